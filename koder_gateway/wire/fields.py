@@ -1,0 +1,154 @@
+"""Field names: what each one means to a gateway, in both directions (RFC 9110 sections 5 and 7.6.1).
+
+A name is classified once and the answer is kept, under its exact spelling, in a table that starts with the
+usual names and has a bound: the hot path pays one dict look-up a field.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+# One field line as both sides may send it: no control bytes, no white space before the colon.
+FIELD_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t\x20-\x7e\x80-\xff]*)")
+
+# What a field is to the gateway. PASS goes through untouched; DROP never leaves; the rest is looked at.
+PASS, DROP, HOST, LENGTH, CODING, CONNECTION = 0, 1, 2, 3, 4, 5
+ORIGIN, EXPECT, REQUEST_ID, TENANT, FORWARDED, TRACE, TRAILER, DATE, RATE = 6, 7, 8, 9, 10, 11, 12, 13, 14
+
+# RFC 9110 section 7.6.1, and what older clients send; Proxy-Authorization is for a proxy, which ends here.
+HOP_BY_HOP: Final = frozenset(
+    (
+        b"keep-alive",
+        b"proxy-connection",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"te",
+        b"upgrade",
+        b"http2-settings",
+    )
+)
+# What no `Connection` option and no trailer may touch: framing, routing, identity.
+PROTECTED: Final = frozenset(
+    (
+        b"host",
+        b"content-length",
+        b"transfer-encoding",
+        b"connection",
+        b"trailer",
+        b"te",
+        b"upgrade",
+        b"keep-alive",
+        b"authorization",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"www-authenticate",
+        b"proxy-authenticate",
+        b"cookie",
+        b"set-cookie",
+        b"content-encoding",
+        b"content-type",
+        b"content-range",
+        b"expect",
+        b"range",
+        b"max-forwards",
+        b"cache-control",
+        b"age",
+        b"expires",
+        b"date",
+        b"location",
+        b"retry-after",
+        b"vary",
+        b"origin",
+        b"via",
+        b"forwarded",
+        b"x-real-ip",
+        b"x-request-id",
+        b"traceparent",
+    )
+)
+_REQUEST: Final = {
+    b"host": HOST,
+    b"content-length": LENGTH,
+    b"transfer-encoding": CODING,
+    b"connection": CONNECTION,
+    b"origin": ORIGIN,
+    b"expect": EXPECT,
+    b"x-request-id": REQUEST_ID,
+    b"forwarded": FORWARDED,
+    b"x-real-ip": FORWARDED,
+    b"traceparent": TRACE,
+    b"trailer": TRAILER,
+}
+_RESPONSE: Final = {
+    b"content-length": LENGTH,
+    b"transfer-encoding": CODING,
+    b"connection": CONNECTION,
+    b"x-request-id": DROP,
+    b"trailer": TRAILER,
+    b"date": DATE,
+    b"ratelimit": RATE,
+    b"ratelimit-policy": RATE,
+}
+_USUAL: Final = (
+    "Accept Accept-Charset Accept-Encoding Accept-Language Accept-Ranges Access-Control-Request-Headers "
+    "Access-Control-Request-Method Age Allow Authorization Cache-Control Connection Content-Disposition "
+    "Content-Encoding Content-Language Content-Length Content-Location Content-Range Content-Security- "
+    "Policy Content-Type Cookie DNT Date ETag Expect Expires Forwarded Host If-Match If-Modified-Since "
+    "If-None-Match If-Range If-Unmodified-Since Keep-Alive Last-Modified Link Location Origin Pragma "
+    "Priority Range Referer Referrer-Policy Retry-After Sec-Fetch-Dest Sec-Fetch-Mode Sec-Fetch-Site Sec- "
+    "Fetch-User Server Set-Cookie Strict-Transport-Security TE Transfer-Encoding Upgrade Upgrade- "
+    "Insecure-Requests User-Agent Vary Via WWW-Authenticate X-Content-Type-Options X-Forwarded-For "
+    "X-Forwarded-Host X-Forwarded-Proto X-Frame-Options X-Real-IP X-Request-ID X-Requested-With "
+)
+
+
+class FieldKinds:
+    """The kinds of field names for one direction, kept under each spelling seen."""
+
+    # A flood of invented names must not grow the table: past this they are classified each time.
+    BOUND: Final = 2048
+
+    def __init__(self, exact: dict[bytes, int], prefixes: Iterable[tuple[bytes, int]]) -> None:
+        self._exact = exact
+        self._prefixes = tuple(prefixes)
+        self.table: dict[bytes, int] = {}
+        for name in _USUAL.split():
+            for spelling in (name, name.lower()):
+                self.classify(spelling.encode())
+
+    @classmethod
+    def of_requests(cls, tenant_header: bytes) -> FieldKinds:
+        """The kinds of what clients send, with the tenant's header under its configured name."""
+        return cls({**_REQUEST, tenant_header.lower(): TENANT}, [(b"x-forwarded-", FORWARDED)])
+
+    @classmethod
+    def of_responses(cls, tenant_header: bytes) -> FieldKinds:
+        """The kinds of what services send: their own CORS fields never pass."""
+        return cls({**_RESPONSE, tenant_header.lower(): DROP}, [(b"access-control-", DROP)])
+
+    def classify(self, name: bytes) -> int:
+        """The kind of a name that the table does not have yet."""
+        lower = name.lower()
+        kind = self._exact.get(lower, PASS)
+        if kind == PASS:
+            # An underscore reads as a hyphen to CGI-like services: X_Tenant_ID must not become X-Tenant-ID.
+            if lower in HOP_BY_HOP or b"_" in lower:
+                kind = DROP
+            else:
+                kind = next((kind for prefix, kind in self._prefixes if lower.startswith(prefix)), PASS)
+        if len(self.table) < self.BOUND:
+            self.table[name] = kind
+        return kind
+
+
+def connection_options(values: Iterable[bytes]) -> frozenset[bytes]:
+    """The lower-case options of all `Connection` fields (RFC 9110 section 7.6.1)."""
+    return frozenset(option.strip(b" \t").lower() for value in values for option in value.split(b",")) - {b""}
+
+
+def without(lines: list[bytes], names: frozenset[bytes]) -> list[bytes]:
+    """The field lines whose name is none of `names` (lower case)."""
+    return [line for line in lines if line.partition(b":")[0].lower() not in names]

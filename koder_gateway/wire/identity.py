@@ -1,0 +1,33 @@
+"""Identifiers that the gateway makes: request ids and trace contexts (W3C Trace Context section 3.2)."""
+
+from __future__ import annotations
+
+import os
+
+# Random bytes are fetched in bulk: one system call serves a few hundred requests.
+_BULK = 8192
+
+
+class IdentifierSource:
+    """Random identifiers as hexadecimal bytes; nothing of how many or when can be read from them."""
+
+    __slots__ = ("_hex", "_position")
+
+    def __init__(self) -> None:
+        self._hex = b""
+        self._position = 0
+
+    def take(self, digits: int) -> bytes:
+        """This many hexadecimal digits (at most 64)."""
+        position = self._position
+        end = position + digits
+        if end > len(self._hex):
+            self._hex = os.urandom(_BULK).hex().encode("ascii")
+            position, end = 0, digits
+        self._position = end
+        return self._hex[position:end]
+
+    def traceparent(self) -> bytes:
+        """The field line that begins a trace, sampled: the services would otherwise begin one each."""
+        digits = self.take(48)
+        return b"traceparent: 00-%b-%b-01\r\n" % (digits[:32], digits[32:])

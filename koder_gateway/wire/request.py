@@ -1,0 +1,313 @@
+"""Request heads: from the client's bytes to one unambiguous reading (RFC 9112 sections 2, 3, 5 and 6).
+
+llhttp checks the syntax; this module decides what the fields mean for framing, routing and identity, in one
+pass, and gathers the end-to-end field lines as the service will get them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import httptools
+
+from ..errors import (
+    BAD_FRAMING,
+    BAD_REQUEST,
+    EXPECTATION_FAILED,
+    HEAD_TOO_LARGE,
+    METHOD_NOT_ALLOWED,
+    METHODS,
+    NOT_IMPLEMENTED,
+    UNKNOWN_CODING,
+    URI_TOO_LONG,
+    Refusal,
+)
+from .fields import (
+    CODING,
+    CONNECTION,
+    DROP,
+    EXPECT,
+    FORWARDED,
+    HOST,
+    LENGTH,
+    ORIGIN,
+    PASS,
+    PROTECTED,
+    REQUEST_ID,
+    TENANT,
+    TOKEN,
+    TRACE,
+    TRAILER,
+    FieldKinds,
+    connection_options,
+    without,
+)
+from .target import host_fault, origin_form, path_fault, query_fault
+
+# llhttp also takes RTSP, ICE, HTTP/0.9, two spaces and more: the start line is held to its own grammar.
+_START: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([^\x00-\x20\x7f]+) HTTP/1\.([01])\r\n")
+_METHOD_FIRST: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?: [^\x00-\x20\x7f]+(?: HTTP/1\.[01]\r\n)?)?")
+_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_TRACEPARENT: Final = re.compile(
+    rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?"
+)
+_METHODS: Final = frozenset(METHODS)
+_KEEP_ALIVE: Final = frozenset((b"keep-alive",))
+_NOTHING: Final[tuple[bytes, ...]] = ()
+_CORS_METHOD, _CORS_HEADERS = b"access-control-request-method", b"access-control-request-headers"
+
+
+class RequestHead:
+    """One request's head. A `refusal` means that it goes no further; the rest is then as far as it was read.
+
+    `lines` are the end-to-end field lines in order, each `Name: value CRLF`. `length` is the body's in bytes,
+    None when it is `chunked`. `target` is the raw path with its query, `path` the part before the `?`.
+    """
+
+    __slots__ = (
+        "chunked",
+        "expects",
+        "fields",
+        "forwarded",
+        "host",
+        "keep_alive",
+        "length",
+        "lines",
+        "method",
+        "minor",
+        "origin",
+        "path",
+        "refusal",
+        "request_id",
+        "target",
+        "tenants",
+        "traced",
+    )
+
+    def __init__(self, method: bytes, target: bytes, minor: int, fields: list[tuple[bytes, bytes]]) -> None:
+        self.method = method
+        self.target = target
+        self.path = target
+        self.minor = minor
+        self.fields = fields
+        self.lines: list[bytes] = []
+        self.host = b""
+        self.origin: bytes | None = None
+        self.length: int | None = 0
+        self.chunked = False
+        self.keep_alive = minor == 1
+        self.expects = False
+        self.request_id: bytes | None = None
+        self.tenants = _NOTHING
+        self.forwarded: list[tuple[bytes, bytes]] | None = None
+        self.traced = False
+        self.refusal: Refusal | None = None
+
+    def value(self, name: bytes) -> bytes | None:
+        """The value of the first field of this (lower-case) name."""
+        return next((value for each, value in self.fields if each.lower() == name), None)
+
+    @property
+    def preflight_method(self) -> bytes | None:
+        """The method that a CORS preflight asks for; None when this is no preflight (Fetch section 3.3)."""
+        if self.method == b"OPTIONS" and self.origin is not None:
+            return self.value(_CORS_METHOD)
+        return None
+
+    @property
+    def preflight_headers(self) -> bytes | None:
+        """The header names that a CORS preflight asks for."""
+        return self.value(_CORS_HEADERS)
+
+
+class _Fields:
+    """What llhttp calls: keeps the fields as they come."""
+
+    __slots__ = ("fields",)
+
+    def __init__(self) -> None:
+        self.fields: list[tuple[bytes, bytes]] = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.fields.append((name, value))
+
+
+class HeadProbe:
+    """Looks at a head that comes in pieces, so that a malformed one is refused at once and not at its deadline."""
+
+    __slots__ = ("_parser",)
+
+    def __init__(self) -> None:
+        self._parser: Any = httptools.HttpRequestParser(_Fields())
+
+    def fault(self, piece: bytes, so_far: bytes) -> Refusal | None:
+        """Why the head `so_far`, which ends with `piece`, can never become a good one."""
+        try:
+            self._parser.feed_data(piece)
+        except httptools.HttpParserUpgrade:
+            return None
+        except httptools.HttpParserError as error:
+            return _syntax_refusal(so_far, error)
+        return None
+
+
+def _syntax_refusal(raw: bytes, error: Exception) -> Refusal:
+    if isinstance(error, httptools.HttpParserInvalidMethodError):
+        match = _METHOD_FIRST.match(raw)
+        # A method that llhttp does not know, on a request that looks like one.
+        if match is not None and (match.end() == len(raw) or match[0].endswith(b"\n")):
+            return NOT_IMPLEMENTED.closing()
+    return BAD_FRAMING.because(f"The request's head is malformed: {error}.")
+
+
+class RequestReader:
+    """Reads heads under one configuration: the tenant header's name and the limits of requests."""
+
+    def __init__(self, tenant_header: bytes, *, max_target: int, max_fields: int) -> None:
+        self.kinds = FieldKinds.of_requests(tenant_header)
+        self._table = self.kinds.table
+        self._max_target = max_target
+        self._max_fields = max_fields
+
+    def read(self, raw: bytes) -> RequestHead:
+        """The head in `raw`, which ends with the empty line and holds nothing after it."""
+        sink = _Fields()
+        fields = sink.fields
+        refusal = None
+        try:
+            httptools.HttpRequestParser(sink).feed_data(raw)
+        except httptools.HttpParserUpgrade:
+            pass
+        except httptools.HttpParserError as error:
+            refusal = _coding_refusal(fields) or _syntax_refusal(raw, error)
+        start = _START.match(raw)
+        if start is None:
+            head = RequestHead(b"", b"", 1, fields)
+            refusal = refusal or BAD_FRAMING.because("The request line is malformed or of another version.")
+        else:
+            head = RequestHead(start[1], start[2], 1 if start[3] == b"1" else 0, fields)
+        if refusal is not None:
+            head.refusal = refusal
+            head.keep_alive = False
+            head.origin = head.value(b"origin")
+            return head
+        self._take_fields(head)
+        if head.refusal is None:
+            head.refusal = self._fault(head)
+        return head
+
+    def _take_fields(self, head: RequestHead) -> None:
+        """Sort the fields by what they mean and gather the lines for the service."""
+        table, lines = self._table, head.lines
+        connection: list[bytes] | None = None
+        hosts = 0
+        for name, value in head.fields:
+            kind = table.get(name)
+            if kind is None:
+                kind = self.kinds.classify(name)
+            if kind == PASS:
+                lines.append(b"%b: %b\r\n" % (name, value.rstrip(b" \t")))
+            elif kind == HOST:
+                head.host = value.rstrip(b" \t")
+                hosts += 1
+                lines.append(b"%b: %b\r\n" % (name, head.host))
+            elif kind == ORIGIN:
+                head.origin = value.rstrip(b" \t") if head.origin is None else b"null"
+                lines.append(b"%b: %b\r\n" % (name, value.rstrip(b" \t")))
+            elif kind == CONNECTION:
+                connection = [value] if connection is None else [*connection, value]
+            elif kind != DROP:
+                self._take_special(head, kind, name, value.rstrip(b" \t"))
+        if connection is not None:
+            self._take_connection(head, connection_options(connection))
+        if hosts != 1 and (hosts or head.minor):
+            head.refusal = BAD_FRAMING.because("There must be exactly one Host field.")
+
+    def _take_special(self, head: RequestHead, kind: int, name: bytes, value: bytes) -> None:
+        if kind == LENGTH:
+            head.length = int(value)  # llhttp has checked: digits, once, below 2^64
+        elif kind == CODING:
+            head.length = None
+            if head.minor == 0 or head.chunked:
+                head.refusal = BAD_FRAMING.because("Transfer-Encoding stands twice or in HTTP/1.0.")
+            head.chunked = True
+        elif kind == EXPECT:
+            if head.minor == 0:
+                return  # HTTP/1.0 knows no expectations (RFC 9110 section 10.1.1)
+            if value.lower() != b"100-continue":
+                head.refusal = EXPECTATION_FAILED
+            head.expects = True
+        elif kind == REQUEST_ID:
+            if _REQUEST_ID.fullmatch(value):
+                head.request_id = value
+        elif kind == TENANT:
+            head.tenants = (*head.tenants, value)
+        elif kind == FORWARDED:
+            head.forwarded = [*(head.forwarded or ()), (name, value)]
+        elif kind == TRACE:
+            if not head.traced and _TRACEPARENT.fullmatch(value):
+                head.traced = True
+                head.lines.append(b"%b: %b\r\n" % (name, value))
+        elif kind == TRAILER and head.chunked:
+            head.lines.append(b"%b: %b\r\n" % (name, value))
+
+    def _take_connection(self, head: RequestHead, options: frozenset[bytes]) -> None:
+        if b"close" in options:
+            head.keep_alive = False
+        elif head.minor == 0 and b"keep-alive" in options:
+            head.keep_alive = True
+        named = options - _KEEP_ALIVE - {b"close"}
+        if named:
+            # What frames, routes or names the client is not the client's to take away.
+            head.lines = without(head.lines, named - PROTECTED)
+
+    def _fault(self, head: RequestHead) -> Refusal | None:
+        """What is wrong with a head of good syntax, the framing first."""
+        length, host, target = head.length, head.host, head.target
+        if head.chunked and any(
+            self._table.get(name) == CODING and value.strip(b" \t").lower() != b"chunked"
+            for name, value in head.fields
+        ):
+            return UNKNOWN_CODING
+        if length is not None and length > 2**63 - 1:
+            return BAD_FRAMING.because("The Content-Length is out of range.")
+        if head.method not in _METHODS:
+            return METHOD_NOT_ALLOWED if head.method in (b"TRACE", b"CONNECT") else NOT_IMPLEMENTED
+        if len(target) > self._max_target:
+            return URI_TOO_LONG
+        if len(head.fields) > self._max_fields:
+            return HEAD_TOO_LARGE.because("The request has too many fields.")
+        if host or head.minor:
+            fault = host_fault(host)
+            if fault is not None:
+                return BAD_REQUEST.because(fault).closing()
+        return self._target_fault(head)
+
+    @staticmethod
+    def _target_fault(head: RequestHead) -> Refusal | None:
+        target = head.target
+        if not target.startswith(b"/"):
+            if target == b"*" and head.method == b"OPTIONS":
+                return None
+            rebuilt = origin_form(target, head.host)
+            if isinstance(rebuilt, Refusal):
+                return rebuilt
+            head.target = target = rebuilt
+        path, mark, query = target.partition(b"?")
+        head.path = path
+        fault = path_fault(path)
+        if fault is None and mark:
+            fault = query_fault(query)
+        return None if fault is None else BAD_REQUEST.because(fault)
+
+
+def _coding_refusal(fields: list[tuple[bytes, bytes]]) -> Refusal | None:
+    """501 for an unknown transfer coding that stands alone; any other trouble with framing is 400."""
+    codings = [value for name, value in fields if name.lower() == b"transfer-encoding"]
+    if len(codings) != 1 or any(name.lower() == b"content-length" for name, _ in fields):
+        return None
+    coding = codings[0].strip(b" \t")
+    if TOKEN.fullmatch(coding) is None or coding.lower() == b"chunked":
+        return None
+    return UNKNOWN_CODING

@@ -1,0 +1,149 @@
+"""Response heads: what a service sent, and what of it goes on (RFC 9112 sections 4 and 6.3).
+
+The service is not trusted: an answer that can be read in two ways is no answer.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import httptools
+
+from .fields import (
+    CODING,
+    CONNECTION,
+    DATE,
+    LENGTH,
+    PASS,
+    PROTECTED,
+    RATE,
+    TRAILER,
+    FieldKinds,
+    connection_options,
+    without,
+)
+
+# Codes outside of 100 to 599 mean nothing (RFC 9110 section 15); llhttp would take them.
+_STATUS: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n")
+_DIGITS: Final = re.compile(rb"[0-9]{1,18}")
+
+
+class ResponseError(ValueError):
+    """The service's head is malformed; the message says how, for the operator."""
+
+
+class ResponseHead:
+    """One response's head.
+
+    `lines` are the end-to-end field lines without the length. `length` is the body's in bytes, None when it is
+    chunked or ends with the connection; `stated` is the Content-Length as sent, which HEAD and 304 answers carry
+    without a body. `keep_alive` says whether the service's connection outlives this answer.
+    """
+
+    __slots__ = ("chunked", "dated", "keep_alive", "length", "lines", "minor", "reason", "stated", "status")
+
+    def __init__(self, status: int, reason: bytes, minor: int) -> None:
+        self.status = status
+        self.reason = reason
+        self.minor = minor
+        self.lines: list[bytes] = []
+        self.length: int | None = None
+        self.stated: int | None = None
+        self.chunked = False
+        self.dated = False
+        self.keep_alive = minor == 1
+
+
+class _Fields:
+    __slots__ = ("fields",)
+
+    def __init__(self) -> None:
+        self.fields: list[tuple[bytes, bytes]] = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.fields.append((name, value))
+
+
+class ResponseReader:
+    """Reads the heads of services' answers under one configuration."""
+
+    def __init__(self, tenant_header: bytes, *, max_fields: int = 256) -> None:
+        self.kinds = FieldKinds.of_responses(tenant_header)
+        self._table = self.kinds.table
+        self._max_fields = max_fields
+
+    def read(self, raw: bytes, to_head: bool, drop_rate: bool) -> ResponseHead:
+        """The head in `raw`, which ends with the empty line. Raises ResponseError.
+
+        `to_head`: it answers a HEAD. `drop_rate`: the gateway sets the RateLimit fields, so the service's go.
+        """
+        sink = _Fields()
+        start = _STATUS.match(raw)
+        if start is None:
+            raise ResponseError("its status line is malformed")
+        try:
+            httptools.HttpResponseParser(sink).feed_data(raw)
+        except httptools.HttpParserUpgrade:
+            pass
+        except httptools.HttpParserError as error:
+            raise ResponseError(str(error)) from None
+        if len(sink.fields) > self._max_fields:
+            raise ResponseError("it has too many fields")
+        head = ResponseHead(int(start[2]), start[3] or b"", 1 if start[1] == b"1" else 0)
+        self._take_fields(head, sink.fields, drop_rate)
+        self._frame(head, to_head)
+        return head
+
+    def _take_fields(self, head: ResponseHead, fields: list[tuple[bytes, bytes]], drop_rate: bool) -> None:
+        table, lines = self._table, head.lines
+        connection: list[bytes] | None = None
+        for name, value in fields:
+            kind = table.get(name)
+            if kind is None:
+                kind = self.kinds.classify(name)
+            if kind == PASS:
+                lines.append(b"%b: %b\r\n" % (name, value.rstrip(b" \t")))
+            elif kind == LENGTH:
+                digits = value.rstrip(b" \t")
+                if head.stated is not None or _DIGITS.fullmatch(digits) is None:
+                    raise ResponseError("its Content-Length is malformed or stands twice")
+                head.stated = int(digits)
+            elif kind == DATE:
+                head.dated = True
+                lines.append(b"%b: %b\r\n" % (name, value.rstrip(b" \t")))
+            elif kind == CONNECTION:
+                connection = [value] if connection is None else [*connection, value]
+            elif kind == CODING:
+                if head.chunked or head.minor == 0 or value.strip(b" \t").lower() != b"chunked":
+                    raise ResponseError("its Transfer-Encoding is not chunked alone")
+                head.chunked = True
+            elif (kind == RATE and not drop_rate) or (kind == TRAILER and head.chunked):
+                lines.append(b"%b: %b\r\n" % (name, value.rstrip(b" \t")))
+        if head.chunked and head.stated is not None:
+            raise ResponseError("it has both Content-Length and Transfer-Encoding")
+        if connection is not None:
+            self._take_connection(head, connection_options(connection))
+
+    @staticmethod
+    def _take_connection(head: ResponseHead, options: frozenset[bytes]) -> None:
+        if b"close" in options:
+            head.keep_alive = False
+        elif head.minor == 0 and b"keep-alive" in options:
+            head.keep_alive = True
+        named = options - {b"close", b"keep-alive"}
+        if named:
+            head.lines = without(head.lines, named - PROTECTED)
+
+    @staticmethod
+    def _frame(head: ResponseHead, to_head: bool) -> None:
+        """How long the body is (RFC 9112 section 6.3)."""
+        if to_head or head.status in (204, 304) or head.status < 200:
+            head.length = 0
+            head.chunked = False
+            if head.status == 204 or head.status < 200:
+                head.stated = None
+        elif not head.chunked:
+            head.length = head.stated
+            if head.length is None:
+                head.keep_alive = False

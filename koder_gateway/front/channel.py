@@ -1,0 +1,440 @@
+"""One client connection over HTTP/1.1: finds the heads, counts the bodies, and keeps the answers in order.
+
+A connection is always in one phase:
+
+    IDLE ──first byte──► HEAD ──head complete──► BODY ──body complete──► BUSY ──answer complete──► IDLE
+                           └──────── refused ───────┴───► LINGER ──quiet or late──► GONE
+
+While an exchange is under way, bytes of the next request wait (BUSY, a bounded buffer). LINGER reads and
+forgets what a client still sends after an answer that ended its connection, so that the answer is not lost to
+a reset (RFC 9112 section 9.6).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import math
+import struct
+import termios
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..errors import BAD_FRAMING, BODY_TOO_LARGE, HEAD_TOO_LARGE, REQUEST_TIMEOUT, URI_TOO_LONG, Refusal
+from ..wire.body import BodyError, ChunkedDecoder
+from ..wire.exchange import BROKEN, TOO_LARGE
+from ..wire.request import HeadProbe, RequestHead
+from .request import GatewayRequest
+from .stock import StockChannel
+
+if TYPE_CHECKING:
+    from .site import GatewaySite
+
+IDLE, HEAD, BODY, BUSY, LINGER, GONE = range(6)
+
+# The rest of a body that an answer did not wait for is read to the end when it is no more than this.
+_SETTLE_BOUND: Final = 65536
+# What may wait unread behind the exchange under way before reading pauses.
+_PIPELINE_BOUND: Final = 65536
+
+
+class GatewayChannel(StockChannel, Protocol):
+    """Made by `GatewaySite` for each connection. `keep_alive`: whether the connection outlives this exchange;
+    `lingers`: whether the client may still be sending what nobody is going to read."""
+
+    log = Logger()
+
+    def __init__(self, site: GatewaySite) -> None:
+        self.site = site
+        self.keep_alive = True
+        self.request: GatewayRequest | None = None
+        self.secure = False
+        self.peer = ""
+        self.deadline = math.inf
+        self._phase = IDLE
+        self._buffer = b""
+        self._probe: HeadProbe | None = None
+        self._remaining = 0
+        self._decoder: ChunkedDecoder | None = None
+        self._reading = False
+        self._standing: Any = None
+        self._held = False
+        self._held_for = 0.0
+        self._paused = False
+        self._backlog = -1
+        self.lingers = False
+        self.write: Callable[[bytes], object] = _forget
+
+    # -- the connection
+
+    def connectionMade(self) -> None:
+        """A client has connected; until its first head is complete it has the time for a head."""
+        transport: Any = self.transport
+        self.peer = getattr(transport.getPeer(), "host", None) or "unknown"
+        self.secure = self.isSecure()
+        self.write = transport.write
+        set_no_delay = getattr(transport, "setTcpNoDelay", None)
+        if set_no_delay is not None:
+            set_no_delay(True)
+        site = self.site
+        self.deadline = site.clock.now + site.timeouts.head
+        site.opened(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The connection is gone, and so is the exchange on it."""
+        self._phase = GONE
+        self.deadline = math.inf
+        self.site.closed(self)
+        request = self.request
+        if request is not None:
+            request.lost(reason)
+        self._buffer = b""
+        self._standing = None
+        self._decoder = None
+        self.write = _forget
+        self.transport = None
+
+    def dataReceived(self, data: bytes) -> None:
+        """Bytes from the client, in pieces of any size."""
+        phase = self._phase
+        if phase in (IDLE, HEAD):
+            self._read_heads(self._buffer + data if self._buffer else data, data)
+        elif phase == BODY:
+            self._read_body(data)
+            if self._phase == IDLE and self._buffer:
+                self._read_heads(self._buffer, self._buffer)
+        elif phase == BUSY:
+            self._buffer += data
+            if len(self._buffer) > _PIPELINE_BOUND:
+                self._pause_reading()
+
+    # -- heads
+
+    def _read_heads(self, data: bytes, piece: bytes) -> None:
+        """Read one request after another while each is answered at once."""
+        self._reading = True
+        while True:
+            while data.startswith(b"\r\n"):
+                data = data[2:]  # an empty line before a request is ignored (RFC 9112 section 2.2)
+            end = data.find(b"\r\n\r\n") if data else -1
+            if end < 0:
+                self._keep_partial(data, piece)
+                break
+            end += 4
+            raw, self._buffer = (data, b"") if end == len(data) else (data[:end], data[end:])
+            self._probe = None
+            if end > self.site.max_head:
+                self._refuse_unread(raw, _oversized(raw))
+                break
+            self._begin(self.site.reader.read(raw))
+            if self._phase != IDLE:
+                break
+            data = piece = self._buffer
+            if not data:
+                break
+        self._reading = False
+
+    def _keep_partial(self, data: bytes, piece: bytes) -> None:
+        """No whole head yet: look whether it can still become one."""
+        self._buffer = data
+        if not data:
+            return
+        site = self.site
+        if self._phase == IDLE:
+            self._phase = HEAD
+            self.deadline = site.clock.now + site.timeouts.head
+        if self._probe is None:
+            self._probe, piece = HeadProbe(), data
+        if len(data) > site.max_head:
+            self._refuse_unread(data, _oversized(data))
+        elif len(data) > site.max_target + 64 and b"\n" not in data:
+            self._refuse_unread(data, URI_TOO_LONG)
+        else:
+            fault = self._probe.fault(piece, data)
+            if fault is not None:
+                self._refuse_unread(data, fault)
+
+    def _refuse_unread(self, raw: bytes, refusal: Refusal) -> None:
+        """Refuse what is no readable head: nothing after it on this connection is a request."""
+        method = raw[:8].partition(b" ")[0]
+        head = RequestHead(b"HEAD" if method == b"HEAD" else b"", b"", 1, [])
+        head.refusal = refusal.closing()
+        head.keep_alive = False
+        self._buffer = b""
+        self._begin(head)
+
+    def _begin(self, head: RequestHead) -> None:
+        """A head is complete: begin its exchange."""
+        site = self.site
+        self.keep_alive = head.keep_alive and not site.draining
+        body, refusal = b"", head.refusal
+        self._remaining = 0
+        if refusal is None:
+            try:
+                body = self._first_of_body(head)
+            except BodyError as error:
+                refusal = BAD_FRAMING.because(str(error))
+        standing = self._standing
+        if standing is None or not standing.fits(site.policy, head):
+            standing = self._standing = site.policy.standing(head, self.peer, self.secure)
+        exchange = site.identity.open(head, standing, site.time())
+        exchange.bytes_in = len(body)
+        done = not self._remaining and self._decoder is None
+        request = self.request = GatewayRequest(self, exchange, standing, body, done)
+        if done:
+            self._phase = BUSY
+            self.deadline = math.inf
+        else:
+            self._phase = BODY
+            self.deadline = site.clock.now + site.timeouts.body
+        if refusal is not None:
+            request.refuse(refusal)
+            return
+        try:
+            site.dispatch(request)
+        except Exception:
+            self.log.failure("the resource tree failed")
+            request.crashed()
+
+    def _first_of_body(self, head: RequestHead) -> bytes:
+        """What has come of the body with the head."""
+        buffer = self._buffer
+        if head.chunked:
+            self._decoder = ChunkedDecoder()
+            return self._decode(buffer) if buffer else b""
+        length = head.length or 0
+        body = buffer[:length]
+        self._remaining = length - len(body)
+        self._buffer = buffer[length:]
+        return body
+
+    # -- bodies
+
+    def _decode(self, data: bytes) -> bytes:
+        decoder = self._decoder
+        assert decoder is not None
+        self._buffer = b""
+        body = decoder.feed(data)
+        if decoder.done:
+            self._buffer = decoder.rest
+            self._trailers = decoder.trailers
+            self._decoder = None
+        return body
+
+    def _read_body(self, data: bytes) -> None:
+        request = self.request
+        decoder = self._decoder
+        if decoder is not None:
+            try:
+                body = self._decode(data)
+            except BodyError as error:
+                self._body_failed(BROKEN, BAD_FRAMING.because(str(error)))
+                return
+            if decoder.received > self.site.policy.max_body and request is not None:
+                self._body_failed(TOO_LARGE, BODY_TOO_LARGE)
+                return
+            done, trailers = decoder.done, decoder.trailers
+        else:
+            body = data[: self._remaining]
+            self._buffer = data[self._remaining :]
+            self._remaining -= len(body)
+            done, trailers = not self._remaining, []
+        if request is None:
+            if done:
+                self._settled()
+            return
+        if body and not self._held:
+            # The time that a body has grows with what has come, but never beyond its grace from now.
+            timeouts = self.site.timeouts
+            self.deadline = min(
+                self.deadline + len(body) * self.site.seconds_per_byte, self.site.clock.now + timeouts.body
+            )
+        request.exchange.bytes_in += len(body)
+        if done:
+            self._phase = BUSY
+            self.deadline = math.inf
+            request.body_done = True
+        sink = request.sink
+        if sink is None:
+            return
+        if body:
+            sink.body_received(body)
+        if done and request.sink is sink:
+            sink.body_ended(trailers)
+
+    def _body_failed(self, event: str, refusal: Refusal) -> None:
+        request = self.request
+        self.keep_alive = False
+        if request is None:
+            self._linger()
+        elif request.sink is not None:
+            request.sink.client_failed(event)
+        else:
+            request.refuse(refusal)
+
+    def hold_body(self) -> None:
+        """The service does not take the body: the client's time stands still."""
+        if not self._held and self._phase == BODY:
+            self._held = True
+            self._held_for = self.deadline - self.site.clock.now
+            self.deadline = math.inf
+            self._pause_reading()
+
+    def release_body(self) -> None:
+        """The service takes the body again."""
+        if self._held:
+            self._held = False
+            if self._phase == BODY:
+                self.deadline = self.site.clock.now + self._held_for
+            self._resume_reading()
+
+    def _pause_reading(self) -> None:
+        if not self._paused and self._phase != GONE:
+            self._paused = True
+            transport: Any = self.transport
+            transport.pauseProducing()
+
+    def _resume_reading(self) -> None:
+        if self._paused and not self._held and self._phase != GONE:
+            self._paused = False
+            transport: Any = self.transport
+            transport.resumeProducing()
+
+    # -- the end of an exchange
+
+    def settle_rest(self) -> None:
+        """An answer is about to be sent before its request's body has come: shall the connection go on?"""
+        if self._decoder is not None or self._remaining > _SETTLE_BOUND:
+            self.keep_alive = False
+        elif self.request is not None and self.request.exchange.head.expects:
+            self.keep_alive = False  # the client may send the body or not (RFC 9110 section 10.1.1)
+
+    def exchange_over(self, finished: bool) -> None:
+        """The request's answer is complete, or never will be."""
+        self.request = None
+        if self._held:
+            self._held = False
+            self._resume_reading()
+        if not finished or self._phase == GONE:
+            return
+        if not self.keep_alive:
+            if self._phase == BODY or self.lingers:
+                self._linger()
+            else:
+                self._close()
+            return
+        if self._phase == BODY:
+            self.deadline = self.site.clock.now + self.site.timeouts.linger
+            return
+        self._settled()
+
+    def _settled(self) -> None:
+        """Ready for the next request, which may be here already."""
+        if not self.keep_alive:
+            self._close()
+            return
+        self._phase = IDLE
+        self.deadline = self.site.clock.now + self.site.timeouts.keepalive
+        if self._reading:
+            return
+        data = self._buffer
+        if data:
+            self._read_heads(data, data)
+        if len(self._buffer) <= _PIPELINE_BOUND:
+            self._resume_reading()
+
+    def _linger(self) -> None:
+        """Close so that the client can read the answer: stop writing, forget what still comes, then close."""
+        self._phase = LINGER
+        self._buffer = b""
+        self._decoder = None
+        self.deadline = self.site.clock.now + self.site.timeouts.linger
+        self._resume_reading()
+        transport: Any = self.transport
+        half_close = getattr(transport, "loseWriteConnection", None)
+        if half_close is not None and not self.secure:
+            half_close()
+
+    def _close(self) -> None:
+        self._phase = LINGER
+        self._buffer = b""
+        self.deadline = self.site.clock.now + self.site.timeouts.linger
+        self._resume_reading()
+        transport: Any = self.transport
+        transport.loseConnection()
+
+    def cut(self, plain: bool) -> None:
+        """Close in the midst of an answer; with `plain` what was sent may still arrive."""
+        transport: Any = self.transport
+        if self._phase == GONE:
+            return
+        if plain:
+            self._close()
+        else:
+            transport.abortConnection()
+
+    def close_idle(self) -> None:
+        """Close if no exchange is under way: the gateway drains."""
+        self.keep_alive = False
+        if self._phase == IDLE:
+            self._close()
+
+    def turn_away(self, refusal: Refusal, *, told: bool) -> None:
+        """Refuse a connection before it has said anything."""
+        if told:
+            self._refuse_unread(b"", refusal)
+        else:
+            transport: Any = self.transport
+            transport.abortConnection()
+
+    def give_up(self, refusal: Refusal) -> None:
+        """End whatever is under way: with an answer where none has begun, else visibly cut."""
+        request = self.request
+        if request is not None:
+            request.give_up(refusal)
+        transport: Any = self.transport
+        if transport is not None:
+            transport.loseConnection()
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        phase = self._phase
+        if phase == HEAD:
+            self._refuse_unread(self._buffer, REQUEST_TIMEOUT)
+        elif phase == BODY and self.request is not None:
+            self.keep_alive = False
+            self.request.late()
+        elif phase == IDLE:
+            self._close()
+        elif phase != GONE:
+            transport: Any = self.transport
+            transport.abortConnection()
+
+    def taking(self) -> bool:
+        """Whether the kernel holds less, or more, for the client than when this was last asked."""
+        transport: Any = self.transport
+        try:
+            handle = transport.getHandle()
+            waiting = struct.unpack("i", fcntl.ioctl(handle.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))[0]
+        except (AttributeError, OSError, ValueError):
+            return False
+        before, self._backlog = self._backlog, waiting
+        return bool(waiting != before)
+
+    def getPeer(self) -> IAddress:
+        """The address that the connection comes from."""
+        transport: Any = self.transport
+        return transport.getPeer()  # type: ignore[no-any-return]
+
+
+def _oversized(raw: bytes) -> Refusal:
+    """431, or 414 where the request line alone is too long (RFC 6585 section 5, RFC 9110 section 15.5.15)."""
+    return HEAD_TOO_LARGE if b"\n" in raw[:8300] else URI_TOO_LONG
+
+
+def _forget(data: bytes) -> None:
+    """The write method of a connection that is gone."""

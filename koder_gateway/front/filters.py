@@ -1,0 +1,53 @@
+"""Request filters: what every request passes before the resource tree sees it.
+
+`Identity` gives the exchange its id and the fields for the service; `Cors`, the outermost that can answer, sees
+to it that even the refusals that follow carry the CORS fields. Both work on the exchange and its standing, so
+they serve the gateway's own channel and a stock `twisted.web` site alike.
+"""
+
+from __future__ import annotations
+
+from ..policy.decision import Standing
+from ..wire.exchange import Exchange
+from ..wire.identity import IdentifierSource
+from ..wire.request import RequestHead
+
+
+class Identity:
+    """Begins exchanges: request id (the client's when it is well formed), trace context, fields of ours."""
+
+    __slots__ = ("_source",)
+
+    def __init__(self) -> None:
+        self._source = IdentifierSource()
+
+    def open(self, head: RequestHead, standing: Standing, now: float) -> Exchange:
+        """The exchange of this head, begun at `now`."""
+        request_id = head.request_id or self._source.take(32)
+        exchange = Exchange(head, standing.address, now, request_id)
+        exchange.fields = b"X-Request-ID: %b\r\n%b" % (request_id, standing.cors)
+        if head.traced:
+            exchange.transit = b"X-Request-ID: %b\r\n%b" % (request_id, standing.transit)
+        else:
+            exchange.transit = b"X-Request-ID: %b\r\n%b%b" % (
+                request_id,
+                self._source.traceparent(),
+                standing.transit,
+            )
+        return exchange
+
+
+class Cors:
+    """Answers preflights; every other answer gets its CORS fields from the exchange."""
+
+    __slots__ = ()
+
+    def answer(self, exchange: Exchange, standing: Standing) -> bytes | None:
+        """The field lines of a preflight's 204, in place of the exchange's CORS fields; None for other requests."""
+        if exchange.head.method != b"OPTIONS":
+            return None
+        fields = standing.policy.preflight(exchange.head, standing.tenant)
+        if fields is None:
+            return None
+        exchange.fields = b"X-Request-ID: %b\r\n%b" % (exchange.request_id, fields)
+        return exchange.fields

@@ -1,0 +1,341 @@
+"""The gateway's request: a real `twisted.web.server.Request` and the client's side of a proxied exchange.
+
+On the way to a service only the second half is used and the first costs nothing: what a stock request has
+(headers, arguments, cookies, a body in a file) is made when somebody first asks for it. So any `IResource` can
+be mounted in the tree beside the proxying leaf.
+"""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import unquote_to_bytes
+
+from twisted.internet.interfaces import IPushProducer
+from twisted.python.failure import Failure
+from twisted.web import http, server
+from twisted.web.http_headers import Headers
+
+from ..errors import INTERNAL_ERROR, REQUEST_TIMEOUT, UPSTREAM_TIMEOUT, Refusal
+from ..policy.decision import Standing
+from ..wire.body import chunk, last_chunk
+from ..wire.exchange import ANSWERED, ANSWERS, CLIENT_GONE, ENDED, HELD, SLOW, TIMEOUT, WAITING, Exchange
+from ..wire.problem import CONTENT_TYPE, problem_body
+from ..wire.response import ResponseHead
+
+if TYPE_CHECKING:
+    from .channel import GatewayChannel
+
+_CLOSE = b"Connection: close\r\n"
+_KEEP_ALIVE = b"Connection: keep-alive\r\n"
+_NO_BODY = frozenset((204, 304))
+
+
+class BodySink(Protocol):
+    """Whoever takes a request's body as it arrives."""
+
+    def body_received(self, data: bytes) -> None:
+        """More of the body, not empty."""
+
+    def body_ended(self, trailers: list[bytes]) -> None:
+        """The body is complete."""
+
+    def client_failed(self, event: str) -> None:
+        """The client is gone, or its body is late, broken or too large."""
+
+    def abandon(self) -> None:
+        """Let go of everything; whoever asks for this ends the exchange."""
+
+
+class GatewayRequest(server.Request):
+    """One request of a gateway channel. `body` and `body_done` are what has arrived with the head."""
+
+    # Only for stock requests' sake: the gateway never parses forms.
+    _parsePOSTFormSubmission = False
+    channel: Any
+    site: Any
+
+    def __init__(
+        self, channel: GatewayChannel, exchange: Exchange, standing: Standing, body: bytes, done: bool
+    ) -> None:
+        # The stock half's own __init__ is called by `__getattr__`, on first need.
+        head = exchange.head
+        self.channel = channel
+        self.transport = channel.transport
+        self.exchange = exchange
+        self.standing = standing
+        self.body = body
+        self.body_done = done
+        self.sink: BodySink | None = None
+        self.method = head.method
+        self.uri = head.target
+        self.path = path = head.path
+        self.prepath = []
+        self.postpath = (
+            path[1:].split(b"/") if b"%" not in path else [unquote_to_bytes(s) for s in path[1:].split(b"/")]
+        )
+        self._chunking = False
+        self._produced_by: object = None
+
+    def __getattr__(self, name: str) -> Any:
+        """The first touch of anything that only a stock request has."""
+        if "requestHeaders" in self.__dict__ or name.startswith("__"):
+            raise AttributeError(name)
+        self._become_stock()
+        return getattr(self, name)
+
+    def _become_stock(self) -> None:
+        head = self.exchange.head
+        kept = dict(self.__dict__)
+        server.Request.__init__(self, self.channel, parsePOSTFormSubmission=False)
+        self.__dict__.update(kept)
+        raw: dict[bytes, list[bytes]] = {}
+        for name, value in head.fields:
+            raw.setdefault(name, []).append(value)
+        self.requestHeaders = Headers(raw)
+        self.site = self.channel.site
+        self.sitepath: list[bytes] = []
+        self.clientproto = b"HTTP/1.1" if head.minor else b"HTTP/1.0"
+        self.args = http.parse_qs(self.uri.partition(b"?")[2], 1)
+        self.parseCookies()
+
+    @property
+    def gateway(self) -> GatewayRequest:
+        """The client's side of the exchange, as guards and leaf look for it on any kind of request."""
+        return self
+
+    # -- a stock resource answers
+
+    def render_stock(self, resource: Any) -> None:
+        """Have an ordinary resource render, once the whole body is there."""
+        if self.body_done:
+            self.content = BytesIO(self.body)
+            self._render_now(resource)
+        else:
+            self.sink = _BodyCollector(self, resource)
+
+    def _render_now(self, resource: Any) -> None:
+        self.requestHeaders  # noqa: B018  (the stock half is needed from here on)
+        try:
+            self.render(resource)
+        except Exception:
+            self.processingFailed(Failure())
+
+    def _cleanup(self) -> None:
+        """The stock answer is complete: `finish` calls this."""
+        if self.producer is not None:
+            self.unregisterProducer()
+        exchange = self.exchange
+        exchange.status = self.code
+        exchange.bytes_out += int(self.sentLength)
+        exchange.move(ANSWERED)
+        self.content = None
+        notifications, self.notifications = self.notifications, []
+        for deferred in notifications:
+            deferred.callback(None)
+        self._over()
+
+    # -- the client's side of an exchange (upstream.relay.Client)
+
+    def respond(self, head: ResponseHead, body: bytes, done: bool) -> None:
+        """Send the service's head, and what there is of its body, in one write."""
+        exchange = self.exchange
+        channel = self.channel
+        exchange.bytes_out += len(body)
+        lines = head.lines
+        lines.insert(0, b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason))
+        if not head.dated:
+            lines.append(channel.site.date_line)
+        lines.append(exchange.fields)
+        if head.stated is not None:
+            lines.append(b"Content-Length: %d\r\n" % head.stated)
+        elif not done:
+            if exchange.head.minor:
+                self._chunking = True
+                lines.append(b"Transfer-Encoding: chunked\r\n")
+                if body:
+                    body = chunk(body)
+            else:
+                channel.keep_alive = False
+        lines.append(self._persistence(done))
+        lines.append(b"\r\n")
+        lines.append(body)
+        channel.write(b"".join(lines))
+        if done:
+            self._over()
+
+    def _persistence(self, done: bool) -> bytes:
+        """The Connection field that says what becomes of the client's connection."""
+        channel = self.channel
+        if done and not self.body_done:
+            channel.settle_rest()
+        if not channel.keep_alive:
+            return _CLOSE
+        return b"" if self.exchange.head.minor else _KEEP_ALIVE
+
+    def send_body(self, data: bytes) -> None:
+        """Send more of the answer."""
+        self.exchange.bytes_out += len(data)
+        self.channel.write(chunk(data) if self._chunking else data)
+
+    def end_body(self, trailers: list[bytes]) -> None:
+        """The answer is complete."""
+        if self._chunking:
+            self.channel.write(last_chunk(trailers))
+        if not self.body_done:
+            self.channel.keep_alive = False
+        self._over()
+
+    def interim(self, head: ResponseHead) -> None:
+        """Relay a 1xx answer (RFC 9110 section 15.2): never to HTTP/1.0."""
+        if self.exchange.head.minor:
+            self.channel.write(b"".join((b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason), *head.lines, b"\r\n")))
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Answer with a problem (RFC 9457)."""
+        self.exchange.code = refusal.code
+        if refusal.close:
+            self.channel.keep_alive = False
+            self.channel.lingers = True
+        body = problem_body(refusal, self.exchange.request_id)
+        fields = b"Content-Type: %b\r\nCache-Control: no-store\r\n%b" % (CONTENT_TYPE, refusal.fields)
+        self.answer(refusal.status, refusal.title.encode("ascii"), fields, body)
+
+    def answer(self, status: int, reason: bytes, fields: bytes, body: bytes) -> None:
+        """Answer from the gateway itself and end the exchange."""
+        exchange = self.exchange
+        if exchange.phase is HELD:
+            exchange.move(ANSWERED)
+        else:
+            exchange.phase = ENDED
+        exchange.status = status
+        to_head = exchange.head.method == b"HEAD"
+        exchange.bytes_out += 0 if to_head else len(body)
+        length = b"" if status in _NO_BODY else b"Content-Length: %d\r\n" % len(body)
+        persistence = self._persistence(True)
+        self.channel.write(
+            b"HTTP/1.1 %d %b\r\n%b%b%b%b%b\r\n%b"
+            % (
+                status,
+                reason,
+                self.channel.site.date_line,
+                fields,
+                exchange.fields,
+                length,
+                persistence,
+                b"" if to_head else body,
+            )
+        )
+        self._over()
+
+    def cut(self) -> None:
+        """End the client's message so that it is seen to be incomplete."""
+        channel = self.channel
+        # With a length or chunks a plain close shows; without them only a reset does.
+        plain = self._chunking or self.exchange.head.minor == 1
+        self._over(finished=False)
+        channel.cut(plain)
+
+    def taking(self) -> bool:
+        """Whether the client has taken anything of what is on its way since this was last asked."""
+        return bool(self.channel.taking())
+
+    def stream_from(self, producer: IPushProducer) -> None:
+        """Pause and resume `producer` as the client takes the answer."""
+        self._produced_by = producer
+        self.channel.registerProducer(producer, True)
+
+    def pause_body(self) -> None:
+        """Take no more of the body from the client."""
+        self.channel.hold_body()
+
+    def resume_body(self) -> None:
+        """Take the body again."""
+        self.channel.release_body()
+
+    # -- the end
+
+    def lost(self, reason: Failure) -> None:
+        """The client's connection is gone in the midst of the exchange."""
+        if self.exchange.phase is ENDED:
+            return
+        if self.sink is not None:
+            self.sink.client_failed(CLIENT_GONE)
+        else:
+            self.exchange.move(CLIENT_GONE)
+        self._over(finished=False)
+        if "requestHeaders" in self.__dict__:
+            http.Request.connectionLost(self, reason)
+
+    def give_up(self, refusal: Refusal) -> None:
+        """The gateway waits no longer."""
+        if self.sink is not None:
+            self.sink.abandon()
+        if self.exchange.phase in (HELD, WAITING):
+            self.refuse(refusal)
+        elif self.exchange.phase is not ENDED:
+            self.exchange.move(TIMEOUT)
+            self.cut()
+
+    def expire(self) -> None:
+        """The whole exchange has had its time."""
+        self.give_up(UPSTREAM_TIMEOUT)
+
+    def late(self) -> None:
+        """The body missed its deadline."""
+        if self.sink is not None:
+            self.sink.client_failed(SLOW)
+        else:
+            self.refuse(REQUEST_TIMEOUT)
+
+    def crashed(self) -> None:
+        """Something in the tree raised: the client gets a 500 if it has got nothing yet."""
+        if self.exchange.phase is HELD and not self.startedWriting:
+            self.refuse(INTERNAL_ERROR)
+        elif self.exchange.phase is not ENDED:
+            self.exchange.phase = ENDED
+            self.cut()
+
+    def _over(self, finished: bool = True) -> None:
+        """The exchange has ended: once, whatever the way."""
+        channel = self.channel
+        if channel is None:
+            return
+        self.sink = None
+        if self._produced_by is not None:
+            self._produced_by = None
+            channel.unregisterProducer()
+        channel.site.finished(self.exchange)
+        channel.exchange_over(finished)
+        self.channel = None
+
+
+class _BodyCollector:
+    """Collects a body for a resource that wants it whole; its size was limited on the way."""
+
+    def __init__(self, request: GatewayRequest, resource: Any) -> None:
+        self._request = request
+        self._resource = resource
+        self._file = BytesIO(request.body)
+        self._file.seek(0, 2)
+
+    def body_received(self, data: bytes) -> None:
+        self._file.write(data)
+
+    def body_ended(self, trailers: list[bytes]) -> None:
+        request = self._request
+        request.sink = None
+        self._file.seek(0)
+        request.content = self._file
+        request._render_now(self._resource)
+
+    def client_failed(self, event: str) -> None:
+        request = self._request
+        request.sink = None
+        if event == CLIENT_GONE:
+            request.exchange.move(CLIENT_GONE)
+        else:
+            request.refuse(ANSWERS[event])
+
+    def abandon(self) -> None:
+        """Nothing is held but memory."""

@@ -1,0 +1,201 @@
+"""The factory of gateway channels: what all connections share, the sweep of their deadlines, and the count.
+
+The tree and the policy are replaced as one by a reload; connections, buckets and pools stay.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.interfaces import IAddress
+from twisted.web.http import datetimeToString
+from twisted.web.resource import IResource, getChildForRequest
+from twisted.web.server import Site
+
+from ..errors import DRAINING, METHODS, OVERLOADED
+from ..policy.decision import Policy
+from ..wire.clock import CoarseClock
+from ..wire.exchange import Exchange
+from ..wire.request import RequestReader
+from .channel import GatewayChannel
+from .filters import Cors, Identity
+from .request import GatewayRequest
+
+_ALLOW = b"Allow: " + b", ".join(METHODS) + b"\r\n"
+
+_TURNED_AWAY = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class FrontTimeouts:
+    """Deadlines towards clients in seconds: for a head, a body's grace, an idle connection, a lingering close,
+    and a whole exchange (0: none)."""
+
+    head: float = 10.0
+    body: float = 30.0
+    keepalive: float = 75.0
+    linger: float = 2.0
+    exchange: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class FrontLimits:
+    """Bounds towards clients: bytes of a head, bytes of a target, fields, bytes a second of a body, connections."""
+
+    max_head: int = 32768
+    max_target: int = 8192
+    max_fields: int = 100
+    min_rate: float = 1024.0
+    max_connections: int = 65536
+
+
+class GatewaySite(Site):
+    """Serves a resource tree through gateway channels.
+
+    `finished` is called once for every exchange that has ended, with the exchange. `time` gives monotonic
+    seconds; the owner calls `sweep` a few times a second and `tick` keeps the Date field.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        resource: IResource,
+        policy: Policy,
+        reader: RequestReader,
+        *,
+        reactor: Any,
+        clock: CoarseClock,
+        finished: Callable[[Exchange], object],
+        timeouts: FrontTimeouts | None = None,
+        limits: FrontLimits | None = None,
+        time: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(resource, reactor=reactor)
+        self.clock = clock
+        self.time = time
+        self.identity = Identity()
+        self.cors = Cors()
+        self.finished = finished
+        self.channels: set[GatewayChannel] = set()
+        self.accepted = 0
+        self.rejected = 0
+        self.draining = False
+        self.date_line = b""
+        self.policy = policy
+        self.reader = reader
+        self._set_bounds(timeouts or FrontTimeouts(), limits or FrontLimits())
+        self.tick()
+
+    def _set_bounds(self, timeouts: FrontTimeouts, limits: FrontLimits) -> None:
+        self.timeouts = timeouts
+        self.max_head = limits.max_head
+        self.max_target = limits.max_target
+        self.seconds_per_byte = 1 / limits.min_rate if limits.min_rate else math.inf
+        self.max_connections = limits.max_connections
+
+    def replace(
+        self,
+        resource: IResource,
+        policy: Policy,
+        reader: RequestReader,
+        timeouts: FrontTimeouts,
+        limits: FrontLimits,
+    ) -> None:
+        """Serve another tree from the next request on; exchanges under way keep what they began with."""
+        self.resource = resource
+        self.policy = policy
+        self.reader = reader
+        self._set_bounds(timeouts, limits)
+
+    # -- the stock factory's life, without its log and its timer
+
+    def startFactory(self) -> None:
+        """Nothing to start: the owner sweeps."""
+
+    def stopFactory(self) -> None:
+        """Nothing to stop."""
+
+    def log(self, request: object) -> None:
+        """The access log is written from exchanges."""
+
+    def buildProtocol(self, addr: IAddress) -> GatewayChannel:  # type: ignore[override]
+        """A channel for a new connection."""
+        return GatewayChannel(self)
+
+    # -- connections
+
+    def opened(self, channel: GatewayChannel) -> None:
+        """A client has connected."""
+        self.accepted += 1
+        self.channels.add(channel)
+        excess = len(self.channels) - self.max_connections
+        if excess > 0:
+            self.rejected += 1
+            # A few are told; a flood is not worth the memory of telling it.
+            channel.turn_away(OVERLOADED.closing(), told=excess <= _TURNED_AWAY)
+
+    def closed(self, channel: GatewayChannel) -> None:
+        """A client's connection is gone."""
+        self.channels.discard(channel)
+
+    @property
+    def in_flight(self) -> int:
+        """Exchanges that have begun and not ended."""
+        return sum(channel.request is not None for channel in self.channels)
+
+    # -- exchanges
+
+    def dispatch(self, request: GatewayRequest) -> None:
+        """Answer a request: by a filter, by a guard's refusal, or by what the tree has at its path."""
+        exchange = request.exchange
+        head = exchange.head
+        if self.cors.answer(exchange, request.standing) is not None:
+            request.answer(204, b"No Content", b"", b"")
+            return
+        if head.path == b"*":
+            request.answer(204, b"No Content", _ALLOW, b"")
+            return
+        if head.length or head.chunked:
+            refusal = self.policy.body_refusal(head)
+            if refusal is not None:
+                request.refuse(refusal)
+                return
+        resource = getChildForRequest(self.resource, request)
+        if getattr(resource, "streams_body", False):
+            resource.render(request)
+        else:
+            request.render_stock(resource)
+
+    # -- time
+
+    def tick(self) -> None:
+        """Renew what changes with the second."""
+        self.date_line = b"Date: %b\r\n" % datetimeToString()
+
+    def sweep(self, now: float) -> None:
+        """Expire every channel whose deadline has passed."""
+        for channel in [channel for channel in self.channels if channel.deadline <= now]:
+            if channel.deadline <= now:
+                channel.expire()
+        if self.timeouts.exchange:
+            begun = now - self.timeouts.exchange
+            for channel in list(self.channels):
+                request = channel.request
+                if request is not None and request.exchange.started <= begun:
+                    request.expire()
+
+    def drain(self) -> None:
+        """Take no further requests on connections than those that are on their way."""
+        self.draining = True
+        for channel in list(self.channels):
+            channel.close_idle()
+
+    def end_drain(self) -> None:
+        """The drain's deadline has passed: answer what can still be answered, close the rest."""
+        for channel in list(self.channels):
+            channel.give_up(DRAINING)

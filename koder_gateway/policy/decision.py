@@ -1,0 +1,154 @@
+"""The whole answer for one request, put together from the policies in the order in which the gateway asks them.
+
+The data path asks step by step and `explain` asks for everything at once: the same functions either way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..errors import BODY_TOO_LARGE, NO_ROUTE, RATE_LIMITED, Refusal
+from ..wire.request import RequestHead
+from .clients import TrustedProxies
+from .cors import CorsPolicy
+from .limits import Limiter, Verdict, address_key
+from .routing import Route, RouteTable
+from .tenants import Registry, Tenant, TenantPolicy
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Standing:
+    """What stays the same for all requests of one client with one host, origin and tenant header.
+
+    `tenant` is a Refusal where the host or header names none. `cors` and `transit` are finished field lines for
+    the answer and for the service; `address` is the client's, `key` the form of it that limits count under.
+    """
+
+    policy: Policy
+    host: bytes
+    origin: bytes | None
+    tenants: tuple[bytes, ...]
+    tenant: Tenant | Refusal
+    cors: bytes
+    transit: bytes
+    address: bytes
+    key: bytes
+
+    def fits(self, policy: Policy, head: RequestHead) -> bool:
+        """Whether this standing holds for another head of the same connection."""
+        return (
+            self.host == head.host
+            and self.origin == head.origin
+            and self.tenants == head.tenants
+            and self.policy is policy
+            and head.forwarded is None
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Policy:
+    """Every decision the gateway takes, as one immutable value; a reload makes another."""
+
+    registry: Registry
+    tenants: TenantPolicy
+    tenant_header: bytes
+    cors: CorsPolicy
+    limiter: Limiter
+    routes: RouteTable
+    proxies: TrustedProxies
+    max_body: int
+
+    def standing(self, head: RequestHead, peer: str, secure: bool) -> Standing:
+        """Who asks, from where, and as which tenant. `peer` is the address that the connection comes from."""
+        trusted = self.proxies.trusts(peer)
+        forwarded = head.forwarded if trusted and head.forwarded else []
+        address = self._address(peer, forwarded) if trusted else peer
+        tenant = self.tenants.resolve(head.host, head.tenants)
+        wire = address.encode("ascii")
+        return Standing(
+            policy=self,
+            host=head.host,
+            origin=head.origin,
+            tenants=head.tenants,
+            tenant=tenant,
+            cors=self.cors_fields(head.origin, tenant),
+            transit=self._transit(head, tenant, peer, secure, forwarded),
+            address=wire,
+            key=address_key(address),
+        )
+
+    def _address(self, peer: str, forwarded: Sequence[tuple[bytes, bytes]]) -> str:
+        return self.proxies.client(peer, _values(forwarded, b"x-forwarded-for"), _values(forwarded, b"forwarded"))
+
+    def cors_fields(self, origin: bytes | None, tenant: Tenant | Refusal) -> bytes:
+        """The CORS field lines of an answer."""
+        allowed = tenant.origins if isinstance(tenant, Tenant) else frozenset()
+        return self.cors.answer_fields(origin, allowed, bool(self.registry.origins))
+
+    def preflight(self, head: RequestHead, tenant: Tenant | Refusal) -> bytes | None:
+        """The field lines of the answer to a preflight; None when this is none, or not from an allowed origin.
+
+        A preflight never carries the tenant header, so where only the header could name the tenant, an origin
+        of any tenant may ask: what it learns is nothing, and the request itself is judged by its own tenant.
+        """
+        method = head.preflight_method
+        if method is None or head.origin is None:
+            return None
+        allowed = tenant.origins if isinstance(tenant, Tenant) else frozenset()
+        if isinstance(tenant, Refusal) and tenant.code == "tenant_required":
+            allowed = self.registry.origins
+        return self.cors.preflight(head.origin, method, head.preflight_headers, allowed)
+
+    def body_refusal(self, head: RequestHead) -> Refusal | None:
+        """The refusal of a body that says beforehand that it is too large."""
+        if head.length is not None and head.length > self.max_body:
+            return BODY_TOO_LARGE.because(f"The request's body is over the limit of {self.max_body} bytes.")
+        return None
+
+    def admit(self, tenant: Tenant, key: bytes, head: RequestHead, now: float) -> Verdict:
+        """What the limits say of a request, which is charged."""
+        return self.limiter.admit(tenant.wire, key, head.method, head.path, now)
+
+    def route(self, path: bytes) -> Route | Refusal:
+        """The route of a path."""
+        return self.routes.match(path) or NO_ROUTE
+
+    def _transit(
+        self,
+        head: RequestHead,
+        tenant: Tenant | Refusal,
+        peer: str,
+        secure: bool,
+        forwarded: Sequence[tuple[bytes, bytes]],
+    ) -> bytes:
+        """The field lines that the gateway sets for a service (RFC 7239, RFC 9110 section 7.6.3)."""
+        wire = peer.encode("ascii")
+        node = b'"[%b]"' % wire if b":" in wire else wire
+        proto = b"https" if secure else b"http"
+        element = b'for=%b;host="%b";proto=%b' % (node or b"unknown", head.host, proto)
+        before_for = b", ".join(_values(forwarded, b"x-forwarded-for"))
+        before = b", ".join(_values(forwarded, b"forwarded"))
+        said_proto = b", ".join(_values(forwarded, b"x-forwarded-proto"))
+        said_host = b", ".join(_values(forwarded, b"x-forwarded-host"))
+        return b"".join(
+            (
+                b"%b: %b\r\n" % (self.tenant_header, tenant.wire if isinstance(tenant, Tenant) else b""),
+                b"X-Forwarded-For: %b\r\n" % (b"%b, %b" % (before_for, wire) if before_for else wire),
+                b"X-Forwarded-Proto: %b\r\n" % (said_proto if said_proto in (b"http", b"https") else proto),
+                b"X-Forwarded-Host: %b\r\n" % (said_host or head.host),
+                b"Forwarded: %b\r\n" % (b"%b, %b" % (before, element) if before else element),
+                b"Via: 1.1 koder-gateway\r\n",
+            )
+        )
+
+
+def limit_refusal(verdict: Verdict) -> Refusal:
+    """The 429 of a verdict that refuses; its fields go out with every answer of the exchange."""
+    rule = verdict.refused
+    assert rule is not None
+    return RATE_LIMITED.because(f'The limit "{rule.name}" is used up; Retry-After says when to come back.')
+
+
+def _values(forwarded: Sequence[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
+    return [value for each, value in forwarded if each.lower() == name]

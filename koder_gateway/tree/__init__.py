@@ -1,0 +1,1 @@
+"""The resource tree: guards, the proxying leaf, and the one place that composes them."""

@@ -1,0 +1,185 @@
+"""The one place that builds the tree: settings in, policy, pools and resources out.
+
+    Entrance ─ TenantGuard ─ RateGuard ─ Routes ─┬ ProxyResource (service)
+                                                 └ any mounted IResource
+
+A reload composes a new tree beside the old one. Pools are carried over by service, buckets by rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+    UNIXClientEndpoint,
+)
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.web.resource import IResource
+
+from ..config import ServiceSettings, Settings
+from ..policy.clients import TrustedProxies
+from ..policy.cors import CorsPolicy
+from ..policy.decision import Policy
+from ..policy.limits import Limiter
+from ..policy.routing import Route, RouteTable
+from ..policy.tenants import Registry, Tenant, TenantPolicy
+from ..upstream.pool import Service
+from ..upstream.tls import tls_endpoint
+from ..wire.clock import CoarseClock
+from ..wire.request import RequestReader
+from ..wire.response import ResponseReader
+from .guards import RateGuard, TenantGuard
+from .proxy import ProxyResource
+from .routes import Routes
+
+
+@dataclass(frozen=True, slots=True)
+class Composition:
+    """One generation of the gateway: what a reload replaces as one."""
+
+    settings: Settings
+    policy: Policy
+    reader: RequestReader
+    services: Mapping[str, Service]
+    resource: IResource
+
+
+def make_policy(
+    settings: Settings,
+    tenants: Iterable[Tenant] | None,
+    *,
+    mounts: Iterable[bytes] = (),
+    local_hosts: bool = False,
+    before: Policy | None = None,
+) -> Policy:
+    """The policy of these settings and tenants (None: every slug is one). `before` hands its buckets on."""
+    registry = Registry(tenants)
+    limiter = Limiter(settings.limits, settings.limits_store.max_entries)
+    if before is not None:
+        limiter.adopt(before.limiter)
+    cors = settings.cors
+    return Policy(
+        registry=registry,
+        tenants=tenant_policy(settings, registry, local_hosts),
+        tenant_header=settings.tenants.header.encode("ascii"),
+        cors=CorsPolicy(
+            cors.origins,
+            methods=cors.methods,
+            headers=cors.headers,
+            expose=cors.expose,
+            max_age=int(cors.max_age),
+            credentials=cors.credentials,
+        ),
+        limiter=limiter,
+        routes=RouteTable([*settings.routes, *(Route(path, "") for path in mounts)]),
+        proxies=TrustedProxies(settings.listen.trusted_proxies),
+        max_body=settings.requests.max_body,
+    )
+
+
+def tenant_policy(settings: Settings, registry: Registry, local_hosts: bool) -> TenantPolicy:
+    """How tenants are resolved with this registry."""
+    tenants = settings.tenants
+    return TenantPolicy(tenants.base_domain, tenants.header, tenants.default, registry, local_hosts)
+
+
+def with_tenants(policy: Policy, settings: Settings, tenants: Iterable[Tenant], local_hosts: bool) -> Policy:
+    """The same policy over a registry that was read again."""
+    registry = Registry(tenants)
+    return replace(policy, registry=registry, tenants=tenant_policy(settings, registry, local_hosts))
+
+
+def make_reader(settings: Settings) -> RequestReader:
+    """The reader of requests' heads."""
+    requests = settings.requests
+    return RequestReader(
+        settings.tenants.header.encode("ascii"),
+        max_target=requests.max_target,
+        max_fields=requests.max_fields,
+    )
+
+
+def upstream_endpoint(
+    reactor: Any, url: str, connect_timeout: float, entry: ServiceSettings
+) -> IStreamClientEndpoint:
+    """The endpoint of one address of a service: `http://host:port`, `https://host:port` or `unix:path`."""
+    if url.startswith("unix:"):
+        path = url.removeprefix("unix:")
+        return UNIXClientEndpoint(reactor, "/" + path.lstrip("/"), connect_timeout)
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if parts.scheme == "https":
+        plain = _tcp_endpoint(reactor, host, parts.port or 443, connect_timeout)
+        return tls_endpoint(plain, host, entry.ca, entry.client_cert, entry.client_key)
+    return _tcp_endpoint(reactor, host, parts.port or 80, connect_timeout)
+
+
+def _tcp_endpoint(reactor: Any, host: str, port: int, connect_timeout: float) -> IStreamClientEndpoint:
+    if isIPAddress(host):
+        return TCP4ClientEndpoint(reactor, host, port, connect_timeout)
+    if isIPv6Address(host):
+        return TCP6ClientEndpoint(reactor, host, port, connect_timeout)
+    return HostnameEndpoint(reactor, host, port, connect_timeout)
+
+
+def make_services(
+    settings: Settings,
+    reactor: Any,
+    clock: CoarseClock,
+    before: Mapping[str, tuple[ServiceSettings, Service]],
+) -> dict[str, Service]:
+    """The services that routes name. One whose settings have not changed keeps its pool."""
+    reader = ResponseReader(settings.tenants.header.encode("ascii"))
+    timeouts = settings.timeouts
+    services: dict[str, Service] = {}
+    for name in {route.service for route in settings.routes}:
+        entry = settings.services[name]
+        old = before.get(name)
+        service = old[1] if old is not None and old[0] == entry else None
+        if service is None:
+            connect = entry.connect or timeouts.connect
+            service = Service(
+                name,
+                [(url, upstream_endpoint(reactor, url, connect, entry)) for url in entry.urls],
+                reader,
+                clock,
+                max_connections=entry.max_connections,
+            )
+        service.reader = reader
+        service.response_timeout = entry.response or timeouts.response
+        service.idle_timeout = timeouts.idle
+        service.keepalive_timeout = timeouts.upstream_keepalive
+        services[name] = service
+    return services
+
+
+def compose(
+    settings: Settings,
+    tenants: Iterable[Tenant] | None,
+    *,
+    reactor: Any,
+    clock: CoarseClock,
+    mounts: Mapping[bytes, IResource] | None = None,
+    local_hosts: bool = False,
+    before: Composition | None = None,
+) -> Composition:
+    """A new generation. Raises nothing for settings that `load` has accepted."""
+    mounted = dict(mounts or {})
+    policy = make_policy(
+        settings, tenants, mounts=mounted, local_hosts=local_hosts, before=before.policy if before else None
+    )
+    kept = {}
+    if before is not None and before.settings.timeouts.connect == settings.timeouts.connect:
+        kept = {name: (before.settings.services[name], service) for name, service in before.services.items()}
+    services = make_services(settings, reactor, clock, kept)
+    leaves: dict[bytes, Any] = {route.path: ProxyResource(services[route.service]) for route in settings.routes}
+    leaves.update(mounted)
+    resource = TenantGuard(RateGuard(Routes(policy.routes, leaves), policy.limiter))
+    return Composition(settings, policy, make_reader(settings), services, resource)

@@ -1,0 +1,245 @@
+"""The tree's way in for stock `twisted.web` requests: gives them an exchange, and a client's side.
+
+A `GatewayRequest` brings both. A stock `server.Request` of somebody else's `Site` gets them here: its head is
+read by the same reader as any other, so that what is refused at the gateway's own channel is refused here too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from twisted.python.failure import Failure
+from twisted.web.resource import IResource
+from twisted.web.server import NOT_DONE_YET
+from zope.interface import implementer
+
+from ..errors import METHODS, Refusal
+from ..front.filters import Cors, Identity
+from ..policy.decision import Policy, Standing
+from ..upstream.connection import UpstreamConnection
+from ..wire.exchange import ANSWERED, CLIENT_GONE, ENDED, HELD, Exchange
+from ..wire.problem import CONTENT_TYPE, problem_body
+from ..wire.request import RequestReader
+from ..wire.response import ResponseHead
+from .guards import Refused
+
+# The stock channel has framed the body already and answers expectations itself.
+_FRAMING = frozenset((b"content-length", b"transfer-encoding", b"expect", b"trailer"))
+_ALLOW = b"Allow: " + b", ".join(METHODS) + b"\r\n"
+
+
+class StockClient:
+    """The client's side of an exchange (upstream.relay.Client) over a stock request, whose body is complete."""
+
+    def __init__(
+        self,
+        request: Any,
+        exchange: Exchange,
+        standing: Standing,
+        body: bytes,
+        finished: Callable[[Exchange], object],
+    ) -> None:
+        self.exchange = exchange
+        self.standing = standing
+        self.body = body
+        self.body_done = True
+        self.sink: Any = None
+        self._request = request
+        self._finished = finished
+        self._producing = False
+        request.notifyFinish().addErrback(self._gone)
+
+    def respond(self, head: ResponseHead, body: bytes, done: bool) -> None:
+        """Give the stock request the service's head and what there is of its body."""
+        request = self._request
+        request.setResponseCode(head.status, head.reason)
+        self._add_fields(b"".join(head.lines) + self.exchange.fields)
+        if head.stated is not None:
+            request.responseHeaders.setRawHeaders(b"content-length", [b"%d" % head.stated])
+        self.send_body(body)
+        if done:
+            self.end_body([])
+
+    def _add_fields(self, lines: bytes) -> None:
+        headers = self._request.responseHeaders
+        headers.removeHeader(b"content-type")
+        for line in lines.split(b"\r\n")[:-1]:
+            name, _, value = line.partition(b": ")
+            headers.addRawHeader(name, value)
+
+    def send_body(self, data: bytes) -> None:
+        """Send more of the answer."""
+        self.exchange.bytes_out += len(data)
+        self._request.write(data)
+
+    def end_body(self, trailers: list[bytes]) -> None:
+        """The answer is complete; a stock request cannot send trailers."""
+        self._unregister()
+        request = self._request
+        self._finished(self.exchange)
+        request.finish()
+
+    def interim(self, head: ResponseHead) -> None:
+        """A stock request cannot send interim answers."""
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Answer with a problem (RFC 9457)."""
+        self.exchange.code = refusal.code
+        body = problem_body(refusal, self.exchange.request_id)
+        fields = b"Content-Type: %b\r\nCache-Control: no-store\r\n%b" % (CONTENT_TYPE, refusal.fields)
+        self.answer(refusal.status, refusal.title.encode("ascii"), fields, body)
+
+    def answer(self, status: int, reason: bytes, fields: bytes, body: bytes) -> None:
+        """Answer from the gateway itself and end the exchange."""
+        exchange, request = self.exchange, self._request
+        if exchange.phase is HELD:
+            exchange.move(ANSWERED)
+        else:
+            exchange.phase = ENDED
+        exchange.status = status
+        request.setResponseCode(status, reason)
+        self._add_fields(fields + exchange.fields)
+        if status != 204:
+            request.responseHeaders.setRawHeaders(b"content-length", [b"%d" % len(body)])
+        if request.method != b"HEAD":
+            self.send_body(body)
+        self.end_body([])
+
+    def cut(self) -> None:
+        """End the client's message so that it is seen to be incomplete."""
+        self._unregister()
+        self._finished(self.exchange)
+        transport = self._request.transport
+        if transport is not None:
+            transport.abortConnection()
+
+    def taking(self) -> bool:
+        """A stock request does not show what its client has taken."""
+        return False
+
+    def stream_from(self, producer: UpstreamConnection) -> None:
+        """Pause and resume `producer` as the client takes the answer."""
+        self._producing = True
+        self._request.registerProducer(producer, True)
+
+    def pause_body(self) -> None:
+        """The body is here already."""
+
+    def resume_body(self) -> None:
+        """The body is here already."""
+
+    def _unregister(self) -> None:
+        if self._producing:
+            self._producing = False
+            self._request.unregisterProducer()
+
+    def _gone(self, reason: Failure) -> None:
+        self._producing = False
+        if self.exchange.phase is ENDED:
+            return
+        if self.sink is not None:
+            self.sink.client_failed(CLIENT_GONE)
+        else:
+            self.exchange.move(CLIENT_GONE)
+        self._finished(self.exchange)
+
+
+@implementer(IResource)
+class Entrance:
+    """The root of the tree. What it leads to, and under which policy, is replaced as one by a reload."""
+
+    isLeaf = False
+    streams_body = True
+
+    def __init__(
+        self,
+        inner: Any,
+        policy: Policy,
+        reader: RequestReader,
+        finished: Callable[[Exchange], object],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.inner = inner
+        self.policy = policy
+        self.reader = reader
+        self._finished = finished
+        self._clock = clock
+        self._identity = Identity()
+        self._cors = Cors()
+
+    def getChildWithDefault(self, name: bytes, request: Any) -> Any:
+        """What the tree has for the request, or the answer of a filter."""
+        if not hasattr(request, "gateway"):
+            answer = self._admit(request)
+            if answer is not None:
+                return answer
+        request.postpath.insert(0, request.prepath.pop())
+        return self.inner
+
+    def render(self, request: Any) -> Any:
+        """The tree is mounted at the very path that was asked for."""
+        if not hasattr(request, "gateway"):
+            answer = self._admit(request)
+            if answer is not None:
+                return answer.render(request)
+        return self.inner.render(request)
+
+    def putChild(self, path: bytes, child: object) -> None:
+        """The tree is composed from the configuration."""
+        raise TypeError("the gateway's tree is composed from its configuration")
+
+    def _admit(self, request: Any) -> Any:
+        """Give a stock request its exchange; a resource when it goes no further."""
+        body = request.content.read()
+        head = self.reader.read(_raw_head(request, body))
+        peer = getattr(request.getClientAddress(), "host", None) or "unknown"
+        standing = self.policy.standing(head, peer, request.isSecure())
+        exchange = self._identity.open(head, standing, self._clock())
+        exchange.bytes_in = len(body)
+        request.gateway = StockClient(request, exchange, standing, body, self._finished)
+        if head.refusal is not None:
+            return Refused(head.refusal)
+        if self._cors.answer(exchange, standing) is not None:
+            return _Empty(b"")
+        if head.path == b"*":
+            return _Empty(_ALLOW)
+        refusal = self.policy.body_refusal(head)
+        if refusal is not None:
+            return Refused(refusal)
+        return None
+
+
+@implementer(IResource)
+class _Empty:
+    """A 204 with these field lines."""
+
+    isLeaf = True
+
+    def __init__(self, fields: bytes) -> None:
+        self._fields = fields
+
+    def render(self, request: Any) -> int:
+        request.gateway.answer(204, b"No Content", self._fields, b"")
+        return NOT_DONE_YET
+
+    def getChildWithDefault(self, name: bytes, request: Any) -> _Empty:
+        return self
+
+    def putChild(self, path: bytes, child: object) -> None:
+        raise TypeError("an empty answer has no children")
+
+
+def _raw_head(request: Any, body: bytes) -> bytes:
+    """A stock request's head as it would have come, with the length that its body turned out to have."""
+    lines = [b"%b %b %b\r\n" % (request.method, request.uri, request.clientproto)]
+    framed = False
+    for name, values in request.requestHeaders.getAllRawHeaders():
+        if name.lower() in _FRAMING:
+            framed = True
+            continue
+        lines += [b"%b: %b\r\n" % (name, value) for value in values]
+    if framed:
+        lines.append(b"Content-Length: %d\r\n" % len(body))
+    return b"".join((*lines, b"\r\n"))

@@ -1,0 +1,38 @@
+"""The leaf that proxies: hands an exchange to a service's pool."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.web.resource import IResource
+from twisted.web.server import NOT_DONE_YET
+from zope.interface import implementer
+
+from ..upstream.pool import Service
+from ..upstream.relay import Relay
+
+
+@implementer(IResource)
+class ProxyResource:
+    """Forwards every request below it to one service, body and answer as they come."""
+
+    isLeaf = True
+    streams_body = True
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def render(self, request: Any) -> int:
+        """Begin to forward; the relay ends the exchange."""
+        client = request.gateway
+        client.sink = relay = Relay(client, client.exchange, self._service, client.body, client.body_done)
+        relay.start()
+        return NOT_DONE_YET
+
+    def getChildWithDefault(self, name: bytes, request: Any) -> ProxyResource:
+        """Everything below is the service's."""
+        return self
+
+    def putChild(self, path: bytes, child: object) -> None:
+        """Everything below is the service's."""
+        raise TypeError("what is below a proxy belongs to its service")

@@ -1,0 +1,316 @@
+"""One connection to a service: sends a request, reads one answer, and is used again if nothing is in doubt."""
+
+from __future__ import annotations
+
+import re
+import select
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IPushProducer
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ..wire.body import BodyError, ChunkedDecoder
+from ..wire.exchange import CLOSED, INVALID
+from ..wire.response import ResponseError, ResponseHead
+
+if TYPE_CHECKING:
+    from .pool import Address
+    from .relay import Relay
+
+# What the connection is in the midst of. IDLE: pooled. HEAD: waits for an answer's head.
+IDLE, HEAD, LENGTH, CHUNKED, UNTIL_CLOSE, GONE = range(6)
+
+_MAX_HEAD: Final = 65536
+_MAX_INTERIM: Final = 32
+# A service may send one small chunk an event, for days: framing may outweigh data by this many bytes.
+_CHUNK_SLACK: Final = 1 << 20
+_BARE_LF: Final = re.compile(rb"(?<!\r)\n")
+_VERSION: Final = b"HTTP/1."
+
+
+@implementer(IPushProducer)
+class UpstreamConnection(Protocol):
+    """Belongs to one address of one service. `reused`: it has served an exchange before. `heard`: bytes of the
+    present answer have come. As a push producer it is paused while the client does not take the answer."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.relay: Relay | None = None
+        self.reused = False
+        self.heard = False
+        self.idle_since = 0.0
+        self._state = IDLE
+        self._buffer = b""
+        self._remaining = 0
+        self._decoder: ChunkedDecoder | None = None
+        self._keep_alive = False
+        self._interim = 0
+        self._pulling = False
+        self.paused = False
+
+    # -- the request
+
+    def begin(self, relay: Relay, data: bytes) -> None:
+        """Take up an exchange: `data` is the request as far as it is there."""
+        self.relay = relay
+        self.heard = False
+        self._interim = 0
+        self._state = HEAD
+        self._write(data)
+
+    def send(self, data: bytes) -> None:
+        """Send more of the request."""
+        self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        transport: Any = self.transport
+        transport.write(data)
+
+    def pull_from_client(self) -> None:
+        """Let this connection's transport pause the client while the service does not take the request."""
+        transport: Any = self.transport
+        if not self._pulling and transport is not None:
+            self._pulling = True
+            assert self.relay is not None
+            transport.registerProducer(_BodyValve(self.relay), True)
+
+    def request_ended(self) -> None:
+        """No more of the request will come."""
+        self._stop_pulling()
+
+    def _stop_pulling(self) -> None:
+        if self._pulling:
+            self._pulling = False
+            transport: Any = self.transport
+            if transport is not None:
+                transport.unregisterProducer()
+
+    def stale(self) -> bool:
+        """Whether the service has closed, or sent what was not asked for: worth one system call before a request
+        that must not be sent twice."""
+        transport: Any = self.transport
+        try:
+            descriptor = transport.getHandle().fileno()
+            poller = select.poll()
+            poller.register(descriptor, select.POLLIN | select.POLLHUP | select.POLLERR)
+            return bool(poller.poll(0))
+        except (AttributeError, OSError, ValueError):
+            return self._state == GONE
+
+    # -- the answer
+
+    def dataReceived(self, data: bytes) -> None:
+        """Bytes from the service, in pieces of any size."""
+        relay = self.relay
+        if relay is None:
+            # Nobody asked: whatever this is, no later request may get it.
+            self.abort()
+            return
+        self.heard = True
+        state = self._state
+        if state == HEAD:
+            self._read_head(self._buffer + data if self._buffer else data)
+        elif state == LENGTH:
+            self._read_length(relay, data)
+        elif state == CHUNKED:
+            self._read_chunks(relay, data)
+        else:
+            relay.body(data)
+
+    def _read_head(self, data: bytes) -> None:
+        relay = self.relay
+        while relay is not None:
+            end = data.find(b"\r\n\r\n")
+            if end < 0:
+                self._keep_partial(relay, data)
+                return
+            end += 4
+            raw, data = (data, b"") if end == len(data) else (data[:end], data[end:])
+            exchange = relay.exchange
+            try:
+                if end > _MAX_HEAD:
+                    raise ResponseError("its head is over the limit")
+                head = self.address.service.reader.read(raw, exchange.head.method == b"HEAD", exchange.limited)
+                if head.status == 101:
+                    raise ResponseError("it switched protocols unasked")
+            except ResponseError as error:
+                relay.failed(INVALID, str(error))
+                return
+            if head.status >= 200:
+                self._buffer = b""
+                self._begin_body(relay, head, data)
+                return
+            self._interim += 1
+            if self._interim > _MAX_INTERIM:
+                relay.failed(INVALID, "it sent too many interim answers")
+                return
+            relay.interim(head)
+            relay = self.relay
+            if not data:
+                self._buffer = b""
+                return
+
+    def _keep_partial(self, relay: Relay, data: bytes) -> None:
+        self._buffer = data
+        fault = None
+        if not data.startswith(_VERSION[: len(data)]):
+            fault = "it does not begin with an HTTP/1 status line"
+        elif _BARE_LF.search(data):
+            fault = "a line of its head ends without CR LF"
+        elif len(data) > _MAX_HEAD:
+            fault = "its head is over the limit"
+        if fault is not None:
+            relay.failed(INVALID, fault)
+
+    def _begin_body(self, relay: Relay, head: ResponseHead, data: bytes) -> None:
+        """The final head is here, with `data` after it."""
+        self._keep_alive = head.keep_alive
+        length = head.length
+        if length is not None:
+            surplus = len(data) - length
+            if surplus >= 0:
+                if surplus:
+                    # Bytes after the end of an answer: the connection is not used again.
+                    data = data[:length]
+                    head.keep_alive = False
+                relay.answered(head, data, True)
+                return
+            self._state = LENGTH
+            self._remaining = -surplus
+            relay.answered(head, data, False)
+        elif head.chunked:
+            self._state = CHUNKED
+            self._decoder = ChunkedDecoder(_CHUNK_SLACK)
+            relay.answered(head, b"", False)
+            if data and self.relay is relay:
+                self._read_chunks(relay, data)
+        else:
+            self._state = UNTIL_CLOSE
+            relay.answered(head, data, False)
+
+    def _read_length(self, relay: Relay, data: bytes) -> None:
+        remaining = self._remaining - len(data)
+        self._remaining = remaining
+        if remaining > 0:
+            relay.body(data)
+            return
+        relay.body(data[:remaining] if remaining else data)
+        if self.relay is relay:
+            relay.ended([], self._keep_alive and not remaining)
+
+    def _read_chunks(self, relay: Relay, data: bytes) -> None:
+        decoder = self._decoder
+        assert decoder is not None
+        try:
+            payload = decoder.feed(data)
+        except BodyError as error:
+            relay.failed(INVALID, str(error))
+            return
+        if payload:
+            relay.body(payload)
+        if decoder.done and self.relay is relay:
+            relay.ended(decoder.trailers, self._keep_alive and not decoder.rest)
+
+    # -- the end
+
+    def end(self, keep_alive: bool) -> None:
+        """The exchange is over: back to the pool, or away."""
+        self._stop_pulling()
+        self.relay = None
+        self._decoder = None
+        self._buffer = b""
+        if self.paused:
+            self.paused = False
+            if keep_alive:
+                self._resume()
+        if keep_alive and self._state != GONE:
+            self._state = IDLE
+            self.reused = True
+            self.address.release(self)
+        else:
+            self.abort()
+
+    def abort(self) -> None:
+        """Close at once; nothing more is sent or read."""
+        transport: Any = self._leave()
+        if transport is not None:
+            transport.abortConnection()
+
+    def close(self) -> None:
+        """Close an idle connection in order."""
+        transport: Any = self._leave()
+        if transport is not None:
+            transport.loseConnection()
+
+    def _leave(self) -> object:
+        """Out of the pool, so that nobody takes the connection while its end is on the way."""
+        if self._state == GONE:
+            return None
+        self._state = GONE
+        self.relay = None
+        self.address.lost(self)
+        return self.transport
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The connection is gone, by whomever."""
+        state, relay = self._state, self.relay
+        self._state = GONE
+        self._pulling = False
+        self.relay = None
+        self.address.lost(self)
+        self.transport = None
+        if relay is None:
+            return
+        if state == UNTIL_CLOSE and reason.check(ConnectionDone):
+            relay.connection = None
+            relay.ended([], False)
+        elif state == HEAD and self._buffer:
+            relay.failed(INVALID, "the connection closed within its head")
+        else:
+            relay.failed(CLOSED, reason.getErrorMessage())
+
+    # -- IPushProducer, for the client's transport
+
+    def pauseProducing(self) -> None:
+        """The client does not take the answer as fast as it comes."""
+        if self.relay is not None and not self.paused:
+            self.paused = True
+            transport: Any = self.transport
+            transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """The client takes the answer again."""
+        if self.paused:
+            self.paused = False
+            if self.relay is not None:
+                self.relay.progressed()
+            self._resume()
+
+    def _resume(self) -> None:
+        transport: Any = self.transport
+        if transport is not None and self._state != GONE:
+            transport.resumeProducing()
+
+    def stopProducing(self) -> None:
+        """The client's transport is going away; its protocol says so to the relay."""
+
+
+@implementer(IPushProducer)
+class _BodyValve:
+    """The client's body as a push producer, for the transport to the service."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+
+    def pauseProducing(self) -> None:
+        self._relay.client.pause_body()
+
+    def resumeProducing(self) -> None:
+        self._relay.progressed()
+        self._relay.client.resume_body()
+
+    def stopProducing(self) -> None:
+        """The connection to the service is going away; it says so itself."""

@@ -1,0 +1,260 @@
+"""The connections to one service: which are idle, which address is next, and when there is no place left.
+
+Idle connections are used last in, first out, so that a quiet hour lets the pool shrink. Addresses take turns;
+one that refuses is left alone for a while, unless all do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectingCancelledError, TimeoutError
+from twisted.internet.interfaces import IAddress, IStreamClientEndpoint
+from twisted.internet.protocol import ClientFactory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..wire.clock import CoarseClock
+from ..wire.exchange import IDEMPOTENT, TIMEOUT, UNREACHABLE
+from ..wire.response import ResponseReader
+from .connection import UpstreamConnection
+from .relay import Relay
+
+# How long an address that failed is left alone, in seconds; doubled each time up to the second.
+_BACKOFF_FIRST: Final = 1.0
+_BACKOFF_LAST: Final = 30.0
+_LOG_EVERY: Final = 1.0
+
+
+class Address:
+    """One address of a service and its idle connections."""
+
+    def __init__(self, service: Service, url: str, endpoint: IStreamClientEndpoint) -> None:
+        self.service = service
+        self.url = url
+        self.endpoint = endpoint
+        self.idle: list[UpstreamConnection] = []
+        self.busy: set[UpstreamConnection] = set()
+        self.down_until = 0.0
+        self._backoff = _BACKOFF_FIRST
+        self.healthy = True
+
+    def available(self, now: float) -> bool:
+        """Whether a new exchange may go here."""
+        return self.healthy and self.down_until <= now
+
+    def refused(self, now: float) -> None:
+        """A connection could not be made: leave the address alone for a while."""
+        self.down_until = now + self._backoff
+        self._backoff = min(self._backoff * 2, _BACKOFF_LAST)
+
+    def reached(self) -> None:
+        """A connection has been made."""
+        self.down_until = 0.0
+        self._backoff = _BACKOFF_FIRST
+
+    def release(self, connection: UpstreamConnection) -> None:
+        """An exchange is over and the connection can serve another."""
+        service = self.service
+        self.busy.discard(connection)
+        if service.closing or len(self.idle) >= service.max_idle:
+            connection.close()
+            return
+        connection.idle_since = service.clock.now
+        self.idle.append(connection)
+
+    def lost(self, connection: UpstreamConnection) -> None:
+        """The connection is gone."""
+        if connection in self.busy:
+            self.busy.remove(connection)
+        elif connection in self.idle:
+            self.idle.remove(connection)
+
+
+class _Factory(ClientFactory):
+    """Makes the connections of one address."""
+
+    noisy = False
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+
+    def buildProtocol(self, addr: IAddress | None) -> UpstreamConnection:
+        """A connection that is about to be made."""
+        return UpstreamConnection(self._address)
+
+
+class Attempt:
+    """A connection being made for a relay, which may think better of it."""
+
+    def __init__(self, address: Address, relay: Relay) -> None:
+        self.address = address
+        self.done = False
+        self._relay: Relay | None = relay
+        self._deferred: Deferred[Any] = address.endpoint.connect(_Factory(address))
+        self._deferred.addCallbacks(self._made, self._failed)
+
+    def _made(self, protocol: UpstreamConnection) -> None:
+        service = self.address.service
+        self.done = True
+        service.attempts.discard(self)
+        self.address.reached()
+        relay, self._relay = self._relay, None
+        if relay is None or protocol.transport is None:
+            protocol.abort()
+            return
+        service.opened += 1
+        transport = protocol.transport
+        set_no_delay = getattr(transport, "setTcpNoDelay", None)
+        if set_no_delay is not None:
+            set_no_delay(True)
+        self.address.busy.add(protocol)
+        relay.connected(protocol)
+
+    def _failed(self, failure: Failure) -> None:
+        service = self.address.service
+        self.done = True
+        service.attempts.discard(self)
+        relay, self._relay = self._relay, None
+        if relay is None or failure.check(CancelledError, ConnectingCancelledError):
+            return
+        self.address.refused(service.clock.now)
+        event = TIMEOUT if failure.check(TimeoutError) else UNREACHABLE
+        relay.failed(event, f"{self.address.url}: {failure.getErrorMessage()}")
+
+    def cancel(self) -> None:
+        """Nobody wants the connection any more."""
+        self._relay = None
+        self._deferred.cancel()
+
+
+class Service:
+    """One service: its addresses, its deadlines (seconds) and its counters."""
+
+    log = Logger()
+
+    def __init__(
+        self,
+        name: str,
+        addresses: Sequence[tuple[str, IStreamClientEndpoint]],
+        reader: ResponseReader,
+        clock: CoarseClock,
+        *,
+        response_timeout: float = 60.0,
+        idle_timeout: float = 60.0,
+        keepalive_timeout: float = 60.0,
+        continue_wait: float = 1.0,
+        max_connections: int = 1024,
+        max_idle: int = 256,
+    ) -> None:
+        self.name = name
+        self.reader = reader
+        self.clock = clock
+        self.response_timeout = response_timeout
+        self.idle_timeout = idle_timeout
+        self.keepalive_timeout = keepalive_timeout
+        self.continue_wait = continue_wait
+        self.max_connections = max_connections
+        self.max_idle = max_idle
+        self.closing = False
+        self.addresses = [Address(self, url, endpoint) for url, endpoint in addresses]
+        self.attempts: set[Attempt] = set()
+        self.opened = 0
+        self.retried = 0
+        self.failures: dict[str, int] = {}
+        self._turn = 0
+        self._logged_at = float("-inf")
+        self._unlogged = 0
+
+    # -- choosing
+
+    def _next(self) -> Address:
+        """The address whose turn it is: the next one available, or else the one that failed longest ago."""
+        addresses = self.addresses
+        if len(addresses) == 1:
+            return addresses[0]
+        now = self.clock.now
+        for _ in addresses:
+            self._turn = (self._turn + 1) % len(addresses)
+            if addresses[self._turn].available(now):
+                return addresses[self._turn]
+        return min(addresses, key=lambda address: address.down_until)
+
+    def take(self, method: bytes) -> UpstreamConnection | None:
+        """An idle connection; None when a new one has to be made."""
+        address = self._next()
+        idle = address.idle
+        while idle:
+            connection = idle.pop()
+            if method not in IDEMPOTENT and connection.stale():
+                connection.abort()
+                continue
+            address.busy.add(connection)
+            return connection
+        return None
+
+    @property
+    def full(self) -> bool:
+        """Whether every place among the connections is taken."""
+        return self.active >= self.max_connections
+
+    @property
+    def active(self) -> int:
+        """Connections that serve an exchange or are being made for one."""
+        return len(self.attempts) + sum(len(address.busy) for address in self.addresses)
+
+    @property
+    def idle(self) -> int:
+        """Connections that wait for their next exchange."""
+        return sum(len(address.idle) for address in self.addresses)
+
+    @property
+    def has_other_address(self) -> bool:
+        """Whether a failed attempt can go to another address."""
+        return any(address.available(self.clock.now) for address in self.addresses)
+
+    def connect(self, relay: Relay) -> Attempt:
+        """Begin to make a connection for `relay`, which hears of it by `connected` or `failed`."""
+        attempt = Attempt(self._next(), relay)
+        if not attempt.done:
+            self.attempts.add(attempt)
+        return attempt
+
+    # -- looking after
+
+    def sweep(self, now: float) -> None:
+        """Expire what has passed its deadline; called once a tick."""
+        oldest = now - self.keepalive_timeout
+        for address in self.addresses:
+            for connection in [c for c in address.busy if c.relay is not None and c.relay.deadline <= now]:
+                if connection.relay is not None and connection.relay.deadline <= now:
+                    connection.relay.expired()
+            expired = [c for c in address.idle if c.idle_since <= oldest]
+            for connection in expired:
+                connection.close()
+
+    def close_idle(self) -> None:
+        """Close every idle connection, and keep none from now on."""
+        self.closing = True
+        for address in self.addresses:
+            for connection in list(address.idle):
+                connection.close()
+
+    def failed(self, event: str, detail: str) -> None:
+        """Count an exchange that failed by the service's fault and say so, at most once a second."""
+        self.failures[event] = self.failures.get(event, 0) + 1
+        now = self.clock.now
+        if now - self._logged_at < _LOG_EVERY:
+            self._unlogged += 1
+            return
+        self.log.warn(
+            "service {service}: {event}: {detail}{more}",
+            service=self.name,
+            event=event,
+            detail=detail or "no answer within its deadline",
+            more=f" (and {self._unlogged} more since)" if self._unlogged else "",
+        )
+        self._logged_at = now
+        self._unlogged = 0

@@ -1,0 +1,293 @@
+"""One exchange on its way between a client and a service: the edge that does what `wire.exchange` decides.
+
+A relay is made when a service has been chosen and is done when the exchange has ended. It owns neither side:
+the client (front) and the connection (pool) outlive it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final, Protocol
+
+from ..wire.body import chunk, last_chunk
+from ..wire.exchange import (
+    ANSWER,
+    ANSWERS,
+    CUT,
+    END,
+    FORWARDED,
+    FULL,
+    HEAD,
+    RETRY,
+    SERVICE_FAULTS,
+    TIMEOUT,
+    UNREACHABLE,
+    WAITING,
+    Exchange,
+)
+from ..wire.response import ResponseHead
+
+if TYPE_CHECKING:
+    from ..errors import Refusal
+    from .connection import UpstreamConnection
+    from .pool import Attempt, Service
+
+# What of a request is kept for one more try on a fresh connection.
+_REPLAY_BOUND: Final = 65536
+_CONTINUE: Final = ResponseHead(100, b"Continue", 1)
+
+
+class Client(Protocol):
+    """The side of an exchange that asked. Each method may end the client's connection, none raises."""
+
+    exchange: Exchange
+
+    def respond(self, head: ResponseHead, body: bytes, done: bool) -> None:
+        """Send the final answer's head with what there is of its body; `done` when that is all."""
+
+    def send_body(self, data: bytes) -> None:
+        """Send more of the answer's body."""
+
+    def end_body(self, trailers: list[bytes]) -> None:
+        """The answer is complete."""
+
+    def interim(self, head: ResponseHead) -> None:
+        """Send an interim answer (1xx) where the client understands them."""
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Answer with a refusal; nothing has been sent before."""
+
+    def cut(self) -> None:
+        """End the client's message so that it is seen to be incomplete."""
+
+    def taking(self) -> bool:
+        """Whether the client has taken anything of what is on its way since this was last asked."""
+
+    def stream_from(self, producer: UpstreamConnection) -> None:
+        """Pause and resume `producer` as the client takes the answer."""
+
+    def pause_body(self) -> None:
+        """Take no more of the request's body from the client."""
+
+    def resume_body(self) -> None:
+        """Take the request's body again."""
+
+
+class Relay:
+    """Forwards one request and relays its answer. `deadline` is monotonic seconds; the pool's sweep looks at it."""
+
+    __slots__ = (
+        "_answered",
+        "_body_bytes",
+        "_held",
+        "_kept",
+        "attempt",
+        "client",
+        "connection",
+        "deadline",
+        "exchange",
+        "expecting",
+        "request_done",
+        "service",
+    )
+
+    def __init__(self, client: Client, exchange: Exchange, service: Service, body: bytes, done: bool) -> None:
+        self.client = client
+        self.exchange = exchange
+        self.service = service
+        self.connection: UpstreamConnection | None = None
+        self.attempt: Attempt | None = None
+        self.request_done = done
+        self.deadline = math.inf
+        self._answered = False
+        self._held = False
+        head = exchange.head
+        self.expecting = head.expects and not done
+        # The bytes of the request so far; None once they are too many to be sent again.
+        self._kept: list[bytes] | None = [
+            b"%b %b HTTP/1.1\r\n%b%b\r\n" % (head.method, head.target, b"".join(head.lines), exchange.transit)
+        ]
+        self._body_bytes = 0
+        if body:
+            self._keep(self._framed(body))
+            if done and head.chunked:
+                self._keep(last_chunk([]))
+
+    # -- towards the service
+
+    def start(self) -> None:
+        """Choose a connection and send what there is."""
+        self.exchange.service = self.service.name
+        self.exchange.move(FORWARDED)
+        self._attempt(fresh=False)
+
+    def _attempt(self, *, fresh: bool) -> None:
+        service = self.service
+        connection = None if fresh else service.take(self.exchange.head.method)
+        if connection is not None:
+            self.connected(connection)
+        elif service.full:
+            self.failed(FULL)
+        else:
+            if not self.request_done and not self._held:
+                self._held = True
+                self.client.pause_body()
+            attempt = service.connect(self)
+            if not attempt.done:
+                self.attempt = attempt
+
+    def connected(self, connection: UpstreamConnection) -> None:
+        """The connection is ours: send what there is of the request."""
+        self.attempt = None
+        self.connection = connection
+        service = self.service
+        if self.request_done or self.expecting:
+            wait = service.continue_wait if self.expecting else service.response_timeout
+            self.deadline = service.clock.now + wait
+        else:
+            self.deadline = service.clock.now + service.idle_timeout
+        kept = self._kept
+        assert kept is not None, "an attempt is only made with the whole request so far at hand"
+        connection.begin(self, kept[0] if len(kept) == 1 else b"".join(kept))
+        if not self.request_done and self.connection is connection:
+            connection.pull_from_client()
+            if self._held:
+                self._held = False
+                self.client.resume_body()
+
+    def _framed(self, data: bytes) -> bytes:
+        return chunk(data) if self.exchange.head.chunked else data
+
+    def _keep(self, data: bytes) -> None:
+        if self._kept is not None:
+            self._body_bytes += len(data)
+            if self._body_bytes > _REPLAY_BOUND and self.connection is not None:
+                self._kept = None
+            else:
+                self._kept.append(data)
+
+    def body_received(self, data: bytes) -> None:
+        """More of the request's body (not empty)."""
+        data = self._framed(data)
+        self._keep(data)
+        if self.connection is not None:
+            if not self._answered:
+                self.deadline = self.service.clock.now + self.service.idle_timeout
+            self.connection.send(data)
+
+    def body_ended(self, trailers: list[bytes]) -> None:
+        """The request is complete."""
+        self.request_done = True
+        self.expecting = False
+        if self.exchange.head.chunked:
+            data = last_chunk(trailers)
+            self._keep(data)
+            if self.connection is not None:
+                self.connection.send(data)
+        if self.connection is not None:
+            if not self._answered:
+                self.deadline = self.service.clock.now + self.service.response_timeout
+            self.connection.request_ended()
+
+    # -- towards the client
+
+    def interim(self, head: ResponseHead) -> None:
+        """A 1xx answer has come."""
+        if head.status == 100:
+            if not self.expecting:
+                return
+            self.expecting = False
+            self.deadline = self.service.clock.now + self.service.idle_timeout
+        self.client.interim(head)
+
+    def answered(self, head: ResponseHead, body: bytes, done: bool) -> None:
+        """The head of the final answer has come, with the beginning of its body."""
+        exchange = self.exchange
+        exchange.move(HEAD)
+        self._answered = True
+        self._kept = None
+        exchange.status = head.status
+        if done:
+            exchange.move(END)
+            self._release(head.keep_alive)
+            self.client.respond(head, body, True)
+        else:
+            self.deadline = self.service.clock.now + self.service.idle_timeout
+            self.client.respond(head, body, False)
+            if self.connection is not None:
+                self.client.stream_from(self.connection)
+
+    def body(self, data: bytes) -> None:
+        """More of the answer's body."""
+        self.deadline = self.service.clock.now + self.service.idle_timeout
+        self.client.send_body(data)
+
+    def ended(self, trailers: list[bytes], keep_alive: bool) -> None:
+        """The answer is complete."""
+        self.exchange.move(END)
+        self._release(keep_alive)
+        self.client.end_body(trailers)
+
+    # -- failures
+
+    def failed(self, event: str, detail: str = "") -> None:
+        """The exchange cannot go on: do what the table says for this phase."""
+        action = self.exchange.move(event)
+        if action is RETRY:
+            if self._retry(event):
+                return
+            action = ANSWER
+        self._release(False)
+        if action is ANSWER:
+            self.client.refuse(ANSWERS[event])
+        elif action is CUT:
+            self.client.cut()
+        if event in SERVICE_FAULTS:
+            self.service.failed(event, detail)
+
+    def _retry(self, event: str) -> bool:
+        connection = self.connection
+        stale = connection is not None and connection.reused and not connection.heard
+        elsewhere = event == UNREACHABLE and self.service.has_other_address
+        sent = connection is not None
+        if not (stale or elsewhere) or not self.exchange.may_retry(sent=sent, replayable=self._kept is not None):
+            return False
+        self._release(False)
+        self.exchange.retries += 1
+        self.service.retried += 1
+        self._attempt(fresh=True)
+        return True
+
+    def progressed(self) -> None:
+        """One side has taken what the other sent: the exchange is alive."""
+        if self._answered or not self.request_done:
+            self.deadline = self.service.clock.now + self.service.idle_timeout
+
+    def expired(self) -> None:
+        """The deadline has passed."""
+        if self._answered and self.connection is not None and self.connection.paused and self.client.taking():
+            # Nothing comes because the client is slow, not gone: what the kernel holds for it gets less.
+            self.progressed()
+        elif self.expecting and self.exchange.phase is WAITING:
+            # The service neither answers nor asks for the body; the client may be waiting to be asked.
+            self.interim(_CONTINUE)
+        else:
+            self.failed(TIMEOUT)
+
+    def abandon(self) -> None:
+        """Let go of the service; whoever asks for this ends the exchange."""
+        self._release(False)
+
+    def client_failed(self, event: str) -> None:
+        """The client is gone, or its body is late, broken or too large."""
+        self.failed(event)
+
+    def _release(self, keep_alive: bool) -> None:
+        """Let go of the connection, which is used again only if both messages on it are complete."""
+        self.deadline = math.inf
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.end(keep_alive and self.request_done)
+        attempt, self.attempt = self.attempt, None
+        if attempt is not None:
+            attempt.cancel()

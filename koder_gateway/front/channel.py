@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import fcntl
 import math
+import re
 import struct
 import termios
 from collections.abc import Callable
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 
 IDLE, HEAD, BODY, BUSY, LINGER, GONE = range(6)
 
+_LEADING_LINES: Final = re.compile(rb"\A(?:\r\n)+")
+_NO_TRAILERS: Final[list[bytes]] = []
+_ORIGIN: Final = re.compile(rb"\r\norigin:[ \t]*([\x21-\x7e]+)[ \t]*(?=\r\n)", re.IGNORECASE)
 # The rest of a body that an answer did not wait for is read to the end when it is no more than this.
 _SETTLE_BOUND: Final = 65536
 # What may wait unread behind the exchange under way before reading pauses.
@@ -67,6 +71,8 @@ class GatewayChannel(StockChannel, Protocol):
         self._paused = False
         self._backlog = -1
         self.lingers = False
+        self._chunked_bytes = 0
+        self._trailers = _NO_TRAILERS
         self.write: Callable[[bytes], object] = _forget
 
     # -- the connection
@@ -118,8 +124,9 @@ class GatewayChannel(StockChannel, Protocol):
         """Read one request after another while each is answered at once."""
         self._reading = True
         while True:
-            while data.startswith(b"\r\n"):
-                data = data[2:]  # an empty line before a request is ignored (RFC 9112 section 2.2)
+            if data[:2] == b"\r\n":
+                # Empty lines before a request are ignored (RFC 9112 section 2.2); so is their number, cheaply.
+                data = _LEADING_LINES.sub(b"", data)
             end = data.find(b"\r\n\r\n") if data else -1
             if end < 0:
                 self._keep_partial(data, piece)
@@ -163,6 +170,9 @@ class GatewayChannel(StockChannel, Protocol):
         method = raw[:8].partition(b" ")[0]
         head = RequestHead(b"HEAD" if method == b"HEAD" else b"", b"", 1, [])
         head.refusal = refusal.closing()
+        origins = _ORIGIN.findall(raw)
+        if len(origins) == 1:
+            head.origin = origins[0]
         head.keep_alive = False
         self._buffer = b""
         self._begin(head)
@@ -173,9 +183,13 @@ class GatewayChannel(StockChannel, Protocol):
         self.keep_alive = head.keep_alive and not site.draining
         body, refusal = b"", head.refusal
         self._remaining = 0
-        if refusal is None:
+        self._trailers = _NO_TRAILERS
+        if refusal is None or not refusal.close:
+            # A refused request's body is a body too: read as a request it would smuggle one in.
             try:
                 body = self._first_of_body(head)
+                if head.chunked and self._chunked_bytes > site.policy.max_body:
+                    refusal = refusal or BODY_TOO_LARGE
             except BodyError as error:
                 refusal = BAD_FRAMING.because(str(error))
         standing = self._standing
@@ -184,7 +198,7 @@ class GatewayChannel(StockChannel, Protocol):
         exchange = site.identity.open(head, standing, site.time())
         exchange.bytes_in = len(body)
         done = not self._remaining and self._decoder is None
-        request = self.request = GatewayRequest(self, exchange, standing, body, done)
+        request = self.request = GatewayRequest(self, exchange, standing, body, done, self._trailers)
         if done:
             self._phase = BUSY
             self.deadline = math.inf
@@ -204,7 +218,8 @@ class GatewayChannel(StockChannel, Protocol):
         """What has come of the body with the head."""
         buffer = self._buffer
         if head.chunked:
-            self._decoder = ChunkedDecoder()
+            self._decoder = ChunkedDecoder(tenant_header=self.site.policy.tenant_header)
+            self._chunked_bytes = 0
             return self._decode(buffer) if buffer else b""
         length = head.length or 0
         body = buffer[:length]
@@ -219,6 +234,7 @@ class GatewayChannel(StockChannel, Protocol):
         assert decoder is not None
         self._buffer = b""
         body = decoder.feed(data)
+        self._chunked_bytes = decoder.received
         if decoder.done:
             self._buffer = decoder.rest
             self._trailers = decoder.trailers

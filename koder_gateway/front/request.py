@@ -48,7 +48,7 @@ class BodySink(Protocol):
 
 
 class GatewayRequest(server.Request):
-    """One request of a gateway channel. `body` and `body_done` are what has arrived with the head."""
+    """One request of a gateway channel. `body`, `body_done` and `trailers` are what has arrived with the head."""
 
     # Only for stock requests' sake: the gateway never parses forms.
     _parsePOSTFormSubmission = False
@@ -56,7 +56,13 @@ class GatewayRequest(server.Request):
     site: Any
 
     def __init__(
-        self, channel: GatewayChannel, exchange: Exchange, standing: Standing, body: bytes, done: bool
+        self,
+        channel: GatewayChannel,
+        exchange: Exchange,
+        standing: Standing,
+        body: bytes,
+        done: bool,
+        trailers: list[bytes],
     ) -> None:
         # The stock half's own __init__ is called by `__getattr__`, on first need.
         head = exchange.head
@@ -66,6 +72,7 @@ class GatewayRequest(server.Request):
         self.standing = standing
         self.body = body
         self.body_done = done
+        self.trailers = trailers
         self.sink: BodySink | None = None
         self.method = head.method
         self.uri = head.target

@@ -45,6 +45,7 @@ class StockClient:
         self.standing = standing
         self.body = body
         self.body_done = True
+        self.trailers: list[bytes] = []
         self.sink: Any = None
         self._request = request
         self._finished = finished

@@ -25,7 +25,7 @@ class ProxyResource:
     def render(self, request: Any) -> int:
         """Begin to forward; the relay ends the exchange."""
         client = request.gateway
-        client.sink = relay = Relay(client, client.exchange, self._service, client.body, client.body_done)
+        client.sink = relay = Relay(client, self._service)
         relay.start()
         return NOT_DONE_YET
 

@@ -183,7 +183,7 @@ class UpstreamConnection(Protocol):
             relay.answered(head, data, False)
         elif head.chunked:
             self._state = CHUNKED
-            self._decoder = ChunkedDecoder(_CHUNK_SLACK)
+            self._decoder = ChunkedDecoder(_CHUNK_SLACK, self.address.service.reader.tenant_header)
             relay.answered(head, b"", False)
             if data and self.relay is relay:
                 self._read_chunks(relay, data)

@@ -41,6 +41,10 @@ class Client(Protocol):
     """The side of an exchange that asked. Each method may end the client's connection, none raises."""
 
     exchange: Exchange
+    body: bytes
+    """What of the request's body was there when the exchange began; `body_done`: that is all, with `trailers`."""
+    body_done: bool
+    trailers: list[bytes]
 
     def respond(self, head: ResponseHead, body: bytes, done: bool) -> None:
         """Send the final answer's head with what there is of its body; `done` when that is all."""
@@ -91,7 +95,8 @@ class Relay:
         "service",
     )
 
-    def __init__(self, client: Client, exchange: Exchange, service: Service, body: bytes, done: bool) -> None:
+    def __init__(self, client: Client, service: Service) -> None:
+        exchange, body, done = client.exchange, client.body, client.body_done
         self.client = client
         self.exchange = exchange
         self.service = service
@@ -110,8 +115,8 @@ class Relay:
         self._body_bytes = 0
         if body:
             self._keep(self._framed(body))
-            if done and head.chunked:
-                self._keep(last_chunk([]))
+        if done and head.chunked:
+            self._keep(last_chunk(client.trailers))
 
     # -- towards the service
 

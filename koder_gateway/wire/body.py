@@ -38,7 +38,7 @@ class ChunkedDecoder:
     """Decodes one chunked body.
 
     `done` is set at its end; `rest` is then what came after it, and `trailers` the lines that may be passed on.
-    `slack` bounds what framing may cost: line bytes beyond `slack` plus the payload so far are refused, so that
+    `tenant_header` names the field that no trailer may set. `slack` bounds what framing may cost: line bytes beyond `slack` plus the payload so far are refused, so that
     endless one-byte chunks and extensions in bulk end.
     """
 
@@ -48,6 +48,7 @@ class ChunkedDecoder:
         "_remaining",
         "_slack",
         "_state",
+        "_tenant_header",
         "_trailer_bytes",
         "done",
         "received",
@@ -57,12 +58,13 @@ class ChunkedDecoder:
 
     _SIZE_LINE, _DATA, _DATA_END, _TRAILERS = range(4)
 
-    def __init__(self, slack: int = 8192) -> None:
+    def __init__(self, slack: int = 8192, tenant_header: bytes = b"") -> None:
         self.done = False
         self.rest = b""
         self.trailers: list[bytes] = []
         self.received = 0
         self._slack = slack
+        self._tenant_header = tenant_header.lower()
         self._overhead = 0
         self._state = self._SIZE_LINE
         self._remaining = 0
@@ -138,16 +140,17 @@ class ChunkedDecoder:
         match = FIELD_LINE.fullmatch(line, 0, len(line) - 2)
         if match is None or self._trailer_bytes > _MAX_TRAILERS:
             raise BodyError("The trailers are malformed or too long.")
-        if trailer_passes(match[1]):
+        if trailer_passes(match[1], self._tenant_header):
             self.trailers.append(b"%b: %b\r\n" % (match[1], match[2].rstrip(b" \t")))
 
 
-def trailer_passes(name: bytes) -> bool:
+def trailer_passes(name: bytes, tenant_header: bytes) -> bool:
     """Whether a trailer may go on: nothing that frames, routes, authenticates or names a tenant (RFC 9110 6.5.1)."""
     lower = name.lower()
     return not (
         lower in PROTECTED
         or b"_" in lower
         or b"tenant" in lower
+        or lower == tenant_header
         or lower.startswith((b"x-forwarded-", b"access-control-", b"ratelimit"))
     )

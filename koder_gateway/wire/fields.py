@@ -111,9 +111,12 @@ class FieldKinds:
     # A flood of invented names must not grow the table: past this they are classified each time.
     BOUND: Final = 2048
 
-    def __init__(self, exact: dict[bytes, int], prefixes: Iterable[tuple[bytes, int]]) -> None:
+    def __init__(
+        self, exact: dict[bytes, int], prefixes: Iterable[tuple[bytes, int]], *, underscores_pass: bool
+    ) -> None:
         self._exact = exact
         self._prefixes = tuple(prefixes)
+        self._underscores_pass = underscores_pass
         self.table: dict[bytes, int] = {}
         for name in _USUAL.split():
             for spelling in (name, name.lower()):
@@ -122,25 +125,33 @@ class FieldKinds:
     @classmethod
     def of_requests(cls, tenant_header: bytes) -> FieldKinds:
         """The kinds of what clients send, with the tenant's header under its configured name."""
-        return cls({**_REQUEST, tenant_header.lower(): TENANT}, [(b"x-forwarded-", FORWARDED)])
+        exact = {**_REQUEST, tenant_header.lower(): TENANT}
+        return cls(exact, [(b"x-forwarded-", FORWARDED)], underscores_pass=False)
 
     @classmethod
     def of_responses(cls, tenant_header: bytes) -> FieldKinds:
-        """The kinds of what services send: their own CORS fields never pass."""
-        return cls({**_RESPONSE, tenant_header.lower(): DROP}, [(b"access-control-", DROP)])
+        """The kinds of what services send: their own CORS fields never pass, in no spelling."""
+        exact = {**_RESPONSE, tenant_header.lower(): DROP}
+        return cls(exact, [(b"access-control-", DROP)], underscores_pass=True)
 
     def classify(self, name: bytes) -> int:
         """The kind of a name that the table does not have yet."""
-        lower = name.lower()
-        kind = self._exact.get(lower, PASS)
-        if kind == PASS:
-            # An underscore reads as a hyphen to CGI-like services: X_Tenant_ID must not become X-Tenant-ID.
-            if lower in HOP_BY_HOP or b"_" in lower:
-                kind = DROP
-            else:
-                kind = next((kind for prefix, kind in self._prefixes if lower.startswith(prefix)), PASS)
+        kind = self._classify(name.lower())
         if len(self.table) < self.BOUND:
             self.table[name] = kind
+        return kind
+
+    def _classify(self, lower: bytes) -> int:
+        if b"_" in lower:
+            # An underscore reads as a hyphen to CGI-like services: X_Tenant_ID must not become X-Tenant-ID.
+            if not self._underscores_pass:
+                return DROP
+            return PASS if self._classify(lower.replace(b"_", b"-")) == PASS else DROP
+        kind = self._exact.get(lower, PASS)
+        if kind == PASS:
+            if lower in HOP_BY_HOP:
+                return DROP
+            return next((kind for prefix, kind in self._prefixes if lower.startswith(prefix)), PASS)
         return kind
 
 

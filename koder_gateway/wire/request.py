@@ -52,6 +52,8 @@ _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _TRACEPARENT: Final = re.compile(
     rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?"
 )
+# A length that no body has.
+_BEYOND: Final = 2**63
 _METHODS: Final = frozenset(METHODS)
 _KEEP_ALIVE: Final = frozenset((b"keep-alive",))
 _NOTHING: Final[tuple[bytes, ...]] = ()
@@ -190,7 +192,8 @@ class RequestReader:
         if refusal is not None:
             head.refusal = refusal
             head.keep_alive = False
-            head.origin = head.value(b"origin")
+            origins = [value for name, value in fields if name.lower() == b"origin"]
+            head.origin = origins[0].strip(b" \t") if len(origins) == 1 else None
             return head
         self._take_fields(head)
         if head.refusal is None:
@@ -226,18 +229,13 @@ class RequestReader:
 
     def _take_special(self, head: RequestHead, kind: int, name: bytes, value: bytes) -> None:
         if kind == LENGTH:
-            head.length = int(value)  # llhttp has checked: digits, once, below 2^64
+            # llhttp has checked: digits, once, below 2^64; only zeros in front can make it long.
+            head.length = int(value) if len(value) <= 19 else _BEYOND
+            head.lines.append(b"Content-Length: %d\r\n" % head.length)
         elif kind == CODING:
-            head.length = None
-            if head.minor == 0 or head.chunked:
-                head.refusal = BAD_FRAMING.because("Transfer-Encoding stands twice or in HTTP/1.0.")
-            head.chunked = True
+            self._take_coding(head, value)
         elif kind == EXPECT:
-            if head.minor == 0:
-                return  # HTTP/1.0 knows no expectations (RFC 9110 section 10.1.1)
-            if value.lower() != b"100-continue":
-                head.refusal = EXPECTATION_FAILED
-            head.expects = True
+            self._take_expectation(head, value)
         elif kind == REQUEST_ID:
             if _REQUEST_ID.fullmatch(value):
                 head.request_id = value
@@ -249,8 +247,30 @@ class RequestReader:
             if not head.traced and _TRACEPARENT.fullmatch(value):
                 head.traced = True
                 head.lines.append(b"%b: %b\r\n" % (name, value))
-        elif kind == TRAILER and head.chunked:
+        elif kind == TRAILER:
             head.lines.append(b"%b: %b\r\n" % (name, value))
+
+    @staticmethod
+    def _take_coding(head: RequestHead, value: bytes) -> None:
+        """Transfer-Encoding (RFC 9112 section 6.1): chunked, once and alone, is all that is understood."""
+        head.length = None
+        if head.minor == 0 or head.chunked:
+            head.refusal = BAD_FRAMING.because("Transfer-Encoding stands twice or in HTTP/1.0.")
+        elif value.lower() != b"chunked":
+            head.refusal = UNKNOWN_CODING
+        head.chunked = True
+        head.lines.append(b"Transfer-Encoding: chunked\r\n")
+
+    @staticmethod
+    def _take_expectation(head: RequestHead, value: bytes) -> None:
+        """Expect (RFC 9110 section 10.1.1), which HTTP/1.0 does not know."""
+        if head.minor == 0:
+            return
+        if value.lower() != b"100-continue":
+            head.refusal = head.refusal or EXPECTATION_FAILED
+        elif not head.expects:
+            head.expects = True
+            head.lines.append(b"Expect: 100-continue\r\n")
 
     def _take_connection(self, head: RequestHead, options: frozenset[bytes]) -> None:
         if b"close" in options:

@@ -69,6 +69,7 @@ class ResponseReader:
     """Reads the heads of services' answers under one configuration."""
 
     def __init__(self, tenant_header: bytes, *, max_fields: int = 256) -> None:
+        self.tenant_header = tenant_header
         self.kinds = FieldKinds.of_responses(tenant_header)
         self._table = self.kinds.table
         self._max_fields = max_fields

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ..errors import BODY_TOO_LARGE, NO_ROUTE, RATE_LIMITED, Refusal
 from ..wire.request import RequestHead
@@ -143,11 +144,10 @@ class Policy:
         )
 
 
-def limit_refusal(verdict: Verdict) -> Refusal:
-    """The 429 of a verdict that refuses; its fields go out with every answer of the exchange."""
-    rule = verdict.refused
-    assert rule is not None
-    return RATE_LIMITED.because(f'The limit "{rule.name}" is used up; Retry-After says when to come back.')
+@lru_cache(maxsize=256)
+def limit_refusal(name: str) -> Refusal:
+    """The 429 of the limit of this name; its fields go out with every answer of the exchange."""
+    return RATE_LIMITED.because(f'The limit "{name}" is used up; Retry-After says when to come back.')
 
 
 def _values(forwarded: Sequence[tuple[bytes, bytes]], name: bytes) -> list[bytes]:

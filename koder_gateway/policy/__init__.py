@@ -1,0 +1,1 @@
+"""Decisions, values in and values out: tenants, routing, CORS, limits, the client's address."""

@@ -1,0 +1,187 @@
+"""CORS: which field lines an answer to a browser carries, and the whole answer to a preflight.
+
+The rules are those of the Fetch standard, section 3.2 (HTTP CORS protocol). An origin is allowed only if it
+equals a configured one byte for byte; the answer names that origin, never `*`, since credentials are allowed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Iterable, Sequence
+
+from ..errors import METHODS
+
+DEFAULT_METHODS = tuple(method.decode("ascii") for method in METHODS)
+DEFAULT_EXPOSE = (
+    "X-Request-ID",
+    "RateLimit",
+    "RateLimit-Policy",
+    "Retry-After",
+    "WWW-Authenticate",
+    "Location",
+)
+DEFAULT_MAX_AGE = 600
+
+VARY_ORIGIN = b"Vary: Origin\r\n"
+_PREFLIGHT_VARY = b"Vary: Origin, Access-Control-Request-Method, Access-Control-Request-Headers\r\n"
+_ALLOW_ORIGIN = b"Access-Control-Allow-Origin: "
+
+# RFC 9110 section 5.6.2 (token), section 5.6.1 (list); the separators share no byte with the names, so
+# matching is linear. Empty list elements are refused: no browser sends them.
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_NAMES = re.compile(_TOKEN + rb"(?:[ \t]*,[ \t]*" + _TOKEN + rb")*")
+_MAX_REQUESTED = 8192
+# Answers to preflights are kept if what was asked for is of a browser's usual size.
+_KEPT_REQUESTED = 512
+_KEPT_ANSWERS = 1024
+
+_ORIGIN = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.-]*)://"
+    r"(?:\[[0-9a-f:.]+\]|[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?)*)"
+    r"(?::(?P<port>[1-9][0-9]{0,4}))?"
+)
+_DEFAULT_PORTS = {"http": "80", "https": "443"}
+
+
+def origin_fault(text: str) -> str | None:
+    """Why no browser would send this origin, or why it must not be allowed; None if it is acceptable.
+
+    What is right is a serialised origin (RFC 6454 section 6.2): scheme://host[:port].
+    """
+    if text == "null":
+        return "\"null\" is every sandboxed page's origin; name the pages' real origin"
+    if "*" in text:
+        return f'"{text}" has a wildcard, which credentials forbid; list each origin by itself'
+    if text != text.lower():
+        return f'"{text}" is not in lower case, as browsers send it; write "{text.lower()}"'
+    match = _ORIGIN.fullmatch(text)
+    if match is None:
+        return f'"{text}" is no origin; write scheme://host or scheme://host:port, without a path'
+    port = match["port"]
+    if port is not None and int(port) > 65535:
+        return f'"{text}" has a port above 65535; write a port from 1 to 65535'
+    if port is not None and _DEFAULT_PORTS.get(match["scheme"]) == port:
+        return f'"{text}" names its default port, which browsers omit; write "{text.removesuffix(":" + port)}"'
+    return None
+
+
+def _line(name: bytes, values: Iterable[str]) -> bytes:
+    """One finished field line with a list, or nothing for an empty list."""
+    value = ", ".join(values).encode("ascii")
+    return name + b": " + value + b"\r\n" if value else b""
+
+
+class CorsPolicy:
+    """The configured origins and what browsers may do from them.
+
+    Empty `headers` allow whatever field names a preflight asks for. `max_age` is in seconds. Raises
+    ValueError for an origin that `origin_fault` objects to, so that `null` can never be allowed.
+    """
+
+    __slots__ = (
+        "_allow_credentials",
+        "_allow_headers",
+        "_allow_methods_and_age",
+        "_answer_tail",
+        "_answers",
+        "_preflights",
+        "origins",
+    )
+
+    def __init__(
+        self,
+        origins: Iterable[str] = (),
+        *,
+        methods: Sequence[str] = DEFAULT_METHODS,
+        headers: Sequence[str] = (),
+        expose: Sequence[str] = DEFAULT_EXPOSE,
+        max_age: int = DEFAULT_MAX_AGE,
+        credentials: bool = True,
+    ) -> None:
+        allowed = tuple(origins)
+        faults = [fault for fault in map(origin_fault, allowed) if fault is not None]
+        if faults:
+            raise ValueError("; ".join(faults))
+        self.origins = frozenset(origin.encode("ascii") for origin in allowed)
+        self._allow_credentials = b"Access-Control-Allow-Credentials: true\r\n" if credentials else b""
+        self._allow_methods_and_age = (
+            _line(b"Access-Control-Allow-Methods", methods) + b"Access-Control-Max-Age: %d\r\n" % max_age
+        )
+        self._allow_headers = _line(b"Access-Control-Allow-Headers", headers)
+        self._answer_tail = (
+            b"\r\n" + self._allow_credentials + _line(b"Access-Control-Expose-Headers", expose) + VARY_ORIGIN
+        )
+        self._answers = {origin: self._answer(origin) for origin in self.origins}
+        self._preflights: dict[tuple[bytes, bytes | None], bytes] = {}
+
+    def answer_fields(
+        self, origin: bytes | None, tenant_origins: Container[bytes] = (), any_configured: bool = False
+    ) -> bytes:
+        """The finished field lines of any answer but a preflight's.
+
+        `origin` is the request's Origin field, None without one; of several, anything that is no single
+        origin (all of them joined, say). `tenant_origins` are those of the request's tenant.
+        `any_configured` says that some tenant has origins, so that caches must tell answers apart.
+        """
+        if origin is not None:
+            fields = self._answers.get(origin)
+            if fields is not None:
+                return fields
+            if origin in tenant_origins:
+                return self._answer(origin)
+        return VARY_ORIGIN if any_configured or self._answers else b""
+
+    def preflight(
+        self,
+        origin: bytes,
+        requested_method: bytes,
+        requested_headers: bytes | None,
+        tenant_origins: Container[bytes] = (),
+    ) -> bytes | None:
+        """The finished field lines of the 204 that answers a preflight; None if it must not be answered so.
+
+        That is when the origin is foreign, when no method is asked for (then it is no preflight), or when
+        the names asked for are no field names. A method that is not allowed still gets the list of those
+        that are: the browser refuses by itself.
+        """
+        if not requested_method or not (origin in self._answers or origin in tenant_origins):
+            return None
+        key = (origin, requested_headers)
+        fields = self._preflights.get(key)
+        if fields is None:
+            allow_headers = self._allowed_headers(requested_headers)
+            if allow_headers is None:
+                return None
+            fields = b"".join(
+                (
+                    _ALLOW_ORIGIN + origin + b"\r\n",
+                    self._allow_credentials,
+                    self._allow_methods_and_age,
+                    allow_headers,
+                    _PREFLIGHT_VARY,
+                )
+            )
+            self._keep(key, fields)
+        return fields
+
+    def _answer(self, origin: bytes) -> bytes:
+        """The field lines of an answer to this allowed origin."""
+        return _ALLOW_ORIGIN + origin + self._answer_tail
+
+    def _allowed_headers(self, requested: bytes | None) -> bytes | None:
+        """The Allow-Headers line for what is asked for: empty if nothing is, None if it is malformed."""
+        asked = requested.strip(b" \t") if requested else b""
+        if not asked:
+            return b""
+        if self._allow_headers:
+            return self._allow_headers
+        if len(asked) > _MAX_REQUESTED or not _NAMES.fullmatch(asked):
+            return None
+        return b"Access-Control-Allow-Headers: " + asked + b"\r\n"
+
+    def _keep(self, key: tuple[bytes, bytes | None], fields: bytes) -> None:
+        """Remember an answer within the bound; a full memory starts again from nothing."""
+        if len(key[1] or b"") <= _KEPT_REQUESTED:
+            if len(self._preflights) >= _KEPT_ANSWERS:
+                self._preflights.clear()
+            self._preflights[key] = fields

@@ -1,0 +1,112 @@
+"""Why a request is treated as it is: the policies' own answers, each with its reason, for a person to read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import Refusal
+from ..wire.request import RequestHead
+from .decision import Policy, Standing, limit_refusal
+from .limits import LimitRule
+from .routing import Route
+from .tenants import Tenant, bare_host, normal_domain
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What becomes of one request. `outcome` is a Refusal, "preflight", "options" or the service's name."""
+
+    tenant: str
+    cors: str
+    limits: tuple[str, ...]
+    route: str
+    outcome: Refusal | str
+    fields: bytes
+
+
+def explain(policy: Policy, head: RequestHead, peer: str, secure: bool, base_domain: str, now: float) -> Explanation:
+    """Ask the policies in the gateway's order. Charges the policy's limits like a request would: use one of your own.
+
+    `peer` is the address that the request comes from, `now` monotonic seconds.
+    """
+    standing = policy.standing(head, peer, secure)
+    route = policy.routes.match(head.path)
+    outcome, fields = _outcome(policy, head, standing, route, now)
+    return Explanation(
+        tenant=_tenant(policy, head, standing, base_domain),
+        cors=_cors(policy, head, standing),
+        limits=_limits(policy, head, standing),
+        route=f"{route.path.decode()} -> {route.service}" if route else "none: no configured path covers this one",
+        outcome=outcome,
+        fields=fields,
+    )
+
+
+def _outcome(
+    policy: Policy, head: RequestHead, standing: Standing, route: Route | None, now: float
+) -> tuple[Refusal | str, bytes]:
+    if head.refusal is not None:
+        return head.refusal, standing.cors
+    preflight = policy.preflight(head, standing.tenant)
+    if preflight is not None:
+        return "preflight", preflight
+    if head.path == b"*":
+        return "options", standing.cors
+    refusal = policy.body_refusal(head)
+    if refusal is not None:
+        return refusal, standing.cors
+    if isinstance(standing.tenant, Refusal):
+        return standing.tenant, standing.cors
+    verdict = policy.admit(standing.tenant, standing.key, head, now)
+    fields = standing.cors + verdict.fields
+    if verdict.refused is not None:
+        return limit_refusal(verdict.refused.name), fields
+    chosen = policy.route(head.path)
+    return (chosen if isinstance(chosen, Refusal) else chosen.service), fields
+
+
+def _tenant(policy: Policy, head: RequestHead, standing: Standing, base_domain: str) -> str:
+    tenant = standing.tenant
+    header = policy.tenant_header.decode("ascii")
+    if isinstance(tenant, Refusal):
+        return f"none: {tenant.status} {tenant.code}: {tenant.detail}"
+    host, base = bare_host(head.host), normal_domain(base_domain)
+    if policy.registry.at(host) is not None:
+        reason = f"{host.decode()} is its custom domain"
+    elif host.endswith(b"." + base):
+        reason = f"{host.decode()} is its name under {base.decode()}"
+    elif any(head.tenants):
+        reason = f"{host.decode()} names no tenant and {header} does"
+    else:
+        reason = f"{host.decode()} names no tenant, nor does {header}, and tenants.default does"
+    if policy.registry.is_open:
+        reason += "; there is no registry, so every well-formed slug is a tenant"
+    return f"{tenant.slug} ({tenant.status}): {reason}"
+
+
+def _cors(policy: Policy, head: RequestHead, standing: Standing) -> str:
+    origin = head.origin
+    if origin is None:
+        return "no Origin field: no CORS fields" + (", but Vary: Origin" if standing.cors else "")
+    text = origin.decode("latin-1")
+    if origin in policy.cors.origins:
+        return f"{text} is one of cors.origins: its pages may read the answer"
+    if isinstance(standing.tenant, Tenant) and origin in standing.tenant.origins:
+        return f"{text} is one of the tenant's cors_origins: its pages may read the answer"
+    return f"{text} is no configured origin (compared byte for byte): no CORS fields, otherwise served as usual"
+
+
+def _limits(policy: Policy, head: RequestHead, standing: Standing) -> tuple[str, ...]:
+    rules = policy.limiter.rules_for(head.method, head.path)
+    return tuple(_rule(rule, standing) for rule in rules)
+
+
+def _rule(rule: LimitRule, standing: Standing) -> str:
+    tenant = standing.tenant.slug if isinstance(standing.tenant, Tenant) else "?"
+    values = {"tenant": tenant, "ip": standing.address.decode("ascii")}
+    counted = " and ".join(f"{part} {values[part]}" for part in rule.key) or "everybody together"
+    window = {1: "s", 60: "m", 3600: "h"}[rule.window]
+    note = "" if rule.mode == "enforce" else "; shadow: only counted"
+    if rule.charge == "failures":
+        note += "; only failures are charged"
+    return f"{rule.name}: {rule.quota}/{window}, burst {rule.burst}, for {counted}{note}"

@@ -1,0 +1,435 @@
+"""Rate limits: token buckets per rule and key in bounded memory, and the field lines that tell of them.
+
+A bucket is one number: the moment at which it is full again (GCRA, the virtual-scheduling form of the token
+bucket). It is kept in units of the rule's own tokens, `seconds * rate`, so that charging adds exactly 1.0 and
+no rounding adds up over millions of charges. A bucket that is full again needs no entry at all.
+
+The fields are those of draft-ietf-httpapi-ratelimit-headers-10, for every enforced rule that applies:
+
+- `RateLimit-Policy: "name";q=BURST;w=SECONDS`: the burst, and the seconds in which an empty bucket refills,
+  rounded up. A client that keeps to q requests in any w seconds is never refused. For the default burst that
+  is the rate as configured (10/m: q=10;w=60); with burst 5 it is q=5;w=30, as q=10;w=60 would invite ten.
+- `RateLimit: "name";r=LEFT;t=SECONDS`: the whole tokens left, and the seconds, rounded up, until one more is
+  there; of a full bucket t is the time that one token takes to come back.
+- `Retry-After` with a refusal: the longest t of the rules that refuse.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+from math import ceil
+from typing import Literal, NamedTuple
+
+from .clients import parse_address
+from .routing import PathSet, PrefixTable
+
+WINDOWS = {"s": 1, "m": 60, "h": 3600}
+# Beyond this a bucket's number could no longer count single tokens on a machine that has been up for months.
+MAX_QUOTA = 10_000_000
+_RATE = re.compile(r"([0-9]{1,9})/([smh])")
+
+# A token counts as whole this little before it is: a client that comes back exactly when told must not be
+# refused for the last bit of a float.
+_SLACK = 1e-6
+_WHOLE = 1.0 - _SLACK
+# Entries looked at to find one that can be forgotten.
+_HANDFUL = 8
+
+
+def parse_rate(text: str) -> tuple[int, int]:
+    """The quota and its window in seconds of a rate such as `10/m`; ValueError says what would be right."""
+    match = _RATE.fullmatch(text)
+    if match is None:
+        raise ValueError(f'"{text}" is not a rate; write a number and s, m or h, as in "10/m"')
+    quota = int(match[1])
+    if not 1 <= quota <= MAX_QUOTA:
+        raise ValueError(f'"{text}" is out of range; the number must be from 1 to {MAX_QUOTA}')
+    return quota, WINDOWS[match[2]]
+
+
+def address_key(text: str) -> bytes:
+    """The form of an address that limits count under.
+
+    An IPv6 host owns its whole /64, so that is one key; an IPv4-mapped address is the IPv4 one. A peer
+    without an address (a unix socket's) is its own text.
+    """
+    address = parse_address(text)
+    return text.encode("utf-8") if address is None else address.packed[:8]
+
+
+@dataclass(frozen=True, slots=True)
+class LimitRule:
+    """One configured limit: `quota` requests per `window` seconds, at most `burst` of them at once.
+
+    `key` names what is counted apart. `paths` (prefixes by whole segments) and `methods` narrow the rule,
+    None means all. A "shadow" rule only counts what it would refuse. With charge "failures" only 4xx answers
+    take from the bucket. `burst` 0 stands for the quota.
+    """
+
+    name: str
+    key: tuple[str, ...]
+    quota: int
+    window: int
+    burst: int = 0
+    paths: tuple[bytes, ...] | None = None
+    methods: frozenset[bytes] | None = None
+    mode: Literal["enforce", "shadow"] = "enforce"
+    charge: Literal["requests", "failures"] = "requests"
+
+    def __post_init__(self) -> None:
+        if not self.burst:
+            object.__setattr__(self, "burst", self.quota)
+
+    @property
+    def rate(self) -> float:
+        """Tokens that come back each second."""
+        return self.quota / self.window
+
+
+class Buckets:
+    """The buckets of one rule: `burst` tokens each, `rate` back per second, at most `max_entries` of them.
+
+    Two ordered pools: `_spare` has the buckets with a whole token left when last charged, `_spent` those
+    without, the one that knocked last at the end. At the bound a spare one is forgotten, of the oldest few
+    the one nearest to full; the others of the few go to the end (second chance). A spent one is forgotten
+    only if no spare one is left, so a flood of new keys makes nobody's limit disappear.
+    """
+
+    __slots__ = ("_spare", "_spent", "burst", "max_entries", "rate")
+
+    def __init__(self, rate: float, burst: int, max_entries: int) -> None:
+        self.rate = rate
+        self.burst = burst
+        self.max_entries = max(1, max_entries)
+        self._spare: OrderedDict[bytes, float] = OrderedDict()
+        self._spent: OrderedDict[bytes, float] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._spare) + len(self._spent)
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._spare or key in self._spent
+
+    def left(self, key: bytes, now: float) -> float:
+        """The tokens left, from 0 to the burst."""
+        clock = now * self.rate
+        full_at = self._spare.get(key)
+        if full_at is None:
+            full_at = self._spent.get(key, clock)
+        if full_at <= clock:
+            return float(self.burst)
+        return max(0.0, self.burst - (full_at - clock))
+
+    def spend(self, key: bytes, now: float) -> float:
+        """Take a token if a whole one is there.
+
+        Returns the tokens then left; a negative number means that none was taken and this much is missing.
+        """
+        clock = now * self.rate
+        full_at = self._spare.get(key)
+        if full_at is None:
+            return self._spend_rare(key, clock)
+        full_at = (full_at if full_at > clock else clock) + 1.0
+        left = self.burst - (full_at - clock)
+        if left < _WHOLE:
+            return self._spend_rare(key, clock)
+        self._spare[key] = full_at
+        return left
+
+    def _spend_rare(self, key: bytes, clock: float) -> float:
+        """`spend` for a key that is new, changes its pool, or has nothing left."""
+        known = self._spare.pop(key, None)
+        if known is None:
+            known = self._spent.pop(key, None)
+        if known is None:
+            if len(self) >= self.max_entries:
+                self._make_room(clock)
+            known = clock
+        # A bucket emptier than empty: the clock was set back. It owes one burst, not the whole leap.
+        full_at = min(max(known, clock), clock + self.burst)
+        left = self.burst - (full_at - clock)
+        if left < _WHOLE:
+            self._spent[key] = full_at
+            return left - 1.0
+        left = max(0.0, left - 1.0)
+        (self._spare if left >= _WHOLE else self._spent)[key] = full_at + 1.0
+        return left
+
+    def sweep(self, now: float, budget: int) -> None:
+        """Forget buckets that are full again, looking at no more than `budget` entries of each pool."""
+        clock = now * self.rate
+        self._recover(clock, budget)
+        for key in list(islice(self._spare, budget)):
+            full_at = self._spare[key]
+            if full_at <= clock:
+                del self._spare[key]
+            else:
+                self._spare[key] = min(full_at, clock + self.burst)
+                self._spare.move_to_end(key)
+
+    def resize(self, max_entries: int) -> None:
+        """Set the bound; what is over it is forgotten."""
+        self.max_entries = max(1, max_entries)
+        while len(self) > self.max_entries:
+            self._forget_one()
+
+    def _make_room(self, clock: float) -> None:
+        self._recover(clock, _HANDFUL)
+        self._forget_one()
+
+    def _recover(self, clock: float, budget: int) -> None:
+        """Move spent buckets that have a whole token again to the spare ones.
+
+        Each was spent when it last knocked, in the order of the pool, so the first that is still spent ends
+        the search: any behind it has knocked within the time of one token.
+        """
+        for key in list(islice(self._spent, budget)):
+            full_at = self._spent[key]
+            if full_at - clock > self.burst - _WHOLE:
+                self._spent[key] = min(full_at, clock + self.burst)
+                return
+            self._spare[key] = self._spent.pop(key)
+
+    def _forget_one(self) -> None:
+        pool = self._spare or self._spent
+        oldest = list(islice(pool, _HANDFUL))
+        victim = min(oldest, key=pool.__getitem__)
+        del pool[victim]
+        if pool is self._spare:
+            for key in oldest:
+                if key is not victim:
+                    pool.move_to_end(key)
+
+
+class Verdict(NamedTuple):
+    """What the limits say of one request. (A tuple, since it is made for each.)
+
+    `refused` is the rule that refuses, None if the request may pass. `fields` are finished field lines for
+    its answer. `shadowed` names the shadow rules that would have refused. `pending` are the buckets that
+    `Limiter.settle` charges once the answer is known to be a failure.
+    """
+
+    refused: LimitRule | None = None
+    fields: bytes = b""
+    shadowed: tuple[str, ...] = ()
+    pending: tuple[tuple[Buckets, bytes], ...] = ()
+
+
+UNLIMITED = Verdict()
+
+
+class Meter:
+    """One rule at work: its buckets, its counters, its part of the field lines.
+
+    `admitted`, `refused` and `shadowed` (would have refused) count requests since the start.
+    """
+
+    __slots__ = (
+        "_by_address",
+        "_by_tenant",
+        "_item",
+        "_line",
+        "admitted",
+        "buckets",
+        "defers",
+        "enforced",
+        "policy",
+        "refused",
+        "rule",
+        "shadowed",
+    )
+
+    def __init__(self, rule: LimitRule, max_entries: int) -> None:
+        self.rule = rule
+        self.buckets = Buckets(rule.rate, rule.burst, max_entries)
+        self.admitted = self.refused = self.shadowed = 0
+        self.enforced = rule.mode == "enforce"
+        self.defers = rule.charge == "failures"
+        self._by_tenant = "tenant" in rule.key
+        self._by_address = "ip" in rule.key
+        # A structured-field String (RFC 9651 section 3.3.3).
+        name = b'"' + rule.name.replace("\\", r"\\").replace('"', r"\"").encode("ascii") + b'"'
+        refill = -(-rule.burst * rule.window // rule.quota)
+        self.policy = b"%b;q=%d;w=%d" % (name, rule.burst, refill)
+        self._item = name.replace(b"%", b"%%") + b";r=%d;t=%d"
+        policy_line = b"RateLimit-Policy: %b\r\n" % self.policy
+        self._line = policy_line.replace(b"%", b"%%") + b"RateLimit: " + self._item + b"\r\n"
+
+    def key(self, tenant: bytes, address: bytes) -> bytes:
+        """What a request is counted under; no slug has the slash that parts the two."""
+        if self._by_tenant:
+            return tenant + b"/" + address if self._by_address else tenant
+        return address if self._by_address else b""
+
+    def wait(self, left: float) -> int:
+        """Whole seconds, at least 1, until a bucket with this much left has one more whole token."""
+        missing = int(left + _SLACK) + 1.0 - left - _SLACK
+        return ceil(missing / self.buckets.rate) or 1
+
+    def adopt(self, old: Meter) -> None:
+        """Go on counting where the rule of the same name stood, in its buckets if they mean the same."""
+        self.admitted, self.refused, self.shadowed = old.admitted, old.refused, old.shadowed
+        mine, theirs = self.rule, old.rule
+        if (mine.key, mine.rate, mine.burst) == (theirs.key, theirs.rate, theirs.burst):
+            old.buckets.resize(self.buckets.max_entries)
+            self.buckets = old.buckets
+
+    def item(self, left: float) -> bytes:
+        """This rule's member of the RateLimit field."""
+        return self._item % (int(left + _SLACK), self.wait(left))
+
+    def judge(self, tenant: bytes, address: bytes, now: float) -> Verdict:
+        """The verdict where this rule alone applies, enforced and charged for each request."""
+        left = self.buckets.spend(self.key(tenant, address), now)
+        if left >= 0.0:
+            self.admitted += 1
+            return Verdict(None, self._line % (int(left + _SLACK), self.wait(left)))
+        self.refused += 1
+        seconds = self.wait(left + 1.0)
+        return Verdict(self.rule, self._line % (0, seconds) + b"Retry-After: %d\r\n" % seconds)
+
+
+class _Plan:
+    """The rules that apply to one path prefix and method, judged together: all are charged, or none is."""
+
+    __slots__ = ("_meters", "_policy_line", "sole")
+
+    def __init__(self, meters: tuple[Meter, ...]) -> None:
+        self._meters = meters
+        policies = b", ".join(meter.policy for meter in meters if meter.enforced)
+        self._policy_line = b"RateLimit-Policy: %b\r\nRateLimit: " % policies if policies else b""
+        only = meters[0] if len(meters) == 1 else None
+        self.sole = only if only is not None and only.enforced and not only.defers else None
+
+    @property
+    def rules(self) -> tuple[LimitRule, ...]:
+        return tuple(meter.rule for meter in self._meters)
+
+    def judge(self, tenant: bytes, address: bytes, now: float) -> Verdict:
+        """The verdict of several rules, or of one that is a shadow or charged later."""
+        keys: list[bytes] = []
+        lefts: list[float] = []
+        refused, wait = None, 0
+        shadowed: tuple[str, ...] = ()
+        for meter in self._meters:
+            key = meter.key(tenant, address)
+            left = meter.buckets.left(key, now)
+            keys.append(key)
+            lefts.append(left)
+            if left < _WHOLE:
+                meter.buckets.spend(key, now)  # Takes nothing: it notes that this key still knocks.
+                if not meter.enforced:
+                    meter.shadowed += 1
+                    shadowed += (meter.rule.name,)
+                    continue
+                meter.refused += 1
+                if (seconds := meter.wait(left)) > wait:
+                    refused, wait = meter.rule, seconds
+        if refused is not None:
+            return Verdict(refused, self._fields(lefts) + b"Retry-After: %d\r\n" % wait, shadowed)
+        return self._admit(keys, lefts, shadowed, now)
+
+    def _admit(self, keys: list[bytes], lefts: list[float], shadowed: tuple[str, ...], now: float) -> Verdict:
+        pending: tuple[tuple[Buckets, bytes], ...] = ()
+        for index, meter in enumerate(self._meters):
+            if lefts[index] < _WHOLE:
+                continue  # A shadow: as if it had refused, it is not charged.
+            meter.admitted += 1
+            if meter.defers:
+                pending += ((meter.buckets, keys[index]),)
+            else:
+                lefts[index] = meter.buckets.spend(keys[index], now)
+        return Verdict(None, self._fields(lefts), shadowed, pending)
+
+    def _fields(self, lefts: list[float]) -> bytes:
+        if not self._policy_line:
+            return b""
+        pairs = zip(self._meters, lefts, strict=True)
+        return self._policy_line + b", ".join(meter.item(left) for meter, left in pairs if meter.enforced) + b"\r\n"
+
+
+class _Plans:
+    """The plans of one path prefix by method."""
+
+    __slots__ = ("by_method", "other")
+
+    def __init__(self, meters: tuple[Meter, ...]) -> None:
+        named = {method for meter in meters for method in meter.rule.methods or ()}
+        self.by_method = {method: self._plan(meters, method) for method in named}
+        self.other = self._plan(meters, None)
+
+    @staticmethod
+    def _plan(meters: tuple[Meter, ...], method: bytes | None) -> _Plan | None:
+        apply = tuple(meter for meter in meters if meter.rule.methods is None or method in meter.rule.methods)
+        return _Plan(apply) if apply else None
+
+
+class Limiter:
+    """All rules at work. `max_entries` bounds their buckets together, in equal parts."""
+
+    __slots__ = ("_plans", "meters")
+
+    def __init__(self, rules: Iterable[LimitRule], max_entries: int) -> None:
+        listed = tuple(rules)
+        share = max_entries // max(1, len(listed))
+        self.meters = tuple(Meter(rule, share) for rule in listed)
+        prefixes = {b"/"}.union(*(rule.paths or () for rule in listed))
+        reach = [(meter, PathSet(meter.rule.paths or (b"/",))) for meter in self.meters]
+        self._plans = PrefixTable(
+            {prefix: _Plans(tuple(meter for meter, paths in reach if paths.covers(prefix))) for prefix in prefixes}
+        )
+
+    @property
+    def entries(self) -> int:
+        """How many buckets are kept just now."""
+        return sum(len(meter.buckets) for meter in self.meters)
+
+    def admit(self, tenant: bytes, address: bytes, method: bytes, path: bytes, now: float) -> Verdict:
+        """Judge one request and charge it.
+
+        `address` is what `address_key` gives, `path` the raw one without query, `now` monotonic seconds.
+        Rules that charge failures are not charged yet: pass the verdict to `settle` with the answer's status.
+        """
+        plan = self._plan(method, path)
+        if plan is None:
+            return UNLIMITED
+        if plan.sole is not None:
+            return plan.sole.judge(tenant, address, now)
+        return plan.judge(tenant, address, now)
+
+    def rules_for(self, method: bytes, path: bytes) -> tuple[LimitRule, ...]:
+        """The rules that apply to a request, for explanation."""
+        plan = self._plan(method, path)
+        return plan.rules if plan is not None else ()
+
+    @staticmethod
+    def settle(verdict: Verdict, status: int, now: float) -> None:
+        """Charge what a failed request owes: one the service answered with 4xx, other than its own 429."""
+        if verdict.pending and 400 <= status < 500 and status != 429:
+            for buckets, key in verdict.pending:
+                buckets.spend(key, now)
+
+    def sweep(self, now: float, budget: int) -> None:
+        """Forget buckets that are full again; call it now and then with the entries to look at per rule."""
+        for meter in self.meters:
+            meter.buckets.sweep(now, budget)
+
+    def adopt(self, old: Limiter) -> None:
+        """Take over from the limiter before a reload.
+
+        Counters go on under the same name; buckets do if key, rate and burst are the same too. Both limiters
+        then share them, so what is still under way is charged where it counts.
+        """
+        before = {meter.rule.name: meter for meter in old.meters}
+        for meter in self.meters:
+            earlier = before.get(meter.rule.name)
+            if earlier is not None:
+                meter.adopt(earlier)
+
+    def _plan(self, method: bytes, path: bytes) -> _Plan | None:
+        plans = self._plans.match(path)
+        return plans.by_method.get(method, plans.other) if plans is not None else None

@@ -1,0 +1,208 @@
+"""Tenants: which tenant a request belongs to, decided from its Host and tenant header alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Literal
+
+from ..errors import (
+    MISDIRECTED_REQUEST,
+    TENANT_CONFLICT,
+    TENANT_REQUIRED,
+    TENANT_SUSPENDED,
+    UNKNOWN_TENANT,
+    Refusal,
+)
+
+_SLUG = re.compile(rb"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_OCTET = rb"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+_IPV4 = re.compile(_OCTET + rb"(?:\." + _OCTET + rb"){3}")
+# How many tenants an open registry remembers: enough for every busy one, small beside a flood of names.
+_REMEMBERED = 16_384
+
+
+def is_slug(name: bytes) -> bool:
+    """Whether a name is a tenant's slug: a lower-case DNS label (RFC 1123 section 2.1)."""
+    return _SLUG.fullmatch(name) is not None
+
+
+def normal_domain(domain: str) -> bytes:
+    """The form in which domains are compared: lower case, without one trailing dot."""
+    return domain.lower().removesuffix(".").encode("ascii")
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """One tenant as the registry has it; its domains, origins and slug were validated by whoever read them.
+
+    `wire` is the slug and `origins` the CORS origins as they stand in header fields.
+    """
+
+    slug: str
+    domains: tuple[str, ...] = ()
+    status: Literal["active", "suspended"] = "active"
+    cors_origins: tuple[str, ...] = ()
+    wire: bytes = field(init=False, repr=False, compare=False)
+    origins: frozenset[bytes] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "wire", self.slug.encode("ascii"))
+        object.__setattr__(self, "origins", frozenset(origin.encode("ascii") for origin in self.cors_origins))
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _unregistered(slug: bytes) -> Tenant:
+    """The tenant of a well-formed slug where no registry says otherwise."""
+    return Tenant(slug.decode("ascii"))
+
+
+class Registry:
+    """Every known tenant, immutable: a refresh builds a new one.
+
+    With None it is open: every well-formed slug is an active tenant, and the services decide.
+    `origins` are the CORS origins of all active tenants together.
+    """
+
+    __slots__ = ("_by_domain", "_by_slug", "is_open", "origins")
+
+    def __init__(self, tenants: Iterable[Tenant] | None) -> None:
+        self.is_open = tenants is None
+        self._by_slug = {tenant.wire: tenant for tenant in tenants or ()}
+        known = self._by_slug.values()
+        self._by_domain = {normal_domain(domain): tenant for tenant in known for domain in tenant.domains}
+        self.origins: frozenset[bytes] = frozenset(
+            origin for tenant in known if tenant.status == "active" for origin in tenant.origins
+        )
+
+    def __len__(self) -> int:
+        return len(self._by_slug)
+
+    def find(self, slug: bytes) -> Tenant | None:
+        """The tenant with this slug."""
+        if self.is_open:
+            return _unregistered(slug) if _SLUG.fullmatch(slug) else None
+        return self._by_slug.get(slug)
+
+    def at(self, domain: bytes) -> Tenant | None:
+        """The tenant with this custom domain, given in lower case without port and trailing dot."""
+        return self._by_domain.get(domain)
+
+
+def conflicts(tenants: Iterable[Tenant], base_domain: str) -> list[str]:
+    """What the tenants of one registry contradict each other, or the base domain, in: one sentence each."""
+    faults: list[str] = []
+    base = normal_domain(base_domain)
+    slugs: set[str] = set()
+    owners: dict[bytes, str] = {}
+    for tenant in tenants:
+        if tenant.slug in slugs:
+            faults.append(f'the slug "{tenant.slug}" is given to two tenants; each needs its own')
+        slugs.add(tenant.slug)
+        for domain in tenant.domains:
+            name = normal_domain(domain)
+            if name == base or name.endswith(b"." + base):
+                faults.append(
+                    f'the domain "{domain}" of tenant "{tenant.slug}" lies within the base domain '
+                    f'"{base_domain}", whose names belong to slugs; a custom domain must lie outside it'
+                )
+            if name in owners:
+                faults.append(
+                    f'the domain "{domain}" of tenant "{tenant.slug}" is already given to tenant '
+                    f'"{owners[name]}"; it can be given once'
+                )
+            owners.setdefault(name, tenant.slug)
+    return faults
+
+
+def bare_host(host: bytes) -> bytes:
+    """A Host value in lower case without port and one trailing dot; an IPv6 literal keeps its brackets."""
+    name = host.lower()
+    if name.startswith(b"["):
+        return name[: name.find(b"]") + 1]
+    if b":" in name:
+        name = name[: name.find(b":")]
+    return name.removesuffix(b".")
+
+
+class TenantPolicy:
+    """The order in which a request's tenant is looked for, over one registry.
+
+    `local_hosts` lets localhost and IP addresses stand for the bare base domain, for a demo.
+    """
+
+    __slots__ = (
+        "_base",
+        "_conflict",
+        "_default",
+        "_local_hosts",
+        "_misdirected",
+        "_registry",
+        "_required",
+        "_suffix",
+        "_unknown_host",
+        "_unknown_name",
+    )
+
+    def __init__(
+        self, base_domain: str, header: str, default: str, registry: Registry, local_hosts: bool = False
+    ) -> None:
+        self._base = normal_domain(base_domain)
+        self._suffix = b"." + self._base
+        self._default = default.encode("ascii")
+        self._registry = registry
+        self._local_hosts = local_hosts
+        # Refusals name only what every client may know: the base domain and the header, never a tenant.
+        self._conflict = TENANT_CONFLICT.because(f"The {header} header contradicts the host or itself.")
+        self._required = TENANT_REQUIRED.because(
+            f"This host needs a tenant: send the {header} header or use <tenant>.{base_domain}."
+        )
+        self._unknown_host = UNKNOWN_TENANT.because("There is no tenant at this host.")
+        self._unknown_name = UNKNOWN_TENANT.because(f"The {header} header names no tenant.")
+        self._misdirected = MISDIRECTED_REQUEST.because(
+            f"This host is not served here: it is neither {base_domain} nor a tenant's."
+        )
+
+    def resolve(self, host: bytes, named: Sequence[bytes]) -> Tenant | Refusal:
+        """The tenant of a request, or why there is none.
+
+        `host` is the Host value as the client sent it, known to be well-formed; `named` the values of the
+        tenant header without surrounding whitespace, usually none.
+        """
+        name = bare_host(host)
+        registry = self._registry
+        tenant = registry.at(name)
+        if tenant is None:
+            if not name.endswith(self._suffix):
+                if name == self._base or (self._local_hosts and _is_local(name)):
+                    return self._resolve_named(named)
+                return self._misdirected
+            slug = name[: -len(self._suffix)]
+            tenant = registry.find(slug)
+            if tenant is None:
+                return self._unknown_host if is_slug(slug) else self._misdirected
+        if named:
+            for value in named:
+                if value and value != tenant.wire:
+                    return self._conflict
+        return tenant if tenant.status == "active" else TENANT_SUSPENDED
+
+    def _resolve_named(self, named: Sequence[bytes]) -> Tenant | Refusal:
+        """The tenant on the bare base domain: the header's, else the default."""
+        values = {value for value in named if value}
+        if len(values) > 1:
+            return self._conflict
+        slug = values.pop() if values else self._default
+        if not slug:
+            return self._required
+        tenant = self._registry.find(slug)
+        if tenant is None:
+            return self._unknown_name if named else self._unknown_host
+        return tenant if tenant.status == "active" else TENANT_SUSPENDED
+
+
+def _is_local(name: bytes) -> bool:
+    """Whether a bare host is localhost or an IP address."""
+    return name == b"localhost" or name.startswith(b"[") or _IPV4.fullmatch(name) is not None

@@ -1,0 +1,149 @@
+"""The client's address behind trusted proxies."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from koder_gateway.policy.clients import TrustedProxies, parse_address
+
+PROXIES = TrustedProxies(["10.0.0.0/8", "192.0.2.1", "2001:db8:aaaa::/48"])
+
+
+@pytest.mark.parametrize(
+    ("peer", "trusted"),
+    [
+        ("10.1.2.3", True),
+        ("::ffff:10.1.2.3", True),
+        ("192.0.2.1", True),
+        ("192.0.2.2", False),
+        ("11.0.0.1", False),
+        ("2001:db8:aaaa::7", True),
+        ("2001:db8:aaab::7", False),
+        ("", False),
+        ("unknown", False),
+    ],
+)
+def test_who_is_trusted(peer: str, trusted: bool) -> None:
+    assert PROXIES.trusts(peer) is trusted
+    assert PROXIES.trusts(peer) is trusted
+
+
+def test_nobody_is_trusted_by_default() -> None:
+    nobody = TrustedProxies([])
+    assert not nobody.trusts("127.0.0.1")
+    assert nobody.client("127.0.0.1", [b"8.8.8.8"], [b"for=8.8.8.8"]) == "127.0.0.1"
+
+
+def test_a_bad_network_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"10\.0\.0\.0/33"):
+        TrustedProxies(["10.0.0.0/33"])
+
+
+def test_trust_stays_right_for_more_peers_than_are_remembered() -> None:
+    for number in range(10_000):
+        assert not PROXIES.trusts(f"203.0.{number // 256}.{number % 256}")
+    assert PROXIES.trusts("10.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("forwarded_for", "client"),
+    [
+        ([b"203.0.113.7"], "203.0.113.7"),
+        ([b"1.1.1.1, 203.0.113.7"], "203.0.113.7"),
+        ([b"203.0.113.7, 10.0.0.9"], "203.0.113.7"),
+        ([b"1.1.1.1", b"203.0.113.7 ,\t10.0.0.9"], "203.0.113.7"),
+        ([b"10.0.0.8, 10.0.0.9"], "10.0.0.8"),
+        ([b"203.0.113.7:4711"], "203.0.113.7"),
+        ([b"2001:DB8::1"], "2001:db8::1"),
+        ([b"[2001:db8::1]"], "2001:db8::1"),
+        ([b"[2001:db8::1]:4711"], "2001:db8::1"),
+        ([b"::ffff:203.0.113.7"], "203.0.113.7"),
+        ([b"203.0.113.7, 2001:db8:aaaa::1"], "203.0.113.7"),
+        # What cannot be read stops the walk at the last that could.
+        ([b"1.1.1.1, unknown"], "10.0.0.1"),
+        ([b"1.1.1.1, unknown, 10.0.0.9"], "10.0.0.9"),
+        ([b"1.1.1.1,"], "10.0.0.1"),
+        ([b"1.1.1.1, , 10.0.0.9"], "10.0.0.9"),
+        ([b"1.1.1.256"], "10.0.0.1"),
+        ([b"1.1.1.1:x"], "10.0.0.1"),
+        ([b"fe80::1%eth0"], "10.0.0.1"),
+        ([b"1.1.1.1\xff"], "10.0.0.1"),
+        ([b"0" * 5000], "10.0.0.1"),
+        ([b""], "10.0.0.1"),
+        ([], "10.0.0.1"),
+    ],
+)
+def test_x_forwarded_for(forwarded_for: list[bytes], client: str) -> None:
+    assert PROXIES.client("10.0.0.1", forwarded_for, []) == client
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "client"),
+    [
+        ([b"for=203.0.113.7"], "203.0.113.7"),
+        ([b"For=203.0.113.7;proto=https;by=10.0.0.1"], "203.0.113.7"),
+        ([b"proto=https ; for=203.0.113.7"], "203.0.113.7"),
+        ([b"for=1.1.1.1, for=203.0.113.7"], "203.0.113.7"),
+        ([b"for=203.0.113.7, for=10.0.0.9"], "203.0.113.7"),
+        ([b"for=203.0.113.7", b"for=10.0.0.9"], "203.0.113.7"),
+        ([b'for="[2001:db8::1]:4711"'], "2001:db8::1"),
+        ([b'for="[2001:db8::1]"'], "2001:db8::1"),
+        ([b'for="203.0.113.7:80"'], "203.0.113.7"),
+        ([b"for=203.0.113.7:80"], "203.0.113.7"),
+        ([b'for="203.0.113\\.7"'], "203.0.113.7"),
+        ([b'for=203.0.113.7;by="a,b;c=\\"d"'], "203.0.113.7"),
+        # Unknown, obfuscated, absent, malformed: the walk stops.
+        ([b"for=1.1.1.1, for=unknown"], "10.0.0.1"),
+        ([b"for=1.1.1.1, for=_hidden, for=10.0.0.9"], "10.0.0.9"),
+        ([b"for=1.1.1.1, proto=https"], "10.0.0.1"),
+        ([b"for=1.1.1.1;for=2.2.2.2"], "10.0.0.1"),
+        ([b'for="";for=2.2.2.2'], "10.0.0.1"),
+        ([b"for=1.1.1.1,"], "10.0.0.1"),
+        ([b"for = 1.1.1.1"], "10.0.0.1"),
+        ([b"1.1.1.1"], "10.0.0.1"),
+        ([b'for="1.1.1.1'], "10.0.0.1"),
+        # A client's stray quote does not turn the proxy's own words into its own.
+        ([b'for="x, for=203.0.113.7'], "10.0.0.1"),
+        ([b'for="x, for="1.1.1.1"'], "10.0.0.1"),
+        ([b'for="x', b"for=203.0.113.7"], "203.0.113.7"),
+        ([b'for="x', b"for=10.0.0.9"], "10.0.0.9"),
+    ],
+)
+def test_forwarded(forwarded: list[bytes], client: str) -> None:
+    assert PROXIES.client("10.0.0.1", [], forwarded) == client
+
+
+def test_an_untrusted_peer_is_the_client_whatever_it_says() -> None:
+    assert PROXIES.client("198.51.100.9", [b"10.0.0.1"], [b"for=10.0.0.1"]) == "198.51.100.9"
+
+
+def test_forwarded_decides_where_both_are_present() -> None:
+    assert PROXIES.client("10.0.0.1", [b"1.1.1.1"], [b"for=203.0.113.7"]) == "203.0.113.7"
+    assert PROXIES.client("10.0.0.1", [b"1.1.1.1"], [b"for=unknown"]) == "10.0.0.1"
+    assert PROXIES.client("10.0.0.1", [b"1.1.1.1"], [b""]) == "1.1.1.1"
+
+
+def test_addresses_have_one_form() -> None:
+    assert str(parse_address("::FFFF:1.2.3.4")) == "1.2.3.4"
+    assert str(parse_address("fe80::1%eth0")) == "fe80::1"
+    assert parse_address("") is None
+    assert parse_address("1.2.3") is None
+
+
+addresses = st.ip_addresses().map(str)
+
+
+@given(st.lists(addresses, max_size=4), addresses.filter(lambda a: not PROXIES.trusts(a)), st.integers(0, 3))
+def test_nothing_left_of_the_first_untrusted_address_matters(lies: list[str], real: str, proxies: int) -> None:
+    chain = [*lies, real, *(f"10.0.0.{number}" for number in range(proxies))]
+    expected = str(parse_address(real))
+    assert PROXIES.client("10.9.9.9", [", ".join(chain).encode()], []) == expected
+    quoted = ", ".join(f'for="[{each}]"' if ":" in each else f"for={each}" for each in chain)
+    assert PROXIES.client("10.9.9.9", [], [quoted.encode()]) == expected
+
+
+@given(st.lists(st.binary(max_size=50), max_size=3), st.lists(st.binary(max_size=50), max_size=3))
+def test_any_bytes_give_an_address(forwarded_for: list[bytes], forwarded: list[bytes]) -> None:
+    assert parse_address(PROXIES.client("10.9.9.9", forwarded_for, forwarded)) is not None

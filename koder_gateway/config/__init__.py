@@ -1,0 +1,56 @@
+"""Configuration: TOML to frozen settings, every fault at once."""
+
+from __future__ import annotations
+
+from .entries import ServiceSettings
+from .faults import ConfigurationError
+from .loading import DEFAULT_PATH, load
+from .registry import TenantsFile, load_tenants
+from .settings import (
+    CorsSettings,
+    LimitsStoreSettings,
+    ListenSettings,
+    LogSettings,
+    RequestSettings,
+    Settings,
+    StateSettings,
+    TenantSettings,
+    TimeoutSettings,
+    TlsSettings,
+)
+from .tables import Row, rows
+from .units import parse_duration, parse_size
+
+
+def schema() -> tuple[Row, ...]:
+    """Every key of koder-gateway.toml, with its default and kind, in the order of the sections."""
+    return tuple(rows(Settings))
+
+
+def tenants_schema() -> tuple[Row, ...]:
+    """Every key of tenants.toml."""
+    return tuple(rows(TenantsFile))
+
+
+__all__ = [
+    "DEFAULT_PATH",
+    "ConfigurationError",
+    "CorsSettings",
+    "LimitsStoreSettings",
+    "ListenSettings",
+    "LogSettings",
+    "RequestSettings",
+    "Row",
+    "ServiceSettings",
+    "Settings",
+    "StateSettings",
+    "TenantSettings",
+    "TimeoutSettings",
+    "TlsSettings",
+    "load",
+    "load_tenants",
+    "parse_duration",
+    "parse_size",
+    "schema",
+    "tenants_schema",
+]

@@ -1,0 +1,134 @@
+"""Faults of the configuration: what is wrong at which key, and the one line that says it."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from typing import Final
+
+from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError
+
+_BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
+_SHOWN: Final = 80
+_TYPES: Final = (
+    (bool, "a boolean"),
+    (int, "an integer"),
+    (float, "a number"),
+    (list, "a list"),
+    (dict, "a table"),
+)
+
+# Where a fault is, as in `limits[0].rate`, and what is wrong and would be right.
+Located = tuple[str, str]
+
+
+class ConfigurationError(Exception):
+    """The configuration cannot be used. `faults` has a finished line for each reason; `str()` joins them."""
+
+    def __init__(self, faults: Iterable[str]) -> None:
+        self.faults: list[str] = list(faults)
+        super().__init__("\n".join(self.faults))
+
+
+class ReadError(Exception):
+    """A value that cannot be used, with every fault in it, located from that value downwards."""
+
+    def __init__(self, faults: Iterable[Located]) -> None:
+        self.faults: tuple[Located, ...] = tuple(faults)
+        super().__init__(*self.faults)
+
+    @classmethod
+    def because(cls, message: str) -> ReadError:
+        """The fault of a value itself."""
+        return cls([("", message)])
+
+
+def step(name: str) -> str:
+    """One key as a step of a path; a name that TOML would have to quote is quoted."""
+    return f".{name}" if _BARE_KEY.fullmatch(name) else f".{shown(name)}"
+
+
+def below(prefix: str, faults: Iterable[Located]) -> Iterator[Located]:
+    """The faults of a part, located from its whole."""
+    return ((prefix + path, message) for path, message in faults)
+
+
+def line(file: str, path: str, message: str) -> str:
+    """The line that a person reads: `FILE: key.path: what is wrong, what would be right`."""
+    return f"{file}: {path.removeprefix('.')}: {message}"
+
+
+def located(error: BaseException) -> Iterator[Located]:
+    """Every fault in what a cattrs converter raised."""
+    if isinstance(error, ReadError):
+        yield from error.faults
+    elif isinstance(error, ClassValidationError):
+        inner, outer = error.group_exceptions()
+        for fault, note in inner:
+            yield from below(step(note.name), _missing_or_located(fault))
+        for fault in outer:
+            yield from located(fault)
+    elif isinstance(error, ForbiddenExtraKeysError):
+        known = tuple(sorted(_keys_of(error.cl)))
+        yield from ((step(name), unknown_key(name, known)) for name in sorted(error.extra_fields))
+    else:
+        raise error
+
+
+def _missing_or_located(fault: BaseException) -> Iterator[Located]:
+    if isinstance(fault, KeyError):
+        yield "", "is missing, and it has no default; write it"
+    else:
+        yield from located(fault)
+
+
+def _keys_of(table: type) -> Iterable[str]:
+    return getattr(table, "__dataclass_fields__", {})
+
+
+@lru_cache(maxsize=256)
+def unknown_key(name: str, known: tuple[str, ...]) -> str:
+    """What to say of a key that nothing reads: the near one, or all that there are."""
+    return f"is an unknown key; {nearest(name, known)}"
+
+
+def reason(error: Exception) -> str:
+    """Why a file cannot be used, in the system's own words."""
+    if isinstance(error, FileNotFoundError):
+        return "no such file or folder"
+    text = error.strerror if isinstance(error, OSError) and error.strerror else "the path is not usable"
+    return text[:1].lower() + text[1:]
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A question after the name that was probably meant, or the list of those that would be right."""
+    names = list(known)
+    # Comparing is quadratic in the length, and no name of ours is that long.
+    close = difflib.get_close_matches(name, names, n=1) if len(name) <= 64 else []
+    return f'did you mean "{close[0]}"?' if close else f"known here: {', '.join(names)}"
+
+
+def shown(value: object) -> str:
+    """A value as it stands in a message: on one line, cut short, its type where its text would not help."""
+    if isinstance(value, str):
+        text = value if len(value) <= _SHOWN else value[:_SHOWN] + "..."
+        # Only what a terminal shows as it is stays unescaped: a fault must not break into two lines.
+        return json.dumps(text, ensure_ascii=not text.isprintable())
+    return shown_type(value)
+
+
+def shown_type(value: object) -> str:
+    """A value of the wrong type: itself if it is short, else what it is."""
+    if isinstance(value, (bool, int, float)) and len(text := _number(value)) <= _SHOWN:
+        return text
+    return next((name for kind, name in _TYPES if isinstance(value, kind)), "a date or time")
+
+
+def _number(value: float) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    # An integer of thousands of digits has no decimal text in Python (sys.set_int_max_str_digits).
+    return hex(value) if isinstance(value, int) and value.bit_length() > 256 else str(value)

@@ -1,0 +1,210 @@
+"""How a value of the configuration is read: kinds, and how kinds are made from kinds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from .faults import Located, ReadError, below, nearest, shown
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """What the reading of a value may depend on besides the value.
+
+    `folder` is the configuration file's own, absolute: paths are relative to it. `state` is the state folder
+    that applies when none is configured.
+    """
+
+    folder: Path
+    state: Path
+
+    @classmethod
+    def beside(cls, file: Path, environ: Mapping[str, str]) -> Where:
+        """The place of values that stand in `file`."""
+        return cls(Path(os.path.abspath(file)).parent, state_folder(environ))
+
+
+def state_folder(environ: Mapping[str, str]) -> Path:
+    """systemd's STATE_DIRECTORY (the first of several), else the user's own by the XDG rules."""
+    given = environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    if given:
+        return Path(given)
+    base = environ.get("XDG_STATE_HOME", "")
+    # The specification wants relative paths in these variables to be ignored.
+    if not os.path.isabs(base):
+        base = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".local", "state")
+    return Path(base, "koder-gateway")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[T]):
+    """A kind of value: its name in the reference, and the function that reads one.
+
+    `read` raises ReadError for what it cannot take. A kind of tables names the class of its `entry`, and in
+    `path` how an entry's keys are reached from the key of this kind.
+    """
+
+    name: str
+    read: Callable[[Any, Where], T]
+    entry: type | None = None
+    path: str = ""
+
+    @property
+    def plural(self) -> str:
+        """The name of several, as lists have them."""
+        return self.name if self.name.endswith('"') else f"{self.name}s"
+
+
+def wrong_type(value: object, wanted: str) -> ReadError:
+    """The fault of a value that is not even of the right TOML type."""
+    return ReadError.because(f"{shown(value)} is not {wanted}")
+
+
+def read_text(value: object) -> str:
+    """A TOML string."""
+    if not isinstance(value, str):
+        raise wrong_type(value, "a string; write it in quotes")
+    return value
+
+
+def parsed(
+    name: str, parse: Callable[[str], T], bare: Callable[[object], str | None] = lambda value: None
+) -> Kind[T]:
+    """A string that `parse` understands, or says in a ValueError why not. `bare` corrects other types."""
+
+    def read(value: object, where: Where) -> T:
+        if not isinstance(value, str):
+            raise ReadError.because(bare(value) or f"{shown(value)} is not a string; write it in quotes")
+        try:
+            return parse(value)
+        except ValueError as error:
+            raise ReadError.because(f"{shown(value)} {error}") from None
+
+    return Kind(name, read)
+
+
+def matching(name: str, fault: Callable[[str], str | None]) -> Kind[str]:
+    """A string kept as it is, unless `fault` knows what is wrong with it."""
+
+    def parse(text: str) -> str:
+        wrong = fault(text)
+        if wrong is not None:
+            raise ValueError(wrong)
+        return text
+
+    return parsed(name, parse)
+
+
+def refined(kind: Kind[T], accept: Callable[[T], bool], otherwise: str) -> Kind[T]:
+    """A kind without the values that `accept` refuses; `otherwise` says why and what would be right."""
+
+    def read(value: object, where: Where) -> T:
+        result = kind.read(value, where)
+        if not accept(result):
+            raise ReadError.because(f"{shown(value)} {otherwise}")
+        return result
+
+    return Kind(kind.name, read)
+
+
+def whole(minimum: int, maximum: int) -> Kind[int]:
+    """An integer within bounds, both included."""
+
+    def read(value: object, where: Where) -> int:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise wrong_type(value, f"an integer; write a whole number of at least {minimum}")
+        if not minimum <= value <= maximum:
+            raise ReadError.because(f"{shown(value)} is out of range; write {minimum} to {maximum}")
+        return value
+
+    return Kind("integer", read)
+
+
+def optional(kind: Kind[T]) -> Kind[T | None]:
+    """A kind, or an empty string for none."""
+
+    def read(value: object, where: Where) -> T | None:
+        return None if value == "" else kind.read(value, where)
+
+    return Kind(kind.name, read)
+
+
+def optional_text(kind: Kind[str]) -> Kind[str]:
+    """A kind of string, or the empty string itself."""
+
+    def read(value: object, where: Where) -> str:
+        return "" if value == "" else kind.read(value, where)
+
+    return Kind(kind.name, read)
+
+
+def choice(*names: str) -> Kind[str]:
+    """One of a few words."""
+
+    def parse(text: str) -> str:
+        if text not in names:
+            raise ValueError(f"is none of the words that can stand here; {nearest(text, names)}")
+        return text
+
+    return parsed(" or ".join(f'"{name}"' for name in names), parse)
+
+
+def listing(kind: Kind[T], *, at_least: int = 0) -> Kind[tuple[T, ...]]:
+    """A list of distinct values of one kind; every wrong one is told with its index."""
+
+    def read(value: object, where: Where) -> tuple[T, ...]:
+        if not isinstance(value, list):
+            raise wrong_type(value, "a list; write the values in [ ]")
+        if len(value) < at_least:
+            raise ReadError.because("the list is empty; write at least one value")
+        results = read_each(kind, value, where)
+        if len(set(results)) < len(results):
+            raise ReadError(_repeated(results))
+        return results
+
+    return Kind(f"list of {kind.plural}", read)
+
+
+def one_or_more(kind: Kind[T]) -> Kind[tuple[T, ...]]:
+    """One value, or a list of at least one."""
+    several = listing(kind, at_least=1)
+
+    def read(value: object, where: Where) -> tuple[T, ...]:
+        return several.read(value, where) if isinstance(value, list) else (kind.read(value, where),)
+
+    return Kind(f"{kind.name} or {several.name}", read)
+
+
+def collect(kind: Kind[T], values: list[Any], where: Where) -> tuple[list[T], list[Located]]:
+    """The values of a list that can be read, and every fault in the others."""
+    results: list[T] = []
+    faults: list[Located] = []
+    for index, value in enumerate(values):
+        try:
+            results.append(kind.read(value, where))
+        except ReadError as misread:
+            faults.extend(below(f"[{index}]", misread.faults))
+    return results, faults
+
+
+def read_each(kind: Kind[T], values: list[Any], where: Where) -> tuple[T, ...]:
+    """Every value of a list; ReadError with every fault in all of them."""
+    results, faults = collect(kind, values, where)
+    if faults:
+        raise ReadError(faults)
+    return tuple(results)
+
+
+def _repeated(values: tuple[object, ...]) -> list[Located]:
+    first: dict[object, int] = {}
+    return [
+        (f"[{index}]", f"says the same as [{first[value]}]; leave one out")
+        for index, value in enumerate(values)
+        if first.setdefault(value, index) != index
+    ]

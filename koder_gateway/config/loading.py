@@ -1,0 +1,151 @@
+"""A file to settings: every section, then what sections say of each other, every fault at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from ..policy.routing import normal_path
+from ..policy.tenants import Tenant
+from . import shipped
+from .document import read_document
+from .faults import ConfigurationError, Located, ReadError, below, line, nearest, shown, step, unknown_key
+from .kinds import Kind, Where, optional
+from .registry import read_tenants
+from .settings import Settings
+from .tables import keys
+from .values import DOMAIN, REGISTRY, SLUG
+
+T = TypeVar("T")
+
+DEFAULT_PATH: Final = Path("/etc/koder-gateway/koder-gateway.toml")
+
+
+def load(path: Path | None = None, *, environ: Mapping[str, str] = os.environ) -> Settings:
+    """The settings in a file, or without one those of the usual file where it exists, else the defaults.
+
+    `environ` decides where the state folder is. Raises ConfigurationError with every fault of the file and of
+    the registry that it names; nothing else is touched.
+    """
+    if path is None:
+        if _absent(DEFAULT_PATH):
+            return read_settings({}, "", Where.beside(Path("koder-gateway.toml"), environ))
+        path = DEFAULT_PATH
+    document = read_document(path, str(path))
+    settings = read_settings(document, str(path), Where.beside(path, environ))
+    return dataclasses.replace(settings, source=Path(os.path.abspath(path)))
+
+
+def _absent(path: Path) -> bool:
+    # A file that cannot be reached is not an absent one: its settings must not silently become the defaults.
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def read_settings(document: dict[str, Any], name: str, where: Where) -> Settings:
+    """The settings in a document that messages call `name`; ConfigurationError with every fault."""
+    parts, faults = _sections(document, where)
+    faults.extend(_contradictions(document))
+    lines = [line(name, at, message) for at, message in faults]
+    registered: tuple[Tenant, ...] | None = None
+    try:
+        registered = _registered(document, name, where)
+    except ConfigurationError as error:
+        lines.extend(error.faults)
+    else:
+        lines.extend(line(name, at, message) for at, message in _default_tenant(document, registered, where))
+    if lines:
+        raise ConfigurationError(lines)
+    return Settings(**parts, registered=registered)
+
+
+def _sections(document: dict[str, Any], where: Where) -> tuple[dict[str, Any], list[Located]]:
+    """Every section by itself, so that a fault in one hides none in another."""
+    sections = keys(Settings)
+    known = tuple(sections)
+    faults = [(step(name), unknown_key(name, known)) for name in document if name not in sections]
+    parts: dict[str, Any] = {}
+    for name, section in sections.items():
+        try:
+            parts[name] = section.kind.read(document.get(name, section.default), where)
+        except ReadError as misread:
+            faults.extend(below(name, misread.faults))
+    return parts, faults
+
+
+def _contradictions(document: dict[str, Any]) -> Iterator[Located]:
+    """What sections say of each other, on the document itself: told even where a section cannot be read."""
+    given = document.get("services", {})
+    services = {**shipped.SERVICES, **(given if isinstance(given, dict) else {})}
+    for at, name in _texts(document.get("routes"), "service"):
+        if name not in services:
+            yield f"routes{at}", f"{shown(name)} is not one of the services; {nearest(name, services)}"
+    yield from _repeated("routes", _texts(document.get("routes"), "path"), lambda path: normal_path(path.encode()))
+    yield from _repeated("limits", _texts(document.get("limits"), "name"), lambda name: name)
+    tls = document.get("tls")
+    if isinstance(tls, dict) and tls.get("default") and not tls.get("certificates"):
+        yield "tls.default", "has no use without tls.certificates; write the folder of the certificates too"
+
+
+def _texts(tables: object, name: str) -> list[Located]:
+    """Where and what each string of that name is in an array of tables."""
+    entries = tables if isinstance(tables, list) else []
+    return [
+        (f"[{index}].{name}", entry[name])
+        for index, entry in enumerate(entries)
+        if isinstance(entry, dict) and isinstance(entry.get(name), str)
+    ]
+
+
+def _repeated(section: str, texts: Iterable[Located], form: Callable[[str], Hashable]) -> Iterator[Located]:
+    first: dict[Hashable, str] = {}
+    for at, text in texts:
+        earlier = first.setdefault(form(text), at)
+        if earlier != at:
+            entry = section + earlier.partition(".")[0]
+            yield section + at, f"{shown(text)} is also that of {entry}; write another, or leave one out"
+
+
+def _tenants_key(document: dict[str, Any], name: str, kind: Kind[T], default: T, where: Where) -> T:
+    """One key of the tenants section, or its default where it cannot be read, which is told elsewhere."""
+    section = document.get("tenants")
+    if not isinstance(section, dict) or name not in section:
+        return default
+    try:
+        return kind.read(section[name], where)
+    except ReadError:
+        return default
+
+
+def _registered(document: dict[str, Any], name: str, where: Where) -> tuple[Tenant, ...] | None:
+    registry = _tenants_key(document, "registry", optional(REGISTRY), None, where)
+    if not isinstance(registry, Path):
+        return None
+    base_domain = _tenants_key(document, "base_domain", DOMAIN, "id.koder.dev", where)
+    # The file is called what the user calls it: as written, beside the name that was given for this one.
+    called = os.path.join(os.path.dirname(name), document["tenants"]["registry"])
+    return read_tenants(registry, called, base_domain)
+
+
+def _default_tenant(
+    document: dict[str, Any], registered: tuple[Tenant, ...] | None, where: Where
+) -> Iterator[Located]:
+    default = _tenants_key(document, "default", SLUG, "", where)
+    if default and registered is not None:
+        slugs = [tenant.slug for tenant in registered]
+        if default not in slugs:
+            yield "tenants.default", f"{shown(default)} is not in the registry; {_near_slug(default, slugs)}"
+
+
+def _near_slug(slug: str, slugs: list[str]) -> str:
+    # A registry may have a million of them: comparing all, or naming all, would take too long.
+    few = nearest(slug, slugs) if 0 < len(slugs) <= 20 else ""
+    return few or "write the slug of a tenant that is"

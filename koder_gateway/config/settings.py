@@ -1,0 +1,167 @@
+"""Everything that can be configured, frozen: one class for each section, one line for each key.
+
+Durations are seconds (float), sizes bytes (int), paths absolute. A new key is one line here, and one in the
+sample and the reference, which tests hold to this module.
+"""
+
+# Fields are declared by a call for each, whose values are immutable.
+# ruff: noqa: RUF009
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..policy.limits import LimitRule
+from ..policy.routing import Route
+from ..policy.tenants import Tenant
+from . import shipped
+from .entries import LIMITS, ROUTES, SERVICES, ServiceSettings
+from .kinds import listing, one_or_more, optional, optional_text, whole
+from .tables import setting, table
+from .values import (
+    AGE,
+    BOOLEAN,
+    DEADLINE,
+    DOMAIN,
+    DURATION,
+    ENDPOINT,
+    FIELD_NAME,
+    FOLDER,
+    LIMIT,
+    LOG,
+    METHOD,
+    NAME,
+    NETWORK,
+    ORIGIN,
+    REGISTRY,
+    SIZE,
+    SLUG,
+    STATE,
+    STORE,
+    TENANT_HEADER,
+)
+
+_MAX_COUNT = 100_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantSettings:
+    """[tenants]: whose request it is. `registry`: a file, the URL of the Admin service's list, None: open."""
+
+    base_domain: str = setting(DOMAIN, "id.koder.dev")
+    header: str = setting(TENANT_HEADER, "X-Tenant-ID")
+    refresh: float = setting(DEADLINE, "30s")
+    default: str = setting(optional_text(SLUG), "")
+    registry: Path | str | None = setting(optional(REGISTRY), "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorsSettings:
+    """[cors]: which pages may call. Empty `headers`: those that a preflight asks for. `max_age`: seconds."""
+
+    origins: tuple[str, ...] = setting(listing(ORIGIN), [])
+    methods: tuple[str, ...] = setting(
+        listing(METHOD, at_least=1), ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+    )
+    headers: tuple[str, ...] = setting(listing(FIELD_NAME), [])
+    expose: tuple[str, ...] = setting(
+        listing(FIELD_NAME),
+        ["X-Request-ID", "RateLimit", "RateLimit-Policy", "Retry-After", "WWW-Authenticate", "Location"],
+    )
+    max_age: int = setting(AGE, 600)
+    credentials: bool = setting(BOOLEAN, True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestSettings:
+    """[requests]: how much one request may be, in bytes; `min_rate` in bytes per second, 0 asks for none."""
+
+    max_body: int = setting(LIMIT, "10MiB")
+    max_head: int = setting(LIMIT, "32KiB")
+    max_fields: int = setting(whole(1, 65536), 100)
+    max_target: int = setting(LIMIT, "8KiB")
+    min_rate: int = setting(SIZE, "1KiB")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeoutSettings:
+    """[timeouts]: absolute deadlines in seconds. `exchange` 0 sets none."""
+
+    head: float = setting(DEADLINE, "10s")
+    body: float = setting(DURATION, "30s")
+    connect: float = setting(DEADLINE, "2s")
+    response: float = setting(DEADLINE, "60s")
+    idle: float = setting(DEADLINE, "60s")
+    keepalive: float = setting(DURATION, "75s")
+    upstream_keepalive: float = setting(DURATION, "60s")
+    exchange: float = setting(DURATION, 0)
+    drain: float = setting(DURATION, "30s")
+    linger: float = setting(DURATION, "2s")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenSettings:
+    """[listen]: Twisted server endpoints, who speaks for clients. `max_connections` 0: by RLIMIT_NOFILE."""
+
+    port: tuple[str, ...] = setting(one_or_more(ENDPOINT), "ssl:443")
+    admin_port: str = setting(optional_text(ENDPOINT), "")
+    trusted_proxies: tuple[str, ...] = setting(listing(NETWORK), [])
+    max_connections: int = setting(whole(0, _MAX_COUNT), 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsSettings:
+    """[tls]: the folder of certificates, None for a self-signed one, and the name of the default one."""
+
+    certificates: Path | None = setting(optional(FOLDER), "")
+    default: str = setting(optional_text(NAME), "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateSettings:
+    """[state]: the folder of what must outlive the process."""
+
+    dir: Path = setting(STATE, "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitsStoreSettings:
+    """[limits_store]: where buckets are kept. `max_entries` bounds the buckets of each limit."""
+
+    url: str = setting(STORE, "memory:")
+    max_entries: int = setting(whole(1, _MAX_COUNT), 262144)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings:
+    """[log]: whether there is an access log, and its file; "-" is stdout."""
+
+    access: bool = setting(BOOLEAN, True)
+    file: str = setting(LOG, "-")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The whole configuration.
+
+    `source` is the file it came from, None for the defaults. `registered` are the tenants that stood in the
+    registry file when it was checked, None where there is no such file; who has built a registry from them
+    may drop them with `dataclasses.replace`.
+    """
+
+    tenants: TenantSettings = setting(table(TenantSettings), {})
+    services: Mapping[str, ServiceSettings] = setting(SERVICES, {})
+    routes: tuple[Route, ...] = setting(ROUTES, shipped.ROUTES)
+    cors: CorsSettings = setting(table(CorsSettings), {})
+    limits: tuple[LimitRule, ...] = setting(LIMITS, shipped.LIMITS)
+    requests: RequestSettings = setting(table(RequestSettings), {})
+    timeouts: TimeoutSettings = setting(table(TimeoutSettings), {})
+    listen: ListenSettings = setting(table(ListenSettings), {})
+    tls: TlsSettings = setting(table(TlsSettings), {})
+    state: StateSettings = setting(table(StateSettings), {})
+    limits_store: LimitsStoreSettings = setting(table(LimitsStoreSettings), {})
+    log: LogSettings = setting(table(LogSettings), {})
+    source: Path | None = None
+    registered: tuple[Tenant, ...] | None = None

@@ -1,0 +1,78 @@
+"""The services, routes and limits that apply until the file says otherwise, in the form they have there."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+SERVICES: Final[dict[str, Any]] = {
+    "identity": "http://127.0.0.1:4001",
+    "auth": "http://127.0.0.1:4002",
+    "oauth2": "http://127.0.0.1:4003",
+    "session": "http://127.0.0.1:4004",
+    "admin": "http://127.0.0.1:4005",
+}
+ROUTES: Final[list[dict[str, Any]]] = [
+    {"path": "/v1/users", "service": "identity"},
+    {"path": "/v1/auth", "service": "auth"},
+    {"path": "/oauth/v2", "service": "oauth2"},
+    {"path": "/oidc/v1", "service": "oauth2"},
+    {"path": "/.well-known", "service": "oauth2"},
+    {"path": "/v1/sessions", "service": "session"},
+    {"path": "/v1/admin", "service": "admin"},
+]
+# Each one's reason stands in etc/koder-gateway.toml. A guess is told from a customer by its failure: the
+# tight rules charge only for answers 4xx, so that an office behind one address may log in at will.
+LIMITS: Final[list[dict[str, Any]]] = [
+    {"name": "traffic", "key": ["tenant", "ip"], "rate": "200/s", "burst": 2000},
+    {
+        "name": "login",
+        "key": ["tenant", "ip"],
+        "rate": "120/m",
+        "burst": 120,
+        "paths": ["/v1/auth"],
+        "methods": ["POST"],
+    },
+    {
+        "name": "login-failures",
+        "key": ["tenant", "ip"],
+        "rate": "20/m",
+        "burst": 60,
+        "paths": ["/v1/auth"],
+        "methods": ["POST"],
+        "charge": "failures",
+    },
+    {
+        "name": "token",
+        "key": ["tenant", "ip"],
+        "rate": "1200/m",
+        "burst": 600,
+        "paths": ["/oauth/v2/token"],
+        "methods": ["POST"],
+    },
+    {
+        "name": "secret-failures",
+        "key": ["tenant", "ip"],
+        "rate": "30/m",
+        "burst": 60,
+        "paths": ["/oauth/v2/token", "/oauth/v2/introspect", "/oauth/v2/revoke"],
+        "methods": ["POST"],
+        "charge": "failures",
+    },
+    {
+        "name": "account-failures",
+        "key": ["tenant", "ip"],
+        "rate": "30/m",
+        "burst": 60,
+        "paths": ["/v1/users", "/v1/sessions"],
+        "methods": ["POST", "PUT", "PATCH", "DELETE"],
+        "charge": "failures",
+    },
+    {
+        "name": "admin-failures",
+        "key": ["ip"],
+        "rate": "20/m",
+        "burst": 60,
+        "paths": ["/v1/admin"],
+        "charge": "failures",
+    },
+]

@@ -1,0 +1,326 @@
+"""The kinds of values that the gateway's keys have: names, addresses, paths, durations, sizes."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from ..errors import METHODS
+from ..policy.cors import origin_fault
+from ..policy.tenants import is_slug
+from ..wire.fields import HOP_BY_HOP, PROTECTED, TOKEN
+from ..wire.target import path_fault
+from .faults import ReadError, nearest, reason, shown
+from .kinds import Kind, T, Where, matching, parsed, read_text, refined, whole, wrong_type
+from .units import MAX_DURATION, MAX_SIZE, parse_duration, parse_size
+
+_LABEL: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_ENDPOINT: Final = re.compile(r"[A-Za-z][A-Za-z0-9_+.-]*:.+", re.DOTALL)
+# Fields that the gateway itself reads or sets: a tenant in one of them would be two things at once.
+_TAKEN: Final = PROTECTED | HOP_BY_HOP | {b"cookie2", b"content-location", b"ratelimit", b"ratelimit-policy"}
+_TAKEN_PREFIXES: Final = (b"x-forwarded-", b"access-control-", b"content-", b"sec-", b"proxy-")
+
+
+def _read_boolean(value: object, where: Where) -> bool:
+    if not isinstance(value, bool):
+        raise wrong_type(value, "a boolean; write true or false")
+    return value
+
+
+def _slug_fault(text: str) -> str | None:
+    if text.isascii() and is_slug(text.encode()):
+        return None
+    return "is not a slug; write 1 to 63 of a-z, 0-9 and -, with no - at either end"
+
+
+def _parse_domain(text: str) -> str:
+    """A domain name in lower case; names are compared without regard to case (RFC 4343)."""
+    if not text.isascii():
+        raise ValueError(_in_ascii(text))
+    name = text.lower()
+    if name.endswith("."):
+        raise ValueError(f"ends in a dot; write {shown(name.rstrip('.'))}")
+    if _is_address(name) or name.rpartition(".")[2].isdigit():
+        raise ValueError('is an address, not a domain name; write a name, as in "id.example.com"')
+    if len(name) > 253 or not all(_LABEL.fullmatch(label) for label in name.split(".")):
+        raise ValueError(
+            'is not a domain name; write labels of letters, digits and - with dots, as in "id.example.com"'
+        )
+    return name
+
+
+def _in_ascii(text: str) -> str:
+    try:
+        return f"is not ASCII, as in a Host field; write {shown(text.encode('idna').decode())}"
+    except UnicodeError:
+        return 'is not a domain name; write one in ASCII, as in "id.example.com"'
+
+
+def _is_address(text: str) -> bool:
+    """Whether a text is an IPv4 or IPv6 address."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _token_fault(text: str) -> str | None:
+    if text.isascii() and TOKEN.fullmatch(text.encode()):
+        return None
+    return 'is not a field name (RFC 9110 section 5.1); write letters, digits and -, as in "X-Tenant-ID"'
+
+
+def _tenant_header_fault(text: str) -> str | None:
+    wrong = _token_fault(text)
+    if wrong is not None:
+        return wrong
+    name = text.lower().encode()
+    if b"_" in name:
+        return 'has an underscore, and such fields never pass the gateway; write it with -, as in "X-Tenant-ID"'
+    if name in _TAKEN or name.startswith(_TAKEN_PREFIXES):
+        return 'is a field that HTTP or the gateway uses itself; write one of your own, as in "X-Tenant-ID"'
+    return None
+
+
+def _method_fault(text: str) -> str | None:
+    names = [method.decode() for method in METHODS]
+    if text in names:
+        return None
+    return f"is not a method that the gateway forwards; {nearest(text.upper(), names)}"
+
+
+def _name_fault(text: str) -> str | None:
+    if _NAME.fullmatch(text):
+        return None
+    return "is not a name; write 1 to 64 letters, digits, _, . or -, a letter or digit first"
+
+
+def _path_fault(text: str) -> str | None:
+    wrong = path_fault(text.encode())
+    if wrong is None and "?" in text:
+        wrong = "The path has a query; leave it out."
+    # Such a request is refused before anything is looked up: the key would never do anything.
+    return wrong and f'can match no request ({wrong.rstrip(".")}); write a path as in "/v1/users"'
+
+
+def saying(name: str, parse: Callable[[str], T]) -> Kind[T]:
+    """A string for a parser whose complaints are whole sentences, and name the text themselves."""
+
+    def read(value: object, where: Where) -> T:
+        text = read_text(value)
+        # Such a sentence would break into two lines, and nothing that is parsed like this has them.
+        if not (text.isascii() and text.isprintable()):
+            raise ReadError.because(f"{shown(text)} has characters that no {name} has; write printable ASCII")
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise ReadError.because(str(error)) from None
+
+    return Kind(name, read)
+
+
+def _parse_origin(text: str) -> str:
+    wrong = origin_fault(text)
+    if wrong is not None:
+        raise ValueError(wrong)
+    return text
+
+
+def _parse_network(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError:
+        pass
+    try:
+        right = str(ipaddress.ip_network(text, strict=False))
+    except ValueError:
+        raise ValueError('is not a network; write an address and a prefix length, as in "10.0.0.0/8"') from None
+    raise ValueError(f'has bits set beyond its prefix; write "{right}"')
+
+
+def _parse_endpoint(text: str) -> str:
+    """A server endpoint by its form; which kinds there are, Twisted's plugins know."""
+    if _ENDPOINT.fullmatch(text) and text.isprintable():
+        return text
+    right = f"ssl:{text}" if re.fullmatch("[0-9]{1,5}", text) else "ssl:443"
+    raise ValueError(f'is not a Twisted server endpoint; write a kind and its arguments, as in "{right}"')
+
+
+def _bare_endpoint(value: object) -> str | None:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 65536:
+        return f'{value} is a bare port; write a Twisted server endpoint, as in "ssl:{value}"'
+    return None
+
+
+def _parse_url(text: str) -> str:
+    """A service's address: `http://` or `https://` with host and perhaps port, or `unix:` with a path."""
+    if text.startswith("unix:"):
+        return _parse_unix(text)
+    example = 'write one as in "http://127.0.0.1:4001"'
+    if not text.isascii() or not text.isprintable() or " " in text or "\\" in text:
+        raise ValueError(f"is not an address; {example}")
+    try:
+        parts = urlsplit(text)
+        port, host = parts.port, parts.hostname
+    except ValueError:
+        raise ValueError(f"is not an address; {example}") from None
+    scheme = parts.scheme.lower()
+    if scheme not in ("http", "https"):
+        raise ValueError(f"is neither http, https nor unix; {example}")
+    if "@" in parts.netloc:
+        raise ValueError(f"has a user in it, which the gateway would not send; {example}")
+    if not host or port == 0 or not _is_host(host, bracketed="[" in parts.netloc):
+        raise ValueError(f"has no usable host; {example}")
+    plain = f"{scheme}://{parts.netloc.lower().removesuffix(':')}"
+    if parts.path or "?" in text or "#" in text:
+        raise ValueError(f'goes on after the host, and the client\'s own path is sent; write "{plain}"')
+    return plain
+
+
+def _is_host(host: str, bracketed: bool) -> bool:
+    if bracketed:
+        return _is_address(host) and ":" in host
+    if _is_address(host):
+        return True
+    try:
+        _parse_domain(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _parse_unix(text: str) -> str:
+    path = text.removeprefix("unix:")
+    path = path.removeprefix("//") if path.startswith("///") else path
+    if not path.startswith("/") or path.startswith("//") or not path.isprintable() or path.endswith("/"):
+        raise ValueError('is not a socket; write its absolute path, as in "unix:/run/identity.sock"')
+    # sun_path has 108 bytes and ends in a NUL (unix(7)).
+    if len(os.fsencode(path)) > 107:
+        raise ValueError("is longer than the 107 bytes that a socket's path may have; write a shorter one")
+    return f"unix:{path}"
+
+
+def _resolved(value: object, where: Where) -> Path:
+    text = read_text(value)
+    if not text or not text.isprintable():
+        raise ReadError.because(f"{shown(text)} is not a path; write one, relative to this file's folder or absolute")
+    return Path(os.path.normpath(where.folder / text))
+
+
+def _existing(wanted: str, is_right: Callable[[int], bool], access: int) -> Callable[[object, Where], Path]:
+    def read(value: object, where: Where) -> Path:
+        path = _resolved(value, where)
+        try:
+            mode = path.stat().st_mode
+            readable = os.access(path, access)
+        except (OSError, ValueError) as error:
+            raise ReadError.because(f"{shown(value)}: {reason(error)}; write the path of a {wanted}") from None
+        if not is_right(mode):
+            raise ReadError.because(f"{shown(value)} is not a {wanted}; write the path of one")
+        if not readable:
+            raise ReadError.because(f"{shown(value)}: permission denied; let the gateway's user read it")
+        return path
+
+    return read
+
+
+def _read_registry(value: object, where: Where) -> Path | str:
+    text = read_text(value)
+    if not re.match(r"(?i)https?://", text):
+        return FILE.read(value, where)
+    if not (text.isascii() and text.isprintable()) or any(c in text for c in " \\#@") or not _has_host(text):
+        example = '"http://127.0.0.1:4005/v1/admin/tenants"'
+        raise ReadError.because(f"{shown(text)} is not the URL of a registry; write one as in {example}")
+    return text
+
+
+def _has_host(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0 and _is_host(parts.hostname or "", "[" in parts.netloc)
+    except ValueError:
+        return False
+
+
+def _read_state(value: object, where: Where) -> Path:
+    return where.state if value == "" else _resolved(value, where)
+
+
+def _read_log(value: object, where: Where) -> str:
+    if value == "-":
+        return "-"
+    path = _resolved(value, where)
+    if not os.path.isdir(path.parent):
+        raise ReadError.because(f'{shown(value)} is in no existing folder; make that folder, or write "-" for stdout')
+    if os.path.isdir(path):
+        raise ReadError.because(f'{shown(value)} is a folder; write the path of a file, or "-" for stdout')
+    return str(path)
+
+
+def _read_age(value: object, where: Where) -> int:
+    if isinstance(value, str):
+        seconds = DURATION.read(value, where)
+        if seconds != int(seconds):
+            raise ReadError.because(f'{shown(value)} is not a number of whole seconds; write 600 or "10m"')
+        return int(seconds)
+    return whole(0, 86400 * 365).read(value, where)
+
+
+def _store_fault(text: str) -> str | None:
+    if text == "memory:":
+        return None
+    return 'is not a store of limits that this version has; write "memory:"'
+
+
+def _bare_duration(value: object) -> str | None:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= MAX_DURATION:
+        return f'{shown(value)} has no unit; for seconds write "{shown(value)}s"'
+    return f'{shown(value)} is not a duration; write a number and ms, s, m, h or d in quotes, as in "30s"'
+
+
+def _bare_size(value: object) -> str | None:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_SIZE:
+        return f'{shown(value)} has no unit; for bytes write "{shown(value)}B"'
+    return f'{shown(value)} is not a size; write a number and B, KiB, MiB or GiB in quotes, as in "10MiB"'
+
+
+def _or_zero(kind: Kind[T], zero: T) -> Kind[T]:
+    def read(value: object, where: Where) -> T:
+        bare_zero = isinstance(value, (int, float)) and not isinstance(value, bool) and value == 0
+        return zero if bare_zero else kind.read(value, where)
+
+    return Kind(kind.name, read)
+
+
+BOOLEAN: Final = Kind("boolean", _read_boolean)
+DURATION: Final = _or_zero(parsed("duration", parse_duration, _bare_duration), 0.0)
+# A deadline of nothing would refuse everybody.
+DEADLINE: Final = refined(DURATION, lambda seconds: seconds > 0, 'is no time at all; write at least "1ms"')
+SIZE: Final = _or_zero(parsed("size", parse_size, _bare_size), 0)
+LIMIT: Final = refined(SIZE, lambda size: size > 0, 'would refuse everything; write at least "1B"')
+AGE: Final = Kind("seconds", _read_age)
+SLUG: Final = matching("slug", _slug_fault)
+DOMAIN: Final = parsed("domain", _parse_domain)
+FIELD_NAME: Final = matching("field name", _token_fault)
+TENANT_HEADER: Final = matching("field name", _tenant_header_fault)
+METHOD: Final = matching("method", _method_fault)
+NAME: Final = matching("name", _name_fault)
+PATH_PREFIX: Final = matching("path", _path_fault)
+ORIGIN: Final = saying("origin", _parse_origin)
+NETWORK: Final = parsed("network", _parse_network)
+ENDPOINT: Final = parsed("endpoint", _parse_endpoint, _bare_endpoint)
+SERVICE_URL: Final = parsed("URL", _parse_url)
+FILE: Final = Kind("file", _existing("file", stat.S_ISREG, os.R_OK))
+FOLDER: Final = Kind("folder", _existing("folder", stat.S_ISDIR, os.R_OK | os.X_OK))
+REGISTRY: Final = Kind("file or URL", _read_registry)
+STATE: Final = Kind("folder", _read_state)
+LOG: Final = Kind('file or "-"', _read_log)
+STORE: Final = matching("URL", _store_fault)

@@ -1,0 +1,435 @@
+"""Configuration: what a file gives, and what each fault in it is told as."""
+
+# One case, one line.
+# ruff: noqa: E501
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
+
+import pytest
+
+from koder_gateway.config import ConfigurationError, Settings, TimeoutSettings, load, loading
+from koder_gateway.policy.limits import LimitRule
+from koder_gateway.policy.routing import Route
+from koder_gateway.policy.tenants import Tenant
+
+Faults = Callable[[str], list[str]]
+STATE = {"STATE_DIRECTORY": "/var/lib/koder-gateway"}
+
+
+def write(folder: Path, text: str, name: str = "koder-gateway.toml") -> Path:
+    file = folder / name
+    file.write_text(text)
+    return file
+
+
+@pytest.fixture
+def faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Faults:
+    """The faults of a file in the current folder, which they name as it was named."""
+    monkeypatch.chdir(tmp_path)
+
+    def told(text: str) -> list[str]:
+        write(tmp_path, text)
+        with pytest.raises(ConfigurationError) as caught:
+            load(Path("koder-gateway.toml"), environ=STATE)
+        assert str(caught.value) == "\n".join(caught.value.faults)
+        return caught.value.faults
+
+    return told
+
+
+class TestDefaults:
+    def test_without_a_file_every_default_applies(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(loading, "DEFAULT_PATH", tmp_path / "none" / "koder-gateway.toml")
+        settings = load(environ=STATE)
+        assert settings == replace(Settings(), state=settings.state)
+        assert settings.source is None
+
+    def test_the_usual_file_is_read_where_it_exists(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        file = write(tmp_path, 'log.file = "-"\nrequests.max_body = "1MiB"')
+        monkeypatch.setattr(loading, "DEFAULT_PATH", file)
+        settings = load(environ=STATE)
+        assert (settings.source, settings.requests.max_body) == (file, 1 << 20)
+
+    def test_a_usual_file_that_leads_nowhere_is_not_taken_for_none(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        link = tmp_path / "koder-gateway.toml"
+        link.symlink_to(tmp_path / "gone.toml")
+        monkeypatch.setattr(loading, "DEFAULT_PATH", link)
+        with pytest.raises(ConfigurationError, match="no such file"):
+            load(environ=STATE)
+
+    def test_units(self) -> None:
+        settings = Settings()
+        assert settings.timeouts == TimeoutSettings(
+            head=10.0,
+            body=30.0,
+            connect=2.0,
+            response=60.0,
+            idle=60.0,
+            keepalive=75.0,
+            upstream_keepalive=60.0,
+            exchange=0.0,
+            drain=30.0,
+            linger=2.0,
+        )
+        requests = settings.requests
+        assert (requests.max_body, requests.max_head, requests.max_target) == (10 << 20, 32 << 10, 8 << 10)
+        assert (requests.max_fields, requests.min_rate) == (100, 1024)
+        assert settings.tenants.refresh == 30.0
+
+    def test_the_default_table_of_services_and_routes(self) -> None:
+        settings = Settings()
+        urls = {route.path: settings.services[route.service].urls for route in settings.routes}
+        oauth2 = ("http://127.0.0.1:4003",)
+        assert urls == {
+            b"/v1/users": ("http://127.0.0.1:4001",),
+            b"/v1/auth": ("http://127.0.0.1:4002",),
+            b"/oauth/v2": oauth2,
+            b"/oidc/v1": oauth2,
+            b"/.well-known": oauth2,
+            b"/v1/sessions": ("http://127.0.0.1:4004",),
+            b"/v1/admin": ("http://127.0.0.1:4005",),
+        }
+
+    def test_the_default_limits_leave_a_few_dozen_calls_alone(self) -> None:
+        assert all(rule.burst >= 60 and rule.mode == "enforce" for rule in Settings().limits)
+
+    def test_settings_are_frozen(self) -> None:
+        with pytest.raises(FrozenInstanceError):
+            Settings().log.access = False  # type: ignore[misc]
+        with pytest.raises(TypeError):
+            Settings().services["identity"] = None  # type: ignore[index]
+
+
+class TestStateFolder:
+    @pytest.mark.parametrize(
+        ("environ", "expected"),
+        [
+            ({"STATE_DIRECTORY": "/var/lib/a:/var/lib/b", "XDG_STATE_HOME": "/xdg"}, "/var/lib/a"),
+            ({"XDG_STATE_HOME": "/xdg", "HOME": "/home/x"}, "/xdg/koder-gateway"),
+            ({"XDG_STATE_HOME": "relative", "HOME": "/home/x"}, "/home/x/.local/state/koder-gateway"),
+            ({"HOME": "/home/x"}, "/home/x/.local/state/koder-gateway"),
+        ],
+    )
+    def test_the_environment_decides(self, tmp_path: Path, environ: dict[str, str], expected: str) -> None:
+        assert load(write(tmp_path, ""), environ=environ).state.dir == Path(expected)
+
+    def test_a_configured_folder_wins(self, tmp_path: Path) -> None:
+        assert load(write(tmp_path, 'state.dir = "state"'), environ=STATE).state.dir == tmp_path / "state"
+
+
+class TestValues:
+    def test_services_are_laid_over_the_defaults(self, tmp_path: Path) -> None:
+        (tmp_path / "ca.pem").touch()
+        text = """
+        [services]
+        identity = "http://10.0.0.1:80"
+        billing = { urls = ["https://a.example:8443", "https://[::1]"], ca = "ca.pem", connect = "500ms" }
+        socket = { url = "unix:/run/x.sock", response = "5s", health = "/healthz", max_connections = 7 }
+        """
+        services = load(write(tmp_path, text), environ=STATE).services
+        assert list(services) == ["identity", "auth", "oauth2", "session", "admin", "billing", "socket"]
+        assert services["identity"].urls == ("http://10.0.0.1:80",)
+        assert services["auth"] == Settings().services["auth"]
+        billing, other = services["billing"], services["socket"]
+        assert billing.urls == ("https://a.example:8443", "https://[::1]")
+        assert (billing.ca, billing.connect, billing.response) == (tmp_path / "ca.pem", 0.5, None)
+        assert (other.urls, other.response, other.health) == (("unix:/run/x.sock",), 5.0, "/healthz")
+        assert (other.name, other.max_connections) == ("socket", 7)
+
+    def test_routes_and_limits_replace_the_defaults(self, tmp_path: Path) -> None:
+        text = """
+        [[routes]]
+        path = "/v2"
+        service = "auth"
+        [[limits]]
+        name = "login"
+        key = ["ip"]
+        rate = "10/m"
+        paths = ["/v1/auth"]
+        methods = ["POST"]
+        mode = "shadow"
+        charge = "failures"
+        [[limits]]
+        name = "all"
+        rate = "1000000/s"
+        burst = 5
+        """
+        settings = load(write(tmp_path, text), environ=STATE)
+        assert settings.routes == (Route(b"/v2", "auth"),)
+        assert settings.limits == (
+            LimitRule("login", ("ip",), 10, 60, 10, (b"/v1/auth",), frozenset([b"POST"]), "shadow", "failures"),
+            LimitRule("all", ("tenant", "ip"), 1_000_000, 1, 5, None, None, "enforce", "requests"),
+        )
+
+    def test_an_empty_list_of_limits_is_none(self, tmp_path: Path) -> None:
+        assert load(write(tmp_path, "limits = []"), environ=STATE).limits == ()
+
+    def test_paths_are_relative_to_the_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "etc" / "certs").mkdir(parents=True)
+        text = 'tls.certificates = "certs"\nlog.file = "../access.log"\n[tenants]\nregistry = "tenants.toml"'
+        write(tmp_path / "etc", text)
+        write(tmp_path / "etc", '[[tenant]]\nslug = "koder"', "tenants.toml")
+        monkeypatch.chdir(tmp_path)
+        settings = load(Path("etc/koder-gateway.toml"), environ=STATE)
+        assert settings.source == tmp_path / "etc" / "koder-gateway.toml"
+        assert settings.tls.certificates == tmp_path / "etc" / "certs"
+        assert settings.log.file == str(tmp_path / "access.log")
+        assert settings.tenants.registry == tmp_path / "etc" / "tenants.toml"
+        assert settings.registered == (Tenant("koder"),)
+
+    def test_a_registry_may_be_a_url(self, tmp_path: Path) -> None:
+        text = 'tenants.registry = "http://127.0.0.1:4005/v1/admin/tenants?all=1"\ntenants.default = "koder"'
+        settings = load(write(tmp_path, text), environ=STATE)
+        assert settings.tenants.registry == "http://127.0.0.1:4005/v1/admin/tenants?all=1"
+        assert settings.registered is None
+
+    @pytest.mark.parametrize(
+        ("text", "section", "key", "expected"),
+        [
+            ('listen.port = ["ssl:443", "tcp:80"]', "listen", "port", ("ssl:443", "tcp:80")),
+            ('listen.port = "tcp:8080:interface=127.0.0.1"', "listen", "port", ("tcp:8080:interface=127.0.0.1",)),
+            (
+                'listen.trusted_proxies = ["10.0.0.7", "fd00::/8"]',
+                "listen",
+                "trusted_proxies",
+                ("10.0.0.7/32", "fd00::/8"),
+            ),
+            ('tenants.base_domain = "ID.Example.com"', "tenants", "base_domain", "id.example.com"),
+            ('tenants.header = "X-Org"', "tenants", "header", "X-Org"),
+            ('cors.max_age = "10m"', "cors", "max_age", 600),
+            ("cors.max_age = 0", "cors", "max_age", 0),
+            ('timeouts.exchange = "1d"', "timeouts", "exchange", 86400.0),
+            ("timeouts.drain = 0", "timeouts", "drain", 0.0),
+            ("timeouts.drain = 0.0", "timeouts", "drain", 0.0),
+            ('timeouts.idle = "1.5h"', "timeouts", "idle", 5400.0),
+            ("requests.min_rate = 0", "requests", "min_rate", 0),
+            ('requests.max_head = "512B"', "requests", "max_head", 512),
+            ('cors.origins = ["https://a.example:8443"]', "cors", "origins", ("https://a.example:8443",)),
+        ],
+    )
+    def test_what_is_taken(self, tmp_path: Path, text: str, section: str, key: str, expected: object) -> None:
+        settings = load(write(tmp_path, text), environ=STATE)
+        assert getattr(getattr(settings, section), key) == expected
+
+
+class TestFaults:
+    def test_every_fault_at_once(self, faults: Faults, tmp_path: Path) -> None:
+        write(tmp_path, '[[tenant]]\nslug = "Koder"\n[[tenant]]\nslug = "a"\nstatus = "off"', "tenants.toml")
+        text = """
+        wat = 1
+        [tenants]
+        registry = "tenants.toml"
+        header = "Host"
+        [services]
+        billing = { connect = "1s" }
+        [[routes]]
+        path = "/a"
+        service = "identiy"
+        [[routes]]
+        service = "auth"
+        [[limits]]
+        name = "x"
+        rate = "10/x"
+        [requests]
+        max_bdy = "1MiB"
+        max_head = 5
+        """
+        told = faults(text)
+        assert [line.split(": ")[:2] for line in told] == [
+            ["koder-gateway.toml", "wat"],
+            ["koder-gateway.toml", "tenants.header"],
+            ["koder-gateway.toml", "services.billing.url"],
+            ["koder-gateway.toml", "routes[1].path"],
+            ["koder-gateway.toml", "limits[0].rate"],
+            ["koder-gateway.toml", "requests.max_head"],
+            ["koder-gateway.toml", "requests.max_bdy"],
+            ["koder-gateway.toml", "routes[0].service"],
+            ["tenants.toml", "tenant[0].slug"],
+            ["tenants.toml", "tenant[1].status"],
+        ]
+
+    @pytest.mark.parametrize(
+        ("text", "line"),
+        [
+            (
+                '[[limits]]\nname = "a"\nrate = "10/x"',
+                'limits[0].rate: "10/x" is not a rate; write a number and s, m or h, as in "10/m"',
+            ),
+            ('requests.max_bdy = "1B"', 'requests.max_bdy: is an unknown key; did you mean "max_body"?'),
+            ("listen.workers = 2", "listen.workers: is an unknown key; known here: "),
+            ("requets = {}", 'requets: is an unknown key; did you mean "requests"?'),
+            ('"a b" = 1', '"a b": is an unknown key; '),
+            ("cors = 5", "cors: 5 is not a table; "),
+            ("routes = 5", "routes: 5 is not an array of tables; "),
+            ("services = []", "services: a list is not a table; "),
+            ("timeouts.connect = 30", 'timeouts.connect: 30 has no unit; for seconds write "30s"'),
+            ("timeouts.connect = 1.5", 'timeouts.connect: 1.5 has no unit; for seconds write "1.5s"'),
+            ('timeouts.connect = "30"', 'timeouts.connect: "30" has no unit; for seconds write "30s"'),
+            ("timeouts.connect = -1", "timeouts.connect: -1 is not a duration; "),
+            ("timeouts.connect = nan", "timeouts.connect: nan is not a duration; "),
+            ("timeouts.connect = true", "timeouts.connect: true is not a duration; "),
+            ("timeouts.connect = 2020-01-01", "timeouts.connect: a date or time is not a duration; "),
+            ('timeouts.connect = "-1s"', 'timeouts.connect: "-1s" is not a duration; '),
+            ('timeouts.connect = "2 s"', 'timeouts.connect: "2 s" is not a duration; '),
+            ('timeouts.connect = "2w"', 'timeouts.connect: "2w" has an unknown unit; '),
+            ('timeouts.connect = "366d"', 'timeouts.connect: "366d" is more than a year; '),
+            ("timeouts.connect = 0", "timeouts.connect: 0 is no time at all; "),
+            ("requests.max_body = 1024", 'requests.max_body: 1024 has no unit; for bytes write "1024B"'),
+            ('requests.max_body = "10MB"', 'requests.max_body: "10MB" has an unknown unit; write "10MiB"'),
+            ('requests.max_body = "0.3B"', 'requests.max_body: "0.3B" is not a whole number of bytes; '),
+            ('requests.max_body = "0B"', 'requests.max_body: "0B" would refuse everything; '),
+            ("requests.max_body = -5", "requests.max_body: -5 is not a size; "),
+            ("requests.max_fields = 0", "requests.max_fields: 0 is out of range; write 1 to 65536"),
+            ("requests.max_fields = true", "requests.max_fields: true is not an integer; "),
+            ("listen.max_connections = -1", "listen.max_connections: -1 is out of range; "),
+            ('log.access = "yes"', 'log.access: "yes" is not a boolean; write true or false'),
+            ('log.file = "no/such/log"', 'log.file: "no/such/log" is in no existing folder; '),
+            ('log.file = "."', 'log.file: "." is a folder; '),
+            ("log.file = 1", "log.file: 1 is not a string; write it in quotes"),
+            ("listen.port = 443", "listen.port: 443 is a bare port; write a Twisted server endpoint, as in \"ssl:443\""),
+            ("listen.port = []", "listen.port: the list is empty; "),
+            ('listen.port = "443"', 'listen.port: "443" is not a Twisted server endpoint; '),
+            ('listen.port = ["tcp:1", "tcp:1"]', "listen.port[1]: says the same as [0]; "),
+            ('listen.trusted_proxies = ["10.0.0.1/8"]', 'listen.trusted_proxies[0]: "10.0.0.1/8" has bits set beyond its prefix; write "10.0.0.0/8"'),
+            ('listen.trusted_proxies = ["proxy"]', 'listen.trusted_proxies[0]: "proxy" is not a network; '),
+            ('listen.trusted_proxies = "::1"', 'listen.trusted_proxies: "::1" is not a list; '),
+            ('tenants.base_domain = "b\u00fccher.example"', 'tenants.base_domain: "b\u00fccher.example" is not ASCII, as in a Host field; write "xn--bcher-kva.example"'),
+            ('tenants.base_domain = "10.0.0.1"', 'tenants.base_domain: "10.0.0.1" is an address, not a domain name; '),
+            ('tenants.base_domain = "id.example."', 'tenants.base_domain: "id.example." ends in a dot; write "id.example"'),
+            ('tenants.base_domain = "-a.example"', 'tenants.base_domain: "-a.example" is not a domain name; '),
+            ('tenants.base_domain = "a..example"', 'tenants.base_domain: "a..example" is not a domain name; '),
+            ('tenants.default = "Koder"', 'tenants.default: "Koder" is not a slug; '),
+            ('tenants.registry = "none.toml"', 'tenants.registry: "none.toml": no such file or folder; '),
+            ('tenants.registry = "."', 'tenants.registry: "." is not a file; '),
+            ('tenants.registry = "http://u:p@h/x"', 'tenants.registry: "http://u:p@h/x" is not the URL of a registry; '),
+            ('tenants.registry = "https:///x"', 'tenants.registry: "https:///x" is not the URL of a registry; '),
+            ('tls.certificates = "certs"', 'tls.certificates: "certs": no such file or folder; '),
+            ('tls.certificates = "koder-gateway.toml"', 'tls.certificates: "koder-gateway.toml" is not a folder; '),
+            ('tls.default = "a"', "tls.default: has no use without tls.certificates; "),
+            ('limits_store.url = "redis://h"', 'limits_store.url: "redis://h" is not a store of limits that this version has; write "memory:"'),
+            ('cors.origins = ["*"]', 'cors.origins[0]: "*" has a wildcard'),
+            ('cors.origins = ["https://a.example/"]', 'cors.origins[0]: "https://a.example/" is no origin; '),
+            ('cors.origins = ["https://\\u2028"]', 'cors.origins[0]: "https://\\u2028" has characters that no origin has; '),
+            ('cors.methods = ["get"]', 'cors.methods[0]: "get" is not a method that the gateway forwards; did you mean "GET"?'),
+            ('cors.headers = ["a b"]', 'cors.headers[0]: "a b" is not a field name'),
+            ('cors.max_age = "1500ms"', 'cors.max_age: "1500ms" is not a number of whole seconds; '),
+            ("services.x = 5", "services.x: 5 is not a service; "),
+            ("services.x = {}", "services.x.url: is missing; "),
+            ('services.x = { url = "http://a", urls = ["http://b"] }', "services.x.urls: stands beside url; "),
+            ('services."x y" = "http://a"', 'services."x y": "x y" is not a name; '),
+            ('services.x = { url = "http://a", ca = "koder-gateway.toml" }', "services.x.ca: has no use without TLS; "),
+            ('services.x = { url = "https://a", client_cert = "koder-gateway.toml" }', "services.x.client_key: is missing"),
+            ('services.x = { url = "https://a", client_key = "koder-gateway.toml" }', "services.x.client_cert: is missing"),
+            ('services.x = { url = "http://a", health = "healthz" }', 'services.x.health: "healthz" can match no request'),
+            ('services.x = { url = "http://a", max_connections = 0 }', "services.x.max_connections: 0 is out of range; "),
+            ('[[routes]]\nservice = "auth"', "routes[0].path: is missing, and it has no default; write it"),
+            ('[[routes]]\npath = "/a"\nservice = "oauth"', 'routes[0].service: "oauth" is not one of the services; did you mean "oauth2"?'),
+            ('[[routes]]\npath = "/a/"\nservice = "auth"\n[[routes]]\npath = "/a"\nservice = "auth"', 'routes[1].path: "/a" is also that of routes[0]; '),
+            ('[[routes]]\npath = "/a?b"\nservice = "auth"', 'routes[0].path: "/a?b" can match no request (The path has a query'),
+            ('[[routes]]\npath = "/a/../b"\nservice = "auth"', 'routes[0].path: "/a/../b" can match no request (The path has a dot segment'),
+            ('[[limits]]\nname = "a"\nrate = "1/s"\n[[limits]]\nname = "a"\nrate = "2/s"', 'limits[1].name: "a" is also that of limits[0]; '),
+            ('[[limits]]\nname = "a"\nrate = "0/s"', 'limits[0].rate: "0/s" is out of range; '),
+            ('[[limits]]\nname = "a"\nrate = "1/s"\nburst = 0', "limits[0].burst: 0 is out of range; "),
+            ('[[limits]]\nname = "a"\nrate = "1/s"\nkey = []', "limits[0].key: the list is empty; "),
+            ('[[limits]]\nname = "a"\nrate = "1/s"\nkey = ["ipp"]', 'limits[0].key[0]: "ipp" is none of the words that can stand here; did you mean "ip"?'),
+            ('[[limits]]\nname = "a\\n"\nrate = "1/s"', 'limits[0].name: "a\\n" is not a name; '),
+            ('[[limits]]\nname = "a"\nrate = "1/s"\nmode = "off"', 'limits[0].mode: "off" is none of the words'),
+            ("limits = [5]", "limits[0]: 5 is not a table; "),
+        ],
+    )  # fmt: skip
+    def test_a_fault_and_what_would_be_right(self, faults: Faults, text: str, line: str) -> None:
+        told = faults(text)
+        assert len(told) == 1
+        assert told[0].startswith(f"koder-gateway.toml: {line}")
+
+    @pytest.mark.parametrize(
+        "header",
+        ["Host", "content-length", "Transfer-Encoding", "Connection", "TE", "Upgrade", "Keep-Alive", "Cookie",
+         "X-Forwarded-For", "Forwarded", "Via", "X-Request-ID", "X_Tenant_ID", "Authorization", "Origin", "a b", ""],
+    )  # fmt: skip
+    def test_a_tenant_header_that_means_something_else_is_refused(self, faults: Faults, header: str) -> None:
+        told = faults(f'tenants.header = "{header}"')
+        assert [line.split(": ")[1] for line in told] == ["tenants.header"]
+
+    @pytest.mark.parametrize(
+        "url",
+        ["127.0.0.1:4001", "ftp://h", "http://", "http:///x", "http://u@h", "http://u:p@h", "http://h/", "http://h/a",
+         "http://h?q", "http://h#f", "http://h:0", "http://h:65536", "http://h:x", "http://a b", "http://[::1",
+         "http://[1.2.3.4]", "http://-a", "http://h\\\\x", "http://b\u00fccher", "unix:run/x", "unix:", "unix://h/x",
+         "unix:/run/", f"unix:/{'a' * 107}", "HTTP//h", "http:h", "//h", ""],
+    )  # fmt: skip
+    def test_an_address_that_is_none_is_refused(self, faults: Faults, url: str) -> None:
+        told = faults(f'services.identity = "{url}"')
+        assert [line.split(": ")[1] for line in told] == ["services.identity"]
+
+    def test_a_default_tenant_must_be_registered(self, faults: Faults, tmp_path: Path) -> None:
+        write(tmp_path, '[[tenant]]\nslug = "koder"', "tenants.toml")
+        assert faults('[tenants]\nregistry = "tenants.toml"\ndefault = "kode"') == [
+            'koder-gateway.toml: tenants.default: "kode" is not in the registry; did you mean "koder"?'
+        ]
+
+    def test_the_registry_is_named_beside_its_configuration(self, tmp_path: Path) -> None:
+        write(tmp_path, "x = 1", "tenants.toml")
+        with pytest.raises(ConfigurationError) as caught:
+            load(write(tmp_path, 'tenants.registry = "tenants.toml"'), environ=STATE)
+        assert all(line.startswith(f"{tmp_path}/tenants.toml: ") for line in caught.value.faults)
+
+    def test_a_value_is_shown_on_one_line_and_cut_short(self, faults: Faults) -> None:
+        told = faults(f'tenants.default = "a\\nb{"x" * 500}"\nrequests.max_fields = 0x{"f" * 5000}')
+        assert len(told) == 2
+        assert all(len(line) < 250 and len(line.splitlines()) == 1 for line in told)
+
+
+class TestFiles:
+    def test_a_missing_file(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigurationError) as caught:
+            load(tmp_path / "none.toml", environ=STATE)
+        assert caught.value.faults == [f"{tmp_path}/none.toml: no such file; write one, or name another"]
+
+    def test_a_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigurationError) as caught:
+            load(tmp_path, environ=STATE)
+        assert caught.value.faults == [f"{tmp_path}: is a directory; name a readable file"]
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+    def test_permission(self, tmp_path: Path) -> None:
+        file = write(tmp_path, "")
+        file.chmod(0)
+        with pytest.raises(ConfigurationError, match="permission denied"):
+            load(file, environ=STATE)
+
+    def test_a_socket_is_not_a_registry(self, faults: Faults) -> None:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind("tenants.sock")
+            assert faults('tenants.registry = "tenants.sock"') == [
+                'koder-gateway.toml: tenants.registry: "tenants.sock" is not a file; write the path of one'
+            ]
+
+    @pytest.mark.parametrize(
+        ("data", "place"),
+        [
+            (b"a = 1\nb = = 2\n", "line 2, column 5: "),
+            (b'a = "', "line 1, column 6: "),
+            (b"a = 1\na = 2", "line 2, column 6: "),
+            (b"a = 1\n\nb = '\xff'", "line 3, column 6: is not UTF-8"),
+            (b"a = " + b"9" * 5000, "line 1, column 1: "),
+            (b"a = " + b"[" * 100_000, "line 1, column 1: is nested too deeply"),
+        ],
+        ids=["syntax", "end", "twice", "utf-8", "digits", "depth"],
+    )
+    def test_what_is_not_toml(self, tmp_path: Path, data: bytes, place: str) -> None:
+        file = tmp_path / "koder-gateway.toml"
+        file.write_bytes(data)
+        with pytest.raises(ConfigurationError) as caught:
+            load(file, environ=STATE)
+        (line,) = caught.value.faults
+        assert line.startswith(f"{file}: {place}")
+        assert len(line.splitlines()) == 1

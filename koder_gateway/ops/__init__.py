@@ -1,0 +1,1 @@
+"""What operators look at: access log, metrics, health."""

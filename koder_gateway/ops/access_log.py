@@ -1,0 +1,233 @@
+"""The access log: one line of JSON for each exchange, buffered, and never a reason for an exchange to wait.
+
+The theory: lines gather in memory and are handed over once a second. A target that takes no more (a stuck
+pipe) makes the buffer grow to a bound, one that fails (a full disk) empties it; either way the lines that
+are lost are counted, and one event says so, not one for each line.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import stat
+import time
+from collections.abc import Callable
+
+import msgspec
+from twisted.logger import Logger
+
+_log = Logger()
+
+# How many times `limit` the buffer may hold while its target takes nothing.
+_PATIENCE = 4
+# What a pipe that polls as writable takes without making the writer wait (POSIX, PIPE_BUF).
+_PIPE_BUF = 4096
+
+
+class AccessLogError(Exception):
+    """A log file that cannot be opened; the text is one line."""
+
+
+class _Line(msgspec.Struct, gc=False):
+    """One exchange as it is written; the names and their order are the log's format."""
+
+    time: str
+    request_id: str
+    tenant: str
+    client: str
+    method: str
+    path: str
+    route: str
+    service: str
+    status: int
+    code: str
+    bytes_in: int
+    bytes_out: int
+    duration: float
+
+
+class AccessLog:
+    """Gathers the lines. `write` takes bytes and returns how many it took, None for all of them.
+
+    A short count leaves the rest for the next time; OSError and ValueError (a closed file) lose what is
+    gathered. `limit` is in bytes: beyond it the lines are handed over without waiting for `flush`.
+    """
+
+    def __init__(self, write: Callable[[bytes], object], *, limit: int = 65_536) -> None:
+        self._write = write
+        self._limit = limit
+        self._bound = limit * _PATIENCE
+        self._due = limit
+        self._buffer = bytearray()
+        self._encode = msgspec.json.Encoder().encode_into
+        self._second = 0
+        self._prefix = ""
+        # The target ends inside a line whose rest is at the head of the buffer; and: whose rest is lost.
+        self._cut = False
+        self._torn = False
+        self._failing = False
+        self._reported = 0
+        self.lines = 0
+        """Lines gathered since the start."""
+        self.dropped = 0
+        """Lines lost since the start."""
+
+    def line(
+        self,
+        now: float,
+        request_id: bytes,
+        tenant: bytes,
+        client: str,
+        method: bytes,
+        path: bytes,
+        route: bytes,
+        service: str,
+        status: int,
+        code: str,
+        bytes_in: int,
+        bytes_out: int,
+        duration: float,
+    ) -> None:
+        """Add one exchange. `now` is its end in seconds since the epoch, `duration` in seconds.
+
+        A query behind the path is cut off: it may hold a credential.
+        """
+        buffer = self._buffer
+        if len(buffer) >= self._due:
+            if len(buffer) < self._bound:
+                self.flush()
+            if len(buffer) >= self._bound:
+                self.dropped += 1
+                return
+        second, millisecond = divmod(int(now * 1000 + 0.5), 1000)
+        if second != self._second:
+            self._second = second
+            self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
+        self._encode(
+            _Line(
+                f"{self._prefix}{millisecond:03d}Z",
+                request_id.decode("latin-1"),
+                tenant.decode("latin-1"),
+                client,
+                method.decode("latin-1"),
+                path.partition(b"?")[0].decode("latin-1"),
+                route.decode("latin-1"),
+                service,
+                status,
+                code,
+                bytes_in,
+                bytes_out,
+                round(duration, 6),
+            ),
+            buffer,
+            -1,
+        )
+        buffer += b"\n"
+        self.lines += 1
+
+    def flush(self) -> None:
+        """Hand over what is gathered; the owner calls this once a second and at its end. Raises nothing."""
+        buffer = self._buffer
+        if not buffer:
+            return
+        data = b"\n" + buffer if self._torn else bytes(buffer)
+        try:
+            taken = self._write(data)
+        except (OSError, ValueError) as error:
+            self._lose(error)
+            return
+        size = taken if isinstance(taken, int) else len(data)
+        if size > 0:
+            del buffer[: size - self._torn]
+            self._torn = False
+            self._cut = not data.endswith(b"\n", 0, size)
+        self._due = min(len(buffer) + self._limit, self._bound)
+        if not buffer and (self._failing or self.dropped > self._reported):
+            self._recover()
+
+    def _lose(self, error: Exception) -> None:
+        """Give up what is gathered: it cannot be written, and memory must not grow with it."""
+        self.dropped += self._buffer.count(b"\n")
+        self._buffer.clear()
+        self._torn |= self._cut
+        self._cut = False
+        self._due = self._limit
+        if not self._failing:
+            self._failing = True
+            _log.error("the access log cannot be written and loses lines: {reason}", reason=str(error))
+
+    def _recover(self) -> None:
+        # A stuck target is reported here for the first time: it may be the very one that events are written
+        # to.
+        _log.warn("the access log is written again; lines lost: {count}", count=self.dropped - self._reported)
+        self._failing = False
+        self._reported = self.dropped
+
+
+class LogTarget:
+    """A file, pipe or terminal that takes what can be written without waiting."""
+
+    def __init__(self, descriptor: int, path: str = "") -> None:
+        """`descriptor` is closed by `close` only if `path` says that it was opened here."""
+        self._path = path
+        self._use(descriptor)
+
+    def __call__(self, data: bytes) -> int:
+        """Write; returns how many bytes were taken, 0 when nothing can be for now. Raises OSError."""
+        if self._regular:
+            return os.write(self._descriptor, data)
+        start, size = 0, len(data)
+        while start < size and self._poll.poll(0):
+            end = start + _PIPE_BUF
+            if end < size:
+                # Whole lines where they fit, so that what others write to a shared pipe falls between them.
+                end = data.rfind(b"\n", start, end) + 1 or end
+            try:
+                start += os.write(self._descriptor, data[start:end])
+            except BlockingIOError:
+                break
+        return start
+
+    def reopen(self) -> None:
+        """Open the path again, for a log that was rotated away. Raises nothing; else the old one stays."""
+        if not self._path:
+            return
+        try:
+            fresh = _open(self._path)
+        except AccessLogError as error:
+            _log.error("{error}; the old file stays in use", error=str(error))
+            return
+        os.close(self._descriptor)
+        self._use(fresh)
+
+    def close(self) -> None:
+        """Give the file back; nothing may be written after it."""
+        if self._path:
+            os.close(self._descriptor)
+
+    def _use(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLOUT)
+
+
+def open_target(spec: str) -> LogTarget:
+    """The target for a setting: "-" is the standard output, anything else a path to append to.
+
+    Raises AccessLogError.
+    """
+    return LogTarget(1) if spec == "-" else LogTarget(_open(spec), spec)
+
+
+def _open(path: str) -> int:
+    # Without O_NONBLOCK a named pipe that nobody reads would hold up the whole start.
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        return os.open(path, flags, 0o640)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise AccessLogError(
+            f"{path}: the access log cannot be opened: {reason}; set log.file to a file that the gateway may"
+            ' write, or to "-"'
+        ) from None

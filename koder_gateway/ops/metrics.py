@@ -1,0 +1,230 @@
+"""What the gateway counts, and the metrics page (Prometheus text format) that shows it.
+
+The data path adds to plain integers; everything else happens when the page is read. Labels are services,
+rules, codes and certificates of the configuration, never anything that a client chose.
+"""
+
+from __future__ import annotations
+
+import platform
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+
+from OpenSSL import SSL
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+import twisted
+
+CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+
+# Upper bounds in seconds; the first ones tell a fast service from the gateway's own share.
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_CLASSES = ("other", "1xx", "2xx", "3xx", "4xx", "5xx")
+_PREFIX = "koder_gateway_"
+
+
+class _Series:
+    """The exchanges of one service."""
+
+    __slots__ = ("buckets", "bytes_in", "bytes_out", "classes", "seconds")
+
+    def __init__(self) -> None:
+        self.classes = [0] * len(_CLASSES)
+        self.buckets = [0] * (len(BUCKETS) + 1)
+        self.seconds = 0.0
+        self.bytes_in = 0
+        self.bytes_out = 0
+
+
+class Counters:
+    """Plain integers; who causes an event adds to its counter."""
+
+    __slots__ = (
+        "connections",
+        "connections_open",
+        "exchanges",
+        "refusals",
+        "reloads_failed",
+        "reloads_ok",
+        "retries",
+        "series",
+        "tenants",
+    )
+
+    def __init__(self) -> None:
+        self.connections = 0
+        """Client connections accepted since the start."""
+        self.connections_open = 0
+        self.exchanges = 0
+        """Exchanges in flight."""
+        self.retries = 0
+        """Requests sent to a service a second time because a kept connection had died."""
+        self.tenants = 0
+        """Tenants in the registry; 0 when it is open to every slug."""
+        self.reloads_ok = 0
+        self.reloads_failed = 0
+        self.refusals: dict[str, int] = {}
+        """Answers of the gateway's own by their code."""
+        self.series: dict[str, _Series] = {}
+        """By service; "" for what no service answered."""
+
+    def observe(self, service: str, status: int, seconds: float, bytes_in: int, bytes_out: int) -> None:
+        """Count an exchange that has ended. `status` 0: no answer. Bytes are those of the bodies."""
+        series = self.series.get(service)
+        if series is None:
+            series = self.series[service] = _Series()
+        series.classes[status // 100 if 100 <= status < 600 else 0] += 1
+        series.buckets[bisect_left(BUCKETS, seconds)] += 1
+        series.seconds += seconds
+        series.bytes_in += bytes_in
+        series.bytes_out += bytes_out
+
+    def refuse(self, code: str) -> None:
+        """Count an answer of the gateway's own; `code` is one of the contract's."""
+        self.refusals[code] = self.refusals.get(code, 0) + 1
+
+
+def _nothing() -> Mapping[str, tuple[int, int]]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What is asked for when the page is read, because somebody else counts it already."""
+
+    upstream: Callable[[], Mapping[str, tuple[int, int]]] = _nothing
+    """Connections to each service: (idle, active)."""
+    limits: Callable[[], Iterable[tuple[str, int, int, int]]] = tuple
+    """Each limit's name, and the requests that it admitted, refused and would have refused in shadow mode."""
+    limit_entries: Callable[[], int] = int
+    """Buckets in memory."""
+    certificates: Callable[[], Mapping[str, float]] = dict
+    """When each certificate expires, in seconds since the epoch."""
+    log_dropped: Callable[[], int] = int
+    """Access log lines that were lost."""
+
+
+class GatewayCollector(Collector):
+    """Turns the counters and sources into metric families."""
+
+    def __init__(self, counters: Counters, sources: Sources, version: str) -> None:
+        self._counters = counters
+        self._sources = sources
+        self._version = version
+
+    def collect(self) -> Iterator[Metric]:
+        """See Collector."""
+        yield from self._exchanges()
+        yield from self._connections()
+        yield from self._limits()
+        yield from self._state()
+
+    def _exchanges(self) -> Iterator[Metric]:
+        requests = _counter("requests", "Exchanges that ended, by service and class of status.", "service", "status")
+        received = _counter("received_bytes", "Bytes of request bodies from clients.", "service")
+        sent = _counter("sent_bytes", "Bytes of response bodies to clients.", "service")
+        duration = HistogramMetricFamily(
+            _PREFIX + "request_duration_seconds",
+            "Time from a request's first byte to the end of its exchange.",
+            labels=["service"],
+        )
+        for service, series in sorted(self._counters.series.items()):
+            for name, count in zip(_CLASSES, series.classes, strict=True):
+                if count:
+                    requests.add_metric([service, name], count)
+            received.add_metric([service], series.bytes_in)
+            sent.add_metric([service], series.bytes_out)
+            duration.add_metric([service], _cumulative(series.buckets), series.seconds)
+        yield from (requests, received, sent, duration)
+        yield _gauge("exchanges_in_flight", "Exchanges that have begun and not ended.", self._counters.exchanges)
+        refusals = _counter("refusals", "Answers of the gateway's own, by code.", "code")
+        for code, count in sorted(self._counters.refusals.items()):
+            refusals.add_metric([code], count)
+        yield refusals
+
+    def _connections(self) -> Iterator[Metric]:
+        counters = self._counters
+        yield _gauge("connections_open", "Client connections that are open.", counters.connections_open)
+        yield _counter("connections", "Client connections accepted.", value=counters.connections)
+        upstream = GaugeMetricFamily(
+            _PREFIX + "upstream_connections", "Connections to services.", labels=["service", "state"]
+        )
+        for service, (idle, active) in sorted(self._sources.upstream().items()):
+            upstream.add_metric([service, "idle"], idle)
+            upstream.add_metric([service, "active"], active)
+        yield upstream
+        yield _counter("upstream_retries", "Requests sent again on a fresh connection.", value=counters.retries)
+
+    def _limits(self) -> Iterator[Metric]:
+        decisions = _counter("limit_decisions", "Requests that a limit applied to.", "rule", "decision")
+        for rule, admitted, refused, shadowed in self._sources.limits():
+            decisions.add_metric([rule, "admitted"], admitted)
+            decisions.add_metric([rule, "refused"], refused)
+            decisions.add_metric([rule, "shadowed"], shadowed)
+        yield decisions
+        yield _gauge("limit_entries", "Buckets in memory.", self._sources.limit_entries())
+
+    def _state(self) -> Iterator[Metric]:
+        counters = self._counters
+        yield _gauge("tenants", "Tenants in the registry; 0 when it is open.", counters.tenants)
+        reloads = _counter("reloads", "Times the configuration was read again.", "result")
+        reloads.add_metric(["ok"], counters.reloads_ok)
+        reloads.add_metric(["failed"], counters.reloads_failed)
+        yield reloads
+        expiry = GaugeMetricFamily(
+            _PREFIX + "certificate_expiry_timestamp_seconds",
+            "When a certificate expires.",
+            labels=["certificate"],
+        )
+        for name, expires in sorted(self._sources.certificates().items()):
+            expiry.add_metric([name], expires)
+        yield expiry
+        dropped = self._sources.log_dropped()
+        yield _counter("access_log_dropped_lines", "Access log lines that were lost.", value=dropped)
+        yield InfoMetricFamily(_PREFIX + "build", "What is running.", value=_build(self._version))
+
+
+def make_registry(counters: Counters, sources: Sources | None = None, *, version: str) -> CollectorRegistry:
+    """A registry of this gateway's own, so that two in one process do not mix; with the process's metrics."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(GatewayCollector(counters, sources or Sources(), version))
+    ProcessCollector(registry=registry)
+    GCCollector(registry=registry)
+    return registry
+
+
+def render(registry: CollectorRegistry) -> bytes:
+    """The metrics page, of type `CONTENT_TYPE`."""
+    return generate_latest(registry)
+
+
+def _counter(name: str, text: str, *labels: str, value: float | None = None) -> CounterMetricFamily:
+    return CounterMetricFamily(_PREFIX + name, text, value=value, labels=labels or None)
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(_PREFIX + name, text, value=value)
+
+
+def _cumulative(buckets: list[int]) -> list[tuple[str, float]]:
+    bounds = [*map(repr, BUCKETS), "+Inf"]
+    return list(zip(bounds, accumulate(buckets), strict=True))
+
+
+def _build(version: str) -> dict[str, str]:
+    return {
+        "version": version,
+        "python": platform.python_version(),
+        "twisted": twisted.__version__,
+        "openssl": SSL.OpenSSL_version(SSL.OPENSSL_VERSION).decode("ascii", "replace"),
+    }

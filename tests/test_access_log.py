@@ -1,0 +1,325 @@
+"""The access log: its format, its buffer, and a target that fails, sticks or is rotated away."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.logger import formatEvent, globalLogPublisher
+
+from koder_gateway.ops.access_log import AccessLog, AccessLogError, LogTarget, open_target
+
+EXCHANGE = {
+    "now": 1_763_921_283.1236,
+    "request_id": b"0123456789abcdef",
+    "tenant": b"acme",
+    "client": "192.0.2.1",
+    "method": b"GET",
+    "path": b"/v1/users/7",
+    "route": b"/v1/users",
+    "service": "identity",
+    "status": 200,
+    "code": "",
+    "bytes_in": 12,
+    "bytes_out": 512,
+    "duration": 0.0012345678,
+}
+
+
+@pytest.fixture
+def events():
+    """What is logged, as (level, text)."""
+    seen = []
+
+    def observe(event):
+        if event.get("log_namespace") == "koder_gateway.ops.access_log":
+            seen.append((event["log_level"].name, formatEvent(event)))
+
+    globalLogPublisher.addObserver(observe)
+    yield seen
+    globalLogPublisher.removeObserver(observe)
+
+
+class Target:
+    """Takes what `room` allows (None: everything), or fails with `error`."""
+
+    def __init__(self):
+        self.taken = b""
+        self.calls = 0
+        self.room = None
+        self.error = None
+
+    def __call__(self, data):
+        self.calls += 1
+        if self.error is not None:
+            raise self.error
+        part = data if self.room is None else data[: self.room]
+        self.taken += part
+        if self.room is not None:
+            self.room -= len(part)
+        return len(part)
+
+    @property
+    def lines(self):
+        return [json.loads(line) for line in self.taken.splitlines()]
+
+
+def add(log, **changes):
+    log.line(**EXCHANGE | changes)
+
+
+def test_a_line_has_every_field_in_its_order():
+    out = []
+    log = AccessLog(out.append)
+    add(log)
+    assert out == []
+    log.flush()
+    (line,) = out
+    assert line == (
+        b'{"time":"2025-11-23T18:08:03.124Z","request_id":"0123456789abcdef","tenant":"acme",'
+        b'"client":"192.0.2.1","method":"GET","path":"/v1/users/7","route":"/v1/users","service":"identity",'
+        b'"status":200,"code":"","bytes_in":12,"bytes_out":512,"duration":0.001235}\n'
+    )
+    log.flush()
+    assert len(out) == 1
+    assert (log.lines, log.dropped) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("now", "time"),
+    [
+        (0.0, "1970-01-01T00:00:00.000Z"),
+        (59.9996, "1970-01-01T00:01:00.000Z"),
+        (951_782_400.001, "2000-02-29T00:00:00.001Z"),
+    ],
+)
+def test_the_time_is_utc_to_the_millisecond(now, time):
+    target = Target()
+    log = AccessLog(target)
+    add(log, now=12345.0)
+    add(log, now=now)
+    log.flush()
+    assert target.lines[1]["time"] == time
+
+
+def test_a_query_is_never_written():
+    target = Target()
+    log = AccessLog(target)
+    add(log, path=b"/oauth/v2/authorize?code=secret&state=x?y")
+    log.flush()
+    assert target.lines[0]["path"] == "/oauth/v2/authorize"
+    assert b"secret" not in target.taken
+
+
+@given(path=st.binary().filter(lambda path: b"?" not in path), method=st.binary(), request_id=st.binary())
+def test_any_bytes_make_one_line_of_json(path, method, request_id):
+    target = Target()
+    log = AccessLog(target)
+    add(log, path=path, method=method, request_id=request_id)
+    log.flush()
+    assert target.taken.count(b"\n") == 1
+    line = json.loads(target.taken)
+    assert line["path"].encode("latin-1") == path
+    assert line["method"].encode("latin-1") == method
+    assert line["request_id"].encode("latin-1") == request_id
+
+
+def test_lines_are_handed_over_when_there_are_many():
+    target = Target()
+    log = AccessLog(target, limit=1000)
+    for number in range(50):
+        add(log, bytes_in=number)
+    assert 1 < target.calls < 50
+    log.flush()
+    assert [line["bytes_in"] for line in target.lines] == list(range(50))
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), ValueError("closed file")])
+def test_a_failing_target_loses_lines_and_says_so_once(events, error):
+    target = Target()
+    target.error = error
+    log = AccessLog(target, limit=1000)
+    for _ in range(100):
+        add(log)
+    log.flush()
+    assert log.dropped == 100
+    assert [level for level, _ in events] == ["error"]
+    assert str(error) in events[0][1]
+
+    target.error = None
+    add(log, bytes_in=99)
+    log.flush()
+    assert [line["bytes_in"] for line in target.lines] == [99]
+    assert log.dropped == 100
+    assert [level for level, _ in events] == ["error", "warn"]
+    assert "lines lost: 100" in events[1][1]
+
+    target.error = error
+    add(log)
+    log.flush()
+    target.error = None
+    add(log)
+    log.flush()
+    assert [level for level, _ in events] == ["error", "warn", "error", "warn"]
+    assert events[3][1].endswith("lines lost: 1")
+
+
+def test_a_stuck_target_bounds_memory_and_gets_what_was_kept(events):
+    target = Target()
+    target.room = 0
+    log = AccessLog(target, limit=1000)
+    for number in range(1000):
+        add(log, bytes_in=number)
+    tried = target.calls
+    assert tried < 10
+    assert events == []
+    kept = 1000 - log.dropped
+    assert 0 < kept < 30
+
+    log.flush()
+    assert log.dropped == 1000 - kept
+    target.room = None
+    log.flush()
+    assert [line["bytes_in"] for line in target.lines] == list(range(kept))
+    assert events == [("warn", f"the access log is written again; lines lost: {1000 - kept}")]
+    add(log, bytes_in=-1)
+    log.flush()
+    assert target.lines[-1]["bytes_in"] == -1
+
+
+def test_a_line_that_was_cut_is_completed():
+    target = Target()
+    target.room = 100
+    log = AccessLog(target)
+    add(log, bytes_in=1)
+    log.flush()
+    assert len(target.taken) == 100
+    target.room = None
+    add(log, bytes_in=2)
+    log.flush()
+    assert [line["bytes_in"] for line in target.lines] == [1, 2]
+    assert log.dropped == 0
+
+
+def test_a_line_whose_rest_is_lost_does_not_spoil_the_next():
+    target = Target()
+    target.room = 100
+    log = AccessLog(target)
+    add(log, bytes_in=1)
+    log.flush()
+    target.error = OSError(errno.ENOSPC, "No space left on device")
+    log.flush()
+    target.error, target.room = None, 50
+    add(log, bytes_in=2)
+    log.flush()
+    target.room = None
+    add(log, bytes_in=3)
+    log.flush()
+    torn, *whole = target.taken.splitlines()
+    assert len(torn) == 100
+    assert [json.loads(line)["bytes_in"] for line in whole] == [2, 3]
+    assert log.dropped == 1
+
+
+@given(st.lists(st.integers(0, 700), max_size=40))
+def test_whatever_is_taken_at_a_time_no_line_is_lost_or_changed(rooms):
+    target = Target()
+    log = AccessLog(target, limit=1 << 20)
+    for number, room in enumerate(rooms):
+        target.room = room
+        add(log, bytes_in=number)
+        log.flush()
+    target.room = None
+    add(log, bytes_in=-1)
+    log.flush()
+    assert [line["bytes_in"] for line in target.lines] == [*range(len(rooms)), -1]
+
+
+def test_a_file_is_appended_to_and_reopened(tmp_path):
+    path = tmp_path / "access.log"
+    path.write_bytes(b"before\n")
+    target = open_target(str(path))
+    assert target(b"one\n") == 4
+    path.rename(tmp_path / "access.log.1")
+    assert target(b"two\n") == 4
+    target.reopen()
+    assert target(b"three\n") == 6
+    target.close()
+    assert (tmp_path / "access.log.1").read_bytes() == b"before\none\ntwo\n"
+    assert path.read_bytes() == b"three\n"
+    assert path.stat().st_mode & 0o777 & ~0o640 == 0
+
+
+def test_a_file_that_cannot_be_reopened_stays_in_use(tmp_path, events):
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    target = open_target(str(folder / "access.log"))
+    folder.rename(tmp_path / "moved")
+    target.reopen()
+    assert target(b"still\n") == 6
+    target.close()
+    assert (tmp_path / "moved" / "access.log").read_bytes() == b"still\n"
+    assert events[0][0] == "error"
+    assert str(folder / "access.log") in events[0][1]
+
+
+def test_a_file_that_cannot_be_opened_is_one_clear_line(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    for name, words in (
+        ("none/access.log", "no such file"),
+        ("", "is a directory"),
+        ("fifo", "no such device"),
+    ):
+        path = os.path.join(tmp_path, name)
+        with pytest.raises(AccessLogError) as caught:
+            open_target(path)
+        assert str(caught.value).startswith(f"{path}: the access log cannot be opened: {words}")
+        assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def pipe():
+    """The reading end, as a file, and the writing end's descriptor."""
+    reader, writer = os.pipe()
+    with open(reader, "rb", buffering=0) as file:
+        yield file, writer
+    os.close(writer)
+
+
+def test_a_full_pipe_is_not_waited_for_and_takes_the_rest_later(pipe):
+    reader, writer = pipe
+    target = LogTarget(writer)
+    log = AccessLog(target, limit=1 << 20)
+    for number in range(1000):
+        add(log, bytes_in=number)
+    log.flush()
+    heard = b""
+    while heard.count(b"\n") < 1000:
+        heard += reader.read(1 << 16)
+        log.flush()
+    assert [json.loads(line)["bytes_in"] for line in heard.splitlines()] == list(range(1000))
+    target.close()
+    os.fstat(writer)
+
+
+def test_a_pipe_whose_reader_is_gone_loses_lines(pipe, events):
+    reader, writer = pipe
+    reader.close()
+    log = AccessLog(LogTarget(writer))
+    add(log)
+    log.flush()
+    assert log.dropped == 1
+    assert "Broken pipe" in events[0][1]
+
+
+def test_the_dash_is_the_standard_output(capfd):
+    target = open_target("-")
+    assert target(b"hello\n") == 6
+    target.reopen()
+    target.close()
+    assert target(b"again\n") == 6
+    assert capfd.readouterr().out == "hello\nagain\n"

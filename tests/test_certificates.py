@@ -1,0 +1,220 @@
+"""Certificates: what an operator's files may look like, what is said of broken ones, and our own."""
+
+from __future__ import annotations
+
+import datetime
+import stat
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import NameOID
+
+from koder_gateway.tls.certificates import (
+    DAY,
+    CertificateError,
+    load_folder,
+    load_pair,
+    self_signed,
+)
+
+NOW = 1_900_000_000.0
+P256 = ec.SECP256R1()
+
+
+def certificate_pem(key, *names, start=NOW - DAY, days=90):
+    """A certificate for some DNS names, signed by its own key."""
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    begin = datetime.datetime.fromtimestamp(start, datetime.UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(begin)
+        .not_valid_after(begin + datetime.timedelta(days=days))
+    )
+    if names:
+        builder = builder.add_extension(
+            x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False
+        )
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def key_pem(key, encryption=None, form=serialization.PrivateFormat.PKCS8):
+    return key.private_bytes(serialization.Encoding.PEM, form, encryption or serialization.NoEncryption())
+
+
+@pytest.fixture(scope="module")
+def key():
+    return ec.generate_private_key(P256)
+
+
+@pytest.mark.parametrize("key_first", [True, False])
+def test_key_and_chain_in_one_file_in_either_order(tmp_path, key, key_first):
+    issuer = ec.generate_private_key(P256)
+    parts = [certificate_pem(key, "a.example", "*.A.example"), certificate_pem(issuer, "ca.example")]
+    parts.insert(0 if key_first else 2, key_pem(key, form=serialization.PrivateFormat.TraditionalOpenSSL))
+    (tmp_path / "a.pem").write_bytes(b"".join(parts))
+
+    found = load_folder(tmp_path, NOW)
+
+    assert (found.faults, found.warnings) == ((), ())
+    (certificate,) = found.certificates
+    assert certificate.name == "a"
+    assert certificate.names == ("a.example", "*.a.example")
+    assert len(certificate.chain) == 2
+    assert certificate.expires == NOW + 89 * DAY
+    assert certificate.fingerprint.replace(":", "").lower() == certificate.leaf.fingerprint(hashes.SHA256()).hex()
+
+
+def test_all_three_forms_are_taken_in_the_order_of_their_names(tmp_path, key):
+    both = key_pem(key) + certificate_pem(key, "b.example")
+    (tmp_path / "b.pem").write_bytes(both)
+    (tmp_path / "a.key").write_bytes(key_pem(key))
+    (tmp_path / "a.crt").write_bytes(certificate_pem(key, "a.example"))
+    for folder in (tmp_path / "live" / "d", tmp_path / "c"):
+        folder.mkdir(parents=True)
+        (folder / "privkey.pem").write_bytes(key_pem(key))
+        (folder / "fullchain.pem").write_bytes(certificate_pem(key, f"{folder.name}.example"))
+        (folder / "cert.pem").write_bytes(b"not looked at")
+    (tmp_path / "live" / "README").write_text("certbot's own")
+    (tmp_path / "notes.txt").write_text("nobody's")
+
+    found = load_folder(tmp_path, NOW)
+
+    assert found.faults == ()
+    assert [each.name for each in found.certificates] == ["a", "b", "c", "d"]
+    assert [each.names for each in found.certificates] == [(f"{name}.example",) for name in "abcd"]
+
+
+def test_every_broken_file_has_its_line_and_the_whole_ones_are_still_found(tmp_path, key):
+    other = ec.generate_private_key(P256)
+    chain = certificate_pem(key, "x.example")
+    contents = {
+        "a-nokey.pem": chain,
+        "b-mismatch.pem": key_pem(other) + chain,
+        "c-nothing.pem": b"hello",
+        "d-cut.pem": key_pem(key) + chain[:200] + b"\n-----END CERTIFICATE-----\n",
+        "e-encrypted.pem": key_pem(key, serialization.BestAvailableEncryption(b"secret")) + chain,
+        "f-lone.crt": chain,
+        "g-lone.key": key_pem(key),
+        "h-badkey.pem": chain + b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+        "i-whole.pem": key_pem(key) + chain,
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+
+    found = load_folder(tmp_path, NOW)
+
+    assert [each.name for each in found.certificates] == ["i-whole"]
+    wanted = [
+        ("a-nokey.pem", "no private key in it"),
+        ("b-mismatch.pem", "is not that of its first certificate"),
+        ("c-nothing.pem", "no certificate in it"),
+        ("d-cut.pem", "not PEM that can be read"),
+        ("e-encrypted.pem", "encrypted"),
+        ("f-lone.key", "no such file"),
+        ("g-lone.crt", "no such file"),
+        ("h-badkey.pem", "private key is not PEM"),
+    ]
+    assert len(found.faults) == len(wanted)
+    for fault, (name, words) in zip(found.faults, wanted, strict=True):
+        assert fault.startswith(f"{tmp_path / name}: ")
+        assert words in fault
+        assert "\n" not in fault
+
+
+@pytest.mark.parametrize(
+    ("start", "days", "names", "words"),
+    [
+        (NOW - 10 * DAY, 9, ["x.example"], "expired on 2030-03-16"),
+        (NOW + DAY, 90, ["x.example"], "not valid before 2030-03-18"),
+        (NOW - DAY, 90, [], "no DNS name"),
+    ],
+)
+def test_a_certificate_that_clients_refuse_is_served_with_a_warning(tmp_path, key, start, days, names, words):
+    (tmp_path / "x.pem").write_bytes(key_pem(key) + certificate_pem(key, *names, start=start, days=days))
+    found = load_folder(tmp_path, NOW)
+    assert len(found.certificates) == 1
+    assert found.faults == ()
+    (warning,) = found.warnings
+    assert warning.startswith(f"{tmp_path / 'x.pem'}: ")
+    assert words in warning
+
+
+def test_a_missing_and_an_empty_folder_are_faults(tmp_path):
+    assert "no such file" in load_folder(tmp_path / "nowhere", NOW).faults[0]
+    assert "no certificate in it" in load_folder(tmp_path, NOW).faults[0]
+
+
+def test_an_rsa_key_matches_its_certificate(tmp_path):
+    key = rsa.generate_private_key(65537, 2048)
+    (tmp_path / "r.crt").write_bytes(certificate_pem(key, "r.example"))
+    (tmp_path / "r.key").write_bytes(key_pem(key))
+    assert load_pair("r", tmp_path / "r.crt", tmp_path / "r.key").names == ("r.example",)
+
+
+def test_self_signed_is_made_for_the_domain_and_its_subdomains(tmp_path):
+    made = self_signed(tmp_path / "state" / "deep", "id.example.org", now=NOW)
+
+    assert made.names == ("id.example.org", "*.id.example.org")
+    assert isinstance(made.key, ec.EllipticCurvePrivateKey)
+    assert made.key.curve.name == "secp256r1"
+    leaf = made.leaf
+    assert leaf.not_valid_before_utc.timestamp() < NOW
+    assert leaf.not_valid_after_utc - leaf.not_valid_before_utc == datetime.timedelta(days=397)
+    assert stat.S_IMODE(made.path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(made.path.parent.stat().st_mode) == 0o700
+    assert [entry.name for entry in made.path.parent.iterdir()] == [made.path.name]
+    leaf.verify_directly_issued_by(leaf)
+
+
+def test_self_signed_covers_the_loopback_addresses_of_a_localhost_domain(tmp_path):
+    leaf = self_signed(tmp_path, "id.localhost", now=NOW).leaf
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["id.localhost", "*.id.localhost", "localhost"]
+    assert [str(address) for address in names.get_values_for_type(x509.IPAddress)] == ["127.0.0.1", "::1"]
+    other = self_signed(tmp_path, "id.notlocalhost", now=NOW)
+    assert other.names == ("id.notlocalhost", "*.id.notlocalhost")
+
+
+def test_self_signed_is_kept_until_a_month_before_its_end(tmp_path):
+    first = self_signed(tmp_path, "id.localhost", now=NOW)
+    assert self_signed(tmp_path, "id.localhost", now=first.expires - 31 * DAY).fingerprint == first.fingerprint
+    renewed = self_signed(tmp_path, "id.localhost", now=first.expires - 29 * DAY)
+    assert renewed.fingerprint != first.fingerprint
+    assert renewed.expires > first.expires
+
+
+def test_self_signed_is_made_anew_for_other_names_or_a_broken_file(tmp_path):
+    first = self_signed(tmp_path, "a.example", now=NOW)
+    second = self_signed(tmp_path, "b.example", now=NOW)
+    second.path.write_bytes(first.path.read_bytes())
+    assert self_signed(tmp_path, "b.example", now=NOW).names == ("b.example", "*.b.example")
+    first.path.write_bytes(b"scribble")
+    assert self_signed(tmp_path, "a.example", now=NOW).names == ("a.example", "*.a.example")
+
+
+def test_a_long_domain_still_gets_a_certificate(tmp_path):
+    domain = ".".join(["a" * 40] * 3)
+    assert self_signed(tmp_path, domain, now=NOW).names[0] == domain
+
+
+@pytest.mark.parametrize("state", ["file/state", "file"])
+def test_an_unusable_state_folder_is_one_clear_line(tmp_path, state):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(CertificateError) as caught:
+        self_signed(tmp_path / state, "id.localhost", now=NOW)
+    assert len(caught.value.faults) == 1
+    assert str(tmp_path / state) in str(caught.value)
+    assert "state.dir" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_link_that_leads_nowhere_is_named(tmp_path):
+    (tmp_path / "x.pem").symlink_to(tmp_path / "gone")
+    (fault,) = load_folder(tmp_path, NOW).faults
+    assert fault == f"{tmp_path / 'x.pem'}: no such file or directory"

@@ -1,0 +1,260 @@
+"""Contexts: what a client may negotiate, which certificate it gets, what is refused; all through memory."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from OpenSSL import SSL
+from test_certificates import certificate_pem, key_pem
+from twisted.internet.interfaces import IOpenSSLContextFactory, IOpenSSLServerConnectionCreator
+from zope.interface.verify import verifyObject
+
+from koder_gateway.tls.certificates import CertificateError, CertificateFile, load_pair, self_signed
+from koder_gateway.tls.contexts import ContextOptions, ServerContexts
+
+
+class Peer:
+    """The client's end of one connection, and the server's that it talks to."""
+
+    def __init__(self, contexts, *, name=None, context=None, session=None):
+        self.server = contexts.serverConnectionForTLS(None)
+        self.server.set_accept_state()
+        self.client = SSL.Connection(context or client_context(), None)
+        self.client.set_connect_state()
+        if name is not None:
+            self.client.set_tlsext_host_name(name)
+        if session is not None:
+            self.client.set_session(session)
+
+    def carry(self):
+        """Take what either end has to say to the other one; whether there was anything."""
+        moved = False
+        for source, sink in ((self.client, self.server), (self.server, self.client)):
+            try:
+                sink.bio_write(source.bio_read(1 << 16))
+                moved = True
+            except SSL.WantReadError:
+                pass
+        return moved
+
+    def handshake(self):
+        """Shake hands to the end. Raises SSL.Error when either refuses."""
+        waiting = {self.client, self.server}
+        while waiting:
+            for end in list(waiting):
+                try:
+                    end.do_handshake()
+                    waiting.discard(end)
+                except SSL.WantReadError:
+                    pass
+            assert self.carry() or not waiting
+        return self
+
+    def say(self, data):
+        """Send from the server, for the session tickets that come before it."""
+        self.server.send(data)
+        while self.carry():
+            pass
+        return self.client.recv(1 << 16)
+
+    @property
+    def names(self):
+        """The common names of the certificate that the client was shown."""
+        leaf = self.client.get_peer_certificate(as_cryptography=True)
+        return CertificateFile("", None, (leaf,), None).names
+
+
+def client_context(*, maximum=0, minimum=0, ciphers=None, alpn=None, groups=None):
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    context.set_min_proto_version(minimum)
+    context.set_max_proto_version(maximum)
+    if ciphers:
+        context.set_cipher_list(ciphers)
+    if alpn:
+        context.set_alpn_protos(alpn)
+    if groups:
+        assert SSL._lib.SSL_CTX_set1_curves_list(context._context, groups) == 1
+    return context
+
+
+@pytest.fixture(scope="module")
+def issued(tmp_path_factory):
+    """The certificate for a domain and its subdomains, by the domain."""
+    folder = tmp_path_factory.mktemp("issued")
+    return lambda domain: self_signed(folder, domain)
+
+
+@pytest.fixture(scope="module")
+def contexts(issued):
+    return ServerContexts([issued("a.example")])
+
+
+def test_provides_what_twisted_asks_for(contexts):
+    verifyObject(IOpenSSLServerConnectionCreator, contexts)
+    verifyObject(IOpenSSLContextFactory, contexts)
+    assert contexts.serverConnectionForTLS(None).get_context() is contexts.getContext()
+
+
+def test_a_modern_client_gets_tls_1_3_with_a_forward_secret_group(contexts):
+    peer = Peer(contexts, context=client_context(alpn=[b"h2", b"http/1.1"])).handshake()
+    assert peer.client.get_protocol_version_name() == "TLSv1.3"
+    assert peer.client.get_cipher_name() == "TLS_AES_128_GCM_SHA256"
+    assert peer.client.get_alpn_proto_negotiated() == b"http/1.1"
+    assert peer.server.get_alpn_proto_negotiated() == b"http/1.1"
+
+
+def test_one_key_share_is_enough_for_every_usual_group(contexts):
+    for group in (b"X25519", b"P-256", b"P-384"):
+        Peer(contexts, context=client_context(groups=group)).handshake()
+
+
+def test_a_tls_1_2_client_gets_an_authenticated_suite(contexts):
+    peer = Peer(contexts, context=client_context(maximum=SSL.TLS1_2_VERSION)).handshake()
+    assert peer.client.get_protocol_version_name() == "TLSv1.2"
+    assert peer.client.get_cipher_name() == "ECDHE-ECDSA-AES128-GCM-SHA256"
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        {"maximum": SSL.TLS1_1_VERSION, "ciphers": b"ALL:@SECLEVEL=0"},
+        {"maximum": SSL.TLS1_2_VERSION, "ciphers": b"ECDHE-ECDSA-AES128-SHA256:ECDHE-ECDSA-AES256-SHA"},
+        {"maximum": SSL.TLS1_2_VERSION, "ciphers": b"AES128-GCM-SHA256"},
+        {"groups": b"ffdhe2048", "minimum": SSL.TLS1_3_VERSION},
+        {"alpn": [b"h2"]},
+        {"alpn": [b"ftp"]},
+    ],
+    ids=["tls-1.1", "cbc", "static-rsa", "finite-field", "h2-only", "ftp"],
+)
+def test_refused(contexts, refused):
+    with pytest.raises(SSL.Error):
+        Peer(contexts, context=client_context(**refused)).handshake()
+
+
+def test_a_client_without_alpn_is_served(contexts):
+    peer = Peer(contexts).handshake()
+    assert peer.server.get_alpn_proto_negotiated() == b""
+
+
+def test_another_protocol_can_be_put_first(issued):
+    contexts = ServerContexts([issued("a.example")], options=ContextOptions(protocols=(b"h2", b"http/1.1")))
+    offered = client_context(alpn=[b"http/1.1", b"h2"])
+    assert Peer(contexts, context=offered).handshake().client.get_alpn_proto_negotiated() == b"h2"
+
+
+def test_renegotiation_is_refused(contexts):
+    peer = Peer(contexts, context=client_context(maximum=SSL.TLS1_2_VERSION)).handshake()
+    peer.client.renegotiate()
+    with pytest.raises(SSL.WantReadError):
+        peer.client.do_handshake()
+    peer.carry()
+    with pytest.raises(SSL.WantReadError):
+        peer.server.recv(1 << 16)
+    peer.carry()
+    with pytest.raises(SSL.Error, match="renegotiation"):
+        peer.client.do_handshake()
+    assert peer.server.total_renegotiations() == 0
+
+
+@pytest.mark.parametrize("version", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION])
+def test_a_session_is_resumed_by_its_ticket(contexts, version):
+    context = client_context(maximum=version)
+    first = Peer(contexts, context=context).handshake()
+    assert first.say(b"hello") == b"hello"
+    second = Peer(contexts, context=context, session=first.client.get_session()).handshake()
+    assert SSL._lib.SSL_session_reused(second.server._ssl) == 1
+    assert SSL._lib.SSL_session_reused(first.server._ssl) == 0
+
+
+def test_a_session_is_resumed_under_every_certificate(issued):
+    contexts = ServerContexts([issued("a.example"), issued("b.example")])
+    context = client_context()
+    first = Peer(contexts, context=context, name=b"b.example").handshake()
+    first.say(b"hello")
+    session = first.client.get_session()
+    second = Peer(contexts, context=context, name=b"b.example", session=session).handshake()
+    assert SSL._lib.SSL_session_reused(second.server._ssl) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "domain"),
+    [
+        (b"a.example", "a.example"),
+        (b"b.example", "b.example"),
+        (b"x.b.example", "b.example"),
+        (b"X.B.Example", "b.example"),
+        (b"y.x.b.example", "a.example"),
+        (b"example", "a.example"),
+        (b"unknown.test", "a.example"),
+        (b"exact.b.example", "exact.b.example"),
+        (None, "a.example"),
+    ],
+)
+def test_the_server_name_picks_the_certificate(issued, name, domain):
+    contexts = ServerContexts([issued("a.example"), issued("b.example"), issued("exact.b.example")])
+    peer = Peer(contexts, name=name, context=client_context(alpn=[b"http/1.1"])).handshake()
+    assert peer.names[0] == domain
+    assert peer.client.get_alpn_proto_negotiated() == b"http/1.1"
+    assert peer.server.get_servername() == name
+
+
+def test_the_default_is_the_one_that_is_named(issued):
+    certificates = [issued("a.example"), issued("b.example")]
+    contexts = ServerContexts(certificates, default="b.example")
+    assert Peer(contexts, name=b"unknown.test").handshake().names[0] == "b.example"
+    assert Peer(contexts, name=b"a.example").handshake().names[0] == "a.example"
+    with pytest.raises(CertificateError, match=r'"c\.example"; name one of a\.example, b\.example'):
+        ServerContexts(certificates, default="c.example")
+
+
+def test_of_two_certificates_for_a_name_the_longer_valid_one_is_served(tmp_path):
+    early, late = (self_signed(tmp_path / str(now), "a.example", now=now) for now in (1.9e9, 2.0e9))
+    for certificates in ([early, late], [late, early]):
+        assert (
+            Peer(ServerContexts(certificates), name=b"x.a.example")
+            .handshake()
+            .client.get_peer_certificate(as_cryptography=True)
+            == late.leaf
+        )
+
+
+def test_new_certificates_serve_new_connections_only(issued):
+    contexts = ServerContexts([issued("a.example")])
+    old = Peer(contexts, name=b"b.example").handshake()
+    contexts.adopt(ServerContexts([issued("a.example"), issued("b.example")]))
+    assert Peer(contexts, name=b"b.example").handshake().names[0] == "b.example"
+    assert old.say(b"still here") == b"still here"
+    assert [each.name for each in contexts.certificates] == ["a.example", "b.example"]
+
+
+def test_a_key_that_openssl_finds_too_weak_is_one_line(tmp_path):
+    key = rsa.generate_private_key(65537, 1024)
+    path = tmp_path / "weak.pem"
+    path.write_bytes(key_pem(key) + certificate_pem(key, "weak.example"))
+    with pytest.raises(CertificateError) as caught:
+        ServerContexts([load_pair("weak", path, path)])
+    assert str(caught.value).startswith(f"{path}: OpenSSL refuses it: ee key too small")
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_to_serve_is_refused():
+    with pytest.raises(CertificateError, match="no certificate"):
+        ServerContexts([])
+
+
+def test_tls_1_2_can_be_the_newest(issued):
+    contexts = ServerContexts([issued("a.example")], options=ContextOptions(maximum=SSL.TLS1_2_VERSION))
+    assert Peer(contexts).handshake().client.get_protocol_version_name() == "TLSv1.2"
+
+
+def test_the_chain_is_sent_whole(tmp_path, issued):
+    leaf, issuer = issued("a.example"), issued("b.example")
+    path = tmp_path / "chain.pem"
+    shutil.copy(leaf.path, path)
+    with path.open("ab") as file:
+        file.write(issuer.leaf.public_bytes(serialization.Encoding.PEM))
+    peer = Peer(ServerContexts([load_pair("chain", path, path)])).handshake()
+    assert peer.client.get_peer_cert_chain(as_cryptography=True) == [leaf.leaf, issuer.leaf]

@@ -66,6 +66,7 @@ class GatewayChannel(StockChannel, Protocol):
         self._decoder: ChunkedDecoder | None = None
         self._reading = False
         self._standing: Any = None
+        self._head: RequestHead | None = None
         self._held = False
         self._held_for = 0.0
         self._paused = False
@@ -100,6 +101,7 @@ class GatewayChannel(StockChannel, Protocol):
             request.lost(reason)
         self._buffer = b""
         self._standing = None
+        self._head = None
         self._decoder = None
         self.write = _forget
         self.transport = None
@@ -135,9 +137,10 @@ class GatewayChannel(StockChannel, Protocol):
             raw, self._buffer = (data, b"") if end == len(data) else (data[:end], data[end:])
             self._probe = None
             if end > self.site.max_head:
-                self._refuse_unread(raw, _oversized(raw))
+                self._refuse_unread(raw, _oversized(raw, self.site.max_line))
                 break
-            self._begin(self.site.reader.read(raw))
+            head = self._head = self.site.reader.read(raw, self._head)
+            self._begin(head)
             if self._phase != IDLE:
                 break
             data = piece = self._buffer
@@ -157,8 +160,8 @@ class GatewayChannel(StockChannel, Protocol):
         if self._probe is None:
             self._probe, piece = HeadProbe(), data
         if len(data) > site.max_head:
-            self._refuse_unread(data, _oversized(data))
-        elif len(data) > site.max_target + 64 and b"\n" not in data:
+            self._refuse_unread(data, _oversized(data, site.max_line))
+        elif len(data) > site.max_line and b"\n" not in data:
             self._refuse_unread(data, URI_TOO_LONG)
         else:
             fault = self._probe.fault(piece, data)
@@ -447,9 +450,9 @@ class GatewayChannel(StockChannel, Protocol):
         return transport.getPeer()  # type: ignore[no-any-return]
 
 
-def _oversized(raw: bytes) -> Refusal:
+def _oversized(raw: bytes, max_line: int) -> Refusal:
     """431, or 414 where the request line alone is too long (RFC 6585 section 5, RFC 9110 section 15.5.15)."""
-    return HEAD_TOO_LARGE if b"\n" in raw[:8300] else URI_TOO_LONG
+    return HEAD_TOO_LARGE if b"\n" in raw[:max_line] else URI_TOO_LONG
 
 
 def _forget(data: bytes) -> None:

@@ -11,6 +11,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote_to_bytes
 
+from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from twisted.web import http, server
@@ -19,7 +20,7 @@ from twisted.web.http_headers import Headers
 from ..errors import INTERNAL_ERROR, REQUEST_TIMEOUT, UPSTREAM_TIMEOUT, Refusal
 from ..policy.decision import Standing
 from ..wire.body import chunk, last_chunk
-from ..wire.exchange import ANSWERED, ANSWERS, CLIENT_GONE, ENDED, HELD, SLOW, TIMEOUT, WAITING, Exchange
+from ..wire.exchange import ANSWERED, ANSWERS, CLIENT_GONE, ENDED, HELD, RELAYING, SLOW, TIMEOUT, Exchange
 from ..wire.problem import CONTENT_TYPE, problem_body
 from ..wire.response import ResponseHead
 
@@ -76,11 +77,7 @@ class GatewayRequest(server.Request):
         self.sink: BodySink | None = None
         self.method = head.method
         self.uri = head.target
-        self.path = path = head.path
-        self.prepath = []
-        self.postpath = (
-            path[1:].split(b"/") if b"%" not in path else [unquote_to_bytes(s) for s in path[1:].split(b"/")]
-        )
+        self.path = head.path
         self._chunking = False
         self._produced_by: object = None
 
@@ -90,6 +87,11 @@ class GatewayRequest(server.Request):
             raise AttributeError(name)
         self._become_stock()
         return getattr(self, name)
+
+    def split_path(self) -> None:
+        """Give the segments that stock resources descend by."""
+        self.prepath = []
+        self.postpath = [unquote_to_bytes(segment) for segment in self.path[1:].split(b"/")]
 
     def _become_stock(self) -> None:
         head = self.exchange.head
@@ -149,8 +151,7 @@ class GatewayRequest(server.Request):
         exchange = self.exchange
         channel = self.channel
         exchange.bytes_out += len(body)
-        lines = head.lines
-        lines.insert(0, b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason))
+        lines = [b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason), *head.lines]
         if not head.dated:
             lines.append(channel.site.date_line)
         lines.append(exchange.fields)
@@ -271,18 +272,27 @@ class GatewayRequest(server.Request):
         else:
             self.exchange.move(CLIENT_GONE)
         self._over(finished=False)
-        if "requestHeaders" in self.__dict__:
-            http.Request.connectionLost(self, reason)
+        self._tell_stock(reason)
 
     def give_up(self, refusal: Refusal) -> None:
         """The gateway waits no longer."""
         if self.sink is not None:
             self.sink.abandon()
-        if self.exchange.phase in (HELD, WAITING):
+        exchange = self.exchange
+        if exchange.phase is ENDED:
+            return
+        if exchange.phase is not RELAYING and not self.startedWriting:
             self.refuse(refusal)
-        elif self.exchange.phase is not ENDED:
-            self.exchange.move(TIMEOUT)
+        else:
+            exchange.phase = ENDED
+            exchange.code = TIMEOUT
             self.cut()
+        self._tell_stock(Failure(ConnectionAborted()))
+
+    def _tell_stock(self, reason: Failure) -> None:
+        """Whoever answers as a stock resource hears that nobody listens any more."""
+        if "requestHeaders" in self.__dict__:
+            http.Request.connectionLost(self, reason)
 
     def expire(self) -> None:
         """The whole exchange has had its time."""

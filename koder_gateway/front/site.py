@@ -94,7 +94,8 @@ class GatewaySite(Site):
     def _set_bounds(self, timeouts: FrontTimeouts, limits: FrontLimits) -> None:
         self.timeouts = timeouts
         self.max_head = limits.max_head
-        self.max_target = limits.max_target
+        # A request line: the target, the longest method and the version around it.
+        self.max_line = limits.max_target + 64
         self.seconds_per_byte = 1 / limits.min_rate if limits.min_rate else math.inf
         self.max_connections = limits.max_connections
 
@@ -165,7 +166,14 @@ class GatewaySite(Site):
             if refusal is not None:
                 request.refuse(refusal)
                 return
-        resource = getChildForRequest(self.resource, request)
+        resource: Any = self.resource
+        while hasattr(resource, "descend"):
+            # The gateway's own resources know the way by the raw path; segments are for everybody else's.
+            resource = resource.descend(request)
+        if not resource.isLeaf:
+            if request.postpath is None:
+                request.split_path()
+            resource = getChildForRequest(resource, request)
         if getattr(resource, "streams_body", False):
             resource.render(request)
         else:

@@ -55,6 +55,11 @@ class Guard:
         """Why this exchange goes no further; None lets it pass. `client` is the exchange's client side."""
         raise TypeError(f"{type(self).__name__} must say whom it admits")
 
+    def descend(self, client: Any) -> Any:
+        """What is wrapped, or a refusal: the gateway's own way down, which needs no path segments."""
+        refusal = self.admit(client)
+        return self.inner if refusal is None else Refused(refusal)
+
     def getChildWithDefault(self, name: bytes, request: Any) -> Any:
         """What is wrapped, with the segment put back for it, or a refusal."""
         refusal = self.admit(request.gateway)
@@ -108,4 +113,4 @@ class RateGuard(Guard):
             exchange.fields += fields
             exchange.limited = True
         exchange.charges = verdict
-        return None if verdict.refused is None else limit_refusal(verdict)
+        return None if verdict.refused is None else limit_refusal(verdict.refused.name)

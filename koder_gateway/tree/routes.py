@@ -29,6 +29,19 @@ class Routes:
         self._leaves = leaves
         self._no_route = Refused(NO_ROUTE)
 
+    def descend(self, client: Any) -> Any:
+        """The leaf for the client's path; a mounted resource that is no leaf gets its segments split."""
+        exchange = client.exchange
+        route = self._match(exchange.head.path)
+        if route is None:
+            return self._no_route
+        exchange.route = route.path
+        leaf = self._leaves[route.path]
+        if not leaf.isLeaf:
+            client.split_path()
+            _consume(client, route.path)
+        return leaf
+
     def getChildWithDefault(self, name: bytes, request: Any) -> Any:
         """The leaf for the request's whole path."""
         exchange = request.gateway.exchange
@@ -38,8 +51,8 @@ class Routes:
         exchange.route = route.path
         leaf = self._leaves[route.path]
         if not leaf.isLeaf:
-            for _ in range(route.path.count(b"/") - 1):
-                request.prepath.append(request.postpath.pop(0))
+            request.postpath.insert(0, request.prepath.pop())
+            _consume(request, route.path)
         return leaf
 
     def render(self, request: Any) -> Any:
@@ -49,3 +62,9 @@ class Routes:
     def putChild(self, path: bytes, child: object) -> None:
         """Routes come from the configuration."""
         raise TypeError("routes are given at construction")
+
+
+def _consume(request: Any, path: bytes) -> None:
+    """Move what a mounted resource's own path covers out of what it still has to look at."""
+    for _ in range(path.rstrip(b"/").count(b"/")):
+        request.prepath.append(request.postpath.pop(0))

@@ -175,21 +175,21 @@ class UpstreamConnection(Protocol):
                 if surplus:
                     # Bytes after the end of an answer: the connection is not used again.
                     data = data[:length]
-                    head.keep_alive = False
-                relay.answered(head, data, True)
+                    self._keep_alive = False
+                relay.answered(head, data, True, self._keep_alive)
                 return
             self._state = LENGTH
             self._remaining = -surplus
-            relay.answered(head, data, False)
+            relay.answered(head, data, False, False)
         elif head.chunked:
             self._state = CHUNKED
             self._decoder = ChunkedDecoder(_CHUNK_SLACK, self.address.service.reader.tenant_header)
-            relay.answered(head, b"", False)
+            relay.answered(head, b"", False, False)
             if data and self.relay is relay:
                 self._read_chunks(relay, data)
         else:
             self._state = UNTIL_CLOSE
-            relay.answered(head, data, False)
+            relay.answered(head, data, False, False)
 
     def _read_length(self, relay: Relay, data: bytes) -> None:
         remaining = self._remaining - len(data)

@@ -55,6 +55,18 @@ class Address:
         self.down_until = 0.0
         self._backoff = _BACKOFF_FIRST
 
+    def take(self, method: bytes) -> UpstreamConnection | None:
+        """An idle connection; None when a new one has to be made."""
+        idle = self.idle
+        while idle:
+            connection = idle.pop()
+            if method not in IDEMPOTENT and connection.stale():
+                connection.abort()
+                continue
+            self.busy.add(connection)
+            return connection
+        return None
+
     def release(self, connection: UpstreamConnection) -> None:
         """An exchange is over and the connection can serve another."""
         service = self.service
@@ -170,11 +182,8 @@ class Service:
 
     # -- choosing
 
-    def _next(self) -> Address:
-        """The address whose turn it is: the next one available, or else the one that failed longest ago."""
-        addresses = self.addresses
-        if len(addresses) == 1:
-            return addresses[0]
+    def _choose(self, addresses: list[Address]) -> Address:
+        """The next one available, in turn, or else the one that failed longest ago."""
         now = self.clock.now
         for _ in addresses:
             self._turn = (self._turn + 1) % len(addresses)
@@ -182,18 +191,10 @@ class Service:
                 return addresses[self._turn]
         return min(addresses, key=lambda address: address.down_until)
 
-    def take(self, method: bytes) -> UpstreamConnection | None:
-        """An idle connection; None when a new one has to be made."""
-        address = self._next()
-        idle = address.idle
-        while idle:
-            connection = idle.pop()
-            if method not in IDEMPOTENT and connection.stale():
-                connection.abort()
-                continue
-            address.busy.add(connection)
-            return connection
-        return None
+    def next_address(self) -> Address:
+        """Where the next exchange goes."""
+        addresses = self.addresses
+        return addresses[0] if len(addresses) == 1 else self._choose(addresses)
 
     @property
     def full(self) -> bool:
@@ -215,9 +216,9 @@ class Service:
         """Whether a failed attempt can go to another address."""
         return any(address.available(self.clock.now) for address in self.addresses)
 
-    def connect(self, relay: Relay) -> Attempt:
+    def connect(self, address: Address, relay: Relay) -> Attempt:
         """Begin to make a connection for `relay`, which hears of it by `connected` or `failed`."""
-        attempt = Attempt(self._next(), relay)
+        attempt = Attempt(address, relay)
         if not attempt.done:
             self.attempts.add(attempt)
         return attempt

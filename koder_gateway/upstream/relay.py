@@ -128,7 +128,8 @@ class Relay:
 
     def _attempt(self, *, fresh: bool) -> None:
         service = self.service
-        connection = None if fresh else service.take(self.exchange.head.method)
+        address = service.next_address()
+        connection = None if fresh else address.take(self.exchange.head.method)
         if connection is not None:
             self.connected(connection)
         elif service.full:
@@ -137,7 +138,7 @@ class Relay:
             if not self.request_done and not self._held:
                 self._held = True
                 self.client.pause_body()
-            attempt = service.connect(self)
+            attempt = service.connect(address, self)
             if not attempt.done:
                 self.attempt = attempt
 
@@ -205,8 +206,8 @@ class Relay:
             self.deadline = self.service.clock.now + self.service.idle_timeout
         self.client.interim(head)
 
-    def answered(self, head: ResponseHead, body: bytes, done: bool) -> None:
-        """The head of the final answer has come, with the beginning of its body."""
+    def answered(self, head: ResponseHead, body: bytes, done: bool, keep_alive: bool) -> None:
+        """The head of the final answer has come, with the beginning of its body; `keep_alive` where it is `done`."""
         exchange = self.exchange
         exchange.move(HEAD)
         self._answered = True
@@ -214,7 +215,7 @@ class Relay:
         exchange.status = head.status
         if done:
             exchange.move(END)
-            self._release(head.keep_alive)
+            self._release(keep_alive)
             self.client.respond(head, body, True)
         else:
             self.deadline = self.service.clock.now + self.service.idle_timeout

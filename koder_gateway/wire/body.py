@@ -38,8 +38,8 @@ class ChunkedDecoder:
     """Decodes one chunked body.
 
     `done` is set at its end; `rest` is then what came after it, and `trailers` the lines that may be passed on.
-    `tenant_header` names the field that no trailer may set. `slack` bounds what framing may cost: line bytes beyond `slack` plus the payload so far are refused, so that
-    endless one-byte chunks and extensions in bulk end.
+    `tenant_header` names the field that no trailer may set. `slack` bounds what framing may cost: line bytes
+    beyond `slack` plus the payload so far are refused, so that endless one-byte chunks and extensions in bulk end.
     """
 
     __slots__ = (

@@ -10,13 +10,14 @@ CONTENT_TYPE = b"application/problem+json"
 
 _encode = msgspec.json.Encoder().encode
 # The parts of a refusal's body around the request id. Refusals are few; details made for one request are not kept.
-_parts: dict[Refusal, bytes] = {}
+_parts: dict[tuple[str, str], bytes] = {}
 _BOUND = 256
 
 
 def problem_body(refusal: Refusal, request_id: bytes) -> bytes:
     """The JSON body for a refusal; `request_id` is ASCII without anything to escape."""
-    front = _parts.get(refusal)
+    key = refusal.code, refusal.detail
+    front = _parts.get(key)
     if front is None:
         front = _encode(
             {
@@ -28,5 +29,5 @@ def problem_body(refusal: Refusal, request_id: bytes) -> bytes:
             }
         )[:-1]
         if len(_parts) < _BOUND:
-            _parts[refusal] = front
+            _parts[key] = front
     return b'%b,"request_id":"%b"}' % (front, request_id)

@@ -7,6 +7,7 @@ pass, and gathers the end-to-end field lines as the service will get them.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any, Final
 
 import httptools
@@ -43,11 +44,15 @@ from .fields import (
     connection_options,
     without,
 )
-from .target import host_fault, origin_form, path_fault, query_fault
+from .target import CLEAN_PATH, host_fault, origin_form, path_fault, query_fault
 
 # llhttp also takes RTSP, ICE, HTTP/0.9, two spaces and more: the start line is held to its own grammar.
 _START: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([^\x00-\x20\x7f]+) HTTP/1\.([01])\r\n")
-_METHOD_FIRST: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?: [^\x00-\x20\x7f]+(?: HTTP/1\.[01]\r\n)?)?")
+# The beginning of such a line, as far as it may have come.
+_BEGINNING: Final = re.compile(
+    rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+    rb"(?: (?:[^\x00-\x20\x7f]+(?: (?:H(?:T(?:T(?:P(?:/(?:1(?:\.(?:[01]\r?)?)?)?)?)?)?)?)?)?)?)?"
+)
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _TRACEPARENT: Final = re.compile(
     rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?"
@@ -82,6 +87,7 @@ class RequestHead:
         "path",
         "refusal",
         "request_id",
+        "rest",
         "target",
         "tenants",
         "traced",
@@ -105,6 +111,31 @@ class RequestHead:
         self.forwarded: list[tuple[bytes, bytes]] | None = None
         self.traced = False
         self.refusal: Refusal | None = None
+        # The field lines as they came, kept where a next head with the same ones may reuse what they mean.
+        self.rest = b""
+
+    def with_line(self, method: bytes, target: bytes) -> RequestHead:
+        """A head with the same fields and another request line."""
+        head = _new_head(RequestHead)
+        head.method = method
+        head.target = target
+        head.path = target
+        head.minor = self.minor
+        head.fields = self.fields
+        head.lines = self.lines
+        head.host = self.host
+        head.origin = self.origin
+        head.length = self.length
+        head.chunked = self.chunked
+        head.keep_alive = self.keep_alive
+        head.expects = self.expects
+        head.request_id = self.request_id
+        head.tenants = self.tenants
+        head.forwarded = self.forwarded
+        head.traced = self.traced
+        head.refusal = None
+        head.rest = self.rest
+        return head
 
     def value(self, name: bytes) -> bytes | None:
         """The value of the first field of this (lower-case) name."""
@@ -121,6 +152,9 @@ class RequestHead:
     def preflight_headers(self) -> bytes | None:
         """The header names that a CORS preflight asks for."""
         return self.value(_CORS_HEADERS)
+
+
+_new_head = RequestHead.__new__
 
 
 class _Fields:
@@ -150,16 +184,17 @@ class HeadProbe:
         except httptools.HttpParserUpgrade:
             return None
         except httptools.HttpParserError as error:
+            if b"\n" not in so_far and _BEGINNING.fullmatch(so_far):
+                return None  # a method that llhttp does not know; once the line is whole, it is answered with 501
             return _syntax_refusal(so_far, error)
         return None
 
 
 def _syntax_refusal(raw: bytes, error: Exception) -> Refusal:
-    if isinstance(error, httptools.HttpParserInvalidMethodError):
-        match = _METHOD_FIRST.match(raw)
-        # A method that llhttp does not know, on a request that looks like one.
-        if match is not None and (match.end() == len(raw) or match[0].endswith(b"\n")):
-            return NOT_IMPLEMENTED.closing()
+    start = _START.match(raw)
+    if start is not None and start[1] not in _METHODS and start[1] not in (b"TRACE", b"CONNECT"):
+        # llhttp does not know the method, or knows it from another protocol.
+        return NOT_IMPLEMENTED.closing()
     return BAD_FRAMING.because(f"The request's head is malformed: {error}.")
 
 
@@ -172,8 +207,22 @@ class RequestReader:
         self._max_target = max_target
         self._max_fields = max_fields
 
-    def read(self, raw: bytes) -> RequestHead:
-        """The head in `raw`, which ends with the empty line and holds nothing after it."""
+    def read(self, raw: bytes, before: RequestHead | None = None) -> RequestHead:
+        """The head in `raw`, which ends with the empty line and holds nothing after it.
+
+        `before` is the last head of the same connection: the same field lines mean the same, so that a client
+        which repeats them (most do) has them read once. The request line is always looked at.
+        """
+        start = _START.match(raw)
+        if start is not None and before is not None:
+            method, target, minor = start.groups()
+            if raw[start.end() :] == before.rest and before.minor == (minor == b"1"):
+                head = before.with_line(method, target)
+                head.refusal = self._fault(head)
+                return head
+        return self._read_anew(raw, start)
+
+    def _read_anew(self, raw: bytes, start: re.Match[bytes] | None) -> RequestHead:
         sink = _Fields()
         fields = sink.fields
         refusal = None
@@ -183,7 +232,6 @@ class RequestReader:
             pass
         except httptools.HttpParserError as error:
             refusal = _coding_refusal(fields) or _syntax_refusal(raw, error)
-        start = _START.match(raw)
         if start is None:
             head = RequestHead(b"", b"", 1, fields)
             refusal = refusal or BAD_FRAMING.because("The request line is malformed or of another version.")
@@ -197,6 +245,8 @@ class RequestReader:
             return head
         self._take_fields(head)
         if head.refusal is None:
+            if start is not None:
+                head.rest = raw[start.end() :]
             head.refusal = self._fault(head)
         return head
 
@@ -226,6 +276,14 @@ class RequestReader:
             self._take_connection(head, connection_options(connection))
         if hosts != 1 and (hosts or head.minor):
             head.refusal = BAD_FRAMING.because("There must be exactly one Host field.")
+        elif hosts and head.refusal is None:
+            fault = host_fault(head.host)
+            if fault is not None:
+                head.refusal = _bad_request(fault).closing()
+        if len(head.fields) > self._max_fields:
+            head.refusal = head.refusal or HEAD_TOO_LARGE.because("The request has too many fields.")
+        if head.length is not None and head.length >= _BEYOND:
+            head.refusal = BAD_FRAMING.because("The Content-Length is out of range.")
 
     def _take_special(self, head: RequestHead, kind: int, name: bytes, value: bytes) -> None:
         if kind == LENGTH:
@@ -283,25 +341,14 @@ class RequestReader:
             head.lines = without(head.lines, named - PROTECTED)
 
     def _fault(self, head: RequestHead) -> Refusal | None:
-        """What is wrong with a head of good syntax, the framing first."""
-        length, host, target = head.length, head.host, head.target
-        if head.chunked and any(
-            self._table.get(name) == CODING and value.strip(b" \t").lower() != b"chunked"
-            for name, value in head.fields
-        ):
-            return UNKNOWN_CODING
-        if length is not None and length > 2**63 - 1:
-            return BAD_FRAMING.because("The Content-Length is out of range.")
+        """What is wrong with a request line of good syntax."""
         if head.method not in _METHODS:
             return METHOD_NOT_ALLOWED if head.method in (b"TRACE", b"CONNECT") else NOT_IMPLEMENTED
+        target = head.target
         if len(target) > self._max_target:
             return URI_TOO_LONG
-        if len(head.fields) > self._max_fields:
-            return HEAD_TOO_LARGE.because("The request has too many fields.")
-        if host or head.minor:
-            fault = host_fault(host)
-            if fault is not None:
-                return BAD_REQUEST.because(fault).closing()
+        if CLEAN_PATH.fullmatch(target):
+            return None
         return self._target_fault(head)
 
     @staticmethod
@@ -319,7 +366,13 @@ class RequestReader:
         fault = path_fault(path)
         if fault is None and mark:
             fault = query_fault(query)
-        return None if fault is None else BAD_REQUEST.because(fault)
+        return None if fault is None else _bad_request(fault)
+
+
+@lru_cache(maxsize=64)
+def _bad_request(fault: str) -> Refusal:
+    """400 with one of the few sentences about targets and hosts."""
+    return BAD_REQUEST.because(fault)
 
 
 def _coding_refusal(fields: list[tuple[bytes, bytes]]) -> Refusal | None:

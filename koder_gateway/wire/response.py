@@ -38,7 +38,8 @@ class ResponseHead:
 
     `lines` are the end-to-end field lines without the length. `length` is the body's in bytes, None when it is
     chunked or ends with the connection; `stated` is the Content-Length as sent, which HEAD and 304 answers carry
-    without a body. `keep_alive` says whether the service's connection outlives this answer.
+    without a body. `keep_alive` says whether the service's connection outlives this answer. A head is shared
+    and never changed by those who get it.
     """
 
     __slots__ = ("chunked", "dated", "keep_alive", "length", "lines", "minor", "reason", "stated", "status")
@@ -73,12 +74,23 @@ class ResponseReader:
         self.kinds = FieldKinds.of_responses(tenant_header)
         self._table = self.kinds.table
         self._max_fields = max_fields
+        # The last head and what it was read as: under load a service repeats itself to the byte.
+        self._last: tuple[bytes, bool, bool] | None = None
+        self._last_head: ResponseHead | None = None
 
     def read(self, raw: bytes, to_head: bool, drop_rate: bool) -> ResponseHead:
         """The head in `raw`, which ends with the empty line. Raises ResponseError.
 
         `to_head`: it answers a HEAD. `drop_rate`: the gateway sets the RateLimit fields, so the service's go.
         """
+        key = (raw, to_head, drop_rate)
+        if key == self._last and self._last_head is not None:
+            return self._last_head
+        head = self._last_head = self._read_anew(raw, to_head, drop_rate)
+        self._last = key
+        return head
+
+    def _read_anew(self, raw: bytes, to_head: bool, drop_rate: bool) -> ResponseHead:
         sink = _Fields()
         start = _STATUS.match(raw)
         if start is None:

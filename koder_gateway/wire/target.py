@@ -11,7 +11,7 @@ from typing import Final
 from ..errors import BAD_REQUEST, Refusal
 
 # Nearly every real path: no escape, no dot at a segment's start, nothing to look at twice.
-_CLEAN: Final = re.compile(rb"/(?:[A-Za-z0-9_~-][A-Za-z0-9_.~-]*/?)*")
+CLEAN_PATH: Final = re.compile(rb"/(?:[A-Za-z0-9_~-][A-Za-z0-9_.~-]*/?)*")
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _TWOFOLD_ESCAPE: Final = re.compile(rb"%(?:2[eEfF]|5[cC]|00)")
 # A dot segment, also with the path parameter that some servers strip before they resolve it.
@@ -23,7 +23,7 @@ _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?
 
 def path_fault(path: bytes) -> str | None:
     """Why a path is refused, in a sentence for the client's developer; None for a good one."""
-    if _CLEAN.fullmatch(path):
+    if CLEAN_PATH.fullmatch(path):
         return None
     if not path.startswith(b"/"):
         return "The target must be a path that begins with a slash."

@@ -1,0 +1,32 @@
+"""koder-gateway: the one door to Koder ID, a multi-tenant HTTPS gateway on Twisted.
+
+`load` reads a configuration and `Gateway` is the service made of it. Neither is imported before it is asked for,
+so that importing the package installs no reactor.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .config import ConfigurationError, Settings, load
+    from .service import Gateway, StartError
+
+__all__ = ["ConfigurationError", "Gateway", "Settings", "StartError", "load"]
+
+_HOMES = {
+    "ConfigurationError": "config",
+    "Gateway": "service",
+    "Settings": "config",
+    "StartError": "service",
+    "load": "config",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f".{home}", __name__), name)

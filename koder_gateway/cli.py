@@ -1,0 +1,168 @@
+"""The tools beside the daemon: `koder-gateway check` and `koder-gateway explain`."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from .config import ConfigurationError, Settings, load
+from .errors import Refusal
+from .policy.explanation import Explanation, explain
+from .version import VERSION
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one tool; the exit code is 0, or 1 when there is a fault."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        settings = load(options.config)
+    except ConfigurationError as error:
+        print(error, file=sys.stderr)
+        return 1
+    run: Any = options.run
+    return int(run(settings, options))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="koder-gateway",
+        description="Tools for koder-gateway's configuration. The gateway itself runs under twistd:"
+        " twistd -n koder-gateway --port ssl:443",
+    )
+    parser.add_argument("--version", action="version", version=f"koder-gateway {VERSION}")
+    tools = parser.add_subparsers(required=True, metavar="TOOL")
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument(
+        "--config",
+        "-c",
+        type=Path,
+        metavar="FILE",
+        help="configuration file; default: /etc/koder-gateway/koder-gateway.toml where it exists",
+    )
+    check = tools.add_parser("check", parents=[shared], help="validate everything and print every fault")
+    check.set_defaults(run=_check)
+    why = tools.add_parser("explain", parents=[shared], help="say what becomes of a request, and why")
+    why.add_argument("-X", "--request", dest="method", default="GET", metavar="METHOD")
+    why.add_argument(
+        "-H", "--header", dest="headers", action="append", default=[], metavar="'Name: value'", help="repeatable"
+    )
+    why.add_argument("--from", dest="peer", default="192.0.2.1", metavar="ADDRESS", help="the client's address")
+    why.add_argument("url", metavar="URL", help="as the client would write it: https://acme.id.koder.dev/v1/users")
+    why.set_defaults(run=_explain)
+    return parser
+
+
+def _check(settings: Settings, options: argparse.Namespace) -> int:
+    """Whether the gateway could start: besides the files, the certificates and endpoints that they name."""
+    faults = _unusable(settings)
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    if faults:
+        return 1
+    source = settings.source or "the defaults"
+    tenants = "every slug is a tenant" if settings.registered is None else f"{len(settings.registered)} tenants"
+    print(
+        f"{source}: good: {len(settings.routes)} routes, {len({r.service for r in settings.routes})} services,"
+        f" {len(settings.limits)} limits, {tenants}"
+    )
+    return 0
+
+
+def _unusable(settings: Settings) -> list[str]:
+    """What of the settings cannot be used although it is well formed, each in one line."""
+    # These modules need no reactor of their own; a bare memory one keeps `check` from listening on anything.
+    from twisted.internet.testing import MemoryReactor
+
+    from .tls.endpoints import EndpointError, Endpoints
+    from .tree.compose import compose
+    from .wire.clock import CoarseClock
+
+    faults: list[str] = []
+    reactor = MemoryReactor()
+    name = settings.source or "koder-gateway.toml"
+    try:
+        compose(settings, settings.registered, reactor=reactor, clock=CoarseClock())
+    except (OSError, ValueError) as error:
+        faults.append(f"{name}: services: {error}")
+    endpoints = Endpoints(reactor, settings.tls, settings.state.dir, settings.tenants.base_domain)
+    for text in settings.listen.port:
+        if not _checkable(text, settings):
+            continue
+        try:
+            endpoints.server(text)
+        except EndpointError as error:
+            faults += [f"{name}: listen.port: {line}" for line in str(error).splitlines()]
+    return faults
+
+
+def _checkable(text: str, settings: Settings) -> bool:
+    """Not what only the daemon has: sockets that systemd hands over, and the self-signed certificate, which a
+    check by another user would leave behind with the wrong owner."""
+    if "systemd:" in text:
+        return False
+    wants_shared = text.removeprefix("haproxy:").startswith(("ssl:", "tls:")) and "privateKey=" not in text
+    return not wants_shared or settings.tls.certificates is not None
+
+
+def _explain(settings: Settings, options: argparse.Namespace) -> int:
+    from .tree.compose import make_policy, make_reader
+
+    raw, secure, fault = _raw_request(options)
+    if fault is not None:
+        print(f"koder-gateway explain: {fault}", file=sys.stderr)
+        return 1
+    policy = make_policy(settings, settings.registered)
+    head = make_reader(settings).read(raw)
+    found = explain(policy, head, options.peer, secure, settings.tenants.base_domain, 0.0)
+    _print(settings, options, found)
+    return 0
+
+
+def _raw_request(options: argparse.Namespace) -> tuple[bytes, bool, str | None]:
+    """The head that the request would have on the wire, and whether over TLS; or what is wrong with the words."""
+    parts = urlsplit(options.url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        return b"", False, f'"{options.url}" is not a URL; write it as in "https://acme.id.koder.dev/v1/users"'
+    try:
+        ipaddress.ip_address(options.peer)
+    except ValueError:
+        return b"", False, f'--from "{options.peer}" is not an address; write one as in "203.0.113.7"'
+    # The target exactly as it was typed: urlsplit must not tidy up what the gateway would judge.
+    target = options.url.partition("://")[2][len(parts.netloc) :] or "/"
+    if not target.startswith("/"):
+        target = "/" + target
+    lines = [f"{options.method} {target} HTTP/1.1"]
+    if not any(header.lower().startswith("host:") for header in options.headers):
+        lines.append(f"Host: {parts.netloc}")
+    lines += options.headers
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape"), parts.scheme == "https", None
+
+
+def _print(settings: Settings, options: argparse.Namespace, found: Explanation) -> None:
+    outcome = found.outcome
+    if isinstance(outcome, Refusal):
+        answer = f"{outcome.status} {outcome.code}: {outcome.detail}"
+        service = "none: the gateway answers"
+    elif outcome in ("preflight", "options"):
+        answer = "204, by the gateway" + (" (a CORS preflight)" if outcome == "preflight" else "")
+        service = "none: the gateway answers"
+    else:
+        urls = ", ".join(settings.services[outcome].urls)
+        answer = "forwarded; the service answers"
+        service = f"{outcome} at {urls}"
+    print(f"request  {options.method} {options.url} from {options.peer}")
+    print(f"tenant   {found.tenant}")
+    print(f"cors     {found.cors}")
+    for number, limit in enumerate(found.limits or ("none applies",)):
+        print(f"{'limits' if number == 0 else '':<8} {limit}")
+    print(f"route    {found.route}")
+    print(f"service  {service}")
+    print(f"answer   {answer}")
+    for line in found.fields.decode("latin-1").splitlines():
+        print(f"         {line}")

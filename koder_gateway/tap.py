@@ -1,0 +1,212 @@
+"""The twistd plugin: options, and the service made of them (`twistd -n koder-gateway --port ssl:443`)."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.python.usage import Options as UsageOptions
+from twisted.python.usage import UsageError
+
+from .config import ConfigurationError, load
+from .ops.access_log import AccessLogError
+from .transports import install_by_default
+
+
+class Options(UsageOptions):
+    """The command line behind `koder-gateway`."""
+
+    synopsis = "[--config FILE] [--port ENDPOINT ...] [--admin-port ENDPOINT] [--demo]"
+    longdesc = (
+        "The one door to Koder ID: terminates TLS, resolves the tenant, limits rates, answers CORS, routes by"
+        " path and proxies. ENDPOINT is a Twisted server endpoint string, such as ssl:443 or tcp:8080."
+    )
+    optParameters = [
+        [
+            "config",
+            "c",
+            None,
+            "configuration file (TOML); /etc/koder-gateway/koder-gateway.toml where it exists",
+        ],
+        ["admin-port", None, None, "endpoint for /healthz, /readyz and /metrics; never a public one"],
+    ]
+    optFlags = [["demo", None, "serve five stand-in services and print three curl lines to try"]]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["ports"] = []
+
+    def opt_port(self, endpoint: str) -> None:
+        """endpoint to serve clients on; may be given more than once"""
+        self["ports"].append(endpoint)
+
+    opt_p = opt_port
+
+    def postOptions(self) -> None:
+        """Choose the reactor, unless twistd's `--reactor` has, and check what can be checked now."""
+        install_by_default()
+        if self["demo"] and self["config"] is not None:
+            raise UsageError("--demo brings its own configuration; leave --config out")
+
+
+def fail(text: str) -> None:
+    """End the process for a fault that its operator can mend: its lines on stderr, exit code 1."""
+    for line in text.splitlines():
+        print(f"koder-gateway: {line}", file=sys.__stderr__)
+    if sys.__stderr__ is not None:
+        sys.__stderr__.flush()
+    raise SystemExit(1)
+
+
+def makeService(options: Options) -> MultiService:
+    """The daemon of a command line. Exits with one line for each fault of the configuration."""
+    from twisted.internet import reactor
+
+    _raise_descriptor_limit()
+    if options["demo"]:
+        return Demo(reactor, options["ports"] or ["ssl:8443:interface=127.0.0.1"], options["admin-port"])
+    path = None if options["config"] is None else Path(options["config"])
+    daemon = Daemon(reactor)
+    daemon.add(path, options["ports"] or None, options["admin-port"])
+    return daemon
+
+
+def _raise_descriptor_limit() -> None:
+    """As many descriptors as the system lets this process have: each connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+class Daemon(MultiService):
+    """The gateway as a process of its own: signals, and faults that end the start with exit code 1."""
+
+    log = Logger()
+
+    def __init__(self, reactor: Any) -> None:
+        super().__init__()
+        self._reactor = reactor
+        self._gateway: Any = None
+        self._ending = False
+
+    def add(
+        self,
+        path: Path | None,
+        ports: list[str] | None,
+        admin_port: str | None,
+        *,
+        local_hosts: bool = False,
+    ) -> Any:
+        """Load the configuration and make the gateway of it."""
+        from .service import Gateway
+
+        try:
+            settings = load(path)
+            self._gateway = Gateway(
+                settings, ports=ports, admin_port=admin_port, local_hosts=local_hosts, reactor=self._reactor
+            )
+        except (ConfigurationError, AccessLogError, ValueError) as error:
+            fail(str(error))
+        self._gateway.setServiceParent(self)
+        return self._gateway
+
+    def privilegedStartService(self) -> None:
+        """Bind the ports."""
+        self._or_fail(super().privilegedStartService)
+
+    def startService(self) -> None:
+        """Serve, and take signals once the reactor has set its own."""
+        self._or_fail(super().startService)
+        self._reactor.callWhenRunning(self._take_signals)
+
+    @staticmethod
+    def _or_fail(start: Callable[[], object]) -> None:
+        from .service import StartError
+
+        try:
+            start()
+        except StartError as error:
+            fail(str(error))
+
+    def _take_signals(self) -> None:
+        # Twisted's own handler ends the process by the signal; a drained gateway has ended in order: exit code 0.
+        signal.signal(signal.SIGTERM, self._on_end)
+        signal.signal(signal.SIGINT, self._on_end)
+        signal.signal(signal.SIGHUP, self._on_reload)
+
+    def _on_end(self, number: int, frame: object) -> None:
+        self._reactor.callFromThread(self._end)
+
+    def _on_reload(self, number: int, frame: object) -> None:
+        self._reactor.callFromThread(self._gateway.reload)
+
+    def _end(self) -> None:
+        if self._ending:
+            # Asked twice: do not wait for the drain.
+            self._reactor.callFromThread(os._exit, 1)
+            return
+        self._ending = True
+        self._reactor.stop()
+
+
+class Demo(Daemon):
+    """The gateway before five stand-in services in this process."""
+
+    def __init__(self, reactor: Any, ports: list[str], admin_port: str | None) -> None:
+        super().__init__(reactor)
+        from .demo import DemoServices
+
+        self._ports = ports
+        self._demo_admin_port = admin_port
+        self._services = DemoServices(reactor)
+        self._folder = tempfile.TemporaryDirectory(prefix="koder-gateway-demo-")
+
+    def privilegedStartService(self) -> None:
+        """Nothing is bound before the services are there."""
+
+    def startService(self) -> None:
+        """Start the services, then the gateway before them."""
+        super().startService()
+        started = self._services.start()
+        started.addCallback(self._serve)
+        started.addErrback(self._not_started)
+
+    def _serve(self, urls: dict[str, str]) -> None:
+        from .demo import curl_lines, write_demo
+
+        path = write_demo(Path(self._folder.name), urls)
+        gateway = self._or_fail_adding(path)
+        address = gateway.addresses[0]
+        secure = self._ports[0].startswith(("ssl:", "tls:"))
+        lines = curl_lines(address.port, secure=secure) if hasattr(address, "port") else []
+        # Not sys.stdout, which twistd turns into log events.
+        print("The demo is up. Try:", *lines, sep="\n  ", file=sys.__stdout__, flush=True)
+
+    def _or_fail_adding(self, path: Path) -> Any:
+        """Make the gateway; as this service runs already, that starts it."""
+        gateway: list[Any] = []
+        self._or_fail(lambda: gateway.append(self.add(path, self._ports, self._demo_admin_port, local_hosts=True)))
+        return gateway[0]
+
+    def _not_started(self, failure: Failure) -> None:
+        if failure.check(SystemExit):
+            os._exit(1)
+        self.log.failure("the demo did not start", failure=failure)
+        os._exit(1)
+
+    def stopService(self) -> Deferred[Any]:
+        """Stop the gateway, then the services behind it."""
+        stopped = maybeDeferred(super().stopService)
+        stopped.addCallback(lambda _: self._services.stop())
+        stopped.addCallback(lambda _: self._folder.cleanup())
+        return stopped

@@ -1,0 +1,195 @@
+"""Back-pressure of one connection: Twisted's producers and consumers on top of asyncio's flow control."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from koder_gateway.transports.reactor import UvloopReactor
+
+
+def drop(_data: object) -> None:
+    """Write to a connection that takes no more: silently nothing, as Twisted promises."""
+
+
+class Flow:
+    """Both directions' pausing and resuming; the base of `StreamTransport`, which owns the connection.
+
+    uvloop calls `pause_writing` when more than 64 KiB wait to be sent and `resume_writing` when a quarter of
+    that is left. A push producer is told both. A pull producer is asked for more each time what it wrote has
+    been taken; while one is registered, `write` notices that it wrote.
+    """
+
+    connected = False
+    disconnecting = False
+    disconnected = False
+    producer: Any = None
+    streamingProducer = False
+    producerPaused = False
+    TLS = False
+    _full = False
+    _half_closing = False
+    _starting = False
+    _held: list[bytes] | None = None
+    protocol: Any = None
+    _native: Any = None
+
+    reactor: UvloopReactor
+    write: Callable[[bytes], None]
+    data_received: Callable[[bytes], None]
+
+    def _close(self) -> None:
+        raise NotImplementedError
+
+    def _half_close(self) -> None:
+        raise NotImplementedError
+
+    def _half_closed(self) -> None:
+        raise NotImplementedError
+
+    def _fail(self, error: Exception) -> None:
+        raise NotImplementedError
+
+    # What uvloop calls
+
+    def pause_writing(self) -> None:
+        self._full = True
+        if self.producer is not None and self.streamingProducer:
+            self._pause(self.producer)
+
+    def resume_writing(self) -> None:
+        self._full = False
+        if self.producer is None:
+            if self._half_closing:
+                self.reactor.loop.call_soon(self._half_closed)
+        elif not self.streamingProducer or self.producerPaused:
+            self._resume(self.producer)
+
+    # IConsumer: writing
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Let `producer` write here; it stops when the connection is lost, or at once if it is.
+
+        Raises RuntimeError while another one is registered.
+        """
+        if self.producer is not None:
+            raise RuntimeError(f"Cannot register producer {producer}: {self.producer} was never unregistered.")
+        if self.disconnected:
+            producer.stopProducing()
+            return
+        self.producer, self.streamingProducer, self.producerPaused = producer, streaming, False
+        if not streaming:
+            if not self._half_closing:
+                self.write = self._write_pulled
+            producer.resumeProducing()
+            self._pull_soon()  # for what was written before
+        elif self._full:
+            self._pause(producer)
+
+    def unregisterProducer(self) -> None:
+        """The producer has written its last; a closing that waited for it goes on."""
+        if self.producer is None:
+            return
+        self.producer = None
+        if not self.connected:
+            return
+        self._write_natively()
+        if self.disconnecting:
+            self._close()
+        elif self._half_closing:
+            self._half_close()
+
+    def _write_natively(self) -> None:
+        if not self.TLS:
+            self.write = self._native.write
+
+    def _write_pulled(self, data: bytes) -> None:
+        self._native.write(data)
+        self._pull_soon()
+
+    def _pull_soon(self) -> None:
+        if not self._full and not self.producerPaused:
+            self.producerPaused = True  # until it is asked for more, which is under way
+            self.reactor.loop.call_soon(self._pull, self.producer)
+
+    def _pull(self, producer: Any) -> None:
+        if producer is self.producer and not self._full:
+            self._resume(producer)
+
+    def _resume(self, producer: Any) -> None:
+        self.producerPaused = False
+        try:
+            producer.resumeProducing()
+        except Exception as error:
+            self._fail(error)
+
+    def _pause(self, producer: Any) -> None:
+        self.producerPaused = True
+        try:
+            producer.pauseProducing()
+        except Exception as error:
+            self._fail(error)
+
+    # IPushProducer: reading
+
+    def pauseProducing(self) -> None:
+        """Read nothing until `resumeProducing`; that the peer has gone is not noticed meanwhile."""
+        if self._starting:
+            self._held = []
+            self._deliver_to(self._held.append)
+        elif self._native is not None:
+            self._native.pause_reading()
+
+    def resumeProducing(self) -> None:
+        if not self.connected or self.disconnecting:
+            return
+        if self._held is None:
+            self._native.resume_reading()
+        elif self._starting:
+            self._resume_held()
+        else:
+            self.reactor.loop.call_soon(self._resume_held)
+
+    def _resume_held(self) -> None:
+        """Hand over what arrived between `connectionMade`, which paused, and the pause taking effect."""
+        held, self._held = self._held, None
+        if not self.connected or self.disconnecting or held is None:
+            return
+        del self.data_received
+        self._native.set_protocol(self)
+        self._native.resume_reading()
+        if held:
+            try:
+                self.protocol.dataReceived(b"".join(held))
+            except Exception as error:
+                self._fail(error)
+
+    def _deliver_to(self, receiver: Callable[[bytes], None]) -> None:
+        """Let uvloop call this with what it reads, until further notice, instead of the protocol."""
+        self.data_received = receiver
+        self._native.set_protocol(self)
+
+    def reading(self) -> bool:
+        """Whether anything is read at present."""
+        if self._native is None or self._held is not None or self.disconnecting:
+            return False
+        return bool(self._starting or self._native.is_reading())
+
+    def startReading(self) -> None:
+        """`resumeProducing`, under the name that Twisted's own transports also have for it."""
+        self.resumeProducing()
+
+    def stopReading(self) -> None:
+        """`pauseProducing`, under the name that Twisted's own transports also have for it."""
+        self.pauseProducing()
+
+    @property
+    def bufferSize(self) -> int:
+        """Bytes that may wait to be sent before the producer is paused; it goes on at a quarter of them."""
+        _low, high = self._native.get_write_buffer_limits()
+        return int(high)
+
+    @bufferSize.setter
+    def bufferSize(self, size: int) -> None:
+        self._native.set_write_buffer_limits(size)

@@ -1,0 +1,247 @@
+"""Ports: bound and stopped as Twisted's own, accepting and serving as uvloop's."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet import tcp, unix
+from twisted.internet.interfaces import IFileDescriptorReceiver, IProtocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from koder_gateway.transports.handover import hand_over
+from koder_gateway.transports.stream import StreamTransport
+from koder_gateway.transports.unix import UNIXStreamTransport
+
+# Seconds until a port that could not accept for want of descriptors or memory tries again.
+_RETRY = 0.1
+
+# How many connections one turn of the loop accepts before others get theirs.
+_BATCH = 64
+
+# Descriptors that everything else in the process may need at any time.
+_RESERVE = 64
+
+# accept(2): the system is out of something; what waits in the backlog can go on waiting.
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+# accept(2): this one connection is dead or forbidden; the next may be fine.
+_STILLBORN = (errno.ECONNABORTED, errno.EPERM, errno.EPROTO)
+
+_log = Logger()
+
+
+class _Server(StreamTransport):
+    """A connection that a port accepted."""
+
+    def __init__(self, port: Any) -> None:
+        super().__init__(port.reactor)
+        self._port = port
+        self.sessionno = port.sessionno
+        port.sessionno += 1
+
+    def __repr__(self) -> str:
+        name = type(self.protocol).__name__
+        port = None if self._port is None else self._port._realPortNumber
+        return f"<{name} #{self.sessionno} on {port}>"
+
+    @property
+    def logstr(self) -> str:
+        return f"{self.logPrefix()},{self.sessionno},{getattr(self.getPeer(), 'host', '')}"
+
+    def _build(self) -> IProtocol | None:
+        try:
+            self._port.accepted(self.fileno())
+            known = self._native.get_extra_info("peername") is not None
+        except OSError:
+            known = False
+        if not known:
+            return None  # the client has reset the connection already
+        protocol: IProtocol | None = self._port.factory.buildProtocol(self.getPeer())
+        return protocol
+
+    def _ended(self, reason: Failure) -> None:
+        self._port = None
+
+
+class _UNIXServer(UNIXStreamTransport, _Server):
+    """A connection that a UNIX port accepted and built the protocol for."""
+
+    def __init__(self, port: Any, protocol: IProtocol) -> None:
+        super().__init__(port)
+        self._built: IProtocol | None = protocol
+
+    def _build(self) -> IProtocol | None:
+        built, self._built = self._built, None
+        return built
+
+
+class _Ear(socket.socket):
+    """A listening socket lent to uvloop, which detaches it when it stops listening, asked or not."""
+
+    deafened: Callable[[], None]
+
+    def detach(self) -> int:
+        descriptor = super().detach()
+        self.deafened()
+        return descriptor
+
+
+class _Accepting:
+    """Accepting for a port, one connection at a time, pausing while the system is exhausted.
+
+    The stock port accepts and drops what it has no descriptor for; here the clients wait in the backlog.
+    """
+
+    reactor: Any
+    socket: Any
+    connected: Any
+    disconnecting: Any
+    _retry: Any = None
+    _exhausted = False
+
+    def doRead(self) -> None:
+        for _ in range(_BATCH):
+            try:
+                accepted, _name = self.socket.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _STILLBORN:
+                    continue
+                if error.errno not in _EXHAUSTED:
+                    raise
+                self._pause(error)
+                return
+            if self._exhausted:
+                self._exhausted = False
+                _log.info("Accepting on {port} goes on", port=self)
+            self.admit(accepted)
+
+    def admit(self, accepted: socket.socket) -> None:
+        """Serve this new connection."""
+        raise NotImplementedError
+
+    def _pause(self, error: OSError) -> None:
+        if not self._exhausted:
+            self._exhausted = True
+            _log.warn("Accepting on {port} pauses: {error}", port=self, error=error)
+        self.stopReading()
+        self._retry = self.reactor.loop.call_later(_RETRY, self._resume)
+
+    def _resume(self) -> None:
+        self._retry = None
+        if self.connected and not self.disconnecting:
+            self.startReading()
+
+    def startReading(self) -> None:
+        self.reactor.addReader(self)
+
+    def stopReading(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        self.reactor.removeReader(self)
+
+
+class StreamPort(_Accepting, tcp.Port):
+    """A TCP port.
+
+    uvloop accepts, which costs a third less than accepting here. But it accepts all that is waiting before it
+    calls anybody, drops what it finds no descriptor for, and stops listening for good when the system is out
+    of memory. So it does the accepting only while there are descriptors to spare for two full backlogs;
+    otherwise, and after it stopped on its own, connections are accepted here one by one.
+    """
+
+    _server: Any = None
+    _careful = False
+
+    def startReading(self) -> None:
+        if self._ceiling() < 0:
+            self._careful = True
+        if self._careful:
+            super().startReading()
+        elif self._server is None:
+            self._server = self._serve()
+            self.reactor.streams.add(self)
+
+    def stopReading(self) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            self.reactor.streams.discard(self)
+            server.close()
+        super().stopReading()
+
+    def reading(self) -> bool:
+        """Whether uvloop accepts here at present."""
+        return self._server is not None
+
+    def admit(self, accepted: socket.socket) -> None:
+        hand_over(self.reactor.loop, accepted, _Server(self))
+
+    def accepted(self, descriptor: int) -> None:
+        """A connection got this descriptor: always the lowest free one, so it tells how many are in use."""
+        ceiling = self._ceiling()
+        careful = descriptor > (ceiling // 2 if self._careful else ceiling)
+        if careful is not self._careful:
+            self._switch(careful)
+
+    def _switch(self, careful: bool) -> None:
+        self.stopReading()
+        self._careful = careful
+        if self.connected and not self.disconnecting:
+            self.startReading()
+
+    def _ceiling(self) -> int:
+        """The highest descriptor in use that leaves enough for two backlogs and the reserve."""
+        limit, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if limit == resource.RLIM_INFINITY:
+            return sys.maxsize
+        return limit - _RESERVE - 2 * self._backlog()
+
+    def _backlog(self) -> int:
+        return self.backlog or socket.SOMAXCONN
+
+    def _serve(self) -> Any:
+        ear = _Ear(fileno=os.dup(self.socket.fileno()))
+        ear.deafened = self._deafened
+        listening = self.reactor.loop.create_server(lambda: _Server(self), sock=ear, backlog=self._backlog())
+        try:
+            listening.send(None)  # with a socket given, it has nothing to wait for
+        except StopIteration as done:
+            return done.value
+        raise RuntimeError("create_server() waits")
+
+    def _deafened(self) -> None:
+        if self._server is not None and not self.reactor.loop.is_closed():
+            _log.warn("Accepting on {port} failed; it goes on one connection at a time", port=self)
+            self.reactor.loop.call_soon(self._switch, True)
+
+
+class UNIXStreamPort(_Accepting, unix.Port):
+    """A UNIX port.
+
+    A protocol that receives file descriptors gets Twisted's own transport, since uvloop cannot receive them.
+    """
+
+    def admit(self, accepted: socket.socket) -> None:
+        try:
+            factory: Any = self.factory
+            protocol: Any = factory.buildProtocol(self._buildAddr(accepted.getpeername()))
+        except Exception:
+            _log.failure("while building a protocol")
+            protocol = None
+        if protocol is None:
+            accepted.close()
+        elif IFileDescriptorReceiver.providedBy(protocol):
+            peer, number = accepted.getpeername(), self.sessionno
+            self.sessionno += 1
+            transport = unix.Server(accepted, protocol, peer, self, number, self.reactor)
+            transport.protocol.makeConnection(transport)
+        else:
+            hand_over(self.reactor.loop, accepted, _UNIXServer(self, protocol))

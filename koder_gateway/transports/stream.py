@@ -1,0 +1,304 @@
+"""One connection: a transport of uvloop's, seen by a Twisted protocol as an `ITCPTransport`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import (
+    IConsumer,
+    IHalfCloseableProtocol,
+    ILoggingContext,
+    IProtocol,
+    IPushProducer,
+    ISystemHandle,
+    ITCPTransport,
+    ITLSTransport,
+)
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from koder_gateway.transports import addresses, securing
+from koder_gateway.transports.flow import Flow, drop
+
+if TYPE_CHECKING:
+    from koder_gateway.transports.reactor import UvloopReactor
+
+# Shared, as Twisted shares its own: a failure without a traceback is a constant.
+_DONE = Failure(ConnectionDone())
+_LOST = Failure(ConnectionLost())
+_ABORTED = Failure(ConnectionAborted())
+
+# Close with a reset instead of the usual farewell.
+_RESET = struct.pack("ii", 1, 0)
+
+_log = Logger()
+
+
+@implementer(ITLSTransport, ITCPTransport, ISystemHandle, IPushProducer, IConsumer, ILoggingContext)
+class StreamTransport(Flow):
+    """The asyncio protocol that uvloop calls, and the Twisted transport that a protocol holds.
+
+    On the hot path there is next to nothing in between: `write` *is* uvloop's, and what is read takes one
+    call to the protocol's `dataReceived`, looked up each time because protocols replace it. What needs more
+    (a pull producer, a half-closed or lost connection) replaces those two while it lasts. Whoever keeps
+    `transport.write` beyond `connectionLost` gets a RuntimeError from it; look it up each time instead.
+
+    A subclass says where the protocol comes from (`_build`) and who hears of the end (`_ended`).
+    """
+
+    _tlsClientDefault = False
+    _aborting = False
+    _failure: Failure | None = None
+    _handle: socket.socket | None = None
+    _host: Any = None
+    _peer: Any = None
+
+    def __init__(self, reactor: UvloopReactor) -> None:
+        self.reactor = reactor
+        self.write = drop
+
+    def _build(self) -> IProtocol | None:
+        """The protocol for this connection, or None to refuse it."""
+        raise NotImplementedError
+
+    def _unbuilt(self) -> None:
+        """Building the protocol failed, which has been logged; the connection is about to be closed."""
+
+    def _ended(self, reason: Failure) -> None:
+        """The protocol has been told that its connection is lost."""
+
+    # What uvloop calls
+
+    def connection_made(self, native: asyncio.Transport) -> None:
+        self._native = native
+        protocol = self._built_or_none()
+        if protocol is None:
+            native.abort()
+            return
+        self.connected = self._starting = True
+        self.reactor.streams.add(self)
+        self.protocol = protocol
+        self._write_natively()
+        try:
+            protocol.makeConnection(self)
+        except Exception as error:
+            self._fail(error)
+        self._starting = False
+        if self.disconnecting:
+            self._deliver_to(drop)
+            self._close()
+        if self._held is not None or self.disconnecting:
+            # uvloop starts reading after this method whatever happens in it.
+            self.reactor.loop.call_soon(native.pause_reading)
+
+    def _built_or_none(self) -> IProtocol | None:
+        try:
+            return self._build()
+        except Exception:
+            _log.failure("while building a protocol")
+            self._unbuilt()
+            return None
+
+    def data_received(self, data: bytes) -> None:
+        self.protocol.dataReceived(data)
+
+    def eof_received(self) -> bool:
+        """The peer has closed its side; true keeps ours open."""
+        protocol: Any = IHalfCloseableProtocol(self.protocol, None)
+        if protocol is None:
+            # What is still unsent goes with it: that the peer is gone must be known at once.
+            self._native.abort()
+            return False
+        try:
+            protocol.readConnectionLost()
+        except Exception as error:
+            self._fail(error)
+        return True
+
+    def connection_lost(self, error: BaseException | None) -> None:
+        if not self.connected:
+            self._native = None
+            return
+        reason = self._reason(error)
+        self.connected, self.disconnected = False, True
+        self.reactor.streams.discard(self)
+        protocol, producer = self.protocol, self.producer
+        self._release()
+        try:
+            if producer is not None:
+                producer.stopProducing()
+        finally:
+            try:
+                protocol.connectionLost(reason)
+            finally:
+                if self.TLS:
+                    securing.undivert(self)
+                self._ended(reason)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """End this connection here and now, as the reactor does with all that are left when it stops."""
+        if self.connected:
+            self._lose(reason)
+            self.connection_lost(None)
+
+    def _reason(self, error: BaseException | None) -> Failure:
+        if self._failure is not None:
+            return self._failure
+        if self._aborting:
+            return _ABORTED
+        if error is None:
+            return _DONE
+        if isinstance(error, OSError):
+            if error.__traceback__ is None:
+                return _LOST  # made by uvloop from an errno; what a protocol raised has a traceback
+            _log.failure("while handling a connection", Failure(error))  # uvloop reports all others
+        return Failure(error)
+
+    def _release(self) -> None:
+        """Let go of everything, so that no cycle keeps this connection or its protocol alive."""
+        if self._handle is not None:
+            self._handle.detach()
+        self.__dict__.pop("data_received", None)
+        self.write = drop
+        self.protocol = self._native = self._handle = self._held = self.producer = None
+
+    def _fail(self, error: Exception) -> None:
+        """The protocol or its producer raised this: log it and end the connection with it as the reason."""
+        failure = Failure(error)
+        _log.failure("while handling a connection", failure)
+        self._lose(failure)
+
+    def _lose(self, reason: Failure) -> None:
+        self._failure = reason
+        if self._native is not None:
+            self._native.abort()
+
+    # ITransport; `write` is an attribute
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        """Write these one after the other; raises TypeError, having written nothing, if one is not bytes."""
+        try:
+            joined = b"".join(data)
+        except TypeError:
+            raise TypeError("Data must be bytes") from None
+        self.write(joined)
+
+    def loseConnection(self) -> None:
+        """Close once everything written is sent and the producer, if any, has unregistered."""
+        if self.disconnected or self.disconnecting:
+            return
+        self.disconnecting = True
+        if self._native is None or self._starting:
+            return  # connection_made closes, once the protocol has had its say
+        self._native.pause_reading()
+        self._close()
+
+    def _close(self) -> None:
+        """Close, unless something is still to be written before; this is then called again."""
+        if self.producer is None and self._native is not None:
+            self._native.close()
+
+    def abortConnection(self) -> None:
+        """Close now, with a reset; what is unsent is dropped."""
+        if not self.connected or self._aborting:
+            return
+        self._aborting = True
+        with contextlib.suppress(OSError):
+            self._socket().setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self._native.abort()  # from here on uvloop drops what is written
+
+    def loseWriteConnection(self) -> None:
+        """Close our side once everything written is sent; the peer may go on sending."""
+        if self.connected and not self._half_closing:
+            self._half_closing = True
+            if self.producer is None:
+                self._half_close()
+
+    def _half_close(self) -> None:
+        self.write = drop
+        native = self._native
+        native.write_eof()
+        if native.get_write_buffer_size():
+            native.set_write_buffer_limits(0)  # resume_writing now means: all sent
+        else:
+            self.reactor.loop.call_soon(self._half_closed)
+
+    def _half_closed(self) -> None:
+        protocol: Any = IHalfCloseableProtocol(self.protocol, None)
+        if protocol is not None:
+            try:
+                protocol.writeConnectionLost()
+            except Exception as error:
+                self._fail(error)
+
+    def stopProducing(self) -> None:
+        """`IPushProducer`: lose the connection."""
+        self.loseConnection()
+
+    def stopConsuming(self) -> None:
+        """Unregister the producer and lose the connection."""
+        self.unregisterProducer()
+        self.loseConnection()
+
+    def getHost(self) -> Any:
+        """This side's address; once the connection is lost, only if it was asked for before."""
+        if self._host is None:
+            self._host = addresses.from_socket_name(self._native.get_extra_info("sockname"))
+        return self._host
+
+    def getPeer(self) -> Any:
+        """The other side's address."""
+        if self._peer is None:
+            self._peer = addresses.from_socket_name(self._native.get_extra_info("peername"))
+        return self._peer
+
+    # ITCPTransport, ITLSTransport, ISystemHandle, ILoggingContext
+
+    def _socket(self) -> Any:
+        return self._native.get_extra_info("socket")
+
+    def getTcpNoDelay(self) -> bool:
+        return bool(self._socket().getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """uvloop turns TCP_NODELAY on for every connection; this can turn it off."""
+        with contextlib.suppress(OSError):
+            self._socket().setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, bool(enabled))
+
+    def getTcpKeepAlive(self) -> bool:
+        return bool(self._socket().getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+
+    def setTcpKeepAlive(self, enabled: bool) -> None:
+        self._socket().setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, bool(enabled))
+
+    def startTLS(self, contextFactory: Any, normal: bool = True) -> None:
+        """Speak TLS from here on, as the side that this transport is (or the other one: `normal` false)."""
+        client = self._tlsClientDefault if normal else not self._tlsClientDefault
+        securing.start_tls(self, contextFactory, client)
+
+    def getHandle(self) -> Any:
+        """The socket, which stays this transport's: do not close it; it is void once the connection is lost."""
+        if self._handle is None:
+            self._handle = socket.socket(fileno=self.fileno())
+        return self._handle
+
+    def fileno(self) -> int:
+        """The connection's file descriptor, which stays uvloop's; -1 once the connection is lost."""
+        if self._native is None:
+            return -1
+        descriptor: int = self._socket().fileno()
+        return descriptor
+
+    def logPrefix(self) -> str:
+        """The protocol's own prefix for log lines, or its class's name."""
+        if ILoggingContext.providedBy(self.protocol):
+            prefix: str = self.protocol.logPrefix()
+            return prefix
+        return type(self.protocol).__name__

@@ -1,0 +1,284 @@
+"""Ports of the uvloop reactor: accepting, stopping, adopting, and being out of descriptors."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import stat
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transports_running import Connecting, Recorder, Serving, connected, run, running_reactor
+from twisted.internet.address import IPv4Address
+from twisted.internet.error import CannotListenError, ConnectionRefusedError, UnsupportedAddressFamily
+from twisted.internet.task import deferLater
+
+from koder_gateway.transports.reactor import UvloopReactor
+
+
+@pytest.fixture
+def reactor() -> Iterator[UvloopReactor]:
+    with running_reactor() as reactor:
+        yield reactor
+
+
+@contextmanager
+def descriptor_limit(limit: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def next_descriptor() -> int:
+    """The one that whatever is opened next gets."""
+    descriptor = os.open("/dev/null", os.O_RDONLY)
+    os.close(descriptor)
+    return descriptor
+
+
+def accepts_one_by_one(reactor: UvloopReactor, port: Any) -> bool:
+    """Whether the reactor itself watches this port, instead of uvloop."""
+    return port in reactor._readers
+
+
+def test_out_of_descriptors_clients_wait_and_are_served_later(reactor: UvloopReactor) -> None:
+    protocols = [Recorder() for _ in range(3)]
+
+    async def scenario() -> None:
+        port = reactor.listenTCP(0, Serving(*protocols), interface="127.0.0.1")
+        clients = [socket.socket() for _ in protocols]
+        hoard = []
+        try:
+            while True:
+                hoard.append(os.open("/dev/null", os.O_RDONLY))
+        except OSError:
+            pass
+        for client in clients:
+            client.connect(("127.0.0.1", port.getHost().port))
+            client.sendall(b"waited")
+        while accepts_one_by_one(reactor, port):
+            await deferLater(reactor, 0)  # until it pauses
+        while hoard:
+            os.close(hoard.pop())
+        for protocol in protocols:
+            await protocol.made
+            await protocol.has(6)
+        for client in clients:
+            client.close()
+
+    with descriptor_limit(next_descriptor() + 40):
+        run(reactor, scenario())
+
+
+def test_near_the_limit_a_port_accepts_one_by_one_and_far_from_it_leaves_that_to_uvloop(
+    reactor: UvloopReactor,
+) -> None:
+    backlog = 5
+    protocols = [Recorder() for _ in range(4)]
+
+    async def accept(port: Any, protocol: Recorder) -> None:
+        with socket.create_connection(("127.0.0.1", port.getHost().port)):
+            await protocol.made
+
+    async def scenario() -> None:
+        port = reactor.listenTCP(0, Serving(*protocols), backlog=backlog, interface="127.0.0.1")
+        await accept(port, protocols[0])
+        assert not accepts_one_by_one(reactor, port)
+        with descriptor_limit(next_descriptor() + 2 * backlog + 62):
+            await accept(port, protocols[1])
+            assert accepts_one_by_one(reactor, port)
+            await accept(port, protocols[2])
+            assert accepts_one_by_one(reactor, port)
+        await accept(port, protocols[3])
+        assert not accepts_one_by_one(reactor, port)
+
+    run(reactor, scenario())
+
+
+def test_a_port_survives_when_uvloop_stops_listening_on_its_own(reactor: UvloopReactor) -> None:
+    async def scenario() -> None:
+        protocol = Recorder()
+        port = reactor.listenTCP(0, Serving(protocol), interface="127.0.0.1")
+        port._server.close()  # what uvloop does when accept(2) fails
+        with socket.create_connection(("127.0.0.1", port.getHost().port)):
+            await protocol.made
+
+    run(reactor, scenario())
+
+
+def test_clients_gone_before_they_were_accepted_are_no_trouble(reactor: UvloopReactor) -> None:
+    peers = []
+
+    class Noting(Serving):
+        def buildProtocol(self, addr: Any) -> Any:
+            peers.append(addr)
+            return super().buildProtocol(addr)
+
+    async def scenario() -> None:
+        protocols = [Recorder() for _ in range(11)]
+        port = reactor.listenTCP(0, Noting(*protocols), interface="127.0.0.1")
+        for _ in range(10):
+            with socket.create_connection(("127.0.0.1", port.getHost().port)) as gone:
+                gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client = Recorder()
+        reactor.connectTCP("127.0.0.1", port.getHost().port, Connecting(client))
+        await client.made
+        client.transport.write(b"here")
+        while not any(protocol.received for protocol in protocols):
+            await deferLater(reactor, 0)
+        for protocol in protocols:
+            if protocol.made.called and not protocol.received:
+                await protocol.lost
+
+    run(reactor, scenario())
+    assert {type(peer) for peer in peers} == {IPv4Address}
+
+
+def test_stopping_ends_accepting_but_no_connection(reactor: UvloopReactor) -> None:
+    async def scenario() -> None:
+        server, client, late = Recorder(), Recorder(), Recorder()
+        port = await connected(reactor, server, client)
+        address, factory = port.getHost(), port.factory
+        await port.stopListening()
+        assert factory.stopped == 1
+        client.transport.write(b"still here")
+        await server.has(10)
+        refused = Connecting(late)
+        reactor.connectTCP(address.host, address.port, refused)
+        assert (await refused.failed).kind is ConnectionRefusedError
+
+    run(reactor, scenario())
+
+
+def test_a_factory_that_builds_nothing_closes_the_connection(reactor: UvloopReactor) -> None:
+    async def scenario() -> None:
+        client = Recorder()
+        port = reactor.listenTCP(0, Serving(), interface="127.0.0.1")
+        reactor.connectTCP("127.0.0.1", port.getHost().port, Connecting(client))
+        await client.lost
+
+    run(reactor, scenario())
+
+
+def test_a_factory_that_raises_closes_the_connection_and_goes_on(reactor: UvloopReactor, logged_errors: Any) -> None:
+    class Failing(Serving):
+        def buildProtocol(self, addr: Any) -> Any:
+            if len(self.protocols) == 2:
+                self.protocols.pop()
+                raise ValueError("not today")
+            return super().buildProtocol(addr)
+
+    async def scenario() -> None:
+        server = Recorder()
+        port = reactor.listenTCP(0, Failing(server, None), interface="127.0.0.1")
+        for _ in range(2):
+            client = Recorder()
+            reactor.connectTCP("127.0.0.1", port.getHost().port, Connecting(client))
+            await client.made
+        await server.made
+
+    run(reactor, scenario())
+    assert len(logged_errors.take()) == 1
+
+
+def test_a_port_in_use_is_reported_at_once(reactor: UvloopReactor) -> None:
+    port = reactor.listenTCP(0, Serving(), interface="127.0.0.1")
+    with pytest.raises(CannotListenError):
+        reactor.listenTCP(port.getHost().port, Serving(), interface="127.0.0.1")
+
+
+def test_a_listening_socket_is_adopted(reactor: UvloopReactor) -> None:
+    async def scenario() -> None:
+        server, client = Recorder(), Recorder()
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            listening.setblocking(False)
+            port = reactor.adoptStreamPort(listening.fileno(), socket.AF_INET, Serving(server))
+        reactor.connectTCP("127.0.0.1", port.getHost().port, Connecting(client))
+        await server.made
+
+    run(reactor, scenario())
+
+
+def test_a_connected_socket_is_adopted(reactor: UvloopReactor) -> None:
+    async def scenario() -> None:
+        ours, theirs = socket.socketpair()
+        server = Recorder()
+        with theirs:
+            with ours:
+                ours.setblocking(False)
+                reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, Serving(server))
+            theirs.sendall(b"hello")
+            await server.has(5)
+        await server.lost
+
+    run(reactor, scenario())
+
+
+def test_an_unknown_address_family_is_not_adopted(reactor: UvloopReactor) -> None:
+    with socket.socket() as listening, pytest.raises(UnsupportedAddressFamily):
+        reactor.adoptStreamPort(listening.fileno(), 2**10, Serving())
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_unix_sockets_carry_both_directions(reactor: UvloopReactor, tmp_path: Path, abstract: bool) -> None:
+    path = "\0" + tmp_path.name + str(os.getpid()) if abstract else str(tmp_path / "socket")
+
+    async def scenario() -> None:
+        server, client = Recorder(), Recorder()
+        port = reactor.listenUNIX(path, Serving(server), mode=0o600)
+        if not abstract:
+            assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+        reactor.connectUNIX(path, Connecting(client))
+        await client.made
+        await server.made
+        client.transport.write(b"ping")
+        await server.has(4)
+        server.transport.write(b"pong")
+        await client.has(4)
+        await port.stopListening()
+        assert not os.path.exists(path.encode()) if not abstract else True
+
+    run(reactor, scenario())
+
+
+def test_a_locked_unix_socket_is_not_shared(reactor: UvloopReactor, tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    reactor.listenUNIX(path, Serving(), wantPID=True)
+    with pytest.raises(CannotListenError):
+        reactor.listenUNIX(path, Serving(), wantPID=True)
+
+
+def test_descriptors_go_between_the_bytes_written_around_them(reactor: UvloopReactor, tmp_path: Path) -> None:
+    async def scenario() -> bytes:
+        server = Recorder()
+        path = str(tmp_path / "socket")
+        reactor.listenUNIX(path, Serving(server))
+        with socket.socket(socket.AF_UNIX) as raw:
+            raw.connect(path)
+            await server.made
+            reading, writing = os.pipe()
+            server.transport.write(b"before ")
+            server.transport.sendFileDescriptor(writing)
+            server.transport.write(b"after")
+            server.transport.loseConnection()
+            await server.lost
+            os.close(writing)
+            received, descriptors, _flags, _name = socket.recv_fds(raw, 100, 1)
+            if not descriptors:
+                more, descriptors, _flags, _name = socket.recv_fds(raw, 100, 1)
+                received += more
+            os.write(descriptors[0], b"through the pipe")
+            os.close(descriptors[0])
+            assert os.read(reading, 100) == b"through the pipe"
+            os.close(reading)
+            return received + raw.recv(100)
+
+    assert run(reactor, scenario()) == b"before after"

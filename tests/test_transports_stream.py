@@ -1,0 +1,347 @@
+"""What a protocol may expect of a connection on uvloop, over loopback."""
+
+from __future__ import annotations
+
+import gc
+import socket
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from transports_running import HalfCloseable, Recorder, Serving, connected, run, running_reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+
+from koder_gateway.transports.reactor import UvloopReactor
+
+MIB = 1024 * 1024
+
+
+@pytest.fixture
+def reactor() -> Iterator[UvloopReactor]:
+    with running_reactor() as reactor:
+        yield reactor
+
+
+async def several_turns(reactor: UvloopReactor) -> None:
+    """Let the event loop do all that it has to do now."""
+    for _ in range(10):
+        turned: Deferred[None] = Deferred()
+        reactor.callLater(0, turned.callback, None)
+        await turned
+
+
+class Source:
+    """A push producer of `total` bytes that writes until it is paused."""
+
+    def __init__(self, transport: Any, total: int) -> None:
+        self.transport, self.left = transport, total
+        self.paused = False
+        self.pauses = 0
+        self.most_waiting = 0
+
+    def resumeProducing(self) -> None:
+        self.paused = False
+        while self.left and not self.paused:
+            self.transport.write(b"x" * 65536)
+            self.left -= 65536
+            self.most_waiting = max(self.most_waiting, self.transport._native.get_write_buffer_size())
+        if not self.left:
+            self.transport.unregisterProducer()
+            self.transport.loseConnection()
+
+    def pauseProducing(self) -> None:
+        self.paused = True
+        self.pauses += 1
+
+    def stopProducing(self) -> None:
+        self.left = 0
+
+
+class Counter(Recorder):
+    """Counts what arrives, and pauses reading at every MiB until the event loop has gone round."""
+
+    count = 0
+
+    def dataReceived(self, data: bytes) -> None:
+        before, self.count = self.count, self.count + len(data)
+        if before // MIB != self.count // MIB:
+            self.transport.pauseProducing()
+            self.transport.reactor.callLater(0, self.transport.resumeProducing)
+
+
+@pytest.mark.parametrize("server_sends", [True, False], ids=["download", "upload"])
+def test_a_slow_reader_pauses_the_producer_and_loses_nothing(reactor: UvloopReactor, server_sends: bool) -> None:
+    sender, reader = Recorder(), Counter()
+
+    async def scenario() -> Source:
+        await connected(reactor, *((sender, reader) if server_sends else (reader, sender)))
+        source = Source(sender.transport, 64 * MIB)
+        sender.transport.registerProducer(source, True)
+        source.resumeProducing()
+        await reader.lost
+        return source
+
+    source = run(reactor, scenario())
+    assert reader.count == 64 * MIB
+    assert source.pauses > 0
+    assert source.most_waiting <= 2 * 65536
+
+
+def test_what_is_not_read_stops_the_producer_until_it_is(reactor: UvloopReactor) -> None:
+    sender, reader = Recorder(), Counter()
+
+    async def scenario() -> None:
+        await connected(reactor, sender, reader)
+        reader.transport.pauseProducing()
+        source = Source(sender.transport, 64 * MIB)
+        sender.transport.registerProducer(source, True)
+        source.resumeProducing()
+        assert source.paused
+        assert source.left
+        assert reader.count == 0
+        reader.transport.resumeProducing()
+        await reader.lost
+
+    run(reactor, scenario())
+    assert reader.count == 64 * MIB
+
+
+class Pulled:
+    """A pull producer of numbered lines."""
+
+    def __init__(self, transport: Any, lines: int) -> None:
+        self.transport, self.lines, self.next = transport, lines, 0
+
+    def resumeProducing(self) -> None:
+        self.transport.write(b"%d\n" % self.next)
+        self.next += 1
+        if self.next == self.lines:
+            self.transport.unregisterProducer()
+
+    def stopProducing(self) -> None:
+        raise AssertionError("stopped before the end")
+
+
+def test_closing_waits_for_a_pull_producer(reactor: UvloopReactor) -> None:
+    sender, reader = Recorder(), Recorder()
+
+    async def scenario() -> None:
+        await connected(reactor, sender, reader)
+        sender.transport.registerProducer(Pulled(sender.transport, 1000), False)
+        sender.transport.loseConnection()
+        await reader.lost
+
+    run(reactor, scenario())
+    assert reader.received == b"".join(b"%d\n" % number for number in range(1000))
+
+
+def test_closing_at_once_with_a_producer_reads_nothing_more(reactor: UvloopReactor) -> None:
+    class Closing(Recorder):
+        def connectionMade(self) -> None:
+            self.transport.registerProducer(self, True)
+            self.transport.loseConnection()
+            super().connectionMade()
+
+    async def scenario() -> None:
+        server = Closing()
+        port = reactor.listenTCP(0, Serving(server), interface="127.0.0.1")
+        with socket.create_connection(("127.0.0.1", port.getHost().port)) as raw:
+            raw.sendall(b"sent before anything was accepted")
+            await server.made
+            await several_turns(reactor)
+            assert not server.lost.called
+            server.transport.unregisterProducer()
+            await server.lost
+        assert server.received == b""
+
+    run(reactor, scenario())
+
+
+def test_closing_reads_nothing_while_it_waits_for_a_producer(reactor: UvloopReactor) -> None:
+    async def scenario() -> None:
+        server, client = Recorder(), Recorder()
+        await connected(reactor, server, client)
+        server.transport.registerProducer(Pulled(client.transport, 1), True)
+        server.transport.loseConnection()
+        client.transport.write(b"too late")
+        await several_turns(reactor)
+        assert not server.lost.called
+        server.transport.unregisterProducer()
+        await server.lost
+        assert server.received == b""
+
+    run(reactor, scenario())
+
+
+def test_a_second_producer_is_refused(reactor: UvloopReactor) -> None:
+    async def scenario() -> None:
+        server, client = Recorder(), Recorder()
+        await connected(reactor, server, client)
+        server.transport.registerProducer(object(), True)
+        with pytest.raises(RuntimeError):
+            server.transport.registerProducer(object(), True)
+        server.transport.unregisterProducer()
+
+    run(reactor, scenario())
+
+
+def test_a_half_closed_connection_still_answers(reactor: UvloopReactor) -> None:
+    server, client = HalfCloseable(), HalfCloseable()
+
+    async def scenario() -> None:
+        await connected(reactor, server, client)
+        client.transport.write(b"question" * MIB)
+        client.transport.loseWriteConnection()
+        client.transport.write(b"never sent")
+        await server.read_closed
+        await client.write_closed
+        server.transport.write(b"answer")
+        server.transport.loseConnection()
+        await client.has(6)
+        client.transport.loseConnection()
+        assert (await client.lost).kind is ConnectionDone
+
+    run(reactor, scenario())
+    assert server.received == b"question" * MIB
+    assert client.received == b"answer"
+
+
+def test_closing_sends_everything_first_and_both_hear_of_a_clean_end(reactor: UvloopReactor) -> None:
+    server, client = Recorder(), Recorder()
+
+    async def scenario() -> None:
+        await connected(reactor, server, client)
+        server.transport.writeSequence([b"x" * MIB] * 8)
+        server.transport.loseConnection()
+        assert (await client.lost).kind is ConnectionDone
+        assert (await server.lost).kind is ConnectionDone
+
+    run(reactor, scenario())
+    assert len(client.received) == 8 * MIB
+
+
+def test_aborting_resets_the_connection(reactor: UvloopReactor) -> None:
+    async def scenario() -> None:
+        server, client = Recorder(), Recorder()
+        await connected(reactor, server, client)
+        server.transport.abortConnection()
+        server.transport.abortConnection()
+        assert (await server.lost).kind is ConnectionAborted
+        assert (await client.lost).kind is ConnectionLost
+
+    run(reactor, scenario())
+
+
+def test_what_a_protocol_raises_ends_its_connection(reactor: UvloopReactor, logged_errors: Any) -> None:
+    class Broken(Recorder):
+        def dataReceived(self, data: bytes) -> None:
+            raise FileNotFoundError("of the protocol's own")
+
+    async def scenario() -> None:
+        server, client = Broken(), Recorder()
+        await connected(reactor, server, client)
+        client.transport.write(b"x")
+        assert (await server.lost).kind is FileNotFoundError
+        await client.lost
+
+    run(reactor, scenario())
+    assert len(logged_errors.take()) == 1
+
+
+def test_nothing_arrives_while_a_protocol_that_paused_at_once_is_paused(reactor: UvloopReactor) -> None:
+    class Paused(Recorder):
+        def connectionMade(self) -> None:
+            self.transport.pauseProducing()
+            super().connectionMade()
+
+    async def scenario() -> None:
+        server = Paused()
+        port = reactor.listenTCP(0, Serving(server), interface="127.0.0.1")
+        with socket.create_connection(("127.0.0.1", port.getHost().port)) as raw:
+            raw.sendall(b"sent before anything was accepted")
+            await server.made
+            await several_turns(reactor)
+            assert server.received == b""
+            server.transport.resumeProducing()
+            await server.has(33)
+
+    run(reactor, scenario())
+
+
+def test_a_replaced_data_received_is_called(reactor: UvloopReactor) -> None:
+    async def scenario() -> None:
+        server, client = Recorder(), Recorder()
+        await connected(reactor, server, client)
+        seen: Deferred[bytes] = Deferred()
+        server.dataReceived = seen.callback  # type: ignore[method-assign]
+        client.transport.write(b"x")
+        assert await seen == b"x"
+
+    run(reactor, scenario())
+
+
+def test_nothing_arrives_after_closing_and_late_writes_are_dropped(reactor: UvloopReactor) -> None:
+    class Once(Recorder):
+        def dataReceived(self, data: bytes) -> None:
+            super().dataReceived(data)
+            self.transport.loseConnection()
+
+    server = Once()
+
+    async def scenario() -> None:
+        client = Recorder()
+        await connected(reactor, server, client)
+        client.transport.write(b"first")
+        client.transport.write(b"second" * MIB)
+        await server.lost
+        server.transport.write(b"too late")
+        server.transport.writeSequence([b"too", b"late"])
+        server.transport.loseConnection()
+        server.transport.abortConnection()
+        assert server.transport.fileno() == -1
+        await client.lost
+
+    run(reactor, scenario())
+    assert server.received.startswith(b"first")
+    assert len(server.received) < 6 * MIB
+
+
+def test_a_lost_connection_is_freed_without_the_garbage_collector(reactor: UvloopReactor) -> None:
+    async def scenario() -> list[weakref.ref[Any]]:
+        server, client = Recorder(), Recorder()
+        await connected(reactor, server, client)
+        client.transport.getHandle()
+        client.transport.loseConnection()
+        await server.lost
+        await client.lost
+        alive = [weakref.ref(one) for one in (server.transport, client.transport)]
+        server.transport = client.transport = None
+        return alive
+
+    gc.collect()
+    gc.disable()
+    try:
+        alive = run(reactor, scenario())
+        run(reactor, several_turns(reactor))
+        assert [one() for one in alive] == [None, None]
+        assert not any(isinstance(stream, Recorder) for stream in reactor.streams)
+    finally:
+        gc.enable()
+
+
+def test_addresses_and_options(reactor: UvloopReactor) -> None:
+    async def scenario() -> None:
+        server, client = Recorder(), Recorder()
+        port = await connected(reactor, server, client)
+        assert server.transport.getHost() == client.transport.getPeer() == port.getHost()
+        assert client.transport.getHost() == server.transport.getPeer()
+        for wanted in (False, True):
+            client.transport.setTcpNoDelay(wanted)
+            client.transport.setTcpKeepAlive(wanted)
+            assert client.transport.getTcpNoDelay() is wanted
+            assert client.transport.getTcpKeepAlive() is wanted
+        assert client.transport.getHandle().getpeername() == server.transport.getHandle().getsockname()
+
+    run(reactor, scenario())

@@ -374,9 +374,9 @@ class GatewayChannel(StockChannel, Protocol):
         self.deadline = self.site.clock.now + self.site.timeouts.linger
         self._resume_reading()
         transport: Any = self.transport
-        half_close = getattr(transport, "loseWriteConnection", None)
-        if half_close is not None and not self.secure:
-            half_close()
+        # Asked of the class: a wrapper that passes on what it does not know would half-close beneath itself.
+        if hasattr(type(transport), "loseWriteConnection"):
+            transport.loseWriteConnection()
 
     def _close(self) -> None:
         self._phase = LINGER

@@ -17,7 +17,6 @@ from typing import Any, Protocol
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import (
-    SSL4ServerEndpoint,
     TCP4ServerEndpoint,
     serverFromString,
 )
@@ -30,12 +29,12 @@ from twisted.internet.interfaces import (
 from twisted.logger import Logger
 from twisted.plugin import getPlugins
 from twisted.protocols.haproxy import proxyEndpoint
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
 from .certificates import CertificateError, CertificateFile, load_folder, load_pair, read_chain, self_signed
 from .contexts import ContextOptions, ServerContexts
 from .descriptions import BACKLOG, bounded, parse, port_number, ssl_arguments, with_backlog
+from .stream import TLSFactory
 
 _log = Logger()
 
@@ -82,14 +81,13 @@ class _Source:
 class _TLSOver:
     """TLS inside what another endpoint carries."""
 
-    def __init__(self, outer: IStreamServerEndpoint, contexts: ServerContexts, reactor: Any) -> None:
+    def __init__(self, outer: IStreamServerEndpoint, contexts: ServerContexts) -> None:
         self._outer = outer
         self._contexts = contexts
-        self._reactor = reactor
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
         """See IStreamServerEndpoint."""
-        return self._outer.listen(TLSMemoryBIOFactory(self._contexts, False, factory, self._reactor))
+        return self._outer.listen(TLSFactory(self._contexts, factory))
 
 
 class Endpoints:
@@ -161,10 +159,8 @@ class Endpoints:
         backlog = bounded("backlog", arguments.get("backlog", str(BACKLOG)), 1 << 31)
         interface = arguments.get("interface", "")
         contexts = self._contexts(text, arguments)
-        if proxied:
-            plain = TCP4ServerEndpoint(self._reactor, port, backlog, interface)
-            return _TLSOver(proxyEndpoint(plain), contexts, self._reactor)
-        return SSL4ServerEndpoint(self._reactor, port, contexts, backlog, interface)
+        plain = TCP4ServerEndpoint(self._reactor, port, backlog, interface)
+        return _TLSOver(proxyEndpoint(plain) if proxied else plain, contexts)
 
     def _contexts(self, text: str, arguments: dict[str, str]) -> ServerContexts:
         """The contexts that an endpoint's arguments ask for; the shared ones where they ask for none."""

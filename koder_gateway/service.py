@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import resource as limits_of_process
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -25,19 +25,23 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 
-from .config import ConfigurationError, Settings, load, load_tenants
+from .config import ConfigurationError, ServiceSettings, Settings, load, load_tenants
 from .front.site import FrontLimits, FrontTimeouts, GatewaySite
 from .ops.access_log import AccessLog, AccessLogError, LogTarget, open_target
 from .ops.admin import admin_resource, admin_site
 from .ops.metrics import Counters, Sources, make_registry, render
 from .ops.notify import Notifier
-from .policy.tenants import Tenant
+from .ops.registry import MAX_LIST, Place, RemoteRegistry, UnreadTenants
+from .policy.tenants import Registry, Tenant
 from .tls.endpoints import EndpointError, Endpoints
-from .tree.compose import Composition, compose, with_tenants
+from .tree.compose import Composition, compose, tenant_policy, upstream_endpoint, with_tenants
 from .tree.entrance import Entrance
+from .upstream.fetch import Fetcher
+from .upstream.health import Probes
+from .upstream.pool import Address, Service
 from .version import VERSION
 from .wire.clock import CoarseClock
-from .wire.exchange import Exchange
+from .wire.exchange import EVENTS, Exchange
 
 # Deadlines are looked at this often; what changes by the second is renewed every so many sweeps.
 SWEEP: Final = 0.25
@@ -89,8 +93,13 @@ class Gateway(TwistedService):
         self._access: AccessLog | None = None
         self._open_log(settings)
         self._listening: list[IListeningPort] = []
+        self._admin: list[IListeningPort] = []
+        self._retired: list[Service] = []
+        self._retries_before = 0
         self._bound = False
         self._sweeps = 0
+        self._probes = Probes(reactor)
+        self._remote: RemoteRegistry | None = None
         self._registry_seen: object = None
         self._refresh_due = 0.0
         self._refreshing: Deferred[None] | None = None
@@ -98,7 +107,7 @@ class Gateway(TwistedService):
         self._drain_ends = 0.0
         self._sweeper = LoopingCall(self._sweep)
         self._sweeper.clock = reactor
-        self._settle = lambda verdict, status, now: None
+        self._settle = lambda verdict, status, served, now: None
         self._compose(settings)
         composition = self.composition
         self.resource = Entrance(composition.resource, composition.policy, composition.reader, self._finished, clock)
@@ -135,6 +144,8 @@ class Gateway(TwistedService):
             local_hosts=self._local_hosts,
             before=before,
         )
+        self._follow_registry(settings, before)
+        self._probes.watch(_probed(self.composition))
         self._settle = self.composition.policy.limiter.settle
         self.counters.tenants = len(self.composition.policy.registry)
         self._registry_seen = self._registry_state(settings)
@@ -142,6 +153,33 @@ class Gateway(TwistedService):
             for name, service in before.services.items():
                 if self.composition.services.get(name) is not service:
                     service.close_idle()
+                    self._retired.append(service)
+
+    def _follow_registry(self, settings: Settings, before: Composition | None) -> None:
+        """Have the registry read that is behind a URL. The tenants before it stay until then, if they were known."""
+        url = settings.tenants.registry
+        place = Place(url, settings.tenants.base_domain, settings.state.dir) if isinstance(url, str) else None
+        remote = self._remote
+        if remote is not None and remote.place != place:
+            remote.stop()
+            remote = None
+        if place is not None:
+            policy = self.composition.policy
+            if before is None or before.policy.registry.is_open or isinstance(before.policy.tenants, UnreadTenants):
+                policy = replace(policy, registry=Registry(()), tenants=UnreadTenants())
+            else:
+                registry = before.policy.registry
+                tenants = tenant_policy(settings, registry, self._local_hosts)
+                policy = replace(policy, registry=registry, tenants=tenants)
+            self.composition = replace(self.composition, policy=policy)
+            remote = remote or self._remote_registry(place, settings.timeouts.connect)
+            remote.again()
+        self._remote = remote
+
+    def _remote_registry(self, place: Place, connect: float) -> RemoteRegistry:
+        endpoint = upstream_endpoint(self._reactor, place.url, connect, ServiceSettings("registry", (place.url,)))
+        source = Fetcher(self._reactor, endpoint, place.url, MAX_LIST)
+        return RemoteRegistry(place, source, self.counters, self._refreshed, self._reactor)
 
     def _serve_composition(self) -> None:
         composition = self.composition
@@ -226,6 +264,7 @@ class Gateway(TwistedService):
 
     def _not_refreshed(self, failure: Failure) -> None:
         self._refreshing = None
+        self.counters.registry_failures += 1
         for line in failure.getErrorMessage().splitlines():
             self.log.error("registry not read again, the tenants before it stay: {line}", line=line)
 
@@ -236,7 +275,9 @@ class Gateway(TwistedService):
         now = self._time()
         verdict: Any = exchange.charges
         if verdict is not None and verdict.pending:
-            self._settle(verdict, exchange.status, now)
+            # Besides refusals' codes there are those of exchanges that ended within an answer of the service's.
+            served = not exchange.code or exchange.code in EVENTS
+            self._settle(verdict, exchange.status, served, now)
         duration = now - exchange.started
         code = exchange.code
         counters = self.counters
@@ -293,6 +334,8 @@ class Gateway(TwistedService):
         self.site.sweep(now)
         for service in self.composition.services.values():
             service.sweep(now)
+        if self._retired:
+            self._sweep_retired(now)
         self._sweeps += 1
         if self._sweeps % _SWEEPS_A_SECOND == 0:
             self.site.tick()
@@ -303,8 +346,20 @@ class Gateway(TwistedService):
         if now >= self._refresh_due:
             self._refresh_due = now + self.settings.tenants.refresh
             self._refresh()
-        if self._drained is not None and (not self.site.in_flight or now >= self._drain_ends):
+        if self.running:
+            self._probes.sweep(now)
+            if self._remote is not None:
+                self._remote.sweep(now, self.settings.tenants.refresh)
+        if self._drained is not None and (not self.site.channels or now >= self._drain_ends):
             self._end_drain()
+
+    def _sweep_retired(self, now: float) -> None:
+        """Services that a reload has replaced live until their last exchange has ended."""
+        for service in self._retired:
+            service.sweep(now)
+            if not service.active:
+                self._retries_before += service.retried
+        self._retired = [service for service in self._retired if service.active]
 
     # -- listening
 
@@ -331,14 +386,15 @@ class Gateway(TwistedService):
             self._listen(text, self.site, faults)
         if self._admin_port:
             root = admin_resource(self.unready, lambda: self.metrics())
-            self._listen(self._admin_port, admin_site(root, self._reactor), faults, plain=True)
+            self._listen(self._admin_port, admin_site(root, self._reactor), faults, admin=True)
         if faults:
-            self._close_ports()
+            self._close(self._listening)
+            self._close(self._admin)
             raise StartError("\n".join(faults))
 
-    def _listen(self, text: str, factory: Any, faults: list[str], *, plain: bool = False) -> None:
+    def _listen(self, text: str, factory: Any, faults: list[str], *, admin: bool = False) -> None:
         try:
-            if plain:
+            if admin:
                 endpoint = serverFromString(self._reactor, text)
             else:
                 endpoint, _secure = self._endpoints.server(text)
@@ -349,25 +405,30 @@ class Gateway(TwistedService):
             faults.append(f'endpoint "{text}": {error}; write it as in "tcp:9090:interface=127.0.0.1"')
             return
         deferred = maybeDeferred(endpoint.listen, factory)
-        deferred.addCallback(self._listening.append)
+        deferred.addCallback((self._admin if admin else self._listening).append)
         deferred.addErrback(lambda failure: faults.append(_bind_fault(text, failure)))
 
     @property
     def addresses(self) -> list[Any]:
         """The addresses that are listened on, the ports' before the admin port's."""
-        return [port.getHost() for port in self._listening]
+        return [port.getHost() for port in (*self._listening, *self._admin)]
 
-    def _close_ports(self) -> list[Deferred[Any]]:
-        ports, self._listening = self._listening, []
-        return [maybeDeferred(port.stopListening) for port in ports]
+    @staticmethod
+    def _close(ports: list[IListeningPort]) -> list[Deferred[Any]]:
+        closing = [maybeDeferred(port.stopListening) for port in ports]
+        ports.clear()
+        return closing
 
     # -- health
 
     def unready(self) -> list[str]:
         """Why the gateway should get no traffic; empty when it should."""
+        if self.site.draining:
+            return ["draining"]
         if not self.running:
             return ["not started"]
-        return ["draining"] if self.site.draining else []
+        unread = isinstance(self.composition.policy.tenants, UnreadTenants)
+        return ["the tenant registry has not been read yet"] if unread else []
 
     def metrics(self) -> bytes:
         """The metrics page."""
@@ -375,7 +436,8 @@ class Gateway(TwistedService):
         counters.connections = site.accepted
         counters.connections_open = len(site.channels)
         counters.exchanges = site.in_flight
-        counters.retries = sum(service.retried for service in self.composition.services.values())
+        services = [*self.composition.services.values(), *self._retired]
+        counters.retries = self._retries_before + sum(service.retried for service in services)
         return render(self._metrics)
 
     def _sources(self) -> Sources:
@@ -383,6 +445,7 @@ class Gateway(TwistedService):
             upstream=lambda: {
                 name: (service.idle, service.active) for name, service in self.composition.services.items()
             },
+            healthy=lambda: self._probes.healthy,
             limits=lambda: [
                 (meter.rule.name, meter.admitted, meter.refused, meter.shadowed)
                 for meter in self.composition.policy.limiter.meters
@@ -400,12 +463,15 @@ class Gateway(TwistedService):
         if self._drained is not None:
             return self._drained
         self.notifier.stopping()
+        self._probes.stop()
+        if self._remote is not None:
+            self._remote.stop()
         self._drained = Deferred()
-        closing = DeferredList(self._close_ports(), consumeErrors=True)
+        closing = DeferredList(self._close(self._listening), consumeErrors=True)
         self._drain_ends = self._time() + self.settings.timeouts.drain
         self.site.drain()
         self.log.info("draining: {count} exchanges in flight", count=self.site.in_flight)
-        if not self._sweeper.running or not self.site.in_flight:
+        if not self._sweeper.running or not self.site.channels:
             self._end_drain()
         drained = self._drained or succeed(None)
         return closing.addCallback(lambda _: drained)
@@ -415,12 +481,22 @@ class Gateway(TwistedService):
         if self._sweeper.running:
             self._sweeper.stop()
         self.site.end_drain()
-        for service in self.composition.services.values():
+        for service in (*self.composition.services.values(), *self._retired):
             service.close_idle()
+        self._close(self._admin)
         self._flush_log()
         if drained is not None:
             # One more turn, so that what was written last leaves and closed connections are seen to be.
             self._reactor.callLater(0, drained.callback, None)
+
+
+def _probed(composition: Composition) -> Iterator[tuple[Address, str]]:
+    """The addresses to probe, each with its health path."""
+    for name, service in composition.services.items():
+        path = composition.settings.services[name].health
+        if path is not None:
+            for address in service.addresses:
+                yield address, path
 
 
 def _front_timeouts(settings: Settings) -> FrontTimeouts:
@@ -430,6 +506,7 @@ def _front_timeouts(settings: Settings) -> FrontTimeouts:
         body=timeouts.body,
         keepalive=timeouts.keepalive,
         linger=timeouts.linger,
+        idle=timeouts.idle,
         exchange=timeouts.exchange,
     )
 

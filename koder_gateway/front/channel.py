@@ -3,11 +3,11 @@
 A connection is always in one phase:
 
     IDLE ──first byte──► HEAD ──head complete──► BODY ──body complete──► BUSY ──answer complete──► IDLE
-                           └──────── refused ───────┴───► LINGER ──quiet or late──► GONE
+                           └──────── refused ───────┴───► LINGER ──quiet──► CLOSING ──all sent──► GONE
 
-While an exchange is under way, bytes of the next request wait (BUSY, a bounded buffer). LINGER reads and
-forgets what a client still sends after an answer that ended its connection, so that the answer is not lost to
-a reset (RFC 9112 section 9.6).
+While an exchange is under way, bytes of the next request wait (BUSY, a bounded buffer). LINGER reads and forgets
+what a client still sends after an answer that ended its connection, so that the answer is not lost to a reset
+(RFC 9112 section 9.6). CLOSING waits for a slow client to take what was written, as long as it takes anything.
 """
 
 from __future__ import annotations
@@ -28,18 +28,17 @@ from twisted.python.failure import Failure
 from ..errors import BAD_FRAMING, BODY_TOO_LARGE, HEAD_TOO_LARGE, REQUEST_TIMEOUT, URI_TOO_LONG, Refusal
 from ..wire.body import BodyError, ChunkedDecoder
 from ..wire.exchange import BROKEN, TOO_LARGE
-from ..wire.request import HeadProbe, RequestHead
+from ..wire.request import HeadProbe, RequestHead, sole_origin
 from .request import GatewayRequest
 from .stock import StockChannel
 
 if TYPE_CHECKING:
     from .site import GatewaySite
 
-IDLE, HEAD, BODY, BUSY, LINGER, GONE = range(6)
+IDLE, HEAD, BODY, BUSY, LINGER, CLOSING, GONE = range(7)
 
 _LEADING_LINES: Final = re.compile(rb"\A(?:\r\n)+")
 _NO_TRAILERS: Final[list[bytes]] = []
-_ORIGIN: Final = re.compile(rb"\r\norigin:[ \t]*([\x21-\x7e]+)[ \t]*(?=\r\n)", re.IGNORECASE)
 # The rest of a body that an answer did not wait for is read to the end when it is no more than this.
 _SETTLE_BOUND: Final = 65536
 # What may wait unread behind the exchange under way before reading pauses.
@@ -173,9 +172,7 @@ class GatewayChannel(StockChannel, Protocol):
         method = raw[:8].partition(b" ")[0]
         head = RequestHead(b"HEAD" if method == b"HEAD" else b"", b"", 1, [])
         head.refusal = refusal.closing()
-        origins = _ORIGIN.findall(raw)
-        if len(origins) == 1:
-            head.origin = origins[0]
+        head.origin = sole_origin(raw)
         head.keep_alive = False
         self._buffer = b""
         self._begin(head)
@@ -379,9 +376,11 @@ class GatewayChannel(StockChannel, Protocol):
             transport.loseWriteConnection()
 
     def _close(self) -> None:
-        self._phase = LINGER
+        """Close once the client has taken what was written."""
+        self._phase = CLOSING
         self._buffer = b""
-        self.deadline = self.site.clock.now + self.site.timeouts.linger
+        self._decoder = None
+        self.deadline = self.site.clock.now + self.site.timeouts.idle
         self._resume_reading()
         transport: Any = self.transport
         transport.loseConnection()
@@ -427,7 +426,10 @@ class GatewayChannel(StockChannel, Protocol):
         elif phase == BODY and self.request is not None:
             self.keep_alive = False
             self.request.late()
-        elif phase == IDLE:
+        elif phase in (LINGER, CLOSING) and self.taking():
+            timeouts = self.site.timeouts
+            self.deadline = self.site.clock.now + (timeouts.linger if phase == LINGER else timeouts.idle)
+        elif phase in (IDLE, LINGER):
             self._close()
         elif phase != GONE:
             transport: Any = self.transport

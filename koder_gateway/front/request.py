@@ -88,10 +88,12 @@ class GatewayRequest(server.Request):
         self._become_stock()
         return getattr(self, name)
 
-    def split_path(self) -> None:
-        """Give the segments that stock resources descend by."""
+    def hand_over(self) -> GatewayRequest:
+        """Become what stock resources expect: all that a stock request has, and segments to descend by."""
+        self.requestHeaders  # noqa: B018  (the first touch makes the stock half)
         self.prepath = []
         self.postpath = [unquote_to_bytes(segment) for segment in self.path[1:].split(b"/")]
+        return self
 
     def _become_stock(self) -> None:
         head = self.exchange.head
@@ -236,11 +238,11 @@ class GatewayRequest(server.Request):
         )
         self._over()
 
-    def cut(self) -> None:
-        """End the client's message so that it is seen to be incomplete."""
+    def cut(self, *, at_once: bool = False) -> None:
+        """End the client's message so that it is seen to be incomplete; `at_once`: what was sent may be lost."""
         channel = self.channel
         # With a length or chunks a plain close shows; without them only a reset does.
-        plain = self._chunking or self.exchange.head.minor == 1
+        plain = not at_once and (self._chunking or self.exchange.head.minor == 1)
         self._over(finished=False)
         channel.cut(plain)
 

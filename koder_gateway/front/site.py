@@ -33,12 +33,13 @@ _TURNED_AWAY = 1024
 @dataclass(frozen=True, slots=True)
 class FrontTimeouts:
     """Deadlines towards clients in seconds: for a head, a body's grace, an idle connection, a lingering close,
-    and a whole exchange (0: none)."""
+    a client that takes nothing of what it is sent, and a whole exchange (0: none)."""
 
     head: float = 10.0
     body: float = 30.0
     keepalive: float = 75.0
     linger: float = 2.0
+    idle: float = 60.0
     exchange: float = 0.0
 
 
@@ -170,14 +171,14 @@ class GatewaySite(Site):
         while hasattr(resource, "descend"):
             # The gateway's own resources know the way by the raw path; segments are for everybody else's.
             resource = resource.descend(request)
-        if not resource.isLeaf:
-            if request.postpath is None:
-                request.split_path()
-            resource = getChildForRequest(resource, request)
         if getattr(resource, "streams_body", False):
             resource.render(request)
-        else:
-            request.render_stock(resource)
+            return
+        if request.postpath is None:
+            request.hand_over()
+        if not resource.isLeaf:
+            resource = getChildForRequest(resource, request)
+        request.render_stock(resource)
 
     # -- time
 

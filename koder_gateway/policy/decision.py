@@ -17,13 +17,17 @@ from .limits import Limiter, Verdict, address_key
 from .routing import Route, RouteTable
 from .tenants import Registry, Tenant, TenantPolicy
 
+# Of what trusted proxies say, the fields that the gateway continues; the others go on as they came.
+_OURS = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded"))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Standing:
     """What stays the same for all requests of one client with one host, origin and tenant header.
 
     `tenant` is a Refusal where the host or header names none. `cors` and `transit` are finished field lines for
-    the answer and for the service; `address` is the client's, `key` the form of it that limits count under.
+    the answer and for the service; `address` is the client's, `key` the form of it that limits count under. What
+    a trusted proxy said holds for its one request: such a standing is not `lasting`.
     """
 
     policy: Policy
@@ -35,11 +39,13 @@ class Standing:
     transit: bytes
     address: bytes
     key: bytes
+    lasting: bool
 
     def fits(self, policy: Policy, head: RequestHead) -> bool:
         """Whether this standing holds for another head of the same connection."""
         return (
-            self.host == head.host
+            self.lasting
+            and self.host == head.host
             and self.origin == head.origin
             and self.tenants == head.tenants
             and self.policy is policy
@@ -77,6 +83,7 @@ class Policy:
             transit=self._transit(head, tenant, peer, secure, forwarded),
             address=wire,
             key=address_key(address),
+            lasting=not forwarded,
         )
 
     def _address(self, peer: str, forwarded: Sequence[tuple[bytes, bytes]]) -> str:
@@ -140,6 +147,7 @@ class Policy:
                 b"X-Forwarded-Host: %b\r\n" % (said_host or head.host),
                 b"Forwarded: %b\r\n" % (b"%b, %b" % (before, element) if before else element),
                 b"Via: 1.1 koder-gateway\r\n",
+                *(b"%b: %b\r\n" % (name, value) for name, value in forwarded if name.lower() not in _OURS),
             )
         )
 

@@ -50,7 +50,14 @@ class StockClient:
         self._request = request
         self._finished = finished
         self._producing = False
-        request.notifyFinish().addErrback(self._gone)
+        request.notifyFinish().addCallbacks(self._answered, self._gone)
+
+    def hand_over(self) -> Any:
+        """A mounted resource answers: the stock request itself, with the fields that every answer carries."""
+        request = self._request
+        request.content.seek(0)
+        self._add_fields(self.exchange.fields)
+        return request
 
     def respond(self, head: ResponseHead, body: bytes, done: bool) -> None:
         """Give the stock request the service's head and what there is of its body."""
@@ -66,8 +73,13 @@ class StockClient:
     def _add_fields(self, lines: bytes) -> None:
         headers = self._request.responseHeaders
         headers.removeHeader(b"content-type")
+        own = {b"date", b"server"}
         for line in lines.split(b"\r\n")[:-1]:
             name, _, value = line.partition(b": ")
+            if name.lower() in own:
+                # The stock request has set its own; the service's takes its place.
+                own.discard(name.lower())
+                headers.removeHeader(name)
             headers.addRawHeader(name, value)
 
     def send_body(self, data: bytes) -> None:
@@ -108,7 +120,7 @@ class StockClient:
             self.send_body(body)
         self.end_body([])
 
-    def cut(self) -> None:
+    def cut(self, *, at_once: bool = False) -> None:
         """End the client's message so that it is seen to be incomplete."""
         self._unregister()
         self._finished(self.exchange)
@@ -135,6 +147,15 @@ class StockClient:
         if self._producing:
             self._producing = False
             self._request.unregisterProducer()
+
+    def _answered(self, result: object) -> None:
+        """The stock request is finished: by us, or by a mounted resource."""
+        exchange = self.exchange
+        if exchange.phase is HELD:
+            exchange.move(ANSWERED)
+            exchange.status = self._request.code
+            exchange.bytes_out = int(self._request.sentLength)
+            self._finished(exchange)
 
     def _gone(self, reason: Failure) -> None:
         self._producing = False

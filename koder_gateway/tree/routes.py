@@ -11,6 +11,7 @@ from zope.interface import implementer
 from ..errors import NO_ROUTE
 from ..policy.routing import RouteTable
 from .guards import Refused
+from .proxy import ProxyResource
 
 
 @implementer(IResource)
@@ -26,34 +27,25 @@ class Routes:
 
     def __init__(self, table: RouteTable, leaves: Mapping[bytes, Any]) -> None:
         self._match = table.match
-        self._leaves = leaves
+        # With each, whether it is somebody else's, mounted here, and wants to know its place.
+        self._leaves = {path: (leaf, not isinstance(leaf, ProxyResource)) for path, leaf in leaves.items()}
         self._no_route = Refused(NO_ROUTE)
 
     def descend(self, client: Any) -> Any:
-        """The leaf for the client's path; a mounted resource that is no leaf gets its segments split."""
+        """The leaf for the client's path; a mounted resource gets the request as it knows them."""
         exchange = client.exchange
         route = self._match(exchange.head.path)
         if route is None:
             return self._no_route
         exchange.route = route.path
-        leaf = self._leaves[route.path]
-        if not leaf.isLeaf:
-            client.split_path()
-            _consume(client, route.path)
+        leaf, mounted = self._leaves[route.path]
+        if mounted:
+            _place(client.hand_over(), route.path)
         return leaf
 
     def getChildWithDefault(self, name: bytes, request: Any) -> Any:
         """The leaf for the request's whole path."""
-        exchange = request.gateway.exchange
-        route = self._match(exchange.head.path)
-        if route is None:
-            return self._no_route
-        exchange.route = route.path
-        leaf = self._leaves[route.path]
-        if not leaf.isLeaf:
-            request.postpath.insert(0, request.prepath.pop())
-            _consume(request, route.path)
-        return leaf
+        return self.descend(request.gateway)
 
     def render(self, request: Any) -> Any:
         """A path without any segment has no route."""
@@ -64,7 +56,10 @@ class Routes:
         raise TypeError("routes are given at construction")
 
 
-def _consume(request: Any, path: bytes) -> None:
-    """Move what a mounted resource's own path covers out of what it still has to look at."""
-    for _ in range(path.rstrip(b"/").count(b"/")):
+def _place(request: Any, path: bytes) -> None:
+    """Divide a request's segments into those of a mounted resource's own path and those below it."""
+    depth = path.rstrip(b"/").count(b"/")
+    while len(request.prepath) > depth:
+        request.postpath.insert(0, request.prepath.pop())
+    while len(request.prepath) < depth:
         request.prepath.append(request.postpath.pop(0))

@@ -61,8 +61,8 @@ class Client(Protocol):
     def refuse(self, refusal: Refusal) -> None:
         """Answer with a refusal; nothing has been sent before."""
 
-    def cut(self) -> None:
-        """End the client's message so that it is seen to be incomplete."""
+    def cut(self, *, at_once: bool = False) -> None:
+        """End the client's message so that it is seen to be incomplete; `at_once`: what was sent may be lost."""
 
     def taking(self) -> bool:
         """Whether the client has taken anything of what is on its way since this was last asked."""
@@ -271,14 +271,22 @@ class Relay:
 
     def expired(self) -> None:
         """The deadline has passed."""
-        if self._answered and self.connection is not None and self.connection.paused and self.client.taking():
-            # Nothing comes because the client is slow, not gone: what the kernel holds for it gets less.
-            self.progressed()
+        if self._answered and self.connection is not None and self.connection.paused:
+            self._expired_by_client()
         elif self.expecting and self.exchange.phase is WAITING:
             # The service neither answers nor asks for the body; the client may be waiting to be asked.
             self.interim(_CONTINUE)
         else:
             self.failed(TIMEOUT)
+
+    def _expired_by_client(self) -> None:
+        """Nothing comes because the client takes nothing, or little: what the kernel holds for it tells."""
+        if self.client.taking():
+            self.progressed()
+            return
+        self.exchange.move(TIMEOUT)
+        self._release(False)
+        self.client.cut(at_once=True)
 
     def abandon(self) -> None:
         """Let go of the service; whoever asks for this ends the exchange."""

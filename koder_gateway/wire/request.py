@@ -54,12 +54,16 @@ _BEGINNING: Final = re.compile(
     rb"(?: (?:[^\x00-\x20\x7f]+(?: (?:H(?:T(?:T(?:P(?:/(?:1(?:\.(?:[01]\r?)?)?)?)?)?)?)?)?)?)?)?"
 )
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
-_TRACEPARENT: Final = re.compile(
-    rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?"
-)
+_TRACE_IDS: Final = rb"-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+# Only versions to come may have more after the flags (W3C Trace Context section 3.2).
+_TRACEPARENT: Final = re.compile(rb"00%b|(?!00|ff)[0-9a-f]{2}%b(?:-.*)?" % (_TRACE_IDS, _TRACE_IDS))
+_ORIGIN_LINE: Final = re.compile(rb"\r\norigin:[ \t]*([^\r\n]*?)[ \t]*(?=\r\n)", re.IGNORECASE)
+_LENGTH_LINE: Final = re.compile(rb"\r\ncontent-length[ \t]*:", re.IGNORECASE)
 # A length that no body has.
 _BEYOND: Final = 2**63
 _METHODS: Final = frozenset(METHODS)
+_TRACE_FIELDS: Final = frozenset((b"traceparent", b"tracestate"))
+_TRAILER_FIELD: Final = frozenset((b"trailer",))
 _KEEP_ALIVE: Final = frozenset((b"keep-alive",))
 _NOTHING: Final[tuple[bytes, ...]] = ()
 _CORS_METHOD, _CORS_HEADERS = b"access-control-request-method", b"access-control-request-headers"
@@ -87,10 +91,14 @@ class RequestHead:
         "path",
         "refusal",
         "request_id",
+        "reader",
         "rest",
         "target",
         "tenants",
         "traced",
+        "traceparents",
+        "traces",
+        "trailing",
     )
 
     def __init__(self, method: bytes, target: bytes, minor: int, fields: list[tuple[bytes, bytes]]) -> None:
@@ -110,9 +118,14 @@ class RequestHead:
         self.tenants = _NOTHING
         self.forwarded: list[tuple[bytes, bytes]] | None = None
         self.traced = False
+        self.traces = False
+        self.traceparents = 0
+        self.trailing = False
         self.refusal: Refusal | None = None
-        # The field lines as they came, kept where a next head with the same ones may reuse what they mean.
+        # The field lines as they came, and who read them: kept where a next head with the same ones may reuse
+        # what they mean.
         self.rest = b""
+        self.reader: RequestReader | None = None
 
     def with_line(self, method: bytes, target: bytes) -> RequestHead:
         """A head with the same fields and another request line."""
@@ -133,8 +146,12 @@ class RequestHead:
         head.tenants = self.tenants
         head.forwarded = self.forwarded
         head.traced = self.traced
+        head.traces = self.traces
+        head.traceparents = self.traceparents
+        head.trailing = self.trailing
         head.refusal = None
         head.rest = self.rest
+        head.reader = self.reader
         return head
 
     def value(self, name: bytes) -> bytes | None:
@@ -187,6 +204,8 @@ class HeadProbe:
             if b"\n" not in so_far and _BEGINNING.fullmatch(so_far):
                 return None  # a method that llhttp does not know; once the line is whole, it is answered with 501
             return _syntax_refusal(so_far, error)
+        if b"\n" in so_far and _START.match(so_far) is None:
+            return BAD_FRAMING.because("The request line is malformed or of another version.")
         return None
 
 
@@ -214,7 +233,7 @@ class RequestReader:
         which repeats them (most do) has them read once. The request line is always looked at.
         """
         start = _START.match(raw)
-        if start is not None and before is not None:
+        if start is not None and before is not None and before.reader is self:
             method, target, minor = start.groups()
             if raw[start.end() :] == before.rest and before.minor == (minor == b"1"):
                 head = before.with_line(method, target)
@@ -231,7 +250,7 @@ class RequestReader:
         except httptools.HttpParserUpgrade:
             pass
         except httptools.HttpParserError as error:
-            refusal = _coding_refusal(fields) or _syntax_refusal(raw, error)
+            refusal = _coding_refusal(raw, fields) or _syntax_refusal(raw, error)
         if start is None:
             head = RequestHead(b"", b"", 1, fields)
             refusal = refusal or BAD_FRAMING.because("The request line is malformed or of another version.")
@@ -240,13 +259,13 @@ class RequestReader:
         if refusal is not None:
             head.refusal = refusal
             head.keep_alive = False
-            origins = [value for name, value in fields if name.lower() == b"origin"]
-            head.origin = origins[0].strip(b" \t") if len(origins) == 1 else None
+            head.origin = sole_origin(raw)
             return head
         self._take_fields(head)
         if head.refusal is None:
-            if start is not None:
+            if start is not None and head.host:
                 head.rest = raw[start.end() :]
+                head.reader = self
             head.refusal = self._fault(head)
         return head
 
@@ -274,6 +293,14 @@ class RequestReader:
                 self._take_special(head, kind, name, value.rstrip(b" \t"))
         if connection is not None:
             self._take_connection(head, connection_options(connection))
+        if head.traces and not head.traced:
+            # What belongs to no trace, or to several, begins none of its own (W3C Trace Context section 3.3).
+            head.lines = without(head.lines, _TRACE_FIELDS)
+        if head.trailing and not head.chunked:
+            head.lines = without(head.lines, _TRAILER_FIELD)
+        self._check_fields(head, hosts)
+
+    def _check_fields(self, head: RequestHead, hosts: int) -> None:
         if hosts != 1 and (hosts or head.minor):
             head.refusal = BAD_FRAMING.because("There must be exactly one Host field.")
         elif hosts and head.refusal is None:
@@ -302,10 +329,14 @@ class RequestReader:
         elif kind == FORWARDED:
             head.forwarded = [*(head.forwarded or ()), (name, value)]
         elif kind == TRACE:
-            if not head.traced and _TRACEPARENT.fullmatch(value):
-                head.traced = True
-                head.lines.append(b"%b: %b\r\n" % (name, value))
+            # Its line is taken out again below if it turns out to be no good, or one of several.
+            if name.lower() == b"traceparent":
+                head.traced = not head.traceparents and _TRACEPARENT.fullmatch(value) is not None
+                head.traceparents += 1
+            head.traces = True
+            head.lines.append(b"%b: %b\r\n" % (name, value))
         elif kind == TRAILER:
+            head.trailing = True
             head.lines.append(b"%b: %b\r\n" % (name, value))
 
     @staticmethod
@@ -360,7 +391,11 @@ class RequestReader:
             rebuilt = origin_form(target, head.host)
             if isinstance(rebuilt, Refusal):
                 return rebuilt
-            head.target = target = rebuilt
+            authority, head.target = rebuilt
+            target = head.target
+            if not head.host:
+                head.host = authority
+                head.lines = [b"Host: %b\r\n" % authority, *head.lines]
         path, mark, query = target.partition(b"?")
         head.path = path
         fault = path_fault(path)
@@ -375,10 +410,16 @@ def _bad_request(fault: str) -> Refusal:
     return BAD_REQUEST.because(fault)
 
 
-def _coding_refusal(fields: list[tuple[bytes, bytes]]) -> Refusal | None:
+def sole_origin(raw: bytes) -> bytes | None:
+    """The Origin in a head that was not, or not wholly, understood; None unless there is exactly one."""
+    origins = _ORIGIN_LINE.findall(raw)
+    return origins[0] if len(origins) == 1 else None
+
+
+def _coding_refusal(raw: bytes, fields: list[tuple[bytes, bytes]]) -> Refusal | None:
     """501 for an unknown transfer coding that stands alone; any other trouble with framing is 400."""
     codings = [value for name, value in fields if name.lower() == b"transfer-encoding"]
-    if len(codings) != 1 or any(name.lower() == b"content-length" for name, _ in fields):
+    if len(codings) != 1 or _LENGTH_LINE.search(raw):
         return None
     coding = codings[0].strip(b" \t")
     if TOKEN.fullmatch(coding) is None or coding.lower() == b"chunked":

@@ -26,6 +26,7 @@ from .fields import (
 
 # Codes outside of 100 to 599 mean nothing (RFC 9110 section 15); llhttp would take them.
 _STATUS: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n")
+_TRAILER_FIELD: Final = frozenset((b"trailer",))
 _DIGITS: Final = re.compile(rb"[0-9]{1,18}")
 
 
@@ -111,6 +112,7 @@ class ResponseReader:
     def _take_fields(self, head: ResponseHead, fields: list[tuple[bytes, bytes]], drop_rate: bool) -> None:
         table, lines = self._table, head.lines
         connection: list[bytes] | None = None
+        trailing = False
         for name, value in fields:
             kind = table.get(name)
             if kind is None:
@@ -131,8 +133,11 @@ class ResponseReader:
                 if head.chunked or head.minor == 0 or value.strip(b" \t").lower() != b"chunked":
                     raise ResponseError("its Transfer-Encoding is not chunked alone")
                 head.chunked = True
-            elif (kind == RATE and not drop_rate) or (kind == TRAILER and head.chunked):
+            elif (kind == RATE and not drop_rate) or kind == TRAILER:
+                trailing = trailing or kind == TRAILER
                 lines.append(b"%b: %b\r\n" % (name, value.rstrip(b" \t")))
+        if trailing and not head.chunked:
+            head.lines = without(lines, _TRAILER_FIELD)
         if head.chunked and head.stated is not None:
             raise ResponseError("it has both Content-Length and Transfer-Encoding")
         if connection is not None:

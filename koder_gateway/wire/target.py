@@ -69,8 +69,8 @@ def _comparable(authority: bytes) -> bytes:
     return lower
 
 
-def origin_form(target: bytes, host: bytes) -> bytes | Refusal:
-    """The origin-form of an absolute-form target, whose authority must agree with Host (RFC 9112 section 3.2.2)."""
+def origin_form(target: bytes, host: bytes) -> tuple[bytes, bytes] | Refusal:
+    """The authority and origin-form of an absolute-form target (RFC 9112 section 3.2.2); Host must agree with it."""
     match = _ABSOLUTE.fullmatch(target)
     if match is None:
         return BAD_REQUEST.because("The target is neither a path nor an http or https URL.")
@@ -79,4 +79,4 @@ def origin_form(target: bytes, host: bytes) -> bytes | Refusal:
         return BAD_REQUEST.because("The target's authority is not a host with an optional port.")
     if host and _comparable(authority) != _comparable(host):
         return BAD_REQUEST.because("The target's authority and the Host differ.")
-    return rest if rest.startswith(b"/") else b"/" + rest
+    return authority, rest if rest.startswith(b"/") else b"/" + rest

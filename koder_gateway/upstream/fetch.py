@@ -1,0 +1,196 @@
+"""One GET at a time, off the data path: a connection for each, bounded in bytes, cut off at once when cancelled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, cast
+
+from treq.client import HTTPClient
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.python.failure import Failure
+from twisted.web.client import Agent, ResponseDone
+from twisted.web.http import PotentialDataLoss
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgentEndpointFactory
+from zope.interface import implementer
+
+# Bytes of a head, besides those of the body: Twisted bounds a line of it, not their number.
+_HEAD: Final = 65_536
+# Bytes that are handed on at once: compressed, they can become a thousand times as many before they are counted.
+_PIECE: Final = 4096
+
+
+class Unfetched(Exception):
+    """There is no answer; the text says in one line why."""
+
+
+class _Meter(ProtocolWrapper):
+    """A connection that ends after so many bytes."""
+
+    def __init__(self, factory: _Metered, wrapped: Any, fetcher: Fetcher, limit: int) -> None:
+        super().__init__(factory, wrapped)
+        self._fetcher = fetcher
+        self._left = limit
+        self._severed = False
+
+    def dataReceived(self, data: bytes) -> None:
+        """Hand on what is within the limit, in pieces."""
+        self._left -= len(data)
+        if self._left < 0:
+            self._fetcher.exceeded = True
+            self.sever()
+        for start in range(0, len(data), _PIECE):
+            if self._severed:
+                return
+            super().dataReceived(data[start : start + _PIECE])
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The connection is gone."""
+        self._severed = True
+        self._fetcher.lost(self)
+        super().connectionLost(reason)
+
+    def sever(self) -> None:
+        """End the connection without another word (a TLS peer may never answer a goodbye)."""
+        if not self._severed and self.transport is not None:
+            self._severed = True
+            cast(Any, self.transport).abortConnection()
+
+
+class _Metered(WrappingFactory[_Meter]):
+    noisy = False
+
+    def __init__(self, wrapped: Any, fetcher: Fetcher, limit: int) -> None:
+        super().__init__(wrapped)
+        wrapped.noisy = False
+        self._fetcher = fetcher
+        self._limit = limit
+
+    def buildProtocol(self, addr: Any) -> _Meter:
+        return _Meter(self, self.wrappedFactory.buildProtocol(addr), self._fetcher, self._limit)
+
+
+class _Body(Protocol):
+    """Collects a body; `finished` has it, or None as soon as it is over the limit."""
+
+    def __init__(self, limit: int) -> None:
+        self.finished: Deferred[bytes | None] = Deferred()
+        self._left = limit
+        self._parts: list[bytes] = []
+
+    def dataReceived(self, data: bytes) -> None:
+        """See IProtocol."""
+        self._left -= len(data)
+        if self._left >= 0:
+            self._parts.append(data)
+        elif not self.finished.called:
+            self._parts.clear()
+            self.finished.callback(None)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """See IProtocol. A body that only its connection's end delimits is a whole one (RFC 9112 section 6.3)."""
+        if self.finished.called:
+            return
+        if reason.check(ResponseDone, PotentialDataLoss):
+            self.finished.callback(b"".join(self._parts))
+        else:
+            self.finished.errback(reason)
+
+
+@implementer(IStreamClientEndpoint, IAgentEndpointFactory)
+class Fetcher:
+    """Asks for one URL, each time on a connection of its own to `endpoint`, whatever the URL's host.
+
+    Neither redirects nor cookies are followed. `limit` bounds the body, in bytes, before and after decompression.
+    """
+
+    def __init__(self, reactor: Any, endpoint: IStreamClientEndpoint, url: str, limit: int) -> None:
+        self._reactor = reactor
+        self._endpoint = endpoint
+        self._url = url
+        self._limit = limit
+        self._agent = Agent.usingEndpointFactory(reactor, self)
+        self._asking: Deferred[Any] | None = None
+        self._connection: _Meter | None = None
+        self._cutting = False
+        self.exceeded = False
+
+    def get(self, headers: Mapping[str, str]) -> Deferred[tuple[int, str, bytes | None]]:
+        """Status, ETag ("": none) and body of the answer, the body None where it is over the limit.
+
+        Fails with Unfetched, and with CancelledError after `cut`, which the caller's own deadline decides on.
+        Asking again cuts off what was asked before.
+        """
+        self.cut()
+        self.exceeded = False
+        asking = Deferred.fromCoroutine(self._get(headers))
+        self._asking = asking
+        return asking
+
+    async def _get(self, headers: Mapping[str, str]) -> tuple[int, str, bytes | None]:
+        try:
+            response, body = await self._answer(headers)
+        except Exception:
+            self._sever()
+            if self._cutting:
+                raise CancelledError from None
+            raise Unfetched("its head is too long" if self.exceeded else _why(Failure())) from None
+        if body is None:
+            self._sever()
+        etags = response.headers.getRawHeaders("etag", [])
+        return response.code, etags[0] if len(etags) == 1 else "", body
+
+    async def _answer(self, headers: Mapping[str, str]) -> tuple[Any, bytes | None]:
+        # A client of its own for each, so that no cookie comes along with the next.
+        fields = Headers({"User-Agent": ["koder-gateway"], **{name: [value] for name, value in headers.items()}})
+        response: Any = await HTTPClient(self._agent).get(
+            self._url, headers=fields, allow_redirects=False, unbuffered=True, reactor=self._reactor
+        )
+        collector = _Body(self._limit)
+        response.deliverBody(collector)
+        return response, await collector.finished
+
+    def cut(self) -> None:
+        """Cancel what is under way, and end a connection that the other side has not closed after its answer."""
+        asking, self._asking = self._asking, None
+        if asking is not None:
+            self._cutting = True
+            asking.cancel()
+            self._cutting = False
+        self._sever()
+
+    def _sever(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.sever()
+
+    def lost(self, connection: _Meter) -> None:
+        """A connection has ended."""
+        if self._connection is connection:
+            self._connection = None
+
+    # -- what the agent asks for
+
+    def endpointForURI(self, uri: Any) -> IStreamClientEndpoint:
+        """See IAgentEndpointFactory."""
+        return self
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
+        """See IStreamClientEndpoint."""
+        connecting: Deferred[Any] = self._endpoint.connect(_Metered(protocolFactory, self, self._limit + _HEAD))
+        return connecting.addCallback(self._connected)
+
+    def _connected(self, connection: _Meter) -> Any:
+        self._connection = connection
+        return connection.wrappedProtocol
+
+
+def _why(failure: Failure) -> str:
+    """What made a request fail, in one line; the agent wraps the reason in a list of failures."""
+    reasons = getattr(failure.value, "reasons", None)
+    if reasons:
+        return _why(reasons[0])
+    return " ".join(failure.getErrorMessage().split()) or type(failure.value).__name__

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from twisted.application.service import Service as TwistedService
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import LoopingCall
@@ -29,6 +29,7 @@ from .config import ConfigurationError, ServiceSettings, Settings, load, load_te
 from .front.site import FrontLimits, FrontTimeouts, GatewaySite
 from .ops.access_log import AccessLog, AccessLogError, LogTarget, open_target
 from .ops.admin import admin_resource, admin_site
+from .ops.memory import Trimmer
 from .ops.metrics import Counters, Sources, make_registry, render
 from .ops.notify import Notifier
 from .ops.registry import MAX_LIST, Place, RemoteRegistry, UnreadTenants
@@ -98,6 +99,7 @@ class Gateway(TwistedService):
         self._retries_before = 0
         self._bound = False
         self._sweeps = 0
+        self._trimmer = Trimmer()
         self._probes = Probes(reactor)
         self._remote: RemoteRegistry | None = None
         self._registry_seen: object = None
@@ -340,6 +342,7 @@ class Gateway(TwistedService):
         if self._sweeps % _SWEEPS_A_SECOND == 0:
             self.site.tick()
             self._flush_log()
+            self._trimmer.look(len(self.site.channels))
             self.composition.policy.limiter.sweep(now, _EVICTED_A_SECOND)
             if self.notifier.watchdog_interval is not None:
                 self.notifier.watchdog()
@@ -466,14 +469,14 @@ class Gateway(TwistedService):
         self._probes.stop()
         if self._remote is not None:
             self._remote.stop()
-        self._drained = Deferred()
+        drained: Deferred[None] = Deferred()
+        self._drained = drained
         closing = DeferredList(self._close(self._listening), consumeErrors=True)
         self._drain_ends = self._time() + self.settings.timeouts.drain
         self.site.drain()
         self.log.info("draining: {count} exchanges in flight", count=self.site.in_flight)
         if not self._sweeper.running or not self.site.channels:
             self._end_drain()
-        drained = self._drained or succeed(None)
         return closing.addCallback(lambda _: drained)
 
     def _end_drain(self) -> None:
@@ -483,11 +486,11 @@ class Gateway(TwistedService):
         self.site.end_drain()
         for service in (*self.composition.services.values(), *self._retired):
             service.close_idle()
-        self._close(self._admin)
         self._flush_log()
+        closed = DeferredList(self._close(self._admin), consumeErrors=True)
         if drained is not None:
             # One more turn, so that what was written last leaves and closed connections are seen to be.
-            self._reactor.callLater(0, drained.callback, None)
+            closed.addCallback(lambda _: self._reactor.callLater(0, drained.callback, None))
 
 
 def _probed(composition: Composition) -> Iterator[tuple[Address, str]]:

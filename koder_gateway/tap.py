@@ -19,6 +19,7 @@ from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
 from .config import ConfigurationError, load
+from .ops import memory
 from .ops.access_log import AccessLogError
 from .transports import install_by_default
 
@@ -128,6 +129,7 @@ class Daemon(MultiService):
         """Serve, and take signals once the reactor has set its own."""
         self._or_fail(super().startService)
         self._reactor.callWhenRunning(self._take_signals)
+        self._reactor.callWhenRunning(memory.settle)
 
     @staticmethod
     def _or_fail(start: Callable[[], object]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from koder_gateway.config import ConfigurationError, Settings, TimeoutSettings, load, loading
-from koder_gateway.policy.limits import LimitRule
+from koder_gateway.policy.limits import Limiter, LimitRule
 from koder_gateway.policy.routing import Route
 from koder_gateway.policy.tenants import Tenant
 
@@ -100,6 +100,29 @@ class TestDefaults:
 
     def test_the_default_limits_leave_a_few_dozen_calls_alone(self) -> None:
         assert all(rule.burst >= 60 and rule.mode == "enforce" for rule in Settings().limits)
+
+    def test_inventing_tenants_gives_an_address_no_more_requests(self) -> None:
+        limiter = Limiter(Settings().limits, 100_000)
+        admitted = sum(
+            limiter.admit(b"t%d" % number, b"addr", b"GET", b"/v1/users", 5000.0).refused is None
+            for number in range(2500)
+        )
+        assert admitted == 2000
+        assert limiter.admit(b"koder", b"else", b"GET", b"/v1/users", 5000.0).refused is None
+
+    @pytest.mark.parametrize(
+        ("method", "path"),
+        [
+            ("POST", "/v1/auth/login"),
+            ("POST", "/oauth/v2/token"),
+            ("PUT", "/v1/users/7/password"),
+            ("GET", "/v1/admin/audit"),
+        ],
+    )
+    def test_guesses_side_by_side_stop_at_the_shipped_limits(self, method: str, path: str) -> None:
+        limiter = Limiter(Settings().limits, 100_000)
+        verdicts = [limiter.admit(b"koder", b"addr", method.encode(), path.encode(), 5000.0) for _ in range(200)]
+        assert sum(verdict.refused is None for verdict in verdicts) == 60
 
     def test_settings_are_frozen(self) -> None:
         with pytest.raises(FrozenInstanceError):

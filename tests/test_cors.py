@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +14,16 @@ from koder_gateway.policy.cors import CorsPolicy, origin_fault
 APP = b"https://app.example.com"
 TENANT = b"https://koder.example"
 POLICY = CorsPolicy([APP.decode()])
+
+
+def held_after(work: Callable[[], object]) -> int:
+    """The bytes of memory that are still held of those taken by `work`."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
 
 
 def fields(lines: bytes | None) -> dict[str, str]:
@@ -163,6 +176,19 @@ def test_answers_stay_right_when_more_are_asked_for_than_are_remembered() -> Non
         answer = fields(POLICY.preflight(APP, b"GET", b"x-%d" % number))
         assert answer["Access-Control-Allow-Headers"] == f"x-{number}"
     assert fields(POLICY.preflight(APP, b"GET", b"x-0"))["Access-Control-Allow-Headers"] == "x-0"
+
+
+@pytest.mark.parametrize("size", [500, 8000], ids=["of usual size", "of the largest size"])
+def test_a_flood_of_preflights_takes_bounded_memory(size: int) -> None:
+    """A thousand answers of the usual size take 1.5 MiB; larger ones are not remembered."""
+    policy = CorsPolicy([APP.decode()])
+    padding = b"x" * (size - 6)
+
+    def flood() -> None:
+        for number in range(5000):
+            assert policy.preflight(APP, b"GET", padding + b"%06d" % number) is not None
+
+    assert held_after(flood) < 3 << 20
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,17 @@
-"""Rate limits: bucket invariants, bounded memory, the fields that clients see."""
+"""Rate limits: which rules apply, what they charge, the fields that clients see."""
 
 from __future__ import annotations
 
 import re
 from itertools import pairwise
+from random import Random
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from koder_gateway.policy.limits import (
     MAX_QUOTA,
-    Buckets,
     Limiter,
     LimitRule,
     Verdict,
@@ -23,6 +23,7 @@ POST = frozenset([b"POST"])
 LOGIN = LimitRule("login", ("tenant", "ip"), 10, 60, paths=(b"/v1/auth",), methods=POST)
 WIDE = LimitRule("wide", ("ip",), 100, 1)
 START = 5000.0
+bursts = st.integers(1, 8)
 
 
 def ask(
@@ -86,213 +87,6 @@ def test_addresses_that_belong_together_share_a_key() -> None:
 def test_the_burst_is_the_quota_unless_given() -> None:
     assert LOGIN.burst == 10
     assert LimitRule("a", (), 10, 60, 5).burst == 5
-
-
-# One bucket
-
-
-def test_a_bucket_gives_its_burst_then_refills_at_its_rate() -> None:
-    buckets = Buckets(rate=0.5, burst=3, max_entries=10)
-    assert [buckets.spend(b"k", START) for _ in range(4)] == [2.0, 1.0, 0.0, -1.0]
-    assert buckets.spend(b"k", START + 1.0) == -0.5
-    assert buckets.spend(b"k", START + 2.0) == 0.0
-    assert buckets.spend(b"k", START + 2.0) == -1.0
-    assert buckets.left(b"k", START + 4.0) == 1.0
-    assert buckets.left(b"k", START + 100.0) == 3.0
-    assert buckets.left(b"never seen", START) == 3.0
-
-
-def test_refused_requests_cost_nothing() -> None:
-    buckets = Buckets(rate=1.0, burst=1, max_entries=10)
-    buckets.spend(b"k", START)
-    for _ in range(100):
-        assert buckets.spend(b"k", START + 0.5) < 0
-    assert buckets.spend(b"k", START + 1.0) == 0.0
-
-
-@pytest.mark.parametrize("spent", [1, 5])
-def test_a_clock_set_back_locks_nobody_out(spent: int) -> None:
-    buckets = Buckets(rate=1.0, burst=5, max_entries=10)
-    for _ in range(spent):
-        buckets.spend(b"k", START)
-    earlier = START - 4000.0
-    assert buckets.left(b"k", earlier) == 0.0
-    assert buckets.spend(b"k", earlier) == -1.0
-    assert buckets.spend(b"k", earlier + 1.0) == 0.0
-    assert buckets.left(b"k", earlier + 6.0) == 5.0
-
-
-def test_a_sweep_after_the_clock_was_set_back_locks_nobody_in() -> None:
-    buckets = Buckets(rate=1.0, burst=2, max_entries=10)
-    buckets.spend(b"spare", START)
-    for _ in range(2):
-        buckets.spend(b"spent", START)
-    earlier = START - 4000.0
-    for seconds in (0.0, 3.0):
-        buckets.sweep(earlier + seconds, 10)
-    assert len(buckets) == 0
-
-
-rates = st.sampled_from([(1, 1), (10, 60), (7, 3600), (3, 1), (1000, 1)])
-bursts = st.integers(1, 8)
-gaps = st.lists(st.floats(0.0, 30.0) | st.just(0.0), max_size=60)
-
-
-@given(rates, bursts, gaps, st.floats(0.0, 1e6))
-def test_no_window_admits_more_than_burst_and_rate_allow(
-    rate: tuple[int, int], burst: int, waits: list[float], start: float
-) -> None:
-    per_second = rate[0] / rate[1]
-    buckets = Buckets(per_second, burst, 10)
-    admitted, now = [], start
-    for wait in waits:
-        now += wait
-        if buckets.spend(b"k", now) >= 0:
-            admitted.append(now)
-    for first, begin in enumerate(admitted):
-        for last in range(first, len(admitted)):
-            assert last - first + 1 <= burst + per_second * (admitted[last] - begin) + 1e-3
-
-
-@given(rates, bursts, gaps)
-def test_a_bucket_is_never_stricter_than_its_definition(
-    rate: tuple[int, int], burst: int, waits: list[float]
-) -> None:
-    """Beside the textbook bucket: tokens as a float, refilled by elapsed time."""
-    per_second = rate[0] / rate[1]
-    buckets = Buckets(per_second, burst, 10)
-    tokens, now = float(burst), START
-    for wait in waits:
-        now += wait
-        tokens = min(float(burst), tokens + wait * per_second)
-        assume(abs(tokens - 1.0) > 1e-5)  # On the very edge either answer is right.
-        taken = buckets.spend(b"k", now) >= 0
-        assert taken == (tokens >= 1.0)
-        tokens -= taken
-        assert buckets.left(b"k", now) == pytest.approx(tokens, abs=1e-4)
-
-
-@given(st.permutations([b"a"] * 4 + [b"b"] * 4 + [b"c"] * 2))
-def test_keys_do_not_disturb_each_other_in_any_order(order: list[bytes]) -> None:
-    buckets = Buckets(rate=1.0, burst=3, max_entries=10)
-    taken = dict.fromkeys(order, 0)
-    for key in order:
-        taken[key] += buckets.spend(key, START) >= 0
-    assert taken == {b"a": 3, b"b": 3, b"c": 2}
-
-
-# Bounded memory
-
-
-def test_a_flood_of_keys_stays_bounded_and_offenders_stay_limited() -> None:
-    buckets = Buckets(rate=0.01, burst=5, max_entries=200)
-    offenders = [b"bad%d" % number for number in range(20)]
-    for key in offenders * 5:
-        buckets.spend(key, START)
-    for number in range(50_000):
-        assert buckets.spend(b"random%d" % number, START + number / 1e4) >= 0
-        assert len(buckets) <= 200
-    assert all(buckets.spend(key, START + 5.0) < 0 for key in offenders)
-
-
-def test_one_request_keys_do_not_push_out_one_that_keeps_knocking() -> None:
-    """With a burst of 1 every key is used up at once: the one that knocked last is kept longest."""
-    buckets = Buckets(rate=0.001, burst=1, max_entries=50)
-    buckets.spend(b"bad", START)
-    for number in range(5000):
-        now = START + number / 1e3
-        buckets.spend(b"random%d" % number, now)
-        if number % 10 == 0:
-            assert buckets.spend(b"bad", now) < 0
-        assert len(buckets) <= 50
-
-
-def test_the_bucket_nearest_to_full_is_forgotten_first() -> None:
-    buckets = Buckets(rate=1.0, burst=10, max_entries=3)
-    for key, times in ((b"busy", 6), (b"quiet", 1), (b"middle", 3)):
-        for _ in range(times):
-            buckets.spend(key, START)
-    buckets.spend(b"new", START)
-    assert b"quiet" not in buckets
-    assert all(key in buckets for key in (b"busy", b"middle", b"new"))
-
-
-def test_recovered_buckets_make_room_before_new_ones() -> None:
-    buckets = Buckets(rate=1.0, burst=2, max_entries=2)
-    for _ in range(2):
-        buckets.spend(b"old", START)
-    buckets.spend(b"new", START + 1.5)
-    buckets.spend(b"newest", START + 1.6)
-    assert b"old" not in buckets
-    assert b"new" in buckets
-
-
-def test_recovered_buckets_make_room_before_spent_ones() -> None:
-    buckets = Buckets(rate=1.0, burst=2, max_entries=2)
-    for _ in range(2):
-        buckets.spend(b"old", START)
-    for _ in range(2):
-        buckets.spend(b"bad", START + 1.5)
-    buckets.spend(b"new", START + 1.6)
-    assert b"old" not in buckets
-    assert buckets.spend(b"bad", START + 1.6) < 0
-
-
-steps = st.lists(
-    st.tuples(st.integers(0, 30), st.integers(1, 4), st.floats(0.0, 0.3)),
-    max_size=150,
-)
-
-
-@given(steps, st.integers(1, 20))
-def test_no_spent_key_is_forgotten_while_another_could_be(script: list[tuple[int, int, float]], bound: int) -> None:
-    """A key without a whole token vanishes only if every other has none, or got its one just now.
-
-    Up to the handful that is looked at there is no "just now".
-    """
-    buckets = Buckets(rate=1.0, burst=3, max_entries=bound)
-    allowed = 1.0 if bound <= 8 else 2.0
-    now, seen = START, set[bytes]()
-    for number, times, wait in script:
-        now += wait
-        key = b"%d" % number
-        for _ in range(times):
-            before = {each: buckets.left(each, now) for each in seen if each in buckets}
-            buckets.spend(key, now)
-            seen.add(key)
-            assert len(buckets) <= bound
-            if any(left < 0.99 and each not in buckets for each, left in before.items()):
-                assert all(left < allowed for left in before.values())
-
-
-def test_a_sweep_forgets_full_buckets_within_its_budget() -> None:
-    buckets = Buckets(rate=1.0, burst=3, max_entries=100)
-    for number in range(30):
-        buckets.spend(b"%d" % number, START)
-    for _ in range(3):
-        buckets.spend(b"busy", START)
-    buckets.sweep(START + 0.5, 100)
-    assert len(buckets) == 31
-    buckets.sweep(START + 1.0, 10)
-    assert len(buckets) == 21
-    for _ in range(3):
-        buckets.sweep(START + 2.0, 10)
-    assert len(buckets) == 1
-    assert buckets.left(b"busy", START + 2.0) == 2.0
-    buckets.sweep(START + 3.0, 10)
-    assert len(buckets) == 0
-
-
-def test_a_sweep_gets_past_buckets_that_are_in_use() -> None:
-    buckets = Buckets(rate=0.001, burst=3, max_entries=100)
-    for number in range(10):
-        buckets.spend(b"slow%d" % number, START)
-        buckets.spend(b"slow%d" % number, START)
-    buckets.spend(b"quick", START - 999.0)
-    for _ in range(6):
-        buckets.sweep(START + 1.0, 2)
-    assert b"quick" not in buckets
-    assert len(buckets) == 10
 
 
 # Fields
@@ -497,42 +291,109 @@ FAILURES = LimitRule("guess", ("ip",), 2, 60, charge="failures")
 
 
 @pytest.mark.parametrize(
-    ("status", "charged"),
-    [(200, False), (302, False), (399, False), (429, False), (500, False), (502, False), (0, False)]
-    + [(status, True) for status in (400, 401, 403, 404, 422, 499)],
+    ("status", "served", "charged"),
+    [(status, True, False) for status in (200, 302, 399, 429, 500, 502, 599)]
+    + [(status, True, True) for status in (400, 401, 403, 404, 422, 499)]
+    # The gateway's own refusals cost nothing, an answer that nobody waited for does.
+    + [(status, False, False) for status in (400, 404, 408, 413, 429, 502, 504)]
+    + [(0, False, True), (0, True, True)],
 )
-def test_only_failures_are_charged(status: int, charged: bool) -> None:
+def test_only_failures_stay_charged(status: int, served: bool, charged: bool) -> None:
     limiter = Limiter([FAILURES], 100)
+    for _ in range(3):
+        ask(limiter, address=b"somebody else's")
     verdict = ask(limiter)
-    assert field(verdict, "RateLimit") == '"guess";r=2;t=30'
-    limiter.settle(verdict, status, START)
-    assert field(ask(limiter), "RateLimit") == f'"guess";r={1 if charged else 2};t=30'
+    assert field(verdict, "RateLimit") == '"guess";r=1;t=30'
+    limiter.settle(verdict, status, served, START)
+    assert field(ask(limiter), "RateLimit") == f'"guess";r={0 if charged else 1};t=30'
 
 
 def test_enough_failures_refuse() -> None:
     limiter = Limiter([FAILURES], 100)
     for _ in range(2):
-        limiter.settle(ask(limiter), 401, START)
+        limiter.settle(ask(limiter), 401, True, START)
     refused = ask(limiter)
     assert refused.refused is FAILURES
     assert field(refused, "Retry-After") == "30"
     assert refused.pending == ()
-    limiter.settle(refused, 429, START)
-    assert ask(limiter, START + 30.0).refused is None
+    limiter.settle(refused, 429, False, START)
     assert ask(limiter, START + 29.0).refused is not None
+    assert ask(limiter, START + 30.0).refused is None
 
 
-def test_failures_under_way_together_empty_the_bucket_but_go_no_deeper() -> None:
+def test_guesses_side_by_side_are_no_more_than_one_after_another() -> None:
     limiter = Limiter([FAILURES], 100)
-    for verdict in [ask(limiter) for _ in range(50)]:
-        limiter.settle(verdict, 401, START)
+    verdicts = [ask(limiter) for _ in range(50)]
+    assert [verdict.refused is None for verdict in verdicts] == [True] * 2 + [False] * 48
+    for verdict in verdicts:
+        limiter.settle(verdict, 401, True, START)
     assert field(ask(limiter), "Retry-After") == "30"
 
 
-def test_a_refused_request_owes_nothing_to_the_other_rules() -> None:
+def test_successes_leave_nothing_behind() -> None:
+    limiter = Limiter([FAILURES], 100)
+    for _ in range(50):
+        under_way = [ask(limiter), ask(limiter)]
+        assert all(verdict.refused is None for verdict in under_way)
+        for verdict in under_way:
+            limiter.settle(verdict, 200, True, START)
+    assert limiter.entries == 0
+
+
+def test_a_token_comes_back_to_the_address_that_spent_it() -> None:
+    limiter = Limiter([FAILURES], 100)
+    mine, _theirs = ask(limiter, address=b"mine"), ask(limiter, address=b"theirs")
+    limiter.settle(mine, 200, True, START)
+    assert field(ask(limiter, address=b"mine"), "RateLimit") == '"guess";r=1;t=30'
+    assert field(ask(limiter, address=b"theirs"), "RateLimit") == '"guess";r=0;t=30'
+
+
+def test_only_rules_that_charge_failures_give_back() -> None:
+    limiter = Limiter([FAILURES, LimitRule("a", (), 9, 60)], 100)
+    limiter.settle(ask(limiter), 200, True, START)
+    assert field(ask(limiter), "RateLimit") == '"guess";r=1;t=30, "a";r=7;t=7'
+
+
+def test_a_refused_request_takes_nothing_from_the_other_rules() -> None:
     limiter = Limiter([FAILURES, LimitRule("a", (), 1, 60)], 100)
     assert len(ask(limiter).pending) == 1
-    assert ask(limiter).pending == ()
+    refused = ask(limiter)
+    assert refused.pending == ()
+    assert field(refused, "RateLimit") == '"guess";r=1;t=30, "a";r=0;t=60'
+
+
+def test_a_shadow_of_failures_counts_what_it_would_refuse() -> None:
+    limiter = Limiter([LimitRule("guess", (), 2, 60, mode="shadow", charge="failures")], 100)
+    for status in (200, 401, 401):
+        limiter.settle(ask(limiter), status, True, START)
+    shadowed = ask(limiter)
+    assert (shadowed.refused, shadowed.shadowed, shadowed.pending) == (None, ("guess",), ())
+    assert limiter.meters[0].shadowed == 1
+
+
+answers = st.tuples(st.sampled_from([0, 200, 401, 404, 429, 500]), st.booleans())
+
+
+@given(st.lists(answers, max_size=40), st.integers(1, 8), st.randoms(use_true_random=False))
+def test_in_any_order_of_answers_as_many_guesses_fail_as_the_burst_has(
+    script: list[tuple[int, bool]], side_by_side: int, random: Random
+) -> None:
+    """Some requests at a time, answered in any order: never more charged than the burst, none for a success."""
+    rule = LimitRule("guess", (), 5, 3600, charge="failures")
+    limiter = Limiter([rule], 100)
+    failed, under_way = 0, list[tuple[Verdict, int, bool]]()
+    for status, served in script:
+        verdict = ask(limiter)
+        assert (verdict.refused is None) == (failed + len(under_way) < rule.burst)
+        if verdict.refused is None:
+            under_way.append((verdict, status, served))
+        if len(under_way) >= side_by_side or verdict.refused is not None:
+            random.shuffle(under_way)
+            while under_way:
+                passed, status, served = under_way.pop()
+                limiter.settle(passed, status, served, START)
+                failed += status == 0 or (served and status in (401, 404))
+    assert failed <= rule.burst
 
 
 # Reload and bounds
@@ -564,14 +425,16 @@ def test_a_reload_with_another_meaning_starts_afresh(changed: LimitRule) -> None
     assert ask(new).refused is None
 
 
-def test_what_is_under_way_at_a_reload_is_charged_where_it_counts() -> None:
+def test_what_is_under_way_at_a_reload_is_settled_where_it_counts() -> None:
     old = Limiter([FAILURES], 100)
-    under_way = [ask(old), ask(old)]
+    failure, success = ask(old), ask(old)
     new = Limiter([FAILURES], 100)
     new.adopt(old)
-    for verdict in under_way:
-        new.settle(verdict, 401, START)
     assert ask(new).refused is not None
+    new.settle(failure, 401, True, START)
+    assert ask(new).refused is not None
+    new.settle(success, 200, True, START)
+    assert field(ask(new), "RateLimit") == '"guess";r=0;t=30'
 
 
 def test_a_reload_to_a_smaller_bound_forgets_what_is_nearest_to_full() -> None:

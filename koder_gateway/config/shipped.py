@@ -21,9 +21,9 @@ ROUTES: Final[list[dict[str, Any]]] = [
     {"path": "/v1/admin", "service": "admin"},
 ]
 # Each one's reason stands in etc/koder-gateway.toml. A guess is told from a customer by its failure: the
-# tight rules charge only for answers 4xx, so that an office behind one address may log in at will.
+# tight rules charge for failures only, so that an office behind one address may log in at will.
 LIMITS: Final[list[dict[str, Any]]] = [
-    {"name": "traffic", "key": ["tenant", "ip"], "rate": "200/s", "burst": 2000},
+    {"name": "traffic", "key": ["ip"], "rate": "200/s", "burst": 2000},
     {
         "name": "login",
         "key": ["tenant", "ip"],

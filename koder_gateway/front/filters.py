@@ -12,29 +12,27 @@ from ..wire.exchange import Exchange
 from ..wire.identity import IdentifierSource
 from ..wire.request import RequestHead
 
+_identifiers = IdentifierSource()
+
 
 class Identity:
-    """Begins exchanges: request id (the client's when it is well formed), trace context, fields of ours."""
+    """Begins exchanges, under the client's request id when that is well formed, else under a new one."""
 
-    __slots__ = ("_source",)
-
-    def __init__(self) -> None:
-        self._source = IdentifierSource()
+    __slots__ = ()
 
     def open(self, head: RequestHead, standing: Standing, now: float) -> Exchange:
         """The exchange of this head, begun at `now`."""
-        request_id = head.request_id or self._source.take(32)
+        request_id = head.request_id or _identifiers.take(32)
         exchange = Exchange(head, standing.address, now, request_id)
         exchange.fields = b"X-Request-ID: %b\r\n%b" % (request_id, standing.cors)
-        if head.traced:
-            exchange.transit = b"X-Request-ID: %b\r\n%b" % (request_id, standing.transit)
-        else:
-            exchange.transit = b"X-Request-ID: %b\r\n%b%b" % (
-                request_id,
-                self._source.traceparent(),
-                standing.transit,
-            )
         return exchange
+
+
+def transit(exchange: Exchange, standing: Standing) -> bytes:
+    """The field lines that the gateway sets for a service: who asks, as which tenant, under which id and trace."""
+    if exchange.head.traced:
+        return b"X-Request-ID: %b\r\n%b" % (exchange.request_id, standing.transit)
+    return b"X-Request-ID: %b\r\n%b%b" % (exchange.request_id, _identifiers.traceparent(), standing.transit)
 
 
 class Cors:

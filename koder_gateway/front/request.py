@@ -21,7 +21,7 @@ from ..errors import INTERNAL_ERROR, REQUEST_TIMEOUT, UPSTREAM_TIMEOUT, Refusal
 from ..policy.decision import Standing
 from ..wire.body import chunk, last_chunk
 from ..wire.exchange import ANSWERED, ANSWERS, CLIENT_GONE, ENDED, HELD, RELAYING, SLOW, TIMEOUT, Exchange
-from ..wire.problem import CONTENT_TYPE, problem_body
+from ..wire.problem import problem
 from ..wire.response import ResponseHead
 
 if TYPE_CHECKING:
@@ -207,8 +207,7 @@ class GatewayRequest(server.Request):
         if refusal.close:
             self.channel.keep_alive = False
             self.channel.lingers = True
-        body = problem_body(refusal, self.exchange.request_id)
-        fields = b"Content-Type: %b\r\nCache-Control: no-store\r\n%b" % (CONTENT_TYPE, refusal.fields)
+        fields, body = problem(refusal, self.exchange.request_id)
         self.answer(refusal.status, refusal.title.encode("ascii"), fields, body)
 
     def answer(self, status: int, reason: bytes, fields: bytes, body: bytes) -> None:

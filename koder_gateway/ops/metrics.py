@@ -54,6 +54,7 @@ class Counters:
         "connections_open",
         "exchanges",
         "refusals",
+        "registry_failures",
         "reloads_failed",
         "reloads_ok",
         "retries",
@@ -71,6 +72,8 @@ class Counters:
         """Requests sent to a service a second time because a kept connection had died."""
         self.tenants = 0
         """Tenants in the registry; 0 when it is open to every slug."""
+        self.registry_failures = 0
+        """Times the tenant registry could not be read again."""
         self.reloads_ok = 0
         self.reloads_failed = 0
         self.refusals: dict[str, int] = {}
@@ -104,6 +107,8 @@ class Sources:
 
     upstream: Callable[[], Mapping[str, tuple[int, int]]] = _nothing
     """Connections to each service: (idle, active)."""
+    healthy: Callable[[], Mapping[tuple[str, str], bool]] = dict
+    """Whether each probed address is healthy, by service and address."""
     limits: Callable[[], Iterable[tuple[str, int, int, int]]] = tuple
     """Each limit's name, and the requests that it admitted, refused and would have refused in shadow mode."""
     limit_entries: Callable[[], int] = int
@@ -163,6 +168,14 @@ class GatewayCollector(Collector):
             upstream.add_metric([service, "idle"], idle)
             upstream.add_metric([service, "active"], active)
         yield upstream
+        healthy = GaugeMetricFamily(
+            _PREFIX + "upstream_healthy",
+            "Whether an address of a service is healthy, where probes ask for it.",
+            labels=["service", "address"],
+        )
+        for (service, address), state in sorted(self._sources.healthy().items()):
+            healthy.add_metric([service, address], state)
+        yield healthy
         yield _counter("upstream_retries", "Requests sent again on a fresh connection.", value=counters.retries)
 
     def _limits(self) -> Iterator[Metric]:
@@ -177,6 +190,8 @@ class GatewayCollector(Collector):
     def _state(self) -> Iterator[Metric]:
         counters = self._counters
         yield _gauge("tenants", "Tenants in the registry; 0 when it is open.", counters.tenants)
+        failures = counters.registry_failures
+        yield _counter("registry_failures", "Times the tenant registry could not be read again.", value=failures)
         reloads = _counter("reloads", "Times the configuration was read again.", "result")
         reloads.add_metric(["ok"], counters.reloads_ok)
         reloads.add_metric(["failed"], counters.reloads_failed)

@@ -5,8 +5,9 @@ to left only while the one who wrote the next entry is a trusted proxy. It ends 
 not one. An entry that cannot be read (malformed, or `unknown` or obfuscated: RFC 7239 section 6) ends it too,
 at the last address that could.
 
-Where both fields are present, Forwarded (RFC 7239) decides and X-Forwarded-For is not read: a trusted proxy
-must therefore set or remove the client's own Forwarded field.
+X-Forwarded-For and Forwarded (RFC 7239) say the same where a proxy maintains both. One that maintains a single
+field lets the other through as the client wrote it, and nothing here tells which is which: where the two name
+different clients neither is believed, and the request is the peer's own.
 """
 
 from __future__ import annotations
@@ -67,11 +68,20 @@ class TrustedProxies:
     def client(self, peer: str, forwarded_for: Sequence[bytes], forwarded: Sequence[bytes]) -> str:
         """The client's address: the rightmost that is no trusted proxy's; the peer itself if it is none.
 
-        `forwarded_for` and `forwarded` are the values of the X-Forwarded-For and Forwarded fields, in order.
+        `forwarded_for` and `forwarded` are the values of the X-Forwarded-For and Forwarded fields, in order. An
+        empty value counts as absent. Two fields that name different clients give the peer.
         """
         if not self.trusts(peer):
             return peer
-        hops = _forwarded_nodes(forwarded) if any(forwarded) else _plain_nodes(forwarded_for)
+        if not any(forwarded):
+            return self._walk(peer, _plain_nodes(forwarded_for))
+        client = self._walk(peer, _forwarded_nodes(forwarded))
+        if any(forwarded_for) and self._walk(peer, _plain_nodes(forwarded_for)) != client:
+            return peer
+        return client
+
+    def _walk(self, peer: str, hops: Iterator[bytes]) -> str:
+        """From the peer on along the entries, the latest first, while a trusted proxy wrote the next one."""
         nearest = peer
         for hop in hops:
             address = _node_address(hop) if len(hop) <= _LONGEST_NODE else None

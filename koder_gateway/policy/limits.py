@@ -1,8 +1,7 @@
-"""Rate limits: token buckets per rule and key in bounded memory, and the field lines that tell of them.
+"""Rate limits: which rules apply to a request, what they charge, and the field lines that tell of them.
 
-A bucket is one number: the moment at which it is full again (GCRA, the virtual-scheduling form of the token
-bucket). It is kept in units of the rule's own tokens, `seconds * rate`, so that charging adds exactly 1.0 and
-no rounding adds up over millions of charges. A bucket that is full again needs no entry at all.
+A rule that charges failures reserves a token while the request is under way, so that no more guesses can run
+side by side than it admits, and gives it back once the answer turns out to be none (`Limiter.settle`).
 
 The fields are those of draft-ietf-httpapi-ratelimit-headers-10, for every enforced rule that applies:
 
@@ -17,13 +16,12 @@ The fields are those of draft-ietf-httpapi-ratelimit-headers-10, for every enfor
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import islice
 from math import ceil
 from typing import Literal, NamedTuple
 
+from .buckets import SLACK, WHOLE, Buckets
 from .clients import parse_address
 from .routing import PathSet, PrefixTable
 
@@ -31,13 +29,6 @@ WINDOWS = {"s": 1, "m": 60, "h": 3600}
 # Beyond this a bucket's number could no longer count single tokens on a machine that has been up for months.
 MAX_QUOTA = 10_000_000
 _RATE = re.compile(r"([0-9]{1,9})/([smh])")
-
-# A token counts as whole this little before it is: a client that comes back exactly when told must not be
-# refused for the last bit of a float.
-_SLACK = 1e-6
-_WHOLE = 1.0 - _SLACK
-# Entries looked at to find one that can be forgotten.
-_HANDFUL = 8
 
 
 def parse_rate(text: str) -> tuple[int, int]:
@@ -66,8 +57,8 @@ class LimitRule:
     """One configured limit: `quota` requests per `window` seconds, at most `burst` of them at once.
 
     `key` names what is counted apart. `paths` (prefixes by whole segments) and `methods` narrow the rule,
-    None means all. A "shadow" rule only counts what it would refuse. With charge "failures" only 4xx answers
-    take from the bucket. `burst` 0 stands for the quota.
+    None means all. A "shadow" rule only counts what it would refuse. With charge "failures" an
+    answer that is no failure gives its token back. `burst` 0 stands for the quota.
     """
 
     name: str
@@ -90,127 +81,12 @@ class LimitRule:
         return self.quota / self.window
 
 
-class Buckets:
-    """The buckets of one rule: `burst` tokens each, `rate` back per second, at most `max_entries` of them.
-
-    Two ordered pools: `_spare` has the buckets with a whole token left when last charged, `_spent` those
-    without, the one that knocked last at the end. At the bound a spare one is forgotten, of the oldest few
-    the one nearest to full; the others of the few go to the end (second chance). A spent one is forgotten
-    only if no spare one is left, so a flood of new keys makes nobody's limit disappear.
-    """
-
-    __slots__ = ("_spare", "_spent", "burst", "max_entries", "rate")
-
-    def __init__(self, rate: float, burst: int, max_entries: int) -> None:
-        self.rate = rate
-        self.burst = burst
-        self.max_entries = max(1, max_entries)
-        self._spare: OrderedDict[bytes, float] = OrderedDict()
-        self._spent: OrderedDict[bytes, float] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._spare) + len(self._spent)
-
-    def __contains__(self, key: bytes) -> bool:
-        return key in self._spare or key in self._spent
-
-    def left(self, key: bytes, now: float) -> float:
-        """The tokens left, from 0 to the burst."""
-        clock = now * self.rate
-        full_at = self._spare.get(key)
-        if full_at is None:
-            full_at = self._spent.get(key, clock)
-        if full_at <= clock:
-            return float(self.burst)
-        return max(0.0, self.burst - (full_at - clock))
-
-    def spend(self, key: bytes, now: float) -> float:
-        """Take a token if a whole one is there.
-
-        Returns the tokens then left; a negative number means that none was taken and this much is missing.
-        """
-        clock = now * self.rate
-        full_at = self._spare.get(key)
-        if full_at is None:
-            return self._spend_rare(key, clock)
-        full_at = (full_at if full_at > clock else clock) + 1.0
-        left = self.burst - (full_at - clock)
-        if left < _WHOLE:
-            return self._spend_rare(key, clock)
-        self._spare[key] = full_at
-        return left
-
-    def _spend_rare(self, key: bytes, clock: float) -> float:
-        """`spend` for a key that is new, changes its pool, or has nothing left."""
-        known = self._spare.pop(key, None)
-        if known is None:
-            known = self._spent.pop(key, None)
-        if known is None:
-            if len(self) >= self.max_entries:
-                self._make_room(clock)
-            known = clock
-        # A bucket emptier than empty: the clock was set back. It owes one burst, not the whole leap.
-        full_at = min(max(known, clock), clock + self.burst)
-        left = self.burst - (full_at - clock)
-        if left < _WHOLE:
-            self._spent[key] = full_at
-            return left - 1.0
-        left = max(0.0, left - 1.0)
-        (self._spare if left >= _WHOLE else self._spent)[key] = full_at + 1.0
-        return left
-
-    def sweep(self, now: float, budget: int) -> None:
-        """Forget buckets that are full again, looking at no more than `budget` entries of each pool."""
-        clock = now * self.rate
-        self._recover(clock, budget)
-        for key in list(islice(self._spare, budget)):
-            full_at = self._spare[key]
-            if full_at <= clock:
-                del self._spare[key]
-            else:
-                self._spare[key] = min(full_at, clock + self.burst)
-                self._spare.move_to_end(key)
-
-    def resize(self, max_entries: int) -> None:
-        """Set the bound; what is over it is forgotten."""
-        self.max_entries = max(1, max_entries)
-        while len(self) > self.max_entries:
-            self._forget_one()
-
-    def _make_room(self, clock: float) -> None:
-        self._recover(clock, _HANDFUL)
-        self._forget_one()
-
-    def _recover(self, clock: float, budget: int) -> None:
-        """Move spent buckets that have a whole token again to the spare ones.
-
-        Each was spent when it last knocked, in the order of the pool, so the first that is still spent ends
-        the search: any behind it has knocked within the time of one token.
-        """
-        for key in list(islice(self._spent, budget)):
-            full_at = self._spent[key]
-            if full_at - clock > self.burst - _WHOLE:
-                self._spent[key] = min(full_at, clock + self.burst)
-                return
-            self._spare[key] = self._spent.pop(key)
-
-    def _forget_one(self) -> None:
-        pool = self._spare or self._spent
-        oldest = list(islice(pool, _HANDFUL))
-        victim = min(oldest, key=pool.__getitem__)
-        del pool[victim]
-        if pool is self._spare:
-            for key in oldest:
-                if key is not victim:
-                    pool.move_to_end(key)
-
-
 class Verdict(NamedTuple):
     """What the limits say of one request. (A tuple, since it is made for each.)
 
     `refused` is the rule that refuses, None if the request may pass. `fields` are finished field lines for
-    its answer. `shadowed` names the shadow rules that would have refused. `pending` are the buckets that
-    `Limiter.settle` charges once the answer is known to be a failure.
+    its answer. `shadowed` names the shadow rules that would have refused. `pending` are the buckets
+    that `Limiter.settle` gives the token back to unless the answer is a failure.
     """
 
     refused: LimitRule | None = None
@@ -235,9 +111,9 @@ class Meter:
         "_line",
         "admitted",
         "buckets",
-        "defers",
         "enforced",
         "policy",
+        "refunds",
         "refused",
         "rule",
         "shadowed",
@@ -248,7 +124,7 @@ class Meter:
         self.buckets = Buckets(rule.rate, rule.burst, max_entries)
         self.admitted = self.refused = self.shadowed = 0
         self.enforced = rule.mode == "enforce"
-        self.defers = rule.charge == "failures"
+        self.refunds = rule.charge == "failures"
         self._by_tenant = "tenant" in rule.key
         self._by_address = "ip" in rule.key
         # A structured-field String (RFC 9651 section 3.3.3).
@@ -267,7 +143,7 @@ class Meter:
 
     def wait(self, left: float) -> int:
         """Whole seconds, at least 1, until a bucket with this much left has one more whole token."""
-        missing = int(left + _SLACK) + 1.0 - left - _SLACK
+        missing = int(left + SLACK) + 1.0 - left - SLACK
         return ceil(missing / self.buckets.rate) or 1
 
     def adopt(self, old: Meter) -> None:
@@ -280,14 +156,14 @@ class Meter:
 
     def item(self, left: float) -> bytes:
         """This rule's member of the RateLimit field."""
-        return self._item % (int(left + _SLACK), self.wait(left))
+        return self._item % (int(left + SLACK), self.wait(left))
 
     def judge(self, tenant: bytes, address: bytes, now: float) -> Verdict:
         """The verdict where this rule alone applies, enforced and charged for each request."""
         left = self.buckets.spend(self.key(tenant, address), now)
         if left >= 0.0:
             self.admitted += 1
-            return Verdict(None, self._line % (int(left + _SLACK), self.wait(left)))
+            return Verdict(None, self._line % (int(left + SLACK), self.wait(left)))
         self.refused += 1
         seconds = self.wait(left + 1.0)
         return Verdict(self.rule, self._line % (0, seconds) + b"Retry-After: %d\r\n" % seconds)
@@ -303,14 +179,14 @@ class _Plan:
         policies = b", ".join(meter.policy for meter in meters if meter.enforced)
         self._policy_line = b"RateLimit-Policy: %b\r\nRateLimit: " % policies if policies else b""
         only = meters[0] if len(meters) == 1 else None
-        self.sole = only if only is not None and only.enforced and not only.defers else None
+        self.sole = only if only is not None and only.enforced and not only.refunds else None
 
     @property
     def rules(self) -> tuple[LimitRule, ...]:
         return tuple(meter.rule for meter in self._meters)
 
     def judge(self, tenant: bytes, address: bytes, now: float) -> Verdict:
-        """The verdict of several rules, or of one that is a shadow or charged later."""
+        """The verdict of several rules, or of one that is a shadow or may give its token back."""
         keys: list[bytes] = []
         lefts: list[float] = []
         refused, wait = None, 0
@@ -320,7 +196,7 @@ class _Plan:
             left = meter.buckets.left(key, now)
             keys.append(key)
             lefts.append(left)
-            if left < _WHOLE:
+            if left < WHOLE:
                 meter.buckets.spend(key, now)  # Takes nothing: it notes that this key still knocks.
                 if not meter.enforced:
                     meter.shadowed += 1
@@ -336,13 +212,12 @@ class _Plan:
     def _admit(self, keys: list[bytes], lefts: list[float], shadowed: tuple[str, ...], now: float) -> Verdict:
         pending: tuple[tuple[Buckets, bytes], ...] = ()
         for index, meter in enumerate(self._meters):
-            if lefts[index] < _WHOLE:
+            if lefts[index] < WHOLE:
                 continue  # A shadow: as if it had refused, it is not charged.
             meter.admitted += 1
-            if meter.defers:
+            lefts[index] = meter.buckets.spend(keys[index], now)
+            if meter.refunds:
                 pending += ((meter.buckets, keys[index]),)
-            else:
-                lefts[index] = meter.buckets.spend(keys[index], now)
         return Verdict(None, self._fields(lefts), shadowed, pending)
 
     def _fields(self, lefts: list[float]) -> bytes:
@@ -392,7 +267,7 @@ class Limiter:
         """Judge one request and charge it.
 
         `address` is what `address_key` gives, `path` the raw one without query, `now` monotonic seconds.
-        Rules that charge failures are not charged yet: pass the verdict to `settle` with the answer's status.
+        Rules that charge failures are charged too: pass the verdict to `settle` when the exchange has ended, once.
         """
         plan = self._plan(method, path)
         if plan is None:
@@ -407,11 +282,16 @@ class Limiter:
         return plan.rules if plan is not None else ()
 
     @staticmethod
-    def settle(verdict: Verdict, status: int, now: float) -> None:
-        """Charge what a failed request owes: one the service answered with 4xx, other than its own 429."""
-        if verdict.pending and 400 <= status < 500 and status != 429:
+    def settle(verdict: Verdict, status: int, served: bool, now: float) -> None:
+        """Give back what rules that charge failures took for a request that was none.
+
+        A failure is an answer 4xx of the service's own (`served`), other than its 429. A request that ended
+        without a status stays charged as well: who hangs up before the answer must not guess for nothing.
+        """
+        failed = (served and 400 <= status < 500 and status != 429) or not status
+        if not failed:
             for buckets, key in verdict.pending:
-                buckets.spend(key, now)
+                buckets.refund(key, now)
 
     def sweep(self, now: float, budget: int) -> None:
         """Forget buckets that are full again; call it now and then with the entries to look at per rule."""
@@ -422,7 +302,7 @@ class Limiter:
         """Take over from the limiter before a reload.
 
         Counters go on under the same name; buckets do if key, rate and burst are the same too. Both limiters
-        then share them, so what is still under way is charged where it counts.
+        then share them, so what is still under way is settled where it counts.
         """
         before = {meter.rule.name: meter for meter in old.meters}
         for meter in self.meters:

@@ -20,7 +20,7 @@ from ..front.filters import Cors, Identity
 from ..policy.decision import Policy, Standing
 from ..upstream.connection import UpstreamConnection
 from ..wire.exchange import ANSWERED, CLIENT_GONE, ENDED, HELD, Exchange
-from ..wire.problem import CONTENT_TYPE, problem_body
+from ..wire.problem import problem
 from ..wire.request import RequestReader
 from ..wire.response import ResponseHead
 from .guards import Refused
@@ -100,8 +100,7 @@ class StockClient:
     def refuse(self, refusal: Refusal) -> None:
         """Answer with a problem (RFC 9457)."""
         self.exchange.code = refusal.code
-        body = problem_body(refusal, self.exchange.request_id)
-        fields = b"Content-Type: %b\r\nCache-Control: no-store\r\n%b" % (CONTENT_TYPE, refusal.fields)
+        fields, body = problem(refusal, self.exchange.request_id)
         self.answer(refusal.status, refusal.title.encode("ascii"), fields, body)
 
     def answer(self, status: int, reason: bytes, fields: bytes, body: bytes) -> None:

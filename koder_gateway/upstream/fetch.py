@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Final, cast
+from urllib.parse import urlsplit
 
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred
@@ -110,7 +111,10 @@ class Fetcher:
     def __init__(self, reactor: Any, endpoint: IStreamClientEndpoint, url: str, limit: int) -> None:
         self._reactor = reactor
         self._endpoint = endpoint
-        self._url = url
+        parts = urlsplit(url)
+        self._host = parts.netloc
+        # The URL's parser takes no IPv6 literal (it would encode it by IDNA); the connection needs no host of it.
+        self._url = parts._replace(netloc="localhost").geturl()
         self._limit = limit
         self._agent = Agent.usingEndpointFactory(reactor, self)
         self._asking: Deferred[Any] | None = None
@@ -145,7 +149,9 @@ class Fetcher:
 
     async def _answer(self, headers: Mapping[str, str]) -> tuple[Any, bytes | None]:
         # A client of its own for each, so that no cookie comes along with the next.
-        fields = Headers({"User-Agent": ["koder-gateway"], **{name: [value] for name, value in headers.items()}})
+        fields = Headers({"Host": [self._host], "User-Agent": ["koder-gateway"]})
+        for name, value in headers.items():
+            fields.setRawHeaders(name, [value])
         response: Any = await HTTPClient(self._agent).get(
             self._url, headers=fields, allow_redirects=False, unbuffered=True, reactor=self._reactor
         )

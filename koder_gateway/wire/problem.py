@@ -8,26 +8,31 @@ from ..errors import Refusal
 
 CONTENT_TYPE = b"application/problem+json"
 
+_FIELDS = b"Content-Type: %b\r\nCache-Control: no-store\r\n" % CONTENT_TYPE
 _encode = msgspec.json.Encoder().encode
-# The parts of a refusal's body around the request id. Refusals are few; details made for one request are not kept.
-_parts: dict[tuple[str, str], bytes] = {}
+# A refusal's body up to the request id. Refusals are few; those with a detail of their own are kept up to a bound.
+_kept: dict[tuple[str, str], bytes] = {}
 _BOUND = 256
 
 
-def problem_body(refusal: Refusal, request_id: bytes) -> bytes:
-    """The JSON body for a refusal; `request_id` is ASCII without anything to escape."""
+def problem(refusal: Refusal, request_id: bytes) -> tuple[bytes, bytes]:
+    """The field lines and the JSON body for a refusal; `request_id` is ASCII without anything to escape."""
     key = refusal.code, refusal.detail
-    front = _parts.get(key)
+    front = _kept.get(key)
     if front is None:
-        front = _encode(
-            {
-                "type": f"urn:koder-gateway:{refusal.code}",
-                "title": refusal.title,
-                "status": refusal.status,
-                "code": refusal.code,
-                "detail": refusal.detail,
-            }
-        )[:-1]
-        if len(_parts) < _BOUND:
-            _parts[key] = front
-    return b'%b,"request_id":"%b"}' % (front, request_id)
+        front = _front(refusal)
+        if len(_kept) < _BOUND:
+            _kept[key] = front
+    return _FIELDS + refusal.fields, b'%b,"request_id":"%b"}' % (front, request_id)
+
+
+def _front(refusal: Refusal) -> bytes:
+    return _encode(
+        {
+            "type": f"urn:koder-gateway:{refusal.code}",
+            "title": refusal.title,
+            "status": refusal.status,
+            "code": refusal.code,
+            "detail": refusal.detail,
+        }
+    )[:-1]

@@ -1,0 +1,241 @@
+"""The tenant registry behind a URL: fetched, checked whole, and kept on disk for a start without it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..config import ConfigurationError
+from ..config.faults import reason
+from ..errors import OVERLOADED, Refusal
+from ..policy.tenants import Tenant, TenantPolicy
+from .metrics import Counters
+from .tenant_list import parse_tenants, read_cache, write_cache
+
+# Seconds for one whole answer, and its most bytes: some half a million tenants.
+TIMEOUT: Final = 10.0
+MAX_LIST: Final = 64 << 20
+CACHE_NAME: Final = "tenants-cache.json"
+_LOGGED: Final = 10
+
+
+class UnreadTenants(TenantPolicy):
+    """The policy of a registry that has not been read: who is a tenant is not known, so nobody is refused as none."""
+
+    __slots__ = ()
+
+    _REFUSAL = OVERLOADED.because("The tenant registry has not been read yet.")
+
+    def __init__(self) -> None:
+        """Nothing to prepare: every answer is the same."""
+
+    def resolve(self, host: bytes, named: Sequence[bytes]) -> Tenant | Refusal:
+        """503, to be asked again."""
+        return self._REFUSAL
+
+
+class Source(Protocol):
+    """Where the list is asked for."""
+
+    def get(self, headers: Mapping[str, str]) -> Deferred[tuple[int, str, bytes | None]]:
+        """Status, ETag and body of an answer, the body None when it is longer than `MAX_LIST`.
+
+        Fails with an exception whose text says why, or after `cut` with CancelledError.
+        """
+
+    def cut(self) -> None:
+        """End what is under way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a registry is followed by: a list that was good for one place says nothing of another."""
+
+    url: str
+    base_domain: str
+    state: Path
+
+
+class RemoteRegistry:
+    """Follows the registry at a URL: `read` gets its tenants whenever they have changed.
+
+    A list that cannot be had, or with a fault in it, changes nothing but the log and a counter. Before the first
+    good one the list that was kept is used. Time is told by `sweep`; the work is done in the reactor's threads.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        place: Place,
+        source: Source,
+        counters: Counters,
+        read: Callable[[tuple[Tenant, ...]], None],
+        reactor: Any,
+    ) -> None:
+        self.place = place
+        # Queries may have secrets in them, which do not belong into logs.
+        self._name = place.url.partition("?")[0]
+        self._cache = place.state / CACHE_NAME
+        self._source = source
+        self._counters = counters
+        self._read = read
+        self._reactor = reactor
+        self._stopped = False
+        self._busy = False
+        self._first = True
+        self._now = 0.0
+        self._due = float("-inf")
+        self._deadline = float("inf")
+        self._etag = ""
+        # The last list that was judged, by its digest, and what was wrong with it.
+        self._judged: tuple[bytes, tuple[str, ...]] = (b"", ())
+        self._told: tuple[str, ...] = ()
+        self._unkept = ""
+
+    # -- time
+
+    def sweep(self, now: float, refresh: float) -> None:
+        """Do what is due: the list is asked for every `refresh` seconds. `now`: monotonic seconds."""
+        self._now = now
+        if now >= self._deadline:
+            self._deadline = float("inf")
+            self._source.cut()
+        elif now >= self._due and not self._busy:
+            self._due = now + refresh
+            self._busy = True
+            Deferred.fromCoroutine(self._refresh()).addErrback(self._broken)
+
+    def again(self) -> None:
+        """Ask with the next sweep, not only after the usual time."""
+        self._due = float("-inf")
+
+    def stop(self) -> None:
+        """Follow no longer; what is under way comes to nothing."""
+        self._stopped = True
+        self._deadline = float("inf")
+        self._source.cut()
+
+    # -- one refresh
+
+    async def _refresh(self) -> None:
+        try:
+            if self._first:
+                self._first = False
+                await self._start_with_cache()
+            if not self._stopped:
+                await self._fetch()
+        finally:
+            self._busy = False
+
+    async def _start_with_cache(self) -> None:
+        place = self.place
+        try:
+            tenants = await self._in_thread(read_cache, self._cache, place.url, place.base_domain)
+        except ConfigurationError as error:
+            self.log.warn("the kept tenants are not used: {fault}", fault=error.faults[0])
+            return
+        if tenants is not None and not self._stopped:
+            self.log.info(
+                "starting with {count} tenants that were kept in {path}", count=len(tenants), path=self._cache
+            )
+            self._read(tenants)
+
+    async def _fetch(self) -> None:
+        headers = {"Accept": "application/json"}
+        if self._etag:
+            headers["If-None-Match"] = self._etag
+        self._deadline = self._now + TIMEOUT
+        try:
+            status, etag, body = await self._source.get(headers)
+        except CancelledError:
+            self._failed([f"{self._name}: no whole answer within {TIMEOUT:g} seconds"])
+            return
+        except Exception as error:
+            self._failed([f"{self._name}: {error}"])
+            return
+        finally:
+            self._deadline = float("inf")
+        if status == 304 and self._etag:
+            self._succeeded()
+        elif status != 200:
+            self._failed([f"{self._name}: answers {status}, not 200"])
+        elif body is None:
+            self._failed([f"{self._name}: is longer than {MAX_LIST} bytes"])
+        else:
+            await self._judge(body, etag)
+
+    async def _judge(self, body: bytes, etag: str) -> None:
+        """Use a list, unless it is the one before or has a fault."""
+        # Without a good list there is nothing that an answer "not modified" could refer to.
+        self._etag = ""
+        try:
+            tenants, unkept = await self._in_thread(self._work, body)
+        except ConfigurationError as error:
+            self._failed(error.faults)
+            return
+        if self._stopped:
+            return
+        self._etag = etag
+        if unkept and unkept != self._unkept:
+            self.log.warn("the tenants are not kept for the next start: {fault}", fault=unkept)
+        self._unkept = unkept
+        if tenants is not None:
+            self._read(tenants)
+        self._succeeded()
+
+    def _work(self, body: bytes) -> tuple[tuple[Tenant, ...] | None, str]:
+        """In a thread: the tenants, None for those of the list before; and why they could not be kept."""
+        digest = hashlib.sha256(body).digest()
+        judged, faults = self._judged
+        if digest == judged:
+            if faults:
+                raise ConfigurationError(faults)
+            return None, self._unkept
+        try:
+            tenants = parse_tenants(body, self._name, self.place.base_domain)
+        except ConfigurationError as error:
+            self._judged = digest, tuple(error.faults)
+            raise
+        self._judged = digest, ()
+        try:
+            write_cache(self._cache, self.place.url, tenants)
+        except OSError as error:
+            return tenants, f"{self._cache}: {reason(error)}"
+        return tenants, ""
+
+    def _in_thread(self, work: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), work, *arguments)
+
+    # -- what became of it
+
+    def _succeeded(self) -> None:
+        if self._told:
+            self.log.info("{registry} can be read again", registry=self._name)
+        self._told = ()
+
+    def _failed(self, faults: Sequence[str]) -> None:
+        if self._stopped:
+            return
+        self._counters.registry_failures += 1
+        told = tuple(faults[:_LOGGED])
+        # A registry that stays away is told once, and so is each new reason.
+        if told == self._told:
+            return
+        self._told = told
+        for fault in told:
+            self.log.error("registry not read, the tenants before it stay: {line}", line=fault)
+        if len(faults) > _LOGGED:
+            self.log.error("registry not read: and {count} faults more", count=len(faults) - _LOGGED)
+
+    def _broken(self, failure: Failure) -> None:
+        self._counters.registry_failures += 1
+        self.log.failure("registry not read", failure=failure)

@@ -1,0 +1,146 @@
+"""Token buckets in bounded memory: how many requests a key has left.
+
+A bucket is one number: the moment at which it is full again (GCRA, the virtual-scheduling form of the token
+bucket). It is kept in units of the rule's own tokens, `seconds * rate`, so that charging adds exactly 1.0 and
+no rounding adds up over millions of charges. A bucket that is full again needs no entry at all.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from itertools import islice
+from typing import Final
+
+# A token counts as whole this little before it is: a client that comes back exactly when told must not be
+# refused for the last bit of a float.
+SLACK: Final = 1e-6
+WHOLE: Final = 1.0 - SLACK
+# Entries looked at to find one that can be forgotten.
+_HANDFUL: Final = 8
+
+
+class Buckets:
+    """The buckets of one rule: `burst` tokens each, `rate` back per second, at most `max_entries` of them.
+
+    Two ordered pools: `_spare` has the buckets with a whole token left when last charged, `_spent` those
+    without, the one that knocked last at the end. At the bound a spare one is forgotten, of the oldest few
+    the one nearest to full; the others of the few go to the end (second chance). A spent one is forgotten
+    only if no spare one is left, so a flood of new keys makes nobody's limit disappear.
+    """
+
+    __slots__ = ("_spare", "_spent", "burst", "max_entries", "rate")
+
+    def __init__(self, rate: float, burst: int, max_entries: int) -> None:
+        self.rate = rate
+        self.burst = burst
+        self.max_entries = max(1, max_entries)
+        self._spare: OrderedDict[bytes, float] = OrderedDict()
+        self._spent: OrderedDict[bytes, float] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._spare) + len(self._spent)
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._spare or key in self._spent
+
+    def left(self, key: bytes, now: float) -> float:
+        """The tokens left, from 0 to the burst."""
+        clock = now * self.rate
+        full_at = self._spare.get(key)
+        if full_at is None:
+            full_at = self._spent.get(key, clock)
+        if full_at <= clock:
+            return float(self.burst)
+        return max(0.0, self.burst - (full_at - clock))
+
+    def spend(self, key: bytes, now: float) -> float:
+        """Take a token if a whole one is there.
+
+        Returns the tokens then left; a negative number means that none was taken and this much is missing.
+        """
+        clock = now * self.rate
+        full_at = self._spare.get(key)
+        if full_at is None:
+            return self._spend_rare(key, clock)
+        full_at = (full_at if full_at > clock else clock) + 1.0
+        left = self.burst - (full_at - clock)
+        if left < WHOLE:
+            return self._spend_rare(key, clock)
+        self._spare[key] = full_at
+        return left
+
+    def _spend_rare(self, key: bytes, clock: float) -> float:
+        """`spend` for a key that is new, changes its pool, or has nothing left."""
+        known = self._spare.pop(key, None)
+        if known is None:
+            known = self._spent.pop(key, None)
+        if known is None:
+            if len(self) >= self.max_entries:
+                self._make_room(clock)
+            known = clock
+        # A bucket emptier than empty: the clock was set back. It owes one burst, not the whole leap.
+        full_at = min(max(known, clock), clock + self.burst)
+        left = self.burst - (full_at - clock)
+        if left < WHOLE:
+            self._spent[key] = full_at
+            return left - 1.0
+        left = max(0.0, left - 1.0)
+        (self._spare if left >= WHOLE else self._spent)[key] = full_at + 1.0
+        return left
+
+    def refund(self, key: bytes, now: float) -> None:
+        """Give back a token that `spend` took. A bucket that is full again, or forgotten, needs none."""
+        pool = self._spare if key in self._spare else self._spent
+        full_at = pool.pop(key, None)
+        if full_at is None:
+            return
+        clock = now * self.rate
+        full_at = min(full_at, clock + self.burst) - 1.0
+        if full_at > clock:
+            left = self.burst - (full_at - clock)
+            (self._spare if left >= WHOLE else self._spent)[key] = full_at
+
+    def sweep(self, now: float, budget: int) -> None:
+        """Forget buckets that are full again, looking at no more than `budget` entries of each pool."""
+        clock = now * self.rate
+        self._recover(clock, budget)
+        for key in list(islice(self._spare, budget)):
+            full_at = self._spare[key]
+            if full_at <= clock:
+                del self._spare[key]
+            else:
+                self._spare[key] = min(full_at, clock + self.burst)
+                self._spare.move_to_end(key)
+
+    def resize(self, max_entries: int) -> None:
+        """Set the bound; what is over it is forgotten."""
+        self.max_entries = max(1, max_entries)
+        while len(self) > self.max_entries:
+            self._forget_one()
+
+    def _make_room(self, clock: float) -> None:
+        self._recover(clock, _HANDFUL)
+        self._forget_one()
+
+    def _recover(self, clock: float, budget: int) -> None:
+        """Move spent buckets that have a whole token again to the spare ones.
+
+        Each was spent when it last knocked, in the order of the pool, so the first that is still spent ends
+        the search: any behind it has knocked within the time of one token.
+        """
+        for key in list(islice(self._spent, budget)):
+            full_at = self._spent[key]
+            if full_at - clock > self.burst - WHOLE:
+                self._spent[key] = min(full_at, clock + self.burst)
+                return
+            self._spare[key] = self._spent.pop(key)
+
+    def _forget_one(self) -> None:
+        pool = self._spare or self._spent
+        oldest = list(islice(pool, _HANDFUL))
+        victim = min(oldest, key=pool.__getitem__)
+        del pool[victim]
+        if pool is self._spare:
+            for key in oldest:
+                if key is not victim:
+                    pool.move_to_end(key)

@@ -1,0 +1,277 @@
+"""The whole answer for one request: standing, preflight, limits and route, from one immutable policy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from koder_gateway.errors import Refusal
+from koder_gateway.policy.clients import TrustedProxies
+from koder_gateway.policy.cors import CorsPolicy
+from koder_gateway.policy.decision import Policy, Standing, limit_refusal
+from koder_gateway.policy.limits import Limiter, LimitRule, address_key
+from koder_gateway.policy.routing import Route, RouteTable
+from koder_gateway.policy.tenants import Registry, Tenant, TenantPolicy
+from koder_gateway.wire.request import RequestHead, RequestReader
+
+APP = b"https://app.example.com"
+KODER = b"https://koder.example"
+TENANTS = (
+    Tenant("koder", domains=("login.koder.example",), cors_origins=(KODER.decode(),)),
+    Tenant("acme"),
+    Tenant("closed", status="suspended", cors_origins=("https://closed.example",)),
+)
+READER = RequestReader(b"X-Tenant-ID", max_target=8192, max_fields=100)
+PEER = "192.0.2.1"
+
+
+def policy(
+    *, origins: tuple[str, ...] = (APP.decode(),), rules: tuple[LimitRule, ...] = (), trusted: tuple[str, ...] = ()
+) -> Policy:
+    registry = Registry(TENANTS)
+    return Policy(
+        registry=registry,
+        tenants=TenantPolicy("id.koder.dev", "X-Tenant-ID", "", registry),
+        tenant_header=b"X-Tenant-ID",
+        cors=CorsPolicy(origins),
+        limiter=Limiter(rules, 100),
+        routes=RouteTable([Route(b"/v1/users", "identity")]),
+        proxies=TrustedProxies(trusted),
+        max_body=1000,
+    )
+
+
+def head(*lines: bytes, host: bytes = b"koder.id.koder.dev", method: bytes = b"GET") -> RequestHead:
+    fields = b"".join(line + b"\r\n" for line in (b"Host: " + host, *lines))
+    read = READER.read(method + b" /v1/users/7?a=b HTTP/1.1\r\n" + fields + b"\r\n")
+    assert read.refusal is None
+    return read
+
+
+def transit(standing: Standing) -> list[tuple[bytes, bytes]]:
+    """The fields for the service, in order."""
+    assert standing.transit.endswith(b"\r\n")
+    lines = standing.transit.removesuffix(b"\r\n").split(b"\r\n")
+    return [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
+
+
+def test_what_a_service_is_told() -> None:
+    standing = policy().standing(head(), PEER, True)
+    assert transit(standing) == [
+        (b"X-Tenant-ID", b"koder"),
+        (b"X-Forwarded-For", b"192.0.2.1"),
+        (b"X-Forwarded-Proto", b"https"),
+        (b"X-Forwarded-Host", b"koder.id.koder.dev"),
+        (b"Forwarded", b'for=192.0.2.1;host="koder.id.koder.dev";proto=https'),
+        (b"Via", b"1.1 koder-gateway"),
+    ]
+    assert isinstance(standing.tenant, Tenant)
+    assert (standing.tenant.slug, standing.address, standing.key) == ("koder", b"192.0.2.1", address_key(PEER))
+
+
+def test_an_address_of_ipv6_is_quoted_where_it_must_be() -> None:
+    told = dict(transit(policy().standing(head(host=b"koder.id.koder.dev:8443"), "2001:db8::1", False)))
+    assert told[b"X-Forwarded-For"] == b"2001:db8::1"
+    assert told[b"X-Forwarded-Host"] == b"koder.id.koder.dev:8443"
+    assert told[b"Forwarded"] == b'for="[2001:db8::1]";host="koder.id.koder.dev:8443";proto=http'
+
+
+SPOOFED = (
+    b"X-Forwarded-For: 6.6.6.6, 7.7.7.7",
+    b"Forwarded: for=6.6.6.6;proto=https",
+    b"X-Forwarded-Proto: https",
+    b"X-Forwarded-Host: evil.example",
+    b"X-Real-IP: 6.6.6.6",
+)
+
+
+def test_a_client_cannot_say_who_it_is() -> None:
+    for made in (policy(), policy(trusted=("10.0.0.0/8",))):
+        plain, spoofed = made.standing(head(), PEER, False), made.standing(head(*SPOOFED), PEER, False)
+        assert spoofed.transit == plain.transit
+        assert (spoofed.address, spoofed.key) == (plain.address, plain.key)
+
+
+def test_a_trusted_proxy_says_who_its_client_is() -> None:
+    made = policy(trusted=("10.0.0.0/8",))
+    lines = (
+        b"X-Forwarded-For: 6.6.6.6, 198.51.100.7",
+        b"X-Forwarded-Proto: https",
+        b"X-Forwarded-Host: public.example",
+    )
+    standing = made.standing(head(*lines), "10.1.2.3", False)
+    assert (standing.address, standing.key) == (b"198.51.100.7", address_key("198.51.100.7"))
+    told = dict(transit(standing))
+    assert told[b"X-Forwarded-For"] == b"6.6.6.6, 198.51.100.7, 10.1.2.3"
+    assert told[b"X-Forwarded-Proto"] == b"https"
+    assert told[b"X-Forwarded-Host"] == b"public.example"
+    assert told[b"Forwarded"] == b'for=10.1.2.3;host="koder.id.koder.dev";proto=http'
+
+
+def test_a_trusted_proxys_forwarded_is_continued() -> None:
+    made = policy(trusted=("10.0.0.0/8",))
+    standing = made.standing(head(b"Forwarded: for=198.51.100.7", b"Forwarded: for=10.9.9.9"), "10.1.2.3", True)
+    assert standing.address == b"198.51.100.7"
+    told = dict(transit(standing))
+    assert told[b"Forwarded"] == b'for=198.51.100.7, for=10.9.9.9, for=10.1.2.3;host="koder.id.koder.dev";proto=https'
+
+
+@pytest.mark.parametrize("said", [b"ftp", b"https, http", b"HTTPS", b""])
+def test_a_proxys_protocol_is_one_of_two(said: bytes) -> None:
+    made = policy(trusted=("10.0.0.0/8",))
+    told = dict(transit(made.standing(head(b"X-Forwarded-Proto: " + said), "10.1.2.3", False)))
+    assert told[b"X-Forwarded-Proto"] == b"http"
+
+
+def test_no_service_is_told_of_a_tenant_that_is_none() -> None:
+    for host in (b"closed.id.koder.dev", b"nobody.id.koder.dev", b"id.koder.dev", b"evil.example"):
+        standing = policy().standing(head(host=host), PEER, False)
+        assert isinstance(standing.tenant, Refusal)
+        assert dict(transit(standing))[b"X-Tenant-ID"] == b""
+
+
+def test_a_peer_without_an_address() -> None:
+    standing = policy().standing(head(), "", False)
+    assert dict(transit(standing))[b"Forwarded"].startswith(b"for=unknown;")
+
+
+# -- what may be kept for the next request of the connection
+
+
+@pytest.mark.parametrize(
+    ("lines", "host", "fits"),
+    [
+        ((), b"koder.id.koder.dev", True),
+        ((b"Accept: x", b"Cookie: y"), b"koder.id.koder.dev", True),
+        ((), b"acme.id.koder.dev", False),
+        ((), b"KODER.id.koder.dev", False),
+        ((b"Origin: " + APP,), b"koder.id.koder.dev", False),
+        ((b"X-Tenant-ID: koder",), b"koder.id.koder.dev", False),
+        ((b"X-Forwarded-For: 1.2.3.4",), b"koder.id.koder.dev", False),
+        ((b"Forwarded: for=1.2.3.4",), b"koder.id.koder.dev", False),
+    ],
+)
+def test_a_standing_holds_while_nothing_that_it_says_changes(
+    lines: tuple[bytes, ...], host: bytes, fits: bool
+) -> None:
+    made = policy()
+    standing = made.standing(head(), PEER, False)
+    other = head(*lines, host=host)
+    assert standing.fits(made, other) is fits
+    assert not standing.fits(replace(made, max_body=1), other)
+    if fits:
+        again = made.standing(other, PEER, False)
+        assert (again.transit, again.cors, again.tenant, again.key) == (
+            standing.transit,
+            standing.cors,
+            standing.tenant,
+            standing.key,
+        )
+
+
+def test_what_a_proxy_said_once_does_not_hold_for_the_next() -> None:
+    made = policy(trusted=("10.0.0.0/8",))
+    standing = made.standing(head(b"X-Forwarded-For: 198.51.100.7"), "10.1.2.3", False)
+    assert not standing.fits(made, head())
+    assert made.standing(head(), "10.1.2.3", False).address == b"10.1.2.3"
+
+
+# -- CORS
+
+
+def test_the_origins_of_all_and_of_the_tenant_are_allowed() -> None:
+    made = policy()
+    for origin in (APP, KODER):
+        assert (
+            b"Access-Control-Allow-Origin: %b\r\n" % origin
+            in made.standing(head(b"Origin: " + origin), PEER, True).cors
+        )
+    for host in (b"acme.id.koder.dev", b"closed.id.koder.dev", b"evil.example"):
+        assert made.standing(head(b"Origin: " + KODER, host=host), PEER, True).cors == b"Vary: Origin\r\n"
+        assert b"Allow-Origin: " + APP in made.standing(head(b"Origin: " + APP, host=host), PEER, True).cors
+
+
+def test_two_origins_are_no_origin() -> None:
+    standing = policy().standing(head(b"Origin: " + APP, b"Origin: " + APP), PEER, True)
+    assert standing.cors == b"Vary: Origin\r\n"
+
+
+def test_vary_is_there_once_any_tenant_has_origins() -> None:
+    made = policy(origins=())
+    assert made.standing(head(host=b"acme.id.koder.dev"), PEER, True).cors == b"Vary: Origin\r\n"
+    bare = replace(made, registry=Registry(None))
+    assert bare.standing(head(), PEER, True).cors == b""
+
+
+def preflight(made: Policy, origin: bytes, host: bytes) -> bytes | None:
+    asked = head(
+        b"Origin: " + origin,
+        b"Access-Control-Request-Method: PUT",
+        b"Access-Control-Request-Headers: x-tenant-id",
+        host=host,
+        method=b"OPTIONS",
+    )
+    return made.preflight(asked, made.standing(asked, PEER, True).tenant)
+
+
+def test_a_preflight_is_answered_for_whom_it_may() -> None:
+    made = policy()
+    assert b"Allow-Origin: " + APP in (preflight(made, APP, b"koder.id.koder.dev") or b"")
+    assert b"Allow-Origin: " + KODER in (preflight(made, KODER, b"koder.id.koder.dev") or b"")
+    assert preflight(made, KODER, b"acme.id.koder.dev") is None
+    assert preflight(made, b"https://evil.example", b"koder.id.koder.dev") is None
+
+
+def test_a_preflight_of_the_bare_domain_cannot_name_its_tenant() -> None:
+    made = policy()
+    assert b"Allow-Origin: " + KODER in (preflight(made, KODER, b"id.koder.dev") or b"")
+    assert preflight(made, b"https://closed.example", b"id.koder.dev") is None
+    assert preflight(made, KODER, b"evil.example") is None
+
+
+def test_what_is_no_preflight_is_not_answered_as_one() -> None:
+    made = policy()
+    for other in (
+        head(b"Origin: " + APP, method=b"OPTIONS"),
+        head(b"Access-Control-Request-Method: PUT", method=b"OPTIONS"),
+        head(),
+    ):
+        assert made.preflight(other, TENANTS[0]) is None
+
+
+# -- bodies, limits, routes
+
+
+@pytest.mark.parametrize(("length", "refused"), [(0, False), (1000, False), (1001, True), (2**63 - 1, True)])
+def test_a_body_is_measured_by_what_it_says(length: int, refused: bool) -> None:
+    refusal = policy().body_refusal(head(b"Content-Length: %d" % length, method=b"POST"))
+    assert (refusal is not None) is refused
+    if refusal is not None:
+        assert (refusal.status, refusal.close, "1000" in refusal.detail) == (413, True, True)
+
+
+def test_a_chunked_body_says_nothing_beforehand() -> None:
+    assert policy().body_refusal(head(b"Transfer-Encoding: chunked", method=b"POST")) is None
+
+
+def test_a_limit_that_is_used_up() -> None:
+    made = policy(rules=(LimitRule("few", ("tenant", "ip"), 1, 60),))
+    key = address_key(PEER)
+    assert made.admit(TENANTS[0], key, head(), 0.0).refused is None
+    verdict = made.admit(TENANTS[0], key, head(), 0.0)
+    assert verdict.refused is not None
+    refusal = limit_refusal(verdict.refused.name)
+    assert (refusal.status, refusal.code, '"few"' in refusal.detail) == (429, "rate_limited", True)
+    assert b"Retry-After: 60\r\n" in verdict.fields
+    assert made.admit(TENANTS[1], key, head(), 0.0).refused is None
+    assert made.admit(TENANTS[0], address_key("192.0.2.2"), head(), 0.0).refused is None
+    assert made.admit(TENANTS[0], key, head(), 60.0).refused is None
+
+
+def test_a_route_or_why_there_is_none() -> None:
+    made = policy()
+    assert made.route(b"/v1/users/7") == Route(b"/v1/users", "identity")
+    refusal = made.route(b"/v1/users2")
+    assert isinstance(refusal, Refusal)
+    assert (refusal.status, refusal.code) == (404, "no_route")

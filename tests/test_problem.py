@@ -1,0 +1,88 @@
+"""Problem details: valid JSON with the members of the contract, for every refusal there is."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from koder_gateway import errors
+from koder_gateway.errors import Refusal, Refused
+from koder_gateway.wire.problem import _BOUND, _kept, problem
+
+ALL = {name: value for name, value in vars(errors).items() if isinstance(value, Refusal)}
+# Status and codes are the product's contract.
+CONTRACT = {
+    400: {"bad_request", "tenant_required", "tenant_conflict"},
+    403: {"tenant_suspended"},
+    404: {"no_route", "unknown_tenant"},
+    405: {"method_not_allowed"},
+    408: {"request_timeout"},
+    413: {"body_too_large"},
+    414: {"uri_too_long"},
+    417: {"expectation_failed"},
+    421: {"misdirected_request"},
+    429: {"rate_limited"},
+    431: {"head_too_large"},
+    500: {"internal_error"},
+    501: {"not_implemented"},
+    502: {"upstream_unreachable", "upstream_invalid", "upstream_closed"},
+    503: {"overloaded", "draining"},
+    504: {"upstream_timeout"},
+}
+
+
+@pytest.mark.parametrize("refusal", ALL.values(), ids=ALL)
+def test_every_refusal_is_a_problem(refusal: Refusal) -> None:
+    fields, body = problem(refusal, b"r-1.x_Y")
+    assert fields == b"Content-Type: application/problem+json\r\nCache-Control: no-store\r\n" + refusal.fields
+    assert json.loads(body) == {
+        "type": f"urn:koder-gateway:{refusal.code}",
+        "title": refusal.title,
+        "status": refusal.status,
+        "code": refusal.code,
+        "detail": refusal.detail,
+        "request_id": "r-1.x_Y",
+    }
+
+
+def test_the_codes_are_those_of_the_contract() -> None:
+    codes: dict[int, set[str]] = {}
+    for refusal in ALL.values():
+        codes.setdefault(refusal.status, set()).add(refusal.code)
+    assert codes == CONTRACT
+
+
+@pytest.mark.parametrize("refusal", ALL.values(), ids=ALL)
+def test_a_refusal_can_stand_in_an_answer(refusal: Refusal) -> None:
+    assert refusal.title.isascii()
+    assert refusal.fields == b"" or refusal.fields.endswith(b"\r\n")
+    assert refusal.detail.endswith(".")
+
+
+@given(st.text())
+def test_any_detail_is_escaped(detail: str) -> None:
+    body = problem(errors.BAD_REQUEST.because(detail), b"r1")[1]
+    assert json.loads(body)["detail"] == detail
+
+
+def test_details_made_for_one_request_are_not_kept_for_ever() -> None:
+    for number in range(1000):
+        problem(errors.BAD_REQUEST.because(f"number {number}"), b"r1")
+    assert len(_kept) <= _BOUND
+    assert json.loads(problem(errors.NO_ROUTE, b"r2")[1])["request_id"] == "r2"
+
+
+def test_a_refusal_is_a_value() -> None:
+    refusal = errors.NO_ROUTE.because("Not here.").with_fields(b"A: 1\r\n").with_fields(b"B: 2\r\n").closing()
+    assert (refusal.detail, refusal.fields, refusal.close) == ("Not here.", b"A: 1\r\nB: 2\r\n", True)
+    assert (errors.NO_ROUTE.fields, errors.NO_ROUTE.close) == (b"", False)
+    assert errors.METHOD_NOT_ALLOWED.with_fields(b"A: 1\r\n").fields.startswith(b"Allow: GET")
+
+
+def test_a_refusal_can_be_raised() -> None:
+    raised = Refused(errors.NO_ROUTE)
+    assert raised.refusal is errors.NO_ROUTE
+    assert str(raised) == errors.NO_ROUTE.detail

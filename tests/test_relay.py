@@ -1,0 +1,1229 @@
+"""Relay, connection and pool as a play: a scripted client above, scripted services below, and every way to fail."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from memory import (
+    DATE,
+    MemoryGateway,
+    MemoryReactor,
+    Origin,
+    Peer,
+    answered,
+    forwarded,
+    read_message,
+    read_messages,
+    rechunked,
+    request,
+    serve,
+    service_settings,
+    settings_with,
+)
+from twisted.internet.endpoints import TCP4ClientEndpoint
+
+from koder_gateway.errors import Refusal
+from koder_gateway.upstream.connection import UpstreamConnection
+from koder_gateway.upstream.pool import Service
+from koder_gateway.upstream.relay import Relay
+from koder_gateway.wire.clock import CoarseClock
+from koder_gateway.wire.exchange import (
+    ANSWERS,
+    BROKEN,
+    CLIENT_GONE,
+    CLOSED,
+    ENDED,
+    FULL,
+    INVALID,
+    SERVICE_FAULTS,
+    SLOW,
+    TIMEOUT,
+    TOO_LARGE,
+    UNREACHABLE,
+    Exchange,
+)
+from koder_gateway.wire.request import RequestReader
+from koder_gateway.wire.response import ResponseHead, ResponseReader
+
+Make = Callable[..., MemoryGateway]
+CUTS = st.lists(st.integers(0, 4000), max_size=12)
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
+OK_ANSWER = answered(b"200 OK", after=(b"Content-Length: 2",), body=b"hi")
+
+
+def problem(data: bytes) -> tuple[int, str]:
+    """The status and code of the only answer in `data`."""
+    (message,) = read_messages(data)
+    return message.status, message.code
+
+
+# -- the relay alone, between a client that writes down its commands and a service in memory
+
+
+class Caller:
+    """The client's side of an exchange: what the relay tells it, in order."""
+
+    takes = False
+
+    def __init__(self, exchange: Exchange, body: bytes, done: bool) -> None:
+        self.exchange = exchange
+        self.body = body
+        self.body_done = done
+        self.trailers: list[bytes] = []
+        self.told: list[object] = []
+
+    def respond(self, head: ResponseHead, body: bytes, done: bool) -> None:
+        self.told.append(("respond", head.status, body, done))
+
+    def send_body(self, data: bytes) -> None:
+        self.told.append(("body", data))
+
+    def end_body(self, trailers: list[bytes]) -> None:
+        self.told.append(("end", trailers))
+
+    def interim(self, head: ResponseHead) -> None:
+        self.told.append(("interim", head.status))
+
+    def refuse(self, refusal: Refusal) -> None:
+        self.exchange.phase = ENDED  # as every client does that answers
+        self.told.append(("refuse", refusal.code))
+
+    def cut(self, *, at_once: bool = False) -> None:
+        self.told.append("cut at once" if at_once else "cut")
+
+    def taking(self) -> bool:
+        self.told.append("taking?")
+        return self.takes
+
+    def stream_from(self, producer: UpstreamConnection) -> None:
+        self.told.append("stream")
+
+    def pause_body(self) -> None:
+        self.told.append("pause")
+
+    def resume_body(self) -> None:
+        self.told.append("resume")
+
+    def take(self) -> list[object]:
+        """What it was told since this was last asked."""
+        told, self.told = self.told, []
+        return told
+
+
+class Play:
+    """One service with scripted addresses."""
+
+    def __init__(self, addresses: int = 1, **options: float) -> None:
+        self.reactor = MemoryReactor()
+        self.clock = CoarseClock()
+        self.reader = RequestReader(b"X-Tenant-ID", max_target=8192, max_fields=100)
+        self.origins = [Origin() for _ in range(addresses)]
+        self.reactor.origins.update(enumerate(self.origins, 4001))
+        self.service = Service(
+            "identity",
+            [
+                (f"http://127.0.0.1:{port}", TCP4ClientEndpoint(self.reactor, "127.0.0.1", port, 2))
+                for port in self.reactor.origins
+            ],
+            ResponseReader(b"X-Tenant-ID"),
+            self.clock,
+            **options,  # type: ignore[arg-type]
+        )
+        self.origin = self.origins[0]
+
+    def ask(self, raw: bytes = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n", body: bytes = b"", done: bool = True) -> Relay:
+        """Begin an exchange; its client is `relay.client`."""
+        head = self.reader.read(raw)
+        assert head.refusal is None
+        exchange = Exchange(head, b"192.0.2.1", 0.0, b"r1")
+        relay = Relay(Caller(exchange, body, done), self.service)
+        relay.start()
+        self.reactor.advance(0)
+        return relay
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, with a sweep at its end."""
+        self.reactor.advance(seconds)
+        self.clock.now = self.reactor.seconds()
+        self.service.sweep(self.clock.now)
+        self.reactor.advance(0)
+
+    def check_empty(self) -> None:
+        """Nothing is left, whatever happened."""
+        self.service.close_idle()
+        self.reactor.advance(0)
+        assert (self.service.active, self.service.idle) == (0, 0)
+        assert not [call for call in self.reactor.getDelayedCalls() if call.active()]
+
+
+@pytest.fixture
+def play() -> Iterator[Play]:
+    play = Play()
+    yield play
+    play.check_empty()
+
+
+def told(relay: Relay) -> list[object]:
+    """What the relay's client was told."""
+    caller = relay.client
+    assert isinstance(caller, Caller)
+    return caller.take()
+
+
+UPLOAD = b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n"
+
+
+def while_connecting(play: Play) -> tuple[Relay, None]:
+    play.origin.answers = "ignore"
+    relay = play.ask(UPLOAD, b"12345", False)
+    assert told(relay) == ["pause"]
+    return relay, None
+
+
+def while_waiting(play: Play) -> tuple[Relay, Peer]:
+    relay = play.ask(UPLOAD, b"12345", False)
+    assert told(relay) == ["pause", "resume"]
+    return relay, play.origin.last
+
+
+def while_relaying(play: Play) -> tuple[Relay, Peer]:
+    relay, service = while_waiting(play)
+    service.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n123")
+    assert told(relay) == [("respond", 200, b"123", False), "stream"]
+    return relay, service
+
+
+BEGINNINGS = {"connecting": while_connecting, "waiting": while_waiting, "relaying": while_relaying}
+
+
+@pytest.mark.parametrize("event", [SLOW, BROKEN, TOO_LARGE, CLIENT_GONE])
+@pytest.mark.parametrize("phase", BEGINNINGS)
+def test_a_failure_of_the_client_ends_the_exchange(phase: str, event: str, play: Play) -> None:
+    relay, service = BEGINNINGS[phase](play)
+    relay.client_failed(event)
+    play.reactor.advance(0)
+    if event == CLIENT_GONE:
+        assert told(relay) == []
+    elif phase == "relaying":
+        assert told(relay) == ["cut"]
+    else:
+        assert told(relay) == [("refuse", ANSWERS[event].code)]
+    assert relay.exchange.phase is ENDED
+    assert (play.service.active, play.service.idle) == (0, 0)
+    assert not play.service.failures
+    if service is not None:
+        assert service.closed == "reset"
+
+
+def closes(play: Play, service: Peer) -> None:
+    service.close()
+
+
+def resets(play: Play, service: Peer) -> None:
+    service.reset()
+
+
+def talks_nonsense(play: Play, service: Peer) -> None:
+    service.send(b"nonsense")
+
+
+def is_silent(play: Play, service: Peer) -> None:
+    play.advance(60)
+
+
+@pytest.mark.parametrize(
+    ("fails", "event"), [(closes, CLOSED), (resets, CLOSED), (talks_nonsense, INVALID), (is_silent, TIMEOUT)]
+)
+def test_a_failure_of_the_service_before_its_head_is_answered(
+    fails: Callable[[Play, Peer], None], event: str, play: Play
+) -> None:
+    relay, service = while_waiting(play)
+    relay.body_received(b"67890")
+    relay.body_ended([])
+    fails(play, service)
+    assert told(relay) == [("refuse", ANSWERS[event].code)]
+    assert relay.exchange.phase is ENDED
+    assert play.service.failures == {event: 1}
+    assert (play.service.active, play.service.idle) == (0, 0)
+    assert service.gone or service.closed == "reset"
+
+
+@pytest.mark.parametrize(("fails", "event"), [(closes, CLOSED), (resets, CLOSED), (is_silent, TIMEOUT)])
+@pytest.mark.parametrize(
+    "head", [b"Content-Length: 10\r\n\r\n123", b"Transfer-Encoding: chunked\r\n\r\n3\r\n123\r\n5\r\n12"]
+)
+def test_a_failure_of_the_service_in_its_body_cuts_the_answer(
+    head: bytes, fails: Callable[[Play, Peer], None], event: str, play: Play
+) -> None:
+    relay = play.ask()
+    service = play.origin.last
+    service.send(b"HTTP/1.1 200 OK\r\n" + head)
+    fails(play, service)
+    assert told(relay)[-1] == "cut"
+    assert relay.exchange.code == event
+    assert relay.exchange.phase is ENDED
+    assert play.service.failures == {event: 1}
+    assert (play.service.active, play.service.idle) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "body", [b"3\r\nabcd\r\n", b"0x3\r\nabc\r\n", b"-1\r\n", b"3\nabc\r\n", b"zz\r\n", b"0\r\nContent Length\r\n\r\n"]
+)
+def test_broken_chunks_of_a_service_cut_the_answer(body: bytes, play: Play) -> None:
+    relay = play.ask()
+    service = play.origin.last
+    service.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n")
+    assert told(relay) == [("respond", 200, b"", False), "stream", ("body", b"ok")]
+    service.send(body)
+    assert told(relay)[-1] == "cut"
+    assert relay.exchange.code == INVALID
+    assert service.closed == "reset"
+
+
+def test_a_refused_connection_is_unreachable(play: Play) -> None:
+    play.origin.answers = "refuse"
+    relay = play.ask()
+    assert told(relay) == [("refuse", "upstream_unreachable")]
+    assert play.service.failures == {UNREACHABLE: 1}
+    assert play.origin.attempts == 1
+
+
+def test_a_connection_that_is_not_made_in_time_is_a_timeout(play: Play) -> None:
+    play.origin.answers = "ignore"
+    relay = play.ask()
+    assert (play.service.active, told(relay)) == (1, [])
+    play.advance(2)
+    assert told(relay) == [("refuse", "upstream_timeout")]
+    assert play.service.failures == {TIMEOUT: 1}
+
+
+def test_no_place_left_is_overloaded() -> None:
+    play = Play(max_connections=1)
+    first, second = play.ask(), play.ask()
+    assert told(second) == [("refuse", "overloaded")]
+    assert play.service.failures == {FULL: 1}
+    play.origin.only.send(OK)
+    assert told(first) == [("respond", 200, b"hi", True)]
+    third = play.ask()
+    play.origin.only.send(OK)
+    assert told(third) == [("respond", 200, b"hi", True)]
+    play.check_empty()
+
+
+def test_attempts_take_places_too() -> None:
+    play = Play(max_connections=1)
+    play.origin.answers = "ignore"
+    first, second = play.ask(), play.ask()
+    assert told(second) == [("refuse", "overloaded")]
+    first.client_failed(CLIENT_GONE)
+    play.check_empty()
+
+
+@pytest.mark.parametrize("event", sorted(SERVICE_FAULTS))
+def test_every_fault_of_a_service_is_counted(event: str, play: Play) -> None:
+    play.service.failed(event, "detail")
+    play.service.failed(event, "detail")
+    assert play.service.failures == {event: 2}
+
+
+# -- retries
+
+
+def stale_connection(play: Play) -> Peer:
+    """A pooled connection that has served once."""
+    relay = play.ask()
+    service = play.origin.last
+    service.send(OK)
+    assert told(relay) == [("respond", 200, b"hi", True)]
+    service.take()
+    return service
+
+
+@pytest.mark.parametrize("method", [b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"])
+@pytest.mark.parametrize("fails", [closes, resets])
+def test_a_stale_connection_is_replaced_by_a_fresh_one(
+    method: bytes, fails: Callable[[Play, Peer], None], play: Play
+) -> None:
+    stale = stale_connection(play)
+    relay = play.ask(b"%b /b HTTP/1.1\r\nHost: a\r\n\r\n" % method)
+    sent = stale.take()
+    assert sent.startswith(method + b" /b HTTP/1.1\r\n")
+    fails(play, stale)
+    assert told(relay) == []
+    fresh = play.origin.last
+    assert fresh is not stale
+    assert fresh.take() == sent
+    fresh.send(b"HTTP/1.1 204 No Content\r\n\r\n")
+    assert told(relay) == [("respond", 204, b"", True)]
+    assert (relay.exchange.retries, play.service.retried) == (1, 1)
+
+
+@pytest.mark.parametrize("method", [b"POST", b"PATCH"])
+def test_what_is_not_idempotent_is_never_sent_twice(method: bytes, play: Play) -> None:
+    stale = stale_connection(play)
+    relay = play.ask(b"%b /b HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n" % method, b"xx")
+    assert stale.received
+    stale.close()
+    assert told(relay) == [("refuse", "upstream_closed")]
+    assert play.origin.attempts == 1
+
+
+def test_a_fresh_connection_that_closes_is_no_reason_to_try_again(play: Play) -> None:
+    relay = play.ask()
+    play.origin.last.close()
+    assert told(relay) == [("refuse", "upstream_closed")]
+    assert play.origin.attempts == 1
+
+
+def test_there_is_one_retry_and_no_more(play: Play) -> None:
+    stale = stale_connection(play)
+    relay = play.ask()
+    stale.close()
+    play.origin.last.close()
+    assert told(relay) == [("refuse", "upstream_closed")]
+    assert play.origin.attempts == 2
+    assert relay.exchange.retries == 1
+
+
+def test_a_stale_connection_that_has_begun_to_answer_is_not_replaced(play: Play) -> None:
+    stale = stale_connection(play)
+    relay = play.ask()
+    stale.send(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+    assert told(relay) == [("interim", 103)]
+    stale.close()
+    assert told(relay) == [("refuse", "upstream_closed")]
+    assert play.origin.attempts == 1
+
+
+def test_a_head_cut_short_on_a_stale_connection_is_invalid(play: Play) -> None:
+    stale = stale_connection(play)
+    relay = play.ask()
+    stale.send(b"HTTP/1.1 200 OK\r\nContent-")
+    stale.close()
+    assert told(relay) == [("refuse", "upstream_invalid")]
+    assert play.origin.attempts == 1
+
+
+def test_a_small_upload_is_sent_again_whole(play: Play) -> None:
+    stale = stale_connection(play)
+    relay = play.ask(b"PUT /b HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", b"one", False)
+    relay.body_received(b"two")
+    stale.close()
+    fresh = play.origin.last
+    relay.body_received(b"three")
+    relay.body_ended([b"X-Sum: 1\r\n"])
+    message, rest = read_message(fresh.received)
+    assert (message.body, rest) == (b"onetwothree", b"")
+    fresh.send(OK)
+    assert told(relay)[-1] == ("respond", 200, b"hi", True)
+    assert play.service.idle == 1
+
+
+def test_a_large_upload_is_not_sent_again(play: Play) -> None:
+    stale = stale_connection(play)
+    relay = play.ask(b"PUT /b HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n", b"", False)
+    relay.body_received(b"x" * 70000)
+    stale.close()
+    assert told(relay)[-1] == ("refuse", "upstream_closed")
+    assert play.origin.attempts == 1
+
+
+def test_a_post_asks_the_kernel_whether_its_connection_is_stale(play: Play) -> None:
+    stale = stale_connection(play)
+    near, far = socket.socketpair()
+    with near, far:
+        stale.near.handle = near
+        far.close()
+        relay = play.ask(b"POST /b HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n", b"xx")
+    assert stale.received == b""
+    assert stale.closed == "reset"
+    play.origin.last.send(OK)
+    assert told(relay) == [("respond", 200, b"hi", True)]
+    assert relay.exchange.retries == 0
+
+
+def test_a_post_takes_a_connection_that_is_alive(play: Play) -> None:
+    alive = stale_connection(play)
+    near, far = socket.socketpair()
+    with near, far:
+        alive.near.handle = near
+        relay = play.ask(b"POST /b HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n", b"xx")
+        assert alive.received
+        alive.send(OK)
+    assert told(relay) == [("respond", 200, b"hi", True)]
+
+
+def test_an_unreachable_address_gives_way_to_another() -> None:
+    play = Play(addresses=2)
+    good, bad = play.origins
+    bad.answers = "refuse"
+    retried = 0
+    for _ in range(4):
+        relay = play.ask(b"POST /b HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n", b"xx")
+        assert read_message(good.last.take())[0].body == b"xx"
+        good.last.send(OK)
+        assert told(relay) == [("respond", 200, b"hi", True)]
+        retried += relay.exchange.retries
+    assert (bad.attempts, retried, play.service.retried) == (1, 1, 1)  # then it was left alone
+    play.check_empty()
+
+
+def test_an_address_that_failed_gets_its_turn_again_ever_later() -> None:
+    play = Play(addresses=2)
+    good, bad = play.origins
+    bad.answers = "refuse"
+
+    def attempts_after(seconds: float) -> int:
+        play.advance(seconds)
+        for _ in range(4):
+            relay = play.ask()
+            good.last.send(OK)
+            assert told(relay) == [("respond", 200, b"hi", True)]
+        return bad.attempts
+
+    assert [attempts_after(seconds) for seconds in (0, 0.75, 0.5, 1.5, 1.0)] == [1, 1, 2, 2, 3]
+    bad.answers = "accept"
+    play.advance(5)
+    for _ in range(2):
+        play.ask()
+    for connection in [*bad.connections, good.last]:
+        connection.send(OK)
+    assert len(bad.connections) == 1
+    play.check_empty()
+
+
+def test_two_addresses_share_the_work_and_keep_their_connections() -> None:
+    play = Play(addresses=2)
+    for _ in range(10):
+        relay = play.ask()
+        (busy,) = [c for origin in play.origins for c in origin.connections if c.received]
+        busy.take()
+        busy.send(OK)
+        assert told(relay) == [("respond", 200, b"hi", True)]
+    assert [len(origin.connections) for origin in play.origins] == [1, 1]
+    assert play.service.idle == 2
+    play.check_empty()
+
+
+def test_when_every_address_refuses_the_answer_is_unreachable() -> None:
+    play = Play(addresses=2)
+    for origin in play.origins:
+        origin.answers = "refuse"
+    relay = play.ask()
+    assert told(relay) == [("refuse", "upstream_unreachable")]
+    assert [origin.attempts for origin in play.origins] == [1, 1]
+    relay = play.ask()  # all are left alone, and still one is tried
+    assert told(relay) == [("refuse", "upstream_unreachable")]
+    assert sum(origin.attempts for origin in play.origins) == 3
+    play.check_empty()
+
+
+def test_addresses_take_turns() -> None:
+    play = Play(addresses=3)
+    relays = [play.ask() for _ in range(6)]
+    assert [len(origin.connections) for origin in play.origins] == [2, 2, 2]
+    for origin in play.origins:
+        for connection in origin.connections:
+            connection.send(OK)
+    assert all(told(relay) == [("respond", 200, b"hi", True)] for relay in relays)
+    assert (play.service.active, play.service.idle) == (0, 6)
+    play.check_empty()
+
+
+# -- the pool
+
+
+def test_connections_are_used_last_in_first_out(play: Play) -> None:
+    relays = [play.ask(), play.ask()]
+    first, second = play.origin.connections
+    first.send(OK)
+    second.send(OK)
+    assert play.service.idle == 2
+    relays.append(play.ask())
+    assert second.received.count(b"GET") == 2
+    second.send(OK)
+    assert all(told(relay) for relay in relays)
+
+
+def test_no_more_than_max_idle_are_kept() -> None:
+    play = Play(max_idle=1)
+    play.ask()
+    play.ask()
+    for connection in play.origin.connections:
+        connection.send(OK)
+    assert (play.service.active, play.service.idle) == (0, 1)
+    assert [connection.closed for connection in play.origin.connections] == ["", "clean"]
+    play.check_empty()
+
+
+def test_idle_connections_are_closed_after_a_while(play: Play) -> None:
+    connection = stale_connection(play)
+    play.advance(59)
+    assert (connection.closed, play.service.idle) == ("", 1)
+    play.advance(1)
+    assert (connection.closed, play.service.idle) == ("clean", 0)
+
+
+def test_an_idle_connection_that_the_service_closes_is_forgotten(play: Play) -> None:
+    stale_connection(play).close()
+    assert play.service.idle == 0
+    relay = play.ask()
+    assert len(play.origin.connections) == 2
+    play.origin.last.send(OK)
+    assert told(relay) == [("respond", 200, b"hi", True)]
+
+
+def test_what_a_service_says_unasked_reaches_nobody(play: Play) -> None:
+    connection = stale_connection(play)
+    connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+    assert (connection.closed, play.service.idle) == ("reset", 0)
+    relay = play.ask()
+    play.origin.last.send(OK)
+    assert told(relay) == [("respond", 200, b"hi", True)]
+
+
+def test_a_closing_pool_keeps_nothing(play: Play) -> None:
+    relay = play.ask()
+    play.service.close_idle()
+    play.origin.only.send(OK)
+    assert told(relay) == [("respond", 200, b"hi", True)]
+    assert play.origin.only.closed == "clean"
+    assert (play.service.active, play.service.idle) == (0, 0)
+
+
+def test_a_connection_is_made_without_delay(play: Play) -> None:
+    play.ask()
+    assert play.origin.only.near.no_delay
+    play.origin.only.send(OK)
+
+
+# -- answers
+
+
+@pytest.mark.parametrize(
+    ("answer", "body"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhiHTTP/1.1 200 OK\r\n\r\n", b"hi"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhix", b"hi"),
+        (b"HTTP/1.1 204 No Content\r\n\r\nbody", b""),
+        (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 4\r\n\r\nbody", b""),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\nx", b"hi"),
+    ],
+    ids=["second answer", "one byte", "204", "304", "chunked"],
+)
+@given(cuts=CUTS)
+def test_after_surplus_bytes_a_connection_is_not_used_again(answer: bytes, body: bytes, cuts: list[int]) -> None:
+    play = Play()
+    relay = play.ask()
+    service = play.origin.last
+    service.send_in(rechunked(answer, cuts))
+    spoken = told(relay)
+    assert (
+        b"".join(part[2] if part[0] == "respond" else part[1] for part in spoken if part[0] in ("respond", "body"))
+        == body
+    )  # type: ignore[index]
+    assert "cut" not in spoken
+    assert relay.exchange.phase is ENDED
+    assert (service.closed, play.service.idle) == ("reset", 0)
+    play.check_empty()
+
+
+def test_surplus_bytes_once_do_not_spoil_the_same_answer_later(play: Play) -> None:
+    for surplus, idle in ((b"x", 0), (b"", 1), (b"", 1)):
+        relay = play.ask()
+        play.origin.last.send(OK + surplus)
+        assert told(relay) == [("respond", 200, b"hi", True)]
+        assert play.service.idle == idle
+
+
+def test_an_answer_to_head_has_no_body_whatever_it_says(play: Play) -> None:
+    relay = play.ask(b"HEAD /a HTTP/1.1\r\nHost: a\r\n\r\n")
+    play.origin.last.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+    assert told(relay) == [("respond", 200, b"", True)]
+    assert play.service.idle == 1
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.0 200 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"],
+)
+def test_an_answer_may_end_with_its_connection(head: bytes, play: Play) -> None:
+    relay = play.ask()
+    service = play.origin.last
+    service.send(head + b"one").send(b"two")
+    service.close()
+    assert told(relay) == [("respond", 200, b"one", False), "stream", ("body", b"two"), ("end", [])]
+    assert (relay.exchange.code, play.service.failures) == ("", {})
+
+
+def test_an_answer_that_ends_with_a_reset_is_cut(play: Play) -> None:
+    relay = play.ask()
+    service = play.origin.last
+    service.send(b"HTTP/1.1 200 OK\r\n\r\none")
+    service.reset()
+    assert told(relay)[-1] == "cut"
+    assert relay.exchange.code == CLOSED
+
+
+@pytest.mark.parametrize("line", [b"Connection: close", b"Connection: x, Close"])
+def test_a_service_that_says_close_is_not_used_again(line: bytes, play: Play) -> None:
+    play.ask()
+    play.origin.last.send(b"HTTP/1.1 200 OK\r\n%b\r\nContent-Length: 0\r\n\r\n" % line)
+    assert (play.service.active, play.service.idle) == (0, 0)
+
+
+def test_a_service_of_http_1_0_is_used_again_only_if_it_says_so(play: Play) -> None:
+    play.ask()
+    play.origin.last.send(b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n")
+    assert play.service.idle == 0
+    play.ask()
+    play.origin.last.send(b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 0\r\n\r\n")
+    assert play.service.idle == 1
+
+
+INVALID_HEADS = {
+    "HTTP/0.9": b"<html>hello</html>\r\n\r\n",
+    "no version": b"200 OK\r\n\r\n",
+    "HTTP/2": b"HTTP/2.0 200 OK\r\n\r\n",
+    "bad code": b"HTTP/1.1 20x OK\r\n\r\n",
+    "code 999": b"HTTP/1.1 999 Odd\r\nContent-Length: 0\r\n\r\n",
+    "code 099": b"HTTP/1.1 099 Odd\r\nContent-Length: 0\r\n\r\n",
+    "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
+    "same length twice": b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\nx",
+    "list of lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 1, 1\r\n\r\nx",
+    "signed length": b"HTTP/1.1 200 OK\r\nContent-Length: +1\r\n\r\nx",
+    "hexadecimal length": b"HTTP/1.1 200 OK\r\nContent-Length: 0x1\r\n\r\nx",
+    "length and coding": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "coding twice": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "unknown coding": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
+    "gzip and chunked": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "chunked in HTTP/1.0": b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "NUL": b"HTTP/1.1 200 OK\r\nX: a\0b\r\nContent-Length: 0\r\n\r\n",
+    "space before the colon": b"HTTP/1.1 200 OK\r\nX : a\r\nContent-Length: 0\r\n\r\n",
+    "obs-fold": b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 0\r\n\r\n",
+    "no colon": b"HTTP/1.1 200 OK\r\nnonsense\r\nContent-Length: 0\r\n\r\n",
+    "bare LF": b"HTTP/1.1 200 OK\nContent-Length: 0\r\n\r\n",
+    "bare CR": b"HTTP/1.1 200 OK\r\nX: a\rb\r\nContent-Length: 0\r\n\r\n",
+    "unasked 101": b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+    "endless head": b"HTTP/1.1 200 OK\r\n" + b"X: yyyyyyyyyyyyyyyyyyyyyyyyy\r\n" * 3000 + b"\r\n",
+    "too many fields": b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 300 + b"\r\n",
+    "too many interim answers": b"HTTP/1.1 103 Early Hints\r\n\r\n" * 33 + OK,
+    "garbage": bytes(range(256)),
+}
+
+
+@pytest.mark.parametrize("raw", INVALID_HEADS.values(), ids=INVALID_HEADS)
+@given(cuts=CUTS)
+def test_a_malformed_answer_is_502_in_any_pieces(raw: bytes, cuts: list[int]) -> None:
+    play = Play()
+    relay = play.ask()
+    service = play.origin.last
+    service.send_in(rechunked(raw, cuts))
+    service.close()
+    spoken = [part for part in told(relay) if part != ("interim", 103)]
+    assert spoken == [("refuse", "upstream_invalid")]
+    assert play.service.failures == {INVALID: 1}
+    assert (play.service.active, play.service.idle) == (0, 0)
+    play.check_empty()
+
+
+@given(CUTS)
+def test_an_answer_means_the_same_in_any_pieces(cuts: list[int]) -> None:
+    gateway = MemoryGateway()
+    client = gateway.connect()
+    client.send(request())
+    gateway.origin().only.send_in(
+        rechunked(
+            b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
+            b"HTTP/1.1 201 Made\r\nSet-Cookie: a=1\r\nX-A: 1\r\nset-cookie: b=2\r\nTransfer-Encoding: chunked\r\n"
+            b"Trailer: X-Sum\r\n\r\n4\r\nwiki\r\n5;a=b\r\npedia\r\n0\r\nX-Sum: 7\r\nContent-Length: 3\r\n\r\n",
+            cuts,
+        )
+    )
+    early, processing, answer = read_messages(client.received)
+    assert (early.start, early.fields) == (b"HTTP/1.1 103 Early Hints", ((b"Link", b"</a>"),))
+    assert processing.start == b"HTTP/1.1 102 Processing"
+    assert answer.start == b"HTTP/1.1 201 Made"
+    assert answer.fields == (
+        (b"Set-Cookie", b"a=1"),
+        (b"X-A", b"1"),
+        (b"set-cookie", b"b=2"),
+        (b"Trailer", b"X-Sum"),
+        (b"Date", DATE.strip()[6:]),
+        (b"X-Request-ID", b"r1"),
+        (b"Transfer-Encoding", b"chunked"),
+    )
+    assert answer.body == b"wikipedia"
+    assert client.received.endswith(b"0\r\nX-Sum: 7\r\n\r\n")
+    assert gateway.idle() == (1, 0)
+    gateway.hang_up()
+
+
+@given(CUTS)
+def test_an_answer_with_a_length_means_the_same_in_any_pieces(cuts: list[int]) -> None:
+    gateway = MemoryGateway()
+    client = gateway.connect()
+    client.send(request())
+    body = bytes(range(256)) * 4
+    gateway.origin().only.send_in(rechunked(b"HTTP/1.1 200 OK\r\nContent-Length: 1024\r\n\r\n" + body, cuts))
+    assert client.received == answered(b"200 OK", after=(b"Content-Length: 1024",), body=body)
+    assert gateway.idle() == (1, 0)
+    gateway.hang_up()
+
+
+# -- the whole way: what the client sees
+
+
+def test_the_first_bytes_of_an_answer_leave_as_they_arrive(gateway: MemoryGateway) -> None:
+    client = gateway.connect()
+    client.send(request(b"GET", b"/v1/users/events"))
+    service = gateway.origin().only
+    service.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+    assert client.take() == answered(
+        b"200 OK", b"Content-Type: text/event-stream", after=(b"Transfer-Encoding: chunked",)
+    )
+    service.send(b"data: 1\n\n")
+    assert client.take() == b"9\r\ndata: 1\n\n\r\n"
+    gateway.advance(50)
+    service.send(b"data: 2\n\n")
+    assert client.take() == b"9\r\ndata: 2\n\n\r\n"
+    service.close()
+    assert client.take() == b"0\r\n\r\n"
+    assert client.closed == ""
+
+
+@pytest.mark.parametrize("cut", [Peer.close, Peer.reset])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhal",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhal",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhal\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhal\r\n0\r\n",
+    ],
+)
+def test_an_answer_cut_short_is_never_a_clean_end(
+    answer: bytes, cut: Callable[[Peer], None], gateway: MemoryGateway
+) -> None:
+    client = gateway.connect()
+    client.send(request())
+    service = gateway.origin().only
+    service.send(answer)
+    cut(service)
+    assert client.closed
+    assert b"hal" in client.received
+    assert not client.received.endswith(b"0\r\n\r\n")
+    (exchange,) = gateway.exchanges
+    assert (exchange.status, exchange.code) == (200, "closed")
+
+
+def test_an_answer_cut_short_is_a_reset_for_a_client_that_reads_to_the_end(gateway: MemoryGateway) -> None:
+    client = gateway.connect()
+    client.send(request(version=b"1.0"))
+    service = gateway.origin().only
+    service.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhal\r\n")
+    assert client.received.endswith(b"Connection: close\r\n\r\nhal")
+    service.close()
+    assert client.closed == "reset"
+
+
+def test_an_answer_without_length_ends_with_the_connection_for_http_1_0(gateway: MemoryGateway) -> None:
+    client = gateway.connect()
+    client.send(request(b"GET", b"/v1/users", b"Connection: keep-alive", version=b"1.0"))
+    gateway.origin().only.send(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhal\r\n0\r\nX-T: 1\r\n\r\n"
+    )
+    assert client.received == answered(b"200 OK", after=(b"Connection: close",), body=b"hal")
+    assert client.closed == "clean"
+
+
+def test_interim_answers_are_not_for_http_1_0(gateway: MemoryGateway) -> None:
+    client = gateway.connect()
+    client.send(request(version=b"1.0"))
+    gateway.origin().only.send(b"HTTP/1.1 103 Early Hints\r\n\r\n" + OK)
+    assert client.received == answered(b"200 OK", after=(b"Content-Length: 2", b"Connection: close"), body=b"hi")
+
+
+@pytest.mark.parametrize(
+    ("method", "answer", "expected"),
+    [
+        (
+            b"HEAD",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n",
+            answered(b"200 OK", after=(b"Content-Length: 99",)),
+        ),
+        (b"HEAD", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", answered(b"200 OK")),
+        (b"GET", b"HTTP/1.1 204 No Content\r\n\r\n", answered(b"204 No Content")),
+        (b"GET", b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n", answered(b"204 No Content")),
+        (
+            b"GET",
+            b"HTTP/1.1 304 Not Modified\r\nContent-Length: 99\r\n\r\n",
+            answered(b"304 Not Modified", after=(b"Content-Length: 99",)),
+        ),
+        (b"GET", b'HTTP/1.1 304 Not Modified\r\nETag: "a"\r\n\r\n', answered(b"304 Not Modified", b'ETag: "a"')),
+        (b"GET", b"HTTP/1.1 200 \r\nContent-Length: 0\r\n\r\n", answered(b"200 ", after=(b"Content-Length: 0",))),
+        (b"GET", b"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", answered(b"200 ", after=(b"Content-Length: 0",))),
+    ],
+)
+def test_answers_without_a_body_leave_the_connection_open(
+    method: bytes, answer: bytes, expected: bytes, gateway: MemoryGateway
+) -> None:
+    client = gateway.connect()
+    for _ in range(2):
+        client.send(request(method))
+        gateway.origin().only.send(answer)
+        assert client.take() == expected
+        assert client.closed == ""
+    assert gateway.idle() == (1, 0)
+
+
+def test_hop_by_hop_fields_end_here_in_both_directions(gateway: MemoryGateway) -> None:
+    client = gateway.connect()
+    client.send(
+        request(
+            b"GET",
+            b"/v1/users",
+            *(b"Connection: X-Secret, Accept, X-Tenant-ID, Host", b"X-Secret: 1", b"Accept: a", b"Keep-Alive: 5"),
+            *(b"TE: trailers", b"Upgrade: h2c", b"Proxy-Authorization: x", b"Proxy-Connection: x"),
+            *(b"X_Tenant_ID: evil", b"X-Tenant-ID: koder"),
+            *(b"X-Forwarded-For: 6.6.6.6", b"Forwarded: for=6.6.6.6", b"X-Real-IP: 6.6.6.6"),
+        )
+    )
+    service = gateway.origin().only
+    assert service.received == forwarded()
+    service.send(
+        b"HTTP/1.1 200 OK\r\nConnection: X-Inner\r\nX-Inner: 1\r\nKeep-Alive: 5\r\nUpgrade: h2c\r\n"
+        b"X-Request-ID: theirs\r\nAccess-Control-Allow-Origin: *\r\nX-Tenant-ID: koder\r\nX-Kept: 1\r\n"
+        b"Content-Length: 0\r\n\r\n"
+    )
+    assert client.received == answered(b"200 OK", b"X-Kept: 1", after=(b"Content-Length: 0",))
+
+
+# -- expectations
+
+
+EXPECTING = request(b"POST", b"/v1/users", b"Content-Length: 5", b"Expect: 100-continue")
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+def test_an_expectation_is_the_services_to_meet(gateway: MemoryGateway) -> None:
+    client = gateway.connect()
+    client.send(EXPECTING)
+    service = gateway.origin().only
+    head = service.take()
+    assert b"\r\nExpect: 100-continue\r\n" in head
+    assert b"\r\nContent-Length: 5\r\n" in head
+    service.send(CONTINUE)
+    assert client.take() == CONTINUE
+    client.send(b"hello")
+    assert service.take() == b"hello"
+    service.send(OK)
+    assert client.take() == OK_ANSWER
+    assert client.closed == ""
+
+
+def test_an_expectation_may_be_refused_before_the_body(gateway: MemoryGateway) -> None:
+    client = gateway.connect()
+    client.send(EXPECTING)
+    service = gateway.origin().only
+    service.send(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno")
+    assert client.take() == answered(
+        b"401 Unauthorized", after=(b"Content-Length: 2", b"Connection: close"), body=b"no"
+    )
+    assert service.closed == "reset"
+
+
+def test_a_client_does_not_wait_for_a_service_that_says_nothing(gateway: MemoryGateway) -> None:
+    client = gateway.connect()
+    client.send(EXPECTING)
+    gateway.advance(0.75)
+    assert client.received == b""
+    gateway.advance(0.5)
+    assert client.take() == CONTINUE
+    client.send(b"hello")
+    service = gateway.origin().only
+    service.send(CONTINUE)  # late, and no longer of interest
+    assert client.take() == b""
+    service.send(OK)
+    assert client.take() == OK_ANSWER
+
+
+def test_a_body_that_does_not_wait_needs_no_continue(gateway: MemoryGateway) -> None:
+    client = gateway.connect()
+    client.send(EXPECTING + b"hello")
+    service = gateway.origin().only
+    gateway.advance(5)
+    assert client.take() == b""
+    service.send(CONTINUE + OK)
+    assert client.take() == OK_ANSWER
+
+
+def test_an_expecting_body_that_never_comes_is_408(gateway: MemoryGateway) -> None:
+    client = gateway.connect()
+    client.send(EXPECTING)
+    gateway.advance(29)
+    assert client.take() == CONTINUE
+    gateway.advance(2)
+    assert problem(client.take()) == (408, "request_timeout")
+
+
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+def test_what_else_is_expected(version: bytes, gateway: MemoryGateway) -> None:
+    client = gateway.connect()
+    client.send(
+        request(b"POST", b"/v1/users", b"Content-Length: 5", b"Expect: miracles", version=version, body=b"hello")
+    )
+    if version == b"1.1":
+        assert problem(client.received) == (417, "expectation_failed")
+    else:  # HTTP/1.0 knows no expectations (RFC 9110 section 10.1.1)
+        assert b"Expect" not in gateway.origin().only.received
+        serve(gateway, lambda _: OK)
+        assert read_messages(client.received)[0].status == 200
+
+
+def test_http_1_0_is_never_told_to_continue(gateway: MemoryGateway) -> None:
+    client = gateway.connect()
+    client.send(request(b"POST", b"/v1/users", b"Content-Length: 5", b"Expect: 100-continue", version=b"1.0"))
+    gateway.origin().only.send(CONTINUE)
+    gateway.advance(5)
+    assert client.received == b""
+    client.send(b"hello")
+    gateway.origin().only.send(OK)
+    assert read_messages(client.received)[0].status == 200
+
+
+# -- deadlines of a service
+
+
+def test_a_service_that_never_answers_is_504(gateway: MemoryGateway) -> None:
+    client = gateway.connect()
+    client.send(request())
+    gateway.advance(59.5)
+    assert client.received == b""
+    gateway.advance(1)
+    assert problem(client.take()) == (504, "upstream_timeout")
+    assert client.closed == ""
+    assert gateway.origin().only.closed == "reset"
+    assert gateway.idle() == (0, 0)
+
+
+def test_the_time_for_an_answer_begins_with_the_requests_end(gateway: MemoryGateway) -> None:
+    client = gateway.connect()
+    client.send(request(b"POST", b"/v1/users", b"Content-Length: 5"))
+    gateway.advance(25)
+    client.send(b"hello")
+    gateway.advance(59.5)
+    assert client.received == b""
+    gateway.advance(1)
+    assert problem(client.take()) == (504, "upstream_timeout")
+
+
+def test_a_head_that_drips_in_is_504_at_the_deadline(gateway: MemoryGateway) -> None:
+    client = gateway.connect()
+    client.send(request())
+    service = gateway.origin().only
+    for byte in b"HTTP/1.1 200 OK\r\nX: " + b"y" * 39:
+        service.send(bytes((byte,)))
+        gateway.advance(1)
+    assert client.received == b""
+    gateway.advance(1.5)
+    assert problem(client.take()) == (504, "upstream_timeout")
+
+
+def test_interim_answers_do_not_buy_time(gateway: MemoryGateway) -> None:
+    client = gateway.connect()
+    client.send(request())
+    for _ in range(6):
+        gateway.origin().only.send(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+        gateway.advance(10)
+    gateway.advance(0.5)
+    assert read_messages(client.take())[-1].status == 504
+
+
+def test_a_service_may_have_a_deadline_of_its_own(make_gateway: Make) -> None:
+    gateway = make_gateway(
+        settings=settings_with(services=service_settings("identity", "http://127.0.0.1:4001", response=3.0))
+    )
+    client = gateway.connect()
+    client.send(request())
+    gateway.advance(3.5)
+    assert problem(client.take()) == (504, "upstream_timeout")
+
+
+def test_an_answer_that_stalls_is_cut(gateway: MemoryGateway) -> None:
+    client = gateway.connect()
+    client.send(request())
+    service = gateway.origin().only
+    service.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhal")
+    gateway.advance(59)
+    service.send(b"f")
+    gateway.advance(59)
+    assert client.closed == ""
+    gateway.advance(2)
+    assert client.closed
+    assert client.received.endswith(b"\r\n\r\nhalf")
+    (exchange,) = gateway.exchanges
+    assert exchange.code == TIMEOUT
+
+
+def test_a_client_that_takes_nothing_is_given_up(gateway: MemoryGateway) -> None:
+    client = gateway.connect()
+    client.send(request())
+    client.stop_reading()
+    service = gateway.origin().only
+    service.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n").send_in([b"x" * 10000] * 20)
+    assert service.near.paused
+    gateway.advance(59)
+    assert service.closed == ""
+    gateway.advance(2)
+    assert service.closed == "reset"
+    assert client.closed == "reset"
+    assert gateway.idle() == (0, 0)
+
+
+def test_a_slow_client_that_takes_something_is_not_given_up() -> None:
+    play = Play()
+    relay = play.ask()
+    caller = relay.client
+    assert isinstance(caller, Caller)
+    caller.takes = True
+    service = play.origin.last
+    service.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhal")
+    connection = relay.connection
+    assert connection is not None
+    connection.pauseProducing()
+    told(relay)
+    for _ in range(3):
+        play.advance(60)
+        assert told(relay) == ["taking?"]
+    caller.takes = False
+    play.advance(60)
+    assert told(relay) == ["taking?", "cut at once"]
+    play.check_empty()
+
+
+def test_progress_towards_the_client_counts_as_life() -> None:
+    play = Play()
+    relay = play.ask()
+    service = play.origin.last
+    service.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhal")
+    connection = relay.connection
+    assert connection is not None
+    for _ in range(3):
+        connection.pauseProducing()
+        play.advance(50)
+        connection.resumeProducing()
+    told(relay)
+    service.send(b"fhalfha")
+    assert told(relay) == [("body", b"fhalfha"), ("end", [])]
+    play.check_empty()
+
+
+def test_a_service_that_does_not_take_the_upload_is_504(gateway: MemoryGateway) -> None:
+    client = gateway.connect()
+    client.send(request(b"POST", b"/v1/users", b"Content-Length: 1000000"))
+    service = gateway.origin().only
+    service.stop_reading()
+    client.send_in([b"x" * 10000] * 20)
+    assert client.near.paused
+    gateway.advance(59)
+    assert client.received == b""
+    gateway.advance(2)
+    assert problem(client.received) == (504, "upstream_timeout")
+    assert service.closed == "reset"
+
+
+def test_a_service_that_answers_late_does_not_disturb_the_next(gateway: MemoryGateway) -> None:
+    client = gateway.connect()
+    client.send(request(b"GET", b"/v1/users/1"))
+    gateway.advance(61)
+    late = gateway.origin().only
+    client.take()
+    client.send(request(b"GET", b"/v1/users/2"))
+    late.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate")
+    assert client.received == b""
+    gateway.origin().last.send(OK)
+    assert client.take() == OK_ANSWER
+
+
+# -- trailers and uploads
+
+
+def test_trailers_pass_but_for_those_that_mean_something_here(gateway: MemoryGateway) -> None:
+    client = gateway.connect()
+    trailers = b"X-Sum: 1\r\nContent-Length: 9\r\nAuthorization: x\r\nHost: evil\r\n"
+    trailers += b"X-Tenant-ID: evil\r\nx_tenant_id: evil\r\n"
+    client.send(request(b"POST", b"/v1/users", b"Transfer-Encoding: chunked", b"Trailer: X-Sum", body=b"2\r\nab\r\n"))
+    client.send(b"0\r\n" + trailers + b"\r\n")
+    service = gateway.origin().only
+    assert service.received.endswith(b"2\r\nab\r\n0\r\nX-Sum: 1\r\n\r\n")
+    message, rest = read_message(service.received)
+    assert (message.body, message.one(b"trailer"), rest) == (b"ab", b"X-Sum", b"")
+
+
+@given(CUTS)
+def test_trailers_pass_in_any_pieces(cuts: list[int]) -> None:
+    gateway = MemoryGateway()
+    body = b"2\r\nab\r\n0\r\nX-Sum: 1\r\n\r\n"
+    raw = request(b"POST", b"/v1/users", b"Transfer-Encoding: chunked", body=body)
+    gateway.connect().send_in(rechunked(raw, cuts))
+    assert gateway.origin().only.received.endswith(b"0\r\nX-Sum: 1\r\n\r\n")
+    gateway.hang_up()
+
+
+@pytest.mark.parametrize("size", [0, 1, 70000])
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+def test_an_upload_streams_as_it_comes(framing: str, size: int, gateway: MemoryGateway) -> None:
+    client = gateway.connect()
+    if framing == "length":
+        client.send(request(b"PUT", b"/v1/users", b"Content-Length: %d" % (2 * size)))
+        pieces = [b"x" * size] * 2
+        end = b""
+    else:
+        client.send(request(b"PUT", b"/v1/users", b"Transfer-Encoding: chunked"))
+        pieces = [b"%x\r\n%b\r\n" % (size, b"x" * size)] * 2 if size else []
+        end = b"0\r\n\r\n"
+    service = gateway.origin().only
+    seen = len(service.received)
+    for piece in pieces:
+        client.send(piece)
+        assert len(service.received) >= seen + size
+        seen = len(service.received)
+    client.send(end)
+    (message,) = serve(gateway, lambda _: OK)
+    assert message.body == b"x" * 2 * size
+    assert client.received == OK_ANSWER
+    assert gateway.idle() == (1, 0)
+
+
+def test_a_storm_leaves_nothing_behind(gateway: MemoryGateway) -> None:
+    fates: list[Callable[[Peer], object]] = [
+        Peer.close,
+        Peer.reset,
+        lambda service: service.send(OK),
+        lambda service: service.send(b"garbage"),
+        lambda service: service.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhal"),
+        lambda service: None,
+    ]
+    for number in range(120):
+        client = gateway.connect()
+        if number % 2:
+            client.send(request())
+        else:
+            client.send(request(b"POST", b"/v1/users", b"Content-Length: 10", body=b"x" * (number % 11)))
+        service = gateway.origin().last
+        if not service.gone and not service.closed:
+            fates[number % len(fates)](service)
+        if number % 5 == 0:
+            client.reset()
+        elif number % 7 == 0:
+            client.close()
+    gateway.advance(200)
+    assert gateway.idle() == (0, 0)
+    assert gateway.site.in_flight == 0
+    assert not gateway.site.channels
+    assert len(gateway.exchanges) == 120

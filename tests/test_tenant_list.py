@@ -1,0 +1,230 @@
+"""The list of tenants in JSON: read by the rules of the tenants file, and kept on disk."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from koder_gateway.config import ConfigurationError
+from koder_gateway.ops.tenant_list import parse_tenants, read_cache, write_cache
+from koder_gateway.policy.tenants import Tenant
+
+BASE = "id.koder.dev"
+URL = "http://127.0.0.1:4005/v1/admin/tenants?key=7"
+
+labels = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?", fullmatch=True)
+
+
+@st.composite
+def tenants(draw: st.DrawFn) -> tuple[Tenant, ...]:
+    """Tenants that contradict each other in nothing."""
+    slugs = draw(st.lists(labels, unique=True, max_size=6))
+    made = []
+    for slug in slugs:
+        domains = tuple(f"{label}.{slug}.example" for label in draw(st.lists(labels, unique=True, max_size=3)))
+        origins = tuple(f"https://{domain}" for domain in domains[:1])
+        made.append(Tenant(slug, domains, draw(st.sampled_from(["active", "suspended"])), origins))
+    return tuple(made)
+
+
+def listed(tenant: Tenant) -> dict[str, Any]:
+    return {
+        "slug": tenant.slug,
+        "domains": list(tenant.domains),
+        "status": tenant.status,
+        "cors_origins": list(tenant.cors_origins),
+    }
+
+
+def parse(document: Any) -> tuple[Tenant, ...]:
+    data = document if isinstance(document, bytes) else json.dumps(document).encode()
+    return parse_tenants(data, "LIST", BASE)
+
+
+def faults(document: Any) -> list[str]:
+    with pytest.raises(ConfigurationError) as caught:
+        parse(document)
+    for line in caught.value.faults:
+        assert line.startswith("LIST: ")
+        assert line.isprintable()
+    return [line.removeprefix("LIST: ") for line in caught.value.faults]
+
+
+@given(tenants(), st.booleans())
+def test_a_list_bare_or_in_an_object(expected: tuple[Tenant, ...], bare: bool) -> None:
+    entries = [listed(tenant) for tenant in expected]
+    assert parse(entries if bare else {"tenants": entries}) == expected
+
+
+def test_members_that_are_not_known_are_ignored() -> None:
+    entry = {"id": 7, "slug": "koder", "plan": {"name": "free"}, "created_at": None, "status": "suspended"}
+    assert parse({"tenants": [entry], "total": 1, "next": None}) == (Tenant("koder", (), "suspended"),)
+
+
+def test_members_that_are_absent_or_null_are_those_of_the_file() -> None:
+    assert parse([{"slug": "a"}, {"slug": "b", "domains": None, "cors_origins": None}]) == (Tenant("a"), Tenant("b"))
+
+
+def test_domains_are_taken_without_regard_to_case() -> None:
+    assert parse([{"slug": "a", "domains": ["Login.A.Example"]}]) == (Tenant("a", ("login.a.example",)),)
+
+
+@pytest.mark.parametrize("document", [[], {"tenants": []}])
+def test_an_empty_list_has_nobody_in_it(document: Any) -> None:
+    assert parse(document) == ()
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        b"",
+        b"[",
+        b"null",
+        b"7",
+        b'"tenants"',
+        b"{}",
+        b'{"tenants": null}',
+        b'{"tenants": {"koder": {}}}',
+        b'{"data": []}',
+        b"[] []",
+        b"<html>404</html>",
+        b'[{"slug": "a"}',
+        b"[" * 100_000,
+        b'{"tenants": ' * 100_000,
+        b"\xff\xfe",
+    ],
+    ids=range(15),
+)
+def test_what_is_no_list_is_one_fault(document: bytes) -> None:
+    (line,) = faults(document)
+    assert line.startswith("is not a list of tenants: ")
+
+
+@pytest.mark.parametrize(
+    ("entry", "line"),
+    [
+        ({}, "tenants[1]: is not a tenant: "),
+        ("koder", "tenants[1]: is not a tenant: "),
+        (None, "tenants[1]: is not a tenant: "),
+        ({"slug": None}, "tenants[1]: is not a tenant: "),
+        ({"slug": "a", "status": None}, "tenants[1]: is not a tenant: "),
+        ({"slug": "a", "domains": "a.example"}, "tenants[1]: is not a tenant: "),
+        ({"slug": "a", "domains": [None]}, "tenants[1]: is not a tenant: "),
+        ({"slug": "A"}, 'tenants[1].slug: "A" is not a slug; '),
+        ({"slug": ""}, 'tenants[1].slug: "" is not a slug; '),
+        ({"slug": "a", "status": "deleted"}, 'tenants[1].status: "deleted" is none of the words'),
+        ({"slug": "a", "domains": ["b.example", "::1"]}, 'tenants[1].domains[1]: "::1" is an address, '),
+        ({"slug": "a", "domains": ["a.example", "A.example"]}, "tenants[1].domains[1]: says the same as [0]; "),
+        ({"slug": "a", "cors_origins": ["null"]}, 'tenants[1].cors_origins[0]: "null" is every sandboxed page'),
+        ({"slug": "good"}, 'tenants: the slug "good" is given to two tenants; '),
+        ({"slug": "a", "domains": ["x.id.koder.dev"]}, 'tenants: the domain "x.id.koder.dev" of tenant "a" lies '),
+        ({"slug": "a", "domains": ["g.example"]}, 'tenants: the domain "g.example" of tenant "a" is already given'),
+    ],
+)  # fmt: skip
+def test_a_bad_entry_refuses_the_list_by_the_rules_of_the_file(entry: Any, line: str) -> None:
+    (told,) = faults([{"slug": "good", "domains": ["g.example"]}, entry])
+    assert told.startswith(line)
+
+
+def test_every_bad_entry_is_told() -> None:
+    told = faults([{"slug": "-"}, 5, {"slug": "a"}, {"slug": "b", "status": "x", "domains": ["?"]}])
+    assert [line.partition(": ")[0] for line in told] == [
+        "tenants[0].slug",
+        "tenants[1]",
+        "tenants[3].domains[0]",
+        "tenants[3].status",
+    ]
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+entries = st.fixed_dictionaries(
+    {}, optional=dict.fromkeys(("slug", "domains", "status", "cors_origins", "other"), values)
+)
+
+
+def parsed_or_told(data: bytes) -> tuple[Tenant, ...]:
+    """The tenants; none where there are faults, each of them a line."""
+    try:
+        return parse(data)
+    except ConfigurationError as error:
+        told = error.faults
+    assert told
+    assert all(line.startswith("LIST: ") and line.isprintable() for line in told)
+    return ()
+
+
+@given(st.lists(entries | values, max_size=4) | values | st.fixed_dictionaries({"tenants": values}))
+def test_whatever_is_listed_it_is_tenants_or_faults(document: Any) -> None:
+    assert all(isinstance(tenant, Tenant) for tenant in parsed_or_told(json.dumps(document).encode()))
+
+
+@given(tenants(), st.data())
+def test_bytes_that_were_changed_are_tenants_or_faults(expected: tuple[Tenant, ...], data: st.DataObject) -> None:
+    text = bytearray(json.dumps([listed(tenant) for tenant in expected]).encode())
+    text[data.draw(st.integers(0, len(text) - 1))] = data.draw(st.integers(0, 255))
+    assert all(isinstance(tenant, Tenant) for tenant in parsed_or_told(bytes(text)))
+
+
+# The copy on disk.
+
+
+@given(tenants())
+def test_what_was_kept_comes_back(tmp_path_factory: pytest.TempPathFactory, expected: tuple[Tenant, ...]) -> None:
+    path = tmp_path_factory.mktemp("state") / "tenants-cache.json"
+    write_cache(path, URL, expected)
+    assert read_cache(path, URL, BASE) == expected
+
+
+def test_it_is_its_owners_alone_and_nothing_else_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "state" / "tenants-cache.json"
+    for slug in ("a", "b"):
+        write_cache(path, URL, [Tenant(slug)])
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert list(path.parent.iterdir()) == [path]
+    assert read_cache(path, URL, BASE) == (Tenant("b"),)
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "tenants-cache.json"
+    path.mkdir()  # cannot be replaced by a file
+    with pytest.raises(OSError, match="tenants-cache"):
+        write_cache(path, URL, [Tenant("a")])
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_nothing_was_kept(tmp_path: Path) -> None:
+    assert read_cache(tmp_path / "none" / "tenants-cache.json", URL, BASE) is None
+
+
+def test_the_tenants_of_another_registry_are_not_used(tmp_path: Path) -> None:
+    path = tmp_path / "tenants-cache.json"
+    write_cache(path, URL, [Tenant("a")])
+    assert read_cache(path, URL + "0", BASE) is None
+
+
+def test_what_was_kept_is_judged_again(tmp_path: Path) -> None:
+    path = tmp_path / "tenants-cache.json"
+    write_cache(path, URL, [Tenant("a", ("login.a.example",))])
+    with pytest.raises(ConfigurationError, match="lies within the base domain"):
+        read_cache(path, URL, "a.example")
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b'{"registry": 5}', b'{"tenants": []}', b"\xff", b"[" * 100_000])
+def test_what_is_no_cache_is_one_fault(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "tenants-cache.json"
+    path.write_bytes(data)
+    with pytest.raises(ConfigurationError) as caught:
+        read_cache(path, URL, BASE)
+    (line,) = caught.value.faults
+    assert line.startswith(f"{path}: cannot be used: ")

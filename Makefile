@@ -1,0 +1,105 @@
+# Development tasks. Each works on a fresh machine with python3 (3.11 or newer) and make: Python packages go
+# into .venv by name, system packages come through apt-get when root and are named in one line when not.
+
+PYTHON ?= python3
+HOST   ?= 127.0.0.1
+PORT   ?= 8443
+PYTEST ?=
+
+VENV  := .venv
+BIN   := $(VENV)/bin
+PIP   := $(BIN)/python -m pip -qq --no-input --disable-pip-version-check
+STAMP := $(VENV)/.installed
+TREE  := build/deb/koder-gateway
+
+# The daemons that tests start live in /usr/sbin, which an ordinary user's PATH lacks.
+export PATH := $(PATH):/usr/sbin:/sbin
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run test check format bench deb test-deb clean system-python system-test system-deb system-test-deb
+
+# $(call need,CONDITION,PACKAGES): nothing while CONDITION holds; else the Debian PACKAGES are installed when root,
+# and named in one line when not.
+define need
+@if ! { $(1); } >/dev/null 2>&1; then \
+    if [ "$$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then \
+        echo "$(MAKECMDGOALS): missing system packages; install them first, on Debian: apt-get install $(2)" >&2; \
+        exit 1; \
+    fi; \
+    echo "installing $(2)"; \
+    apt-get update -qq; \
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(2) >/dev/null; \
+fi
+endef
+
+help:
+	@echo 'make run       serve the demo over TLS on https://$(HOST):$(PORT) (PORT=, HOST= change it)'
+	@echo 'make test      every test (PYTEST= passes options to pytest)'
+	@echo 'make check     formatting, lint and types'
+	@echo 'make format    write the formatting that check asks for'
+	@echo 'make bench     micro-benchmarks of the hot functions'
+	@echo 'make deb       the Debian package, into dist/'
+	@echo 'make test-deb  install that package into a tree of its own and serve a request through it'
+	@echo 'make clean     remove everything that these made'
+
+run: $(STAMP)
+	exec $(BIN)/twistd -n --pidfile= koder-gateway --demo --port ssl:$(PORT):interface=$(HOST)
+
+test: system-test $(STAMP)-test
+	$(BIN)/python -m pytest $(PYTEST)
+
+check: $(STAMP)-check
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(STAMP)-check
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP)-test
+	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only $(PYTEST)
+
+# Built from a copy: dpkg-buildpackage writes beside its tree, and what a developer keeps in his is not source.
+deb: system-deb
+	rm -rf build/deb
+	mkdir -p $(TREE) dist
+	tar -c --exclude=./.git --exclude-from=<(sed 's,/$$,,' .gitignore) . | tar -x -C $(TREE)
+	cd $(TREE) && dpkg-buildpackage -us -uc
+	rm -f dist/koder-gateway_*
+	cp build/deb/koder-gateway_* dist/
+	lintian --allow-root --fail-on error --tag-display-limit 0 dist/koder-gateway_*.changes
+
+test-deb: system-test-deb deb
+	debian/test-installed dist/koder-gateway_*_$$(dpkg --print-architecture).deb
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis .benchmarks .pytest_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+	rm -f twisted/plugins/dropin.cache
+
+# The environment is made anew when what it is made from changes, and only then.
+$(STAMP): setup.cfg pyproject.toml | system-python
+	$(PYTHON) -m venv --clear $(VENV)
+	$(PIP) install --editable .
+	touch $@
+
+$(STAMP)-%: $(STAMP)
+	$(PIP) install --editable '.[$*]'
+	touch $@
+
+system-python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo '$(PYTHON) is missing or older than 3.11: install a newer one, or name it with PYTHON=' >&2; exit 1; }
+	$(call need,$(PYTHON) -c 'import ensurepip',python3-venv)
+
+system-test:
+	$(call need,command -v nginx,nginx)
+
+system-deb:
+	$(call need,command -v dpkg-buildpackage lintian && dpkg-checkbuilddeps,build-essential debhelper dh-virtualenv lintian python3-dev python3-venv)
+
+system-test-deb:
+	$(call need,command -v debootstrap,debootstrap)

@@ -60,7 +60,7 @@ format: $(STAMP)-check
 	$(BIN)/ruff check --fix .
 
 bench: $(STAMP)-test
-	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only $(PYTEST)
+	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only --benchmark-columns=min,median,rounds $(PYTEST)
 
 # Built from a copy: dpkg-buildpackage writes beside its tree, and what a developer keeps in his is not source.
 deb: system-deb

@@ -144,3 +144,9 @@ def test_an_absolute_form_that_is_refused(target: bytes, host: bytes) -> None:
     refusal = origin_form(target, host)
     assert isinstance(refusal, Refusal)
     assert (refusal.status, refusal.code) == (400, "bad_request")
+
+
+@pytest.mark.parametrize("path", [b"/" + b"a" * 8000 + b"|%", b"/" + b"a/" * 4000 + b"%2e", b"/" * 8000 + b"."])
+def test_no_path_is_slow_to_judge(path: bytes) -> None:
+    """A pattern with two ways to match would not come to an end here."""
+    assert path_fault(path) is not None

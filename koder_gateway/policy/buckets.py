@@ -90,12 +90,9 @@ class Buckets:
 
     def refund(self, key: bytes, now: float) -> None:
         """Give back a token that `spend` took. A bucket that is full again, or forgotten, needs none."""
-        pool = self._spare if key in self._spare else self._spent
-        full_at = pool.pop(key, None)
-        if full_at is None:
-            return
         clock = now * self.rate
-        full_at = min(full_at, clock + self.burst) - 1.0
+        pool = self._spare if key in self._spare else self._spent
+        full_at = min(pool.pop(key, clock), clock + self.burst) - 1.0
         if full_at > clock:
             left = self.burst - (full_at - clock)
             (self._spare if left >= WHOLE else self._spent)[key] = full_at

@@ -57,7 +57,7 @@ _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _TRACE_IDS: Final = rb"-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 # Only versions to come may have more after the flags (W3C Trace Context section 3.2).
 _TRACEPARENT: Final = re.compile(rb"00%b|(?!00|ff)[0-9a-f]{2}%b(?:-.*)?" % (_TRACE_IDS, _TRACE_IDS))
-_ORIGIN_LINE: Final = re.compile(rb"\r\norigin:[ \t]*([^\r\n]*?)[ \t]*(?=\r\n)", re.IGNORECASE)
+_ORIGIN_LINE: Final = re.compile(rb"\r\norigin:([^\r\n]*)(?=\r\n)", re.IGNORECASE)
 _LENGTH_LINE: Final = re.compile(rb"\r\ncontent-length[ \t]*:", re.IGNORECASE)
 # A length that no body has.
 _BEYOND: Final = 2**63
@@ -413,7 +413,7 @@ def _bad_request(fault: str) -> Refusal:
 def sole_origin(raw: bytes) -> bytes | None:
     """The Origin in a head that was not, or not wholly, understood; None unless there is exactly one."""
     origins = _ORIGIN_LINE.findall(raw)
-    return origins[0] if len(origins) == 1 else None
+    return origins[0].strip(b" \t") if len(origins) == 1 else None
 
 
 def _coding_refusal(raw: bytes, fields: list[tuple[bytes, bytes]]) -> Refusal | None:

@@ -1,0 +1,93 @@
+"""The functions that every request passes, and whole exchanges in memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from rig import (
+    ANSWER,
+    ANSWER_HEAD,
+    BAD_PATH,
+    LIMITED,
+    MISDIRECTED,
+    NO_ROUTE,
+    PREFLIGHT,
+    REQUEST,
+    Rig,
+    policy,
+)
+
+from koder_gateway.wire.body import ChunkedDecoder
+from koder_gateway.wire.request import RequestReader
+from koder_gateway.wire.response import ResponseReader
+
+READER = RequestReader(b"X-Tenant-ID", max_target=8192, max_fields=100)
+
+
+def _loop() -> int:
+    """Calls, look-ups, bytes and a little arithmetic: what this code is made of."""
+    table = {b"%d" % number: number for number in range(16)}
+    total = 0
+    for number in range(200):
+        total += len(b"%b: %d\r\n" % (b"name", number)) + table.get(b"%d" % (number & 31), 0)
+    return total
+
+
+def measure(benchmark: Any, function: Any, *arguments: Any) -> Any:
+    """Many short rounds: the best of them is what the code costs without its neighbours."""
+    return benchmark.pedantic(function, arguments, rounds=300, iterations=50, warmup_rounds=20)
+
+
+def test_calibration(benchmark: Any) -> None:
+    assert measure(benchmark, _loop) > 0
+
+
+def test_read_request_head(benchmark: Any) -> None:
+    assert measure(benchmark, READER.read, REQUEST).refusal is None
+
+
+def test_read_repeated_request_head(benchmark: Any) -> None:
+    before = READER.read(REQUEST)
+    assert measure(benchmark, READER.read, REQUEST, before).refusal is None
+
+
+def test_read_response_head(benchmark: Any) -> None:
+    reader = ResponseReader(b"X-Tenant-ID")
+    assert measure(benchmark, reader._read_anew, ANSWER_HEAD, False, True).status == 200
+
+
+def test_decode_chunks(benchmark: Any) -> None:
+    data = b"400\r\n" + b"x" * 1024 + b"\r\n"
+    body = data * 16 + b"0\r\n\r\n"
+    assert len(measure(benchmark, lambda: ChunkedDecoder().feed(body))) == 16384
+
+
+def test_resolve_tenant(benchmark: Any) -> None:
+    assert measure(benchmark, policy().tenants.resolve, b"acme.id.localhost", ()).slug == "acme"
+
+
+def test_match_route(benchmark: Any) -> None:
+    assert measure(benchmark, policy().routes.match, b"/v1/users/7").service == "identity"
+
+
+def test_admit(benchmark: Any) -> None:
+    limiter = policy().limiter
+    assert measure(benchmark, limiter.admit, b"acme", b"abcd", b"GET", b"/v1/users", 1.0).refused is None
+
+
+def test_exchange(benchmark: Any) -> None:
+    rig = Rig()
+    assert measure(benchmark, rig.exchange).startswith(b"HTTP/1.1 200 OK")
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [(LIMITED, b"429"), (NO_ROUTE, b"404"), (MISDIRECTED, b"421"), (BAD_PATH, b"400"), (PREFLIGHT, b"204")],
+    ids=["429", "404", "421", "400", "preflight"],
+)
+def test_refused(benchmark: Any, request_: bytes, status: bytes) -> None:
+    """A flood of what the gateway answers itself costs no more than what it serves."""
+    rig = Rig()
+    rig.exchange(LIMITED, ANSWER)
+    assert measure(benchmark, rig.refused, request_)[9:12] == status

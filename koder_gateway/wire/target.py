@@ -12,7 +12,7 @@ from ..errors import BAD_REQUEST, Refusal
 
 # Nearly every real path: no escape, no dot at a segment's start, nothing to look at twice.
 # Each repetition begins with its slash, so there is one way to match and nothing to backtrack into.
-CLEAN_PATH: Final = re.compile(rb"(?:/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*)*/?")
+CLEAN_PATH: Final = re.compile(rb"(?=/)(?:/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*)*/?")
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _TWOFOLD_ESCAPE: Final = re.compile(rb"%(?:2[eEfF]|5[cC]|00)")
 # A dot segment, also with the path parameter that some servers strip before they resolve it.

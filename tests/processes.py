@@ -356,6 +356,10 @@ class Client:
             raise _End("closed")
         return data
 
+    def put_back(self, data: bytes) -> None:
+        """Let what was received come next again."""
+        self._buffer = data + self._buffer
+
     def _line(self) -> bytes:
         while b"\n" not in self._buffer:
             assert len(self._buffer) < 1 << 20, "a line without end"

@@ -7,6 +7,7 @@ a client may see is a refusal with its status and code, or the service's answer,
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
 import ssl
 import threading
@@ -520,6 +521,66 @@ def test_a_kept_connection_that_the_service_has_closed_is_not_used(take: Take, m
         for turn in range(20):
             assert client.ask(method, service.path, body=body).body == b"%d" % turn
     assert requests == [(method, body)] * 20
+
+
+@pytest.mark.parametrize("framing", ["length", "chunks"])
+def test_what_comes_after_the_end_of_a_later_piece_is_nobody_s(take: Take, framing: str) -> None:
+    met = threading.Event()
+
+    def play(peer: Peer, number: int) -> None:
+        if number:
+            peer.serve()
+            return
+        assert peer.head() is not None
+        chunked = framing == "chunks"
+        peer.send(head(CHUNKED) + b"5\r\nhel" if chunked else head(LENGTH) + b"hel")
+        assert met.wait(PATIENCE)
+        peer.send((b"lo\r\n0\r\n\r\n" if chunked else b"lo") + answer(b"evil"))
+        peer.until_gone()
+
+    service = take(play)
+    with service.connect() as client:
+        client.send(request("GET", service.path) + request("GET", service.path))
+        assert client.head().status == 200
+        got = b""
+        while not got.endswith(b"hel") and not got.endswith(b"hel\r\n"):
+            got += client.receive()
+        met.set()
+        while b"HTTP/1.1 " not in got:
+            got += client.receive()
+        rest, _, _ = got.partition(b"HTTP/1.1 ")
+        assert rest == (b"3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n" if framing == "chunks" else b"hello")
+        client.put_back(got[len(rest) :])
+        assert client.read().body.endswith(b" fresh")
+    assert service.origin.accepted == 2
+
+
+def test_a_connection_that_has_just_been_closed_gets_no_post(tmp_path: Path) -> None:
+    """The request is here before the news of the end: the gateway, stopped for a moment, finds both at once."""
+    requests = []
+    leave = threading.Event()
+
+    def play(peer: Peer, number: int) -> None:
+        received = peer.head()
+        if received is not None:
+            requests.append((number, received.method, peer.body(received)))
+            peer.send(answer(b"%d" % number))
+            assert number or leave.wait(PATIENCE)
+
+    with (
+        Origin(play) as origin,
+        GatewayProcess(tmp_path, configuration({"a": origin.url})) as gateway,
+        gateway.connect() as client,
+    ):
+        assert client.ask("GET", "/a").body == b"0"
+        gateway.signal(signal.SIGSTOP)
+        client.send(request("POST", "/a", body=b"password"))
+        leave.set()
+        until(lambda: origin.open == 0, "the service has closed")
+        gateway.signal(signal.SIGCONT)
+        seen = client.read("POST")
+        assert (seen.status, seen.body) == (200, b"1")
+        assert requests == [(0, "GET", b""), (1, "POST", b"password")]
 
 
 def test_what_an_idle_service_sends_unasked_is_nobody_s(take: Take) -> None:

@@ -114,8 +114,9 @@ def test_an_unmodified_answer_has_no_body(asked: Asked) -> None:
     assert asked.results == [(304, 'W/"7"', b"")]
 
 
-def test_two_etags_are_none(asked: Asked) -> None:
-    asked.ask().send(b'HTTP/1.1 200 OK\r\nETag: "a"\r\nETag: "b"\r\nContent-Length: 0\r\n\r\n')
+@pytest.mark.parametrize("fields", [b'ETag: "a"\r\nETag: "b"', b'ETag: "\xff"', b"Server: none"])
+def test_an_etag_that_cannot_be_sent_back_is_none(asked: Asked, fields: bytes) -> None:
+    asked.ask().send(b"HTTP/1.1 200 OK\r\n%b\r\nContent-Length: 0\r\n\r\n" % fields)
     assert asked.results == [(200, "", b"")]
 
 

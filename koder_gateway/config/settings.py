@@ -90,7 +90,7 @@ class TimeoutSettings:
     """[timeouts]: absolute deadlines in seconds. `exchange` 0 sets none."""
 
     head: float = setting(DEADLINE, "10s")
-    body: float = setting(DURATION, "30s")
+    body: float = setting(DEADLINE, "30s")
     connect: float = setting(DEADLINE, "2s")
     response: float = setting(DEADLINE, "60s")
     idle: float = setting(DEADLINE, "60s")

@@ -180,7 +180,7 @@ class GatewayChannel(StockChannel, Protocol):
     def _begin(self, head: RequestHead) -> None:
         """A head is complete: begin its exchange."""
         site = self.site
-        self.keep_alive = head.keep_alive and not site.draining
+        self.keep_alive = head.keep_alive and not site.draining and site.timeouts.keepalive > 0
         body, refusal = b"", head.refusal
         self._remaining = 0
         self._trailers = _NO_TRAILERS

@@ -123,7 +123,7 @@ class Fetcher:
         self.exceeded = False
 
     def get(self, headers: Mapping[str, str]) -> Deferred[tuple[int, str, bytes | None]]:
-        """Status, ETag ("": none) and body of the answer, the body None where it is over the limit.
+        """Status, ETag ("": none that can be sent back) and body of the answer; None for a body over the limit.
 
         Fails with Unfetched, and with CancelledError after `cut`, which the caller's own deadline decides on.
         Asking again cuts off what was asked before.
@@ -144,8 +144,9 @@ class Fetcher:
             raise Unfetched("its head is too long" if self.exceeded else _why(Failure())) from None
         if body is None:
             self._sever()
-        etags = response.headers.getRawHeaders("etag", [])
-        return response.code, etags[0] if len(etags) == 1 else "", body
+        etags = response.headers.getRawHeaders(b"etag", [])
+        etag = etags[0].decode("ascii") if len(etags) == 1 and etags[0].isascii() else ""
+        return response.code, etag, body
 
     async def _answer(self, headers: Mapping[str, str]) -> tuple[Any, bytes | None]:
         # A client of its own for each, so that no cookie comes along with the next.

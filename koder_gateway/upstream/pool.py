@@ -189,7 +189,9 @@ class Service:
             self._turn = (self._turn + 1) % len(addresses)
             if addresses[self._turn].available(now):
                 return addresses[self._turn]
-        return min(addresses, key=lambda address: address.down_until)
+        # None is available; they still take turns, the ones that failed longest ago first.
+        self._turn = (self._turn + 1) % len(addresses)
+        return min((*addresses[self._turn :], *addresses[: self._turn]), key=lambda address: address.down_until)
 
     def next_address(self) -> Address:
         """Where the next exchange goes."""

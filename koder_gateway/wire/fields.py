@@ -30,7 +30,11 @@ HOP_BY_HOP: Final = frozenset(
         b"http2-settings",
     )
 )
-# What no `Connection` option and no trailer may touch: framing, routing, identity.
+# What no `Connection` option takes away: what the message's framing and its Host stand on.
+UNREMOVABLE: Final = frozenset(
+    (b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"trailer")
+)
+# What no trailer may set (RFC 9110 section 6.5.1): framing, routing, identity, and what is read before the body.
 PROTECTED: Final = frozenset(
     (
         b"host",

@@ -34,12 +34,12 @@ from .fields import (
     LENGTH,
     ORIGIN,
     PASS,
-    PROTECTED,
     REQUEST_ID,
     TENANT,
     TOKEN,
     TRACE,
     TRAILER,
+    UNREMOVABLE,
     FieldKinds,
     connection_options,
     without,
@@ -369,7 +369,8 @@ class RequestReader:
         named = options - _KEEP_ALIVE - {b"close"}
         if named:
             # What frames, routes or names the client is not the client's to take away.
-            head.lines = without(head.lines, named - PROTECTED)
+            head.lines = without(head.lines, named - UNREMOVABLE)
+            head.traced = head.traced and b"traceparent" not in named
 
     def _fault(self, head: RequestHead) -> Refusal | None:
         """What is wrong with a request line of good syntax."""

@@ -16,9 +16,9 @@ from .fields import (
     DATE,
     LENGTH,
     PASS,
-    PROTECTED,
     RATE,
     TRAILER,
+    UNREMOVABLE,
     FieldKinds,
     connection_options,
     without,
@@ -151,7 +151,8 @@ class ResponseReader:
             head.keep_alive = True
         named = options - {b"close", b"keep-alive"}
         if named:
-            head.lines = without(head.lines, named - PROTECTED)
+            head.lines = without(head.lines, named - UNREMOVABLE)
+            head.dated = head.dated and b"date" not in named
 
     @staticmethod
     def _frame(head: ResponseHead, to_head: bool) -> None:

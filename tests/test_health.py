@@ -37,12 +37,11 @@ BAD = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
 
 @pytest.fixture
 def log() -> Iterator[list[str]]:
-    """Every line of the gateway's own that is logged, with its level."""
+    """Every line that is logged, with its level."""
     lines: list[str] = []
 
     def observe(event: LogEvent) -> None:
-        if str(event.get("log_namespace", "")).startswith("koder_gateway.upstream.health"):
-            lines.append(f"{event['log_level'].name}: {formatEvent(event)}")
+        lines.append(f"{event['log_level'].name}: {formatEvent(event)}")
 
     globalLogPublisher.addObserver(observe)
     yield lines

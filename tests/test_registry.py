@@ -214,10 +214,12 @@ async def test_the_etag_of_a_bad_list_is_not_sent(admin: Admin, tmp_path: Path) 
     for _ in range(2):
         await followed.refresh()
     assert [request.code for request in admin.seen] == [200, 200, 200]
+    assert [request.getHeader(b"if-none-match") for request in admin.seen] == [None, b'"one"', b'"one"']
     assert followed.counters.registry_failures == 2
     admin.lists(A, b'"one"')
     await followed.refresh()
-    assert followed.slugs[-1] == ["a"]
+    assert admin.seen[-1].code == 304
+    assert followed.slugs == [["a"]]
     assert followed.counters.registry_failures == 2
     followed.registry.stop()
 
@@ -267,6 +269,9 @@ async def test_what_is_no_good_list_changes_nothing(
     admin.lists(A)
     await followed.refresh()
     assert log[1:] == [f"info: {name} can be read again"]
+    admin.status, admin.body = status, body
+    await followed.refresh()
+    assert log[2:] == [line]
     followed.registry.stop()
 
 

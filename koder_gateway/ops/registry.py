@@ -95,6 +95,7 @@ class RemoteRegistry:
         self._now = 0.0
         self._due = float("-inf")
         self._deadline = float("inf")
+        # That of the last good list: of a bad one it would have the next answer, "not modified", look good.
         self._etag = ""
         # The last list that was judged, by its digest, and what was wrong with it.
         self._judged: tuple[bytes, tuple[str, ...]] = (b"", ())
@@ -175,8 +176,6 @@ class RemoteRegistry:
 
     async def _judge(self, body: bytes, etag: str) -> None:
         """Use a list, unless it is the one before or has a fault."""
-        # Without a good list there is nothing that an answer "not modified" could refer to.
-        self._etag = ""
         try:
             tenants, unkept = await self._in_thread(self._work, body)
         except ConfigurationError as error:

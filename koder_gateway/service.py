@@ -293,7 +293,7 @@ class Gateway(TwistedService):
                 time.time(),
                 exchange.request_id,
                 exchange.tenant,
-                exchange.peer.decode("ascii"),
+                exchange.peer,
                 head.method,
                 head.path,
                 exchange.route,

@@ -550,8 +550,9 @@ class Peer:
         return line
 
     def finish(self) -> None:
-        """No more comes from the service, which still reads."""
-        self.socket.shutdown(socket.SHUT_WR)
+        """No more comes from the service, which still reads, unless the gateway has gone already."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)
 
     def reset(self) -> None:
         """Close with a reset."""

@@ -17,7 +17,7 @@ EXCHANGE = {
     "now": 1_763_921_283.1236,
     "request_id": b"0123456789abcdef",
     "tenant": b"acme",
-    "client": "192.0.2.1",
+    "client": b"192.0.2.1",
     "method": b"GET",
     "path": b"/v1/users/7",
     "route": b"/v1/users",

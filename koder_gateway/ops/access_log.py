@@ -8,7 +8,6 @@ are lost are counted, and one event says so, not one for each line.
 from __future__ import annotations
 
 import os
-import re
 import select
 import stat
 import time
@@ -25,12 +24,11 @@ _PATIENCE = 4
 _PIPE_BUF = 4096
 
 
-# What stands in a JSON string as it is.
-_PLAIN = re.compile(rb"[\x20\x21\x23-\x5b\x5d-\x7e]*").fullmatch
 _PLAIN_LINE = (
     b'{"time":"%b%03dZ","request_id":"%b","tenant":"%b","client":"%b","method":"%b","path":"%b","route":"%b",'
-    b'"service":"%b","status":%d,"code":"%b","bytes_in":%d,"bytes_out":%d,"duration":%a}\n'
+    b'"service":"%b","status":%d,"code":"%b","bytes_in":%d,"bytes_out":%d,"duration":%a}'
 )
+_QUOTES = _PLAIN_LINE.count(b'"')
 
 
 class AccessLogError(Exception):
@@ -70,7 +68,7 @@ class AccessLog:
         self._buffer = bytearray()
         self._encode = msgspec.json.Encoder().encode_into
         self._second = 0
-        self._prefix = ""
+        self._prefix = b""
         # The target ends inside a line whose rest is at the head of the buffer; and: whose rest is lost.
         self._cut = False
         self._torn = False
@@ -86,7 +84,7 @@ class AccessLog:
         now: float,
         request_id: bytes,
         tenant: bytes,
-        client: str,
+        client: bytes,
         method: bytes,
         path: bytes,
         route: bytes,
@@ -111,34 +109,36 @@ class AccessLog:
         second, millisecond = divmod(int(now * 1000 + 0.5), 1000)
         if second != self._second:
             self._second = second
-            self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
+            self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second)).encode()
         self.lines += 1
         path = path.partition(b"?")[0]
-        if _PLAIN(path) and _PLAIN(method):
-            # Everything else is of this gateway's making or checked by it: nothing to escape, so no encoder.
-            buffer += _PLAIN_LINE % (
-                self._prefix.encode(),
-                millisecond,
-                request_id,
-                tenant,
-                client.encode(),
-                method,
-                path,
-                route,
-                service.encode(),
-                status,
-                code.encode(),
-                bytes_in,
-                bytes_out,
-                round(duration, 6),
-            )
+        line = _PLAIN_LINE % (
+            self._prefix,
+            millisecond,
+            request_id,
+            tenant,
+            client,
+            method,
+            path,
+            route,
+            service.encode(),
+            status,
+            code.encode(),
+            bytes_in,
+            bytes_out,
+            round(duration, 6),
+        )
+        if line.count(b'"') == _QUOTES and b"\\" not in line and line.isascii() and line.decode().isprintable():
+            buffer += line
+            buffer += b"\n"
             return
+        # Something has to be escaped.
         self._encode(
             _Line(
-                f"{self._prefix}{millisecond:03d}Z",
+                f"{self._prefix.decode()}{millisecond:03d}Z",
                 request_id.decode("latin-1"),
                 tenant.decode("latin-1"),
-                client,
+                client.decode("latin-1"),
                 method.decode("latin-1"),
                 path.decode("latin-1"),
                 route.decode("latin-1"),

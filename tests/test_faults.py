@@ -520,6 +520,7 @@ def test_a_kept_connection_that_the_service_has_closed_is_not_used(take: Take, m
     with service.connect() as client:
         for turn in range(20):
             assert client.ask(method, service.path, body=body).body == b"%d" % turn
+            until(lambda: service.origin.open == 0, "the service has closed")
     assert requests == [(method, body)] * 20
 
 

@@ -71,6 +71,12 @@ class Admin(Resource):
         """Answer this from now on."""
         self.body, self.status, self.etag = json.dumps(document).encode(), 200, etag
 
+    def gone(self) -> list[object]:
+        """A list that is empty until whoever has asked last has gone."""
+        gone: list[object] = []
+        self.seen[-1].notifyFinish().addErrback(gone.append)
+        return gone
+
     def render_GET(self, request: Any) -> Any:
         self.seen.append(request)
         if self.silent:
@@ -303,8 +309,7 @@ async def test_an_answer_that_is_late_is_cut_off(admin: Admin, tmp_path: Path, l
     admin.silent = True
     followed.sweep()
     await eventually(lambda: admin.seen, "the registry is asked")
-    gone: list[object] = []
-    admin.seen[0].notifyFinish().addErrback(gone.append)
+    gone = admin.gone()
     followed.now = TIMEOUT - 0.25
     followed.sweep()
     assert followed.registry._busy
@@ -412,8 +417,7 @@ async def test_stopping_ends_what_is_under_way(admin: Admin, tmp_path: Path, log
     admin.silent = True
     followed.sweep()
     await eventually(lambda: admin.seen, "the registry is asked")
-    gone: list[object] = []
-    admin.seen[0].notifyFinish().addErrback(gone.append)
+    gone = admin.gone()
     followed.registry.stop()
     await eventually(lambda: gone, "the connection is gone")
     assert (followed.read, log, followed.counters.registry_failures) == ([], [], 0)
@@ -539,6 +543,7 @@ async def test_a_reload_reads_the_registry_again_and_keeps_the_tenants_until_the
     following.configure(f"http://127.0.0.1:{number}/other")
     assert gateway.reload()
     await eventually(lambda: admin.seen[-1].path == b"/other", "the other registry is asked")
+    gone = admin.gone()
     assert gateway.unready() == []
     assert await following.code("b.id.koder.dev") == "tenant_suspended"
     # A file: the answer that is still to come must not replace its tenants.
@@ -547,6 +552,7 @@ async def test_a_reload_reads_the_registry_again_and_keeps_the_tenants_until_the
     assert gateway.reload()
     assert await following.code("c.id.koder.dev") == "no_route"
     assert await following.code("a.id.koder.dev") == "unknown_tenant"
+    await eventually(lambda: gone, "the other registry is asked no longer")
     await gateway.stopService()
 
 
@@ -561,7 +567,10 @@ async def test_a_reload_from_no_registry_to_one_lets_nobody_in_unread(admin: Adm
     assert following.gateway.reload()
     assert await following.code("anybody.id.koder.dev") == NOBODY
     assert following.gateway.unready() == UNREAD
+    await eventually(lambda: admin.seen, "the registry is asked")
+    gone = admin.gone()
     await following.gateway.stopService()
+    await eventually(lambda: gone, "the registry is asked no longer")
 
 
 def test_the_daemon_follows_a_registry_and_probes(tmp_path: Path) -> None:

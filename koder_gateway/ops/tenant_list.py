@@ -90,9 +90,8 @@ def _tenant(listed: _Listed) -> Tenant:
 
 
 def _sentence(error: Exception) -> str:
-    """What a decoder says, in one line; it may quote what it has read."""
-    text = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:200])
+    """What a decoder says; it names places and types, never what it has read."""
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 def read_cache(path: Path, url: str, base_domain: str) -> tuple[Tenant, ...] | None:

@@ -136,7 +136,7 @@ def free_port() -> int:
 
 
 def listens(port: int) -> bool:
-    with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), PATIENCE):
+    with contextlib.suppress(ConnectionError), socket.create_connection(("127.0.0.1", port), PATIENCE):
         return True
     return False
 

@@ -106,7 +106,7 @@ def refused(gateway: GatewayProcess) -> None:
 
     def closed() -> bool:
         for port in gateway.ports:
-            with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), PATIENCE):
+            with contextlib.suppress(ConnectionError), socket.create_connection(("127.0.0.1", port), PATIENCE):
                 return False
         return True
 

@@ -239,6 +239,11 @@ class TLSTransport(Protocol):
             else:
                 transport.loseConnection()
 
+    @property
+    def disconnecting(self) -> bool:
+        """Whether the connection is being closed, as line-based protocols ask before they read on."""
+        return self._closing
+
     def getPeer(self) -> Any:
         """The client's address."""
         transport: Any = self.transport

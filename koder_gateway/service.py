@@ -8,7 +8,6 @@ gateway.setServiceParent(application)         # or mount gateway.resource in a S
 
 from __future__ import annotations
 
-import resource as limits_of_process
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -16,25 +15,26 @@ from pathlib import Path
 from typing import Any, Final
 
 from twisted.application.service import Service as TwistedService
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
-from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.task import LoopingCall
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 
 from .config import ConfigurationError, ServiceSettings, Settings, load, load_tenants
-from .front.site import FrontLimits, FrontTimeouts, GatewaySite
-from .ops.access_log import AccessLog, AccessLogError, LogTarget, open_target
+from .front.site import GatewaySite
+from .ops.access_log import AccessLogError
 from .ops.admin import admin_resource, admin_site
+from .ops.ledger import Ledger
+from .ops.listeners import ListenError, Listeners, plain_endpoint
 from .ops.memory import Trimmer
 from .ops.metrics import Counters, Sources, make_registry, render
 from .ops.notify import Notifier
 from .ops.registry import MAX_LIST, Place, RemoteRegistry, UnreadTenants
+from .ops.registry_file import RegistryFile
 from .policy.tenants import Registry, Tenant
 from .tls.endpoints import EndpointError, Endpoints
+from .tree.bounds import front_limits, front_timeouts
 from .tree.compose import Composition, compose, tenant_policy, upstream_endpoint, with_tenants
 from .tree.entrance import Entrance
 from .upstream.fetch import Fetcher
@@ -42,14 +42,11 @@ from .upstream.health import Probes
 from .upstream.pool import Address, Service
 from .version import VERSION
 from .wire.clock import CoarseClock
-from .wire.exchange import EVENTS, Exchange
 
 # Deadlines are looked at this often; what changes by the second is renewed every so many sweeps.
 SWEEP: Final = 0.25
 _SWEEPS_A_SECOND: Final = 4
 _EVICTED_A_SECOND: Final = 5000
-# Descriptors that are neither clients nor services: logs, the reactor's own, files being read.
-_SPARE_DESCRIPTORS: Final = 128
 
 
 class StartError(Exception):
@@ -90,41 +87,37 @@ class Gateway(TwistedService):
         self._admin_port = settings.listen.admin_port if admin_port is None else admin_port
         self.counters = Counters()
         self.notifier = Notifier()
-        self._target: LogTarget | None = None
-        self._access: AccessLog | None = None
-        self._open_log(settings)
-        self._listening: list[IListeningPort] = []
-        self._admin: list[IListeningPort] = []
+        self._ledger = Ledger(self.counters, settings.log, clock)
         self._retired: list[Service] = []
         self._retries_before = 0
         self._bound = False
         self._sweeps = 0
         self._trimmer = Trimmer()
         self._probes = Probes(reactor)
-        self._remote: RemoteRegistry | None = None
-        self._registry_seen: object = None
-        self._refresh_due = 0.0
-        self._refreshing: Deferred[None] | None = None
+        self._registry: RemoteRegistry | RegistryFile | None = None
         self._drained: Deferred[None] | None = None
         self._drain_ends = 0.0
         self._sweeper = LoopingCall(self._sweep)
         self._sweeper.clock = reactor
-        self._settle = lambda verdict, status, served, now: None
         self._compose(settings)
         composition = self.composition
-        self.resource = Entrance(composition.resource, composition.policy, composition.reader, self._finished, clock)
+        self.resource = Entrance(
+            composition.resource, composition.policy, composition.reader, self._ledger.finished, clock
+        )
         self.site = GatewaySite(
             composition.resource,
             composition.policy,
             composition.reader,
             reactor=reactor,
             clock=self._coarse,
-            finished=self._finished,
-            timeouts=_front_timeouts(settings),
-            limits=_front_limits(settings),
+            finished=self._ledger.finished,
+            timeouts=front_timeouts(settings),
+            limits=front_limits(settings),
             time=clock,
         )
         self._endpoints = Endpoints(reactor, settings.tls, settings.state.dir, settings.tenants.base_domain)
+        self._public = Listeners(self._public_endpoint)
+        self._admin = Listeners(plain_endpoint(reactor))
         self._metrics = make_registry(self.counters, self._sources(), version=VERSION)
 
     # -- composition and reload
@@ -148,9 +141,7 @@ class Gateway(TwistedService):
         )
         self._follow_registry(settings, before)
         self._probes.watch(_probed(self.composition))
-        self._settle = self.composition.policy.limiter.settle
         self.counters.tenants = len(self.composition.policy.registry)
-        self._registry_seen = self._registry_state(settings)
         if before is not None:
             for name, service in before.services.items():
                 if self.composition.services.get(name) is not service:
@@ -158,25 +149,33 @@ class Gateway(TwistedService):
                     self._retired.append(service)
 
     def _follow_registry(self, settings: Settings, before: Composition | None) -> None:
+        """Have the registry read again as it changes."""
+        source = settings.tenants.registry
+        if isinstance(source, str):
+            self._follow_url(Place(source, settings.tenants.base_domain, settings.state.dir), before)
+            return
+        if self._registry is not None:
+            self._registry.stop()
+        self._registry = None
+        if source is not None:
+            base_domain = settings.tenants.base_domain
+            self._registry = RegistryFile(source, base_domain, self.counters, self._refreshed, self._reactor)
+
+    def _follow_url(self, place: Place, before: Composition | None) -> None:
         """Have the registry read that is behind a URL. The tenants before it stay until then, if they were known."""
-        url = settings.tenants.registry
-        place = Place(url, settings.tenants.base_domain, settings.state.dir) if isinstance(url, str) else None
-        remote = self._remote
-        if remote is not None and remote.place != place:
-            remote.stop()
-            remote = None
-        if place is not None:
-            policy = self.composition.policy
-            if before is None or before.policy.registry.is_open or isinstance(before.policy.tenants, UnreadTenants):
-                policy = replace(policy, registry=Registry(()), tenants=UnreadTenants())
-            else:
-                registry = before.policy.registry
-                tenants = tenant_policy(settings, registry, self._local_hosts)
-                policy = replace(policy, registry=registry, tenants=tenants)
-            self.composition = replace(self.composition, policy=policy)
-            remote = remote or self._remote_registry(place, settings.timeouts.connect)
-            remote.again()
-        self._remote = remote
+        followed = self._registry
+        policy, settings = self.composition.policy, self.composition.settings
+        if before is None or before.policy.registry.is_open or isinstance(before.policy.tenants, UnreadTenants):
+            policy = replace(policy, registry=Registry(()), tenants=UnreadTenants())
+        else:
+            registry = before.policy.registry
+            policy = replace(policy, registry=registry, tenants=tenant_policy(settings, registry, self._local_hosts))
+        self.composition = replace(self.composition, policy=policy)
+        if not isinstance(followed, RemoteRegistry) or followed.place != place:
+            if followed is not None:
+                followed.stop()
+            followed = self._registry = self._remote_registry(place, settings.timeouts.connect)
+        followed.again()
 
     def _remote_registry(self, place: Place, connect: float) -> RemoteRegistry:
         endpoint = upstream_endpoint(self._reactor, place.url, connect, ServiceSettings("registry", (place.url,)))
@@ -190,8 +189,8 @@ class Gateway(TwistedService):
             composition.resource,
             composition.policy,
             composition.reader,
-            _front_timeouts(settings),
-            _front_limits(settings),
+            front_timeouts(settings),
+            front_limits(settings),
         )
         entrance = self.resource
         entrance.inner, entrance.policy, entrance.reader = (
@@ -210,14 +209,15 @@ class Gateway(TwistedService):
             settings = load(self.settings.source) if self.settings.source is not None else self.settings
             if settings.source is None:
                 settings = replace(settings, registered=self._tenants_again())
+            log = self._ledger.opened_for(settings.log)
             self._endpoints.reload(settings.tls, settings.tenants.base_domain)
-            self._reopen_log(settings)
         except (ConfigurationError, EndpointError, AccessLogError, ValueError) as error:
             self.counters.reloads_failed += 1
             for line in str(error).splitlines():
                 self.log.error("reload refused, nothing has changed: {line}", line=line)
             self.notifier.ready("reload refused; serving the configuration before it")
             return False
+        self._ledger.follow(settings.log, log)
         self._compose(settings)
         self._serve_composition()
         self.counters.reloads_ok += 1
@@ -231,103 +231,14 @@ class Gateway(TwistedService):
             return load_tenants(registry, self.settings.tenants.base_domain)
         return None
 
-    @staticmethod
-    def _registry_state(settings: Settings) -> object:
-        registry = settings.tenants.registry
-        if not isinstance(registry, Path):
-            return None
-        try:
-            status = registry.stat()
-        except OSError as error:
-            return error.errno
-        return status.st_ino, status.st_mtime_ns, status.st_size
-
-    def _refresh(self) -> None:
-        """Read the registry again if its file has changed, away from the reactor's thread."""
-        settings = self.settings
-        registry = settings.tenants.registry
-        state = self._registry_state(settings)
-        if not isinstance(registry, Path) or state == self._registry_seen or self._refreshing is not None:
-            return
-        self._registry_seen = state
-        work = deferToThreadPool(
-            self._reactor, self._reactor.getThreadPool(), load_tenants, registry, settings.tenants.base_domain
-        )
-        self._refreshing = work.addCallbacks(self._refreshed, self._not_refreshed)
-
     def _refreshed(self, tenants: tuple[Tenant, ...]) -> None:
-        self._refreshing = None
+        """The registry has been read again."""
         composition = self.composition
         policy = with_tenants(composition.policy, composition.settings, tenants, self._local_hosts)
         self.composition = replace(composition, policy=policy)
         self.counters.tenants = len(policy.registry)
         self._serve_composition()
         self.log.info("registry read again: {count} tenants", count=len(tenants))
-
-    def _not_refreshed(self, failure: Failure) -> None:
-        self._refreshing = None
-        self.counters.registry_failures += 1
-        for line in failure.getErrorMessage().splitlines():
-            self.log.error("registry not read again, the tenants before it stay: {line}", line=line)
-
-    # -- the end of each exchange
-
-    def _finished(self, exchange: Exchange) -> None:
-        """Once for every exchange: charge what is owed, count, log."""
-        now = self._time()
-        verdict: Any = exchange.charges
-        if verdict is not None and verdict.pending:
-            # Besides refusals' codes there are those of exchanges that ended within an answer of the service's.
-            served = not exchange.code or exchange.code in EVENTS
-            self._settle(verdict, exchange.status, served, now)
-        duration = now - exchange.started
-        code = exchange.code
-        counters = self.counters
-        counters.observe(exchange.service, exchange.status, duration, exchange.bytes_in, exchange.bytes_out)
-        if code:
-            counters.refuse(code)
-        access = self._access
-        if access is not None:
-            head = exchange.head
-            access.line(
-                time.time(),
-                exchange.request_id,
-                exchange.tenant,
-                exchange.peer,
-                head.method,
-                head.path,
-                exchange.route,
-                exchange.service,
-                exchange.status,
-                code,
-                exchange.bytes_in,
-                exchange.bytes_out,
-                duration,
-            )
-
-    def _open_log(self, settings: Settings) -> None:
-        if not settings.log.access:
-            self._target = self._access = None
-            return
-        self._target = open_target(settings.log.file)
-        self._access = AccessLog(self._target)
-
-    def _reopen_log(self, settings: Settings) -> None:
-        """A file that was rotated away is opened again; another file, or none, is what the settings may say."""
-        before = self.settings.log
-        if settings.log != before:
-            self._flush_log()
-            old = self._target
-            self._open_log(settings)
-            if old is not None:
-                old.close()
-        elif self._target is not None:
-            self._flush_log()
-            self._target.reopen()
-
-    def _flush_log(self) -> None:
-        if self._access is not None:
-            self._access.flush()
 
     # -- time
 
@@ -341,18 +252,15 @@ class Gateway(TwistedService):
         self._sweeps += 1
         if self._sweeps % _SWEEPS_A_SECOND == 0:
             self.site.tick()
-            self._flush_log()
+            self._ledger.flush()
             self._trimmer.look(len(self.site.channels))
             self.composition.policy.limiter.sweep(now, _EVICTED_A_SECOND)
             if self.notifier.watchdog_interval is not None:
                 self.notifier.watchdog()
-        if now >= self._refresh_due:
-            self._refresh_due = now + self.settings.tenants.refresh
-            self._refresh()
         if self.running:
             self._probes.sweep(now)
-            if self._remote is not None:
-                self._remote.sweep(now, self.settings.tenants.refresh)
+            if self._registry is not None:
+                self._registry.sweep(now, self.settings.tenants.refresh)
         if self._drained is not None and (not self.site.channels or now >= self._drain_ends):
             self._end_drain()
 
@@ -384,43 +292,25 @@ class Gateway(TwistedService):
         if self._bound:
             return
         self._bound = True
-        faults: list[str] = []
-        for text in self._ports:
-            self._listen(text, self.site, faults)
+        faults = self._public.bind(self._ports, self.site)
         if self._admin_port:
             root = admin_resource(self.unready, lambda: self.metrics())
-            self._listen(self._admin_port, admin_site(root, self._reactor), faults, admin=True)
+            faults += self._admin.bind([self._admin_port], admin_site(root, self._reactor))
         if faults:
-            self._close(self._listening)
-            self._close(self._admin)
+            self._public.close()
+            self._admin.close()
             raise StartError("\n".join(faults))
 
-    def _listen(self, text: str, factory: Any, faults: list[str], *, admin: bool = False) -> None:
+    def _public_endpoint(self, text: str) -> IStreamServerEndpoint:
         try:
-            if admin:
-                endpoint = serverFromString(self._reactor, text)
-            else:
-                endpoint, _secure = self._endpoints.server(text)
+            return self._endpoints.server(text)[0]
         except EndpointError as error:
-            faults.extend(str(error).splitlines())
-            return
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            faults.append(f'endpoint "{text}": {error}; write it as in "tcp:9090:interface=127.0.0.1"')
-            return
-        deferred = maybeDeferred(endpoint.listen, factory)
-        deferred.addCallback((self._admin if admin else self._listening).append)
-        deferred.addErrback(lambda failure: faults.append(_bind_fault(text, failure)))
+            raise ListenError(str(error)) from None
 
     @property
     def addresses(self) -> list[Any]:
         """The addresses that are listened on, the ports' before the admin port's."""
-        return [port.getHost() for port in (*self._listening, *self._admin)]
-
-    @staticmethod
-    def _close(ports: list[IListeningPort]) -> list[Deferred[Any]]:
-        closing = [maybeDeferred(port.stopListening) for port in ports]
-        ports.clear()
-        return closing
+        return [*self._public.addresses, *self._admin.addresses]
 
     # -- health
 
@@ -455,7 +345,7 @@ class Gateway(TwistedService):
             ],
             limit_entries=lambda: self.composition.policy.limiter.entries,
             certificates=lambda: self._endpoints.expiries(),
-            log_dropped=lambda: self._access.dropped if self._access is not None else 0,
+            log_dropped=lambda: self._ledger.dropped,
         )
 
     # -- the end
@@ -467,11 +357,11 @@ class Gateway(TwistedService):
             return self._drained
         self.notifier.stopping()
         self._probes.stop()
-        if self._remote is not None:
-            self._remote.stop()
+        if self._registry is not None:
+            self._registry.stop()
         drained: Deferred[None] = Deferred()
         self._drained = drained
-        closing = DeferredList(self._close(self._listening), consumeErrors=True)
+        closing = self._public.close()
         self._drain_ends = self._time() + self.settings.timeouts.drain
         self.site.drain()
         self.log.info("draining: {count} exchanges in flight", count=self.site.in_flight)
@@ -486,8 +376,8 @@ class Gateway(TwistedService):
         self.site.end_drain()
         for service in (*self.composition.services.values(), *self._retired):
             service.close_idle()
-        self._flush_log()
-        closed = DeferredList(self._close(self._admin), consumeErrors=True)
+        self._ledger.flush()
+        closed = self._admin.close()
         if drained is not None:
             # One more turn, so that what was written last leaves and closed connections are seen to be.
             closed.addCallback(lambda _: self._reactor.callLater(0, drained.callback, None))
@@ -500,39 +390,3 @@ def _probed(composition: Composition) -> Iterator[tuple[Address, str]]:
         if path is not None:
             for address in service.addresses:
                 yield address, path
-
-
-def _front_timeouts(settings: Settings) -> FrontTimeouts:
-    timeouts = settings.timeouts
-    return FrontTimeouts(
-        head=timeouts.head,
-        body=timeouts.body,
-        keepalive=timeouts.keepalive,
-        linger=timeouts.linger,
-        idle=timeouts.idle,
-        exchange=timeouts.exchange,
-    )
-
-
-def _front_limits(settings: Settings) -> FrontLimits:
-    requests = settings.requests
-    return FrontLimits(
-        max_head=requests.max_head,
-        max_target=requests.max_target,
-        max_fields=requests.max_fields,
-        min_rate=requests.min_rate,
-        max_connections=settings.listen.max_connections or _connections_allowed(settings),
-    )
-
-
-def _connections_allowed(settings: Settings) -> int:
-    """As many clients as descriptors allow when every service has all its connections open."""
-    soft, _hard = limits_of_process.getrlimit(limits_of_process.RLIMIT_NOFILE)
-    if soft == limits_of_process.RLIM_INFINITY:
-        soft = 1 << 20
-    reserved = sum(settings.services[name].max_connections for name in {r.service for r in settings.routes})
-    return max(soft // 2, soft - reserved - _SPARE_DESCRIPTORS)
-
-
-def _bind_fault(text: str, failure: Failure) -> str:
-    return f'endpoint "{text}": cannot listen: {failure.getErrorMessage()}'

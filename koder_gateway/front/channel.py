@@ -398,7 +398,11 @@ class GatewayChannel(StockChannel, Protocol):
     def close_idle(self) -> None:
         """Close if no exchange is under way: the gateway drains."""
         self.keep_alive = False
-        if self._phase == IDLE:
+        if self._phase == IDLE and self._head is None:
+            # Its first request may be on the way: it is not turned away unheard.
+            site = self.site
+            self.deadline = min(self.deadline, site.clock.now + site.timeouts.linger)
+        elif self._phase == IDLE:
             self._close()
 
     def turn_away(self, refusal: Refusal, *, told: bool) -> None:

@@ -1,0 +1,63 @@
+"""The ports that the gateway listens on: bound all or none, each fault in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from twisted.python.failure import Failure
+
+
+class ListenError(Exception):
+    """Ports that cannot be listened on; a line for each says what to change."""
+
+
+class Listeners:
+    """The listening ports of one kind. `endpoint` makes the endpoint of a string; what it raises is a ListenError
+    or one of the errors that Twisted's parsers raise for strings that people write."""
+
+    def __init__(self, endpoint: Callable[[str], IStreamServerEndpoint]) -> None:
+        self._endpoint = endpoint
+        self._ports: list[IListeningPort] = []
+
+    def bind(self, texts: Sequence[str], factory: IProtocolFactory) -> list[str]:
+        """Listen on each endpoint string; the faults, one line each."""
+        faults: list[str] = []
+        for text in texts:
+            try:
+                endpoint = self._endpoint(text)
+            except ListenError as error:
+                faults.extend(str(error).splitlines())
+                continue
+            except (ValueError, LookupError, TypeError, AttributeError) as error:
+                faults.append(f'endpoint "{text}": {error}; write it as in "tcp:9090:interface=127.0.0.1"')
+                continue
+            self._listen(text, endpoint, factory, faults)
+        return faults
+
+    def _listen(
+        self, text: str, endpoint: IStreamServerEndpoint, factory: IProtocolFactory, faults: list[str]
+    ) -> None:
+        def failed(failure: Failure) -> None:
+            faults.append(f'endpoint "{text}": cannot listen: {failure.getErrorMessage()}')
+
+        deferred: Deferred[Any] = maybeDeferred(endpoint.listen, factory)
+        deferred.addCallbacks(self._ports.append, failed)
+
+    @property
+    def addresses(self) -> list[Any]:
+        """The addresses that are listened on."""
+        return [port.getHost() for port in self._ports]
+
+    def close(self) -> Deferred[Any]:
+        """Stop listening; fires when every port is closed."""
+        ports, self._ports = self._ports, []
+        return DeferredList([maybeDeferred(port.stopListening) for port in ports], consumeErrors=True)
+
+
+def plain_endpoint(reactor: Any) -> Callable[[str], IStreamServerEndpoint]:
+    """Twisted's own reading of endpoint strings, for ports that are not the public ones."""
+    return lambda text: serverFromString(reactor, text)

@@ -1,0 +1,46 @@
+"""The deadlines and bounds towards clients, as the settings have them."""
+
+from __future__ import annotations
+
+import resource
+from typing import Final
+
+from ..config import Settings
+from ..front.site import FrontLimits, FrontTimeouts
+
+# Descriptors that are neither clients nor services: logs, the reactor's own, files being read.
+_SPARE_DESCRIPTORS: Final = 128
+
+
+def front_timeouts(settings: Settings) -> FrontTimeouts:
+    """The deadlines."""
+    timeouts = settings.timeouts
+    return FrontTimeouts(
+        head=timeouts.head,
+        body=timeouts.body,
+        keepalive=timeouts.keepalive,
+        linger=timeouts.linger,
+        idle=timeouts.idle,
+        exchange=timeouts.exchange,
+    )
+
+
+def front_limits(settings: Settings) -> FrontLimits:
+    """The bounds."""
+    requests = settings.requests
+    return FrontLimits(
+        max_head=requests.max_head,
+        max_target=requests.max_target,
+        max_fields=requests.max_fields,
+        min_rate=requests.min_rate,
+        max_connections=settings.listen.max_connections or _connections_allowed(settings),
+    )
+
+
+def _connections_allowed(settings: Settings) -> int:
+    """As many clients as descriptors allow when every service has all its connections open."""
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        soft = 1 << 20
+    reserved = sum(settings.services[name].max_connections for name in {r.service for r in settings.routes})
+    return max(soft // 2, soft - reserved - _SPARE_DESCRIPTORS)

@@ -24,7 +24,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     benchmarks: Any = getattr(session.config, "_benchmarksession", None)
-    measured = {each.name.removeprefix("test_"): each.stats.min for each in (benchmarks.benchmarks if benchmarks else [])}
+    cases = benchmarks.benchmarks if benchmarks else []
+    measured = {case.name.removeprefix("test_"): case.stats.min for case in cases}
     calibration = measured.pop(CALIBRATION, None)
     if calibration is None or exitstatus != 0:
         return
@@ -36,7 +37,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     for name, ratio in ratios.items():
         change = ratio / kept[name] if name in kept else 1.0
         verdict = "slower" if change > SLACK else ""
-        lines.append(f"{name:<34}{measured[name] * 1e6:>10.2f} us{ratio:>10.3f}{kept.get(name, 0):>10.3f}{change:>9.2f} {verdict}")
+        figures = f"{measured[name] * 1e6:>10.2f} us{ratio:>10.3f}{kept.get(name, 0):>10.3f}{change:>9.2f}"
+        lines.append(f"{name:<34}{figures} {verdict}")
     if any(line.endswith("slower") for line in lines):
         session.exitstatus = 1
 

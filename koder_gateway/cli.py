@@ -66,12 +66,19 @@ def _check(settings: Settings, options: argparse.Namespace) -> int:
     if faults:
         return 1
     source = settings.source or "the defaults"
-    tenants = "every slug is a tenant" if settings.registered is None else f"{len(settings.registered)} tenants"
+    tenants = _tenants(settings)
     print(
         f"{source}: good: {len(settings.routes)} routes, {len({r.service for r in settings.routes})} services,"
         f" {len(settings.limits)} limits, {tenants}"
     )
     return 0
+
+
+def _tenants(settings: Settings) -> str:
+    registry = settings.tenants.registry
+    if isinstance(registry, str):
+        return f"the tenants are read from {registry}, which is not asked here"
+    return "every slug is a tenant" if settings.registered is None else f"{len(settings.registered)} tenants"
 
 
 def _unusable(settings: Settings) -> list[str]:
@@ -158,6 +165,8 @@ def _print(settings: Settings, options: argparse.Namespace, found: Explanation) 
         service = f"{outcome} at {urls}"
     print(f"request  {options.method} {options.url} from {options.peer}")
     print(f"tenant   {found.tenant}")
+    if isinstance(settings.tenants.registry, str):
+        print(f"         {_tenants(settings)}: whether it exists is not known")
     print(f"cors     {found.cors}")
     for number, limit in enumerate(found.limits or ("none applies",)):
         print(f"{'limits' if number == 0 else '':<8} {limit}")

@@ -99,7 +99,7 @@ class Gateway(TwistedService):
         self._drain_ends = 0.0
         self._sweeper = LoopingCall(self._sweep)
         self._sweeper.clock = reactor
-        self._compose(settings)
+        self._take(self._composed(settings, None), None)
         composition = self.composition
         self.resource = Entrance(
             composition.resource, composition.policy, composition.reader, self._ledger.finished, clock
@@ -127,10 +127,9 @@ class Gateway(TwistedService):
         """The settings that are in force."""
         return self.composition.settings
 
-    def _compose(self, settings: Settings) -> None:
-        """Make the generation of these settings the present one. The registry's tenants are not kept twice."""
-        before: Composition | None = getattr(self, "composition", None)
-        self.composition = compose(
+    def _composed(self, settings: Settings, before: Composition | None) -> Composition:
+        """The generation of these settings. The registry's tenants are not kept twice."""
+        return compose(
             replace(settings, registered=None),
             settings.registered,
             reactor=self._reactor,
@@ -139,7 +138,11 @@ class Gateway(TwistedService):
             local_hosts=self._local_hosts,
             before=before,
         )
-        self._follow_registry(settings, before)
+
+    def _take(self, composition: Composition, before: Composition | None) -> None:
+        """Make a generation the present one."""
+        self.composition = composition
+        self._follow_registry(composition.settings, before)
         self._probes.watch(_probed(self.composition))
         self.counters.tenants = len(self.composition.policy.registry)
         if before is not None:
@@ -205,20 +208,26 @@ class Gateway(TwistedService):
         Connections, pools and buckets stay. What is listened on changes only with a restart.
         """
         self.notifier.reloading()
+        before = self.composition
+        log = None
         try:
             settings = load(self.settings.source) if self.settings.source is not None else self.settings
             if settings.source is None:
                 settings = replace(settings, registered=self._tenants_again())
+            composition = self._composed(settings, before)
             log = self._ledger.opened_for(settings.log)
+            # The certificates last: what could still be refused after them would find them changed.
             self._endpoints.reload(settings.tls, settings.tenants.base_domain)
-        except (ConfigurationError, EndpointError, AccessLogError, ValueError) as error:
+        except (ConfigurationError, EndpointError, AccessLogError, ValueError, OSError) as error:
+            if log is not None:
+                log.close()
             self.counters.reloads_failed += 1
             for line in str(error).splitlines():
                 self.log.error("reload refused, nothing has changed: {line}", line=line)
             self.notifier.ready("reload refused; serving the configuration before it")
             return False
         self._ledger.follow(settings.log, log)
-        self._compose(settings)
+        self._take(composition, before)
         self._serve_composition()
         self.counters.reloads_ok += 1
         self.log.info("reloaded {source}", source=str(settings.source or "the defaults"))
@@ -328,6 +337,7 @@ class Gateway(TwistedService):
         counters, site = self.counters, self.site
         counters.connections = site.accepted
         counters.connections_open = len(site.channels)
+        counters.connections_rejected = site.rejected
         counters.exchanges = site.in_flight
         services = [*self.composition.services.values(), *self._retired]
         counters.retries = self._retries_before + sum(service.retried for service in services)

@@ -24,7 +24,7 @@ T = TypeVar("T")
 DEFAULT_PATH: Final = Path("/etc/koder-gateway/koder-gateway.toml")
 
 
-def load(path: Path | None = None, *, environ: Mapping[str, str] = os.environ) -> Settings:
+def load(path: str | Path | None = None, *, environ: Mapping[str, str] = os.environ) -> Settings:
     """The settings in a file, or without one those of the usual file where it exists, else the defaults.
 
     `environ` decides where the state folder is. Raises ConfigurationError with every fault of the file and of
@@ -34,6 +34,7 @@ def load(path: Path | None = None, *, environ: Mapping[str, str] = os.environ) -
         if _absent(DEFAULT_PATH):
             return read_settings({}, "", Where.beside(Path("koder-gateway.toml"), environ))
         path = DEFAULT_PATH
+    path = Path(path)
     document = read_document(path, str(path))
     settings = read_settings(document, str(path), Where.beside(path, environ))
     return dataclasses.replace(settings, source=Path(os.path.abspath(path)))

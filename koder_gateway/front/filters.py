@@ -7,6 +7,8 @@ they serve the gateway's own channel and a stock `twisted.web` site alike.
 
 from __future__ import annotations
 
+from twisted.web.http_headers import Headers
+
 from ..policy.decision import Standing
 from ..wire.exchange import Exchange
 from ..wire.identity import IdentifierSource
@@ -49,3 +51,13 @@ class Cors:
             return None
         exchange.fields = b"X-Request-ID: %b\r\n%b" % (exchange.request_id, fields)
         return exchange.fields
+
+
+def forwarded_headers(exchange: Exchange, standing: Standing) -> Headers:
+    """What a service would get, for a resource that is mounted in its place: nothing that the client made up."""
+    headers = Headers()
+    for line in (*exchange.head.lines, *transit(exchange, standing).split(b"\r\n")):
+        name, colon, value = line.rstrip(b"\r\n").partition(b": ")
+        if colon:
+            headers.addRawHeader(name, value)
+    return headers

@@ -15,7 +15,6 @@ from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from twisted.web import http, server
-from twisted.web.http_headers import Headers
 
 from ..errors import INTERNAL_ERROR, REQUEST_TIMEOUT, UPSTREAM_TIMEOUT, Refusal
 from ..policy.decision import Standing
@@ -23,6 +22,7 @@ from ..wire.body import chunk, last_chunk
 from ..wire.exchange import ANSWERED, ANSWERS, CLIENT_GONE, ENDED, HELD, RELAYING, SLOW, TIMEOUT, Exchange
 from ..wire.problem import problem
 from ..wire.response import ResponseHead
+from .filters import forwarded_headers
 
 if TYPE_CHECKING:
     from .channel import GatewayChannel
@@ -100,10 +100,7 @@ class GatewayRequest(server.Request):
         kept = dict(self.__dict__)
         server.Request.__init__(self, self.channel, parsePOSTFormSubmission=False)
         self.__dict__.update(kept)
-        raw: dict[bytes, list[bytes]] = {}
-        for name, value in head.fields:
-            raw.setdefault(name, []).append(value)
-        self.requestHeaders = Headers(raw)
+        self.requestHeaders = forwarded_headers(self.exchange, self.standing)
         self.site = self.channel.site
         self.sitepath: list[bytes] = []
         self.clientproto = b"HTTP/1.1" if head.minor else b"HTTP/1.0"

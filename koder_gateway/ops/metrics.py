@@ -52,6 +52,7 @@ class Counters:
     __slots__ = (
         "connections",
         "connections_open",
+        "connections_rejected",
         "exchanges",
         "refusals",
         "registry_failures",
@@ -66,6 +67,8 @@ class Counters:
         self.connections = 0
         """Client connections accepted since the start."""
         self.connections_open = 0
+        self.connections_rejected = 0
+        """Client connections over listen.max_connections since the start."""
         self.exchanges = 0
         """Exchanges in flight."""
         self.retries = 0
@@ -140,7 +143,7 @@ class GatewayCollector(Collector):
         sent = _counter("sent_bytes", "Bytes of response bodies to clients.", "service")
         duration = HistogramMetricFamily(
             _PREFIX + "request_duration_seconds",
-            "Time from a request's first byte to the end of its exchange.",
+            "Time from a request's complete head to the end of its exchange.",
             labels=["service"],
         )
         for service, series in sorted(self._counters.series.items()):
@@ -161,6 +164,11 @@ class GatewayCollector(Collector):
         counters = self._counters
         yield _gauge("connections_open", "Client connections that are open.", counters.connections_open)
         yield _counter("connections", "Client connections accepted.", value=counters.connections)
+        yield _counter(
+            "connections_rejected",
+            "Client connections turned away because there were too many.",
+            value=counters.connections_rejected,
+        )
         upstream = GaugeMetricFamily(
             _PREFIX + "upstream_connections", "Connections to services.", labels=["service", "state"]
         )

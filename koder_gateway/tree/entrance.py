@@ -16,7 +16,7 @@ from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
 from ..errors import METHODS, Refusal
-from ..front.filters import Cors, Identity
+from ..front.filters import Cors, Identity, forwarded_headers
 from ..policy.decision import Policy, Standing
 from ..upstream.connection import UpstreamConnection
 from ..wire.exchange import ANSWERED, CLIENT_GONE, ENDED, HELD, Exchange
@@ -56,6 +56,7 @@ class StockClient:
         """A mounted resource answers: the stock request itself, with the fields that every answer carries."""
         request = self._request
         request.content.seek(0)
+        request.requestHeaders = forwarded_headers(self.exchange, self.standing)
         self._add_fields(self.exchange.fields)
         return request
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from twisted.web.resource import IResource
+from twisted.web.resource import IResource, getChildForRequest
 from zope.interface import implementer
 
 from ..errors import NO_ROUTE
@@ -48,8 +48,9 @@ class Routes:
         return self.descend(request.gateway)
 
     def render(self, request: Any) -> Any:
-        """A path without any segment has no route."""
-        return self._no_route.render(request)
+        """The tree is mounted at the very path that was asked for."""
+        leaf = self.descend(request.gateway)
+        return (leaf if leaf.isLeaf else getChildForRequest(leaf, request)).render(request)
 
     def putChild(self, path: bytes, child: object) -> None:
         """Routes come from the configuration."""

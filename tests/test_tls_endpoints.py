@@ -22,6 +22,7 @@ from twisted.logger import formatEvent, globalLogPublisher
 from koder_gateway.tls.certificates import self_signed
 from koder_gateway.tls.descriptions import BACKLOG, Description, parse
 from koder_gateway.tls.endpoints import EndpointError, Endpoints, server_endpoint
+from koder_gateway.tls.stream import TLSFactory
 
 
 @dataclass(frozen=True)
@@ -300,12 +301,17 @@ def test_clients_of_unknown_names_are_mentioned_once_when_nobody_chose(tmp_path,
     assert "get self-signed-a.example; set tls.default" in event
 
 
+def secure_ports(memory):
+    """The contexts of each port that speaks TLS."""
+    return [factory.contexts for _, factory, *_ in memory.tcpServers if isinstance(factory, TLSFactory)]
+
+
 def test_an_extra_chain_follows_the_certificate(tmp_path):
     memory = MemoryReactor()
     one, other = self_signed(tmp_path, "a.example"), self_signed(tmp_path, "b.example")
     text = f"ssl:443:privateKey={one.path}:extraCertChain={other.path}"
     server_endpoint(memory, text, Tls(), tmp_path, "id.localhost")[0].listen(Factory())
-    (served_one,) = memory.sslServers[0][2].certificates
+    (served_one,) = secure_ports(memory)[0].certificates
     assert served_one.chain == (one.leaf, other.leaf)
 
 
@@ -327,8 +333,7 @@ def test_the_backlog_is_the_gateway_s_where_none_is_named(tmp_path):
         f"unix:{tmp_path}/x",
     ):
         endpoints.server(text)[0].listen(Factory())
-    assert [server[2] for server in memory.tcpServers] == [BACKLOG, 9, 9]
-    assert [server[3] for server in memory.sslServers] == [BACKLOG, 9]
+    assert [server[2] for server in memory.tcpServers] == [BACKLOG, 9, 9, BACKLOG, 9]
     assert [server[2] for server in memory.unixServers] == [BACKLOG]
 
 
@@ -338,7 +343,7 @@ def test_endpoints_without_a_key_of_their_own_share_their_contexts(tmp_path):
     made = self_signed(tmp_path / "own", "a.example")
     for text in ("ssl:443", "tls:8443", f"ssl:444:privateKey={made.path}"):
         endpoints.server(text)[0].listen(Factory())
-    shared, also, own = (server[2] for server in memory.sslServers)
+    shared, also, own = secure_ports(memory)
     assert shared is also
     assert own is not shared
     assert endpoints.expiries().keys() == {"id.localhost", made.path.stem}
@@ -356,7 +361,7 @@ def test_a_reload_serves_what_is_there_now_or_changes_nothing(tmp_path):
     endpoints = Endpoints(memory, Tls(folder), tmp_path, "id.localhost")
     for text in ("ssl:443", f"ssl:444:privateKey={own}"):
         endpoints.server(text)[0].listen(Factory())
-    shared, named = (server[2] for server in memory.sslServers)
+    shared, named = secure_ports(memory)
     before = named.getContext()
 
     self_signed(folder, "b.example")
@@ -379,9 +384,9 @@ def test_a_reload_can_change_the_base_domain(tmp_path):
     endpoints = Endpoints(memory, Tls(), tmp_path, "one.example")
     endpoints.server("ssl:443")[0].listen(Factory())
     endpoints.reload(Tls(), "two.example")
-    assert served(memory.sslServers[0][2]) == ["two.example"]
+    assert served(secure_ports(memory)[0]) == ["two.example"]
     endpoints.reload(Tls())
-    assert served(memory.sslServers[0][2]) == ["two.example"]
+    assert served(secure_ports(memory)[0]) == ["two.example"]
 
 
 words = st.text(min_size=1, max_size=12)

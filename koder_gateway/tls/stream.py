@@ -337,7 +337,7 @@ class TLSFactory(ServerFactory):
     noisy = False
 
     def __init__(self, contexts: IOpenSSLServerConnectionCreator, wrapped: IProtocolFactory) -> None:
-        self._contexts: Any = contexts
+        self.contexts: Any = contexts
         self._wrapped: Any = wrapped
 
     def doStart(self) -> None:
@@ -353,4 +353,4 @@ class TLSFactory(ServerFactory):
         inner = self._wrapped.buildProtocol(addr)
         if inner is None:
             return None
-        return TLSTransport(self._contexts.serverConnectionForTLS(None), inner)
+        return TLSTransport(self.contexts.serverConnectionForTLS(None), inner)

@@ -35,7 +35,7 @@ from .ops.registry_file import RegistryFile
 from .policy.tenants import Registry, Tenant
 from .tls.endpoints import EndpointError, Endpoints
 from .tree.bounds import front_limits, front_timeouts
-from .tree.compose import Composition, compose, tenant_policy, upstream_endpoint, with_tenants
+from .tree.compose import Composition, adopt, compose, tenant_policy, upstream_endpoint, with_tenants
 from .tree.entrance import Entrance
 from .upstream.fetch import Fetcher
 from .upstream.health import Probes
@@ -141,6 +141,8 @@ class Gateway(TwistedService):
 
     def _take(self, composition: Composition, before: Composition | None) -> None:
         """Make a generation the present one."""
+        if before is not None:
+            adopt(composition, before)
         self.composition = composition
         self._follow_registry(composition.settings, before)
         self._probes.watch(_probed(self.composition))

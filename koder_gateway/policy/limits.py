@@ -107,11 +107,11 @@ class Meter:
     __slots__ = (
         "_by_address",
         "_by_tenant",
-        "_item",
         "_line",
         "admitted",
         "buckets",
         "enforced",
+        "item",
         "policy",
         "refunds",
         "refused",
@@ -131,9 +131,9 @@ class Meter:
         name = b'"' + rule.name.replace("\\", r"\\").replace('"', r"\"").encode("ascii") + b'"'
         refill = -(-rule.burst * rule.window // rule.quota)
         self.policy = b"%b;q=%d;w=%d" % (name, rule.burst, refill)
-        self._item = name.replace(b"%", b"%%") + b";r=%d;t=%d"
+        self.item = name.replace(b"%", b"%%") + b";r=%d;t=%d"
         policy_line = b"RateLimit-Policy: %b\r\n" % self.policy
-        self._line = policy_line.replace(b"%", b"%%") + b"RateLimit: " + self._item + b"\r\n"
+        self._line = policy_line.replace(b"%", b"%%") + b"RateLimit: " + self.item + b"\r\n"
 
     def key(self, tenant: bytes, address: bytes) -> bytes:
         """What a request is counted under; no slug has the slash that parts the two."""
@@ -154,10 +154,6 @@ class Meter:
             old.buckets.resize(self.buckets.max_entries)
             self.buckets = old.buckets
 
-    def item(self, left: float) -> bytes:
-        """This rule's member of the RateLimit field."""
-        return self._item % (int(left + SLACK), self.wait(left))
-
     def judge(self, tenant: bytes, address: bytes, now: float) -> Verdict:
         """The verdict where this rule alone applies, enforced and charged for each request."""
         left = self.buckets.spend(self.key(tenant, address), now)
@@ -172,12 +168,15 @@ class Meter:
 class _Plan:
     """The rules that apply to one path prefix and method, judged together: all are charged, or none is."""
 
-    __slots__ = ("_meters", "_policy_line", "sole")
+    __slots__ = ("_lines", "_meters", "_shown", "sole")
 
     def __init__(self, meters: tuple[Meter, ...]) -> None:
         self._meters = meters
+        # Of each rule that the fields show: its place among the meters, and the seconds in which a token returns.
+        self._shown = tuple((index, 1.0 / meter.buckets.rate) for index, meter in enumerate(meters) if meter.enforced)
         policies = b", ".join(meter.policy for meter in meters if meter.enforced)
-        self._policy_line = b"RateLimit-Policy: %b\r\nRateLimit: " % policies if policies else b""
+        items = b", ".join(meter.item for meter in meters if meter.enforced)
+        self._lines = b"RateLimit-Policy: %b\r\nRateLimit: %b\r\n" % (policies.replace(b"%", b"%%"), items)
         only = meters[0] if len(meters) == 1 else None
         self.sole = only if only is not None and only.enforced and not only.refunds else None
 
@@ -221,10 +220,15 @@ class _Plan:
         return Verdict(None, self._fields(lefts), shadowed, pending)
 
     def _fields(self, lefts: list[float]) -> bytes:
-        if not self._policy_line:
+        if not self._shown:
             return b""
-        pairs = zip(self._meters, lefts, strict=True)
-        return self._policy_line + b", ".join(meter.item(left) for meter, left in pairs if meter.enforced) + b"\r\n"
+        values: list[int] = []
+        for index, period in self._shown:
+            left = lefts[index] + SLACK
+            whole = int(left)
+            values.append(whole)
+            values.append(ceil((whole + 1.0 - left) * period) or 1)
+        return self._lines % tuple(values)
 
 
 class _Plans:

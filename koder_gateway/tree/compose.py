@@ -57,13 +57,10 @@ def make_policy(
     *,
     mounts: Iterable[bytes] = (),
     local_hosts: bool = False,
-    before: Policy | None = None,
 ) -> Policy:
-    """The policy of these settings and tenants (None: every slug is one). `before` hands its buckets on."""
+    """The policy of these settings and tenants (None: every slug is one)."""
     registry = Registry(tenants)
     limiter = Limiter(settings.limits, settings.limits_store.max_entries)
-    if before is not None:
-        limiter.adopt(before.limiter)
     cors = settings.cors
     return Policy(
         registry=registry,
@@ -135,16 +132,15 @@ def make_services(
     clock: CoarseClock,
     before: Mapping[str, tuple[ServiceSettings, Service]],
 ) -> dict[str, Service]:
-    """The services that routes name. One whose settings have not changed keeps its pool."""
+    """The services that routes name. One whose settings have not changed keeps its pool, and is not touched yet."""
     reader = ResponseReader(settings.tenants.header.encode("ascii"))
-    timeouts = settings.timeouts
     services: dict[str, Service] = {}
     for name in {route.service for route in settings.routes}:
         entry = settings.services[name]
         old = before.get(name)
         service = old[1] if old is not None and old[0] == entry else None
         if service is None:
-            connect = entry.connect or timeouts.connect
+            connect = entry.connect or settings.timeouts.connect
             service = Service(
                 name,
                 [(url, upstream_endpoint(reactor, url, connect, entry)) for url in entry.urls],
@@ -152,12 +148,29 @@ def make_services(
                 clock,
                 max_connections=entry.max_connections,
             )
-        service.reader = reader
-        service.response_timeout = entry.response or timeouts.response
-        service.idle_timeout = timeouts.idle
-        service.keepalive_timeout = timeouts.upstream_keepalive
+            _set_deadlines(service, entry, settings)
         services[name] = service
     return services
+
+
+def _set_deadlines(service: Service, entry: ServiceSettings, settings: Settings) -> None:
+    timeouts = settings.timeouts
+    service.response_timeout = entry.response or timeouts.response
+    service.idle_timeout = timeouts.idle
+    service.keepalive_timeout = timeouts.upstream_keepalive
+
+
+def adopt(composition: Composition, before: Composition) -> None:
+    """Let a generation take over from the one before: its buckets, and under new deadlines the pools it keeps.
+
+    Until then nothing of the one before has changed, so that a reload can still be refused.
+    """
+    settings = composition.settings
+    composition.policy.limiter.adopt(before.policy.limiter)
+    for name, service in composition.services.items():
+        if before.services.get(name) is service:
+            service.reader = ResponseReader(settings.tenants.header.encode("ascii"))
+            _set_deadlines(service, settings.services[name], settings)
 
 
 def compose(
@@ -172,9 +185,7 @@ def compose(
 ) -> Composition:
     """A new generation. Raises nothing for settings that `load` has accepted."""
     mounted = dict(mounts or {})
-    policy = make_policy(
-        settings, tenants, mounts=mounted, local_hosts=local_hosts, before=before.policy if before else None
-    )
+    policy = make_policy(settings, tenants, mounts=mounted, local_hosts=local_hosts)
     kept = {}
     if before is not None and before.settings.timeouts.connect == settings.timeouts.connect:
         kept = {name: (before.settings.services[name], service) for name, service in before.services.items()}

@@ -69,6 +69,14 @@ class Buckets:
         self._spare[key] = full_at
         return left
 
+    def knock(self, key: bytes, now: float) -> None:
+        """Note that a key with nothing left still asks, so that it is forgotten last."""
+        full_at = self._spent.get(key)
+        if full_at is None or full_at - now * self.rate > self.burst:
+            self.spend(key, now)
+        else:
+            self._spent.move_to_end(key)
+
     def _spend_rare(self, key: bytes, clock: float) -> float:
         """`spend` for a key that is new, changes its pool, or has nothing left."""
         known = self._spare.pop(key, None)

@@ -196,7 +196,7 @@ class _Plan:
             keys.append(key)
             lefts.append(left)
             if left < WHOLE:
-                meter.buckets.spend(key, now)  # Takes nothing: it notes that this key still knocks.
+                meter.buckets.knock(key, now)
                 if not meter.enforced:
                     meter.shadowed += 1
                     shadowed += (meter.rule.name,)

@@ -172,8 +172,11 @@ def _set_suites(context: SSL.Context) -> None:
     context.set_cipher_list(_TLS12_SUITES)
     # pyOpenSSL has no public name for this. Without it OpenSSL's own list serves, with its finite-field
     # groups.
-    set_groups = getattr(SSL._lib, "SSL_CTX_set1_curves_list", None)  # type: ignore[attr-defined]
-    if set_groups is not None and not any(set_groups(context._context, groups) for groups in _GROUPS):
+    set_groups = getattr(getattr(SSL, "_lib", None), "SSL_CTX_set1_curves_list", None)
+    private = getattr(context, "_context", None)
+    if set_groups is None or private is None:
+        return
+    if not any(set_groups(private, groups) for groups in _GROUPS):
         raise CertificateError("OpenSSL knows none of the key exchange groups that the gateway offers")
 
 

@@ -34,7 +34,7 @@ from zope.interface import implementer
 from .certificates import CertificateError, CertificateFile, load_folder, load_pair, read_chain, self_signed
 from .contexts import ContextOptions, ServerContexts
 from .descriptions import BACKLOG, bounded, parse, port_number, ssl_arguments, with_backlog
-from .stream import TLSFactory
+from .stream import over_tls
 
 _log = Logger()
 
@@ -87,7 +87,7 @@ class _TLSOver:
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
         """See IStreamServerEndpoint."""
-        return self._outer.listen(TLSFactory(self._contexts, factory))
+        return self._outer.listen(over_tls(self._contexts, factory))
 
 
 class Endpoints:

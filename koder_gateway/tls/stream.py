@@ -26,19 +26,35 @@ from twisted.internet.interfaces import (
     ISystemHandle,
 )
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-_lib: Final = SSL._lib  # type: ignore[attr-defined]
-_ffi: Final = SSL._ffi  # type: ignore[attr-defined]
+_log = Logger()
+
+# pyOpenSSL promises none of these names: `over_tls` looks whether they are there.
+_lib: Any = getattr(SSL, "_lib", None)
+_ffi: Any = getattr(SSL, "_ffi", None)
+CALLS: Final = (
+    "BIO_read",
+    "BIO_write",
+    "ERR_clear_error",
+    "SSL_ERROR_WANT_READ",
+    "SSL_get_error",
+    "SSL_read",
+    "SSL_shutdown",
+    "SSL_write",
+)
+_OBJECTS: Final = ("_ssl", "_into_ssl", "_from_ssl")
 
 # The largest read of any reactor here, and then some: what one read brings is decrypted in one go.
 _SIZE: Final = 1 << 19
-_BUFFER: Final = _ffi.new("char[]", _SIZE)
-# One record (RFC 8446 section 5.1): pyOpenSSL lets OpenSSL take no more at a time, and OpenSSL's memory BIO keeps
-# the memory of its fullest moment for as long as the connection lives.
+_BUFFER: Any = None if _ffi is None else _ffi.new("char[]", _SIZE)
+# One record (RFC 8446 section 5.1). OpenSSL is given, and gives, no more at a time: its memory BIO keeps the memory
+# of its fullest moment for as long as the connection lives.
 _PIECE: Final = 1 << 14
-_WANT_READ: Final = _lib.SSL_ERROR_WANT_READ
+_WANT_READ: Any = getattr(_lib, "SSL_ERROR_WANT_READ", None)
 
 _REQUEST_LINE: Final = re.compile(rb"[A-Z]{3,10} [^ ]+ HTTP/1\.[01]\r?\n")
 _PLAIN_ANSWER: Final = (
@@ -65,10 +81,16 @@ class TLSTransport(Protocol):
         self._incoming = private._into_ssl
         self._outgoing = private._from_ssl
         self._ready = False
+        # Bytes of the present record that are still to come; -1 when that is not known any more.
+        self._missing = 0
         self._early: list[bytes] = []
+        self._producer: Any = None
+        # Each includes those before it: closing is asked for; goodbye is said, so nothing more can be written; the
+        # transport below closes, so nothing more is read; it is gone, and so are OpenSSL's objects.
         self._closing = False
-        self._producing = False
-        self._gone: bool = False
+        self._shut = False
+        self._left = False
+        self._gone = False
 
     # -- below
 
@@ -78,14 +100,36 @@ class TLSTransport(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Records, in pieces of any size."""
-        if self._gone:
+        if self._left:
             return
-        _lib.BIO_write(self._incoming, data, len(data))
-        if not self._ready and not self._shake_hands(data):
-            return
-        ssl = self._ssl
-        total = 0
+        # What others have left in OpenSSL's queue of errors would be taken for this connection's.
         _lib.ERR_clear_error()
+        size = len(data)
+        if size <= _PIECE:
+            _lib.BIO_write(self._incoming, data, size)
+            if self._ready or self._shake_hands(data):
+                self._read(0, True)
+            return
+        self._read_pieces(data, size)
+
+    def _read_pieces(self, data: bytes, size: int) -> None:
+        source = _ffi.from_buffer(data)
+        total = 0
+        for position in range(0, size, _PIECE):
+            length = min(_PIECE, size - position)
+            _lib.BIO_write(self._incoming, source + position, length)
+            if self._ready or self._shake_hands(data):
+                total = self._read(total, position + length == size)
+            if self._left:
+                return
+
+    def _read(self, total: int, last: bool) -> int:
+        """Decrypt what is there behind the `total` bytes that are decrypted already, and deliver if it is the last.
+
+        Returns how many bytes are decrypted and not delivered.
+        """
+        # The local name keeps OpenSSL's object alive when the connection ends in the midst of this.
+        ssl = self._ssl
         while True:
             count = _lib.SSL_read(ssl, _BUFFER + total, _SIZE - total)
             if count <= 0:
@@ -93,16 +137,39 @@ class TLSTransport(Protocol):
             total += count
             if total == _SIZE:
                 self._deliver(total)
+                if self._left:
+                    return 0
                 total = 0
-                if self._connection is None:
-                    return
-        error = _lib.SSL_get_error(ssl, count)
+                _lib.ERR_clear_error()
+        ended = _lib.SSL_get_error(ssl, count) != _WANT_READ
+        if ended:
+            _lib.ERR_clear_error()
+        elif not last:
+            return total
         if total:
             self._deliver(total)
-        if error != _WANT_READ and not self._gone:
+        if self._left:
+            return 0
+        if ended:
             # The client's close_notify, or records that are none.
-            _lib.ERR_clear_error()
-            self._finish()
+            self._hang_up()
+        else:
+            # Reading may have to answer by itself (TLS 1.2: that there is no renegotiation).
+            self._flush()
+        return 0
+
+    def _take_alone(self, data: bytes) -> bool:
+        """Follow the records (RFC 8446 section 5.1); whether `data` is one of them and nothing else."""
+        size = len(data)
+        begin = position = self._missing
+        if position < 0 or position > size:
+            self._missing = -1 if position < 0 else position - size
+            return False
+        while position + 5 <= size:
+            position += 5 + (data[position + 3] << 8 | data[position + 4])
+        # A header in two pieces is not followed any further; then each read is asked for until there is no more.
+        self._missing = position - size if position >= size else -1
+        return begin == 0 and position == size == 5 + (data[3] << 8 | data[4])
 
     def _deliver(self, total: int) -> None:
         if not self._closing:
@@ -116,6 +183,8 @@ class TLSTransport(Protocol):
             self._flush()
             return False
         except SSL.Error:
+            _lib.ERR_clear_error()
+            self._early.clear()
             if _REQUEST_LINE.match(data):
                 self._write_below(_PLAIN_ANSWER % (len(_PLAIN_PROBLEM), _PLAIN_PROBLEM))
             else:
@@ -129,17 +198,18 @@ class TLSTransport(Protocol):
             self._inner.handshakeCompleted()
         if early:
             self.write(b"".join(early))
-        if self._closing:
+        if self._closing and self._producer is None:
             self._finish()
-        return not self._gone
+        _lib.ERR_clear_error()
+        return not self._left
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The transport below is gone."""
-        self._gone = True
+        self._closing = self._shut = self._left = self._gone = True
         inner, self._inner = self._inner, None
-        # The order matters to OpenSSL: the raw objects end with the connection.
-        self._ssl = self._incoming = self._outgoing = None
-        self._connection = None
+        # Raw pointers end with the connection that owns them: nobody may find them after it.
+        self._incoming = self._outgoing = self._ssl = None
+        self._connection = self._producer = None
         self._early.clear()
         if inner is not None:
             inner.connectionLost(reason)
@@ -148,17 +218,17 @@ class TLSTransport(Protocol):
 
     def write(self, data: bytes) -> None:
         """Encrypt and send."""
-        if self._gone or not data:
+        if self._shut or not data:
             return
         if not self._ready:
             self._early.append(data)
             return
         size = len(data)
         if size <= _PIECE:
-            if _lib.SSL_write(self._ssl, data, size) != size:
-                self.abortConnection()
-                return
-            self._flush()
+            if _lib.SSL_write(self._ssl, data, size) == size:
+                self._flush()
+            else:
+                self._fail()
             return
         self._write_pieces(data, size)
 
@@ -166,17 +236,27 @@ class TLSTransport(Protocol):
         source = _ffi.from_buffer(data)
         ssl, outgoing = self._ssl, self._outgoing
         total = 0
+        full: list[bytes] = []
         for position in range(0, size, _PIECE):
             length = min(_PIECE, size - position)
             if _lib.SSL_write(ssl, source + position, length) != length:
-                self.abortConnection()
+                self._fail()
                 return
             total += _lib.BIO_read(outgoing, _BUFFER + total, _SIZE - total)
             if total > _SIZE - 2 * _PIECE:
-                self._write_below(_ffi.buffer(_BUFFER, total)[:])
+                full.append(_ffi.buffer(_BUFFER, total)[:])
                 total = 0
-        if total:
-            self._write_below(_ffi.buffer(_BUFFER, total)[:])
+        records = _ffi.buffer(_BUFFER, total)[:]
+        if full:
+            full.append(records)
+            records = b"".join(full)
+        # In one go: a producer that this pauses may write or close at once, which comes after all of it.
+        self._write_below(records)
+
+    def _fail(self) -> None:
+        """OpenSSL can write no more on this connection."""
+        _lib.ERR_clear_error()
+        self.abortConnection()
 
     def _flush(self) -> None:
         """Hand what OpenSSL has to send to the transport below."""
@@ -198,40 +278,51 @@ class TLSTransport(Protocol):
             return
         self._closing = True
         # What was written before the handshake is still sent after it.
-        if not self._producing and (self._ready or not self._early):
+        if self._producer is None and (self._ready or not self._early):
             self._finish()
+
+    def _hang_up(self) -> None:
+        """The client has ended TLS: nobody is left whom a producer could write to."""
+        producer, self._producer = self._producer, None
+        self._finish()
+        if producer is not None and not self._gone:
+            transport: Any = self.transport
+            transport.unregisterProducer()
+            producer.stopProducing()
 
     def _finish(self) -> None:
         """Say goodbye (close_notify) and close. In the midst of a handshake there is nobody to say it to."""
-        if self._gone:
+        if self._left:
             return
         if not self._ready:
             self.abortConnection()
             return
+        self._say_goodbye()
+        self._leave()
+
+    def _say_goodbye(self) -> None:
+        self._shut = True
         _lib.SSL_shutdown(self._ssl)
         _lib.ERR_clear_error()
         self._flush()
-        self._leave()
 
     def _leave(self) -> None:
-        self._closing = True
+        self._closing = self._shut = self._left = True
         transport: Any = self.transport
         transport.loseConnection()
 
     def loseWriteConnection(self) -> None:
-        """Say goodbye but go on reading, where the transport below can."""
+        """Say goodbye but go on reading, where the transport below can. A producer must have finished before."""
         half_close = getattr(self.transport, "loseWriteConnection", None)
-        if self._gone or not self._ready or half_close is None:
+        if self._shut or not self._ready or half_close is None:
             return
-        _lib.SSL_shutdown(self._ssl)
-        _lib.ERR_clear_error()
-        self._flush()
+        self._say_goodbye()
         half_close()
 
     def abortConnection(self) -> None:
         """Close at once."""
         if not self._gone:
-            self._closing = True
+            self._closing = self._shut = self._left = True
             transport: Any = self.transport
             abort = getattr(transport, "abortConnection", None)
             if abort is not None:
@@ -294,24 +385,24 @@ class TLSTransport(Protocol):
     # -- above: flow control, which is the transport's below
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Let the transport below pause and resume `producer`."""
-        if self._gone:
+        """Let the transport below pause and resume `producer`. Raises RuntimeError while there is another."""
+        if self._left:
             producer.stopProducing()
             return
-        self._producing = True
+        if self._producer is not None:
+            raise RuntimeError(f"{self._producer!r} was never unregistered")
+        self._producer = producer
         transport: Any = self.transport
         transport.registerProducer(producer, streaming)
 
     def unregisterProducer(self) -> None:
         """The producer is done."""
-        if not self._producing:
+        if self._producer is None:
             return
-        self._producing = False
-        if self._gone:
-            return
+        self._producer = None
         transport: Any = self.transport
         transport.unregisterProducer()
-        if self._closing:
+        if self._closing and (self._ready or not self._early):
             self._finish()
 
     def pauseProducing(self) -> None:
@@ -354,3 +445,23 @@ class TLSFactory(ServerFactory):
         if inner is None:
             return None
         return TLSTransport(self.contexts.serverConnectionForTLS(None), inner)
+
+
+def over_tls(contexts: IOpenSSLServerConnectionCreator, wrapped: IProtocolFactory) -> IProtocolFactory:
+    """A factory that puts TLS under the protocols of `wrapped`: `TLSFactory` where pyOpenSSL is as it expects, else
+    Twisted's own, which does the same and is slower."""
+    if _usable(contexts):
+        return TLSFactory(contexts, wrapped)
+    _log.warn(
+        "pyOpenSSL {version} keeps OpenSSL's calls elsewhere than this gateway looks: Twisted's own TLS serves,"
+        " with more work for each request",
+        version=getattr(SSL, "__version__", "as installed"),
+    )
+    return TLSMemoryBIOFactory(contexts, False, wrapped)
+
+
+def _usable(contexts: Any) -> bool:
+    if _ffi is None or not all(hasattr(_lib, name) for name in CALLS):
+        return False
+    connection = contexts.serverConnectionForTLS(None)
+    return all(getattr(connection, name, None) is not None for name in _OBJECTS)

@@ -598,6 +598,14 @@ def test_nothing_arrives_after_a_close(connect):
     assert client.inner.heard == b"one"
 
 
+def test_nothing_arrives_while_a_close_waits_for_its_producer(connect):
+    client = connect()
+    client.inner.transport.registerProducer(Producer(), True)
+    client.inner.transport.loseConnection()
+    client.say(b"late").pump()
+    assert (client.inner.heard, client.wire.closed) == (b"", "")
+
+
 def test_use_after_the_end_is_silent(connect):
     client = connect()
     client.hang_up(ConnectionLost())

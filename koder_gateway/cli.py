@@ -14,6 +14,7 @@ from .config import ConfigurationError, Settings, load
 from .errors import Refusal
 from .policy.explanation import Explanation, explain
 from .version import VERSION
+from .wire.request import oversized
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -86,6 +87,7 @@ def _unusable(settings: Settings) -> list[str]:
     # These modules need no reactor of their own; a bare memory one keeps `check` from listening on anything.
     from twisted.internet.testing import MemoryReactor
 
+    from .ops.listeners import UNREADABLE, plain_endpoint, unreadable
     from .tls.endpoints import EndpointError, Endpoints
     from .tree.compose import compose
     from .wire.clock import CoarseClock
@@ -96,28 +98,28 @@ def _unusable(settings: Settings) -> list[str]:
     try:
         compose(settings, settings.registered, reactor=reactor, clock=CoarseClock())
     except (OSError, ValueError) as error:
-        faults.append(f"{name}: services: {error}")
+        faults += [f"{name}: {line}" for line in str(error).splitlines()]
     endpoints = Endpoints(reactor, settings.tls, settings.state.dir, settings.tenants.base_domain)
     for text in settings.listen.port:
-        if not _checkable(text, settings):
+        # Not what only the daemon has: sockets that systemd hands over, and the self-signed certificate, which a
+        # check by another user would leave behind with the wrong owner.
+        if "systemd:" in text or (settings.tls.certificates is None and endpoints.shares(text)):
             continue
         try:
             endpoints.server(text)
         except EndpointError as error:
             faults += [f"{name}: listen.port: {line}" for line in str(error).splitlines()]
+    admin_port = settings.listen.admin_port
+    if admin_port and "systemd:" not in admin_port:
+        try:
+            plain_endpoint(reactor)(admin_port)
+        except UNREADABLE as error:
+            faults.append(f"{name}: listen.admin_port: {unreadable(admin_port, error)}")
     return faults
 
 
-def _checkable(text: str, settings: Settings) -> bool:
-    """Not what only the daemon has: sockets that systemd hands over, and the self-signed certificate, which a
-    check by another user would leave behind with the wrong owner."""
-    if "systemd:" in text:
-        return False
-    wants_shared = text.removeprefix("haproxy:").startswith(("ssl:", "tls:")) and "privateKey=" not in text
-    return not wants_shared or settings.tls.certificates is not None
-
-
 def _explain(settings: Settings, options: argparse.Namespace) -> int:
+    from .tree.bounds import front_limits
     from .tree.compose import make_policy, make_reader
 
     raw, secure, fault = _raw_request(options)
@@ -126,6 +128,8 @@ def _explain(settings: Settings, options: argparse.Namespace) -> int:
         return 1
     policy = make_policy(settings, settings.registered)
     head = make_reader(settings).read(raw)
+    if len(raw) > settings.requests.max_head:
+        head.refusal = oversized(raw, front_limits(settings).max_line)
     found = explain(policy, head, options.peer, secure, settings.tenants.base_domain, 0.0)
     _print(settings, options, found)
     return 0
@@ -133,9 +137,15 @@ def _explain(settings: Settings, options: argparse.Namespace) -> int:
 
 def _raw_request(options: argparse.Namespace) -> tuple[bytes, bool, str | None]:
     """The head that the request would have on the wire, and whether over TLS; or what is wrong with the words."""
-    parts = urlsplit(options.url)
+    wanted = f'"{options.url}" is not a URL; write it as in "https://acme.id.koder.dev/v1/users"'
+    try:
+        parts = urlsplit(options.url)
+    except ValueError:
+        return b"", False, wanted
     if parts.scheme not in ("http", "https") or not parts.netloc:
-        return b"", False, f'"{options.url}" is not a URL; write it as in "https://acme.id.koder.dev/v1/users"'
+        return b"", False, wanted
+    if "@" in parts.netloc:
+        return b"", False, f'"{options.url}" has a user in it, which no client sends as part of a URL; leave it out'
     try:
         ipaddress.ip_address(options.peer)
     except ValueError:

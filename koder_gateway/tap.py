@@ -150,7 +150,12 @@ class Daemon(MultiService):
         self._reactor.callFromThread(self._end)
 
     def _on_reload(self, number: int, frame: object) -> None:
-        self._reactor.callFromThread(self._gateway.reload)
+        self._reactor.callFromThread(self._reload)
+
+    def _reload(self) -> None:
+        # The demo's gateway is made once its services are up.
+        if self._gateway is not None:
+            self._gateway.reload()
 
     def _end(self) -> None:
         if self._ending:

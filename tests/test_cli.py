@@ -1,152 +1,541 @@
-"""`koder-gateway check` and `koder-gateway explain`, as an operator calls them."""
+"""The tools: what `check` and `explain` print and exit with, and that `explain` tells what a gateway then does."""
 
 from __future__ import annotations
 
+import io
+import re
+import socket
+import subprocess
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from memory import MemoryGateway, Message, read_message, serve
+from processes import PATIENCE, tool, write_certificate
 
 from koder_gateway.cli import main
+from koder_gateway.config import load
+from koder_gateway.tree.bounds import front_limits
+from koder_gateway.version import VERSION
 
-CONFIG = """\
-[tenants]
-base_domain = "id.example"
-registry = "tenants.toml"
-[cors]
-origins = ["https://app.example"]
-[[limits]]
-name = "login"
-key = ["tenant", "ip"]
-rate = "10/m"
-burst = 5
-paths = ["/v1/auth"]
-methods = ["POST"]
-[requests]
-max_body = "1KiB"
-"""
-TENANTS = """\
+TENANTS = """
 [[tenant]]
 slug = "koder"
 domains = ["login.koder.example"]
 cors_origins = ["https://koder.example"]
 [[tenant]]
+slug = "acme"
+[[tenant]]
 slug = "closed"
 status = "suspended"
+cors_origins = ["https://closed.example"]
 """
+CONFIG = """
+[tenants]
+registry = "tenants.toml"
+[cors]
+origins = ["https://app.example.com"]
+[requests]
+max_body = "1KiB"
+[listen]
+trusted_proxies = ["10.0.0.0/8"]
+[[limits]]
+name = "traffic"
+key = ["ip"]
+rate = "10/s"
+burst = 20
+[[limits]]
+name = "login-failures"
+key = ["tenant", "ip"]
+rate = "5/m"
+paths = ["/v1/auth"]
+methods = ["POST"]
+charge = "failures"
+[[limits]]
+name = "tried"
+key = ["tenant"]
+rate = "1/h"
+paths = ["/v1/admin"]
+mode = "shadow"
+"""
+USERS = "https://koder.id.koder.dev/v1/users"
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
-    (tmp_path / "tenants.toml").write_text(TENANTS)
-    path = tmp_path / "gateway.toml"
+@dataclass
+class Done:
+    """A tool that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def faults(self) -> list[str]:
+        """What it printed, where it must have refused."""
+        assert (self.code, self.out) == (1, ""), self
+        return self.err.splitlines()
+
+
+def run(*words: object) -> Done:
+    """Run a tool in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = main([str(word) for word in words])
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The configuration that requests are explained under."""
+    folder = tmp_path_factory.mktemp("config")
+    (folder / "tenants.toml").write_text(TENANTS)
+    path = folder / "koder-gateway.toml"
     path.write_text(CONFIG)
     return path
 
 
-def test_a_good_configuration_is_called_good(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", "--config", str(config)]) == 0
-    out, err = capsys.readouterr()
-    assert out == f"{config}: good: 7 routes, 5 services, 1 limits, 2 tenants\n"
-    assert err == ""
+@pytest.fixture
+def check(tmp_path: Path) -> Callable[[str], Done]:
+    """Checks a configuration that is written to `koder-gateway.toml` in the test's folder."""
+
+    def check(text: str) -> Done:
+        path = tmp_path / "koder-gateway.toml"
+        path.write_text(text)
+        return run("check", "--config", path)
+
+    return check
 
 
-def test_every_fault_is_printed_at_once_each_on_its_line(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config.write_text(CONFIG.replace("10/m", "10/x").replace('"id.example"', '"id..example"') + "[reqests]\n")
-    assert main(["check", "--config", str(config)]) == 1
-    out, err = capsys.readouterr()
-    assert out == ""
-    lines = err.splitlines()
-    assert len(lines) == 3
-    assert all(line.startswith(f"{config}: ") for line in lines)
-    assert {line.split(": ")[1] for line in lines} == {"limits[0].rate", "tenants.base_domain", "reqests"}
+# -- check
 
 
-def test_what_only_the_start_would_find_is_found_too(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config.write_text('listen.port = ["ssl:443:privateKey=/nowhere.pem", "tcp:http"]\n' + CONFIG)
-    assert main(["check", "--config", str(config)]) == 1
-    faults = capsys.readouterr().err.splitlines()
-    assert len(faults) == 2
-    assert "/nowhere.pem" in faults[0]
-    assert '"http" is no number' in faults[1]
+def test_what_is_good_is_summed_up(check: Callable[[str], Done], tmp_path: Path) -> None:
+    path = tmp_path / "koder-gateway.toml"
+    assert check("") == Done(0, f"{path}: good: 7 routes, 5 services, 7 limits, every slug is a tenant\n", "")
+    (tmp_path / "tenants.toml").write_text(TENANTS)
+    text = CONFIG + '[services]\nother = "http://127.0.0.1:5000"\n[[routes]]\npath = "/a"\nservice = "other"\n'
+    assert check(text) == Done(0, f"{path}: good: 1 routes, 1 services, 3 limits, 3 tenants\n", "")
 
 
-def test_a_check_leaves_no_certificate_behind(config: Path, tmp_path: Path) -> None:
-    config.write_text(CONFIG + '[state]\ndir = "state"\n')
-    assert main(["check", "--config", str(config)]) == 0
-    assert not (tmp_path / "state").exists()
+def test_a_registry_behind_a_url_is_not_asked(check: Callable[[str], Done]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as admin:
+        admin.setblocking(False)
+        url = f"http://127.0.0.1:{admin.getsockname()[1]}/v1/admin/tenants"
+        done = check(f'[tenants]\nregistry = "{url}"\n')
+        assert (done.code, done.err) == (0, "")
+        assert done.out.endswith(f", the tenants are read from {url}, which is not asked here\n")
+        with pytest.raises(BlockingIOError):
+            admin.accept()
 
 
-def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", "--config", str(tmp_path / "nope.toml")]) == 1
-    assert "no such file" in capsys.readouterr().err
+def test_every_fault_is_printed(check: Callable[[str], Done], tmp_path: Path) -> None:
+    (tmp_path / "tenants.toml").write_text('[[tenant]]\nslug = "UP"\n[[tenant]]\nslug = "a"\nstatsu = "active"\n')
+    done = check(
+        '[tenants]\nregistry = "tenants.toml"\nbase_domian = "x"\nrefresh = 30\n'
+        '[services]\nidentity = "ftp://x"\n[[routes]]\npath = "/a"\nservice = "nobody"\n'
+        '[timeouts]\nhead = "soon"\n[tls]\ncertificates = "missing"\n[nonsense]\na = 1\n'
+    )
+    own, registry = tmp_path / "koder-gateway.toml", tmp_path / "tenants.toml"
+    expected = {
+        (str(own), "tenants.base_domian"),
+        (str(own), "tenants.refresh"),
+        (str(own), "services.identity"),
+        (str(own), "routes[0].service"),
+        (str(own), "timeouts.head"),
+        (str(own), "tls.certificates"),
+        (str(own), "nonsense"),
+        (str(registry), "tenant[0].slug"),
+        (str(registry), "tenant[1].statsu"),
+    }
+    told = [line.split(": ", 2) for line in done.faults]
+    assert {(file, key) for file, key, _ in told} == expected
+    assert len(told) == len(expected)
+    assert all("; " in message for _, _, message in told), "each says what would be right"
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        (["https://koder.id.example/v1/users?a=1"], ["koder (active)", "/v1/users -> identity", "forwarded"]),
-        (["https://login.koder.example/v1/users"], ["is its custom domain", "http://127.0.0.1:4001"]),
-        (["-H", "X-Tenant-ID: koder", "https://id.example/v1/users"], ["names no tenant and X-Tenant-ID does"]),
-        (["https://id.example/v1/users"], ["400 tenant_required"]),
-        (["https://nobody.id.example/v1/users"], ["404 unknown_tenant"]),
-        (["https://closed.id.example/v1/users"], ["403 tenant_suspended"]),
-        (["https://elsewhere.example/v1/users"], ["421 misdirected_request"]),
-        (["-H", "X-Tenant-ID: closed", "https://koder.id.example/"], ["400 tenant_conflict"]),
-        (["https://koder.id.example/v2"], ["route    none", "404 no_route"]),
-        (["https://koder.id.example/v1/../x"], ["400 bad_request", "dot segment"]),
-        (["-X", "TRACE", "https://koder.id.example/v1/users"], ["405 method_not_allowed"]),
-        (["-X", "BREW", "https://koder.id.example/v1/users"], ["501 not_implemented"]),
-        (["-X", "POST", "-H", "Content-Length: 2048", "https://koder.id.example/v1/users"], ["413 body_too_large"]),
-        (
-            ["-X", "POST", "--from", "2001:db8::1", "https://koder.id.example/v1/auth"],
-            ["login: 10/m, burst 5, for tenant koder and ip 2001:db8::1", 'RateLimit: "login";r=4'],
-        ),
-        (
-            ["-H", "Origin: https://koder.example", "https://koder.id.example/v1/users"],
-            ["one of the tenant's cors_origins", "Access-Control-Allow-Origin: https://koder.example"],
-        ),
-        (
-            ["-H", "Origin: https://evil.example", "https://koder.id.example/v1/users"],
-            ["no configured origin", "Vary: Origin", "forwarded"],
-        ),
-        (
-            [
-                *("-X", "OPTIONS", "-H", "Origin: https://app.example", "-H", "Access-Control-Request-Method: PUT"),
-                "https://koder.id.example/v1/users",
-            ],
-            ["204, by the gateway (a CORS preflight)", "Access-Control-Allow-Methods: "],
-        ),
-    ],
+    ("text", "says"),
+    [(None, "{}: "), ("[tenants", "{}: "), ("\udcff", "{}: ")],
+    ids=["no file", "no TOML", "no text"],
 )
-def test_explain_says_what_becomes_of_a_request_and_why(
-    config: Path, capsys: pytest.CaptureFixture[str], words: list[str], expected: list[str]
+def test_a_file_that_cannot_be_read(text: str | None, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "some.toml"
+    if text is not None:
+        path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    (fault,) = run("check", "--config", path).faults
+    assert fault.startswith(says.format(path))
+
+
+def test_endpoints_are_read_and_nothing_listens(check: Callable[[str], Done], tmp_path: Path) -> None:
+    ports = ["nonsense:80", "tcp:abc", "tcp:0:interface=127.0.0.1", "systemd:domain=INET:index=9", "ssl:443"]
+    text = "[state]\ndir = 'state'\n[listen]\nport = "
+    lines = check(f"{text}{ports!r}\n").faults
+    assert [re.sub(r".*: (listen\.port: endpoint \"[^\"]*\"): .+", r"\1", line) for line in lines] == [
+        'listen.port: endpoint "nonsense:80"',
+        'listen.port: endpoint "tcp:abc"',
+    ]
+    assert check(f"{text}{ports[2:]!r}\n").code == 0
+    assert not (tmp_path / "state").exists(), "a check leaves no self-signed certificate behind"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert check(f"{text}'tcp:{taken.getsockname()[1]}:interface=127.0.0.1'\n").code == 0
+
+
+def test_certificates_are_read(check: Callable[[str], Done], tmp_path: Path) -> None:
+    folder = tmp_path / "certs"
+    folder.mkdir()
+    text = "[tls]\ncertificates = 'certs'\n[listen]\nport = ['ssl:443', 'haproxy:tls:8443']\n"
+    for line in check(text).faults:
+        assert ": listen.port: " in line
+        assert str(folder) in line
+    write_certificate(folder, "id.koder.dev")
+    assert check(text).code == 0
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["tls:{}:443", "ssl:443:certKey={}", "ssl:443:certificates={}", "ssl:443:privateKey={}:certKey={}"],
+)
+def test_an_endpoint_s_own_certificate_is_checked(
+    endpoint: str, check: Callable[[str], Done], tmp_path: Path
 ) -> None:
-    assert main(["explain", "--config", str(config), *words]) == 0
-    out, err = capsys.readouterr()
-    assert err == ""
-    assert [part for part in expected if part not in out] == []
-    assert [line.split()[0] for line in out.splitlines() if not line.startswith(" ")] == [
-        *("request", "tenant", "cors", "limits", "route", "service", "answer"),
+    (fault,) = check(f"[listen]\nport = '{endpoint.format(*[tmp_path / 'nowhere'] * 2)}'\n").faults
+    assert ": listen.port: endpoint " in fault
+    assert "nowhere" in fault
+
+
+@pytest.mark.parametrize("endpoint", ["nonsense:80", "tcp:abc", "ssl:443:privateKey=/nowhere"])
+def test_an_admin_port_that_cannot_be_is_a_fault(endpoint: str, check: Callable[[str], Done]) -> None:
+    (fault,) = check(f'[listen]\nadmin_port = "{endpoint}"\n').faults
+    assert f': listen.admin_port: endpoint "{endpoint}": ' in fault
+
+
+def test_every_service_that_cannot_be_connected_to_is_told(check: Callable[[str], Done], tmp_path: Path) -> None:
+    for name in ("one.pem", "two.pem"):
+        (tmp_path / name).write_text("nothing\n")
+    lines = check(
+        "[services]\n"
+        'identity = { url = "https://a.example", ca = "one.pem" }\n'
+        'auth = { url = "https://b.example", ca = "two.pem" }\n'
+    ).faults
+    for name in ("one.pem", "two.pem"):
+        assert [line for line in lines if ": services" in line and name in line], (name, lines)
+
+
+def test_what_the_parser_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, code in (((), 2), (("nonsense",), 2), (("explain",), 2), (("--version",), 0), (("--help",), 0)):
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        assert ended.value.code == code
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        assert bool(out) is (code == 0)
+        if words == ("--version",):
+            assert out == f"koder-gateway {VERSION}\n"
+
+
+# -- explain
+
+
+def explain(config: Path, *words: object) -> Done:
+    return run("explain", "--config", config, *words)
+
+
+def test_an_explanation_in_full(config: Path) -> None:
+    done = explain(
+        config, "-X", "POST", "-H", "Origin: https://koder.example", "--from", "203.0.113.7",
+        "https://koder.id.koder.dev/v1/auth/login?next=/",
+    )  # fmt: skip
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines() == [
+        "request  POST https://koder.id.koder.dev/v1/auth/login?next=/ from 203.0.113.7",
+        "tenant   koder (active): koder.id.koder.dev is its name under id.koder.dev",
+        "cors     https://koder.example is one of the tenant's cors_origins: its pages may read the answer",
+        "limits   traffic: 10/s, burst 20, for ip 203.0.113.7",
+        "         login-failures: 5/m, burst 5, for tenant koder and ip 203.0.113.7; only failures are charged",
+        "route    /v1/auth -> auth",
+        "service  auth at http://127.0.0.1:4002",
+        "answer   forwarded; the service answers",
+        "         Access-Control-Allow-Origin: https://koder.example",
+        "         Access-Control-Allow-Credentials: true",
+        "         Access-Control-Expose-Headers: X-Request-ID, RateLimit, RateLimit-Policy, Retry-After,"
+        " WWW-Authenticate, Location",
+        "         Vary: Origin",
+        '         RateLimit-Policy: "traffic";q=20;w=2, "login-failures";q=5;w=60',
+        '         RateLimit: "traffic";r=19;t=1, "login-failures";r=4;t=12',
     ]
 
 
+def test_a_refusal_is_explained_too(config: Path) -> None:
+    """It is an explanation all the same, so the exit code is 0."""
+    done = explain(config, "https://nobody.id.koder.dev/nowhere")
+    assert (done.code, done.err) == (0, "")
+    lines = done.out.splitlines()
+    assert lines[1].startswith("tenant   none: 404 unknown_tenant: ")
+    assert lines[2:6] == [
+        "cors     no Origin field: no CORS fields, but Vary: Origin",
+        "limits   traffic: 10/s, burst 20, for ip 192.0.2.1",
+        "route    none: no configured path covers this one",
+        "service  none: the gateway answers",
+    ]
+    assert lines[6].startswith("answer   404 unknown_tenant: ")
+
+
+def test_what_no_limit_applies_to(tmp_path: Path) -> None:
+    path = tmp_path / "bare.toml"
+    path.write_text("limits = []\n")
+    lines = explain(path, USERS).out.splitlines()
+    assert "limits   none applies" in lines
+    assert lines[-1] == "answer   forwarded; the service answers", "no field is added either"
+
+
+def test_tenants_of_a_url_are_not_known(tmp_path: Path) -> None:
+    path = tmp_path / "remote.toml"
+    path.write_text('[tenants]\nregistry = "http://127.0.0.1:1/v1/admin/tenants"\n')
+    lines = explain(path, USERS).out.splitlines()
+    assert lines[1].startswith("tenant   koder (active): ")
+    assert lines[2] == (
+        "         the tenants are read from http://127.0.0.1:1/v1/admin/tenants, which is not asked here:"
+        " whether it exists is not known"
+    )
+
+
 @pytest.mark.parametrize(
-    ("words", "complaint"),
-    [
-        (["koder.id.example/x"], "is not a URL"),
-        (["--from", "here", "https://koder.id.example/"], "is not an address"),
-    ],
+    "url",
+    ["koder.id.koder.dev/v1", "ftp://koder.id.koder.dev/", "https:///v1", "https://[::1/x", "https://ex℀mple.com/", ""],
 )
-def test_explain_says_what_is_wrong_with_the_words(
-    config: Path, capsys: pytest.CaptureFixture[str], words: list[str], complaint: str
+def test_what_is_no_url(url: str, config: Path) -> None:
+    (fault,) = explain(config, url).faults
+    assert fault.startswith(f'koder-gateway explain: "{url}" is not a URL; ')
+
+
+@pytest.mark.parametrize("peer", ["localhost", "192.0.2", "192.0.2.1:80", ""])
+def test_what_is_no_address(peer: str, config: Path) -> None:
+    (fault,) = explain(config, "--from", peer, USERS).faults
+    assert fault.startswith(f'koder-gateway explain: --from "{peer}" is not an address; ')
+
+
+def test_a_faulty_configuration_explains_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "faulty.toml"
+    path.write_text('[timeouts]\nhead = "soon"\nidle = "late"\n')
+    assert [line.split(": ")[1] for line in explain(path, USERS).faults] == ["timeouts.head", "timeouts.idle"]
+
+
+# -- explain and a gateway
+
+
+@dataclass
+class Told:
+    """What `explain` says of a request, in the parts that can be held against a gateway's doings."""
+
+    tenant: str = ""
+    service: str = ""
+    status: int = 0
+    code: str = ""
+    detail: str = ""
+    fields: list[str] = field(default_factory=list)
+
+
+def told(out: str) -> Told:
+    lines = out.splitlines()
+    said = {line[:9].strip(): line[9:] for line in lines if line[0] != " "}
+    at = next(index for index, line in enumerate(lines) if line.startswith("answer "))
+    result = Told(fields=[line.strip() for line in lines[at + 1 :]])
+    if not said["tenant"].startswith("none: "):
+        result.tenant = said["tenant"].partition(" ")[0]
+    answer = said["answer"]
+    if answer == "forwarded; the service answers":
+        result.service = said["service"].partition(" ")[0]
+        assert said["route"].endswith(f" -> {result.service}")
+        return result
+    assert said["service"] == "none: the gateway answers"
+    if answer.startswith("204, by the gateway"):
+        result.status = 204
+        return result
+    status, code, result.detail = re.fullmatch(r"([0-9]+) ([a-z_]+): (.+)", answer).groups()  # type: ignore[union-attr]
+    result.status, result.code = int(status), code
+    return result
+
+
+OWN = re.compile(rb"(?i)access-control-.*|vary|ratelimit(-policy)?|retry-after")
+
+
+def fields_of(message: Message) -> list[str]:
+    """The field lines that the policies give an answer."""
+    return [f"{name.decode()}: {value.decode('latin-1')}" for name, value in message.fields if OWN.fullmatch(name)]
+
+
+def happens(config: Path, method: str, url: str, headers: tuple[str, ...], peer: str) -> Told:
+    """What a gateway in memory really does with the same request, in the same words."""
+    settings = load(config)
+    gateway = MemoryGateway(settings, tenants=settings.registered, limits=front_limits(settings))
+    parts = urlsplit(url)
+    target = url.partition("://")[2][len(parts.netloc) :]
+    named = any(header.lower().startswith("host:") for header in headers)
+    lines = [f"{method} {target if target.startswith('/') else '/' + target} HTTP/1.1"]
+    lines += [] if named else [f"Host: {parts.netloc}"]
+    raw = "\r\n".join([*lines, *headers, "", ""]).encode()
+    client = gateway.connect(peer, secure=parts.scheme == "https")
+    client.send(raw)
+    result = Told()
+    for name in gateway.services:
+        requests = serve(gateway, lambda _: b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", name)
+        if requests:
+            (received,) = requests
+            assert not result.service
+            result.service, result.tenant = name, received.one(b"X-Tenant-ID").decode()
+    answer, rest = read_message(client.take(), to_head=method == "HEAD")
+    assert not rest
+    if not result.service:
+        result.status = answer.status
+        if answer.status != 204 and method != "HEAD":
+            result.code = answer.code
+            result.detail = re.search(rb'"detail":"((?:[^"\\]|\\.)*)"', answer.body)[1].decode()  # type: ignore[index]
+            result.detail = result.detail.replace('\\"', '"').replace("\\\\", "\\")
+    result.fields = fields_of(answer)
+    gateway.hang_up()
+    return result
+
+
+def assert_agreed(
+    config: Path, method: str, url: str, headers: tuple[str, ...] = (), peer: str = "192.0.2.1"
+) -> Told:
+    words: list[Any] = ["-X", method, "--from", peer]
+    for header in headers:
+        words += ["-H", header]
+    done = explain(config, *words, url)
+    assert (done.code, done.err) == (0, "")
+    said, did = told(done.out), happens(config, method, url, headers, peer)
+    if not did.service:
+        did.tenant = said.tenant  # nobody was told of one
+    if method == "HEAD":
+        did.code, did.detail = said.code, said.detail
+    assert said == did
+    return said
+
+
+APP = "Origin: https://app.example.com"
+KODER = "Origin: https://koder.example"
+ASKS = ("Access-Control-Request-Method: PUT", "Access-Control-Request-Headers: x-tenant-id, content-type")
+BASE = "https://id.koder.dev/v1/users"
+# name: (what comes of it, the request)
+TABLE: dict[str, tuple[object, tuple[Any, ...]]] = {
+    "a tenant's name": ("identity", ("GET", USERS)),
+    "over plain HTTP": ("identity", ("GET", USERS.replace("https", "http"))),
+    "with a port": ("session", ("DELETE", "https://koder.id.koder.dev:8443/v1/sessions/1")),
+    "in capitals, with a dot": ("identity", ("GET", "https://KODER.id.KODER.dev./v1/users?x=1")),
+    "without a path": ("no_route", ("GET", "https://koder.id.koder.dev")),
+    "a query without a path": ("no_route", ("GET", "https://koder.id.koder.dev?x=1")),
+    "a custom domain": ("oauth2", ("GET", "https://login.koder.example/.well-known/openid-configuration")),
+    "a header on the base domain": ("identity", ("GET", BASE, ("X-Tenant-ID: acme",))),
+    "a header that agrees": ("identity", ("GET", USERS, ("x-tenant-id: koder",))),
+    "a header spelled otherwise": ("tenant_required", ("GET", BASE, ("X_Tenant_ID: acme",))),
+    "no tenant": ("tenant_required", ("GET", BASE)),
+    "an empty header": ("tenant_required", ("GET", BASE, ("X-Tenant-ID:",))),
+    "a header that contradicts": ("tenant_conflict", ("GET", USERS, ("X-Tenant-ID: acme",))),
+    "two headers": ("tenant_conflict", ("GET", BASE, ("X-Tenant-ID: acme", "X-Tenant-ID: koder"))),
+    "a suspended tenant": ("tenant_suspended", ("GET", "https://closed.id.koder.dev/v1/users")),
+    "an unknown slug": ("unknown_tenant", ("GET", "https://nobody.id.koder.dev/v1/users")),
+    "an unknown header": ("unknown_tenant", ("GET", BASE, ("X-Tenant-ID: nobody",))),
+    "two labels": ("misdirected_request", ("GET", "https://a.koder.id.koder.dev/v1/users")),
+    "a foreign host": ("misdirected_request", ("GET", "https://evil.example/v1/users")),
+    "an address": ("misdirected_request", ("GET", "https://127.0.0.1/v1/users")),
+    "an address of IPv6": ("misdirected_request", ("GET", "https://[2001:db8::1]:8443/v1/users")),
+    "another Host": ("identity", ("GET", "https://127.0.0.1/v1/users", ("Host: acme.id.koder.dev",))),
+    "two Hosts": ("bad_request", ("GET", USERS, ("Host: acme.id.koder.dev", "Host: koder.id.koder.dev"))),
+    "no such path": ("no_route", ("GET", "https://koder.id.koder.dev/v1/users2")),
+    "a path of two readings": ("bad_request", ("GET", USERS + "/%2e%2e/admin")),
+    "a dot segment": ("bad_request", ("GET", USERS + "/../admin")),
+    "a fragment": ("bad_request", ("GET", USERS + "#top")),
+    "a double slash": ("no_route", ("GET", "https://koder.id.koder.dev//v1/users")),
+    "TRACE": ("method_not_allowed", ("TRACE", USERS)),
+    "CONNECT": ("method_not_allowed", ("CONNECT", USERS)),
+    "an unknown method": ("not_implemented", ("BREW", USERS)),
+    "a method in lower case": ("not_implemented", ("get", USERS)),
+    "HEAD": ("identity", ("HEAD", USERS)),
+    "HEAD refused": ("no_route", ("HEAD", "https://koder.id.koder.dev/")),
+    "too long a target": ("uri_too_long", ("GET", USERS + "/" + "a" * 9000)),
+    "too many fields": ("head_too_large", ("GET", USERS, tuple(f"X-{n}: 1" for n in range(101)))),
+    "a head over the limit": ("head_too_large", ("GET", USERS, ("X-Big: " + "a" * 40000,))),
+    "too large a body": ("body_too_large", ("POST", USERS, ("Content-Length: 1025",))),
+    "an expectation": ("expectation_failed", ("POST", USERS, ("Expect: 200-ok",))),
+    "an unknown coding": ("not_implemented", ("POST", USERS, ("Transfer-Encoding: gzip",))),
+    "two lengths": ("bad_request", ("POST", USERS, ("Content-Length: 1", "Content-Length: 2"))),
+    "a space before the colon": ("bad_request", ("GET", USERS, ("X-A : 1",))),
+    "an allowed origin": ("identity", ("GET", USERS, (APP,))),
+    "the tenant's origin": ("identity", ("GET", USERS, (KODER,))),
+    "another tenant's origin": ("identity", ("GET", USERS.replace("koder.id", "acme.id"), (KODER,))),
+    "a foreign origin": ("identity", ("GET", USERS, ("Origin: https://evil.example",))),
+    "two origins": ("identity", ("GET", USERS, (APP, KODER))),
+    "a refusal to an origin": ("no_route", ("GET", "https://koder.id.koder.dev/", (APP,))),
+    "a bad head of an origin": ("bad_request", ("GET", USERS, (APP, "X-A : 1"))),
+    "a preflight": (204, ("OPTIONS", USERS, (APP, *ASKS))),
+    "a preflight of a tenant's origin": (204, ("OPTIONS", USERS, (KODER, *ASKS))),
+    "a preflight before the header": (204, ("OPTIONS", BASE, (KODER, *ASKS))),
+    "a preflight to no tenant": (204, ("OPTIONS", "https://nobody.id.koder.dev/", (APP, *ASKS))),
+    "a foreign preflight": ("identity", ("OPTIONS", USERS, ("Origin: https://evil.example", *ASKS))),
+    "OPTIONS without an origin": ("identity", ("OPTIONS", USERS, ASKS)),
+    "several limits": ("auth", ("POST", "https://koder.id.koder.dev/v1/auth")),
+    "a shadow limit": ("admin", ("GET", "https://koder.id.koder.dev/v1/admin/tenants")),
+    "a trusted proxy": ("identity", ("GET", USERS, ("X-Forwarded-For: 198.51.100.7",), "10.1.2.3")),
+    "a proxy that is not trusted": ("identity", ("GET", USERS, ("X-Forwarded-For: 198.51.100.7",), "11.1.2.3")),
+    "a client of IPv6": ("identity", ("GET", USERS, (), "2001:db8::1")),
+}
+
+
+@pytest.mark.parametrize(("outcome", "request_words"), TABLE.values(), ids=TABLE)
+def test_explain_agrees_with_a_running_gateway(
+    outcome: object, request_words: tuple[Any, ...], config: Path
 ) -> None:
-    assert main(["explain", "--config", str(config), *words]) == 1
-    assert complaint in capsys.readouterr().err
+    said = assert_agreed(config, *request_words)
+    assert outcome in (said.service, said.code, said.status)
 
 
-def test_a_registry_behind_a_url_is_not_asked(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config.write_text(CONFIG.replace('"tenants.toml"', '"http://127.0.0.1:1/v1/admin/tenants"'))
-    assert main(["check", "--config", str(config)]) == 0
-    assert "is not asked here" in capsys.readouterr().out
-    assert main(["explain", "--config", str(config), "https://koder.id.example/v1/users"]) == 0
-    assert "whether it exists is not known" in capsys.readouterr().out
+def test_the_client_is_the_one_that_a_trusted_proxy_names(config: Path) -> None:
+    words = ("--from", "10.1.2.3", "-H", "X-Forwarded-For: 6.6.6.6, 198.51.100.7", USERS)
+    assert "limits   traffic: 10/s, burst 20, for ip 198.51.100.7\n" in explain(config, *words).out
+
+
+HOSTS = st.sampled_from(
+    ["koder.id.koder.dev", "ACME.id.koder.dev:443", "closed.id.koder.dev.", "id.koder.dev", "login.koder.example"]
+) | st.text("abkz09-._:", min_size=1, max_size=20).map(lambda text: text + ".id.koder.dev")
+SEGMENTS = st.sampled_from(["v1", "users", "auth", "oauth", "v2", "..", ".", "%2e", "%2F", "%zz", "%41", "", "\\"])
+PATHS = st.lists(SEGMENTS | st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=6)).map("/".join)
+ORIGINS = st.none() | st.sampled_from(
+    ["https://app.example.com", "https://koder.example", "https://closed.example", "null", "https://APP.example.com"]
+) | st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=30)
+METHODS = st.sampled_from(["GET", "HEAD", "POST", "OPTIONS", "TRACE", "PROPFIND"])
+
+
+@given(HOSTS, PATHS, ORIGINS, METHODS, st.booleans(), st.sampled_from(["", "koder", "acme", "closed", "nobody"]))
+def test_explain_agrees_whatever_is_asked(
+    config: Path, host: str, path: str, origin: str | None, method: str, asks: bool, tenant: str
+) -> None:
+    headers = [f"Origin: {origin}"] if origin is not None else []
+    headers += ASKS if asks else []
+    headers += [f"X-Tenant-ID: {tenant}"] if tenant else []
+    assert_agreed(config, method, f"https://{host}/{path}", tuple(headers))
+
+
+# -- as a command
+
+
+def test_the_command_is_installed(config: Path, tmp_path: Path) -> None:
+    def command(*words: object) -> subprocess.CompletedProcess[str]:
+        line = [tool("koder-gateway"), *map(str, words)]
+        return subprocess.run(line, capture_output=True, text=True, timeout=PATIENCE, check=False)
+
+    faulty = tmp_path / "faulty.toml"
+    faulty.write_text('[timeouts]\nhead = "soon"\n')
+    for words in (
+        ("check", "--config", config),
+        ("check", "--config", faulty),
+        ("explain", "-c", config, "-H", KODER, USERS),
+    ):
+        done = command(*words)
+        assert Done(done.returncode, done.stdout, done.stderr) == run(*words)

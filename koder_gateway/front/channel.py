@@ -25,10 +25,10 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..errors import BAD_FRAMING, BODY_TOO_LARGE, HEAD_TOO_LARGE, REQUEST_TIMEOUT, URI_TOO_LONG, Refusal
+from ..errors import BAD_FRAMING, BODY_TOO_LARGE, REQUEST_TIMEOUT, URI_TOO_LONG, Refusal
 from ..wire.body import BodyError, ChunkedDecoder
 from ..wire.exchange import BROKEN, TOO_LARGE
-from ..wire.request import HeadProbe, RequestHead, sole_origin
+from ..wire.request import HeadProbe, RequestHead, oversized, sole_origin
 from .request import GatewayRequest
 from .stock import StockChannel
 
@@ -136,7 +136,7 @@ class GatewayChannel(StockChannel, Protocol):
             raw, self._buffer = (data, b"") if end == len(data) else (data[:end], data[end:])
             self._probe = None
             if end > self.site.max_head:
-                self._refuse_unread(raw, _oversized(raw, self.site.max_line))
+                self._refuse_unread(raw, oversized(raw, self.site.max_line))
                 break
             head = self._head = self.site.reader.read(raw, self._head)
             self._begin(head)
@@ -159,7 +159,7 @@ class GatewayChannel(StockChannel, Protocol):
         if self._probe is None:
             self._probe, piece = HeadProbe(), data
         if len(data) > site.max_head:
-            self._refuse_unread(data, _oversized(data, site.max_line))
+            self._refuse_unread(data, oversized(data, site.max_line))
         elif len(data) > site.max_line and b"\n" not in data:
             self._refuse_unread(data, URI_TOO_LONG)
         else:
@@ -454,11 +454,6 @@ class GatewayChannel(StockChannel, Protocol):
         """The address that the connection comes from."""
         transport: Any = self.transport
         return transport.getPeer()  # type: ignore[no-any-return]
-
-
-def _oversized(raw: bytes, max_line: int) -> Refusal:
-    """431, or 414 where the request line alone is too long (RFC 6585 section 5, RFC 9110 section 15.5.15)."""
-    return HEAD_TOO_LARGE if b"\n" in raw[:max_line] else URI_TOO_LONG
 
 
 def _forget(data: bytes) -> None:

@@ -53,6 +53,11 @@ class FrontLimits:
     min_rate: float = 1024.0
     max_connections: int = 65536
 
+    @property
+    def max_line(self) -> int:
+        """Bytes of a request line: the target, the longest method and the version around it."""
+        return self.max_target + 64
+
 
 class GatewaySite(Site):
     """Serves a resource tree through gateway channels.
@@ -95,8 +100,7 @@ class GatewaySite(Site):
     def _set_bounds(self, timeouts: FrontTimeouts, limits: FrontLimits) -> None:
         self.timeouts = timeouts
         self.max_head = limits.max_head
-        # A request line: the target, the longest method and the version around it.
-        self.max_line = limits.max_target + 64
+        self.max_line = limits.max_line
         self.seconds_per_byte = 1 / limits.min_rate if limits.min_rate else math.inf
         self.max_connections = limits.max_connections
 

@@ -154,6 +154,11 @@ class AccessLog:
         )
         buffer += b"\n"
 
+    @property
+    def waiting(self) -> int:
+        """Lines that have not been taken yet."""
+        return self._buffer.count(b"\n")
+
     def flush(self) -> None:
         """Hand over what is gathered; the owner calls this once a second and at its end. Raises nothing."""
         buffer = self._buffer

@@ -21,6 +21,7 @@ class Ledger:
         self._counters = counters
         self._now = now
         self._settings = settings
+        self._dropped_before = 0
         self._target: LogTarget | None = None
         self._access: AccessLog | None = None
         self._use(open_log(settings))
@@ -58,7 +59,7 @@ class Ledger:
     @property
     def dropped(self) -> int:
         """Lines that were lost."""
-        return self._access.dropped if self._access is not None else 0
+        return self._dropped_before + (self._access.dropped if self._access is not None else 0)
 
     def flush(self) -> None:
         """Hand over the lines that have gathered."""
@@ -78,6 +79,8 @@ class Ledger:
             if self._target is not None:
                 self._target.reopen()
             return
+        if self._access is not None:
+            self._dropped_before += self._access.dropped + self._access.waiting
         if self._target is not None:
             self._target.close()
         self._settings = settings

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
+from OpenSSL import SSL, crypto
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.python.failure import Failure
+
+# What Twisted's and its plugins' parsers raise for strings that people write, and OpenSSL for the keys they name.
+UNREADABLE: Final = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    OSError,
+    SSL.Error,
+    crypto.Error,
+)
 
 
 class ListenError(Exception):
@@ -32,8 +45,8 @@ class Listeners:
             except ListenError as error:
                 faults.extend(str(error).splitlines())
                 continue
-            except (ValueError, LookupError, TypeError, AttributeError) as error:
-                faults.append(f'endpoint "{text}": {error}; write it as in "tcp:9090:interface=127.0.0.1"')
+            except UNREADABLE as error:
+                faults.append(unreadable(text, error))
                 continue
             self._listen(text, endpoint, factory, faults)
         return faults
@@ -61,3 +74,9 @@ class Listeners:
 def plain_endpoint(reactor: Any) -> Callable[[str], IStreamServerEndpoint]:
     """Twisted's own reading of endpoint strings, for ports that are not the public ones."""
     return lambda text: serverFromString(reactor, text)
+
+
+def unreadable(text: str, error: Exception) -> str:
+    """The line for an endpoint string that no endpoint can be made of."""
+    reason = str(error) or type(error).__name__
+    return f'endpoint "{text}": {reason}; write it as in "tcp:9090:interface=127.0.0.1"'

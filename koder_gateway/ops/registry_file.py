@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
@@ -17,6 +18,8 @@ from ..policy.tenants import Tenant
 from .metrics import Counters
 
 _log = Logger()
+# Seconds; longer than a registry of millions takes to be read.
+_LATELY: Final = 300.0
 
 
 class RegistryFile:
@@ -36,7 +39,8 @@ class RegistryFile:
         self._counters = counters
         self._read = read
         self._reactor = reactor
-        self._seen = self._state()
+        # Who has changed the file lately may have done so after it was read: then it is read once more.
+        self._seen = self._state() if self._rests() else None
         self._due = -math.inf
         self._reading: Deferred[None] | None = None
         self._stopped = False
@@ -65,6 +69,12 @@ class RegistryFile:
         except OSError as error:
             return error.errno
         return status.st_ino, status.st_mtime_ns, status.st_size
+
+    def _rests(self) -> bool:
+        try:
+            return time.time() - self._path.stat().st_mtime > _LATELY
+        except OSError:
+            return False
 
     def _succeeded(self, tenants: tuple[Tenant, ...]) -> None:
         self._reading = None

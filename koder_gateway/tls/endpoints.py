@@ -114,6 +114,17 @@ class Endpoints:
         except (ValueError, LookupError, TypeError, AttributeError, AssertionError, OSError) as error:
             raise EndpointError(f'endpoint "{text}": {_clue(error)}') from None
 
+    @staticmethod
+    def shares(text: str) -> bool:
+        """Whether a string would use the certificates of the settings, naming none of its own. Nothing is read."""
+        try:
+            description = parse(text)
+            if description.kind == "haproxy":
+                description = parse(text.partition(":")[2])
+            return description.kind in ("ssl", "tls") and _named_source(ssl_arguments(description)) is None
+        except (ValueError, LookupError):
+            return False
+
     def reload(self, tls: TlsSettings, base_domain: str | None = None) -> None:
         """Read every certificate again; what is there now serves from the next connection on.
 

@@ -132,24 +132,29 @@ def make_services(
     clock: CoarseClock,
     before: Mapping[str, tuple[ServiceSettings, Service]],
 ) -> dict[str, Service]:
-    """The services that routes name. One whose settings have not changed keeps its pool, and is not touched yet."""
+    """The services that routes name. One whose settings have not changed keeps its pool, and is not touched yet.
+
+    Raises ValueError with a line for each service whose files cannot be used.
+    """
     reader = ResponseReader(settings.tenants.header.encode("ascii"))
     services: dict[str, Service] = {}
-    for name in {route.service for route in settings.routes}:
+    faults: list[str] = []
+    for name in sorted({route.service for route in settings.routes}):
         entry = settings.services[name]
         old = before.get(name)
         service = old[1] if old is not None and old[0] == entry else None
         if service is None:
             connect = entry.connect or settings.timeouts.connect
-            service = Service(
-                name,
-                [(url, upstream_endpoint(reactor, url, connect, entry)) for url in entry.urls],
-                reader,
-                clock,
-                max_connections=entry.max_connections,
-            )
+            try:
+                addresses = [(url, upstream_endpoint(reactor, url, connect, entry)) for url in entry.urls]
+            except (OSError, ValueError) as error:
+                faults.append(f"services.{name}: {error}")
+                continue
+            service = Service(name, addresses, reader, clock, max_connections=entry.max_connections)
             _set_deadlines(service, entry, settings)
         services[name] = service
+    if faults:
+        raise ValueError("\n".join(faults))
     return services
 
 
@@ -183,7 +188,8 @@ def compose(
     local_hosts: bool = False,
     before: Composition | None = None,
 ) -> Composition:
-    """A new generation. Raises nothing for settings that `load` has accepted."""
+    """A new generation. For settings that `load` has accepted it raises ValueError where files that services name
+    cannot be used."""
     mounted = dict(mounts or {})
     policy = make_policy(settings, tenants, mounts=mounted, local_hosts=local_hosts)
     kept = {}

@@ -411,6 +411,11 @@ def _bad_request(fault: str) -> Refusal:
     return BAD_REQUEST.because(fault)
 
 
+def oversized(raw: bytes, max_line: int) -> Refusal:
+    """431, or 414 where the request line alone is too long (RFC 6585 section 5, RFC 9110 section 15.5.15)."""
+    return HEAD_TOO_LARGE if b"\n" in raw[:max_line] else URI_TOO_LONG
+
+
 def sole_origin(raw: bytes) -> bytes | None:
     """The Origin in a head that was not, or not wholly, understood; None unless there is exactly one."""
     origins = _ORIGIN_LINE.findall(raw)

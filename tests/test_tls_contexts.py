@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IOpenSSLContextFactory, IOpenSSLServerCo
 from zope.interface.verify import verifyObject
 
 from koder_gateway.tls.certificates import CertificateError, CertificateFile, load_pair, self_signed
-from koder_gateway.tls.contexts import ContextOptions, ServerContexts
+from koder_gateway.tls.contexts import ContextOptions, NoCommonProtocolError, ServerContexts
 
 
 class Peer:
@@ -132,6 +132,18 @@ def test_a_tls_1_2_client_gets_an_authenticated_suite(contexts):
 def test_refused(contexts, refused):
     with pytest.raises(SSL.Error):
         Peer(contexts, context=client_context(**refused)).handshake()
+
+
+@pytest.mark.parametrize("name", [b"a.example", b"b.example"])
+def test_a_client_of_another_protocol_is_told_so_and_the_next_one_is_served(issued, name):
+    contexts = ServerContexts([issued("a.example"), issued("b.example")])
+    peer = Peer(contexts, name=name, context=client_context(alpn=[b"ftp"]))
+    with pytest.raises(NoCommonProtocolError):
+        peer.handshake()
+    peer.carry()
+    with pytest.raises(SSL.Error, match="no application protocol"):
+        peer.client.do_handshake()
+    assert Peer(contexts, name=name, context=client_context(alpn=[b"http/1.1"])).handshake()
 
 
 def test_a_client_without_alpn_is_served(contexts):

@@ -9,6 +9,9 @@ import weakref
 
 import pytest
 import pytest_twisted
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from hypothesis import given
 from hypothesis import strategies as st
 from memory import join
@@ -101,7 +104,7 @@ def client_context(version, alpn):
 class Client:
     """A TLS client in memory before a `TLSTransport`; `cut` says how its records reach it."""
 
-    def __init__(self, contexts, inner=None, *, version=0, alpn=(), after=None, cut=None):
+    def __init__(self, contexts, inner=None, *, version=0, alpn=(), after=None, cut=None, keys=None):
         self.clock = Clock()
         self.inner = Inner() if inner is None else inner
         self.cut = cut
@@ -110,6 +113,8 @@ class Client:
         self.ended = None
         # A session belongs to the OpenSSL context that it was made with.
         context = client_context(version, alpn) if after is None else after.tls.get_context()
+        if keys is not None:
+            context.set_keylog_callback(lambda connection, line: keys.append(line))
         self.tls = SSL.Connection(context, None)
         self.tls.set_connect_state()
         if after is not None:
@@ -865,9 +870,9 @@ def test_without_a_connection_s_own_objects_twisted_s_tls_serves():
 
 @pytest_twisted.ensureDeferred
 async def test_the_fallback_really_serves(contexts, monkeypatch):
+    client = Client(contexts)
     monkeypatch.setattr(stream, "_lib", None)
     inner = Inner(then=lambda transport: transport.write(b"pong"))
-    client = Client(contexts)
     protocol = over_tls(contexts, Counted(inner)).buildProtocol(None)
     client.server, client.clock = protocol, Clock()
     client.wire = join(client.clock, protocol, peer="192.0.2.1")
@@ -934,3 +939,126 @@ async def test_a_client_may_change_its_keys(contexts):
     finally:
         await port.stopListening()
     assert inner.heard == b"one\ntwo\n"
+
+
+# -- what clients may ask of TLS itself
+
+
+class KeyChanger:
+    """Makes a TLS 1.3 client's records by hand (RFC 8446 sections 4.6.3, 5.2 and 7.2), for OpenSSL's clients are too
+    polite to ask for new keys without end."""
+
+    def __init__(self, contexts):
+        lines = []
+        self.client = Client(contexts, version=SSL.TLS1_3_VERSION, keys=lines).pump()
+        assert self.client.tls.get_cipher_name() == "TLS_AES_128_GCM_SHA256"
+        (line,) = [line for line in lines if line.startswith(b"CLIENT_TRAFFIC_SECRET_0 ")]
+        self.secret = bytes.fromhex(line.split()[2].decode())
+        self.sequence = 0
+
+    def expand(self, label, size):
+        label = b"tls13 " + label
+        info = size.to_bytes(2, "big") + bytes([len(label)]) + label + b"\0"
+        return HKDFExpand(SHA256(), size, info).derive(self.secret)
+
+    def record(self, kind, data):
+        plain = data + bytes([kind])
+        header = b"\x17\x03\x03" + (len(plain) + 16).to_bytes(2, "big")
+        nonce = (int.from_bytes(self.expand(b"iv", 12), "big") ^ self.sequence).to_bytes(12, "big")
+        self.sequence += 1
+        return header + AESGCM(self.expand(b"key", 16)).encrypt(nonce, plain, header)
+
+    def update(self):
+        """New keys, which the server is asked to answer with its own."""
+        record = self.record(22, b"\x18\0\0\1\1")
+        self.secret, self.sequence = self.expand(b"traffic upd", 32), 0
+        return record
+
+
+@pytest.mark.parametrize("and_data", [False, True], ids=["alone", "between requests"])
+def test_who_asks_for_new_keys_without_end_is_cut_off(contexts, and_data):
+    changer = KeyChanger(contexts)
+    wire, inner = changer.client.wire, changer.client.inner
+    inner.then = lambda transport: transport.write(b"ok")
+    wire.stop_reading()
+    sent = 0
+    while not wire.closed and sent < 10_000:
+        updates = b"".join(changer.update() for _ in range(100))
+        wire.send(updates + changer.record(23, b"?") if and_data else updates)
+        sent += 100
+    assert (wire.closed, inner.lost) == ("reset", [ConnectionAborted])
+    assert sent == 700  # 27 bytes for each answer: 16 KiB
+
+
+def test_who_asks_for_new_keys_now_and_then_is_served(contexts):
+    changer = KeyChanger(contexts)
+    for _ in range(100):
+        changer.client.wire.send(changer.update() + changer.record(23, b"."))
+    assert (changer.client.inner.heard, changer.client.wire.closed) == (b"." * 100, "")
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl's s_client")
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("size", [512, 513, 16384, 700_000])
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+async def test_a_client_may_ask_for_small_records(contexts, version, size):
+    def answer(transport):
+        transport.write(b"\xff" * size)
+        transport.loseConnection()
+
+    factory = over_tls(contexts, Counted(Inner(then=answer)))
+    port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
+    shell = Shell()
+    command = ["openssl", "s_client", "-quiet", version, "-maxfraglen", "512"]
+    command += ["-connect", f"127.0.0.1:{port.getHost().port}"]
+    process = reactor.spawnProcess(shell, shutil.which("openssl"), command)
+    try:
+        process.write(b"go\n")
+        await shell.ended
+    finally:
+        await port.stopListening()
+    assert shell.printed.count(b"\xff") == size
+
+
+def test_finished_writing_before_the_handshake_is_said_after_it(contexts):
+    client = Client(contexts)
+    transport = client.inner.transport
+    transport.write(b"first")
+    transport.loseWriteConnection()
+    transport.write(b"too late")
+    client.pump()
+    assert (client.heard, client.ended, client.wire.half_closed, client.wire.closed) == (
+        b"first",
+        "close_notify",
+        True,
+        "",
+    )
+    client.say(b"more").pump()
+    assert client.inner.heard == b"more"
+
+
+def test_what_is_written_after_a_close_before_the_handshake_is_dropped(contexts):
+    client = Client(contexts)
+    client.inner.transport.write(b"first")
+    client.inner.transport.loseConnection()
+    client.inner.transport.write(b"too late")
+    client.pump()
+    assert (client.heard, client.ended, client.wire.closed) == (b"first", "close_notify", "clean")
+
+
+class Headers(bytes):
+    """Counts how often single bytes of it are looked at."""
+
+    looked = 0
+
+    def __getitem__(self, key):
+        self.looked += isinstance(key, int)
+        return bytes.__getitem__(self, key)
+
+
+def test_the_smallest_records_are_not_all_followed(contexts):
+    client = Client(contexts)
+    data = Headers(1 << 18)
+    client.wire.send(data)
+    assert client.wire.closed == "clean"
+    assert 0 < data.looked < 2000

@@ -36,6 +36,10 @@ _GROUPS = (b"X25519MLKEM768:X25519:P-256:P-384", b"X25519:P-256:P-384")
 _OPTIONS = SSL.OP_NO_COMPRESSION | SSL.OP_CIPHER_SERVER_PREFERENCE | SSL.OP_NO_RENEGOTIATION
 
 
+class NoCommonProtocolError(SSL.Error):
+    """The client offers only protocols that are not spoken here; its handshake ends with this."""
+
+
 @dataclass(frozen=True, slots=True)
 class ContextOptions:
     """What an endpoint string may ask of its contexts beyond the certificate."""
@@ -185,9 +189,9 @@ def _set_alpn(context: SSL.Context, protocols: tuple[bytes, ...]) -> None:
         for protocol in protocols:
             if protocol in offered:
                 return protocol
-        # The empty answer ends the handshake: a client that came to speak something else must not go on
-        # (RFC 7301 section 3.2), or an attacker could make it take this server for another kind of one.
-        return b""
+        # A client that came to speak something else must not go on (RFC 7301 section 3.2), or an attacker could
+        # make it take this server for another kind of one. Raising is pyOpenSSL's only way to that alert.
+        raise NoCommonProtocolError
 
     context.set_alpn_select_callback(select)
 

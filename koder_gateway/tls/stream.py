@@ -41,6 +41,8 @@ CALLS: Final = (
     "BIO_write",
     "ERR_clear_error",
     "SSL_ERROR_WANT_READ",
+    "SSL_MODE_ENABLE_PARTIAL_WRITE",
+    "SSL_clear_mode",
     "SSL_get_error",
     "SSL_read",
     "SSL_shutdown",
@@ -55,6 +57,12 @@ _BUFFER: Any = None if _ffi is None else _ffi.new("char[]", _SIZE)
 # of its fullest moment for as long as the connection lives.
 _PIECE: Final = 1 << 14
 _WANT_READ: Any = getattr(_lib, "SSL_ERROR_WANT_READ", None)
+_PARTIAL: Any = getattr(_lib, "SSL_MODE_ENABLE_PARTIAL_WRITE", None)
+# What a client may make OpenSSL say by itself in the life of a connection: hundreds of key updates, of which an
+# honest one has a handful. Who asks for more and reads none of it would fill the memory with answers.
+_TALK: Final = 1 << 14
+# The records of one read that are followed: the smallest ones would cost more to follow than to refuse.
+_FOLLOWED: Final = 256
 
 _REQUEST_LINE: Final = re.compile(rb"[A-Z]{3,10} [^ ]+ HTTP/1\.[01]\r?\n")
 _PLAIN_ANSWER: Final = (
@@ -80,6 +88,11 @@ class TLSTransport(Protocol):
         self._ssl = private._ssl
         self._incoming = private._into_ssl
         self._outgoing = private._from_ssl
+        # pyOpenSSL lets a write end with its first record, and a client may ask for records of 512 bytes (RFC 6066
+        # section 4): here a write is taken whole or not at all.
+        _lib.SSL_clear_mode(self._ssl, _PARTIAL)
+        self._answered = 0
+        self._half_closing = False
         self._ready = False
         # Bytes of the present record that are still to come; -1 when that is not known any more.
         self._missing = 0
@@ -139,7 +152,7 @@ class TLSTransport(Protocol):
                 break
             total += count
             if total == _SIZE:
-                self._deliver(total)
+                self._deliver(_ffi.buffer(_BUFFER, total)[:])
                 if self._left:
                     return 0
                 total = 0
@@ -149,23 +162,31 @@ class TLSTransport(Protocol):
             _lib.ERR_clear_error()
         elif not last:
             return total
-        if total:
-            self._deliver(total)
-        if self._left:
-            return 0
-        if ended:
+        plain = _ffi.buffer(_BUFFER, total)[:]
+        if not ended:
+            self._answer()
+        if total and not self._left:
+            self._deliver(plain)
+        if ended and not self._left:
             # The client's close_notify, or records that are none.
             self._hang_up()
-        else:
-            # Reading may have to answer by itself (TLS 1.2: that there is no renegotiation).
-            self._flush()
         return 0
+
+    def _answer(self) -> None:
+        """Send what reading alone has made OpenSSL say: its own new keys, or that there is no renegotiation."""
+        count = _lib.BIO_read(self._outgoing, _BUFFER, _SIZE)
+        if count > 0:
+            self._answered += count
+            if self._answered > _TALK:
+                self.abortConnection()
+            else:
+                self._write_below(_ffi.buffer(_BUFFER, count)[:])
 
     def _read_alone(self) -> None:
         """Read the one record that has come: a small request costs one call and not three."""
         count = _lib.SSL_read(self._ssl, _BUFFER, _SIZE)
         if count > 0:
-            self._deliver(count)
+            self._deliver(_ffi.buffer(_BUFFER, count)[:])
         else:
             self._read(0, True)
 
@@ -176,15 +197,17 @@ class TLSTransport(Protocol):
         if position < 0 or position > size or not size:
             self._missing = -1 if position < 0 else position - size
             return False
-        while position + 5 <= size:
+        followed = 0
+        while position + 5 <= size and followed < _FOLLOWED:
             position += 5 + (data[position + 3] << 8 | data[position + 4])
+            followed += 1
         # A header in two pieces is not followed any further; then each read is asked for until there is no more.
         self._missing = position - size if position >= size else -1
         return begin == 0 and position == size == 5 + (data[3] << 8 | data[4])
 
-    def _deliver(self, total: int) -> None:
+    def _deliver(self, plain: bytes) -> None:
         if not self._closing:
-            self._inner.dataReceived(_ffi.buffer(_BUFFER, total)[:])
+            self._inner.dataReceived(plain)
 
     def _shake_hands(self, data: bytes) -> bool:
         """Go on with the handshake; true once it is complete."""
@@ -211,6 +234,8 @@ class TLSTransport(Protocol):
             self.write(b"".join(early))
         if self._closing and self._producer is None:
             self._finish()
+        elif self._half_closing:
+            self.loseWriteConnection()
         _lib.ERR_clear_error()
         return not self._left
 
@@ -232,7 +257,8 @@ class TLSTransport(Protocol):
         if self._shut or not data:
             return
         if not self._ready:
-            self._early.append(data)
+            if not self._half_closing and (not self._closing or self._producer is not None):
+                self._early.append(data)
             return
         size = len(data)
         if size <= _PIECE:
@@ -325,7 +351,11 @@ class TLSTransport(Protocol):
     def loseWriteConnection(self) -> None:
         """Say goodbye but go on reading, where the transport below can. A producer must have finished before."""
         half_close = getattr(self.transport, "loseWriteConnection", None)
-        if self._shut or not self._ready or half_close is None:
+        if self._shut or half_close is None:
+            return
+        if not self._ready:
+            # What was written before the handshake is still sent after it.
+            self._half_closing = True
             return
         self._say_goodbye()
         half_close()

@@ -14,7 +14,7 @@ from .config import ConfigurationError, Settings, load
 from .errors import Refusal
 from .policy.explanation import Explanation, explain
 from .version import VERSION
-from .wire.request import oversized
+from .wire.request import RequestHead, oversized, sole_origin
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -129,7 +129,11 @@ def _explain(settings: Settings, options: argparse.Namespace) -> int:
     policy = make_policy(settings, settings.registered)
     head = make_reader(settings).read(raw)
     if len(raw) > settings.requests.max_head:
-        head.refusal = oversized(raw, front_limits(settings).max_line)
+        # As the channel has it: of a head over the limit nothing is read but who is to hear of it.
+        unread = RequestHead(b"", b"", head.minor, [])
+        unread.origin = sole_origin(raw)
+        unread.refusal = oversized(raw, front_limits(settings).max_line)
+        head = unread
     found = explain(policy, head, options.peer, secure, settings.tenants.base_domain, 0.0)
     _print(settings, options, found)
     return 0

@@ -24,9 +24,7 @@ SPARE = 128
 def routed(*services: ServiceSettings, paths: int = 1, unused: tuple[ServiceSettings, ...] = ()) -> Settings:
     """Settings with so many routes to each of these services, and others that no route names."""
     routes = [Route(b"/%s/%d" % (each.name.encode(), n), each.name) for each in services for n in range(paths)]
-    return replace(
-        Settings(), services={each.name: each for each in (*services, *unused)}, routes=tuple(routes)
-    )
+    return replace(Settings(), services={each.name: each for each in (*services, *unused)}, routes=tuple(routes))
 
 
 @pytest.fixture
@@ -54,7 +52,9 @@ def test_every_bound_is_the_setting_of_its_name() -> None:
 
 
 def test_connections_are_what_services_leave_of_the_descriptors(open_files: Callable[[int], None]) -> None:
-    one, other = (ServiceSettings(name, ("http://a",), max_connections=bound) for name, bound in (("a", 100), ("b", 30)))
+    one, other = (
+        ServiceSettings(name, ("http://a",), max_connections=bound) for name, bound in (("a", 100), ("b", 30))
+    )
     idle = ServiceSettings("c", ("http://a",), max_connections=500)
     open_files(1000)
     assert front_limits(routed(one, other)).max_connections == 1000 - 130 - SPARE

@@ -263,8 +263,10 @@ def test_an_explanation_in_full(config: Path) -> None:
         "answer   forwarded; the service answers",
         "         Access-Control-Allow-Origin: https://koder.example",
         "         Access-Control-Allow-Credentials: true",
-        "         Access-Control-Expose-Headers: X-Request-ID, RateLimit, RateLimit-Policy, Retry-After,"
-        " WWW-Authenticate, Location",
+        (
+            "         Access-Control-Expose-Headers: X-Request-ID, RateLimit, RateLimit-Policy, Retry-After,"
+            " WWW-Authenticate, Location"
+        ),
         "         Vary: Origin",
         '         RateLimit-Policy: "traffic";q=20;w=2, "login-failures";q=5;w=60',
         '         RateLimit: "traffic";r=19;t=1, "login-failures";r=4;t=12',
@@ -307,11 +309,25 @@ def test_tenants_of_a_url_are_not_known(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["koder.id.koder.dev/v1", "ftp://koder.id.koder.dev/", "https:///v1", "https://[::1/x", "https://ex℀mple.com/", ""],
+    [
+        "koder.id.koder.dev/v1",
+        "ftp://koder.id.koder.dev/",
+        "https:///v1",
+        "https://[::1/x",
+        "https://ex℀mple.com/",
+        "",
+    ],
 )
 def test_what_is_no_url(url: str, config: Path) -> None:
     (fault,) = explain(config, url).faults
     assert fault.startswith(f'koder-gateway explain: "{url}" is not a URL; ')
+
+
+def test_a_user_is_no_part_of_it(config: Path) -> None:
+    """Clients make a field of it, so what the gateway gets is another request."""
+    (fault,) = explain(config, "https://user:secret@koder.id.koder.dev/v1/users").faults
+    assert fault.startswith("koder-gateway explain: ")
+    assert fault.endswith("; leave it out")
 
 
 @pytest.mark.parametrize("peer", ["localhost", "192.0.2", "192.0.2.1:80", ""])
@@ -462,6 +478,12 @@ TABLE: dict[str, tuple[object, tuple[Any, ...]]] = {
     "too long a target": ("uri_too_long", ("GET", USERS + "/" + "a" * 9000)),
     "too many fields": ("head_too_large", ("GET", USERS, tuple(f"X-{n}: 1" for n in range(101)))),
     "a head over the limit": ("head_too_large", ("GET", USERS, ("X-Big: " + "a" * 40000,))),
+    "a head over the limit of an origin": ("head_too_large", ("GET", USERS, (APP, "X-Big: " + "a" * 40000))),
+    "a head over the limit of a tenant's origin": (
+        "head_too_large",
+        ("GET", USERS, (KODER, "X-Big: " + "a" * 40000)),
+    ),
+    "a target over both limits": ("uri_too_long", ("GET", USERS + "/" + "a" * 40000)),
     "too large a body": ("body_too_large", ("POST", USERS, ("Content-Length: 1025",))),
     "an expectation": ("expectation_failed", ("POST", USERS, ("Expect: 200-ok",))),
     "an unknown coding": ("not_implemented", ("POST", USERS, ("Transfer-Encoding: gzip",))),
@@ -489,9 +511,7 @@ TABLE: dict[str, tuple[object, tuple[Any, ...]]] = {
 
 
 @pytest.mark.parametrize(("outcome", "request_words"), TABLE.values(), ids=TABLE)
-def test_explain_agrees_with_a_running_gateway(
-    outcome: object, request_words: tuple[Any, ...], config: Path
-) -> None:
+def test_explain_agrees_with_a_running_gateway(outcome: object, request_words: tuple[Any, ...], config: Path) -> None:
     said = assert_agreed(config, *request_words)
     assert outcome in (said.service, said.code, said.status)
 
@@ -506,9 +526,19 @@ HOSTS = st.sampled_from(
 ) | st.text("abkz09-._:", min_size=1, max_size=20).map(lambda text: text + ".id.koder.dev")
 SEGMENTS = st.sampled_from(["v1", "users", "auth", "oauth", "v2", "..", ".", "%2e", "%2F", "%zz", "%41", "", "\\"])
 PATHS = st.lists(SEGMENTS | st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=6)).map("/".join)
-ORIGINS = st.none() | st.sampled_from(
-    ["https://app.example.com", "https://koder.example", "https://closed.example", "null", "https://APP.example.com"]
-) | st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=30)
+ORIGINS = (
+    st.none()
+    | st.sampled_from(
+        [
+            "https://app.example.com",
+            "https://koder.example",
+            "https://closed.example",
+            "null",
+            "https://APP.example.com",
+        ]
+    )
+    | st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=30)
+)
 METHODS = st.sampled_from(["GET", "HEAD", "POST", "OPTIONS", "TRACE", "PROPFIND"])
 
 

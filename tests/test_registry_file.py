@@ -1,0 +1,336 @@
+"""The registry in a file: read again when it has changed, elsewhere than on the reactor's thread, and in time."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from hypothesis import given
+from hypothesis import strategies as st
+from processes import PATIENCE
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.python.failure import Failure
+
+from koder_gateway.ops.metrics import Counters
+from koder_gateway.ops.registry_file import RegistryFile
+from koder_gateway.policy.tenants import Tenant
+
+REFRESH = 30.0
+# Longer ago than any registry takes to be read.
+AGE = 1000.0
+BASE = "id.koder.dev"
+
+
+class Pool:
+    """A thread pool whose work is done when the test says so; also the part of a reactor that leads to it."""
+
+    def __init__(self) -> None:
+        self._jobs: list[tuple[Callable[..., None], Callable[..., Any], tuple[Any, ...]]] = []
+
+    def getThreadPool(self) -> Pool:
+        return self
+
+    def callInThreadWithCallback(self, done: Callable[..., None], job: Callable[..., Any], *words: Any) -> None:
+        self._jobs.append((done, job, words))
+
+    def callFromThread(self, call: Callable[..., Any], *words: Any) -> None:
+        call(*words)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._jobs)
+
+    def work(self) -> None:
+        """Do the work that is the oldest."""
+        done, job, words = self._jobs.pop(0)
+        try:
+            result = job(*words)
+        except Exception:
+            done(False, Failure())
+        else:
+            done(True, result)
+
+
+def text(*slugs: str) -> str:
+    return "tenant = []\n" if not slugs else "".join(f'[[tenant]]\nslug = "{slug}"\n' for slug in slugs)
+
+
+class Watched:
+    """A file with tenant `a` that is watched, and the lists that were read of it. Nobody has touched it for so many
+    seconds when that begins."""
+
+    def __init__(self, folder: Path, pool: Any = None, age: float = AGE) -> None:
+        self.path = folder / "tenants.toml"
+        self.path.write_text(text("a"))
+        os.utime(self.path, (time.time() - age,) * 2)
+        self.pool = Pool() if pool is None else pool
+        self.counters = Counters()
+        self.read: list[tuple[Tenant, ...]] = []
+        self.now = 0.0
+        self.file = RegistryFile(self.path, BASE, self.counters, self.read.append, self.pool)
+
+    def write(self, content: str) -> None:
+        """Replace the file, as whoever does it in order does it."""
+        fresh = self.path.with_suffix(".new")
+        fresh.write_text(content)
+        fresh.replace(self.path)
+
+    def sweep(self) -> None:
+        self.file.sweep(self.now, REFRESH)
+
+    def refresh(self) -> int:
+        """Let the next look be due; how much work came of it, which is then done."""
+        self.sweep()
+        self.now += REFRESH
+        waiting = self.pool.waiting
+        while self.pool.waiting:
+            self.pool.work()
+        return int(waiting)
+
+    @property
+    def slugs(self) -> list[list[str]]:
+        return [[tenant.slug for tenant in tenants] for tenants in self.read]
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Watched:
+    return Watched(tmp_path)
+
+
+@pytest.fixture
+def log() -> Iterator[list[str]]:
+    """Every line that is logged of the registry, with its level."""
+    lines: list[str] = []
+
+    def observe(event: LogEvent) -> None:
+        if event.get("log_namespace") == "koder_gateway.ops.registry_file":
+            lines.append(f"{event['log_level'].name}: {formatEvent(event)}")
+
+    globalLogPublisher.addObserver(observe)
+    yield lines
+    globalLogPublisher.removeObserver(observe)
+
+
+# -- when it is read
+
+
+def test_what_has_not_changed_is_not_read(watched: Watched) -> None:
+    for _ in range(3):
+        assert watched.refresh() == 0
+    assert watched.read == []
+
+
+def test_a_change_is_read_once(watched: Watched) -> None:
+    watched.write('[[tenant]]\nslug = "b"\ndomains = ["b.example"]\nstatus = "suspended"\n')
+    assert watched.refresh() == 1
+    assert watched.read == [(Tenant("b", ("b.example",), "suspended"),)]
+    assert watched.refresh() == 0
+    watched.write(text())
+    assert watched.refresh() == 1
+    assert watched.slugs == [["b"], []], "an empty registry is one too"
+    assert watched.counters.registry_failures == 0
+
+
+def test_it_is_looked_at_every_so_often(watched: Watched) -> None:
+    watched.sweep()
+    watched.write(text("b"))
+    watched.now = REFRESH - 0.25
+    watched.sweep()
+    assert watched.pool.waiting == 0
+    watched.now = REFRESH
+    watched.sweep()
+    assert watched.pool.waiting == 1
+
+
+def test_what_was_changed_lately_is_read_once_more(tmp_path: Path) -> None:
+    """It may have been changed after it was read and before it was watched, which nothing else would show."""
+    watched = Watched(tmp_path, age=1.0)
+    watched.path.write_text(text("b"))
+    assert watched.refresh() == 1
+    assert watched.slugs == [["b"]]
+    assert watched.refresh() == 0
+
+
+def test_a_file_that_is_gone_before_it_is_watched(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    watched.path.unlink()
+    watched.file = RegistryFile(watched.path, BASE, watched.counters, watched.read.append, watched.pool)
+    watched.refresh()
+    assert watched.read == []
+    watched.write(text("b"))
+    assert watched.refresh() == 1
+    assert watched.slugs == [["b"]]
+
+
+@pytest.mark.parametrize("how", ["another file", "another size", "another time"])
+def test_what_tells_a_change(how: str, watched: Watched) -> None:
+    before = watched.path.stat()
+    times = (before.st_atime_ns, before.st_mtime_ns)
+    if how == "another file":
+        watched.write(text("b"))
+    elif how == "another size":
+        watched.path.write_text(text("longer"))
+    else:
+        watched.path.write_text(text("b"))
+        times = (times[0], times[1] + 1)
+    os.utime(watched.path, ns=times)
+    assert watched.refresh() == 1
+    assert len(watched.read) == 1
+
+
+def test_one_reading_at_a_time(watched: Watched) -> None:
+    """A change while the file is being read is read after that."""
+    watched.write(text("b"))
+    watched.sweep()
+    watched.write(text("c"))
+    watched.now = 10 * REFRESH
+    watched.sweep()
+    assert watched.pool.waiting == 1
+    watched.pool.work()
+    assert watched.refresh() == 1
+    assert watched.slugs[-1] == ["c"]
+
+
+def test_the_reactors_thread_does_not_read(watched: Watched) -> None:
+    watched.write(text("b"))
+    watched.sweep()
+    assert watched.read == []
+    watched.path.unlink()  # nothing of it was in memory yet
+    watched.pool.work()
+    assert (watched.read, watched.counters.registry_failures) == ([], 1)
+
+
+# -- what cannot be read
+
+
+FAULTY = '[[tenant]]\nslug = "UP"\n[[tenant]]\nslug = "b"\nstatsu = "active"\n'
+
+
+def test_a_bad_file_leaves_the_tenants_and_is_told_once(watched: Watched, log: list[str]) -> None:
+    watched.write(FAULTY)
+    assert watched.refresh() == 1
+    assert (watched.read, watched.counters.registry_failures) == ([], 1)
+    assert len(log) == 2
+    for line, key in zip(log, ("tenant[0].slug", "tenant[1].statsu"), strict=True):
+        assert line.startswith(f"error: registry not read again, the tenants before it stay: {watched.path}: {key}: ")
+    for _ in range(3):
+        assert watched.refresh() == 0
+    assert (watched.counters.registry_failures, len(log)) == (1, 2)
+    watched.write(text("b"))
+    assert watched.refresh() == 1
+    assert watched.slugs == [["b"]]
+
+
+@pytest.mark.parametrize("content", ["[[tenant", "", "[[tenant]]\n", '[[tenant]]\nslug = "a"\n' * 2, "tenant = 1\n"])
+def test_what_is_no_registry(content: str, watched: Watched, log: list[str]) -> None:
+    """Among these is a file that was cut short while it was written: it must not mean that there are no tenants."""
+    watched.write(content)
+    assert watched.refresh() == 1
+    assert (watched.read, watched.counters.registry_failures) == ([], 1)
+    assert log
+
+
+def test_a_domain_within_the_base_domain_is_a_fault(watched: Watched, log: list[str]) -> None:
+    watched.write(f'[[tenant]]\nslug = "b"\ndomains = ["c.{BASE}"]\n')
+    watched.refresh()
+    assert watched.read == []
+    (line,) = log
+    assert f"c.{BASE}" in line
+
+
+def test_a_file_that_vanishes_is_told_once_and_comes_back(watched: Watched, log: list[str]) -> None:
+    watched.path.unlink()
+    assert watched.refresh() == 1
+    for _ in range(2):
+        assert watched.refresh() == 0
+    assert (watched.read, watched.counters.registry_failures, len(log)) == ([], 1, 1)
+    watched.write(text("b"))
+    assert watched.refresh() == 1
+    assert watched.slugs == [["b"]]
+
+
+@given(st.lists(st.sampled_from(["bad", "gone", "b", "c", "same"]), max_size=8))
+def test_the_tenants_are_always_those_of_the_last_good_file(
+    tmp_path_factory: pytest.TempPathFactory, changes: list[str]
+) -> None:
+    watched = Watched(tmp_path_factory.mktemp("registry"))
+    good = []
+    faults = 0
+    there = True
+    for change in changes:
+        if change == "gone":
+            faults += there
+            there = False
+            watched.path.unlink(missing_ok=True)
+        elif change != "same":
+            there = True
+            faults += change == "bad"
+            good += [[change]] if change != "bad" else []
+            watched.write(FAULTY if change == "bad" else text(change))
+        watched.refresh()
+        assert watched.slugs == good
+        assert watched.counters.registry_failures == faults
+
+
+# -- the end
+
+
+@pytest.mark.parametrize("content", [text("b"), FAULTY], ids=["good", "bad"])
+def test_what_is_read_too_late_is_nothing(content: str, watched: Watched, log: list[str]) -> None:
+    watched.write(content)
+    watched.sweep()
+    watched.file.stop()
+    watched.pool.work()
+    assert (watched.read, watched.counters.registry_failures, log) == ([], 0, [])
+
+
+def test_nothing_is_read_after_the_end(watched: Watched) -> None:
+    watched.file.stop()
+    watched.write(text("b"))
+    assert watched.refresh() == 0
+    watched.file.stop()
+
+
+# -- in real threads
+
+
+@pytest_twisted.ensureDeferred
+async def test_with_the_reactors_own_pool(tmp_path: Path, log: list[str]) -> None:
+    watched = Watched(tmp_path, reactor)
+    threads: list[threading.Thread] = []
+    tenants: list[tuple[Tenant, ...]] = []
+
+    def read(found: tuple[Tenant, ...]) -> None:
+        threads.append(threading.current_thread())
+        tenants.append(found)
+
+    file = RegistryFile(watched.path, BASE, watched.counters, read, reactor)
+
+    async def eventually(condition: Callable[[], object]) -> None:
+        ends = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < ends
+            await deferLater(reactor, 0.001, lambda: None)  # type: ignore[arg-type]
+
+    watched.write(text("b", "c"))
+    file.sweep(0.0, REFRESH)
+    await eventually(lambda: tenants)
+    assert tenants == [(Tenant("b"), Tenant("c"))]
+    assert threads == [threading.current_thread()]
+    watched.write(FAULTY)
+    file.sweep(REFRESH, REFRESH)
+    await eventually(lambda: watched.counters.registry_failures)
+    assert len(tenants) == 1
+    assert len(log) == 2
+    watched.write(text("d"))
+    file.sweep(2 * REFRESH, REFRESH)
+    await eventually(lambda: len(tenants) == 2)
+    file.stop()

@@ -1,0 +1,217 @@
+"""The servers of the scale benchmark: gateways on one core, nginx as the service behind them on the others."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+BASE_DOMAIN = "id.localhost"
+ORIGIN = "https://app.example.com"
+# A million tenants take the better part of a minute to read.
+_START = 240.0
+_STOP = 15.0
+_TICK = os.sysconf("SC_CLK_TCK")
+_NGINX = """\
+worker_processes 1; daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.log;
+events {{ worker_connections 8192; }}
+http {{
+  access_log off; keepalive_requests 1000000000; keepalive_timeout 1h;
+  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+  server {{
+    listen 127.0.0.1:{port} backlog=4096;
+    default_type application/json;
+    location / {{ return 200 '{{"id":"01HZX","email":"a@example.com","name":"Ada","tenant":"acme"}}'; }}
+  }}
+}}
+"""
+_CONFIGURATION = """\
+[tenants]
+base_domain = "{base_domain}"
+registry = "{registry}"
+
+[services]
+identity = "http://127.0.0.1:{upstream}"
+
+[cors]
+origins = ["{origin}"]
+
+[timeouts]
+keepalive = "1h"
+
+[state]
+dir = "state"
+
+[limits_store]
+max_entries = 2_000_000
+
+[log]
+access = false
+
+[[limits]]
+name = "wide"
+key = ["tenant", "ip"]
+rate = "{rate}"
+burst = 10_000_000
+
+"""
+
+
+class MeasurementError(Exception):
+    """Something is missing or answers wrongly: there is no figure."""
+
+
+class Cores:
+    """One processor for the server under test, the others for the load and the service behind."""
+
+    def __init__(self) -> None:
+        available = sorted(os.sched_getaffinity(0))
+        if len(available) < 2:
+            raise MeasurementError("two processors are needed: one for the gateway, one for the load")
+        self.server = str(available[0])
+        self.load = ",".join(map(str, available[1:]))
+
+
+def allow_descriptors(count: int) -> None:
+    """Raise the limit of open files, for this process and those that it starts."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < count:
+        try:
+            ceiling = hard if hard == resource.RLIM_INFINITY else max(hard, count)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (count, ceiling))
+        except (ValueError, OSError):
+            raise MeasurementError(f"{count} open files are needed, {hard} are allowed; see ulimit -n") from None
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Server:
+    """A child process with a group of its own, on some cores; ended when its context is left.
+
+    `folder`, which exists, is its own: it runs there, and what it says is kept there.
+    """
+
+    def __init__(self, folder: Path, command: list[str], cores: str) -> None:
+        self.folder = folder
+        self._output = folder / "output"
+        with self._output.open("wb") as output:
+            self._process = subprocess.Popen(
+                ["taskset", "-c", cores, *command],
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process.poll() is not None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(_STOP)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def wait_for(self, url: str) -> None:
+        """Return once `url` answers 200; MeasurementError when the process ends or takes too long."""
+        deadline = time.monotonic() + _START
+        while self._process.poll() is None and time.monotonic() < deadline:
+            try:
+                with urllib.request.urlopen(url, timeout=5):
+                    return
+            except OSError:
+                time.sleep(0.1)
+        tail = self._output.read_text(errors="replace")[-1500:]
+        raise MeasurementError(f"{self._process.args!r} does not serve {url}:\n{tail}")
+
+    @property
+    def cpu_seconds(self) -> float:
+        """What the process has used so far, in user mode and in the kernel."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICK
+
+
+def start_upstream(folder: Path, cores: Cores) -> tuple[Server, int]:
+    """nginx with a small JSON answer on every path, and its port."""
+    folder.mkdir(parents=True)
+    port = free_port()
+    configuration = folder / "nginx.conf"
+    configuration.write_text(_NGINX.format(folder=folder, port=port))
+    server = Server(folder, ["nginx", "-e", str(folder / "nginx.log"), "-c", str(configuration)], cores.load)
+    server.wait_for(f"http://127.0.0.1:{port}/")
+    return server, port
+
+
+class Gateway(Server):
+    """A gateway as its users start it, from the environment that this Python belongs to.
+
+    `routes` are paths, all to the one service; `registry` is a tenants file, none for an open registry. `rate` is
+    that of the one limit, which refuses nobody: by the hour its buckets stay, by the second they are soon full again.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        cores: Cores,
+        upstream: int,
+        *,
+        routes: tuple[str, ...],
+        registry: str = "",
+        rate: str = "1000000/s",
+    ) -> None:
+        folder.mkdir(parents=True)
+        self.tls_port, self.plain_port, self._admin_port = free_port(), free_port(), free_port()
+        text = _CONFIGURATION.format(
+            base_domain=BASE_DOMAIN, registry=registry, upstream=upstream, origin=ORIGIN, rate=rate
+        )
+        text += "".join(f'[[routes]]\npath = "{path}"\nservice = "identity"\n\n' for path in routes)
+        (folder / "gateway.toml").write_text(text)
+        loopback = "interface=127.0.0.1"
+        ports = [f"ssl:{self.tls_port}:{loopback}", f"tcp:{self.plain_port}:{loopback}"]
+        twistd = [
+            str(Path(sys.prefix) / "bin/twistd"),
+            "-n",
+            "--pidfile=",
+            "koder-gateway",
+            "--config",
+            "gateway.toml",
+        ]
+        options = [*(word for port in ports for word in ("--port", port))]
+        options += ["--admin-port", f"tcp:{self._admin_port}:{loopback}"]
+        super().__init__(folder, [*twistd, *options], cores.server)
+
+    def wait_until_ready(self) -> None:
+        """Return once it serves."""
+        self.wait_for(f"http://127.0.0.1:{self._admin_port}/readyz")
+
+    def gauge(self, name: str) -> int:
+        """One figure of the metrics page."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._admin_port}/metrics", timeout=30) as answer:
+            page = answer.read().decode()
+        found = re.search(rf"^koder_gateway_{name} (\S+)$", page, re.MULTILINE)
+        if found is None:
+            raise MeasurementError(f"the metrics page has no {name}")
+        return int(float(found[1]))

@@ -245,7 +245,10 @@ needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="needs make
 
 def recipe(target: str) -> list[str]:
     """The lines that make would run."""
-    done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
+    # Under `make test` a make below it would say where it is.
+    command = ["make", "-n", "--no-print-directory", target]
+    outside = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    done = subprocess.run(command, cwd=ROOT, env=outside, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil
 from typing import Literal, NamedTuple
 
@@ -42,6 +43,7 @@ def parse_rate(text: str) -> tuple[int, int]:
     return quota, WINDOWS[match[2]]
 
 
+@lru_cache(maxsize=4096)
 def address_key(text: str) -> bytes:
     """The form of an address that limits count under.
 

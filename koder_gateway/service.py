@@ -17,11 +17,10 @@ from typing import Any, Final
 from twisted.application.service import Service as TwistedService
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamServerEndpoint
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.web.resource import IResource
 
-from .config import ConfigurationError, ServiceSettings, Settings, load, load_tenants
+from .config import ConfigurationError, ServiceSettings, Settings, file_version, load, load_tenants
 from .front.site import GatewaySite
 from .ops.access_log import AccessLogError
 from .ops.admin import admin_resource, admin_site
@@ -32,6 +31,7 @@ from .ops.metrics import Counters, Sources, make_registry, render
 from .ops.notify import Notifier
 from .ops.registry import MAX_LIST, Place, RemoteRegistry, UnreadTenants
 from .ops.registry_file import RegistryFile
+from .ops.sweeper import Sweeper
 from .policy.tenants import Registry, Tenant
 from .tls.endpoints import EndpointError, Endpoints
 from .tree.bounds import front_limits, front_timeouts
@@ -43,9 +43,6 @@ from .upstream.pool import Address, Service
 from .version import VERSION
 from .wire.clock import CoarseClock
 
-# Deadlines are looked at this often; what changes by the second is renewed every so many sweeps.
-SWEEP: Final = 0.25
-_SWEEPS_A_SECOND: Final = 4
 _EVICTED_A_SECOND: Final = 5000
 
 
@@ -91,14 +88,24 @@ class Gateway(TwistedService):
         self._retired: list[Service] = []
         self._retries_before = 0
         self._bound = False
-        self._sweeps = 0
         self._trimmer = Trimmer()
         self._probes = Probes(reactor)
         self._registry: RemoteRegistry | RegistryFile | None = None
         self._drained: Deferred[None] | None = None
         self._drain_ends = 0.0
-        self._sweeper = LoopingCall(self._sweep)
-        self._sweeper.clock = reactor
+        self._sweeper = Sweeper(
+            self._coarse,
+            clock,
+            reactor,
+            parts=(self._sweep_exchanges, self._watch, self._sweep_drain),
+            seconds=(
+                lambda _: self._ledger.flush(),
+                lambda _: self.notifier.watchdog(),
+                lambda _: self.site.tick(),
+                lambda _: self._trimmer.look(len(self.site.channels)),
+                lambda now: self.composition.policy.limiter.sweep(now, _EVICTED_A_SECOND),
+            ),
+        )
         self._take(self._composed(settings, None), None)
         composition = self.composition
         self.resource = Entrance(
@@ -163,8 +170,8 @@ class Gateway(TwistedService):
             self._registry.stop()
         self._registry = None
         if source is not None:
-            base_domain = settings.tenants.base_domain
-            self._registry = RegistryFile(source, base_domain, self.counters, self._refreshed, self._reactor)
+            base_domain, seen = settings.tenants.base_domain, settings.registry_version
+            self._registry = RegistryFile(source, base_domain, seen, self.counters, self._refreshed, self._reactor)
 
     def _follow_url(self, place: Place, before: Composition | None) -> None:
         """Have the registry read that is behind a URL. The tenants before it stay until then, if they were known."""
@@ -215,7 +222,7 @@ class Gateway(TwistedService):
         try:
             settings = load(self.settings.source) if self.settings.source is not None else self.settings
             if settings.source is None:
-                settings = replace(settings, registered=self._tenants_again())
+                settings = self._tenants_again(settings)
             composition = self._composed(settings, before)
             log = self._ledger.opened_for(settings.log)
             # The certificates last: what could still be refused after them would find them changed.
@@ -236,11 +243,15 @@ class Gateway(TwistedService):
         self.notifier.ready("serving")
         return True
 
-    def _tenants_again(self) -> tuple[Tenant, ...] | None:
-        registry = self.settings.tenants.registry
-        if isinstance(registry, Path):
-            return load_tenants(registry, self.settings.tenants.base_domain)
-        return None
+    @staticmethod
+    def _tenants_again(settings: Settings) -> Settings:
+        """Settings that came from no file, with the tenants that their registry has now."""
+        registry = settings.tenants.registry
+        if not isinstance(registry, Path):
+            return settings
+        version = file_version(registry)
+        tenants = load_tenants(registry, settings.tenants.base_domain)
+        return replace(settings, registered=tenants, registry_version=version)
 
     def _refreshed(self, tenants: tuple[Tenant, ...]) -> None:
         """The registry has been read again."""
@@ -253,25 +264,21 @@ class Gateway(TwistedService):
 
     # -- time
 
-    def _sweep(self) -> None:
-        now = self._coarse.now = self._time()
+    def _sweep_exchanges(self, now: float) -> None:
         self.site.sweep(now)
         for service in self.composition.services.values():
             service.sweep(now)
         if self._retired:
             self._sweep_retired(now)
-        self._sweeps += 1
-        if self._sweeps % _SWEEPS_A_SECOND == 0:
-            self.site.tick()
-            self._ledger.flush()
-            self._trimmer.look(len(self.site.channels))
-            self.composition.policy.limiter.sweep(now, _EVICTED_A_SECOND)
-            if self.notifier.watchdog_interval is not None:
-                self.notifier.watchdog()
+
+    def _watch(self, now: float) -> None:
+        """Look after what is watched while the gateway serves: services' health, the registry."""
         if self.running:
             self._probes.sweep(now)
             if self._registry is not None:
                 self._registry.sweep(now, self.settings.tenants.refresh)
+
+    def _sweep_drain(self, now: float) -> None:
         if self._drained is not None and (not self.site.channels or now >= self._drain_ends):
             self._end_drain()
 
@@ -294,7 +301,7 @@ class Gateway(TwistedService):
         """Begin to serve. Raises StartError."""
         self._bind()
         super().startService()
-        self._sweeper.start(SWEEP, now=True)
+        self._sweeper.start()
         where = ", ".join(self._ports) or "no port of its own"
         self.log.info("koder-gateway {version} serves on {where}", version=VERSION, where=where)
         self.notifier.ready(f"serving on {where}")
@@ -383,8 +390,7 @@ class Gateway(TwistedService):
 
     def _end_drain(self) -> None:
         drained, self._drained = self._drained, None
-        if self._sweeper.running:
-            self._sweeper.stop()
+        self._sweeper.stop()
         self.site.end_drain()
         for service in (*self.composition.services.values(), *self._retired):
             service.close_idle()

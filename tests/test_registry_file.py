@@ -19,13 +19,12 @@ from twisted.internet.task import deferLater
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
+from koder_gateway.config import file_version
 from koder_gateway.ops.metrics import Counters
 from koder_gateway.ops.registry_file import RegistryFile
 from koder_gateway.policy.tenants import Tenant
 
 REFRESH = 30.0
-# Longer ago than any registry takes to be read.
-AGE = 1000.0
 BASE = "id.koder.dev"
 
 
@@ -64,18 +63,19 @@ def text(*slugs: str) -> str:
 
 
 class Watched:
-    """A file with tenant `a` that is watched, and the lists that were read of it. Nobody has touched it for so many
-    seconds when that begins."""
+    """A file with tenant `a` that was read and is watched, and the lists that were read of it later."""
 
-    def __init__(self, folder: Path, pool: Any = None, age: float = AGE) -> None:
+    def __init__(self, folder: Path, pool: Any = None) -> None:
         self.path = folder / "tenants.toml"
         self.path.write_text(text("a"))
-        os.utime(self.path, (time.time() - age,) * 2)
         self.pool = Pool() if pool is None else pool
         self.counters = Counters()
         self.read: list[tuple[Tenant, ...]] = []
         self.now = 0.0
-        self.file = RegistryFile(self.path, BASE, self.counters, self.read.append, self.pool)
+        self.file = self.watch(file_version(self.path))
+
+    def watch(self, seen: object) -> RegistryFile:
+        return RegistryFile(self.path, BASE, seen, self.counters, self.read.append, self.pool)
 
     def write(self, content: str) -> None:
         """Replace the file, as whoever does it in order does it."""
@@ -150,24 +150,34 @@ def test_it_is_looked_at_every_so_often(watched: Watched) -> None:
     assert watched.pool.waiting == 1
 
 
-def test_what_was_changed_lately_is_read_once_more(tmp_path: Path) -> None:
-    """It may have been changed after it was read and before it was watched, which nothing else would show."""
-    watched = Watched(tmp_path, age=1.0)
-    watched.path.write_text(text("b"))
+@pytest.mark.parametrize("dated", ["now", "long ago"])
+def test_a_change_between_reading_and_watching(dated: str, watched: Watched) -> None:
+    """Whatever time it bears: a file moved into place keeps its own."""
+    seen = file_version(watched.path)
+    watched.write(text("b"))
+    if dated == "long ago":
+        os.utime(watched.path, (0, 0))
+    watched.file = watched.watch(seen)
     assert watched.refresh() == 1
     assert watched.slugs == [["b"]]
     assert watched.refresh() == 0
 
 
-def test_a_file_that_is_gone_before_it_is_watched(tmp_path: Path) -> None:
-    watched = Watched(tmp_path)
+def test_a_file_that_is_gone_before_it_is_watched(watched: Watched) -> None:
+    seen = file_version(watched.path)
     watched.path.unlink()
-    watched.file = RegistryFile(watched.path, BASE, watched.counters, watched.read.append, watched.pool)
+    watched.file = watched.watch(seen)
     watched.refresh()
-    assert watched.read == []
+    assert (watched.read, watched.counters.registry_failures) == ([], 1)
     watched.write(text("b"))
     assert watched.refresh() == 1
     assert watched.slugs == [["b"]]
+
+
+def test_a_registry_that_was_never_read_is_read_at_once(watched: Watched) -> None:
+    watched.file = watched.watch(None)
+    assert watched.refresh() == 1
+    assert watched.slugs == [["a"]]
 
 
 @pytest.mark.parametrize("how", ["another file", "another size", "another time"])
@@ -312,7 +322,7 @@ async def test_with_the_reactors_own_pool(tmp_path: Path, log: list[str]) -> Non
         threads.append(threading.current_thread())
         tenants.append(found)
 
-    file = RegistryFile(watched.path, BASE, watched.counters, read, reactor)
+    file = RegistryFile(watched.path, BASE, file_version(watched.path), watched.counters, read, reactor)
 
     async def eventually(condition: Callable[[], object]) -> None:
         ends = time.monotonic() + PATIENCE

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .entries import ServiceSettings
 from .faults import ConfigurationError
 from .loading import DEFAULT_PATH, load
-from .registry import TenantsFile, load_tenants
+from .registry import TenantsFile, file_version, load_tenants
 from .settings import (
     CorsSettings,
     LimitsStoreSettings,
@@ -47,6 +47,7 @@ __all__ = [
     "TenantSettings",
     "TimeoutSettings",
     "TlsSettings",
+    "file_version",
     "load",
     "load_tenants",
     "parse_duration",

@@ -14,7 +14,7 @@ from . import shipped
 from .document import read_document
 from .faults import ConfigurationError, Located, ReadError, below, line, nearest, shown, step, unknown_key
 from .kinds import Kind, Where, optional
-from .registry import read_tenants
+from .registry import file_version, read_tenants
 from .settings import Settings
 from .tables import keys
 from .values import DOMAIN, REGISTRY, SLUG
@@ -57,15 +57,16 @@ def read_settings(document: dict[str, Any], name: str, where: Where) -> Settings
     faults.extend(_contradictions(document))
     lines = [line(name, at, message) for at, message in faults]
     registered: tuple[Tenant, ...] | None = None
+    version: object = None
     try:
-        registered = _registered(document, name, where)
+        registered, version = _registered(document, name, where)
     except ConfigurationError as error:
         lines.extend(error.faults)
     else:
         lines.extend(line(name, at, message) for at, message in _default_tenant(document, registered, where))
     if lines:
         raise ConfigurationError(lines)
-    return Settings(**parts, registered=registered)
+    return Settings(**parts, registered=registered, registry_version=version)
 
 
 def _sections(document: dict[str, Any], where: Where) -> tuple[dict[str, Any], list[Located]]:
@@ -126,14 +127,16 @@ def _tenants_key(document: dict[str, Any], name: str, kind: Kind[T], default: T,
         return default
 
 
-def _registered(document: dict[str, Any], name: str, where: Where) -> tuple[Tenant, ...] | None:
+def _registered(document: dict[str, Any], name: str, where: Where) -> tuple[tuple[Tenant, ...] | None, object]:
+    """The tenants in the registry file and the version of it that they are from; nothing where there is no file."""
     registry = _tenants_key(document, "registry", optional(REGISTRY), None, where)
     if not isinstance(registry, Path):
-        return None
+        return None, None
     base_domain = _tenants_key(document, "base_domain", DOMAIN, "id.koder.dev", where)
     # The file is called what the user calls it: as written, beside the name that was given for this one.
     called = os.path.join(os.path.dirname(name), document["tenants"]["registry"])
-    return read_tenants(registry, called, base_domain)
+    version = file_version(registry)
+    return read_tenants(registry, called, base_domain), version
 
 
 def _default_tenant(

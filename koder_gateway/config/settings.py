@@ -148,7 +148,7 @@ class Settings:
 
     `source` is the file it came from, None for the defaults. `registered` are the tenants that stood in the
     registry file when it was checked, None where there is no such file; who has built a registry from them
-    may drop them with `dataclasses.replace`.
+    may drop them with `dataclasses.replace`. `registry_version` is what `file_version` said before they were read.
     """
 
     tenants: TenantSettings = setting(table(TenantSettings), {})
@@ -165,3 +165,4 @@ class Settings:
     log: LogSettings = setting(table(LogSettings), {})
     source: Path | None = None
     registered: tuple[Tenant, ...] | None = None
+    registry_version: object = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ def drop(_data: object) -> None:
     """Write to a connection that takes no more: silently nothing, as Twisted promises."""
 
 
-class Flow:
+class Flow(ABC):
     """Both directions' pausing and resuming; the base of `StreamTransport`, which owns the connection.
 
     uvloop calls `pause_writing` when more than 64 KiB wait to be sent and `resume_writing` when a quarter of
@@ -39,17 +40,17 @@ class Flow:
     write: Callable[[bytes], None]
     data_received: Callable[[bytes], None]
 
-    def _close(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _close(self) -> None: ...
 
-    def _half_close(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _half_close(self) -> None: ...
 
-    def _half_closed(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _half_closed(self) -> None: ...
 
-    def _fail(self, error: Exception) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _fail(self, error: Exception) -> None: ...
 
     # What uvloop calls
 

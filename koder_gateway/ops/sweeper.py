@@ -1,0 +1,75 @@
+"""The sweep: the one coarse timer of the gateway, and what is done at each of its ticks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from ..wire.clock import CoarseClock
+
+Part = Callable[[float], object]
+
+# Seconds between ticks; what changes by the second has its turn every so many of them.
+SWEEP: Final = 0.25
+_TICKS_A_SECOND: Final = 4
+_SILENCE: Final = 60.0
+
+
+class Sweeper:
+    """Calls `parts` at each tick and `seconds` once a second, each with the time (monotonic seconds), which it also
+    sets `clock` to.
+
+    One part that raises keeps no other from its turn, nor itself from the next: deadlines, the log and a drain all
+    hang on this timer. It is said at most once a minute.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        clock: CoarseClock,
+        time: Callable[[], float],
+        reactor: Any,
+        parts: Sequence[Part],
+        seconds: Sequence[Part],
+    ) -> None:
+        self._clock = clock
+        self._time = time
+        self._parts = tuple(parts)
+        self._seconds = tuple(seconds)
+        self._ticks = 0
+        self._silent_until = -math.inf
+        self._call = LoopingCall(self._tick)
+        self._call.clock = reactor
+
+    @property
+    def running(self) -> bool:
+        """Whether there will be another tick."""
+        return self._call.running
+
+    def start(self) -> None:
+        """Tick at once, and then every `SWEEP` seconds."""
+        self._call.start(SWEEP, now=True)
+
+    def stop(self) -> None:
+        """No more ticks; nothing happens where there are none."""
+        if self._call.running:
+            self._call.stop()
+
+    def _tick(self) -> None:
+        now = self._clock.now = self._time()
+        self._ticks += 1
+        parts = self._parts
+        if self._ticks % _TICKS_A_SECOND == 0:
+            parts = self._seconds + parts
+        for part in parts:
+            try:
+                part(now)
+            except Exception:
+                if now >= self._silent_until:
+                    self._silent_until = now + _SILENCE
+                    self.log.failure("a part of the sweep failed; the others go on, and it is tried again")

@@ -438,7 +438,7 @@ class Http2Client:
     def refuses(self, stream: int, *codes: int) -> None:
         """A stream error (5.4.2): RST_STREAM with one of the codes, or a connection error with one.
 
-        A stream that has its whole answer already may have been reset for that (8.1); then STREAM_CLOSED is right too.
+        A stream that has its whole answer may have been reset for that (8.1); then STREAM_CLOSED is right too.
         """
         answer = self.answers.setdefault(stream, Answer())
         while answer.reset not in codes and not self.goaways and not self.ended:

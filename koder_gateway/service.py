@@ -347,6 +347,7 @@ class Gateway(TwistedService):
         counters.connections = site.accepted
         counters.connections_open = len(site.channels)
         counters.connections_rejected = site.rejected
+        counters.http2_errors = site.http2_errors
         counters.exchanges = site.in_flight
         services = [*self.composition.services.values(), *self._retired]
         counters.retries = self._retries_before + sum(service.retried for service in services)

@@ -82,6 +82,7 @@ class RequestSettings:
     max_head: int = setting(LIMIT, "32KiB")
     max_fields: int = setting(whole(1, 65536), 100)
     max_target: int = setting(LIMIT, "8KiB")
+    max_streams: int = setting(whole(1, 10_000), 100)
     min_rate: int = setting(SIZE, "1KiB")
 
 

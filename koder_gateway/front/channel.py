@@ -12,23 +12,23 @@ what a client still sends after an answer that ended its connection, so that the
 
 from __future__ import annotations
 
-import fcntl
 import math
 import re
-import struct
-import termios
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IHandshakeListener
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from ..errors import BAD_FRAMING, BODY_TOO_LARGE, REQUEST_TIMEOUT, URI_TOO_LONG, Refusal
 from ..wire.body import BodyError, ChunkedDecoder
 from ..wire.exchange import BROKEN, TOO_LARGE
 from ..wire.request import HeadProbe, RequestHead, oversized, sole_origin
+from .backlog import backlog
+from .http2 import Http2Channel
 from .request import GatewayRequest
 from .stock import StockChannel
 
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 IDLE, HEAD, BODY, BUSY, LINGER, CLOSING, GONE = range(7)
 
+# What HTTP/2 over TLS is called in ALPN (RFC 9113 section 3.1).
+H2: Final = b"h2"
 _LEADING_LINES: Final = re.compile(rb"\A(?:\r\n)+")
 _NO_TRAILERS: Final[list[bytes]] = []
 # The rest of a body that an answer did not wait for is read to the end when it is no more than this.
@@ -45,6 +47,7 @@ _SETTLE_BOUND: Final = 65536
 _PIPELINE_BOUND: Final = 65536
 
 
+@implementer(IHandshakeListener)
 class GatewayChannel(StockChannel, Protocol):
     """Made by `GatewaySite` for each connection. `keep_alive`: whether the connection outlives this exchange;
     `lingers`: whether the client may still be sending what nobody is going to read."""
@@ -89,6 +92,19 @@ class GatewayChannel(StockChannel, Protocol):
         site = self.site
         self.deadline = site.clock.now + site.timeouts.head
         site.opened(self)
+
+    def handshakeCompleted(self) -> None:
+        """TLS stands: where ALPN has chosen HTTP/2, a channel for that takes the connection over."""
+        transport: Any = self.transport
+        if self._phase == IDLE and transport.negotiatedProtocol == H2:
+            self._phase = GONE
+            self.write = _forget
+            successor = Http2Channel(self.site, transport, self.peer)
+            # Whoever wraps this protocol has no other name for it: what comes for it goes straight on.
+            self.dataReceived = successor.dataReceived  # type: ignore[method-assign]
+            self.connectionLost = successor.connectionLost  # type: ignore[method-assign]
+            self.site.succeeded(self, successor)
+            successor.start()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone, and so is the exchange on it."""
@@ -441,14 +457,12 @@ class GatewayChannel(StockChannel, Protocol):
 
     def taking(self) -> bool:
         """Whether the kernel holds less, or more, for the client than when this was last asked."""
-        transport: Any = self.transport
-        try:
-            handle = transport.getHandle()
-            waiting = struct.unpack("i", fcntl.ioctl(handle.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))[0]
-        except (AttributeError, OSError, ValueError):
-            return False
-        before, self._backlog = self._backlog, waiting
-        return bool(waiting != before)
+        before, self._backlog = self._backlog, backlog(self.transport)
+        return self._backlog >= 0 and self._backlog != before
+
+    def under_way(self) -> Iterable[GatewayRequest]:
+        """The request that has begun and not ended."""
+        return () if self.request is None else (self.request,)
 
     def getPeer(self) -> IAddress:
         """The address that the connection comes from."""

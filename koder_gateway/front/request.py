@@ -53,6 +53,7 @@ class GatewayRequest(server.Request):
 
     # Only for stock requests' sake: the gateway never parses forms.
     _parsePOSTFormSubmission = False
+    protocol = b"HTTP/1.1"
     channel: Any
     site: Any
 
@@ -103,7 +104,7 @@ class GatewayRequest(server.Request):
         self.requestHeaders = forwarded_headers(self.exchange, self.standing)
         self.site = self.channel.site
         self.sitepath: list[bytes] = []
-        self.clientproto = b"HTTP/1.1" if head.minor else b"HTTP/1.0"
+        self.clientproto = self.protocol if head.minor else b"HTTP/1.0"
         self.args = http.parse_qs(self.uri.partition(b"?")[2], 1)
         self.parseCookies()
 
@@ -215,8 +216,13 @@ class GatewayRequest(server.Request):
         else:
             exchange.phase = ENDED
         exchange.status = status
-        to_head = exchange.head.method == b"HEAD"
-        exchange.bytes_out += 0 if to_head else len(body)
+        if exchange.head.method != b"HEAD":
+            exchange.bytes_out += len(body)
+        self._write_answer(status, reason, fields, body)
+        self._over()
+
+    def _write_answer(self, status: int, reason: bytes, fields: bytes, body: bytes) -> None:
+        exchange = self.exchange
         length = b"" if status in _NO_BODY else b"Content-Length: %d\r\n" % len(body)
         persistence = self._persistence(True)
         self.channel.write(
@@ -229,10 +235,9 @@ class GatewayRequest(server.Request):
                 exchange.fields,
                 length,
                 persistence,
-                b"" if to_head else body,
+                b"" if exchange.head.method == b"HEAD" else body,
             )
         )
-        self._over()
 
     def cut(self, *, at_once: bool = False) -> None:
         """End the client's message so that it is seen to be incomplete; `at_once`: what was sent may be lost."""

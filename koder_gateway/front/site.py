@@ -23,6 +23,7 @@ from ..wire.exchange import Exchange
 from ..wire.request import RequestReader
 from .channel import GatewayChannel
 from .filters import Cors, Identity
+from .http2 import Http2Channel
 from .request import GatewayRequest
 
 _ALLOW = b"Allow: " + b", ".join(METHODS) + b"\r\n"
@@ -45,13 +46,15 @@ class FrontTimeouts:
 
 @dataclass(frozen=True, slots=True)
 class FrontLimits:
-    """Bounds towards clients: bytes of a head, bytes of a target, fields, bytes a second of a body, connections."""
+    """Bounds towards clients: bytes of a head, bytes of a target, fields, bytes a second of a body, connections,
+    streams of an HTTP/2 connection."""
 
     max_head: int = 32768
     max_target: int = 8192
     max_fields: int = 100
     min_rate: float = 1024.0
     max_connections: int = 65536
+    max_streams: int = 100
 
     @property
     def max_line(self) -> int:
@@ -87,7 +90,12 @@ class GatewaySite(Site):
         self.identity = Identity()
         self.cors = Cors()
         self.finished = finished
-        self.channels: set[GatewayChannel] = set()
+        self.channels: set[GatewayChannel | Http2Channel] = set()
+        self.http2_errors = 0
+        # Cheap where the reactor has a queue of its own for it.
+        self.soon: Callable[[Callable[[], object]], object] = getattr(
+            reactor, "soon", lambda call: reactor.callLater(0, call)
+        )
         self.accepted = 0
         self.rejected = 0
         self.draining = False
@@ -103,6 +111,7 @@ class GatewaySite(Site):
         self.max_line = limits.max_line
         self.seconds_per_byte = 1 / limits.min_rate if limits.min_rate else math.inf
         self.max_connections = limits.max_connections
+        self.max_streams = limits.max_streams
 
     def replace(
         self,
@@ -145,14 +154,21 @@ class GatewaySite(Site):
             # A few are told; a flood is not worth the memory of telling it.
             channel.turn_away(OVERLOADED.closing(), told=excess <= _TURNED_AWAY)
 
-    def closed(self, channel: GatewayChannel) -> None:
+    def succeeded(self, channel: GatewayChannel, successor: Http2Channel) -> None:
+        """Another channel has taken a client's connection over."""
+        self.channels.discard(channel)
+        self.channels.add(successor)
+        if self.draining:
+            successor.close_idle()
+
+    def closed(self, channel: GatewayChannel | Http2Channel) -> None:
         """A client's connection is gone."""
         self.channels.discard(channel)
 
     @property
     def in_flight(self) -> int:
         """Exchanges that have begun and not ended."""
-        return sum(channel.request is not None for channel in self.channels)
+        return sum(1 for channel in self.channels for _ in channel.under_way())
 
     # -- exchanges
 
@@ -198,9 +214,9 @@ class GatewaySite(Site):
         if self.timeouts.exchange:
             begun = now - self.timeouts.exchange
             for channel in list(self.channels):
-                request = channel.request
-                if request is not None and request.exchange.started <= begun:
-                    request.expire()
+                for request in channel.under_way():
+                    if request.exchange.started <= begun:
+                        request.expire()
 
     def drain(self) -> None:
         """Take no further requests on connections than those that are on their way."""

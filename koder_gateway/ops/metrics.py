@@ -54,6 +54,7 @@ class Counters:
         "connections_open",
         "connections_rejected",
         "exchanges",
+        "http2_errors",
         "refusals",
         "registry_failures",
         "reloads_failed",
@@ -69,6 +70,8 @@ class Counters:
         self.connections_open = 0
         self.connections_rejected = 0
         """Client connections over listen.max_connections since the start."""
+        self.http2_errors = 0
+        """HTTP/2 connections that were ended because their client broke the protocol or used its patience up."""
         self.exchanges = 0
         """Exchanges in flight."""
         self.retries = 0
@@ -168,6 +171,11 @@ class GatewayCollector(Collector):
             "connections_rejected",
             "Client connections turned away because there were too many.",
             value=counters.connections_rejected,
+        )
+        yield _counter(
+            "http2_connection_errors",
+            "HTTP/2 connections ended by the gateway because of what their clients sent.",
+            value=counters.http2_errors,
         )
         upstream = GaugeMetricFamily(
             _PREFIX + "upstream_connections", "Connections to services.", labels=["service", "state"]

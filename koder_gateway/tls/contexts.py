@@ -17,6 +17,7 @@ from zope.interface import implementer
 
 from .certificates import CertificateError, CertificateFile
 
+H2 = b"h2"
 HTTP_1_1 = b"http/1.1"
 # What a client of the old version calls itself (RFC 7301 section 6); the answer is the same protocol's.
 HTTP_1_0 = b"http/1.0"
@@ -47,7 +48,7 @@ class ContextOptions:
     minimum: int = SSL.TLS1_2_VERSION
     maximum: int = 0
     """0: the newest that OpenSSL knows."""
-    protocols: tuple[bytes, ...] = (HTTP_1_1, HTTP_1_0)
+    protocols: tuple[bytes, ...] = (H2, HTTP_1_1, HTTP_1_0)
     """The ALPN protocols (RFC 7301) in the server's order of preference."""
 
 

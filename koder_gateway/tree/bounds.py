@@ -33,6 +33,7 @@ def front_limits(settings: Settings) -> FrontLimits:
         max_target=requests.max_target,
         max_fields=requests.max_fields,
         min_rate=requests.min_rate,
+        max_streams=requests.max_streams,
         max_connections=settings.listen.max_connections or _connections_allowed(settings),
     )
 

@@ -269,6 +269,20 @@ class RequestReader:
             head.refusal = self._fault(head)
         return head
 
+    def read_fields(
+        self, method: bytes, target: bytes, fields: list[tuple[bytes, bytes]], *, framed: bool
+    ) -> RequestHead:
+        """The head of a request that came otherwise than as HTTP/1.1: its parts are well-formed, its target begins
+        with a slash or is `*`. What is not `framed` has a body of unknown length, which goes on in chunks."""
+        head = RequestHead(method, target, 1, fields)
+        if not framed:
+            head.length = None
+            head.chunked = True
+            head.lines.append(b"Transfer-Encoding: chunked\r\n")
+        self._take_fields(head)
+        head.refusal = head.refusal or self._fault(head)
+        return head
+
     def _take_fields(self, head: RequestHead) -> None:
         """Sort the fields by what they mean and gather the lines for the service."""
         table, lines = self._table, head.lines

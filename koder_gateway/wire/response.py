@@ -40,10 +40,10 @@ class ResponseHead:
     `lines` are the end-to-end field lines without the length. `length` is the body's in bytes, None when it is
     chunked or ends with the connection; `stated` is the Content-Length as sent, which HEAD and 304 answers carry
     without a body. `keep_alive` says whether the service's connection outlives this answer. A head is shared
-    and never changed by those who get it.
+    and never changed by those who get it, but that `block` keeps the same fields in HTTP/2's form once that is made.
     """
 
-    __slots__ = ("chunked", "dated", "keep_alive", "length", "lines", "minor", "reason", "stated", "status")
+    __slots__ = ("block", "chunked", "dated", "keep_alive", "length", "lines", "minor", "reason", "stated", "status")
 
     def __init__(self, status: int, reason: bytes, minor: int) -> None:
         self.status = status
@@ -55,6 +55,7 @@ class ResponseHead:
         self.chunked = False
         self.dated = False
         self.keep_alive = minor == 1
+        self.block: bytes | None = None
 
 
 class _Fields:

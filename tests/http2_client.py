@@ -106,7 +106,8 @@ _trusting.set_alpn_protocols(["h2"])
 
 class Http2Client:
     """One connection; a context manager. `answers` holds what has come by stream, `goaways` the codes of GOAWAY,
-    `ended` how the server has ended the connection ("" while it has not, "closed", "cut", "reset").
+    `ended` how the server has ended the connection ("" while it has not, "closed", "cut", "reset"), `given` what it
+    has added to its windows, by stream.
 
     `target` is only kept for the test: where its requests go.
     """
@@ -118,7 +119,7 @@ class Http2Client:
         self.goaways: list[int] = []
         self.ended = ""
         self.settings: dict[int, int] = {}
-        self.acknowledged = 0
+        self.given: dict[int, int] = {}
         self.last: Frame | None = None
         self._decoder = hpack.Decoder(max_header_list_size=1 << 20)
         self._buffer = b""
@@ -290,7 +291,6 @@ class Http2Client:
             _require(self._unacknowledged, "settings acknowledged that were not sent")
             value = self._unacknowledged.pop(0)
             self._initial = self._initial if value is None else value
-            self.acknowledged += 1
             return
         _require(len(came.payload) % 6 == 0, f"{came}: a broken SETTINGS (6.5)")
         for start in range(0, len(came.payload), 6):
@@ -388,6 +388,7 @@ class Http2Client:
         _require(int.from_bytes(came.payload, "big"), f"{came}: a window update of 0 (6.9)")
         if came.stream:
             self._stream(came)
+        self.given[came.stream] = self.given.get(came.stream, 0) + int.from_bytes(came.payload, "big")
 
     # What is expected
 

@@ -483,6 +483,7 @@ class MemoryGateway:
             self.site.sweep(now)
             for service in self.services.values():
                 service.sweep(now)
+            self.composition.tunnels.sweep(now)
             self.reactor.advance(0)
 
     def idle(self, service: str = "identity") -> tuple[int, int]:

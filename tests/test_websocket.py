@@ -174,7 +174,8 @@ def opened(gateway: GatewayProcess, path: str, *, tls: bool = False, **options: 
     scheme, port = ("wss", gateway.ports[1]) if tls else ("ws", gateway.ports[0])
     context: ssl.SSLContext | None = gateway.trust() if tls else None
     options.setdefault("max_size", None)
-    options.setdefault("sock", socket.create_connection(("127.0.0.1", port), PATIENCE))
+    if "sock" not in options:
+        options["sock"] = socket.create_connection(("127.0.0.1", port), PATIENCE)
     return connect(
         f"{scheme}://{HOST}:{port}/ws/{path}",
         ssl=context,

@@ -23,7 +23,8 @@ from websockets.sync.server import Server, ServerConnection, serve
 MIB = 1 << 20
 PAGE = f"https://app.{BASE_DOMAIN}"
 
-LIMITS = """
+LIMITS = (
+    """
 [[limits]]
 name = "shakes"
 key = ["ip"]
@@ -43,7 +44,9 @@ charge = "failures"
 
 [cors]
 origins = ["%s"]
-""" % PAGE
+"""
+    % PAGE
+)
 
 
 class Chat:

@@ -8,7 +8,7 @@ deadline has passed, the other side is reset too: a plain end would pass for a g
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from ..policy.limits import Limiter
 from ..wire.clock import CoarseClock
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from .connection import UpstreamConnection
     from .relay import Relay
 
-_UNBOUNDED: Final = 1 << 62
-
 
 class Tunnels:
     """Every tunnel of one gateway: how many there are and may be, and when they end for want of bytes.
@@ -29,7 +27,7 @@ class Tunnels:
     one side has ended. `opened` counts them since the start, by service. The owner calls `sweep`.
     """
 
-    def __init__(self, clock: CoarseClock, limit: int = _UNBOUNDED) -> None:
+    def __init__(self, clock: CoarseClock, limit: int = 10000) -> None:
         self.clock = clock
         self.limit = limit
         self.timeout = 600.0

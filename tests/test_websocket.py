@@ -23,8 +23,7 @@ from websockets.sync.server import Server, ServerConnection, serve
 MIB = 1 << 20
 PAGE = f"https://app.{BASE_DOMAIN}"
 
-LIMITS = (
-    """
+LIMITS = """
 [[limits]]
 name = "shakes"
 key = ["ip"]
@@ -41,12 +40,7 @@ burst = 2
 paths = ["/ws/guessed"]
 methods = ["GET"]
 charge = "failures"
-
-[cors]
-origins = ["%s"]
 """
-    % PAGE
-)
 
 
 class Chat:
@@ -154,7 +148,7 @@ def chat() -> Iterator[Chat]:
 
 @pytest.fixture(scope="module", params=["uvloop", "epoll"])
 def gateway(request: pytest.FixtureRequest, chat: Chat, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    sections = {"requests": {"max_tunnels": 40}, "timeouts": {"drain": "3s"}}
+    sections = {"requests": {"max_tunnels": 40}, "timeouts": {"drain": "3s"}, "cors": {"origins": [PAGE]}}
     config = configuration({"ws": f"http://127.0.0.1:{chat.port}"}, sections, LIMITS)
     folder = tmp_path_factory.mktemp("websocket")
     ports = (GatewayProcess.PLAIN, GatewayProcess.TLS)

@@ -269,19 +269,23 @@ class RequestReader:
             head.keep_alive = False
             head.origin = sole_origin(raw)
             return head
-        self._take_fields(head)
+        reusable = self._take_fields(head)
         if head.refusal is None:
-            if start is not None and head.host and head.upgrade is None:
+            if start is not None and head.host and reusable:
                 head.rest = raw[start.end() :]
                 head.reader = self
             head.refusal = self._fault(head)
         return head
 
-    def _take_fields(self, head: RequestHead) -> None:
-        """Sort the fields by what they mean and gather the lines for the service."""
+    def _take_fields(self, head: RequestHead) -> bool:
+        """Sort the fields by what they mean and gather the lines for the service.
+
+        Returns whether they mean the same under another request line: what may be upgraded depends on the method.
+        """
         table, lines = self._table, head.lines
         connection: list[bytes] | None = None
         hosts = 0
+        reusable = True
         for name, value in head.fields:
             kind = table.get(name)
             if kind is None:
@@ -303,6 +307,7 @@ class RequestReader:
             options = connection_options(connection)
             self._take_connection(head, options)
             if b"upgrade" in options:
+                reusable = False
                 self._take_upgrade(head)
         if head.traces and not head.traced:
             # What belongs to no trace, or to several, begins none of its own (W3C Trace Context section 3.3).
@@ -310,6 +315,7 @@ class RequestReader:
         if head.trailing and not head.chunked:
             head.lines = without(head.lines, _TRAILER_FIELD)
         self._check_fields(head, hosts)
+        return reusable
 
     def _check_fields(self, head: RequestHead, hosts: int) -> None:
         if hosts != 1 and (hosts or head.minor):

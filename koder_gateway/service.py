@@ -268,6 +268,7 @@ class Gateway(TwistedService):
         self.site.sweep(now)
         for service in self.composition.services.values():
             service.sweep(now)
+        self.composition.tunnels.sweep(now)
         if self._retired:
             self._sweep_retired(now)
 
@@ -359,6 +360,8 @@ class Gateway(TwistedService):
                 name: (service.idle, service.active) for name, service in self.composition.services.items()
             },
             healthy=lambda: self._probes.healthy,
+            tunnels=lambda: self.composition.tunnels.by_service(),
+            tunnelled=lambda: self.composition.tunnels.opened,
             limits=lambda: [
                 (meter.rule.name, meter.admitted, meter.refused, meter.shadowed)
                 for meter in self.composition.policy.limiter.meters

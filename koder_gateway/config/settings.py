@@ -76,7 +76,8 @@ class CorsSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestSettings:
-    """[requests]: how much one request may be, in bytes; `min_rate` in bytes per second, 0 asks for none."""
+    """[requests]: how much one request may be, in bytes; `min_rate` in bytes per second, 0 asks for none.
+    `max_tunnels`: connections that have switched protocols, 0 for none."""
 
     max_body: int = setting(LIMIT, "10MiB")
     max_head: int = setting(LIMIT, "32KiB")
@@ -84,11 +85,12 @@ class RequestSettings:
     max_target: int = setting(LIMIT, "8KiB")
     max_streams: int = setting(whole(1, 10_000), 100)
     min_rate: int = setting(SIZE, "1KiB")
+    max_tunnels: int = setting(whole(0, _MAX_COUNT), 10000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeoutSettings:
-    """[timeouts]: absolute deadlines in seconds. `exchange` 0 sets none."""
+    """[timeouts]: absolute deadlines in seconds. `exchange` and `tunnel` 0 set none."""
 
     head: float = setting(DEADLINE, "10s")
     body: float = setting(DEADLINE, "30s")
@@ -98,6 +100,7 @@ class TimeoutSettings:
     keepalive: float = setting(DURATION, "75s")
     upstream_keepalive: float = setting(DURATION, "60s")
     exchange: float = setting(DURATION, 0)
+    tunnel: float = setting(DURATION, "10m")
     drain: float = setting(DURATION, "30s")
     linger: float = setting(DURATION, "2s")
 

@@ -32,6 +32,7 @@ from ..policy.routing import Route, RouteTable
 from ..policy.tenants import Registry, Tenant, TenantPolicy
 from ..upstream.pool import Service
 from ..upstream.tls import tls_endpoint
+from ..upstream.tunnel import Tunnels
 from ..wire.clock import CoarseClock
 from ..wire.request import RequestReader
 from ..wire.response import ResponseReader
@@ -48,6 +49,7 @@ class Composition:
     policy: Policy
     reader: RequestReader
     services: Mapping[str, Service]
+    tunnels: Tunnels
     resource: IResource
 
 
@@ -100,6 +102,7 @@ def make_reader(settings: Settings) -> RequestReader:
         settings.tenants.header.encode("ascii"),
         max_target=requests.max_target,
         max_fields=requests.max_fields,
+        upgrades=requests.max_tunnels > 0,
     )
 
 
@@ -131,6 +134,7 @@ def make_services(
     reactor: Any,
     clock: CoarseClock,
     before: Mapping[str, tuple[ServiceSettings, Service]],
+    tunnels: Tunnels,
 ) -> dict[str, Service]:
     """The services that routes name. One whose settings have not changed keeps its pool, and is not touched yet.
 
@@ -150,7 +154,7 @@ def make_services(
             except (OSError, ValueError) as error:
                 faults.append(f"services.{name}: {error}")
                 continue
-            service = Service(name, addresses, reader, clock, max_connections=entry.max_connections)
+            service = Service(name, addresses, reader, clock, max_connections=entry.max_connections, tunnels=tunnels)
             _set_deadlines(service, entry, settings)
         services[name] = service
     if faults:
@@ -165,6 +169,12 @@ def _set_deadlines(service: Service, entry: ServiceSettings, settings: Settings)
     service.keepalive_timeout = timeouts.upstream_keepalive
 
 
+def _set_bounds(tunnels: Tunnels, settings: Settings) -> None:
+    tunnels.limit = settings.requests.max_tunnels
+    tunnels.timeout = settings.timeouts.tunnel
+    tunnels.ending = settings.timeouts.idle
+
+
 def adopt(composition: Composition, before: Composition) -> None:
     """Let a generation take over from the one before: its buckets, and under new deadlines the pools it keeps.
 
@@ -172,6 +182,7 @@ def adopt(composition: Composition, before: Composition) -> None:
     """
     settings = composition.settings
     composition.policy.limiter.adopt(before.policy.limiter)
+    _set_bounds(composition.tunnels, settings)
     for name, service in composition.services.items():
         if before.services.get(name) is service:
             service.reader = ResponseReader(settings.tenants.header.encode("ascii"))
@@ -195,8 +206,13 @@ def compose(
     kept = {}
     if before is not None and before.settings.timeouts.connect == settings.timeouts.connect:
         kept = {name: (before.settings.services[name], service) for name, service in before.services.items()}
-    services = make_services(settings, reactor, clock, kept)
+    if before is None:
+        tunnels = Tunnels(clock)
+        _set_bounds(tunnels, settings)
+    else:
+        tunnels = before.tunnels
+    services = make_services(settings, reactor, clock, kept, tunnels)
     leaves: dict[bytes, Any] = {route.path: ProxyResource(services[route.service]) for route in settings.routes}
     leaves.update(mounted)
     resource = TenantGuard(RateGuard(Routes(policy.routes, leaves), policy.limiter))
-    return Composition(settings, policy, make_reader(settings), services, resource)
+    return Composition(settings, policy, make_reader(settings), services, tunnels, resource)

@@ -216,6 +216,7 @@ class Entrance:
         """Give a stock request its exchange; a resource when it goes no further."""
         body = request.content.read()
         head = self.reader.read(_raw_head(request, body))
+        head.upgrade = None  # a stock request's connection cannot switch protocols
         peer = getattr(request.getClientAddress(), "host", None) or "unknown"
         standing = self.policy.standing(head, peer, request.isSecure())
         exchange = self._identity.open(head, standing, self._clock())

@@ -21,6 +21,7 @@ from ..wire.exchange import IDEMPOTENT, TIMEOUT, UNREACHABLE
 from ..wire.response import ResponseReader
 from .connection import UpstreamConnection
 from .relay import Relay
+from .tunnel import Tunnels
 
 # How long an address that failed is left alone, in seconds; doubled each time up to the second.
 _BACKOFF_FIRST: Final = 1.0
@@ -143,7 +144,7 @@ class Attempt:
 
 
 class Service:
-    """One service: its addresses, its deadlines (seconds) and its counters."""
+    """One service: its addresses, its deadlines (seconds) and its counters. `tunnels` are shared with others."""
 
     log = Logger()
 
@@ -160,6 +161,7 @@ class Service:
         continue_wait: float = 1.0,
         max_connections: int = 1024,
         max_idle: int = 256,
+        tunnels: Tunnels | None = None,
     ) -> None:
         self.name = name
         self.reader = reader
@@ -170,6 +172,7 @@ class Service:
         self.continue_wait = continue_wait
         self.max_connections = max_connections
         self.max_idle = max_idle
+        self.tunnels = tunnels or Tunnels(clock)
         self.closing = False
         self.addresses = [Address(self, url, endpoint) for url, endpoint in addresses]
         self.attempts: set[Attempt] = set()

@@ -39,11 +39,24 @@ class ResponseHead:
 
     `lines` are the end-to-end field lines without the length. `length` is the body's in bytes, None when it is
     chunked or ends with the connection; `stated` is the Content-Length as sent, which HEAD and 304 answers carry
-    without a body. `keep_alive` says whether the service's connection outlives this answer. A head is shared
-    and never changed by those who get it, but that `block` keeps the same fields in HTTP/2's form once that is made.
+    without a body. `keep_alive` says whether the service's connection outlives this answer. `upgrade` is the
+    Upgrade of a 101 whose Connection names it. A head is shared and never changed by those who get it, but that
+    `block` keeps the same fields in HTTP/2's form once that is made.
     """
 
-    __slots__ = ("block", "chunked", "dated", "keep_alive", "length", "lines", "minor", "reason", "stated", "status")
+    __slots__ = (
+        "block",
+        "chunked",
+        "dated",
+        "keep_alive",
+        "length",
+        "lines",
+        "minor",
+        "reason",
+        "stated",
+        "status",
+        "upgrade",
+    )
 
     def __init__(self, status: int, reason: bytes, minor: int) -> None:
         self.status = status
@@ -56,6 +69,7 @@ class ResponseHead:
         self.dated = False
         self.keep_alive = minor == 1
         self.block: bytes | None = None
+        self.upgrade: bytes | None = None
 
 
 class _Fields:
@@ -107,6 +121,8 @@ class ResponseReader:
             raise ResponseError("it has too many fields")
         head = ResponseHead(int(start[2]), start[3] or b"", 1 if start[1] == b"1" else 0)
         self._take_fields(head, sink.fields, drop_rate)
+        if head.status == 101:
+            self._take_switch(head, sink.fields)
         self._frame(head, to_head)
         return head
 
@@ -154,6 +170,17 @@ class ResponseReader:
         if named:
             head.lines = without(head.lines, named - UNREMOVABLE)
             head.dated = head.dated and b"date" not in named
+
+    @staticmethod
+    def _take_switch(head: ResponseHead, fields: list[tuple[bytes, bytes]]) -> None:
+        """What a 101 switches to (RFC 9110 sections 7.8 and 15.2.2). It has no body, so nothing may frame one."""
+        if head.minor == 0 or head.chunked or head.stated is not None:
+            raise ResponseError("its 101 is of HTTP/1.0 or frames a body")
+        values = {b"connection": [b""], b"upgrade": [b""]}
+        for name, value in fields:
+            values.get(name.lower(), []).append(value)
+        if b"upgrade" in connection_options(values[b"connection"]):
+            head.upgrade = b",".join(values[b"upgrade"]).strip(b", \t") or None
 
     @staticmethod
     def _frame(head: ResponseHead, to_head: bool) -> None:

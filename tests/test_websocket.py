@@ -73,7 +73,8 @@ class Chat:
             raise fault
 
     def _admit(self, connection: ServerConnection, request: Any) -> Any:
-        return connection.respond(403, "no\n") if request.path == "/ws/refused" else None
+        statuses = {"/ws/refused": 403, "/ws/plain": 200}
+        return connection.respond(statuses[request.path], "no\n") if request.path in statuses else None
 
     def _run(self, connection: ServerConnection) -> None:
         self.connections.append(connection)

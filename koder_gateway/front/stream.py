@@ -84,6 +84,10 @@ class Stream(StockChannel):
         self._pulled = False
         self._producer_paused = False
         self._last_block = _EMPTY
+        # Whether an extended CONNECT has opened it, and its tunnel stands.
+        self.upgrading = False
+        self._tunnelling = False
+        self._early: list[bytes] = []
         self._length = length
         self._received = 0
         self._receive_window = STREAM_WINDOW
@@ -247,6 +251,9 @@ class Stream(StockChannel):
         if request is None:
             self._forget(size)
             return
+        if self.upgrading:
+            self._receive_raw(request, data)
+            return
         if self._received > self.site.policy.max_body:
             self._fail(request, TOO_LARGE)
             return
@@ -262,6 +269,31 @@ class Stream(StockChannel):
             if ended and request.sink is sink:
                 sink.body_ended([])
         self._pay()
+
+    def _receive_raw(self, request: Http2Request, data: bytes) -> None:
+        """Bytes of a tunnel; what comes before it stands waits for it, within the stream's window."""
+        if not self._tunnelling:
+            if data:
+                self._early.append(data)
+            return
+        if data:
+            request.tunnelled(data)
+        if self.remote_done and self.request is request:
+            request.half_closed()
+        self._pay()
+
+    def tunnel(self) -> None:
+        """The service has switched protocols: whatever comes, and what has waited, is its."""
+        self._tunnelling = True
+        early, self._early = self._early, []
+        if self.request is not None:
+            self._receive_raw(self.request, b"".join(early))
+
+    def end_sending(self) -> bool:
+        """Tell the client that no more will come."""
+        self._end()
+        self._go_on()
+        return True
 
     def _forget(self, size: int) -> None:
         """Bytes of a body that nobody waits for."""
@@ -357,11 +389,11 @@ class Stream(StockChannel):
         """Reset in the midst of an answer; with `plain` it was the service that failed, else the client."""
         self._over(INTERNAL_ERROR if plain else CANCEL)
 
-    def fail(self, code: int) -> None:
+    def fail(self, code: int, event: str = BROKEN) -> None:
         """The client broke the stream's rules: end it, and whatever is under way on it."""
         request = self.request
         if request is not None:
-            request.broken(BROKEN)
+            request.broken(event)
         self._over(code)
 
     def reset(self) -> None:

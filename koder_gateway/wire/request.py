@@ -235,7 +235,7 @@ class RequestReader:
         self._table = self.kinds.table
         self._max_target = max_target
         self._max_fields = max_fields
-        self._upgrades = upgrades
+        self.upgrades = upgrades
 
     def read(self, raw: bytes, before: RequestHead | None = None) -> RequestHead:
         """The head in `raw`, which ends with the empty line and holds nothing after it.
@@ -416,7 +416,7 @@ class RequestReader:
     def _take_upgrade(self, head: RequestHead) -> None:
         """Upgrade (RFC 9110 section 7.8), which HTTP/1.0 does not know. With a body it is as if it was not there:
         what follows the head is that body, whoever switches, so nobody may."""
-        if self._upgrades and head.minor == 1 and head.length == 0:
+        if self.upgrades and head.minor == 1 and head.length == 0:
             values = [value for name, value in head.fields if name.lower() == b"upgrade"]
             head.upgrade = requested(values, head.method)
 

@@ -6,6 +6,7 @@ that switches speak past the gateway from then on, so nothing switches that was 
 
 from __future__ import annotations
 
+import os
 import re
 from base64 import b64encode
 from collections.abc import Iterable
@@ -16,7 +17,7 @@ from typing import Final
 _PROTOCOL: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)(?:/[!#$%&'*+\-.^_`|~0-9A-Za-z]+)?")
 # What would carry requests past the gateway's eyes, or take the TLS that ends here further: never passed on.
 _OWN: Final = re.compile(rb"https?|h[23]c?(?:-.*)?|tls|spdy|quic|connect-.*", re.IGNORECASE)
-_WEBSOCKET: Final = b"websocket"
+WEBSOCKET: Final = b"websocket"
 _ACCEPTS: Final = b"sec-websocket-accept"
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
@@ -36,7 +37,7 @@ def requested(values: Iterable[bytes], method: bytes) -> bytes | None:
         match = _PROTOCOL.fullmatch(protocol)
         if match is None:
             return None
-        if _OWN.fullmatch(match[1]) is None and (method == b"GET" or match[1].lower() != _WEBSOCKET):
+        if _OWN.fullmatch(match[1]) is None and (method == b"GET" or match[1].lower() != WEBSOCKET):
             wanted.append(protocol)
     return b", ".join(wanted) or None
 
@@ -55,11 +56,16 @@ def fault(asked: bytes | None, key: bytes | None, upgrade: bytes | None, lines: 
     chosen = {protocol.strip(b" \t").lower() for protocol in upgrade.split(b",")}
     if not chosen <= offered:
         return "it switched to a protocol that was not asked for"
-    if _WEBSOCKET in chosen:
+    if WEBSOCKET in chosen:
         values = [line.partition(b":")[2].strip() for line in lines if line[:20].lower() == _ACCEPTS]
         if key is None or values != [accept(key)]:
             return "its Sec-WebSocket-Accept does not belong to the request's key"
     return ""
+
+
+def fresh_key() -> bytes:
+    """A Sec-WebSocket-Key, for a client that needs none itself (RFC 8441 section 5.1)."""
+    return b64encode(os.urandom(16))
 
 
 def accept(key: bytes) -> bytes:

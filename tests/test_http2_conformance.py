@@ -560,7 +560,7 @@ section(
         change((INITIAL_WINDOW_SIZE, 1)),
         raw(end=False),
         window_update(1, LARGEST_WINDOW - 1),
-        settings((INITIAL_WINDOW_SIZE, 2)),
+        settings((INITIAL_WINDOW_SIZE, 4096)),
         breaks(FLOW_CONTROL_ERROR),
     ),
 )

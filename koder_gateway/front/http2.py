@@ -198,10 +198,11 @@ class Http2Channel(Protocol):
         preface = data[: len(PREFACE)]
         if preface != PREFACE[: len(preface)]:
             raise Http2Error(PROTOCOL_ERROR, "the connection preface is malformed")
-        if len(data) < len(PREFACE) + 4:
+        if len(data) < len(PREFACE) + HEADER_SIZE:
             self._buffer = data
             return b""
-        if data[len(PREFACE) + 3] != SETTINGS:
+        _, _, kind, flags, _ = HEADER.unpack_from(data, len(PREFACE))
+        if kind != SETTINGS or flags & ACK:
             raise Http2Error(PROTOCOL_ERROR, "the first frame is no SETTINGS frame")
         self._phase = OPEN
         return data[len(PREFACE) :]
@@ -219,6 +220,7 @@ class Http2Channel(Protocol):
             start = position + HEADER_SIZE
             position = start + size
             if position > end:
+                frames.check_header(kind, size, stream & MAX_STREAM)
                 position = start - HEADER_SIZE
                 break
             stream &= MAX_STREAM

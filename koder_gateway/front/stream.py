@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 STREAM_WINDOW: Final = 131072
 # The service is paused while more than this waits for the client's windows.
 _HIGH: Final = 65536
+# The rest of a body that an answer did not wait for is read to its end when it is no more than this.
+_FORGOTTEN_BOUND: Final = 65536
 _EMPTY: Final = b""
 _NOT_FOR_STREAMS: Final = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade", b"date", b"x-request-id")
@@ -56,7 +58,7 @@ class Stream(StockChannel):
     """The channel of one request. `deadline` is monotonic seconds; the connection's sweep looks at it.
 
     `remote_done`: the client has ended its side; `local_done`: our end is queued. The stream is over when both
-    sides are and nothing waits, or when either side has reset it.
+    sides are done and all is sent, or when either side has reset it.
     """
 
     keep_alive: bool = True
@@ -71,6 +73,8 @@ class Stream(StockChannel):
         self.remote_done = ended
         self.local_done = False
         self.closed = False
+        self._all_sent = False
+        self._forgotten = 0
         self.deadline = math.inf
         self.send_window = connection.initial_window
         self.waiting: deque[bytes | memoryview] = deque()
@@ -204,9 +208,16 @@ class Stream(StockChannel):
     def _finish(self) -> None:
         """Everything is sent. What the client still has to say, nobody waits for (RFC 9113 section 8.1)."""
         self._last_block = _EMPTY
-        self.local_done = True
-        if self.request is None:
-            self._over(None if self.remote_done else NO_ERROR)
+        self.local_done = self._all_sent = True
+        if self.request is not None:
+            return
+        if self.remote_done:
+            self._over(None)
+            return
+        # What little is still on its way is read and forgotten: a reset could reach the client before the answer.
+        site = self.site
+        self.deadline = site.clock.now + site.timeouts.linger
+        self.connection.wake(self.deadline)
 
     def grant(self, size: int) -> None:
         """The client takes this much more, or less where it has changed its settings."""
@@ -234,9 +245,7 @@ class Stream(StockChannel):
         self._owed += size
         request = self.request
         if request is None:
-            self._pay()
-            if ended and self.local_done:
-                self._over(None)
+            self._forget(size)
             return
         if self._received > self.site.policy.max_body:
             self._fail(request, TOO_LARGE)
@@ -254,6 +263,15 @@ class Stream(StockChannel):
                 sink.body_ended([])
         self._pay()
 
+    def _forget(self, size: int) -> None:
+        """Bytes of a body that nobody waits for."""
+        self._pay()
+        self._forgotten += size
+        if self.remote_done and self._all_sent:
+            self._over(None)
+        elif self._forgotten > _FORGOTTEN_BOUND and self._all_sent:
+            self._over(NO_ERROR)
+
     def receive_trailers(self, lines: list[bytes]) -> None:
         """The client's body ends with trailers. Raises StreamError."""
         if self._length is not None and self._received != self._length:
@@ -262,8 +280,7 @@ class Stream(StockChannel):
         self.deadline = math.inf
         request = self.request
         if request is None:
-            if self.local_done:
-                self._over(None)
+            self._forget(0)
             return
         request.body_done = True
         if request.sink is not None:
@@ -331,7 +348,7 @@ class Stream(StockChannel):
                 self._go_on()
         elif not self.waiting and not self.listed and not self._last_block:
             self._finish()
-        if not self.closed:
+        if not self.closed and not self._all_sent:
             site = self.site
             self.deadline = site.clock.now + site.timeouts.idle
             self.connection.wake(self.deadline)
@@ -380,6 +397,8 @@ class Stream(StockChannel):
                 self.deadline = math.inf
             else:
                 request.late()
+        elif self._all_sent:
+            self._over(NO_ERROR)
         elif self.taking():
             self.deadline = self.site.clock.now + self.site.timeouts.idle
             self.connection.wake(self.deadline)

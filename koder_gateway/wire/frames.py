@@ -57,6 +57,19 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     return HEADER.pack(size >> 8, size & 0xFF, kind, flags, stream) + payload
 
 
+_SIZES: Final = {PRIORITY: 5, RST_STREAM: 4, PING: 8, WINDOW_UPDATE: 4}
+_OF_STREAMS: Final = frozenset((DATA, HEADERS, PRIORITY, RST_STREAM, CONTINUATION))
+_OF_THE_CONNECTION: Final = frozenset((SETTINGS, PING, GOAWAY))
+
+
+def check_header(kind: int, size: int, stream: int) -> None:
+    """Judge a frame whose payload has not come yet: what is wrong already does not wait for it. Raises Http2Error."""
+    if (stream and kind in _OF_THE_CONNECTION) or (not stream and kind in _OF_STREAMS):
+        raise Http2Error(PROTOCOL_ERROR, "a frame of the connection is on a stream, or the other way about")
+    if _SIZES.get(kind, size) != size or (kind == SETTINGS and size % 6) or (kind == GOAWAY and size < 8):
+        raise Http2Error(FRAME_SIZE_ERROR, "a frame has a size that its kind never has")
+
+
 def settings_frame(values: dict[int, int]) -> bytes:
     """A SETTINGS frame with these values."""
     return frame(SETTINGS, 0, 0, b"".join(_PAIR.pack(*pair) for pair in values.items()))

@@ -89,6 +89,7 @@ class RequestHead:
         "minor",
         "origin",
         "path",
+        "raw",
         "reader",
         "refusal",
         "request_id",
@@ -122,8 +123,9 @@ class RequestHead:
         self.traceparents = 0
         self.trailing = False
         self.refusal: Refusal | None = None
-        # The field lines as they came, and who read them: kept where a next head with the same ones may reuse
-        # what they mean.
+        # The head and its field lines as they came, and who read them: kept where a next head with the same ones
+        # may reuse what they mean.
+        self.raw = b""
         self.rest = b""
         self.reader: RequestReader | None = None
 
@@ -150,6 +152,7 @@ class RequestHead:
         head.traceparents = self.traceparents
         head.trailing = self.trailing
         head.refusal = None
+        head.raw = b""
         head.rest = self.rest
         head.reader = self.reader
         return head
@@ -230,16 +233,22 @@ class RequestReader:
         """The head in `raw`, which ends with the empty line and holds nothing after it.
 
         `before` is the last head of the same connection: the same field lines mean the same, so that a client
-        which repeats them (most do) has them read once. The request line is always looked at.
+        which repeats them (most do) has them read once; the same head to the byte is the same head. Nobody changes
+        a head that has been read.
         """
-        start = _START.match(raw)
-        if start is not None and before is not None and before.reader is self:
-            method, target, minor = start.groups()
-            if raw[start.end() :] == before.rest and before.minor == (minor == b"1"):
-                head = before.with_line(method, target)
-                head.refusal = self._fault(head)
-                return head
-        return self._read_anew(raw, start)
+        start = None
+        if before is not None and before.reader is self:
+            if raw == before.raw:
+                return before
+            start = _START.match(raw)
+            if start is not None:
+                method, target, minor = start.groups()
+                if raw[start.end() :] == before.rest and before.minor == (minor == b"1"):
+                    head = before.with_line(method, target)
+                    head.raw = raw
+                    head.refusal = self._fault(head)
+                    return head
+        return self._read_anew(raw, start or _START.match(raw))
 
     def _read_anew(self, raw: bytes, start: re.Match[bytes] | None) -> RequestHead:
         sink = _Fields()
@@ -264,6 +273,7 @@ class RequestReader:
         self._take_fields(head)
         if head.refusal is None:
             if start is not None and head.host:
+                head.raw = raw
                 head.rest = raw[start.end() :]
                 head.reader = self
             head.refusal = self._fault(head)

@@ -169,9 +169,13 @@ class Http2Client:
     def send(self, *pieces: bytes) -> bool:
         """Send all of it in one go. False when the server takes no more; the rest is then lost."""
         data = b"".join(pieces)
+        self.remember(data)
+        return self.send_raw(data)
+
+    def remember(self, data: bytes) -> None:
+        """Know of these frames, which go out by `send_raw`."""
         for sent in frames_of(data):
             self._remember(sent)
-        return self.send_raw(data)
 
     def send_raw(self, data: bytes) -> bool:
         """Send bytes of which nothing is remembered."""
@@ -363,7 +367,9 @@ class Http2Client:
 
     def _judge_reset(self, came: Frame) -> None:
         _require(len(came.payload) == 4, f"{came}: a broken RST_STREAM (6.4)")
-        answer = self._stream(came)
+        # A stream that was passed over is closed, not idle (5.1.1).
+        _require(came.stream % 2 and came.stream <= max(self.answers, default=0), f"{came} of an idle stream (5.1)")
+        answer = self.answers.setdefault(came.stream, Answer())
         if answer.reset is None:
             answer.reset = int.from_bytes(came.payload, "big")
 

@@ -1,7 +1,7 @@
 """RFC 9113 and RFC 7541 as rules of a server, each played on a connection of its own.
 
 A case is what the client sends and what has to come of it; its name begins with the section. Everything is played
-twice: before a path that a service answers, and before a host that is no tenant's, where the gateway answers at once,
+before a path that a service answers, and before a host that is no tenant's, where the gateway answers at once,
 perhaps before the frames that break the rule have come. `Http2Client` judges every frame that the server sends.
 """
 
@@ -48,6 +48,7 @@ from http2_frames import (
     continuation,
     data,
     frame,
+    frames_of,
     goaway,
     headers,
     indexed,
@@ -453,6 +454,7 @@ section(
     ("of an idle stream beyond", priority(3, weight()), get(), serves),
     ("on the connection", priority(0, weight()), breaks(PROTOCOL_ERROR)),
     ("of another length", get(), frame(PRIORITY, 0, 1, b"\x80\0\0\x01"), refuses(FRAME_SIZE_ERROR)),
+    ("of another length, idle", frame(PRIORITY, 0, 1, b"\x80\0\0\x01"), breaks(FRAME_SIZE_ERROR)),
 )
 section(
     "6.4 RST_STREAM",
@@ -751,23 +753,50 @@ def gateway(shared):
     shared.assert_quiet()
 
 
-targets = pytest.mark.parametrize("target", [SERVED, REFUSED], ids=["served", "refused"])
+def play(client: Http2Client, steps: list[Step], send: Callable[[Http2Client, list[bytes]], None]) -> None:
+    """Do the steps; those without a wait between them go out by `send`."""
+    client.start()
+    waiting: list[bytes] = []
+    for step in steps:
+        if isinstance(step, Wait):
+            send(client, waiting)
+            waiting = []
+            step.until(client)
+        else:
+            waiting.append(step if isinstance(step, bytes) else step(client))
+    send(client, waiting)
 
 
-@targets
+def in_one_go(client: Http2Client, pieces: list[bytes]) -> None:
+    """The server reads all of it at once."""
+    client.send(*pieces)
+
+
+def one_by_one(client: Http2Client, pieces: list[bytes]) -> None:
+    """Each in a record of its own; the server reads it as it pleases."""
+    for piece in pieces:
+        client.send(piece)
+
+
+def after_the_answer(client: Http2Client, pieces: list[bytes]) -> None:
+    """What follows a head goes out when the answer to it has begun."""
+    for piece in pieces:
+        client.send(piece)
+        if any(sent.kind == HEADERS and sent.flags & END_HEADERS and sent.stream == 1 for sent in frames_of(piece)):
+            answer = client.answers[1]
+            while not answer.status and not answer.over and not client.goaways and client.next() is not None:
+                pass
+
+
+@pytest.mark.parametrize(
+    ("target", "send"),
+    [(SERVED, in_one_go), (SERVED, one_by_one), (REFUSED, in_one_go), (REFUSED, after_the_answer)],
+    ids=["served", "served one by one", "refused", "refused before the rest"],
+)
 @pytest.mark.parametrize(("steps", "outcome"), CASES)
-def test_rule(gateway, target, steps, outcome):
+def test_rule(gateway, target, send, steps, outcome):
     with Http2Client.connect(gateway.port, HOST, target=target) as client:
-        client.start()
-        waiting: list[bytes] = []
-        for step in steps:
-            if isinstance(step, Wait):
-                client.send(*waiting)
-                waiting = []
-                step.until(client)
-            else:
-                waiting.append(step if isinstance(step, bytes) else step(client))
-        client.send(*waiting)
+        play(client, steps, send)
         outcome(client)
 
 

@@ -12,6 +12,7 @@ import pytest
 from http2_client import Http2Client
 from http2_frames import (
     CANCEL,
+    COMPRESSION_ERROR,
     KEPT,
     PROTOCOL_ERROR,
     Fields,
@@ -638,3 +639,114 @@ def test_streams_do_not_mix(client, gateway):
     assert [client.answer(stream).status for stream in streams] == [200] * len(streams)
     bodies = {message.target: message.body for message in gateway.received()}
     assert bodies == {PATH + b"/%d" % stream: b"%03d" % stream * 3 for stream in streams}
+
+
+# -- one client's fields are never another's
+
+
+def odd(number: int) -> int:
+    """The stream of the request of this number."""
+    return 2 * number + 1
+
+
+def test_the_same_bytes_mean_what_the_table_holds(client, gateway):
+    """RFC 7541 section 2.2: an index means what was put there last, however often the same block has come."""
+    again = block(request()) + indexed(62)
+    for number in range(40):
+        client.send(headers(4 * number + 1, block(request()) + literal(b"x-test", b"%d" % (number % 3), KEPT)))
+        client.send(headers(4 * number + 3, again))
+        assert client.answer(4 * number + 3).status == client.answer(4 * number + 1).status == 200
+    came = [message.value(b"x-test") for message in gateway.received()]
+    assert sorted(came) == sorted(b"%d" % (number % 3) for number in range(40) for _ in range(2))
+
+
+def test_a_field_that_is_kept_is_kept_each_time(client, gateway):
+    """A block that is known already still changes the table."""
+    same = block(request()) + literal(b"x-test", b"same", KEPT)
+    for stream in (1, 3, 5):
+        client.send(headers(stream, same))
+    client.send(headers(7, block(request()) + literal(b"x-test", b"other", KEPT)))
+    # The newest first: other, same, same, same
+    client.send(headers(9, block(request(path=PATH + b"/last")) + indexed(62) + indexed(63) + indexed(65)))
+    assert [client.answer(stream).status for stream in (1, 3, 5, 7, 9)] == [200] * 5
+    (last,) = [message for message in gateway.received() if message.target.endswith(b"/last")]
+    assert last.values(b"x-test") == [b"other", b"same", b"same"]
+
+
+def test_tables_of_connections_are_apart(gateway):
+    """The same block on two connections, whose tables hold different credentials."""
+    block_of_both = block(request()) + indexed(62)
+    clients = [Http2Client.connect(gateway.port, HOST).start() for _ in range(3)]
+    try:
+        for number, client in enumerate(clients):
+            client.send(headers(1, block(request()) + literal(b"authorization", b"Bearer %d" % number, KEPT)))
+            assert client.answer(1).status == 200
+        gateway.origin.forget()
+        for turn in range(5):
+            for number, client in enumerate(clients):
+                path = PATH + b"/%d" % number
+                fields = request(path=path)
+                client.send(headers(4 * turn + 3, block(fields) + indexed(62)))
+                assert client.answer(4 * turn + 3).status == 200
+                client.send(headers(4 * turn + 5, block_of_both))
+                assert client.answer(4 * turn + 5).status == 200
+                break_if_mixed(gateway, number)
+        with Http2Client.connect(gateway.port, HOST) as stranger:
+            stranger.start().send(headers(1, block_of_both))
+            stranger.breaks(COMPRESSION_ERROR)
+    finally:
+        for client in clients:
+            client.close()
+
+
+def break_if_mixed(gateway, number: int) -> None:
+    """All that has come since the last look is of this client."""
+    messages = gateway.received()
+    gateway.origin.forget()
+    assert [message.value(b"authorization") for message in messages] == [b"Bearer %d" % number] * 2
+
+
+def test_blocks_that_differ_in_one_byte(client, gateway):
+    """Many almost alike, more than any memory of them holds."""
+    for number in range(300):
+        client.send(headers(odd(number), block(request((b"x-number", b"%04d" % number)))))
+        assert client.answer(odd(number)).status == 200
+    assert [message.value(b"x-number") for message in gateway.received()] == [b"%04d" % n for n in range(300)]
+
+
+def test_the_same_block_with_and_without_a_body(client, gateway):
+    """END_STREAM is no part of the block: what is known of one means nothing for the other."""
+    same = block(post())
+    for number in range(20):
+        if number % 2:
+            client.send(headers(odd(number), same))
+        else:
+            client.send(headers(odd(number), same, end=False), data(odd(number), b"body %d" % number, end=True))
+        assert client.answer(odd(number)).status == 200
+    bodies = [message.body for message in gateway.received()]
+    assert bodies == [b"" if number % 2 else b"body %d" % number for number in range(20)]
+
+
+def test_the_same_block_with_a_length(client, gateway):
+    """A length counts each time that the block comes."""
+    same = block(post((b"content-length", b"4")))
+    for number in range(9):
+        client.send(headers(odd(number), same, end=False), data(odd(number), b"test", end=True))
+        assert client.answer(odd(number)).status == 200
+    client.send(headers(19, same, end=False), data(19, b"tests", end=True))
+    client.refuses(19, PROTOCOL_ERROR)
+    client.send(headers(21, same))
+    client.refuses(21, PROTOCOL_ERROR)
+    assert {message.body for message in gateway.received()} == {b"test"}
+
+
+def test_tls_name_of_another_host(gateway):
+    """A connection may carry requests for every tenant that its certificate covers; each is its own."""
+    with Http2Client.connect(gateway.port, HOST) as client:
+        client.start()
+        for stream, host in ((1, b"acme.id.koder.dev"), (3, HOST), (5, b"acme.id.koder.dev")):
+            client.send(headers(stream, block(request(authority=host))))
+            client.answer(stream)
+        messages = gateway.received()
+        assert all(message.value(b"host").startswith(message.value(b"x-tenant-id")) for message in messages)
+        assert client.answers[3].status == 200

@@ -91,8 +91,8 @@ class Load:
                 services.append(service)
             yield clients, services
 
-    def run(self, port: int, connections: int, seconds: float) -> int:
-        """How many messages went to the service and back."""
+    def run(self, server: Server, port: int, connections: int, seconds: float) -> tuple[int, float]:
+        """How many messages went to the service and back, and what of its processor the server took for them."""
         with self._pairs(port, connections) as (clients, services):
             poller = select.epoll()
             ends: dict[int, tuple[socket.socket, bytes, bytes]] = {}
@@ -103,10 +103,12 @@ class Load:
                 poller.register(number, select.EPOLLIN)
             for client in clients:
                 client.send(self._asks)
+            used = server.cpu_seconds
             try:
-                return self._echo(poller, ends, time.perf_counter() + seconds) // 2
+                count = self._echo(poller, ends, time.perf_counter() + seconds)
             finally:
                 poller.close()
+            return count // 2, server.cpu_seconds - used
 
     @staticmethod
     def _echo(poller: select.epoll, ends: dict[int, tuple[socket.socket, bytes, bytes]], until: float) -> int:
@@ -169,11 +171,9 @@ def start_go(folder: Path, go: str, cores: Cores, service: int) -> tuple[Server,
 
 def measure(load: Load, server: Server, port: int, options: argparse.Namespace) -> tuple[float, float, float]:
     """Messages a second, microseconds of the server's processor for each, and how busy it was."""
-    load.run(port, options.connections, 0.3)
-    began, used = time.perf_counter(), server.cpu_seconds
-    count = load.run(port, options.connections, options.seconds)
-    wall, used = time.perf_counter() - began, server.cpu_seconds - used
-    return count / options.seconds, used / count * 1e6, used / wall
+    load.run(server, port, options.connections, 0.3)
+    count, used = load.run(server, port, options.connections, options.seconds)
+    return count / options.seconds, used / count * 1e6, used / options.seconds
 
 
 def compare(options: argparse.Namespace, folder: Path, cores: Cores, stack: ExitStack) -> None:

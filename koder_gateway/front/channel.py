@@ -119,6 +119,7 @@ class GatewayChannel(StockChannel, Protocol):
         self._standing = None
         self._head = None
         self._decoder = None
+        self.__dict__.pop("dataReceived", None)
         self.write = _forget
         self.transport = None
 
@@ -135,8 +136,6 @@ class GatewayChannel(StockChannel, Protocol):
             self._buffer += data
             if len(self._buffer) > _PIPELINE_BOUND:
                 self._pause_reading()
-        elif phase == TUNNEL and self.request is not None:
-            self.request.tunnelled(data)
 
     # -- heads
 
@@ -347,9 +346,12 @@ class GatewayChannel(StockChannel, Protocol):
         self.keep_alive = False
         self.deadline = math.inf
         alsoProvides(self, IHalfCloseableProtocol)
+        request = self.request
+        assert request is not None
+        self.dataReceived = request.tunnelled  # type: ignore[method-assign]
         data, self._buffer = self._buffer, b""
-        if data and self.request is not None:
-            self.request.tunnelled(data)
+        if data:
+            request.tunnelled(data)
         self._resume_reading()
 
     def end_sending(self) -> bool:

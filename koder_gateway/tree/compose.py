@@ -170,9 +170,8 @@ def _set_deadlines(service: Service, entry: ServiceSettings, settings: Settings)
 
 
 def _set_bounds(tunnels: Tunnels, settings: Settings) -> None:
-    tunnels.limit = settings.requests.max_tunnels
-    tunnels.timeout = settings.timeouts.tunnel
-    tunnels.ending = settings.timeouts.idle
+    timeouts = settings.timeouts
+    tunnels.allow(settings.requests.max_tunnels, timeout=timeouts.tunnel, ending=timeouts.idle)
 
 
 def adopt(composition: Composition, before: Composition) -> None:

@@ -112,12 +112,8 @@ class UpstreamConnection(Protocol):
         """Bytes from the service, in pieces of any size."""
         relay = self.relay
         if relay is None:
-            tunnel = self.tunnel
-            if tunnel is not None:
-                tunnel.body(data)
-            else:
-                # Nobody asked: whatever this is, no later request may get it.
-                self.abort()
+            # Nobody asked: whatever this is, no later request may get it.
+            self.abort()
             return
         self.heard = True
         state = self._state
@@ -243,6 +239,7 @@ class UpstreamConnection(Protocol):
         self.relay = None
         self.tunnel = tunnel
         self.address.lost(self)
+        self.dataReceived = tunnel.body  # type: ignore[method-assign]
         alsoProvides(self, IHalfCloseableProtocol)
         self.pull_from_client()
 
@@ -264,10 +261,14 @@ class UpstreamConnection(Protocol):
     def writeConnectionLost(self) -> None:
         """All that was written has been sent, and the end of it."""
 
+    def _forget_tunnel(self) -> None:
+        if self.tunnel is not None:
+            self.tunnel = None
+            del self.dataReceived
+
     def finish(self, tunnels: Tunnels) -> None:
         """Close once the service has taken what was written, if it takes it in time."""
         self._stop_pulling()
-        self.tunnel = None
         transport: Any = self._leave()
         if transport is not None:
             tunnels.leaving[self] = tunnels.clock.now + tunnels.ending
@@ -316,7 +317,8 @@ class UpstreamConnection(Protocol):
         if self._state == GONE:
             return None
         self._state = GONE
-        self.relay = self.tunnel = None
+        self.relay = None
+        self._forget_tunnel()
         self.address.lost(self)
         return self.transport
 
@@ -325,7 +327,8 @@ class UpstreamConnection(Protocol):
         state, relay, tunnel = self._state, self.relay, self.tunnel
         self._state = GONE
         self._pulling = False
-        self.relay = self.tunnel = None
+        self.relay = None
+        self._forget_tunnel()
         self.address.lost(self)
         self.transport = None
         if self._tunnels is not None:

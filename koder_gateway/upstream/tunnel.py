@@ -23,28 +23,30 @@ if TYPE_CHECKING:
 class Tunnels:
     """Every tunnel of one gateway: how many there are and may be, and when they end for want of bytes.
 
-    `limit` is the most at once. `timeout` is in seconds without a byte either way (0: none), `ending` those after
-    one side has ended. `opened` counts them since the start, by service. The owner calls `sweep`.
+    `due` is the deadline of a tunnel through which bytes come now. `opened` counts them since the start, by service.
+    The owner calls `sweep`.
     """
 
-    def __init__(self, clock: CoarseClock, limit: int = 10000) -> None:
+    def __init__(self, clock: CoarseClock) -> None:
         self.clock = clock
-        self.limit = limit
-        self.timeout = 600.0
-        self.ending = 60.0
         self.open: set[Tunnel] = set()
         self.opened: dict[str, int] = {}
         # Connections to services that close once the service has taken what was written, with their deadlines.
         self.leaving: dict[UpstreamConnection, float] = {}
+        self.allow(10000, timeout=600.0, ending=60.0)
+
+    def allow(self, limit: int, *, timeout: float, ending: float) -> None:
+        """Set the bounds: the most at once; seconds without a byte either way (0: any), and those in which what one
+        side has ended must come to its end on the other."""
+        self.limit = limit
+        self.ending = ending
+        self._timeout = timeout or math.inf
+        self.due = self.clock.now + self._timeout
 
     @property
     def full(self) -> bool:
         """Whether there is no place for one more."""
         return len(self.open) >= self.limit
-
-    def due(self) -> float:
-        """The deadline of a tunnel through which bytes come now."""
-        return self.clock.now + self.timeout if self.timeout else math.inf
 
     def begun(self, tunnel: Tunnel) -> None:
         """One more is open."""
@@ -61,6 +63,7 @@ class Tunnels:
 
     def sweep(self, now: float) -> None:
         """Expire what has passed its deadline; called once a tick."""
+        self.due = now + self._timeout
         for tunnel in [tunnel for tunnel in self.open if tunnel.deadline <= now]:
             tunnel.expired()
         for connection in [connection for connection, due in self.leaving.items() if due <= now]:
@@ -81,7 +84,7 @@ class Tunnel:
         self.exchange = relay.exchange
         self.connection = connection
         self.tunnels = tunnels
-        self.deadline = tunnels.due()
+        self.deadline = tunnels.due
         self._client_done = False
         self._service_done = False
 
@@ -104,8 +107,9 @@ class Tunnel:
 
     def body_received(self, data: bytes) -> None:
         """Bytes for the service."""
-        self.deadline = self.tunnels.due()
-        self.connection.send(data)
+        self.deadline = self.tunnels.due
+        transport: Any = self.connection.transport
+        transport.write(data)
 
     def body_ended(self, trailers: list[bytes]) -> None:
         """The client sends no more."""
@@ -130,7 +134,7 @@ class Tunnel:
 
     def body(self, data: bytes) -> None:
         """Bytes for the client."""
-        self.deadline = self.tunnels.due()
+        self.deadline = self.tunnels.due
         self.client.send_body(data)
 
     def ended(self, *, gone: bool) -> None:
@@ -156,7 +160,7 @@ class Tunnel:
 
     def progressed(self) -> None:
         """One side has taken what the other sent."""
-        self.deadline = self.tunnels.due()
+        self.deadline = self.tunnels.due
 
     def expired(self) -> None:
         """No byte has come for too long; but what came before may still be on its slow way to the client."""

@@ -20,7 +20,7 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.web.resource import IResource
 
-from .config import ConfigurationError, ServiceSettings, Settings, file_version, load, load_tenants
+from .config import ConfigurationError, Settings, file_version, load, load_tenants
 from .front.site import GatewaySite
 from .ops.access_log import AccessLogError
 from .ops.admin import admin_resource, admin_site
@@ -183,14 +183,23 @@ class Gateway(TwistedService):
             registry = before.policy.registry
             policy = replace(policy, registry=registry, tenants=tenant_policy(settings, registry, self._local_hosts))
         self.composition = replace(self.composition, policy=policy)
-        if not isinstance(followed, RemoteRegistry) or followed.place != place:
+        present = self.composition
+        same = before is not None and (before.registry, before.registry_trust) == (
+            present.registry,
+            present.registry_trust,
+        )
+        if not isinstance(followed, RemoteRegistry) or followed.place != place or not same:
             if followed is not None:
                 followed.stop()
-            followed = self._registry = self._remote_registry(place, settings.timeouts.connect)
+            followed = self._registry = self._remote_registry(place)
         followed.again()
 
-    def _remote_registry(self, place: Place, connect: float) -> RemoteRegistry:
-        endpoint = upstream_endpoint(self._reactor, place.url, connect, ServiceSettings("registry", (place.url,)))
+    def _remote_registry(self, place: Place) -> RemoteRegistry:
+        composition = self.composition
+        service = composition.registry
+        assert service is not None, "a registry behind a URL is some service's"
+        connect = service.connect or composition.settings.timeouts.connect
+        endpoint = upstream_endpoint(self._reactor, place.url, connect, service, composition.registry_trust)
         source = Fetcher(self._reactor, endpoint, place.url, MAX_LIST)
         return RemoteRegistry(place, source, self.counters, self._refreshed, self._reactor)
 

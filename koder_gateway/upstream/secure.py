@@ -38,6 +38,13 @@ _PEEK: Final = 1 << 16
 _DONE: Final = Failure(ConnectionDone())
 
 
+class BrokenError(ConnectionLost):
+    """The service has not ended TLS in order; the text is one line that says how."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class Opening(TypingProtocol):
     """Who waits for the handshake, and hears of its end exactly once."""
 
@@ -188,7 +195,7 @@ class SecureTransport(Protocol):
         # Now, not when the transport below has closed: nobody may take this connection for an idle one meanwhile.
         inner, self._inner = self._inner, None
         if inner is not None:
-            inner.connectionLost(_DONE if fault == GOODBYE else Failure(ConnectionLost(fault)))
+            inner.connectionLost(_DONE if fault == GOODBYE else Failure(BrokenError(fault)))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The transport below is gone."""
@@ -202,21 +209,23 @@ class SecureTransport(Protocol):
         if inner is None:
             return
         if not ended_here and reason.check(ConnectionDone):
-            reason = Failure(ConnectionLost("the connection was cut: TLS was not ended (no close_notify)"))
+            reason = Failure(BrokenError("the connection was cut: TLS was not ended (no close_notify)"))
         inner.connectionLost(reason)
 
     def settle(self) -> bool:
         """Read what waits in the kernel, as the reactor is about to do, and say whether the connection goes on. Of an
         idle one that has something to read nobody else can tell whether it is a ticket (RFC 8446 section 4.6.1) or
-        the end. Raises OSError for a connection that is broken."""
+        the end."""
         handle = self.getHandle()
         while not self._left:
             try:
                 data = handle.recv(_PEEK, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return True
+            except OSError:
+                return False
             if not data:
-                break
+                return False
             self.dataReceived(data)
         return False
 

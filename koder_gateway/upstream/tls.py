@@ -137,7 +137,7 @@ class _Opening(Factory):
 
     def _late(self) -> None:
         transport = self._transport
-        late = HandshakeTimeout(f"no TLS handshake within {self._endpoint.timeout:g} seconds")
+        late = HandshakeTimeout(string=f"no TLS handshake within {self._endpoint.timeout:g} seconds")
         self._fail(Failure(late))
         if transport is not None:
             transport.abortConnection()

@@ -38,10 +38,10 @@ class Talk:
 
     def body(self, size: int) -> bytes:
         """So many bytes of a request's body."""
-        parts, missing = [self._rest], size - len(self._rest)
-        self._rest = b""
+        parts, self._rest = [self._rest[:size]], self._rest[size:]
+        missing = size - len(parts[0])
         while missing > 0:
-            data = self.secured.recv(1 << 18)
+            data = self.secured.recv(min(missing, 1 << 18))
             assert data, "the body was cut"
             parts.append(data)
             missing -= len(data)

@@ -8,13 +8,15 @@ import shutil
 import socket
 import ssl
 import subprocess
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_twisted
-from processes import PATIENCE, request, until
+from processes import PATIENCE, GatewayProcess, request, until
 from secure_services import OK, SecureService, Talk
-from test_upstream_tls import MIB, NAME, authority, both_versions, eventually, log, run, table, transport
+from test_upstream_tls import MIB, NAME, authority, both_versions, configured, eventually, log, run, table, transport
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.threads import deferToThread
 
@@ -307,3 +309,88 @@ async def test_what_tls_says_to_itself_makes_no_idle_connection_stale(
             assert connection.stale() is False
             assert idle_connection(running) is connection
         assert running.service.opened == 1
+
+
+# -- much of it, slowly, on the reactor that serves by default
+
+SIZE = 48 * MIB
+BLOCK = pattern(MIB)
+LEAP = 16 * MIB
+
+
+def swallow(talk: Talk) -> None:
+    """Take a big body a block at a time, none before it may."""
+    while talk.head():
+        pressed = talk.body(MIB) == BLOCK
+        until(lambda: waiting, "the client's side is full")
+        for _ in range(SIZE // MIB - 1):
+            pressed = talk.body(MIB) == BLOCK and pressed
+        assert pressed, "the body has changed on its way"
+        talk.send(OK)
+
+
+waiting: list[bool] = []
+
+
+@both_versions
+@pytest_twisted.ensureDeferred
+async def test_a_slow_client_holds_a_service_back(tmp_path: Path, authority: Any, version: ssl.TLSVersion) -> None:
+    def play() -> None:
+        with GatewayProcess(tmp_path, configured(*table(service, authority.path))) as gateway:
+            with gateway.connect(receive_buffer=65536) as client:
+                assert client.ask("GET", "/").body == BLOCK * (SIZE // MIB)
+            gateway.forget_peak()
+            before = gateway.memory("VmRSS")
+            with gateway.connect(receive_buffer=65536) as client:
+                client.send(request("GET", "/"))
+                assert client.head().status == 200
+                until(lambda: stands_still(service), "the service is held back")
+                body = bytearray()
+                while len(body) < SIZE:
+                    body += client.receive()
+            assert body == BLOCK * (SIZE // MIB)
+            assert gateway.memory("VmHWM") - before < LEAP
+
+    sent = [0]
+
+    def counting(talk: Talk) -> None:
+        while talk.head():
+            talk.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % SIZE)
+            for _ in range(SIZE // MIB):
+                talk.send(BLOCK)
+                sent[0] += 1
+
+    def stands_still(_: object) -> bool:
+        before = sent[0]
+        time.sleep(0.1)
+        return sent[0] == before
+
+    with SecureService(authority.issue(NAME), counting, version=version) as service:
+        await deferToThread(play)
+
+
+@both_versions
+@pytest_twisted.ensureDeferred
+async def test_a_slow_service_holds_a_client_back(tmp_path: Path, authority: Any, version: ssl.TLSVersion) -> None:
+    def play() -> None:
+        extra = f'[requests]\nmax_body = "{SIZE}B"\n'
+        with GatewayProcess(tmp_path, configured(*table(service, authority.path)) + extra) as gateway:
+            before = gateway.memory("VmRSS")
+            with gateway.connect(send_buffer=65536) as client:
+                head = request("POST", "/", f"Content-Length: {SIZE}").replace(b"Content-Length: 0\r\n", b"")
+                client.send(head)
+                client.socket.settimeout(0.5)
+                sent, body = 0, memoryview(BLOCK * (SIZE // MIB))
+                with contextlib.suppress(TimeoutError):
+                    while sent < SIZE:
+                        sent += client.socket.send(body[sent:])
+                assert sent < SIZE // 2, "nobody has held the client back"
+                waiting.append(True)
+                client.socket.settimeout(PATIENCE)
+                client.send(body[sent:])
+                assert client.read("POST").status == 200
+            assert gateway.memory("VmHWM") - before < LEAP
+
+    waiting.clear()
+    with SecureService(authority.issue(NAME), swallow, version=version) as service:
+        await deferToThread(play)

@@ -58,6 +58,19 @@ def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     return chosen
 
 
+def configured(*lines: str, timeouts: str = "", more: str = "") -> str:
+    """A configuration with one service; the lines are those of its table, `more` stands before any table."""
+    return "\n".join(
+        [
+            f'limits = []\n{more}\n[tenants]\nbase_domain = "{BASE_DOMAIN}"',
+            f'[log]\naccess = false\n[state]\ndir = "state"\n[timeouts]\n{timeouts}',
+            '[[routes]]\npath = "/"\nservice = "identity"\n[services.identity]',
+            *lines,
+            "",
+        ]
+    )
+
+
 class Running:
     """A started gateway in this process, before one service called identity."""
 
@@ -71,17 +84,7 @@ class Running:
 
     def configure(self, *lines: str) -> None:
         """Write the configuration anew; the lines are those of the service's table."""
-        self.path.write_text(
-            "\n".join(
-                [
-                    f'limits = []\n[tenants]\nbase_domain = "{BASE_DOMAIN}"',
-                    f'[log]\naccess = false\n[state]\ndir = "state"\n[timeouts]\n{self._timeouts}',
-                    '[[routes]]\npath = "/"\nservice = "identity"\n[services.identity]',
-                    *lines,
-                    "",
-                ]
-            )
-        )
+        self.path.write_text(configured(*lines, timeouts=self._timeouts))
 
     def connect(self) -> Client:
         """A client."""

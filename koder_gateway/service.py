@@ -35,7 +35,7 @@ from .ops.sweeper import Sweeper
 from .policy.tenants import Registry, Tenant
 from .tls.endpoints import EndpointError, Endpoints
 from .tree.bounds import front_limits, front_timeouts
-from .tree.compose import Composition, adopt, compose, tenant_policy, upstream_endpoint, with_tenants
+from .tree.compose import Composition, adopt, compose, doubts, tenant_policy, upstream_endpoint, with_tenants
 from .tree.entrance import Entrance
 from .upstream.fetch import Fetcher
 from .upstream.health import Probes
@@ -44,6 +44,8 @@ from .version import VERSION
 from .wire.clock import CoarseClock
 
 _EVICTED_A_SECOND: Final = 5000
+# Seconds before its end from which on a certificate that services are shown is spoken of.
+_SOON: Final = 30 * 86_400.0
 
 
 class StartError(Exception):
@@ -151,6 +153,8 @@ class Gateway(TwistedService):
         if before is not None:
             adopt(composition, before)
         self.composition = composition
+        for doubt in doubts(composition, time.time(), _SOON):
+            self.log.warn("{doubt}", doubt=doubt)
         self._follow_registry(composition.settings, before)
         self._probes.watch(_probed(self.composition))
         self.counters.tenants = len(self.composition.policy.registry)

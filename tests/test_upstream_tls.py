@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import time
@@ -12,8 +13,10 @@ from typing import Any
 import pytest
 import pytest_twisted
 from authorities import Authority
-from processes import BASE_DOMAIN, PATIENCE, Answer, Client
-from secure_services import SecureService
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from processes import BASE_DOMAIN, PATIENCE, Answer, Client, until
+from secure_services import OK, SecureService, Talk, answering
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
@@ -21,6 +24,8 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from koder_gateway import Gateway, load
+from koder_gateway.cli import main
+from koder_gateway.config import ConfigurationError
 from koder_gateway.upstream import tls
 from koder_gateway.upstream.records import FastTransport
 from koder_gateway.upstream.secure import SecureTransport
@@ -58,11 +63,11 @@ def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     return chosen
 
 
-def configured(*lines: str, timeouts: str = "", more: str = "") -> str:
-    """A configuration with one service; the lines are those of its table, `more` stands before any table."""
+def configured(*lines: str, timeouts: str = "", tenants: str = "") -> str:
+    """A configuration with one service; the lines are those of its table, the rest those of these tables."""
     return "\n".join(
         [
-            f'limits = []\n{more}\n[tenants]\nbase_domain = "{BASE_DOMAIN}"',
+            f'limits = []\n[tenants]\nbase_domain = "{BASE_DOMAIN}"\n{tenants}',
             f'[log]\naccess = false\n[state]\ndir = "state"\n[timeouts]\n{timeouts}',
             '[[routes]]\npath = "/"\nservice = "identity"\n[services.identity]',
             *lines,
@@ -74,9 +79,9 @@ def configured(*lines: str, timeouts: str = "", more: str = "") -> str:
 class Running:
     """A started gateway in this process, before one service called identity."""
 
-    def __init__(self, folder: Path, *tables: str, timeouts: str = "") -> None:
+    def __init__(self, folder: Path, *tables: str, **more: str) -> None:
         self.path = folder / "koder-gateway.toml"
-        self._timeouts = timeouts
+        self._more = more
         self.configure(*tables)
         self.gateway = Gateway(load(self.path), ports=["tcp:0:interface=127.0.0.1"], reactor=reactor)
         self.gateway.startService()
@@ -84,7 +89,7 @@ class Running:
 
     def configure(self, *lines: str) -> None:
         """Write the configuration anew; the lines are those of the service's table."""
-        self.path.write_text(configured(*lines, timeouts=self._timeouts))
+        self.path.write_text(configured(*lines, **self._more))
 
     def connect(self) -> Client:
         """A client."""
@@ -343,9 +348,11 @@ async def test_a_client_that_leaves_ends_a_handshake_that_stalls(run: Any, autho
     ended: list[bytes] = []
 
     def stall(connection: socket.socket) -> None:
-        while data := connection.recv(65536):
-            ended.append(data)
-        ended.append(b"")
+        try:
+            while data := connection.recv(65536):
+                ended.append(data)
+        finally:
+            ended.append(b"")
 
     with SecureService(None, bare=stall) as service:
         running = run(*table(service, authority.path, 'connect = "60s"'))
@@ -481,3 +488,217 @@ async def test_a_failed_handshake_forgets_the_sessions(
         service._bare = None
         assert (await running.ask()).status == 200
         assert service.handshakes == [False, False]
+
+
+# -- files that change, and files that cannot be used
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_reload_takes_other_contents_of_the_same_files(
+    run: Any, authority: Authority, tmp_path: Path, log: list[str]
+) -> None:
+    ca = tmp_path / "ca.pem"
+    ca.write_bytes(authority.path.read_bytes())
+    with SecureService(authority.issue(NAME)) as service:
+        running = run(*table(service, ca))
+        assert (await running.ask()).status == 200
+        before = running.service
+        # Nothing has changed: pool and connection stay.
+        assert running.gateway.reload()
+        assert running.service is before
+        assert before.idle == 1
+        ca.write_bytes(Authority(tmp_path / "other", "Somebody Else").path.read_bytes())
+        assert running.gateway.reload()
+        assert running.service is not before
+        await eventually(lambda: before.idle == 0, "connections of the old trust close")
+        assert (await running.ask()).code == "upstream_untrusted"
+        ca.write_bytes(authority.path.read_bytes())
+        assert running.gateway.reload()
+        assert (await running.ask()).status == 200
+        # No session has come over from before.
+        assert service.handshakes == [False, False]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_reload_shows_a_renewed_certificate(run: Any, authority: Authority) -> None:
+    own = authority.issue("gateway-one.test", label="own")
+    with SecureService(authority.issue(NAME), clients=authority.path) as service:
+        running = run(*table(service, authority.path, f'client_cert = "{own.both}"\nclient_key = "{own.both}"'))
+        assert (await running.ask()).status == 200
+        authority.issue("gateway-two.test", label="own")
+        assert running.gateway.reload()
+        assert (await running.ask()).status == 200
+        assert [shown["subjectAltName"][0][1] for shown in service.shown] == ["gateway-one.test", "gateway-two.test"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_exchange_ends_under_the_trust_that_it_began_with(
+    run: Any, authority: Authority, tmp_path: Path
+) -> None:
+    asked: list[bool] = []
+    reloaded: list[bool] = []
+
+    def play(talk: Talk) -> None:
+        assert talk.head()
+        asked.append(True)
+        until(lambda: reloaded, "the reload")
+        talk.send(OK)
+        # It must not be used again.
+        assert talk.head() == b""
+
+    ca = tmp_path / "ca.pem"
+    ca.write_bytes(authority.path.read_bytes())
+    with SecureService(authority.issue(NAME), play) as service:
+        running = run(*table(service, ca))
+        asking = Deferred.fromCoroutine(running.ask())
+        await eventually(lambda: asked, "the service is asked")
+        ca.write_bytes(Authority(tmp_path / "other", "Somebody Else").path.read_bytes())
+        assert running.gateway.reload()
+        reloaded.append(True)
+        assert (await asking).status == 200
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_reload_with_a_broken_file_changes_nothing(
+    run: Any, authority: Authority, tmp_path: Path, log: list[str]
+) -> None:
+    ca = tmp_path / "ca.pem"
+    ca.write_bytes(authority.path.read_bytes())
+    with SecureService(authority.issue(NAME)) as service:
+        running = run(*table(service, ca))
+        before = running.service
+        ca.write_bytes(b"")
+        assert not running.gateway.reload()
+        (line,) = log
+        told = "no certificate in it; write PEM certificates of the authorities to trust"
+        assert line == f"reload refused, nothing has changed: services.identity: {ca}: {told}"
+        assert running.service is before
+        assert (await running.ask()).status == 200
+
+
+def _lines(folder: Path, *lines: str) -> Path:
+    path = folder / "koder-gateway.toml"
+    path.write_text(configured('url = "https://service.test"', *lines))
+    return path
+
+
+def _files(folder: Path, authority: Authority) -> dict[str, Path]:
+    good, other = authority.issue("gateway.test", label="good"), authority.issue("gateway.test", label="other")
+    made = {
+        "good.crt": good.certificate,
+        "good.key": good.key,
+        "other.key": other.key,
+        "expired.pem": authority.issue("gateway.test", since=-10, days=5, label="expired-own").both,
+        "early.pem": authority.issue("gateway.test", since=5, label="early-own").both,
+        "empty.pem": folder / "empty.pem",
+        "garbage.pem": folder / "garbage.pem",
+        "locked.key": folder / "locked.key",
+    }
+    made["empty.pem"].touch()
+    made["garbage.pem"].write_text("-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----\n")
+    key = ec.generate_private_key(ec.SECP256R1())
+    made["locked.key"].write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+    )
+    return made
+
+
+CHECKED = [
+    ({"ca": "empty.pem"}, "{ca}: no certificate in it; write PEM certificates of the authorities to trust"),
+    ({"ca": "garbage.pem"}, "{ca}: a certificate in it is not PEM that can be read; copy it again"),
+    (
+        {"client_cert": "good.crt", "client_key": "other.key"},
+        "{client_cert}: the private key in {client_key} is not that of its first certificate",
+    ),
+    (
+        {"client_cert": "good.crt", "client_key": "good.crt"},
+        "{client_key}: no private key in it; write the PEM key of {client_cert}",
+    ),
+    (
+        {"client_cert": "good.crt", "client_key": "locked.key"},
+        "{client_key}: the private key is encrypted; store it without a passphrase",
+    ),
+    (
+        {"client_cert": "good.key", "client_key": "good.key"},
+        "{client_cert}: no certificate in it; write the PEM certificate that the gateway shows",
+    ),
+    ({"client_cert": "expired.pem", "client_key": "expired.pem"}, "{client_cert}: expired on DATE; renew it"),
+    (
+        {"client_cert": "early.pem", "client_key": "early.pem"},
+        "{client_cert}: not valid before DATE; check the clock",
+    ),
+]
+
+
+@pytest.mark.parametrize(("keys", "told"), CHECKED, ids=["+".join(keys.values()) for keys, _ in CHECKED])
+def test_check_tells_of_files_that_cannot_be_used(
+    tmp_path: Path, authority: Authority, capsys: pytest.CaptureFixture[str], keys: dict[str, str], told: str
+) -> None:
+    files = _files(tmp_path, authority)
+    named = {key: str(files[name]) for key, name in keys.items()}
+    path = _lines(tmp_path, *(f'{key} = "{file}"' for key, file in named.items()))
+    assert main(["check", "--config", str(path)]) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "services.identity" in line]
+    line = re.sub(r"\d{4}-\d\d-\d\d", "DATE", line)
+    assert line == f"{path}: services.identity: {told.format(**named)}"
+
+
+def test_check_takes_files_that_can_be_used(
+    tmp_path: Path, authority: Authority, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = authority.issue("gateway.test")
+    keys = {"ca": authority.path, "client_cert": own.certificate, "client_key": own.key}
+    path = _lines(tmp_path, *(f'{key} = "{file}"' for key, file in keys.items()))
+    main(["check", "--config", str(path)])
+    assert "services" not in capsys.readouterr().err
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_certificate_that_ends_is_spoken_of_and_shown(run: Any, authority: Authority, log: list[str]) -> None:
+    own = authority.issue("gateway.test", days=20, label="ending")
+    with SecureService(authority.issue(NAME), clients=authority.path) as service:
+        running = run(*table(service, authority.path, f'client_cert = "{own.both}"\nclient_key = "{own.both}"'))
+        assert len(log) == 1
+        assert re.fullmatch(rf"services\.identity: {own.both}: expires on [0-9-]{{10}}; renew it", log[0])
+        assert (await running.ask()).status == 200
+
+
+@pytest.mark.parametrize("key", ["ca", "client_cert", "client_key", "server_name"])
+def test_keys_of_tls_need_tls(tmp_path: Path, authority: Authority, key: str) -> None:
+    path = tmp_path / "koder-gateway.toml"
+    value = NAME if key == "server_name" else str(authority.path)
+    path.write_text(configured('url = "http://service.test"', f'{key} = "{value}"'))
+    with pytest.raises(ConfigurationError) as caught:
+        load(path)
+    told = f"{path}: services.identity.{key}: has no use without TLS; leave it out, or write an https:// address"
+    assert told in caught.value.faults
+
+
+# -- the registry
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_registry_is_trusted_like_the_service_that_has_it(
+    run: Any, authority: Authority, tmp_path: Path, log: list[str]
+) -> None:
+    tenants = b'[{"slug": "acme"}]'
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(tenants), tenants)
+    ca = tmp_path / "ca.pem"
+    ca.write_bytes(authority.path.read_bytes())
+    with SecureService(authority.issue(NAME), answering(answer)) as service:
+        registry = f'registry = "https://127.0.0.1:{service.port}/v1/admin/tenants"\nrefresh = "250ms"'
+        running = run(*table(service, ca), tenants=registry)
+        await eventually(lambda: running.gateway.unready() == [], "the registry has been read")
+        assert service.names[0] == NAME
+        assert running.gateway.counters.tenants == 1
+        before = running.gateway._registry
+        assert running.gateway.reload()
+        assert running.gateway._registry is before
+        ca.write_bytes(Authority(tmp_path / "other", "Somebody Else").path.read_bytes())
+        assert running.gateway.reload()
+        await eventually(lambda: running.gateway.counters.registry_failures, "the registry is not trusted any more")
+        assert any(f'expected "{NAME}"; its certificate' in line for line in log), log

@@ -199,6 +199,18 @@ def _set_deadlines(service: Service, entry: ServiceSettings, settings: Settings)
     service.keepalive_timeout = timeouts.upstream_keepalive
 
 
+def doubts(composition: Composition, now: float, ahead: float = 0.0) -> list[str]:
+    """A line for each file of a service that can be used but is not going to do, now or in `ahead`
+    seconds; `now`: seconds since the epoch."""
+    trusts = {f"services.{name}": service.trust for name, service in composition.services.items()}
+    trusts["tenants.registry"] = composition.registry_trust
+    told: dict[str, str] = {}
+    for where, trust in trusts.items():
+        for line in () if trust is None else trust.doubts(now, ahead):
+            told.setdefault(line, f"{where}: {line}")
+    return list(told.values())
+
+
 def adopt(composition: Composition, before: Composition) -> None:
     """Let a generation take over from the one before: its buckets, and under new deadlines the pools it keeps.
 

@@ -16,9 +16,6 @@ from OpenSSL import SSL, crypto
 
 from .identity import Identity
 
-_DAY: Final = 86_400.0
-# From so many seconds before its end on, a certificate is spoken of.
-SOON: Final = 30 * _DAY
 _PROTOCOL: Final = b"http/1.1"
 # Forward secret and authenticated only; of TLS 1.3 OpenSSL has no others.
 _TLS12_SUITES: Final = b"ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20:!aNULL"
@@ -44,27 +41,25 @@ class Trust:
     certificate_path: Path | None = field(default=None, compare=False)
     authorities_path: Path | None = field(default=None, compare=False)
 
-    def doubts(self, now: float) -> Iterator[str]:
-        """Why services are going to refuse the gateway's certificate, or none will be trusted; `now` is in seconds
-        since the epoch. The certificate is shown all the same: the services decide."""
+    def doubts(self, now: float, ahead: float = 0.0) -> Iterator[str]:
+        """Why services refuse the gateway's certificate, or none is trusted, now or in `ahead` seconds; `now` is in
+        seconds since the epoch. The certificate is shown all the same: the services decide."""
         if self.chain:
             leaf = x509.load_pem_x509_certificates(self.chain)[0]
             begin, end = leaf.not_valid_before_utc, leaf.not_valid_after_utc
-            if end.timestamp() <= now:
-                yield f"{self.certificate_path}: expired on {end:%Y-%m-%d}; renew it"
-            elif begin.timestamp() > now:
+            if begin.timestamp() > now:
                 yield f"{self.certificate_path}: not valid before {begin:%Y-%m-%d}; check the clock"
+            elif end.timestamp() <= now + ahead:
+                yield f"{self.certificate_path}: {_ending(end.timestamp(), now)} on {end:%Y-%m-%d}; renew it"
         if self.authorities:
-            ends = [c.not_valid_after_utc for c in x509.load_pem_x509_certificates(self.authorities)]
-            if max(ends).timestamp() <= now:
-                yield f"{self.authorities_path}: its last authority expired on {max(ends):%Y-%m-%d}; renew it"
+            end = max(c.not_valid_after_utc for c in x509.load_pem_x509_certificates(self.authorities))
+            if end.timestamp() <= now + ahead:
+                told = _ending(end.timestamp(), now)
+                yield f"{self.authorities_path}: its last authority {told} on {end:%Y-%m-%d}; renew it"
 
-    def ends_soon(self, now: float) -> Iterator[str]:
-        """A line where the gateway's certificate is good for fewer than 30 days more."""
-        if self.chain:
-            end = x509.load_pem_x509_certificates(self.chain)[0].not_valid_after_utc
-            if now < end.timestamp() <= now + SOON:
-                yield f"{self.certificate_path}: expires on {end:%Y-%m-%d}; renew it"
+
+def _ending(end: float, now: float) -> str:
+    return "expired" if end <= now else "expires"
 
 
 def read_trust(ca: Path | None = None, client_cert: Path | None = None, client_key: Path | None = None) -> Trust:

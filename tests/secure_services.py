@@ -116,7 +116,9 @@ class SecureService:
             change(self._context)
         self._listener = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         self.port: int = self._listener.getsockname()[1]
-        self._open: list[Any] = []
+        self._lock = threading.Lock()
+        self._stopping = False
+        self._open: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._start(self._accept)
 
@@ -130,15 +132,15 @@ class SecureService:
 
     def stop(self) -> None:
         """Close everything and end the threads."""
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for each in list(self._open):
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
+        with self._lock:
+            self._stopping = True
+            for each in (self._listener, *self._open):
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(each, socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join(PATIENCE)
             assert not thread.is_alive(), "a service's script stands still"
+        self._listener.close()
 
     def _start(self, target: Callable[..., None], *arguments: Any) -> None:
         thread = threading.Thread(target=target, args=arguments, daemon=True)
@@ -157,19 +159,28 @@ class SecureService:
             connection.settimeout(PATIENCE)
             self._start(self._serve, connection)
 
+    def _keep(self, connection: socket.socket) -> None:
+        with self._lock:
+            self._open.append(connection)
+            if self._stopping:
+                connection.close()
+
     def _serve(self, connection: socket.socket) -> None:
-        self._open.append(connection)
         if self._bare is not None:
+            self._keep(connection)
             with connection, contextlib.suppress(OSError):
                 self._bare(connection)
             return
+        secured = self._context.wrap_socket(
+            connection, server_side=True, suppress_ragged_eofs=False, do_handshake_on_connect=False
+        )
+        self._keep(secured)
         try:
-            secured = self._context.wrap_socket(connection, server_side=True, suppress_ragged_eofs=False)
+            secured.do_handshake()
         except OSError as error:
             self.refused.append(str(error))
-            connection.close()
+            secured.close()
             return
-        self._open.append(secured)
         self.handshakes.append(secured.session_reused is True)
         self.shown.append(secured.getpeercert())
         self.spoken.append(secured.selected_alpn_protocol())

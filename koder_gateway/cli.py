@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -89,14 +90,15 @@ def _unusable(settings: Settings) -> list[str]:
 
     from .ops.listeners import UNREADABLE, plain_endpoint, unreadable
     from .tls.endpoints import EndpointError, Endpoints
-    from .tree.compose import compose
+    from .tree.compose import compose, doubts
     from .wire.clock import CoarseClock
 
     faults: list[str] = []
     reactor = MemoryReactor()
     name = settings.source or "koder-gateway.toml"
     try:
-        compose(settings, settings.registered, reactor=reactor, clock=CoarseClock())
+        composition = compose(settings, settings.registered, reactor=reactor, clock=CoarseClock())
+        faults += [f"{name}: {line}" for line in doubts(composition, time.time())]
     except (OSError, ValueError) as error:
         faults += [f"{name}: {line}" for line in str(error).splitlines()]
     endpoints = Endpoints(reactor, settings.tls, settings.state.dir, settings.tenants.base_domain)

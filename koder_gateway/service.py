@@ -20,7 +20,7 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.web.resource import IResource
 
-from .config import ConfigurationError, ServiceSettings, Settings, file_version, load, load_tenants
+from .config import ConfigurationError, Settings, file_version, load, load_tenants
 from .front.site import GatewaySite
 from .ops.access_log import AccessLogError
 from .ops.admin import admin_resource, admin_site
@@ -35,7 +35,7 @@ from .ops.sweeper import Sweeper
 from .policy.tenants import Registry, Tenant
 from .tls.endpoints import EndpointError, Endpoints
 from .tree.bounds import front_limits, front_timeouts
-from .tree.compose import Composition, adopt, compose, tenant_policy, upstream_endpoint, with_tenants
+from .tree.compose import Composition, adopt, compose, doubts, tenant_policy, upstream_endpoint, with_tenants
 from .tree.entrance import Entrance
 from .upstream.fetch import Fetcher
 from .upstream.health import Probes
@@ -44,6 +44,8 @@ from .version import VERSION
 from .wire.clock import CoarseClock
 
 _EVICTED_A_SECOND: Final = 5000
+# Seconds before its end from which on a certificate that services are shown is spoken of.
+_SOON: Final = 30 * 86_400.0
 
 
 class StartError(Exception):
@@ -151,6 +153,8 @@ class Gateway(TwistedService):
         if before is not None:
             adopt(composition, before)
         self.composition = composition
+        for doubt in doubts(composition, time.time(), _SOON):
+            self.log.warn("{doubt}", doubt=doubt)
         self._follow_registry(composition.settings, before)
         self._probes.watch(_probed(self.composition))
         self.counters.tenants = len(self.composition.policy.registry)
@@ -183,14 +187,23 @@ class Gateway(TwistedService):
             registry = before.policy.registry
             policy = replace(policy, registry=registry, tenants=tenant_policy(settings, registry, self._local_hosts))
         self.composition = replace(self.composition, policy=policy)
-        if not isinstance(followed, RemoteRegistry) or followed.place != place:
+        present = self.composition
+        same = before is not None and (before.registry, before.registry_trust) == (
+            present.registry,
+            present.registry_trust,
+        )
+        if not isinstance(followed, RemoteRegistry) or followed.place != place or not same:
             if followed is not None:
                 followed.stop()
-            followed = self._registry = self._remote_registry(place, settings.timeouts.connect)
+            followed = self._registry = self._remote_registry(place)
         followed.again()
 
-    def _remote_registry(self, place: Place, connect: float) -> RemoteRegistry:
-        endpoint = upstream_endpoint(self._reactor, place.url, connect, ServiceSettings("registry", (place.url,)))
+    def _remote_registry(self, place: Place) -> RemoteRegistry:
+        composition = self.composition
+        service = composition.registry
+        assert service is not None, "a registry behind a URL is some service's"
+        connect = service.connect or composition.settings.timeouts.connect
+        endpoint = upstream_endpoint(self._reactor, place.url, connect, service, composition.registry_trust)
         source = Fetcher(self._reactor, endpoint, place.url, MAX_LIST)
         return RemoteRegistry(place, source, self.counters, self._refreshed, self._reactor)
 

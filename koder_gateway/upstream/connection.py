@@ -102,7 +102,11 @@ class UpstreamConnection(Protocol):
             descriptor = transport.getHandle().fileno()
             poller = select.poll()
             poller.register(descriptor, select.POLLIN | select.POLLHUP | select.POLLERR)
-            return bool(poller.poll(0))
+            if not poller.poll(0):
+                return False
+            # Over TLS it may be a ticket, which the transport can read, and then tell.
+            settle = getattr(transport, "settle", None)
+            return settle is None or not settle()
         except (AttributeError, OSError, ValueError):
             return self._state == GONE
 

@@ -17,10 +17,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..wire.clock import CoarseClock
-from ..wire.exchange import IDEMPOTENT, TIMEOUT, UNREACHABLE
+from ..wire.exchange import IDEMPOTENT, TIMEOUT, UNREACHABLE, UNTRUSTED
 from ..wire.response import ResponseReader
 from .connection import UpstreamConnection
 from .relay import Relay
+from .tls import UntrustedError
+from .trust import Trust
 from .tunnel import Tunnels
 
 # How long an address that failed is left alone, in seconds; doubled each time up to the second.
@@ -134,7 +136,11 @@ class Attempt:
         if relay is None or failure.check(CancelledError, ConnectingCancelledError):
             return
         self.address.refused(service.clock.now)
-        event = TIMEOUT if failure.check(TimeoutError) else UNREACHABLE
+        event = UNREACHABLE
+        if failure.check(TimeoutError):
+            event = TIMEOUT
+        elif failure.check(UntrustedError):
+            event = UNTRUSTED
         relay.failed(event, f"{self.address.url}: {failure.getErrorMessage()}")
 
     def cancel(self) -> None:
@@ -144,7 +150,8 @@ class Attempt:
 
 
 class Service:
-    """One service: its addresses, its deadlines (seconds) and its counters. `tunnels` are shared with others."""
+    """One service: its addresses, its deadlines (seconds) and its counters. `tunnels` are shared with others.
+    `trust` is what the endpoints of its https addresses were made with, None where it has none."""
 
     log = Logger()
 
@@ -162,8 +169,10 @@ class Service:
         max_connections: int = 1024,
         max_idle: int = 256,
         tunnels: Tunnels | None = None,
+        trust: Trust | None = None,
     ) -> None:
         self.name = name
+        self.trust = trust
         self.reader = reader
         self.clock = clock
         self.response_timeout = response_timeout

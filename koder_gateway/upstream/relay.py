@@ -23,6 +23,7 @@ from ..wire.exchange import (
     SWITCHED,
     TIMEOUT,
     UNREACHABLE,
+    UNTRUSTED,
     WAITING,
     Exchange,
 )
@@ -274,6 +275,9 @@ class Relay:
         action = self.exchange.move(event)
         if action is RETRY:
             if self._retry(event):
+                if event == UNTRUSTED:
+                    # Served by another address, but whoever answers at this one must not go unnoticed.
+                    self.service.failed(event, detail)
                 return
             action = ANSWER
         self._release(False)
@@ -287,7 +291,7 @@ class Relay:
     def _retry(self, event: str) -> bool:
         connection = self.connection
         stale = connection is not None and connection.reused and not connection.heard
-        elsewhere = event == UNREACHABLE and self.service.has_other_address
+        elsewhere = event in (UNREACHABLE, UNTRUSTED) and self.service.has_other_address
         sent = connection is not None
         if not (stale or elsewhere) or not self.exchange.may_retry(sent=sent, replayable=self._kept is not None):
             return False

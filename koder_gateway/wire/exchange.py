@@ -23,6 +23,7 @@ from ..errors import (
     UPSTREAM_INVALID,
     UPSTREAM_TIMEOUT,
     UPSTREAM_UNREACHABLE,
+    UPSTREAM_UNTRUSTED,
     Refusal,
 )
 from .request import RequestHead
@@ -39,6 +40,7 @@ SWITCHED = "switched"  # the service has switched to the protocol that the reque
 END = "end"  # that answer is complete, or both sides of a tunnel have ended
 CLIENT_GONE = "client_gone"
 UNREACHABLE = "unreachable"  # no connection to the service
+UNTRUSTED = "untrusted"  # whoever answers at the service's address has not proven to be the service
 FULL = "full"  # no place left among the connections to the service
 CLOSED = "closed"  # the service closed or reset the connection
 INVALID = "invalid"  # the service's answer is malformed
@@ -55,9 +57,9 @@ CUT = "cut"  # end the client's message so that it is seen to be incomplete
 DROP = "drop"  # nobody is left to answer
 NEVER = "never"  # the edge must not do this: an error of ours
 
-_FAILURES: Final = (UNREACHABLE, FULL, CLOSED, INVALID, TIMEOUT, SLOW, BROKEN, TOO_LARGE)
+_FAILURES: Final = (UNREACHABLE, UNTRUSTED, FULL, CLOSED, INVALID, TIMEOUT, SLOW, BROKEN, TOO_LARGE)
 # Those that the operator of the service wants to hear of.
-SERVICE_FAULTS: Final = frozenset((UNREACHABLE, FULL, CLOSED, INVALID, TIMEOUT))
+SERVICE_FAULTS: Final = frozenset((UNREACHABLE, UNTRUSTED, FULL, CLOSED, INVALID, TIMEOUT))
 EVENTS: Final = (ANSWERED, FORWARDED, HEAD, SWITCHED, END, CLIENT_GONE, *_FAILURES)
 
 MOVES: Final[dict[tuple[str, str], tuple[str, str]]] = {
@@ -72,6 +74,7 @@ MOVES: Final[dict[tuple[str, str], tuple[str, str]]] = {
     (WAITING, CLIENT_GONE): (ENDED, DROP),
     # RETRY leaves the phase as it is; where it is refused the edge answers and the exchange ends.
     (WAITING, UNREACHABLE): (WAITING, RETRY),
+    (WAITING, UNTRUSTED): (WAITING, RETRY),
     (WAITING, CLOSED): (WAITING, RETRY),
     (WAITING, FULL): (ENDED, ANSWER),
     (WAITING, INVALID): (ENDED, ANSWER),
@@ -96,6 +99,7 @@ MOVES: Final[dict[tuple[str, str], tuple[str, str]]] = {
 # What the client is told when there is still somebody to tell and nothing has been told yet.
 ANSWERS: Final[dict[str, Refusal]] = {
     UNREACHABLE: UPSTREAM_UNREACHABLE,
+    UNTRUSTED: UPSTREAM_UNTRUSTED,
     FULL: OVERLOADED,
     CLOSED: UPSTREAM_CLOSED,
     INVALID: UPSTREAM_INVALID,

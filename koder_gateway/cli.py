@@ -109,6 +109,13 @@ def _unusable(settings: Settings) -> list[str]:
             endpoints.server(text)
         except EndpointError as error:
             faults += [f"{name}: listen.port: {line}" for line in str(error).splitlines()]
+    for text in settings.listen.redirect_port:
+        if "systemd:" in text:
+            continue
+        try:
+            endpoints.plain(text)
+        except EndpointError as error:
+            faults += [f"{name}: listen.redirect_port: {line}" for line in str(error).splitlines()]
     admin_port = settings.listen.admin_port
     if admin_port and "systemd:" not in admin_port:
         try:

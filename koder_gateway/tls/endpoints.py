@@ -114,6 +114,16 @@ class Endpoints:
         except (ValueError, LookupError, TypeError, AttributeError, AssertionError, OSError) as error:
             raise EndpointError(f'endpoint "{text}": {_clue(error)}') from None
 
+    def plain(self, text: str) -> IStreamServerEndpoint:
+        """The endpoint for a string on which clients speak no TLS. Raises EndpointError."""
+        # Looked at first: making the endpoint could make a self-signed certificate.
+        kind, _, rest = text.lower().partition(":")
+        if (rest if kind == "haproxy" else kind).startswith(("ssl", "tls")):
+            raise EndpointError(
+                f'endpoint "{text}": speaks TLS, and a redirect port must not; write it as in "tcp:80"'
+            )
+        return self.server(text)[0]
+
     @staticmethod
     def shares(text: str) -> bool:
         """Whether a string would use the certificates of the settings, naming none of its own. Nothing is read."""

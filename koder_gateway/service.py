@@ -35,6 +35,7 @@ from .ops.registry_file import RegistryFile
 from .ops.sweeper import Sweeper
 from .policy.tenants import Registry, Tenant
 from .tls.endpoints import EndpointError, Endpoints
+from .tls.proxied import ProxyGate
 from .tree.bounds import front_limits, front_timeouts
 from .tree.compose import Composition, adopt, compose, tenant_policy, upstream_endpoint, with_tenants
 from .tree.entrance import Entrance
@@ -127,7 +128,11 @@ class Gateway(TwistedService):
             time=clock,
         )
         self.redirect = RedirectSite(self.site, settings.tls.acme_webroot)
-        self._endpoints = Endpoints(reactor, settings.tls, settings.state.dir, settings.tenants.base_domain)
+        self._gate = ProxyGate(self._coarse, self.site.channels, self.site.overfull)
+        self._gate.trusts = composition.policy.proxies.introduces
+        self._endpoints = Endpoints(
+            reactor, settings.tls, settings.state.dir, settings.tenants.base_domain, self._gate
+        )
         self._public = Listeners(self._public_endpoint)
         self._plain = Listeners(self._redirect_endpoint)
         self._admin = Listeners(plain_endpoint(reactor))
@@ -211,6 +216,7 @@ class Gateway(TwistedService):
             front_limits(settings),
         )
         self.redirect.webroot = settings.tls.acme_webroot
+        self._gate.trusts = composition.policy.proxies.introduces
         entrance = self.resource
         entrance.inner, entrance.policy, entrance.reader = (
             composition.resource,

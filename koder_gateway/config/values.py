@@ -12,6 +12,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from ..errors import METHODS
+from ..policy.clients import UNIX
 from ..policy.cors import origin_fault
 from ..policy.tenants import is_slug
 from ..wire.fields import HOP_BY_HOP, PROTECTED, TOKEN
@@ -135,6 +136,8 @@ def _parse_origin(text: str) -> str:
 
 
 def _parse_network(text: str) -> str:
+    if text == UNIX:
+        return text
     try:
         return str(ipaddress.ip_network(text))
     except ValueError:

@@ -15,9 +15,9 @@ from twisted.logger import Logger
 
 from ..errors import METHOD_NOT_ALLOWED, METHODS, NO_ROUTE, Refusal
 from ..policy.tenants import Tenant, bare_host
+from ..wire.complaints import Complaints
 from .challenges import PREFIX, ChallengeError, read_challenge
 from .channel import GatewayChannel
-from .complaints import Complaints
 from .request import GatewayRequest
 from .site import GatewaySite
 
@@ -46,7 +46,7 @@ class RedirectSite(ServerFactory):
 
     def __init__(self, main: GatewaySite, webroot: Path | None = None) -> None:
         self._main = main
-        self._complaints = Complaints(main.clock, self.log)
+        self._complaints = Complaints(main.clock, self.log.warn)
         self.webroot = webroot
 
     def __getattr__(self, name: str) -> Any:

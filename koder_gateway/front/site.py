@@ -139,11 +139,19 @@ class GatewaySite(Site):
         """A client has connected."""
         self.accepted += 1
         self.channels.add(channel)
+        if self.draining:
+            channel.close_idle()
         excess = len(self.channels) - self.max_connections
         if excess > 0:
             self.rejected += 1
             # A few are told; a flood is not worth the memory of telling it.
             channel.turn_away(OVERLOADED.closing(), told=excess <= _TURNED_AWAY)
+
+    def overfull(self) -> bool:
+        """Whether one more connection could not even be told that there are too many; it counts as turned away."""
+        full = len(self.channels) >= self.max_connections + _TURNED_AWAY
+        self.rejected += full
+        return full
 
     def closed(self, channel: GatewayChannel) -> None:
         """A client's connection is gone."""

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
-from twisted.logger import Logger
-
-from ..wire.clock import CoarseClock
+from .clock import CoarseClock
 
 _LINES: Final = 10
 _SECONDS: Final = 10.0
 
 
 class Complaints:
-    """At most ten warnings in ten seconds; the next one says how many were left out."""
+    """At most ten lines in ten seconds; the next one says how many were left out.
 
-    __slots__ = ("_begun", "_clock", "_left_out", "_log", "_said")
+    `warn` is a logger's method: it gets a format, and what to fill in by name.
+    """
 
-    def __init__(self, clock: CoarseClock, log: Logger) -> None:
+    __slots__ = ("_begun", "_clock", "_left_out", "_said", "_warn")
+
+    def __init__(self, clock: CoarseClock, warn: Callable[..., Any]) -> None:
         self._clock = clock
-        self._log = log
+        self._warn = warn
         self._begun = float("-inf")
         self._said = 0
         self._left_out = 0
@@ -35,5 +37,7 @@ class Complaints:
             return
         self._said += 1
         left_out, self._left_out = self._left_out, 0
-        more = f" ({left_out} more of these lines were left out before)" if left_out else ""
-        self._log.warn("{line}{more}", line=line, more=more)
+        if left_out:
+            self._warn("{line} ({left_out} lines of this kind were left out before)", line=line, left_out=left_out)
+        else:
+            self._warn("{line}", line=line)

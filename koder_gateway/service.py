@@ -315,7 +315,8 @@ class Gateway(TwistedService):
         self._bind()
         super().startService()
         self._sweeper.start()
-        where = ", ".join(self._ports) or "no port of its own"
+        redirecting = [f"{port} (to https)" for port in self._redirect_ports]
+        where = ", ".join([*self._ports, *redirecting]) or "no port of its own"
         self.log.info("koder-gateway {version} serves on {where}", version=VERSION, where=where)
         self.notifier.ready(f"serving on {where}")
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from .config import ConfigurationError, Settings, load
 from .errors import Refusal
+from .policy.clients import plain_host
 from .policy.explanation import Explanation, explain
 from .version import VERSION
 from .wire.request import RequestHead, oversized, sole_origin
@@ -141,7 +142,7 @@ def _explain(settings: Settings, options: argparse.Namespace) -> int:
         unread.origin = sole_origin(raw)
         unread.refusal = oversized(raw, front_limits(settings).max_line)
         head = unread
-    found = explain(policy, head, options.peer, secure, settings.tenants.base_domain, 0.0)
+    found = explain(policy, head, plain_host(options.peer), secure, settings.tenants.base_domain, 0.0)
     _print(settings, options, found)
     return 0
 
@@ -185,6 +186,8 @@ def _print(settings: Settings, options: argparse.Namespace, found: Explanation) 
         answer = "forwarded; the service answers"
         service = f"{outcome} at {urls}"
     print(f"request  {options.method} {options.url} from {options.peer}")
+    if found.client != options.peer:
+        print(f"client   {found.client}")
     print(f"tenant   {found.tenant}")
     if isinstance(settings.tenants.registry, str):
         print(f"         {_tenants(settings)}: whether it exists is not known")

@@ -290,6 +290,48 @@ def test_only_trusted_balancers_come_in_and_a_reload_says_who(tmp_path: Path) ->
                 assert service.requests[0].get("x-forwarded-for") == CLIENT
 
 
+# -- behind proxies
+
+IPV4, IPV6 = "198.51.100.7", "2001:db8::7"
+WAYS = {
+    "directly": ((), "127.0.0.1", "127.0.0.1"),
+    "a proxy": ((f"X-Forwarded-For: {IPV4}",), IPV4, f"{IPV4}, 127.0.0.1"),
+    "IPv6 with a port": ((f"X-Forwarded-For: [{IPV6}]:4711",), IPV6, f"{IPV6}, 127.0.0.1"),
+    "IPv4 within IPv6": ((f"X-Forwarded-For: ::ffff:{IPV4}",), IPV4, f"{IPV4}, 127.0.0.1"),
+    "a claim of the client's": (
+        (f"X-Forwarded-For: 6.6.6.6, {IPV4}, 127.0.0.2",),
+        IPV4,
+        f"{IPV4}, 127.0.0.2, 127.0.0.1",
+    ),
+    "Forwarded": ((f'Forwarded: for=6.6.6.6, for="[{IPV6}]:1";proto=https',), IPV6, f"{IPV6}, 127.0.0.1"),
+    "hidden": (("Forwarded: for=6.6.6.6, for=_hidden",), "127.0.0.1", "127.0.0.1"),
+    "unknown": (("X-Forwarded-For: 6.6.6.6, unknown",), "127.0.0.1", "127.0.0.1"),
+    "two that differ": ((f"X-Forwarded-For: {IPV4}", "Forwarded: for=6.6.6.6"), "127.0.0.1", "127.0.0.1"),
+}
+ONE_EACH = '[[limits]]\nname = "one"\nkey = ["ip"]\nrate = "1/h"\nburst = 1\npaths = ["/a"]\n'
+
+
+@pytest.mark.parametrize("door", [LOOPBACK, "tcp6:0:interface=\\:\\:"], ids=["IPv4", "both families at once"])
+def test_log_limits_and_services_see_the_same_client(tmp_path: Path, door: str) -> None:
+    service = Recorder()
+    with Origin(service.play) as origin:
+        config = configuration({"a": origin.url}, {"listen": {"trusted_proxies": ["127.0.0.0/8"]}}, ONE_EACH)
+        with GatewayProcess(tmp_path, config, ports=(door,)) as gateway:
+            seen: set[str] = set()
+            for fields, client, way in WAYS.values():
+                with gateway.connect() as connection:
+                    status = connection.ask("GET", "/a", *fields).status
+                # One request for each address: the second is over the limit, whatever named it.
+                assert status == (429 if client in seen else 200)
+                if status == 200:
+                    told = service.requests[-1]
+                    assert told.get("x-forwarded-for") == way
+                    assert (told.get("forwarded") or "").count("for=") == way.count(",") + 1
+                    assert (told.get("forwarded") or "").startswith(("for=" + client, f'for="[{client}]'))
+                seen.add(client)
+        assert [line["client"] for line in gateway.access()] == [client for _, client, _ in WAYS.values()]
+
+
 HAPROXY = """
 global
     log stdout format raw local0

@@ -29,6 +29,8 @@ NOWHERE = "unknown"
 _REMEMBERED = 4096
 # An IPv6 address in full with an embedded IPv4 one, brackets and a port has 53 bytes.
 _LONGEST_NODE = 64
+# Nobody has so many proxies one behind the other; what is told of them must not outgrow a service's bounds.
+_MAX_HOPS = 32
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 # Unquoted brackets and colons break RFC 7239 section 4, yet proxies write them and they mean one thing only.
@@ -137,7 +139,7 @@ class TrustedProxies:
             if address is None:
                 break
             hops.append(address)
-            if not self.trusts(address):
+            if len(hops) >= _MAX_HOPS or not self.trusts(address):
                 break
         return tuple(reversed(hops))
 

@@ -226,6 +226,22 @@ def test_any_bytes_give_an_address(forwarded_for: list[bytes], forwarded: list[b
     assert parse_address(PROXIES.client("10.9.9.9", forwarded_for, forwarded)) is not None
 
 
+@pytest.mark.parametrize(
+    ("cidrs", "believed"),
+    [
+        ([], {"10.0.0.1", "192.0.2.9", "unknown"}),
+        (["10.0.0.0/8"], {"10.0.0.1"}),
+        (["unix:"], {"unknown"}),
+        (["unix:", "10.0.0.0/8"], {"unknown", "10.0.0.1"}),
+    ],
+)
+def test_who_may_introduce_a_client(cidrs: list[str], believed: set[str]) -> None:
+    proxies = TrustedProxies(cidrs)
+    assert {peer for peer in ("10.0.0.1", "192.0.2.9", "unknown") if proxies.introduces(peer)} == believed
+    # To believe forwarded fields takes more than an empty list.
+    assert proxies.trusts("unknown") is ("unix:" in cidrs)
+
+
 def test_the_way_through_proxies_has_an_end() -> None:
     """However long a trusted network makes it, what is told of it is bounded."""
     hops = [f"10.0.{number >> 8}.{number & 255}" for number in range(5000)]

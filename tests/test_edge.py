@@ -29,7 +29,7 @@ from processes import (
     request,
     until,
 )
-from test_lifecycle import LIMIT, attempt, reload
+from test_lifecycle import LIMIT, attempt, refused, reload
 from test_proxy_header import summed
 from test_tls_endpoints import Greeter, Listener
 from twisted.internet import reactor as the_reactor
@@ -129,6 +129,7 @@ def test_the_end_waits_for_the_plain_port_too(tmp_path: Path) -> None:
         until(lambda: gateway.metrics()[OPEN] == 2, "both are connected")
         gateway.signal(signal.SIGTERM)
         idle.assert_closed()
+        refused(gateway)
         client.send(b"\r\n")
         seen = client.read()
         assert (seen.status, seen.get("connection")) == (308, "close")

@@ -403,6 +403,15 @@ def test_half_closing_is_passed_on_to_who_wants_to_know(gateway: MemoryGateway, 
     assert protocol.told[-1] == "lost"
 
 
+def test_what_still_comes_after_a_refusal_is_nothing(gateway: MemoryGateway) -> None:
+    """A transport may hand over what it had read already."""
+    protocol = Recorder()
+    client, proxied = connected(gateway, protocol)
+    client.send(b"nonsense")
+    proxied.dataReceived(LINE)
+    assert protocol.told == []
+
+
 def test_a_factory_that_wants_no_connection(gateway: MemoryGateway) -> None:
     client, _ = connected(gateway, None)
     client.send(LINE + b"anything")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -224,8 +225,6 @@ def test_a_body_is_not_waited_for(port: PlainPort) -> None:
 
 
 def test_an_unread_registry_is_not_nobody(port: PlainPort) -> None:
-    from dataclasses import replace
-
     site = port.gateway.site
     site.policy = replace(site.policy, tenants=UnreadTenants())
     message = port.ask(request(host=b"nobody.id.koder.dev"))
@@ -283,7 +282,7 @@ def test_what_is_no_challenge_is_not_found(
     challenging: PlainPort, webroot: Path, warnings: list[str], name: str
 ) -> None:
     folder = webroot / ".well-known" / "acme-challenge"
-    for each in ("a.b", "ab", "a%62"):
+    for each in ("a.b", "ab", "a%62", "x" * 129):
         (folder / each).write_bytes(PROOF)
     message = challenging.ask(challenge(name))
     assert (message.status, message.code) == (404, "no_route")

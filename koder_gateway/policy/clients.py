@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import NamedTuple
 
 # Stands for the peers of `unix:` endpoints among the networks, and for their address, which is none.
 UNIX = "unix:"
@@ -59,8 +59,7 @@ def plain_host(host: str | None) -> str:
     return host if address is None else str(address)
 
 
-@dataclass(frozen=True, slots=True)
-class Trail:
+class Trail(NamedTuple):
     """A request's way as far as it is believed: the addresses from the client's to the peer's, and the elements of
     Forwarded that stand for all of them but the peer's. Their first is the client's."""
 

@@ -35,6 +35,7 @@ from .values import (
     NAME,
     NETWORK,
     ORIGIN,
+    PLAIN_ENDPOINT,
     REGISTRY,
     SIZE,
     SLUG,
@@ -107,7 +108,7 @@ class ListenSettings:
 
     port: tuple[str, ...] = setting(one_or_more(ENDPOINT), "ssl:443")
     admin_port: str = setting(optional_text(ENDPOINT), "")
-    redirect_port: tuple[str, ...] = setting(any_number(ENDPOINT), "")
+    redirect_port: tuple[str, ...] = setting(any_number(PLAIN_ENDPOINT), "")
     trusted_proxies: tuple[str, ...] = setting(listing(NETWORK), [])
     max_connections: int = setting(whole(0, _MAX_COUNT), 0)
 

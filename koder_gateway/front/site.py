@@ -87,6 +87,7 @@ class GatewaySite(Site):
         self.identity = Identity()
         self.cors = Cors()
         self.finished = finished
+        # Besides clients', those that wait for a balancer's header (`tls.proxied`) before they become one.
         self.channels: set[GatewayChannel] = set()
         self.accepted = 0
         self.rejected = 0

@@ -135,14 +135,14 @@ class Policy:
     ) -> bytes:
         """The field lines that the gateway sets for a service (RFC 7239, RFC 9110 section 7.6.3).
 
-        X-Real-IP goes on from a proxy that says nothing else. Beside the other two it names the client that they
-        name: whichever field a service asks, it is the same.
+        X-Real-IP goes on, the last of several, from a proxy that says nothing else. Beside the other two it names the
+        client that they name: whichever field a service asks, it is the same.
         """
         proto = b"https" if secure else b"http"
         element = b'for=%b;host="%b";proto=%b' % (node_of(trail.hops[-1]), head.host, proto)
         said_proto = b", ".join(_values(forwarded, b"x-forwarded-proto"))
         said_host = b", ".join(_values(forwarded, b"x-forwarded-host"))
-        real = _values(forwarded, b"x-real-ip")[:1]
+        real = _values(forwarded, b"x-real-ip")[-1:]
         if real and (_values(forwarded, b"x-forwarded-for") or _values(forwarded, b"forwarded")):
             real = [trail.client.encode("ascii")]
         return b"".join(

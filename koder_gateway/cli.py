@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from .config import ConfigurationError, Settings, load
 from .errors import Refusal
+from .policy.clients import plain_host
 from .policy.explanation import Explanation, explain
 from .version import VERSION
 from .wire.request import RequestHead, oversized, sole_origin
@@ -111,6 +112,13 @@ def _unusable(settings: Settings) -> list[str]:
             endpoints.server(text)
         except EndpointError as error:
             faults += [f"{name}: listen.port: {line}" for line in str(error).splitlines()]
+    for text in settings.listen.redirect_port:
+        if "systemd:" in text:
+            continue
+        try:
+            endpoints.plain(text)
+        except EndpointError as error:
+            faults += [f"{name}: listen.redirect_port: {line}" for line in str(error).splitlines()]
     admin_port = settings.listen.admin_port
     if admin_port and "systemd:" not in admin_port:
         try:
@@ -136,7 +144,7 @@ def _explain(settings: Settings, options: argparse.Namespace) -> int:
         unread.origin = sole_origin(raw)
         unread.refusal = oversized(raw, front_limits(settings).max_line)
         head = unread
-    found = explain(policy, head, options.peer, secure, settings.tenants.base_domain, 0.0)
+    found = explain(policy, head, plain_host(options.peer), secure, settings.tenants.base_domain, 0.0)
     _print(settings, options, found)
     return 0
 
@@ -180,6 +188,8 @@ def _print(settings: Settings, options: argparse.Namespace, found: Explanation) 
         answer = "forwarded; the service answers"
         service = f"{outcome} at {urls}"
     print(f"request  {options.method} {options.url} from {options.peer}")
+    if found.client != options.peer:
+        print(f"client   {found.client}")
     print(f"tenant   {found.tenant}")
     if isinstance(settings.tenants.registry, str):
         print(f"         {_tenants(settings)}: whether it exists is not known")

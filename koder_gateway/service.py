@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from twisted.application.service import Service as TwistedService
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.web.resource import IResource
 
 from .config import ConfigurationError, Settings, file_version, load, load_tenants
+from .front.redirect import RedirectSite
 from .front.site import GatewaySite
 from .ops.access_log import AccessLogError
 from .ops.admin import admin_resource, admin_site
@@ -34,6 +35,7 @@ from .ops.registry_file import RegistryFile
 from .ops.sweeper import Sweeper
 from .policy.tenants import Registry, Tenant
 from .tls.endpoints import EndpointError, Endpoints
+from .tls.proxied import ProxyGate
 from .tree.bounds import front_limits, front_timeouts
 from .tree.compose import Composition, adopt, compose, doubts, tenant_policy, upstream_endpoint, with_tenants
 from .tree.entrance import Entrance
@@ -54,7 +56,8 @@ class StartError(Exception):
 
 class Gateway(TwistedService):
     """One gateway. `resource` is its tree, to mount in any `twisted.web.server.Site`; started as a service it
-    listens on `ports` (endpoint strings; those of the settings by default) and on the admin port.
+    listens on `ports` (endpoint strings; those of the settings by default), on the admin port, and on
+    `redirect_ports`, which answer with a redirect to https.
 
     `mounts` are resources of yours by path, behind the same tenants and limits. `local_hosts` lets localhost and
     addresses stand for the base domain. The owner of a tree that is mounted elsewhere still starts the service
@@ -70,6 +73,7 @@ class Gateway(TwistedService):
         *,
         ports: Sequence[str] | None = None,
         admin_port: str | None = None,
+        redirect_ports: Sequence[str] | None = None,
         mounts: Mapping[str, IResource] | None = None,
         local_hosts: bool = False,
         reactor: Any = None,
@@ -84,6 +88,7 @@ class Gateway(TwistedService):
         self._local_hosts = local_hosts
         self._ports = tuple(settings.listen.port if ports is None else ports)
         self._admin_port = settings.listen.admin_port if admin_port is None else admin_port
+        self._redirect_ports = tuple(settings.listen.redirect_port if redirect_ports is None else redirect_ports)
         self.counters = Counters()
         self.notifier = Notifier()
         self._ledger = Ledger(self.counters, settings.log, clock)
@@ -124,8 +129,14 @@ class Gateway(TwistedService):
             limits=front_limits(settings),
             time=clock,
         )
-        self._endpoints = Endpoints(reactor, settings.tls, settings.state.dir, settings.tenants.base_domain)
+        self.redirect = RedirectSite(self.site, settings.tls.acme_webroot)
+        self._gate = ProxyGate(self._coarse, self.site.channels, self.site.overfull)
+        self._gate.trusts = composition.policy.proxies.introduces
+        self._endpoints = Endpoints(
+            reactor, settings.tls, settings.state.dir, settings.tenants.base_domain, self._gate
+        )
         self._public = Listeners(self._public_endpoint)
+        self._plain = Listeners(self._redirect_endpoint)
         self._admin = Listeners(plain_endpoint(reactor))
         self._metrics = make_registry(self.counters, self._sources(), version=VERSION)
 
@@ -217,6 +228,8 @@ class Gateway(TwistedService):
             front_timeouts(settings),
             front_limits(settings),
         )
+        self.redirect.webroot = settings.tls.acme_webroot
+        self._gate.trusts = composition.policy.proxies.introduces
         entrance = self.resource
         entrance.inner, entrance.policy, entrance.reader = (
             composition.resource,
@@ -316,7 +329,8 @@ class Gateway(TwistedService):
         self._bind()
         super().startService()
         self._sweeper.start()
-        where = ", ".join(self._ports) or "no port of its own"
+        redirecting = [f"{port} (to https)" for port in self._redirect_ports]
+        where = ", ".join([*self._ports, *redirecting]) or "no port of its own"
         self.log.info("koder-gateway {version} serves on {where}", version=VERSION, where=where)
         self.notifier.ready(f"serving on {where}")
 
@@ -324,13 +338,13 @@ class Gateway(TwistedService):
         if self._bound:
             return
         self._bound = True
-        faults = self._public.bind(self._ports, self.site)
+        faults = self._public.bind(self._ports, self.site) + self._plain.bind(self._redirect_ports, self.redirect)
         if self._admin_port:
             root = admin_resource(self.unready, lambda: self.metrics())
             faults += self._admin.bind([self._admin_port], admin_site(root, self._reactor))
         if faults:
-            self._public.close()
-            self._admin.close()
+            for listeners in (self._public, self._plain, self._admin):
+                listeners.close()
             raise StartError("\n".join(faults))
 
     def _public_endpoint(self, text: str) -> IStreamServerEndpoint:
@@ -339,10 +353,16 @@ class Gateway(TwistedService):
         except EndpointError as error:
             raise ListenError(str(error)) from None
 
+    def _redirect_endpoint(self, text: str) -> IStreamServerEndpoint:
+        try:
+            return self._endpoints.plain(text)
+        except EndpointError as error:
+            raise ListenError(str(error)) from None
+
     @property
     def addresses(self) -> list[Any]:
-        """The addresses that are listened on, the ports' before the admin port's."""
-        return [*self._public.addresses, *self._admin.addresses]
+        """The addresses that are listened on: the ports', the redirect ports', the admin port's."""
+        return [*self._public.addresses, *self._plain.addresses, *self._admin.addresses]
 
     # -- health
 
@@ -397,7 +417,7 @@ class Gateway(TwistedService):
             self._registry.stop()
         drained: Deferred[None] = Deferred()
         self._drained = drained
-        closing = self._public.close()
+        closing = DeferredList([self._public.close(), self._plain.close()])
         self._drain_ends = self._time() + self.settings.timeouts.drain
         self.site.drain()
         self.log.info("draining: {count} exchanges in flight", count=self.site.in_flight)

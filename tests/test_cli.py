@@ -518,7 +518,36 @@ def test_explain_agrees_with_a_running_gateway(outcome: object, request_words: t
 
 def test_the_client_is_the_one_that_a_trusted_proxy_names(config: Path) -> None:
     words = ("--from", "10.1.2.3", "-H", "X-Forwarded-For: 6.6.6.6, 198.51.100.7", USERS)
-    assert "limits   traffic: 10/s, burst 20, for ip 198.51.100.7\n" in explain(config, *words).out
+    out = explain(config, *words).out
+    assert "client   198.51.100.7\ntenant" in out
+    assert "limits   traffic: 10/s, burst 20, for ip 198.51.100.7\n" in out
+    assert "client " not in explain(config, "--from", "10.1.2.3", USERS).out
+
+
+def test_an_ipv4_address_within_ipv6_is_the_ipv4_one(config: Path) -> None:
+    words = ("--from", "::ffff:10.1.2.3", "-H", "X-Forwarded-For: ::FFFF:198.51.100.7", USERS)
+    assert "client   198.51.100.7\ntenant" in explain(config, *words).out
+
+
+@pytest.mark.parametrize("endpoint", ["ssl:80", "tls:80", "haproxy:ssl:80", "SSL:80"])
+def test_a_redirect_port_that_speaks_tls_is_a_fault(
+    endpoint: str, check: Callable[[str], Done], tmp_path: Path
+) -> None:
+    (fault,) = check(f'[listen]\nredirect_port = ["tcp:80", "{endpoint}"]\n').faults
+    assert f': listen.redirect_port: endpoint "{endpoint}": speaks TLS, and a redirect port must not; write' in fault
+    assert not list(tmp_path.rglob("self-signed*"))
+
+
+def test_every_redirect_port_is_looked_at(check: Callable[[str], Done]) -> None:
+    ports = ["nonsense:80", "tcp:abc", "haproxy:tcp:80", "systemd:domain=INET:index=9", "unix:/x"]
+    faults = check(f"[listen]\nredirect_port = {ports}\n").faults
+    assert [port in fault for port, fault in zip(ports, faults, strict=False)] == [True, True]
+    assert check('[listen]\nredirect_port = "tcp:80"\n').code == 0
+
+
+def test_a_webroot_that_is_not_there_is_a_fault(check: Callable[[str], Done]) -> None:
+    (fault,) = check('[tls]\nacme_webroot = "nowhere"\n').faults
+    assert ': tls.acme_webroot: "nowhere": no such file or folder; write the path of a folder' in fault
 
 
 HOSTS = st.sampled_from(

@@ -103,10 +103,10 @@ def test_a_trusted_proxy_says_who_its_client_is() -> None:
     standing = made.standing(head(*lines), "10.1.2.3", False)
     assert (standing.address, standing.key) == (b"198.51.100.7", address_key("198.51.100.7"))
     told = dict(transit(standing))
-    assert told[b"X-Forwarded-For"] == b"6.6.6.6, 198.51.100.7, 10.1.2.3"
+    assert told[b"X-Forwarded-For"] == b"198.51.100.7, 10.1.2.3"
     assert told[b"X-Forwarded-Proto"] == b"https"
     assert told[b"X-Forwarded-Host"] == b"public.example"
-    assert told[b"Forwarded"] == b'for=10.1.2.3;host="koder.id.koder.dev";proto=http'
+    assert told[b"Forwarded"] == b'for=198.51.100.7, for=10.1.2.3;host="koder.id.koder.dev";proto=http'
 
 
 def test_a_trusted_proxys_forwarded_is_continued() -> None:
@@ -115,6 +115,98 @@ def test_a_trusted_proxys_forwarded_is_continued() -> None:
     assert standing.address == b"198.51.100.7"
     told = dict(transit(standing))
     assert told[b"Forwarded"] == b'for=198.51.100.7, for=10.9.9.9, for=10.1.2.3;host="koder.id.koder.dev";proto=https'
+    assert told[b"X-Forwarded-For"] == b"198.51.100.7, 10.9.9.9, 10.1.2.3"
+
+
+@pytest.mark.parametrize(
+    ("lines", "client", "plain", "elements"),
+    [
+        pytest.param(
+            (b"X-Forwarded-For: 6.6.6.6, [2001:db8::7]:4711, 10.9.9.9",),
+            b"2001:db8::7",
+            b"2001:db8::7, 10.9.9.9",
+            b'for="[2001:db8::7]", for=10.9.9.9, ',
+            id="the client's own claims end at the client",
+        ),
+        pytest.param(
+            (b"X-Forwarded-For: ::ffff:198.51.100.7",),
+            b"198.51.100.7",
+            b"198.51.100.7",
+            b"for=198.51.100.7, ",
+            id="one form of an address",
+        ),
+        pytest.param(
+            (b'Forwarded: for=6.6.6.6;proto=http, For="198.51.100.7:80";proto=https;by=_b , for=10.9.9.9',),
+            b"198.51.100.7",
+            b"198.51.100.7, 10.9.9.9",
+            b'For="198.51.100.7:80";proto=https;by=_b, for=10.9.9.9, ',
+            id="Forwarded goes on as the proxies wrote it",
+        ),
+        pytest.param(
+            (b"X-Forwarded-For: 198.51.100.7", b"Forwarded: for=6.6.6.6, for=198.51.100.7;by=_b"),
+            b"198.51.100.7",
+            b"198.51.100.7",
+            b"for=198.51.100.7;by=_b, ",
+            id="both agree",
+        ),
+        pytest.param(
+            (b"X-Forwarded-For: 198.51.100.7", b"Forwarded: for=6.6.6.6", b"X-Real-IP: 6.6.6.6"),
+            b"10.1.2.3",
+            b"",
+            b"",
+            id="they disagree",
+        ),
+        pytest.param((b"Forwarded: for=6.6.6.6, for=_hidden",), b"10.1.2.3", b"", b"", id="obfuscated"),
+        pytest.param((b"X-Forwarded-For: 6.6.6.6, unknown",), b"10.1.2.3", b"", b"", id="unknown"),
+        pytest.param((b'Forwarded: for=6.6.6.6, for="',), b"10.1.2.3", b"", b"", id="malformed"),
+        pytest.param(
+            (b'Forwarded: for="6.6.6.6', b"Forwarded: for=10.9.9.9"),
+            b"10.9.9.9",
+            b"10.9.9.9",
+            b"for=10.9.9.9, ",
+            id="malformed by the client",
+        ),
+        pytest.param(
+            (b"X-Forwarded-For: 198.51.100.7", b"X-Real-IP: 6.6.6.6", b"X-Real-IP: 7.7.7.7"),
+            b"198.51.100.7",
+            b"198.51.100.7",
+            b"for=198.51.100.7, ",
+            id="another real address",
+        ),
+    ],
+)
+def test_limits_log_and_services_see_the_same_client(
+    lines: tuple[bytes, ...], client: bytes, plain: bytes, elements: bytes
+) -> None:
+    standing = policy(trusted=("10.0.0.0/8",)).standing(head(*lines), "10.1.2.3", True)
+    assert (standing.address, standing.key) == (client, address_key(client.decode()))
+    told = transit(standing)
+    fields = dict(told)
+    assert fields[b"X-Forwarded-For"] == (plain + b", " if plain else b"") + b"10.1.2.3"
+    own = b'for=10.1.2.3;host="koder.id.koder.dev";proto=https'
+    assert fields[b"Forwarded"] == elements + own
+    asked = [line for line in lines if line.startswith(b"X-Real-IP")]
+    assert [value for name, value in told if name == b"X-Real-IP"] == ([client] if asked else [])
+
+
+def test_a_real_address_alone_is_the_proxy_s_own() -> None:
+    """It is no field that limits go by; the client's own, before the proxy's, goes no further."""
+    lines = (b"X-Real-IP: 6.6.6.6", b"x-real-ip: 198.51.100.7")
+    for peer, told in (("10.1.2.3", [b"198.51.100.7"]), ("192.0.2.9", [])):
+        standing = policy(trusted=("10.0.0.0/8",)).standing(head(*lines), peer, False)
+        assert [value for name, value in transit(standing) if name.lower() == b"x-real-ip"] == told
+        assert standing.address == peer.encode()
+
+
+def test_whoever_reaches_a_unix_socket_is_trusted_where_that_is_said() -> None:
+    asked = head(b"X-Forwarded-For: 198.51.100.7")
+    standing = policy(trusted=("unix:",)).standing(asked, "unknown", False)
+    assert standing.address == b"198.51.100.7"
+    told = dict(transit(standing))
+    assert told[b"X-Forwarded-For"] == b"198.51.100.7, unknown"
+    assert told[b"Forwarded"].startswith(b"for=198.51.100.7, for=unknown;")
+    for made, peer in ((policy(trusted=("10.0.0.0/8",)), "unknown"), (policy(trusted=("unix:",)), "10.1.2.3")):
+        assert made.standing(asked, peer, False).address == peer.encode()
 
 
 @pytest.mark.parametrize("said", [b"ftp", b"https, http", b"HTTPS", b""])

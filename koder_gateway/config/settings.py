@@ -18,7 +18,7 @@ from ..policy.routing import Route
 from ..policy.tenants import Tenant
 from . import shipped
 from .entries import LIMITS, ROUTES, SERVICES, ServiceSettings
-from .kinds import listing, one_or_more, optional, optional_text, whole
+from .kinds import any_number, listing, one_or_more, optional, optional_text, whole
 from .tables import setting, table
 from .values import (
     AGE,
@@ -35,6 +35,7 @@ from .values import (
     NAME,
     NETWORK,
     ORIGIN,
+    PLAIN_ENDPOINT,
     REGISTRY,
     SIZE,
     SLUG,
@@ -111,16 +112,19 @@ class ListenSettings:
 
     port: tuple[str, ...] = setting(one_or_more(ENDPOINT), "ssl:443")
     admin_port: str = setting(optional_text(ENDPOINT), "")
+    redirect_port: tuple[str, ...] = setting(any_number(PLAIN_ENDPOINT), "")
     trusted_proxies: tuple[str, ...] = setting(listing(NETWORK), [])
     max_connections: int = setting(whole(0, _MAX_COUNT), 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsSettings:
-    """[tls]: the folder of certificates, None for a self-signed one, and the name of the default one."""
+    """[tls]: the folder of certificates, None for a self-signed one, and the name of the default one.
+    `acme_webroot`: the folder in which certbot --webroot leaves its challenges."""
 
     certificates: Path | None = setting(optional(FOLDER), "")
     default: str = setting(optional_text(NAME), "")
+    acme_webroot: Path | None = setting(optional(FOLDER), "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,7 @@ from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
 from ..errors import BAD_FRAMING, BODY_TOO_LARGE, REQUEST_TIMEOUT, URI_TOO_LONG, Refusal
+from ..policy.clients import plain_host
 from ..wire.body import BodyError, ChunkedDecoder
 from ..wire.exchange import BROKEN, TOO_LARGE
 from ..wire.request import HeadProbe, RequestHead, oversized, sole_origin
@@ -84,7 +85,7 @@ class GatewayChannel(StockChannel, Protocol):
     def connectionMade(self) -> None:
         """A client has connected; until its first head is complete it has the time for a head."""
         transport: Any = self.transport
-        self.peer = getattr(transport.getPeer(), "host", None) or "unknown"
+        self.peer = plain_host(getattr(transport.getPeer(), "host", None))
         self.secure = self.isSecure()
         self.write = transport.write
         set_no_delay = getattr(transport, "setTcpNoDelay", None)

@@ -90,6 +90,7 @@ class GatewaySite(Site):
         self.identity = Identity()
         self.cors = Cors()
         self.finished = finished
+        # Besides clients', those that wait for a balancer's header (`tls.proxied`) before they become one.
         self.channels: set[GatewayChannel | Http2Channel] = set()
         self.http2_errors = 0
         # Cheap where the reactor has a queue of its own for it.
@@ -148,6 +149,8 @@ class GatewaySite(Site):
         """A client has connected."""
         self.accepted += 1
         self.channels.add(channel)
+        if self.draining:
+            channel.close_idle()
         excess = len(self.channels) - self.max_connections
         if excess > 0:
             self.rejected += 1
@@ -160,6 +163,12 @@ class GatewaySite(Site):
         self.channels.add(successor)
         if self.draining:
             successor.close_idle()
+
+    def overfull(self) -> bool:
+        """Whether one more connection could not even be told that there are too many; it counts as turned away."""
+        full = len(self.channels) >= self.max_connections + _TURNED_AWAY
+        self.rejected += full
+        return full
 
     def closed(self, channel: GatewayChannel | Http2Channel) -> None:
         """A client's connection is gone."""

@@ -41,6 +41,10 @@ class UnreadTenants(TenantPolicy):
         """503, to be asked again."""
         return self._REFUSAL
 
+    def host_refusal(self, host: bytes) -> Refusal | None:
+        """503, to be asked again."""
+        return self._REFUSAL
+
 
 class Source(Protocol):
     """Where the list is asked for."""

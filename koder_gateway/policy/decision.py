@@ -11,14 +11,14 @@ from functools import lru_cache
 
 from ..errors import BODY_TOO_LARGE, NO_ROUTE, RATE_LIMITED, Refusal
 from ..wire.request import RequestHead
-from .clients import TrustedProxies
+from .clients import Trail, TrustedProxies, node_of
 from .cors import CorsPolicy
 from .limits import Limiter, Verdict, address_key
 from .routing import Route, RouteTable
 from .tenants import Registry, Tenant, TenantPolicy
 
 # Of what trusted proxies say, the fields that the gateway continues; the others go on as they came.
-_OURS = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded"))
+_OURS = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded", b"x-real-ip"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,7 +70,8 @@ class Policy:
         """Who asks, from where, and as which tenant. `peer` is the address that the connection comes from."""
         trusted = self.proxies.trusts(peer)
         forwarded = head.forwarded if trusted and head.forwarded else []
-        address = self._address(peer, forwarded) if trusted else peer
+        trail = self._trail(peer, forwarded)
+        address = trail.client
         tenant = self.tenants.resolve(head.host, head.tenants)
         wire = address.encode("ascii")
         return Standing(
@@ -80,14 +81,16 @@ class Policy:
             tenants=head.tenants,
             tenant=tenant,
             cors=self.cors_fields(head.origin, tenant),
-            transit=self._transit(head, tenant, peer, secure, forwarded),
+            transit=self._transit(head, tenant, trail, secure, forwarded),
             address=wire,
             key=address_key(address),
             lasting=not forwarded,
         )
 
-    def _address(self, peer: str, forwarded: Sequence[tuple[bytes, bytes]]) -> str:
-        return self.proxies.client(peer, _values(forwarded, b"x-forwarded-for"), _values(forwarded, b"forwarded"))
+    def _trail(self, peer: str, forwarded: Sequence[tuple[bytes, bytes]]) -> Trail:
+        if not forwarded:
+            return Trail((peer,), ())
+        return self.proxies.trail(peer, _values(forwarded, b"x-forwarded-for"), _values(forwarded, b"forwarded"))
 
     def cors_fields(self, origin: bytes | None, tenant: Tenant | Refusal) -> bytes:
         """The CORS field lines of an answer."""
@@ -126,27 +129,31 @@ class Policy:
         self,
         head: RequestHead,
         tenant: Tenant | Refusal,
-        peer: str,
+        trail: Trail,
         secure: bool,
         forwarded: Sequence[tuple[bytes, bytes]],
     ) -> bytes:
-        """The field lines that the gateway sets for a service (RFC 7239, RFC 9110 section 7.6.3)."""
-        wire = peer.encode("ascii")
-        node = b'"[%b]"' % wire if b":" in wire else wire
+        """The field lines that the gateway sets for a service (RFC 7239, RFC 9110 section 7.6.3).
+
+        X-Real-IP goes on, the last of several, from a proxy that says nothing else. Beside the other two it names the
+        client that they name: whichever field a service asks, it is the same.
+        """
         proto = b"https" if secure else b"http"
-        element = b'for=%b;host="%b";proto=%b' % (node or b"unknown", head.host, proto)
-        before_for = b", ".join(_values(forwarded, b"x-forwarded-for"))
-        before = b", ".join(_values(forwarded, b"forwarded"))
+        element = b'for=%b;host="%b";proto=%b' % (node_of(trail.hops[-1]), head.host, proto)
         said_proto = b", ".join(_values(forwarded, b"x-forwarded-proto"))
         said_host = b", ".join(_values(forwarded, b"x-forwarded-host"))
+        real = _values(forwarded, b"x-real-ip")[-1:]
+        if real and (_values(forwarded, b"x-forwarded-for") or _values(forwarded, b"forwarded")):
+            real = [trail.client.encode("ascii")]
         return b"".join(
             (
                 b"%b: %b\r\n" % (self.tenant_header, tenant.wire if isinstance(tenant, Tenant) else b""),
-                b"X-Forwarded-For: %b\r\n" % (b"%b, %b" % (before_for, wire) if before_for else wire),
+                b"X-Forwarded-For: %b\r\n" % ", ".join(trail.hops).encode("ascii"),
                 b"X-Forwarded-Proto: %b\r\n" % (said_proto if said_proto in (b"http", b"https") else proto),
                 b"X-Forwarded-Host: %b\r\n" % (said_host or head.host),
-                b"Forwarded: %b\r\n" % (b"%b, %b" % (before, element) if before else element),
+                b"Forwarded: %b\r\n" % b", ".join((*trail.elements, element)),
                 b"Via: 1.1 koder-gateway\r\n",
+                *(b"X-Real-IP: %b\r\n" % address for address in real),
                 *(b"%b: %b\r\n" % (name, value) for name, value in forwarded if name.lower() not in _OURS),
             )
         )

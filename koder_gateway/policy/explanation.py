@@ -14,8 +14,10 @@ from .tenants import Tenant, bare_host, normal_domain
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What becomes of one request. `outcome` is a Refusal, "preflight", "options" or the service's name."""
+    """What becomes of one request. `outcome` is a Refusal, "preflight", "options" or the service's name; `client` the
+    address that log, limits and services have for it."""
 
+    client: str
     tenant: str
     cors: str
     limits: tuple[str, ...]
@@ -33,6 +35,7 @@ def explain(policy: Policy, head: RequestHead, peer: str, secure: bool, base_dom
     route = policy.routes.match(head.path)
     outcome, fields = _outcome(policy, head, standing, route, now)
     return Explanation(
+        client=standing.address.decode("ascii"),
         tenant=_tenant(policy, head, standing, base_domain),
         cors=_cors(policy, head, standing),
         limits=_limits(policy, head, standing),

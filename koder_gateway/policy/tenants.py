@@ -189,6 +189,19 @@ class TenantPolicy:
                     return self._conflict
         return tenant if tenant.status == "active" else TENANT_SUSPENDED
 
+    def host_refusal(self, host: bytes) -> Refusal | None:
+        """Why a Host is none of ours; None where it is the base domain or a tenant's, whatever its status."""
+        name = bare_host(host)
+        registry = self._registry
+        if name == self._base or registry.at(name) is not None or (self._local_hosts and _is_local(name)):
+            return None
+        if not name.endswith(self._suffix):
+            return self._misdirected
+        slug = name[: -len(self._suffix)]
+        if registry.find(slug) is not None:
+            return None
+        return self._unknown_host if is_slug(slug) else self._misdirected
+
     def _resolve_named(self, named: Sequence[bytes]) -> Tenant | Refusal:
         """The tenant on the bare base domain: the header's, else the default."""
         values = {value for value in named if value}

@@ -17,6 +17,7 @@ from zope.interface import implementer
 
 from ..errors import METHODS, Refusal
 from ..front.filters import Cors, Identity, forwarded_headers
+from ..policy.clients import plain_host
 from ..policy.decision import Policy, Standing
 from ..upstream.connection import UpstreamConnection
 from ..wire.exchange import ANSWERED, CLIENT_GONE, ENDED, HELD, Exchange
@@ -217,7 +218,7 @@ class Entrance:
         body = request.content.read()
         head = self.reader.read(_raw_head(request, body))
         head.upgrade = None  # a stock request's connection cannot switch protocols
-        peer = getattr(request.getClientAddress(), "host", None) or "unknown"
+        peer = plain_host(getattr(request.getClientAddress(), "host", None))
         standing = self.policy.standing(head, peer, request.isSecure())
         exchange = self._identity.open(head, standing, self._clock())
         exchange.bytes_in = len(body)

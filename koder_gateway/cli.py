@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from .config import ConfigurationError, Settings, load
 from .errors import Refusal
+from .policy.certificates import Secured
 from .policy.explanation import Explanation, explain
 from .version import VERSION
 from .wire.request import RequestHead, oversized, sole_origin
@@ -134,7 +135,7 @@ def _explain(settings: Settings, options: argparse.Namespace) -> int:
         unread.origin = sole_origin(raw)
         unread.refusal = oversized(raw, front_limits(settings).max_line)
         head = unread
-    found = explain(policy, head, options.peer, secure, settings.tenants.base_domain, 0.0)
+    found = explain(policy, head, options.peer, Secured() if secure else None, settings.tenants.base_domain, 0.0)
     _print(settings, options, found)
     return 0
 

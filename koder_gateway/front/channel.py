@@ -55,7 +55,6 @@ class GatewayChannel(StockChannel, Protocol):
         self.site = site
         self.keep_alive = True
         self.request: GatewayRequest | None = None
-        self.secure = False
         self.peer = ""
         self.deadline = math.inf
         self._phase = IDLE
@@ -81,7 +80,6 @@ class GatewayChannel(StockChannel, Protocol):
         """A client has connected; until its first head is complete it has the time for a head."""
         transport: Any = self.transport
         self.peer = getattr(transport.getPeer(), "host", None) or "unknown"
-        self.secure = self.isSecure()
         self.write = transport.write
         set_no_delay = getattr(transport, "setTcpNoDelay", None)
         if set_no_delay is not None:
@@ -194,7 +192,7 @@ class GatewayChannel(StockChannel, Protocol):
                 refusal = BAD_FRAMING.because(str(error))
         standing = self._standing
         if standing is None or not standing.fits(site.policy, head):
-            standing = self._standing = site.policy.standing(head, self.peer, self.secure)
+            standing = self._standing = site.policy.standing(head, self.peer, self.secured())
         exchange = site.identity.open(head, standing, site.time())
         exchange.bytes_in = len(body)
         done = not self._remaining and self._decoder is None

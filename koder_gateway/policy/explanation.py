@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ..errors import Refusal
 from ..wire.request import RequestHead
+from .certificates import Secured
 from .decision import Policy, Standing, limit_refusal
 from .limits import LimitRule
 from .routing import Route
@@ -24,12 +25,15 @@ class Explanation:
     fields: bytes
 
 
-def explain(policy: Policy, head: RequestHead, peer: str, secure: bool, base_domain: str, now: float) -> Explanation:
+def explain(
+    policy: Policy, head: RequestHead, peer: str, secured: Secured | None, base_domain: str, now: float
+) -> Explanation:
     """Ask the policies in the gateway's order. Charges the policy's limits like a request would: use one of your own.
 
-    `peer` is the address that the request comes from, `now` monotonic seconds.
+    `peer` is the address that the request comes from, `secured` what TLS has established with it, None without TLS;
+    `now` is monotonic seconds.
     """
-    standing = policy.standing(head, peer, secure)
+    standing = policy.standing(head, peer, secured)
     route = policy.routes.match(head.path)
     outcome, fields = _outcome(policy, head, standing, route, now)
     return Explanation(
@@ -46,19 +50,19 @@ def _outcome(
     policy: Policy, head: RequestHead, standing: Standing, route: Route | None, now: float
 ) -> tuple[Refusal | str, bytes]:
     if head.refusal is not None:
-        return head.refusal, standing.cors
+        return head.refusal, standing.fields
     preflight = policy.preflight(head, standing.tenant)
     if preflight is not None:
-        return "preflight", preflight
+        return "preflight", preflight + standing.hsts
     if head.path == b"*":
-        return "options", standing.cors
+        return "options", standing.fields
     refusal = policy.body_refusal(head)
     if refusal is not None:
-        return refusal, standing.cors
+        return refusal, standing.fields
     if isinstance(standing.tenant, Refusal):
-        return standing.tenant, standing.cors
+        return standing.tenant, standing.fields
     verdict = policy.admit(standing.tenant, standing.key, head, now)
-    fields = standing.cors + verdict.fields
+    fields = standing.fields + verdict.fields
     if verdict.refused is not None:
         return limit_refusal(verdict.refused.name), fields
     chosen = policy.route(head.path)

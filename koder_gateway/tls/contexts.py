@@ -16,6 +16,7 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from .certificates import CertificateError, CertificateFile
+from .client_auth import ClientVerification
 
 HTTP_1_1 = b"http/1.1"
 # What a client of the old version calls itself (RFC 7301 section 6); the answer is the same protocol's.
@@ -49,6 +50,8 @@ class ContextOptions:
     """0: the newest that OpenSSL knows."""
     protocols: tuple[bytes, ...] = (HTTP_1_1, HTTP_1_0)
     """The ALPN protocols (RFC 7301) in the server's order of preference."""
+    clients: ClientVerification | None = None
+    """How clients are verified, where any host asks them for a certificate."""
 
 
 def build_context(certificate: CertificateFile, options: ContextOptions) -> SSL.Context:
@@ -64,6 +67,8 @@ def build_context(certificate: CertificateFile, options: ContextOptions) -> SSL.
     _set_suites(context)
     _set_alpn(context, options.protocols)
     _set_certificate(context, certificate)
+    if options.clients is not None:
+        options.clients.prepare(context)
     return context
 
 
@@ -92,7 +97,7 @@ class ServerContexts:
         chosen = _default(certificates, default)
         contexts = _build_all(certificates, self.options)
         self._context = contexts[certificates.index(chosen)]
-        if len(contexts) > 1:
+        if len(contexts) > 1 or self.options.clients is not None:
             self._context.set_tlsext_servername_callback(self._switch)
         self._by_name: dict[bytes, SSL.Context] = {}
         for certificate, context in sorted(
@@ -130,6 +135,8 @@ class ServerContexts:
             context = self.context_for(name)
             if context is not connection.get_context():
                 connection.set_context(context)
+        if self.options.clients is not None:
+            self.options.clients.ask(connection)
 
 
 def _default(certificates: Sequence[CertificateFile], name: str) -> CertificateFile:

@@ -24,6 +24,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.web.resource import IResource
 
 from ..config import ServiceSettings, Settings
+from ..policy.certificates import ClientAuth
 from ..policy.clients import TrustedProxies
 from ..policy.cors import CorsPolicy
 from ..policy.decision import Policy
@@ -78,7 +79,19 @@ def make_policy(
         routes=RouteTable([*settings.routes, *(Route(path, "") for path in mounts)]),
         proxies=TrustedProxies(settings.listen.trusted_proxies),
         max_body=settings.requests.max_body,
+        hsts=_hsts_line(settings),
+        client_auth=_client_auth(settings),
     )
+
+
+def _hsts_line(settings: Settings) -> bytes:
+    value = settings.tls.hsts
+    return b"Strict-Transport-Security: %b\r\n" % value.encode("ascii") if value else b""
+
+
+def _client_auth(settings: Settings) -> ClientAuth:
+    authorities = settings.tls.client_ca
+    return ClientAuth() if authorities is None else ClientAuth(settings.tls.client_auth, authorities.digest)
 
 
 def tenant_policy(settings: Settings, registry: Registry, local_hosts: bool) -> TenantPolicy:
@@ -101,6 +114,11 @@ def make_reader(settings: Settings) -> RequestReader:
         max_target=requests.max_target,
         max_fields=requests.max_fields,
     )
+
+
+def make_response_reader(settings: Settings) -> ResponseReader:
+    """The reader of services' answers."""
+    return ResponseReader(settings.tenants.header.encode("ascii"), own_hsts=bool(settings.tls.hsts))
 
 
 def upstream_endpoint(
@@ -136,7 +154,7 @@ def make_services(
 
     Raises ValueError with a line for each service whose files cannot be used.
     """
-    reader = ResponseReader(settings.tenants.header.encode("ascii"))
+    reader = make_response_reader(settings)
     services: dict[str, Service] = {}
     faults: list[str] = []
     for name in sorted({route.service for route in settings.routes}):
@@ -174,7 +192,7 @@ def adopt(composition: Composition, before: Composition) -> None:
     composition.policy.limiter.adopt(before.policy.limiter)
     for name, service in composition.services.items():
         if before.services.get(name) is service:
-            service.reader = ResponseReader(settings.tenants.header.encode("ascii"))
+            service.reader = make_response_reader(settings)
             _set_deadlines(service, settings.services[name], settings)
 
 

@@ -71,6 +71,9 @@ PROTECTED: Final = frozenset(
         b"x-real-ip",
         b"x-request-id",
         b"traceparent",
+        b"client-cert",
+        b"client-cert-chain",
+        b"strict-transport-security",
     )
 )
 _REQUEST: Final = {
@@ -86,6 +89,9 @@ _REQUEST: Final = {
     b"traceparent": TRACE,
     b"tracestate": TRACE,
     b"trailer": TRAILER,
+    # Only who verifies a certificate may say so (RFC 9440 section 2.4).
+    b"client-cert": DROP,
+    b"client-cert-chain": DROP,
 }
 _RESPONSE: Final = {
     b"content-length": LENGTH,
@@ -135,9 +141,14 @@ class FieldKinds:
         return cls(exact, [(b"x-forwarded-", FORWARDED)], underscores_pass=False)
 
     @classmethod
-    def of_responses(cls, tenant_header: bytes) -> FieldKinds:
-        """The kinds of what services send: their own CORS fields never pass, in no spelling."""
+    def of_responses(cls, tenant_header: bytes, *, own_hsts: bool = False) -> FieldKinds:
+        """The kinds of what services send: their own CORS fields never pass, in no spelling.
+
+        `own_hsts`: nor does their Strict-Transport-Security, since the gateway sets its own.
+        """
         exact = {**_RESPONSE, tenant_header.lower(): DROP}
+        if own_hsts:
+            exact[b"strict-transport-security"] = DROP
         return cls(exact, [(b"access-control-", DROP)], underscores_pass=True)
 
     def classify(self, name: bytes) -> int:

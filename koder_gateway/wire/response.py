@@ -70,9 +70,10 @@ class _Fields:
 class ResponseReader:
     """Reads the heads of services' answers under one configuration."""
 
-    def __init__(self, tenant_header: bytes, *, max_fields: int = 256) -> None:
+    def __init__(self, tenant_header: bytes, *, max_fields: int = 256, own_hsts: bool = False) -> None:
+        """`own_hsts`: the gateway sets Strict-Transport-Security, so the services' own goes."""
         self.tenant_header = tenant_header
-        self.kinds = FieldKinds.of_responses(tenant_header)
+        self.kinds = FieldKinds.of_responses(tenant_header, own_hsts=own_hsts)
         self._table = self.kinds.table
         self._max_fields = max_fields
         # The last head and what it was read as: under load a service repeats itself to the byte.

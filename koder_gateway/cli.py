@@ -135,7 +135,9 @@ def _explain(settings: Settings, options: argparse.Namespace) -> int:
         unread.origin = sole_origin(raw)
         unread.refusal = oversized(raw, front_limits(settings).max_line)
         head = unread
-    found = explain(policy, head, options.peer, Secured() if secure else None, settings.tenants.base_domain, 0.0)
+    # Over a connection as it should be: opened for that host, with the certificate that it may require.
+    secured = Secured(client=b"some", authorities=policy.client_auth.digest) if secure else None
+    found = explain(policy, head, options.peer, secured, settings.tenants.base_domain, 0.0)
     _print(settings, options, found)
     return 0
 
@@ -182,6 +184,8 @@ def _print(settings: Settings, options: argparse.Namespace, found: Explanation) 
     print(f"tenant   {found.tenant}")
     if isinstance(settings.tenants.registry, str):
         print(f"         {_tenants(settings)}: whether it exists is not known")
+    if found.client:
+        print(f"client   {found.client}")
     print(f"cors     {found.cors}")
     for number, limit in enumerate(found.limits or ("none applies",)):
         print(f"{'limits' if number == 0 else '':<8} {limit}")

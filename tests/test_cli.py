@@ -268,6 +268,7 @@ def test_an_explanation_in_full(config: Path) -> None:
             " WWW-Authenticate, Location"
         ),
         "         Vary: Origin",
+        "         Strict-Transport-Security: max-age=31536000",
         '         RateLimit-Policy: "traffic";q=20;w=2, "login-failures";q=5;w=60',
         '         RateLimit: "traffic";r=19;t=1, "login-failures";r=4;t=12',
     ]
@@ -378,7 +379,7 @@ def told(out: str) -> Told:
     return result
 
 
-OWN = re.compile(rb"(?i)access-control-.*|vary|ratelimit(-policy)?|retry-after")
+OWN = re.compile(rb"(?i)access-control-.*|vary|ratelimit(-policy)?|retry-after|strict-transport-security")
 
 
 def fields_of(message: Message) -> list[str]:

@@ -27,9 +27,9 @@ class Standing:
     """What stays the same for all requests of one client with one host, origin and tenant header.
 
     `tenant` is a Refusal where the host or header names none, or the connection is not for that host. `fields` and
-    `transit` are finished field lines for the answer and for the service; `cors` and `hsts` are what the first is
-    made of. `address` is the client's, `key` the form of it that limits count under. What a trusted proxy said
-    holds for its one request: such a standing is not `lasting`.
+    `transit` are finished field lines for the answer and for the service; the first are made of `cors` and `hsts`,
+    and `own_hsts` says whether there is the latter. `address` is the client's, `key` the form of it that limits
+    count under. What a trusted proxy said holds for its one request: such a standing is not `lasting`.
     """
 
     policy: Policy
@@ -39,6 +39,7 @@ class Standing:
     tenant: Tenant | Refusal
     cors: bytes
     hsts: bytes
+    own_hsts: bool
     fields: bytes
     transit: bytes
     address: bytes
@@ -100,6 +101,7 @@ class Policy:
             tenant=tenant,
             cors=cors,
             hsts=hsts,
+            own_hsts=bool(hsts),
             fields=cors + hsts,
             transit=self._transit(head, tenant, peer, secured, forwarded) + client_field,
             address=wire,

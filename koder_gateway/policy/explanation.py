@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..errors import Refusal
 from ..wire.request import RequestHead
-from .certificates import Secured
+from .certificates import NONE, OPTIONAL, REQUIRED, Secured
 from .decision import Policy, Standing, limit_refusal
 from .limits import LimitRule
 from .routing import Route
@@ -15,9 +15,11 @@ from .tenants import Tenant, bare_host, normal_domain
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What becomes of one request. `outcome` is a Refusal, "preflight", "options" or the service's name."""
+    """What becomes of one request. `outcome` is a Refusal, "preflight", "options" or the service's name; `client`
+    is what its host wants of the client's certificate, "" where no host wants any."""
 
     tenant: str
+    client: str
     cors: str
     limits: tuple[str, ...]
     route: str
@@ -38,6 +40,7 @@ def explain(
     outcome, fields = _outcome(policy, head, standing, route, now)
     return Explanation(
         tenant=_tenant(policy, head, standing, base_domain),
+        client=_client(policy, head, secured),
         cors=_cors(policy, head, standing),
         limits=_limits(policy, head, standing),
         route=f"{route.path.decode()} -> {route.service}" if route else "none: no configured path covers this one",
@@ -86,6 +89,21 @@ def _tenant(policy: Policy, head: RequestHead, standing: Standing, base_domain: 
     if policy.registry.is_open:
         reason += "; there is no registry, so every well-formed slug is a tenant"
     return f"{tenant.slug} ({tenant.status}): {reason}"
+
+
+_WANTED = {
+    NONE: "this host asks for no certificate",
+    OPTIONAL: "this host asks for a certificate, and none is fine",
+    REQUIRED: "this host requires a certificate",
+}
+
+
+def _client(policy: Policy, head: RequestHead, secured: Secured | None) -> str:
+    if not policy.client_auth:
+        return ""
+    assumed = "; explained as if with one" if secured is not None and secured.client else ""
+    mode = policy.client_auth.mode(bare_host(head.host))
+    return _WANTED[mode] + (assumed if mode == REQUIRED else "")
 
 
 def _cors(policy: Policy, head: RequestHead, standing: Standing) -> str:

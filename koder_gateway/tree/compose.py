@@ -116,11 +116,6 @@ def make_reader(settings: Settings) -> RequestReader:
     )
 
 
-def make_response_reader(settings: Settings) -> ResponseReader:
-    """The reader of services' answers."""
-    return ResponseReader(settings.tenants.header.encode("ascii"), own_hsts=bool(settings.tls.hsts))
-
-
 def upstream_endpoint(
     reactor: Any, url: str, connect_timeout: float, entry: ServiceSettings
 ) -> IStreamClientEndpoint:
@@ -154,7 +149,7 @@ def make_services(
 
     Raises ValueError with a line for each service whose files cannot be used.
     """
-    reader = make_response_reader(settings)
+    reader = ResponseReader(settings.tenants.header.encode("ascii"))
     services: dict[str, Service] = {}
     faults: list[str] = []
     for name in sorted({route.service for route in settings.routes}):
@@ -192,7 +187,7 @@ def adopt(composition: Composition, before: Composition) -> None:
     composition.policy.limiter.adopt(before.policy.limiter)
     for name, service in composition.services.items():
         if before.services.get(name) is service:
-            service.reader = make_response_reader(settings)
+            service.reader = ResponseReader(settings.tenants.header.encode("ascii"))
             _set_deadlines(service, settings.services[name], settings)
 
 

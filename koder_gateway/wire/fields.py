@@ -16,7 +16,7 @@ FIELD_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t\x20-
 
 # What a field is to the gateway. PASS goes through untouched; DROP never leaves; the rest is looked at.
 PASS, DROP, HOST, LENGTH, CODING, CONNECTION = 0, 1, 2, 3, 4, 5
-ORIGIN, EXPECT, REQUEST_ID, TENANT, FORWARDED, TRACE, TRAILER, DATE, RATE = range(6, 15)
+ORIGIN, EXPECT, REQUEST_ID, TENANT, FORWARDED, TRACE, TRAILER, DATE, RATE, HSTS = range(6, 16)
 
 # RFC 9110 section 7.6.1, and what older clients send; Proxy-Authorization is for a proxy, which ends here.
 HOP_BY_HOP: Final = frozenset(
@@ -102,6 +102,7 @@ _RESPONSE: Final = {
     b"date": DATE,
     b"ratelimit": RATE,
     b"ratelimit-policy": RATE,
+    b"strict-transport-security": HSTS,
 }
 _USUAL: Final = (
     "Accept Accept-Charset Accept-Encoding Accept-Language Accept-Ranges Access-Control-Request-Headers "
@@ -141,14 +142,9 @@ class FieldKinds:
         return cls(exact, [(b"x-forwarded-", FORWARDED)], underscores_pass=False)
 
     @classmethod
-    def of_responses(cls, tenant_header: bytes, *, own_hsts: bool = False) -> FieldKinds:
-        """The kinds of what services send: their own CORS fields never pass, in no spelling.
-
-        `own_hsts`: nor does their Strict-Transport-Security, since the gateway sets its own.
-        """
+    def of_responses(cls, tenant_header: bytes) -> FieldKinds:
+        """The kinds of what services send: their own CORS fields never pass, in no spelling."""
         exact = {**_RESPONSE, tenant_header.lower(): DROP}
-        if own_hsts:
-            exact[b"strict-transport-security"] = DROP
         return cls(exact, [(b"access-control-", DROP)], underscores_pass=True)
 
     def classify(self, name: bytes) -> int:

@@ -291,7 +291,7 @@ def test_a_refusal_is_explained_too(config: Path) -> None:
 
 def test_what_no_limit_applies_to(tmp_path: Path) -> None:
     path = tmp_path / "bare.toml"
-    path.write_text("limits = []\n")
+    path.write_text("limits = []\n[tls]\nhsts = false\n")
     lines = explain(path, USERS).out.splitlines()
     assert "limits   none applies" in lines
     assert lines[-1] == "answer   forwarded; the service answers", "no field is added either"

@@ -18,7 +18,7 @@ from .tenants import TenantPolicy, bare_host
 # Whether a host asks for a client's certificate, as `[tls] client_auth` says.
 NONE, OPTIONAL, REQUIRED = "none", "optional", "required"
 # A verified certificate goes to the service in a field of each request, whose head has its bounds too.
-MAX_CLIENT_CERTIFICATE: Final = 12_288
+MAX_CLIENT_CERTIFICATE: Final = 12 << 10
 
 _OTHER_CERTIFICATE: Final = MISDIRECTED_REQUEST.because(
     "The connection was opened with a certificate of another host; open one for this host."

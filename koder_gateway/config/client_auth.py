@@ -57,11 +57,11 @@ def read_authorities(path: Path) -> Authorities:
 
 
 def _may_issue(certificate: x509.Certificate) -> bool:
-    """Whether a certificate is an authority's; those of old, without the extension, may be (RFC 5280 4.2.1.9)."""
+    """Whether a certificate is an authority's (RFC 5280 section 4.2.1.9); one of version 1 has no way to say so."""
     try:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     except x509.ExtensionNotFound:
-        return True
+        return certificate.version is x509.Version.v1
 
 
 def _read_file(value: object, where: Where) -> Authorities:

@@ -362,6 +362,8 @@ def gateway(issued, tmp_path):
 
     def play(peer, number):
         while (request := peer.head()) is not None:
+            peer.body(request)
+            request.fields += [tuple(line.decode().split(": ")) for line in getattr(peer, "trailers", ())]
             received.append(request)
             peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
@@ -434,9 +436,11 @@ def test_what_a_client_says_of_itself_never_passes(gateway, issued):
             assert ask(client, "open.id.test", *SPOOFED).status == 200
             assert client_certs(gateway.received.pop()) == []
             client.send(b"POST /users HTTP/1.1\r\nHost: open.id.test\r\nTransfer-Encoding: chunked\r\n\r\n")
-            client.send(b"0\r\n" + trailers + b"\r\n")
-            client.read()
-            assert client_certs(gateway.received.pop()) == []
+            client.send(b"0\r\n" + trailers + b"X-Other: 1\r\n\r\n")
+            assert client.read().status == 200
+            request = gateway.received.pop()
+            assert ("X-Other", "1") in request.fields
+            assert client_certs(request) == []
 
 
 def test_a_host_that_requires_one_is_not_reached_by_another_s_connection(gateway, issued):

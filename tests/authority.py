@@ -8,8 +8,10 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+Key = ec.EllipticCurvePrivateKey | RSAPrivateKey
 SERVER, CLIENT = ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH
 
 
@@ -37,12 +39,14 @@ class Authority:
         days: float = 30,
         path: Path | None = None,
         padding: int = 0,
+        rsa: bool = False,
     ) -> Path:
         """Key and certificate in one file, `path` or a file named after the first name.
 
-        Valid from `start` for `days`, both in days from now. `padding` makes the certificate larger, in bytes.
+        Valid from `start` for `days`, both in days from now. `padding` makes the certificate larger, in bytes;
+        its key is of ECDSA, or with `rsa` of RSA.
         """
-        key = ec.generate_private_key(ec.SECP256R1())
+        key: Key = generate_private_key(65537, 2048) if rsa else ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
         builder = _builder(subject, self._subject, key, start, days)
         builder = builder.add_extension(
@@ -67,9 +71,7 @@ def der(path: Path) -> bytes:
     return x509.load_pem_x509_certificates(path.read_bytes())[0].public_bytes(serialization.Encoding.DER)
 
 
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, start: float, days: float
-) -> x509.CertificateBuilder:
+def _builder(subject: x509.Name, issuer: x509.Name, key: Key, start: float, days: float) -> x509.CertificateBuilder:
     begins = datetime.now(UTC) + timedelta(days=start)
     return (
         x509.CertificateBuilder()

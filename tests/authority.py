@@ -40,11 +40,12 @@ class Authority:
         path: Path | None = None,
         padding: int = 0,
         rsa: bool = False,
+        posing_as: Authority | None = None,
     ) -> Path:
         """Key and certificate in one file, `path` or a file named after the first name.
 
         Valid from `start` for `days`, both in days from now. `padding` makes the certificate larger, in bytes;
-        its key is of ECDSA, or with `rsa` of RSA.
+        its key is of ECDSA, or with `rsa` of RSA. `posing_as`: it says that this authority's key has signed it.
         """
         key: Key = generate_private_key(65537, 2048) if rsa else ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
@@ -56,6 +57,9 @@ class Authority:
         if padding:
             comment = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.99999.1"), b"\0" * padding)
             builder = builder.add_extension(comment, critical=False)
+        said = (posing_as or self)._key.public_key()
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(said)
+        builder = builder.add_extension(issuer, critical=False)
         issued = builder.sign(self._key, hashes.SHA256())
         path = path or self._folder / f"{names[0].replace('*', '_')}.pem"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,6 +85,7 @@ def _builder(subject: x509.Name, issuer: x509.Name, key: Key, start: float, days
         .serial_number(x509.random_serial_number())
         .not_valid_before(begins)
         .not_valid_after(begins + timedelta(days=days))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from authority import Authority
 from hypothesis import given
 from hypothesis import strategies as st
 from memory import MemoryGateway, Message, read_message, serve
@@ -295,6 +296,25 @@ def test_what_no_limit_applies_to(tmp_path: Path) -> None:
     lines = explain(path, USERS).out.splitlines()
     assert "limits   none applies" in lines
     assert lines[-1] == "answer   forwarded; the service answers", "no field is added either"
+
+
+@pytest.mark.parametrize(
+    ("host", "scheme", "client", "answer"),
+    [
+        ("koder", "https", "this host asks for no certificate", "forwarded"),
+        ("acme", "https", "this host asks for a certificate, and none is fine", "forwarded"),
+        ("admin", "https", "this host requires a certificate; explained as if with one", "forwarded"),
+        ("admin", "http", "this host requires a certificate", "421 misdirected_request: This host asks for a client"),
+    ],
+)
+def test_what_a_host_wants_of_its_clients(tmp_path: Path, host: str, scheme: str, client: str, answer: str) -> None:
+    Authority(tmp_path, "CA")
+    path = tmp_path / "koder-gateway.toml"
+    auth = '{ "acme.id.koder.dev" = "optional", "admin.id.koder.dev" = "required" }'
+    path.write_text(f'[tls]\nclient_ca = "ca.pem"\nclient_auth = {auth}\n')
+    lines = explain(path, f"{scheme}://{host}.id.koder.dev/v1/users").out.splitlines()
+    assert f"client   {client}" in lines
+    assert any(line.startswith(f"answer   {answer}") for line in lines)
 
 
 def test_tenants_of_a_url_are_not_known(tmp_path: Path) -> None:

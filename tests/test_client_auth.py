@@ -39,7 +39,8 @@ class Issued:
         self.good = self.clients.issue("good.client", use=CLIENT)
         self.foreign = self.others.issue("foreign.client", use=CLIENT)
         # By somebody who has only taken the authority's name.
-        self.forged = Authority(folder / "forged", "Clients CA").issue("forged.client", use=CLIENT)
+        poser = Authority(folder / "forged", "Clients CA")
+        self.forged = poser.issue("forged.client", use=CLIENT, posing_as=self.clients)
         self.expired = self.clients.issue("expired.client", use=CLIENT, start=-9, days=3)
         self.future = self.clients.issue("future.client", use=CLIENT, start=2)
         self.server_only = self.clients.issue("server.client", use=SERVER)

@@ -135,6 +135,18 @@ def test_a_suspended_tenant_is_told_so_by_its_own_certificate_alone() -> None:
     assert (own.code, other.code) == ("tenant_suspended", "misdirected_request")  # type: ignore[union-attr]
 
 
+def test_a_trusted_proxy_s_connection_is_for_all_of_its_clients() -> None:
+    made = replace(policy(trusted=("10.0.0.0/8",)), tenants=tenants(), client_auth=AUTH)
+    secured = Secured(CertificateNames(["login.koder.example"]))
+    for lines in ((), (b"X-Forwarded-For: 198.51.100.7",)):
+        asked = head(*lines, host=b"acme.id.koder.dev")
+        assert isinstance(made.standing(asked, "10.1.2.3", secured).tenant, Tenant)
+        assert isinstance(made.standing(asked, "192.0.2.1", secured).tenant, Refusal)
+        # Whom it has verified, nobody knows.
+        required = head(*lines, host=b"admin.id.koder.dev")
+        assert isinstance(made.standing(required, "10.1.2.3", secured).tenant, Refusal)
+
+
 def test_what_stands_for_the_base_domain_is_it() -> None:
     demo = tenants(local_hosts=True)
     for host in ("localhost:8443", "127.0.0.1", "[::1]:8443"):
@@ -203,7 +215,7 @@ def test_what_a_certificate_is_for_is_never_refused(names: list[str], host: str)
         assert not refused(" ".join(names), host)
 
 
-@pytest.mark.parametrize("name", ["", ".", "*", "*.", "b\xfccher.example", "a.*.example"])
+@pytest.mark.parametrize("name", ["", ".", "*", "*.", "*..", "..", "b\xfccher.example", "a.*.example"])
 def test_a_name_that_is_none_covers_nothing(name: str) -> None:
     names = CertificateNames([name])
     for host in (b"", b".", b"a", b"*", b"a.b", b"a.b.example", "b\xfccher.example".encode()):

@@ -46,8 +46,8 @@ class CertificateNames:
     def __init__(self, names: Iterable[str] = ()) -> None:
         """`names` as they stand in the subjectAltName, wildcards included; what is not ASCII matches no host."""
         known = {name.lower().removesuffix(".").encode("ascii") for name in names if name.isascii()}
-        self._parents = frozenset(name[2:] for name in known if name.startswith(b"*."))
-        self._exact = frozenset(name for name in known if name and b"*" not in name)
+        self._parents = frozenset(name[2:] for name in known if name[:2] == b"*." and b"" not in name.split(b"."))
+        self._exact = frozenset(name for name in known if b"*" not in name and b"" not in name.split(b"."))
         self._mark: object = None
         self._slugs: frozenset[bytes] | None = None
 

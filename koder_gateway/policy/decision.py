@@ -87,7 +87,7 @@ class Policy:
             tenant: Tenant | Refusal = client_field
             client_field = b""
         else:
-            tenant = self._tenant(head, secured)
+            tenant = self._tenant(head, None if trusted else secured)
         wire = address.encode("ascii")
         proto = self._proto(secured, forwarded)
         cors = self.cors_fields(head.origin, tenant)
@@ -110,6 +110,7 @@ class Policy:
         )
 
     def _tenant(self, head: RequestHead, secured: Secured | None) -> Tenant | Refusal:
+        """`secured` is None also for a trusted proxy's TLS: it has one connection for all its clients' hosts."""
         if secured is not None:
             refusal = certificate_refusal(self.tenants, head.host, head.tenants, secured)
             if refusal is not None:

@@ -7,16 +7,19 @@ import shutil
 import signal
 import socket
 import ssl
+from dataclasses import replace
 
 import pytest
 from authority import CLIENT, SERVER, Authority, der
 from OpenSSL import SSL
 from processes import Client, GatewayProcess, Origin, configuration, until
+from twisted.internet.testing import MemoryReactor
 from twisted.logger import formatEvent, globalLogPublisher
 
-from koder_gateway.config import ConfigurationError, read_again
+from koder_gateway.config import ConfigurationError, Settings, read_again
 from koder_gateway.config.client_auth import Authorities, read_authorities
 from koder_gateway.policy.certificates import CertificateNames
+from koder_gateway.service import Gateway
 from koder_gateway.tls.certificates import load_pair
 from koder_gateway.tls.client_auth import RefusalLog, client_verification
 from koder_gateway.tls.contexts import ContextOptions, ServerContexts
@@ -406,8 +409,9 @@ SPOOFED = (
     "Client_Cert: :AAAA:",
     "Client-Cert-Chain: :AAAA:",
     "CLIENT_CERT-CHAIN: :AAAA:",
-    "Connection: Client-Cert",
 )
+# Removes what the client has said, not what the gateway says.
+NAMED = "Connection: Client-Cert"
 
 
 def client_certs(request):
@@ -418,7 +422,7 @@ def test_the_service_gets_the_verified_certificate_and_no_other(gateway, issued)
     expected = f":{base64.b64encode(der(issued.good)).decode()}:"
     for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
         with connect(gateway, issued, "admin.id.test", issued.good, version=version) as client:
-            for fields in ((), SPOOFED):
+            for fields in ((), SPOOFED, (*SPOOFED, NAMED)):
                 assert ask(client, "admin.id.test", *fields).status == 200
                 assert client_certs(gateway.received.pop()) == [expected]
             # The same connection, for a host that does not ask.
@@ -434,8 +438,9 @@ def test_what_a_client_says_of_itself_never_passes(gateway, issued):
     trailers = b"Client-Cert: :AAAA:\r\nClient_Cert: :AAAA:\r\nClient-Cert-Chain: :AAAA:\r\n"
     for client in (gateway.connect(0), connect(gateway, issued, "open.id.test")):
         with client:
-            assert ask(client, "open.id.test", *SPOOFED).status == 200
-            assert client_certs(gateway.received.pop()) == []
+            for fields in (SPOOFED, (*SPOOFED, NAMED)):
+                assert ask(client, "open.id.test", *fields).status == 200
+                assert client_certs(gateway.received.pop()) == []
             client.send(b"POST /users HTTP/1.1\r\nHost: open.id.test\r\nTransfer-Encoding: chunked\r\n\r\n")
             client.send(b"0\r\n" + trailers + b"X-Other: 1\r\n\r\n")
             assert client.read().status == 200
@@ -502,6 +507,25 @@ def test_a_reload_reads_the_authorities_again(gateway, issued):
         assert ask(before, "open.id.test").status == 200
     assert refused(gateway, issued, "admin.id.test", issued.good)
     assert not refused(gateway, issued, "admin.id.test", issued.foreign)
+
+
+def test_settings_of_no_file_have_their_authorities_read_again(issued, tmp_path):
+    ca = tmp_path / "ca.pem"
+    shutil.copy(issued.clients.pem, ca)
+    tls = replace(Settings().tls, client_ca=read_authorities(ca), client_auth=PATTERNS)
+    state = replace(Settings().state, dir=tmp_path)
+    gateway = Gateway(replace(Settings(), tls=tls, state=state), ports=(), reactor=MemoryReactor())
+
+    def digest():
+        return gateway.composition.policy.client_auth.digest
+
+    before = digest()
+    shutil.copy(issued.others.pem, ca)
+    assert gateway.reload()
+    assert digest() == read_authorities(issued.others.pem).digest != before
+    ca.unlink()
+    assert not gateway.reload()
+    assert digest() == read_authorities(issued.others.pem).digest
 
 
 def test_a_certificate_beyond_the_bound_is_a_refusal(gateway, issued):

@@ -12,6 +12,7 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.protocol import Factory, Protocol
 from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.web.resource import Resource
 from twisted.web.server import Site
 from zope.interface import directlyProvides
 
@@ -169,6 +170,27 @@ def assert_misdirected(client):
         (404, "no_route"),
     ]
     assert all(answer.one(b"strict-transport-security") == b"max-age=31536000" for answer in answers)
+
+
+class Own(Resource):
+    """Says itself for how long browsers are to keep to TLS."""
+
+    isLeaf = True
+
+    def render_GET(self, request):
+        request.setHeader(b"Strict-Transport-Security", b"max-age=1")
+        return b""
+
+
+@pytest.mark.parametrize("hsts", ["max-age=2", ""])
+@pytest.mark.parametrize("secure", [True, False], ids=["TLS", "plain"])
+def test_a_mounted_resource_s_own_hsts_gives_way_as_a_service_s_does(hsts, secure):
+    made = MemoryGateway(settings_with(tls={"hsts": hsts}), mounts={b"/own": Own()})
+    client = made.connect(secure=secure)
+    client.send(request(b"GET", b"/own"))
+    (message,) = read_messages(client.take())
+    assert message.one(b"strict-transport-security") == (hsts.encode() if hsts and secure else b"max-age=1")
+    client.reset()
 
 
 def test_a_plain_transport_has_none(gateway):

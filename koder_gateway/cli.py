@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from .config import ConfigurationError, Settings, load
 from .errors import Refusal
+from .policy.certificates import Secured
 from .policy.clients import plain_host
 from .policy.explanation import Explanation, explain
 from .version import VERSION
@@ -144,7 +145,9 @@ def _explain(settings: Settings, options: argparse.Namespace) -> int:
         unread.origin = sole_origin(raw)
         unread.refusal = oversized(raw, front_limits(settings).max_line)
         head = unread
-    found = explain(policy, head, plain_host(options.peer), secure, settings.tenants.base_domain, 0.0)
+    # Over a connection as it should be: opened for that host, with the certificate that it may require.
+    secured = Secured(client=b"some", authorities=policy.client_auth.digest) if secure else None
+    found = explain(policy, head, plain_host(options.peer), secured, settings.tenants.base_domain, 0.0)
     _print(settings, options, found)
     return 0
 
@@ -193,6 +196,8 @@ def _print(settings: Settings, options: argparse.Namespace, found: Explanation) 
     print(f"tenant   {found.tenant}")
     if isinstance(settings.tenants.registry, str):
         print(f"         {_tenants(settings)}: whether it exists is not known")
+    if found.certificate:
+        print(f"cert     {found.certificate}")
     print(f"cors     {found.cors}")
     for number, limit in enumerate(found.limits or ("none applies",)):
         print(f"{'limits' if number == 0 else '':<8} {limit}")

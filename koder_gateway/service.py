@@ -20,7 +20,7 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.web.resource import IResource
 
-from .config import ConfigurationError, Settings, file_version, load, load_tenants
+from .config import ConfigurationError, Settings, file_version, load, load_tenants, read_again
 from .front.redirect import RedirectSite
 from .front.site import GatewaySite
 from .ops.access_log import AccessLogError
@@ -35,6 +35,7 @@ from .ops.registry_file import RegistryFile
 from .ops.sweeper import Sweeper
 from .policy.tenants import Registry, Tenant
 from .tls.endpoints import EndpointError, Endpoints
+from .tls.established import established
 from .tls.proxied import ProxyGate
 from .tree.bounds import front_limits, front_timeouts
 from .tree.compose import Composition, adopt, compose, doubts, tenant_policy, upstream_endpoint, with_tenants
@@ -116,7 +117,7 @@ class Gateway(TwistedService):
         self._take(self._composed(settings, None), None)
         composition = self.composition
         self.resource = Entrance(
-            composition.resource, composition.policy, composition.reader, self._ledger.finished, clock
+            composition.resource, composition.policy, composition.reader, self._ledger.finished, clock, established
         )
         self.site = GatewaySite(
             composition.resource,
@@ -128,6 +129,7 @@ class Gateway(TwistedService):
             timeouts=front_timeouts(settings),
             limits=front_limits(settings),
             time=clock,
+            secured=established,
         )
         self.redirect = RedirectSite(self.site, settings.tls.acme_webroot)
         self._gate = ProxyGate(self._coarse, self.site.channels, self.site.overfull)
@@ -248,7 +250,7 @@ class Gateway(TwistedService):
         try:
             settings = load(self.settings.source) if self.settings.source is not None else self.settings
             if settings.source is None:
-                settings = self._tenants_again(settings)
+                settings = self._read_again(settings)
             composition = self._composed(settings, before)
             log = self._ledger.opened_for(settings.log)
             # The certificates last: what could still be refused after them would find them changed.
@@ -270,8 +272,9 @@ class Gateway(TwistedService):
         return True
 
     @staticmethod
-    def _tenants_again(settings: Settings) -> Settings:
-        """Settings that came from no file, with the tenants that their registry has now."""
+    def _read_again(settings: Settings) -> Settings:
+        """Settings that came from no file, with what the files that they name have now."""
+        settings = replace(settings, tls=replace(settings.tls, client_ca=read_again(settings.tls.client_ca)))
         registry = settings.tenants.registry
         if not isinstance(registry, Path):
             return settings

@@ -17,7 +17,9 @@ from ..policy.limits import LimitRule
 from ..policy.routing import Route
 from ..policy.tenants import Tenant
 from . import shipped
+from .client_auth import AUTHORITIES, CLIENT_AUTH, Authorities
 from .entries import LIMITS, ROUTES, SERVICES, ServiceSettings
+from .hsts import HSTS
 from .kinds import any_number, listing, one_or_more, optional, optional_text, whole
 from .tables import setting, table
 from .values import (
@@ -120,11 +122,18 @@ class ListenSettings:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsSettings:
     """[tls]: the folder of certificates, None for a self-signed one, and the name of the default one.
-    `acme_webroot`: the folder in which certbot --webroot leaves its challenges."""
+
+    `acme_webroot`: the folder in which certbot --webroot leaves its challenges.
+    `client_auth` has (host pattern, "optional" or "required") for the hosts that ask for a client's certificate,
+    which `client_ca` must have issued. `hsts` is the value of Strict-Transport-Security, "" for none.
+    """
 
     certificates: Path | None = setting(optional(FOLDER), "")
     default: str = setting(optional_text(NAME), "")
     acme_webroot: Path | None = setting(optional(FOLDER), "")
+    client_ca: Authorities | None = setting(optional(AUTHORITIES), "")
+    client_auth: tuple[tuple[str, str], ...] = setting(CLIENT_AUTH, "")
+    hsts: str = setting(HSTS, True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -60,7 +60,6 @@ class GatewayChannel(StockChannel, Protocol):
         self.site = site
         self.keep_alive = True
         self.request: GatewayRequest | None = None
-        self.secure = False
         self.peer = ""
         self.deadline = math.inf
         self._phase = IDLE
@@ -86,7 +85,6 @@ class GatewayChannel(StockChannel, Protocol):
         """A client has connected; until its first head is complete it has the time for a head."""
         transport: Any = self.transport
         self.peer = plain_host(getattr(transport.getPeer(), "host", None))
-        self.secure = self.isSecure()
         self.write = transport.write
         set_no_delay = getattr(transport, "setTcpNoDelay", None)
         if set_no_delay is not None:
@@ -213,7 +211,7 @@ class GatewayChannel(StockChannel, Protocol):
                 refusal = BAD_FRAMING.because(str(error))
         standing = self._standing
         if standing is None or not standing.fits(site.policy, head):
-            standing = self._standing = site.policy.standing(head, self.peer, self.secure)
+            standing = self._standing = site.policy.standing(head, self.peer, self.secured())
         exchange = site.identity.open(head, standing, site.time())
         exchange.bytes_in = len(body)
         done = not self._remaining and self._decoder is None

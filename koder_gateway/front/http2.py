@@ -90,7 +90,7 @@ class Http2Channel(Protocol):
         self.site = site
         self.transport = transport
         self.peer = peer
-        self.secure = True
+        self.secured = site.secured(transport)
         self.streams: dict[int, Stream] = {}
         self.deadline = math.inf
         self.initial_window = DEFAULT_WINDOW
@@ -359,7 +359,7 @@ class Http2Channel(Protocol):
         site = self.site
         standing = self._standing
         if standing is None or not standing.fits(site.policy, head):
-            standing = self._standing = site.policy.standing(head, self.peer, self.secure)
+            standing = self._standing = site.policy.standing(head, self.peer, self.secured)
         exchange = site.identity.open(head, standing, site.time())
         stream.upgrading = head.upgrade is not None
         done = stream.remote_done or stream.upgrading
@@ -412,7 +412,8 @@ class Http2Channel(Protocol):
         if not number:
             raise Http2Error(PROTOCOL_ERROR, "PRIORITY on the connection itself")
         if len(payload) != 5:
-            raise StreamError(FRAME_SIZE_ERROR, "a PRIORITY frame is not five bytes")
+            # On an idle stream a reset would break the protocol as well.
+            raise Http2Error(FRAME_SIZE_ERROR, "a PRIORITY frame is not five bytes")
         if frames.word(payload) == number:
             raise Http2Error(PROTOCOL_ERROR, "a stream depends on itself")
         self._spend(_FRAME_COST)

@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 
 from ..errors import BODY_TOO_LARGE
+from ..policy.certificates import Secured
 from ..wire.exchange import BROKEN, TOO_LARGE
 from ..wire.frames import (
     CANCEL,
@@ -457,6 +458,8 @@ class Stream(StockChannel):
         parts = [encode_status(int(code))]
         for name, values in headers.getAllRawHeaders():
             lower = name.lower()
+            if lower == b"strict-transport-security" and request.standing.own_hsts:
+                continue
             if lower not in _NOT_FOR_STREAMS and not lower.startswith(b"access-control-"):
                 parts += [encode_field(lower, value.replace(b"\r\n", b" ")) for value in values]
         parts.append(encode_lines(self.site.date_line + request.exchange.fields))
@@ -497,7 +500,11 @@ class Stream(StockChannel):
 
     def isSecure(self) -> bool:
         """HTTP/2 is only spoken over TLS here."""
-        return self.connection.secure
+        return True
+
+    def secured(self) -> Secured | None:
+        """What TLS has established with the client."""
+        return self.connection.secured
 
     def loseConnection(self) -> None:
         """A stock request asks for the end of its connection, which on a stream is the end of the stream."""

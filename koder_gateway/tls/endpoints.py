@@ -30,8 +30,10 @@ from twisted.logger import Logger
 from twisted.plugin import getPlugins
 from zope.interface import implementer
 
+from ..config import Authorities
 from ..wire.clock import CoarseClock
 from .certificates import CertificateError, CertificateFile, load_folder, load_pair, read_chain, self_signed
+from .client_auth import client_verification
 from .contexts import ContextOptions, ServerContexts
 from .descriptions import BACKLOG, bounded, parse, port_number, ssl_arguments, with_backlog
 from .proxied import ProxiedEndpoint, ProxyGate
@@ -64,6 +66,14 @@ class TlsSettings(Protocol):
     def default(self) -> str:
         """The name of the certificate for unknown names; "" for the first."""
 
+    @property
+    def client_ca(self) -> Authorities | None:
+        """The authorities that clients' certificates are verified by."""
+
+    @property
+    def client_auth(self) -> Sequence[tuple[str, str]]:
+        """Which hosts ask for one, as `ClientAuth` takes them."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Source:
@@ -73,9 +83,10 @@ class _Source:
     default: str = ""
     options: ContextOptions = _DEFAULT_OPTIONS
 
-    def contexts(self) -> ServerContexts:
-        """Contexts for what is there now. Raises CertificateError."""
-        return ServerContexts(self.read(), default=self.default, options=self.options)
+    def contexts(self, tls: TlsSettings) -> ServerContexts:
+        """Contexts for what is there now, and for the clients that the settings ask. Raises CertificateError."""
+        options = replace(self.options, clients=client_verification(tls.client_ca, tls.client_auth))
+        return ServerContexts(self.read(), default=self.default, options=options)
 
 
 @implementer(IStreamServerEndpoint)
@@ -154,7 +165,7 @@ class Endpoints:
         faults: list[str] = []
         for text, contexts, source in sources:
             try:
-                fresh.append((contexts, source.contexts()))
+                fresh.append((contexts, source.contexts(tls)))
             except CertificateError as error:
                 faults.extend(f'endpoint "{text}": {fault}' if text else fault for fault in error.faults)
         if faults:
@@ -193,9 +204,9 @@ class Endpoints:
         source = _named_source(arguments)
         if source is None:
             if self._shared is None:
-                self._shared = self._settings_source(self._tls, self._base_domain).contexts()
+                self._shared = self._settings_source(self._tls, self._base_domain).contexts(self._tls)
             return self._shared
-        contexts = source.contexts()
+        contexts = source.contexts(self._tls)
         self._named.append((text, contexts, source))
         return contexts
 

@@ -24,6 +24,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.web.resource import IResource
 
 from ..config import ServiceSettings, Settings
+from ..policy.certificates import ClientAuth
 from ..policy.clients import TrustedProxies
 from ..policy.cors import CorsPolicy
 from ..policy.decision import Policy
@@ -84,7 +85,19 @@ def make_policy(
         routes=RouteTable([*settings.routes, *(Route(path, "") for path in mounts)]),
         proxies=TrustedProxies(settings.listen.trusted_proxies),
         max_body=settings.requests.max_body,
+        hsts=_hsts_line(settings),
+        client_auth=_client_auth(settings),
     )
+
+
+def _hsts_line(settings: Settings) -> bytes:
+    value = settings.tls.hsts
+    return b"Strict-Transport-Security: %b\r\n" % value.encode("ascii") if value else b""
+
+
+def _client_auth(settings: Settings) -> ClientAuth:
+    authorities = settings.tls.client_ca
+    return ClientAuth() if authorities is None else ClientAuth(settings.tls.client_auth, authorities.digest)
 
 
 def tenant_policy(settings: Settings, registry: Registry, local_hosts: bool) -> TenantPolicy:

@@ -143,7 +143,8 @@ class UpstreamConnection(Protocol):
             try:
                 if end > _MAX_HEAD:
                     raise ResponseError("its head is over the limit")
-                head = self.address.service.reader.read(raw, exchange.head.method == b"HEAD", exchange.limited)
+                reader = self.address.service.reader
+                head = reader.read(raw, exchange.head.method == b"HEAD", exchange.limited, exchange.own_hsts)
                 if head.status == 101:
                     self._check_switch(relay, head)
             except ResponseError as error:

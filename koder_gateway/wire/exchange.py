@@ -121,7 +121,8 @@ class Exchange:
     """The facts of one exchange, from the request's head to the line in the access log.
 
     `started` is monotonic seconds. `peer` is the client's address as limits, logs and services see it. `fields`
-    are the finished field lines that every answer carries (request id, CORS, limits). `code` is what the access
+    are the finished field lines that every answer carries (request id, CORS, HSTS, limits): with `limited` and
+    `own_hsts` such of the service's give way to them. `code` is what the access
     log says beside the status: a refusal's code, or how an exchange ended that could not be answered.
     """
 
@@ -133,6 +134,7 @@ class Exchange:
         "fields",
         "head",
         "limited",
+        "own_hsts",
         "peer",
         "phase",
         "request_id",
@@ -160,6 +162,7 @@ class Exchange:
         self.code = ""
         self.retries = 0
         self.limited = False
+        self.own_hsts = False
         self.charges: object = None
         self.bytes_in = 0
         self.bytes_out = 0

@@ -240,18 +240,24 @@ class UpstreamConnection(Protocol):
         self.tunnel = tunnel
         self.address.lost(self)
         self.dataReceived = tunnel.body  # type: ignore[method-assign]
-        alsoProvides(self, IHalfCloseableProtocol)
+        # Twisted's endpoints put a wrapper between, which the transport asks in place of this.
+        outer = getattr(self.transport, "protocol", None) if self._half_closes() else None
+        if hasattr(type(outer), "readConnectionLost"):
+            alsoProvides(outer, IHalfCloseableProtocol)
         self.pull_from_client()
 
     def end_sending(self) -> bool:
         """Tell the service that no more will come; False where this transport has no half-closed connections."""
         self._stop_pulling()
-        transport: Any = self.transport
-        # Asked of the class: a wrapper that passes on what it does not know would half-close beneath itself.
-        if not hasattr(type(transport), "loseWriteConnection"):
+        if not self._half_closes():
             return False
+        transport: Any = self.transport
         transport.loseWriteConnection()
         return True
+
+    def _half_closes(self) -> bool:
+        # Asked of the class: a wrapper that passes on what it does not know would half-close beneath itself.
+        return hasattr(type(self.transport), "loseWriteConnection")
 
     def readConnectionLost(self) -> None:
         """The service sends no more, but may still read."""

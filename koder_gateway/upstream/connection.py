@@ -331,6 +331,7 @@ class UpstreamConnection(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone, by whomever."""
         state, relay, tunnel = self._state, self.relay, self.tunnel
+        half_closes = tunnel is not None and self._half_closes()
         self._state = GONE
         self._pulling = False
         self.relay = None
@@ -343,7 +344,7 @@ class UpstreamConnection(Protocol):
             if reason.check(ConnectionDone):
                 tunnel.ended(gone=True)
             else:
-                tunnel.failed(reason.getErrorMessage())
+                tunnel.failed(reason.getErrorMessage(), reset=half_closes)
         if relay is None:
             return
         if state == UNTIL_CLOSE and reason.check(ConnectionDone):

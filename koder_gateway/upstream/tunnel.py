@@ -148,13 +148,15 @@ class Tunnel:
             self._half_done()
         self.client.end_body([])
 
-    def failed(self, detail: str) -> None:
-        """The service has reset the connection."""
+    def failed(self, detail: str, *, reset: bool) -> None:
+        """The service has reset the connection; or (`reset` false) it has left TLS without a word, as many do at a
+        good end as well, so that the client still gets what is on its way."""
         service = self.connection.address.service
         self.exchange.move(CLOSED)
         self._leave(in_order=False)
-        self.client.cut(at_once=True)
-        service.failed(CLOSED, detail)
+        self.client.cut(at_once=reset)
+        if reset:
+            service.failed(CLOSED, detail)
 
     # -- time
 

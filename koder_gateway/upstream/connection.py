@@ -244,7 +244,6 @@ class UpstreamConnection(Protocol):
         outer = getattr(self.transport, "protocol", None) if self._half_closes() else None
         if hasattr(type(outer), "readConnectionLost"):
             alsoProvides(outer, IHalfCloseableProtocol)
-        self.pull_from_client()
 
     def end_sending(self) -> bool:
         """Tell the service that no more will come; False where this transport has no half-closed connections."""

@@ -23,6 +23,7 @@ from http2_frames import (
     indexed,
     literal,
     reset,
+    table_size,
 )
 from sockets import HOST, running
 
@@ -671,6 +672,16 @@ def test_a_field_that_is_kept_is_kept_each_time(client, gateway):
     assert [client.answer(stream).status for stream in (1, 3, 5, 7, 9)] == [200] * 5
     (last,) = [message for message in gateway.received() if message.target.endswith(b"/last")]
     assert last.values(b"x-test") == [b"other", b"same", b"same"]
+
+
+def test_a_table_size_counts_each_time(client, gateway):
+    """RFC 7541 section 6.3: a block that is known already still resizes the table."""
+    none, some = table_size(0) + block(request()), table_size(4096) + block(request())
+    client.send(headers(1, none), headers(3, none), headers(5, some), headers(7, some), headers(9, none))
+    client.send(headers(11, block(request()) + literal(b"x-test", b"1", KEPT)))
+    assert [client.answer(stream).status for stream in range(1, 13, 2)] == [200] * 6
+    client.send(headers(13, block(request()) + indexed(62)))
+    client.breaks(COMPRESSION_ERROR)
 
 
 def test_tables_of_connections_are_apart(gateway):

@@ -565,6 +565,8 @@ def test_every_metric_is_told_with_its_labels() -> None:
     sources = Sources(
         upstream=lambda: {"s": (1, 1)},
         healthy=lambda: {("s", "a"): True},
+        tunnels=lambda: {"s": 1},
+        tunnelled=lambda: {"s": 1},
         limits=lambda: [("r", 1, 1, 1)],
         certificates=lambda: {"c": 0.0},
     )

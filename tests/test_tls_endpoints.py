@@ -31,6 +31,8 @@ class Tls:
 
     certificates: Path | None = None
     default: str = ""
+    client_ca: object = None
+    client_auth: tuple = ()
 
 
 class Greeter(Protocol):

@@ -4,6 +4,7 @@ A connection is always in one phase:
 
     IDLE ──first byte──► HEAD ──head complete──► BODY ──body complete──► BUSY ──answer complete──► IDLE
                            └──────── refused ───────┴───► LINGER ──quiet──► CLOSING ──all sent──► GONE
+                                    BUSY ──protocols switched──► TUNNEL ──both sides ended──┘
 
 While an exchange is under way, bytes of the next request wait (BUSY, a bounded buffer). LINGER reads and forgets
 what a client still sends after an answer that ended its connection, so that the answer is not lost to a reset
@@ -17,13 +18,14 @@ import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from twisted.internet.interfaces import IAddress, IHandshakeListener
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IHandshakeListener
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import alsoProvides, implementer
 
 from ..errors import BAD_FRAMING, BODY_TOO_LARGE, REQUEST_TIMEOUT, URI_TOO_LONG, Refusal
+from ..policy.clients import plain_host
 from ..wire.body import BodyError, ChunkedDecoder
 from ..wire.exchange import BROKEN, TOO_LARGE
 from ..wire.request import HeadProbe, RequestHead, oversized, sole_origin
@@ -35,7 +37,7 @@ from .stock import StockChannel
 if TYPE_CHECKING:
     from .site import GatewaySite
 
-IDLE, HEAD, BODY, BUSY, LINGER, CLOSING, GONE = range(7)
+IDLE, HEAD, BODY, BUSY, TUNNEL, LINGER, CLOSING, GONE = range(8)
 
 # What HTTP/2 over TLS is called in ALPN (RFC 9113 section 3.1).
 H2: Final = b"h2"
@@ -58,7 +60,6 @@ class GatewayChannel(StockChannel, Protocol):
         self.site = site
         self.keep_alive = True
         self.request: GatewayRequest | None = None
-        self.secure = False
         self.peer = ""
         self.deadline = math.inf
         self._phase = IDLE
@@ -83,8 +84,7 @@ class GatewayChannel(StockChannel, Protocol):
     def connectionMade(self) -> None:
         """A client has connected; until its first head is complete it has the time for a head."""
         transport: Any = self.transport
-        self.peer = getattr(transport.getPeer(), "host", None) or "unknown"
-        self.secure = self.isSecure()
+        self.peer = plain_host(getattr(transport.getPeer(), "host", None))
         self.write = transport.write
         set_no_delay = getattr(transport, "setTcpNoDelay", None)
         if set_no_delay is not None:
@@ -118,6 +118,7 @@ class GatewayChannel(StockChannel, Protocol):
         self._standing = None
         self._head = None
         self._decoder = None
+        self.__dict__.pop("dataReceived", None)
         self.write = _forget
         self.transport = None
 
@@ -210,7 +211,7 @@ class GatewayChannel(StockChannel, Protocol):
                 refusal = BAD_FRAMING.because(str(error))
         standing = self._standing
         if standing is None or not standing.fits(site.policy, head):
-            standing = self._standing = site.policy.standing(head, self.peer, self.secure)
+            standing = self._standing = site.policy.standing(head, self.peer, self.secured())
         exchange = site.identity.open(head, standing, site.time())
         exchange.bytes_in = len(body)
         done = not self._remaining and self._decoder is None
@@ -310,7 +311,7 @@ class GatewayChannel(StockChannel, Protocol):
 
     def hold_body(self) -> None:
         """The service does not take the body: the client's time stands still."""
-        if not self._held and self._phase == BODY:
+        if not self._held and self._phase in (BODY, TUNNEL):
             self._held = True
             self._held_for = self.deadline - self.site.clock.now
             self.deadline = math.inf
@@ -335,6 +336,38 @@ class GatewayChannel(StockChannel, Protocol):
             self._paused = False
             transport: Any = self.transport
             transport.resumeProducing()
+
+    # -- a tunnel
+
+    def tunnel(self) -> None:
+        """The service has switched protocols: whatever comes, and what has waited, is its."""
+        self._phase = TUNNEL
+        self.keep_alive = False
+        self.deadline = math.inf
+        alsoProvides(self, IHalfCloseableProtocol)
+        request = self.request
+        assert request is not None
+        self.dataReceived = request.tunnelled  # type: ignore[method-assign]
+        data, self._buffer = self._buffer, b""
+        if data:
+            request.tunnelled(data)
+        self._resume_reading()
+
+    def end_sending(self) -> bool:
+        """Tell the client that no more will come; False where this transport has no half-closed connections."""
+        transport: Any = self.transport
+        if not hasattr(type(transport), "loseWriteConnection"):
+            return False
+        transport.loseWriteConnection()
+        return True
+
+    def readConnectionLost(self) -> None:
+        """The client sends no more, but may still read."""
+        if self.request is not None:
+            self.request.half_closed()
+
+    def writeConnectionLost(self) -> None:
+        """All that was written has been sent, and the end of it."""
 
     # -- the end of an exchange
 

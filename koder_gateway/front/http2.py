@@ -79,12 +79,6 @@ _FRAME_COST: Final = 1.0
 _SERVED: Final = 10.0
 _DATA_SENT: Final = 2.0
 
-_SETTINGS: Final = {
-    frames.MAX_CONCURRENT_STREAMS: 0,
-    frames.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
-    frames.MAX_HEADER_LIST_SIZE: 0,
-}
-
 
 @implementer(IPushProducer)
 class Http2Channel(Protocol):
@@ -96,7 +90,7 @@ class Http2Channel(Protocol):
         self.site = site
         self.transport = transport
         self.peer = peer
-        self.secure = True
+        self.secured = site.secured(transport)
         self.streams: dict[int, Stream] = {}
         self.deadline = math.inf
         self.initial_window = DEFAULT_WINDOW
@@ -153,8 +147,9 @@ class Http2Channel(Protocol):
         transport: Any = self.transport
         transport.registerProducer(self, True)
         settings = {
-            **_SETTINGS,
+            frames.ENABLE_CONNECT_PROTOCOL: int(site.reader.upgrades),
             frames.MAX_CONCURRENT_STREAMS: site.max_streams,
+            frames.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
             frames.MAX_HEADER_LIST_SIZE: site.max_head,
         }
         self.send(frames.settings_frame(settings) + frames.window_frame(0, CONNECTION_WINDOW - DEFAULT_WINDOW))
@@ -334,7 +329,8 @@ class Http2Channel(Protocol):
             return  # the client knows that it is not going to be answered here
         if len(self.streams) >= site.max_streams:
             raise StreamError(REFUSED_STREAM, "more streams than SETTINGS_MAX_CONCURRENT_STREAMS")
-        stream = Stream(self, number, bool(ended), head.length if not head.chunked else None)
+        length = None if head.chunked or head.upgrade is not None else head.length
+        stream = Stream(self, number, bool(ended), length)
         if not self.streams:
             self.deadline = math.inf
         self.streams[number] = stream
@@ -352,7 +348,7 @@ class Http2Channel(Protocol):
             known[0].clear()
             known[1].clear()
             self._known_version = decoder.version
-        if decoder.version == version:
+        if decoder.version == version and head.upgrade is None:
             if len(known[ended]) >= _KNOWN_BLOCKS:
                 known[ended].clear()
             known[ended][block] = head
@@ -363,9 +359,10 @@ class Http2Channel(Protocol):
         site = self.site
         standing = self._standing
         if standing is None or not standing.fits(site.policy, head):
-            standing = self._standing = site.policy.standing(head, self.peer, self.secure)
+            standing = self._standing = site.policy.standing(head, self.peer, self.secured)
         exchange = site.identity.open(head, standing, site.time())
-        done = stream.remote_done
+        stream.upgrading = head.upgrade is not None
+        done = stream.remote_done or stream.upgrading
         request = stream.request = Http2Request(stream, exchange, standing, b"", done, [])  # type: ignore[arg-type]
         if not done:
             stream.deadline = site.clock.now + site.timeouts.body
@@ -415,7 +412,8 @@ class Http2Channel(Protocol):
         if not number:
             raise Http2Error(PROTOCOL_ERROR, "PRIORITY on the connection itself")
         if len(payload) != 5:
-            raise StreamError(FRAME_SIZE_ERROR, "a PRIORITY frame is not five bytes")
+            # On an idle stream a reset would break the protocol as well.
+            raise Http2Error(FRAME_SIZE_ERROR, "a PRIORITY frame is not five bytes")
         if frames.word(payload) == number:
             raise Http2Error(PROTOCOL_ERROR, "a stream depends on itself")
         self._spend(_FRAME_COST)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from twisted.internet.error import ConnectionAborted
 from twisted.python.failure import Failure
 
-from ..wire.exchange import ENDED
+from ..wire.exchange import ENDED, INVALID, TUNNELLING
+from ..wire.frames import CONNECT_ERROR
 from ..wire.hpack import encode_field, encode_lines, encode_status
 from ..wire.response import ResponseHead
 from .request import GatewayRequest
@@ -52,6 +53,10 @@ class Http2Request(GatewayRequest):
         """Send the service's head, and what there is of its body."""
         channel = self.channel
         assert channel is not None
+        if channel.upgrading and 200 <= head.status < 300:
+            # To a CONNECT this would say that the tunnel stands (RFC 9110 section 9.3.6).
+            channel.fail(CONNECT_ERROR, INVALID)
+            return
         self.exchange.bytes_out += len(body)
         block = self._head(head)
         if done:
@@ -65,6 +70,17 @@ class Http2Request(GatewayRequest):
         if body:
             channel.send_body(body, False)
 
+    def switch(self, head: ResponseHead, data: bytes) -> None:
+        """Say that the tunnel stands (RFC 8441 section 5), and carry raw bytes from here on."""
+        channel = self.channel
+        assert channel is not None
+        self.exchange.bytes_out += len(data)
+        lines = [line for line in head.lines if line[:21].lower() != b"sec-websocket-accept:"]
+        channel.send_head(encode_status(200) + encode_lines(b"".join(lines) + self.exchange.fields), False)
+        if data:
+            channel.send_body(data, False)
+        channel.tunnel()
+
     def send_body(self, data: bytes) -> None:
         """Send more of the answer."""
         assert self.channel is not None
@@ -72,8 +88,11 @@ class Http2Request(GatewayRequest):
         self.channel.send_body(data, False)
 
     def end_body(self, trailers: list[bytes]) -> None:
-        """The answer is complete."""
+        """The answer is complete; of a tunnel, what the service sends."""
         assert self.channel is not None
+        if self.exchange.phase is TUNNELLING:
+            self._end_tunnel()
+            return
         if trailers:
             self.channel.send_trailers(trailers)
         else:

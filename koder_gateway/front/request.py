@@ -11,7 +11,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote_to_bytes
 
-from twisted.internet.error import ConnectionAborted
+from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from twisted.web import http, server
@@ -19,7 +19,7 @@ from twisted.web import http, server
 from ..errors import INTERNAL_ERROR, REQUEST_TIMEOUT, UPSTREAM_TIMEOUT, Refusal
 from ..policy.decision import Standing
 from ..wire.body import chunk, last_chunk
-from ..wire.exchange import ANSWERED, ANSWERS, CLIENT_GONE, ENDED, HELD, RELAYING, SLOW, TIMEOUT, Exchange
+from ..wire.exchange import ANSWERED, ANSWERS, CLIENT_GONE, ENDED, HELD, RELAYING, SLOW, TIMEOUT, TUNNELLING, Exchange
 from ..wire.problem import problem
 from ..wire.response import ResponseHead
 from .filters import forwarded_headers
@@ -186,8 +186,43 @@ class GatewayRequest(server.Request):
         self.exchange.bytes_out += len(data)
         self.channel.write(chunk(data) if self._chunking else data)
 
+    def switch(self, head: ResponseHead, data: bytes) -> None:
+        """Say that the service has switched protocols, and carry raw bytes from here on."""
+        channel = self.channel
+        self.exchange.bytes_out += len(data)
+        lines = (b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason), *head.lines, self.exchange.fields)
+        switched = b"Connection: Upgrade\r\nUpgrade: %b\r\n\r\n" % (head.upgrade or b"")
+        channel.write(b"".join((*lines, switched, data)))
+        channel.tunnel()
+
+    def tunnelled(self, data: bytes) -> None:
+        """Raw bytes from the client."""
+        self.exchange.bytes_in += len(data)
+        sink = self.sink
+        if sink is not None:
+            sink.body_received(data)
+
+    def half_closed(self) -> None:
+        """The client sends no more raw bytes."""
+        if self.sink is not None:
+            self.sink.body_ended([])
+            if self.exchange.phase is ENDED:
+                self._over()
+
+    def _end_tunnel(self) -> None:
+        """The service sends no more raw bytes. Where that cannot be said by itself, it is all over."""
+        channel = self.channel
+        if self._produced_by is not None:
+            self._produced_by = None
+            channel.unregisterProducer()
+        if not channel.end_sending():
+            self.half_closed()
+
     def end_body(self, trailers: list[bytes]) -> None:
-        """The answer is complete."""
+        """The answer is complete; of a tunnel, what the service sends."""
+        if self.exchange.phase is TUNNELLING:
+            self._end_tunnel()
+            return
         if self._chunking:
             self.channel.write(last_chunk(trailers))
         if not self.body_done:
@@ -270,10 +305,14 @@ class GatewayRequest(server.Request):
         """The client's connection is gone in the midst of the exchange."""
         if self.exchange.phase is ENDED:
             return
-        if self.sink is not None:
-            self.sink.client_failed(CLIENT_GONE)
-        else:
+        sink = self.sink
+        if sink is None:
             self.exchange.move(CLIENT_GONE)
+        else:
+            if self.exchange.phase is TUNNELLING and reason.check(ConnectionDone):
+                sink.body_ended([])
+            if self.exchange.phase is not ENDED:
+                sink.client_failed(CLIENT_GONE)
         self._over(finished=False)
         self._tell_stock(reason)
 
@@ -284,7 +323,7 @@ class GatewayRequest(server.Request):
         exchange = self.exchange
         if exchange.phase is ENDED:
             return
-        if exchange.phase is not RELAYING and not self.startedWriting:
+        if exchange.phase not in (RELAYING, TUNNELLING) and not self.startedWriting:
             self.refuse(refusal)
         else:
             exchange.phase = ENDED
@@ -298,8 +337,9 @@ class GatewayRequest(server.Request):
             http.Request.connectionLost(self, reason)
 
     def expire(self) -> None:
-        """The whole exchange has had its time."""
-        self.give_up(UPSTREAM_TIMEOUT)
+        """The whole exchange has had its time; a tunnel has deadlines of its own."""
+        if self.exchange.phase is not TUNNELLING:
+            self.give_up(UPSTREAM_TIMEOUT)
 
     def late(self) -> None:
         """The body missed its deadline."""

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, ISSLTransport
 from twisted.web.http import datetimeToString
 from twisted.web.resource import IResource, getChildForRequest
 from twisted.web.server import Site
 
 from ..errors import DRAINING, METHODS, OVERLOADED
+from ..policy.certificates import Secured
 from ..policy.decision import Policy
 from ..wire.clock import CoarseClock
 from ..wire.exchange import Exchange
@@ -62,11 +63,17 @@ class FrontLimits:
         return self.max_target + 64
 
 
+def only_whether(transport: Any) -> Secured | None:
+    """What any transport tells of its TLS: that it is there."""
+    return Secured() if ISSLTransport.providedBy(transport) else None
+
+
 class GatewaySite(Site):
     """Serves a resource tree through gateway channels.
 
     `finished` is called once for every exchange that has ended, with the exchange. `time` gives monotonic
-    seconds; the owner calls `sweep` a few times a second and `tick` keeps the Date field.
+    seconds; the owner calls `sweep` a few times a second and `tick` keeps the Date field. `secured` says what TLS
+    has established on a transport.
     """
 
     noisy = False
@@ -83,13 +90,16 @@ class GatewaySite(Site):
         timeouts: FrontTimeouts | None = None,
         limits: FrontLimits | None = None,
         time: Callable[[], float] = time.monotonic,
+        secured: Callable[[Any], Secured | None] = only_whether,
     ) -> None:
         super().__init__(resource, reactor=reactor)
         self.clock = clock
         self.time = time
+        self.secured = secured
         self.identity = Identity()
         self.cors = Cors()
         self.finished = finished
+        # Besides clients', those that wait for a balancer's header (`tls.proxied`) before they become one.
         self.channels: set[GatewayChannel | Http2Channel] = set()
         self.http2_errors = 0
         # Cheap where the reactor has a queue of its own for it.
@@ -148,6 +158,8 @@ class GatewaySite(Site):
         """A client has connected."""
         self.accepted += 1
         self.channels.add(channel)
+        if self.draining:
+            channel.close_idle()
         excess = len(self.channels) - self.max_connections
         if excess > 0:
             self.rejected += 1
@@ -160,6 +172,12 @@ class GatewaySite(Site):
         self.channels.add(successor)
         if self.draining:
             successor.close_idle()
+
+    def overfull(self) -> bool:
+        """Whether one more connection could not even be told that there are too many; it counts as turned away."""
+        full = len(self.channels) >= self.max_connections + _TURNED_AWAY
+        self.rejected += full
+        return full
 
     def closed(self, channel: GatewayChannel | Http2Channel) -> None:
         """A client's connection is gone."""

@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 
 from ..errors import BODY_TOO_LARGE
+from ..policy.certificates import Secured
 from ..wire.exchange import BROKEN, TOO_LARGE
 from ..wire.frames import (
     CANCEL,
@@ -84,6 +85,10 @@ class Stream(StockChannel):
         self._pulled = False
         self._producer_paused = False
         self._last_block = _EMPTY
+        # Whether an extended CONNECT has opened it, and its tunnel stands.
+        self.upgrading = False
+        self._tunnelling = False
+        self._early: list[bytes] = []
         self._length = length
         self._received = 0
         self._receive_window = STREAM_WINDOW
@@ -247,6 +252,9 @@ class Stream(StockChannel):
         if request is None:
             self._forget(size)
             return
+        if self.upgrading:
+            self._receive_raw(request, data)
+            return
         if self._received > self.site.policy.max_body:
             self._fail(request, TOO_LARGE)
             return
@@ -262,6 +270,31 @@ class Stream(StockChannel):
             if ended and request.sink is sink:
                 sink.body_ended([])
         self._pay()
+
+    def _receive_raw(self, request: Http2Request, data: bytes) -> None:
+        """Bytes of a tunnel; what comes before it stands waits for it, within the stream's window."""
+        if not self._tunnelling:
+            if data:
+                self._early.append(data)
+            return
+        if data:
+            request.tunnelled(data)
+        if self.remote_done and self.request is request:
+            request.half_closed()
+        self._pay()
+
+    def tunnel(self) -> None:
+        """The service has switched protocols: whatever comes, and what has waited, is its."""
+        self._tunnelling = True
+        early, self._early = self._early, []
+        if self.request is not None:
+            self._receive_raw(self.request, b"".join(early))
+
+    def end_sending(self) -> bool:
+        """Tell the client that no more will come."""
+        self._end()
+        self._go_on()
+        return True
 
     def _forget(self, size: int) -> None:
         """Bytes of a body that nobody waits for."""
@@ -357,11 +390,11 @@ class Stream(StockChannel):
         """Reset in the midst of an answer; with `plain` it was the service that failed, else the client."""
         self._over(INTERNAL_ERROR if plain else CANCEL)
 
-    def fail(self, code: int) -> None:
+    def fail(self, code: int, event: str = BROKEN) -> None:
         """The client broke the stream's rules: end it, and whatever is under way on it."""
         request = self.request
         if request is not None:
-            request.broken(BROKEN)
+            request.broken(event)
         self._over(code)
 
     def reset(self) -> None:
@@ -425,6 +458,8 @@ class Stream(StockChannel):
         parts = [encode_status(int(code))]
         for name, values in headers.getAllRawHeaders():
             lower = name.lower()
+            if lower == b"strict-transport-security" and request.standing.own_hsts:
+                continue
             if lower not in _NOT_FOR_STREAMS and not lower.startswith(b"access-control-"):
                 parts += [encode_field(lower, value.replace(b"\r\n", b" ")) for value in values]
         parts.append(encode_lines(self.site.date_line + request.exchange.fields))
@@ -465,7 +500,11 @@ class Stream(StockChannel):
 
     def isSecure(self) -> bool:
         """HTTP/2 is only spoken over TLS here."""
-        return self.connection.secure
+        return True
+
+    def secured(self) -> Secured | None:
+        """What TLS has established with the client."""
+        return self.connection.secured
 
     def loseConnection(self) -> None:
         """A stock request asks for the end of its connection, which on a stream is the end of the stream."""

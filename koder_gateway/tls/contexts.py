@@ -16,6 +16,7 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from .certificates import CertificateError, CertificateFile
+from .client_auth import ClientVerification
 
 H2 = b"h2"
 HTTP_1_1 = b"http/1.1"
@@ -50,6 +51,8 @@ class ContextOptions:
     """0: the newest that OpenSSL knows."""
     protocols: tuple[bytes, ...] = (H2, HTTP_1_1, HTTP_1_0)
     """The ALPN protocols (RFC 7301) in the server's order of preference."""
+    clients: ClientVerification | None = None
+    """How clients are verified, where any host asks them for a certificate."""
 
 
 def build_context(certificate: CertificateFile, options: ContextOptions) -> SSL.Context:
@@ -65,6 +68,8 @@ def build_context(certificate: CertificateFile, options: ContextOptions) -> SSL.
     _set_suites(context)
     _set_alpn(context, options.protocols)
     _set_certificate(context, certificate)
+    if options.clients is not None:
+        options.clients.prepare(context)
     return context
 
 
@@ -93,7 +98,7 @@ class ServerContexts:
         chosen = _default(certificates, default)
         contexts = _build_all(certificates, self.options)
         self._context = contexts[certificates.index(chosen)]
-        if len(contexts) > 1:
+        if len(contexts) > 1 or self.options.clients is not None:
             self._context.set_tlsext_servername_callback(self._switch)
         self._by_name: dict[bytes, SSL.Context] = {}
         for certificate, context in sorted(
@@ -131,6 +136,8 @@ class ServerContexts:
             context = self.context_for(name)
             if context is not connection.get_context():
                 connection.set_context(context)
+        if self.options.clients is not None:
+            self.options.clients.ask(connection)
 
 
 def _default(certificates: Sequence[CertificateFile], name: str) -> CertificateFile:

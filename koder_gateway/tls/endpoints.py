@@ -28,12 +28,15 @@ from twisted.internet.interfaces import (
 )
 from twisted.logger import Logger
 from twisted.plugin import getPlugins
-from twisted.protocols.haproxy import proxyEndpoint
 from zope.interface import implementer
 
+from ..config import Authorities
+from ..wire.clock import CoarseClock
 from .certificates import CertificateError, CertificateFile, load_folder, load_pair, read_chain, self_signed
+from .client_auth import client_verification
 from .contexts import ContextOptions, ServerContexts
 from .descriptions import BACKLOG, bounded, parse, port_number, ssl_arguments, with_backlog
+from .proxied import ProxiedEndpoint, ProxyGate
 from .stream import over_tls
 
 _log = Logger()
@@ -63,6 +66,14 @@ class TlsSettings(Protocol):
     def default(self) -> str:
         """The name of the certificate for unknown names; "" for the first."""
 
+    @property
+    def client_ca(self) -> Authorities | None:
+        """The authorities that clients' certificates are verified by."""
+
+    @property
+    def client_auth(self) -> Sequence[tuple[str, str]]:
+        """Which hosts ask for one, as `ClientAuth` takes them."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Source:
@@ -72,9 +83,10 @@ class _Source:
     default: str = ""
     options: ContextOptions = _DEFAULT_OPTIONS
 
-    def contexts(self) -> ServerContexts:
-        """Contexts for what is there now. Raises CertificateError."""
-        return ServerContexts(self.read(), default=self.default, options=self.options)
+    def contexts(self, tls: TlsSettings) -> ServerContexts:
+        """Contexts for what is there now, and for the clients that the settings ask. Raises CertificateError."""
+        options = replace(self.options, clients=client_verification(tls.client_ca, tls.client_auth))
+        return ServerContexts(self.read(), default=self.default, options=options)
 
 
 @implementer(IStreamServerEndpoint)
@@ -91,9 +103,13 @@ class _TLSOver:
 
 
 class Endpoints:
-    """Makes the server endpoints of one gateway; those without a key of their own share their contexts."""
+    """Makes the server endpoints of one gateway; those without a key of their own share their contexts, and those
+    behind balancers the `gate`, whose owner sweeps it."""
 
-    def __init__(self, reactor: Any, tls: TlsSettings, state_dir: Path, base_domain: str) -> None:
+    def __init__(
+        self, reactor: Any, tls: TlsSettings, state_dir: Path, base_domain: str, gate: ProxyGate | None = None
+    ) -> None:
+        self._gate = gate or ProxyGate(CoarseClock())
         self._reactor = reactor
         self._tls = tls
         self._state_dir = state_dir
@@ -113,6 +129,16 @@ class Endpoints:
         # What Twisted's and its plugins' parsers raise for the strings that people write.
         except (ValueError, LookupError, TypeError, AttributeError, AssertionError, OSError) as error:
             raise EndpointError(f'endpoint "{text}": {_clue(error)}') from None
+
+    def plain(self, text: str) -> IStreamServerEndpoint:
+        """The endpoint for a string on which clients speak no TLS. Raises EndpointError."""
+        # Looked at first: making the endpoint could make a self-signed certificate.
+        kind, _, rest = text.lower().partition(":")
+        if (rest if kind == "haproxy" else kind).startswith(("ssl", "tls")):
+            raise EndpointError(
+                f'endpoint "{text}": speaks TLS, and a redirect port must not; write it as in "tcp:80"'
+            )
+        return self.server(text)[0]
 
     @staticmethod
     def shares(text: str) -> bool:
@@ -139,7 +165,7 @@ class Endpoints:
         faults: list[str] = []
         for text, contexts, source in sources:
             try:
-                fresh.append((contexts, source.contexts()))
+                fresh.append((contexts, source.contexts(tls)))
             except CertificateError as error:
                 faults.extend(f'endpoint "{text}": {fault}' if text else fault for fault in error.faults)
         if faults:
@@ -163,7 +189,7 @@ class Endpoints:
         if description.kind == "ssl" or (description.kind == "tls" and not _third_party("tls")):
             return self._tls_endpoint(text, ssl_arguments(description), proxied), True
         endpoint = serverFromString(self._reactor, with_backlog(description).text())
-        return (proxyEndpoint(endpoint) if proxied else endpoint), description.kind == "tls"
+        return (ProxiedEndpoint(endpoint, self._gate) if proxied else endpoint), description.kind == "tls"
 
     def _tls_endpoint(self, text: str, arguments: dict[str, str], proxied: bool) -> IStreamServerEndpoint:
         port = port_number(arguments.get("port", ""))
@@ -171,16 +197,16 @@ class Endpoints:
         interface = arguments.get("interface", "")
         contexts = self._contexts(text, arguments)
         plain = TCP4ServerEndpoint(self._reactor, port, backlog, interface)
-        return _TLSOver(proxyEndpoint(plain) if proxied else plain, contexts)
+        return _TLSOver(ProxiedEndpoint(plain, self._gate) if proxied else plain, contexts)
 
     def _contexts(self, text: str, arguments: dict[str, str]) -> ServerContexts:
         """The contexts that an endpoint's arguments ask for; the shared ones where they ask for none."""
         source = _named_source(arguments)
         if source is None:
             if self._shared is None:
-                self._shared = self._settings_source(self._tls, self._base_domain).contexts()
+                self._shared = self._settings_source(self._tls, self._base_domain).contexts(self._tls)
             return self._shared
-        contexts = source.contexts()
+        contexts = source.contexts(self._tls)
         self._named.append((text, contexts, source))
         return contexts
 

@@ -31,6 +31,8 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from .client_auth import refusals
+
 _log = Logger()
 
 # pyOpenSSL promises none of these names: `over_tls` looks whether they are there.
@@ -216,9 +218,10 @@ class TLSTransport(Protocol):
         except SSL.WantReadError:
             self._flush()
             return False
-        except SSL.Error:
+        except SSL.Error as error:
             _lib.ERR_clear_error()
             self._early.clear()
+            refusals.note(error, self._connection, self.getPeer())
             if _REQUEST_LINE.match(data):
                 self._write_below(_PLAIN_ANSWER % (len(_PLAIN_PROBLEM), _PLAIN_PROBLEM))
             else:
@@ -415,6 +418,11 @@ class TLSTransport(Protocol):
     def getPeerCertificate(self) -> Any:
         """The certificate that the client has shown, or None."""
         return None if self._gone else self._connection.get_peer_certificate()
+
+    @property
+    def tls_connection(self) -> SSL.Connection | None:
+        """OpenSSL's state, once the handshake is complete and while the connection lasts."""
+        return self._connection if self._ready else None
 
     @property
     def negotiatedProtocol(self) -> bytes | None:

@@ -9,22 +9,25 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from ..errors import BAD_REQUEST, HEAD_TOO_LARGE
+from ..errors import BAD_REQUEST, HEAD_TOO_LARGE, NOT_IMPLEMENTED
 from .body import trailer_passes
 from .fields import TOKEN
 from .frames import PROTOCOL_ERROR, StreamError
 from .hpack import Field
 from .request import RequestHead, RequestReader
 from .target import same_authority
+from .upgrade import WEBSOCKET, fresh_key
 
 # As long as it is one word, what is wrong with a target is told by a 400.
 _TARGET: Final = re.compile(rb"[^\x00-\x20\x7f]+")
 _DIGITS: Final = re.compile(rb"[0-9]{1,19}")
-_PSEUDO: Final = frozenset((b":method", b":scheme", b":authority", b":path"))
+_PSEUDO: Final = frozenset((b":method", b":scheme", b":authority", b":path", b":protocol"))
 # RFC 9113 section 8.2.2, and what upgraded to HTTP/2 once.
 _CONNECTION_FIELDS: Final = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade", b"http2-settings")
 )
+# Of a WebSocket's opening, what HTTP/2 has no use for (RFC 8441 section 5.1).
+_OF_THE_HANDSHAKE: Final = frozenset((b"sec-websocket-key", b"content-length"))
 _SCHEMES: Final = frozenset((b"https", b"http"))
 # What needs a look of its own; all others are end-to-end fields and pass as they are.
 _SPECIAL: Final = _CONNECTION_FIELDS | {b"te", b"host", b"cookie", b"content-length"}
@@ -49,6 +52,8 @@ def read_request(fields: list[Field] | None, ended: bool, reader: RequestReader)
         raise _malformed("there must be one :method, a token")
     authority = pseudo.get(b":authority")
     lines, length = _end_to_end(rest, authority)
+    if b":protocol" in pseudo:
+        return _tunnel(pseudo, lines, reader)
     target = _target(method, pseudo)
     if ended and length:
         raise _malformed("the body has another length than its content-length")
@@ -86,6 +91,19 @@ def _target(method: bytes, pseudo: dict[bytes, bytes]) -> bytes:
     if path[0] != 0x2F and (path != b"*" or method != b"OPTIONS"):
         raise _malformed("the :path does not begin with a slash")
     return path
+
+
+def _tunnel(pseudo: dict[bytes, bytes], lines: list[tuple[bytes, bytes]], reader: RequestReader) -> RequestHead:
+    """Extended CONNECT (RFC 8441 section 4): to the service it is the GET that opens a WebSocket over HTTP/1.1."""
+    if not reader.upgrades or pseudo[b":method"] != b"CONNECT" or b":authority" not in pseudo:
+        raise _malformed(":protocol belongs to an extended CONNECT, and only where that is announced")
+    lines = [(name, value) for name, value in lines if name not in _OF_THE_HANDSHAKE]
+    target = _target(b"GET", pseudo)
+    head = reader.read_fields(b"GET", target, [*lines, (b"Sec-WebSocket-Key", fresh_key())], framed=True)
+    if pseudo[b":protocol"].lower() != WEBSOCKET:
+        head.refusal = NOT_IMPLEMENTED.because("Only websocket is known as a :protocol.")
+    head.upgrade = WEBSOCKET
+    return head
 
 
 def _end_to_end(fields: list[Field], authority: bytes | None) -> tuple[list[tuple[bytes, bytes]], int | None]:

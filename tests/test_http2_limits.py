@@ -414,6 +414,25 @@ def test_empty_answers_need_no_window(gateway):
         assert client.answer().complete
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [(b"HEAD", PATH), (b"HEAD", b"/nowhere"), (b"GET", b"/nowhere")],
+    ids=lambda value: value.decode(),
+)
+def test_answers_that_nobody_reads(gateway, method, path):
+    """Heads of answers need no window: a client that asks and asks and never reads is not read any more either."""
+    with connect(gateway, receive_buffer=4096) as client:
+        before = resident(gateway)
+        asked = request(method=method, path=path)
+        client.socket.settimeout(1.0)
+        for first in range(0, 200_000, 200):
+            try:
+                client.socket.sendall(b"".join(headers(odd(number), asked) for number in range(first, first + 200)))
+            except (TimeoutError, OSError):
+                break  # it takes no more
+        assert resident(gateway) - before < ROOM
+
+
 # -- silence
 
 

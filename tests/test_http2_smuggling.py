@@ -23,6 +23,7 @@ from http2_frames import (
     indexed,
     literal,
     reset,
+    table_size,
 )
 from sockets import HOST, running
 
@@ -99,17 +100,27 @@ def spots(odd: int, around: bytes = b"x-test") -> list[bytes]:
     return [byte + around, around[:3] + byte + around[3:], around + byte]
 
 
+GOOD = (b"accept-language", b"en")
+
+
+def check_each(client: Http2Client, gateway, heads: list[Fields]) -> None:
+    """Each of these is a stream error, and nothing for the service."""
+    for number, fields in enumerate(heads):
+        stream = 2 * number + 1
+        client.send(headers(stream, block(fields)))
+        client.refuses(stream, PROTOCOL_ERROR)
+        assert client.answers[stream].status in (0, 400), client.described()
+    assert gateway.received() == []
+
+
 # -- names
 
 
 @pytest.mark.parametrize("odd", [odd for odd in range(256) if odd not in TOKEN], ids=lambda odd: f"0x{odd:02x}")
 def test_byte_that_no_name_has(client, gateway, odd):
     """8.2.1: controls, space, capitals, colons and 8-bit bytes are malformed; delimiters are no token (RFC 9110)."""
-    for number, name in enumerate(spots(odd)):
-        stream = 2 * number + 1
-        client.send(headers(stream, block(request((name, b"value")))))
-        client.refuses(stream, PROTOCOL_ERROR)
-    assert gateway.received() == []
+    bad = [(name, b"value") for name in spots(odd)]
+    check_each(client, gateway, [request(field) for field in bad] + [request(GOOD, field, GOOD) for field in bad])
 
 
 def test_bytes_that_names_have(client, gateway):
@@ -119,7 +130,7 @@ def test_bytes_that_names_have(client, gateway):
 
 
 def test_empty_name(client, gateway):
-    check_malformed(client, gateway, headers(1, block(request((b"", b"value")))))
+    check_each(client, gateway, [request((b"", b"value")), request(GOOD, (b"", b"value"), GOOD)])
 
 
 def test_name_that_is_a_line(client, gateway):
@@ -136,10 +147,8 @@ CONTROLS = [odd for odd in (*range(1, 0x20), 0x7F) if odd not in (*FORBIDDEN, 0x
 @pytest.mark.parametrize("name", [b"x-test", b"cookie", b"user-agent", b"origin", b"accept"])
 def test_byte_that_no_value_has(client, gateway, name, odd):
     """8.2.1: NUL, LF and CR are malformed wherever they stand."""
-    for number, value in enumerate(spots(odd)):
-        client.send(headers(2 * number + 1, block(request((name, value)))))
-        client.refuses(2 * number + 1, PROTOCOL_ERROR)
-    assert gateway.received() == []
+    bad = [(name, value) for value in spots(odd)]
+    check_each(client, gateway, [request(field) for field in bad] + [request(GOOD, field, GOOD) for field in bad])
 
 
 @pytest.mark.parametrize("odd", CONTROLS, ids=lambda odd: f"0x{odd:02x}")
@@ -151,7 +160,7 @@ def test_control_in_a_value(client, gateway, odd):
 @pytest.mark.parametrize("value", [b" a", b"\ta", b"a ", b"a\t", b" ", b"\t"])
 def test_whitespace_around_a_value(client, gateway, value):
     """8.2.1: malformed."""
-    check_malformed(client, gateway, headers(1, block(request((b"x-test", value)))))
+    check_each(client, gateway, [request((b"x-test", value)), request(GOOD, (b"x-test", value), GOOD)])
 
 
 def test_bytes_that_values_have(client, gateway):
@@ -671,6 +680,36 @@ def test_a_field_that_is_kept_is_kept_each_time(client, gateway):
     assert [client.answer(stream).status for stream in (1, 3, 5, 7, 9)] == [200] * 5
     (last,) = [message for message in gateway.received() if message.target.endswith(b"/last")]
     assert last.values(b"x-test") == [b"other", b"same", b"same"]
+
+
+@pytest.mark.parametrize("how", ["trailers", "a malformed request", "a refused request"])
+def test_the_table_changes_by_whatever_comes(client, gateway, how):
+    """RFC 9113 section 4.3: every field block counts for the table, whatever becomes of its stream."""
+    known = block(request()) + indexed(62)
+    client.send(
+        headers(1, block(request()) + literal(b"x-test", b"before", KEPT)), headers(3, known), headers(5, known)
+    )
+    added = literal(b"x-test", b"after", KEPT)
+    if how == "trailers":
+        client.send(headers(7, block(post()), end=False), data(7, b"test"), headers(7, added))
+    elif how == "a malformed request":
+        client.send(headers(7, block(request((b"X-Bad", b"1"))) + added))
+    else:
+        client.send(headers(7, block(request(path=b"/nowhere")) + added))
+    client.send(headers(9, known))
+    assert [client.answer(stream).status for stream in (1, 3, 5, 9)] == [200] * 4
+    came = [message.value(b"x-test") for message in gateway.received() if message.method == b"GET"]
+    assert sorted(came) == [b"after", b"before", b"before", b"before"]
+
+
+def test_a_table_size_counts_each_time(client, gateway):
+    """RFC 7541 section 6.3: a block that is known already still resizes the table."""
+    none, some = table_size(0) + block(request()), table_size(4096) + block(request())
+    client.send(headers(1, none), headers(3, none), headers(5, some), headers(7, some), headers(9, none))
+    client.send(headers(11, block(request()) + literal(b"x-test", b"1", KEPT)))
+    assert [client.answer(stream).status for stream in range(1, 13, 2)] == [200] * 6
+    client.send(headers(13, block(request()) + indexed(62)))
+    client.breaks(COMPRESSION_ERROR)
 
 
 def test_tables_of_connections_are_apart(gateway):

@@ -509,6 +509,100 @@ def test_body_beyond_the_gateways_window(take):
         done.set()
 
 
+def windows(client: Http2Client, stream: int) -> tuple[int, int]:
+    """What a new stream and the connection may carry as the gateway has said so far."""
+    initial = client.settings.get(INITIAL_WINDOW_SIZE, DEFAULT_WINDOW)
+    return initial + client.given.get(stream, 0), DEFAULT_WINDOW + client.given.get(0, 0)
+
+
+def saturate(client: Http2Client, sent: dict[int, int], stream: int) -> tuple[int, int]:
+    """Send a body until the gateway gives nothing back any more; what is left of the stream's window and of all."""
+    sent.setdefault(stream, 0)
+    quiet = 0
+    while True:
+        own, shared = windows(client, stream)
+        own, shared = own - sent[stream], shared - sum(sent.values())
+        size = min(own, shared, DEFAULT_FRAME)
+        if size > 0:
+            client.send(data(stream, bytes(size)))
+            sent[stream] += size
+            quiet = 0
+        elif quiet == 30:
+            return own, shared
+        else:
+            quiet += 1
+            client.fence()
+
+
+@pytest.fixture
+def stuck(take):
+    """A service that takes nothing of any body until the test ends."""
+    done = threading.Event()
+
+    def play(peer, number):
+        received = peer.head()
+        if received is not None and received.method == "GET":
+            peer.send(answer(b"fine"))
+        elif received is not None:
+            assert done.wait(20)
+
+    yield take(play)
+    done.set()
+
+
+def test_one_stream_beyond_its_window(stuck):
+    """6.9.1: a stream error; the others have their answers."""
+    with connect(stuck) as client:
+        client.send(headers(1, request(stuck, method=b"POST"), end=False))
+        own, shared = saturate(client, {}, 1)
+        # What has been paid back need not have been said yet: up to a window of it.
+        beyond = client.settings.get(INITIAL_WINDOW_SIZE, DEFAULT_WINDOW)
+        assert own == 0
+        assert shared > beyond
+        client.send(*[data(1, bytes(DEFAULT_FRAME)) for _ in range(beyond // DEFAULT_FRAME)], data(1, b"x"))
+        client.refuses(1, FLOW_CONTROL_ERROR)
+        assert not client.goaways
+        client.send(headers(3, request(stuck)))
+        assert client.answer(3).body == b"fine"
+
+
+def test_streams_beyond_the_window_of_all(stuck):
+    """6.9.1: a connection error, where each stream is within its own."""
+    with connect(stuck) as client:
+        sent: dict[int, int] = {}
+        for stream in range(1, 2 * client.settings[MAX_CONCURRENT_STREAMS], 2):
+            client.send(headers(stream, request(stuck, method=b"POST"), end=False))
+            own, shared = saturate(client, sent, stream)
+            if own > shared:
+                break
+        assert own > shared >= 0
+        client.send(data(stream, bytes(shared + 1)))
+        client.breaks(FLOW_CONTROL_ERROR)
+
+
+def test_body_that_goes_on_behind_a_refusal(take):
+    """8.1: what is on its way is forgotten, and past a bound the client is told to stop; the connection lives."""
+    service = take(lambda peer, number: peer.serve())
+    with connect(service) as client:
+        client.send(headers(1, request(service, (b"content-length", b"%d" % (100 * MIB)), method=b"POST"), end=False))
+        assert client.answer().status == 413
+        sent = 0
+        while client.answers[1].reset is None:
+            own, shared = windows(client, 1)
+            size = min(DEFAULT_FRAME, own - sent, shared - sent)
+            if size <= 0:
+                assert client.next() is not None, client.described()
+                continue
+            client.send(data(1, bytes(size)))
+            sent += size
+            assert sent < 8 * MIB, "it may go on for ever"
+            client.fence()
+        assert client.answers[1].reset == NO_ERROR
+        client.send(headers(3, request(service)))
+        assert client.answer(3).status == 200
+        client.lives()
+
+
 def test_body_that_is_refused_early(take):
     """8.1: the answer comes whole before the body has been sent, and the connection lives."""
     service = take(lambda peer, number: peer.serve())

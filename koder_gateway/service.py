@@ -212,7 +212,8 @@ class Gateway(TwistedService):
         )
 
     def reload(self) -> bool:
-        """Read configuration, tenants and certificates again; False when a fault left everything as it was.
+        """Read configuration and tenants again; False when a fault left everything as it was. Certificates follow in
+        a thread, each by itself: one that cannot be used leaves the one before it in place.
 
         Connections, pools and buckets stay. What is listened on changes only with a restart.
         """
@@ -225,9 +226,7 @@ class Gateway(TwistedService):
                 settings = self._tenants_again(settings)
             composition = self._composed(settings, before)
             log = self._ledger.opened_for(settings.log)
-            # The certificates last: what could still be refused after them would find them changed.
-            self._endpoints.reload(settings.tls, settings.tenants.base_domain)
-        except (ConfigurationError, EndpointError, AccessLogError, ValueError, OSError) as error:
+        except (ConfigurationError, AccessLogError, ValueError, OSError) as error:
             if log is not None:
                 log.close()
             self.counters.reloads_failed += 1
@@ -238,6 +237,7 @@ class Gateway(TwistedService):
         self._ledger.follow(settings.log, log)
         self._take(composition, before)
         self._serve_composition()
+        self._endpoints.reload(settings.tls, settings.tenants.base_domain)
         self.counters.reloads_ok += 1
         self.log.info("reloaded {source}", source=str(settings.source or "the defaults"))
         self.notifier.ready("serving")
@@ -272,9 +272,10 @@ class Gateway(TwistedService):
             self._sweep_retired(now)
 
     def _watch(self, now: float) -> None:
-        """Look after what is watched while the gateway serves: services' health, the registry."""
+        """Look after what is watched while the gateway serves: services' health, certificates, the registry."""
         if self.running:
             self._probes.sweep(now)
+            self._endpoints.sweep(now)
             if self._registry is not None:
                 self._registry.sweep(now, self.settings.tenants.refresh)
 
@@ -364,6 +365,7 @@ class Gateway(TwistedService):
             ],
             limit_entries=lambda: self.composition.policy.limiter.entries,
             certificates=lambda: self._endpoints.expiries(),
+            certificate_faults=lambda: self._endpoints.faulty,
             log_dropped=lambda: self._ledger.dropped,
         )
 
@@ -376,6 +378,7 @@ class Gateway(TwistedService):
             return self._drained
         self.notifier.stopping()
         self._probes.stop()
+        self._endpoints.stop()
         if self._registry is not None:
             self._registry.stop()
         drained: Deferred[None] = Deferred()

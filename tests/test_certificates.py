@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import stat
+from types import SimpleNamespace
 
 import pytest
 from cryptography import x509
@@ -14,10 +15,11 @@ from cryptography.x509.oid import NameOID
 from koder_gateway.tls.certificates import (
     DAY,
     CertificateError,
-    load_folder,
     load_pair,
     self_signed,
 )
+from koder_gateway.tls.folder import folder_place
+from koder_gateway.tls.shelf import Shelf
 
 NOW = 1_900_000_000.0
 P256 = ec.SECP256R1()
@@ -47,6 +49,13 @@ def key_pem(key, encryption=None, form=serialization.PrivateFormat.PKCS8):
     return key.private_bytes(serialization.Encoding.PEM, form, encryption or serialization.NoEncryption())
 
 
+def load_folder(folder, now):
+    """What a folder has: certificates, faults and warnings, all of them lists."""
+    look = Shelf(folder_place(folder)).look(now, settled=True)
+    certificates = [] if look.names is None else list(look.names.certificates)
+    return SimpleNamespace(certificates=certificates, faults=look.errors, warnings=look.warnings)
+
+
 @pytest.fixture(scope="module")
 def key():
     return ec.generate_private_key(P256)
@@ -61,7 +70,7 @@ def test_key_and_chain_in_one_file_in_either_order(tmp_path, key, key_first):
 
     found = load_folder(tmp_path, NOW)
 
-    assert (found.faults, found.warnings) == ((), ())
+    assert (found.faults, found.warnings) == ([], [])
     (certificate,) = found.certificates
     assert certificate.name == "a"
     assert certificate.names == ("a.example", "*.a.example")
@@ -85,7 +94,7 @@ def test_all_three_forms_are_taken_in_the_order_of_their_names(tmp_path, key):
 
     found = load_folder(tmp_path, NOW)
 
-    assert found.faults == ()
+    assert found.faults == []
     assert [each.name for each in found.certificates] == ["a", "b", "c", "d"]
     assert [each.names for each in found.certificates] == [(f"{name}.example",) for name in "abcd"]
 
@@ -139,7 +148,7 @@ def test_a_certificate_that_clients_refuse_is_served_with_a_warning(tmp_path, ke
     (tmp_path / "x.pem").write_bytes(key_pem(key) + certificate_pem(key, *names, start=start, days=days))
     found = load_folder(tmp_path, NOW)
     assert len(found.certificates) == 1
-    assert found.faults == ()
+    assert found.faults == []
     (warning,) = found.warnings
     assert warning.startswith(f"{tmp_path / 'x.pem'}: ")
     assert words in warning

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from OpenSSL import SSL
@@ -12,8 +13,9 @@ from test_certificates import certificate_pem, key_pem
 from twisted.internet.interfaces import IOpenSSLContextFactory, IOpenSSLServerConnectionCreator
 from zope.interface.verify import verifyObject
 
-from koder_gateway.tls.certificates import CertificateError, CertificateFile, load_pair, self_signed
+from koder_gateway.tls.certificates import CertificateError, load_pair, self_signed
 from koder_gateway.tls.contexts import ContextOptions, NoCommonProtocolError, ServerContexts
+from koder_gateway.tls.names import Names
 
 
 class Peer:
@@ -62,9 +64,10 @@ class Peer:
 
     @property
     def names(self):
-        """The common names of the certificate that the client was shown."""
+        """The DNS names of the certificate that the client was shown."""
         leaf = self.client.get_peer_certificate(as_cryptography=True)
-        return CertificateFile("", None, (leaf,), None).names
+        found = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        return found.value.get_values_for_type(x509.DNSName)
 
 
 def client_context(*, maximum=0, minimum=0, ciphers=None, alpn=None, groups=None):
@@ -236,7 +239,7 @@ def test_of_two_certificates_for_a_name_the_longer_valid_one_is_served(tmp_path)
 def test_new_certificates_serve_new_connections_only(issued):
     contexts = ServerContexts([issued("a.example")])
     old = Peer(contexts, name=b"b.example").handshake()
-    contexts.adopt(ServerContexts([issued("a.example"), issued("b.example")]))
+    contexts.serve(Names([issued("a.example"), issued("b.example")]))
     assert Peer(contexts, name=b"b.example").handshake().names[0] == "b.example"
     assert old.say(b"still here") == b"still here"
     assert [each.name for each in contexts.certificates] == ["a.example", "b.example"]

@@ -31,6 +31,7 @@ class Tls:
 
     certificates: Path | None = None
     default: str = ""
+    strict_sni: bool = False
 
 
 class Greeter(Protocol):
@@ -353,10 +354,11 @@ def served(contexts):
     return [certificate.name for certificate in contexts.certificates]
 
 
-def test_a_reload_serves_what_is_there_now_or_changes_nothing(tmp_path):
+def test_a_reload_serves_what_is_there_now_and_keeps_what_is_broken(tmp_path, events):
     memory = MemoryReactor()
     folder = tmp_path / "certs"
     own = self_signed(tmp_path / "own", "own.example").path
+    renewed = self_signed(tmp_path / "renewed", "own.example").path
     self_signed(folder, "a.example")
     endpoints = Endpoints(memory, Tls(folder), tmp_path, "id.localhost")
     for text in ("ssl:443", f"ssl:444:privateKey={own}"):
@@ -367,16 +369,28 @@ def test_a_reload_serves_what_is_there_now_or_changes_nothing(tmp_path):
     self_signed(folder, "b.example")
     endpoints.reload(Tls(folder))
     assert served(shared) == ["self-signed-a.example", "self-signed-b.example"]
+    assert named.getContext() is before, "nothing has changed there"
+    shutil.copy(renewed, own)
+    endpoints.reload(Tls(folder))
     assert named.getContext() is not before
+    assert events == []
 
     (folder / "c.pem").write_text("scribble")
+    (folder / "self-signed-a.example.pem").write_text("scribble")
     own.write_text("scribble")
-    kept = shared.getContext(), named.getContext()
-    with pytest.raises(EndpointError) as caught:
-        endpoints.reload(Tls(folder), "id.localhost")
-    assert str(folder / "c.pem") in str(caught.value)
-    assert str(own) in str(caught.value)
-    assert (shared.getContext(), named.getContext()) == kept
+    self_signed(folder, "d.example")
+    before = named.getContext()
+    endpoints.reload(Tls(folder))
+    assert served(shared) == ["self-signed-a.example", "self-signed-b.example", "self-signed-d.example"]
+    assert named.getContext() is before
+    assert endpoints.faulty == 3
+    assert sorted(events) == [
+        f"{folder}/c.pem: no certificate in it; it must be PEM, with BEGIN CERTIFICATE lines",
+        f"{folder}/self-signed-a.example.pem: no certificate in it; it must be PEM, with BEGIN CERTIFICATE lines;"
+        " the one before it stays",
+        f'endpoint "ssl:444:privateKey={own}": {own}: no certificate in it; it must be PEM, with BEGIN CERTIFICATE'
+        " lines; the one before it stays",
+    ]
 
 
 def test_a_reload_can_change_the_base_domain(tmp_path):

@@ -113,10 +113,12 @@ class ListenSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsSettings:
-    """[tls]: the folder of certificates, None for a self-signed one, and the name of the default one."""
+    """[tls]: the folder of certificates, None for a self-signed one, the name of the default one, and whether it is
+    kept from clients that ask for no name or an unknown one."""
 
     certificates: Path | None = setting(optional(FOLDER), "")
     default: str = setting(optional_text(NAME), "")
+    strict_sni: bool = setting(BOOLEAN, False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

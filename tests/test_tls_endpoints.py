@@ -22,7 +22,7 @@ from twisted.logger import formatEvent, globalLogPublisher
 from koder_gateway.tls.certificates import self_signed
 from koder_gateway.tls.descriptions import BACKLOG, Description, parse
 from koder_gateway.tls.endpoints import EndpointError, Endpoints, server_endpoint
-from koder_gateway.tls.stream import TLSFactory
+from koder_gateway.tls.factory import TLSFactory
 
 
 @dataclass(frozen=True)
@@ -386,10 +386,14 @@ def test_a_reload_serves_what_is_there_now_and_keeps_what_is_broken(tmp_path, ev
     assert endpoints.faulty == 3
     assert sorted(events) == [
         f"{folder}/c.pem: no certificate in it; it must be PEM, with BEGIN CERTIFICATE lines",
-        f"{folder}/self-signed-a.example.pem: no certificate in it; it must be PEM, with BEGIN CERTIFICATE lines;"
-        " the one before it stays",
-        f'endpoint "ssl:444:privateKey={own}": {own}: no certificate in it; it must be PEM, with BEGIN CERTIFICATE'
-        " lines; the one before it stays",
+        (
+            f"{folder}/self-signed-a.example.pem: no certificate in it; it must be PEM, with BEGIN CERTIFICATE lines;"
+            " the one before it stays"
+        ),
+        (
+            f'endpoint "ssl:444:privateKey={own}": {own}: no certificate in it; it must be PEM, with BEGIN'
+            " CERTIFICATE lines; the one before it stays"
+        ),
     ]
 
 

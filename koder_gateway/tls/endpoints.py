@@ -32,10 +32,10 @@ from zope.interface import implementer
 from .certificates import CertificateError
 from .contexts import ContextOptions, ServerContexts
 from .descriptions import BACKLOG, Description, bounded, carried, parse, port_number, ssl_arguments, with_backlog
+from .factory import over_tls
 from .folder import Place, files_place, folder_place
 from .names import Names
 from .shelf import OwnShelf, Shelf
-from .stream import over_tls
 from .watch import Watch, Watched, warn
 
 _log = Logger()

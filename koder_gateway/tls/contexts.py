@@ -130,7 +130,7 @@ class ServerContexts:
                 "tls.strict_sni: the pyOpenSSL that is installed cannot send the alert; leave it out, or install"
                 " the version that the gateway asks for"
             )
-        if names.default is not self._names.default:
+        if not names.default.same(self._names.default):
             self._context = self._opened(names.default)
         present = set(names.certificates)
         self._made = {known: made for known, made in self._made.items() if known in present}

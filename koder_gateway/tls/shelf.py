@@ -63,7 +63,7 @@ class Shelf:
         self._kept: dict[Source, _Kept] = {}
         self._place_fault = ""
         self._place_told = ""
-        self._default_told = ""
+        self._default_told = False
         self._warned: set[str] = set()
         self._calendar = 0.0
 
@@ -186,13 +186,13 @@ class Shelf:
         certificates.sort(key=lambda each: (each.name, str(each.path)))
         try:
             names = Names(certificates, self._default)
-            self._default_told = ""
+            self._default_told = False
         except CertificateError as error:
             if self._served is None:
                 look.errors.append(str(error))
                 return None
-            if str(error) != self._default_told:
-                self._default_told = str(error)
+            if not self._default_told:
+                self._default_told = True
                 look.errors.append(f"{error}; the default before it stays")
             names = Names(certificates, self._served.default)
         self._served = names

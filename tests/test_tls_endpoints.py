@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol, wrapClientTLS
+from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, connectProtocol, wrapClientTLS
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import Certificate, optionsForClientTLS
 from twisted.internet.testing import MemoryReactor
@@ -38,7 +38,7 @@ class Greeter(Protocol):
     """Says from where it thinks that the client came, and over what."""
 
     def connectionMade(self):
-        self.transport.write(self.transport.getPeer().host.encode())
+        self.transport.write(getattr(self.transport.getPeer(), "host", "socket").encode())
         self.transport.loseConnection()
 
 
@@ -194,7 +194,7 @@ class Balancer(Listener):
 
 
 @pytest_twisted.ensureDeferred
-@pytest.mark.parametrize("kind", ["tcp", "ssl", "tls"])
+@pytest.mark.parametrize("kind", ["tcp", "ssl", "tls", "tls+tcp"])
 async def test_the_proxy_header_comes_before_everything_else(endpoints, tmp_path, kind):
     endpoint, secure = endpoints.server(f"haproxy:{kind}:0:interface=127.0.0.1")
     assert secure is (kind != "tcp")
@@ -209,6 +209,31 @@ async def test_the_proxy_header_comes_before_everything_else(endpoints, tmp_path
         client = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
         balancer = await connectProtocol(client, Balancer(options))
         assert await balancer.done == b"192.0.2.7"
+    finally:
+        await port.stopListening()
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("own", ["", ":privateKey={pem}:sslmethod=TLSv1_2_METHOD"])
+@pytest.mark.parametrize("kind", ["tcp:0:interface=127.0.0.1", "unix:{folder}/door:mode=600"])
+async def test_tls_over_another_kind(endpoints, tmp_path, kind, own):
+    made = self_signed(tmp_path / "own", "a.example")
+    text = f"tls+{kind}{own}".format(folder=tmp_path, pem=made.path)
+    endpoint, secure = endpoints.server(text)
+    assert secure
+    port = await listen(endpoint)
+    name, path = (
+        ("a.example", made.path) if own else ("id.localhost", tmp_path / "state/self-signed-id.localhost.pem")
+    )
+    try:
+        if kind.startswith("unix"):
+            assert (tmp_path / "door").stat().st_mode & 0o777 == 0o600
+            client = UNIXClientEndpoint(reactor, str(tmp_path / "door"))
+        else:
+            client = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
+        secure_client = wrapClientTLS(optionsForClientTLS(name, trustRoot=certificate_of(path)), client)
+        heard = await (await connectProtocol(secure_client, Listener())).done
+        assert heard == (b"127.0.0.1" if kind.startswith("tcp") else b"socket")
     finally:
         await port.stopListening()
 
@@ -255,6 +280,15 @@ async def test_a_unix_socket_keeps_its_mode(endpoints, tmp_path):
         ("systemd:domain=INET:index=7", "no descriptor of that index was inherited"),
         ("systemd:domain=INET", "Specify exactly one"),
         ("haproxy:", "no such kind"),
+        ("tls+:", "no such kind"),
+        ("tls+gopher:70", "no such kind"),
+        ("tls+tcp:x", 'port "x" is no number'),
+        ("tls+ssl:443", "goes before what carries plain HTTP"),
+        ("tls+haproxy:tcp:443", "goes before what carries plain HTTP"),
+        ("tls+tls+tcp:443", "goes before what carries plain HTTP"),
+        ("tls+systemd:domain=INET:index=7", "no descriptor of that index was inherited"),
+        ("tls+tcp:443:privateKey=/nowhere/key.pem", "/nowhere/key.pem: no such file or directory"),
+        ("tls+tcp:443:extraCertChain=x", "extraCertChain needs privateKey"),
         ("haproxy:ssl:x", 'port "x" is no number'),
     ],
 )

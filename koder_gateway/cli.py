@@ -65,7 +65,8 @@ def _check(settings: Settings, options: argparse.Namespace) -> int:
     faults = _unusable(settings, warnings)
     for fault in faults:
         print(fault, file=sys.stderr)
-    for warning in warnings:
+    # Several endpoints may serve the same certificate.
+    for warning in dict.fromkeys(warnings):
         print(f"warning: {warning}", file=sys.stderr)
     if faults:
         return 1

@@ -184,7 +184,13 @@ class Endpoints:
         return self._shared.contexts
 
     def _opened(self, text: str, shelf: Shelf | OwnShelf, options: ContextOptions) -> ServerContexts:
-        names, warnings = shelf.open(time.time())
+        now = time.time()
+        try:
+            names, warnings = shelf.open(now)
+        except CertificateError:
+            # Who mends the one should know of the other.
+            self._warned(shelf.doubts(now))
+            raise
         contexts = ServerContexts(names, options=options, strict=self._tls.strict_sni)
         chosen = self._tls.strict_sni or (self._tls.default and not text)
         if len(names.certificates) > 1 and not chosen:

@@ -79,7 +79,7 @@ class Shelf:
             raise CertificateError(*faults)
         if found.names is None:
             raise CertificateError(*found.errors)
-        return found.names, self._doubts(now)
+        return found.names, self.doubts(now)
 
     def look(self, now: float, settled: bool = False) -> Look:
         """What has changed since the last look. `settled`: read everything again, and take it as it is now."""
@@ -89,7 +89,7 @@ class Shelf:
             look.names = self._assembled(look)
         if self._served is not None and (changed or now >= self._calendar):
             self._calendar = now + _DAILY
-            doubts = self._doubts(now)
+            doubts = self.doubts(now)
             look.warnings += few([line for line in doubts if line not in self._warned])
             self._warned = set(doubts)
         look.faulty = sum(bool(kept.fault) for kept in self._kept.values()) + bool(self._place_fault)
@@ -198,7 +198,8 @@ class Shelf:
         self._served = names
         return names
 
-    def _doubts(self, now: float) -> list[str]:
+    def doubts(self, now: float) -> list[str]:
+        """What clients are, or soon will be, going to refuse of what can be served, in lines."""
         served = () if self._served is None else self._served.certificates
         return [line for certificate in served for line in certificate.doubts(now)]
 
@@ -233,6 +234,10 @@ class OwnShelf:
             return Look(warnings=[self._warning(made)] if settled else [])
         self._served = made
         return Look(Names([made]), warnings=[self._warning(made)])
+
+    def doubts(self, now: float) -> list[str]:
+        """See `Shelf.doubts`; nobody else is asked to renew it."""
+        return []
 
     def _warning(self, made: CertificateFile) -> str:
         return (

@@ -20,7 +20,7 @@ _DAILY: Final = 3600.0
 # Faults, and warnings, that one look tells; of the rest it says how many.
 _TOLD: Final = 10
 # Looks after which a fault is told although the file is different at each of them.
-_PATIENCE: Final = 3
+_LOOKS: Final = 3
 
 
 @dataclass(slots=True)
@@ -139,7 +139,7 @@ class Shelf:
         versions = source.versions()
         if versions == kept.versions and not settled:
             # Whoever was writing it has had the time of a look to finish.
-            kept.looks = _PATIENCE
+            kept.looks = _LOOKS
             return False
         kept.versions = versions
         try:
@@ -162,7 +162,7 @@ class Shelf:
     def _to_tell(self, settled: bool) -> list[str]:
         lines = []
         for kept in self._kept.values():
-            if not kept.told and (settled or kept.looks >= _PATIENCE):
+            if not kept.told and (settled or kept.looks >= _LOOKS):
                 kept.told = True
                 stays = "; the one before it stays" if kept.certificate is not None else ""
                 lines.append(kept.fault + stays)

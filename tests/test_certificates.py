@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
+from koder_gateway.tls import certificates
 from koder_gateway.tls.certificates import (
     DAY,
     CertificateError,
@@ -227,3 +228,23 @@ def test_a_link_that_leads_nowhere_is_named(tmp_path):
     (tmp_path / "x.pem").symlink_to(tmp_path / "gone")
     (fault,) = load_folder(tmp_path, NOW).faults
     assert fault == f"{tmp_path / 'x.pem'}: no such file or directory"
+
+
+def test_whatever_else_the_library_dislikes_is_one_line(tmp_path, key, monkeypatch):
+    def dislike(*words):
+        raise ValueError("something\nodd")
+
+    path = tmp_path / "x.pem"
+    path.write_bytes(key_pem(key) + certificate_pem(key, "x.example"))
+    monkeypatch.setattr(certificates, "_private_bytes", dislike)
+    with pytest.raises(CertificateError) as caught:
+        load_pair("x", path, path)
+    assert str(caught.value) == f"{path}: cannot be used: something odd; have it issued anew"
+
+
+def test_the_key_is_never_shown(tmp_path, key):
+    path = tmp_path / "x.pem"
+    path.write_bytes(key_pem(key) + certificate_pem(key, "x.example"))
+    loaded = load_pair("x", path, path)
+    assert "x.example" in repr(loaded)
+    assert repr(loaded.key_der)[2:20] not in repr(loaded)

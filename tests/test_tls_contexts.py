@@ -375,6 +375,17 @@ def test_contexts_of_certificates_that_have_gone_are_forgotten(issued):
     assert contexts.context_for(b"c.example") is not gone
 
 
+def test_other_options_make_every_context_anew(issued):
+    contexts = ServerContexts([issued("a.example"), issued("b.example")])
+    before = contexts.context_for(b"a.example"), contexts.context_for(b"b.example")
+    contexts.serve(contexts.names, options=ContextOptions())
+    assert (contexts.context_for(b"a.example"), contexts.context_for(b"b.example")) == before
+    contexts.serve(contexts.names, options=ContextOptions(maximum=SSL.TLS1_2_VERSION))
+    for name in (b"a.example", b"b.example"):
+        assert Peer(contexts, name=name).handshake().client.get_protocol_version_name() == "TLSv1.2"
+    assert contexts.getContext() is not before[0]
+
+
 def test_nothing_is_read_in_a_handshake(issued, tmp_path):
     path = tmp_path / "b.pem"
     shutil.copy(issued("b.example").path, path)

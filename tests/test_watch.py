@@ -127,7 +127,7 @@ def test_certificates_that_cannot_serve_after_all_leave_those_before(made, pool,
     assert lines == ["error: no use; the certificates before it stay"]
 
 
-def refuse(certificate):
+def refuse(*words):
     raise CertificateError("no use")
 
 

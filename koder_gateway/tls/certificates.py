@@ -114,6 +114,14 @@ class Reader:
 
         Raises CertificateError with one line.
         """
+        try:
+            return self._read(name, chain_path, key_path, extra_path)
+        # What the library finds only when it looks closer: a date that is none, a kind of key that it cannot write.
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            text = " ".join(str(error).split()) or type(error).__name__
+            raise CertificateError(f"{chain_path}: cannot be used: {text}; have it issued anew") from None
+
+    def _read(self, name: str, chain_path: Path, key_path: Path, extra_path: Path | None) -> CertificateFile:
         data = _read(chain_path)
         chain = _parse_chain(chain_path, data)
         key = _parse_key(key_path, data if key_path == chain_path else _read(key_path))

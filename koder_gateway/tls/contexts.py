@@ -107,7 +107,7 @@ class ServerContexts:
         self._strict = False
         names = certificates if isinstance(certificates, Names) else Names(certificates, default)
         self._names = names
-        self._context = self._opened(names.default)
+        self._context = self._opened(names.default, self.options)
         self.serve(names, strict)
 
     @property
@@ -120,8 +120,8 @@ class ServerContexts:
         """What is served, by name."""
         return self._names
 
-    def serve(self, names: Names, strict: bool | None = None) -> None:
-        """Serve these from the next connection on; connections that exist keep theirs. `strict` None: as before.
+    def serve(self, names: Names, strict: bool | None = None, options: ContextOptions | None = None) -> None:
+        """Serve these from the next connection on; connections that exist keep theirs. None: as before.
 
         Raises CertificateError when OpenSSL refuses the default one, and then nothing has changed.
         """
@@ -130,8 +130,12 @@ class ServerContexts:
                 "tls.strict_sni: the pyOpenSSL that is installed cannot send the alert; leave it out, or install"
                 " the version that the gateway asks for"
             )
-        if not names.default.same(self._names.default):
-            self._context = self._opened(names.default)
+        wanted = self.options if options is None else options
+        if wanted != self.options:
+            self._context = self._opened(names.default, wanted)
+            self._made, self.options = {}, wanted
+        elif not names.default.same(self._names.default):
+            self._context = self._opened(names.default, wanted)
         present = set(names.certificates)
         self._made = {known: made for known, made in self._made.items() if known in present}
         self._unusable &= present
@@ -140,7 +144,7 @@ class ServerContexts:
 
     def rotate(self) -> None:
         """Seal session tickets with new keys. An old ticket costs its client a full handshake, once."""
-        self._context = self._opened(self._names.default)
+        self._context = self._opened(self._names.default, self.options)
 
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """The TLS state of a new connection."""
@@ -154,9 +158,9 @@ class ServerContexts:
         """The context for a server name, in any case. Raises CertificateError when OpenSSL refuses it."""
         return self._of(self._names.find(name) or self._names.default)
 
-    def _opened(self, certificate: CertificateFile) -> SSL.Context:
+    def _opened(self, certificate: CertificateFile, options: ContextOptions) -> SSL.Context:
         """A new context for new connections. OpenSSL draws the keys of its tickets with it."""
-        context = build_context(certificate, self.options)
+        context = build_context(certificate, options)
         hello.attach(context, self._callback, self._switch)
         return context
 

@@ -211,7 +211,7 @@ def test_a_ticket_from_before_does_not_spare_the_certificate(issued, version):
     before = Handshake(contexts, ADMIN, context=context)
     session = before.client.get_session()
     assert Handshake(contexts, ADMIN, context=context, session=session).resumed, "without client_auth it is resumed"
-    contexts.adopt(make_contexts(issued))
+    contexts.serve(contexts.names, options=make_contexts(issued).options)
     after = Handshake(contexts, ADMIN, context=context, session=session)
     assert after.refused
     assert not after.resumed

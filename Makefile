@@ -19,7 +19,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-tls check format bench deb test-deb clean
+.PHONY: help run test test-tls check format bench bench-echo deb test-deb clean
 .PHONY: system-python system-test system-test-tls system-deb system-test-deb
 
 # $(call need,CONDITION,PACKAGES): nothing while CONDITION holds; else the Debian PACKAGES are installed when root,
@@ -43,6 +43,7 @@ help:
 	@echo 'make check     formatting, lint and types'
 	@echo 'make format    write the formatting that check asks for'
 	@echo 'make bench     micro-benchmarks of the hot functions'
+	@echo 'make bench-echo  WebSocket messages a second, beside Go where it is installed'
 	@echo 'make deb       the Debian package, into dist/'
 	@echo 'make test-deb  install that package into a tree of its own and serve a request through it'
 	@echo 'make clean     remove everything that these made'
@@ -67,6 +68,9 @@ format: $(STAMP)-check
 
 bench: $(STAMP)-test
 	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only --benchmark-columns=min,median,rounds $(PYTEST)
+
+bench-echo: $(STAMP)
+	$(BIN)/python benchmarks/echo.py
 
 # Built from a copy: dpkg-buildpackage writes beside its tree, and what a developer keeps in his is not source.
 deb: system-deb

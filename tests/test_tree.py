@@ -618,6 +618,17 @@ def make_stock(make_gateway: Make) -> Any:
             client.reset()
 
 
+def test_in_a_stock_site_no_upgrade_is_passed_on(make_stock: Any) -> None:
+    stock = make_stock()
+    client = stock.connect()
+    client.send(request(b"GET", b"/v1/users", b"Connection: Upgrade", b"Upgrade: echo"))
+    service = stock.gateway.origin().only
+    assert b"upgrade" not in service.received.lower()
+    service.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+    (answer,) = read_messages(client.take())
+    assert (answer.status, answer.code) == (502, "upstream_invalid")
+
+
 def test_in_a_stock_site_a_request_reaches_its_service_the_same_way(make_stock: Any) -> None:
     stock = make_stock()
     client = stock.connect()

@@ -21,7 +21,7 @@ from memory import (
 from twisted.internet.error import ConnectionDone
 from twisted.web.resource import Resource
 
-from koder_gateway.front.site import FrontTimeouts
+from koder_gateway.front.site import FrontLimits, FrontTimeouts
 from koder_gateway.policy.limits import LimitRule
 from koder_gateway.wire.upgrade import accept
 
@@ -400,6 +400,26 @@ def test_early_bytes_do_not_run_over_a_service_that_does_not_read(gateway: Memor
     assert service.take() == b"x" * (HIGH_WATER + 1)
 
 
+@pytest.mark.parametrize("size", [HIGH_WATER + 1, 2 * HIGH_WATER])
+def test_the_head_alone_can_fill_the_way_to_the_service(make_gateway: Make, size: int) -> None:
+    gateway = make_gateway(
+        settings=settings_with(requests={"max_head": 4 * HIGH_WATER}), limits=FrontLimits(max_head=4 * HIGH_WATER)
+    )
+    client = gateway.connect()
+    gateway.connect().send(request())
+    gateway.advance(0.5)
+    service = gateway.origin().only
+    service.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    service.stop_reading()
+    client.send(request(b"GET", b"/v1/users", *ASKS, b"X-Long: " + b"x" * size))
+    assert gateway.origin().only is service
+    service.send(SWITCH)
+    assert client.near.paused
+    service.start_reading()
+    gateway.advance(0)
+    assert not client.near.paused
+
+
 # -- the end
 
 
@@ -542,8 +562,18 @@ def test_once_one_side_has_ended_the_other_has_less_time(gateway: MemoryGateway)
     client, service = tunnelled(gateway)
     half_close(client)
     gateway.advance(59)
+    service.send(b"more")
+    gateway.advance(59)
     assert service.closed == ""
     gateway.advance(1.5)
+    assert (client.closed, service.closed) == ("reset", "reset")
+
+
+def test_a_tunnel_that_is_ending_has_no_longer_than_others(make_gateway: Make) -> None:
+    gateway = make_gateway(settings=settings_with(timeouts={"tunnel": 5.0}))
+    client, service = tunnelled(gateway)
+    half_close(service)
+    gateway.advance(5.5)
     assert (client.closed, service.closed) == ("reset", "reset")
 
 

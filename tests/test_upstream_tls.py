@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from authorities import Authority
+from authorities import Authority, Pair
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from processes import BASE_DOMAIN, PATIENCE, Answer, Client, until
+from OpenSSL import SSL
+from processes import BASE_DOMAIN, PATIENCE, Answer, Client, until, write_certificate
 from secure_services import OK, SecureService, Talk, answering
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
@@ -229,6 +230,34 @@ async def test_a_service_that_proves_to_be_another_is_untrusted(
         await eventually(lambda: service.refused, "the service is told")
         assert "alert" in service.refused[0].lower() or "ALERT" in service.refused[0]
         assert running.service.failures == {"untrusted": 1}
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_certificate_that_vouches_for_itself_is_not_trusted(
+    run: Any, authority: Authority, log: list[str], tmp_path: Path
+) -> None:
+    path = write_certificate(tmp_path / "own", NAME)
+    with SecureService(Pair(path, path, path)) as service:
+        running = run(*table(service, authority.path))
+        assert (await running.ask()).code == "upstream_untrusted"
+        assert "is not trusted: self-signed certificate; have `ca` name" in log[0]
+        # Unless an operator says so, by that very certificate.
+        running.configure(*table(service, path))
+        assert running.gateway.reload()
+        assert (await running.ask()).status == 200
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_service_that_was_never_verified_gets_nothing(
+    run: Any, authority: Authority, log: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever makes OpenSSL skip its question, the answer is no."""
+    asked = SSL.Context.set_verify
+    monkeypatch.setattr(SSL.Context, "set_verify", lambda self, mode, ask: asked(self, SSL.VERIFY_NONE))
+    with SecureService(authority.issue("other.test")) as service:
+        running = run(*table(service, authority.path))
+        assert (await running.ask()).code == "upstream_untrusted"
+        assert log[0].endswith(": it has shown no certificate")
 
 
 @pytest_twisted.ensureDeferred

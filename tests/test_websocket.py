@@ -11,10 +11,11 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import BASE_DOMAIN, HOST, PATIENCE, GatewayProcess, configuration, until
+from processes import BASE_DOMAIN, HOST, PATIENCE, GatewayProcess, configuration, until, write_certificate
 from websockets.asyncio.client import connect as connect_async
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
@@ -46,7 +47,7 @@ charge = "failures"
 class Chat:
     """A WebSocket server in threads; what it does with a connection goes by the path that was asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self.connections: list[ServerConnection] = []
         self.ended: dict[str, ConnectionClosed] = {}
         self.faults: list[BaseException] = []
@@ -55,6 +56,7 @@ class Chat:
             "127.0.0.1",
             0,
             max_size=None,
+            ssl=context,
             select_subprotocol=lambda _, offered: offered[-1] if offered else None,
             process_request=self._admit,
         )
@@ -417,3 +419,50 @@ def test_closed_ok_is_what_a_client_sees_at_a_plain_end(ws: Opener) -> None:
         client.close()
         with pytest.raises(ConnectionClosedOK):
             client.recv(PATIENCE)
+
+
+@pytest.mark.parametrize("reactor", ["uvloop", "epoll"])
+def test_a_service_behind_tls(reactor: str, tmp_path: Path) -> None:
+    certificate = write_certificate(tmp_path / "service", "localhost")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    chat = Chat(context)
+    try:
+        extra = f"""
+[services.ws]
+url = "https://localhost:{chat.port}"
+ca = "{certificate}"
+
+[[routes]]
+path = "/ws"
+service = "ws"
+"""
+        config = configuration({}, {"timeouts": {"drain": "3s"}}, extra)
+        ports = (GatewayProcess.PLAIN, GatewayProcess.TLS)
+        with GatewayProcess(tmp_path, config, ports=ports, reactor=reactor) as gateway:
+            for tls in (False, True):
+                for name in ("echo", "flood", "farewell", "vanish"):
+                    with opened(gateway, f"{name}/{tls}", tls=tls, compression=None) as client:
+                        talk(client, name)
+                    assert line(gateway, f"{name}/{tls}")["status"] == 101
+            until(lambda: tunnels(gateway) == 0, "every tunnel is closed")
+    finally:
+        chat.close()
+
+
+def talk(client: ClientConnection, name: str) -> None:
+    """Be the client of a service of `Chat`'s, to its end."""
+    if name == "flood":
+        client.send(str(8 * MIB))
+        digest = hashlib.sha256()
+        while isinstance(message := client.recv(PATIENCE), bytes):
+            digest.update(message)
+        assert message == digest.hexdigest()
+        return
+    client.send("hello")
+    if name == "echo":
+        assert client.recv(PATIENCE) == "hello"
+        return
+    with pytest.raises(ConnectionClosedError) as raised:
+        client.recv(PATIENCE)
+    assert (raised.value.rcvd is None) == (name == "vanish")

@@ -12,7 +12,10 @@ _HANDSHAKE, _ALERT = 0x16, 0x15
 # What an alert's name has in it (RFC 8446 section 6.2): what it asks of the operator.
 _ADVICE: Final = (
     ("protocol version", "it speaks no TLS 1.2 or newer"),
-    ("handshake failure", "it has no cipher in common with the gateway, or no certificate to show"),
+    (
+        "handshake failure",
+        "it has no cipher in common with the gateway, no certificate to show, or asks for a client_cert",
+    ),
     ("no application protocol", "it speaks no HTTP/1.1 on this port"),
     ("unrecognized name", "it does not know this name; correct url or server_name"),
     ("certificate required", "it asks for a certificate of the gateway's; set client_cert and client_key"),

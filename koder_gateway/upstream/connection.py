@@ -245,18 +245,23 @@ class UpstreamConnection(Protocol):
         self.tunnel = tunnel
         self.address.lost(self)
         self.dataReceived = tunnel.body  # type: ignore[method-assign]
-        alsoProvides(self, IHalfCloseableProtocol)
-        self.pull_from_client()
+        # Twisted's endpoints put a wrapper between, which the transport asks in place of this.
+        outer = getattr(self.transport, "protocol", None) if self._half_closes() else None
+        if hasattr(type(outer), "readConnectionLost"):
+            alsoProvides(outer, IHalfCloseableProtocol)
 
     def end_sending(self) -> bool:
         """Tell the service that no more will come; False where this transport has no half-closed connections."""
         self._stop_pulling()
-        transport: Any = self.transport
-        # Asked of the class: a wrapper that passes on what it does not know would half-close beneath itself.
-        if not hasattr(type(transport), "loseWriteConnection"):
+        if not self._half_closes():
             return False
+        transport: Any = self.transport
         transport.loseWriteConnection()
         return True
+
+    def _half_closes(self) -> bool:
+        # Asked of the class: a wrapper that passes on what it does not know would half-close beneath itself.
+        return hasattr(type(self.transport), "loseWriteConnection")
 
     def readConnectionLost(self) -> None:
         """The service sends no more, but may still read."""
@@ -330,6 +335,7 @@ class UpstreamConnection(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone, by whomever."""
         state, relay, tunnel = self._state, self.relay, self.tunnel
+        half_closes = tunnel is not None and self._half_closes()
         self._state = GONE
         self._pulling = False
         self.relay = None
@@ -342,7 +348,7 @@ class UpstreamConnection(Protocol):
             if reason.check(ConnectionDone):
                 tunnel.ended(gone=True)
             else:
-                tunnel.failed(reason.getErrorMessage())
+                tunnel.failed(reason.getErrorMessage(), reset=half_closes)
         if relay is None:
             return
         if state == UNTIL_CLOSE and reason.check(ConnectionDone):

@@ -23,12 +23,14 @@ _FOR_ISSUERS: Final = "have `ca` name the authority that issued it, or the servi
 
 
 class Verdict:
-    """What the verification of one connection has found; `fault` is "" while nothing is wrong."""
+    """What the verification of one connection has found. `fault` is "" while nothing is wrong; `proven`: the service
+    has shown a certificate with the right name, now or when the session began that this connection resumes."""
 
-    __slots__ = ("fault",)
+    __slots__ = ("fault", "proven")
 
-    def __init__(self) -> None:
+    def __init__(self, proven: bool) -> None:
         self.fault = ""
+        self.proven = proven
 
 
 class Identity:
@@ -57,6 +59,7 @@ class Identity:
                 verdict.fault = self._chain_fault(certificate, error, depth)
             elif depth == 0:
                 verdict.fault = self._name_fault(certificate)
+                verdict.proven = not verdict.fault
         except Exception as failure:
             # Whatever a hostile certificate makes its parsers raise: it proves nothing.
             verdict.fault = f'expected "{self.name}"; its certificate cannot be read: {_printable(str(failure))}'

@@ -100,8 +100,11 @@ class SecureTransport(Protocol):
             self._flush()
             return False
         except SSL.Error as error:
-            verdict = self._connection.get_app_data().fault
-            self._refuse(verdict or handshake_fault(data, error), bool(verdict))
+            fault = self._connection.get_app_data().fault
+            self._refuse(fault or handshake_fault(data, error), bool(fault))
+            return False
+        if not self._connection.get_app_data().proven:
+            self._refuse("it has shown no certificate", True)
             return False
         spoken = self._connection.get_alpn_proto_negotiated()
         if spoken not in (b"", b"http/1.1"):

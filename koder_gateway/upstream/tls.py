@@ -60,11 +60,11 @@ class SecureEndpoint:
     def make_transport(self, opening: _Opening) -> SecureTransport:
         """The TLS state of a new connection, which resumes a session where there is one."""
         connection = SSL.Connection(self._context, None)
-        connection.set_app_data(Verdict())
         if self.identity.server_name:
             connection.set_tlsext_host_name(self.identity.server_name)
         now = self.reactor.seconds()
         kept = self.sessions.take(now)
+        connection.set_app_data(Verdict(proven=kept is not None))
         if kept is not None:
             connection.set_session(kept.session)
         return self._transport(connection, opening, self.sessions, now if kept is None else kept.verified)

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class Tunnels:
     """Every tunnel of one gateway: how many there are and may be, and when they end for want of bytes.
 
-    `due` is the deadline of a tunnel through which bytes come now. `opened` counts them since the start, by service.
-    The owner calls `sweep`.
+    `due` is the deadline of a tunnel through which bytes come now, `due_ending` that of one with a side that has
+    ended. `opened` counts them since the start, by service. The owner calls `sweep`.
     """
 
     def __init__(self, clock: CoarseClock) -> None:
@@ -41,7 +41,11 @@ class Tunnels:
         self.limit = limit
         self.ending = ending
         self._timeout = timeout or math.inf
-        self.due = self.clock.now + self._timeout
+        self._set_due(self.clock.now)
+
+    def _set_due(self, now: float) -> None:
+        self.due = now + self._timeout
+        self.due_ending = now + min(self._timeout, self.ending)
 
     @property
     def full(self) -> bool:
@@ -63,7 +67,7 @@ class Tunnels:
 
     def sweep(self, now: float) -> None:
         """Expire what has passed its deadline; called once a tick."""
-        self.due = now + self._timeout
+        self._set_due(now)
         for tunnel in [tunnel for tunnel in self.open if tunnel.deadline <= now]:
             tunnel.expired()
         for connection in [connection for connection, due in self.leaving.items() if due <= now]:
@@ -101,13 +105,15 @@ class Tunnel:
         client.sink = self
         client.switch(head, data)
         if exchange.phase is TUNNELLING:
+            # Not before: what has waited at the client may have filled the way to the service already.
+            connection.pull_from_client()
             client.stream_from(connection)
 
     # -- from the client
 
     def body_received(self, data: bytes) -> None:
         """Bytes for the service."""
-        self.deadline = self.tunnels.due
+        self.deadline = self.tunnels.due_ending if self._service_done else self.tunnels.due
         transport: Any = self.connection.transport
         transport.write(data)
 
@@ -119,7 +125,7 @@ class Tunnel:
         if self._service_done or not self.connection.end_sending():
             self._end()
         else:
-            self._half_done()
+            self.progressed()
 
     def client_failed(self, event: str) -> None:
         """The client is gone: without a trace, if it had not ended before."""
@@ -134,7 +140,7 @@ class Tunnel:
 
     def body(self, data: bytes) -> None:
         """Bytes for the client."""
-        self.deadline = self.tunnels.due
+        self.deadline = self.tunnels.due_ending if self._client_done else self.tunnels.due
         self.client.send_body(data)
 
     def ended(self, *, gone: bool) -> None:
@@ -145,22 +151,25 @@ class Tunnel:
         if self._client_done or gone:
             self._end()
         else:
-            self._half_done()
+            self.progressed()
         self.client.end_body([])
 
-    def failed(self, detail: str) -> None:
-        """The service has reset the connection."""
+    def failed(self, detail: str, *, reset: bool) -> None:
+        """The service has reset the connection; or (`reset` false) it has left TLS without a word, as many do at a
+        good end as well, so that the client still gets what is on its way."""
         service = self.connection.address.service
         self.exchange.move(CLOSED)
         self._leave(in_order=False)
-        self.client.cut(at_once=True)
-        service.failed(CLOSED, detail)
+        self.client.cut(at_once=reset)
+        if reset:
+            service.failed(CLOSED, detail)
 
     # -- time
 
     def progressed(self) -> None:
         """One side has taken what the other sent."""
-        self.deadline = self.tunnels.due
+        ending = self._client_done or self._service_done
+        self.deadline = self.tunnels.due_ending if ending else self.tunnels.due
 
     def expired(self) -> None:
         """No byte has come for too long; but what came before may still be on its slow way to the client."""
@@ -172,10 +181,6 @@ class Tunnel:
         self.client.cut(at_once=True)
 
     # -- the end
-
-    def _half_done(self) -> None:
-        """One side has ended; the other does not have as long as both had."""
-        self.deadline = min(self.deadline, self.tunnels.clock.now + self.tunnels.ending)
 
     def _end(self) -> None:
         self.exchange.move(END)

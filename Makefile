@@ -11,6 +11,7 @@ BIN   := $(VENV)/bin
 PIP   := $(BIN)/python -m pip -qq --no-input --disable-pip-version-check
 STAMP := $(VENV)/.installed
 TREE  := build/deb/koder-gateway
+SCAN  := build/sslyze
 
 # The daemons that tests start live in /usr/sbin, which an ordinary user's PATH lacks.
 export PATH := $(PATH):/usr/sbin:/sbin
@@ -18,7 +19,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check format bench deb test-deb clean system-python system-test system-deb system-test-deb
+.PHONY: help run test test-tls check format bench bench-echo deb test-deb clean
+.PHONY: system-python system-test system-test-tls system-deb system-test-deb
 
 # $(call need,CONDITION,PACKAGES): nothing while CONDITION holds; else the Debian PACKAGES are installed when root,
 # and named in one line when not.
@@ -37,9 +39,11 @@ endef
 help:
 	@echo 'make run       serve the demo over TLS on https://$(HOST):$(PORT) (PORT=, HOST= change it)'
 	@echo 'make test      every test (PYTEST= passes options to pytest)'
+	@echo 'make test-tls  testssl.sh and sslyze look at a gateway (some minutes)'
 	@echo 'make check     formatting, lint and types'
 	@echo 'make format    write the formatting that check asks for'
 	@echo 'make bench     micro-benchmarks of the hot functions'
+	@echo 'make bench-echo  WebSocket messages a second, beside Go where it is installed'
 	@echo 'make deb       the Debian package, into dist/'
 	@echo 'make test-deb  install that package into a tree of its own and serve a request through it'
 	@echo 'make clean     remove everything that these made'
@@ -49,6 +53,9 @@ run: $(STAMP)
 
 test: system-test $(STAMP)-test
 	$(BIN)/python -m pytest $(PYTEST)
+
+test-tls: system-test-tls $(STAMP)-test $(SCAN)/.installed
+	$(BIN)/python tests/tls_scan.py --sslyze $(SCAN)/bin/sslyze --keep build/tls-scan
 
 check: $(STAMP)-check
 	$(BIN)/ruff format --check .
@@ -61,6 +68,9 @@ format: $(STAMP)-check
 
 bench: $(STAMP)-test
 	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only --benchmark-columns=min,median,rounds $(PYTEST)
+
+bench-echo: $(STAMP)
+	$(BIN)/python benchmarks/echo.py
 
 # Built from a copy: dpkg-buildpackage writes beside its tree, and what a developer keeps in his is not source.
 deb: system-deb
@@ -90,6 +100,12 @@ $(STAMP)-%: $(STAMP)
 	$(PIP) install --editable '.[$*]'
 	touch $@
 
+# In an environment of its own: it brings other versions of what the gateway is built on.
+$(SCAN)/.installed: | system-python
+	$(PYTHON) -m venv --clear $(SCAN)
+	$(SCAN)/bin/python -m pip -qq --no-input --disable-pip-version-check install 'sslyze >= 6.1'
+	touch $@
+
 system-python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	    echo '$(PYTHON) is missing or older than 3.11: install a newer one, or name it with PYTHON=' >&2; exit 1; }
@@ -97,6 +113,9 @@ system-python:
 
 system-test:
 	$(call need,command -v nginx,nginx)
+
+system-test-tls:
+	$(call need,command -v testssl || command -v testssl.sh,testssl.sh)
 
 system-deb:
 	$(call need,command -v dpkg-buildpackage lintian && dpkg-checkbuilddeps,build-essential debhelper dh-virtualenv lintian python3-dev python3-venv)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from urllib.parse import urlsplit
 
 from .config import ConfigurationError, Settings, load
 from .errors import Refusal
+from .policy.certificates import Secured
+from .policy.clients import plain_host
 from .policy.explanation import Explanation, explain
 from .version import VERSION
 from .wire.request import RequestHead, oversized, sole_origin
@@ -94,22 +97,32 @@ def _unusable(settings: Settings, warned: list[str]) -> list[str]:
 
     from .ops.listeners import UNREADABLE, plain_endpoint, unreadable
     from .tls.endpoints import EndpointError, Endpoints
-    from .tree.compose import compose
+    from .tree.compose import compose, doubts
     from .wire.clock import CoarseClock
 
     faults: list[str] = []
     reactor = MemoryReactor()
     name = settings.source or "koder-gateway.toml"
     try:
-        compose(settings, settings.registered, reactor=reactor, clock=CoarseClock())
+        composition = compose(settings, settings.registered, reactor=reactor, clock=CoarseClock())
+        faults += [f"{name}: {line}" for line in doubts(composition, time.time())]
     except (OSError, ValueError) as error:
         faults += [f"{name}: {line}" for line in str(error).splitlines()]
-    endpoints = Endpoints(reactor, settings.tls, settings.state.dir, settings.tenants.base_domain, warned.extend)
+    endpoints = Endpoints(
+        reactor, settings.tls, settings.state.dir, settings.tenants.base_domain, warned=warned.extend
+    )
     for text in settings.listen.port:
         try:
             endpoints.examine(text)
         except EndpointError as error:
             faults += [f"{name}: listen.port: {line}" for line in str(error).splitlines()]
+    for text in settings.listen.redirect_port:
+        if "systemd:" in text:
+            continue
+        try:
+            endpoints.plain(text)
+        except EndpointError as error:
+            faults += [f"{name}: listen.redirect_port: {line}" for line in str(error).splitlines()]
     admin_port = settings.listen.admin_port
     if admin_port and "systemd:" not in admin_port:
         try:
@@ -135,7 +148,9 @@ def _explain(settings: Settings, options: argparse.Namespace) -> int:
         unread.origin = sole_origin(raw)
         unread.refusal = oversized(raw, front_limits(settings).max_line)
         head = unread
-    found = explain(policy, head, options.peer, secure, settings.tenants.base_domain, 0.0)
+    # Over a connection as it should be: opened for that host, with the certificate that it may require.
+    secured = Secured(client=b"some", authorities=policy.client_auth.digest) if secure else None
+    found = explain(policy, head, plain_host(options.peer), secured, settings.tenants.base_domain, 0.0)
     _print(settings, options, found)
     return 0
 
@@ -179,9 +194,13 @@ def _print(settings: Settings, options: argparse.Namespace, found: Explanation) 
         answer = "forwarded; the service answers"
         service = f"{outcome} at {urls}"
     print(f"request  {options.method} {options.url} from {options.peer}")
+    if found.client != options.peer:
+        print(f"client   {found.client}")
     print(f"tenant   {found.tenant}")
     if isinstance(settings.tenants.registry, str):
         print(f"         {_tenants(settings)}: whether it exists is not known")
+    if found.certificate:
+        print(f"cert     {found.certificate}")
     print(f"cors     {found.cors}")
     for number, limit in enumerate(found.limits or ("none applies",)):
         print(f"{'limits' if number == 0 else '':<8} {limit}")

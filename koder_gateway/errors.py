@@ -92,6 +92,9 @@ INTERNAL_ERROR = Refusal(500, "internal_error", "Internal Server Error", "The ga
 UPSTREAM_UNREACHABLE = Refusal(
     502, "upstream_unreachable", "Bad Gateway", "The service cannot be reached.", "service"
 )
+UPSTREAM_UNTRUSTED = Refusal(
+    502, "upstream_untrusted", "Bad Gateway", "The service has not proven who it is.", "service"
+)
 UPSTREAM_INVALID = Refusal(502, "upstream_invalid", "Bad Gateway", "The service's answer is malformed.", "service")
 UPSTREAM_CLOSED = Refusal(
     502, "upstream_closed", "Bad Gateway", "The service closed the connection before its answer.", "service"

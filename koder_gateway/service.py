@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from twisted.application.service import Service as TwistedService
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.web.resource import IResource
 
-from .config import ConfigurationError, ServiceSettings, Settings, file_version, load, load_tenants
+from .config import ConfigurationError, Settings, file_version, load, load_tenants, read_again
+from .front.redirect import RedirectSite
 from .front.site import GatewaySite
 from .ops.access_log import AccessLogError
 from .ops.admin import admin_resource, admin_site
@@ -34,8 +35,10 @@ from .ops.registry_file import RegistryFile
 from .ops.sweeper import Sweeper
 from .policy.tenants import Registry, Tenant
 from .tls.endpoints import EndpointError, Endpoints
+from .tls.established import established
+from .tls.proxied import ProxyGate
 from .tree.bounds import front_limits, front_timeouts
-from .tree.compose import Composition, adopt, compose, tenant_policy, upstream_endpoint, with_tenants
+from .tree.compose import Composition, adopt, compose, doubts, tenant_policy, upstream_endpoint, with_tenants
 from .tree.entrance import Entrance
 from .upstream.fetch import Fetcher
 from .upstream.health import Probes
@@ -44,6 +47,8 @@ from .version import VERSION
 from .wire.clock import CoarseClock
 
 _EVICTED_A_SECOND: Final = 5000
+# Seconds before its end from which on a certificate that services are shown is spoken of.
+_SOON: Final = 30 * 86_400.0
 
 
 class StartError(Exception):
@@ -52,7 +57,8 @@ class StartError(Exception):
 
 class Gateway(TwistedService):
     """One gateway. `resource` is its tree, to mount in any `twisted.web.server.Site`; started as a service it
-    listens on `ports` (endpoint strings; those of the settings by default) and on the admin port.
+    listens on `ports` (endpoint strings; those of the settings by default), on the admin port, and on
+    `redirect_ports`, which answer with a redirect to https.
 
     `mounts` are resources of yours by path, behind the same tenants and limits. `local_hosts` lets localhost and
     addresses stand for the base domain. The owner of a tree that is mounted elsewhere still starts the service
@@ -68,6 +74,7 @@ class Gateway(TwistedService):
         *,
         ports: Sequence[str] | None = None,
         admin_port: str | None = None,
+        redirect_ports: Sequence[str] | None = None,
         mounts: Mapping[str, IResource] | None = None,
         local_hosts: bool = False,
         reactor: Any = None,
@@ -82,6 +89,7 @@ class Gateway(TwistedService):
         self._local_hosts = local_hosts
         self._ports = tuple(settings.listen.port if ports is None else ports)
         self._admin_port = settings.listen.admin_port if admin_port is None else admin_port
+        self._redirect_ports = tuple(settings.listen.redirect_port if redirect_ports is None else redirect_ports)
         self.counters = Counters()
         self.notifier = Notifier()
         self._ledger = Ledger(self.counters, settings.log, clock)
@@ -109,7 +117,7 @@ class Gateway(TwistedService):
         self._take(self._composed(settings, None), None)
         composition = self.composition
         self.resource = Entrance(
-            composition.resource, composition.policy, composition.reader, self._ledger.finished, clock
+            composition.resource, composition.policy, composition.reader, self._ledger.finished, clock, established
         )
         self.site = GatewaySite(
             composition.resource,
@@ -121,9 +129,16 @@ class Gateway(TwistedService):
             timeouts=front_timeouts(settings),
             limits=front_limits(settings),
             time=clock,
+            secured=established,
         )
-        self._endpoints = Endpoints(reactor, settings.tls, settings.state.dir, settings.tenants.base_domain)
+        self.redirect = RedirectSite(self.site, settings.tls.acme_webroot)
+        self._gate = ProxyGate(self._coarse, self.site.channels, self.site.overfull)
+        self._gate.trusts = composition.policy.proxies.introduces
+        self._endpoints = Endpoints(
+            reactor, settings.tls, settings.state.dir, settings.tenants.base_domain, self._gate
+        )
         self._public = Listeners(self._public_endpoint)
+        self._plain = Listeners(self._redirect_endpoint)
         self._admin = Listeners(plain_endpoint(reactor))
         self._metrics = make_registry(self.counters, self._sources(), version=VERSION)
 
@@ -151,6 +166,8 @@ class Gateway(TwistedService):
         if before is not None:
             adopt(composition, before)
         self.composition = composition
+        for doubt in doubts(composition, time.time(), _SOON):
+            self.log.warn("{doubt}", doubt=doubt)
         self._follow_registry(composition.settings, before)
         self._probes.watch(_probed(self.composition))
         self.counters.tenants = len(self.composition.policy.registry)
@@ -183,14 +200,23 @@ class Gateway(TwistedService):
             registry = before.policy.registry
             policy = replace(policy, registry=registry, tenants=tenant_policy(settings, registry, self._local_hosts))
         self.composition = replace(self.composition, policy=policy)
-        if not isinstance(followed, RemoteRegistry) or followed.place != place:
+        present = self.composition
+        same = before is not None and (before.registry, before.registry_trust) == (
+            present.registry,
+            present.registry_trust,
+        )
+        if not isinstance(followed, RemoteRegistry) or followed.place != place or not same:
             if followed is not None:
                 followed.stop()
-            followed = self._registry = self._remote_registry(place, settings.timeouts.connect)
+            followed = self._registry = self._remote_registry(place)
         followed.again()
 
-    def _remote_registry(self, place: Place, connect: float) -> RemoteRegistry:
-        endpoint = upstream_endpoint(self._reactor, place.url, connect, ServiceSettings("registry", (place.url,)))
+    def _remote_registry(self, place: Place) -> RemoteRegistry:
+        composition = self.composition
+        service = composition.registry
+        assert service is not None, "a registry behind a URL is some service's"
+        connect = service.connect or composition.settings.timeouts.connect
+        endpoint = upstream_endpoint(self._reactor, place.url, connect, service, composition.registry_trust)
         source = Fetcher(self._reactor, endpoint, place.url, MAX_LIST)
         return RemoteRegistry(place, source, self.counters, self._refreshed, self._reactor)
 
@@ -204,6 +230,8 @@ class Gateway(TwistedService):
             front_timeouts(settings),
             front_limits(settings),
         )
+        self.redirect.webroot = settings.tls.acme_webroot
+        self._gate.trusts = composition.policy.proxies.introduces
         entrance = self.resource
         entrance.inner, entrance.policy, entrance.reader = (
             composition.resource,
@@ -223,7 +251,7 @@ class Gateway(TwistedService):
         try:
             settings = load(self.settings.source) if self.settings.source is not None else self.settings
             if settings.source is None:
-                settings = self._tenants_again(settings)
+                settings = self._read_again(settings)
             composition = self._composed(settings, before)
             log = self._ledger.opened_for(settings.log)
         except (ConfigurationError, AccessLogError, ValueError, OSError) as error:
@@ -244,8 +272,9 @@ class Gateway(TwistedService):
         return True
 
     @staticmethod
-    def _tenants_again(settings: Settings) -> Settings:
-        """Settings that came from no file, with the tenants that their registry has now."""
+    def _read_again(settings: Settings) -> Settings:
+        """Settings that came from no file, with what the files that they name have now."""
+        settings = replace(settings, tls=replace(settings.tls, client_ca=read_again(settings.tls.client_ca)))
         registry = settings.tenants.registry
         if not isinstance(registry, Path):
             return settings
@@ -268,6 +297,7 @@ class Gateway(TwistedService):
         self.site.sweep(now)
         for service in self.composition.services.values():
             service.sweep(now)
+        self.composition.tunnels.sweep(now)
         if self._retired:
             self._sweep_retired(now)
 
@@ -303,7 +333,8 @@ class Gateway(TwistedService):
         self._bind()
         super().startService()
         self._sweeper.start()
-        where = ", ".join(self._ports) or "no port of its own"
+        redirecting = [f"{port} (to https)" for port in self._redirect_ports]
+        where = ", ".join([*self._ports, *redirecting]) or "no port of its own"
         self.log.info("koder-gateway {version} serves on {where}", version=VERSION, where=where)
         self.notifier.ready(f"serving on {where}")
 
@@ -311,13 +342,13 @@ class Gateway(TwistedService):
         if self._bound:
             return
         self._bound = True
-        faults = self._public.bind(self._ports, self.site)
+        faults = self._public.bind(self._ports, self.site) + self._plain.bind(self._redirect_ports, self.redirect)
         if self._admin_port:
             root = admin_resource(self.unready, lambda: self.metrics())
             faults += self._admin.bind([self._admin_port], admin_site(root, self._reactor))
         if faults:
-            self._public.close()
-            self._admin.close()
+            for listeners in (self._public, self._plain, self._admin):
+                listeners.close()
             raise StartError("\n".join(faults))
 
     def _public_endpoint(self, text: str) -> IStreamServerEndpoint:
@@ -326,10 +357,16 @@ class Gateway(TwistedService):
         except EndpointError as error:
             raise ListenError(str(error)) from None
 
+    def _redirect_endpoint(self, text: str) -> IStreamServerEndpoint:
+        try:
+            return self._endpoints.plain(text)
+        except EndpointError as error:
+            raise ListenError(str(error)) from None
+
     @property
     def addresses(self) -> list[Any]:
-        """The addresses that are listened on, the ports' before the admin port's."""
-        return [*self._public.addresses, *self._admin.addresses]
+        """The addresses that are listened on: the ports', the redirect ports', the admin port's."""
+        return [*self._public.addresses, *self._plain.addresses, *self._admin.addresses]
 
     # -- health
 
@@ -348,6 +385,7 @@ class Gateway(TwistedService):
         counters.connections = site.accepted
         counters.connections_open = len(site.channels)
         counters.connections_rejected = site.rejected
+        counters.http2_errors = site.http2_errors
         counters.exchanges = site.in_flight
         services = [*self.composition.services.values(), *self._retired]
         counters.retries = self._retries_before + sum(service.retried for service in services)
@@ -359,6 +397,8 @@ class Gateway(TwistedService):
                 name: (service.idle, service.active) for name, service in self.composition.services.items()
             },
             healthy=lambda: self._probes.healthy,
+            tunnels=lambda: self.composition.tunnels.by_service(),
+            tunnelled=lambda: self.composition.tunnels.opened,
             limits=lambda: [
                 (meter.rule.name, meter.admitted, meter.refused, meter.shadowed)
                 for meter in self.composition.policy.limiter.meters
@@ -383,7 +423,7 @@ class Gateway(TwistedService):
             self._registry.stop()
         drained: Deferred[None] = Deferred()
         self._drained = drained
-        closing = self._public.close()
+        closing = DeferredList([self._public.close(), self._plain.close()])
         self._drain_ends = self._time() + self.settings.timeouts.drain
         self.site.drain()
         self.log.info("draining: {count} exchanges in flight", count=self.site.in_flight)

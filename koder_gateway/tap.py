@@ -27,7 +27,7 @@ from .transports import install_by_default
 class Options(UsageOptions):
     """The command line behind `koder-gateway`."""
 
-    synopsis = "[--config FILE] [--port ENDPOINT ...] [--admin-port ENDPOINT] [--demo]"
+    synopsis = "[--config FILE] [--port ENDPOINT ...] [--admin-port ENDPOINT] [--redirect-port ENDPOINT ...] [--demo]"
     longdesc = (
         "The one door to Koder ID: terminates TLS, resolves the tenant, limits rates, answers CORS, routes by"
         " path and proxies. ENDPOINT is a Twisted server endpoint string, such as ssl:443 or tcp:8080."
@@ -46,12 +46,17 @@ class Options(UsageOptions):
     def __init__(self) -> None:
         super().__init__()
         self["ports"] = []
+        self["redirect-ports"] = []
 
     def opt_port(self, endpoint: str) -> None:
         """endpoint to serve clients on; may be given more than once"""
         self["ports"].append(endpoint)
 
     opt_p = opt_port
+
+    def opt_redirect_port(self, endpoint: str) -> None:
+        """plain endpoint that redirects to https and shows ACME challenges; may be given more than once"""
+        self["redirect-ports"].append(endpoint)
 
     def postOptions(self) -> None:
         """Choose the reactor, unless twistd's `--reactor` has, and check what can be checked now."""
@@ -75,10 +80,11 @@ def makeService(options: Options) -> MultiService:
 
     _raise_descriptor_limit()
     if options["demo"]:
-        return Demo(reactor, options["ports"] or ["ssl:8443:interface=127.0.0.1"], options["admin-port"])
+        ports = options["ports"] or ["ssl:8443:interface=127.0.0.1"]
+        return Demo(reactor, ports, options["admin-port"], options["redirect-ports"])
     path = None if options["config"] is None else Path(options["config"])
     daemon = Daemon(reactor)
-    daemon.add(path, options["ports"] or None, options["admin-port"])
+    daemon.add(path, options["ports"] or None, options["admin-port"], options["redirect-ports"] or None)
     return daemon
 
 
@@ -105,6 +111,7 @@ class Daemon(MultiService):
         path: Path | None,
         ports: list[str] | None,
         admin_port: str | None,
+        redirect_ports: list[str] | None = None,
         *,
         local_hosts: bool = False,
     ) -> Any:
@@ -114,7 +121,12 @@ class Daemon(MultiService):
         try:
             settings = load(path)
             self._gateway = Gateway(
-                settings, ports=ports, admin_port=admin_port, local_hosts=local_hosts, reactor=self._reactor
+                settings,
+                ports=ports,
+                admin_port=admin_port,
+                redirect_ports=redirect_ports,
+                local_hosts=local_hosts,
+                reactor=self._reactor,
             )
         except (ConfigurationError, AccessLogError, ValueError) as error:
             fail(str(error))
@@ -169,12 +181,15 @@ class Daemon(MultiService):
 class Demo(Daemon):
     """The gateway before five stand-in services in this process."""
 
-    def __init__(self, reactor: Any, ports: list[str], admin_port: str | None) -> None:
+    def __init__(
+        self, reactor: Any, ports: list[str], admin_port: str | None, redirect_ports: list[str] | None = None
+    ) -> None:
         super().__init__(reactor)
         from .demo import DemoServices
 
         self._ports = ports
         self._demo_admin_port = admin_port
+        self._redirect_ports = redirect_ports
         self._services = DemoServices(reactor)
         self._folder = tempfile.TemporaryDirectory(prefix="koder-gateway-demo-")
 
@@ -202,7 +217,8 @@ class Demo(Daemon):
     def _or_fail_adding(self, path: Path) -> Any:
         """Make the gateway; as this service runs already, that starts it."""
         gateway: list[Any] = []
-        self._or_fail(lambda: gateway.append(self.add(path, self._ports, self._demo_admin_port, local_hosts=True)))
+        ports = (self._ports, self._demo_admin_port, self._redirect_ports)
+        self._or_fail(lambda: gateway.append(self.add(path, *ports, local_hosts=True)))
         return gateway[0]
 
     def _not_started(self, failure: Failure) -> None:

@@ -483,6 +483,7 @@ class MemoryGateway:
             self.site.sweep(now)
             for service in self.services.values():
                 service.sweep(now)
+            self.composition.tunnels.sweep(now)
             self.reactor.advance(0)
 
     def idle(self, service: str = "identity") -> tuple[int, int]:
@@ -499,8 +500,10 @@ class MemoryGateway:
         for name, service in self.services.items():
             assert service.active == 0, f"{name} is still busy"
             service.close_idle()
+        assert not self.composition.tunnels.open
         self.reactor.advance(0)
         assert all(service.idle == 0 for service in self.services.values())
+        assert not self.composition.tunnels.leaving
         left = [call for call in self.reactor.getDelayedCalls() if call.active()]
         assert not left, left
 

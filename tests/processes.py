@@ -108,10 +108,10 @@ def configuration(
 class GatewayProcess:
     """A gateway in a process of its own, configured in `folder`, where its logs are as well.
 
-    `ports` are endpoint strings; with `admin` there is an admin port. `reactor` as for twistd, "" for the
-    default one. `open_files` is its RLIMIT_NOFILE; `inherited` is a listening socket that it gets as systemd hands
-    them over (sd_listen_fds(3)), called "https". A context manager: left, the process has ended and its log
-    shows no traceback.
+    `ports` are endpoint strings, as are `redirects`; with `admin` there is an admin port. `reactor` as for twistd,
+    "" for the default one. `open_files` is its RLIMIT_NOFILE; `inherited` is a listening socket that it gets as
+    systemd hands them over (sd_listen_fds(3)), called "https". A context manager: left, the process has ended and
+    its log shows no traceback.
     """
 
     PLAIN = "tcp:0:interface=127.0.0.1"
@@ -123,6 +123,7 @@ class GatewayProcess:
         config: str,
         *,
         ports: tuple[str, ...] = (PLAIN,),
+        redirects: tuple[str, ...] = (),
         admin: bool = True,
         reactor: str = "",
         open_files: int = 0,
@@ -141,6 +142,7 @@ class GatewayProcess:
         words += [f"--reactor={reactor}"] if reactor else []
         words += ["koder-gateway", "--config", str(self.config)]
         words += [word for port in ports for word in ("--port", port)]
+        words += [word for port in redirects for word in ("--redirect-port", port)]
         words += ["--admin-port", self.PLAIN] if admin else []
         if open_files:
             words = ["/bin/sh", "-c", f'ulimit -n {open_files}; exec "$@"', "sh", *words]
@@ -162,8 +164,9 @@ class GatewayProcess:
             raise
         # In the order in which they were given, the admin port last; twist's log says each twice.
         started = list(dict.fromkeys(map(int, _STARTED.findall(self.log()))))
-        self.ports, rest = started[: len(ports)], started[len(ports) :]
-        assert (len(self.ports), len(rest)) == (len(ports), int(admin)), self.log()
+        listening = len(ports) + len(redirects)
+        self.ports, rest = started[:listening], started[listening:]
+        assert (len(self.ports), len(rest)) == (listening, int(admin)), self.log()
         self.admin = rest[0] if rest else 0
 
     def _serves(self) -> bool:
@@ -248,7 +251,7 @@ class GatewayProcess:
     def connect(
         self, door: int | None = None, *, tls: bool = False, receive_buffer: int = 0, send_buffer: int = 0
     ) -> Client:
-        """A client on the port of that number, by default the first, over TLS the last."""
+        """A client on the port of that number (those that redirect last), by default the first, over TLS the last."""
         connection = socket.socket()
         try:
             connection.settimeout(PATIENCE)

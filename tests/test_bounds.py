@@ -24,7 +24,8 @@ SPARE = 128
 def routed(*services: ServiceSettings, paths: int = 1, unused: tuple[ServiceSettings, ...] = ()) -> Settings:
     """Settings with so many routes to each of these services, and others that no route names."""
     routes = [Route(b"/%s/%d" % (each.name.encode(), n), each.name) for each in services for n in range(paths)]
-    return replace(Settings(), services={each.name: each for each in (*services, *unused)}, routes=tuple(routes))
+    named = {each.name: each for each in (*services, *unused)}
+    return replace(Settings(), services=named, routes=tuple(routes), requests=RequestSettings(max_tunnels=0))
 
 
 @pytest.fixture
@@ -61,6 +62,15 @@ def test_connections_are_what_services_leave_of_the_descriptors(open_files: Call
     assert front_limits(routed(one, other, paths=3, unused=(idle,))).max_connections == 1000 - 130 - SPARE
     open_files(900)
     assert front_limits(routed(one, other)).max_connections == 900 - 130 - SPARE
+
+
+def test_each_tunnel_has_a_descriptor_of_its_own_besides_its_clients(open_files: Callable[[int], None]) -> None:
+    service = ServiceSettings("a", ("http://a",), max_connections=100)
+    open_files(1000)
+    settings = replace(routed(service), requests=RequestSettings(max_tunnels=200))
+    assert front_limits(settings).max_connections == 1000 - 100 - 200 - SPARE
+    settings = replace(routed(service), requests=RequestSettings(max_tunnels=10000))
+    assert front_limits(settings).max_connections == 500
 
 
 def test_however_many_services_want_clients_get_half(open_files: Callable[[int], None]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from authority import Authority
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
@@ -331,6 +332,7 @@ def test_an_explanation_in_full(config: Path) -> None:
             " WWW-Authenticate, Location"
         ),
         "         Vary: Origin",
+        "         Strict-Transport-Security: max-age=31536000",
         '         RateLimit-Policy: "traffic";q=20;w=2, "login-failures";q=5;w=60',
         '         RateLimit: "traffic";r=19;t=1, "login-failures";r=4;t=12',
     ]
@@ -353,10 +355,29 @@ def test_a_refusal_is_explained_too(config: Path) -> None:
 
 def test_what_no_limit_applies_to(tmp_path: Path) -> None:
     path = tmp_path / "bare.toml"
-    path.write_text("limits = []\n")
+    path.write_text("limits = []\n[tls]\nhsts = false\n")
     lines = explain(path, USERS).out.splitlines()
     assert "limits   none applies" in lines
     assert lines[-1] == "answer   forwarded; the service answers", "no field is added either"
+
+
+@pytest.mark.parametrize(
+    ("host", "scheme", "client", "answer"),
+    [
+        ("koder", "https", "this host asks for no certificate", "forwarded"),
+        ("acme", "https", "this host asks for a certificate, and none is fine", "forwarded"),
+        ("admin", "https", "this host requires a certificate; explained as if with one", "forwarded"),
+        ("admin", "http", "this host requires a certificate", "421 misdirected_request: This host asks for a client"),
+    ],
+)
+def test_what_a_host_wants_of_its_clients(tmp_path: Path, host: str, scheme: str, client: str, answer: str) -> None:
+    Authority(tmp_path, "CA")
+    path = tmp_path / "koder-gateway.toml"
+    auth = '{ "acme.id.koder.dev" = "optional", "admin.id.koder.dev" = "required" }'
+    path.write_text(f'[tls]\nclient_ca = "ca.pem"\nclient_auth = {auth}\n')
+    lines = explain(path, f"{scheme}://{host}.id.koder.dev/v1/users").out.splitlines()
+    assert f"cert     {client}" in lines
+    assert any(line.startswith(f"answer   {answer}") for line in lines)
 
 
 def test_tenants_of_a_url_are_not_known(tmp_path: Path) -> None:
@@ -441,7 +462,7 @@ def told(out: str) -> Told:
     return result
 
 
-OWN = re.compile(rb"(?i)access-control-.*|vary|ratelimit(-policy)?|retry-after")
+OWN = re.compile(rb"(?i)access-control-.*|vary|ratelimit(-policy)?|retry-after|strict-transport-security")
 
 
 def fields_of(message: Message) -> list[str]:
@@ -581,7 +602,36 @@ def test_explain_agrees_with_a_running_gateway(outcome: object, request_words: t
 
 def test_the_client_is_the_one_that_a_trusted_proxy_names(config: Path) -> None:
     words = ("--from", "10.1.2.3", "-H", "X-Forwarded-For: 6.6.6.6, 198.51.100.7", USERS)
-    assert "limits   traffic: 10/s, burst 20, for ip 198.51.100.7\n" in explain(config, *words).out
+    out = explain(config, *words).out
+    assert "client   198.51.100.7\ntenant" in out
+    assert "limits   traffic: 10/s, burst 20, for ip 198.51.100.7\n" in out
+    assert "client " not in explain(config, "--from", "10.1.2.3", USERS).out
+
+
+def test_an_ipv4_address_within_ipv6_is_the_ipv4_one(config: Path) -> None:
+    words = ("--from", "::ffff:10.1.2.3", "-H", "X-Forwarded-For: ::FFFF:198.51.100.7", USERS)
+    assert "client   198.51.100.7\ntenant" in explain(config, *words).out
+
+
+@pytest.mark.parametrize("endpoint", ["ssl:80", "tls:80", "haproxy:ssl:80", "SSL:80"])
+def test_a_redirect_port_that_speaks_tls_is_a_fault(
+    endpoint: str, check: Callable[[str], Done], tmp_path: Path
+) -> None:
+    (fault,) = check(f'[listen]\nredirect_port = ["tcp:80", "{endpoint}"]\n').faults
+    assert f': listen.redirect_port: endpoint "{endpoint}": speaks TLS, and a redirect port must not; write' in fault
+    assert not list(tmp_path.rglob("self-signed*"))
+
+
+def test_every_redirect_port_is_looked_at(check: Callable[[str], Done]) -> None:
+    ports = ["nonsense:80", "tcp:abc", "haproxy:tcp:80", "systemd:domain=INET:index=9", "unix:/x"]
+    faults = check(f"[listen]\nredirect_port = {ports}\n").faults
+    assert [port in fault for port, fault in zip(ports, faults, strict=False)] == [True, True]
+    assert check('[listen]\nredirect_port = "tcp:80"\n').code == 0
+
+
+def test_a_webroot_that_is_not_there_is_a_fault(check: Callable[[str], Done]) -> None:
+    (fault,) = check('[tls]\nacme_webroot = "nowhere"\n').faults
+    assert ': tls.acme_webroot: "nowhere": no such file or folder; write the path of a folder' in fault
 
 
 HOSTS = st.sampled_from(

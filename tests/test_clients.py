@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from koder_gateway.policy.clients import TrustedProxies, parse_address
+from koder_gateway.policy.clients import TrustedProxies, node_of, parse_address, plain_host
 
 
 def held_after(work: Callable[[], object]) -> int:
@@ -224,3 +224,66 @@ def test_a_client_cannot_choose_its_address_by_the_field_that_its_proxy_leaves_a
 @given(st.lists(st.binary(max_size=50), max_size=3), st.lists(st.binary(max_size=50), max_size=3))
 def test_any_bytes_give_an_address(forwarded_for: list[bytes], forwarded: list[bytes]) -> None:
     assert parse_address(PROXIES.client("10.9.9.9", forwarded_for, forwarded)) is not None
+
+
+@pytest.mark.parametrize(
+    ("cidrs", "believed"),
+    [
+        ([], {"10.0.0.1", "192.0.2.9", "unknown"}),
+        (["10.0.0.0/8"], {"10.0.0.1"}),
+        (["unix:"], {"unknown"}),
+        (["unix:", "10.0.0.0/8"], {"unknown", "10.0.0.1"}),
+    ],
+)
+def test_who_may_introduce_a_client(cidrs: list[str], believed: set[str]) -> None:
+    proxies = TrustedProxies(cidrs)
+    assert {peer for peer in ("10.0.0.1", "192.0.2.9", "unknown") if proxies.introduces(peer)} == believed
+    # To believe forwarded fields takes more than an empty list.
+    assert proxies.trusts("unknown") is ("unix:" in cidrs)
+
+
+def test_the_way_through_proxies_has_an_end() -> None:
+    """However long a trusted network makes it, what is told of it is bounded."""
+    hops = [f"10.0.{number >> 8}.{number & 255}" for number in range(5000)]
+    forwarded_for = b", ".join(hop.encode() for hop in hops)
+    forwarded = b", ".join(b"for=" + hop.encode() for hop in hops)
+    expected = (*hops[-31:], "10.1.1.1")
+    for trail in (PROXIES.trail("10.1.1.1", [forwarded_for], []), PROXIES.trail("10.1.1.1", [], [forwarded])):
+        assert trail.hops == expected
+        assert trail.elements == tuple(b"for=" + hop.encode() for hop in expected[:-1])
+
+
+@pytest.mark.parametrize(
+    ("host", "plain"),
+    [
+        (None, "unknown"),
+        ("", "unknown"),
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:DB8:0::1", "2001:db8::1"),
+        ("fe80::1%eth0", "fe80::1"),
+        ("no:address", "no:address"),
+    ],
+)
+def test_a_peer_s_address_has_one_form(host: str | None, plain: str) -> None:
+    assert plain_host(host) == plain
+
+
+addresses = st.ip_addresses().map(str)
+
+
+@given(st.lists(addresses, max_size=5), addresses, st.booleans())
+def test_the_two_fields_tell_the_same(hops: list[str], peer: str, trusted: bool) -> None:
+    """What one field tells is told by the other, and the client is the rightmost that is not trusted."""
+    proxies = TrustedProxies(["0.0.0.0/1", "::/1", "8000::/2"] if trusted else ["10.0.0.0/8"])
+    peer = plain_host(peer)
+    plain = ", ".join(hops).encode()
+    elements = b", ".join(b"for=" + node_of(hop) for hop in hops)
+    trail = proxies.trail(peer, [plain], [])
+    assert trail == proxies.trail(peer, [plain], [elements])
+    told = proxies.trail(peer, [], [elements])
+    assert (told.hops, told.client) == (trail.hops, trail.client)
+    way = [*map(plain_host, hops), peer]
+    strangers = [place for place, hop in enumerate(way) if not proxies.trusts(hop)]
+    assert list(trail.hops) == way[strangers[-1] if strangers else 0 :]
+    assert len(trail.elements) == len(trail.hops) - 1

@@ -218,6 +218,11 @@ class TestValues:
         ("text", "section", "key", "expected"),
         [
             ('listen.port = ["ssl:443", "tcp:80"]', "listen", "port", ("ssl:443", "tcp:80")),
+            ('listen.redirect_port = ""', "listen", "redirect_port", ()),
+            ("listen.redirect_port = []", "listen", "redirect_port", ()),
+            ('listen.redirect_port = "tcp:80"', "listen", "redirect_port", ("tcp:80",)),
+            ('listen.redirect_port = ["tcp:80", "tcp6:80"]', "listen", "redirect_port", ("tcp:80", "tcp6:80")),
+            ('listen.trusted_proxies = ["unix:", "::1"]', "listen", "trusted_proxies", ("unix:", "::1/128")),
             ('listen.port = "tcp:8080:interface=127.0.0.1"', "listen", "port", ("tcp:8080:interface=127.0.0.1",)),
             (
                 'listen.trusted_proxies = ["10.0.0.7", "fd00::/8"]',
@@ -321,6 +326,11 @@ class TestFaults:
             ("listen.port = []", "listen.port: the list is empty; "),
             ('listen.port = "443"', 'listen.port: "443" is not a Twisted server endpoint; '),
             ('listen.port = ["tcp:1", "tcp:1"]', "listen.port[1]: says the same as [0]; "),
+            ("listen.redirect_port = 80", "listen.redirect_port: 80 is a bare port; write a Twisted server endpoint, as in \"tcp:80\""),
+            ('listen.redirect_port = ["8080"]', 'listen.redirect_port[0]: "8080" is not a Twisted server endpoint; write a kind and its arguments, as in "tcp:8080"'),
+            ('listen.redirect_port = ["tcp:80", "tcp:80"]', "listen.redirect_port[1]: says the same as [0]; "),
+            ('tls.acme_webroot = "nowhere"', 'tls.acme_webroot: "nowhere": no such file or folder; '),
+            ('listen.trusted_proxies = ["unix"]', 'listen.trusted_proxies[0]: "unix" is not a network; '),
             ('listen.trusted_proxies = ["10.0.0.1/8"]', 'listen.trusted_proxies[0]: "10.0.0.1/8" has bits set beyond its prefix; write "10.0.0.0/8"'),
             ('listen.trusted_proxies = ["proxy"]', 'listen.trusted_proxies[0]: "proxy" is not a network; '),
             ('listen.trusted_proxies = "::1"', 'listen.trusted_proxies: "::1" is not a list; '),

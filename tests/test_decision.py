@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from koder_gateway.errors import Refusal
+from koder_gateway.policy.certificates import Secured
 from koder_gateway.policy.clients import TrustedProxies
 from koder_gateway.policy.cors import CorsPolicy
 from koder_gateway.policy.decision import Policy, Standing, limit_refusal
@@ -57,7 +58,7 @@ def transit(standing: Standing) -> list[tuple[bytes, bytes]]:
 
 
 def test_what_a_service_is_told() -> None:
-    standing = policy().standing(head(), PEER, True)
+    standing = policy().standing(head(), PEER, Secured())
     assert transit(standing) == [
         (b"X-Tenant-ID", b"koder"),
         (b"X-Forwarded-For", b"192.0.2.1"),
@@ -71,7 +72,7 @@ def test_what_a_service_is_told() -> None:
 
 
 def test_an_address_of_ipv6_is_quoted_where_it_must_be() -> None:
-    told = dict(transit(policy().standing(head(host=b"koder.id.koder.dev:8443"), "2001:db8::1", False)))
+    told = dict(transit(policy().standing(head(host=b"koder.id.koder.dev:8443"), "2001:db8::1", None)))
     assert told[b"X-Forwarded-For"] == b"2001:db8::1"
     assert told[b"X-Forwarded-Host"] == b"koder.id.koder.dev:8443"
     assert told[b"Forwarded"] == b'for="[2001:db8::1]";host="koder.id.koder.dev:8443";proto=http'
@@ -88,7 +89,7 @@ SPOOFED = (
 
 def test_a_client_cannot_say_who_it_is() -> None:
     for made in (policy(), policy(trusted=("10.0.0.0/8",))):
-        plain, spoofed = made.standing(head(), PEER, False), made.standing(head(*SPOOFED), PEER, False)
+        plain, spoofed = made.standing(head(), PEER, None), made.standing(head(*SPOOFED), PEER, None)
         assert spoofed.transit == plain.transit
         assert (spoofed.address, spoofed.key) == (plain.address, plain.key)
 
@@ -100,39 +101,131 @@ def test_a_trusted_proxy_says_who_its_client_is() -> None:
         b"X-Forwarded-Proto: https",
         b"X-Forwarded-Host: public.example",
     )
-    standing = made.standing(head(*lines), "10.1.2.3", False)
+    standing = made.standing(head(*lines), "10.1.2.3", None)
     assert (standing.address, standing.key) == (b"198.51.100.7", address_key("198.51.100.7"))
     told = dict(transit(standing))
-    assert told[b"X-Forwarded-For"] == b"6.6.6.6, 198.51.100.7, 10.1.2.3"
+    assert told[b"X-Forwarded-For"] == b"198.51.100.7, 10.1.2.3"
     assert told[b"X-Forwarded-Proto"] == b"https"
     assert told[b"X-Forwarded-Host"] == b"public.example"
-    assert told[b"Forwarded"] == b'for=10.1.2.3;host="koder.id.koder.dev";proto=http'
+    assert told[b"Forwarded"] == b'for=198.51.100.7, for=10.1.2.3;host="koder.id.koder.dev";proto=http'
 
 
 def test_a_trusted_proxys_forwarded_is_continued() -> None:
     made = policy(trusted=("10.0.0.0/8",))
-    standing = made.standing(head(b"Forwarded: for=198.51.100.7", b"Forwarded: for=10.9.9.9"), "10.1.2.3", True)
+    standing = made.standing(head(b"Forwarded: for=198.51.100.7", b"Forwarded: for=10.9.9.9"), "10.1.2.3", Secured())
     assert standing.address == b"198.51.100.7"
     told = dict(transit(standing))
     assert told[b"Forwarded"] == b'for=198.51.100.7, for=10.9.9.9, for=10.1.2.3;host="koder.id.koder.dev";proto=https'
+    assert told[b"X-Forwarded-For"] == b"198.51.100.7, 10.9.9.9, 10.1.2.3"
+
+
+@pytest.mark.parametrize(
+    ("lines", "client", "plain", "elements"),
+    [
+        pytest.param(
+            (b"X-Forwarded-For: 6.6.6.6, [2001:db8::7]:4711, 10.9.9.9",),
+            b"2001:db8::7",
+            b"2001:db8::7, 10.9.9.9",
+            b'for="[2001:db8::7]", for=10.9.9.9, ',
+            id="the client's own claims end at the client",
+        ),
+        pytest.param(
+            (b"X-Forwarded-For: ::ffff:198.51.100.7",),
+            b"198.51.100.7",
+            b"198.51.100.7",
+            b"for=198.51.100.7, ",
+            id="one form of an address",
+        ),
+        pytest.param(
+            (b'Forwarded: for=6.6.6.6;proto=http, For="198.51.100.7:80";proto=https;by=_b , for=10.9.9.9',),
+            b"198.51.100.7",
+            b"198.51.100.7, 10.9.9.9",
+            b'For="198.51.100.7:80";proto=https;by=_b, for=10.9.9.9, ',
+            id="Forwarded goes on as the proxies wrote it",
+        ),
+        pytest.param(
+            (b"X-Forwarded-For: 198.51.100.7", b"Forwarded: for=6.6.6.6, for=198.51.100.7;by=_b"),
+            b"198.51.100.7",
+            b"198.51.100.7",
+            b"for=198.51.100.7;by=_b, ",
+            id="both agree",
+        ),
+        pytest.param(
+            (b"X-Forwarded-For: 198.51.100.7", b"Forwarded: for=6.6.6.6", b"X-Real-IP: 6.6.6.6"),
+            b"10.1.2.3",
+            b"",
+            b"",
+            id="they disagree",
+        ),
+        pytest.param((b"Forwarded: for=6.6.6.6, for=_hidden",), b"10.1.2.3", b"", b"", id="obfuscated"),
+        pytest.param((b"X-Forwarded-For: 6.6.6.6, unknown",), b"10.1.2.3", b"", b"", id="unknown"),
+        pytest.param((b'Forwarded: for=6.6.6.6, for="',), b"10.1.2.3", b"", b"", id="malformed"),
+        pytest.param(
+            (b'Forwarded: for="6.6.6.6', b"Forwarded: for=10.9.9.9"),
+            b"10.9.9.9",
+            b"10.9.9.9",
+            b"for=10.9.9.9, ",
+            id="malformed by the client",
+        ),
+        pytest.param(
+            (b"X-Forwarded-For: 198.51.100.7", b"X-Real-IP: 6.6.6.6", b"X-Real-IP: 7.7.7.7"),
+            b"198.51.100.7",
+            b"198.51.100.7",
+            b"for=198.51.100.7, ",
+            id="another real address",
+        ),
+    ],
+)
+def test_limits_log_and_services_see_the_same_client(
+    lines: tuple[bytes, ...], client: bytes, plain: bytes, elements: bytes
+) -> None:
+    standing = policy(trusted=("10.0.0.0/8",)).standing(head(*lines), "10.1.2.3", Secured())
+    assert (standing.address, standing.key) == (client, address_key(client.decode()))
+    told = transit(standing)
+    fields = dict(told)
+    assert fields[b"X-Forwarded-For"] == (plain + b", " if plain else b"") + b"10.1.2.3"
+    own = b'for=10.1.2.3;host="koder.id.koder.dev";proto=https'
+    assert fields[b"Forwarded"] == elements + own
+    asked = [line for line in lines if line.startswith(b"X-Real-IP")]
+    assert [value for name, value in told if name == b"X-Real-IP"] == ([client] if asked else [])
+
+
+def test_a_real_address_alone_is_the_proxy_s_own() -> None:
+    """It is no field that limits go by; the client's own, before the proxy's, goes no further."""
+    lines = (b"X-Real-IP: 6.6.6.6", b"x-real-ip: 198.51.100.7")
+    for peer, told in (("10.1.2.3", [b"198.51.100.7"]), ("192.0.2.9", [])):
+        standing = policy(trusted=("10.0.0.0/8",)).standing(head(*lines), peer, None)
+        assert [value for name, value in transit(standing) if name.lower() == b"x-real-ip"] == told
+        assert standing.address == peer.encode()
+
+
+def test_whoever_reaches_a_unix_socket_is_trusted_where_that_is_said() -> None:
+    asked = head(b"X-Forwarded-For: 198.51.100.7")
+    standing = policy(trusted=("unix:",)).standing(asked, "unknown", None)
+    assert standing.address == b"198.51.100.7"
+    told = dict(transit(standing))
+    assert told[b"X-Forwarded-For"] == b"198.51.100.7, unknown"
+    assert told[b"Forwarded"].startswith(b"for=198.51.100.7, for=unknown;")
+    for made, peer in ((policy(trusted=("10.0.0.0/8",)), "unknown"), (policy(trusted=("unix:",)), "10.1.2.3")):
+        assert made.standing(asked, peer, None).address == peer.encode()
 
 
 @pytest.mark.parametrize("said", [b"ftp", b"https, http", b"HTTPS", b""])
 def test_a_proxys_protocol_is_one_of_two(said: bytes) -> None:
     made = policy(trusted=("10.0.0.0/8",))
-    told = dict(transit(made.standing(head(b"X-Forwarded-Proto: " + said), "10.1.2.3", False)))
+    told = dict(transit(made.standing(head(b"X-Forwarded-Proto: " + said), "10.1.2.3", None)))
     assert told[b"X-Forwarded-Proto"] == b"http"
 
 
 def test_no_service_is_told_of_a_tenant_that_is_none() -> None:
     for host in (b"closed.id.koder.dev", b"nobody.id.koder.dev", b"id.koder.dev", b"evil.example"):
-        standing = policy().standing(head(host=host), PEER, False)
+        standing = policy().standing(head(host=host), PEER, None)
         assert isinstance(standing.tenant, Refusal)
         assert dict(transit(standing))[b"X-Tenant-ID"] == b""
 
 
 def test_a_peer_without_an_address() -> None:
-    standing = policy().standing(head(), "", False)
+    standing = policy().standing(head(), "", None)
     assert dict(transit(standing))[b"Forwarded"].startswith(b"for=unknown;")
 
 
@@ -156,12 +249,12 @@ def test_a_standing_holds_while_nothing_that_it_says_changes(
     lines: tuple[bytes, ...], host: bytes, fits: bool
 ) -> None:
     made = policy()
-    standing = made.standing(head(), PEER, False)
+    standing = made.standing(head(), PEER, None)
     other = head(*lines, host=host)
     assert standing.fits(made, other) is fits
     assert not standing.fits(replace(made, max_body=1), other)
     if fits:
-        again = made.standing(other, PEER, False)
+        again = made.standing(other, PEER, None)
         assert (again.transit, again.cors, again.tenant, again.key) == (
             standing.transit,
             standing.cors,
@@ -172,9 +265,9 @@ def test_a_standing_holds_while_nothing_that_it_says_changes(
 
 def test_what_a_proxy_said_once_does_not_hold_for_the_next() -> None:
     made = policy(trusted=("10.0.0.0/8",))
-    standing = made.standing(head(b"X-Forwarded-For: 198.51.100.7"), "10.1.2.3", False)
+    standing = made.standing(head(b"X-Forwarded-For: 198.51.100.7"), "10.1.2.3", None)
     assert not standing.fits(made, head())
-    assert made.standing(head(), "10.1.2.3", False).address == b"10.1.2.3"
+    assert made.standing(head(), "10.1.2.3", None).address == b"10.1.2.3"
 
 
 # -- CORS
@@ -185,23 +278,23 @@ def test_the_origins_of_all_and_of_the_tenant_are_allowed() -> None:
     for origin in (APP, KODER):
         assert (
             b"Access-Control-Allow-Origin: %b\r\n" % origin
-            in made.standing(head(b"Origin: " + origin), PEER, True).cors
+            in made.standing(head(b"Origin: " + origin), PEER, Secured()).cors
         )
     for host in (b"acme.id.koder.dev", b"closed.id.koder.dev", b"evil.example"):
-        assert made.standing(head(b"Origin: " + KODER, host=host), PEER, True).cors == b"Vary: Origin\r\n"
-        assert b"Allow-Origin: " + APP in made.standing(head(b"Origin: " + APP, host=host), PEER, True).cors
+        assert made.standing(head(b"Origin: " + KODER, host=host), PEER, Secured()).cors == b"Vary: Origin\r\n"
+        assert b"Allow-Origin: " + APP in made.standing(head(b"Origin: " + APP, host=host), PEER, Secured()).cors
 
 
 def test_two_origins_are_no_origin() -> None:
-    standing = policy().standing(head(b"Origin: " + APP, b"Origin: " + APP), PEER, True)
+    standing = policy().standing(head(b"Origin: " + APP, b"Origin: " + APP), PEER, Secured())
     assert standing.cors == b"Vary: Origin\r\n"
 
 
 def test_vary_is_there_once_any_tenant_has_origins() -> None:
     made = policy(origins=())
-    assert made.standing(head(host=b"acme.id.koder.dev"), PEER, True).cors == b"Vary: Origin\r\n"
+    assert made.standing(head(host=b"acme.id.koder.dev"), PEER, Secured()).cors == b"Vary: Origin\r\n"
     bare = replace(made, registry=Registry(None))
-    assert bare.standing(head(), PEER, True).cors == b""
+    assert bare.standing(head(), PEER, Secured()).cors == b""
 
 
 def preflight(made: Policy, origin: bytes, host: bytes) -> bytes | None:
@@ -212,7 +305,7 @@ def preflight(made: Policy, origin: bytes, host: bytes) -> bytes | None:
         host=host,
         method=b"OPTIONS",
     )
-    return made.preflight(asked, made.standing(asked, PEER, True).tenant)
+    return made.preflight(asked, made.standing(asked, PEER, Secured()).tenant)
 
 
 def test_a_preflight_is_answered_for_whom_it_may() -> None:

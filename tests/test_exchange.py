@@ -27,6 +27,8 @@ from koder_gateway.wire.exchange import (
     RELAYING,
     RETRY,
     SERVICE_FAULTS,
+    SWITCHED,
+    TUNNELLING,
     WAITING,
     Exchange,
     IllegalMove,
@@ -69,7 +71,7 @@ def test_the_table_names_only_what_there_is() -> None:
 def test_nothing_is_answered_twice_or_cut_before_it_began() -> None:
     for (phase, _), (after, action) in MOVES.items():
         if action == CUT:
-            assert phase == RELAYING
+            assert phase in (RELAYING, TUNNELLING)
         if action in (ANSWER, RETRY):
             assert phase in (HELD, WAITING)
         if action in (ANSWER, CUT, DROP):
@@ -107,7 +109,7 @@ def test_what_fails_in_mid_answer_is_cut() -> None:
 
 
 def test_the_client_can_go_in_every_phase_but_the_last() -> None:
-    for phase in (HELD, WAITING, RELAYING):
+    for phase in (HELD, WAITING, RELAYING, TUNNELLING):
         assert MOVES[phase, CLIENT_GONE] == (ENDED, DROP)
 
 
@@ -138,7 +140,9 @@ def test_the_usual_lives() -> None:
     assert [proxied.move(event) for event in (FORWARDED, HEAD, END)] == [GO, GO, GO]
     answered = exchange()
     assert answered.move(ANSWERED) is GO
-    assert (proxied.phase, answered.phase) == (ENDED, ENDED)
+    tunnelled = exchange()
+    assert [tunnelled.move(event) for event in (FORWARDED, SWITCHED, END)] == [GO, GO, GO]
+    assert (proxied.phase, answered.phase, tunnelled.phase) == (ENDED, ENDED, ENDED)
     with pytest.raises(IllegalMove, match="end in phase ended"):
         proxied.move(END)
 

@@ -20,7 +20,8 @@ from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.threads import deferToThread
 
 from koder_gateway.upstream.fetch import Fetcher, Unfetched
-from koder_gateway.upstream.tls import tls_endpoint
+from koder_gateway.upstream.tls import SecureEndpoint
+from koder_gateway.upstream.trust import read_trust
 
 LIMIT = 1 << 20
 URL = "http://127.0.0.1:4005/v1/list?all=1"
@@ -256,7 +257,7 @@ async def test_a_peer_that_never_says_goodbye_is_left_behind(tmp_path: Path) -> 
     mute = Mute(certificate)
     served = deferToThread(mute.serve)
     plain = TCP4ClientEndpoint(reactor, "127.0.0.1", mute.port)
-    endpoint = tls_endpoint(plain, "localhost", certificate, None, None)
+    endpoint = SecureEndpoint(reactor, plain, "localhost", read_trust(certificate), PATIENCE)
     fetcher = Fetcher(reactor, endpoint, "https://localhost/", LIMIT)
     assert await fetcher.get({}) == (200, "", b"ok")
     assert not served.called

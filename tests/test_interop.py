@@ -439,7 +439,7 @@ def test_curl_fetches(gateway: GatewayProcess, server: str) -> None:
     # Both over one connection.
     assert done.stdout == TEXT + b"1 " + BIG + b"0 "
     head = curl(gateway, "--head", f"@/{server}/big.bin").stdout
-    assert head.startswith(b"HTTP/1.1 200 ")
+    assert head.startswith(b"HTTP/2 200 ")
     assert b"content-length: %d\r\n" % len(BIG) in head.lower()
 
 

@@ -873,7 +873,7 @@ def test_the_demo_s_three_lines_work_as_they_are_printed(tmp_path: Path, port: s
         assert (shown["service"], shown["tenant"]) == ("identity", "acme")
         issuer = json.loads(discovery.stdout)["issuer"]
         assert issuer.startswith("https://globex.id.localhost")
-        assert preflight.stdout.startswith("HTTP/1.1 204 ")
+        assert preflight.stdout.startswith(("HTTP/1.1 204 ", "HTTP/2 204 "))
         assert "access-control-allow-origin: https://app.example.com" in preflight.stdout.lower()
         # A suspended tenant, and an address in the place of the base domain.
         url = shlex.split(lines[0])[-1]

@@ -240,3 +240,27 @@ def test_nothing_foreign_is_ever_a_tenant(host: bytes, named: list[bytes]) -> No
     answer = POLICY.resolve(host, named)
     assert isinstance(answer, Refusal)
     assert answer.status == 421
+
+
+HOSTS = st.one_of(
+    st.binary(max_size=40),
+    st.sampled_from(
+        [b"koder", b"gone", b"nobody", b"-", b"", b"a.koder", b"k" * 64, b"ko_der"],
+    ).map(lambda slug: slug + b".id.koder.dev"),
+    st.sampled_from(
+        [b"id.koder.dev", b"ID.koder.dev.:80", b"login.koder.example", b"gone.example:1", b"evil.example"]
+    ),
+    st.sampled_from([b"localhost", b"127.0.0.1:80", b"[::1]:80", b"LOCALHOST.", b"127.0.0.256"]),
+)
+
+
+@pytest.mark.parametrize("registry", [REGISTRY, Registry(None), Registry([])], ids=["closed", "open", "empty"])
+@given(host=HOSTS, local=st.booleans())
+def test_a_host_is_ours_unless_no_header_could_make_its_request_a_tenant_s(
+    registry: Registry, host: bytes, local: bool
+) -> None:
+    """A suspended tenant's, and the base domain without a header, are ours as well."""
+    policy = TenantPolicy("id.koder.dev", "X-Tenant-ID", "", registry, local_hosts=local)
+    answer = policy.resolve(host, ())
+    ours = not isinstance(answer, Refusal) or answer.code in ("tenant_required", "tenant_suspended")
+    assert policy.host_refusal(host) == (None if ours else answer)

@@ -32,6 +32,8 @@ class Tls:
     certificates: Path | None = None
     default: str = ""
     strict_sni: bool = False
+    client_ca: object = None
+    client_auth: tuple = ()
 
 
 class Greeter(Protocol):

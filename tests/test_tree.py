@@ -22,7 +22,7 @@ from memory import (
     serve,
     settings_with,
 )
-from twisted.internet.address import IPv4Address
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Site
@@ -618,6 +618,17 @@ def make_stock(make_gateway: Make) -> Any:
             client.reset()
 
 
+def test_in_a_stock_site_no_upgrade_is_passed_on(make_stock: Any) -> None:
+    stock = make_stock()
+    client = stock.connect()
+    client.send(request(b"GET", b"/v1/users", b"Connection: Upgrade", b"Upgrade: echo"))
+    service = stock.gateway.origin().only
+    assert b"upgrade" not in service.received.lower()
+    service.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+    (answer,) = read_messages(client.take())
+    assert (answer.status, answer.code) == (502, "upstream_invalid")
+
+
 def test_in_a_stock_site_a_request_reaches_its_service_the_same_way(make_stock: Any) -> None:
     stock = make_stock()
     client = stock.connect()
@@ -643,6 +654,18 @@ def test_in_a_stock_site_a_request_reaches_its_service_the_same_way(make_stock: 
     assert stock.gateway.idle() == (1, 0)
     (exchange,) = stock.gateway.exchanges
     assert (exchange.status, exchange.bytes_out, exchange.tenant) == (200, 2, b"koder")
+
+
+def test_in_a_stock_site_an_ipv4_peer_within_ipv6_is_the_ipv4_one(make_stock: Any) -> None:
+    stock = make_stock()
+    address = IPv6Address("TCP", "::ffff:192.0.2.1", 50000)
+    client = join(stock.gateway.reactor, stock.site.buildProtocol(address), peer=address.host)
+    stock.clients.append(client)
+    client.send(request())
+    message, _ = read_message(stock.gateway.origin().only.received)
+    assert message.one(b"x-forwarded-for") == b"192.0.2.1"
+    client.reset()
+    assert stock.gateway.exchanges[0].peer == b"192.0.2.1"
 
 
 def test_in_a_stock_site_the_services_own_date_and_server_stand_once(make_stock: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .client_auth import Authorities, read_again
 from .entries import ServiceSettings
 from .faults import ConfigurationError
 from .loading import DEFAULT_PATH, load
@@ -34,6 +35,7 @@ def tenants_schema() -> tuple[Row, ...]:
 
 __all__ = [
     "DEFAULT_PATH",
+    "Authorities",
     "ConfigurationError",
     "CorsSettings",
     "LimitsStoreSettings",
@@ -52,6 +54,7 @@ __all__ = [
     "load_tenants",
     "parse_duration",
     "parse_size",
+    "read_again",
     "schema",
     "tenants_schema",
 ]

@@ -17,6 +17,7 @@ from .kinds import Where, choice, listing, optional, whole
 from .tables import DERIVED, array, made, mapping, setting, table
 from .values import (
     DEADLINE,
+    DOMAIN,
     FILE,
     METHOD,
     NAME,
@@ -33,9 +34,10 @@ RATE = saying("rate", parse_rate)
 class ServiceSettings:
     """One service behind the gateway.
 
-    `urls` are its addresses. `ca`, `client_cert` and `client_key` are PEM files for `https://`. `connect` and
-    `response` are seconds, None for those of the timeouts section. `health` is the path that probes ask for,
-    None for no probes. `max_connections` bounds the connections to all its addresses together.
+    `urls` are its addresses. `ca`, `client_cert` and `client_key` are PEM files for `https://`, `server_name` is the
+    name that its certificate must have, None for the host of each address. `connect` and `response` are seconds, None
+    for those of the timeouts section. `health` is the path that probes ask for, None for no probes.
+    `max_connections` bounds the connections to all its addresses together.
     """
 
     name: str
@@ -43,6 +45,7 @@ class ServiceSettings:
     ca: Path | None = None
     client_cert: Path | None = None
     client_key: Path | None = None
+    server_name: str | None = None
     connect: float | None = None
     response: float | None = None
     health: str | None = None
@@ -58,6 +61,7 @@ class ServiceEntry:
     ca: Path | None = setting(optional(FILE), "")
     client_cert: Path | None = setting(optional(FILE), "")
     client_key: Path | None = setting(optional(FILE), "")
+    server_name: str | None = setting(optional(DOMAIN), "")
     connect: float | None = setting(optional(DEADLINE), "")
     response: float | None = setting(optional(DEADLINE), "")
     health: str | None = setting(optional(PATH_PREFIX), "")
@@ -92,7 +96,7 @@ def _service(name: str, entry: ServiceEntry) -> ServiceSettings:
     if not urls:
         faults.append((".url", "is missing; write the address, as in url = " + _EXAMPLE))
     secure = any(url.startswith("https:") for url in urls)
-    for file in ("ca", "client_cert", "client_key"):
+    for file in ("ca", "client_cert", "client_key", "server_name"):
         if urls and not secure and getattr(entry, file) is not None:
             faults.append((f".{file}", "has no use without TLS; leave it out, or write an https:// address"))
     if entry.client_key is not None and entry.client_cert is None:
@@ -107,6 +111,7 @@ def _service(name: str, entry: ServiceEntry) -> ServiceSettings:
         entry.ca,
         entry.client_cert,
         entry.client_key,
+        entry.server_name,
         entry.connect,
         entry.response,
         entry.health,

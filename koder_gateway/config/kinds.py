@@ -181,6 +181,18 @@ def one_or_more(kind: Kind[T]) -> Kind[tuple[T, ...]]:
     return Kind(f"{kind.name} or {several.name}", read)
 
 
+def any_number(kind: Kind[T]) -> Kind[tuple[T, ...]]:
+    """One value, a list of them, or an empty string for none."""
+    several = listing(kind)
+
+    def read(value: object, where: Where) -> tuple[T, ...]:
+        if value == "":
+            return ()
+        return several.read(value, where) if isinstance(value, list) else (kind.read(value, where),)
+
+    return Kind(f"{kind.name} or {several.name}", read)
+
+
 def collect(kind: Kind[T], values: list[Any], where: Where) -> tuple[list[T], list[Located]]:
     """The values of a list that can be read, and every fault in the others."""
     results: list[T] = []

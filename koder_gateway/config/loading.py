@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 from ..policy.routing import normal_path
 from ..policy.tenants import Tenant
-from . import shipped
+from . import client_auth, shipped
 from .document import read_document
 from .faults import ConfigurationError, Located, ReadError, below, line, nearest, shown, step, unknown_key
 from .kinds import Kind, Where, optional
@@ -95,6 +95,7 @@ def _contradictions(document: dict[str, Any]) -> Iterator[Located]:
     tls = document.get("tls")
     if isinstance(tls, dict) and tls.get("default") and not tls.get("certificates"):
         yield "tls.default", "has no use without tls.certificates; write the folder of the certificates too"
+    yield from client_auth.contradictions(document)
 
 
 def _texts(tables: object, name: str) -> list[Located]:

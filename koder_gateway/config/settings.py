@@ -17,8 +17,10 @@ from ..policy.limits import LimitRule
 from ..policy.routing import Route
 from ..policy.tenants import Tenant
 from . import shipped
+from .client_auth import AUTHORITIES, CLIENT_AUTH, Authorities
 from .entries import LIMITS, ROUTES, SERVICES, ServiceSettings
-from .kinds import listing, one_or_more, optional, optional_text, whole
+from .hsts import HSTS
+from .kinds import any_number, listing, one_or_more, optional, optional_text, whole
 from .tables import setting, table
 from .values import (
     AGE,
@@ -35,6 +37,7 @@ from .values import (
     NAME,
     NETWORK,
     ORIGIN,
+    PLAIN_ENDPOINT,
     REGISTRY,
     SIZE,
     SLUG,
@@ -76,18 +79,21 @@ class CorsSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestSettings:
-    """[requests]: how much one request may be, in bytes; `min_rate` in bytes per second, 0 asks for none."""
+    """[requests]: how much one request may be, in bytes; `min_rate` in bytes per second, 0 asks for none.
+    `max_tunnels`: connections that have switched protocols, 0 for none."""
 
     max_body: int = setting(LIMIT, "10MiB")
     max_head: int = setting(LIMIT, "32KiB")
     max_fields: int = setting(whole(1, 65536), 100)
     max_target: int = setting(LIMIT, "8KiB")
+    max_streams: int = setting(whole(1, 10_000), 100)
     min_rate: int = setting(SIZE, "1KiB")
+    max_tunnels: int = setting(whole(0, _MAX_COUNT), 10000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeoutSettings:
-    """[timeouts]: absolute deadlines in seconds. `exchange` 0 sets none."""
+    """[timeouts]: absolute deadlines in seconds. `exchange` and `tunnel` 0 set none."""
 
     head: float = setting(DEADLINE, "10s")
     body: float = setting(DEADLINE, "30s")
@@ -97,6 +103,7 @@ class TimeoutSettings:
     keepalive: float = setting(DURATION, "75s")
     upstream_keepalive: float = setting(DURATION, "60s")
     exchange: float = setting(DURATION, 0)
+    tunnel: float = setting(DURATION, "10m")
     drain: float = setting(DURATION, "30s")
     linger: float = setting(DURATION, "2s")
 
@@ -107,18 +114,28 @@ class ListenSettings:
 
     port: tuple[str, ...] = setting(one_or_more(ENDPOINT), "ssl:443")
     admin_port: str = setting(optional_text(ENDPOINT), "")
+    redirect_port: tuple[str, ...] = setting(any_number(PLAIN_ENDPOINT), "")
     trusted_proxies: tuple[str, ...] = setting(listing(NETWORK), [])
     max_connections: int = setting(whole(0, _MAX_COUNT), 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsSettings:
-    """[tls]: the folder of certificates, None for a self-signed one, the name of the default one, and whether it is
-    kept from clients that ask for no name or an unknown one."""
+    """[tls]: the folder of certificates, None for a self-signed one, and the name of the default one.
+
+    `strict_sni` keeps the default one from clients that ask for no name or an unknown one.
+    `acme_webroot`: the folder in which certbot --webroot leaves its challenges.
+    `client_auth` has (host pattern, "optional" or "required") for the hosts that ask for a client's certificate,
+    which `client_ca` must have issued. `hsts` is the value of Strict-Transport-Security, "" for none.
+    """
 
     certificates: Path | None = setting(optional(FOLDER), "")
     default: str = setting(optional_text(NAME), "")
     strict_sni: bool = setting(BOOLEAN, False)
+    acme_webroot: Path | None = setting(optional(FOLDER), "")
+    client_ca: Authorities | None = setting(optional(AUTHORITIES), "")
+    client_auth: tuple[tuple[str, str], ...] = setting(CLIENT_AUTH, "")
+    hsts: str = setting(HSTS, True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

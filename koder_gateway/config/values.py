@@ -12,6 +12,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from ..errors import METHODS
+from ..policy.clients import UNIX
 from ..policy.cors import origin_fault
 from ..policy.tenants import is_slug
 from ..wire.fields import HOP_BY_HOP, PROTECTED, TOKEN
@@ -135,6 +136,8 @@ def _parse_origin(text: str) -> str:
 
 
 def _parse_network(text: str) -> str:
+    if text == UNIX:
+        return text
     try:
         return str(ipaddress.ip_network(text))
     except ValueError:
@@ -146,18 +149,22 @@ def _parse_network(text: str) -> str:
     raise ValueError(f'has bits set beyond its prefix; write "{right}"')
 
 
-def _parse_endpoint(text: str) -> str:
-    """A server endpoint by its form; which kinds there are, Twisted's plugins know."""
-    if _ENDPOINT.fullmatch(text) and text.isprintable():
-        return text
-    right = f"ssl:{text}" if re.fullmatch("[0-9]{1,5}", text) else "ssl:443"
-    raise ValueError(f'is not a Twisted server endpoint; write a kind and its arguments, as in "{right}"')
+def _endpoint(usual: str) -> Kind[str]:
+    """A server endpoint by its form; which kinds there are, Twisted's plugins know. `usual` is the one to propose."""
+    scheme = usual.partition(":")[0]
 
+    def parse(text: str) -> str:
+        if _ENDPOINT.fullmatch(text) and text.isprintable():
+            return text
+        right = f"{scheme}:{text}" if re.fullmatch("[0-9]{1,5}", text) else usual
+        raise ValueError(f'is not a Twisted server endpoint; write a kind and its arguments, as in "{right}"')
 
-def _bare_endpoint(value: object) -> str | None:
-    if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 65536:
-        return f'{value} is a bare port; write a Twisted server endpoint, as in "ssl:{value}"'
-    return None
+    def bare(value: object) -> str | None:
+        if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 65536:
+            return f'{value} is a bare port; write a Twisted server endpoint, as in "{scheme}:{value}"'
+        return None
+
+    return parsed("endpoint", parse, bare)
 
 
 def _parse_url(text: str) -> str:
@@ -316,7 +323,8 @@ NAME: Final = matching("name", _name_fault)
 PATH_PREFIX: Final = matching("path", _path_fault)
 ORIGIN: Final = saying("origin", _parse_origin)
 NETWORK: Final = parsed("network", _parse_network)
-ENDPOINT: Final = parsed("endpoint", _parse_endpoint, _bare_endpoint)
+ENDPOINT: Final = _endpoint("ssl:443")
+PLAIN_ENDPOINT: Final = _endpoint("tcp:80")
 SERVICE_URL: Final = parsed("URL", _parse_url)
 FILE: Final = Kind("file", _existing("file", stat.S_ISREG, os.R_OK))
 FOLDER: Final = Kind("folder", _existing("folder", stat.S_ISDIR, os.R_OK | os.X_OK))

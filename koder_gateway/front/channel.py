@@ -4,6 +4,7 @@ A connection is always in one phase:
 
     IDLE ──first byte──► HEAD ──head complete──► BODY ──body complete──► BUSY ──answer complete──► IDLE
                            └──────── refused ───────┴───► LINGER ──quiet──► CLOSING ──all sent──► GONE
+                                    BUSY ──protocols switched──► TUNNEL ──both sides ended──┘
 
 While an exchange is under way, bytes of the next request wait (BUSY, a bounded buffer). LINGER reads and forgets
 what a client still sends after an answer that ended its connection, so that the answer is not lost to a reset
@@ -12,31 +13,34 @@ what a client still sends after an answer that ended its connection, so that the
 
 from __future__ import annotations
 
-import fcntl
 import math
 import re
-import struct
-import termios
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IHandshakeListener
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from zope.interface import alsoProvides, implementer
 
 from ..errors import BAD_FRAMING, BODY_TOO_LARGE, REQUEST_TIMEOUT, URI_TOO_LONG, Refusal
+from ..policy.clients import plain_host
 from ..wire.body import BodyError, ChunkedDecoder
 from ..wire.exchange import BROKEN, TOO_LARGE
 from ..wire.request import HeadProbe, RequestHead, oversized, sole_origin
+from .backlog import backlog
+from .http2 import Http2Channel
 from .request import GatewayRequest
 from .stock import StockChannel
 
 if TYPE_CHECKING:
     from .site import GatewaySite
 
-IDLE, HEAD, BODY, BUSY, LINGER, CLOSING, GONE = range(7)
+IDLE, HEAD, BODY, BUSY, TUNNEL, LINGER, CLOSING, GONE = range(8)
 
+# What HTTP/2 over TLS is called in ALPN (RFC 9113 section 3.1).
+H2: Final = b"h2"
 _LEADING_LINES: Final = re.compile(rb"\A(?:\r\n)+")
 _NO_TRAILERS: Final[list[bytes]] = []
 # The rest of a body that an answer did not wait for is read to the end when it is no more than this.
@@ -45,6 +49,7 @@ _SETTLE_BOUND: Final = 65536
 _PIPELINE_BOUND: Final = 65536
 
 
+@implementer(IHandshakeListener)
 class GatewayChannel(StockChannel, Protocol):
     """Made by `GatewaySite` for each connection. `keep_alive`: whether the connection outlives this exchange;
     `lingers`: whether the client may still be sending what nobody is going to read."""
@@ -55,7 +60,6 @@ class GatewayChannel(StockChannel, Protocol):
         self.site = site
         self.keep_alive = True
         self.request: GatewayRequest | None = None
-        self.secure = False
         self.peer = ""
         self.deadline = math.inf
         self._phase = IDLE
@@ -80,8 +84,7 @@ class GatewayChannel(StockChannel, Protocol):
     def connectionMade(self) -> None:
         """A client has connected; until its first head is complete it has the time for a head."""
         transport: Any = self.transport
-        self.peer = getattr(transport.getPeer(), "host", None) or "unknown"
-        self.secure = self.isSecure()
+        self.peer = plain_host(getattr(transport.getPeer(), "host", None))
         self.write = transport.write
         set_no_delay = getattr(transport, "setTcpNoDelay", None)
         if set_no_delay is not None:
@@ -89,6 +92,19 @@ class GatewayChannel(StockChannel, Protocol):
         site = self.site
         self.deadline = site.clock.now + site.timeouts.head
         site.opened(self)
+
+    def handshakeCompleted(self) -> None:
+        """TLS stands: where ALPN has chosen HTTP/2, a channel for that takes the connection over."""
+        transport: Any = self.transport
+        if self._phase == IDLE and transport.negotiatedProtocol == H2:
+            self._phase = GONE
+            self.write = _forget
+            successor = Http2Channel(self.site, transport, self.peer)
+            # Whoever wraps this protocol has no other name for it: what comes for it goes straight on.
+            self.dataReceived = successor.dataReceived  # type: ignore[method-assign]
+            self.connectionLost = successor.connectionLost  # type: ignore[method-assign]
+            self.site.succeeded(self, successor)
+            successor.start()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone, and so is the exchange on it."""
@@ -102,6 +118,7 @@ class GatewayChannel(StockChannel, Protocol):
         self._standing = None
         self._head = None
         self._decoder = None
+        self.__dict__.pop("dataReceived", None)
         self.write = _forget
         self.transport = None
 
@@ -194,7 +211,7 @@ class GatewayChannel(StockChannel, Protocol):
                 refusal = BAD_FRAMING.because(str(error))
         standing = self._standing
         if standing is None or not standing.fits(site.policy, head):
-            standing = self._standing = site.policy.standing(head, self.peer, self.secure)
+            standing = self._standing = site.policy.standing(head, self.peer, self.secured())
         exchange = site.identity.open(head, standing, site.time())
         exchange.bytes_in = len(body)
         done = not self._remaining and self._decoder is None
@@ -294,7 +311,7 @@ class GatewayChannel(StockChannel, Protocol):
 
     def hold_body(self) -> None:
         """The service does not take the body: the client's time stands still."""
-        if not self._held and self._phase == BODY:
+        if not self._held and self._phase in (BODY, TUNNEL):
             self._held = True
             self._held_for = self.deadline - self.site.clock.now
             self.deadline = math.inf
@@ -319,6 +336,38 @@ class GatewayChannel(StockChannel, Protocol):
             self._paused = False
             transport: Any = self.transport
             transport.resumeProducing()
+
+    # -- a tunnel
+
+    def tunnel(self) -> None:
+        """The service has switched protocols: whatever comes, and what has waited, is its."""
+        self._phase = TUNNEL
+        self.keep_alive = False
+        self.deadline = math.inf
+        alsoProvides(self, IHalfCloseableProtocol)
+        request = self.request
+        assert request is not None
+        self.dataReceived = request.tunnelled  # type: ignore[method-assign]
+        data, self._buffer = self._buffer, b""
+        if data:
+            request.tunnelled(data)
+        self._resume_reading()
+
+    def end_sending(self) -> bool:
+        """Tell the client that no more will come; False where this transport has no half-closed connections."""
+        transport: Any = self.transport
+        if not hasattr(type(transport), "loseWriteConnection"):
+            return False
+        transport.loseWriteConnection()
+        return True
+
+    def readConnectionLost(self) -> None:
+        """The client sends no more, but may still read."""
+        if self.request is not None:
+            self.request.half_closed()
+
+    def writeConnectionLost(self) -> None:
+        """All that was written has been sent, and the end of it."""
 
     # -- the end of an exchange
 
@@ -441,14 +490,12 @@ class GatewayChannel(StockChannel, Protocol):
 
     def taking(self) -> bool:
         """Whether the kernel holds less, or more, for the client than when this was last asked."""
-        transport: Any = self.transport
-        try:
-            handle = transport.getHandle()
-            waiting = struct.unpack("i", fcntl.ioctl(handle.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))[0]
-        except (AttributeError, OSError, ValueError):
-            return False
-        before, self._backlog = self._backlog, waiting
-        return bool(waiting != before)
+        before, self._backlog = self._backlog, backlog(self.transport)
+        return self._backlog >= 0 and self._backlog != before
+
+    def under_way(self) -> Iterable[GatewayRequest]:
+        """The request that has begun and not ended."""
+        return () if self.request is None else (self.request,)
 
     def getPeer(self) -> IAddress:
         """The address that the connection comes from."""

@@ -26,7 +26,8 @@ class Identity:
         """The exchange of this head, begun at `now`."""
         request_id = head.request_id or _identifiers.take(32)
         exchange = Exchange(head, standing.address, now, request_id)
-        exchange.fields = b"X-Request-ID: %b\r\n%b" % (request_id, standing.cors)
+        exchange.fields = b"X-Request-ID: %b\r\n%b" % (request_id, standing.fields)
+        exchange.own_hsts = standing.own_hsts
         return exchange
 
 
@@ -49,7 +50,7 @@ class Cors:
         fields = standing.policy.preflight(exchange.head, standing.tenant)
         if fields is None:
             return None
-        exchange.fields = b"X-Request-ID: %b\r\n%b" % (exchange.request_id, fields)
+        exchange.fields = b"X-Request-ID: %b\r\n%b%b" % (exchange.request_id, fields, standing.hsts)
         return exchange.fields
 
 

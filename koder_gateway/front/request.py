@@ -11,7 +11,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote_to_bytes
 
-from twisted.internet.error import ConnectionAborted
+from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from twisted.web import http, server
@@ -19,7 +19,7 @@ from twisted.web import http, server
 from ..errors import INTERNAL_ERROR, REQUEST_TIMEOUT, UPSTREAM_TIMEOUT, Refusal
 from ..policy.decision import Standing
 from ..wire.body import chunk, last_chunk
-from ..wire.exchange import ANSWERED, ANSWERS, CLIENT_GONE, ENDED, HELD, RELAYING, SLOW, TIMEOUT, Exchange
+from ..wire.exchange import ANSWERED, ANSWERS, CLIENT_GONE, ENDED, HELD, RELAYING, SLOW, TIMEOUT, TUNNELLING, Exchange
 from ..wire.problem import problem
 from ..wire.response import ResponseHead
 from .filters import forwarded_headers
@@ -53,6 +53,7 @@ class GatewayRequest(server.Request):
 
     # Only for stock requests' sake: the gateway never parses forms.
     _parsePOSTFormSubmission = False
+    protocol = b"HTTP/1.1"
     channel: Any
     site: Any
 
@@ -103,7 +104,7 @@ class GatewayRequest(server.Request):
         self.requestHeaders = forwarded_headers(self.exchange, self.standing)
         self.site = self.channel.site
         self.sitepath: list[bytes] = []
-        self.clientproto = b"HTTP/1.1" if head.minor else b"HTTP/1.0"
+        self.clientproto = self.protocol if head.minor else b"HTTP/1.0"
         self.args = http.parse_qs(self.uri.partition(b"?")[2], 1)
         self.parseCookies()
 
@@ -185,8 +186,43 @@ class GatewayRequest(server.Request):
         self.exchange.bytes_out += len(data)
         self.channel.write(chunk(data) if self._chunking else data)
 
+    def switch(self, head: ResponseHead, data: bytes) -> None:
+        """Say that the service has switched protocols, and carry raw bytes from here on."""
+        channel = self.channel
+        self.exchange.bytes_out += len(data)
+        lines = (b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason), *head.lines, self.exchange.fields)
+        switched = b"Connection: Upgrade\r\nUpgrade: %b\r\n\r\n" % (head.upgrade or b"")
+        channel.write(b"".join((*lines, switched, data)))
+        channel.tunnel()
+
+    def tunnelled(self, data: bytes) -> None:
+        """Raw bytes from the client."""
+        self.exchange.bytes_in += len(data)
+        sink = self.sink
+        if sink is not None:
+            sink.body_received(data)
+
+    def half_closed(self) -> None:
+        """The client sends no more raw bytes."""
+        if self.sink is not None:
+            self.sink.body_ended([])
+            if self.exchange.phase is ENDED:
+                self._over()
+
+    def _end_tunnel(self) -> None:
+        """The service sends no more raw bytes. Where that cannot be said by itself, it is all over."""
+        channel = self.channel
+        if self._produced_by is not None:
+            self._produced_by = None
+            channel.unregisterProducer()
+        if not channel.end_sending():
+            self.half_closed()
+
     def end_body(self, trailers: list[bytes]) -> None:
-        """The answer is complete."""
+        """The answer is complete; of a tunnel, what the service sends."""
+        if self.exchange.phase is TUNNELLING:
+            self._end_tunnel()
+            return
         if self._chunking:
             self.channel.write(last_chunk(trailers))
         if not self.body_done:
@@ -215,8 +251,13 @@ class GatewayRequest(server.Request):
         else:
             exchange.phase = ENDED
         exchange.status = status
-        to_head = exchange.head.method == b"HEAD"
-        exchange.bytes_out += 0 if to_head else len(body)
+        if exchange.head.method != b"HEAD":
+            exchange.bytes_out += len(body)
+        self._write_answer(status, reason, fields, body)
+        self._over()
+
+    def _write_answer(self, status: int, reason: bytes, fields: bytes, body: bytes) -> None:
+        exchange = self.exchange
         length = b"" if status in _NO_BODY else b"Content-Length: %d\r\n" % len(body)
         persistence = self._persistence(True)
         self.channel.write(
@@ -229,10 +270,9 @@ class GatewayRequest(server.Request):
                 exchange.fields,
                 length,
                 persistence,
-                b"" if to_head else body,
+                b"" if exchange.head.method == b"HEAD" else body,
             )
         )
-        self._over()
 
     def cut(self, *, at_once: bool = False) -> None:
         """End the client's message so that it is seen to be incomplete; `at_once`: what was sent may be lost."""
@@ -265,10 +305,14 @@ class GatewayRequest(server.Request):
         """The client's connection is gone in the midst of the exchange."""
         if self.exchange.phase is ENDED:
             return
-        if self.sink is not None:
-            self.sink.client_failed(CLIENT_GONE)
-        else:
+        sink = self.sink
+        if sink is None:
             self.exchange.move(CLIENT_GONE)
+        else:
+            if self.exchange.phase is TUNNELLING and reason.check(ConnectionDone):
+                sink.body_ended([])
+            if self.exchange.phase is not ENDED:
+                sink.client_failed(CLIENT_GONE)
         self._over(finished=False)
         self._tell_stock(reason)
 
@@ -279,7 +323,7 @@ class GatewayRequest(server.Request):
         exchange = self.exchange
         if exchange.phase is ENDED:
             return
-        if exchange.phase is not RELAYING and not self.startedWriting:
+        if exchange.phase not in (RELAYING, TUNNELLING) and not self.startedWriting:
             self.refuse(refusal)
         else:
             exchange.phase = ENDED
@@ -293,8 +337,9 @@ class GatewayRequest(server.Request):
             http.Request.connectionLost(self, reason)
 
     def expire(self) -> None:
-        """The whole exchange has had its time."""
-        self.give_up(UPSTREAM_TIMEOUT)
+        """The whole exchange has had its time; a tunnel has deadlines of its own."""
+        if self.exchange.phase is not TUNNELLING:
+            self.give_up(UPSTREAM_TIMEOUT)
 
     def late(self) -> None:
         """The body missed its deadline."""

@@ -11,18 +11,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, ISSLTransport
 from twisted.web.http import datetimeToString
 from twisted.web.resource import IResource, getChildForRequest
 from twisted.web.server import Site
 
 from ..errors import DRAINING, METHODS, OVERLOADED
+from ..policy.certificates import Secured
 from ..policy.decision import Policy
 from ..wire.clock import CoarseClock
 from ..wire.exchange import Exchange
 from ..wire.request import RequestReader
 from .channel import GatewayChannel
 from .filters import Cors, Identity
+from .http2 import Http2Channel
 from .request import GatewayRequest
 
 _ALLOW = b"Allow: " + b", ".join(METHODS) + b"\r\n"
@@ -45,13 +47,15 @@ class FrontTimeouts:
 
 @dataclass(frozen=True, slots=True)
 class FrontLimits:
-    """Bounds towards clients: bytes of a head, bytes of a target, fields, bytes a second of a body, connections."""
+    """Bounds towards clients: bytes of a head, bytes of a target, fields, bytes a second of a body, connections,
+    streams of an HTTP/2 connection."""
 
     max_head: int = 32768
     max_target: int = 8192
     max_fields: int = 100
     min_rate: float = 1024.0
     max_connections: int = 65536
+    max_streams: int = 100
 
     @property
     def max_line(self) -> int:
@@ -59,11 +63,17 @@ class FrontLimits:
         return self.max_target + 64
 
 
+def only_whether(transport: Any) -> Secured | None:
+    """What any transport tells of its TLS: that it is there."""
+    return Secured() if ISSLTransport.providedBy(transport) else None
+
+
 class GatewaySite(Site):
     """Serves a resource tree through gateway channels.
 
     `finished` is called once for every exchange that has ended, with the exchange. `time` gives monotonic
-    seconds; the owner calls `sweep` a few times a second and `tick` keeps the Date field.
+    seconds; the owner calls `sweep` a few times a second and `tick` keeps the Date field. `secured` says what TLS
+    has established on a transport.
     """
 
     noisy = False
@@ -80,14 +90,22 @@ class GatewaySite(Site):
         timeouts: FrontTimeouts | None = None,
         limits: FrontLimits | None = None,
         time: Callable[[], float] = time.monotonic,
+        secured: Callable[[Any], Secured | None] = only_whether,
     ) -> None:
         super().__init__(resource, reactor=reactor)
         self.clock = clock
         self.time = time
+        self.secured = secured
         self.identity = Identity()
         self.cors = Cors()
         self.finished = finished
-        self.channels: set[GatewayChannel] = set()
+        # Besides clients', those that wait for a balancer's header (`tls.proxied`) before they become one.
+        self.channels: set[GatewayChannel | Http2Channel] = set()
+        self.http2_errors = 0
+        # Cheap where the reactor has a queue of its own for it.
+        self.soon: Callable[[Callable[[], object]], object] = getattr(
+            reactor, "soon", lambda call: reactor.callLater(0, call)
+        )
         self.accepted = 0
         self.rejected = 0
         self.draining = False
@@ -103,6 +121,7 @@ class GatewaySite(Site):
         self.max_line = limits.max_line
         self.seconds_per_byte = 1 / limits.min_rate if limits.min_rate else math.inf
         self.max_connections = limits.max_connections
+        self.max_streams = limits.max_streams
 
     def replace(
         self,
@@ -139,20 +158,35 @@ class GatewaySite(Site):
         """A client has connected."""
         self.accepted += 1
         self.channels.add(channel)
+        if self.draining:
+            channel.close_idle()
         excess = len(self.channels) - self.max_connections
         if excess > 0:
             self.rejected += 1
             # A few are told; a flood is not worth the memory of telling it.
             channel.turn_away(OVERLOADED.closing(), told=excess <= _TURNED_AWAY)
 
-    def closed(self, channel: GatewayChannel) -> None:
+    def succeeded(self, channel: GatewayChannel, successor: Http2Channel) -> None:
+        """Another channel has taken a client's connection over."""
+        self.channels.discard(channel)
+        self.channels.add(successor)
+        if self.draining:
+            successor.close_idle()
+
+    def overfull(self) -> bool:
+        """Whether one more connection could not even be told that there are too many; it counts as turned away."""
+        full = len(self.channels) >= self.max_connections + _TURNED_AWAY
+        self.rejected += full
+        return full
+
+    def closed(self, channel: GatewayChannel | Http2Channel) -> None:
         """A client's connection is gone."""
         self.channels.discard(channel)
 
     @property
     def in_flight(self) -> int:
         """Exchanges that have begun and not ended."""
-        return sum(channel.request is not None for channel in self.channels)
+        return sum(1 for channel in self.channels for _ in channel.under_way())
 
     # -- exchanges
 
@@ -198,9 +232,9 @@ class GatewaySite(Site):
         if self.timeouts.exchange:
             begun = now - self.timeouts.exchange
             for channel in list(self.channels):
-                request = channel.request
-                if request is not None and request.exchange.started <= begun:
-                    request.expire()
+                for request in channel.under_way():
+                    if request.exchange.started <= begun:
+                        request.expire()
 
     def drain(self) -> None:
         """Take no further requests on connections than those that are on their way."""

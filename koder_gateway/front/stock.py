@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.interfaces import IAddress, IPushProducer, ISSLTransport
 from twisted.web.http_headers import Headers
 
+from ..policy.certificates import Secured
+
 if TYPE_CHECKING:
     from .request import GatewayRequest
     from .site import GatewaySite
@@ -24,6 +26,7 @@ class StockChannel:
     request: GatewayRequest | None
     keep_alive: bool
     factory: Any = None
+    _secured: Secured | None = None
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
         """Send a stock answer's head with the fields that every answer of the gateway carries."""
@@ -34,9 +37,12 @@ class StockChannel:
         if not stated and request.method != b"HEAD" and code not in (b"204", b"304"):
             self.keep_alive = False
         lines = [b"HTTP/1.1 %b %b\r\n" % (code, reason)]
+        own_hsts = request.standing.own_hsts
         for name, values in headers.getAllRawHeaders():
             lower = name.lower()
             if lower in _OURS or lower.startswith(b"access-control-"):
+                continue
+            if own_hsts and lower == b"strict-transport-security":
                 continue
             lines += [b"%b: %b\r\n" % (name, value) for value in values]
         lines += (self.site.date_line, request.exchange.fields)
@@ -66,6 +72,13 @@ class StockChannel:
     def isSecure(self) -> bool:
         """Whether the client speaks TLS with the gateway."""
         return bool(ISSLTransport.providedBy(self.transport))
+
+    def secured(self) -> Secured | None:
+        """What TLS has established with the client, once its handshake is complete; None without TLS."""
+        known = self._secured
+        if known is None:
+            known = self._secured = self.site.secured(self.transport)
+        return known
 
     def loseConnection(self) -> None:
         """Close once all is written."""

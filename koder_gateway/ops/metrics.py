@@ -54,6 +54,7 @@ class Counters:
         "connections_open",
         "connections_rejected",
         "exchanges",
+        "http2_errors",
         "refusals",
         "registry_failures",
         "reloads_failed",
@@ -69,6 +70,8 @@ class Counters:
         self.connections_open = 0
         self.connections_rejected = 0
         """Client connections over listen.max_connections since the start."""
+        self.http2_errors = 0
+        """HTTP/2 connections that were ended because their client broke the protocol or used its patience up."""
         self.exchanges = 0
         """Exchanges in flight."""
         self.retries = 0
@@ -90,8 +93,10 @@ class Counters:
         if series is None:
             series = self.series[service] = _Series()
         series.classes[status // 100 if 100 <= status < 600 else 0] += 1
-        series.buckets[bisect_left(BUCKETS, seconds)] += 1
-        series.seconds += seconds
+        if status != 101:
+            # How long a tunnel is open tells nothing about the service.
+            series.buckets[bisect_left(BUCKETS, seconds)] += 1
+            series.seconds += seconds
         series.bytes_in += bytes_in
         series.bytes_out += bytes_out
 
@@ -112,6 +117,10 @@ class Sources:
     """Connections to each service: (idle, active)."""
     healthy: Callable[[], Mapping[tuple[str, str], bool]] = dict
     """Whether each probed address is healthy, by service and address."""
+    tunnels: Callable[[], Mapping[str, int]] = dict
+    """Tunnels that are open, by service."""
+    tunnelled: Callable[[], Mapping[str, int]] = dict
+    """Tunnels since the start, by service."""
     limits: Callable[[], Iterable[tuple[str, int, int, int]]] = tuple
     """Each limit's name, and the requests that it admitted, refused and would have refused in shadow mode."""
     limit_entries: Callable[[], int] = int
@@ -171,6 +180,11 @@ class GatewayCollector(Collector):
             "Client connections turned away because there were too many.",
             value=counters.connections_rejected,
         )
+        yield _counter(
+            "http2_connection_errors",
+            "HTTP/2 connections ended by the gateway because of what their clients sent.",
+            value=counters.http2_errors,
+        )
         upstream = GaugeMetricFamily(
             _PREFIX + "upstream_connections", "Connections to services.", labels=["service", "state"]
         )
@@ -186,6 +200,14 @@ class GatewayCollector(Collector):
         for (service, address), state in sorted(self._sources.healthy().items()):
             healthy.add_metric([service, address], state)
         yield healthy
+        tunnels = GaugeMetricFamily(_PREFIX + "tunnels_open", "Tunnels that are open.", labels=["service"])
+        for service, count in sorted(self._sources.tunnels().items()):
+            tunnels.add_metric([service], count)
+        yield tunnels
+        tunnelled = _counter("tunnels", "Connections that have switched protocols.", "service")
+        for service, count in sorted(self._sources.tunnelled().items()):
+            tunnelled.add_metric([service], count)
+        yield tunnelled
         yield _counter("upstream_retries", "Requests sent again on a fresh connection.", value=counters.retries)
 
     def _limits(self) -> Iterator[Metric]:

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from ..config import ConfigurationError
 from ..config.faults import reason
 from ..errors import OVERLOADED, Refusal
-from ..policy.tenants import Tenant, TenantPolicy
+from ..policy.tenants import Registry, Tenant, TenantPolicy
 from .metrics import Counters
 from .tenant_list import parse_tenants, read_cache, write_cache
 
@@ -35,9 +35,14 @@ class UnreadTenants(TenantPolicy):
     _REFUSAL = OVERLOADED.because("The tenant registry has not been read yet.")
 
     def __init__(self) -> None:
-        """Nothing to prepare: every answer is the same."""
+        """Every answer is the same, and no name is anybody's."""
+        super().__init__("", "", "", Registry(()))
 
     def resolve(self, host: bytes, named: Sequence[bytes]) -> Tenant | Refusal:
+        """503, to be asked again."""
+        return self._REFUSAL
+
+    def host_refusal(self, host: bytes) -> Refusal | None:
         """503, to be asked again."""
         return self._REFUSAL
 

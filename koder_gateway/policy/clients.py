@@ -8,6 +8,9 @@ at the last address that could.
 X-Forwarded-For and Forwarded (RFC 7239) say the same where a proxy maintains both. One that maintains a single
 field lets the other through as the client wrote it, and nothing here tells which is which: where the two name
 different clients neither is believed, and the request is the peer's own.
+
+What stands left of the client's address is the client's own invention. It goes no further: a service that takes the
+first entry for the client, or asks only one of the two fields, sees whom limits and logs see.
 """
 
 from __future__ import annotations
@@ -16,11 +19,18 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import NamedTuple
+
+# Stands for the peers of `unix:` endpoints among the networks, and for their address, which is none.
+UNIX = "unix:"
+NOWHERE = "unknown"
 
 # Peers whose verdict is remembered: far more than anyone has proxies, and forgotten all at once when full.
 _REMEMBERED = 4096
 # An IPv6 address in full with an embedded IPv4 one, brackets and a port has 53 bytes.
 _LONGEST_NODE = 64
+# Nobody has so many proxies one behind the other; what is told of them must not outgrow a service's bounds.
+_MAX_HOPS = 32
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 # Unquoted brackets and colons break RFC 7239 section 4, yet proxies write them and they mean one thing only.
@@ -41,19 +51,50 @@ def parse_address(text: str) -> IPv4Address | IPv6Address | None:
     return address
 
 
-class TrustedProxies:
-    """The networks whose word about a client's address is taken. Raises ValueError for a bad CIDR."""
+def plain_host(host: str | None) -> str:
+    """The one form of a peer's address, as its transport has it: what `parse_address` reads, as text."""
+    if host is None or ":" not in host:
+        return host or NOWHERE
+    address = parse_address(host)
+    return host if address is None else str(address)
 
-    __slots__ = ("_networks", "_remembered")
+
+class Trail(NamedTuple):
+    """A request's way as far as it is believed: the addresses from the client's to the peer's, and the elements of
+    Forwarded that stand for all of them but the peer's. Their first is the client's."""
+
+    hops: tuple[str, ...]
+    elements: tuple[bytes, ...]
+
+    @property
+    def client(self) -> str:
+        """The address of the client."""
+        return self.hops[0]
+
+
+class TrustedProxies:
+    """The networks whose word about a client's address is taken; `unix:` stands for whoever may connect to a UNIX
+    socket. Raises ValueError for a bad CIDR."""
+
+    __slots__ = ("_local", "_networks", "_remembered")
 
     def __init__(self, cidrs: Iterable[str]) -> None:
+        given = tuple(cidrs)
+        self._local = UNIX in given
         self._networks: tuple[IPv4Network | IPv6Network, ...] = tuple(
-            ip_network(cidr, strict=False) for cidr in cidrs
+            ip_network(cidr, strict=False) for cidr in given if cidr != UNIX
         )
         self._remembered: dict[str, bool] = {}
 
+    def introduces(self, peer: str) -> bool:
+        """Whether a balancer's PROXY header is believed: of these proxies where any are named, else of everybody whom
+        a `haproxy:` endpoint lets connect."""
+        return self.trusts(peer) or not (self._networks or self._local)
+
     def trusts(self, peer: str) -> bool:
         """Whether this address (as text) is a trusted proxy's."""
+        if peer == NOWHERE:
+            return self._local
         if not self._networks:
             return False
         known = self._remembered.get(peer)
@@ -65,32 +106,52 @@ class TrustedProxies:
             self._remembered[peer] = known
         return known
 
-    def client(self, peer: str, forwarded_for: Sequence[bytes], forwarded: Sequence[bytes]) -> str:
-        """The client's address: the rightmost that is no trusted proxy's; the peer itself if it is none.
+    def trail(self, peer: str, forwarded_for: Sequence[bytes], forwarded: Sequence[bytes]) -> Trail:
+        """The way that these fields tell, up to the rightmost address that is no trusted proxy's: the client's.
 
         `forwarded_for` and `forwarded` are the values of the X-Forwarded-For and Forwarded fields, in order. An
-        empty value counts as absent. Two fields that name different clients give the peer.
+        empty value counts as absent. Where nobody is to be believed the peer is the client.
         """
         if not self.trusts(peer):
-            return peer
+            return Trail((peer,), ())
+        plain = self._walk(peer, _plain_nodes(forwarded_for)) if any(forwarded_for) else None
         if not any(forwarded):
-            return self._walk(peer, _plain_nodes(forwarded_for))
-        client = self._walk(peer, _forwarded_nodes(forwarded))
-        if any(forwarded_for) and self._walk(peer, _plain_nodes(forwarded_for)) != client:
-            return peer
-        return client
+            hops = plain or (peer,)
+            return Trail(hops, tuple(map(_element, hops[:-1])))
+        elements = [element for value in forwarded for element in _elements(value)]
+        hops = self._walk(peer, (node for node, _ in reversed(elements)))
+        if plain is not None and plain[0] != hops[0]:
+            return Trail((peer,), ())
+        believed = elements[len(elements) - len(hops) + 1 :]
+        return Trail(plain or hops, tuple(raw for _, raw in believed))
 
-    def _walk(self, peer: str, hops: Iterator[bytes]) -> str:
-        """From the peer on along the entries, the latest first, while a trusted proxy wrote the next one."""
-        nearest = peer
-        for hop in hops:
-            address = _node_address(hop) if len(hop) <= _LONGEST_NODE else None
+    def client(self, peer: str, forwarded_for: Sequence[bytes], forwarded: Sequence[bytes]) -> str:
+        """The client's address by these fields."""
+        return self.trail(peer, forwarded_for, forwarded).client
+
+    def _walk(self, peer: str, nodes: Iterable[bytes]) -> tuple[str, ...]:
+        """From the peer on along the entries, the latest first, while a trusted proxy wrote the next one; the
+        addresses, the last one first."""
+        hops = [peer]
+        for node in nodes:
+            address = _node_address(node) if len(node) <= _LONGEST_NODE else None
             if address is None:
                 break
-            nearest = address
-            if not self.trusts(nearest):
+            hops.append(address)
+            if len(hops) >= _MAX_HOPS or not self.trusts(address):
                 break
-        return nearest
+        return tuple(reversed(hops))
+
+
+def _element(address: str) -> bytes:
+    """The element of Forwarded for an address of X-Forwarded-For (RFC 7239 section 7.4)."""
+    return b"for=" + node_of(address)
+
+
+def node_of(address: str) -> bytes:
+    """An address as a node of Forwarded: in brackets and quotes where it has colons (RFC 7239 section 6)."""
+    wire = address.encode("ascii")
+    return b'"[%b]"' % wire if b":" in wire else wire or NOWHERE.encode("ascii")
 
 
 def _plain_nodes(values: Sequence[bytes]) -> Iterator[bytes]:
@@ -100,36 +161,31 @@ def _plain_nodes(values: Sequence[bytes]) -> Iterator[bytes]:
             yield node.strip(b" \t")
 
 
-def _forwarded_nodes(values: Sequence[bytes]) -> Iterator[bytes]:
-    """The `for` values of Forwarded from right to left; an empty one for an element without."""
-    for value in reversed(values):
-        yield from reversed(_elements(value))
-
-
-def _elements(value: bytes) -> list[bytes]:
-    """The `for` of each element of one Forwarded value.
+def _elements(value: bytes) -> list[tuple[bytes, bytes]]:
+    """The elements of one Forwarded value in order: the `for` of each (empty where it has none), and the whole of it.
 
     A value with any fault counts as one unreadable element: a client's stray quote must not decide how the
     part that the proxy appended is read.
     """
-    nodes: list[bytes] = []
+    elements: list[tuple[bytes, bytes]] = []
     node: bytes | None = None
-    position = 0
+    begin = position = 0
     while True:
         pair = _PAIR_AND_END.match(value, position)
         if pair is None:
-            return [b""]
+            return [(b"", value)]
         name, quoted, plain, end = pair.groups()
         if name.lower() == b"for":
             if node is not None:
-                return [b""]
+                return [(b"", value)]
             node = re.sub(rb"\\(.)", rb"\1", quoted) if quoted is not None else plain
-        if end != b";":
-            nodes.append(node or b"")
-            node = None
-        if not end:
-            return nodes
         position = pair.end()
+        if end != b";":
+            elements.append((node or b"", value[begin : position - len(end)].strip(b" \t")))
+            node = None
+            begin = position
+        if not end:
+            return elements
 
 
 @lru_cache(maxsize=_REMEMBERED)

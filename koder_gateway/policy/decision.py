@@ -11,23 +11,25 @@ from functools import lru_cache
 
 from ..errors import BODY_TOO_LARGE, NO_ROUTE, RATE_LIMITED, Refusal
 from ..wire.request import RequestHead
-from .clients import TrustedProxies
+from .certificates import ClientAuth, Secured, certificate_refusal
+from .clients import Trail, TrustedProxies, node_of
 from .cors import CorsPolicy
 from .limits import Limiter, Verdict, address_key
 from .routing import Route, RouteTable
 from .tenants import Registry, Tenant, TenantPolicy
 
 # Of what trusted proxies say, the fields that the gateway continues; the others go on as they came.
-_OURS = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded"))
+_OURS = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded", b"x-real-ip"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Standing:
     """What stays the same for all requests of one client with one host, origin and tenant header.
 
-    `tenant` is a Refusal where the host or header names none. `cors` and `transit` are finished field lines for
-    the answer and for the service; `address` is the client's, `key` the form of it that limits count under. What
-    a trusted proxy said holds for its one request: such a standing is not `lasting`.
+    `tenant` is a Refusal where the host or header names none, or the connection is not for that host. `fields` and
+    `transit` are finished field lines for the answer and for the service; the first are made of `cors` and `hsts`,
+    and `own_hsts` says whether there is the latter. `address` is the client's, `key` the form of it that limits
+    count under. What a trusted proxy said holds for its one request: such a standing is not `lasting`.
     """
 
     policy: Policy
@@ -36,6 +38,9 @@ class Standing:
     tenants: tuple[bytes, ...]
     tenant: Tenant | Refusal
     cors: bytes
+    hsts: bytes
+    own_hsts: bool
+    fields: bytes
     transit: bytes
     address: bytes
     key: bytes
@@ -55,7 +60,10 @@ class Standing:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Policy:
-    """Every decision the gateway takes, as one immutable value; a reload makes another."""
+    """Every decision the gateway takes, as one immutable value; a reload makes another.
+
+    `hsts` is the finished Strict-Transport-Security line, b"" for none.
+    """
 
     registry: Registry
     tenants: TenantPolicy
@@ -65,29 +73,63 @@ class Policy:
     routes: RouteTable
     proxies: TrustedProxies
     max_body: int
+    hsts: bytes = b""
+    client_auth: ClientAuth = ClientAuth()  # noqa: RUF009  (immutable)
 
-    def standing(self, head: RequestHead, peer: str, secure: bool) -> Standing:
-        """Who asks, from where, and as which tenant. `peer` is the address that the connection comes from."""
+    def standing(self, head: RequestHead, peer: str, secured: Secured | None) -> Standing:
+        """Who asks, from where, and as which tenant. `peer` is the address that the connection comes from, `secured`
+        what TLS has established on it, None without TLS."""
         trusted = self.proxies.trusts(peer)
         forwarded = head.forwarded if trusted and head.forwarded else []
-        address = self._address(peer, forwarded) if trusted else peer
-        tenant = self.tenants.resolve(head.host, head.tenants)
+        trail = self._trail(peer, forwarded)
+        address = trail.client
+        client_field = self.client_auth.field(head.host, secured)
+        if isinstance(client_field, Refusal):
+            tenant: Tenant | Refusal = client_field
+            client_field = b""
+        else:
+            tenant = self._tenant(head, None if trusted else secured)
         wire = address.encode("ascii")
+        proto = self._proto(secured, forwarded)
+        cors = self.cors_fields(head.origin, tenant)
+        # Browsers take it from TLS alone (RFC 6797 section 7.2), be that a trusted proxy's.
+        hsts = self.hsts if proto == b"https" else b""
         return Standing(
             policy=self,
             host=head.host,
             origin=head.origin,
             tenants=head.tenants,
             tenant=tenant,
-            cors=self.cors_fields(head.origin, tenant),
-            transit=self._transit(head, tenant, peer, secure, forwarded),
+            cors=cors,
+            hsts=hsts,
+            own_hsts=bool(hsts),
+            fields=cors + hsts,
+            transit=self._transit(head, tenant, trail, secured, forwarded) + client_field,
             address=wire,
             key=address_key(address),
             lasting=not forwarded,
         )
 
-    def _address(self, peer: str, forwarded: Sequence[tuple[bytes, bytes]]) -> str:
-        return self.proxies.client(peer, _values(forwarded, b"x-forwarded-for"), _values(forwarded, b"forwarded"))
+    def _tenant(self, head: RequestHead, secured: Secured | None) -> Tenant | Refusal:
+        """`secured` is None also for a trusted proxy's TLS: it has one connection for all its clients' hosts."""
+        if secured is not None:
+            refusal = certificate_refusal(self.tenants, head.host, head.tenants, secured)
+            if refusal is not None:
+                return refusal
+        return self.tenants.resolve(head.host, head.tenants)
+
+    @staticmethod
+    def _proto(secured: Secured | None, forwarded: Sequence[tuple[bytes, bytes]]) -> bytes:
+        """What the client speaks: with the gateway, or with the trusted proxy that says so."""
+        said = b", ".join(_values(forwarded, b"x-forwarded-proto"))
+        if said in (b"http", b"https"):
+            return said
+        return b"http" if secured is None else b"https"
+
+    def _trail(self, peer: str, forwarded: Sequence[tuple[bytes, bytes]]) -> Trail:
+        if not forwarded:
+            return Trail((peer,), ())
+        return self.proxies.trail(peer, _values(forwarded, b"x-forwarded-for"), _values(forwarded, b"forwarded"))
 
     def cors_fields(self, origin: bytes | None, tenant: Tenant | Refusal) -> bytes:
         """The CORS field lines of an answer."""
@@ -126,27 +168,30 @@ class Policy:
         self,
         head: RequestHead,
         tenant: Tenant | Refusal,
-        peer: str,
-        secure: bool,
+        trail: Trail,
+        secured: Secured | None,
         forwarded: Sequence[tuple[bytes, bytes]],
     ) -> bytes:
-        """The field lines that the gateway sets for a service (RFC 7239, RFC 9110 section 7.6.3)."""
-        wire = peer.encode("ascii")
-        node = b'"[%b]"' % wire if b":" in wire else wire
-        proto = b"https" if secure else b"http"
-        element = b'for=%b;host="%b";proto=%b' % (node or b"unknown", head.host, proto)
-        before_for = b", ".join(_values(forwarded, b"x-forwarded-for"))
-        before = b", ".join(_values(forwarded, b"forwarded"))
-        said_proto = b", ".join(_values(forwarded, b"x-forwarded-proto"))
+        """The field lines that the gateway sets for a service (RFC 7239, RFC 9110 section 7.6.3).
+
+        X-Real-IP goes on, the last of several, from a proxy that says nothing else. Beside the other two it names the
+        client that they name: whichever field a service asks, it is the same.
+        """
+        proto = b"http" if secured is None else b"https"
+        element = b'for=%b;host="%b";proto=%b' % (node_of(trail.hops[-1]), head.host, proto)
         said_host = b", ".join(_values(forwarded, b"x-forwarded-host"))
+        real = _values(forwarded, b"x-real-ip")[-1:]
+        if real and (_values(forwarded, b"x-forwarded-for") or _values(forwarded, b"forwarded")):
+            real = [trail.client.encode("ascii")]
         return b"".join(
             (
                 b"%b: %b\r\n" % (self.tenant_header, tenant.wire if isinstance(tenant, Tenant) else b""),
-                b"X-Forwarded-For: %b\r\n" % (b"%b, %b" % (before_for, wire) if before_for else wire),
-                b"X-Forwarded-Proto: %b\r\n" % (said_proto if said_proto in (b"http", b"https") else proto),
+                b"X-Forwarded-For: %b\r\n" % ", ".join(trail.hops).encode("ascii"),
+                b"X-Forwarded-Proto: %b\r\n" % self._proto(secured, forwarded),
                 b"X-Forwarded-Host: %b\r\n" % (said_host or head.host),
-                b"Forwarded: %b\r\n" % (b"%b, %b" % (before, element) if before else element),
+                b"Forwarded: %b\r\n" % b", ".join((*trail.elements, element)),
                 b"Via: 1.1 koder-gateway\r\n",
+                *(b"X-Real-IP: %b\r\n" % address for address in real),
                 *(b"%b: %b\r\n" % (name, value) for name, value in forwarded if name.lower() not in _OURS),
             )
         )

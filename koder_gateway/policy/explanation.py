@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ..errors import Refusal
 from ..wire.request import RequestHead
+from .certificates import NONE, OPTIONAL, REQUIRED, Secured
 from .decision import Policy, Standing, limit_refusal
 from .limits import LimitRule
 from .routing import Route
@@ -14,9 +15,13 @@ from .tenants import Tenant, bare_host, normal_domain
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What becomes of one request. `outcome` is a Refusal, "preflight", "options" or the service's name."""
+    """What becomes of one request. `outcome` is a Refusal, "preflight", "options" or the service's name; `client` the
+    address that log, limits and services have for it. `certificate` is what its host wants of the client's, "" where
+    no host wants any."""
 
+    client: str
     tenant: str
+    certificate: str
     cors: str
     limits: tuple[str, ...]
     route: str
@@ -24,16 +29,21 @@ class Explanation:
     fields: bytes
 
 
-def explain(policy: Policy, head: RequestHead, peer: str, secure: bool, base_domain: str, now: float) -> Explanation:
+def explain(
+    policy: Policy, head: RequestHead, peer: str, secured: Secured | None, base_domain: str, now: float
+) -> Explanation:
     """Ask the policies in the gateway's order. Charges the policy's limits like a request would: use one of your own.
 
-    `peer` is the address that the request comes from, `now` monotonic seconds.
+    `peer` is the address that the request comes from, `secured` what TLS has established with it, None without TLS;
+    `now` is monotonic seconds.
     """
-    standing = policy.standing(head, peer, secure)
+    standing = policy.standing(head, peer, secured)
     route = policy.routes.match(head.path)
     outcome, fields = _outcome(policy, head, standing, route, now)
     return Explanation(
+        client=standing.address.decode("ascii"),
         tenant=_tenant(policy, head, standing, base_domain),
+        certificate=_client(policy, head, secured),
         cors=_cors(policy, head, standing),
         limits=_limits(policy, head, standing),
         route=f"{route.path.decode()} -> {route.service}" if route else "none: no configured path covers this one",
@@ -46,19 +56,19 @@ def _outcome(
     policy: Policy, head: RequestHead, standing: Standing, route: Route | None, now: float
 ) -> tuple[Refusal | str, bytes]:
     if head.refusal is not None:
-        return head.refusal, standing.cors
+        return head.refusal, standing.fields
     preflight = policy.preflight(head, standing.tenant)
     if preflight is not None:
-        return "preflight", preflight
+        return "preflight", preflight + standing.hsts
     if head.path == b"*":
-        return "options", standing.cors
+        return "options", standing.fields
     refusal = policy.body_refusal(head)
     if refusal is not None:
-        return refusal, standing.cors
+        return refusal, standing.fields
     if isinstance(standing.tenant, Refusal):
-        return standing.tenant, standing.cors
+        return standing.tenant, standing.fields
     verdict = policy.admit(standing.tenant, standing.key, head, now)
-    fields = standing.cors + verdict.fields
+    fields = standing.fields + verdict.fields
     if verdict.refused is not None:
         return limit_refusal(verdict.refused.name), fields
     chosen = policy.route(head.path)
@@ -82,6 +92,21 @@ def _tenant(policy: Policy, head: RequestHead, standing: Standing, base_domain: 
     if policy.registry.is_open:
         reason += "; there is no registry, so every well-formed slug is a tenant"
     return f"{tenant.slug} ({tenant.status}): {reason}"
+
+
+_WANTED = {
+    NONE: "this host asks for no certificate",
+    OPTIONAL: "this host asks for a certificate, and none is fine",
+    REQUIRED: "this host requires a certificate",
+}
+
+
+def _client(policy: Policy, head: RequestHead, secured: Secured | None) -> str:
+    if not policy.client_auth:
+        return ""
+    assumed = "; explained as if with one" if secured is not None and secured.client else ""
+    mode = policy.client_auth.mode(bare_host(head.host))
+    return _WANTED[mode] + (assumed if mode == REQUIRED else "")
 
 
 def _cors(policy: Policy, head: RequestHead, standing: Standing) -> str:

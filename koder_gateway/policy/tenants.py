@@ -130,11 +130,11 @@ def bare_host(host: bytes) -> bytes:
 class TenantPolicy:
     """The order in which a request's tenant is looked for, over one registry.
 
-    `local_hosts` lets localhost and IP addresses stand for the bare base domain, for a demo.
+    `local_hosts` lets localhost and IP addresses stand for the bare base domain, for a demo. `base` is that domain
+    in the form in which names are compared; `mark` is another object for each policy, for who remembers its answers.
     """
 
     __slots__ = (
-        "_base",
         "_conflict",
         "_default",
         "_local_hosts",
@@ -144,13 +144,16 @@ class TenantPolicy:
         "_suffix",
         "_unknown_host",
         "_unknown_name",
+        "base",
+        "mark",
     )
 
     def __init__(
         self, base_domain: str, header: str, default: str, registry: Registry, local_hosts: bool = False
     ) -> None:
-        self._base = normal_domain(base_domain)
-        self._suffix = b"." + self._base
+        self.base = normal_domain(base_domain)
+        self.mark = object()
+        self._suffix = b"." + self.base
         self._default = default.encode("ascii")
         self._registry = registry
         self._local_hosts = local_hosts
@@ -176,7 +179,7 @@ class TenantPolicy:
         tenant = registry.at(name)
         if tenant is None:
             if not name.endswith(self._suffix):
-                if name == self._base or (self._local_hosts and _is_local(name)):
+                if self.is_base(name):
                     return self._resolve_named(named)
                 return self._misdirected
             slug = name[: -len(self._suffix)]
@@ -188,6 +191,19 @@ class TenantPolicy:
                 if value and value != tenant.wire:
                     return self._conflict
         return tenant if tenant.status == "active" else TENANT_SUSPENDED
+
+    def host_refusal(self, host: bytes) -> Refusal | None:
+        """Why a Host is none of ours; None where it is the base domain or a tenant's, whatever its status."""
+        name = bare_host(host)
+        registry = self._registry
+        if registry.at(name) is not None or self.is_base(name):
+            return None
+        if not name.endswith(self._suffix):
+            return self._misdirected
+        slug = name[: -len(self._suffix)]
+        if registry.find(slug) is not None:
+            return None
+        return self._unknown_host if is_slug(slug) else self._misdirected
 
     def _resolve_named(self, named: Sequence[bytes]) -> Tenant | Refusal:
         """The tenant on the bare base domain: the header's, else the default."""
@@ -201,6 +217,22 @@ class TenantPolicy:
         if tenant is None:
             return self._unknown_name if named else self._unknown_host
         return tenant if tenant.status == "active" else TENANT_SUSPENDED
+
+    def is_base(self, name: bytes) -> bool:
+        """Whether a bare host is the base domain, or stands for it."""
+        return name == self.base or (self._local_hosts and _is_local(name))
+
+    def owner(self, name: bytes) -> Tenant | None:
+        """The tenant whose custom domain or name under the base domain a bare host is, active or not."""
+        tenant = self._registry.at(name)
+        if tenant is None and name.endswith(self._suffix):
+            tenant = self._registry.find(name[: -len(self._suffix)])
+        return tenant
+
+    def named(self, named: Sequence[bytes]) -> Tenant | None:
+        """The tenant that the header names on the base domain, or the default, active or not."""
+        values = {value for value in named if value} or {self._default}
+        return self._registry.find(values.pop()) if len(values) == 1 else None
 
 
 def _is_local(name: bytes) -> bool:

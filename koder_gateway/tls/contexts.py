@@ -18,12 +18,14 @@ from zope.interface import implementer
 
 from . import hello
 from .certificates import CertificateError, CertificateFile, use_certificate
+from .client_auth import ClientVerification
 from .names import Names
 
 _log = Logger()
 
 # Contexts that are kept; 26 KiB each.
 ROOM = 1024
+H2 = b"h2"
 HTTP_1_1 = b"http/1.1"
 # What a client of the old version calls itself (RFC 7301 section 6); the answer is the same protocol's.
 HTTP_1_0 = b"http/1.0"
@@ -54,8 +56,10 @@ class ContextOptions:
     minimum: int = SSL.TLS1_2_VERSION
     maximum: int = 0
     """0: the newest that OpenSSL knows."""
-    protocols: tuple[bytes, ...] = (HTTP_1_1, HTTP_1_0)
+    protocols: tuple[bytes, ...] = (H2, HTTP_1_1, HTTP_1_0)
     """The ALPN protocols (RFC 7301) in the server's order of preference."""
+    clients: ClientVerification | None = None
+    """How clients are verified, where any host asks them for a certificate."""
 
 
 def build_context(certificate: CertificateFile, options: ContextOptions) -> SSL.Context:
@@ -73,6 +77,8 @@ def build_context(certificate: CertificateFile, options: ContextOptions) -> SSL.
     _set_suites(context)
     _set_alpn(context, options.protocols)
     _set_certificate(context, certificate)
+    if options.clients is not None:
+        options.clients.prepare(context)
     return context
 
 
@@ -195,6 +201,8 @@ class ServerContexts:
             return hello.ACCESS_DENIED
         if context is not connection.get_context():
             connection.set_context(context)
+        if self.options.clients is not None:
+            self.options.clients.ask(connection)
         return 0
 
     def _may_resume(

@@ -10,8 +10,9 @@ Everything else is left to Twisted.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,15 +27,18 @@ from twisted.internet.interfaces import (
 )
 from twisted.logger import Logger
 from twisted.plugin import getPlugins
-from twisted.protocols.haproxy import proxyEndpoint
 from zope.interface import implementer
 
+from ..config import Authorities
+from ..wire.clock import CoarseClock
 from .certificates import CertificateError
+from .client_auth import client_verification
 from .contexts import ContextOptions, ServerContexts
 from .descriptions import BACKLOG, Description, bounded, carried, parse, port_number, ssl_arguments, with_backlog
 from .factory import over_tls
 from .folder import Place, files_place, folder_place
 from .names import Names
+from .proxied import ProxiedEndpoint, ProxyGate
 from .shelf import OwnShelf, Shelf
 from .watch import Watch, Watched, warn
 
@@ -69,6 +73,14 @@ class TlsSettings(Protocol):
     def strict_sni(self) -> bool:
         """Whether unknown names are refused."""
 
+    @property
+    def client_ca(self) -> Authorities | None:
+        """The authorities that clients' certificates are verified by."""
+
+    @property
+    def client_auth(self) -> Sequence[tuple[str, str]]:
+        """Which hosts ask for one, as `ClientAuth` takes them."""
+
 
 @implementer(IStreamServerEndpoint)
 class _TLSOver:
@@ -84,7 +96,8 @@ class _TLSOver:
 
 
 class Endpoints:
-    """Makes the server endpoints of one gateway; those without a key of their own share their contexts."""
+    """Makes the server endpoints of one gateway; those without a key of their own share their contexts, and those
+    behind balancers the `gate`, whose owner sweeps it."""
 
     def __init__(
         self,
@@ -92,9 +105,12 @@ class Endpoints:
         tls: TlsSettings,
         state_dir: Path,
         base_domain: str,
+        gate: ProxyGate | None = None,
+        *,
         warned: Callable[[list[str]], None] = warn,
     ) -> None:
         """`warned` is told, in lines, what is doubtful about the certificates that an endpoint begins with."""
+        self._gate = gate or ProxyGate(CoarseClock())
         self._reactor = reactor
         self._tls = tls
         self._state_dir = state_dir
@@ -121,6 +137,16 @@ class Endpoints:
             if arguments is not None and (_own_place(arguments) is not None or self._tls.certificates is not None):
                 self._contexts(text, arguments)
 
+    def plain(self, text: str) -> IStreamServerEndpoint:
+        """The endpoint for a string on which clients speak no TLS. Raises EndpointError."""
+        # Looked at first: making the endpoint could make a self-signed certificate.
+        kind, _, rest = text.lower().partition(":")
+        if (rest if kind == "haproxy" else kind).startswith(("ssl", "tls")):
+            raise EndpointError(
+                f'endpoint "{text}": speaks TLS, and a redirect port must not; write it as in "tcp:80"'
+            )
+        return self.server(text)[0]
+
     def reload(self, tls: TlsSettings, base_domain: str | None = None) -> None:
         """Read every certificate again, in a thread; what is there then serves from the next connection on. One that
         cannot be used leaves that of its name in place, and the log says so.
@@ -131,7 +157,7 @@ class Endpoints:
         self._tls, self._base_domain = tls, base_domain or self._base_domain
         for each in self._watch.watched:
             try:
-                each.contexts.serve(each.contexts.names, tls.strict_sni)
+                each.contexts.serve(each.contexts.names, tls.strict_sni, self._options(each.asked))
             except CertificateError as error:
                 _log.error("{fault}", fault=str(error))
         if self._shared is not None and self._place() != before:
@@ -159,7 +185,7 @@ class Endpoints:
         proxied, description, arguments = _taken_apart(text)
         carrier = self._carrier(description, arguments)
         if proxied:
-            carrier = proxyEndpoint(carrier)
+            carrier = ProxiedEndpoint(carrier, self._gate)
         if arguments is None:
             return carrier, description.kind == "tls"
         return _TLSOver(carrier, self._contexts(text, arguments)), True
@@ -183,7 +209,11 @@ class Endpoints:
             self._shared = self._watch.watched[-1]
         return self._shared.contexts
 
-    def _opened(self, text: str, shelf: Shelf | OwnShelf, options: ContextOptions) -> ServerContexts:
+    def _options(self, asked: ContextOptions) -> ContextOptions:
+        """What contexts offer: what an endpoint's string asks for, and whom the settings ask for a certificate."""
+        return replace(asked, clients=client_verification(self._tls.client_ca, self._tls.client_auth))
+
+    def _opened(self, text: str, shelf: Shelf | OwnShelf, asked: ContextOptions) -> ServerContexts:
         now = time.time()
         try:
             names, warnings = shelf.open(now)
@@ -191,7 +221,7 @@ class Endpoints:
             # Who mends the one should know of the other.
             self._warned(shelf.doubts(now))
             raise
-        contexts = ServerContexts(names, options=options, strict=self._tls.strict_sni)
+        contexts = ServerContexts(names, options=self._options(asked), strict=self._tls.strict_sni)
         chosen = self._tls.strict_sni or (self._tls.default and not text)
         if len(names.certificates) > 1 and not chosen:
             warnings.append(
@@ -199,7 +229,7 @@ class Endpoints:
                 " set tls.default to choose, or tls.strict_sni to refuse them"
             )
         self._warned(warnings)
-        self._watch.watched.append(Watched(text, shelf, contexts))
+        self._watch.watched.append(Watched(text, shelf, contexts, asked))
         return contexts
 
     def _place(self) -> tuple[object, ...]:

@@ -25,6 +25,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from .client_auth import refusals
 from .layer import Layer
 from .plain import PlainRequest, begins_plain
 
@@ -212,9 +213,10 @@ class TLSTransport(Layer):
                 self._opening += data[:_HEADER]
             self._flush()
             return False
-        except SSL.Error:
+        except SSL.Error as error:
             _lib.ERR_clear_error()
             self._early.clear()
+            refusals.note(error, self._connection, self.getPeer())
             self._refuse(data)
             return False
         self._ready = True
@@ -377,6 +379,11 @@ class TLSTransport(Layer):
     def getPeerCertificate(self) -> Any:
         """The certificate that the client has shown, or None."""
         return None if self._gone else self._connection.get_peer_certificate()
+
+    @property
+    def tls_connection(self) -> SSL.Connection | None:
+        """OpenSSL's state, once the handshake is complete and while the connection lasts."""
+        return self._connection if self._ready else None
 
     @property
     def negotiatedProtocol(self) -> bytes | None:

@@ -33,6 +33,7 @@ def front_limits(settings: Settings) -> FrontLimits:
         max_target=requests.max_target,
         max_fields=requests.max_fields,
         min_rate=requests.min_rate,
+        max_streams=requests.max_streams,
         max_connections=settings.listen.max_connections or _connections_allowed(settings),
     )
 
@@ -43,4 +44,6 @@ def _connections_allowed(settings: Settings) -> int:
     if soft == resource.RLIM_INFINITY:
         soft = 1 << 20
     reserved = sum(settings.services[name].max_connections for name in {r.service for r in settings.routes})
-    return max(soft // 2, soft - reserved - _SPARE_DESCRIPTORS)
+    # A tunnel has a connection of its own to the service; there are no more of them than clients.
+    tunnels = settings.requests.max_tunnels
+    return max(soft // 2, soft - reserved - tunnels - _SPARE_DESCRIPTORS)

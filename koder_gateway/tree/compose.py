@@ -24,6 +24,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.web.resource import IResource
 
 from ..config import ServiceSettings, Settings
+from ..policy.certificates import ClientAuth
 from ..policy.clients import TrustedProxies
 from ..policy.cors import CorsPolicy
 from ..policy.decision import Policy
@@ -31,7 +32,9 @@ from ..policy.limits import Limiter
 from ..policy.routing import Route, RouteTable
 from ..policy.tenants import Registry, Tenant, TenantPolicy
 from ..upstream.pool import Service
-from ..upstream.tls import tls_endpoint
+from ..upstream.tls import SecureEndpoint
+from ..upstream.trust import Trust, read_trust
+from ..upstream.tunnel import Tunnels
 from ..wire.clock import CoarseClock
 from ..wire.request import RequestReader
 from ..wire.response import ResponseReader
@@ -48,7 +51,11 @@ class Composition:
     policy: Policy
     reader: RequestReader
     services: Mapping[str, Service]
+    tunnels: Tunnels
     resource: IResource
+    registry: ServiceSettings | None = None
+    """The service that has the registry, where that is behind a URL; its files as `registry_trust`."""
+    registry_trust: Trust | None = None
 
 
 def make_policy(
@@ -78,7 +85,19 @@ def make_policy(
         routes=RouteTable([*settings.routes, *(Route(path, "") for path in mounts)]),
         proxies=TrustedProxies(settings.listen.trusted_proxies),
         max_body=settings.requests.max_body,
+        hsts=_hsts_line(settings),
+        client_auth=_client_auth(settings),
     )
+
+
+def _hsts_line(settings: Settings) -> bytes:
+    value = settings.tls.hsts
+    return b"Strict-Transport-Security: %b\r\n" % value.encode("ascii") if value else b""
+
+
+def _client_auth(settings: Settings) -> ClientAuth:
+    authorities = settings.tls.client_ca
+    return ClientAuth() if authorities is None else ClientAuth(settings.tls.client_auth, authorities.digest)
 
 
 def tenant_policy(settings: Settings, registry: Registry, local_hosts: bool) -> TenantPolicy:
@@ -100,13 +119,15 @@ def make_reader(settings: Settings) -> RequestReader:
         settings.tenants.header.encode("ascii"),
         max_target=requests.max_target,
         max_fields=requests.max_fields,
+        upgrades=requests.max_tunnels > 0,
     )
 
 
 def upstream_endpoint(
-    reactor: Any, url: str, connect_timeout: float, entry: ServiceSettings
+    reactor: Any, url: str, connect_timeout: float, entry: ServiceSettings, trust: Trust | None
 ) -> IStreamClientEndpoint:
-    """The endpoint of one address of a service: `http://host:port`, `https://host:port` or `unix:path`."""
+    """The endpoint of one address of a service: `http://host:port`, `https://host:port` or `unix:path`. `trust` is
+    what `trust_of` has read for the service."""
     if url.startswith("unix:"):
         path = url.removeprefix("unix:")
         return UNIXClientEndpoint(reactor, "/" + path.lstrip("/"), connect_timeout)
@@ -114,8 +135,33 @@ def upstream_endpoint(
     host = parts.hostname or ""
     if parts.scheme == "https":
         plain = _tcp_endpoint(reactor, host, parts.port or 443, connect_timeout)
-        return tls_endpoint(plain, host, entry.ca, entry.client_cert, entry.client_key)
+        return SecureEndpoint(reactor, plain, entry.server_name or host, trust or read_trust(), connect_timeout)
     return _tcp_endpoint(reactor, host, parts.port or 80, connect_timeout)
+
+
+def trust_of(entry: ServiceSettings) -> Trust | None:
+    """The files of a service as they are now, None for one without TLS. Raises ValueError with one line."""
+    if not any(url.startswith("https:") for url in entry.urls):
+        return None
+    return read_trust(entry.ca, entry.client_cert, entry.client_key)
+
+
+def registry_service(settings: Settings) -> ServiceSettings | None:
+    """The service that is asked for the tenants: the one at the same address, whose TLS settings then hold, else one
+    that stands in none of the tables. None where the registry is not behind a URL."""
+    url = settings.tenants.registry
+    if not isinstance(url, str):
+        return None
+    origin = _origin(url)
+    for entry in settings.services.values():
+        if origin in map(_origin, entry.urls):
+            return entry
+    return ServiceSettings("registry", (url,))
+
+
+def _origin(url: str) -> tuple[str, str, int]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname or parts.path, parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def _tcp_endpoint(reactor: Any, host: str, port: int, connect_timeout: float) -> IStreamClientEndpoint:
@@ -131,8 +177,10 @@ def make_services(
     reactor: Any,
     clock: CoarseClock,
     before: Mapping[str, tuple[ServiceSettings, Service]],
+    tunnels: Tunnels,
 ) -> dict[str, Service]:
-    """The services that routes name. One whose settings have not changed keeps its pool, and is not touched yet.
+    """The services that routes name. One whose settings have not changed, nor the contents of the files that they
+    name, keeps its pool, and is not touched yet.
 
     Raises ValueError with a line for each service whose files cannot be used.
     """
@@ -142,17 +190,26 @@ def make_services(
     for name in sorted({route.service for route in settings.routes}):
         entry = settings.services[name]
         old = before.get(name)
-        service = old[1] if old is not None and old[0] == entry else None
-        if service is None:
-            connect = entry.connect or settings.timeouts.connect
-            try:
-                addresses = [(url, upstream_endpoint(reactor, url, connect, entry)) for url in entry.urls]
-            except (OSError, ValueError) as error:
-                faults.append(f"services.{name}: {error}")
+        try:
+            trust = trust_of(entry)
+            if old is not None and old[0] == entry and old[1].trust == trust:
+                services[name] = old[1]
                 continue
-            service = Service(name, addresses, reader, clock, max_connections=entry.max_connections)
-            _set_deadlines(service, entry, settings)
-        services[name] = service
+            connect = entry.connect or settings.timeouts.connect
+            addresses = [(url, upstream_endpoint(reactor, url, connect, entry, trust)) for url in entry.urls]
+        except (OSError, ValueError) as error:
+            faults.append(f"services.{name}: {error}")
+            continue
+        service = services[name] = Service(
+            name,
+            addresses,
+            reader,
+            clock,
+            max_connections=entry.max_connections,
+            tunnels=tunnels,
+            trust=trust,
+        )
+        _set_deadlines(service, entry, settings)
     if faults:
         raise ValueError("\n".join(faults))
     return services
@@ -165,6 +222,23 @@ def _set_deadlines(service: Service, entry: ServiceSettings, settings: Settings)
     service.keepalive_timeout = timeouts.upstream_keepalive
 
 
+def _set_bounds(tunnels: Tunnels, settings: Settings) -> None:
+    timeouts = settings.timeouts
+    tunnels.allow(settings.requests.max_tunnels, timeout=timeouts.tunnel, ending=timeouts.idle)
+
+
+def doubts(composition: Composition, now: float, ahead: float = 0.0) -> list[str]:
+    """A line for each file of a service that can be used but is not going to do, now or in `ahead`
+    seconds; `now`: seconds since the epoch."""
+    trusts = {f"services.{name}": service.trust for name, service in composition.services.items()}
+    trusts["tenants.registry"] = composition.registry_trust
+    told: dict[str, str] = {}
+    for where, trust in trusts.items():
+        for line in () if trust is None else trust.doubts(now, ahead):
+            told.setdefault(line, f"{where}: {line}")
+    return list(told.values())
+
+
 def adopt(composition: Composition, before: Composition) -> None:
     """Let a generation take over from the one before: its buckets, and under new deadlines the pools it keeps.
 
@@ -172,6 +246,7 @@ def adopt(composition: Composition, before: Composition) -> None:
     """
     settings = composition.settings
     composition.policy.limiter.adopt(before.policy.limiter)
+    _set_bounds(composition.tunnels, settings)
     for name, service in composition.services.items():
         if before.services.get(name) is service:
             service.reader = ResponseReader(settings.tenants.header.encode("ascii"))
@@ -195,8 +270,18 @@ def compose(
     kept = {}
     if before is not None and before.settings.timeouts.connect == settings.timeouts.connect:
         kept = {name: (before.settings.services[name], service) for name, service in before.services.items()}
-    services = make_services(settings, reactor, clock, kept)
+    if before is None:
+        tunnels = Tunnels(clock)
+        _set_bounds(tunnels, settings)
+    else:
+        tunnels = before.tunnels
+    services = make_services(settings, reactor, clock, kept, tunnels)
+    registry = registry_service(settings)
+    try:
+        registry_trust = None if registry is None else trust_of(registry)
+    except ValueError as error:
+        raise ValueError(f"tenants.registry: {error}") from None
     leaves: dict[bytes, Any] = {route.path: ProxyResource(services[route.service]) for route in settings.routes}
     leaves.update(mounted)
     resource = TenantGuard(RateGuard(Routes(policy.routes, leaves), policy.limiter))
-    return Composition(settings, policy, make_reader(settings), services, resource)
+    return Composition(settings, policy, make_reader(settings), services, tunnels, resource, registry, registry_trust)

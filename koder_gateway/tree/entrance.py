@@ -17,6 +17,9 @@ from zope.interface import implementer
 
 from ..errors import METHODS, Refusal
 from ..front.filters import Cors, Identity, forwarded_headers
+from ..front.site import only_whether
+from ..policy.certificates import Secured
+from ..policy.clients import plain_host
 from ..policy.decision import Policy, Standing
 from ..upstream.connection import UpstreamConnection
 from ..wire.exchange import ANSWERED, CLIENT_GONE, ENDED, HELD, Exchange
@@ -182,12 +185,14 @@ class Entrance:
         reader: RequestReader,
         finished: Callable[[Exchange], object],
         clock: Callable[[], float] = time.monotonic,
+        secured: Callable[[Any], Secured | None] = only_whether,
     ) -> None:
         self.inner = inner
         self.policy = policy
         self.reader = reader
         self._finished = finished
         self._clock = clock
+        self._secured = secured
         self._identity = Identity()
         self._cors = Cors()
 
@@ -212,12 +217,18 @@ class Entrance:
         """The tree is composed from the configuration."""
         raise TypeError("the gateway's tree is composed from its configuration")
 
+    def _established(self, request: Any) -> Secured | None:
+        """What TLS has established: the connection's own, or what a stock request was told to say (`forceSSL`)."""
+        established = self._secured(request.transport)
+        return Secured() if established is None and request.isSecure() else established
+
     def _admit(self, request: Any) -> Any:
         """Give a stock request its exchange; a resource when it goes no further."""
         body = request.content.read()
         head = self.reader.read(_raw_head(request, body))
-        peer = getattr(request.getClientAddress(), "host", None) or "unknown"
-        standing = self.policy.standing(head, peer, request.isSecure())
+        head.upgrade = None  # a stock request's connection cannot switch protocols
+        peer = plain_host(getattr(request.getClientAddress(), "host", None))
+        standing = self.policy.standing(head, peer, self._established(request))
         exchange = self._identity.open(head, standing, self._clock())
         exchange.bytes_in = len(body)
         request.gateway = StockClient(request, exchange, standing, body, self._finished)

@@ -7,18 +7,20 @@ import select
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import alsoProvides, implementer
 
 from ..wire.body import BodyError, ChunkedDecoder
 from ..wire.exchange import CLOSED, INVALID
 from ..wire.response import ResponseError, ResponseHead
+from ..wire.upgrade import fault
 
 if TYPE_CHECKING:
     from .pool import Address
     from .relay import Relay
+    from .tunnel import Tunnel, Tunnels
 
 # What the connection is in the midst of. IDLE: pooled. HEAD: waits for an answer's head.
 IDLE, HEAD, LENGTH, CHUNKED, UNTIL_CLOSE, GONE = range(6)
@@ -34,11 +36,13 @@ _VERSION: Final = b"HTTP/1."
 @implementer(IPushProducer)
 class UpstreamConnection(Protocol):
     """Belongs to one address of one service. `reused`: it has served an exchange before. `heard`: bytes of the
-    present answer have come. As a push producer it is paused while the client does not take the answer."""
+    present answer have come. `tunnel` is in the place of `relay` once the service has switched protocols. As a push
+    producer it is paused while the client does not take the answer."""
 
     def __init__(self, address: Address) -> None:
         self.address = address
         self.relay: Relay | None = None
+        self.tunnel: Tunnel | None = None
         self.reused = False
         self.heard = False
         self.idle_since = 0.0
@@ -49,6 +53,7 @@ class UpstreamConnection(Protocol):
         self._keep_alive = False
         self._interim = 0
         self._pulling = False
+        self._tunnels: Tunnels | None = None
         self.paused = False
 
     # -- the request
@@ -74,8 +79,9 @@ class UpstreamConnection(Protocol):
         transport: Any = self.transport
         if not self._pulling and transport is not None:
             self._pulling = True
-            assert self.relay is not None
-            transport.registerProducer(_BodyValve(self.relay), True)
+            source = self.relay or self.tunnel
+            assert source is not None
+            transport.registerProducer(_BodyValve(source), True)
 
     def request_ended(self) -> None:
         """No more of the request will come."""
@@ -96,7 +102,11 @@ class UpstreamConnection(Protocol):
             descriptor = transport.getHandle().fileno()
             poller = select.poll()
             poller.register(descriptor, select.POLLIN | select.POLLHUP | select.POLLERR)
-            return bool(poller.poll(0))
+            if not poller.poll(0):
+                return False
+            # Over TLS it may be a ticket, which the transport can read, and then tell.
+            settle = getattr(transport, "settle", None)
+            return settle is None or not settle()
         except (AttributeError, OSError, ValueError):
             return self._state == GONE
 
@@ -133,15 +143,20 @@ class UpstreamConnection(Protocol):
             try:
                 if end > _MAX_HEAD:
                     raise ResponseError("its head is over the limit")
-                head = self.address.service.reader.read(raw, exchange.head.method == b"HEAD", exchange.limited)
+                reader = self.address.service.reader
+                head = reader.read(raw, exchange.head.method == b"HEAD", exchange.limited, exchange.own_hsts)
                 if head.status == 101:
-                    raise ResponseError("it switched protocols unasked")
+                    self._check_switch(relay, head)
             except ResponseError as error:
                 relay.failed(INVALID, str(error))
                 return
             if head.status >= 200:
                 self._buffer = b""
                 self._begin_body(relay, head, data)
+                return
+            if head.status == 101:
+                self._buffer = b""
+                relay.switched(head, data)
                 return
             self._interim += 1
             if self._interim > _MAX_INTERIM:
@@ -152,6 +167,14 @@ class UpstreamConnection(Protocol):
             if not data:
                 self._buffer = b""
                 return
+
+    @staticmethod
+    def _check_switch(relay: Relay, head: ResponseHead) -> None:
+        request = relay.exchange.head
+        key = request.value(b"sec-websocket-key")
+        reason = fault(request.upgrade, key and key.strip(b" \t"), head.upgrade, head.lines)
+        if reason:
+            raise ResponseError(reason)
 
     def _keep_partial(self, relay: Relay, data: bytes) -> None:
         self._buffer = data
@@ -214,6 +237,60 @@ class UpstreamConnection(Protocol):
         if decoder.done and self.relay is relay:
             relay.ended(decoder.trailers, self._keep_alive and not decoder.rest)
 
+    # -- a tunnel
+
+    def tunnel_through(self, tunnel: Tunnel) -> None:
+        """The service has switched protocols: what it sends is the tunnel's, and each direction ends by itself."""
+        self.relay = None
+        self.tunnel = tunnel
+        self.address.lost(self)
+        self.dataReceived = tunnel.body  # type: ignore[method-assign]
+        # Twisted's endpoints put a wrapper between, which the transport asks in place of this.
+        outer = getattr(self.transport, "protocol", None) if self._half_closes() else None
+        if hasattr(type(outer), "readConnectionLost"):
+            alsoProvides(outer, IHalfCloseableProtocol)
+
+    def end_sending(self) -> bool:
+        """Tell the service that no more will come; False where this transport has no half-closed connections."""
+        self._stop_pulling()
+        if not self._half_closes():
+            return False
+        transport: Any = self.transport
+        transport.loseWriteConnection()
+        return True
+
+    def _half_closes(self) -> bool:
+        # Asked of the class: a wrapper that passes on what it does not know would half-close beneath itself.
+        return hasattr(type(self.transport), "loseWriteConnection")
+
+    def readConnectionLost(self) -> None:
+        """The service sends no more, but may still read."""
+        if self.tunnel is not None:
+            self.tunnel.ended(gone=False)
+
+    def writeConnectionLost(self) -> None:
+        """All that was written has been sent, and the end of it."""
+
+    def _forget_tunnel(self) -> None:
+        if self.tunnel is not None:
+            self.tunnel = None
+            del self.dataReceived
+
+    def finish(self, tunnels: Tunnels) -> None:
+        """Close once the service has taken what was written, if it takes it in time."""
+        self._stop_pulling()
+        transport: Any = self._leave()
+        if transport is not None:
+            tunnels.leaving[self] = tunnels.clock.now + tunnels.ending
+            self._tunnels = tunnels
+            transport.loseConnection()
+
+    def abandon(self) -> None:
+        """The service did not take it in time."""
+        transport: Any = self.transport
+        if transport is not None:
+            transport.abortConnection()
+
     # -- the end
 
     def end(self, keep_alive: bool) -> None:
@@ -251,17 +328,27 @@ class UpstreamConnection(Protocol):
             return None
         self._state = GONE
         self.relay = None
+        self._forget_tunnel()
         self.address.lost(self)
         return self.transport
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone, by whomever."""
-        state, relay = self._state, self.relay
+        state, relay, tunnel = self._state, self.relay, self.tunnel
+        half_closes = tunnel is not None and self._half_closes()
         self._state = GONE
         self._pulling = False
         self.relay = None
+        self._forget_tunnel()
         self.address.lost(self)
         self.transport = None
+        if self._tunnels is not None:
+            self._tunnels.leaving.pop(self, None)
+        if tunnel is not None:
+            if reason.check(ConnectionDone):
+                tunnel.ended(gone=True)
+            else:
+                tunnel.failed(reason.getErrorMessage(), reset=half_closes)
         if relay is None:
             return
         if state == UNTIL_CLOSE and reason.check(ConnectionDone):
@@ -276,7 +363,7 @@ class UpstreamConnection(Protocol):
 
     def pauseProducing(self) -> None:
         """The client does not take the answer as fast as it comes."""
-        if self.relay is not None and not self.paused:
+        if (self.relay is not None or self.tunnel is not None) and not self.paused:
             self.paused = True
             transport: Any = self.transport
             transport.pauseProducing()
@@ -285,8 +372,9 @@ class UpstreamConnection(Protocol):
         """The client takes the answer again."""
         if self.paused:
             self.paused = False
-            if self.relay is not None:
-                self.relay.progressed()
+            source = self.relay or self.tunnel
+            if source is not None:
+                source.progressed()
             self._resume()
 
     def _resume(self) -> None:
@@ -302,15 +390,15 @@ class UpstreamConnection(Protocol):
 class _BodyValve:
     """The client's body as a push producer, for the transport to the service."""
 
-    def __init__(self, relay: Relay) -> None:
-        self._relay = relay
+    def __init__(self, source: Relay | Tunnel) -> None:
+        self._source = source
 
     def pauseProducing(self) -> None:
-        self._relay.client.pause_body()
+        self._source.client.pause_body()
 
     def resumeProducing(self) -> None:
-        self._relay.progressed()
-        self._relay.client.resume_body()
+        self._source.progressed()
+        self._source.client.resume_body()
 
     def stopProducing(self) -> None:
         """The connection to the service is going away; it says so itself."""

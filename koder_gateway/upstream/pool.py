@@ -17,10 +17,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..wire.clock import CoarseClock
-from ..wire.exchange import IDEMPOTENT, TIMEOUT, UNREACHABLE
+from ..wire.exchange import IDEMPOTENT, TIMEOUT, UNREACHABLE, UNTRUSTED
 from ..wire.response import ResponseReader
 from .connection import UpstreamConnection
 from .relay import Relay
+from .tls import UntrustedError
+from .trust import Trust
+from .tunnel import Tunnels
 
 # How long an address that failed is left alone, in seconds; doubled each time up to the second.
 _BACKOFF_FIRST: Final = 1.0
@@ -133,7 +136,11 @@ class Attempt:
         if relay is None or failure.check(CancelledError, ConnectingCancelledError):
             return
         self.address.refused(service.clock.now)
-        event = TIMEOUT if failure.check(TimeoutError) else UNREACHABLE
+        event = UNREACHABLE
+        if failure.check(TimeoutError):
+            event = TIMEOUT
+        elif failure.check(UntrustedError):
+            event = UNTRUSTED
         relay.failed(event, f"{self.address.url}: {failure.getErrorMessage()}")
 
     def cancel(self) -> None:
@@ -143,7 +150,8 @@ class Attempt:
 
 
 class Service:
-    """One service: its addresses, its deadlines (seconds) and its counters."""
+    """One service: its addresses, its deadlines (seconds) and its counters. `tunnels` are shared with others.
+    `trust` is what the endpoints of its https addresses were made with, None where it has none."""
 
     log = Logger()
 
@@ -160,8 +168,11 @@ class Service:
         continue_wait: float = 1.0,
         max_connections: int = 1024,
         max_idle: int = 256,
+        tunnels: Tunnels | None = None,
+        trust: Trust | None = None,
     ) -> None:
         self.name = name
+        self.trust = trust
         self.reader = reader
         self.clock = clock
         self.response_timeout = response_timeout
@@ -170,6 +181,7 @@ class Service:
         self.continue_wait = continue_wait
         self.max_connections = max_connections
         self.max_idle = max_idle
+        self.tunnels = tunnels or Tunnels(clock)
         self.closing = False
         self.addresses = [Address(self, url, endpoint) for url, endpoint in addresses]
         self.attempts: set[Attempt] = set()

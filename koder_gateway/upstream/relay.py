@@ -7,7 +7,7 @@ the client (front) and the connection (pool) outlive it.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ..wire.body import chunk, last_chunk
 from ..wire.exchange import (
@@ -20,12 +20,15 @@ from ..wire.exchange import (
     HEAD,
     RETRY,
     SERVICE_FAULTS,
+    SWITCHED,
     TIMEOUT,
     UNREACHABLE,
+    UNTRUSTED,
     WAITING,
     Exchange,
 )
 from ..wire.response import ResponseHead
+from .tunnel import Tunnel
 
 if TYPE_CHECKING:
     from ..errors import Refusal
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 
 # What of a request is kept for one more try on a fresh connection.
 _REPLAY_BOUND: Final = 65536
+_NO_PLACE: Final = "as many connections have switched protocols as requests.max_tunnels allows"
 _CONTINUE: Final = ResponseHead(100, b"Continue", 1)
 
 
@@ -45,6 +49,8 @@ class Client(Protocol):
     """What of the request's body was there when the exchange began; `body_done`: that is all, with `trailers`."""
     body_done: bool
     trailers: list[bytes]
+    sink: Any
+    """Who takes what the client sends: the relay, and once protocols have been switched a tunnel."""
 
     def respond(self, head: ResponseHead, body: bytes, done: bool) -> None:
         """Send the final answer's head with what there is of its body; `done` when that is all."""
@@ -57,6 +63,15 @@ class Client(Protocol):
 
     def interim(self, head: ResponseHead) -> None:
         """Send an interim answer (1xx) where the client understands them."""
+
+    def switch(self, head: ResponseHead, data: bytes) -> None:
+        """The service has switched to `head.upgrade`: send that, with `data` as the first raw bytes behind it.
+
+        Asked only of a client whose `exchange.head.upgrade` is not None. From here on `send_body` carries raw bytes
+        and `end_body` says that no more will come, while the client may still send: raw bytes by
+        `sink.body_received`, those first that have waited, and its end by `sink.body_ended`. The exchange is over
+        when its phase is ENDED, which a client looks at after each end that it tells or is told of.
+        """
 
     def refuse(self, refusal: Refusal) -> None:
         """Answer with a refusal; nothing has been sent before."""
@@ -109,8 +124,11 @@ class Relay:
         head = exchange.head
         self.expecting = head.expects and not done
         # The bytes of the request so far; None once they are too many to be sent again.
+        transit = exchange.transit
+        if head.upgrade is not None:
+            transit = b"%bConnection: Upgrade\r\nUpgrade: %b\r\n" % (transit, head.upgrade)
         self._kept: list[bytes] | None = [
-            b"%b %b HTTP/1.1\r\n%b%b\r\n" % (head.method, head.target, b"".join(head.lines), exchange.transit)
+            b"%b %b HTTP/1.1\r\n%b%b\r\n" % (head.method, head.target, b"".join(head.lines), transit)
         ]
         self._body_bytes = 0
         if body:
@@ -124,7 +142,10 @@ class Relay:
         """Choose a connection and send what there is."""
         self.exchange.service = self.service.name
         self.exchange.move(FORWARDED)
-        self._attempt(fresh=False)
+        if self.exchange.head.upgrade is not None and self.service.tunnels.full:
+            self.failed(FULL, _NO_PLACE)
+        else:
+            self._attempt(fresh=False)
 
     def _attempt(self, *, fresh: bool) -> None:
         service = self.service
@@ -223,6 +244,19 @@ class Relay:
             if self.connection is not None:
                 self.client.stream_from(self.connection)
 
+    def switched(self, head: ResponseHead, data: bytes) -> None:
+        """The service has switched protocols as it was asked to; `data` came behind its 101."""
+        tunnels, connection = self.service.tunnels, self.connection
+        if tunnels.full or connection is None:
+            # There was a place when the service was asked.
+            self.failed(FULL, _NO_PLACE)
+            return
+        self.exchange.move(SWITCHED)
+        self.exchange.status = head.status
+        self.deadline = math.inf
+        self._kept = self.connection = None
+        Tunnel(self, connection, tunnels).start(head, data)
+
     def body(self, data: bytes) -> None:
         """More of the answer's body."""
         self.deadline = self.service.clock.now + self.service.idle_timeout
@@ -241,6 +275,9 @@ class Relay:
         action = self.exchange.move(event)
         if action is RETRY:
             if self._retry(event):
+                if event == UNTRUSTED:
+                    # Served by another address, but whoever answers at this one must not go unnoticed.
+                    self.service.failed(event, detail)
                 return
             action = ANSWER
         self._release(False)
@@ -254,7 +291,7 @@ class Relay:
     def _retry(self, event: str) -> bool:
         connection = self.connection
         stale = connection is not None and connection.reused and not connection.heard
-        elsewhere = event == UNREACHABLE and self.service.has_other_address
+        elsewhere = event in (UNREACHABLE, UNTRUSTED) and self.service.has_other_address
         sent = connection is not None
         if not (stale or elsewhere) or not self.exchange.may_retry(sent=sent, replayable=self._kept is not None):
             return False

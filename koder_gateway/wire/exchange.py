@@ -5,8 +5,9 @@ failure means depends on the phase alone, so it stands there too. The edge asks 
 
     HELD ──ANSWERED──────────────────────────────► ENDED      refused, or answered by the gateway itself
      └──FORWARDED──► WAITING ──HEAD──► RELAYING ──END──► ENDED
-                        └─failure─► retry or answer │
-                                                    └─failure─► cut the client's message visibly
+                     │  └─failure─► retry or answer └─failure─► cut the client's message visibly
+                     └──SWITCHED──► TUNNELLING ──END──► ENDED
+                                        └─failure─► cut both sides
 """
 
 from __future__ import annotations
@@ -22,25 +23,28 @@ from ..errors import (
     UPSTREAM_INVALID,
     UPSTREAM_TIMEOUT,
     UPSTREAM_UNREACHABLE,
+    UPSTREAM_UNTRUSTED,
     Refusal,
 )
 from .request import RequestHead
 
 # Phases.
-HELD, WAITING, RELAYING, ENDED = "held", "waiting", "relaying", "ended"
-PHASES: Final = (HELD, WAITING, RELAYING, ENDED)
+HELD, WAITING, RELAYING, TUNNELLING, ENDED = "held", "waiting", "relaying", "tunnelling", "ended"
+PHASES: Final = (HELD, WAITING, RELAYING, TUNNELLING, ENDED)
 
 # Events.
 ANSWERED = "answered"  # the gateway itself answers: a refusal, a preflight, a mounted resource
 FORWARDED = "forwarded"  # a service has been chosen
 HEAD = "head"  # the head of the service's final answer is here
-END = "end"  # that answer is complete
+SWITCHED = "switched"  # the service has switched to the protocol that the request asked for
+END = "end"  # that answer is complete, or both sides of a tunnel have ended
 CLIENT_GONE = "client_gone"
 UNREACHABLE = "unreachable"  # no connection to the service
+UNTRUSTED = "untrusted"  # whoever answers at the service's address has not proven to be the service
 FULL = "full"  # no place left among the connections to the service
 CLOSED = "closed"  # the service closed or reset the connection
 INVALID = "invalid"  # the service's answer is malformed
-TIMEOUT = "timeout"  # the service missed a deadline
+TIMEOUT = "timeout"  # the service missed a deadline, or nothing came through a tunnel
 SLOW = "slow"  # the client's body missed its deadline
 BROKEN = "broken"  # the client's body is malformed
 TOO_LARGE = "too_large"  # the client's body passed the limit
@@ -53,10 +57,10 @@ CUT = "cut"  # end the client's message so that it is seen to be incomplete
 DROP = "drop"  # nobody is left to answer
 NEVER = "never"  # the edge must not do this: an error of ours
 
-_FAILURES: Final = (UNREACHABLE, FULL, CLOSED, INVALID, TIMEOUT, SLOW, BROKEN, TOO_LARGE)
+_FAILURES: Final = (UNREACHABLE, UNTRUSTED, FULL, CLOSED, INVALID, TIMEOUT, SLOW, BROKEN, TOO_LARGE)
 # Those that the operator of the service wants to hear of.
-SERVICE_FAULTS: Final = frozenset((UNREACHABLE, FULL, CLOSED, INVALID, TIMEOUT))
-EVENTS: Final = (ANSWERED, FORWARDED, HEAD, END, CLIENT_GONE, *_FAILURES)
+SERVICE_FAULTS: Final = frozenset((UNREACHABLE, UNTRUSTED, FULL, CLOSED, INVALID, TIMEOUT))
+EVENTS: Final = (ANSWERED, FORWARDED, HEAD, SWITCHED, END, CLIENT_GONE, *_FAILURES)
 
 MOVES: Final[dict[tuple[str, str], tuple[str, str]]] = {
     (HELD, ANSWERED): (ENDED, GO),
@@ -66,9 +70,11 @@ MOVES: Final[dict[tuple[str, str], tuple[str, str]]] = {
     (HELD, BROKEN): (ENDED, ANSWER),
     (HELD, TOO_LARGE): (ENDED, ANSWER),
     (WAITING, HEAD): (RELAYING, GO),
+    (WAITING, SWITCHED): (TUNNELLING, GO),
     (WAITING, CLIENT_GONE): (ENDED, DROP),
     # RETRY leaves the phase as it is; where it is refused the edge answers and the exchange ends.
     (WAITING, UNREACHABLE): (WAITING, RETRY),
+    (WAITING, UNTRUSTED): (WAITING, RETRY),
     (WAITING, CLOSED): (WAITING, RETRY),
     (WAITING, FULL): (ENDED, ANSWER),
     (WAITING, INVALID): (ENDED, ANSWER),
@@ -84,11 +90,16 @@ MOVES: Final[dict[tuple[str, str], tuple[str, str]]] = {
     (RELAYING, SLOW): (ENDED, CUT),
     (RELAYING, BROKEN): (ENDED, CUT),
     (RELAYING, TOO_LARGE): (ENDED, CUT),
+    (TUNNELLING, END): (ENDED, GO),
+    (TUNNELLING, CLIENT_GONE): (ENDED, DROP),
+    (TUNNELLING, CLOSED): (ENDED, CUT),
+    (TUNNELLING, TIMEOUT): (ENDED, CUT),
 }
 
 # What the client is told when there is still somebody to tell and nothing has been told yet.
 ANSWERS: Final[dict[str, Refusal]] = {
     UNREACHABLE: UPSTREAM_UNREACHABLE,
+    UNTRUSTED: UPSTREAM_UNTRUSTED,
     FULL: OVERLOADED,
     CLOSED: UPSTREAM_CLOSED,
     INVALID: UPSTREAM_INVALID,
@@ -110,7 +121,8 @@ class Exchange:
     """The facts of one exchange, from the request's head to the line in the access log.
 
     `started` is monotonic seconds. `peer` is the client's address as limits, logs and services see it. `fields`
-    are the finished field lines that every answer carries (request id, CORS, limits). `code` is what the access
+    are the finished field lines that every answer carries (request id, CORS, HSTS, limits): with `limited` and
+    `own_hsts` such of the service's give way to them. `code` is what the access
     log says beside the status: a refusal's code, or how an exchange ended that could not be answered.
     """
 
@@ -122,6 +134,7 @@ class Exchange:
         "fields",
         "head",
         "limited",
+        "own_hsts",
         "peer",
         "phase",
         "request_id",
@@ -149,6 +162,7 @@ class Exchange:
         self.code = ""
         self.retries = 0
         self.limited = False
+        self.own_hsts = False
         self.charges: object = None
         self.bytes_in = 0
         self.bytes_out = 0

@@ -16,7 +16,7 @@ FIELD_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t\x20-
 
 # What a field is to the gateway. PASS goes through untouched; DROP never leaves; the rest is looked at.
 PASS, DROP, HOST, LENGTH, CODING, CONNECTION = 0, 1, 2, 3, 4, 5
-ORIGIN, EXPECT, REQUEST_ID, TENANT, FORWARDED, TRACE, TRAILER, DATE, RATE = range(6, 15)
+ORIGIN, EXPECT, REQUEST_ID, TENANT, FORWARDED, TRACE, TRAILER, DATE, RATE, HSTS = range(6, 16)
 
 # RFC 9110 section 7.6.1, and what older clients send; Proxy-Authorization is for a proxy, which ends here.
 HOP_BY_HOP: Final = frozenset(
@@ -71,6 +71,9 @@ PROTECTED: Final = frozenset(
         b"x-real-ip",
         b"x-request-id",
         b"traceparent",
+        b"client-cert",
+        b"client-cert-chain",
+        b"strict-transport-security",
     )
 )
 _REQUEST: Final = {
@@ -86,6 +89,9 @@ _REQUEST: Final = {
     b"traceparent": TRACE,
     b"tracestate": TRACE,
     b"trailer": TRAILER,
+    # Only who verifies a certificate may say so (RFC 9440 section 2.4).
+    b"client-cert": DROP,
+    b"client-cert-chain": DROP,
 }
 _RESPONSE: Final = {
     b"content-length": LENGTH,
@@ -96,6 +102,7 @@ _RESPONSE: Final = {
     b"date": DATE,
     b"ratelimit": RATE,
     b"ratelimit-policy": RATE,
+    b"strict-transport-security": HSTS,
 }
 _USUAL: Final = (
     "Accept Accept-Charset Accept-Encoding Accept-Language Accept-Ranges Access-Control-Request-Headers "

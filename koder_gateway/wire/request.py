@@ -45,6 +45,7 @@ from .fields import (
     without,
 )
 from .target import CLEAN_PATH, host_fault, origin_form, path_fault, query_fault
+from .upgrade import requested
 
 # llhttp also takes RTSP, ICE, HTTP/0.9, two spaces and more: the start line is held to its own grammar.
 _START: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([^\x00-\x20\x7f]+) HTTP/1\.([01])\r\n")
@@ -64,7 +65,8 @@ _BEYOND: Final = 2**63
 _METHODS: Final = frozenset(METHODS)
 _TRACE_FIELDS: Final = frozenset((b"traceparent", b"tracestate"))
 _TRAILER_FIELD: Final = frozenset((b"trailer",))
-_KEEP_ALIVE: Final = frozenset((b"keep-alive",))
+# Options that name no field which could be among the lines.
+_PLAIN_OPTIONS: Final = frozenset((b"close", b"keep-alive", b"upgrade"))
 _NOTHING: Final[tuple[bytes, ...]] = ()
 _CORS_METHOD, _CORS_HEADERS = b"access-control-request-method", b"access-control-request-headers"
 
@@ -73,7 +75,8 @@ class RequestHead:
     """One request's head. A `refusal` means that it goes no further; the rest is then as far as it was read.
 
     `lines` are the end-to-end field lines in order, each `Name: value CRLF`. `length` is the body's in bytes,
-    None when it is `chunked`. `target` is the raw path with its query, `path` the part before the `?`.
+    None when it is `chunked`. `upgrade` is the Upgrade that a service may be asked for, which is not among the
+    lines. `target` is the raw path with its query, `path` the part before the `?`.
     """
 
     __slots__ = (
@@ -89,6 +92,7 @@ class RequestHead:
         "minor",
         "origin",
         "path",
+        "raw",
         "reader",
         "refusal",
         "request_id",
@@ -99,6 +103,7 @@ class RequestHead:
         "traceparents",
         "traces",
         "trailing",
+        "upgrade",
     )
 
     def __init__(self, method: bytes, target: bytes, minor: int, fields: list[tuple[bytes, bytes]]) -> None:
@@ -121,9 +126,11 @@ class RequestHead:
         self.traces = False
         self.traceparents = 0
         self.trailing = False
+        self.upgrade: bytes | None = None
         self.refusal: Refusal | None = None
-        # The field lines as they came, and who read them: kept where a next head with the same ones may reuse
-        # what they mean.
+        # The head and its field lines as they came, and who read them: kept where a next head with the same ones
+        # may reuse what they mean.
+        self.raw = b""
         self.rest = b""
         self.reader: RequestReader | None = None
 
@@ -149,7 +156,9 @@ class RequestHead:
         head.traces = self.traces
         head.traceparents = self.traceparents
         head.trailing = self.trailing
+        head.upgrade = None
         head.refusal = None
+        head.raw = b""
         head.rest = self.rest
         head.reader = self.reader
         return head
@@ -218,28 +227,36 @@ def _syntax_refusal(raw: bytes, error: Exception) -> Refusal:
 
 
 class RequestReader:
-    """Reads heads under one configuration: the tenant header's name and the limits of requests."""
+    """Reads heads under one configuration: the tenant header's name, the limits of requests, and whether a request
+    may ask for `upgrades` at all."""
 
-    def __init__(self, tenant_header: bytes, *, max_target: int, max_fields: int) -> None:
+    def __init__(self, tenant_header: bytes, *, max_target: int, max_fields: int, upgrades: bool = True) -> None:
         self.kinds = FieldKinds.of_requests(tenant_header)
         self._table = self.kinds.table
         self._max_target = max_target
         self._max_fields = max_fields
+        self.upgrades = upgrades
 
     def read(self, raw: bytes, before: RequestHead | None = None) -> RequestHead:
         """The head in `raw`, which ends with the empty line and holds nothing after it.
 
         `before` is the last head of the same connection: the same field lines mean the same, so that a client
-        which repeats them (most do) has them read once. The request line is always looked at.
+        which repeats them (most do) has them read once; the same head to the byte is the same head. Nobody changes
+        a head that has been read.
         """
-        start = _START.match(raw)
-        if start is not None and before is not None and before.reader is self:
-            method, target, minor = start.groups()
-            if raw[start.end() :] == before.rest and before.minor == (minor == b"1"):
-                head = before.with_line(method, target)
-                head.refusal = self._fault(head)
-                return head
-        return self._read_anew(raw, start)
+        start = None
+        if before is not None and before.reader is self:
+            if raw == before.raw:
+                return before
+            start = _START.match(raw)
+            if start is not None:
+                method, target, minor = start.groups()
+                if raw[start.end() :] == before.rest and before.minor == (minor == b"1"):
+                    head = before.with_line(method, target)
+                    head.raw = raw
+                    head.refusal = self._fault(head)
+                    return head
+        return self._read_anew(raw, start or _START.match(raw))
 
     def _read_anew(self, raw: bytes, start: re.Match[bytes] | None) -> RequestHead:
         sink = _Fields()
@@ -261,19 +278,38 @@ class RequestReader:
             head.keep_alive = False
             head.origin = sole_origin(raw)
             return head
-        self._take_fields(head)
+        reusable = self._take_fields(head)
         if head.refusal is None:
-            if start is not None and head.host:
+            if start is not None and head.host and reusable:
+                head.raw = raw
                 head.rest = raw[start.end() :]
                 head.reader = self
             head.refusal = self._fault(head)
         return head
 
-    def _take_fields(self, head: RequestHead) -> None:
-        """Sort the fields by what they mean and gather the lines for the service."""
+    def read_fields(
+        self, method: bytes, target: bytes, fields: list[tuple[bytes, bytes]], *, framed: bool
+    ) -> RequestHead:
+        """The head of a request that came otherwise than as HTTP/1.1: its parts are well-formed, its target begins
+        with a slash or is `*`. What is not `framed` has a body of unknown length, which goes on in chunks."""
+        head = RequestHead(method, target, 1, fields)
+        if not framed:
+            head.length = None
+            head.chunked = True
+            head.lines.append(b"Transfer-Encoding: chunked\r\n")
+        self._take_fields(head)
+        head.refusal = head.refusal or self._fault(head)
+        return head
+
+    def _take_fields(self, head: RequestHead) -> bool:
+        """Sort the fields by what they mean and gather the lines for the service.
+
+        Returns whether they mean the same under another request line: what may be upgraded depends on the method.
+        """
         table, lines = self._table, head.lines
         connection: list[bytes] | None = None
         hosts = 0
+        reusable = True
         for name, value in head.fields:
             kind = table.get(name)
             if kind is None:
@@ -292,13 +328,18 @@ class RequestReader:
             elif kind != DROP:
                 self._take_special(head, kind, name, value.rstrip(b" \t"))
         if connection is not None:
-            self._take_connection(head, connection_options(connection))
+            options = connection_options(connection)
+            self._take_connection(head, options)
+            if b"upgrade" in options:
+                reusable = False
+                self._take_upgrade(head)
         if head.traces and not head.traced:
             # What belongs to no trace, or to several, begins none of its own (W3C Trace Context section 3.3).
             head.lines = without(head.lines, _TRACE_FIELDS)
         if head.trailing and not head.chunked:
             head.lines = without(head.lines, _TRAILER_FIELD)
         self._check_fields(head, hosts)
+        return reusable
 
     def _check_fields(self, head: RequestHead, hosts: int) -> None:
         if hosts != 1 and (hosts or head.minor):
@@ -366,11 +407,18 @@ class RequestReader:
             head.keep_alive = False
         elif head.minor == 0 and b"keep-alive" in options:
             head.keep_alive = True
-        named = options - _KEEP_ALIVE - {b"close"}
+        named = options - _PLAIN_OPTIONS
         if named:
             # What frames, routes or names the client is not the client's to take away.
             head.lines = without(head.lines, named - UNREMOVABLE)
             head.traced = head.traced and b"traceparent" not in named
+
+    def _take_upgrade(self, head: RequestHead) -> None:
+        """Upgrade (RFC 9110 section 7.8), which HTTP/1.0 does not know. With a body it is as if it was not there:
+        what follows the head is that body, whoever switches, so nobody may."""
+        if self.upgrades and head.minor == 1 and head.length == 0:
+            values = [value for name, value in head.fields if name.lower() == b"upgrade"]
+            head.upgrade = requested(values, head.method)
 
     def _fault(self, head: RequestHead) -> Refusal | None:
         """What is wrong with a request line of good syntax."""

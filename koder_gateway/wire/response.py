@@ -14,6 +14,7 @@ from .fields import (
     CODING,
     CONNECTION,
     DATE,
+    HSTS,
     LENGTH,
     PASS,
     RATE,
@@ -39,11 +40,24 @@ class ResponseHead:
 
     `lines` are the end-to-end field lines without the length. `length` is the body's in bytes, None when it is
     chunked or ends with the connection; `stated` is the Content-Length as sent, which HEAD and 304 answers carry
-    without a body. `keep_alive` says whether the service's connection outlives this answer. A head is shared
-    and never changed by those who get it.
+    without a body. `keep_alive` says whether the service's connection outlives this answer. `upgrade` is the
+    Upgrade of a 101 whose Connection names it. A head is shared and never changed by those who get it, but that
+    `block` keeps the same fields in HTTP/2's form once that is made.
     """
 
-    __slots__ = ("chunked", "dated", "keep_alive", "length", "lines", "minor", "reason", "stated", "status")
+    __slots__ = (
+        "block",
+        "chunked",
+        "dated",
+        "keep_alive",
+        "length",
+        "lines",
+        "minor",
+        "reason",
+        "stated",
+        "status",
+        "upgrade",
+    )
 
     def __init__(self, status: int, reason: bytes, minor: int) -> None:
         self.status = status
@@ -55,6 +69,8 @@ class ResponseHead:
         self.chunked = False
         self.dated = False
         self.keep_alive = minor == 1
+        self.block: bytes | None = None
+        self.upgrade: bytes | None = None
 
 
 class _Fields:
@@ -76,22 +92,23 @@ class ResponseReader:
         self._table = self.kinds.table
         self._max_fields = max_fields
         # The last head and what it was read as: under load a service repeats itself to the byte.
-        self._last: tuple[bytes, bool, bool] | None = None
+        self._last: tuple[bytes, bool, bool, bool] | None = None
         self._last_head: ResponseHead | None = None
 
-    def read(self, raw: bytes, to_head: bool, drop_rate: bool) -> ResponseHead:
+    def read(self, raw: bytes, to_head: bool, drop_rate: bool, drop_hsts: bool = False) -> ResponseHead:
         """The head in `raw`, which ends with the empty line. Raises ResponseError.
 
-        `to_head`: it answers a HEAD. `drop_rate`: the gateway sets the RateLimit fields, so the service's go.
+        `to_head`: it answers a HEAD. `drop_rate`: the gateway sets the RateLimit fields, so the service's go;
+        `drop_hsts`: the same with Strict-Transport-Security.
         """
-        key = (raw, to_head, drop_rate)
+        key = (raw, to_head, drop_rate, drop_hsts)
         if key == self._last and self._last_head is not None:
             return self._last_head
-        head = self._last_head = self._read_anew(raw, to_head, drop_rate)
+        head = self._last_head = self._read_anew(raw, to_head, drop_rate, drop_hsts)
         self._last = key
         return head
 
-    def _read_anew(self, raw: bytes, to_head: bool, drop_rate: bool) -> ResponseHead:
+    def _read_anew(self, raw: bytes, to_head: bool, drop_rate: bool, drop_hsts: bool) -> ResponseHead:
         sink = _Fields()
         start = _STATUS.match(raw)
         if start is None:
@@ -105,9 +122,17 @@ class ResponseReader:
         if len(sink.fields) > self._max_fields:
             raise ResponseError("it has too many fields")
         head = ResponseHead(int(start[2]), start[3] or b"", 1 if start[1] == b"1" else 0)
+        if drop_hsts:
+            sink.fields = [field for field in sink.fields if self._kind(field[0]) != HSTS]
         self._take_fields(head, sink.fields, drop_rate)
+        if head.status == 101:
+            self._take_switch(head, sink.fields)
         self._frame(head, to_head)
         return head
+
+    def _kind(self, name: bytes) -> int:
+        kind = self._table.get(name)
+        return self.kinds.classify(name) if kind is None else kind
 
     def _take_fields(self, head: ResponseHead, fields: list[tuple[bytes, bytes]], drop_rate: bool) -> None:
         table, lines = self._table, head.lines
@@ -117,7 +142,7 @@ class ResponseReader:
             kind = table.get(name)
             if kind is None:
                 kind = self.kinds.classify(name)
-            if kind == PASS:
+            if kind in (PASS, HSTS):
                 lines.append(b"%b: %b\r\n" % (name, value.rstrip(b" \t")))
             elif kind == LENGTH:
                 digits = value.rstrip(b" \t")
@@ -153,6 +178,17 @@ class ResponseReader:
         if named:
             head.lines = without(head.lines, named - UNREMOVABLE)
             head.dated = head.dated and b"date" not in named
+
+    @staticmethod
+    def _take_switch(head: ResponseHead, fields: list[tuple[bytes, bytes]]) -> None:
+        """What a 101 switches to (RFC 9110 sections 7.8 and 15.2.2). It has no body, so nothing may frame one."""
+        if head.minor == 0 or head.chunked or head.stated is not None:
+            raise ResponseError("its 101 is of HTTP/1.0 or frames a body")
+        values = {b"connection": [b""], b"upgrade": [b""]}
+        for name, value in fields:
+            values.get(name.lower(), []).append(value)
+        if b"upgrade" in connection_options(values[b"connection"]):
+            head.upgrade = b",".join(values[b"upgrade"]).strip(b", \t") or None
 
     @staticmethod
     def _frame(head: ResponseHead, to_head: bool) -> None:

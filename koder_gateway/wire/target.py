@@ -70,6 +70,11 @@ def _comparable(authority: bytes) -> bytes:
     return lower
 
 
+def same_authority(one: bytes, other: bytes) -> bool:
+    """Whether two authorities are the same in all but case and a default port."""
+    return one == other or _comparable(one) == _comparable(other)
+
+
 def origin_form(target: bytes, host: bytes) -> tuple[bytes, bytes] | Refusal:
     """The authority and origin-form of an absolute-form target (RFC 9112 section 3.2.2); Host must agree with it."""
     match = _ABSOLUTE.fullmatch(target)
@@ -78,6 +83,6 @@ def origin_form(target: bytes, host: bytes) -> tuple[bytes, bytes] | Refusal:
     authority, rest = match[1], match[2]
     if host_fault(authority) is not None:
         return BAD_REQUEST.because("The target's authority is not a host with an optional port.")
-    if host and _comparable(authority) != _comparable(host):
+    if host and not same_authority(authority, host):
         return BAD_REQUEST.because("The target's authority and the Host differ.")
     return authority, rest if rest.startswith(b"/") else b"/" + rest

@@ -1,0 +1,145 @@
+"""`[tls] client_ca` and `client_auth`: by whom clients' certificates are issued, and which hosts ask for one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from ..policy.certificates import OPTIONAL, REQUIRED
+from .faults import ConfigurationError, Located, ReadError, below, nearest, reason, shown, step
+from .kinds import Kind, Where
+from .values import DOMAIN, FILE
+
+_MODES: Final = (OPTIONAL, REQUIRED)
+_TABLE: Final = '{ "admin.id.example.com" = "required", "*.partner.example" = "optional" }'
+# Far more authorities than any handshake could name to a client.
+_LARGEST: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Authorities:
+    """Who issues clients' certificates, as read from `path`. `digest` is another one for other authorities."""
+
+    path: Path
+    certificates: tuple[x509.Certificate, ...]
+    digest: bytes
+
+
+def read_authorities(path: Path) -> Authorities:
+    """The authorities in a PEM file. Raises ValueError, whose text says what would be right."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(_LARGEST + 1)
+    except OSError as error:
+        raise ValueError(f"{reason(error)}; write the path of the authorities' PEM file") from None
+    if len(data) > _LARGEST:
+        raise ValueError(f"is larger than {_LARGEST} bytes; keep only the authorities that issue to clients in it")
+    if b"-----BEGIN CERTIFICATE-----" not in data:
+        raise ValueError("has no certificate in it; it must be PEM, with BEGIN CERTIFICATE lines")
+    try:
+        certificates = tuple(x509.load_pem_x509_certificates(data))
+        leaves = [certificate for certificate in certificates if not _may_issue(certificate)]
+    except ValueError:
+        raise ValueError("has a certificate that cannot be read; copy it again") from None
+    if leaves:
+        subject = shown(leaves[0].subject.rfc4514_string())
+        raise ValueError(f"has the certificate of {subject}, which is no authority; put its issuer's there")
+    digest = hashlib.sha256()
+    for encoded in sorted({certificate.public_bytes(Encoding.DER) for certificate in certificates}):
+        digest.update(encoded)
+    return Authorities(path, certificates, digest.digest())
+
+
+def _may_issue(certificate: x509.Certificate) -> bool:
+    """Whether a certificate is an authority's (RFC 5280 section 4.2.1.9); one of version 1 has no way to say so."""
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        return certificate.version is x509.Version.v1
+
+
+def _read_file(value: object, where: Where) -> Authorities:
+    path = FILE.read(value, where)
+    try:
+        return read_authorities(path)
+    except ValueError as error:
+        raise ReadError.because(f"{shown(value)} {error}") from None
+
+
+def _read_patterns(value: object, where: Where) -> tuple[tuple[str, str], ...]:
+    """(pattern, mode) for each; a mode alone is for every host, "" for none."""
+    if value == "":
+        return ()
+    if isinstance(value, str):
+        return (("*", _mode(value)),)
+    if not isinstance(value, dict):
+        raise ReadError.because(
+            f'{shown(value)} says of no host what it asks for; write "required", "optional", or hosts: {_TABLE}'
+        )
+    found: dict[str, str] = {}
+    faults: list[Located] = []
+    for text, mode in value.items():
+        try:
+            pattern = _pattern(text, where)
+            if pattern in found:
+                raise ReadError.because("says the same host again; leave one out")
+            found[pattern] = _mode(mode)
+        except ReadError as misread:
+            faults.extend(below(step(text), misread.faults))
+    if faults:
+        raise ReadError(faults)
+    return tuple(found.items())
+
+
+def _mode(value: object) -> str:
+    if not isinstance(value, str):
+        raise ReadError.because(f'{shown(value)} is not a string; write "required" or "optional"')
+    if value not in _MODES:
+        raise ReadError.because(f"{shown(value)} is none of the words that can stand here; {nearest(value, _MODES)}")
+    return value
+
+
+def _pattern(text: str, where: Where) -> str:
+    """A host pattern in the form in which hosts are compared."""
+    if text == "*":
+        return text
+    wildcard = "*." if text.startswith("*.") else ""
+    try:
+        return wildcard + DOMAIN.read(text.removeprefix("*."), where)
+    except ReadError as misread:
+        if "*" in text.removeprefix("*."):
+            raise ReadError.because(
+                'is no pattern of hosts; write a host, "*." and a domain for its direct subdomains, or "*"'
+            ) from None
+        raise misread from None
+
+
+def contradictions(document: dict[str, object]) -> Iterator[Located]:
+    """What the two keys say of each other."""
+    tls = document.get("tls")
+    if not isinstance(tls, dict):
+        return
+    if tls.get("client_ca") and not tls.get("client_auth"):
+        yield "tls.client_auth", f'is missing, so client_ca has no use; write "required", "optional" or {_TABLE}'
+    if tls.get("client_auth") and not tls.get("client_ca"):
+        yield "tls.client_ca", "is missing, and client_auth needs it; write the PEM file of the authorities"
+
+
+def read_again(authorities: Authorities | None) -> Authorities | None:
+    """The same file as it is now, for settings that come from no file. Raises ConfigurationError."""
+    if authorities is None:
+        return None
+    try:
+        return read_authorities(authorities.path)
+    except ValueError as error:
+        raise ConfigurationError([f"{authorities.path}: {error}"]) from None
+
+
+AUTHORITIES: Final = Kind("file", _read_file)
+CLIENT_AUTH: Final = Kind('"optional", "required" or table of hosts', _read_patterns)

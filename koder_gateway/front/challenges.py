@@ -1,0 +1,71 @@
+"""ACME's HTTP-01 challenges (RFC 8555 section 8.3), as certbot's --webroot leaves them in a folder.
+
+A token comes from anybody, so it is a name and never a path, and nothing is followed on the way to its file but the
+folder that the operator has named.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Final
+
+PREFIX: Final = b"/.well-known/acme-challenge/"
+_FOLDERS: Final = (".well-known", "acme-challenge")
+_TOKEN: Final = re.compile(rb"[A-Za-z0-9_-]{1,128}")
+# A key authorization has some hundred bytes.
+_MAX_FILE: Final = 65536
+# Not blocking: what lies there might be a pipe.
+_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+
+
+class ChallengeError(Exception):
+    """There is a file that cannot be served; the text says why, and what to change."""
+
+
+def read_challenge(webroot: Path, path: bytes) -> bytes | None:
+    """What the file of a challenge's path holds; None where the path names none or there is none.
+
+    A few small reads of a file that was just written: they do not hold up the reactor. Raises ChallengeError.
+    """
+    token = path[len(PREFIX) :]
+    if _TOKEN.fullmatch(token) is None:
+        return None
+    name = token.decode("ascii")
+    shown = webroot.joinpath(*_FOLDERS, name)
+    try:
+        descriptor = os.open(webroot, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise ChallengeError(f"{webroot}: {error.strerror}; make the folder that tls.acme_webroot names") from None
+    try:
+        for folder in _FOLDERS:
+            descriptor = _replaced(descriptor, os.open(folder, _FLAGS | os.O_DIRECTORY, dir_fd=descriptor))
+        descriptor = _replaced(descriptor, os.open(name, _FLAGS, dir_fd=descriptor))
+        return _content(descriptor, shown)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ChallengeError(
+            f"{shown}: {error.strerror}; let the gateway's user read it, with no symbolic link on the way"
+        ) from None
+    finally:
+        os.close(descriptor)
+
+
+def _replaced(before: int, after: int) -> int:
+    os.close(before)
+    return after
+
+
+def _content(descriptor: int, shown: Path) -> bytes:
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        raise ChallengeError(f"{shown}: is not a regular file; have certbot --webroot write it")
+    content = b""
+    while len(content) <= _MAX_FILE:
+        piece = os.read(descriptor, _MAX_FILE + 1 - len(content))
+        if not piece:
+            return content
+        content += piece
+    raise ChallengeError(f"{shown}: has more than {_MAX_FILE} bytes, which no challenge has; remove it")

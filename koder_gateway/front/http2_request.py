@@ -1,0 +1,130 @@
+"""A request that came over HTTP/2: the client's side of its exchange, written as frames of its stream."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from twisted.internet.error import ConnectionAborted
+from twisted.python.failure import Failure
+
+from ..wire.exchange import ENDED, INVALID, TUNNELLING
+from ..wire.frames import CONNECT_ERROR
+from ..wire.hpack import encode_field, encode_lines, encode_status
+from ..wire.response import ResponseHead
+from .request import GatewayRequest
+
+if TYPE_CHECKING:
+    from .stream import Stream
+
+_NO_BODY = frozenset((204, 304))
+
+
+@lru_cache(maxsize=4)
+def _encoded_date(line: bytes) -> bytes:
+    return encode_lines(line)
+
+
+@lru_cache(maxsize=256)
+def _encoded_length(length: int) -> bytes:
+    return encode_field(b"content-length", b"%d" % length)
+
+
+class Http2Request(GatewayRequest):
+    """One request of an HTTP/2 stream."""
+
+    protocol = b"HTTP/2"
+    channel: Stream | None
+
+    def _head(self, head: ResponseHead) -> bytes:
+        """The field block of a service's answer. What of it is the service's is encoded once for each head."""
+        fixed = head.block
+        if fixed is None:
+            fixed = encode_status(head.status) + encode_lines(b"".join(head.lines))
+            if head.stated is not None:
+                fixed += _encoded_length(head.stated)
+            head.block = fixed
+        if head.dated:
+            return fixed + encode_lines(self.exchange.fields)
+        assert self.channel is not None
+        return b"%b%b%b" % (fixed, _encoded_date(self.channel.site.date_line), encode_lines(self.exchange.fields))
+
+    def respond(self, head: ResponseHead, body: bytes, done: bool) -> None:
+        """Send the service's head, and what there is of its body."""
+        channel = self.channel
+        assert channel is not None
+        if channel.upgrading and 200 <= head.status < 300:
+            # To a CONNECT this would say that the tunnel stands (RFC 9110 section 9.3.6).
+            channel.fail(CONNECT_ERROR, INVALID)
+            return
+        self.exchange.bytes_out += len(body)
+        block = self._head(head)
+        if done:
+            if body:
+                channel.send_whole(block, body)
+            else:
+                channel.send_head(block, True)
+            self._over()
+            return
+        channel.send_head(block, False)
+        if body:
+            channel.send_body(body, False)
+
+    def switch(self, head: ResponseHead, data: bytes) -> None:
+        """Say that the tunnel stands (RFC 8441 section 5), and carry raw bytes from here on."""
+        channel = self.channel
+        assert channel is not None
+        self.exchange.bytes_out += len(data)
+        lines = [line for line in head.lines if line[:21].lower() != b"sec-websocket-accept:"]
+        channel.send_head(encode_status(200) + encode_lines(b"".join(lines) + self.exchange.fields), False)
+        if data:
+            channel.send_body(data, False)
+        channel.tunnel()
+
+    def send_body(self, data: bytes) -> None:
+        """Send more of the answer."""
+        assert self.channel is not None
+        self.exchange.bytes_out += len(data)
+        self.channel.send_body(data, False)
+
+    def end_body(self, trailers: list[bytes]) -> None:
+        """The answer is complete; of a tunnel, what the service sends."""
+        assert self.channel is not None
+        if self.exchange.phase is TUNNELLING:
+            self._end_tunnel()
+            return
+        if trailers:
+            self.channel.send_trailers(trailers)
+        else:
+            self.channel.send_body(b"", True)
+        self._over()
+
+    def interim(self, head: ResponseHead) -> None:
+        """Relay a 1xx answer (RFC 9113 section 8.1)."""
+        assert self.channel is not None
+        self.channel.send_head(encode_status(head.status) + encode_lines(b"".join(head.lines)), False)
+
+    def _write_answer(self, status: int, reason: bytes, fields: bytes, body: bytes) -> None:
+        channel = self.channel
+        assert channel is not None
+        parts = [
+            encode_status(status),
+            _encoded_date(channel.site.date_line),
+            encode_lines(fields + self.exchange.fields),
+        ]
+        if status not in _NO_BODY:
+            parts.append(_encoded_length(len(body)))
+        if body and self.exchange.head.method != b"HEAD":
+            channel.send_whole(b"".join(parts), body)
+        else:
+            channel.send_head(b"".join(parts), True)
+
+    def broken(self, event: str) -> None:
+        """The stream's rules were broken: the exchange ends unanswered, and whoever calls this resets the stream."""
+        if self.sink is not None:
+            self.sink.abandon()
+        exchange = self.exchange
+        exchange.phase = ENDED
+        exchange.code = event
+        self._over(finished=False)
+        self._tell_stock(Failure(ConnectionAborted()))

@@ -1,0 +1,176 @@
+"""Certificates in decisions: which hosts a connection may speak for, and which of them ask clients for theirs.
+
+A connection stands for the certificate that it was opened with. If that is a tenant's, or the base domain's, a
+request for another tenant's host is misdirected (RFC 9110 section 15.5.20): the client, or somebody between,
+has mixed up two of them. A certificate whose names are nobody's (localhost, an internal name) restricts nothing.
+"""
+
+from __future__ import annotations
+
+from binascii import b2a_base64
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from ..errors import HEAD_TOO_LARGE, MISDIRECTED_REQUEST, Refusal
+from .tenants import TenantPolicy, bare_host
+
+# Whether a host asks for a client's certificate, as `[tls] client_auth` says.
+NONE, OPTIONAL, REQUIRED = "none", "optional", "required"
+# A verified certificate goes to the service in a field of each request, whose head has its bounds too.
+MAX_CLIENT_CERTIFICATE: Final = 12 << 10
+
+_OTHER_CERTIFICATE: Final = MISDIRECTED_REQUEST.because(
+    "The connection was opened with a certificate of another host; open one for this host."
+)
+_NOT_VERIFIED: Final = MISDIRECTED_REQUEST.because(
+    "This host asks for a client certificate, and the connection was opened without; open one for this host."
+)
+_OUTDATED: Final = MISDIRECTED_REQUEST.because(
+    "The authorities for client certificates have changed since the connection was opened; open a new one."
+)
+_TOO_LARGE: Final = HEAD_TOO_LARGE.because(
+    f"The client's certificate is larger than {MAX_CLIENT_CERTIFICATE} bytes, too large for a field."
+)
+
+
+class CertificateNames:
+    """The DNS names of one certificate. Compared by identity: who serves a renewed one makes another of these.
+
+    It remembers what the names mean under the tenants that it was last asked about, and those only by their
+    mark: it keeps no registry alive, and no answer outlives one.
+    """
+
+    __slots__ = ("__weakref__", "_exact", "_mark", "_parents", "_slugs")
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        """`names` as they stand in the subjectAltName, wildcards included; what is not ASCII matches no host."""
+        known = {name.lower().removesuffix(".").encode("ascii") for name in names if name.isascii()}
+        self._parents = frozenset(name[2:] for name in known if name[:2] == b"*." and b"" not in name.split(b"."))
+        self._exact = frozenset(name for name in known if b"*" not in name and b"" not in name.split(b"."))
+        self._mark: object = None
+        self._slugs: frozenset[bytes] | None = None
+
+    def cover(self, name: bytes) -> bool:
+        """Whether the certificate is for this bare host; a wildcard is for one label (RFC 6125 section 6.4.3)."""
+        return name in self._exact or name.partition(b".")[2] in self._parents
+
+    def for_base(self, base: bytes) -> bool:
+        """Whether the certificate is the base domain's: for itself, or for every tenant's name below it."""
+        return base in self._exact or base in self._parents
+
+    def slugs(self, tenants: TenantPolicy) -> frozenset[bytes] | None:
+        """The tenants that the exact names belong to; None if no name is a tenant's or the base domain's."""
+        if self._mark is not tenants.mark:
+            self._slugs = self._ask(tenants)
+            self._mark = tenants.mark
+        return self._slugs
+
+    def _ask(self, tenants: TenantPolicy) -> frozenset[bytes] | None:
+        owners = (tenants.owner(name) for name in self._exact)
+        slugs = frozenset(owner.wire for owner in owners if owner is not None)
+        return slugs if slugs or self.for_base(tenants.base) else None
+
+    def foreign_wildcard(self, name: bytes, base: bytes) -> bool:
+        """Whether a wildcard other than the base domain's is for this name."""
+        parent = name.partition(b".")[2]
+        return parent != base and parent in self._parents
+
+
+_NO_NAMES: Final = CertificateNames()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Secured:
+    """What TLS has established with a client.
+
+    `names` are those of the certificate that was served, `server_name` the one that the client asked for
+    (RFC 6066 section 3). `client` is the client's certificate in DER, verified by the authorities of that
+    digest (`ClientAuth.digest`), else b"".
+    """
+
+    names: CertificateNames = _NO_NAMES
+    server_name: bytes = b""
+    client: bytes = b""
+    authorities: bytes = b""
+
+
+class ClientAuth:
+    """Which hosts ask for a client's certificate.
+
+    `patterns` are (pattern, OPTIONAL or REQUIRED): a host, `*.` and a domain for its direct subdomains, or `*`
+    for every other host. `digest` names the authorities; b"" when there are none.
+    """
+
+    __slots__ = ("_exact", "_otherwise", "_parents", "digest")
+
+    def __init__(self, patterns: Iterable[tuple[str, str]] = (), digest: bytes = b"") -> None:
+        exact, parents = {}, {}
+        self._otherwise = NONE
+        for pattern, mode in patterns:
+            name = pattern.lower().encode("ascii")
+            if name == b"*":
+                self._otherwise = mode
+            elif name.startswith(b"*."):
+                parents[name[2:]] = mode
+            else:
+                exact[name] = mode
+        self._exact, self._parents = exact, parents
+        self.digest = digest
+
+    def __bool__(self) -> bool:
+        """Whether any host asks."""
+        return bool(self._exact or self._parents) or self._otherwise != NONE
+
+    def mode(self, name: bytes) -> str:
+        """What a bare host asks for; b"" is a client that has named none."""
+        mode = self._exact.get(name)
+        if mode is None:
+            mode = self._parents.get(name.partition(b".")[2], self._otherwise)
+        return mode
+
+    def field(self, host: bytes, secured: Secured | None) -> bytes | Refusal:
+        """The Client-Cert field line (RFC 9440) for the service behind this Host value, b"" for none.
+
+        Or why its request may not come over this connection, which is None for a plain one.
+        """
+        mode = self.mode(bare_host(host)) if self else NONE
+        if mode == NONE:
+            return b""
+        if secured is None or not secured.client:
+            return _NOT_VERIFIED if mode == REQUIRED else b""
+        if secured.authorities != self.digest:
+            return _OUTDATED
+        if len(secured.client) > MAX_CLIENT_CERTIFICATE:
+            return _TOO_LARGE
+        # A byte sequence of RFC 8941 section 3.3.5.
+        return b"Client-Cert: :%b:\r\n" % b2a_base64(secured.client, newline=False)
+
+
+def certificate_refusal(
+    tenants: TenantPolicy, host: bytes, named: Sequence[bytes], secured: Secured
+) -> Refusal | None:
+    """421 for a Host of another tenant than the certificate of its connection, else None.
+
+    `host` is the Host value as it came, `named` the values of the tenant header, which speak for the bare base
+    domain.
+    """
+    names = secured.names
+    slugs = names.slugs(tenants)
+    if names.foreign_wildcard(secured.server_name, tenants.base):
+        # Such a wildcard names no tenant, but what the client has asked for under it does.
+        owner = tenants.owner(secured.server_name)
+        if owner is not None:
+            slugs = (slugs or frozenset()) | {owner.wire}
+    if slugs is None:
+        return None
+    name = bare_host(host)
+    if names.cover(name):
+        return None
+    if tenants.is_base(name):
+        if names.for_base(tenants.base):
+            return None
+        tenant = tenants.named(named)
+    else:
+        tenant = tenants.owner(name)
+    return None if tenant is not None and tenant.wire in slugs else _OTHER_CERTIFICATE

@@ -1,0 +1,82 @@
+"""What TLS has established on a connection, in the form in which policies ask: names, server name, client.
+
+Read from OpenSSL's own state, so that it is right whichever way the context came to be: in the gateway's
+transports, in Twisted's, in a Site of somebody else's.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from OpenSSL import SSL
+from twisted.internet.interfaces import ISSLTransport
+
+from ..policy.certificates import CertificateNames, Secured
+from .client_auth import authorities_of
+
+# One entry for each context that is in use, which ends with it: a renewed certificate has a context of its own.
+_names: WeakKeyDictionary[SSL.Context, CertificateNames] = WeakKeyDictionary()
+_NOTHING: Final = Secured()
+_ELSEWHERE: Final = object()
+
+
+def established(transport: Any) -> Secured | None:
+    """What TLS has established on a transport; None without TLS, and nothing known before the handshake's end."""
+    if not ISSLTransport.providedBy(transport):
+        return None
+    connection = _connection(transport)
+    if connection is None:
+        return _NOTHING
+    client, authorities = _client(connection)
+    return Secured(_served_names(connection), _server_name(connection), client, authorities)
+
+
+def _connection(transport: Any) -> SSL.Connection | None:
+    """OpenSSL's state of a transport, where that can be had."""
+    try:
+        # The gateway's transports say so themselves; the handle of Twisted's is just that.
+        connection = getattr(transport, "tls_connection", _ELSEWHERE)
+        if connection is _ELSEWHERE:
+            connection = transport.getHandle()
+    except AttributeError:
+        return None
+    return connection if isinstance(connection, SSL.Connection) else None
+
+
+def _served_names(connection: SSL.Connection) -> CertificateNames:
+    context = connection.get_context()
+    names = _names.get(context)
+    if names is None:
+        names = _names[context] = CertificateNames(_read_names(connection))
+    return names
+
+
+def _read_names(connection: SSL.Connection) -> list[str]:
+    """The DNS names of the certificate that the server has shown."""
+    leaf = connection.get_certificate()
+    if leaf is None:
+        return []
+    try:
+        extension = leaf.to_cryptography().extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except (x509.ExtensionNotFound, ValueError):
+        return []
+    return extension.value.get_values_for_type(x509.DNSName)
+
+
+def _server_name(connection: SSL.Connection) -> bytes:
+    return (connection.get_servername() or b"").lower().removesuffix(b".")
+
+
+def _client(connection: SSL.Connection) -> tuple[bytes, bytes]:
+    """The client's certificate in DER and the digest of the authorities that it was verified by."""
+    authorities = authorities_of(connection.get_context())
+    if not authorities:
+        # Verified by others' rules, or by none: not what `Client-Cert` promises.
+        return b"", b""
+    certificate = connection.get_peer_certificate(as_cryptography=True)
+    if certificate is None:
+        return b"", b""
+    return certificate.public_bytes(Encoding.DER), authorities

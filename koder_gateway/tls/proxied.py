@@ -1,0 +1,211 @@
+"""Endpoints behind a balancer that sends the PROXY header: first on the connection, before TLS or HTTP.
+
+A connection waits here for its header and no longer. Then its transport is given the addresses that the header
+names, and the protocol above takes it over as if the client had connected by itself: TLS, channel and limits know
+nothing of the balancer, and what the client sends passes through no further hands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IAddress,
+    IHalfCloseableProtocol,
+    IListeningPort,
+    IProtocolFactory,
+    IStreamServerEndpoint,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import alsoProvides, implementer
+
+from ..errors import Refusal
+from ..policy.clients import plain_host
+from ..wire.clock import CoarseClock
+from ..wire.complaints import Complaints
+from ..wire.proxy_header import Endpoint, ProxyHeaderError, read_proxy_header
+
+# Seconds for the whole header: a balancer sends it with its first packet.
+_TIME: Final = 3.0
+_EXPECTED: Final = (
+    "a PROXY header, version 1 or 2, was expected; have it sent (HAProxy: send-proxy), or drop haproxy:"
+)
+
+
+def _anybody(peer: str) -> bool:
+    return True
+
+
+class ProxyGate:
+    """What all `haproxy:` endpoints of a gateway share. `trusts` says of a peer whether its header is believed.
+
+    Waiting connections stand among a site's `channels`, which sweeps, drains and counts them with those of its
+    clients, and says when there are too many of both.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        clock: CoarseClock,
+        channels: set[Any] | None = None,
+        overfull: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.clock = clock
+        self.channels: set[Any] = set() if channels is None else channels
+        self.overfull = overfull
+        self.trusts: Callable[[str], bool] = _anybody
+        self.complaints = Complaints(clock, self.log.warn)
+
+
+class ProxiedConnection(Protocol):
+    """Waits for the header; from then on the protocol that `wrapped` has built is called in its place.
+
+    While it waits it is one of the site's channels, with what a site asks of these.
+    """
+
+    def __init__(self, gate: ProxyGate, wrapped: IProtocolFactory) -> None:
+        self._gate = gate
+        self._wrapped: Any = wrapped
+        self._inner: Any = None
+        self._buffer = b""
+        self.deadline = gate.clock.now + _TIME
+
+    def connectionMade(self) -> None:
+        """A balancer has connected, or somebody else."""
+        gate, transport = self._gate, self._transport
+        if not gate.trusts(plain_host(getattr(transport.getPeer(), "host", None))):
+            self._refuse("it is not in listen.trusted_proxies; add it there, or have it connect elsewhere")
+        elif gate.overfull():
+            transport.abortConnection()
+        else:
+            gate.channels.add(self)
+
+    @property
+    def _transport(self) -> Any:
+        return self.transport
+
+    def dataReceived(self, data: bytes) -> None:
+        """The header, in pieces of any size, and what follows it."""
+        if self not in self._gate.channels:
+            return
+        data = self._buffer + data
+        try:
+            header = read_proxy_header(data)
+        except ProxyHeaderError as error:
+            self._refuse(f"{error}: {_EXPECTED}")
+            return
+        if header is None:
+            self._buffer = data
+            return
+        self._buffer = b""
+        self._gate.channels.discard(self)
+        self._hand_over(header.source, header.destination, data[header.size :])
+
+    def _hand_over(self, source: Endpoint | None, destination: Endpoint | None, rest: bytes) -> None:
+        transport = self._transport
+        if source is not None and destination is not None:
+            peer, host = _address(source), _address(destination)
+            # On the connection's own transport: a wrapper around it would cost every read and write, and hide what
+            # the transport can do.
+            transport.getPeer = lambda: peer
+            transport.getHost = lambda: host
+        inner = self._wrapped.buildProtocol(transport.getPeer())
+        if inner is None:
+            transport.loseConnection()
+            return
+        self._inner = inner
+        if IHalfCloseableProtocol.providedBy(inner):
+            alsoProvides(self, IHalfCloseableProtocol)
+        self.dataReceived = inner.dataReceived  # type: ignore[method-assign]
+        inner.makeConnection(transport)
+        if rest and not getattr(transport, "disconnecting", False):
+            inner.dataReceived(rest)
+
+    def readConnectionLost(self) -> None:
+        """The client has finished writing; asked only where the protocol above wants to know."""
+        self._inner.readConnectionLost()
+
+    def writeConnectionLost(self) -> None:
+        """All that was written before a half-close is sent."""
+        self._inner.writeConnectionLost()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The connection is gone."""
+        self._gate.channels.discard(self)
+        inner, self._inner = self._inner, None
+        self.__dict__.pop("dataReceived", None)
+        self._buffer = b""
+        if inner is not None:
+            inner.connectionLost(reason)
+
+    def _refuse(self, why: str) -> None:
+        """Close, and say why: the balancer's operator is who can change it."""
+        peer = self._transport.getPeer()
+        shown = getattr(peer, "host", None) or "unix:"
+        self._gate.complaints.say(f"connection from {shown} on a haproxy: endpoint closed: {why}")
+        self._gate.channels.discard(self)
+        self._transport.loseConnection()
+
+    # -- as one of a site's channels
+
+    def expire(self) -> None:
+        """The time is over."""
+        came = "only a part of it came" if self._buffer else "nothing came"
+        self._refuse(f"{came} within {_TIME:g} seconds: {_EXPECTED}")
+
+    def under_way(self) -> tuple[()]:
+        """No request has begun."""
+        return ()
+
+    def close_idle(self) -> None:
+        """The gateway drains: what is on its way may still come."""
+
+    def give_up(self, refusal: Refusal) -> None:
+        """The gateway waits no longer. Nobody is here yet who could be told."""
+        self._gate.channels.discard(self)
+        self._transport.abortConnection()
+
+
+class ProxiedFactory(Factory):
+    """Puts the reading of the header under the protocols of another factory."""
+
+    noisy = False
+
+    def __init__(self, gate: ProxyGate, wrapped: IProtocolFactory) -> None:
+        self._gate = gate
+        self._wrapped: Any = wrapped
+
+    def doStart(self) -> None:
+        """The wrapped factory begins to be listened on."""
+        self._wrapped.doStart()
+
+    def doStop(self) -> None:
+        """The wrapped factory is no longer listened on."""
+        self._wrapped.doStop()
+
+    def buildProtocol(self, addr: IAddress | None) -> ProxiedConnection:
+        """The reader for a new connection."""
+        return ProxiedConnection(self._gate, self._wrapped)
+
+
+@implementer(IStreamServerEndpoint)
+class ProxiedEndpoint:
+    """What another endpoint carries, behind PROXY headers."""
+
+    def __init__(self, outer: IStreamServerEndpoint, gate: ProxyGate) -> None:
+        self._outer = outer
+        self._gate = gate
+
+    def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """See IStreamServerEndpoint."""
+        return self._outer.listen(ProxiedFactory(self._gate, factory))
+
+
+def _address(end: Endpoint) -> IPv4Address | IPv6Address:
+    return (IPv6Address if end.is_ipv6 else IPv4Address)("TCP", end.host, end.port)

@@ -1,0 +1,48 @@
+"""TLS sessions of one address of a service, by which its next connections are opened without certificates."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final, NamedTuple
+
+from OpenSSL import SSL
+
+# So many are kept: those of the latest connections, enough for as many to be opened at once.
+_KEPT: Final = 16
+# Seconds after which who the service is must be proven anew, however often the session was renewed: a certificate
+# that has expired or was taken back would otherwise be good for as long as the gateway runs.
+_LIFE: Final = 3600.0
+
+
+class Kept(NamedTuple):
+    """A session, and when (monotonic seconds) the certificate behind it was verified."""
+
+    session: SSL.Session
+    verified: float
+
+
+class Sessions:
+    """The newest sessions of an address. Each is used once: a ticket shown twice would let who listens see that
+    both connections are the same gateway's (RFC 8446 appendix C.4), and each connection brings a new one."""
+
+    def __init__(self) -> None:
+        self._kept: deque[Kept] = deque(maxlen=_KEPT)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def take(self, now: float) -> Kept | None:
+        """The newest session that is still good, which is not kept any longer."""
+        while self._kept:
+            newest = self._kept.pop()
+            if now - newest.verified < _LIFE:
+                return newest
+        return None
+
+    def keep(self, session: SSL.Session, verified: float) -> None:
+        """Keep a session; the oldest one makes place."""
+        self._kept.append(Kept(session, verified))
+
+    def clear(self) -> None:
+        """Trust none of them: a handshake has failed."""
+        self._kept.clear()

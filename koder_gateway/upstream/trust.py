@@ -1,0 +1,189 @@
+"""Whom the gateway trusts to be a service, and what it shows of itself: the contents of an operator's files."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from OpenSSL import SSL, crypto
+
+from .identity import Identity
+
+_PROTOCOL: Final = b"http/1.1"
+# Forward secret and authenticated only; of TLS 1.3 OpenSSL has no others.
+_TLS12_SUITES: Final = b"ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20:!aNULL"
+_BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
+
+
+class TrustError(ValueError):
+    """Files that cannot be used; the text is one line that names the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Two are the same if the files have the same contents, whatever they are called: what a reload asks.
+
+    `authorities` and `chain` (the gateway's own certificate, leaf first) are PEM, and so is `key`. Without
+    `authorities` the system's are trusted; `system` is then what tells one state of those from the next.
+    """
+
+    authorities: bytes = b""
+    chain: bytes = b""
+    key: bytes = field(default=b"", repr=False)
+    system: tuple[object, ...] = ()
+    certificate_path: Path | None = field(default=None, compare=False)
+    authorities_path: Path | None = field(default=None, compare=False)
+
+    def doubts(self, now: float, ahead: float = 0.0) -> Iterator[str]:
+        """Why services refuse the gateway's certificate, or none is trusted, now or in `ahead` seconds; `now` is in
+        seconds since the epoch. The certificate is shown all the same: the services decide."""
+        if self.chain:
+            leaf = x509.load_pem_x509_certificates(self.chain)[0]
+            begin, end = leaf.not_valid_before_utc, leaf.not_valid_after_utc
+            if begin.timestamp() > now:
+                yield f"{self.certificate_path}: not valid before {begin:%Y-%m-%d}; check the clock"
+            elif end.timestamp() <= now + ahead:
+                yield f"{self.certificate_path}: {_ending(end.timestamp(), now)} on {end:%Y-%m-%d}; renew it"
+        if self.authorities:
+            end = max(c.not_valid_after_utc for c in x509.load_pem_x509_certificates(self.authorities))
+            if end.timestamp() <= now + ahead:
+                told = _ending(end.timestamp(), now)
+                yield f"{self.authorities_path}: its last authority {told} on {end:%Y-%m-%d}; renew it"
+
+
+def _ending(end: float, now: float) -> str:
+    return "expired" if end <= now else "expires"
+
+
+def read_trust(ca: Path | None = None, client_cert: Path | None = None, client_key: Path | None = None) -> Trust:
+    """Read the files of one service: authorities instead of the system's, and the gateway's own certificate, whose
+    key may stand in the same file. Raises TrustError for unusable ones."""
+    authorities = chain = key = b""
+    if ca is not None:
+        authorities = _read(ca)
+        _parse_chain(ca, authorities, "write PEM certificates of the authorities to trust")
+    if client_cert is not None:
+        key_path = client_key or client_cert
+        chain, key = _read(client_cert), _read(key_path)
+        _check_pair(client_cert, chain, key_path, key)
+    system = () if authorities else _system_version()
+    trust = Trust(authorities, chain, key, system, client_cert, ca)
+    _show(SSL.Context(SSL.TLS_CLIENT_METHOD), trust)
+    return trust
+
+
+def make_context(trust: Trust, identity: Identity) -> SSL.Context:
+    """A context for connections to services with this identity: TLS 1.2 or newer, HTTP/1.1 by ALPN (RFC 7301).
+
+    `trust` is one that `read_trust` has made, so that nothing in it is refused here.
+    """
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    context.set_min_proto_version(SSL.TLS1_2_VERSION)
+    context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
+    # Frees both record buffers (34 KiB) of a connection that is idle.
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    # The sessions are kept here, by address, and bounded.
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_cipher_list(_TLS12_SUITES)
+    context.set_alpn_protos([_PROTOCOL])
+    context.set_verify(SSL.VERIFY_PEER, identity.judge)
+    store = context.get_cert_store()
+    assert store is not None, "a context has a store from its beginning"
+    # What an operator names is trusted as it is, also where it is not the end of a chain.
+    store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
+    if trust.authorities:
+        for authority in x509.load_pem_x509_certificates(trust.authorities):
+            store.add_cert(crypto.X509.from_cryptography(authority))
+    else:
+        context.set_default_verify_paths()
+    _show(context, trust)
+    return context
+
+
+def _show(context: SSL.Context, trust: Trust) -> None:
+    """Let connections show the gateway's own certificate, where there is one."""
+    if not trust.chain:
+        return
+    leaf, *issuers = x509.load_pem_x509_certificates(trust.chain)
+    try:
+        context.use_certificate(leaf)
+        context.use_privatekey(_load_key(trust.key))
+        for issuer in issuers:
+            context.add_extra_chain_cert(issuer)
+    except (SSL.Error, TypeError, ValueError) as error:
+        raise TrustError(
+            f"{trust.certificate_path}: OpenSSL refuses it: {_printed(error)}; have it issued for an ECDSA P-256 key,"
+            " or an RSA one of 2048 bits or more"
+        ) from None
+
+
+def _printed(error: Exception) -> str:
+    stack = error.args[0] if error.args else None
+    if isinstance(stack, list) and stack and isinstance(stack[-1], tuple):
+        return str(stack[-1][-1]) or "no reason given"
+    return " ".join(str(error).split()) or "no reason given"
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise TrustError(f"{path}: {(error.strerror or str(error)).lower()}; let the gateway read it") from None
+
+
+def _parse_chain(path: Path, data: bytes, wanted: str) -> list[x509.Certificate]:
+    if _BEGIN not in data:
+        raise TrustError(f"{path}: no certificate in it; {wanted}")
+    try:
+        return x509.load_pem_x509_certificates(data)
+    except ValueError:
+        raise TrustError(f"{path}: a certificate in it is not PEM that can be read; copy it again") from None
+
+
+def _check_pair(chain_path: Path, chain: bytes, key_path: Path, key: bytes) -> None:
+    leaf = _parse_chain(chain_path, chain, "write the PEM certificate that the gateway shows")[0]
+    if b"PRIVATE KEY-----" not in key:
+        raise TrustError(f"{key_path}: no private key in it; write the PEM key of {chain_path}")
+    try:
+        loaded = _load_key(key)
+        same = _public_bytes(loaded.public_key()) == _public_bytes(leaf.public_key())
+    except TypeError:
+        raise TrustError(f"{key_path}: the private key is encrypted; store it without a passphrase") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise TrustError(f"{key_path}: the private key is not PEM that can be read; copy it again") from None
+    if not same:
+        raise TrustError(f"{chain_path}: the private key in {key_path} is not that of its first certificate")
+
+
+def _load_key(data: bytes) -> Any:
+    """The first private key of a PEM file that may have certificates as well."""
+    begin = data.find(b"-----BEGIN")
+    while begin >= 0 and b"PRIVATE KEY" not in data[begin : data.find(b"\n", begin)]:
+        begin = data.find(b"-----BEGIN", begin + 1)
+    return serialization.load_pem_private_key(data[max(begin, 0) :], password=None)
+
+
+def _public_bytes(key: Any) -> bytes:
+    encoded: bytes = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return encoded
+
+
+def _system_version() -> tuple[object, ...]:
+    """What changes when the system's authorities are installed anew."""
+    paths = ssl.get_default_verify_paths()
+    return tuple(_stamp(path) for path in (paths.cafile, paths.capath) if path)
+
+
+def _stamp(path: str) -> tuple[str, int, int]:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return path, 0, 0
+    return path, status.st_mtime_ns, status.st_size

@@ -1,0 +1,195 @@
+"""Tunnels: connections that have switched protocols, and carry raw bytes both ways from then on.
+
+A tunnel takes over from the relay of the exchange. Each direction ends by itself, as TCP connections do; the tunnel
+is over when both have. Its deadline is put off by bytes in either direction. Where one side is reset, or the
+deadline has passed, the other side is reset too: a plain end would pass for a good one.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from ..policy.limits import Limiter
+from ..wire.clock import CoarseClock
+from ..wire.exchange import CLOSED, END, TIMEOUT, TUNNELLING
+
+if TYPE_CHECKING:
+    from ..wire.response import ResponseHead
+    from .connection import UpstreamConnection
+    from .relay import Relay
+
+
+class Tunnels:
+    """Every tunnel of one gateway: how many there are and may be, and when they end for want of bytes.
+
+    `due` is the deadline of a tunnel through which bytes come now, `due_ending` that of one with a side that has
+    ended. `opened` counts them since the start, by service. The owner calls `sweep`.
+    """
+
+    def __init__(self, clock: CoarseClock) -> None:
+        self.clock = clock
+        self.open: set[Tunnel] = set()
+        self.opened: dict[str, int] = {}
+        # Connections to services that close once the service has taken what was written, with their deadlines.
+        self.leaving: dict[UpstreamConnection, float] = {}
+        self.allow(10000, timeout=600.0, ending=60.0)
+
+    def allow(self, limit: int, *, timeout: float, ending: float) -> None:
+        """Set the bounds: the most at once; seconds without a byte either way (0: any), and those in which what one
+        side has ended must come to its end on the other."""
+        self.limit = limit
+        self.ending = ending
+        self._timeout = timeout or math.inf
+        self._set_due(self.clock.now)
+
+    def _set_due(self, now: float) -> None:
+        self.due = now + self._timeout
+        self.due_ending = now + min(self._timeout, self.ending)
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no place for one more."""
+        return len(self.open) >= self.limit
+
+    def begun(self, tunnel: Tunnel) -> None:
+        """One more is open."""
+        self.open.add(tunnel)
+        name = tunnel.exchange.service
+        self.opened[name] = self.opened.get(name, 0) + 1
+
+    def by_service(self) -> dict[str, int]:
+        """The tunnels that are open, by service; 0 for one that had some."""
+        counts = dict.fromkeys(self.opened, 0)
+        for tunnel in self.open:
+            counts[tunnel.exchange.service] += 1
+        return counts
+
+    def sweep(self, now: float) -> None:
+        """Expire what has passed its deadline; called once a tick."""
+        self._set_due(now)
+        for tunnel in [tunnel for tunnel in self.open if tunnel.deadline <= now]:
+            tunnel.expired()
+        for connection in [connection for connection, due in self.leaving.items() if due <= now]:
+            connection.abandon()
+
+
+class Tunnel:
+    """The bytes of one exchange after its 101, between a client (upstream.relay.Client) and a connection.
+
+    To the client it is the sink of what it sends: `body_received` takes raw bytes, `body_ended` says that no more
+    will come. Each of the two sides calls until `exchange.phase` is ENDED.
+    """
+
+    __slots__ = ("_client_done", "_service_done", "client", "connection", "deadline", "exchange", "tunnels")
+
+    def __init__(self, relay: Relay, connection: UpstreamConnection, tunnels: Tunnels) -> None:
+        self.client = relay.client
+        self.exchange = relay.exchange
+        self.connection = connection
+        self.tunnels = tunnels
+        self.deadline = tunnels.due
+        self._client_done = False
+        self._service_done = False
+
+    def start(self, head: ResponseHead, data: bytes) -> None:
+        """Tell the client of the switch; `data` came right behind the service's 101."""
+        client, connection, exchange = self.client, self.connection, self.exchange
+        verdict: Any = exchange.charges
+        if verdict is not None:
+            # What this tells about guessing is known now, which may be days before the end.
+            Limiter.settle(verdict, head.status, True, self.tunnels.clock.now)
+            exchange.charges = None
+        self.tunnels.begun(self)
+        connection.tunnel_through(self)
+        client.sink = self
+        client.switch(head, data)
+        if exchange.phase is TUNNELLING:
+            # Not before: what has waited at the client may have filled the way to the service already.
+            connection.pull_from_client()
+            client.stream_from(connection)
+
+    # -- from the client
+
+    def body_received(self, data: bytes) -> None:
+        """Bytes for the service."""
+        self.deadline = self.tunnels.due_ending if self._service_done else self.tunnels.due
+        transport: Any = self.connection.transport
+        transport.write(data)
+
+    def body_ended(self, trailers: list[bytes]) -> None:
+        """The client sends no more."""
+        if self._client_done or self.exchange.phase is not TUNNELLING:
+            return
+        self._client_done = True
+        if self._service_done or not self.connection.end_sending():
+            self._end()
+        else:
+            self.progressed()
+
+    def client_failed(self, event: str) -> None:
+        """The client is gone: without a trace, if it had not ended before."""
+        self.exchange.move(event)
+        self._leave(in_order=self._client_done)
+
+    def abandon(self) -> None:
+        """Let go of the service; whoever asks for this ends the exchange."""
+        self._leave(in_order=True)
+
+    # -- from the service
+
+    def body(self, data: bytes) -> None:
+        """Bytes for the client."""
+        self.deadline = self.tunnels.due_ending if self._client_done else self.tunnels.due
+        self.client.send_body(data)
+
+    def ended(self, *, gone: bool) -> None:
+        """The service sends no more; `gone`: nor does it read."""
+        if self._service_done and not gone:
+            return
+        self._service_done = True
+        if self._client_done or gone:
+            self._end()
+        else:
+            self.progressed()
+        self.client.end_body([])
+
+    def failed(self, detail: str, *, reset: bool) -> None:
+        """The service has reset the connection; or (`reset` false) it has left TLS without a word, as many do at a
+        good end as well, so that the client still gets what is on its way."""
+        service = self.connection.address.service
+        self.exchange.move(CLOSED)
+        self._leave(in_order=False)
+        self.client.cut(at_once=reset)
+        if reset:
+            service.failed(CLOSED, detail)
+
+    # -- time
+
+    def progressed(self) -> None:
+        """One side has taken what the other sent."""
+        ending = self._client_done or self._service_done
+        self.deadline = self.tunnels.due_ending if ending else self.tunnels.due
+
+    def expired(self) -> None:
+        """No byte has come for too long; but what came before may still be on its slow way to the client."""
+        if self.connection.paused and self.client.taking():
+            self.progressed()
+            return
+        self.exchange.move(TIMEOUT)
+        self._leave(in_order=False)
+        self.client.cut(at_once=True)
+
+    # -- the end
+
+    def _end(self) -> None:
+        self.exchange.move(END)
+        self._leave(in_order=True)
+
+    def _leave(self, *, in_order: bool) -> None:
+        self.deadline = math.inf
+        self.tunnels.open.discard(self)
+        if in_order:
+            self.connection.finish(self.tunnels)
+        else:
+            self.connection.abort()

@@ -1,0 +1,259 @@
+"""HPACK: field blocks to fields and back (RFC 7541).
+
+What a client sends is decoded with the dynamic table that the protocol gives it. What it gets is encoded
+without one: each field line is the same bytes every time, so that they are made once and kept.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from hpack.exceptions import HPACKDecodingError
+from hpack.huffman_table import decode_huffman
+
+from .frames import COMPRESSION_ERROR, Http2Error
+
+_STATIC_FIELDS: Final = (
+    ":authority|:method GET|:method POST|:path /|:path /index.html|:scheme http|:scheme https|:status 200|"
+    ":status 204|:status 206|:status 304|:status 400|:status 404|:status 500|accept-charset|"
+    "accept-encoding gzip, deflate|accept-language|accept-ranges|accept|access-control-allow-origin|age|allow|"
+    "authorization|cache-control|content-disposition|content-encoding|content-language|content-length|"
+    "content-location|content-range|content-type|cookie|date|etag|expect|expires|from|host|if-match|"
+    "if-modified-since|if-none-match|if-range|if-unmodified-since|last-modified|link|location|max-forwards|"
+    "proxy-authenticate|proxy-authorization|range|referer|refresh|retry-after|server|set-cookie|"
+    "strict-transport-security|transfer-encoding|user-agent|vary|via|www-authenticate"
+)
+# The dynamic table as every peer may use it; nothing else is ever announced (section 4.2).
+TABLE_SIZE: Final = 4096
+_OVERHEAD: Final = 32
+_MAX_INTEGER: Final = 2**28
+# Huffman-coded strings up to this length are remembered: names, methods, paths, what clients always send.
+_REMEMBERED_LENGTH: Final = 128
+
+# RFC 9113 section 8.2.1: no upper case, no control bytes, no white space around; a colon only begins pseudo fields.
+_NAME: Final = re.compile(rb":?[!#$%&'*+\-.^_`|~0-9a-z]+")
+_VALUE: Final = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?")
+
+
+class Field(NamedTuple):
+    """A decoded field. `size` is what the table and the list count for it (section 4.1); `good` says whether name
+    and value are such as HTTP/2 allows, looked at once for as long as the field stands in a table."""
+
+    name: bytes
+    value: bytes
+    size: int
+    good: bool
+
+
+def make_field(name: bytes, value: bytes) -> Field:
+    """A field, judged."""
+    good = _NAME.fullmatch(name) is not None and _VALUE.fullmatch(value) is not None
+    return Field(name, value, len(name) + len(value) + _OVERHEAD, good)
+
+
+STATIC: Final = tuple(
+    make_field(name.encode(), value.encode())
+    for name, _, value in (entry.partition(" ") for entry in _STATIC_FIELDS.split("|"))
+)
+_STATIC_SIZE: Final = len(STATIC)
+
+
+class HpackError(Http2Error):
+    """A field block that cannot be decoded: the tables of both sides differ from here on (RFC 9113 section 4.3)."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(COMPRESSION_ERROR, reason)
+
+
+def _integer(block: bytes, position: int, prefix: int) -> tuple[int, int]:
+    """The integer at `position` behind a prefix of ones, and where it ends (section 5.1)."""
+    value = block[position] & prefix
+    position += 1
+    if value < prefix:
+        return value, position
+    shift = 0
+    while position < len(block):
+        byte = block[position]
+        position += 1
+        value += (byte & 0x7F) << shift
+        shift += 7
+        if value > _MAX_INTEGER or shift > 35:
+            raise HpackError("an integer in a field block is out of range")
+        if byte < 0x80:
+            return value, position
+    raise HpackError("a field block ends within an integer")
+
+
+def _string(block: bytes, position: int) -> tuple[bytes, int]:
+    """The string at `position`, and where it ends (section 5.2)."""
+    if position >= len(block):
+        raise HpackError("a field block ends before a string")
+    coded = block[position] & 0x80
+    length, position = _integer(block, position, 0x7F)
+    end = position + length
+    if end > len(block):
+        raise HpackError("a field block ends within a string")
+    data = block[position:end]
+    if coded:
+        data = _remembered(data) if length <= _REMEMBERED_LENGTH else _decoded(data)
+    return data, end
+
+
+def _decoded(data: bytes) -> bytes:
+    try:
+        return bytes(decode_huffman(data))
+    except HPACKDecodingError:
+        raise HpackError("a Huffman-coded string is malformed") from None
+
+
+_remembered = lru_cache(maxsize=4096)(_decoded)
+
+
+class Decoder:
+    """Decodes the field blocks of one connection, in their order.
+
+    `version` changes with the dynamic table: while it does not, the same block means the same fields, unless it
+    changes the table itself. A list of more than `limit` bytes (section 4.1's count) is decoded for the table's
+    sake, and not kept.
+    """
+
+    __slots__ = ("_limit", "_size", "_table", "_table_limit", "version")
+
+    def __init__(self, limit: int) -> None:
+        self.version = 0
+        self._limit = limit
+        self._table: list[Field] = []
+        self._size = 0
+        self._table_limit = TABLE_SIZE
+
+    def decode(self, block: bytes) -> list[Field] | None:
+        """The fields of a whole block; None where they are more than the limit. Raises HpackError."""
+        fields: list[Field] = []
+        append = fields.append
+        total = position = 0
+        end = len(block)
+        while position < end:
+            byte = block[position]
+            if byte & 0x80:
+                if byte == 0xFF:
+                    index, position = _integer(block, position, 0x7F)
+                else:
+                    index = byte & 0x7F
+                    position += 1
+                field = self._at(index)
+            elif byte & 0x60 == 0x20:
+                if fields or total:
+                    raise HpackError("a table size update stands behind a field")
+                size, position = _integer(block, position, 0x1F)
+                self._resize(size)
+                continue
+            else:
+                field, position = self._literal(block, position, byte)
+            total += field.size
+            if total <= self._limit:
+                append(field)
+        return fields if total <= self._limit else None
+
+    def _literal(self, block: bytes, position: int, byte: int) -> tuple[Field, int]:
+        """A literal field (section 6.2), which goes into the table if it says so."""
+        indexing = byte & 0x40
+        index, position = _integer(block, position, 0x3F if indexing else 0x0F)
+        if index:
+            name = self._at(index).name
+        else:
+            name, position = _string(block, position)
+        value, position = _string(block, position)
+        field = make_field(name, value)
+        if indexing:
+            self._add(field)
+        return field, position
+
+    def _at(self, index: int) -> Field:
+        if 0 < index <= _STATIC_SIZE:
+            return STATIC[index - 1]
+        place = index - _STATIC_SIZE - 1
+        if place < 0 or place >= len(self._table):
+            raise HpackError("a field block names an index that there is not")
+        return self._table[place]
+
+    def _add(self, field: Field) -> None:
+        self.version += 1
+        self._size += field.size
+        self._table.insert(0, field)
+        self._evict()
+
+    def _resize(self, size: int) -> None:
+        if size > TABLE_SIZE:
+            raise HpackError("the dynamic table is made larger than was allowed")
+        if size != self._table_limit:
+            self.version += 1
+            self._table_limit = size
+            self._evict()
+
+    def _evict(self) -> None:
+        while self._size > self._table_limit:
+            self._size -= self._table.pop().size
+
+
+# -- encoding
+
+_NAMES: Final = {field.name: index for index, field in reversed(list(enumerate(STATIC, 1)))}
+_STATUSES: Final = {int(field.value): index for index, field in enumerate(STATIC, 1) if field.name == b":status"}
+# Credentials stay out of the tables of whatever re-encodes them on the way (section 7.1.3).
+_NEVER_INDEXED: Final = frozenset((b"set-cookie", b"authorization", b"proxy-authenticate", b"www-authenticate"))
+
+
+def _encoded_integer(value: int, prefix: int, first: int) -> bytes:
+    if value < prefix:
+        return bytes((first | value,))
+    encoded = bytearray((first | prefix,))
+    value -= prefix
+    while value >= 0x80:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+_LENGTHS: Final = tuple(_encoded_integer(length, 0x7F, 0) for length in range(512))
+
+
+def _encoded_string(data: bytes) -> bytes:
+    length = len(data)
+    return (_LENGTHS[length] if length < 512 else _encoded_integer(length, 0x7F, 0)) + data
+
+
+@lru_cache(maxsize=1024)
+def _encoded_name(name: bytes) -> bytes:
+    """The beginning of a literal field without indexing (section 6.2.2) up to its value."""
+    name = name.lower()
+    first = 0x10 if name in _NEVER_INDEXED else 0
+    index = _NAMES.get(name)
+    if index is None:
+        return bytes((first,)) + _encoded_string(name)
+    return _encoded_integer(index, 0x0F, first)
+
+
+def encode_field(name: bytes, value: bytes) -> bytes:
+    """One field; the name in any case."""
+    return _encoded_name(name) + _encoded_string(value)
+
+
+def encode_lines(lines: bytes) -> bytes:
+    """Finished field lines (`Name: value CRLF`) as a part of a field block."""
+    parts = []
+    for line in lines.split(b"\r\n"):
+        name, colon, value = line.partition(b": ")
+        if colon:
+            parts.append(_encoded_name(name))
+            parts.append(_encoded_string(value))
+    return b"".join(parts)
+
+
+@lru_cache(maxsize=512)
+def encode_status(status: int) -> bytes:
+    """The `:status` pseudo field."""
+    index = _STATUSES.get(status)
+    return bytes((0x80 | index,)) if index is not None else encode_field(b":status", b"%d" % status)

@@ -1,0 +1,151 @@
+"""HTTP/2 messages: a list of decoded fields to the same request head that HTTP/1.1 is read to (RFC 9113 section 8).
+
+Everything beyond this point is told in HTTP/1.1 terms, so what could not stand there unchanged is malformed here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from ..errors import BAD_REQUEST, HEAD_TOO_LARGE, NOT_IMPLEMENTED
+from .body import trailer_passes
+from .fields import TOKEN
+from .frames import PROTOCOL_ERROR, StreamError
+from .hpack import Field
+from .request import RequestHead, RequestReader
+from .target import same_authority
+from .upgrade import WEBSOCKET, fresh_key
+
+# As long as it is one word, what is wrong with a target is told by a 400.
+_TARGET: Final = re.compile(rb"[^\x00-\x20\x7f]+")
+_DIGITS: Final = re.compile(rb"[0-9]{1,19}")
+_PSEUDO: Final = frozenset((b":method", b":scheme", b":authority", b":path", b":protocol"))
+# RFC 9113 section 8.2.2, and what upgraded to HTTP/2 once.
+_CONNECTION_FIELDS: Final = frozenset(
+    (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade", b"http2-settings")
+)
+# Of a WebSocket's opening, what HTTP/2 has no use for (RFC 8441 section 5.1).
+_OF_THE_HANDSHAKE: Final = frozenset((b"sec-websocket-key", b"content-length"))
+_SCHEMES: Final = frozenset((b"https", b"http"))
+# What needs a look of its own; all others are end-to-end fields and pass as they are.
+_SPECIAL: Final = _CONNECTION_FIELDS | {b"te", b"host", b"cookie", b"content-length"}
+
+
+def _malformed(reason: str) -> StreamError:
+    return StreamError(PROTOCOL_ERROR, reason)
+
+
+def read_request(fields: list[Field] | None, ended: bool, reader: RequestReader) -> RequestHead:
+    """The head that these fields are; None stands for more of them than the limit. `ended`: no body follows.
+
+    Raises StreamError where the request is malformed (RFC 9113 section 8.1.1).
+    """
+    if fields is None:
+        head = RequestHead(b"", b"", 1, [])
+        head.refusal = HEAD_TOO_LARGE
+        return head
+    pseudo, rest = _divided(fields)
+    method = pseudo.get(b":method", b"")
+    if TOKEN.fullmatch(method) is None:
+        raise _malformed("there must be one :method, a token")
+    authority = pseudo.get(b":authority")
+    lines, length = _end_to_end(rest, authority)
+    if b":protocol" in pseudo:
+        return _tunnel(pseudo, lines, reader)
+    target = _target(method, pseudo)
+    if ended and length:
+        raise _malformed("the body has another length than its content-length")
+    framed = ended or length is not None
+    head = reader.read_fields(method, target, lines, framed=framed)
+    if pseudo.get(b":scheme", b"https").lower() not in _SCHEMES:
+        head.refusal = BAD_REQUEST.because("The :scheme is neither http nor https.")
+    return head
+
+
+def _divided(fields: list[Field]) -> tuple[dict[bytes, bytes], list[Field]]:
+    """The pseudo fields, and those behind them."""
+    pseudo: dict[bytes, bytes] = {}
+    count = 0
+    for name, value, _, good in fields:
+        if not good:
+            raise _malformed("a field's name or value has a character that HTTP/2 does not allow")
+        if name[0] != 0x3A:
+            break
+        if name not in _PSEUDO or name in pseudo:
+            raise _malformed("a pseudo field is unknown or stands twice")
+        pseudo[name] = value
+        count += 1
+    return pseudo, fields[count:]
+
+
+def _target(method: bytes, pseudo: dict[bytes, bytes]) -> bytes:
+    path, scheme = pseudo.get(b":path"), pseudo.get(b":scheme")
+    if method == b"CONNECT":
+        if path is not None or scheme is not None or not pseudo.get(b":authority"):
+            raise _malformed("CONNECT has an :authority and neither :scheme nor :path")
+        return b"*"
+    if not scheme or path is None or _TARGET.fullmatch(path) is None:
+        raise _malformed("there must be one :scheme and one :path, without white space")
+    if path[0] != 0x2F and (path != b"*" or method != b"OPTIONS"):
+        raise _malformed("the :path does not begin with a slash")
+    return path
+
+
+def _tunnel(pseudo: dict[bytes, bytes], lines: list[tuple[bytes, bytes]], reader: RequestReader) -> RequestHead:
+    """Extended CONNECT (RFC 8441 section 4): to the service it is the GET that opens a WebSocket over HTTP/1.1."""
+    if not reader.upgrades or pseudo[b":method"] != b"CONNECT" or b":authority" not in pseudo:
+        raise _malformed(":protocol belongs to an extended CONNECT, and only where that is announced")
+    lines = [(name, value) for name, value in lines if name not in _OF_THE_HANDSHAKE]
+    target = _target(b"GET", pseudo)
+    head = reader.read_fields(b"GET", target, [*lines, (b"Sec-WebSocket-Key", fresh_key())], framed=True)
+    if pseudo[b":protocol"].lower() != WEBSOCKET:
+        head.refusal = NOT_IMPLEMENTED.because("Only websocket is known as a :protocol.")
+    head.upgrade = WEBSOCKET
+    return head
+
+
+def _end_to_end(fields: list[Field], authority: bytes | None) -> tuple[list[tuple[bytes, bytes]], int | None]:
+    """The field lines as HTTP/1.1 has them, Host first, and the content-length."""
+    host = authority
+    length: int | None = None
+    crumbs: list[bytes] = []
+    lines: list[tuple[bytes, bytes]] = []
+    seen_host = False
+    for name, value, _, good in fields:
+        if not good or name[0] == 0x3A:
+            raise _malformed("a field is malformed, or a pseudo field stands behind others")
+        if name not in _SPECIAL:
+            lines.append((name, value))
+        elif name == b"cookie":
+            crumbs.append(value)
+        elif name == b"host":
+            if seen_host or (authority is not None and not same_authority(authority, value)):
+                raise _malformed("host stands twice, or differs from :authority")
+            seen_host = True
+            host = value if authority is None else authority
+        elif name == b"content-length":
+            if length is not None or _DIGITS.fullmatch(value) is None:
+                raise _malformed("content-length is no number, or stands twice")
+            length = int(value)
+            lines.append((name, value))
+        elif name != b"te" or value.lower() != b"trailers":
+            raise _malformed("a field that belongs to a connection of HTTP/1.1")
+    if crumbs:
+        # Split for the sake of compression, joined for everybody else (section 8.2.3).
+        lines.append((b"cookie", b"; ".join(crumbs)))
+    if host is not None:
+        lines.insert(0, (b"Host", host))
+    return lines, length
+
+
+def read_trailers(fields: Iterable[Field] | None, tenant_header: bytes) -> list[bytes]:
+    """The trailers' field lines that may be passed on (RFC 9110 section 6.5.1). Raises StreamError."""
+    lines: list[bytes] = []
+    for name, value, _, good in fields or ():
+        if not good or name[0] == 0x3A or name in _CONNECTION_FIELDS:
+            raise _malformed("a trailer is malformed, a pseudo field or one of a connection of HTTP/1.1")
+        if trailer_passes(name, tenant_header):
+            lines.append(b"%b: %b\r\n" % (name, value))
+    return lines

@@ -11,6 +11,7 @@ import pytest
 import pytest_twisted
 from hypothesis import given
 from hypothesis import strategies as st
+from test_tls_contexts import alert_of
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, connectProtocol, wrapClientTLS
@@ -23,6 +24,7 @@ from koder_gateway.tls.certificates import self_signed
 from koder_gateway.tls.descriptions import BACKLOG, Description, parse
 from koder_gateway.tls.endpoints import EndpointError, Endpoints, server_endpoint
 from koder_gateway.tls.factory import TLSFactory
+from koder_gateway.tls.hello import UNRECOGNIZED_NAME
 
 
 @dataclass(frozen=True)
@@ -467,3 +469,39 @@ def test_any_string_is_an_endpoint_or_an_error(tmp_path_factory, text):
     # Any other exception fails this test.
     with suppress(EndpointError):
         assert endpoints.server(text)[1] in (True, False)
+
+
+def test_strictness_is_that_of_the_settings_for_every_endpoint(tmp_path, events):
+    memory = MemoryReactor()
+    folder, own = tmp_path / "certs", self_signed(tmp_path / "own", "own.example").path
+    self_signed(folder, "a.example")
+    self_signed(folder, "b.example")
+    endpoints = Endpoints(memory, Tls(folder, strict_sni=True), tmp_path, "id.localhost")
+    for text in ("ssl:443", f"tls+tcp:444:privateKey={own}"):
+        endpoints.server(text)[0].listen(Factory())
+    for contexts in secure_ports(memory):
+        assert alert_of(contexts, name=b"unknown.test") == UNRECOGNIZED_NAME
+    assert events == [], "nobody gets the default one"
+    endpoints.reload(Tls(folder))
+    for contexts in secure_ports(memory):
+        assert alert_of(contexts, name=b"unknown.test") is None
+
+
+def test_a_reload_can_change_the_folder_and_the_default(tmp_path, events):
+    memory = MemoryReactor()
+    one, other = tmp_path / "one", tmp_path / "other"
+    self_signed(one, "a.example")
+    self_signed(other, "b.example")
+    self_signed(other, "c.example")
+    endpoints = Endpoints(memory, Tls(one), tmp_path, "id.localhost")
+    endpoints.server("ssl:443")[0].listen(Factory())
+    (contexts,) = secure_ports(memory)
+    endpoints.reload(Tls(other, "self-signed-c.example"))
+    assert served(contexts) == ["self-signed-b.example", "self-signed-c.example"]
+    assert contexts.names.default.name == "self-signed-c.example"
+    endpoints.reload(Tls(tmp_path / "nowhere"))
+    assert served(contexts) == ["self-signed-b.example", "self-signed-c.example"]
+    (event,) = events
+    assert event.startswith(f"{tmp_path}/nowhere: no such file or directory; ")
+    endpoints.reload(Tls())
+    assert served(contexts) == ["id.localhost"]

@@ -11,15 +11,13 @@ in one turn of the reactor leaves in one write.
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from twisted.internet.interfaces import IAddress, IPushProducer
+from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from ..errors import Refusal
 from ..wire import frames
@@ -47,11 +45,12 @@ from ..wire.frames import (
     Http2Error,
     StreamError,
 )
-from ..wire.hpack import Decoder
-from ..wire.http2 import read_request, read_trailers
+from ..wire.http2 import HeadReader, read_trailers
+from ..wire.patience import FRAME, RESET, SERVED, Patience
 from ..wire.request import RequestHead
 from .backlog import backlog
 from .http2_request import Http2Request
+from .outbox import Outbox
 from .stream import STREAM_WINDOW, Stream
 
 if TYPE_CHECKING:
@@ -62,25 +61,12 @@ OPENING, OPEN, LINGER, CLOSING, GONE = range(5)
 
 # Bytes that a client may send on all streams together before it is paid back.
 CONNECTION_WINDOW: Final = 1 << 20
-# What waits for the reactor's next turn; streams are asked for no more than this at a time.
-_BATCH: Final = 131072
-# Field blocks whose meaning is kept while the dynamic table stays as it is.
-_KNOWN_BLOCKS: Final = 64
 # Streams that were reset here, on which the client may still be sending what it sent before it knew.
 _RESETS_REMEMBERED: Final = 128
 _BLOCK_SLACK: Final = 1024
 _MAX_CONTINUATIONS: Final = 32
 
-# The patience with a client, how fast it grows again (per second), and what is paid for from it.
-PATIENCE: Final = 2000
-_PATIENCE_A_SECOND: Final = 200.0
-_RESET_COST: Final = 10.0
-_FRAME_COST: Final = 1.0
-_SERVED: Final = 10.0
-_DATA_SENT: Final = 2.0
 
-
-@implementer(IPushProducer)
 class Http2Channel(Protocol):
     """Takes over a connection on which ALPN has chosen h2. `streams` are those that are open, by their numbers."""
 
@@ -93,14 +79,11 @@ class Http2Channel(Protocol):
         self.secured = site.secured(transport)
         self.streams: dict[int, Stream] = {}
         self.deadline = math.inf
-        self.initial_window = DEFAULT_WINDOW
-        self.send_window = DEFAULT_WINDOW
-        self.max_frame = DEFAULT_FRAME_SIZE
+        self.out = Outbox(transport, site.soon)
+        self.patience = Patience(site.clock.now)
         self._phase = OPENING
         self._buffer = b""
-        self._decoder = Decoder(site.max_head)
-        self._known: tuple[dict[bytes, RequestHead], dict[bytes, RequestHead]] = ({}, {})
-        self._known_version = 0
+        self._heads = HeadReader(site.max_head)
         self._last = 0
         self._current = 0
         self._block: list[bytes] = []
@@ -108,20 +91,10 @@ class Http2Channel(Protocol):
         self._block_flags = 0
         self._block_size = 0
         self._block_due = math.inf
-        self._prefix = b"\x20"
         self._standing: Any = None
         self._receive_window = CONNECTION_WINDOW
         self._owed = 0
         self._resets: dict[int, None] = {}
-        self._patience: float = PATIENCE
-        self._patience_at = site.clock.now
-        self._out: list[Any] = []
-        self._queued = 0
-        self._turn_asked = False
-        self._reading = False
-        self._blocked = False
-        self._listed: deque[Stream] = deque()
-        self._pumping = False
         self._leaving = False
         self._said_last = MAX_STREAM
         self._backlog = -1
@@ -144,27 +117,24 @@ class Http2Channel(Protocol):
         """Say the settings; the client's preface comes next."""
         site = self.site
         self.deadline = site.clock.now + site.timeouts.head
-        transport: Any = self.transport
-        transport.registerProducer(self, True)
+        self.out.open()
         settings = {
             frames.ENABLE_CONNECT_PROTOCOL: int(site.reader.upgrades),
             frames.MAX_CONCURRENT_STREAMS: site.max_streams,
             frames.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
             frames.MAX_HEADER_LIST_SIZE: site.max_head,
         }
-        self.send(frames.settings_frame(settings) + frames.window_frame(0, CONNECTION_WINDOW - DEFAULT_WINDOW))
+        self.out.send(frames.settings_frame(settings) + frames.window_frame(0, CONNECTION_WINDOW - DEFAULT_WINDOW))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone, and so is every exchange on it."""
         self._phase = GONE
         self.deadline = math.inf
-        self._out.clear()
+        self.out.drop()
         self.site.closed(self)
         for stream in list(self.streams.values()):
             stream.reset()
-        self._listed.clear()
-        self._known[0].clear()
-        self._known[1].clear()
+        self._heads.forget()
         self._standing = None
         self._buffer = b""
         self.transport = None
@@ -176,7 +146,7 @@ class Http2Channel(Protocol):
         if self._buffer:
             data = self._buffer + data
             self._buffer = b""
-        self._reading = True
+        self.out.gathering = True
         try:
             if self._phase == OPENING:
                 data = self._open(data)
@@ -184,9 +154,8 @@ class Http2Channel(Protocol):
                 self._read(data)
         except Http2Error as error:
             self._fail(error)
-        self._reading = False
-        if self._out:
-            self.flush()
+        self.out.gathering = False
+        self.out.flush()
 
     def _open(self, data: bytes) -> bytes:
         """The client's preface (section 3.4); what comes after it."""
@@ -222,7 +191,7 @@ class Http2Channel(Protocol):
             if self._block_stream and (kind != frames.CONTINUATION or stream != self._block_stream):
                 raise Http2Error(PROTOCOL_ERROR, "a field block is interrupted by another frame")
             if kind > frames.CONTINUATION:
-                self._spend(_FRAME_COST)
+                self._spend(FRAME)
                 continue
             self._current = stream
             try:
@@ -239,7 +208,7 @@ class Http2Channel(Protocol):
         """The client broke the protocol: say why, end every stream, and close so that it can read that."""
         self._phase = LINGER
         self.site.http2_errors += 1
-        self.send(frames.goaway_frame(min(self._last, self._said_last), error.code, error.reason))
+        self.out.send(frames.goaway_frame(min(self._last, self._said_last), error.code, error.reason))
         self._said_last = self._last
         for stream in list(self.streams.values()):
             stream.closed = True
@@ -248,26 +217,16 @@ class Http2Channel(Protocol):
 
     def _fail_stream(self, number: int, error: StreamError) -> None:
         """End one stream. To provoke this is as cheap for a client as to reset, so it costs the same."""
-        self._spend(_RESET_COST)
+        self._spend(RESET)
         stream = self.streams.get(number)
         if stream is not None:
             stream.fail(error.code)
         else:
             self.was_reset(number)
-            self.send(frames.reset_frame(number, error.code))
+            self.out.send(frames.reset_frame(number, error.code))
 
     def _spend(self, cost: float) -> None:
-        """Take from the patience. Raises Http2Error when it is used up."""
-        self._patience -= cost
-        if self._patience < 0:
-            now = self.site.clock.now
-            self._patience = min(PATIENCE, self._patience + (now - self._patience_at) * _PATIENCE_A_SECOND)
-            self._patience_at = now
-            if self._patience < 0:
-                raise Http2Error(ENHANCE_YOUR_CALM, "too many frames that nothing comes of")
-
-    def _earn(self, amount: float) -> None:
-        self._patience = min(PATIENCE, self._patience + amount)
+        self.patience.spend(cost, self.site.clock.now)
 
     # -- requests
 
@@ -306,12 +265,12 @@ class Http2Channel(Protocol):
         if number > self._last:
             self._open_stream(number, ended, block)
             return
-        fields = self._decoder.decode(block)
+        fields = self._heads.decode(block)
         stream = self.streams.get(number)
         if stream is None:
             if number not in self._resets:
                 raise Http2Error(STREAM_CLOSED, "HEADERS on a stream that is closed")
-            self._spend(_FRAME_COST)
+            self._spend(FRAME)
         elif stream.remote_done:
             raise StreamError(STREAM_CLOSED, "HEADERS on a stream that its client has ended")
         elif not ended:
@@ -322,9 +281,7 @@ class Http2Channel(Protocol):
     def _open_stream(self, number: int, ended: int, block: bytes) -> None:
         self._last = number
         site = self.site
-        head = self._known[ended].get(block)
-        if head is None or self._known_version != self._decoder.version or head.reader is not site.reader:
-            head = self._read_head(block, ended)
+        head = self._heads.read(block, ended, site.reader)
         if number > self._said_last:
             return  # the client knows that it is not going to be answered here
         if len(self.streams) >= site.max_streams:
@@ -335,24 +292,6 @@ class Http2Channel(Protocol):
             self.deadline = math.inf
         self.streams[number] = stream
         self._begin(stream, head)
-
-    def _read_head(self, block: bytes, ended: int) -> RequestHead:
-        """What a block means that is not known yet. Raises Http2Error."""
-        decoder, site = self._decoder, self.site
-        version = decoder.version
-        fields = decoder.decode(block)
-        head = read_request(fields, bool(ended), site.reader)
-        head.reader = site.reader
-        known = self._known
-        if decoder.version != self._known_version:
-            known[0].clear()
-            known[1].clear()
-            self._known_version = decoder.version
-        if decoder.version == version and head.upgrade is None:
-            if len(known[ended]) >= _KNOWN_BLOCKS:
-                known[ended].clear()
-            known[ended][block] = head
-        return head
 
     def _begin(self, stream: Stream, head: RequestHead) -> None:
         """A head is complete: begin its exchange."""
@@ -387,13 +326,13 @@ class Http2Channel(Protocol):
             if not number or number > self._last:
                 raise Http2Error(PROTOCOL_ERROR, "DATA on a stream that is idle")
             self.pay(size)
-            self._spend(_FRAME_COST)
+            self._spend(FRAME)
             if number not in self._resets:
                 raise StreamError(STREAM_CLOSED, "DATA on a stream that is closed")
             return
         ended = flags & END_STREAM
         if not data and not ended:
-            self._spend(_FRAME_COST)
+            self._spend(FRAME)
         stream.receive(data, bool(ended), size)
 
     def _on_reset(self, flags: int, number: int, payload: bytes) -> None:
@@ -404,7 +343,7 @@ class Http2Channel(Protocol):
         stream = self.streams.get(number)
         if stream is not None:
             stream.reset()
-        self._spend(_RESET_COST)
+        self._spend(RESET)
 
     # -- the rest of the protocol
 
@@ -416,7 +355,7 @@ class Http2Channel(Protocol):
             raise Http2Error(FRAME_SIZE_ERROR, "a PRIORITY frame is not five bytes")
         if frames.word(payload) == number:
             raise Http2Error(PROTOCOL_ERROR, "a stream depends on itself")
-        self._spend(_FRAME_COST)
+        self._spend(FRAME)
 
     def _on_settings(self, flags: int, number: int, payload: bytes) -> None:
         if number:
@@ -424,26 +363,26 @@ class Http2Channel(Protocol):
         if flags & ACK:
             if payload:
                 raise Http2Error(FRAME_SIZE_ERROR, "an acknowledgement of SETTINGS with a payload")
-            self._spend(_FRAME_COST)
+            self._spend(FRAME)
             return
-        self._spend(_RESET_COST)
+        self._spend(RESET)
         for name, value in frames.settings_values(payload):
             if name == frames.INITIAL_WINDOW_SIZE:
                 self._resize_windows(value)
             elif name == frames.MAX_FRAME_SIZE:
                 # Larger frames would let one stream hold up the others for longer.
-                self.max_frame = min(value, DEFAULT_FRAME_SIZE)
-        self.send(frames.frame(SETTINGS, ACK, 0, b""))
+                self.out.max_frame = min(value, DEFAULT_FRAME_SIZE)
+        self.out.send(frames.frame(SETTINGS, ACK, 0, b""))
 
     def _resize_windows(self, size: int) -> None:
-        grown = size - self.initial_window
-        self.initial_window = size
+        grown = size - self.out.initial_window
+        self.out.initial_window = size
         try:
             for stream in self.streams.values():
                 stream.grant(grown)
         except StreamError as error:
             raise Http2Error(error.code, error.reason) from None
-        self.pump()
+        self.out.pump()
 
     def _on_push(self, flags: int, number: int, payload: bytes) -> None:
         raise Http2Error(PROTOCOL_ERROR, "a client must not push")
@@ -453,9 +392,9 @@ class Http2Channel(Protocol):
             raise Http2Error(PROTOCOL_ERROR, "PING on a stream")
         if len(payload) != 8:
             raise Http2Error(FRAME_SIZE_ERROR, "a PING frame is not eight bytes")
-        self._spend(_FRAME_COST)
+        self._spend(FRAME)
         if not flags & ACK:
-            self.send(frames.frame(PING, ACK, 0, payload))
+            self.out.send(frames.frame(PING, ACK, 0, payload))
         elif self._leaving and self._said_last == MAX_STREAM:
             self._say_last()
 
@@ -464,7 +403,7 @@ class Http2Channel(Protocol):
             raise Http2Error(PROTOCOL_ERROR, "GOAWAY on a stream")
         if len(payload) < 8:
             raise Http2Error(FRAME_SIZE_ERROR, "a GOAWAY frame is shorter than eight bytes")
-        self._spend(_RESET_COST)
+        self._spend(RESET)
         self._leaving = True
         if not self.streams:
             self._close()
@@ -472,15 +411,15 @@ class Http2Channel(Protocol):
     def _on_window(self, flags: int, number: int, payload: bytes) -> None:
         if len(payload) != 4:
             raise Http2Error(FRAME_SIZE_ERROR, "a WINDOW_UPDATE frame is not four bytes")
-        self._spend(_FRAME_COST)
+        self._spend(FRAME)
         size = frames.word(payload)
         if not number:
             if not size:
                 raise Http2Error(PROTOCOL_ERROR, "a window is enlarged by nothing")
-            self.send_window += size
-            if self.send_window > MAX_WINDOW:
+            self.out.window += size
+            if self.out.window > MAX_WINDOW:
                 raise Http2Error(FLOW_CONTROL_ERROR, "the connection's window is over 2^31-1 bytes")
-            self.pump()
+            self.out.pump()
             return
         if number > self._last or not number & 1:
             raise Http2Error(PROTOCOL_ERROR, "WINDOW_UPDATE on a stream that is idle")
@@ -489,83 +428,16 @@ class Http2Channel(Protocol):
         stream = self.streams.get(number)
         if stream is not None:
             stream.grant(size)
-            self.pump()
+            self.out.pump()
 
     # -- what streams ask of their connection
-
-    def prefixed(self, block: bytes) -> bytes:
-        """A field block for this connection: the first says that no dynamic table is used (RFC 7541 section 4.2)."""
-        prefix = self._prefix
-        if not prefix:
-            return block
-        self._prefix = b""
-        return prefix + block
-
-    def send(self, data: bytes) -> None:
-        """Send with whatever else this turn of the reactor brings."""
-        self._out.append(data)
-        self._queued += len(data)
-        if not self._reading and not self._turn_asked:
-            self._turn_asked = True
-            self.site.soon(self.flush)
-
-    def sent_data(self, header: bytes, data: bytes | memoryview) -> None:
-        """The same for a DATA frame, which shows that the client takes something."""
-        self._out.append(header)
-        self._earn(_DATA_SENT)
-        self.send(data)  # type: ignore[arg-type]
-
-    def flush(self) -> None:
-        """Hand what has gathered to the transport."""
-        self._turn_asked = False
-        out = self._out
-        if not out or self.transport is None:
-            return
-        data = b"".join(out)
-        out.clear()
-        self._queued = 0
-        transport: Any = self.transport
-        transport.write(data)
-        if self._listed and not self._blocked:
-            self.pump()
-
-    def enlist(self, stream: Stream) -> None:
-        """A stream has something to send."""
-        stream.listed = True
-        self._listed.append(stream)
-
-    def pump(self) -> None:
-        """Let each stream that has something to send do so, a frame in turn, as far as windows and transport go."""
-        if self._pumping:
-            return
-        self._pumping = True
-        try:
-            self._pump()
-        finally:
-            self._pumping = False
-
-    def _pump(self) -> None:
-        listed = self._listed
-        starved = 0
-        while len(listed) > starved and not self._blocked and self._queued < _BATCH:
-            stream = listed.popleft()
-            if stream.closed:
-                stream.listed = False
-            elif stream.waiting and self.send_window <= 0:
-                # Only what has no body left goes without a window.
-                listed.append(stream)
-                starved += 1
-            else:
-                stream.listed = False
-                if stream.emit() and not stream.listed:
-                    self.enlist(stream)
 
     def pay(self, size: int) -> None:
         """Bytes have been taken: let the client send as many more."""
         self._owed += size
         if self._owed >= CONNECTION_WINDOW // 2:
             self._receive_window += self._owed
-            self.send(frames.window_frame(0, self._owed))
+            self.out.send(frames.window_frame(0, self._owed))
             self._owed = 0
 
     def was_reset(self, number: int) -> None:
@@ -579,7 +451,7 @@ class Http2Channel(Protocol):
         if self.streams.pop(stream.number, None) is None:
             return
         if served:
-            self._earn(_SERVED)
+            self.patience.earn(SERVED)
         if not self.streams and self._phase == OPEN:
             if self._leaving and (self._said_last != MAX_STREAM or not self.site.draining):
                 self._close()
@@ -591,19 +463,6 @@ class Http2Channel(Protocol):
         self.deadline = min(self.deadline, deadline)
 
     # -- the transport
-
-    def pauseProducing(self) -> None:
-        """The client does not take what is sent."""
-        self._blocked = True
-
-    def resumeProducing(self) -> None:
-        """The client takes more."""
-        self._blocked = False
-        if self._phase == OPEN:
-            self.pump()
-
-    def stopProducing(self) -> None:
-        """The transport is going away; the protocol hears of it."""
 
     def getPeer(self) -> IAddress:
         """The address that the connection comes from."""
@@ -626,12 +485,11 @@ class Http2Channel(Protocol):
         """Close so that the client can read what was said: stop writing, forget what still comes, then close."""
         self._phase = LINGER
         self._buffer = b""
-        self.flush()
+        self.out.close()
         transport: Any = self.transport
         if transport is None:
             return
         self.deadline = self.site.clock.now + self.site.timeouts.linger
-        transport.unregisterProducer()
         if hasattr(type(transport), "loseWriteConnection"):
             transport.loseWriteConnection()
 
@@ -642,11 +500,10 @@ class Http2Channel(Protocol):
         lingering = self._phase == LINGER
         self._phase = CLOSING
         self._buffer = b""
-        self.flush()
+        if not lingering:
+            self.out.close()
         self.deadline = self.site.clock.now + self.site.timeouts.idle
         transport: Any = self.transport
-        if not lingering:
-            transport.unregisterProducer()
         transport.loseConnection()
 
     def under_way(self) -> Iterable[GatewayRequest]:
@@ -658,13 +515,13 @@ class Http2Channel(Protocol):
         if self._phase > OPEN or self._leaving:
             return
         self._leaving = True
-        self.send(frames.goaway_frame(MAX_STREAM, NO_ERROR) + frames.frame(PING, 0, 0, b"draining"))
+        self.out.send(frames.goaway_frame(MAX_STREAM, NO_ERROR) + frames.frame(PING, 0, 0, b"draining"))
         self.wake(self.site.clock.now + self.site.timeouts.linger)
 
     def _say_last(self) -> None:
         """The client has had the time to hear of the end: what it begins now is not answered any more."""
         self._said_last = self._last
-        self.send(frames.goaway_frame(self._last, NO_ERROR))
+        self.out.send(frames.goaway_frame(self._last, NO_ERROR))
         if not self.streams:
             self._close()
 
@@ -673,7 +530,7 @@ class Http2Channel(Protocol):
         for request in self.under_way():
             request.give_up(refusal)
         if self._phase <= OPEN:
-            self.send(frames.goaway_frame(self._last, NO_ERROR))
+            self.out.send(frames.goaway_frame(self._last, NO_ERROR))
         self._close()
 
     def expire(self) -> None:
@@ -700,7 +557,7 @@ class Http2Channel(Protocol):
         if self._leaving and self._said_last == MAX_STREAM and self.site.draining:
             self._say_last()
         elif not self.streams:
-            self.send(frames.goaway_frame(self._last, NO_ERROR))
+            self.out.send(frames.goaway_frame(self._last, NO_ERROR))
             self._close()
         if self._phase != OPEN:
             return

@@ -37,6 +37,7 @@ from ..wire.frames import (
     window_frame,
 )
 from ..wire.hpack import encode_field, encode_lines, encode_status
+from ..wire.patience import DATA_SENT
 from .stock import StockChannel
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Stream(StockChannel):
         self._all_sent = False
         self._forgotten = 0
         self.deadline = math.inf
-        self.send_window = connection.initial_window
+        self.send_window = connection.out.initial_window
         self.waiting: deque[bytes | memoryview] = deque()
         self.listed = False
         self._waiting_size = 0
@@ -103,27 +104,25 @@ class Stream(StockChannel):
 
     def send_head(self, block: bytes, ended: bool) -> None:
         """Send a field block; `ended` when nothing follows it."""
-        connection = self.connection
-        connection.send(
-            header_frames(self.number, connection.prefixed(block), END_STREAM if ended else 0, connection.max_frame)
-        )
+        out = self.connection.out
+        out.send(header_frames(self.number, out.prefixed(block), END_STREAM if ended else 0, out.max_frame))
         if ended:
             self._end()
 
     def send_whole(self, block: bytes, body: bytes) -> None:
         """Send a field block and a whole body, in one piece where the windows and frames allow it."""
-        connection = self.connection
+        out = self.connection.out
         size = len(body)
-        if size > connection.max_frame or size > self.send_window or size > connection.send_window:
+        if size > out.max_frame or size > self.send_window or size > out.window:
             self.send_head(block, False)
             self.send_body(body, True)
             return
-        connection.send_window -= size
+        out.window -= size
         self._sent += size
-        connection.send(
+        out.send(
             b"%b%b%b"
             % (
-                header_frames(self.number, connection.prefixed(block), 0, connection.max_frame),
+                header_frames(self.number, out.prefixed(block), 0, out.max_frame),
                 HEADER.pack(size >> 8, size & 0xFF, DATA, END_STREAM, self.number),
                 body,
             )
@@ -150,8 +149,8 @@ class Stream(StockChannel):
     def _go_on(self) -> None:
         """Let what waits go as far as it can now."""
         if not self.listed:
-            self.connection.enlist(self)
-        self.connection.pump()
+            self.connection.out.enlist(self)
+        self.connection.out.pump()
         if self._waiting_size > _HIGH and not self._producer_paused and self._producer is not None:
             self._producer_paused = True
             if not self._pulled:
@@ -159,9 +158,9 @@ class Stream(StockChannel):
 
     def emit(self) -> bool:
         """Send one frame of what waits; whether there is more that could go at once."""
-        connection, waiting = self.connection, self.waiting
+        out, waiting = self.connection.out, self.waiting
         if waiting:
-            room = min(connection.send_window, self.send_window, connection.max_frame)
+            room = min(out.window, self.send_window, out.max_frame)
             if room <= 0:
                 return False
             data = waiting.popleft()
@@ -173,11 +172,11 @@ class Stream(StockChannel):
             self._waiting_size -= size
             self._sent += size
             self.send_window -= size
-            connection.send_window -= size
+            out.window -= size
             last = self.local_done and not waiting and not self._last_block
-            connection.sent_data(
-                HEADER.pack(size >> 8, size & 0xFF, DATA, END_STREAM if last else 0, self.number), data
-            )
+            out.send(HEADER.pack(size >> 8, size & 0xFF, DATA, END_STREAM if last else 0, self.number))
+            out.send(data)
+            self.connection.patience.earn(DATA_SENT)
             if waiting:
                 return True
             if not self.local_done:
@@ -188,10 +187,10 @@ class Stream(StockChannel):
                 return False
         if self.local_done:
             if self._last_block:
-                block = connection.prefixed(self._last_block)
-                connection.send(header_frames(self.number, block, END_STREAM, connection.max_frame))
+                block = out.prefixed(self._last_block)
+                out.send(header_frames(self.number, block, END_STREAM, out.max_frame))
             else:
-                connection.send(frame(DATA, END_STREAM, self.number, _EMPTY))
+                out.send(frame(DATA, END_STREAM, self.number, _EMPTY))
             self._finish()
         return False
 
@@ -230,7 +229,7 @@ class Stream(StockChannel):
         if self.send_window > MAX_WINDOW:
             raise StreamError(FLOW_CONTROL_ERROR, "a stream's window is over 2^31-1 bytes")
         if self.waiting and not self.listed and self.send_window > 0:
-            self.connection.enlist(self)
+            self.connection.out.enlist(self)
 
     # -- from the client
 
@@ -343,7 +342,7 @@ class Stream(StockChannel):
             # What is paid back in crumbs costs a frame each; the client sees its window in halves.
             self._unsaid += owed
             if self._unsaid >= STREAM_WINDOW // 2:
-                self.connection.send(window_frame(self.number, self._unsaid))
+                self.connection.out.send(window_frame(self.number, self._unsaid))
                 self._unsaid = 0
 
     def hold_body(self) -> None:
@@ -411,7 +410,7 @@ class Stream(StockChannel):
         served = not self.closed and (code is None or code == NO_ERROR)
         if code is not None and not self.closed:
             connection.was_reset(self.number)
-            connection.send(reset_frame(self.number, code))
+            connection.out.send(reset_frame(self.number, code))
         self.closed = True
         self.local_done = True
         self.waiting.clear()

@@ -13,7 +13,7 @@ from ..errors import BAD_REQUEST, HEAD_TOO_LARGE, NOT_IMPLEMENTED
 from .body import trailer_passes
 from .fields import TOKEN
 from .frames import PROTOCOL_ERROR, StreamError
-from .hpack import Field
+from .hpack import Decoder, Field
 from .request import RequestHead, RequestReader
 from .target import same_authority
 from .upgrade import WEBSOCKET, fresh_key
@@ -31,6 +31,10 @@ _OF_THE_HANDSHAKE: Final = frozenset((b"sec-websocket-key", b"content-length"))
 _SCHEMES: Final = frozenset((b"https", b"http"))
 # What needs a look of its own; all others are end-to-end fields and pass as they are.
 _SPECIAL: Final = _CONNECTION_FIELDS | {b"te", b"host", b"cookie", b"content-length"}
+
+
+# Field blocks whose meaning is kept while the dynamic table stays as it is, with a body and without.
+_KNOWN_BLOCKS: Final = 64
 
 
 def _malformed(reason: str) -> StreamError:
@@ -149,3 +153,46 @@ def read_trailers(fields: Iterable[Field] | None, tenant_header: bytes) -> list[
         if trailer_passes(name, tenant_header):
             lines.append(b"%b: %b\r\n" % (name, value))
     return lines
+
+
+class HeadReader:
+    """Reads the field blocks of one connection, in their order. Lists of fields over `limit` bytes are refused.
+
+    A client says the same thing in the same bytes while the dynamic table does not change: then a block is known.
+    """
+
+    __slots__ = ("_decoder", "_known", "_version")
+
+    def __init__(self, limit: int) -> None:
+        self._decoder = Decoder(limit)
+        self._known: tuple[dict[bytes, RequestHead], dict[bytes, RequestHead]] = ({}, {})
+        self._version = 0
+
+    def decode(self, block: bytes) -> list[Field] | None:
+        """The fields of a block that begins no request. Raises HpackError."""
+        return self._decoder.decode(block)
+
+    def read(self, block: bytes, ended: int, reader: RequestReader) -> RequestHead:
+        """The request that a block begins; `ended`: 1 when no body follows, else 0. Raises Http2Error."""
+        decoder = self._decoder
+        known = self._known[ended]
+        head = known.get(block)
+        if head is not None and self._version == decoder.version and head.reader is reader:
+            return head
+        version = decoder.version
+        head = read_request(decoder.decode(block), bool(ended), reader)
+        head.reader = reader
+        if decoder.version != self._version:
+            self.forget()
+            self._version = decoder.version
+        # The opening of a tunnel has a key of its own each time.
+        if decoder.version == version and head.upgrade is None:
+            if len(known) >= _KNOWN_BLOCKS:
+                known.clear()
+            known[block] = head
+        return head
+
+    def forget(self) -> None:
+        """Know no block any more."""
+        for known in self._known:
+            known.clear()

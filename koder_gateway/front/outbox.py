@@ -1,0 +1,138 @@
+"""What an HTTP/2 connection has to send: gathered for one write a turn of the reactor, as far as windows allow it.
+
+Streams that have something to send stand in a list and take turns, a frame each, while the connection's window and
+the transport take more. What waits here is bounded; the rest waits with its stream.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.interfaces import IPushProducer
+from zope.interface import implementer
+
+from ..wire.frames import DEFAULT_FRAME_SIZE, DEFAULT_WINDOW
+
+if TYPE_CHECKING:
+    from .stream import Stream
+
+# What waits for the reactor's next turn; streams are asked for no more than this at a time.
+_BATCH: Final = 131072
+
+
+@implementer(IPushProducer)
+class Outbox:
+    """The sending side of one connection. `soon` calls in the reactor's next turn.
+
+    `window` is what the client takes of all bodies together, `initial_window` what it takes of a new stream's, and
+    `max_frame` the payload of a frame; all in bytes. While `gathering` nothing leaves: whoever set it calls `flush`.
+    """
+
+    def __init__(self, transport: Any, soon: Callable[[Callable[[], object]], object]) -> None:
+        self.window = DEFAULT_WINDOW
+        self.initial_window = DEFAULT_WINDOW
+        self.max_frame = DEFAULT_FRAME_SIZE
+        self.gathering = False
+        self._transport = transport
+        self._soon = soon
+        # The first field block says that no dynamic table is used (RFC 7541 section 4.2).
+        self._prefix = b"\x20"
+        self._frames: list[bytes | memoryview] = []
+        self._size = 0
+        self._turn_asked = False
+        self._blocked = False
+        self._listed: deque[Stream] = deque()
+        self._pumping = False
+
+    def open(self) -> None:
+        """Begin to follow what the transport takes."""
+        self._transport.registerProducer(self, True)
+
+    def close(self) -> None:
+        """Send what is here, and no more of the streams."""
+        self._listed.clear()
+        self.flush()
+        if self._transport is not None:
+            self._transport.unregisterProducer()
+
+    def drop(self) -> None:
+        """The connection is gone."""
+        self._transport = None
+        self._frames.clear()
+        self._listed.clear()
+
+    def prefixed(self, block: bytes) -> bytes:
+        """A field block for this connection."""
+        prefix = self._prefix
+        if not prefix:
+            return block
+        self._prefix = b""
+        return prefix + block
+
+    def send(self, data: bytes | memoryview) -> None:
+        """Send with whatever else this turn of the reactor brings."""
+        self._frames.append(data)
+        self._size += len(data)
+        if not self.gathering and not self._turn_asked:
+            self._turn_asked = True
+            self._soon(self.flush)
+
+    def flush(self) -> None:
+        """Hand what has gathered to the transport."""
+        self._turn_asked = False
+        frames = self._frames
+        if not frames or self._transport is None:
+            return
+        data = b"".join(frames)
+        frames.clear()
+        self._size = 0
+        self._transport.write(data)
+        if self._listed and not self._blocked:
+            self.pump()
+
+    def enlist(self, stream: Stream) -> None:
+        """A stream has something to send."""
+        stream.listed = True
+        self._listed.append(stream)
+
+    def pump(self) -> None:
+        """Let each stream that has something to send do so, a frame in turn, as far as windows and transport go."""
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            self._take_turns()
+        finally:
+            self._pumping = False
+
+    def _take_turns(self) -> None:
+        listed = self._listed
+        starved = 0
+        while len(listed) > starved and not self._blocked and self._size < _BATCH:
+            stream = listed.popleft()
+            if stream.closed:
+                stream.listed = False
+            elif stream.waiting and self.window <= 0:
+                # Only what has no body left goes without a window.
+                listed.append(stream)
+                starved += 1
+            else:
+                stream.listed = False
+                if stream.emit() and not stream.listed:
+                    self.enlist(stream)
+
+    # -- IPushProducer, for the transport
+
+    def pauseProducing(self) -> None:
+        """The client does not take what is sent."""
+        self._blocked = True
+
+    def resumeProducing(self) -> None:
+        """The client takes more."""
+        self._blocked = False
+        self.pump()
+
+    def stopProducing(self) -> None:
+        """The transport is going away; the protocol hears of it."""

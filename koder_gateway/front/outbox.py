@@ -56,6 +56,9 @@ class Outbox:
         self.flush()
         if self._transport is not None:
             self._transport.unregisterProducer()
+            if self._blocked:
+                self._blocked = False
+                self._transport.resumeProducing()
 
     def drop(self) -> None:
         """The connection is gone."""
@@ -126,12 +129,14 @@ class Outbox:
     # -- IPushProducer, for the transport
 
     def pauseProducing(self) -> None:
-        """The client does not take what is sent."""
+        """The client does not take what is sent: nothing more is taken from it, or what it asks for would pile up."""
         self._blocked = True
+        self._transport.pauseProducing()
 
     def resumeProducing(self) -> None:
         """The client takes more."""
         self._blocked = False
+        self._transport.resumeProducing()
         self.pump()
 
     def stopProducing(self) -> None:

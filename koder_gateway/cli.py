@@ -64,9 +64,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _check(settings: Settings, options: argparse.Namespace) -> int:
     """Whether the gateway could start: besides the files, the certificates and endpoints that they name."""
-    faults = _unusable(settings)
+    warnings: list[str] = []
+    faults = _unusable(settings, warnings)
     for fault in faults:
         print(fault, file=sys.stderr)
+    # Several endpoints may serve the same certificate.
+    for warning in dict.fromkeys(warnings):
+        print(f"warning: {warning}", file=sys.stderr)
     if faults:
         return 1
     source = settings.source or "the defaults"
@@ -85,8 +89,9 @@ def _tenants(settings: Settings) -> str:
     return "every slug is a tenant" if settings.registered is None else f"{len(settings.registered)} tenants"
 
 
-def _unusable(settings: Settings) -> list[str]:
-    """What of the settings cannot be used although it is well formed, each in one line."""
+def _unusable(settings: Settings, warned: list[str]) -> list[str]:
+    """What of the settings cannot be used although it is well formed, each in one line. `warned` gets what can be
+    used but should be mended: certificates that clients refuse, or soon will."""
     # These modules need no reactor of their own; a bare memory one keeps `check` from listening on anything.
     from twisted.internet.testing import MemoryReactor
 
@@ -103,14 +108,12 @@ def _unusable(settings: Settings) -> list[str]:
         faults += [f"{name}: {line}" for line in doubts(composition, time.time())]
     except (OSError, ValueError) as error:
         faults += [f"{name}: {line}" for line in str(error).splitlines()]
-    endpoints = Endpoints(reactor, settings.tls, settings.state.dir, settings.tenants.base_domain)
+    endpoints = Endpoints(
+        reactor, settings.tls, settings.state.dir, settings.tenants.base_domain, warned=warned.extend
+    )
     for text in settings.listen.port:
-        # Not what only the daemon has: sockets that systemd hands over, and the self-signed certificate, which a
-        # check by another user would leave behind with the wrong owner.
-        if "systemd:" in text or (settings.tls.certificates is None and endpoints.shares(text)):
-            continue
         try:
-            endpoints.server(text)
+            endpoints.examine(text)
         except EndpointError as error:
             faults += [f"{name}: listen.port: {line}" for line in str(error).splitlines()]
     for text in settings.listen.redirect_port:

@@ -34,6 +34,7 @@ from .ops.registry import MAX_LIST, Place, RemoteRegistry, UnreadTenants
 from .ops.registry_file import RegistryFile
 from .ops.sweeper import Sweeper
 from .policy.tenants import Registry, Tenant
+from .tls.contexts import HTTP_1, HTTP_2
 from .tls.endpoints import EndpointError, Endpoints
 from .tls.established import established
 from .tls.proxied import ProxyGate
@@ -135,7 +136,12 @@ class Gateway(TwistedService):
         self._gate = ProxyGate(self._coarse, self.site.channels, self.site.overfull)
         self._gate.trusts = composition.policy.proxies.introduces
         self._endpoints = Endpoints(
-            reactor, settings.tls, settings.state.dir, settings.tenants.base_domain, self._gate
+            reactor,
+            settings.tls,
+            settings.state.dir,
+            settings.tenants.base_domain,
+            self._gate,
+            protocols=HTTP_2 if settings.listen.http2 else HTTP_1,
         )
         self._public = Listeners(self._public_endpoint)
         self._plain = Listeners(self._redirect_endpoint)
@@ -240,7 +246,8 @@ class Gateway(TwistedService):
         )
 
     def reload(self) -> bool:
-        """Read configuration, tenants and certificates again; False when a fault left everything as it was.
+        """Read configuration and tenants again; False when a fault left everything as it was. Certificates follow in
+        a thread, each by itself: one that cannot be used leaves the one before it in place.
 
         Connections, pools and buckets stay. What is listened on changes only with a restart.
         """
@@ -253,9 +260,7 @@ class Gateway(TwistedService):
                 settings = self._read_again(settings)
             composition = self._composed(settings, before)
             log = self._ledger.opened_for(settings.log)
-            # The certificates last: what could still be refused after them would find them changed.
-            self._endpoints.reload(settings.tls, settings.tenants.base_domain)
-        except (ConfigurationError, EndpointError, AccessLogError, ValueError, OSError) as error:
+        except (ConfigurationError, AccessLogError, ValueError, OSError) as error:
             if log is not None:
                 log.close()
             self.counters.reloads_failed += 1
@@ -266,6 +271,7 @@ class Gateway(TwistedService):
         self._ledger.follow(settings.log, log)
         self._take(composition, before)
         self._serve_composition()
+        self._endpoints.reload(settings.tls, settings.tenants.base_domain)
         self.counters.reloads_ok += 1
         self.log.info("reloaded {source}", source=str(settings.source or "the defaults"))
         self.notifier.ready("serving")
@@ -302,9 +308,10 @@ class Gateway(TwistedService):
             self._sweep_retired(now)
 
     def _watch(self, now: float) -> None:
-        """Look after what is watched while the gateway serves: services' health, the registry."""
+        """Look after what is watched while the gateway serves: services' health, certificates, the registry."""
         if self.running:
             self._probes.sweep(now)
+            self._endpoints.sweep(now)
             if self._registry is not None:
                 self._registry.sweep(now, self.settings.tenants.refresh)
 
@@ -404,6 +411,7 @@ class Gateway(TwistedService):
             ],
             limit_entries=lambda: self.composition.policy.limiter.entries,
             certificates=lambda: self._endpoints.expiries(),
+            certificate_faults=lambda: self._endpoints.faulty,
             log_dropped=lambda: self._ledger.dropped,
         )
 
@@ -416,6 +424,7 @@ class Gateway(TwistedService):
             return self._drained
         self.notifier.stopping()
         self._probes.stop()
+        self._endpoints.stop()
         if self._registry is not None:
             self._registry.stop()
         drained: Deferred[None] = Deferred()

@@ -30,6 +30,12 @@ PATIENCE = 20.0
 BASE_DOMAIN = "id.test"
 HOST = f"acme.{BASE_DOMAIN}"
 
+# The descriptor that systemd hands over first is 3, and the environment names the process that it is for.
+_HAND_OVER = (
+    "import os, sys; os.dup2(int(sys.argv[1]), 3);"
+    "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1', LISTEN_FDNAMES='https');"
+    "os.execv(sys.argv[2], sys.argv[2:])"
+)
 _STARTED = re.compile(r" starting on ([0-9]+)")
 _RESET = struct.pack("ii", 1, 0)
 _TURN = 0.005
@@ -103,7 +109,8 @@ class GatewayProcess:
     """A gateway in a process of its own, configured in `folder`, where its logs are as well.
 
     `ports` are endpoint strings, as are `redirects`; with `admin` there is an admin port. `reactor` as for twistd,
-    "" for the default one. `open_files` is its RLIMIT_NOFILE. A context manager: left, the process has ended and
+    "" for the default one. `open_files` is its RLIMIT_NOFILE; `inherited` is a listening socket that it gets as
+    systemd hands them over (sd_listen_fds(3)), called "https". A context manager: left, the process has ended and
     its log shows no traceback.
     """
 
@@ -121,6 +128,7 @@ class GatewayProcess:
         reactor: str = "",
         open_files: int = 0,
         command: str = "twistd",
+        inherited: socket.socket | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -138,11 +146,16 @@ class GatewayProcess:
         words += ["--admin-port", self.PLAIN] if admin else []
         if open_files:
             words = ["/bin/sh", "-c", f'ulimit -n {open_files}; exec "$@"', "sh", *words]
+        kept = () if inherited is None else (inherited.fileno(),)
+        if inherited is not None:
+            words = [sys.executable, "-c", _HAND_OVER, str(inherited.fileno()), *words]
         self.ports: list[int] = []
         self.admin = 0
         self._log = folder / "gateway.log"
         with self._log.open("wb") as log:
-            self.process = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+            self.process = subprocess.Popen(
+                words, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, pass_fds=kept
+            )
         try:
             until(self._serves, "the gateway serves")
         except BaseException:

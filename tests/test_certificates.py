@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import stat
+from types import SimpleNamespace
 
 import pytest
 from cryptography import x509
@@ -11,13 +12,15 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
+from koder_gateway.tls import certificates
 from koder_gateway.tls.certificates import (
     DAY,
     CertificateError,
-    load_folder,
     load_pair,
     self_signed,
 )
+from koder_gateway.tls.folder import folder_place
+from koder_gateway.tls.shelf import Shelf
 
 NOW = 1_900_000_000.0
 P256 = ec.SECP256R1()
@@ -47,6 +50,13 @@ def key_pem(key, encryption=None, form=serialization.PrivateFormat.PKCS8):
     return key.private_bytes(serialization.Encoding.PEM, form, encryption or serialization.NoEncryption())
 
 
+def load_folder(folder, now):
+    """What a folder has: certificates, faults and warnings, all of them lists."""
+    look = Shelf(folder_place(folder)).look(now, settled=True)
+    certificates = [] if look.names is None else list(look.names.certificates)
+    return SimpleNamespace(certificates=certificates, faults=look.errors, warnings=look.warnings)
+
+
 @pytest.fixture(scope="module")
 def key():
     return ec.generate_private_key(P256)
@@ -61,7 +71,7 @@ def test_key_and_chain_in_one_file_in_either_order(tmp_path, key, key_first):
 
     found = load_folder(tmp_path, NOW)
 
-    assert (found.faults, found.warnings) == ((), ())
+    assert (found.faults, found.warnings) == ([], [])
     (certificate,) = found.certificates
     assert certificate.name == "a"
     assert certificate.names == ("a.example", "*.a.example")
@@ -85,7 +95,7 @@ def test_all_three_forms_are_taken_in_the_order_of_their_names(tmp_path, key):
 
     found = load_folder(tmp_path, NOW)
 
-    assert found.faults == ()
+    assert found.faults == []
     assert [each.name for each in found.certificates] == ["a", "b", "c", "d"]
     assert [each.names for each in found.certificates] == [(f"{name}.example",) for name in "abcd"]
 
@@ -139,7 +149,7 @@ def test_a_certificate_that_clients_refuse_is_served_with_a_warning(tmp_path, ke
     (tmp_path / "x.pem").write_bytes(key_pem(key) + certificate_pem(key, *names, start=start, days=days))
     found = load_folder(tmp_path, NOW)
     assert len(found.certificates) == 1
-    assert found.faults == ()
+    assert found.faults == []
     (warning,) = found.warnings
     assert warning.startswith(f"{tmp_path / 'x.pem'}: ")
     assert words in warning
@@ -218,3 +228,23 @@ def test_a_link_that_leads_nowhere_is_named(tmp_path):
     (tmp_path / "x.pem").symlink_to(tmp_path / "gone")
     (fault,) = load_folder(tmp_path, NOW).faults
     assert fault == f"{tmp_path / 'x.pem'}: no such file or directory"
+
+
+def test_whatever_else_the_library_dislikes_is_one_line(tmp_path, key, monkeypatch):
+    def dislike(*words):
+        raise ValueError("something\nodd")
+
+    path = tmp_path / "x.pem"
+    path.write_bytes(key_pem(key) + certificate_pem(key, "x.example"))
+    monkeypatch.setattr(certificates, "_private_bytes", dislike)
+    with pytest.raises(CertificateError) as caught:
+        load_pair("x", path, path)
+    assert str(caught.value) == f"{path}: cannot be used: something odd; have it issued anew"
+
+
+def test_the_key_is_never_shown(tmp_path, key):
+    path = tmp_path / "x.pem"
+    path.write_bytes(key_pem(key) + certificate_pem(key, "x.example"))
+    loaded = load_pair("x", path, path)
+    assert "x.example" in repr(loaded)
+    assert repr(loaded.key_der)[2:20] not in repr(loaded)

@@ -6,6 +6,7 @@ import io
 import re
 import socket
 import subprocess
+import time
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
@@ -15,13 +16,16 @@ from urllib.parse import urlsplit
 
 import pytest
 from authority import Authority
+from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 from memory import MemoryGateway, Message, read_message, serve
 from processes import PATIENCE, tool, write_certificate
+from test_certificates import certificate_pem, key_pem
 
 from koder_gateway.cli import main
 from koder_gateway.config import load
+from koder_gateway.tls.certificates import DAY
 from koder_gateway.tree.bounds import front_limits
 from koder_gateway.version import VERSION
 
@@ -196,6 +200,65 @@ def test_certificates_are_read(check: Callable[[str], Done], tmp_path: Path) -> 
         assert str(folder) in line
     write_certificate(folder, "id.koder.dev")
     assert check(text).code == 0
+    assert check(text).err == ""
+
+
+def certificate(key: ec.EllipticCurvePrivateKey, *names: str, start: float = -1, days: float = 90) -> bytes:
+    """A certificate in PEM that is valid for so many days, which begin so many days from now."""
+    return certificate_pem(key, *names, start=time.time() + start * DAY, days=days)
+
+
+@pytest.mark.parametrize("port", ["ssl:443", "tls+systemd:domain=INET:index=0", "haproxy:tls+unix:/run/x"])
+def test_what_is_doubtful_of_certificates_is_a_warning_that_does_not_fail(
+    check: Callable[[str], Done], tmp_path: Path, port: str
+) -> None:
+    folder = tmp_path / "certs"
+    folder.mkdir()
+    key = ec.generate_private_key(ec.SECP256R1())
+    for name, content in {
+        "a-good": certificate(key, "a.example"),
+        "b-expired": certificate(key, "b.example", start=-10, days=9),
+        "c-soon": certificate(key, "c.example", days=30),
+        "d-later": certificate(key, "d.example", start=2),
+        "e-nameless": certificate(key),
+        "f-not-yet-soon": certificate(key, "f.example", days=32),
+    }.items():
+        (folder / f"{name}.pem").write_bytes(key_pem(key) + content)
+    text = f"[tls]\ncertificates = 'certs'\ndefault = 'a-good'\n[listen]\nport = ['{port}', 'tls:8443']\n"
+    done = check(text)
+    assert done.code == 0, done
+    assert ": good: " in done.out
+    expected = {
+        "b-expired": "expired on ",
+        "c-soon": "expires on .*, in less than 30 days; renew it",
+        "d-later": "not valid before ",
+        "e-nameless": "has no DNS name",
+    }
+    warnings = done.err.splitlines()
+    assert len(warnings) == len(expected)
+    for line, (name, says) in zip(warnings, expected.items(), strict=True):
+        assert re.match(re.escape(f"warning: {folder}/{name}.pem: ") + says, line), line
+
+    (folder / "g-mismatch.pem").write_bytes(
+        key_pem(key) + certificate(ec.generate_private_key(key.curve), "g.example")
+    )
+    done = check(text)
+    assert (done.code, done.out) == (1, "")
+    faults = [line for line in done.err.splitlines() if not line.startswith("warning: ")]
+    assert len(faults) == 2, "for each endpoint"
+    for line in faults:
+        assert "g-mismatch.pem: the private key in " in line
+        assert " is not that of its first certificate; " in line
+    assert [line for line in done.err.splitlines() if line.startswith("warning: ")] == warnings
+
+
+def test_certificates_of_a_socket_that_only_the_daemon_has_are_checked(
+    check: Callable[[str], Done], tmp_path: Path
+) -> None:
+    (tmp_path / "certs").mkdir()
+    (tmp_path / "certs" / "a.pem").write_text("nothing")
+    (fault,) = check("[tls]\ncertificates = 'certs'\n[listen]\nport = 'tls+systemd:domain=INET:index=0'\n").faults
+    assert "a.pem: no certificate in it" in fault
 
 
 @pytest.mark.parametrize(

@@ -211,7 +211,7 @@ def test_a_ticket_from_before_does_not_spare_the_certificate(issued, version):
     before = Handshake(contexts, ADMIN, context=context)
     session = before.client.get_session()
     assert Handshake(contexts, ADMIN, context=context, session=session).resumed, "without client_auth it is resumed"
-    contexts.adopt(make_contexts(issued))
+    contexts.serve(contexts.names, options=make_contexts(issued).options)
     after = Handshake(contexts, ADMIN, context=context, session=session)
     assert after.refused
     assert not after.resumed
@@ -318,6 +318,15 @@ def test_a_name_of_control_characters_breaks_no_line(contexts):
 
 
 # -- the file of authorities
+
+
+def test_equal_settings_make_equal_options(issued):
+    ours, theirs = (read_authorities(each.pem) for each in (issued.clients, issued.others))
+    made = client_verification(ours, PATTERNS)
+    assert made == client_verification(read_authorities(issued.clients.pem), PATTERNS)
+    assert made != client_verification(theirs, PATTERNS)
+    assert made != client_verification(ours, PATTERNS[:1])
+    assert client_verification(ours, ()) is client_verification(None, PATTERNS) is None
 
 
 def test_authorities_are_known_by_what_they_are(issued, tmp_path):

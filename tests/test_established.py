@@ -23,7 +23,7 @@ from koder_gateway.tls.certificates import load_pair
 from koder_gateway.tls.client_auth import client_verification
 from koder_gateway.tls.contexts import ContextOptions, ServerContexts
 from koder_gateway.tls.established import established
-from koder_gateway.tls.stream import TLSFactory
+from koder_gateway.tls.factory import TLSFactory
 from koder_gateway.tree.entrance import Entrance
 
 TENANTS = (Tenant("koder", domains=("login.koder.example",)), Tenant("acme"))
@@ -217,6 +217,6 @@ def test_names_end_with_their_context(issued):
     directlyProvides(transport, ISSLTransport)
     before = established(transport).names
     assert established(transport).names is before
-    contexts.adopt(issued.contexts())
+    contexts.rotate()
     transport.tls_connection = contexts.serverConnectionForTLS(None)
     assert established(transport).names is not before

@@ -373,22 +373,82 @@ def test_a_bad_reload_changes_nothing_and_says_why(tmp_path: Path) -> None:
         assert other.accepted == 1
 
 
+def test_certificates_are_served_as_their_files_change(tmp_path: Path) -> None:
+    """Nobody tells the gateway: it looks, and what it cannot use leaves what is there."""
+    with Origin() as origin, start(tmp_path, origin) as gateway, gateway.connect(tls=True) as old:
+        before = served_certificate(gateway)
+        write_certificate(gateway.folder / "certs", f"*.{HOST.partition('.')[2]}", "id.test")
+        until(lambda: served_certificate(gateway) != before, "the new certificate serves")
+        assert old.ask("GET", "/a").status == 200
+        kept = gateway.certificate.read_bytes()
+        serves = served_certificate(gateway)
+        gateway.certificate.write_text("no certificate")
+        told = "default.pem: no certificate in it"
+        until(lambda: told in gateway.log(), "the fault is told")
+        assert gateway.metrics()["koder_gateway_certificate_faults"] == 1
+        assert reloads(gateway, "failed") == 0
+        gateway.certificate.write_bytes(kept)
+        until(lambda: gateway.metrics()["koder_gateway_certificate_faults"] == 0, "it is whole again")
+        assert served_certificate(gateway) == serves
+        assert gateway.log().count(told) == 1
+        assert old.ask("GET", "/a").status == 200
+
+
 def test_a_reload_reads_the_certificates_again(tmp_path: Path) -> None:
     with Origin() as origin, start(tmp_path, origin) as gateway, gateway.connect(tls=True) as old:
         before = served_certificate(gateway)
         write_certificate(gateway.folder / "certs", f"*.{HOST.partition('.')[2]}", "id.test")
+        other = gateway.folder / "certs" / "other.pem"
+        other.write_text("no certificate")
         reload(gateway, gateway.config.read_text())
-        assert served_certificate(gateway) != before
+        until(lambda: served_certificate(gateway) != before, "the new certificate serves")
         assert old.ask("GET", "/a").status == 200
-        gateway.certificate.write_text("no certificate")
-        reload(gateway, gateway.config.read_text(), "failed")
+        until(lambda: f"{other}: no certificate in it" in gateway.log(), "the broken one is told")
         assert old.ask("GET", "/a").status == 200
+
+
+def test_strictly_unknown_names_are_refused_and_a_reload_changes_it(tmp_path: Path) -> None:
+    def greet(name: str | None) -> str:
+        with socket.create_connection(("127.0.0.1", gateway.ports[-1]), PATIENCE) as connection:
+            try:
+                trust.wrap_socket(connection, server_hostname=name).close()
+            except ssl.SSLError as error:
+                return error.reason or ""
+        return "served"
+
+    trust = ssl.create_default_context()
+    trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
+    with Origin() as origin, start(tmp_path, origin) as gateway:
+        assert [greet("unknown.test"), greet(None), greet(HOST)] == ["served"] * 3
+        reload(gateway, configuration({"a": origin.url}, {"tls": {"strict_sni": True}}))
+        refused = ["TLSV1_UNRECOGNIZED_NAME"] * 2
+        assert [greet("unknown.test"), greet(None), greet(HOST)] == [*refused, "served"]
+        assert served_certificate(gateway)
+
+
+@pytest.mark.parametrize("how", ["index=0", "name=https"])
+def test_a_socket_of_systemd_s_speaks_tls(tmp_path: Path, how: str) -> None:
+    with (
+        Origin() as origin,
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        GatewayProcess(
+            tmp_path, configuration({"a": origin.url}), ports=(f"tls+systemd:domain=INET:{how}",), inherited=listening
+        ) as gateway,
+    ):
+        assert gateway.ports == [listening.getsockname()[1]]
+        with gateway.connect(tls=True) as client:
+            assert client.ask("GET", "/a").status == 200
 
 
 def served_certificate(gateway: GatewayProcess) -> bytes | None:
-    with gateway.connect(tls=True) as client:
-        assert isinstance(client.socket, ssl.SSLSocket)
-        return client.socket.getpeercert(binary_form=True)
+    """The certificate that a new connection is shown, whatever lies in its file by now."""
+    trusting = ssl.create_default_context()
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    with (
+        socket.create_connection(("127.0.0.1", gateway.ports[-1]), PATIENCE) as connection,
+        trusting.wrap_socket(connection, server_hostname=HOST) as client,
+    ):
+        return client.getpeercert(binary_form=True)
 
 
 def tenants(*slugs: str, **states: str) -> str:

@@ -680,18 +680,6 @@ def log_that_cannot_be_opened(files: Files) -> None:
     files.config.write_text(configuration(**CHANGED, more=MORE))
 
 
-def bad_certificate(files: Files) -> None:
-    files.config.write_text(configuration(**CHANGED, more=MORE))
-    write_certificate(files.folder / "certs", "good.example").rename(files.folder / "certs" / "good.pem")
-    (files.folder / "certs" / "bad.pem").write_text("nonsense\n")
-
-
-def no_certificate(files: Files) -> None:
-    files.config.write_text(configuration(**CHANGED, more=MORE))
-    shutil.rmtree(files.folder / "certs")
-    (files.folder / "certs").mkdir()
-
-
 def bad_service(files: Files) -> None:
     (files.folder / "ca.pem").write_text("nothing\n")
     text = configuration(**CHANGED, more=MORE)
@@ -704,8 +692,6 @@ FAULTS = [
     bad_registry,
     bad_log,
     log_that_cannot_be_opened,
-    bad_certificate,
-    no_certificate,
     bad_service,
 ]
 
@@ -754,10 +740,44 @@ def test_a_reload_changes_everything_at_once(files: Files, living: Living, log: 
     assert not living.spend(), "the bucket goes on where it was"
 
 
+def bad_certificate(files: Files) -> None:
+    files.config.write_text(configuration(**CHANGED, more=MORE))
+    write_certificate(files.folder / "certs", "good.example").rename(files.folder / "certs" / "good.pem")
+    (files.folder / "certs" / "bad.pem").write_text("nonsense\n")
+
+
+def no_certificate(files: Files) -> None:
+    files.config.write_text(configuration(**CHANGED, more=MORE))
+    shutil.rmtree(files.folder / "certs")
+    (files.folder / "certs").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "served", "says"),
+    [
+        (bad_certificate, "good", "bad.pem: no certificate in it"),
+        (no_certificate, "default", "certs: no certificate in it"),
+    ],
+)
+def test_a_reload_takes_everything_but_a_broken_certificate(
+    spoil: Callable[[Files], None], served: str, says: str, files: Files, living: Living, log: list[str]
+) -> None:
+    spoil(files)
+    assert living.gateway.reload() is True
+    assert living.gateway.settings.requests.max_body == 7168
+    page = parse_metrics(living.gateway.metrics().decode())
+    assert page["koder_gateway_certificate_faults"] == 1
+    expiring = [name for name in page if "certificate_expiry" in name]
+    assert expiring == [f'koder_gateway_certificate_expiry_timestamp_seconds{{certificate="{served}"}}']
+    (error,) = [line for line in log if line.startswith("error: ")]
+    assert says in error
+
+
 def test_after_a_refused_reload_a_good_one_is_taken(files: Files, living: Living) -> None:
-    bad_certificate(files)
+    bad_service(files)
     assert not living.gateway.reload()
-    (files.folder / "certs" / "bad.pem").unlink()
+    (files.folder / "ca.pem").unlink()
+    files.config.write_text(configuration(**CHANGED, more=MORE))
     assert living.gateway.reload()
     assert living.gateway.settings.requests.max_body == 7168
     assert holders(files.folder) == ["another.log"]
@@ -783,7 +803,7 @@ def test_systemd_hears_the_end_of_every_reload(files: Files, monkeypatch: pytest
         assert messages() == []
         assert living.gateway.reload()
         assert messages() == ["RELOADING=1", "READY=1"]
-        for spoil in (bad_service, bad_certificate, no_configuration):
+        for spoil in (bad_service, bad_registry, no_configuration):
             spoil(files)
             assert not living.gateway.reload()
             assert messages() == ["RELOADING=1", "READY=1"]

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from OpenSSL import SSL
 from test_certificates import certificate_pem, key_pem
 from twisted.internet.interfaces import IOpenSSLContextFactory, IOpenSSLServerConnectionCreator
+from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from zope.interface.verify import verifyObject
 
-from koder_gateway.tls.certificates import CertificateError, CertificateFile, load_pair, self_signed
+from koder_gateway.tls import hello
+from koder_gateway.tls.certificates import CertificateError, load_pair, self_signed
 from koder_gateway.tls.contexts import ContextOptions, NoCommonProtocolError, ServerContexts
+from koder_gateway.tls.hello import ACCESS_DENIED, INTERNAL_ERROR, UNRECOGNIZED_NAME
+from koder_gateway.tls.names import Names
 
 
 class Peer:
@@ -62,9 +68,10 @@ class Peer:
 
     @property
     def names(self):
-        """The common names of the certificate that the client was shown."""
+        """The DNS names of the certificate that the client was shown."""
         leaf = self.client.get_peer_certificate(as_cryptography=True)
-        return CertificateFile("", None, (leaf,), None).names
+        found = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        return found.value.get_values_for_type(x509.DNSName)
 
 
 def client_context(*, maximum=0, minimum=0, ciphers=None, alpn=None, groups=None):
@@ -92,6 +99,20 @@ def contexts(issued):
     return ServerContexts([issued("a.example")])
 
 
+@pytest.fixture
+def log():
+    """What is logged as an error, as text."""
+    seen = []
+
+    def observe(event):
+        if event["log_level"] is LogLevel.error:
+            seen.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(observe)
+    yield seen
+    globalLogPublisher.removeObserver(observe)
+
+
 def test_provides_what_twisted_asks_for(contexts):
     verifyObject(IOpenSSLServerConnectionCreator, contexts)
     verifyObject(IOpenSSLContextFactory, contexts)
@@ -102,8 +123,8 @@ def test_a_modern_client_gets_tls_1_3_with_a_forward_secret_group(contexts):
     peer = Peer(contexts, context=client_context(alpn=[b"h2", b"http/1.1"])).handshake()
     assert peer.client.get_protocol_version_name() == "TLSv1.3"
     assert peer.client.get_cipher_name() == "TLS_AES_128_GCM_SHA256"
-    assert peer.client.get_alpn_proto_negotiated() == b"h2"
-    assert peer.server.get_alpn_proto_negotiated() == b"h2"
+    assert peer.client.get_alpn_proto_negotiated() == b"http/1.1"
+    assert peer.server.get_alpn_proto_negotiated() == b"http/1.1"
 
 
 def test_one_key_share_is_enough_for_every_usual_group(contexts):
@@ -124,9 +145,10 @@ def test_a_tls_1_2_client_gets_an_authenticated_suite(contexts):
         {"maximum": SSL.TLS1_2_VERSION, "ciphers": b"ECDHE-ECDSA-AES128-SHA256:ECDHE-ECDSA-AES256-SHA"},
         {"maximum": SSL.TLS1_2_VERSION, "ciphers": b"AES128-GCM-SHA256"},
         {"groups": b"ffdhe2048", "minimum": SSL.TLS1_3_VERSION},
+        {"alpn": [b"h2"]},
         {"alpn": [b"ftp"]},
     ],
-    ids=["tls-1.1", "cbc", "static-rsa", "finite-field", "ftp"],
+    ids=["tls-1.1", "cbc", "static-rsa", "finite-field", "h2-only", "ftp"],
 )
 def test_refused(contexts, refused):
     with pytest.raises(SSL.Error):
@@ -180,14 +202,196 @@ def test_a_session_is_resumed_by_its_ticket(contexts, version):
     assert SSL._lib.SSL_session_reused(first.server._ssl) == 0
 
 
-def test_a_session_is_resumed_under_every_certificate(issued):
+VERSIONS = pytest.mark.parametrize("version", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION])
+
+
+def begun(contexts, version, name, *, context=None):
+    """A client context, and the session of a connection that was made with it."""
+    context = context or client_context(maximum=version, minimum=version)
+    peer = Peer(contexts, context=context, name=name).handshake()
+    peer.say(b"for the tickets")
+    # OpenSSL does not go on with the session of a connection that ended without a goodbye.
+    peer.client.set_shutdown(SSL.SENT_SHUTDOWN)
+    return context, peer.client.get_session()
+
+
+def resumed(peer):
+    return SSL._lib.SSL_session_reused(peer.server._ssl) == 1
+
+
+@VERSIONS
+@pytest.mark.parametrize("name", [None, b"a.example", b"x.a.example", b"b.example", b"x.b.example", b"unknown.test"])
+def test_a_session_is_resumed_under_every_certificate(issued, version, name):
     contexts = ServerContexts([issued("a.example"), issued("b.example")])
-    context = client_context()
-    first = Peer(contexts, context=context, name=b"b.example").handshake()
-    first.say(b"hello")
-    session = first.client.get_session()
-    second = Peer(contexts, context=context, name=b"b.example", session=session).handshake()
-    assert SSL._lib.SSL_session_reused(second.server._ssl) == 1
+    context, session = begun(contexts, version, name)
+    again = Peer(contexts, context=context, name=name, session=session).handshake()
+    assert resumed(again)
+    assert again.server.get_servername() == name
+    assert again.server.get_context() is contexts.context_for(name or b"")
+
+
+@VERSIONS
+def test_a_session_is_not_resumed_with_the_keys_before_the_last(issued, version):
+    contexts = ServerContexts([issued("a.example"), issued("b.example")])
+    context, session = begun(contexts, version, b"b.example")
+    assert resumed(Peer(contexts, context=context, name=b"b.example", session=session).handshake())
+    context, session = begun(contexts, version, b"b.example")
+    contexts.rotate()
+    again = Peer(contexts, context=context, name=b"b.example", session=session).handshake()
+    assert not resumed(again)
+    assert again.names[0] == "b.example"
+    again.say(b"for the tickets")
+    session = again.client.get_session()
+    assert resumed(Peer(contexts, context=context, name=b"b.example", session=session).handshake())
+
+
+@VERSIONS
+def test_a_session_outlives_another_certificate_s_renewal(issued, tmp_path, version):
+    contexts = ServerContexts([issued("a.example"), issued("b.example")])
+    context, session = begun(contexts, version, b"a.example")
+    contexts.serve(Names([issued("a.example"), self_signed(tmp_path, "b.example")]))
+    assert resumed(Peer(contexts, context=context, name=b"a.example", session=session).handshake())
+
+
+def test_a_session_of_one_name_is_refused_under_another_certificate(issued):
+    contexts = ServerContexts([issued("a.example"), issued("b.example")])
+    for before, after in ((b"a.example", b"b.example"), (b"b.example", b"a.example"), (b"b.example", None)):
+        context, session = begun(contexts, SSL.TLS1_3_VERSION, before)
+        assert alert_of(contexts, context=context, name=after, session=session) == ACCESS_DENIED
+    # Before TLS 1.3 a session keeps its name, whatever the client asks for next.
+    context, session = begun(contexts, SSL.TLS1_2_VERSION, b"a.example")
+    again = Peer(contexts, context=context, name=b"b.example", session=session).handshake()
+    assert again.server.get_servername() == b"a.example"
+    assert again.server.get_context() is contexts.context_for(b"a.example")
+
+
+def test_a_session_goes_on_under_another_name_of_its_certificate(issued):
+    contexts = ServerContexts([issued("a.example"), issued("b.example")])
+    context, session = begun(contexts, SSL.TLS1_3_VERSION, b"x.b.example")
+    assert resumed(Peer(contexts, context=context, name=b"y.b.example", session=session).handshake())
+    # Not where clients are asked for certificates: what was verified for one name is not for the other.
+    contexts = ServerContexts([issued("a.example"), issued("b.example")])
+    contexts.context_for(b"b.example").set_verify(SSL.VERIFY_PEER, lambda *_: True)
+    context, session = begun(contexts, SSL.TLS1_3_VERSION, b"x.b.example")
+    assert resumed(Peer(contexts, context=context, name=b"x.b.example", session=session).handshake())
+    context, session = begun(contexts, SSL.TLS1_3_VERSION, b"x.b.example")
+    assert alert_of(contexts, context=context, name=b"y.b.example", session=session) == ACCESS_DENIED
+
+
+# -- the alert, byte by byte
+
+
+def alert_of(contexts, **options):
+    """The alert (RFC 8446 section 6) that ends a client's handshake, as it stands on the wire; None if none does."""
+    peer = Peer(contexts, **options)
+    with suppress(SSL.WantReadError):
+        peer.client.do_handshake()
+    peer.server.bio_write(peer.client.bio_read(1 << 16))
+    try:
+        peer.server.do_handshake()
+    except SSL.WantReadError:
+        return None
+    except SSL.Error:
+        kind, _, _, _, length, level, code = peer.server.bio_read(7)
+        assert (kind, length, level) == (21, 2, 2)
+        return code
+
+
+@VERSIONS
+def test_strictly_an_unknown_name_and_none_are_refused_with_the_alert_for_it(issued, version):
+    contexts = ServerContexts([issued("a.example"), issued("b.example")], strict=True)
+    for name in (None, b"unknown.test", b"y.x.b.example", b"example", b"\xff.example"):
+        assert alert_of(contexts, name=name, context=client_context(maximum=version)) == UNRECOGNIZED_NAME, name
+    for name in (b"a.example", b"x.a.example", b"X.B.example"):
+        assert Peer(contexts, name=name, context=client_context(maximum=version)).handshake()
+
+
+def test_one_certificate_can_be_strict_too_and_strictness_can_change(issued):
+    contexts = ServerContexts([issued("a.example")])
+    assert alert_of(contexts, name=b"unknown.test") is None
+    contexts.serve(contexts.names, strict=True)
+    assert alert_of(contexts, name=b"unknown.test") == UNRECOGNIZED_NAME
+    contexts.serve(Names([issued("a.example"), issued("b.example")]))
+    assert alert_of(contexts, name=b"unknown.test") == UNRECOGNIZED_NAME
+    contexts.serve(contexts.names, strict=False)
+    assert alert_of(contexts, name=b"unknown.test") is None
+
+
+def test_without_openssl_s_own_calls_names_are_found_but_none_is_refused(issued, monkeypatch):
+    monkeypatch.setattr(hello, "_lib", None)
+    contexts = ServerContexts([issued("a.example"), issued("b.example")])
+    assert Peer(contexts, name=b"b.example").handshake().names[0] == "b.example"
+    assert Peer(contexts, name=b"unknown.test").handshake().names[0] == "a.example"
+    with pytest.raises(CertificateError, match=r"tls\.strict_sni: .* leave it out"):
+        contexts.serve(contexts.names, strict=True)
+    with pytest.raises(CertificateError, match=r"tls\.strict_sni: "):
+        ServerContexts([issued("a.example")], strict=True)
+
+
+def test_a_certificate_that_openssl_refuses_at_last_is_an_alert_and_one_line(issued, monkeypatch, log):
+    contexts = ServerContexts([issued("a.example"), issued("b.example")])
+    monkeypatch.setattr(contexts.names.certificates[1].__class__, "chain", property(refuse))
+    for _ in range(2):
+        assert alert_of(contexts, name=b"b.example") == INTERNAL_ERROR
+    assert log == ["no use"]
+    monkeypatch.undo()
+    assert Peer(contexts, name=b"b.example").handshake()
+
+
+def refuse(certificate):
+    raise CertificateError("no use")
+
+
+def test_a_fault_of_ours_is_an_alert_and_logged(issued, logged_errors, monkeypatch):
+    contexts = ServerContexts([issued("a.example")])
+    monkeypatch.setattr(contexts, "_names", None)
+    assert alert_of(contexts, name=b"a.example") == INTERNAL_ERROR
+    (event,) = logged_errors.take()
+    assert "could not be chosen" in event["log_format"]
+
+
+# -- many
+
+
+def test_contexts_are_made_when_they_are_needed_and_the_oldest_is_forgotten(issued):
+    certificates = [issued(f"{letter}.example") for letter in "abcd"]
+    contexts = ServerContexts(certificates, room=2)
+    assert contexts._made == {}
+    made = {letter: contexts.context_for(b"%c.example" % ord(letter)) for letter in "abc"}
+    assert made["a"] is contexts.getContext()
+    assert contexts.context_for(b"b.example") is made["b"]
+    contexts.context_for(b"d.example")
+    assert len(contexts._made) == 2
+    assert contexts.context_for(b"b.example") is made["b"], "used since"
+    assert contexts.context_for(b"c.example") is not made["c"], "forgotten"
+    assert contexts.context_for(b"a.example") is made["a"], "the default one stays"
+
+
+def test_contexts_of_certificates_that_have_gone_are_forgotten(issued):
+    contexts = ServerContexts([issued("a.example"), issued("b.example"), issued("c.example")])
+    kept, gone = contexts.context_for(b"b.example"), contexts.context_for(b"c.example")
+    contexts.serve(Names(contexts.certificates[:2]))
+    assert list(contexts._made.values()) == [kept]
+    assert contexts.context_for(b"c.example") is not gone
+
+
+def test_other_options_make_every_context_anew(issued):
+    contexts = ServerContexts([issued("a.example"), issued("b.example")])
+    before = contexts.context_for(b"a.example"), contexts.context_for(b"b.example")
+    contexts.serve(contexts.names, options=ContextOptions())
+    assert (contexts.context_for(b"a.example"), contexts.context_for(b"b.example")) == before
+    contexts.serve(contexts.names, options=ContextOptions(maximum=SSL.TLS1_2_VERSION))
+    for name in (b"a.example", b"b.example"):
+        assert Peer(contexts, name=name).handshake().client.get_protocol_version_name() == "TLSv1.2"
+    assert contexts.getContext() is not before[0]
+
+
+def test_nothing_is_read_in_a_handshake(issued, tmp_path):
+    path = tmp_path / "b.pem"
+    shutil.copy(issued("b.example").path, path)
+    contexts = ServerContexts([issued("a.example"), load_pair("b", path, path)])
+    path.unlink()
+    assert Peer(contexts, name=b"b.example").handshake().names[0] == "b.example"
 
 
 @pytest.mark.parametrize(
@@ -235,7 +439,7 @@ def test_of_two_certificates_for_a_name_the_longer_valid_one_is_served(tmp_path)
 def test_new_certificates_serve_new_connections_only(issued):
     contexts = ServerContexts([issued("a.example")])
     old = Peer(contexts, name=b"b.example").handshake()
-    contexts.adopt(ServerContexts([issued("a.example"), issued("b.example")]))
+    contexts.serve(Names([issued("a.example"), issued("b.example")]))
     assert Peer(contexts, name=b"b.example").handshake().names[0] == "b.example"
     assert old.say(b"still here") == b"still here"
     assert [each.name for each in contexts.certificates] == ["a.example", "b.example"]

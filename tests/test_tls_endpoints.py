@@ -11,9 +11,10 @@ import pytest
 import pytest_twisted
 from hypothesis import given
 from hypothesis import strategies as st
+from test_tls_contexts import alert_of
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol, wrapClientTLS
+from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, connectProtocol, wrapClientTLS
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import Certificate, optionsForClientTLS
 from twisted.internet.testing import MemoryReactor
@@ -22,7 +23,8 @@ from twisted.logger import formatEvent, globalLogPublisher
 from koder_gateway.tls.certificates import self_signed
 from koder_gateway.tls.descriptions import BACKLOG, Description, parse
 from koder_gateway.tls.endpoints import EndpointError, Endpoints, server_endpoint
-from koder_gateway.tls.stream import TLSFactory
+from koder_gateway.tls.factory import TLSFactory
+from koder_gateway.tls.hello import UNRECOGNIZED_NAME
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Tls:
 
     certificates: Path | None = None
     default: str = ""
+    strict_sni: bool = False
     client_ca: object = None
     client_auth: tuple = ()
 
@@ -39,7 +42,7 @@ class Greeter(Protocol):
     """Says from where it thinks that the client came, and over what."""
 
     def connectionMade(self):
-        self.transport.write(self.transport.getPeer().host.encode())
+        self.transport.write(getattr(self.transport.getPeer(), "host", "socket").encode())
         self.transport.loseConnection()
 
 
@@ -195,7 +198,7 @@ class Balancer(Listener):
 
 
 @pytest_twisted.ensureDeferred
-@pytest.mark.parametrize("kind", ["tcp", "ssl", "tls"])
+@pytest.mark.parametrize("kind", ["tcp", "ssl", "tls", "tls+tcp"])
 async def test_the_proxy_header_comes_before_everything_else(endpoints, tmp_path, kind):
     endpoint, secure = endpoints.server(f"haproxy:{kind}:0:interface=127.0.0.1")
     assert secure is (kind != "tcp")
@@ -210,6 +213,31 @@ async def test_the_proxy_header_comes_before_everything_else(endpoints, tmp_path
         client = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
         balancer = await connectProtocol(client, Balancer(options))
         assert await balancer.done == b"192.0.2.7"
+    finally:
+        await port.stopListening()
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("own", ["", ":privateKey={pem}:sslmethod=TLSv1_2_METHOD"])
+@pytest.mark.parametrize("kind", ["tcp:0:interface=127.0.0.1", "unix:{folder}/door:mode=600"])
+async def test_tls_over_another_kind(endpoints, tmp_path, kind, own):
+    made = self_signed(tmp_path / "own", "a.example")
+    text = f"tls+{kind}{own}".format(folder=tmp_path, pem=made.path)
+    endpoint, secure = endpoints.server(text)
+    assert secure
+    port = await listen(endpoint)
+    name, path = (
+        ("a.example", made.path) if own else ("id.localhost", tmp_path / "state/self-signed-id.localhost.pem")
+    )
+    try:
+        if kind.startswith("unix"):
+            assert (tmp_path / "door").stat().st_mode & 0o777 == 0o600
+            client = UNIXClientEndpoint(reactor, str(tmp_path / "door"))
+        else:
+            client = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
+        secure_client = wrapClientTLS(optionsForClientTLS(name, trustRoot=certificate_of(path)), client)
+        heard = await (await connectProtocol(secure_client, Listener())).done
+        assert heard == (b"127.0.0.1" if kind.startswith("tcp") else b"socket")
     finally:
         await port.stopListening()
 
@@ -256,6 +284,15 @@ async def test_a_unix_socket_keeps_its_mode(endpoints, tmp_path):
         ("systemd:domain=INET:index=7", "no descriptor of that index was inherited"),
         ("systemd:domain=INET", "Specify exactly one"),
         ("haproxy:", "no such kind"),
+        ("tls+:", "no such kind"),
+        ("tls+gopher:70", "no such kind"),
+        ("tls+tcp:x", 'port "x" is no number'),
+        ("tls+ssl:443", "goes before what carries plain HTTP"),
+        ("tls+haproxy:tcp:443", "goes before what carries plain HTTP"),
+        ("tls+tls+tcp:443", "goes before what carries plain HTTP"),
+        ("tls+systemd:domain=INET:index=7", "no descriptor of that index was inherited"),
+        ("tls+tcp:443:privateKey=/nowhere/key.pem", "/nowhere/key.pem: no such file or directory"),
+        ("tls+tcp:443:extraCertChain=x", "extraCertChain needs privateKey"),
         ("haproxy:ssl:x", 'port "x" is no number'),
     ],
 )
@@ -355,10 +392,11 @@ def served(contexts):
     return [certificate.name for certificate in contexts.certificates]
 
 
-def test_a_reload_serves_what_is_there_now_or_changes_nothing(tmp_path):
+def test_a_reload_serves_what_is_there_now_and_keeps_what_is_broken(tmp_path, events):
     memory = MemoryReactor()
     folder = tmp_path / "certs"
     own = self_signed(tmp_path / "own", "own.example").path
+    renewed = self_signed(tmp_path / "renewed", "own.example").path
     self_signed(folder, "a.example")
     endpoints = Endpoints(memory, Tls(folder), tmp_path, "id.localhost")
     for text in ("ssl:443", f"ssl:444:privateKey={own}"):
@@ -369,16 +407,32 @@ def test_a_reload_serves_what_is_there_now_or_changes_nothing(tmp_path):
     self_signed(folder, "b.example")
     endpoints.reload(Tls(folder))
     assert served(shared) == ["self-signed-a.example", "self-signed-b.example"]
+    assert named.getContext() is before, "nothing has changed there"
+    shutil.copy(renewed, own)
+    endpoints.reload(Tls(folder))
     assert named.getContext() is not before
+    assert events == []
 
     (folder / "c.pem").write_text("scribble")
+    (folder / "self-signed-a.example.pem").write_text("scribble")
     own.write_text("scribble")
-    kept = shared.getContext(), named.getContext()
-    with pytest.raises(EndpointError) as caught:
-        endpoints.reload(Tls(folder), "id.localhost")
-    assert str(folder / "c.pem") in str(caught.value)
-    assert str(own) in str(caught.value)
-    assert (shared.getContext(), named.getContext()) == kept
+    self_signed(folder, "d.example")
+    before = named.getContext()
+    endpoints.reload(Tls(folder))
+    assert served(shared) == ["self-signed-a.example", "self-signed-b.example", "self-signed-d.example"]
+    assert named.getContext() is before
+    assert endpoints.faulty == 3
+    assert sorted(events) == [
+        f"{folder}/c.pem: no certificate in it; it must be PEM, with BEGIN CERTIFICATE lines",
+        (
+            f"{folder}/self-signed-a.example.pem: no certificate in it; it must be PEM, with BEGIN CERTIFICATE lines;"
+            " the one before it stays"
+        ),
+        (
+            f'endpoint "ssl:444:privateKey={own}": {own}: no certificate in it; it must be PEM, with BEGIN'
+            " CERTIFICATE lines; the one before it stays"
+        ),
+    ]
 
 
 def test_a_reload_can_change_the_base_domain(tmp_path):
@@ -415,3 +469,39 @@ def test_any_string_is_an_endpoint_or_an_error(tmp_path_factory, text):
     # Any other exception fails this test.
     with suppress(EndpointError):
         assert endpoints.server(text)[1] in (True, False)
+
+
+def test_strictness_is_that_of_the_settings_for_every_endpoint(tmp_path, events):
+    memory = MemoryReactor()
+    folder, own = tmp_path / "certs", self_signed(tmp_path / "own", "own.example").path
+    self_signed(folder, "a.example")
+    self_signed(folder, "b.example")
+    endpoints = Endpoints(memory, Tls(folder, strict_sni=True), tmp_path, "id.localhost")
+    for text in ("ssl:443", f"tls+tcp:444:privateKey={own}"):
+        endpoints.server(text)[0].listen(Factory())
+    for contexts in secure_ports(memory):
+        assert alert_of(contexts, name=b"unknown.test") == UNRECOGNIZED_NAME
+    assert events == [], "nobody gets the default one"
+    endpoints.reload(Tls(folder))
+    for contexts in secure_ports(memory):
+        assert alert_of(contexts, name=b"unknown.test") is None
+
+
+def test_a_reload_can_change_the_folder_and_the_default(tmp_path, events):
+    memory = MemoryReactor()
+    one, other = tmp_path / "one", tmp_path / "other"
+    self_signed(one, "a.example")
+    self_signed(other, "b.example")
+    self_signed(other, "c.example")
+    endpoints = Endpoints(memory, Tls(one), tmp_path, "id.localhost")
+    endpoints.server("ssl:443")[0].listen(Factory())
+    (contexts,) = secure_ports(memory)
+    endpoints.reload(Tls(other, "self-signed-c.example"))
+    assert served(contexts) == ["self-signed-b.example", "self-signed-c.example"]
+    assert contexts.names.default.name == "self-signed-c.example"
+    endpoints.reload(Tls(tmp_path / "nowhere"))
+    assert served(contexts) == ["self-signed-b.example", "self-signed-c.example"]
+    (event,) = events
+    assert event.startswith(f"{tmp_path}/nowhere: no such file or directory; ")
+    endpoints.reload(Tls())
+    assert served(contexts) == ["id.localhost"]

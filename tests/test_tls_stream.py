@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import json
+import re
 import shutil
 import weakref
 
@@ -26,10 +28,11 @@ from twisted.internet.task import Clock, deferLater
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
-from koder_gateway.tls import stream
+from koder_gateway.tls import plain, stream
 from koder_gateway.tls.certificates import self_signed
 from koder_gateway.tls.contexts import ServerContexts
-from koder_gateway.tls.stream import TLSFactory, TLSTransport, over_tls
+from koder_gateway.tls.factory import TLSFactory, over_tls
+from koder_gateway.tls.stream import TLSTransport
 
 MIB = 1 << 20
 SIZES = (0, 1, 16383, 16384, 16385, 500_000, (1 << 19) - 1, 1 << 19, (1 << 19) + 1, 5 * MIB + 3)
@@ -363,7 +366,12 @@ def test_plain_http_is_told_so(contexts, method):
     head, _, body = client.wire.received.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/problem+json\r\n")
     assert f"Content-Length: {len(body)}".encode() in head
-    assert b'"code":"bad_request"' in body
+    assert b"Connection: close" in head
+    problem = json.loads(body)
+    assert (problem["code"], problem["status"]) == ("bad_request", 400)
+    assert "TLS" in problem["detail"]
+    assert re.fullmatch("[0-9a-f]{32}", problem["request_id"])
+    assert f"\r\nX-Request-ID: {problem['request_id']}\r\n".encode() in head + b"\r\n"
     assert (client.wire.closed, client.inner.heard, client.inner.lost) == ("clean", b"", [ConnectionDone])
 
 
@@ -375,6 +383,66 @@ def test_plain_http_is_told_so_once(contexts):
     client.server.dataReceived(request)
     client.wire.start_reading()
     assert client.wire.received.count(b"HTTP/1.1 400") == 1
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 6, 7, 20])
+def test_plain_http_is_told_so_however_it_is_cut(contexts, size):
+    client = Client(contexts)
+    request = b"GET /v1/users HTTP/1.1\r\nHost: id.test\r\nx-request-id: mine.1\r\n\r\n"
+    for piece in cut_at([size])(request[:-1]):
+        client.wire.send(piece)
+    assert (client.wire.received, client.wire.closed) == (b"", "")
+    client.wire.send(request[-1:])
+    assert client.wire.received.startswith(b"HTTP/1.1 400 ")
+    assert b"\r\nX-Request-ID: mine.1\r\n" in client.wire.received
+    assert b'"request_id":"mine.1"}' in client.wire.received
+    assert client.wire.closed == "clean"
+
+
+@pytest.mark.parametrize("given", [b"a b", b"x" * 129, b'"', b"one\r\nX-Request-ID: two", b""])
+def test_a_plain_request_s_id_is_a_new_one_where_its_own_is_not_well_formed(contexts, given):
+    client = Client(contexts)
+    client.wire.send(b"GET / HTTP/1.1\r\nX-Request-ID: " + given + b"\r\n\r\n")
+    assert re.search(rb"\r\nX-Request-ID: [0-9a-f]{32}\r\n", client.wire.received)
+
+
+def test_a_plain_request_s_body_has_no_say(contexts):
+    client = Client(contexts)
+    client.wire.send(b"POST / HTTP/1.1\r\nX-Request-ID: mine\r\n\r\nX-Request-ID: yours\r\n\r\n")
+    assert b"\r\nX-Request-ID: mine\r\n" in client.wire.received
+
+
+@pytest.mark.parametrize("size", [100, 1000, 40_000])
+def test_a_plain_head_without_end_is_answered_at_a_bound(contexts, size):
+    client = Client(contexts)
+    client.wire.send(b"GET / HTTP/1.1\r\nX: ")
+    for _ in range(plain._LARGEST // size):
+        if not client.wire.closed:
+            client.wire.send(b"x" * size)
+    client.wire.send(b"x" * size)
+    assert client.wire.received.startswith(b"HTTP/1.1 400 ")
+    assert client.wire.closed == "clean"
+
+
+@pytest.mark.parametrize(
+    "data", [b"GET / HTTP/2.0\r\n", b"GET  / HTTP/1.1\r\n", b"GETTING", b"GO / HTTP/1.1\r\n", b"GET " + b"x" * 40_000]
+)
+@pytest.mark.parametrize("size", [1, 5, 50_000])
+def test_what_only_begins_like_a_plain_request_gets_no_answer_in_http(contexts, data, size):
+    client = Client(contexts)
+    for piece in cut_at([size])(data + b"." * 40_000 if len(data) < 9 else data):
+        if not client.wire.closed:
+            client.wire.send(piece)
+    assert client.wire.closed == "clean"
+    assert not client.wire.received.startswith(b"H")
+
+
+def test_a_plain_request_that_never_ends_is_cut_by_the_deadline(contexts):
+    client = Client(contexts)
+    client.wire.send(b"GET / HT")
+    client.inner.transport.loseConnection()
+    client.clock.advance(0)
+    assert (client.wire.closed, client.wire.received, client.inner.lost) == ("reset", b"", [ConnectionAborted])
 
 
 def test_the_protocol_that_alpn_chose(contexts):

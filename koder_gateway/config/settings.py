@@ -117,11 +117,13 @@ class ListenSettings:
     redirect_port: tuple[str, ...] = setting(any_number(PLAIN_ENDPOINT), "")
     trusted_proxies: tuple[str, ...] = setting(listing(NETWORK), [])
     max_connections: int = setting(whole(0, _MAX_COUNT), 0)
+    http2: bool = setting(BOOLEAN, True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsSettings:
-    """[tls]: the folder of certificates, None for a self-signed one, and the name of the default one.
+    """[tls]: the folder of certificates, None for a self-signed one, the name of the default one, and whether it is
+    kept from clients that ask for no name or an unknown one.
 
     `acme_webroot`: the folder in which certbot --webroot leaves its challenges.
     `client_auth` has (host pattern, "optional" or "required") for the hosts that ask for a client's certificate,
@@ -130,6 +132,7 @@ class TlsSettings:
 
     certificates: Path | None = setting(optional(FOLDER), "")
     default: str = setting(optional_text(NAME), "")
+    strict_sni: bool = setting(BOOLEAN, False)
     acme_webroot: Path | None = setting(optional(FOLDER), "")
     client_ca: Authorities | None = setting(optional(AUTHORITIES), "")
     client_auth: tuple[tuple[str, str], ...] = setting(CLIENT_AUTH, "")

@@ -127,6 +127,8 @@ class Sources:
     """Buckets in memory."""
     certificates: Callable[[], Mapping[str, float]] = dict
     """When each certificate expires, in seconds since the epoch."""
+    certificate_faults: Callable[[], int] = int
+    """Certificates on disk that cannot be used."""
     log_dropped: Callable[[], int] = int
     """Access log lines that were lost."""
 
@@ -234,6 +236,8 @@ class GatewayCollector(Collector):
         for name, expires in sorted(self._sources.certificates().items()):
             expiry.add_metric([name], expires)
         yield expiry
+        faults = self._sources.certificate_faults()
+        yield _gauge("certificate_faults", "Certificates on disk that cannot be used, as last seen.", faults)
         dropped = self._sources.log_dropped()
         yield _counter("access_log_dropped_lines", "Access log lines that were lost.", value=dropped)
         yield InfoMetricFamily(_PREFIX + "build", "What is running.", value=_build(self._version))

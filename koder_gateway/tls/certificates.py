@@ -1,32 +1,40 @@
 """Certificates and their keys: read from an operator's files, or made here where there are none.
 
-`load_folder` reads a folder of certificates, `load_pair` one named pair, `self_signed` makes and keeps the
-one that serves until the operator has a real one. What is wrong with a file is a line of text that names
-the file.
+`load_pair` reads one, `self_signed` makes and keeps the one that serves until the operator has a real one. What is
+wrong with a file is a line of text that names the file.
 """
 
 from __future__ import annotations
 
 import datetime
+import hashlib
 import ipaddress
 import os
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes, PrivateKeyTypes
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from OpenSSL import SSL
 
 DAY = 86_400.0
 # Browsers refuse more than 398 days of validity; one day is left for the start in the past.
 SELF_SIGNED_DAYS = 397
 RENEW_BEFORE = 30 * DAY
+# From then on an operator is told: what renews by itself should have done so by then.
+SOON = 30 * DAY
+# More than any chain has: what lies there by mistake is not read into the memory.
+_LARGEST = 1 << 20
+# Issuers whose bytes a reader remembers for the chains to come; those in use live on in their chains.
+_ISSUERS = 4096
 _CLOCK_SKEW = 3_600.0
 
 
@@ -38,101 +46,115 @@ class CertificateError(Exception):
         self.faults = faults
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class CertificateFile:
-    """A certificate chain (leaf first) with the leaf's private key.
+    """A certificate chain (leaf first) with the leaf's private key, kept as DER: of ten thousand, few are used at
+    once, and parsed they would need several times as much memory.
 
-    `name` is what the operator calls it, `path` the file that a message about it should name.
+    `name` is what the operator calls it, `path` the file that a message about it should name. `names` are the DNS
+    names that the leaf is for, lower-case, wildcards included (RFC 6125 section 6.4). It is valid from `starts` to
+    `expires`, in seconds since the epoch. Two are equal only if they are the same object; `same` compares contents.
     """
 
     name: str
     path: Path
-    chain: tuple[x509.Certificate, ...]
-    key: PrivateKeyTypes
+    chain_der: tuple[bytes, ...] = field(repr=False)
+    key_der: bytes = field(repr=False)
+    names: tuple[str, ...]
+    starts: float
+    expires: float
 
     @property
     def leaf(self) -> x509.Certificate:
         """The certificate that the clients are shown first."""
-        return self.chain[0]
+        return x509.load_der_x509_certificate(self.chain_der[0])
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """The DNS names that the leaf is for, lower-case, wildcards included (RFC 6125 section 6.4)."""
-        return tuple(name.lower() for name in _alternatives(self.leaf).get_values_for_type(x509.DNSName))
+    def chain(self) -> tuple[x509.Certificate, ...]:
+        """The leaf and its issuers."""
+        return tuple(map(x509.load_der_x509_certificate, self.chain_der))
 
     @property
-    def expires(self) -> float:
-        """When the leaf ceases to be valid, in seconds since the epoch."""
-        return self.leaf.not_valid_after_utc.timestamp()
+    def key(self) -> PrivateKeyTypes:
+        """The leaf's private key."""
+        return serialization.load_der_private_key(self.key_der, None, unsafe_skip_rsa_key_validation=True)
 
     @property
     def fingerprint(self) -> str:
         """The leaf's SHA-256 fingerprint, as browsers and openssl print it."""
-        return self.leaf.fingerprint(hashes.SHA256()).hex(":").upper()
+        return hashlib.sha256(self.chain_der[0]).digest().hex(":").upper()
+
+    def same(self, other: CertificateFile) -> bool:
+        """Whether another one would serve the same."""
+        return self.chain_der == other.chain_der and self.key_der == other.key_der
 
     def doubts(self, now: float) -> Iterator[str]:
-        """Why clients are going to refuse it although it is whole; `now` is in seconds since the epoch."""
+        """Why clients are, or soon will be, going to refuse it although it is whole; `now` is in seconds since the
+        epoch."""
         if self.expires <= now:
-            yield f"{self.path}: expired on {self.leaf.not_valid_after_utc:%Y-%m-%d}; renew it"
-        elif self.leaf.not_valid_before_utc.timestamp() > now:
-            yield f"{self.path}: not valid before {self.leaf.not_valid_before_utc:%Y-%m-%d}; check the clock"
+            yield f"{self.path}: expired on {_day(self.expires)}; renew it"
+        elif self.starts > now:
+            yield f"{self.path}: not valid before {_day(self.starts)}; check the clock"
+        elif self.expires - now < SOON:
+            yield f"{self.path}: expires on {_day(self.expires)}, in less than 30 days; renew it"
         if not self.names:
             yield f"{self.path}: has no DNS name, so clients refuse it; have it issued with a subjectAltName"
 
 
-@dataclass(frozen=True, slots=True)
-class Folder:
-    """What a folder of certificates holds: those that can be served, and a line for each fault.
+class Reader:
+    """Reads certificates one after the other; those of one issuer share its bytes. For one thread at a time."""
 
-    `faults` are files that cannot be used at all; `warnings` are certificates that are served although the
-    clients are going to refuse them: one expired certificate must not keep the other tenants out.
-    """
+    def __init__(self) -> None:
+        self._issuers: dict[bytes, bytes] = {}
+        # Making one takes longer than all the rest of reading a certificate.
+        self._trial = SSL.Context(SSL.TLS_SERVER_METHOD)
 
-    certificates: tuple[CertificateFile, ...]
-    faults: tuple[str, ...]
-    warnings: tuple[str, ...]
+    def read(self, name: str, chain_path: Path, key_path: Path, extra_path: Path | None = None) -> CertificateFile:
+        """A chain and its key, which may be in the same file, and the further issuers of `extra_path`.
 
-
-def load_folder(folder: Path, now: float) -> Folder:
-    """Read every certificate of a folder, in the order of their names; `now` is in seconds since the epoch.
-
-    Taken are NAME.pem (key and chain), NAME.key with NAME.crt, and certbot's NAME/privkey.pem with
-    NAME/fullchain.pem, in the folder itself or in its `live`. Raises nothing: an unreadable folder is a
-    fault.
-    """
-    certificates: list[CertificateFile] = []
-    faults: list[str] = []
-    warnings: list[str] = []
-    try:
-        sources = sorted(_sources(folder))
-    except OSError as error:
-        return Folder((), (f"{folder}: {_reason(error)}; name a folder that the gateway may read",), ())
-    for name, chain_path, key_path in sources:
+        Raises CertificateError with one line.
+        """
         try:
-            certificate = load_pair(name, chain_path, key_path)
-        except CertificateError as error:
-            faults.extend(error.faults)
-            continue
-        certificates.append(certificate)
-        warnings.extend(certificate.doubts(now))
-    if not sources:
-        faults.append(
-            f"{folder}: no certificate in it; put NAME.pem (key and chain), NAME.key and NAME.crt,"
-            " or certbot's live/NAME there"
+            return self._read(name, chain_path, key_path, extra_path)
+        # What the library finds only when it looks closer: a date that is none, a kind of key that it cannot write.
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            text = " ".join(str(error).split()) or type(error).__name__
+            raise CertificateError(f"{chain_path}: cannot be used: {text}; have it issued anew") from None
+
+    def _read(self, name: str, chain_path: Path, key_path: Path, extra_path: Path | None) -> CertificateFile:
+        data = _read(chain_path)
+        chain = _parse_chain(chain_path, data)
+        key = _parse_key(key_path, data if key_path == chain_path else _read(key_path))
+        leaf = chain[0]
+        if _public_bytes(key) != _public_bytes(leaf):
+            raise CertificateError(
+                f"{chain_path}: the private key in {key_path} is not that of its first certificate;"
+                " put the server's own certificate first, or the right key beside it"
+            )
+        # OpenSSL judges it (are key and signature strong enough?) long before a handshake needs it.
+        use_certificate(self._trial, chain_path, leaf, key)
+        if extra_path is not None:
+            chain += read_chain(extra_path)
+        return CertificateFile(
+            name,
+            chain_path,
+            self._shared(each.public_bytes(serialization.Encoding.DER) for each in chain),
+            _private_bytes(key, serialization.Encoding.DER),
+            tuple(text.lower() for text in _alternatives(leaf).get_values_for_type(x509.DNSName)),
+            leaf.not_valid_before_utc.timestamp(),
+            leaf.not_valid_after_utc.timestamp(),
         )
-    return Folder(tuple(certificates), tuple(faults), tuple(warnings))
+
+    def _shared(self, ders: Iterable[bytes]) -> tuple[bytes, ...]:
+        leaf, *issuers = ders
+        if len(self._issuers) + len(issuers) > _ISSUERS:
+            self._issuers.clear()
+        return (leaf, *(self._issuers.setdefault(der, der) for der in issuers))
 
 
 def load_pair(name: str, chain_path: Path, key_path: Path) -> CertificateFile:
     """Read a chain and its key, which may be in the same file. Raises CertificateError with one line."""
-    chain = read_chain(chain_path)
-    key = _read_key(key_path)
-    if _public_bytes(key.public_key()) != _public_bytes(chain[0].public_key()):
-        raise CertificateError(
-            f"{chain_path}: the private key in {key_path} is not that of its first certificate;"
-            " put the server's own certificate first, or the right key beside it"
-        )
-    return CertificateFile(name, chain_path, chain, key)
+    return Reader().read(name, chain_path, key_path)
 
 
 def self_signed(state_dir: Path, base_domain: str, *, now: float | None = None) -> CertificateFile:
@@ -153,41 +175,45 @@ def self_signed(state_dir: Path, base_domain: str, *, now: float | None = None) 
         _write_private(path, _make_self_signed(base_domain, moment))
     except OSError as error:
         raise CertificateError(
-            f"{path}: the self-signed certificate cannot be kept: {_reason(error)};"
+            f"{path}: the self-signed certificate cannot be kept: {reason(error)};"
             " set state.dir to a folder that the gateway may write"
         ) from None
     return load_pair(base_domain, path, path)
 
 
-def _sources(folder: Path) -> Iterator[tuple[str, Path, Path]]:
-    """(name, chain file, key file) for each certificate of a folder; a missing half is named all the same."""
-    for entry in folder.iterdir():
-        if entry.is_dir():
-            if entry.name == "live":
-                yield from (source for source in map(_certbot, entry.iterdir()) if source)
-            elif source := _certbot(entry):
-                yield source
-        elif entry.suffix == ".pem":
-            yield entry.stem, entry, entry
-        elif entry.suffix == ".crt" or (entry.suffix == ".key" and not entry.with_suffix(".crt").exists()):
-            yield entry.stem, entry.with_suffix(".crt"), entry.with_suffix(".key")
-
-
-def _certbot(entry: Path) -> tuple[str, Path, Path] | None:
-    chain, key = entry / "fullchain.pem", entry / "privkey.pem"
-    return (entry.name, chain, key) if chain.exists() or key.exists() else None
-
-
 def _read(path: Path) -> bytes:
+    """What is in a file, which must be one: nothing may be waited for, as at the end of a pipe."""
     try:
-        return path.read_bytes()
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+            data = _read_all(descriptor) if regular else b""
+        finally:
+            os.close(descriptor)
     except OSError as error:
-        raise CertificateError(f"{path}: {_reason(error)}") from None
+        raise CertificateError(f"{path}: {reason(error)}") from None
+    if not regular:
+        raise CertificateError(f"{path}: is not a file; put the certificate itself there")
+    if len(data) > _LARGEST:
+        raise CertificateError(f"{path}: has more than 1 MiB, which no certificate needs; put the certificate there")
+    return data
+
+
+def _read_all(descriptor: int) -> bytes:
+    pieces: list[bytes] = []
+    missing = _LARGEST + 1
+    while missing > 0 and (piece := os.read(descriptor, min(missing, 1 << 16))):
+        pieces.append(piece)
+        missing -= len(piece)
+    return b"".join(pieces)
 
 
 def read_chain(path: Path) -> tuple[x509.Certificate, ...]:
     """The certificates of a PEM file, in its order. Raises CertificateError with one line."""
-    data = _read(path)
+    return _parse_chain(path, _read(path))
+
+
+def _parse_chain(path: Path, data: bytes) -> tuple[x509.Certificate, ...]:
     if b"-----BEGIN CERTIFICATE-----" not in data:
         raise CertificateError(f"{path}: no certificate in it; it must be PEM, with BEGIN CERTIFICATE lines")
     try:
@@ -196,8 +222,7 @@ def read_chain(path: Path) -> tuple[x509.Certificate, ...]:
         raise CertificateError(f"{path}: a certificate in it is not PEM that can be read; copy it again") from None
 
 
-def _read_key(path: Path) -> PrivateKeyTypes:
-    data = _read(path)
+def _parse_key(path: Path, data: bytes) -> PrivateKeyTypes:
     begin = data.find(b"-----BEGIN")
     while begin >= 0 and b"PRIVATE KEY" not in data[begin : data.find(b"\n", begin)]:
         begin = data.find(b"-----BEGIN", begin + 1)
@@ -206,7 +231,8 @@ def _read_key(path: Path) -> PrivateKeyTypes:
             f"{path}: no private key in it; add it in PEM, or keep key and chain as NAME.key and NAME.crt"
         )
     try:
-        return serialization.load_pem_private_key(data[begin:], password=None)
+        # Whether an RSA key's numbers are prime takes 40 ms to find out, which nobody else asks of a key file either.
+        return serialization.load_pem_private_key(data[begin:], password=None, unsafe_skip_rsa_key_validation=True)
     except TypeError:
         raise CertificateError(
             f"{path}: the private key is encrypted; store it without a passphrase, for the gateway only"
@@ -215,18 +241,44 @@ def _read_key(path: Path) -> PrivateKeyTypes:
         raise CertificateError(f"{path}: the private key is not PEM that can be read; copy it again") from None
 
 
-def _public_bytes(key: object) -> bytes:
-    encode = getattr(key, "public_bytes", None)
-    if encode is None:
+def _public_bytes(owner: PrivateKeyTypes | x509.Certificate) -> bytes:
+    """The public key of a private one or of a certificate; none where its algorithm is not known."""
+    try:
+        key = owner.public_key()
+    except (ValueError, UnsupportedAlgorithm):
         return b""
-    encoded: bytes = encode(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return encoded
+    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def use_certificate(context: SSL.Context, path: Path, leaf: x509.Certificate, key: PrivateKeyTypes) -> None:
+    """Put a certificate and its key on a context. Raises CertificateError when OpenSSL refuses it."""
+    try:
+        context.use_certificate(leaf)
+        context.use_privatekey(key)  # type: ignore[arg-type]  # refused below where not supported
+        context.check_privatekey()
+    except (SSL.Error, TypeError) as error:
+        raise CertificateError(
+            f"{path}: OpenSSL refuses it: {_openssl_reason(error)}; have it issued for an"
+            " ECDSA P-256 key, or an RSA one of 2048 bits or more"
+        ) from None
+
+
+def _openssl_reason(error: Exception) -> str:
+    """What OpenSSL says is wrong, in its own words and without its brackets."""
+    stack = error.args[0] if error.args else None
+    if isinstance(stack, list) and stack and isinstance(stack[-1], tuple):
+        return str(stack[-1][-1]) or "no reason given"
+    return str(error) or "no reason given"
+
+
+def _day(moment: float) -> str:
+    return f"{datetime.datetime.fromtimestamp(moment, datetime.UTC):%Y-%m-%d}"
 
 
 def _alternatives(leaf: x509.Certificate) -> x509.SubjectAlternativeName:
     try:
         return leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError):
         return x509.SubjectAlternativeName([])
 
 
@@ -258,13 +310,13 @@ def _make_self_signed(base_domain: str, now: float) -> bytes:
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
-    return _pem(key) + builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-
-
-def _pem(key: CertificateIssuerPrivateKeyTypes) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    return _private_bytes(key, serialization.Encoding.PEM) + builder.sign(key, hashes.SHA256()).public_bytes(
+        serialization.Encoding.PEM
     )
+
+
+def _private_bytes(key: PrivateKeyTypes, encoding: serialization.Encoding) -> bytes:
+    return key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
 
 
 def _write_private(path: Path, data: bytes) -> None:
@@ -282,5 +334,6 @@ def _write_private(path: Path, data: bytes) -> None:
         raise
 
 
-def _reason(error: OSError) -> str:
+def reason(error: OSError) -> str:
+    """What the operating system says is wrong, as it stands in the middle of a line."""
     return (error.strerror or str(error)).lower()

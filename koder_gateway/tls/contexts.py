@@ -1,8 +1,8 @@
 """TLS contexts for the clients' side: one for each certificate, hardened alike, chosen by the name asked for.
 
 The theory: everything that a handshake needs is put on the context once, so that a connection costs one
-`Connection(context, None)` and no callback into Python except ALPN's; the callback for the server name
-exists only where there is more than one certificate to choose from.
+`Connection(context, None)` and two callbacks into Python, for the server name and for ALPN. Nothing is read from
+disk by them.
 """
 
 from __future__ import annotations
@@ -12,16 +12,25 @@ from dataclasses import dataclass
 
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLContextFactory, IOpenSSLServerConnectionCreator
+from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
-from .certificates import CertificateError, CertificateFile
+from . import hello
+from .certificates import CertificateError, CertificateFile, use_certificate
 from .client_auth import ClientVerification
+from .names import Names
 
+_log = Logger()
+
+# Contexts that are kept; 26 KiB each.
+ROOM = 1024
 H2 = b"h2"
 HTTP_1_1 = b"http/1.1"
 # What a client of the old version calls itself (RFC 7301 section 6); the answer is the same protocol's.
 HTTP_1_0 = b"http/1.0"
+HTTP_1 = (HTTP_1_1, HTTP_1_0)
+HTTP_2 = (H2, *HTTP_1)
 
 # Forward secret and authenticated only; what the clients' hardware does fastest comes first.
 _TLS13_SUITES = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
@@ -49,7 +58,7 @@ class ContextOptions:
     minimum: int = SSL.TLS1_2_VERSION
     maximum: int = 0
     """0: the newest that OpenSSL knows."""
-    protocols: tuple[bytes, ...] = (H2, HTTP_1_1, HTTP_1_0)
+    protocols: tuple[bytes, ...] = HTTP_1
     """The ALPN protocols (RFC 7301) in the server's order of preference."""
     clients: ClientVerification | None = None
     """How clients are verified, where any host asks them for a certificate."""
@@ -63,6 +72,8 @@ def build_context(certificate: CertificateFile, options: ContextOptions) -> SSL.
     context.set_options(_OPTIONS)
     # Frees both record buffers (34 KiB) of a connection that is idle.
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    # A session with a verified client is refused without it; which name it was begun under is seen elsewhere.
+    context.set_session_id(b"koder-gateway")
     # Sessions are resumed by tickets, which the clients keep: a cache on this side would only be memory.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     _set_suites(context)
@@ -77,41 +88,71 @@ def build_context(certificate: CertificateFile, options: ContextOptions) -> SSL.
 class ServerContexts:
     """The contexts of one or more endpoints; the name that the client asks for (SNI) picks among them.
 
-    An exact name wins over a wildcard, a wildcard over the default. Of two certificates for one name the
-    one that is valid for longer is served, so that a renewed one takes over while the old one still lies
-    there.
+    Every connection begins on the context of the default certificate, whose keys also seal all session tickets
+    (RFC 8446 section 4.6.1); OpenSSL asks for the right one once it knows the name. Contexts are made when they are
+    first needed, from what is in memory, and those not used for longest are forgotten.
     """
 
     def __init__(
         self,
-        certificates: Sequence[CertificateFile],
+        certificates: Sequence[CertificateFile] | Names,
         *,
         default: str = "",
         options: ContextOptions | None = None,
+        strict: bool = False,
+        room: int = ROOM,
     ) -> None:
-        """`default` names the certificate for unknown names and for clients that send none; "": the first.
+        """`default` names the certificate for unknown names and for clients that send none; "": the first. With
+        `strict` both are refused. `room` is how many contexts are kept.
 
-        Raises CertificateError with a line for each certificate that OpenSSL refuses, or when none has that
-        name.
+        Raises CertificateError when there is no certificate, none of that name, or OpenSSL refuses the default.
         """
         self.options = options or ContextOptions()
-        chosen = _default(certificates, default)
-        contexts = _build_all(certificates, self.options)
-        self._context = contexts[certificates.index(chosen)]
-        if len(contexts) > 1 or self.options.clients is not None:
-            self._context.set_tlsext_servername_callback(self._switch)
-        self._by_name: dict[bytes, SSL.Context] = {}
-        for certificate, context in sorted(
-            zip(certificates, contexts, strict=True), key=lambda pair: pair[0].expires
-        ):
-            self._by_name.update((name.encode("ascii", "ignore"), context) for name in certificate.names)
-        self.certificates = tuple(certificates)
+        self._room = room
+        self._made: dict[CertificateFile, SSL.Context] = {}
+        self._unusable: set[CertificateFile] = set()
+        self._callback = hello.callback(self._choose)
+        self._strict = False
+        names = certificates if isinstance(certificates, Names) else Names(certificates, default)
+        self._names = names
+        self._context = self._opened(names.default, self.options)
+        self.serve(names, strict)
 
-    def adopt(self, other: ServerContexts) -> None:
-        """Serve another one's certificates from the next connection on; those that exist keep theirs."""
-        self._context = other._context
-        self._by_name = other._by_name
-        self.certificates = other.certificates
+    @property
+    def certificates(self) -> tuple[CertificateFile, ...]:
+        """What is served."""
+        return self._names.certificates
+
+    @property
+    def names(self) -> Names:
+        """What is served, by name."""
+        return self._names
+
+    def serve(self, names: Names, strict: bool | None = None, options: ContextOptions | None = None) -> None:
+        """Serve these from the next connection on; connections that exist keep theirs. None: as before.
+
+        Raises CertificateError when OpenSSL refuses the default one, and then nothing has changed.
+        """
+        if strict and self._callback is None:
+            raise CertificateError(
+                "tls.strict_sni: the pyOpenSSL that is installed cannot send the alert; leave it out, or install"
+                " the version that the gateway asks for"
+            )
+        wanted = self.options if options is None else options
+        if wanted != self.options:
+            self._context = self._opened(names.default, wanted)
+            self._made, self.options = {}, wanted
+        elif not names.default.same(self._names.default):
+            self._context = self._opened(names.default, wanted)
+        present = set(names.certificates)
+        self._made = {known: made for known, made in self._made.items() if known in present}
+        self._unusable &= present
+        self._names = names
+        self._strict = self._strict if strict is None else strict
+
+    def rotate(self) -> None:
+        """Seal session tickets with new keys. An old ticket costs its client a full handshake, once."""
+        self._context = self._opened(self._names.default, self.options)
 
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """The TLS state of a new connection."""
@@ -122,61 +163,81 @@ class ServerContexts:
         return self._context
 
     def context_for(self, name: bytes) -> SSL.Context:
-        """The context for a server name, in any case."""
-        name = name.lower()
-        context = self._by_name.get(name)
-        if context is None:
-            # A wildcard stands for one whole label, the leftmost (RFC 6125 section 6.4.3).
-            context = self._by_name.get(b"*." + name.partition(b".")[2])
-        return self._context if context is None else context
+        """The context for a server name, in any case. Raises CertificateError when OpenSSL refuses it."""
+        return self._of(self._names.find(name) or self._names.default)
 
-    def _switch(self, connection: SSL.Connection) -> None:
+    def _opened(self, certificate: CertificateFile, options: ContextOptions) -> SSL.Context:
+        """A new context for new connections. OpenSSL draws the keys of its tickets with it."""
+        context = build_context(certificate, options)
+        hello.attach(context, self._callback, self._switch)
+        return context
+
+    def _of(self, certificate: CertificateFile) -> SSL.Context:
+        if certificate is self._names.default:
+            return self._context
+        made = self._made
+        context = made.pop(certificate, None)
+        if context is None:
+            context = build_context(certificate, self.options)
+            if len(made) >= self._room:
+                del made[next(iter(made))]
+        # Last is the one used most recently.
+        made[certificate] = context
+        return context
+
+    def _choose(self, connection: SSL.Connection) -> int:
+        """Give a connection the context that its client asks for; the alert when there is none, else 0."""
+        names = self._names
         name = connection.get_servername()
-        if name:
-            context = self.context_for(name)
-            if context is not connection.get_context():
-                connection.set_context(context)
+        certificate = names.find(name) if name else None
+        if certificate is None:
+            if self._strict:
+                return hello.UNRECOGNIZED_NAME
+            certificate = names.default
+        try:
+            context = self._of(certificate)
+        except CertificateError as error:
+            self._complain(certificate, error)
+            return hello.INTERNAL_ERROR
+        if not self._may_resume(connection, name, certificate, context):
+            return hello.ACCESS_DENIED
+        if context is not connection.get_context():
+            connection.set_context(context)
         if self.options.clients is not None:
             self.options.clients.ask(connection)
+        return 0
 
+    def _may_resume(
+        self, connection: SSL.Connection, name: bytes | None, certificate: CertificateFile, context: SSL.Context
+    ) -> bool:
+        """Whether a session that was begun under another name may go on under this one.
 
-def _default(certificates: Sequence[CertificateFile], name: str) -> CertificateFile:
-    if not certificates:
-        raise CertificateError("no certificate to serve")
-    if not name:
-        return certificates[0]
-    for certificate in certificates:
-        if certificate.name == name:
-            return certificate
-    known = ", ".join(certificate.name for certificate in certificates)
-    raise CertificateError(f'tls.default: no certificate is called "{name}"; name one of {known}')
+        OpenSSL does not look (TLS 1.3), but who was verified for one name is not for another one, and a client has
+        not seen the certificate of the other one at all (RFC 8446 section 4.6.1). Clients keep sessions by name.
+        """
+        if self._callback is None or not hello.resumed(connection):
+            return True
+        began = hello.session_name(connection)
+        if began == name:
+            return True
+        before = self._names.find(began) if began else None
+        return (before or self._names.default) is certificate and context.get_verify_mode() == SSL.VERIFY_NONE
 
+    def _switch(self, connection: SSL.Connection) -> None:
+        """As `_choose`, where pyOpenSSL lets nothing be refused in words."""
+        self._choose(connection)
 
-def _build_all(certificates: Sequence[CertificateFile], options: ContextOptions) -> list[SSL.Context]:
-    contexts: list[SSL.Context] = []
-    faults: list[str] = []
-    for certificate in certificates:
-        try:
-            contexts.append(build_context(certificate, options))
-        except CertificateError as error:
-            faults.extend(error.faults)
-    if faults:
-        raise CertificateError(*faults)
-    return contexts
+    def _complain(self, certificate: CertificateFile, error: CertificateError) -> None:
+        if certificate not in self._unusable:
+            self._unusable.add(certificate)
+            _log.error("{fault}", fault=str(error))
 
 
 def _set_certificate(context: SSL.Context, certificate: CertificateFile) -> None:
-    try:
-        context.use_certificate(certificate.leaf)
-        context.use_privatekey(certificate.key)  # type: ignore[arg-type]  # refused below where not supported
-        for issuer in certificate.chain[1:]:
-            context.add_extra_chain_cert(issuer)
-        context.check_privatekey()
-    except (SSL.Error, TypeError) as error:
-        raise CertificateError(
-            f"{certificate.path}: OpenSSL refuses it: {_openssl_reason(error)}; have it issued for an"
-            " ECDSA P-256 key, or an RSA one of 2048 bits or more"
-        ) from None
+    leaf, *issuers = certificate.chain
+    use_certificate(context, certificate.path, leaf, certificate.key)
+    for issuer in issuers:
+        context.add_extra_chain_cert(issuer)
 
 
 def _set_suites(context: SSL.Context) -> None:
@@ -202,11 +263,3 @@ def _set_alpn(context: SSL.Context, protocols: tuple[bytes, ...]) -> None:
         raise NoCommonProtocolError
 
     context.set_alpn_select_callback(select)
-
-
-def _openssl_reason(error: Exception) -> str:
-    """What OpenSSL says is wrong, in its own words and without its brackets."""
-    stack = error.args[0] if error.args else None
-    if isinstance(stack, list) and stack and isinstance(stack[-1], tuple):
-        return str(stack[-1][-1]) or "no reason given"
-    return str(error) or "no reason given"

@@ -23,6 +23,9 @@ _SSL_ARGUMENTS = (
     "dhParameters",
 )
 
+# Which of them are about certificates: `tls+KIND:` takes these besides what its kind takes.
+_TLS_ARGUMENTS = frozenset(("certificates", "privateKey", "certKey", "extraCertChain", "sslmethod", "dhParameters"))
+
 
 @dataclass(frozen=True, slots=True)
 class Description:
@@ -83,6 +86,19 @@ def ssl_arguments(description: Description) -> dict[str, str]:
     if unknown:
         raise ValueError(f"unknown argument {unknown[0]}; known are {', '.join(_SSL_ARGUMENTS)}")
     return arguments
+
+
+def carried(description: Description) -> tuple[Description, dict[str, str]]:
+    """What a `tls+KIND:` endpoint puts TLS over, and the arguments of TLS by name. Raises ValueError."""
+    kind = description.kind.removeprefix("tls+")
+    if kind in ("ssl", "tls", "haproxy") or kind.startswith("tls+"):
+        raise ValueError(
+            "tls+ goes before what carries plain HTTP; write tls+systemd:..., tls+unix:PATH or tls+tcp:PORT,"
+            " and haproxy: before all of it"
+        )
+    mine = {name: value for name, value in description.options.items() if name in _TLS_ARGUMENTS}
+    rest = {name: value for name, value in description.options.items() if name not in _TLS_ARGUMENTS}
+    return Description(kind, description.arguments, rest), mine
 
 
 def port_number(text: str) -> int:

@@ -1,25 +1,24 @@
 """Server endpoint strings: Twisted's own, with TLS on the gateway's contexts and certificates.
 
 `ssl:443` serves the certificates of `[tls]`, else a self-signed one; `ssl:443:privateKey=F:certKey=F` a named
-one; `tls:443` is the same as `ssl:443`, and `tls:FOLDER:443` serves that folder. `haproxy:` before any of
-them reads the PROXY header where balancers send it: first on the connection, before TLS (PROXY protocol,
-section 2). Everything else is left to Twisted.
+one; `tls:443` is the same as `ssl:443`, and `tls:FOLDER:443` serves that folder. `tls+` before any other kind, as
+in `tls+systemd:domain=INET:index=0`, puts the same TLS over what it carries. `haproxy:` before any of them reads
+the PROXY header where balancers send it: first on the connection, before TLS (PROXY protocol, section 2).
+Everything else is left to Twisted.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import (
-    TCP4ServerEndpoint,
-    serverFromString,
-)
+from twisted.internet.endpoints import TCP4ServerEndpoint, serverFromString
 from twisted.internet.interfaces import (
     IListeningPort,
     IProtocolFactory,
@@ -32,12 +31,16 @@ from zope.interface import implementer
 
 from ..config import Authorities
 from ..wire.clock import CoarseClock
-from .certificates import CertificateError, CertificateFile, load_folder, load_pair, read_chain, self_signed
+from .certificates import CertificateError
 from .client_auth import client_verification
-from .contexts import ContextOptions, ServerContexts
-from .descriptions import BACKLOG, bounded, parse, port_number, ssl_arguments, with_backlog
+from .contexts import HTTP_1, ContextOptions, ServerContexts
+from .descriptions import BACKLOG, Description, bounded, carried, parse, port_number, ssl_arguments, with_backlog
+from .factory import over_tls
+from .folder import Place, files_place, folder_place
+from .names import Names
 from .proxied import ProxiedEndpoint, ProxyGate
-from .stream import over_tls
+from .shelf import OwnShelf, Shelf
+from .watch import Watch, Watched, warn
 
 _log = Logger()
 
@@ -67,26 +70,16 @@ class TlsSettings(Protocol):
         """The name of the certificate for unknown names; "" for the first."""
 
     @property
+    def strict_sni(self) -> bool:
+        """Whether unknown names are refused."""
+
+    @property
     def client_ca(self) -> Authorities | None:
         """The authorities that clients' certificates are verified by."""
 
     @property
     def client_auth(self) -> Sequence[tuple[str, str]]:
         """Which hosts ask for one, as `ClientAuth` takes them."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """Where the certificates of some contexts come from, to be read again on a reload."""
-
-    read: Callable[[], Sequence[CertificateFile]]
-    default: str = ""
-    options: ContextOptions = _DEFAULT_OPTIONS
-
-    def contexts(self, tls: TlsSettings) -> ServerContexts:
-        """Contexts for what is there now, and for the clients that the settings ask. Raises CertificateError."""
-        options = replace(self.options, clients=client_verification(tls.client_ca, tls.client_auth))
-        return ServerContexts(self.read(), default=self.default, options=options)
 
 
 @implementer(IStreamServerEndpoint)
@@ -107,28 +100,35 @@ class Endpoints:
     behind balancers the `gate`, whose owner sweeps it."""
 
     def __init__(
-        self, reactor: Any, tls: TlsSettings, state_dir: Path, base_domain: str, gate: ProxyGate | None = None
+        self,
+        reactor: Any,
+        tls: TlsSettings,
+        state_dir: Path,
+        base_domain: str,
+        gate: ProxyGate | None = None,
+        *,
+        warned: Callable[[list[str]], None] = warn,
+        protocols: tuple[bytes, ...] = HTTP_1,
     ) -> None:
+        """`warned` is told, in lines, what is doubtful about the certificates that an endpoint begins with;
+        `protocols` are what the factories that will listen speak, in their order of preference (RFC 7301)."""
         self._gate = gate or ProxyGate(CoarseClock())
+        self._protocols = protocols
         self._reactor = reactor
         self._tls = tls
         self._state_dir = state_dir
         self._base_domain = base_domain
-        self._shared: ServerContexts | None = None
-        self._named: list[tuple[str, ServerContexts, _Source]] = []
+        self._warned = warned
+        self._shared: Watched | None = None
+        self._watch = Watch(reactor)
 
     def server(self, text: str) -> tuple[IStreamServerEndpoint, bool]:
         """The endpoint for a string, and whether clients speak TLS on it. Nothing listens yet.
 
         Raises EndpointError, each line of which names the string and what to change.
         """
-        try:
+        with _clear(text):
             return self._server(text)
-        except CertificateError as error:
-            raise EndpointError("\n".join(f'endpoint "{text}": {fault}' for fault in error.faults)) from None
-        # What Twisted's and its plugins' parsers raise for the strings that people write.
-        except (ValueError, LookupError, TypeError, AttributeError, AssertionError, OSError) as error:
-            raise EndpointError(f'endpoint "{text}": {_clue(error)}') from None
 
     def plain(self, text: str) -> IStreamServerEndpoint:
         """The endpoint for a string on which clients speak no TLS. Raises EndpointError."""
@@ -140,81 +140,125 @@ class Endpoints:
             )
         return self.server(text)[0]
 
-    @staticmethod
-    def shares(text: str) -> bool:
-        """Whether a string would use the certificates of the settings, naming none of its own. Nothing is read."""
-        try:
-            description = parse(text)
-            if description.kind == "haproxy":
-                description = parse(text.partition(":")[2])
-            return description.kind in ("ssl", "tls") and _named_source(ssl_arguments(description)) is None
-        except (ValueError, LookupError):
-            return False
+    def examine(self, text: str) -> None:
+        """Raise what `server` would, but for what only the daemon has: sockets that systemd hands over, and the
+        self-signed certificate, which a check by another user would leave behind with the wrong owner."""
+        with _clear(text):
+            _, carrier, arguments = _taken_apart(text)
+            if carrier.kind != "systemd":
+                self._carrier(carrier, arguments)
+            if arguments is not None and (_own_place(arguments) is not None or self._tls.certificates is not None):
+                self._contexts(text, arguments)
 
     def reload(self, tls: TlsSettings, base_domain: str | None = None) -> None:
-        """Read every certificate again; what is there now serves from the next connection on.
+        """Read every certificate again, in a thread; what is there then serves from the next connection on. One that
+        cannot be used leaves that of its name in place, and the log says so.
 
         `base_domain` is for the self-signed one; None keeps it as it is.
-        Raises EndpointError with a line for each fault, and then nothing has changed.
         """
-        base_domain = base_domain or self._base_domain
-        sources = list(self._named)
-        if self._shared is not None:
-            sources.append(("", self._shared, self._settings_source(tls, base_domain)))
-        fresh: list[tuple[ServerContexts, ServerContexts]] = []
-        faults: list[str] = []
-        for text, contexts, source in sources:
+        before = self._place()
+        self._tls, self._base_domain = tls, base_domain or self._base_domain
+        for each in self._watch.watched:
+            options = self._asking(each.contexts.options)
             try:
-                fresh.append((contexts, source.contexts(tls)))
+                each.contexts.serve(each.contexts.names, tls.strict_sni, options)
             except CertificateError as error:
-                faults.extend(f'endpoint "{text}": {fault}' if text else fault for fault in error.faults)
-        if faults:
-            raise EndpointError("\n".join(faults))
-        for old, new in fresh:
-            old.adopt(new)
-        self._tls, self._base_domain = tls, base_domain
+                _log.error("{fault}", fault=str(error))
+        if self._shared is not None and self._place() != before:
+            self._shared.shelf = self._settings_shelf(self._shared.contexts.names)
+        self._watch.again()
+
+    def sweep(self, now: float) -> None:
+        """Look after files that have changed, and the keys of session tickets; `now` is in monotonic seconds."""
+        self._watch.sweep(now)
+
+    def stop(self) -> None:
+        """Look after nothing any more."""
+        self._watch.stop()
 
     def expiries(self) -> dict[str, float]:
         """When each certificate that is served expires, by its name, in seconds since the epoch."""
-        every = [contexts for _, contexts, _ in self._named]
-        if self._shared is not None:
-            every.append(self._shared)
-        return {served.name: served.expires for contexts in every for served in contexts.certificates}
+        return {served.name: served.expires for each in self._watch.watched for served in each.contexts.certificates}
+
+    @property
+    def faulty(self) -> int:
+        """How many certificates lie on disk that cannot be used, as last seen."""
+        return sum(each.faulty for each in self._watch.watched)
 
     def _server(self, text: str) -> tuple[IStreamServerEndpoint, bool]:
-        description = parse(text)
-        proxied = description.kind == "haproxy"
+        proxied, description, arguments = _taken_apart(text)
+        carrier = self._carrier(description, arguments)
         if proxied:
-            description = parse(text.partition(":")[2])
-        if description.kind == "ssl" or (description.kind == "tls" and not _third_party("tls")):
-            return self._tls_endpoint(text, ssl_arguments(description), proxied), True
-        endpoint = serverFromString(self._reactor, with_backlog(description).text())
-        return (ProxiedEndpoint(endpoint, self._gate) if proxied else endpoint), description.kind == "tls"
+            carrier = ProxiedEndpoint(carrier, self._gate)
+        if arguments is None:
+            return carrier, description.kind == "tls"
+        return _TLSOver(carrier, self._contexts(text, arguments)), True
 
-    def _tls_endpoint(self, text: str, arguments: dict[str, str], proxied: bool) -> IStreamServerEndpoint:
+    def _carrier(self, description: Description, arguments: dict[str, str] | None) -> IStreamServerEndpoint:
+        """What carries plain HTTP or TLS."""
+        if arguments is None or description.kind not in ("ssl", "tls"):
+            plain: IStreamServerEndpoint = serverFromString(self._reactor, with_backlog(description).text())
+            return plain
         port = port_number(arguments.get("port", ""))
         backlog = bounded("backlog", arguments.get("backlog", str(BACKLOG)), 1 << 31)
-        interface = arguments.get("interface", "")
-        contexts = self._contexts(text, arguments)
-        plain = TCP4ServerEndpoint(self._reactor, port, backlog, interface)
-        return _TLSOver(ProxiedEndpoint(plain, self._gate) if proxied else plain, contexts)
+        return TCP4ServerEndpoint(self._reactor, port, backlog, arguments.get("interface", ""))
 
     def _contexts(self, text: str, arguments: dict[str, str]) -> ServerContexts:
         """The contexts that an endpoint's arguments ask for; the shared ones where they ask for none."""
-        source = _named_source(arguments)
-        if source is None:
-            if self._shared is None:
-                self._shared = self._settings_source(self._tls, self._base_domain).contexts(self._tls)
-            return self._shared
-        contexts = source.contexts(self._tls)
-        self._named.append((text, contexts, source))
+        options, place = self._asking(_context_options(arguments)), _own_place(arguments)
+        if place is not None:
+            return self._opened(text, Shelf(place), options)
+        if self._shared is None:
+            self._opened("", self._settings_shelf(None), self._asking(_DEFAULT_OPTIONS))
+            self._shared = self._watch.watched[-1]
+        return self._shared.contexts
+
+    def _asking(self, options: ContextOptions) -> ContextOptions:
+        """The same options for what is spoken here, and for the clients that the settings ask."""
+        clients = client_verification(self._tls.client_ca, self._tls.client_auth)
+        return replace(options, clients=clients, protocols=self._protocols)
+
+    def _opened(self, text: str, shelf: Shelf | OwnShelf, options: ContextOptions) -> ServerContexts:
+        now = time.time()
+        try:
+            names, warnings = shelf.open(now)
+        except CertificateError:
+            # Who mends the one should know of the other.
+            self._warned(shelf.doubts(now))
+            raise
+        contexts = ServerContexts(names, options=options, strict=self._tls.strict_sni)
+        chosen = self._tls.strict_sni or (self._tls.default and not text)
+        if len(names.certificates) > 1 and not chosen:
+            warnings.append(
+                f"clients that ask for no name or an unknown one get {names.default.name};"
+                " set tls.default to choose, or tls.strict_sni to refuse them"
+            )
+        self._warned(warnings)
+        self._watch.watched.append(Watched(text, shelf, contexts))
         return contexts
 
-    def _settings_source(self, tls: TlsSettings, base_domain: str) -> _Source:
-        if tls.certificates is None:
-            return _Source(lambda: [_own_certificate(self._state_dir, base_domain)])
-        folder, default = tls.certificates, tls.default
-        return _Source(lambda: _folder_certificates(folder, default), default)
+    def _place(self) -> tuple[object, ...]:
+        """What the shared certificates come from."""
+        if self._tls.certificates is None:
+            return (self._base_domain,)
+        return self._tls.certificates, self._tls.default
+
+    def _settings_shelf(self, before: Names | None) -> Shelf | OwnShelf:
+        if self._tls.certificates is None:
+            return OwnShelf(self._state_dir, self._base_domain)
+        return Shelf(folder_place(self._tls.certificates), self._tls.default, before)
+
+
+@contextmanager
+def _clear(text: str) -> Iterator[None]:
+    """Turn what is raised for an endpoint string into an EndpointError."""
+    try:
+        yield
+    except CertificateError as error:
+        raise EndpointError("\n".join(f'endpoint "{text}": {fault}' for fault in error.faults)) from None
+    # What Twisted's and its plugins' parsers raise for the strings that people write.
+    except (ValueError, LookupError, TypeError, AttributeError, AssertionError, OSError) as error:
+        raise EndpointError(f'endpoint "{text}": {_clue(error)}') from None
 
 
 def server_endpoint(
@@ -227,16 +271,28 @@ def server_endpoint(
     return Endpoints(reactor, tls, state_dir, base_domain).server(text)
 
 
-def _named_source(arguments: dict[str, str]) -> _Source | None:
-    """Where the certificates come from that the arguments name; None when they name nothing."""
-    options = _context_options(arguments)
+def _taken_apart(text: str) -> tuple[bool, Description, dict[str, str] | None]:
+    """Whether the PROXY header comes first, what carries the connections, and the arguments of TLS over it; None for
+    no TLS, or for one that somebody else's package brings."""
+    description = parse(text)
+    proxied = description.kind == "haproxy"
+    if proxied:
+        description = parse(text.partition(":")[2])
+    if description.kind == "ssl" or (description.kind == "tls" and not _third_party("tls")):
+        return proxied, description, ssl_arguments(description)
+    if description.kind.startswith("tls+"):
+        return proxied, *carried(description)
+    return proxied, description, None
+
+
+def _own_place(arguments: dict[str, str]) -> Place | None:
+    """Where the certificates are that the arguments name; None when they name nothing."""
     if "certificates" in arguments:
-        folder = Path(arguments["certificates"])
-        return _Source(lambda: _folder_certificates(folder, ""), options=options)
+        return folder_place(Path(arguments["certificates"]))
     key = arguments.get("privateKey") or arguments.get("certKey")
     if key:
-        chain, extra = Path(arguments.get("certKey", key)), arguments.get("extraCertChain")
-        return _Source(lambda: [_explicit_certificate(Path(key), chain, extra)], options=options)
+        extra = arguments.get("extraCertChain")
+        return files_place(Path(key), Path(arguments.get("certKey", key)), None if extra is None else Path(extra))
     for name in ("extraCertChain", "sslmethod"):
         if name in arguments:
             raise ValueError(f"{name} needs privateKey and certKey beside it; name them, or leave {name} out")
@@ -253,42 +309,6 @@ def _context_options(arguments: dict[str, str]) -> ContextOptions:
     if "dhParameters" in arguments:
         _log.warn("dhParameters is not used: key exchange is by elliptic curves, never by finite fields")
     return options
-
-
-def _explicit_certificate(key: Path, chain: Path, extra: str | None) -> CertificateFile:
-    certificate = load_pair(chain.stem, chain, key)
-    if extra is not None:
-        certificate = replace(certificate, chain=certificate.chain + read_chain(Path(extra)))
-    for warning in certificate.doubts(time.time()):
-        _log.warn("{warning}", warning=warning)
-    return certificate
-
-
-def _own_certificate(state_dir: Path, base_domain: str) -> CertificateFile:
-    certificate = self_signed(state_dir, base_domain)
-    _log.warn(
-        "no certificate is configured: serving a self-signed one for {domain} and its subdomains,"
-        " SHA-256 fingerprint {fingerprint} ({path}); set tls.certificates for one that clients trust",
-        domain=base_domain,
-        fingerprint=certificate.fingerprint,
-        path=str(certificate.path),
-    )
-    return certificate
-
-
-def _folder_certificates(folder: Path, default: str) -> Sequence[CertificateFile]:
-    found = load_folder(folder, time.time())
-    if found.faults:
-        raise CertificateError(*found.faults)
-    for warning in found.warnings:
-        _log.warn("{warning}", warning=warning)
-    if not default and len(found.certificates) > 1:
-        _log.warn(
-            "{folder}: clients that ask for no name or an unknown one get {name}; set tls.default to choose",
-            folder=str(folder),
-            name=found.certificates[0].name,
-        )
-    return found.certificates
 
 
 def _third_party(prefix: str) -> bool:

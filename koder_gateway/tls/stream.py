@@ -9,33 +9,27 @@ written is encrypted and handed to the transport at once, so back-pressure is th
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Any, Final
 
 from OpenSSL import SSL
 from twisted.internet.interfaces import (
-    IAddress,
     IHandshakeListener,
     INegotiated,
-    IOpenSSLServerConnectionCreator,
     IProtocol,
-    IProtocolFactory,
     IPushProducer,
     ISSLTransport,
     ISystemHandle,
 )
-from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
-from twisted.logger import Logger
-from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from .client_auth import refusals
+from .layer import Layer
+from .plain import PlainRequest, begins_plain
 
-_log = Logger()
-
-# pyOpenSSL promises none of these names: `over_tls` looks whether they are there.
+# pyOpenSSL promises none of these names: `usable` looks whether they are there.
 _lib: Any = getattr(SSL, "_lib", None)
 _ffi: Any = getattr(SSL, "_ffi", None)
 CALLS: Final = (
@@ -65,20 +59,12 @@ _PARTIAL: Any = getattr(_lib, "SSL_MODE_ENABLE_PARTIAL_WRITE", None)
 _TALK: Final = 1 << 14
 # The records of one read that are followed: the smallest ones would cost more to follow than to refuse.
 _FOLLOWED: Final = 256
-
-_REQUEST_LINE: Final = re.compile(rb"[A-Z]{3,10} [^ ]+ HTTP/1\.[01]\r?\n")
-_PLAIN_ANSWER: Final = (
-    b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/problem+json\r\nConnection: close\r\n"
-    b"Content-Length: %d\r\n\r\n%b"
-)
-_PLAIN_PROBLEM: Final = (
-    b'{"type":"urn:koder-gateway:bad_request","title":"Bad Request","status":400,"code":"bad_request",'
-    b'"detail":"This port speaks TLS; use https."}'
-)
+# A record's header: from its bytes on OpenSSL says whether it is one.
+_HEADER: Final = 5
 
 
 @implementer(ISSLTransport, INegotiated, ISystemHandle, IPushProducer)
-class TLSTransport(Protocol):
+class TLSTransport(Layer):
     """A protocol to the transport below, a transport to the protocol above, which it owns."""
 
     def __init__(self, connection: SSL.Connection, inner: IProtocol) -> None:
@@ -99,6 +85,9 @@ class TLSTransport(Protocol):
         # Bytes of the present record that are still to come; -1 when that is not known any more.
         self._missing = 0
         self._early: list[bytes] = []
+        # The first bytes, until it is clear that they begin TLS; and the request of a client that speaks plain HTTP.
+        self._opening = b""
+        self._plain: PlainRequest | None = None
         self._producer: Any = None
         # Each includes those before it: closing is asked for; goodbye is said, so nothing more can be written; the
         # transport below closes, so nothing more is read; it is gone, and so are OpenSSL's objects.
@@ -213,22 +202,25 @@ class TLSTransport(Protocol):
 
     def _shake_hands(self, data: bytes) -> bool:
         """Go on with the handshake; true once it is complete."""
+        if self._plain is not None:
+            self._refuse(data)
+            return False
         try:
             self._connection.do_handshake()
         except SSL.WantReadError:
+            # Less than a record's header: it may still become something else than TLS.
+            if len(self._opening) < _HEADER:
+                self._opening += data[:_HEADER]
             self._flush()
             return False
         except SSL.Error as error:
             _lib.ERR_clear_error()
             self._early.clear()
             refusals.note(error, self._connection, self.getPeer())
-            if _REQUEST_LINE.match(data):
-                self._write_below(_PLAIN_ANSWER % (len(_PLAIN_PROBLEM), _PLAIN_PROBLEM))
-            else:
-                self._flush()
-            self._leave()
+            self._refuse(data)
             return False
         self._ready = True
+        self._opening = b""
         self._flush()
         early, self._early = self._early, []
         if IHandshakeListener.providedBy(self._inner):
@@ -242,13 +234,27 @@ class TLSTransport(Protocol):
         _lib.ERR_clear_error()
         return not self._left
 
+    def _refuse(self, data: bytes) -> None:
+        """The client speaks no TLS that is spoken here: say so, in plain HTTP to one that speaks that."""
+        if self._plain is None:
+            data = self._opening + data
+            if not begins_plain(data):
+                self._flush()
+                self._leave()
+                return
+            self._plain = PlainRequest()
+        answer = self._plain.take(data)
+        if answer is not None:
+            self._write_below(answer)
+            self._leave()
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The transport below is gone."""
         self._closing = self._shut = self._left = self._gone = True
         inner, self._inner = self._inner, None
         # Raw pointers end with the connection that owns them: nobody may find them after it.
         self._incoming = self._outgoing = self._ssl = None
-        self._connection = self._producer = None
+        self._connection = self._producer = self._plain = None
         self._early.clear()
         if inner is not None:
             inner.connectionLost(reason)
@@ -303,10 +309,6 @@ class TLSTransport(Protocol):
         count = _lib.BIO_read(self._outgoing, _BUFFER, _SIZE)
         if count > 0:
             self._write_below(_ffi.buffer(_BUFFER, count)[:])
-
-    def _write_below(self, data: bytes) -> None:
-        transport: Any = self.transport
-        transport.write(data)
 
     def writeSequence(self, pieces: Iterable[bytes]) -> None:
         """Encrypt and send several pieces as one."""
@@ -367,53 +369,12 @@ class TLSTransport(Protocol):
         """Close at once."""
         if not self._gone:
             self._closing = self._shut = self._left = True
-            transport: Any = self.transport
-            abort = getattr(transport, "abortConnection", None)
-            if abort is not None:
-                abort()
-            else:
-                transport.loseConnection()
+            self._abort_below()
 
     @property
     def disconnecting(self) -> bool:
         """Whether the connection is being closed, as line-based protocols ask before they read on."""
         return self._closing
-
-    def getPeer(self) -> Any:
-        """The client's address."""
-        transport: Any = self.transport
-        return transport.getPeer()
-
-    def getHost(self) -> Any:
-        """The address that the client has connected to."""
-        transport: Any = self.transport
-        return transport.getHost()
-
-    def getHandle(self) -> Any:
-        """The handle of the transport below."""
-        transport: Any = self.transport
-        return transport.getHandle()
-
-    def setTcpNoDelay(self, enabled: bool) -> None:
-        """Set TCP_NODELAY where the transport below is TCP."""
-        set_no_delay = getattr(self.transport, "setTcpNoDelay", None)
-        if set_no_delay is not None:
-            set_no_delay(enabled)
-
-    def getTcpNoDelay(self) -> bool:
-        """Whether TCP_NODELAY is set below."""
-        transport: Any = self.transport
-        return bool(transport.getTcpNoDelay())
-
-    def setTcpKeepAlive(self, enabled: bool) -> None:
-        """Set SO_KEEPALIVE below."""
-        transport: Any = self.transport
-        transport.setTcpKeepAlive(enabled)
-
-    def getTcpKeepAlive(self) -> bool:
-        """Whether SO_KEEPALIVE is set below."""
-        transport: Any = self.transport
-        return bool(transport.getTcpKeepAlive())
 
     def getPeerCertificate(self) -> Any:
         """The certificate that the client has shown, or None."""
@@ -454,62 +415,13 @@ class TLSTransport(Protocol):
         if self._closing and (self._ready or not self._early):
             self._finish()
 
-    def pauseProducing(self) -> None:
-        """Read no more from the client."""
-        if not self._gone:
-            transport: Any = self.transport
-            transport.pauseProducing()
-
-    def resumeProducing(self) -> None:
-        """Read from the client again."""
-        if not self._gone:
-            transport: Any = self.transport
-            transport.resumeProducing()
-
     def stopProducing(self) -> None:
         """Close."""
         self.loseConnection()
 
 
-class TLSFactory(ServerFactory):
-    """Puts TLS under the protocols of another factory. `contexts` makes the TLS state of each connection."""
-
-    noisy = False
-
-    def __init__(self, contexts: IOpenSSLServerConnectionCreator, wrapped: IProtocolFactory) -> None:
-        self.contexts: Any = contexts
-        self._wrapped: Any = wrapped
-
-    def doStart(self) -> None:
-        """The wrapped factory begins to be listened on."""
-        self._wrapped.doStart()
-
-    def doStop(self) -> None:
-        """The wrapped factory is no longer listened on."""
-        self._wrapped.doStop()
-
-    def buildProtocol(self, addr: IAddress | None) -> TLSTransport | None:
-        """TLS for a new connection, with the wrapped factory's protocol above it."""
-        inner = self._wrapped.buildProtocol(addr)
-        if inner is None:
-            return None
-        return TLSTransport(self.contexts.serverConnectionForTLS(None), inner)
-
-
-def over_tls(contexts: IOpenSSLServerConnectionCreator, wrapped: IProtocolFactory) -> IProtocolFactory:
-    """A factory that puts TLS under the protocols of `wrapped`: `TLSFactory` where pyOpenSSL is as it expects, else
-    Twisted's own, which does the same and is slower."""
-    if _usable(contexts):
-        return TLSFactory(contexts, wrapped)
-    _log.warn(
-        "pyOpenSSL {version} keeps OpenSSL's calls elsewhere than this gateway looks: Twisted's own TLS serves,"
-        " with more work for each request",
-        version=getattr(SSL, "__version__", "as installed"),
-    )
-    return TLSMemoryBIOFactory(contexts, False, wrapped)
-
-
-def _usable(contexts: Any) -> bool:
+def usable(contexts: Any) -> bool:
+    """Whether pyOpenSSL, and the connections of these contexts, are as `TLSTransport` expects."""
     if _ffi is None or not all(hasattr(_lib, name) for name in CALLS):
         return False
     connection = contexts.serverConnectionForTLS(None)

@@ -1,0 +1,53 @@
+"""TLS under the protocols of a listening port."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from OpenSSL import SSL
+from twisted.internet.interfaces import IAddress, IOpenSSLServerConnectionCreator, IProtocolFactory
+from twisted.internet.protocol import ServerFactory
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
+
+from .stream import TLSTransport, usable
+
+_log = Logger()
+
+
+class TLSFactory(ServerFactory):
+    """Puts TLS under the protocols of another factory. `contexts` makes the TLS state of each connection."""
+
+    noisy = False
+
+    def __init__(self, contexts: IOpenSSLServerConnectionCreator, wrapped: IProtocolFactory) -> None:
+        self.contexts: Any = contexts
+        self._wrapped: Any = wrapped
+
+    def doStart(self) -> None:
+        """The wrapped factory begins to be listened on."""
+        self._wrapped.doStart()
+
+    def doStop(self) -> None:
+        """The wrapped factory is no longer listened on."""
+        self._wrapped.doStop()
+
+    def buildProtocol(self, addr: IAddress | None) -> TLSTransport | None:
+        """TLS for a new connection, with the wrapped factory's protocol above it."""
+        inner = self._wrapped.buildProtocol(addr)
+        if inner is None:
+            return None
+        return TLSTransport(self.contexts.serverConnectionForTLS(None), inner)
+
+
+def over_tls(contexts: IOpenSSLServerConnectionCreator, wrapped: IProtocolFactory) -> IProtocolFactory:
+    """A factory that puts TLS under the protocols of `wrapped`: `TLSFactory` where pyOpenSSL is as it expects, else
+    Twisted's own, which does the same and is slower."""
+    if usable(contexts):
+        return TLSFactory(contexts, wrapped)
+    _log.warn(
+        "pyOpenSSL {version} keeps OpenSSL's calls elsewhere than this gateway looks: Twisted's own TLS serves,"
+        " with more work for each request",
+        version=getattr(SSL, "__version__", "as installed"),
+    )
+    return TLSMemoryBIOFactory(contexts, False, wrapped)

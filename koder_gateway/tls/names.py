@@ -1,0 +1,50 @@
+"""Certificates by the DNS names that they are for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .certificates import CertificateError, CertificateFile
+
+# Of ten thousand, a handful shows how they are called.
+_SHOWN = 10
+
+
+class Names:
+    """Finds the certificate for a server name (RFC 6066 section 3) in constant time. Never changes once it is made.
+
+    An exact name wins over a wildcard. Of two certificates for one name the one that is valid for longer is found,
+    so that a renewed one takes over while the old one still lies there.
+    """
+
+    __slots__ = ("_by_name", "certificates", "default")
+
+    def __init__(self, certificates: Sequence[CertificateFile], default: str | CertificateFile = "") -> None:
+        """`default` is the certificate for unknown names, or what it is called; "": the first.
+
+        Raises CertificateError when there is no certificate, or none that is called so.
+        """
+        self.certificates = tuple(certificates)
+        self.default = default if isinstance(default, CertificateFile) else _called(self.certificates, default)
+        self._by_name: dict[bytes, CertificateFile] = {}
+        for certificate in sorted(certificates, key=lambda each: each.expires):
+            self._by_name.update((name.encode("ascii", "ignore"), certificate) for name in certificate.names)
+
+    def find(self, name: bytes) -> CertificateFile | None:
+        """The certificate for a name, in any case; None when there is none."""
+        name = name.lower()
+        # A wildcard stands for one whole label, the leftmost (RFC 6125 section 6.4.3).
+        return self._by_name.get(name) or self._by_name.get(b"*." + name.partition(b".")[2])
+
+
+def _called(certificates: tuple[CertificateFile, ...], name: str) -> CertificateFile:
+    if not certificates:
+        raise CertificateError("no certificate to serve")
+    if not name:
+        return certificates[0]
+    for certificate in certificates:
+        if certificate.name == name:
+            return certificate
+    known = ", ".join(certificate.name for certificate in certificates[:_SHOWN])
+    more = ", ..." if len(certificates) > _SHOWN else ""
+    raise CertificateError(f'tls.default: no certificate is called "{name}"; name one of {known}{more}')

@@ -1,0 +1,61 @@
+"""A plain HTTP request on a port that speaks TLS: it is answered by a plain problem that says so."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from ..errors import BAD_REQUEST
+from ..wire.identity import IdentifierSource
+from ..wire.problem import problem
+
+_identifiers = IdentifierSource()
+_REFUSAL: Final = BAD_REQUEST.because("This port speaks TLS; use https.").closing()
+# As much of a head is read, for the sake of its request id; then it is answered without its end.
+_LARGEST: Final = 16 << 10
+# A method, or the beginning of one: OpenSSL gives up after five bytes. No record of TLS begins with a letter.
+_BEGINNING: Final = re.compile(rb"[A-Z]{3,20}(?: |\Z)")
+_REQUEST_LINE: Final = re.compile(rb"[A-Z]{3,20} [^ \r\n]+ HTTP/1\.[01]\r?\n")
+_HEAD_END: Final = re.compile(rb"\r?\n\r?\n")
+_REQUEST_ID: Final = re.compile(rb"\nX-Request-ID:[ \t]*([A-Za-z0-9._-]{1,128})[ \t]*\r?(?=\n)", re.IGNORECASE)
+_ANSWER: Final = (
+    b"HTTP/1.1 400 Bad Request\r\n%bContent-Length: %d\r\nX-Request-ID: %b\r\nConnection: close\r\n\r\n%b"
+)
+
+
+def begins_plain(data: bytes) -> bool:
+    """Whether these first bytes of a connection may be those of a plain request."""
+    return _BEGINNING.match(data) is not None
+
+
+class PlainRequest:
+    """Gathers the head of one plain request, in pieces of any size."""
+
+    __slots__ = ("_head", "_lined")
+
+    def __init__(self) -> None:
+        self._head = b""
+        self._lined = False
+
+    def take(self, data: bytes) -> bytes | None:
+        """The bytes to send before the connection closes, none for what is no request; None to wait for more."""
+        before = len(self._head)
+        head = self._head = (self._head + data)[:_LARGEST]
+        full = len(head) == _LARGEST
+        if not self._lined:
+            if b"\n" not in head[before:] and not full:
+                return None if begins_plain(head) else b""
+            if not _REQUEST_LINE.match(head):
+                return b""
+            self._lined = True
+        # The end may have begun in the piece before.
+        if not full and not _HEAD_END.search(head, max(0, before - 3)):
+            return None
+        return self._answer()
+
+    def _answer(self) -> bytes:
+        head = _HEAD_END.split(self._head, 1)[0] + b"\n"
+        given = _REQUEST_ID.findall(head)
+        request_id = given[0] if len(given) == 1 else _identifiers.take(32)
+        fields, body = problem(_REFUSAL, request_id)
+        return _ANSWER % (fields, len(body), request_id, body)

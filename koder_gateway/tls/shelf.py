@@ -1,0 +1,254 @@
+"""The certificates of one place on disk: read once whole, then looked at again and again for what has changed.
+
+A file may be seen half-written, a key before its certificate, a folder while it is being replaced. So what was good
+stays until something as good is there, and a fault is told when it is still the same at the next look: once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from .certificates import RENEW_BEFORE, CertificateError, CertificateFile, Reader, self_signed
+from .folder import Place, Source, Version
+from .names import Names
+
+# Seconds between two looks at the calendar.
+_DAILY: Final = 3600.0
+# Faults, and warnings, that one look tells; of the rest it says how many.
+_TOLD: Final = 10
+# Looks after which a fault is told although the file is different at each of them.
+_LOOKS: Final = 3
+
+
+@dataclass(slots=True)
+class Look:
+    """What a look has found. `names` are None when nothing has changed; `errors` and `warnings` are lines to log;
+    `faulty` is how many certificates lie there that cannot be used; `unsettled`: it should soon be looked again."""
+
+    names: Names | None = None
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    faulty: int = 0
+    unsettled: bool = False
+
+
+@dataclass(slots=True)
+class _Kept:
+    """One source: the last good certificate, and what is wrong with the files of `versions`."""
+
+    versions: tuple[Version, ...] = ()
+    certificate: CertificateFile | None = None
+    fault: str = ""
+    told: bool = True
+    looks: int = 0
+    missing: bool = False
+
+
+class Shelf:
+    """The certificates of one place. `open` comes first, then `look`; both read files, in any one thread at a time.
+
+    `default` names the one for unknown names. `before` are the certificates of another place, which this one
+    takes over from: they stay until there are others of the same name.
+    """
+
+    def __init__(self, place: Place, default: str = "", before: Names | None = None) -> None:
+        self._place = place
+        self._default = default
+        self._before = before
+        self._served = before
+        self._reader = Reader()
+        self._kept: dict[Source, _Kept] = {}
+        self._place_fault = ""
+        self._place_told = ""
+        self._default_told = False
+        self._warned: set[str] = set()
+        self._calendar = 0.0
+
+    def open(self, now: float) -> tuple[Names, list[str]]:
+        """Everything there, and lines of warning; `now` is in seconds since the epoch.
+
+        Raises CertificateError with a line for each fault.
+        """
+        found = self.look(now, settled=True)
+        kept = self._kept.values()
+        faults = [line for line in (self._place_fault, *(each.fault for each in kept)) if line]
+        if faults:
+            raise CertificateError(*faults)
+        if found.names is None:
+            raise CertificateError(*found.errors)
+        return found.names, self.doubts(now)
+
+    def look(self, now: float, settled: bool = False) -> Look:
+        """What has changed since the last look. `settled`: read everything again, and take it as it is now."""
+        look = Look()
+        changed = self._look_at_place(settled, look)
+        if changed:
+            look.names = self._assembled(look)
+        if self._served is not None and (changed or now >= self._calendar):
+            self._calendar = now + _DAILY
+            doubts = self.doubts(now)
+            look.warnings += few([line for line in doubts if line not in self._warned])
+            self._warned = set(doubts)
+        look.faulty = sum(bool(kept.fault) for kept in self._kept.values()) + bool(self._place_fault)
+        return look
+
+    def _look_at_place(self, settled: bool, look: Look) -> bool:
+        try:
+            sources = self._place.sources()
+        except CertificateError as error:
+            return self._place_failed(str(error), settled, look)
+        self._place_fault = self._place_told = ""
+        changed = self._dropped(sources, settled, look)
+        for source in sources:
+            kept = self._kept.get(source)
+            if kept is None:
+                kept = self._kept[source] = _Kept()
+            changed |= self._read(source, kept, settled)
+            look.unsettled |= not kept.told
+        look.errors += few(self._to_tell(settled))
+        return changed
+
+    def _place_failed(self, fault: str, settled: bool, look: Look) -> bool:
+        """Nothing is there. What was there stays, even if its files are gone."""
+        if settled or (fault == self._place_fault and fault != self._place_told):
+            self._place_told = fault
+            look.errors.append(f"{fault}; the certificates before it stay" if self._served else fault)
+        look.unsettled = fault != self._place_told
+        self._place_fault = fault
+        return False
+
+    def _dropped(self, sources: list[Source], settled: bool, look: Look) -> bool:
+        """Forget what has gone, and was not there at the look before either."""
+        present = set(sources)
+        changed = False
+        for source in [source for source in self._kept if source not in present]:
+            kept = self._kept[source]
+            if settled or kept.missing:
+                del self._kept[source]
+                changed = True
+            else:
+                kept.missing = look.unsettled = True
+        return changed
+
+    def _read(self, source: Source, kept: _Kept, settled: bool) -> bool:
+        """Read a source if it is another than before; whether it has brought another certificate."""
+        kept.missing = False
+        versions = source.versions()
+        if versions == kept.versions and not settled:
+            # Whoever was writing it has had the time of a look to finish.
+            kept.looks = _LOOKS
+            return False
+        kept.versions = versions
+        try:
+            certificate = self._reader.read(
+                source.name,
+                Path(source.chain),
+                Path(source.key),
+                None if source.extra is None else Path(source.extra),
+            )
+        except CertificateError as error:
+            kept.looks = kept.looks + 1 if kept.fault and not kept.told else 0
+            kept.fault, kept.told = str(error), False
+            return False
+        kept.fault, kept.told = "", True
+        if kept.certificate is not None and kept.certificate.same(certificate):
+            return False
+        kept.certificate = certificate
+        return True
+
+    def _to_tell(self, settled: bool) -> list[str]:
+        lines = []
+        for kept in self._kept.values():
+            if not kept.told and (settled or kept.looks >= _LOOKS):
+                kept.told = True
+                stays = "; the one before it stays" if kept.certificate is not None else ""
+                lines.append(kept.fault + stays)
+        return lines
+
+    def _assembled(self, look: Look) -> Names | None:
+        """What is served from now on; None when it cannot be."""
+        before = {} if self._before is None else {each.name: each for each in self._before.certificates}
+        certificates = []
+        missing = False
+        for source, kept in self._kept.items():
+            certificate = kept.certificate or before.get(source.name)
+            if certificate is not None:
+                certificates.append(certificate)
+            if kept.certificate is None:
+                missing = True
+        if not certificates:
+            return None
+        if not missing:
+            self._before = None
+        certificates.sort(key=lambda each: (each.name, str(each.path)))
+        try:
+            names = Names(certificates, self._default)
+            self._default_told = False
+        except CertificateError as error:
+            if self._served is None:
+                look.errors.append(str(error))
+                return None
+            if not self._default_told:
+                self._default_told = True
+                look.errors.append(f"{error}; the default before it stays")
+            names = Names(certificates, self._served.default)
+        self._served = names
+        return names
+
+    def doubts(self, now: float) -> list[str]:
+        """What clients are, or soon will be, going to refuse of what can be served, in lines."""
+        served = () if self._served is None else self._served.certificates
+        return [line for certificate in served for line in certificate.doubts(now)]
+
+
+class OwnShelf:
+    """The gateway's own certificate, where there is none to read: like a `Shelf`, but nobody else writes there."""
+
+    def __init__(self, state_dir: Path, base_domain: str) -> None:
+        self._state_dir = state_dir
+        self._base_domain = base_domain
+        self._served: CertificateFile | None = None
+        self._told = ""
+
+    def open(self, now: float) -> tuple[Names, list[str]]:
+        """See `Shelf.open`."""
+        self._served = made = self_signed(self._state_dir, self._base_domain, now=now)
+        return Names([made]), [self._warning(made)]
+
+    def look(self, now: float, settled: bool = False) -> Look:
+        """See `Shelf.look`; it is made anew in time."""
+        served = self._served
+        if served is not None and not settled and served.expires - now >= RENEW_BEFORE:
+            return Look()
+        try:
+            made = self_signed(self._state_dir, self._base_domain, now=now)
+        except CertificateError as error:
+            fresh = str(error) != self._told or settled
+            self._told = str(error)
+            return Look(errors=[f"{error}; the certificate before it stays"] if fresh else [], faulty=1)
+        self._told = ""
+        if served is not None and made.same(served):
+            return Look(warnings=[self._warning(made)] if settled else [])
+        self._served = made
+        return Look(Names([made]), warnings=[self._warning(made)])
+
+    def doubts(self, now: float) -> list[str]:
+        """See `Shelf.doubts`; nobody else is asked to renew it."""
+        return []
+
+    def _warning(self, made: CertificateFile) -> str:
+        return (
+            f"no certificate is configured: serving a self-signed one for {self._base_domain} and its subdomains,"
+            f" SHA-256 fingerprint {made.fingerprint} ({made.path}); set tls.certificates for one that clients trust"
+        )
+
+
+def few(lines: Iterable[str]) -> list[str]:
+    """The first of many lines, and how many more there are."""
+    every = list(lines)
+    if len(every) <= _TOLD:
+        return every
+    return [*every[:_TOLD], f"and {len(every) - _TOLD} more certificates like these; `koder-gateway check` lists all"]

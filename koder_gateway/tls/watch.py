@@ -1,0 +1,152 @@
+"""Looks at the certificates' files every few seconds, away from the reactor's thread, and has changes served."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from .certificates import CertificateError
+from .contexts import ServerContexts
+from .names import Names
+from .shelf import Look, few
+
+_log = Logger()
+
+# Seconds between two looks. What has changed serves within five: the longest pause, the shortest for what has to
+# be seen twice, and the time that reading takes. Up to some ten thousand files looking gets no more than a fiftieth
+# of a processor.
+_SHORTEST: Final = 1.0
+_LONGEST: Final = 3.0
+_SHARE: Final = 50
+# After a look that failed in a way that nobody has thought of.
+_RECOVERY: Final = 60.0
+# Seconds for which session tickets are sealed with the same keys (RFC 9325 section 3.4 asks for less than a week).
+# A session ends after two hours, so that few tickets ever meet other keys.
+TICKETS: Final = 12 * 3600.0
+
+
+class Shelves(Protocol):
+    """What certificates come from; see `Shelf`."""
+
+    def open(self, now: float) -> tuple[Names, list[str]]:
+        """Everything there, and warnings. Raises CertificateError."""
+
+    def look(self, now: float, settled: bool = False) -> Look:
+        """What has changed."""
+
+
+@dataclass(slots=True, eq=False)
+class Watched:
+    """Contexts, and what their certificates come from; `text` is the endpoint that they are for, "" for several."""
+
+    text: str
+    shelf: Shelves
+    contexts: ServerContexts
+    faulty: int = 0
+
+
+class Watch:
+    """Looks at everything in `watched`, which its owner may change at any time."""
+
+    def __init__(self, reactor: Any) -> None:
+        self.watched: list[Watched] = []
+        self._reactor = reactor
+        self._threads: Any = getattr(reactor, "getThreadPool", None)
+        self._looking = False
+        self._again = False
+        self._stopped = False
+        self._begun = -math.inf
+        self._pause = 0.0
+        self._rotation = math.inf
+
+    def sweep(self, now: float) -> None:
+        """Look if it is time to; `now` is in monotonic seconds."""
+        if self._rotation == math.inf:
+            self._rotation = now + TICKETS
+        if now >= self._rotation:
+            self._rotation = now + TICKETS
+            for each in self.watched:
+                each.contexts.rotate()
+        if now >= self._begun + self._pause and not self._looking:
+            self._begun = now
+            self._start(False)
+
+    def again(self) -> None:
+        """Read everything again at once, and say what is wrong with it even if that has been said before."""
+        if self._looking:
+            self._again = True
+        else:
+            self._start(True)
+
+    def stop(self) -> None:
+        """Look no more; what is being read just now comes too late."""
+        self._stopped = True
+
+    def _start(self, settled: bool) -> None:
+        if self._stopped or not self.watched:
+            return
+        pairs = [(each, each.shelf) for each in self.watched]
+        shelves = [shelf for _, shelf in pairs]
+        if self._threads is None:
+            self._found(_look(shelves, settled), pairs)
+            return
+        self._looking = True
+        work = deferToThreadPool(self._reactor, self._threads(), _look, shelves, settled)
+        work.addCallback(self._found, pairs).addErrback(self._failed)
+
+    def _found(self, found: tuple[list[Look], float], pairs: list[tuple[Watched, Shelves]]) -> None:
+        self._looking = False
+        if self._stopped:
+            return
+        looks, took = found
+        self._pause = min(max(_SHORTEST, took * _SHARE), _LONGEST)
+        for (each, shelf), look in zip(pairs, looks, strict=True):
+            # A reload may have put another one in its place.
+            if each.shelf is shelf:
+                _serve(each, look)
+            if look.unsettled:
+                self._pause = _SHORTEST
+        if self._again:
+            self._again = False
+            self._start(True)
+
+    def _failed(self, failure: Failure) -> None:
+        self._looking = False
+        self._pause = _RECOVERY
+        _log.failure("the certificates could not be looked at; those before stay", failure)
+
+
+def _look(shelves: Sequence[Shelves], settled: bool) -> tuple[list[Look], float]:
+    """A look at each, and the seconds that they took together."""
+    begun = time.monotonic()
+    now = time.time()
+    return [shelf.look(now, settled) for shelf in shelves], time.monotonic() - begun
+
+
+def _serve(watched: Watched, look: Look) -> None:
+    label = f'endpoint "{watched.text}": ' if watched.text else ""
+    watched.faulty = look.faulty
+    if look.names is not None:
+        try:
+            watched.contexts.serve(look.names)
+        except CertificateError as error:
+            look.errors.append(f"{error}; the certificates before it stay")
+        else:
+            _log.info("{label}certificates read again: {count}", label=label, count=len(look.names.certificates))
+    for line in look.errors:
+        _log.error("{label}{line}", label=label, line=line)
+    for line in look.warnings:
+        _log.warn("{label}{line}", label=label, line=line)
+
+
+def warn(lines: list[str]) -> None:
+    """Log warnings, the first of many."""
+    for line in few(lines):
+        _log.warn("{line}", line=line)

@@ -1,0 +1,430 @@
+"""Certificates on disk as they change: what is whole is taken, what is not leaves what was, and is said once."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from test_certificates import NOW, certificate_pem, key_pem
+
+from koder_gateway.tls.certificates import DAY, CertificateError, self_signed
+from koder_gateway.tls.folder import files_place, folder_place
+from koder_gateway.tls.shelf import OwnShelf, Shelf
+
+STAYS = "; the one before it stays"
+
+
+def issue(*names: str, key=None, start=NOW - DAY, days=90) -> bytes:
+    """Key and certificate in PEM."""
+    key = key or ec.generate_private_key(ec.SECP256R1())
+    return key_pem(key) + certificate_pem(key, *names, start=start, days=days)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "certs"
+    folder.mkdir()
+    (folder / "a.pem").write_bytes(issue("a.example"))
+    (folder / "b.pem").write_bytes(issue("b.example"))
+    return folder
+
+
+def shelf_of(folder: Path, default: str = "") -> Shelf:
+    """A shelf that has been opened, without warnings."""
+    shelf = Shelf(folder_place(folder), default)
+    _, warnings = shelf.open(NOW)
+    assert warnings == []
+    return shelf
+
+
+def served(look) -> list[str]:
+    return [certificate.name for certificate in look.names.certificates]
+
+
+def quiet(look) -> bool:
+    """Whether a look has found nothing to serve or say."""
+    return (look.names, look.errors, look.warnings) == (None, [], [])
+
+
+def test_what_does_not_change_is_not_read_again(folder):
+    shelf = shelf_of(folder)
+    names = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    for _ in range(3):
+        look = shelf.look(NOW)
+        assert quiet(look)
+        assert not look.unsettled
+    assert names == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("settled", [False, True])
+def test_a_new_and_a_changed_certificate_are_taken_and_the_others_stay_the_same(folder, settled):
+    shelf = shelf_of(folder)
+    before = shelf.look(NOW, settled=True).names or shelf._served
+    (folder / "c.pem").write_bytes(issue("c.example"))
+    (folder / "b.pem").write_bytes(issue("b.example", "new.example"))
+    look = shelf.look(NOW, settled)
+    assert served(look) == ["a", "b", "c"]
+    assert look.names.find(b"new.example").name == "b"
+    assert look.names.certificates[0] is before.certificates[0]
+    assert look.errors == []
+    assert quiet(shelf.look(NOW))
+
+
+def test_a_copy_that_keeps_the_time_and_the_size_is_seen(folder):
+    shelf = shelf_of(folder)
+    path = folder / "a.pem"
+    before = path.stat()
+    path.write_bytes(path.read_bytes().replace(b"-----BEGIN C", b"-----BEGIN c"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+    assert shelf.look(NOW).unsettled
+
+
+def test_a_file_that_was_only_touched_changes_nothing(folder):
+    shelf = shelf_of(folder)
+    os.utime(folder / "a.pem")
+    assert quiet(shelf.look(NOW))
+    assert quiet(shelf.look(NOW, settled=True))
+
+
+def test_what_is_gone_is_forgotten_at_the_second_look(folder):
+    shelf = shelf_of(folder)
+    content = (folder / "b.pem").read_bytes()
+    (folder / "b.pem").unlink()
+    look = shelf.look(NOW)
+    assert quiet(look)
+    assert look.unsettled
+    (folder / "b.pem").write_bytes(content)
+    assert quiet(shelf.look(NOW)), "it was only being replaced"
+    (folder / "b.pem").unlink()
+    assert quiet(shelf.look(NOW))
+    assert served(shelf.look(NOW)) == ["a"]
+    assert quiet(shelf.look(NOW))
+
+
+def test_what_is_gone_is_forgotten_at_once_when_somebody_says_so(folder):
+    shelf = shelf_of(folder)
+    (folder / "b.pem").unlink()
+    assert served(shelf.look(NOW, settled=True)) == ["a"]
+
+
+@pytest.mark.parametrize("order", ["key first", "certificate first"])
+def test_two_files_that_are_written_one_after_the_other_are_taken_when_they_fit(tmp_path, order):
+    folder = tmp_path / "certs"
+    folder.mkdir()
+    old, new = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    (folder / "a.key").write_bytes(key_pem(old))
+    (folder / "a.crt").write_bytes(certificate_pem(old, "a.example"))
+    shelf = shelf_of(folder)
+    writes = [
+        lambda: (folder / "a.key").write_bytes(key_pem(new)),
+        lambda: (folder / "a.crt").write_bytes(certificate_pem(new, "a.example", "new.example")),
+    ]
+    first, second = writes if order == "key first" else reversed(writes)
+    first()
+    look = shelf.look(NOW)
+    assert quiet(look), "nothing is said of what may be finished in a moment"
+    assert (look.unsettled, look.faulty) == (True, 1)
+    second()
+    look = shelf.look(NOW)
+    assert look.names.find(b"new.example")
+    assert (look.errors, look.faulty, look.unsettled) == ([], 0, False)
+
+
+def test_a_half_written_file_keeps_the_old_one_and_a_fault_is_said_once(folder):
+    shelf = shelf_of(folder)
+    path = folder / "a.pem"
+    whole = issue("a.example", "new.example")
+    path.write_bytes(whole[: len(whole) // 2])
+    assert quiet(shelf.look(NOW))
+    look = shelf.look(NOW)
+    assert look.names is None
+    (line,) = look.errors
+    assert line.startswith(f"{path}: ")
+    assert line.endswith(STAYS)
+    assert "\n" not in line
+    for _ in range(5):
+        look = shelf.look(NOW)
+        assert quiet(look)
+        assert (look.faulty, look.unsettled) == (1, False)
+    (line_again,) = shelf.look(NOW, settled=True).errors
+    assert line_again == line, "who asks is told"
+    path.write_bytes(whole)
+    look = shelf.look(NOW)
+    assert (look.errors, look.faulty) == ([], 0)
+    assert look.names.find(b"new.example")
+
+
+def test_a_file_that_is_different_and_broken_at_every_look_is_told_in_the_end(folder):
+    shelf = shelf_of(folder)
+    told = []
+    for number in range(5):
+        (folder / "a.pem").write_text("x" * number)
+        told += shelf.look(NOW).errors
+    assert len(told) == 1
+
+
+def test_another_fault_of_the_same_file_is_another_line(folder):
+    shelf = shelf_of(folder)
+    for content in (b"nothing", key_pem(ec.generate_private_key(ec.SECP256R1()))):
+        (folder / "a.pem").write_bytes(content)
+        assert quiet(shelf.look(NOW))
+        assert len(shelf.look(NOW).errors) == 1
+        assert quiet(shelf.look(NOW))
+
+
+@pytest.mark.parametrize("how", ["gone", "empty", "no folder"])
+def test_a_folder_that_vanishes_leaves_everything_and_is_said_once(folder, how):
+    shelf = shelf_of(folder)
+    folder.rename(folder.with_name("away"))
+    if how == "empty":
+        folder.mkdir()
+    elif how == "no folder":
+        folder.write_text("in the way")
+    look = shelf.look(NOW)
+    assert quiet(look)
+    assert look.unsettled
+    look = shelf.look(NOW)
+    (line,) = look.errors
+    assert line.startswith(f"{folder}: ")
+    assert line.endswith("; the certificates before it stay")
+    assert (look.names, look.faulty) == (None, 1)
+    assert quiet(shelf.look(NOW))
+    if folder.is_file():
+        folder.unlink()
+    elif folder.is_dir():
+        folder.rmdir()
+    folder.with_name("away").rename(folder)
+    look = shelf.look(NOW)
+    assert quiet(look)
+    assert (look.faulty, look.unsettled) == (0, False)
+
+
+def test_a_link_to_another_folder_is_followed(folder, tmp_path):
+    """As certbot and Kubernetes do it: the name stays, and a link changes what is behind it."""
+    link = tmp_path / "link"
+    link.symlink_to(folder)
+    shelf = shelf_of(link)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "a.pem").write_bytes(issue("a.example", "new.example"))
+    shutil.copy(folder / "b.pem", other)
+    (tmp_path / "next").symlink_to(other)
+    (tmp_path / "next").rename(link)
+    look = shelf.look(NOW)
+    assert served(look) == ["a", "b"]
+    assert look.names.find(b"new.example")
+
+
+def test_certbot_s_links_into_its_archive_are_followed(tmp_path):
+    archive, live = tmp_path / "archive" / "a", tmp_path / "live" / "a"
+    archive.mkdir(parents=True)
+    live.mkdir(parents=True)
+
+    def renew(number: int, *names: str) -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        for kind, content in (("privkey", key_pem(key)), ("fullchain", certificate_pem(key, *names))):
+            (archive / f"{kind}{number}.pem").write_bytes(content)
+            (live / "new").symlink_to(f"../../archive/a/{kind}{number}.pem")
+            (live / "new").rename(live / f"{kind}.pem")
+
+    renew(1, "a.example")
+    shelf = shelf_of(tmp_path)
+    renew(2, "a.example", "new.example")
+    assert shelf.look(NOW).names.find(b"new.example").name == "a"
+    shutil.rmtree(live)
+    (tmp_path / "other.pem").write_bytes(issue("other.example"))
+    assert served(shelf.look(NOW)) == ["a", "other"]
+    assert served(shelf.look(NOW)) == ["other"]
+
+
+def test_hidden_files_are_left_alone(folder):
+    (folder / ".a.pem").write_text("half a file")
+    (folder / "..data").mkdir()
+    (folder / "..data" / "fullchain.pem").write_text("nothing")
+    assert quiet(shelf_of(folder).look(NOW))
+
+
+def test_what_is_no_file_is_not_waited_for(folder):
+    os.mkfifo(folder / "pipe.pem")
+    with pytest.raises(CertificateError, match=r"pipe\.pem: is not a file; "):
+        Shelf(folder_place(folder)).open(NOW)
+
+
+def test_an_endless_file_is_not_read(folder):
+    with (folder / "huge.pem").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(CertificateError, match=r"huge\.pem: has more than 1 MiB"):
+        Shelf(folder_place(folder)).open(NOW)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_an_unreadable_file_is_read_when_it_can_be(folder):
+    shelf = shelf_of(folder)
+    (folder / "c.pem").write_bytes(issue("c.example"))
+    (folder / "c.pem").chmod(0)
+    shelf.look(NOW)
+    assert "permission denied" in shelf.look(NOW).errors[0]
+    (folder / "c.pem").chmod(0o600)
+    assert served(shelf.look(NOW)) == ["a", "b", "c"]
+
+
+def test_the_default_stays_when_its_file_is_gone_and_comes_back_with_it(folder):
+    shelf = shelf_of(folder, "b")
+    content = (folder / "b.pem").read_bytes()
+    (folder / "b.pem").unlink()
+    shelf.look(NOW)
+    look = shelf.look(NOW)
+    assert served(look) == ["a"]
+    assert look.names.default.name == "b"
+    (line,) = look.errors
+    assert line == 'tls.default: no certificate is called "b"; name one of a; the default before it stays'
+    (folder / "c.pem").write_bytes(issue("c.example"))
+    look = shelf.look(NOW)
+    assert (served(look), look.errors, look.names.default.name) == (["a", "c"], [], "b")
+    (folder / "b.pem").write_bytes(content)
+    look = shelf.look(NOW)
+    assert look.names.default is look.names.certificates[1]
+
+
+def test_at_the_start_every_fault_is_one(folder):
+    for number in range(15):
+        (folder / f"x{number:02}.pem").write_text("nothing")
+    with pytest.raises(CertificateError) as caught:
+        Shelf(folder_place(folder)).open(NOW)
+    assert len(caught.value.faults) == 15
+
+
+def test_a_default_that_nobody_is_called_is_a_fault_at_the_start(folder):
+    with pytest.raises(CertificateError, match=r'no certificate is called "nobody"; name one of a, b$'):
+        Shelf(folder_place(folder), "nobody").open(NOW)
+
+
+def test_later_many_faults_are_a_few_lines(folder):
+    shelf = shelf_of(folder)
+    for number in range(15):
+        (folder / f"x{number:02}.pem").write_text("nothing")
+    shelf.look(NOW)
+    look = shelf.look(NOW)
+    assert (len(look.errors), look.faulty) == (11, 15)
+    assert look.errors[-1].startswith("and 5 more")
+    assert quiet(shelf.look(NOW))
+
+
+def test_another_place_takes_over_by_name(folder, tmp_path):
+    before, _ = Shelf(folder_place(folder)).open(NOW)
+    other = tmp_path / "other"
+    other.mkdir()
+    shelf = Shelf(folder_place(other), "", before)
+    (line,) = shelf.look(NOW, settled=True).errors
+    assert line.endswith("; the certificates before it stay")
+    (other / "a.pem").write_text("nothing")
+    (other / "c.pem").write_bytes(issue("c.example"))
+    look = shelf.look(NOW, settled=True)
+    assert served(look) == ["a", "c"]
+    assert look.names.certificates[0] is before.certificates[0]
+    (other / "a.pem").write_bytes(issue("a.example", "new.example"))
+    assert shelf.look(NOW).names.find(b"new.example").name == "a"
+
+
+def test_the_files_that_an_endpoint_names_are_watched(tmp_path):
+    key, issuer = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    paths = [tmp_path / name for name in ("x.key", "x.crt", "chain.crt")]
+    paths[0].write_bytes(key_pem(key))
+    paths[1].write_bytes(certificate_pem(key, "a.example"))
+    paths[2].write_bytes(certificate_pem(issuer, "issuer.example"))
+    shelf = Shelf(files_place(*paths))
+    names, _ = shelf.open(NOW)
+    assert [each.name for each in names.certificates] == ["x"]
+    paths[2].write_bytes(certificate_pem(issuer, "other.example"))
+    look = shelf.look(NOW)
+    assert look.names.default.chain_der[0] == names.default.chain_der[0]
+    assert look.names.default.chain_der[1] != names.default.chain_der[1]
+    for path in paths:
+        path.unlink()
+    assert quiet(shelf.look(NOW))
+    (line,) = shelf.look(NOW).errors
+    assert line == f"{paths[1]}: no such file or directory{STAYS}"
+
+
+# -- warnings, as time goes by
+
+
+def date(moment: float) -> str:
+    return f"{datetime.datetime.fromtimestamp(moment, datetime.UTC):%Y-%m-%d}"
+
+
+def test_what_expires_is_said_a_month_before_and_once_it_has(folder):
+    shelf = shelf_of(folder)
+    expires = NOW + 89 * DAY
+    assert quiet(shelf.look(expires - 31 * DAY))
+    lines = shelf.look(expires - 29 * DAY).warnings
+    assert lines == [
+        f"{folder}/{name}.pem: expires on {date(expires)}, in less than 30 days; renew it" for name in "ab"
+    ]
+    assert quiet(shelf.look(expires - 28 * DAY))
+    (folder / "a.pem").write_bytes(issue("a.example", start=expires - 28 * DAY))
+    assert shelf.look(expires - 27 * DAY).warnings == []
+    assert shelf.look(expires + 1).warnings == [f"{folder}/b.pem: expired on {date(expires)}; renew it"]
+    assert quiet(shelf.look(expires + DAY))
+
+
+def test_a_certificate_that_clients_refuse_is_taken_with_a_warning(folder):
+    shelf = shelf_of(folder)
+    (folder / "a.pem").write_bytes(issue("a.example", start=NOW - 10 * DAY, days=9))
+    look = shelf.look(NOW)
+    assert served(look) == ["a", "b"]
+    assert look.warnings == [f"{folder}/a.pem: expired on {date(NOW - DAY)}; renew it"]
+
+
+def test_many_that_expire_are_a_few_lines(folder):
+    for number in range(15):
+        (folder / f"x{number:02}.pem").write_bytes(issue("x.example", days=10))
+    shelf = Shelf(folder_place(folder))
+    _, warnings = shelf.open(NOW)
+    assert len(warnings) == 15
+    look = shelf.look(NOW + 20 * DAY)
+    assert len(look.warnings) == 11
+    assert look.warnings[-1].startswith("and 5 more")
+
+
+# -- the gateway's own
+
+
+def test_the_gateway_s_own_certificate_is_made_anew_in_time(tmp_path):
+    shelf = OwnShelf(tmp_path, "id.localhost")
+    names, (warning,) = shelf.open(NOW)
+    assert names.default.fingerprint in warning
+    expires = names.default.expires
+    assert quiet(shelf.look(expires - 31 * DAY))
+    look = shelf.look(expires - 29 * DAY)
+    assert look.names.default.expires > expires
+    assert look.names.default.fingerprint in look.warnings[0]
+    assert quiet(shelf.look(expires - 29 * DAY))
+
+
+def test_a_state_folder_that_cannot_be_used_is_said_once(tmp_path):
+    state = tmp_path / "state"
+    shelf = OwnShelf(state, "id.localhost")
+    names, _ = shelf.open(NOW)
+    shutil.rmtree(state)
+    state.write_text("in the way")
+    late = names.default.expires - DAY
+    (line,) = shelf.look(late).errors
+    assert line.endswith("; the certificate before it stays")
+    look = shelf.look(late)
+    assert (quiet(look), look.faulty) == (True, 1)
+    state.unlink()
+    assert shelf.look(late).names is not None
+
+
+def test_the_gateway_s_own_certificate_is_the_same_when_it_is_asked_for_again(tmp_path):
+    shelf = OwnShelf(tmp_path, "id.localhost")
+    names, warnings = shelf.open(NOW)
+    look = shelf.look(NOW, settled=True)
+    assert (look.names, look.warnings) == (None, warnings)
+    assert self_signed(tmp_path, "id.localhost", now=NOW).same(names.default)

@@ -106,8 +106,8 @@ class Service:
         self.results: list[Any] = []
         factory = Factory()
         factory.buildProtocol = lambda addr: self.above  # type: ignore[method-assign]
-        endpoint = SecureEndpoint(self.wire.reactor, self.wire, NAME, read_trust(authority.path), 2.0)  # type: ignore[arg-type]
-        self.connecting = endpoint.connect(factory)
+        self.endpoint = SecureEndpoint(self.wire.reactor, self.wire, NAME, read_trust(authority.path), 2.0)  # type: ignore[arg-type]
+        self.connecting = self.endpoint.connect(factory)
         self.connecting.addBoth(self.results.append)
 
     @property
@@ -193,6 +193,17 @@ def test_a_handshake_that_nobody_wants_any_more_ends_at_once(authority: Authorit
     service.wire.reactor.advance(5)
     assert len(service.results) == 1
     assert service.above.transport is None
+
+
+def test_a_client_that_leaves_costs_nobody_else_a_session(authority: Authority, kind: Any) -> None:
+    service = Service(authority).pump()
+    service.send(b"hello")
+    assert len(service.endpoint.sessions) == 1
+    (kept,) = service.endpoint.sessions._kept
+    service.endpoint.sessions.keep(*kept)
+    service.endpoint.connect(Factory.forProtocol(Above)).addErrback(lambda failure: None).cancel()
+    service.wire.reactor.advance(5)
+    assert len(service.endpoint.sessions) == 1
 
 
 def test_a_connection_that_breaks_within_its_handshake_is_none(authority: Authority, kind: Any) -> None:

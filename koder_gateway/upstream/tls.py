@@ -131,6 +131,8 @@ class _Opening(Factory):
 
     def refused(self, fault: str, untrusted: bool) -> None:
         """See `secure.Opening`."""
+        if self._over:
+            return
         # If it was for the session, the next one does without.
         self._endpoint.sessions.clear()
         self._fail(Failure(UntrustedError(fault) if untrusted else HandshakeError(fault)))

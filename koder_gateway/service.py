@@ -34,6 +34,7 @@ from .ops.registry import MAX_LIST, Place, RemoteRegistry, UnreadTenants
 from .ops.registry_file import RegistryFile
 from .ops.sweeper import Sweeper
 from .policy.tenants import Registry, Tenant
+from .tls.contexts import HTTP_1, HTTP_2
 from .tls.endpoints import EndpointError, Endpoints
 from .tls.established import established
 from .tls.proxied import ProxyGate
@@ -135,7 +136,12 @@ class Gateway(TwistedService):
         self._gate = ProxyGate(self._coarse, self.site.channels, self.site.overfull)
         self._gate.trusts = composition.policy.proxies.introduces
         self._endpoints = Endpoints(
-            reactor, settings.tls, settings.state.dir, settings.tenants.base_domain, self._gate
+            reactor,
+            settings.tls,
+            settings.state.dir,
+            settings.tenants.base_domain,
+            self._gate,
+            protocols=HTTP_2 if settings.listen.http2 else HTTP_1,
         )
         self._public = Listeners(self._public_endpoint)
         self._plain = Listeners(self._redirect_endpoint)

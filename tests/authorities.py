@@ -40,16 +40,21 @@ class Pair:
 class Authority:
     """Issues certificates. `path` is its own one, in PEM."""
 
-    def __init__(self, folder: Path, name: str = "Test Authority") -> None:
+    def __init__(self, folder: Path, name: str = "Test Authority", issuer: Authority | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self.path = folder / f"{name.replace(' ', '-').lower()}.pem"
         constraints = x509.BasicConstraints(ca=True, path_length=None)
-        certificate = self._builder(self._name, self._key, 0.0).add_extension(constraints, critical=True)
-        signed = certificate.sign(self._key, hashes.SHA256())
+        above = issuer or self
+        certificate = above._builder(self._name, self._key, 0.0).add_extension(constraints, critical=True)
+        signed = certificate.sign(above._key, hashes.SHA256())
         self.path.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+
+    def subordinate(self, name: str) -> Authority:
+        """An authority that this one vouches for."""
+        return Authority(self._folder / "below", name, self)
 
     def issue(self, *names: str, since: float = -1.0, days: float = 90.0, label: str = "") -> Pair:
         """A certificate for these names and addresses; `since`: days from now at which it becomes valid."""

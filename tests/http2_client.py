@@ -239,6 +239,16 @@ class Http2Client:
                 raise AssertionError(f"nothing comes any more: {self.described()}")
         return None
 
+    def comes(self, patience: float) -> bool:
+        """Whether a frame or the end comes in this time."""
+        try:
+            self.next(patience)
+        except Violation:
+            raise
+        except AssertionError:
+            return False
+        return True
+
     def _fill(self, patience: float) -> bool:
         """Read once; False when nothing came in time."""
         self.socket.settimeout(patience)

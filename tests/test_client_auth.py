@@ -320,6 +320,15 @@ def test_a_name_of_control_characters_breaks_no_line(contexts):
 # -- the file of authorities
 
 
+def test_equal_settings_make_equal_options(issued):
+    ours, theirs = (read_authorities(each.pem) for each in (issued.clients, issued.others))
+    made = client_verification(ours, PATTERNS)
+    assert made == client_verification(read_authorities(issued.clients.pem), PATTERNS)
+    assert made != client_verification(theirs, PATTERNS)
+    assert made != client_verification(ours, PATTERNS[:1])
+    assert client_verification(ours, ()) is client_verification(None, PATTERNS) is None
+
+
 def test_authorities_are_known_by_what_they_are(issued, tmp_path):
     both = tmp_path / "both.pem"
     both.write_bytes(issued.clients.pem.read_bytes() + b"# a comment\n" + issued.others.pem.read_bytes())

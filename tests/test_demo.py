@@ -218,9 +218,9 @@ async def test_a_shell_s_curl_takes_the_lines_as_they_are(tmp_path):
     class NoTls:
         certificates = None
         default = ""
-        strict_sni = False
         client_ca = None
         client_auth = ()
+        strict_sni = False
 
     endpoint, _ = server_endpoint(reactor, "ssl:0:interface=127.0.0.1", NoTls, tmp_path, "id.localhost")
     site = DemoServices(reactor).site("oauth2")

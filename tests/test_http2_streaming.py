@@ -461,21 +461,9 @@ def test_body_waits_for_the_service(take):
     try:
         with connect(service) as client:
             client.send(headers(1, request(service, method=b"POST"), end=False))
-            initial = client.settings.get(INITIAL_WINDOW_SIZE, DEFAULT_WINDOW)
-            sent = 0
-            # Until it gives nothing back, a few fences long.
-            quiet = 0
-            while quiet < 50:
-                room = min(initial + client.given.get(1, 0), DEFAULT_WINDOW + client.given.get(0, 0)) - sent
-                if room <= 0:
-                    quiet += 1
-                    client.fence()
-                    continue
-                quiet = 0
-                size = min(room, DEFAULT_FRAME)
-                client.send(data(1, bytes(size)))
-                sent += size
-                assert sent < 32 * MIB, "the gateway takes it all"
+            sent: dict[int, int] = {}
+            saturate(client, sent, 1)
+            assert sent[1] < 32 * MIB
             client.lives()
     finally:
         done.set()
@@ -527,7 +515,10 @@ def saturate(client: Http2Client, sent: dict[int, int], stream: int) -> tuple[in
             client.send(data(stream, bytes(size)))
             sent[stream] += size
             quiet = 0
-        elif quiet == 30:
+            assert sent[stream] < 64 * MIB, "the gateway takes it all"
+        elif client.comes(0.05):
+            assert not client.ended, client.described()
+        elif quiet == 4:
             return own, shared
         else:
             quiet += 1

@@ -20,7 +20,7 @@ REFERENCE = ROOT / "docs" / "configuration.md"
 
 def uncommented(text: str) -> str:
     """The file with every commented key and table taken in; prose has a space after its #."""
-    return re.sub(r"(?m)^#(?=[a-z_]+ = |\[)", "", text)
+    return re.sub(r"(?m)^#(?=[a-z0-9_]+ = |\[)", "", text)
 
 
 def tables_of(path: str, value: object) -> list[tuple[str, dict[str, object]]]:
@@ -106,7 +106,7 @@ def test_every_key_where_it_first_stands_has_its_reason(file: Path) -> None:
         if bare.startswith("["):
             # Tables of one name share their reasons, and what stands above a header is not its first key's.
             section, reason = bare, ""
-        elif match := re.match(r"([a-z_]+) = ", bare):
+        elif match := re.match(r"([a-z0-9_]+) = ", bare):
             assert reason or section + match[1] in explained, text
             explained.add(section + match[1])
             reason = ""

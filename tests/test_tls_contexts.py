@@ -123,8 +123,8 @@ def test_a_modern_client_gets_tls_1_3_with_a_forward_secret_group(contexts):
     peer = Peer(contexts, context=client_context(alpn=[b"h2", b"http/1.1"])).handshake()
     assert peer.client.get_protocol_version_name() == "TLSv1.3"
     assert peer.client.get_cipher_name() == "TLS_AES_128_GCM_SHA256"
-    assert peer.client.get_alpn_proto_negotiated() == b"h2"
-    assert peer.server.get_alpn_proto_negotiated() == b"h2"
+    assert peer.client.get_alpn_proto_negotiated() == b"http/1.1"
+    assert peer.server.get_alpn_proto_negotiated() == b"http/1.1"
 
 
 def test_one_key_share_is_enough_for_every_usual_group(contexts):
@@ -145,9 +145,10 @@ def test_a_tls_1_2_client_gets_an_authenticated_suite(contexts):
         {"maximum": SSL.TLS1_2_VERSION, "ciphers": b"ECDHE-ECDSA-AES128-SHA256:ECDHE-ECDSA-AES256-SHA"},
         {"maximum": SSL.TLS1_2_VERSION, "ciphers": b"AES128-GCM-SHA256"},
         {"groups": b"ffdhe2048", "minimum": SSL.TLS1_3_VERSION},
+        {"alpn": [b"h2"]},
         {"alpn": [b"ftp"]},
     ],
-    ids=["tls-1.1", "cbc", "static-rsa", "finite-field", "ftp"],
+    ids=["tls-1.1", "cbc", "static-rsa", "finite-field", "h2-only", "ftp"],
 )
 def test_refused(contexts, refused):
     with pytest.raises(SSL.Error):

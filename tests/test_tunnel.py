@@ -468,6 +468,16 @@ def test_an_end_is_told_once(gateway: MemoryGateway) -> None:
     assert only(gateway) == (101, "")
 
 
+def test_an_end_that_is_told_again_puts_nothing_off(gateway: MemoryGateway) -> None:
+    for ends in (0, 1):
+        sides = tunnelled(gateway)
+        half_close(sides[ends])
+        gateway.advance(50)
+        half_close(sides[ends])
+        gateway.advance(11)
+        assert [side.closed for side in sides] == ["reset", "reset"]
+
+
 def test_where_the_client_cannot_half_close_the_service_ends_both(gateway: MemoryGateway) -> None:
     client, service = tunnelled(gateway, secure=True)
     service.send(b"the last")
@@ -647,6 +657,28 @@ def test_a_charge_for_failures_is_given_back_at_the_switch(make_gateway: Make) -
     gateway.connect().send(SHAKE)
     gateway.advance(0.5)
     assert len(gateway.origin().connections) == 2
+
+
+def test_a_charge_is_given_back_once(make_gateway: Make) -> None:
+    rule = LimitRule("guesses", ("ip",), 2, 3600, charge="failures")
+    gateway = make_gateway(settings=settings_with(limits=(rule,)))
+
+    def guess() -> int:
+        client = gateway.connect().send(request())
+        gateway.advance(0.25)
+        for service in gateway.origin().connections:
+            if service.take():
+                service.send(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")
+        return read_message(client.take())[0].status
+
+    assert guess() == 401
+    client = gateway.connect().send(SHAKE)
+    gateway.advance(0.25)
+    gateway.origin().last.send(SWITCH)
+    client.reset()
+    gateway.advance(0)
+    assert gateway.exchanges[-1].status == 101
+    assert [guess(), guess()] == [401, 429]
 
 
 # -- the drain

@@ -204,7 +204,10 @@ UNTRUSTED: dict[str, tuple[Callable[[Authority], Any], str]] = {
     "address": (lambda a: a.issue("127.0.0.1"), 'is for "127.0.0.1"'),
     "no name": (lambda a: a.issue(), 'is for "nameless" (no subjectAltName)'),
     "many": (lambda a: a.issue(*(f"n{i}.test" for i in range(200)), label="many"), '"n4.test" and 195 more'),
-    "hostile": (lambda a: a.issue('a"\n[fake] line' + "x" * 200, label="hostile"), 'is for "a??[fake] linexxx'),
+    "hostile": (
+        lambda a: a.issue('a"\n[fake] line' + "x" * 200, label="hostile"),
+        'is for "a??[fake] line' + "x" * 66 + '...";',
+    ),
     "expired": (_expired, "expired on "),
     "early": (_early, "is not valid before "),
 }
@@ -244,6 +247,14 @@ async def test_a_certificate_that_vouches_for_itself_is_not_trusted(
         # Unless an operator says so, by that very certificate.
         running.configure(*table(service, path))
         assert running.gateway.reload()
+        assert (await running.ask()).status == 200
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_authority_in_the_middle_is_enough(run: Any, authority: Authority, tmp_path: Path) -> None:
+    middle = authority.subordinate("Middle Authority")
+    with SecureService(middle.issue(NAME)) as service:
+        running = run(*table(service, middle.path))
         assert (await running.ask()).status == 200
 
 
@@ -466,10 +477,15 @@ async def test_a_second_connection_resumes_the_first_one_s_session(
 ) -> None:
     with SecureService(authority.issue(NAME), version=version) as service:
         running = run(*table(service, authority.path))
+        verified = set()
         for _ in range(4):
             assert (await running.ask()).status == 200
             running.close_idle()
+            (address,) = running.service.addresses
+            verified.add(address.endpoint.sessions._kept[-1].verified)
         assert service.handshakes == [False, True, True, True]
+        # However often it is resumed, it was verified once.
+        assert len(verified) == 1
 
 
 @pytest_twisted.ensureDeferred

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,22 +41,40 @@ SSLYZE_SCANS = (
 )
 
 
+def run(words: list[str], report: Path, log: Path) -> Any:
+    """Run a scanner to its end, or to that of patience; what it has written to `report` as JSON, or None."""
+    report.unlink(missing_ok=True)
+    with log.open("wb") as out, suppress(OSError, ValueError, subprocess.TimeoutExpired):
+        process = subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            process.wait(PATIENCE)
+        finally:
+            # With all that it has started: testssl.sh is a shell script.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        return json.loads(report.read_text())
+    return None
+
+
 def testssl(tool: str, port: int, folder: Path, authority: Path) -> Iterator[str]:
     """Run testssl.sh and give each finding above LOW."""
     report = folder / f"testssl-{port}.json"
     words = [tool, "--quiet", "--color", "0", "--warnings", "off", "--ip", "127.0.0.1"]
     words += ["--add-ca", str(authority)]
     words += ["--connect-timeout", "10", "--openssl-timeout", "10", "--jsonfile", str(report), f"{NAME}:{port}"]
-    with (folder / f"testssl-{port}.log").open("wb") as log:
-        subprocess.run(
-            words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, timeout=PATIENCE, check=False
-        )
-    findings = json.loads(report.read_text())
+    log = folder / f"testssl-{port}.log"
+    findings = run(words, report, log)
+    if findings is None:
+        yield f"testssl.sh did not end with a report; see {log}"
+        return
     known = {finding["id"] for finding in findings}
     # A run that broke off has found nothing, which is not the same as nothing to find.
     for needed in ("TLS1_3", "heartbleed", "HSTS_time", "cipher_order"):
         if needed not in known:
-            yield f"testssl.sh did not get to {needed}; see {log.name}"
+            yield f"testssl.sh did not get to {needed}; see {log}"
     for finding in findings:
         if finding["severity"] not in HARMLESS and not excused(finding["id"]):
             yield f"testssl.sh: {finding['severity']}: {finding['id']}: {finding['finding']}"
@@ -69,13 +90,11 @@ def sslyze(tool: str, port: int, folder: Path, authority: Path) -> Iterator[str]
     report = folder / f"sslyze-{port}.json"
     words = [tool, "--json_out", str(report), "--mozilla_config", "disable", *SSLYZE_SCANS]
     words += ["--certinfo_ca_file", str(authority), f"{NAME}:{port}{{127.0.0.1}}"]
-    with (folder / f"sslyze-{port}.log").open("wb") as log:
-        subprocess.run(
-            words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, timeout=PATIENCE, check=False
-        )
-    (scan,) = json.loads(report.read_text())["server_scan_results"]
+    log = folder / f"sslyze-{port}.log"
+    scans = run(words, report, log)
+    scan = scans["server_scan_results"][0] if scans else {"scan_status": "no report"}
     if scan["scan_status"] != "COMPLETED":
-        yield f"sslyze did not complete: {scan['scan_status']}; see {log.name}"
+        yield f"sslyze did not complete: {scan['scan_status']}; see {log}"
         return
     results = {name: attempt["result"] for name, attempt in scan["scan_result"].items()}
     for name, attempt in scan["scan_result"].items():
@@ -150,8 +169,8 @@ def main() -> int:
         folder.mkdir(parents=True, exist_ok=True)
         authority = Authority(Path(temporary) / "authority")
         for port, key in served(Path(temporary), authority):
-            for scanner, run, tool in (("testssl.sh", testssl, options.testssl), ("sslyze", sslyze, options.sslyze)):
-                findings = list(run(tool, port, folder, authority.pem))
+            for scanner, look, tool in (("testssl.sh", testssl, options.testssl), ("sslyze", sslyze, options.sslyze)):
+                findings = list(look(tool, port, folder, authority.pem))
                 found += len(findings)
                 print(f"{scanner}, {key}: {len(findings) or 'nothing'} found above LOW", flush=True)
                 for finding in findings:

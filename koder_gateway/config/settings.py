@@ -117,13 +117,14 @@ class ListenSettings:
     redirect_port: tuple[str, ...] = setting(any_number(PLAIN_ENDPOINT), "")
     trusted_proxies: tuple[str, ...] = setting(listing(NETWORK), [])
     max_connections: int = setting(whole(0, _MAX_COUNT), 0)
+    http2: bool = setting(BOOLEAN, True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsSettings:
-    """[tls]: the folder of certificates, None for a self-signed one, and the name of the default one.
+    """[tls]: the folder of certificates, None for a self-signed one, the name of the default one, and whether it is
+    kept from clients that ask for no name or an unknown one.
 
-    `strict_sni` keeps the default one from clients that ask for no name or an unknown one.
     `acme_webroot`: the folder in which certbot --webroot leaves its challenges.
     `client_auth` has (host pattern, "optional" or "required") for the hosts that ask for a client's certificate,
     which `client_ca` must have issued. `hsts` is the value of Strict-Transport-Security, "" for none.

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 from weakref import WeakKeyDictionary
 
-from cryptography import x509
 from OpenSSL import SSL, crypto
 from twisted.logger import Logger
 
@@ -39,22 +39,29 @@ _REASONS: Final = frozenset(
 )
 
 
+@dataclass(frozen=True, slots=True)
 class ClientVerification:
-    """How the contexts of an endpoint verify clients. `auth` says who is asked, `authorities` are those trusted."""
+    """How the contexts of an endpoint verify clients; equal for equal settings, for whose contexts may stay.
 
-    def __init__(self, auth: ClientAuth, authorities: Sequence[x509.Certificate]) -> None:
-        self._auth = auth
-        self._authorities = tuple(authorities)
+    `patterns` say who is asked, as `ClientAuth` takes them.
+    """
+
+    authorities: Authorities
+    patterns: tuple[tuple[str, str], ...]
+    _auth: ClientAuth = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_auth", ClientAuth(self.patterns, self.authorities.digest))
 
     def prepare(self, context: SSL.Context) -> None:
         """Have a context verify by the authorities whom it will be told to ask (`ask`)."""
         store = context.get_cert_store()
-        for authority in self._authorities:
+        for authority in self.authorities.certificates:
             if store is not None:
                 store.add_cert(crypto.X509.from_cryptography(authority))
             context.add_client_ca(authority)
         context.set_options(SSL.OP_NO_TICKET)
-        _authorities[context] = self._auth.digest
+        _authorities[context] = self.authorities.digest
 
     def ask(self, connection: SSL.Connection) -> None:
         """Ask the client of this connection for its certificate, if the name that it has come for wants one.
@@ -71,10 +78,7 @@ def client_verification(
     authorities: Authorities | None, patterns: Sequence[tuple[str, str]]
 ) -> ClientVerification | None:
     """What the settings ask for; None when no host asks for a certificate."""
-    if authorities is None:
-        return None
-    auth = ClientAuth(patterns, authorities.digest)
-    return ClientVerification(auth, authorities.certificates) if auth else None
+    return ClientVerification(authorities, tuple(patterns)) if authorities is not None and patterns else None
 
 
 def authorities_of(context: SSL.Context) -> bytes:

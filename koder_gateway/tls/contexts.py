@@ -29,6 +29,8 @@ H2 = b"h2"
 HTTP_1_1 = b"http/1.1"
 # What a client of the old version calls itself (RFC 7301 section 6); the answer is the same protocol's.
 HTTP_1_0 = b"http/1.0"
+HTTP_1 = (HTTP_1_1, HTTP_1_0)
+HTTP_2 = (H2, *HTTP_1)
 
 # Forward secret and authenticated only; what the clients' hardware does fastest comes first.
 _TLS13_SUITES = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
@@ -56,7 +58,7 @@ class ContextOptions:
     minimum: int = SSL.TLS1_2_VERSION
     maximum: int = 0
     """0: the newest that OpenSSL knows."""
-    protocols: tuple[bytes, ...] = (H2, HTTP_1_1, HTTP_1_0)
+    protocols: tuple[bytes, ...] = HTTP_1
     """The ALPN protocols (RFC 7301) in the server's order of preference."""
     clients: ClientVerification | None = None
     """How clients are verified, where any host asks them for a certificate."""

@@ -33,7 +33,7 @@ from ..config import Authorities
 from ..wire.clock import CoarseClock
 from .certificates import CertificateError
 from .client_auth import client_verification
-from .contexts import ContextOptions, ServerContexts
+from .contexts import HTTP_1, ContextOptions, ServerContexts
 from .descriptions import BACKLOG, Description, bounded, carried, parse, port_number, ssl_arguments, with_backlog
 from .factory import over_tls
 from .folder import Place, files_place, folder_place
@@ -108,9 +108,12 @@ class Endpoints:
         gate: ProxyGate | None = None,
         *,
         warned: Callable[[list[str]], None] = warn,
+        protocols: tuple[bytes, ...] = HTTP_1,
     ) -> None:
-        """`warned` is told, in lines, what is doubtful about the certificates that an endpoint begins with."""
+        """`warned` is told, in lines, what is doubtful about the certificates that an endpoint begins with;
+        `protocols` are what the factories that will listen speak, in their order of preference (RFC 7301)."""
         self._gate = gate or ProxyGate(CoarseClock())
+        self._protocols = protocols
         self._reactor = reactor
         self._tls = tls
         self._state_dir = state_dir
@@ -127,16 +130,6 @@ class Endpoints:
         with _clear(text):
             return self._server(text)
 
-    def examine(self, text: str) -> None:
-        """Raise what `server` would, but for what only the daemon has: sockets that systemd hands over, and the
-        self-signed certificate, which a check by another user would leave behind with the wrong owner."""
-        with _clear(text):
-            _, carrier, arguments = _taken_apart(text)
-            if carrier.kind != "systemd":
-                self._carrier(carrier, arguments)
-            if arguments is not None and (_own_place(arguments) is not None or self._tls.certificates is not None):
-                self._contexts(text, arguments)
-
     def plain(self, text: str) -> IStreamServerEndpoint:
         """The endpoint for a string on which clients speak no TLS. Raises EndpointError."""
         # Looked at first: making the endpoint could make a self-signed certificate.
@@ -147,6 +140,16 @@ class Endpoints:
             )
         return self.server(text)[0]
 
+    def examine(self, text: str) -> None:
+        """Raise what `server` would, but for what only the daemon has: sockets that systemd hands over, and the
+        self-signed certificate, which a check by another user would leave behind with the wrong owner."""
+        with _clear(text):
+            _, carrier, arguments = _taken_apart(text)
+            if carrier.kind != "systemd":
+                self._carrier(carrier, arguments)
+            if arguments is not None and (_own_place(arguments) is not None or self._tls.certificates is not None):
+                self._contexts(text, arguments)
+
     def reload(self, tls: TlsSettings, base_domain: str | None = None) -> None:
         """Read every certificate again, in a thread; what is there then serves from the next connection on. One that
         cannot be used leaves that of its name in place, and the log says so.
@@ -156,8 +159,9 @@ class Endpoints:
         before = self._place()
         self._tls, self._base_domain = tls, base_domain or self._base_domain
         for each in self._watch.watched:
+            options = self._asking(each.contexts.options)
             try:
-                each.contexts.serve(each.contexts.names, tls.strict_sni, self._options(each.asked))
+                each.contexts.serve(each.contexts.names, tls.strict_sni, options)
             except CertificateError as error:
                 _log.error("{fault}", fault=str(error))
         if self._shared is not None and self._place() != before:
@@ -202,19 +206,20 @@ class Endpoints:
 
     def _contexts(self, text: str, arguments: dict[str, str]) -> ServerContexts:
         """The contexts that an endpoint's arguments ask for; the shared ones where they ask for none."""
-        options, place = _context_options(arguments), _own_place(arguments)
+        options, place = self._asking(_context_options(arguments)), _own_place(arguments)
         if place is not None:
             return self._opened(text, Shelf(place), options)
         if self._shared is None:
-            self._opened("", self._settings_shelf(None), _DEFAULT_OPTIONS)
+            self._opened("", self._settings_shelf(None), self._asking(_DEFAULT_OPTIONS))
             self._shared = self._watch.watched[-1]
         return self._shared.contexts
 
-    def _options(self, asked: ContextOptions) -> ContextOptions:
-        """What contexts offer: what an endpoint's string asks for, and whom the settings ask for a certificate."""
-        return replace(asked, clients=client_verification(self._tls.client_ca, self._tls.client_auth))
+    def _asking(self, options: ContextOptions) -> ContextOptions:
+        """The same options for what is spoken here, and for the clients that the settings ask."""
+        clients = client_verification(self._tls.client_ca, self._tls.client_auth)
+        return replace(options, clients=clients, protocols=self._protocols)
 
-    def _opened(self, text: str, shelf: Shelf | OwnShelf, asked: ContextOptions) -> ServerContexts:
+    def _opened(self, text: str, shelf: Shelf | OwnShelf, options: ContextOptions) -> ServerContexts:
         now = time.time()
         try:
             names, warnings = shelf.open(now)
@@ -222,7 +227,7 @@ class Endpoints:
             # Who mends the one should know of the other.
             self._warned(shelf.doubts(now))
             raise
-        contexts = ServerContexts(names, options=self._options(asked), strict=self._tls.strict_sni)
+        contexts = ServerContexts(names, options=options, strict=self._tls.strict_sni)
         chosen = self._tls.strict_sni or (self._tls.default and not text)
         if len(names.certificates) > 1 and not chosen:
             warnings.append(
@@ -230,7 +235,7 @@ class Endpoints:
                 " set tls.default to choose, or tls.strict_sni to refuse them"
             )
         self._warned(warnings)
-        self._watch.watched.append(Watched(text, shelf, contexts, asked))
+        self._watch.watched.append(Watched(text, shelf, contexts))
         return contexts
 
     def _place(self) -> tuple[object, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from twisted.internet.threads import deferToThreadPool
@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from .certificates import CertificateError
-from .contexts import ContextOptions, ServerContexts
+from .contexts import ServerContexts
 from .names import Names
 from .shelf import Look, few
 
@@ -47,13 +47,11 @@ class Shelves(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Watched:
-    """Contexts, and what their certificates come from; `text` is the endpoint that they are for, "" for several, and
-    `asked` what it asks of them."""
+    """Contexts, and what their certificates come from; `text` is the endpoint that they are for, "" for several."""
 
     text: str
     shelf: Shelves
     contexts: ServerContexts
-    asked: ContextOptions = field(default_factory=ContextOptions)
     faulty: int = 0
 
 

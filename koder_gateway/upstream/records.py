@@ -27,8 +27,6 @@ CALLS: Final = (
     "ERR_reason_error_string",
     "SSL_ERROR_WANT_READ",
     "SSL_ERROR_ZERO_RETURN",
-    "SSL_MODE_ENABLE_PARTIAL_WRITE",
-    "SSL_clear_mode",
     "SSL_get_error",
     "SSL_read",
     "SSL_write",
@@ -48,8 +46,6 @@ class FastTransport(SecureTransport):
         self._ssl = private._ssl
         self._incoming = private._into_ssl
         self._outgoing = private._from_ssl
-        # pyOpenSSL lets a write end with its first record: here one is taken whole or not at all.
-        _lib.SSL_clear_mode(self._ssl, _lib.SSL_MODE_ENABLE_PARTIAL_WRITE)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The transport below is gone."""

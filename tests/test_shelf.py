@@ -351,6 +351,21 @@ def test_the_files_that_an_endpoint_names_are_watched(tmp_path):
     assert line == f"{paths[1]}: no such file or directory{STAYS}"
 
 
+def test_a_look_can_be_ended_from_elsewhere(folder, monkeypatch):
+    shelf = shelf_of(folder)
+    read = shelf._reader.read
+
+    def read_and_stop(*words):
+        shelf.stop()
+        return read(*words)
+
+    monkeypatch.setattr(shelf._reader, "read", read_and_stop)
+    for name in "ab":
+        (folder / f"{name}.pem").write_bytes(issue(f"{name}.example", "new.example"))
+    assert shelf.look(NOW, settled=True).names is None
+    assert [bool(kept.certificate.names[1:]) for kept in shelf._kept.values()] == [True, False]
+
+
 # -- warnings, as time goes by
 
 

@@ -27,6 +27,10 @@ class Script:
     def __init__(self, *looks):
         self.looks = list(looks)
         self.asked = []
+        self.stopped = False
+
+    def stop(self):
+        self.stopped = True
 
     def look(self, now, settled=False):
         self.asked.append(settled)
@@ -167,6 +171,7 @@ def test_after_the_end_nothing_is_looked_at_or_taken(made, pool):
     watch = watch_of(pool, one)
     watch.sweep(0.0)
     watch.stop()
+    assert one.shelf.stopped
     pool.work()
     assert one.contexts.names is before
     watch.again()

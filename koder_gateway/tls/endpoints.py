@@ -165,6 +165,7 @@ class Endpoints:
             except CertificateError as error:
                 _log.error("{fault}", fault=str(error))
         if self._shared is not None and self._place() != before:
+            self._shared.shelf.stop()
             self._shared.shelf = self._settings_shelf(self._shared.contexts.names)
         self._watch.again()
 

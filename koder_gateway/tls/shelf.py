@@ -66,6 +66,11 @@ class Shelf:
         self._default_told = False
         self._warned: set[str] = set()
         self._calendar = 0.0
+        self._stopped = False
+
+    def stop(self) -> None:
+        """End the look that is under way in another thread, which is worth nothing then."""
+        self._stopped = True
 
     def open(self, now: float) -> tuple[Names, list[str]]:
         """Everything there, and lines of warning; `now` is in seconds since the epoch.
@@ -103,6 +108,8 @@ class Shelf:
         self._place_fault = self._place_told = ""
         changed = self._dropped(sources, settled, look)
         for source in sources:
+            if self._stopped:
+                return False
             kept = self._kept.get(source)
             if kept is None:
                 kept = self._kept[source] = _Kept()
@@ -212,6 +219,9 @@ class OwnShelf:
         self._base_domain = base_domain
         self._served: CertificateFile | None = None
         self._told = ""
+
+    def stop(self) -> None:
+        """See `Shelf.stop`; this one never takes long."""
 
     def open(self, now: float) -> tuple[Names, list[str]]:
         """See `Shelf.open`."""

@@ -41,6 +41,9 @@ class Shelves(Protocol):
     def look(self, now: float, settled: bool = False) -> Look:
         """What has changed."""
 
+    def stop(self) -> None:
+        """End a look that is under way."""
+
 
 @dataclass(slots=True, eq=False)
 class Watched:
@@ -86,8 +89,10 @@ class Watch:
             self._start(True)
 
     def stop(self) -> None:
-        """Look no more; what is being read just now comes too late."""
+        """Look no more. What is being read just now comes too late, and must not keep the process from its end."""
         self._stopped = True
+        for each in self.watched:
+            each.shelf.stop()
 
     def _start(self, settled: bool) -> None:
         if self._stopped or not self.watched:

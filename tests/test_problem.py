@@ -28,7 +28,7 @@ CONTRACT = {
     431: {"head_too_large"},
     500: {"internal_error"},
     501: {"not_implemented"},
-    502: {"upstream_unreachable", "upstream_invalid", "upstream_closed"},
+    502: {"upstream_unreachable", "upstream_untrusted", "upstream_invalid", "upstream_closed"},
     503: {"overloaded", "draining"},
     504: {"upstream_timeout"},
 }

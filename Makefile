@@ -19,8 +19,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-tls check format bench bench-echo deb test-deb clean
-.PHONY: system-python system-test system-test-tls system-deb system-test-deb
+.PHONY: help run test test-tls check format bench bench-echo bench-scale deb test-deb clean
+.PHONY: system-python system-bench system-test system-test-tls system-deb system-test-deb
 
 # $(call need,CONDITION,PACKAGES): nothing while CONDITION holds; else the Debian PACKAGES are installed when root,
 # and named in one line when not.
@@ -43,6 +43,7 @@ help:
 	@echo 'make check     formatting, lint and types'
 	@echo 'make format    write the formatting that check asks for'
 	@echo 'make bench     micro-benchmarks of the hot functions'
+	@echo 'make bench-scale  whether it stays as fast as tenants, routes, limits and connections grow; draws docs/plots'
 	@echo 'make bench-echo  WebSocket messages a second, beside Go where it is installed'
 	@echo 'make deb       the Debian package, into dist/'
 	@echo 'make test-deb  install that package into a tree of its own and serve a request through it'
@@ -71,6 +72,9 @@ bench: $(STAMP)-test
 
 bench-echo: $(STAMP)
 	$(BIN)/python benchmarks/echo.py
+
+bench-scale: system-bench $(STAMP)-test
+	$(BIN)/python benchmarks/scale.py --out docs/plots
 
 # Built from a copy: dpkg-buildpackage writes beside its tree, and what a developer keeps in his is not source.
 deb: system-deb
@@ -116,6 +120,9 @@ system-test:
 
 system-test-tls:
 	$(call need,command -v testssl || command -v testssl.sh,testssl.sh)
+
+system-bench:
+	$(call need,command -v nginx wrk h2load,nginx wrk nghttp2-client)
 
 system-deb:
 	$(call need,command -v dpkg-buildpackage lintian && dpkg-checkbuilddeps,build-essential debhelper dh-virtualenv lintian python3-dev python3-venv)

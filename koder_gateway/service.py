@@ -101,6 +101,7 @@ class Gateway(TwistedService):
         self._probes = Probes(reactor)
         self._registry: RemoteRegistry | RegistryFile | None = None
         self._drained: Deferred[None] | None = None
+        self._stopping = False
         self._drain_ends = 0.0
         self._sweeper = Sweeper(
             self._coarse,
@@ -251,6 +252,9 @@ class Gateway(TwistedService):
 
         Connections, pools and buckets stay. What is listened on changes only with a restart.
         """
+        if self._stopping:
+            self.log.info("not reloaded: the gateway is going down")
+            return False
         self.notifier.reloading()
         before = self.composition
         log = None
@@ -338,6 +342,7 @@ class Gateway(TwistedService):
         """Begin to serve. Raises StartError."""
         self._bind()
         super().startService()
+        self._stopping = False
         self._sweeper.start()
         redirecting = [f"{port} (to https)" for port in self._redirect_ports]
         where = ", ".join([*self._ports, *redirecting]) or "no port of its own"
@@ -422,6 +427,7 @@ class Gateway(TwistedService):
         super().stopService()
         if self._drained is not None:
             return self._drained
+        self._stopping = True
         self.notifier.stopping()
         self._probes.stop()
         self._endpoints.stop()

@@ -343,7 +343,7 @@ def refuse(certificate):
 
 
 def test_a_fault_of_ours_is_an_alert_and_logged(issued, logged_errors, monkeypatch):
-    contexts = ServerContexts([issued("a.example")])
+    contexts = ServerContexts([issued("a.example"), issued("b.example")])
     monkeypatch.setattr(contexts, "_names", None)
     assert alert_of(contexts, name=b"a.example") == INTERNAL_ERROR
     (event,) = logged_errors.take()

@@ -52,7 +52,8 @@ def tunnelled(gateway: MemoryGateway, *, secure: bool = False) -> tuple[Peer, Pe
     gateway.advance(0.5)
     service = gateway.origin().last
     service.send(SWITCH)
-    assert client.take() == SWITCHED
+    hsts = b"Strict-Transport-Security: max-age=31536000\r\n" if secure else b""
+    assert client.take() == SWITCHED.replace(b"X-Request-ID: r1\r\n", b"X-Request-ID: r1\r\n" + hsts)
     service.take()
     return client, service
 

@@ -103,8 +103,9 @@ class GatewayChannel(StockChannel, Protocol):
             # Whoever wraps this protocol has no other name for it: what comes for it goes straight on.
             self.dataReceived = successor.dataReceived  # type: ignore[method-assign]
             self.connectionLost = successor.connectionLost  # type: ignore[method-assign]
-            self.site.succeeded(self, successor)
+            # Its settings come before whatever a drain has it say.
             successor.start()
+            self.site.succeeded(self, successor)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone, and so is the exchange on it."""
@@ -344,7 +345,9 @@ class GatewayChannel(StockChannel, Protocol):
         self._phase = TUNNEL
         self.keep_alive = False
         self.deadline = math.inf
-        alsoProvides(self, IHalfCloseableProtocol)
+        # What stands between, as behind a balancer, is what the transport asks in place of this.
+        outer = getattr(self.transport, "protocol", None)
+        alsoProvides(outer if hasattr(type(outer), "readConnectionLost") else self, IHalfCloseableProtocol)
         request = self.request
         assert request is not None
         self.dataReceived = request.tunnelled  # type: ignore[method-assign]

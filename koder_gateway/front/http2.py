@@ -46,7 +46,7 @@ from ..wire.frames import (
     StreamError,
 )
 from ..wire.http2 import HeadReader, read_trailers
-from ..wire.patience import FRAME, RESET, SERVED, Patience
+from ..wire.patience import FRAME, RESET, SERVED, WINDOW, WORTH_WHILE, Patience
 from ..wire.request import RequestHead
 from .backlog import backlog
 from .http2_request import Http2Request
@@ -64,6 +64,8 @@ CONNECTION_WINDOW: Final = 1 << 20
 # Streams that were reset here, on which the client may still be sending what it sent before it knew.
 _RESETS_REMEMBERED: Final = 128
 _BLOCK_SLACK: Final = 1024
+# Seconds that a stream waits for a window to open further before it fills what there is.
+_HELD_BACK: Final = 0.2
 _MAX_CONTINUATIONS: Final = 32
 
 
@@ -79,7 +81,7 @@ class Http2Channel(Protocol):
         self.secured = site.secured(transport)
         self.streams: dict[int, Stream] = {}
         self.deadline = math.inf
-        self.out = Outbox(transport, site.soon)
+        self.out = Outbox(transport, site.soon, self._held_back)
         self.patience = Patience(site.clock.now)
         self._phase = OPENING
         self._buffer = b""
@@ -95,8 +97,15 @@ class Http2Channel(Protocol):
         self._receive_window = CONNECTION_WINDOW
         self._owed = 0
         self._resets: dict[int, None] = {}
-        self._leaving = False
+        # As announced: a reload holds for connections to come.
+        self._max_streams = site.max_streams
+        # When the connection has had nothing to do for too long; when a drain has the last stream said.
+        self._idle_due = math.inf
+        self._last_due = math.inf
+        self._client_leaves = False
+        self._draining = False
         self._said_last = MAX_STREAM
+        self._windows_opened = False
         self._backlog = -1
         self._handlers: tuple[Callable[[int, int, bytes], None], ...] = (
             self._on_data,
@@ -120,7 +129,7 @@ class Http2Channel(Protocol):
         self.out.open()
         settings = {
             frames.ENABLE_CONNECT_PROTOCOL: int(site.reader.upgrades),
-            frames.MAX_CONCURRENT_STREAMS: site.max_streams,
+            frames.MAX_CONCURRENT_STREAMS: self._max_streams,
             frames.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
             frames.MAX_HEADER_LIST_SIZE: site.max_head,
         }
@@ -152,6 +161,9 @@ class Http2Channel(Protocol):
                 data = self._open(data)
             if data:
                 self._read(data)
+            if self._windows_opened and self._phase == OPEN:
+                self._windows_opened = False
+                self.out.reopened()
         except Http2Error as error:
             self._fail(error)
         self.out.gathering = False
@@ -169,6 +181,9 @@ class Http2Channel(Protocol):
         if kind != SETTINGS or flags & ACK:
             raise Http2Error(PROTOCOL_ERROR, "the first frame is no SETTINGS frame")
         self._phase = OPEN
+        timeouts = self.site.timeouts
+        self._idle_due = self.deadline = self.site.clock.now + max(timeouts.head, timeouts.keepalive)
+        self.wake(self._last_due)
         return data[len(PREFACE) :]
 
     def _read(self, data: bytes) -> None:
@@ -283,13 +298,18 @@ class Http2Channel(Protocol):
         site = self.site
         head = self._heads.read(block, ended, site.reader)
         if number > self._said_last:
-            return  # the client knows that it is not going to be answered here
-        if len(self.streams) >= site.max_streams:
+            # The client knows that it is not going to be answered here, or is about to hear of it.
+            self.was_reset(number)
+            self._spend(FRAME)
+            return
+        if len(self.streams) >= self._max_streams:
             raise StreamError(REFUSED_STREAM, "more streams than SETTINGS_MAX_CONCURRENT_STREAMS")
-        length = None if head.chunked or head.upgrade is not None else head.length
+        unknown = head.chunked or head.upgrade is not None or head.refusal is not None
+        length = None if unknown else head.length
         stream = Stream(self, number, bool(ended), length)
         if not self.streams:
-            self.deadline = math.inf
+            self._idle_due = math.inf
+            self.deadline = min(self._block_due, self._last_due)
         self.streams[number] = stream
         self._begin(stream, head)
 
@@ -333,7 +353,12 @@ class Http2Channel(Protocol):
         ended = flags & END_STREAM
         if not data and not ended:
             self._spend(FRAME)
-        stream.receive(data, bool(ended), size)
+        try:
+            stream.receive(data, bool(ended), size)
+        except StreamError:
+            # The stream ends with these bytes untaken; to the connection's window they count.
+            self.pay(size)
+            raise
 
     def _on_reset(self, flags: int, number: int, payload: bytes) -> None:
         if len(payload) != 4:
@@ -365,13 +390,14 @@ class Http2Channel(Protocol):
                 raise Http2Error(FRAME_SIZE_ERROR, "an acknowledgement of SETTINGS with a payload")
             self._spend(FRAME)
             return
-        self._spend(RESET)
-        for name, value in frames.settings_values(payload):
-            if name == frames.INITIAL_WINDOW_SIZE:
-                self._resize_windows(value)
-            elif name == frames.MAX_FRAME_SIZE:
-                # Larger frames would let one stream hold up the others for longer.
-                self.out.max_frame = min(value, DEFAULT_FRAME_SIZE)
+        # Of several values for one setting the last holds; each costs, since each could be for all streams.
+        settings = dict(values := frames.settings_values(payload))
+        self._spend(RESET + FRAME * len(values))
+        if frames.MAX_FRAME_SIZE in settings:
+            # Larger frames would let one stream hold up the others for longer.
+            self.out.max_frame = min(settings[frames.MAX_FRAME_SIZE], DEFAULT_FRAME_SIZE)
+        if frames.INITIAL_WINDOW_SIZE in settings:
+            self._resize_windows(settings[frames.INITIAL_WINDOW_SIZE])
         self.out.send(frames.frame(SETTINGS, ACK, 0, b""))
 
     def _resize_windows(self, size: int) -> None:
@@ -395,7 +421,7 @@ class Http2Channel(Protocol):
         self._spend(FRAME)
         if not flags & ACK:
             self.out.send(frames.frame(PING, ACK, 0, payload))
-        elif self._leaving and self._said_last == MAX_STREAM:
+        elif self._draining and self._said_last == MAX_STREAM:
             self._say_last()
 
     def _on_goaway(self, flags: int, number: int, payload: bytes) -> None:
@@ -404,22 +430,23 @@ class Http2Channel(Protocol):
         if len(payload) < 8:
             raise Http2Error(FRAME_SIZE_ERROR, "a GOAWAY frame is shorter than eight bytes")
         self._spend(RESET)
-        self._leaving = True
+        self._client_leaves = True
         if not self.streams:
             self._close()
 
     def _on_window(self, flags: int, number: int, payload: bytes) -> None:
         if len(payload) != 4:
             raise Http2Error(FRAME_SIZE_ERROR, "a WINDOW_UPDATE frame is not four bytes")
-        self._spend(FRAME)
         size = frames.word(payload)
+        self._spend(WINDOW if size >= WORTH_WHILE else FRAME)
         if not number:
             if not size:
                 raise Http2Error(PROTOCOL_ERROR, "a window is enlarged by nothing")
             self.out.window += size
             if self.out.window > MAX_WINDOW:
                 raise Http2Error(FLOW_CONTROL_ERROR, "the connection's window is over 2^31-1 bytes")
-            self.out.pump()
+            # Filled once all is read: what opens in several steps is filled in one.
+            self._windows_opened = True
             return
         if number > self._last or not number & 1:
             raise Http2Error(PROTOCOL_ERROR, "WINDOW_UPDATE on a stream that is idle")
@@ -428,7 +455,7 @@ class Http2Channel(Protocol):
         stream = self.streams.get(number)
         if stream is not None:
             stream.grant(size)
-            self.out.pump()
+            self._windows_opened = True
 
     # -- what streams ask of their connection
 
@@ -453,10 +480,14 @@ class Http2Channel(Protocol):
         if served:
             self.patience.earn(SERVED)
         if not self.streams and self._phase == OPEN:
-            if self._leaving and (self._said_last != MAX_STREAM or not self.site.draining):
+            if self._client_leaves or self._said_last != MAX_STREAM:
                 self._close()
             else:
-                self.deadline = self.site.clock.now + self.site.timeouts.keepalive
+                self._idle_due = self.site.clock.now + self.site.timeouts.keepalive
+                self.deadline = min(self._idle_due, self._block_due, self._last_due)
+
+    def _held_back(self) -> None:
+        self.wake(self.site.clock.now + _HELD_BACK)
 
     def wake(self, deadline: float) -> None:
         """Be looked at when this deadline passes."""
@@ -512,15 +543,17 @@ class Http2Channel(Protocol):
 
     def close_idle(self) -> None:
         """The gateway drains: take no further requests than those that are on their way (section 6.8)."""
-        if self._phase > OPEN or self._leaving:
+        if self._phase > OPEN or self._draining:
             return
-        self._leaving = True
+        self._draining = True
         self.out.send(frames.goaway_frame(MAX_STREAM, NO_ERROR) + frames.frame(PING, 0, 0, b"draining"))
-        self.wake(self.site.clock.now + self.site.timeouts.linger)
+        self._last_due = self.site.clock.now + self.site.timeouts.linger
+        self.wake(self._last_due)
 
     def _say_last(self) -> None:
         """The client has had the time to hear of the end: what it begins now is not answered any more."""
         self._said_last = self._last
+        self._last_due = math.inf
         self.out.send(frames.goaway_frame(self._last, NO_ERROR))
         if not self.streams:
             self._close()
@@ -554,9 +587,9 @@ class Http2Channel(Protocol):
         if self._block_due <= now:
             self._fail(Http2Error(ENHANCE_YOUR_CALM, "a field block did not arrive in time"))
             return
-        if self._leaving and self._said_last == MAX_STREAM and self.site.draining:
+        if self._last_due <= now:
             self._say_last()
-        elif not self.streams:
+        if self._idle_due <= now and self._phase == OPEN:
             self.out.send(frames.goaway_frame(self._last, NO_ERROR))
             self._close()
         if self._phase != OPEN:
@@ -564,6 +597,10 @@ class Http2Channel(Protocol):
         for stream in [stream for stream in self.streams.values() if stream.deadline <= now]:
             if stream.deadline <= now:
                 stream.expire()
-        if self.streams:
-            self.deadline = min(stream.deadline for stream in self.streams.values())
-            self.wake(self._block_due)
+        if self.out.held:
+            self.out.force()
+        if self._phase == OPEN:
+            dues = [stream.deadline for stream in self.streams.values()]
+            self.deadline = min(self._idle_due, self._block_due, self._last_due, *dues)
+            if self.out.held:
+                self._held_back()

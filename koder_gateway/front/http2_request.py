@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.error import ConnectionAborted
 from twisted.python.failure import Failure
 
+from ..errors import NOT_IMPLEMENTED
 from ..wire.exchange import ENDED, INVALID, TUNNELLING
 from ..wire.frames import CONNECT_ERROR
 from ..wire.hpack import encode_field, encode_lines, encode_status
@@ -118,6 +119,13 @@ class Http2Request(GatewayRequest):
             channel.send_whole(b"".join(parts), body)
         else:
             channel.send_head(b"".join(parts), True)
+
+    def render_stock(self, resource: Any) -> None:
+        """Have an ordinary resource render; where a tunnel was asked for it has none to give."""
+        if self.channel is not None and self.channel.upgrading:
+            self.refuse(NOT_IMPLEMENTED.because("No tunnel ends here."))
+        else:
+            super().render_stock(resource)
 
     def broken(self, event: str) -> None:
         """The stream's rules were broken: the exchange ends unanswered, and whoever calls this resets the stream."""

@@ -24,13 +24,19 @@ _BATCH: Final = 131072
 
 @implementer(IPushProducer)
 class Outbox:
-    """The sending side of one connection. `soon` calls in the reactor's next turn.
+    """The sending side of one connection. `soon` calls in the reactor's next turn; `held_back` is called when a
+    stream begins to wait for more of its window, whose owner calls `force` if that takes too long.
 
     `window` is what the client takes of all bodies together, `initial_window` what it takes of a new stream's, and
     `max_frame` the payload of a frame; all in bytes. While `gathering` nothing leaves: whoever set it calls `flush`.
     """
 
-    def __init__(self, transport: Any, soon: Callable[[Callable[[], object]], object]) -> None:
+    def __init__(
+        self,
+        transport: Any,
+        soon: Callable[[Callable[[], object]], object],
+        held_back: Callable[[], object],
+    ) -> None:
         self.window = DEFAULT_WINDOW
         self.initial_window = DEFAULT_WINDOW
         self.max_frame = DEFAULT_FRAME_SIZE
@@ -45,6 +51,9 @@ class Outbox:
         self._blocked = False
         self._listed: deque[Stream] = deque()
         self._pumping = False
+        # Streams that wait for more of their windows.
+        self.held: set[Stream] = set()
+        self._held_back = held_back
 
     def open(self) -> None:
         """Begin to follow what the transport takes."""
@@ -65,6 +74,7 @@ class Outbox:
         self._transport = None
         self._frames.clear()
         self._listed.clear()
+        self.held.clear()
 
     def prefixed(self, block: bytes) -> bytes:
         """A field block for this connection."""
@@ -99,6 +109,26 @@ class Outbox:
         """A stream has something to send."""
         stream.listed = True
         self._listed.append(stream)
+
+    def hold(self, stream: Stream) -> None:
+        """A stream waits for more of its window to open; its connection is looked at when that takes too long."""
+        self.held.add(stream)
+        self._held_back()
+
+    def reopened(self) -> None:
+        """The client has opened windows: whoever waited for that looks again."""
+        held, self.held = self.held, set()
+        for stream in held:
+            if not stream.closed and not stream.listed:
+                self.enlist(stream)
+        self.pump()
+
+    def force(self) -> None:
+        """Fill what windows there are."""
+        held, self.held = self.held, set()
+        for stream in held:
+            if not stream.closed and not stream.listed and stream.emit(forced=True) and not stream.listed:
+                self.enlist(stream)
 
     def pump(self) -> None:
         """Let each stream that has something to send do so, a frame in turn, as far as windows and transport go."""

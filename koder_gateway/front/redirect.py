@@ -60,6 +60,10 @@ class RedirectSite(ServerFactory):
     def dispatch(self, request: GatewayRequest) -> None:
         """Answer a request. Its body is not waited for."""
         head = request.exchange.head
+        standing = request.standing
+        if standing.hsts:
+            # A trusted proxy's client came over TLS, but this port is for those who do not.
+            request.exchange.fields = request.exchange.fields.replace(standing.hsts, b"")
         if self.webroot is not None and head.path.startswith(PREFIX):
             self._show(request, self.webroot)
         elif head.path == b"*":

@@ -37,7 +37,7 @@ from ..wire.frames import (
     window_frame,
 )
 from ..wire.hpack import encode_field, encode_lines, encode_status
-from ..wire.patience import DATA_SENT
+from ..wire.patience import DATA_SENT, WORTH_WHILE
 from .stock import StockChannel
 
 if TYPE_CHECKING:
@@ -76,15 +76,18 @@ class Stream(StockChannel):
         self.local_done = False
         self.closed = False
         self._all_sent = False
+        self._cut = False
         self._forgotten = 0
         self.deadline = math.inf
         self.send_window = connection.out.initial_window
+        self._least = min(connection.out.max_frame, connection.out.initial_window) // 2
         self.waiting: deque[bytes | memoryview] = deque()
         self.listed = False
         self._waiting_size = 0
         self._producer: Any = None
         self._pulled = False
         self._producer_paused = False
+        self._asked = False
         self._last_block = _EMPTY
         # Whether an extended CONNECT has opened it, and its tunnel stands.
         self.upgrading = False
@@ -104,6 +107,8 @@ class Stream(StockChannel):
 
     def send_head(self, block: bytes, ended: bool) -> None:
         """Send a field block; `ended` when nothing follows it."""
+        if self.closed:
+            return
         out = self.connection.out
         out.send(header_frames(self.number, out.prefixed(block), END_STREAM if ended else 0, out.max_frame))
         if ended:
@@ -156,12 +161,19 @@ class Stream(StockChannel):
             if not self._pulled:
                 self._producer.pauseProducing()
 
-    def emit(self) -> bool:
-        """Send one frame of what waits; whether there is more that could go at once."""
+    def emit(self, forced: bool = False) -> bool:
+        """Send one frame of what waits; whether there is more that could go at once.
+
+        A window that opens by crumbs is not filled by crumbs, or it would stay cut into them (RFC 9293 section
+        3.8.6.2.1, for TCP): then more is waited for, unless it is `forced`.
+        """
         out, waiting = self.connection.out, self.waiting
         if waiting:
             room = min(out.window, self.send_window, out.max_frame)
             if room <= 0:
+                return False
+            if room < self._least and len(waiting[0]) > room and not forced:
+                out.hold(self)
                 return False
             data = waiting.popleft()
             size = len(data)
@@ -169,6 +181,9 @@ class Stream(StockChannel):
                 view = memoryview(data)
                 waiting.appendleft(view[room:])
                 data, size = view[:room], room
+            elif waiting and size + len(waiting[0]) <= room:
+                data = self._gathered(data, room)
+                size = len(data)
             self._waiting_size -= size
             self._sent += size
             self.send_window -= size
@@ -176,9 +191,13 @@ class Stream(StockChannel):
             last = self.local_done and not waiting and not self._last_block
             out.send(HEADER.pack(size >> 8, size & 0xFF, DATA, END_STREAM if last else 0, self.number))
             out.send(data)
-            self.connection.patience.earn(DATA_SENT)
+            if size >= WORTH_WHILE:
+                self.connection.patience.earn(DATA_SENT)
             if waiting:
                 return True
+            if self._cut:
+                self._over(INTERNAL_ERROR)
+                return False
             if not self.local_done:
                 self._refill()
                 return False
@@ -194,12 +213,21 @@ class Stream(StockChannel):
             self._finish()
         return False
 
+    def _gathered(self, data: bytes | memoryview, room: int) -> bytes:
+        """Several small pieces that wait, as one."""
+        pieces = [data]
+        size = len(data)
+        while self.waiting and size + len(self.waiting[0]) <= room:
+            pieces.append(self.waiting.popleft())
+            size += len(pieces[-1])
+        return b"".join(pieces)
+
     def _refill(self) -> None:
         """Nothing waits any more: the service may go on."""
         if self._producer_paused and self._producer is not None:
             self._producer_paused = False
             if self._pulled:
-                self.site.soon(self._pull)
+                self._ask()
             else:
                 self._producer.resumeProducing()
 
@@ -244,8 +272,7 @@ class Stream(StockChannel):
         if self._length is not None and (self._received > self._length or (ended and self._received < self._length)):
             raise StreamError(PROTOCOL_ERROR, "the body has another length than its content-length")
         if ended:
-            self.remote_done = True
-            self.deadline = math.inf
+            self._client_ended()
         self._owed += size
         request = self.request
         if request is None:
@@ -306,10 +333,11 @@ class Stream(StockChannel):
 
     def receive_trailers(self, lines: list[bytes]) -> None:
         """The client's body ends with trailers. Raises StreamError."""
+        if self.upgrading:
+            raise StreamError(PROTOCOL_ERROR, "trailers on a tunnel")
         if self._length is not None and self._received != self._length:
             raise StreamError(PROTOCOL_ERROR, "the body has another length than its content-length")
-        self.remote_done = True
-        self.deadline = math.inf
+        self._client_ended()
         request = self.request
         if request is None:
             self._forget(0)
@@ -317,6 +345,12 @@ class Stream(StockChannel):
         request.body_done = True
         if request.sink is not None:
             request.sink.body_ended(lines)
+
+    def _client_ended(self) -> None:
+        self.remote_done = True
+        if self.request is not None:
+            # What the answer takes from here on is the relay's to watch; without one it is the client's own time.
+            self.deadline = math.inf
 
     def _renew_deadline(self, size: int) -> None:
         """The time that a body has grows with what has come, but never beyond its grace from now."""
@@ -375,9 +409,8 @@ class Stream(StockChannel):
         if self.closed or not finished:
             return
         if not self.local_done:
-            self._end()
-            if not self.closed:
-                self._go_on()
+            self.local_done = True
+            self._go_on()
         elif not self.waiting and not self.listed and not self._last_block:
             self._finish()
         if not self.closed and not self._all_sent:
@@ -386,8 +419,15 @@ class Stream(StockChannel):
             self.connection.wake(self.deadline)
 
     def cut(self, plain: bool) -> None:
-        """Reset in the midst of an answer; with `plain` it was the service that failed, else the client."""
-        self._over(INTERNAL_ERROR if plain else CANCEL)
+        """Reset in the midst of an answer; with `plain` it was the service that failed, else the client. What the
+        service sent before it failed still goes out."""
+        if not plain or not self.waiting or self.closed:
+            self._over(INTERNAL_ERROR if plain else CANCEL)
+            return
+        self._cut = True
+        site = self.site
+        self.deadline = site.clock.now + site.timeouts.idle
+        self.connection.wake(self.deadline)
 
     def fail(self, code: int, event: str = BROKEN) -> None:
         """The client broke the stream's rules: end it, and whatever is under way on it."""
@@ -416,6 +456,9 @@ class Stream(StockChannel):
         self.waiting.clear()
         self._waiting_size = 0
         self.deadline = math.inf
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.stopProducing()
         if self._owed:
             owed, self._owed = self._owed, 0
             connection.pay(owed)
@@ -474,16 +517,23 @@ class Stream(StockChannel):
         self._pulled = not streaming
         self._producer_paused = False
         if self._pulled:
-            self.site.soon(self._pull)
+            self._ask()
         elif self._waiting_size > _HIGH:
             self._producer_paused = True
             producer.pauseProducing()
 
+    def _ask(self) -> None:
+        """Have a producer that is pulled asked for more in the next turn: once, whoever it is by then."""
+        if not self._asked:
+            self._asked = True
+            self.site.soon(self._pull)
+
     def _pull(self) -> None:
+        self._asked = False
         if self._producer is not None and self._pulled and not self._producer_paused:
             self._producer.resumeProducing()
             if self._producer is not None and not self._producer_paused:
-                self.site.soon(self._pull)
+                self._ask()
 
     def unregisterProducer(self) -> None:
         """The producer is done."""
@@ -507,4 +557,8 @@ class Stream(StockChannel):
 
     def loseConnection(self) -> None:
         """A stock request asks for the end of its connection, which on a stream is the end of the stream."""
-        self._over(NO_ERROR)
+        request = self.request
+        if request is not None:
+            request.lost(Failure(ConnectionAborted()))
+        if not self.closed:
+            self._over(CANCEL)

@@ -47,6 +47,10 @@ _GROUPS = (b"X25519MLKEM768:X25519:P-256:P-384", b"X25519:P-256:P-384")
 _OPTIONS = SSL.OP_NO_COMPRESSION | SSL.OP_CIPHER_SERVER_PREFERENCE | SSL.OP_NO_RENEGOTIATION
 
 
+# SSL_MODE_NO_AUTO_CHAIN, which pyOpenSSL has no name for.
+_MODE_NO_AUTO_CHAIN = 0x8
+
+
 class NoCommonProtocolError(SSL.Error):
     """The client offers only protocols that are not spoken here; its handshake ends with this."""
 
@@ -70,8 +74,9 @@ def build_context(certificate: CertificateFile, options: ContextOptions) -> SSL.
     context.set_min_proto_version(options.minimum)
     context.set_max_proto_version(options.maximum)
     context.set_options(_OPTIONS)
-    # Frees both record buffers (34 KiB) of a connection that is idle.
-    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    # Frees both record buffers (34 KiB) of a connection that is idle. The chain is what its file has: OpenSSL would
+    # look for more of it in each handshake, among clients' authorities.
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS | _MODE_NO_AUTO_CHAIN)
     # A session with a verified client is refused without it; which name it was begun under is seen elsewhere.
     context.set_session_id(b"koder-gateway")
     # Sessions are resumed by tickets, which the clients keep: a cache on this side would only be memory.
@@ -112,7 +117,7 @@ class ServerContexts:
         self._made: dict[CertificateFile, SSL.Context] = {}
         self._unusable: set[CertificateFile] = set()
         self._callback = hello.callback(self._choose)
-        self._strict = False
+        self._strict = self._sole = False
         names = certificates if isinstance(certificates, Names) else Names(certificates, default)
         self._names = names
         self._context = self._opened(names.default, self.options)
@@ -149,6 +154,8 @@ class ServerContexts:
         self._unusable &= present
         self._names = names
         self._strict = self._strict if strict is None else strict
+        # With one certificate for everybody there is nothing to choose, nor a session that was begun with another.
+        self._sole = len(names.certificates) == 1 and not self._strict and self.options.clients is None
 
     def rotate(self) -> None:
         """Seal session tickets with new keys. An old ticket costs its client a full handshake, once."""
@@ -187,6 +194,8 @@ class ServerContexts:
 
     def _choose(self, connection: SSL.Connection) -> int:
         """Give a connection the context that its client asks for; the alert when there is none, else 0."""
+        if self._sole:
+            return 0
         names = self._names
         name = connection.get_servername()
         certificate = names.find(name) if name else None

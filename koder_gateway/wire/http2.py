@@ -33,8 +33,10 @@ _SCHEMES: Final = frozenset((b"https", b"http"))
 _SPECIAL: Final = _CONNECTION_FIELDS | {b"te", b"host", b"cookie", b"content-length"}
 
 
-# Field blocks whose meaning is kept while the dynamic table stays as it is, with a body and without.
+# Field blocks whose meaning is kept while the dynamic table stays as it is: how many with a body and without, and the
+# bytes of all of them and of their fields.
 _KNOWN_BLOCKS: Final = 64
+_KNOWN_BOUND: Final = 65536
 
 
 def _malformed(reason: str) -> StreamError:
@@ -161,12 +163,13 @@ class HeadReader:
     A client says the same thing in the same bytes while the dynamic table does not change: then a block is known.
     """
 
-    __slots__ = ("_decoder", "_known", "_version")
+    __slots__ = ("_decoder", "_known", "_size", "_version")
 
     def __init__(self, limit: int) -> None:
         self._decoder = Decoder(limit)
         self._known: tuple[dict[bytes, RequestHead], dict[bytes, RequestHead]] = ({}, {})
         self._version = 0
+        self._size = 0
 
     def decode(self, block: bytes) -> list[Field] | None:
         """The fields of a block that begins no request. Raises HpackError."""
@@ -180,19 +183,23 @@ class HeadReader:
         if head is not None and self._version == decoder.version and head.reader is reader:
             return head
         version = decoder.version
-        head = read_request(decoder.decode(block), bool(ended), reader)
+        fields = decoder.decode(block)
+        head = read_request(fields, bool(ended), reader)
         head.reader = reader
         if decoder.version != self._version:
             self.forget()
             self._version = decoder.version
         # The opening of a tunnel has a key of its own each time.
-        if decoder.version == version and head.upgrade is None:
-            if len(known) >= _KNOWN_BLOCKS:
-                known.clear()
+        if decoder.version == version and head.upgrade is None and fields is not None:
+            size = len(block) + sum(field.size for field in fields)
+            if len(known) >= _KNOWN_BLOCKS or self._size + size > _KNOWN_BOUND:
+                self.forget()
+            self._size += size
             known[block] = head
         return head
 
     def forget(self) -> None:
         """Know no block any more."""
+        self._size = 0
         for known in self._known:
             known.clear()

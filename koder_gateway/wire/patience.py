@@ -13,7 +13,10 @@ _A_SECOND = 200.0
 # What a frame costs that nothing comes of, and one that ends or changes a stream or the connection.
 FRAME = 1.0
 RESET = 10.0
-# What comes back with an answer that was sent to its end, and with a frame of one.
+# A WINDOW_UPDATE of as many bytes as somebody may well have taken costs little, a smaller one as much as any frame.
+WINDOW = 0.1
+WORTH_WHILE = 256
+# What comes back with an answer that was sent to its end, and with a frame of one that was worth while.
 SERVED = 10.0
 DATA_SENT = 2.0
 

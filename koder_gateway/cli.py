@@ -117,10 +117,8 @@ def _unusable(settings: Settings, warned: list[str]) -> list[str]:
         except EndpointError as error:
             faults += [f"{name}: listen.port: {line}" for line in str(error).splitlines()]
     for text in settings.listen.redirect_port:
-        if "systemd:" in text:
-            continue
         try:
-            endpoints.plain(text)
+            endpoints.examine_plain(text)
         except EndpointError as error:
             faults += [f"{name}: listen.redirect_port: {line}" for line in str(error).splitlines()]
     admin_port = settings.listen.admin_port

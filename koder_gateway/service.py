@@ -142,7 +142,7 @@ class Gateway(TwistedService):
             settings.state.dir,
             settings.tenants.base_domain,
             self._gate,
-            protocols=HTTP_2 if settings.listen.http2 else HTTP_1,
+            protocols=_protocols(settings),
         )
         self._public = Listeners(self._public_endpoint)
         self._plain = Listeners(self._redirect_endpoint)
@@ -275,7 +275,7 @@ class Gateway(TwistedService):
         self._ledger.follow(settings.log, log)
         self._take(composition, before)
         self._serve_composition()
-        self._endpoints.reload(settings.tls, settings.tenants.base_domain)
+        self._endpoints.reload(settings.tls, settings.tenants.base_domain, _protocols(settings))
         self.counters.reloads_ok += 1
         self.log.info("reloaded {source}", source=str(settings.source or "the defaults"))
         self.notifier.ready("serving")
@@ -454,6 +454,11 @@ class Gateway(TwistedService):
         if drained is not None:
             # One more turn, so that what was written last leaves and closed connections are seen to be.
             closed.addCallback(lambda _: self._reactor.callLater(0, drained.callback, None))
+
+
+def _protocols(settings: Settings) -> tuple[bytes, ...]:
+    """What is spoken over TLS (RFC 7301)."""
+    return HTTP_2 if settings.listen.http2 else HTTP_1
 
 
 def _probed(composition: Composition) -> Iterator[tuple[Address, str]]:

@@ -368,13 +368,22 @@ def connected(gateway: MemoryGateway, protocol: Protocol | None) -> tuple[Peer, 
     return join(gateway.reactor, proxied, peer=BALANCER), proxied
 
 
+def test_a_protocol_that_comes_to_read_otherwise_is_followed(gateway: MemoryGateway) -> None:
+    """As a channel does whose exchange becomes a tunnel."""
+    protocol = Recorder()
+    client, _ = connected(gateway, protocol)
+    client.send(binary(V6, family=0x21) + b"first")
+    others: list[bytes] = []
+    protocol.dataReceived = others.append  # type: ignore[method-assign,assignment]
+    client.send(b"second")
+    assert (protocol.told[1:], others) == ([b"first"], [b"second"])
+
+
 def test_the_protocol_above_works_on_the_connection_s_own_transport(gateway: MemoryGateway) -> None:
     protocol = Recorder()
-    client, proxied = connected(gateway, protocol)
+    client, _ = connected(gateway, protocol)
     client.send(binary(V6, family=0x21) + b"first")
     assert protocol.transport is client.near
-    # What a transport calls for each read is the protocol's own method.
-    assert proxied.dataReceived == protocol.dataReceived
     client.send(b"second").close()
     ends = (IPv6Address("TCP", "2001:db8::7", 50000), IPv6Address("TCP", "2001:db8::1", 443))
     assert protocol.told == [ends, b"first", b"second", "lost"]

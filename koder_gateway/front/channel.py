@@ -96,7 +96,12 @@ class GatewayChannel(StockChannel, Protocol):
     def handshakeCompleted(self) -> None:
         """TLS stands: where ALPN has chosen HTTP/2, a channel for that takes the connection over."""
         transport: Any = self.transport
-        if self._phase == IDLE and transport.negotiatedProtocol == H2:
+        if transport.negotiatedProtocol != H2:
+            return
+        if self._phase != IDLE:
+            # Turned away before it could be known: what is about to be said is of no use to this client.
+            transport.abortConnection()
+        else:
             self._phase = GONE
             self.write = _forget
             successor = Http2Channel(self.site, transport, self.peer)

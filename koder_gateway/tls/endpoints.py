@@ -133,12 +133,13 @@ class Endpoints:
     def plain(self, text: str) -> IStreamServerEndpoint:
         """The endpoint for a string on which clients speak no TLS. Raises EndpointError."""
         # Looked at first: making the endpoint could make a self-signed certificate.
-        kind, _, rest = text.lower().partition(":")
-        if (rest if kind == "haproxy" else kind).startswith(("ssl", "tls")):
-            raise EndpointError(
-                f'endpoint "{text}": speaks TLS, and a redirect port must not; write it as in "tcp:80"'
-            )
+        _refuse_tls(text)
         return self.server(text)[0]
+
+    def examine_plain(self, text: str) -> None:
+        """Raise what `plain` would, but for what only the daemon has."""
+        _refuse_tls(text)
+        self.examine(text)
 
     def examine(self, text: str) -> None:
         """Raise what `server` would, but for what only the daemon has: sockets that systemd hands over, and the
@@ -150,12 +151,15 @@ class Endpoints:
             if arguments is not None and (_own_place(arguments) is not None or self._tls.certificates is not None):
                 self._contexts(text, arguments)
 
-    def reload(self, tls: TlsSettings, base_domain: str | None = None) -> None:
+    def reload(
+        self, tls: TlsSettings, base_domain: str | None = None, protocols: tuple[bytes, ...] | None = None
+    ) -> None:
         """Read every certificate again, in a thread; what is there then serves from the next connection on. One that
         cannot be used leaves that of its name in place, and the log says so.
 
-        `base_domain` is for the self-signed one; None keeps it as it is.
+        `base_domain` is for the self-signed one; None keeps it, and the `protocols`, as they are.
         """
+        self._protocols = protocols or self._protocols
         before = self._place()
         self._tls, self._base_domain = tls, base_domain or self._base_domain
         for each in self._watch.watched:
@@ -248,6 +252,12 @@ class Endpoints:
         if self._tls.certificates is None:
             return OwnShelf(self._state_dir, self._base_domain)
         return Shelf(folder_place(self._tls.certificates), self._tls.default, before)
+
+
+def _refuse_tls(text: str) -> None:
+    kind, _, rest = text.lower().partition(":")
+    if (rest if kind == "haproxy" else kind).startswith(("ssl", "tls")):
+        raise EndpointError(f'endpoint "{text}": speaks TLS, and a redirect port must not; write it as in "tcp:80"')
 
 
 @contextmanager

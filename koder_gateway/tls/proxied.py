@@ -92,6 +92,10 @@ class ProxiedConnection(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """The header, in pieces of any size, and what follows it."""
+        if self._inner is not None:
+            # Asked each time: the protocol above may have another method for what comes, as a tunnel has.
+            self._inner.dataReceived(data)
+            return
         if self not in self._gate.channels:
             return
         data = self._buffer + data
@@ -122,7 +126,6 @@ class ProxiedConnection(Protocol):
         self._inner = inner
         if IHalfCloseableProtocol.providedBy(inner):
             alsoProvides(self, IHalfCloseableProtocol)
-        self.dataReceived = inner.dataReceived  # type: ignore[method-assign]
         inner.makeConnection(transport)
         if rest and not getattr(transport, "disconnecting", False):
             inner.dataReceived(rest)
@@ -139,7 +142,6 @@ class ProxiedConnection(Protocol):
         """The connection is gone."""
         self._gate.channels.discard(self)
         inner, self._inner = self._inner, None
-        self.__dict__.pop("dataReceived", None)
         self._buffer = b""
         if inner is not None:
             inner.connectionLost(reason)

@@ -1,8 +1,9 @@
 """Certificates in decisions: which hosts a connection may speak for, and which of them ask clients for theirs.
 
-A connection stands for the certificate that it was opened with. If that is a tenant's, or the base domain's, a
-request for another tenant's host is misdirected (RFC 9110 section 15.5.20): the client, or somebody between,
-has mixed up two of them. A certificate whose names are nobody's (localhost, an internal name) restricts nothing.
+A connection stands for the certificate that it was opened with. If that is one tenant's, or that of several, a
+request for another tenant's host is misdirected (RFC 9110 section 15.5.20): the client, or somebody between, has
+mixed up two of them. A certificate of every tenant (a wildcard below the base domain), or of none (localhost, an
+internal name, the base domain alone), restricts nothing.
 """
 
 from __future__ import annotations
@@ -55,21 +56,18 @@ class CertificateNames:
         """Whether the certificate is for this bare host; a wildcard is for one label (RFC 6125 section 6.4.3)."""
         return name in self._exact or name.partition(b".")[2] in self._parents
 
-    def for_base(self, base: bytes) -> bool:
-        """Whether the certificate is the base domain's: for itself, or for every tenant's name below it."""
-        return base in self._exact or base in self._parents
-
     def slugs(self, tenants: TenantPolicy) -> frozenset[bytes] | None:
-        """The tenants that the exact names belong to; None if no name is a tenant's or the base domain's."""
+        """The tenants that the names belong to; None if they are no tenant's, or every tenant's."""
         if self._mark is not tenants.mark:
             self._slugs = self._ask(tenants)
             self._mark = tenants.mark
         return self._slugs
 
     def _ask(self, tenants: TenantPolicy) -> frozenset[bytes] | None:
+        if tenants.base in self._parents:
+            return None
         owners = (tenants.owner(name) for name in self._exact)
-        slugs = frozenset(owner.wire for owner in owners if owner is not None)
-        return slugs if slugs or self.for_base(tenants.base) else None
+        return frozenset(owner.wire for owner in owners if owner is not None) or None
 
     def foreign_wildcard(self, name: bytes, base: bytes) -> bool:
         """Whether a wildcard other than the base domain's is for this name."""
@@ -168,8 +166,6 @@ def certificate_refusal(
     if names.cover(name):
         return None
     if tenants.is_base(name):
-        if names.for_base(tenants.base):
-            return None
         tenant = tenants.named(named)
     else:
         tenant = tenants.owner(name)

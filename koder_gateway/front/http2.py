@@ -144,6 +144,7 @@ class Http2Channel(Protocol):
         for stream in list(self.streams.values()):
             stream.reset()
         self._heads.forget()
+        self._handlers = ()
         self._standing = None
         self._buffer = b""
         self.transport = None

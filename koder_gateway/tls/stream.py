@@ -42,7 +42,6 @@ CALLS: Final = (
     "SSL_get_error",
     "SSL_read",
     "SSL_shutdown",
-    "SSL_version",
     "SSL_write",
 )
 _OBJECTS: Final = ("_ssl", "_into_ssl", "_from_ssl")
@@ -83,7 +82,6 @@ class TLSTransport(Layer):
         self._answered = 0
         self._half_closing = False
         self._ready = False
-        self._holding = False
         # Bytes of the present record that are still to come; -1 when that is not known any more.
         self._missing = 0
         self._early: list[bytes] = []
@@ -167,9 +165,6 @@ class TLSTransport(Layer):
 
     def _answer(self) -> None:
         """Send what reading alone has made OpenSSL say: its own new keys, or that there is no renegotiation."""
-        if self._holding:
-            self._holding = False
-            return
         count = _lib.BIO_read(self._outgoing, _BUFFER, _SIZE)
         if count > 0:
             self._answered += count
@@ -226,11 +221,9 @@ class TLSTransport(Layer):
             return False
         self._ready = True
         self._opening = b""
-        if _lib.SSL_version(self._ssl) < SSL.TLS1_3_VERSION:
-            self._flush()
-        else:
-            # The client has all that it needs; tickets for its next time leave with the answer to its request.
-            self._holding = True
+        # Tickets do not wait for the first answer to go with: with them goes the acknowledgement of what the client has
+        # sent, for which one with Nagle's algorithm holds its request back.
+        self._flush()
         early, self._early = self._early, []
         if IHandshakeListener.providedBy(self._inner):
             self._inner.handshakeCompleted()

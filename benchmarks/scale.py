@@ -29,7 +29,7 @@ from load import Sample
 from plot import Series, chart
 from servers import MeasurementError, allow_descriptors
 
-_DESCRIPTORS: Final = 40_000
+_DESCRIPTORS: Final = 20_000
 _TOOLS: Final = {"nginx": "nginx", "wrk": "wrk", "h2load": "nghttp2-client", "taskset": "util-linux"}
 _NAMES: Final = {"rps": "req/s", "p99": "p99", "p50": "p50"}
 _SHOWN: Final = {"rps": "{:,.0f}/s", "cpu_us": "{:.1f} us CPU", "busy": "{:.2f} busy", "p50": "p50 {:.2f} ms"}

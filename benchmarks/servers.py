@@ -55,6 +55,9 @@ dir = "state"
 [limits_store]
 max_entries = 2_000_000
 
+[listen]
+max_connections = 15000
+
 [log]
 access = false
 

@@ -221,8 +221,8 @@ class TLSTransport(Layer):
             return False
         self._ready = True
         self._opening = b""
-        # Tickets do not wait for the first answer to go with: with them goes the acknowledgement of what the client has
-        # sent, for which one with Nagle's algorithm holds its request back.
+        # Tickets do not wait for the first answer: with them goes the acknowledgement of what the client has sent,
+        # for which one with Nagle's algorithm holds its request back.
         self._flush()
         early, self._early = self._early, []
         if IHandshakeListener.providedBy(self._inner):

@@ -613,7 +613,10 @@ def test_an_ipv4_address_within_ipv6_is_the_ipv4_one(config: Path) -> None:
     assert "client   198.51.100.7\ntenant" in explain(config, *words).out
 
 
-@pytest.mark.parametrize("endpoint", ["ssl:80", "tls:80", "haproxy:ssl:80", "SSL:80"])
+@pytest.mark.parametrize(
+    "endpoint",
+    ["ssl:80", "tls:80", "haproxy:ssl:80", "SSL:80", "tls+systemd:domain=INET:index=0", "haproxy:tls+tcp:80"],
+)
 def test_a_redirect_port_that_speaks_tls_is_a_fault(
     endpoint: str, check: Callable[[str], Done], tmp_path: Path
 ) -> None:

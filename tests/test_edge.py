@@ -406,3 +406,45 @@ def test_a_real_haproxy(tmp_path: Path, kind: str) -> None:
             assert len(service.requests) == 2 * len(OPTIONS)
         assert "haproxy: endpoint closed" not in gateway.log()
         assert {line["client"] for line in gateway.access()} == {"127.0.0.77"}
+
+
+@pytest.mark.parametrize("reactor", ["uvloop", "epoll"])
+def test_a_tunnel_behind_a_balancer(tmp_path: Path, reactor: str) -> None:
+    """The service gets every byte of it, and each side ends by itself."""
+    got: list[bytes] = []
+
+    def play(peer: Peer, number: int) -> None:
+        assert peer.head() is not None
+        peer.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: raw\r\n\r\n")
+        while data := peer.more():
+            got.append(data)
+        peer.send(b"heard " + b"".join(got))
+
+    with Origin(play) as origin:
+        door = ("haproxy:tcp:0:interface=127.0.0.1",)
+        with (
+            GatewayProcess(tmp_path, configuration({"a": origin.url}), ports=door, reactor=reactor) as gateway,
+            gateway.connect() as client,
+        ):
+            client.send(b"PROXY TCP4 198.51.100.7 192.0.2.1 50000 443\r\n")
+            client.send(request("GET", "/a", "Connection: Upgrade", "Upgrade: raw"))
+            assert client.head().status == 101
+            for number in range(5):
+                client.send(b"%d" % number * 1000)
+            client.socket.shutdown(socket.SHUT_WR)
+            assert client.rest() == b"heard " + b"".join(b"%d" % number * 1000 for number in range(5))
+            (line,) = until(gateway.access, "the tunnel is logged")
+            assert (line["client"], line["bytes_in"]) == ("198.51.100.7", 5000)
+
+
+def test_the_plain_port_asks_no_browser_to_stay_on_tls(tmp_path: Path) -> None:
+    """Not even one of which a trusted proxy says that it came over TLS."""
+    sections = {"listen": {"trusted_proxies": ["127.0.0.1/32"]}}
+    with (
+        Origin() as origin,
+        GatewayProcess(tmp_path, configuration({"a": origin.url}, sections), redirects=(LOOPBACK,)) as gateway,
+    ):
+        for port, status, field in ((0, 200, "max-age=31536000"), (1, 308, None)):
+            with gateway.connect(port) as client:
+                seen = client.ask("GET", "/a", "X-Forwarded-Proto: https")
+                assert (seen.status, seen.get("strict-transport-security")) == (status, field)

@@ -426,6 +426,54 @@ def test_strictly_unknown_names_are_refused_and_a_reload_changes_it(tmp_path: Pa
         assert served_certificate(gateway)
 
 
+def agreed(gateway: GatewayProcess) -> tuple[str | None, bytes]:
+    """What ALPN chooses for a client that would rather have HTTP/2, and the first that it is told unasked."""
+    trust = gateway.trust()
+    trust.set_alpn_protocols(["h2", "http/1.1"])
+    with (
+        socket.create_connection(("127.0.0.1", gateway.ports[1]), PATIENCE) as connection,
+        trust.wrap_socket(connection, server_hostname=HOST, suppress_ragged_eofs=True) as secured,
+    ):
+        chosen = secured.selected_alpn_protocol()
+        try:
+            return chosen, secured.recv(65536) if chosen == "h2" else b""
+        except ConnectionResetError:
+            return chosen, b""
+
+
+def test_a_reload_ends_and_begins_http2(tmp_path: Path) -> None:
+    with Origin() as origin, start(tmp_path, origin) as gateway:
+        for offered, expected in ((True, "h2"), (False, "http/1.1"), (True, "h2")):
+            reload(gateway, configuration({"a": origin.url}, {"listen": {"http2": offered}}))
+            assert agreed(gateway)[0] == expected
+
+
+def test_whoever_is_turned_away_over_http2_gets_no_http_1_1(tmp_path: Path) -> None:
+    with Origin() as origin, start(tmp_path, origin, {"listen": {"max_connections": 1}}) as gateway:
+        chosen, told = agreed(gateway)
+        assert (chosen, told[3:4]) == ("h2", b"\x04"), "SETTINGS"
+        until(lambda: gateway.metrics()[OPEN] == 0, "it has left")
+        with gateway.connect() as client:
+            assert client.ask("GET", "/a").status == 200
+            assert agreed(gateway) == ("h2", b"")
+            assert client.ask("GET", "/a").status == 200
+
+
+def test_a_drain_is_not_reloaded(tmp_path: Path) -> None:
+    held = Held()
+    with Origin(held.play) as origin, start(tmp_path, origin) as gateway, gateway.connect() as client:
+        client.send(request("GET", "/a"))
+        until(lambda: held.targets, "it is in flight")
+        gateway.signal(signal.SIGTERM)
+        refused(gateway)
+        gateway.signal(signal.SIGHUP)
+        until(lambda: "not reloaded: the gateway is going down" in gateway.log(), "it says so")
+        assert (reloads(gateway, "ok"), reloads(gateway, "failed")) == (0, 0)
+        held.release.set()
+        assert client.read().status == 200
+        assert gateway.process.wait(PATIENCE) == 0
+
+
 @pytest.mark.parametrize("how", ["index=0", "name=https"])
 def test_a_socket_of_systemd_s_speaks_tls(tmp_path: Path, how: str) -> None:
     with (

@@ -7,6 +7,7 @@ import os
 import resource
 import socket
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -92,7 +93,7 @@ class _Ear(socket.socket):
         return descriptor
 
 
-class _Accepting:
+class _Accepting(ABC):
     """Accepting for a port, one connection at a time, pausing while the system is exhausted.
 
     The stock port accepts and drops what it has no descriptor for; here the clients wait in the backlog.
@@ -123,9 +124,9 @@ class _Accepting:
                 _log.info("Accepting on {port} goes on", port=self)
             self.admit(accepted)
 
+    @abstractmethod
     def admit(self, accepted: socket.socket) -> None:
         """Serve this new connection."""
-        raise NotImplementedError
 
     def _pause(self, error: OSError) -> None:
         if not self._exhausted:

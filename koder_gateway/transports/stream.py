@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+from abc import abstractmethod
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -64,9 +65,9 @@ class StreamTransport(Flow):
         self.reactor = reactor
         self.write = drop
 
+    @abstractmethod
     def _build(self) -> IProtocol | None:
         """The protocol for this connection, or None to refuse it."""
-        raise NotImplementedError
 
     def _unbuilt(self) -> None:
         """Building the protocol failed, which has been logged; the connection is about to be closed."""

@@ -28,6 +28,7 @@ from twisted.internet.task import Clock, deferLater
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
+from koder_gateway.layers import records as layer
 from koder_gateway.tls import plain, stream
 from koder_gateway.tls.certificates import self_signed
 from koder_gateway.tls.contexts import ServerContexts
@@ -919,16 +920,19 @@ class Elsewhere:
         return Bare()
 
 
-@pytest.mark.parametrize("name", stream.CALLS)
+CALLS = [*layer.CALLS, *stream.CALLS]
+
+
+@pytest.mark.parametrize("name", CALLS)
 def test_without_openssl_s_own_calls_twisted_s_tls_serves(contexts, monkeypatch, name):
-    calls = {known: getattr(SSL._lib, known) for known in stream.CALLS if known != name}
-    monkeypatch.setattr(stream, "_lib", type("Lib", (), {known: staticmethod(call) for known, call in calls.items()}))
+    calls = {known: getattr(SSL._lib, known) for known in CALLS if known != name}
+    monkeypatch.setattr(layer, "lib", type("Lib", (), {known: staticmethod(call) for known, call in calls.items()}))
     assert isinstance(over_tls(contexts, Counted(Inner())), TLSMemoryBIOFactory)
 
 
-@pytest.mark.parametrize("name", ["_lib", "_ffi"])
+@pytest.mark.parametrize("name", ["lib", "ffi"])
 def test_without_the_bindings_twisted_s_tls_serves(contexts, monkeypatch, name):
-    monkeypatch.setattr(stream, name, None)
+    monkeypatch.setattr(layer, name, None)
     assert isinstance(over_tls(contexts, Counted(Inner())), TLSMemoryBIOFactory)
 
 
@@ -939,7 +943,7 @@ def test_without_a_connection_s_own_objects_twisted_s_tls_serves():
 @pytest_twisted.ensureDeferred
 async def test_the_fallback_really_serves(contexts, monkeypatch):
     client = Client(contexts)
-    monkeypatch.setattr(stream, "_lib", None)
+    monkeypatch.setattr(layer, "lib", None)
     inner = Inner(then=lambda transport: transport.write(b"pong"))
     protocol = over_tls(contexts, Counted(inner)).buildProtocol(None)
     client.server, client.clock = protocol, Clock()

@@ -19,7 +19,8 @@ from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 
-from koder_gateway.upstream import records, tls
+from koder_gateway.layers import records as layer
+from koder_gateway.upstream import tls
 from koder_gateway.upstream.records import CALLS, FastTransport, transport_class
 from koder_gateway.upstream.secure import BrokenError, SecureTransport
 from koder_gateway.upstream.tls import HandshakeError, HandshakeTimeout, SecureEndpoint
@@ -150,7 +151,7 @@ def test_the_fast_way_serves_here(authority: Authority) -> None:
     assert type(Service(authority).transport) is FastTransport
 
 
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("name", [*layer.CALLS, *CALLS])
 def test_without_one_of_openssl_s_calls_the_public_ones_serve(
     authority: Authority, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -160,13 +161,13 @@ def test_without_one_of_openssl_s_calls_the_public_ones_serve(
                 raise AttributeError(asked)
             return getattr(SSL._lib, asked)  # type: ignore[attr-defined]
 
-    monkeypatch.setattr(records, "_lib", Less())
+    monkeypatch.setattr(layer, "lib", Less())
     assert transport_class(SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)) is SecureTransport
 
 
 def test_without_the_bindings_or_their_objects_the_public_calls_serve(monkeypatch: pytest.MonkeyPatch) -> None:
     assert transport_class(object()) is SecureTransport  # type: ignore[arg-type]
-    monkeypatch.setattr(records, "_ffi", None)
+    monkeypatch.setattr(layer, "ffi", None)
     assert transport_class(SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)) is SecureTransport
 
 

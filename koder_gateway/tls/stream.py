@@ -9,7 +9,6 @@ written is encrypted and handed to the transport at once, so back-pressure is th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, Final
 
 from OpenSSL import SSL
@@ -25,38 +24,14 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ..layers.records import BUFFER, PIECE, SIZE, Records, ffi, lib
+from ..layers.records import usable as records_usable
 from .client_auth import refusals
-from .layer import Layer
 from .plain import PlainRequest, begins_plain
 
-# pyOpenSSL promises none of these names: `usable` looks whether they are there.
-_lib: Any = getattr(SSL, "_lib", None)
-_ffi: Any = getattr(SSL, "_ffi", None)
-CALLS: Final = (
-    "BIO_read",
-    "BIO_write",
-    "ERR_clear_error",
-    "SSL_ERROR_WANT_READ",
-    "SSL_MODE_ENABLE_PARTIAL_WRITE",
-    "SSL_clear_mode",
-    "SSL_get_error",
-    "SSL_read",
-    "SSL_shutdown",
-    "SSL_write",
-)
-_OBJECTS: Final = ("_ssl", "_into_ssl", "_from_ssl")
-
-# The largest read of any reactor here, and then some: what one read brings is decrypted in one go.
-_SIZE: Final = 1 << 19
-_BUFFER: Any = None if _ffi is None else _ffi.new("char[]", _SIZE)
-# One record (RFC 8446 section 5.1). OpenSSL is given, and gives, no more at a time: its memory BIO keeps the memory
-# of its fullest moment for as long as the connection lives.
-_PIECE: Final = 1 << 14
-_WANT_READ: Any = getattr(_lib, "SSL_ERROR_WANT_READ", None)
-_PARTIAL: Any = getattr(_lib, "SSL_MODE_ENABLE_PARTIAL_WRITE", None)
-# What a client may make OpenSSL say by itself in the life of a connection: hundreds of key updates, of which an
-# honest one has a handful. Who asks for more and reads none of it would fill the memory with answers.
-_TALK: Final = 1 << 14
+# What is called here beside what `layers.records` calls.
+CALLS: Final = ("SSL_MODE_ENABLE_PARTIAL_WRITE", "SSL_clear_mode", "SSL_shutdown")
+_PARTIAL: Any = getattr(lib, "SSL_MODE_ENABLE_PARTIAL_WRITE", None)
 # The records of one read that are followed: the smallest ones would cost more to follow than to refuse.
 _FOLLOWED: Final = 256
 # A record's header: from its bytes on OpenSSL says whether it is one.
@@ -64,22 +39,17 @@ _HEADER: Final = 5
 
 
 @implementer(ISSLTransport, INegotiated, ISystemHandle, IPushProducer)
-class TLSTransport(Layer):
+class TLSTransport(Records):
     """A protocol to the transport below, a transport to the protocol above, which it owns."""
 
     def __init__(self, connection: SSL.Connection, inner: IProtocol) -> None:
-        self._connection: Any = connection
+        super().__init__(connection)
         self._inner: Any = inner
         connection.set_accept_state()
-        # OpenSSL's own objects, which live as long as `connection` does.
-        private: Any = connection
-        self._ssl = private._ssl
-        self._incoming = private._into_ssl
-        self._outgoing = private._from_ssl
+        self._hold(connection)
         # pyOpenSSL lets a write end with its first record, and a client may ask for records of 512 bytes (RFC 6066
         # section 4): here a write is taken whole or not at all.
-        _lib.SSL_clear_mode(self._ssl, _PARTIAL)
-        self._answered = 0
+        lib.SSL_clear_mode(self._ssl, _PARTIAL)
         self._half_closing = False
         self._ready = False
         # Bytes of the present record that are still to come; -1 when that is not known any more.
@@ -88,13 +58,6 @@ class TLSTransport(Layer):
         # The first bytes, until it is clear that they begin TLS; and the request of a client that speaks plain HTTP.
         self._opening = b""
         self._plain: PlainRequest | None = None
-        self._producer: Any = None
-        # Each includes those before it: closing is asked for; goodbye is said, so nothing more can be written; the
-        # transport below closes, so nothing more is read; it is gone, and so are OpenSSL's objects.
-        self._closing = False
-        self._shut = False
-        self._left = False
-        self._gone = False
 
     # -- below
 
@@ -107,11 +70,11 @@ class TLSTransport(Layer):
         if self._left:
             return
         # What others have left in OpenSSL's queue of errors would be taken for this connection's.
-        _lib.ERR_clear_error()
+        lib.ERR_clear_error()
         size = len(data)
         alone = self._take_alone(data)
-        if size <= _PIECE:
-            _lib.BIO_write(self._incoming, data, size)
+        if size <= PIECE:
+            lib.BIO_write(self._incoming, data, size)
             if alone and self._ready:
                 self._read_alone()
             elif self._ready or self._shake_hands(data):
@@ -119,65 +82,14 @@ class TLSTransport(Layer):
             return
         self._read_pieces(data, size)
 
-    def _read_pieces(self, data: bytes, size: int) -> None:
-        source = _ffi.from_buffer(data)
-        total = 0
-        for position in range(0, size, _PIECE):
-            length = min(_PIECE, size - position)
-            _lib.BIO_write(self._incoming, source + position, length)
-            if self._ready or self._shake_hands(data):
-                total = self._read(total, position + length == size)
-            if self._left:
-                return
-
-    def _read(self, total: int, last: bool) -> int:
-        """Decrypt what is there behind the `total` bytes that are decrypted already, and deliver if it is the last.
-
-        Returns how many bytes are decrypted and not delivered.
-        """
-        # The local name keeps OpenSSL's object alive when the connection ends in the midst of this.
-        ssl = self._ssl
-        while True:
-            count = _lib.SSL_read(ssl, _BUFFER + total, _SIZE - total)
-            if count <= 0:
-                break
-            total += count
-            if total == _SIZE:
-                self._deliver(_ffi.buffer(_BUFFER, total)[:])
-                if self._left:
-                    return 0
-                total = 0
-                _lib.ERR_clear_error()
-        ended = _lib.SSL_get_error(ssl, count) != _WANT_READ
-        if ended:
-            _lib.ERR_clear_error()
-        elif not last:
-            return total
-        plain = _ffi.buffer(_BUFFER, total)[:]
-        if not ended:
-            self._answer()
-        if total and not self._left:
-            self._deliver(plain)
-        if ended and not self._left:
-            # The client's close_notify, or records that are none.
-            self._hang_up()
-        return 0
-
-    def _answer(self) -> None:
-        """Send what reading alone has made OpenSSL say: its own new keys, or that there is no renegotiation."""
-        count = _lib.BIO_read(self._outgoing, _BUFFER, _SIZE)
-        if count > 0:
-            self._answered += count
-            if self._answered > _TALK:
-                self.abortConnection()
-            else:
-                self._write_below(_ffi.buffer(_BUFFER, count)[:])
+    def _able_to_read(self, data: bytes) -> bool:
+        return self._ready or self._shake_hands(data)
 
     def _read_alone(self) -> None:
         """Read the one record that has come: a small request costs one call and not three."""
-        count = _lib.SSL_read(self._ssl, _BUFFER, _SIZE)
+        count = lib.SSL_read(self._ssl, BUFFER, SIZE)
         if count > 0:
-            self._deliver(_ffi.buffer(_BUFFER, count)[:])
+            self._deliver(ffi.buffer(BUFFER, count)[:])
         else:
             self._read(0, True)
 
@@ -214,7 +126,7 @@ class TLSTransport(Layer):
             self._flush()
             return False
         except SSL.Error as error:
-            _lib.ERR_clear_error()
+            lib.ERR_clear_error()
             self._early.clear()
             refusals.note(error, self._connection, self.getPeer())
             self._refuse(data)
@@ -233,7 +145,7 @@ class TLSTransport(Layer):
             self._finish()
         elif self._half_closing:
             self.loseWriteConnection()
-        _lib.ERR_clear_error()
+        lib.ERR_clear_error()
         return not self._left
 
     def _refuse(self, data: bytes) -> None:
@@ -254,8 +166,7 @@ class TLSTransport(Layer):
         """The transport below is gone."""
         self._closing = self._shut = self._left = self._gone = True
         inner, self._inner = self._inner, None
-        # Raw pointers end with the connection that owns them: nobody may find them after it.
-        self._incoming = self._outgoing = self._ssl = None
+        self._let_go()
         self._connection = self._producer = self._plain = None
         self._early.clear()
         if inner is not None:
@@ -271,61 +182,13 @@ class TLSTransport(Layer):
             if not self._half_closing and (not self._closing or self._producer is not None):
                 self._early.append(data)
             return
-        size = len(data)
-        if size <= _PIECE:
-            if _lib.SSL_write(self._ssl, data, size) == size:
-                self._flush()
-            else:
-                self._fail()
-            return
-        self._write_pieces(data, size)
+        self._encrypt(data, len(data))
 
-    def _write_pieces(self, data: bytes, size: int) -> None:
-        source = _ffi.from_buffer(data)
-        ssl, outgoing = self._ssl, self._outgoing
-        total = 0
-        full: list[bytes] = []
-        for position in range(0, size, _PIECE):
-            length = min(_PIECE, size - position)
-            if _lib.SSL_write(ssl, source + position, length) != length:
-                self._fail()
-                return
-            total += _lib.BIO_read(outgoing, _BUFFER + total, _SIZE - total)
-            if total > _SIZE - 2 * _PIECE:
-                full.append(_ffi.buffer(_BUFFER, total)[:])
-                total = 0
-        records = _ffi.buffer(_BUFFER, total)[:]
-        if full:
-            full.append(records)
-            records = b"".join(full)
-        # In one go: a producer that this pauses may write or close at once, which comes after all of it.
-        self._write_below(records)
-
-    def _fail(self) -> None:
-        """OpenSSL can write no more on this connection."""
-        _lib.ERR_clear_error()
-        self.abortConnection()
-
-    def _flush(self) -> None:
-        """Hand what OpenSSL has to send to the transport below."""
-        count = _lib.BIO_read(self._outgoing, _BUFFER, _SIZE)
-        if count > 0:
-            self._write_below(_ffi.buffer(_BUFFER, count)[:])
-
-    def writeSequence(self, pieces: Iterable[bytes]) -> None:
-        """Encrypt and send several pieces as one."""
-        self.write(b"".join(pieces))
-
-    def loseConnection(self) -> None:
-        """Close once all is written; a producer may finish first."""
-        if self._gone or self._closing:
-            return
-        self._closing = True
+    def _may_finish(self) -> bool:
         # What was written before the handshake is still sent after it.
-        if self._producer is None and (self._ready or not self._early):
-            self._finish()
+        return self._ready or not self._early
 
-    def _hang_up(self) -> None:
+    def _over(self, fault: str) -> None:
         """The client has ended TLS: nobody is left whom a producer could write to."""
         producer, self._producer = self._producer, None
         self._finish()
@@ -346,14 +209,9 @@ class TLSTransport(Layer):
 
     def _say_goodbye(self) -> None:
         self._shut = True
-        _lib.SSL_shutdown(self._ssl)
-        _lib.ERR_clear_error()
+        lib.SSL_shutdown(self._ssl)
+        lib.ERR_clear_error()
         self._flush()
-
-    def _leave(self) -> None:
-        self._closing = self._shut = self._left = True
-        transport: Any = self.transport
-        transport.loseConnection()
 
     def loseWriteConnection(self) -> None:
         """Say goodbye but go on reading, where the transport below can. A producer must have finished before."""
@@ -367,21 +225,6 @@ class TLSTransport(Layer):
         self._say_goodbye()
         half_close()
 
-    def abortConnection(self) -> None:
-        """Close at once."""
-        if not self._gone:
-            self._closing = self._shut = self._left = True
-            self._abort_below()
-
-    @property
-    def disconnecting(self) -> bool:
-        """Whether the connection is being closed, as line-based protocols ask before they read on."""
-        return self._closing
-
-    def getPeerCertificate(self) -> Any:
-        """The certificate that the client has shown, or None."""
-        return None if self._gone else self._connection.get_peer_certificate()
-
     @property
     def tls_connection(self) -> SSL.Connection | None:
         """OpenSSL's state, once the handshake is complete and while the connection lasts."""
@@ -394,37 +237,7 @@ class TLSTransport(Layer):
             return None
         return self._connection.get_alpn_proto_negotiated() or None
 
-    # -- above: flow control, which is the transport's below
-
-    def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Let the transport below pause and resume `producer`. Raises RuntimeError while there is another."""
-        if self._left:
-            producer.stopProducing()
-            return
-        if self._producer is not None:
-            raise RuntimeError(f"{self._producer!r} was never unregistered")
-        self._producer = producer
-        transport: Any = self.transport
-        transport.registerProducer(producer, streaming)
-
-    def unregisterProducer(self) -> None:
-        """The producer is done."""
-        if self._producer is None:
-            return
-        self._producer = None
-        transport: Any = self.transport
-        transport.unregisterProducer()
-        if self._closing and (self._ready or not self._early):
-            self._finish()
-
-    def stopProducing(self) -> None:
-        """Close."""
-        self.loseConnection()
-
 
 def usable(contexts: Any) -> bool:
     """Whether pyOpenSSL, and the connections of these contexts, are as `TLSTransport` expects."""
-    if _ffi is None or not all(hasattr(_lib, name) for name in CALLS):
-        return False
-    connection = contexts.serverConnectionForTLS(None)
-    return all(getattr(connection, name, None) is not None for name in _OBJECTS)
+    return records_usable(contexts.serverConnectionForTLS(None), CALLS)

@@ -11,28 +11,21 @@ that is delimited by its connection's end is over (RFC 8446 section 6.1).
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
 from typing import Any, Final
 from typing import Protocol as TypingProtocol
 
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import INegotiated, IProtocol, IPushProducer, ISSLTransport, ISystemHandle
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ..layers.layer import Layer
+from ..layers.records import PIECE, SIZE
 from .alerts import GOODBYE, handshake_fault, openssl_says, record_fault
 from .sessions import Sessions
 
-# The largest read of any reactor here, and then some: what one read brings is decrypted in one go.
-SIZE: Final = 1 << 19
-# One record (RFC 8446 section 5.1). OpenSSL is given, and gives, no more at a time: its memory BIO keeps the memory
-# of its fullest moment for as long as the connection lives.
-PIECE: Final = 1 << 14
-# What a service may make OpenSSL say by itself in the life of a connection: hundreds of key updates, of which an
-# honest one has a handful. Who asks for more and reads none of it would fill the memory with answers.
-_TALK: Final = 1 << 14
 # One read when a connection is asked whether it is still good; a ticket has some hundred bytes.
 _PEEK: Final = 1 << 16
 _DONE: Final = Failure(ConnectionDone())
@@ -57,7 +50,7 @@ class Opening(TypingProtocol):
 
 
 @implementer(ISSLTransport, INegotiated, ISystemHandle, IPushProducer)
-class SecureTransport(Protocol):
+class SecureTransport(Layer):
     """A protocol to the transport below, a transport to the protocol above, which it owns.
 
     `verified` is when (monotonic seconds) the service's certificate was verified: in the handshake, or in the one
@@ -66,20 +59,12 @@ class SecureTransport(Protocol):
     """
 
     def __init__(self, connection: SSL.Connection, opening: Opening, sessions: Sessions, verified: float) -> None:
+        super().__init__(connection)
         connection.set_connect_state()
-        self._connection: Any = connection
         self._opening: Opening | None = opening
         self._sessions: Sessions | None = sessions
         self._verified = verified
         self._inner: Any = None
-        self._producer: Any = None
-        self._talked = 0
-        # Each includes those before it: closing is asked for; goodbye is said, so nothing more can be written; the
-        # transport below closes, so nothing more is read; it is gone.
-        self._closing = False
-        self._shut = False
-        self._left = False
-        self._gone = False
 
     # -- the handshake
 
@@ -172,15 +157,6 @@ class SecureTransport(Protocol):
         if session is not None and sessions is not None:
             sessions.keep(session, self._verified)
 
-    def _answer(self, records: bytes) -> None:
-        """Send what reading alone has made OpenSSL say: its own new keys, or that there is no renegotiation."""
-        if records and not self._left:
-            self._talked += len(records)
-            if self._talked > _TALK:
-                self.abortConnection()
-            else:
-                self._write_below(records)
-
     def _over(self, fault: str) -> None:
         """The service has ended TLS: in order (GOODBYE), or by records that are none."""
         if self._left:
@@ -266,21 +242,6 @@ class SecureTransport(Protocol):
         if records:
             self._write_below(records)
 
-    def _write_below(self, data: bytes) -> None:
-        transport: Any = self.transport
-        transport.write(data)
-
-    def writeSequence(self, pieces: Iterable[bytes]) -> None:
-        """Encrypt and send several pieces as one."""
-        self.write(b"".join(pieces))
-
-    def loseConnection(self) -> None:
-        """Close once all is written; a producer may finish first."""
-        if not self._closing:
-            self._closing = True
-            if self._producer is None:
-                self._finish()
-
     def _finish(self) -> None:
         if self._opening is not None:
             self.abortConnection()
@@ -297,108 +258,12 @@ class SecureTransport(Protocol):
                 return
             self._flush()
 
-    def _leave(self) -> None:
-        self._closing = self._shut = self._left = True
-        transport: Any = self.transport
-        transport.loseConnection()
-
     def loseWriteConnection(self) -> None:
         """Say goodbye but go on reading. A producer must have finished before."""
         if self._opening is None and not self._left:
             self._say_goodbye()
 
-    def abortConnection(self) -> None:
-        """Close at once."""
-        if not self._gone:
-            self._closing = self._shut = self._left = True
-            transport: Any = self.transport
-            transport.abortConnection()
-
-    @property
-    def disconnecting(self) -> bool:
-        """Whether the connection is being closed."""
-        return self._closing
-
-    def getPeer(self) -> Any:
-        """The service's address."""
-        transport: Any = self.transport
-        return transport.getPeer()
-
-    def getHost(self) -> Any:
-        """The address that the service sees."""
-        transport: Any = self.transport
-        return transport.getHost()
-
-    def getHandle(self) -> Any:
-        """The handle of the transport below."""
-        transport: Any = self.transport
-        return transport.getHandle()
-
-    def setTcpNoDelay(self, enabled: bool) -> None:
-        """Set TCP_NODELAY where the transport below is TCP."""
-        set_no_delay = getattr(self.transport, "setTcpNoDelay", None)
-        if set_no_delay is not None:
-            set_no_delay(enabled)
-
-    def getTcpNoDelay(self) -> bool:
-        """Whether TCP_NODELAY is set below."""
-        transport: Any = self.transport
-        return bool(transport.getTcpNoDelay())
-
-    def setTcpKeepAlive(self, enabled: bool) -> None:
-        """Set SO_KEEPALIVE below."""
-        transport: Any = self.transport
-        transport.setTcpKeepAlive(enabled)
-
-    def getTcpKeepAlive(self) -> bool:
-        """Whether SO_KEEPALIVE is set below."""
-        transport: Any = self.transport
-        return bool(transport.getTcpKeepAlive())
-
-    def getPeerCertificate(self) -> Any:
-        """The certificate that the service has shown."""
-        return None if self._gone else self._connection.get_peer_certificate()
-
     @property
     def negotiatedProtocol(self) -> bytes | None:
         """The protocol that ALPN has chosen (RFC 7301), None for none."""
         return None if self._gone else self._connection.get_alpn_proto_negotiated() or None
-
-    # -- above: flow control, which is the transport's below
-
-    def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Let the transport below pause and resume `producer`. Raises RuntimeError while there is another."""
-        if self._left:
-            producer.stopProducing()
-            return
-        if self._producer is not None:
-            raise RuntimeError(f"{self._producer!r} was never unregistered")
-        self._producer = producer
-        transport: Any = self.transport
-        transport.registerProducer(producer, streaming)
-
-    def unregisterProducer(self) -> None:
-        """The producer is done."""
-        if self._producer is None:
-            return
-        self._producer = None
-        transport: Any = self.transport
-        transport.unregisterProducer()
-        if self._closing:
-            self._finish()
-
-    def pauseProducing(self) -> None:
-        """Read no more from the service."""
-        if not self._left:
-            transport: Any = self.transport
-            transport.pauseProducing()
-
-    def resumeProducing(self) -> None:
-        """Read from the service again."""
-        if not self._left:
-            transport: Any = self.transport
-            transport.resumeProducing()
-
-    def stopProducing(self) -> None:
-        """Close."""
-        self.loseConnection()

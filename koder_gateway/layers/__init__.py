@@ -1,0 +1,1 @@
+"""TLS as a layer between a transport and a protocol: what both sides of the gateway share."""

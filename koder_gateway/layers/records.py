@@ -1,0 +1,165 @@
+"""Records both ways by OpenSSL's own calls, as pyOpenSSL binds them, through one buffer that all connections share.
+
+Neither an exception for "no more data" nor a new buffer for each read. pyOpenSSL promises none of these names:
+`usable` looks whether they are there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from OpenSSL import SSL
+
+from .layer import Layer
+
+lib: Any = getattr(SSL, "_lib", None)
+ffi: Any = getattr(SSL, "_ffi", None)
+CALLS: Final = (
+    "BIO_read",
+    "BIO_write",
+    "ERR_clear_error",
+    "SSL_ERROR_WANT_READ",
+    "SSL_get_error",
+    "SSL_read",
+    "SSL_write",
+)
+_OBJECTS: Final = ("_ssl", "_into_ssl", "_from_ssl")
+
+# The largest read of any reactor here, and then some: what one read brings is decrypted in one go.
+SIZE: Final = 1 << 19
+BUFFER: Any = None if ffi is None else ffi.new("char[]", SIZE)
+# One record (RFC 8446 section 5.1). OpenSSL is given, and gives, no more at a time: its memory BIO keeps the memory
+# of its fullest moment for as long as the connection lives.
+PIECE: Final = 1 << 14
+_WANT_READ: Any = getattr(lib, "SSL_ERROR_WANT_READ", None)
+
+
+class Records(Layer):
+    """A layer whose records OpenSSL's own calls make. Subclasses deliver plaintext, and say what an end means."""
+
+    _ssl: Any
+    _incoming: Any
+    _outgoing: Any
+
+    def _hold(self, connection: SSL.Connection) -> None:
+        """Take OpenSSL's own objects, which live as long as `connection` does."""
+        private: Any = connection
+        self._ssl = private._ssl
+        self._incoming = private._into_ssl
+        self._outgoing = private._from_ssl
+
+    def _let_go(self) -> None:
+        """Raw pointers end with the connection that owns them: nobody may find them after it."""
+        self._incoming = self._outgoing = self._ssl = None
+
+    # -- reading
+
+    def _able_to_read(self, data: bytes) -> bool:
+        """Whether what OpenSSL has been given, `data` last, is to be read: not before the handshake's end."""
+        return True
+
+    def _read_pieces(self, data: bytes, size: int) -> None:
+        source = ffi.from_buffer(data)
+        total = 0
+        for position in range(0, size, PIECE):
+            length = min(PIECE, size - position)
+            lib.BIO_write(self._incoming, source + position, length)
+            if self._able_to_read(data):
+                total = self._read(total, position + length == size)
+            if self._left:
+                return
+
+    def _read(self, total: int, last: bool) -> int:
+        """Decrypt what is there behind the `total` bytes that are decrypted already, and deliver if it is the last.
+
+        Returns how many bytes are decrypted and not delivered.
+        """
+        # The local name keeps OpenSSL's object alive when the connection ends in the midst of this.
+        ssl = self._ssl
+        while True:
+            count = lib.SSL_read(ssl, BUFFER + total, SIZE - total)
+            if count <= 0:
+                break
+            total += count
+            if total == SIZE:
+                self._deliver(ffi.buffer(BUFFER, total)[:])
+                if self._left:
+                    return 0
+                total = 0
+                lib.ERR_clear_error()
+        error = lib.SSL_get_error(ssl, count)
+        end = None if error == _WANT_READ else self._end(error)
+        if end is None and not last:
+            return total
+        plain = ffi.buffer(BUFFER, total)[:]
+        if end is None:
+            self._answer(self._pending())
+        if total and not self._left:
+            self._deliver(plain)
+        if end is not None and not self._left:
+            self._over(end)
+        return 0
+
+    def _deliver(self, plain: bytes) -> None:
+        """Hand plaintext to the protocol above."""
+
+    def _end(self, error: int) -> str:
+        """What has ended TLS; OpenSSL's queue of errors is empty after that."""
+        lib.ERR_clear_error()
+        return ""
+
+    def _over(self, fault: str) -> None:
+        """The other side has ended TLS: by close_notify, or by records that are none."""
+
+    # -- writing
+
+    def _encrypt(self, data: bytes, size: int) -> None:
+        """Make records of `data` and send them."""
+        if size > PIECE:
+            self._write_pieces(data, size)
+        elif lib.SSL_write(self._ssl, data, size) == size:
+            self._flush()
+        else:
+            self._fail()
+
+    def _write_pieces(self, data: bytes, size: int) -> None:
+        source = ffi.from_buffer(data)
+        ssl, outgoing = self._ssl, self._outgoing
+        total = 0
+        full: list[bytes] = []
+        for position in range(0, size, PIECE):
+            length = min(PIECE, size - position)
+            if lib.SSL_write(ssl, source + position, length) != length:
+                self._fail()
+                return
+            total += lib.BIO_read(outgoing, BUFFER + total, SIZE - total)
+            if total > SIZE - 2 * PIECE:
+                full.append(ffi.buffer(BUFFER, total)[:])
+                total = 0
+        full.append(ffi.buffer(BUFFER, total)[:])
+        # In one go: a producer that this pauses may write or close at once, which comes after all of it.
+        self._write_below(full[0] if len(full) == 1 else b"".join(full))
+
+    def _fail(self) -> None:
+        """OpenSSL can write no more on this connection."""
+        lib.ERR_clear_error()
+        self.abortConnection()
+
+    def _pending(self) -> bytes:
+        """What OpenSSL has to send."""
+        count = lib.BIO_read(self._outgoing, BUFFER, SIZE)
+        return ffi.buffer(BUFFER, count)[:] if count > 0 else b""
+
+    def _flush(self) -> None:
+        """Hand what OpenSSL has to send to the transport below."""
+        count = lib.BIO_read(self._outgoing, BUFFER, SIZE)
+        if count > 0:
+            self._write_below(ffi.buffer(BUFFER, count)[:])
+
+
+def usable(connection: SSL.Connection, calls: Iterable[str] = ()) -> bool:
+    """Whether pyOpenSSL, and connections like this one, are as `Records` and those who call these too expect."""
+    if ffi is None or not all(hasattr(lib, name) for name in (*CALLS, *calls)):
+        return False
+    return all(getattr(connection, name, None) is not None for name in _OBJECTS)

@@ -630,12 +630,13 @@ def test_service_that_answers_before_the_body(take):
 
 def test_client_that_cancels_its_body(take):
     """The service's connection is closed: a cut body has no clean end."""
-    cut = threading.Event()
+    asked, cut = threading.Event(), threading.Event()
 
     def play(peer, number):
         received = peer.head()
         if received is None:
             return
+        asked.set()
         with pytest.raises(AssertionError):
             peer.body(received)
         cut.set()
@@ -643,7 +644,7 @@ def test_client_that_cancels_its_body(take):
     service = take(play)
     with connect(service) as client:
         client.send(headers(1, request(service, method=b"POST"), end=False), data(1, b"half"))
-        until(lambda: service.origin.open, "the service has the request")
+        assert asked.wait(10)
         client.send(reset(1, CANCEL))
         assert cut.wait(10)
         client.lives()

@@ -33,11 +33,12 @@ HARMLESS = ("OK", "INFO", "LOW", "DEBUG")
 EXCUSED = {
     "cert_revocation": "the test's authority publishes neither lists nor OCSP",
     "engine_problem": "testssl.sh misses an engine in its own OpenSSL",
+    "sessionresumption_ticket": "its client may leave before tickets come (TLS 1.3); sslyze looks at them",
 }
 SSLYZE_SCANS = (
     *("--sslv2", "--sslv3", "--tlsv1", "--tlsv1_1", "--tlsv1_2", "--tlsv1_3", "--early_data", "--compression"),
     *("--fallback", "--heartbleed", "--robot", "--openssl_ccs", "--reneg", "--elliptic_curves", "--http_headers"),
-    *("--ems", "--certinfo"),
+    *("--ems", "--certinfo", "--resum"),
 )
 
 
@@ -147,6 +148,11 @@ SSLYZE: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
         "elliptic_curves",
         lambda result: {each["name"] for each in result["supported_curves"]} - {"X25519", "secp256r1", "secp384r1"},
         "has rare groups",
+    ),
+    (
+        "session_resumption",
+        lambda result: result["tls_ticket_resumption_result"] != "FULLY_SUPPORTED",
+        "does not resume every session by its ticket",
     ),
     ("http_headers", lambda result: not result["strict_transport_security_header"], "has no HSTS"),
     ("tls_extended_master_secret", lambda result: not result["supports_ems_extension"], "has no such secret"),

@@ -24,7 +24,11 @@ from memory import (
     service_settings,
     settings_with,
 )
+from twisted.internet.address import IPv4Address
 from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.protocol import Factory
+from twisted.internet.testing import MemoryReactor as RecordingReactor
+from twisted.internet.testing import StringTransport
 
 from koder_gateway.errors import Refusal
 from koder_gateway.upstream.connection import UpstreamConnection
@@ -1227,3 +1231,29 @@ def test_a_storm_leaves_nothing_behind(gateway: MemoryGateway) -> None:
     assert gateway.site.in_flight == 0
     assert not gateway.site.channels
     assert len(gateway.exchanges) == 120
+
+
+# -- a connection and its transport
+
+
+def test_nobody_stands_between_a_connection_and_the_transport_that_an_endpoint_has_made() -> None:
+    reactor = RecordingReactor()
+    connection = UpstreamConnection(Play().service.addresses[0])
+    factory = Factory()
+    factory.buildProtocol = lambda addr: connection  # type: ignore[method-assign]
+    made = TCP4ClientEndpoint(reactor, "127.0.0.1", 1).connect(factory)
+    transport = StringTransport()
+    transport.protocol = reactor.tcpClients[0][2].buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
+    assert transport.protocol is not connection
+    transport.protocol.makeConnection(transport)
+    assert transport.protocol is connection
+    assert connection.transport is transport
+    made.addCallback(lambda result: result is connection or pytest.fail("another connection"))
+
+
+def test_whoever_else_stands_between_stays() -> None:
+    connection = UpstreamConnection(Play().service.addresses[0])
+    transport = StringTransport()
+    transport.protocol = outer = object()
+    connection.makeConnection(transport)
+    assert transport.protocol is outer

@@ -781,14 +781,17 @@ def test_an_error_on_one_connection_never_reaches_another(contexts, fail):
 
 
 def test_errors_that_others_have_left_are_not_taken_for_its_own(contexts):
-    ready, fresh = Client(contexts).pump(), Client(contexts)
-    ready.say(b"fine")
-    for client in (ready, fresh):
+    alone, ready, fresh = Client(contexts).pump(), Client(contexts).pump(), Client(contexts)
+    alone.say(b"fine")
+    ready.say(b"fi")
+    ready.say(b"ne")  # two records in one read: OpenSSL is asked whether there is a third
+    for client in (alone, ready, fresh):
         client.take()
         records = client.pending()
         SSL._lib.ERR_put_error(20, 0, 193, b"elsewhere.c", 1)
         client.server.dataReceived(records)
-    assert (ready.inner.heard, ready.inner.lost) == (b"fine", [])
+    for client in (alone, ready):
+        assert (client.inner.heard, client.inner.lost) == (b"fine", [])
     assert fresh.pump().ready
 
 

@@ -282,6 +282,50 @@ def test_a_replaced_data_received_is_called(reactor: UvloopReactor) -> None:
     run(reactor, scenario())
 
 
+def test_a_protocol_may_have_its_bytes_brought_elsewhere(reactor: UvloopReactor) -> None:
+    async def scenario() -> None:
+        server, client = Recorder(), Recorder()
+        await connected(reactor, server, client)
+        received: list[bytes] = []
+        server.transport.deliver_to(received.append)
+        client.transport.write(b"elsewhere")
+        await several_turns(reactor)
+        server.transport.pauseProducing()
+        client.transport.write(b", and after a pause")
+        await several_turns(reactor)
+        assert b"".join(received) == b"elsewhere"
+        server.transport.resumeProducing()
+        await several_turns(reactor)
+        assert b"".join(received) == b"elsewhere, and after a pause"
+        assert server.received == b""
+        client.transport.loseConnection()
+        await server.lost
+        server.transport.deliver_to(received.append)  # does nothing any more
+
+    run(reactor, scenario())
+
+
+def test_who_paused_at_once_gets_no_byte_before_it_goes_on_wherever_they_are_brought(reactor: UvloopReactor) -> None:
+    class Paused(Recorder):
+        def connectionMade(self) -> None:
+            self.transport.pauseProducing()
+            self.transport.deliver_to(self.dataReceived)
+            super().connectionMade()
+
+    async def scenario() -> None:
+        server = Paused()
+        port = reactor.listenTCP(0, Serving(server), interface="127.0.0.1")
+        with socket.create_connection(("127.0.0.1", port.getHost().port)) as raw:
+            raw.sendall(b"sent before anything was accepted")
+            await server.made
+            await several_turns(reactor)
+            assert server.received == b""
+            server.transport.resumeProducing()
+            await server.has(33)
+
+    run(reactor, scenario())
+
+
 def test_nothing_arrives_after_closing_and_late_writes_are_dropped(reactor: UvloopReactor) -> None:
     class Once(Recorder):
         def dataReceived(self, data: bytes) -> None:

@@ -355,10 +355,11 @@ class GatewayChannel(StockChannel, Protocol):
         alsoProvides(outer if hasattr(type(outer), "readConnectionLost") else self, IHalfCloseableProtocol)
         request = self.request
         assert request is not None
-        self.dataReceived = request.tunnelled  # type: ignore[method-assign]
-        data, self._buffer = self._buffer, b""
-        if data:
-            request.tunnelled(data)
+        if request.sink is not None:
+            self.dataReceived = receive = request.sink.body_received  # type: ignore[method-assign]
+            data, self._buffer = self._buffer, b""
+            if data:
+                receive(data)
         self._resume_reading()
 
     def end_sending(self) -> bool:

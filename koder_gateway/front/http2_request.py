@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +82,10 @@ class Http2Request(GatewayRequest):
         if data:
             channel.send_body(data, False)
         channel.tunnel()
+
+    def raw_writer(self) -> Callable[[bytes], None]:
+        """What sends raw bytes to the client."""
+        return self.send_body
 
     def send_body(self, data: bytes) -> None:
         """Send more of the answer."""

@@ -7,6 +7,7 @@ be mounted in the tree beside the proxying leaf.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote_to_bytes
@@ -195,12 +196,16 @@ class GatewayRequest(server.Request):
         channel.write(b"".join((*lines, switched, data)))
         channel.tunnel()
 
-    def tunnelled(self, data: bytes) -> None:
-        """Raw bytes from the client."""
-        self.exchange.bytes_in += len(data)
-        sink = self.sink
-        if sink is not None:
-            sink.body_received(data)
+    def raw_writer(self) -> Callable[[bytes], None]:
+        """What sends raw bytes to the client: it does nothing else, since a tunnel may carry many small messages."""
+        exchange, channel = self.exchange, self.channel
+
+        def write_raw(data: bytes) -> None:
+            exchange.bytes_out += len(data)
+            write = channel.write
+            write(data)
+
+        return write_raw
 
     def half_closed(self) -> None:
         """The client sends no more raw bytes."""

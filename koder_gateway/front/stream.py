@@ -303,8 +303,8 @@ class Stream(StockChannel):
             if data:
                 self._early.append(data)
             return
-        if data:
-            request.tunnelled(data)
+        if data and request.sink is not None:
+            request.sink.body_received(data)
         if self.remote_done and self.request is request:
             request.half_closed()
         self._pay()

@@ -29,10 +29,17 @@ _OBJECTS: Final = ("_ssl", "_into_ssl", "_from_ssl")
 # The largest read of any reactor here, and then some: what one read brings is decrypted in one go.
 SIZE: Final = 1 << 19
 BUFFER: Any = None if ffi is None else ffi.new("char[]", SIZE)
+# The same memory for Python: a slice of this is a copy of those bytes.
+WINDOW: Any = None if ffi is None else ffi.buffer(BUFFER)
 # One record (RFC 8446 section 5.1). OpenSSL is given, and gives, no more at a time: its memory BIO keeps the memory
 # of its fullest moment for as long as the connection lives.
 PIECE: Final = 1 << 14
 _WANT_READ: Any = getattr(lib, "SSL_ERROR_WANT_READ", None)
+# What every message takes: found once, which else costs a tenth of the calls themselves.
+BIO_READ: Any = getattr(lib, "BIO_read", None)
+BIO_WRITE: Any = getattr(lib, "BIO_write", None)
+SSL_READ: Any = getattr(lib, "SSL_read", None)
+SSL_WRITE: Any = getattr(lib, "SSL_write", None)
 
 
 class Records(Layer):
@@ -64,7 +71,7 @@ class Records(Layer):
         total = 0
         for position in range(0, size, PIECE):
             length = min(PIECE, size - position)
-            lib.BIO_write(self._incoming, source + position, length)
+            BIO_WRITE(self._incoming, source + position, length)
             if self._able_to_read(data):
                 total = self._read(total, position + length == size)
             if self._left:
@@ -78,12 +85,12 @@ class Records(Layer):
         # The local name keeps OpenSSL's object alive when the connection ends in the midst of this.
         ssl = self._ssl
         while True:
-            count = lib.SSL_read(ssl, BUFFER + total, SIZE - total)
+            count = SSL_READ(ssl, BUFFER + total, SIZE - total)
             if count <= 0:
                 break
             total += count
             if total == SIZE:
-                self._deliver(ffi.buffer(BUFFER, total)[:])
+                self._deliver(WINDOW[:total])
                 if self._left:
                     return 0
                 total = 0
@@ -92,7 +99,7 @@ class Records(Layer):
         end = None if error == _WANT_READ else self._end(error)
         if end is None and not last:
             return total
-        plain = ffi.buffer(BUFFER, total)[:]
+        plain = WINDOW[:total]
         if end is None:
             self._answer(self._pending())
         if total and not self._left:
@@ -118,7 +125,7 @@ class Records(Layer):
         """Make records of `data` and send them."""
         if size > PIECE:
             self._write_pieces(data, size)
-        elif lib.SSL_write(self._ssl, data, size) == size:
+        elif SSL_WRITE(self._ssl, data, size) == size:
             self._flush()
         else:
             self._fail()
@@ -130,14 +137,14 @@ class Records(Layer):
         full: list[bytes] = []
         for position in range(0, size, PIECE):
             length = min(PIECE, size - position)
-            if lib.SSL_write(ssl, source + position, length) != length:
+            if SSL_WRITE(ssl, source + position, length) != length:
                 self._fail()
                 return
-            total += lib.BIO_read(outgoing, BUFFER + total, SIZE - total)
+            total += BIO_READ(outgoing, BUFFER + total, SIZE - total)
             if total > SIZE - 2 * PIECE:
-                full.append(ffi.buffer(BUFFER, total)[:])
+                full.append(WINDOW[:total])
                 total = 0
-        full.append(ffi.buffer(BUFFER, total)[:])
+        full.append(WINDOW[:total])
         # In one go: a producer that this pauses may write or close at once, which comes after all of it.
         self._write_below(full[0] if len(full) == 1 else b"".join(full))
 
@@ -148,14 +155,14 @@ class Records(Layer):
 
     def _pending(self) -> bytes:
         """What OpenSSL has to send."""
-        count = lib.BIO_read(self._outgoing, BUFFER, SIZE)
-        return ffi.buffer(BUFFER, count)[:] if count > 0 else b""
+        count = BIO_READ(self._outgoing, BUFFER, SIZE)
+        return WINDOW[:count] if count > 0 else b""
 
     def _flush(self) -> None:
         """Hand what OpenSSL has to send to the transport below."""
-        count = lib.BIO_read(self._outgoing, BUFFER, SIZE)
+        count = BIO_READ(self._outgoing, BUFFER, SIZE)
         if count > 0:
-            self._write_below(ffi.buffer(BUFFER, count)[:])
+            self._write_below(WINDOW[:count])
 
 
 def usable(connection: SSL.Connection, calls: Iterable[str] = ()) -> bool:

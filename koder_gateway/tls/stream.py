@@ -24,7 +24,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..layers.records import BUFFER, PIECE, SIZE, Records, ffi, lib
+from ..layers.records import BIO_READ, BIO_WRITE, BUFFER, PIECE, SIZE, SSL_READ, SSL_WRITE, WINDOW, Records, lib
 from ..layers.records import usable as records_usable
 from .client_auth import refusals
 from .plain import PlainRequest, begins_plain
@@ -63,50 +63,55 @@ class TLSTransport(Records):
 
     def connectionMade(self) -> None:
         """The client is connected; the handshake is its move."""
+        if getattr(self.transport, "protocol", None) is self and hasattr(self.transport, "deliver_to"):
+            self.transport.deliver_to(self.dataReceived)
         self._inner.makeConnection(self)
 
     def dataReceived(self, data: bytes) -> None:
         """Records, in pieces of any size."""
         if self._left:
             return
+        size = len(data)
+        length = size - _HEADER
+        if self._missing == 0 and 0 < length < PIECE and length == (data[3] << 8 | data[4]) and self._ready:
+            # One record and nothing else, as almost always: read with one call and not three, and without a look at
+            # OpenSSL's queue of errors, which only tells why there is nothing to read.
+            BIO_WRITE(self._incoming, data, size)
+            count = SSL_READ(self._ssl, BUFFER, SIZE)
+            if count > 0:
+                if not self._closing:
+                    # Two steps, here and below: Python calls what it finds on an instance faster than by its name.
+                    receive = self._inner.dataReceived
+                    receive(WINDOW[:count])
+                return
+        else:
+            self._follow(data)
+            if size > PIECE:
+                lib.ERR_clear_error()
+                self._read_pieces(data, size)
+                return
+            BIO_WRITE(self._incoming, data, size)
         # What others have left in OpenSSL's queue of errors would be taken for this connection's.
         lib.ERR_clear_error()
-        size = len(data)
-        alone = self._take_alone(data)
-        if size <= PIECE:
-            lib.BIO_write(self._incoming, data, size)
-            if alone and self._ready:
-                self._read_alone()
-            elif self._ready or self._shake_hands(data):
-                self._read(0, True)
-            return
-        self._read_pieces(data, size)
+        if self._ready or self._shake_hands(data):
+            self._read(0, True)
 
     def _able_to_read(self, data: bytes) -> bool:
         return self._ready or self._shake_hands(data)
 
-    def _read_alone(self) -> None:
-        """Read the one record that has come: a small request costs one call and not three."""
-        count = lib.SSL_read(self._ssl, BUFFER, SIZE)
-        if count > 0:
-            self._deliver(ffi.buffer(BUFFER, count)[:])
-        else:
-            self._read(0, True)
-
-    def _take_alone(self, data: bytes) -> bool:
-        """Follow the records (RFC 8446 section 5.1); whether `data` is one of them and nothing else."""
+    def _follow(self, data: bytes) -> None:
+        """Follow the records (RFC 8446 section 5.1), so that the beginning of one is known when it comes."""
         size = len(data)
-        begin = position = self._missing
-        if position < 0 or position > size or not size:
+        position = self._missing
+        if position < 0 or position > size:
             self._missing = -1 if position < 0 else position - size
-            return False
+            return
         followed = 0
-        while position + 5 <= size and followed < _FOLLOWED:
-            position += 5 + (data[position + 3] << 8 | data[position + 4])
+        while position + _HEADER <= size and followed < _FOLLOWED:
+            position += _HEADER + (data[position + 3] << 8 | data[position + 4])
             followed += 1
         # A header in two pieces is not followed any further; then each read is asked for until there is no more.
         self._missing = position - size if position >= size else -1
-        return begin == 0 and position == size == 5 + (data[3] << 8 | data[4])
 
     def _deliver(self, plain: bytes) -> None:
         if not self._closing:
@@ -178,11 +183,23 @@ class TLSTransport(Records):
         """Encrypt and send."""
         if self._shut or not data:
             return
-        if not self._ready:
-            if not self._half_closing and (not self._closing or self._producer is not None):
-                self._early.append(data)
-            return
-        self._encrypt(data, len(data))
+        size = len(data)
+        if size > PIECE or not self._ready:
+            self._write_otherwise(data, size)
+        elif SSL_WRITE(self._ssl, data, size) == size:
+            count = BIO_READ(self._outgoing, BUFFER, SIZE)
+            if count > 0:
+                transport: Any = self.transport
+                write_below = transport.write
+                write_below(WINDOW[:count])
+        else:
+            self._fail()
+
+    def _write_otherwise(self, data: bytes, size: int) -> None:
+        if self._ready:
+            self._encrypt(data, size)
+        elif not self._half_closing and (not self._closing or self._producer is not None):
+            self._early.append(data)
 
     def _may_finish(self) -> bool:
         # What was written before the handshake is still sent after it.

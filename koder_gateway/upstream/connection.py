@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import select
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.error import ConnectionDone
@@ -55,6 +56,19 @@ class UpstreamConnection(Protocol):
         self._pulling = False
         self._tunnels: Tunnels | None = None
         self.paused = False
+
+    def connectionMade(self) -> None:
+        """Connected: from now on the transport calls this protocol itself. Twisted's endpoints put a wrapper between,
+        which has done what it is for."""
+        transport: Any = self.transport
+        if getattr(getattr(transport, "protocol", None), "_wrappedProtocol", None) is self:
+            transport.protocol = self
+        self._deliver_to(self.dataReceived)
+
+    def _deliver_to(self, receiver: Callable[[bytes], None]) -> None:
+        transport: Any = self.transport
+        if getattr(transport, "protocol", None) is self and hasattr(transport, "deliver_to"):
+            transport.deliver_to(receiver)
 
     # -- the request
 
@@ -244,8 +258,9 @@ class UpstreamConnection(Protocol):
         self.relay = None
         self.tunnel = tunnel
         self.address.lost(self)
-        self.dataReceived = tunnel.body  # type: ignore[method-assign]
-        # Twisted's endpoints put a wrapper between, which the transport asks in place of this.
+        self.dataReceived = tunnel.body  # type: ignore[assignment, method-assign]
+        self._deliver_to(tunnel.body)
+        # Whoever still stands between is what the transport asks in place of this.
         outer = getattr(self.transport, "protocol", None) if self._half_closes() else None
         if hasattr(type(outer), "readConnectionLost"):
             alsoProvides(outer, IHalfCloseableProtocol)

@@ -9,7 +9,7 @@ from OpenSSL import SSL
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
-from ..layers.records import PIECE, Records, ffi, lib, usable
+from ..layers.records import BIO_WRITE, PIECE, Records, ffi, lib, usable
 from .alerts import GOODBYE, record_fault
 from .secure import Opening, SecureTransport
 from .sessions import Sessions
@@ -36,7 +36,7 @@ class FastTransport(Records, SecureTransport):
         size = len(data)
         if size <= PIECE:
             if size:
-                lib.BIO_write(self._incoming, data, size)
+                BIO_WRITE(self._incoming, data, size)
             self._read(0, True)
             return
         self._read_pieces(data, size)

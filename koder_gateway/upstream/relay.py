@@ -7,6 +7,7 @@ the client (front) and the connection (pool) outlive it.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ..wire.body import chunk, last_chunk
@@ -67,11 +68,14 @@ class Client(Protocol):
     def switch(self, head: ResponseHead, data: bytes) -> None:
         """The service has switched to `head.upgrade`: send that, with `data` as the first raw bytes behind it.
 
-        Asked only of a client whose `exchange.head.upgrade` is not None. From here on `send_body` carries raw bytes
-        and `end_body` says that no more will come, while the client may still send: raw bytes by
+        Asked only of a client whose `exchange.head.upgrade` is not None. From here on the `raw_writer` carries raw
+        bytes and `end_body` says that no more will come, while the client may still send: raw bytes by
         `sink.body_received`, those first that have waited, and its end by `sink.body_ended`. The exchange is over
         when its phase is ENDED, which a client looks at after each end that it tells or is told of.
         """
+
+    def raw_writer(self) -> Callable[[bytes], None]:
+        """What sends raw bytes to the client, and counts them, until the exchange is over."""
 
     def refuse(self, refusal: Refusal) -> None:
         """Answer with a refusal; nothing has been sent before."""

@@ -8,11 +8,12 @@ deadline has passed, the other side is reset too: a plain end would pass for a g
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..policy.limits import Limiter
 from ..wire.clock import CoarseClock
-from ..wire.exchange import CLOSED, END, TIMEOUT, TUNNELLING
+from ..wire.exchange import CLOSED, END, TIMEOUT, TUNNELLING, Exchange
 
 if TYPE_CHECKING:
     from ..wire.response import ResponseHead
@@ -66,8 +67,15 @@ class Tunnels:
         return counts
 
     def sweep(self, now: float) -> None:
-        """Expire what has passed its deadline; called once a tick."""
+        """Put off the deadlines of those that have carried something since the last tick, and expire what has passed
+        its own; called once a tick."""
         self._set_due(now)
+        for tunnel in self.open:
+            exchange = tunnel.exchange
+            carried = exchange.bytes_in + exchange.bytes_out
+            if carried != tunnel.carried:
+                tunnel.carried = carried
+                tunnel.progressed()
         for tunnel in [tunnel for tunnel in self.open if tunnel.deadline <= now]:
             tunnel.expired()
         for connection in [connection for connection, due in self.leaving.items() if due <= now]:
@@ -78,10 +86,24 @@ class Tunnel:
     """The bytes of one exchange after its 101, between a client (upstream.relay.Client) and a connection.
 
     To the client it is the sink of what it sends: `body_received` takes raw bytes, `body_ended` says that no more
-    will come. Each of the two sides calls until `exchange.phase` is ENDED.
+    will come. `body` takes those of the service. Each of the two sides calls until `exchange.phase` is ENDED.
+
+    Bytes do next to nothing on their way: either direction is one function that counts and writes, and who looks
+    after the deadline looks at what was counted (`carried`: at the last tick).
     """
 
-    __slots__ = ("_client_done", "_service_done", "client", "connection", "deadline", "exchange", "tunnels")
+    __slots__ = (
+        "_client_done",
+        "_service_done",
+        "body",
+        "body_received",
+        "carried",
+        "client",
+        "connection",
+        "deadline",
+        "exchange",
+        "tunnels",
+    )
 
     def __init__(self, relay: Relay, connection: UpstreamConnection, tunnels: Tunnels) -> None:
         self.client = relay.client
@@ -89,6 +111,9 @@ class Tunnel:
         self.connection = connection
         self.tunnels = tunnels
         self.deadline = tunnels.due
+        self.carried = relay.exchange.bytes_in + relay.exchange.bytes_out
+        self.body = self.client.raw_writer()
+        self.body_received = _counting(self.exchange, connection.transport)
         self._client_done = False
         self._service_done = False
 
@@ -111,12 +136,6 @@ class Tunnel:
 
     # -- from the client
 
-    def body_received(self, data: bytes) -> None:
-        """Bytes for the service."""
-        self.deadline = self.tunnels.due_ending if self._service_done else self.tunnels.due
-        transport: Any = self.connection.transport
-        transport.write(data)
-
     def body_ended(self, trailers: list[bytes]) -> None:
         """The client sends no more."""
         if self._client_done or self.exchange.phase is not TUNNELLING:
@@ -137,11 +156,6 @@ class Tunnel:
         self._leave(in_order=True)
 
     # -- from the service
-
-    def body(self, data: bytes) -> None:
-        """Bytes for the client."""
-        self.deadline = self.tunnels.due_ending if self._client_done else self.tunnels.due
-        self.client.send_body(data)
 
     def ended(self, *, gone: bool) -> None:
         """The service sends no more; `gone`: nor does it read."""
@@ -193,3 +207,14 @@ class Tunnel:
             self.connection.finish(self.tunnels)
         else:
             self.connection.abort()
+
+
+def _counting(exchange: Exchange, transport: Any) -> Callable[[bytes], None]:
+    """What takes the client's bytes, for the transport to the service."""
+
+    def body_received(data: bytes) -> None:
+        exchange.bytes_in += len(data)
+        write = transport.write
+        write(data)
+
+    return body_received

@@ -1,11 +1,14 @@
 """WebSocket messages a second through the gateway over TLS, beside Go's reverse proxy on the same core.
 
-    python benchmarks/echo.py [--seconds N] [--rounds N] [--connections N] [--size BYTES] [--go PATH]
+    python benchmarks/echo.py [--seconds N] [--rounds N] [--starts N] [--connections N] [--size BYTES] [--go PATH]
 
 Each connection has one message on its way at a time. Clients and the echoing service are this one process, on the
 other processors, with frames that were made beforehand, so that it costs little. Without Go the gateway is measured
 alone. Beside messages a second there is the processor time that each message costs the server, which a load generator
 that is too slow does not distort; well below 100 % busy, the first figure is the load's.
+
+Rounds are short and alternate the servers, a ratio is the median of those taken round by round, and all are started
+anew now and then: where a process happens to lie in memory is worth some hundredths.
 """
 
 from __future__ import annotations
@@ -176,34 +179,50 @@ def measure(load: Load, server: Server, port: int, options: argparse.Namespace) 
     return count / options.seconds, used / count * 1e6, used / options.seconds
 
 
-def compare(options: argparse.Namespace, folder: Path, cores: Cores, stack: ExitStack) -> None:
-    """Measure each server in turn, round after round, and print what came out."""
-    load = Load(options.size)
-    stack.callback(load.close)
-    gateway = stack.enter_context(Gateway(folder / "gateway", cores, load.port, routes=("/v1/users",)))
-    gateway.wait_until_ready()
-    servers: dict[str, tuple[Server, int]] = {"koder-gateway": (gateway, gateway.tls_port)}
-    if options.go:
-        server, port = start_go(folder / "go", options.go, cores, load.port)
-        servers["go"] = stack.enter_context(server), port
-    rows: dict[str, list[tuple[float, float, float]]] = {name: [] for name in servers}
-    for _ in range(options.rounds):
-        for name, (server, port) in servers.items():
-            rows[name].append(measure(load, server, port, options))
-    medians = {name: [statistics.median(column) for column in zip(*row, strict=True)] for name, row in rows.items()}
-    print(f"{options.connections} connections, {options.size} bytes, TLS, median of {options.rounds} rounds")
-    for name, (rate, cost, busy) in medians.items():
+Row = tuple[float, float, float]
+
+
+def rounds(options: argparse.Namespace, cores: Cores) -> Iterator[tuple[str, Row]]:
+    """Start every server and measure each in turn, round after round."""
+    with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
+        folder = Path(temporary)
+        load = Load(options.size)
+        stack.callback(load.close)
+        gateway = stack.enter_context(Gateway(folder / "gateway", cores, load.port, routes=("/v1/users",)))
+        gateway.wait_until_ready()
+        servers: dict[str, tuple[Server, int]] = {"koder-gateway": (gateway, gateway.tls_port)}
+        if options.go:
+            server, port = start_go(folder / "go", options.go, cores, load.port)
+            servers["go"] = stack.enter_context(server), port
+        for _ in range(options.rounds):
+            for name, (server, port) in servers.items():
+                yield name, measure(load, server, port, options)
+
+
+def compare(options: argparse.Namespace, cores: Cores) -> None:
+    """Measure, and print what came out."""
+    rows: dict[str, list[Row]] = {}
+    for _ in range(options.starts):
+        for name, row in rounds(options, cores):
+            rows.setdefault(name, []).append(row)
+    count = options.starts * options.rounds
+    print(f"{options.connections} connections, {options.size} bytes, TLS, median of {count} rounds")
+    for name, row in rows.items():
+        rate, cost, busy = (statistics.median(column) for column in zip(*row, strict=True))
         print(f"{name:14} {rate:9,.0f} messages/s {cost:7.1f} us each {busy:5.0%} busy")
     if options.go:
-        ours, theirs = medians["koder-gateway"], medians["go"]
-        print(f"beside Go: {ours[0] / theirs[0]:.2f} by messages/s, {theirs[1] / ours[1]:.2f} by processor time")
+        pairs = list(zip(rows["koder-gateway"], rows["go"], strict=True))
+        rate = statistics.median(ours[0] / theirs[0] for ours, theirs in pairs)
+        cost = statistics.median(theirs[1] / ours[1] for ours, theirs in pairs)
+        print(f"beside Go: {rate:.2f} by messages/s, {cost:.2f} by processor time")
 
 
 def main() -> int:
     """Parse the command line, measure, print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=0.7, help="of a round")
+    parser.add_argument("--rounds", type=int, default=5, help="before all are started anew")
+    parser.add_argument("--starts", type=int, default=6)
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--size", type=int, default=64, choices=range(1, 65536), metavar="BYTES")
     parser.add_argument("--go", default=shutil.which("go"), metavar="PATH", help="Go's compiler")
@@ -211,8 +230,7 @@ def main() -> int:
     try:
         cores = Cores()
         os.sched_setaffinity(0, {int(core) for core in cores.load.split(",")})
-        with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-            compare(options, Path(folder), cores, stack)
+        compare(options, cores)
     except MeasurementError as error:
         print(f"echo: {error}", file=sys.stderr)
         return 1

@@ -242,6 +242,152 @@ def test_certbot_s_links_into_its_archive_are_followed(tmp_path):
     assert served(shelf.look(NOW)) == ["other"]
 
 
+# -- what cannot be reached is not gone
+
+
+@pytest.fixture
+def certbots(tmp_path: Path) -> Path:
+    """certbot's own folder, with two certificates."""
+    for name in ("one", "two"):
+        archive, live = tmp_path / "archive" / name, tmp_path / "live" / name
+        archive.mkdir(parents=True)
+        live.mkdir(parents=True)
+        for kind in ("fullchain", "privkey"):
+            (live / f"{kind}.pem").symlink_to(f"../../archive/{name}/{kind}1.pem")
+            (archive / f"{kind}1.pem").write_bytes(issue(f"{name}.example"))
+        (archive / "privkey1.pem").write_bytes((archive / "fullchain1.pem").read_bytes())
+    (tmp_path / "live" / "README").write_text("certbot's own")
+    return tmp_path
+
+
+def stays(shelf: Shelf, *lines: str) -> None:
+    """Nothing is dropped, and the second look tells why, once."""
+    shelf.look(NOW)
+    look = shelf.look(NOW)
+    assert look.errors == list(lines)
+    assert look.faulty == len(lines)
+    for _ in range(3):
+        assert quiet(shelf.look(NOW))
+    assert {"one", "two"} <= {each.name for each in shelf._served.certificates}
+
+
+def test_a_certificate_whose_archive_is_away_stays(certbots):
+    shelf = shelf_of(certbots)
+    (certbots / "archive" / "one").rename(certbots / "away")
+    stays(shelf, f"{certbots}/live/one/fullchain.pem: no such file or directory{STAYS}")
+    (certbots / "away").rename(certbots / "archive" / "one")
+    assert shelf.look(NOW).faulty == 0
+
+
+def test_a_certificate_whose_folder_is_closed_stays(certbots, monkeypatch):
+    place = certbots / "live"
+    shelf = shelf_of(place)
+    close(monkeypatch, place / "one")
+    stays(shelf, f"{place}/one/fullchain.pem: permission denied{STAYS}")
+
+
+def test_certificates_stay_whose_live_is_closed_and_others_are_renewed(certbots, monkeypatch):
+    shelf = shelf_of(certbots)
+    (certbots / "flat.pem").write_bytes(issue("flat.example"))
+    assert served(shelf.look(NOW)) == ["flat", "one", "two"]
+    close(monkeypatch, certbots / "live")
+    shelf.look(NOW)
+    (certbots / "flat.pem").write_bytes(issue("renewed.example"))
+    look = shelf.look(NOW)
+    assert look.names.find(b"renewed.example").name == "flat"
+    assert served(look) == ["flat", "one", "two"]
+    assert look.errors == [f"{certbots}/live: permission denied"]
+    monkeypatch.undo()
+    shutil.rmtree(certbots / "live" / "one")
+    shelf.look(NOW)
+    assert served(shelf.look(NOW)) == ["flat", "two"]
+
+
+def test_what_certbot_keeps_for_itself_is_no_certificate(certbots, monkeypatch):
+    for name in ("accounts", "archive", "csr", "keys", "renewal"):
+        (certbots / name).mkdir(exist_ok=True)
+        close(monkeypatch, certbots / name)
+    assert quiet(shelf_of(certbots).look(NOW))
+
+
+def test_a_folder_of_something_else_is_no_certificate(folder):
+    (folder / "notes").mkdir()
+    assert quiet(shelf_of(folder).look(NOW))
+
+
+def test_an_empty_folder_in_live_is_a_certificate_that_is_missing(certbots):
+    shelf = shelf_of(certbots)
+    (certbots / "live" / "three").mkdir()
+    stays(shelf, f"{certbots}/live/three/fullchain.pem: no such file or directory")
+
+
+@pytest.mark.parametrize(
+    ("name", "named"), [("loop", "loop/fullchain.pem"), ("loop.pem", "loop.pem"), ("loop.crt", "loop.crt")]
+)
+def test_one_link_in_a_circle_stops_no_renewal(folder, name, named):
+    shelf = shelf_of(folder)
+    (folder / name).symlink_to(name)
+    shelf.look(NOW)
+    (folder / "a.pem").write_bytes(issue("renewed.example"))
+    look = shelf.look(NOW)
+    assert look.names.find(b"renewed.example").name == "a"
+    assert look.errors == [f"{folder}/{named}: too many levels of symbolic links"]
+    with pytest.raises(CertificateError, match=r"loop.*: too many levels of symbolic links$"):
+        Shelf(folder_place(folder)).open(NOW)
+
+
+def test_a_link_to_a_folder_that_is_away_is_told(certbots):
+    place = certbots / "mine"
+    place.mkdir()
+    for name in ("one", "two"):
+        (place / name).symlink_to(certbots / "live" / name)
+    shelf = shelf_of(place)
+    (certbots / "live" / "one").rename(certbots / "away")
+    stays(shelf, f"{place}/one/fullchain.pem: no such file or directory{STAYS}")
+
+
+def close(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Take the permission to list a folder and to enter it, which root would have all the same."""
+
+    def guarded(call):
+        def asked(path, *args, **options):
+            path = os.fspath(path)
+            if path.startswith(f"{folder}/") or (path == str(folder) and call in readers):
+                raise PermissionError(13, "Permission denied", path)
+            return call(path, *args, **options)
+
+        return asked
+
+    readers = (os.open, os.scandir)
+    for name in ("open", "stat", "lstat", "scandir"):
+        monkeypatch.setattr(os, name, guarded(getattr(os, name)))
+
+
+# -- names
+
+
+@pytest.mark.parametrize("name", [b"\xff\xfe.pem", b"two\nlines.pem"], ids=["no UTF-8", "two lines"])
+def test_a_file_is_called_by_what_can_be_printed(folder, name):
+    shelf = shelf_of(folder)
+    (folder / os.fsdecode(name)).write_bytes(issue("c.example"))
+    shelf.look(NOW)
+    (line,) = shelf.look(NOW).errors
+    assert line == f"{str(folder / os.fsdecode(name))!a}: give it a name of printable characters"
+
+
+def test_one_that_is_not_valid_yet_replaces_no_other_until_it_is(folder):
+    (folder / "b.pem").unlink()
+    (folder / "later.pem").write_bytes(issue("a.example", "new.example", start=NOW + 3 * DAY, days=90))
+    shelf = Shelf(folder_place(folder))
+    names, warnings = shelf.open(NOW)
+    assert names.find(b"a.example").name == "a"
+    assert names.find(b"new.example").name == "later"
+    assert "not valid before" in warnings[0]
+    assert shelf.look(NOW + 3 * DAY - 1).names is None
+    assert shelf.look(NOW + 3 * DAY).names.find(b"a.example").name == "later"
+    assert shelf.look(NOW + 3 * DAY + 1).names is None
+
+
 def test_hidden_files_are_left_alone(folder):
     (folder / ".a.pem").write_text("half a file")
     (folder / "..data").mkdir()

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 import pytest_twisted
+from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
+from test_certificates import NOW, certificate_pem, key_pem
 from test_tls_contexts import alert_of
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
@@ -20,7 +22,7 @@ from twisted.internet.ssl import Certificate, optionsForClientTLS
 from twisted.internet.testing import MemoryReactor
 from twisted.logger import formatEvent, globalLogPublisher
 
-from koder_gateway.tls.certificates import self_signed
+from koder_gateway.tls.certificates import DAY, self_signed
 from koder_gateway.tls.descriptions import BACKLOG, Description, parse
 from koder_gateway.tls.endpoints import EndpointError, Endpoints, server_endpoint
 from koder_gateway.tls.factory import TLSFactory
@@ -386,6 +388,17 @@ def test_endpoints_without_a_key_of_their_own_share_their_contexts(tmp_path):
     assert shared is also
     assert own is not shared
     assert endpoints.expiries().keys() == {"id.localhost", made.path.stem}
+
+
+def test_of_certificates_with_one_name_the_first_to_expire_is_told(tmp_path):
+    endpoints = Endpoints(MemoryReactor(), Tls(), tmp_path, "id.localhost")
+    for name, days in (("long", 80), ("short", 40), ("middle", 60)):
+        path = tmp_path / name / "fullchain.pem"
+        path.parent.mkdir()
+        key = ec.generate_private_key(ec.SECP256R1())
+        path.write_bytes(key_pem(key) + certificate_pem(key, f"{name}.example", start=NOW, days=days))
+        endpoints.server(f"ssl:443:privateKey={path}")
+    assert endpoints.expiries() == {"fullchain": NOW + 40 * DAY}
 
 
 def served(contexts):

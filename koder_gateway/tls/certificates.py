@@ -114,6 +114,9 @@ class Reader:
 
         Raises CertificateError with one line.
         """
+        if not name.isprintable():
+            # Wherever a name is shown, it has one line to itself, and UTF-8.
+            raise CertificateError(f"{str(chain_path)!a}: give it a name of printable characters")
         try:
             return self._read(name, chain_path, key_path, extra_path)
         # What the library finds only when it looks closer: a date that is none, a kind of key that it cannot write.

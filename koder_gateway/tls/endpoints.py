@@ -9,6 +9,7 @@ Everything else is left to Twisted.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -182,8 +183,13 @@ class Endpoints:
         self._watch.stop()
 
     def expiries(self) -> dict[str, float]:
-        """When each certificate that is served expires, by its name, in seconds since the epoch."""
-        return {served.name: served.expires for each in self._watch.watched for served in each.contexts.certificates}
+        """When each certificate that is served expires, by its name, in seconds since the epoch; of several with one
+        name the first to expire."""
+        expiries: dict[str, float] = {}
+        for each in self._watch.watched:
+            for served in each.contexts.certificates:
+                expiries[served.name] = min(served.expires, expiries.get(served.name, math.inf))
+        return expiries
 
     @property
     def faulty(self) -> int:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from errno import ENOENT, ENOTDIR
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from .certificates import CertificateError, reason
 
+# What certbot keeps beside `live`, for itself and for root alone.
+_CERTBOTS_OWN: Final = frozenset(("accounts", "archive", "csr", "keys", "renewal", "renewal-hooks"))
 # What tells one version of a file from the next; the number of the error where there is none.
 Version = tuple[int, int, int, int] | int | None
 
@@ -28,14 +31,25 @@ class Source(NamedTuple):
         return (chain, key) if self.extra is None else (chain, key, _version(self.extra))
 
 
-class Place(NamedTuple):
-    """Where certificates are looked for: `name` is for messages, `sources` lists what is there now.
+class Listing(NamedTuple):
+    """What lies in a place: the files of each certificate, and the folders of which nobody knows what lies there."""
 
-    `sources` raises CertificateError when the place itself cannot be read, or nothing is there.
+    sources: list[Source]
+    unread: tuple[str, ...] = ()
+
+    def hides(self, source: Source) -> bool:
+        """Whether a source that is not listed may still be there."""
+        return source.chain.startswith(tuple(f"{folder}/" for folder in self.unread))
+
+
+class Place(NamedTuple):
+    """Where certificates are looked for: `name` is for messages, `listing` says what is there now.
+
+    `listing` raises CertificateError when the place itself cannot be read, or nothing is there.
     """
 
     name: str
-    sources: Callable[[], list[Source]]
+    listing: Callable[[], Listing]
 
 
 def folder_place(folder: Path) -> Place:
@@ -47,7 +61,7 @@ def folder_place(folder: Path) -> Place:
 def files_place(key: Path, chain: Path, extra: Path | None) -> Place:
     """The files of one certificate."""
     source = Source(chain.stem, str(chain), str(key), None if extra is None else str(extra))
-    return Place(str(chain), lambda: [source])
+    return Place(str(chain), lambda: Listing([source]))
 
 
 def _version(path: str) -> Version:
@@ -59,45 +73,81 @@ def _version(path: str) -> Version:
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _listed(folder: str) -> list[Source]:
+def _listed(folder: str) -> Listing:
     try:
-        sources = sorted(_sources(folder))
+        listing = _Lister().list(folder)
     except OSError as error:
         raise CertificateError(f"{folder}: {reason(error)}; name a folder that the gateway may read") from None
-    if not sources:
+    if not listing.sources:
         raise CertificateError(
             f"{folder}: no certificate in it; put NAME.pem (key and chain), NAME.key and NAME.crt,"
             " or certbot's live/NAME there"
         )
-    return sources
+    return listing
 
 
-def _sources(folder: str) -> Iterator[Source]:
-    """What is in a folder; a certificate of which half is missing is named all the same."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            name, dot, suffix = entry.name.rpartition(".")
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                yield from _certbot_folders(entry.path) if entry.name == "live" else _certbot(entry.name, entry.path)
-            elif not dot:
-                continue
-            elif suffix == "pem":
-                yield Source(name, entry.path, entry.path)
-            elif suffix == "crt":
-                yield Source(name, entry.path, f"{entry.path[:-4]}.key")
-            elif suffix == "key" and not os.path.exists(f"{entry.path[:-4]}.crt"):
-                yield Source(name, f"{entry.path[:-4]}.crt", entry.path)
+class _Lister:
+    """One look at a folder. A certificate of which a part is missing, or may not be read, is named all the same: only
+    what is really gone is not."""
+
+    def __init__(self) -> None:
+        self._sources: list[Source] = []
+        self._unread: list[str] = []
+
+    def list(self, folder: str) -> Listing:
+        """What is there. Raises OSError when the folder itself cannot be read."""
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not entry.name.startswith("."):
+                    self._look_at(entry)
+        return Listing(sorted(self._sources), tuple(self._unread))
+
+    def _look_at(self, entry: os.DirEntry[str]) -> None:
+        name, path = entry.name, entry.path
+        stem, dot, suffix = name.rpartition(".")
+        if _is_folder(entry):
+            if name == "live":
+                self._look_at_live(path)
+            elif name not in _CERTBOTS_OWN and (_there(f"{path}/fullchain.pem") or _there(f"{path}/privkey.pem")):
+                self._add(name, f"{path}/fullchain.pem", f"{path}/privkey.pem")
+        elif dot and suffix == "pem":
+            self._add(stem, path, path)
+        elif dot and suffix == "crt":
+            self._add(stem, path, f"{path[:-4]}.key")
+        elif dot and suffix == "key":
+            if not _there(f"{path[:-4]}.crt"):
+                self._add(stem, f"{path[:-4]}.crt", path)
+        elif entry.is_symlink() and not os.path.isfile(path):
+            # To the folder of a certificate, most likely, which is not where the link says.
+            self._add(name, f"{path}/fullchain.pem", f"{path}/privkey.pem")
+
+    def _look_at_live(self, live: str) -> None:
+        """Each folder in it is a certificate; nobody else has anything there but a file that says so."""
+        try:
+            with os.scandir(live) as entries:
+                for entry in entries:
+                    if not entry.is_file(follow_symlinks=False) and not entry.name.startswith("."):
+                        self._add(entry.name, f"{entry.path}/fullchain.pem", f"{entry.path}/privkey.pem")
+        except OSError:
+            # Read as if it were a certificate, it tells what is wrong with it.
+            self._unread.append(live)
+            self._add("live", live, live)
+
+    def _add(self, name: str, chain: str, key: str) -> None:
+        self._sources.append(Source(name, chain, key))
 
 
-def _certbot_folders(live: str) -> Iterator[Source]:
-    with os.scandir(live) as entries:
-        for entry in entries:
-            yield from _certbot(entry.name, entry.path)
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False  # a link in a circle, or through a folder that is closed
 
 
-def _certbot(name: str, folder: str) -> Iterator[Source]:
-    chain, key = f"{folder}/fullchain.pem", f"{folder}/privkey.pem"
-    if os.path.exists(chain) or os.path.exists(key):
-        yield Source(name, chain, key)
+def _there(path: str) -> bool:
+    """Whether something of that name is there, or may be for all that can be known."""
+    try:
+        os.lstat(path)
+    except OSError as error:
+        return error.errno not in (ENOENT, ENOTDIR)
+    return True

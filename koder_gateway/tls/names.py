@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from .certificates import CertificateError, CertificateFile
@@ -14,20 +15,25 @@ class Names:
     """Finds the certificate for a server name (RFC 6066 section 3) in constant time. Never changes once it is made.
 
     An exact name wins over a wildcard. Of two certificates for one name the one that is valid for longer is found,
-    so that a renewed one takes over while the old one still lies there.
+    so that a renewed one takes over while the old one still lies there; one that is not valid yet only where there is
+    no other. `until` is when the first of those becomes valid, in seconds since the epoch.
     """
 
-    __slots__ = ("_by_name", "certificates", "default")
+    __slots__ = ("_by_name", "certificates", "default", "until")
 
-    def __init__(self, certificates: Sequence[CertificateFile], default: str | CertificateFile = "") -> None:
-        """`default` is the certificate for unknown names, or what it is called; "": the first.
+    def __init__(
+        self, certificates: Sequence[CertificateFile], default: str | CertificateFile = "", now: float = math.inf
+    ) -> None:
+        """`default` is the certificate for unknown names, or what it is called; "": the first. `now` is in seconds
+        since the epoch.
 
         Raises CertificateError when there is no certificate, or none that is called so.
         """
         self.certificates = tuple(certificates)
         self.default = default if isinstance(default, CertificateFile) else _called(self.certificates, default)
         self._by_name: dict[bytes, CertificateFile] = {}
-        for certificate in sorted(certificates, key=lambda each: each.expires):
+        self.until = min((each.starts for each in certificates if each.starts > now), default=math.inf)
+        for certificate in sorted(certificates, key=lambda each: (each.starts <= now, each.expires)):
             self._by_name.update((name.encode("ascii", "ignore"), certificate) for name in certificate.names)
 
     def find(self, name: bytes) -> CertificateFile | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from .certificates import RENEW_BEFORE, CertificateError, CertificateFile, Reader, self_signed
-from .folder import Place, Source, Version
+from .folder import Listing, Place, Source, Version
 from .names import Names
 
 # Seconds between two looks at the calendar.
@@ -90,8 +90,9 @@ class Shelf:
         """What has changed since the last look. `settled`: read everything again, and take it as it is now."""
         look = Look()
         changed = self._look_at_place(settled, look)
-        if changed:
-            look.names = self._assembled(look)
+        # One that was not valid yet may now be what a name is served with.
+        if changed or (self._served is not None and now >= self._served.until):
+            look.names = self._assembled(look, now)
         if self._served is not None and (changed or now >= self._calendar):
             self._calendar = now + _DAILY
             doubts = self.doubts(now)
@@ -102,12 +103,12 @@ class Shelf:
 
     def _look_at_place(self, settled: bool, look: Look) -> bool:
         try:
-            sources = self._place.sources()
+            listing = self._place.listing()
         except CertificateError as error:
             return self._place_failed(str(error), settled, look)
         self._place_fault = self._place_told = ""
-        changed = self._dropped(sources, settled, look)
-        for source in sources:
+        changed = self._dropped(listing, settled, look)
+        for source in listing.sources:
             if self._stopped:
                 return False
             kept = self._kept.get(source)
@@ -127,12 +128,14 @@ class Shelf:
         self._place_fault = fault
         return False
 
-    def _dropped(self, sources: list[Source], settled: bool, look: Look) -> bool:
+    def _dropped(self, listing: Listing, settled: bool, look: Look) -> bool:
         """Forget what has gone, and was not there at the look before either."""
-        present = set(sources)
+        present = set(listing.sources)
         changed = False
         for source in [source for source in self._kept if source not in present]:
             kept = self._kept[source]
+            if listing.hides(source):
+                continue
             if settled or kept.missing:
                 del self._kept[source]
                 changed = True
@@ -175,7 +178,7 @@ class Shelf:
                 lines.append(kept.fault + stays)
         return lines
 
-    def _assembled(self, look: Look) -> Names | None:
+    def _assembled(self, look: Look, now: float) -> Names | None:
         """What is served from now on; None when it cannot be."""
         before = {} if self._before is None else {each.name: each for each in self._before.certificates}
         certificates = []
@@ -192,7 +195,7 @@ class Shelf:
             self._before = None
         certificates.sort(key=lambda each: (each.name, str(each.path)))
         try:
-            names = Names(certificates, self._default)
+            names = Names(certificates, self._default, now)
             self._default_told = False
         except CertificateError as error:
             if self._served is None:
@@ -201,7 +204,7 @@ class Shelf:
             if not self._default_told:
                 self._default_told = True
                 look.errors.append(f"{error}; the default before it stays")
-            names = Names(certificates, self._served.default)
+            names = Names(certificates, self._served.default, now)
         self._served = names
         return names
 

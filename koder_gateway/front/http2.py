@@ -50,8 +50,9 @@ from ..wire.patience import FRAME, RESET, SERVED, WINDOW, WORTH_WHILE, Patience
 from ..wire.request import RequestHead
 from .backlog import backlog
 from .http2_request import Http2Request
+from .inflow import CONNECTION_WINDOW, STREAM_WINDOW, ConnectionWindow
 from .outbox import Outbox
-from .stream import STREAM_WINDOW, Stream
+from .stream import Stream
 
 if TYPE_CHECKING:
     from .request import GatewayRequest
@@ -59,8 +60,6 @@ if TYPE_CHECKING:
 
 OPENING, OPEN, LINGER, CLOSING, GONE = range(5)
 
-# Bytes that a client may send on all streams together before it is paid back.
-CONNECTION_WINDOW: Final = 1 << 20
 # Streams that were reset here, on which the client may still be sending what it sent before it knew.
 _RESETS_REMEMBERED: Final = 128
 _BLOCK_SLACK: Final = 1024
@@ -82,6 +81,7 @@ class Http2Channel(Protocol):
         self.streams: dict[int, Stream] = {}
         self.deadline = math.inf
         self.out = Outbox(transport, site.soon, self._held_back)
+        self.window = ConnectionWindow(self.out)
         self.patience = Patience(site.clock.now)
         self._phase = OPENING
         self._buffer = b""
@@ -94,8 +94,6 @@ class Http2Channel(Protocol):
         self._block_size = 0
         self._block_due = math.inf
         self._standing: Any = None
-        self._receive_window = CONNECTION_WINDOW
-        self._owed = 0
         self._resets: dict[int, None] = {}
         # As announced: a reload holds for connections to come.
         self._max_streams = site.max_streams
@@ -227,8 +225,7 @@ class Http2Channel(Protocol):
         self.out.send(frames.goaway_frame(min(self._last, self._said_last), error.code, error.reason))
         self._said_last = self._last
         for stream in list(self.streams.values()):
-            stream.closed = True
-            stream.fail(error.code)
+            stream.fail_silently(error.code)
         self._linger()
 
     def _fail_stream(self, number: int, error: StreamError) -> None:
@@ -338,15 +335,13 @@ class Http2Channel(Protocol):
 
     def _on_data(self, flags: int, number: int, payload: bytes) -> None:
         size = len(payload)
-        self._receive_window -= size
-        if self._receive_window < 0:
-            raise Http2Error(FLOW_CONTROL_ERROR, "DATA beyond the connection's window")
+        self.window.take(size)
         data = frames.unpadded(flags, payload)
         stream = self.streams.get(number)
         if stream is None:
             if not number or number > self._last:
                 raise Http2Error(PROTOCOL_ERROR, "DATA on a stream that is idle")
-            self.pay(size)
+            self.window.pay(size)
             self._spend(FRAME)
             if number not in self._resets:
                 raise StreamError(STREAM_CLOSED, "DATA on a stream that is closed")
@@ -358,7 +353,7 @@ class Http2Channel(Protocol):
             stream.receive(data, bool(ended), size)
         except StreamError:
             # The stream ends with these bytes untaken; to the connection's window they count.
-            self.pay(size)
+            self.window.pay(size)
             raise
 
     def _on_reset(self, flags: int, number: int, payload: bytes) -> None:
@@ -406,7 +401,7 @@ class Http2Channel(Protocol):
         self.out.initial_window = size
         try:
             for stream in self.streams.values():
-                stream.grant(grown)
+                stream.outflow.grant(grown)
         except StreamError as error:
             raise Http2Error(error.code, error.reason) from None
         self.out.pump()
@@ -455,18 +450,10 @@ class Http2Channel(Protocol):
             raise StreamError(PROTOCOL_ERROR, "a window is enlarged by nothing")
         stream = self.streams.get(number)
         if stream is not None:
-            stream.grant(size)
+            stream.outflow.grant(size)
             self._windows_opened = True
 
     # -- what streams ask of their connection
-
-    def pay(self, size: int) -> None:
-        """Bytes have been taken: let the client send as many more."""
-        self._owed += size
-        if self._owed >= CONNECTION_WINDOW // 2:
-            self._receive_window += self._owed
-            self.out.send(frames.window_frame(0, self._owed))
-            self._owed = 0
 
     def was_reset(self, number: int) -> None:
         """Remember a stream that was reset here."""

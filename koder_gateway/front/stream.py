@@ -241,12 +241,12 @@ class Stream(StockStream):
         connection, outflow = self.connection, self.outflow
         served = not outflow.closed and (code is None or code == NO_ERROR)
         if code is not None and not outflow.closed:
-            connection.was_reset(self.number)
+            connection.streams.was_reset(self.number)
             connection.out.send(reset_frame(self.number, code))
         self.deadline = math.inf
         outflow.close()
         self.inflow.pay(more=False)
-        connection.stream_over(self, served)
+        connection.streams.over(self, served)
 
     def expire(self) -> None:
         """The stream's deadline has passed: of its body, or of a client that does not take its answer."""

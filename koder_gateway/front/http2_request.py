@@ -63,14 +63,14 @@ class Http2Request(GatewayRequest):
         block = self._head(head)
         if done:
             if body:
-                channel.send_whole(block, body)
+                channel.outflow.send_whole(block, body)
             else:
-                channel.send_head(block, True)
+                channel.outflow.send_head(block, True)
             self._over()
             return
-        channel.send_head(block, False)
+        channel.outflow.send_head(block, False)
         if body:
-            channel.send_body(body, False)
+            channel.outflow.send_body(body, False)
 
     def switch(self, head: ResponseHead, data: bytes) -> None:
         """Say that the tunnel stands (RFC 8441 section 5), and carry raw bytes from here on."""
@@ -78,9 +78,9 @@ class Http2Request(GatewayRequest):
         assert channel is not None
         self.exchange.bytes_out += len(data)
         lines = [line for line in head.lines if line[:21].lower() != b"sec-websocket-accept:"]
-        channel.send_head(encode_status(200) + encode_lines(b"".join(lines) + self.exchange.fields), False)
+        channel.outflow.send_head(encode_status(200) + encode_lines(b"".join(lines) + self.exchange.fields), False)
         if data:
-            channel.send_body(data, False)
+            channel.outflow.send_body(data, False)
         channel.tunnel()
 
     def raw_writer(self) -> Callable[[bytes], None]:
@@ -91,7 +91,7 @@ class Http2Request(GatewayRequest):
         """Send more of the answer."""
         assert self.channel is not None
         self.exchange.bytes_out += len(data)
-        self.channel.send_body(data, False)
+        self.channel.outflow.send_body(data, False)
 
     def end_body(self, trailers: list[bytes]) -> None:
         """The answer is complete; of a tunnel, what the service sends."""
@@ -100,15 +100,15 @@ class Http2Request(GatewayRequest):
             self._end_tunnel()
             return
         if trailers:
-            self.channel.send_trailers(trailers)
+            self.channel.outflow.send_trailers(trailers)
         else:
-            self.channel.send_body(b"", True)
+            self.channel.outflow.send_body(b"", True)
         self._over()
 
     def interim(self, head: ResponseHead) -> None:
         """Relay a 1xx answer (RFC 9113 section 8.1)."""
         assert self.channel is not None
-        self.channel.send_head(encode_status(head.status) + encode_lines(b"".join(head.lines)), False)
+        self.channel.outflow.send_head(encode_status(head.status) + encode_lines(b"".join(head.lines)), False)
 
     def _write_answer(self, status: int, reason: bytes, fields: bytes, body: bytes) -> None:
         channel = self.channel
@@ -121,9 +121,9 @@ class Http2Request(GatewayRequest):
         if status not in _NO_BODY:
             parts.append(_encoded_length(len(body)))
         if body and self.exchange.head.method != b"HEAD":
-            channel.send_whole(b"".join(parts), body)
+            channel.outflow.send_whole(b"".join(parts), body)
         else:
-            channel.send_head(b"".join(parts), True)
+            channel.outflow.send_head(b"".join(parts), True)
 
     def render_stock(self, resource: Any) -> None:
         """Have an ordinary resource render; where a tunnel was asked for it has none to give."""

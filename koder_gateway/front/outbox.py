@@ -16,7 +16,7 @@ from zope.interface import implementer
 from ..wire.frames import DEFAULT_FRAME_SIZE, DEFAULT_WINDOW
 
 if TYPE_CHECKING:
-    from .stream import Stream
+    from .outflow import Outflow
 
 # What waits for the reactor's next turn; streams are asked for no more than this at a time.
 _BATCH: Final = 131072
@@ -49,10 +49,10 @@ class Outbox:
         self._size = 0
         self._turn_asked = False
         self._blocked = False
-        self._listed: deque[Stream] = deque()
+        self._listed: deque[Outflow] = deque()
         self._pumping = False
         # Streams that wait for more of their windows.
-        self.held: set[Stream] = set()
+        self.held: set[Outflow] = set()
         self._held_back = held_back
 
     def open(self) -> None:
@@ -105,12 +105,12 @@ class Outbox:
         if self._listed and not self._blocked:
             self.pump()
 
-    def enlist(self, stream: Stream) -> None:
+    def enlist(self, stream: Outflow) -> None:
         """A stream has something to send."""
         stream.listed = True
         self._listed.append(stream)
 
-    def hold(self, stream: Stream) -> None:
+    def hold(self, stream: Outflow) -> None:
         """A stream waits for more of its window to open; its connection is looked at when that takes too long."""
         self.held.add(stream)
         self._held_back()

@@ -1,0 +1,196 @@
+"""The life of one HTTP/2 connection: its phases, its own deadlines, and every way to its end (RFC 9113 section 6.8).
+
+OPENING ──preface and SETTINGS──► OPEN ──GOAWAY, last stream over──► CLOSING ──all sent──► GONE
+    └──────────── an error ────────┴──► LINGER ──quiet──► CLOSING
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from ..errors import Refusal
+from ..wire import frames
+from ..wire.frames import ENHANCE_YOUR_CALM, MAX_STREAM, NO_ERROR, PING, Http2Error
+
+if TYPE_CHECKING:
+    from .http2 import Http2Channel
+
+OPENING, OPEN, LINGER, CLOSING, GONE = range(5)
+
+
+class Lifecycle:
+    """`phase` is where the connection stands, `said_last` the highest stream that its client has been told it will
+    have an answer to. Keeps the connection's `deadline` at the first of all that there are."""
+
+    def __init__(self, connection: Http2Channel) -> None:
+        self.phase = OPENING
+        self.said_last = MAX_STREAM
+        self._connection = connection
+        # When the connection has had nothing to do for too long; when a drain has the last stream said.
+        self._idle_due = math.inf
+        self._last_due = math.inf
+        self._client_leaves = False
+        self._draining = False
+
+    # -- its beginning, and what keeps it going
+
+    def begin(self) -> None:
+        """The client has the time of a head to send its preface."""
+        site = self._connection.site
+        self._connection.deadline = site.clock.now + site.timeouts.head
+
+    def opened(self) -> None:
+        """The preface is here: the first request may take its time."""
+        self.phase = OPEN
+        connection = self._connection
+        timeouts = connection.site.timeouts
+        self._idle_due = connection.deadline = connection.site.clock.now + max(timeouts.head, timeouts.keepalive)
+        connection.wake(self._last_due)
+
+    def busy(self) -> None:
+        """A stream is about to be opened where there was none."""
+        connection = self._connection
+        self._idle_due = math.inf
+        connection.deadline = min(connection.streams.block.due, self._last_due)
+
+    def idle(self) -> None:
+        """The last stream is over."""
+        if self.phase != OPEN:
+            return
+        connection = self._connection
+        if self._client_leaves or self.said_last != MAX_STREAM:
+            self.close()
+        else:
+            site = connection.site
+            self._idle_due = site.clock.now + site.timeouts.keepalive
+            connection.deadline = min(self._idle_due, connection.streams.block.due, self._last_due)
+
+    # -- its end
+
+    def fail(self, error: Http2Error) -> None:
+        """The client broke the protocol: say why, end every stream, and close so that it can read that."""
+        connection = self._connection
+        streams = connection.streams
+        self.phase = LINGER
+        connection.site.http2_errors += 1
+        connection.out.send(frames.goaway_frame(min(streams.last, self.said_last), error.code, error.reason))
+        self.said_last = streams.last
+        for stream in list(streams.open.values()):
+            stream.fail_silently(error.code)
+        self._linger()
+
+    def _linger(self) -> None:
+        """Close so that the client can read what was said: stop writing, forget what still comes, then close."""
+        connection = self._connection
+        self.phase = LINGER
+        connection.forget()
+        connection.out.close()
+        transport: Any = connection.transport
+        if transport is None:
+            return
+        connection.deadline = connection.site.clock.now + connection.site.timeouts.linger
+        if hasattr(type(transport), "loseWriteConnection"):
+            transport.loseWriteConnection()
+
+    def close(self) -> None:
+        """Close once the client has taken what was written."""
+        if self.phase >= CLOSING:
+            return
+        connection = self._connection
+        lingering = self.phase == LINGER
+        self.phase = CLOSING
+        connection.forget()
+        if not lingering:
+            connection.out.close()
+        connection.deadline = connection.site.clock.now + connection.site.timeouts.idle
+        transport: Any = connection.transport
+        transport.loseConnection()
+
+    def gone(self) -> None:
+        """The connection is lost: there is nothing left to wait for."""
+        self.phase = GONE
+        self._connection.deadline = math.inf
+
+    def client_leaves(self) -> None:
+        """The client opens no further streams."""
+        self._client_leaves = True
+        if not self._connection.streams:
+            self.close()
+
+    def drain(self) -> None:
+        """The gateway drains: take no further requests than those that are on their way (section 6.8)."""
+        if self.phase > OPEN or self._draining:
+            return
+        connection = self._connection
+        self._draining = True
+        connection.out.send(frames.goaway_frame(MAX_STREAM, NO_ERROR) + frames.frame(PING, 0, 0, b"draining"))
+        self._last_due = connection.site.clock.now + connection.site.timeouts.linger
+        connection.wake(self._last_due)
+
+    def acknowledged(self) -> None:
+        """A PING has come back: in a drain, the one that was sent with its GOAWAY."""
+        if self._draining and self.said_last == MAX_STREAM:
+            self._say_last()
+
+    def _say_last(self) -> None:
+        """The client has had the time to hear of the end: what it begins now is not answered any more."""
+        connection = self._connection
+        self.said_last = connection.streams.last
+        self._last_due = math.inf
+        connection.out.send(frames.goaway_frame(self.said_last, NO_ERROR))
+        if not connection.streams:
+            self.close()
+
+    def give_up(self, refusal: Refusal) -> None:
+        """End whatever is under way: with an answer where none has begun, else visibly cut."""
+        connection = self._connection
+        for request in connection.under_way():
+            request.give_up(refusal)
+        if self.phase <= OPEN:
+            connection.out.send(frames.goaway_frame(connection.streams.last, NO_ERROR))
+        self.close()
+
+    # -- deadlines
+
+    def expire(self) -> None:
+        """A deadline has passed: the connection's own or one of its streams'."""
+        connection = self._connection
+        now = connection.site.clock.now
+        phase = self.phase
+        if phase == OPENING:
+            self.fail(Http2Error(frames.SETTINGS_TIMEOUT, "no connection preface in time"))
+        elif phase == OPEN:
+            self._expire_open(now)
+        elif phase in (LINGER, CLOSING) and connection.taking():
+            timeouts = connection.site.timeouts
+            connection.deadline = now + (timeouts.linger if phase == LINGER else timeouts.idle)
+        elif phase == LINGER:
+            self.close()
+        elif phase == CLOSING:
+            transport: Any = connection.transport
+            transport.abortConnection()
+
+    def _expire_open(self, now: float) -> None:
+        connection = self._connection
+        streams, out = connection.streams, connection.out
+        if streams.block.due <= now:
+            self.fail(Http2Error(ENHANCE_YOUR_CALM, "a field block did not arrive in time"))
+            return
+        if self._last_due <= now:
+            self._say_last()
+        if self._idle_due <= now and self.phase == OPEN:
+            out.send(frames.goaway_frame(streams.last, NO_ERROR))
+            self.close()
+        if self.phase != OPEN:
+            return
+        for stream in [stream for stream in streams.open.values() if stream.deadline <= now]:
+            if stream.deadline <= now:
+                stream.expire()
+        if out.held:
+            out.force()
+        if self.phase == OPEN:
+            dues = [stream.deadline for stream in streams.open.values()]
+            connection.deadline = min(self._idle_due, streams.block.due, self._last_due, *dues)
+            if out.held:
+                connection.held_back()

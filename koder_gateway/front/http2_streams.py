@@ -1,0 +1,217 @@
+"""The streams of one HTTP/2 connection: opened by HEADERS, fed by DATA, ended by RST_STREAM (RFC 9113 section 5)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.logger import Logger
+
+from ..wire import frames
+from ..wire.frames import (
+    END_HEADERS,
+    END_STREAM,
+    FRAME_SIZE_ERROR,
+    PROTOCOL_ERROR,
+    REFUSED_STREAM,
+    STREAM_CLOSED,
+    WITH_PRIORITY,
+    Http2Error,
+    StreamError,
+)
+from ..wire.http2 import HeadReader, read_trailers
+from ..wire.patience import FRAME, RESET, SERVED
+from ..wire.request import RequestHead
+from .field_block import FieldBlock
+from .http2_request import Http2Request
+from .stream import Stream
+
+if TYPE_CHECKING:
+    from .http2 import Http2Channel
+
+# Streams that were reset here, on which the client may still be sending what it sent before it knew.
+_RESETS_REMEMBERED: Final = 128
+
+
+class Streams:
+    """Those that are `open`, by their numbers; `last` is the highest number that the client has used.
+
+    `block` is the field block that is under way, `heads` reads those that are whole.
+    """
+
+    log = Logger()
+
+    def __init__(self, connection: Http2Channel, heads: HeadReader) -> None:
+        self.open: dict[int, Stream] = {}
+        self.last = 0
+        self.block = FieldBlock()
+        # As announced: a reload holds for connections to come.
+        self.max_streams = connection.site.max_streams
+        self._connection = connection
+        self._heads = heads
+        self._standing: Any = None
+        self._resets: dict[int, None] = {}
+
+    def __len__(self) -> int:
+        """How many are open."""
+        return len(self.open)
+
+    # -- field blocks
+
+    def on_headers(self, flags: int, number: int, payload: bytes) -> None:
+        """A request begins, or trailers end its body (section 8.1)."""
+        if not number & 1:
+            raise Http2Error(PROTOCOL_ERROR, "a client's streams have odd numbers")
+        block = frames.unpadded(flags, payload)
+        if flags & WITH_PRIORITY:
+            if len(block) < 5:
+                raise Http2Error(FRAME_SIZE_ERROR, "a HEADERS frame ends within its priority")
+            if frames.word(block) == number:
+                raise Http2Error(PROTOCOL_ERROR, "a stream depends on itself")
+            block = block[5:]
+        if flags & END_HEADERS:
+            self._take_block(number, flags & END_STREAM, block)
+            return
+        connection = self._connection
+        self.block.begin(number, flags, block, connection.site.clock.now + connection.site.timeouts.head)
+        connection.wake(self.block.due)
+
+    def on_continuation(self, flags: int, number: int, payload: bytes) -> None:
+        """More of the field block that is under way (section 6.10)."""
+        block = self.block
+        if not block.stream:
+            raise Http2Error(PROTOCOL_ERROR, "a CONTINUATION frame continues nothing")
+        block.add(payload, self._connection.site.max_head)
+        if flags & END_HEADERS:
+            self._take_block(number, block.ended, block.whole())
+
+    def _take_block(self, number: int, ended: int, block: bytes) -> None:
+        """A whole field block. Whatever becomes of its stream, the table has to follow it."""
+        if number > self.last:
+            self._open_stream(number, ended, block)
+            return
+        fields = self._heads.decode(block)
+        stream = self.open.get(number)
+        if stream is None:
+            if number not in self._resets:
+                raise Http2Error(STREAM_CLOSED, "HEADERS on a stream that is closed")
+            self._connection.spend(FRAME)
+        elif stream.remote_done:
+            raise StreamError(STREAM_CLOSED, "HEADERS on a stream that its client has ended")
+        elif not ended:
+            raise StreamError(PROTOCOL_ERROR, "trailers that do not end their stream")
+        else:
+            stream.receive_trailers(read_trailers(fields, self._connection.site.policy.tenant_header))
+
+    def _open_stream(self, number: int, ended: int, block: bytes) -> None:
+        self.last = number
+        connection = self._connection
+        head = self._heads.read(block, ended, connection.site.reader)
+        if number > connection.lifecycle.said_last:
+            # The client knows that it is not going to be answered here, or is about to hear of it.
+            self.was_reset(number)
+            connection.spend(FRAME)
+            return
+        if len(self.open) >= self.max_streams:
+            raise StreamError(REFUSED_STREAM, "more streams than SETTINGS_MAX_CONCURRENT_STREAMS")
+        unknown = head.chunked or head.upgrade is not None or head.refusal is not None
+        length = None if unknown else head.length
+        stream = Stream(connection, number, bool(ended), length)
+        if not self.open:
+            connection.lifecycle.busy()
+        self.open[number] = stream
+        self._begin(stream, head)
+
+    def _begin(self, stream: Stream, head: RequestHead) -> None:
+        """A head is complete: begin its exchange."""
+        connection = self._connection
+        site = connection.site
+        standing = self._standing
+        if standing is None or not standing.fits(site.policy, head):
+            standing = self._standing = site.policy.standing(head, connection.peer, connection.secured)
+        exchange = site.identity.open(head, standing, site.time())
+        stream.upgrading = head.upgrade is not None
+        done = stream.remote_done or stream.upgrading
+        request = stream.request = Http2Request(stream, exchange, standing, b"", done, [])  # type: ignore[arg-type]
+        if not done:
+            stream.deadline = site.clock.now + site.timeouts.body
+            connection.wake(stream.deadline)
+        if head.refusal is not None:
+            request.refuse(head.refusal)
+            return
+        try:
+            site.dispatch(request)
+        except Exception:
+            self.log.failure("the resource tree failed")
+            request.crashed()
+
+    # -- what follows them
+
+    def on_data(self, flags: int, number: int, payload: bytes) -> None:
+        """A body, or the bytes of a tunnel (section 6.1)."""
+        size = len(payload)
+        connection = self._connection
+        connection.window.take(size)
+        data = frames.unpadded(flags, payload)
+        stream = self.open.get(number)
+        if stream is None:
+            if not number or number > self.last:
+                raise Http2Error(PROTOCOL_ERROR, "DATA on a stream that is idle")
+            connection.window.pay(size)
+            connection.spend(FRAME)
+            if number not in self._resets:
+                raise StreamError(STREAM_CLOSED, "DATA on a stream that is closed")
+            return
+        ended = flags & END_STREAM
+        if not data and not ended:
+            connection.spend(FRAME)
+        try:
+            stream.receive(data, bool(ended), size)
+        except StreamError:
+            # The stream ends with these bytes untaken; to the connection's window they count.
+            connection.window.pay(size)
+            raise
+
+    def on_reset(self, flags: int, number: int, payload: bytes) -> None:
+        """The client gives a stream up (section 6.4)."""
+        if len(payload) != 4:
+            raise Http2Error(FRAME_SIZE_ERROR, "an RST_STREAM frame is not four bytes")
+        if not number or number > self.last:
+            raise Http2Error(PROTOCOL_ERROR, "RST_STREAM on a stream that is idle")
+        stream = self.open.get(number)
+        if stream is not None:
+            stream.reset()
+        self._connection.spend(RESET)
+
+    # -- ends
+
+    def was_reset(self, number: int) -> None:
+        """Remember a stream that was reset here."""
+        if len(self._resets) >= _RESETS_REMEMBERED:
+            del self._resets[next(iter(self._resets))]
+        self._resets[number] = None
+
+    def over(self, stream: Stream, served: bool) -> None:
+        """A stream is closed; `served`: its answer was sent to the end."""
+        if self.open.pop(stream.number, None) is None:
+            return
+        if served:
+            self._connection.patience.earn(SERVED)
+        if not self.open:
+            self._connection.lifecycle.idle()
+
+    def fail(self, number: int, error: StreamError) -> None:
+        """End one stream. To provoke this is as cheap for a client as to reset, so it costs the same."""
+        self._connection.spend(RESET)
+        stream = self.open.get(number)
+        if stream is not None:
+            stream.fail(error.code)
+        else:
+            self.was_reset(number)
+            self._connection.out.send(frames.reset_frame(number, error.code))
+
+    def lose(self) -> None:
+        """The connection is gone, and so is every exchange on it."""
+        for stream in list(self.open.values()):
+            stream.reset()
+        self._heads.forget()
+        self._standing = None

@@ -1,0 +1,295 @@
+"""What one HTTP/2 stream sends: its frames, the body that waits for windows, and who is paused for it.
+
+What the service sends goes out as far as the client's windows and the transport let it; the rest waits here, and
+while more than a little waits the service is paused.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+from ..wire.frames import (
+    DATA,
+    END_STREAM,
+    FLOW_CONTROL_ERROR,
+    HEADER,
+    INTERNAL_ERROR,
+    MAX_WINDOW,
+    StreamError,
+    frame,
+    header_frames,
+)
+from ..wire.hpack import encode_lines
+from ..wire.patience import DATA_SENT, WORTH_WHILE
+
+if TYPE_CHECKING:
+    from .stream import Stream
+
+# The service is paused while more than this waits for the client's windows.
+_HIGH: Final = 65536
+_EMPTY: Final = b""
+
+
+class Outflow:
+    """The sending side of a stream, which takes turns with others while it is `listed` in their `Outbox`.
+
+    `window` is what the client takes of it, in bytes. `ended`: our end is queued; `all_sent`: so it has left;
+    `closed`: nothing may be sent any more. With `cut` the stream is reset once what waits has been sent.
+    """
+
+    __slots__ = (
+        "_asked",
+        "_connection",
+        "_last_block",
+        "_least",
+        "_number",
+        "_producer",
+        "_producer_paused",
+        "_pulled",
+        "_sent",
+        "_sent_before",
+        "_stream",
+        "_waiting_size",
+        "all_sent",
+        "closed",
+        "cut",
+        "ended",
+        "listed",
+        "waiting",
+        "window",
+    )
+
+    def __init__(self, stream: Stream) -> None:
+        out = stream.connection.out
+        self.window = out.initial_window
+        self.waiting: deque[bytes | memoryview] = deque()
+        self.listed = False
+        self.ended = False
+        self.all_sent = False
+        self.closed = False
+        self.cut = False
+        # None once the stream is over.
+        self._stream: Stream | None = stream
+        self._connection = stream.connection
+        self._number = stream.number
+        self._least = min(out.max_frame, out.initial_window) // 2
+        self._waiting_size = 0
+        self._last_block = _EMPTY
+        self._producer: Any = None
+        self._pulled = False
+        self._producer_paused = False
+        self._asked = False
+        self._sent = self._sent_before = 0
+
+    # -- from the answer
+
+    def send_head(self, block: bytes, ended: bool) -> None:
+        """Send a field block; `ended` when nothing follows it."""
+        if self.closed:
+            return
+        out = self._connection.out
+        out.send(header_frames(self._number, out.prefixed(block), END_STREAM if ended else 0, out.max_frame))
+        if ended:
+            self._end()
+
+    def send_whole(self, block: bytes, body: bytes) -> None:
+        """Send a field block and a whole body, in one piece where the windows and frames allow it."""
+        out = self._connection.out
+        size = len(body)
+        if size > out.max_frame or size > self.window or size > out.window:
+            self.send_head(block, False)
+            self.send_body(body, True)
+            return
+        out.window -= size
+        self._sent += size
+        out.send(
+            b"%b%b%b"
+            % (
+                header_frames(self._number, out.prefixed(block), 0, out.max_frame),
+                HEADER.pack(size >> 8, size & 0xFF, DATA, END_STREAM, self._number),
+                body,
+            )
+        )
+        self._end()
+
+    def send_body(self, data: bytes, ended: bool) -> None:
+        """Send more of the body, or let it wait; `ended` when that was all."""
+        if self.closed:
+            return
+        if data:
+            self.waiting.append(data)
+            self._waiting_size += len(data)
+        if ended:
+            self._end()
+        self._go_on()
+
+    def send_trailers(self, lines: list[bytes]) -> None:
+        """End the body with these finished field lines."""
+        self._last_block = encode_lines(b"".join(lines))
+        self.end()
+
+    def end(self) -> None:
+        """Nothing follows what was given."""
+        self._end()
+        self._go_on()
+
+    def exchange_over(self) -> None:
+        """The answer is complete, whether or not its end was said."""
+        if not self.ended:
+            self.ended = True
+            self._go_on()
+        elif not self.waiting and not self.listed and not self._last_block:
+            self._finish()
+
+    # -- towards the client
+
+    def _go_on(self) -> None:
+        """Let what waits go as far as it can now."""
+        out = self._connection.out
+        if not self.listed:
+            out.enlist(self)
+        out.pump()
+        if self._waiting_size > _HIGH and not self._producer_paused and self._producer is not None:
+            self._producer_paused = True
+            if not self._pulled:
+                self._producer.pauseProducing()
+
+    def emit(self, forced: bool = False) -> bool:
+        """Send one frame of what waits; whether there is more that could go at once.
+
+        A window that opens by crumbs is not filled by crumbs, or it would stay cut into them (RFC 9293 section
+        3.8.6.2.1, for TCP): then more is waited for, unless it is `forced`.
+        """
+        out, waiting = self._connection.out, self.waiting
+        if waiting:
+            room = min(out.window, self.window, out.max_frame)
+            if room <= 0:
+                return False
+            if room < self._least and len(waiting[0]) > room and not forced:
+                out.hold(self)
+                return False
+            data = waiting.popleft()
+            size = len(data)
+            if size > room:
+                view = memoryview(data)
+                waiting.appendleft(view[room:])
+                data, size = view[:room], room
+            elif waiting and size + len(waiting[0]) <= room:
+                data = self._gathered(data, room)
+                size = len(data)
+            self._waiting_size -= size
+            self._sent += size
+            self.window -= size
+            out.window -= size
+            last = self.ended and not waiting and not self._last_block
+            out.send(HEADER.pack(size >> 8, size & 0xFF, DATA, END_STREAM if last else 0, self._number))
+            out.send(data)
+            if size >= WORTH_WHILE:
+                self._connection.patience.earn(DATA_SENT)
+            if waiting:
+                return True
+            if self.cut:
+                if self._stream is not None:
+                    self._stream.over(INTERNAL_ERROR)
+                return False
+            if not self.ended:
+                self._refill()
+                return False
+            if last:
+                self._finish()
+                return False
+        if self.ended:
+            if self._last_block:
+                block = out.prefixed(self._last_block)
+                out.send(header_frames(self._number, block, END_STREAM, out.max_frame))
+            else:
+                out.send(frame(DATA, END_STREAM, self._number, _EMPTY))
+            self._finish()
+        return False
+
+    def _gathered(self, data: bytes | memoryview, room: int) -> bytes:
+        """Several small pieces that wait, as one."""
+        pieces = [data]
+        size = len(data)
+        while self.waiting and size + len(self.waiting[0]) <= room:
+            pieces.append(self.waiting.popleft())
+            size += len(pieces[-1])
+        return b"".join(pieces)
+
+    def _end(self) -> None:
+        """Our side ends with what was given; only what waits is still to be sent."""
+        self.ended = True
+        stream = self._stream
+        if not self.waiting and not self.listed and not self._last_block and stream and stream.request is None:
+            self._finish()
+
+    def _finish(self) -> None:
+        """Everything is sent."""
+        self._last_block = _EMPTY
+        self.ended = self.all_sent = True
+        if self._stream is not None:
+            self._stream.answered()
+
+    def grant(self, size: int) -> None:
+        """The client takes this much more, or less where it has changed its settings. Raises StreamError."""
+        self.window += size
+        if self.window > MAX_WINDOW:
+            raise StreamError(FLOW_CONTROL_ERROR, "a stream's window is over 2^31-1 bytes")
+        if self.waiting and not self.listed and self.window > 0:
+            self._connection.out.enlist(self)
+
+    def taken(self) -> bool:
+        """Whether anything has been sent since this was last asked."""
+        before, self._sent_before = self._sent_before, self._sent
+        return before != self._sent
+
+    def close(self) -> None:
+        """The stream is over: what waits is forgotten, and who produces it stopped."""
+        self.closed = True
+        self.ended = True
+        self.waiting.clear()
+        self._waiting_size = 0
+        self._stream = None
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.stopProducing()
+
+    # -- who produces the answer
+
+    def follow(self, producer: Any, streaming: bool) -> None:
+        """Pause and resume `producer` as the client takes the answer; one that is not streaming is asked for more."""
+        self._producer = producer
+        self._pulled = not streaming
+        self._producer_paused = False
+        if self._pulled:
+            self._ask()
+        elif self._waiting_size > _HIGH:
+            self._producer_paused = True
+            producer.pauseProducing()
+
+    def unfollow(self) -> None:
+        """The producer is done."""
+        self._producer = None
+
+    def _refill(self) -> None:
+        """Nothing waits any more: the service may go on."""
+        if self._producer_paused and self._producer is not None:
+            self._producer_paused = False
+            if self._pulled:
+                self._ask()
+            else:
+                self._producer.resumeProducing()
+
+    def _ask(self) -> None:
+        """Have a producer that is pulled asked for more in the next turn: once, whoever it is by then."""
+        if not self._asked:
+            self._asked = True
+            self._connection.site.soon(self._pull)
+
+    def _pull(self) -> None:
+        self._asked = False
+        if self._producer is not None and self._pulled and not self._producer_paused:
+            self._producer.resumeProducing()
+            if self._producer is not None and not self._producer_paused:
+                self._ask()

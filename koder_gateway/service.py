@@ -114,6 +114,8 @@ class Gateway(TwistedService):
                 lambda _: self.site.tick(),
                 lambda _: self._trimmer.look(len(self.site.channels)),
                 lambda now: self.composition.policy.limiter.sweep(now, _EVICTED_A_SECOND),
+                lambda now: self._gate.complaints.sweep(now),
+                lambda now: self.redirect.complaints.sweep(now),
             ),
         )
         self._take(self._composed(settings, None), None)

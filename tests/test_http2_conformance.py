@@ -323,6 +323,8 @@ section(
     ("DATA beyond the highest", get(stream=1), data(3, b"test"), breaks(PROTOCOL_ERROR)),
     ("WINDOW_UPDATE of the server's own kind", window_update(2, 1), breaks(PROTOCOL_ERROR)),
     ("RST_STREAM of the server's own kind", reset(2), breaks(PROTOCOL_ERROR)),
+    ("DATA of the server's own kind below the highest", get(stream=3), data(2, b"test"), breaks(PROTOCOL_ERROR)),
+    ("RST_STREAM of the server's own kind below the highest", get(stream=3), reset(2), breaks(PROTOCOL_ERROR)),
 )
 section(
     "5.1 half-closed",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +10,6 @@ import pytest
 from http2_client import Answer, Http2Client
 from http2_frames import (
     CANCEL,
-    CONNECT_ERROR,
     DEFAULT_WINDOW,
     INITIAL_WINDOW_SIZE,
     PROTOCOL_ERROR,
@@ -177,9 +177,12 @@ def test_a_service_that_does_not_want_to_is_proxied_as_usual(client: Http2Client
 def test_a_service_that_answers_200_has_opened_no_tunnel(client: Http2Client, gateway: GatewayProcess) -> None:
     """To a CONNECT any 2xx would say that it has (RFC 9110 section 9.3.6)."""
     client.send(headers(1, opening("plain"), end=False))
-    client.refuses(1, CONNECT_ERROR)
+    answer = client.answer()
+    assert (answer.status, json.loads(answer.body)["code"]) == (502, "upstream_invalid")
     client.lives()
-    assert line(gateway, "plain")["code"] == "invalid"
+    seen = line(gateway, "plain")
+    assert (seen["status"], seen["code"]) == (502, "upstream_invalid")
+    assert "invalid: it answered a CONNECT with 200 in place of a switch of protocols" in gateway.log()
 
 
 def test_limits_apply_to_the_opening(client: Http2Client) -> None:

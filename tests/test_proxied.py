@@ -225,10 +225,21 @@ def test_behind_the_header_the_deadlines_are_the_channel_s(make_gateway: Callabl
 
 def test_who_leaves_without_a_word_is_not_worth_a_line(balancer: Balancer, warnings: list[str]) -> None:
     """Balancers look whether a port is open."""
-    for first in (b"", b"PROXY "):
-        balancer.connect(first).close()
-        balancer.connect(first).reset()
+    balancer.connect().close()
+    balancer.connect().reset()
     assert (warnings, balancer.waiting) == ([], 0)
+
+
+@pytest.mark.parametrize("begun", [b"PROXY TCP4 1", binary(V4)[:13]])
+def test_who_leaves_within_the_header_is(balancer: Balancer, warnings: list[str], begun: bytes) -> None:
+    balancer.connect(begun).close()
+    balancer.connect(begun).reset()
+    assert balancer.waiting == 0
+    assert len(warnings) == 2
+    for line in warnings:
+        assert line.startswith(
+            f"connection from {BALANCER} on a haproxy: endpoint closed: it ended within its header:"
+        )
 
 
 def test_a_flood_of_faults_is_a_few_lines(balancer: Balancer, warnings: list[str]) -> None:

@@ -29,6 +29,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactor as RecordingReactor
 from twisted.internet.testing import StringTransport
+from twisted.logger import Logger, formatEvent
 
 from koder_gateway.errors import Refusal
 from koder_gateway.upstream.connection import UpstreamConnection
@@ -1257,3 +1258,22 @@ def test_whoever_else_stands_between_stays() -> None:
     transport.protocol = outer = object()
     connection.makeConnection(transport)
     assert transport.protocol is outer
+
+
+# -- what of a service's failures is told
+
+
+def test_failures_that_were_not_told_are_told_after_a_while() -> None:
+    play = Play()
+    lines: list[str] = []
+    play.service.log = Logger(observer=lambda event: lines.append(formatEvent(event)))
+    for detail in ("first", "second", "third"):
+        play.service.failed(INVALID, detail)
+    assert lines == ["service identity: invalid: first"]
+    play.clock.now += 4.5
+    play.service.sweep(play.clock.now)
+    assert len(lines) == 1
+    play.clock.now += 0.5
+    for _ in range(3):
+        play.service.sweep(play.clock.now)
+    assert lines[1:] == ["service identity: 2 more failures since, the last one: invalid: third"]

@@ -10,8 +10,7 @@ from twisted.internet.error import ConnectionAborted
 from twisted.python.failure import Failure
 
 from ..errors import NOT_IMPLEMENTED
-from ..wire.exchange import ENDED, INVALID, TUNNELLING
-from ..wire.frames import CONNECT_ERROR
+from ..wire.exchange import ENDED, TUNNELLING
 from ..wire.hpack import encode_field, encode_lines, encode_status
 from ..wire.response import ResponseHead
 from .request import GatewayRequest
@@ -38,6 +37,11 @@ class Http2Request(GatewayRequest):
     protocol = b"HTTP/2"
     channel: Stream | None
 
+    @property
+    def connects(self) -> bool:
+        """Whether it is an extended CONNECT (RFC 8441 section 4)."""
+        return self.channel is not None and self.channel.upgrading
+
     def _head(self, head: ResponseHead) -> bytes:
         """The field block of a service's answer. What of it is the service's is encoded once for each head."""
         fixed = head.block
@@ -55,10 +59,6 @@ class Http2Request(GatewayRequest):
         """Send the service's head, and what there is of its body."""
         channel = self.channel
         assert channel is not None
-        if channel.upgrading and 200 <= head.status < 300:
-            # To a CONNECT this would say that the tunnel stands (RFC 9110 section 9.3.6).
-            channel.fail(CONNECT_ERROR, INVALID)
-            return
         self.exchange.bytes_out += len(body)
         block = self._head(head)
         if done:

@@ -154,7 +154,7 @@ class Streams:
         data = frames.unpadded(flags, payload)
         stream = self.open.get(number)
         if stream is None:
-            if not number or number > self.last:
+            if self._is_idle(number):
                 raise Http2Error(PROTOCOL_ERROR, "DATA on a stream that is idle")
             connection.window.pay(size)
             connection.spend(FRAME)
@@ -175,12 +175,16 @@ class Streams:
         """The client gives a stream up (section 6.4)."""
         if len(payload) != 4:
             raise Http2Error(FRAME_SIZE_ERROR, "an RST_STREAM frame is not four bytes")
-        if not number or number > self.last:
+        if self._is_idle(number):
             raise Http2Error(PROTOCOL_ERROR, "RST_STREAM on a stream that is idle")
         stream = self.open.get(number)
         if stream is not None:
             stream.reset()
         self._connection.spend(RESET)
+
+    def _is_idle(self, number: int) -> bool:
+        """Whether nobody has opened this stream: the even ones would be the server's, which pushes nothing."""
+        return number > self.last or not number & 1
 
     # -- ends
 

@@ -46,7 +46,7 @@ class RedirectSite(ServerFactory):
 
     def __init__(self, main: GatewaySite, webroot: Path | None = None) -> None:
         self._main = main
-        self._complaints = Complaints(main.clock, self.log.warn)
+        self.complaints = Complaints(main.clock, self.log.warn)
         self.webroot = webroot
 
     def __getattr__(self, name: str) -> Any:
@@ -93,7 +93,7 @@ class RedirectSite(ServerFactory):
         try:
             content = read_challenge(webroot, head.path)
         except ChallengeError as error:
-            self._complaints.say(f"a challenge was asked for and not shown: {error}")
+            self.complaints.say(f"a challenge was asked for and not shown: {error}")
             content = None
         if content is None:
             request.refuse(_NO_CHALLENGE)

@@ -147,6 +147,11 @@ class GatewayRequest(server.Request):
 
     # -- the client's side of an exchange (upstream.relay.Client)
 
+    @property
+    def connects(self) -> bool:
+        """Whether a 2xx would tell the client that a tunnel stands: not over HTTP/1.1, where Upgrade asks for it."""
+        return False
+
     def respond(self, head: ResponseHead, body: bytes, done: bool) -> None:
         """Send the service's head, and what there is of its body, in one write."""
         exchange = self.exchange

@@ -140,6 +140,8 @@ class ProxiedConnection(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone."""
+        if self._buffer and self in self._gate.channels:
+            self._complain(f"it ended within its header: {_EXPECTED}")
         self._gate.channels.discard(self)
         inner, self._inner = self._inner, None
         self._buffer = b""
@@ -147,12 +149,16 @@ class ProxiedConnection(Protocol):
             inner.connectionLost(reason)
 
     def _refuse(self, why: str) -> None:
-        """Close, and say why: the balancer's operator is who can change it."""
+        """Close, and say why."""
+        self._complain(why)
+        self._gate.channels.discard(self)
+        self._transport.loseConnection()
+
+    def _complain(self, why: str) -> None:
+        """The balancer's operator is who can change it."""
         peer = self._transport.getPeer()
         shown = getattr(peer, "host", None) or "unix:"
         self._gate.complaints.say(f"connection from {shown} on a haproxy: endpoint closed: {why}")
-        self._gate.channels.discard(self)
-        self._transport.loseConnection()
 
     # -- as one of a site's channels
 

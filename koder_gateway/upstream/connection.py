@@ -161,6 +161,8 @@ class UpstreamConnection(Protocol):
                 head = reader.read(raw, exchange.head.method == b"HEAD", exchange.limited, exchange.own_hsts)
                 if head.status == 101:
                     self._check_switch(relay, head)
+                elif exchange.head.upgrade is not None and 200 <= head.status < 300 and relay.client.connects:
+                    raise ResponseError(f"it answered a CONNECT with {head.status} in place of a switch of protocols")
             except ResponseError as error:
                 relay.failed(INVALID, str(error))
                 return

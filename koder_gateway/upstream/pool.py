@@ -29,6 +29,8 @@ from .tunnel import Tunnels
 _BACKOFF_FIRST: Final = 1.0
 _BACKOFF_LAST: Final = 30.0
 _LOG_EVERY: Final = 1.0
+# After so many seconds without another failure those that were not told are.
+_LOG_REST: Final = 5.0
 
 
 class Address:
@@ -191,6 +193,7 @@ class Service:
         self._turn = 0
         self._logged_at = float("-inf")
         self._unlogged = 0
+        self._unlogged_last = ("", "")
 
     # -- choosing
 
@@ -249,6 +252,20 @@ class Service:
             expired = [c for c in address.idle if c.idle_since <= oldest]
             for connection in expired:
                 connection.close()
+        if self._unlogged and now - self._logged_at >= _LOG_REST:
+            self._log_rest(now)
+
+    def _log_rest(self, now: float) -> None:
+        """Say how many failures have not been told, of which the last one was the last for a while."""
+        self.log.warn(
+            "service {service}: {more} more failures since, the last one: {event}: {detail}",
+            service=self.name,
+            more=self._unlogged,
+            event=self._unlogged_last[0],
+            detail=self._unlogged_last[1],
+        )
+        self._logged_at = now
+        self._unlogged = 0
 
     def close_idle(self) -> None:
         """Close every idle connection, and keep none from now on."""
@@ -261,14 +278,16 @@ class Service:
         """Count an exchange that failed by the service's fault and say so, at most once a second."""
         self.failures[event] = self.failures.get(event, 0) + 1
         now = self.clock.now
+        detail = detail or "no answer within its deadline"
         if now - self._logged_at < _LOG_EVERY:
             self._unlogged += 1
+            self._unlogged_last = event, detail
             return
         self.log.warn(
             "service {service}: {event}: {detail}{more}",
             service=self.name,
             event=event,
-            detail=detail or "no answer within its deadline",
+            detail=detail,
             more=f" (and {self._unlogged} more since)" if self._unlogged else "",
         )
         self._logged_at = now

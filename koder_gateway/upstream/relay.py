@@ -53,6 +53,11 @@ class Client(Protocol):
     sink: Any
     """Who takes what the client sends: the relay, and once protocols have been switched a tunnel."""
 
+    @property
+    def connects(self) -> bool:
+        """Whether a 2xx would tell it that a tunnel stands (RFC 9110 section 9.3.6). Asked only of a client whose
+        `exchange.head.upgrade` is not None."""
+
     def respond(self, head: ResponseHead, body: bytes, done: bool) -> None:
         """Send the final answer's head with what there is of its body; `done` when that is all."""
 

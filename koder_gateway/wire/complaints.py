@@ -12,7 +12,8 @@ _SECONDS: Final = 10.0
 
 
 class Complaints:
-    """At most ten lines in ten seconds; the next one says how many were left out.
+    """At most ten lines in ten seconds; then how many were left out, with the next line or when `sweep` finds that
+    there was none.
 
     `warn` is a logger's method: it gets a format, and what to fill in by name.
     """
@@ -41,3 +42,9 @@ class Complaints:
             self._warn("{line} ({left_out} lines of this kind were left out before)", line=line, left_out=left_out)
         else:
             self._warn("{line}", line=line)
+
+    def sweep(self, now: float) -> None:
+        """Say what has not been said, once its ten seconds are over; called every second or so."""
+        if self._left_out and now - self._begun >= _SECONDS:
+            left_out, self._left_out = self._left_out, 0
+            self._warn("{left_out} more lines of the kind before were left out", left_out=left_out)

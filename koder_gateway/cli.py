@@ -108,6 +108,8 @@ def _unusable(settings: Settings, warned: list[str]) -> list[str]:
         faults += [f"{name}: {line}" for line in doubts(composition, time.time())]
     except (OSError, ValueError) as error:
         faults += [f"{name}: {line}" for line in str(error).splitlines()]
+    if settings.tls.client_ca is not None:
+        warned += settings.tls.client_ca.doubts(time.time())
     endpoints = Endpoints(
         reactor, settings.tls, settings.state.dir, settings.tenants.base_domain, warned=warned.extend
     )

@@ -175,7 +175,8 @@ class Gateway(TwistedService):
         if before is not None:
             adopt(composition, before)
         self.composition = composition
-        for doubt in doubts(composition, time.time(), _SOON):
+        now, authorities = time.time(), composition.settings.tls.client_ca
+        for doubt in (*doubts(composition, now, _SOON), *(() if authorities is None else authorities.doubts(now))):
             self.log.warn("{doubt}", doubt=doubt)
         self._follow_registry(composition.settings, before)
         self._probes.watch(_probed(self.composition))

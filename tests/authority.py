@@ -18,16 +18,28 @@ SERVER, CLIENT = ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUT
 class Authority:
     """Issues from a key of its own. `pem` is its certificate's file."""
 
-    def __init__(self, folder: Path, name: str = "Test CA") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str = "Test CA",
+        *,
+        issuer: Authority | None = None,
+        start: float = -1,
+        days: float = 90,
+        key: ec.EllipticCurvePrivateKey | None = None,
+    ) -> None:
+        """`issuer` vouches for it; without one it does so itself. Valid from `start` for `days`, in days from now.
+        `key` is its own where it is not to be a new one."""
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        ca = x509.BasicConstraints(ca=True, path_length=0)
+        self.key = key or ec.generate_private_key(ec.SECP256R1())
+        above = issuer or self
+        ca = x509.BasicConstraints(ca=True, path_length=None)
         usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
-        builder = _builder(self._subject, self._subject, self._key, -1, 90)
+        builder = _builder(self._subject, above._subject, self.key, start, days)
         builder = builder.add_extension(ca, critical=True).add_extension(usage, critical=True)
-        self.certificate = builder.sign(self._key, hashes.SHA256())
+        self.certificate = builder.sign(above.key, hashes.SHA256())
         self.pem = folder / f"{name.replace(' ', '-').lower()}.pem"
         self.pem.write_bytes(_pem(self.certificate))
 
@@ -57,10 +69,10 @@ class Authority:
         if padding:
             comment = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.99999.1"), b"\0" * padding)
             builder = builder.add_extension(comment, critical=False)
-        said = (posing_as or self)._key.public_key()
+        said = (posing_as or self).key.public_key()
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(said)
         builder = builder.add_extension(issuer, critical=False)
-        issued = builder.sign(self._key, hashes.SHA256())
+        issued = builder.sign(self.key, hashes.SHA256())
         path = path or self._folder / f"{names[0].replace('*', '_')}.pem"
         path.parent.mkdir(parents=True, exist_ok=True)
         private = key.private_bytes(

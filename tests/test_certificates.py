@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import datetime
 import stat
+from contextlib import suppress
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
+from OpenSSL import SSL
 
 from koder_gateway.tls import certificates
 from koder_gateway.tls.certificates import (
@@ -19,6 +22,7 @@ from koder_gateway.tls.certificates import (
     load_pair,
     self_signed,
 )
+from koder_gateway.tls.contexts import ServerContexts
 from koder_gateway.tls.folder import folder_place
 from koder_gateway.tls.shelf import Shelf
 
@@ -28,6 +32,7 @@ P256 = ec.SECP256R1()
 
 def certificate_pem(key, *names, start=NOW - DAY, days=90):
     """A certificate for some DNS names, signed by its own key."""
+    algorithm = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
     begin = datetime.datetime.fromtimestamp(start, datetime.UTC)
     builder = (
@@ -43,7 +48,7 @@ def certificate_pem(key, *names, start=NOW - DAY, days=90):
         builder = builder.add_extension(
             x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False
         )
-    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    return builder.sign(key, algorithm).public_bytes(serialization.Encoding.PEM)
 
 
 def key_pem(key, encryption=None, form=serialization.PrivateFormat.PKCS8):
@@ -165,6 +170,57 @@ def test_an_rsa_key_matches_its_certificate(tmp_path):
     (tmp_path / "r.crt").write_bytes(certificate_pem(key, "r.example"))
     (tmp_path / "r.key").write_bytes(key_pem(key))
     assert load_pair("r", tmp_path / "r.crt", tmp_path / "r.key").names == ("r.example",)
+
+
+@pytest.mark.parametrize("curve", [ec.SECP256K1, ec.BrainpoolP256R1, ec.BrainpoolP384R1, ec.SECP224R1, ec.SECP192R1])
+def test_a_key_on_a_curve_that_no_handshake_has_is_refused_with_those_that_do(tmp_path, curve):
+    key = ec.generate_private_key(curve())
+    path = tmp_path / "odd.pem"
+    path.write_bytes(key_pem(key) + certificate_pem(key, "odd.example"))
+    with pytest.raises(CertificateError) as caught:
+        load_pair("odd", path, path)
+    assert str(caught.value) == (
+        f"{path}: its key is on the curve {key.curve.name}, with which no client can shake hands; have it issued for"
+        " an ECDSA key on P-256, P-384 or P-521, for Ed25519, or for an RSA key of 2048 bits or more"
+    )
+
+
+def test_a_key_for_dsa_is_refused(tmp_path):
+    key = dsa.generate_private_key(2048)
+    path = tmp_path / "odd.pem"
+    path.write_bytes(key_pem(key) + certificate_pem(key, "odd.example"))
+    with pytest.raises(CertificateError, match="its key is for DSA, with which no client can shake hands"):
+        load_pair("odd", path, path)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(partial(ec.generate_private_key, curve()) for curve in (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)),
+        ed25519.Ed25519PrivateKey.generate,
+    ],
+    ids=["P-256", "P-384", "P-521", "Ed25519"],
+)
+def test_a_key_that_is_taken_is_one_that_shakes_hands(tmp_path, make):
+    key = make()
+    path = tmp_path / "a.pem"
+    path.write_bytes(key_pem(key) + certificate_pem(key, "a.example"))
+    contexts = ServerContexts([load_pair("a", path, path)])
+    for version in (SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION):
+        client_context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        client_context.set_min_proto_version(version)
+        client_context.set_max_proto_version(version)
+        client, server = SSL.Connection(client_context, None), contexts.serverConnectionForTLS(None)
+        client.set_connect_state()
+        server.set_accept_state()
+        for _ in range(2):
+            for end, other in ((client, server), (server, client)):
+                with suppress(SSL.WantReadError):
+                    end.do_handshake()
+                with suppress(SSL.WantReadError):
+                    other.bio_write(end.bio_read(1 << 16))
+        client.do_handshake()
+        assert client.get_peer_certificate() is not None
 
 
 def test_self_signed_is_made_for_the_domain_and_its_subdomains(tmp_path):

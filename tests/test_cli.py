@@ -252,6 +252,16 @@ def test_what_is_doubtful_of_certificates_is_a_warning_that_does_not_fail(
     assert [line for line in done.err.splitlines() if line.startswith("warning: ")] == warnings
 
 
+def test_an_authority_whose_clients_are_refused_is_a_warning_that_does_not_fail(
+    check: Callable[[str], Done], tmp_path: Path
+) -> None:
+    Authority(tmp_path, "Old CA", start=-9, days=3)
+    done = check("[tls]\nclient_ca = 'old-ca.pem'\nclient_auth = 'required'\n")
+    assert done.code == 0, done
+    (warning,) = done.err.splitlines()
+    assert warning.startswith(f'warning: {tmp_path}/old-ca.pem: the authority "CN=Old CA" expired on ')
+
+
 def test_certificates_of_a_socket_that_only_the_daemon_has_are_checked(
     check: Callable[[str], Done], tmp_path: Path
 ) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import re
 import shutil
 import signal
 import socket
 import ssl
+import time
 from dataclasses import replace
 
 import pytest
@@ -172,6 +174,21 @@ def test_everybody_can_be_asked_also_who_names_nobody(issued, version):
     for name in (OPEN, None):
         assert Handshake(contexts, name, None, version).refused
         assert Handshake(contexts, name, issued.good, version).shown
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("with_issuer", [False, True])
+def test_an_authority_counts_by_itself_also_below_another_one(issued, tmp_path, version, with_issuer):
+    below = Authority(tmp_path, "Issuing CA", issuer=issued.clients)
+    path = below.issue("below.client", use=CLIENT)
+    context = client_context(path, version)
+    if with_issuer:
+        context.add_extra_chain_cert(below.certificate)
+    contexts = make_contexts(issued, authority=below)
+    done = Handshake(contexts, ADMIN, context=context)
+    assert (done.refused, done.shown is not None) == ("", True)
+    assert "unknown ca" in Handshake(contexts, ADMIN, issued.foreign, version).refused.replace("_", " ")
+    assert "unknown ca" in Handshake(contexts, ADMIN, issued.good, version).refused.replace("_", " "), "one level up"
 
 
 def test_clients_are_told_which_authorities_count(contexts, issued):
@@ -389,6 +406,35 @@ def test_the_certificate_of_no_authority_is_refused(issued):
         read_authorities(issued.good)
 
 
+def test_of_an_authority_whose_clients_are_refused_there_is_a_line(issued, tmp_path):
+    dates = {"Past": (-9, 3), "Soon": (-9, 30), "Future": (2, 90), "Good": (-9, 90)}
+    made = {name: Authority(tmp_path, name, start=start, days=days) for name, (start, days) in dates.items()}
+    path = tmp_path / "all.pem"
+    path.write_bytes(b"".join(each.pem.read_bytes() for each in made.values()))
+    told = list(read_authorities(path).doubts(time.time()))
+    assert len(told) == 3
+    expected = {
+        "Past": "expired on DATE, so its clients are refused; put its new certificate there",
+        "Soon": "expires on DATE, in less than 30 days, and then its clients are refused;"
+        " put its new certificate there",
+        "Future": "is not valid before DATE, so its clients are refused; check the clock",
+    }
+    for name, says in expected.items():
+        pattern = re.escape(f'{path}: the authority "CN={name}" {says}').replace("DATE", "[0-9-]{10}")
+        assert any(re.fullmatch(pattern, line) for line in told), name
+
+
+@pytest.mark.parametrize("dates", [(-9, 3), (2, 300)], ids=["past", "future"])
+def test_a_certificate_of_an_authority_that_has_a_good_one_is_not_spoken_of(tmp_path, dates):
+    good = Authority(tmp_path, "Twice")
+    content = good.pem.read_bytes()
+    other = Authority(tmp_path, "Twice", start=dates[0], days=dates[1], key=good.key)
+    path = tmp_path / "both.pem"
+    path.write_bytes(other.pem.read_bytes() + content)
+    assert list(read_authorities(path).doubts(time.time())) == []
+    assert len(list(read_authorities(other.pem).doubts(time.time()))) == 1
+
+
 # -- a whole gateway
 
 
@@ -523,6 +569,13 @@ def reload(gateway, outcome):
         lambda: gateway.metrics()[f'koder_gateway_reloads_total{{result="{outcome}"}}'] > before,
         f"a reload: {outcome}",
     )
+
+
+def test_an_authority_that_has_expired_is_told_at_a_reload(gateway, issued):
+    expired = Authority(gateway.folder / "expired", "Old CA", start=-9, days=3)
+    shutil.copy(expired.pem, gateway.folder / "clients.pem")
+    reload(gateway, "ok")
+    assert 'clients.pem: the authority "CN=Old CA" expired on ' in gateway.log()
 
 
 def test_a_reload_reads_the_authorities_again(gateway, issued):

@@ -15,10 +15,10 @@ from twisted.internet.interfaces import IOpenSSLContextFactory, IOpenSSLServerCo
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from zope.interface.verify import verifyObject
 
-from koder_gateway.tls import hello
+from koder_gateway.tls import greeting, hello
 from koder_gateway.tls.certificates import CertificateError, load_pair, self_signed
 from koder_gateway.tls.contexts import ContextOptions, NoCommonProtocolError, ServerContexts
-from koder_gateway.tls.hello import ACCESS_DENIED, INTERNAL_ERROR, UNRECOGNIZED_NAME
+from koder_gateway.tls.hello import ACCESS_DENIED, ILLEGAL_PARAMETER, INTERNAL_ERROR, UNRECOGNIZED_NAME
 from koder_gateway.tls.names import Names
 
 
@@ -253,29 +253,89 @@ def test_a_session_outlives_another_certificate_s_renewal(issued, tmp_path, vers
     assert resumed(Peer(contexts, context=context, name=b"a.example", session=session).handshake())
 
 
-def test_a_session_of_one_name_is_refused_under_another_certificate(issued):
+NAMES = [None, b"a.example", b"b.example", b"exact.b.example", b"x.b.example", b"y.b.example", b"unknown.test"]
+
+
+@VERSIONS
+@pytest.mark.parametrize("before", NAMES)
+def test_a_session_of_another_name_costs_a_full_handshake(issued, version, before):
+    contexts = ServerContexts([issued("a.example"), issued("b.example"), issued("exact.b.example")])
+    for after in NAMES:
+        context, session = begun(contexts, version, before)
+        again = Peer(contexts, context=context, name=after, session=session).handshake()
+        assert resumed(again) is (before == after), after
+        assert again.server.get_servername() == after
+        assert again.server.get_context() is contexts.context_for(after or b"")
+        again.say(b"for the tickets")
+        again.client.set_shutdown(SSL.SENT_SHUTDOWN)
+        session = again.client.get_session()
+        assert resumed(Peer(contexts, context=context, name=after, session=session).handshake()), after
+
+
+@VERSIONS
+def test_case_and_a_last_dot_make_no_other_name(issued, version):
     contexts = ServerContexts([issued("a.example"), issued("b.example")])
-    for before, after in ((b"a.example", b"b.example"), (b"b.example", b"a.example"), (b"b.example", None)):
-        context, session = begun(contexts, SSL.TLS1_3_VERSION, before)
-        assert alert_of(contexts, context=context, name=after, session=session) == ACCESS_DENIED
-    # Before TLS 1.3 a session keeps its name, whatever the client asks for next.
-    context, session = begun(contexts, SSL.TLS1_2_VERSION, b"a.example")
+    context, session = begun(contexts, version, b"x.b.example")
+    assert resumed(Peer(contexts, context=context, name=b"X.B.Example.", session=session).handshake())
+
+
+@VERSIONS
+@pytest.mark.parametrize("count", [1, 2])
+def test_strictly_no_session_goes_on_under_an_unknown_name(issued, version, count):
+    contexts = ServerContexts([issued(name) for name in ("a.example", "b.example")[:count]], strict=True)
+    context, session = begun(contexts, version, b"a.example")
+    assert resumed(Peer(contexts, context=context, name=b"a.example", session=session).handshake())
+    for name in (None, b"unknown.test", b"y.x.a.example"):
+        context, session = begun(contexts, version, b"a.example")
+        assert alert_of(contexts, context=context, name=name, session=session) == UNRECOGNIZED_NAME, name
+
+
+@VERSIONS
+def test_with_one_certificate_its_sessions_go_on_under_any_name(contexts, version):
+    context, session = begun(contexts, version, b"a.example")
+    assert resumed(Peer(contexts, context=context, name=b"x.a.example", session=session).handshake())
+
+
+@VERSIONS
+def test_a_second_certificate_ends_the_sessions_of_before(issued, version):
+    contexts = ServerContexts([issued("a.example")])
+    context, session = begun(contexts, version, b"b.example")
+    contexts.serve(Names([issued("a.example"), issued("b.example")]))
     again = Peer(contexts, context=context, name=b"b.example", session=session).handshake()
-    assert again.server.get_servername() == b"a.example"
-    assert again.server.get_context() is contexts.context_for(b"a.example")
+    assert (resumed(again), again.names[0]) == (False, "b.example")
 
 
-def test_a_session_goes_on_under_another_name_of_its_certificate(issued):
+@VERSIONS
+def test_a_session_is_refused_if_the_hello_could_not_be_read(issued, version, monkeypatch):
     contexts = ServerContexts([issued("a.example"), issued("b.example")])
-    context, session = begun(contexts, SSL.TLS1_3_VERSION, b"x.b.example")
-    assert resumed(Peer(contexts, context=context, name=b"y.b.example", session=session).handshake())
-    # Not where clients are asked for certificates: what was verified for one name is not for the other.
+    monkeypatch.setattr(greeting.Greeting, "take", refuse_to_read)
+    context, session = begun(contexts, version, b"a.example")
+    for name in (b"a.example", b"b.example"):
+        assert alert_of(contexts, context=context, name=name, session=session) == ACCESS_DENIED
+    assert Peer(contexts, name=b"b.example").handshake().names[0] == "b.example"
+
+
+def refuse_to_read(self, data):
+    raise ValueError
+
+
+def test_a_second_hello_may_not_ask_for_another_name(issued):
     contexts = ServerContexts([issued("a.example"), issued("b.example")])
-    contexts.context_for(b"b.example").set_verify(SSL.VERIFY_PEER, lambda *_: True)
-    context, session = begun(contexts, SSL.TLS1_3_VERSION, b"x.b.example")
-    assert resumed(Peer(contexts, context=context, name=b"x.b.example", session=session).handshake())
-    context, session = begun(contexts, SSL.TLS1_3_VERSION, b"x.b.example")
-    assert alert_of(contexts, context=context, name=b"y.b.example", session=session) == ACCESS_DENIED
+    # The client's only share is of a group that is not spoken here, so it is asked for another one.
+    groups = client_context(minimum=SSL.TLS1_3_VERSION, groups=b"P-521:P-256")
+    assert Peer(contexts, name=b"b.example", context=groups).handshake().names[0] == "b.example"
+    peer = Peer(contexts, name=b"a.example", context=groups)
+    for end in (peer.client, peer.server):
+        with pytest.raises(SSL.WantReadError):
+            end.do_handshake()
+        peer.carry()
+    peer.client.set_tlsext_host_name(b"b.example")
+    with pytest.raises(SSL.WantReadError):
+        peer.client.do_handshake()
+    peer.carry()
+    with pytest.raises(SSL.Error):
+        peer.server.do_handshake()
+    assert peer.server.bio_read(7)[-2:] == bytes((2, ILLEGAL_PARAMETER))
 
 
 # -- the alert, byte by byte

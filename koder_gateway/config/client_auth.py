@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from ..policy.certificates import OPTIONAL, REQUIRED
 from .faults import ConfigurationError, Located, ReadError, below, nearest, reason, shown, step
@@ -20,6 +22,8 @@ _MODES: Final = (OPTIONAL, REQUIRED)
 _TABLE: Final = '{ "admin.id.example.com" = "required", "*.partner.example" = "optional" }'
 # Far more authorities than any handshake could name to a client.
 _LARGEST: Final = 1 << 20
+# From then on an operator is told, as of the gateway's own certificates.
+_SOON: Final = datetime.timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,43 @@ class Authorities:
     path: Path
     certificates: tuple[x509.Certificate, ...]
     digest: bytes
+
+    def doubts(self, now: float) -> Iterator[str]:
+        """Whose clients are refused, or soon will be, for the authority's own dates, in a line for each authority;
+        `now` is in seconds since the epoch."""
+        moment = datetime.datetime.fromtimestamp(now, datetime.UTC)
+        for authority in _foremost(self.certificates, moment):
+            begin, end = authority.not_valid_before_utc, authority.not_valid_after_utc
+            who = f"{self.path}: the authority {shown(authority.subject.rfc4514_string())}"
+            if end <= moment:
+                yield f"{who} expired on {end:%Y-%m-%d}, so its clients are refused; put its new certificate there"
+            elif begin > moment:
+                yield f"{who} is not valid before {begin:%Y-%m-%d}, so its clients are refused; check the clock"
+            elif end - moment < _SOON:
+                yield (
+                    f"{who} expires on {end:%Y-%m-%d}, in less than 30 days, and then its clients are refused;"
+                    " put its new certificate there"
+                )
+
+
+def _foremost(certificates: tuple[x509.Certificate, ...], moment: datetime.datetime) -> list[x509.Certificate]:
+    """Of each authority the certificate that lasts longest, if it has begun: with that beside it, OpenSSL needs no
+    other one."""
+    foremost: dict[tuple[bytes, bytes], x509.Certificate] = {}
+    for each in sorted(
+        certificates, key=lambda each: (each.not_valid_before_utc <= moment, each.not_valid_after_utc)
+    ):
+        foremost[each.subject.public_bytes(), _public_bytes(each)] = each
+    return list(foremost.values())
+
+
+def _public_bytes(certificate: x509.Certificate) -> bytes:
+    """The authority's key; none where its algorithm is not known."""
+    try:
+        key = certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        return b""
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def read_authorities(path: Path) -> Authorities:
@@ -45,6 +86,9 @@ def read_authorities(path: Path) -> Authorities:
     try:
         certificates = tuple(x509.load_pem_x509_certificates(data))
         leaves = [certificate for certificate in certificates if not _may_issue(certificate)]
+        for each in certificates:
+            # Read now, when it can be said: the library looks at them no sooner than it is asked.
+            _ = each.subject, each.not_valid_before_utc, each.not_valid_after_utc
     except ValueError:
         raise ValueError("has a certificate that cannot be read; copy it again") from None
     if leaves:

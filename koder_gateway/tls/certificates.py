@@ -20,7 +20,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import dsa, ec
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import SSL
@@ -36,6 +36,8 @@ _LARGEST = 1 << 20
 # Issuers whose bytes a reader remembers for the chains to come; those in use live on in their chains.
 _ISSUERS = 4096
 _CLOCK_SKEW = 3_600.0
+# P-256, P-384 and P-521, as they are called here.
+_CURVES = ("secp256r1", "secp384r1", "secp521r1")
 
 
 class CertificateError(Exception):
@@ -134,6 +136,7 @@ class Reader:
                 f"{chain_path}: the private key in {key_path} is not that of its first certificate;"
                 " put the server's own certificate first, or the right key beside it"
             )
+        _refuse_unserved(chain_path, key)
         # OpenSSL judges it (are key and signature strong enough?) long before a handshake needs it.
         use_certificate(self._trial, chain_path, leaf, key)
         if extra_path is not None:
@@ -242,6 +245,21 @@ def _parse_key(path: Path, data: bytes) -> PrivateKeyTypes:
         ) from None
     except (ValueError, UnsupportedAlgorithm):
         raise CertificateError(f"{path}: the private key is not PEM that can be read; copy it again") from None
+
+
+def _refuse_unserved(path: Path, key: PrivateKeyTypes) -> None:
+    """Raise CertificateError for a key that OpenSSL takes although no handshake can be signed with it here: TLS 1.3
+    has only some curves (RFC 8446 section 4.2.3) and no DSA, and neither has any suite that is spoken here."""
+    kind = ""
+    if isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name not in _CURVES:
+        kind = f"on the curve {key.curve.name}"
+    elif isinstance(key, dsa.DSAPrivateKey):
+        kind = "for DSA"
+    if kind:
+        raise CertificateError(
+            f"{path}: its key is {kind}, with which no client can shake hands; have it issued for an ECDSA key on"
+            " P-256, P-384 or P-521, for Ed25519, or for an RSA key of 2048 bits or more"
+        )
 
 
 def _public_bytes(owner: PrivateKeyTypes | x509.Certificate) -> bytes:

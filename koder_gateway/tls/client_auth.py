@@ -43,9 +43,11 @@ class ClientVerification:
     def prepare(self, context: SSL.Context) -> None:
         """Have a context verify by the authorities whom it will be told to ask (`ask`)."""
         store = context.get_cert_store()
+        assert store is not None, "a context has a store from its beginning"
+        # Who issues clients' certificates is trusted as it is, also where it is not the end of a chain.
+        store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
         for authority in self.authorities.certificates:
-            if store is not None:
-                store.add_cert(crypto.X509.from_cryptography(authority))
+            store.add_cert(crypto.X509.from_cryptography(authority))
             context.add_client_ca(authority)
         context.set_options(SSL.OP_NO_TICKET)
         _authorities[context] = self.authorities.digest

@@ -1,8 +1,8 @@
 """TLS contexts for the clients' side: one for each certificate, hardened alike, chosen by the name asked for.
 
 The theory: everything that a handshake needs is put on the context once, so that a connection costs one
-`Connection(context, None)` and two callbacks into Python, for the server name and for ALPN. Nothing is read from
-disk by them.
+`Connection(context, None)` and two callbacks into Python, for the server name and for ALPN; with several
+certificates, also a look at the hello (`greeting`). Nothing is read from disk by them.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from zope.interface import implementer
 from . import hello
 from .certificates import CertificateError, CertificateFile, use_certificate
 from .client_auth import ClientVerification
+from .greeting import NamedConnection, plain_name
 from .names import Names
 
 _log = Logger()
@@ -80,7 +81,7 @@ def build_context(certificate: CertificateFile, options: ContextOptions) -> SSL.
     # Frees both record buffers (34 KiB) of a connection that is idle. The chain is what its file has: OpenSSL would
     # look for more of it in each handshake, among clients' authorities.
     context.set_mode(SSL.MODE_RELEASE_BUFFERS | _MODE_NO_AUTO_CHAIN)
-    # A session with a verified client is refused without it; which name it was begun under is seen elsewhere.
+    # A session with a verified client is refused without it; `greeting` puts the name in its place.
     context.set_session_id(b"koder-gateway")
     # Sessions are resumed by tickets, which the clients keep: a cache on this side would only be memory.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
@@ -166,7 +167,9 @@ class ServerContexts:
 
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """The TLS state of a new connection."""
-        return SSL.Connection(self._context, None)
+        if self._sole or self._callback is None:
+            return SSL.Connection(self._context, None)
+        return NamedConnection(self._context)
 
     def getContext(self) -> SSL.Context:
         """The default certificate's context, which finds the other ones by itself."""
@@ -201,6 +204,8 @@ class ServerContexts:
             return 0
         names = self._names
         name = connection.get_servername()
+        if alert := self._doubtful(connection, name):
+            return alert
         certificate = names.find(name) if name else None
         if certificate is None:
             if self._strict:
@@ -211,29 +216,24 @@ class ServerContexts:
         except CertificateError as error:
             self._complain(certificate, error)
             return hello.INTERNAL_ERROR
-        if not self._may_resume(connection, name, certificate, context):
-            return hello.ACCESS_DENIED
         if context is not connection.get_context():
             connection.set_context(context)
         if self.options.clients is not None:
             self.options.clients.ask(connection)
         return 0
 
-    def _may_resume(
-        self, connection: SSL.Connection, name: bytes | None, certificate: CertificateFile, context: SSL.Context
-    ) -> bool:
-        """Whether a session that was begun under another name may go on under this one.
+    def _doubtful(self, connection: SSL.Connection, name: bytes | None) -> int:
+        """The alert for a client whose session may be another name's, else 0.
 
-        OpenSSL does not look (TLS 1.3), but who was verified for one name is not for another one, and a client has
-        not seen the certificate of the other one at all (RFC 8446 section 4.6.1). Clients keep sessions by name.
+        OpenSSL has refused it already, but for a first hello that could not be read, and for a second one that asks
+        for another name than the first (RFC 8446 section 4.1.2).
         """
-        if self._callback is None or not hello.resumed(connection):
-            return True
-        began = hello.session_name(connection)
-        if began == name:
-            return True
-        before = self._names.find(began) if began else None
-        return (before or self._names.default) is certificate and context.get_verify_mode() == SSL.VERIFY_NONE
+        if self._callback is None:
+            return 0
+        began = getattr(connection, "began", None)
+        if began is None:
+            return hello.ACCESS_DENIED if hello.resumed(connection) else 0
+        return 0 if began == plain_name(name) else hello.ILLEGAL_PARAMETER
 
     def _switch(self, connection: SSL.Connection) -> None:
         """As `_choose`, where pyOpenSSL lets nothing be refused in words."""

@@ -12,9 +12,12 @@ from typing import Any, Final
 from OpenSSL import SSL
 from twisted.logger import Logger
 
+from . import greeting
+
 _log = Logger()
 
 # Alerts (RFC 8446 section 6).
+ILLEGAL_PARAMETER: Final = 47
 ACCESS_DENIED: Final = 49
 INTERNAL_ERROR: Final = 80
 UNRECOGNIZED_NAME: Final = 112
@@ -26,14 +29,9 @@ _NEEDED: Final = (
     "SSL_CTX_set_tlsext_servername_callback",
     "SSL_TLSEXT_ERR_ALERT_FATAL",
     "SSL_TLSEXT_ERR_OK",
-    "SSL_get_session",
     "SSL_session_reused",
-    "i2d_SSL_SESSION",
+    *greeting.CALLS,
 )
-# The field of a session, as OpenSSL writes it in ASN.1, that has the name it was begun under.
-_HOST_NAME: Final = 0xA6
-# What an honest session needs is far below; a client cannot make one larger than its own certificates.
-_LARGEST_SESSION: Final = 1 << 17
 
 
 def callback(choose: Callable[[SSL.Connection], int]) -> Any:
@@ -73,38 +71,3 @@ def resumed(connection: SSL.Connection) -> bool:
     """Whether the client goes on with a session of an earlier connection."""
     private: Any = connection
     return bool(_lib.SSL_session_reused(private._ssl))
-
-
-def session_name(connection: SSL.Connection) -> bytes | None:
-    """The server name that the connection's session was begun under; None when there was none."""
-    private: Any = connection
-    session = _lib.SSL_get_session(private._ssl)
-    size = _lib.i2d_SSL_SESSION(session, _ffi.NULL)
-    if not 0 < size <= _LARGEST_SESSION:
-        return None
-    memory = _ffi.new("unsigned char[]", size)
-    _lib.i2d_SSL_SESSION(session, _ffi.new("unsigned char **", memory))
-    return _host_name(_ffi.buffer(memory, size)[:])
-
-
-def _host_name(der: bytes) -> bytes | None:
-    """The host name of a session in DER: a SEQUENCE of fields, of which it is an OCTET STRING under a tag."""
-    position, end = _content(der, 0)
-    while position < end:
-        tag = der[position]
-        start, position = _content(der, position)
-        if tag == _HOST_NAME:
-            start, position = _content(der, start)
-            return der[start:position]
-    return None
-
-
-def _content(der: bytes, position: int) -> tuple[int, int]:
-    """Where the content of the element at a position begins and ends (X.690 section 8.1)."""
-    length = der[position + 1]
-    position += 2
-    if length & 0x80:
-        digits = length & 0x7F
-        length = int.from_bytes(der[position : position + digits], "big")
-        position += digits
-    return position, position + length

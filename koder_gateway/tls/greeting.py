@@ -1,0 +1,144 @@
+"""Sessions that go on only under the name that they were begun with: the client's hello is read before OpenSSL does.
+
+OpenSSL decides whether a session is resumed before it asks for the name's context, and a resumed session of TLS 1.2
+then tells its own name, whatever the client has asked for. It compares one thing by then: the session's context of
+identifiers, which a connection takes from its TLS context. So the name is read from the hello's bytes and becomes
+that context. A ticket of another name is then no fault: its client gets a full handshake, with the certificate of
+the name that it has come for (RFC 6066 section 3, RFC 8446 section 4.6.1).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Final
+
+from OpenSSL import SSL
+
+_lib: Any = getattr(SSL, "_lib", None)
+_ffi: Any = getattr(SSL, "_ffi", None)
+# OpenSSL's own names that are needed here; who makes these connections looks whether they are there.
+CALLS: Final = ("BIO_get_mem_data", "SSL_CTX_set_session_id_context", "SSL_set_SSL_CTX")
+
+# Bytes of a hello that are looked at; one with a key share of every kind has a few thousand.
+_LARGEST: Final = 1 << 16
+_HANDSHAKE: Final = 22
+_CLIENT_HELLO: Final = 1
+_SERVER_NAME: Final = b"\0\0"
+# A record's header (RFC 8446 section 5.1), a handshake message's (section 4).
+_HEADER: Final = 5
+_MESSAGE_HEADER: Final = 4
+# Version and random.
+_FIXED: Final = 2 + 32
+
+
+class Greeting:
+    """The first hello of a connection, as its bytes come in."""
+
+    def __init__(self) -> None:
+        self._records = bytearray()
+        self._message = bytearray()
+
+    def take(self, data: bytes) -> bytes | None:
+        """The server name, b"" if the client sends none, as soon as the hello is complete; None before.
+
+        Raises ValueError when this is no hello, or a larger one than is looked at. OpenSSL judges it in either case.
+        """
+        records, message = self._records, self._message
+        records += data
+        while len(records) >= _HEADER:
+            end = _HEADER + (records[3] << 8 | records[4])
+            if records[0] != _HANDSHAKE:
+                raise ValueError("no handshake")
+            if len(records) < end:
+                break
+            message += records[_HEADER:end]
+            del records[:end]
+            if len(message) >= _MESSAGE_HEADER:
+                end = _MESSAGE_HEADER + int.from_bytes(message[1:_MESSAGE_HEADER], "big")
+                if message[0] != _CLIENT_HELLO:
+                    raise ValueError("no hello")
+                if len(message) >= end:
+                    return _server_name(bytes(message[_MESSAGE_HEADER:end]))
+        if len(records) + len(message) > _LARGEST:
+            raise ValueError("a hello that is too large")
+        return None
+
+
+class NamedConnection(SSL.Connection):
+    """A server's connection over memory BIOs whose session is tied to the name in the client's hello.
+
+    `began` is that name as `plain_name` makes it, None until it is known. Whoever calls `do_handshake` each time that
+    bytes have come, as Twisted does, need not know of it.
+    """
+
+    def __init__(self, context: SSL.Context) -> None:
+        super().__init__(context, None)
+        self.began: bytes | None = None
+        self._greeting: Greeting | None = Greeting()
+
+    def do_handshake(self) -> None:
+        """See pyOpenSSL's."""
+        if self._greeting is not None:
+            self._look(self._greeting)
+        super().do_handshake()
+
+    def _look(self, greeting: Greeting) -> None:
+        private: Any = self
+        start = _ffi.new("char **")
+        size = _lib.BIO_get_mem_data(private._into_ssl, start)
+        if size <= 0:
+            return
+        try:
+            # OpenSSL takes all that is there, so what lies there next time is new.
+            name = greeting.take(_ffi.buffer(start[0], min(size, _LARGEST))[:])
+        except (ValueError, IndexError):
+            self._greeting = None
+            return
+        if name is not None:
+            self._greeting = None
+            self.began = plain_name(name)
+            _tie(self, self.began)
+
+
+def plain_name(name: bytes | None) -> bytes:
+    """A server name in the form in which names are compared; b"" for none."""
+    return (name or b"").lower().removesuffix(b".")
+
+
+# Lends its context of identifiers, and serves nobody.
+_lender = SSL.Context(SSL.TLS_SERVER_METHOD)
+
+
+def _tie(connection: SSL.Connection, name: bytes) -> None:
+    """Let a connection begin, and go on with, only sessions of this name.
+
+    A connection that is given another TLS context takes over its context of identifiers, but only if it has that of
+    the one before still. So it takes the lender's; and keeps it, since the lender's has changed when it goes back.
+    """
+    lender: Any = _lender
+    identifiers = hashlib.sha256(name).digest()
+    context = connection.get_context()
+    _lib.SSL_CTX_set_session_id_context(lender._context, identifiers, len(identifiers))
+    connection.set_context(_lender)
+    _lib.SSL_CTX_set_session_id_context(lender._context, b"", 0)
+    connection.set_context(context)
+
+
+def _server_name(hello: bytes) -> bytes:
+    """The server name in the body of a hello (RFC 8446 section 4.1.2, RFC 6066 section 3); b"" for none.
+
+    Raises IndexError for a hello that ends too early.
+    """
+    position = _FIXED + 1 + hello[_FIXED]
+    position += 2 + (hello[position] << 8 | hello[position + 1])
+    position += 1 + hello[position]
+    # Past the length of the extensions.
+    position += 2
+    while position < len(hello):
+        start = position + 4
+        end = start + (hello[position + 2] << 8 | hello[position + 3])
+        if hello[position : position + 2] == _SERVER_NAME:
+            # The list's length, the kind of name, its length: OpenSSL takes no list of two.
+            return hello[start + 5 : end]
+        position = end
+    return b""

@@ -174,15 +174,13 @@ class Policy:
     ) -> bytes:
         """The field lines that the gateway sets for a service (RFC 7239, RFC 9110 section 7.6.3).
 
-        X-Real-IP goes on, the last of several, from a proxy that says nothing else. Beside the other two it names the
-        client that they name: whichever field a service asks, it is the same.
+        X-Real-IP, where a trusted proxy sends it, names the client that the other two name: whichever field a service
+        asks, it is the one that limits and logs see. Nothing is believed for what stands in it.
         """
         proto = b"http" if secured is None else b"https"
         element = b'for=%b;host="%b";proto=%b' % (node_of(trail.hops[-1]), head.host, proto)
         said_host = b", ".join(_values(forwarded, b"x-forwarded-host"))
-        real = _values(forwarded, b"x-real-ip")[-1:]
-        if real and (_values(forwarded, b"x-forwarded-for") or _values(forwarded, b"forwarded")):
-            real = [trail.client.encode("ascii")]
+        real = b"X-Real-IP: %b\r\n" % trail.client.encode("ascii") if _values(forwarded, b"x-real-ip") else b""
         return b"".join(
             (
                 b"%b: %b\r\n" % (self.tenant_header, tenant.wire if isinstance(tenant, Tenant) else b""),
@@ -191,7 +189,7 @@ class Policy:
                 b"X-Forwarded-Host: %b\r\n" % (said_host or head.host),
                 b"Forwarded: %b\r\n" % b", ".join((*trail.elements, element)),
                 b"Via: 1.1 koder-gateway\r\n",
-                *(b"X-Real-IP: %b\r\n" % address for address in real),
+                real,
                 *(b"%b: %b\r\n" % (name, value) for name, value in forwarded if name.lower() not in _OURS),
             )
         )

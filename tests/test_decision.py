@@ -190,10 +190,10 @@ def test_limits_log_and_services_see_the_same_client(
     assert [value for name, value in told if name == b"X-Real-IP"] == ([client] if asked else [])
 
 
-def test_a_real_address_alone_is_the_proxy_s_own() -> None:
-    """It is no field that limits go by; the client's own, before the proxy's, goes no further."""
+def test_a_real_address_alone_is_not_believed() -> None:
+    """It is no field that limits and logs go by, so a service must not go by it either."""
     lines = (b"X-Real-IP: 6.6.6.6", b"x-real-ip: 198.51.100.7")
-    for peer, told in (("10.1.2.3", [b"198.51.100.7"]), ("192.0.2.9", [])):
+    for peer, told in (("10.1.2.3", [b"10.1.2.3"]), ("192.0.2.9", [])):
         standing = policy(trusted=("10.0.0.0/8",)).standing(head(*lines), peer, None)
         assert [value for name, value in transit(standing) if name.lower() == b"x-real-ip"] == told
         assert standing.address == peer.encode()
@@ -210,11 +210,65 @@ def test_whoever_reaches_a_unix_socket_is_trusted_where_that_is_said() -> None:
         assert made.standing(asked, peer, None).address == peer.encode()
 
 
-@pytest.mark.parametrize("said", [b"ftp", b"https, http", b"HTTPS", b""])
+@pytest.mark.parametrize("said", [b"ftp", b"https, http", b"httpss", b""])
 def test_a_proxys_protocol_is_one_of_two(said: bytes) -> None:
     made = policy(trusted=("10.0.0.0/8",))
     told = dict(transit(made.standing(head(b"X-Forwarded-Proto: " + said), "10.1.2.3", None)))
     assert told[b"X-Forwarded-Proto"] == b"http"
+
+
+@pytest.mark.parametrize(
+    ("lines", "client", "own"),
+    [
+        ((b"X-Forwarded-Proto: HTTPS",), b"https", b"https"),
+        ((b"X-Forwarded-Proto: Http",), b"http", b"http"),
+        ((b"Forwarded: for=1.1.1.1;proto=https",), b"https", b"https"),
+        ((b'Forwarded: for=1.1.1.1;Proto="HTTPS"',), b"https", b"https"),
+        ((b"Forwarded: for=1.1.1.1;proto=http",), b"http", b"http"),
+        # The scheme is that of the element whose address is the client's.
+        (
+            (b"Forwarded: for=6.6.6.6;proto=https, for=1.1.1.1;proto=http, for=10.9.9.9;proto=https",),
+            b"http",
+            b"http",
+        ),
+        (
+            (b"Forwarded: for=6.6.6.6;proto=http, for=1.1.1.1;proto=https", b"Forwarded: for=10.9.9.9"),
+            b"https",
+            b"https",
+        ),
+        ((b"X-Forwarded-For: 1.1.1.1", b"Forwarded: for=1.1.1.1;proto=https"), b"https", b"https"),
+        # Who the client is cannot be read, so neither can what it speaks.
+        ((b"X-Forwarded-For: 1.1.1.1", b"Forwarded: for=6.6.6.6;proto=https"), b"http", b"https"),
+        ((b"Forwarded: for=6.6.6.6;proto=https, for=_hidden;proto=https",), b"http", b"https"),
+        ((b"Forwarded: for=1.1.1.1;proto=https;proto=https",), b"http", b"https"),
+        ((b"Forwarded: for=1.1.1.1;proto=gopher",), b"http", b"https"),
+        ((b"Forwarded: proto=https",), b"http", b"https"),
+        # Both.
+        ((b"X-Forwarded-Proto: https", b"Forwarded: for=1.1.1.1;proto=HTTPS"), b"https", b"https"),
+        ((b"X-Forwarded-Proto: https", b"Forwarded: for=1.1.1.1;proto=http"), b"http", b"http"),
+        ((b"X-Forwarded-Proto: http", b"Forwarded: for=1.1.1.1;proto=https"), b"http", b"http"),
+        ((b"X-Forwarded-Proto: gopher", b"Forwarded: for=1.1.1.1;proto=https"), b"http", b"http"),
+        ((b"X-Forwarded-Proto: https", b"Forwarded: for=1.1.1.1;proto=gopher"), b"http", b"http"),
+        ((b"X-Forwarded-Proto:", b"Forwarded: for=1.1.1.1;proto=https"), b"https", b"https"),
+    ],
+)
+def test_a_proxy_says_what_its_client_speaks(lines: tuple[bytes, ...], client: bytes, own: bytes) -> None:
+    """`client` where the proxy speaks plain HTTP with the gateway, `own` where it speaks TLS."""
+    made = replace(policy(trusted=("10.0.0.0/8",)), hsts=b"Strict-Transport-Security: max-age=1\r\n")
+    for secured, expected in ((None, client), (Secured(), own)):
+        standing = made.standing(head(*lines), "10.1.2.3", secured)
+        assert dict(transit(standing))[b"X-Forwarded-Proto"] == expected
+        assert standing.own_hsts is (expected == b"https")
+        # From anybody else it is nothing.
+        stranger = made.standing(head(*lines), PEER, secured)
+        assert dict(transit(stranger))[b"X-Forwarded-Proto"] == (b"http" if secured is None else b"https")
+
+
+def test_no_service_reads_a_scheme_that_is_not_believed() -> None:
+    lines = (b"X-Forwarded-Proto: http", b"Forwarded: for=1.1.1.1;proto=https;by=_a, for=10.9.9.9;by=_b")
+    standing = policy(trusted=("10.0.0.0/8",)).standing(head(*lines), "10.1.2.3", None)
+    own = b'for=10.1.2.3;host="koder.id.koder.dev";proto=http'
+    assert dict(transit(standing))[b"Forwarded"] == b"for=1.1.1.1, for=10.9.9.9;by=_b, " + own
 
 
 def test_no_service_is_told_of_a_tenant_that_is_none() -> None:

@@ -284,9 +284,12 @@ FORWARDED = [
     (
         "standard",
         b'Forwarded: for="[2001:db8::7]";proto=https\r\n',
-        {b"Forwarded": b'for="[2001:db8::7]";proto=https, for=127.0.0.1;host="%b";proto=http' % HOST},
+        {
+            b"Forwarded": b'for="[2001:db8::7]";proto=https, for=127.0.0.1;host="%b";proto=http' % HOST,
+            b"X-Forwarded-Proto": b"https",
+        },
     ),
-    ("real address", b"X-Real-IP: 192.0.2.7\r\n", {b"X-Real-IP": b"192.0.2.7"}),
+    ("real address", b"X-Real-IP: 192.0.2.7\r\n", {b"X-Real-IP": b"127.0.0.1"}),
     ("port", b"X-Forwarded-Port: 8443\r\n", {b"X-Forwarded-Port": b"8443"}),
 ]
 

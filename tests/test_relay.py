@@ -674,6 +674,68 @@ def test_an_answer_that_ends_with_a_reset_is_cut(play: Play) -> None:
     assert relay.exchange.code == CLOSED
 
 
+CLOSING = {
+    "length": b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi",
+    "chunked": b"HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+    "1.0": b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nhi",
+    "nothing": b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("size", [1, 1000], ids=["byte by byte", "at once"])
+@pytest.mark.parametrize("answer", CLOSING.values(), ids=CLOSING)
+def test_a_service_that_keeps_nothing_alive_is_left_in_order(answer: bytes, size: int, play: Play) -> None:
+    play.ask()
+    service = play.origin.only
+    service.send_in(answer[at : at + size] for at in range(0, len(answer), size))
+    assert service.closed == "clean"
+
+
+@pytest.mark.parametrize("answer", CLOSING.values(), ids=CLOSING)
+def test_what_follows_the_end_of_an_answer_is_reset(answer: bytes, play: Play) -> None:
+    play.ask()
+    play.origin.only.send(answer + b"x")
+    assert play.origin.only.closed == "reset"
+
+
+@pytest.mark.parametrize("answer", CLOSING.values(), ids=CLOSING)
+def test_a_service_that_is_owed_the_rest_of_a_request_is_reset(answer: bytes, play: Play) -> None:
+    _, service = while_waiting(play)
+    service.send(answer)
+    assert service.closed == "reset"
+
+
+@pytest.mark.parametrize("answer", [OK, CLOSING["length"]], ids=["keep-alive", "close"])
+def test_a_service_that_takes_nothing_of_a_whole_request_is_left(answer: bytes, play: Play) -> None:
+    relay = play.ask(UPLOAD, b"12345", False)
+    service = play.origin.only
+    service.stop_reading()
+    relay.body_received(b"67890")
+    relay.body_ended([])
+    service.send(answer)
+    play.service.close_idle()
+    tunnels = play.service.tunnels
+    assert (service.closed, len(tunnels.leaving)) == ("", 1)
+    tunnels.sweep(tunnels.ending - 1)
+    assert service.closed == ""
+    tunnels.sweep(tunnels.ending)
+    play.reactor.advance(0)
+    assert (service.closed, tunnels.leaving) == ("reset", {})
+
+
+def test_only_so_many_wait_for_services_to_take_the_rest(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("koder_gateway.upstream.connection._MAX_LEAVING", 1)
+    for _ in range(2):
+        relay = play.ask(UPLOAD, b"12345", False)
+        play.origin.last.stop_reading()
+        relay.body_received(b"67890")
+        relay.body_ended([])
+        play.origin.last.send(CLOSING["length"])
+    assert [service.closed for service in play.origin.connections] == ["", "reset"]
+    play.service.tunnels.sweep(play.service.tunnels.ending)
+    play.reactor.advance(0)
+
+
 @pytest.mark.parametrize("line", [b"Connection: close", b"Connection: x, Close"])
 def test_a_service_that_says_close_is_not_used_again(line: bytes, play: Play) -> None:
     play.ask()

@@ -207,6 +207,23 @@ def test_a_switch_of_protocols_is_read_as_what_it_is() -> None:
     )
 
 
+@pytest.mark.parametrize("line", [b"Connection: upgrade", b"Upgrade: websocket", b"Connection: close", b"X-A: b"])
+def test_a_switch_to_no_protocol_is_read_as_such(line: bytes) -> None:
+    head = read(line, b"X-B: c", start=b"HTTP/1.1 101 Switching Protocols")
+    assert (head.status, head.upgrade, head.lines[-1]) == (101, None, b"X-B: c\r\n")
+
+
+@pytest.mark.parametrize("line", [b"Content-Length: 3", b"Transfer-Encoding: chunked"])
+def test_a_switch_to_no_protocol_frames_no_body_either(line: bytes) -> None:
+    with pytest.raises(ResponseError, match=r"its 101 is of HTTP/1\.0 or frames a body"):
+        read(line, start=b"HTTP/1.1 101 Switching Protocols")
+
+
+def test_a_malformed_switch_is_malformed() -> None:
+    with pytest.raises(ResponseError, match="Invalid header token"):
+        read(b"Connection: upgrade", b"no field", start=b"HTTP/1.1 101 Switching Protocols")
+
+
 HEADS = [
     b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nRateLimit: x\r\nX: 1\r\n\r\n",

@@ -273,6 +273,32 @@ def test_a_101_that_does_not_fit_is_no_answer(gateway: MemoryGateway, case: str)
     assert client.closed == ""
 
 
+@pytest.mark.parametrize("case", ["no upgrade", "empty upgrade", "no connection", "another connection option"])
+def test_a_101_to_no_protocol_is_told_of_in_plain_words(
+    gateway: MemoryGateway, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(gateway.services["identity"], "failed", lambda event, detail: told.append(detail))
+    client = gateway.connect()
+    client.send(SHAKE)
+    gateway.advance(0.5)
+    gateway.origin().only.send(BAD[case] + b"raw")
+    assert told == ["its 101 does not say to which protocol it switched"]
+
+
+def test_a_101_that_nobody_asked_for_is_told_of_in_plain_words(
+    gateway: MemoryGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(gateway.services["identity"], "failed", lambda event, detail: told.append(detail))
+    client = gateway.connect()
+    client.send(request(b"GET", b"/v1/users"))
+    gateway.advance(0.5)
+    gateway.origin().only.send(switch(b"X-A: b"))
+    assert code(client) == (502, "upstream_invalid")
+    assert told == ["it switched protocols unasked"]
+
+
 def test_a_switch_without_a_key_is_no_websocket(gateway: MemoryGateway) -> None:
     client = gateway.connect()
     client.send(request(b"GET", b"/v1/users", *ASKS[:2]))

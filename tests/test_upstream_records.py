@@ -100,14 +100,20 @@ class Service:
         context.use_privatekey_file(str(pair.both))
         if keys is not None:
             context.set_keylog_callback(lambda connection, line: keys.append(line))
-        self.tls = SSL.Connection(context, None)
-        self.tls.set_accept_state()
+        self._context = context
         self.wire = Wire()
+        self.endpoint = SecureEndpoint(self.wire.reactor, self.wire, NAME, read_trust(authority.path), 2.0)  # type: ignore[arg-type]
+        self.connect()
+
+    def connect(self) -> None:
+        """Begin a connection, in the place of the one before."""
+        self.tls = SSL.Connection(self._context, None)
+        self.tls.set_accept_state()
         self.above = Above()
         self.results: list[Any] = []
         factory = Factory()
         factory.buildProtocol = lambda addr: self.above  # type: ignore[method-assign]
-        self.endpoint = SecureEndpoint(self.wire.reactor, self.wire, NAME, read_trust(authority.path), 2.0)  # type: ignore[arg-type]
+        self.wire.far = Peer(self.wire.reactor)
         self.connecting = self.endpoint.connect(factory)
         self.connecting.addBoth(self.results.append)
 
@@ -205,6 +211,52 @@ def test_a_client_that_leaves_costs_nobody_else_a_session(authority: Authority, 
     service.endpoint.connect(Factory.forProtocol(Above)).addErrback(lambda failure: None).cancel()
     service.wire.reactor.advance(5)
     assert len(service.endpoint.sessions) == 1
+
+
+ENDS: dict[str, Any] = {
+    "here": lambda service: service.transport.abortConnection(),
+    "cut while idle": lambda service: service.wire.far.close(),
+    "reset while idle": lambda service: service.wire.far.reset(),
+    "goodbye": lambda service: (service.tls.shutdown(), service.say()),
+}
+FAILURES: dict[str, Any] = {
+    "cut": lambda service: service.wire.far.close(),
+    "reset": lambda service: service.wire.far.reset(),
+    "broken": lambda service: service.wire.far.send(b"\x17\x03\x03\x00\x20" + b"z" * 32),
+    "unwritable": lambda service: (
+        service.transport._connection.set_shutdown(SSL.SENT_SHUTDOWN),
+        service.transport.write(b"x"),
+    ),
+}
+
+
+@pytest.mark.parametrize("version", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION])
+@pytest.mark.parametrize("how", ENDS)
+def test_a_session_outlives_its_connection(authority: Authority, kind: Any, version: int, how: str) -> None:
+    service = Service(authority, version=version).pump()
+    service.send(b"hello")
+    service.above.idle = "idle" in how  # type: ignore[attr-defined]
+    ENDS[how](service)
+    service.wire.reactor.advance(0)
+    assert service.above.lost
+    # OpenSSL judges the session when it frees the connection.
+    del service.wire.protocol
+    gc.collect()
+    service.connect()
+    service.pump()
+    assert SSL._lib.SSL_session_reused(service.tls._ssl)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("version", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION])
+@pytest.mark.parametrize("how", FAILURES)
+def test_a_session_ends_with_a_connection_that_fails(authority: Authority, kind: Any, version: int, how: str) -> None:
+    service = Service(authority, version=version).pump()
+    service.send(b"hello")
+    assert len(service.endpoint.sessions) == 1
+    FAILURES[how](service)
+    service.wire.reactor.advance(0)
+    assert service.above.lost
+    assert len(service.endpoint.sessions) == 0
 
 
 def test_a_connection_that_breaks_within_its_handshake_is_none(authority: Authority, kind: Any) -> None:

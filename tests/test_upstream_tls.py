@@ -488,6 +488,83 @@ async def test_a_second_connection_resumes_the_first_one_s_session(
         assert len(verified) == 1
 
 
+CLOSING = {
+    "length": b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi",
+    "1.0": b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nhi",
+}
+
+
+@both_versions
+@pytest.mark.parametrize("answer", CLOSING.values(), ids=CLOSING)
+@pytest_twisted.ensureDeferred
+async def test_a_service_that_keeps_nothing_alive_resumes_its_sessions(
+    run: Any, authority: Authority, transport: object, version: ssl.TLSVersion, answer: bytes
+) -> None:
+    def play(talk: Talk) -> None:
+        assert talk.head()
+        talk.send(answer)
+        try:
+            ends.append(talk.head())
+        except OSError as error:
+            ends.append(error)
+
+    ends: list[object] = []
+    with SecureService(authority.issue(NAME), play, version=version) as service:
+        running = run(*table(service, authority.path))
+        for count in range(1, 4):
+            assert (await running.ask()).status == 200
+            await eventually(lambda: len(ends) == count, "the service sees the end")  # noqa: B023  (awaited)
+        assert service.handshakes == [False, True, True]
+        # The gateway says goodbye, and does not reset.
+        assert ends == [b"", b"", b""]
+
+
+@both_versions
+@pytest.mark.parametrize("how", ["goodbye", "cut", "reset"])
+@pytest_twisted.ensureDeferred
+async def test_a_service_that_ends_an_idle_connection_resumes_its_session(
+    run: Any, authority: Authority, transport: object, version: ssl.TLSVersion, how: str
+) -> None:
+    def play(talk: Talk) -> None:
+        assert talk.head()
+        talk.send(OK)
+        until(lambda: asked, "the client has its answer")
+        asked.clear()
+        getattr(talk, how)()
+
+    asked: list[bool] = []
+    with SecureService(authority.issue(NAME), play, version=version) as service:
+        running = run(*table(service, authority.path))
+        for _ in range(3):
+            assert (await running.ask()).status == 200
+            assert running.service.idle == 1
+            asked.append(True)
+            await eventually(lambda: not running.service.idle, "the connection has left the pool")
+        assert service.handshakes == [False, True, True]
+
+
+@both_versions
+@pytest.mark.parametrize("how", ["cut", "reset"])
+@pytest_twisted.ensureDeferred
+async def test_a_truncated_answer_forgets_its_session(
+    run: Any, authority: Authority, transport: object, version: ssl.TLSVersion, how: str
+) -> None:
+    def play(talk: Talk) -> None:
+        assert talk.head()
+        talk.send(b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\nhalf of it")
+        until(lambda: len(address.endpoint.sessions), "the session is kept")
+        getattr(talk, how)()
+
+    with SecureService(authority.issue(NAME), play, version=version) as service:
+        running = run(*table(service, authority.path))
+        (address,) = running.service.addresses
+        for count in range(1, 3):
+            assert (await running.ask()).ended != "complete"
+            await eventually(lambda: running.service.failures == {"closed": count}, "it is counted")  # noqa: B023
+            assert len(address.endpoint.sessions) == 0
+        assert service.handshakes == [False, False]
+
+
 @pytest_twisted.ensureDeferred
 async def test_a_service_without_tickets_is_served(run: Any, authority: Authority) -> None:
     def none(context: ssl.SSLContext) -> None:

@@ -61,10 +61,12 @@ def plain_host(host: str | None) -> str:
 
 class Trail(NamedTuple):
     """A request's way as far as it is believed: the addresses from the client's to the peer's, and the elements of
-    Forwarded that stand for all of them but the peer's. Their first is the client's."""
+    Forwarded that stand for all of them but the peer's. Their first is the client's; `proto` is the scheme in it, in
+    lower case, b"" for none."""
 
     hops: tuple[str, ...]
     elements: tuple[bytes, ...]
+    proto: bytes = b""
 
     @property
     def client(self) -> str:
@@ -119,11 +121,13 @@ class TrustedProxies:
             hops = plain or (peer,)
             return Trail(hops, tuple(map(_element, hops[:-1])))
         elements = [element for value in forwarded for element in _elements(value)]
-        hops = self._walk(peer, (node for node, _ in reversed(elements)))
+        hops = self._walk(peer, (element.node for element in reversed(elements)))
         if plain is not None and plain[0] != hops[0]:
             return Trail((peer,), ())
         believed = elements[len(elements) - len(hops) + 1 :]
-        return Trail(plain or hops, tuple(raw for _, raw in believed))
+        # Schemes have no case (RFC 3986 section 3.1).
+        proto = believed[0].proto.lower() if believed else b""
+        return Trail(plain or hops, tuple(element.raw for element in believed), proto)
 
     def client(self, peer: str, forwarded_for: Sequence[bytes], forwarded: Sequence[bytes]) -> str:
         """The client's address by these fields."""
@@ -161,28 +165,38 @@ def _plain_nodes(values: Sequence[bytes]) -> Iterator[bytes]:
             yield node.strip(b" \t")
 
 
-def _elements(value: bytes) -> list[tuple[bytes, bytes]]:
-    """The elements of one Forwarded value in order: the `for` of each (empty where it has none), and the whole of it.
+class _Element(NamedTuple):
+    """An element of Forwarded: its `for` and `proto`, each empty where it has none, and the whole of it."""
+
+    node: bytes
+    proto: bytes
+    raw: bytes
+
+
+def _elements(value: bytes) -> list[_Element]:
+    """The elements of one Forwarded value in order.
 
     A value with any fault counts as one unreadable element: a client's stray quote must not decide how the
     part that the proxy appended is read.
     """
-    elements: list[tuple[bytes, bytes]] = []
-    node: bytes | None = None
+    elements: list[_Element] = []
+    said: dict[bytes, bytes] = {}
     begin = position = 0
     while True:
         pair = _PAIR_AND_END.match(value, position)
         if pair is None:
-            return [(b"", value)]
+            return [_Element(b"", b"", value)]
         name, quoted, plain, end = pair.groups()
-        if name.lower() == b"for":
-            if node is not None:
-                return [(b"", value)]
-            node = re.sub(rb"\\(.)", rb"\1", quoted) if quoted is not None else plain
+        name = name.lower()
+        if name in (b"for", b"proto"):
+            if name in said:
+                return [_Element(b"", b"", value)]
+            said[name] = re.sub(rb"\\(.)", rb"\1", quoted) if quoted is not None else plain
         position = pair.end()
         if end != b";":
-            elements.append((node or b"", value[begin : position - len(end)].strip(b" \t")))
-            node = None
+            raw = value[begin : position - len(end)].strip(b" \t")
+            elements.append(_Element(said.get(b"for", b""), said.get(b"proto", b""), raw))
+            said = {}
             begin = position
         if not end:
             return elements

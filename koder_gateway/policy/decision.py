@@ -90,7 +90,7 @@ class Policy:
         else:
             tenant = self._tenant(head, None if trusted else secured)
         wire = address.encode("ascii")
-        proto = self._proto(secured, forwarded)
+        proto = self._proto(secured, forwarded, trail.proto)
         cors = self.cors_fields(head.origin, tenant)
         # Browsers take it from TLS alone (RFC 6797 section 7.2), be that a trusted proxy's.
         hsts = self.hsts if proto == b"https" else b""
@@ -104,7 +104,7 @@ class Policy:
             hsts=hsts,
             own_hsts=bool(hsts),
             fields=cors + hsts,
-            transit=self._transit(head, tenant, trail, secured, forwarded) + client_field,
+            transit=self._transit(head, tenant, trail, proto, secured, forwarded) + client_field,
             address=wire,
             key=address_key(address),
             lasting=not forwarded,
@@ -119,9 +119,14 @@ class Policy:
         return self.tenants.resolve(head.host, head.tenants)
 
     @staticmethod
-    def _proto(secured: Secured | None, forwarded: Sequence[tuple[bytes, bytes]]) -> bytes:
-        """What the client speaks: with the gateway, or with the trusted proxy that says so."""
-        said = b", ".join(_values(forwarded, b"x-forwarded-proto"))
+    def _proto(secured: Secured | None, forwarded: Sequence[tuple[bytes, bytes]], element: bytes) -> bytes:
+        """What the client speaks: with the gateway, or with the trusted proxy that says so, in X-Forwarded-Proto or
+        the client's `element` of Forwarded. Where these two differ it is the one that promises nothing."""
+        # Schemes have no case (RFC 3986 section 3.1).
+        plain = b", ".join(filter(None, _values(forwarded, b"x-forwarded-proto"))).lower()
+        if plain and element and plain != element:
+            return b"http"
+        said = plain or element
         if said in (b"http", b"https"):
             return said
         return b"http" if secured is None else b"https"
@@ -169,29 +174,35 @@ class Policy:
         head: RequestHead,
         tenant: Tenant | Refusal,
         trail: Trail,
+        proto: bytes,
         secured: Secured | None,
         forwarded: Sequence[tuple[bytes, bytes]],
     ) -> bytes:
         """The field lines that the gateway sets for a service (RFC 7239, RFC 9110 section 7.6.3).
 
-        X-Real-IP goes on, the last of several, from a proxy that says nothing else. Beside the other two it names the
-        client that they name: whichever field a service asks, it is the same.
+        X-Real-IP, where a trusted proxy sends it, names the client that the other two name: whichever field a service
+        asks, it is the one that limits and logs see. Nothing is believed for what stands in it. `proto` is what the
+        client speaks; where its element of Forwarded says something else, only the address in that goes on.
         """
-        proto = b"http" if secured is None else b"https"
-        element = b'for=%b;host="%b";proto=%b' % (node_of(trail.hops[-1]), head.host, proto)
+        own = b'for=%b;host="%b";proto=%b' % (
+            node_of(trail.hops[-1]),
+            head.host,
+            b"http" if secured is None else b"https",
+        )
+        elements = trail.elements
+        if trail.proto not in (b"", proto):
+            elements = (b"for=" + node_of(trail.client), *elements[1:])
         said_host = b", ".join(_values(forwarded, b"x-forwarded-host"))
-        real = _values(forwarded, b"x-real-ip")[-1:]
-        if real and (_values(forwarded, b"x-forwarded-for") or _values(forwarded, b"forwarded")):
-            real = [trail.client.encode("ascii")]
+        real = b"X-Real-IP: %b\r\n" % trail.client.encode("ascii") if _values(forwarded, b"x-real-ip") else b""
         return b"".join(
             (
                 b"%b: %b\r\n" % (self.tenant_header, tenant.wire if isinstance(tenant, Tenant) else b""),
                 b"X-Forwarded-For: %b\r\n" % ", ".join(trail.hops).encode("ascii"),
-                b"X-Forwarded-Proto: %b\r\n" % self._proto(secured, forwarded),
+                b"X-Forwarded-Proto: %b\r\n" % proto,
                 b"X-Forwarded-Host: %b\r\n" % (said_host or head.host),
-                b"Forwarded: %b\r\n" % b", ".join((*trail.elements, element)),
+                b"Forwarded: %b\r\n" % b", ".join((*elements, own)),
                 b"Via: 1.1 koder-gateway\r\n",
-                *(b"X-Real-IP: %b\r\n" % address for address in real),
+                real,
                 *(b"%b: %b\r\n" % (name, value) for name, value in forwarded if name.lower() not in _OURS),
             )
         )

@@ -23,13 +23,16 @@ if TYPE_CHECKING:
     from .relay import Relay
     from .tunnel import Tunnel, Tunnels
 
-# What the connection is in the midst of. IDLE: pooled. HEAD: waits for an answer's head.
-IDLE, HEAD, LENGTH, CHUNKED, UNTIL_CLOSE, GONE = range(6)
+# What the connection is in the midst of. IDLE: pooled. HEAD: waits for an answer's head. WHOLE: the answer has come
+# to its end, with nothing behind it.
+IDLE, HEAD, LENGTH, CHUNKED, UNTIL_CLOSE, WHOLE, GONE = range(7)
 
 _MAX_HEAD: Final = 65536
 _MAX_INTERIM: Final = 32
 # A service may send one small chunk an event, for days: framing may outweigh data by this many bytes.
 _CHUNK_SLACK: Final = 1 << 20
+# So many may be closing while their services take what is left for them; what is too many is reset.
+_MAX_LEAVING: Final = 1024
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 _VERSION: Final = b"HTTP/1."
 
@@ -215,6 +218,8 @@ class UpstreamConnection(Protocol):
                     # Bytes after the end of an answer: the connection is not used again.
                     data = data[:length]
                     self._keep_alive = False
+                else:
+                    self._state = WHOLE
                 relay.answered(head, data, True, self._keep_alive)
                 return
             self._state = LENGTH
@@ -238,6 +243,8 @@ class UpstreamConnection(Protocol):
             return
         relay.body(data[:remaining] if remaining else data)
         if self.relay is relay:
+            if not remaining:
+                self._state = WHOLE
             relay.ended([], self._keep_alive and not remaining)
 
     def _read_chunks(self, relay: Relay, data: bytes) -> None:
@@ -251,6 +258,8 @@ class UpstreamConnection(Protocol):
         if payload:
             relay.body(payload)
         if decoder.done and self.relay is relay:
+            if not decoder.rest:
+                self._state = WHOLE
             relay.ended(decoder.trailers, self._keep_alive and not decoder.rest)
 
     # -- a tunnel
@@ -310,8 +319,14 @@ class UpstreamConnection(Protocol):
 
     # -- the end
 
-    def end(self, keep_alive: bool) -> None:
-        """The exchange is over: back to the pool, or away."""
+    @property
+    def idle(self) -> bool:
+        """Whether no message is under way, so that the connection's end cuts none short."""
+        return self._state == IDLE
+
+    def end(self, keep_alive: bool, in_order: bool = False) -> None:
+        """The exchange is over: back to the pool, or away. `in_order`: the request is whole, so that where the answer
+        is too the service has done nothing to be reset for."""
         self._stop_pulling()
         self.relay = None
         self._decoder = None
@@ -324,6 +339,8 @@ class UpstreamConnection(Protocol):
             self._state = IDLE
             self.reused = True
             self.address.release(self)
+        elif in_order and self._state == WHOLE and len(self.address.service.tunnels.leaving) < _MAX_LEAVING:
+            self.finish(self.address.service.tunnels)
         else:
             self.abort()
 
@@ -335,9 +352,8 @@ class UpstreamConnection(Protocol):
 
     def close(self) -> None:
         """Close an idle connection in order."""
-        transport: Any = self._leave()
-        if transport is not None:
-            transport.loseConnection()
+        # A service may have answered before it took all of the request.
+        self.finish(self.address.service.tunnels)
 
     def _leave(self) -> object:
         """Out of the pool, so that nobody takes the connection while its end is on the way."""

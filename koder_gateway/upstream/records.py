@@ -58,6 +58,10 @@ class FastTransport(Records, SecureTransport):
         if data and not self._shut:
             self._encrypt(data, len(data))
 
+    def _fail(self) -> None:
+        self._failed = True
+        super()._fail()
+
 
 def transport_class(connection: SSL.Connection) -> type[SecureTransport]:
     """The class for connections like this one."""

@@ -347,7 +347,7 @@ class Relay:
         self.deadline = math.inf
         connection, self.connection = self.connection, None
         if connection is not None:
-            connection.end(keep_alive and self.request_done)
+            connection.end(keep_alive and self.request_done, self.request_done)
         attempt, self.attempt = self.attempt, None
         if attempt is not None:
             attempt.cancel()

@@ -24,7 +24,7 @@ from zope.interface import implementer
 from ..layers.layer import Layer
 from ..layers.records import PIECE, SIZE
 from .alerts import GOODBYE, handshake_fault, openssl_says, record_fault
-from .sessions import Sessions
+from .sessions import Kept, Sessions
 
 # One read when a connection is asked whether it is still good; a ticket has some hundred bytes.
 _PEEK: Final = 1 << 16
@@ -55,7 +55,8 @@ class SecureTransport(Layer):
 
     `verified` is when (monotonic seconds) the service's certificate was verified: in the handshake, or in the one
     whose session this one resumes. The first answer's session goes to `sessions`: by then every ticket that a
-    service sends unasked is here, in TLS 1.3 as well.
+    service sends unasked is here, in TLS 1.3 as well. It is not used where this connection ends by a failure of TLS,
+    or is cut while the protocol above is not `idle` (where it says so).
     """
 
     def __init__(self, connection: SSL.Connection, opening: Opening, sessions: Sessions, verified: float) -> None:
@@ -63,6 +64,9 @@ class SecureTransport(Layer):
         connection.set_connect_state()
         self._opening: Opening | None = opening
         self._sessions: Sessions | None = sessions
+        self._store = sessions
+        self._kept: Kept | None = None
+        self._failed = False
         self._verified = verified
         self._inner: Any = None
 
@@ -107,6 +111,7 @@ class SecureTransport(Layer):
     def _refuse(self, fault: str, untrusted: bool) -> None:
         """No handshake, or not with this service: tell it so, as far as OpenSSL has something to say."""
         opening, self._opening = self._opening, None
+        self._failed = True
         self._flush()
         self._leave()
         if opening is not None:
@@ -155,12 +160,13 @@ class SecureTransport(Layer):
         sessions, self._sessions = self._sessions, None
         session = self._connection.get_session()
         if session is not None and sessions is not None:
-            sessions.keep(session, self._verified)
+            self._kept = sessions.keep(session, self._verified)
 
     def _over(self, fault: str) -> None:
         """The service has ended TLS: in order (GOODBYE), or by records that are none."""
         if self._left:
             return
+        self._failed = fault != GOODBYE
         uploading, self._producer = self._producer, None
         if uploading is not None:
             transport: Any = self.transport
@@ -182,6 +188,9 @@ class SecureTransport(Layer):
         self._closing = self._shut = self._left = self._gone = True
         inner, self._inner = self._inner, None
         opening, self._opening = self._opening, None
+        if opening is None:
+            cut = not ended_here and not getattr(inner, "idle", False)
+            self._settle_session(usable=not self._failed and not cut)
         self._connection = self._producer = self._sessions = None
         if opening is not None:
             opening.refused("it closed the connection within the TLS handshake", False)
@@ -190,6 +199,13 @@ class SecureTransport(Layer):
         if not ended_here and reason.check(ConnectionDone):
             reason = Failure(BrokenError("the connection was cut: TLS was not ended (no close_notify)"))
         inner.connectionLost(reason)
+
+    def _settle_session(self, *, usable: bool) -> None:
+        if usable:
+            # OpenSSL never resumes the session of a connection that it frees before goodbye was said.
+            self._connection.set_shutdown(SSL.SENT_SHUTDOWN | SSL.RECEIVED_SHUTDOWN)
+        elif self._kept is not None:
+            self._store.forget(self._kept)
 
     def settle(self) -> bool:
         """Read what waits in the kernel, as the reactor is about to do, and say whether the connection goes on. Of an
@@ -223,6 +239,7 @@ class SecureTransport(Layer):
                 view = view[connection.send(view[:PIECE]) :]
                 records.append(self._pending())
         except SSL.Error:
+            self._failed = True
             self.abortConnection()
             return
         # In one go: a producer that this pauses may write or close at once, which comes after all of it.

@@ -39,9 +39,16 @@ class Sessions:
                 return newest
         return None
 
-    def keep(self, session: SSL.Session, verified: float) -> None:
+    def keep(self, session: SSL.Session, verified: float) -> Kept:
         """Keep a session; the oldest one makes place."""
-        self._kept.append(Kept(session, verified))
+        kept = Kept(session, verified)
+        self._kept.append(kept)
+        return kept
+
+    def forget(self, kept: Kept) -> None:
+        """Trust this one no longer: its connection has failed."""
+        if kept in self._kept:
+            self._kept.remove(kept)
 
     def clear(self) -> None:
         """Trust none of them: a handshake has failed."""

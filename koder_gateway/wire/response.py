@@ -83,6 +83,17 @@ class _Fields:
         self.fields.append((name, value))
 
 
+class _SwitchFields(_Fields):
+    __slots__ = ("complete",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.complete = False
+
+    def on_headers_complete(self) -> None:
+        self.complete = True
+
+
 class ResponseReader:
     """Reads the heads of services' answers under one configuration."""
 
@@ -109,16 +120,19 @@ class ResponseReader:
         return head
 
     def _read_anew(self, raw: bytes, to_head: bool, drop_rate: bool, drop_hsts: bool) -> ResponseHead:
-        sink = _Fields()
         start = _STATUS.match(raw)
         if start is None:
             raise ResponseError("its status line is malformed")
+        sink = _SwitchFields() if start[2] == b"101" else _Fields()
         try:
             httptools.HttpResponseParser(sink).feed_data(raw)
         except httptools.HttpParserUpgrade:
             pass
         except httptools.HttpParserError as error:
-            raise ResponseError(str(error)) from None
+            # llhttp stops behind every 101, which httptools takes for a fault where the head names no protocol. What
+            # is wrong with that is said by who knows what was asked for.
+            if not (isinstance(sink, _SwitchFields) and sink.complete):
+                raise ResponseError(str(error)) from None
         if len(sink.fields) > self._max_fields:
             raise ResponseError("it has too many fields")
         head = ResponseHead(int(start[2]), start[3] or b"", 1 if start[1] == b"1" else 0)

@@ -23,10 +23,9 @@ from koder_gateway.config.client_auth import Authorities, read_authorities
 from koder_gateway.policy.certificates import CertificateNames
 from koder_gateway.service import Gateway
 from koder_gateway.tls.certificates import load_pair
-from koder_gateway.tls.client_auth import client_verification
+from koder_gateway.tls.client_auth import RefusalLog, client_verification
 from koder_gateway.tls.contexts import ContextOptions, ServerContexts
 from koder_gateway.tls.established import established
-from koder_gateway.tls.failures import HandshakeLog
 from koder_gateway.tls.stream import TLSTransport
 
 ADMIN, PARTNER, OPEN = b"admin.id.test", b"a.partner.test", b"open.id.test"
@@ -300,11 +299,11 @@ class Peer:
 
 def test_one_line_says_why_and_how_often(contexts, issued):
     now = [0.0]
-    log = HandshakeLog(10.0, lambda: now[0])
+    log = RefusalLog(10.0, lambda: now[0])
 
     def refuse(path):
         done = Handshake(contexts, ADMIN, path)
-        log.failed(done.error, done.server, Peer)
+        log.note(done.error, done.server, Peer)
 
     with Lines() as lines:
         for path in (issued.expired, None, issued.foreign):
@@ -320,40 +319,17 @@ def test_one_line_says_why_and_how_often(contexts, issued):
     ]
 
 
-@pytest.mark.parametrize("error", [SSL.Error(), SSL.Error([]), SSL.Error("x")])
-def test_an_error_without_a_reason_is_told_all_the_same(contexts, error):
+def test_what_is_no_certificate_s_fault_is_not_told(contexts):
     with Lines() as lines:
-        HandshakeLog().failed(error, contexts.serverConnectionForTLS(None), None)
-    assert lines == ["TLS handshake failed: Error; somebody asked for no name"]
-
-
-def test_each_kind_of_failure_has_lines_of_its_own(contexts, issued):
-    done = Handshake(contexts, ADMIN, issued.foreign)
-    garbage = SSL.Error([("SSL routines", "", "wrong version number")])
-    now = [0.0]
-    log = HandshakeLog(10.0, lambda: now[0])
-
-    def fail():
-        for _ in range(3):
-            log.failed(garbage, contexts.serverConnectionForTLS(None), Peer)
-            log.failed(done.error, done.server, Peer)
-            log.plain(Peer)
-
-    with Lines() as lines:
-        fail()
-        assert len(lines) == 3
-        now[0] = 10.0
-        fail()
-    assert lines[0] == "TLS handshake failed: wrong version number; 192.0.2.1 asked for no name"
-    assert lines[1].startswith("client certificate refused: ")
-    assert lines[2] == "plain HTTP on a port that speaks TLS, answered with 400: 192.0.2.1 should use https"
-    assert lines[3:] == [f"{line} (2 more since the last line)" for line in lines[:3]]
+        for error in (SSL.Error(), SSL.Error([]), SSL.Error([("", "", "wrong version number")]), SSL.Error("x")):
+            RefusalLog().note(error, contexts.serverConnectionForTLS(None), None)
+    assert lines == []
 
 
 def test_a_name_of_control_characters_breaks_no_line(contexts):
     done = Handshake(contexts, b"a\nb\x1b[0m\xff")
     with Lines() as lines:
-        HandshakeLog().failed(SSL.Error([("", "", "peer did not return a certificate")]), done.server, None)
+        RefusalLog().note(SSL.Error([("", "", "peer did not return a certificate")]), done.server, None)
     assert len(lines) == 1
     assert lines[0].isprintable()
 

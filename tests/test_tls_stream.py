@@ -25,16 +25,14 @@ from twisted.internet.error import ConnectionAborted, ConnectionDone, Connection
 from twisted.internet.interfaces import IHandshakeListener, IOpenSSLServerConnectionCreator
 from twisted.internet.protocol import Factory, ProcessProtocol, Protocol
 from twisted.internet.task import Clock, deferLater
-from twisted.logger import Logger, formatEvent
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
 from koder_gateway.layers import records as layer
-from koder_gateway.tls import failures, plain, stream
+from koder_gateway.tls import plain, stream
 from koder_gateway.tls.certificates import self_signed
 from koder_gateway.tls.contexts import ServerContexts
 from koder_gateway.tls.factory import TLSFactory, over_tls
-from koder_gateway.tls.failures import HandshakeLog
 from koder_gateway.tls.stream import TLSTransport
 
 MIB = 1 << 20
@@ -349,7 +347,7 @@ def test_old_versions_are_refused(contexts, version):
     "garbage", [b"\0" * 64, b"\xff" * 20_000, b"\x16\x03\x01\x00\x05hello", b"SSH-2.0-x\r\n", b"\x80\x2e\x01\x00\x02"]
 )
 @pytest.mark.parametrize("shut", [False, True])
-def test_garbage_ends_the_connection_and_is_told_in_a_line(contexts, told, garbage, shut):
+def test_garbage_ends_the_connection_and_is_not_logged(contexts, garbage, shut):
     def start(transport):
         transport.write(b"secret")
         if shut:
@@ -360,37 +358,12 @@ def test_garbage_ends_the_connection_and_is_told_in_a_line(contexts, told, garba
     assert (client.wire.closed, client.inner.heard, client.inner.lost) == ("clean", b"", [ConnectionDone])
     assert client.wire.received == b"" or client.wire.received[:1] == b"\x15"
     assert b"secret" not in client.wire.received
-    (line,) = told
-    assert re.fullmatch(r"TLS handshake failed: [a-z0-9 ]+; 192\.0\.2\.1 asked for no name", line)
 
 
-@pytest.fixture
-def told(monkeypatch):
-    """What is logged of handshakes, from the first line on."""
-    lines = []
-    monkeypatch.setattr(stream, "handshakes", HandshakeLog())
-    monkeypatch.setattr(failures, "_log", Logger(observer=lambda event: lines.append(formatEvent(event))))
-    return lines
-
-
-def test_clients_that_find_nothing_in_common_are_told_of(contexts, told):
-    Client(contexts, version=SSL.TLS1_1_VERSION).pump()
-    assert told == ["TLS handshake failed: unsupported protocol; 192.0.2.1 asked for no name"]
-
-
-@pytest.mark.parametrize(
-    "start",
-    [
-        *(method + b" / HTTP/1.1" for method in (b"GET", b"POST", b"DELETE", b"OPTIONS", b"M-SEARCH", b"get")),
-        *(b"GET / HTTP/" + version for version in (b"1.0", b"1.2", b"2.0", b"3")),
-        b"\r\nGET / HTTP/1.1",
-        b"PRI * HTTP/2.0",
-    ],
-)
-def test_plain_http_is_told_so(contexts, told, start):
+@pytest.mark.parametrize("method", [b"GET", b"POST", b"DELETE", b"OPTIONS"])
+def test_plain_http_is_told_so(contexts, method):
     client = Client(contexts)
-    client.wire.send(start + b"\r\nHost: id.test\r\n\r\n")
-    assert told == ["plain HTTP on a port that speaks TLS, answered with 400: 192.0.2.1 should use https"]
+    client.wire.send(method + b" / HTTP/1.1\r\nHost: id.test\r\n\r\n")
     head, _, body = client.wire.received.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/problem+json\r\n")
     assert f"Content-Length: {len(body)}".encode() in head
@@ -453,8 +426,7 @@ def test_a_plain_head_without_end_is_answered_at_a_bound(contexts, size):
 
 
 @pytest.mark.parametrize(
-    "data",
-    [b"GET / HTTP/2.0.1\r\n", b"GET  / HTTP/1.1\r\n", b"GETTING", b"GO / HTTP/1.1\r\n", b"GET " + b"." * 40000],
+    "data", [b"GET / HTTP/2.0\r\n", b"GET  / HTTP/1.1\r\n", b"GETTING", b"GO / HTTP/1.1\r\n", b"GET " + b"x" * 40_000]
 )
 @pytest.mark.parametrize("size", [1, 5, 50_000])
 def test_what_only_begins_like_a_plain_request_gets_no_answer_in_http(contexts, data, size):

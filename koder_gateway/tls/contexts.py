@@ -55,9 +55,6 @@ _MODE_NO_AUTO_CHAIN = 0x8
 class NoCommonProtocolError(SSL.Error):
     """The client offers only protocols that are not spoken here; its handshake ends with this."""
 
-    def __init__(self) -> None:
-        super().__init__([("", "", "it offers only protocols that are not spoken here (ALPN)")])
-
 
 @dataclass(frozen=True, slots=True)
 class ContextOptions:

@@ -13,12 +13,9 @@ _identifiers = IdentifierSource()
 _REFUSAL: Final = BAD_REQUEST.because("This port speaks TLS; use https.").closing()
 # As much of a head is read, for the sake of its request id; then it is answered without its end.
 _LARGEST: Final = 16 << 10
-# A method, or the beginning of one: OpenSSL gives up after five bytes. No record of TLS begins with a letter, nor
-# with the empty line that some clients leave before a request (RFC 9112 section 2.2).
-_METHOD: Final = rb"(?:\r?\n)?[A-Za-z][A-Za-z-]{2,19}"
-_BEGINNING: Final = re.compile(rb"%b(?: |\Z)" % _METHOD)
-# Of whatever version: the preface of HTTP/2 is such a line as well.
-_REQUEST_LINE: Final = re.compile(rb"%b [^ \r\n]+ HTTP/[0-9.]{1,3}\r?\n" % _METHOD)
+# A method, or the beginning of one: OpenSSL gives up after five bytes. No record of TLS begins with a letter.
+_BEGINNING: Final = re.compile(rb"[A-Z]{3,20}(?: |\Z)")
+_REQUEST_LINE: Final = re.compile(rb"[A-Z]{3,20} [^ \r\n]+ HTTP/1\.[01]\r?\n")
 _HEAD_END: Final = re.compile(rb"\r?\n\r?\n")
 _REQUEST_ID: Final = re.compile(rb"\nX-Request-ID:[ \t]*([A-Za-z0-9._-]{1,128})[ \t]*\r?(?=\n)", re.IGNORECASE)
 _ANSWER: Final = (
@@ -46,7 +43,7 @@ class PlainRequest:
         head = self._head = (self._head + data)[:_LARGEST]
         full = len(head) == _LARGEST
         if not self._lined:
-            if b"\n" not in head[max(before, 2) :] and not full:
+            if b"\n" not in head[before:] and not full:
                 return None if begins_plain(head) else b""
             if not _REQUEST_LINE.match(head):
                 return b""

@@ -26,7 +26,7 @@ from zope.interface import implementer
 
 from ..layers.records import BIO_READ, BIO_WRITE, BUFFER, PIECE, SIZE, SSL_READ, SSL_WRITE, WINDOW, Records, lib
 from ..layers.records import usable as records_usable
-from .failures import handshakes
+from .client_auth import refusals
 from .plain import PlainRequest, begins_plain
 
 # What is called here beside what `layers.records` calls.
@@ -133,14 +133,8 @@ class TLSTransport(Records):
         except SSL.Error as error:
             lib.ERR_clear_error()
             self._early.clear()
-            data = self._opening + data
-            if begins_plain(data):
-                self._plain = PlainRequest()
-                self._refuse(data)
-                return False
-            handshakes.failed(error, self._connection, self.getPeer())
-            self._flush()
-            self._leave()
+            refusals.note(error, self._connection, self.getPeer())
+            self._refuse(data)
             return False
         self._ready = True
         self._opening = b""
@@ -160,12 +154,16 @@ class TLSTransport(Records):
         return not self._left
 
     def _refuse(self, data: bytes) -> None:
-        """More of a plain request: say in plain HTTP that this is not where it belongs, once it is whole."""
-        assert self._plain is not None
+        """The client speaks no TLS that is spoken here: say so, in plain HTTP to one that speaks that."""
+        if self._plain is None:
+            data = self._opening + data
+            if not begins_plain(data):
+                self._flush()
+                self._leave()
+                return
+            self._plain = PlainRequest()
         answer = self._plain.take(data)
         if answer is not None:
-            if answer:
-                handshakes.plain(self.getPeer())
             self._write_below(answer)
             self._leave()
 

@@ -21,9 +21,10 @@ from koder_gateway.config.client_auth import Authorities, read_authorities
 from koder_gateway.policy.certificates import CertificateNames
 from koder_gateway.service import Gateway
 from koder_gateway.tls.certificates import load_pair
-from koder_gateway.tls.client_auth import RefusalLog, client_verification
+from koder_gateway.tls.client_auth import client_verification
 from koder_gateway.tls.contexts import ContextOptions, ServerContexts
 from koder_gateway.tls.established import established
+from koder_gateway.tls.failures import RefusalLog
 from koder_gateway.tls.stream import TLSTransport
 
 ADMIN, PARTNER, OPEN = b"admin.id.test", b"a.partner.test", b"open.id.test"

@@ -26,7 +26,7 @@ from zope.interface import implementer
 
 from ..layers.records import BIO_READ, BIO_WRITE, BUFFER, PIECE, SIZE, SSL_READ, SSL_WRITE, WINDOW, Records, lib
 from ..layers.records import usable as records_usable
-from .client_auth import refusals
+from .failures import refusals
 from .plain import PlainRequest, begins_plain
 
 # What is called here beside what `layers.records` calls.

@@ -167,6 +167,15 @@ class TLSTransport(Records):
             self._write_below(answer)
             self._leave()
 
+    def _give_up(self) -> None:
+        """No handshake is waited for any longer."""
+        answer = b"" if self._plain is None else self._plain.late()
+        if answer:
+            self._write_below(answer)
+            self._leave()
+        else:
+            self.abortConnection()
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The transport below is gone."""
         self._closing = self._shut = self._left = self._gone = True
@@ -219,7 +228,7 @@ class TLSTransport(Records):
         if self._left:
             return
         if not self._ready:
-            self.abortConnection()
+            self._give_up()
             return
         self._say_goodbye()
         self._leave()

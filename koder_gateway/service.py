@@ -411,6 +411,7 @@ class Gateway(TwistedService):
                 name: (service.idle, service.active) for name, service in self.composition.services.items()
             },
             healthy=lambda: self._probes.healthy,
+            handshakes_failed=lambda: self._endpoints.failures.counts,
             tunnels=lambda: self.composition.tunnels.by_service(),
             tunnelled=lambda: self.composition.tunnels.opened,
             limits=lambda: [

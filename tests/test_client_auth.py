@@ -23,9 +23,10 @@ from koder_gateway.config.client_auth import Authorities, read_authorities
 from koder_gateway.policy.certificates import CertificateNames
 from koder_gateway.service import Gateway
 from koder_gateway.tls.certificates import load_pair
-from koder_gateway.tls.client_auth import RefusalLog, client_verification
+from koder_gateway.tls.client_auth import client_verification
 from koder_gateway.tls.contexts import ContextOptions, ServerContexts
 from koder_gateway.tls.established import established
+from koder_gateway.tls.failures import Failures
 from koder_gateway.tls.stream import TLSTransport
 
 ADMIN, PARTNER, OPEN = b"admin.id.test", b"a.partner.test", b"open.id.test"
@@ -299,11 +300,11 @@ class Peer:
 
 def test_one_line_says_why_and_how_often(contexts, issued):
     now = [0.0]
-    log = RefusalLog(10.0, lambda: now[0])
+    failures = Failures(10.0, lambda: now[0])
 
     def refuse(path):
         done = Handshake(contexts, ADMIN, path)
-        log.note(done.error, done.server, Peer)
+        failures.failed(done.error, done.server, b"\x16\x03\x01", b"", Peer)
 
     with Lines() as lines:
         for path in (issued.expired, None, issued.foreign):
@@ -314,24 +315,10 @@ def test_one_line_says_why_and_how_often(contexts, issued):
         "client certificate refused: certificate has expired; 192.0.2.1 asked for admin.id.test",
         (
             "client certificate refused: peer did not return a certificate; 192.0.2.1 asked for admin.id.test"
-            " (2 more since the last line)"
+            " (2 more since the last line: 2 client_certificate)"
         ),
     ]
-
-
-def test_what_is_no_certificate_s_fault_is_not_told(contexts):
-    with Lines() as lines:
-        for error in (SSL.Error(), SSL.Error([]), SSL.Error([("", "", "wrong version number")]), SSL.Error("x")):
-            RefusalLog().note(error, contexts.serverConnectionForTLS(None), None)
-    assert lines == []
-
-
-def test_a_name_of_control_characters_breaks_no_line(contexts):
-    done = Handshake(contexts, b"a\nb\x1b[0m\xff")
-    with Lines() as lines:
-        RefusalLog().note(SSL.Error([("", "", "peer did not return a certificate")]), done.server, None)
-    assert len(lines) == 1
-    assert lines[0].isprintable()
+    assert failures.counts["client_certificate"] == sum(failures.counts.values()) == 4
 
 
 # -- the file of authorities

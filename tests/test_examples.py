@@ -37,6 +37,7 @@ from koder_gateway.demo import curl_lines
 from koder_gateway.errors import Refusal
 from koder_gateway.ops.access_log import AccessLog
 from koder_gateway.ops.metrics import Counters, GatewayCollector, Sources
+from koder_gateway.tls.failures import TOLD
 from koder_gateway.wire.exchange import ANSWERS, CLIENT_GONE, CUT, EVENTS, HELD, MOVES
 
 ROOT = Path(__file__).parents[1]
@@ -558,6 +559,10 @@ def test_every_early_end_is_told() -> None:
     assert sorted(told) == sorted([CLIENT_GONE, *cut])
 
 
+def test_every_reason_of_a_failed_handshake_is_told() -> None:
+    assert [names(row[0]) for row in table(OPERATIONS, "reason")] == [[reason] for reason in TOLD]
+
+
 def test_every_metric_is_told_with_its_labels() -> None:
     counters = Counters()
     counters.observe("s", 200, 0.1, 1, 1)
@@ -565,6 +570,7 @@ def test_every_metric_is_told_with_its_labels() -> None:
     sources = Sources(
         upstream=lambda: {"s": (1, 1)},
         healthy=lambda: {("s", "a"): True},
+        handshakes_failed=lambda: {"r": 1},
         tunnels=lambda: {"s": 1},
         tunnelled=lambda: {"s": 1},
         limits=lambda: [("r", 1, 1, 1)],

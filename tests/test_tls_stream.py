@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import weakref
+from time import process_time
 
 import pytest
 import pytest_twisted
@@ -347,7 +348,7 @@ def test_old_versions_are_refused(contexts, version):
     "garbage", [b"\0" * 64, b"\xff" * 20_000, b"\x16\x03\x01\x00\x05hello", b"SSH-2.0-x\r\n", b"\x80\x2e\x01\x00\x02"]
 )
 @pytest.mark.parametrize("shut", [False, True])
-def test_garbage_ends_the_connection_and_is_not_logged(contexts, garbage, shut):
+def test_garbage_ends_the_connection(contexts, garbage, shut):
     def start(transport):
         transport.write(b"secret")
         if shut:
@@ -425,8 +426,77 @@ def test_a_plain_head_without_end_is_answered_at_a_bound(contexts, size):
     assert client.wire.closed == "clean"
 
 
+def told_so(client):
+    """Whether the client has its answer, and its connection ended well."""
+    return client.wire.received.startswith(b"HTTP/1.1 400 ") and client.wire.closed == "clean"
+
+
 @pytest.mark.parametrize(
-    "data", [b"GET / HTTP/2.0\r\n", b"GET  / HTTP/1.1\r\n", b"GETTING", b"GO / HTTP/1.1\r\n", b"GET " + b"x" * 40_000]
+    "line",
+    [
+        b"GET / HTTP/1.0",
+        b"GET / HTTP/1.2",
+        b"GET / HTTP/2.0",
+        b"GET / http/1.1",
+        b"GET  / HTTP/1.1",
+        b"GET /a b HTTP/1.1",
+        b"get / HTTP/1.1",
+        b"GO / HTTP/1.1",
+        b"X / HTTP/1.1",
+        b"M-SEARCH * HTTP/1.1",
+        b"BASELINE-CONTROL / HTTP/1.1",
+        b"CONNECT id.test:443 HTTP/1.1",
+        b"GET http://id.test/ HTTP/1.1",
+        b"GET /\xc3\xa9 HTTP/1.1",
+        b"\r\nGET / HTTP/1.1",
+        b"\n\r\n\r\n\r\nGET / HTTP/1.1",
+    ],
+)
+@pytest.mark.parametrize("size", [1, 3, 5, 50_000])
+@pytest.mark.parametrize("newline", [b"\r\n", b"\n"])
+def test_plain_http_of_any_kind_is_told_so(contexts, line, size, newline):
+    client = Client(contexts)
+    request = line + newline + b"X-Request-ID: mine.1" + newline + newline
+    for piece in cut_at([size])(request[:-1]):
+        client.wire.send(piece)
+    assert (client.wire.received, client.wire.closed) == (b"", "")
+    client.wire.send(request[-1:])
+    assert told_so(client)
+    assert b"\r\nX-Request-ID: mine.1\r\n" in client.wire.received
+
+
+@pytest.mark.parametrize("size", [1, 50_000])
+def test_the_preface_of_http_2_is_told_so(contexts, size):
+    client = Client(contexts)
+    for piece in cut_at([size])(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"):
+        if not client.wire.closed:
+            client.wire.send(piece)
+    assert told_so(client)
+
+
+@pytest.mark.parametrize("request_line", [b"GET /\r\n", b"GET /old\n", b"\r\nGET http://id.test/\r\n"])
+@pytest.mark.parametrize("size", [1, 50_000])
+def test_a_request_without_a_version_has_no_head_to_wait_for(contexts, request_line, size):
+    client = Client(contexts)
+    for piece in cut_at([size])(request_line):
+        client.wire.send(piece)
+    assert told_so(client)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GETTING",
+        b"GET " + b"x" * 40_000,
+        b"GET /\0 HTTP/1.1\r\n",
+        b"GET \x16\x03\x01\r\n",
+        b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n",
+        b"EHLO mail.id.test\r\n",
+        b"OPTIONS sip:nm SIP/2.0\r\n",
+        b"*1\r\n$4\r\nPING\r\n",
+        b"\r\n\r\n\r\n\x16\x03\x01\0\5",
+        b"x" * 33 + b" / HTTP/1.1\r\n",
+    ],
 )
 @pytest.mark.parametrize("size", [1, 5, 50_000])
 def test_what_only_begins_like_a_plain_request_gets_no_answer_in_http(contexts, data, size):
@@ -438,9 +508,43 @@ def test_what_only_begins_like_a_plain_request_gets_no_answer_in_http(contexts, 
     assert not client.wire.received.startswith(b"H")
 
 
-def test_a_plain_request_that_never_ends_is_cut_by_the_deadline(contexts):
+def test_lines_before_a_plain_request_are_not_kept(contexts):
     client = Client(contexts)
-    client.wire.send(b"GET / HT")
+    for _ in range(10):
+        client.wire.send(b"\r\n" * plain._LARGEST)
+    assert (client.wire.closed, client.server._plain._head) == ("", b"")
+    client.wire.send(b"GET / HTTP/1.1\r\n\r\n")
+    assert told_so(client)
+
+
+@pytest.mark.parametrize(
+    "line", [b"GET " + b" " * 20_000, b"GET a" + b" HTTP/" * 4000, b"GET a" + b" HTTP/1" * 4000 + b"\0"]
+)
+def test_no_line_takes_long_to_tell_from_a_request(line):
+    start = process_time()
+    for _ in range(5):
+        assert plain.PlainRequest().take(line) is not None
+    assert process_time() - start < 0.5
+
+
+@pytest.mark.parametrize(
+    "head", [b"GET / HT", b"GET / HTTP/1.1\r\nHost: id.test\r\nX", b"get /", b"\r\nGET a HTTP/1.1\r\n"]
+)
+def test_a_plain_request_that_never_ends_is_told_so_at_the_deadline(contexts, head):
+    client = Client(contexts)
+    client.wire.send(head)
+    assert (client.wire.closed, client.wire.received) == ("", b"")
+    client.inner.transport.loseConnection()
+    client.clock.advance(0)
+    assert told_so(client)
+    assert client.inner.lost == [ConnectionDone]
+
+
+@pytest.mark.parametrize("head", [b"GET", b"GETTI", b"GET some", b"hello you", b"\r\n" * 10])
+def test_what_is_not_clearly_a_plain_request_is_cut_by_the_deadline(contexts, head):
+    client = Client(contexts)
+    client.wire.send(head)
+    assert client.wire.closed == ""
     client.inner.transport.loseConnection()
     client.clock.advance(0)
     assert (client.wire.closed, client.wire.received, client.inner.lost) == ("reset", b"", [ConnectionAborted])

@@ -1,7 +1,7 @@
 """What the gateway counts, and the metrics page (Prometheus text format) that shows it.
 
 The data path adds to plain integers; everything else happens when the page is read. Labels are services,
-rules, codes and certificates of the configuration, never anything that a client chose.
+rules and certificates of the configuration, codes and reasons, never anything that a client chose.
 """
 
 from __future__ import annotations
@@ -117,6 +117,8 @@ class Sources:
     """Connections to each service: (idle, active)."""
     healthy: Callable[[], Mapping[tuple[str, str], bool]] = dict
     """Whether each probed address is healthy, by service and address."""
+    handshakes_failed: Callable[[], Mapping[str, int]] = dict
+    """TLS handshakes of clients that have failed since the start, by reason."""
     tunnels: Callable[[], Mapping[str, int]] = dict
     """Tunnels that are open, by service."""
     tunnelled: Callable[[], Mapping[str, int]] = dict
@@ -180,6 +182,10 @@ class GatewayCollector(Collector):
             "Client connections turned away because there were too many.",
             value=counters.connections_rejected,
         )
+        failures = _counter("tls_handshake_failures", "TLS handshakes of clients that have failed.", "reason")
+        for reason, count in sorted(self._sources.handshakes_failed().items()):
+            failures.add_metric([reason], count)
+        yield failures
         yield _counter(
             "http2_connection_errors",
             "HTTP/2 connections ended by the gateway because of what their clients sent.",

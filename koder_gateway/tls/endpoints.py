@@ -37,6 +37,7 @@ from .client_auth import client_verification
 from .contexts import HTTP_1, ContextOptions, ServerContexts
 from .descriptions import BACKLOG, Description, bounded, carried, parse, port_number, ssl_arguments, with_backlog
 from .factory import over_tls
+from .failures import Failures
 from .folder import Place, files_place, folder_place
 from .names import Names
 from .proxied import ProxiedEndpoint, ProxyGate
@@ -87,13 +88,14 @@ class TlsSettings(Protocol):
 class _TLSOver:
     """TLS inside what another endpoint carries."""
 
-    def __init__(self, outer: IStreamServerEndpoint, contexts: ServerContexts) -> None:
+    def __init__(self, outer: IStreamServerEndpoint, contexts: ServerContexts, failures: Failures) -> None:
         self._outer = outer
         self._contexts = contexts
+        self._failures = failures
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
         """See IStreamServerEndpoint."""
-        return self._outer.listen(over_tls(self._contexts, factory))
+        return self._outer.listen(over_tls(self._contexts, factory, self._failures))
 
 
 class Endpoints:
@@ -122,6 +124,8 @@ class Endpoints:
         self._warned = warned
         self._shared: Watched | None = None
         self._watch = Watch(reactor)
+        self.failures = Failures()
+        """The handshakes that have failed, on all of them."""
 
     def server(self, text: str) -> tuple[IStreamServerEndpoint, bool]:
         """The endpoint for a string, and whether clients speak TLS on it. Nothing listens yet.
@@ -203,7 +207,7 @@ class Endpoints:
             carrier = ProxiedEndpoint(carrier, self._gate)
         if arguments is None:
             return carrier, description.kind == "tls"
-        return _TLSOver(carrier, self._contexts(text, arguments)), True
+        return _TLSOver(carrier, self._contexts(text, arguments), self.failures), True
 
     def _carrier(self, description: Description, arguments: dict[str, str] | None) -> IStreamServerEndpoint:
         """What carries plain HTTP or TLS."""

@@ -10,18 +10,26 @@ from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
+from .failures import Failures
 from .stream import TLSTransport, usable
 
 _log = Logger()
 
 
 class TLSFactory(ServerFactory):
-    """Puts TLS under the protocols of another factory. `contexts` makes the TLS state of each connection."""
+    """Puts TLS under the protocols of another factory. `contexts` makes the TLS state of each connection, `failures`
+    hears of the handshakes that fail."""
 
     noisy = False
 
-    def __init__(self, contexts: IOpenSSLServerConnectionCreator, wrapped: IProtocolFactory) -> None:
+    def __init__(
+        self,
+        contexts: IOpenSSLServerConnectionCreator,
+        wrapped: IProtocolFactory,
+        failures: Failures | None = None,
+    ) -> None:
         self.contexts: Any = contexts
+        self._failures = failures
         self._wrapped: Any = wrapped
 
     def doStart(self) -> None:
@@ -37,14 +45,16 @@ class TLSFactory(ServerFactory):
         inner = self._wrapped.buildProtocol(addr)
         if inner is None:
             return None
-        return TLSTransport(self.contexts.serverConnectionForTLS(None), inner)
+        return TLSTransport(self.contexts.serverConnectionForTLS(None), inner, self._failures)
 
 
-def over_tls(contexts: IOpenSSLServerConnectionCreator, wrapped: IProtocolFactory) -> IProtocolFactory:
+def over_tls(
+    contexts: IOpenSSLServerConnectionCreator, wrapped: IProtocolFactory, failures: Failures | None = None
+) -> IProtocolFactory:
     """A factory that puts TLS under the protocols of `wrapped`: `TLSFactory` where pyOpenSSL is as it expects, else
-    Twisted's own, which does the same and is slower."""
+    Twisted's own, which does the same, is slower, and tells nobody of handshakes that fail."""
     if usable(contexts):
-        return TLSFactory(contexts, wrapped)
+        return TLSFactory(contexts, wrapped, failures)
     _log.warn(
         "pyOpenSSL {version} keeps OpenSSL's calls elsewhere than this gateway looks: Twisted's own TLS serves,"
         " with more work for each request",

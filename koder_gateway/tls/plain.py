@@ -13,9 +13,14 @@ _identifiers = IdentifierSource()
 _REFUSAL: Final = BAD_REQUEST.because("This port speaks TLS; use https.").closing()
 # As much of a head is read, for the sake of its request id; then it is answered without its end.
 _LARGEST: Final = 16 << 10
-# A method, or the beginning of one: OpenSSL gives up after five bytes. No record of TLS begins with a letter.
-_BEGINNING: Final = re.compile(rb"[A-Z]{3,20}(?: |\Z)")
-_REQUEST_LINE: Final = re.compile(rb"[A-Z]{3,20} [^ \r\n]+ HTTP/1\.[01]\r?\n")
+# A method may be any token (RFC 9110 section 5.6.2). No record of TLS begins with one of its characters, and the
+# longest one that is registered has 17.
+_METHOD: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}"
+# A method, or the beginning of one: OpenSSL gives up after five bytes.
+_BEGINNING: Final = re.compile(_METHOD + rb"(?: |\Z)|\Z")
+# After a method a target or a version has to come, or it might be the greeting of SSH or SMTP.
+_REQUEST_LINE: Final = re.compile(_METHOD + rb" +(?! )(?:[/*]|[a-z][a-z0-9+.-]*://|.* HTTP/[0-9])", re.IGNORECASE)
+_BINARY: Final = re.compile(rb"[\x00-\x1f\x7f]")
 _HEAD_END: Final = re.compile(rb"\r?\n\r?\n")
 _REQUEST_ID: Final = re.compile(rb"\nX-Request-ID:[ \t]*([A-Za-z0-9._-]{1,128})[ \t]*\r?(?=\n)", re.IGNORECASE)
 _ANSWER: Final = (
@@ -25,7 +30,7 @@ _ANSWER: Final = (
 
 def begins_plain(data: bytes) -> bool:
     """Whether these first bytes of a connection may be those of a plain request."""
-    return _BEGINNING.match(data) is not None
+    return _BEGINNING.match(data.lstrip(b"\r\n")) is not None
 
 
 class PlainRequest:
@@ -40,18 +45,33 @@ class PlainRequest:
     def take(self, data: bytes) -> bytes | None:
         """The bytes to send before the connection closes, none for what is no request; None to wait for more."""
         before = len(self._head)
-        head = self._head = (self._head + data)[:_LARGEST]
+        head = self._head + data
+        if not before:
+            # Empty lines before a request are ignored (RFC 9112 section 2.2).
+            head = head.lstrip(b"\r\n")
+        head = self._head = head[:_LARGEST]
         full = len(head) == _LARGEST
         if not self._lined:
             if b"\n" not in head[before:] and not full:
                 return None if begins_plain(head) else b""
-            if not _REQUEST_LINE.match(head):
+            line = self._line()
+            if not _is_request(line):
                 return b""
             self._lined = True
+            if len(line.split()) == 2:
+                # Without a version (HTTP/0.9) the line is the whole request.
+                return self._answer()
         # The end may have begun in the piece before.
         if not full and not _HEAD_END.search(head, max(0, before - 3)):
             return None
         return self._answer()
+
+    def late(self) -> bytes:
+        """The bytes to send when no more of it came in time; none for what is not clearly a request."""
+        return self._answer() if self._lined or _is_request(self._line()) else b""
+
+    def _line(self) -> bytes:
+        return self._head.partition(b"\n")[0].removesuffix(b"\r")
 
     def _answer(self) -> bytes:
         head = _HEAD_END.split(self._head, 1)[0] + b"\n"
@@ -59,3 +79,7 @@ class PlainRequest:
         request_id = given[0] if len(given) == 1 else _identifiers.take(32)
         fields, body = problem(_REFUSAL, request_id)
         return _ANSWER % (fields, len(body), request_id, body)
+
+
+def _is_request(line: bytes) -> bool:
+    return _REQUEST_LINE.match(line) is not None and not _BINARY.search(line)

@@ -26,7 +26,7 @@ from zope.interface import implementer
 
 from ..layers.records import BIO_READ, BIO_WRITE, BUFFER, PIECE, SIZE, SSL_READ, SSL_WRITE, WINDOW, Records, lib
 from ..layers.records import usable as records_usable
-from .client_auth import refusals
+from .failures import NOT_TLS, PLAIN_HTTP, Failures
 from .plain import PlainRequest, begins_plain
 
 # What is called here beside what `layers.records` calls.
@@ -40,11 +40,15 @@ _HEADER: Final = 5
 
 @implementer(ISSLTransport, INegotiated, ISystemHandle, IPushProducer)
 class TLSTransport(Records):
-    """A protocol to the transport below, a transport to the protocol above, which it owns."""
+    """A protocol to the transport below, a transport to the protocol above, which it owns.
 
-    def __init__(self, connection: SSL.Connection, inner: IProtocol) -> None:
+    `failures` hears of a handshake that fails; None: nobody does.
+    """
+
+    def __init__(self, connection: SSL.Connection, inner: IProtocol, failures: Failures | None = None) -> None:
         super().__init__(connection)
         self._inner: Any = inner
+        self._failures = failures
         connection.set_accept_state()
         self._hold(connection)
         # pyOpenSSL lets a write end with its first record, and a client may ask for records of 512 bytes (RFC 6066
@@ -120,7 +124,7 @@ class TLSTransport(Records):
     def _shake_hands(self, data: bytes) -> bool:
         """Go on with the handshake; true once it is complete."""
         if self._plain is not None:
-            self._refuse(data)
+            self._read_plain(data)
             return False
         try:
             self._connection.do_handshake()
@@ -133,8 +137,7 @@ class TLSTransport(Records):
         except SSL.Error as error:
             lib.ERR_clear_error()
             self._early.clear()
-            refusals.note(error, self._connection, self.getPeer())
-            self._refuse(data)
+            self._refuse(self._opening + data, error)
             return False
         self._ready = True
         self._opening = b""
@@ -153,19 +156,43 @@ class TLSTransport(Records):
         lib.ERR_clear_error()
         return not self._left
 
-    def _refuse(self, data: bytes) -> None:
+    def _refuse(self, opening: bytes, error: SSL.Error) -> None:
         """The client speaks no TLS that is spoken here: say so, in plain HTTP to one that speaks that."""
-        if self._plain is None:
-            data = self._opening + data
-            if not begins_plain(data):
-                self._flush()
-                self._leave()
-                return
+        if begins_plain(opening):
             self._plain = PlainRequest()
-        answer = self._plain.take(data)
-        if answer is not None:
+            self._read_plain(opening)
+            return
+        alert = self._pending()
+        if self._failures is not None:
+            self._failures.failed(error, self._connection, opening, alert, self.getPeer())
+        if alert:
+            self._write_below(alert)
+        self._leave()
+
+    def _read_plain(self, data: bytes) -> None:
+        answer = None if self._plain is None else self._plain.take(data)
+        if answer is None:
+            return
+        self._note_plain(PLAIN_HTTP if answer else NOT_TLS)
+        if answer:
+            self._write_below(answer)
+        self._leave()
+
+    def _give_up(self) -> None:
+        """No handshake is waited for any longer: an idle or slow client is no failure, one without TLS is."""
+        answer = b""
+        if self._plain is not None:
+            answer = self._plain.late()
+            self._note_plain(PLAIN_HTTP if answer else NOT_TLS)
+        if answer:
             self._write_below(answer)
             self._leave()
+        else:
+            self.abortConnection()
+
+    def _note_plain(self, reason: str) -> None:
+        if self._failures is not None:
+            self._failures.note(reason, self.getPeer())
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The transport below is gone."""
@@ -219,7 +246,7 @@ class TLSTransport(Records):
         if self._left:
             return
         if not self._ready:
-            self.abortConnection()
+            self._give_up()
             return
         self._say_goodbye()
         self._leave()

@@ -1,0 +1,163 @@
+"""Handshakes that fail: why, counted by reason, and told in few lines, for the Internet makes them fail all day."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from OpenSSL import SSL
+from twisted.logger import Logger
+
+_log = Logger()
+
+PLAIN_HTTP: Final = "plain_http"
+NOT_TLS: Final = "not_tls"
+OLD_VERSION: Final = "old_version"
+NO_COMMON_CIPHER: Final = "no_common_cipher"
+NO_COMMON_PROTOCOL: Final = "no_common_protocol"
+UNRECOGNIZED_NAME: Final = "unrecognized_name"
+CLIENT_CERTIFICATE: Final = "client_certificate"
+CLIENT_ALERT: Final = "client_alert"
+OTHER: Final = "other"
+
+_FAILED: Final = "TLS handshake failed: "
+# Every reason that is counted, and what the log says of it; `{}` is in OpenSSL's own words.
+TOLD: Final = {
+    PLAIN_HTTP: _FAILED + "a plain HTTP request, answered with 400",
+    NOT_TLS: _FAILED + "what came is no TLS",
+    OLD_VERSION: _FAILED + "the client offers no TLS 1.2 or newer",
+    NO_COMMON_CIPHER: _FAILED + "the client has no cipher, group or signature in common with the gateway ({})",
+    NO_COMMON_PROTOCOL: _FAILED + "the client offers none of the protocols that are spoken here (ALPN)",
+    UNRECOGNIZED_NAME: _FAILED + "no certificate is for this name, and tls.strict_sni refuses such clients",
+    CLIENT_CERTIFICATE: "client certificate refused: {}",
+    CLIENT_ALERT: _FAILED + "the client broke it off ({})",
+    OTHER: _FAILED + "{}",
+}
+# The reasons at which the log says that a client has asked for no name: else it may not have come to its name yet.
+_NAMED: Final = (UNRECOGNIZED_NAME, CLIENT_CERTIFICATE)
+# OpenSSL's reasons that are the fault of the client's certificate.
+_CERTIFICATE_WORDS: Final = frozenset(
+    (
+        "peer did not return a certificate",
+        "certificate verify failed",
+        "no certificate returned",
+        "certificate required",
+    )
+)
+# The alert (RFC 8446 section 6) that the gateway has sent says more of its reason than OpenSSL's words.
+_BY_ALERT: Final = {
+    40: NO_COMMON_CIPHER,
+    70: OLD_VERSION,
+    112: UNRECOGNIZED_NAME,
+    120: NO_COMMON_PROTOCOL,
+}
+# A fatal alert as it stands in a record: type and length; between them is the version.
+_ALERT_RECORD: Final = (0x15, b"\0\2\2")
+
+
+class Failures:
+    """Counts the handshakes that have failed, by reason, and logs one at once and the next of its kind not before
+    `interval` seconds: clients' certificates are one kind, all else is the other, which must not hide them."""
+
+    def __init__(self, interval: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self.counts = dict.fromkeys(TOLD, 0)
+        """How many there were of each reason, since the start."""
+        self._clock = clock
+        self._certificates, self._all_else = _Pace(interval), _Pace(interval)
+
+    def failed(self, error: SSL.Error, connection: SSL.Connection, opening: bytes, sent: bytes, peer: object) -> None:
+        """A handshake has failed with this error. `opening` are the first bytes of the connection, `sent` the last
+        ones that the client is sent. Nothing is said of a client that has said goodbye."""
+        if isinstance(error, SSL.ZeroReturnError):
+            return
+        reason, words = _reason(error, opening, sent)
+        if reason == CLIENT_CERTIFICATE:
+            words = _verification(connection) or words
+        self.note(reason, peer, words, connection.get_servername())
+
+    def note(self, reason: str, peer: object, words: str = "", name: bytes | None = None) -> None:
+        """A handshake has failed. `reason` is one of `TOLD`, `name` the one that the client has asked for."""
+        self.counts[reason] += 1
+        certificate = reason == CLIENT_CERTIFICATE
+        more = (self._certificates if certificate else self._all_else).take(reason, self._clock())
+        if more is None:
+            return
+        host = getattr(peer, "host", None) or "somebody"
+        # Only of clients' certificates there are few enough that somebody should look at each line.
+        (_log.warn if certificate else _log.info)(
+            "{what}; {who}{more}",
+            what=TOLD[reason].format(words),
+            who=f"{host} asked for {_shown(name)}" if name or reason in _NAMED else f"from {host}",
+            more=more,
+        )
+
+
+class _Pace:
+    """Lines of one kind, of which one may be said in `interval` seconds."""
+
+    def __init__(self, interval: float) -> None:
+        self._interval = interval
+        self._next = 0.0
+        self._untold: dict[str, int] = {}
+
+    def take(self, reason: str, now: float) -> str | None:
+        """What to say of those that were not told since the last line; None when this one is not told either."""
+        untold = self._untold
+        if now < self._next:
+            untold[reason] = untold.get(reason, 0) + 1
+            return None
+        self._next = now + self._interval
+        if not untold:
+            return ""
+        self._untold = {}
+        kinds = ", ".join(f"{count} {each}" for each, count in sorted(untold.items()))
+        return f" ({sum(untold.values())} more since the last line: {kinds})"
+
+
+def _reason(error: SSL.Error, opening: bytes, sent: bytes) -> tuple[str, str]:
+    """Why a handshake has failed, and OpenSSL's words for it."""
+    said = _openssl_says(error)
+    words = said[0] if said else "OpenSSL gives no reason"
+    for each in said:
+        if each in _CERTIFICATE_WORDS:
+            return CLIENT_CERTIFICATE, each
+        if " alert " in each:
+            return CLIENT_ALERT, each
+    if opening[:1] >= b"\x80" and opening[2:3] == b"\1":
+        # The hello of SSL 2 (RFC 5246 appendix E.2).
+        return OLD_VERSION, words
+    if opening[:2] != b"\x16\x03":
+        return NOT_TLS, words
+    alert = sent[-7:]
+    kind, rest = _ALERT_RECORD
+    number = alert[6] if len(alert) == 7 and alert[0] == kind and alert[3:6] == rest else 0
+    reason = _BY_ALERT.get(number, OTHER)
+    return reason, f"{words}, alert {number}" if number and reason == OTHER else words
+
+
+def _openssl_says(error: SSL.Error) -> list[str]:
+    stack = error.args[0] if error.args else None
+    if not isinstance(stack, list):
+        return []
+    return [str(entry[-1]) for entry in stack if isinstance(entry, tuple) and entry]
+
+
+def _verification(connection: SSL.Connection) -> str:
+    """Why OpenSSL does not trust the certificate, in its own words; "" where that is not to be had."""
+    lib, ffi = getattr(SSL, "_lib", None), getattr(SSL, "_ffi", None)
+    ssl = getattr(connection, "_ssl", None)
+    try:
+        number = lib.SSL_get_verify_result(ssl)  # type: ignore[union-attr]
+        text: bytes = ffi.string(lib.X509_verify_cert_error_string(number))  # type: ignore[union-attr]
+    except (AttributeError, TypeError):
+        return ""
+    return text.decode("ascii", "replace") if number else ""
+
+
+def _shown(name: bytes | None) -> str:
+    """A server name as it stands in a log: of what a client may send, only what a name consists of."""
+    if not name:
+        return "no name"
+    text = name[:253].decode("ascii", "replace")
+    return text if text.isprintable() else ascii(text)

@@ -278,8 +278,18 @@ FAULTS = [
 assert len({fault.name for fault in FAULTS}) == len(FAULTS)
 
 
-# The deadlines of the gateway under test: long enough for what is not late.
-SECTIONS = {"timeouts": {"connect": "1s", "response": "1s", "idle": "1s", "linger": "1s", "body": "10s"}}
+# The deadlines of the gateway under test: long enough for what is not late. Its idle connections it leaves before the
+# services lose their patience, however long all of this takes.
+SECTIONS = {
+    "timeouts": {
+        "connect": "1s",
+        "response": "1s",
+        "idle": "1s",
+        "linger": "1s",
+        "body": "10s",
+        "upstream_keepalive": "10s",
+    }
+}
 DOORS = ("plain", "tls")
 
 

@@ -310,7 +310,7 @@ def test_blocks_that_are_known_are_bounded_by_what_they_mean(gateway: MemoryGate
     client.send(headers(1, asking() + large))
     for number in range(60):
         client.send(headers(2 * number + 3, asking(b"/%d" % number).replace(b"\x40", b"\0") + b"\xbe" * 7))
-    known = client.channel._heads._known
+    known = client.channel.streams.heads._known
     held = sum(len(line) for heads in known for head in heads.values() for line in head.lines)
     assert held <= 4 * 65536
 

@@ -250,10 +250,15 @@ def test_what_a_protocol_raises_ends_its_connection(reactor: UvloopReactor, logg
     assert len(logged_errors.take()) == 1
 
 
-def test_nothing_arrives_while_a_protocol_that_paused_at_once_is_paused(reactor: UvloopReactor) -> None:
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_nothing_arrives_while_a_protocol_that_paused_at_once_is_paused(
+    reactor: UvloopReactor, elsewhere: bool
+) -> None:
     class Paused(Recorder):
         def connectionMade(self) -> None:
             self.transport.pauseProducing()
+            if elsewhere:
+                self.transport.deliver_to(self.dataReceived)
             super().connectionMade()
 
     async def scenario() -> None:
@@ -301,27 +306,6 @@ def test_a_protocol_may_have_its_bytes_brought_elsewhere(reactor: UvloopReactor)
         client.transport.loseConnection()
         await server.lost
         server.transport.deliver_to(received.append)  # does nothing any more
-
-    run(reactor, scenario())
-
-
-def test_who_paused_at_once_gets_no_byte_before_it_goes_on_wherever_they_are_brought(reactor: UvloopReactor) -> None:
-    class Paused(Recorder):
-        def connectionMade(self) -> None:
-            self.transport.pauseProducing()
-            self.transport.deliver_to(self.dataReceived)
-            super().connectionMade()
-
-    async def scenario() -> None:
-        server = Paused()
-        port = reactor.listenTCP(0, Serving(server), interface="127.0.0.1")
-        with socket.create_connection(("127.0.0.1", port.getHost().port)) as raw:
-            raw.sendall(b"sent before anything was accepted")
-            await server.made
-            await several_turns(reactor)
-            assert server.received == b""
-            server.transport.resumeProducing()
-            await server.has(33)
 
     run(reactor, scenario())
 

@@ -47,7 +47,7 @@ class Streams:
         # As announced: a reload holds for connections to come.
         self.max_streams = connection.site.max_streams
         self._connection = connection
-        self._heads = heads
+        self.heads = heads
         self._standing: Any = None
         self._resets: dict[int, None] = {}
 
@@ -89,7 +89,7 @@ class Streams:
         if number > self.last:
             self._open_stream(number, ended, block)
             return
-        fields = self._heads.decode(block)
+        fields = self.heads.decode(block)
         stream = self.open.get(number)
         if stream is None:
             if number not in self._resets:
@@ -105,7 +105,7 @@ class Streams:
     def _open_stream(self, number: int, ended: int, block: bytes) -> None:
         self.last = number
         connection = self._connection
-        head = self._heads.read(block, ended, connection.site.reader)
+        head = self.heads.read(block, ended, connection.site.reader)
         if number > connection.lifecycle.said_last:
             # The client knows that it is not going to be answered here, or is about to hear of it.
             self.was_reset(number)
@@ -217,5 +217,5 @@ class Streams:
         """The connection is gone, and so is every exchange on it."""
         for stream in list(self.open.values()):
             stream.reset()
-        self._heads.forget()
+        self.heads.forget()
         self._standing = None

@@ -1,1 +1,1 @@
-"""TLS as a layer between a transport and a protocol: what both sides of the gateway share."""
+"""What both sides of the gateway need between a transport and a protocol: TLS, and a straight way for bytes."""

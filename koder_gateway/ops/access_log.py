@@ -207,7 +207,7 @@ class LogTarget:
         self._use(descriptor)
 
     def __call__(self, data: bytes) -> int:
-        """Write; returns how many bytes were taken, 0 when nothing can be for now. Raises OSError."""
+        """Write; returns how many bytes were taken, 0 while none can be. Raises OSError."""
         if self._regular:
             return os.write(self._descriptor, data)
         start, size = 0, len(data)

@@ -24,6 +24,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ..layers.delivery import deliver_straight
 from ..layers.records import BIO_READ, BIO_WRITE, BUFFER, PIECE, SIZE, SSL_READ, SSL_WRITE, WINDOW, Records, lib
 from ..layers.records import usable as records_usable
 from .failures import NOT_TLS, PLAIN_HTTP, Failures
@@ -67,8 +68,7 @@ class TLSTransport(Records):
 
     def connectionMade(self) -> None:
         """The client is connected; the handshake is its move."""
-        if getattr(self.transport, "protocol", None) is self and hasattr(self.transport, "deliver_to"):
-            self.transport.deliver_to(self.dataReceived)
+        deliver_straight(self.transport, self, self.dataReceived)
         self._inner.makeConnection(self)
 
     def dataReceived(self, data: bytes) -> None:

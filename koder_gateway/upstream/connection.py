@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import select
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.error import ConnectionDone
@@ -13,6 +12,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
+from ..layers.delivery import deliver_straight
 from ..wire.body import BodyError, ChunkedDecoder
 from ..wire.exchange import CLOSED, INVALID
 from ..wire.response import ResponseError, ResponseHead
@@ -66,12 +66,7 @@ class UpstreamConnection(Protocol):
         transport: Any = self.transport
         if getattr(getattr(transport, "protocol", None), "_wrappedProtocol", None) is self:
             transport.protocol = self
-        self._deliver_to(self.dataReceived)
-
-    def _deliver_to(self, receiver: Callable[[bytes], None]) -> None:
-        transport: Any = self.transport
-        if getattr(transport, "protocol", None) is self and hasattr(transport, "deliver_to"):
-            transport.deliver_to(receiver)
+        deliver_straight(transport, self, self.dataReceived)
 
     # -- the request
 
@@ -270,7 +265,7 @@ class UpstreamConnection(Protocol):
         self.tunnel = tunnel
         self.address.lost(self)
         self.dataReceived = tunnel.body  # type: ignore[assignment, method-assign]
-        self._deliver_to(tunnel.body)
+        deliver_straight(self.transport, self, tunnel.body)
         # Whoever still stands between is what the transport asks in place of this.
         outer = getattr(self.transport, "protocol", None) if self._half_closes() else None
         if hasattr(type(outer), "readConnectionLost"):

@@ -17,6 +17,7 @@ from twisted.web.resource import IResource, getChildForRequest
 from twisted.web.server import Site
 
 from ..errors import DRAINING, METHODS, OVERLOADED
+from ..layers.turns import turns_of
 from ..policy.certificates import Secured
 from ..policy.decision import Policy
 from ..wire.clock import CoarseClock
@@ -102,6 +103,7 @@ class GatewaySite(Site):
         # Besides clients', those that wait for a balancer's header (`tls.proxied`) before they become one.
         self.channels: set[GatewayChannel | Http2Channel] = set()
         self.http2_errors = 0
+        self.turns = turns_of(reactor)
         # Cheap where the reactor has a queue of its own for it.
         self.soon: Callable[[Callable[[], object]], object] = getattr(
             reactor, "soon", lambda call: reactor.callLater(0, call)

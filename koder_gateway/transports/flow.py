@@ -33,6 +33,9 @@ class Flow(ABC):
     _half_closing = False
     _starting = False
     _held: list[bytes] | None = None
+    # Whether the protocol has stopped reading, and whether the rest of this turn is others'.
+    _stopped = False
+    _turn_ended = False
     protocol: Any = None
     _native: Any = None
 
@@ -136,6 +139,7 @@ class Flow(ABC):
 
     def pauseProducing(self) -> None:
         """Read nothing until `resumeProducing`; that the peer has gone is not noticed meanwhile."""
+        self._stopped = True
         if self._starting:
             self._held = []
             self._deliver_to(self._held.append)
@@ -143,10 +147,12 @@ class Flow(ABC):
             self._native.pause_reading()
 
     def resumeProducing(self) -> None:
+        self._stopped = False
         if not self.connected or self.disconnecting:
             return
         if self._held is None:
-            self._native.resume_reading()
+            if not self._turn_ended:
+                self._native.resume_reading()
         elif self._starting:
             self._resume_held()
         else:
@@ -166,6 +172,19 @@ class Flow(ABC):
             except Exception as error:
                 self._fail(error)
 
+    def end_turn(self) -> None:
+        """Read nothing more in this turn of the loop, which else reads a connection up to 32 times in a row, as long
+        as each read fills its buffer."""
+        if self._native is not None and self._native.is_reading():
+            self._turn_ended = True
+            self._native.pause_reading()
+            self.reactor.loop.call_soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        self._turn_ended = False
+        if self.connected and not self.disconnecting and not self._stopped:
+            self._native.resume_reading()
+
     def deliver_to(self, receiver: Callable[[bytes], None]) -> None:
         """Hand what is read to `receiver` from now on, in place of the protocol's `dataReceived`: one call less for
         each read. Only this transport's own protocol may ask for it, each time that its `dataReceived` changes."""
@@ -181,7 +200,7 @@ class Flow(ABC):
         """Whether anything is read at present."""
         if self._native is None or self._held is not None or self.disconnecting:
             return False
-        return bool(self._starting or self._native.is_reading())
+        return bool(self._starting or (self._turn_ended and not self._stopped) or self._native.is_reading())
 
     def startReading(self) -> None:
         """`resumeProducing`, under the name that Twisted's own transports also have for it."""

@@ -1,0 +1,107 @@
+"""The reactor's time is shared: a slice each, one after the other, and a bound for all who wait."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.task import Clock
+
+from koder_gateway.layers.turns import SLICE, TURN, Turns, turns_of
+
+
+class Reactor:
+    """Turns of a reactor by hand, and a clock that only work moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.calls: list[Callable[[], object]] = []
+
+    def soon(self, call: Callable[[], object]) -> None:
+        self.calls.append(call)
+
+    def turn(self) -> None:
+        calls, self.calls = self.calls, []
+        for call in calls:
+            call()
+
+    def turns(self) -> Turns:
+        return Turns(self.soon, lambda: self.now)
+
+
+def test_those_who_wait_are_called_in_their_order_in_a_later_turn() -> None:
+    reactor = Reactor()
+    turns = reactor.turns()
+    called: list[str] = []
+    for name in "abc":
+        turns.later(lambda name=name: called.append(name))
+    assert called == []
+    reactor.turn()
+    assert called == ["a", "b", "c"]
+    assert len(turns) == 0
+    assert reactor.calls == []
+
+
+def test_whoever_asks_again_comes_behind_all_others_and_in_another_turn() -> None:
+    reactor = Reactor()
+    turns = reactor.turns()
+    called: list[str] = []
+
+    def greedy() -> None:
+        called.append("greedy")
+        if len(called) < 5:
+            turns.later(greedy)
+
+    turns.later(greedy)
+    turns.later(lambda: called.append("modest"))
+    reactor.turn()
+    assert called == ["greedy", "modest"]
+    reactor.turn()
+    assert called == ["greedy", "modest", "greedy"]
+
+
+def test_all_who_wait_have_one_bounded_part_of_a_turn() -> None:
+    reactor = Reactor()
+    turns = reactor.turns()
+    called: list[int] = []
+
+    def work(number: int) -> None:
+        called.append(number)
+        reactor.now += SLICE
+
+    for number in range(100):
+        turns.later(lambda number=number: work(number))
+    reactor.turn()
+    a_turn = len(called)
+    assert a_turn <= TURN / SLICE + 1
+    while reactor.calls:
+        reactor.turn()
+    assert called == list(range(100))
+    assert turns.yielded == 100
+
+
+def test_work_that_raises_keeps_no_other_from_its_turn() -> None:
+    reactor = Reactor()
+    turns = reactor.turns()
+    called: list[str] = []
+
+    def broken() -> None:
+        raise ZeroDivisionError
+
+    turns.later(broken)
+    turns.later(lambda: called.append("next"))
+    for _ in range(2):
+        try:
+            reactor.turn()
+        except ZeroDivisionError:
+            called.append("raised")
+    assert called == ["raised", "next"]
+
+
+def test_a_reactor_has_one_queue() -> None:
+    clock, other = Clock(), Clock()
+    assert turns_of(clock) is turns_of(clock)
+    assert turns_of(clock) is not turns_of(other)
+    called: list[str] = []
+    turns_of(clock).later(lambda: called.append("now"))
+    clock.advance(0)
+    assert called == ["now"]

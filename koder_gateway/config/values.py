@@ -16,7 +16,7 @@ from ..policy.clients import UNIX
 from ..policy.cors import origin_fault
 from ..policy.tenants import is_slug
 from ..wire.fields import HOP_BY_HOP, PROTECTED, TOKEN
-from ..wire.target import path_fault
+from ..wire.target import LONGEST_PREFIX, path_fault
 from .faults import ReadError, nearest, reason, shown
 from .kinds import Kind, T, Where, matching, parsed, read_text, refined, whole, wrong_type
 from .units import MAX_DURATION, MAX_SIZE, parse_duration, parse_size
@@ -108,6 +108,8 @@ def _path_fault(text: str) -> str | None:
     wrong = path_fault(text.encode())
     if wrong is None and "?" in text:
         wrong = "The path has a query; leave it out."
+    if wrong is None and len(text) > LONGEST_PREFIX:
+        return f"is longer than {LONGEST_PREFIX} characters; write a shorter path"
     # Such a request is refused before anything is looked up: the key would never do anything.
     return wrong and f'can match no request ({wrong.rstrip(".")}); write a path as in "/v1/users"'
 

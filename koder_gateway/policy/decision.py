@@ -163,7 +163,7 @@ class Policy:
 
     def admit(self, tenant: Tenant, key: bytes, head: RequestHead, now: float) -> Verdict:
         """What the limits say of a request, which is charged."""
-        return self.limiter.admit(tenant.wire, key, head.method, head.path, now)
+        return self.limiter.admit(tenant.wire, key, head.method, head.path, now, head.plain)
 
     def route(self, path: bytes) -> Route | Refusal:
         """The route of a path."""

@@ -24,7 +24,7 @@ from typing import Literal, NamedTuple
 
 from .buckets import SLACK, WHOLE, Buckets
 from .clients import parse_address
-from .routing import PathSet, PrefixTable
+from .routing import PathSet, PrefixTable, lenient_path
 
 WINDOWS = {"s": 1, "m": 60, "h": 3600}
 # Beyond this a bucket's number could no longer count single tokens on a machine that has been up for months.
@@ -58,8 +58,8 @@ def address_key(text: str) -> bytes:
 class LimitRule:
     """One configured limit: `quota` requests per `window` seconds, at most `burst` of them at once.
 
-    `key` names what is counted apart. `paths` (prefixes by whole segments) and `methods` narrow the rule,
-    None means all. A "shadow" rule only counts what it would refuse. With charge "failures" an
+    `key` names what is counted apart. `paths` (prefixes by whole segments, in whatever spelling) and `methods`
+    narrow the rule, None means all. A "shadow" rule only counts what it would refuse. With charge "failures" an
     answer that is no failure gives its token back. `burst` 0 stands for the quota.
     """
 
@@ -258,8 +258,9 @@ class Limiter:
         listed = tuple(rules)
         share = max_entries // max(1, len(listed))
         self.meters = tuple(Meter(rule, share) for rule in listed)
-        prefixes = {b"/"}.union(*(rule.paths or () for rule in listed))
-        reach = [(meter, PathSet(meter.rule.paths or (b"/",))) for meter in self.meters]
+        reaches = [tuple(map(_whole_lenient, rule.paths or (b"/",))) for rule in listed]
+        prefixes = {b"/"}.union(*reaches)
+        reach = [(meter, PathSet(paths)) for meter, paths in zip(self.meters, reaches, strict=True)]
         self._plans = PrefixTable(
             {prefix: _Plans(tuple(meter for meter, paths in reach if paths.covers(prefix))) for prefix in prefixes}
         )
@@ -269,13 +270,16 @@ class Limiter:
         """How many buckets are kept just now."""
         return sum(len(meter.buckets) for meter in self.meters)
 
-    def admit(self, tenant: bytes, address: bytes, method: bytes, path: bytes, now: float) -> Verdict:
+    def admit(
+        self, tenant: bytes, address: bytes, method: bytes, path: bytes, now: float, plain: bool = False
+    ) -> Verdict:
         """Judge one request and charge it.
 
-        `address` is what `address_key` gives, `path` the raw one without query, `now` monotonic seconds.
-        Rules that charge failures are charged too: pass the verdict to `settle` when the exchange has ended, once.
+        `address` is what `address_key` gives, `path` and `plain` are its head's, `now` monotonic seconds. What is not
+        `plain` is read as the most lenient service would. Rules that charge failures are charged too: pass the
+        verdict to `settle` when the exchange has ended, once.
         """
-        plan = self._plan(method, path)
+        plan = self._plan(method, path, plain)
         if plan is None:
             return UNLIMITED
         if plan.sole is not None:
@@ -284,7 +288,7 @@ class Limiter:
 
     def rules_for(self, method: bytes, path: bytes) -> tuple[LimitRule, ...]:
         """The rules that apply to a request, for explanation."""
-        plan = self._plan(method, path)
+        plan = self._plan(method, path, False)
         return plan.rules if plan is not None else ()
 
     @staticmethod
@@ -316,6 +320,11 @@ class Limiter:
             if earlier is not None:
                 meter.adopt(earlier)
 
-    def _plan(self, method: bytes, path: bytes) -> _Plan | None:
-        plans = self._plans.match(path)
+    def _plan(self, method: bytes, path: bytes, plain: bool) -> _Plan | None:
+        table = self._plans
+        plans = table.match(path if plain or not table.depth else lenient_path(path, table.depth))
         return plans.by_method.get(method, plans.other) if plans is not None else None
+
+
+def _whole_lenient(prefix: bytes) -> bytes:
+    return lenient_path(prefix, prefix.count(b"/"))

@@ -44,7 +44,7 @@ from .fields import (
     connection_options,
     without,
 )
-from .target import CLEAN_PATH, host_fault, origin_form, path_fault, query_fault
+from .target import CLEAN_PATH, PLAIN_PATH, essential, host_fault, origin_form, path_fault, query_fault
 from .upgrade import requested
 
 # llhttp also takes RTSP, ICE, HTTP/0.9, two spaces and more: the start line is held to its own grammar.
@@ -76,7 +76,8 @@ class RequestHead:
 
     `lines` are the end-to-end field lines in order, each `Name: value CRLF`. `length` is the body's in bytes,
     None when it is `chunked`. `upgrade` is the Upgrade that a service may be asked for, which is not among the
-    lines. `target` is the raw path with its query, `path` the part before the `?`.
+    lines. `target` is the raw path with its query; `path` is the part before the `?`, without escapes that mean
+    nothing. `plain` says that no service reads another path in it.
     """
 
     __slots__ = (
@@ -92,6 +93,7 @@ class RequestHead:
         "minor",
         "origin",
         "path",
+        "plain",
         "raw",
         "reader",
         "refusal",
@@ -110,6 +112,7 @@ class RequestHead:
         self.method = method
         self.target = target
         self.path = target
+        self.plain = True
         self.minor = minor
         self.fields = fields
         self.lines: list[bytes] = []
@@ -140,6 +143,7 @@ class RequestHead:
         head.method = method
         head.target = target
         head.path = target
+        head.plain = True
         head.minor = self.minor
         head.fields = self.fields
         head.lines = self.lines
@@ -427,6 +431,9 @@ class RequestReader:
         target = head.target
         if len(target) > self._max_target:
             return URI_TOO_LONG
+        if PLAIN_PATH.fullmatch(target):
+            return None
+        head.plain = False
         if CLEAN_PATH.fullmatch(target):
             return None
         return self._target_fault(head)
@@ -447,7 +454,13 @@ class RequestReader:
                 head.lines = [b"Host: %b\r\n" % authority, *head.lines]
         path, mark, query = target.partition(b"?")
         head.path = path
-        fault = path_fault(path)
+        head.plain = PLAIN_PATH.fullmatch(path) is not None
+        if head.plain:
+            fault = None
+        else:
+            fault = path_fault(path)
+            if fault is None:
+                head.path = essential(path)
         if fault is None and mark:
             fault = query_fault(query)
         return None if fault is None else _bad_request(fault)

@@ -10,13 +10,21 @@ from typing import Final
 
 from ..errors import BAD_REQUEST, Refusal
 
-# Nearly every real path: no escape, no dot at a segment's start, nothing to look at twice.
-# Each repetition begins with its slash, so there is one way to match and nothing to backtrack into.
-CLEAN_PATH: Final = re.compile(rb"(?=/)(?:/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*)*/?")
+# Nearly every real path: nothing to look at twice, and nothing that a service could fold (see `policy.routing`).
+# Repetitions take all they can and give nothing back.
+PLAIN_PATH: Final = re.compile(rb"(?=/)(?:/\.?[a-z0-9_~-]++(?:\.[a-z0-9_~-]++)*+)*+/?")
+# Nothing to look at twice: no escape, no dot at a segment's start.
+CLEAN_PATH: Final = re.compile(rb"(?=/)(?:/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*+)*+/?")
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _TWOFOLD_ESCAPE: Final = re.compile(rb"%(?:2[eEfF]|5[cC]|00)")
 # A dot segment, also with the path parameter that some servers strip before they resolve it.
 _DOT_SEGMENT: Final = re.compile(rb"/\.\.?(?:[/;]|$)")
+# An escaped unreserved character (RFC 3986 section 2.3); the dot is refused before.
+_NEEDLESS_ESCAPE: Final = re.compile(rb"%(?:2[dD]|3[0-9]|[46][1-9A-Fa-f]|[57][0-9aA]|5[fF]|7[eE])")
+_MEANT: Final = {form % code: bytes((code,)) for code in range(0x2D, 0x7F) for form in (b"%%%02x", b"%%%02X")}
+# How many characters of a path are surely without such escapes; no configured path is longer. A bound, since a target
+# may be all escapes.
+LONGEST_PREFIX: Final = 128
 _UNPRINTABLE: Final = re.compile(rb"[^\x21-\x7e]")
 _ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/?#]*)([^#]*)")
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{0,5}))?")
@@ -41,6 +49,16 @@ def path_fault(path: bytes) -> str | None:
     if _DOT_SEGMENT.search(path):
         return "The path has a dot segment; resolve it first."
     return None
+
+
+def essential(path: bytes) -> bytes:
+    """A good path without escapes of unreserved characters, which mean nothing (RFC 3986 section 6.2.2.2): the form
+    by which requests are routed, limited and logged. What is forwarded stays as it came."""
+    return _NEEDLESS_ESCAPE.sub(_unescaped, path, LONGEST_PREFIX) if b"%" in path else path
+
+
+def _unescaped(escape: re.Match[bytes]) -> bytes:
+    return _MEANT[escape[0]]
 
 
 def query_fault(query: bytes) -> str | None:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from koder_gateway.wire.body import trailer_passes
 from koder_gateway.wire.fields import (
     CODING,
     CONNECTION,
@@ -28,6 +29,7 @@ from koder_gateway.wire.fields import (
     TRAILER,
     FieldKinds,
     connection_options,
+    folded,
     without,
 )
 
@@ -110,6 +112,41 @@ def test_the_tenant_header_has_the_configured_name() -> None:
     kinds = FieldKinds.of_requests(b"X-Org")
     assert (kinds.classify(b"x-org"), kinds.classify(b"X-Tenant-ID")) == (TENANT, PASS)
     assert FieldKinds.of_responses(b"X-Org").classify(b"X-ORG") == DROP
+
+
+MARKS = st.lists(st.sampled_from("!#$%&'*+-.^_`|~"), max_size=2).map("".join)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "X-Tenant-ID",
+        "X-Request-ID",
+        "X-Real-IP",
+        "Forwarded",
+        "X-Forwarded-For",
+        "traceparent",
+        "Client-Cert",
+        "Client-Cert-Chain",
+    ],
+)
+@given(st.data())
+@settings(max_examples=30)
+def test_no_other_spelling_of_the_gateways_own_names_passes(name: str, data: st.DataObject) -> None:
+    """Whatever stands between or around its letters: a service may make the same variable of it."""
+    kinds = FieldKinds.of_requests(b"X-Tenant-ID")
+    letters = name.replace("-", "")
+    other = "".join(data.draw(MARKS) + letter for letter in letters) + data.draw(MARKS)
+    assert folded(other.encode()) == folded(name.encode())
+    if other.lower() != name.lower():
+        assert kinds.classify(other.encode()) in (DROP, FORWARDED)
+    assert not trailer_passes(other.encode(), b"X-Tenant-ID")
+
+
+def test_names_that_only_resemble_others_pass() -> None:
+    kinds = FieldKinds.of_requests(b"X-Tenant-ID")
+    for name in (b"X-Tenant", b"Tenant-ID", b"X-Tenant-ID2", b"ContentLength", b"X-Real", b"~", b"1.1"):
+        assert kinds.classify(name) == PASS
 
 
 def test_the_usual_names_are_known_beforehand() -> None:

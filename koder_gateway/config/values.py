@@ -15,7 +15,7 @@ from ..errors import METHODS
 from ..policy.clients import UNIX
 from ..policy.cors import origin_fault
 from ..policy.tenants import is_slug
-from ..wire.fields import HOP_BY_HOP, PROTECTED, TOKEN
+from ..wire.fields import HOP_BY_HOP, PROTECTED, TOKEN, folded
 from ..wire.target import LONGEST_PREFIX, path_fault
 from .faults import ReadError, nearest, reason, shown
 from .kinds import Kind, T, Where, matching, parsed, read_text, refined, whole, wrong_type
@@ -25,7 +25,9 @@ _LABEL: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _ENDPOINT: Final = re.compile(r"[A-Za-z][A-Za-z0-9_+.-]*:.+", re.DOTALL)
 # Fields that the gateway itself reads or sets: a tenant in one of them would be two things at once.
-_TAKEN: Final = PROTECTED | HOP_BY_HOP | {b"cookie2", b"content-location", b"ratelimit", b"ratelimit-policy"}
+_TAKEN: Final = frozenset(
+    map(folded, PROTECTED | HOP_BY_HOP | {b"cookie2", b"content-location", b"ratelimit", b"ratelimit-policy"})
+)
 _TAKEN_PREFIXES: Final = (b"x-forwarded-", b"access-control-", b"content-", b"sec-", b"proxy-")
 
 
@@ -83,10 +85,10 @@ def _tenant_header_fault(text: str) -> str | None:
     wrong = _token_fault(text)
     if wrong is not None:
         return wrong
-    name = text.lower().encode()
-    if b"_" in name:
+    name = folded(text.encode())
+    if "_" in text:
         return 'has an underscore, and such fields never pass the gateway; write it with -, as in "X-Tenant-ID"'
-    if name in _TAKEN or name.startswith(_TAKEN_PREFIXES):
+    if name in _TAKEN or text.lower().encode().startswith(_TAKEN_PREFIXES):
         return 'is a field that HTTP or the gateway uses itself; write one of your own, as in "X-Tenant-ID"'
     return None
 

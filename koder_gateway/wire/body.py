@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from .fields import FIELD_LINE, PROTECTED
+from .fields import FIELD_LINE, PROTECTED, folded
 
 LAST_CHUNK: Final = b"0\r\n\r\n"
 
@@ -18,6 +18,7 @@ _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[\t\x20-\x7e\x80-\xff]*)?")
 _MAX_SIZE: Final = 2**63 - 1
 _MAX_LINE: Final = 4096
 _MAX_TRAILERS: Final = 8192
+_PROTECTED: Final = frozenset(map(folded, PROTECTED))
 
 
 class BodyError(ValueError):
@@ -64,7 +65,7 @@ class ChunkedDecoder:
         self.trailers: list[bytes] = []
         self.received = 0
         self._slack = slack
-        self._tenant_header = tenant_header.lower()
+        self._tenant_header = tenant_header
         self._overhead = 0
         self._state = self._SIZE_LINE
         self._remaining = 0
@@ -146,11 +147,11 @@ class ChunkedDecoder:
 
 def trailer_passes(name: bytes, tenant_header: bytes) -> bool:
     """Whether a trailer may go on: nothing that frames, routes, authenticates or names a tenant (RFC 9110 6.5.1)."""
-    lower = name.lower()
+    form = folded(name)
     return not (
-        lower in PROTECTED
-        or b"_" in lower
-        or b"tenant" in lower
-        or lower == tenant_header
-        or lower.startswith((b"x-forwarded-", b"access-control-", b"ratelimit"))
+        form in _PROTECTED
+        or b"_" in name
+        or b"tenant" in form
+        or form == folded(tenant_header)
+        or form.startswith((b"xforwarded", b"accesscontrol", b"ratelimit"))
     )

@@ -14,6 +14,18 @@ TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 # One field line as both sides may send it: no control bytes, no white space before the colon.
 FIELD_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t\x20-\x7e\x80-\xff]*)")
 
+_LOWER: Final = bytes(range(256)).lower()
+_MARKS: Final = b"!#$%&'*+-.^_`|~"
+
+
+def folded(name: bytes) -> bytes:
+    """What software that folds case and marks reads in a name: its letters, in lower case, and its digits.
+
+    Services that make variables of fields do so (X.Tenant.ID, X~Tenant~ID, x_tenant_id).
+    """
+    return name.translate(_LOWER, _MARKS)
+
+
 # What a field is to the gateway. PASS goes through untouched; DROP never leaves; the rest is looked at.
 PASS, DROP, HOST, LENGTH, CODING, CONNECTION = 0, 1, 2, 3, 4, 5
 ORIGIN, EXPECT, REQUEST_ID, TENANT, FORWARDED, TRACE, TRAILER, DATE, RATE, HSTS = range(6, 16)
@@ -93,6 +105,16 @@ _REQUEST: Final = {
     b"client-cert": DROP,
     b"client-cert-chain": DROP,
 }
+# What only the gateway may say to a service.
+_OWN: Final = (
+    b"x-request-id",
+    b"forwarded",
+    b"x-real-ip",
+    b"traceparent",
+    b"tracestate",
+    b"client-cert",
+    b"client-cert-chain",
+)
 _RESPONSE: Final = {
     b"content-length": LENGTH,
     b"transfer-encoding": CODING,
@@ -119,16 +141,26 @@ _USUAL: Final = (
 
 
 class FieldKinds:
-    """The kinds of field names for one direction, kept under each spelling seen."""
+    """The kinds of field names for one direction, kept under each spelling seen.
+
+    A name that only folds to one of the gateway's own stands for it with some services: it never passes.
+    """
 
     # A flood of invented names must not grow the table: past this they are classified each time.
     BOUND: Final = 2048
 
     def __init__(
-        self, exact: dict[bytes, int], prefixes: Iterable[tuple[bytes, int]], *, underscores_pass: bool
+        self,
+        exact: dict[bytes, int],
+        prefixes: Iterable[tuple[bytes, int]],
+        own: Iterable[bytes],
+        *,
+        underscores_pass: bool,
     ) -> None:
-        self._exact = exact
+        self._exact = {**dict.fromkeys(HOP_BY_HOP, DROP), **exact}
         self._prefixes = tuple(prefixes)
+        self._folded = frozenset(map(folded, own))
+        self._folded_prefixes = tuple(folded(prefix) for prefix, _ in self._prefixes)
         self._underscores_pass = underscores_pass
         self.table: dict[bytes, int] = {}
         for name in _USUAL.split():
@@ -139,13 +171,15 @@ class FieldKinds:
     def of_requests(cls, tenant_header: bytes) -> FieldKinds:
         """The kinds of what clients send, with the tenant's header under its configured name."""
         exact = {**_REQUEST, tenant_header.lower(): TENANT}
-        return cls(exact, [(b"x-forwarded-", FORWARDED)], underscores_pass=False)
+        own = (tenant_header, *_OWN)
+        return cls(exact, [(b"x-forwarded-", FORWARDED)], own, underscores_pass=False)
 
     @classmethod
     def of_responses(cls, tenant_header: bytes) -> FieldKinds:
         """The kinds of what services send: their own CORS fields never pass, in no spelling."""
         exact = {**_RESPONSE, tenant_header.lower(): DROP}
-        return cls(exact, [(b"access-control-", DROP)], underscores_pass=True)
+        own = (tenant_header, b"x-request-id", *HOP_BY_HOP)
+        return cls(exact, [(b"access-control-", DROP)], own, underscores_pass=True)
 
     def classify(self, name: bytes) -> int:
         """The kind of a name that the table does not have yet."""
@@ -155,17 +189,18 @@ class FieldKinds:
         return kind
 
     def _classify(self, lower: bytes) -> int:
-        if b"_" in lower:
-            # An underscore reads as a hyphen to CGI-like services: X_Tenant_ID must not become X-Tenant-ID.
-            if not self._underscores_pass:
-                return DROP
-            return PASS if self._classify(lower.replace(b"_", b"-")) == PASS else DROP
-        kind = self._exact.get(lower, PASS)
-        if kind == PASS:
-            if lower in HOP_BY_HOP:
-                return DROP
-            return next((kind for prefix, kind in self._prefixes if lower.startswith(prefix)), PASS)
-        return kind
+        known = self._exact.get(lower)
+        if known is not None:
+            return known
+        if b"_" in lower and not (
+            self._underscores_pass and self._classify(lower.replace(b"_", b"-")) == PASS
+        ):  # An underscore reads as a hyphen to CGI-like services.
+            return DROP
+        for prefix, kind in self._prefixes:
+            if lower.startswith(prefix):
+                return kind
+        form = folded(lower)
+        return DROP if form in self._folded or form.startswith(self._folded_prefixes) else PASS
 
 
 def connection_options(values: Iterable[bytes]) -> frozenset[bytes]:

@@ -45,6 +45,7 @@ registry = "tenants.toml"
 origins = ["https://app.example.com"]
 [requests]
 max_body = "16KiB"
+allow_trailers = ["X-Checksum", "X-Sum", "X-A", "X-B", "X-Ok"]
 [timeouts]
 drain = "1s"
 [state]

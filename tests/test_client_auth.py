@@ -417,7 +417,7 @@ def gateway(issued, tmp_path):
     (tmp_path / "certs").mkdir()
     shutil.copy(issued.server, tmp_path / "certs" / "default.pem")
     with Origin(play) as origin:
-        text = configuration({"users": origin.url}) + (
+        text = configuration({"users": origin.url}, {"requests": {"allow_trailers": ["X-Other"]}}) + (
             '[tls.client_auth]\n"admin.id.test" = "required"\n"some.id.test" = "optional"\n'
         )
         text = text.replace("[tls]\n", '[tls]\nclient_ca = "clients.pem"\n')

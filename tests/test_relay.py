@@ -1220,7 +1220,11 @@ def test_a_service_that_answers_late_does_not_disturb_the_next(gateway: MemoryGa
 # -- trailers and uploads
 
 
-def test_trailers_pass_but_for_those_that_mean_something_here(gateway: MemoryGateway) -> None:
+SUMMED = settings_with(requests={"allow_trailers": ("X-Sum",)})
+
+
+def test_trailers_pass_but_for_those_that_mean_something_here(make_gateway: Make) -> None:
+    gateway = make_gateway(settings=SUMMED)
     client = gateway.connect()
     trailers = b"X-Sum: 1\r\nContent-Length: 9\r\nAuthorization: x\r\nHost: evil\r\n"
     trailers += b"X-Tenant-ID: evil\r\nx_tenant_id: evil\r\n"
@@ -1234,7 +1238,7 @@ def test_trailers_pass_but_for_those_that_mean_something_here(gateway: MemoryGat
 
 @given(CUTS)
 def test_trailers_pass_in_any_pieces(cuts: list[int]) -> None:
-    gateway = MemoryGateway()
+    gateway = MemoryGateway(SUMMED)
     body = b"2\r\nab\r\n0\r\nX-Sum: 1\r\n\r\n"
     raw = request(b"POST", b"/v1/users", b"Transfer-Encoding: chunked", body=body)
     gateway.connect().send_in(rechunked(raw, cuts))

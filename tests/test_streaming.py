@@ -33,7 +33,9 @@ MIB = 1 << 20
 def services(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     """A gateway on each reactor whose deadlines nothing here meets."""
     folder = tmp_path_factory.mktemp("streaming")
-    with Services(folder, 60, {"requests": {"max_body": "64MiB"}}, reactor=request.param) as services:
+    with Services(
+        folder, 60, {"requests": {"max_body": "64MiB", "allow_trailers": ["X-Checksum"]}}, reactor=request.param
+    ) as services:
         yield services
 
 

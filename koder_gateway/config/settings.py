@@ -19,6 +19,7 @@ from ..policy.tenants import Tenant
 from . import shipped
 from .client_auth import AUTHORITIES, CLIENT_AUTH, Authorities
 from .entries import LIMITS, ROUTES, SERVICES, ServiceSettings
+from .field_names import CLAIM, FIELD_NAME, TENANT_HEADER, TRAILER
 from .hsts import HSTS
 from .kinds import any_number, listing, one_or_more, optional, optional_text, whole
 from .tables import setting, table
@@ -29,7 +30,6 @@ from .values import (
     DOMAIN,
     DURATION,
     ENDPOINT,
-    FIELD_NAME,
     FOLDER,
     LIMIT,
     LOG,
@@ -43,7 +43,6 @@ from .values import (
     SLUG,
     STATE,
     STORE,
-    TENANT_HEADER,
 )
 
 _MAX_COUNT = 100_000_000
@@ -80,7 +79,8 @@ class CorsSettings:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestSettings:
     """[requests]: how much one request may be, in bytes; `min_rate` in bytes per second, 0 asks for none.
-    `max_tunnels`: connections that have switched protocols, 0 for none."""
+    `max_tunnels`: connections that have switched protocols, 0 for none. `allow_fields` and `allow_trailers` are what
+    passes of clients' fields that are kept from services, and of their trailers."""
 
     max_body: int = setting(LIMIT, "10MiB")
     max_head: int = setting(LIMIT, "32KiB")
@@ -89,6 +89,8 @@ class RequestSettings:
     max_streams: int = setting(whole(1, 10_000), 100)
     min_rate: int = setting(SIZE, "1KiB")
     max_tunnels: int = setting(whole(0, _MAX_COUNT), 10000)
+    allow_fields: tuple[str, ...] = setting(listing(CLAIM), [])
+    allow_trailers: tuple[str, ...] = setting(listing(TRAILER), [])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +112,8 @@ class TimeoutSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenSettings:
-    """[listen]: Twisted server endpoints, who speaks for clients. `max_connections` 0: by RLIMIT_NOFILE."""
+    """[listen]: Twisted server endpoints, who speaks for clients. `max_connections` 0: by RLIMIT_NOFILE. `alt_svc`:
+    whether a service's Alt-Svc passes."""
 
     port: tuple[str, ...] = setting(one_or_more(ENDPOINT), "ssl:443")
     admin_port: str = setting(optional_text(ENDPOINT), "")
@@ -118,6 +121,7 @@ class ListenSettings:
     trusted_proxies: tuple[str, ...] = setting(listing(NETWORK), [])
     max_connections: int = setting(whole(0, _MAX_COUNT), 0)
     http2: bool = setting(BOOLEAN, True)
+    alt_svc: bool = setting(BOOLEAN, False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,6 @@ from ..errors import METHODS
 from ..policy.clients import UNIX
 from ..policy.cors import origin_fault
 from ..policy.tenants import is_slug
-from ..wire.fields import HOP_BY_HOP, PROTECTED, TOKEN, folded
 from ..wire.target import LONGEST_PREFIX, path_fault
 from .faults import ReadError, nearest, reason, shown
 from .kinds import Kind, T, Where, matching, parsed, read_text, refined, whole, wrong_type
@@ -25,10 +24,6 @@ _LABEL: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _ENDPOINT: Final = re.compile(r"[A-Za-z][A-Za-z0-9_+.-]*:.+", re.DOTALL)
 # Fields that the gateway itself reads or sets: a tenant in one of them would be two things at once.
-_TAKEN: Final = frozenset(
-    map(folded, PROTECTED | HOP_BY_HOP | {b"cookie2", b"content-location", b"ratelimit", b"ratelimit-policy"})
-)
-_TAKEN_PREFIXES: Final = (b"x-forwarded-", b"access-control-", b"content-", b"sec-", b"proxy-")
 
 
 def _read_boolean(value: object, where: Where) -> bool:
@@ -73,24 +68,6 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _token_fault(text: str) -> str | None:
-    if text.isascii() and TOKEN.fullmatch(text.encode()):
-        return None
-    return 'is not a field name (RFC 9110 section 5.1); write letters, digits and -, as in "X-Tenant-ID"'
-
-
-def _tenant_header_fault(text: str) -> str | None:
-    wrong = _token_fault(text)
-    if wrong is not None:
-        return wrong
-    name = folded(text.encode())
-    if "_" in text:
-        return 'has an underscore, and such fields never pass the gateway; write it with -, as in "X-Tenant-ID"'
-    if name in _TAKEN or text.lower().encode().startswith(_TAKEN_PREFIXES):
-        return 'is a field that HTTP or the gateway uses itself; write one of your own, as in "X-Tenant-ID"'
-    return None
 
 
 def _method_fault(text: str) -> str | None:
@@ -320,8 +297,6 @@ LIMIT: Final = refined(SIZE, lambda size: size > 0, 'would refuse everything; wr
 AGE: Final = Kind("seconds", _read_age)
 SLUG: Final = matching("slug", _slug_fault)
 DOMAIN: Final = parsed("domain", _parse_domain)
-FIELD_NAME: Final = matching("field name", _token_fault)
-TENANT_HEADER: Final = matching("field name", _tenant_header_fault)
 METHOD: Final = matching("method", _method_fault)
 NAME: Final = matching("name", _name_fault)
 PATH_PREFIX: Final = matching("path", _path_fault)

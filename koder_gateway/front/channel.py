@@ -241,7 +241,7 @@ class GatewayChannel(StockChannel, Protocol):
         """What has come of the body with the head."""
         buffer = self._buffer
         if head.chunked:
-            self._decoder = ChunkedDecoder(tenant_header=self.site.policy.tenant_header)
+            self._decoder = self.site.reader.body_decoder()
             self._chunked_bytes = 0
             return self._decode(buffer) if buffer else b""
         length = head.length or 0

@@ -100,7 +100,7 @@ class Streams:
         elif not ended:
             raise StreamError(PROTOCOL_ERROR, "trailers that do not end their stream")
         else:
-            stream.receive_trailers(read_trailers(fields, self._connection.site.policy.tenant_header))
+            stream.receive_trailers(read_trailers(fields, self._connection.site.reader))
 
     def _open_stream(self, number: int, ended: int, block: bytes) -> None:
         self.last = number

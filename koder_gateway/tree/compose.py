@@ -120,7 +120,17 @@ def make_reader(settings: Settings) -> RequestReader:
         max_target=requests.max_target,
         max_fields=requests.max_fields,
         upgrades=requests.max_tunnels > 0,
+        claims=_lower(requests.allow_fields),
+        trailers=_lower(requests.allow_trailers),
     )
+
+
+def _lower(names: Iterable[str]) -> frozenset[bytes]:
+    return frozenset(name.lower().encode("ascii") for name in names)
+
+
+def _response_reader(settings: Settings) -> ResponseReader:
+    return ResponseReader(settings.tenants.header.encode("ascii"), alt_svc=settings.listen.alt_svc)
 
 
 def upstream_endpoint(
@@ -184,7 +194,7 @@ def make_services(
 
     Raises ValueError with a line for each service whose files cannot be used.
     """
-    reader = ResponseReader(settings.tenants.header.encode("ascii"))
+    reader = _response_reader(settings)
     services: dict[str, Service] = {}
     faults: list[str] = []
     for name in sorted({route.service for route in settings.routes}):
@@ -249,7 +259,7 @@ def adopt(composition: Composition, before: Composition) -> None:
     _set_bounds(composition.tunnels, settings)
     for name, service in composition.services.items():
         if before.services.get(name) is service:
-            service.reader = ResponseReader(settings.tenants.header.encode("ascii"))
+            service.reader = _response_reader(settings)
             _set_deadlines(service, settings.services[name], settings)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from .fields import FIELD_LINE, PROTECTED, folded
+from .fields import CLAIMS, FIELD_LINE, PROTECTED, folded
 
 LAST_CHUNK: Final = b"0\r\n\r\n"
 
@@ -18,7 +18,7 @@ _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[\t\x20-\x7e\x80-\xff]*)?")
 _MAX_SIZE: Final = 2**63 - 1
 _MAX_LINE: Final = 4096
 _MAX_TRAILERS: Final = 8192
-_PROTECTED: Final = frozenset(map(folded, PROTECTED))
+_PROTECTED: Final = frozenset(map(folded, PROTECTED | CLAIMS))
 
 
 class BodyError(ValueError):
@@ -39,11 +39,13 @@ class ChunkedDecoder:
     """Decodes one chunked body.
 
     `done` is set at its end; `rest` is then what came after it, and `trailers` the lines that may be passed on.
-    `tenant_header` names the field that no trailer may set. `slack` bounds what framing may cost: line bytes
+    `tenant_header` names the field that no trailer may set, `allowed` (lower case) those that may pass, None for all
+    others. `slack` bounds what framing may cost: line bytes
     beyond `slack` plus the payload so far are refused, so that endless one-byte chunks and extensions in bulk end.
     """
 
     __slots__ = (
+        "_allowed",
         "_line",
         "_overhead",
         "_remaining",
@@ -59,13 +61,16 @@ class ChunkedDecoder:
 
     _SIZE_LINE, _DATA, _DATA_END, _TRAILERS = range(4)
 
-    def __init__(self, slack: int = 8192, tenant_header: bytes = b"") -> None:
+    def __init__(
+        self, slack: int = 8192, tenant_header: bytes = b"", allowed: frozenset[bytes] | None = None
+    ) -> None:
         self.done = False
         self.rest = b""
         self.trailers: list[bytes] = []
         self.received = 0
         self._slack = slack
         self._tenant_header = tenant_header
+        self._allowed = allowed
         self._overhead = 0
         self._state = self._SIZE_LINE
         self._remaining = 0
@@ -141,12 +146,15 @@ class ChunkedDecoder:
         match = FIELD_LINE.fullmatch(line, 0, len(line) - 2)
         if match is None or self._trailer_bytes > _MAX_TRAILERS:
             raise BodyError("The trailers are malformed or too long.")
-        if trailer_passes(match[1], self._tenant_header):
+        if trailer_passes(match[1], self._tenant_header, self._allowed):
             self.trailers.append(b"%b: %b\r\n" % (match[1], match[2].rstrip(b" \t")))
 
 
-def trailer_passes(name: bytes, tenant_header: bytes) -> bool:
-    """Whether a trailer may go on: nothing that frames, routes, authenticates or names a tenant (RFC 9110 6.5.1)."""
+def trailer_passes(name: bytes, tenant_header: bytes, allowed: frozenset[bytes] | None = None) -> bool:
+    """Whether a trailer may go on: nothing that frames, routes, authenticates or names a tenant (RFC 9110 section
+    6.5.1), and only what is `allowed` (lower case) where that is given."""
+    if allowed is not None and name.lower() not in allowed:
+        return False
     form = folded(name)
     return not (
         form in _PROTECTED

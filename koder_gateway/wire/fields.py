@@ -105,6 +105,43 @@ _REQUEST: Final = {
     b"client-cert": DROP,
     b"client-cert-chain": DROP,
 }
+# What other software takes for the truth about a request: its client, its URL, its method, its user. From a client it
+# is an invention, so these never pass; a trusted proxy's pass where they are configured.
+CLAIMS: Final = frozenset(
+    (
+        b"proxy",  # HTTP_PROXY to a CGI (httpoxy, CVE-2016-5385)
+        b"true-client-ip",
+        b"x-client-ip",
+        b"client-ip",
+        b"x-cluster-client-ip",
+        b"x-remote-ip",
+        b"x-remote-addr",
+        b"x-originating-ip",
+        b"x-original-forwarded-for",
+        b"x-envoy-external-address",
+        b"x-azure-clientip",
+        b"x-appengine-user-ip",
+        b"cf-connecting-ip",
+        b"cf-connecting-ipv6",
+        b"fastly-client-ip",
+        b"x-original-url",
+        b"x-original-uri",
+        b"x-original-host",
+        b"x-rewrite-url",
+        b"x-host",
+        b"x-http-host-override",
+        b"x-http-method-override",
+        b"x-http-method",
+        b"x-method-override",
+        b"x-url-scheme",
+        b"front-end-https",
+        b"remote-user",
+        b"x-remote-user",
+        b"x-client-cert",
+        b"x-ssl-client-cert",
+        b"ssl-client-cert",
+    )
+)
 # What only the gateway may say to a service.
 _OWN: Final = (
     b"x-request-id",
@@ -168,16 +205,19 @@ class FieldKinds:
                 self.classify(spelling.encode())
 
     @classmethod
-    def of_requests(cls, tenant_header: bytes) -> FieldKinds:
-        """The kinds of what clients send, with the tenant's header under its configured name."""
-        exact = {**_REQUEST, tenant_header.lower(): TENANT}
-        own = (tenant_header, *_OWN)
+    def of_requests(cls, tenant_header: bytes, allowed: frozenset[bytes] = frozenset()) -> FieldKinds:
+        """The kinds of what clients send, with the tenant's header under its configured name. `allowed` (lower case)
+        are those of `CLAIMS` that pass all the same."""
+        claims = CLAIMS - allowed
+        exact = {**dict.fromkeys(claims, FORWARDED), **_REQUEST, tenant_header.lower(): TENANT}
+        own = (tenant_header, *_OWN, *claims)
         return cls(exact, [(b"x-forwarded-", FORWARDED)], own, underscores_pass=False)
 
     @classmethod
-    def of_responses(cls, tenant_header: bytes) -> FieldKinds:
-        """The kinds of what services send: their own CORS fields never pass, in no spelling."""
-        exact = {**_RESPONSE, tenant_header.lower(): DROP}
+    def of_responses(cls, tenant_header: bytes, *, alt_svc: bool = False) -> FieldKinds:
+        """The kinds of what services send: their own CORS fields never pass, in no spelling, and where else the
+        gateway's names are served (RFC 7838) they may say only with `alt_svc`."""
+        exact = {**_RESPONSE, b"alt-svc": PASS if alt_svc else DROP, tenant_header.lower(): DROP}
         own = (tenant_header, b"x-request-id", *HOP_BY_HOP)
         return cls(exact, [(b"access-control-", DROP)], own, underscores_pass=True)
 

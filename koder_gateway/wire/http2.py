@@ -146,13 +146,13 @@ def _end_to_end(fields: list[Field], authority: bytes | None) -> tuple[list[tupl
     return lines, length
 
 
-def read_trailers(fields: Iterable[Field] | None, tenant_header: bytes) -> list[bytes]:
+def read_trailers(fields: Iterable[Field] | None, reader: RequestReader) -> list[bytes]:
     """The trailers' field lines that may be passed on (RFC 9110 section 6.5.1). Raises StreamError."""
     lines: list[bytes] = []
     for name, value, _, good in fields or ():
         if not good or name[0] == 0x3A or name in _CONNECTION_FIELDS:
             raise _malformed("a trailer is malformed, a pseudo field or one of a connection of HTTP/1.1")
-        if trailer_passes(name, tenant_header):
+        if trailer_passes(name, reader.tenant_header, reader.trailers):
             lines.append(b"%b: %b\r\n" % (name, value))
     return lines
 

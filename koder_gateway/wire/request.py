@@ -24,6 +24,7 @@ from ..errors import (
     URI_TOO_LONG,
     Refusal,
 )
+from .body import ChunkedDecoder
 from .fields import (
     CODING,
     CONNECTION,
@@ -232,10 +233,22 @@ def _syntax_refusal(raw: bytes, error: Exception) -> Refusal:
 
 class RequestReader:
     """Reads heads under one configuration: the tenant header's name, the limits of requests, and whether a request
-    may ask for `upgrades` at all."""
+    may ask for `upgrades` at all. `claims` are those of `wire.fields.CLAIMS` that pass, `trailers` the trailers
+    that do, both in lower case."""
 
-    def __init__(self, tenant_header: bytes, *, max_target: int, max_fields: int, upgrades: bool = True) -> None:
-        self.kinds = FieldKinds.of_requests(tenant_header)
+    def __init__(
+        self,
+        tenant_header: bytes,
+        *,
+        max_target: int,
+        max_fields: int,
+        upgrades: bool = True,
+        claims: frozenset[bytes] = frozenset(),
+        trailers: frozenset[bytes] = frozenset(),
+    ) -> None:
+        self.tenant_header = tenant_header
+        self.trailers = trailers
+        self.kinds = FieldKinds.of_requests(tenant_header, claims)
         self._table = self.kinds.table
         self._max_target = max_target
         self._max_fields = max_fields
@@ -290,6 +303,10 @@ class RequestReader:
                 head.reader = self
             head.refusal = self._fault(head)
         return head
+
+    def body_decoder(self) -> ChunkedDecoder:
+        """A decoder for a request's chunked body."""
+        return ChunkedDecoder(tenant_header=self.tenant_header, allowed=self.trailers)
 
     def read_fields(
         self, method: bytes, target: bytes, fields: list[tuple[bytes, bytes]], *, framed: bool

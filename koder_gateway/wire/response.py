@@ -97,9 +97,9 @@ class _SwitchFields(_Fields):
 class ResponseReader:
     """Reads the heads of services' answers under one configuration."""
 
-    def __init__(self, tenant_header: bytes, *, max_fields: int = 256) -> None:
+    def __init__(self, tenant_header: bytes, *, max_fields: int = 256, alt_svc: bool = False) -> None:
         self.tenant_header = tenant_header
-        self.kinds = FieldKinds.of_responses(tenant_header)
+        self.kinds = FieldKinds.of_responses(tenant_header, alt_svc=alt_svc)
         self._table = self.kinds.table
         self._max_fields = max_fields
         # The last head and what it was read as: under load a service repeats itself to the byte.

@@ -1,0 +1,55 @@
+"""Names of fields as the file has them: the tenant's header, and lists of what may pass."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..wire.body import trailer_passes
+from ..wire.fields import CLAIMS, HOP_BY_HOP, PROTECTED, TOKEN, folded
+from .faults import nearest
+from .kinds import matching
+
+_TAKEN: Final = frozenset(
+    map(folded, PROTECTED | HOP_BY_HOP | {b"cookie2", b"content-location", b"ratelimit", b"ratelimit-policy"})
+)
+_TAKEN_PREFIXES: Final = (b"x-forwarded-", b"access-control-", b"content-", b"sec-", b"proxy-")
+
+
+def _token_fault(text: str) -> str | None:
+    if text.isascii() and TOKEN.fullmatch(text.encode()):
+        return None
+    return 'is not a field name (RFC 9110 section 5.1); write letters, digits and -, as in "X-Tenant-ID"'
+
+
+def _tenant_header_fault(text: str) -> str | None:
+    wrong = _token_fault(text)
+    if wrong is not None:
+        return wrong
+    name = folded(text.encode())
+    if "_" in text:
+        return 'has an underscore, and such fields never pass the gateway; write it with -, as in "X-Tenant-ID"'
+    if name in _TAKEN or text.lower().encode().startswith(_TAKEN_PREFIXES):
+        return 'is a field that HTTP or the gateway uses itself; write one of your own, as in "X-Tenant-ID"'
+    return None
+
+
+def _claim_fault(text: str) -> str | None:
+    names = sorted(name.decode("ascii") for name in CLAIMS)
+    return (
+        None
+        if text.lower() in names
+        else f"is not a field that is kept from services; {nearest(text.lower(), names)}"
+    )
+
+
+def _trailer_fault(text: str) -> str | None:
+    wrong = _token_fault(text)
+    if wrong is None and not trailer_passes(text.encode(), b""):
+        wrong = "means something before the body and never passes as a trailer (RFC 9110 section 6.5.1); leave it out"
+    return wrong
+
+
+FIELD_NAME: Final = matching("field name", _token_fault)
+TENANT_HEADER: Final = matching("field name", _tenant_header_fault)
+CLAIM: Final = matching("field name", _claim_fault)
+TRAILER: Final = matching("field name", _trailer_fault)

@@ -242,6 +242,22 @@ def test_who_may_introduce_a_client(cidrs: list[str], believed: set[str]) -> Non
     assert proxies.trusts("unknown") is ("unix:" in cidrs)
 
 
+@pytest.mark.parametrize(
+    ("cidr", "trusted", "strange"),
+    [
+        ("::ffff:0:0/96", ["10.0.0.1", "::ffff:192.0.2.1"], ["2001:db8::1", "::1"]),
+        ("::ffff:10.0.0.0/104", ["10.255.0.1", "::ffff:10.0.0.1"], ["11.0.0.1", "64:ff9b::10.0.0.1"]),
+        ("::ffff:192.0.2.1", ["192.0.2.1"], ["192.0.2.2"]),
+        ("192.0.2.0/24", ["::ffff:192.0.2.9", "64:ff9b::192.0.2.9"], ["::192.0.2.9"]),
+        ("64:ff9b::/96", ["64:ff9b::10.0.0.1"], ["192.0.2.1", "10.0.0.1"]),
+    ],
+)
+def test_ipv4_within_ipv6_is_ipv4(cidr: str, trusted: list[str], strange: list[str]) -> None:
+    proxies = TrustedProxies([cidr])
+    assert all(map(proxies.trusts, trusted))
+    assert not any(map(proxies.trusts, strange))
+
+
 def test_the_way_through_proxies_has_an_end() -> None:
     """However long a trusted network makes it, what is told of it is bounded."""
     hops = [f"10.0.{number >> 8}.{number & 255}" for number in range(5000)]
@@ -250,7 +266,6 @@ def test_the_way_through_proxies_has_an_end() -> None:
     expected = (*hops[-31:], "10.1.1.1")
     for trail in (PROXIES.trail("10.1.1.1", [forwarded_for], []), PROXIES.trail("10.1.1.1", [], [forwarded])):
         assert trail.hops == expected
-        assert trail.elements == tuple(b"for=" + hop.encode() for hop in expected[:-1])
 
 
 @pytest.mark.parametrize(
@@ -261,6 +276,10 @@ def test_the_way_through_proxies_has_an_end() -> None:
         ("192.0.2.1", "192.0.2.1"),
         ("::ffff:192.0.2.1", "192.0.2.1"),
         ("2001:DB8:0::1", "2001:db8::1"),
+        ("64:ff9b::192.0.2.1", "192.0.2.1"),
+        ("64:ff9b::10.0.0.1", "64:ff9b::a00:1"),
+        ("64:ff9b::7f00:1", "64:ff9b::7f00:1"),
+        ("64:ff9b:1::c000:201", "64:ff9b:1::c000:201"),
         ("fe80::1%eth0", "fe80::1"),
         ("no:address", "no:address"),
     ],
@@ -286,4 +305,3 @@ def test_the_two_fields_tell_the_same(hops: list[str], peer: str, trusted: bool)
     way = [*map(plain_host, hops), peer]
     strangers = [place for place, hop in enumerate(way) if not proxies.trusts(hop)]
     assert list(trail.hops) == way[strangers[-1] if strangers else 0 :]
-    assert len(trail.elements) == len(trail.hops) - 1

@@ -8,7 +8,7 @@ import pytest
 
 from koder_gateway.errors import Refusal
 from koder_gateway.policy.certificates import Secured
-from koder_gateway.policy.clients import TrustedProxies
+from koder_gateway.policy.clients import Introduced, TrustedProxies
 from koder_gateway.policy.cors import CorsPolicy
 from koder_gateway.policy.decision import Policy, Standing, limit_refusal
 from koder_gateway.policy.limits import Limiter, LimitRule, address_key
@@ -94,6 +94,11 @@ def test_a_client_cannot_say_who_it_is() -> None:
         assert (spoofed.address, spoofed.key) == (plain.address, plain.key)
 
 
+def element(node: bytes, proto: bytes = b"https", host: bytes = b"koder.id.koder.dev") -> bytes:
+    """An element of Forwarded as the gateway writes it."""
+    return b'for=%b;host="%b";proto=%b' % (node, host, proto)
+
+
 def test_a_trusted_proxy_says_who_its_client_is() -> None:
     made = policy(trusted=("10.0.0.0/8",))
     lines = (
@@ -106,8 +111,8 @@ def test_a_trusted_proxy_says_who_its_client_is() -> None:
     told = dict(transit(standing))
     assert told[b"X-Forwarded-For"] == b"198.51.100.7, 10.1.2.3"
     assert told[b"X-Forwarded-Proto"] == b"https"
-    assert told[b"X-Forwarded-Host"] == b"public.example"
-    assert told[b"Forwarded"] == b'for=198.51.100.7, for=10.1.2.3;host="koder.id.koder.dev";proto=http'
+    assert told[b"X-Forwarded-Host"] == b"koder.id.koder.dev"
+    assert told[b"Forwarded"] == element(b"198.51.100.7") + b", " + element(b"10.1.2.3")
 
 
 def test_a_trusted_proxys_forwarded_is_continued() -> None:
@@ -115,77 +120,76 @@ def test_a_trusted_proxys_forwarded_is_continued() -> None:
     standing = made.standing(head(b"Forwarded: for=198.51.100.7", b"Forwarded: for=10.9.9.9"), "10.1.2.3", Secured())
     assert standing.address == b"198.51.100.7"
     told = dict(transit(standing))
-    assert told[b"Forwarded"] == b'for=198.51.100.7, for=10.9.9.9, for=10.1.2.3;host="koder.id.koder.dev";proto=https'
+    assert told[b"Forwarded"] == b", ".join(map(element, (b"198.51.100.7", b"10.9.9.9", b"10.1.2.3")))
     assert told[b"X-Forwarded-For"] == b"198.51.100.7, 10.9.9.9, 10.1.2.3"
 
 
 @pytest.mark.parametrize(
-    ("lines", "client", "plain", "elements"),
+    ("lines", "client", "plain", "nodes"),
     [
         pytest.param(
             (b"X-Forwarded-For: 6.6.6.6, [2001:db8::7]:4711, 10.9.9.9",),
             b"2001:db8::7",
             b"2001:db8::7, 10.9.9.9",
-            b'for="[2001:db8::7]", for=10.9.9.9, ',
+            (b'"[2001:db8::7]"', b"10.9.9.9"),
             id="the client's own claims end at the client",
         ),
         pytest.param(
             (b"X-Forwarded-For: ::ffff:198.51.100.7",),
             b"198.51.100.7",
             b"198.51.100.7",
-            b"for=198.51.100.7, ",
+            (b"198.51.100.7",),
             id="one form of an address",
         ),
         pytest.param(
             (b'Forwarded: for=6.6.6.6;proto=http, For="198.51.100.7:80";proto=https;by=_b , for=10.9.9.9',),
             b"198.51.100.7",
             b"198.51.100.7, 10.9.9.9",
-            b'For="198.51.100.7:80";proto=https;by=_b, for=10.9.9.9, ',
-            id="Forwarded goes on as the proxies wrote it",
+            (b"198.51.100.7", b"10.9.9.9"),
+            id="of Forwarded the addresses are believed",
         ),
         pytest.param(
             (b"X-Forwarded-For: 198.51.100.7", b"Forwarded: for=6.6.6.6, for=198.51.100.7;by=_b"),
             b"198.51.100.7",
             b"198.51.100.7",
-            b"for=198.51.100.7;by=_b, ",
+            (b"198.51.100.7",),
             id="both agree",
         ),
         pytest.param(
             (b"X-Forwarded-For: 198.51.100.7", b"Forwarded: for=6.6.6.6", b"X-Real-IP: 6.6.6.6"),
             b"10.1.2.3",
             b"",
-            b"",
+            (),
             id="they disagree",
         ),
-        pytest.param((b"Forwarded: for=6.6.6.6, for=_hidden",), b"10.1.2.3", b"", b"", id="obfuscated"),
-        pytest.param((b"X-Forwarded-For: 6.6.6.6, unknown",), b"10.1.2.3", b"", b"", id="unknown"),
-        pytest.param((b'Forwarded: for=6.6.6.6, for="',), b"10.1.2.3", b"", b"", id="malformed"),
+        pytest.param((b"Forwarded: for=6.6.6.6, for=_hidden",), b"10.1.2.3", b"", (), id="obfuscated"),
+        pytest.param((b"X-Forwarded-For: 6.6.6.6, unknown",), b"10.1.2.3", b"", (), id="unknown"),
+        pytest.param((b'Forwarded: for=6.6.6.6, for="',), b"10.1.2.3", b"", (), id="malformed"),
         pytest.param(
             (b'Forwarded: for="6.6.6.6', b"Forwarded: for=10.9.9.9"),
             b"10.9.9.9",
             b"10.9.9.9",
-            b"for=10.9.9.9, ",
+            (b"10.9.9.9",),
             id="malformed by the client",
         ),
         pytest.param(
             (b"X-Forwarded-For: 198.51.100.7", b"X-Real-IP: 6.6.6.6", b"X-Real-IP: 7.7.7.7"),
             b"198.51.100.7",
             b"198.51.100.7",
-            b"for=198.51.100.7, ",
+            (b"198.51.100.7",),
             id="another real address",
         ),
     ],
 )
 def test_limits_log_and_services_see_the_same_client(
-    lines: tuple[bytes, ...], client: bytes, plain: bytes, elements: bytes
+    lines: tuple[bytes, ...], client: bytes, plain: bytes, nodes: tuple[bytes, ...]
 ) -> None:
     standing = policy(trusted=("10.0.0.0/8",)).standing(head(*lines), "10.1.2.3", Secured())
     assert (standing.address, standing.key) == (client, address_key(client.decode()))
     told = transit(standing)
     fields = dict(told)
     assert fields[b"X-Forwarded-For"] == (plain + b", " if plain else b"") + b"10.1.2.3"
-    own = b'for=10.1.2.3;host="koder.id.koder.dev";proto=https'
-    assert fields[b"Forwarded"] == elements + own
+    assert fields[b"Forwarded"] == b", ".join(map(element, (*nodes, b"10.1.2.3")))
     asked = [line for line in lines if line.startswith(b"X-Real-IP")]
     assert [value for name, value in told if name == b"X-Real-IP"] == ([client] if asked else [])
 
@@ -205,7 +209,7 @@ def test_whoever_reaches_a_unix_socket_is_trusted_where_that_is_said() -> None:
     assert standing.address == b"198.51.100.7"
     told = dict(transit(standing))
     assert told[b"X-Forwarded-For"] == b"198.51.100.7, unknown"
-    assert told[b"Forwarded"].startswith(b"for=198.51.100.7, for=unknown;")
+    assert told[b"Forwarded"] == element(b"198.51.100.7", b"http") + b", " + element(b"unknown", b"http")
     for made, peer in ((policy(trusted=("10.0.0.0/8",)), "unknown"), (policy(trusted=("unix:",)), "10.1.2.3")):
         assert made.standing(asked, peer, None).address == peer.encode()
 
@@ -250,6 +254,14 @@ def test_a_proxys_protocol_is_one_of_two(said: bytes) -> None:
         ((b"X-Forwarded-Proto: gopher", b"Forwarded: for=1.1.1.1;proto=https"), b"http", b"http"),
         ((b"X-Forwarded-Proto: https", b"Forwarded: for=1.1.1.1;proto=gopher"), b"http", b"http"),
         ((b"X-Forwarded-Proto:", b"Forwarded: for=1.1.1.1;proto=https"), b"https", b"https"),
+        # A list of one word, of several, or of a WebSocket's.
+        ((b"X-Forwarded-Proto: https, https",), b"https", b"https"),
+        ((b"X-Forwarded-Proto: https", b"X-Forwarded-Proto: HTTPS"), b"https", b"https"),
+        ((b"X-Forwarded-Proto: wss",), b"https", b"https"),
+        ((b"X-Forwarded-Proto: ws",), b"http", b"http"),
+        ((b"X-Forwarded-Proto: wss,https", b"Forwarded: for=1.1.1.1;proto=wss"), b"https", b"https"),
+        ((b"X-Forwarded-Proto: https, http",), b"http", b"http"),
+        ((b"X-Forwarded-Proto: http, https",), b"http", b"http"),
     ],
 )
 def test_a_proxy_says_what_its_client_speaks(lines: tuple[bytes, ...], client: bytes, own: bytes) -> None:
@@ -264,11 +276,61 @@ def test_a_proxy_says_what_its_client_speaks(lines: tuple[bytes, ...], client: b
         assert dict(transit(stranger))[b"X-Forwarded-Proto"] == (b"http" if secured is None else b"https")
 
 
-def test_no_service_reads_a_scheme_that_is_not_believed() -> None:
-    lines = (b"X-Forwarded-Proto: http", b"Forwarded: for=1.1.1.1;proto=https;by=_a, for=10.9.9.9;by=_b")
-    standing = policy(trusted=("10.0.0.0/8",)).standing(head(*lines), "10.1.2.3", None)
-    own = b'for=10.1.2.3;host="koder.id.koder.dev";proto=http'
-    assert dict(transit(standing))[b"Forwarded"] == b"for=1.1.1.1, for=10.9.9.9;by=_b, " + own
+def test_no_service_reads_a_scheme_or_host_that_is_not_believed() -> None:
+    lines = (
+        b"X-Forwarded-Proto: http",
+        b"Forwarded: for=1.1.1.1;proto=https;host=evil.example;by=_a, for=10.9.9.9;host=evil.example",
+        b"X-Forwarded-Host: evil.example",
+        b"X-Forwarded-Port: 4711",
+        b"X-Forwarded-Prefix: /evil",
+        b"x-forwarded-user: evil",
+        b"True-Client-IP: 6.6.6.6",
+    )
+    made = policy(trusted=("10.0.0.0/8",))
+    told = transit(made.standing(head(*lines), "10.1.2.3", None))
+    assert dict(told)[b"Forwarded"] == b", ".join(
+        element(node, b"http") for node in (b"1.1.1.1", b"10.9.9.9", b"10.1.2.3")
+    )
+    assert not [pair for pair in told if b"evil" in pair[1] or pair[1] in (b"4711", b"6.6.6.6")]
+    listed = replace(made, forwarded_fields=frozenset((b"x-forwarded-port", b"true-client-ip")))
+    told = transit(listed.standing(head(*lines), "10.1.2.3", None))
+    assert told[-2:] == [(b"X-Forwarded-Port", b"4711"), (b"True-Client-IP", b"6.6.6.6")]
+    assert not [pair for pair in transit(listed.standing(head(*lines), PEER, None)) if pair in told[-2:]]
+
+
+BALANCER = "10.1.2.3"
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+@pytest.mark.parametrize(
+    ("lines", "told", "plain", "over_tls"),
+    [
+        ((), None, b"http", b"https"),
+        ((), True, b"https", b"https"),
+        ((), False, b"http", b"https"),
+        ((b"X-Forwarded-Proto: https",), None, b"https", b"https"),
+        ((b"X-Forwarded-Proto: http",), None, b"http", b"http"),
+        ((b"X-Forwarded-Proto: http",), True, b"https", b"https"),
+        ((b"X-Forwarded-Proto: https",), False, b"http", b"https"),
+        ((b"Forwarded: for=6.6.6.6;proto=http, for=198.51.100.7;proto=https",), None, b"https", b"https"),
+        ((b"Forwarded: for=198.51.100.7;proto=https, for=6.6.6.6",), None, b"http", b"https"),
+    ],
+)
+def test_a_balancer_speaks_for_the_client_that_it_has_introduced(
+    lines: tuple[bytes, ...], told: bool | None, plain: bytes, over_tls: bytes, trusted: bool
+) -> None:
+    """The trust is the peer's that has connected; the client's address is that of the PROXY header alone."""
+    made = policy(trusted=("10.0.0.0/8",) if trusted else ("172.16.0.0/12",))
+    client = Introduced("198.51.100.7", BALANCER, told)
+    for secured, expected in ((None, plain), (Secured(), over_tls)):
+        own = b"http" if secured is None else b"https"
+        wanted = expected if trusted or told is not None else own
+        standing = made.standing(head(*lines, b"X-Forwarded-For: 6.6.6.6, 198.51.100.7"), client, secured)
+        assert (standing.address, standing.key) == (b"198.51.100.7", address_key("198.51.100.7"))
+        fields = dict(transit(standing))
+        assert fields[b"X-Forwarded-For"] == b"198.51.100.7"
+        assert fields[b"X-Forwarded-Proto"] == wanted
+        assert fields[b"Forwarded"] == element(b"198.51.100.7", wanted)
 
 
 def test_no_service_is_told_of_a_tenant_that_is_none() -> None:

@@ -280,17 +280,18 @@ FORWARDED = [
     ),
     ("proto", b"X-Forwarded-Proto: https\r\n", {b"X-Forwarded-Proto": b"https"}),
     ("odd proto", b"X-Forwarded-Proto: gopher\r\n", {b"X-Forwarded-Proto": b"http"}),
-    ("host", b"X-Forwarded-Host: a.example\r\n", {b"X-Forwarded-Host": b"a.example", b"Host": HOST}),
+    ("host", b"X-Forwarded-Host: a.example\r\n", {b"X-Forwarded-Host": HOST, b"Host": HOST}),
     (
         "standard",
         b'Forwarded: for="[2001:db8::7]";proto=https\r\n',
         {
-            b"Forwarded": b'for="[2001:db8::7]";proto=https, for=127.0.0.1;host="%b";proto=http' % HOST,
+            b"Forwarded": b'for="[2001:db8::7]";host="%b";proto=https, for=127.0.0.1;host="%b";proto=https'
+            % (HOST, HOST),
             b"X-Forwarded-Proto": b"https",
         },
     ),
     ("real address", b"X-Real-IP: 192.0.2.7\r\n", {b"X-Real-IP": b"127.0.0.1"}),
-    ("port", b"X-Forwarded-Port: 8443\r\n", {b"X-Forwarded-Port": b"8443"}),
+    ("port", b"X-Forwarded-Port: 8443\r\n", {b"X-Forwarded-Port": None}),
 ]
 
 
@@ -328,7 +329,7 @@ def test_a_trusted_proxys_word_holds_for_one_request_only(behind):
         alone,
     ]
     assert [m.value(b"x-forwarded-proto") for m in messages] == [b"https", b"http"] * 2
-    assert [m.value(b"x-forwarded-host") for m in messages] == [b"a.example", HOST] * 2
+    assert [m.value(b"x-forwarded-host") for m in messages] == [HOST] * 4
     assert [m.value(b"forwarded") for m in messages[1::2]] == [local] * 2
     assert [m.values(b"x-real-ip") for m in messages[1::2]] == [[], []]
 

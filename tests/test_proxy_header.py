@@ -46,6 +46,7 @@ def twice_summed(block: bytes) -> bytes:
     return empty[:-11] + crc32c(empty).to_bytes(4, "big") + empty[-7:]
 
 
+TLS = extension(0x20, b"\1\0\0\0\0" + extension(0x21, b"TLSv1.3") + extension(0x23, b"TLS_AES_128_GCM_SHA256"))
 GOOD = {
     "1, IPv4": (b"PROXY TCP4 203.0.113.7 192.0.2.1 50000 443\r\n", FROM_V4),
     "1, IPv6": (b"PROXY TCP6 2001:db8::7 2001:DB8:0:0::1 50000 443\r\n", FROM_V6),
@@ -66,6 +67,8 @@ GOOD = {
     "2, local with anything": (binary(b"\xff" * 7, family=0xFF, command=0x20), NOBODY),
     "2, unspecified": (binary(b"\xff" * 7, family=0x00), NOBODY),
     "2, extensions": (binary(V4 + extension(1, b"h2") + extension(4, b"") + extension(0xE5, bytes(300))), FROM_V4),
+    "2, TLS": (binary(V4 + TLS), (*FROM_V4, True)),
+    "2, no TLS": (binary(V4 + extension(0x20, bytes((6,)) + bytes(4))), (*FROM_V4, False)),
     "2, checksum": (summed(V4 + extension(5, b"id")), FROM_V4),
     "2, checksum and UNIX": (summed(UNIX, family=0x32), NOBODY),
     "2, the longest": (binary(V4 + extension(4, bytes(4096 - len(V4) - 3))), FROM_V4),
@@ -124,6 +127,17 @@ BROKEN = {
     "an extension's head cut short": (binary(V4 + b"\x04\x00"), "its last extension is cut short"),
     "an extension cut short": (binary(V4 + b"\x04\x00\x02x"), "its last extension is cut short"),
     "a checksum that does not fit": (summed(V4)[:-1] + b"\x00", "its checksum does not fit"),
+    "words for addresses": (b"PROXY TCP6 deadbeef cafe 1 2\r\n", "its address is none"),
+    "one word": (b"PROXY TCP6 ::1 cafe 1 2\r\n", "its address is none"),
+    "another family's address": (b"PROXY TCP6 203.0.113.7 192.0.2.1 1 2\r\n", "its address is none"),
+    "addresses of two families": (b"PROXY TCP6 ::1 192.0.2.1 1 2\r\n", "its address is none"),
+    "numbers for addresses": (b"PROXY TCP6 12345 1.2 1 2\r\n", "its address is none"),
+    "TLS cut short": (binary(V4 + extension(0x20, bytes(4))), "what it says of TLS is malformed"),
+    "TLS twice": (binary(V4 + TLS + TLS), "what it says of TLS is malformed"),
+    "TLS with half an extension": (
+        binary(V4 + extension(0x20, b"\1\0\0\0\0\x21\0\7T")),
+        "its last extension is cut short",
+    ),
     "a checksum of five bytes": (binary(V4 + extension(3, bytes(5))), "its checksum is malformed"),
     "two checksums": (summed(V4 + extension(3, bytes(4))), "its checksum does not fit"),
     "two checksums, the first of which fits": (twice_summed(V4), "its checksum is malformed"),

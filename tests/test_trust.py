@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
+import struct
 from collections.abc import Iterator
 
 import pytest
 from doors import WAYS, Doors, open_doors
 from http2_client import Http2Client
 from http2_frames import block, data, headers
-from sockets import HOST, SETTINGS, Client, Message
+from sockets import HOST, SETTINGS, Client, Message, request
+from test_proxy_header import TLS, V4, binary, extension
 
 from koder_gateway.wire.fields import CLAIMS
 
@@ -111,3 +115,82 @@ def test_a_service_names_no_other_place_for_the_gateway(way: str, doors: Doors) 
     )
     answer = doors.ask(way, b"/v1/users/alt")
     assert (answer.values(b"alt-svc"), answer.values(b"x-kept")) == ([], [b"kept"])
+
+
+# -- trusted proxies
+
+
+@pytest.fixture(scope="module")
+def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
+    """A gateway that trusts whoever connects from here, with two ports for balancers: plain, and for TLS."""
+    listen = '[listen]\ntrusted_proxies = ["::ffff:127.0.0.0/104"]\nforwarded_fields = ["X-Forwarded-Port"]\n'
+    further = ("haproxy:tcp:{}:interface=127.0.0.1", "haproxy:ssl:{}:interface=127.0.0.1")
+    with open_doors(tmp_path_factory.mktemp("gateway"), SETTINGS + listen, further=further) as doors:
+        yield doors
+
+
+@ways
+def test_a_clients_own_word_does_not_pass_by_its_proxys_side(way: str, behind: Doors) -> None:
+    """A proxy that sets X-Forwarded-For alone lets everything else through as the client has made it up."""
+    behind.origin.forget()
+    spoofed = [(b"X-Forwarded-" + name, b"evil") for name in (b"Host", b"Prefix", b"Ssl", b"Server", b"User")]
+    spoofed += [
+        (b"Forwarded", b"for=192.0.2.7;host=evil.example"),
+        (b"X-Real-Host", b"x"),
+        (b"X-Forwarded-Port", b"1"),
+    ]
+    assert behind.ask(way, fields=[*spoofed, (b"X-Forwarded-For", b"192.0.2.7")]).status == 200
+    message = behind.only()
+    assert b"evil" not in message.raw
+    assert message.value(b"x-forwarded-host") == HOST
+    assert message.value(b"x-forwarded-port") == b"1"
+    assert message.value(b"x-forwarded-for") == b"192.0.2.7, 127.0.0.1"
+    proto = b"http" if way == "stock" else b"https"
+    assert message.value(b"x-forwarded-proto") == proto
+    assert message.value(b"forwarded") == b'for=192.0.2.7;host="%b";proto=%b, for=127.0.0.1;host="%b";proto=%b' % (
+        *(HOST, proto),
+        *(HOST, proto),
+    )
+
+
+NO_TLS = extension(0x20, bytes(5))
+
+
+@pytest.mark.parametrize(
+    ("header", "fields", "proto"),
+    [
+        (binary(V4), b"", b"http"),
+        (binary(V4 + TLS), b"", b"https"),
+        (binary(V4 + NO_TLS), b"", b"http"),
+        (binary(V4), b"X-Forwarded-Proto: https\r\n", b"https"),
+        (b"PROXY TCP4 203.0.113.7 192.0.2.1 50000 443\r\n", b"X-Forwarded-Proto: https, wss\r\n", b"https"),
+        (binary(V4 + NO_TLS), b"X-Forwarded-Proto: https\r\n", b"http"),
+    ],
+)
+def test_a_balancer_that_has_ended_tls_says_so(header: bytes, fields: bytes, proto: bytes, behind: Doors) -> None:
+    behind.origin.forget()
+    with Client(behind.ports[2]) as client:
+        client.send(header + request(fields=b"X-Forwarded-For: 6.6.6.6\r\n" + fields))
+        assert client.answer().status == 200
+    check_client_of_a_balancer(behind.only(), proto)
+
+
+def check_client_of_a_balancer(message: Message, proto: bytes) -> None:
+    assert message.value(b"x-forwarded-for") == b"203.0.113.7"
+    assert message.value(b"x-forwarded-proto") == proto
+    assert message.value(b"forwarded") == b'for=203.0.113.7;host="%b";proto=%b' % (HOST, proto)
+
+
+def test_a_balancer_that_passes_tls_on_is_believed_over_http2(behind: Doors) -> None:
+    behind.origin.forget()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    connection = socket.create_connection(("127.0.0.1", behind.ports[3]))
+    connection.sendall(b"PROXY TCP4 203.0.113.7 192.0.2.1 %d 443\r\n" % struct.unpack("!H", b"\x40\x00"))
+    head = [(b":method", b"GET"), (b":scheme", b"https"), (b":path", b"/v1/users"), (b":authority", HOST)]
+    with Http2Client(context.wrap_socket(connection, server_hostname=HOST.decode())) as client:
+        client.start()
+        client.send(headers(1, block([*head, (b"x-forwarded-for", b"6.6.6.6")])))
+        assert client.answer(1).status == 200
+    check_client_of_a_balancer(behind.only(), b"https")

@@ -9,6 +9,7 @@ from ..wire.fields import CLAIMS, HOP_BY_HOP, PROTECTED, TOKEN, folded
 from .faults import nearest
 from .kinds import matching
 
+_ALWAYS: Final = frozenset(("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded", "x-real-ip"))
 _TAKEN: Final = frozenset(
     map(folded, PROTECTED | HOP_BY_HOP | {b"cookie2", b"content-location", b"ratelimit", b"ratelimit-policy"})
 )
@@ -49,7 +50,19 @@ def _trailer_fault(text: str) -> str | None:
     return wrong
 
 
+def _forwarded_fault(text: str) -> str | None:
+    name = text.lower()
+    if name in _ALWAYS:
+        return "is always the gateway's own; leave it out"
+    if name.startswith("x-forwarded-") and _token_fault(text) is None and "_" not in name:
+        return None
+    if name.encode("utf-8") in CLAIMS:
+        return None
+    return 'is not one of the fields that are kept from services, as in "X-Forwarded-Port"'
+
+
 FIELD_NAME: Final = matching("field name", _token_fault)
 TENANT_HEADER: Final = matching("field name", _tenant_header_fault)
+FORWARDED_FIELD: Final = matching("field name", _forwarded_fault)
 CLAIM: Final = matching("field name", _claim_fault)
 TRAILER: Final = matching("field name", _trailer_fault)

@@ -19,7 +19,7 @@ from ..policy.tenants import Tenant
 from . import shipped
 from .client_auth import AUTHORITIES, CLIENT_AUTH, Authorities
 from .entries import LIMITS, ROUTES, SERVICES, ServiceSettings
-from .field_names import CLAIM, FIELD_NAME, TENANT_HEADER, TRAILER
+from .field_names import CLAIM, FIELD_NAME, FORWARDED_FIELD, TENANT_HEADER, TRAILER
 from .hsts import HSTS
 from .kinds import any_number, listing, one_or_more, optional, optional_text, whole
 from .tables import setting, table
@@ -119,6 +119,7 @@ class ListenSettings:
     admin_port: str = setting(optional_text(ENDPOINT), "")
     redirect_port: tuple[str, ...] = setting(any_number(PLAIN_ENDPOINT), "")
     trusted_proxies: tuple[str, ...] = setting(listing(NETWORK), [])
+    forwarded_fields: tuple[str, ...] = setting(listing(FORWARDED_FIELD), [])
     max_connections: int = setting(whole(0, _MAX_COUNT), 0)
     http2: bool = setting(BOOLEAN, True)
     alt_svc: bool = setting(BOOLEAN, False)

@@ -11,6 +11,9 @@ different clients neither is believed, and the request is the peer's own.
 
 What stands left of the client's address is the client's own invention. It goes no further: a service that takes the
 first entry for the client, or asks only one of the two fields, sees whom limits and logs see.
+
+A balancer's PROXY header names the client of a whole connection. Who connected is then the balancer, and the trust is
+the balancer's: what it adds to its client's requests is believed, though its own address appears in none.
 """
 
 from __future__ import annotations
@@ -40,32 +43,84 @@ _BRACKETED = re.compile(rb"\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?")
 _WITH_PORT = re.compile(rb"([0-9.]+):[0-9]{1,5}")
 
 
+# Where an IPv6 address has an IPv4 one in its last four bytes: mapped (RFC 4291 section 2.5.5.2), and NAT64, in which
+# only public addresses may stand (RFC 6052 section 3.1): such a stranger must not become one of these.
+_MAPPED = IPv6Network("::ffff:0:0/96")
+_NAT64 = IPv6Network("64:ff9b::/96")
+_NOT_PUBLIC = tuple(
+    map(
+        IPv4Network,
+        (
+            "0.0.0.0/8",
+            "10.0.0.0/8",
+            "100.64.0.0/10",
+            "127.0.0.0/8",
+            "169.254.0.0/16",
+            "172.16.0.0/12",
+            "192.168.0.0/16",
+        ),
+    )
+)
+
+
+def _within(address: IPv6Address) -> IPv4Address | None:
+    """The IPv4 address that an IPv6 one stands for."""
+    mapped = address.ipv4_mapped
+    if mapped is not None or address not in _NAT64:
+        return mapped
+    translated = IPv4Address(address.packed[12:])
+    return None if any(translated in network for network in _NOT_PUBLIC) else translated
+
+
 def parse_address(text: str) -> IPv4Address | IPv6Address | None:
-    """An IP address, an IPv4-mapped IPv6 address as the IPv4 one, a zone dropped; None if it is none."""
+    """An IP address, one of IPv4 within IPv6 (mapped, NAT64) as the IPv4 one, a zone dropped; None if it is none."""
     try:
         address = ip_address(text.partition("%")[0])
     except ValueError:
         return None
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address
+    return (_within(address) or address) if isinstance(address, IPv6Address) else address
+
+
+def parse_network(text: str) -> IPv4Network | IPv6Network:
+    """A network, one of IPv4-mapped addresses as the IPv4 one: addresses have that form. Raises ValueError."""
+    network = ip_network(text, strict=False)
+    if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
+        return IPv4Network((network.network_address.packed[12:], network.prefixlen - 96))
+    return network
 
 
 def plain_host(host: str | None) -> str:
     """The one form of a peer's address, as its transport has it: what `parse_address` reads, as text."""
-    if host is None or ":" not in host:
+    if host is None or ":" not in host or isinstance(host, Introduced):
         return host or NOWHERE
     address = parse_address(host)
     return host if address is None else str(address)
 
 
+class Introduced(str):
+    """The address of a client that a balancer's PROXY header names; `balancer` is the address that connected.
+
+    `secure` says whether the client came to the balancer over TLS, None where the header does not tell.
+    """
+
+    __slots__ = ("balancer", "secure")
+
+    balancer: str
+    secure: bool | None
+
+    def __new__(cls, address: str, balancer: str, secure: bool | None = None) -> Introduced:
+        """An address in its one form (`plain_host`), and who has named it."""
+        made = super().__new__(cls, address)
+        made.balancer = balancer
+        made.secure = secure
+        return made
+
+
 class Trail(NamedTuple):
-    """A request's way as far as it is believed: the addresses from the client's to the peer's, and the elements of
-    Forwarded that stand for all of them but the peer's. Their first is the client's; `proto` is the scheme in it, in
-    lower case, b"" for none."""
+    """A request's way as far as it is believed: the addresses from the client's to the peer's, and the scheme that
+    the client's element of Forwarded has, b"" for none."""
 
     hops: tuple[str, ...]
-    elements: tuple[bytes, ...]
     proto: bytes = b""
 
     @property
@@ -83,9 +138,7 @@ class TrustedProxies:
     def __init__(self, cidrs: Iterable[str]) -> None:
         given = tuple(cidrs)
         self._local = UNIX in given
-        self._networks: tuple[IPv4Network | IPv6Network, ...] = tuple(
-            ip_network(cidr, strict=False) for cidr in given if cidr != UNIX
-        )
+        self._networks = tuple(parse_network(cidr) for cidr in given if cidr != UNIX)
         self._remembered: dict[str, bool] = {}
 
     def introduces(self, peer: str) -> bool:
@@ -108,26 +161,30 @@ class TrustedProxies:
             self._remembered[peer] = known
         return known
 
+    def vouches(self, peer: str) -> bool:
+        """Whether who adds a request's forwarding fields is trusted: the peer, or a balancer that speaks for it."""
+        return self.trusts(peer) or (isinstance(peer, Introduced) and self.trusts(peer.balancer))
+
     def trail(self, peer: str, forwarded_for: Sequence[bytes], forwarded: Sequence[bytes]) -> Trail:
         """The way that these fields tell, up to the rightmost address that is no trusted proxy's: the client's.
 
         `forwarded_for` and `forwarded` are the values of the X-Forwarded-For and Forwarded fields, in order. An
-        empty value counts as absent. Where nobody is to be believed the peer is the client.
+        empty value counts as absent. Where nobody is to be believed the peer is the client; a balancer that is
+        trusted may still say what the client that it has introduced speaks.
         """
-        if not self.trusts(peer):
-            return Trail((peer,), ())
-        plain = self._walk(peer, _plain_nodes(forwarded_for)) if any(forwarded_for) else None
-        if not any(forwarded):
-            hops = plain or (peer,)
-            return Trail(hops, tuple(map(_element, hops[:-1])))
-        elements = [element for value in forwarded for element in _elements(value)]
+        trusted = self.trusts(peer)
+        plain = self._walk(peer, _plain_nodes(forwarded_for)) if trusted and any(forwarded_for) else None
+        elements = [element for value in forwarded if value for element in _elements(value)]
+        if not trusted:
+            last = elements[-1] if elements and self.vouches(peer) else None
+            return Trail((peer,), last.proto if last is not None and _node_address(last.node) == peer else b"")
+        if not elements:
+            return Trail(plain or (peer,))
         hops = self._walk(peer, (element.node for element in reversed(elements)))
         if plain is not None and plain[0] != hops[0]:
-            return Trail((peer,), ())
+            return Trail((peer,))
         believed = elements[len(elements) - len(hops) + 1 :]
-        # Schemes have no case (RFC 3986 section 3.1).
-        proto = believed[0].proto.lower() if believed else b""
-        return Trail(plain or hops, tuple(element.raw for element in believed), proto)
+        return Trail(plain or hops, believed[0].proto if believed else b"")
 
     def client(self, peer: str, forwarded_for: Sequence[bytes], forwarded: Sequence[bytes]) -> str:
         """The client's address by these fields."""
@@ -147,11 +204,6 @@ class TrustedProxies:
         return tuple(reversed(hops))
 
 
-def _element(address: str) -> bytes:
-    """The element of Forwarded for an address of X-Forwarded-For (RFC 7239 section 7.4)."""
-    return b"for=" + node_of(address)
-
-
 def node_of(address: str) -> bytes:
     """An address as a node of Forwarded: in brackets and quotes where it has colons (RFC 7239 section 6)."""
     wire = address.encode("ascii")
@@ -166,11 +218,10 @@ def _plain_nodes(values: Sequence[bytes]) -> Iterator[bytes]:
 
 
 class _Element(NamedTuple):
-    """An element of Forwarded: its `for` and `proto`, each empty where it has none, and the whole of it."""
+    """What is read of an element of Forwarded: its `for` and `proto`, each empty where it has none."""
 
     node: bytes
     proto: bytes
-    raw: bytes
 
 
 def _elements(value: bytes) -> list[_Element]:
@@ -181,23 +232,21 @@ def _elements(value: bytes) -> list[_Element]:
     """
     elements: list[_Element] = []
     said: dict[bytes, bytes] = {}
-    begin = position = 0
+    position = 0
     while True:
         pair = _PAIR_AND_END.match(value, position)
         if pair is None:
-            return [_Element(b"", b"", value)]
+            return [_Element(b"", b"")]
         name, quoted, plain, end = pair.groups()
         name = name.lower()
         if name in (b"for", b"proto"):
             if name in said:
-                return [_Element(b"", b"", value)]
+                return [_Element(b"", b"")]
             said[name] = re.sub(rb"\\(.)", rb"\1", quoted) if quoted is not None else plain
         position = pair.end()
         if end != b";":
-            raw = value[begin : position - len(end)].strip(b" \t")
-            elements.append(_Element(said.get(b"for", b""), said.get(b"proto", b""), raw))
+            elements.append(_Element(said.get(b"for", b""), said.get(b"proto", b"")))
             said = {}
-            begin = position
         if not end:
             return elements
 

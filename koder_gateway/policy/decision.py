@@ -5,21 +5,18 @@ The data path asks step by step and `explain` asks for everything at once: the s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from ..errors import BODY_TOO_LARGE, NO_ROUTE, RATE_LIMITED, Refusal
 from ..wire.request import RequestHead
 from .certificates import ClientAuth, Secured, certificate_refusal
-from .clients import Trail, TrustedProxies, node_of
+from .clients import Trail, TrustedProxies
 from .cors import CorsPolicy
+from .forwarding import Fields, balancers_scheme, forwarding_fields, scheme, values
 from .limits import Limiter, Verdict, address_key
 from .routing import Route, RouteTable
 from .tenants import Registry, Tenant, TenantPolicy
-
-# Of what trusted proxies say, the fields that the gateway continues; the others go on as they came.
-_OURS = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded", b"x-real-ip"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,7 +59,8 @@ class Standing:
 class Policy:
     """Every decision the gateway takes, as one immutable value; a reload makes another.
 
-    `hsts` is the finished Strict-Transport-Security line, b"" for none.
+    `hsts` is the finished Strict-Transport-Security line, b"" for none. `forwarded_fields` (lower case) are those of
+    trusted proxies' fields that go on to services as they came.
     """
 
     registry: Registry
@@ -75,12 +73,13 @@ class Policy:
     max_body: int
     hsts: bytes = b""
     client_auth: ClientAuth = ClientAuth()  # noqa: RUF009  (immutable)
+    forwarded_fields: frozenset[bytes] = frozenset()
 
     def standing(self, head: RequestHead, peer: str, secured: Secured | None) -> Standing:
         """Who asks, from where, and as which tenant. `peer` is the address that the connection comes from, `secured`
         what TLS has established on it, None without TLS."""
         trusted = self.proxies.trusts(peer)
-        forwarded = head.forwarded if trusted and head.forwarded else []
+        forwarded = head.forwarded if head.forwarded and self.proxies.vouches(peer) else []
         trail = self._trail(peer, forwarded)
         address = trail.client
         client_field = self.client_auth.field(head.host, secured)
@@ -90,7 +89,10 @@ class Policy:
         else:
             tenant = self._tenant(head, None if trusted else secured)
         wire = address.encode("ascii")
-        proto = self._proto(secured, forwarded, trail.proto)
+        secure = secured is not None
+        proto = None if trusted else balancers_scheme(peer, secure=secure)
+        if proto is None:
+            proto = scheme(forwarded, trail, secure=secure)
         cors = self.cors_fields(head.origin, tenant)
         # Browsers take it from TLS alone (RFC 6797 section 7.2), be that a trusted proxy's.
         hsts = self.hsts if proto == b"https" else b""
@@ -104,7 +106,13 @@ class Policy:
             hsts=hsts,
             own_hsts=bool(hsts),
             fields=cors + hsts,
-            transit=self._transit(head, tenant, trail, proto, secured, forwarded) + client_field,
+            transit=b"%b: %b\r\n%b%b"
+            % (
+                self.tenant_header,
+                tenant.wire if isinstance(tenant, Tenant) else b"",
+                forwarding_fields(head.host, trail, proto, forwarded, self.forwarded_fields),
+                client_field,
+            ),
             address=wire,
             key=address_key(address),
             lasting=not forwarded,
@@ -118,23 +126,10 @@ class Policy:
                 return refusal
         return self.tenants.resolve(head.host, head.tenants)
 
-    @staticmethod
-    def _proto(secured: Secured | None, forwarded: Sequence[tuple[bytes, bytes]], element: bytes) -> bytes:
-        """What the client speaks: with the gateway, or with the trusted proxy that says so, in X-Forwarded-Proto or
-        the client's `element` of Forwarded. Where these two differ it is the one that promises nothing."""
-        # Schemes have no case (RFC 3986 section 3.1).
-        plain = b", ".join(filter(None, _values(forwarded, b"x-forwarded-proto"))).lower()
-        if plain and element and plain != element:
-            return b"http"
-        said = plain or element
-        if said in (b"http", b"https"):
-            return said
-        return b"http" if secured is None else b"https"
-
-    def _trail(self, peer: str, forwarded: Sequence[tuple[bytes, bytes]]) -> Trail:
+    def _trail(self, peer: str, forwarded: Fields) -> Trail:
         if not forwarded:
-            return Trail((peer,), ())
-        return self.proxies.trail(peer, _values(forwarded, b"x-forwarded-for"), _values(forwarded, b"forwarded"))
+            return Trail((peer,))
+        return self.proxies.trail(peer, values(forwarded, b"x-forwarded-for"), values(forwarded, b"forwarded"))
 
     def cors_fields(self, origin: bytes | None, tenant: Tenant | Refusal) -> bytes:
         """The CORS field lines of an answer."""
@@ -169,50 +164,8 @@ class Policy:
         """The route of a path."""
         return self.routes.match(path) or NO_ROUTE
 
-    def _transit(
-        self,
-        head: RequestHead,
-        tenant: Tenant | Refusal,
-        trail: Trail,
-        proto: bytes,
-        secured: Secured | None,
-        forwarded: Sequence[tuple[bytes, bytes]],
-    ) -> bytes:
-        """The field lines that the gateway sets for a service (RFC 7239, RFC 9110 section 7.6.3).
-
-        X-Real-IP, where a trusted proxy sends it, names the client that the other two name: whichever field a service
-        asks, it is the one that limits and logs see. Nothing is believed for what stands in it. `proto` is what the
-        client speaks; where its element of Forwarded says something else, only the address in that goes on.
-        """
-        own = b'for=%b;host="%b";proto=%b' % (
-            node_of(trail.hops[-1]),
-            head.host,
-            b"http" if secured is None else b"https",
-        )
-        elements = trail.elements
-        if trail.proto not in (b"", proto):
-            elements = (b"for=" + node_of(trail.client), *elements[1:])
-        said_host = b", ".join(_values(forwarded, b"x-forwarded-host"))
-        real = b"X-Real-IP: %b\r\n" % trail.client.encode("ascii") if _values(forwarded, b"x-real-ip") else b""
-        return b"".join(
-            (
-                b"%b: %b\r\n" % (self.tenant_header, tenant.wire if isinstance(tenant, Tenant) else b""),
-                b"X-Forwarded-For: %b\r\n" % ", ".join(trail.hops).encode("ascii"),
-                b"X-Forwarded-Proto: %b\r\n" % proto,
-                b"X-Forwarded-Host: %b\r\n" % (said_host or head.host),
-                b"Forwarded: %b\r\n" % b", ".join((*elements, own)),
-                b"Via: 1.1 koder-gateway\r\n",
-                real,
-                *(b"%b: %b\r\n" % (name, value) for name, value in forwarded if name.lower() not in _OURS),
-            )
-        )
-
 
 @lru_cache(maxsize=256)
 def limit_refusal(name: str) -> Refusal:
     """The 429 of the limit of this name; its fields go out with every answer of the exchange."""
     return RATE_LIMITED.because(f'The limit "{name}" is used up; Retry-After says when to come back.')
-
-
-def _values(forwarded: Sequence[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
-    return [value for each, value in forwarded if each.lower() == name]

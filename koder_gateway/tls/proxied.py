@@ -1,8 +1,9 @@
 """Endpoints behind a balancer that sends the PROXY header: first on the connection, before TLS or HTTP.
 
 A connection waits here for its header and no longer. Then its transport is given the addresses that the header
-names, and the protocol above takes it over as if the client had connected by itself: TLS, channel and limits know
-nothing of the balancer, and what the client sends passes through no further hands.
+names, and the protocol above takes it over as if the client had connected by itself: what it sends passes through
+no further hands. The client's address knows who has named it (`policy.clients.Introduced`), which only those ask
+who decide whom to believe.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
 from ..errors import Refusal
-from ..policy.clients import plain_host
+from ..policy.clients import Introduced, plain_host
 from ..wire.clock import CoarseClock
 from ..wire.complaints import Complaints
-from ..wire.proxy_header import Endpoint, ProxyHeaderError, read_proxy_header
+from ..wire.proxy_header import Endpoint, ProxyHeader, ProxyHeaderError, read_proxy_header
 
 # Seconds for the whole header: a balancer sends it with its first packet.
 _TIME: Final = 3.0
@@ -109,12 +110,14 @@ class ProxiedConnection(Protocol):
             return
         self._buffer = b""
         self._gate.channels.discard(self)
-        self._hand_over(header.source, header.destination, data[header.size :])
+        self._hand_over(header, data[header.size :])
 
-    def _hand_over(self, source: Endpoint | None, destination: Endpoint | None, rest: bytes) -> None:
+    def _hand_over(self, header: ProxyHeader, rest: bytes) -> None:
         transport = self._transport
-        if source is not None and destination is not None:
-            peer, host = _address(source), _address(destination)
+        if header.source is not None and header.destination is not None:
+            balancer = plain_host(getattr(transport.getPeer(), "host", None))
+            peer = _address(header.source, Introduced(plain_host(header.source.host), balancer, header.secure))
+            host = _address(header.destination, header.destination.host)
             # On the connection's own transport: a wrapper around it would cost every read and write, and hide what
             # the transport can do.
             transport.getPeer = lambda: peer
@@ -215,5 +218,5 @@ class ProxiedEndpoint:
         return self._outer.listen(ProxiedFactory(self._gate, factory))
 
 
-def _address(end: Endpoint) -> IPv4Address | IPv6Address:
-    return (IPv6Address if end.is_ipv6 else IPv4Address)("TCP", end.host, end.port)
+def _address(end: Endpoint, host: str) -> IPv4Address | IPv6Address:
+    return (IPv6Address if end.is_ipv6 else IPv4Address)("TCP", host, end.port)

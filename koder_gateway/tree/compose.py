@@ -87,6 +87,7 @@ def make_policy(
         max_body=settings.requests.max_body,
         hsts=_hsts_line(settings),
         client_auth=_client_auth(settings),
+        forwarded_fields=_lower(settings.listen.forwarded_fields),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
@@ -37,7 +38,10 @@ _UNSPECIFIED: Final = 0x00
 _IPV4_FAMILIES: Final = frozenset((0x11, 0x12))
 _IPV6_FAMILIES: Final = frozenset((0x21, 0x22))
 _UNIX_FAMILIES: Final = frozenset((0x31, 0x32))
-_CHECKSUM: Final = 0x03
+_CHECKSUM, _SSL = 0x03, 0x20
+# The bit of its `client` byte that says so, and what stands before its own extensions.
+_CLIENT_SSL: Final = 0x01
+_SSL_FIXED: Final = 5
 
 
 class ProxyHeaderError(Exception):
@@ -60,11 +64,13 @@ class Endpoint:
 @dataclass(frozen=True, slots=True)
 class ProxyHeader:
     """A whole header of `size` bytes. `source` and `destination` are None where it names nobody: the balancer's own
-    connections (LOCAL), and what it does not know (UNKNOWN, a socket without an address)."""
+    connections (LOCAL), and what it does not know (UNKNOWN, a socket without an address). `secure` says whether the
+    client came over TLS (PP2_TYPE_SSL, section 2.2.5), None where it does not tell."""
 
     size: int
     source: Endpoint | None = None
     destination: Endpoint | None = None
+    secure: bool | None = None
 
 
 def read_proxy_header(data: bytes) -> ProxyHeader | None:
@@ -91,20 +97,28 @@ def _read_line(data: bytes) -> ProxyHeader | None:
     line = data[:end]
     if _UNKNOWN.fullmatch(line):
         return ProxyHeader(end)
-    match = _TCP4.fullmatch(line) or _TCP6.fullmatch(line)
+    read_host: Callable[[str], str] = str
+    match = _TCP4.fullmatch(line)
+    if match is None:
+        match, read_host = _TCP6.fullmatch(line), _read_inet6_host
     if match is None:
         raise ProxyHeaderError("its line is malformed")
-    source, destination = (_end(match[each].decode("ascii"), int(match[each + 2])) for each in (1, 2))
+    source, destination = (
+        Endpoint(read_host(match[each].decode("ascii")), _read_port(match[each + 2])) for each in (1, 2)
+    )
     return ProxyHeader(end, source, destination)
 
 
-def _end(host: str, port: int) -> Endpoint:
+def _read_port(digits: bytes) -> int:
+    port = int(digits)
     if port > 65535:
         raise ProxyHeaderError(f"its port {port} is none")
-    if ":" not in host:
-        return Endpoint(host, port)
+    return port
+
+
+def _read_inet6_host(text: str) -> str:
     try:
-        return Endpoint(_plain(IPv6Address(host)), port)
+        return _plain(IPv6Address(text))
     except ValueError:
         raise ProxyHeaderError("its address is none") from None
 
@@ -136,8 +150,8 @@ def _read_block(data: bytes) -> ProxyHeader | None:
         source, destination, addresses = None, None, _within(_UNIX_BYTES, length)
     else:
         raise ProxyHeaderError(f"its address family 0x{family:02x} is none")
-    _check_extensions(data[:size], _FIXED + addresses)
-    return ProxyHeader(size, source, destination)
+    secure = _read_extensions(data[:size], _FIXED + addresses)
+    return ProxyHeader(size, source, destination, secure)
 
 
 def _within(wanted: int, length: int) -> int:
@@ -166,22 +180,35 @@ def _read_inet6(data: bytes, length: int) -> tuple[Endpoint, Endpoint, int]:
     )
 
 
-def _check_extensions(header: bytes, position: int) -> None:
-    """Skip the type-length-value entries (section 2.2.7); only a checksum is looked at."""
+def _extensions(data: bytes, position: int) -> Iterator[tuple[int, int, int]]:
+    """The type-length-value entries (section 2.2.7) from `position` on: the type, and where the value stands."""
+    while position < len(data):
+        if position + 3 > len(data):
+            raise ProxyHeaderError("its last extension is cut short")
+        kind, length = struct.unpack_from("!BH", data, position)
+        position += 3 + length
+        if position > len(data):
+            raise ProxyHeaderError("its last extension is cut short")
+        yield kind, position - length, position
+
+
+def _read_extensions(header: bytes, position: int) -> bool | None:
+    """Whether the client came over TLS. Besides that only a checksum is looked at."""
     checked = False
-    while position < len(header):
-        if position + 3 > len(header):
-            raise ProxyHeaderError("its last extension is cut short")
-        kind, length = struct.unpack_from("!BH", header, position)
-        position += 3
-        if position + length > len(header):
-            raise ProxyHeaderError("its last extension is cut short")
+    secure: bool | None = None
+    for kind, begin, end in _extensions(header, position):
         if kind == _CHECKSUM:
-            if length != 4 or checked:
+            if end - begin != 4 or checked:
                 raise ProxyHeaderError("its checksum is malformed")
             checked = True
-            _check_sum(header, position)
-        position += length
+            _check_sum(header, begin)
+        elif kind == _SSL:
+            if end - begin < _SSL_FIXED or secure is not None:
+                raise ProxyHeaderError("what it says of TLS is malformed")
+            secure = bool(header[begin] & _CLIENT_SSL)
+            for _ in _extensions(header[:end], begin + _SSL_FIXED):
+                """Its own extensions name ciphers and certificates; only their form matters."""
+    return secure
 
 
 def _check_sum(header: bytes, position: int) -> None:

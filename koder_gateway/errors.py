@@ -60,6 +60,7 @@ BAD_FRAMING = BAD_REQUEST.because("The message's framing is in doubt.").closing(
 TENANT_REQUIRED = Refusal(400, "tenant_required", "Bad Request", "This host needs a tenant header.")
 TENANT_CONFLICT = Refusal(400, "tenant_conflict", "Bad Request", "The tenant header contradicts the host.")
 TENANT_SUSPENDED = Refusal(403, "tenant_suspended", "Forbidden", "This tenant is suspended.")
+NOT_ALLOWED = Refusal(403, "not_allowed", "Forbidden", "This is not allowed from here.")
 NO_ROUTE = Refusal(404, "no_route", "Not Found", "No service answers this path.")
 UNKNOWN_TENANT = Refusal(404, "unknown_tenant", "Not Found", "There is no such tenant.")
 METHOD_NOT_ALLOWED = Refusal(

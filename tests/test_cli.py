@@ -122,7 +122,7 @@ def check(tmp_path: Path) -> Callable[[str], Done]:
 
 def test_what_is_good_is_summed_up(check: Callable[[str], Done], tmp_path: Path) -> None:
     path = tmp_path / "koder-gateway.toml"
-    assert check("") == Done(0, f"{path}: good: 7 routes, 5 services, 7 limits, every slug is a tenant\n", "")
+    assert check("") == Done(0, f"{path}: good: 9 routes, 5 services, 7 limits, every slug is a tenant\n", "")
     (tmp_path / "tenants.toml").write_text(TENANTS)
     text = CONFIG + '[services]\nother = "http://127.0.0.1:5000"\n[[routes]]\npath = "/a"\nservice = "other"\n'
     assert check(text) == Done(0, f"{path}: good: 1 routes, 1 services, 3 limits, 3 tenants\n", "")
@@ -338,8 +338,8 @@ def test_an_explanation_in_full(config: Path) -> None:
         "         Access-Control-Allow-Origin: https://koder.example",
         "         Access-Control-Allow-Credentials: true",
         (
-            "         Access-Control-Expose-Headers: X-Request-ID, RateLimit, RateLimit-Policy, Retry-After,"
-            " WWW-Authenticate, Location"
+            "         Access-Control-Expose-Headers: X-Request-ID, DPoP-Nonce, ETag, Link, RateLimit, "
+            "RateLimit-Policy, Retry-After, WWW-Authenticate, Location"
         ),
         "         Vary: Origin",
         "         Strict-Transport-Security: max-age=31536000",
@@ -592,7 +592,15 @@ TABLE: dict[str, tuple[object, tuple[Any, ...]]] = {
     "a bad head of an origin": ("bad_request", ("GET", USERS, (APP, "X-A : 1"))),
     "a preflight": (204, ("OPTIONS", USERS, (APP, *ASKS))),
     "a preflight of a tenant's origin": (204, ("OPTIONS", USERS, (KODER, *ASKS))),
-    "a preflight before the header": (204, ("OPTIONS", BASE, (KODER, *ASKS))),
+    "a preflight before the header": (204, ("OPTIONS", BASE, (APP, *ASKS))),
+    "a tenant's preflight before the header": ("tenant_required", ("OPTIONS", BASE, (KODER, *ASKS))),
+    "a page of another tenant's": ("not_allowed", ("DELETE", BASE, (KODER, "X-Tenant-ID: acme"))),
+    "another spelling": ("identity", ("GET", "https://koder.id.koder.dev/v1/%75sers")),
+    "another spelling of several limits": ("auth", ("POST", "https://koder.id.koder.dev/v1/%61uth")),
+    "a public document": (
+        "oauth2",
+        ("GET", "https://koder.id.koder.dev/.well-known/x", ("Origin: https://a.example",)),
+    ),
     "a preflight to no tenant": (204, ("OPTIONS", "https://nobody.id.koder.dev/", (APP, *ASKS))),
     "a foreign preflight": ("identity", ("OPTIONS", USERS, ("Origin: https://evil.example", *ASKS))),
     "OPTIONS without an origin": ("identity", ("OPTIONS", USERS, ASKS)),

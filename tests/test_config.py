@@ -94,9 +94,13 @@ class TestDefaults:
             b"/oauth/v2": oauth2,
             b"/oidc/v1": oauth2,
             b"/.well-known": oauth2,
+            b"/oauth/v2/keys": oauth2,
+            b"/oidc/v1/keys": oauth2,
             b"/v1/sessions": ("http://127.0.0.1:4004",),
             b"/v1/admin": ("http://127.0.0.1:4005",),
         }
+        public = {route.path for route in settings.routes if route.public}
+        assert public == {b"/.well-known", b"/oauth/v2/keys", b"/oidc/v1/keys"}
 
     def test_the_default_limits_leave_a_few_dozen_calls_alone(self) -> None:
         assert all(rule.burst >= 60 and rule.mode == "enforce" for rule in Settings().limits)

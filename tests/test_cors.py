@@ -39,8 +39,8 @@ def test_an_allowed_origin_is_named() -> None:
     assert fields(POLICY.answer_fields(APP)) == {
         "Access-Control-Allow-Origin": "https://app.example.com",
         "Access-Control-Allow-Credentials": "true",
-        "Access-Control-Expose-Headers": "X-Request-ID, RateLimit, RateLimit-Policy, Retry-After, "
-        "WWW-Authenticate, Location",
+        "Access-Control-Expose-Headers": "X-Request-ID, DPoP-Nonce, ETag, Link, "
+        "RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate, Location",
         "Vary": "Origin",
     }
 

@@ -421,7 +421,7 @@ def preflight(made: Policy, origin: bytes, host: bytes) -> bytes | None:
         host=host,
         method=b"OPTIONS",
     )
-    return made.preflight(asked, made.standing(asked, PEER, Secured()).tenant)
+    return made.preflight(asked, made.standing(asked, PEER, Secured()).origins)
 
 
 def test_a_preflight_is_answered_for_whom_it_may() -> None:
@@ -434,7 +434,8 @@ def test_a_preflight_is_answered_for_whom_it_may() -> None:
 
 def test_a_preflight_of_the_bare_domain_cannot_name_its_tenant() -> None:
     made = policy()
-    assert b"Allow-Origin: " + KODER in (preflight(made, KODER, b"id.koder.dev") or b"")
+    assert b"Allow-Origin: " + APP in (preflight(made, APP, b"id.koder.dev") or b"")
+    assert preflight(made, KODER, b"id.koder.dev") is None
     assert preflight(made, b"https://closed.example", b"id.koder.dev") is None
     assert preflight(made, KODER, b"evil.example") is None
 
@@ -446,7 +447,7 @@ def test_what_is_no_preflight_is_not_answered_as_one() -> None:
         head(b"Access-Control-Request-Method: PUT", method=b"OPTIONS"),
         head(),
     ):
-        assert made.preflight(other, TENANTS[0]) is None
+        assert made.preflight(other, TENANTS[0].origins) is None
 
 
 # -- bodies, limits, routes

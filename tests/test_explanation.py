@@ -132,7 +132,12 @@ def test_why_there_is_no_tenant(host: bytes, lines: tuple[bytes, ...], code: str
         (APP, b"nobody.id.koder.dev", "is one of cors.origins: its pages may read the answer"),
         (KODER, b"koder.id.koder.dev", "is one of the tenant's cors_origins: its pages may read the answer"),
         (KODER, b"acme.id.koder.dev", "is no configured origin"),
-        (b"https://closed.example", b"closed.id.koder.dev", "is no configured origin"),
+        (
+            b"https://closed.example",
+            b"closed.id.koder.dev",
+            "is one of the tenant's cors_origins: its pages may read",
+        ),
+        (b"https://closed.example", b"koder.id.koder.dev", "is no configured origin"),
         (b"https://APP.example.com", b"koder.id.koder.dev", "is no configured origin"),
         (b"null", b"koder.id.koder.dev", "is no configured origin"),
         (b"https://\xe9.example", b"koder.id.koder.dev", "is no configured origin"),

@@ -164,8 +164,9 @@ def test_registry_lookups() -> None:
     assert Registry(None).is_open
 
 
-def test_only_active_tenants_bring_origins() -> None:
-    assert REGISTRY.origins == {b"https://koder.example"}
+def test_every_tenant_brings_origins() -> None:
+    """Also one that is suspended, whose pages may read that it is."""
+    assert REGISTRY.origins == {b"https://koder.example", b"https://gone.example"}
     assert KODER.origins == {b"https://koder.example"}
     assert KODER.wire == b"koder"
 

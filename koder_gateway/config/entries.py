@@ -16,6 +16,7 @@ from .faults import Located, ReadError, shown
 from .kinds import Where, choice, listing, optional, whole
 from .tables import DERIVED, array, made, mapping, setting, table
 from .values import (
+    BOOLEAN,
     DEADLINE,
     DOMAIN,
     FILE,
@@ -125,10 +126,11 @@ class RouteEntry:
 
     path: str = setting(PATH_PREFIX)
     service: str = setting(NAME)
+    public: bool = setting(BOOLEAN, False)
 
 
 def _route(entry: RouteEntry) -> Route:
-    return Route(entry.path.encode(), entry.service)
+    return Route(entry.path.encode(), entry.service, entry.public)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

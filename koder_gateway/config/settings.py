@@ -70,8 +70,12 @@ class CorsSettings:
     headers: tuple[str, ...] = setting(listing(FIELD_NAME), [])
     expose: tuple[str, ...] = setting(
         listing(FIELD_NAME),
-        ["X-Request-ID", "RateLimit", "RateLimit-Policy", "Retry-After", "WWW-Authenticate", "Location"],
+        [
+            *("X-Request-ID", "DPoP-Nonce", "ETag", "Link"),
+            *("RateLimit", "RateLimit-Policy", "Retry-After", "WWW-Authenticate", "Location"),
+        ],
     )
+    expose_add: tuple[str, ...] = setting(listing(FIELD_NAME), [])
     max_age: int = setting(AGE, 600)
     credentials: bool = setting(BOOLEAN, True)
 

@@ -16,7 +16,10 @@ ROUTES: Final[list[dict[str, Any]]] = [
     {"path": "/v1/auth", "service": "auth"},
     {"path": "/oauth/v2", "service": "oauth2"},
     {"path": "/oidc/v1", "service": "oauth2"},
-    {"path": "/.well-known", "service": "oauth2"},
+    # Public documents, which any page may read.
+    {"path": "/.well-known", "service": "oauth2", "public": True},
+    {"path": "/oauth/v2/keys", "service": "oauth2", "public": True},
+    {"path": "/oidc/v1/keys", "service": "oauth2", "public": True},
     {"path": "/v1/sessions", "service": "session"},
     {"path": "/v1/admin", "service": "admin"},
 ]

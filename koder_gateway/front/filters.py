@@ -28,6 +28,7 @@ class Identity:
         exchange = Exchange(head, standing.address, now, request_id)
         exchange.fields = b"X-Request-ID: %b\r\n%b" % (request_id, standing.fields)
         exchange.own_hsts = standing.own_hsts
+        exchange.readable = standing.readable
         return exchange
 
 
@@ -47,7 +48,7 @@ class Cors:
         """The field lines of a preflight's 204, in place of the exchange's CORS fields; None for other requests."""
         if exchange.head.method != b"OPTIONS":
             return None
-        fields = standing.policy.preflight(exchange.head, standing.tenant)
+        fields = standing.policy.preflight(exchange.head, standing.origins)
         if fields is None:
             return None
         exchange.fields = b"X-Request-ID: %b\r\n%b%b" % (exchange.request_id, fields, standing.hsts)

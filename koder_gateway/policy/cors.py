@@ -14,6 +14,9 @@ from ..errors import METHODS
 DEFAULT_METHODS = tuple(method.decode("ascii") for method in METHODS)
 DEFAULT_EXPOSE = (
     "X-Request-ID",
+    "DPoP-Nonce",
+    "ETag",
+    "Link",
     "RateLimit",
     "RateLimit-Policy",
     "Retry-After",
@@ -21,6 +24,8 @@ DEFAULT_EXPOSE = (
     "Location",
 )
 DEFAULT_MAX_AGE = 600
+# What any page may do with a public document.
+READING = (b"GET", b"HEAD")
 
 VARY_ORIGIN = b"Vary: Origin\r\n"
 _PREFLIGHT_VARY = b"Vary: Origin, Access-Control-Request-Method, Access-Control-Request-Headers\r\n"
@@ -86,6 +91,7 @@ class CorsPolicy:
         "_answers",
         "_preflights",
         "origins",
+        "public_fields",
     )
 
     def __init__(
@@ -108,11 +114,16 @@ class CorsPolicy:
             _line(b"Access-Control-Allow-Methods", methods) + b"Access-Control-Max-Age: %d\r\n" % max_age
         )
         self._allow_headers = _line(b"Access-Control-Allow-Headers", headers)
-        self._answer_tail = (
-            b"\r\n" + self._allow_credentials + _line(b"Access-Control-Expose-Headers", expose) + VARY_ORIGIN
-        )
+        exposed = _line(b"Access-Control-Expose-Headers", expose)
+        self._answer_tail = b"\r\n" + self._allow_credentials + exposed + VARY_ORIGIN
+        # Of an answer that any page may read, without credentials: they forbid the asterisk, and it forbids them.
+        self.public_fields = _ALLOW_ORIGIN + b"*\r\n" + exposed
         self._answers = {origin: self._answer(origin) for origin in self.origins}
         self._preflights: dict[tuple[bytes, bytes | None], bytes] = {}
+
+    def allows(self, origin: bytes | None, tenant_origins: Container[bytes] = ()) -> bool:
+        """Whether pages of this origin may read answers."""
+        return origin is not None and (origin in self._answers or origin in tenant_origins)
 
     def answer_fields(
         self, origin: bytes | None, tenant_origins: Container[bytes] = (), any_configured: bool = False
@@ -163,6 +174,19 @@ class CorsPolicy:
             )
             self._keep(key, fields)
         return fields
+
+    def public_preflight(self, requested_method: bytes, requested_headers: bytes | None) -> bytes | None:
+        """The field lines of the 204 that lets any page read a public document; None if that is not what it asks."""
+        if requested_method not in READING:
+            return None
+        allow_headers = self._allowed_headers(requested_headers)
+        if allow_headers is None:
+            return None
+        return b"%b*\r\nAccess-Control-Allow-Methods: GET, HEAD\r\n%b%b" % (
+            _ALLOW_ORIGIN,
+            allow_headers,
+            _PREFLIGHT_VARY,
+        )
 
     def _answer(self, origin: bytes) -> bytes:
         """The field lines of an answer to this allowed origin."""

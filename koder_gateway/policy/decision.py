@@ -8,15 +8,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ..errors import BODY_TOO_LARGE, NO_ROUTE, RATE_LIMITED, Refusal
+from ..errors import BODY_TOO_LARGE, NO_ROUTE, NOT_ALLOWED, RATE_LIMITED, TENANT_SUSPENDED, Refusal
 from ..wire.request import RequestHead
 from .certificates import ClientAuth, Secured, certificate_refusal
 from .clients import Trail, TrustedProxies
-from .cors import CorsPolicy
+from .cors import VARY_ORIGIN, CorsPolicy
 from .forwarding import Fields, balancers_scheme, forwarding_fields, scheme, values
 from .limits import Limiter, Verdict, address_key
 from .routing import Route, RouteTable
-from .tenants import Registry, Tenant, TenantPolicy
+from .tenants import Registry, Tenant, TenantPolicy, bare_host
+
+# What changes nothing (RFC 9110 section 9.2.1). A WebSocket may, whose opening is a GET.
+_SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
+_ANOTHERS_ORIGIN = NOT_ALLOWED.because("The Origin is another tenant's, whose pages may change nothing of this one.")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,8 +29,10 @@ class Standing:
 
     `tenant` is a Refusal where the host or header names none, or the connection is not for that host. `fields` and
     `transit` are finished field lines for the answer and for the service; the first are made of `cors` and `hsts`,
-    and `own_hsts` says whether there is the latter. `address` is the client's, `key` the form of it that limits
-    count under. What a trusted proxy said holds for its one request: such a standing is not `lasting`.
+    and `own_hsts` says whether there is the latter. `origins` are those of the tenant whose pages may read what is
+    answered, besides the ones of all tenants, and `readable` says whether this page may. `address` is the client's,
+    `key` the form of it that limits count under. What a trusted proxy said, and what a foreign page may not do,
+    holds for one request: such a standing is not `lasting`.
     """
 
     policy: Policy
@@ -35,6 +41,8 @@ class Standing:
     tenants: tuple[bytes, ...]
     tenant: Tenant | Refusal
     cors: bytes
+    origins: frozenset[bytes]
+    readable: bool
     hsts: bytes
     own_hsts: bool
     fields: bytes
@@ -88,12 +96,19 @@ class Policy:
             client_field = b""
         else:
             tenant = self._tenant(head, None if trusted else secured)
+        on_base = self.tenants.is_base(bare_host(head.host))
+        foreign = on_base and isinstance(tenant, Tenant) and self._is_anothers(head.origin, tenant)
+        if foreign and (head.method not in _SAFE or head.upgrade is not None):
+            tenant = _ANOTHERS_ORIGIN
+        origins = frozenset() if on_base else self._origins(head, tenant)
         wire = address.encode("ascii")
         secure = secured is not None
         proto = None if trusted else balancers_scheme(peer, secure=secure)
         if proto is None:
             proto = scheme(forwarded, trail, secure=secure)
-        cors = self.cors_fields(head.origin, tenant)
+        cors = self.cors.answer_fields(head.origin, origins, bool(self.registry.origins))
+        if on_base:
+            cors = self._by_tenant(cors)
         # Browsers take it from TLS alone (RFC 6797 section 7.2), be that a trusted proxy's.
         hsts = self.hsts if proto == b"https" else b""
         return Standing(
@@ -103,6 +118,8 @@ class Policy:
             tenants=head.tenants,
             tenant=tenant,
             cors=cors,
+            origins=origins,
+            readable=self.cors.allows(head.origin, origins),
             hsts=hsts,
             own_hsts=bool(hsts),
             fields=cors + hsts,
@@ -115,7 +132,7 @@ class Policy:
             ),
             address=wire,
             key=address_key(address),
-            lasting=not forwarded,
+            lasting=not forwarded and not foreign,
         )
 
     def _tenant(self, head: RequestHead, secured: Secured | None) -> Tenant | Refusal:
@@ -131,24 +148,37 @@ class Policy:
             return Trail((peer,))
         return self.proxies.trail(peer, values(forwarded, b"x-forwarded-for"), values(forwarded, b"forwarded"))
 
-    def cors_fields(self, origin: bytes | None, tenant: Tenant | Refusal) -> bytes:
-        """The CORS field lines of an answer."""
-        allowed = tenant.origins if isinstance(tenant, Tenant) else frozenset()
-        return self.cors.answer_fields(origin, allowed, bool(self.registry.origins))
+    def _is_anothers(self, origin: bytes | None, tenant: Tenant) -> bool:
+        """Whether an origin is that of other tenants alone: on the bare base domain, where the header says whose the
+        request is, its pages may not act for this one."""
+        return origin in self.registry.origins and not self.cors.allows(origin, tenant.origins)
 
-    def preflight(self, head: RequestHead, tenant: Tenant | Refusal) -> bytes | None:
+    def _origins(self, head: RequestHead, tenant: Tenant | Refusal) -> frozenset[bytes]:
+        """The origins of a host's tenant. Pages of a suspended one may read that it is."""
+        owner = self.tenants.owner(bare_host(head.host)) if tenant is TENANT_SUSPENDED else tenant
+        return owner.origins if isinstance(owner, Tenant) else frozenset()
+
+    def _by_tenant(self, cors: bytes) -> bytes:
+        """CORS field lines with what caches must know of the base domain: answers depend on the tenant's header."""
+        if cors.endswith(VARY_ORIGIN):
+            return b"%b, %b\r\n" % (cors[:-2], self.tenant_header)
+        return b"%bVary: %b\r\n" % (cors, self.tenant_header)
+
+    def preflight(self, head: RequestHead, origins: frozenset[bytes]) -> bytes | None:
         """The field lines of the answer to a preflight; None when this is none, or not from an allowed origin.
 
-        A preflight never carries the tenant header, so where only the header could name the tenant, an origin
-        of any tenant may ask: what it learns is nothing, and the request itself is judged by its own tenant.
+        `origins` are those of the tenant (`Standing.origins`): none on the bare base domain, where only the header
+        could name one, which a preflight never carries. Public documents may be read from anywhere.
         """
         method = head.preflight_method
         if method is None or head.origin is None:
             return None
-        allowed = tenant.origins if isinstance(tenant, Tenant) else frozenset()
-        if isinstance(tenant, Refusal) and tenant.code == "tenant_required":
-            allowed = self.registry.origins
-        return self.cors.preflight(head.origin, method, head.preflight_headers, allowed)
+        if self.cors.allows(head.origin, origins):
+            return self.cors.preflight(head.origin, method, head.preflight_headers, origins)
+        route = self.routes.match(head.path)
+        if route is None or not route.public:
+            return None
+        return self.cors.public_preflight(method, head.preflight_headers)
 
     def body_refusal(self, head: RequestHead) -> Refusal | None:
         """The refusal of a body that says beforehand that it is too large."""

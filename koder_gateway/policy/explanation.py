@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ..errors import Refusal
 from ..wire.request import RequestHead
 from .certificates import NONE, OPTIONAL, REQUIRED, Secured
+from .cors import READING
 from .decision import Policy, Standing, limit_refusal
 from .limits import LimitRule
 from .routing import Route
@@ -57,7 +58,7 @@ def _outcome(
 ) -> tuple[Refusal | str, bytes]:
     if head.refusal is not None:
         return head.refusal, standing.fields
-    preflight = policy.preflight(head, standing.tenant)
+    preflight = policy.preflight(head, standing.origins)
     if preflight is not None:
         return "preflight", preflight + standing.hsts
     if head.path == b"*":
@@ -72,7 +73,11 @@ def _outcome(
     if verdict.refused is not None:
         return limit_refusal(verdict.refused.name), fields
     chosen = policy.route(head.path)
-    return (chosen if isinstance(chosen, Refusal) else chosen.service), fields
+    if isinstance(chosen, Refusal):
+        return chosen, fields
+    if chosen.public and not standing.readable and head.method in READING:
+        fields += policy.cors.public_fields
+    return chosen.service, fields
 
 
 def _tenant(policy: Policy, head: RequestHead, standing: Standing, base_domain: str) -> str:
@@ -112,12 +117,18 @@ def _client(policy: Policy, head: RequestHead, secured: Secured | None) -> str:
 def _cors(policy: Policy, head: RequestHead, standing: Standing) -> str:
     origin = head.origin
     if origin is None:
-        return "no Origin field: no CORS fields" + (", but Vary: Origin" if standing.cors else "")
+        vary = standing.cors.removesuffix(b"\r\n").decode("ascii")
+        return "no Origin field: no CORS fields" + (f", but {vary}" if vary else "")
     text = origin.decode("latin-1")
     if origin in policy.cors.origins:
         return f"{text} is one of cors.origins: its pages may read the answer"
-    if isinstance(standing.tenant, Tenant) and origin in standing.tenant.origins:
+    if origin in standing.origins:
         return f"{text} is one of the tenant's cors_origins: its pages may read the answer"
+    route = policy.routes.match(head.path)
+    if route is not None and route.public:
+        return f"{text} is no configured origin, and {route.path.decode()} is public: its pages may read the answer"
+    if isinstance(standing.tenant, Tenant) and origin in standing.tenant.origins:
+        return f"{text} is one of the tenant's cors_origins, which do not count on the base domain: no CORS fields"
     return f"{text} is no configured origin (compared byte for byte): no CORS fields, otherwise served as usual"
 
 

@@ -94,10 +94,12 @@ class PrefixTable(Generic[Value]):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A path prefix and the name of the service that answers below it."""
+    """A path prefix and the name of the service that answers below it; `public` where any page may read the
+    answers."""
 
     path: bytes
     service: str
+    public: bool = False
 
 
 class RouteTable:

@@ -63,7 +63,7 @@ class Registry:
     """Every known tenant, immutable: a refresh builds a new one.
 
     With None it is open: every well-formed slug is an active tenant, and the services decide.
-    `origins` are the CORS origins of all active tenants together.
+    `origins` are the CORS origins of all tenants together.
     """
 
     __slots__ = ("_by_domain", "_by_slug", "is_open", "origins")
@@ -73,9 +73,7 @@ class Registry:
         self._by_slug = {tenant.wire: tenant for tenant in tenants or ()}
         known = self._by_slug.values()
         self._by_domain = {normal_domain(domain): tenant for tenant in known for domain in tenant.domains}
-        self.origins: frozenset[bytes] = frozenset(
-            origin for tenant in known if tenant.status == "active" for origin in tenant.origins
-        )
+        self.origins: frozenset[bytes] = frozenset(origin for tenant in known for origin in tenant.origins)
 
     def __len__(self) -> int:
         return len(self._by_slug)

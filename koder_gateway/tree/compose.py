@@ -77,7 +77,7 @@ def make_policy(
             cors.origins,
             methods=cors.methods,
             headers=cors.headers,
-            expose=cors.expose,
+            expose=_together(cors.expose, cors.expose_add),
             max_age=int(cors.max_age),
             credentials=cors.credentials,
         ),
@@ -124,6 +124,11 @@ def make_reader(settings: Settings) -> RequestReader:
         claims=_lower(requests.allow_fields),
         trailers=_lower(requests.allow_trailers),
     )
+
+
+def _together(names: Iterable[str], added: Iterable[str]) -> list[str]:
+    """Names of fields, each once in whatever case."""
+    return list({name.lower(): name for name in (*names, *added)}.values())
 
 
 def _lower(names: Iterable[str]) -> frozenset[bytes]:

@@ -9,6 +9,7 @@ from twisted.web.resource import IResource, getChildForRequest
 from zope.interface import implementer
 
 from ..errors import NO_ROUTE
+from ..policy.cors import READING
 from ..policy.routing import RouteTable
 from .guards import Refused
 from .proxy import ProxyResource
@@ -27,8 +28,11 @@ class Routes:
 
     def __init__(self, table: RouteTable, leaves: Mapping[bytes, Any]) -> None:
         self._match = table.match
-        # With each, whether it is somebody else's, mounted here, and wants to know its place.
-        self._leaves = {path: (leaf, not isinstance(leaf, ProxyResource)) for path, leaf in leaves.items()}
+        public = {route.path for route in table.routes if route.public}
+        # With each, whether it is somebody else's and wants to know its place, and whether any page may read it.
+        self._leaves = {
+            path: (leaf, not isinstance(leaf, ProxyResource), path in public) for path, leaf in leaves.items()
+        }
         self._no_route = Refused(NO_ROUTE)
 
     def descend(self, client: Any) -> Any:
@@ -38,7 +42,10 @@ class Routes:
         if route is None:
             return self._no_route
         exchange.route = route.path
-        leaf, mounted = self._leaves[route.path]
+        leaf, mounted, public = self._leaves[route.path]
+        if public and not exchange.readable and exchange.head.method in READING:
+            exchange.fields += client.standing.policy.cors.public_fields
+            exchange.readable = True
         if mounted:
             _place(client.hand_over(), route.path)
         return leaf

@@ -156,7 +156,9 @@ class UpstreamConnection(Protocol):
                 if end > _MAX_HEAD:
                     raise ResponseError("its head is over the limit")
                 reader = self.address.service.reader
-                head = reader.read(raw, exchange.head.method == b"HEAD", exchange.limited, exchange.own_hsts)
+                head = reader.read(
+                    raw, exchange.head.method == b"HEAD", exchange.limited, exchange.own_hsts, exchange.readable
+                )
                 if head.status == 101:
                     self._check_switch(relay, head)
                 elif exchange.head.upgrade is not None and 200 <= head.status < 300 and relay.client.connects:

@@ -122,7 +122,8 @@ class Exchange:
 
     `started` is monotonic seconds. `peer` is the client's address as limits, logs and services see it. `fields`
     are the finished field lines that every answer carries (request id, CORS, HSTS, limits): with `limited` and
-    `own_hsts` such of the service's give way to them. `code` is what the access
+    `own_hsts` such of the service's give way to them. `readable`: a page of another origin may read the answer, and
+    what the service exposes of it. `code` is what the access
     log says beside the status: a refusal's code, or how an exchange ended that could not be answered.
     """
 
@@ -137,6 +138,7 @@ class Exchange:
         "own_hsts",
         "peer",
         "phase",
+        "readable",
         "request_id",
         "retries",
         "route",
@@ -163,6 +165,7 @@ class Exchange:
         self.retries = 0
         self.limited = False
         self.own_hsts = False
+        self.readable = False
         self.charges: object = None
         self.bytes_in = 0
         self.bytes_out = 0

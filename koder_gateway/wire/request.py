@@ -181,8 +181,9 @@ class RequestHead:
 
     @property
     def preflight_headers(self) -> bytes | None:
-        """The header names that a CORS preflight asks for."""
-        return self.value(_CORS_HEADERS)
+        """The header names that a CORS preflight asks for; several lines are one list (RFC 9110 section 5.3)."""
+        said = [value for name, value in self.fields if name.lower() == _CORS_HEADERS]
+        return b", ".join(said) if said else None
 
 
 _new_head = RequestHead.__new__

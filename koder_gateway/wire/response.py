@@ -14,6 +14,7 @@ from .fields import (
     CODING,
     CONNECTION,
     DATE,
+    EXPOSE,
     HSTS,
     LENGTH,
     PASS,
@@ -28,6 +29,7 @@ from .fields import (
 # Codes outside of 100 to 599 mean nothing (RFC 9110 section 15); llhttp would take them.
 _STATUS: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n")
 _TRAILER_FIELD: Final = frozenset((b"trailer",))
+_NAMES: Final = re.compile(rb"[!#$%&'+\-.^_`|~0-9A-Za-z]++(?:[ \t]*+,[ \t]*+[!#$%&'+\-.^_`|~0-9A-Za-z]++)*+")
 _DIGITS: Final = re.compile(rb"[0-9]{1,18}")
 
 
@@ -103,23 +105,26 @@ class ResponseReader:
         self._table = self.kinds.table
         self._max_fields = max_fields
         # The last head and what it was read as: under load a service repeats itself to the byte.
-        self._last: tuple[bytes, bool, bool, bool] | None = None
+        self._last: tuple[bytes, bool, bool, bool, bool] | None = None
         self._last_head: ResponseHead | None = None
 
-    def read(self, raw: bytes, to_head: bool, drop_rate: bool, drop_hsts: bool = False) -> ResponseHead:
+    def read(
+        self, raw: bytes, to_head: bool, drop_rate: bool, drop_hsts: bool = False, readable: bool = False
+    ) -> ResponseHead:
         """The head in `raw`, which ends with the empty line. Raises ResponseError.
 
         `to_head`: it answers a HEAD. `drop_rate`: the gateway sets the RateLimit fields, so the service's go;
-        `drop_hsts`: the same with Strict-Transport-Security.
+        `drop_hsts`: the same with Strict-Transport-Security. `readable`: a page of another origin may read the
+        answer, so the names that the service exposes to it stay.
         """
-        key = (raw, to_head, drop_rate, drop_hsts)
+        key = (raw, to_head, drop_rate, drop_hsts, readable)
         if key == self._last and self._last_head is not None:
             return self._last_head
-        head = self._last_head = self._read_anew(raw, to_head, drop_rate, drop_hsts)
+        head = self._last_head = self._read_anew(raw, to_head, drop_rate, drop_hsts, readable)
         self._last = key
         return head
 
-    def _read_anew(self, raw: bytes, to_head: bool, drop_rate: bool, drop_hsts: bool) -> ResponseHead:
+    def _read_anew(self, raw: bytes, to_head: bool, drop_rate: bool, drop_hsts: bool, readable: bool) -> ResponseHead:
         start = _STATUS.match(raw)
         if start is None:
             raise ResponseError("its status line is malformed")
@@ -139,6 +144,8 @@ class ResponseReader:
         if drop_hsts:
             sink.fields = [field for field in sink.fields if self._kind(field[0]) != HSTS]
         self._take_fields(head, sink.fields, drop_rate)
+        if readable:
+            self._take_exposed(head, sink.fields)
         if head.status == 101:
             self._take_switch(head, sink.fields)
         self._frame(head, to_head)
@@ -181,6 +188,12 @@ class ResponseReader:
             raise ResponseError("it has both Content-Length and Transfer-Encoding")
         if connection is not None:
             self._take_connection(head, connection_options(connection))
+
+    def _take_exposed(self, head: ResponseHead, fields: list[tuple[bytes, bytes]]) -> None:
+        """The names that the service lets pages read: all else that it says of CORS is the gateway's to say."""
+        for name, value in fields:
+            if self._kind(name) == EXPOSE and _NAMES.fullmatch(value.strip(b" \t")):
+                head.lines.append(b"Access-Control-Expose-Headers: %b\r\n" % value.strip(b" \t"))
 
     @staticmethod
     def _take_connection(head: ResponseHead, options: frozenset[bytes]) -> None:

@@ -845,7 +845,8 @@ def test_there_is_exactly_one_host_field(gateway, case, piece):
 
 ABSOLUTE = [
     ("agrees", b"http://koder.id.koder.dev/v1/users?a=b", HOST, b"/v1/users?a=b"),
-    ("https", b"https://koder.id.koder.dev/v1/users", HOST, b"/v1/users"),
+    ("https on a plain port", b"https://koder.id.koder.dev/v1/users", HOST, 421),
+    ("the other scheme's port", b"http://koder.id.koder.dev:443/v1/users", HOST, None),
     ("capital scheme", b"HTTP://koder.id.koder.dev/v1/users", HOST, b"/v1/users"),
     ("capital host", b"http://KODER.id.koder.dev/v1/users", HOST, b"/v1/users"),
     ("port in both", b"http://koder.id.koder.dev:8080/v1/users", HOST + b":8080", b"/v1/users"),

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from koder_gateway.errors import Refusal
-from koder_gateway.wire.target import host_fault, origin_form, path_fault, query_fault
+from koder_gateway.wire.target import Absolute, host_fault, origin_form, path_fault, query_fault
 
 GOOD = [
     b"/", b"/v1/users", b"/v1/users/", b"//", b"/v1//users", b"/a.b", b"/.well-known/x", b"/..a", b"/a..", b"/...",
@@ -111,13 +111,16 @@ def test_no_host(host: bytes) -> None:
         (b"http://a:/x", b"a", b"/x"),
         (b"http://a:8080/x", b"a:8080", b"/x"),
         (b"http://a//x", b"a", b"//x"),
+        (b"HTTPS://a:443/x", b"a", b"/x"),
+        (b"http://A/x", b"a:80", b"/x"),
     ],
 )
 def test_an_absolute_form(target: bytes, host: bytes, origin: bytes) -> None:
-    found = origin_form(target, host)
-    assert isinstance(found, tuple)
-    authority, rest = found
+    found = origin_form(b"GET", target, host)
+    assert isinstance(found, Absolute)
+    scheme, authority, rest = found
     assert rest == origin
+    assert target.lower().startswith(scheme + b"://")
     assert target.split(b"//", 1)[1].startswith(authority)
     assert authority.lower().partition(b":")[0] == host.partition(b":")[0]
 
@@ -138,12 +141,29 @@ def test_an_absolute_form(target: bytes, host: bytes, origin: bytes) -> None:
         (b"http://a.evil/x", b"a"),
         (b"http://a:99999/", b"a:99999"),
         (b"http://a\\b/", b"a"),
+        (b"http://a:443/x", b"a"),
+        (b"http://a:443/x", b"a:80"),
+        (b"https://a:80/x", b"a"),
+        (b"https://a/x", b"a:80"),
     ],
 )
 def test_an_absolute_form_that_is_refused(target: bytes, host: bytes) -> None:
-    refusal = origin_form(target, host)
+    refusal = origin_form(b"GET", target, host)
     assert isinstance(refusal, Refusal)
     assert (refusal.status, refusal.code) == (400, "bad_request")
+
+
+@pytest.mark.parametrize("target", [b"http://a", b"https://a:443"])
+def test_options_of_no_path_is_that_of_the_server(target: bytes) -> None:
+    for method, rest, origin in (
+        (b"OPTIONS", b"", b"*"),
+        (b"OPTIONS", b"/", b"/"),
+        (b"GET", b"", b"/"),
+        (b"OPTIONS", b"?a", b"/?a"),
+    ):
+        found = origin_form(method, target + rest, b"a")
+        assert isinstance(found, Absolute)
+        assert found.target == origin
 
 
 @pytest.mark.parametrize("path", [b"/" + b"a" * 8000 + b"|%", b"/" + b"a/" * 4000 + b"%2e", b"/" * 8000 + b"."])

@@ -194,3 +194,65 @@ def test_a_balancer_that_passes_tls_on_is_believed_over_http2(behind: Doors) -> 
         client.send(headers(1, block([*head, (b"x-forwarded-for", b"6.6.6.6")])))
         assert client.answer(1).status == 200
     check_client_of_a_balancer(behind.only(), b"https")
+
+
+# -- targets
+
+
+@ways
+@pytest.mark.parametrize(
+    ("method", "hops", "status", "sent"),
+    [
+        (b"OPTIONS", b"0", 204, None),
+        (b"OPTIONS", b"1", 200, b"0"),
+        (b"OPTIONS", b"x", 200, b"x"),
+        (b"GET", b"0", 200, b"0"),
+    ],
+)
+def test_max_forwards_is_obeyed(
+    way: str, method: bytes, hops: bytes, status: int, sent: bytes | None, doors: Doors
+) -> None:
+    answer = doors.ask(way, fields=[(b"Max-Forwards", hops)], method=method)
+    assert answer.status == status
+    if sent is None:
+        assert b"DELETE" in answer.values(b"allow")[0]
+        assert doors.received() == []
+    else:
+        assert doors.only().value(b"max-forwards") == sent
+
+
+@pytest.mark.parametrize(
+    ("way", "target", "method", "host", "status"),
+    [
+        ("stock", b"https://%b/v1/users" % HOST, b"GET", HOST, 421),
+        ("stock", b"http://%b:443/v1/users" % HOST, b"GET", HOST + b":80", 400),
+        ("stock", b"http://%b:80/v1/users" % HOST, b"GET", HOST, 200),
+        ("stock", b"http://%b" % HOST, b"OPTIONS", HOST, 204),
+        ("http1", b"https://%b/v1/users" % HOST, b"GET", HOST, 200),
+        ("http1", b"https://%b:80/v1/users" % HOST, b"GET", HOST, 400),
+        ("http1", b"https://%b" % HOST, b"OPTIONS", HOST, 204),
+        ("http1", b"*", b"OPTIONS", HOST, 204),
+        ("http2", b"*", b"OPTIONS", HOST, 204),
+    ],
+)
+def test_an_absolute_target_is_of_its_scheme(
+    way: str, target: bytes, method: bytes, host: bytes, status: int, doors: Doors
+) -> None:
+    assert doors.ask(way, target, method=method, host=host).status == status
+    assert len(doors.received()) == (status == 200)
+
+
+def test_a_refused_scheme_says_nothing_of_the_next_request(doors: Doors) -> None:
+    with Client(doors.ports[1]) as client:
+        for target, status in ((b"/v1/users", 200), (b"https://%b/v1/users" % HOST, 421), (b"/v1/users", 200)):
+            client.send(request(target))
+            assert client.answer().status == status
+
+
+@pytest.mark.parametrize(
+    ("head", "status"), [(b"X" * 40000, 501), (b"X" * 9000 + b" / HTTP/1.1\r\n", 501), (b"GET /" + b"a" * 9000, 414)]
+)
+def test_an_overlong_method_is_none(head: bytes, status: int, doors: Doors) -> None:
+    with Client(doors.ports[0], secure=True) as client:
+        client.send(head)
+        assert client.answer().status == status

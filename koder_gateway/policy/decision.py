@@ -8,7 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ..errors import BODY_TOO_LARGE, NO_ROUTE, NOT_ALLOWED, RATE_LIMITED, TENANT_SUSPENDED, Refusal
+from ..errors import (
+    BODY_TOO_LARGE,
+    MISDIRECTED_REQUEST,
+    NO_ROUTE,
+    NOT_ALLOWED,
+    RATE_LIMITED,
+    TENANT_SUSPENDED,
+    Refusal,
+)
 from ..wire.request import RequestHead
 from .certificates import ClientAuth, Secured, certificate_refusal
 from .clients import Trail, TrustedProxies
@@ -20,6 +28,8 @@ from .tenants import Registry, Tenant, TenantPolicy, bare_host
 
 # What changes nothing (RFC 9110 section 9.2.1). A WebSocket may, whose opening is a GET.
 _SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
+# RFC 9110 section 7.4.
+_NOT_SECURED = MISDIRECTED_REQUEST.because("The target is an https URL, and the connection is a plain one.")
 _ANOTHERS_ORIGIN = NOT_ALLOWED.because("The Origin is another tenant's, whose pages may change nothing of this one.")
 
 
@@ -60,6 +70,7 @@ class Standing:
             and self.tenants == head.tenants
             and self.policy is policy
             and head.forwarded is None
+            and not head.https
         )
 
 
@@ -96,13 +107,15 @@ class Policy:
             client_field = b""
         else:
             tenant = self._tenant(head, None if trusted else secured)
+        secure = secured is not None
+        if head.https and not (secure or self.proxies.vouches(peer)):
+            tenant = _NOT_SECURED
         on_base = self.tenants.is_base(bare_host(head.host))
         foreign = on_base and isinstance(tenant, Tenant) and self._is_anothers(head.origin, tenant)
         if foreign and (head.method not in _SAFE or head.upgrade is not None):
             tenant = _ANOTHERS_ORIGIN
         origins = frozenset() if on_base else self._origins(head, tenant)
         wire = address.encode("ascii")
-        secure = secured is not None
         proto = None if trusted else balancers_scheme(peer, secure=secure)
         if proto is None:
             proto = scheme(forwarded, trail, secure=secure)
@@ -132,7 +145,7 @@ class Policy:
             ),
             address=wire,
             key=address_key(address),
-            lasting=not forwarded and not foreign,
+            lasting=not (forwarded or foreign or head.https),
         )
 
     def _tenant(self, head: RequestHead, secured: Secured | None) -> Tenant | Refusal:

@@ -28,7 +28,7 @@ def folded(name: bytes) -> bytes:
 
 # What a field is to the gateway. PASS goes through untouched; DROP never leaves; the rest is looked at.
 PASS, DROP, HOST, LENGTH, CODING, CONNECTION = 0, 1, 2, 3, 4, 5
-ORIGIN, EXPECT, REQUEST_ID, TENANT, FORWARDED, TRACE, TRAILER, DATE, RATE, HSTS, EXPOSE = range(6, 17)
+ORIGIN, EXPECT, REQUEST_ID, TENANT, FORWARDED, TRACE, TRAILER, DATE, RATE, HSTS, EXPOSE, HOPS = range(6, 18)
 
 # RFC 9110 section 7.6.1, and what older clients send; Proxy-Authorization is for a proxy, which ends here.
 HOP_BY_HOP: Final = frozenset(
@@ -101,6 +101,7 @@ _REQUEST: Final = {
     b"traceparent": TRACE,
     b"tracestate": TRACE,
     b"trailer": TRAILER,
+    b"max-forwards": HOPS,
     # Only who verifies a certificate may say so (RFC 9440 section 2.4).
     b"client-cert": DROP,
     b"client-cert-chain": DROP,

@@ -57,7 +57,7 @@ def read_request(fields: list[Field] | None, ended: bool, reader: RequestReader)
     if TOKEN.fullmatch(method) is None:
         raise _malformed("there must be one :method, a token")
     authority = pseudo.get(b":authority")
-    lines, length = _end_to_end(rest, authority)
+    lines, length = _end_to_end(rest, authority, pseudo.get(b":scheme", b"https").lower())
     if b":protocol" in pseudo:
         return _tunnel(pseudo, lines, reader)
     target = _target(method, pseudo)
@@ -112,7 +112,9 @@ def _tunnel(pseudo: dict[bytes, bytes], lines: list[tuple[bytes, bytes]], reader
     return head
 
 
-def _end_to_end(fields: list[Field], authority: bytes | None) -> tuple[list[tuple[bytes, bytes]], int | None]:
+def _end_to_end(
+    fields: list[Field], authority: bytes | None, scheme: bytes
+) -> tuple[list[tuple[bytes, bytes]], int | None]:
     """The field lines as HTTP/1.1 has them, Host first, and the content-length."""
     host = authority
     length: int | None = None
@@ -127,7 +129,7 @@ def _end_to_end(fields: list[Field], authority: bytes | None) -> tuple[list[tupl
         elif name == b"cookie":
             crumbs.append(value)
         elif name == b"host":
-            if seen_host or (authority is not None and not same_authority(authority, value)):
+            if seen_host or (authority is not None and not same_authority(authority, value, scheme)):
                 raise _malformed("host stands twice, or differs from :authority")
             seen_host = True
             host = value if authority is None else authority

@@ -31,6 +31,7 @@ from .fields import (
     DROP,
     EXPECT,
     FORWARDED,
+    HOPS,
     HOST,
     LENGTH,
     ORIGIN,
@@ -59,11 +60,13 @@ _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _TRACE_IDS: Final = rb"-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 # Only versions to come may have more after the flags (W3C Trace Context section 3.2).
 _TRACEPARENT: Final = re.compile(rb"00%b|(?!00|ff)[0-9a-f]{2}%b(?:-.*)?" % (_TRACE_IDS, _TRACE_IDS))
+_HOPS: Final = re.compile(rb"[0-9]{1,9}")
 _ORIGIN_LINE: Final = re.compile(rb"\r\norigin:([^\r\n]*)(?=\r\n)", re.IGNORECASE)
 _LENGTH_LINE: Final = re.compile(rb"\r\ncontent-length[ \t]*:", re.IGNORECASE)
 # A length that no body has.
 _BEYOND: Final = 2**63
 _METHODS: Final = frozenset(METHODS)
+_OVERLONG_METHOD: Final = re.compile(rb"[!#$%%&'*+\-.^_`|~0-9A-Za-z]{%d}" % (max(map(len, METHODS)) + 1))
 _TRACE_FIELDS: Final = frozenset((b"traceparent", b"tracestate"))
 _TRAILER_FIELD: Final = frozenset((b"trailer",))
 # Options that name no field which could be among the lines.
@@ -78,7 +81,8 @@ class RequestHead:
     `lines` are the end-to-end field lines in order, each `Name: value CRLF`. `length` is the body's in bytes,
     None when it is `chunked`. `upgrade` is the Upgrade that a service may be asked for, which is not among the
     lines. `target` is the raw path with its query; `path` is the part before the `?`, without escapes that mean
-    nothing. `plain` says that no service reads another path in it.
+    nothing. `plain` says that no service reads another path in it, `https` that the target is an absolute URL of that
+    scheme, `last_hop` that an OPTIONS is for the gateway itself, as if for `*` (RFC 9110 section 7.6.2).
     """
 
     __slots__ = (
@@ -87,7 +91,9 @@ class RequestHead:
         "fields",
         "forwarded",
         "host",
+        "https",
         "keep_alive",
+        "last_hop",
         "length",
         "lines",
         "method",
@@ -114,6 +120,8 @@ class RequestHead:
         self.target = target
         self.path = target
         self.plain = True
+        self.https = False
+        self.last_hop = False
         self.minor = minor
         self.fields = fields
         self.lines: list[bytes] = []
@@ -145,6 +153,8 @@ class RequestHead:
         head.target = target
         head.path = target
         head.plain = True
+        head.https = False
+        head.last_hop = False
         head.minor = self.minor
         head.fields = self.fields
         head.lines = self.lines
@@ -303,6 +313,8 @@ class RequestReader:
                 head.rest = raw[start.end() :]
                 head.reader = self
             head.refusal = self._fault(head)
+            if head.last_hop:
+                head.path = b"*"
         return head
 
     def body_decoder(self) -> ChunkedDecoder:
@@ -321,6 +333,8 @@ class RequestReader:
             head.lines.append(b"Transfer-Encoding: chunked\r\n")
         self._take_fields(head)
         head.refusal = head.refusal or self._fault(head)
+        if head.last_hop:
+            head.path = b"*"
         return head
 
     def _take_fields(self, head: RequestHead) -> bool:
@@ -347,6 +361,9 @@ class RequestReader:
                 lines.append(b"%b: %b\r\n" % (name, value.rstrip(b" \t")))
             elif kind == CONNECTION:
                 connection = [value] if connection is None else [*connection, value]
+            elif kind == HOPS:
+                reusable = False
+                self._take_hops(head, name, value.rstrip(b" \t"))
             elif kind != DROP:
                 self._take_special(head, kind, name, value.rstrip(b" \t"))
         if connection is not None:
@@ -401,6 +418,15 @@ class RequestReader:
         elif kind == TRAILER:
             head.trailing = True
             head.lines.append(b"%b: %b\r\n" % (name, value))
+
+    @staticmethod
+    def _take_hops(head: RequestHead, name: bytes, value: bytes) -> None:
+        """Max-Forwards (RFC 9110 section 7.6.2), which counts for OPTIONS and TRACE alone."""
+        if head.method == b"OPTIONS" and _HOPS.fullmatch(value):
+            hops = int(value)
+            head.last_hop = head.last_hop or not hops
+            value = b"%d" % max(0, hops - 1)
+        head.lines.append(b"%b: %b\r\n" % (name, value))
 
     @staticmethod
     def _take_coding(head: RequestHead, value: bytes) -> None:
@@ -462,14 +488,16 @@ class RequestReader:
         if not target.startswith(b"/"):
             if target == b"*" and head.method == b"OPTIONS":
                 return None
-            rebuilt = origin_form(target, head.host)
-            if isinstance(rebuilt, Refusal):
-                return rebuilt
-            authority, head.target = rebuilt
-            target = head.target
+            said = origin_form(head.method, target, head.host)
+            if isinstance(said, Refusal):
+                return said
+            target = head.target = head.path = said.target
+            head.https = said.scheme == b"https"
             if not head.host:
-                head.host = authority
-                head.lines = [b"Host: %b\r\n" % authority, *head.lines]
+                head.host = said.authority
+                head.lines = [b"Host: %b\r\n" % said.authority, *head.lines]
+            if target == b"*":
+                return None
         path, mark, query = target.partition(b"?")
         head.path = path
         head.plain = PLAIN_PATH.fullmatch(path) is not None
@@ -491,8 +519,11 @@ def _bad_request(fault: str) -> Refusal:
 
 
 def oversized(raw: bytes, max_line: int) -> Refusal:
-    """431, or 414 where the request line alone is too long (RFC 6585 section 5, RFC 9110 section 15.5.15)."""
-    return HEAD_TOO_LARGE if b"\n" in raw[:max_line] else URI_TOO_LONG
+    """431, or where the request line alone is too long 414 (RFC 6585 section 5, RFC 9110 section 15.5.15), or 501."""
+    if b"\n" in raw[:max_line]:
+        return HEAD_TOO_LARGE
+    # A method that is longer than any is none (RFC 9112 section 3), whatever may follow it.
+    return NOT_IMPLEMENTED.closing() if _OVERLONG_METHOD.match(raw) else URI_TOO_LONG
 
 
 def sole_origin(raw: bytes) -> bytes | None:

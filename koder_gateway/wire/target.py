@@ -6,7 +6,7 @@ What two readers could take differently is refused here, before anything decides
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, NamedTuple
 
 from ..errors import BAD_REQUEST, Refusal
 
@@ -26,7 +26,8 @@ _MEANT: Final = {form % code: bytes((code,)) for code in range(0x2D, 0x7F) for f
 # may be all escapes.
 LONGEST_PREFIX: Final = 128
 _UNPRINTABLE: Final = re.compile(rb"[^\x21-\x7e]")
-_ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/?#]*)([^#]*)")
+_ABSOLUTE: Final = re.compile(rb"((?i:https?))://([^/?#]*)([^#]*)")
+_DEFAULT_PORTS: Final = {b"http": b":80", b"https": b":443"}
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{0,5}))?")
 
 
@@ -80,27 +81,38 @@ def host_fault(host: bytes) -> str | None:
     return None
 
 
-def _comparable(authority: bytes) -> bytes:
+def _comparable(authority: bytes, scheme: bytes) -> bytes:
     lower = authority.lower()
-    for default in (b":443", b":80", b":"):
+    for default in (_DEFAULT_PORTS.get(scheme, b":"), b":"):
         if lower.endswith(default):
             return lower[: -len(default)]
     return lower
 
 
-def same_authority(one: bytes, other: bytes) -> bool:
-    """Whether two authorities are the same in all but case and a default port."""
-    return one == other or _comparable(one) == _comparable(other)
+def same_authority(one: bytes, other: bytes, scheme: bytes) -> bool:
+    """Whether two authorities are the same in all but case and the default port of a (lower-case) scheme."""
+    return one == other or _comparable(one, scheme) == _comparable(other, scheme)
 
 
-def origin_form(target: bytes, host: bytes) -> tuple[bytes, bytes] | Refusal:
-    """The authority and origin-form of an absolute-form target (RFC 9112 section 3.2.2); Host must agree with it."""
+class Absolute(NamedTuple):
+    """An absolute-form target taken apart: its scheme in lower case, and the origin-form of the rest."""
+
+    scheme: bytes
+    authority: bytes
+    target: bytes
+
+
+def origin_form(method: bytes, target: bytes, host: bytes) -> Absolute | Refusal:
+    """What an absolute-form target says (RFC 9112 section 3.2.2); Host must agree with it. OPTIONS of no path at all
+    is that of the whole server (section 3.2.4)."""
     match = _ABSOLUTE.fullmatch(target)
     if match is None:
         return BAD_REQUEST.because("The target is neither a path nor an http or https URL.")
-    authority, rest = match[1], match[2]
+    scheme, authority, rest = match[1].lower(), match[2], match[3]
     if host_fault(authority) is not None:
         return BAD_REQUEST.because("The target's authority is not a host with an optional port.")
-    if host and not same_authority(authority, host):
+    if host and not same_authority(authority, host, scheme):
         return BAD_REQUEST.because("The target's authority and the Host differ.")
-    return authority, rest if rest.startswith(b"/") else b"/" + rest
+    if not rest and method == b"OPTIONS":
+        return Absolute(scheme, authority, b"*")
+    return Absolute(scheme, authority, rest if rest.startswith(b"/") else b"/" + rest)

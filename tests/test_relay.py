@@ -377,6 +377,67 @@ def test_what_is_not_idempotent_is_never_sent_twice(method: bytes, play: Play) -
     assert play.origin.attempts == 1
 
 
+@pytest.mark.parametrize("method", [b"GET", b"POST"])
+@pytest.mark.parametrize("late", [OK, b"x", None], ids=["an answer", "a byte", "the end"])
+def test_what_waits_on_a_kept_connection_is_no_answer(method: bytes, late: bytes | None, play: Play) -> None:
+    """It has come since the reactor looked last: the kernel has it, and nobody has read it yet."""
+    kept = stale_connection(play)
+    near, far = socket.socketpair()
+    with near, far:
+        kept.near.handle = near
+        if late is None:
+            far.shutdown(socket.SHUT_WR)
+        else:
+            far.sendall(late)
+        relay = play.ask(method + b" /b HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert (kept.closed, kept.take()) == ("reset", b"")
+    fresh = play.origin.last
+    assert fresh is not kept
+    assert fresh.take().startswith(method + b" /b ")
+    fresh.send(OK)
+    assert told(relay) == [("respond", 200, b"hi", True)]
+
+
+def test_a_kept_connection_on_which_nothing_waits_is_used(play: Play) -> None:
+    kept = stale_connection(play)
+    near, far = socket.socketpair()
+    with near, far:
+        kept.near.handle = near
+        for _ in range(3):
+            relay = play.ask()
+            assert kept.take().startswith(b"GET /a ")
+            kept.send(OK)
+            assert told(relay) == [("respond", 200, b"hi", True)]
+    assert play.origin.attempts == 1
+
+
+@pytest.mark.parametrize("isolate", [True, False])
+def test_isolated_tenants_have_connections_of_their_own(isolate: bool, make_gateway: Make) -> None:
+    services = service_settings("identity", "http://127.0.0.1:4001", isolate=isolate)
+    gateway = make_gateway(settings=settings_with(services=services))
+    client = gateway.connect()
+    used = []
+    for tenant in (b"koder", b"acme", b"koder", b"acme", b"globex"):
+        client.send(request(host=tenant + b".id.koder.dev"))
+        (connection,) = [each for each in gateway.origin().connections if each.received]
+        used.append(gateway.origin().connections.index(connection))
+        connection.take()
+        connection.send(OK)
+    assert used == ([0, 1, 0, 1, 2] if isolate else [0] * 5)
+
+
+def test_isolated_tenants_take_each_others_place(make_gateway: Make) -> None:
+    services = service_settings("identity", "http://127.0.0.1:4001", isolate=True)
+    gateway = make_gateway(settings=settings_with(services=services))
+    gateway.services["identity"].max_idle = 2
+    client = gateway.connect()
+    for tenant in (b"a", b"b", b"c"):
+        client.send(request(host=tenant + b".id.koder.dev"))
+        gateway.origin().last.send(OK)
+    assert gateway.idle() == (2, 0)
+    assert [each.closed for each in gateway.origin().connections] == ["clean", "", ""]
+
+
 def test_a_fresh_connection_that_closes_is_no_reason_to_try_again(play: Play) -> None:
     relay = play.ask()
     play.origin.last.close()

@@ -38,7 +38,8 @@ class ServiceSettings:
     `urls` are its addresses. `ca`, `client_cert` and `client_key` are PEM files for `https://`, `server_name` is the
     name that its certificate must have, None for the host of each address. `connect` and `response` are seconds, None
     for those of the timeouts section. `health` is the path that probes ask for, None for no probes.
-    `max_connections` bounds the connections to all its addresses together.
+    `max_connections` bounds the connections to all its addresses together. With `isolate` a connection serves one
+    tenant alone.
     """
 
     name: str
@@ -51,6 +52,7 @@ class ServiceSettings:
     response: float | None = None
     health: str | None = None
     max_connections: int = 1024
+    isolate: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +69,7 @@ class ServiceEntry:
     response: float | None = setting(optional(DEADLINE), "")
     health: str | None = setting(optional(PATH_PREFIX), "")
     max_connections: int = setting(whole(1, 65536), 1024)
+    isolate: bool = setting(BOOLEAN, False)
 
 
 def _read_service(name: str, value: Any, where: Where) -> ServiceSettings:
@@ -117,6 +120,7 @@ def _service(name: str, entry: ServiceEntry) -> ServiceSettings:
         entry.response,
         entry.health,
         entry.max_connections,
+        entry.isolate,
     )
 
 

@@ -224,6 +224,7 @@ def make_services(
             max_connections=entry.max_connections,
             tunnels=tunnels,
             trust=trust,
+            isolate=entry.isolate,
         )
         _set_deadlines(service, entry, settings)
     if faults:

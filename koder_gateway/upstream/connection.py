@@ -50,6 +50,9 @@ class UpstreamConnection(Protocol):
         self.reused = False
         self.heard = False
         self.idle_since = 0.0
+        # Whose request it served last.
+        self.tenant = b""
+        self._poller: select.poll | None = None
         self._state = IDLE
         self._buffer = b""
         self._remaining = 0
@@ -107,20 +110,23 @@ class UpstreamConnection(Protocol):
                 transport.unregisterProducer()
 
     def stale(self) -> bool:
-        """Whether the service has closed, or sent what was not asked for: worth one system call before a request
-        that must not be sent twice."""
-        transport: Any = self.transport
+        """Whether the service has closed, or sent what was not asked for: worth one system call before each request,
+        of which that would become the answer."""
         try:
-            descriptor = transport.getHandle().fileno()
-            poller = select.poll()
-            poller.register(descriptor, select.POLLIN | select.POLLHUP | select.POLLERR)
+            poller = self._poller or self._watched()
             if not poller.poll(0):
                 return False
             # Over TLS it may be a ticket, which the transport can read, and then tell.
-            settle = getattr(transport, "settle", None)
+            settle = getattr(self.transport, "settle", None)
             return settle is None or not settle()
         except (AttributeError, OSError, ValueError):
             return self._state == GONE
+
+    def _watched(self) -> select.poll:
+        transport: Any = self.transport
+        poller = self._poller = select.poll()
+        poller.register(transport.getHandle().fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
+        return poller
 
     # -- the answer
 

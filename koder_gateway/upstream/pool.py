@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..wire.clock import CoarseClock
-from ..wire.exchange import IDEMPOTENT, TIMEOUT, UNREACHABLE, UNTRUSTED
+from ..wire.exchange import TIMEOUT, UNREACHABLE, UNTRUSTED
 from ..wire.response import ResponseReader
 from .connection import UpstreamConnection
 from .relay import Relay
@@ -60,22 +60,35 @@ class Address:
         self.down_until = 0.0
         self._backoff = _BACKOFF_FIRST
 
-    def take(self, method: bytes) -> UpstreamConnection | None:
-        """An idle connection; None when a new one has to be made."""
+    def take(self, tenant: bytes) -> UpstreamConnection | None:
+        """An idle connection, on which nothing waits that this tenant's request would get for its answer; None when a
+        new one has to be made."""
         idle = self.idle
         while idle:
-            connection = idle.pop()
-            if method not in IDEMPOTENT and connection.stale():
+            connection = self._pop_of(tenant) if self.service.isolate else idle.pop()
+            if connection is None:
+                return None
+            if connection.stale():
                 connection.abort()
                 continue
             self.busy.add(connection)
             return connection
         return None
 
+    def _pop_of(self, tenant: bytes) -> UpstreamConnection | None:
+        """The idle connection that has served this tenant last."""
+        for index in range(len(self.idle) - 1, -1, -1):
+            if self.idle[index].tenant == tenant:
+                return self.idle.pop(index)
+        return None
+
     def release(self, connection: UpstreamConnection) -> None:
         """An exchange is over and the connection can serve another."""
         service = self.service
         self.busy.discard(connection)
+        if service.isolate and len(self.idle) >= service.max_idle:
+            # Others' may be all that is kept: the one that has waited longest makes room.
+            self.idle.pop(0).close()
         if service.closing or len(self.idle) >= service.max_idle:
             connection.close()
             return
@@ -153,7 +166,8 @@ class Attempt:
 
 class Service:
     """One service: its addresses, its deadlines (seconds) and its counters. `tunnels` are shared with others.
-    `trust` is what the endpoints of its https addresses were made with, None where it has none."""
+    `trust` is what the endpoints of its https addresses were made with, None where it has none. With `isolate` a
+    connection serves one tenant alone."""
 
     log = Logger()
 
@@ -172,8 +186,10 @@ class Service:
         max_idle: int = 256,
         tunnels: Tunnels | None = None,
         trust: Trust | None = None,
+        isolate: bool = False,
     ) -> None:
         self.name = name
+        self.isolate = isolate
         self.trust = trust
         self.reader = reader
         self.clock = clock

@@ -159,7 +159,7 @@ class Relay:
     def _attempt(self, *, fresh: bool) -> None:
         service = self.service
         address = service.next_address()
-        connection = None if fresh else address.take(self.exchange.head.method)
+        connection = None if fresh else address.take(self.exchange.tenant)
         if connection is not None:
             self.connected(connection)
         elif service.full:
@@ -184,6 +184,7 @@ class Relay:
             self.deadline = service.clock.now + service.idle_timeout
         kept = self._kept
         assert kept is not None, "an attempt is only made with the whole request so far at hand"
+        connection.tenant = self.exchange.tenant
         connection.begin(self, kept[0] if len(kept) == 1 else b"".join(kept))
         if not self.request_done and self.connection is connection:
             connection.pull_from_client()

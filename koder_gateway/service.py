@@ -33,6 +33,7 @@ from .ops.notify import Notifier
 from .ops.registry import MAX_LIST, Place, RemoteRegistry, UnreadTenants
 from .ops.registry_file import RegistryFile
 from .ops.sweeper import Sweeper
+from .policy.decision import Policy
 from .policy.tenants import Registry, Tenant
 from .tls.contexts import HTTP_1, HTTP_2
 from .tls.endpoints import EndpointError, Endpoints
@@ -198,7 +199,10 @@ class Gateway(TwistedService):
         self._registry = None
         if source is not None:
             base_domain, seen = settings.tenants.base_domain, settings.registry_version
-            self._registry = RegistryFile(source, base_domain, seen, self.counters, self._refreshed, self._reactor)
+            count = len(self.composition.policy.registry)
+            self._registry = RegistryFile(
+                source, base_domain, seen, count, self.counters, self._refreshed, self._reactor
+            )
 
     def _follow_url(self, place: Place, before: Composition | None) -> None:
         """Have the registry read that is behind a URL. The tenants before it stay until then, if they were known."""
@@ -248,6 +252,18 @@ class Gateway(TwistedService):
             composition.policy,
             composition.reader,
         )
+        self._end_suspended(composition.policy)
+
+    def _end_suspended(self, policy: Policy) -> None:
+        """End what is open of tenants that are suspended or gone: what they began while they were active."""
+        if policy.registry.is_open or isinstance(policy.tenants, UnreadTenants):
+            return
+        here = [request for channel in self.site.channels for request in channel.under_way()]
+        begun: list[Any] = [*here, *self.resource.clients]
+        for request in begun:
+            refusal = policy.tenant_refusal(request.exchange.tenant)
+            if refusal is not None:
+                request.give_up(refusal, refusal.code)
 
     def reload(self) -> bool:
         """Read configuration and tenants again; False when a fault left everything as it was. Certificates follow in

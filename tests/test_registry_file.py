@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from twisted.python.failure import Failure
 
 from koder_gateway.config import file_version
 from koder_gateway.ops.metrics import Counters
-from koder_gateway.ops.registry_file import RegistryFile
+from koder_gateway.ops.registry_file import SETTLE, RegistryFile
 from koder_gateway.policy.tenants import Tenant
 
 REFRESH = 30.0
@@ -75,7 +76,7 @@ class Watched:
         self.file = self.watch(file_version(self.path))
 
     def watch(self, seen: object) -> RegistryFile:
-        return RegistryFile(self.path, BASE, seen, self.counters, self.read.append, self.pool)
+        return RegistryFile(self.path, BASE, seen, 1, self.counters, self.read.append, self.pool)
 
     def write(self, content: str) -> None:
         """Replace the file, as whoever does it in order does it."""
@@ -86,9 +87,15 @@ class Watched:
     def sweep(self) -> None:
         self.file.sweep(self.now, REFRESH)
 
-    def refresh(self) -> int:
-        """Let the next look be due; how much work came of it, which is then done."""
+    def settle(self) -> None:
+        """The look that finds a change, and the one that agrees."""
         self.sweep()
+        self.now += SETTLE
+        self.sweep()
+
+    def refresh(self) -> int:
+        """Let the next look be due, and the one that must agree; how much work came of it, which is then done."""
+        self.settle()
         self.now += REFRESH
         waiting = self.pool.waiting
         while self.pool.waiting:
@@ -147,6 +154,9 @@ def test_it_is_looked_at_every_so_often(watched: Watched) -> None:
     assert watched.pool.waiting == 0
     watched.now = REFRESH
     watched.sweep()
+    assert watched.pool.waiting == 0
+    watched.now = REFRESH + SETTLE
+    watched.sweep()
     assert watched.pool.waiting == 1
 
 
@@ -196,13 +206,62 @@ def test_what_tells_a_change(how: str, watched: Watched) -> None:
     assert len(watched.read) == 1
 
 
+SUSPENDED = '[[tenant]]\nslug = "a"\n[[tenant]]\nslug = "b"\nstatus = "suspended"\n'
+
+
+@given(st.lists(st.integers(0, len(SUSPENDED)), max_size=3).map(sorted))
+def test_a_file_that_is_being_written_switches_no_tenant_on(cuts: list[int]) -> None:
+    """It is looked at wherever its writer has got to, each time at another place."""
+    with tempfile.TemporaryDirectory() as folder:
+        watched = Watched(Path(folder))
+        watched.write(SUSPENDED)
+        assert watched.refresh() == 1
+        for cut in (*cuts, len(SUSPENDED)):
+            watched.path.write_text(SUSPENDED[:cut] + "#" * (watched.now == 0))
+            watched.sweep()
+            watched.now += SETTLE / 2
+        watched.now += REFRESH
+        watched.refresh()
+        assert {tuple(tenant.status for tenant in tenants) for tenants in watched.read} == {("active", "suspended")}
+
+
+def test_a_list_that_has_shrunk_must_be_moved_into_place(watched: Watched, log: list[str]) -> None:
+    watched.write(text("a", "b", "c"))
+    assert watched.refresh() == 1
+    watched.path.write_text(text("a", "b"))
+    assert watched.refresh() == 1
+    assert watched.slugs == [["a", "b", "c"]]
+    assert watched.counters.registry_failures == 1
+    assert len(log) == 1
+    assert "2 tenants in place of 3" in log[0]
+    watched.write(text("a", "b"))
+    assert watched.refresh() == 1
+    watched.path.write_text(text("b", "a"))
+    assert watched.refresh() == 1
+    assert watched.slugs[1:] == [["a", "b"], ["b", "a"]]
+
+
+def test_what_changes_while_it_is_read_is_read_again(watched: Watched) -> None:
+    watched.write(text("b"))
+    watched.sweep()
+    watched.now += SETTLE
+    watched.sweep()
+    assert watched.pool.waiting == 1
+    watched.write(text("c"))
+    watched.pool.work()
+    assert watched.read == []
+    watched.now += REFRESH
+    assert watched.refresh() == 1
+    assert watched.slugs == [["c"]]
+
+
 def test_one_reading_at_a_time(watched: Watched) -> None:
     """A change while the file is being read is read after that."""
     watched.write(text("b"))
-    watched.sweep()
+    watched.settle()
     watched.write(text("c"))
     watched.now = 10 * REFRESH
-    watched.sweep()
+    watched.settle()
     assert watched.pool.waiting == 1
     watched.pool.work()
     assert watched.refresh() == 1
@@ -211,7 +270,7 @@ def test_one_reading_at_a_time(watched: Watched) -> None:
 
 def test_the_reactors_thread_does_not_read(watched: Watched) -> None:
     watched.write(text("b"))
-    watched.sweep()
+    watched.settle()
     assert watched.read == []
     watched.path.unlink()  # nothing of it was in memory yet
     watched.pool.work()
@@ -296,7 +355,7 @@ def test_the_tenants_are_always_those_of_the_last_good_file(
 @pytest.mark.parametrize("content", [text("b"), FAULTY], ids=["good", "bad"])
 def test_what_is_read_too_late_is_nothing(content: str, watched: Watched, log: list[str]) -> None:
     watched.write(content)
-    watched.sweep()
+    watched.settle()
     watched.file.stop()
     watched.pool.work()
     assert (watched.read, watched.counters.registry_failures, log) == ([], 0, [])
@@ -322,7 +381,7 @@ async def test_with_the_reactors_own_pool(tmp_path: Path, log: list[str]) -> Non
         threads.append(threading.current_thread())
         tenants.append(found)
 
-    file = RegistryFile(watched.path, BASE, file_version(watched.path), watched.counters, read, reactor)
+    file = RegistryFile(watched.path, BASE, file_version(watched.path), 1, watched.counters, read, reactor)
 
     async def eventually(condition: Callable[[], object]) -> None:
         ends = time.monotonic() + PATIENCE
@@ -332,15 +391,18 @@ async def test_with_the_reactors_own_pool(tmp_path: Path, log: list[str]) -> Non
 
     watched.write(text("b", "c"))
     file.sweep(0.0, REFRESH)
+    file.sweep(0.0 + SETTLE, REFRESH)
     await eventually(lambda: tenants)
     assert tenants == [(Tenant("b"), Tenant("c"))]
     assert threads == [threading.current_thread()]
     watched.write(FAULTY)
-    file.sweep(REFRESH, REFRESH)
+    file.sweep(2 * REFRESH, REFRESH)
+    file.sweep(2 * REFRESH + SETTLE, REFRESH)
     await eventually(lambda: watched.counters.registry_failures)
     assert len(tenants) == 1
     assert len(log) == 2
     watched.write(text("d"))
-    file.sweep(2 * REFRESH, REFRESH)
+    file.sweep(4 * REFRESH, REFRESH)
+    file.sweep(4 * REFRESH + SETTLE, REFRESH)
     await eventually(lambda: len(tenants) == 2)
     file.stop()

@@ -326,8 +326,8 @@ class GatewayRequest(server.Request):
         self._over(finished=False)
         self._tell_stock(reason)
 
-    def give_up(self, refusal: Refusal) -> None:
-        """The gateway waits no longer."""
+    def give_up(self, refusal: Refusal, code: str = TIMEOUT) -> None:
+        """The gateway waits no longer. `code` is that of an answer which has begun and is cut."""
         if self.sink is not None:
             self.sink.abandon()
         exchange = self.exchange
@@ -337,7 +337,7 @@ class GatewayRequest(server.Request):
             self.refuse(refusal)
         else:
             exchange.phase = ENDED
-            exchange.code = TIMEOUT
+            exchange.code = code
             self.cut()
         self._tell_stock(Failure(ConnectionAborted()))
 

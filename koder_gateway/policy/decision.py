@@ -15,6 +15,7 @@ from ..errors import (
     NOT_ALLOWED,
     RATE_LIMITED,
     TENANT_SUSPENDED,
+    UNKNOWN_TENANT,
     Refusal,
 )
 from ..wire.request import RequestHead
@@ -192,6 +193,15 @@ class Policy:
         if route is None or not route.public:
             return None
         return self.cors.public_preflight(method, head.preflight_headers)
+
+    def tenant_refusal(self, slug: bytes) -> Refusal | None:
+        """Why an exchange that began as this tenant's, or as nobody's (b""), may not go on."""
+        if not slug:
+            return None
+        tenant = self.registry.find(slug)
+        if tenant is None:
+            return UNKNOWN_TENANT
+        return None if tenant.status == "active" else TENANT_SUSPENDED
 
     def body_refusal(self, head: RequestHead) -> Refusal | None:
         """The refusal of a body that says beforehand that it is too large."""

@@ -22,7 +22,7 @@ from ..policy.certificates import Secured
 from ..policy.clients import plain_host
 from ..policy.decision import Policy, Standing
 from ..upstream.connection import UpstreamConnection
-from ..wire.exchange import ANSWERED, CLIENT_GONE, ENDED, HELD, Exchange
+from ..wire.exchange import ANSWERED, CLIENT_GONE, ENDED, HELD, WAITING, Exchange
 from ..wire.problem import problem
 from ..wire.request import RequestReader
 from ..wire.response import ResponseHead
@@ -131,6 +131,21 @@ class StockClient:
         if transport is not None:
             transport.abortConnection()
 
+    def give_up(self, refusal: Refusal, code: str) -> None:
+        """The gateway waits no longer. `code` is that of an answer which has begun and is cut."""
+        waiting = self.exchange.phase is WAITING
+        if self.sink is not None:
+            self.sink.abandon()
+        if self.exchange.phase is ENDED:
+            return
+        if waiting:
+            self.refuse(refusal)
+        else:
+            # What a mounted resource has begun is its own: it hears that nobody listens any more.
+            self.exchange.phase = ENDED
+            self.exchange.code = code
+            self.cut()
+
     def taking(self) -> bool:
         """A stock request does not show what its client has taken."""
         return False
@@ -195,6 +210,8 @@ class Entrance:
         self._secured = secured
         self._identity = Identity()
         self._cors = Cors()
+        # Those whose exchange has begun and not ended.
+        self.clients: set[StockClient] = set()
 
     def getChildWithDefault(self, name: bytes, request: Any) -> Any:
         """What the tree has for the request, or the answer of a filter."""
@@ -231,7 +248,9 @@ class Entrance:
         standing = self.policy.standing(head, peer, self._established(request))
         exchange = self._identity.open(head, standing, self._clock())
         exchange.bytes_in = len(body)
-        request.gateway = StockClient(request, exchange, standing, body, self._finished)
+        client = request.gateway = StockClient(request, exchange, standing, body, self._finished)
+        self.clients.add(client)
+        request.notifyFinish().addBoth(lambda _: self.clients.discard(client))
         if head.refusal is not None:
             return Refused(head.refusal)
         if self._cors.answer(exchange, standing) is not None:

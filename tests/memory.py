@@ -459,7 +459,7 @@ class MemoryGateway:
         self.exchanges.append(exchange)
         verdict: Any = exchange.charges
         if verdict is not None and verdict.pending:
-            served = not exchange.code or exchange.code in EVENTS
+            served = not exchange.excused and (not exchange.code or exchange.code in EVENTS)
             self.composition.policy.limiter.settle(verdict, exchange.status, served, self.reactor.seconds())
 
     def origin(self, service: str = "identity", address: int = 0) -> Origin:

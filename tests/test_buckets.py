@@ -104,100 +104,45 @@ def test_keys_do_not_disturb_each_other_in_any_order(order: list[bytes]) -> None
     assert taken == {b"a": 3, b"b": 3, b"c": 2}
 
 
-# Tokens given back
+# Tokens charged afterwards
 
 
-def test_a_token_given_back_is_there_again() -> None:
-    buckets = Buckets(rate=1.0, burst=3, max_entries=10)
-    assert [buckets.spend(b"k", START) for _ in range(3)] == [2.0, 1.0, 0.0]
-    buckets.refund(b"k", START + 0.5)
-    assert buckets.left(b"k", START + 0.5) == 1.5
-    assert buckets.spend(b"k", START + 0.5) == 0.5
-    assert buckets.spend(b"k", START + 0.5) == -0.5
+def test_what_is_charged_afterwards_may_be_owed() -> None:
+    buckets = Buckets(rate=1.0, burst=2, max_entries=10, debt=3)
+    for left, owed in ((1.0, 0.0), (0.0, 0.0), (0.0, 1.0), (0.0, 2.0), (0.0, 3.0), (0.0, 3.0)):
+        buckets.charge(b"k", START)
+        assert (buckets.left(b"k", START), buckets.owed(b"k", START)) == (left, owed)
+    buckets.knock(b"k", START)
+    buckets.sweep(START, 10)
+    assert buckets.spend(b"k", START + 3.5) < 0
+    assert buckets.owed(b"k", START + 2.0) == 1.0
+    assert buckets.spend(b"k", START + 4.0) == 0.0
 
 
-def test_a_bucket_that_got_everything_back_is_forgotten() -> None:
-    buckets = Buckets(rate=1.0, burst=3, max_entries=10)
-    for _ in range(3):
-        buckets.spend(b"k", START)
-    for left in (1.0, 2.0, 3.0):
-        buckets.refund(b"k", START)
-        assert buckets.left(b"k", START) == left
-    assert len(buckets) == 0
-
-
-def test_what_is_given_back_late_makes_no_more_than_a_burst() -> None:
-    buckets = Buckets(rate=1.0, burst=3, max_entries=10)
-    for _ in range(3):
-        buckets.spend(b"k", START)
-    for _ in range(3):
-        buckets.refund(b"k", START + 2.5)
-    assert buckets.left(b"k", START + 2.5) == 3.0
-    assert [buckets.spend(b"k", START + 2.5) for _ in range(4)] == [2.0, 1.0, 0.0, -1.0]
-
-
-def test_a_forgotten_bucket_takes_nothing_back() -> None:
-    buckets = Buckets(rate=1.0, burst=3, max_entries=1)
-    buckets.spend(b"old", START)
-    buckets.spend(b"new", START)
-    buckets.refund(b"old", START)
-    assert (b"old" in buckets, b"new" in buckets) == (False, True)
-    assert buckets.left(b"new", START) == 2.0
-
-
-def test_a_token_given_back_after_the_clock_was_set_back_counts() -> None:
-    buckets = Buckets(rate=1.0, burst=3, max_entries=10)
-    for _ in range(3):
-        buckets.spend(b"k", START)
-    earlier = START - 4000.0
-    buckets.refund(b"k", earlier)
-    assert buckets.left(b"k", earlier) == 1.0
-    assert buckets.spend(b"k", earlier) == 0.0
-
-
-def test_a_bucket_that_got_a_token_back_makes_room_before_spent_ones() -> None:
-    buckets = Buckets(rate=0.001, burst=2, max_entries=21)
-    offenders = [b"bad%d" % number for number in range(20)]
-    for key in (*offenders, b"good") * 2:
-        buckets.spend(key, START)
-    buckets.refund(b"good", START)
-    buckets.spend(b"new", START)
-    assert b"good" not in buckets
-    assert all(key in buckets for key in offenders)
-
-
-@given(st.lists(st.booleans(), max_size=60), bursts)
-def test_tokens_out_and_tokens_left_are_always_the_burst(script: list[bool], burst: int) -> None:
-    buckets, out = Buckets(1.0, burst, 10), 0
-    for spends in script:
-        if spends:
-            out += buckets.spend(b"k", START) >= 0
-        elif out:
-            buckets.refund(b"k", START)
-            out -= 1
-        assert buckets.left(b"k", START) == burst - out
-        assert (b"k" in buckets) == (out > 0)
+def test_without_debt_a_bucket_is_empty_at_most() -> None:
+    buckets = Buckets(rate=1.0, burst=2, max_entries=10)
+    for _ in range(5):
+        buckets.charge(b"k", START)
+    assert (buckets.left(b"k", START), buckets.owed(b"k", START)) == (0.0, 0.0)
+    assert buckets.spend(b"k", START + 1.0) == 0.0
 
 
 script = st.lists(
-    st.tuples(st.sampled_from(["spend", "refund"]), st.integers(0, 12), st.floats(0.0, 2.0)), max_size=80
+    st.tuples(st.sampled_from(["spend", "charge", "knock"]), st.integers(0, 12), st.floats(0.0, 2.0)), max_size=80
 )
 
 
-@given(script, bursts, st.integers(1, 10))
-def test_giving_back_keeps_the_bounds(script: list[tuple[str, int, float]], burst: int, bound: int) -> None:
-    """Whatever is given back, and when: no bucket passes its burst, nor their number the bound."""
-    buckets, now = Buckets(1.0, burst, bound), START
+@given(script, bursts, st.integers(1, 10), st.integers(0, 5))
+def test_charging_keeps_the_bounds(script: list[tuple[str, int, float]], burst: int, bound: int, debt: int) -> None:
+    """Whatever is charged, and when: no bucket passes its burst or debt, nor their number the bound."""
+    buckets, now = Buckets(1.0, burst, bound, debt), START
     for action, number, wait in script:
         now += wait
         key = b"%d" % number
-        before = buckets.left(key, now)
         getattr(buckets, action)(key, now)
-        after = buckets.left(key, now)
-        assert 0.0 <= after <= burst
+        assert 0.0 <= buckets.left(key, now) <= burst
+        assert buckets.owed(key, now) <= debt + 1e-6
         assert len(buckets) <= bound
-        if action == "refund" and key in buckets:
-            assert after == pytest.approx(min(before + 1.0, burst), abs=1e-6)
 
 
 # Bounded memory

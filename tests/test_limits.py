@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from koder_gateway.policy.limits import (
     MAX_QUOTA,
+    SIDE_BY_SIDE,
     Limiter,
     LimitRule,
     Verdict,
@@ -298,14 +299,14 @@ FAILURES = LimitRule("guess", ("ip",), 2, 60, charge="failures")
     + [(status, False, False) for status in (400, 404, 408, 413, 429, 502, 504)]
     + [(0, False, True), (0, True, True)],
 )
-def test_only_failures_stay_charged(status: int, served: bool, charged: bool) -> None:
+def test_only_failures_are_charged(status: int, served: bool, charged: bool) -> None:
     limiter = Limiter([FAILURES], 100)
     for _ in range(3):
         ask(limiter, address=b"somebody else's")
     verdict = ask(limiter)
-    assert field(verdict, "RateLimit") == '"guess";r=1;t=30'
+    assert field(verdict, "RateLimit") == '"guess";r=2;t=30'
     limiter.settle(verdict, status, served, START)
-    assert field(ask(limiter), "RateLimit") == f'"guess";r={0 if charged else 1};t=30'
+    assert field(ask(limiter), "RateLimit") == f'"guess";r={1 if charged else 2};t=30'
 
 
 def test_enough_failures_refuse() -> None:
@@ -321,13 +322,25 @@ def test_enough_failures_refuse() -> None:
     assert ask(limiter, START + 30.0).refused is None
 
 
-def test_guesses_side_by_side_are_no_more_than_one_after_another() -> None:
+def test_guesses_side_by_side_are_paid_for_afterwards() -> None:
+    """A clean key may have many under way; what fails of them beyond the burst is owed, so the rate holds."""
     limiter = Limiter([FAILURES], 100)
     verdicts = [ask(limiter) for _ in range(50)]
-    assert [verdict.refused is None for verdict in verdicts] == [True] * 2 + [False] * 48
+    admitted = SIDE_BY_SIDE * FAILURES.burst
+    assert [verdict.refused is None for verdict in verdicts] == [True] * admitted + [False] * (50 - admitted)
+    assert field(verdicts[-1], "Retry-After") == "30"
     for verdict in verdicts:
         limiter.settle(verdict, 401, True, START)
-    assert field(ask(limiter), "Retry-After") == "30"
+    owed = admitted - FAILURES.burst
+    assert field(ask(limiter), "Retry-After") == str(30 * (owed + 1))
+    assert ask(limiter, START + 30 * (owed + 1) - 1).refused is not None
+    assert ask(limiter, START + 30 * (owed + 1)).refused is None
+
+
+def test_who_has_failed_lately_has_less_room() -> None:
+    limiter = Limiter([FAILURES], 100)
+    limiter.settle(ask(limiter), 401, True, START)
+    assert sum(ask(limiter).refused is None for _ in range(50)) == SIDE_BY_SIDE
 
 
 def test_successes_leave_nothing_behind() -> None:
@@ -340,18 +353,19 @@ def test_successes_leave_nothing_behind() -> None:
     assert limiter.entries == 0
 
 
-def test_a_token_comes_back_to_the_address_that_spent_it() -> None:
+def test_failures_are_charged_to_the_address_that_failed() -> None:
     limiter = Limiter([FAILURES], 100)
-    mine, _theirs = ask(limiter, address=b"mine"), ask(limiter, address=b"theirs")
+    mine, theirs = ask(limiter, address=b"mine"), ask(limiter, address=b"theirs")
     limiter.settle(mine, 200, True, START)
-    assert field(ask(limiter, address=b"mine"), "RateLimit") == '"guess";r=1;t=30'
-    assert field(ask(limiter, address=b"theirs"), "RateLimit") == '"guess";r=0;t=30'
+    limiter.settle(theirs, 401, True, START)
+    assert field(ask(limiter, address=b"mine"), "RateLimit") == '"guess";r=2;t=30'
+    assert field(ask(limiter, address=b"theirs"), "RateLimit") == '"guess";r=1;t=30'
 
 
-def test_only_rules_that_charge_failures_give_back() -> None:
+def test_only_rules_that_charge_failures_wait_for_the_answer() -> None:
     limiter = Limiter([FAILURES, LimitRule("a", (), 9, 60)], 100)
     limiter.settle(ask(limiter), 200, True, START)
-    assert field(ask(limiter), "RateLimit") == '"guess";r=1;t=30, "a";r=7;t=7'
+    assert field(ask(limiter), "RateLimit") == '"guess";r=2;t=30, "a";r=7;t=7'
 
 
 def test_a_refused_request_takes_nothing_from_the_other_rules() -> None:
@@ -359,7 +373,7 @@ def test_a_refused_request_takes_nothing_from_the_other_rules() -> None:
     assert len(ask(limiter).pending) == 1
     refused = ask(limiter)
     assert refused.pending == ()
-    assert field(refused, "RateLimit") == '"guess";r=1;t=30, "a";r=0;t=60'
+    assert field(refused, "RateLimit") == '"guess";r=2;t=30, "a";r=0;t=60'
 
 
 def test_a_shadow_of_failures_counts_what_it_would_refuse() -> None:
@@ -375,16 +389,17 @@ answers = st.tuples(st.sampled_from([0, 200, 401, 404, 429, 500]), st.booleans()
 
 
 @given(st.lists(answers, max_size=40), st.integers(1, 8), st.randoms(use_true_random=False))
-def test_in_any_order_of_answers_as_many_guesses_fail_as_the_burst_has(
+def test_in_any_order_of_answers_failures_are_bounded(
     script: list[tuple[int, bool]], side_by_side: int, random: Random
 ) -> None:
-    """Some requests at a time, answered in any order: never more charged than the burst, none for a success."""
+    """Some requests at a time, answered in any order: those under way are as many as the tokens left allow."""
     rule = LimitRule("guess", (), 5, 3600, charge="failures")
     limiter = Limiter([rule], 100)
     failed, under_way = 0, list[tuple[Verdict, int, bool]]()
     for status, served in script:
         verdict = ask(limiter)
-        assert (verdict.refused is None) == (failed + len(under_way) < rule.burst)
+        left = rule.burst - failed
+        assert (verdict.refused is None) == (left > 0 and len(under_way) < SIDE_BY_SIDE * left)
         if verdict.refused is None:
             under_way.append((verdict, status, served))
         if len(under_way) >= side_by_side or verdict.refused is not None:
@@ -393,7 +408,10 @@ def test_in_any_order_of_answers_as_many_guesses_fail_as_the_burst_has(
                 passed, status, served = under_way.pop()
                 limiter.settle(passed, status, served, START)
                 failed += status == 0 or (served and status in (401, 404))
-    assert failed <= rule.burst
+    assert failed < rule.burst + side_by_side
+    for passed, status, served in under_way:
+        limiter.settle(passed, status, served, START)
+    assert not limiter.meters[0].held
 
 
 # Reload and bounds
@@ -427,14 +445,18 @@ def test_a_reload_with_another_meaning_starts_afresh(changed: LimitRule) -> None
 
 def test_what_is_under_way_at_a_reload_is_settled_where_it_counts() -> None:
     old = Limiter([FAILURES], 100)
-    failure, success = ask(old), ask(old)
+    under_way = [ask(old) for _ in range(SIDE_BY_SIDE * FAILURES.burst)]
     new = Limiter([FAILURES], 100)
     new.adopt(old)
     assert ask(new).refused is not None
-    new.settle(failure, 401, True, START)
+    new.settle(under_way.pop(), 200, True, START)
+    under_way.append(ask(new))
+    assert under_way[-1].refused is None
+    new.settle(under_way.pop(0), 401, True, START)
     assert ask(new).refused is not None
-    new.settle(success, 200, True, START)
-    assert field(ask(new), "RateLimit") == '"guess";r=0;t=30'
+    for verdict in under_way:
+        new.settle(verdict, 200, True, START)
+    assert field(ask(new), "RateLimit") == '"guess";r=1;t=30'
 
 
 def test_a_reload_to_a_smaller_bound_forgets_what_is_nearest_to_full() -> None:

@@ -33,7 +33,8 @@ class Ledger:
         verdict: Any = exchange.charges
         if verdict is not None and verdict.pending:
             # Besides refusals' codes there are those of exchanges that ended within an answer of the service's.
-            Limiter.settle(verdict, exchange.status, not code or code in EVENTS, now)
+            served = not exchange.excused and (not code or code in EVENTS)
+            Limiter.settle(verdict, exchange.status, served, now)
         duration = now - exchange.started
         self._counters.observe(exchange.service, exchange.status, duration, exchange.bytes_in, exchange.bytes_out)
         if code:

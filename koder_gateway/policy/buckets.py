@@ -26,13 +26,16 @@ class Buckets:
     without, the one that knocked last at the end. At the bound a spare one is forgotten, of the oldest few
     the one nearest to full; the others of the few go to the end (second chance). A spent one is forgotten
     only if no spare one is left, so a flood of new keys makes nobody's limit disappear.
+
+    What is charged afterwards (`charge`) may be owed, up to `debt` tokens.
     """
 
-    __slots__ = ("_spare", "_spent", "burst", "max_entries", "rate")
+    __slots__ = ("_most", "_spare", "_spent", "burst", "max_entries", "rate")
 
-    def __init__(self, rate: float, burst: int, max_entries: int) -> None:
+    def __init__(self, rate: float, burst: int, max_entries: int, debt: int = 0) -> None:
         self.rate = rate
         self.burst = burst
+        self._most = burst + debt
         self.max_entries = max(1, max_entries)
         self._spare: OrderedDict[bytes, float] = OrderedDict()
         self._spent: OrderedDict[bytes, float] = OrderedDict()
@@ -72,7 +75,7 @@ class Buckets:
     def knock(self, key: bytes, now: float) -> None:
         """Note that a key with nothing left still asks, so that it is forgotten last."""
         full_at = self._spent.get(key)
-        if full_at is None or full_at - now * self.rate > self.burst:
+        if full_at is None or full_at - now * self.rate > self._most:
             self.spend(key, now)
         else:
             self._spent.move_to_end(key)
@@ -86,8 +89,8 @@ class Buckets:
             if len(self) >= self.max_entries:
                 self._make_room(clock)
             known = clock
-        # A bucket emptier than empty: the clock was set back. It owes one burst, not the whole leap.
-        full_at = min(max(known, clock), clock + self.burst)
+        # A bucket emptier than it can be: the clock was set back. It owes the most, not the whole leap.
+        full_at = min(max(known, clock), clock + self._most)
         left = self.burst - (full_at - clock)
         if left < WHOLE:
             self._spent[key] = full_at
@@ -96,14 +99,22 @@ class Buckets:
         (self._spare if left >= WHOLE else self._spent)[key] = full_at + 1.0
         return left
 
-    def refund(self, key: bytes, now: float) -> None:
-        """Give back a token that `spend` took. A bucket that is full again, or forgotten, needs none."""
+    def charge(self, key: bytes, now: float) -> None:
+        """Take a token whether one is there or not."""
         clock = now * self.rate
-        pool = self._spare if key in self._spare else self._spent
-        full_at = min(pool.pop(key, clock), clock + self.burst) - 1.0
-        if full_at > clock:
-            left = self.burst - (full_at - clock)
-            (self._spare if left >= WHOLE else self._spent)[key] = full_at
+        known = self._spare.pop(key, None)
+        if known is None:
+            known = self._spent.pop(key, None)
+        if known is None:
+            if len(self) >= self.max_entries:
+                self._make_room(clock)
+            known = clock
+        full_at = min(max(known, clock) + 1.0, clock + self._most)
+        (self._spare if self.burst - (full_at - clock) >= WHOLE else self._spent)[key] = full_at
+
+    def owed(self, key: bytes, now: float) -> float:
+        """The tokens that must come back before the bucket has any."""
+        return max(0.0, self._spent.get(key, 0.0) - now * self.rate - self.burst)
 
     def sweep(self, now: float, budget: int) -> None:
         """Forget buckets that are full again, looking at no more than `budget` entries of each pool."""
@@ -114,7 +125,7 @@ class Buckets:
             if full_at <= clock:
                 del self._spare[key]
             else:
-                self._spare[key] = min(full_at, clock + self.burst)
+                self._spare[key] = min(full_at, clock + self._most)
                 self._spare.move_to_end(key)
 
     def resize(self, max_entries: int) -> None:
@@ -136,7 +147,7 @@ class Buckets:
         for key in list(islice(self._spent, budget)):
             full_at = self._spent[key]
             if full_at - clock > self.burst - WHOLE:
-                self._spent[key] = min(full_at, clock + self.burst)
+                self._spent[key] = min(full_at, clock + self._most)
                 return
             self._spare[key] = self._spent.pop(key)
 

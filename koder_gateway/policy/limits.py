@@ -1,7 +1,9 @@
 """Rate limits: which rules apply to a request, what they charge, and the field lines that tell of them.
 
-A rule that charges failures reserves a token while the request is under way, so that no more guesses can run
-side by side than it admits, and gives it back once the answer turns out to be none (`Limiter.settle`).
+A rule that charges failures does so when the answer is there (`Limiter.settle`). Until then a request may be a
+guess: of a key with `left` tokens no more than `SIDE_BY_SIDE * left` are admitted side by side. Who has not failed
+lately has room for a whole office's requests, and who has used up most of a bucket for few; what a burst of guesses
+costs beyond the bucket is owed, so that over time they are no more than the rate.
 
 The fields are those of draft-ietf-httpapi-ratelimit-headers-10, for every enforced rule that applies:
 
@@ -27,6 +29,8 @@ from .clients import parse_address
 from .routing import PathSet, PrefixTable, lenient_path
 
 WINDOWS = {"s": 1, "m": 60, "h": 3600}
+# Requests under way for each token that is left, under a rule that charges failures.
+SIDE_BY_SIDE = 4
 # Beyond this a bucket's number could no longer count single tokens on a machine that has been up for months.
 MAX_QUOTA = 10_000_000
 _RATE = re.compile(r"([0-9]{1,9})/([smh])")
@@ -59,8 +63,8 @@ class LimitRule:
     """One configured limit: `quota` requests per `window` seconds, at most `burst` of them at once.
 
     `key` names what is counted apart. `paths` (prefixes by whole segments, in whatever spelling) and `methods`
-    narrow the rule, None means all. A "shadow" rule only counts what it would refuse. With charge "failures" an
-    answer that is no failure gives its token back. `burst` 0 stands for the quota.
+    narrow the rule, None means all. A "shadow" rule only counts what it would refuse. With charge "failures" only
+    answers that are one are charged. `burst` 0 stands for the quota.
     """
 
     name: str
@@ -87,14 +91,14 @@ class Verdict(NamedTuple):
     """What the limits say of one request. (A tuple, since it is made for each.)
 
     `refused` is the rule that refuses, None if the request may pass. `fields` are finished field lines for
-    its answer. `shadowed` names the shadow rules that would have refused. `pending` are the buckets
-    that `Limiter.settle` gives the token back to unless the answer is a failure.
+    its answer. `shadowed` names the shadow rules that would have refused. `pending` are the meters
+    and keys that `Limiter.settle` charges if the answer is a failure.
     """
 
     refused: LimitRule | None = None
     fields: bytes = b""
     shadowed: tuple[str, ...] = ()
-    pending: tuple[tuple[Buckets, bytes], ...] = ()
+    pending: tuple[tuple[Meter, bytes], ...] = ()
 
 
 UNLIMITED = Verdict()
@@ -111,11 +115,12 @@ class Meter:
         "_by_tenant",
         "_line",
         "admitted",
+        "afterwards",
         "buckets",
         "enforced",
+        "held",
         "item",
         "policy",
-        "refunds",
         "refused",
         "rule",
         "shadowed",
@@ -123,10 +128,13 @@ class Meter:
 
     def __init__(self, rule: LimitRule, max_entries: int) -> None:
         self.rule = rule
-        self.buckets = Buckets(rule.rate, rule.burst, max_entries)
-        self.admitted = self.refused = self.shadowed = 0
         self.enforced = rule.mode == "enforce"
-        self.refunds = rule.charge == "failures"
+        self.afterwards = rule.charge == "failures"
+        debt = (SIDE_BY_SIDE - 1) * rule.burst if self.afterwards else 0
+        self.buckets = Buckets(rule.rate, rule.burst, max_entries, debt)
+        self.admitted = self.refused = self.shadowed = 0
+        # How many requests of each key are under way, under a rule that is charged afterwards.
+        self.held: dict[bytes, int] = {}
         self._by_tenant = "tenant" in rule.key
         self._by_address = "ip" in rule.key
         # A structured-field String (RFC 9651 section 3.3.3).
@@ -148,6 +156,10 @@ class Meter:
         missing = int(left + SLACK) + 1.0 - left - SLACK
         return ceil(missing / self.buckets.rate) or 1
 
+    def retry_after(self, key: bytes, left: float, now: float) -> int:
+        """The same for a key that has been refused, which may owe some."""
+        return self.wait(left) + ceil(self.buckets.owed(key, now) / self.buckets.rate)
+
     def adopt(self, old: Meter) -> None:
         """Go on counting where the rule of the same name stood, in its buckets if they mean the same."""
         self.admitted, self.refused, self.shadowed = old.admitted, old.refused, old.shadowed
@@ -155,6 +167,19 @@ class Meter:
         if (mine.key, mine.rate, mine.burst) == (theirs.key, theirs.rate, theirs.burst):
             old.buckets.resize(self.buckets.max_entries)
             self.buckets = old.buckets
+            self.held = old.held
+
+    def crowded(self, key: bytes, left: float) -> bool:
+        """Whether as many requests of a key are under way as what it has left allows."""
+        return self.afterwards and self.held.get(key, 0) >= SIDE_BY_SIDE * left
+
+    def settle(self, key: bytes, failed: bool, now: float) -> None:
+        """A request that was admitted is over."""
+        held = self.held.pop(key, 1) - 1
+        if held:
+            self.held[key] = held
+        if failed:
+            self.buckets.charge(key, now)
 
     def judge(self, tenant: bytes, address: bytes, now: float) -> Verdict:
         """The verdict where this rule alone applies, enforced and charged for each request."""
@@ -180,14 +205,14 @@ class _Plan:
         items = b", ".join(meter.item for meter in meters if meter.enforced)
         self._lines = b"RateLimit-Policy: %b\r\nRateLimit: %b\r\n" % (policies.replace(b"%", b"%%"), items)
         only = meters[0] if len(meters) == 1 else None
-        self.sole = only if only is not None and only.enforced and not only.refunds else None
+        self.sole = only if only is not None and only.enforced and not only.afterwards else None
 
     @property
     def rules(self) -> tuple[LimitRule, ...]:
         return tuple(meter.rule for meter in self._meters)
 
     def judge(self, tenant: bytes, address: bytes, now: float) -> Verdict:
-        """The verdict of several rules, or of one that is a shadow or may give its token back."""
+        """The verdict of several rules, or of one that is a shadow or is charged afterwards."""
         keys: list[bytes] = []
         lefts: list[float] = []
         refused, wait = None, 0
@@ -196,29 +221,34 @@ class _Plan:
             key = meter.key(tenant, address)
             left = meter.buckets.left(key, now)
             keys.append(key)
-            lefts.append(left)
-            if left < WHOLE:
-                meter.buckets.knock(key, now)
+            crowded = left >= WHOLE and meter.crowded(key, left)
+            lefts.append(0.0 if crowded else left)
+            if left < WHOLE or crowded:
+                if not crowded:
+                    meter.buckets.knock(key, now)
                 if not meter.enforced:
                     meter.shadowed += 1
                     shadowed += (meter.rule.name,)
                     continue
                 meter.refused += 1
-                if (seconds := meter.wait(left)) > wait:
+                if (seconds := meter.retry_after(key, lefts[-1], now)) > wait:
                     refused, wait = meter.rule, seconds
         if refused is not None:
             return Verdict(refused, self._fields(lefts) + b"Retry-After: %d\r\n" % wait, shadowed)
         return self._admit(keys, lefts, shadowed, now)
 
     def _admit(self, keys: list[bytes], lefts: list[float], shadowed: tuple[str, ...], now: float) -> Verdict:
-        pending: tuple[tuple[Buckets, bytes], ...] = ()
+        pending: tuple[tuple[Meter, bytes], ...] = ()
         for index, meter in enumerate(self._meters):
             if lefts[index] < WHOLE:
                 continue  # A shadow: as if it had refused, it is not charged.
             meter.admitted += 1
-            lefts[index] = meter.buckets.spend(keys[index], now)
-            if meter.refunds:
-                pending += ((meter.buckets, keys[index]),)
+            key = keys[index]
+            if meter.afterwards:
+                meter.held[key] = meter.held.get(key, 0) + 1
+                pending += ((meter, key),)
+            else:
+                lefts[index] = meter.buckets.spend(key, now)
         return Verdict(None, self._fields(lefts), shadowed, pending)
 
     def _fields(self, lefts: list[float]) -> bytes:
@@ -276,8 +306,8 @@ class Limiter:
         """Judge one request and charge it.
 
         `address` is what `address_key` gives, `path` and `plain` are its head's, `now` monotonic seconds. What is not
-        `plain` is read as the most lenient service would. Rules that charge failures are charged too: pass the
-        verdict to `settle` when the exchange has ended, once.
+        `plain` is read as the most lenient service would. For rules that charge failures pass the verdict to `settle`
+        when the exchange has ended, once.
         """
         plan = self._plan(method, path, plain)
         if plan is None:
@@ -293,15 +323,14 @@ class Limiter:
 
     @staticmethod
     def settle(verdict: Verdict, status: int, served: bool, now: float) -> None:
-        """Give back what rules that charge failures took for a request that was none.
+        """Charge the rules that charge failures for a request that was one.
 
         A failure is an answer 4xx of the service's own (`served`), other than its 429. A request that ended
-        without a status stays charged as well: who hangs up before the answer must not guess for nothing.
+        without a status is charged as well: who hangs up before the answer must not guess for nothing.
         """
         failed = (served and 400 <= status < 500 and status != 429) or not status
-        if not failed:
-            for buckets, key in verdict.pending:
-                buckets.refund(key, now)
+        for meter, key in verdict.pending:
+            meter.settle(key, failed, now)
 
     def sweep(self, now: float, budget: int) -> None:
         """Forget buckets that are full again; call it now and then with the entries to look at per rule."""

@@ -7,6 +7,7 @@ the client (front) and the connection (pool) outlive it.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 
 # What of a request is kept for one more try on a fresh connection.
 _REPLAY_BOUND: Final = 65536
+# What of an answer 400 is looked at for its reason.
+_REASON: Final = 1024
+_STILL_PENDING: Final = re.compile(rb'"error"\s*:\s*"(?:authorization_pending|slow_down)"')
 _NO_PLACE: Final = "as many connections have switched protocols as requests.max_tunnels allows"
 _CONTINUE: Final = ResponseHead(100, b"Continue", 1)
 
@@ -109,6 +113,7 @@ class Relay:
         "_body_bytes",
         "_held",
         "_kept",
+        "_reason",
         "attempt",
         "client",
         "connection",
@@ -130,6 +135,7 @@ class Relay:
         self.deadline = math.inf
         self._answered = False
         self._held = False
+        self._reason: bytes | None = None
         head = exchange.head
         self.expecting = head.expects and not done
         # The bytes of the request so far; None once they are too many to be sent again.
@@ -244,8 +250,11 @@ class Relay:
         self._answered = True
         self._kept = None
         exchange.status = head.status
+        if head.status == 400 and exchange.charges is not None:
+            self._reason = body[:_REASON]
         if done:
             exchange.move(END)
+            self._excuse()
             self._release(keep_alive)
             self.client.respond(head, body, True)
         else:
@@ -270,13 +279,21 @@ class Relay:
     def body(self, data: bytes) -> None:
         """More of the answer's body."""
         self.deadline = self.service.clock.now + self.service.idle_timeout
+        if self._reason is not None:
+            self._reason = (self._reason + data)[:_REASON]
         self.client.send_body(data)
 
     def ended(self, trailers: list[bytes], keep_alive: bool) -> None:
         """The answer is complete."""
         self.exchange.move(END)
+        self._excuse()
         self._release(keep_alive)
         self.client.end_body(trailers)
+
+    def _excuse(self) -> None:
+        """A device that asks whether its user has come by is told 400 until then (RFC 8628 section 3.5)."""
+        if self._reason is not None and _STILL_PENDING.search(self._reason):
+            self.exchange.excused = True
 
     # -- failures
 

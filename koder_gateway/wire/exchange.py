@@ -123,7 +123,7 @@ class Exchange:
     `started` is monotonic seconds. `peer` is the client's address as limits, logs and services see it. `fields`
     are the finished field lines that every answer carries (request id, CORS, HSTS, limits): with `limited` and
     `own_hsts` such of the service's give way to them. `readable`: a page of another origin may read the answer, and
-    what the service exposes of it. `code` is what the access
+    what the service exposes of it. `excused`: its 4xx is no failure. `code` is what the access
     log says beside the status: a refusal's code, or how an exchange ended that could not be answered.
     """
 
@@ -132,6 +132,7 @@ class Exchange:
         "bytes_out",
         "charges",
         "code",
+        "excused",
         "fields",
         "head",
         "limited",
@@ -166,6 +167,7 @@ class Exchange:
         self.limited = False
         self.own_hsts = False
         self.readable = False
+        self.excused = False
         self.charges: object = None
         self.bytes_in = 0
         self.bytes_out = 0

@@ -14,17 +14,17 @@ what a client still sends after an answer that ended its connection, so that the
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IHandshakeListener
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IHandshakeListener, IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
 from ..errors import BAD_FRAMING, BODY_TOO_LARGE, REQUEST_TIMEOUT, URI_TOO_LONG, Refusal
+from ..layers.turns import FULL_READ, PIECES, end_turn
 from ..policy.clients import plain_host
 from ..wire.body import BodyError, ChunkedDecoder
 from ..wire.exchange import BROKEN, TOO_LARGE
@@ -33,6 +33,7 @@ from .backlog import backlog
 from .http2 import Http2Channel
 from .request import GatewayRequest
 from .stock import StockChannel
+from .unread import Unread
 
 if TYPE_CHECKING:
     from .site import GatewaySite
@@ -41,15 +42,24 @@ IDLE, HEAD, BODY, BUSY, TUNNEL, LINGER, CLOSING, GONE = range(8)
 
 # What HTTP/2 over TLS is called in ALPN (RFC 9113 section 3.1).
 H2: Final = b"h2"
-_LEADING_LINES: Final = re.compile(rb"\A(?:\r\n)+")
+_HEAD_END: Final = b"\r\n\r\n"
+_CR: Final = 0x0D
 _NO_TRAILERS: Final[list[bytes]] = []
 # The rest of a body that an answer did not wait for is read to the end when it is no more than this.
 _SETTLE_BOUND: Final = 65536
 # What may wait unread behind the exchange under way before reading pauses.
 _PIPELINE_BOUND: Final = 65536
+# Of a chunked body as much is decoded before the clock is looked at.
+_CHUNKED_PIECE: Final = 16384
+# The last head is kept up to this size, in bytes: the next one is mostly the same.
+_KEPT_HEAD: Final = 2048
+# In which a further request may be read; in which something may still be written; in which nothing is read any more.
+_READY: Final = frozenset((IDLE, HEAD, BUSY))
+_WRITING: Final = frozenset((IDLE, HEAD, BODY, BUSY, TUNNEL))
+_FORGETFUL: Final = frozenset((LINGER, CLOSING, GONE))
 
 
-@implementer(IHandshakeListener)
+@implementer(IHandshakeListener, IPushProducer)
 class GatewayChannel(StockChannel, Protocol):
     """Made by `GatewaySite` for each connection. `keep_alive`: whether the connection outlives this exchange;
     `lingers`: whether the client may still be sending what nobody is going to read."""
@@ -62,22 +72,30 @@ class GatewayChannel(StockChannel, Protocol):
         self.request: GatewayRequest | None = None
         self.peer = ""
         self.deadline = math.inf
+        self.lingers = False
+        self.write: Callable[[bytes], object] = _forget
         self._phase = IDLE
-        self._buffer = b""
+        self._unread = Unread()
         self._probe: HeadProbe | None = None
         self._remaining = 0
         self._decoder: ChunkedDecoder | None = None
-        self._reading = False
-        self._standing: Any = None
-        self._head: RequestHead | None = None
-        self._held = False
-        self._held_for = 0.0
-        self._paused = False
-        self._backlog = -1
-        self.lingers = False
         self._chunked_bytes = 0
         self._trailers = _NO_TRAILERS
-        self.write: Callable[[bytes], object] = _forget
+        self._standing: Any = None
+        self._head: RequestHead | None = None
+        self._asked = False
+        # Why nothing is read, or nothing more than has been: somebody reads already, the turn is over, the service
+        # does not take the body, the client does not take its answers; and whether the transport has been told.
+        self._reading = False
+        self._turn_over = False
+        self._held = False
+        self._full = False
+        self._paused = False
+        self._held_for = 0.0
+        # Who is paused while the client does not take its answers; `_pulled` where it is asked for each piece.
+        self._producer: Any = None
+        self._pulled = False
+        self._backlog = -1
 
     # -- the connection
 
@@ -89,6 +107,7 @@ class GatewayChannel(StockChannel, Protocol):
         set_no_delay = getattr(transport, "setTcpNoDelay", None)
         if set_no_delay is not None:
             set_no_delay(True)
+        transport.registerProducer(self, True)
         site = self.site
         self.deadline = site.clock.now + site.timeouts.head
         site.opened(self)
@@ -104,6 +123,7 @@ class GatewayChannel(StockChannel, Protocol):
         else:
             self._phase = GONE
             self.write = _forget
+            transport.unregisterProducer()
             successor = Http2Channel(self.site, transport, self.peer)
             # Whoever wraps this protocol has no other name for it: what comes for it goes straight on.
             self.dataReceived = successor.dataReceived  # type: ignore[method-assign]
@@ -120,75 +140,187 @@ class GatewayChannel(StockChannel, Protocol):
         request = self.request
         if request is not None:
             request.lost(reason)
-        self._buffer = b""
-        self._standing = None
-        self._head = None
-        self._decoder = None
+        self._unread.clear()
+        self._standing = self._head = self._decoder = self._producer = None
         self.__dict__.pop("dataReceived", None)
         self.write = _forget
         self.transport = None
 
+    # -- reading
+
     def dataReceived(self, data: bytes) -> None:
         """Bytes from the client, in pieces of any size."""
+        unread, phase = self._unread, self._phase
+        if not unread.data:
+            if phase == IDLE:
+                # One head and nothing else, as almost always.
+                size = data.find(_HEAD_END) + len(_HEAD_END)
+                if 3 < size == len(data) <= self.site.max_head and data[0] != _CR and not self._full:
+                    self._reading = True
+                    self._read_head(data)
+                    self._reading = False
+                    return
+            elif phase == BODY and self._decoder is None:
+                self._read_length(data)
+                if len(data) >= FULL_READ:
+                    end_turn(self.transport)
+                if unread.data:
+                    self._read_on()
+                return
+        if phase in _FORGETFUL:
+            return
+        unread.add(data)
+        self._read_on()
+
+    def _read_on(self) -> None:
+        """Read what there is, while nobody has to be waited for and the slice of this turn lasts."""
+        if self._reading or self._turn_over:
+            return
+        turns = self.site.turns
+        until, left = turns.slice(), PIECES
+        self._reading = True
+        while self._read_piece():
+            left -= 1
+            if self._unread.data and (not left or turns.time() >= until):
+                # Others go first.
+                self._turn_over = True
+                turns.later(self._next_turn)
+                break
+        self._reading = False
+        self._regulate()
+
+    def _next_turn(self) -> None:
+        self._turn_over = False
+        if self._phase != GONE:
+            self._read_on()
+
+    def _read_piece(self) -> bool:
+        """Read one head, or one piece of a body; false where there is none, or where it has to wait."""
+        unread, phase = self._unread, self._phase
+        if not unread.data:
+            return False
+        if phase == BODY:
+            if self._held:
+                return False
+            if self._decoder is None:
+                self._read_length(unread.take(len(unread)))
+            else:
+                self._read_chunks(unread.take(_CHUNKED_PIECE))
+            return True
+        if phase > HEAD or self._full:
+            return False
+        unread.skip_empty_lines()
+        size = unread.head_size()
+        if not size or size > self.site.max_head:
+            self._keep_partial()
+            return False
+        self._read_head(unread.take(size))
+        return True
+
+    def _regulate(self) -> None:
+        """Have the transport read, or not."""
         phase = self._phase
+        stop = (
+            self._held
+            or self._turn_over
+            or (self._full and phase in _READY)
+            or (phase == BUSY and len(self._unread) > _PIPELINE_BOUND)
+        )
+        if stop is not self._paused and phase != GONE:
+            self._paused = stop
+            transport: Any = self.transport
+            if stop:
+                transport.pauseProducing()
+            else:
+                transport.resumeProducing()
+
+    # -- what the transport says of the client (IPushProducer)
+
+    def pauseProducing(self) -> None:
+        """The client does not take its answers: whoever produces one is paused, and no further request is read."""
+        self._full = True
+        if self._producer is not None:
+            self._producer.pauseProducing()
+        if self._phase in (IDLE, HEAD):
+            self.deadline = self.site.clock.now + self.site.timeouts.idle
+        self._regulate()
+
+    def resumeProducing(self) -> None:
+        """The client has taken what was written."""
+        self._full = False
+        if self._producer is not None:
+            self._producer.resumeProducing()
+        phase, site = self._phase, self.site
         if phase in (IDLE, HEAD):
-            self._read_heads(self._buffer + data if self._buffer else data, data)
-        elif phase == BODY:
-            self._read_body(data)
-            if self._phase == IDLE and self._buffer:
-                self._read_heads(self._buffer, self._buffer)
-        elif phase == BUSY:
-            self._buffer += data
-            if len(self._buffer) > _PIPELINE_BOUND:
-                self._pause_reading()
+            self.deadline = site.clock.now + (site.timeouts.keepalive if phase == IDLE else site.timeouts.head)
+        if self._unread.data and not self._turn_over:
+            self._turn_over = True
+            site.turns.later(self._next_turn)
+        else:
+            self._regulate()
+
+    def stopProducing(self) -> None:
+        """The transport is going away; it says so by `connectionLost` too."""
+        if self._producer is not None:
+            self._producer.stopProducing()
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Pause and resume `producer` as the client takes its answer; one that is not streaming is asked for more."""
+        self._producer = producer
+        if not streaming:
+            # The transport knows when it has nothing left to send.
+            self._pulled = True
+            self._full = False
+            self._let_go_of_transport()
+            self.transport.registerProducer(producer, False)
+        elif self._full:
+            producer.pauseProducing()
+
+    def unregisterProducer(self) -> None:
+        """The producer is done."""
+        self._producer = None
+        if self._pulled:
+            self._pulled = False
+            self._let_go_of_transport()
+            if self._phase in _WRITING:
+                self.transport.registerProducer(self, True)
+
+    def _let_go_of_transport(self) -> None:
+        """The transport asks no producer any more, and does not wait for one when it is closed."""
+        if self._phase != GONE:
+            self.transport.unregisterProducer()
 
     # -- heads
 
-    def _read_heads(self, data: bytes, piece: bytes) -> None:
-        """Read one request after another while each is answered at once."""
-        self._reading = True
-        while True:
-            if data[:2] == b"\r\n":
-                # Empty lines before a request are ignored (RFC 9112 section 2.2); so is their number, cheaply.
-                data = _LEADING_LINES.sub(b"", data)
-            end = data.find(b"\r\n\r\n") if data else -1
-            if end < 0:
-                self._keep_partial(data, piece)
-                break
-            end += 4
-            raw, self._buffer = (data, b"") if end == len(data) else (data[:end], data[end:])
-            self._probe = None
-            if end > self.site.max_head:
-                self._refuse_unread(raw, oversized(raw, self.site.max_line))
-                break
-            head = self._head = self.site.reader.read(raw, self._head)
-            self._begin(head)
-            if self._phase != IDLE:
-                break
-            data = piece = self._buffer
-            if not data:
-                break
-        self._reading = False
-
-    def _keep_partial(self, data: bytes, piece: bytes) -> None:
+    def _keep_partial(self) -> None:
         """No whole head yet: look whether it can still become one."""
-        self._buffer = data
-        if not data:
+        unread, site = self._unread, self.site
+        size = len(unread)
+        if not size:
             return
-        site = self.site
         if self._phase == IDLE:
             self._phase = HEAD
             self.deadline = site.clock.now + site.timeouts.head
+        so_far = unread.so_far()
+        if size > site.max_head:
+            self._refuse_unread(bytes(so_far[: site.max_head]), oversized(bytes(so_far), site.max_line))
+            return
+        if size > site.max_line and so_far.find(b"\n", 0, site.max_line + 1) < 0:
+            self._refuse_unread(bytes(so_far), URI_TOO_LONG)
+            return
         if self._probe is None:
-            self._probe, piece = HeadProbe(), data
-        if len(data) > site.max_head:
-            self._refuse_unread(data, oversized(data, site.max_line))
-        elif len(data) > site.max_line and b"\n" not in data:
-            self._refuse_unread(data, URI_TOO_LONG)
-        else:
-            fault = self._probe.fault(piece, data)
-            if fault is not None:
-                self._refuse_unread(data, fault)
+            self._probe = HeadProbe()
+        fault = self._probe.fault(unread.new(), so_far)
+        if fault is not None:
+            self._refuse_unread(bytes(so_far), fault)
+
+    def _read_head(self, raw: bytes) -> None:
+        """A head is whole."""
+        self._probe = None
+        head = self.site.reader.read(raw, self._head)
+        # The next one may be the same; a large one is not worth its memory until then.
+        self._head = head if len(raw) <= _KEPT_HEAD else None
+        self._begin(head)
 
     def _refuse_unread(self, raw: bytes, refusal: Refusal) -> None:
         """Refuse what is no readable head: nothing after it on this connection is a request."""
@@ -197,7 +329,8 @@ class GatewayChannel(StockChannel, Protocol):
         head.refusal = refusal.closing()
         head.origin = sole_origin(raw)
         head.keep_alive = False
-        self._buffer = b""
+        self._probe = None
+        self._unread.clear()
         self._begin(head)
 
     def _begin(self, head: RequestHead) -> None:
@@ -207,6 +340,7 @@ class GatewayChannel(StockChannel, Protocol):
         body, refusal = b"", head.refusal
         self._remaining = 0
         self._trailers = _NO_TRAILERS
+        self._asked = True
         if refusal is None or not refusal.close:
             # A refused request's body is a body too: read as a request it would smuggle one in.
             try:
@@ -217,7 +351,8 @@ class GatewayChannel(StockChannel, Protocol):
                 refusal = BAD_FRAMING.because(str(error))
         standing = self._standing
         if standing is None or not standing.fits(site.policy, head):
-            standing = self._standing = site.policy.standing(head, self.peer, self.secured())
+            standing = site.policy.standing(head, self.peer, self.secured())
+            self._standing = standing if standing.lasting and self._head is not None else None
         exchange = site.identity.open(head, standing, site.time())
         exchange.bytes_in = len(body)
         done = not self._remaining and self._decoder is None
@@ -238,16 +373,15 @@ class GatewayChannel(StockChannel, Protocol):
             request.crashed()
 
     def _first_of_body(self, head: RequestHead) -> bytes:
-        """What has come of the body with the head."""
-        buffer = self._buffer
+        """What has come of the body with the head, or its first piece."""
+        unread = self._unread
         if head.chunked:
             self._decoder = ChunkedDecoder(tenant_header=self.site.policy.tenant_header)
             self._chunked_bytes = 0
-            return self._decode(buffer) if buffer else b""
+            return self._decode(unread.take(_CHUNKED_PIECE)) if unread.data else b""
         length = head.length or 0
-        body = buffer[:length]
+        body = unread.take(length) if length and unread.data else b""
         self._remaining = length - len(body)
-        self._buffer = buffer[length:]
         return body
 
     # -- bodies
@@ -255,33 +389,38 @@ class GatewayChannel(StockChannel, Protocol):
     def _decode(self, data: bytes) -> bytes:
         decoder = self._decoder
         assert decoder is not None
-        self._buffer = b""
         body = decoder.feed(data)
         self._chunked_bytes = decoder.received
         if decoder.done:
-            self._buffer = decoder.rest
+            self._unread.put_back(decoder.rest)
             self._trailers = decoder.trailers
             self._decoder = None
         return body
 
-    def _read_body(self, data: bytes) -> None:
-        request = self.request
+    def _read_chunks(self, data: bytes) -> None:
         decoder = self._decoder
-        if decoder is not None:
-            try:
-                body = self._decode(data)
-            except BodyError as error:
-                self._body_failed(BROKEN, BAD_FRAMING.because(str(error)))
-                return
-            if decoder.received > self.site.policy.max_body and request is not None:
-                self._body_failed(TOO_LARGE, BODY_TOO_LARGE)
-                return
-            done, trailers = decoder.done, decoder.trailers
-        else:
-            body = data[: self._remaining]
-            self._buffer = data[self._remaining :]
-            self._remaining -= len(body)
-            done, trailers = not self._remaining, []
+        assert decoder is not None
+        try:
+            body = self._decode(data)
+        except BodyError as error:
+            self._body_failed(BROKEN, BAD_FRAMING.because(str(error)))
+            return
+        if decoder.received > self.site.policy.max_body and self.request is not None:
+            self._body_failed(TOO_LARGE, BODY_TOO_LARGE)
+            return
+        self._pass_on(body, decoder.done, decoder.trailers)
+
+    def _read_length(self, data: bytes) -> None:
+        remaining = self._remaining
+        if len(data) > remaining:
+            self._unread.put_back(data[remaining:])
+            data = data[:remaining]
+        self._remaining -= len(data)
+        self._pass_on(data, not self._remaining, _NO_TRAILERS)
+
+    def _pass_on(self, body: bytes, done: bool, trailers: list[bytes]) -> None:
+        """Give a piece of the body to whoever takes it."""
+        request = self.request
         if request is None:
             if done:
                 self._settled()
@@ -321,7 +460,7 @@ class GatewayChannel(StockChannel, Protocol):
             self._held = True
             self._held_for = self.deadline - self.site.clock.now
             self.deadline = math.inf
-            self._pause_reading()
+            self._regulate()
 
     def release_body(self) -> None:
         """The service takes the body again."""
@@ -329,19 +468,7 @@ class GatewayChannel(StockChannel, Protocol):
             self._held = False
             if self._phase == BODY:
                 self.deadline = self.site.clock.now + self._held_for
-            self._resume_reading()
-
-    def _pause_reading(self) -> None:
-        if not self._paused and self._phase != GONE:
-            self._paused = True
-            transport: Any = self.transport
-            transport.pauseProducing()
-
-    def _resume_reading(self) -> None:
-        if self._paused and not self._held and self._phase != GONE:
-            self._paused = False
-            transport: Any = self.transport
-            transport.resumeProducing()
+            self._read_on()
 
     # -- a tunnel
 
@@ -357,16 +484,17 @@ class GatewayChannel(StockChannel, Protocol):
         assert request is not None
         if request.sink is not None:
             self.dataReceived = receive = request.sink.body_received  # type: ignore[method-assign]
-            data, self._buffer = self._buffer, b""
+            data = self._unread.take(len(self._unread))
             if data:
                 receive(data)
-        self._resume_reading()
+        self._regulate()
 
     def end_sending(self) -> bool:
         """Tell the client that no more will come; False where this transport has no half-closed connections."""
         transport: Any = self.transport
         if not hasattr(type(transport), "loseWriteConnection"):
             return False
+        self._let_go_of_transport()
         transport.loseWriteConnection()
         return True
 
@@ -392,7 +520,7 @@ class GatewayChannel(StockChannel, Protocol):
         self.request = None
         if self._held:
             self._held = False
-            self._resume_reading()
+            self._regulate()
         if not finished or self._phase == GONE:
             return
         if not self.keep_alive:
@@ -412,22 +540,16 @@ class GatewayChannel(StockChannel, Protocol):
             self._close()
             return
         self._phase = IDLE
-        self.deadline = self.site.clock.now + self.site.timeouts.keepalive
-        if self._reading:
-            return
-        data = self._buffer
-        if data:
-            self._read_heads(data, data)
-        if len(self._buffer) <= _PIPELINE_BOUND:
-            self._resume_reading()
+        timeouts = self.site.timeouts
+        self.deadline = self.site.clock.now + (timeouts.idle if self._full else timeouts.keepalive)
+        if self._unread.data or self._paused:
+            self._read_on()
 
     def _linger(self) -> None:
         """Close so that the client can read the answer: stop writing, forget what still comes, then close."""
         self._phase = LINGER
-        self._buffer = b""
-        self._decoder = None
         self.deadline = self.site.clock.now + self.site.timeouts.linger
-        self._resume_reading()
+        self._forget_rest()
         transport: Any = self.transport
         # Asked of the class: a wrapper that passes on what it does not know would half-close beneath itself.
         if hasattr(type(transport), "loseWriteConnection"):
@@ -436,12 +558,24 @@ class GatewayChannel(StockChannel, Protocol):
     def _close(self) -> None:
         """Close once the client has taken what was written."""
         self._phase = CLOSING
-        self._buffer = b""
-        self._decoder = None
         self.deadline = self.site.clock.now + self.site.timeouts.idle
-        self._resume_reading()
+        self._forget_rest()
         transport: Any = self.transport
         transport.loseConnection()
+
+    def loseConnection(self) -> None:
+        """A stock request asks for the end: once all is written."""
+        if not self._pulled:
+            self._let_go_of_transport()
+        self.transport.loseConnection()
+
+    def _forget_rest(self) -> None:
+        """Nothing of what still comes is read, so that it may come, and the transport waits for nobody."""
+        self._unread.clear()
+        self._decoder = None
+        self._held = self._full = False
+        self._let_go_of_transport()
+        self._regulate()
 
     def cut(self, plain: bool) -> None:
         """Close in the midst of an answer; with `plain` what was sent may still arrive."""
@@ -456,7 +590,7 @@ class GatewayChannel(StockChannel, Protocol):
     def close_idle(self) -> None:
         """Close if no exchange is under way: the gateway drains."""
         self.keep_alive = False
-        if self._phase == IDLE and self._head is None:
+        if self._phase == IDLE and not self._asked:
             # Its first request may be on the way: it is not turned away unheard.
             site = self.site
             self.deadline = min(self.deadline, site.clock.now + site.timeouts.linger)
@@ -476,15 +610,16 @@ class GatewayChannel(StockChannel, Protocol):
         request = self.request
         if request is not None:
             request.give_up(refusal)
-        transport: Any = self.transport
-        if transport is not None:
-            transport.loseConnection()
+        if self.transport is not None:
+            self.loseConnection()
 
     def expire(self) -> None:
         """The deadline has passed."""
         phase = self._phase
-        if phase == HEAD:
-            self._refuse_unread(self._buffer, REQUEST_TIMEOUT)
+        if self._full and phase in (IDLE, HEAD):
+            self._expire_untaken()
+        elif phase == HEAD:
+            self._refuse_unread(bytes(self._unread.so_far()), REQUEST_TIMEOUT)
         elif phase == BODY and self.request is not None:
             self.keep_alive = False
             self.request.late()
@@ -494,6 +629,14 @@ class GatewayChannel(StockChannel, Protocol):
         elif phase in (IDLE, LINGER):
             self._close()
         elif phase != GONE:
+            transport: Any = self.transport
+            transport.abortConnection()
+
+    def _expire_untaken(self) -> None:
+        """Answers wait for a client that has asked for more of them meanwhile."""
+        if self.taking():
+            self.deadline = self.site.clock.now + self.site.timeouts.idle
+        else:
             transport: Any = self.transport
             transport.abortConnection()
 

@@ -268,7 +268,8 @@ class GatewayChannel(Intake, Protocol):
             # Its first request may be on the way: it is not turned away unheard.
             site = self.site
             self.deadline = min(self.deadline, site.clock.now + site.timeouts.linger)
-        elif self._phase == IDLE:
+        elif self._phase == IDLE and (self._full or not self._unread.data):
+            # What waits for its turn is answered, and told that it is the last.
             self._close()
 
     def turn_away(self, refusal: Refusal, *, told: bool) -> None:

@@ -112,7 +112,7 @@ class Gateway(TwistedService):
                 lambda _: self._ledger.flush(),
                 lambda _: self.notifier.watchdog(),
                 lambda _: self.site.tick(),
-                lambda _: self._trimmer.look(len(self.site.channels)),
+                self._trimmer.look,
                 lambda now: self.composition.policy.limiter.sweep(now, _EVICTED_A_SECOND),
                 lambda now: self._gate.complaints.sweep(now),
                 lambda now: self.redirect.complaints.sweep(now),

@@ -28,6 +28,7 @@ from .front.site import GatewaySite
 from .ops.access_log import AccessLogError
 from .ops.admin import admin_pages
 from .ops.admin_channel import AdminFactory
+from .ops.leavings import Leavings
 from .ops.ledger import Ledger
 from .ops.listeners import ListenError, Listeners, plain_endpoint
 from .ops.memory import Trimmer
@@ -106,6 +107,7 @@ class Gateway(TwistedService):
         self._retries_before = 0
         self._bound = False
         self._trimmer = Trimmer()
+        self._leavings = Leavings()
         self._probes = Probes(reactor)
         self._registry: RemoteRegistry | RegistryFile | None = None
         self._losses = Losses(
@@ -119,7 +121,7 @@ class Gateway(TwistedService):
             self._coarse,
             clock,
             reactor,
-            parts=(self._sweep_exchanges, self._watch, self._sweep_drain),
+            parts=(self._sweep_exchanges, self._watch, self._sweep_drain, lambda _: self._leavings.sweep()),
             seconds=(
                 lambda _: self._ledger.flush(),
                 lambda _: self.notifier.watchdog(),
@@ -195,6 +197,7 @@ class Gateway(TwistedService):
         self._follow_registry(composition.settings, before)
         self._probes.watch(_probed(self.composition))
         self.counters.tenants = len(self.composition.policy.registry)
+        self._leavings.follow(self.composition.policy.registry)
         if before is not None:
             for name, service in before.services.items():
                 if self.composition.services.get(name) is not service:
@@ -345,6 +348,7 @@ class Gateway(TwistedService):
         policy = with_registry(composition.policy, composition.settings, registry, self._local_hosts)
         self.composition = replace(composition, policy=policy)
         self.counters.tenants = len(registry)
+        self._leavings.follow(registry)
         self._serve_composition()
         self.log.info("registry read again: {count} tenants", count=len(registry))
 

@@ -299,6 +299,13 @@ def _bare_size(value: object) -> str | None:
     return f'{shown(value)} is not a size; write a number and B, KiB, MiB or GiB in quotes, as in "10MiB"'
 
 
+def _parse_share(text: str) -> float:
+    match = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)%", text)
+    if match is None or float(match[1]) > 100:
+        raise ValueError('is not a part of a whole; write a percentage, as in "10%"')
+    return float(match[1]) / 100
+
+
 def _or_zero(kind: Kind[T], zero: T) -> Kind[T]:
     def read(value: object, where: Where) -> T:
         bare_zero = isinstance(value, (int, float)) and not isinstance(value, bool) and value == 0
@@ -313,6 +320,7 @@ DURATION: Final = _or_zero(parsed("duration", parse_duration, _bare_duration), 0
 DEADLINE: Final = refined(DURATION, lambda seconds: seconds > 0, 'is no time at all; write at least "1ms"')
 SIZE: Final = _or_zero(parsed("size", parse_size, _bare_size), 0)
 LIMIT: Final = refined(SIZE, lambda size: size > 0, 'would refuse everything; write at least "1B"')
+SHARE: Final = parsed("percentage", _parse_share)
 AGE: Final = Kind("seconds", _read_age)
 SLUG: Final = matching("slug", _slug_fault)
 DOMAIN: Final = parsed("domain", _parse_domain)

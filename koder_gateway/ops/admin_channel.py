@@ -8,6 +8,7 @@ one turn after the other with whatever else the reactor has to do.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Sequence
 from email.utils import formatdate
 from http import HTTPStatus
@@ -38,6 +39,7 @@ LINGER: Final = 2.0
 # Bytes that are read and forgotten in the meantime.
 _FORGOTTEN: Final = 1 << 20
 
+_EMPTY_LINES: Final = re.compile(rb"(?:\r\n)+")
 _TOO_LONG: Final = BODY_TOO_LARGE.because(f"A body here is at most {MAX_BODY} bytes.")
 
 
@@ -161,8 +163,9 @@ class AdminChannel(Protocol):
         """Take one part of a request; false when more of it must come."""
         if self._head is not None:
             return self._take_body(self._head)
-        while self._buffer.startswith(b"\r\n"):
-            self._buffer = self._buffer[2:]
+        empty = _EMPTY_LINES.match(self._buffer)
+        if empty is not None:
+            self._buffer = self._buffer[empty.end() :]
         end = self._buffer.find(b"\r\n\r\n", 0, MAX_HEAD)
         if end < 0:
             if len(self._buffer) >= MAX_HEAD:

@@ -373,3 +373,73 @@ def test_addresses_and_options(reactor: UvloopReactor) -> None:
         assert client.transport.getHandle().getpeername() == server.transport.getHandle().getsockname()
 
     run(reactor, scenario())
+
+
+class Yielding(Recorder):
+    """Ends its turn with each read, and counts the reads between two turns of the loop."""
+
+    def __init__(self, ends: bool) -> None:
+        super().__init__()
+        self.ends = ends
+        self.count = self.reads = self.most = 0
+        self.stops_at = 0
+
+    def dataReceived(self, data: bytes) -> None:
+        if not self.reads:
+            self.transport.reactor.soon(self._turned)
+        self.reads += 1
+        self.count += len(data)
+        self.most = max(self.most, self.reads)
+        if self.ends:
+            self.transport.end_turn()
+        if self.stops_at and self.count >= self.stops_at:
+            self.transport.pauseProducing()
+
+    def _turned(self) -> None:
+        self.reads = 0
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_turn_that_is_ended_has_one_read(reactor: UvloopReactor, ends: bool) -> None:
+    sender, reader = Recorder(), Yielding(ends)
+
+    async def scenario() -> None:
+        await connected(reactor, sender, reader)
+        reader.transport.pauseProducing()
+        with socket.socket(fileno=socket.dup(sender.transport.fileno())) as raw:
+            raw.setblocking(False)
+            try:
+                while True:
+                    raw.send(b"x" * MIB)
+            except BlockingIOError:
+                pass
+        reader.transport.resumeProducing()
+        sender.transport.write(b"x" * MIB)
+        sender.transport.loseConnection()
+        await reader.lost
+
+    run(reactor, scenario())
+    assert reader.count > MIB
+    assert (reader.most == 1) is ends
+
+
+def test_a_pause_after_the_end_of_a_turn_lasts(reactor: UvloopReactor) -> None:
+    sender, reader = Recorder(), Yielding(True)
+    reader.stops_at = 1
+
+    async def scenario() -> None:
+        await connected(reactor, sender, reader)
+        sender.transport.write(b"x" * MIB)
+        while not reader.count:
+            await several_turns(reactor)
+        count = reader.count
+        await several_turns(reactor)
+        assert reader.count == count
+        assert not reader.transport.reading()
+        reader.stops_at = 0
+        reader.transport.resumeProducing()
+        sender.transport.loseConnection()
+        await reader.lost
+
+    run(reactor, scenario())
+    assert reader.count == MIB

@@ -545,3 +545,13 @@ def test_a_probe_of_dripping_bytes_knows_a_hopeless_head() -> None:
                 break
         assert refusal is not None
         assert (refusal.status, refusal.close) == (400, True)
+
+
+def test_a_probe_takes_no_offence_at_an_empty_line_that_is_gone_again() -> None:
+    """Its second byte shows what the first one was the beginning of."""
+    probe, so_far = HeadProbe(), bytearray()
+    assert probe.fault(b"\r", b"\r") is None
+    for byte in b"\nGET /a HTTP/1.1\r\nHost: a\r\n":
+        if byte != 0x0A or so_far:
+            so_far.append(byte)
+        assert not so_far or probe.fault(bytes((byte,)), so_far) is None

@@ -208,11 +208,13 @@ class HeadProbe:
     What has been looked at is not looked at again: a head that drips costs no more than its bytes.
     """
 
-    __slots__ = ("_looked_at", "_parser", "_started", "_unknown")
+    __slots__ = ("_fed", "_parser", "_started", "_unknown", "_waiting")
 
     def __init__(self) -> None:
         self._parser: Any = httptools.HttpRequestParser(_Fields())
-        self._looked_at = 0
+        # How much has been looked at, and what has come since.
+        self._fed = 0
+        self._waiting = b""
         # Whether the start line is whole and good, and what llhttp has against its beginning.
         self._started = False
         self._unknown: Exception | None = None
@@ -220,16 +222,18 @@ class HeadProbe:
     def fault(self, piece: bytes, so_far: bytes | bytearray) -> Refusal | None:
         """Why the head `so_far`, which ends with `piece`, can never become a good one."""
         line_end = b"\n" in piece
-        begin, end = self._looked_at, len(so_far)
+        waiting = self._waiting + piece if self._waiting else piece
         # An unfinished value is copied, and an unknown beginning is looked at, with each piece of it: the longer it
         # is, the larger the pieces have to be.
-        enough = begin if self._unknown is not None else begin >> 6
-        if not line_end and begin > _FIRST and end - begin <= enough:
+        enough = self._fed if self._unknown is not None else self._fed >> 6
+        if not line_end and self._fed > _FIRST and len(waiting) <= enough:
+            self._waiting = waiting
             return None
-        self._looked_at = end
+        self._fed += len(waiting)
+        self._waiting = b""
         if self._unknown is None:
             try:
-                self._parser.feed_data(bytes(so_far[begin:]))
+                self._parser.feed_data(waiting)
             except httptools.HttpParserUpgrade:
                 return None
             except httptools.HttpParserError as error:

@@ -34,6 +34,8 @@ _SLACK: Final = 4096
 # Chunks below this size are small, and after so many of them in a row a run may be read ahead.
 _SMALL: Final = 128
 _ENOUGH: Final = 8
+# Bytes of a run that cost as much as the look at one line.
+_RUN_COST: Final = 128
 # What each chunk counts beyond its lines, from the first one on that has extensions or zeros before its size: nobody
 # needs these for small chunks, and they can only be read line by line.
 _ORNATE_COST: Final = 64
@@ -59,7 +61,9 @@ class ChunkedDecoder:
     `done` is set at its end; `rest` is then what came after it, and `trailers` the lines that may be passed on.
     `tenant_header` names the field that no trailer may set. `slack` bounds what framing may cost: line bytes
     beyond `slack` plus the payload so far are refused, so that endless one-byte chunks and extensions in bulk end.
-    A caller who shares its turn feeds no more than 16 KiB at a time.
+
+    Who shares its turn with others has so many chunks decoded at a time: `taken` then says how much of the data that
+    was fed last has been read.
     """
 
     __slots__ = (
@@ -76,6 +80,7 @@ class ChunkedDecoder:
         "done",
         "received",
         "rest",
+        "taken",
         "trailers",
     )
 
@@ -86,6 +91,7 @@ class ChunkedDecoder:
         self.rest = b""
         self.trailers: list[bytes] = []
         self.received = 0
+        self.taken = 0
         self._slack = slack
         self._tenant_header = tenant_header.lower()
         self._overhead = 0
@@ -97,10 +103,12 @@ class ChunkedDecoder:
         self._small = 0
         self._plain = True
 
-    def feed(self, data: bytes) -> bytes:
-        """The payload in `data`. Raises BodyError where the framing is broken."""
+    def feed(self, data: bytes, position: int = 0, most: int = 0) -> bytes:
+        """The payload in `data` from `position` on, of about `most` chunks; 0: of all. Raises BodyError where the
+        framing is broken."""
         pieces: list[bytes] = []
-        position, end = 0, len(data)
+        end = len(data)
+        left = most * 2
         while position < end:
             if self._state == self._DATA:
                 piece = data[position : position + self._remaining]
@@ -113,10 +121,13 @@ class ChunkedDecoder:
                 self._state = self._DATA_END
                 continue
             if self._small >= _ENOUGH and end - position >= SMALLEST and self._state == self._SIZE_LINE:
-                position += self._take_run(data, position, pieces)
+                run = self._take_run(data, position, pieces)
+                position += run
+                left -= run // _RUN_COST
             stop = data.find(b"\n", position)
             if stop < 0:
                 self._keep(data[position:])
+                position = end
                 break
             line = data[position : stop + 1]
             position = stop + 1
@@ -126,6 +137,10 @@ class ChunkedDecoder:
             if self.done:
                 self.rest = data[position:]
                 break
+            left -= 1
+            if left <= 0 and most:
+                break
+        self.taken = position
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _take_run(self, data: bytes, position: int, pieces: list[bytes]) -> int:

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from twisted.web import http, server
 
 from ..errors import INTERNAL_ERROR, REQUEST_TIMEOUT, UPSTREAM_TIMEOUT, Refusal
-from ..policy.decision import Standing
+from ..policy.decision import Standing, charges_refusal
 from ..wire.body import chunk, last_chunk
 from ..wire.exchange import ANSWERED, ANSWERS, CLIENT_GONE, ENDED, HELD, RELAYING, SLOW, TIMEOUT, TUNNELLING, Exchange
 from ..wire.problem import problem
@@ -248,7 +248,8 @@ class GatewayRequest(server.Request):
         """Answer with a problem (RFC 9457)."""
         exchange = self.exchange
         exchange.code = refusal.code
-        if self.standing.policy.unanswered(refusal, self.standing.key, exchange.started):
+        standing = self.standing
+        if charges_refusal(refusal) and standing.policy.limiter.refused(standing.key, exchange.started):
             self._end_unanswered()
             return
         if refusal.close:

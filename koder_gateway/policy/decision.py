@@ -165,10 +165,6 @@ class Policy:
         """What the limits say of a request, which is charged."""
         return self.limiter.admit(tenant.wire, key, head.method, head.path, now)
 
-    def unanswered(self, refusal: Refusal, key: bytes, now: float) -> bool:
-        """Charge a refusal; whether its client has used the limit up, so that it gets no answer."""
-        return charges_refusal(refusal) and self.limiter.refused(key, now)
-
     def route(self, path: bytes) -> Route | Refusal:
         """The route of a path."""
         return self.routes.match(path) or NO_ROUTE
@@ -221,7 +217,7 @@ def limit_refusal(name: str) -> Refusal:
 def charges_refusal(refusal: Refusal) -> bool:
     """Whether the limit on refusals is charged: a 429 is charged to its own limit, and what is the fault of a service
     or of the gateway to none."""
-    return refusal.fault == "client" and refusal.status != RATE_LIMITED.status
+    return refusal.status != 429 and refusal.fault == "client"
 
 
 def _values(forwarded: Sequence[tuple[bytes, bytes]], name: bytes) -> list[bytes]:

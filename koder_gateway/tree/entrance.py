@@ -20,7 +20,7 @@ from ..front.filters import Cors, Identity, forwarded_headers
 from ..front.site import only_whether
 from ..policy.certificates import Secured
 from ..policy.clients import plain_host
-from ..policy.decision import Policy, Standing
+from ..policy.decision import Policy, Standing, charges_refusal
 from ..upstream.connection import UpstreamConnection
 from ..wire.exchange import ANSWERED, CLIENT_GONE, ENDED, HELD, Exchange
 from ..wire.problem import problem
@@ -105,7 +105,8 @@ class StockClient:
         """Answer with a problem (RFC 9457)."""
         exchange = self.exchange
         exchange.code = refusal.code
-        if self.standing.policy.unanswered(refusal, self.standing.key, exchange.started):
+        standing = self.standing
+        if charges_refusal(refusal) and standing.policy.limiter.refused(standing.key, exchange.started):
             self._end_unanswered()
             return
         fields, body = problem(refusal, exchange.request_id)

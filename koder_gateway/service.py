@@ -40,6 +40,8 @@ from .ops.registry_file import RegistryFile
 from .ops.registry_losses import Losses
 from .ops.reloads import Reloads
 from .ops.sweeper import Sweeper
+from .policy.clients import plain_host
+from .policy.limits import address_key
 from .policy.tenants import Registry
 from .tls.contexts import HTTP_1, HTTP_2
 from .tls.endpoints import EndpointError, Endpoints
@@ -160,10 +162,15 @@ class Gateway(TwistedService):
             self._gate,
             protocols=_protocols(settings),
         )
+        self._endpoints.failures.charge = self._handshake_failed
         self._public = Listeners(self._public_endpoint)
         self._plain = Listeners(self._redirect_endpoint)
         self._admin = Listeners(plain_endpoint(reactor))
         self._metrics = make_registry(self.counters, self._sources(), version=VERSION)
+
+    def _handshake_failed(self, host: str) -> bool:
+        """Charge the limit on refusals with a handshake from this address; whether it is used up."""
+        return self.composition.policy.limiter.refused(address_key(plain_host(host)), self._time())
 
     # -- composition and reload
 

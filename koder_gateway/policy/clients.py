@@ -31,6 +31,8 @@ _REMEMBERED = 4096
 _LONGEST_NODE = 64
 # Nobody has so many proxies one behind the other; what is told of them must not outgrow a service's bounds.
 _MAX_HOPS = 32
+# What separates and escapes in Forwarded: where there is more of it, the value counts as one that has a fault.
+_MAX_PAIRS = 96
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 # Unquoted brackets and colons break RFC 7239 section 4, yet proxies write them and they mean one thing only.
@@ -120,11 +122,12 @@ class TrustedProxies:
         if not any(forwarded):
             hops = plain or (peer,)
             return Trail(hops, tuple(map(_element, hops[:-1])))
-        elements = [element for value in forwarded for element in _elements(value)]
-        hops = self._walk(peer, (element.node for element in reversed(elements)))
+        # As far as the walk goes, the latest first.
+        elements: list[_Element] = []
+        hops = self._walk(peer, _nodes(forwarded, elements))
         if plain is not None and plain[0] != hops[0]:
             return Trail((peer,), ())
-        believed = elements[len(elements) - len(hops) + 1 :]
+        believed = elements[len(hops) - 2 :: -1] if len(hops) > 1 else []
         # Schemes have no case (RFC 3986 section 3.1).
         proto = believed[0].proto.lower() if believed else b""
         return Trail(plain or hops, tuple(element.raw for element in believed), proto)
@@ -161,7 +164,8 @@ def node_of(address: str) -> bytes:
 def _plain_nodes(values: Sequence[bytes]) -> Iterator[bytes]:
     """The entries of X-Forwarded-For from right to left."""
     for value in reversed(values):
-        for node in reversed(value.split(b",")):
+        # What is left in one piece is too long for an address, and ends the walk as its length would.
+        for node in reversed(value.rsplit(b",", _MAX_HOPS)):
             yield node.strip(b" \t")
 
 
@@ -171,6 +175,16 @@ class _Element(NamedTuple):
     node: bytes
     proto: bytes
     raw: bytes
+
+
+def _nodes(values: Sequence[bytes], seen: list[_Element]) -> Iterator[bytes]:
+    """The nodes of Forwarded from right to left; the elements that they are of are put into `seen`."""
+    left = _MAX_PAIRS
+    for value in reversed(values):
+        left -= value.count(b",") + value.count(b";") + value.count(b"\\")
+        for element in reversed(_elements(value)) if left >= 0 else (_Element(b"", b"", value),):
+            seen.append(element)
+            yield element.node
 
 
 def _elements(value: bytes) -> list[_Element]:

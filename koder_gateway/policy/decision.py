@@ -214,5 +214,11 @@ def limit_refusal(name: str) -> Refusal:
     return RATE_LIMITED.because(f'The limit "{name}" is used up; Retry-After says when to come back.')
 
 
+def charges_refusal(refusal: Refusal) -> bool:
+    """Whether the limit on refusals is charged: a 429 is charged to its own limit, and what is the fault of a service
+    or of the gateway to none."""
+    return refusal.status != 429 and refusal.fault == "client"
+
+
 def _values(forwarded: Sequence[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
     return [value for each, value in forwarded if each.lower() == name]

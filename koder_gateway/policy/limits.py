@@ -3,6 +3,10 @@
 A rule that charges failures reserves a token while the request is under way, so that no more guesses can run
 side by side than it admits, and gives it back once the answer turns out to be none (`Limiter.settle`).
 
+A rule that charges refusals stands apart: it is asked only where the gateway itself refuses, before or after a tenant
+is known, and counts by address (`Limiter.refused`). What it lets pass and what it stops are refusals, so that nobody
+who is served ever meets it; it is no quota to plan with, and no field tells of it.
+
 The fields are those of draft-ietf-httpapi-ratelimit-headers-10, for every enforced rule that applies:
 
 - `RateLimit-Policy: "name";q=BURST;w=SECONDS`: the burst, and the seconds in which an empty bucket refills,
@@ -60,7 +64,8 @@ class LimitRule:
 
     `key` names what is counted apart. `paths` (prefixes by whole segments) and `methods` narrow the rule,
     None means all. A "shadow" rule only counts what it would refuse. With charge "failures" an
-    answer that is no failure gives its token back. `burst` 0 stands for the quota.
+    answer that is no failure gives its token back; with "refusals", which is by address alone, only what the gateway
+    itself refuses is charged. `burst` 0 stands for the quota.
     """
 
     name: str
@@ -71,7 +76,7 @@ class LimitRule:
     paths: tuple[bytes, ...] | None = None
     methods: frozenset[bytes] | None = None
     mode: Literal["enforce", "shadow"] = "enforce"
-    charge: Literal["requests", "failures"] = "requests"
+    charge: Literal["requests", "failures", "refusals"] = "requests"
 
     def __post_init__(self) -> None:
         if not self.burst:
@@ -252,14 +257,17 @@ class _Plans:
 class Limiter:
     """All rules at work. `max_entries` bounds their buckets together, in equal parts."""
 
-    __slots__ = ("_plans", "meters")
+    __slots__ = ("_plans", "_refusals", "meters")
 
     def __init__(self, rules: Iterable[LimitRule], max_entries: int) -> None:
         listed = tuple(rules)
         share = max_entries // max(1, len(listed))
         self.meters = tuple(Meter(rule, share) for rule in listed)
+        self._refusals = tuple(meter for meter in self.meters if meter.rule.charge == "refusals")
         prefixes = {b"/"}.union(*(rule.paths or () for rule in listed))
-        reach = [(meter, PathSet(meter.rule.paths or (b"/",))) for meter in self.meters]
+        reach = [
+            (meter, PathSet(meter.rule.paths or (b"/",))) for meter in self.meters if meter not in self._refusals
+        ]
         self._plans = PrefixTable(
             {prefix: _Plans(tuple(meter for meter, paths in reach if paths.covers(prefix))) for prefix in prefixes}
         )
@@ -286,6 +294,25 @@ class Limiter:
         """The rules that apply to a request, for explanation."""
         plan = self._plan(method, path)
         return plan.rules if plan is not None else ()
+
+    @property
+    def refusal_rules(self) -> tuple[LimitRule, ...]:
+        """The rules that apply to what the gateway refuses, for explanation."""
+        return tuple(meter.rule for meter in self._refusals)
+
+    def refused(self, address: bytes, now: float) -> bool:
+        """Charge what the gateway itself refuses; whether this address has had so many answers of that kind that it
+        gets none. `address` is what `address_key` gives, `now` monotonic seconds."""
+        over = False
+        for meter in self._refusals:
+            if meter.buckets.spend(address, now) >= 0.0:
+                meter.admitted += 1
+            elif meter.enforced:
+                meter.refused += 1
+                over = True
+            else:
+                meter.shadowed += 1
+        return over
 
     @staticmethod
     def settle(verdict: Verdict, status: int, served: bool, now: float) -> None:

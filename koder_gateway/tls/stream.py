@@ -168,8 +168,10 @@ class TLSTransport(Records):
             self._read_plain(opening)
             return
         alert = self._pending()
-        if self._failures is not None:
-            self._failures.failed(error, self._connection, opening, alert, self.getPeer())
+        if self._failures is not None and self._failures.failed(
+            error, self._connection, opening, alert, self.getPeer()
+        ):
+            alert = b""
         if alert:
             self._write_below(alert)
         self._leave()
@@ -178,7 +180,8 @@ class TLSTransport(Records):
         answer = None if self._plain is None else self._plain.take(data)
         if answer is None:
             return
-        self._note_plain(PLAIN_HTTP if answer else NOT_TLS)
+        if self._note_plain(PLAIN_HTTP if answer else NOT_TLS):
+            answer = b""
         if answer:
             self._write_below(answer)
         self._leave()
@@ -188,16 +191,16 @@ class TLSTransport(Records):
         answer = b""
         if self._plain is not None:
             answer = self._plain.late()
-            self._note_plain(PLAIN_HTTP if answer else NOT_TLS)
+            if self._note_plain(PLAIN_HTTP if answer else NOT_TLS):
+                answer = b""
         if answer:
             self._write_below(answer)
             self._leave()
         else:
             self.abortConnection()
 
-    def _note_plain(self, reason: str) -> None:
-        if self._failures is not None:
-            self._failures.note(reason, self.getPeer())
+    def _note_plain(self, reason: str) -> bool:
+        return self._failures is not None and self._failures.note(reason, self.getPeer())
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The transport below is gone."""

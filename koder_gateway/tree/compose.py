@@ -24,6 +24,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.web.resource import IResource
 
 from ..config import ServiceSettings, Settings
+from ..layers.turns import turns_of
 from ..policy.certificates import ClientAuth
 from ..policy.clients import TrustedProxies
 from ..policy.cors import CorsPolicy
@@ -207,6 +208,7 @@ def make_services(
             max_connections=entry.max_connections,
             tunnels=tunnels,
             trust=trust,
+            turns=turns_of(reactor),
         )
         _set_deadlines(service, entry, settings)
     if faults:

@@ -16,6 +16,7 @@ from twisted.internet.protocol import ClientFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ..layers.turns import Turns
 from ..wire.clock import CoarseClock
 from ..wire.exchange import IDEMPOTENT, TIMEOUT, UNREACHABLE, UNTRUSTED
 from ..wire.response import ResponseReader
@@ -153,7 +154,8 @@ class Attempt:
 
 class Service:
     """One service: its addresses, its deadlines (seconds) and its counters. `tunnels` are shared with others.
-    `trust` is what the endpoints of its https addresses were made with, None where it has none."""
+    `trust` is what the endpoints of its https addresses were made with, None where it has none; `turns` are the
+    reactor's, None where no answer waits for others."""
 
     log = Logger()
 
@@ -172,8 +174,10 @@ class Service:
         max_idle: int = 256,
         tunnels: Tunnels | None = None,
         trust: Trust | None = None,
+        turns: Turns | None = None,
     ) -> None:
         self.name = name
+        self.turns = turns
         self.trust = trust
         self.reader = reader
         self.clock = clock

@@ -11,13 +11,13 @@ from typing import Final
 from ..errors import BAD_REQUEST, Refusal
 
 # Nearly every real path: no escape, no dot at a segment's start, nothing to look at twice.
-# Each repetition begins with its slash, so there is one way to match and nothing to backtrack into.
-CLEAN_PATH: Final = re.compile(rb"(?=/)(?:/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*)*/?")
+# Each repetition begins with its slash, so there is one way to match, and what has matched is never given back.
+CLEAN_PATH: Final = re.compile(rb"(?=/)(?:/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*+)*+/?")
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _TWOFOLD_ESCAPE: Final = re.compile(rb"%(?:2[eEfF]|5[cC]|00)")
 # A dot segment, also with the path parameter that some servers strip before they resolve it.
 _DOT_SEGMENT: Final = re.compile(rb"/\.\.?(?:[/;]|$)")
-_UNPRINTABLE: Final = re.compile(rb"[^\x21-\x7e]")
+_PRINTABLE: Final = bytes(range(0x21, 0x7F))
 _ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/?#]*)([^#]*)")
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{0,5}))?")
 
@@ -28,7 +28,7 @@ def path_fault(path: bytes) -> str | None:
         return None
     if not path.startswith(b"/"):
         return "The target must be a path that begins with a slash."
-    if _UNPRINTABLE.search(path):
+    if path.translate(None, _PRINTABLE):
         return "The path has a control, space or 8-bit character; escape it."
     if b"#" in path:
         return "The target has a fragment; leave it out."
@@ -45,7 +45,7 @@ def path_fault(path: bytes) -> str | None:
 
 def query_fault(query: bytes) -> str | None:
     """Why a query is refused; None for a good one. Its escapes are the service's to judge."""
-    if _UNPRINTABLE.search(query):
+    if query.translate(None, _PRINTABLE):
         return "The query has a control, space or 8-bit character; escape it."
     if b"#" in query:
         return "The target has a fragment; leave it out."

@@ -3,8 +3,9 @@
 Each of its parts knows one thing: `Streams` what comes on streams, `Control` the frames that carry no request,
 `Lifecycle` phases and deadlines, `ConnectionWindow` what may still come, and `Outbox` what leaves.
 
-Frames that ask for work and give none (resets, pings, settings, empty ones) are paid for from a patience that
-grows again with time and with what is served: whoever uses it up gets GOAWAY with ENHANCE_YOUR_CALM. What is sent
+Frames that ask for work and give none (resets, pings, settings, empty ones) and that no frame of ours has asked for
+are paid for from a patience that grows again with time and with what is served: whoever uses it up gets GOAWAY with
+ENHANCE_YOUR_CALM. What is sent
 in one turn of the reactor leaves in one write.
 """
 
@@ -35,7 +36,7 @@ from ..wire.frames import (
     StreamError,
 )
 from ..wire.http2 import HeadReader
-from ..wire.patience import FRAME, Patience
+from ..wire.patience import FRAME, REPLY, Patience
 from .backlog import backlog
 from .http2_control import Control
 from .http2_lifecycle import OPEN, OPENING, Lifecycle
@@ -96,6 +97,7 @@ class Http2Channel(Protocol):
             frames.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
             frames.MAX_HEADER_LIST_SIZE: site.max_head,
         }
+        self.patience.replies += REPLY
         self.out.send(frames.settings_frame(settings) + frames.window_frame(0, CONNECTION_WINDOW - DEFAULT_WINDOW))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -179,6 +181,10 @@ class Http2Channel(Protocol):
     def spend(self, cost: float) -> None:
         """The client has done what costs work and brings none. Raises Http2Error when that was too much."""
         self.patience.spend(cost, self.site.clock.now)
+
+    def replied(self, cost: float) -> None:
+        """A frame that answers one of ours has come, or one that nothing asked for. Raises Http2Error as above."""
+        self.patience.reply(cost, self.site.clock.now)
 
     def held_back(self) -> None:
         """A stream waits for more of its window: have that looked at before it is too long."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import Refusal
 from ..wire import frames
 from ..wire.frames import ENHANCE_YOUR_CALM, MAX_STREAM, NO_ERROR, PING, Http2Error
+from ..wire.patience import REPLY
 
 if TYPE_CHECKING:
     from .http2 import Http2Channel
@@ -124,6 +125,7 @@ class Lifecycle:
             return
         connection = self._connection
         self._draining = True
+        connection.patience.replies += REPLY
         connection.out.send(frames.goaway_frame(MAX_STREAM, NO_ERROR) + frames.frame(PING, 0, 0, b"draining"))
         self._last_due = connection.site.clock.now + connection.site.timeouts.linger
         connection.wake(self._last_due)

@@ -21,7 +21,7 @@ from ..wire.frames import (
     header_frames,
 )
 from ..wire.hpack import encode_lines
-from ..wire.patience import DATA_SENT, WORTH_WHILE
+from ..wire.patience import DATA_SENT, REPLIES_TO_DATA, WORTH_WHILE
 
 if TYPE_CHECKING:
     from .stream import Stream
@@ -103,6 +103,7 @@ class Outflow:
             return
         out.window -= size
         self._sent += size
+        self._connection.patience.replies += REPLIES_TO_DATA
         out.send(
             b"%b%b%b"
             % (
@@ -185,8 +186,13 @@ class Outflow:
             last = self.ended and not waiting and not self._last_block
             out.send(HEADER.pack(size >> 8, size & 0xFF, DATA, END_STREAM if last else 0, self._number))
             out.send(data)
+            patience = self._connection.patience
             if size >= WORTH_WHILE:
-                self._connection.patience.earn(DATA_SENT)
+                patience.replies += REPLIES_TO_DATA
+                patience.earn(DATA_SENT)
+            elif not waiting:
+                # Small because there was no more of it; what a window cuts so small asks for nothing.
+                patience.replies += REPLIES_TO_DATA
             if waiting:
                 return True
             if self.cut:

@@ -64,7 +64,7 @@ class Http2Channel(Protocol):
         self.out = Outbox(transport, site.soon, self.held_back)
         self.window = ConnectionWindow(self.out)
         self.patience = Patience(site.clock.now)
-        self.streams = streams = Streams(self, HeadReader(site.max_head))
+        self.streams = streams = Streams(self, HeadReader(site.max_head, site.max_fields))
         self.lifecycle = Lifecycle(self)
         # Whether what is being read has opened windows.
         self.windows_opened = False

@@ -121,6 +121,7 @@ class GatewaySite(Site):
         self.timeouts = timeouts
         self.max_head = limits.max_head
         self.max_line = limits.max_line
+        self.max_fields = limits.max_fields
         self.seconds_per_byte = 1 / limits.min_rate if limits.min_rate else math.inf
         self.max_connections = limits.max_connections
         self.max_streams = limits.max_streams

@@ -36,6 +36,8 @@ class Stream(StockStream):
 
     keep_alive: bool = True
     lingers = False
+    # Whether a service, or a resource, has answered to the end.
+    earned = False
 
     def __init__(self, connection: Http2Channel, number: int, ended: bool, length: int | None) -> None:
         self.connection = connection
@@ -180,7 +182,9 @@ class Stream(StockStream):
 
     def exchange_over(self, finished: bool) -> None:
         """The request's answer is complete, or never will be."""
-        self.request = None
+        request, self.request = self.request, None
+        # The gateway's own refusals are cheap to ask for.
+        self.earned = finished and request is not None and not request.exchange.code
         if self._held:
             self._held = False
             self._pay()
@@ -239,7 +243,7 @@ class Stream(StockStream):
     def over(self, code: int | None) -> None:
         """The stream is closed; with a code the client is told."""
         connection, outflow = self.connection, self.outflow
-        served = not outflow.closed and (code is None or code == NO_ERROR)
+        served = self.earned and not outflow.closed and (code is None or code == NO_ERROR)
         if code is not None and not outflow.closed:
             connection.streams.was_reset(self.number)
             connection.out.send(reset_frame(self.number, code))

@@ -6,7 +6,7 @@ Each of its parts knows one thing: `Streams` what comes on streams, `Control` th
 Frames that ask for work and give none (resets, pings, settings, empty ones) and that no frame of ours has asked for
 are paid for from a patience that grows again with time and with what is served: whoever uses it up gets GOAWAY with
 ENHANCE_YOUR_CALM. What is sent
-in one turn of the reactor leaves in one write.
+in one turn of the reactor leaves in one write, and what comes is read for a slice of a turn (`layers.turns`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from ..errors import Refusal
+from ..layers.turns import PIECES, SLICE
 from ..wire import frames
 from ..wire.frames import (
     ACK,
@@ -28,6 +29,7 @@ from ..wire.frames import (
     FRAME_SIZE_ERROR,
     HEADER,
     HEADER_SIZE,
+    HEADERS,
     MAX_STREAM,
     PREFACE,
     PROTOCOL_ERROR,
@@ -50,6 +52,8 @@ if TYPE_CHECKING:
 
 # Seconds that a stream waits for a window to open further before it fills what there is.
 _HELD_BACK: Final = 0.2
+# The time is looked at after so many frames, and after each that begins a request.
+_FRAMES_A_LOOK: Final = 16
 
 
 class Http2Channel(Protocol):
@@ -61,14 +65,21 @@ class Http2Channel(Protocol):
         self.peer = peer
         self.secured = site.secured(transport)
         self.deadline = math.inf
-        self.out = Outbox(transport, site.soon, self.held_back)
+        self.out = Outbox(transport, site.soon, self.held_back, self._flow_turned)
         self.window = ConnectionWindow(self.out)
         self.patience = Patience(site.clock.now)
         self.streams = streams = Streams(self, HeadReader(site.max_head, site.max_fields))
         self.lifecycle = Lifecycle(self)
         # Whether what is being read has opened windows.
         self.windows_opened = False
+        # What has come of a frame that is not whole; or, while the connection is `_behind`, all that is still to be
+        # read, from `_position` on, and what has come since.
         self._buffer = b""
+        self._behind = False
+        self._position = 0
+        self._arrived: list[bytes] = []
+        self._turn_asked = False
+        self._reading = True
         self._backlog = -1
         control = Control(self)
         self._handlers: tuple[Callable[[int, int, bytes], None], ...] = (
@@ -107,23 +118,32 @@ class Http2Channel(Protocol):
         self.site.closed(self)
         self.streams.lose()
         self._handlers = ()
-        self._buffer = b""
         self.transport = None
+        self._forget()
 
     def dataReceived(self, data: bytes) -> None:
         """Frames, in pieces of any size."""
         lifecycle = self.lifecycle
         if lifecycle.phase > OPEN:
             return
+        if self._behind or self.out.blocked:
+            self._arrived.append(data)
+            self._fall_behind(self._buffer, self._position)
+            return
         if self._buffer:
             data = self._buffer + data
             self._buffer = b""
+        self._work(data, 0)
+
+    def _work(self, data: bytes, position: int) -> None:
+        """Read what has come, for a slice of a turn."""
+        lifecycle = self.lifecycle
         self.out.gathering = True
         try:
             if lifecycle.phase == OPENING:
                 data = self._open(data)
             if data:
-                self._read(data)
+                self._read(data, position)
             if self.windows_opened and lifecycle.phase == OPEN:
                 self.windows_opened = False
                 self.out.reopened()
@@ -146,9 +166,10 @@ class Http2Channel(Protocol):
         self.lifecycle.opened()
         return data[len(PREFACE) :]
 
-    def _read(self, data: bytes) -> None:
-        """Each whole frame in `data`; the rest is kept. Raises Http2Error."""
-        position, end = 0, len(data)
+    def _read(self, data: bytes, position: int) -> None:
+        """Each whole frame in `data`, as far as a slice goes; the rest is kept. Raises Http2Error."""
+        end = len(data)
+        count, until, now = 0, math.inf, self.site.turns.time
         unpack = HEADER.unpack_from
         handlers, lifecycle, block = self._handlers, self.lifecycle, self.streams.block
         while end - position >= HEADER_SIZE:
@@ -174,7 +195,54 @@ class Http2Channel(Protocol):
                 self.streams.fail(stream, error)
             if lifecycle.phase != OPEN:
                 return
-        self._buffer = data[position:]
+            count += 1
+            # A block may be much work, other frames are little each; the usual read has come to its end by now.
+            if (kind == HEADERS or not count % _FRAMES_A_LOOK) and end - position >= HEADER_SIZE:
+                time = now()
+                if until == math.inf:
+                    until = time + SLICE
+                elif time >= until or count >= PIECES:
+                    self._fall_behind(data, position)
+                    return
+        self._buffer = data[position:] if position else data
+
+    # -- its share of the reactor's time
+
+    @property
+    def awaits_turn(self) -> bool:
+        """Whether something has come that only waits for a turn of this connection's to be read."""
+        return self._behind and not self.out.blocked
+
+    def _fall_behind(self, data: bytes, position: int) -> None:
+        """The rest of what has come is read in a later turn; and not while the client does not take what is sent."""
+        self._buffer, self._position, self._behind = data, position, True
+        self._flow_turned()
+
+    def _flow_turned(self) -> None:
+        """Read from the transport while nothing waits to be read here and the client takes what is sent."""
+        if self.awaits_turn and not self._turn_asked:
+            self._turn_asked = True
+            self.site.turns.later(self._catch_up)
+        reading = not self._behind and not self.out.blocked
+        transport: Any = self.transport
+        if reading is not self._reading and transport is not None:
+            self._reading = reading
+            if reading:
+                transport.resumeProducing()
+            else:
+                transport.pauseProducing()
+
+    def _catch_up(self) -> None:
+        """It is this connection's turn."""
+        self._turn_asked = False
+        if not self.awaits_turn:
+            return
+        data, position = self._buffer, self._position
+        if self._arrived:
+            data, position = data[position:] + b"".join(self._arrived), 0
+        self._forget()
+        self._work(data, position)
+        self._flow_turned()
 
     # -- what its parts ask of it
 
@@ -194,9 +262,14 @@ class Http2Channel(Protocol):
         """Be looked at when this deadline passes."""
         self.deadline = min(self.deadline, deadline)
 
-    def forget(self) -> None:
-        """What came and is not read yet is not going to be."""
-        self._buffer = b""
+    def let_go(self) -> None:
+        """What came and is not read yet is not going to be; what still comes shows how the client ends."""
+        self._forget()
+        self._flow_turned()
+
+    def _forget(self) -> None:
+        self._buffer, self._position, self._behind = b"", 0, False
+        self._arrived.clear()
 
     # -- the transport
 

@@ -85,7 +85,7 @@ class Lifecycle:
         """Close so that the client can read what was said: stop writing, forget what still comes, then close."""
         connection = self._connection
         self.phase = LINGER
-        connection.forget()
+        connection.let_go()
         connection.out.close()
         transport: Any = connection.transport
         if transport is None:
@@ -101,7 +101,7 @@ class Lifecycle:
         connection = self._connection
         lingering = self.phase == LINGER
         self.phase = CLOSING
-        connection.forget()
+        connection.let_go()
         if not lingering:
             connection.out.close()
         connection.deadline = connection.site.clock.now + connection.site.timeouts.idle
@@ -176,12 +176,14 @@ class Lifecycle:
     def _expire_open(self, now: float) -> None:
         connection = self._connection
         streams, out = connection.streams, connection.out
-        if streams.block.due <= now:
+        # What waits here for its turn has come in time.
+        awaits_turn = connection.awaits_turn
+        if streams.block.due <= now and not awaits_turn:
             self.fail(Http2Error(ENHANCE_YOUR_CALM, "a field block did not arrive in time"))
             return
-        if self._last_due <= now:
+        if self._last_due <= now and not awaits_turn:
             self._say_last()
-        if self._idle_due <= now and self.phase == OPEN:
+        if self._idle_due <= now and not awaits_turn and self.phase == OPEN:
             out.send(frames.goaway_frame(streams.last, NO_ERROR))
             self.close()
         if self.phase != OPEN:

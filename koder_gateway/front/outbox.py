@@ -20,12 +20,15 @@ if TYPE_CHECKING:
 
 # What waits for the reactor's next turn; streams are asked for no more than this at a time.
 _BATCH: Final = 131072
+# So many frames of theirs are made in a turn: small ones are as much work as large ones.
+_FRAMES: Final = 256
 
 
 @implementer(IPushProducer)
 class Outbox:
     """The sending side of one connection. `soon` calls in the reactor's next turn; `held_back` is called when a
-    stream begins to wait for more of its window, whose owner calls `force` if that takes too long.
+    stream begins to wait for more of its window, whose owner calls `force` if that takes too long; `turned` when
+    `blocked` has changed, which says that the client does not take what is sent.
 
     `window` is what the client takes of all bodies together, `initial_window` what it takes of a new stream's, and
     `max_frame` the payload of a frame; all in bytes. While `gathering` nothing leaves: whoever set it calls `flush`.
@@ -36,6 +39,7 @@ class Outbox:
         transport: Any,
         soon: Callable[[Callable[[], object]], object],
         held_back: Callable[[], object],
+        turned: Callable[[], object],
     ) -> None:
         self.window = DEFAULT_WINDOW
         self.initial_window = DEFAULT_WINDOW
@@ -48,7 +52,8 @@ class Outbox:
         self._frames: list[bytes | memoryview] = []
         self._size = 0
         self._turn_asked = False
-        self._blocked = False
+        self.blocked = False
+        self._turned = turned
         self._listed: deque[Outflow] = deque()
         self._pumping = False
         # Streams that wait for more of their windows.
@@ -65,9 +70,9 @@ class Outbox:
         self.flush()
         if self._transport is not None:
             self._transport.unregisterProducer()
-            if self._blocked:
-                self._blocked = False
-                self._transport.resumeProducing()
+            if self.blocked:
+                self.blocked = False
+                self._turned()
 
     def drop(self) -> None:
         """The connection is gone."""
@@ -102,7 +107,7 @@ class Outbox:
         frames.clear()
         self._size = 0
         self._transport.write(data)
-        if self._listed and not self._blocked:
+        if self._listed and not self.blocked:
             self.pump()
 
     def enlist(self, stream: Outflow) -> None:
@@ -142,8 +147,9 @@ class Outbox:
 
     def _take_turns(self) -> None:
         listed = self._listed
-        starved = 0
-        while len(listed) > starved and not self._blocked and self._size < _BATCH:
+        starved = turns = 0
+        while len(listed) > starved and not self.blocked and self._size < _BATCH and turns < _FRAMES:
+            turns += 1
             stream = listed.popleft()
             if stream.closed:
                 stream.listed = False
@@ -160,13 +166,13 @@ class Outbox:
 
     def pauseProducing(self) -> None:
         """The client does not take what is sent: nothing more is taken from it, or what it asks for would pile up."""
-        self._blocked = True
-        self._transport.pauseProducing()
+        self.blocked = True
+        self._turned()
 
     def resumeProducing(self) -> None:
         """The client takes more."""
-        self._blocked = False
-        self._transport.resumeProducing()
+        self.blocked = False
+        self._turned()
         self.pump()
 
     def stopProducing(self) -> None:

@@ -65,7 +65,9 @@ class Http2Channel(Protocol):
         self.peer = peer
         self.secured = site.secured(transport)
         self.deadline = math.inf
-        self.out = Outbox(transport, site.soon, self.held_back, self._flow_turned)
+        self.out = Outbox(
+            transport, site.soon, self.held_back, self._flow_turned, site.buffered, lambda: self.streams.outflows()
+        )
         self.window = ConnectionWindow(self.out)
         self.patience = Patience(site.clock.now)
         self.streams = streams = Streams(self, HeadReader(site.max_head, site.max_fields))
@@ -289,6 +291,12 @@ class Http2Channel(Protocol):
         return self._backlog >= 0 and self._backlog != before
 
     # -- what the site asks of it
+
+    def relieve(self) -> None:
+        """Too much waits for all clients together, and most of it for this one: end what waits."""
+        for stream in list(self.streams.open.values()):
+            if stream.outflow.waiting:
+                stream.too_slow()
 
     def under_way(self) -> Iterable[GatewayRequest]:
         """The requests that have begun and not ended."""

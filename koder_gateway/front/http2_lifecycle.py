@@ -191,10 +191,13 @@ class Lifecycle:
         for stream in [stream for stream in streams.open.values() if stream.deadline <= now]:
             if stream.deadline <= now:
                 stream.expire()
+        for stream in [stream for stream in streams.open.values() if stream.outflow.pace.due <= now]:
+            if not stream.outflow.keeps_pace(now):
+                stream.too_slow()
         if out.held:
             out.force()
         if self.phase == OPEN:
-            dues = [stream.deadline for stream in streams.open.values()]
+            dues = [min(stream.deadline, stream.outflow.pace.due) for stream in streams.open.values()]
             connection.deadline = min(self._idle_due, streams.block.due, self._last_due, *dues)
             if out.held:
                 connection.held_back()

@@ -28,6 +28,7 @@ from .stream import Stream
 
 if TYPE_CHECKING:
     from .http2 import Http2Channel
+    from .outflow import Outflow
 
 # Streams that were reset here, on which the client may still be sending what it sent before it knew.
 _RESETS_REMEMBERED: Final = 128
@@ -55,6 +56,10 @@ class Streams:
     def __len__(self) -> int:
         """How many are open."""
         return len(self.open)
+
+    def outflows(self) -> list[Outflow]:
+        """What each of those that are open sends."""
+        return [stream.outflow for stream in self.open.values()]
 
     # -- field blocks
 

@@ -13,7 +13,7 @@ from twisted.internet.error import ConnectionAborted
 from twisted.python.failure import Failure
 
 from ..errors import BODY_TOO_LARGE
-from ..wire.exchange import BROKEN, TOO_LARGE
+from ..wire.exchange import BROKEN, TIMEOUT, TOO_LARGE
 from ..wire.frames import CANCEL, INTERNAL_ERROR, NO_ERROR, PROTOCOL_ERROR, STREAM_CLOSED, StreamError, reset_frame
 from .http2_stock import StockStream
 from .inflow import Inflow
@@ -268,8 +268,13 @@ class Stream(StockStream):
             self.over(CANCEL)
 
     def taking(self) -> bool:
-        """Whether the client has taken anything on this stream since this was last asked."""
-        return self.outflow.taken() or (not self.outflow.waiting and self.connection.taking())
+        """Whether the client takes what is on its way. Where that waits here, its pace decides, which is looked after
+        by itself (`too_slow`); what the kernel holds tells the rest."""
+        return self.connection.out.waiting > 0 or self.connection.taking()
+
+    def too_slow(self) -> None:
+        """The client takes less of what waits for it than it has to."""
+        self.fail(CANCEL, TIMEOUT)
 
     def loseConnection(self) -> None:
         """A stock request asks for the end of its connection, which on a stream is the end of the stream."""

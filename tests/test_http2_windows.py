@@ -8,8 +8,10 @@ from http2_frames import (
     DATA,
     INITIAL_WINDOW_SIZE,
     RST_STREAM,
+    WINDOW_UPDATE,
     Frame,
     block,
+    data,
     headers,
     window_update,
 )
@@ -232,3 +234,81 @@ def test_others_are_served_beside_shut_windows(tmp_path) -> None:
             for client in clients:
                 client.close()
         gateway.assert_quiet()
+
+
+# -- what comes, and the services do not take
+
+
+def uploads(client: Http2, count: int) -> list[Peer]:
+    """So many bodies begin, to services that read nothing; the services' connections."""
+    client.send(*[headers(2 * number + 1, asking(method=b"POST"), end=False) for number in range(count)])
+    services = client.gateway.origin().connections
+    for service in services:
+        service.stop_reading()
+    return services
+
+
+@pytest.mark.parametrize("end", [False, True], ids=["open", "ended"])
+def test_small_frames_that_no_service_takes_are_kept_as_one_and_arrive_in_order(end: bool) -> None:
+    gateway = MemoryGateway()
+    client = Http2(gateway)
+    (service,) = uploads(client, 1)
+    head = len(service.received)
+    client.send(*[data(1, b"x" * 16384)] * 5)
+    unsent = len(service.near._unsent)
+    letters = [b"%c" % (97 + number % 26) for number in range(5000)]
+    client.send(*[data(1, letter) for letter in letters])
+    assert len(service.near._unsent) == unsent
+    client.send(data(1, b"!", end=end))
+    service.start_reading()
+    client.after(1)
+    body = service.take()[head:]
+    payload = b"x" * 16384 * 5 + b"".join(letters) + b"!"
+    assert b"".join(body.split(b"\r\n")[1::2])[: len(payload)] == payload
+    assert body.endswith(b"0\r\n\r\n") is end
+
+
+def test_what_all_streams_send_ahead_is_bounded_and_paid_back() -> None:
+    """Past a few services that take nothing, the client may send no more than its window to any."""
+    gateway = MemoryGateway()
+    client = Http2(gateway)
+    services = uploads(client, 20)
+    room = 65535 + sum(size_of(each) for each in client.first if (each.kind, each.stream) == (WINDOW_UPDATE, 0))
+    sent = 0
+    came: list[Frame] = []
+    for number in [number for number in range(20) for _ in range(6)]:
+        if sent + 16384 <= room:
+            came = client.send(data(2 * number + 1, b"x" * 16384))
+            room += sum(size_of(each) for each in came if (each.kind, each.stream) == (WINDOW_UPDATE, 0))
+            sent += 16384
+    held = sum(len(service.near._unsent) for service in services)
+    assert held < 1 << 20
+    for service in services:
+        service.start_reading()
+    came = client.after(1)
+    assert sum(size_of(each) for each in came if (each.kind, each.stream) == (WINDOW_UPDATE, 0)) > 0
+    assert [each for each in came if each.kind == RST_STREAM] == []
+
+
+def size_of(update: Frame) -> int:
+    """By how much a WINDOW_UPDATE enlarges the window."""
+    return int.from_bytes(update.payload, "big")
+
+
+def test_bytes_of_a_tunnel_that_does_not_stand_yet_are_kept_as_one() -> None:
+    gateway = MemoryGateway()
+    client = Http2(gateway)
+    fields = [
+        (b":method", b"CONNECT"),
+        (b":protocol", b"websocket"),
+        (b":scheme", b"https"),
+        (b":path", b"/v1/users"),
+        (b":authority", HOST),
+    ]
+    client.send(headers(1, block(fields), end=False))
+    service = gateway.origin().last
+    key = next(line for line in service.take().split(b"\r\n") if line.lower().startswith(b"sec-websocket-key"))
+    client.send(*[data(1, b"%d" % (number % 10)) for number in range(1000)])
+    assert service.take() == b""
+    service.send(switching(key.partition(b": ")[2]))
+    assert service.take() == b"0123456789" * 100

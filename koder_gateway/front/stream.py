@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 # The rest of a body that an answer did not wait for is read to its end when it is no more than this.
 _FORGOTTEN_BOUND: Final = 65536
+_NOTHING: Final = b""
 
 
 class Stream(StockStream):
@@ -52,7 +53,8 @@ class Stream(StockStream):
         # Whether an extended CONNECT has opened it, and its tunnel stands.
         self.upgrading = False
         self._tunnelling = False
-        self._early: list[bytes] = []
+        # What has come of a body, or for a tunnel, and nobody takes yet: small frames are not kept one by one.
+        self._kept: bytes | bytearray = _NOTHING
         self._forgotten = 0
         self._held = False
         self._held_for = 0.0
@@ -83,18 +85,35 @@ class Stream(StockStream):
         if ended:
             request.body_done = True
         if sink is not None:
+            if self._kept or (self._held and not ended):
+                data = self._keep(data, ended)
             if data:
                 sink.body_received(data)
             if ended and request.sink is sink:
                 sink.body_ended([])
         self._pay()
 
+    def _keep(self, data: bytes, ended: bool = False) -> bytes:
+        """Keep this while nobody takes it; all that is kept, once it has to go or may."""
+        self._keep_on(data)
+        if self._held and not ended:
+            return _NOTHING
+        kept, self._kept = bytes(self._kept), _NOTHING
+        return kept
+
+    def _keep_on(self, data: bytes) -> None:
+        if not self._kept:
+            self._kept = bytearray()
+        self._kept += data
+
     def _receive_raw(self, request: Http2Request, data: bytes) -> None:
         """Bytes of a tunnel; what comes before it stands waits for it, within the stream's window."""
         if not self._tunnelling:
             if data:
-                self._early.append(data)
+                self._keep_on(data)
             return
+        if self._kept or self._held:
+            data = self._keep(data, self.remote_done)
         if data and request.sink is not None:
             request.sink.body_received(data)
         if self.remote_done and self.request is request:
@@ -104,9 +123,8 @@ class Stream(StockStream):
     def tunnel(self) -> None:
         """The service has switched protocols: whatever comes, and what has waited, is its."""
         self._tunnelling = True
-        early, self._early = self._early, []
         if self.request is not None:
-            self._receive_raw(self.request, b"".join(early))
+            self._receive_raw(self.request, b"")
 
     def end_sending(self) -> bool:
         """Tell the client that no more will come."""
@@ -133,6 +151,7 @@ class Stream(StockStream):
             self._forget(0)
             return
         request.body_done = True
+        self._hand_on(request)
         if request.sink is not None:
             request.sink.body_ended(lines)
 
@@ -163,17 +182,33 @@ class Stream(StockStream):
         """The service does not take the body: neither does the gateway, and the client's time stands still."""
         if not self._held and not self.remote_done:
             self._held = True
+            self.connection.window.held += 1
             self._held_for = self.deadline - self.site.clock.now
             self.deadline = math.inf
 
     def release_body(self) -> None:
         """The service takes the body again."""
         if self._held:
-            self._held = False
+            self._let_go()
             if not self.remote_done:
                 self.deadline = self.site.clock.now + self._held_for
                 self.connection.wake(self.deadline)
+            if self.request is not None:
+                self._hand_on(self.request)
             self._pay()
+
+    def _hand_on(self, request: Http2Request) -> None:
+        """What was kept, to whoever takes it now."""
+        if self._kept and request.sink is not None and (self._tunnelling or not self.upgrading):
+            kept, self._kept = bytes(self._kept), _NOTHING
+            request.sink.body_received(kept)
+
+    def _let_go(self) -> None:
+        """The service is no longer in the way of the body."""
+        if self._held:
+            self._held = False
+            self.connection.window.held -= 1
+            self.connection.window.pay(0)
 
     # -- the end
 
@@ -185,8 +220,9 @@ class Stream(StockStream):
         request, self.request = self.request, None
         # The gateway's own refusals are cheap to ask for.
         self.earned = finished and request is not None and not request.exchange.code
+        self._kept = _NOTHING
         if self._held:
-            self._held = False
+            self._let_go()
             self._pay()
         outflow = self.outflow
         if outflow.closed or not finished:
@@ -248,6 +284,8 @@ class Stream(StockStream):
             connection.streams.was_reset(self.number)
             connection.out.send(reset_frame(self.number, code))
         self.deadline = math.inf
+        self._kept = _NOTHING
+        self._let_go()
         outflow.close()
         self.inflow.pay(more=False)
         connection.streams.over(self, served)

@@ -77,8 +77,8 @@ def test_whoever_has_not_begun_to_answer_is_paused_too_and_is_not_late_for_it() 
     client.send(headers(2 * STREAMS + 1, asking()))
     assert services[STREAMS].near.paused, "nor is a request that comes now"
     came: list[Frame] = []
-    for _ in range(64):
-        came += client.send(window_update(0, 4000), *[window_update(2 * number + 1, 1000) for number in range(4)])
+    for _ in range(70):
+        came += client.send(window_update(0, 2000), *[window_update(2 * number + 1, 500) for number in range(4)])
         came += client.after(1)
     assert [each for each in came if each.kind == RST_STREAM] == []
     assert gateway.composition.services["identity"].failures == {}
@@ -282,7 +282,8 @@ def test_what_all_streams_send_ahead_is_bounded_and_paid_back() -> None:
             room += sum(size_of(each) for each in came if (each.kind, each.stream) == (WINDOW_UPDATE, 0))
             sent += 16384
     held = sum(len(service.near._unsent) for service in services)
-    assert held < 1 << 20
+    assert sent == room == 1 << 19, "nothing has been paid back"
+    assert held < sent
     for service in services:
         service.start_reading()
     came = client.after(1)

@@ -73,6 +73,7 @@ class Caller:
     """The client's side of an exchange: what the relay tells it, in order."""
 
     takes = False
+    paused_early = False
 
     def __init__(self, exchange: Exchange, body: bytes, done: bool) -> None:
         self.exchange = exchange

@@ -83,7 +83,8 @@ class CorsSettings:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestSettings:
     """[requests]: how much one request may be, in bytes; `min_rate` in bytes per second, 0 asks for none.
-    `max_tunnels`: connections that have switched protocols, 0 for none."""
+    `max_tunnels`: connections that have switched protocols, 0 for none. `max_buffered`: of answers that wait for
+    clients, all together."""
 
     max_body: int = setting(LIMIT, "10MiB")
     max_head: int = setting(LIMIT, "32KiB")
@@ -92,6 +93,7 @@ class RequestSettings:
     max_streams: int = setting(whole(1, 10_000), 100)
     min_rate: int = setting(SIZE, "1KiB")
     max_tunnels: int = setting(whole(0, _MAX_COUNT), 10000)
+    max_buffered: int = setting(LIMIT, "256MiB")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

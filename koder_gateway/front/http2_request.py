@@ -39,6 +39,17 @@ class Http2Request(GatewayRequest):
     channel: Stream | None
 
     @property
+    def paused_early(self) -> bool:  # type: ignore[override]
+        """Whether too much waits for the client already, on all its streams."""
+        return self.channel is not None and self.channel.connection.out.full
+
+    def hold_answer(self) -> None:
+        """There is no room any more: a service that has been asked and has not begun to answer is paused too."""
+        connection = getattr(self.sink, "connection", None)
+        if connection is not None:
+            self.stream_from(connection)
+
+    @property
     def connects(self) -> bool:
         """Whether it is an extended CONNECT (RFC 8441 section 4)."""
         return self.channel is not None and self.channel.upgrading

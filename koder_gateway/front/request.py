@@ -55,6 +55,7 @@ class GatewayRequest(server.Request):
     # Only for stock requests' sake: the gateway never parses forms.
     _parsePOSTFormSubmission = False
     protocol = b"HTTP/1.1"
+    paused_early = False
     channel: Any
     site: Any
 

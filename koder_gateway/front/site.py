@@ -23,6 +23,7 @@ from ..policy.decision import Policy
 from ..wire.clock import CoarseClock
 from ..wire.exchange import Exchange
 from ..wire.request import RequestReader
+from .buffered import Buffered
 from .channel import GatewayChannel
 from .filters import Cors, Identity
 from .http2 import Http2Channel
@@ -49,7 +50,7 @@ class FrontTimeouts:
 @dataclass(frozen=True, slots=True)
 class FrontLimits:
     """Bounds towards clients: bytes of a head, bytes of a target, fields, bytes a second of a body, connections,
-    streams of an HTTP/2 connection."""
+    streams of an HTTP/2 connection, bytes of answers that wait for all clients together."""
 
     max_head: int = 32768
     max_target: int = 8192
@@ -57,6 +58,7 @@ class FrontLimits:
     min_rate: float = 1024.0
     max_connections: int = 65536
     max_streams: int = 100
+    max_buffered: int = 1 << 28
 
     @property
     def max_line(self) -> int:
@@ -104,6 +106,7 @@ class GatewaySite(Site):
         self.channels: set[GatewayChannel | Http2Channel] = set()
         self.http2_errors = 0
         self.turns = turns_of(reactor)
+        self.buffered = Buffered(0)
         # Cheap where the reactor has a queue of its own for it.
         self.soon: Callable[[Callable[[], object]], object] = getattr(
             reactor, "soon", lambda call: reactor.callLater(0, call)
@@ -121,9 +124,11 @@ class GatewaySite(Site):
         self.timeouts = timeouts
         self.max_head = limits.max_head
         self.max_line = limits.max_line
+        self.max_fields = limits.max_fields
         self.seconds_per_byte = 1 / limits.min_rate if limits.min_rate else math.inf
         self.max_connections = limits.max_connections
         self.max_streams = limits.max_streams
+        self.buffered.bound = limits.max_buffered
 
     def replace(
         self,
@@ -231,12 +236,22 @@ class GatewaySite(Site):
         for channel in [channel for channel in self.channels if channel.deadline <= now]:
             if channel.deadline <= now:
                 channel.expire()
+        if self.buffered.total > self.buffered.bound:
+            self._relieve()
         if self.timeouts.exchange:
             begun = now - self.timeouts.exchange
             for channel in list(self.channels):
                 for request in channel.under_way():
                     if request.exchange.started <= begun:
                         request.expire()
+
+    def _relieve(self) -> None:
+        """More waits for clients than may: those for whom the most does lose it."""
+        holding = [channel for channel in self.channels if isinstance(channel, Http2Channel) and channel.out.waiting]
+        for channel in sorted(holding, key=lambda channel: channel.out.waiting, reverse=True):
+            if self.buffered.total <= self.buffered.bound:
+                return
+            channel.relieve()
 
     def drain(self) -> None:
         """Take no further requests on connections than those that are on their way."""

@@ -34,6 +34,7 @@ def front_limits(settings: Settings) -> FrontLimits:
         max_fields=requests.max_fields,
         min_rate=requests.min_rate,
         max_streams=requests.max_streams,
+        max_buffered=requests.max_buffered,
         max_connections=settings.listen.max_connections or _connections_allowed(settings),
     )
 

@@ -36,6 +36,8 @@ _ALLOW = b"Allow: " + b", ".join(METHODS) + b"\r\n"
 class StockClient:
     """The client's side of an exchange (upstream.relay.Client) over a stock request, whose body is complete."""
 
+    paused_early = False
+
     def __init__(
         self,
         request: Any,

@@ -91,8 +91,12 @@ class Client(Protocol):
     def taking(self) -> bool:
         """Whether the client has taken anything of what is on its way since this was last asked."""
 
+    paused_early: bool
+    """Whether it has no room for an answer at present, which is then held back before it begins."""
+
     def stream_from(self, producer: UpstreamConnection) -> None:
-        """Pause and resume `producer` as the client takes the answer."""
+        """Pause and resume `producer` as the client takes the answer. Called when the answer's head has been passed
+        on; and before, where the client is `paused_early`, as soon as the request has been sent."""
 
     def pause_body(self) -> None:
         """Take no more of the request's body from the client."""
@@ -190,6 +194,8 @@ class Relay:
             if self._held:
                 self._held = False
                 self.client.resume_body()
+        if self.client.paused_early and self.connection is connection:
+            self.client.stream_from(connection)
 
     def _framed(self, data: bytes) -> bytes:
         return chunk(data) if self.exchange.head.chunked else data
@@ -312,12 +318,13 @@ class Relay:
 
     def progressed(self) -> None:
         """One side has taken what the other sent: the exchange is alive."""
-        if self._answered or not self.request_done:
-            self.deadline = self.service.clock.now + self.service.idle_timeout
+        service = self.service
+        answering = self._answered or not self.request_done
+        self.deadline = service.clock.now + (service.idle_timeout if answering else service.response_timeout)
 
     def expired(self) -> None:
         """The deadline has passed."""
-        if self._answered and self.connection is not None and self.connection.paused:
+        if self.connection is not None and self.connection.paused:
             self._expired_by_client()
         elif self.expecting and self.exchange.phase is WAITING:
             # The service neither answers nor asks for the body; the client may be waiting to be asked.

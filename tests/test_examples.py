@@ -571,6 +571,8 @@ def test_every_metric_is_told_with_its_labels() -> None:
         upstream=lambda: {"s": (1, 1)},
         healthy=lambda: {("s", "a"): True},
         handshakes_failed=lambda: {"r": 1},
+        waiting=lambda: {"s": 1},
+        refused=lambda: {("s", "r"): 1},
         tunnels=lambda: {"s": 1},
         tunnelled=lambda: {"s": 1},
         limits=lambda: [("r", 1, 1, 1)],

@@ -172,8 +172,9 @@ class Places(Generic[H]):
     def give(self, holder: H) -> None:
         """Give the place back, or wait for one no longer; nothing for one who does neither."""
         owner = self.held.pop(holder, None)
-        if self._counts is not None:
-            self._given(holder, owner, self._counts)
+        counts = self._counts
+        if counts is not None:
+            self._given(holder, owner, counts)
 
     def refusal(self, owner: Owner) -> str:
         """Why there is no place for `owner` now: "full", "address" or "tenant"; "" where there is one."""

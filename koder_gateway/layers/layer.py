@@ -113,6 +113,11 @@ class Layer(Protocol):
         transport: Any = self.transport
         return transport.getHandle()
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that the transport below still holds, as far as it tells."""
+        return int(getattr(self.transport, "unsent", 0))
+
     def setTcpNoDelay(self, enabled: bool) -> None:
         """Set TCP_NODELAY where the transport below is TCP."""
         set_no_delay = getattr(self.transport, "setTcpNoDelay", None)

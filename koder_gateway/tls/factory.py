@@ -19,8 +19,8 @@ _log = Logger()
 
 class TLSFactory(ServerFactory):
     """Puts TLS under the protocols of another factory. `contexts` makes the TLS state of each connection, `failures`
-    hears of the handshakes that fail, `turns` are the reactor's; without them all that one read brings is decrypted at
-    once."""
+    hears of the handshakes that fail, `turns` are the reactor's: without them all that one read brings is decrypted
+    at once."""
 
     noisy = False
 

@@ -55,25 +55,33 @@ class Counts:
 
     def take(self, owner: Owner) -> None:
         """One more place is `owner`'s."""
-        for counts, name in zip((self.addresses, self.tenants), owner, strict=True):
-            if name:
-                counts[name] = counts.get(name, 0) + 1
+        address, tenant = owner
+        if address:
+            self.addresses[address] = self.addresses.get(address, 0) + 1
+        if tenant:
+            self.tenants[tenant] = self.tenants.get(tenant, 0) + 1
 
     def give(self, owner: Owner) -> None:
         """A place that was `owner`'s is free."""
-        for counts, name in zip((self.addresses, self.tenants), owner, strict=True):
-            if name:
-                left = counts[name] - 1
-                if left:
-                    counts[name] = left
-                else:
-                    del counts[name]
+        address, tenant = owner
+        if address:
+            _give(self.addresses, address)
+        if tenant:
+            _give(self.tenants, tenant)
 
     def reached(self, owner: Owner, shares: Shares) -> str:
         """Whose share `owner` has used up: "address", "tenant", or "" where there is something left."""
         if self.addresses.get(owner.address, 0) >= shares.address:
             return ADDRESS
         return TENANT if self.tenants.get(owner.tenant, 0) >= shares.tenant else ""
+
+
+def _give(counts: dict[bytes, int], name: bytes) -> None:
+    left = counts[name] - 1
+    if left:
+        counts[name] = left
+    else:
+        del counts[name]
 
 
 class Queue(Generic[H]):

@@ -221,7 +221,7 @@ class GatewayProcess:
     def ask_admin(self, path: str) -> tuple[int, str]:
         """Status and body of an admin page."""
         with Client(socket.create_connection(("127.0.0.1", self.admin), PATIENCE)) as client:
-            client.send(b"GET %b HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n" % path.encode())
+            client.send(b"GET %b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" % path.encode())
             answer = client.read()
         return answer.status, answer.body.decode()
 

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 
 from koder_gateway.layers.turns import ROW
+from koder_gateway.transports.flow import LITTLE
 from koder_gateway.transports.reactor import UvloopReactor
 
 MIB = 1024 * 1024
@@ -458,3 +459,65 @@ def test_a_pause_after_the_end_of_a_turn_lasts(reactor: UvloopReactor) -> None:
 
     run(reactor, scenario())
     assert reader.count == MIB
+
+
+class Little(Recorder):
+    """Asks for little at a time once it has got something, and keeps the sizes of the reads that follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+        self.data = b""
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.data:
+            self.sizes.append(len(data))
+        self.data += data
+        self.transport.read_little()
+
+
+def test_who_asks_for_little_gets_all_of_it_in_small_pieces(reactor: UvloopReactor) -> None:
+    sender, reader = Recorder(), Little()
+    data = b"".join(number.to_bytes(4, "big") for number in range(MIB // 2))
+
+    async def scenario() -> None:
+        await connected(reactor, sender, reader)
+        for position in range(0, len(data), 65536):
+            sender.transport.write(data[position : position + 65536])
+            await several_turns(reactor)
+        sender.transport.loseConnection()
+        await reader.lost
+
+    run(reactor, scenario())
+    assert reader.data == data
+    assert max(reader.sizes) <= LITTLE
+
+
+def test_who_asks_for_little_can_pause_and_leaves_no_cycle(reactor: UvloopReactor) -> None:
+    sender, reader = Recorder(), Little()
+
+    async def scenario() -> Any:
+        await connected(reactor, sender, reader)
+        sender.transport.write(b"x")
+        while not reader.data:
+            await several_turns(reactor)
+        reader.transport.pauseProducing()
+        sender.transport.write(b"y" * 100)
+        await several_turns(reactor)
+        assert reader.data == b"x"
+        reader.transport.resumeProducing()
+        while len(reader.data) < 101:
+            await several_turns(reactor)
+        gone = weakref.ref(reader.transport)
+        sender.transport.loseConnection()
+        await reader.lost
+        reader.transport = None
+        return gone
+
+    gc.collect()
+    gc.disable()
+    try:
+        gone = run(reactor, scenario())
+        assert gone() is None
+    finally:
+        gc.enable()

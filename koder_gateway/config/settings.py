@@ -40,6 +40,7 @@ from .values import (
     PERCENT,
     PLAIN_ENDPOINT,
     REGISTRY,
+    SHARE,
     SIZE,
     SLUG,
     STATE,
@@ -52,13 +53,15 @@ _MAX_COUNT = 100_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantSettings:
-    """[tenants]: whose request it is. `registry`: a file, the URL of the Admin service's list, None: open."""
+    """[tenants]: whose request it is. `registry`: a file, the URL of the Admin service's list, None: open.
+    `max_loss`: the part of the tenants (0 to 1) that a list which is read again may lack."""
 
     base_domain: str = setting(DOMAIN, "id.koder.dev")
     header: str = setting(TENANT_HEADER, "X-Tenant-ID")
     refresh: float = setting(DEADLINE, "30s")
     default: str = setting(optional_text(SLUG), "")
     registry: Path | str | None = setting(optional(REGISTRY), "")
+    max_loss: float = setting(SHARE, "10%")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,10 +124,12 @@ class TimeoutSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenSettings:
-    """[listen]: Twisted server endpoints, who speaks for clients. `max_connections` 0: by RLIMIT_NOFILE."""
+    """[listen]: Twisted server endpoints, who speaks for clients. `max_connections` 0: by RLIMIT_NOFILE.
+    `admin_hosts`: names under which the admin port is asked, besides addresses and localhost."""
 
     port: tuple[str, ...] = setting(one_or_more(ENDPOINT), "ssl:443")
     admin_port: str = setting(optional_text(ENDPOINT), "")
+    admin_hosts: tuple[str, ...] = setting(listing(DOMAIN), [])
     redirect_port: tuple[str, ...] = setting(any_number(PLAIN_ENDPOINT), "")
     trusted_proxies: tuple[str, ...] = setting(listing(NETWORK), [])
     max_connections: int = setting(whole(0, _MAX_COUNT), 0)

@@ -305,6 +305,13 @@ def _bare_percent(value: object) -> str | None:
     return f'{shown(value)} is no percentage; write a whole number and % in quotes, as in "25%"'
 
 
+def _parse_share(text: str) -> float:
+    match = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)%", text)
+    if match is None or float(match[1]) > 100:
+        raise ValueError('is not a part of a whole; write a percentage, as in "10%"')
+    return float(match[1]) / 100
+
+
 def _or_zero(kind: Kind[T], zero: T) -> Kind[T]:
     def read(value: object, where: Where) -> T:
         bare_zero = isinstance(value, (int, float)) and not isinstance(value, bool) and value == 0
@@ -320,6 +327,7 @@ DEADLINE: Final = refined(DURATION, lambda seconds: seconds > 0, 'is no time at 
 SIZE: Final = _or_zero(parsed("size", parse_size, _bare_size), 0)
 PERCENT: Final = parsed("percentage", parse_percent, _bare_percent)
 LIMIT: Final = refined(SIZE, lambda size: size > 0, 'would refuse everything; write at least "1B"')
+SHARE: Final = parsed("percentage", _parse_share)
 AGE: Final = Kind("seconds", _read_age)
 SLUG: Final = matching("slug", _slug_fault)
 DOMAIN: Final = parsed("domain", _parse_domain)

@@ -40,6 +40,8 @@ H2: Final = b"h2"
 _NO_TRAILERS: Final[list[bytes]] = []
 # The rest of a body that an answer did not wait for is read to the end when it is no more than this.
 _SETTLE_BOUND: Final = 65536
+# Answers that wait to be sent before whoever produces them is paused, and no further request is read.
+_UNSENT: Final = 16384
 
 
 @implementer(IHandshakeListener, IPushProducer)
@@ -70,6 +72,8 @@ class GatewayChannel(Intake, Protocol):
         set_no_delay = getattr(transport, "setTcpNoDelay", None)
         if set_no_delay is not None:
             set_no_delay(True)
+        # Beyond what the kernel holds, which is enough to keep any client busy.
+        transport.bufferSize = _UNSENT
         transport.registerProducer(self, True)
         site = self.site
         self.deadline = site.clock.now + site.timeouts.head

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final
 
+from ..layers.turns import read_little
 from .backlog import Uptake
 from .phases import BODY, BUSY, GONE, HEAD, IDLE, READY, TUNNEL, WRITING
 from .stock import StockChannel
@@ -52,6 +53,7 @@ class ClientFlow(StockChannel):
         if not self._turn_over:
             self._turn_over = True
             self.site.turns.later(self._next_turn)
+            read_little(self.transport)
 
     def _next_turn(self) -> None:
         self._turn_over = False

@@ -114,6 +114,16 @@ class Layer(Protocol):
         return transport.getHandle()
 
     @property
+    def bufferSize(self) -> int:
+        """Bytes that may wait in the transport below before its producer is paused."""
+        return int(getattr(self.transport, "bufferSize", 0))
+
+    @bufferSize.setter
+    def bufferSize(self, size: int) -> None:
+        transport: Any = self.transport
+        transport.bufferSize = size
+
+    @property
     def unsent(self) -> int:
         """Bytes that the transport below still holds, as far as it tells."""
         return int(getattr(self.transport, "unsent", 0))

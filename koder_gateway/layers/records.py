@@ -13,6 +13,7 @@ from typing import Any, Final
 from OpenSSL import SSL
 
 from .layer import Layer
+from .turns import read_little
 
 lib: Any = getattr(SSL, "_lib", None)
 ffi: Any = getattr(SSL, "_ffi", None)
@@ -83,13 +84,15 @@ class Records(Layer):
             last = position + length == size
             over = not last and turns is not None and turns.time() >= until
             if self._able_to_read(data):
-                total = self._read(total, last or over)
+                # The first piece by itself: it may be more than the protocol above takes in one turn.
+                total = self._read(total, last or over or not position)
             if self._left:
                 return
-            if over:
+            if not last and (over or self._stopped):
                 self._rest = data[position + length :]
-                self._pause_below()
                 if not self._stopped:
+                    self._pause_below()
+                    read_little(self.transport)
                     self._ask_turn()
                 return
 
@@ -118,6 +121,10 @@ class Records(Layer):
     def _resume_below(self) -> None:
         transport: Any = self.transport
         transport.resumeProducing()
+
+    def read_little(self) -> None:
+        """Read less at once."""
+        read_little(self.transport)
 
     def pauseProducing(self) -> None:
         """Read no more."""

@@ -22,7 +22,7 @@ from typing import Any, Final, Protocol
 
 # Seconds of work on one connection before others have their turn, and of all who wait, in one turn of the reactor.
 SLICE: Final = 0.001
-TURN: Final = 0.003
+TURN: Final = 0.002
 # Pieces of work on one connection before others have their turn.
 PIECES: Final = 64
 # A read of so many bytes may have filled the reactor's buffer: whoever gets one calls `end_turn`.
@@ -136,3 +136,10 @@ def end_turn(transport: Any) -> None:
     end = getattr(transport, "end_turn", None)
     if end is not None:
         end()
+
+
+def read_little(transport: Any) -> None:
+    """Its peer brings more than a slice of work at a time: read less of it at once, where `transport` can."""
+    little = getattr(transport, "read_little", None)
+    if little is not None:
+        little()

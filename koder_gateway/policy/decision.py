@@ -5,7 +5,7 @@ The data path asks step by step and `explain` asks for everything at once: the s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -150,7 +150,7 @@ class Policy:
         method = head.preflight_method
         if method is None or head.origin is None:
             return None
-        allowed = tenant.origins if isinstance(tenant, Tenant) else frozenset()
+        allowed: Container[bytes] = tenant.origins if isinstance(tenant, Tenant) else frozenset()
         if isinstance(tenant, Refusal) and tenant.code == "tenant_required":
             allowed = self.registry.origins
         return self.cors.preflight(head.origin, method, head.preflight_headers, allowed)

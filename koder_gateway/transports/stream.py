@@ -166,7 +166,8 @@ class StreamTransport(Flow):
         """Let go of everything, so that no cycle keeps this connection or its protocol alive."""
         if self._handle is not None:
             self._handle.detach()
-        self.__dict__.pop("data_received", None)
+        for name in ("data_received", "get_buffer", "buffer_updated"):
+            self.__dict__.pop(name, None)
         self.write = drop
         self.protocol = self._native = self._handle = self._held = self.producer = None
 

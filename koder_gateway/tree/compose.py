@@ -68,7 +68,7 @@ def make_policy(
     local_hosts: bool = False,
 ) -> Policy:
     """The policy of these settings and tenants (None: every slug is one)."""
-    registry = Registry(tenants)
+    registry = tenants if isinstance(tenants, Registry) else Registry(tenants)
     limiter = Limiter(settings.limits, settings.limits_store.max_entries)
     cors = settings.cors
     return Policy(
@@ -108,9 +108,8 @@ def tenant_policy(settings: Settings, registry: Registry, local_hosts: bool) -> 
     return TenantPolicy(tenants.base_domain, tenants.header, tenants.default, registry, local_hosts)
 
 
-def with_tenants(policy: Policy, settings: Settings, tenants: Iterable[Tenant], local_hosts: bool) -> Policy:
+def with_registry(policy: Policy, settings: Settings, registry: Registry, local_hosts: bool) -> Policy:
     """The same policy over a registry that was read again."""
-    registry = Registry(tenants)
     return replace(policy, registry=registry, tenants=tenant_policy(settings, registry, local_hosts))
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import select
+import socket
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.error import ConnectionDone
@@ -33,6 +35,8 @@ _MAX_INTERIM: Final = 32
 _CHUNK_SLACK: Final = 1 << 20
 # So many may be closing while their services take what is left for them; what is too many is reset.
 _MAX_LEAVING: Final = 1024
+# What one read of a tunnel brings, about.
+_TUNNEL_READ: Final = 32768
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 _VERSION: Final = b"HTTP/1."
 
@@ -264,6 +268,10 @@ class UpstreamConnection(Protocol):
         self.relay = None
         self.tunnel = tunnel
         self.address.lost(self)
+        with contextlib.suppress(AttributeError, OSError):
+            # A client that does not read holds no more than this; an answer's body may come in larger pieces.
+            transport: Any = self.transport
+            transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _TUNNEL_READ)
         self.dataReceived = tunnel.body  # type: ignore[assignment, method-assign]
         deliver_straight(self.transport, self, tunnel.body)
         # Whoever still stands between is what the transport asks in place of this.

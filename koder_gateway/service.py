@@ -385,9 +385,9 @@ class Gateway(TwistedService):
         """Services that a reload has replaced live until their last exchange has ended."""
         for service in self._retired:
             service.sweep(now)
-            if not service.active:
+            if service.crowd.empty:
                 self._retries_before += service.retried
-        self._retired = [service for service in self._retired if service.active]
+        self._retired = [service for service in self._retired if not service.crowd.empty]
 
     # -- listening
 
@@ -465,6 +465,12 @@ class Gateway(TwistedService):
         return Sources(
             upstream=lambda: {
                 name: (service.idle, service.active) for name, service in self.composition.services.items()
+            },
+            waiting=lambda: {name: service.crowd.waiting for name, service in self.composition.services.items()},
+            refused=lambda: {
+                (name, reason): count
+                for name, service in self.composition.services.items()
+                for reason, count in service.crowd.refused.items()
             },
             healthy=lambda: self._probes.healthy,
             handshakes_failed=lambda: self._endpoints.failures.counts,

@@ -249,12 +249,21 @@ class GatewayProcess:
     # Clients
 
     def connect(
-        self, door: int | None = None, *, tls: bool = False, receive_buffer: int = 0, send_buffer: int = 0
+        self,
+        door: int | None = None,
+        *,
+        tls: bool = False,
+        receive_buffer: int = 0,
+        send_buffer: int = 0,
+        source: str = "",
     ) -> Client:
-        """A client on the port of that number (those that redirect last), by default the first, over TLS the last."""
+        """A client on the port of that number (those that redirect last), by default the first, over TLS the last;
+        from the address `source`, which must be one of loopback."""
         connection = socket.socket()
         try:
             connection.settimeout(PATIENCE)
+            if source:
+                connection.bind((source, 0))
             if receive_buffer:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
             if send_buffer:

@@ -25,6 +25,7 @@ class Admin:
         self.clock = Clock()
         pages = admin_pages(lambda: self.reasons, lambda: render(registry))
         self.site = AdminFactory(pages, self.clock, lambda: ["ops.example"])
+        self.site.turns.time = self.clock.seconds
 
     def ask(self, path, method=b"GET"):
         """Send one request; the answer's status, headers by lower-case name, and body."""

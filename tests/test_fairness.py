@@ -21,6 +21,13 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
 MIB = 1 << 20
 
 
+def frozen() -> MemoryGateway:
+    """A gateway for which no time passes while it works: its slices end by count alone."""
+    gateway = MemoryGateway()
+    turns_of(gateway.reactor).time = gateway.reactor.seconds
+    return gateway
+
+
 def waiting(client: Peer) -> int:
     """Bytes that wait for a client which does not read."""
     return len(client.near._unsent)
@@ -136,7 +143,7 @@ def test_a_service_is_paused_while_its_answer_waits_and_goes_on_after_it() -> No
 
 
 def test_a_turn_is_a_slice_of_what_has_come() -> None:
-    gateway = MemoryGateway()
+    gateway = frozen()
     greedy, modest = gateway.connect(), gateway.connect()
     greedy.near.arrive(MISDIRECTED * 2000)
     assert 0 < len(gateway.exchanges) <= PIECES
@@ -154,7 +161,7 @@ def test_a_turn_is_a_slice_of_what_has_come() -> None:
 
 
 def test_those_who_wait_have_their_turns_one_after_the_other() -> None:
-    gateway = MemoryGateway()
+    gateway = frozen()
     clients = [gateway.connect() for _ in range(3)]
     for client in clients:
         client.near.arrive(MISDIRECTED * 1000)
@@ -168,7 +175,7 @@ def test_those_who_wait_have_their_turns_one_after_the_other() -> None:
 
 
 def test_a_chunked_body_is_decoded_a_slice_at_a_time() -> None:
-    gateway = MemoryGateway()
+    gateway = frozen()
     client, other = gateway.connect(), gateway.connect()
     client.send(POST + b"5\r\nhello\r\n")
     service = gateway.origin("identity").only
@@ -188,7 +195,7 @@ def test_a_chunked_body_is_decoded_a_slice_at_a_time() -> None:
 
 @pytest.mark.parametrize("end", ["reset", "close"])
 def test_a_client_that_leaves_while_it_waits_for_its_turn_is_gone(end: str) -> None:
-    gateway = MemoryGateway()
+    gateway = frozen()
     client = gateway.connect()
     client.near.arrive(MISDIRECTED * 1000)
     getattr(client, end)()
@@ -199,7 +206,7 @@ def test_a_client_that_leaves_while_it_waits_for_its_turn_is_gone(end: str) -> N
 
 
 def test_a_drain_ends_a_client_that_waits_for_its_turn_with_an_answer() -> None:
-    gateway = MemoryGateway()
+    gateway = frozen()
     client = gateway.connect()
     client.near.arrive(MISDIRECTED * 1000)
     gateway.site.drain()
@@ -211,7 +218,7 @@ def test_a_drain_ends_a_client_that_waits_for_its_turn_with_an_answer() -> None:
 
 
 def test_empty_lines_without_end_are_one_piece_of_work() -> None:
-    gateway = MemoryGateway()
+    gateway = frozen()
     client = gateway.connect()
     client.send(b"\r\n" * 500_000 + SERVED)
     assert gateway.origin("identity").only.take() == forwarded(b"GET", b"/v1/users")
@@ -222,7 +229,7 @@ def test_empty_lines_without_end_are_one_piece_of_work() -> None:
 
 
 def test_a_large_head_is_forgotten_with_its_answer() -> None:
-    gateway = MemoryGateway()
+    gateway = frozen()
     head = request(b"GET", b"/v1/users", b"Cookie: " + b"c" * 30_000, b"Origin: https://" + b"o" * 1000 + b".example")
     clients = [gateway.connect() for _ in range(20)]
     for client in clients:
@@ -247,7 +254,7 @@ def test_a_large_head_is_forgotten_with_its_answer() -> None:
 
 
 def test_a_small_head_that_comes_again_is_read_once() -> None:
-    gateway = MemoryGateway()
+    gateway = frozen()
     client = gateway.connect()
     for _ in range(2):
         client.send(request(b"GET", b"/v1/users"))

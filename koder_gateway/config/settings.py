@@ -37,6 +37,7 @@ from .values import (
     NAME,
     NETWORK,
     ORIGIN,
+    PERCENT,
     PLAIN_ENDPOINT,
     REGISTRY,
     SHARE,
@@ -97,12 +98,22 @@ class RequestSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShareSettings:
+    """[shares]: percents that one client address and one tenant may hold of a service's connections, of tunnels and
+    of client connections."""
+
+    address: int = setting(PERCENT, "25%")
+    tenant: int = setting(PERCENT, "50%")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TimeoutSettings:
-    """[timeouts]: absolute deadlines in seconds. `exchange` and `tunnel` 0 set none."""
+    """[timeouts]: absolute deadlines in seconds. `exchange` and `tunnel` 0 set none, `queue` 0 lets nobody wait."""
 
     head: float = setting(DEADLINE, "10s")
     body: float = setting(DEADLINE, "30s")
     connect: float = setting(DEADLINE, "2s")
+    queue: float = setting(DURATION, "2s")
     response: float = setting(DEADLINE, "60s")
     idle: float = setting(DEADLINE, "60s")
     keepalive: float = setting(DURATION, "75s")
@@ -184,6 +195,7 @@ class Settings:
     cors: CorsSettings = setting(table(CorsSettings), {})
     limits: tuple[LimitRule, ...] = setting(LIMITS, shipped.LIMITS)
     requests: RequestSettings = setting(table(RequestSettings), {})
+    shares: ShareSettings = setting(table(ShareSettings), {})
     timeouts: TimeoutSettings = setting(table(TimeoutSettings), {})
     listen: ListenSettings = setting(table(ListenSettings), {})
     tls: TlsSettings = setting(table(TlsSettings), {})

@@ -133,6 +133,7 @@ class GatewayChannel(Intake, Protocol):
         if standing is None or not standing.fits(site.policy, head):
             standing = site.policy.standing(head, self.peer, self.secured())
             self._standing = standing if standing.lasting and self._head is not None else None
+            refusal = refusal or site.share_refusal(self, standing)
         exchange = site.identity.open(head, standing, site.time())
         exchange.bytes_in = len(body)
         done = not self._remaining and self._decoder is None

@@ -27,6 +27,8 @@ from .http2_request import Http2Request
 from .stream import Stream
 
 if TYPE_CHECKING:
+    from ..errors import Refusal
+    from ..policy.decision import Standing
     from .http2 import Http2Channel
     from .outflow import Outflow
 
@@ -139,9 +141,11 @@ class Streams:
         """A head is complete: begin its exchange."""
         connection = self._connection
         site = connection.site
-        standing = self._standing
+        standing, refusal = self._standing, head.refusal
         if standing is None or not standing.fits(site.policy, head):
             standing = self._standing = site.policy.standing(head, connection.peer, connection.secured)
+            if refusal is None:
+                refusal = self._share_refusal(standing)
         exchange = site.identity.open(head, standing, site.time())
         stream.upgrading = head.upgrade is not None
         done = stream.remote_done or stream.upgrading
@@ -149,14 +153,22 @@ class Streams:
         if not done:
             stream.deadline = site.clock.now + site.timeouts.body
             connection.wake(stream.deadline)
-        if head.refusal is not None:
-            request.refuse(head.refusal)
+        if refusal is not None:
+            request.refuse(refusal)
             return
         try:
             site.dispatch(request)
         except Exception:
             self.log.failure("the resource tree failed")
             request.crashed()
+
+    def _share_refusal(self, standing: Standing) -> Refusal | None:
+        """The refusal of a request whose tenant has its share of connections without this one, which then ends."""
+        refusal = self._connection.site.share_refusal(self._connection, standing)
+        if refusal is not None:
+            self._standing = None
+            self._connection.close_idle()
+        return refusal
 
     # -- what follows them
 

@@ -22,7 +22,7 @@ from ..policy.decision import Standing, charges_refusal
 from ..wire.body import chunk, last_chunk
 from ..wire.exchange import ANSWERED, ANSWERS, CLIENT_GONE, ENDED, HELD, RELAYING, SLOW, TIMEOUT, TUNNELLING, Exchange
 from ..wire.problem import problem
-from ..wire.response import ResponseHead
+from ..wire.response import CONTINUE, ResponseHead
 from .filters import forwarded_headers
 
 if TYPE_CHECKING:
@@ -124,6 +124,8 @@ class GatewayRequest(server.Request):
             self._render_now(resource)
         else:
             self.sink = _BodyCollector(self, resource)
+            if self.exchange.head.expects and not self.body:
+                self.interim(CONTINUE)
 
     def _render_now(self, resource: Any) -> None:
         self.requestHeaders  # noqa: B018  (the stock half is needed from here on)

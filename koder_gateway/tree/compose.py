@@ -39,6 +39,7 @@ from ..upstream.tunnel import Tunnels
 from ..wire.clock import CoarseClock
 from ..wire.request import RequestReader
 from ..wire.response import ResponseReader
+from .bounds import shares_of
 from .guards import RateGuard, TenantGuard
 from .proxy import ProxyResource
 from .routes import Routes
@@ -205,27 +206,31 @@ def make_services(
             addresses,
             reader,
             clock,
+            later=turns_of(reactor).later,
             max_connections=entry.max_connections,
             tunnels=tunnels,
             trust=trust,
             turns=turns_of(reactor),
         )
-        _set_deadlines(service, entry, settings)
+        if old is not None:
+            service.crowd.refused = old[1].crowd.refused
+        _set_bounds(service, entry, settings)
     if faults:
         raise ValueError("\n".join(faults))
     return services
 
 
-def _set_deadlines(service: Service, entry: ServiceSettings, settings: Settings) -> None:
+def _set_bounds(service: Service, entry: ServiceSettings, settings: Settings) -> None:
     timeouts = settings.timeouts
     service.response_timeout = entry.response or timeouts.response
     service.idle_timeout = timeouts.idle
     service.keepalive_timeout = timeouts.upstream_keepalive
+    service.crowd.allow(shares_of(service.max_connections, settings), timeouts.queue)
 
 
-def _set_bounds(tunnels: Tunnels, settings: Settings) -> None:
-    timeouts = settings.timeouts
-    tunnels.allow(settings.requests.max_tunnels, timeout=timeouts.tunnel, ending=timeouts.idle)
+def _set_tunnel_bounds(tunnels: Tunnels, settings: Settings) -> None:
+    timeouts, most = settings.timeouts, settings.requests.max_tunnels
+    tunnels.allow(most, timeout=timeouts.tunnel, ending=timeouts.idle, shares=shares_of(most, settings))
 
 
 def doubts(composition: Composition, now: float, ahead: float = 0.0) -> list[str]:
@@ -247,11 +252,11 @@ def adopt(composition: Composition, before: Composition) -> None:
     """
     settings = composition.settings
     composition.policy.limiter.adopt(before.policy.limiter)
-    _set_bounds(composition.tunnels, settings)
+    _set_tunnel_bounds(composition.tunnels, settings)
     for name, service in composition.services.items():
         if before.services.get(name) is service:
             service.reader = ResponseReader(settings.tenants.header.encode("ascii"))
-            _set_deadlines(service, settings.services[name], settings)
+            _set_bounds(service, settings.services[name], settings)
 
 
 def compose(
@@ -273,7 +278,7 @@ def compose(
         kept = {name: (before.settings.services[name], service) for name, service in before.services.items()}
     if before is None:
         tunnels = Tunnels(clock)
-        _set_bounds(tunnels, settings)
+        _set_tunnel_bounds(tunnels, settings)
     else:
         tunnels = before.tunnels
     services = make_services(settings, reactor, clock, kept, tunnels)

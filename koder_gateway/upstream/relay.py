@@ -19,33 +19,34 @@ from ..wire.exchange import (
     FORWARDED,
     FULL,
     HEAD,
+    HELD,
     RETRY,
     SERVICE_FAULTS,
     SWITCHED,
     TIMEOUT,
     UNREACHABLE,
     UNTRUSTED,
-    WAITING,
     Exchange,
 )
-from ..wire.response import ResponseHead
+from ..wire.response import CONTINUE, ResponseHead
+from .crowd import owner_of
 from .tunnel import Tunnel
 
 if TYPE_CHECKING:
     from ..errors import Refusal
+    from ..policy.decision import Standing
     from .connection import UpstreamConnection
     from .pool import Attempt, Service
 
 # What of a request is kept for one more try on a fresh connection.
 _REPLAY_BOUND: Final = 65536
-_NO_PLACE: Final = "as many connections have switched protocols as requests.max_tunnels allows"
-_CONTINUE: Final = ResponseHead(100, b"Continue", 1)
 
 
 class Client(Protocol):
     """The side of an exchange that asked. Each method may end the client's connection, none raises."""
 
     exchange: Exchange
+    standing: Standing
     body: bytes
     """What of the request's body was there when the exchange began; `body_done`: that is all, with `trailers`."""
     body_done: bool
@@ -118,7 +119,6 @@ class Relay:
         "connection",
         "deadline",
         "exchange",
-        "expecting",
         "request_done",
         "service",
     )
@@ -135,7 +135,6 @@ class Relay:
         self._answered = False
         self._held = False
         head = exchange.head
-        self.expecting = head.expects and not done
         # The bytes of the request so far; None once they are too many to be sent again.
         transit = exchange.transit
         if head.upgrade is not None:
@@ -152,13 +151,31 @@ class Relay:
     # -- towards the service
 
     def start(self) -> None:
-        """Choose a connection and send what there is."""
-        self.exchange.service = self.service.name
-        self.exchange.move(FORWARDED)
-        if self.exchange.head.upgrade is not None and self.service.tunnels.full:
-            self.failed(FULL, _NO_PLACE)
-        else:
+        """Choose a connection, or wait for one, and send what there is. Of a body that was announced a byte has to be
+        here before a place at the service is taken for it; until then the exchange is held, the time of its client's
+        body runs, and this is called again."""
+        exchange, service = self.exchange, self.service
+        if not self.request_done and not self._body_bytes:
+            if exchange.head.expects:
+                # No service can be asked yet whether it wants the body (RFC 9110 section 10.1.1).
+                self.client.interim(CONTINUE)
+            return
+        exchange.service = service.name
+        exchange.move(FORWARDED)
+        if exchange.head.upgrade is not None:
+            refusal = service.crowd.tunnel_refusal(self)
+            if refusal:
+                self.failed(FULL, refusal)
+                return
+        if service.places.take(self):
             self._attempt(fresh=False)
+        elif service.crowd.wait(self):
+            self._hold_body()
+
+    def granted(self) -> None:
+        """A place is free for the exchange that has waited for one."""
+        self.deadline = math.inf
+        self._attempt(fresh=False)
 
     def _attempt(self, *, fresh: bool) -> None:
         service = self.service
@@ -166,26 +183,24 @@ class Relay:
         connection = None if fresh else address.take(self.exchange.head.method)
         if connection is not None:
             self.connected(connection)
-        elif service.full:
-            self.failed(FULL)
         else:
-            if not self.request_done and not self._held:
-                self._held = True
-                self.client.pause_body()
+            self._hold_body()
             attempt = service.connect(address, self)
             if not attempt.done:
                 self.attempt = attempt
+
+    def _hold_body(self) -> None:
+        """There is no connection yet that could take the rest of the body."""
+        if not self.request_done and not self._held:
+            self._held = True
+            self.client.pause_body()
 
     def connected(self, connection: UpstreamConnection) -> None:
         """The connection is ours: send what there is of the request."""
         self.attempt = None
         self.connection = connection
         service = self.service
-        if self.request_done or self.expecting:
-            wait = service.continue_wait if self.expecting else service.response_timeout
-            self.deadline = service.clock.now + wait
-        else:
-            self.deadline = service.clock.now + service.idle_timeout
+        self.deadline = service.clock.now + (service.response_timeout if self.request_done else service.idle_timeout)
         kept = self._kept
         assert kept is not None, "an attempt is only made with the whole request so far at hand"
         connection.begin(self, kept[0] if len(kept) == 1 else b"".join(kept))
@@ -216,11 +231,12 @@ class Relay:
             if not self._answered:
                 self.deadline = self.service.clock.now + self.service.idle_timeout
             self.connection.send(data)
+        elif self.exchange.phase is HELD:
+            self.start()
 
     def body_ended(self, trailers: list[bytes]) -> None:
         """The request is complete."""
         self.request_done = True
-        self.expecting = False
         if self.exchange.head.chunked:
             data = last_chunk(trailers)
             self._keep(data)
@@ -230,17 +246,15 @@ class Relay:
             if not self._answered:
                 self.deadline = self.service.clock.now + self.service.response_timeout
             self.connection.request_ended()
+        elif self.exchange.phase is HELD:
+            self.start()
 
     # -- towards the client
 
     def interim(self, head: ResponseHead) -> None:
-        """A 1xx answer has come."""
-        if head.status == 100:
-            if not self.expecting:
-                return
-            self.expecting = False
-            self.deadline = self.service.clock.now + self.service.idle_timeout
-        self.client.interim(head)
+        """A 1xx answer has come. A 100 tells nothing: the service was not asked for one."""
+        if head.status != 100:
+            self.client.interim(head)
 
     def answered(self, head: ResponseHead, body: bytes, done: bool, keep_alive: bool) -> None:
         """The head of the final answer has come, with the beginning of its body; `keep_alive` where it is `done`."""
@@ -261,16 +275,19 @@ class Relay:
 
     def switched(self, head: ResponseHead, data: bytes) -> None:
         """The service has switched protocols as it was asked to; `data` came behind its 101."""
-        tunnels, connection = self.service.tunnels, self.connection
-        if tunnels.full or connection is None:
-            # There was a place when the service was asked.
-            self.failed(FULL, _NO_PLACE)
+        service, connection = self.service, self.connection
+        assert connection is not None, "only a connection's answer switches protocols"
+        # There was a place when the service was asked.
+        refusal = service.crowd.tunnel_refusal(self)
+        if refusal:
+            self.failed(FULL, refusal)
             return
         self.exchange.move(SWITCHED)
         self.exchange.status = head.status
         self.deadline = math.inf
         self._kept = self.connection = None
-        Tunnel(self, connection, tunnels).start(head, data)
+        service.places.give(self)
+        Tunnel(self, connection, service.tunnels, owner_of(self)).start(head, data)
 
     def body(self, data: bytes) -> None:
         """More of the answer's body."""
@@ -310,7 +327,7 @@ class Relay:
         sent = connection is not None
         if not (stale or elsewhere) or not self.exchange.may_retry(sent=sent, replayable=self._kept is not None):
             return False
-        self._release(False)
+        self._release(False, retrying=True)
         self.exchange.retries += 1
         self.service.retried += 1
         self._attempt(fresh=True)
@@ -326,9 +343,6 @@ class Relay:
         """The deadline has passed."""
         if self.connection is not None and self.connection.paused:
             self._expired_by_client()
-        elif self.expecting and self.exchange.phase is WAITING:
-            # The service neither answers nor asks for the body; the client may be waiting to be asked.
-            self.interim(_CONTINUE)
         else:
             self.failed(TIMEOUT)
 
@@ -349,8 +363,9 @@ class Relay:
         """The client is gone, or its body is late, broken or too large."""
         self.failed(event)
 
-    def _release(self, keep_alive: bool) -> None:
-        """Let go of the connection, which is used again only if both messages on it are complete."""
+    def _release(self, keep_alive: bool, *, retrying: bool = False) -> None:
+        """Let go of the connection, which is used again only if both messages on it are complete, and but for a retry
+        of the place at the service, or of that among those who wait for one."""
         self.deadline = math.inf
         connection, self.connection = self.connection, None
         if connection is not None:
@@ -358,3 +373,5 @@ class Relay:
         attempt, self.attempt = self.attempt, None
         if attempt is not None:
             attempt.cancel()
+        if not retrying:
+            self.service.places.give(self)

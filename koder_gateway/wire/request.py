@@ -452,9 +452,9 @@ class RequestReader:
             return
         if value.lower() != b"100-continue":
             head.refusal = head.refusal or EXPECTATION_FAILED
-        elif not head.expects:
+        else:
+            # Met by the gateway itself: a service is not asked before the body has begun to come.
             head.expects = True
-            head.lines.append(b"Expect: 100-continue\r\n")
 
     def _take_connection(self, head: RequestHead, options: frozenset[bytes]) -> None:
         if b"close" in options:

@@ -73,6 +73,10 @@ class ResponseHead:
         self.upgrade: bytes | None = None
 
 
+# Tells a client that waits for it to send its body (RFC 9110 section 10.1.1).
+CONTINUE: Final = ResponseHead(100, b"Continue", 1)
+
+
 class _Fields:
     __slots__ = ("fields",)
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import flood_frames
+import flood_holding
 import flood_http1
 import flood_http2
+import flood_refusals
+import flood_tls
 from flood_swarm import Attack
 
 
@@ -17,7 +21,11 @@ def cases() -> list[Attack]:
         *flood_http2.field_blocks(),
         *flood_http2.windows(),
         *flood_http1.dear(),
-        *flood_http2.endless_continuation(),
+        *flood_holding.held(),
+        *flood_holding.tunnels(),
+        *flood_tls.handshakes(),
+        *flood_refusals.refusals(),
+        *flood_frames.floods(),
     ]
     return sorted(attacks, key=lambda attack: attack.item)
 

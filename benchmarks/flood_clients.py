@@ -17,7 +17,7 @@ from flood_swarm import HOST, client_context, open_socket
 CLIENTS = 20
 INTERVAL = 0.05
 # An honest client gives a request up after so many seconds.
-_PATIENCE = 20.0
+_PATIENCE = 12.0
 _FIELDS = (
     b"Host: %b\r\nOrigin: https://app.example.com\r\n"
     b"User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0\r\n"

@@ -24,7 +24,7 @@ registry = "tenants.toml"
 
 [services]
 identity = "http://127.0.0.1:{service}"
-auth = "http://127.0.0.1:{service}"
+auth = "http://127.0.0.1:{bulk}"
 
 [cors]
 origins = ["https://app.example.com"]
@@ -84,12 +84,14 @@ def resident(pid: int) -> int:
 
 
 class FloodedGateway(Target):
-    """The gateway as its users start it, with the shipped limits and bounds."""
+    """The gateway as its users start it, with the shipped limits and bounds. `services`: the ports of that of honest
+    clients and that of attackers."""
 
-    def __init__(self, folder: Path, cores: Cores, service: int) -> None:
+    def __init__(self, folder: Path, cores: Cores, services: tuple[int, int]) -> None:
         folder.mkdir(parents=True)
         self.tls_port, self.plain_port = free_port(), free_port()
-        text = _CONFIGURATION.format(base_domain=BASE_DOMAIN, service=service, proxies=PROXIES)
+        service, bulk = services
+        text = _CONFIGURATION.format(base_domain=BASE_DOMAIN, service=service, bulk=bulk, proxies=PROXIES)
         (folder / "gateway.toml").write_text(text)
         (folder / "tenants.toml").write_text(_TENANTS)
         loopback = "interface=127.0.0.1"
@@ -102,12 +104,12 @@ class FloodedGateway(Target):
 class Reference(Target):
     """Go's reference gateway, built beforehand by `build`."""
 
-    def __init__(self, folder: Path, cores: Cores, service: int, binary: Path) -> None:
+    def __init__(self, folder: Path, cores: Cores, services: tuple[int, int], binary: Path) -> None:
         folder.mkdir(parents=True)
         self.tls_port, self.plain_port = free_port(), free_port()
         certificate, key = write_certificate(folder)
         words = ["env", "GOMAXPROCS=1", str(binary), f"127.0.0.1:{self.tls_port}", f"127.0.0.1:{self.plain_port}"]
-        words += [str(certificate), str(key), f"http://127.0.0.1:{service}"]
+        words += [str(certificate), str(key), *(f"http://127.0.0.1:{port}" for port in services)]
         super().__init__(folder, words, cores.server)
 
 

@@ -190,6 +190,8 @@ class _Connection:
             except ssl.SSLWantWriteError:
                 return select.EPOLLOUT
         self.open = True
+        if self._attack.session:
+            self._swarm.session = self.socket.session  # type: ignore[attr-defined]
         self._swarm.tally.connections += 1
         return 0
 
@@ -204,8 +206,6 @@ class _Connection:
                 raise ConnectionError("closed")
             tally.received += len(data)
             tally.answers += data.count(_STATUS_LINE) if self._frames is None else self._frames.count(data)
-            if self._attack.session:
-                self._swarm.session = self.socket.session  # type: ignore[attr-defined]
 
     def _write(self) -> tuple[int, float]:
         idle = select.EPOLLRDHUP | (select.EPOLLIN if self._attack.reads else 0)

@@ -4,7 +4,7 @@
                                 [--json FILE] [--list]
 
 Each case is one attack over one transport. The server under test, started anew for it with the limits that it ships
-with, has one processor; attackers, honest clients and the service have the others. Measured are, in this order and
+with, has one processor; attackers, honest clients and the services have the others. Measured are, in this order and
 for each server in turns: the processor time of an ordinary served request; p99 of 20 honest clients that nobody
 disturbs; and beside 1, 10 and 100 attacking connections that p99 again, the processor time of an attacker's request
 and byte (less what the honest clients and the connections themselves cost), and how much memory the process grew by.
@@ -35,11 +35,12 @@ from servers import Cores, MeasurementError, allow_descriptors
 
 
 @contextmanager
-def service(cores: Cores) -> Iterator[int]:
-    """The service in a process of its own; its port."""
+def service(cores: Cores, nice: int) -> Iterator[int]:
+    """A service in a process of its own; its port."""
     made = Service()
 
     def body() -> None:
+        os.nice(nice)
         os.sched_setaffinity(0, {int(core) for core in cores.load.split(",")})
         made.run()
 
@@ -55,10 +56,10 @@ def service(cores: Cores) -> Iterator[int]:
 class Bench:
     """Starts servers one after the other and measures each."""
 
-    def __init__(self, folder: Path, cores: Cores, port: int, options: argparse.Namespace) -> None:
+    def __init__(self, folder: Path, cores: Cores, services: tuple[int, int], options: argparse.Namespace) -> None:
         self._folder = folder
         self._cores = cores
-        self._service = port
+        self._services = services
         self._sizes = options.attackers
         self._seconds = options.seconds
         self._rounds = options.rounds
@@ -77,10 +78,10 @@ class Bench:
         for _ in range(self._rounds):
             self._started += 1
             folder = self._folder / str(self._started)
-            gateway = FloodedGateway(folder / "gateway", self._cores, self._service)
+            gateway = FloodedGateway(folder / "gateway", self._cores, self._services)
             case.gateway.append(self._measure(gateway, attack))
             if self._binary is not None and attack.go:
-                reference = Reference(folder / "reference", self._cores, self._service, self._binary)
+                reference = Reference(folder / "reference", self._cores, self._services, self._binary)
                 case.reference.append(self._measure(reference, attack))
         return case
 
@@ -102,8 +103,8 @@ def run(attacks: list[Attack], options: argparse.Namespace) -> int:
     cores = Cores()
     allow_descriptors(16_384)
     done: list[Case] = []
-    with tempfile.TemporaryDirectory() as temporary, service(cores) as port:
-        bench = Bench(Path(temporary), cores, port, options)
+    with tempfile.TemporaryDirectory() as temporary, service(cores, 0) as port, service(cores, 5) as bulk:
+        bench = Bench(Path(temporary), cores, (port, bulk), options)
         os.sched_setaffinity(0, {int(core) for core in cores.load.split(",")})
         print(HEADER, flush=True)
         for attack in attacks:

@@ -38,7 +38,7 @@ dir = "state"
 [log]
 access = false
 """
-_TENANTS = '[[tenant]]\nslug = "acme"\n'
+TENANTS = '[[tenant]]\nslug = "acme"\n'
 
 
 class Target(Server):
@@ -74,6 +74,12 @@ class Target(Server):
                 time.sleep(0.05)
 
 
+def configuration(service: int, bulk: int) -> str:
+    """The gateway's, with everything that shipped limits and bounds say; `tenants.toml` stands beside it. The ports
+    are those of the service of honest clients and of the attackers'."""
+    return _CONFIGURATION.format(base_domain=BASE_DOMAIN, service=service, bulk=bulk, proxies=PROXIES)
+
+
 def resident(pid: int) -> int:
     """RssAnon of a process in bytes; 0 when it has ended."""
     try:
@@ -90,10 +96,8 @@ class FloodedGateway(Target):
     def __init__(self, folder: Path, cores: Cores, services: tuple[int, int]) -> None:
         folder.mkdir(parents=True)
         self.tls_port, self.plain_port = free_port(), free_port()
-        service, bulk = services
-        text = _CONFIGURATION.format(base_domain=BASE_DOMAIN, service=service, bulk=bulk, proxies=PROXIES)
-        (folder / "gateway.toml").write_text(text)
-        (folder / "tenants.toml").write_text(_TENANTS)
+        (folder / "gateway.toml").write_text(configuration(*services))
+        (folder / "tenants.toml").write_text(TENANTS)
         loopback = "interface=127.0.0.1"
         command = [str(Path(sys.prefix) / "bin/twistd"), "-n", "--pidfile=", "koder-gateway", "--config"]
         command += ["gateway.toml", "--port", f"ssl:{self.tls_port}:{loopback}"]

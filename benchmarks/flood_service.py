@@ -16,9 +16,9 @@ import uvloop
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _JSON = b'{"id":"01HZX","email":"a@example.com","name":"Ada","tenant":"acme"}'
-EVENTS = 1500
+EVENTS = 3000
 EVENT = b"data: x\n\n"
-_EVENT_PAUSE = 0.002
+_EVENT_PAUSE = 0.001
 
 
 def _answer(body: bytes) -> bytes:

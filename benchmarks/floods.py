@@ -25,8 +25,9 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 
-from flood_cases import chosen
-from flood_marks import HEADER, Case, judge, lines, over, table
+from flood_cases import chosen, described
+from flood_errands import Errand
+from flood_marks import HEADER, Case, Outcome, judge, lines, over, table
 from flood_measuring import Round, measure
 from flood_servers import FloodedGateway, Reference, Target, build, find_go
 from flood_service import Service
@@ -67,42 +68,49 @@ class Bench:
         self._binary = build(folder / "go", go) if go else None
         self._started = 0
 
-    def _measure(self, target: Target, attack: Attack) -> Round:
-        with target:
-            target.wait_until_ready()
-            return measure(target, attack, self._sizes, self._cores, self._seconds)
+    def _servers(self, go: bool) -> Iterator[tuple[str, Target]]:
+        self._started += 1
+        folder = self._folder / str(self._started)
+        yield "gateway", FloodedGateway(folder / "gateway", self._cores, self._services)
+        if self._binary is not None and go:
+            yield "reference", Reference(folder / "reference", self._cores, self._services, self._binary)
 
-    def run(self, attack: Attack) -> Case:
+    def run(self, what: Attack | Errand) -> Case | Outcome:
         """Every round of one case."""
-        case = Case(attack, [], [])
+        case = Outcome(what) if isinstance(what, Errand) else Case(what)
         for _ in range(self._rounds):
-            self._started += 1
-            folder = self._folder / str(self._started)
-            gateway = FloodedGateway(folder / "gateway", self._cores, self._services)
-            case.gateway.append(self._measure(gateway, attack))
-            if self._binary is not None and attack.go:
-                reference = Reference(folder / "reference", self._cores, self._services, self._binary)
-                case.reference.append(self._measure(reference, attack))
+            for name, target in self._servers(what.go):
+                with target:
+                    target.wait_until_ready()
+                    getattr(case, name).append(self._result(target, what))
         return case
 
+    def _result(self, target: Target, what: Attack | Errand) -> Round | int:
+        if isinstance(what, Errand):
+            return what.run(target.tls_port)
+        return measure(target, what, self._sizes, self._cores, self._seconds)
 
-def as_json(cases: list[Case]) -> str:
+
+def as_json(cases: list[Case | Outcome]) -> str:
     """Everything that was measured, for other programs."""
     rows = []
     for case in cases:
-        row = {"case": case.label, "item": case.attack.item, "unit": case.attack.what}
-        row |= {"gateway": [dataclasses.asdict(each) for each in case.gateway]}
-        row |= {"go": [dataclasses.asdict(each) for each in case.reference]}
-        row |= {"marks": [verdict._asdict() for verdict in judge(case)]}
+        row: dict[str, object] = {"case": case.label, "marks": [verdict._asdict() for verdict in judge(case)]}
+        if isinstance(case, Outcome):
+            row |= {"item": "7", "gateway": case.gateway, "go": case.reference}
+        else:
+            row |= {"item": case.attack.item, "unit": case.attack.what}
+            row |= {"gateway": [dataclasses.asdict(each) for each in case.gateway]}
+            row |= {"go": [dataclasses.asdict(each) for each in case.reference]}
         rows.append(row)
     return json.dumps(rows, indent=1)
 
 
-def run(attacks: list[Attack], options: argparse.Namespace) -> int:
+def run(attacks: list[Attack | Errand], options: argparse.Namespace) -> int:
     """Measure them all; the exit code."""
     cores = Cores()
     allow_descriptors(16_384)
-    done: list[Case] = []
+    done: list[Case | Outcome] = []
     with tempfile.TemporaryDirectory() as temporary, service(cores, 0) as port, service(cores, 5) as bulk:
         bench = Bench(Path(temporary), cores, (port, bulk), options)
         os.sched_setaffinity(0, {int(core) for core in cores.load.split(",")})
@@ -111,7 +119,7 @@ def run(attacks: list[Attack], options: argparse.Namespace) -> int:
             try:
                 case = bench.run(attack)
             except MeasurementError as error:
-                raise MeasurementError(f"{attack.name}/{attack.transport}: {error}") from None
+                raise MeasurementError(f"{described(attack)[1]}: {error}") from None
             done.append(case)
             print("\n".join(lines(case)), flush=True)
             if options.json:
@@ -138,7 +146,7 @@ def main() -> int:
     try:
         attacks = chosen(options.cases)
         if options.list:
-            print("\n".join(f"{attack.item:<8}{attack.name}/{attack.transport}" for attack in attacks))
+            print("\n".join("{:<8}{}".format(*described(attack)) for attack in attacks))
             return 0
         return run(attacks, options)
     except (MeasurementError, ValueError) as error:

@@ -54,7 +54,7 @@ def _resets() -> list[Attack]:
 
 
 def _frames() -> list[Attack]:
-    post = headers(1, block(method=b"\x83"), end=False)
+    upload = headers(1, block(), end=False)
     floods = {
         "pings": (b"", frame(PING, 0, 0, b"attacker")),
         "ping-acks": (b"", frame(PING, ACK, 0, b"attacker")),
@@ -63,7 +63,7 @@ def _frames() -> list[Attack]:
         "priorities": (b"", frame(PRIORITY, 0, 1, bytes(5))),
         "windows-of-one": (b"", frame(WINDOW_UPDATE, 0, 0, _ONE)),
         "unknown-frames": (b"", frame(_UNKNOWN, 0, 0, b"x")),
-        "empty-data": (post, frame(DATA, 0, 1)),
+        "empty-data": (upload, frame(DATA, 0, 1)),
         "resets-of-closed": (headers(1, block(b"/", b"x")), frame(RST_STREAM, 0, 1, _CANCEL)),
     }
     return [

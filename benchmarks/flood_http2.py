@@ -112,12 +112,12 @@ def unread() -> list[Attack]:
 def bulk() -> list[Attack]:
     """Item 2: more work in one go than others should have to wait for."""
     refused, limited = block(b"/", b"x"), block(BULK_PATH)
-    post = headers(1, block(method=b"\x83"), end=False)
+    upload = headers(1, block(), end=False)
     small = frame(DATA, 0, 1, b"hello")
     return [
         by_stream("bulk-refused", "2", lambda stream: headers(stream, refused)),
         by_stream("bulk-streams", "2", lambda stream: headers(stream, limited)),
-        Attack("bulk-data", "2", "h2", on_connection(small, opening() + post), len(small), "frame"),
+        Attack("bulk-data", "2", "h2", on_connection(small, opening() + upload), len(small), "frame"),
     ]
 
 

@@ -114,7 +114,7 @@ def _be_ordinary(port: int, secure: bool, seconds: float, control: Connection) -
 
 
 def _attack(attack: Attack, port: int, size: int, source: str, seconds: float, control: Connection) -> None:
-    os.nice(10)
+    os.nice(3)
     end = time.monotonic() + seconds
     control.send(Swarm(attack, port, size, source).run(lambda: time.monotonic() > end))
 

@@ -35,6 +35,9 @@ _READ = 1 << 18
 # Seconds that a connection may take to come about, and how often the kernel's queues are looked at.
 _CONNECT = 15.0
 _LOOK = 0.05
+# After the attack answers are read until none has come for so many seconds, and so many at most.
+_SILENCE = 0.3
+_LAST_WORDS = 2.0
 _BIND_ADDRESS_NO_PORT = 24
 _GONE = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _RESET = struct.pack("ii", 1, 0)
@@ -209,6 +212,8 @@ class _Connection:
 
     def _write(self) -> tuple[int, float]:
         idle = select.EPOLLRDHUP | (select.EPOLLIN if self._attack.reads else 0)
+        if self._swarm.ending:
+            return idle, FOREVER
         for _ in range(_TURNS):
             if not self._rest:
                 if self._until > time.monotonic():
@@ -265,6 +270,7 @@ class Swarm:
         self.port = port
         self.source = source
         self.tally = Tally()
+        self.ending = False
         self.session: ssl.SSLSession | None = None
         self.context = client_context("h2" if attack.transport == "h2" else "http/1.1", attack.newest)
         self._size = size
@@ -273,10 +279,41 @@ class Swarm:
         self._due: list[tuple[float, int, int | None]] = []
         self._order = count()
 
+    @property
+    def taken(self) -> int:
+        """Bytes that the server has taken so far, those of open connections as last seen. From any thread."""
+        connections = list(self._connections.values())
+        return self.tally.taken + sum(max(0, each.sent - each.waiting) for each, _ in connections)
+
     def run(self, over: Callable[[], bool]) -> Tally:
-        """Attack until `over` says so; then everything is closed."""
+        """Attack until `over` says so. What is answered by then is read, and everything is closed."""
         for _ in range(self._size):
             self._open()
+        self._loop(over)
+        self._look(time.monotonic())
+        self.ending = True
+        self._due.clear()
+        if self.attack.reads:
+            self._loop(self._silence())
+        for number in list(self._connections):
+            self._close(number, ours=True)
+        self._poller.close()
+        return self.tally
+
+    def _silence(self) -> Callable[[], bool]:
+        """Says when nothing has come for a moment, or for too long something has."""
+        end = time.monotonic() + _LAST_WORDS
+        seen = [-1, 0.0]
+
+        def over() -> bool:
+            now = time.monotonic()
+            if self.tally.received != seen[0]:
+                seen[:] = self.tally.received, now
+            return now > end or now - seen[1] > _SILENCE
+
+        return over
+
+    def _loop(self, over: Callable[[], bool]) -> None:
         looked = 0.0
         while not over():
             now = time.monotonic()
@@ -292,11 +329,6 @@ class Swarm:
             if now - looked > _LOOK:
                 looked = now
                 self._look(now)
-        self._look(time.monotonic())
-        for number in list(self._connections):
-            self._close(number, ours=True)
-        self._poller.close()
-        return self.tally
 
     def _patience(self, now: float) -> float:
         return max(0.0, min(self._due[0][0] - now, _LOOK)) if self._due else _LOOK
@@ -332,6 +364,8 @@ class Swarm:
             self._later(when, number)
 
     def _again(self) -> None:
+        if self.ending:
+            return
         if self.attack.reconnect:
             self._later(time.monotonic() + self.attack.reconnect, None)
         else:

@@ -18,6 +18,7 @@ import argparse
 import dataclasses
 import json
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -111,7 +112,7 @@ def run(attacks: list[Attack | Errand], options: argparse.Namespace) -> int:
     cores = Cores()
     allow_descriptors(16_384)
     done: list[Case | Outcome] = []
-    with tempfile.TemporaryDirectory() as temporary, service(cores, 0) as port, service(cores, 5) as bulk:
+    with tempfile.TemporaryDirectory() as temporary, service(cores, 0) as port, service(cores, 2) as bulk:
         bench = Bench(Path(temporary), cores, (port, bulk), options)
         os.sched_setaffinity(0, {int(core) for core in cores.load.split(",")})
         print(HEADER, flush=True)
@@ -143,6 +144,8 @@ def main() -> int:
     parser.add_argument("--no-go", action="store_true", help="measure the gateway alone")
     parser.add_argument("--list", action="store_true", help="say what cases there are")
     options = parser.parse_args()
+    # Ended from outside, it ends what it has started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         attacks = chosen(options.cases)
         if options.list:

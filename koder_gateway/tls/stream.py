@@ -27,6 +27,7 @@ from zope.interface import implementer
 from ..layers.delivery import deliver_straight
 from ..layers.records import BIO_READ, BIO_WRITE, BUFFER, PIECE, SIZE, SSL_READ, SSL_WRITE, WINDOW, Records, lib
 from ..layers.records import usable as records_usable
+from ..layers.turns import FULL_READ, end_turn
 from .failures import NOT_TLS, PLAIN_HTTP, Failures
 from .plain import PlainRequest, begins_plain
 
@@ -73,7 +74,9 @@ class TLSTransport(Records):
 
     def dataReceived(self, data: bytes) -> None:
         """Records, in pieces of any size."""
-        if self._left:
+        if self._left or self._rest:
+            if not self._left:
+                self._rest += data
             return
         size = len(data)
         length = size - _HEADER
@@ -91,6 +94,8 @@ class TLSTransport(Records):
         else:
             self._follow(data)
             if size > PIECE:
+                if size >= FULL_READ:
+                    end_turn(self.transport)
                 lib.ERR_clear_error()
                 self._read_pieces(data, size)
                 return

@@ -36,6 +36,8 @@ class Flow(ABC):
     # Whether the protocol has stopped reading, and whether the rest of this turn is others'.
     _stopped = False
     _turn_ended = False
+    row = 0
+    row_turn = 0
     protocol: Any = None
     _native: Any = None
 
@@ -173,14 +175,15 @@ class Flow(ABC):
                 self._fail(error)
 
     def end_turn(self) -> None:
-        """Read nothing more in this turn of the loop, which else reads a connection up to 32 times in a row, as long
-        as each read fills its buffer."""
-        if self._native is not None and self._native.is_reading():
+        """A read has filled the buffer, and the loop would read up to 31 times more: let others go first where it is
+        their turn."""
+        native = self._native
+        if native is not None and native.is_reading() and not self.reactor.turns.may_read_on(self):
             self._turn_ended = True
-            self._native.pause_reading()
-            self.reactor.loop.call_soon(self._next_turn)
+            native.pause_reading()
 
-    def _next_turn(self) -> None:
+    def next_turn(self) -> None:
+        """It is this connection's turn again."""
         self._turn_ended = False
         if self.connected and not self.disconnecting and not self._stopped:
             self._native.resume_reading()

@@ -239,6 +239,11 @@ class StreamTransport(Flow):
             except Exception as error:
                 self._fail(error)
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that were written and that the kernel has not taken yet."""
+        return 0 if self._native is None else int(self._native.get_write_buffer_size())
+
     def stopProducing(self) -> None:
         """`IPushProducer`: lose the connection."""
         self.loseConnection()

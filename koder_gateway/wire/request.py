@@ -203,7 +203,7 @@ class HeadProbe:
     def __init__(self) -> None:
         self._parser: Any = httptools.HttpRequestParser(_Fields())
 
-    def fault(self, piece: bytes, so_far: bytes) -> Refusal | None:
+    def fault(self, piece: bytes, so_far: bytes | bytearray) -> Refusal | None:
         """Why the head `so_far`, which ends with `piece`, can never become a good one."""
         try:
             self._parser.feed_data(piece)
@@ -218,7 +218,7 @@ class HeadProbe:
         return None
 
 
-def _syntax_refusal(raw: bytes, error: Exception) -> Refusal:
+def _syntax_refusal(raw: bytes | bytearray, error: Exception) -> Refusal:
     start = _START.match(raw)
     if start is not None and start[1] not in _METHODS and start[1] not in (b"TRACE", b"CONNECT"):
         # llhttp does not know the method, or knows it from another protocol.

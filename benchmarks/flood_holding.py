@@ -57,11 +57,13 @@ def held() -> list[Attack]:
     size = len(headers(1, body))
     dripped = dripping(_BODY, b"x" * 990, 0.05)
     return [
-        Attack("held-bodies", "3", "h2", _streams(body, opening()), size),
-        *(Attack("held-bodies", "3", t, once(_BODY), len(_BODY)) for t in ("plain", "tls")),
+        Attack("held-bodies", "3", "h2", _streams(body, opening()), size, seconds=4.0),
+        *(Attack("held-bodies", "3", t, once(_BODY), len(_BODY), seconds=4.0) for t in ("plain", "tls")),
         *(Attack("drip-body", "6", t, dripped, 1, "byte", len(_BODY)) for t in ("plain", "tls")),
-        Attack("held-tunnels", "3", "tls", once(UPGRADE), len(UPGRADE), honest="tunnels"),
-        Attack("held-tunnels", "3", "h2", _streams(connect, opening()), size, honest="tunnels", go=False),
+        Attack("held-tunnels", "3", "tls", once(UPGRADE), len(UPGRADE), seconds=4.0, honest="tunnels"),
+        Attack(
+            "held-tunnels", "3", "h2", _streams(connect, opening()), size, seconds=4.0, honest="tunnels", go=False
+        ),
     ]
 
 

@@ -221,7 +221,7 @@ def measure(target: Target, attack: Attack, sizes: list[int], cores: Cores, seco
         honest.send("take")
         known.quiet = honest.recv().percentile(0.99)
         for size in sizes:
-            phase = flood(target, attack, size, honest, cores, seconds, known)
+            phase = flood(target, attack, size, honest, cores, max(seconds, attack.seconds), known)
             known.phases.append(phase)
             if phase.killed:
                 break

@@ -56,8 +56,8 @@ class Attack:
     counted by their answers instead. Without `reads` nothing is ever read. `reconnect`: seconds until a connection
     that has ended is made anew. `allowance` is what a connection may hold by the configuration, in bytes.
     `handshakes`: they are the attack's point, so their cost is its own. `session`: TLS sessions are resumed.
-    `trusted`: it comes from a proxy that the gateway believes. `honest`: what those beside it do, "requests" or
-    "tunnels". `go`: the reference gateway can do that too.
+    `seconds`: it takes that long at least. `trusted`: it comes from a proxy that the gateway believes. `honest`: what
+    those beside it do, "requests" or "tunnels". `go`: the reference gateway can do that too.
     """
 
     name: str
@@ -72,6 +72,7 @@ class Attack:
     reconnect: float = 0.25
     allowance: int = 0
     handshakes: bool = False
+    seconds: float = 0.0
     trusted: bool = False
     session: bool = False
     newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3

@@ -110,4 +110,5 @@ def _messages(port: int) -> int:
     return arrived
 
 
-ERRANDS = (Errand("small-events/h2", _events, EVENTS), Errand("small-messages/h2", _messages, MESSAGES, go=False))
+MESSAGES_ERRAND = Errand("small-messages/h2", _messages, MESSAGES, go=False)
+ERRANDS = (Errand("small-events/h2", _events, EVENTS), MESSAGES_ERRAND)

@@ -274,7 +274,7 @@ class Swarm:
         self.ending = False
         self.session: ssl.SSLSession | None = None
         self.context = client_context("h2" if attack.transport == "h2" else "http/1.1", attack.newest)
-        self._size = size
+        self.size = size
         self._poller = select.epoll()
         self._connections: dict[int, tuple[_Connection, int]] = {}
         self._due: list[tuple[float, int, int | None]] = []
@@ -288,7 +288,7 @@ class Swarm:
 
     def run(self, over: Callable[[], bool]) -> Tally:
         """Attack until `over` says so. What is answered by then is read, and everything is closed."""
-        for _ in range(self._size):
+        for _ in range(self.size):
             self._open()
         self._loop(over)
         self._look(time.monotonic())

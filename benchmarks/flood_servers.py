@@ -23,7 +23,7 @@ base_domain = "{base_domain}"
 registry = "tenants.toml"
 
 [services]
-identity = "http://127.0.0.1:{service}"
+identity = {{ url = "http://127.0.0.1:{service}", max_connections = {connections} }}
 auth = "http://127.0.0.1:{bulk}"
 
 [cors]
@@ -74,10 +74,12 @@ class Target(Server):
                 time.sleep(0.05)
 
 
-def configuration(service: int, bulk: int) -> str:
+def configuration(service: int, bulk: int, connections: int = 1024) -> str:
     """The gateway's, with everything that shipped limits and bounds say; `tenants.toml` stands beside it. The ports
-    are those of the service of honest clients and of the attackers'."""
-    return _CONFIGURATION.format(base_domain=BASE_DOMAIN, service=service, bulk=bulk, proxies=PROXIES)
+    are those of the service of honest clients, which takes so many `connections`, and of the attackers'."""
+    return _CONFIGURATION.format(
+        base_domain=BASE_DOMAIN, service=service, bulk=bulk, connections=connections, proxies=PROXIES
+    )
 
 
 def resident(pid: int) -> int:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import flood_frames
+import flood_holding
 import flood_http1
 import flood_http2
+import flood_refusals
+import flood_tls
+from flood_errands import ERRANDS, Errand
 from flood_swarm import Attack
 
 
-def cases() -> list[Attack]:
-    """All of them, by item."""
+def cases() -> list[Attack | Errand]:
+    """All attacks by item, and honest clients' errands."""
     attacks = [
         *flood_http1.unread(),
         *flood_http2.unread(),
@@ -17,24 +22,34 @@ def cases() -> list[Attack]:
         *flood_http2.field_blocks(),
         *flood_http2.windows(),
         *flood_http1.dear(),
-        *flood_http2.endless_continuation(),
+        *flood_holding.held(),
+        *flood_holding.tunnels(),
+        *flood_tls.handshakes(),
+        *flood_refusals.refusals(),
+        *flood_frames.floods(),
     ]
-    return sorted(attacks, key=lambda attack: attack.item)
+    return [*sorted(attacks, key=lambda attack: attack.item), *ERRANDS]
 
 
-def chosen(words: list[str]) -> list[Attack]:
+def described(case: Attack | Errand) -> tuple[str, str]:
+    """Its item and its name with the transport."""
+    return ("7", case.name) if isinstance(case, Errand) else (case.item, f"{case.name}/{case.transport}")
+
+
+def chosen(words: list[str]) -> list[Attack | Errand]:
     """Those that a word names: `name/transport`, a name, a transport or an item; without words all.
 
     ValueError for a word that names nothing.
     """
-    attacks = cases()
+    known = cases()
     if not words:
-        return attacks
-    unknown = [word for word in words if not any(_named(attack, word) for attack in attacks)]
+        return known
+    unknown = [word for word in words if not any(_named(case, word) for case in known)]
     if unknown:
         raise ValueError(f"no such case: {', '.join(unknown)}; see --list")
-    return [attack for attack in attacks if any(_named(attack, word) for word in words)]
+    return [case for case in known if any(_named(case, word) for word in words)]
 
 
-def _named(attack: Attack, word: str) -> bool:
-    return word in (f"{attack.name}/{attack.transport}", attack.name, attack.transport, attack.item)
+def _named(case: Attack | Errand, word: str) -> bool:
+    item, label = described(case)
+    return word in (item, label, *label.split("/"))

@@ -17,7 +17,7 @@ from flood_swarm import HOST, client_context, open_socket
 CLIENTS = 20
 INTERVAL = 0.05
 # An honest client gives a request up after so many seconds.
-_PATIENCE = 20.0
+_PATIENCE = 12.0
 _FIELDS = (
     b"Host: %b\r\nOrigin: https://app.example.com\r\n"
     b"User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0\r\n"
@@ -195,26 +195,27 @@ class Clients:
                 self._turn(client)
 
     def _turn(self, client: _Client) -> None:
-        before = client.socket.fileno()
+        before, asked = client.socket.fileno(), client.asked
         try:
             served = client.turn()
             while served is not None and not self._interval:
-                self._note(client, served)
-                client.ask(time.monotonic())
+                self._note(client, served, asked)
+                asked = time.monotonic()
+                client.ask(asked)
                 served = client.turn()
         except OSError:
             self._lost(client)
             return
         if served is not None:
-            self._note(client, served)
+            self._note(client, served, asked)
         if not client.started:
             self._numbers.pop(before, None)
             self._watch(client)
 
-    def _note(self, client: _Client, served: bool) -> None:
+    def _note(self, client: _Client, served: bool, asked: float) -> None:
         now = time.monotonic()
         if served:
-            self.report.latencies.append(now - client.asked)
+            self.report.latencies.append(now - asked)
         else:
             self.report.failed += 1
         client.asked = 0.0

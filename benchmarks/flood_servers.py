@@ -23,8 +23,8 @@ base_domain = "{base_domain}"
 registry = "tenants.toml"
 
 [services]
-identity = "http://127.0.0.1:{service}"
-auth = "http://127.0.0.1:{service}"
+identity = {{ url = "http://127.0.0.1:{service}", max_connections = {connections} }}
+auth = "http://127.0.0.1:{bulk}"
 
 [cors]
 origins = ["https://app.example.com"]
@@ -38,7 +38,7 @@ dir = "state"
 [log]
 access = false
 """
-_TENANTS = '[[tenant]]\nslug = "acme"\n'
+TENANTS = '[[tenant]]\nslug = "acme"\n'
 
 
 class Target(Server):
@@ -74,6 +74,14 @@ class Target(Server):
                 time.sleep(0.05)
 
 
+def configuration(service: int, bulk: int, connections: int = 1024) -> str:
+    """The gateway's, with everything that shipped limits and bounds say; `tenants.toml` stands beside it. The ports
+    are those of the service of honest clients, which takes so many `connections`, and of the attackers'."""
+    return _CONFIGURATION.format(
+        base_domain=BASE_DOMAIN, service=service, bulk=bulk, connections=connections, proxies=PROXIES
+    )
+
+
 def resident(pid: int) -> int:
     """RssAnon of a process in bytes; 0 when it has ended."""
     try:
@@ -84,14 +92,14 @@ def resident(pid: int) -> int:
 
 
 class FloodedGateway(Target):
-    """The gateway as its users start it, with the shipped limits and bounds."""
+    """The gateway as its users start it, with the shipped limits and bounds. `services`: the ports of that of honest
+    clients and that of attackers."""
 
-    def __init__(self, folder: Path, cores: Cores, service: int) -> None:
+    def __init__(self, folder: Path, cores: Cores, services: tuple[int, int]) -> None:
         folder.mkdir(parents=True)
         self.tls_port, self.plain_port = free_port(), free_port()
-        text = _CONFIGURATION.format(base_domain=BASE_DOMAIN, service=service, proxies=PROXIES)
-        (folder / "gateway.toml").write_text(text)
-        (folder / "tenants.toml").write_text(_TENANTS)
+        (folder / "gateway.toml").write_text(configuration(*services))
+        (folder / "tenants.toml").write_text(TENANTS)
         loopback = "interface=127.0.0.1"
         command = [str(Path(sys.prefix) / "bin/twistd"), "-n", "--pidfile=", "koder-gateway", "--config"]
         command += ["gateway.toml", "--port", f"ssl:{self.tls_port}:{loopback}"]
@@ -102,12 +110,12 @@ class FloodedGateway(Target):
 class Reference(Target):
     """Go's reference gateway, built beforehand by `build`."""
 
-    def __init__(self, folder: Path, cores: Cores, service: int, binary: Path) -> None:
+    def __init__(self, folder: Path, cores: Cores, services: tuple[int, int], binary: Path) -> None:
         folder.mkdir(parents=True)
         self.tls_port, self.plain_port = free_port(), free_port()
         certificate, key = write_certificate(folder)
         words = ["env", "GOMAXPROCS=1", str(binary), f"127.0.0.1:{self.tls_port}", f"127.0.0.1:{self.plain_port}"]
-        words += [str(certificate), str(key), f"http://127.0.0.1:{service}"]
+        words += [str(certificate), str(key), *(f"http://127.0.0.1:{port}" for port in services)]
         super().__init__(folder, words, cores.server)
 
 

@@ -1,4 +1,8 @@
-"""The service behind the gateways: small and large answers, event streams, and tunnels that echo, in one loop."""
+"""The services behind the gateways: small and large answers, event streams, and tunnels that echo, in one loop each.
+
+One is for honest clients and for what attackers take away from them; another one has the attackers' bulk, so that it
+is the server under test that makes honest clients wait, and not its service.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +16,9 @@ import uvloop
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _JSON = b'{"id":"01HZX","email":"a@example.com","name":"Ada","tenant":"acme"}'
-EVENTS = 1500
+EVENTS = 3000
 EVENT = b"data: x\n\n"
-_EVENT_PAUSE = 0.002
+_EVENT_PAUSE = 0.001
 
 
 def _answer(body: bytes) -> bytes:
@@ -22,7 +26,7 @@ def _answer(body: bytes) -> bytes:
 
 
 _SMALL = _answer(_JSON)
-_LARGE = {b"/v1/users/60k": _answer(b"x" * 60_000), b"/v1/users/250k": _answer(b"x" * 250_000)}
+_LARGE = {b"60k": _answer(b"x" * 60_000), b"250k": _answer(b"x" * 250_000)}
 _STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
@@ -80,10 +84,10 @@ class _Exchange(asyncio.Protocol):
                 b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
                 b"Sec-WebSocket-Accept: %b\r\n\r\n" % accept
             )
-        elif self._target == b"/v1/users/events":
+        elif self._target.endswith(b"/events"):
             self._task = asyncio.get_running_loop().create_task(self._events())
         else:
-            self._transport.write(_LARGE.get(self._target, _SMALL))
+            self._transport.write(_LARGE.get(self._target.rpartition(b"/")[2], _SMALL))
 
     async def _events(self) -> None:
         self._transport.write(_STREAM)

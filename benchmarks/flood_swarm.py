@@ -35,6 +35,9 @@ _READ = 1 << 18
 # Seconds that a connection may take to come about, and how often the kernel's queues are looked at.
 _CONNECT = 15.0
 _LOOK = 0.05
+# After the attack answers are read until none has come for so many seconds, and so many at most.
+_SILENCE = 0.3
+_LAST_WORDS = 2.0
 _BIND_ADDRESS_NO_PORT = 24
 _GONE = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _RESET = struct.pack("ii", 1, 0)
@@ -53,8 +56,8 @@ class Attack:
     counted by their answers instead. Without `reads` nothing is ever read. `reconnect`: seconds until a connection
     that has ended is made anew. `allowance` is what a connection may hold by the configuration, in bytes.
     `handshakes`: they are the attack's point, so their cost is its own. `session`: TLS sessions are resumed.
-    `trusted`: it comes from a proxy that the gateway believes. `honest`: what those beside it do, "requests" or
-    "tunnels". `go`: the reference gateway can do that too.
+    `seconds`: it takes that long at least. `trusted`: it comes from a proxy that the gateway believes. `honest`: what
+    those beside it do, "requests" or "tunnels". `go`: the reference gateway can do that too.
     """
 
     name: str
@@ -69,6 +72,7 @@ class Attack:
     reconnect: float = 0.25
     allowance: int = 0
     handshakes: bool = False
+    seconds: float = 0.0
     trusted: bool = False
     session: bool = False
     newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
@@ -190,6 +194,8 @@ class _Connection:
             except ssl.SSLWantWriteError:
                 return select.EPOLLOUT
         self.open = True
+        if self._attack.session:
+            self._swarm.session = self.socket.session  # type: ignore[attr-defined]
         self._swarm.tally.connections += 1
         return 0
 
@@ -204,11 +210,11 @@ class _Connection:
                 raise ConnectionError("closed")
             tally.received += len(data)
             tally.answers += data.count(_STATUS_LINE) if self._frames is None else self._frames.count(data)
-            if self._attack.session:
-                self._swarm.session = self.socket.session  # type: ignore[attr-defined]
 
     def _write(self) -> tuple[int, float]:
         idle = select.EPOLLRDHUP | (select.EPOLLIN if self._attack.reads else 0)
+        if self._swarm.ending:
+            return idle, FOREVER
         for _ in range(_TURNS):
             if not self._rest:
                 if self._until > time.monotonic():
@@ -265,18 +271,50 @@ class Swarm:
         self.port = port
         self.source = source
         self.tally = Tally()
+        self.ending = False
         self.session: ssl.SSLSession | None = None
         self.context = client_context("h2" if attack.transport == "h2" else "http/1.1", attack.newest)
-        self._size = size
+        self.size = size
         self._poller = select.epoll()
         self._connections: dict[int, tuple[_Connection, int]] = {}
         self._due: list[tuple[float, int, int | None]] = []
         self._order = count()
 
+    @property
+    def taken(self) -> int:
+        """Bytes that the server has taken so far, those of open connections as last seen. From any thread."""
+        connections = list(self._connections.values())
+        return self.tally.taken + sum(max(0, each.sent - each.waiting) for each, _ in connections)
+
     def run(self, over: Callable[[], bool]) -> Tally:
-        """Attack until `over` says so; then everything is closed."""
-        for _ in range(self._size):
+        """Attack until `over` says so. What is answered by then is read, and everything is closed."""
+        for _ in range(self.size):
             self._open()
+        self._loop(over)
+        self._look(time.monotonic())
+        self.ending = True
+        self._due.clear()
+        if self.attack.reads:
+            self._loop(self._silence())
+        for number in list(self._connections):
+            self._close(number, ours=True)
+        self._poller.close()
+        return self.tally
+
+    def _silence(self) -> Callable[[], bool]:
+        """Says when nothing has come for a moment, or for too long something has."""
+        end = time.monotonic() + _LAST_WORDS
+        seen = [-1, 0.0]
+
+        def over() -> bool:
+            now = time.monotonic()
+            if self.tally.received != seen[0]:
+                seen[:] = self.tally.received, now
+            return now > end or now - seen[1] > _SILENCE
+
+        return over
+
+    def _loop(self, over: Callable[[], bool]) -> None:
         looked = 0.0
         while not over():
             now = time.monotonic()
@@ -292,11 +330,6 @@ class Swarm:
             if now - looked > _LOOK:
                 looked = now
                 self._look(now)
-        self._look(time.monotonic())
-        for number in list(self._connections):
-            self._close(number, ours=True)
-        self._poller.close()
-        return self.tally
 
     def _patience(self, now: float) -> float:
         return max(0.0, min(self._due[0][0] - now, _LOOK)) if self._due else _LOOK
@@ -332,6 +365,8 @@ class Swarm:
             self._later(when, number)
 
     def _again(self) -> None:
+        if self.ending:
+            return
         if self.attack.reconnect:
             self._later(time.monotonic() + self.attack.reconnect, None)
         else:

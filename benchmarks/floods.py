@@ -4,7 +4,7 @@
                                 [--json FILE] [--list]
 
 Each case is one attack over one transport. The server under test, started anew for it with the limits that it ships
-with, has one processor; attackers, honest clients and the service have the others. Measured are, in this order and
+with, has one processor; attackers, honest clients and the services have the others. Measured are, in this order and
 for each server in turns: the processor time of an ordinary served request; p99 of 20 honest clients that nobody
 disturbs; and beside 1, 10 and 100 attacking connections that p99 again, the processor time of an attacker's request
 and byte (less what the honest clients and the connections themselves cost), and how much memory the process grew by.
@@ -18,6 +18,7 @@ import argparse
 import dataclasses
 import json
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -25,8 +26,9 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 
-from flood_cases import chosen
-from flood_marks import HEADER, Case, judge, lines, over, table
+from flood_cases import chosen, described
+from flood_errands import Errand
+from flood_marks import HEADER, Case, Outcome, judge, lines, over, table
 from flood_measuring import Round, measure
 from flood_servers import FloodedGateway, Reference, Target, build, find_go
 from flood_service import Service
@@ -35,11 +37,12 @@ from servers import Cores, MeasurementError, allow_descriptors
 
 
 @contextmanager
-def service(cores: Cores) -> Iterator[int]:
-    """The service in a process of its own; its port."""
+def service(cores: Cores, nice: int) -> Iterator[int]:
+    """A service in a process of its own; its port."""
     made = Service()
 
     def body() -> None:
+        os.nice(nice)
         os.sched_setaffinity(0, {int(core) for core in cores.load.split(",")})
         made.run()
 
@@ -55,10 +58,10 @@ def service(cores: Cores) -> Iterator[int]:
 class Bench:
     """Starts servers one after the other and measures each."""
 
-    def __init__(self, folder: Path, cores: Cores, port: int, options: argparse.Namespace) -> None:
+    def __init__(self, folder: Path, cores: Cores, services: tuple[int, int], options: argparse.Namespace) -> None:
         self._folder = folder
         self._cores = cores
-        self._service = port
+        self._services = services
         self._sizes = options.attackers
         self._seconds = options.seconds
         self._rounds = options.rounds
@@ -66,51 +69,58 @@ class Bench:
         self._binary = build(folder / "go", go) if go else None
         self._started = 0
 
-    def _measure(self, target: Target, attack: Attack) -> Round:
-        with target:
-            target.wait_until_ready()
-            return measure(target, attack, self._sizes, self._cores, self._seconds)
+    def _servers(self, go: bool) -> Iterator[tuple[str, Target]]:
+        self._started += 1
+        folder = self._folder / str(self._started)
+        yield "gateway", FloodedGateway(folder / "gateway", self._cores, self._services)
+        if self._binary is not None and go:
+            yield "reference", Reference(folder / "reference", self._cores, self._services, self._binary)
 
-    def run(self, attack: Attack) -> Case:
+    def run(self, what: Attack | Errand) -> Case | Outcome:
         """Every round of one case."""
-        case = Case(attack, [], [])
+        case = Outcome(what) if isinstance(what, Errand) else Case(what)
         for _ in range(self._rounds):
-            self._started += 1
-            folder = self._folder / str(self._started)
-            gateway = FloodedGateway(folder / "gateway", self._cores, self._service)
-            case.gateway.append(self._measure(gateway, attack))
-            if self._binary is not None and attack.go:
-                reference = Reference(folder / "reference", self._cores, self._service, self._binary)
-                case.reference.append(self._measure(reference, attack))
+            for name, target in self._servers(what.go):
+                with target:
+                    target.wait_until_ready()
+                    getattr(case, name).append(self._result(target, what))
         return case
 
+    def _result(self, target: Target, what: Attack | Errand) -> Round | int:
+        if isinstance(what, Errand):
+            return what.run(target.tls_port)
+        return measure(target, what, self._sizes, self._cores, self._seconds)
 
-def as_json(cases: list[Case]) -> str:
+
+def as_json(cases: list[Case | Outcome]) -> str:
     """Everything that was measured, for other programs."""
     rows = []
     for case in cases:
-        row = {"case": case.label, "item": case.attack.item, "unit": case.attack.what}
-        row |= {"gateway": [dataclasses.asdict(each) for each in case.gateway]}
-        row |= {"go": [dataclasses.asdict(each) for each in case.reference]}
-        row |= {"marks": [verdict._asdict() for verdict in judge(case)]}
+        row: dict[str, object] = {"case": case.label, "marks": [verdict._asdict() for verdict in judge(case)]}
+        if isinstance(case, Outcome):
+            row |= {"item": "7", "gateway": case.gateway, "go": case.reference}
+        else:
+            row |= {"item": case.attack.item, "unit": case.attack.what}
+            row |= {"gateway": [dataclasses.asdict(each) for each in case.gateway]}
+            row |= {"go": [dataclasses.asdict(each) for each in case.reference]}
         rows.append(row)
     return json.dumps(rows, indent=1)
 
 
-def run(attacks: list[Attack], options: argparse.Namespace) -> int:
+def run(attacks: list[Attack | Errand], options: argparse.Namespace) -> int:
     """Measure them all; the exit code."""
     cores = Cores()
     allow_descriptors(16_384)
-    done: list[Case] = []
-    with tempfile.TemporaryDirectory() as temporary, service(cores) as port:
-        bench = Bench(Path(temporary), cores, port, options)
+    done: list[Case | Outcome] = []
+    with tempfile.TemporaryDirectory() as temporary, service(cores, 0) as port, service(cores, 2) as bulk:
+        bench = Bench(Path(temporary), cores, (port, bulk), options)
         os.sched_setaffinity(0, {int(core) for core in cores.load.split(",")})
         print(HEADER, flush=True)
         for attack in attacks:
             try:
                 case = bench.run(attack)
             except MeasurementError as error:
-                raise MeasurementError(f"{attack.name}/{attack.transport}: {error}") from None
+                raise MeasurementError(f"{described(attack)[1]}: {error}") from None
             done.append(case)
             print("\n".join(lines(case)), flush=True)
             if options.json:
@@ -134,10 +144,12 @@ def main() -> int:
     parser.add_argument("--no-go", action="store_true", help="measure the gateway alone")
     parser.add_argument("--list", action="store_true", help="say what cases there are")
     options = parser.parse_args()
+    # Ended from outside, it ends what it has started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         attacks = chosen(options.cases)
         if options.list:
-            print("\n".join(f"{attack.item:<8}{attack.name}/{attack.transport}" for attack in attacks))
+            print("\n".join("{:<8}{}".format(*described(attack)) for attack in attacks))
             return 0
         return run(attacks, options)
     except (MeasurementError, ValueError) as error:

@@ -2,7 +2,7 @@
 // HTTP/2, tenants by host, one limit for each address, routes by path, upgrades, and the gateway's bounds of heads
 // and bodies.
 //
-//	reference_gateway TLS_ADDRESS PLAIN_ADDRESS CERTIFICATE KEY SERVICE_URL
+//	reference_gateway TLS_ADDRESS PLAIN_ADDRESS CERTIFICATE KEY SERVICE_URL BULK_SERVICE_URL
 package main
 
 import (
@@ -36,6 +36,11 @@ type limiter struct {
 	buckets map[string]*bucket
 }
 
+type route struct {
+	path  string
+	proxy *httputil.ReverseProxy
+}
+
 func (l *limiter) allow(key string) bool {
 	now := time.Now()
 	l.lock.Lock()
@@ -61,19 +66,22 @@ func fail(w http.ResponseWriter, status int, code string) {
 }
 
 func main() {
-	service, err := url.Parse(os.Args[5])
-	if err != nil {
-		log.Fatal(err)
-	}
+	quiet := log.New(io.Discard, "", 0)
 	transport := &http.Transport{
 		MaxIdleConns: 1024, MaxIdleConnsPerHost: 256, MaxConnsPerHost: 1024, IdleConnTimeout: 60 * time.Second,
 	}
-	proxy := &httputil.ReverseProxy{Transport: transport, Rewrite: func(r *httputil.ProxyRequest) {
-		r.SetURL(service)
-		r.Out.Host = r.In.Host
-		r.SetXForwarded()
-	}}
-	routes := []string{"/v1/users", "/v1/auth", "/oauth/v2", "/v1/sessions", "/v1/admin"}
+	to := func(address string) *httputil.ReverseProxy {
+		service, err := url.Parse(address)
+		if err != nil {
+			log.Fatal(err)
+		}
+		return &httputil.ReverseProxy{Transport: transport, ErrorLog: quiet, Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(service)
+			r.Out.Host = r.In.Host
+			r.SetXForwarded()
+		}}
+	}
+	routes := []route{{"/v1/users", to(os.Args[5])}, {"/v1/auth", to(os.Args[6])}}
 	traffic := &limiter{buckets: map[string]*bucket{}}
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host, _, _ := strings.Cut(r.Host, ":")
@@ -103,16 +111,14 @@ func main() {
 			}
 		}
 		for _, route := range routes {
-			if r.URL.Path == route || strings.HasPrefix(r.URL.Path, route+"/") {
+			if r.URL.Path == route.path || strings.HasPrefix(r.URL.Path, route.path+"/") {
 				r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-				proxy.ServeHTTP(w, r)
+				route.proxy.ServeHTTP(w, r)
 				return
 			}
 		}
 		fail(w, http.StatusNotFound, "no_route")
 	})
-	quiet := log.New(io.Discard, "", 0)
-	proxy.ErrorLog = quiet
 	server := func(address string) *http.Server {
 		return &http.Server{
 			Addr: address, Handler: handler, ErrorLog: quiet, MaxHeaderBytes: maxHead,

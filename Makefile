@@ -5,6 +5,7 @@ PYTHON ?= python3
 HOST   ?= 127.0.0.1
 PORT   ?= 8443
 PYTEST ?=
+FLOODS ?=
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -19,7 +20,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-tls check format bench bench-echo bench-scale deb test-deb clean
+.PHONY: help run test test-tls check format bench bench-echo bench-floods bench-scale deb test-deb clean
 .PHONY: system-python system-bench system-test system-test-tls system-deb system-test-deb
 
 # $(call need,CONDITION,PACKAGES): nothing while CONDITION holds; else the Debian PACKAGES are installed when root,
@@ -45,6 +46,7 @@ help:
 	@echo 'make bench     micro-benchmarks of the hot functions'
 	@echo 'make bench-scale  whether it stays as fast as tenants, routes, limits and connections grow; draws docs/plots'
 	@echo 'make bench-echo  WebSocket messages a second, beside Go where it is installed'
+	@echo 'make bench-floods  what attackers cost and honest clients get beside them, next to Go (FLOODS= passes options)'
 	@echo 'make deb       the Debian package, into dist/'
 	@echo 'make test-deb  install that package into a tree of its own and serve a request through it'
 	@echo 'make clean     remove everything that these made'
@@ -72,6 +74,9 @@ bench: $(STAMP)-test
 
 bench-echo: $(STAMP)
 	$(BIN)/python benchmarks/echo.py
+
+bench-floods: $(STAMP)-floods
+	$(BIN)/python benchmarks/floods.py $(FLOODS)
 
 bench-scale: system-bench $(STAMP)-test
 	$(BIN)/python benchmarks/scale.py --out docs/plots

@@ -114,7 +114,7 @@ class Rig:
         self.endpoint = Endpoint()
         clock = CoarseClock()
         reader = ResponseReader(b"X-Tenant-ID")
-        service = Service("identity", [("memory", self.endpoint)], reader, clock)  # type: ignore[list-item]
+        service = Service("identity", [("memory", self.endpoint)], reader, clock, later=lambda call: None)  # type: ignore[list-item]
         leaf = ProxyResource(service)
         paths = (b"/v1/users", b"/v1/auth")
         tree = TenantGuard(RateGuard(Routes(decisions.routes, dict.fromkeys(paths, leaf)), decisions.limiter))

@@ -58,6 +58,11 @@ max_entries = 2_000_000
 [listen]
 max_connections = 15000
 
+# All the load comes from one address and for one tenant.
+[shares]
+address = "100%"
+tenant = "100%"
+
 [log]
 access = false
 

@@ -18,29 +18,38 @@ from twisted.application.service import Service as TwistedService
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 
 from .config import ConfigurationError, Settings, file_version, load, load_tenants, read_again
+from .config.registry import MAX_LIST, restless
 from .front.redirect import RedirectSite
 from .front.site import GatewaySite
 from .ops.access_log import AccessLogError
-from .ops.admin import admin_resource, admin_site
+from .ops.admin import admin_pages
+from .ops.admin_channel import AdminFactory
+from .ops.leavings import Leavings
 from .ops.ledger import Ledger
 from .ops.listeners import ListenError, Listeners, plain_endpoint
 from .ops.memory import Trimmer
 from .ops.metrics import Counters, Sources, make_registry, render
 from .ops.notify import Notifier
-from .ops.registry import MAX_LIST, Place, RemoteRegistry, UnreadTenants
+from .ops.pace import Pace
+from .ops.registry import Place, RemoteRegistry, UnreadTenants
 from .ops.registry_file import RegistryFile
+from .ops.registry_losses import Losses
+from .ops.reloads import Reloads
 from .ops.sweeper import Sweeper
+from .policy.clients import plain_host
 from .policy.decision import Policy
-from .policy.tenants import Registry, Tenant
+from .policy.limits import address_key
+from .policy.tenants import Registry
 from .tls.contexts import HTTP_1, HTTP_2
 from .tls.endpoints import EndpointError, Endpoints
 from .tls.established import established
 from .tls.proxied import ProxyGate
 from .tree.bounds import front_limits, front_timeouts
-from .tree.compose import Composition, adopt, compose, doubts, tenant_policy, upstream_endpoint, with_tenants
+from .tree.compose import Composition, adopt, compose, doubts, tenant_policy, upstream_endpoint, with_registry
 from .tree.entrance import Entrance
 from .upstream.fetch import Fetcher
 from .upstream.health import Probes
@@ -49,6 +58,8 @@ from .version import VERSION
 from .wire.clock import CoarseClock
 
 _EVICTED_A_SECOND: Final = 5000
+# What is wrong with settings that a reload refuses.
+_REFUSED: Final = (ConfigurationError, AccessLogError, ValueError, OSError)
 # Seconds before its end from which on a certificate that services are shown is spoken of.
 _SOON: Final = 30 * 86_400.0
 
@@ -99,8 +110,13 @@ class Gateway(TwistedService):
         self._retries_before = 0
         self._bound = False
         self._trimmer = Trimmer()
+        self._leavings = Leavings()
         self._probes = Probes(reactor)
         self._registry: RemoteRegistry | RegistryFile | None = None
+        self._losses = Losses(
+            lambda: self.composition.policy.registry, lambda: self.composition.settings.tenants.max_loss
+        )
+        self._reloads = Reloads(reactor, lambda: self._read(Pace()), self._take_up, self._refuse)
         self._drained: Deferred[None] | None = None
         self._stopping = False
         self._drain_ends = 0.0
@@ -108,12 +124,12 @@ class Gateway(TwistedService):
             self._coarse,
             clock,
             reactor,
-            parts=(self._sweep_exchanges, self._watch, self._sweep_drain),
+            parts=(self._sweep_exchanges, self._watch, self._sweep_drain, lambda _: self._leavings.sweep()),
             seconds=(
                 lambda _: self._ledger.flush(),
                 lambda _: self.notifier.watchdog(),
                 lambda _: self.site.tick(),
-                lambda _: self._trimmer.look(len(self.site.channels)),
+                self._trimmer.look,
                 lambda now: self.composition.policy.limiter.sweep(now, _EVICTED_A_SECOND),
                 lambda now: self._gate.complaints.sweep(now),
                 lambda now: self.redirect.complaints.sweep(now),
@@ -147,10 +163,15 @@ class Gateway(TwistedService):
             self._gate,
             protocols=_protocols(settings),
         )
+        self._endpoints.failures.charge = self._handshake_failed
         self._public = Listeners(self._public_endpoint)
         self._plain = Listeners(self._redirect_endpoint)
         self._admin = Listeners(plain_endpoint(reactor))
         self._metrics = make_registry(self.counters, self._sources(), version=VERSION)
+
+    def _handshake_failed(self, host: str) -> bool:
+        """Charge the limit on refusals with a handshake from this address; whether it is used up."""
+        return self.composition.policy.limiter.refused(address_key(plain_host(host)), self._time())
 
     # -- composition and reload
 
@@ -159,11 +180,13 @@ class Gateway(TwistedService):
         """The settings that are in force."""
         return self.composition.settings
 
-    def _composed(self, settings: Settings, before: Composition | None) -> Composition:
+    def _composed(
+        self, settings: Settings, before: Composition | None, registry: Registry | None = None
+    ) -> Composition:
         """The generation of these settings. The registry's tenants are not kept twice."""
         return compose(
             replace(settings, registered=None),
-            settings.registered,
+            settings.registered if registry is None else registry,
             reactor=self._reactor,
             clock=self._coarse,
             mounts=self._mounts,
@@ -182,6 +205,7 @@ class Gateway(TwistedService):
         self._follow_registry(composition.settings, before)
         self._probes.watch(_probed(self.composition))
         self.counters.tenants = len(self.composition.policy.registry)
+        self._leavings.follow(self.composition.policy.registry)
         if before is not None:
             for name, service in before.services.items():
                 if self.composition.services.get(name) is not service:
@@ -199,9 +223,8 @@ class Gateway(TwistedService):
         self._registry = None
         if source is not None:
             base_domain, seen = settings.tenants.base_domain, settings.registry_version
-            count = len(self.composition.policy.registry)
             self._registry = RegistryFile(
-                source, base_domain, seen, count, self.counters, self._refreshed, self._reactor
+                source, base_domain, seen, self._losses, self.counters, self._refreshed, self._reactor
             )
 
     def _follow_url(self, place: Place, before: Composition | None) -> None:
@@ -232,7 +255,7 @@ class Gateway(TwistedService):
         connect = service.connect or composition.settings.timeouts.connect
         endpoint = upstream_endpoint(self._reactor, place.url, connect, service, composition.registry_trust)
         source = Fetcher(self._reactor, endpoint, place.url, MAX_LIST)
-        return RemoteRegistry(place, source, self.counters, self._refreshed, self._reactor)
+        return RemoteRegistry(place, source, self._losses, self.counters, self._refreshed, self._reactor)
 
     def _serve_composition(self) -> None:
         composition = self.composition
@@ -269,28 +292,46 @@ class Gateway(TwistedService):
         """Read configuration and tenants again; False when a fault left everything as it was. Certificates follow in
         a thread, each by itself: one that cannot be used leaves the one before it in place.
 
-        Connections, pools and buckets stay. What is listened on changes only with a restart.
+        Connections, pools and buckets stay. What is listened on changes only with a restart. Other connections wait
+        while files are read: see `reload_aside`.
         """
         if self._stopping:
             self.log.info("not reloaded: the gateway is going down")
             return False
         self.notifier.reloading()
-        before = self.composition
+        try:
+            return self._take_up(self._read(restless))
+        except _REFUSED:
+            return self._refuse(Failure())
+
+    def reload_aside(self) -> None:
+        """The same, but files are read in a thread, so that nobody waits. While one is under way it is asked for
+        one more."""
+        if self._stopping:
+            self.log.info("not reloaded: the gateway is going down")
+        else:
+            self.notifier.reloading()
+            self._reloads.ask()
+
+    def _read(self, rest: Callable[[], object]) -> tuple[Settings, Registry]:
+        """What the files have now."""
+        settings = self.settings
+        settings = self._read_again(settings, rest) if settings.source is None else load(settings.source, rest=rest)
+        return settings, Registry(settings.registered, rest)
+
+    def _take_up(self, read: tuple[Settings, Registry]) -> bool:
+        """Serve by other settings, unless something in them cannot be used."""
+        if self._stopping:
+            return False
+        before, (settings, registry) = self.composition, read
         log = None
         try:
-            settings = load(self.settings.source) if self.settings.source is not None else self.settings
-            if settings.source is None:
-                settings = self._read_again(settings)
-            composition = self._composed(settings, before)
+            composition = self._composed(settings, before, registry)
             log = self._ledger.opened_for(settings.log)
-        except (ConfigurationError, AccessLogError, ValueError, OSError) as error:
+        except _REFUSED:
             if log is not None:
                 log.close()
-            self.counters.reloads_failed += 1
-            for line in str(error).splitlines():
-                self.log.error("reload refused, nothing has changed: {line}", line=line)
-            self.notifier.ready("reload refused; serving the configuration before it")
-            return False
+            return self._refuse(Failure())
         self._ledger.follow(settings.log, log)
         self._take(composition, before)
         self._serve_composition()
@@ -300,25 +341,36 @@ class Gateway(TwistedService):
         self.notifier.ready("serving")
         return True
 
+    def _refuse(self, failure: Failure) -> bool:
+        """Say why nothing has changed."""
+        self.counters.reloads_failed += 1
+        if not failure.check(*_REFUSED):
+            self.log.failure("reload refused, nothing has changed", failure=failure)
+        for line in failure.getErrorMessage().splitlines():
+            self.log.error("reload refused, nothing has changed: {line}", line=line)
+        self.notifier.ready("reload refused; serving the configuration before it")
+        return False
+
     @staticmethod
-    def _read_again(settings: Settings) -> Settings:
+    def _read_again(settings: Settings, rest: Callable[[], object]) -> Settings:
         """Settings that came from no file, with what the files that they name have now."""
         settings = replace(settings, tls=replace(settings.tls, client_ca=read_again(settings.tls.client_ca)))
         registry = settings.tenants.registry
         if not isinstance(registry, Path):
             return settings
         version = file_version(registry)
-        tenants = load_tenants(registry, settings.tenants.base_domain)
+        tenants = load_tenants(registry, settings.tenants.base_domain, rest)
         return replace(settings, registered=tenants, registry_version=version)
 
-    def _refreshed(self, tenants: tuple[Tenant, ...]) -> None:
+    def _refreshed(self, registry: Registry) -> None:
         """The registry has been read again."""
         composition = self.composition
-        policy = with_tenants(composition.policy, composition.settings, tenants, self._local_hosts)
+        policy = with_registry(composition.policy, composition.settings, registry, self._local_hosts)
         self.composition = replace(composition, policy=policy)
-        self.counters.tenants = len(policy.registry)
+        self.counters.tenants = len(registry)
+        self._leavings.follow(registry)
         self._serve_composition()
-        self.log.info("registry read again: {count} tenants", count=len(tenants))
+        self.log.info("registry read again: {count} tenants", count=len(registry))
 
     # -- time
 
@@ -346,9 +398,9 @@ class Gateway(TwistedService):
         """Services that a reload has replaced live until their last exchange has ended."""
         for service in self._retired:
             service.sweep(now)
-            if not service.active:
+            if service.crowd.empty:
                 self._retries_before += service.retried
-        self._retired = [service for service in self._retired if service.active]
+        self._retired = [service for service in self._retired if not service.crowd.empty]
 
     # -- listening
 
@@ -374,8 +426,9 @@ class Gateway(TwistedService):
         self._bound = True
         faults = self._public.bind(self._ports, self.site) + self._plain.bind(self._redirect_ports, self.redirect)
         if self._admin_port:
-            root = admin_resource(self.unready, lambda: self.metrics())
-            faults += self._admin.bind([self._admin_port], admin_site(root, self._reactor))
+            pages = admin_pages(self.unready, lambda: self.metrics())
+            factory = AdminFactory(pages, self._reactor, lambda: self.settings.listen.admin_hosts)
+            faults += self._admin.bind([self._admin_port], factory)
         if faults:
             for listeners in (self._public, self._plain, self._admin):
                 listeners.close()
@@ -425,6 +478,12 @@ class Gateway(TwistedService):
         return Sources(
             upstream=lambda: {
                 name: (service.idle, service.active) for name, service in self.composition.services.items()
+            },
+            waiting=lambda: {name: service.crowd.waiting for name, service in self.composition.services.items()},
+            refused=lambda: {
+                (name, reason): count
+                for name, service in self.composition.services.items()
+                for reason, count in service.crowd.refused.items()
             },
             healthy=lambda: self._probes.healthy,
             handshakes_failed=lambda: self._endpoints.failures.counts,

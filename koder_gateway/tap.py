@@ -18,10 +18,8 @@ from twisted.python.failure import Failure
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
-from .config import ConfigurationError, load
-from .ops import memory
-from .ops.access_log import AccessLogError
-from .transports import install_by_default
+# Nothing slow is imported here: a signal that comes before `Options` is made ends the process.
+from .ops.signals import HANGUP
 
 
 class Options(UsageOptions):
@@ -44,6 +42,7 @@ class Options(UsageOptions):
     optFlags = [["demo", None, "serve five stand-in services and print three curl lines to try"]]
 
     def __init__(self) -> None:
+        HANGUP.hold()
         super().__init__()
         self["ports"] = []
         self["redirect-ports"] = []
@@ -60,6 +59,8 @@ class Options(UsageOptions):
 
     def postOptions(self) -> None:
         """Choose the reactor, unless twistd's `--reactor` has, and check what can be checked now."""
+        from .transports import install_by_default
+
         install_by_default()
         if self["demo"] and self["config"] is not None:
             raise UsageError("--demo brings its own configuration; leave --config out")
@@ -116,6 +117,8 @@ class Daemon(MultiService):
         local_hosts: bool = False,
     ) -> Any:
         """Load the configuration and make the gateway of it."""
+        from .config import ConfigurationError, load
+        from .ops.access_log import AccessLogError
         from .service import Gateway
 
         try:
@@ -139,6 +142,8 @@ class Daemon(MultiService):
 
     def startService(self) -> None:
         """Serve, and take signals once the reactor has set its own."""
+        from .ops import memory
+
         self._or_fail(super().startService)
         self._reactor.callWhenRunning(self._take_signals)
         self._reactor.callWhenRunning(memory.settle)
@@ -156,7 +161,7 @@ class Daemon(MultiService):
         # Twisted's own handler ends the process by the signal; a drained gateway has ended in order: exit code 0.
         signal.signal(signal.SIGTERM, self._on_end)
         signal.signal(signal.SIGINT, self._on_end)
-        signal.signal(signal.SIGHUP, self._on_reload)
+        HANGUP.release(self._on_reload)
 
     def _on_end(self, number: int, frame: object) -> None:
         self._reactor.callFromThread(self._end)
@@ -167,7 +172,7 @@ class Daemon(MultiService):
     def _reload(self) -> None:
         # The demo's gateway is made once its services are up.
         if self._gateway is not None:
-            self._gateway.reload()
+            self._gateway.reload_aside()
 
     def _end(self) -> None:
         if self._ending:

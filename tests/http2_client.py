@@ -133,12 +133,21 @@ class Http2Client:
 
     @classmethod
     def connect(
-        cls, port: int, host: bytes, *, secure: bool = True, target: object = None, receive_buffer: int = 0
+        cls,
+        port: int,
+        host: bytes,
+        *,
+        secure: bool = True,
+        target: object = None,
+        receive_buffer: int = 0,
+        source: str = "",
     ) -> Http2Client:
-        """Connect to a port of 127.0.0.1; the TLS name is `host`."""
+        """Connect to a port of 127.0.0.1, from the address `source`; the TLS name is `host`."""
         connection = socket.socket()
         try:
             connection.settimeout(PATIENCE)
+            if source:
+                connection.bind((source, 0))
             if receive_buffer:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
             connection.connect(("127.0.0.1", port))

@@ -221,7 +221,7 @@ class GatewayProcess:
     def ask_admin(self, path: str) -> tuple[int, str]:
         """Status and body of an admin page."""
         with Client(socket.create_connection(("127.0.0.1", self.admin), PATIENCE)) as client:
-            client.send(b"GET %b HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n" % path.encode())
+            client.send(b"GET %b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" % path.encode())
             answer = client.read()
         return answer.status, answer.body.decode()
 
@@ -249,12 +249,21 @@ class GatewayProcess:
     # Clients
 
     def connect(
-        self, door: int | None = None, *, tls: bool = False, receive_buffer: int = 0, send_buffer: int = 0
+        self,
+        door: int | None = None,
+        *,
+        tls: bool = False,
+        receive_buffer: int = 0,
+        send_buffer: int = 0,
+        source: str = "",
     ) -> Client:
-        """A client on the port of that number (those that redirect last), by default the first, over TLS the last."""
+        """A client on the port of that number (those that redirect last), by default the first, over TLS the last;
+        from the address `source`, which must be one of loopback."""
         connection = socket.socket()
         try:
             connection.settimeout(PATIENCE)
+            if source:
+                connection.bind((source, 0))
             if receive_buffer:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
             if send_buffer:

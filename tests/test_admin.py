@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
-from twisted.internet.address import IPv4Address
+from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
-from koder_gateway.ops.admin import admin_resource, admin_site
+from koder_gateway.layers.turns import Turns
+from koder_gateway.ops.admin import admin_pages
+from koder_gateway.ops.admin_channel import IDLE, MAX_CONNECTIONS, MAX_HEAD, PATIENCE, AdminFactory
 from koder_gateway.ops.metrics import Counters, make_registry, render
 
 
@@ -21,7 +23,9 @@ class Admin:
         self.counters = Counters()
         registry = make_registry(self.counters, version="1.2.3")
         self.clock = Clock()
-        self.site = admin_site(admin_resource(lambda: self.reasons, lambda: render(registry)), self.clock)
+        pages = admin_pages(lambda: self.reasons, lambda: render(registry))
+        self.site = AdminFactory(pages, self.clock, lambda: ["ops.example"])
+        self.site.turns.time = self.clock.seconds
 
     def ask(self, path, method=b"GET"):
         """Send one request; the answer's status, headers by lower-case name, and body."""
@@ -98,9 +102,7 @@ def test_only_get_and_head(admin, method, path):
     assert json.loads(body)["code"] == "method_not_allowed"
 
 
-@pytest.mark.parametrize(
-    "path", [b"/", b"//", b"/nowhere", b"/healthz/", b"/healthz/x", b"/metrics/../healthz", b"/v1/users"]
-)
+@pytest.mark.parametrize("path", [b"/", b"//", b"/nowhere", b"/healthz/", b"/healthz/x", b"/v1/users"])
 def test_nothing_else_is_there(admin, path):
     status, headers, body = admin.ask(path)
     assert status == 404
@@ -113,3 +115,180 @@ def test_it_does_not_say_what_it_is_made_of(admin, path):
     _, headers, _ = admin.ask(path)
     assert b"server" not in headers
     assert headers[b"cache-control"] == b"no-store"
+
+
+# -- who may ask
+
+
+def request(host, *, version=b"1.1", path=b"/healthz", more=b""):
+    line = b"" if host is None else b"Host: %b\r\n" % host
+    return b"GET %b HTTP/%b\r\n%b%b\r\n" % (path, version, line, more)
+
+
+def statuses(data):
+    """The statuses in a stream of answers."""
+    return [int(part[:3]) for part in data.split(b"HTTP/1.1 ")[1:]]
+
+
+class Connection:
+    """An in-memory connection to the admin port; its transport says what was done with it."""
+
+    def __init__(self, admin, address=None):
+        self.channel = admin.site.buildProtocol(address or IPv4Address("TCP", "127.0.0.1", 4711))
+        self.transport = StringTransport()
+        self.channel.makeConnection(self.transport)
+
+    def send(self, data):
+        self.channel.dataReceived(data)
+        return statuses(self.transport.value())
+
+    @property
+    def open(self):
+        return not (self.transport.disconnecting or self.transport.disconnected)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [b"localhost", b"LOCALHOST:9090", b"127.0.0.1", b"10.0.0.7:9090", b"[::1]", b"[fe80::1]:1", b"ops.example:9090"],
+)
+def test_hosts_that_are_its_own(admin, host):
+    assert Connection(admin).send(request(host)) == [200]
+
+
+@pytest.mark.parametrize("host", [b"evil.example", b"localhost.evil.example", b"ops.example.evil.example:9090"])
+def test_a_name_that_is_not_listed_is_misdirected(admin, host):
+    """A page of such a name would be made to look like one of this port's (DNS rebinding)."""
+    connection = Connection(admin)
+    assert connection.send(request(host, path=b"/metrics")) == [421]
+    assert b"koder_gateway_connections_total" not in connection.transport.value()
+    assert b'"code": "misdirected_request"' in connection.transport.value()
+
+
+def test_old_probes_need_no_host(admin):
+    connection = Connection(admin)
+    assert connection.send(request(None, version=b"1.0")) == [200]
+    assert not connection.open
+    assert Connection(admin).send(request(b"evil.example", version=b"1.0")) == [421]
+    assert Connection(admin).send(request(None)) == [400]
+
+
+def test_behind_a_unix_socket_any_host_is_fine(admin):
+    assert Connection(admin, UNIXAddress(b"/run/admin")).send(request(b"evil.example")) == [200]
+
+
+# -- what it takes of a client
+
+
+def post(fields, body=b""):
+    return b"POST /healthz HTTP/1.1\r\nHost: localhost\r\n%b\r\n%b" % (fields, body)
+
+
+def test_a_small_body_is_read_and_forgotten(admin):
+    connection = Connection(admin)
+    assert connection.send(post(b"Content-Length: 1024\r\n", b"x" * 1024) + request(b"localhost")) == [405, 200]
+    chunked = post(b"Transfer-Encoding: chunked\r\n", b"400\r\n" + b"x" * 1024 + b"\r\n0\r\n\r\n")
+    assert connection.send(chunked + request(b"localhost")) == [405, 200, 405, 200]
+    assert connection.open
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        post(b"Content-Length: 1025\r\n"),
+        post(b"Content-Length: 314572800\r\nExpect: 100-continue\r\n"),
+        post(b"Transfer-Encoding: chunked\r\n", b"401\r\n" + b"x" * 1025),
+        post(b"Transfer-Encoding: chunked\r\n", b"200\r\n" + b"x" * 512 + b"\r\n201\r\n" + b"x" * 513),
+        request(b"localhost", more=b"Content-Length: 1025\r\n"),
+    ],
+)
+def test_a_larger_one_is_refused_as_soon_as_that_is_known(admin, sent):
+    connection = Connection(admin)
+    assert connection.send(sent) == [413]
+    assert not connection.open
+    assert connection.send(b"x" * 100_000) == [413], "what follows is forgotten"
+
+
+def test_nobody_is_told_to_send_a_body(admin):
+    connection = Connection(admin)
+    assert connection.send(post(b"Content-Length: 5\r\nExpect: 100-continue\r\n")) == [405]
+    assert not connection.open
+
+
+@pytest.mark.parametrize("body", [b"x\r\n", b"5;" + b"a" * 5000 + b"\r\n", b"1\r\nx\r\n" * 1000])
+def test_broken_or_dear_chunks_end_it(admin, body):
+    connection = Connection(admin)
+    (status,) = connection.send(post(b"Transfer-Encoding: chunked\r\n", body))
+    assert status in (400, 413)
+    assert not connection.open
+
+
+def test_a_head_is_bounded(admin):
+    connection = Connection(admin)
+    assert connection.send(b"GET / HTTP/1.1\r\n" + b"a" * MAX_HEAD) == [431]
+    assert not connection.open
+    assert Connection(admin).send(request(b"localhost", more=b"a: b\r\n" * 101)) == [431]
+
+
+def test_a_head_that_drips_in_has_a_deadline(admin):
+    connection = Connection(admin)
+    for byte in request(b"localhost")[:8]:
+        connection.send(bytes((byte,)))
+        admin.clock.advance(PATIENCE / 9)
+    assert connection.open
+    admin.clock.advance(PATIENCE / 8)
+    assert statuses(connection.transport.value()) == [408]
+    assert not connection.open
+
+
+def test_a_connection_that_does_nothing_ends(admin):
+    connection = Connection(admin)
+    admin.clock.advance(PATIENCE)
+    assert connection.transport.disconnected
+    connection = Connection(admin)
+    connection.send(request(b"localhost"))
+    admin.clock.advance(IDLE - 1)
+    assert connection.send(request(b"localhost")) == [200, 200]
+    admin.clock.advance(IDLE)
+    assert connection.transport.disconnected
+    connection.channel.connectionLost()
+    assert not admin.clock.getDelayedCalls()
+
+
+def test_who_does_not_read_is_not_read_from_and_ends(admin):
+    connection = Connection(admin)
+    connection.channel.pauseProducing()
+    assert connection.send(request(b"localhost") * 3) == []
+    assert connection.transport.producerState == "paused"
+    connection.channel.resumeProducing()
+    admin.clock.advance(0)
+    assert statuses(connection.transport.value()) == [200] * 3
+    assert connection.transport.producerState == "producing"
+    connection.channel.pauseProducing()
+    admin.clock.advance(PATIENCE)
+    assert connection.transport.disconnected
+
+
+def test_requests_that_are_sent_ahead_have_turns_with_others(admin):
+    """Whatever is done takes longer than a slice here."""
+    asked = []
+    admin.site.turns = Turns(asked.append, iter(range(10**6)).__next__)
+    connection, other = Connection(admin), Connection(admin)
+    answered = [len(connection.send(request(b"localhost") * 3))]
+    assert connection.transport.producerState == "paused"
+    assert len(asked) == 1, "others come first"
+    while asked:
+        asked.pop()()
+        answered.append(len(statuses(connection.transport.value())))
+    assert sorted(set(answered)) == [0, 1, 2, 3], "never two at once"
+    assert connection.transport.producerState == "producing"
+    assert other.send(request(b"localhost")) == [200]
+
+
+def test_of_too_many_connections_the_quietest_ends(admin):
+    connections = [Connection(admin) for _ in range(MAX_CONNECTIONS)]
+    connections[0].send(request(b"localhost"))
+    late = Connection(admin)
+    assert late.send(request(b"localhost")) == [200]
+    assert connections[1].transport.disconnected
+    assert [connection.transport.disconnected for connection in connections].count(True) == 1
+    assert len(admin.site) == MAX_CONNECTIONS

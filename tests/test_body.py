@@ -46,6 +46,7 @@ GOOD = {
     b"A\r\n0123456789\r\n0\r\n\r\n": b"0123456789",
     b"a;x\r\n0123456789\r\n0;y=z\r\n\r\n": b"0123456789",
     b'3;q="a;b"\r\nabc\r\n0\r\n\r\n': b"abc",
+    b'3; a ;b\t=\t"\\"" ; c = d;e=""\r\nabc\r\n0\r\n\r\n': b"abc",
     b"2\r\n\r\n\r\n0\r\n\r\n": b"\r\n",
 }
 BAD = {
@@ -80,7 +81,28 @@ BAD = {
     "end with LF": b"0\r\n\n",
     "endless extension": b"3;" + b"x" * 5000 + b"\r\nabc\r\n0\r\n\r\n",
     "endless trailers": b"0\r\n" + b"X: aaaaaaaaaa\r\n" * 1000 + b"\r\n",
+    "many trailers": b"0\r\n" + b"X:\r\n" * 33 + b"\r\n",
+    "an extension without a name": b"3;\r\nabc\r\n",
+    "an extension that is no token": b"3;bad[=x\r\nabc\r\n",
+    "an extension without its value": b"3;a=\r\nabc\r\n",
+    "an open quote": b'3;a="b\r\nabc\r\n',
+    "a quote within a quote": b'3;a="b"c"\r\nabc\r\n',
+    "a quoted name": b'3;"a"\r\nabc\r\n',
+    "two semicolons": b"3;;a\r\nabc\r\n",
+    "a semicolon at the end": b"3;a;\r\nabc\r\n",
+    "a space at the end": b"3;a \r\nabc\r\n",
+    "a control byte in a quote": b'3;a="\1"\r\nabc\r\n',
 }
+# What chunks of floods are made of: data that looks like framing, and framing that is no good, far between.
+PIECES = st.one_of(
+    st.binary(min_size=1, max_size=20).map(chunk),
+    st.text("\r\n0;5=a", min_size=1, max_size=20).map(lambda text: chunk(text.encode())),
+    st.integers(1, 700).map(lambda size: chunk(b"x" * size)),
+)
+FLOODS = st.tuples(PIECES, st.integers(1, 400)).map(lambda flood: flood[0] * flood[1])
+ODDITIES = st.sampled_from(
+    (b"05\r\nhello\r\n", b"5;a=b\r\nhello\r\n", b"5;\r\nhello\r\n", b"5\nhello\r\n", b"5\r\nhello\n", LAST_CHUNK)
+)
 
 
 @pytest.mark.parametrize(("wire", "expected"), GOOD.items())
@@ -121,6 +143,60 @@ def test_one_byte_chunks_end_at_the_slack() -> None:
         decode([endless], slack=8192)
     body, _ = decode([endless], slack=1 << 20)
     assert len(body) == 10000
+
+
+@given(st.lists(FLOODS | ODDITIES, max_size=6), st.integers(0, 5000))
+def test_small_chunks_are_read_alike_at_once_and_line_by_line(parts: list[bytes], slack: int) -> None:
+    """No more than 100 bytes at a time are never read ahead."""
+    wire = b"".join(parts)
+    results = []
+    for size in (len(wire) or 1, 3000, 100):
+        decoder = ChunkedDecoder(slack)
+        payload = b""
+        end = 0
+        try:
+            while end < len(wire) and not decoder.done:
+                payload += decoder.feed(wire[end : end + size])
+                end += size
+            fate = "done" if decoder.done else "more"
+        except BodyError:
+            fate, payload, end = "refused", b"", 0
+        rest = decoder.rest + wire[end:]
+        results.append((fate, payload, rest if fate == "done" else b"", decoder.received if fate != "refused" else 0))
+    assert results[0] == results[1] == results[2]
+
+
+class CountingDecoder(ChunkedDecoder):
+    """Counts the lines that it looks at one by one."""
+
+    lines = 0
+
+    def _take_line(self, line: bytes) -> None:
+        self.lines += 1
+        super()._take_line(line)
+
+
+@pytest.mark.parametrize("data", [b"hello", b"x", b"\n0\r\n\r\n", b";a=b;", b"\n", b"x" * 40])
+def test_chunks_in_bulk_are_not_looked_at_one_by_one(data: bytes) -> None:
+    decoder = CountingDecoder(1 << 20)
+    wire = chunk(data) * (65536 // len(data))
+    for begin in range(0, len(wire), 16384):
+        decoder.feed(wire[begin : begin + 16384])
+    assert decoder.received > 65000
+    assert decoder.lines < wire.count(b"\r\n") / 25
+
+
+@pytest.mark.parametrize("line", [b"05", b"5;a=b"])
+def test_small_chunks_with_more_than_their_size_are_refused(line: bytes) -> None:
+    with pytest.raises(BodyError, match="outweigh"):
+        decode([line + b"\r\nhello\r\n" + chunk(b"hello") * 200])
+
+
+def test_a_line_may_drip() -> None:
+    decoder = ChunkedDecoder()
+    for byte in b"3;" + b"x" * 4000:
+        decoder.feed(bytes((byte,)))
+    assert decoder.feed(b"\r\nabc\r\n") == b"abc"
 
 
 def test_large_chunks_may_have_extensions() -> None:

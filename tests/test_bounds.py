@@ -13,9 +13,11 @@ from koder_gateway.config import (
     RequestSettings,
     ServiceSettings,
     Settings,
+    ShareSettings,
     TimeoutSettings,
 )
 from koder_gateway.policy.routing import Route
+from koder_gateway.policy.shares import Shares
 from koder_gateway.tree.bounds import front_limits, front_timeouts
 
 SPARE = 128
@@ -50,6 +52,13 @@ def test_every_bound_is_the_setting_of_its_name() -> None:
     found = front_limits(settings)
     assert (found.max_head, found.max_fields, found.max_target, found.min_rate) == (2, 3, 4, 5)
     assert found.max_connections == 6
+    assert found.shares == Shares(1, 3)
+
+
+def test_shares_are_percentages_of_the_connections_that_there_may_be() -> None:
+    shares = ShareSettings(address=10, tenant=100)
+    settings = replace(Settings(), shares=shares, listen=ListenSettings(max_connections=200))
+    assert front_limits(settings).shares == Shares(20, 200)
 
 
 def test_connections_are_what_services_leave_of_the_descriptors(open_files: Callable[[int], None]) -> None:

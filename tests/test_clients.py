@@ -262,10 +262,26 @@ def test_the_way_through_proxies_has_an_end() -> None:
     """However long a trusted network makes it, what is told of it is bounded."""
     hops = [f"10.0.{number >> 8}.{number & 255}" for number in range(5000)]
     forwarded_for = b", ".join(hop.encode() for hop in hops)
-    forwarded = b", ".join(b"for=" + hop.encode() for hop in hops)
+    forwarded = [b"for=" + hop.encode() for hop in hops]
     expected = (*hops[-31:], "10.1.1.1")
-    for trail in (PROXIES.trail("10.1.1.1", [forwarded_for], []), PROXIES.trail("10.1.1.1", [], [forwarded])):
+    for trail in (PROXIES.trail("10.1.1.1", [forwarded_for], []), PROXIES.trail("10.1.1.1", [], forwarded)):
         assert trail.hops == expected
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b", ".join([b"for=10.0.0.1"] * 98),
+        b";".join([b"a=b"] * 98) + b", for=10.0.0.1",
+        b'for="' + b"\\a" * 97 + b'", for=10.0.0.1',
+    ],
+)
+def test_a_forwarded_field_of_too_many_parts_is_not_read(value: bytes) -> None:
+    """Nor is one before it, since its parts count together."""
+    assert PROXIES.trail("10.1.1.1", [], [value]).hops == ("10.1.1.1",)
+    assert PROXIES.trail("10.1.1.1", [], [value, b"for=10.0.0.2"]).hops == ("10.0.0.2", "10.1.1.1")
+    short = value[: len(value) // 2].rpartition(b", for")[0] or b"for=10.0.0.1"
+    assert PROXIES.trail("10.1.1.1", [], [short]).client == "10.0.0.1"
 
 
 @pytest.mark.parametrize(

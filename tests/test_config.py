@@ -125,8 +125,17 @@ class TestDefaults:
     )
     def test_guesses_side_by_side_stop_at_the_shipped_limits(self, method: str, path: str) -> None:
         limiter = Limiter(Settings().limits, 100_000)
-        verdicts = [limiter.admit(b"koder", b"addr", method.encode(), path.encode(), 5000.0) for _ in range(200)]
-        assert sum(verdict.refused is None for verdict in verdicts) == 60
+        verdicts = [limiter.admit(b"koder", b"addr", method.encode(), path.encode(), 5000.0) for _ in range(400)]
+        assert sum(verdict.refused is None for verdict in verdicts) <= 4 * 60
+
+    @pytest.mark.parametrize("path", ["/v1/auth/login", "/oauth/v2/token", "/v1/users/7/password", "/v1/admin/audit"])
+    def test_guesses_one_after_another_stop_at_the_shipped_limits(self, path: str) -> None:
+        limiter = Limiter(Settings().limits, 100_000)
+        admitted = 0
+        while (verdict := limiter.admit(b"koder", b"addr", b"POST", path.encode(), 5000.0)).refused is None:
+            limiter.settle(verdict, 401, True, 5000.0)
+            admitted += 1
+        assert admitted == 60
 
     def test_settings_are_frozen(self) -> None:
         with pytest.raises(FrozenInstanceError):
@@ -319,6 +328,11 @@ class TestFaults:
             ('requests.max_body = "0.3B"', 'requests.max_body: "0.3B" is not a whole number of bytes; '),
             ('requests.max_body = "0B"', 'requests.max_body: "0B" would refuse everything; '),
             ("requests.max_body = -5", "requests.max_body: -5 is not a size; "),
+            ("shares.address = 25", 'shares.address: 25 has no %; write "25%"'),
+            ("shares.address = 0", "shares.address: 0 is no percentage; "),
+            ('shares.address = "25"', 'shares.address: "25" is no percentage; '),
+            ('shares.address = "0%"', 'shares.address: "0%" is no part of a whole; write "1%" to "100%"'),
+            ('shares.tenant = "101%"', 'shares.tenant: "101%" is no part of a whole; '),
             ("requests.max_fields = 0", "requests.max_fields: 0 is out of range; write 1 to 65536"),
             ("requests.max_fields = true", "requests.max_fields: true is not an integer; "),
             ("listen.max_connections = -1", "listen.max_connections: -1 is out of range; "),
@@ -373,6 +387,9 @@ class TestFaults:
             ('[[routes]]\npath = "/a?b"\nservice = "auth"', 'routes[0].path: "/a?b" can match no request (The path has a query'),
             ('[[routes]]\npath = "/a/../b"\nservice = "auth"', 'routes[0].path: "/a/../b" can match no request (The path has a dot segment'),
             ('[[limits]]\nname = "a"\nrate = "1/s"\n[[limits]]\nname = "a"\nrate = "2/s"', 'limits[1].name: "a" is also that of limits[0]; '),
+            ('[[limits]]\nname = "a"\nrate = "1/s"\ncharge = "refusals"', 'limits[0].key: must be ["ip"] with charge = "refusals": '),
+            ('[[limits]]\nname = "a"\nrate = "1/s"\nkey = ["ip"]\ncharge = "refusals"\npaths = ["/a"]', 'limits[0].paths: have no use with charge = "refusals": '),
+            ('[[limits]]\nname = "a"\nrate = "1/s"\nkey = ["ip"]\ncharge = "refusals"\nmethods = ["GET"]', 'limits[0].methods: have no use with charge = "refusals": '),
             ('[[limits]]\nname = "a"\nrate = "0/s"', 'limits[0].rate: "0/s" is out of range; '),
             ('[[limits]]\nname = "a"\nrate = "1/s"\nburst = 0', "limits[0].burst: 0 is out of range; "),
             ('[[limits]]\nname = "a"\nrate = "1/s"\nkey = []', "limits[0].key: the list is empty; "),

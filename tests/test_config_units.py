@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from koder_gateway.config import parse_duration, parse_size
-from koder_gateway.config.units import MAX_DURATION, MAX_SIZE
+from koder_gateway.config.units import MAX_DURATION, MAX_SIZE, parse_percent
 
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 BYTES = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "TiB": 1024**4}
@@ -75,3 +75,14 @@ def test_what_is_no_duration(text: str) -> None:
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(ValueError, match="write"):
         parse_size(text)
+
+
+@given(st.integers(1, 100))
+def test_percents_are_read_as_they_are_written(number: int) -> None:
+    assert parse_percent(f"{number}%") == number
+
+
+@pytest.mark.parametrize("text", ["", "%", "0%", "101%", "25", "25 %", "-5%", "2.5%", "1000%", "\u0661%"])
+def test_what_is_no_percentage(text: str) -> None:
+    with pytest.raises(ValueError, match="write"):
+        parse_percent(text)

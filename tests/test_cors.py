@@ -137,6 +137,12 @@ def test_malformed_or_endless_names_get_no_cors(asked: bytes) -> None:
     assert POLICY.preflight(APP, b"GET", asked) is None
 
 
+@pytest.mark.parametrize(("count", "echoed"), [(64, True), (65, False)])
+def test_there_are_no_more_names_than_a_page_has(count: int, echoed: bool) -> None:
+    answer = POLICY.preflight(APP, b"POST", b", ".join([b"x-a"] * count))
+    assert (answer is not None) is echoed
+
+
 def test_names_are_echoed_up_to_the_bound() -> None:
     asked = b"x" * 8192
     assert fields(POLICY.preflight(APP, b"GET", asked))["Access-Control-Allow-Headers"] == asked.decode()

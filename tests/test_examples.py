@@ -296,8 +296,8 @@ def test_the_daemons_line_serves_and_has_an_admin_port(tmp_path: Path, line: str
     anywhere = line.replace("ssl:8443", f"ssl:{ANY_PORT}").replace("tcp:9100:interface=127.0.0.1", f"tcp:{ANY_PORT}")
     assert anywhere.count(ANY_PORT) == 2
     with running(tmp_path, anywhere, "serves on") as there:
-        assert ask(there.ports[-1], "/healthz")[0] == 200
-        assert ask(there.ports[-1], "/readyz")[::2] == (200, b"ready\n")
+        assert ask(there.ports[-1], "/healthz", "localhost")[0] == 200
+        assert ask(there.ports[-1], "/readyz", "localhost")[::2] == (200, b"ready\n")
 
 
 @pytest.mark.parametrize("line", TOOLS)
@@ -571,6 +571,8 @@ def test_every_metric_is_told_with_its_labels() -> None:
         upstream=lambda: {"s": (1, 1)},
         healthy=lambda: {("s", "a"): True},
         handshakes_failed=lambda: {"r": 1},
+        waiting=lambda: {"s": 1},
+        refused=lambda: {("s", "r"): 1},
         tunnels=lambda: {"s": 1},
         tunnelled=lambda: {"s": 1},
         limits=lambda: [("r", 1, 1, 1)],

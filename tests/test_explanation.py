@@ -178,6 +178,16 @@ def test_what_a_limit_says(rule: LimitRule, says: str) -> None:
     assert ask(policy(rule), head()).limits == (says,)
 
 
+def test_the_limit_on_refusals_shows_where_something_is_refused() -> None:
+    rule = LimitRule("r", ("ip",), 10, 1, burst=1000, charge="refusals")
+    assert ask(policy(rule), head()).limits == ()
+    explained = ask(policy(rule), head(target=b"/nowhere"))
+    assert explained.outcome == NO_ROUTE
+    assert explained.limits == (
+        "r: 10/s, burst 1000, for ip 192.0.2.1; only what the gateway refuses is charged, and past it gets no answer",
+    )
+
+
 def test_the_limits_are_those_that_apply() -> None:
     rules = (
         LimitRule("all", ("ip",), 10, 1),

@@ -66,7 +66,13 @@ class Probed:
     def make_service(self) -> Service:
         endpoints = [TCP4ClientEndpoint(self.reactor, "127.0.0.1", port, 1) for port in self.PORTS]
         addresses = [(f"http://127.0.0.1:{port}", to) for port, to in zip(self.PORTS, endpoints, strict=True)]
-        return Service("identity", addresses, ResponseReader(b"X-Tenant-ID"), self.clock)
+        return Service(
+            "identity",
+            addresses,
+            ResponseReader(b"X-Tenant-ID"),
+            self.clock,
+            later=lambda call: self.reactor.callLater(0, call),
+        )
 
     def watch(self, *targets: tuple[Address, str]) -> None:
         self.probes.watch(targets)

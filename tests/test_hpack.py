@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from koder_gateway.wire.frames import COMPRESSION_ERROR
+from koder_gateway.wire.frames import COMPRESSION_ERROR, ENHANCE_YOUR_CALM, Http2Error
 from koder_gateway.wire.hpack import (
     STATIC,
     TABLE_SIZE,
@@ -29,7 +29,7 @@ FIELDS = st.lists(st.tuples(NAMES, st.binary(max_size=300)), max_size=12)
 
 
 def pairs(block: bytes, decoder: Decoder | None = None) -> list[tuple[bytes, bytes]] | None:
-    fields = (decoder or Decoder(1 << 24)).decode(block)
+    fields = (decoder or Decoder(1 << 24, 1 << 16)).decode(block)
     return None if fields is None else [(name, value) for name, value, _, _ in fields]
 
 
@@ -37,7 +37,7 @@ def pairs(block: bytes, decoder: Decoder | None = None) -> list[tuple[bytes, byt
 def test_what_another_encoder_writes_is_read(blocks: list[tuple[Any, bool, int | None]]) -> None:
     """Block after block on one connection, with a table that is filled, emptied and made smaller."""
     encoder = hpack.Encoder()
-    decoder = Decoder(1 << 24)
+    decoder = Decoder(1 << 24, 1 << 16)
     for fields, huffman, size in blocks:
         if size is not None:
             encoder.header_table_size = size
@@ -95,14 +95,14 @@ def test_credentials_are_never_indexed() -> None:
 )
 def test_a_block_that_cannot_be_decoded(block: bytes, why: str) -> None:
     with pytest.raises(HpackError) as caught:
-        Decoder(LIMIT).decode(block)
+        Decoder(LIMIT, 1 << 16).decode(block)
     assert caught.value.code == COMPRESSION_ERROR
 
 
 @given(st.binary(max_size=200))
 def test_garbage_is_fields_or_an_error(block: bytes) -> None:
     try:
-        fields = Decoder(LIMIT).decode(block)
+        fields = Decoder(LIMIT, 1 << 16).decode(block)
     except HpackError:
         return
     assert fields is None or sum(field.size for field in fields) <= LIMIT
@@ -110,10 +110,10 @@ def test_garbage_is_fields_or_an_error(block: bytes) -> None:
 
 def test_a_bomb_is_counted_and_not_kept() -> None:
     """One large field in the table, named again and again: 4 KiB for a byte."""
-    decoder = Decoder(LIMIT)
+    decoder = Decoder(LIMIT, 1 << 16)
     bomb = b"\x40\x01a\x7f\xa1\x1e" + b"v" * 4000
     assert decoder.decode(bomb + b"\xbe" * 7) is not None
-    assert decoder.decode(b"\xbe" * 16000) is None
+    assert decoder.decode(b"\xbe" * 30) is None
     assert decoder.decode(b"\xbe") == [make_field(b"a", b"v" * 4000)], "the table still stands"
 
 
@@ -122,8 +122,45 @@ def indexed(index: int) -> bytes:
     return bytes((0x80 | index,)) if index < 127 else bytes((0xFF, index - 127))
 
 
+def test_fields_are_kept_up_to_their_number_and_followed_beyond() -> None:
+    decoder = Decoder(LIMIT, 10)
+    assert len(pairs(b"\0\1a\0" * 16, decoder) or ()) == 16
+    assert decoder.excess == 0
+    assert decoder.decode(b"\0\1a\0" * 17 + b"\x40\1b\1c") is None
+    assert decoder.excess == 18
+    # The table has followed, so that the next block means what its sender thinks.
+    assert pairs(b"\xbe", decoder) == [(b"b", b"c")]
+    assert decoder.excess == 0
+
+
+def test_a_cookie_s_crumbs_are_one_field() -> None:
+    decoder = Decoder(LIMIT, 10)
+    assert len(pairs(b"\0\1a\0" * 15 + b"\0\6cookie\1c" * 200, decoder) or ()) == 215
+    assert len(pairs(b"\0\6cookie\1c" * 200 + b"\0\1a\0" * 16, decoder) or ()) == 216
+    assert decoder.decode(b"\0\6cookie\1c" * 200 + b"\0\1a\0" * 17) is None
+
+
+@pytest.mark.parametrize(
+    "block", [b"\x40\0\0" * 11_000, b"\0\0\0" * 11_000, b"\x90" * 33_000, b"\xbe" * 33_000, b"\xbf" * 33_000]
+)
+def test_a_block_many_times_over_the_limits_is_not_followed_to_its_end(block: bytes) -> None:
+    decoder = Decoder(LIMIT, 100)
+    decoder.decode(b"\x40\1a\1b\x40\1c\x7f\xa1\x1e" + b"v" * 4000)
+    with pytest.raises(Http2Error) as raised:
+        decoder.decode(b"\x40\1a\1b" + block)
+    assert raised.value.code == ENHANCE_YOUR_CALM
+
+
+def test_the_table_s_size_changes_twice_at_most() -> None:
+    """RFC 7541 section 4.2."""
+    decoder = Decoder(LIMIT, 100)
+    assert pairs(b"\x20\x3f\xe1\x1f\x82", decoder) == [(b":method", b"GET")]
+    with pytest.raises(HpackError):
+        decoder.decode(b"\x20\x3f\xe1\x1f\x20\x82")
+
+
 def test_the_table_is_bounded() -> None:
-    decoder = Decoder(1 << 24)
+    decoder = Decoder(1 << 24, 1 << 16)
     for number in range(1000):
         decoder.decode(b"\x40\x04%04d\x04%04d" % (number, number))
     # Each is 8 bytes and 32 that the protocol counts.
@@ -137,7 +174,7 @@ def test_the_table_is_bounded() -> None:
 
 
 def test_a_field_too_large_for_the_table_empties_it() -> None:
-    decoder = Decoder(1 << 24)
+    decoder = Decoder(1 << 24, 1 << 16)
     decoder.decode(b"\x40\x01a\x01b")
     assert pairs(b"\xbe", decoder) == [(b"a", b"b")]
     decoder.decode(b"\x40\x01a\x7f\x89\x26" + b"v" * 5000)
@@ -146,7 +183,7 @@ def test_a_field_too_large_for_the_table_empties_it() -> None:
 
 
 def test_the_version_tells_whether_a_block_means_the_same_again() -> None:
-    decoder = Decoder(LIMIT)
+    decoder = Decoder(LIMIT, 1 << 16)
     first = decoder.version
     for block in (b"\x82\x86", b"\x00\x01a\x01b", b"\x10\x01a\x01b", b"\x3f\xe1\x1f\x82"):
         decoder.decode(block)

@@ -202,6 +202,14 @@ FLOODS: dict[str, tuple[Callable[[Http2Client], None], Make]] = {
         nothing,
         lambda number: headers(odd(number), request((b"content-length", b"1")), end=True),
     ),
+    "field blocks over the limit": (
+        nothing,
+        lambda number: headers(odd(number), GET + literal(b"", b"", KEPT) * 300),
+    ),
+    "field blocks over the limit on one stream": (
+        on_a_stream,
+        lambda number: headers(1, literal(b"", b"", KEPT) * 300, end=False),
+    ),
     "resets provoked by dependencies": (
         nothing,
         lambda number: headers(odd(number), GET, priority=weight(odd(number))),
@@ -332,6 +340,20 @@ def test_hpack_bomb(gateway, bomb):
     """RFC 7541 section 7: few bytes that mean many."""
     with connect(gateway) as client:
         check_too_large(client, gateway, in_frames(GET + bomb))
+
+
+@pytest.mark.parametrize(
+    "field",
+    [literal(b"", b"", KEPT), literal(b"", b""), indexed(16), indexed(62)],
+    ids=["kept", "plain", "static", "dynamic"],
+)
+def test_a_block_many_times_over_the_limit_ends_its_connection(gateway, field):
+    """33 kB of fields that say nothing: they are not followed to their end, and not refused for ever."""
+    with connect(gateway) as client:
+        client.send(in_frames(GET + literal(b"x", b"y", KEPT) + field * (32_900 // len(field))))
+        client.breaks(ENHANCE_YOUR_CALM)
+        assert client.goaways == [ENHANCE_YOUR_CALM]
+    assert gateway.received() == []
 
 
 def test_table_sizes_in_bulk(gateway):

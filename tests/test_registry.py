@@ -24,7 +24,8 @@ from koder_gateway import Gateway, load
 from koder_gateway.errors import OVERLOADED
 from koder_gateway.ops.metrics import Counters
 from koder_gateway.ops.registry import TIMEOUT, Place, RemoteRegistry, UnreadTenants
-from koder_gateway.policy.tenants import Tenant
+from koder_gateway.ops.registry_losses import Losses
+from koder_gateway.policy.tenants import Registry, Tenant
 from koder_gateway.upstream.fetch import Fetcher
 
 BASE = "id.koder.dev"
@@ -110,7 +111,13 @@ class Followed:
         self.place = Place(f"http://127.0.0.1:{number}{path}", BASE, state)
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", number)
         self.source = Source(reactor, endpoint, self.place.url, LIMIT)
-        self.registry = RemoteRegistry(self.place, self.source, self.counters, self.read.append, reactor)
+        self.before = Registry(())
+        losses = Losses(lambda: self.before, lambda: 0.1)
+        self.registry = RemoteRegistry(self.place, self.source, losses, self.counters, self.take, reactor)
+
+    def take(self, registry: Registry) -> None:
+        self.before = registry
+        self.read.append(tuple(registry))
 
     async def refresh(self) -> None:
         """Let the next refresh be due, and end."""
@@ -334,7 +341,38 @@ async def test_of_many_faults_the_first_are_told(admin: Admin, tmp_path: Path, l
     await followed.refresh()
     assert len(log) == 11
     assert "tenants[9].slug" in log[9]
-    assert log[10] == "error: registry not read: and 15 faults more"
+    assert log[10].startswith("error: registry not read, the tenants before it stay: ")
+    assert log[10].endswith(": and 15 more")
+    followed.registry.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_list_that_lacks_too_many_is_refused_until_somebody_asks_for_it(
+    admin: Admin, tmp_path: Path, log: list[str]
+) -> None:
+    followed = Followed(await admin.start(), tmp_path)
+    whole = [{"slug": f"t{number}"} for number in range(100)]
+    admin.lists(whole)
+    await followed.refresh()
+    admin.lists(whole[11:], b'"cut"')
+    for _ in range(2):
+        await followed.refresh()
+    (line,) = log
+    assert "lacks 11 of 100 tenants, more than tenants.max_loss" in line
+    assert (len(followed.read), followed.counters.registry_failures) == (1, 2)
+    assert len(json.loads((tmp_path / CACHE).read_bytes())["tenants"]) == 100, "nor is it kept for the next start"
+    admin.lists(whole[10:])
+    await followed.refresh()
+    assert len(followed.read[-1]) == 90
+    admin.lists(whole[50:], b'"half"')
+    await followed.refresh()
+    assert len(followed.read[-1]) == 90
+    followed.registry.again()
+    await followed.refresh()
+    assert len(followed.read[-1]) == 50
+    admin.lists([])
+    await followed.refresh()
+    assert len(followed.read[-1]) == 50, "it was asked for once"
     followed.registry.stop()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,8 +21,9 @@ from twisted.python.failure import Failure
 
 from koder_gateway.config import file_version
 from koder_gateway.ops.metrics import Counters
-from koder_gateway.ops.registry_file import SETTLE, RegistryFile
-from koder_gateway.policy.tenants import Tenant
+from koder_gateway.ops.registry_file import SECOND_LOOK, RegistryFile
+from koder_gateway.ops.registry_losses import Losses
+from koder_gateway.policy.tenants import Registry, Tenant
 
 REFRESH = 30.0
 BASE = "id.koder.dev"
@@ -72,11 +72,18 @@ class Watched:
         self.pool = Pool() if pool is None else pool
         self.counters = Counters()
         self.read: list[tuple[Tenant, ...]] = []
+        self.before = Registry([Tenant("a")])
+        self.most = 0.1
         self.now = 0.0
         self.file = self.watch(file_version(self.path))
 
     def watch(self, seen: object) -> RegistryFile:
-        return RegistryFile(self.path, BASE, seen, 1, self.counters, self.read.append, self.pool)
+        losses = Losses(lambda: self.before, lambda: self.most)
+        return RegistryFile(self.path, BASE, seen, losses, self.counters, self.take, self.pool)
+
+    def take(self, registry: Registry) -> None:
+        self.before = registry
+        self.read.append(tuple(registry))
 
     def write(self, content: str) -> None:
         """Replace the file, as whoever does it in order does it."""
@@ -87,15 +94,15 @@ class Watched:
     def sweep(self) -> None:
         self.file.sweep(self.now, REFRESH)
 
-    def settle(self) -> None:
-        """The look that finds a change, and the one that agrees."""
+    def look_twice(self) -> None:
+        """As often as it takes until a change is read."""
         self.sweep()
-        self.now += SETTLE
+        self.now += SECOND_LOOK
         self.sweep()
 
     def refresh(self) -> int:
-        """Let the next look be due, and the one that must agree; how much work came of it, which is then done."""
-        self.settle()
+        """Let the next look be due; how much work came of it, which is then done."""
+        self.look_twice()
         self.now += REFRESH
         waiting = self.pool.waiting
         while self.pool.waiting:
@@ -155,7 +162,7 @@ def test_it_is_looked_at_every_so_often(watched: Watched) -> None:
     watched.now = REFRESH
     watched.sweep()
     assert watched.pool.waiting == 0
-    watched.now = REFRESH + SETTLE
+    watched.now += SECOND_LOOK
     watched.sweep()
     assert watched.pool.waiting == 1
 
@@ -197,84 +204,106 @@ def test_what_tells_a_change(how: str, watched: Watched) -> None:
     if how == "another file":
         watched.write(text("b"))
     elif how == "another size":
-        watched.path.write_text(text("longer"))
+        watched.path.write_text(text("a", "longer"))
     else:
-        watched.path.write_text(text("b"))
+        watched.path.write_text(text("a").replace("a", "a"))
         times = (times[0], times[1] + 1)
     os.utime(watched.path, ns=times)
     assert watched.refresh() == 1
     assert len(watched.read) == 1
 
 
-SUSPENDED = '[[tenant]]\nslug = "a"\n[[tenant]]\nslug = "b"\nstatus = "suspended"\n'
-
-
-@given(st.lists(st.integers(0, len(SUSPENDED)), max_size=3).map(sorted))
-def test_a_file_that_is_being_written_switches_no_tenant_on(cuts: list[int]) -> None:
-    """It is looked at wherever its writer has got to, each time at another place."""
-    with tempfile.TemporaryDirectory() as folder:
-        watched = Watched(Path(folder))
-        watched.write(SUSPENDED)
-        assert watched.refresh() == 1
-        for cut in (*cuts, len(SUSPENDED)):
-            watched.path.write_text(SUSPENDED[:cut] + "#" * (watched.now == 0))
-            watched.sweep()
-            watched.now += SETTLE / 2
-        watched.now += REFRESH
-        watched.refresh()
-        assert {tuple(tenant.status for tenant in tenants) for tenants in watched.read} == {("active", "suspended")}
-
-
-def test_a_list_that_has_shrunk_must_be_moved_into_place(watched: Watched, log: list[str]) -> None:
-    watched.write(text("a", "b", "c"))
-    assert watched.refresh() == 1
-    watched.path.write_text(text("a", "b"))
-    assert watched.refresh() == 1
-    assert watched.slugs == [["a", "b", "c"]]
-    assert watched.counters.registry_failures == 1
-    assert len(log) == 1
-    assert "2 tenants in place of 3" in log[0]
-    watched.write(text("a", "b"))
-    assert watched.refresh() == 1
-    watched.path.write_text(text("b", "a"))
-    assert watched.refresh() == 1
-    assert watched.slugs[1:] == [["a", "b"], ["b", "a"]]
-
-
-def test_what_changes_while_it_is_read_is_read_again(watched: Watched) -> None:
-    watched.write(text("b"))
-    watched.sweep()
-    watched.now += SETTLE
-    watched.sweep()
-    assert watched.pool.waiting == 1
-    watched.write(text("c"))
-    watched.pool.work()
-    assert watched.read == []
-    watched.now += REFRESH
-    assert watched.refresh() == 1
-    assert watched.slugs == [["c"]]
-
-
 def test_one_reading_at_a_time(watched: Watched) -> None:
     """A change while the file is being read is read after that."""
     watched.write(text("b"))
-    watched.settle()
-    watched.write(text("c"))
+    watched.look_twice()
     watched.now = 10 * REFRESH
-    watched.settle()
+    watched.look_twice()
     assert watched.pool.waiting == 1
     watched.pool.work()
+    watched.write(text("c"))
     assert watched.refresh() == 1
     assert watched.slugs[-1] == ["c"]
 
 
 def test_the_reactors_thread_does_not_read(watched: Watched) -> None:
     watched.write(text("b"))
-    watched.settle()
+    watched.look_twice()
     assert watched.read == []
     watched.path.unlink()  # nothing of it was in memory yet
     watched.pool.work()
     assert (watched.read, watched.counters.registry_failures) == ([], 1)
+
+
+# -- what was not written to its end
+
+
+SUSPENDED = '[[tenant]]\nslug = "a"\nstatus = "suspended"\n'
+
+
+def test_a_file_that_is_still_being_written_is_not_read(watched: Watched) -> None:
+    """Cut before its last line it would switch a tenant on."""
+    watched.write(SUSPENDED)
+    assert watched.refresh() == 1
+    for length in (len(SUSPENDED) - 24, len(SUSPENDED) - 12):
+        watched.path.write_text(SUSPENDED[:length])
+        watched.sweep()
+        watched.now += SECOND_LOOK
+        assert watched.pool.waiting == 0
+    watched.path.write_text(SUSPENDED + "# done\n")
+    watched.look_twice()
+    watched.pool.work()
+    assert [tenant.status for tenants in watched.read for tenant in tenants] == ["suspended"] * 2
+
+
+def test_what_changes_while_it_is_read_is_looked_at_again(watched: Watched) -> None:
+    watched.write(text("b"))
+    watched.look_twice()
+    watched.write(text("c"))
+    watched.pool.work()
+    assert (watched.read, watched.counters.registry_failures) == ([], 0)
+    assert watched.refresh() == 1
+    assert watched.slugs == [["c"]]
+
+
+def test_a_list_that_was_written_in_place_loses_nobody(watched: Watched, log: list[str]) -> None:
+    many = [f"t{number}" for number in range(100)]
+    watched.write(text("a", *many))
+    watched.refresh()
+    watched.path.write_text(text("a", *many[:-1]))
+    assert watched.refresh() == 1
+    assert len(watched.read) == 1
+    (line,) = log
+    assert f"{watched.path}: lacks 1 of 101 tenants, and was written in place" in line
+    assert "rename" in line
+    assert watched.counters.registry_failures == 1
+    for _ in range(2):
+        assert watched.refresh() == 0, "it is said once"
+    watched.path.write_text(text("a", *many, "more"))
+    watched.refresh()
+    assert len(watched.read[-1]) == 102, "what lacks nobody may be written in place"
+    watched.write(text("a", *many[:-1]))
+    watched.refresh()
+    assert len(watched.read[-1]) == 100, "a file that was renamed is whole"
+
+
+def test_a_list_that_lacks_too_many_is_refused_whole(watched: Watched, log: list[str]) -> None:
+    many = [f"t{number}" for number in range(100)]
+    watched.write(text(*many))
+    watched.refresh()
+    watched.write(text(*many[11:], "new"))
+    watched.refresh()
+    (line,) = log
+    assert 'lacks 11 of 100 tenants, more than tenants.max_loss = "10%" allows; ' in line
+    assert "SIGHUP" in line
+    assert (len(watched.read), watched.counters.registry_failures) == (1, 1)
+    watched.write(text(*many[10:]))
+    watched.refresh()
+    assert len(watched.read[-1]) == 90
+    watched.most = 1.0
+    watched.write(text())
+    watched.refresh()
+    assert watched.read[-1] == ()
 
 
 # -- what cannot be read
@@ -355,7 +384,7 @@ def test_the_tenants_are_always_those_of_the_last_good_file(
 @pytest.mark.parametrize("content", [text("b"), FAULTY], ids=["good", "bad"])
 def test_what_is_read_too_late_is_nothing(content: str, watched: Watched, log: list[str]) -> None:
     watched.write(content)
-    watched.settle()
+    watched.look_twice()
     watched.file.stop()
     watched.pool.work()
     assert (watched.read, watched.counters.registry_failures, log) == ([], 0, [])
@@ -377,11 +406,16 @@ async def test_with_the_reactors_own_pool(tmp_path: Path, log: list[str]) -> Non
     threads: list[threading.Thread] = []
     tenants: list[tuple[Tenant, ...]] = []
 
-    def read(found: tuple[Tenant, ...]) -> None:
+    def read(found: Registry) -> None:
         threads.append(threading.current_thread())
-        tenants.append(found)
+        tenants.append(tuple(found))
 
-    file = RegistryFile(watched.path, BASE, file_version(watched.path), 1, watched.counters, read, reactor)
+    losses = Losses(lambda: watched.before, lambda: 1.0)
+    file = RegistryFile(watched.path, BASE, file_version(watched.path), losses, watched.counters, read, reactor)
+
+    def look_twice(now: float) -> None:
+        file.sweep(now, REFRESH)
+        file.sweep(now + SECOND_LOOK, REFRESH)
 
     async def eventually(condition: Callable[[], object]) -> None:
         ends = time.monotonic() + PATIENCE
@@ -390,19 +424,16 @@ async def test_with_the_reactors_own_pool(tmp_path: Path, log: list[str]) -> Non
             await deferLater(reactor, 0.001, lambda: None)  # type: ignore[arg-type]
 
     watched.write(text("b", "c"))
-    file.sweep(0.0, REFRESH)
-    file.sweep(0.0 + SETTLE, REFRESH)
+    look_twice(0.0)
     await eventually(lambda: tenants)
     assert tenants == [(Tenant("b"), Tenant("c"))]
     assert threads == [threading.current_thread()]
     watched.write(FAULTY)
-    file.sweep(2 * REFRESH, REFRESH)
-    file.sweep(2 * REFRESH + SETTLE, REFRESH)
+    look_twice(2 * REFRESH)
     await eventually(lambda: watched.counters.registry_failures)
     assert len(tenants) == 1
     assert len(log) == 2
     watched.write(text("d"))
-    file.sweep(4 * REFRESH, REFRESH)
-    file.sweep(4 * REFRESH + SETTLE, REFRESH)
+    look_twice(4 * REFRESH)
     await eventually(lambda: len(tenants) == 2)
     file.stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -30,8 +31,12 @@ from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactor as RecordingReactor
 from twisted.internet.testing import StringTransport
 from twisted.logger import Logger, formatEvent
+from twisted.web.resource import Resource
 
 from koder_gateway.errors import Refusal
+from koder_gateway.policy.decision import Standing
+from koder_gateway.policy.shares import Shares
+from koder_gateway.tree.compose import make_policy
 from koder_gateway.upstream.connection import UpstreamConnection
 from koder_gateway.upstream.pool import Service
 from koder_gateway.upstream.relay import Relay
@@ -66,6 +71,9 @@ def problem(data: bytes) -> tuple[int, str]:
     return message.status, message.code
 
 
+POLICY = make_policy(settings_with(), None)
+
+
 # -- the relay alone, between a client that writes down its commands and a service in memory
 
 
@@ -73,9 +81,11 @@ class Caller:
     """The client's side of an exchange: what the relay tells it, in order."""
 
     takes = False
+    paused_early = False
 
-    def __init__(self, exchange: Exchange, body: bytes, done: bool) -> None:
+    def __init__(self, exchange: Exchange, standing: Standing, body: bytes, done: bool) -> None:
         self.exchange = exchange
+        self.standing = standing
         self.body = body
         self.body_done = done
         self.trailers: list[bytes] = []
@@ -136,16 +146,24 @@ class Play:
             ],
             ResponseReader(b"X-Tenant-ID"),
             self.clock,
+            later=lambda call: self.reactor.callLater(0, call),
             **options,  # type: ignore[arg-type]
         )
         self.origin = self.origins[0]
 
-    def ask(self, raw: bytes = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n", body: bytes = b"", done: bool = True) -> Relay:
+    def ask(
+        self,
+        raw: bytes = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n",
+        body: bytes = b"",
+        done: bool = True,
+        peer: str = "192.0.2.1",
+    ) -> Relay:
         """Begin an exchange; its client is `relay.client`."""
         head = self.reader.read(raw)
         assert head.refusal is None
-        exchange = Exchange(head, b"192.0.2.1", 0.0, b"r1")
-        relay = Relay(Caller(exchange, body, done), self.service)
+        exchange = Exchange(head, peer.encode(), 0.0, b"r1")
+        exchange.tenant = b"koder"
+        relay = Relay(Caller(exchange, POLICY.standing(head, peer, None), body, done), self.service)
         relay.start()
         self.reactor.advance(0)
         return relay
@@ -306,16 +324,49 @@ def test_a_connection_that_is_not_made_in_time_is_a_timeout(play: Play) -> None:
     assert play.service.failures == {TIMEOUT: 1}
 
 
-def test_no_place_left_is_overloaded() -> None:
+def test_who_finds_no_place_waits_for_one() -> None:
     play = Play(max_connections=1)
     first, second = play.ask(), play.ask()
-    assert told(second) == [("refuse", "overloaded")]
-    assert play.service.failures == {FULL: 1}
+    assert told(second) == []
     play.origin.only.send(OK)
     assert told(first) == [("respond", 200, b"hi", True)]
-    third = play.ask()
     play.origin.only.send(OK)
-    assert told(third) == [("respond", 200, b"hi", True)]
+    assert told(second) == [("respond", 200, b"hi", True)]
+    assert play.origin.attempts == 1
+    play.check_empty()
+
+
+def test_no_place_in_time_is_overloaded() -> None:
+    play = Play(max_connections=1)
+    first, second = play.ask(), play.ask()
+    play.advance(1.75)
+    assert told(second) == []
+    play.advance(0.25)
+    assert told(second) == [("refuse", "overloaded")]
+    assert play.service.failures == {FULL: 1}
+    assert play.service.crowd.refused == {"timeout": 1}
+    assert play.service.crowd.waiting == 0
+    play.origin.only.send(OK)
+    assert told(first) == [("respond", 200, b"hi", True)]
+    play.check_empty()
+
+
+def test_no_room_to_wait_is_overloaded_at_once() -> None:
+    play = Play(max_connections=1)
+    first, second, third = play.ask(), play.ask(), play.ask(peer="192.0.2.2")
+    assert told(third) == [("refuse", "overloaded")]
+    assert play.service.crowd.refused == {"full": 1}
+    for relay in (first, second):
+        relay.client_failed(CLIENT_GONE)
+    play.check_empty()
+
+
+def test_nobody_waits_where_no_time_is_given_for_it() -> None:
+    play = Play(max_connections=1)
+    play.service.crowd.allow(Shares(1, 1), 0.0)
+    first, second = play.ask(), play.ask(peer="192.0.2.2")
+    assert told(second) == [("refuse", "overloaded")]
+    first.client_failed(CLIENT_GONE)
     play.check_empty()
 
 
@@ -323,8 +374,65 @@ def test_attempts_take_places_too() -> None:
     play = Play(max_connections=1)
     play.origin.answers = "ignore"
     first, second = play.ask(), play.ask()
-    assert told(second) == [("refuse", "overloaded")]
+    assert play.origin.attempts == 1
     first.client_failed(CLIENT_GONE)
+    play.reactor.advance(0)
+    assert play.origin.attempts == 2
+    second.client_failed(CLIENT_GONE)
+    play.check_empty()
+
+
+def test_a_retry_keeps_its_place() -> None:
+    play = Play(max_connections=1)
+    stale = stale_connection(play)
+    first, second = play.ask(), play.ask()
+    stale.close()
+    play.origin.last.send(OK)
+    assert told(first) == [("respond", 200, b"hi", True)]
+    assert first.exchange.retries == 1
+    play.origin.last.send(OK)
+    assert told(second) == [("respond", 200, b"hi", True)]
+    assert play.origin.attempts == 2
+    play.check_empty()
+
+
+def test_what_a_service_sends_too_much_is_not_the_answer_of_one_who_waits() -> None:
+    play = Play(max_connections=1)
+    first, second = play.ask(), play.ask()
+    service = play.origin.only
+    service.near.arrive(OK)
+    service.near.arrive(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstray")
+    play.reactor.advance(0)
+    assert told(first) == [("respond", 200, b"hi", True)]
+    assert told(second) == []
+    play.origin.last.send(OK)
+    assert told(second) == [("respond", 200, b"hi", True)]
+    play.check_empty()
+
+
+def test_the_body_of_one_who_waits_waits_too() -> None:
+    play = Play(max_connections=1)
+    first, second = play.ask(), play.ask(UPLOAD, b"12345", False)
+    assert told(second) == ["pause"]
+    first.client_failed(CLIENT_GONE)
+    play.reactor.advance(0)
+    assert told(second) == ["resume"]
+    assert play.origin.last.take().endswith(b"12345")
+    second.client_failed(SLOW)
+    play.check_empty()
+
+
+@pytest.mark.parametrize("event", [CLIENT_GONE, SLOW, BROKEN, TOO_LARGE])
+def test_a_client_that_fails_while_it_waits_waits_no_longer(event: str) -> None:
+    play = Play(max_connections=1)
+    first, second, third = play.ask(), play.ask(UPLOAD, b"1", False), None
+    second.client_failed(event)
+    assert play.service.crowd.waiting == 0
+    third = play.ask(peer="192.0.2.2")
+    play.origin.only.send(OK)
+    play.origin.only.send(OK)
+    assert told(third) == [("respond", 200, b"hi", True)]
+    assert told(first) == [("respond", 200, b"hi", True)]
     play.check_empty()
 
 
@@ -491,7 +599,7 @@ def test_a_small_upload_is_sent_again_whole(play: Play) -> None:
 
 def test_a_large_upload_is_not_sent_again(play: Play) -> None:
     stale = stale_connection(play)
-    relay = play.ask(b"PUT /b HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n", b"", False)
+    relay = play.ask(b"PUT /b HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n", b"x", False)
     relay.body_received(b"x" * 70000)
     stale.close()
     assert told(relay)[-1] == ("refuse", "upstream_closed")
@@ -1034,21 +1142,32 @@ def test_hop_by_hop_fields_end_here_in_both_directions(gateway: MemoryGateway) -
 # -- expectations
 
 
+class Echo(Resource):
+    """Answers with the body, once all of it is there."""
+
+    isLeaf = True
+
+    def render_POST(self, request: Any) -> bytes:
+        data: bytes = request.content.read()
+        return data
+
+
 EXPECTING = request(b"POST", b"/v1/users", b"Content-Length: 5", b"Expect: 100-continue")
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-def test_an_expectation_is_the_services_to_meet(gateway: MemoryGateway) -> None:
+def test_an_expectation_is_met_before_a_service_is_asked(gateway: MemoryGateway) -> None:
     client = gateway.connect()
     client.send(EXPECTING)
+    assert client.take() == CONTINUE
+    assert gateway.origin().attempts == 0
+    client.send(b"hello")
     service = gateway.origin().only
     head = service.take()
-    assert b"\r\nExpect: 100-continue\r\n" in head
-    assert b"\r\nContent-Length: 5\r\n" in head
-    service.send(CONTINUE)
-    assert client.take() == CONTINUE
-    client.send(b"hello")
-    assert service.take() == b"hello"
+    assert b"Expect" not in head
+    assert head.endswith(b"\r\n\r\nhello")
+    service.send(CONTINUE)  # nobody has asked for it
+    assert client.take() == b""
     service.send(OK)
     assert client.take() == OK_ANSWER
     assert client.closed == ""
@@ -1056,28 +1175,9 @@ def test_an_expectation_is_the_services_to_meet(gateway: MemoryGateway) -> None:
 
 def test_an_expectation_may_be_refused_before_the_body(gateway: MemoryGateway) -> None:
     client = gateway.connect()
-    client.send(EXPECTING)
-    service = gateway.origin().only
-    service.send(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno")
-    assert client.take() == answered(
-        b"401 Unauthorized", after=(b"Content-Length: 2", b"Connection: close"), body=b"no"
-    )
-    assert service.closed == "reset"
-
-
-def test_a_client_does_not_wait_for_a_service_that_says_nothing(gateway: MemoryGateway) -> None:
-    client = gateway.connect()
-    client.send(EXPECTING)
-    gateway.advance(0.75)
-    assert client.received == b""
-    gateway.advance(0.5)
-    assert client.take() == CONTINUE
-    client.send(b"hello")
-    service = gateway.origin().only
-    service.send(CONTINUE)  # late, and no longer of interest
-    assert client.take() == b""
-    service.send(OK)
-    assert client.take() == OK_ANSWER
+    client.send(request(b"POST", b"/nowhere", b"Content-Length: 5", b"Expect: 100-continue"))
+    assert problem(client.take()) == (404, "no_route")
+    assert client.closed == "clean" or client.half_closed
 
 
 def test_a_body_that_does_not_wait_needs_no_continue(gateway: MemoryGateway) -> None:
@@ -1097,6 +1197,82 @@ def test_an_expecting_body_that_never_comes_is_408(gateway: MemoryGateway) -> No
     assert client.take() == CONTINUE
     gateway.advance(2)
     assert problem(client.take()) == (408, "request_timeout")
+    assert gateway.origin().attempts == 0
+
+
+def test_a_mounted_resource_that_wants_the_body_gets_it(make_gateway: Make) -> None:
+    gateway = make_gateway(mounts={b"/echo": Echo()})
+    client = gateway.connect()
+    client.send(request(b"POST", b"/echo", b"Content-Length: 5", b"Expect: 100-continue"))
+    assert client.take() == CONTINUE
+    client.send(b"hello")
+    (message,) = read_messages(client.take())
+    assert message.body == b"hello"
+
+
+# -- a body that has not begun
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 1000", b"Transfer-Encoding: chunked"])
+def test_a_service_is_not_asked_before_the_body_has_begun(framing: bytes, gateway: MemoryGateway) -> None:
+    client = gateway.connect()
+    client.send(request(b"GET", b"/v1/users", framing))
+    gateway.advance(29)
+    assert gateway.idle() == (0, 0)
+    assert client.received == b""
+    gateway.advance(1.5)
+    assert problem(client.take()) == (408, "request_timeout")
+    assert gateway.origin().attempts == 0
+    (exchange,) = gateway.exchanges
+    assert exchange.service == ""
+
+
+def test_a_body_that_ends_empty_is_whole(gateway: MemoryGateway) -> None:
+    client = gateway.connect()
+    client.send(request(b"POST", b"/v1/users", b"Transfer-Encoding: chunked"))
+    assert gateway.origin().attempts == 0
+    client.send(b"0\r\n\r\n")
+    service = gateway.origin().only
+    assert service.take().endswith(b"\r\n\r\n0\r\n\r\n")
+    service.send(OK)
+    assert client.take() == OK_ANSWER
+
+
+def test_a_chunk_line_is_no_byte_of_a_body(gateway: MemoryGateway) -> None:
+    client = gateway.connect()
+    client.send(request(b"POST", b"/v1/users", b"Transfer-Encoding: chunked"))
+    client.send(b"5\r\n")
+    assert gateway.origin().attempts == 0
+    client.send(b"h")
+    assert gateway.origin().only.take().endswith(b"\r\n\r\n1\r\nh\r\n")
+    client.reset()
+    assert gateway.idle() == (0, 0)
+
+
+@pytest.mark.parametrize("leave", [Peer.close, Peer.reset])
+def test_a_client_that_leaves_before_its_body(leave: Callable[[Peer], None], gateway: MemoryGateway) -> None:
+    client = gateway.connect()
+    client.send(request(b"POST", b"/v1/users", b"Content-Length: 5"))
+    leave(client)
+    (exchange,) = gateway.exchanges
+    assert exchange.code == "client_gone"
+    assert gateway.origin().attempts == 0
+
+
+def test_the_end_of_the_drain_comes_before_a_body(gateway: MemoryGateway) -> None:
+    client = gateway.connect()
+    client.send(request(b"POST", b"/v1/users", b"Content-Length: 5"))
+    gateway.site.drain()
+    gateway.site.end_drain()
+    assert problem(client.take()) == (503, "draining")
+
+
+def test_a_body_that_is_broken_before_it_has_begun(gateway: MemoryGateway) -> None:
+    client = gateway.connect()
+    client.send(request(b"POST", b"/v1/users", b"Transfer-Encoding: chunked"))
+    client.send(b"zz\r\n")
+    assert problem(client.take()) == (400, "bad_request")
+    assert gateway.origin().attempts == 0
 
 
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
@@ -1116,7 +1292,6 @@ def test_what_else_is_expected(version: bytes, gateway: MemoryGateway) -> None:
 def test_http_1_0_is_never_told_to_continue(gateway: MemoryGateway) -> None:
     client = gateway.connect()
     client.send(request(b"POST", b"/v1/users", b"Content-Length: 5", b"Expect: 100-continue", version=b"1.0"))
-    gateway.origin().only.send(CONTINUE)
     gateway.advance(5)
     assert client.received == b""
     client.send(b"hello")
@@ -1253,7 +1428,7 @@ def test_progress_towards_the_client_counts_as_life() -> None:
 
 def test_a_service_that_does_not_take_the_upload_is_504(gateway: MemoryGateway) -> None:
     client = gateway.connect()
-    client.send(request(b"POST", b"/v1/users", b"Content-Length: 1000000"))
+    client.send(request(b"POST", b"/v1/users", b"Content-Length: 1000000", body=b"x"))
     service = gateway.origin().only
     service.stop_reading()
     client.send_in([b"x" * 10000] * 20)
@@ -1319,12 +1494,14 @@ def test_an_upload_streams_as_it_comes(framing: str, size: int, gateway: MemoryG
         client.send(request(b"PUT", b"/v1/users", b"Transfer-Encoding: chunked"))
         pieces = [b"%x\r\n%b\r\n" % (size, b"x" * size)] * 2 if size else []
         end = b"0\r\n\r\n"
-    service = gateway.origin().only
-    seen = len(service.received)
+    seen = 0
     for piece in pieces:
         client.send(piece)
-        assert len(service.received) >= seen + size
-        seen = len(service.received)
+        (service,) = gateway.origin().connections or [None]
+        if size:
+            assert service is not None
+            assert len(service.received) >= seen + size
+            seen = len(service.received)
     client.send(end)
     (message,) = serve(gateway, lambda _: OK)
     assert message.body == b"x" * 2 * size
@@ -1347,6 +1524,8 @@ def test_a_storm_leaves_nothing_behind(gateway: MemoryGateway) -> None:
             client.send(request())
         else:
             client.send(request(b"POST", b"/v1/users", b"Content-Length: 10", body=b"x" * (number % 11)))
+        if not gateway.origin().connections:
+            continue  # the first one's body has not begun
         service = gateway.origin().last
         if not service.gone and not service.closed:
             fates[number % len(fates)](service)

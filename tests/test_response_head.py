@@ -240,3 +240,15 @@ def test_what_was_read_before_changes_nothing(asked: list[tuple[bytes, bool, boo
             again = reader.read(raw, to_head, drop_rate)
             for name in ResponseHead.__slots__:
                 assert getattr(again, name) == getattr(fresh, name), name
+
+
+@pytest.mark.parametrize("line", [b"a: b", b"Connection: a", b"Content-Length: x", b"nonsense"])
+def test_too_many_fields_are_counted_before_they_are_read(line: bytes) -> None:
+    with pytest.raises(ResponseError, match="too many fields"):
+        read(*[line] * 21)
+
+
+def test_too_many_connection_options_are_refused() -> None:
+    assert read(b"Connection: " + b",".join([b"a"] * 64)).lines == []
+    with pytest.raises(ResponseError, match="too many options"):
+        read(b"Connection: " + b",".join([b"a"] * 65))

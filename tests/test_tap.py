@@ -26,6 +26,7 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
 from twisted.web.resource import Resource
 from twisted.web.server import Site
@@ -126,7 +127,7 @@ def log() -> Iterator[list[str]]:
 
 
 class DaemonReactor(MemoryReactorClock):
-    """Time by hand, and what signal handlers ask for waits until `turn`."""
+    """Time by hand, and what signal handlers ask for waits until `turn`, as does what is to be done in threads."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -134,6 +135,20 @@ class DaemonReactor(MemoryReactorClock):
 
     def callFromThread(self, call: Callable[..., object], *words: object) -> None:
         self.asked.append((call, *words))
+
+    def getThreadPool(self) -> DaemonReactor:
+        return self
+
+    def callInThreadWithCallback(self, done: Callable[..., None], job: Callable[..., Any], *words: Any) -> None:
+        def work() -> None:
+            try:
+                result = job(*words)
+            except Exception:
+                done(False, Failure())
+            else:
+                done(True, result)
+
+        self.asked.append((work,))
 
     def turn(self) -> None:
         """Do what was asked for."""
@@ -402,6 +417,40 @@ def test_sighup_reloads(files: Files, log: list[str]) -> None:
     assert gateway.settings.requests.max_body == 2048
     assert [line for line in log if line.startswith("error: reload refused, nothing has changed: ")]
     assert not memory.hasStopped
+    daemon.stopService()
+
+
+def test_a_second_sighup_during_a_reload_is_one_more(files: Files, log: list[str]) -> None:
+    daemon, gateway, memory = started(files)
+    memory.begin()
+    for _ in range(3):
+        os.kill(os.getpid(), signal.SIGHUP)
+    asked = len(memory.asked)
+    for _ in range(asked):
+        call, *words = memory.asked.pop(0)
+        call(*words)
+    files.config.write_text(configuration(max_body="2KiB"))
+    memory.turn()
+    assert gateway.counters.reloads_ok == 2, "of those that came while it was under way, one"
+    assert gateway.settings.requests.max_body == 2048
+    daemon.stopService()
+
+
+def test_sighup_before_anybody_serves_is_a_reload_once_somebody_does(files: Files, log: list[str]) -> None:
+    options = files.options()
+    os.kill(os.getpid(), signal.SIGHUP)
+    os.kill(os.getpid(), signal.SIGHUP)
+    memory = DaemonReactor()
+    daemon = Daemon(memory)
+    gateway = daemon.add(files.config, ["tcp:8080"], None)
+    daemon.privilegedStartService()
+    daemon.startService()
+    assert options["config"] == str(files.config)
+    memory.turn()
+    assert gateway.counters.reloads_ok == 0
+    memory.begin()
+    memory.turn()
+    assert gateway.counters.reloads_ok == 1
     daemon.stopService()
 
 

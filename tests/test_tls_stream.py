@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import itertools
 import json
 import re
 import shutil
@@ -30,6 +31,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
 from koder_gateway.layers import records as layer
+from koder_gateway.layers.turns import Turns
 from koder_gateway.tls import plain, stream
 from koder_gateway.tls.certificates import self_signed
 from koder_gateway.tls.contexts import ServerContexts
@@ -1241,3 +1243,93 @@ def test_the_smallest_records_are_not_all_followed(contexts):
     client.wire.send(data)
     assert client.wire.closed == "clean"
     assert 0 < data.looked < 2000
+
+
+# -- turns
+
+
+class Pausing(Inner):
+    """Pauses with what it gets, as a channel does whose client does not take its answers."""
+
+    def dataReceived(self, data):
+        super().dataReceived(data)
+        self.transport.pauseProducing()
+
+
+@pytest.fixture
+def hasty(contexts):
+    """Makes clients whose gateway has had its slice as soon as it looks at the clock, and its reactor's turns."""
+
+    def make(inner=None):
+        calls = []
+        now = itertools.count()
+        client = Client(contexts, inner).pump()
+        client.server.turns = Turns(calls.append, lambda: float(next(now)))
+        return client, calls
+
+    return make
+
+
+SMALL = b"x" * 50
+
+
+def small_records(client, count):
+    """As many records of `SMALL`, in one piece."""
+    records = []
+    for _ in range(count):
+        client.say(SMALL)
+        records.append(client.pending())
+    return b"".join(records)
+
+
+def test_a_read_of_many_records_is_a_slice_a_turn(hasty):
+    client, calls = hasty()
+    client.wire.near.arrive(small_records(client, 2000))
+    assert 0 < len(client.inner.heard) < 2000 * len(SMALL)
+    assert client.wire.near.paused
+    turns = 0
+    while calls:
+        turns += 1
+        calls.pop(0)()
+    assert turns > 2
+    assert client.inner.heard == SMALL * 2000
+    assert not client.wire.near.paused
+
+
+def test_what_comes_while_records_wait_comes_after_them(hasty):
+    client, calls = hasty()
+    client.wire.near.arrive(small_records(client, 2000))
+    client.say(b"last")
+    client.server.dataReceived(client.pending())
+    while calls:
+        calls.pop(0)()
+    assert client.inner.heard == SMALL * 2000 + b"last"
+
+
+def test_nothing_is_delivered_while_the_protocol_above_is_paused(hasty):
+    client, calls = hasty(Pausing())
+    client.wire.near.arrive(small_records(client, 2000))
+    heard = len(client.inner.heard)
+    while calls:
+        calls.pop(0)()
+    assert len(client.inner.heard) == heard
+    assert client.wire.near.paused
+    while len(client.inner.heard) < 2000 * len(SMALL):
+        client.server.resumeProducing()
+        assert calls
+        while calls:
+            calls.pop(0)()
+    assert client.inner.heard == SMALL * 2000
+    client.server.resumeProducing()
+    assert not client.wire.near.paused
+
+
+@pytest.mark.parametrize("reason", [ConnectionDone(), ConnectionLost()])
+def test_a_client_that_is_gone_has_no_further_turn(hasty, reason):
+    client, calls = hasty()
+    client.wire.near.arrive(small_records(client, 2000))
+    heard = client.inner.heard
+    client.hang_up(reason)
+    while calls:
+        calls.pop(0)()
+    assert client.inner.heard == heard

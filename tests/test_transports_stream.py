@@ -13,6 +13,8 @@ from transports_running import HalfCloseable, Recorder, Serving, connected, run,
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 
+from koder_gateway.layers.turns import ROW
+from koder_gateway.transports.flow import LITTLE
 from koder_gateway.transports.reactor import UvloopReactor
 
 MIB = 1024 * 1024
@@ -373,3 +375,149 @@ def test_addresses_and_options(reactor: UvloopReactor) -> None:
         assert client.transport.getHandle().getpeername() == server.transport.getHandle().getsockname()
 
     run(reactor, scenario())
+
+
+class Yielding(Recorder):
+    """Lets others go first after each read, and counts the reads between two turns of the loop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = self.reads = self.most = 0
+        self.stops_at = 0
+
+    def dataReceived(self, data: bytes) -> None:
+        if not self.reads:
+            self.transport.reactor.soon(self._turned)
+        self.reads += 1
+        self.count += len(data)
+        self.most = max(self.most, self.reads)
+        self.transport.end_turn()
+        if self.stops_at and self.count >= self.stops_at:
+            self.transport.pauseProducing()
+
+    def _turned(self) -> None:
+        self.reads = 0
+
+
+def fill(transport: Any) -> None:
+    """Send as much as the kernel takes."""
+    with socket.socket(fileno=socket.dup(transport.fileno())) as raw:
+        raw.setblocking(False)
+        try:
+            while True:
+                raw.send(b"x" * MIB)
+        except BlockingIOError:
+            pass
+
+
+@pytest.mark.parametrize("others", [False, True], ids=["alone", "beside others"])
+def test_reads_that_fill_the_buffer_are_shared(reactor: UvloopReactor, others: bool) -> None:
+    """Alone a connection has a row of them in a turn; while others wait for theirs, one."""
+    sender, reader = Recorder(), Yielding()
+
+    class Waiting:
+        row = row_turn = 0
+
+        def next_turn(self) -> None:
+            if reader.connected:
+                reactor.turns._readers.append(self)
+
+    async def scenario() -> None:
+        await connected(reactor, sender, reader)
+        reader.transport.pauseProducing()
+        fill(sender.transport)
+        if others:
+            reactor.turns._readers.append(Waiting())
+            reactor.turns.may_read_on(Waiting())
+        reader.transport.resumeProducing()
+        sender.transport.write(b"x" * MIB)
+        sender.transport.loseConnection()
+        await reader.lost
+
+    run(reactor, scenario())
+    assert reader.count > 2 * MIB
+    assert reader.most == (1 if others else ROW)
+
+
+def test_a_pause_after_the_end_of_a_turn_lasts(reactor: UvloopReactor) -> None:
+    sender, reader = Recorder(), Yielding()
+    reader.stops_at = 1
+
+    async def scenario() -> None:
+        await connected(reactor, sender, reader)
+        sender.transport.write(b"x" * MIB)
+        while not reader.count:
+            await several_turns(reactor)
+        count = reader.count
+        await several_turns(reactor)
+        assert reader.count == count
+        assert not reader.transport.reading()
+        reader.stops_at = 0
+        reader.transport.resumeProducing()
+        sender.transport.loseConnection()
+        await reader.lost
+
+    run(reactor, scenario())
+    assert reader.count == MIB
+
+
+class Little(Recorder):
+    """Asks for little at a time once it has got something, and keeps the sizes of the reads that follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+        self.data = b""
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.data:
+            self.sizes.append(len(data))
+        self.data += data
+        self.transport.read_little()
+
+
+def test_who_asks_for_little_gets_all_of_it_in_small_pieces(reactor: UvloopReactor) -> None:
+    sender, reader = Recorder(), Little()
+    data = b"".join(number.to_bytes(4, "big") for number in range(MIB // 2))
+
+    async def scenario() -> None:
+        await connected(reactor, sender, reader)
+        for position in range(0, len(data), 65536):
+            sender.transport.write(data[position : position + 65536])
+            await several_turns(reactor)
+        sender.transport.loseConnection()
+        await reader.lost
+
+    run(reactor, scenario())
+    assert reader.data == data
+    assert max(reader.sizes) <= LITTLE
+
+
+def test_who_asks_for_little_can_pause_and_leaves_no_cycle(reactor: UvloopReactor) -> None:
+    sender, reader = Recorder(), Little()
+
+    async def scenario() -> Any:
+        await connected(reactor, sender, reader)
+        sender.transport.write(b"x")
+        while not reader.data:
+            await several_turns(reactor)
+        reader.transport.pauseProducing()
+        sender.transport.write(b"y" * 100)
+        await several_turns(reactor)
+        assert reader.data == b"x"
+        reader.transport.resumeProducing()
+        while len(reader.data) < 101:
+            await several_turns(reactor)
+        gone = weakref.ref(reader.transport)
+        sender.transport.loseConnection()
+        await reader.lost
+        reader.transport = None
+        return gone
+
+    gc.collect()
+    gc.disable()
+    try:
+        gone = run(reactor, scenario())
+        assert gone() is None
+    finally:
+        gc.enable()

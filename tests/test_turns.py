@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from twisted.internet.task import Clock
 
-from koder_gateway.layers.turns import SLICE, TURN, Turns, turns_of
+from koder_gateway.layers.turns import READS, ROW, SHARE, SLICE, TURN, Turns, turns_of
 
 
 class Reactor:
@@ -105,3 +105,56 @@ def test_a_reactor_has_one_queue() -> None:
     turns_of(clock).later(lambda: called.append("now"))
     clock.advance(0)
     assert called == ["now"]
+
+
+class Reader:
+    """A transport that has always more to read."""
+
+    def __init__(self) -> None:
+        self.row = self.row_turn = 0
+        self.called = 0
+
+    def next_turn(self) -> None:
+        self.called += 1
+
+
+def test_one_who_reads_alone_has_a_row_in_each_turn() -> None:
+    reactor = Reactor()
+    turns, reader = reactor.turns(), Reader()
+    for _ in range(3):
+        count = 1
+        while turns.may_read_on(reader):
+            count += 1
+        assert count == ROW
+        reactor.turn()
+    assert reader.called == 3
+
+
+def test_a_row_begins_anew_with_each_turn() -> None:
+    reactor = Reactor()
+    turns, reader = reactor.turns(), Reader()
+    for _ in range(20):
+        assert turns.may_read_on(reader)
+        reactor.turn()
+    assert reader.called == 0
+
+
+def test_many_who_read_have_a_bounded_part_of_a_turn_and_then_one_read_each() -> None:
+    reactor = Reactor()
+    turns, readers = reactor.turns(), [Reader() for _ in range(50)]
+    reads = 0
+    for reader in readers:
+        reads += 1
+        while turns.may_read_on(reader):
+            reads += 1
+    assert reads <= READS + len(readers)
+    for _ in range(3 * len(readers) // SHARE):
+        before = [reader.called for reader in readers]
+        reactor.turn()
+        called = [reader for reader, count in zip(readers, before, strict=True) if reader.called > count]
+        assert len(called) <= SHARE
+        for reader in called:
+            assert not turns.may_read_on(reader)
+    counts = [reader.called for reader in readers]
+    assert max(counts) - min(counts) <= 1
+    assert min(counts) >= 2

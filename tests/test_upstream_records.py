@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import weakref
 from typing import Any
 
@@ -20,6 +21,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 
 from koder_gateway.layers import records as layer
+from koder_gateway.layers.turns import Turns
 from koder_gateway.upstream import tls
 from koder_gateway.upstream.records import CALLS, FastTransport, transport_class
 from koder_gateway.upstream.secure import BrokenError, SecureTransport
@@ -500,3 +502,23 @@ def test_errors_that_others_have_left_are_not_taken_for_its_own(authority: Autho
     assert lib.ERR_peek_error()
     service.wire.far.send(records)
     assert (service.above.heard, service.above.lost) == (b"fine", [])
+
+
+def test_records_that_wait_for_their_turn_come_before_the_end(authority: Authority) -> None:
+    service = Service(authority).pump()
+    calls: list[Any] = []
+    now = itertools.count()
+    service.transport.turns = Turns(calls.append, lambda: float(next(now)))
+    data = b"".join(number.to_bytes(4, "big") for number in range(50_000))
+    service.send(data)
+    assert service.wire.far.near.paused
+    while not service.above.heard:
+        calls.pop(0)()
+    assert len(service.above.heard) < len(data)
+    service.wire.far.reset()
+    assert service.above.heard == data
+    (reason,) = service.above.lost
+    assert not reason.check(ConnectionDone)
+    for call in calls:
+        call()
+    assert service.above.heard == data

@@ -9,44 +9,70 @@ from typing import Any, Final
 
 from .faults import ConfigurationError, reason
 
+# Bytes of a configuration file: dozens of times as many are needed to read it.
+LARGEST: Final = 4 << 20
 _PLACE: Final = re.compile(r"(.*) \(at line (\d+), column (\d+)\)", re.DOTALL)
+
+
+# Names of one dotted key: reading one takes time by the square of their number.
+_DEEP: Final = re.compile(
+    rb"""(?<![A-Za-z0-9_-])(?:(?:[A-Za-z0-9_-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){128}"""
+)
 
 
 def read_document(path: Path, name: str) -> dict[str, Any]:
     """The TOML document in a file, which messages call `name`; ConfigurationError with one line otherwise."""
+    return parse_document(read_bytes(path, name, LARGEST), name)
+
+
+def read_bytes(path: Path, name: str, limit: int) -> bytes:
+    """The bytes of a file of at most so many; ConfigurationError with one line otherwise."""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
     except FileNotFoundError:
         raise ConfigurationError([f"{name}: no such file; write one, or name another"]) from None
     except PermissionError:
         raise ConfigurationError([f"{name}: permission denied; let the gateway's user read it"]) from None
     except (OSError, ValueError) as error:
         raise ConfigurationError([f"{name}: {reason(error)}; name a readable file"]) from None
+    if len(data) > limit:
+        raise ConfigurationError([f"{name}: is longer than {limit >> 20} MiB; name a file that is shorter"])
+    return data
+
+
+def parse_document(data: bytes, name: str, lines: int = 0) -> dict[str, Any]:
+    """The TOML document in bytes, before which there are so many lines in the file that messages call `name`."""
     try:
-        return tomllib.loads(data.decode("utf-8"))
+        deep = _DEEP.search(data)
+        if deep is not None:
+            place = _place(data[: deep.start()].decode("utf-8"))
+            wrong = "is a key of more than 128 names"
+        else:
+            return tomllib.loads(data.decode("utf-8"))
     except UnicodeDecodeError as error:
         place, wrong = _place(data[: error.start].decode("utf-8")), "is not UTF-8, which TOML must be"
     except tomllib.TOMLDecodeError as error:
         place, wrong = _syntax(str(error), data.decode("utf-8"))
     except RecursionError:
-        place, wrong = "line 1, column 1", "is nested too deeply"
+        place, wrong = (1, 1), "is nested too deeply"
     except ValueError as error:
         # An integer of more digits than Python converts, a date with a month 13: no place is told.
-        place, wrong = "line 1, column 1", _one_line(f"has a value that cannot be: {error}")
-    raise ConfigurationError([f"{name}: {place}: {wrong}"])
+        place, wrong = (1, 1), _one_line(f"has a value that cannot be: {error}")
+    raise ConfigurationError([f"{name}: line {place[0] + lines}, column {place[1]}: {wrong}"])
 
 
-def _syntax(message: str, text: str) -> tuple[str, str]:
+def _syntax(message: str, text: str) -> tuple[tuple[int, int], str]:
     match = _PLACE.fullmatch(message)
     if match is None:
         # "(at end of document)"
         return _place(text), _one_line(message.removesuffix(" (at end of document)"))
-    return f"line {match[2]}, column {match[3]}", _one_line(match[1])
+    return (int(match[2]), int(match[3])), _one_line(match[1])
 
 
-def _place(before: str) -> str:
-    lines = before.split("\n")
-    return f"line {len(lines)}, column {len(lines[-1]) + 1}"
+def _place(before: str) -> tuple[int, int]:
+    """Line and column of what follows."""
+    return before.count("\n") + 1, len(before) - before.rfind("\n")
 
 
 def _one_line(message: str) -> str:

@@ -148,11 +148,13 @@ class LimitEntry:
     paths: tuple[str, ...] = setting(listing(PATH_PREFIX), [])
     methods: tuple[str, ...] = setting(listing(METHOD), [])
     mode: str = setting(choice("enforce", "shadow"), "enforce")
-    charge: str = setting(choice("requests", "failures"), "requests")
+    charge: str = setting(choice("requests", "failures", "refusals"), "requests")
 
 
 def _limit(entry: LimitEntry) -> LimitRule:
     quota, window = entry.rate
+    if entry.charge == "refusals":
+        _check_refusals(entry)
     return LimitRule(
         entry.name,
         entry.key,
@@ -162,8 +164,20 @@ def _limit(entry: LimitEntry) -> LimitRule:
         paths=tuple(path.encode() for path in entry.paths) or None,
         methods=frozenset(method.encode() for method in entry.methods) or None,
         mode=cast(Literal["enforce", "shadow"], entry.mode),
-        charge=cast(Literal["requests", "failures"], entry.charge),
+        charge=cast(Literal["requests", "failures", "refusals"], entry.charge),
     )
+
+
+def _check_refusals(entry: LimitEntry) -> None:
+    """What is refused may have no tenant, no path and no method."""
+    faults: list[Located] = []
+    if entry.key != ("ip",):
+        faults.append((".key", 'must be ["ip"] with charge = "refusals": what is refused may have no tenant'))
+    for name in ("paths", "methods"):
+        if getattr(entry, name):
+            faults.append((f".{name}", 'have no use with charge = "refusals": leave them out'))
+    if faults:
+        raise ReadError(faults)
 
 
 SERVICES = mapping(ServiceEntry, _read_service, shipped.SERVICES)

@@ -33,6 +33,40 @@ class ConfigurationError(Exception):
         super().__init__("\n".join(self.faults))
 
 
+class Tally:
+    """The faults of a list that others write: ten lines are kept, the rest is only counted."""
+
+    KEPT: Final = 10
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._lines: list[str] = []
+        self.count = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether another line would only be counted: it need not be made."""
+        return self.count >= self.KEPT
+
+    def add(self, at: str, message: str) -> None:
+        """One fault more."""
+        if not self.full:
+            self._lines.append(line(self._name, at, message))
+        self.count += 1
+
+    def add_all(self, faults: Iterable[Located]) -> None:
+        """Several faults more."""
+        for at, message in faults:
+            self.add(at, message)
+
+    def check(self) -> None:
+        """Raise ConfigurationError if there was any fault."""
+        if self.count > self.KEPT:
+            self._lines.append(f"{self._name}: and {self.count - self.KEPT:,} more")
+        if self.count:
+            raise ConfigurationError(self._lines)
+
+
 class ReadError(Exception):
     """A value that cannot be used, with every fault in it, located from that value downwards."""
 

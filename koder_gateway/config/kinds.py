@@ -6,11 +6,14 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from .faults import Located, ReadError, below, nearest, shown
 
 T = TypeVar("T")
+
+# Values of one list that are wrong: of more only the number is told.
+_TOLD: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,15 +197,23 @@ def any_number(kind: Kind[T]) -> Kind[tuple[T, ...]]:
 
 
 def collect(kind: Kind[T], values: list[Any], where: Where) -> tuple[list[T], list[Located]]:
-    """The values of a list that can be read, and every fault in the others."""
+    """The values of a list that can be read, and the faults in the others, a hundred of which are told."""
     results: list[T] = []
     faults: list[Located] = []
+    wrong = 0
     for index, value in enumerate(values):
         try:
             results.append(kind.read(value, where))
         except ReadError as misread:
-            faults.extend(below(f"[{index}]", misread.faults))
-    return results, faults
+            wrong += 1
+            if wrong <= _TOLD:
+                faults.extend(below(f"[{index}]", misread.faults))
+    return results, _and_more(faults, wrong)
+
+
+def _and_more(faults: list[Located], wrong: int) -> list[Located]:
+    """The faults of the first few values of a list that are wrong, and how many more there are."""
+    return faults if wrong <= _TOLD else [*faults, ("", f"{wrong - _TOLD:,} more of its values are wrong")]
 
 
 def read_each(kind: Kind[T], values: list[Any], where: Where) -> tuple[T, ...]:
@@ -215,8 +226,7 @@ def read_each(kind: Kind[T], values: list[Any], where: Where) -> tuple[T, ...]:
 
 def _repeated(values: tuple[object, ...]) -> list[Located]:
     first: dict[object, int] = {}
-    return [
-        (f"[{index}]", f"says the same as [{first[value]}]; leave one out")
-        for index, value in enumerate(values)
-        if first.setdefault(value, index) != index
-    ]
+    repeated = [index for index, value in enumerate(values) if first.setdefault(value, index) != index]
+    told = repeated[:_TOLD]
+    faults = [(f"[{index}]", f"says the same as [{first[values[index]]}]; leave one out") for index in told]
+    return _and_more(faults, len(repeated))

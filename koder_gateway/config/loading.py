@@ -14,7 +14,7 @@ from . import client_auth, shipped
 from .document import read_document
 from .faults import ConfigurationError, Located, ReadError, below, line, nearest, shown, step, unknown_key
 from .kinds import Kind, Where, optional
-from .registry import file_version, read_tenants
+from .registry import file_version, read_tenants, restless
 from .settings import Settings
 from .tables import keys
 from .values import DOMAIN, REGISTRY, SLUG
@@ -24,11 +24,17 @@ T = TypeVar("T")
 DEFAULT_PATH: Final = Path("/etc/koder-gateway/koder-gateway.toml")
 
 
-def load(path: str | Path | None = None, *, environ: Mapping[str, str] = os.environ) -> Settings:
+def load(
+    path: str | Path | None = None,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    rest: Callable[[], object] = restless,
+) -> Settings:
     """The settings in a file, or without one those of the usual file where it exists, else the defaults.
 
     `environ` decides where the state folder is. Raises ConfigurationError with every fault of the file and of
-    the registry that it names; nothing else is touched.
+    the registry that it names (of that ten); nothing else is touched. In a thread `rest` lets others have their
+    turn: it is called between any two tenants.
     """
     if path is None:
         if _absent(DEFAULT_PATH):
@@ -36,7 +42,7 @@ def load(path: str | Path | None = None, *, environ: Mapping[str, str] = os.envi
         path = DEFAULT_PATH
     path = Path(path)
     document = read_document(path, str(path))
-    settings = read_settings(document, str(path), Where.beside(path, environ))
+    settings = read_settings(document, str(path), Where.beside(path, environ), rest)
     return dataclasses.replace(settings, source=Path(os.path.abspath(path)))
 
 
@@ -51,7 +57,9 @@ def _absent(path: Path) -> bool:
     return False
 
 
-def read_settings(document: dict[str, Any], name: str, where: Where) -> Settings:
+def read_settings(
+    document: dict[str, Any], name: str, where: Where, rest: Callable[[], object] = restless
+) -> Settings:
     """The settings in a document that messages call `name`; ConfigurationError with every fault."""
     parts, faults = _sections(document, where)
     faults.extend(_contradictions(document))
@@ -59,7 +67,7 @@ def read_settings(document: dict[str, Any], name: str, where: Where) -> Settings
     registered: tuple[Tenant, ...] | None = None
     version: object = None
     try:
-        registered, version = _registered(document, name, where)
+        registered, version = _registered(document, name, where, rest)
     except ConfigurationError as error:
         lines.extend(error.faults)
     else:
@@ -128,7 +136,9 @@ def _tenants_key(document: dict[str, Any], name: str, kind: Kind[T], default: T,
         return default
 
 
-def _registered(document: dict[str, Any], name: str, where: Where) -> tuple[tuple[Tenant, ...] | None, object]:
+def _registered(
+    document: dict[str, Any], name: str, where: Where, rest: Callable[[], object]
+) -> tuple[tuple[Tenant, ...] | None, object]:
     """The tenants in the registry file and the version of it that they are from; nothing where there is no file."""
     registry = _tenants_key(document, "registry", optional(REGISTRY), None, where)
     if not isinstance(registry, Path):
@@ -137,7 +147,7 @@ def _registered(document: dict[str, Any], name: str, where: Where) -> tuple[tupl
     # The file is called what the user calls it: as written, beside the name that was given for this one.
     called = os.path.join(os.path.dirname(name), document["tenants"]["registry"])
     version = file_version(registry)
-    return read_tenants(registry, called, base_domain), version
+    return read_tenants(registry, called, base_domain, rest), version
 
 
 def _default_tenant(

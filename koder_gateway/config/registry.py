@@ -1,19 +1,36 @@
-"""The tenants file: TOML to tenants, every fault at once."""
+"""The tenants file: TOML to tenants, or what is wrong with it.
+
+What a file takes to be read is bounded by its parts, not by the whole: TOML's reader makes objects of dozens of times
+the size of what it reads, and takes its time. So a large file is read a few hundred entries at a time, cut where an
+entry begins with `[[tenant]]` on a line of its own.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
 from ..policy.tenants import Tenant, conflicts
-from .document import read_document
-from .faults import ConfigurationError, Located, ReadError, below, line, step, unknown_key
-from .kinds import Kind, Where, choice, collect, listing
+from .document import parse_document, read_bytes
+from .faults import ConfigurationError, ReadError, Tally, below, step, unknown_key
+from .kinds import Kind, Where, choice, listing
 from .tables import array, made, read_array, setting
 from .values import DOMAIN, ORIGIN, SLUG
 
+# Bytes of a list of tenants, in whatever form (some half a million of them), and of one entry in it.
+MAX_LIST: Final = 64 << 20
+MAX_ENTRY: Final = 256 << 10
+# Bytes of a file that are read at once.
+_PART: Final = 64 << 10
+_HEADER: Final = re.compile(rb"""^[ \t]*\[\[[ \t]*(?:tenant|"tenant"|'tenant')[ \t]*\]\]""", re.MULTILINE)
 _ANYWHERE: Final = Where(Path("/"), Path("/"))
+
+
+def restless() -> None:
+    """Nobody else needs a turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,14 +48,14 @@ def _tenant(entry: TenantEntry) -> Tenant:
     return Tenant(entry.slug, entry.domains, status, entry.cors_origins)
 
 
-_TENANT = made(TenantEntry, _tenant)
+TENANT: Final = made(TenantEntry, _tenant)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantsFile:
     """The whole file, as the reference has it."""
 
-    tenant: tuple[Tenant, ...] = setting(array(_TENANT))
+    tenant: tuple[Tenant, ...] = setting(array(TENANT))
 
 
 def file_version(path: Path) -> object:
@@ -50,47 +67,123 @@ def file_version(path: Path) -> object:
     return status.st_ino, status.st_mtime_ns, status.st_size
 
 
-def load_tenants(path: Path, base_domain: str) -> tuple[Tenant, ...]:
-    """The tenants of a registry file; ConfigurationError with every fault in it.
+def load_tenants(path: Path, base_domain: str, rest: Callable[[], object] = restless) -> tuple[Tenant, ...]:
+    """The tenants of a registry file; ConfigurationError with ten faults, and the number of those there are besides.
 
-    Takes time in proportion to the file, about a minute for a million tenants: not for the reactor's thread.
+    Takes time in proportion to the file, about a minute for a million tenants: not for the reactor's thread. `rest`
+    is called between any two entries, and may let others have their turn.
     """
-    return read_tenants(path, str(path), base_domain)
+    return read_tenants(path, str(path), base_domain, rest)
 
 
-def read_tenants(path: Path, name: str, base_domain: str) -> tuple[Tenant, ...]:
+def read_tenants(
+    path: Path, name: str, base_domain: str, rest: Callable[[], object] = restless
+) -> tuple[Tenant, ...]:
     """The same for a file that the user knows as `name`."""
-    document = read_document(path, name)
-    unknown = [(field, unknown_key(field, ("tenant",))) for field in document if field != "tenant"]
-    tenants, wrong = _collected(document)
-    contradictions = [("tenant", sentence) for sentence in conflicts(tenants, base_domain)]
-    faults = [(step(field), message) for field, message in unknown]
-    faults += [*below("tenant", wrong), *contradictions]
-    if faults:
-        raise ConfigurationError(line(name, at, message) for at, message in faults)
-    return tuple(tenants)
+    return parse_tenants(read_bytes(path, name, MAX_LIST), name, base_domain, rest)
 
 
-def _collected(document: dict[str, Any]) -> tuple[list[Tenant], list[Located]]:
-    if "tenant" not in document:
-        # A file cut short while it is written must not read as "there are no tenants".
-        return [], [("", 'is missing; write [[tenant]] for each, or "tenant = []" to refuse all')]
-    try:
-        values = read_array(document["tenant"])
-    except ReadError as misread:
-        return [], list(misread.faults)
-    # Nothing in a tenant depends on where the file is.
-    tenants, faults = collect(_TENANT, values, _ANYWHERE)
-    return (tenants, faults) if not faults else (_salvaged(values), faults)
+def parse_tenants(
+    data: bytes, name: str, base_domain: str, rest: Callable[[], object] = restless
+) -> tuple[Tenant, ...]:
+    """The same for what has been read already."""
+    reading = _Reading(name, rest)
+    whole = False
+    for part, lines in _parts(data, name):
+        if whole:
+            message = "is given as one list before; write [[tenant]] for each, or all in that list"
+            raise ConfigurationError([f"{name}: line {lines + 1}, column 1: tenant {message}"])
+        document = parse_document(part, name, lines)
+        whole = "tenant" in document and _HEADER.search(part) is None
+        reading.take(document)
+    return reading.tenants(base_domain)
 
 
-def _salvaged(values: list[Any]) -> list[Tenant]:
-    """What can be read of a faulty file, so that contradictions are told along with its faults."""
-    return [
-        Tenant(value["slug"], tuple({d.lower() for d in _list(value.get("domains")) if _reads(DOMAIN, d)}))
-        for value in values
-        if isinstance(value, dict) and _reads(SLUG, value.get("slug"))
-    ]
+def _parts(data: bytes, name: str) -> Iterator[tuple[bytes, int]]:
+    """The file in parts that are documents of their own, each with the number of lines before it."""
+    start = lines = 0
+    if not data:
+        yield data, 0
+    while start < len(data):
+        end = _cut(data, start)
+        if end - start > _PART + MAX_ENTRY:
+            at = f"line {lines + 1}, column 1"
+            raise ConfigurationError(
+                [f"{name}: {at}: no [[tenant]] within {MAX_ENTRY >> 10} KiB; begin each tenant with that line"]
+            )
+        part = data[start:end]
+        yield part, lines
+        start, lines = end, lines + part.count(b"\n")
+
+
+def _cut(data: bytes, start: int) -> int:
+    """Where the part ends that begins there: at an entry's beginning, at the end, or too far away."""
+    soonest, latest = start + _PART, start + _PART + MAX_ENTRY
+    if len(data) <= soonest:
+        return len(data)
+    header = _HEADER.search(data, data.rfind(b"\n", start, soonest) + 1 or start, latest)
+    while header is not None and header.start() <= start:
+        header = _HEADER.search(data, header.end(), latest)
+    if header is not None:
+        return header.start()
+    return min(len(data), latest + 1)
+
+
+class _Reading:
+    """What has been read of a file so far."""
+
+    def __init__(self, name: str, rest: Callable[[], object]) -> None:
+        self._tally = Tally(name)
+        self._rest = rest
+        self._unknown: set[str] = set()
+        self._listed = False
+        self._count = 0
+        self._tenants: list[Tenant] = []
+
+    def take(self, document: dict[str, Any]) -> None:
+        """The next part, in which entries have numbers of their own."""
+        for field in document.keys() - {"tenant"} - self._unknown:
+            self._unknown |= {field} if len(self._unknown) < Tally.KEPT else set()
+            self._tally.add(step(field), unknown_key(field, ("tenant",)))
+        if "tenant" not in document:
+            return
+        self._listed = True
+        try:
+            values = read_array(document["tenant"])
+        except ReadError as misread:
+            self._tally.add_all(below("tenant", misread.faults))
+            return
+        for value in values:
+            self._rest()
+            self._entry(value)
+
+    def _entry(self, value: object) -> None:
+        index, self._count = self._count, self._count + 1
+        try:
+            tenant = TENANT.read(value, _ANYWHERE)
+        except ReadError as misread:
+            self._tally.add_all(below(f"tenant[{index}]", misread.faults))
+            # So that contradictions are told along with the faults.
+            if isinstance(value, dict) and _reads(SLUG, value.get("slug")):
+                domains = {domain.lower() for domain in _list(value.get("domains")) if _reads(DOMAIN, domain)}
+                self._tenants.append(Tenant(value["slug"], tuple(domains)))
+        else:
+            self._tenants.append(tenant)
+
+    def tenants(self, base_domain: str) -> tuple[Tenant, ...]:
+        """All of them; ConfigurationError where there was a fault, or they contradict each other."""
+        if not self._listed:
+            # A file cut short while it is written must not read as "there are no tenants".
+            self._tally.add("tenant", 'is missing; write [[tenant]] for each, or "tenant = []" to refuse all')
+        for sentence in conflicts(self._resting(), base_domain):
+            self._tally.add("tenant", sentence)
+        self._tally.check()
+        return tuple(self._tenants)
+
+    def _resting(self) -> Iterator[Tenant]:
+        for tenant in self._tenants:
+            self._rest()
+            yield tenant
 
 
 def _reads(kind: Kind[Any], value: object) -> bool:

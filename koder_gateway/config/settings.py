@@ -37,8 +37,10 @@ from .values import (
     NAME,
     NETWORK,
     ORIGIN,
+    PERCENT,
     PLAIN_ENDPOINT,
     REGISTRY,
+    SHARE,
     SIZE,
     SLUG,
     STATE,
@@ -50,13 +52,15 @@ _MAX_COUNT = 100_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantSettings:
-    """[tenants]: whose request it is. `registry`: a file, the URL of the Admin service's list, None: open."""
+    """[tenants]: whose request it is. `registry`: a file, the URL of the Admin service's list, None: open.
+    `max_loss`: the part of the tenants (0 to 1) that a list which is read again may lack."""
 
     base_domain: str = setting(DOMAIN, "id.koder.dev")
     header: str = setting(TENANT_HEADER, "X-Tenant-ID")
     refresh: float = setting(DEADLINE, "30s")
     default: str = setting(optional_text(SLUG), "")
     registry: Path | str | None = setting(optional(REGISTRY), "")
+    max_loss: float = setting(SHARE, "10%")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +88,8 @@ class CorsSettings:
 class RequestSettings:
     """[requests]: how much one request may be, in bytes; `min_rate` in bytes per second, 0 asks for none.
     `max_tunnels`: connections that have switched protocols, 0 for none. `allow_fields` and `allow_trailers` are what
-    passes of clients' fields that are kept from services, and of their trailers."""
+    passes of clients' fields that are kept from services, and of their trailers. `max_buffered`: of answers that
+    wait for clients, all together."""
 
     max_body: int = setting(LIMIT, "10MiB")
     max_head: int = setting(LIMIT, "32KiB")
@@ -95,15 +100,26 @@ class RequestSettings:
     max_tunnels: int = setting(whole(0, _MAX_COUNT), 10000)
     allow_fields: tuple[str, ...] = setting(listing(CLAIM), [])
     allow_trailers: tuple[str, ...] = setting(listing(TRAILER), [])
+    max_buffered: int = setting(LIMIT, "256MiB")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShareSettings:
+    """[shares]: percents that one client address and one tenant may hold of a service's connections, of tunnels and
+    of client connections."""
+
+    address: int = setting(PERCENT, "25%")
+    tenant: int = setting(PERCENT, "50%")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeoutSettings:
-    """[timeouts]: absolute deadlines in seconds. `exchange` and `tunnel` 0 set none."""
+    """[timeouts]: absolute deadlines in seconds. `exchange` and `tunnel` 0 set none, `queue` 0 lets nobody wait."""
 
     head: float = setting(DEADLINE, "10s")
     body: float = setting(DEADLINE, "30s")
     connect: float = setting(DEADLINE, "2s")
+    queue: float = setting(DURATION, "2s")
     response: float = setting(DEADLINE, "60s")
     idle: float = setting(DEADLINE, "60s")
     keepalive: float = setting(DURATION, "75s")
@@ -117,10 +133,12 @@ class TimeoutSettings:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenSettings:
     """[listen]: Twisted server endpoints, who speaks for clients. `max_connections` 0: by RLIMIT_NOFILE. `alt_svc`:
-    whether a service's Alt-Svc passes."""
+    whether a service's Alt-Svc passes. `admin_hosts`: names under which the admin port is asked, besides addresses
+    and localhost."""
 
     port: tuple[str, ...] = setting(one_or_more(ENDPOINT), "ssl:443")
     admin_port: str = setting(optional_text(ENDPOINT), "")
+    admin_hosts: tuple[str, ...] = setting(listing(DOMAIN), [])
     redirect_port: tuple[str, ...] = setting(any_number(PLAIN_ENDPOINT), "")
     trusted_proxies: tuple[str, ...] = setting(listing(NETWORK), [])
     forwarded_fields: tuple[str, ...] = setting(listing(FORWARDED_FIELD), [])
@@ -186,6 +204,7 @@ class Settings:
     cors: CorsSettings = setting(table(CorsSettings), {})
     limits: tuple[LimitRule, ...] = setting(LIMITS, shipped.LIMITS)
     requests: RequestSettings = setting(table(RequestSettings), {})
+    shares: ShareSettings = setting(table(ShareSettings), {})
     timeouts: TimeoutSettings = setting(table(TimeoutSettings), {})
     listen: ListenSettings = setting(table(ListenSettings), {})
     tls: TlsSettings = setting(table(TlsSettings), {})

@@ -27,6 +27,7 @@ ROUTES: Final[list[dict[str, Any]]] = [
 # tight rules charge for failures only, so that an office behind one address may log in at will.
 LIMITS: Final[list[dict[str, Any]]] = [
     {"name": "traffic", "key": ["ip"], "rate": "200/s", "burst": 2000},
+    {"name": "refusals", "key": ["ip"], "rate": "50/s", "burst": 3000, "charge": "refusals"},
     {
         "name": "login",
         "key": ["tenant", "ip"],

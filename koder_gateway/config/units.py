@@ -1,4 +1,4 @@
-"""Durations and sizes as people write them: "500ms", "2s", "10MiB"."""
+"""Durations, sizes and percentages as people write them: "500ms", "2s", "10MiB", "25%"."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ _DECIMAL: Final = {
     "tb": "TiB",
 }
 _QUANTITY: Final = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)([A-Za-z]*)")
+_PERCENT: Final = re.compile(r"([0-9]{1,3})%")
 # Past this a deadline is a slip of the keyboard.
 MAX_DURATION: Final = 365 * _SECONDS["d"]
 MAX_SIZE: Final = 1 << 50
@@ -44,6 +45,20 @@ def parse_duration(text: str) -> float:
     if seconds > MAX_DURATION:
         raise ValueError('is more than a year; write at most "365d"')
     return seconds
+
+
+def parse_percent(text: str) -> int:
+    """The percents in "25%".
+
+    Raises ValueError, whose text says what would be right.
+    """
+    match = _PERCENT.fullmatch(text)
+    if match is None:
+        raise ValueError('is no percentage; write a whole number and %, as in "25%"')
+    percents = int(match[1])
+    if not 1 <= percents <= 100:
+        raise ValueError('is no part of a whole; write "1%" to "100%"')
+    return percents
 
 
 def parse_size(text: str) -> int:

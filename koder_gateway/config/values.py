@@ -18,7 +18,7 @@ from ..policy.tenants import is_slug
 from ..wire.target import LONGEST_PREFIX, path_fault
 from .faults import ReadError, nearest, reason, shown
 from .kinds import Kind, T, Where, matching, parsed, read_text, refined, whole, wrong_type
-from .units import MAX_DURATION, MAX_SIZE, parse_duration, parse_size
+from .units import MAX_DURATION, MAX_SIZE, parse_duration, parse_percent, parse_size
 
 _LABEL: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -280,6 +280,19 @@ def _bare_size(value: object) -> str | None:
     return f'{shown(value)} is not a size; write a number and B, KiB, MiB or GiB in quotes, as in "10MiB"'
 
 
+def _bare_percent(value: object) -> str | None:
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 100:
+        return f'{shown(value)} has no %; write "{shown(value)}%"'
+    return f'{shown(value)} is no percentage; write a whole number and % in quotes, as in "25%"'
+
+
+def _parse_share(text: str) -> float:
+    match = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)%", text)
+    if match is None or float(match[1]) > 100:
+        raise ValueError('is not a part of a whole; write a percentage, as in "10%"')
+    return float(match[1]) / 100
+
+
 def _or_zero(kind: Kind[T], zero: T) -> Kind[T]:
     def read(value: object, where: Where) -> T:
         bare_zero = isinstance(value, (int, float)) and not isinstance(value, bool) and value == 0
@@ -293,7 +306,9 @@ DURATION: Final = _or_zero(parsed("duration", parse_duration, _bare_duration), 0
 # A deadline of nothing would refuse everybody.
 DEADLINE: Final = refined(DURATION, lambda seconds: seconds > 0, 'is no time at all; write at least "1ms"')
 SIZE: Final = _or_zero(parsed("size", parse_size, _bare_size), 0)
+PERCENT: Final = parsed("percentage", parse_percent, _bare_percent)
 LIMIT: Final = refined(SIZE, lambda size: size > 0, 'would refuse everything; write at least "1B"')
+SHARE: Final = parsed("percentage", _parse_share)
 AGE: Final = Kind("seconds", _read_age)
 SLUG: Final = matching("slug", _slug_fault)
 DOMAIN: Final = parsed("domain", _parse_domain)

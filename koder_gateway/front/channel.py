@@ -14,70 +14,53 @@ what a client still sends after an answer that ended its connection, so that the
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IHandshakeListener
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IHandshakeListener, IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
-from ..errors import BAD_FRAMING, BODY_TOO_LARGE, REQUEST_TIMEOUT, URI_TOO_LONG, Refusal
+from ..errors import BAD_FRAMING, BODY_TOO_LARGE, REQUEST_TIMEOUT, Refusal
 from ..policy.clients import plain_host
-from ..wire.body import BodyError, ChunkedDecoder
-from ..wire.exchange import BROKEN, TOO_LARGE
-from ..wire.request import HeadProbe, RequestHead, oversized, sole_origin
-from .backlog import backlog
+from ..wire.body import BodyError
+from ..wire.request import RequestHead
 from .http2 import Http2Channel
+from .intake import Intake
+from .phases import BODY, BUSY, CLOSING, GONE, HEAD, IDLE, LINGER, TUNNEL
 from .request import GatewayRequest
-from .stock import StockChannel
 
 if TYPE_CHECKING:
     from .site import GatewaySite
 
-IDLE, HEAD, BODY, BUSY, TUNNEL, LINGER, CLOSING, GONE = range(8)
-
 # What HTTP/2 over TLS is called in ALPN (RFC 9113 section 3.1).
 H2: Final = b"h2"
-_LEADING_LINES: Final = re.compile(rb"\A(?:\r\n)+")
 _NO_TRAILERS: Final[list[bytes]] = []
 # The rest of a body that an answer did not wait for is read to the end when it is no more than this.
 _SETTLE_BOUND: Final = 65536
-# What may wait unread behind the exchange under way before reading pauses.
-_PIPELINE_BOUND: Final = 65536
+# Answers that wait to be sent before whoever produces them is paused, and no further request is read.
+_UNSENT: Final = 16384
 
 
-@implementer(IHandshakeListener)
-class GatewayChannel(StockChannel, Protocol):
+@implementer(IHandshakeListener, IPushProducer)
+class GatewayChannel(Intake, Protocol):
     """Made by `GatewaySite` for each connection. `keep_alive`: whether the connection outlives this exchange;
     `lingers`: whether the client may still be sending what nobody is going to read."""
 
     log = Logger()
 
     def __init__(self, site: GatewaySite) -> None:
-        self.site = site
+        super().__init__(site)
         self.keep_alive = True
         self.request: GatewayRequest | None = None
         self.peer = ""
         self.deadline = math.inf
-        self._phase = IDLE
-        self._buffer = b""
-        self._probe: HeadProbe | None = None
-        self._remaining = 0
-        self._decoder: ChunkedDecoder | None = None
-        self._reading = False
-        self._standing: Any = None
-        self._head: RequestHead | None = None
-        self._held = False
-        self._held_for = 0.0
-        self._paused = False
-        self._backlog = -1
         self.lingers = False
-        self._chunked_bytes = 0
-        self._trailers = _NO_TRAILERS
         self.write: Callable[[bytes], object] = _forget
+        self._standing: Any = None
+        self._asked = False
 
     # -- the connection
 
@@ -89,6 +72,9 @@ class GatewayChannel(StockChannel, Protocol):
         set_no_delay = getattr(transport, "setTcpNoDelay", None)
         if set_no_delay is not None:
             set_no_delay(True)
+        # Beyond what the kernel holds, which is enough to keep any client busy.
+        transport.bufferSize = _UNSENT
+        transport.registerProducer(self, True)
         site = self.site
         self.deadline = site.clock.now + site.timeouts.head
         site.opened(self)
@@ -104,6 +90,7 @@ class GatewayChannel(StockChannel, Protocol):
         else:
             self._phase = GONE
             self.write = _forget
+            transport.unregisterProducer()
             successor = Http2Channel(self.site, transport, self.peer)
             # Whoever wraps this protocol has no other name for it: what comes for it goes straight on.
             self.dataReceived = successor.dataReceived  # type: ignore[method-assign]
@@ -120,85 +107,11 @@ class GatewayChannel(StockChannel, Protocol):
         request = self.request
         if request is not None:
             request.lost(reason)
-        self._buffer = b""
-        self._standing = None
-        self._head = None
-        self._decoder = None
+        self._unread.clear()
+        self._standing = self._head = self._decoder = self._producer = None
         self.__dict__.pop("dataReceived", None)
         self.write = _forget
         self.transport = None
-
-    def dataReceived(self, data: bytes) -> None:
-        """Bytes from the client, in pieces of any size."""
-        phase = self._phase
-        if phase in (IDLE, HEAD):
-            self._read_heads(self._buffer + data if self._buffer else data, data)
-        elif phase == BODY:
-            self._read_body(data)
-            if self._phase == IDLE and self._buffer:
-                self._read_heads(self._buffer, self._buffer)
-        elif phase == BUSY:
-            self._buffer += data
-            if len(self._buffer) > _PIPELINE_BOUND:
-                self._pause_reading()
-
-    # -- heads
-
-    def _read_heads(self, data: bytes, piece: bytes) -> None:
-        """Read one request after another while each is answered at once."""
-        self._reading = True
-        while True:
-            if data[:2] == b"\r\n":
-                # Empty lines before a request are ignored (RFC 9112 section 2.2); so is their number, cheaply.
-                data = _LEADING_LINES.sub(b"", data)
-            end = data.find(b"\r\n\r\n") if data else -1
-            if end < 0:
-                self._keep_partial(data, piece)
-                break
-            end += 4
-            raw, self._buffer = (data, b"") if end == len(data) else (data[:end], data[end:])
-            self._probe = None
-            if end > self.site.max_head:
-                self._refuse_unread(raw, oversized(raw, self.site.max_line))
-                break
-            head = self._head = self.site.reader.read(raw, self._head)
-            self._begin(head)
-            if self._phase != IDLE:
-                break
-            data = piece = self._buffer
-            if not data:
-                break
-        self._reading = False
-
-    def _keep_partial(self, data: bytes, piece: bytes) -> None:
-        """No whole head yet: look whether it can still become one."""
-        self._buffer = data
-        if not data:
-            return
-        site = self.site
-        if self._phase == IDLE:
-            self._phase = HEAD
-            self.deadline = site.clock.now + site.timeouts.head
-        if self._probe is None:
-            self._probe, piece = HeadProbe(), data
-        if len(data) > site.max_head:
-            self._refuse_unread(data, oversized(data, site.max_line))
-        elif len(data) > site.max_line and b"\n" not in data:
-            self._refuse_unread(data, URI_TOO_LONG)
-        else:
-            fault = self._probe.fault(piece, data)
-            if fault is not None:
-                self._refuse_unread(data, fault)
-
-    def _refuse_unread(self, raw: bytes, refusal: Refusal) -> None:
-        """Refuse what is no readable head: nothing after it on this connection is a request."""
-        method = raw[:8].partition(b" ")[0]
-        head = RequestHead(b"HEAD" if method == b"HEAD" else b"", b"", 1, [])
-        head.refusal = refusal.closing()
-        head.origin = sole_origin(raw)
-        head.keep_alive = False
-        self._buffer = b""
-        self._begin(head)
 
     def _begin(self, head: RequestHead) -> None:
         """A head is complete: begin its exchange."""
@@ -207,6 +120,7 @@ class GatewayChannel(StockChannel, Protocol):
         body, refusal = b"", head.refusal
         self._remaining = 0
         self._trailers = _NO_TRAILERS
+        self._asked = True
         if refusal is None or not refusal.close:
             # A refused request's body is a body too: read as a request it would smuggle one in.
             try:
@@ -217,7 +131,9 @@ class GatewayChannel(StockChannel, Protocol):
                 refusal = BAD_FRAMING.because(str(error))
         standing = self._standing
         if standing is None or not standing.fits(site.policy, head):
-            standing = self._standing = site.policy.standing(head, self.peer, self.secured())
+            standing = site.policy.standing(head, self.peer, self.secured())
+            self._standing = standing if standing.lasting and self._head is not None else None
+            refusal = refusal or site.share_refusal(self, standing)
         exchange = site.identity.open(head, standing, site.time())
         exchange.bytes_in = len(body)
         done = not self._remaining and self._decoder is None
@@ -237,112 +153,6 @@ class GatewayChannel(StockChannel, Protocol):
             self.log.failure("the resource tree failed")
             request.crashed()
 
-    def _first_of_body(self, head: RequestHead) -> bytes:
-        """What has come of the body with the head."""
-        buffer = self._buffer
-        if head.chunked:
-            self._decoder = self.site.reader.body_decoder()
-            self._chunked_bytes = 0
-            return self._decode(buffer) if buffer else b""
-        length = head.length or 0
-        body = buffer[:length]
-        self._remaining = length - len(body)
-        self._buffer = buffer[length:]
-        return body
-
-    # -- bodies
-
-    def _decode(self, data: bytes) -> bytes:
-        decoder = self._decoder
-        assert decoder is not None
-        self._buffer = b""
-        body = decoder.feed(data)
-        self._chunked_bytes = decoder.received
-        if decoder.done:
-            self._buffer = decoder.rest
-            self._trailers = decoder.trailers
-            self._decoder = None
-        return body
-
-    def _read_body(self, data: bytes) -> None:
-        request = self.request
-        decoder = self._decoder
-        if decoder is not None:
-            try:
-                body = self._decode(data)
-            except BodyError as error:
-                self._body_failed(BROKEN, BAD_FRAMING.because(str(error)))
-                return
-            if decoder.received > self.site.policy.max_body and request is not None:
-                self._body_failed(TOO_LARGE, BODY_TOO_LARGE)
-                return
-            done, trailers = decoder.done, decoder.trailers
-        else:
-            body = data[: self._remaining]
-            self._buffer = data[self._remaining :]
-            self._remaining -= len(body)
-            done, trailers = not self._remaining, []
-        if request is None:
-            if done:
-                self._settled()
-            return
-        if body and not self._held:
-            # The time that a body has grows with what has come, but never beyond its grace from now.
-            timeouts = self.site.timeouts
-            self.deadline = min(
-                self.deadline + len(body) * self.site.seconds_per_byte, self.site.clock.now + timeouts.body
-            )
-        request.exchange.bytes_in += len(body)
-        if done:
-            self._phase = BUSY
-            self.deadline = math.inf
-            request.body_done = True
-        sink = request.sink
-        if sink is None:
-            return
-        if body:
-            sink.body_received(body)
-        if done and request.sink is sink:
-            sink.body_ended(trailers)
-
-    def _body_failed(self, event: str, refusal: Refusal) -> None:
-        request = self.request
-        self.keep_alive = False
-        if request is None:
-            self._linger()
-        elif request.sink is not None:
-            request.sink.client_failed(event)
-        else:
-            request.refuse(refusal)
-
-    def hold_body(self) -> None:
-        """The service does not take the body: the client's time stands still."""
-        if not self._held and self._phase in (BODY, TUNNEL):
-            self._held = True
-            self._held_for = self.deadline - self.site.clock.now
-            self.deadline = math.inf
-            self._pause_reading()
-
-    def release_body(self) -> None:
-        """The service takes the body again."""
-        if self._held:
-            self._held = False
-            if self._phase == BODY:
-                self.deadline = self.site.clock.now + self._held_for
-            self._resume_reading()
-
-    def _pause_reading(self) -> None:
-        if not self._paused and self._phase != GONE:
-            self._paused = True
-            transport: Any = self.transport
-            transport.pauseProducing()
-
-    def _resume_reading(self) -> None:
-        if self._paused and not self._held and self._phase != GONE:
-            self._paused = False
-            transport: Any = self.transport
-            transport.resumeProducing()
-
     # -- a tunnel
 
     def tunnel(self) -> None:
@@ -357,16 +167,17 @@ class GatewayChannel(StockChannel, Protocol):
         assert request is not None
         if request.sink is not None:
             self.dataReceived = receive = request.sink.body_received  # type: ignore[method-assign]
-            data, self._buffer = self._buffer, b""
+            data = self._unread.take(len(self._unread))
             if data:
                 receive(data)
-        self._resume_reading()
+        self._regulate()
 
     def end_sending(self) -> bool:
         """Tell the client that no more will come; False where this transport has no half-closed connections."""
         transport: Any = self.transport
         if not hasattr(type(transport), "loseWriteConnection"):
             return False
+        self._let_go_of_transport()
         transport.loseWriteConnection()
         return True
 
@@ -392,7 +203,7 @@ class GatewayChannel(StockChannel, Protocol):
         self.request = None
         if self._held:
             self._held = False
-            self._resume_reading()
+            self._regulate()
         if not finished or self._phase == GONE:
             return
         if not self.keep_alive:
@@ -412,22 +223,16 @@ class GatewayChannel(StockChannel, Protocol):
             self._close()
             return
         self._phase = IDLE
-        self.deadline = self.site.clock.now + self.site.timeouts.keepalive
-        if self._reading:
-            return
-        data = self._buffer
-        if data:
-            self._read_heads(data, data)
-        if len(self._buffer) <= _PIPELINE_BOUND:
-            self._resume_reading()
+        timeouts = self.site.timeouts
+        self.deadline = self.site.clock.now + (timeouts.idle if self._full else timeouts.keepalive)
+        if self._unread.data or self._paused:
+            self._read_on()
 
     def _linger(self) -> None:
         """Close so that the client can read the answer: stop writing, forget what still comes, then close."""
         self._phase = LINGER
-        self._buffer = b""
-        self._decoder = None
         self.deadline = self.site.clock.now + self.site.timeouts.linger
-        self._resume_reading()
+        self._forget_rest()
         transport: Any = self.transport
         # Asked of the class: a wrapper that passes on what it does not know would half-close beneath itself.
         if hasattr(type(transport), "loseWriteConnection"):
@@ -436,12 +241,18 @@ class GatewayChannel(StockChannel, Protocol):
     def _close(self) -> None:
         """Close once the client has taken what was written."""
         self._phase = CLOSING
-        self._buffer = b""
-        self._decoder = None
         self.deadline = self.site.clock.now + self.site.timeouts.idle
-        self._resume_reading()
+        self._forget_rest()
         transport: Any = self.transport
         transport.loseConnection()
+
+    def _forget_rest(self) -> None:
+        """Nothing of what still comes is read, so that it may come, and the transport waits for nobody."""
+        self._unread.clear()
+        self._decoder = None
+        self._held = self._full = False
+        self._let_go_of_transport()
+        self._regulate()
 
     def cut(self, plain: bool) -> None:
         """Close in the midst of an answer; with `plain` what was sent may still arrive."""
@@ -453,14 +264,17 @@ class GatewayChannel(StockChannel, Protocol):
         else:
             transport.abortConnection()
 
+    # -- what the site asks of it
+
     def close_idle(self) -> None:
         """Close if no exchange is under way: the gateway drains."""
         self.keep_alive = False
-        if self._phase == IDLE and self._head is None:
+        if self._phase == IDLE and not self._asked:
             # Its first request may be on the way: it is not turned away unheard.
             site = self.site
             self.deadline = min(self.deadline, site.clock.now + site.timeouts.linger)
-        elif self._phase == IDLE:
+        elif self._phase == IDLE and (self._full or not self._unread.data):
+            # What waits for its turn is answered, and told that it is the last.
             self._close()
 
     def turn_away(self, refusal: Refusal, *, told: bool) -> None:
@@ -476,15 +290,16 @@ class GatewayChannel(StockChannel, Protocol):
         request = self.request
         if request is not None:
             request.give_up(refusal)
-        transport: Any = self.transport
-        if transport is not None:
-            transport.loseConnection()
+        if self.transport is not None:
+            self.loseConnection()
 
     def expire(self) -> None:
         """The deadline has passed."""
         phase = self._phase
-        if phase == HEAD:
-            self._refuse_unread(self._buffer, REQUEST_TIMEOUT)
+        if self._full and phase in (IDLE, HEAD):
+            self._expire_untaken()
+        elif phase == HEAD:
+            self._refuse_unread(bytes(self._unread.so_far()), REQUEST_TIMEOUT)
         elif phase == BODY and self.request is not None:
             self.keep_alive = False
             self.request.late()
@@ -497,10 +312,13 @@ class GatewayChannel(StockChannel, Protocol):
             transport: Any = self.transport
             transport.abortConnection()
 
-    def taking(self) -> bool:
-        """Whether the kernel holds less, or more, for the client than when this was last asked."""
-        before, self._backlog = self._backlog, backlog(self.transport)
-        return self._backlog >= 0 and self._backlog != before
+    def _expire_untaken(self) -> None:
+        """Answers wait for a client that has asked for more of them meanwhile."""
+        if self.taking():
+            self.deadline = self.site.clock.now + self.site.timeouts.idle
+        else:
+            transport: Any = self.transport
+            transport.abortConnection()
 
     def under_way(self) -> Iterable[GatewayRequest]:
         """The request that has begun and not ended."""

@@ -3,9 +3,10 @@
 Each of its parts knows one thing: `Streams` what comes on streams, `Control` the frames that carry no request,
 `Lifecycle` phases and deadlines, `ConnectionWindow` what may still come, and `Outbox` what leaves.
 
-Frames that ask for work and give none (resets, pings, settings, empty ones) are paid for from a patience that
-grows again with time and with what is served: whoever uses it up gets GOAWAY with ENHANCE_YOUR_CALM. What is sent
-in one turn of the reactor leaves in one write.
+Frames that ask for work and give none (resets, pings, settings, empty ones) and that no frame of ours has asked for
+are paid for from a patience that grows again with time and with what is served: whoever uses it up gets GOAWAY with
+ENHANCE_YOUR_CALM. What is sent
+in one turn of the reactor leaves in one write, and what comes is read for a slice of a turn (`layers.turns`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from ..errors import Refusal
+from ..layers.turns import PIECES, SLICE
 from ..wire import frames
 from ..wire.frames import (
     ACK,
@@ -27,6 +29,7 @@ from ..wire.frames import (
     FRAME_SIZE_ERROR,
     HEADER,
     HEADER_SIZE,
+    HEADERS,
     MAX_STREAM,
     PREFACE,
     PROTOCOL_ERROR,
@@ -35,7 +38,7 @@ from ..wire.frames import (
     StreamError,
 )
 from ..wire.http2 import HeadReader
-from ..wire.patience import FRAME, Patience
+from ..wire.patience import FRAME, REPLY, Patience
 from .backlog import backlog
 from .http2_control import Control
 from .http2_lifecycle import OPEN, OPENING, Lifecycle
@@ -49,6 +52,8 @@ if TYPE_CHECKING:
 
 # Seconds that a stream waits for a window to open further before it fills what there is.
 _HELD_BACK: Final = 0.2
+# The time is looked at after so many frames, and after each that begins a request.
+_FRAMES_A_LOOK: Final = 16
 
 
 class Http2Channel(Protocol):
@@ -60,14 +65,23 @@ class Http2Channel(Protocol):
         self.peer = peer
         self.secured = site.secured(transport)
         self.deadline = math.inf
-        self.out = Outbox(transport, site.soon, self.held_back)
+        self.out = Outbox(
+            transport, site.soon, self.held_back, self._flow_turned, site.buffered, lambda: self.streams.outflows()
+        )
         self.window = ConnectionWindow(self.out)
         self.patience = Patience(site.clock.now)
-        self.streams = streams = Streams(self, HeadReader(site.max_head))
+        self.streams = streams = Streams(self, HeadReader(site.max_head, site.max_fields))
         self.lifecycle = Lifecycle(self)
         # Whether what is being read has opened windows.
         self.windows_opened = False
+        # What has come of a frame that is not whole; or, while the connection is `_behind`, all that is still to be
+        # read, from `_position` on, and what has come since.
         self._buffer = b""
+        self._behind = False
+        self._position = 0
+        self._arrived: list[bytes] = []
+        self._turn_asked = False
+        self._reading = True
         self._backlog = -1
         control = Control(self)
         self._handlers: tuple[Callable[[int, int, bytes], None], ...] = (
@@ -96,6 +110,7 @@ class Http2Channel(Protocol):
             frames.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
             frames.MAX_HEADER_LIST_SIZE: site.max_head,
         }
+        self.patience.replies += REPLY
         self.out.send(frames.settings_frame(settings) + frames.window_frame(0, CONNECTION_WINDOW - DEFAULT_WINDOW))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -105,23 +120,32 @@ class Http2Channel(Protocol):
         self.site.closed(self)
         self.streams.lose()
         self._handlers = ()
-        self._buffer = b""
         self.transport = None
+        self._forget()
 
     def dataReceived(self, data: bytes) -> None:
         """Frames, in pieces of any size."""
         lifecycle = self.lifecycle
         if lifecycle.phase > OPEN:
             return
+        if self._behind or self.out.blocked:
+            self._arrived.append(data)
+            self._fall_behind(self._buffer, self._position)
+            return
         if self._buffer:
             data = self._buffer + data
             self._buffer = b""
+        self._work(data, 0)
+
+    def _work(self, data: bytes, position: int) -> None:
+        """Read what has come, for a slice of a turn."""
+        lifecycle = self.lifecycle
         self.out.gathering = True
         try:
             if lifecycle.phase == OPENING:
                 data = self._open(data)
             if data:
-                self._read(data)
+                self._read(data, position)
             if self.windows_opened and lifecycle.phase == OPEN:
                 self.windows_opened = False
                 self.out.reopened()
@@ -144,9 +168,10 @@ class Http2Channel(Protocol):
         self.lifecycle.opened()
         return data[len(PREFACE) :]
 
-    def _read(self, data: bytes) -> None:
-        """Each whole frame in `data`; the rest is kept. Raises Http2Error."""
-        position, end = 0, len(data)
+    def _read(self, data: bytes, position: int) -> None:
+        """Each whole frame in `data`, as far as a slice goes; the rest is kept. Raises Http2Error."""
+        end = len(data)
+        count, until, now = 0, math.inf, self.site.turns.time
         unpack = HEADER.unpack_from
         handlers, lifecycle, block = self._handlers, self.lifecycle, self.streams.block
         while end - position >= HEADER_SIZE:
@@ -172,13 +197,64 @@ class Http2Channel(Protocol):
                 self.streams.fail(stream, error)
             if lifecycle.phase != OPEN:
                 return
-        self._buffer = data[position:]
+            count += 1
+            # A block may be much work, other frames are little each; the usual read has come to its end by now.
+            if (kind == HEADERS or not count % _FRAMES_A_LOOK) and end - position >= HEADER_SIZE:
+                time = now()
+                if until == math.inf:
+                    until = time + SLICE
+                elif time >= until or count >= PIECES:
+                    self._fall_behind(data, position)
+                    return
+        self._buffer = data[position:] if position else data
+
+    # -- its share of the reactor's time
+
+    @property
+    def awaits_turn(self) -> bool:
+        """Whether something has come that only waits for a turn of this connection's to be read."""
+        return self._behind and not self.out.blocked
+
+    def _fall_behind(self, data: bytes, position: int) -> None:
+        """The rest of what has come is read in a later turn; and not while the client does not take what is sent."""
+        self._buffer, self._position, self._behind = data, position, True
+        self._flow_turned()
+
+    def _flow_turned(self) -> None:
+        """Read from the transport while nothing waits to be read here and the client takes what is sent."""
+        if self.awaits_turn and not self._turn_asked:
+            self._turn_asked = True
+            self.site.turns.later(self._catch_up)
+        reading = not self._behind and not self.out.blocked
+        transport: Any = self.transport
+        if reading is not self._reading and transport is not None:
+            self._reading = reading
+            if reading:
+                transport.resumeProducing()
+            else:
+                transport.pauseProducing()
+
+    def _catch_up(self) -> None:
+        """It is this connection's turn."""
+        self._turn_asked = False
+        if not self.awaits_turn:
+            return
+        data, position = self._buffer, self._position
+        if self._arrived:
+            data, position = data[position:] + b"".join(self._arrived), 0
+        self._forget()
+        self._work(data, position)
+        self._flow_turned()
 
     # -- what its parts ask of it
 
     def spend(self, cost: float) -> None:
         """The client has done what costs work and brings none. Raises Http2Error when that was too much."""
         self.patience.spend(cost, self.site.clock.now)
+
+    def replied(self, cost: float) -> None:
+        """A frame that answers one of ours has come, or one that nothing asked for. Raises Http2Error as above."""
+        self.patience.reply(cost, self.site.clock.now)
 
     def held_back(self) -> None:
         """A stream waits for more of its window: have that looked at before it is too long."""
@@ -188,9 +264,14 @@ class Http2Channel(Protocol):
         """Be looked at when this deadline passes."""
         self.deadline = min(self.deadline, deadline)
 
-    def forget(self) -> None:
-        """What came and is not read yet is not going to be."""
-        self._buffer = b""
+    def let_go(self) -> None:
+        """What came and is not read yet is not going to be; what still comes shows how the client ends."""
+        self._forget()
+        self._flow_turned()
+
+    def _forget(self) -> None:
+        self._buffer, self._position, self._behind = b"", 0, False
+        self._arrived.clear()
 
     # -- the transport
 
@@ -210,6 +291,12 @@ class Http2Channel(Protocol):
         return self._backlog >= 0 and self._backlog != before
 
     # -- what the site asks of it
+
+    def relieve(self) -> None:
+        """Too much waits for all clients together, and most of it for this one: end what waits."""
+        for stream in list(self.streams.open.values()):
+            if stream.outflow.waiting:
+                stream.too_slow()
 
     def under_way(self) -> Iterable[GatewayRequest]:
         """The requests that have begun and not ended."""

@@ -48,7 +48,7 @@ class Control:
         if flags & ACK:
             if payload:
                 raise Http2Error(FRAME_SIZE_ERROR, "an acknowledgement of SETTINGS with a payload")
-            self._connection.spend(FRAME)
+            self._connection.replied(FRAME)
             return
         # Of several values for one setting the last holds; each costs, since each could be for all streams.
         settings = dict(values := frames.settings_values(payload))
@@ -81,7 +81,7 @@ class Control:
             raise Http2Error(PROTOCOL_ERROR, "PING on a stream")
         if len(payload) != 8:
             raise Http2Error(FRAME_SIZE_ERROR, "a PING frame is not eight bytes")
-        self._connection.spend(FRAME)
+        self._connection.replied(FRAME)
         if not flags & ACK:
             self._connection.out.send(frames.frame(PING, ACK, 0, payload))
         else:
@@ -102,7 +102,7 @@ class Control:
             raise Http2Error(FRAME_SIZE_ERROR, "a WINDOW_UPDATE frame is not four bytes")
         size = frames.word(payload)
         connection = self._connection
-        connection.spend(WINDOW if size >= WORTH_WHILE else FRAME)
+        connection.replied(WINDOW if size >= WORTH_WHILE else FRAME)
         if not number:
             if not size:
                 raise Http2Error(PROTOCOL_ERROR, "a window is enlarged by nothing")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import Refusal
 from ..wire import frames
 from ..wire.frames import ENHANCE_YOUR_CALM, MAX_STREAM, NO_ERROR, PING, Http2Error
+from ..wire.patience import REPLY
 
 if TYPE_CHECKING:
     from .http2 import Http2Channel
@@ -84,7 +85,7 @@ class Lifecycle:
         """Close so that the client can read what was said: stop writing, forget what still comes, then close."""
         connection = self._connection
         self.phase = LINGER
-        connection.forget()
+        connection.let_go()
         connection.out.close()
         transport: Any = connection.transport
         if transport is None:
@@ -100,7 +101,7 @@ class Lifecycle:
         connection = self._connection
         lingering = self.phase == LINGER
         self.phase = CLOSING
-        connection.forget()
+        connection.let_go()
         if not lingering:
             connection.out.close()
         connection.deadline = connection.site.clock.now + connection.site.timeouts.idle
@@ -124,6 +125,7 @@ class Lifecycle:
             return
         connection = self._connection
         self._draining = True
+        connection.patience.replies += REPLY
         connection.out.send(frames.goaway_frame(MAX_STREAM, NO_ERROR) + frames.frame(PING, 0, 0, b"draining"))
         self._last_due = connection.site.clock.now + connection.site.timeouts.linger
         connection.wake(self._last_due)
@@ -174,12 +176,14 @@ class Lifecycle:
     def _expire_open(self, now: float) -> None:
         connection = self._connection
         streams, out = connection.streams, connection.out
-        if streams.block.due <= now:
+        # What waits here for its turn has come in time.
+        awaits_turn = connection.awaits_turn
+        if streams.block.due <= now and not awaits_turn:
             self.fail(Http2Error(ENHANCE_YOUR_CALM, "a field block did not arrive in time"))
             return
-        if self._last_due <= now:
+        if self._last_due <= now and not awaits_turn:
             self._say_last()
-        if self._idle_due <= now and self.phase == OPEN:
+        if self._idle_due <= now and not awaits_turn and self.phase == OPEN:
             out.send(frames.goaway_frame(streams.last, NO_ERROR))
             self.close()
         if self.phase != OPEN:
@@ -187,10 +191,13 @@ class Lifecycle:
         for stream in [stream for stream in streams.open.values() if stream.deadline <= now]:
             if stream.deadline <= now:
                 stream.expire()
+        for stream in [stream for stream in streams.open.values() if stream.outflow.pace.due <= now]:
+            if not stream.outflow.keeps_pace(now):
+                stream.too_slow()
         if out.held:
             out.force()
         if self.phase == OPEN:
-            dues = [stream.deadline for stream in streams.open.values()]
+            dues = [min(stream.deadline, stream.outflow.pace.due) for stream in streams.open.values()]
             connection.deadline = min(self._idle_due, streams.block.due, self._last_due, *dues)
             if out.held:
                 connection.held_back()

@@ -11,6 +11,7 @@ from twisted.python.failure import Failure
 
 from ..errors import NOT_IMPLEMENTED
 from ..wire.exchange import ENDED, TUNNELLING
+from ..wire.frames import ENHANCE_YOUR_CALM, Http2Error
 from ..wire.hpack import encode_field, encode_lines, encode_status
 from ..wire.response import ResponseHead
 from .request import GatewayRequest
@@ -36,6 +37,17 @@ class Http2Request(GatewayRequest):
 
     protocol = b"HTTP/2"
     channel: Stream | None
+
+    @property
+    def paused_early(self) -> bool:  # type: ignore[override]
+        """Whether too much waits for the client already, on all its streams."""
+        return self.channel is not None and self.channel.connection.out.full
+
+    def hold_answer(self) -> None:
+        """There is no room any more: a service that has been asked and has not begun to answer is paused too."""
+        connection = getattr(self.sink, "connection", None)
+        if connection is not None:
+            self.stream_from(connection)
 
     @property
     def connects(self) -> bool:
@@ -124,6 +136,18 @@ class Http2Request(GatewayRequest):
             channel.outflow.send_whole(b"".join(parts), body)
         else:
             channel.outflow.send_head(b"".join(parts), True)
+
+    def _end_unanswered(self) -> None:
+        """This client has had so many refusals that it gets no more of them: its connection ends, but of a trusted
+        proxy's only the stream, since others are on that."""
+        channel = self.channel
+        assert channel is not None
+        self._ended_by_gateway()
+        self._over(finished=False)
+        channel.over(ENHANCE_YOUR_CALM)
+        connection = channel.connection
+        if not self.standing.policy.proxies.trusts(connection.peer):
+            connection.lifecycle.fail(Http2Error(ENHANCE_YOUR_CALM, "too many refused requests"))
 
     def render_stock(self, resource: Any) -> None:
         """Have an ordinary resource render; where a tunnel was asked for it has none to give."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twisted.logger import Logger
 
+from ..errors import HEAD_TOO_LARGE
 from ..wire import frames
 from ..wire.frames import (
     END_HEADERS,
@@ -19,14 +20,17 @@ from ..wire.frames import (
     StreamError,
 )
 from ..wire.http2 import HeadReader, read_trailers
-from ..wire.patience import FRAME, RESET, SERVED
+from ..wire.patience import EXCESS_BYTE, EXCESS_FIELD, FRAME, RESET, SERVED
 from ..wire.request import RequestHead
 from .field_block import FieldBlock
 from .http2_request import Http2Request
 from .stream import Stream
 
 if TYPE_CHECKING:
+    from ..errors import Refusal
+    from ..policy.decision import Standing
     from .http2 import Http2Channel
+    from .outflow import Outflow
 
 # Streams that were reset here, on which the client may still be sending what it sent before it knew.
 _RESETS_REMEMBERED: Final = 128
@@ -54,6 +58,10 @@ class Streams:
     def __len__(self) -> int:
         """How many are open."""
         return len(self.open)
+
+    def outflows(self) -> list[Outflow]:
+        """What each of those that are open sends."""
+        return [stream.outflow for stream in self.open.values()]
 
     # -- field blocks
 
@@ -90,11 +98,13 @@ class Streams:
             self._open_stream(number, ended, block)
             return
         fields = self.heads.decode(block)
+        if fields is None:
+            self._charge(block)
         stream = self.open.get(number)
         if stream is None:
             if number not in self._resets:
                 raise Http2Error(STREAM_CLOSED, "HEADERS on a stream that is closed")
-            self._connection.spend(FRAME)
+            self._connection.spend(RESET)
         elif stream.remote_done:
             raise StreamError(STREAM_CLOSED, "HEADERS on a stream that its client has ended")
         elif not ended:
@@ -102,14 +112,20 @@ class Streams:
         else:
             stream.receive_trailers(read_trailers(fields, self._connection.site.reader))
 
+    def _charge(self, block: bytes) -> None:
+        """A block was over the limits: following it costs, and brings nothing. Raises Http2Error."""
+        self._connection.spend(self.heads.excess * EXCESS_FIELD + len(block) * EXCESS_BYTE)
+
     def _open_stream(self, number: int, ended: int, block: bytes) -> None:
         self.last = number
         connection = self._connection
         head = self.heads.read(block, ended, connection.site.reader)
+        if head.refusal is HEAD_TOO_LARGE and self.heads.excess:
+            self._charge(block)
         if number > connection.lifecycle.said_last:
             # The client knows that it is not going to be answered here, or is about to hear of it.
             self.was_reset(number)
-            connection.spend(FRAME)
+            connection.spend(RESET)
             return
         if len(self.open) >= self.max_streams:
             raise StreamError(REFUSED_STREAM, "more streams than SETTINGS_MAX_CONCURRENT_STREAMS")
@@ -125,9 +141,11 @@ class Streams:
         """A head is complete: begin its exchange."""
         connection = self._connection
         site = connection.site
-        standing = self._standing
+        standing, refusal = self._standing, head.refusal
         if standing is None or not standing.fits(site.policy, head):
             standing = self._standing = site.policy.standing(head, connection.peer, connection.secured)
+            if refusal is None:
+                refusal = self._share_refusal(standing)
         exchange = site.identity.open(head, standing, site.time())
         stream.upgrading = head.upgrade is not None
         done = stream.remote_done or stream.upgrading
@@ -135,14 +153,22 @@ class Streams:
         if not done:
             stream.deadline = site.clock.now + site.timeouts.body
             connection.wake(stream.deadline)
-        if head.refusal is not None:
-            request.refuse(head.refusal)
+        if refusal is not None:
+            request.refuse(refusal)
             return
         try:
             site.dispatch(request)
         except Exception:
             self.log.failure("the resource tree failed")
             request.crashed()
+
+    def _share_refusal(self, standing: Standing) -> Refusal | None:
+        """The refusal of a request whose tenant has its share of connections without this one, which then ends."""
+        refusal = self._connection.site.share_refusal(self._connection, standing)
+        if refusal is not None:
+            self._standing = None
+            self._connection.close_idle()
+        return refusal
 
     # -- what follows them
 

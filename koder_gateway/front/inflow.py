@@ -15,19 +15,24 @@ if TYPE_CHECKING:
     from .outbox import Outbox
 
 # Bytes that a client may send on all streams together before it is paid back.
-CONNECTION_WINDOW: Final = 1 << 20
+CONNECTION_WINDOW: Final = 1 << 19
 # What a stream may send before it is paid back, in bytes.
 STREAM_WINDOW: Final = 131072
+# While the services of so many streams do not take what has come, nothing is paid back on the connection: each of
+# them has a transport's buffer full besides.
+_MAX_HELD: Final = 4
 
 
 class ConnectionWindow:
-    """What a client may send on all streams of a connection together; `out` takes what tells it of more."""
+    """What a client may send on all streams of a connection together; `out` takes what tells it of more. `held` is
+    how many streams have a service that does not take what comes; who makes it less calls `pay`."""
 
-    __slots__ = ("_left", "_out", "_owed")
+    __slots__ = ("_left", "_out", "_owed", "held")
 
     def __init__(self, out: Outbox) -> None:
         self._left = CONNECTION_WINDOW
         self._owed = 0
+        self.held = 0
         self._out = out
 
     def take(self, size: int) -> None:
@@ -39,7 +44,7 @@ class ConnectionWindow:
     def pay(self, size: int) -> None:
         """Bytes have been taken: let the client send as many more, half a window at a time."""
         self._owed += size
-        if self._owed >= CONNECTION_WINDOW // 2:
+        if self._owed >= CONNECTION_WINDOW // 2 and self.held < _MAX_HELD:
             self._left += self._owed
             self._out.send(window_frame(0, self._owed))
             self._owed = 0

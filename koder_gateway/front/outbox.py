@@ -1,13 +1,14 @@
 """What an HTTP/2 connection has to send: gathered for one write a turn of the reactor, as far as windows allow it.
 
 Streams that have something to send stand in a list and take turns, a frame each, while the connection's window and
-the transport take more. What waits here is bounded; the rest waits with its stream.
+the transport take more. What waits here is bounded; the rest waits with its stream. What waits in both places is
+counted: beyond a bound every service that answers on the connection is paused, also those that have not begun.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.interfaces import IPushProducer
@@ -16,16 +17,23 @@ from zope.interface import implementer
 from ..wire.frames import DEFAULT_FRAME_SIZE, DEFAULT_WINDOW
 
 if TYPE_CHECKING:
+    from .buffered import Buffered
     from .outflow import Outflow
 
 # What waits for the reactor's next turn; streams are asked for no more than this at a time.
 _BATCH: Final = 131072
+# So many frames of theirs are made in a turn: small ones are as much work as large ones.
+_FRAMES: Final = 256
+# Of the services that were paused, so many go on in a turn.
+_RESUMED: Final = 8
 
 
 @implementer(IPushProducer)
 class Outbox:
     """The sending side of one connection. `soon` calls in the reactor's next turn; `held_back` is called when a
-    stream begins to wait for more of its window, whose owner calls `force` if that takes too long.
+    stream begins to wait for more of its window, whose owner calls `force` if that takes too long; `turned` when
+    `blocked` has changed, which says that the client does not take what is sent. `streams` are those that are open,
+    `buffered` what waits for all clients.
 
     `window` is what the client takes of all bodies together, `initial_window` what it takes of a new stream's, and
     `max_frame` the payload of a frame; all in bytes. While `gathering` nothing leaves: whoever set it calls `flush`.
@@ -36,6 +44,9 @@ class Outbox:
         transport: Any,
         soon: Callable[[Callable[[], object]], object],
         held_back: Callable[[], object],
+        turned: Callable[[], object],
+        buffered: Buffered,
+        streams: Callable[[], Iterable[Outflow]],
     ) -> None:
         self.window = DEFAULT_WINDOW
         self.initial_window = DEFAULT_WINDOW
@@ -48,7 +59,16 @@ class Outbox:
         self._frames: list[bytes | memoryview] = []
         self._size = 0
         self._turn_asked = False
-        self._blocked = False
+        self.blocked = False
+        self._turned = turned
+        # What waits for the client, in bytes, and of that, what was given to a transport that takes nothing more.
+        self.waiting = 0
+        self._pushed = 0
+        # Whether that is too much, so that all who answer are paused; those who are to go on, a few in a turn.
+        self.full = False
+        self._paused: deque[Outflow] = deque()
+        self._buffered = buffered
+        self._streams = streams
         self._listed: deque[Outflow] = deque()
         self._pumping = False
         # Streams that wait for more of their windows.
@@ -65,9 +85,10 @@ class Outbox:
         self.flush()
         if self._transport is not None:
             self._transport.unregisterProducer()
-            if self._blocked:
-                self._blocked = False
-                self._transport.resumeProducing()
+            if self.blocked:
+                self.blocked = False
+                self._taken()
+                self._turned()
 
     def drop(self) -> None:
         """The connection is gone."""
@@ -75,6 +96,8 @@ class Outbox:
         self._frames.clear()
         self._listed.clear()
         self.held.clear()
+        self._paused.clear()
+        self._taken()
 
     def prefixed(self, block: bytes) -> bytes:
         """A field block for this connection."""
@@ -101,8 +124,11 @@ class Outbox:
         data = b"".join(frames)
         frames.clear()
         self._size = 0
+        if self.blocked:
+            self._pushed += len(data)
+            self.count(len(data))
         self._transport.write(data)
-        if self._listed and not self._blocked:
+        if self._listed and not self.blocked:
             self.pump()
 
     def enlist(self, stream: Outflow) -> None:
@@ -142,8 +168,9 @@ class Outbox:
 
     def _take_turns(self) -> None:
         listed = self._listed
-        starved = 0
-        while len(listed) > starved and not self._blocked and self._size < _BATCH:
+        starved = turns = 0
+        while len(listed) > starved and not self.blocked and self._size < _BATCH and turns < _FRAMES:
+            turns += 1
             stream = listed.popleft()
             if stream.closed:
                 stream.listed = False
@@ -156,17 +183,54 @@ class Outbox:
                 if stream.emit() and not stream.listed:
                     self.enlist(stream)
 
+    # -- what waits
+
+    def count(self, more: int) -> None:
+        """So many bytes more, or less, wait for the client."""
+        buffered = self._buffered
+        buffered.total += more
+        self.waiting += more
+        room = buffered.room
+        if more > 0:
+            if self.waiting > room and not self.full:
+                self.full = True
+                self._paused.clear()
+                for stream in self._streams():
+                    stream.pause()
+        elif self.full and self.waiting <= room // 2:
+            self.full = False
+            if self._transport is not None:
+                self._paused.extend(self._streams())
+                self._resume_some()
+
+    def _resume_some(self) -> None:
+        """Let a few of those who were paused go on; the others in later turns, as far as there is room then."""
+        paused = self._paused
+        for _ in range(_RESUMED):
+            if not paused or self.full:
+                return
+            paused.popleft().resume()
+        if paused:
+            self._soon(self._resume_some)
+
+    def _taken(self) -> None:
+        """What was given to a transport that took nothing more does not wait there any longer."""
+        pushed, self._pushed = self._pushed, 0
+        if pushed:
+            self.count(-pushed)
+
     # -- IPushProducer, for the transport
 
     def pauseProducing(self) -> None:
         """The client does not take what is sent: nothing more is taken from it, or what it asks for would pile up."""
-        self._blocked = True
-        self._transport.pauseProducing()
+        self.blocked = True
+        self._turned()
 
     def resumeProducing(self) -> None:
         """The client takes more."""
-        self._blocked = False
-        self._transport.resumeProducing()
+        self.blocked = False
+        self._taken()
+        self._turned()
         self.pump()
 
     def stopProducing(self) -> None:

@@ -21,7 +21,8 @@ from ..wire.frames import (
     header_frames,
 )
 from ..wire.hpack import encode_lines
-from ..wire.patience import DATA_SENT, WORTH_WHILE
+from ..wire.pace import Pace
+from ..wire.patience import DATA_SENT, REPLIES_TO_DATA, WORTH_WHILE
 
 if TYPE_CHECKING:
     from .stream import Stream
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 # The service is paused while more than this waits for the client's windows.
 _HIGH: Final = 65536
 _EMPTY: Final = b""
+# The pace of those for whom nothing has ever waited.
+_UNASKED: Final = Pace()
 
 
 class Outflow:
@@ -41,6 +44,7 @@ class Outflow:
     __slots__ = (
         "_asked",
         "_connection",
+        "_counted",
         "_last_block",
         "_least",
         "_number",
@@ -48,7 +52,6 @@ class Outflow:
         "_producer_paused",
         "_pulled",
         "_sent",
-        "_sent_before",
         "_stream",
         "_waiting_size",
         "all_sent",
@@ -56,6 +59,7 @@ class Outflow:
         "cut",
         "ended",
         "listed",
+        "pace",
         "waiting",
         "window",
     )
@@ -75,12 +79,15 @@ class Outflow:
         self._number = stream.number
         self._least = min(out.max_frame, out.initial_window) // 2
         self._waiting_size = 0
+        # Of that, what the connection knows of.
+        self._counted = 0
+        self.pace = _UNASKED
         self._last_block = _EMPTY
         self._producer: Any = None
         self._pulled = False
         self._producer_paused = False
         self._asked = False
-        self._sent = self._sent_before = 0
+        self._sent = 0
 
     # -- from the answer
 
@@ -103,6 +110,7 @@ class Outflow:
             return
         out.window -= size
         self._sent += size
+        self._connection.patience.replies += REPLIES_TO_DATA
         out.send(
             b"%b%b%b"
             % (
@@ -150,10 +158,32 @@ class Outflow:
         if not self.listed:
             out.enlist(self)
         out.pump()
-        if self._waiting_size > _HIGH and not self._producer_paused and self._producer is not None:
-            self._producer_paused = True
-            if not self._pulled:
-                self._producer.pauseProducing()
+        if self._waiting_size != self._counted:
+            self._count()
+        if self._waiting_size > _HIGH:
+            self.pause()
+
+    def _count(self) -> None:
+        """Say how much waits here; while anything does, the client has to take it at its pace."""
+        size = self._waiting_size
+        more, self._counted = size - self._counted, size
+        connection = self._connection
+        if size:
+            site = connection.site
+            if self.pace is _UNASKED:
+                self.pace = Pace()
+            self.pace.begin(self._sent, site.clock.now, site.timeouts.idle)
+            connection.wake(self.pace.due)
+        elif self.pace is not _UNASKED:
+            self.pace.end()
+        connection.out.count(more)
+
+    def keeps_pace(self, now: float) -> bool:
+        """Whether the client takes what waits here fast enough; all its streams share the rate that is asked for."""
+        connection = self._connection
+        site = connection.site
+        share = site.seconds_per_byte * max(1, len(connection.streams))
+        return self.pace.keeps(self._sent, now, share, site.timeouts.idle)
 
     def emit(self, forced: bool = False) -> bool:
         """Send one frame of what waits; whether there is more that could go at once.
@@ -180,13 +210,20 @@ class Outflow:
                 size = len(data)
             self._waiting_size -= size
             self._sent += size
+            if self._counted:
+                self._count()
             self.window -= size
             out.window -= size
             last = self.ended and not waiting and not self._last_block
             out.send(HEADER.pack(size >> 8, size & 0xFF, DATA, END_STREAM if last else 0, self._number))
             out.send(data)
+            patience = self._connection.patience
             if size >= WORTH_WHILE:
-                self._connection.patience.earn(DATA_SENT)
+                patience.replies += REPLIES_TO_DATA
+                patience.earn(DATA_SENT)
+            elif not waiting:
+                # Small because there was no more of it; what a window cuts so small asks for nothing.
+                patience.replies += REPLIES_TO_DATA
             if waiting:
                 return True
             if self.cut:
@@ -239,11 +276,6 @@ class Outflow:
         if self.waiting and not self.listed and self.window > 0:
             self._connection.out.enlist(self)
 
-    def taken(self) -> bool:
-        """Whether anything has been sent since this was last asked."""
-        before, self._sent_before = self._sent_before, self._sent
-        return before != self._sent
-
     def close(self) -> None:
         """The stream is over: what waits is forgotten, and who produces it stopped."""
         self.closed = True
@@ -252,6 +284,8 @@ class Outflow:
         self._waiting_size = 0
         self._stream = None
         producer, self._producer = self._producer, None
+        if self._counted:
+            self._count()
         if producer is not None:
             producer.stopProducing()
 
@@ -259,22 +293,40 @@ class Outflow:
 
     def follow(self, producer: Any, streaming: bool) -> None:
         """Pause and resume `producer` as the client takes the answer; one that is not streaming is asked for more."""
+        if producer is self._producer:
+            # A relay's connection, which is a tunnel's now.
+            return
         self._producer = producer
         self._pulled = not streaming
-        self._producer_paused = False
+        self._producer_paused = self._waiting_size > _HIGH or self._connection.out.full
         if self._pulled:
-            self._ask()
-        elif self._waiting_size > _HIGH:
-            self._producer_paused = True
+            if not self._producer_paused:
+                self._ask()
+        elif self._producer_paused:
             producer.pauseProducing()
 
     def unfollow(self) -> None:
         """The producer is done."""
         self._producer = None
 
+    def pause(self) -> None:
+        """Too much waits here, or on the connection."""
+        if self._producer is None:
+            if self._stream is not None and self._stream.request is not None:
+                self._stream.request.hold_answer()
+        elif not self._producer_paused:
+            self._producer_paused = True
+            if not self._pulled:
+                self._producer.pauseProducing()
+
+    def resume(self) -> None:
+        """The connection has room again."""
+        if not self.waiting:
+            self._refill()
+
     def _refill(self) -> None:
         """Nothing waits any more: the service may go on."""
-        if self._producer_paused and self._producer is not None:
+        if self._producer_paused and self._producer is not None and not self._connection.out.full:
             self._producer_paused = False
             if self._pulled:
                 self._ask()

@@ -18,11 +18,11 @@ from twisted.python.failure import Failure
 from twisted.web import http, server
 
 from ..errors import INTERNAL_ERROR, REQUEST_TIMEOUT, UPSTREAM_TIMEOUT, Refusal
-from ..policy.decision import Standing
+from ..policy.decision import Standing, charges_refusal
 from ..wire.body import chunk, last_chunk
 from ..wire.exchange import ANSWERED, ANSWERS, CLIENT_GONE, ENDED, HELD, RELAYING, SLOW, TIMEOUT, TUNNELLING, Exchange
 from ..wire.problem import problem
-from ..wire.response import ResponseHead
+from ..wire.response import CONTINUE, ResponseHead
 from .filters import forwarded_headers
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class GatewayRequest(server.Request):
     # Only for stock requests' sake: the gateway never parses forms.
     _parsePOSTFormSubmission = False
     protocol = b"HTTP/1.1"
+    paused_early = False
     channel: Any
     site: Any
 
@@ -123,6 +124,8 @@ class GatewayRequest(server.Request):
             self._render_now(resource)
         else:
             self.sink = _BodyCollector(self, resource)
+            if self.exchange.head.expects and not self.body:
+                self.interim(CONTINUE)
 
     def _render_now(self, resource: Any) -> None:
         self.requestHeaders  # noqa: B018  (the stock half is needed from here on)
@@ -246,20 +249,38 @@ class GatewayRequest(server.Request):
 
     def refuse(self, refusal: Refusal) -> None:
         """Answer with a problem (RFC 9457)."""
-        self.exchange.code = refusal.code
+        exchange = self.exchange
+        exchange.code = refusal.code
+        standing = self.standing
+        if charges_refusal(refusal) and standing.policy.limiter.refused(standing.key, exchange.started):
+            self._end_unanswered()
+            return
         if refusal.close:
             self.channel.keep_alive = False
             self.channel.lingers = True
-        fields, body = problem(refusal, self.exchange.request_id)
+        fields, body = problem(refusal, exchange.request_id)
         self.answer(refusal.status, refusal.title.encode("ascii"), fields, body)
 
-    def answer(self, status: int, reason: bytes, fields: bytes, body: bytes) -> None:
-        """Answer from the gateway itself and end the exchange."""
+    def _end_unanswered(self) -> None:
+        """This client has had so many refusals that it gets no more of them: its connection ends, behind the answers
+        that it has coming."""
+        channel = self.channel
+        self._ended_by_gateway()
+        channel.keep_alive = False
+        self._over(finished=False)
+        channel.cut(True)
+
+    def _ended_by_gateway(self) -> None:
         exchange = self.exchange
         if exchange.phase is HELD:
             exchange.move(ANSWERED)
         else:
             exchange.phase = ENDED
+
+    def answer(self, status: int, reason: bytes, fields: bytes, body: bytes) -> None:
+        """Answer from the gateway itself and end the exchange."""
+        exchange = self.exchange
+        self._ended_by_gateway()
         exchange.status = status
         if exchange.head.method != b"HEAD":
             exchange.bytes_out += len(body)

@@ -12,25 +12,35 @@ from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.interfaces import IAddress, ISSLTransport
+from twisted.logger import Logger
 from twisted.web.http import datetimeToString
 from twisted.web.resource import IResource, getChildForRequest
 from twisted.web.server import Site
 
-from ..errors import DRAINING, METHODS, OVERLOADED
+from ..errors import DRAINING, METHODS, OVERLOADED, Refusal
 from ..layers.turns import turns_of
 from ..policy.certificates import Secured
-from ..policy.decision import Policy
+from ..policy.clients import NOWHERE
+from ..policy.decision import Policy, Standing
+from ..policy.limits import address_key
+from ..policy.shares import Shares
+from ..policy.tenants import Tenant
 from ..wire.clock import CoarseClock
+from ..wire.complaints import Complaints
 from ..wire.exchange import Exchange
 from ..wire.request import RequestReader
+from .buffered import Buffered
 from .channel import GatewayChannel
+from .clients import Clients
 from .filters import Cors, Identity
 from .http2 import Http2Channel
 from .request import GatewayRequest
 
 _ALLOW = b"Allow: " + b", ".join(METHODS) + b"\r\n"
 
+# Connections beyond all that there may be, and beyond what one address may have, that are told so.
 _TURNED_AWAY = 1024
+_ADDRESS_TURNED_AWAY = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +58,9 @@ class FrontTimeouts:
 
 @dataclass(frozen=True, slots=True)
 class FrontLimits:
-    """Bounds towards clients: bytes of a head, bytes of a target, fields, bytes a second of a body, connections,
-    streams of an HTTP/2 connection."""
+    """Bounds towards clients: bytes of a head, bytes of a target, fields, bytes a second of a body, connections (and
+    what of them one address and one tenant may have, None: all), streams of an HTTP/2 connection, bytes of answers
+    that wait for all clients together."""
 
     max_head: int = 32768
     max_target: int = 8192
@@ -57,6 +68,8 @@ class FrontLimits:
     min_rate: float = 1024.0
     max_connections: int = 65536
     max_streams: int = 100
+    max_buffered: int = 1 << 28
+    shares: Shares | None = None
 
     @property
     def max_line(self) -> int:
@@ -78,6 +91,7 @@ class GatewaySite(Site):
     """
 
     noisy = False
+    logger = Logger()
 
     def __init__(
         self,
@@ -102,8 +116,12 @@ class GatewaySite(Site):
         self.finished = finished
         # Besides clients', those that wait for a balancer's header (`tls.proxied`) before they become one.
         self.channels: set[GatewayChannel | Http2Channel] = set()
+        self._turned_away: set[GatewayChannel | Http2Channel] = set()
+        self.clients = Clients(Shares(0, 0))
+        self.complaints = Complaints(clock, self.logger.warn)
         self.http2_errors = 0
         self.turns = turns_of(reactor)
+        self.buffered = Buffered(0)
         # Cheap where the reactor has a queue of its own for it.
         self.soon: Callable[[Callable[[], object]], object] = getattr(
             reactor, "soon", lambda call: reactor.callLater(0, call)
@@ -121,9 +139,12 @@ class GatewaySite(Site):
         self.timeouts = timeouts
         self.max_head = limits.max_head
         self.max_line = limits.max_line
+        self.max_fields = limits.max_fields
         self.seconds_per_byte = 1 / limits.min_rate if limits.min_rate else math.inf
         self.max_connections = limits.max_connections
         self.max_streams = limits.max_streams
+        self.buffered.bound = limits.max_buffered
+        self.clients.shares = limits.shares or Shares(limits.max_connections, limits.max_connections)
 
     def replace(
         self,
@@ -162,14 +183,38 @@ class GatewaySite(Site):
         self.channels.add(channel)
         if self.draining:
             channel.close_idle()
-        excess = len(self.channels) - self.max_connections
-        if excess > 0:
+        # Who is turned away takes nobody's place while he leaves.
+        full = len(self.channels) - len(self._turned_away) > self.max_connections
+        beyond = self.clients.opened(channel, self._counted_as(channel.peer))
+        if full or beyond > 0:
             self.rejected += 1
+            self._turned_away.add(channel)
+            if beyond == 1:
+                most = f"{self.clients.shares.address} of {self.max_connections}"
+                self.complaints.say(
+                    f"{channel.peer} has its share of client connections ({most}), further ones are turned away:"
+                    " shares.address"
+                )
             # A few are told; a flood is not worth the memory of telling it.
-            channel.turn_away(OVERLOADED.closing(), told=excess <= _TURNED_AWAY)
+            told = len(self._turned_away) <= _TURNED_AWAY and beyond <= _ADDRESS_TURNED_AWAY
+            channel.turn_away(OVERLOADED.closing(), told=told)
+
+    def _counted_as(self, peer: str) -> bytes:
+        """The address that a connection counts for; b"" for one that stands for many clients."""
+        return b"" if peer == NOWHERE or self.policy.proxies.trusts(peer) else address_key(peer)
+
+    def share_refusal(self, channel: GatewayChannel | Http2Channel, standing: Standing) -> Refusal | None:
+        """The refusal of a request with which its connection would become one too many of its tenant's. It ends the
+        connection."""
+        tenant = standing.tenant
+        if not isinstance(tenant, Tenant) or self.clients.asks_for(channel, tenant.wire):
+            return None
+        self.rejected += 1
+        return OVERLOADED.closing()
 
     def succeeded(self, channel: GatewayChannel, successor: Http2Channel) -> None:
         """Another channel has taken a client's connection over."""
+        self.clients.succeeded(channel, successor)
         self.channels.discard(channel)
         self.channels.add(successor)
         if self.draining:
@@ -184,6 +229,8 @@ class GatewaySite(Site):
     def closed(self, channel: GatewayChannel | Http2Channel) -> None:
         """A client's connection is gone."""
         self.channels.discard(channel)
+        self._turned_away.discard(channel)
+        self.clients.closed(channel)
 
     @property
     def in_flight(self) -> int:
@@ -228,15 +275,26 @@ class GatewaySite(Site):
 
     def sweep(self, now: float) -> None:
         """Expire every channel whose deadline has passed."""
+        self.complaints.sweep(now)
         for channel in [channel for channel in self.channels if channel.deadline <= now]:
             if channel.deadline <= now:
                 channel.expire()
+        if self.buffered.total > self.buffered.bound:
+            self._relieve()
         if self.timeouts.exchange:
             begun = now - self.timeouts.exchange
             for channel in list(self.channels):
                 for request in channel.under_way():
                     if request.exchange.started <= begun:
                         request.expire()
+
+    def _relieve(self) -> None:
+        """More waits for clients than may: those for whom the most does lose it."""
+        holding = [channel for channel in self.channels if isinstance(channel, Http2Channel) and channel.out.waiting]
+        for channel in sorted(holding, key=lambda channel: channel.out.waiting, reverse=True):
+            if self.buffered.total <= self.buffered.bound:
+                return
+            channel.relieve()
 
     def drain(self) -> None:
         """Take no further requests on connections than those that are on their way."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.interfaces import IAddress, IPushProducer, ISSLTransport
+from twisted.internet.interfaces import IAddress, ISSLTransport
 from twisted.web.http_headers import Headers
 
 from ..policy.certificates import Secured
@@ -57,14 +57,6 @@ class StockChannel:
         """Send several pieces as one."""
         self.transport.write(b"".join(pieces))
 
-    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
-        """Let the transport pause and resume `producer`."""
-        self.transport.registerProducer(producer, streaming)
-
-    def unregisterProducer(self) -> None:
-        """The producer is done."""
-        self.transport.unregisterProducer()
-
     def getHost(self) -> IAddress:
         """The address that the client has connected to."""
         return self.transport.getHost()  # type: ignore[no-any-return]
@@ -79,7 +71,3 @@ class StockChannel:
         if known is None:
             known = self._secured = self.site.secured(self.transport)
         return known
-
-    def loseConnection(self) -> None:
-        """Close once all is written."""
-        self.transport.loseConnection()

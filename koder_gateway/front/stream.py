@@ -13,7 +13,7 @@ from twisted.internet.error import ConnectionAborted
 from twisted.python.failure import Failure
 
 from ..errors import BODY_TOO_LARGE
-from ..wire.exchange import BROKEN, TOO_LARGE
+from ..wire.exchange import BROKEN, TIMEOUT, TOO_LARGE
 from ..wire.frames import CANCEL, INTERNAL_ERROR, NO_ERROR, PROTOCOL_ERROR, STREAM_CLOSED, StreamError, reset_frame
 from .http2_stock import StockStream
 from .inflow import Inflow
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 # The rest of a body that an answer did not wait for is read to its end when it is no more than this.
 _FORGOTTEN_BOUND: Final = 65536
+_NOTHING: Final = b""
 
 
 class Stream(StockStream):
@@ -36,6 +37,8 @@ class Stream(StockStream):
 
     keep_alive: bool = True
     lingers = False
+    # Whether a service, or a resource, has answered to the end.
+    earned = False
 
     def __init__(self, connection: Http2Channel, number: int, ended: bool, length: int | None) -> None:
         self.connection = connection
@@ -50,7 +53,8 @@ class Stream(StockStream):
         # Whether an extended CONNECT has opened it, and its tunnel stands.
         self.upgrading = False
         self._tunnelling = False
-        self._early: list[bytes] = []
+        # What has come of a body, or for a tunnel, and nobody takes yet: small frames are not kept one by one.
+        self._kept: bytes | bytearray = _NOTHING
         self._forgotten = 0
         self._held = False
         self._held_for = 0.0
@@ -81,18 +85,35 @@ class Stream(StockStream):
         if ended:
             request.body_done = True
         if sink is not None:
+            if self._kept or (self._held and not ended):
+                data = self._keep(data, ended)
             if data:
                 sink.body_received(data)
             if ended and request.sink is sink:
                 sink.body_ended([])
         self._pay()
 
+    def _keep(self, data: bytes, ended: bool = False) -> bytes:
+        """Keep this while nobody takes it; all that is kept, once it has to go or may."""
+        self._keep_on(data)
+        if self._held and not ended:
+            return _NOTHING
+        kept, self._kept = bytes(self._kept), _NOTHING
+        return kept
+
+    def _keep_on(self, data: bytes) -> None:
+        if not self._kept:
+            self._kept = bytearray()
+        self._kept += data
+
     def _receive_raw(self, request: Http2Request, data: bytes) -> None:
         """Bytes of a tunnel; what comes before it stands waits for it, within the stream's window."""
         if not self._tunnelling:
             if data:
-                self._early.append(data)
+                self._keep_on(data)
             return
+        if self._kept or self._held:
+            data = self._keep(data, self.remote_done)
         if data and request.sink is not None:
             request.sink.body_received(data)
         if self.remote_done and self.request is request:
@@ -102,9 +123,8 @@ class Stream(StockStream):
     def tunnel(self) -> None:
         """The service has switched protocols: whatever comes, and what has waited, is its."""
         self._tunnelling = True
-        early, self._early = self._early, []
         if self.request is not None:
-            self._receive_raw(self.request, b"".join(early))
+            self._receive_raw(self.request, b"")
 
     def end_sending(self) -> bool:
         """Tell the client that no more will come."""
@@ -131,6 +151,7 @@ class Stream(StockStream):
             self._forget(0)
             return
         request.body_done = True
+        self._hand_on(request)
         if request.sink is not None:
             request.sink.body_ended(lines)
 
@@ -161,17 +182,33 @@ class Stream(StockStream):
         """The service does not take the body: neither does the gateway, and the client's time stands still."""
         if not self._held and not self.remote_done:
             self._held = True
+            self.connection.window.held += 1
             self._held_for = self.deadline - self.site.clock.now
             self.deadline = math.inf
 
     def release_body(self) -> None:
         """The service takes the body again."""
         if self._held:
-            self._held = False
+            self._let_go()
             if not self.remote_done:
                 self.deadline = self.site.clock.now + self._held_for
                 self.connection.wake(self.deadline)
+            if self.request is not None:
+                self._hand_on(self.request)
             self._pay()
+
+    def _hand_on(self, request: Http2Request) -> None:
+        """What was kept, to whoever takes it now."""
+        if self._kept and request.sink is not None and (self._tunnelling or not self.upgrading):
+            kept, self._kept = bytes(self._kept), _NOTHING
+            request.sink.body_received(kept)
+
+    def _let_go(self) -> None:
+        """The service is no longer in the way of the body."""
+        if self._held:
+            self._held = False
+            self.connection.window.held -= 1
+            self.connection.window.pay(0)
 
     # -- the end
 
@@ -180,9 +217,12 @@ class Stream(StockStream):
 
     def exchange_over(self, finished: bool) -> None:
         """The request's answer is complete, or never will be."""
-        self.request = None
+        request, self.request = self.request, None
+        # The gateway's own refusals are cheap to ask for.
+        self.earned = finished and request is not None and not request.exchange.code
+        self._kept = _NOTHING
         if self._held:
-            self._held = False
+            self._let_go()
             self._pay()
         outflow = self.outflow
         if outflow.closed or not finished:
@@ -239,11 +279,13 @@ class Stream(StockStream):
     def over(self, code: int | None) -> None:
         """The stream is closed; with a code the client is told."""
         connection, outflow = self.connection, self.outflow
-        served = not outflow.closed and (code is None or code == NO_ERROR)
+        served = self.earned and not outflow.closed and (code is None or code == NO_ERROR)
         if code is not None and not outflow.closed:
             connection.streams.was_reset(self.number)
             connection.out.send(reset_frame(self.number, code))
         self.deadline = math.inf
+        self._kept = _NOTHING
+        self._let_go()
         outflow.close()
         self.inflow.pay(more=False)
         connection.streams.over(self, served)
@@ -264,8 +306,13 @@ class Stream(StockStream):
             self.over(CANCEL)
 
     def taking(self) -> bool:
-        """Whether the client has taken anything on this stream since this was last asked."""
-        return self.outflow.taken() or (not self.outflow.waiting and self.connection.taking())
+        """Whether the client takes what is on its way. Where that waits here, its pace decides, which is looked after
+        by itself (`too_slow`); what the kernel holds tells the rest."""
+        return self.connection.out.waiting > 0 or self.connection.taking()
+
+    def too_slow(self) -> None:
+        """The client takes less of what waits for it than it has to."""
+        self.fail(CANCEL, TIMEOUT)
 
     def loseConnection(self) -> None:
         """A stock request asks for the end of its connection, which on a stream is the end of the stream."""

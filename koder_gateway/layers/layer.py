@@ -8,6 +8,8 @@ from typing import Any, Final
 from OpenSSL import SSL
 from twisted.internet.protocol import Protocol
 
+from .turns import Turns
+
 # What a peer may make OpenSSL say by itself in the life of a connection: hundreds of key updates, of which an honest
 # one has a handful. Who asks for more and reads none of it would fill the memory with answers.
 TALK: Final = 1 << 14
@@ -19,7 +21,12 @@ class Layer(Protocol):
     Of `_closing`, `_shut`, `_left` and `_gone` each includes those before it: closing is asked for; goodbye is said,
     so nothing more can be written; the transport below closes, so nothing more is read; it is gone. Subclasses
     write, and say goodbye in `_finish`.
+
+    `turns` are the reactor's, to be shared where one read brings more records than a slice of work; without them all
+    are read at once.
     """
+
+    turns: Turns | None = None
 
     def __init__(self, connection: SSL.Connection) -> None:
         self._connection: Any = connection
@@ -105,6 +112,21 @@ class Layer(Protocol):
         """The handle of the transport below."""
         transport: Any = self.transport
         return transport.getHandle()
+
+    @property
+    def bufferSize(self) -> int:
+        """Bytes that may wait in the transport below before its producer is paused."""
+        return int(getattr(self.transport, "bufferSize", 0))
+
+    @bufferSize.setter
+    def bufferSize(self, size: int) -> None:
+        transport: Any = self.transport
+        transport.bufferSize = size
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that the transport below still holds, as far as it tells."""
+        return int(getattr(self.transport, "unsent", 0))
 
     def setTcpNoDelay(self, enabled: bool) -> None:
         """Set TCP_NODELAY where the transport below is TCP."""

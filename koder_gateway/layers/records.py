@@ -6,12 +6,14 @@ Neither an exception for "no more data" nor a new buffer for each read. pyOpenSS
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, Final
 
 from OpenSSL import SSL
 
 from .layer import Layer
+from .turns import read_little
 
 lib: Any = getattr(SSL, "_lib", None)
 ffi: Any = getattr(SSL, "_ffi", None)
@@ -48,6 +50,10 @@ class Records(Layer):
     _ssl: Any
     _incoming: Any
     _outgoing: Any
+    # Records that wait for another turn, and whether one has been asked for; whether the protocol above has paused.
+    _rest = b""
+    _turn_asked = False
+    _stopped = False
 
     def _hold(self, connection: SSL.Connection) -> None:
         """Take OpenSSL's own objects, which live as long as `connection` does."""
@@ -67,15 +73,72 @@ class Records(Layer):
         return True
 
     def _read_pieces(self, data: bytes, size: int) -> None:
+        """Decrypt and deliver, as far as the slice of this turn goes; the rest waits for another one."""
         source = ffi.from_buffer(data)
+        turns = self.turns
+        until = math.inf if turns is None else turns.slice()
         total = 0
         for position in range(0, size, PIECE):
             length = min(PIECE, size - position)
             BIO_WRITE(self._incoming, source + position, length)
+            last = position + length == size
+            over = not last and turns is not None and turns.time() >= until
             if self._able_to_read(data):
-                total = self._read(total, position + length == size)
+                # The first piece by itself: it may be more than the protocol above takes in one turn.
+                total = self._read(total, last or over or not position)
             if self._left:
                 return
+            if not last and (over or self._stopped):
+                self._rest = data[position + length :]
+                if not self._stopped:
+                    self._pause_below()
+                    read_little(self.transport)
+                    self._ask_turn()
+                return
+
+    def _ask_turn(self) -> None:
+        if not self._turn_asked and self.turns is not None:
+            self._turn_asked = True
+            self.turns.later(self._next_turn)
+
+    def _next_turn(self) -> None:
+        self._turn_asked = False
+        rest = self._rest
+        if self._left:
+            self._rest = b""
+        elif rest and not self._stopped:
+            self._rest = b""
+            # What others have left in OpenSSL's queue of errors would be taken for this connection's.
+            lib.ERR_clear_error()
+            self._read_pieces(rest, len(rest))
+            if not self._rest and not self._stopped and not self._left:
+                self._resume_below()
+
+    def _pause_below(self) -> None:
+        transport: Any = self.transport
+        transport.pauseProducing()
+
+    def _resume_below(self) -> None:
+        transport: Any = self.transport
+        transport.resumeProducing()
+
+    def read_little(self) -> None:
+        """Read less at once."""
+        read_little(self.transport)
+
+    def pauseProducing(self) -> None:
+        """Read no more."""
+        self._stopped = True
+        if not self._gone:
+            self._pause_below()
+
+    def resumeProducing(self) -> None:
+        """Read again: first what has come already."""
+        self._stopped = False
+        if self._rest:
+            self._ask_turn()
+        elif not self._gone:
+            self._resume_below()
 
     def _read(self, total: int, last: bool) -> int:
         """Decrypt what is there behind the `total` bytes that are decrypted already, and deliver if it is the last.

@@ -1,92 +1,91 @@
 """The admin endpoint: whether the gateway lives, whether it takes requests, and its metrics.
 
-It belongs on a port of its own that the public does not reach.
+It belongs on a port of its own that the public does not reach. A browser on an inner network may be made to ask it
+all the same, under a name of an attacker's that leads there (DNS rebinding), so it has to be asked by address, as
+localhost, or by a name that is listed.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import json
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Final
 
-from twisted.web.resource import IResource, Resource
-from twisted.web.server import Site
-
-from ..errors import DRAINING, METHOD_NOT_ALLOWED, NO_ROUTE, Refusal
+from ..errors import DRAINING, METHOD_NOT_ALLOWED, MISDIRECTED_REQUEST, NO_ROUTE, Refusal
+from ..policy.tenants import bare_host
+from ..wire.request import RequestHead
 from .metrics import CONTENT_TYPE as METRICS_TYPE
 
-_PROBLEM_TYPE = b"application/problem+json"
-_TEXT_TYPE = b"text/plain; charset=utf-8"
-_NOT_READY = Refusal(503, "not_ready", "Service Unavailable", "The gateway is not ready.", "gateway")
-_NOT_FOUND = NO_ROUTE.because("There are /healthz, /readyz and /metrics here.")
-# A scraper keeps its connection; one that sends nothing for this long, in seconds, is let go.
-_IDLE = 75
-
-# An answer: status, content type, body.
-Answer = tuple[int, bytes, bytes]
-
-
-def admin_resource(ready: Callable[[], list[str]], metrics: Callable[[], bytes]) -> IResource:
-    """The resource tree. `ready` gives the reasons why not, none when ready; `metrics` the metrics page."""
-    root = _Page(_missing)
-    root.putChild(b"healthz", _Page(lambda: (200, _TEXT_TYPE, b"ok\n")))
-    root.putChild(b"readyz", _Page(lambda: _readiness(ready())))
-    root.putChild(b"metrics", _Page(lambda: (200, METRICS_TYPE, metrics())))
-    return root
+_PROBLEM_TYPE: Final = b"application/problem+json"
+_TEXT_TYPE: Final = b"text/plain; charset=utf-8"
+_NOT_READY: Final = Refusal(503, "not_ready", "Service Unavailable", "The gateway is not ready.", "gateway")
+_NOT_FOUND: Final = NO_ROUTE.because("There are /healthz, /readyz and /metrics here.")
+_FOREIGN: Final = MISDIRECTED_REQUEST.because(
+    "Ask by IP address, as localhost, or by a name that listen.admin_hosts lists."
+)
+_ALLOW: Final = b"Allow: GET, HEAD\r\n"
 
 
-def admin_site(root: IResource, reactor: Any) -> Site:
-    """A stock site for the admin tree, without a log of its own."""
-    return _AdminSite(root, reactor=reactor, timeout=_IDLE, parsePOSTFormSubmission=False)
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a request gets. `fields` are finished lines besides type, length and date."""
+
+    status: int
+    content_type: bytes
+    body: bytes
+    fields: bytes = b""
 
 
-class _AdminSite(Site):
-    noisy = False
-    displayTracebacks = False
-
-    def log(self, request: Any) -> None:
-        """Write nothing: a probe every few seconds would be most of the log."""
+Pages = Mapping[bytes, Callable[[], Answer]]
 
 
-class _Page(Resource):
-    """One page for GET and HEAD; what lies below it does not exist."""
-
-    def __init__(self, answer: Callable[[], Answer]) -> None:
-        super().__init__()
-        self._answer = answer
-
-    def getChild(self, path: bytes, request: Any) -> IResource:
-        """See IResource."""
-        return _Page(_missing)
-
-    def render(self, request: Any) -> bytes:
-        """See IResource."""
-        readable = request.method in (b"GET", b"HEAD")
-        status, content_type, body = self._answer() if readable else _problem(METHOD_NOT_ALLOWED)
-        request.setResponseCode(status)
-        request.responseHeaders.removeHeader(b"server")
-        request.setHeader(b"content-type", content_type)
-        request.setHeader(b"cache-control", b"no-store")
-        if not readable:
-            request.setHeader(b"allow", b"GET, HEAD")
-        if request.method == b"HEAD":
-            request.setHeader(b"content-length", b"%d" % len(body))
-            return b""
-        return body
+def admin_pages(ready: Callable[[], list[str]], metrics: Callable[[], bytes]) -> Pages:
+    """The pages by path. `ready` gives the reasons why not, none when ready; `metrics` the metrics page."""
+    return {
+        b"/healthz": lambda: Answer(200, _TEXT_TYPE, b"ok\n"),
+        b"/readyz": lambda: _readiness(ready()),
+        b"/metrics": lambda: Answer(200, METRICS_TYPE, metrics()),
+    }
 
 
-def _missing() -> Answer:
-    return _problem(_NOT_FOUND)
+def admin_answer(pages: Pages, hosts: Collection[bytes] | None, head: RequestHead) -> Answer:
+    """What a request with this head gets; None for `hosts` lets it be any (a UNIX socket has none)."""
+    refusal = head.refusal
+    if refusal is not None:
+        # Of a method that nobody knows only the name has been read.
+        return problem(METHOD_NOT_ALLOWED, _ALLOW) if refusal.status in (405, 501) else problem(refusal)
+    if hosts is not None and not _is_ours(head, hosts):
+        return problem(_FOREIGN)
+    if head.method not in (b"GET", b"HEAD"):
+        return problem(METHOD_NOT_ALLOWED, _ALLOW)
+    page = pages.get(head.path)
+    return problem(_NOT_FOUND) if page is None else page()
+
+
+def _is_ours(head: RequestHead, hosts: Collection[bytes]) -> bool:
+    """Whether a request's Host is one of this port's. HTTP/1.0, which old probes speak, needs none."""
+    if not head.host:
+        return head.minor == 0
+    name = bare_host(head.host)
+    if name == b"localhost" or name in hosts:
+        return True
+    try:
+        ipaddress.ip_address(name.removeprefix(b"[").removesuffix(b"]").decode("ascii"))
+    except ValueError:
+        return False
+    return True
 
 
 def _readiness(reasons: list[str]) -> Answer:
     if not reasons:
-        return 200, _TEXT_TYPE, b"ready\n"
+        return Answer(200, _TEXT_TYPE, b"ready\n")
     refusal = DRAINING if "draining" in reasons else _NOT_READY.because("; ".join(reasons))
-    return _problem(refusal, reasons=reasons)
+    return problem(refusal, reasons=reasons)
 
 
-def _problem(refusal: Refusal, **extension: object) -> Answer:
+def problem(refusal: Refusal, fields: bytes = b"", **extension: object) -> Answer:
     """A refusal as problem details (RFC 9457)."""
     document = {
         "type": f"urn:koder-gateway:{refusal.code}",
@@ -96,4 +95,4 @@ def _problem(refusal: Refusal, **extension: object) -> Answer:
         "detail": refusal.detail,
         **extension,
     }
-    return refusal.status, _PROBLEM_TYPE, json.dumps(document).encode() + b"\n"
+    return Answer(refusal.status, _PROBLEM_TYPE, json.dumps(document).encode() + b"\n", fields)

@@ -115,6 +115,10 @@ class Sources:
 
     upstream: Callable[[], Mapping[str, tuple[int, int]]] = _nothing
     """Connections to each service: (idle, active)."""
+    waiting: Callable[[], Mapping[str, int]] = dict
+    """Requests that wait for a connection to each service."""
+    refused: Callable[[], Mapping[tuple[str, str], int]] = dict
+    """Requests for which there was no connection or tunnel since the start, by service and reason."""
     healthy: Callable[[], Mapping[tuple[str, str], bool]] = dict
     """Whether each probed address is healthy, by service and address."""
     handshakes_failed: Callable[[], Mapping[str, int]] = dict
@@ -198,6 +202,16 @@ class GatewayCollector(Collector):
             upstream.add_metric([service, "idle"], idle)
             upstream.add_metric([service, "active"], active)
         yield upstream
+        waiting = GaugeMetricFamily(
+            _PREFIX + "upstream_waiting", "Requests that wait for a connection to a service.", labels=["service"]
+        )
+        for service, count in sorted(self._sources.waiting().items()):
+            waiting.add_metric([service], count)
+        yield waiting
+        refused = _counter("upstream_refused", "Requests for which a service had no place.", "service", "reason")
+        for (service, reason), count in sorted(self._sources.refused().items()):
+            refused.add_metric([service, reason], count)
+        yield refused
         healthy = GaugeMetricFamily(
             _PREFIX + "upstream_healthy",
             "Whether an address of a service is healthy, where probes ask for it.",

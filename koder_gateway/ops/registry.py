@@ -15,16 +15,17 @@ from twisted.python.failure import Failure
 
 from ..config import ConfigurationError
 from ..config.faults import reason
+from ..config.registry import MAX_LIST
 from ..errors import OVERLOADED, Refusal
 from ..policy.tenants import Registry, Tenant, TenantPolicy
 from .metrics import Counters
+from .pace import Pace
+from .registry_losses import Losses
 from .tenant_list import parse_tenants, read_cache, write_cache
 
-# Seconds for one whole answer, and its most bytes: some half a million tenants.
+# Seconds for one whole answer.
 TIMEOUT: Final = 10.0
-MAX_LIST: Final = 64 << 20
 CACHE_NAME: Final = "tenants-cache.json"
-_LOGGED: Final = 10
 
 
 class UnreadTenants(TenantPolicy):
@@ -72,7 +73,8 @@ class Place:
 class RemoteRegistry:
     """Follows the registry at a URL: `read` gets its tenants whenever they have changed.
 
-    A list that cannot be had, or with a fault in it, changes nothing but the log and a counter. Before the first
+    A list that cannot be had, or with a fault in it, changes nothing but the log and a counter, nor does one that
+    lacks more tenants than `losses` allows; the first after the start or `again` may lack any. Before the first
     good one the list that was kept is used. Time is told by `sweep`; the work is done in the reactor's threads.
     """
 
@@ -82,8 +84,9 @@ class RemoteRegistry:
         self,
         place: Place,
         source: Source,
+        losses: Losses,
         counters: Counters,
-        read: Callable[[tuple[Tenant, ...]], None],
+        read: Callable[[Registry], object],
         reactor: Any,
     ) -> None:
         self.place = place
@@ -91,6 +94,9 @@ class RemoteRegistry:
         self._name = place.url.partition("?")[0]
         self._cache = place.state / CACHE_NAME
         self._source = source
+        self._losses = losses
+        # Whether the next good list is taken whatever it lacks.
+        self._asked_for = True
         self._counters = counters
         self._read = read
         self._reactor = reactor
@@ -121,7 +127,8 @@ class RemoteRegistry:
             Deferred.fromCoroutine(self._refresh()).addErrback(self._broken)
 
     def again(self) -> None:
-        """Ask with the next sweep, not only after the usual time."""
+        """Ask with the next sweep, not only after the usual time; what is refused for its losses is then taken."""
+        self._asked_for = True
         self._due = float("-inf")
 
     def stop(self) -> None:
@@ -145,15 +152,21 @@ class RemoteRegistry:
     async def _start_with_cache(self) -> None:
         place = self.place
         try:
-            tenants = await self._in_thread(read_cache, self._cache, place.url, place.base_domain)
+            registry = await self._in_thread(self._kept, place)
         except ConfigurationError as error:
             self.log.warn("the kept tenants are not used: {fault}", fault=error.faults[0])
             return
-        if tenants is not None and not self._stopped:
+        if registry is not None and not self._stopped:
             self.log.info(
-                "starting with {count} tenants that were kept in {path}", count=len(tenants), path=self._cache
+                "starting with {count} tenants that were kept in {path}", count=len(registry), path=self._cache
             )
-            self._read(tenants)
+            self._read(registry)
+
+    def _kept(self, place: Place) -> Registry | None:
+        """In a thread: what was kept."""
+        pace = Pace()
+        tenants = read_cache(self._cache, place.url, place.base_domain, pace)
+        return None if tenants is None else Registry(tenants, pace)
 
     async def _fetch(self) -> None:
         headers = {"Accept": "application/json"}
@@ -171,6 +184,7 @@ class RemoteRegistry:
         finally:
             self._deadline = float("inf")
         if status == 304 and self._etag:
+            self._asked_for = False
             self._succeeded()
         elif status != 200:
             self._failed([f"{self._name}: answers {status}, not 200"])
@@ -181,9 +195,12 @@ class RemoteRegistry:
 
     async def _judge(self, body: bytes, etag: str) -> None:
         """Use a list, unless it is the one before or has a fault."""
+        asked_for, self._asked_for = self._asked_for, False
         try:
-            tenants, unkept = await self._in_thread(self._work, body)
+            registry, unkept = await self._in_thread(self._work, body, asked_for)
         except ConfigurationError as error:
+            # Asked for is a good list, which may be yet to come.
+            self._asked_for |= asked_for
             self._failed(error.faults)
             return
         if self._stopped:
@@ -192,29 +209,33 @@ class RemoteRegistry:
         if unkept and unkept != self._unkept:
             self.log.warn("the tenants are not kept for the next start: {fault}", fault=unkept)
         self._unkept = unkept
-        if tenants is not None:
-            self._read(tenants)
+        if registry is not None:
+            self._read(registry)
         self._succeeded()
 
-    def _work(self, body: bytes) -> tuple[tuple[Tenant, ...] | None, str]:
-        """In a thread: the tenants, None for those of the list before; and why they could not be kept."""
+    def _work(self, body: bytes, asked_for: bool) -> tuple[Registry | None, str]:
+        """In a thread: the registry, None for that of the list before; and why it could not be kept."""
         digest = hashlib.sha256(body).digest()
         judged, faults = self._judged
-        if digest == judged:
+        if digest == judged and not (faults and asked_for):
             if faults:
                 raise ConfigurationError(faults)
             return None, self._unkept
+        pace = Pace()
         try:
-            tenants = parse_tenants(body, self._name, self.place.base_domain)
+            tenants = parse_tenants(body, self._name, self.place.base_domain, pace)
+            registry = Registry(tenants, pace)
+            if not asked_for:
+                self._losses.check(self._name, registry, False, pace)
         except ConfigurationError as error:
             self._judged = digest, tuple(error.faults)
             raise
         self._judged = digest, ()
         try:
-            write_cache(self._cache, self.place.url, tenants)
+            write_cache(self._cache, self.place.url, tenants, pace)
         except OSError as error:
-            return tenants, f"{self._cache}: {reason(error)}"
-        return tenants, ""
+            return registry, f"{self._cache}: {reason(error)}"
+        return registry, ""
 
     def _in_thread(self, work: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), work, *arguments)
@@ -230,15 +251,13 @@ class RemoteRegistry:
         if self._stopped:
             return
         self._counters.registry_failures += 1
-        told = tuple(faults[:_LOGGED])
+        told = tuple(faults)
         # A registry that stays away is told once, and so is each new reason.
         if told == self._told:
             return
         self._told = told
         for fault in told:
             self.log.error("registry not read, the tenants before it stay: {line}", line=fault)
-        if len(faults) > _LOGGED:
-            self.log.error("registry not read: and {count} faults more", count=len(faults) - _LOGGED)
 
     def _broken(self, failure: Failure) -> None:
         self._counters.registry_failures += 1

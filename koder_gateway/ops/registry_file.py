@@ -13,100 +13,101 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..config import file_version, load_tenants
-from ..policy.tenants import Tenant
+from ..policy.tenants import Registry
 from .metrics import Counters
+from .pace import Pace
+from .registry_losses import Losses
 
 _log = Logger()
 
-# Seconds between the look that finds a change and the one that must find the same, in which an editor has written it.
-SETTLE: Final = 1.0
+# Seconds between the two looks that must agree: a file that is being written has changed again by then.
+SECOND_LOOK: Final = 1.0
+
+
+class Changing(Exception):
+    """The file has changed while it was read."""
 
 
 class RegistryFile:
-    """Watches one file, of which the version `seen` with `count` tenants has been read already. `read` gets the
-    tenants of each other version; one that cannot be read leaves the tenants before it in place, and is said and
-    counted once.
-
-    A file that is being written may look like a whole one, whose last tenant is not suspended, or whose other tenants
-    do not exist. So a version is read once two looks agree on it, and one with fewer tenants than before must have
-    been moved into place.
-    """
+    """Watches one file, of which the version `seen` has been read already. `read` gets the registry of each other
+    version that two looks agree on; one that cannot be read, or that lacks more tenants than `losses` allows, leaves
+    the tenants before it in place, and is said and counted once."""
 
     def __init__(
         self,
         path: Path,
         base_domain: str,
         seen: object,
-        count: int,
+        losses: Losses,
         counters: Counters,
-        read: Callable[[tuple[Tenant, ...]], object],
+        read: Callable[[Registry], object],
         reactor: Any,
     ) -> None:
         self._path = path
         self._base_domain = base_domain
+        self._losses = losses
         self._counters = counters
         self._read = read
         self._reactor = reactor
         self._seen = seen
-        self._count = count
-        # The version that the last look has found, and the one that was read before what is being read.
-        self._found: object = seen
-        self._before: object = seen
+        # Whether it has been another file since its tenants are in force, and a version that was looked at once.
+        self._replaced = False
+        self._noticed: object = None
         self._due = -math.inf
         self._reading: Deferred[None] | None = None
         self._stopped = False
 
     def sweep(self, now: float, refresh: float) -> None:
-        """Look whether the file has changed, every `refresh` seconds, and soon again once it has."""
+        """Look whether the file has changed, every `refresh` seconds, and again soon when it has."""
         if now < self._due or self._reading is not None or self._stopped:
             return
         self._due = now + refresh
         state = file_version(self._path)
         if state == self._seen:
+            self._noticed = None
             return
-        if state != self._found:
-            self._found = state
-            self._due = now + min(refresh, SETTLE)
+        if state != self._noticed:
+            self._replaced |= not _same_file(state, self._noticed or self._seen)
+            self._noticed = state
+            self._due = now + min(refresh, SECOND_LOOK)
             return
-        self._before, self._seen = self._seen, state
-        work = deferToThreadPool(
-            self._reactor, self._reactor.getThreadPool(), load_tenants, self._path, self._base_domain
-        )
+        self._seen = state
+        work = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._work, state)
         self._reading = work.addCallbacks(self._succeeded, self._failed)
 
     def stop(self) -> None:
         """Watch no more; what is being read just now comes too late."""
         self._stopped = True
 
-    def _succeeded(self, tenants: tuple[Tenant, ...]) -> None:
+    def _work(self, state: object) -> Registry:
+        """In a thread."""
+        pace = Pace()
+        registry = Registry(load_tenants(self._path, self._base_domain, pace), pace)
+        if file_version(self._path) != state:
+            raise Changing
+        self._losses.check(str(self._path), registry, not self._replaced, pace)
+        return registry
+
+    def _succeeded(self, registry: Registry) -> None:
         self._reading = None
-        if self._stopped:
-            return
-        if file_version(self._path) != self._seen:
-            # It has changed while it was read: the next look finds a version that may be whole.
-            self._seen = self._before
-            return
-        if len(tenants) < self._count and _same_file(self._before, self._seen):
-            self._refuse(
-                f"{self._path}: it has {len(tenants)} tenants in place of {self._count} and was changed in place, "
-                "as if it was still being written; write another file and move it there (mv)"
-            )
-            return
-        self._count = len(tenants)
-        self._read(tenants)
+        if not self._stopped:
+            self._replaced = False
+            self._read(registry)
 
     def _failed(self, failure: Failure) -> None:
         self._reading = None
         if self._stopped:
             return
-        self._refuse(failure.getErrorMessage())
-
-    def _refuse(self, message: str) -> None:
+        if failure.check(Changing):
+            # What has been read is nothing yet: two looks must agree again.
+            self._seen = None
+            self._due = -math.inf
+            return
         self._counters.registry_failures += 1
-        for line in message.splitlines():
+        for line in failure.getErrorMessage().splitlines():
             _log.error("registry not read again, the tenants before it stay: {line}", line=line)
 
 
 def _same_file(one: object, other: object) -> bool:
-    """Whether two versions are of one inode: whoever moves a file into place brings another."""
+    """Whether two versions are of the same file, written in place, and not of one that has replaced the other."""
     return isinstance(one, tuple) and isinstance(other, tuple) and one[0] == other[0]

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, Literal, cast
+from typing import Any, BinaryIO, Final
 
 import msgspec
 
 from ..config import ConfigurationError
-from ..config.faults import ReadError, below, line, reason
+from ..config.faults import ReadError, Tally, below, reason
+from ..config.json_elements import Elements, Malformed
 from ..config.kinds import Where
-from ..config.registry import TenantEntry
-from ..config.tables import table
+from ..config.registry import MAX_ENTRY, MAX_LIST, TENANT, restless
 from ..policy.tenants import Tenant, conflicts
 
-_ENTRY: Final = table(TenantEntry)
 # Nothing in a tenant depends on where the list is.
 _ANYWHERE: Final = Where(Path("/"), Path("/"))
 _MALFORMED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_PLACE: Final = re.compile(r"\(byte ([0-9]+)\)")
+# Tenants that are written to the disk at once.
+_BATCH: Final = 256
 
 
-class _Listed(msgspec.Struct):
+class _Listed(msgspec.Struct, omit_defaults=True):
     """One tenant as the list has it; other members are ignored, null stands for no domains and no origins."""
 
     slug: str
@@ -33,92 +36,111 @@ class _Listed(msgspec.Struct):
     cors_origins: list[str] | None = None
 
 
-class _Document(msgspec.Struct):
-    """The list as a member of an object."""
-
-    tenants: list[msgspec.Raw]
-
-
-class _Cache(msgspec.Struct):
-    """The last good list of one registry, by its URL."""
-
-    registry: str
-    tenants: list[msgspec.Raw]
-
-
-def parse_tenants(data: bytes, name: str, base_domain: str) -> tuple[Tenant, ...]:
+def parse_tenants(
+    data: bytes, name: str, base_domain: str, rest: Callable[[], object] = restless
+) -> tuple[Tenant, ...]:
     """The tenants of a JSON list, bare or as the member `tenants` of an object, by the rules of the tenants file.
 
-    Raises ConfigurationError with every fault; messages call the list `name`. For a thread: see `load_tenants`.
+    Raises ConfigurationError with ten faults, and the number of those that there are besides; messages call the list
+    `name`. For a thread: `rest` is called between any two entries, and may let others have their turn.
     """
     try:
-        document = msgspec.json.decode(data, type=list[msgspec.Raw] | _Document)
-    except _MALFORMED as error:
-        raise ConfigurationError([f"{name}: is not a list of tenants: {_sentence(error)}"]) from None
-    return _tenants(document.tenants if isinstance(document, _Document) else document, name, base_domain)
+        return _tenants(data, Elements(data, MAX_ENTRY), name, base_domain, rest)
+    except Malformed as error:
+        raise ConfigurationError([f"{name}: is not a list of tenants: {error}"]) from None
 
 
-def _tenants(entries: Sequence[msgspec.Raw], name: str, base_domain: str) -> tuple[Tenant, ...]:
+def _tenants(
+    data: bytes, elements: Iterable[tuple[int, int]], name: str, base_domain: str, rest: Callable[[], object]
+) -> tuple[Tenant, ...]:
     tenants: list[Tenant] = []
-    faults: list[str] = []
-    decoder = msgspec.json.Decoder(_Listed)
-    for index, raw in enumerate(entries):
+    tally = Tally(name)
+    decode = msgspec.json.Decoder(_Listed).decode
+    view = memoryview(data)
+    for index, (start, end) in enumerate(elements):
+        rest()
+        if tally.full and data[start] != 0x7B:
+            # No object: another fault, of which only the number is told.
+            tally.add("", "")
+            continue
         try:
-            tenants.append(_tenant(decoder.decode(raw)))
+            listed = decode(view[start:end])
+            tenants.append(TENANT.read(_entry(listed), _ANYWHERE))
         except ReadError as misread:
-            faults += [line(name, at, message) for at, message in below(f"tenants[{index}]", misread.faults)]
+            tally.add_all(below(f"tenants[{index}]", misread.faults))
+        except msgspec.ValidationError as error:
+            tally.add(f"tenants[{index}]", f"is not a tenant: {error}")
         except _MALFORMED as error:
-            faults.append(line(name, f"tenants[{index}]", f"is not a tenant: {_sentence(error)}"))
-    faults += [line(name, "tenants", sentence) for sentence in conflicts(tenants, base_domain)]
-    if faults:
-        raise ConfigurationError(faults)
+            raise Malformed(_sentence(error, start)) from None
+    for sentence in conflicts(_resting(tenants, rest), base_domain):
+        tally.add("tenants", sentence)
+    tally.check()
     return tuple(tenants)
 
 
-def _tenant(listed: _Listed) -> Tenant:
-    entry = _ENTRY.read(
-        {
-            "slug": listed.slug,
-            "domains": listed.domains or [],
-            "status": listed.status,
-            "cors_origins": listed.cors_origins or [],
-        },
-        _ANYWHERE,
-    )
-    status = cast(Literal["active", "suspended"], entry.status)
-    return Tenant(entry.slug, entry.domains, status, entry.cors_origins)
+def _entry(listed: _Listed) -> dict[str, Any]:
+    return {
+        "slug": listed.slug,
+        "domains": listed.domains or [],
+        "status": listed.status,
+        "cors_origins": listed.cors_origins or [],
+    }
 
 
-def _sentence(error: Exception) -> str:
-    """What a decoder says; it names places and types, never what it has read."""
-    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
+def _resting(tenants: Iterable[Tenant], rest: Callable[[], object]) -> Iterable[Tenant]:
+    for tenant in tenants:
+        rest()
+        yield tenant
 
 
-def read_cache(path: Path, url: str, base_domain: str) -> tuple[Tenant, ...] | None:
+def _sentence(error: Exception, start: int = 0) -> str:
+    """What a decoder says; it names places and types, never what it has read. `start`: where it began."""
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return _PLACE.sub(lambda place: f"(byte {int(place[1]) + start})", str(error))
+
+
+def read_cache(
+    path: Path, url: str, base_domain: str, rest: Callable[[], object] = restless
+) -> tuple[Tenant, ...] | None:
     """The last good list of the registry at `url`; None where none was kept, or another registry's.
 
     Raises ConfigurationError for one that cannot be used.
     """
     try:
-        cache = msgspec.json.decode(path.read_bytes(), type=_Cache)
+        with path.open("rb") as file:
+            data = file.read(MAX_LIST + 1)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise ConfigurationError([f"{path}: cannot be used: {reason(error)}"]) from None
-    except _MALFORMED as error:
+    if len(data) > MAX_LIST:
+        raise ConfigurationError([f"{path}: cannot be used: it is longer than {MAX_LIST} bytes"])
+    elements = Elements(data, MAX_ENTRY)
+    try:
+        # What stands before the array is known with the first element, or at the end.
+        listed = iter(elements)
+        first = next(listed, None)
+        if msgspec.json.decode(elements.members.get(b'"registry"', b""), type=str) != url:
+            return None
+        spans = () if first is None else _chained(first, listed)
+        return _tenants(data, spans, str(path), base_domain, rest)
+    except (Malformed, *_MALFORMED) as error:
         raise ConfigurationError([f"{path}: cannot be used: {_sentence(error)}"]) from None
-    return _tenants(cache.tenants, str(path), base_domain) if cache.registry == url else None
 
 
-def write_cache(path: Path, url: str, tenants: Sequence[Tenant]) -> None:
+def _chained(first: tuple[int, int], others: Iterable[tuple[int, int]]) -> Iterable[tuple[int, int]]:
+    yield first
+    yield from others
+
+
+def write_cache(path: Path, url: str, tenants: Sequence[Tenant], rest: Callable[[], object] = restless) -> None:
     """Keep a good list, whole or not at all, readable by its owner only. Raises OSError."""
-    listed = [_Listed(t.slug, list(t.domains), t.status, list(t.cors_origins)) for t in tenants]
-    data = msgspec.json.encode({"registry": url, "tenants": listed})
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)  # 0600 by its contract
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            _write(file, url, tenants, rest)
             file.flush()
             os.fsync(descriptor)
         os.replace(temporary, path)
@@ -126,3 +148,16 @@ def write_cache(path: Path, url: str, tenants: Sequence[Tenant]) -> None:
         with suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def _write(file: BinaryIO, url: str, tenants: Sequence[Tenant], rest: Callable[[], object]) -> None:
+    """A part after the other: of the whole there would be two more copies in memory."""
+    file.write(b'{"registry":%b,"tenants":[' % msgspec.json.encode(url))
+    for start in range(0, len(tenants), _BATCH):
+        rest()
+        listed = [
+            _Listed(t.slug, list(t.domains) or None, t.status, list(t.cors_origins) or None)
+            for t in tenants[start : start + _BATCH]
+        ]
+        file.write((b"," if start else b"") + msgspec.json.encode(listed)[1:-1])
+    file.write(b"]}")

@@ -34,6 +34,8 @@ _REMEMBERED = 4096
 _LONGEST_NODE = 64
 # Nobody has so many proxies one behind the other; what is told of them must not outgrow a service's bounds.
 _MAX_HOPS = 32
+# What separates and escapes in Forwarded: where there is more of it, the value counts as one that has a fault.
+_MAX_PAIRS = 96
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 # Unquoted brackets and colons break RFC 7239 section 4, yet proxies write them and they mean one thing only.
@@ -174,16 +176,19 @@ class TrustedProxies:
         """
         trusted = self.trusts(peer)
         plain = self._walk(peer, _plain_nodes(forwarded_for)) if trusted and any(forwarded_for) else None
-        elements = [element for value in forwarded if value for element in _elements(value)]
+        # As far as the walk goes, the latest first.
+        elements: list[_Element] = []
+        latest_first = _nodes(forwarded, elements)
         if not trusted:
-            last = elements[-1] if elements and self.vouches(peer) else None
+            told = self.vouches(peer) and any(forwarded) and next(latest_first, None) is not None
+            last = elements[0] if told else None
             return Trail((peer,), last.proto if last is not None and _node_address(last.node) == peer else b"")
-        if not elements:
+        if not any(forwarded):
             return Trail(plain or (peer,))
-        hops = self._walk(peer, (element.node for element in reversed(elements)))
+        hops = self._walk(peer, latest_first)
         if plain is not None and plain[0] != hops[0]:
             return Trail((peer,))
-        believed = elements[len(elements) - len(hops) + 1 :]
+        believed = elements[len(hops) - 2 :: -1] if len(hops) > 1 else []
         return Trail(plain or hops, believed[0].proto if believed else b"")
 
     def client(self, peer: str, forwarded_for: Sequence[bytes], forwarded: Sequence[bytes]) -> str:
@@ -213,7 +218,8 @@ def node_of(address: str) -> bytes:
 def _plain_nodes(values: Sequence[bytes]) -> Iterator[bytes]:
     """The entries of X-Forwarded-For from right to left."""
     for value in reversed(values):
-        for node in reversed(value.split(b",")):
+        # What is left in one piece is too long for an address, and ends the walk as its length would.
+        for node in reversed(value.rsplit(b",", _MAX_HOPS)):
             yield node.strip(b" \t")
 
 
@@ -222,6 +228,16 @@ class _Element(NamedTuple):
 
     node: bytes
     proto: bytes
+
+
+def _nodes(values: Sequence[bytes], seen: list[_Element]) -> Iterator[bytes]:
+    """The nodes of Forwarded from right to left; the elements that they are of are put into `seen`."""
+    left = _MAX_PAIRS
+    for value in reversed(values):
+        left -= value.count(b",") + value.count(b";") + value.count(b"\\")
+        for element in reversed(_elements(value)) if left >= 0 else (_Element(b"", b""),):
+            seen.append(element)
+            yield element.node
 
 
 def _elements(value: bytes) -> list[_Element]:

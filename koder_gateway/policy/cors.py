@@ -10,6 +10,7 @@ import re
 from collections.abc import Container, Iterable, Sequence
 
 from ..errors import METHODS
+from ..wire.fields import MAX_LISTED
 
 DEFAULT_METHODS = tuple(method.decode("ascii") for method in METHODS)
 DEFAULT_EXPOSE = (
@@ -34,7 +35,7 @@ _ALLOW_ORIGIN = b"Access-Control-Allow-Origin: "
 # RFC 9110 section 5.6.2 (token), section 5.6.1 (list); the separators share no byte with the names, so
 # matching is linear. Empty list elements are refused: no browser sends them.
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_NAMES = re.compile(_TOKEN + rb"(?:[ \t]*,[ \t]*" + _TOKEN + rb")*")
+_NAMES = re.compile(_TOKEN + rb"+(?:[ \t]*+,[ \t]*+" + _TOKEN + rb"+)*+")
 _MAX_REQUESTED = 8192
 # Answers to preflights are kept if what was asked for is of a browser's usual size.
 _KEPT_REQUESTED = 512
@@ -199,7 +200,7 @@ class CorsPolicy:
             return b""
         if self._allow_headers:
             return self._allow_headers
-        if len(asked) > _MAX_REQUESTED or not _NAMES.fullmatch(asked):
+        if len(asked) > _MAX_REQUESTED or asked.count(b",") >= MAX_LISTED or not _NAMES.fullmatch(asked):
             return None
         return b"Access-Control-Allow-Headers: " + asked + b"\r\n"
 

@@ -222,3 +222,9 @@ class Policy:
 def limit_refusal(name: str) -> Refusal:
     """The 429 of the limit of this name; its fields go out with every answer of the exchange."""
     return RATE_LIMITED.because(f'The limit "{name}" is used up; Retry-After says when to come back.')
+
+
+def charges_refusal(refusal: Refusal) -> bool:
+    """Whether the limit on refusals is charged: a 429 is charged to its own limit, and what is the fault of a service
+    or of the gateway to none."""
+    return refusal.status != 429 and refusal.fault == "client"

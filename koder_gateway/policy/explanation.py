@@ -8,7 +8,7 @@ from ..errors import Refusal
 from ..wire.request import RequestHead
 from .certificates import NONE, OPTIONAL, REQUIRED, Secured
 from .cors import READING
-from .decision import Policy, Standing, limit_refusal
+from .decision import Policy, Standing, charges_refusal, limit_refusal
 from .limits import LimitRule
 from .routing import Route
 from .tenants import Tenant, bare_host, normal_domain
@@ -46,7 +46,7 @@ def explain(
         tenant=_tenant(policy, head, standing, base_domain),
         certificate=_client(policy, head, secured),
         cors=_cors(policy, head, standing),
-        limits=_limits(policy, head, standing),
+        limits=_limits(policy, head, standing, outcome),
         route=f"{route.path.decode()} -> {route.service}" if route else "none: no configured path covers this one",
         outcome=outcome,
         fields=fields,
@@ -132,8 +132,10 @@ def _cors(policy: Policy, head: RequestHead, standing: Standing) -> str:
     return f"{text} is no configured origin (compared byte for byte): no CORS fields, otherwise served as usual"
 
 
-def _limits(policy: Policy, head: RequestHead, standing: Standing) -> tuple[str, ...]:
+def _limits(policy: Policy, head: RequestHead, standing: Standing, outcome: Refusal | str) -> tuple[str, ...]:
     rules = policy.limiter.rules_for(head.method, head.path)
+    if isinstance(outcome, Refusal) and charges_refusal(outcome):
+        rules += policy.limiter.refusal_rules
     return tuple(_rule(rule, standing) for rule in rules)
 
 
@@ -145,4 +147,6 @@ def _rule(rule: LimitRule, standing: Standing) -> str:
     note = "" if rule.mode == "enforce" else "; shadow: only counted"
     if rule.charge == "failures":
         note += "; only failures are charged"
+    elif rule.charge == "refusals":
+        note += "; only what the gateway refuses is charged, and past it gets no answer"
     return f"{rule.name}: {rule.quota}/{window}, burst {rule.burst}, for {counted}{note}"

@@ -5,6 +5,10 @@ guess: of a key with `left` tokens no more than `SIDE_BY_SIDE * left` are admitt
 lately has room for a whole office's requests, and who has used up most of a bucket for few; what a burst of guesses
 costs beyond the bucket is owed, so that over time they are no more than the rate.
 
+A rule that charges refusals stands apart: it is asked only where the gateway itself refuses, before or after a tenant
+is known, and counts by address (`Limiter.refused`). What it lets pass and what it stops are refusals, so that nobody
+who is served ever meets it; it is no quota to plan with, and no field tells of it.
+
 The fields are those of draft-ietf-httpapi-ratelimit-headers-10, for every enforced rule that applies:
 
 - `RateLimit-Policy: "name";q=BURST;w=SECONDS`: the burst, and the seconds in which an empty bucket refills,
@@ -64,7 +68,8 @@ class LimitRule:
 
     `key` names what is counted apart. `paths` (prefixes by whole segments, in whatever spelling) and `methods`
     narrow the rule, None means all. A "shadow" rule only counts what it would refuse. With charge "failures" only
-    answers that are one are charged. `burst` 0 stands for the quota.
+    answers that are one are charged; with "refusals", which is by address alone, only what the gateway itself
+    refuses. `burst` 0 stands for the quota.
     """
 
     name: str
@@ -75,7 +80,7 @@ class LimitRule:
     paths: tuple[bytes, ...] | None = None
     methods: frozenset[bytes] | None = None
     mode: Literal["enforce", "shadow"] = "enforce"
-    charge: Literal["requests", "failures"] = "requests"
+    charge: Literal["requests", "failures", "refusals"] = "requests"
 
     def __post_init__(self) -> None:
         if not self.burst:
@@ -282,15 +287,20 @@ class _Plans:
 class Limiter:
     """All rules at work. `max_entries` bounds their buckets together, in equal parts."""
 
-    __slots__ = ("_plans", "meters")
+    __slots__ = ("_plans", "_refusals", "meters")
 
     def __init__(self, rules: Iterable[LimitRule], max_entries: int) -> None:
         listed = tuple(rules)
         share = max_entries // max(1, len(listed))
         self.meters = tuple(Meter(rule, share) for rule in listed)
+        self._refusals = tuple(meter for meter in self.meters if meter.rule.charge == "refusals")
         reaches = [tuple(map(_whole_lenient, rule.paths or (b"/",))) for rule in listed]
         prefixes = {b"/"}.union(*reaches)
-        reach = [(meter, PathSet(paths)) for meter, paths in zip(self.meters, reaches, strict=True)]
+        reach = [
+            (meter, PathSet(paths))
+            for meter, paths in zip(self.meters, reaches, strict=True)
+            if meter not in self._refusals
+        ]
         self._plans = PrefixTable(
             {prefix: _Plans(tuple(meter for meter, paths in reach if paths.covers(prefix))) for prefix in prefixes}
         )
@@ -320,6 +330,25 @@ class Limiter:
         """The rules that apply to a request, for explanation."""
         plan = self._plan(method, path, False)
         return plan.rules if plan is not None else ()
+
+    @property
+    def refusal_rules(self) -> tuple[LimitRule, ...]:
+        """The rules that apply to what the gateway refuses, for explanation."""
+        return tuple(meter.rule for meter in self._refusals)
+
+    def refused(self, address: bytes, now: float) -> bool:
+        """Charge what the gateway itself refuses; whether this address has had so many answers of that kind that it
+        gets none. `address` is what `address_key` gives, `now` monotonic seconds."""
+        over = False
+        for meter in self._refusals:
+            if meter.buckets.spend(address, now) >= 0.0:
+                meter.admitted += 1
+            elif meter.enforced:
+                meter.refused += 1
+                over = True
+            else:
+                meter.shadowed += 1
+        return over
 
     @staticmethod
     def settle(verdict: Verdict, status: int, served: bool, now: float) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from functools import lru_cache
-from typing import Literal
+from typing import Final, Literal
+
+import msgspec
+from msgspec.structs import force_setattr
 
 from ..errors import (
     MISDIRECTED_REQUEST,
@@ -34,23 +36,29 @@ def normal_domain(domain: str) -> bytes:
     return domain.lower().removesuffix(".").encode("ascii")
 
 
-@dataclass(frozen=True, slots=True)
-class Tenant:
+# Of an empty one Python makes another each time.
+_NO_ORIGINS: Final[frozenset[bytes]] = frozenset()
+
+
+# There may be a million: what has no cycles the garbage collector need not look at, which would take that long.
+class Tenant(msgspec.Struct, frozen=True, gc=False):
     """One tenant as the registry has it; its domains, origins and slug were validated by whoever read them.
 
-    `wire` is the slug and `origins` the CORS origins as they stand in header fields.
+    `wire` is the slug and `origins` the CORS origins as they stand in header fields; both follow from the rest.
     """
 
     slug: str
     domains: tuple[str, ...] = ()
     status: Literal["active", "suspended"] = "active"
     cors_origins: tuple[str, ...] = ()
-    wire: bytes = field(init=False, repr=False, compare=False)
-    origins: frozenset[bytes] = field(init=False, repr=False, compare=False)
+    wire: bytes = b""
+    origins: frozenset[bytes] = _NO_ORIGINS
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "wire", self.slug.encode("ascii"))
-        object.__setattr__(self, "origins", frozenset(origin.encode("ascii") for origin in self.cors_origins))
+        """Make what follows from the rest."""
+        force_setattr(self, "wire", self.slug.encode("ascii"))
+        if self.cors_origins:
+            force_setattr(self, "origins", frozenset(origin.encode("ascii") for origin in self.cors_origins))
 
 
 @lru_cache(maxsize=_REMEMBERED)
@@ -60,23 +68,38 @@ def _unregistered(slug: bytes) -> Tenant:
 
 
 class Registry:
-    """Every known tenant, immutable: a refresh builds a new one.
+    """Every known tenant, immutable: a refresh builds a new one. Iterated over, it gives all of them.
 
     With None it is open: every well-formed slug is an active tenant, and the services decide.
-    `origins` are the CORS origins of all tenants together.
+    `origins` are the CORS origins of all tenants together. `rest` is called between any two tenants while it is
+    built.
     """
 
-    __slots__ = ("_by_domain", "_by_slug", "is_open", "origins")
+    __slots__ = ("__weakref__", "_by_domain", "_by_slug", "is_open", "origins")
 
-    def __init__(self, tenants: Iterable[Tenant] | None) -> None:
+    def __init__(self, tenants: Iterable[Tenant] | None, rest: Callable[[], object] = lambda: None) -> None:
         self.is_open = tenants is None
-        self._by_slug = {tenant.wire: tenant for tenant in tenants or ()}
-        known = self._by_slug.values()
-        self._by_domain = {normal_domain(domain): tenant for tenant in known for domain in tenant.domains}
-        self.origins: frozenset[bytes] = frozenset(origin for tenant in known for origin in tenant.origins)
+        self._by_slug: dict[bytes, Tenant] = {}
+        self._by_domain: dict[bytes, Tenant] = {}
+        origins: set[bytes] = set()
+        for tenant in tenants or ():
+            rest()
+            self._by_slug[tenant.wire] = tenant
+            for domain in tenant.domains:
+                self._by_domain[normal_domain(domain)] = tenant
+            origins |= tenant.origins
+        self.origins: Set[bytes] = origins
+
+    @property
+    def indices(self) -> tuple[dict[bytes, Tenant], ...]:
+        """Its parts, for who takes it apart once nobody asks it any more."""
+        return self._by_domain, self._by_slug
 
     def __len__(self) -> int:
         return len(self._by_slug)
+
+    def __iter__(self) -> Iterator[Tenant]:
+        return iter(self._by_slug.values())
 
     def find(self, slug: bytes) -> Tenant | None:
         """The tenant with this slug."""
@@ -89,30 +112,28 @@ class Registry:
         return self._by_domain.get(domain)
 
 
-def conflicts(tenants: Iterable[Tenant], base_domain: str) -> list[str]:
+def conflicts(tenants: Iterable[Tenant], base_domain: str) -> Iterator[str]:
     """What the tenants of one registry contradict each other, or the base domain, in: one sentence each."""
-    faults: list[str] = []
     base = normal_domain(base_domain)
     slugs: set[str] = set()
     owners: dict[bytes, str] = {}
     for tenant in tenants:
         if tenant.slug in slugs:
-            faults.append(f'the slug "{tenant.slug}" is given to two tenants; each needs its own')
+            yield f'the slug "{tenant.slug}" is given to two tenants; each needs its own'
         slugs.add(tenant.slug)
         for domain in tenant.domains:
             name = normal_domain(domain)
             if name == base or name.endswith(b"." + base):
-                faults.append(
+                yield (
                     f'the domain "{domain}" of tenant "{tenant.slug}" lies within the base domain '
                     f'"{base_domain}", whose names belong to slugs; a custom domain must lie outside it'
                 )
             if name in owners:
-                faults.append(
+                yield (
                     f'the domain "{domain}" of tenant "{tenant.slug}" is already given to tenant '
                     f'"{owners[name]}"; it can be given once'
                 )
             owners.setdefault(name, tenant.slug)
-    return faults
 
 
 def bare_host(host: bytes) -> bytes:

@@ -31,6 +31,7 @@ from twisted.plugin import getPlugins
 from zope.interface import implementer
 
 from ..config import Authorities
+from ..layers.turns import Turns, turns_of
 from ..wire.clock import CoarseClock
 from .certificates import CertificateError
 from .client_auth import client_verification
@@ -88,14 +89,17 @@ class TlsSettings(Protocol):
 class _TLSOver:
     """TLS inside what another endpoint carries."""
 
-    def __init__(self, outer: IStreamServerEndpoint, contexts: ServerContexts, failures: Failures) -> None:
+    def __init__(
+        self, outer: IStreamServerEndpoint, contexts: ServerContexts, failures: Failures, turns: Turns
+    ) -> None:
         self._outer = outer
         self._contexts = contexts
         self._failures = failures
+        self._turns = turns
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
         """See IStreamServerEndpoint."""
-        return self._outer.listen(over_tls(self._contexts, factory, self._failures))
+        return self._outer.listen(over_tls(self._contexts, factory, self._failures, self._turns))
 
 
 class Endpoints:
@@ -207,7 +211,8 @@ class Endpoints:
             carrier = ProxiedEndpoint(carrier, self._gate)
         if arguments is None:
             return carrier, description.kind == "tls"
-        return _TLSOver(carrier, self._contexts(text, arguments), self.failures), True
+        contexts = self._contexts(text, arguments)
+        return _TLSOver(carrier, contexts, self.failures, turns_of(self._reactor)), True
 
     def _carrier(self, description: Description, arguments: dict[str, str] | None) -> IStreamServerEndpoint:
         """What carries plain HTTP or TLS."""

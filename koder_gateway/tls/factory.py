@@ -10,6 +10,7 @@ from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
+from ..layers.turns import Turns
 from .failures import Failures
 from .stream import TLSTransport, usable
 
@@ -18,7 +19,8 @@ _log = Logger()
 
 class TLSFactory(ServerFactory):
     """Puts TLS under the protocols of another factory. `contexts` makes the TLS state of each connection, `failures`
-    hears of the handshakes that fail."""
+    hears of the handshakes that fail, `turns` are the reactor's: without them all that one read brings is decrypted
+    at once."""
 
     noisy = False
 
@@ -27,9 +29,11 @@ class TLSFactory(ServerFactory):
         contexts: IOpenSSLServerConnectionCreator,
         wrapped: IProtocolFactory,
         failures: Failures | None = None,
+        turns: Turns | None = None,
     ) -> None:
         self.contexts: Any = contexts
         self._failures = failures
+        self._turns = turns
         self._wrapped: Any = wrapped
 
     def doStart(self) -> None:
@@ -45,16 +49,21 @@ class TLSFactory(ServerFactory):
         inner = self._wrapped.buildProtocol(addr)
         if inner is None:
             return None
-        return TLSTransport(self.contexts.serverConnectionForTLS(None), inner, self._failures)
+        transport = TLSTransport(self.contexts.serverConnectionForTLS(None), inner, self._failures)
+        transport.turns = self._turns
+        return transport
 
 
 def over_tls(
-    contexts: IOpenSSLServerConnectionCreator, wrapped: IProtocolFactory, failures: Failures | None = None
+    contexts: IOpenSSLServerConnectionCreator,
+    wrapped: IProtocolFactory,
+    failures: Failures | None = None,
+    turns: Turns | None = None,
 ) -> IProtocolFactory:
     """A factory that puts TLS under the protocols of `wrapped`: `TLSFactory` where pyOpenSSL is as it expects, else
     Twisted's own, which does the same, is slower, and tells nobody of handshakes that fail."""
     if usable(contexts):
-        return TLSFactory(contexts, wrapped, failures)
+        return TLSFactory(contexts, wrapped, failures, turns)
     _log.warn(
         "pyOpenSSL {version} keeps OpenSSL's calls elsewhere than this gateway looks: Twisted's own TLS serves,"
         " with more work for each request",

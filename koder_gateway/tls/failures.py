@@ -58,27 +58,37 @@ _ALERT_RECORD: Final = (0x15, b"\0\2\2")
 
 class Failures:
     """Counts the handshakes that have failed, by reason, and logs one at once and the next of its kind not before
-    `interval` seconds: clients' certificates are one kind, all else is the other, which must not hide them."""
+    `interval` seconds: clients' certificates are one kind, all else is the other, which must not hide them.
+
+    `charge` gets the address of each client whose handshake has failed; where it says so, the client has failed so
+    often that what could be answered to it is not."""
 
     def __init__(self, interval: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
         self.counts = dict.fromkeys(TOLD, 0)
         """How many there were of each reason, since the start."""
+        self.charge: Callable[[str], bool] = _never
         self._clock = clock
         self._certificates, self._all_else = _Pace(interval), _Pace(interval)
 
-    def failed(self, error: SSL.Error, connection: SSL.Connection, opening: bytes, sent: bytes, peer: object) -> None:
-        """A handshake has failed with this error. `opening` are the first bytes of the connection, `sent` the last
-        ones that the client is sent. Nothing is said of a client that has said goodbye."""
+    def failed(self, error: SSL.Error, connection: SSL.Connection, opening: bytes, sent: bytes, peer: object) -> bool:
+        """A handshake has failed with this error; whether its client gets no answer. `opening` are the first bytes of
+        the connection, `sent` the last ones that the client is sent. Nothing is said of a client that has said
+        goodbye."""
         if isinstance(error, SSL.ZeroReturnError):
-            return
+            return False
         reason, words = _reason(error, opening, sent)
         if reason == CLIENT_CERTIFICATE:
             words = _verification(connection) or words
-        self.note(reason, peer, words, connection.get_servername())
+        return self.note(reason, peer, words, connection.get_servername())
 
-    def note(self, reason: str, peer: object, words: str = "", name: bytes | None = None) -> None:
-        """A handshake has failed. `reason` is one of `TOLD`, `name` the one that the client has asked for."""
+    def note(self, reason: str, peer: object, words: str = "", name: bytes | None = None) -> bool:
+        """A handshake has failed; whether its client gets no answer. `reason` is one of `TOLD`, `name` the one that
+        the client has asked for."""
         self.counts[reason] += 1
+        self._tell(reason, peer, words, name)
+        return self.charge(getattr(peer, "host", None) or "")
+
+    def _tell(self, reason: str, peer: object, words: str, name: bytes | None) -> None:
         certificate = reason == CLIENT_CERTIFICATE
         more = (self._certificates if certificate else self._all_else).take(reason, self._clock())
         if more is None:
@@ -91,6 +101,11 @@ class Failures:
             who=f"{host} asked for {_shown(name)}" if name or reason in _NAMED else f"from {host}",
             more=more,
         )
+
+
+def _never(host: str) -> bool:
+    """Nobody counts the failures of an address."""
+    return False
 
 
 class _Pace:

@@ -27,6 +27,7 @@ from zope.interface import implementer
 from ..layers.delivery import deliver_straight
 from ..layers.records import BIO_READ, BIO_WRITE, BUFFER, PIECE, SIZE, SSL_READ, SSL_WRITE, WINDOW, Records, lib
 from ..layers.records import usable as records_usable
+from ..layers.turns import FULL_READ, end_turn
 from .failures import NOT_TLS, PLAIN_HTTP, Failures
 from .plain import PlainRequest, begins_plain
 
@@ -73,7 +74,9 @@ class TLSTransport(Records):
 
     def dataReceived(self, data: bytes) -> None:
         """Records, in pieces of any size."""
-        if self._left:
+        if self._left or self._rest:
+            if not self._left:
+                self._rest += data
             return
         size = len(data)
         length = size - _HEADER
@@ -91,6 +94,8 @@ class TLSTransport(Records):
         else:
             self._follow(data)
             if size > PIECE:
+                if size >= FULL_READ:
+                    end_turn(self.transport)
                 lib.ERR_clear_error()
                 self._read_pieces(data, size)
                 return
@@ -163,8 +168,10 @@ class TLSTransport(Records):
             self._read_plain(opening)
             return
         alert = self._pending()
-        if self._failures is not None:
-            self._failures.failed(error, self._connection, opening, alert, self.getPeer())
+        if self._failures is not None and self._failures.failed(
+            error, self._connection, opening, alert, self.getPeer()
+        ):
+            alert = b""
         if alert:
             self._write_below(alert)
         self._leave()
@@ -173,7 +180,8 @@ class TLSTransport(Records):
         answer = None if self._plain is None else self._plain.take(data)
         if answer is None:
             return
-        self._note_plain(PLAIN_HTTP if answer else NOT_TLS)
+        if self._note_plain(PLAIN_HTTP if answer else NOT_TLS):
+            answer = b""
         if answer:
             self._write_below(answer)
         self._leave()
@@ -183,16 +191,16 @@ class TLSTransport(Records):
         answer = b""
         if self._plain is not None:
             answer = self._plain.late()
-            self._note_plain(PLAIN_HTTP if answer else NOT_TLS)
+            if self._note_plain(PLAIN_HTTP if answer else NOT_TLS):
+                answer = b""
         if answer:
             self._write_below(answer)
             self._leave()
         else:
             self.abortConnection()
 
-    def _note_plain(self, reason: str) -> None:
-        if self._failures is not None:
-            self._failures.note(reason, self.getPeer())
+    def _note_plain(self, reason: str) -> bool:
+        return self._failures is not None and self._failures.note(reason, self.getPeer())
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The transport below is gone."""

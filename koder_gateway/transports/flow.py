@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from koder_gateway.transports.reactor import UvloopReactor
+
+
+LITTLE: Final = 1 << 14
+# One for all connections: what is read into it is taken out before the next read.
+_buffer: Final = memoryview(bytearray(LITTLE))
+
+
+def _little_buffer(_hint: int) -> memoryview:
+    return _buffer
 
 
 def drop(_data: object) -> None:
@@ -36,12 +45,17 @@ class Flow(ABC):
     # Whether the protocol has stopped reading, and whether the rest of this turn is others'.
     _stopped = False
     _turn_ended = False
+    row = 0
+    row_turn = 0
+    _reads_little = False
     protocol: Any = None
     _native: Any = None
 
     reactor: UvloopReactor
     write: Callable[[bytes], None]
     data_received: Callable[[bytes], None]
+    get_buffer: Callable[[int], memoryview]
+    buffer_updated: Callable[[int], None]
 
     @abstractmethod
     def _close(self) -> None: ...
@@ -173,17 +187,36 @@ class Flow(ABC):
                 self._fail(error)
 
     def end_turn(self) -> None:
-        """Read nothing more in this turn of the loop, which else reads a connection up to 32 times in a row, as long
-        as each read fills its buffer."""
-        if self._native is not None and self._native.is_reading():
+        """A read has filled the buffer, and the loop would read up to 31 times more: let others go first where it is
+        their turn."""
+        native = self._native
+        if native is not None and native.is_reading() and not self.reactor.turns.may_read_on(self):
             self._turn_ended = True
-            self._native.pause_reading()
-            self.reactor.loop.call_soon(self._next_turn)
+            native.pause_reading()
 
-    def _next_turn(self) -> None:
+    def next_turn(self) -> None:
+        """It is this connection's turn again."""
         self._turn_ended = False
         if self.connected and not self.disconnecting and not self._stopped:
             self._native.resume_reading()
+
+    def read_little(self) -> None:
+        """Bring no more than `LITTLE` bytes in one read from now on, of a peer that brings more than it is worth."""
+        native = self._native
+        if native is None or self._reads_little or self._starting:
+            return
+        self._reads_little = True
+        reading = native.is_reading()
+        native.pause_reading()
+        # With these two uvloop reads into the buffer that it is given (asyncio.BufferedProtocol).
+        self.get_buffer = _little_buffer
+        self.buffer_updated = self._read_into_buffer
+        native.set_protocol(self)
+        if reading:
+            native.resume_reading()
+
+    def _read_into_buffer(self, size: int) -> None:
+        self.data_received(bytes(_buffer[:size]))
 
     def deliver_to(self, receiver: Callable[[bytes], None]) -> None:
         """Hand what is read to `receiver` from now on, in place of the protocol's `dataReceived`: one call less for

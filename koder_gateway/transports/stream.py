@@ -166,7 +166,8 @@ class StreamTransport(Flow):
         """Let go of everything, so that no cycle keeps this connection or its protocol alive."""
         if self._handle is not None:
             self._handle.detach()
-        self.__dict__.pop("data_received", None)
+        for name in ("data_received", "get_buffer", "buffer_updated"):
+            self.__dict__.pop(name, None)
         self.write = drop
         self.protocol = self._native = self._handle = self._held = self.producer = None
 
@@ -238,6 +239,11 @@ class StreamTransport(Flow):
                 protocol.writeConnectionLost()
             except Exception as error:
                 self._fail(error)
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that were written and that the kernel has not taken yet."""
+        return 0 if self._native is None else int(self._native.get_write_buffer_size())
 
     def stopProducing(self) -> None:
         """`IPushProducer`: lose the connection."""

@@ -7,6 +7,7 @@ from typing import Final
 
 from ..config import Settings
 from ..front.site import FrontLimits, FrontTimeouts
+from ..policy.shares import Shares
 
 # Descriptors that are neither clients nor services: logs, the reactor's own, files being read.
 _SPARE_DESCRIPTORS: Final = 128
@@ -28,14 +29,22 @@ def front_timeouts(settings: Settings) -> FrontTimeouts:
 def front_limits(settings: Settings) -> FrontLimits:
     """The bounds."""
     requests = settings.requests
+    connections = settings.listen.max_connections or _connections_allowed(settings)
     return FrontLimits(
         max_head=requests.max_head,
         max_target=requests.max_target,
         max_fields=requests.max_fields,
         min_rate=requests.min_rate,
         max_streams=requests.max_streams,
-        max_connections=settings.listen.max_connections or _connections_allowed(settings),
+        max_buffered=requests.max_buffered,
+        max_connections=connections,
+        shares=shares_of(connections, settings),
     )
+
+
+def shares_of(places: int, settings: Settings) -> Shares:
+    """What one address and one tenant may hold of so many places."""
+    return Shares.of(places, settings.shares.address, settings.shares.tenant)
 
 
 def _connections_allowed(settings: Settings) -> int:

@@ -24,6 +24,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.web.resource import IResource
 
 from ..config import ServiceSettings, Settings
+from ..layers.turns import turns_of
 from ..policy.certificates import ClientAuth
 from ..policy.clients import TrustedProxies
 from ..policy.cors import CorsPolicy
@@ -38,6 +39,7 @@ from ..upstream.tunnel import Tunnels
 from ..wire.clock import CoarseClock
 from ..wire.request import RequestReader
 from ..wire.response import ResponseReader
+from .bounds import shares_of
 from .guards import RateGuard, TenantGuard
 from .proxy import ProxyResource
 from .routes import Routes
@@ -66,7 +68,7 @@ def make_policy(
     local_hosts: bool = False,
 ) -> Policy:
     """The policy of these settings and tenants (None: every slug is one)."""
-    registry = Registry(tenants)
+    registry = tenants if isinstance(tenants, Registry) else Registry(tenants)
     limiter = Limiter(settings.limits, settings.limits_store.max_entries)
     cors = settings.cors
     return Policy(
@@ -107,9 +109,8 @@ def tenant_policy(settings: Settings, registry: Registry, local_hosts: bool) -> 
     return TenantPolicy(tenants.base_domain, tenants.header, tenants.default, registry, local_hosts)
 
 
-def with_tenants(policy: Policy, settings: Settings, tenants: Iterable[Tenant], local_hosts: bool) -> Policy:
+def with_registry(policy: Policy, settings: Settings, registry: Registry, local_hosts: bool) -> Policy:
     """The same policy over a registry that was read again."""
-    registry = Registry(tenants)
     return replace(policy, registry=registry, tenants=tenant_policy(settings, registry, local_hosts))
 
 
@@ -221,27 +222,32 @@ def make_services(
             addresses,
             reader,
             clock,
+            later=turns_of(reactor).later,
             max_connections=entry.max_connections,
             tunnels=tunnels,
             trust=trust,
             isolate=entry.isolate,
+            turns=turns_of(reactor),
         )
-        _set_deadlines(service, entry, settings)
+        if old is not None:
+            service.crowd.refused = old[1].crowd.refused
+        _set_bounds(service, entry, settings)
     if faults:
         raise ValueError("\n".join(faults))
     return services
 
 
-def _set_deadlines(service: Service, entry: ServiceSettings, settings: Settings) -> None:
+def _set_bounds(service: Service, entry: ServiceSettings, settings: Settings) -> None:
     timeouts = settings.timeouts
     service.response_timeout = entry.response or timeouts.response
     service.idle_timeout = timeouts.idle
     service.keepalive_timeout = timeouts.upstream_keepalive
+    service.crowd.allow(shares_of(service.max_connections, settings), timeouts.queue)
 
 
-def _set_bounds(tunnels: Tunnels, settings: Settings) -> None:
-    timeouts = settings.timeouts
-    tunnels.allow(settings.requests.max_tunnels, timeout=timeouts.tunnel, ending=timeouts.idle)
+def _set_tunnel_bounds(tunnels: Tunnels, settings: Settings) -> None:
+    timeouts, most = settings.timeouts, settings.requests.max_tunnels
+    tunnels.allow(most, timeout=timeouts.tunnel, ending=timeouts.idle, shares=shares_of(most, settings))
 
 
 def doubts(composition: Composition, now: float, ahead: float = 0.0) -> list[str]:
@@ -263,11 +269,11 @@ def adopt(composition: Composition, before: Composition) -> None:
     """
     settings = composition.settings
     composition.policy.limiter.adopt(before.policy.limiter)
-    _set_bounds(composition.tunnels, settings)
+    _set_tunnel_bounds(composition.tunnels, settings)
     for name, service in composition.services.items():
         if before.services.get(name) is service:
             service.reader = _response_reader(settings)
-            _set_deadlines(service, settings.services[name], settings)
+            _set_bounds(service, settings.services[name], settings)
 
 
 def compose(
@@ -289,7 +295,7 @@ def compose(
         kept = {name: (before.settings.services[name], service) for name, service in before.services.items()}
     if before is None:
         tunnels = Tunnels(clock)
-        _set_bounds(tunnels, settings)
+        _set_tunnel_bounds(tunnels, settings)
     else:
         tunnels = before.tunnels
     services = make_services(settings, reactor, clock, kept, tunnels)

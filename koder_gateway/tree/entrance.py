@@ -20,7 +20,7 @@ from ..front.filters import Cors, Identity, forwarded_headers
 from ..front.site import only_whether
 from ..policy.certificates import Secured
 from ..policy.clients import plain_host
-from ..policy.decision import Policy, Standing
+from ..policy.decision import Policy, Standing, charges_refusal
 from ..upstream.connection import UpstreamConnection
 from ..wire.exchange import ANSWERED, CLIENT_GONE, ENDED, HELD, WAITING, Exchange
 from ..wire.problem import problem
@@ -35,6 +35,8 @@ _ALLOW = b"Allow: " + b", ".join(METHODS) + b"\r\n"
 
 class StockClient:
     """The client's side of an exchange (upstream.relay.Client) over a stock request, whose body is complete."""
+
+    paused_early = False
 
     def __init__(
         self,
@@ -103,17 +105,33 @@ class StockClient:
 
     def refuse(self, refusal: Refusal) -> None:
         """Answer with a problem (RFC 9457)."""
-        self.exchange.code = refusal.code
-        fields, body = problem(refusal, self.exchange.request_id)
+        exchange = self.exchange
+        exchange.code = refusal.code
+        standing = self.standing
+        if charges_refusal(refusal) and standing.policy.limiter.refused(standing.key, exchange.started):
+            self._end_unanswered()
+            return
+        fields, body = problem(refusal, exchange.request_id)
         self.answer(refusal.status, refusal.title.encode("ascii"), fields, body)
+
+    def _end_unanswered(self) -> None:
+        """This client has had so many refusals that it gets no more of them."""
+        self._ended_by_gateway()
+        self._finished(self.exchange)
+        channel = self._request.channel
+        if channel is not None:
+            channel.loseConnection()
+
+    def _ended_by_gateway(self) -> None:
+        if self.exchange.phase is HELD:
+            self.exchange.move(ANSWERED)
+        else:
+            self.exchange.phase = ENDED
 
     def answer(self, status: int, reason: bytes, fields: bytes, body: bytes) -> None:
         """Answer from the gateway itself and end the exchange."""
         exchange, request = self.exchange, self._request
-        if exchange.phase is HELD:
-            exchange.move(ANSWERED)
-        else:
-            exchange.phase = ENDED
+        self._ended_by_gateway()
         exchange.status = status
         request.setResponseCode(status, reason)
         self._add_fields(fields + exchange.fields)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import select
+import socket
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.error import ConnectionDone
@@ -13,10 +15,12 @@ from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
 from ..layers.delivery import deliver_straight
-from ..wire.body import BodyError, ChunkedDecoder
+from ..layers.turns import FULL_READ, end_turn
+from ..wire.body import ChunkedDecoder
 from ..wire.exchange import CLOSED, INVALID
 from ..wire.response import ResponseError, ResponseHead
 from ..wire.upgrade import fault
+from .chunked_answer import ChunkedAnswer
 
 if TYPE_CHECKING:
     from .pool import Address
@@ -33,6 +37,8 @@ _MAX_INTERIM: Final = 32
 _CHUNK_SLACK: Final = 1 << 20
 # So many may be closing while their services take what is left for them; what is too many is reset.
 _MAX_LEAVING: Final = 1024
+# What one read of a tunnel brings, about.
+_TUNNEL_READ: Final = 32768
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 _VERSION: Final = b"HTTP/1."
 
@@ -54,9 +60,9 @@ class UpstreamConnection(Protocol):
         self.tenant = b""
         self._poller: select.poll | None = None
         self._state = IDLE
-        self._buffer = b""
+        self._buffer: bytes | bytearray = b""
         self._remaining = 0
-        self._decoder: ChunkedDecoder | None = None
+        self._chunks: ChunkedAnswer | None = None
         self._keep_alive = False
         self._interim = 0
         self._pulling = False
@@ -140,20 +146,32 @@ class UpstreamConnection(Protocol):
         self.heard = True
         state = self._state
         if state == HEAD:
-            self._read_head(self._buffer + data if self._buffer else data)
+            self._read_head(relay, data)
         elif state == LENGTH:
             self._read_length(relay, data)
-        elif state == CHUNKED:
-            self._read_chunks(relay, data)
+        elif self._chunks is not None:
+            self._chunks.take(data)
         else:
             relay.body(data)
+        if len(data) >= FULL_READ:
+            end_turn(self.transport)
 
-    def _read_head(self, data: bytes) -> None:
-        relay = self.relay
+    def _read_head(self, relay: Relay | None, data: bytes) -> None:
+        buffer = self._buffer
+        if buffer:
+            assert isinstance(buffer, bytearray)
+            before = len(buffer)
+            buffer += data
+            if buffer.find(b"\r\n\r\n", max(0, before - 3)) < 0:
+                self._look_at_partial(buffer, max(0, before - 1))
+                return
+            data = bytes(buffer)
+            self._buffer = b""
         while relay is not None:
             end = data.find(b"\r\n\r\n")
             if end < 0:
-                self._keep_partial(relay, data)
+                self._buffer = bytearray(data)
+                self._look_at_partial(self._buffer, 0)
                 return
             end += 4
             raw, data = (data, b"") if end == len(data) else (data[:end], data[end:])
@@ -198,17 +216,17 @@ class UpstreamConnection(Protocol):
         if reason:
             raise ResponseError(reason)
 
-    def _keep_partial(self, relay: Relay, data: bytes) -> None:
-        self._buffer = data
+    def _look_at_partial(self, so_far: bytearray, position: int) -> None:
+        """What has come of a head, from `position` on not looked at yet."""
         fault = None
-        if not data.startswith(_VERSION[: len(data)]):
+        if not so_far.startswith(_VERSION[: len(so_far)]):
             fault = "it does not begin with an HTTP/1 status line"
-        elif _BARE_LF.search(data):
+        elif _BARE_LF.search(so_far, position):
             fault = "a line of its head ends without CR LF"
-        elif len(data) > _MAX_HEAD:
+        elif len(so_far) > _MAX_HEAD:
             fault = "its head is over the limit"
-        if fault is not None:
-            relay.failed(INVALID, fault)
+        if fault is not None and self.relay is not None:
+            self.relay.failed(INVALID, fault)
 
     def _begin_body(self, relay: Relay, head: ResponseHead, data: bytes) -> None:
         """The final head is here, with `data` after it."""
@@ -230,10 +248,12 @@ class UpstreamConnection(Protocol):
             relay.answered(head, data, False, False)
         elif head.chunked:
             self._state = CHUNKED
-            self._decoder = ChunkedDecoder(_CHUNK_SLACK, self.address.service.reader.tenant_header)
+            service = self.address.service
+            decoder = ChunkedDecoder(_CHUNK_SLACK, service.reader.tenant_header)
+            chunks = self._chunks = ChunkedAnswer(self, relay, decoder, service.turns)
             relay.answered(head, b"", False, False)
             if data and self.relay is relay:
-                self._read_chunks(relay, data)
+                chunks.take(data)
         else:
             self._state = UNTIL_CLOSE
             relay.answered(head, data, False, False)
@@ -250,20 +270,11 @@ class UpstreamConnection(Protocol):
                 self._state = WHOLE
             relay.ended([], self._keep_alive and not remaining)
 
-    def _read_chunks(self, relay: Relay, data: bytes) -> None:
-        decoder = self._decoder
-        assert decoder is not None
-        try:
-            payload = decoder.feed(data)
-        except BodyError as error:
-            relay.failed(INVALID, str(error))
-            return
-        if payload:
-            relay.body(payload)
-        if decoder.done and self.relay is relay:
-            if not decoder.rest:
-                self._state = WHOLE
-            relay.ended(decoder.trailers, self._keep_alive and not decoder.rest)
+    def chunks_ended(self, relay: Relay, trailers: list[bytes], surplus: bool) -> None:
+        """The last chunk has been read."""
+        if not surplus and self._state == CHUNKED:
+            self._state = WHOLE
+        relay.ended(trailers, self._keep_alive and not surplus)
 
     # -- a tunnel
 
@@ -272,6 +283,10 @@ class UpstreamConnection(Protocol):
         self.relay = None
         self.tunnel = tunnel
         self.address.lost(self)
+        with contextlib.suppress(AttributeError, OSError):
+            # A client that does not read holds no more than this; an answer's body may come in larger pieces.
+            transport: Any = self.transport
+            transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _TUNNEL_READ)
         self.dataReceived = tunnel.body  # type: ignore[assignment, method-assign]
         deliver_straight(self.transport, self, tunnel.body)
         # Whoever still stands between is what the transport asks in place of this.
@@ -332,12 +347,12 @@ class UpstreamConnection(Protocol):
         is too the service has done nothing to be reset for."""
         self._stop_pulling()
         self.relay = None
-        self._decoder = None
         self._buffer = b""
-        if self.paused:
-            self.paused = False
-            if keep_alive:
-                self._resume()
+        chunks, self._chunks = self._chunks, None
+        held = self.paused or (chunks is not None and chunks.holding)
+        self.paused = False
+        if held and keep_alive:
+            self._resume()
         if keep_alive and self._state != GONE:
             self._state = IDLE
             self.reused = True
@@ -380,6 +395,8 @@ class UpstreamConnection(Protocol):
         self.transport = None
         if self._tunnels is not None:
             self._tunnels.leaving.pop(self, None)
+        if self._chunks is not None and relay is not None and self._chunks.read_all():
+            return
         if tunnel is not None:
             if reason.check(ConnectionDone):
                 tunnel.ended(gone=True)
@@ -401,7 +418,12 @@ class UpstreamConnection(Protocol):
         """The client does not take the answer as fast as it comes."""
         if (self.relay is not None or self.tunnel is not None) and not self.paused:
             self.paused = True
-            transport: Any = self.transport
+            self.hold()
+
+    def hold(self) -> None:
+        """Read nothing more for now."""
+        transport: Any = self.transport
+        if transport is not None:
             transport.pauseProducing()
 
     def resumeProducing(self) -> None:
@@ -411,6 +433,12 @@ class UpstreamConnection(Protocol):
             source = self.relay or self.tunnel
             if source is not None:
                 source.progressed()
+            if self._chunks is None or not self._chunks.go_on():
+                self._resume()
+
+    def read_on(self) -> None:
+        """What has been read is passed on: read more, unless the client does not take it."""
+        if not self.paused:
             self._resume()
 
     def _resume(self) -> None:

@@ -1,4 +1,4 @@
-"""The connections to one service: which are idle, which address is next, and when there is no place left.
+"""The connections to one service: which are idle, which address is next, and when a service is down.
 
 Idle connections are used last in, first out, so that a quiet hour lets the pool shrink. Addresses take turns;
 one that refuses is left alone for a while, unless all do.
@@ -6,7 +6,7 @@ one that refuses is left alone for a while, unless all do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -16,10 +16,12 @@ from twisted.internet.protocol import ClientFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ..layers.turns import Turns
 from ..wire.clock import CoarseClock
 from ..wire.exchange import TIMEOUT, UNREACHABLE, UNTRUSTED
 from ..wire.response import ResponseReader
 from .connection import UpstreamConnection
+from .crowd import Crowd
 from .relay import Relay
 from .tls import UntrustedError
 from .trust import Trust
@@ -166,8 +168,12 @@ class Attempt:
 
 class Service:
     """One service: its addresses, its deadlines (seconds) and its counters. `tunnels` are shared with others.
-    `trust` is what the endpoints of its https addresses were made with, None where it has none. With `isolate` a
-    connection serves one tenant alone."""
+    `trust` is what the endpoints of its https addresses were made with, None where it has none; `turns` are the
+    reactor's, None where no answer waits for others. With `isolate` a connection serves one tenant alone.
+
+    An exchange has one of its `max_connections` places (`crowd`) from when it is forwarded to its end. `later` calls
+    in the reactor's next turn.
+    """
 
     log = Logger()
 
@@ -178,28 +184,31 @@ class Service:
         reader: ResponseReader,
         clock: CoarseClock,
         *,
+        later: Callable[[Callable[[], object]], object],
         response_timeout: float = 60.0,
         idle_timeout: float = 60.0,
         keepalive_timeout: float = 60.0,
-        continue_wait: float = 1.0,
         max_connections: int = 1024,
         max_idle: int = 256,
         tunnels: Tunnels | None = None,
         trust: Trust | None = None,
         isolate: bool = False,
+        turns: Turns | None = None,
     ) -> None:
         self.name = name
         self.isolate = isolate
+        self.turns = turns
         self.trust = trust
         self.reader = reader
         self.clock = clock
         self.response_timeout = response_timeout
         self.idle_timeout = idle_timeout
         self.keepalive_timeout = keepalive_timeout
-        self.continue_wait = continue_wait
         self.max_connections = max_connections
-        self.max_idle = max_idle
         self.tunnels = tunnels or Tunnels(clock)
+        self.crowd = Crowd(name, max_connections, self.tunnels, clock, later)
+        self.places = self.crowd.places
+        self.max_idle = max_idle
         self.closing = False
         self.addresses = [Address(self, url, endpoint) for url, endpoint in addresses]
         self.attempts: set[Attempt] = set()
@@ -230,9 +239,9 @@ class Service:
         return addresses[0] if len(addresses) == 1 else self._choose(addresses)
 
     @property
-    def full(self) -> bool:
-        """Whether every place among the connections is taken."""
-        return self.active >= self.max_connections
+    def busy(self) -> bool:
+        """Whether any exchange has a place, or waits for one."""
+        return bool(self.places.held or self.places.queue)
 
     @property
     def active(self) -> int:
@@ -268,6 +277,7 @@ class Service:
             expired = [c for c in address.idle if c.idle_since <= oldest]
             for connection in expired:
                 connection.close()
+        self.crowd.sweep(now)
         if self._unlogged and now - self._logged_at >= _LOG_REST:
             self._log_rest(now)
 

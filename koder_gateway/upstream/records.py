@@ -10,6 +10,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from ..layers.records import BIO_WRITE, PIECE, Records, ffi, lib, usable
+from ..layers.turns import FULL_READ, end_turn
 from .alerts import GOODBYE, record_fault
 from .secure import Opening, SecureTransport
 from .sessions import Sessions
@@ -26,11 +27,18 @@ class FastTransport(Records, SecureTransport):
         self._hold(connection)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The transport below is gone."""
+        """The transport below is gone. What came before that is still the service's answer."""
+        rest, self._rest = self._rest, b""
+        if rest and not self._left:
+            self.turns = None
+            self._read_pieces(rest, len(rest))
         self._let_go()
         super().connectionLost(reason)
 
     def _decrypt(self, data: bytes) -> None:
+        if self._rest:
+            self._rest += data
+            return
         # What others have left in OpenSSL's queue of errors would be taken for this connection's.
         lib.ERR_clear_error()
         size = len(data)
@@ -39,6 +47,8 @@ class FastTransport(Records, SecureTransport):
                 BIO_WRITE(self._incoming, data, size)
             self._read(0, True)
             return
+        if size >= FULL_READ:
+            end_turn(self.transport)
         self._read_pieces(data, size)
 
     _deliver = SecureTransport._deliver

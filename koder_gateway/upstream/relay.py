@@ -20,20 +20,22 @@ from ..wire.exchange import (
     FORWARDED,
     FULL,
     HEAD,
+    HELD,
     RETRY,
     SERVICE_FAULTS,
     SWITCHED,
     TIMEOUT,
     UNREACHABLE,
     UNTRUSTED,
-    WAITING,
     Exchange,
 )
-from ..wire.response import ResponseHead
+from ..wire.response import CONTINUE, ResponseHead
+from .crowd import owner_of
 from .tunnel import Tunnel
 
 if TYPE_CHECKING:
     from ..errors import Refusal
+    from ..policy.decision import Standing
     from .connection import UpstreamConnection
     from .pool import Attempt, Service
 
@@ -42,14 +44,13 @@ _REPLAY_BOUND: Final = 65536
 # What of an answer 400 is looked at for its reason.
 _REASON: Final = 1024
 _STILL_PENDING: Final = re.compile(rb'"error"\s*:\s*"(?:authorization_pending|slow_down)"')
-_NO_PLACE: Final = "as many connections have switched protocols as requests.max_tunnels allows"
-_CONTINUE: Final = ResponseHead(100, b"Continue", 1)
 
 
 class Client(Protocol):
     """The side of an exchange that asked. Each method may end the client's connection, none raises."""
 
     exchange: Exchange
+    standing: Standing
     body: bytes
     """What of the request's body was there when the exchange began; `body_done`: that is all, with `trailers`."""
     body_done: bool
@@ -95,8 +96,12 @@ class Client(Protocol):
     def taking(self) -> bool:
         """Whether the client has taken anything of what is on its way since this was last asked."""
 
+    paused_early: bool
+    """Whether it has no room for an answer at present, which is then held back before it begins."""
+
     def stream_from(self, producer: UpstreamConnection) -> None:
-        """Pause and resume `producer` as the client takes the answer."""
+        """Pause and resume `producer` as the client takes the answer. Called when the answer's head has been passed
+        on; and before, where the client is `paused_early`, as soon as the request has been sent."""
 
     def pause_body(self) -> None:
         """Take no more of the request's body from the client."""
@@ -119,7 +124,6 @@ class Relay:
         "connection",
         "deadline",
         "exchange",
-        "expecting",
         "request_done",
         "service",
     )
@@ -137,7 +141,6 @@ class Relay:
         self._held = False
         self._reason: bytes | None = None
         head = exchange.head
-        self.expecting = head.expects and not done
         # The bytes of the request so far; None once they are too many to be sent again.
         transit = exchange.transit
         if head.upgrade is not None:
@@ -154,13 +157,31 @@ class Relay:
     # -- towards the service
 
     def start(self) -> None:
-        """Choose a connection and send what there is."""
-        self.exchange.service = self.service.name
-        self.exchange.move(FORWARDED)
-        if self.exchange.head.upgrade is not None and self.service.tunnels.full:
-            self.failed(FULL, _NO_PLACE)
-        else:
+        """Choose a connection, or wait for one, and send what there is. Of a body that was announced a byte has to be
+        here before a place at the service is taken for it; until then the exchange is held, the time of its client's
+        body runs, and this is called again."""
+        exchange, service = self.exchange, self.service
+        if not self.request_done and not self._body_bytes:
+            if exchange.head.expects:
+                # No service can be asked yet whether it wants the body (RFC 9110 section 10.1.1).
+                self.client.interim(CONTINUE)
+            return
+        exchange.service = service.name
+        exchange.move(FORWARDED)
+        if exchange.head.upgrade is not None:
+            refusal = service.crowd.tunnel_refusal(self)
+            if refusal:
+                self.failed(FULL, refusal)
+                return
+        if service.places.take(self):
             self._attempt(fresh=False)
+        elif service.crowd.wait(self):
+            self._hold_body()
+
+    def granted(self) -> None:
+        """A place is free for the exchange that has waited for one."""
+        self.deadline = math.inf
+        self._attempt(fresh=False)
 
     def _attempt(self, *, fresh: bool) -> None:
         service = self.service
@@ -168,26 +189,24 @@ class Relay:
         connection = None if fresh else address.take(self.exchange.tenant)
         if connection is not None:
             self.connected(connection)
-        elif service.full:
-            self.failed(FULL)
         else:
-            if not self.request_done and not self._held:
-                self._held = True
-                self.client.pause_body()
+            self._hold_body()
             attempt = service.connect(address, self)
             if not attempt.done:
                 self.attempt = attempt
+
+    def _hold_body(self) -> None:
+        """There is no connection yet that could take the rest of the body."""
+        if not self.request_done and not self._held:
+            self._held = True
+            self.client.pause_body()
 
     def connected(self, connection: UpstreamConnection) -> None:
         """The connection is ours: send what there is of the request."""
         self.attempt = None
         self.connection = connection
         service = self.service
-        if self.request_done or self.expecting:
-            wait = service.continue_wait if self.expecting else service.response_timeout
-            self.deadline = service.clock.now + wait
-        else:
-            self.deadline = service.clock.now + service.idle_timeout
+        self.deadline = service.clock.now + (service.response_timeout if self.request_done else service.idle_timeout)
         kept = self._kept
         assert kept is not None, "an attempt is only made with the whole request so far at hand"
         connection.tenant = self.exchange.tenant
@@ -197,6 +216,8 @@ class Relay:
             if self._held:
                 self._held = False
                 self.client.resume_body()
+        if self.client.paused_early and self.connection is connection:
+            self.client.stream_from(connection)
 
     def _framed(self, data: bytes) -> bytes:
         return chunk(data) if self.exchange.head.chunked else data
@@ -217,11 +238,12 @@ class Relay:
             if not self._answered:
                 self.deadline = self.service.clock.now + self.service.idle_timeout
             self.connection.send(data)
+        elif self.exchange.phase is HELD:
+            self.start()
 
     def body_ended(self, trailers: list[bytes]) -> None:
         """The request is complete."""
         self.request_done = True
-        self.expecting = False
         if self.exchange.head.chunked:
             data = last_chunk(trailers)
             self._keep(data)
@@ -231,17 +253,15 @@ class Relay:
             if not self._answered:
                 self.deadline = self.service.clock.now + self.service.response_timeout
             self.connection.request_ended()
+        elif self.exchange.phase is HELD:
+            self.start()
 
     # -- towards the client
 
     def interim(self, head: ResponseHead) -> None:
-        """A 1xx answer has come."""
-        if head.status == 100:
-            if not self.expecting:
-                return
-            self.expecting = False
-            self.deadline = self.service.clock.now + self.service.idle_timeout
-        self.client.interim(head)
+        """A 1xx answer has come. A 100 tells nothing: the service was not asked for one."""
+        if head.status != 100:
+            self.client.interim(head)
 
     def answered(self, head: ResponseHead, body: bytes, done: bool, keep_alive: bool) -> None:
         """The head of the final answer has come, with the beginning of its body; `keep_alive` where it is `done`."""
@@ -265,16 +285,19 @@ class Relay:
 
     def switched(self, head: ResponseHead, data: bytes) -> None:
         """The service has switched protocols as it was asked to; `data` came behind its 101."""
-        tunnels, connection = self.service.tunnels, self.connection
-        if tunnels.full or connection is None:
-            # There was a place when the service was asked.
-            self.failed(FULL, _NO_PLACE)
+        service, connection = self.service, self.connection
+        assert connection is not None, "only a connection's answer switches protocols"
+        # There was a place when the service was asked.
+        refusal = service.crowd.tunnel_refusal(self)
+        if refusal:
+            self.failed(FULL, refusal)
             return
         self.exchange.move(SWITCHED)
         self.exchange.status = head.status
         self.deadline = math.inf
         self._kept = self.connection = None
-        Tunnel(self, connection, tunnels).start(head, data)
+        service.places.give(self)
+        Tunnel(self, connection, service.tunnels, owner_of(self)).start(head, data)
 
     def body(self, data: bytes) -> None:
         """More of the answer's body."""
@@ -322,7 +345,7 @@ class Relay:
         sent = connection is not None
         if not (stale or elsewhere) or not self.exchange.may_retry(sent=sent, replayable=self._kept is not None):
             return False
-        self._release(False)
+        self._release(False, retrying=True)
         self.exchange.retries += 1
         self.service.retried += 1
         self._attempt(fresh=True)
@@ -330,16 +353,14 @@ class Relay:
 
     def progressed(self) -> None:
         """One side has taken what the other sent: the exchange is alive."""
-        if self._answered or not self.request_done:
-            self.deadline = self.service.clock.now + self.service.idle_timeout
+        service = self.service
+        answering = self._answered or not self.request_done
+        self.deadline = service.clock.now + (service.idle_timeout if answering else service.response_timeout)
 
     def expired(self) -> None:
         """The deadline has passed."""
-        if self._answered and self.connection is not None and self.connection.paused:
+        if self.connection is not None and self.connection.paused:
             self._expired_by_client()
-        elif self.expecting and self.exchange.phase is WAITING:
-            # The service neither answers nor asks for the body; the client may be waiting to be asked.
-            self.interim(_CONTINUE)
         else:
             self.failed(TIMEOUT)
 
@@ -360,8 +381,9 @@ class Relay:
         """The client is gone, or its body is late, broken or too large."""
         self.failed(event)
 
-    def _release(self, keep_alive: bool) -> None:
-        """Let go of the connection, which is used again only if both messages on it are complete."""
+    def _release(self, keep_alive: bool, *, retrying: bool = False) -> None:
+        """Let go of the connection, which is used again only if both messages on it are complete, and but for a retry
+        of the place at the service, or of that among those who wait for one."""
         self.deadline = math.inf
         connection, self.connection = self.connection, None
         if connection is not None:
@@ -369,3 +391,5 @@ class Relay:
         attempt, self.attempt = self.attempt, None
         if attempt is not None:
             attempt.cancel()
+        if not retrying:
+            self.service.places.give(self)

@@ -12,6 +12,7 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ..layers.turns import turns_of
 from .identity import Identity, Verdict
 from .records import transport_class
 from .secure import SecureTransport
@@ -67,7 +68,9 @@ class SecureEndpoint:
         connection.set_app_data(Verdict(proven=kept is not None))
         if kept is not None:
             connection.set_session(kept.session)
-        return self._transport(connection, opening, self.sessions, now if kept is None else kept.verified)
+        transport = self._transport(connection, opening, self.sessions, now if kept is None else kept.verified)
+        transport.turns = turns_of(self.reactor)
+        return transport
 
 
 class _Opening(Factory):

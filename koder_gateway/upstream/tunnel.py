@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..policy.limits import Limiter
+from ..policy.shares import FULL, Counts, Owner, Shares
 from ..wire.clock import CoarseClock
 from ..wire.exchange import CLOSED, END, TIMEOUT, TUNNELLING, Exchange
 
@@ -31,15 +32,17 @@ class Tunnels:
     def __init__(self, clock: CoarseClock) -> None:
         self.clock = clock
         self.open: set[Tunnel] = set()
+        self._counts = Counts()
         self.opened: dict[str, int] = {}
         # Connections to services that close once the service has taken what was written, with their deadlines.
         self.leaving: dict[UpstreamConnection, float] = {}
         self.allow(10000, timeout=600.0, ending=60.0)
 
-    def allow(self, limit: int, *, timeout: float, ending: float) -> None:
-        """Set the bounds: the most at once; seconds without a byte either way (0: any), and those in which what one
-        side has ended must come to its end on the other."""
+    def allow(self, limit: int, *, timeout: float, ending: float, shares: Shares | None = None) -> None:
+        """Set the bounds: the most at once, and of one address and one tenant; seconds without a byte either way (0:
+        any), and those in which what one side has ended must come to its end on the other."""
         self.limit = limit
+        self.shares = shares or Shares(limit, limit)
         self.ending = ending
         self._timeout = timeout or math.inf
         self._set_due(self.clock.now)
@@ -48,14 +51,20 @@ class Tunnels:
         self.due = now + self._timeout
         self.due_ending = now + min(self._timeout, self.ending)
 
-    @property
-    def full(self) -> bool:
-        """Whether there is no place for one more."""
-        return len(self.open) >= self.limit
+    def refusal(self, owner: Owner) -> str:
+        """Why there is no place for one more of `owner`'s: "full", "address" or "tenant"; "" where there is one."""
+        return FULL if len(self.open) >= self.limit else self._counts.reached(owner, self.shares)
+
+    def ended(self, tunnel: Tunnel) -> None:
+        """One is open no more."""
+        if tunnel in self.open:
+            self.open.remove(tunnel)
+            self._counts.give(tunnel.owner)
 
     def begun(self, tunnel: Tunnel) -> None:
         """One more is open."""
         self.open.add(tunnel)
+        self._counts.take(tunnel.owner)
         name = tunnel.exchange.service
         self.opened[name] = self.opened.get(name, 0) + 1
 
@@ -102,14 +111,16 @@ class Tunnel:
         "connection",
         "deadline",
         "exchange",
+        "owner",
         "tunnels",
     )
 
-    def __init__(self, relay: Relay, connection: UpstreamConnection, tunnels: Tunnels) -> None:
+    def __init__(self, relay: Relay, connection: UpstreamConnection, tunnels: Tunnels, owner: Owner) -> None:
         self.client = relay.client
         self.exchange = relay.exchange
         self.connection = connection
         self.tunnels = tunnels
+        self.owner = owner
         self.deadline = tunnels.due
         self.carried = relay.exchange.bytes_in + relay.exchange.bytes_out
         self.body = self.client.raw_writer()
@@ -202,7 +213,7 @@ class Tunnel:
 
     def _leave(self, *, in_order: bool) -> None:
         self.deadline = math.inf
-        self.tunnels.open.discard(self)
+        self.tunnels.ended(self)
         if in_order:
             self.connection.finish(self.tunnels)
         else:

@@ -1,7 +1,7 @@
 """Message bodies: the chunked coding, both ways, and trailers (RFC 9112 section 7).
 
 A body delimited by length needs no decoder, only a count; its owner keeps that. The decoder passes data on as
-it comes and buffers nothing but an unfinished line.
+it comes and buffers nothing but an unfinished line. Where small chunks come in bulk `wire.chunk_runs` reads ahead.
 """
 
 from __future__ import annotations
@@ -9,16 +9,37 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from .chunk_runs import SMALLEST, read_run
 from .fields import CLAIMS, FIELD_LINE, PROTECTED, folded
 
 LAST_CHUNK: Final = b"0\r\n\r\n"
 
+_T: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
+_QUOTED: Final = rb'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*+"'
 # At most 16 digits: 2^64 and leading zeros without end are nobody's chunk. No space, sign, 0x or underscore.
-_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[\t\x20-\x7e\x80-\xff]*)?")
+_PLAIN: Final = re.compile(rb"[1-9A-Fa-f][0-9A-Fa-f]{0,15}\r\n|0\r\n")
+# With extensions (section 7.1.1), but that no space parts them from the size, or zeros before it.
+_ORNATE: Final = re.compile(
+    rb"([0-9A-Fa-f]{1,16})(?:;[ \t]*+%b(?:[ \t]*=[ \t]*+(?:%b|%b))?(?:[ \t]++(?=;))?)*+\r\n" % (_T, _T, _QUOTED)
+)
+# The beginning of such a line, as far as it has come; its extensions are looked at when they are whole.
+_BEGINNING: Final = re.compile(rb"[0-9A-Fa-f]{1,16}(?:\Z|;|\r\Z)|\r\Z")
+_MOST_DIGITS: Final = 16
 _MAX_SIZE: Final = 2**63 - 1
 _MAX_LINE: Final = 4096
 _MAX_TRAILERS: Final = 8192
 _PROTECTED: Final = frozenset(map(folded, PROTECTED | CLAIMS))
+_MAX_TRAILER_FIELDS: Final = 32
+# What a client may spend on framing before it must bring as much data.
+_SLACK: Final = 4096
+# Chunks below this size are small, and after so many of them in a row a run may be read ahead.
+_SMALL: Final = 128
+_ENOUGH: Final = 8
+# Bytes of a run that cost as much as the look at one line.
+_RUN_COST: Final = 128
+# What each chunk counts beyond its lines, from the first one on that has extensions or zeros before its size: nobody
+# needs these for small chunks, and they can only be read line by line.
+_ORNATE_COST: Final = 64
 
 
 class BodyError(ValueError):
@@ -36,54 +57,64 @@ def last_chunk(trailers: list[bytes]) -> bytes:
 
 
 class ChunkedDecoder:
-    """Decodes one chunked body.
+    """Decodes one chunked body, in pieces of any size: how the bytes are cut makes no difference.
 
     `done` is set at its end; `rest` is then what came after it, and `trailers` the lines that may be passed on.
     `tenant_header` names the field that no trailer may set, `allowed` (lower case) those that may pass, None for all
     others. `slack` bounds what framing may cost: line bytes
     beyond `slack` plus the payload so far are refused, so that endless one-byte chunks and extensions in bulk end.
+
+    Who shares its turn with others has so many chunks decoded at a time: `taken` then says how much of the data that
+    was fed last has been read.
     """
 
     __slots__ = (
         "_allowed",
         "_line",
         "_overhead",
+        "_plain",
         "_remaining",
         "_slack",
+        "_small",
         "_state",
         "_tenant_header",
         "_trailer_bytes",
+        "_trailer_fields",
         "done",
         "received",
         "rest",
+        "taken",
         "trailers",
     )
 
     _SIZE_LINE, _DATA, _DATA_END, _TRAILERS = range(4)
 
     def __init__(
-        self, slack: int = 8192, tenant_header: bytes = b"", allowed: frozenset[bytes] | None = None
+        self, slack: int = _SLACK, tenant_header: bytes = b"", allowed: frozenset[bytes] | None = None
     ) -> None:
         self.done = False
         self.rest = b""
         self.trailers: list[bytes] = []
         self.received = 0
+        self.taken = 0
         self._slack = slack
         self._tenant_header = tenant_header
         self._allowed = allowed
         self._overhead = 0
         self._state = self._SIZE_LINE
         self._remaining = 0
-        self._line = b""
+        self._line: bytes | bytearray = b""
         self._trailer_bytes = 0
+        self._trailer_fields = 0
+        self._small = 0
+        self._plain = True
 
-    def feed(self, data: bytes) -> bytes:
-        """The payload in `data`. Raises BodyError where the framing is broken."""
-        if self._line:
-            data = self._line + data
-            self._line = b""
+    def feed(self, data: bytes, position: int = 0, most: int = 0) -> bytes:
+        """The payload in `data` from `position` on, of about `most` chunks; 0: of all. Raises BodyError where the
+        framing is broken."""
         pieces: list[bytes] = []
-        position, end = 0, len(data)
+        end = len(data)
+        left = most * 2
         while position < end:
             if self._state == self._DATA:
                 piece = data[position : position + self._remaining]
@@ -95,26 +126,61 @@ class ChunkedDecoder:
                     break
                 self._state = self._DATA_END
                 continue
+            if self._small >= _ENOUGH and end - position >= SMALLEST and self._state == self._SIZE_LINE:
+                run = self._take_run(data, position, pieces)
+                position += run
+                left -= run // _RUN_COST
             stop = data.find(b"\n", position)
             if stop < 0:
                 self._keep(data[position:])
+                position = end
                 break
             line = data[position : stop + 1]
             position = stop + 1
+            if self._line:
+                line, self._line = bytes(self._line + line), b""
             self._take_line(line)
             if self.done:
                 self.rest = data[position:]
                 break
+            left -= 1
+            if left <= 0 and most:
+                break
+        self.taken = position
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def _keep(self, line: bytes) -> None:
+    def _take_run(self, data: bytes, position: int, pieces: list[bytes]) -> int:
+        """Read ahead over small chunks; the bytes that this has taken. What follows is read by lines, and whatever is
+        not as usual with it is found there."""
+        if self._line or not self._plain:
+            return 0
+        run = read_run(data, position, self._slack + self.received - self._overhead)
+        if run is None:
+            # What is in the way is near, and does not go away by another try.
+            self._small = -_ENOUGH * _ENOUGH
+            return 0
+        pieces.append(run.payload)
+        self.received += len(run.payload)
+        self._overhead += run.size - len(run.payload)
+        return run.size
+
+    def _keep(self, piece: bytes) -> None:
+        """The beginning of a line, or more of one, none of which is ever looked at twice."""
+        line = self._line
+        if not line:
+            line = self._line = bytearray()
+        assert isinstance(line, bytearray)
+        line += piece
         if len(line) > _MAX_LINE:
             raise BodyError("A chunk or trailer line is too long.")
         if self._state == self._DATA_END and line != b"\r":
             raise BodyError("A chunk's data is longer than its size.")
-        if self._state == self._SIZE_LINE and _SIZE.fullmatch(line.removesuffix(b"\r")) is None and line != b"\r":
+        if (
+            self._state == self._SIZE_LINE
+            and len(line) - len(piece) <= _MOST_DIGITS
+            and _BEGINNING.match(line) is None
+        ):
             raise BodyError("A chunk's size is malformed.")
-        self._line = line
 
     def _take_line(self, line: bytes) -> None:
         if line[-2:] != b"\r\n":
@@ -130,21 +196,34 @@ class ChunkedDecoder:
             return
         if self._overhead > self._slack + self.received:
             raise BodyError("The chunk lines outweigh their data.")
-        match = _SIZE.fullmatch(line, 0, len(line) - 2)
-        if match is None or len(line) > _MAX_LINE:
-            raise BodyError("A chunk's size is malformed.")
-        self._remaining = int(match[1], 16)
-        if self._remaining > _MAX_SIZE:
+        if _PLAIN.fullmatch(line) is None:
+            size = self._ornate_size(line)
+        else:
+            size = int(line, 16)
+        if size > _MAX_SIZE:
             raise BodyError("A chunk's size is out of range.")
-        self._state = self._DATA if self._remaining else self._TRAILERS
+        if not self._plain:
+            self._overhead += _ORNATE_COST
+        self._small = 0 if size >= _SMALL else self._small + 1
+        self._remaining = size
+        self._state = self._DATA if size else self._TRAILERS
+
+    def _ornate_size(self, line: bytes) -> int:
+        match = _ORNATE.fullmatch(line) if len(line) <= _MAX_LINE else None
+        if match is None:
+            raise BodyError("A chunk's size is malformed.")
+        self._plain = False
+        return int(match[1], 16)
 
     def _take_trailer(self, line: bytes) -> None:
         if line == b"\r\n":
             self.done = True
             return
         self._trailer_bytes += len(line)
-        match = FIELD_LINE.fullmatch(line, 0, len(line) - 2)
-        if match is None or self._trailer_bytes > _MAX_TRAILERS:
+        self._trailer_fields += 1
+        bounded = self._trailer_bytes <= _MAX_TRAILERS and self._trailer_fields <= _MAX_TRAILER_FIELDS
+        match = FIELD_LINE.fullmatch(line, 0, len(line) - 2) if bounded else None
+        if match is None:
             raise BodyError("The trailers are malformed or too long.")
         if trailer_passes(match[1], self._tenant_header, self._allowed):
             self.trailers.append(b"%b: %b\r\n" % (match[1], match[2].rstrip(b" \t")))

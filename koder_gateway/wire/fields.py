@@ -14,6 +14,10 @@ TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 # One field line as both sides may send it: no control bytes, no white space before the colon.
 FIELD_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t\x20-\x7e\x80-\xff]*)")
 
+# Elements of a list that is looked at one by one: nobody honest has more, and each costs more than its bytes.
+MAX_LISTED: Final = 64
+_EMPTY: Final = frozenset((b"",))
+
 _LOWER: Final = bytes(range(256)).lower()
 _MARKS: Final = b"!#$%&'*+-.^_`|~"
 
@@ -245,9 +249,12 @@ class FieldKinds:
         return DROP if form in self._folded or form.startswith(self._folded_prefixes) else PASS
 
 
-def connection_options(values: Iterable[bytes]) -> frozenset[bytes]:
-    """The lower-case options of all `Connection` fields (RFC 9110 section 7.6.1)."""
-    return frozenset(option.strip(b" \t").lower() for value in values for option in value.split(b",")) - {b""}
+def connection_options(values: list[bytes]) -> frozenset[bytes] | None:
+    """The lower-case options of all `Connection` fields (RFC 9110 section 7.6.1); None where they are too many."""
+    listed = values[0] if len(values) == 1 else b",".join(values)
+    if listed.count(b",") >= MAX_LISTED:
+        return None
+    return frozenset([option.strip(b" \t").lower() for option in listed.split(b",")]) - _EMPTY
 
 
 def without(lines: list[bytes], names: frozenset[bytes]) -> list[bytes]:

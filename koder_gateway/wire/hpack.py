@@ -10,10 +10,9 @@ import re
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from hpack.exceptions import HPACKDecodingError
-from hpack.huffman_table import decode_huffman
-
-from .frames import COMPRESSION_ERROR, Http2Error
+from .frames import COMPRESSION_ERROR, ENHANCE_YOUR_CALM, Http2Error
+from .huffman import HuffmanError
+from .huffman import decode as decode_huffman
 
 _STATIC_FIELDS: Final = (
     ":authority|:method GET|:method POST|:path /|:path /index.html|:scheme http|:scheme https|:status 200|"
@@ -29,6 +28,13 @@ _STATIC_FIELDS: Final = (
 TABLE_SIZE: Final = 4096
 _OVERHEAD: Final = 32
 _MAX_INTEGER: Final = 2**28
+# How often the limits' bytes and fields a block may have before its connection ends; up to there it is only refused.
+_EXCESS: Final = 4
+# Pseudo fields, and a Host beside them: the limit of fields is that of HTTP/1.1, which has them in its first line.
+_BESIDE: Final = 6
+# An encoder may change the table's size twice before a block: to the least there was since the last one, and to the
+# one in force.
+_MAX_RESIZES: Final = 2
 # Huffman-coded strings up to this length are remembered: names, methods, paths, what clients always send.
 _REMEMBERED_LENGTH: Final = 128
 
@@ -90,50 +96,62 @@ def _string(block: bytes, position: int) -> tuple[bytes, int]:
     """The string at `position`, and where it ends (section 5.2)."""
     if position >= len(block):
         raise HpackError("a field block ends before a string")
-    coded = block[position] & 0x80
-    length, position = _integer(block, position, 0x7F)
+    first = block[position]
+    length = first & 0x7F
+    if length == 0x7F:
+        length, position = _integer(block, position, 0x7F)
+    else:
+        position += 1
     end = position + length
     if end > len(block):
         raise HpackError("a field block ends within a string")
     data = block[position:end]
-    if coded:
+    if first & 0x80:
         data = _remembered(data) if length <= _REMEMBERED_LENGTH else _decoded(data)
     return data, end
 
 
 def _decoded(data: bytes) -> bytes:
     try:
-        return bytes(decode_huffman(data))
-    except HPACKDecodingError:
+        return decode_huffman(data)
+    except HuffmanError:
         raise HpackError("a Huffman-coded string is malformed") from None
 
 
 _remembered = lru_cache(maxsize=4096)(_decoded)
 
 
+def _crumbs(fields: list[Field]) -> int:
+    """How many fields fewer these are once a cookie's crumbs are one field."""
+    return sum(field.name == b"cookie" for field in fields)
+
+
 class Decoder:
     """Decodes the field blocks of one connection, in their order.
 
     `version` changes with the dynamic table: while it does not, the same block means the same fields, unless it
-    changes the table itself. A list of more than `limit` bytes (section 4.1's count) is decoded for the table's
-    sake, and not kept.
+    changes the table itself. A list of more than `limit` bytes (section 4.1's count), or of more than `max_fields`
+    fields, of which a cookie's crumbs are one, is followed for the table's sake, and not kept; one of several times
+    as much ends the connection. `excess` is how many fields the last block had, if it was over a limit, else 0.
     """
 
-    __slots__ = ("_limit", "_size", "_table", "_table_limit", "version")
+    __slots__ = ("_limit", "_most", "_size", "_table", "_table_limit", "excess", "version")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, max_fields: int) -> None:
         self.version = 0
+        self.excess = 0
         self._limit = limit
+        self._most = max_fields + _BESIDE
         self._table: list[Field] = []
         self._size = 0
         self._table_limit = TABLE_SIZE
 
     def decode(self, block: bytes) -> list[Field] | None:
-        """The fields of a whole block; None where they are more than the limit. Raises HpackError."""
+        """The fields of a whole block; None where they are more than a limit. Raises Http2Error."""
         fields: list[Field] = []
         append = fields.append
-        total = position = 0
-        end = len(block)
+        total = position = resizes = beyond = 0
+        end, limit, room = len(block), self._limit, self._most
         while position < end:
             byte = block[position]
             if byte & 0x80:
@@ -147,19 +165,37 @@ class Decoder:
                 if fields or total:
                     raise HpackError("a table size update stands behind a field")
                 size, position = _integer(block, position, 0x1F)
+                resizes += 1
+                if resizes > _MAX_RESIZES:
+                    raise HpackError("a field block changes the table's size more than twice")
                 self._resize(size)
                 continue
             else:
                 field, position = self._literal(block, position, byte)
             total += field.size
-            if total <= self._limit:
+            if total <= limit and len(fields) < room:
                 append(field)
-        return fields if total <= self._limit else None
+                continue
+            if total <= limit and not beyond:
+                room = self._most + _crumbs(fields)
+                if len(fields) < room:
+                    append(field)
+                    continue
+            beyond += 1
+            if total > limit * _EXCESS or beyond > self._most * _EXCESS:
+                raise Http2Error(ENHANCE_YOUR_CALM, "a field block is many times over the limit")
+        self.excess = beyond and beyond + len(fields)
+        return None if beyond else fields
 
     def _literal(self, block: bytes, position: int, byte: int) -> tuple[Field, int]:
         """A literal field (section 6.2), which goes into the table if it says so."""
         indexing = byte & 0x40
-        index, position = _integer(block, position, 0x3F if indexing else 0x0F)
+        mask = 0x3F if indexing else 0x0F
+        index = byte & mask
+        if index == mask:
+            index, position = _integer(block, position, mask)
+        else:
+            position += 1
         if index:
             name = self._at(index).name
         else:

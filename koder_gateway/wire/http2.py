@@ -160,21 +160,27 @@ def read_trailers(fields: Iterable[Field] | None, reader: RequestReader) -> list
 
 
 class HeadReader:
-    """Reads the field blocks of one connection, in their order. Lists of fields over `limit` bytes are refused.
+    """Reads the field blocks of one connection, in their order. Lists of fields over `limit` bytes, or of more than
+    `max_fields`, are refused.
 
     A client says the same thing in the same bytes while the dynamic table does not change: then a block is known.
     """
 
     __slots__ = ("_decoder", "_known", "_size", "_version")
 
-    def __init__(self, limit: int) -> None:
-        self._decoder = Decoder(limit)
+    def __init__(self, limit: int, max_fields: int) -> None:
+        self._decoder = Decoder(limit, max_fields)
         self._known: tuple[dict[bytes, RequestHead], dict[bytes, RequestHead]] = ({}, {})
         self._version = 0
         self._size = 0
 
+    @property
+    def excess(self) -> int:
+        """How many fields the last block that had to be decoded had, if it was over a limit, else 0."""
+        return self._decoder.excess
+
     def decode(self, block: bytes) -> list[Field] | None:
-        """The fields of a block that begins no request. Raises HpackError."""
+        """The fields of a block that begins no request. Raises Http2Error."""
         return self._decoder.decode(block)
 
     def read(self, block: bytes, ended: int, reader: RequestReader) -> RequestHead:

@@ -1,32 +1,47 @@
 """Patience with a client: what it may do that costs work and brings none, before it is asked to calm down.
 
-A token bucket whose tokens also come back with what is served, so that a busy client has more of it.
+A token bucket whose tokens also come back with what is served, so that a busy client has more of it. Beside it stand
+the replies that the gateway's own frames ask for: a client that returns its window for each frame that it gets, as
+proxies do, answers what it was sent, however small that was. Only frames that nothing asked for are paid for.
 """
 
 from __future__ import annotations
 
+from typing import Final
+
 from .frames import ENHANCE_YOUR_CALM, Http2Error
 
 # What there is of it, and how much comes back each second.
-PATIENCE = 2000
-_A_SECOND = 200.0
+PATIENCE: Final = 2000
+_A_SECOND: Final = 200.0
 # What a frame costs that nothing comes of, and one that ends or changes a stream or the connection.
-FRAME = 1.0
-RESET = 10.0
+FRAME: Final = 1.0
+RESET: Final = 10.0
 # A WINDOW_UPDATE of as many bytes as somebody may well have taken costs little, a smaller one as much as any frame.
-WINDOW = 0.1
-WORTH_WHILE = 256
+WINDOW: Final = 0.1
+WORTH_WHILE: Final = 256
+# What a field block costs that was over the limits: for each of its fields, and for each of its bytes.
+EXCESS_FIELD: Final = 1 / 16
+EXCESS_BYTE: Final = 1 / 4096
 # What comes back with an answer that was sent to its end, and with a frame of one that was worth while.
-SERVED = 10.0
-DATA_SENT = 2.0
+SERVED: Final = 10.0
+DATA_SENT: Final = 2.0
+# The replies that a frame of ours asks for: DATA for a WINDOW_UPDATE of its stream, one of the connection, and the
+# PING by which clients measure how much is on its way; SETTINGS and PING for their ACK.
+REPLIES_TO_DATA: Final = 3
+REPLY: Final = 1
+# So many may be outstanding.
+REPLIES: Final = 4096
 
 
 class Patience:
-    """The patience with one connection; `now` is monotonic seconds."""
+    """The patience with one connection; `now` is monotonic seconds. `replies` are those that were asked for and have
+    not come; whoever sends what asks for some adds to them."""
 
-    __slots__ = ("_at", "_left")
+    __slots__ = ("_at", "_left", "replies")
 
     def __init__(self, now: float) -> None:
+        self.replies = 0
         self._left: float = PATIENCE
         self._at = now
 
@@ -38,6 +53,13 @@ class Patience:
             self._at = now
             if self._left < 0:
                 raise Http2Error(ENHANCE_YOUR_CALM, "too many frames that nothing comes of")
+
+    def reply(self, cost: float, now: float) -> None:
+        """A frame has come that may be a reply: it costs only where none is outstanding. Raises Http2Error."""
+        if self.replies > 0:
+            self.replies = min(self.replies, REPLIES) - 1
+        else:
+            self.spend(cost, now)
 
     def earn(self, amount: float) -> None:
         """Give some back."""

@@ -56,13 +56,18 @@ _BEGINNING: Final = re.compile(
     rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
     rb"(?: (?:[^\x00-\x20\x7f]+(?: (?:H(?:T(?:T(?:P(?:/(?:1(?:\.(?:[01]\r?)?)?)?)?)?)?)?)?)?)?)?"
 )
+# So much of a head is looked at whenever some of it comes.
+_FIRST: Final = 64
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _TRACE_IDS: Final = rb"-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 # Only versions to come may have more after the flags (W3C Trace Context section 3.2).
 _TRACEPARENT: Final = re.compile(rb"00%b|(?!00|ff)[0-9a-f]{2}%b(?:-.*)?" % (_TRACE_IDS, _TRACE_IDS))
 _HOPS: Final = re.compile(rb"[0-9]{1,9}")
-_ORIGIN_LINE: Final = re.compile(rb"\r\norigin:([^\r\n]*)(?=\r\n)", re.IGNORECASE)
-_LENGTH_LINE: Final = re.compile(rb"\r\ncontent-length[ \t]*:", re.IGNORECASE)
+_ORIGIN_LINE: Final = b"\r\norigin:"
+# Where an origin has ended: no scheme, name and port are longer.
+_LONGEST_ORIGIN: Final = 512
+_BARE: Final = re.compile(rb"[\r\n]")
+_LENGTH_LINE: Final = re.compile(rb"\r\ncontent-length[ \t]*:")
 # A length that no body has.
 _BEYOND: Final = 2**63
 _METHODS: Final = frozenset(METHODS)
@@ -72,6 +77,8 @@ _TRAILER_FIELD: Final = frozenset((b"trailer",))
 # Options that name no field which could be among the lines.
 _PLAIN_OPTIONS: Final = frozenset((b"close", b"keep-alive", b"upgrade"))
 _NOTHING: Final[tuple[bytes, ...]] = ()
+_TOO_MANY_FIELDS: Final = HEAD_TOO_LARGE.because("The request has too many fields.")
+_TOO_MANY_OPTIONS: Final = HEAD_TOO_LARGE.because("The request's Connection fields have too many options.")
 _CORS_METHOD, _CORS_HEADERS = b"access-control-request-method", b"access-control-request-headers"
 
 
@@ -212,29 +219,55 @@ class _Fields:
 
 
 class HeadProbe:
-    """Looks at a head that comes in pieces, so that a malformed one is refused at once and not at its deadline."""
+    """Looks at a head that comes in pieces, so that a malformed one is refused at once and not at its deadline.
 
-    __slots__ = ("_parser",)
+    What has been looked at is not looked at again: a head that drips costs no more than its bytes.
+    """
+
+    __slots__ = ("_fed", "_parser", "_started", "_unknown", "_waiting")
 
     def __init__(self) -> None:
         self._parser: Any = httptools.HttpRequestParser(_Fields())
+        # How much has been looked at, and what has come since.
+        self._fed = 0
+        self._waiting = b""
+        # Whether the start line is whole and good, and what llhttp has against its beginning.
+        self._started = False
+        self._unknown: Exception | None = None
 
-    def fault(self, piece: bytes, so_far: bytes) -> Refusal | None:
+    def fault(self, piece: bytes, so_far: bytes | bytearray) -> Refusal | None:
         """Why the head `so_far`, which ends with `piece`, can never become a good one."""
-        try:
-            self._parser.feed_data(piece)
-        except httptools.HttpParserUpgrade:
+        line_end = b"\n" in piece
+        waiting = self._waiting + piece if self._waiting else piece
+        # An unfinished value is copied, and an unknown beginning is looked at, with each piece of it: the longer it
+        # is, the larger the pieces have to be.
+        enough = self._fed if self._unknown is not None else self._fed >> 6
+        if not line_end and self._fed > _FIRST and len(waiting) <= enough:
+            self._waiting = waiting
             return None
-        except httptools.HttpParserError as error:
-            if b"\n" not in so_far and _BEGINNING.fullmatch(so_far):
+        self._fed += len(waiting)
+        self._waiting = b""
+        if self._unknown is None:
+            try:
+                self._parser.feed_data(waiting)
+            except httptools.HttpParserUpgrade:
+                return None
+            except httptools.HttpParserError as error:
+                if self._started:
+                    return _syntax_refusal(so_far, error)
+                self._unknown = error
+        if self._unknown is not None:
+            if not line_end and _BEGINNING.fullmatch(so_far):
                 return None  # a method that llhttp does not know; once the line is whole, it is answered with 501
-            return _syntax_refusal(so_far, error)
-        if b"\n" in so_far and _START.match(so_far) is None:
-            return BAD_FRAMING.because("The request line is malformed or of another version.")
+            return _syntax_refusal(so_far, self._unknown)
+        if line_end and not self._started:
+            self._started = True
+            if _START.match(so_far) is None:
+                return BAD_FRAMING.because("The request line is malformed or of another version.")
         return None
 
 
-def _syntax_refusal(raw: bytes, error: Exception) -> Refusal:
+def _syntax_refusal(raw: bytes | bytearray, error: Exception) -> Refusal:
     start = _START.match(raw)
     if start is not None and start[1] not in _METHODS and start[1] not in (b"TRACE", b"CONNECT"):
         # llhttp does not know the method, or knows it from another protocol.
@@ -287,6 +320,9 @@ class RequestReader:
         return self._read_anew(raw, start or _START.match(raw))
 
     def _read_anew(self, raw: bytes, start: re.Match[bytes] | None) -> RequestHead:
+        # Each field has a line, and so have the start and the end: looked at before anything is done for each.
+        if raw.count(b"\n") > self._max_fields + 2:
+            return self._unread(raw, start, [], _TOO_MANY_FIELDS)
         sink = _Fields()
         fields = sink.fields
         refusal = None
@@ -296,19 +332,14 @@ class RequestReader:
             pass
         except httptools.HttpParserError as error:
             refusal = _coding_refusal(raw, fields) or _syntax_refusal(raw, error)
-        if start is None:
-            head = RequestHead(b"", b"", 1, fields)
-            refusal = refusal or BAD_FRAMING.because("The request line is malformed or of another version.")
-        else:
-            head = RequestHead(start[1], start[2], 1 if start[3] == b"1" else 0, fields)
-        if refusal is not None:
-            head.refusal = refusal
-            head.keep_alive = False
-            head.origin = sole_origin(raw)
-            return head
+        if start is None and refusal is None:
+            refusal = BAD_FRAMING.because("The request line is malformed or of another version.")
+        if refusal is not None or start is None:
+            return self._unread(raw, start, fields, refusal)
+        head = RequestHead(start[1], start[2], 1 if start[3] == b"1" else 0, fields)
         reusable = self._take_fields(head)
         if head.refusal is None:
-            if start is not None and head.host and reusable:
+            if head.host and reusable:
                 head.raw = raw
                 head.rest = raw[start.end() :]
                 head.reader = self
@@ -321,12 +352,28 @@ class RequestReader:
         """A decoder for a request's chunked body."""
         return ChunkedDecoder(tenant_header=self.tenant_header, allowed=self.trailers)
 
+    @staticmethod
+    def _unread(
+        raw: bytes, start: re.Match[bytes] | None, fields: list[tuple[bytes, bytes]], refusal: Refusal | None
+    ) -> RequestHead:
+        """The head of which only the refusal, the start line and the Origin are of use."""
+        method, target, minor = (b"", b"", b"1") if start is None else start.groups()
+        head = RequestHead(method, target, 1 if minor == b"1" else 0, fields)
+        head.refusal = refusal
+        head.keep_alive = False
+        head.origin = sole_origin(raw)
+        return head
+
     def read_fields(
         self, method: bytes, target: bytes, fields: list[tuple[bytes, bytes]], *, framed: bool
     ) -> RequestHead:
         """The head of a request that came otherwise than as HTTP/1.1: its parts are well-formed, its target begins
         with a slash or is `*`. What is not `framed` has a body of unknown length, which goes on in chunks."""
         head = RequestHead(method, target, 1, fields)
+        if len(fields) > self._max_fields:
+            head.refusal = _TOO_MANY_FIELDS
+            head.origin = next((value for name, value in fields if name == b"origin"), None)
+            return head
         if not framed:
             head.length = None
             head.chunked = True
@@ -343,7 +390,8 @@ class RequestReader:
         Returns whether they mean the same under another request line: what may be upgraded depends on the method.
         """
         table, lines = self._table, head.lines
-        connection: list[bytes] | None = None
+        connection: list[bytes] = []
+        tenants: list[bytes] = []
         hosts = 0
         reusable = True
         for name, value in head.fields:
@@ -360,14 +408,21 @@ class RequestReader:
                 head.origin = value.rstrip(b" \t") if head.origin is None else b"null"
                 lines.append(b"%b: %b\r\n" % (name, value.rstrip(b" \t")))
             elif kind == CONNECTION:
-                connection = [value] if connection is None else [*connection, value]
+                connection.append(value)
+            elif kind == TENANT:
+                tenants.append(value.rstrip(b" \t"))
             elif kind == HOPS:
                 reusable = False
                 self._take_hops(head, name, value.rstrip(b" \t"))
             elif kind != DROP:
                 self._take_special(head, kind, name, value.rstrip(b" \t"))
-        if connection is not None:
+        if tenants:
+            head.tenants = tuple(tenants)
+        if connection:
             options = connection_options(connection)
+            if options is None:
+                head.refusal = _TOO_MANY_OPTIONS
+                return False
             self._take_connection(head, options)
             if b"upgrade" in options:
                 reusable = False
@@ -387,8 +442,6 @@ class RequestReader:
             fault = host_fault(head.host)
             if fault is not None:
                 head.refusal = _bad_request(fault).closing()
-        if len(head.fields) > self._max_fields:
-            head.refusal = head.refusal or HEAD_TOO_LARGE.because("The request has too many fields.")
         if head.length is not None and head.length >= _BEYOND:
             head.refusal = BAD_FRAMING.because("The Content-Length is out of range.")
 
@@ -404,10 +457,11 @@ class RequestReader:
         elif kind == REQUEST_ID:
             if _REQUEST_ID.fullmatch(value):
                 head.request_id = value
-        elif kind == TENANT:
-            head.tenants = (*head.tenants, value)
         elif kind == FORWARDED:
-            head.forwarded = [*(head.forwarded or ()), (name, value)]
+            if head.forwarded is None:
+                head.forwarded = [(name, value)]
+            else:
+                head.forwarded.append((name, value))
         elif kind == TRACE:
             # Its line is taken out again below if it turns out to be no good, or one of several.
             if name.lower() == b"traceparent":
@@ -446,9 +500,9 @@ class RequestReader:
             return
         if value.lower() != b"100-continue":
             head.refusal = head.refusal or EXPECTATION_FAILED
-        elif not head.expects:
+        else:
+            # Met by the gateway itself: a service is not asked before the body has begun to come.
             head.expects = True
-            head.lines.append(b"Expect: 100-continue\r\n")
 
     def _take_connection(self, head: RequestHead, options: frozenset[bytes]) -> None:
         if b"close" in options:
@@ -528,14 +582,19 @@ def oversized(raw: bytes, max_line: int) -> Refusal:
 
 def sole_origin(raw: bytes) -> bytes | None:
     """The Origin in a head that was not, or not wholly, understood; None unless there is exactly one."""
-    origins = _ORIGIN_LINE.findall(raw)
-    return origins[0].strip(b" \t") if len(origins) == 1 else None
+    lower = raw.lower()
+    begin = lower.find(_ORIGIN_LINE)
+    if begin < 0 or lower.find(_ORIGIN_LINE, begin + 1) >= 0:
+        return None
+    begin += len(_ORIGIN_LINE)
+    value, line_end, _ = raw[begin : begin + _LONGEST_ORIGIN].partition(b"\r\n")
+    return value.strip(b" \t") if line_end and not _BARE.search(value) else None
 
 
 def _coding_refusal(raw: bytes, fields: list[tuple[bytes, bytes]]) -> Refusal | None:
     """501 for an unknown transfer coding that stands alone; any other trouble with framing is 400."""
     codings = [value for name, value in fields if name.lower() == b"transfer-encoding"]
-    if len(codings) != 1 or _LENGTH_LINE.search(raw):
+    if len(codings) != 1 or _LENGTH_LINE.search(raw.lower()):
         return None
     coding = codings[0].strip(b" \t")
     if TOKEN.fullmatch(coding) is None or coding.lower() == b"chunked":

@@ -75,6 +75,10 @@ class ResponseHead:
         self.upgrade: bytes | None = None
 
 
+# Tells a client that waits for it to send its body (RFC 9110 section 10.1.1).
+CONTINUE: Final = ResponseHead(100, b"Continue", 1)
+
+
 class _Fields:
     __slots__ = ("fields",)
 
@@ -128,6 +132,9 @@ class ResponseReader:
         start = _STATUS.match(raw)
         if start is None:
             raise ResponseError("its status line is malformed")
+        # Each field has a line, and so have the status and the end: looked at before anything is done for each.
+        if raw.count(b"\n") > self._max_fields + 2:
+            raise ResponseError("it has too many fields")
         sink = _SwitchFields() if start[2] == b"101" else _Fields()
         try:
             httptools.HttpResponseParser(sink).feed_data(raw)
@@ -138,8 +145,6 @@ class ResponseReader:
             # is wrong with that is said by who knows what was asked for.
             if not (isinstance(sink, _SwitchFields) and sink.complete):
                 raise ResponseError(str(error)) from None
-        if len(sink.fields) > self._max_fields:
-            raise ResponseError("it has too many fields")
         head = ResponseHead(int(start[2]), start[3] or b"", 1 if start[1] == b"1" else 0)
         if drop_hsts:
             sink.fields = [field for field in sink.fields if self._kind(field[0]) != HSTS]
@@ -157,7 +162,7 @@ class ResponseReader:
 
     def _take_fields(self, head: ResponseHead, fields: list[tuple[bytes, bytes]], drop_rate: bool) -> None:
         table, lines = self._table, head.lines
-        connection: list[bytes] | None = None
+        connection: list[bytes] = []
         trailing = False
         for name, value in fields:
             kind = table.get(name)
@@ -174,7 +179,7 @@ class ResponseReader:
                 head.dated = True
                 lines.append(b"%b: %b\r\n" % (name, value.rstrip(b" \t")))
             elif kind == CONNECTION:
-                connection = [value] if connection is None else [*connection, value]
+                connection.append(value)
             elif kind == CODING:
                 if head.chunked or head.minor == 0 or value.strip(b" \t").lower() != b"chunked":
                     raise ResponseError("its Transfer-Encoding is not chunked alone")
@@ -186,8 +191,8 @@ class ResponseReader:
             head.lines = without(lines, _TRAILER_FIELD)
         if head.chunked and head.stated is not None:
             raise ResponseError("it has both Content-Length and Transfer-Encoding")
-        if connection is not None:
-            self._take_connection(head, connection_options(connection))
+        if connection:
+            self._take_connection(head, _options(connection))
 
     def _take_exposed(self, head: ResponseHead, fields: list[tuple[bytes, bytes]]) -> None:
         """The names that the service lets pages read: all else that it says of CORS is the gateway's to say."""
@@ -211,10 +216,10 @@ class ResponseReader:
         """What a 101 switches to (RFC 9110 sections 7.8 and 15.2.2). It has no body, so nothing may frame one."""
         if head.minor == 0 or head.chunked or head.stated is not None:
             raise ResponseError("its 101 is of HTTP/1.0 or frames a body")
-        values = {b"connection": [b""], b"upgrade": [b""]}
+        values: dict[bytes, list[bytes]] = {b"connection": [b""], b"upgrade": [b""]}
         for name, value in fields:
             values.get(name.lower(), []).append(value)
-        if b"upgrade" in connection_options(values[b"connection"]):
+        if b"upgrade" in _options(values[b"connection"]):
             head.upgrade = b",".join(values[b"upgrade"]).strip(b", \t") or None
 
     @staticmethod
@@ -229,3 +234,10 @@ class ResponseReader:
             head.length = head.stated
             if head.length is None:
                 head.keep_alive = False
+
+
+def _options(values: list[bytes]) -> frozenset[bytes]:
+    options = connection_options(values)
+    if options is None:
+        raise ResponseError("its Connection has too many options")
+    return options

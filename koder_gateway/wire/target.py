@@ -25,7 +25,7 @@ _MEANT: Final = {form % code: bytes((code,)) for code in range(0x2D, 0x7F) for f
 # How many characters of a path are surely without such escapes; no configured path is longer. A bound, since a target
 # may be all escapes.
 LONGEST_PREFIX: Final = 128
-_UNPRINTABLE: Final = re.compile(rb"[^\x21-\x7e]")
+_PRINTABLE: Final = bytes(range(0x21, 0x7F))
 _ABSOLUTE: Final = re.compile(rb"((?i:https?))://([^/?#]*)([^#]*)")
 _DEFAULT_PORTS: Final = {b"http": b":80", b"https": b":443"}
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{0,5}))?")
@@ -37,7 +37,7 @@ def path_fault(path: bytes) -> str | None:
         return None
     if not path.startswith(b"/"):
         return "The target must be a path that begins with a slash."
-    if _UNPRINTABLE.search(path):
+    if path.translate(None, _PRINTABLE):
         return "The path has a control, space or 8-bit character; escape it."
     if b"#" in path:
         return "The target has a fragment; leave it out."
@@ -64,7 +64,7 @@ def _unescaped(escape: re.Match[bytes]) -> bytes:
 
 def query_fault(query: bytes) -> str | None:
     """Why a query is refused; None for a good one. Its escapes are the service's to judge."""
-    if _UNPRINTABLE.search(query):
+    if query.translate(None, _PRINTABLE):
         return "The query has a control, space or 8-bit character; escape it."
     if b"#" in query:
         return "The target has a fragment; leave it out."

@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from hashlib import sha1
 from typing import Final
 
+from .fields import MAX_LISTED
+
 # protocol = protocol-name ["/" protocol-version]
 _PROTOCOL: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)(?:/[!#$%&'*+\-.^_`|~0-9A-Za-z]+)?")
 # What would carry requests past the gateway's eyes, or take the TLS that ends here further: never passed on.
@@ -25,12 +27,16 @@ _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 def requested(values: Iterable[bytes], method: bytes) -> bytes | None:
     """The Upgrade that a request with these `Upgrade` fields may ask a service for, as one value; None for none.
 
-    One malformed protocol spoils all: then it is not clear what is asked for. A WebSocket begins with GET.
+    One malformed protocol spoils all, and so do too many: then it is not clear what is asked for. A WebSocket begins
+    with GET.
     """
     if method == b"HEAD":
         return None
     wanted = []
-    for element in b",".join(values).split(b","):
+    listed = b",".join(values)
+    if listed.count(b",") >= MAX_LISTED:
+        return None
+    for element in listed.split(b","):
         protocol = element.strip(b" \t")
         if not protocol:
             continue  # an empty element is none (RFC 9110 section 5.6.1)
@@ -50,7 +56,7 @@ def fault(asked: bytes | None, key: bytes | None, upgrade: bytes | None, lines: 
     """
     if asked is None:
         return "it switched protocols unasked"
-    if upgrade is None:
+    if upgrade is None or upgrade.count(b",") >= MAX_LISTED:
         return "its 101 does not say to which protocol it switched"
     offered = {protocol.lower() for protocol in asked.split(b", ")}
     chosen = {protocol.strip(b" \t").lower() for protocol in upgrade.split(b",")}

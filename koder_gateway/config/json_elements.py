@@ -1,0 +1,148 @@
+"""The elements of a JSON array, one after the other: what a list takes is what one element of it takes.
+
+A decoder makes an object of every element before anybody looks at the first, which of a hostile list is dozens of
+times its size. Here only the skeleton is read (RFC 8259 section 2): brackets, commas, and where an element ends. What
+stands between is the caller's to decode. No step looks at more than one element, so that whoever reads in a thread
+can let others have their turn between any two.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+_SPACE: Final = re.compile(rb"[ \t\r\n]*+")
+# An object without objects in it nor anything escaped, as nearly every element is; an array of nothing of the kind;
+# what has no parts. With the comma behind it that is one step.
+_FLAT: Final = rb'\{[^{}"\\]*+(?:"[^"\\]*+"[^{}"\\]*+)*+\}|\[[^"\[\]{}]*+\]|[^"\[\]{},: \t\r\n]++'
+_NEXT: Final = re.compile(rb"(%b)[ \t\r\n]*+,[ \t\r\n]*+" % _FLAT)
+_WHOLE: Final = re.compile(_FLAT)
+_TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[{]|[\]}]|[^"\[\]{},]++|,', re.DOTALL)
+
+Span = tuple[int, int]
+
+
+class Malformed(ValueError):
+    """It is no such list; the text says why, without quoting it."""
+
+
+class Elements:
+    """The elements of a bare array, or of the array that is the member `tenants` of an object.
+
+    Iterated over once, it gives where each element begins and ends; whether that is JSON is not looked at. Raises
+    Malformed for a broken skeleton, and for an element or member longer than `longest` bytes. `members` has the other
+    members that stand before the array, raw.
+    """
+
+    def __init__(self, data: bytes, longest: int, member: bytes = b"tenants") -> None:
+        self.members: dict[bytes, bytes] = {}
+        self._data = data
+        self._longest = longest
+        self._member = b'"%b"' % member
+        self._at = 0
+
+    def __iter__(self) -> Iterator[Span]:
+        opening = self._sign()
+        if opening == b"[":
+            yield from self._array()
+        elif opening == b"{":
+            yield from self._object()
+        else:
+            raise Malformed("it begins with neither [ nor {")
+        if self._sign():
+            raise self._wrong("something follows its end")
+
+    def _array(self) -> Iterator[Span]:
+        """The elements behind the bracket that was read."""
+        if self._peek() == b"]":
+            self._at += 1
+            return
+        data, longest = self._data, self._longest
+        while True:
+            while step := _NEXT.match(data, self._at, self._at + longest):
+                self._at = step.end()
+                yield step.span(1)
+            yield self._value("an element")
+            sign = self._sign()
+            if sign == b"]":
+                return
+            if sign != b",":
+                raise self._wrong("a comma or ] was expected")
+
+    def _object(self) -> Iterator[Span]:
+        """The elements of the one member of an object whose brace was read."""
+        found = False
+        while self._peek() != b"}" or self.members or found:
+            start, end = self._value("a name")
+            name = self._data[start:end]
+            if not name.startswith(b'"') or self._sign() != b":":
+                raise self._wrong("a name and a colon were expected")
+            if name == self._member:
+                if found or self._sign() != b"[":
+                    raise Malformed("tenants is there twice" if found else "tenants is not an array")
+                found = True
+                yield from self._array()
+            else:
+                start, end = self._value("a member")
+                if not found:
+                    self.members[name] = self._data[start:end]
+            sign = self._sign()
+            if sign == b"}":
+                break
+            if sign != b",":
+                raise self._wrong("a comma or } was expected")
+        else:
+            self._at += 1
+        if not found:
+            raise Malformed("it is an object without the member tenants")
+
+    def _value(self, what: str) -> Span:
+        """The next value, whatever it is."""
+        start = self._skip()
+        data, bound = self._data, min(start + self._longest, len(self._data))
+        flat = _WHOLE.match(data, start, bound)
+        if flat is not None:
+            self._at = flat.end()
+            return flat.span()
+        depth, at = 0, start
+        while True:
+            token = _TOKEN.match(data, at, bound)
+            if token is None:
+                if bound < len(data):
+                    raise Malformed(f"{what} is longer than {self._longest} bytes (at byte {start})")
+                raise Malformed("it ends too early")
+            sign = data[at : at + 1]
+            if sign in b"[{":
+                depth += 1
+            elif sign in b"]}":
+                depth -= 1
+            if depth < 0 or (depth == 0 and sign in b",:"):
+                raise self._wrong("a value was expected", at)
+            at = token.end()
+            if depth == 0:
+                self._at = at
+                return start, at
+
+    def _skip(self) -> int:
+        """Past white space; where that is, at most so far as one element may be long."""
+        at, data = self._at, self._data
+        match = _SPACE.match(data, at, min(at + self._longest, len(data)))
+        at = self._at = at if match is None else match.end()
+        if match is not None and match.end() - match.start() == self._longest:
+            raise Malformed(f"white space is longer than {self._longest} bytes")
+        return at
+
+    def _peek(self) -> bytes:
+        at = self._skip()
+        return self._data[at : at + 1]
+
+    def _sign(self) -> bytes:
+        """The next character that is no white space; empty at the end."""
+        sign = self._peek()
+        self._at += len(sign)
+        return sign
+
+    def _wrong(self, message: str, at: int | None = None) -> Malformed:
+        place = self._at if at is None else at
+        return Malformed("it ends too early" if place > len(self._data) else f"{message} (at byte {place})")

@@ -1,0 +1,39 @@
+"""How many tenants a list that is read again may lose: one that lacks many was cut short, or is another's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from ..config import ConfigurationError
+from ..policy.tenants import Registry
+
+_TAKE_IT: Final = "if that is meant, reload the gateway (SIGHUP) or restart it"
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """What a list is compared with. `before` gives the registry in force, `most` the part of its tenants that another
+    list may lack (1.0: all); one tenant may always go."""
+
+    before: Callable[[], Registry]
+    most: Callable[[], float]
+
+    def check(self, name: str, after: Registry, in_place: bool, rest: Callable[[], object]) -> None:
+        """Raise ConfigurationError, with one line, for a list that lacks too many. `in_place`: none may go, since it
+        was written over the one before, and perhaps not to its end. `rest` is called between any two tenants."""
+        before = self.before()
+        if before.is_open:
+            return
+        lost = 0
+        for tenant in before:
+            rest()
+            lost += after.find(tenant.wire) is None
+        lacks = f"{name}: lacks {lost:,} of {len(before):,} tenants"
+        if lost > max(1, int(self.most() * len(before))):
+            allowed = f'more than tenants.max_loss = "{100 * self.most():g}%" allows'
+            raise ConfigurationError([f"{lacks}, {allowed}; {_TAKE_IT}"])
+        if lost and in_place:
+            doubt = "and was written in place, perhaps not to its end"
+            raise ConfigurationError([f"{lacks}, {doubt}; rename a whole file to this one, or {_TAKE_IT}"])

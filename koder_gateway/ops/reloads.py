@@ -1,0 +1,47 @@
+"""Reloads that somebody asks for: what is slow about one is done in a thread, and there is one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.failure import Failure
+
+T = TypeVar("T")
+
+
+class Reloads(Generic[T]):
+    """`read` is called in a thread, then `take` in the reactor's with what it has read, or `refuse` with what it has
+    raised. Asked again in the meantime, all is done once more, since what was read may be too old by then."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        read: Callable[[], T],
+        take: Callable[[T], object],
+        refuse: Callable[[Failure], object],
+    ) -> None:
+        self._reactor = reactor
+        self._read = read
+        self._take = take
+        self._refuse = refuse
+        self._busy = False
+        self._again = False
+
+    def ask(self) -> None:
+        """Begin a reload, or have one more after that which is under way."""
+        if self._busy:
+            self._again = True
+            return
+        self._busy = True
+        reading: Deferred[T] = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._read)
+        reading.addCallback(self._take).addErrback(self._refuse).addBoth(self._over)
+
+    def _over(self, result: object) -> object:
+        self._busy = False
+        if self._again:
+            self._again = False
+            self.ask()
+        return result

@@ -1,0 +1,270 @@
+"""Shares: how much one client address and one tenant may hold of what all clients use, and whose turn is next.
+
+What is shared are places: connections of a service, tunnels, clients' connections. An address (in the form that
+limits count under, so an IPv6 /64) and a tenant may each hold a part of all places, and never more. Who gets none of
+a service's places waits in a `Queue`, in which addresses have turns, and within an address the first come first:
+whoever brings a thousand requests from one address waits behind himself.
+
+Counting costs something for each request, and tells nothing while fewer places are taken than the smaller share. So
+`Places` counts only from then on, beginning with those who hold a place, until half as many are left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final, Generic, NamedTuple, TypeVar
+
+H = TypeVar("H")
+
+# Why somebody gets no place.
+ADDRESS: Final = "address"
+TENANT: Final = "tenant"
+FULL: Final = "full"
+
+
+class Owner(NamedTuple):
+    """Who holds a place: the client's address in the form that limits count under, and the tenant. An empty one is
+    bound by no share, as that of a proxy which stands for many clients."""
+
+    address: bytes
+    tenant: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """How many places one address and one tenant may hold."""
+
+    address: int
+    tenant: int
+
+    @classmethod
+    def of(cls, places: int, address: int, tenant: int) -> Shares:
+        """Percentages of so many places, at least one of them."""
+        return cls(max(1, places * address // 100), max(1, places * tenant // 100))
+
+
+class Counts:
+    """How many places each address and each tenant holds; who holds none has no entry."""
+
+    __slots__ = ("addresses", "tenants")
+
+    def __init__(self) -> None:
+        self.addresses: dict[bytes, int] = {}
+        self.tenants: dict[bytes, int] = {}
+
+    def take(self, owner: Owner) -> None:
+        """One more place is `owner`'s."""
+        address, tenant = owner
+        if address:
+            self.addresses[address] = self.addresses.get(address, 0) + 1
+        if tenant:
+            self.tenants[tenant] = self.tenants.get(tenant, 0) + 1
+
+    def give(self, owner: Owner) -> None:
+        """A place that was `owner`'s is free."""
+        address, tenant = owner
+        if address:
+            _give(self.addresses, address)
+        if tenant:
+            _give(self.tenants, tenant)
+
+    def reached(self, owner: Owner, shares: Shares) -> str:
+        """Whose share `owner` has used up: "address", "tenant", or "" where there is something left."""
+        if self.addresses.get(owner.address, 0) >= shares.address:
+            return ADDRESS
+        return TENANT if self.tenants.get(owner.tenant, 0) >= shares.tenant else ""
+
+
+def _give(counts: dict[bytes, int], name: bytes) -> None:
+    left = counts[name] - 1
+    if left:
+        counts[name] = left
+    else:
+        del counts[name]
+
+
+class Queue(Generic[H]):
+    """Who waits, in a line for each address. The addresses stand in the order of their turns."""
+
+    __slots__ = ("_lines", "_owners")
+
+    def __init__(self) -> None:
+        self._owners: dict[H, Owner] = {}
+        self._lines: dict[bytes, dict[H, Owner]] = {}
+
+    def __len__(self) -> int:
+        return len(self._owners)
+
+    def __iter__(self) -> Iterator[H]:
+        return iter(list(self._owners))
+
+    def __contains__(self, holder: object) -> bool:
+        return holder in self._owners
+
+    @property
+    def addresses(self) -> list[bytes]:
+        """The addresses in the order of their turns."""
+        return list(self._lines)
+
+    def line(self, address: bytes) -> dict[H, Owner]:
+        """Who waits for this address, the first come first."""
+        return self._lines.get(address, {})
+
+    def add(self, holder: H, owner: Owner) -> None:
+        """Stand behind the others of the same address."""
+        self._owners[holder] = owner
+        self._lines.setdefault(owner.address, {})[holder] = owner
+
+    def remove(self, holder: H) -> None:
+        """Wait no longer; nothing for one who does not wait."""
+        owner = self._owners.pop(holder, None)
+        if owner is not None:
+            line = self._lines[owner.address]
+            del line[holder]
+            if not line:
+                del self._lines[owner.address]
+
+    def took_turn(self, address: bytes) -> None:
+        """This address is served: the others come first."""
+        line = self._lines.pop(address, None)
+        if line is not None:
+            self._lines[address] = line
+
+
+class Places(Generic[H]):
+    """The places of one service: who holds one, and who waits for one.
+
+    `owner` tells whose a holder is. `ready` is called once when some of the waiting may go; whoever it calls then
+    calls `serve`, not at once but when what is under way is done. Nobody holds more than one place.
+    """
+
+    __slots__ = ("_counts", "_due", "_owner", "_ready", "_uncounted", "held", "limit", "queue", "shares")
+
+    def __init__(self, limit: int, shares: Shares, owner: Callable[[H], Owner], ready: Callable[[], object]) -> None:
+        self.limit = limit
+        self.held: dict[H, Owner | None] = {}
+        self.queue: Queue[H] = Queue()
+        self._owner = owner
+        self._ready = ready
+        self._counts: Counts | None = None
+        self._due = False
+        self.set_shares(shares)
+
+    def set_shares(self, shares: Shares) -> None:
+        """Have other shares from now on; who holds more keeps what he has."""
+        self.shares = shares
+        # While fewer places than this are held nobody can hold more than a share.
+        self._uncounted = 0 if self._counts is not None else self._watched
+        if self.queue:
+            self._call()
+
+    @property
+    def _watched(self) -> int:
+        return min(self.shares.address, self.shares.tenant, self.limit)
+
+    # -- taking and giving
+
+    def take(self, holder: H) -> bool:
+        """Take a place; False where there is none for this holder now, or others wait for it already."""
+        held = self.held
+        if len(held) < self._uncounted:
+            held[holder] = None
+            return True
+        owner = self._owner(holder)
+        if self.refusal(owner) or (self._due and self.queue):
+            return False
+        self._hold(holder, owner)
+        return True
+
+    def give(self, holder: H) -> None:
+        """Give the place back, or wait for one no longer; nothing for one who does neither."""
+        owner = self.held.pop(holder, None)
+        counts = self._counts
+        if counts is not None:
+            self._given(holder, owner, counts)
+
+    def refusal(self, owner: Owner) -> str:
+        """Why there is no place for `owner` now: "full", "address" or "tenant"; "" where there is one."""
+        reached = self._counted().reached(owner, self.shares)
+        return reached or (FULL if len(self.held) >= self.limit else "")
+
+    def _hold(self, holder: H, owner: Owner) -> None:
+        self.held[holder] = owner
+        self._counted().take(owner)
+
+    def _given(self, holder: H, owner: Owner | None, counts: Counts) -> None:
+        if owner is None:
+            self.queue.remove(holder)
+        else:
+            counts.give(owner)
+            if self.queue:
+                self._call()
+        if not self.queue and len(self.held) < self._watched // 2:
+            self._counts = None
+            self._uncounted = self._watched
+            for each in self.held:
+                self.held[each] = None
+
+    def _counted(self) -> Counts:
+        """The counts, from now on."""
+        counts = self._counts
+        if counts is None:
+            counts = self._counts = Counts()
+            self._uncounted = 0
+            for holder in self.held:
+                owner = self.held[holder] = self._owner(holder)
+                counts.take(owner)
+        return counts
+
+    # -- waiting
+
+    def wait(self, holder: H) -> str:
+        """Wait for a place, after `take` has given none. What is returned is why there is no room to wait: "full"
+        where as many wait as there are places, "address" where an address has its share of that; else ""."""
+        owner = self._owner(holder)
+        if len(self.queue) >= self.limit:
+            return FULL
+        if owner.address and len(self.queue.line(owner.address)) >= self.shares.address:
+            return ADDRESS
+        self.queue.add(holder, owner)
+        return ""
+
+    def _call(self) -> None:
+        if not self._due:
+            self._due = True
+            self._ready()
+
+    def serve(self, go: Callable[[H], object], most: int) -> None:
+        """Give places to those who wait, `most` of them now, address by address in turn, and call `go` for each."""
+        self._due = False
+        addresses = self.queue.addresses
+        while addresses:
+            served = []
+            for address in addresses:
+                holder = self._first(address)
+                if holder is None:
+                    continue
+                if not most:
+                    self._call()
+                    return
+                most -= 1
+                served.append(address)
+                self._hold_first(holder, address)
+                go(holder)
+            addresses = served
+
+    def _hold_first(self, holder: H, address: bytes) -> None:
+        owner = self.queue.line(address)[holder]
+        self.queue.remove(holder)
+        self.queue.took_turn(address)
+        self._hold(holder, owner)
+
+    def _first(self, address: bytes) -> H | None:
+        """The first of those who wait for this address that may have a place."""
+        if len(self.held) >= self.limit or self._counted().reached(Owner(address, b""), self.shares):
+            return None
+        for holder, owner in self.queue.line(address).items():
+            if not self.refusal(owner):
+                return holder
+        return None

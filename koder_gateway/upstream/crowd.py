@@ -1,0 +1,139 @@
+"""The crowd at one service: who has a place there, who waits for one, and who is told that there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from twisted.logger import Logger
+
+from ..layers.turns import PIECES
+from ..policy.clients import NOWHERE
+from ..policy.shares import ADDRESS, FULL, TENANT, Owner, Places, Shares
+from ..wire import exchange
+from ..wire.clock import CoarseClock
+from ..wire.complaints import Complaints
+
+if TYPE_CHECKING:
+    from .relay import Relay
+    from .tunnel import Tunnels
+
+# Besides the reasons of `policy.shares`: nobody has left in time.
+TIMEOUT: Final = "timeout"
+_REFUSED: Final = {
+    FULL: "all of its max_connections are in use, and as many requests wait as may",
+    ADDRESS: "one address has as many requests waiting as shares.address allows",
+    TENANT: "one tenant has as many requests under way as shares.tenant allows",
+    TIMEOUT: "none of its connections was free within timeouts.queue",
+}
+_NO_TUNNEL: Final = {
+    FULL: "as many connections have switched protocols as requests.max_tunnels allows",
+    ADDRESS: "one address has as many tunnels as shares.address allows",
+    TENANT: "one tenant has as many tunnels as shares.tenant allows",
+}
+
+
+def owner_of(relay: Relay) -> Owner:
+    """Whose an exchange is, where shares are counted. A trusted proxy that does not say for whom it asks stands for
+    many clients, and so does whoever has no address (a UNIX socket's peer)."""
+    standing = relay.client.standing
+    address = standing.address.decode("ascii")
+    many = address == NOWHERE or standing.policy.proxies.trusts(address)
+    return Owner(b"" if many else standing.key, relay.exchange.tenant)
+
+
+class Crowd:
+    """The exchanges at one service, and its tunnels among `tunnels`.
+
+    `allow` sets the shares of one client address and one tenant, and `timeout`, the seconds that an exchange waits
+    for a place (0: none waits). `refused` counts those that got none, by reason. `later` calls in the reactor's next
+    turn. The owner calls `sweep`.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        name: str,
+        limit: int,
+        tunnels: Tunnels,
+        clock: CoarseClock,
+        later: Callable[[Callable[[], object]], object],
+    ) -> None:
+        self.places: Places[Relay] = Places(limit, Shares(limit, limit), owner_of, self._serve_later)
+        self.timeout = 2.0
+        self.refused: dict[str, int] = {}
+        self._name = name
+        self._tunnels = tunnels
+        self._clock = clock
+        self._later = later
+        self._complaints = Complaints(clock, self.log.warn)
+
+    def allow(self, shares: Shares, timeout: float) -> None:
+        """Set the bounds, from now on."""
+        self.timeout = timeout
+        self.places.set_shares(shares)
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a place."""
+        return len(self.places.queue)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nobody has a place or waits for one."""
+        return not self.places.held and not self.places.queue
+
+    def wait(self, relay: Relay) -> bool:
+        """Have an exchange wait for a place; False where it is over, since there is no room to wait either."""
+        owner = owner_of(relay)
+        reason = self.places.wait(relay) if self.timeout else self.places.refusal(owner) or FULL
+        if reason:
+            self._refuse(relay, reason)
+            return False
+        relay.deadline = self._clock.now + self.timeout
+        if len(self.places.queue.line(owner.address)) == 1 and self.places.refusal(owner) == ADDRESS:
+            self._tell(relay, f"connections ({self.places.shares.address} of {self.places.limit}); the rest waits")
+        return True
+
+    def _serve_later(self) -> None:
+        # In a later turn, when all is read that came with the answer which has made the place free: what follows that
+        # is nobody's, and must not become the next one's answer.
+        self._later(self._serve)
+
+    def _serve(self) -> None:
+        self.places.serve(_go, PIECES)
+
+    def tunnel_refusal(self, relay: Relay) -> str:
+        """Why there is no place for this exchange's tunnel, and then it counts as refused; "" where there is one."""
+        tunnels = self._tunnels
+        reason = tunnels.refusal(owner_of(relay))
+        if not reason:
+            return ""
+        self._count(reason)
+        if reason == ADDRESS:
+            self._tell(relay, f"tunnels ({tunnels.shares.address} of {tunnels.limit}); further ones are refused")
+        return _NO_TUNNEL[reason]
+
+    def sweep(self, now: float) -> None:
+        """Refuse those who have waited for too long."""
+        queue = self.places.queue
+        for relay in [relay for relay in queue if relay.deadline <= now] if queue else ():
+            if relay in queue:
+                self._refuse(relay, TIMEOUT)
+        self._complaints.sweep(now)
+
+    def _refuse(self, relay: Relay, reason: str) -> None:
+        self._count(reason)
+        relay.failed(exchange.FULL, _REFUSED[reason])
+
+    def _count(self, reason: str) -> None:
+        self.refused[reason] = self.refused.get(reason, 0) + 1
+
+    def _tell(self, relay: Relay, what: str) -> None:
+        peer = relay.exchange.peer.decode("ascii")
+        self._complaints.say(f"service {self._name}: {peer} has its share of {what}: shares.address")
+
+
+def _go(relay: Relay) -> None:
+    relay.granted()

@@ -1,0 +1,149 @@
+"""Lists of tenants that are made to cost: what is held while they are read, and that others have their turn."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from koder_gateway.config import ConfigurationError, load_tenants
+from koder_gateway.config.faults import Tally
+from koder_gateway.config.registry import MAX_ENTRY, MAX_LIST
+from koder_gateway.config.registry import parse_tenants as parse_toml
+from koder_gateway.ops.tenant_list import parse_tenants as parse_json
+from koder_gateway.ops.tenant_list import read_cache, write_cache
+from koder_gateway.policy.tenants import Registry, Tenant, conflicts
+
+BASE = "id.koder.dev"
+SIZE = 1 << 19
+Parse = Callable[..., tuple[Tenant, ...]]
+
+
+def repeated(before: bytes, piece: bytes, after: bytes = b"") -> bytes:
+    return before + piece * (SIZE // len(piece)) + after
+
+
+MANY_DOMAINS = [f"d{number}.example" for number in range(40_000)]
+WRONG_DOMAINS = json.dumps({"slug": "a", "domains": [""] * 5_000}).encode()
+BOMBS = {
+    "numbers": (parse_json, repeated(b"[", b"0,", b"0]")),
+    "lists": (parse_json, repeated(b"[", b"[],", b"[]]")),
+    "objects": (parse_json, repeated(b"[", b"{},", b"{}]")),
+    "nested": (parse_json, repeated(b"", b"[")),
+    "nested objects": (parse_json, repeated(b"[", b'{"a":')),
+    "escapes": (parse_json, repeated(b"[", rb'{"slug":"\u0061","x":{"\\":"\""}},', b"{}]")),
+    "conflicts": (parse_json, repeated(b"[", b'{"slug":"a","domains":["a.example"]},', b"{}]")),
+    "wrong domains": (parse_json, b"[" + b",".join([WRONG_DOMAINS] * 4) + b"]"),
+    "one tenant": (parse_json, json.dumps([{"slug": "a", "domains": MANY_DOMAINS}]).encode()),
+    "one string": (parse_json, b'["' + b"a" * SIZE + b'"]'),
+    "tables": (parse_toml, repeated(b"", b"[[tenant]]\n")),
+    "same tables": (parse_toml, repeated(b"", b'[[tenant]]\nslug = "a"\n')),
+    "an array": (parse_toml, repeated(b"tenant = [", b"0,", b"0]")),
+    "an array of tables": (parse_toml, repeated(b"tenant = [", b"{},", b"{}]")),
+    "nested arrays": (parse_toml, repeated(b"tenant = ", b"[")),
+    "a key of many": (parse_toml, repeated(b"", b"a.", b"a = 1")),
+    "a quoted key of many": (parse_toml, b"[[tenant]]\n" + b'"a" . ' * 20_000 + b"a = 1"),
+    "a long key": (parse_toml, repeated(b"", b"a", b" = 1")),
+    "keys": (parse_toml, b"[[tenant]]\n" + b"".join(b"k%d = 1\n" % n for n in range(20_000))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_hostile_list_takes_no_more_than_a_few_times_its_size(name: str) -> None:
+    parse, data = BOMBS[name]
+    for warm in (b"", b"[1]"):
+        with pytest.raises(ConfigurationError):
+            parse(warm, "LIST", BASE)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ConfigurationError) as caught:
+            parse(data, "LIST", BASE)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 20 * SIZE, f"{peak / SIZE:.1f} times its size"
+    assert len(caught.value.faults) <= Tally.KEPT + 1
+    assert all(line.startswith("LIST: ") and line.isprintable() and len(line) < 400 for line in caught.value.faults)
+
+
+def test_ten_faults_are_told_and_the_others_counted() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        parse_json(b"[" + b"0," * 4_999 + b"{}]", "LIST", BASE)
+    assert [line.split(": ")[1] for line in caught.value.faults[:-1]] == [f"tenants[{n}]" for n in range(10)]
+    assert caught.value.faults[-1] == "LIST: and 4,990 more"
+
+
+def good(count: int) -> list[Tenant]:
+    return [Tenant(f"t{n}", (f"www.t{n}.example",), "active", (f"https://t{n}.example",)) for n in range(count)]
+
+
+def toml(tenants: list[Tenant]) -> bytes:
+    return "".join(
+        f"# {n}\n[[tenant]]\nslug = {json.dumps(t.slug)}\ndomains = {json.dumps(t.domains)}\n"
+        f"cors_origins = {json.dumps(t.cors_origins)}\n"
+        for n, t in enumerate(tenants)
+    ).encode()
+
+
+def test_a_large_file_in_parts_is_the_same_as_a_whole() -> None:
+    tenants = good(3000)
+    assert parse_toml(toml(tenants), "FILE", BASE) == tuple(tenants)
+    wrong = toml(tenants).replace(b'"t2999"', b'"-"').replace(b'"t1500"', b"5")
+    with pytest.raises(ConfigurationError) as caught:
+        parse_toml(wrong, "FILE", BASE)
+    assert [line.split(": ")[1] for line in caught.value.faults] == ["tenant[1500].slug", "tenant[2999].slug"]
+    broken = toml(tenants) + b"nonsense\n"
+    with pytest.raises(ConfigurationError) as caught:
+        parse_toml(broken, "FILE", BASE)
+    (line,) = caught.value.faults
+    lines = broken.count(b"\n")
+    assert line.startswith(f"FILE: line {lines}, column ")
+
+
+def test_a_list_that_goes_on_with_tables_is_a_fault() -> None:
+    text = b"tenant = []\n" + b"# nothing\n" * 10_000 + b'[[tenant]]\nslug = "a"\n'
+    with pytest.raises(ConfigurationError, match="tenant is given as one list before"):
+        parse_toml(text, "FILE", BASE)
+
+
+def test_an_entry_is_bounded() -> None:
+    with pytest.raises(ConfigurationError, match="within 256 KiB"):
+        parse_toml(toml(good(2)) + b"# " + b"x" * 2 * MAX_ENTRY, "FILE", BASE)
+
+
+def test_a_file_is_bounded(tmp_path: Path) -> None:
+    path = tmp_path / "tenants.toml"
+    with path.open("wb") as file:
+        file.truncate(MAX_LIST + 1)
+    with pytest.raises(ConfigurationError, match="is longer than 64 MiB"):
+        load_tenants(path, BASE)
+    with pytest.raises(ConfigurationError, match="cannot be used: it is longer than"):
+        read_cache(path, "http://a/", BASE)
+
+
+def test_others_have_their_turn_with_each_tenant(tmp_path: Path) -> None:
+    """However it is read: `rest` is called for each at least once."""
+    tenants = good(1000)
+    listed = [{"slug": t.slug, "domains": t.domains, "cors_origins": t.cors_origins} for t in tenants]
+    cache = tmp_path / "cache.json"
+    write_cache(cache, "http://a/", tenants)
+
+    def steps(work: Callable[[Callable[[], object]], object]) -> int:
+        calls: list[None] = []
+        work(lambda: calls.append(None))
+        return len(calls)
+
+    assert steps(lambda rest: parse_json(json.dumps(listed).encode(), "LIST", BASE, rest)) >= 2000
+    assert steps(lambda rest: parse_toml(toml(tenants), "LIST", BASE, rest)) >= 2000
+    assert steps(lambda rest: read_cache(cache, "http://a/", BASE, rest)) >= 2000
+    assert steps(lambda rest: Registry(tenants, rest)) == 1000
+    assert steps(lambda rest: write_cache(cache, "http://a/", tenants, rest)) >= 2
+
+
+def test_contradictions_are_found_one_at_a_time() -> None:
+    endless = (Tenant("a") for _ in iter(int, 1))
+    found = conflicts(endless, BASE)
+    assert next(found) == next(found)

@@ -1,0 +1,252 @@
+"""Shares: the arithmetic, and the properties of places and of those who wait for one."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from koder_gateway.policy.shares import Counts, Owner, Places, Shares
+
+A, B, C = b"a", b"b", b"c"
+
+
+class Guest:
+    """Who asks for a place."""
+
+    def __init__(self, address: bytes, tenant: bytes = b"t") -> None:
+        self.owner = Owner(address, tenant)
+
+
+class House:
+    """Places, and what a service does with them: `called` says that the waiting are to be served, `gone` who was."""
+
+    def __init__(self, limit: int = 8, address: int = 2, tenant: int = 4) -> None:
+        self.called = 0
+        self.gone: list[Guest] = []
+        self.places: Places[Guest] = Places(limit, Shares(address, tenant), lambda guest: guest.owner, self._call)
+
+    def _call(self) -> None:
+        self.called += 1
+
+    def ask(self, address: bytes, tenant: bytes = b"t") -> Guest:
+        """One more guest, who has a place or waits for one."""
+        guest = Guest(address, tenant)
+        if not self.places.take(guest):
+            assert self.places.wait(guest) == ""
+        return guest
+
+    def serve(self, most: int = 100) -> list[Guest]:
+        """Serve the waiting; who has got a place."""
+        self.gone = []
+        self.places.serve(self.gone.append, most)
+        return self.gone
+
+
+def test_a_share_is_a_part_and_never_nothing() -> None:
+    assert Shares.of(1024, 25, 50) == Shares(256, 512)
+    assert Shares.of(300, 29, 100) == Shares(87, 300)
+    assert Shares.of(2, 1, 25) == Shares(1, 1)
+
+
+def test_nothing_is_counted_before_it_could_matter() -> None:
+    house = House(limit=100, address=10, tenant=50)
+    guests = [house.ask(A) for _ in range(10)]
+    assert set(house.places.held.values()) == {None}
+    waits = house.ask(A)
+    assert waits in house.places.queue
+    assert set(house.places.held.values()) == {waits.owner}
+    house.places.give(waits)
+    for guest in guests[:6]:
+        house.places.give(guest)
+    assert set(house.places.held.values()) == {None}
+
+
+def test_addresses_have_turns_and_the_first_come_goes_first_within_one() -> None:
+    house = House(limit=5, address=3, tenant=5)
+    holders = [house.ask(name) for name in (A, A, A, C, C)]
+    first, second, third = house.ask(B), house.ask(B), house.ask(B)
+    other = house.ask(C)
+    mine = house.ask(A)
+    assert list(house.places.queue) == [first, second, third, other, mine]
+    house.places.give(holders[0])
+    house.places.give(holders[3])
+    assert house.called == 1
+    assert house.serve() == [first, other]
+    house.places.give(holders[1])
+    house.places.give(holders[2])
+    # B has just had its turn.
+    assert house.serve() == [mine, second]
+    assert list(house.places.queue) == [third]
+
+
+def test_who_is_over_a_share_is_passed_over() -> None:
+    house = House(limit=8, address=2, tenant=4)
+    mine = [house.ask(A, b"t"), house.ask(A, b"t")]
+    waits = house.ask(A, b"u")
+    house.ask(B, b"t"), house.ask(B, b"t")
+    over = house.ask(C, b"t")
+    house.ask(C, b"u")
+    assert list(house.places.queue) == [waits, over]
+    house.places.give(mine[0])
+    assert house.serve() == [waits, over]
+
+
+def test_nobody_overtakes_those_whose_place_has_just_become_free() -> None:
+    house = House(limit=2, address=2, tenant=2)
+    holder, _ = house.ask(A), house.ask(A)
+    waits = house.ask(B)
+    house.places.give(holder)
+    late = house.ask(C)
+    assert late in house.places.queue
+    assert house.serve() == [waits]
+
+
+def test_a_proxy_that_stands_for_many_is_bound_by_no_share() -> None:
+    house = House(limit=8, address=1, tenant=1)
+    for _ in range(8):
+        house.ask(b"", b"")
+    assert len(house.places.held) == 8
+    house.ask(A)
+    assert len(house.places.queue) == 1
+
+
+def test_the_queue_has_an_end_for_each_and_for_all() -> None:
+    house = House(limit=4, address=2, tenant=4)
+    for name in (A, A, B, B):
+        house.ask(name)
+    for name in (A, A, B):
+        house.ask(name)
+    assert house.places.wait(Guest(A)) == "address"
+    house.ask(B)
+    assert house.places.wait(Guest(C)) == "full"
+
+
+def test_many_are_served_in_several_turns() -> None:
+    house = House(limit=8, address=8, tenant=8)
+    holders = [house.ask(A) for _ in range(8)]
+    waiting = [house.ask(bytes((number,))) for number in range(1, 7)]
+    for holder in holders:
+        house.places.give(holder)
+    assert (house.called, house.serve(4)) == (1, waiting[:4])
+    assert (house.called, house.serve(4)) == (2, waiting[4:])
+    assert house.called == 2
+
+
+def test_larger_shares_let_those_go_who_wait() -> None:
+    house = House(limit=8, address=1, tenant=8)
+    house.ask(A)
+    waits = house.ask(A)
+    house.places.set_shares(Shares(2, 8))
+    assert (house.called, house.serve()) == (1, [waits])
+
+
+@pytest.mark.parametrize("owner", [Owner(A, b"t"), Owner(b"", b"t"), Owner(A, b""), Owner(b"", b"")])
+def test_counts_keep_no_entry_of_nothing(owner: Owner) -> None:
+    counts = Counts()
+    counts.take(owner)
+    counts.take(owner)
+    counts.give(owner)
+    counts.give(owner)
+    assert (counts.addresses, counts.tenants) == ({}, {})
+
+
+class Life(RuleBasedStateMachine):
+    """Guests come, wait, leave and are served in any order."""
+
+    ADDRESSES = (A, B, C, b"d", b"")
+    TENANTS = (b"t", b"u", b"v")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.house = House(limit=6, address=2, tenant=3)
+        self.places = self.house.places
+        self.inside: list[Guest] = []
+        self.waiting: list[Guest] = []
+        self.passed: Counter[Guest] = Counter()
+
+    @rule(address=st.sampled_from(ADDRESSES), tenant=st.sampled_from(TENANTS))
+    def comes(self, address: bytes, tenant: bytes) -> None:
+        guest = Guest(address, tenant)
+        if self.places.take(guest):
+            self.inside.append(guest)
+        elif not self.places.wait(guest):
+            self.waiting.append(guest)
+
+    @precondition(lambda self: self.inside)
+    @rule(data=st.data())
+    def leaves(self, data: st.DataObject) -> None:
+        guest = data.draw(st.sampled_from(self.inside))
+        self.inside.remove(guest)
+        self.places.give(guest)
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def gives_up(self, data: st.DataObject) -> None:
+        guest = data.draw(st.sampled_from(self.waiting))
+        self.waiting.remove(guest)
+        self.places.give(guest)
+
+    @rule(most=st.integers(1, 6))
+    def served(self, most: int) -> None:
+        before = list(self.waiting)
+        gone = self.house.serve(most)
+        assert len(gone) <= most
+        for guest in gone:
+            self.waiting.remove(guest)
+            self.inside.append(guest)
+            # Within an address and tenant nobody is overtaken.
+            assert guest is next(each for each in before if each.owner == guest.owner)
+            before.remove(guest)
+        # Nobody is passed by another address more often than there are places and addresses.
+        turns = Counter(guest.owner.address for guest in gone)
+        for guest in self.waiting:
+            if not self.places.refusal(guest.owner):
+                self.passed[guest] += max((n for name, n in turns.items() if name != guest.owner.address), default=0)
+        if len(gone) < most:
+            assert all(self.places.refusal(guest.owner) for guest in self.waiting), "somebody waits for a free place"
+
+    @invariant()
+    def nobody_has_more_than_a_share(self) -> None:
+        assert set(self.places.held) == set(self.inside)
+        assert set(self.places.queue) == set(self.waiting)
+        assert len(self.inside) <= 6
+        addresses = Counter(guest.owner.address for guest in self.inside)
+        tenants = Counter(guest.owner.tenant for guest in self.inside)
+        assert all(count <= 2 for name, count in addresses.items() if name)
+        assert all(count <= 3 for count in tenants.values())
+
+    @invariant()
+    def nothing_grows(self) -> None:
+        assert len(self.waiting) <= 6
+        assert sorted(self.places.queue.addresses) == sorted({guest.owner.address for guest in self.waiting})
+        counts = self.places._counts
+        if counts is not None:
+            assert counts.addresses == Counter(g.owner.address for g in self.inside if g.owner.address)
+            assert counts.tenants == Counter(guest.owner.tenant for guest in self.inside)
+        else:
+            assert not self.waiting
+
+    def teardown(self) -> None:
+        for guest in (*self.inside, *self.waiting):
+            self.places.give(guest)
+        assert (len(self.places.held), len(self.places.queue), self.places._counts) == (0, 0, None)
+
+
+TestLife = Life.TestCase
+TestLife.settings = settings(max_examples=60, stateful_step_count=40)
+
+
+@pytest.mark.parametrize("addresses", [2, 7, 40])
+def test_no_address_waits_while_others_are_served_twice(addresses: int) -> None:
+    """However many requests one address has waiting, each of the others has its turn in one round."""
+    house = House(limit=80, address=60, tenant=80)
+    holders = [house.ask(A) for _ in range(60)] + [house.ask(B) for _ in range(20)]
+    flood = [house.ask(A) for _ in range(20)]
+    others = [house.ask(b"other %d" % number) for number in range(addresses)]
+    for holder in holders[: addresses + 1]:
+        house.places.give(holder)
+    assert house.serve() == [flood[0], *others]

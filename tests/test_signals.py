@@ -1,0 +1,80 @@
+"""SIGHUP before anybody serves: a real daemon that is held up while it reads its configuration."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from processes import PATIENCE, configuration, tool, until, write_certificate
+
+ROOT = Path(__file__).parent.parent
+
+PROGRAM = """
+import signal, sys
+import koder_gateway.tap as tap
+print("koder_gateway.config" in sys.modules, "koder_gateway.service" in sys.modules)
+before = signal.getsignal(signal.SIGHUP)
+tap.Options()
+print(before is signal.SIG_DFL, signal.getsignal(signal.SIGHUP) is signal.SIG_DFL)
+"""
+
+
+def test_the_handler_stands_before_anything_slow_begins() -> None:
+    """The first that twistd makes of the plugin are its options."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-c", PROGRAM]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, env=environment, check=True)
+    assert done.stdout.split() == ["False", "False", "True", "False"]
+
+
+def test_a_process_that_ignores_it_goes_on_doing_so() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    program = "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\nfrom koder_gateway.tap import Options\n"
+    program += "Options()\nprint(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN)"
+    words = [sys.executable, "-c", program]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, env=environment, check=True)
+    assert done.stdout.split() == ["True"]
+
+
+@pytest.mark.parametrize("hangups", [1, 3])
+def test_what_came_while_the_configuration_was_read_is_done_after(tmp_path: Path, hangups: int) -> None:
+    """The file is a pipe: whoever has opened it waits for what is written."""
+    write_certificate(tmp_path / "certs", "id.test")
+    pipe, log = tmp_path / "koder-gateway.toml", tmp_path / "gateway.log"
+    os.mkfifo(pipe)
+    text = configuration({})
+    words = [tool("twistd"), "--nodaemon", "--pidfile=", "koder-gateway", "--config", str(pipe)]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*words, "--port", "tcp:0:interface=127.0.0.1"], stdout=output, stderr=output, stdin=subprocess.DEVNULL
+        )
+    try:
+        with pipe.open("w") as file:
+            # It is open on both sides: the gateway reads, and nothing has come.
+            for _ in range(hangups):
+                process.send_signal(signal.SIGHUP)
+            until(lambda: not _pending(process.pid), "it has been seen")
+            file.write(text)
+        until(lambda: " serves on " in log.read_text(), "the gateway serves")
+        with pipe.open("w") as file:
+            file.write(text)
+        until(lambda: "reloaded " in log.read_text(), "what came early is done after")
+        assert process.poll() is None
+        process.terminate()
+        assert process.wait(PATIENCE) == 0, log.read_text()
+        assert log.read_text().count("reloaded ") == 1
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+def _pending(process: int) -> bool:
+    """Whether SIGHUP waits for the process to take it (proc(5), SigPnd and ShdPnd)."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    waiting = [int(line.split()[1], 16) for line in lines if line.startswith(("SigPnd:", "ShdPnd:"))]
+    return any(signals >> (signal.SIGHUP - 1) & 1 for signals in waiting)

@@ -344,7 +344,7 @@ def test_an_explanation_in_full(config: Path) -> None:
         "         Vary: Origin",
         "         Strict-Transport-Security: max-age=31536000",
         '         RateLimit-Policy: "traffic";q=20;w=2, "login-failures";q=5;w=60',
-        '         RateLimit: "traffic";r=19;t=1, "login-failures";r=4;t=12',
+        '         RateLimit: "traffic";r=19;t=1, "login-failures";r=5;t=12',
     ]
 
 

@@ -23,6 +23,7 @@ from twisted.web.resource import IResource
 from .config import ConfigurationError, Settings, file_version, load, load_tenants, read_again
 from .front.redirect import RedirectSite
 from .front.site import GatewaySite
+from .layers.threads import threads_beside
 from .ops.access_log import AccessLogError
 from .ops.admin import admin_resource, admin_site
 from .ops.ledger import Ledger
@@ -99,6 +100,7 @@ class Gateway(TwistedService):
         self._bound = False
         self._trimmer = Trimmer()
         self._probes = Probes(reactor)
+        self._registry_threads = threads_beside(reactor, "registry")
         self._registry: RemoteRegistry | RegistryFile | None = None
         self._drained: Deferred[None] | None = None
         self._stopping = False
@@ -198,7 +200,8 @@ class Gateway(TwistedService):
         self._registry = None
         if source is not None:
             base_domain, seen = settings.tenants.base_domain, settings.registry_version
-            self._registry = RegistryFile(source, base_domain, seen, self.counters, self._refreshed, self._reactor)
+            threads = self._registry_threads
+            self._registry = RegistryFile(source, base_domain, seen, self.counters, self._refreshed, threads)
 
     def _follow_url(self, place: Place, before: Composition | None) -> None:
         """Have the registry read that is behind a URL. The tenants before it stay until then, if they were known."""
@@ -226,9 +229,10 @@ class Gateway(TwistedService):
         service = composition.registry
         assert service is not None, "a registry behind a URL is some service's"
         connect = service.connect or composition.settings.timeouts.connect
-        endpoint = upstream_endpoint(self._reactor, place.url, connect, service, composition.registry_trust)
+        trust, names = composition.registry_trust, composition.names
+        endpoint = upstream_endpoint(self._reactor, place.url, connect, service, trust, names)
         source = Fetcher(self._reactor, endpoint, place.url, MAX_LIST)
-        return RemoteRegistry(place, source, self.counters, self._refreshed, self._reactor)
+        return RemoteRegistry(place, source, self.counters, self._refreshed, self._registry_threads)
 
     def _serve_composition(self) -> None:
         composition = self.composition
@@ -315,8 +319,9 @@ class Gateway(TwistedService):
             self._sweep_retired(now)
 
     def _watch(self, now: float) -> None:
-        """Look after what is watched while the gateway serves: services' health, certificates, the registry."""
+        """Look after what is watched while it serves: services' names and health, certificates, the registry."""
         if self.running:
+            self.composition.names.sweep()
             self._probes.sweep(now)
             self._endpoints.sweep(now)
             if self._registry is not None:

@@ -31,6 +31,7 @@ from twisted.plugin import getPlugins
 from zope.interface import implementer
 
 from ..config import Authorities
+from ..layers.threads import threads_beside
 from ..wire.clock import CoarseClock
 from .certificates import CertificateError
 from .client_auth import client_verification
@@ -123,7 +124,7 @@ class Endpoints:
         self._base_domain = base_domain
         self._warned = warned
         self._shared: Watched | None = None
-        self._watch = Watch(reactor)
+        self._watch = Watch(threads_beside(reactor, "certificates"))
         self.failures = Failures()
         """The handshakes that have failed, on all of them."""
 

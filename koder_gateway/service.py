@@ -104,6 +104,7 @@ class Gateway(TwistedService):
         self._registry: RemoteRegistry | RegistryFile | None = None
         self._drained: Deferred[None] | None = None
         self._stopping = False
+        self._accepting = False
         self._drain_ends = 0.0
         self._sweeper = Sweeper(
             self._coarse,
@@ -328,7 +329,8 @@ class Gateway(TwistedService):
                 self._registry.sweep(now, self.settings.tenants.refresh)
 
     def _sweep_drain(self, now: float) -> None:
-        if self._drained is not None and (not self.site.channels or now >= self._drain_ends):
+        drained = not self._accepting and not self.site.channels
+        if self._drained is not None and (drained or now >= self._drain_ends):
             self._end_drain()
 
     def _sweep_retired(self, now: float) -> None:
@@ -444,13 +446,19 @@ class Gateway(TwistedService):
             self._registry.stop()
         drained: Deferred[None] = Deferred()
         self._drained = drained
+        self._accepting = True
         closing = DeferredList([self._public.close(), self._plain.close()])
         self._drain_ends = self._time() + self.settings.timeouts.drain
         self.site.drain()
         self.log.info("draining: {count} exchanges in flight", count=self.site.in_flight)
+        # What was accepted last becomes a channel a turn after that.
+        closing.addCallback(lambda _: self._reactor.callLater(0, self._all_accepted))
+        return closing.addCallback(lambda _: drained)
+
+    def _all_accepted(self) -> None:
+        self._accepting = False
         if not self._sweeper.running or not self.site.channels:
             self._end_drain()
-        return closing.addCallback(lambda _: drained)
 
     def _end_drain(self) -> None:
         drained, self._drained = self._drained, None

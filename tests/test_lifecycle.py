@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import ssl
+import stat
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -486,6 +487,69 @@ def test_a_socket_of_systemd_s_speaks_tls(tmp_path: Path, how: str) -> None:
         assert gateway.ports == [listening.getsockname()[1]]
         with gateway.connect(tls=True) as client:
             assert client.ask("GET", "/a").status == 200
+
+
+def test_a_unix_socket_of_systemd_s_outlives_the_process(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.sock"
+    with Origin() as origin, socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        path.chmod(0o600)
+        listening.listen()
+        for _ in range(2):
+            waiting = Client(socket.socket(socket.AF_UNIX))
+            with waiting:
+                waiting.socket.settimeout(PATIENCE)
+                waiting.socket.connect(str(path))
+                waiting.send(request("GET", "/a"))
+                with GatewayProcess(
+                    tmp_path,
+                    configuration({"a": origin.url}),
+                    ports=("systemd:domain=UNIX:index=0",),
+                    inherited=listening,
+                ):
+                    assert waiting.read().status == 200, "who came while nobody was there is served by the next"
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_nobody_is_dropped_while_gateways_take_turns_on_one_socket(tmp_path: Path) -> None:
+    answered, faults = [], []
+    done = threading.Event()
+
+    def ask(port: int) -> None:
+        while not done.is_set():
+            try:
+                with Client(socket.create_connection(("127.0.0.1", port), PATIENCE)) as client:
+                    answered.append(client.ask("GET", "/a", "Connection: close").status)
+            except Exception as fault:
+                faults.append(fault)
+
+    with Origin() as origin, socket.create_server(("127.0.0.1", 0), backlog=1024) as listening:
+        threads = [threading.Thread(target=ask, args=(listening.getsockname()[1],)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in range(3):
+                with GatewayProcess(
+                    tmp_path,
+                    configuration({"a": origin.url}),
+                    ports=("systemd:domain=INET:index=0",),
+                    inherited=listening,
+                ):
+                    before = len(answered)
+                    until(lambda before=before: len(answered) >= before + 300, "clients are served")
+            with GatewayProcess(
+                tmp_path,
+                configuration({"a": origin.url}),
+                ports=("systemd:domain=INET:index=0",),
+                inherited=listening,
+            ):
+                done.set()
+                for thread in threads:
+                    thread.join(PATIENCE)
+        finally:
+            done.set()
+    assert not faults
+    assert set(answered) == {200}
 
 
 def served_certificate(gateway: GatewayProcess) -> bytes | None:

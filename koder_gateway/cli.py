@@ -1,4 +1,4 @@
-"""The tools beside the daemon: `koder-gateway check` and `koder-gateway explain`."""
+"""The command `koder-gateway`: the daemon in the foreground, and the tools `check` and `explain` beside it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,14 @@ from .wire.request import RequestHead, oversized, sole_origin
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one tool; the exit code is 0, or 1 when there is a fault."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    """Run one tool; the exit code is 0, 1 when there is a fault, and 2 for words that are no command."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["run"]:
+        return _run(words[1:])
+    options = _parser().parse_args(words)
+    if options.run is None:
+        print(f"koder-gateway {VERSION}")
+        return 0
     try:
         settings = load(options.config)
     except ConfigurationError as error:
@@ -33,14 +38,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(run(settings, options))
 
 
+def _run(words: list[str]) -> int:
+    """Be the daemon, in the foreground, until it has ended."""
+    from twisted.python.usage import UsageError
+
+    from .tap import Options
+
+    class Words(Options):
+        synopsis = f"Usage: koder-gateway run {Options.synopsis}"
+
+    try:
+        Words().parseOptions(words)
+    except UsageError as error:
+        print(f"koder-gateway run: {error}\nTry: koder-gateway run --help", file=sys.stderr)
+        return 2
+    from twisted.scripts import twistd
+
+    sys.argv = ["twistd", "--nodaemon", "--pidfile=", "koder-gateway", *words]
+    twistd.run()
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="koder-gateway",
-        description="Tools for koder-gateway's configuration. The gateway itself runs under twistd:"
-        " twistd -n koder-gateway --port ssl:443",
+        description="The gateway, and the tools for its configuration. `twistd -n koder-gateway` is the same daemon"
+        " as `koder-gateway run`.",
     )
     parser.add_argument("--version", action="version", version=f"koder-gateway {VERSION}")
     tools = parser.add_subparsers(required=True, metavar="TOOL")
+    tools.add_parser("run", add_help=False, help="be the gateway, in the foreground; `run --help` lists its options")
+    tools.add_parser("version", help="print the version").set_defaults(run=None)
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument(
         "--config",

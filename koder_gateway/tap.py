@@ -21,7 +21,9 @@ from twisted.python.usage import UsageError
 from .config import ConfigurationError, load
 from .ops import memory
 from .ops.access_log import AccessLogError
+from .ops.pidfile import settle
 from .transports import install_by_default
+from .version import VERSION
 
 
 class Options(UsageOptions):
@@ -54,6 +56,11 @@ class Options(UsageOptions):
 
     opt_p = opt_port
 
+    def opt_version(self) -> None:
+        """display the gateway's version and exit"""
+        print(f"koder-gateway {VERSION}")
+        raise SystemExit(0)
+
     def opt_redirect_port(self, endpoint: str) -> None:
         """plain endpoint that redirects to https and shows ACME challenges; may be given more than once"""
         self["redirect-ports"].append(endpoint)
@@ -63,6 +70,11 @@ class Options(UsageOptions):
         install_by_default()
         if self["demo"] and self["config"] is not None:
             raise UsageError("--demo brings its own configuration; leave --config out")
+        # twistd's own options; twist, and who asks for these alone, has none.
+        twistd: Any = getattr(self, "parent", None)
+        fault = settle(twistd, sys.argv[1:]) if twistd is not None and "pidfile" in twistd else None
+        if fault is not None:
+            fail(fault)
 
 
 def fail(text: str) -> None:

@@ -302,7 +302,13 @@ def test_every_service_that_cannot_be_connected_to_is_told(check: Callable[[str]
 
 
 def test_what_the_parser_prints(capsys: pytest.CaptureFixture[str]) -> None:
-    for words, code in (((), 2), (("nonsense",), 2), (("explain",), 2), (("--version",), 0), (("--help",), 0)):
+    wrong = ((), ("nonsense",), ("explain",))
+    for words, code in (
+        *((each, 2) for each in wrong),
+        (("--version",), 0),
+        (("--help",), 0),
+        (("run", "--help"), 0),
+    ):
         with pytest.raises(SystemExit) as ended:
             main(words)
         assert ended.value.code == code
@@ -311,6 +317,11 @@ def test_what_the_parser_prints(capsys: pytest.CaptureFixture[str]) -> None:
         assert bool(out) is (code == 0)
         if words == ("--version",):
             assert out == f"koder-gateway {VERSION}\n"
+    assert run("version") == Done(0, f"koder-gateway {VERSION}\n", "")
+    for words in (("run", "--nonsense"), ("run", "--demo", "--config", "a"), ("run", "more")):
+        done = run(*words)
+        assert (done.code, done.out) == (2, ""), words
+        assert done.err.startswith("koder-gateway run: "), done
 
 
 # -- explain

@@ -918,6 +918,64 @@ def test_it_becomes_a_daemon(tmp_path: Path) -> None:
         assert "Traceback" not in (tmp_path / "log").read_text()
 
 
+@pytest.mark.parametrize("command", ["twistd", "run"])
+def test_it_starts_where_nothing_can_be_written_and_twice_from_one_folder(tmp_path: Path, command: str) -> None:
+    words = [tool("twistd"), "-n", "koder-gateway"] if command == "twistd" else [tool("koder-gateway"), "run"]
+    config = tmp_path / "koder-gateway.toml"
+    config.write_text("[state]\ndir = 'state'\n")
+    with contextlib.ExitStack() as stack:
+        started = [
+            subprocess.Popen(
+                [*words, "--config", str(config), "--port", "tcp:0:interface=127.0.0.1"],
+                cwd="/proc",
+                stdout=stack.enter_context((tmp_path / f"{number}.log").open("wb")),
+                stderr=subprocess.STDOUT,
+            )
+            for number in range(2)
+        ]
+        for process in started:
+            stack.callback(process.wait, PATIENCE)
+            stack.callback(process.kill)
+        for number, process in enumerate(started):
+            log = tmp_path / f"{number}.log"
+            until(lambda log=log: " serves on " in log.read_text(), "it serves")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE) == 0, log.read_text()
+            assert "Traceback" not in log.read_text()
+
+
+def test_a_pidfile_that_is_asked_for_tells_a_live_gateway_from_a_stale_one(tmp_path: Path, config: Path) -> None:
+    config.write_text("[state]\ndir = 'state'\n")
+    pidfile, log = tmp_path / "pid", tmp_path / "log"
+    words = [tool("twistd"), "-n", f"--pidfile={pidfile}", "koder-gateway"]
+    words += ["--config", str(config), "--port", "tcp:0:interface=127.0.0.1"]
+    pidfile.write_text(str(os.getpid()))  # alive, and no gateway
+    with log.open("wb") as output:
+        process = subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        until(lambda: " serves on " in log.read_text(), "it serves")
+        assert pidfile.read_text() == str(process.pid)
+        second = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE)
+        assert second.returncode == 1
+        assert f"Another twistd server is running, PID {process.pid}" in second.stderr
+        assert pidfile.read_text() == str(process.pid)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("words", [("-n", "--pidfile=/proc/gateway.pid"), ("--pid", "/proc/gateway.pid"), ()])
+def test_files_that_twistd_cannot_write_are_a_line(tmp_path: Path, words: tuple[str, ...]) -> None:
+    done = subprocess.run(
+        [tool("twistd"), *words, "koder-gateway", "--demo"],
+        cwd="/proc",
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert_refused(done, r"/proc/gateway\.pid: the pidfile .*" if words else r"/proc/twistd\.log: the log .*")
+
+
 def until_connected(port: int) -> socket.socket:
     """A connection to a port that is about to be listened on."""
 

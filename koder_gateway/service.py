@@ -284,10 +284,19 @@ class Gateway(TwistedService):
         self._take(composition, before)
         self._serve_composition()
         self._endpoints.reload(settings.tls, settings.tenants.base_domain, _protocols(settings))
+        self._tell_of_ports(before.settings)
         self.counters.reloads_ok += 1
         self.log.info("reloaded {source}", source=str(settings.source or "the defaults"))
         self.notifier.ready("serving")
         return True
+
+    def _tell_of_ports(self, before: Settings) -> None:
+        """Say which ports of the configuration are others now: these need a restart."""
+        for key in ("port", "redirect_port", "admin_port"):
+            if getattr(before.listen, key) != getattr(self.settings.listen, key):
+                self.log.warn(
+                    "listen.{key} has changed, which a reload does not follow; restart the gateway", key=key
+                )
 
     @staticmethod
     def _read_again(settings: Settings) -> Settings:

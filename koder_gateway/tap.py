@@ -128,6 +128,7 @@ class Daemon(MultiService):
         local_hosts: bool = False,
     ) -> Any:
         """Load the configuration and make the gateway of it."""
+        from .checks import endpoint_faults
         from .service import Gateway
 
         try:
@@ -140,7 +141,9 @@ class Daemon(MultiService):
                 local_hosts=local_hosts,
                 reactor=self._reactor,
             )
-        except (ConfigurationError, AccessLogError, ValueError) as error:
+        except ConfigurationError as error:
+            fail("\n".join([*error.faults, *endpoint_faults(path)]))
+        except (AccessLogError, ValueError) as error:
             fail(str(error))
         self._gateway.setServiceParent(self)
         return self._gateway

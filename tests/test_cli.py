@@ -125,7 +125,9 @@ def test_what_is_good_is_summed_up(check: Callable[[str], Done], tmp_path: Path)
     assert check("") == Done(0, f"{path}: good: 7 routes, 5 services, 7 limits, every slug is a tenant\n", "")
     (tmp_path / "tenants.toml").write_text(TENANTS)
     text = CONFIG + '[services]\nother = "http://127.0.0.1:5000"\n[[routes]]\npath = "/a"\nservice = "other"\n'
-    assert check(text) == Done(0, f"{path}: good: 1 routes, 1 services, 3 limits, 3 tenants\n", "")
+    done = check(text)
+    assert (done.code, done.out) == (0, f"{path}: good: 1 routes, 1 services, 3 limits, 3 tenants\n")
+    assert run("check", path) == done, "the file is an argument as well"
 
 
 def test_a_registry_behind_a_url_is_not_asked(check: Callable[[str], Done]) -> None:

@@ -106,9 +106,15 @@ def reason(error: Exception) -> str:
 def nearest(name: str, known: Iterable[str]) -> str:
     """A question after the name that was probably meant, or the list of those that would be right."""
     names = list(known)
+    meant = close(name, names)
+    return f'did you mean "{meant}"?' if meant else f"known here: {', '.join(names)}"
+
+
+def close(name: str, known: Iterable[str]) -> str:
+    """The name that was probably meant; "" for none."""
     # Comparing is quadratic in the length, and no name of ours is that long.
-    close = difflib.get_close_matches(name, names, n=1) if len(name) <= 64 else []
-    return f'did you mean "{close[0]}"?' if close else f"known here: {', '.join(names)}"
+    found = difflib.get_close_matches(name, list(known), n=1) if len(name) <= 64 else []
+    return found[0] if found else ""
 
 
 def shown(value: object) -> str:

@@ -36,7 +36,17 @@ from ..wire.clock import CoarseClock
 from .certificates import CertificateError
 from .client_auth import client_verification
 from .contexts import HTTP_1, ContextOptions, ServerContexts
-from .descriptions import BACKLOG, Description, bounded, carried, parse, port_number, ssl_arguments, with_backlog
+from .descriptions import (
+    BACKLOG,
+    Description,
+    bounded,
+    carried,
+    inherited,
+    parse,
+    port_number,
+    ssl_arguments,
+    with_backlog,
+)
 from .factory import over_tls
 from .failures import Failures
 from .folder import Place, files_place, folder_place
@@ -152,7 +162,9 @@ class Endpoints:
         self-signed certificate, which a check by another user would leave behind with the wrong owner."""
         with _clear(text):
             _, carrier, arguments = _taken_apart(text)
-            if carrier.kind != "systemd":
+            if carrier.kind == "systemd":
+                inherited(carrier)
+            else:
                 self._carrier(carrier, arguments)
             if arguments is not None and (_own_place(arguments) is not None or self._tls.certificates is not None):
                 self._contexts(text, arguments)

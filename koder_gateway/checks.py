@@ -25,7 +25,7 @@ from .config import (
 )
 from .config.faults import line
 from .ops.listeners import UNREADABLE, plain_endpoint, unreadable
-from .tls.descriptions import Address, address_of, inherited, parse
+from .tls.descriptions import Address, address_of, inherited, parse, written_out
 from .tls.endpoints import EndpointError, Endpoints
 from .tree.compose import compose, doubts
 from .wire.clock import CoarseClock
@@ -112,6 +112,7 @@ def _endpoint_faults(name: str, texts: dict[str, tuple[str, ...]], endpoints: En
 
 def _examine_admin(text: str) -> None:
     try:
+        text = written_out(text, secure=False)
         description = parse(text)
         if description.kind == "systemd":
             inherited(description)

@@ -36,6 +36,7 @@ from .ops.registry_file import RegistryFile
 from .ops.sweeper import Sweeper
 from .policy.tenants import Registry, Tenant
 from .tls.contexts import HTTP_1, HTTP_2
+from .tls.descriptions import written_out
 from .tls.endpoints import EndpointError, Endpoints
 from .tls.established import established
 from .tls.proxied import ProxyGate
@@ -151,7 +152,7 @@ class Gateway(TwistedService):
         )
         self._public = Listeners(self._public_endpoint)
         self._plain = Listeners(self._redirect_endpoint)
-        self._admin = Listeners(plain_endpoint(reactor))
+        self._admin = Listeners(self._admin_endpoint)
         self._metrics = make_registry(self.counters, self._sources(), version=VERSION)
 
     # -- composition and reload
@@ -392,6 +393,11 @@ class Gateway(TwistedService):
             return self._endpoints.plain(text)
         except EndpointError as error:
             raise ListenError(str(error)) from None
+
+    def _admin_endpoint(self, text: str) -> IStreamServerEndpoint:
+        if written_out(text, secure=False).startswith("tcp:"):
+            return self._redirect_endpoint(text)
+        return plain_endpoint(self._reactor)(text)
 
     @property
     def addresses(self) -> list[Any]:

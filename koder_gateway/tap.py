@@ -220,11 +220,12 @@ class Demo(Daemon):
 
     def _serve(self, urls: dict[str, str]) -> None:
         from .demo import curl_lines, write_demo
+        from .tls.descriptions import written_out
 
         path = write_demo(Path(self._folder.name), urls)
         gateway = self._or_fail_adding(path)
         address = gateway.addresses[0]
-        secure = self._ports[0].removeprefix("haproxy:").startswith(("ssl:", "tls:", "tls+"))
+        secure = written_out(self._ports[0]).removeprefix("haproxy:").startswith(("ssl:", "tls:", "tls+"))
         lines = curl_lines(address.port, secure=secure) if hasattr(address, "port") else []
         # Not sys.stdout, which twistd turns into log events.
         print("The demo is up. Try:", *lines, sep="\n  ", file=sys.__stdout__, flush=True)

@@ -489,6 +489,27 @@ def test_a_socket_of_systemd_s_speaks_tls(tmp_path: Path, how: str) -> None:
             assert client.ask("GET", "/a").status == 200
 
 
+def test_a_bare_port_serves_both_families_and_knows_an_ipv4_client_as_one(tmp_path: Path) -> None:
+    with Origin(lambda peer, number: echo_fields(peer)) as origin:
+        config = configuration({"a": origin.url})
+        ports = ("http://:0", ":0")
+        with GatewayProcess(tmp_path, config, ports=ports) as gateway:
+            for host in ("127.0.0.1", "::1"):
+                connection = socket.create_connection((host, gateway.ports[0]), PATIENCE)
+                with Client(connection) as client:
+                    assert f"x-forwarded-for: {host}\r\n" in client.ask("GET", "/a").body.decode().lower()
+            with gateway.connect(tls=True) as client:
+                assert client.ask("GET", "/a").status == 200
+        assert [line["client"] for line in gateway.access()] == ["127.0.0.1", "::1", "127.0.0.1"]
+
+
+def echo_fields(peer: Peer) -> None:
+    """Answer each request with its head."""
+    while (received := peer.head()) is not None:
+        peer.body(received)
+        peer.send(answer("".join(f"{name}: {value}\r\n" for name, value in received.fields).encode()))
+
+
 def test_a_unix_socket_of_systemd_s_outlives_the_process(tmp_path: Path) -> None:
     path = tmp_path / "gateway.sock"
     with Origin() as origin, socket.socket(socket.AF_UNIX) as listening:

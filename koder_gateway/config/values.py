@@ -23,7 +23,7 @@ from .units import MAX_DURATION, MAX_SIZE, parse_duration, parse_size
 
 _LABEL: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_ENDPOINT: Final = re.compile(r"[A-Za-z][A-Za-z0-9_+.-]*:.+", re.DOTALL)
+_ENDPOINT: Final = re.compile(r"[A-Za-z][A-Za-z0-9_+.-]*:.+|(?:\[[0-9A-Fa-f:.%]+\]|[0-9.]*):[0-9]+", re.DOTALL)
 # Fields that the gateway itself reads or sets: a tenant in one of them would be two things at once.
 _TAKEN: Final = PROTECTED | HOP_BY_HOP | {b"cookie2", b"content-location", b"ratelimit", b"ratelimit-policy"}
 _TAKEN_PREFIXES: Final = (b"x-forwarded-", b"access-control-", b"content-", b"sec-", b"proxy-")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, replace
 
 from twisted.internet.endpoints import quoteStringArgument
@@ -47,6 +48,21 @@ class Description:
         """The string again."""
         named = [f"{name}={quoteStringArgument(value)}" for name, value in self.options.items()]
         return ":".join([self.kind, *map(quoteStringArgument, self.arguments), *named])
+
+
+# An address and a port without a kind, or with the scheme of what is spoken there.
+_SHORT = re.compile(r"(?:(https?)://)?(\[[0-9A-Fa-f:.%]+\]|[0-9.]*):([0-9]+)", re.IGNORECASE)
+
+
+def written_out(text: str, secure: bool = True) -> str:
+    """The endpoint string for `:443`, `[::]:443`, `0.0.0.0:443` or `http://:8080`; any other as it is. Without a
+    scheme it is TLS where `secure`."""
+    match = _SHORT.fullmatch(text)
+    if match is None:
+        return text
+    scheme, host, port = match.groups()
+    kind = "ssl" if (scheme.lower() == "https" if scheme else secure) else "tcp"
+    return f"{kind}:{port}" + (f":interface={quoteStringArgument(host.strip('[]'))}" if host else "")
 
 
 def parse(text: str) -> Description:
@@ -138,9 +154,9 @@ _EVERYWHERE = ("", "0.0.0.0", "::")
 
 def address_of(text: str) -> Address | None:
     """What an endpoint string listens on, as far as that can be known from it."""
-    description = parse(text)
+    description = parse(written_out(text))
     if description.kind == "haproxy":
-        description = parse(text.partition(":")[2])
+        description = parse(written_out(text.partition(":")[2]))
     if description.kind in ("ssl", "tls"):
         arguments = ssl_arguments(description)
         return Address("tcp", arguments.get("interface", ""), arguments.get("port", ""))
@@ -158,6 +174,14 @@ def address_of(text: str) -> Address | None:
     if description.kind == "systemd":
         return Address("systemd", "", named.get("index", named.get("name", "")))
     return None
+
+
+def bare_port(description: Description) -> tuple[int, int] | None:
+    """Port and backlog of a `tcp:` endpoint that names no interface; None for any other. Raises ValueError."""
+    named = dict(zip(_POSITIONAL["tcp"], description.arguments, strict=False)) | description.options
+    if description.kind != "tcp" or named.get("interface") or named.keys() - set(_POSITIONAL["tcp"]):
+        return None
+    return port_number(named.get("port", "")), bounded("backlog", named.get("backlog", str(BACKLOG)), 1 << 31)
 
 
 def inherited(description: Description) -> None:

@@ -192,6 +192,13 @@ class StreamPort(_Accepting, tcp.Port):
             server.close()
         super().stopReading()
 
+    def createInternetSocket(self) -> socket.socket:
+        made: socket.socket = super().createInternetSocket()
+        if self.interface == "::":
+            # Whatever the system's default (net.ipv6.bindv6only): every address is also IPv4's.
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        return made
+
     def reading(self) -> bool:
         """Whether uvloop accepts here at present."""
         return self._server is not None

@@ -21,6 +21,7 @@ from twisted.logger import Logger
 from twisted.web.resource import IResource
 
 from .config import ConfigurationError, Settings, file_version, load, load_tenants, read_again
+from .errors import CODES
 from .front.redirect import RedirectSite
 from .front.site import GatewaySite
 from .layers.threads import threads_beside
@@ -185,6 +186,7 @@ class Gateway(TwistedService):
         self._follow_registry(composition.settings, before)
         self._probes.watch(_probed(self.composition))
         self.counters.tenants = len(self.composition.policy.registry)
+        self.counters.expect(("", *self.composition.services), CODES)
         if before is not None:
             for name, service in before.services.items():
                 if self.composition.services.get(name) is not service:
@@ -367,6 +369,7 @@ class Gateway(TwistedService):
         redirecting = [f"{port} (to https)" for port in self._redirect_ports]
         where = ", ".join([*self._ports, *redirecting]) or "no port of its own"
         self.log.info("koder-gateway {version} serves on {where}", version=VERSION, where=where)
+        self.log.info("at most {count} client connections at once", count=self.site.max_connections)
         self.notifier.ready(f"serving on {where}")
 
     def _bind(self) -> None:

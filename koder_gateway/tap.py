@@ -21,6 +21,7 @@ from twisted.python.usage import UsageError
 from .config import ConfigurationError, load
 from .ops import memory
 from .ops.access_log import AccessLogError
+from .ops.journal import JOURNAL, is_journal
 from .ops.pidfile import settle
 from .transports import install_by_default
 from .version import VERSION
@@ -75,6 +76,13 @@ class Options(UsageOptions):
         fault = settle(twistd, sys.argv[1:]) if twistd is not None and "pidfile" in twistd else None
         if fault is not None:
             fail(fault)
+        if twistd is not None and is_journal(os.environ) and not _logs_elsewhere(twistd):
+            twistd["logger"] = JOURNAL
+
+
+def _logs_elsewhere(twistd: Any) -> bool:
+    """Whether twistd has been told where its log goes."""
+    return bool(twistd.get("logger") or twistd.get("syslog") or twistd.get("logfile") not in (None, "-"))
 
 
 def fail(text: str) -> None:

@@ -21,6 +21,8 @@ _TYPES: Final = (
     (dict, "a table"),
 )
 
+# How what is said of a key that nothing reads begins.
+UNKNOWN: Final = "is an unknown key"
 # Where a fault is, as in `limits[0].rate`, and what is wrong and would be right.
 Located = tuple[str, str]
 
@@ -92,7 +94,7 @@ def _keys_of(table: type) -> Iterable[str]:
 @lru_cache(maxsize=256)
 def unknown_key(name: str, known: tuple[str, ...]) -> str:
     """What to say of a key that nothing reads: the near one, or all that there are."""
-    return f"is an unknown key; {nearest(name, known)}"
+    return f"{UNKNOWN}; {nearest(name, known)}"
 
 
 def reason(error: Exception) -> str:

@@ -496,10 +496,13 @@ def _protocols(settings: Settings) -> tuple[bytes, ...]:
     return HTTP_2 if settings.listen.http2 else HTTP_1
 
 
-def _probed(composition: Composition) -> Iterator[tuple[Address, str]]:
-    """The addresses to probe, each with its health path."""
+def _probed(composition: Composition) -> Iterator[tuple[Address, str, str]]:
+    """The addresses to probe, each with its health path and the Host of its probes: that of requests, which a service
+    may be particular about; with a name of its own in TLS that one."""
+    settings = composition.settings
     for name, service in composition.services.items():
-        path = composition.settings.services[name].health
-        if path is not None:
+        entry = settings.services[name]
+        if entry.health is not None:
+            host = entry.health_host or entry.server_name or settings.tenants.base_domain
             for address in service.addresses:
-                yield address, path
+                yield address, entry.health, host

@@ -362,6 +362,8 @@ class TestFaults:
             ('services.x = { url = "http://a", ca = "koder-gateway.toml" }', "services.x.ca: has no use without TLS; "),
             ('services.x = { url = "https://a", client_cert = "koder-gateway.toml" }', "services.x.client_key: is missing"),
             ('services.x = { url = "https://a", client_key = "koder-gateway.toml" }', "services.x.client_cert: is missing"),
+            ('services.x = { url = "http://a", health = { path = "/a", host = "b c" } }', 'services.x.health.host: "b c" '),
+            ('services.x = { url = "http://a", health = { host = "b" } }', "services.x.health.path: is missing"),
             ('services.x = { url = "http://a", health = "healthz" }', 'services.x.health: "healthz" can match no request'),
             ('services.x = { url = "http://a", max_connections = 0 }', "services.x.max_connections: 0 is out of range; "),
             ('[[routes]]\nservice = "auth"', "routes[0].path: is missing, and it has no default; write it"),

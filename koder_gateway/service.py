@@ -18,9 +18,11 @@ from twisted.application.service import Service as TwistedService
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.logger import Logger
-from twisted.web.resource import IResource
+from twisted.web.resource import IResource, Resource
 
 from .config import ConfigurationError, Settings, file_version, load, load_tenants, read_again
+from .config.faults import shown
+from .config.values import prefix_fault
 from .errors import CODES
 from .front.redirect import RedirectSite
 from .front.site import GatewaySite
@@ -59,6 +61,17 @@ class StartError(Exception):
     """The gateway cannot start (or reload); each line says what to change."""
 
 
+class Addresses(list[Any]):
+    """Every address that is listened on, and which is which: `ports`, `redirect_ports` and `admin_ports`, each in the
+    order in which they were given."""
+
+    def __init__(self, ports: Sequence[Any], redirect_ports: Sequence[Any], admin_ports: Sequence[Any]) -> None:
+        super().__init__([*ports, *redirect_ports, *admin_ports])
+        self.ports = list(ports)
+        self.redirect_ports = list(redirect_ports)
+        self.admin_ports = list(admin_ports)
+
+
 class Gateway(TwistedService):
     """One gateway. `resource` is its tree, to mount in any `twisted.web.server.Site`; started as a service it
     listens on `ports` (endpoint strings; those of the settings by default), on the admin port, and on
@@ -66,7 +79,8 @@ class Gateway(TwistedService):
 
     `mounts` are resources of yours by path, behind the same tenants and limits. `local_hosts` lets localhost and
     addresses stand for the base domain. The owner of a tree that is mounted elsewhere still starts the service
-    (with no ports), since deadlines are swept by it.
+    (with no ports), since deadlines are swept by it. Raises ValueError for a path that no request can have, and
+    TypeError for one string where several are to stand.
     """
 
     log = Logger()
@@ -79,17 +93,20 @@ class Gateway(TwistedService):
         ports: Sequence[str] | None = None,
         admin_port: str | None = None,
         redirect_ports: Sequence[str] | None = None,
-        mounts: Mapping[str, IResource] | None = None,
+        # What derives from Resource is one to every type checker, and not only to those that know zope.interface.
+        mounts: Mapping[str, IResource | Resource] | None = None,
         local_hosts: bool = False,
         reactor: Any = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if reactor is None:
             from twisted.internet import reactor
+        _check_several(ports=ports, redirect_ports=redirect_ports)
+        _check_paths(mounts or {})
         self._reactor = reactor
         self._time = clock
         self._coarse = CoarseClock(clock())
-        self._mounts = {path.encode("ascii"): resource for path, resource in (mounts or {}).items()}
+        self._mounts: dict[bytes, Any] = {path.encode("ascii"): resource for path, resource in (mounts or {}).items()}
         self._local_hosts = local_hosts
         self._ports = tuple(settings.listen.port if ports is None else ports)
         self._admin_port = settings.listen.admin_port if admin_port is None else admin_port
@@ -403,9 +420,9 @@ class Gateway(TwistedService):
         return plain_endpoint(self._reactor)(text)
 
     @property
-    def addresses(self) -> list[Any]:
+    def addresses(self) -> Addresses:
         """The addresses that are listened on: the ports', the redirect ports', the admin port's."""
-        return [*self._public.addresses, *self._plain.addresses, *self._admin.addresses]
+        return Addresses(self._public.addresses, self._plain.addresses, self._admin.addresses)
 
     # -- health
 
@@ -489,6 +506,18 @@ class Gateway(TwistedService):
         if drained is not None:
             # One more turn, so that what was written last leaves and closed connections are seen to be.
             closed.addCallback(lambda _: self._reactor.callLater(0, drained.callback, None))
+
+
+def _check_several(**endpoints: Sequence[str] | None) -> None:
+    for name, texts in endpoints.items():
+        if isinstance(texts, str):
+            raise TypeError(f"{name} are several; write {name}=[{texts!r}]")
+
+
+def _check_paths(mounts: Mapping[str, object]) -> None:
+    faults = [f"mounts: {shown(path)} {fault}" for path in mounts if (fault := prefix_fault(path))]
+    if faults:
+        raise ValueError("\n".join(faults))
 
 
 def _protocols(settings: Settings) -> tuple[bytes, ...]:

@@ -105,7 +105,8 @@ def _name_fault(text: str) -> str | None:
     return "is not a name; write 1 to 64 letters, digits, _, . or -, a letter or digit first"
 
 
-def _path_fault(text: str) -> str | None:
+def prefix_fault(text: str) -> str | None:
+    """Why a path can be that of no route, in the middle of a line; None when it can."""
     wrong = path_fault(text.encode())
     if wrong is None and "?" in text:
         wrong = "The path has a query; leave it out."
@@ -328,7 +329,7 @@ FIELD_NAME: Final = matching("field name", _token_fault)
 TENANT_HEADER: Final = matching("field name", _tenant_header_fault)
 METHOD: Final = matching("method", _method_fault)
 NAME: Final = matching("name", _name_fault)
-PATH_PREFIX: Final = matching("path", _path_fault)
+PATH_PREFIX: Final = matching("path", prefix_fault)
 ORIGIN: Final = saying("origin", _parse_origin)
 NETWORK: Final = parsed("network", _parse_network)
 ENDPOINT: Final = _endpoint("ssl:443")

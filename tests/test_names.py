@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionRefusedError, TimeoutError
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
 from koder_gateway.upstream.names import RENEW, Found, NamedEndpoint, Names, Unresolved, look_up
@@ -170,6 +171,18 @@ def test_addresses_take_turns_and_all_of_them_have_one_deadline(network: Network
     assert network.hosts == ["2001:db8::1", "192.0.2.1"]
     network.advance(2.0)
     assert isinstance(asked.fault, TimeoutError)
+
+
+def test_the_address_that_took_the_last_connection_is_tried_first(network: Network, endpoint: NamedEndpoint) -> None:
+    network.answers = [(SIXTH, FIRST), (SIXTH, FIRST)]
+    Asked(endpoint)
+    network.refuse()
+    network.advance(0.3)
+    assert network.hosts == ["192.0.2.1"]
+    protocol = network.connecting.pop()[1].buildProtocol(None)
+    protocol.makeConnection(StringTransport(peerAddress=IPv4Address("TCP", "192.0.2.1", 80)))
+    Asked(endpoint)
+    assert network.hosts == ["192.0.2.1"]
 
 
 def test_an_address_that_refuses_has_its_name_looked_up_at_once(network: Network, endpoint: NamedEndpoint) -> None:

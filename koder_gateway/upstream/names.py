@@ -3,7 +3,8 @@
 A name is looked up when the gateway starts, and again every `RENEW` seconds, in a thread of its own: connections are
 made to the addresses of the last look-up that brought any, and wait for a name server only where none ever has. They
 wait no longer than a connection may take, from the beginning of the look-up on. An address that cannot be connected
-to has its name looked up at once.
+to has its name looked up at once. Of several the one that took the last connection is tried first: localhost is ::1
+as well, where few services listen.
 """
 
 from __future__ import annotations
@@ -78,6 +79,16 @@ class Name:
         self._due = -math.inf
         self._asking = False
         self._told = ""
+        self._reached = ""
+
+    def reached(self, host: str) -> None:
+        """This address has taken a connection: it is the first to be tried from now on."""
+        if host != self._reached:
+            self._reached = host
+            self.known = self._ordered(self.known)
+
+    def _ordered(self, found: tuple[Found, ...]) -> tuple[Found, ...]:
+        return tuple(sorted(found, key=lambda each: each[1] != self._reached))
 
     def renew(self, now: float) -> None:
         """Look the name up if it is time to; `now` is in the reactor's seconds."""
@@ -131,7 +142,7 @@ class Name:
         if self._told:
             self._told = ""
             _log.info("{host} has an address again", host=self.host)
-        self.known = found
+        self.known = found = self._ordered(found)
         waiting, self._waiting = self._waiting, []
         for each in waiting:
             each.callback(found)
@@ -236,7 +247,12 @@ class NamedEndpoint:
     def _to(self, found: tuple[Found, ...], factory: IProtocolFactory) -> Deferred[Any]:
         host = self._name.host
         endpoint = HostnameEndpoint(_Resolved(self._reactor, host, found), host, self._port, self._timeout)
-        return endpoint.connect(factory).addErrback(self._failed)
+        return endpoint.connect(factory).addCallbacks(self._made, self._failed)
+
+    def _made(self, protocol: Any) -> Any:
+        peer = protocol.transport.getPeer() if getattr(protocol, "transport", None) is not None else None
+        self._name.reached(getattr(peer, "host", ""))
+        return protocol
 
     def _failed(self, failure: Failure) -> Failure:
         self._name.doubt(self._reactor.seconds())

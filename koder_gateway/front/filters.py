@@ -10,6 +10,7 @@ from __future__ import annotations
 from twisted.web.http_headers import Headers
 
 from ..policy.decision import Standing
+from ..policy.tenants import Tenant
 from ..wire.exchange import Exchange
 from ..wire.identity import IdentifierSource
 from ..wire.request import RequestHead
@@ -50,6 +51,8 @@ class Cors:
         fields = standing.policy.preflight(exchange.head, standing.tenant)
         if fields is None:
             return None
+        if isinstance(standing.tenant, Tenant):
+            exchange.tenant = standing.tenant.wire
         exchange.fields = b"X-Request-ID: %b\r\n%b%b" % (exchange.request_id, fields, standing.hsts)
         return exchange.fields
 

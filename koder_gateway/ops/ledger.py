@@ -54,6 +54,7 @@ class Ledger:
                 exchange.bytes_in,
                 exchange.bytes_out,
                 duration,
+                head.host,
             )
 
     @property

@@ -11,8 +11,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .config import ConfigurationError, Settings, load
     from .service import Gateway, StartError
+    from .tree.mounted import MountedRequest, mounted_request
 
-__all__ = ["ConfigurationError", "Gateway", "Settings", "StartError", "load"]
+__all__ = [
+    "ConfigurationError",
+    "Gateway",
+    "MountedRequest",
+    "Settings",
+    "StartError",
+    "load",
+    "mounted_request",
+]
 
 _HOMES = {
     "ConfigurationError": "config",
@@ -20,6 +29,8 @@ _HOMES = {
     "Settings": "config",
     "StartError": "service",
     "load": "config",
+    "MountedRequest": "tree.mounted",
+    "mounted_request": "tree.mounted",
 }
 
 

@@ -1,11 +1,10 @@
-"""The tools beside the daemon: `koder-gateway check` and `koder-gateway explain`."""
+"""The command `koder-gateway`: the daemon in the foreground, and the tools `check` and `explain` beside it."""
 
 from __future__ import annotations
 
 import argparse
 import ipaddress
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,26 +20,60 @@ from .wire.request import RequestHead, oversized, sole_origin
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one tool; the exit code is 0, or 1 when there is a fault."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    """Run one tool; the exit code is 0, 1 when there is a fault, and 2 for words that are no command."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["run"]:
+        return _run(words[1:])
+    options = _parser().parse_args(words)
+    if options.run is None:
+        print(f"koder-gateway {VERSION}")
+        return 0
+    # It brings Twisted along, whose reactor `run` is the one to choose.
+    from .checks import endpoint_faults, look_as_service
+
+    if options.run is _check:
+        options.config = options.config or options.file
+        look_as_service(options.config)
     try:
         settings = load(options.config)
     except ConfigurationError as error:
-        print(error, file=sys.stderr)
+        print(*error.faults, *endpoint_faults(options.config), sep="\n", file=sys.stderr)
         return 1
     run: Any = options.run
     return int(run(settings, options))
 
 
+def _run(words: list[str]) -> int:
+    """Be the daemon, in the foreground, until it has ended."""
+    from twisted.python.usage import UsageError
+
+    from .tap import Options
+
+    class Words(Options):
+        synopsis = f"Usage: koder-gateway run {Options.synopsis}"
+
+    try:
+        Words().parseOptions(words)
+    except UsageError as error:
+        print(f"koder-gateway run: {error}\nTry: koder-gateway run --help", file=sys.stderr)
+        return 2
+    from twisted.scripts import twistd
+
+    sys.argv = ["twistd", "--nodaemon", "--pidfile=", "koder-gateway", *words]
+    twistd.run()
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="koder-gateway",
-        description="Tools for koder-gateway's configuration. The gateway itself runs under twistd:"
-        " twistd -n koder-gateway --port ssl:443",
+        description="The gateway, and the tools for its configuration. `twistd -n koder-gateway` is the same daemon"
+        " as `koder-gateway run`.",
     )
     parser.add_argument("--version", action="version", version=f"koder-gateway {VERSION}")
     tools = parser.add_subparsers(required=True, metavar="TOOL")
+    tools.add_parser("run", add_help=False, help="be the gateway, in the foreground; `run --help` lists its options")
+    tools.add_parser("version", help="print the version").set_defaults(run=None)
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument(
         "--config",
@@ -50,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         help="configuration file; default: /etc/koder-gateway/koder-gateway.toml where it exists",
     )
     check = tools.add_parser("check", parents=[shared], help="validate everything and print every fault")
+    check.add_argument("file", nargs="?", type=Path, metavar="FILE", help="the same as --config FILE")
     check.set_defaults(run=_check)
     why = tools.add_parser("explain", parents=[shared], help="say what becomes of a request, and why")
     why.add_argument("-X", "--request", dest="method", default="GET", metavar="METHOD")
@@ -64,8 +98,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _check(settings: Settings, options: argparse.Namespace) -> int:
     """Whether the gateway could start: besides the files, the certificates and endpoints that they name."""
+    from .checks import unusable
+
     warnings: list[str] = []
-    faults = _unusable(settings, warnings)
+    faults = unusable(settings, warnings)
     for fault in faults:
         print(fault, file=sys.stderr)
     # Several endpoints may serve the same certificate.
@@ -87,49 +123,6 @@ def _tenants(settings: Settings) -> str:
     if isinstance(registry, str):
         return f"the tenants are read from {registry}, which is not asked here"
     return "every slug is a tenant" if settings.registered is None else f"{len(settings.registered)} tenants"
-
-
-def _unusable(settings: Settings, warned: list[str]) -> list[str]:
-    """What of the settings cannot be used although it is well formed, each in one line. `warned` gets what can be
-    used but should be mended: certificates that clients refuse, or soon will."""
-    # These modules need no reactor of their own; a bare memory one keeps `check` from listening on anything.
-    from twisted.internet.testing import MemoryReactor
-
-    from .ops.listeners import UNREADABLE, plain_endpoint, unreadable
-    from .tls.endpoints import EndpointError, Endpoints
-    from .tree.compose import compose, doubts
-    from .wire.clock import CoarseClock
-
-    faults: list[str] = []
-    reactor = MemoryReactor()
-    name = settings.source or "koder-gateway.toml"
-    try:
-        composition = compose(settings, settings.registered, reactor=reactor, clock=CoarseClock())
-        faults += [f"{name}: {line}" for line in doubts(composition, time.time())]
-    except (OSError, ValueError) as error:
-        faults += [f"{name}: {line}" for line in str(error).splitlines()]
-    if settings.tls.client_ca is not None:
-        warned += settings.tls.client_ca.doubts(time.time())
-    endpoints = Endpoints(
-        reactor, settings.tls, settings.state.dir, settings.tenants.base_domain, warned=warned.extend
-    )
-    for text in settings.listen.port:
-        try:
-            endpoints.examine(text)
-        except EndpointError as error:
-            faults += [f"{name}: listen.port: {line}" for line in str(error).splitlines()]
-    for text in settings.listen.redirect_port:
-        try:
-            endpoints.examine_plain(text)
-        except EndpointError as error:
-            faults += [f"{name}: listen.redirect_port: {line}" for line in str(error).splitlines()]
-    admin_port = settings.listen.admin_port
-    if admin_port and "systemd:" not in admin_port:
-        try:
-            plain_endpoint(reactor)(admin_port)
-        except UNREADABLE as error:
-            faults.append(f"{name}: listen.admin_port: {unreadable(admin_port, error)}")
-    return faults
 
 
 def _explain(settings: Settings, options: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ a value cannot be returned (inside a parser) it travels in `Refused`. The codes 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Final, Literal
 
 Fault = Literal["client", "service", "gateway"]
 
@@ -120,3 +120,6 @@ DRAINING = Refusal(
 UPSTREAM_TIMEOUT = Refusal(
     504, "upstream_timeout", "Gateway Timeout", "The service did not answer in time.", "service"
 )
+
+# Every code of an answer of the gateway's own.
+CODES: Final = tuple(sorted({value.code for value in tuple(globals().values()) if isinstance(value, Refusal)}))

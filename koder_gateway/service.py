@@ -19,12 +19,16 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.resource import IResource
+from twisted.web.resource import IResource, Resource
 
 from .config import ConfigurationError, Settings, file_version, load, load_tenants, read_again
+from .config.faults import shown
 from .config.registry import MAX_LIST, restless
+from .config.values import prefix_fault
+from .errors import CODES
 from .front.redirect import RedirectSite
 from .front.site import GatewaySite
+from .layers.threads import threads_beside
 from .ops.access_log import AccessLogError
 from .ops.admin import admin_pages
 from .ops.admin_channel import AdminFactory
@@ -45,6 +49,7 @@ from .policy.decision import Policy
 from .policy.limits import address_key
 from .policy.tenants import Registry
 from .tls.contexts import HTTP_1, HTTP_2
+from .tls.descriptions import written_out
 from .tls.endpoints import EndpointError, Endpoints
 from .tls.established import established
 from .tls.proxied import ProxyGate
@@ -68,6 +73,17 @@ class StartError(Exception):
     """The gateway cannot start (or reload); each line says what to change."""
 
 
+class Addresses(list[Any]):
+    """Every address that is listened on, and which is which: `ports`, `redirect_ports` and `admin_ports`, each in the
+    order in which they were given."""
+
+    def __init__(self, ports: Sequence[Any], redirect_ports: Sequence[Any], admin_ports: Sequence[Any]) -> None:
+        super().__init__([*ports, *redirect_ports, *admin_ports])
+        self.ports = list(ports)
+        self.redirect_ports = list(redirect_ports)
+        self.admin_ports = list(admin_ports)
+
+
 class Gateway(TwistedService):
     """One gateway. `resource` is its tree, to mount in any `twisted.web.server.Site`; started as a service it
     listens on `ports` (endpoint strings; those of the settings by default), on the admin port, and on
@@ -75,7 +91,8 @@ class Gateway(TwistedService):
 
     `mounts` are resources of yours by path, behind the same tenants and limits. `local_hosts` lets localhost and
     addresses stand for the base domain. The owner of a tree that is mounted elsewhere still starts the service
-    (with no ports), since deadlines are swept by it.
+    (with no ports), since deadlines are swept by it. Raises ValueError for a path that no request can have, and
+    TypeError for one string where several are to stand.
     """
 
     log = Logger()
@@ -88,17 +105,20 @@ class Gateway(TwistedService):
         ports: Sequence[str] | None = None,
         admin_port: str | None = None,
         redirect_ports: Sequence[str] | None = None,
-        mounts: Mapping[str, IResource] | None = None,
+        # What derives from Resource is one to every type checker, and not only to those that know zope.interface.
+        mounts: Mapping[str, IResource | Resource] | None = None,
         local_hosts: bool = False,
         reactor: Any = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if reactor is None:
             from twisted.internet import reactor
+        _check_several(ports=ports, redirect_ports=redirect_ports)
+        _check_paths(mounts or {})
         self._reactor = reactor
         self._time = clock
         self._coarse = CoarseClock(clock())
-        self._mounts = {path.encode("ascii"): resource for path, resource in (mounts or {}).items()}
+        self._mounts: dict[bytes, Any] = {path.encode("ascii"): resource for path, resource in (mounts or {}).items()}
         self._local_hosts = local_hosts
         self._ports = tuple(settings.listen.port if ports is None else ports)
         self._admin_port = settings.listen.admin_port if admin_port is None else admin_port
@@ -112,13 +132,17 @@ class Gateway(TwistedService):
         self._trimmer = Trimmer()
         self._leavings = Leavings()
         self._probes = Probes(reactor)
+        self._registry_threads = threads_beside(reactor, "registry")
         self._registry: RemoteRegistry | RegistryFile | None = None
         self._losses = Losses(
             lambda: self.composition.policy.registry, lambda: self.composition.settings.tenants.max_loss
         )
-        self._reloads = Reloads(reactor, lambda: self._read(Pace()), self._take_up, self._refuse)
+        self._reloads = Reloads(
+            threads_beside(reactor, "reload"), lambda: self._read(Pace()), self._take_up, self._refuse
+        )
         self._drained: Deferred[None] | None = None
         self._stopping = False
+        self._accepting = False
         self._drain_ends = 0.0
         self._sweeper = Sweeper(
             self._coarse,
@@ -166,7 +190,7 @@ class Gateway(TwistedService):
         self._endpoints.failures.charge = self._handshake_failed
         self._public = Listeners(self._public_endpoint)
         self._plain = Listeners(self._redirect_endpoint)
-        self._admin = Listeners(plain_endpoint(reactor))
+        self._admin = Listeners(self._admin_endpoint)
         self._metrics = make_registry(self.counters, self._sources(), version=VERSION)
 
     def _handshake_failed(self, host: str) -> bool:
@@ -206,6 +230,7 @@ class Gateway(TwistedService):
         self._probes.watch(_probed(self.composition))
         self.counters.tenants = len(self.composition.policy.registry)
         self._leavings.follow(self.composition.policy.registry)
+        self.counters.expect(("", *self.composition.services), CODES)
         if before is not None:
             for name, service in before.services.items():
                 if self.composition.services.get(name) is not service:
@@ -223,8 +248,9 @@ class Gateway(TwistedService):
         self._registry = None
         if source is not None:
             base_domain, seen = settings.tenants.base_domain, settings.registry_version
+            threads = self._registry_threads
             self._registry = RegistryFile(
-                source, base_domain, seen, self._losses, self.counters, self._refreshed, self._reactor
+                source, base_domain, seen, self._losses, self.counters, self._refreshed, threads
             )
 
     def _follow_url(self, place: Place, before: Composition | None) -> None:
@@ -253,9 +279,10 @@ class Gateway(TwistedService):
         service = composition.registry
         assert service is not None, "a registry behind a URL is some service's"
         connect = service.connect or composition.settings.timeouts.connect
-        endpoint = upstream_endpoint(self._reactor, place.url, connect, service, composition.registry_trust)
+        trust, names = composition.registry_trust, composition.names
+        endpoint = upstream_endpoint(self._reactor, place.url, connect, service, trust, names)
         source = Fetcher(self._reactor, endpoint, place.url, MAX_LIST)
-        return RemoteRegistry(place, source, self._losses, self.counters, self._refreshed, self._reactor)
+        return RemoteRegistry(place, source, self._losses, self.counters, self._refreshed, self._registry_threads)
 
     def _serve_composition(self) -> None:
         composition = self.composition
@@ -334,8 +361,10 @@ class Gateway(TwistedService):
             return self._refuse(Failure())
         self._ledger.follow(settings.log, log)
         self._take(composition, before)
+        self._tell_of_ports(before.settings)
         self._serve_composition()
         self._endpoints.reload(settings.tls, settings.tenants.base_domain, _protocols(settings))
+        self._tell_of_ports(before.settings)
         self.counters.reloads_ok += 1
         self.log.info("reloaded {source}", source=str(settings.source or "the defaults"))
         self.notifier.ready("serving")
@@ -350,6 +379,14 @@ class Gateway(TwistedService):
             self.log.error("reload refused, nothing has changed: {line}", line=line)
         self.notifier.ready("reload refused; serving the configuration before it")
         return False
+
+    def _tell_of_ports(self, before: Settings) -> None:
+        """Say which ports of the configuration are others now: these need a restart."""
+        for key in ("port", "redirect_port", "admin_port"):
+            if getattr(before.listen, key) != getattr(self.settings.listen, key):
+                self.log.warn(
+                    "listen.{key} has changed, which a reload does not follow; restart the gateway", key=key
+                )
 
     @staticmethod
     def _read_again(settings: Settings, rest: Callable[[], object]) -> Settings:
@@ -383,15 +420,17 @@ class Gateway(TwistedService):
             self._sweep_retired(now)
 
     def _watch(self, now: float) -> None:
-        """Look after what is watched while the gateway serves: services' health, certificates, the registry."""
+        """Look after what is watched while it serves: services' names and health, certificates, the registry."""
         if self.running:
+            self.composition.names.sweep()
             self._probes.sweep(now)
             self._endpoints.sweep(now)
             if self._registry is not None:
                 self._registry.sweep(now, self.settings.tenants.refresh)
 
     def _sweep_drain(self, now: float) -> None:
-        if self._drained is not None and (not self.site.channels or now >= self._drain_ends):
+        drained = not self._accepting and not self.site.channels
+        if self._drained is not None and (drained or now >= self._drain_ends):
             self._end_drain()
 
     def _sweep_retired(self, now: float) -> None:
@@ -418,6 +457,7 @@ class Gateway(TwistedService):
         redirecting = [f"{port} (to https)" for port in self._redirect_ports]
         where = ", ".join([*self._ports, *redirecting]) or "no port of its own"
         self.log.info("koder-gateway {version} serves on {where}", version=VERSION, where=where)
+        self.log.info("at most {count} client connections at once", count=self.site.max_connections)
         self.notifier.ready(f"serving on {where}")
 
     def _bind(self) -> None:
@@ -446,10 +486,15 @@ class Gateway(TwistedService):
         except EndpointError as error:
             raise ListenError(str(error)) from None
 
+    def _admin_endpoint(self, text: str) -> IStreamServerEndpoint:
+        if written_out(text, secure=False).startswith("tcp:"):
+            return self._redirect_endpoint(text)
+        return plain_endpoint(self._reactor)(text)
+
     @property
-    def addresses(self) -> list[Any]:
+    def addresses(self) -> Addresses:
         """The addresses that are listened on: the ports', the redirect ports', the admin port's."""
-        return [*self._public.addresses, *self._plain.addresses, *self._admin.addresses]
+        return Addresses(self._public.addresses, self._plain.addresses, self._admin.addresses)
 
     # -- health
 
@@ -514,13 +559,19 @@ class Gateway(TwistedService):
             self._registry.stop()
         drained: Deferred[None] = Deferred()
         self._drained = drained
+        self._accepting = True
         closing = DeferredList([self._public.close(), self._plain.close()])
         self._drain_ends = self._time() + self.settings.timeouts.drain
         self.site.drain()
         self.log.info("draining: {count} exchanges in flight", count=self.site.in_flight)
+        # What was accepted last becomes a channel a turn after that.
+        closing.addCallback(lambda _: self._reactor.callLater(0, self._all_accepted))
+        return closing.addCallback(lambda _: drained)
+
+    def _all_accepted(self) -> None:
+        self._accepting = False
         if not self._sweeper.running or not self.site.channels:
             self._end_drain()
-        return closing.addCallback(lambda _: drained)
 
     def _end_drain(self) -> None:
         drained, self._drained = self._drained, None
@@ -535,15 +586,30 @@ class Gateway(TwistedService):
             closed.addCallback(lambda _: self._reactor.callLater(0, drained.callback, None))
 
 
+def _check_several(**endpoints: Sequence[str] | None) -> None:
+    for name, texts in endpoints.items():
+        if isinstance(texts, str):
+            raise TypeError(f"{name} are several; write {name}=[{texts!r}]")
+
+
+def _check_paths(mounts: Mapping[str, object]) -> None:
+    faults = [f"mounts: {shown(path)} {fault}" for path in mounts if (fault := prefix_fault(path))]
+    if faults:
+        raise ValueError("\n".join(faults))
+
+
 def _protocols(settings: Settings) -> tuple[bytes, ...]:
     """What is spoken over TLS (RFC 7301)."""
     return HTTP_2 if settings.listen.http2 else HTTP_1
 
 
-def _probed(composition: Composition) -> Iterator[tuple[Address, str]]:
-    """The addresses to probe, each with its health path."""
+def _probed(composition: Composition) -> Iterator[tuple[Address, str, str]]:
+    """The addresses to probe, each with its health path and the Host of its probes: that of requests, which a service
+    may be particular about; with a name of its own in TLS that one."""
+    settings = composition.settings
     for name, service in composition.services.items():
-        path = composition.settings.services[name].health
-        if path is not None:
+        entry = settings.services[name]
+        if entry.health is not None:
+            host = entry.health_host or entry.server_name or settings.tenants.base_domain
             for address in service.addresses:
-                yield address, path
+                yield address, entry.health, host

@@ -53,17 +53,38 @@ class Options(UsageOptions):
 
     opt_p = opt_port
 
+    def opt_version(self) -> None:
+        """display the gateway's version and exit"""
+        from .version import VERSION
+
+        print(f"koder-gateway {VERSION}")
+        raise SystemExit(0)
+
     def opt_redirect_port(self, endpoint: str) -> None:
         """plain endpoint that redirects to https and shows ACME challenges; may be given more than once"""
         self["redirect-ports"].append(endpoint)
 
     def postOptions(self) -> None:
         """Choose the reactor, unless twistd's `--reactor` has, and check what can be checked now."""
+        from .ops.journal import JOURNAL, is_journal
+        from .ops.pidfile import settle
         from .transports import install_by_default
 
         install_by_default()
         if self["demo"] and self["config"] is not None:
             raise UsageError("--demo brings its own configuration; leave --config out")
+        # twistd's own options; twist, and who asks for these alone, has none.
+        twistd: Any = getattr(self, "parent", None)
+        fault = settle(twistd, sys.argv[1:]) if twistd is not None and "pidfile" in twistd else None
+        if fault is not None:
+            fail(fault)
+        if twistd is not None and is_journal(os.environ) and not _logs_elsewhere(twistd):
+            twistd["logger"] = JOURNAL
+
+
+def _logs_elsewhere(twistd: Any) -> bool:
+    """Whether twistd has been told where its log goes."""
+    return bool(twistd.get("logger") or twistd.get("syslog") or twistd.get("logfile") not in (None, "-"))
 
 
 def fail(text: str) -> None:
@@ -117,6 +138,7 @@ class Daemon(MultiService):
         local_hosts: bool = False,
     ) -> Any:
         """Load the configuration and make the gateway of it."""
+        from .checks import endpoint_faults
         from .config import ConfigurationError, load
         from .ops.access_log import AccessLogError
         from .service import Gateway
@@ -131,7 +153,9 @@ class Daemon(MultiService):
                 local_hosts=local_hosts,
                 reactor=self._reactor,
             )
-        except (ConfigurationError, AccessLogError, ValueError) as error:
+        except ConfigurationError as error:
+            fail("\n".join([*error.faults, *endpoint_faults(path)]))
+        except (AccessLogError, ValueError) as error:
             fail(str(error))
         self._gateway.setServiceParent(self)
         return self._gateway
@@ -210,11 +234,12 @@ class Demo(Daemon):
 
     def _serve(self, urls: dict[str, str]) -> None:
         from .demo import curl_lines, write_demo
+        from .tls.descriptions import written_out
 
         path = write_demo(Path(self._folder.name), urls)
         gateway = self._or_fail_adding(path)
         address = gateway.addresses[0]
-        secure = self._ports[0].removeprefix("haproxy:").startswith(("ssl:", "tls:", "tls+"))
+        secure = written_out(self._ports[0]).removeprefix("haproxy:").startswith(("ssl:", "tls:", "tls+"))
         lines = curl_lines(address.port, secure=secure) if hasattr(address, "port") else []
         # Not sys.stdout, which twistd turns into log events.
         print("The demo is up. Try:", *lines, sep="\n  ", file=sys.__stdout__, flush=True)

@@ -162,9 +162,9 @@ class GatewayProcess:
             self.kill()
             print(self.log())
             raise
-        # In the order in which they were given, the admin port last; twist's log says each twice.
+        # In the order in which they were given but for UNIX ones, the admin port last; twist's log says each twice.
         started = list(dict.fromkeys(map(int, _STARTED.findall(self.log()))))
-        listening = len(ports) + len(redirects)
+        listening = sum("unix" not in port.lower() for port in (*ports, *redirects))
         self.ports, rest = started[:listening], started[listening:]
         assert (len(self.ports), len(rest)) == (listening, int(admin)), self.log()
         self.admin = rest[0] if rest else 0

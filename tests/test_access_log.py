@@ -18,6 +18,7 @@ EXCHANGE = {
     "request_id": b"0123456789abcdef",
     "tenant": b"acme",
     "client": b"192.0.2.1",
+    "host": b"acme.example",
     "method": b"GET",
     "path": b"/v1/users/7",
     "route": b"/v1/users",
@@ -81,7 +82,7 @@ def test_a_line_has_every_field_in_its_order():
     (line,) = out
     assert line == (
         b'{"time":"2025-11-23T18:08:03.124Z","request_id":"0123456789abcdef","tenant":"acme",'
-        b'"client":"192.0.2.1","method":"GET","path":"/v1/users/7","route":"/v1/users","service":"identity",'
+        b'"client":"192.0.2.1","host":"acme.example","method":"GET","path":"/v1/users/7","route":"/v1/users","service":"identity",'
         b'"status":200,"code":"","bytes_in":12,"bytes_out":512,"duration":0.001235}\n'
     )
     log.flush()
@@ -115,7 +116,7 @@ def test_a_query_is_never_written():
     assert b"secret" not in target.taken
 
 
-@given(path=st.binary().filter(lambda path: b"?" not in path), method=st.binary(), request_id=st.binary())
+@given(path=st.binary().filter(lambda path: not set(path) & set(b"?#@")), method=st.binary(), request_id=st.binary())
 def test_any_bytes_make_one_line_of_json(path, method, request_id):
     target = Target()
     log = AccessLog(target)
@@ -323,3 +324,33 @@ def test_the_dash_is_the_standard_output(capfd):
     target.close()
     assert target(b"again\n") == 6
     assert capfd.readouterr().out == "hello\nagain\n"
+
+
+@pytest.mark.parametrize(
+    ("path", "written"),
+    [
+        (b"/a#token=secret", "/a"),
+        (b"http://user:secret@acme.example/a@b", "http://acme.example/a@b"),
+        (b"user:secret@acme.example:443", "acme.example:443"),
+        (b"/users/a@b.example", "/users/a@b.example"),
+        (b"http://acme.example/@", "http://acme.example/@"),
+    ],
+)
+def test_what_may_be_a_credential_is_never_written(path, written):
+    target = Target()
+    log = AccessLog(target)
+    add(log, path=path, host=b"user:secret@acme.example")
+    log.flush()
+    assert target.lines[0]["path"] == written
+    assert target.lines[0]["host"] == "acme.example"
+    assert b"secret" not in target.taken
+
+
+@given(text=st.binary())
+def test_no_control_reaches_a_terminal(text):
+    target = Target()
+    log = AccessLog(target)
+    add(log, path=text, method=text, host=text)
+    log.flush()
+    line = target.taken.decode().removesuffix("\n")
+    assert not [character for character in line if ord(character) < 0x20 or 0x7F <= ord(character) < 0xA0]

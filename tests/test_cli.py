@@ -125,7 +125,9 @@ def test_what_is_good_is_summed_up(check: Callable[[str], Done], tmp_path: Path)
     assert check("") == Done(0, f"{path}: good: 9 routes, 5 services, 8 limits, every slug is a tenant\n", "")
     (tmp_path / "tenants.toml").write_text(TENANTS)
     text = CONFIG + '[services]\nother = "http://127.0.0.1:5000"\n[[routes]]\npath = "/a"\nservice = "other"\n'
-    assert check(text) == Done(0, f"{path}: good: 1 routes, 1 services, 3 limits, 3 tenants\n", "")
+    done = check(text)
+    assert (done.code, done.out) == (0, f"{path}: good: 1 routes, 1 services, 3 limits, 3 tenants\n")
+    assert run("check", path) == done, "the file is an argument as well"
 
 
 def test_a_registry_behind_a_url_is_not_asked(check: Callable[[str], Done]) -> None:
@@ -302,7 +304,13 @@ def test_every_service_that_cannot_be_connected_to_is_told(check: Callable[[str]
 
 
 def test_what_the_parser_prints(capsys: pytest.CaptureFixture[str]) -> None:
-    for words, code in (((), 2), (("nonsense",), 2), (("explain",), 2), (("--version",), 0), (("--help",), 0)):
+    wrong = ((), ("nonsense",), ("explain",))
+    for words, code in (
+        *((each, 2) for each in wrong),
+        (("--version",), 0),
+        (("--help",), 0),
+        (("run", "--help"), 0),
+    ):
         with pytest.raises(SystemExit) as ended:
             main(words)
         assert ended.value.code == code
@@ -311,6 +319,11 @@ def test_what_the_parser_prints(capsys: pytest.CaptureFixture[str]) -> None:
         assert bool(out) is (code == 0)
         if words == ("--version",):
             assert out == f"koder-gateway {VERSION}\n"
+    assert run("version") == Done(0, f"koder-gateway {VERSION}\n", "")
+    for words in (("run", "--nonsense"), ("run", "--demo", "--config", "a"), ("run", "more")):
+        done = run(*words)
+        assert (done.code, done.out) == (2, ""), words
+        assert done.err.startswith("koder-gateway run: "), done
 
 
 # -- explain

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from koder_gateway.config import ConfigurationError, Settings, TimeoutSettings, load, loading
+from koder_gateway.config.document import read_document
 from koder_gateway.policy.limits import Limiter, LimitRule
 from koder_gateway.policy.routing import Route
 from koder_gateway.policy.tenants import Tenant
@@ -379,6 +380,8 @@ class TestFaults:
             ('services.x = { url = "http://a", ca = "koder-gateway.toml" }', "services.x.ca: has no use without TLS; "),
             ('services.x = { url = "https://a", client_cert = "koder-gateway.toml" }', "services.x.client_key: is missing"),
             ('services.x = { url = "https://a", client_key = "koder-gateway.toml" }', "services.x.client_cert: is missing"),
+            ('services.x = { url = "http://a", health = { path = "/a", host = "b c" } }', 'services.x.health.host: "b c" '),
+            ('services.x = { url = "http://a", health = { host = "b" } }', "services.x.health.path: is missing"),
             ('services.x = { url = "http://a", health = "healthz" }', 'services.x.health: "healthz" can match no request'),
             ('services.x = { url = "http://a", max_connections = 0 }', "services.x.max_connections: 0 is out of range; "),
             ('[[routes]]\nservice = "auth"', "routes[0].path: is missing, and it has no default; write it"),
@@ -487,3 +490,64 @@ class TestFiles:
         (line,) = caught.value.faults
         assert line.startswith(f"{file}: {place}")
         assert len(line.splitlines()) == 1
+
+
+# -- files as editors write them
+
+
+@pytest.mark.parametrize("change", ["mark", "CRLF", "both"])
+def test_a_byte_order_mark_and_other_line_ends_are_read(tmp_path: Path, change: str) -> None:
+    text = '[tenants]\nbase_domain = "a.example"\n# a comment\n[timeouts]\ndrain = "5s"\n'
+    data = text.encode() if change == "mark" else text.replace("\n", "\r\n").encode()
+    path = tmp_path / "a.toml"
+    path.write_bytes(data if change == "CRLF" else b"\xef\xbb\xbf" + data)
+    settings = load(path)
+    assert (settings.tenants.base_domain, settings.timeouts.drain) == ("a.example", 5.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            '[timeouts]\ndrain\u00a0= "5s"\n',
+            "line 2, column 6: has no-break space (U+00A0); type a plain space there",
+        ),
+        ("[log]\nfile = \u201c-\u201d\n", 'line 2, column 8: has left double quotation mark (U+201C); type " there'),
+        ('[log]\nfile = "-"\u200b\n', "line 2, column 11: has zero width space (U+200B); type a plain space there"),
+        ('[log]\nfile = "\u00a0-"\nfile =\n', "line 3, column 7: Invalid value"),
+        ("# \u201ca\u201d\n[log\n", "line 2, column 5: "),
+    ],
+)
+def test_what_only_looks_like_toml_is_named(faults: Faults, text: str, says: str) -> None:
+    (line,) = faults(text)
+    assert says in line
+
+
+def test_utf_16_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text("[log]\n", encoding="utf-16")
+    with pytest.raises(ConfigurationError, match="is UTF-16, and TOML must be UTF-8; save it again as that"):
+        load(path)
+
+
+def test_spaces_of_other_kinds_stay_in_strings(tmp_path: Path) -> None:
+    assert read_document(write(tmp_path, 'file = "a\u00a0b" # \u201c\n'), "a") == {"file": "a\u00a0b"}
+
+
+@pytest.mark.parametrize(
+    ("text", "home"),
+    [
+        ('[log]\ndrain = "5s"', "log.drain: is an unknown key here; it belongs below [timeouts]"),
+        ('drain = "5s"', "drain: is an unknown key here; it belongs below [timeouts]"),
+        ('[tls]\nrate = "1/s"', "tls.rate: is an unknown key here; it belongs below [[limits]]"),
+        (
+            '[services]\nidentity = { url = "http://a", port = 1 }',
+            "port: is an unknown key here; it belongs below [listen]",
+        ),
+        ('[requests]\nhealth = "/"', "it belongs below [services.NAME]"),
+        ('[log]\nnonsense = "5s"', "log.nonsense: is an unknown key; known here: access, file"),
+    ],
+)
+def test_a_key_below_the_wrong_section_is_told_its_own(faults: Faults, text: str, home: str) -> None:
+    (line,) = faults(text)
+    assert home in line

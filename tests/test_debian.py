@@ -6,11 +6,12 @@ import configparser
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from koder_gateway.config import Row, Settings, schema, tenants_schema
+from koder_gateway.config import Row, Settings, load, schema, tenants_schema
 from koder_gateway.tap import Options
 
 PROJECT = Path(__file__).parent.parent
@@ -95,7 +96,29 @@ def test_the_user_of_the_unit_is_made_and_removed(service: configparser.SectionP
     assert service["User"] == service["Group"] == "koder-gateway"
     assert re.search(r"adduser .*\\\n.* koder-gateway$", written("koder-gateway.postinst"), re.MULTILINE)
     assert re.search(r"deluser .* koder-gateway ", written("koder-gateway.postrm"))
-    assert f"rm -rf /var/lib/{service['StateDirectory']}\n" in written("koder-gateway.postrm")
+    assert f"rm -rf /var/lib/{service['StateDirectory']} /etc/koder-gateway\n" in written("koder-gateway.postrm")
+
+
+def test_a_repaired_file_needs_no_reset_of_the_unit() -> None:
+    """systemd counts no failed starts, and each is tried again."""
+    unit = written("koder-gateway.service")
+    assert re.search(r"^\[Unit\]\n(?:[^\[].*\n|\n)*StartLimitIntervalSec=0$", unit, re.MULTILINE)
+    assert re.search(r"^Restart=on-failure$", unit, re.MULTILINE)
+
+
+def test_a_fresh_install_listens_to_its_own_machine_alone(tmp_path: Path) -> None:
+    """And is otherwise the sample; what the file says of it is where an operator looks."""
+    sample = PROJECT / "etc" / "koder-gateway.toml"
+    done = subprocess.run(["sed", "-f", DEBIAN / "fresh.sed", sample], capture_output=True, text=True, check=True)
+    fresh = tmp_path / "koder-gateway.toml"
+    fresh.write_text(done.stdout)
+    settings = load(fresh)
+    assert settings.listen.port == ("ssl:443:interface=127.0.0.1",)
+    assert replace(settings.listen, port=load(sample).listen.port) == load(sample).listen
+    assert 'port = "ssl:443".\n' in done.stdout
+    assert re.search(
+        r"^\tsed -i -f debian/fresh.sed debian/koder-gateway/etc/\S+/koder-gateway.toml$", written("rules"), re.M
+    )
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.suffix[1:])

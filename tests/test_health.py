@@ -26,6 +26,8 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from koder_gateway import Gateway, Settings, load
+from koder_gateway.service import _probed
+from koder_gateway.tree.compose import compose
 from koder_gateway.upstream.health import INTERVAL, TIMEOUT, Probes
 from koder_gateway.upstream.pool import Address, Service
 from koder_gateway.wire.clock import CoarseClock
@@ -52,6 +54,7 @@ class Probed:
     """Probes of one service with two addresses, over a network in memory."""
 
     PORTS = (4001, 5001)
+    host = ""
 
     def __init__(self, path: str = "/healthz") -> None:
         self.reactor = MemoryReactor()
@@ -75,7 +78,7 @@ class Probed:
         )
 
     def watch(self, *targets: tuple[Address, str]) -> None:
-        self.probes.watch(targets)
+        self.probes.watch([(address, path, self.host) for address, path in targets])
 
     def advance(self, seconds: float) -> None:
         """Let time pass with a sweep every so often, as the gateway does."""
@@ -127,6 +130,29 @@ def test_a_probe_asks_for_the_path_on_a_connection_of_its_own(probed: Probed) ->
     service.send(GOOD)
     assert service.closed == "clean"
     assert (probed.service.idle, probed.service.active) == (0, 0)
+
+
+def test_a_probe_may_name_another_host_which_begins_it_anew(probed: Probed) -> None:
+    probed.host = "id.example"
+    probed.watch((probed.first, "/healthz"))
+    probed.advance(0)
+    assert b"\r\nHost: id.example\r\n" in probed.origins[0].last.take()
+
+
+@pytest.mark.parametrize(
+    ("lines", "host"),
+    [
+        ('health = "/healthz"', "id.koder.dev"),
+        ('health = { path = "/healthz" }', "id.koder.dev"),
+        ('health = { path = "/healthz", host = "probe.example:81" }', "probe.example:81"),
+        ('health = "/healthz"\nserver_name = "identity.internal"', "identity.internal"),
+    ],
+)
+def test_a_probe_names_the_host_that_requests_have_or_its_own(tmp_path: Path, lines: str, host: str) -> None:
+    file = tmp_path / "koder-gateway.toml"
+    file.write_text(f'[services.identity]\nurl = "https://127.0.0.1:1"\n{lines}\n')
+    composition = compose(load(file), None, reactor=MemoryReactor(), clock=CoarseClock(0.0))
+    assert [(path, named) for _, path, named in _probed(composition)] == [("/healthz", host)]
 
 
 def test_probes_begin_at_once_and_then_every_few_seconds(probed: Probed) -> None:

@@ -212,6 +212,7 @@ def test_an_exchange_is_logged_once(tmp_path: Path) -> None:
         "request_id": "r1",
         "tenant": "koder",
         "client": "192.0.2.1",
+        "host": "",
         "method": "GET",
         "path": "/v1/users/7",
         "route": "/v1/users",

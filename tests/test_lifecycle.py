@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import ssl
+import stat
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -488,6 +489,90 @@ def test_a_socket_of_systemd_s_speaks_tls(tmp_path: Path, how: str) -> None:
             assert client.ask("GET", "/a").status == 200
 
 
+def test_a_bare_port_serves_both_families_and_knows_an_ipv4_client_as_one(tmp_path: Path) -> None:
+    with Origin(lambda peer, number: echo_fields(peer)) as origin:
+        config = configuration({"a": origin.url})
+        ports = ("http://:0", ":0")
+        with GatewayProcess(tmp_path, config, ports=ports) as gateway:
+            for host in ("127.0.0.1", "::1"):
+                connection = socket.create_connection((host, gateway.ports[0]), PATIENCE)
+                with Client(connection) as client:
+                    assert f"x-forwarded-for: {host}\r\n" in client.ask("GET", "/a").body.decode().lower()
+            with gateway.connect(tls=True) as client:
+                assert client.ask("GET", "/a").status == 200
+        assert [line["client"] for line in gateway.access()] == ["127.0.0.1", "::1", "127.0.0.1"]
+
+
+def echo_fields(peer: Peer) -> None:
+    """Answer each request with its head."""
+    while (received := peer.head()) is not None:
+        peer.body(received)
+        peer.send(answer("".join(f"{name}: {value}\r\n" for name, value in received.fields).encode()))
+
+
+def test_a_unix_socket_of_systemd_s_outlives_the_process(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.sock"
+    with Origin() as origin, socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        path.chmod(0o600)
+        listening.listen()
+        for _ in range(2):
+            waiting = Client(socket.socket(socket.AF_UNIX))
+            with waiting:
+                waiting.socket.settimeout(PATIENCE)
+                waiting.socket.connect(str(path))
+                waiting.send(request("GET", "/a"))
+                with GatewayProcess(
+                    tmp_path,
+                    configuration({"a": origin.url}),
+                    ports=("systemd:domain=UNIX:index=0",),
+                    inherited=listening,
+                ):
+                    assert waiting.read().status == 200, "who came while nobody was there is served by the next"
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_nobody_is_dropped_while_gateways_take_turns_on_one_socket(tmp_path: Path) -> None:
+    answered, faults = [], []
+    done = threading.Event()
+
+    def ask(port: int) -> None:
+        while not done.is_set():
+            try:
+                with Client(socket.create_connection(("127.0.0.1", port), PATIENCE)) as client:
+                    answered.append(client.ask("GET", "/a", "Connection: close").status)
+            except Exception as fault:
+                faults.append(fault)
+
+    with Origin() as origin, socket.create_server(("127.0.0.1", 0), backlog=1024) as listening:
+        threads = [threading.Thread(target=ask, args=(listening.getsockname()[1],)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in range(3):
+                with GatewayProcess(
+                    tmp_path,
+                    configuration({"a": origin.url}),
+                    ports=("systemd:domain=INET:index=0",),
+                    inherited=listening,
+                ):
+                    before = len(answered)
+                    until(lambda before=before: len(answered) >= before + 300, "clients are served")
+            with GatewayProcess(
+                tmp_path,
+                configuration({"a": origin.url}),
+                ports=("systemd:domain=INET:index=0",),
+                inherited=listening,
+            ):
+                done.set()
+                for thread in threads:
+                    thread.join(PATIENCE)
+        finally:
+            done.set()
+    assert not faults
+    assert set(answered) == {200}
+
+
 def served_certificate(gateway: GatewayProcess) -> bytes | None:
     """The certificate that a new connection is shown, whatever lies in its file by now."""
     trusting = ssl.create_default_context()
@@ -540,6 +625,7 @@ KEYS = [
     "request_id",
     "tenant",
     "client",
+    "host",
     "method",
     "path",
     "route",
@@ -594,6 +680,7 @@ def test_the_access_log_has_a_line_for_each_exchange_and_no_secret(tmp_path: Pat
             "request_id": "my-id",
             "tenant": "acme",
             "client": "127.0.0.1",
+            "host": HOST,
             "method": "POST",
             "path": "/a/x",
             "route": "/a",
@@ -855,6 +942,64 @@ def test_it_becomes_a_daemon(tmp_path: Path) -> None:
             os.kill(pid, signal.SIGTERM)
         until(lambda: not (tmp_path / "pid").exists(), "the daemon has ended")
         assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize("command", ["twistd", "run"])
+def test_it_starts_where_nothing_can_be_written_and_twice_from_one_folder(tmp_path: Path, command: str) -> None:
+    words = [tool("twistd"), "-n", "koder-gateway"] if command == "twistd" else [tool("koder-gateway"), "run"]
+    config = tmp_path / "koder-gateway.toml"
+    config.write_text("[state]\ndir = 'state'\n")
+    with contextlib.ExitStack() as stack:
+        started = [
+            subprocess.Popen(
+                [*words, "--config", str(config), "--port", "tcp:0:interface=127.0.0.1"],
+                cwd="/proc",
+                stdout=stack.enter_context((tmp_path / f"{number}.log").open("wb")),
+                stderr=subprocess.STDOUT,
+            )
+            for number in range(2)
+        ]
+        for process in started:
+            stack.callback(process.wait, PATIENCE)
+            stack.callback(process.kill)
+        for number, process in enumerate(started):
+            log = tmp_path / f"{number}.log"
+            until(lambda log=log: " serves on " in log.read_text(), "it serves")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE) == 0, log.read_text()
+            assert "Traceback" not in log.read_text()
+
+
+def test_a_pidfile_that_is_asked_for_tells_a_live_gateway_from_a_stale_one(tmp_path: Path, config: Path) -> None:
+    config.write_text("[state]\ndir = 'state'\n")
+    pidfile, log = tmp_path / "pid", tmp_path / "log"
+    words = [tool("twistd"), "-n", f"--pidfile={pidfile}", "koder-gateway"]
+    words += ["--config", str(config), "--port", "tcp:0:interface=127.0.0.1"]
+    pidfile.write_text(str(os.getpid()))  # alive, and no gateway
+    with log.open("wb") as output:
+        process = subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        until(lambda: " serves on " in log.read_text(), "it serves")
+        assert pidfile.read_text() == str(process.pid)
+        second = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE)
+        assert second.returncode == 1
+        assert f"Another twistd server is running, PID {process.pid}" in second.stderr
+        assert pidfile.read_text() == str(process.pid)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("words", [("-n", "--pidfile=/proc/gateway.pid"), ("--pid", "/proc/gateway.pid"), ()])
+def test_files_that_twistd_cannot_write_are_a_line(tmp_path: Path, words: tuple[str, ...]) -> None:
+    done = subprocess.run(
+        [tool("twistd"), *words, "koder-gateway", "--demo"],
+        cwd="/proc",
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert_refused(done, r"/proc/gateway\.pid: the pidfile .*" if words else r"/proc/twistd\.log: the log .*")
 
 
 def until_connected(port: int) -> socket.socket:

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from test_certificates import NOW, certificate_pem, key_pem
 
 from koder_gateway.tls.certificates import DAY, CertificateError, self_signed
@@ -589,3 +589,103 @@ def test_the_gateway_s_own_certificate_is_the_same_when_it_is_asked_for_again(tm
     look = shelf.look(NOW, settled=True)
     assert (look.names, look.warnings) == (None, warnings)
     assert self_signed(tmp_path, "id.localhost", now=NOW).same(names.default)
+
+
+# -- what lies beside certificates, and what two of one name mean
+
+
+def good(folder: Path) -> list[str]:
+    names, warnings = Shelf(folder_place(folder)).open(NOW)
+    assert warnings == []
+    return sorted(each.name for each in names.certificates)
+
+
+def pair(folder: Path, chain: str, key: str, *names: str) -> None:
+    made = ec.generate_private_key(ec.SECP256R1())
+    folder.mkdir(exist_ok=True, parents=True)
+    (folder / chain).write_bytes(certificate_pem(made, *names))
+    (folder / key).write_bytes(key_pem(made))
+
+
+def test_issuers_beside_a_pair_are_no_broken_pairs(tmp_path):
+    pair(tmp_path, "a.crt", "a.key", "a.example")
+    for name in ("ca.crt", "a.issuer.crt", "ca-bundle.crt", "a.ca.crt"):
+        (tmp_path / name).write_bytes(certificate_pem(ec.generate_private_key(ec.SECP256R1())))
+    assert good(tmp_path) == ["a"]
+    (tmp_path / "b.crt").write_bytes(certificate_pem(ec.generate_private_key(ec.SECP256R1())))
+    with pytest.raises(CertificateError, match=r"b\.key: no such file"):
+        Shelf(folder_place(tmp_path)).open(NOW)
+
+
+def test_an_issuer_s_own_pair_is_one(tmp_path):
+    pair(tmp_path, "ca.crt", "ca.key", "ca.example")
+    assert good(tmp_path) == ["ca"]
+
+
+def test_a_secret_of_kubernetes_is_a_pair_and_so_is_a_folder_of_secrets(tmp_path):
+    for mount in (tmp_path / "one", tmp_path / "all" / "acme"):
+        version = mount / "..2026_11_29"
+        pair(version, "tls.crt", "tls.key", "a.example")
+        (version / "ca.crt").write_bytes(certificate_pem(ec.generate_private_key(ec.SECP256R1())))
+        (mount / "..data").symlink_to("..2026_11_29")
+        for name in ("tls.crt", "tls.key", "ca.crt"):
+            (mount / name).symlink_to(f"..data/{name}")
+    assert good(tmp_path / "one") == ["tls"]
+    assert good(tmp_path / "all") == ["acme"]
+
+
+def test_a_folder_may_itself_be_one_of_certbot_s(tmp_path):
+    live = tmp_path / "a.example"
+    pair(live, "fullchain.pem", "privkey.pem", "a.example")
+    for name in ("cert.pem", "chain.pem"):
+        (live / name).write_bytes((live / "fullchain.pem").read_bytes())
+    assert good(live) == ["a.example"]
+
+
+def test_of_an_rsa_and_an_ecdsa_certificate_for_one_name_the_idle_one_is_a_warning(tmp_path):
+    rsa_key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    (tmp_path / "a-rsa.pem").write_bytes(key_pem(rsa_key) + certificate_pem(rsa_key, "a.example"))
+    (tmp_path / "a-ec.pem").write_bytes(issue("a.example", days=91))
+    _, warnings = Shelf(folder_place(tmp_path)).open(NOW)
+    (line,) = warnings
+    assert line.startswith(f"{tmp_path}/a-rsa.pem: serves nobody: {tmp_path}/a-ec.pem is for the same names")
+    (tmp_path / "a-rsa.pem").write_bytes(issue("a.example"))
+    assert Shelf(folder_place(tmp_path)).open(NOW)[1] == [], "a renewed one beside the old one is nothing to mend"
+    (tmp_path / "a-rsa.pem").write_bytes(key_pem(rsa_key) + certificate_pem(rsa_key, "a.example", "b.example"))
+    assert Shelf(folder_place(tmp_path)).open(NOW)[1] == [], "it serves another name"
+
+
+@pytest.mark.parametrize("ends", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
+def test_text_around_pem_and_other_line_ends_do_no_harm(tmp_path, ends):
+    key = ec.generate_private_key(ec.SECP256R1())
+    text = b"\xef\xbb\xbfBag Attributes\n    friendlyName: \xc3\xa9\n"
+    content = text + certificate_pem(key, "a.example") + b"\nsubject=CN = a\n" + key_pem(key) + b"\n the end\n"
+    (tmp_path / "a.pem").write_bytes(content.replace(b"\n", ends))
+    assert good(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (lambda key: key_pem(key) * 2 + certificate_pem(key, "a"), "has 2 private keys; leave only that of"),
+        (lambda key: (key_pem(key) + certificate_pem(key, "a")).decode().encode("utf-16"), "is UTF-16 text"),
+    ],
+    ids=["two keys", "UTF-16"],
+)
+def test_what_cannot_be_told_from_a_bundle_is_one_clear_line(tmp_path, content, says):
+    (tmp_path / "a.pem").write_bytes(content(ec.generate_private_key(ec.SECP256R1())))
+    with pytest.raises(CertificateError, match=says) as raised:
+        Shelf(folder_place(tmp_path)).open(NOW)
+    assert len(raised.value.faults) == 1
+
+
+def test_a_certificate_that_is_good_again_gets_its_line(folder):
+    shelf = shelf_of(folder)
+    kept = (folder / "a.pem").read_bytes()
+    (folder / "a.pem").write_text("broken")
+    shelf.look(NOW)
+    shelf.look(NOW)
+    assert shelf.look(NOW).errors or shelf.look(NOW, settled=True).errors
+    (folder / "a.pem").write_bytes(kept)
+    assert shelf.look(NOW).restored == [f"{folder}/a.pem: can be used again"]
+    assert shelf.look(NOW).restored == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import re
 import resource
@@ -11,9 +12,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ import treq
 from processes import PATIENCE, parse_metrics, write_certificate
 from twisted.application.service import IService, MultiService
 from twisted.internet import reactor
+from twisted.internet.endpoints import TCP4ServerEndpoint as ServerEndpoint
 from twisted.internet.task import deferLater
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
@@ -32,7 +35,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 from zope.interface.verify import verifyObject
 
-from koder_gateway import Gateway, StartError, load
+from koder_gateway import Gateway, StartError, load, mounted_request
 from koder_gateway.tap import Daemon, Demo, Options, fail, makeService
 
 ROOT = Path(__file__).parent.parent
@@ -151,8 +154,13 @@ class DaemonReactor(MemoryReactorClock):
         self.asked.append((work,))
 
     def turn(self) -> None:
-        """Do what was asked for."""
-        while self.asked:
+        """Do what was asked for, and what threads ask for that read meanwhile."""
+        while True:
+            for thread in threading.enumerate():
+                if thread.name == "reload":
+                    thread.join()
+            if not self.asked:
+                return
             call, *words = self.asked.pop(0)
             call(*words)
 
@@ -534,6 +542,57 @@ class Echo(Resource):
     def render_GET(self, request: Any) -> bytes:
         tenant: bytes = request.getHeader(b"x-tenant-id")
         return b'{"tenant":"%b"}' % tenant
+
+
+class Asking(Resource):
+    """A mounted resource that says what it may ask of a request."""
+
+    isLeaf = True
+
+    def render_GET(self, request: Any) -> bytes:
+        return json.dumps(asdict(mounted_request(request))).encode()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_mounted_resource_may_ask_whose_a_request_is(files: Files) -> None:
+    ports = {"ports": [LOOPBACK], "redirect_ports": [LOOPBACK], "admin_port": LOOPBACK}
+    gateway = Gateway(load(files.config), mounts={"/hello": Asking()}, **ports)  # type: ignore[arg-type]
+    gateway.startService()
+    site = await ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(Site(gateway.resource, timeout=None))
+    try:
+        addresses = gateway.addresses
+        kinds = (addresses.ports, addresses.redirect_ports, addresses.admin_ports)
+        assert [*map(len, kinds)] == [1, 1, 1]
+        assert list(addresses) == [address for kind in kinds for address in kind]
+        for port in (addresses.ports[0].port, site.getHost().port):
+            answer = await treq.get(
+                f"http://127.0.0.1:{port}/hello",
+                headers={"Host": "acme.id.koder.dev", "X-Request-ID": "0123456789abcdef"},
+                persistent=False,
+            )
+            assert await answer.json() == {
+                "tenant": "acme",
+                "client": "127.0.0.1",
+                "request_id": "0123456789abcdef",
+            }
+    finally:
+        await site.stopListening()
+        await gateway.stopService()
+    with pytest.raises(TypeError, match="came by no gateway"):
+        mounted_request(object())
+
+
+@pytest.mark.parametrize("path", ["hello", "", "/a/../b", "/a?b", "/\xe9", "/%2e"])
+def test_a_mount_s_path_is_checked_as_a_route_s_is(files: Files, path: str) -> None:
+    with pytest.raises(ValueError, match=r"^mounts: .* can match no request"):
+        Gateway(load(files.config), ports=[], mounts={path: Echo()})
+
+
+@pytest.mark.parametrize("name", ["ports", "redirect_ports"])
+def test_one_string_is_no_list_of_ports(files: Files, name: str) -> None:
+    options: Any = {name: "ssl:443"}
+    with pytest.raises(TypeError, match=rf"^{name} are several; write {name}=\['ssl:443'\]$"):
+        Gateway(load(files.config), **options)
 
 
 def embedded(files: Files, **options: Any) -> Gateway:

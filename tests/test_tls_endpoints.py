@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
+import socket
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +19,13 @@ from test_tls_contexts import alert_of
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, connectProtocol, wrapClientTLS
+from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import Certificate, optionsForClientTLS
 from twisted.internet.testing import MemoryReactor
 from twisted.logger import formatEvent, globalLogPublisher
 
+from koder_gateway.tls.both_families import BothFamiliesEndpoint
 from koder_gateway.tls.certificates import DAY, self_signed
 from koder_gateway.tls.descriptions import BACKLOG, Description, parse
 from koder_gateway.tls.endpoints import EndpointError, Endpoints, server_endpoint
@@ -101,7 +105,9 @@ def certificate_of(path):
 
 
 @pytest_twisted.ensureDeferred
-@pytest.mark.parametrize("text", ["ssl:0:interface=127.0.0.1", "tls:0:interface=127.0.0.1", "SSL:0"])
+@pytest.mark.parametrize(
+    "text", ["ssl:0:interface=127.0.0.1", "tls:0:interface=127.0.0.1", "SSL:0:interface=127.0.0.1"]
+)
 async def test_without_a_certificate_a_self_signed_one_serves(endpoints, events, tmp_path, text):
     endpoint, secure = endpoints.server(text)
     assert secure
@@ -518,3 +524,82 @@ def test_a_reload_can_change_the_folder_and_the_default(tmp_path, events):
     assert event.startswith(f"{tmp_path}/nowhere: no such file or directory; ")
     endpoints.reload(Tls())
     assert served(contexts) == ["id.localhost"]
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize(
+    ("text", "secure"),
+    [
+        (":0", True),
+        ("https://:0", True),
+        ("ssl:0", True),
+        ("tls+tcp:0", True),
+        ("http://:0", False),
+        ("tcp:0", False),
+        ("haproxy:tcp:0", False),
+    ],
+)
+async def test_a_bare_port_listens_for_both_families(endpoints, events, text, secure):
+    endpoint, over_tls = endpoints.server(text)
+    assert over_tls is secure
+    port = await listen(endpoint)
+    try:
+        for host in ("127.0.0.1", "::1"):
+            socket.create_connection((host, port.getHost().port), 20).close()
+    finally:
+        await port.stopListening()
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize(
+    ("text", "host", "secure"),
+    [
+        ("127.0.0.1:0", "127.0.0.1", True),
+        ("[::1]:0", "::1", True),
+        ("http://127.0.0.1:0", "127.0.0.1", False),
+        ("http://[::1]:0", "::1", False),
+        ("haproxy:http://127.0.0.1:0", "127.0.0.1", False),
+    ],
+)
+async def test_an_address_and_a_port_are_an_endpoint(endpoints, events, text, host, secure):
+    endpoint, over_tls = endpoints.server(text)
+    assert over_tls is secure
+    port = await listen(endpoint)
+    try:
+        assert port.getHost().host == host
+    finally:
+        await port.stopListening()
+
+
+def test_where_clients_speak_no_tls_a_port_alone_is_plain(endpoints):
+    endpoints.plain(":0")
+    endpoints.plain("127.0.0.1:0")
+    for text in ("https://:0", "ssl:0", "haproxy:ssl:0"):
+        with pytest.raises(EndpointError, match="speaks TLS"):
+            endpoints.plain(text)
+
+
+class WithoutIPv6(MemoryReactor):
+    """A system that cannot listen on IPv6, or whose port is taken."""
+
+    def __init__(self, number):
+        super().__init__()
+        self.number = number
+
+    def listenTCP(self, port, factory, backlog=50, interface=""):
+        if interface == "::":
+            raise CannotListenError(interface, port, OSError(self.number, "no"))
+        return super().listenTCP(port, factory, backlog, interface)
+
+
+@pytest.mark.parametrize("number", [errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EADDRINUSE])
+def test_without_ipv6_a_bare_port_is_ipv4_s(number):
+    system = WithoutIPv6(number)
+    faults = []
+    BothFamiliesEndpoint(system, 443, 7).listen(Factory()).addErrback(faults.append)
+    if number == errno.EADDRINUSE:
+        assert faults[0].check(CannotListenError)
+        assert not system.tcpServers
+    else:
+        assert not faults
+        assert [(port, backlog, interface) for port, _, backlog, interface in system.tcpServers] == [(443, 7, "")]

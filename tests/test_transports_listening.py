@@ -207,6 +207,73 @@ def test_a_listening_socket_is_adopted(reactor: UvloopReactor) -> None:
     run(reactor, scenario())
 
 
+def test_an_adopted_unix_socket_stays_its_owner_s(reactor: UvloopReactor, tmp_path: Path) -> None:
+    """Its file, the file's mode, and who waits to be accepted."""
+    path = str(tmp_path / "socket")
+
+    async def scenario() -> None:
+        server, client = Recorder(), Recorder()
+        with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as late:
+            listening.bind(path)
+            os.chmod(path, 0o600)
+            listening.listen()
+            listening.setblocking(False)
+            port = reactor.adoptStreamPort(listening.fileno(), socket.AF_UNIX, Serving(server))
+            assert port.getHost().name == path.encode()
+            reactor.connectUNIX(path, Connecting(client))
+            await server.made
+            await port.stopListening()
+            assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+            late.connect(path)
+            listening.accept()[0].close()
+
+    run(reactor, scenario())
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_a_port_serves_who_has_connected_before_it_closes(reactor: UvloopReactor, tmp_path: Path, kind: str) -> None:
+    server = Recorder()
+
+    async def scenario() -> None:
+        if kind == "tcp":
+            port = reactor.listenTCP(0, Serving(server), interface="127.0.0.1")
+            client = socket.create_connection(("127.0.0.1", port.getHost().port))
+        else:
+            port = reactor.listenUNIX(str(tmp_path / "socket"), Serving(server))
+            client = socket.socket(socket.AF_UNIX)
+            client.connect(str(tmp_path / "socket"))
+        with client:
+            client.sendall(b"early")
+            await port.stopListening()
+            await server.has(5)
+
+    run(reactor, scenario())
+
+
+@pytest.mark.parametrize("left", ["socket and lock", "lock", "socket"])
+def test_what_a_killed_process_has_left_at_a_unix_path_is_no_hindrance(
+    reactor: UvloopReactor, tmp_path: Path, left: str
+) -> None:
+    """Also where it had the same number, as every first process of a container has."""
+    path = str(tmp_path / "socket")
+    if "lock" in left:
+        os.symlink(str(os.getpid()), f"{path}.lock")
+    if "socket" in left:
+        with socket.socket(socket.AF_UNIX) as killed:
+            killed.bind(path)
+
+    async def scenario() -> None:
+        server = Recorder()
+        port = reactor.listenUNIX(path, Serving(server), wantPID=True)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(path)
+            await server.made
+        await port.stopListening()
+
+    run(reactor, scenario())
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_connected_socket_is_adopted(reactor: UvloopReactor) -> None:
     async def scenario() -> None:
         ours, theirs = socket.socketpair()

@@ -17,7 +17,7 @@ from twisted.application.strports import service as listening
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
-from koder_gateway import Gateway, Settings, load
+from koder_gateway import Gateway, Settings, load, mounted_request
 
 
 class Uptime(TimerService):
@@ -42,13 +42,10 @@ class Status(Resource):
 
     def render_GET(self, request: Any) -> bytes:
         """See IResource."""
-        # The request has the fields that a service would get: the tenant is the gateway's word, not the client's.
+        # The gateway's word, not the client's.
         request.setHeader(b"content-type", b"application/json")
-        answer = {
-            "tenant": request.getHeader("x-tenant-id"),
-            "client": request.gateway.exchange.peer.decode("ascii"),
-            "seconds": self._uptime.seconds,
-        }
+        asked = mounted_request(request)
+        answer = {"tenant": asked.tenant, "client": asked.client, "seconds": self._uptime.seconds}
         return json.dumps(answer).encode() + b"\n"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .client_auth import Authorities, read_again
 from .entries import ServiceSettings
 from .faults import ConfigurationError
-from .loading import DEFAULT_PATH, load
+from .loading import DEFAULT_PATH, listen_texts, load
 from .registry import TenantsFile, file_version, load_tenants
 from .settings import (
     CorsSettings,
@@ -22,6 +22,7 @@ from .settings import (
 )
 from .tables import Row, rows
 from .units import parse_duration, parse_size
+from .warnings import misspelled_services, settings_warnings
 
 
 def schema() -> tuple[Row, ...]:
@@ -52,11 +53,14 @@ __all__ = [
     "TimeoutSettings",
     "TlsSettings",
     "file_version",
+    "listen_texts",
     "load",
     "load_tenants",
+    "misspelled_services",
     "parse_duration",
     "parse_size",
     "read_again",
     "schema",
+    "settings_warnings",
     "tenants_schema",
 ]

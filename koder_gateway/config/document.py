@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 import tomllib
+import unicodedata
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +13,12 @@ from .faults import ConfigurationError, reason
 
 # Bytes of a configuration file: dozens of times as many are needed to read it.
 LARGEST: Final = 4 << 20
+# Strings of one line, and a comment.
+_QUOTED: Final = re.compile(r"""\"(?:[^"\\]|\\.)*"|'[^']*'|#.*""")
+# Spaces that are not plain, marks without width, and quotation marks of word processors.
+_SPACES: Final = "\u00a0\u1680\u2000-\u200d\u2028\u2029\u202f\u205f\u2060\u3000\ufeff"
+_LOOKALIKE: Final = re.compile(f"[{_SPACES}\u201c\u201d\u201e\u2018\u2019]")
+_MEANT: Final = dict.fromkeys("\u201c\u201d\u201e", '"') | dict.fromkeys("\u2018\u2019", "'")
 _PLACE: Final = re.compile(r"(.*) \(at line (\d+), column (\d+)\)", re.DOTALL)
 
 
@@ -38,7 +46,10 @@ def read_bytes(path: Path, name: str, limit: int) -> bytes:
         raise ConfigurationError([f"{name}: {reason(error)}; name a readable file"]) from None
     if len(data) > limit:
         raise ConfigurationError([f"{name}: is longer than {limit >> 20} MiB; name a file that is shorter"])
-    return data
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ConfigurationError([f"{name}: is UTF-16, and TOML must be UTF-8; save it again as that"])
+    # An editor's mark, which says what TOML is in any case.
+    return data.removeprefix(codecs.BOM_UTF8)
 
 
 def parse_document(data: bytes, name: str, lines: int = 0) -> dict[str, Any]:
@@ -53,13 +64,30 @@ def parse_document(data: bytes, name: str, lines: int = 0) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         place, wrong = _place(data[: error.start].decode("utf-8")), "is not UTF-8, which TOML must be"
     except tomllib.TOMLDecodeError as error:
-        place, wrong = _syntax(str(error), data.decode("utf-8"))
+        text = data.decode("utf-8")
+        place, wrong = _disguised(text) or _syntax(str(error), text)
     except RecursionError:
         place, wrong = (1, 1), "is nested too deeply"
     except ValueError as error:
         # An integer of more digits than Python converts, a date with a month 13: no place is told.
         place, wrong = (1, 1), _one_line(f"has a value that cannot be: {error}")
     raise ConfigurationError([f"{name}: line {place[0] + lines}, column {place[1]}: {wrong}"])
+
+
+def _disguised(text: str) -> tuple[tuple[int, int], str] | None:
+    """Where a character stands that looks like one that TOML knows, outside strings and comments as far as a line
+    tells; None where no such character does."""
+    for number, line in enumerate(text.split("\n"), 1):
+        bare = _QUOTED.sub(lambda match: " " * len(match[0]), line)
+        match = _LOOKALIKE.search(bare)
+        if match is not None:
+            character = match[0]
+            name = unicodedata.name(character, "a character").lower()
+            return (
+                (number, match.start() + 1),
+                f"has {name} (U+{ord(character):04X}); type {_MEANT.get(character, 'a plain space')} there",
+            )
+    return None
 
 
 def _syntax(message: str, text: str) -> tuple[tuple[int, int], str]:

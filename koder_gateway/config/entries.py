@@ -13,13 +13,14 @@ from ..policy.limits import MAX_QUOTA, LimitRule, parse_rate
 from ..policy.routing import Route
 from . import shipped
 from .faults import Located, ReadError, shown
-from .kinds import Where, choice, listing, optional, whole
+from .kinds import Kind, Where, choice, listing, optional, optional_text, whole
 from .tables import DERIVED, array, made, mapping, setting, table
 from .values import (
     BOOLEAN,
     DEADLINE,
     DOMAIN,
     FILE,
+    HOST,
     METHOD,
     NAME,
     PATH_PREFIX,
@@ -37,7 +38,8 @@ class ServiceSettings:
 
     `urls` are its addresses. `ca`, `client_cert` and `client_key` are PEM files for `https://`, `server_name` is the
     name that its certificate must have, None for the host of each address. `connect` and `response` are seconds, None
-    for those of the timeouts section. `health` is the path that probes ask for, None for no probes.
+    for those of the timeouts section. `health` is the path that probes ask for, None for no probes, `health_host`
+    the Host that they name, "" for one that requests have.
     `max_connections` bounds the connections to all its addresses together. With `isolate` a connection serves one
     tenant alone.
     """
@@ -53,6 +55,25 @@ class ServiceSettings:
     health: str | None = None
     max_connections: int = 1024
     isolate: bool = False
+    health_host: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthEntry:
+    """What probes ask for, where more than its path is said."""
+
+    path: str = setting(PATH_PREFIX)
+    host: str = setting(optional_text(HOST), "")
+
+
+_HEALTH_TABLE: Final = table(HealthEntry)
+
+
+def _read_health(value: object, where: Where) -> HealthEntry | None:
+    if isinstance(value, dict):
+        return _HEALTH_TABLE.read(value, where)
+    path = optional(PATH_PREFIX).read(value, where)
+    return None if path is None else HealthEntry(path=path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +88,7 @@ class ServiceEntry:
     server_name: str | None = setting(optional(DOMAIN), "")
     connect: float | None = setting(optional(DEADLINE), "")
     response: float | None = setting(optional(DEADLINE), "")
-    health: str | None = setting(optional(PATH_PREFIX), "")
+    health: HealthEntry | None = setting(Kind("path or table", _read_health), "")
     max_connections: int = setting(whole(1, 65536), 1024)
     isolate: bool = setting(BOOLEAN, False)
 
@@ -118,9 +139,10 @@ def _service(name: str, entry: ServiceEntry) -> ServiceSettings:
         entry.server_name,
         entry.connect,
         entry.response,
-        entry.health,
+        None if entry.health is None else entry.health.path,
         entry.max_connections,
         entry.isolate,
+        "" if entry.health is None else entry.health.host,
     )
 
 

@@ -21,6 +21,8 @@ _TYPES: Final = (
     (dict, "a table"),
 )
 
+# How what is said of a key that nothing reads begins.
+UNKNOWN: Final = "is an unknown key"
 # Where a fault is, as in `limits[0].rate`, and what is wrong and would be right.
 Located = tuple[str, str]
 
@@ -126,7 +128,7 @@ def _keys_of(table: type) -> Iterable[str]:
 @lru_cache(maxsize=256)
 def unknown_key(name: str, known: tuple[str, ...]) -> str:
     """What to say of a key that nothing reads: the near one, or all that there are."""
-    return f"is an unknown key; {nearest(name, known)}"
+    return f"{UNKNOWN}; {nearest(name, known)}"
 
 
 def reason(error: Exception) -> str:
@@ -140,9 +142,15 @@ def reason(error: Exception) -> str:
 def nearest(name: str, known: Iterable[str]) -> str:
     """A question after the name that was probably meant, or the list of those that would be right."""
     names = list(known)
+    meant = close(name, names)
+    return f'did you mean "{meant}"?' if meant else f"known here: {', '.join(names)}"
+
+
+def close(name: str, known: Iterable[str]) -> str:
+    """The name that was probably meant; "" for none."""
     # Comparing is quadratic in the length, and no name of ours is that long.
-    close = difflib.get_close_matches(name, names, n=1) if len(name) <= 64 else []
-    return f'did you mean "{close[0]}"?' if close else f"known here: {', '.join(names)}"
+    found = difflib.get_close_matches(name, list(known), n=1) if len(name) <= 64 else []
+    return found[0] if found else ""
 
 
 def shown(value: object) -> str:

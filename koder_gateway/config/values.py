@@ -22,7 +22,8 @@ from .units import MAX_DURATION, MAX_SIZE, parse_duration, parse_percent, parse_
 
 _LABEL: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_ENDPOINT: Final = re.compile(r"[A-Za-z][A-Za-z0-9_+.-]*:.+", re.DOTALL)
+_HOST: Final = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_ENDPOINT: Final = re.compile(r"[A-Za-z][A-Za-z0-9_+.-]*:.+|(?:\[[0-9A-Fa-f:.%]+\]|[0-9.]*):[0-9]+", re.DOTALL)
 # Fields that the gateway itself reads or sets: a tenant in one of them would be two things at once.
 
 
@@ -83,7 +84,8 @@ def _name_fault(text: str) -> str | None:
     return "is not a name; write 1 to 64 letters, digits, _, . or -, a letter or digit first"
 
 
-def _path_fault(text: str) -> str | None:
+def prefix_fault(text: str) -> str | None:
+    """Why a path can be that of no route, in the middle of a line; None when it can."""
     wrong = path_fault(text.encode())
     if wrong is None and "?" in text:
         wrong = "The path has a query; leave it out."
@@ -262,6 +264,12 @@ def _read_age(value: object, where: Where) -> int:
     return whole(0, 86400 * 365).read(value, where)
 
 
+def _host_fault(text: str) -> str | None:
+    if _HOST.fullmatch(text):
+        return None
+    return 'is not a Host; write a name, with its port if need be, as in "id.example.com:8443"'
+
+
 def _store_fault(text: str) -> str | None:
     if text == "memory:":
         return None
@@ -312,9 +320,10 @@ SHARE: Final = parsed("percentage", _parse_share)
 AGE: Final = Kind("seconds", _read_age)
 SLUG: Final = matching("slug", _slug_fault)
 DOMAIN: Final = parsed("domain", _parse_domain)
+HOST: Final = matching("host", _host_fault)
 METHOD: Final = matching("method", _method_fault)
 NAME: Final = matching("name", _name_fault)
-PATH_PREFIX: Final = matching("path", _path_fault)
+PATH_PREFIX: Final = matching("path", prefix_fault)
 ORIGIN: Final = saying("origin", _parse_origin)
 NETWORK: Final = parsed("network", _parse_network)
 ENDPOINT: Final = _endpoint("ssl:443")

@@ -26,11 +26,18 @@ _PIPE_BUF = 4096
 
 
 _PLAIN_LINE = (
-    b'{"time":"%b%03dZ","request_id":"%b","tenant":"%b","client":"%b","method":"%b","path":"%b","route":"%b",'
+    b'{"time":"%b%03dZ","request_id":"%b","tenant":"%b","client":"%b","host":"%b","method":"%b","path":"%b","route":"%b",'
     b'"service":"%b","status":%d,"code":"%b","bytes_in":%d,"bytes_out":%d,"duration":%.6f}\n'
 )
-# What stands in a JSON string as it is.
-_PLAIN = re.compile(rb"[\x20\x21\x23-\x5b\x5d-\x7e]*").fullmatch
+# What stands in a JSON string as it is; # and @ begin a fragment and end a user, which are looked at.
+_PLAIN = re.compile(rb"[\x20\x21\x24-\x3f\x41-\x5b\x5d-\x7e]*").fullmatch
+_CONTROLS = re.compile(rb"\x7f|\xc2[\x80-\x9f]")
+# A user, and perhaps its password, before the host of an absolute target or in one that is only a host.
+_ANONYMOUS = re.compile(rb"^([A-Za-z][A-Za-z0-9+.-]*://)?[^/]*@")
+
+
+def _escaped(match: re.Match[bytes]) -> bytes:
+    return b"\\u00%02x" % match[0][-1]
 
 
 class AccessLogError(Exception):
@@ -44,6 +51,7 @@ class _Line(msgspec.Struct, gc=False):
     request_id: str
     tenant: str
     client: str
+    host: str
     method: str
     path: str
     route: str
@@ -68,7 +76,7 @@ class AccessLog:
         self._bound = limit * _PATIENCE
         self._due = limit
         self._buffer = bytearray()
-        self._encode = msgspec.json.Encoder().encode_into
+        self._encode = msgspec.json.Encoder().encode
         self._second = 0
         self._prefix = b""
         # The target ends inside a line whose rest is at the head of the buffer; and: whose rest is lost.
@@ -96,10 +104,11 @@ class AccessLog:
         bytes_in: int,
         bytes_out: int,
         duration: float,
+        host: bytes = b"",
     ) -> None:
         """Add one exchange. `now` is its end in seconds since the epoch, `duration` in seconds.
 
-        A query behind the path is cut off: it may hold a credential.
+        A query or fragment behind the path is cut off, and a user before a host: they may hold a credential.
         """
         buffer = self._buffer
         if len(buffer) >= self._due:
@@ -114,7 +123,7 @@ class AccessLog:
             self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second)).encode()
         self.lines += 1
         path = path.partition(b"?")[0]
-        if _PLAIN(b"%b%b%b" % (request_id, method, path)):
+        if _PLAIN(b"%b%b%b%b" % (request_id, host, method, path)):
             # The others are of this gateway's making or checked by it: nothing to escape, so no encoder.
             buffer += _PLAIN_LINE % (
                 self._prefix,
@@ -122,6 +131,7 @@ class AccessLog:
                 request_id,
                 tenant,
                 client,
+                host,
                 method,
                 path,
                 route,
@@ -133,14 +143,15 @@ class AccessLog:
                 duration,
             )
             return
-        self._encode(
+        line = self._encode(
             _Line(
                 f"{self._prefix.decode()}{millisecond:03d}Z",
                 request_id.decode("latin-1"),
                 tenant.decode("latin-1"),
                 client.decode("latin-1"),
+                _ANONYMOUS.sub(b"", host).decode("latin-1"),
                 method.decode("latin-1"),
-                path.decode("latin-1"),
+                _ANONYMOUS.sub(rb"\1", path.partition(b"#")[0]).decode("latin-1"),
                 route.decode("latin-1"),
                 service,
                 status,
@@ -148,11 +159,10 @@ class AccessLog:
                 bytes_in,
                 bytes_out,
                 round(duration, 6),
-            ),
-            buffer,
-            -1,
+            )
         )
-        buffer += b"\n"
+        # JSON lets controls stand that are not ASCII's, and DEL: a terminal obeys them (ECMA-48, C1).
+        buffer += _CONTROLS.sub(_escaped, line) + b"\n"
 
     @property
     def waiting(self) -> int:

@@ -55,6 +55,7 @@ class Ledger:
                 exchange.bytes_in,
                 exchange.bytes_out,
                 duration,
+                head.host,
             )
 
     @property

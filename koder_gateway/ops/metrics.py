@@ -30,6 +30,8 @@ CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 # Upper bounds in seconds; the first ones tell a fast service from the gateway's own share.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _CLASSES = ("other", "1xx", "2xx", "3xx", "4xx", "5xx")
+# Those that every service comes to have; the others are told once there is one.
+_USUAL = ("2xx", "3xx", "4xx", "5xx")
 _PREFIX = "koder_gateway_"
 
 
@@ -100,6 +102,13 @@ class Counters:
         series.bytes_in += bytes_in
         series.bytes_out += bytes_out
 
+    def expect(self, services: Iterable[str], codes: Iterable[str] = ()) -> None:
+        """Begin at 0 what is known to be counted one day: rates of what begins later miss its first event."""
+        for service in services:
+            self.series.setdefault(service, _Series())
+        for code in codes:
+            self.refusals.setdefault(code, 0)
+
     def refuse(self, code: str) -> None:
         """Count an answer of the gateway's own; `code` is one of the contract's."""
         self.refusals[code] = self.refusals.get(code, 0) + 1
@@ -165,7 +174,7 @@ class GatewayCollector(Collector):
         )
         for service, series in sorted(self._counters.series.items()):
             for name, count in zip(_CLASSES, series.classes, strict=True):
-                if count:
+                if count or name in _USUAL:
                     requests.add_metric([service, name], count)
             received.add_metric([service], series.bytes_in)
             sent.add_metric([service], series.bytes_out)
@@ -225,10 +234,13 @@ class GatewayCollector(Collector):
             tunnels.add_metric([service], count)
         yield tunnels
         tunnelled = _counter("tunnels", "Connections that have switched protocols.", "service")
-        for service, count in sorted(self._sources.tunnelled().items()):
+        for service, count in sorted({**dict.fromkeys(self._known(), 0), **self._sources.tunnelled()}.items()):
             tunnelled.add_metric([service], count)
         yield tunnelled
         yield _counter("upstream_retries", "Requests sent again on a fresh connection.", value=counters.retries)
+
+    def _known(self) -> list[str]:
+        return [service for service in self._counters.series if service]
 
     def _limits(self) -> Iterator[Metric]:
         decisions = _counter("limit_decisions", "Requests that a limit applied to.", "rule", "decision")

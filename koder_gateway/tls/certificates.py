@@ -10,6 +10,7 @@ import datetime
 import hashlib
 import ipaddress
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -36,6 +37,9 @@ _LARGEST = 1 << 20
 # Issuers whose bytes a reader remembers for the chains to come; those in use live on in their chains.
 _ISSUERS = 4096
 _CLOCK_SKEW = 3_600.0
+# The first line of a private key in PEM, of whatever kind, and what UTF-16 text begins with.
+_KEY_BEGINS = re.compile(rb"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----")
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 # P-256, P-384 and P-521, as they are called here.
 _CURVES = ("secp256r1", "secp384r1", "secp521r1")
 
@@ -220,6 +224,8 @@ def read_chain(path: Path) -> tuple[x509.Certificate, ...]:
 
 
 def _parse_chain(path: Path, data: bytes) -> tuple[x509.Certificate, ...]:
+    if data.startswith(_UTF_16):
+        raise CertificateError(f"{path}: is UTF-16 text; save it again as ASCII or UTF-8")
     if b"-----BEGIN CERTIFICATE-----" not in data:
         raise CertificateError(f"{path}: no certificate in it; it must be PEM, with BEGIN CERTIFICATE lines")
     try:
@@ -229,16 +235,20 @@ def _parse_chain(path: Path, data: bytes) -> tuple[x509.Certificate, ...]:
 
 
 def _parse_key(path: Path, data: bytes) -> PrivateKeyTypes:
-    begin = data.find(b"-----BEGIN")
-    while begin >= 0 and b"PRIVATE KEY" not in data[begin : data.find(b"\n", begin)]:
-        begin = data.find(b"-----BEGIN", begin + 1)
-    if begin < 0:
+    begins = [match.start() for match in _KEY_BEGINS.finditer(data)]
+    if len(begins) > 1:
+        raise CertificateError(
+            f"{path}: has {len(begins)} private keys; leave only that of the server's own certificate there"
+        )
+    if not begins:
         raise CertificateError(
             f"{path}: no private key in it; add it in PEM, or keep key and chain as NAME.key and NAME.crt"
         )
     try:
         # Whether an RSA key's numbers are prime takes 40 ms to find out, which nobody else asks of a key file either.
-        return serialization.load_pem_private_key(data[begin:], password=None, unsafe_skip_rsa_key_validation=True)
+        return serialization.load_pem_private_key(
+            data[begins[0] :], password=None, unsafe_skip_rsa_key_validation=True
+        )
     except TypeError:
         raise CertificateError(
             f"{path}: the private key is encrypted; store it without a passphrase, for the gateway only"

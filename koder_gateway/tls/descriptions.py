@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import dataclass, replace
 
 from twisted.internet.endpoints import quoteStringArgument
@@ -25,6 +27,13 @@ _SSL_ARGUMENTS = (
 
 # Which of them are about certificates: `tls+KIND:` takes these besides what its kind takes.
 _TLS_ARGUMENTS = frozenset(("certificates", "privateKey", "certKey", "extraCertChain", "sslmethod", "dhParameters"))
+# What the arguments without a name are, in the order of Twisted's parsers.
+_POSITIONAL = {
+    "tcp": ("port", "interface", "backlog"),
+    "tcp6": ("port", "backlog", "interface"),
+    "unix": ("address", "mode", "backlog"),
+    "systemd": ("domain", "index", "name"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +48,21 @@ class Description:
         """The string again."""
         named = [f"{name}={quoteStringArgument(value)}" for name, value in self.options.items()]
         return ":".join([self.kind, *map(quoteStringArgument, self.arguments), *named])
+
+
+# An address and a port without a kind, or with the scheme of what is spoken there.
+_SHORT = re.compile(r"(?:(https?)://)?(\[[0-9A-Fa-f:.%]+\]|[0-9.]*):([0-9]+)", re.IGNORECASE)
+
+
+def written_out(text: str, secure: bool = True) -> str:
+    """The endpoint string for `:443`, `[::]:443`, `0.0.0.0:443` or `http://:8080`; any other as it is. Without a
+    scheme it is TLS where `secure`."""
+    match = _SHORT.fullmatch(text)
+    if match is None:
+        return text
+    scheme, host, port = match.groups()
+    kind = "ssl" if (scheme.lower() == "https" if scheme else secure) else "tcp"
+    return f"{kind}:{port}" + (f":interface={quoteStringArgument(host.strip('[]'))}" if host else "")
 
 
 def parse(text: str) -> Description:
@@ -65,6 +89,9 @@ def with_backlog(description: Description) -> Description:
     if kind == "unix":
         if not options.get("address", arguments[0] if arguments else ""):
             raise ValueError("names no path; write it after the colon, as in unix:/run/koder-gateway.sock")
+        folder = os.path.dirname(os.path.abspath(options.get("address", arguments[0] if arguments else "")))
+        if not os.path.isdir(folder):
+            raise ValueError(f"{folder} is no folder; make it, or name a path in one that is there")
     else:
         port_number(options.get("port", arguments[0] if arguments else ""))
     if len(arguments) > position:
@@ -99,6 +126,75 @@ def carried(description: Description) -> tuple[Description, dict[str, str]]:
     mine = {name: value for name, value in description.options.items() if name in _TLS_ARGUMENTS}
     rest = {name: value for name, value in description.options.items() if name not in _TLS_ARGUMENTS}
     return Description(kind, description.arguments, rest), mine
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """What an endpoint listens on: `kind` is "tcp" with an interface ("" for all) and a port, "unix" with a path, or
+    "systemd" with what tells its sockets apart."""
+
+    kind: str
+    host: str
+    port: str
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether whoever reaches the machine reaches it."""
+        return self.kind == "tcp" and self.host in _EVERYWHERE
+
+    def clashes(self, other: Address) -> bool:
+        """Whether only one of the two can be listened on."""
+        if (self.kind, self.port) != (other.kind, other.port) or (self.kind, self.port) == ("tcp", "0"):
+            return False
+        return self.host == other.host or (self.kind == "tcp" and (self.everywhere or other.everywhere))
+
+
+_EVERYWHERE = ("", "0.0.0.0", "::")
+
+
+def address_of(text: str) -> Address | None:
+    """What an endpoint string listens on, as far as that can be known from it."""
+    description = parse(written_out(text))
+    if description.kind == "haproxy":
+        description = parse(written_out(text.partition(":")[2]))
+    if description.kind in ("ssl", "tls"):
+        arguments = ssl_arguments(description)
+        return Address("tcp", arguments.get("interface", ""), arguments.get("port", ""))
+    if description.kind.startswith("tls+"):
+        description = carried(description)[0]
+    named = (
+        dict(zip(_POSITIONAL.get(description.kind, ()), description.arguments, strict=False)) | description.options
+    )
+    if description.kind in ("tcp", "tcp6"):
+        return Address(
+            "tcp", named.get("interface", "" if description.kind == "tcp" else "::"), named.get("port", "")
+        )
+    if description.kind == "unix":
+        return Address("unix", "", named.get("address", ""))
+    if description.kind == "systemd":
+        return Address("systemd", "", named.get("index", named.get("name", "")))
+    return None
+
+
+def bare_port(description: Description) -> tuple[int, int] | None:
+    """Port and backlog of a `tcp:` endpoint that names no interface; None for any other. Raises ValueError."""
+    named = dict(zip(_POSITIONAL["tcp"], description.arguments, strict=False)) | description.options
+    if description.kind != "tcp" or named.get("interface") or named.keys() - set(_POSITIONAL["tcp"]):
+        return None
+    return port_number(named.get("port", "")), bounded("backlog", named.get("backlog", str(BACKLOG)), 1 << 31)
+
+
+def inherited(description: Description) -> None:
+    """Whether a `systemd:` endpoint says which socket it means. Raises ValueError."""
+    named = dict(zip(_POSITIONAL["systemd"], description.arguments, strict=False)) | description.options
+    if named.get("domain") not in ("INET", "INET6", "UNIX"):
+        raise ValueError("has no domain of sockets; write domain=INET, domain=INET6 or domain=UNIX")
+    if ("index" in named) is ("name" in named):
+        raise ValueError(
+            "says not which socket; write index=0 for the first, or name=NAME with that of its FileDescriptorName"
+        )
+    if not named.get("index", "0").isdecimal():
+        raise ValueError(f'index "{named["index"]}" is no number; write index=0 for the first')
 
 
 def port_number(text: str) -> int:

@@ -1,10 +1,11 @@
 """Server endpoint strings: Twisted's own, with TLS on the gateway's contexts and certificates.
 
-`ssl:443` serves the certificates of `[tls]`, else a self-signed one; `ssl:443:privateKey=F:certKey=F` a named
-one; `tls:443` is the same as `ssl:443`, and `tls:FOLDER:443` serves that folder. `tls+` before any other kind, as
-in `tls+systemd:domain=INET:index=0`, puts the same TLS over what it carries. `haproxy:` before any of them reads
-the PROXY header where balancers send it: first on the connection, before TLS (PROXY protocol, section 2).
-Everything else is left to Twisted.
+`:443`, `[::]:443` and `0.0.0.0:443` are short for TLS there, `http://:8080` for plain HTTP; a port without an address
+listens for IPv4 and IPv6 both. `ssl:443` serves the certificates of `[tls]`, else a self-signed one;
+`ssl:443:privateKey=F:certKey=F` a named one; `tls:443` is the same as `ssl:443`, and `tls:FOLDER:443` serves that
+folder. `tls+` before any other kind, as in `tls+systemd:domain=INET:index=0`, puts the same TLS over what it carries.
+`haproxy:` before any of them reads the PROXY header where balancers send it: first on the connection, before TLS
+(PROXY protocol, section 2). Everything else is left to Twisted.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any, Protocol
 
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ServerEndpoint, serverFromString
+from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint, serverFromString
 from twisted.internet.interfaces import (
     IListeningPort,
     IProtocolFactory,
@@ -31,12 +32,26 @@ from twisted.plugin import getPlugins
 from zope.interface import implementer
 
 from ..config import Authorities
+from ..layers.threads import threads_beside
 from ..layers.turns import Turns, turns_of
 from ..wire.clock import CoarseClock
+from .both_families import BothFamiliesEndpoint
 from .certificates import CertificateError
 from .client_auth import client_verification
 from .contexts import HTTP_1, ContextOptions, ServerContexts
-from .descriptions import BACKLOG, Description, bounded, carried, parse, port_number, ssl_arguments, with_backlog
+from .descriptions import (
+    BACKLOG,
+    Description,
+    bare_port,
+    bounded,
+    carried,
+    inherited,
+    parse,
+    port_number,
+    ssl_arguments,
+    with_backlog,
+    written_out,
+)
 from .factory import over_tls
 from .failures import Failures
 from .folder import Place, files_place, folder_place
@@ -127,7 +142,7 @@ class Endpoints:
         self._base_domain = base_domain
         self._warned = warned
         self._shared: Watched | None = None
-        self._watch = Watch(reactor)
+        self._watch = Watch(threads_beside(reactor, "certificates"))
         self.failures = Failures()
         """The handshakes that have failed, on all of them."""
 
@@ -143,19 +158,21 @@ class Endpoints:
         """The endpoint for a string on which clients speak no TLS. Raises EndpointError."""
         # Looked at first: making the endpoint could make a self-signed certificate.
         _refuse_tls(text)
-        return self.server(text)[0]
+        return self.server(written_out(text, secure=False))[0]
 
     def examine_plain(self, text: str) -> None:
         """Raise what `plain` would, but for what only the daemon has."""
         _refuse_tls(text)
-        self.examine(text)
+        self.examine(written_out(text, secure=False))
 
     def examine(self, text: str) -> None:
         """Raise what `server` would, but for what only the daemon has: sockets that systemd hands over, and the
         self-signed certificate, which a check by another user would leave behind with the wrong owner."""
         with _clear(text):
             _, carrier, arguments = _taken_apart(text)
-            if carrier.kind != "systemd":
+            if carrier.kind == "systemd":
+                inherited(carrier)
+            else:
                 self._carrier(carrier, arguments)
             if arguments is not None and (_own_place(arguments) is not None or self._tls.certificates is not None):
                 self._contexts(text, arguments)
@@ -217,11 +234,19 @@ class Endpoints:
     def _carrier(self, description: Description, arguments: dict[str, str] | None) -> IStreamServerEndpoint:
         """What carries plain HTTP or TLS."""
         if arguments is None or description.kind not in ("ssl", "tls"):
+            bare = bare_port(description)
+            if bare is not None:
+                return BothFamiliesEndpoint(self._reactor, *bare)
             plain: IStreamServerEndpoint = serverFromString(self._reactor, with_backlog(description).text())
             return plain
         port = port_number(arguments.get("port", ""))
         backlog = bounded("backlog", arguments.get("backlog", str(BACKLOG)), 1 << 31)
-        return TCP4ServerEndpoint(self._reactor, port, backlog, arguments.get("interface", ""))
+        interface = arguments.get("interface", "")
+        if not interface:
+            return BothFamiliesEndpoint(self._reactor, port, backlog)
+        if ":" in interface:
+            return TCP6ServerEndpoint(self._reactor, port, backlog, interface)
+        return TCP4ServerEndpoint(self._reactor, port, backlog, interface)
 
     def _contexts(self, text: str, arguments: dict[str, str]) -> ServerContexts:
         """The contexts that an endpoint's arguments ask for; the shared ones where they ask for none."""
@@ -270,7 +295,7 @@ class Endpoints:
 
 
 def _refuse_tls(text: str) -> None:
-    kind, _, rest = text.lower().partition(":")
+    kind, _, rest = written_out(text, secure=False).lower().partition(":")
     if (rest if kind == "haproxy" else kind).startswith(("ssl", "tls")):
         raise EndpointError(f'endpoint "{text}": speaks TLS, and a redirect port must not; write it as in "tcp:80"')
 
@@ -300,10 +325,10 @@ def server_endpoint(
 def _taken_apart(text: str) -> tuple[bool, Description, dict[str, str] | None]:
     """Whether the PROXY header comes first, what carries the connections, and the arguments of TLS over it; None for
     no TLS, or for one that somebody else's package brings."""
-    description = parse(text)
+    description = parse(written_out(text))
     proxied = description.kind == "haproxy"
     if proxied:
-        description = parse(text.partition(":")[2])
+        description = parse(written_out(text.partition(":")[2]))
     if description.kind == "ssl" or (description.kind == "tls" and not _third_party("tls")):
         return proxied, description, ssl_arguments(description)
     if description.kind.startswith("tls+"):

@@ -12,6 +12,11 @@ from .certificates import CertificateError, reason
 
 # What certbot keeps beside `live`, for itself and for root alone.
 _CERTBOTS_OWN: Final = frozenset(("accounts", "archive", "csr", "keys", "renewal", "renewal-hooks"))
+# What issuers' certificates are called that lie beside a pair: by Kubernetes and cert-manager, by lego, by certbot.
+_ISSUERS: Final = frozenset(("ca", "ca-bundle", "chain", "issuer"))
+_ISSUER_SUFFIXES: Final = (".issuer", ".chain", ".ca")
+# The files of a folder that is one certificate: certbot's, and those of a secret of Kubernetes'.
+_FOLDERS: Final = (("fullchain.pem", "privkey.pem"), ("tls.crt", "tls.key"))
 # What tells one version of a file from the next; the number of the error where there is none.
 Version = tuple[int, int, int, int] | int | None
 
@@ -54,7 +59,8 @@ class Place(NamedTuple):
 
 def folder_place(folder: Path) -> Place:
     """A folder of NAME.pem (key and chain), NAME.key with NAME.crt, and certbot's NAME/privkey.pem with
-    NAME/fullchain.pem, in the folder itself or in its `live`. What begins with a dot is left alone."""
+    NAME/fullchain.pem, in the folder itself or in its `live`, and NAME/tls.key with NAME/tls.crt. What begins with a
+    dot is left alone, as are issuers' certificates (ca.crt, NAME.issuer.crt, chain.pem)."""
     return Place(str(folder), lambda: _listed(str(folder)))
 
 
@@ -97,9 +103,16 @@ class _Lister:
     def list(self, folder: str) -> Listing:
         """What is there. Raises OSError when the folder itself cannot be read."""
         with os.scandir(folder) as entries:
-            for entry in entries:
-                if not entry.name.startswith("."):
-                    self._look_at(entry)
+            seen = [entry for entry in entries if not entry.name.startswith(".")]
+        names = {entry.name for entry in seen}
+        for entry in seen:
+            if not _is_issuer(entry.name, names):
+                self._look_at(entry)
+        if {"fullchain.pem", "privkey.pem"} <= names:
+            # The folder is itself one of certbot's.
+            pair = {f"{folder}/fullchain.pem", f"{folder}/privkey.pem"}
+            self._sources = [source for source in self._sources if source.chain not in pair]
+            self._add(os.path.basename(os.path.abspath(folder)), f"{folder}/fullchain.pem", f"{folder}/privkey.pem")
         return Listing(sorted(self._sources), tuple(self._unread))
 
     def _look_at(self, entry: os.DirEntry[str]) -> None:
@@ -108,8 +121,8 @@ class _Lister:
         if _is_folder(entry):
             if name == "live":
                 self._look_at_live(path)
-            elif name not in _CERTBOTS_OWN and (_there(f"{path}/fullchain.pem") or _there(f"{path}/privkey.pem")):
-                self._add(name, f"{path}/fullchain.pem", f"{path}/privkey.pem")
+            elif name not in _CERTBOTS_OWN:
+                self._look_at_folder(name, path)
         elif dot and suffix == "pem":
             self._add(stem, path, path)
         elif dot and suffix == "crt":
@@ -120,6 +133,12 @@ class _Lister:
         elif entry.is_symlink() and not os.path.isfile(path):
             # To the folder of a certificate, most likely, which is not where the link says.
             self._add(name, f"{path}/fullchain.pem", f"{path}/privkey.pem")
+
+    def _look_at_folder(self, name: str, path: str) -> None:
+        for chain, key in _FOLDERS:
+            if _there(f"{path}/{chain}") or _there(f"{path}/{key}"):
+                self._add(name, f"{path}/{chain}", f"{path}/{key}")
+                return
 
     def _look_at_live(self, live: str) -> None:
         """Each folder in it is a certificate; nobody else has anything there but a file that says so."""
@@ -135,6 +154,16 @@ class _Lister:
 
     def _add(self, name: str, chain: str, key: str) -> None:
         self._sources.append(Source(name, chain, key))
+
+
+def _is_issuer(name: str, names: set[str]) -> bool:
+    """Whether a file is that of an issuer beside a pair, by what it is called and by what lies beside it: it has no
+    key, and something else there has."""
+    stem, _, suffix = name.rpartition(".")
+    if suffix == "pem" and "privkey.pem" in names:
+        # Among certbot's files; elsewhere such a file may have its key inside.
+        return stem in ("cert", "chain")
+    return suffix == "crt" and f"{stem}.key" not in names and (stem in _ISSUERS or stem.endswith(_ISSUER_SUFFIXES))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from .certificates import CertificateError, CertificateFile
 
@@ -35,6 +35,16 @@ class Names:
         self.until = min((each.starts for each in certificates if each.starts > now), default=math.inf)
         for certificate in sorted(certificates, key=lambda each: (each.starts <= now, each.expires)):
             self._by_name.update((name.encode("ascii", "ignore"), certificate) for name in certificate.names)
+
+    def overshadowed(self) -> Iterator[tuple[CertificateFile, CertificateFile]]:
+        """Each certificate with another kind of key than that of the one that is found in its place for all its
+        names, and that one: who has laid an RSA and an ECDSA certificate there wants both to serve."""
+        for certificate in self.certificates:
+            found = {self._by_name[name.encode("ascii", "ignore")] for name in certificate.names}
+            if found and certificate not in found:
+                served = next(iter(found))
+                if type(served.key) is not type(certificate.key):
+                    yield certificate, served
 
     def find(self, name: bytes) -> CertificateFile | None:
         """The certificate for a name, in any case; None when there is none."""

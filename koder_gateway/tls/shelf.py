@@ -25,12 +25,14 @@ _LOOKS: Final = 3
 
 @dataclass(slots=True)
 class Look:
-    """What a look has found. `names` are None when nothing has changed; `errors` and `warnings` are lines to log;
-    `faulty` is how many certificates lie there that cannot be used; `unsettled`: it should soon be looked again."""
+    """What a look has found. `names` are None when nothing has changed; `errors` and `warnings` are lines to log, and
+    `restored` those of what was told to be faulty and is good again. `faulty` is how many certificates lie there that
+    cannot be used; `unsettled`: it should soon be looked again."""
 
     names: Names | None = None
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    restored: list[str] = field(default_factory=list)
     faulty: int = 0
     unsettled: bool = False
 
@@ -114,7 +116,10 @@ class Shelf:
             kept = self._kept.get(source)
             if kept is None:
                 kept = self._kept[source] = _Kept()
+            faulty = bool(kept.fault) and kept.told
             changed |= self._read(source, kept, settled)
+            if faulty and not kept.fault:
+                look.restored.append(f"{source.chain}: can be used again")
             look.unsettled |= not kept.told
         look.errors += few(self._to_tell(settled))
         return changed
@@ -210,8 +215,15 @@ class Shelf:
 
     def doubts(self, now: float) -> list[str]:
         """What clients are, or soon will be, going to refuse of what can be served, in lines."""
-        served = () if self._served is None else self._served.certificates
-        return [line for certificate in served for line in certificate.doubts(now)]
+        if self._served is None:
+            return []
+        lines = [line for certificate in self._served.certificates for line in certificate.doubts(now)]
+        for hidden, served in self._served.overshadowed():
+            lines.append(
+                f"{hidden.path}: serves nobody: {served.path} is for the same names with another kind of key, and is"
+                " valid for longer; keep one of the two (every client of today takes ECDSA)"
+            )
+        return lines
 
 
 class OwnShelf:

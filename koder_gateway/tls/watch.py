@@ -145,6 +145,8 @@ def _serve(watched: Watched, look: Look) -> None:
             look.errors.append(f"{error}; the certificates before it stay")
         else:
             _log.info("{label}certificates read again: {count}", label=label, count=len(look.names.certificates))
+    for line in few(look.restored):
+        _log.info("{label}{line}", label=label, line=line)
     for line in look.errors:
         _log.error("{label}{line}", label=label, line=line)
     for line in look.warnings:

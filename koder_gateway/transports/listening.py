@@ -9,11 +9,13 @@ import socket
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet import tcp, unix
 from twisted.internet.interfaces import IFileDescriptorReceiver, IProtocol
 from twisted.logger import Logger
+from twisted.python import log as twisted_log
 from twisted.python.failure import Failure
 
 from koder_gateway.transports.handover import hand_over
@@ -101,6 +103,7 @@ class _Accepting(ABC):
 
     reactor: Any
     socket: Any
+    backlog: Any
     connected: Any
     disconnecting: Any
     _retry: Any = None
@@ -127,6 +130,17 @@ class _Accepting(ABC):
     @abstractmethod
     def admit(self, accepted: socket.socket) -> None:
         """Serve this new connection."""
+
+    def admit_waiting(self) -> None:
+        """Serve what has connected but is not accepted yet, before the socket closes, which would reset it."""
+        for _ in range(self.backlog or socket.SOMAXCONN):
+            try:
+                accepted, _name = self.socket.accept()
+            except OSError as error:
+                if error.errno in _STILLBORN:
+                    continue
+                return
+            self.admit(accepted)
 
     def _pause(self, error: OSError) -> None:
         if not self._exhausted:
@@ -178,9 +192,23 @@ class StreamPort(_Accepting, tcp.Port):
             server.close()
         super().stopReading()
 
+    def createInternetSocket(self) -> socket.socket:
+        made: socket.socket = super().createInternetSocket()
+        if self.interface == "::":
+            # Whatever the system's default (net.ipv6.bindv6only): every address is also IPv4's.
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        return made
+
     def reading(self) -> bool:
         """Whether uvloop accepts here at present."""
         return self._server is not None
+
+    def connectionLost(self, reason: Failure) -> None:
+        # Twisted's word for a socket of this port's own. In one that was handed over, connections wait for whoever
+        # listens on it next.
+        if self._shouldShutdown:
+            self.admit_waiting()
+        super().connectionLost(reason)
 
     def admit(self, accepted: socket.socket) -> None:
         hand_over(self.reactor.loop, accepted, _Server(self))
@@ -228,12 +256,40 @@ class UNIXStreamPort(_Accepting, unix.Port):
     """A UNIX port.
 
     A protocol that receives file descriptors gets Twisted's own transport, since uvloop cannot receive them.
+
+    A socket that was handed over stays its owner's: its file keeps its mode, and neither that file nor what waits to
+    be accepted goes away with this port. (The stock port takes all of that for its own.)
     """
+
+    factory: Any
+    fileno: Any
+    _own = True
+
+    def startListening(self) -> None:
+        adopted, self._preexistingSocket = self._preexistingSocket, None
+        if adopted is None:
+            if self.wantPID:
+                _clear_leftovers(self._bindPath)
+            super().startListening()
+            return
+        self._own = self._shouldShutdown = False
+        twisted_log.msg(f"{self._getLogPrefix(self.factory)} starting on {os.fsdecode(adopted.getsockname())!r}")
+        self.factory.doStart()
+        self.connected = True
+        self.socket = adopted
+        self.fileno = adopted.fileno
+        self.startReading()
+
+    def connectionLost(self, reason: Failure) -> None:
+        if self._own:
+            self.admit_waiting()
+            super().connectionLost(reason)
+        else:
+            tcp.Port.connectionLost(self, reason)
 
     def admit(self, accepted: socket.socket) -> None:
         try:
-            factory: Any = self.factory
-            protocol: Any = factory.buildProtocol(self._buildAddr(accepted.getpeername()))
+            protocol: Any = self.factory.buildProtocol(self._buildAddr(accepted.getpeername()))
         except Exception:
             _log.failure("while building a protocol")
             protocol = None
@@ -246,3 +302,22 @@ class UNIXStreamPort(_Accepting, unix.Port):
             transport.protocol.makeConnection(transport)
         else:
             hand_over(self.reactor.loop, accepted, _UNIXServer(self, protocol))
+
+
+def _clear_leftovers(path: bytes) -> None:
+    """Remove what a port left at its path when its process was killed.
+
+    Twisted looks whether the process that its lock names is alive. In a container that is PID 1 each time, so that
+    the one that asks takes itself for the other one. Whether anybody listens is asked of the socket itself.
+    """
+    lock = os.fsencode(path) + b".lock"
+    with suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            os.unlink(lock)
+        except FileNotFoundError:
+            if os.readlink(lock) == str(os.getpid()).encode():
+                os.unlink(lock)

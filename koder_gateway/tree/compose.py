@@ -14,12 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.endpoints import (
-    HostnameEndpoint,
-    TCP4ClientEndpoint,
-    TCP6ClientEndpoint,
-    UNIXClientEndpoint,
-)
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, UNIXClientEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.web.resource import IResource
 
@@ -32,6 +27,7 @@ from ..policy.decision import Policy
 from ..policy.limits import Limiter
 from ..policy.routing import Route, RouteTable
 from ..policy.tenants import Registry, Tenant, TenantPolicy
+from ..upstream.names import NamedEndpoint, Names
 from ..upstream.pool import Service
 from ..upstream.tls import SecureEndpoint
 from ..upstream.trust import Trust, read_trust
@@ -54,6 +50,7 @@ class Composition:
     reader: RequestReader
     services: Mapping[str, Service]
     tunnels: Tunnels
+    names: Names
     resource: IResource
     registry: ServiceSettings | None = None
     """The service that has the registry, where that is behind a URL; its files as `registry_trust`."""
@@ -141,19 +138,19 @@ def _response_reader(settings: Settings) -> ResponseReader:
 
 
 def upstream_endpoint(
-    reactor: Any, url: str, connect_timeout: float, entry: ServiceSettings, trust: Trust | None
+    reactor: Any, url: str, connect_timeout: float, entry: ServiceSettings, trust: Trust | None, names: Names
 ) -> IStreamClientEndpoint:
     """The endpoint of one address of a service: `http://host:port`, `https://host:port` or `unix:path`. `trust` is
-    what `trust_of` has read for the service."""
+    what `trust_of` has read for the service; `names` looks its host up."""
     if url.startswith("unix:"):
         path = url.removeprefix("unix:")
         return UNIXClientEndpoint(reactor, "/" + path.lstrip("/"), connect_timeout)
     parts = urlsplit(url)
     host = parts.hostname or ""
     if parts.scheme == "https":
-        plain = _tcp_endpoint(reactor, host, parts.port or 443, connect_timeout)
+        plain = _tcp_endpoint(reactor, names, host, parts.port or 443, connect_timeout)
         return SecureEndpoint(reactor, plain, entry.server_name or host, trust or read_trust(), connect_timeout)
-    return _tcp_endpoint(reactor, host, parts.port or 80, connect_timeout)
+    return _tcp_endpoint(reactor, names, host, parts.port or 80, connect_timeout)
 
 
 def trust_of(entry: ServiceSettings) -> Trust | None:
@@ -181,12 +178,12 @@ def _origin(url: str) -> tuple[str, str, int]:
     return parts.scheme, parts.hostname or parts.path, parts.port or (443 if parts.scheme == "https" else 80)
 
 
-def _tcp_endpoint(reactor: Any, host: str, port: int, connect_timeout: float) -> IStreamClientEndpoint:
+def _tcp_endpoint(reactor: Any, names: Names, host: str, port: int, connect_timeout: float) -> IStreamClientEndpoint:
     if isIPAddress(host):
         return TCP4ClientEndpoint(reactor, host, port, connect_timeout)
     if isIPv6Address(host):
         return TCP6ClientEndpoint(reactor, host, port, connect_timeout)
-    return HostnameEndpoint(reactor, host, port, connect_timeout)
+    return NamedEndpoint(reactor, names.named(host), port, connect_timeout)
 
 
 def make_services(
@@ -195,6 +192,7 @@ def make_services(
     clock: CoarseClock,
     before: Mapping[str, tuple[ServiceSettings, Service]],
     tunnels: Tunnels,
+    names: Names,
 ) -> dict[str, Service]:
     """The services that routes name. One whose settings have not changed, nor the contents of the files that they
     name, keeps its pool, and is not touched yet.
@@ -213,7 +211,7 @@ def make_services(
                 services[name] = old[1]
                 continue
             connect = entry.connect or settings.timeouts.connect
-            addresses = [(url, upstream_endpoint(reactor, url, connect, entry, trust)) for url in entry.urls]
+            addresses = [(url, upstream_endpoint(reactor, url, connect, entry, trust, names)) for url in entry.urls]
         except (OSError, ValueError) as error:
             faults.append(f"services.{name}: {error}")
             continue
@@ -294,11 +292,11 @@ def compose(
     if before is not None and before.settings.timeouts.connect == settings.timeouts.connect:
         kept = {name: (before.settings.services[name], service) for name, service in before.services.items()}
     if before is None:
-        tunnels = Tunnels(clock)
+        tunnels, names = Tunnels(clock), Names(reactor)
         _set_tunnel_bounds(tunnels, settings)
     else:
-        tunnels = before.tunnels
-    services = make_services(settings, reactor, clock, kept, tunnels)
+        tunnels, names = before.tunnels, before.names
+    services = make_services(settings, reactor, clock, kept, tunnels, names)
     registry = registry_service(settings)
     try:
         registry_trust = None if registry is None else trust_of(registry)
@@ -307,4 +305,6 @@ def compose(
     leaves: dict[bytes, Any] = {route.path: ProxyResource(services[route.service]) for route in settings.routes}
     leaves.update(mounted)
     resource = TenantGuard(RateGuard(Routes(policy.routes, leaves), policy.limiter))
-    return Composition(settings, policy, make_reader(settings), services, tunnels, resource, registry, registry_trust)
+    return Composition(
+        settings, policy, make_reader(settings), services, tunnels, names, resource, registry, registry_trust
+    )

@@ -106,13 +106,14 @@ class Fetcher:
     """Asks for one URL, each time on a connection of its own to `endpoint`, whatever the URL's host.
 
     Neither redirects nor cookies are followed. `limit` bounds the body, in bytes, before and after decompression.
+    `host` is the Host field, "" for the URL's.
     """
 
-    def __init__(self, reactor: Any, endpoint: IStreamClientEndpoint, url: str, limit: int) -> None:
+    def __init__(self, reactor: Any, endpoint: IStreamClientEndpoint, url: str, limit: int, host: str = "") -> None:
         self._reactor = reactor
         self._endpoint = endpoint
         parts = urlsplit(url)
-        self._host = parts.netloc
+        self._host = host or parts.netloc
         # The URL's parser takes no IPv6 literal (it would encode it by IDNA); the connection needs no host of it.
         self._url = parts._replace(netloc="localhost").geturl()
         self._limit = limit

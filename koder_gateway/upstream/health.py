@@ -26,10 +26,11 @@ class _Probe:
 
     log = Logger()
 
-    def __init__(self, reactor: Any, address: Address, path: str) -> None:
+    def __init__(self, reactor: Any, address: Address, path: str, host: str) -> None:
         self.address = address
         self.path = path
-        self._fetcher = Fetcher(reactor, address.endpoint, _origin(address.url) + path, _BODY)
+        self.host = host
+        self._fetcher = Fetcher(reactor, address.endpoint, _origin(address.url) + path, _BODY, host)
         self._asking: Deferred[Any] | None = None
         self._due = float("-inf")
         self._deadline = 0.0
@@ -86,15 +87,16 @@ class Probes:
         self._reactor = reactor
         self._probes: dict[Address, _Probe] = {}
 
-    def watch(self, targets: Iterable[tuple[Address, str]]) -> None:
-        """Probe these addresses, each by its health path, and no others. What is probed already goes on."""
+    def watch(self, targets: Iterable[tuple[Address, str, str]]) -> None:
+        """Probe these addresses, each by its health path and with its Host ("": what the address is called), and no
+        others. What is probed already goes on."""
         before, self._probes = self._probes, {}
-        for address, path in targets:
+        for address, path, host in targets:
             probe = before.get(address)
-            if probe is not None and probe.path == path:
+            if probe is not None and (probe.path, probe.host) == (path, host):
                 self._probes[address] = before.pop(address)
             else:
-                self._probes[address] = _Probe(self._reactor, address, path)
+                self._probes[address] = _Probe(self._reactor, address, path, host)
         for probe in before.values():
             probe.stop()
 

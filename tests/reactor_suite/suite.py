@@ -61,6 +61,7 @@ LEFT_OUT = {
     "StartTLSClientTestsMixin.test_logPrefix": LOG_CONTEXT,
     "TCP4ClientTestsBuilder.test_logPrefix": LOG_CONTEXT,
     "TCP6ClientTestsBuilder.test_logPrefix": LOG_CONTEXT,
+    "TCPFDPortTestsBuilder.test_closePeerOnEMFILE": BACKLOG_WAITS,
     "TCPTransportTestsBuilder.test_streamingProducer": WRITES_AT_ONCE,
     "UNIXAdoptStreamConnectionTestsBuilder.test_ServerAddressUNIX": SOCKET_TAKEN,
     "UNIXAdoptStreamConnectionTestsBuilder.test_nonStreamingProducer": SOCKET_TAKEN,

@@ -1,0 +1,182 @@
+"""What `koder-gateway check` looks at beyond the file: endpoints, certificates, folders, the unit that starts it."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+# A bare memory reactor, to keep a check from listening on anything; these modules need none of their own.
+from twisted.internet.testing import MemoryReactor
+
+from .config import (
+    DEFAULT_PATH,
+    ConfigurationError,
+    Settings,
+    listen_texts,
+    misspelled_services,
+    parse_duration,
+    settings_warnings,
+)
+from .config.faults import line
+from .ops.listeners import UNREADABLE, plain_endpoint, unreadable
+from .tls.descriptions import Address, address_of, inherited, parse, written_out
+from .tls.endpoints import EndpointError, Endpoints
+from .tree.compose import compose, doubts
+from .wire.clock import CoarseClock
+
+# Who the packaged unit runs the gateway as, and below which folder that user's files are.
+SERVICE_USER: Final = "koder-gateway"
+SERVICE_FOLDER: Final = DEFAULT_PATH.parent
+# Where a unit and its overrides are, those that win last (systemd.unit(5)).
+UNIT_FOLDERS: Final = ("/usr/lib/systemd/system", "/lib/systemd/system", "/etc/systemd/system")
+_UNIT: Final = "koder-gateway.service"
+# That of the packaged unit.
+_STOP: Final = 45.0
+
+
+def look_as_service(path: Path | None, user: str = SERVICE_USER, folder: Path = SERVICE_FOLDER) -> None:
+    """Become the service's user, where root checks the service's own configuration: what only root can read would
+    look good to root, and stop the next start. For the rest of this process."""
+    within = path is None or folder in Path(os.path.abspath(path)).parents
+    if os.geteuid() != 0 or not within:
+        return
+    with suppress(KeyError):
+        entry = pwd.getpwnam(user)
+        os.initgroups(user, entry.pw_gid)
+        os.setgid(entry.pw_gid)
+        os.setuid(entry.pw_uid)
+
+
+def unusable(settings: Settings, warned: list[str]) -> list[str]:
+    """What of the settings cannot be used although it is well formed, each in one line. `warned` gets what can be
+    used but should be mended: certificates that clients refuse, or soon will, and settings without their effect."""
+    name = str(settings.source or "koder-gateway.toml")
+    reactor: Any = MemoryReactor()
+    faults = [line(name, at, fault) for at, fault in misspelled_services(settings)]
+    try:
+        composition = compose(settings, settings.registered, reactor=reactor, clock=CoarseClock())
+        faults += [f"{name}: {each}" for each in doubts(composition, time.time())]
+    except (OSError, ValueError) as error:
+        faults += [f"{name}: {each}" for each in str(error).splitlines()]
+    fault = _state_fault(settings.state.dir)
+    if fault:
+        faults.append(line(name, "state.dir", fault))
+    if settings.tls.client_ca is not None:
+        warned += settings.tls.client_ca.doubts(time.time())
+    warned += [line(name, at, warning) for at, warning in settings_warnings(settings)]
+    warned += [line(name, "timeouts.drain", each) for each in _drain_warnings(settings.timeouts.drain)]
+    endpoints = Endpoints(
+        reactor, settings.tls, settings.state.dir, settings.tenants.base_domain, warned=warned.extend
+    )
+    listen = settings.listen
+    texts = {"port": listen.port, "redirect_port": listen.redirect_port, "admin_port": (listen.admin_port,)}
+    faults += _endpoint_faults(name, texts, endpoints)
+    sound = not any(": listen.admin_port: " in fault for fault in faults)
+    if listen.admin_port and sound and _everywhere(listen.admin_port):
+        warned.append(
+            line(name, "listen.admin_port", "is reached on every interface; add :interface=127.0.0.1, or ::1")
+        )
+    return faults
+
+
+def endpoint_faults(path: Path | None) -> list[str]:
+    """What is wrong with the endpoints of a file that has other faults, as far as they can be read."""
+    try:
+        texts = listen_texts(path)
+    except ConfigurationError:
+        return []
+    settings = Settings()
+    endpoints = Endpoints(MemoryReactor(), settings.tls, settings.state.dir, settings.tenants.base_domain)
+    return list(_endpoint_faults(str(path or DEFAULT_PATH), texts, endpoints))
+
+
+def _endpoint_faults(name: str, texts: dict[str, tuple[str, ...]], endpoints: Endpoints) -> Iterator[str]:
+    taken: dict[str, tuple[str, list[Address]]] = {}
+    for key, kind in texts.items():
+        for text in filter(None, kind):
+            try:
+                if key == "admin_port":
+                    _examine_admin(text)
+                else:
+                    (endpoints.examine if key == "port" else endpoints.examine_plain)(text)
+                yield from (line(name, f"listen.{key}", fault) for fault in _taken_twice(key, text, taken))
+            except EndpointError as error:
+                yield from (line(name, f"listen.{key}", fault) for fault in str(error).splitlines())
+
+
+def _examine_admin(text: str) -> None:
+    try:
+        text = written_out(text, secure=False)
+        description = parse(text)
+        if description.kind == "systemd":
+            inherited(description)
+        else:
+            plain_endpoint(MemoryReactor())(text)
+    except UNREADABLE as error:
+        raise EndpointError(unreadable(text, error)) from None
+
+
+def _taken_twice(key: str, text: str, taken: dict[str, tuple[str, list[Address]]]) -> Iterator[str]:
+    """Whether what an endpoint listens on is another one's already; else it is noted as taken."""
+    address = address_of(text)
+    if address is None:
+        return
+    for other, (other_key, addresses) in taken.items():
+        # The same string again in the same list is told as such.
+        if (other_key, other) != (key, text) and any(address.clashes(each) for each in addresses):
+            place = f'listen.{other_key} "{other}"'
+            yield f'endpoint "{text}": listens where {place} does; write another, or leave one out'
+            return
+    taken.setdefault(text, (key, []))[1].append(address)
+
+
+def _everywhere(text: str) -> bool:
+    address = address_of(text)
+    return address is not None and address.everywhere
+
+
+def _state_fault(folder: Path) -> str | None:
+    """Why the state folder cannot be used, which is made when it is first needed."""
+    there = next((each for each in (folder, *folder.parents) if os.path.lexists(each)), folder)
+    if not there.is_dir():
+        return f"{there} is no folder; name a folder that the gateway's user may write to"
+    if not os.access(there, os.W_OK | os.X_OK):
+        return f"{there} cannot be written; let the gateway's user write there, or name another folder"
+    return None
+
+
+def _drain_warnings(drain: float) -> Iterator[str]:
+    allowed, where = _stop_timeout(map(Path, UNIT_FOLDERS))
+    if drain >= allowed:
+        yield (
+            f"{drain:g}s is not shorter than the TimeoutStopSec of {where} ({allowed:g}s), after which systemd kills"
+            " the gateway; raise that too"
+        )
+
+
+def _stop_timeout(folders: Iterable[Path]) -> tuple[float, str]:
+    """Seconds, and in which file they stand; the packaged unit's where none is installed."""
+    found = _STOP, "the packaged unit"
+    for folder in folders:
+        for path in (folder / _UNIT, *sorted((folder / f"{_UNIT}.d").glob("*.conf"))):
+            with suppress(OSError, UnicodeDecodeError):
+                for text in re.findall(r"^TimeoutStopSec=(.*)$", path.read_text(), re.MULTILINE):
+                    found = _seconds(text.strip(), found[0]), str(path)
+    return found
+
+
+def _seconds(text: str, otherwise: float) -> float:
+    """A time span of systemd's (systemd.time(7)): of its forms, those that people write for this."""
+    if text in ("infinity", "0"):
+        return float("inf")
+    words = re.findall(r"([0-9.]+)\s*([a-z]*)", text.replace("min", "m").replace("sec", "s"))
+    try:
+        return sum(parse_duration(number + (unit or "s")) for number, unit in words) if words else otherwise
+    except ValueError:
+        return otherwise

@@ -1,0 +1,75 @@
+"""Settings that are sound one by one, and together do not do what they seem to: said, and not refused."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+
+from ..policy.certificates import REQUIRED
+from ..policy.limits import LimitRule
+from . import shipped
+from .faults import Located, close, shown
+from .settings import Settings
+
+
+def misspelled_services(settings: Settings) -> Iterator[Located]:
+    """Services that no route names and whose names are nearly those of shipped ones, which then stay as they are."""
+    for name in _unrouted(settings):
+        meant = close(name, shipped.SERVICES)
+        if meant:
+            yield f"services.{name}", f'is named by no route; did you mean "{meant}", which keeps its default?'
+
+
+def settings_warnings(settings: Settings) -> Iterator[Located]:
+    """Where each is, and what is to be looked at."""
+    for name in _unrouted(settings):
+        if not close(name, shipped.SERVICES):
+            yield (
+                f"services.{name}",
+                "is named by no route, so that nothing reaches it; write a route, or leave it out",
+            )
+    for rule in settings.limits:
+        if not _covers_any(rule, settings):
+            paths = ", ".join(path.decode() for path in rule.paths or ())
+            yield f"limits.{rule.name}", f"covers no route: {paths} leads nowhere; correct its paths, or leave it out"
+    for network in settings.listen.trusted_proxies:
+        if network != "unix:" and ipaddress.ip_network(network, strict=False).prefixlen == 0:
+            yield (
+                "listen.trusted_proxies",
+                f"{shown(network)} is everybody, so that any client may say who it is; write your proxies' networks",
+            )
+    yield from _walked_around(settings)
+
+
+def _unrouted(settings: Settings) -> Iterator[str]:
+    """The services of the operator's own that no route leads to, but for the one that has the tenants."""
+    named = {route.service for route in settings.routes}
+    registry = settings.tenants.registry
+    for name, service in settings.services.items():
+        asked = isinstance(registry, str) and any(registry.startswith(f"{url}/") for url in service.urls)
+        if name not in named and name not in shipped.SERVICES and not asked:
+            yield name
+
+
+def _covers_any(rule: LimitRule, settings: Settings) -> bool:
+    if rule.paths is None:
+        return True
+    return any(
+        _within(route.path, path) or _within(path, route.path) for route in settings.routes for path in rule.paths
+    )
+
+
+def _within(path: bytes, prefix: bytes) -> bool:
+    return path == prefix or path.startswith(prefix.rstrip(b"/") + b"/")
+
+
+def _walked_around(settings: Settings) -> Iterator[Located]:
+    """Tenants' hosts that require a certificate, while the tenant's header on the base domain does without."""
+    tenants = settings.tenants
+    modes = dict(settings.tls.client_auth)
+    if modes.get(tenants.base_domain, modes.get("*")) == REQUIRED:
+        return
+    for pattern, mode in modes.items():
+        if mode == REQUIRED and pattern.endswith(f".{tenants.base_domain}"):
+            without = f"{tenants.header} on the base domain reaches the same tenant without"
+            yield "tls.client_auth", f"{shown(pattern)} requires a certificate, and {without}; require one there too"

@@ -1,0 +1,28 @@
+"""What a mounted resource may ask of the request that it renders: whose it is, from where, and under which id."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class MountedRequest:
+    """`tenant` is the slug, `client` the client's address ("unknown" for one that has none), also where trusted
+    proxies stand between, and `request_id` that of X-Request-ID and the access log."""
+
+    tenant: str
+    client: str
+    request_id: str
+
+
+def mounted_request(request: Any) -> MountedRequest:
+    """What the gateway knows of a request that a mounted resource renders. Raises TypeError for any other request."""
+    exchange = getattr(getattr(request, "gateway", None), "exchange", None)
+    if exchange is None:
+        raise TypeError(
+            "this request came by no gateway; mount the resource with Gateway(..., mounts={path: resource})"
+        )
+    return MountedRequest(
+        exchange.tenant.decode("ascii"), exchange.peer.decode("ascii"), exchange.request_id.decode("ascii")
+    )

@@ -1,0 +1,203 @@
+"""What `koder-gateway check` says of files that read well, and of which the gateway would not start or not work."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from processes import PATIENCE, GatewayProcess, configuration, until
+from test_cli import Done, run
+
+from koder_gateway import checks
+
+
+@pytest.fixture
+def check(tmp_path: Path) -> Callable[[str], Done]:
+    """Checks a configuration that is written to `koder-gateway.toml` in the test's folder."""
+
+    def check(text: str) -> Done:
+        path = tmp_path / "koder-gateway.toml"
+        path.write_text("[state]\ndir = 'state'\n" + text if "[state]" not in text else text)
+        return run("check", path)
+
+    return check
+
+
+def warned(done: Done) -> str:
+    """The only warning of a check that is good."""
+    assert done.code == 0, done
+    (line,) = done.err.splitlines()
+    assert line.startswith("warning: ")
+    return line
+
+
+@pytest.mark.parametrize("key", ["port", "redirect_port", "admin_port"])
+@pytest.mark.parametrize(
+    ("endpoint", "says"),
+    [
+        ("systemd:domain=INET", "says not which socket"),
+        ("systemd:domain=INET:index=0:name=a", "says not which socket"),
+        ("systemd:domain=INET:index=first", "is no number"),
+        ("systemd:index=0", "has no domain"),
+    ],
+)
+def test_a_socket_of_systemd_s_must_be_one(check: Callable[[str], Done], key: str, endpoint: str, says: str) -> None:
+    (fault,) = check(f'[listen]\n{key} = "{endpoint}"\n').faults
+    assert f': listen.{key}: endpoint "{endpoint}": ' in fault
+    assert says in fault
+    assert check(f'[listen]\n{key} = "systemd:domain=INET:index=0"\n').code == 0
+
+
+def test_a_unix_socket_needs_its_folder(check: Callable[[str], Done], tmp_path: Path) -> None:
+    (fault,) = check(f"[listen]\nport = 'unix:{tmp_path}/missing/socket'\n").faults
+    assert f"{tmp_path}/missing is no folder" in fault
+    assert check(f"[listen]\nport = 'unix:{tmp_path}/socket'\n").code == 0
+
+
+@pytest.mark.parametrize(
+    ("listen", "clash"),
+    [
+        ('port = ["tcp:80", "ssl:80"]', True),
+        ('port = ["tcp:80:interface=127.0.0.1", "haproxy:ssl:80"]', True),
+        ('port = ["tls+tcp:80", "tcp:80:interface=127.0.0.1"]', True),
+        ('port = "tcp:80"\nredirect_port = "tcp:80"', True),
+        ('port = "tcp:80"\nadmin_port = "tcp:80:interface=127.0.0.1"', True),
+        ('port = ["unix:/tmp/a", "unix:address=/tmp/a"]', True),
+        ('port = ["systemd:domain=INET:index=0", "tls+systemd:domain=INET:index=0"]', True),
+        ('port = [":80", "tcp:80:interface=127.0.0.1"]', True),
+        ('port = ["[::]:80", "0.0.0.0:80"]', True),
+        ('port = ":443"\nredirect_port = ":80"\nadmin_port = "127.0.0.1:9090"', False),
+        ('port = ["tcp:0", "ssl:0"]', False),
+        ('port = ["tcp:80:interface=127.0.0.1", "tcp:80:interface=127.0.0.2"]', False),
+        ('port = ["unix:/tmp/a", "unix:/tmp/b"]', False),
+        ('port = ["systemd:domain=INET:index=0", "systemd:domain=INET:name=b"]', False),
+    ],
+)
+def test_nothing_is_listened_on_twice(check: Callable[[str], Done], listen: str, clash: bool) -> None:
+    done = check(f"[listen]\n{listen}\n")
+    assert done.code == int(clash), done
+    if clash:
+        (fault,) = done.faults
+        assert ": listens where listen.port " in fault
+
+
+def test_the_state_folder_must_be_usable(check: Callable[[str], Done], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in ("file", "file/below"):
+        (fault,) = check(f"[state]\ndir = '{folder}'\n").faults
+        assert ": state.dir: " in fault
+        assert f"{tmp_path}/file is no folder" in fault
+    assert check("[state]\ndir = 'a/b'\n").code == 0
+
+
+def test_a_misspelled_service_is_a_fault_and_one_without_a_route_a_warning(check: Callable[[str], Done]) -> None:
+    (fault,) = check('[services]\nidentiy = "http://127.0.0.1:1"\n').faults
+    assert ': services.identiy: is named by no route; did you mean "identity"' in fault
+    assert ": services.billing: is named by no route" in warned(check('[services]\nbilling = "http://127.0.0.1:1"\n'))
+    registry = '[tenants]\nregistry = "http://127.0.0.1:1/tenants"\n[services]\nbilling = "http://127.0.0.1:1"\n'
+    assert check(registry).err == "", "that one has the tenants"
+
+
+def test_a_limit_that_covers_no_route_is_a_warning(check: Callable[[str], Done]) -> None:
+    limit = '[[limits]]\nname = "a"\nrate = "1/s"\npaths = '
+    assert ": limits.a: covers no route: /v2" in warned(check(f"{limit}['/v2', '/v1/usersmore']\n"))
+    for paths in ("['/v1']", "['/v1/users/7']", "['/v2', '/v1/users']", "['/']", "[]"):
+        assert check(f"{limit}{paths}\n").err == "", paths
+
+
+def test_what_is_open_to_everybody_is_a_warning(check: Callable[[str], Done]) -> None:
+    for network in ("0.0.0.0/0", "::/0"):
+        done = check(f"[listen]\ntrusted_proxies = ['{network}']\n")
+        assert f': listen.trusted_proxies: "{network}" is everybody' in warned(done)
+    for endpoint in ("tcp:9090", "tcp:9090:interface=0.0.0.0", "tcp6:9090"):
+        assert ": listen.admin_port: " in warned(check(f"[listen]\nadmin_port = '{endpoint}'\n"))
+    for endpoint in ("tcp:9090:interface=127.0.0.1", "unix:/tmp/admin"):
+        assert check(f"[listen]\nadmin_port = '{endpoint}'\n").err == ""
+
+
+def test_a_drain_that_systemd_cuts_is_a_warning(
+    check: Callable[[str], Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "UNIT_FOLDERS", (str(tmp_path / "usr"), str(tmp_path / "etc")))
+    drain = "[timeouts]\ndrain = '45s'\n"
+    assert ": timeouts.drain: 45s is not shorter than the TimeoutStopSec of the packaged unit" in warned(check(drain))
+    assert check("[timeouts]\ndrain = '44s'\n").err == ""
+    for folder in ("usr", "etc/koder-gateway.service.d"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "usr" / "koder-gateway.service").write_text("[Service]\nTimeoutStopSec=45s\n")
+    override = tmp_path / "etc" / "koder-gateway.service.d" / "override.conf"
+    for text, good in (("1min 30s", True), ("infinity", True), ("90", True), ("30", False), ("40s", False)):
+        override.write_text(f"[Service]\nTimeoutStopSec={text}\n")
+        assert (check(drain).err == "") is good, text
+
+
+def test_a_certificate_that_the_base_domain_does_without_is_a_warning(
+    check: Callable[[str], Done], tmp_path: Path
+) -> None:
+    from authority import Authority
+
+    Authority(tmp_path, "Some CA")
+    text = "[tls]\nclient_ca = 'some-ca.pem'\nclient_auth = "
+    done = check(f"{text}{{ 'admin.id.koder.dev' = 'required' }}\n")
+    assert ': tls.client_auth: "admin.id.koder.dev" requires a certificate, and X-Tenant-ID' in warned(done)
+    for modes in (
+        "'required'",
+        "{ 'admin.id.koder.dev' = 'required', 'id.koder.dev' = 'required' }",
+        "{ 'admin.id.koder.dev' = 'optional' }",
+        "{ 'partner.example' = 'required' }",
+    ):
+        assert check(f"{text}{modes}\n").err == "", modes
+
+
+def test_endpoint_faults_come_with_all_the_others(check: Callable[[str], Done], tmp_path: Path) -> None:
+    text = "[nonsense]\n[listen]\nport = ['nonsense:80', 'tcp:1', 'ssl:1']\nadmin_port = 'tcp:x'\n"
+    lines = check(text).faults
+    assert [line.split(": ")[1] for line in lines] == ["nonsense", "listen.port", "listen.port", "listen.admin_port"]
+    done = subprocess.run(
+        [Path(sys.executable).parent / "twistd", "-n", "koder-gateway", "--config", tmp_path / "koder-gateway.toml"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [f"koder-gateway: {line}" for line in lines]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can look with another's eyes")
+def test_root_looks_with_the_eyes_of_the_service(tmp_path: Path) -> None:
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    path = tmp_path / "koder-gateway.toml"
+    path.write_text("")
+    path.chmod(0o600)
+    user = "nobody"
+    assert pwd.getpwnam(user).pw_uid != 0
+    code = (
+        "import sys; from pathlib import Path; from koder_gateway import checks\n"
+        f"checks.look_as_service.__defaults__ = ({user!r}, Path(sys.argv[1]))\n"
+        "from koder_gateway.cli import main; sys.exit(main(['check', sys.argv[2]]))"
+    )
+
+    def checked(folder: Path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", code, folder, path]
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, cwd="/")
+
+    done = checked(tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == f"{path}: permission denied; let the gateway's user read it\n"
+    assert checked(tmp_path / "elsewhere").returncode == 0, "another configuration is read as who asks"
+
+
+def test_a_reload_says_which_ports_it_does_not_follow(tmp_path: Path) -> None:
+    with GatewayProcess(tmp_path, configuration({})) as gateway:
+        gateway.config.write_text(configuration({}, {"listen": {"port": "tcp:1", "admin_port": "tcp:2"}}))
+        gateway.signal(1)
+        until(lambda: "reloaded " in gateway.log(), "it is reloaded")
+        assert "listen.port has changed, which a reload does not follow; restart the gateway" in gateway.log()
+        assert "listen.admin_port has changed" in gateway.log()
+        assert "listen.redirect_port" not in gateway.log()

@@ -20,7 +20,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from ..errors import Refusal
-from ..layers.turns import PIECES, SLICE
+from ..layers.turns import PIECES, SLICE, read_little
 from ..wire import frames
 from ..wire.frames import (
     ACK,
@@ -218,6 +218,7 @@ class Http2Channel(Protocol):
     def _fall_behind(self, data: bytes, position: int) -> None:
         """The rest of what has come is read in a later turn; and not while the client does not take what is sent."""
         self._buffer, self._position, self._behind = data, position, True
+        read_little(self.transport)
         self._flow_turned()
 
     def _flow_turned(self) -> None:

@@ -78,8 +78,16 @@ def _each(make: Callable[[str], Attack]) -> list[Attack]:
 def unread() -> list[Attack]:
     """Item 1: nothing of the answers is ever read."""
     return [
-        *_each(lambda t: Attack("unread-refused", "1", t, over_and_over(ELSEWHERE), len(ELSEWHERE), reads=False)),
-        *_each(lambda t: Attack("unread-proxied", "1", t, over_and_over(LARGE), len(LARGE), reads=False)),
+        *_each(
+            lambda t: Attack(
+                "unread-refused", "1", t, over_and_over(ELSEWHERE), len(ELSEWHERE), reads=False, allowance=32 * KIB
+            )
+        ),
+        *_each(
+            lambda t: Attack(
+                "unread-proxied", "1", t, over_and_over(LARGE), len(LARGE), reads=False, allowance=32 * KIB
+            )
+        ),
     ]
 
 
@@ -87,8 +95,16 @@ def bulk() -> list[Attack]:
     """Item 2: more work in one go than others should have to wait for."""
     ordinary = request(BULK_PATH)
     return [
-        *_each(lambda t: Attack("bulk-refused", "2", t, over_and_over(ELSEWHERE), len(ELSEWHERE), counted=True)),
-        *_each(lambda t: Attack("bulk-limited", "2", t, over_and_over(ordinary), len(ordinary), counted=True)),
+        *_each(
+            lambda t: Attack(
+                "bulk-refused", "2", t, over_and_over(ELSEWHERE), len(ELSEWHERE), counted=True, allowance=32 * KIB
+            )
+        ),
+        *_each(
+            lambda t: Attack(
+                "bulk-limited", "2", t, over_and_over(ordinary), len(ordinary), counted=True, allowance=32 * KIB
+            )
+        ),
         *_each(lambda t: Attack("bulk-chunks", "2", t, over_and_over(CHUNK, _UPLOAD), 4 * KIB, "4 KiB")),
     ]
 

@@ -20,6 +20,9 @@ _FRAME = 16_384
 _BATCH = 50
 _BATCHES = 2000
 _BULK = 1 << 17
+# What as many streams take as `requests.max_streams` allows to be open at once, each with its exchange and a
+# service's connection.
+STREAMS = 100 * 6 * KIB
 
 
 def frame(kind: int, flags: int = 0, stream: int = 0, payload: bytes = b"") -> bytes:
@@ -104,7 +107,7 @@ def unread() -> list[Attack]:
     ping = frame(PING, 0, 0, b"attacker")
     return [
         by_stream("unread-refused", "1", lambda stream: headers(stream, refused), reads=False),
-        by_stream("unread-proxied", "1", lambda stream: headers(stream, large), reads=False),
+        by_stream("unread-proxied", "1", lambda stream: headers(stream, large), reads=False, allowance=STREAMS),
         Attack("unread-pings", "1", "h2", on_connection(ping), len(ping), "frame", reads=False),
     ]
 
@@ -137,7 +140,9 @@ def shut_windows(target: bytes, pause: float) -> Script:
 def windows() -> list[Attack]:
     """Item 5: answers that are asked for and not taken."""
     return [
-        Attack(f"windows-{name}", "5", "h2", shut_windows(BULK_PATH + b"/" + name.encode(), 0.5), 75)
+        Attack(
+            f"windows-{name}", "5", "h2", shut_windows(BULK_PATH + b"/" + name.encode(), 0.5), 75, allowance=STREAMS
+        )
         for name in ("60k", "250k")
     ]
 

@@ -20,6 +20,10 @@ MEMORY_HTTP2 = 512 << 10
 # Seconds of an honest client's p99 beside the flood, beyond so many times its quiet value.
 WAIT = 0.05
 QUIET = 3.0
+# Fewer requests than this in all are too few to be told from noise: then it is the byte that is judged, beside Go's,
+# where there were enough of those.
+_REQUESTS = 300
+_BYTES = 1 << 20
 # What the process grows by whoever is connected, in bytes.
 _OWN = 1 << 20
 
@@ -82,6 +86,11 @@ def _share(each: Round, number: Callable[[Phase], float]) -> float | None:
     return spent / total if total >= 1 else None
 
 
+def _total(rounds: list[Round], number: Callable[[Phase], float]) -> float:
+    """All of these in all phases of all rounds."""
+    return sum(number(phase) for each in rounds for phase in each.phases)
+
+
 def memory(rounds: list[Round]) -> float:
     """The most memory that a connection took, in bytes."""
     return max((max(0, phase.memory - _OWN) / phase.attackers for each in rounds for phase in each.phases), default=0)
@@ -109,9 +118,12 @@ def judge(case: Case | Outcome) -> list[Verdict]:
     verdicts = []
     ours, theirs = cost(case.gateway), cost(case.reference)
     served = _median(each.served for each in case.gateway) or 0.0
-    if ours is not None:
+    if ours is not None and _total(case.gateway, lambda phase: phase.requests) >= _REQUESTS:
         allowed = max(SERVED * served, REFERENCE * (theirs or 0.0))
         verdicts.append(Verdict(f"{case.attack.what}", f"{_us(ours)} us", f"{_us(allowed)} us", ours <= allowed))
+    elif case.reference and _total(case.gateway, lambda phase: phase.bytes) >= _BYTES:
+        spent, allowed = byte_cost(case.gateway) or 0.0, REFERENCE * (byte_cost(case.reference) or 0.0)
+        verdicts.append(Verdict("byte", f"{_ns(spent)} ns", f"{_ns(allowed)} ns", spent <= allowed))
     bound = (MEMORY_HTTP2 if case.attack.transport == "h2" else MEMORY) + case.attack.allowance
     taken = memory(case.gateway)
     killed = any(phase.killed for each in case.gateway for phase in each.phases)

@@ -144,41 +144,13 @@ class Gateway(TwistedService):
         self._stopping = False
         self._accepting = False
         self._drain_ends = 0.0
-        self._sweeper = Sweeper(
-            self._coarse,
-            clock,
-            reactor,
-            parts=(self._sweep_exchanges, self._watch, self._sweep_drain, lambda _: self._leavings.sweep()),
-            seconds=(
-                lambda _: self._ledger.flush(),
-                lambda _: self.notifier.watchdog(),
-                lambda _: self.site.tick(),
-                self._trimmer.look,
-                lambda now: self.composition.policy.limiter.sweep(now, _EVICTED_A_SECOND),
-                lambda now: self._gate.complaints.sweep(now),
-                lambda now: self.redirect.complaints.sweep(now),
-            ),
-        )
+        self._sweeper = self._made_sweeper()
         self._take(self._composed(settings, None), None)
-        composition = self.composition
-        self.resource = Entrance(
-            composition.resource, composition.policy, composition.reader, self._ledger.finished, clock, established
-        )
-        self.site = GatewaySite(
-            composition.resource,
-            composition.policy,
-            composition.reader,
-            reactor=reactor,
-            clock=self._coarse,
-            finished=self._ledger.finished,
-            timeouts=front_timeouts(settings),
-            limits=front_limits(settings),
-            time=clock,
-            secured=established,
-        )
+        policy = self.composition.policy
+        self.resource, self.site = self._made_fronts()
         self.redirect = RedirectSite(self.site, settings.tls.acme_webroot)
         self._gate = ProxyGate(self._coarse, self.site.channels, self.site.overfull)
-        self._gate.trusts = composition.policy.proxies.introduces
+        self._gate.trusts = policy.proxies.introduces
         self._endpoints = Endpoints(
             reactor,
             settings.tls,
@@ -192,6 +164,44 @@ class Gateway(TwistedService):
         self._plain = Listeners(self._redirect_endpoint)
         self._admin = Listeners(self._admin_endpoint)
         self._metrics = make_registry(self.counters, self._sources(), version=VERSION)
+
+    def _made_sweeper(self) -> Sweeper:
+        """What is done at each tick, and once a second."""
+        return Sweeper(
+            self._coarse,
+            self._time,
+            self._reactor,
+            parts=(self._sweep_exchanges, self._watch, self._sweep_drain, lambda _: self._leavings.sweep()),
+            seconds=(
+                lambda _: self._ledger.flush(),
+                lambda _: self.notifier.watchdog(),
+                lambda _: self.site.tick(),
+                self._trimmer.look,
+                lambda now: self.composition.policy.limiter.sweep(now, _EVICTED_A_SECOND),
+                lambda now: self._gate.complaints.sweep(now),
+                lambda now: self.redirect.complaints.sweep(now),
+            ),
+        )
+
+    def _made_fronts(self) -> tuple[Entrance, GatewaySite]:
+        """The way in for stock sites, and the gateway's own."""
+        composition, finished = self.composition, self._ledger.finished
+        settings = composition.settings
+        resource, policy, reader = composition.resource, composition.policy, composition.reader
+        entrance = Entrance(resource, policy, reader, finished, self._time, established)
+        site = GatewaySite(
+            resource,
+            policy,
+            reader,
+            reactor=self._reactor,
+            clock=self._coarse,
+            finished=finished,
+            timeouts=front_timeouts(settings),
+            limits=front_limits(settings),
+            time=self._time,
+            secured=established,
+        )
+        return entrance, site
 
     def _handshake_failed(self, host: str) -> bool:
         """Charge the limit on refusals with a handshake from this address; whether it is used up."""

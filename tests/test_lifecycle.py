@@ -1215,7 +1215,8 @@ def test_out_of_descriptors_accepting_pauses_and_resumes(tmp_path: Path, reactor
 
 
 def test_more_clients_than_allowed_are_told(tmp_path: Path) -> None:
-    with Origin() as origin, start(tmp_path, origin, {"listen": {"max_connections": 5}}) as gateway:
+    settings = {"listen": {"max_connections": 5}, "shares": {"address": "100%", "tenant": "100%"}}
+    with Origin() as origin, start(tmp_path, origin, settings) as gateway:
         with contextlib.ExitStack() as crowd:
             inside = [crowd.enter_context(gateway.connect()) for _ in range(5)]
             for client in inside:
@@ -1235,6 +1236,7 @@ def test_a_service_takes_no_more_connections_than_allowed(tmp_path: Path) -> Non
     held = Held()
     with Origin(held.play) as origin:
         config = configuration({"a": ""}).replace('a = ""', f'a = {{ url = "{origin.url}", max_connections = 3 }}')
+        config += '\n[shares]\naddress = "100%"\ntenant = "100%"\n'
         with GatewayProcess(tmp_path, config) as gateway, contextlib.ExitStack() as clients:
             inside = [clients.enter_context(gateway.connect()) for _ in range(3)]
             for client in inside:

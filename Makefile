@@ -20,7 +20,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-tls check format bench bench-echo bench-floods bench-scale deb test-deb clean
+.PHONY: help run test test-long test-tls check format bench bench-echo bench-floods bench-scale deb test-deb clean
 .PHONY: system-python system-bench system-test system-test-tls system-deb system-test-deb
 
 # $(call need,CONDITION,PACKAGES): nothing while CONDITION holds; else the Debian PACKAGES are installed when root,
@@ -40,6 +40,7 @@ endef
 help:
 	@echo 'make run       serve the demo over TLS on https://$(HOST):$(PORT) (PORT=, HOST= change it)'
 	@echo 'make test      every test (PYTEST= passes options to pytest)'
+	@echo 'make test-long  an hour of small messages, in virtual time, as real HTTP/2 clients send them (some minutes)'
 	@echo 'make test-tls  testssl.sh and sslyze look at a gateway (some minutes)'
 	@echo 'make check     formatting, lint and types'
 	@echo 'make format    write the formatting that check asks for'
@@ -56,6 +57,9 @@ run: $(STAMP)
 
 test: system-test $(STAMP)-test
 	$(BIN)/python -m pytest $(PYTEST)
+
+test-long: $(STAMP)-test
+	KODER_TEST_SECONDS=3600 $(BIN)/python -m pytest tests/test_http2_honest.py $(PYTEST)
 
 test-tls: system-test-tls $(STAMP)-test $(SCAN)/.installed
 	$(BIN)/python tests/tls_scan.py --sslyze $(SCAN)/bin/sslyze --keep build/tls-scan

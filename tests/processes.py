@@ -524,10 +524,15 @@ class Peer:
             return b""
 
     def head(self) -> Request | None:
-        """The next request's head; None when the gateway has closed instead."""
+        """The next request's head; None when the gateway has closed instead, or has asked for nothing for so long that
+        a service would."""
         data = b""
         while b"\r\n\r\n" not in data:
-            piece = self.more()
+            try:
+                piece = self.more()
+            except TimeoutError:
+                assert not data, f"the head ends within {data!r}"
+                return None
             if not piece:
                 assert not data, data
                 return None

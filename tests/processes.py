@@ -524,8 +524,8 @@ class Peer:
             return b""
 
     def head(self) -> Request | None:
-        """The next request's head; None when the gateway has closed instead, or has asked for nothing for so long that
-        a service would."""
+        """The next request's head; None when the gateway has closed instead, or has asked for nothing for as long as
+        any service waits."""
         data = b""
         while b"\r\n\r\n" not in data:
             try:

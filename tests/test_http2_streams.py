@@ -182,7 +182,7 @@ def test_no_tunnel_ends_in_a_mounted_resource(gateway: MemoryGateway) -> None:
 def test_a_client_that_ends_its_body_behind_an_answer_that_waits_for_it(gateway: MemoryGateway) -> None:
     """The stream ends at its deadline, whatever the client does not do."""
     client = Http2(gateway, (INITIAL_WINDOW_SIZE, 10))
-    client.send(headers(1, asking(method=b"POST"), end=False))
+    client.send(headers(1, asking(method=b"POST"), end=False), data(1, b"first"))
     gateway.advance(0)
     gateway.origin().last.send(OK % 100 + b"x" * 100)
     client.send(data(1, b"rest", end=True))

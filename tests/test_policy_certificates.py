@@ -318,7 +318,7 @@ HSTS = b"Strict-Transport-Security: max-age=31536000\r\n"
         ("10.1.2.3", None, None),
         ("10.1.2.3", b"https", True),
         ("10.1.2.3", b"http", False),
-        ("10.1.2.3", b"https, http", None),
+        ("10.1.2.3", b"https, http", False),
     ],
 )
 def test_hsts_is_for_clients_who_speak_tls(

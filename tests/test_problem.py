@@ -16,7 +16,7 @@ ALL = {name: value for name, value in vars(errors).items() if isinstance(value, 
 # Status and codes are the product's contract.
 CONTRACT = {
     400: {"bad_request", "tenant_required", "tenant_conflict"},
-    403: {"tenant_suspended"},
+    403: {"tenant_suspended", "not_allowed"},
     404: {"no_route", "unknown_tenant"},
     405: {"method_not_allowed"},
     408: {"request_timeout"},

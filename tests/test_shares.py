@@ -125,6 +125,31 @@ def test_the_queue_has_an_end_for_each_and_for_all() -> None:
     assert house.places.wait(Guest(C)) == "full"
 
 
+def test_a_tenant_has_a_share_of_those_who_wait_too() -> None:
+    """Else the requests of one, of which none may go, would leave no room for anybody who may."""
+    house = House(limit=8, address=8, tenant=4)
+    for number in range(8):
+        house.ask(bytes((number + 1,)), b"busy")
+    assert house.places.wait(Guest(A, b"busy")) == "tenant"
+    other = house.ask(A, b"other")
+    assert other in house.places.held
+
+
+def test_whoever_has_most_waiting_makes_room_for_who_has_fewer() -> None:
+    house = House(limit=6, address=6, tenant=6)
+    for _ in range(6):
+        house.ask(A)
+    waiting = [house.ask(name) for name in (B, B, B, B, C, C)]
+    late = Guest(b"d", b"t")
+    assert house.places.wait(late) == "full"
+    last = house.places.in_the_way(late, "full")
+    assert last is waiting[3]
+    house.places.give(last)
+    assert house.places.wait(late) == ""
+    assert house.places.in_the_way(Guest(B, b"t"), "full") is None, "nobody makes room for more of his own"
+    assert house.places.in_the_way(Guest(b"e", b"u"), "tenant") is None, "that tenant has nobody here"
+
+
 def test_many_are_served_in_several_turns() -> None:
     house = House(limit=8, address=8, tenant=8)
     holders = [house.ask(A) for _ in range(8)]

@@ -33,13 +33,16 @@ class Uptake:
     def keeps(
         self, transport: Any, exchange: object, written: int, now: float, seconds_per_byte: float, grace: float
     ) -> bool:
-        """Whether it has taken enough since this was asked for the first time. `written`: bytes written for the
-        present `exchange`, which is None between two; `grace`: seconds that it may fall behind."""
+        """Whether something waits, and enough of it has been taken since this was asked for the first time.
+        `written`: bytes written for the present `exchange`, which is None between two; `grace`: seconds that it may
+        fall behind."""
         waiting = backlog(transport)
         if waiting < 0:
             return False
         # What the transport itself holds, where it tells.
         waiting += getattr(transport, "unsent", 0)
+        if not waiting:
+            return False
         if exchange is not self._exchange:
             self._exchange, self._pace = exchange, Pace()
             self._pace.begin(written - waiting, now, grace)

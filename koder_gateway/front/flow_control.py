@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..layers.turns import read_little
 from .backlog import Uptake
-from .phases import BODY, BUSY, GONE, HEAD, IDLE, READY, TUNNEL, WRITING
+from .phases import BODY, BUSY, GONE, HEAD, IDLE, LINGER, READY, TUNNEL, WRITING
 from .stock import StockChannel
 from .unread import Unread
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # What may wait unread behind the exchange under way before reading pauses.
 _PIPELINE_BOUND: Final = 65536
+# What is read behind an answer that ended its connection, so that this is not lost to a reset.
+_FORGOTTEN_BOUND: Final = 1 << 20
 
 
 class ClientFlow(StockChannel):
@@ -40,6 +42,8 @@ class ClientFlow(StockChannel):
         self._full = False
         self._paused = False
         self._held_for = 0.0
+        # Bytes that were read and forgotten behind the last answer.
+        self._forgotten = 0
         # Who is paused while the client does not take its answers; `_pulled` where it is asked for each piece.
         self._producer: Any = None
         self._pulled = False
@@ -68,6 +72,7 @@ class ClientFlow(StockChannel):
             or self._turn_over
             or (self._full and phase in READY)
             or (phase == BUSY and len(self._unread) > _PIPELINE_BOUND)
+            or self._forgotten > _FORGOTTEN_BOUND
         )
         if stop is not self._paused and phase != GONE:
             self._paused = stop
@@ -159,12 +164,12 @@ class ClientFlow(StockChannel):
     # -- what the client has taken
 
     def taking(self) -> bool:
-        """Whether the client takes what waits for it, at requests.min_rate at least since this was first asked."""
+        """Whether something waits for the client and it takes that, at requests.min_rate at least since this was
+        first asked."""
         site, request = self.site, self.request
+        grace = site.timeouts.linger if self._phase == LINGER else site.timeouts.idle
         if self._uptake is None:
             self._uptake = Uptake()
         exchange = None if request is None else request.exchange
         written = 0 if exchange is None else exchange.bytes_out
-        return self._uptake.keeps(
-            self.transport, exchange, written, site.clock.now, site.seconds_per_byte, site.timeouts.idle
-        )
+        return self._uptake.keeps(self.transport, exchange, written, site.clock.now, site.seconds_per_byte, grace)

@@ -70,6 +70,8 @@ class Intake(ClientFlow):
                     self._read_on()
                 return
         if phase in FORGETFUL:
+            self._forgotten += len(data)
+            self._regulate()
             return
         unread.add(data)
         self._read_on()

@@ -55,6 +55,10 @@ class Layer(Protocol):
     def _leave(self) -> None:
         self._closing = self._shut = self._left = True
         transport: Any = self.transport
+        if self._producer is not None:
+            # Nothing of it can be sent any more: the transport must not wait for it.
+            self._producer = None
+            transport.unregisterProducer()
         transport.loseConnection()
 
     # -- above: ITransport

@@ -30,7 +30,7 @@ FULL_READ: Final = 1 << 17
 # Such reads of one connection, and of all, in one turn of the reactor; and of those who wait, in each turn after it.
 ROW: Final = 6
 READS: Final = 24
-SHARE: Final = 8
+SHARE: Final = 4
 
 Work = Callable[[], object]
 
@@ -108,6 +108,15 @@ class Turns:
         self.yielded += 1
         self._readers.append(reader)
         return False
+
+    def read_later(self, reader: Reader) -> None:
+        """`reader` has stopped, and is called when it is its turn."""
+        if not self._reads:
+            self._turn += 1
+            self._soon(self._next_reads)
+        self._reads = READS
+        self.yielded += 1
+        self._readers.append(reader)
 
     def _next_reads(self) -> None:
         readers = self._readers

@@ -85,13 +85,15 @@ def _give(counts: dict[bytes, int], name: bytes) -> None:
 
 
 class Queue(Generic[H]):
-    """Who waits, in a line for each address. The addresses stand in the order of their turns."""
+    """Who waits, in a line for each address. The addresses stand in the order of their turns. `tenants` counts for
+    how many each tenant's requests are."""
 
-    __slots__ = ("_lines", "_owners")
+    __slots__ = ("_lines", "_owners", "tenants")
 
     def __init__(self) -> None:
         self._owners: dict[H, Owner] = {}
         self._lines: dict[bytes, dict[H, Owner]] = {}
+        self.tenants: dict[bytes, int] = {}
 
     def __len__(self) -> int:
         return len(self._owners)
@@ -115,6 +117,19 @@ class Queue(Generic[H]):
         """Stand behind the others of the same address."""
         self._owners[holder] = owner
         self._lines.setdefault(owner.address, {})[holder] = owner
+        if owner.tenant:
+            self.tenants[owner.tenant] = self.tenants.get(owner.tenant, 0) + 1
+
+    def last_of_longest(self, tenant: bytes = b"") -> H | None:
+        """Who came last of the address with the most of those who wait; with a `tenant`, of the addresses that a
+        request of that tenant has come from last. None where no address has more than one."""
+        longest, most = None, 1
+        for line in self._lines.values():
+            if len(line) > most:
+                last = next(reversed(line))
+                if not tenant or line[last].tenant == tenant:
+                    longest, most = last, len(line)
+        return longest
 
     def remove(self, holder: H) -> None:
         """Wait no longer; nothing for one who does not wait."""
@@ -124,6 +139,8 @@ class Queue(Generic[H]):
             del line[holder]
             if not line:
                 del self._lines[owner.address]
+            if owner.tenant:
+                _give(self.tenants, owner.tenant)
 
     def took_turn(self, address: bytes) -> None:
         """This address is served: the others come first."""
@@ -221,14 +238,26 @@ class Places(Generic[H]):
 
     def wait(self, holder: H) -> str:
         """Wait for a place, after `take` has given none. What is returned is why there is no room to wait: "full"
-        where as many wait as there are places, "address" where an address has its share of that; else ""."""
-        owner = self._owner(holder)
-        if len(self.queue) >= self.limit:
-            return FULL
-        if owner.address and len(self.queue.line(owner.address)) >= self.shares.address:
+        where as many wait as there are places, "address" or "tenant" where one has its share of that; else ""."""
+        owner, queue = self._owner(holder), self.queue
+        if owner.address and len(queue.line(owner.address)) >= self.shares.address:
             return ADDRESS
-        self.queue.add(holder, owner)
+        if len(queue) >= self.limit:
+            return FULL
+        if owner.tenant and queue.tenants.get(owner.tenant, 0) >= self.shares.tenant:
+            return TENANT
+        queue.add(holder, owner)
         return ""
+
+    def in_the_way(self, holder: H, reason: str) -> H | None:
+        """Whoever should wait no longer so that `holder` can, who found no room for this reason: the last of the
+        address with the most who wait, if `holder`'s has fewer. None where it is `holder` who has to go."""
+        owner = self._owner(holder)
+        last = None if reason == ADDRESS else self.queue.last_of_longest(owner.tenant if reason == TENANT else b"")
+        if last is None:
+            return None
+        longest = len(self.queue.line(self._owner(last).address))
+        return last if longest > len(self.queue.line(owner.address)) + 1 else None
 
     def _call(self) -> None:
         if not self._due:
@@ -239,10 +268,12 @@ class Places(Generic[H]):
         """Give places to those who wait, `most` of them now, address by address in turn, and call `go` for each."""
         self._due = False
         addresses = self.queue.addresses
+        # Of tenants that hold their share nobody may go: one look at each is enough.
+        blocked: set[bytes] = set()
         while addresses:
             served = []
             for address in addresses:
-                holder = self._first(address)
+                holder = self._first(address, blocked)
                 if holder is None:
                     continue
                 if not most:
@@ -260,11 +291,14 @@ class Places(Generic[H]):
         self.queue.took_turn(address)
         self._hold(holder, owner)
 
-    def _first(self, address: bytes) -> H | None:
-        """The first of those who wait for this address that may have a place."""
+    def _first(self, address: bytes, blocked: set[bytes]) -> H | None:
+        """The first of those who wait for this address that may have a place. `blocked` are tenants that are known to
+        have none left; more are added."""
         if len(self.held) >= self.limit or self._counted().reached(Owner(address, b""), self.shares):
             return None
         for holder, owner in self.queue.line(address).items():
-            if not self.refusal(owner):
-                return holder
+            if owner.tenant not in blocked:
+                if not self.refusal(owner):
+                    return holder
+                blocked.add(owner.tenant)
         return None

@@ -217,6 +217,12 @@ class Flow(ABC):
 
     def _read_into_buffer(self, size: int) -> None:
         self.data_received(bytes(_buffer[:size]))
+        native = self._native
+        if size == LITTLE and native is not None and native.is_reading():
+            # There is more, of which each byte may be dear.
+            self._turn_ended = True
+            native.pause_reading()
+            self.reactor.turns.read_later(self)
 
     def deliver_to(self, receiver: Callable[[bytes], None]) -> None:
         """Hand what is read to `receiver` from now on, in place of the protocol's `dataReceived`: one call less for

@@ -23,7 +23,7 @@ TIMEOUT: Final = "timeout"
 _REFUSED: Final = {
     FULL: "all of its max_connections are in use, and as many requests wait as may",
     ADDRESS: "one address has as many requests waiting as shares.address allows",
-    TENANT: "one tenant has as many requests under way as shares.tenant allows",
+    TENANT: "one tenant has as many requests waiting as shares.tenant allows",
     TIMEOUT: "none of its connections was free within timeouts.queue",
 }
 _NO_TUNNEL: Final = {
@@ -87,7 +87,7 @@ class Crowd:
     def wait(self, relay: Relay) -> bool:
         """Have an exchange wait for a place; False where it is over, since there is no room to wait either."""
         owner = owner_of(relay)
-        reason = self.places.wait(relay) if self.timeout else self.places.refusal(owner) or FULL
+        reason = self._wait(relay) if self.timeout else self.places.refusal(owner) or FULL
         if reason:
             self._refuse(relay, reason)
             return False
@@ -95,6 +95,15 @@ class Crowd:
         if len(self.places.queue.line(owner.address)) == 1 and self.places.refusal(owner) == ADDRESS:
             self._tell(relay, f"connections ({self.places.shares.address} of {self.places.limit}); the rest waits")
         return True
+
+    def _wait(self, relay: Relay) -> str:
+        """Wait, in the place of whoever has the most who wait where there is no room; why not, else ""."""
+        reason = self.places.wait(relay)
+        other = self.places.in_the_way(relay, reason) if reason else None
+        if other is None:
+            return reason
+        self._refuse(other, reason)
+        return self.places.wait(relay)
 
     def _serve_later(self) -> None:
         # In a later turn, when all is read that came with the answer which has made the place free: what follows that

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
@@ -36,6 +37,8 @@ class _Meter(ProtocolWrapper):
         self._fetcher = fetcher
         self._left = limit
         self._severed = False
+        # Bytes that the head, and those before it, may still have; infinite once the body has begun.
+        self.head_left: float = _HEAD
 
     def dataReceived(self, data: bytes) -> None:
         """Hand on what is within the limit, in pieces."""
@@ -45,6 +48,11 @@ class _Meter(ProtocolWrapper):
             self.sever()
         for start in range(0, len(data), _PIECE):
             if self._severed:
+                return
+            self.head_left -= _PIECE
+            if self.head_left < 0:
+                self._fetcher.exceeded = True
+                self.sever()
                 return
             super().dataReceived(data[start : start + _PIECE])
 
@@ -157,6 +165,8 @@ class Fetcher:
         response: Any = await HTTPClient(self._agent).get(
             self._url, headers=fields, allow_redirects=False, unbuffered=True, reactor=self._reactor
         )
+        if self._connection is not None:
+            self._connection.head_left = math.inf
         collector = _Body(self._limit)
         response.deliverBody(collector)
         return response, await collector.finished

@@ -102,3 +102,8 @@ def test_another_exchange_begins_anew(pair: tuple[Near, socket.socket]) -> None:
 
 def test_where_nobody_can_tell_nothing_is_taken() -> None:
     assert not Uptake().keeps(object(), None, 0, 0.0, A_BYTE, GRACE)
+
+
+def test_where_nothing_waits_nothing_is_taken(pair: tuple[Near, socket.socket]) -> None:
+    near, _ = pair
+    assert not Uptake().keeps(near, None, 0, 0.0, A_BYTE, GRACE)

@@ -225,6 +225,21 @@ def test_empty_lines_without_end_are_one_piece_of_work() -> None:
     gateway.hang_up()
 
 
+def test_no_more_than_a_mebibyte_is_read_behind_the_last_answer() -> None:
+    gateway = frozen()
+    client = gateway.connect()
+    client.send(b"TRACE /v1/users HTTP/1.1\r\nHost: %b\r\nTransfer-Encoding: chunked\r\n\r\n" % HOST)
+    assert client.received.startswith(b"HTTP/1.1 405 ")
+    read = 0
+    while not client.near.paused:
+        client.send(b"x" * 65536)
+        read += 65536
+        assert read < 2 * MIB
+    gateway.advance(5)
+    assert client.closed
+    gateway.hang_up()
+
+
 # -- memory that stays
 
 

@@ -170,6 +170,18 @@ def test_a_head_has_a_limit(asked: Asked) -> None:
     assert service.closed == "reset"
 
 
+@pytest.mark.parametrize("before", [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n"])
+def test_a_head_is_bounded_by_itself_and_not_by_the_body_s_limit(asked: Asked, before: bytes) -> None:
+    service = asked.ask().send(before)
+    for _ in range(20):
+        if service.closed:
+            break
+        service.send(b"a: bbbbbbbb\r\n" * 600)
+    else:
+        raise AssertionError("the head goes on")
+    assert asked.fault == "its head is too long"
+
+
 @pytest.mark.parametrize(
     "script",
     [

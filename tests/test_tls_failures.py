@@ -271,3 +271,27 @@ def test_a_gateway_counts_and_tells(tmp_path, reactor):
     assert {reason: count for reason, count in failures.items() if count} == {"plain_http": 2, "not_tls": 1}
     assert log.count("TLS handshake failed: ") == 1
     assert "TLS handshake failed: a plain HTTP request, answered with 400; from 127.0.0.1" in log
+
+
+class Fed:
+    """A protocol above TLS that is a producer for it, as the gateway's channels are."""
+
+    def __init__(self):
+        self.stopped = False
+
+    def pauseProducing(self):
+        pass
+
+    def resumeProducing(self):
+        pass
+
+    def stopProducing(self):
+        self.stopped = True
+
+
+@pytest.mark.parametrize("sent", [b"\0" * 64, b"\x16\x03\x01\0\5hello", b"GET / HTTP/1.1\r\n\r\n"])
+def test_a_handshake_that_fails_waits_for_no_producer(certificate, sent):
+    door = Door(certificate)
+    door.server.registerProducer(Fed(), True)
+    door.wire.send(sent)
+    assert door.wire.closed == "clean"

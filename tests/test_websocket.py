@@ -151,7 +151,12 @@ def chat() -> Iterator[Chat]:
 
 @pytest.fixture(scope="module", params=["uvloop", "epoll"])
 def gateway(request: pytest.FixtureRequest, chat: Chat, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    sections = {"requests": {"max_tunnels": 40}, "timeouts": {"drain": "3s"}, "cors": {"origins": [PAGE]}}
+    sections = {
+        "requests": {"max_tunnels": 40},
+        "shares": {"address": "100%", "tenant": "100%"},
+        "timeouts": {"drain": "3s"},
+        "cors": {"origins": [PAGE]},
+    }
     config = configuration({"ws": f"http://127.0.0.1:{chat.port}"}, sections, LIMITS)
     folder = tmp_path_factory.mktemp("websocket")
     ports = (GatewayProcess.PLAIN, GatewayProcess.TLS)

@@ -316,3 +316,16 @@ def test_bytes_of_a_tunnel_that_does_not_stand_yet_are_kept_as_one() -> None:
     assert service.take() == b""
     service.send(switching(key.partition(b": ")[2]))
     assert service.take() == b"0123456789" * 100
+
+
+def test_streams_that_share_the_connection_s_last_bytes_all_go_on_when_it_opens() -> None:
+    """The first of those who wait for more fills what there is; the others must not be forgotten."""
+    gateway = MemoryGateway()
+    client = Http2(gateway)
+    play(asked(client, 4), 30_000)
+    client.after(1)
+    came = client.send(window_update(0, 1 << 20))
+    came += client.after(1)
+    ended = {each.stream for each in came if each.kind == DATA and each.flags & 1}
+    assert {1, 3, 5, 7} - ended <= {1, 3}, "these had ended before"
+    assert not client.channel.streams

@@ -195,7 +195,8 @@ class Outflow:
         if waiting:
             room = min(out.window, self.window, out.max_frame)
             if room <= 0:
-                return False
+                # Its own window opens with a grant; for the connection's it has to stand among the others.
+                return self.window > 0
             if room < self._least and len(waiting[0]) > room and not forced:
                 out.hold(self)
                 return False

@@ -421,7 +421,7 @@ class UpstreamConnection(Protocol):
             self.hold()
 
     def hold(self) -> None:
-        """Read nothing more for now."""
+        """Read nothing until there is a turn."""
         transport: Any = self.transport
         if transport is not None:
             transport.pauseProducing()

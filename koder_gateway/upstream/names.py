@@ -199,7 +199,7 @@ class _Resolved:
 
     def installNameResolver(self, resolver: IHostnameResolver) -> IHostnameResolver:
         """See IReactorPluggableNameResolver; there is no other one for this."""
-        raise NotImplementedError("the answer is known")
+        raise TypeError("the answer is known")
 
     def cancel(self) -> None:
         """See IHostResolution; it is over at once."""

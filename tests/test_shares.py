@@ -246,7 +246,7 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def nothing_grows(self) -> None:
-        assert len(self.waiting) <= 6
+        assert len(self.waiting) + len(self.inside) <= 2 * 6
         assert sorted(self.places.queue.addresses) == sorted({guest.owner.address for guest in self.waiting})
         counts = self.places._counts
         if counts is not None:
@@ -275,3 +275,15 @@ def test_no_address_waits_while_others_are_served_twice(addresses: int) -> None:
     for holder in holders[: addresses + 1]:
         house.places.give(holder)
     assert house.serve() == [flood[0], *others]
+
+
+def test_a_burst_of_answers_makes_no_room_scarce() -> None:
+    """Between the answers and the turn in which the waiting are served, others come."""
+    house = House(limit=16, address=4, tenant=16)
+    holders = [house.ask(A) for _ in range(4)]
+    waiting = [house.ask(A) for _ in range(4)]
+    for holder in holders:
+        house.places.give(holder)
+    late = [house.ask(A) for _ in range(4)]
+    assert house.serve() == waiting
+    assert list(house.places.queue) == late

@@ -237,14 +237,19 @@ class Places(Generic[H]):
     # -- waiting
 
     def wait(self, holder: H) -> str:
-        """Wait for a place, after `take` has given none. What is returned is why there is no room to wait: "full"
-        where as many wait as there are places, "address" or "tenant" where one has its share of that; else ""."""
-        owner, queue = self._owner(holder), self.queue
-        if owner.address and len(queue.line(owner.address)) >= self.shares.address:
+        """Wait for a place, after `take` has given none. What is returned is why there is no room to wait: "full",
+        "address" or "tenant"; else "".
+
+        As many may wait as there are places; an address and a tenant have their shares of that too. Places that are
+        free and about to be given to those who wait count as places still: a burst of answers makes no room scarce.
+        """
+        owner, queue, counts, shares = self._owner(holder), self.queue, self._counted(), self.shares
+        address, tenant = owner
+        if address and len(queue.line(address)) + counts.addresses.get(address, 0) >= 2 * shares.address:
             return ADDRESS
-        if len(queue) >= self.limit:
+        if len(queue) + len(self.held) >= 2 * self.limit:
             return FULL
-        if owner.tenant and queue.tenants.get(owner.tenant, 0) >= self.shares.tenant:
+        if tenant and queue.tenants.get(tenant, 0) + counts.tenants.get(tenant, 0) >= 2 * shares.tenant:
             return TENANT
         queue.add(holder, owner)
         return ""

@@ -965,6 +965,10 @@ def test_it_starts_where_nothing_can_be_written_and_twice_from_one_folder(tmp_pa
         for number, process in enumerate(started):
             log = tmp_path / f"{number}.log"
             until(lambda log=log: " serves on " in log.read_text(), "it serves")
+            # Once somebody is answered the reactor runs, and signals are heard.
+            (port,) = re.findall(r"GatewaySite starting on ([0-9]+)", log.read_text())
+            with Client(socket.create_connection(("127.0.0.1", int(port)), PATIENCE)) as client:
+                assert client.ask("GET", "/").status
             process.send_signal(signal.SIGTERM)
             assert process.wait(PATIENCE) == 0, log.read_text()
             assert "Traceback" not in log.read_text()

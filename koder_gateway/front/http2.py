@@ -29,7 +29,6 @@ from ..wire.frames import (
     FRAME_SIZE_ERROR,
     HEADER,
     HEADER_SIZE,
-    HEADERS,
     MAX_STREAM,
     PREFACE,
     PROTOCOL_ERROR,
@@ -52,8 +51,9 @@ if TYPE_CHECKING:
 
 # Seconds that a stream waits for a window to open further before it fills what there is.
 _HELD_BACK: Final = 0.2
-# The time is looked at after so many frames, and after each that begins a request.
-_FRAMES_A_LOOK: Final = 16
+# The time is looked at after so many frames, or so many bytes of them.
+_FRAMES_A_LOOK: Final = 4
+_BYTES_A_LOOK: Final = 2048
 
 
 class Http2Channel(Protocol):
@@ -171,7 +171,8 @@ class Http2Channel(Protocol):
     def _read(self, data: bytes, position: int) -> None:
         """Each whole frame in `data`, as far as a slice goes; the rest is kept. Raises Http2Error."""
         end = len(data)
-        count, until, now = 0, math.inf, self.site.turns.time
+        count, now = 0, self.site.turns.time
+        until, look = now() + SLICE, position + _BYTES_A_LOOK
         unpack = HEADER.unpack_from
         handlers, lifecycle, block = self._handlers, self.lifecycle, self.streams.block
         while end - position >= HEADER_SIZE:
@@ -198,12 +199,10 @@ class Http2Channel(Protocol):
             if lifecycle.phase != OPEN:
                 return
             count += 1
-            # A block may be much work, other frames are little each; the usual read has come to its end by now.
-            if (kind == HEADERS or not count % _FRAMES_A_LOOK) and end - position >= HEADER_SIZE:
-                time = now()
-                if until == math.inf:
-                    until = time + SLICE
-                elif time >= until or count >= PIECES:
+            # A request is some work, and a field block as much as it is long.
+            if (position >= look or not count % _FRAMES_A_LOOK) and end - position >= HEADER_SIZE:
+                look = position + _BYTES_A_LOOK
+                if now() >= until or count >= PIECES:
                     self._fall_behind(data, position)
                     return
         self._buffer = data[position:] if position else data

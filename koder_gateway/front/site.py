@@ -255,9 +255,9 @@ class GatewaySite(Site):
                 request.refuse(refusal)
                 return
         resource: Any = self.resource
-        while hasattr(resource, "descend"):
-            # The gateway's own resources know the way by the raw path; segments are for everybody else's.
-            resource = resource.descend(request)
+        # The gateway's own resources know the way by the raw path; segments are for everybody else's.
+        while (descend := getattr(resource, "descend", None)) is not None:
+            resource = descend(request)
         if getattr(resource, "streams_body", False):
             resource.render(request)
             return

@@ -205,10 +205,9 @@ class Stream(StockStream):
 
     def _let_go(self) -> None:
         """The service is no longer in the way of the body."""
-        if self._held:
-            self._held = False
-            self.connection.window.held -= 1
-            self.connection.window.pay(0)
+        self._held = False
+        self.connection.window.held -= 1
+        self.connection.window.pay(0)
 
     # -- the end
 
@@ -285,7 +284,8 @@ class Stream(StockStream):
             connection.out.send(reset_frame(self.number, code))
         self.deadline = math.inf
         self._kept = _NOTHING
-        self._let_go()
+        if self._held:
+            self._let_go()
         outflow.close()
         self.inflow.pay(more=False)
         connection.streams.over(self, served)

@@ -191,7 +191,10 @@ class Meter:
         left = self.buckets.spend(self.key(tenant, address), now)
         if left >= 0.0:
             self.admitted += 1
-            return Verdict(None, self._line % (int(left + SLACK), self.wait(left)))
+            # `wait`, spelled out: this is done for each request.
+            left += SLACK
+            whole = int(left)
+            return Verdict(None, self._line % (whole, ceil((whole + 1.0 - left) / self.buckets.rate) or 1))
         self.refused += 1
         seconds = self.wait(left + 1.0)
         return Verdict(self.rule, self._line % (0, seconds) + b"Retry-After: %d\r\n" % seconds)
@@ -319,7 +322,8 @@ class Limiter:
         `plain` is read as the most lenient service would. For rules that charge failures pass the verdict to `settle`
         when the exchange has ended, once.
         """
-        plan = self._plan(method, path, plain)
+        plans = self._plans.match(path) if plain else self._lenient_plans(path)
+        plan = plans.by_method.get(method, plans.other) if plans is not None else None
         if plan is None:
             return UNLIMITED
         if plan.sole is not None:
@@ -328,7 +332,8 @@ class Limiter:
 
     def rules_for(self, method: bytes, path: bytes) -> tuple[LimitRule, ...]:
         """The rules that apply to a request, for explanation."""
-        plan = self._plan(method, path, False)
+        plans = self._lenient_plans(path)
+        plan = plans.by_method.get(method, plans.other) if plans is not None else None
         return plan.rules if plan is not None else ()
 
     @property
@@ -378,10 +383,9 @@ class Limiter:
             if earlier is not None:
                 meter.adopt(earlier)
 
-    def _plan(self, method: bytes, path: bytes, plain: bool) -> _Plan | None:
+    def _lenient_plans(self, path: bytes) -> _Plans | None:
         table = self._plans
-        plans = table.match(path if plain or not table.depth else lenient_path(path, table.depth))
-        return plans.by_method.get(method, plans.other) if plans is not None else None
+        return table.match(lenient_path(path, table.depth) if table.depth else path)
 
 
 def _whole_lenient(prefix: bytes) -> bytes:

@@ -6,6 +6,7 @@ import contextlib
 import re
 import select
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.error import ConnectionDone
@@ -58,7 +59,7 @@ class UpstreamConnection(Protocol):
         self.idle_since = 0.0
         # Whose request it served last.
         self.tenant = b""
-        self._poller: select.poll | None = None
+        self._poll: Callable[[int], object] | None = None
         self._state = IDLE
         self._buffer: bytes | bytearray = b""
         self._remaining = 0
@@ -119,8 +120,8 @@ class UpstreamConnection(Protocol):
         """Whether the service has closed, or sent what was not asked for: worth one system call before each request,
         of which that would become the answer."""
         try:
-            poller = self._poller or self._watched()
-            if not poller.poll(0):
+            poll = self._poll or self._watched()
+            if not poll(0):
                 return False
             # Over TLS it may be a ticket, which the transport can read, and then tell.
             settle = getattr(self.transport, "settle", None)
@@ -128,11 +129,12 @@ class UpstreamConnection(Protocol):
         except (AttributeError, OSError, ValueError):
             return self._state == GONE
 
-    def _watched(self) -> select.poll:
+    def _watched(self) -> Callable[[int], object]:
         transport: Any = self.transport
-        poller = self._poller = select.poll()
+        poller = select.poll()
         poller.register(transport.getHandle().fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
-        return poller
+        self._poll = poll = poller.poll
+        return poll
 
     # -- the answer
 

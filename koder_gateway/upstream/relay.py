@@ -27,6 +27,7 @@ from ..wire.exchange import (
     TIMEOUT,
     UNREACHABLE,
     UNTRUSTED,
+    WHOLE,
     Exchange,
 )
 from ..wire.response import CONTINUE, ResponseHead
@@ -266,15 +267,15 @@ class Relay:
     def answered(self, head: ResponseHead, body: bytes, done: bool, keep_alive: bool) -> None:
         """The head of the final answer has come, with the beginning of its body; `keep_alive` where it is `done`."""
         exchange = self.exchange
-        exchange.move(HEAD)
+        exchange.move(WHOLE if done else HEAD)
         self._answered = True
         self._kept = None
         exchange.status = head.status
         if head.status == 400 and exchange.charges is not None:
             self._reason = body[:_REASON]
         if done:
-            exchange.move(END)
-            self._excuse()
+            if self._reason is not None:
+                self._excuse(self._reason)
             self._release(keep_alive)
             self.client.respond(head, body, True)
         else:
@@ -309,13 +310,14 @@ class Relay:
     def ended(self, trailers: list[bytes], keep_alive: bool) -> None:
         """The answer is complete."""
         self.exchange.move(END)
-        self._excuse()
+        if self._reason is not None:
+            self._excuse(self._reason)
         self._release(keep_alive)
         self.client.end_body(trailers)
 
-    def _excuse(self) -> None:
+    def _excuse(self, reason: bytes) -> None:
         """A device that asks whether its user has come by is told 400 until then (RFC 8628 section 3.5)."""
-        if self._reason is not None and _STILL_PENDING.search(self._reason):
+        if _STILL_PENDING.search(reason):
             self.exchange.excused = True
 
     # -- failures

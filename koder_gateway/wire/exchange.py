@@ -5,6 +5,7 @@ failure means depends on the phase alone, so it stands there too. The edge asks 
 
     HELD ──ANSWERED──────────────────────────────► ENDED      refused, or answered by the gateway itself
      └──FORWARDED──► WAITING ──HEAD──► RELAYING ──END──► ENDED
+                     ├──WHOLE──────────────────────────► ENDED
                      │  └─failure─► retry or answer └─failure─► cut the client's message visibly
                      └──SWITCHED──► TUNNELLING ──END──► ENDED
                                         └─failure─► cut both sides
@@ -36,6 +37,7 @@ PHASES: Final = (HELD, WAITING, RELAYING, TUNNELLING, ENDED)
 ANSWERED = "answered"  # the gateway itself answers: a refusal, a preflight, a mounted resource
 FORWARDED = "forwarded"  # a service has been chosen
 HEAD = "head"  # the head of the service's final answer is here
+WHOLE = "whole"  # that answer is here from its head to its end
 SWITCHED = "switched"  # the service has switched to the protocol that the request asked for
 END = "end"  # that answer is complete, or both sides of a tunnel have ended
 CLIENT_GONE = "client_gone"
@@ -60,7 +62,7 @@ NEVER = "never"  # the edge must not do this: an error of ours
 _FAILURES: Final = (UNREACHABLE, UNTRUSTED, FULL, CLOSED, INVALID, TIMEOUT, SLOW, BROKEN, TOO_LARGE)
 # Those that the operator of the service wants to hear of.
 SERVICE_FAULTS: Final = frozenset((UNREACHABLE, UNTRUSTED, FULL, CLOSED, INVALID, TIMEOUT))
-EVENTS: Final = (ANSWERED, FORWARDED, HEAD, SWITCHED, END, CLIENT_GONE, *_FAILURES)
+EVENTS: Final = (ANSWERED, FORWARDED, HEAD, WHOLE, SWITCHED, END, CLIENT_GONE, *_FAILURES)
 
 MOVES: Final[dict[tuple[str, str], tuple[str, str]]] = {
     (HELD, ANSWERED): (ENDED, GO),
@@ -70,6 +72,7 @@ MOVES: Final[dict[tuple[str, str], tuple[str, str]]] = {
     (HELD, BROKEN): (ENDED, ANSWER),
     (HELD, TOO_LARGE): (ENDED, ANSWER),
     (WAITING, HEAD): (RELAYING, GO),
+    (WAITING, WHOLE): (ENDED, GO),
     (WAITING, SWITCHED): (TUNNELLING, GO),
     (WAITING, CLIENT_GONE): (ENDED, DROP),
     # RETRY leaves the phase as it is; where it is refused the edge answers and the exchange ends.

@@ -283,8 +283,9 @@ def encode_lines(lines: bytes) -> bytes:
     for line in lines.split(b"\r\n"):
         name, colon, value = line.partition(b": ")
         if colon:
-            parts.append(_encoded_name(name))
-            parts.append(_encoded_string(value))
+            # `_encoded_string`, spelled out: this is done for each field of each answer.
+            size = len(value)
+            parts += _encoded_name(name), _LENGTHS[size] if size < 512 else _encoded_integer(size, 0x7F, 0), value
     return b"".join(parts)
 
 

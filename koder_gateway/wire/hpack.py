@@ -279,7 +279,7 @@ def encode_field(name: bytes, value: bytes) -> bytes:
 
 def encode_lines(lines: bytes) -> bytes:
     """Finished field lines (`Name: value CRLF`) as a part of a field block."""
-    parts = []
+    parts: list[bytes] = []
     for line in lines.split(b"\r\n"):
         name, colon, value = line.partition(b": ")
         if colon:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import socket
 import weakref
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from transports_running import HalfCloseable, Recorder, Serving, connected, run,
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 
-from koder_gateway.layers.turns import ROW
+from koder_gateway.layers.turns import READS
 from koder_gateway.transports.flow import LITTLE
 from koder_gateway.transports.reactor import UvloopReactor
 
@@ -382,20 +383,22 @@ class Yielding(Recorder):
 
     def __init__(self) -> None:
         super().__init__()
-        self.count = self.reads = self.most = 0
+        self.count = self.reads = 0
         self.stops_at = 0
+        # How many reads each turn had.
+        self.turns: list[int | str] = []
 
     def dataReceived(self, data: bytes) -> None:
         if not self.reads:
             self.transport.reactor.soon(self._turned)
         self.reads += 1
         self.count += len(data)
-        self.most = max(self.most, self.reads)
         self.transport.end_turn()
         if self.stops_at and self.count >= self.stops_at:
             self.transport.pauseProducing()
 
     def _turned(self) -> None:
+        self.turns.append(self.reads)
         self.reads = 0
 
 
@@ -410,25 +413,26 @@ def fill(transport: Any) -> None:
             pass
 
 
-@pytest.mark.parametrize("others", [False, True], ids=["alone", "beside others"])
-def test_reads_that_fill_the_buffer_are_shared(reactor: UvloopReactor, others: bool) -> None:
-    """Alone a connection has a row of them in a turn; while others wait for theirs, one."""
+@pytest.mark.parametrize("others", [0, 3])
+def test_reads_that_fill_the_buffer_are_shared(reactor: UvloopReactor, others: int) -> None:
+    """A connection reads a turn's part in one go, and then somebody else who waits has one."""
     sender, reader = Recorder(), Yielding()
 
-    class Waiting:
-        row = row_turn = 0
-
+    class Other:
         def next_turn(self) -> None:
+            reader.turns.append("other")
             if reader.connected:
-                reactor.turns._readers.append(self)
+                reactor.soon(self.read)
+
+        def read(self) -> None:
+            reactor.turns.read_later(self)
 
     async def scenario() -> None:
         await connected(reactor, sender, reader)
         reader.transport.pauseProducing()
         fill(sender.transport)
-        if others:
-            reactor.turns._readers.append(Waiting())
-            reactor.turns.may_read_on(Waiting())
+        for _ in range(others):
+            Other().read()
         reader.transport.resumeProducing()
         sender.transport.write(b"x" * MIB)
         sender.transport.loseConnection()
@@ -436,7 +440,10 @@ def test_reads_that_fill_the_buffer_are_shared(reactor: UvloopReactor, others: b
 
     run(reactor, scenario())
     assert reader.count > 2 * MIB
-    assert reader.most == (1 if others else ROW)
+    assert max(count for count in reader.turns if isinstance(count, int)) <= READS
+    rows = [at for at, who in enumerate(reader.turns) if who != "other"]
+    for before, after in itertools.pairwise(rows):
+        assert bool(others) == ("other" in reader.turns[before:after])
 
 
 def test_a_pause_after_the_end_of_a_turn_lasts(reactor: UvloopReactor) -> None:

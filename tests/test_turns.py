@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 
 from twisted.internet.task import Clock
 
-from koder_gateway.layers.turns import READS, ROW, SHARE, SLICE, TURN, Turns, turns_of
+from koder_gateway.layers.turns import READS, SLICE, TURN, Turns, turns_of
 
 
 class Reactor:
@@ -112,26 +111,25 @@ class Reader:
     """A transport that has always more to read."""
 
     def __init__(self) -> None:
-        self.row = self.row_turn = 0
         self.called = 0
 
     def next_turn(self) -> None:
         self.called += 1
 
 
-def test_one_who_reads_alone_has_a_row_in_each_turn() -> None:
+def test_one_who_reads_alone_has_all_reads_of_each_turn() -> None:
     reactor = Reactor()
     turns, reader = reactor.turns(), Reader()
     for _ in range(3):
         count = 1
         while turns.may_read_on(reader):
             count += 1
-        assert count == ROW
+        assert count == READS
         reactor.turn()
     assert reader.called == 3
 
 
-def test_a_row_begins_anew_with_each_turn() -> None:
+def test_what_was_read_in_an_earlier_turn_does_not_count() -> None:
     reactor = Reactor()
     turns, reader = reactor.turns(), Reader()
     for _ in range(20):
@@ -140,7 +138,7 @@ def test_a_row_begins_anew_with_each_turn() -> None:
     assert reader.called == 0
 
 
-def test_many_who_read_have_a_bounded_part_of_a_turn_and_then_one_read_each() -> None:
+def test_many_who_read_have_a_bounded_part_of_a_turn_and_then_each_a_turn() -> None:
     reactor = Reactor()
     turns, readers = reactor.turns(), [Reader() for _ in range(50)]
     reads = 0
@@ -148,18 +146,16 @@ def test_many_who_read_have_a_bounded_part_of_a_turn_and_then_one_read_each() ->
         reads += 1
         while turns.may_read_on(reader):
             reads += 1
-    assert reads <= READS + len(readers)
-    for _ in range(3 * len(readers) // SHARE):
+    assert reads == READS + len(readers) - 1
+    for _ in range(3 * len(readers)):
         before = [reader.called for reader in readers]
         reactor.turn()
-        called = [reader for reader, count in zip(readers, before, strict=True) if reader.called > count]
-        assert len(called) <= SHARE
-        for reader in called:
-            assert not turns.may_read_on(reader)
-    counts = [reader.called for reader in readers]
-    # They queue again in another order than they were called in where the last and the first share a turn.
-    assert max(counts) - min(counts) <= 2
-    assert min(counts) >= 2
+        (called,) = [reader for reader, count in zip(readers, before, strict=True) if reader.called > count]
+        reads = 1
+        while turns.may_read_on(called):
+            reads += 1
+        assert READS - 1 <= reads <= READS
+    assert [reader.called for reader in readers] == [3] * len(readers)
 
 
 def test_who_reads_little_at_once_waits_after_each_read_with_the_others() -> None:
@@ -171,6 +167,5 @@ def test_who_reads_little_at_once_waits_after_each_read_with_the_others() -> Non
     for _ in range(10):
         reactor.turn()
         calls.append(sum(reader.called for reader in readers))
-    assert calls[0] == SHARE
-    assert max(after - before for before, after in itertools.pairwise(calls)) <= SHARE
+    assert calls == list(range(1, 11))
     assert [reader.called for reader in readers] == [1] * 10

@@ -9,8 +9,9 @@ little never waits, since it is served when its bytes come.
 A slice is over after `SLICE` seconds or `PIECES` pieces of work (requests, frames, chunks), whichever comes first.
 
 Bytes that are only passed on, of bodies and tunnels, are shared by reads. One that fills the reactor's buffer would
-be followed by up to 31 others of the same connection. While few connections have so much to say each may go on for
-`ROW` reads, which spares the pauses; once all of them have had `READS` in a turn, they come one after the other.
+be followed by up to 31 others of the same connection, and by as many of each other one. In each turn there are
+`READS` of them; who asks for more waits, and of those who wait one goes on in each turn. That one has the turn's reads
+for itself, since each pause costs its peer and the gateway as much as several reads.
 """
 
 from __future__ import annotations
@@ -27,19 +28,14 @@ TURN: Final = 0.002
 PIECES: Final = 64
 # A read of so many bytes may have filled the reactor's buffer: whoever gets one calls `end_turn`.
 FULL_READ: Final = 1 << 17
-# Such reads of one connection, and of all, in one turn of the reactor; and of those who wait, in each turn after it.
-ROW: Final = 6
-READS: Final = 24
-SHARE: Final = 4
+# Such reads in one turn of the reactor. Over TLS they are some four milliseconds.
+READS: Final = 16
 
 Work = Callable[[], object]
 
 
 class Reader(Protocol):
-    """A transport that reads on by itself. `row` is how often it has in the turn of number `row_turn`."""
-
-    row: int
-    row_turn: int
+    """A transport that reads on by itself."""
 
     def next_turn(self) -> None:
         """Read again."""
@@ -59,7 +55,6 @@ class Turns:
         self._asked = False
         self._readers: deque[Reader] = deque()
         self._reads = 0
-        self._turn = 0
 
     def __len__(self) -> int:
         """How many wait."""
@@ -97,13 +92,9 @@ class Turns:
     def may_read_on(self, reader: Reader) -> bool:
         """Whether `reader` may read on in this turn; if not it stops, and is called when it is its turn again."""
         if not self._reads:
-            self._turn += 1
             self._soon(self._next_reads)
         self._reads += 1
-        if reader.row_turn != self._turn:
-            reader.row, reader.row_turn = 0, self._turn
-        reader.row += 1
-        if reader.row < ROW and self._reads < READS and not self._readers:
+        if self._reads < READS:
             return True
         self.yielded += 1
         self._readers.append(reader)
@@ -112,7 +103,6 @@ class Turns:
     def read_later(self, reader: Reader) -> None:
         """`reader` has stopped, and is called when it is its turn."""
         if not self._reads:
-            self._turn += 1
             self._soon(self._next_reads)
         self._reads = READS
         self.yielded += 1
@@ -121,11 +111,10 @@ class Turns:
     def _next_reads(self) -> None:
         readers = self._readers
         self._reads = 0
-        for _ in range(min(SHARE, len(readers))):
+        if readers:
             readers.popleft().next_turn()
         if readers:
             self._reads = 1
-            self._turn += 1
             self._soon(self._next_reads)
 
 

@@ -45,8 +45,6 @@ class Flow(ABC):
     # Whether the protocol has stopped reading, and whether the rest of this turn is others'.
     _stopped = False
     _turn_ended = False
-    row = 0
-    row_turn = 0
     _reads_little = False
     protocol: Any = None
     _native: Any = None

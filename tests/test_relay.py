@@ -30,7 +30,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactor as RecordingReactor
 from twisted.internet.testing import StringTransport
-from twisted.logger import Logger, formatEvent
+from twisted.logger import Logger, capturedLogs, formatEvent
 from twisted.web.resource import Resource
 
 from koder_gateway.errors import Refusal
@@ -314,6 +314,18 @@ def test_a_refused_connection_is_unreachable(play: Play) -> None:
     assert told(relay) == [("refuse", "upstream_unreachable")]
     assert play.service.failures == {UNREACHABLE: 1}
     assert play.origin.attempts == 1
+
+
+def test_an_address_that_is_reached_again_is_told_once(play: Play) -> None:
+    with capturedLogs() as events:
+        for answers in ("accept", "refuse", "accept", "accept"):
+            play.origin.answers = answers
+            play.ask()
+            if answers == "accept":
+                play.origin.last.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+            play.advance(2)
+    lines = [formatEvent(event) for event in events]
+    assert [" is reached again" in line for line in lines] == [False, True]
 
 
 def test_a_connection_that_is_not_made_in_time_is_a_timeout(play: Play) -> None:

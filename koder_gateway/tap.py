@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
 # Nothing slow is imported here: a signal that comes before `Options` is made ends the process.
-from .ops.signals import HANGUP
+from .ops.signals import ENDS, HANGUP
 
 
 class Options(UsageOptions):
@@ -161,7 +160,8 @@ class Daemon(MultiService):
         return self._gateway
 
     def privilegedStartService(self) -> None:
-        """Bind the ports."""
+        """Bind the ports. From here on there is something to end in order, though no reactor to do it yet."""
+        self._hold_ends()
         self._or_fail(super().privilegedStartService)
 
     def startService(self) -> None:
@@ -181,10 +181,15 @@ class Daemon(MultiService):
         except StartError as error:
             fail(str(error))
 
+    @staticmethod
+    def _hold_ends() -> None:
+        for end in ENDS:
+            end.hold()
+
     def _take_signals(self) -> None:
         # Twisted's own handler ends the process by the signal; a drained gateway has ended in order: exit code 0.
-        signal.signal(signal.SIGTERM, self._on_end)
-        signal.signal(signal.SIGINT, self._on_end)
+        for end in ENDS:
+            end.release(self._on_end)
         HANGUP.release(self._on_reload)
 
     def _on_end(self, number: int, frame: object) -> None:
@@ -224,6 +229,7 @@ class Demo(Daemon):
 
     def privilegedStartService(self) -> None:
         """Nothing is bound before the services are there."""
+        self._hold_ends()
 
     def startService(self) -> None:
         """Start the services, then the gateway before them."""

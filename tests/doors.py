@@ -32,11 +32,28 @@ _SCRIPT = """
 import sys
 from twisted.internet import reactor
 from twisted.logger import globalLogBeginner, textFileLogObserver
+from twisted.web.resource import Resource
 from twisted.web.server import Site
 from koder_gateway import Gateway, load
 config, stock, *ports = sys.argv[1:]
 globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stderr)], redirectStandardIO=False)
-gateway = Gateway(load(config), ports=ports)
+class Mounted(Resource):
+    # Says what it has been asked, with the status and in the pieces that its query names.
+    isLeaf = True
+    def render(self, request):
+        asked = dict(part.split(b"=") for part in request.uri.partition(b"?")[2].split(b"&") if part)
+        request.setResponseCode(int(asked.get(b"status", b"200")))
+        request.setHeader(b"x-a", b"b")
+        fields = sorted((name.lower(), values) for name, values in request.requestHeaders.getAllRawHeaders())
+        kept = [pair for pair in fields if pair[0].startswith((b"x-m", b"content-", b"transfer-", b"cookie"))]
+        said = repr((request.method, request.uri, kept, request.content.read())).encode()
+        if asked.get(b"pieces") == b"2":
+            request.write(said[:9])
+            request.write(said[9:])
+            request.finish()
+            return 1
+        return b"" if asked.get(b"pieces") == b"0" else said
+gateway = Gateway(load(config), ports=ports, mounts={"/mounted": Mounted()})
 gateway.startService()
 site = Site(gateway.resource, parsePOSTFormSubmission=False)
 reactor.listenTCP(int(stock), site, interface="127.0.0.1")

@@ -22,6 +22,7 @@ from koder_gateway.config import ShareSettings
 from koder_gateway.front.site import FrontLimits
 from koder_gateway.policy.shares import Shares
 from koder_gateway.tree.compose import Composition, adopt, compose
+from koder_gateway.upstream.crowd import REASONS
 
 Make = Callable[..., MemoryGateway]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
@@ -177,7 +178,7 @@ def test_tunnels_have_shares_and_no_queue(make_gateway: Make) -> None:
             gateway.origin().last.take()
             gateway.origin().last.send(SWITCH)
     assert [client.received[9:12] for client in clients] == [b"101", b"101", b"503", b"101"]
-    assert gateway.services["identity"].crowd.refused == {"address": 1}
+    assert gateway.services["identity"].crowd.refused == dict.fromkeys(REASONS, 0) | {"address": 1}
     assert not gateway.services["identity"].places.held
     clients[0].reset()
     again = ask(gateway, "192.0.2.1", b"x", *ASKS)
@@ -224,7 +225,7 @@ def test_a_service_that_is_replaced_serves_those_who_wait(make_gateway: Make) ->
     after = composed(gateway, response=5.0)
     new = after.services["identity"]
     assert new is not old
-    assert new.crowd.refused == {"timeout": 7}
+    assert new.crowd.refused == dict.fromkeys(REASONS, 0) | {"timeout": 7}
     old.close_idle()
     serve(gateway, lambda _: OK)
     assert [status(client) for client in clients] == [200] * 3

@@ -30,7 +30,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactor as RecordingReactor
 from twisted.internet.testing import StringTransport
-from twisted.logger import Logger, formatEvent
+from twisted.logger import Logger, capturedLogs, formatEvent
 from twisted.web.resource import Resource
 
 from koder_gateway.errors import Refusal
@@ -38,6 +38,7 @@ from koder_gateway.policy.decision import Standing
 from koder_gateway.policy.shares import Shares
 from koder_gateway.tree.compose import make_policy
 from koder_gateway.upstream.connection import UpstreamConnection
+from koder_gateway.upstream.crowd import REASONS
 from koder_gateway.upstream.pool import Service
 from koder_gateway.upstream.relay import Relay
 from koder_gateway.wire.clock import CoarseClock
@@ -315,6 +316,18 @@ def test_a_refused_connection_is_unreachable(play: Play) -> None:
     assert play.origin.attempts == 1
 
 
+def test_an_address_that_is_reached_again_is_told_once(play: Play) -> None:
+    with capturedLogs() as events:
+        for answers in ("accept", "refuse", "accept", "accept"):
+            play.origin.answers = answers
+            play.ask()
+            if answers == "accept":
+                play.origin.last.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+            play.advance(2)
+    lines = [formatEvent(event) for event in events]
+    assert [" is reached again" in line for line in lines] == [False, True]
+
+
 def test_a_connection_that_is_not_made_in_time_is_a_timeout(play: Play) -> None:
     play.origin.answers = "ignore"
     relay = play.ask()
@@ -344,7 +357,7 @@ def test_no_place_in_time_is_overloaded() -> None:
     play.advance(0.25)
     assert told(second) == [("refuse", "overloaded")]
     assert play.service.failures == {FULL: 1}
-    assert play.service.crowd.refused == {"timeout": 1}
+    assert play.service.crowd.refused == dict.fromkeys(REASONS, 0) | {"timeout": 1}
     assert play.service.crowd.waiting == 0
     play.origin.only.send(OK)
     assert told(first) == [("respond", 200, b"hi", True)]
@@ -355,7 +368,7 @@ def test_no_room_to_wait_is_overloaded_at_once() -> None:
     play = Play(max_connections=1)
     first, second, third = play.ask(), play.ask(), play.ask(peer="192.0.2.2")
     assert told(third) == [("refuse", "overloaded")]
-    assert play.service.crowd.refused == {"full": 1}
+    assert play.service.crowd.refused == dict.fromkeys(REASONS, 0) | {"full": 1}
     for relay in (first, second):
         relay.client_failed(CLIENT_GONE)
     play.check_empty()
@@ -1233,7 +1246,10 @@ def test_a_body_that_ends_empty_is_whole(gateway: MemoryGateway) -> None:
     assert gateway.origin().attempts == 0
     client.send(b"0\r\n\r\n")
     service = gateway.origin().only
-    assert service.take().endswith(b"\r\n\r\n0\r\n\r\n")
+    sent = service.take()
+    assert b"\r\nContent-Length: 0\r\n" in sent
+    assert b"chunked" not in sent
+    assert sent.endswith(b"\r\n\r\n")
     service.send(OK)
     assert client.take() == OK_ANSWER
 

@@ -689,3 +689,14 @@ def test_a_certificate_that_is_good_again_gets_its_line(folder):
     (folder / "a.pem").write_bytes(kept)
     assert shelf.look(NOW).restored == [f"{folder}/a.pem: can be used again"]
     assert shelf.look(NOW).restored == []
+
+
+def test_a_place_that_is_there_again_has_its_line(folder):
+    shelf = shelf_of(folder)
+    away = folder.with_name("away")
+    folder.rename(away)
+    shelf.look(NOW)
+    assert shelf.look(NOW).errors
+    away.rename(folder)
+    assert shelf.look(NOW).restored == [f"{folder}: can be read again"]
+    assert shelf.look(NOW).restored == []

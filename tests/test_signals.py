@@ -1,4 +1,4 @@
-"""SIGHUP before anybody serves: a real daemon that is held up while it reads its configuration."""
+"""Signals before anybody serves: a real daemon that is held up while it starts."""
 
 from __future__ import annotations
 
@@ -71,6 +71,50 @@ def test_what_came_while_the_configuration_was_read_is_done_after(tmp_path: Path
         if process.poll() is None:
             process.kill()
         process.wait()
+
+
+SERVES = """
+import os, signal
+from koder_gateway.service import Gateway
+serve = Gateway.startService
+def serve_and_end(gateway):
+    serve(gateway)
+    os.kill(os.getpid(), signal.SIGNAL)
+Gateway.startService = serve_and_end
+from twisted.scripts.twistd import run
+run()
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_an_end_that_comes_before_the_reactor_runs_is_in_order(tmp_path: Path, name: str) -> None:
+    """It serves already: its ports are bound, and clients may be connected."""
+    write_certificate(tmp_path / "certs", "id.test")
+    config, bound = tmp_path / "koder-gateway.toml", tmp_path / "gateway.sock"
+    config.write_text(configuration({}))
+    words = [
+        "twistd",
+        "--nodaemon",
+        "--pidfile=",
+        "koder-gateway",
+        "--config",
+        str(config),
+        "--port",
+        f"unix:{bound}",
+    ]
+    program = "import sys\nsys.argv = " + repr(words) + SERVES.replace("SIGNAL", name)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert done.returncode == 0, (done.returncode, done.stdout, done.stderr)
+    assert " serves on " in done.stdout
+    assert "draining: " in done.stdout
+    assert not bound.exists()
 
 
 def _pending(process: int) -> bool:

@@ -7,8 +7,9 @@ from typing import Final
 
 from ..wire.frames import END_STREAM, ENHANCE_YOUR_CALM, Http2Error
 
-# Bytes that a block may have beyond the head that it becomes.
-_BLOCK_SLACK: Final = 1024
+# Times as many bytes as the head that it becomes, a block may have: of many short fields, or a cookie in crumbs, most
+# is what stands around them.
+_BLOCK_FACTOR: Final = 2
 _MAX_CONTINUATIONS: Final = 32
 
 
@@ -35,7 +36,7 @@ class FieldBlock:
         """A CONTINUATION frame has come. Raises Http2Error."""
         self._pieces.append(piece)
         self._size += len(piece)
-        if self._size > max_head + _BLOCK_SLACK or len(self._pieces) > _MAX_CONTINUATIONS:
+        if self._size > max_head * _BLOCK_FACTOR or len(self._pieces) > _MAX_CONTINUATIONS:
             raise Http2Error(ENHANCE_YOUR_CALM, "a field block is over the limit")
 
     def whole(self) -> bytes:

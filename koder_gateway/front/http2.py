@@ -36,6 +36,7 @@ from ..wire.frames import (
     Http2Error,
     StreamError,
 )
+from ..wire.hpack import announced_size
 from ..wire.http2 import HeadReader
 from ..wire.patience import FRAME, REPLY, Patience
 from .backlog import backlog
@@ -108,7 +109,7 @@ class Http2Channel(Protocol):
             frames.ENABLE_CONNECT_PROTOCOL: int(site.reader.upgrades),
             frames.MAX_CONCURRENT_STREAMS: self.streams.max_streams,
             frames.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
-            frames.MAX_HEADER_LIST_SIZE: site.max_head,
+            frames.MAX_HEADER_LIST_SIZE: announced_size(site.max_head, site.max_fields),
         }
         self.patience.replies += REPLY
         self.out.send(frames.settings_frame(settings) + frames.window_frame(0, CONNECTION_WINDOW - DEFAULT_WINDOW))

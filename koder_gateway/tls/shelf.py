@@ -108,6 +108,8 @@ class Shelf:
             listing = self._place.listing()
         except CertificateError as error:
             return self._place_failed(str(error), settled, look)
+        if self._place_told:
+            look.restored.append(f"{self._place.name}: can be read again")
         self._place_fault = self._place_told = ""
         changed = self._dropped(listing, settled, look)
         for source in listing.sources:

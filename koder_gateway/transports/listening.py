@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from twisted.python import log as twisted_log
 from twisted.python.failure import Failure
 
+from koder_gateway.layers.shortage import shortage
 from koder_gateway.transports.handover import hand_over
 from koder_gateway.transports.stream import StreamTransport
 from koder_gateway.transports.unix import UNIXStreamTransport
@@ -145,7 +146,7 @@ class _Accepting(ABC):
     def _pause(self, error: OSError) -> None:
         if not self._exhausted:
             self._exhausted = True
-            _log.warn("Accepting on {port} pauses: {error}", port=self, error=error)
+            _log.warn("Accepting on {port} pauses: {error}", port=self, error=shortage(error) or error)
         self.stopReading()
         self._retry = self.reactor.loop.call_later(_RETRY, self._resume)
 

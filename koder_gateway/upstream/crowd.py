@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 # Besides the reasons of `policy.shares`: nobody has left in time.
 TIMEOUT: Final = "timeout"
+# Nor this: the process has no file descriptor left for a connection.
+DESCRIPTORS: Final = "descriptors"
+REASONS: Final = (FULL, ADDRESS, TENANT, TIMEOUT, DESCRIPTORS)
 _REFUSED: Final = {
     FULL: "all of its max_connections are in use, and as many requests wait as may",
     ADDRESS: "one address has as many requests waiting as shares.address allows",
@@ -62,7 +65,7 @@ class Crowd:
     ) -> None:
         self.places: Places[Relay] = Places(limit, Shares(limit, limit), owner_of, self._serve_later)
         self.timeout = 2.0
-        self.refused: dict[str, int] = {}
+        self.refused = dict.fromkeys(REASONS, 0)
         self._name = name
         self._tunnels = tunnels
         self._clock = clock
@@ -136,8 +139,12 @@ class Crowd:
         self._count(reason)
         relay.failed(exchange.FULL, _REFUSED[reason])
 
+    def no_descriptor(self) -> None:
+        """There was a place, but no connection could be made for want of a file descriptor."""
+        self._count(DESCRIPTORS)
+
     def _count(self, reason: str) -> None:
-        self.refused[reason] = self.refused.get(reason, 0) + 1
+        self.refused[reason] += 1
 
     def _tell(self, relay: Relay, what: str) -> None:
         peer = relay.exchange.peer.decode("ascii")

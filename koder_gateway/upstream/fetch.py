@@ -19,6 +19,8 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
+from ..layers.shortage import shortage
+
 # Bytes of a head, besides those of the body: Twisted bounds a line of it, not their number.
 _HEAD: Final = 65_536
 # Bytes that are handed on at once: compressed, they can become a thousand times as many before they are counted.
@@ -27,6 +29,10 @@ _PIECE: Final = 4096
 
 class Unfetched(Exception):
     """There is no answer; the text says in one line why."""
+
+
+class Unasked(Unfetched):
+    """Nor was there a request, for want of a file descriptor."""
 
 
 class _Meter(ProtocolWrapper):
@@ -150,7 +156,11 @@ class Fetcher:
             self._sever()
             if self._cutting:
                 raise CancelledError from None
-            raise Unfetched("its head is too long" if self.exceeded else _why(Failure())) from None
+            failure = Failure()
+            missing = shortage(failure.value)
+            if missing:
+                raise Unasked(missing) from None
+            raise Unfetched("its head is too long" if self.exceeded else _why(failure)) from None
         if body is None:
             self._sever()
         etags = response.headers.getRawHeaders(b"etag", [])

@@ -9,7 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from .fetch import Fetcher
+from .fetch import Fetcher, Unasked
 from .pool import Address
 
 # Seconds from the beginning of one probe to that of the next, and until the whole answer must be there.
@@ -59,6 +59,10 @@ class _Probe:
 
     def _failed(self, failure: Failure) -> None:
         if self._asking is None:
+            return
+        if failure.check(Unasked):
+            # That tells nothing about the service.
+            self._asking = None
             return
         late = failure.check(CancelledError) is not None
         self._ended(f"no whole answer within {TIMEOUT:g} seconds" if late else failure.getErrorMessage())

@@ -16,9 +16,10 @@ from twisted.internet.protocol import ClientFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ..layers.shortage import shortage
 from ..layers.turns import Turns
 from ..wire.clock import CoarseClock
-from ..wire.exchange import TIMEOUT, UNREACHABLE, UNTRUSTED
+from ..wire.exchange import FULL, TIMEOUT, UNREACHABLE, UNTRUSTED
 from ..wire.response import ResponseReader
 from .connection import UpstreamConnection
 from .crowd import Crowd
@@ -46,6 +47,7 @@ class Address:
         self.busy: set[UpstreamConnection] = set()
         self.down_until = 0.0
         self._backoff = _BACKOFF_FIRST
+        self._lost = False
         self.healthy = True
 
     def available(self, now: float) -> bool:
@@ -54,11 +56,14 @@ class Address:
 
     def refused(self, now: float) -> None:
         """A connection could not be made: leave the address alone for a while."""
+        self._lost = True
         self.down_until = now + self._backoff
         self._backoff = min(self._backoff * 2, _BACKOFF_LAST)
 
     def reached(self) -> None:
         """A connection has been made."""
+        if self._lost:
+            self._lost = not self.service.tell_reached(self.url)
         self.down_until = 0.0
         self._backoff = _BACKOFF_FIRST
 
@@ -152,6 +157,12 @@ class Attempt:
         relay, self._relay = self._relay, None
         if relay is None or failure.check(CancelledError, ConnectingCancelledError):
             return
+        missing = shortage(failure.value)
+        if missing:
+            # Nothing is wrong with the service.
+            service.crowd.no_descriptor()
+            relay.failed(FULL, missing)
+            return
         self.address.refused(service.clock.now)
         event = UNREACHABLE
         if failure.check(TimeoutError):
@@ -219,6 +230,7 @@ class Service:
         self._logged_at = float("-inf")
         self._unlogged = 0
         self._unlogged_last = ("", "")
+        self._reached_at = float("-inf")
 
     # -- choosing
 
@@ -299,6 +311,16 @@ class Service:
         for address in self.addresses:
             for connection in list(address.idle):
                 connection.close()
+
+    def tell_reached(self, url: str) -> bool:
+        """Say that an address which could not be connected to can be again; False where that was said just now, of
+        this or another one."""
+        now = self.clock.now
+        if now - self._reached_at < _LOG_EVERY:
+            return False
+        self._reached_at = now
+        self.log.info("service {service}: {url} is reached again", service=self.name, url=url)
+        return True
 
     def failed(self, event: str, detail: str) -> None:
         """Count an exchange that failed by the service's fault and say so, at most once a second."""

@@ -30,6 +30,7 @@ from ..wire.exchange import (
     WHOLE,
     Exchange,
 )
+from ..wire.fields import without
 from ..wire.response import CONTINUE, ResponseHead
 from .crowd import owner_of
 from .tunnel import Tunnel
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 _REPLAY_BOUND: Final = 65536
 # What of an answer 400 is looked at for its reason.
 _REASON: Final = 1024
+# What frames a chunked body, and what methods a service may want a body's length of.
+_FRAMING: Final = frozenset((b"transfer-encoding", b"trailer"))
+_WITH_BODY: Final = frozenset((b"POST", b"PUT", b"PATCH"))
 _STILL_PENDING: Final = re.compile(rb'"error"\s*:\s*"(?:authorization_pending|slow_down)"')
 
 
@@ -153,7 +157,7 @@ class Relay:
         if body:
             self._keep(self._framed(body))
         if done and head.chunked:
-            self._keep(last_chunk(client.trailers))
+            self._end_chunks(client.trailers)
 
     # -- towards the service
 
@@ -231,6 +235,20 @@ class Relay:
             else:
                 self._kept.append(data)
 
+    def _end_chunks(self, trailers: list[bytes]) -> None:
+        """A chunked body is complete. One that turns out to be empty is none, whichever way its client said so."""
+        if not self._body_bytes and not trailers:
+            head = self.exchange.head
+            length = b"Content-Length: 0\r\n" if head.method in _WITH_BODY else b""
+            lines = b"".join(without(head.lines, _FRAMING))
+            start = b"%b %b HTTP/1.1\r\n" % (head.method, head.target)
+            self._kept = [b"%b%b%b%b\r\n" % (start, lines, length, self.exchange.transit)]
+            return
+        data = last_chunk(trailers)
+        self._keep(data)
+        if self.connection is not None:
+            self.connection.send(data)
+
     def body_received(self, data: bytes) -> None:
         """More of the request's body (not empty)."""
         data = self._framed(data)
@@ -246,10 +264,7 @@ class Relay:
         """The request is complete."""
         self.request_done = True
         if self.exchange.head.chunked:
-            data = last_chunk(trailers)
-            self._keep(data)
-            if self.connection is not None:
-                self.connection.send(data)
+            self._end_chunks(trailers)
         if self.connection is not None:
             if not self._answered:
                 self.deadline = self.service.clock.now + self.service.response_timeout

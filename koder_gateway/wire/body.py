@@ -51,6 +51,12 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
+def trailers_fit(size: int, count: int, line: int) -> bool:
+    """Whether trailers of `size` bytes in `count` lines, the longest of `line` bytes, are within their bounds; line
+    ends count, and an HTTP/2 field as the line that it becomes."""
+    return size <= _MAX_TRAILERS and count <= _MAX_TRAILER_FIELDS and line <= _MAX_LINE
+
+
 def last_chunk(trailers: list[bytes]) -> bytes:
     """The last chunk with these finished trailer lines."""
     return b"0\r\n%b\r\n" % b"".join(trailers) if trailers else LAST_CHUNK
@@ -221,7 +227,7 @@ class ChunkedDecoder:
             return
         self._trailer_bytes += len(line)
         self._trailer_fields += 1
-        bounded = self._trailer_bytes <= _MAX_TRAILERS and self._trailer_fields <= _MAX_TRAILER_FIELDS
+        bounded = trailers_fit(self._trailer_bytes, self._trailer_fields, len(line))
         match = FIELD_LINE.fullmatch(line, 0, len(line) - 2) if bounded else None
         if match is None:
             raise BodyError("The trailers are malformed or too long.")

@@ -32,6 +32,12 @@ _MAX_INTEGER: Final = 2**28
 _EXCESS: Final = 4
 # Pseudo fields, and a Host beside them: the limit of fields is that of HTTP/1.1, which has them in its first line.
 _BESIDE: Final = 6
+# What a field counts here is less than in its table's entry: as a line of HTTP/1.1 it has `: ` and CR LF around it.
+_SAVED: Final = _OVERHEAD - 4
+# And of a cookie's crumbs all but the first have `; ` alone. Short ones count ten bytes all the same: so few fit.
+_SAVED_BY_CRUMB: Final = len("cookie") + 2
+# The pseudo fields of a request have more around them than its first line, Host and the empty line.
+_PSEUDO_SURPLUS: Final = 28
 # An encoder may change the table's size twice before a block: to the least there was since the last one, and to the
 # one in force.
 _MAX_RESIZES: Final = 2
@@ -121,18 +127,20 @@ def _decoded(data: bytes) -> bytes:
 _remembered = lru_cache(maxsize=4096)(_decoded)
 
 
-def _crumbs(fields: list[Field]) -> int:
-    """How many fields fewer these are once a cookie's crumbs are one field."""
-    return sum(field.name == b"cookie" for field in fields)
+def announced_size(limit: int, max_fields: int) -> int:
+    """SETTINGS_MAX_HEADER_LIST_SIZE (RFC 9113 section 6.5.2) for a decoder's limits: no head that HTTP/1.1 could have
+    should be kept back by a client, but for a cookie in many crumbs."""
+    return limit + _PSEUDO_SURPLUS + _SAVED * (max_fields + _BESIDE)
 
 
 class Decoder:
     """Decodes the field blocks of one connection, in their order.
 
     `version` changes with the dynamic table: while it does not, the same block means the same fields, unless it
-    changes the table itself. A list of more than `limit` bytes (section 4.1's count), or of more than `max_fields`
-    fields, of which a cookie's crumbs are one, is followed for the table's sake, and not kept; one of several times
-    as much ends the connection. `excess` is how many fields the last block had, if it was over a limit, else 0.
+    changes the table itself. A list of more than `limit` bytes as a head of HTTP/1.1, or of more than `max_fields`
+    fields, of both of which a cookie's crumbs are one field, is followed for the table's sake, and not kept; one of
+    several times as much ends the connection. `excess` is how many fields the last block had, if it was over a limit,
+    else 0.
     """
 
     __slots__ = ("_limit", "_most", "_size", "_table", "_table_limit", "excess", "version")
@@ -140,7 +148,7 @@ class Decoder:
     def __init__(self, limit: int, max_fields: int) -> None:
         self.version = 0
         self.excess = 0
-        self._limit = limit
+        self._limit = limit + _PSEUDO_SURPLUS
         self._most = max_fields + _BESIDE
         self._table: list[Field] = []
         self._size = 0
@@ -150,8 +158,9 @@ class Decoder:
         """The fields of a whole block; None where they are more than a limit. Raises Http2Error."""
         fields: list[Field] = []
         append = fields.append
-        total = position = resizes = beyond = 0
+        total = position = resizes = beyond = seen = crumbs = 0
         end, limit, room = len(block), self._limit, self._most
+        allowed = limit
         while position < end:
             byte = block[position]
             if byte & 0x80:
@@ -173,14 +182,21 @@ class Decoder:
             else:
                 field, position = self._literal(block, position, byte)
             total += field.size
-            if total <= limit and len(fields) < room:
-                append(field)
+            append(field)
+            if total <= allowed and len(fields) <= room:
                 continue
-            if total <= limit and not beyond:
-                room = self._most + _crumbs(fields)
-                if len(fields) < room:
-                    append(field)
+            if not beyond:
+                # By the table's count; now by that of HTTP/1.1, each field once.
+                for each in fields[seen:]:
+                    allowed += _SAVED
+                    if each.name == b"cookie":
+                        allowed += min(_SAVED_BY_CRUMB, len(each.value)) if crumbs else 0
+                        crumbs += 1
+                seen = len(fields)
+                room = self._most + crumbs
+                if total <= allowed and seen <= room:
                     continue
+            fields.pop()
             beyond += 1
             if total > limit * _EXCESS or beyond > self._most * _EXCESS:
                 raise Http2Error(ENHANCE_YOUR_CALM, "a field block is many times over the limit")

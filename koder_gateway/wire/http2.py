@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from ..errors import BAD_REQUEST, HEAD_TOO_LARGE, NOT_IMPLEMENTED
-from .body import trailer_passes
+from .body import trailer_passes, trailers_fit
 from .fields import TOKEN
 from .frames import PROTOCOL_ERROR, StreamError
 from .hpack import Decoder, Field
@@ -151,7 +151,11 @@ def _end_to_end(
 def read_trailers(fields: Iterable[Field] | None, reader: RequestReader) -> list[bytes]:
     """The trailers' field lines that may be passed on (RFC 9110 section 6.5.1). Raises StreamError."""
     lines: list[bytes] = []
-    for name, value, _, good in fields or ():
+    # As lines each has `: ` and CR LF besides.
+    sizes = [len(field.name) + len(field.value) + 4 for field in fields or ()]
+    if fields is None or not trailers_fit(sum(sizes), len(sizes), max(sizes, default=0)):
+        raise _malformed("the trailers are too long")
+    for name, value, _, good in fields:
         if not good or name[0] == 0x3A or name in _CONNECTION_FIELDS:
             raise _malformed("a trailer is malformed, a pseudo field or one of a connection of HTTP/1.1")
         if trailer_passes(name, reader.tenant_header, reader.trailers):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from http2_client import Http2Client
-from http2_frames import ENHANCE_YOUR_CALM, block, headers
+from http2_frames import ENHANCE_YOUR_CALM, block, data, headers
 from memory import MemoryGateway, answered, join, request, settings_with
 from processes import GatewayProcess, configuration
 from sockets import HOST, SETTINGS, Client, running
@@ -208,6 +208,26 @@ def test_over_http2_the_connection_is_told_and_ends(tmp_path: Any) -> None:
             honest.send(headers(1, asks(b"/v1/users")))
             assert honest.answer().status == 200
             honest.lives()
+        gateway.assert_quiet()
+
+
+def test_over_http2_the_connection_is_told_and_what_is_under_way_on_it_is_served(tmp_path: Any) -> None:
+    """The refused may be another one behind the same address."""
+    with running(tmp_path, SETTINGS.replace("limits = []", "") + LIMIT, secure=True) as gateway:
+        with Http2Client.connect(gateway.port, HOST) as client:
+            client.start()
+            posts = [(b":method", b"POST"), (b":scheme", b"https"), (b":path", b"/v1/users"), (b":authority", HOST)]
+            client.send(headers(1, block([*posts, (b"content-length", b"2")]), end=False), data(1, b"h"))
+            for number in range(1, 22):
+                client.send(headers(2 * number + 1, asks(b"/nowhere")))
+                if number < 21:
+                    assert client.answer(2 * number + 1).status == 404
+            client.refuses(43, ENHANCE_YOUR_CALM)
+            client.send(headers(45, asks(b"/v1/users")), data(1, b"i", end=True))
+            assert client.answer(1).status == 200
+            client.end()
+            assert client.goaways == [ENHANCE_YOUR_CALM]
+            assert not client.answers[45].status
         gateway.assert_quiet()
 
 

@@ -84,6 +84,7 @@ class Http2Channel(Protocol):
         self._turn_asked = False
         self._reading = True
         self._backlog = -1
+        self._taken_at = 0.0
         control = Control(self)
         self._handlers: tuple[Callable[[int, int, bytes], None], ...] = (
             streams.on_data,
@@ -286,10 +287,13 @@ class Http2Channel(Protocol):
         transport: Any = self.transport
         return transport.getHost()  # type: ignore[no-any-return]
 
-    def taking(self) -> bool:
-        """Whether the kernel holds less, or more, for the client than when this was last asked."""
-        before, self._backlog = self._backlog, backlog(self.transport)
-        return self._backlog >= 0 and self._backlog != before
+    def taking(self, grace: float) -> bool:
+        """Whether what the kernel holds for the client has changed in the last `grace` seconds, as far as was seen
+        when this was asked: each stream asks for itself."""
+        now, held = self.site.clock.now, backlog(self.transport)
+        if held != self._backlog:
+            self._backlog, self._taken_at = held, now
+        return held >= 0 and now - self._taken_at < grace
 
     # -- what the site asks of it
 

@@ -81,6 +81,17 @@ class Lifecycle:
             stream.fail_silently(error.code)
         self._linger()
 
+    def turn_away(self, error: Http2Error) -> None:
+        """Take no further request. Those that were taken are served: they may be others' who share the client's
+        address. The connection ends with the last of them."""
+        connection = self._connection
+        if self.phase != OPEN or not connection.streams:
+            self.fail(error)
+        elif self.said_last == MAX_STREAM:
+            self.said_last = connection.streams.last
+            self._last_due = math.inf
+            connection.out.send(frames.goaway_frame(self.said_last, error.code, error.reason))
+
     def _linger(self) -> None:
         """Close so that the client can read what was said: stop writing, forget what still comes, then close."""
         connection = self._connection
@@ -164,14 +175,16 @@ class Lifecycle:
             self.fail(Http2Error(frames.SETTINGS_TIMEOUT, "no connection preface in time"))
         elif phase == OPEN:
             self._expire_open(now)
-        elif phase in (LINGER, CLOSING) and connection.taking():
+        elif phase in (LINGER, CLOSING):
             timeouts = connection.site.timeouts
-            connection.deadline = now + (timeouts.linger if phase == LINGER else timeouts.idle)
-        elif phase == LINGER:
-            self.close()
-        elif phase == CLOSING:
+            grace = timeouts.linger if phase == LINGER else timeouts.idle
             transport: Any = connection.transport
-            transport.abortConnection()
+            if connection.taking(grace):
+                connection.deadline = now + grace
+            elif phase == LINGER:
+                self.close()
+            else:
+                transport.abortConnection()
 
     def _expire_open(self, now: float) -> None:
         connection = self._connection

@@ -147,7 +147,7 @@ class Http2Request(GatewayRequest):
         channel.over(ENHANCE_YOUR_CALM)
         connection = channel.connection
         if not self.standing.policy.proxies.trusts(connection.peer):
-            connection.lifecycle.fail(Http2Error(ENHANCE_YOUR_CALM, "too many refused requests"))
+            connection.lifecycle.turn_away(Http2Error(ENHANCE_YOUR_CALM, "too many refused requests"))
 
     def render_stock(self, resource: Any) -> None:
         """Have an ordinary resource render; where a tunnel was asked for it has none to give."""

@@ -185,6 +185,11 @@ class Outbox:
 
     # -- what waits
 
+    @property
+    def awaited(self) -> bool:
+        """Whether anything waits with a stream, whose pace is looked after there."""
+        return self.waiting > self._pushed
+
     def count(self, more: int) -> None:
         """So many bytes more, or less, wait for the client."""
         buffered = self._buffered

@@ -308,7 +308,7 @@ class Stream(StockStream):
     def taking(self) -> bool:
         """Whether the client takes what is on its way. Where that waits here, its pace decides, which is looked after
         by itself (`too_slow`); what the kernel holds tells the rest."""
-        return self.connection.out.waiting > 0 or self.connection.taking()
+        return self.connection.out.awaited or self.connection.taking(self.site.timeouts.idle)
 
     def too_slow(self) -> None:
         """The client takes less of what waits for it than it has to."""

@@ -10,8 +10,8 @@ A slice is over after `SLICE` seconds or `PIECES` pieces of work (requests, fram
 
 Bytes that are only passed on, of bodies and tunnels, are shared by reads. One that fills the reactor's buffer would
 be followed by up to 31 others of the same connection, and by as many of each other one. In each turn there are
-`READS` of them; who asks for more waits, and of those who wait one goes on in each turn. That one has the turn's reads
-for itself, since each pause costs its peer and the gateway as much as several reads.
+`READS` of them; who asks for more waits, and of those who wait one goes on in each turn. That one has the turn's
+reads for itself, since each pause costs its peer and the gateway as much as several reads.
 """
 
 from __future__ import annotations

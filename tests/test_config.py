@@ -169,7 +169,7 @@ class TestValues:
         [services]
         identity = "http://10.0.0.1:80"
         billing = { urls = ["https://a.example:8443", "https://[::1]"], ca = "ca.pem", connect = "500ms" }
-        socket = { url = "unix:/run/x.sock", response = "5s", health = "/healthz", max_connections = 7 }
+        socket = { url = "unix:/run/x.sock", response = "5s", keepalive = "900ms", health = "/healthz", max_connections = 7 }
         """
         services = load(write(tmp_path, text), environ=STATE).services
         assert list(services) == ["identity", "auth", "oauth2", "session", "admin", "billing", "socket"]
@@ -177,9 +177,14 @@ class TestValues:
         assert services["auth"] == Settings().services["auth"]
         billing, other = services["billing"], services["socket"]
         assert billing.urls == ("https://a.example:8443", "https://[::1]")
-        assert (billing.ca, billing.connect, billing.response) == (tmp_path / "ca.pem", 0.5, None)
+        assert (billing.ca, billing.connect, billing.response, billing.keepalive) == (
+            tmp_path / "ca.pem",
+            0.5,
+            None,
+            None,
+        )
         assert (other.urls, other.response, other.health) == (("unix:/run/x.sock",), 5.0, "/healthz")
-        assert (other.name, other.max_connections) == ("socket", 7)
+        assert (other.name, other.max_connections, other.keepalive) == ("socket", 7, 0.9)
 
     def test_routes_and_limits_replace_the_defaults(self, tmp_path: Path) -> None:
         text = """

@@ -566,7 +566,8 @@ def test_what_comes_after_the_end_of_a_later_piece_is_nobody_s(take: Take, frami
     assert service.origin.accepted == 2
 
 
-def test_a_connection_that_has_just_been_closed_gets_no_post(tmp_path: Path) -> None:
+@pytest.mark.parametrize("farewell", [b"", b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n"])
+def test_a_connection_that_has_just_been_closed_gets_no_post(farewell: bytes, tmp_path: Path) -> None:
     """The request is here before the news of the end: the gateway, stopped for a moment, finds both at once."""
     requests = []
     leave = threading.Event()
@@ -577,6 +578,7 @@ def test_a_connection_that_has_just_been_closed_gets_no_post(tmp_path: Path) -> 
             requests.append((number, received.method, peer.body(received)))
             peer.send(answer(b"%d" % number))
             assert number or leave.wait(PATIENCE)
+            peer.send(farewell)
 
     with (
         Origin(play) as origin,

@@ -499,7 +499,11 @@ def test_what_is_not_idempotent_is_never_sent_twice(method: bytes, play: Play) -
 
 
 @pytest.mark.parametrize("method", [b"GET", b"POST"])
-@pytest.mark.parametrize("late", [OK, b"x", None], ids=["an answer", "a byte", "the end"])
+@pytest.mark.parametrize(
+    "late",
+    [OK, b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n", b"x", None],
+    ids=["an answer", "a 408", "a byte", "the end"],
+)
 def test_what_waits_on_a_kept_connection_is_no_answer(method: bytes, late: bytes | None, play: Play) -> None:
     """It has come since the reactor looked last: the kernel has it, and nobody has read it yet."""
     kept = stale_connection(play)
@@ -771,6 +775,124 @@ def test_what_a_service_says_unasked_reaches_nobody(play: Play) -> None:
     relay = play.ask()
     play.origin.last.send(OK)
     assert told(relay) == [("respond", 200, b"hi", True)]
+
+
+def kept_connection(play: Play, field: bytes) -> Peer:
+    """A connection whose service has said in its answer how long it keeps it."""
+    relay = play.ask()
+    play.origin.last.send(OK.replace(b"\r\n\r\n", b"\r\n" + field + b"\r\n\r\n"))
+    assert told(relay) == [("respond", 200, b"hi", True)]
+    return play.origin.last
+
+
+@pytest.mark.parametrize(
+    ("field", "seconds"),
+    [
+        (b"Keep-Alive: timeout=5", 4),
+        (b"keep-alive: max=100, TIMEOUT = 5", 4),
+        (b'Keep-Alive: timeout="5"', 4),
+        (b"Keep-Alive: timeout=9\r\nKeep-Alive: timeout=3, timeout=4", 2),
+        (b"Keep-Alive: timeout=300", 60),
+        (b"Keep-Alive: timeout=", 60),
+        (b"Keep-Alive: xtimeout=5", 60),
+        (b"Keep-Alive: timeout=9999999999", 60),
+        (b"Keep-Alive: 5", 60),
+    ],
+)
+def test_a_service_says_how_long_it_keeps_a_connection(field: bytes, seconds: int, play: Play) -> None:
+    connection = kept_connection(play, field)
+    play.advance(seconds - 0.25)
+    assert (connection.closed, play.service.idle) == ("", 1)
+    play.advance(0.25)
+    assert (connection.closed, play.service.idle) == ("clean", 0)
+
+
+@pytest.mark.parametrize("field", [b"Keep-Alive: timeout=1", b"Keep-Alive: timeout=0, max=9"])
+def test_a_service_that_keeps_a_connection_for_no_more_than_a_second_gets_a_new_one_each(
+    field: bytes, play: Play
+) -> None:
+    assert kept_connection(play, field).closed == "clean"
+    assert play.service.idle == 0
+
+
+def test_what_a_service_has_said_last_holds(play: Play) -> None:
+    connection = kept_connection(play, b"Keep-Alive: timeout=3")
+    relay = play.ask()
+    connection.send(OK)
+    assert told(relay) == [("respond", 200, b"hi", True)]
+    play.advance(59)
+    assert connection.closed == ""
+
+
+@pytest.mark.parametrize("isolate", [False, True])
+def test_a_service_without_keepalive_gets_a_connection_for_each_request(isolate: bool) -> None:
+    play = Play(keepalive_timeout=0, isolate=isolate)
+    for turn in range(1, 3):
+        relay = play.ask()
+        play.origin.last.send(OK)
+        assert told(relay) == [("respond", 200, b"hi", True)]
+        assert [each.closed for each in play.origin.connections] == ["clean"] * turn
+    play.check_empty()
+
+
+def test_each_service_has_its_own_keepalive(make_gateway: Make) -> None:
+    services = service_settings("identity", "http://127.0.0.1:4001", keepalive=2.0)
+    gateway = make_gateway(settings=settings_with(services=services))
+    assert {name: each.keepalive_timeout for name, each in gateway.services.items()} == {
+        **dict.fromkeys(gateway.services, 60.0),
+        "identity": 2.0,
+    }
+
+
+GIVEN_UP = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize("closes_too", [False, True])
+@pytest.mark.parametrize("pieces", [1, 2])
+@pytest.mark.parametrize(
+    "said", [GIVEN_UP, b"HTTP/1.0 408 Request Time-out\r\n\r\n<h1>408</h1>"], ids=["length", "until close"]
+)
+@pytest.mark.parametrize("method", [b"GET", b"POST"])
+def test_a_408_that_crosses_a_request_is_not_its_answer(
+    method: bytes, said: bytes, pieces: int, closes_too: bool, play: Play
+) -> None:
+    """The service has taken nothing of the request, whatever its method."""
+    kept = stale_connection(play)
+    relay = play.ask(method + b" /b HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n", b"xx")
+    kept.send(said[:20] if pieces == 2 else said)
+    if pieces == 2:
+        kept.send(said[20:])
+    if closes_too:
+        kept.close()
+    assert told(relay) == []
+    fresh = play.origin.last
+    assert fresh is not kept
+    assert fresh.take() == kept.take()
+    fresh.send(OK)
+    assert told(relay) == [("respond", 200, b"hi", True)]
+
+
+def test_a_408_that_crosses_too_large_a_request_is_a_closed_connection(play: Play) -> None:
+    kept = stale_connection(play)
+    relay = play.ask(b"PUT /b HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n", b"x", False)
+    relay.body_received(b"x" * 70000)
+    kept.send(GIVEN_UP)
+    assert told(relay)[-1] == ("refuse", "upstream_closed")
+
+
+def test_a_408_to_the_request_itself_is_its_answer(play: Play) -> None:
+    kept = stale_connection(play)
+    relay = play.ask()
+    kept.send(GIVEN_UP.replace(b"Connection: close\r\n", b""))
+    assert told(relay) == [("respond", 408, b"", True)]
+    relay = play.ask()
+    play.advance(1)
+    kept.send(GIVEN_UP)
+    assert told(relay) == [("respond", 408, b"", True)]
+    relay = play.ask()
+    assert play.origin.last is not kept
+    play.origin.last.send(GIVEN_UP)
+    assert told(relay) == [("respond", 408, b"", True)]
 
 
 def test_a_closing_pool_keeps_nothing(play: Play) -> None:

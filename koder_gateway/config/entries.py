@@ -19,6 +19,7 @@ from .values import (
     BOOLEAN,
     DEADLINE,
     DOMAIN,
+    DURATION,
     FILE,
     HOST,
     METHOD,
@@ -37,9 +38,9 @@ class ServiceSettings:
     """One service behind the gateway.
 
     `urls` are its addresses. `ca`, `client_cert` and `client_key` are PEM files for `https://`, `server_name` is the
-    name that its certificate must have, None for the host of each address. `connect` and `response` are seconds, None
-    for those of the timeouts section. `health` is the path that probes ask for, None for no probes, `health_host`
-    the Host that they name, "" for one that requests have.
+    name that its certificate must have, None for the host of each address. `connect`, `response` and `keepalive` are
+    seconds, None for those of the timeouts section (the last for its `upstream_keepalive`). `health` is the path that
+    probes ask for, None for no probes, `health_host` the Host that they name, "" for one that requests have.
     `max_connections` bounds the connections to all its addresses together. With `isolate` a connection serves one
     tenant alone.
     """
@@ -56,6 +57,7 @@ class ServiceSettings:
     max_connections: int = 1024
     isolate: bool = False
     health_host: str = ""
+    keepalive: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +90,7 @@ class ServiceEntry:
     server_name: str | None = setting(optional(DOMAIN), "")
     connect: float | None = setting(optional(DEADLINE), "")
     response: float | None = setting(optional(DEADLINE), "")
+    keepalive: float | None = setting(optional(DURATION), "")
     health: HealthEntry | None = setting(Kind("path or table", _read_health), "")
     max_connections: int = setting(whole(1, 65536), 1024)
     isolate: bool = setting(BOOLEAN, False)
@@ -143,6 +146,7 @@ def _service(name: str, entry: ServiceEntry) -> ServiceSettings:
         entry.max_connections,
         entry.isolate,
         "" if entry.health is None else entry.health.host,
+        entry.keepalive,
     )
 
 

@@ -239,7 +239,7 @@ def _set_bounds(service: Service, entry: ServiceSettings, settings: Settings) ->
     timeouts = settings.timeouts
     service.response_timeout = entry.response or timeouts.response
     service.idle_timeout = timeouts.idle
-    service.keepalive_timeout = timeouts.upstream_keepalive
+    service.keepalive_timeout = timeouts.upstream_keepalive if entry.keepalive is None else entry.keepalive
     service.crowd.allow(shares_of(service.max_connections, settings), timeouts.queue)
 
 

@@ -42,13 +42,21 @@ _MAX_LEAVING: Final = 1024
 _TUNNEL_READ: Final = 32768
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 _VERSION: Final = b"HTTP/1."
+# A 408 that is the first word on a kept connection, so many seconds behind a request, speaks of the time before it.
+_GAVE_UP_WITHIN: Final = 1.0
 
 
 @implementer(IPushProducer)
 class UpstreamConnection(Protocol):
     """Belongs to one address of one service. `reused`: it has served an exchange before. `heard`: bytes of the
-    present answer have come. `tunnel` is in the place of `relay` once the service has switched protocols. As a push
+    present answer have come. `gave_up`: the service had given the connection up before it got the present request.
+    `begun` is when that was sent (monotonic seconds), `kept_for` how many the service keeps an idle connection, None
+    where it has not said. `tunnel` is in the place of `relay` once the service has switched protocols. As a push
     producer it is paused while the client does not take the answer."""
+
+    gave_up = False
+    begun = 0.0
+    kept_for: int | None = None
 
     def __init__(self, address: Address) -> None:
         self.address = address
@@ -193,6 +201,10 @@ class UpstreamConnection(Protocol):
                 relay.failed(INVALID, str(error))
                 return
             if head.status >= 200:
+                if head.status == 408 and self._was_given_up(head):
+                    self.gave_up, self.heard = True, False
+                    relay.failed(CLOSED, "it closed a kept connection with 408 as the request came")
+                    return
                 self._buffer = b""
                 self._begin_body(relay, head, data)
                 return
@@ -209,6 +221,12 @@ class UpstreamConnection(Protocol):
             if not data:
                 self._buffer = b""
                 return
+
+    def _was_given_up(self, head: ResponseHead) -> bool:
+        """Whether this 408 is about the time in which the connection was idle, as services say it that close then. It
+        crossed the request, of which the service has taken nothing (RFC 9110 section 15.5.9)."""
+        unasked = self.reused and not head.keep_alive and not self._interim
+        return unasked and self.address.service.clock.now - self.begun < _GAVE_UP_WITHIN
 
     @staticmethod
     def _check_switch(relay: Relay, head: ResponseHead) -> None:
@@ -233,6 +251,7 @@ class UpstreamConnection(Protocol):
     def _begin_body(self, relay: Relay, head: ResponseHead, data: bytes) -> None:
         """The final head is here, with `data` after it."""
         self._keep_alive = head.keep_alive
+        self.kept_for = head.kept_for
         length = head.length
         if length is not None:
             surplus = len(data) - length
@@ -343,6 +362,10 @@ class UpstreamConnection(Protocol):
     def idle(self) -> bool:
         """Whether no message is under way, so that the connection's end cuts none short."""
         return self._state == IDLE
+
+    def kept_long_enough(self, now: float) -> bool:
+        """Whether the service is about to close the idle connection, by what it has said."""
+        return self.kept_for is not None and self.idle_since + self.kept_for <= now
 
     def end(self, keep_alive: bool, in_order: bool = False) -> None:
         """The exchange is over: back to the pool, or away. `in_order`: the request is whole, so that where the answer

@@ -93,10 +93,10 @@ class Address:
         """An exchange is over and the connection can serve another."""
         service = self.service
         self.busy.discard(connection)
-        if service.isolate and len(self.idle) >= service.max_idle:
+        if service.isolate and self.idle and len(self.idle) >= service.max_idle:
             # Others' may be all that is kept: the one that has waited longest makes room.
             self.idle.pop(0).close()
-        if service.closing or len(self.idle) >= service.max_idle:
+        if service.closing or len(self.idle) >= service.max_idle or not service.keepalive_timeout:
             connection.close()
             return
         connection.idle_since = service.clock.now
@@ -286,8 +286,7 @@ class Service:
             for connection in [c for c in address.busy if c.relay is not None and c.relay.deadline <= now]:
                 if connection.relay is not None and connection.relay.deadline <= now:
                     connection.relay.expired()
-            expired = [c for c in address.idle if c.idle_since <= oldest]
-            for connection in expired:
+            for connection in [c for c in address.idle if c.idle_since <= oldest or c.kept_long_enough(now)]:
                 connection.close()
         self.crowd.sweep(now)
         if self._unlogged and now - self._logged_at >= _LOG_REST:

@@ -211,7 +211,8 @@ class Relay:
         self.attempt = None
         self.connection = connection
         service = self.service
-        self.deadline = service.clock.now + (service.response_timeout if self.request_done else service.idle_timeout)
+        now = connection.begun = service.clock.now
+        self.deadline = now + (service.response_timeout if self.request_done else service.idle_timeout)
         kept = self._kept
         assert kept is not None, "an attempt is only made with the whole request so far at hand"
         connection.tenant = self.exchange.tenant
@@ -359,7 +360,7 @@ class Relay:
         connection = self.connection
         stale = connection is not None and connection.reused and not connection.heard
         elsewhere = event in (UNREACHABLE, UNTRUSTED) and self.service.has_other_address
-        sent = connection is not None
+        sent = connection is not None and not connection.gave_up
         if not (stale or elsewhere) or not self.exchange.may_retry(sent=sent, replayable=self._kept is not None):
             return False
         self._release(False, retrying=True)

@@ -32,7 +32,7 @@ def folded(name: bytes) -> bytes:
 
 # What a field is to the gateway. PASS goes through untouched; DROP never leaves; the rest is looked at.
 PASS, DROP, HOST, LENGTH, CODING, CONNECTION = 0, 1, 2, 3, 4, 5
-ORIGIN, EXPECT, REQUEST_ID, TENANT, FORWARDED, TRACE, TRAILER, DATE, RATE, HSTS, EXPOSE, HOPS = range(6, 18)
+ORIGIN, EXPECT, REQUEST_ID, TENANT, FORWARDED, TRACE, TRAILER, DATE, RATE, HSTS, EXPOSE, HOPS, KEPT = range(6, 19)
 
 # RFC 9110 section 7.6.1, and what older clients send; Proxy-Authorization is for a proxy, which ends here.
 HOP_BY_HOP: Final = frozenset(
@@ -168,6 +168,7 @@ _RESPONSE: Final = {
     b"ratelimit-policy": RATE,
     b"strict-transport-security": HSTS,
     b"access-control-expose-headers": EXPOSE,
+    b"keep-alive": KEPT,
 }
 _USUAL: Final = (
     "Accept Accept-Charset Accept-Encoding Accept-Language Accept-Ranges Access-Control-Request-Headers "

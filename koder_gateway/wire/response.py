@@ -16,6 +16,7 @@ from .fields import (
     DATE,
     EXPOSE,
     HSTS,
+    KEPT,
     LENGTH,
     PASS,
     RATE,
@@ -31,6 +32,9 @@ _STATUS: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([\t\x20-\x7e\x
 _TRAILER_FIELD: Final = frozenset((b"trailer",))
 _NAMES: Final = re.compile(rb"[!#$%&'+\-.^_`|~0-9A-Za-z]++(?:[ \t]*+,[ \t]*+[!#$%&'+\-.^_`|~0-9A-Za-z]++)*+")
 _DIGITS: Final = re.compile(rb"[0-9]{1,18}")
+_TIMEOUT: Final = re.compile(rb'(?:\A|,)[ \t]*timeout[ \t]*=[ \t]*"?([0-9]{1,9})(?![0-9])', re.IGNORECASE)
+# Seconds by which a service may close before it has said: its request is on the way meanwhile.
+_MARGIN: Final = 1
 
 
 class ResponseError(ValueError):
@@ -42,7 +46,8 @@ class ResponseHead:
 
     `lines` are the end-to-end field lines without the length. `length` is the body's in bytes, None when it is
     chunked or ends with the connection; `stated` is the Content-Length as sent, which HEAD and 304 answers carry
-    without a body. `keep_alive` says whether the service's connection outlives this answer. `upgrade` is the
+    without a body. `keep_alive` says whether the service's connection outlives this answer, and `kept_for` how many
+    seconds it may then be idle, None where the service has not said. `upgrade` is the
     Upgrade of a 101 whose Connection names it. A head is shared and never changed by those who get it, but that
     `block` keeps the same fields in HTTP/2's form once that is made.
     """
@@ -52,6 +57,7 @@ class ResponseHead:
         "chunked",
         "dated",
         "keep_alive",
+        "kept_for",
         "length",
         "lines",
         "minor",
@@ -71,6 +77,7 @@ class ResponseHead:
         self.chunked = False
         self.dated = False
         self.keep_alive = minor == 1
+        self.kept_for: int | None = None
         self.block: bytes | None = None
         self.upgrade: bytes | None = None
 
@@ -187,18 +194,29 @@ class ResponseReader:
             elif (kind == RATE and not drop_rate) or kind == TRAILER:
                 trailing = trailing or kind == TRAILER
                 lines.append(b"%b: %b\r\n" % (name, value.rstrip(b" \t")))
+            elif kind == KEPT:
+                self._take_kept(head, value)
         if trailing and not head.chunked:
             head.lines = without(lines, _TRAILER_FIELD)
         if head.chunked and head.stated is not None:
             raise ResponseError("it has both Content-Length and Transfer-Encoding")
         if connection:
             self._take_connection(head, _options(connection))
+        if head.kept_for is not None and head.kept_for <= 0:
+            head.keep_alive = False
 
     def _take_exposed(self, head: ResponseHead, fields: list[tuple[bytes, bytes]]) -> None:
         """The names that the service lets pages read: all else that it says of CORS is the gateway's to say."""
         for name, value in fields:
             if self._kind(name) == EXPOSE and _NAMES.fullmatch(value.strip(b" \t")):
                 head.lines.append(b"Access-Control-Expose-Headers: %b\r\n" % value.strip(b" \t"))
+
+    @staticmethod
+    def _take_kept(head: ResponseHead, value: bytes) -> None:
+        """How long the service keeps an idle connection; of several values the first to pass."""
+        for digits in _TIMEOUT.findall(value):
+            seconds = int(digits) - _MARGIN
+            head.kept_for = seconds if head.kept_for is None else min(seconds, head.kept_for)
 
     @staticmethod
     def _take_connection(head: ResponseHead, options: frozenset[bytes]) -> None:

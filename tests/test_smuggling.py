@@ -345,9 +345,11 @@ def test_every_method_may_have_a_body(gateway, method, fields, body, piece):
     expected = b"hello" if b"hello" in body else b""
     [message] = check_served(gateway, post(fields, body, method), expected, method=method, piece=piece)
     assert message.method == method
-    assert [line for line in (b"Content-Length", b"Transfer-Encoding") if message.values(line)] == (
-        [fields.partition(b":")[0]] if fields else []
-    )
+    framing = [fields.partition(b":")[0]] if fields else []
+    if fields == CHUNKED and not expected:
+        # Chunks that come to nothing are no body, as over HTTP/2: where one is usual the service is told its length.
+        framing = [b"Content-Length"] if method in (b"POST", b"PUT", b"PATCH") else []
+    assert [line for line in (b"Content-Length", b"Transfer-Encoding") if message.values(line)] == framing
 
 
 # -- chunks: 16 hexadecimal digits of a size, an extension at most, and data that ends where it should

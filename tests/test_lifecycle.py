@@ -615,7 +615,8 @@ def test_the_registry_is_read_again_when_its_file_changes(tmp_path: Path) -> Non
         rewrite(tenants("acme", "globex"))
         until(lambda: client.ask("GET", "/a").status == 200, "the tenant is back")
         assert gateway.metrics()["koder_gateway_tenants"] == 2
-        assert origin.accepted == 1
+        # A suspension and a removal end what is under way, and the connection that served it.
+        assert origin.accepted <= 3
 
 
 # Logs.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -13,12 +14,14 @@ import pytest_twisted
 from memory import MemoryReactor, Origin, service_settings, settings_with
 from processes import PATIENCE, parse_metrics, write_certificate
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import (
     SSL4ServerEndpoint,
     TCP4ClientEndpoint,
     TCP4ServerEndpoint,
     UNIXServerEndpoint,
 )
+from twisted.internet.error import ConnectBindError
 from twisted.internet.ssl import DefaultOpenSSLContextFactory
 from twisted.internet.task import deferLater
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
@@ -240,6 +243,23 @@ def test_the_connect_timeout_of_the_service_counts(probed: Probed) -> None:
     probed.origins[0].answers = "ignore"
     probed.advance(1.25)
     assert probed.probes._probes[probed.first]._asking is None
+
+
+class NoDescriptor:
+    """An endpoint of a process that has no file descriptor left."""
+
+    def connect(self, factory: object) -> Deferred[Any]:
+        return fail(ConnectBindError(errno.EMFILE, "Too many open files"))
+
+
+def test_a_probe_without_a_file_descriptor_judges_nothing(probed: Probed, log: list[str]) -> None:
+    probed.first.endpoint = NoDescriptor()
+    probed.watch((probed.first, "/livez"))
+    for _ in range(4):
+        probed.advance(INTERVAL)
+    assert probed.probes._probes[probed.first]._asking is None
+    assert probed.first.healthy
+    assert log == []
 
 
 def test_an_unhealthy_address_gets_no_exchange_while_another_is_healthy(probed: Probed) -> None:

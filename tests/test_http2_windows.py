@@ -237,6 +237,22 @@ def test_others_are_served_beside_shut_windows(tmp_path) -> None:
         gateway.assert_quiet()
 
 
+def test_what_the_kernel_says_of_the_client_holds_for_each_stream_that_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    gateway = MemoryGateway()
+    Http2(gateway)
+    (channel,) = gateway.site.channels
+    held = 5000
+    monkeypatch.setattr("koder_gateway.front.http2.backlog", lambda transport: held)
+    assert [channel.taking(60.0) for _ in range(3)] == [True] * 3
+    gateway.clock.now += 60.0
+    assert [channel.taking(60.0) for _ in range(3)] == [False] * 3
+    held = 4000
+    assert [channel.taking(60.0) for _ in range(3)] == [True] * 3
+    held = -1
+    assert not channel.taking(60.0)
+    gateway.hang_up()
+
+
 # -- what comes, and the services do not take
 
 

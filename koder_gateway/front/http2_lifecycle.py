@@ -88,6 +88,7 @@ class Lifecycle:
         if self.phase != OPEN or not connection.streams:
             self.fail(error)
         elif self.said_last == MAX_STREAM:
+            connection.site.http2_errors += 1
             self.said_last = connection.streams.last
             self._last_due = math.inf
             connection.out.send(frames.goaway_frame(self.said_last, error.code, error.reason))

@@ -9,7 +9,7 @@ from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
-from koder_gateway.layers.turns import Turns
+from koder_gateway.layers.turns import ARRIVALS, Turns, turns_of
 from koder_gateway.ops.admin import admin_pages
 from koder_gateway.ops.admin_channel import IDLE, MAX_CONNECTIONS, MAX_HEAD, PATIENCE, AdminFactory
 from koder_gateway.ops.metrics import Counters, make_registry, render
@@ -271,7 +271,7 @@ def test_who_does_not_read_is_not_read_from_and_ends(admin):
 def test_requests_that_are_sent_ahead_have_turns_with_others(admin):
     """Whatever is done takes longer than a slice here."""
     asked = []
-    admin.site.turns = Turns(asked.append, iter(range(10**6)).__next__)
+    admin.site.turns = Turns(asked.append, iter(range(10**6)).__next__, bounded=False)
     connection, other = Connection(admin), Connection(admin)
     answered = [len(connection.send(request(b"localhost") * 3))]
     assert connection.transport.producerState == "paused"
@@ -292,3 +292,25 @@ def test_of_too_many_connections_the_quietest_ends(admin):
     assert connections[1].transport.disconnected
     assert [connection.transport.disconnected for connection in connections].count(True) == 1
     assert len(admin.site) == MAX_CONNECTIONS
+
+
+def test_what_comes_late_in_a_turn_is_answered_in_a_later_one(admin):
+    calls, now = [], [0.0]
+    turns = admin.site.turns = Turns(calls.append, lambda: now[0])
+    assert not turns.over()
+    now[0] += 2 * ARRIVALS
+    connection = Connection(admin)
+    assert connection.send(request(b"localhost")) == []
+    assert connection.transport.producerState == "paused"
+    while calls:
+        calls.pop(0)()
+    assert statuses(connection.transport.value()) == [200]
+    assert connection.transport.producerState == "producing"
+
+
+def test_a_probe_does_not_wait_for_clients(admin):
+    clients = turns_of(admin.clock)
+    for _ in range(1000):
+        clients.later(lambda: None)
+    assert not len(admin.site.turns)
+    assert Connection(admin).send(request(b"localhost")) == [200]

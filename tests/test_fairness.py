@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import gc
 import tracemalloc
+from collections.abc import Callable
 
 import pytest
 from memory import HIGH_WATER, HOST, MemoryGateway, Peer, answered, forwarded, read_messages, request
 
 from koder_gateway.front.site import FrontTimeouts
-from koder_gateway.layers.turns import PIECES, turns_of
+from koder_gateway.layers.turns import ARRIVALS, PIECES, Turns, turns_of
 
 MISDIRECTED = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 SERVED = request(b"GET", b"/v1/users")
@@ -277,4 +278,98 @@ def test_a_small_head_that_comes_again_is_read_once() -> None:
     first, second = gateway.exchanges
     assert first.head is second.head
     assert first.head.host == HOST
+    gateway.hang_up()
+
+
+# -- many who bring something in one turn
+
+
+class Crowded:
+    """A gateway whose present turn is over, with turns of its reactor by hand."""
+
+    def __init__(self) -> None:
+        self.calls: list[Callable[[], object]] = []
+        self.now = 0.0
+        self.gateway = MemoryGateway()
+        turns = self.gateway.site.turns = Turns(self.calls.append, lambda: self.now)
+        assert not turns.over()
+        self.now += 2 * ARRIVALS
+
+    @property
+    def begun(self) -> int:
+        """Requests that have been read."""
+        return len(self.gateway.exchanges) + sum(len(channel.under_way()) for channel in self.gateway.site.channels)
+
+    def turn(self) -> None:
+        calls = self.calls[:]
+        self.calls.clear()
+        for call in calls:
+            call()
+        self.gateway.reactor.advance(0)
+
+
+FIRST: dict[str, bytes] = {
+    "one head": SERVED,
+    "a head without its end": SERVED[:-2],
+    "many heads": SERVED * 10,
+    "a head that is refused": MISDIRECTED,
+    "a large head": request(b"GET", b"/v1/users", b"Cookie: " + b"c" * 20_000),
+}
+
+
+@pytest.mark.parametrize("first", FIRST.values(), ids=FIRST)
+def test_what_comes_late_in_a_turn_is_read_in_a_later_one(first: bytes) -> None:
+    crowded = Crowded()
+    gateway = crowded.gateway
+    client = gateway.connect()
+    client.send(first)
+    assert client.near.paused
+    assert not crowded.begun
+    for _ in range(3):
+        crowded.turn()
+    assert bool(crowded.begun) == first.endswith(b"\r\n\r\n")
+    assert not client.near.paused
+    gateway.hang_up()
+
+
+def test_chunks_that_come_late_in_a_turn_are_read_in_a_later_one() -> None:
+    crowded = Crowded()
+    gateway = crowded.gateway
+    client = gateway.connect()
+    crowded.turn()
+    client.send(POST + b"1\r\nx\r\n")
+    service = gateway.origin("identity").only
+    service.take()
+    crowded.now += 2 * ARRIVALS
+    client.send(b"5\r\nhello\r\n")
+    assert service.take() == b""
+    assert client.near.paused
+    for _ in range(3):
+        crowded.turn()
+    assert b"hello" in service.take()
+    gateway.hang_up()
+
+
+def test_a_client_that_waits_for_its_turn_is_not_late() -> None:
+    crowded = Crowded()
+    gateway = crowded.gateway
+    client = gateway.connect()
+    client.send(SERVED)
+    gateway.advance(20)
+    assert client.closed == ""
+    for _ in range(3):
+        crowded.turn()
+    assert gateway.origin("identity").only.take() == forwarded(b"GET", b"/v1/users")
+    gateway.hang_up()
+
+
+def test_a_client_that_is_gone_when_its_turn_comes_asks_for_nothing() -> None:
+    crowded = Crowded()
+    gateway = crowded.gateway
+    client = gateway.connect()
+    client.send(SERVED)
+    client.reset()
+    for _ in range(3):
+        crowded.turn()
+    assert not crowded.begun
     gateway.hang_up()

@@ -31,7 +31,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
 from koder_gateway.layers import records as layer
-from koder_gateway.layers.turns import Turns
+from koder_gateway.layers.turns import ARRIVALS, Turns
 from koder_gateway.tls import plain, stream
 from koder_gateway.tls.certificates import self_signed
 from koder_gateway.tls.contexts import ServerContexts
@@ -1333,3 +1333,86 @@ def test_a_client_that_is_gone_has_no_further_turn(hasty, reason):
     while calls:
         calls.pop(0)()
     assert client.inner.heard == heard
+
+
+# -- what comes when the reactor's turn is over
+
+
+@pytest.fixture
+def crowded(contexts):
+    """Makes clients whose reactor's turn is over, and its later turns."""
+
+    def make(inner=None, shaken=True):
+        calls, now = [], [0.0]
+        client = Client(contexts, inner)
+        if shaken:
+            client.pump()
+        turns = client.server.turns = Turns(calls.append, lambda: now[0])
+        assert not turns.over()
+        now[0] += 2 * ARRIVALS
+        return client, calls
+
+    return make
+
+
+def take_turns(calls):
+    while calls:
+        calls.pop(0)()
+
+
+def test_a_record_that_comes_late_in_a_turn_is_read_in_a_later_one(crowded):
+    client, calls = crowded()
+    client.say(b"hello")
+    client.wire.near.arrive(client.pending())
+    assert client.inner.heard == b""
+    assert client.wire.near.paused
+    take_turns(calls)
+    assert client.inner.heard == b"hello"
+    assert not client.wire.near.paused
+
+
+def test_records_in_pieces_are_read_in_their_order_whenever_their_turn_comes(crowded):
+    client, calls = crowded()
+    records = small_records(client, 20)
+    for position in range(0, len(records), 7):
+        client.server.dataReceived(records[position : position + 7])
+        if position % 5 == 0:
+            take_turns(calls)
+    take_turns(calls)
+    assert client.inner.heard == SMALL * 20
+
+
+def test_a_handshake_that_comes_late_in_a_turn_is_answered_in_a_later_one(crowded):
+    client, calls = crowded(shaken=False)
+    client.take()
+    client.wire.near.arrive(client.pending())
+    assert client.wire.received == b""
+    take_turns(calls)
+    assert client.wire.received
+    client.pump()
+    assert client.ready
+
+
+def test_a_handshake_does_not_wait_with_what_is_little(crowded):
+    client, _ = crowded(shaken=False)
+    client.take()
+    client.wire.near.arrive(client.pending())
+    turns = client.server.turns
+    served = []
+    for number in range(10):
+        turns.arrived(1, "somebody", lambda number=number: served.append(number))
+    turns._serve(turns._arrived, ARRIVALS)
+    assert served == list(range(10))
+    assert client.wire.received == b""
+
+
+def test_what_comes_late_waits_while_the_protocol_above_is_paused(crowded):
+    client, calls = crowded()
+    client.say(b"hello")
+    client.wire.near.arrive(client.pending())
+    client.server.pauseProducing()
+    take_turns(calls)
+    assert client.inner.heard == b""
+    client.server.resumeProducing()
+    take_turns(calls)
+    assert client.inner.heard == b"hello"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from twisted.internet.task import Clock
 
-from koder_gateway.layers.turns import READS, SLICE, TURN, Turns, turns_of
+from koder_gateway.layers.turns import ARRIVALS, LITTLE, READS, SLICE, TURN, Turns, turns_of
 
 
 class Reactor:
@@ -169,3 +170,99 @@ def test_who_reads_little_at_once_waits_after_each_read_with_the_others() -> Non
         calls.append(sum(reader.called for reader in readers))
     assert calls == list(range(1, 11))
     assert [reader.called for reader in readers] == [1] * 10
+
+
+# -- many who bring something in one turn
+
+
+class Crowd:
+    """A reactor on which `size` bytes of each connection are a second of work, and what came of whom."""
+
+    def __init__(self) -> None:
+        self.reactor = Reactor()
+        self.turns = self.reactor.turns()
+        self.served: list[str] = []
+
+    def serve(self, name: str, work: float = ARRIVALS / 10) -> None:
+        self.served.append(name)
+        self.reactor.now += work
+
+    def bring(self, name: str, size: int = 1, address: str = "", work: float = ARRIVALS / 10) -> bool:
+        """Whether it is served at once."""
+        if not self.turns.over():
+            self.serve(name, work)
+            return True
+        self.turns.arrived(size, address, lambda: self.serve(name, work))
+        return False
+
+
+def test_first_slices_have_a_bounded_part_of_a_turn_all_together() -> None:
+    crowd = Crowd()
+    at_once = [crowd.bring(str(number)) for number in range(1000)]
+    assert 9 <= at_once.count(True) <= 12
+    assert at_once == sorted(at_once, reverse=True)
+    before = len(crowd.served)
+    crowd.reactor.turn()
+    assert 9 <= len(crowd.served) - before <= 12
+    while crowd.reactor.calls:
+        crowd.reactor.turn()
+    assert crowd.served == [str(number) for number in range(1000)]
+
+
+def test_who_comes_in_a_later_turn_does_not_wait_for_the_crowd() -> None:
+    crowd = Crowd()
+    for number in range(1000):
+        crowd.bring(str(number))
+    crowd.reactor.turn()
+    assert crowd.bring("late")
+    assert len(crowd.turns) > 900
+
+
+def test_what_is_little_does_not_wait_for_what_is_much() -> None:
+    crowd = Crowd()
+    for number in range(100):
+        crowd.bring(f"much {number}", LITTLE + 1, work=SLICE)
+    assert not crowd.bring("little")
+    crowd.reactor.turn()
+    assert "little" in crowd.served
+    assert len(crowd.turns) > 50
+
+
+def test_handshakes_and_what_is_much_wait_in_lines_of_their_own() -> None:
+    crowd = Crowd()
+    crowd.serve("first", ARRIVALS * 2) if not crowd.turns.over() else None
+    for number in range(100):
+        crowd.turns.greeted("", lambda number=number: crowd.serve(f"hello {number}", SLICE))
+        crowd.bring(f"much {number}", LITTLE + 1, work=SLICE)
+    crowd.reactor.turn()
+    assert {name.split()[0] for name in crowd.served} == {"first", "hello", "much"}
+    assert len(crowd.served) <= 1 + 2 * (TURN / SLICE + 1)
+
+
+@pytest.mark.parametrize("size", [1, LITTLE + 1])
+def test_of_those_who_wait_addresses_take_turns(size: int) -> None:
+    crowd = Crowd()
+    for number in range(1000):
+        crowd.bring(str(number), size, "many")
+    crowd.bring("a colleague", size, "one")
+    crowd.reactor.turn()
+    assert "a colleague" in crowd.served
+    assert len(crowd.turns) > 900
+
+
+def test_those_beside_do_not_wait_for_each_other() -> None:
+    crowd = Crowd()
+    beside = crowd.turns.beside()
+    for number in range(100):
+        crowd.bring(str(number))
+    probed: list[str] = []
+    beside.later(lambda: probed.append("probe"))
+    crowd.reactor.turn()
+    assert probed == ["probe"]
+    assert len(crowd.turns) > 50
+
+
+def test_on_a_clock_that_tests_move_no_turn_is_over() -> None:
+    turns = turns_of(Clock())
+    assert not any(turns.over() for _ in range(3))
+    assert turns.time is not None

@@ -76,6 +76,8 @@ class GatewayChannel(Intake, Protocol):
         transport.bufferSize = _UNSENT
         transport.registerProducer(self, True)
         site = self.site
+        if getattr(transport, "turns", None) is None:
+            self._turns = site.turns
         self.deadline = site.clock.now + site.timeouts.head
         site.opened(self)
 
@@ -296,7 +298,10 @@ class GatewayChannel(Intake, Protocol):
     def expire(self) -> None:
         """The deadline has passed."""
         phase = self._phase
-        if self._full and phase in (IDLE, HEAD):
+        if self._turn_over and phase <= BODY:
+            # What waits for its turn has come in time.
+            self.deadline = self.site.clock.now + self.site.timeouts.linger
+        elif self._full and phase in (IDLE, HEAD):
             self._expire_untaken()
         elif phase == HEAD:
             self._refuse_unread(bytes(self._unread.so_far()), REQUEST_TIMEOUT)

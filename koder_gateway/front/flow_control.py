@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final
 
-from ..layers.turns import read_little
+from ..layers.turns import Turns, read_little
+from ..policy.limits import address_key
 from .backlog import Uptake
 from .phases import BODY, BUSY, GONE, HEAD, IDLE, LINGER, READY, TUNNEL, WRITING
 from .stock import StockChannel
@@ -30,6 +31,7 @@ class ClientFlow(StockChannel):
     monotonic seconds."""
 
     deadline: float
+    peer: str
 
     def __init__(self, site: GatewaySite) -> None:
         self.site = site
@@ -38,6 +40,8 @@ class ClientFlow(StockChannel):
         # Why nothing is read, or nothing more than has been: the turn is over, the service does not take the body,
         # the client does not take its answers; and whether the transport has been told.
         self._turn_over = False
+        # The reactor's turns, where no layer below has asked for one already.
+        self._turns: Turns | None = None
         self._held = False
         self._full = False
         self._paused = False
@@ -56,8 +60,15 @@ class ClientFlow(StockChannel):
         """Read on in a later turn, after others."""
         if not self._turn_over:
             self._turn_over = True
-            self.site.turns.later(self._next_turn)
+            self.site.turns.later(self._next_turn, address_key(self.peer))
             read_little(self.transport)
+
+    def _wait_for_turn(self, size: int) -> None:
+        """So many bytes have come when the turn was over: nothing more is read until it is this connection's."""
+        if not self._turn_over:
+            self._turn_over = True
+            self.site.turns.arrived(size, address_key(self.peer), self._next_turn)
+        self._regulate()
 
     def _next_turn(self) -> None:
         self._turn_over = False

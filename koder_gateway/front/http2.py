@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 
 from ..errors import Refusal
 from ..layers.turns import PIECES, SLICE, read_little
+from ..policy.limits import address_key
 from ..wire import frames
 from ..wire.frames import (
     ACK,
@@ -226,7 +227,7 @@ class Http2Channel(Protocol):
         """Read from the transport while nothing waits to be read here and the client takes what is sent."""
         if self.awaits_turn and not self._turn_asked:
             self._turn_asked = True
-            self.site.turns.later(self._catch_up)
+            self.site.turns.later(self._catch_up, address_key(self.peer))
         reading = not self._behind and not self.out.blocked
         transport: Any = self.transport
         if reading is not self._reading and transport is not None:

@@ -52,7 +52,11 @@ class Intake(ClientFlow):
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes from the client, in pieces of any size."""
-        unread, phase = self._unread, self._phase
+        unread, phase, turns = self._unread, self._phase, self._turns
+        if turns is not None and (phase <= HEAD or self._decoder is not None) and turns.over():
+            unread.add(data)
+            self._wait_for_turn(len(data))
+            return
         if not unread.data:
             if phase == IDLE:
                 # One head and nothing else, as almost always.

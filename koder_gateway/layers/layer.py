@@ -8,6 +8,7 @@ from typing import Any, Final
 from OpenSSL import SSL
 from twisted.internet.protocol import Protocol
 
+from ..policy.limits import address_key
 from .turns import Turns
 
 # What a peer may make OpenSSL say by itself in the life of a connection: hundreds of key updates, of which an honest
@@ -38,6 +39,12 @@ class Layer(Protocol):
         self._gone = False
 
     # -- below
+
+    @property
+    def address(self) -> object:
+        """The peer's address, as those who wait for a turn are told apart."""
+        transport: Any = self.transport
+        return address_key(getattr(transport.getPeer(), "host", None) or "")
 
     def _write_below(self, data: bytes) -> None:
         transport: Any = self.transport

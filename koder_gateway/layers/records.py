@@ -99,7 +99,7 @@ class Records(Layer):
     def _ask_turn(self) -> None:
         if not self._turn_asked and self.turns is not None:
             self._turn_asked = True
-            self.turns.later(self._next_turn)
+            self.turns.later(self._next_turn, self.address)
 
     def _next_turn(self) -> None:
         self._turn_asked = False

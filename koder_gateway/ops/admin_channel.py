@@ -99,7 +99,10 @@ class AdminChannel(Protocol):
         self._admin.moved(self)
         self._buffer += data
         if not self._waiting and not self._full:
-            self._work()
+            if self._admin.turns.over():
+                self._later(len(data))
+            else:
+                self._work()
 
     def pauseProducing(self) -> None:
         """See IPushProducer: the client does not read."""
@@ -136,11 +139,11 @@ class AdminChannel(Protocol):
 
     # -- requests
 
-    def _later(self) -> None:
-        """Go on in another turn, reading nothing until then."""
+    def _later(self, size: int = MAX_HEAD) -> None:
+        """Go on in another turn, reading nothing until then; so many bytes have just come."""
         self._waiting = True
         self._wire.pauseProducing()
-        self._admin.turns.later(self._turn)
+        self._admin.turns.arrived(size, None, self._turn)
 
     def _turn(self) -> None:
         self._waiting = False
@@ -275,7 +278,8 @@ class AdminFactory(Factory):
     def __init__(self, pages: Pages, reactor: Any, hosts: Callable[[], Sequence[str]] = tuple) -> None:
         self.pages = pages
         self.reactor = reactor
-        self.turns = turns_of(reactor)
+        # Of its own, so that a probe does not wait for the clients who wait.
+        self.turns = turns_of(reactor).beside()
         self.reader = RequestReader(b"X-Tenant-ID", max_target=1024, max_fields=100, upgrades=False)
         self._hosts = hosts
         # In the order in which something came of them, the one that has been quiet for longest first.

@@ -74,9 +74,9 @@ class TLSTransport(Records):
 
     def dataReceived(self, data: bytes) -> None:
         """Records, in pieces of any size."""
-        if self._left or self._rest:
-            if not self._left:
-                self._rest += data
+        turns = self.turns
+        if self._left or self._rest or (turns is not None and turns.over()):
+            self._put_off(data)
             return
         size = len(data)
         length = size - _HEADER
@@ -104,6 +104,26 @@ class TLSTransport(Records):
         lib.ERR_clear_error()
         if self._ready or self._shake_hands(data):
             self._read(0, True)
+
+    def _put_off(self, data: bytes) -> None:
+        """Keep what has come for a later turn."""
+        if self._left:
+            return
+        self._follow(data)
+        first, self._rest = not self._rest, self._rest + data
+        if first and not self._stopped:
+            self._pause_below()
+            self._wait_for_turn(len(data))
+
+    def _wait_for_turn(self, size: int) -> None:
+        turns = self.turns
+        if turns is None or self._turn_asked:
+            return
+        self._turn_asked = True
+        if self._ready:
+            turns.arrived(size, self.address, self._next_turn)
+        else:
+            turns.greeted(self.address, self._next_turn)
 
     def _able_to_read(self, data: bytes) -> bool:
         return self._ready or self._shake_hands(data)

@@ -1,0 +1,43 @@
+"""A line in which addresses take turns, so that one with a thousand connections counts as one, not as a thousand."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+Work = Callable[[], object]
+
+
+class Line:
+    """Work that waits. One of each address is taken in turn; within an address the first come first."""
+
+    __slots__ = ("_order", "_size", "_works")
+
+    def __init__(self) -> None:
+        self._works: dict[object, deque[Work]] = {}
+        self._order: deque[object] = deque()
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def add(self, address: object, work: Work) -> None:
+        """Wait, behind all of the same address. `address` is anything that tells one from another."""
+        works = self._works.get(address)
+        if works is None:
+            works = self._works[address] = deque()
+            self._order.append(address)
+        works.append(work)
+        self._size += 1
+
+    def take(self) -> Work:
+        """The next one's. Raises IndexError where nobody waits."""
+        address = self._order.popleft()
+        works = self._works[address]
+        work = works.popleft()
+        self._size -= 1
+        if works:
+            self._order.append(address)
+        else:
+            del self._works[address]
+        return work

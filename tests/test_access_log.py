@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 
 import pytest
 from hypothesis import given
@@ -354,3 +355,56 @@ def test_no_control_reaches_a_terminal(text):
     log.flush()
     line = target.taken.decode().removesuffix("\n")
     assert not [character for character in line if ord(character) < 0x20 or 0x7F <= ord(character) < 0xA0]
+
+
+# What a client chooses, whose length it chooses too.
+
+MARK = re.compile(r" \(cut, ([0-9]+) bytes\)$")
+
+
+@pytest.mark.parametrize("field", ["path", "host", "method", "request_id"])
+@pytest.mark.parametrize("byte", [b"a", b'"', b"\xff", b"\x1b", b"\x9b"])
+@pytest.mark.parametrize("size", [1024, 1025, 60_000])
+def test_a_field_of_any_length_is_a_bounded_part_of_a_line(field, byte, size):
+    target = Target()
+    log = AccessLog(target)
+    add(log, **{field: byte * size})
+    log.flush()
+    (line,) = target.lines
+    begun, mark, length = MARK.sub("", line[field]), MARK.search(line[field]), size
+    assert begun.encode("latin-1") == byte * min(size, 1024)
+    assert (mark is None) is (size <= 1024)
+    assert mark is None or int(mark[1]) == length
+    assert len(target.taken) < 300 + 6 * 1024 + 30
+    assert list(line) == list(json.loads(reference()))
+
+
+def reference():
+    out = []
+    log = AccessLog(out.append)
+    add(log)
+    log.flush()
+    return out[0]
+
+
+def test_fields_that_are_long_together_are_written_whole():
+    target = Target()
+    log = AccessLog(target)
+    add(log, path=b"/" + b"p" * 1000, host=b"h" * 1000)
+    log.flush()
+    (line,) = target.lines
+    assert (line["path"], line["host"]) == ("/" + "p" * 1000, "h" * 1000)
+
+
+def test_a_long_password_is_not_cut_before_its_end_is_known():
+    target = Target()
+    log = AccessLog(target)
+    add(
+        log,
+        path=b"http://user:" + b"s3cret" * 2000 + b"@acme.example/x",
+        host=b"u:" + b"s3cret" * 2000 + b"@acme.example",
+    )
+    log.flush()
+    (line,) = target.lines
+    assert (line["path"], line["host"]) == ("http://acme.example/x", "acme.example")
+    assert b"s3cret" not in target.taken

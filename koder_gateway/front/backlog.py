@@ -1,13 +1,22 @@
-"""What still waits for a client, in the kernel and before it: the only sign of one that takes an answer slowly."""
+"""What waits for a client, in the kernel and before it, and whether the client takes that fast enough.
+
+The kernel takes several hundred KiB at once, long before the client does. So what was written says nothing about the
+client: only what its side has acknowledged does.
+"""
 
 from __future__ import annotations
 
 import fcntl
+import socket
 import struct
 import termios
-from typing import Any
+from typing import Any, Final
 
 from ..wire.pace import Pace
+
+# Linux's struct tcp_info as far as tcpi_bytes_acked, its last field here.
+_INFO_BYTES: Final = 128
+_BYTES_ACKED: Final = 120
 
 
 def backlog(transport: Any) -> int:
@@ -20,30 +29,68 @@ def backlog(transport: Any) -> int:
     return waiting
 
 
+def acknowledged(transport: Any) -> int:
+    """Bytes that the client's side has acknowledged since it connected; -1 where that is not TCP's to tell."""
+    try:
+        info = transport.getHandle().getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES)
+        taken: int = struct.unpack_from("Q", info, _BYTES_ACKED)[0]
+    except (AttributeError, OSError, ValueError, struct.error):
+        return -1
+    return taken
+
+
 class Uptake:
-    """Whether one client takes its answers as fast as it has to: known from what was written for an exchange, and how
-    much of that still waits."""
+    """Whether one client takes its answers as fast as it has to, from the moment that this is made: when something
+    begins to wait for it.
 
-    __slots__ = ("_exchange", "_pace")
+    `exchange` is the one under way, None between two, and `written` its bytes so far: they tell what was taken where
+    TCP does not, as on a UNIX socket. `grace`: seconds that the client may fall behind; `now` is monotonic seconds.
+    """
 
-    def __init__(self) -> None:
-        self._exchange: object = self
+    __slots__ = ("_exchange", "_goal", "_pace", "_taken", "_transport", "moved", "waiting")
+
+    def __init__(self, transport: Any, exchange: object, written: int, now: float, grace: float) -> None:
+        self._transport = transport
+        self.waiting = 0
+        """Bytes that waited when this was last looked at, as far as can be told."""
+        self.moved = False
+        """Whether anything had been taken then since the look before."""
+        self._taken = 0
+        self._look(written)
+        self._begin(exchange, now, grace)
+
+    @property
+    def due(self) -> float:
+        """When the client will have taken too little unless it takes more."""
+        return self._pace.due
+
+    def _begin(self, exchange: object, now: float, grace: float) -> None:
+        self._exchange = exchange
+        self._goal = self._taken + self.waiting
         self._pace = Pace()
+        self._pace.begin(self._taken, now, grace)
+
+    def _look(self, written: int) -> bool:
+        """See what has been taken and what waits; whether what is taken is known for all exchanges."""
+        transport = self._transport
+        # What the transport itself holds, where it tells.
+        self.waiting = max(0, backlog(transport)) + int(getattr(transport, "unsent", 0))
+        known = acknowledged(transport)
+        taken = known if known >= 0 else written - self.waiting
+        self.moved = taken > self._taken
+        self._taken = taken
+        return known >= 0
 
     def keeps(
-        self, transport: Any, exchange: object, written: int, now: float, seconds_per_byte: float, grace: float
+        self, exchange: object, written: int, now: float, seconds_per_byte: float, grace: float, *, full: bool
     ) -> bool:
-        """Whether something waits, and enough of it has been taken since this was asked for the first time.
-        `written`: bytes written for the present `exchange`, which is None between two; `grace`: seconds that it may
-        fall behind."""
-        waiting = backlog(transport)
-        if waiting < 0:
-            return False
-        # What the transport itself holds, where it tells.
-        waiting += getattr(transport, "unsent", 0)
-        if not waiting:
-            return False
-        if exchange is not self._exchange:
-            self._exchange, self._pace = exchange, Pace()
-            self._pace.begin(written - waiting, now, grace)
-        return self._pace.keeps(written - waiting, now, seconds_per_byte, grace)
+        """Whether the client may go on. `full`: more waits than the transport wants to hold.
+
+        A client that has taken all that waited when it was measured first is measured anew: it takes no more than
+        it is sent.
+        """
+        lasting = self._look(written)
+        if (not lasting and exchange is not self._exchange) or (not full and self._taken >= self._goal):
+            self._begin(exchange, now, grace)
+            return True
+        return self._pace.keeps(self._taken, now, seconds_per_byte, grace)

@@ -8,7 +8,7 @@ A connection is always in one phase:
 
 While an exchange is under way, bytes of the next request wait (BUSY, a bounded buffer). LINGER reads and forgets
 what a client still sends after an answer that ended its connection, so that the answer is not lost to a reset
-(RFC 9112 section 9.6). CLOSING waits for a slow client to take what was written, as long as it takes anything.
+(RFC 9112 section 9.6). CLOSING waits for a slow client to take what was written, as long as it keeps its pace.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class GatewayChannel(Intake, Protocol):
         if request is not None:
             request.lost(reason)
         self._unread.clear()
-        self._standing = self._head = self._decoder = self._producer = None
+        self._standing = self._head = self._decoder = self._producer = self._uptake = None
         self.__dict__.pop("dataReceived", None)
         self.write = _forget
         self.transport = None
@@ -225,8 +225,7 @@ class GatewayChannel(Intake, Protocol):
             self._close()
             return
         self._phase = IDLE
-        timeouts = self.site.timeouts
-        self.deadline = self.site.clock.now + (timeouts.idle if self._full else timeouts.keepalive)
+        self.deadline = math.inf if self._full else self.site.clock.now + self.site.timeouts.keepalive
         if self._unread.data or self._paused:
             self._read_on()
 
@@ -255,6 +254,8 @@ class GatewayChannel(Intake, Protocol):
         self._held = self._full = False
         self._let_go_of_transport()
         self._regulate()
+        # If the connection is still there at the next tick, as few are, something waits for the client.
+        self.site.watched.add(self)
 
     def cut(self, plain: bool) -> None:
         """Close in the midst of an answer; with `plain` what was sent may still arrive."""
@@ -301,26 +302,26 @@ class GatewayChannel(Intake, Protocol):
         if self._turn_over and phase <= BODY:
             # What waits for its turn has come in time.
             self.deadline = self.site.clock.now + self.site.timeouts.linger
-        elif self._full and phase in (IDLE, HEAD):
-            self._expire_untaken()
         elif phase == HEAD:
             self._refuse_unread(bytes(self._unread.so_far()), REQUEST_TIMEOUT)
         elif phase == BODY and self.request is not None:
             self.keep_alive = False
             self.request.late()
-        elif phase in (LINGER, CLOSING) and self.taking():
-            timeouts = self.site.timeouts
-            self.deadline = self.site.clock.now + (timeouts.linger if phase == LINGER else timeouts.idle)
+        elif phase == LINGER and self.taking() and self.moved:
+            self.deadline = self.site.clock.now + self.site.timeouts.linger
+        elif phase == CLOSING and self.taking():
+            self.deadline = self.site.clock.now + self.site.timeouts.idle
         elif phase in (IDLE, LINGER):
             self._close()
         elif phase != GONE:
             transport: Any = self.transport
             transport.abortConnection()
 
-    def _expire_untaken(self) -> None:
-        """Answers wait for a client that has asked for more of them meanwhile."""
-        if self.taking():
-            self.deadline = self.site.clock.now + self.site.timeouts.idle
+    def _too_slow(self) -> None:
+        """The client takes less of what waits for it than it has to: nothing more is kept for it."""
+        request = self.request
+        if request is not None:
+            request.too_slow()
         else:
             transport: Any = self.transport
             transport.abortConnection()

@@ -2,7 +2,8 @@
 
 The channel is the one producer of its transport. While a client does not take its answers, whoever produces one is
 paused and no further request is read, so that what waits for a client is bounded by what the transport holds (64 KiB)
-and one answer. While a service does not take a body, the client's body is not read.
+and one answer. From then on the client has to take what waits at `requests.min_rate`. While a service does not take a
+body, the client's body is not read.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..layers.turns import Turns, read_little
 from ..policy.limits import address_key
 from .backlog import Uptake
-from .phases import BODY, BUSY, GONE, HEAD, IDLE, LINGER, READY, TUNNEL, WRITING
+from .phases import BODY, BUSY, GONE, HEAD, IDLE, READY, TUNNEL, WRITING
 from .stock import StockChannel
 from .unread import Unread
 
@@ -51,6 +52,7 @@ class ClientFlow(StockChannel):
         # Who is paused while the client does not take its answers; `_pulled` where it is asked for each piece.
         self._producer: Any = None
         self._pulled = False
+        # How fast the client takes what waits for it; None where nothing has waited lately.
         self._uptake: Uptake | None = None
 
     def _read_on(self) -> None:
@@ -101,7 +103,9 @@ class ClientFlow(StockChannel):
         if self._producer is not None:
             self._producer.pauseProducing()
         if self._phase in (IDLE, HEAD):
-            self.deadline = self.site.clock.now + self.site.timeouts.idle
+            # The client's own time does not run; its pace is asked for instead.
+            self.deadline = math.inf
+        self._watch_uptake()
         self._regulate()
 
     def resumeProducing(self) -> None:
@@ -131,6 +135,8 @@ class ClientFlow(StockChannel):
             self._full = False
             self._let_go_of_transport()
             self.transport.registerProducer(producer, False)
+            # At the next tick: nothing is written yet.
+            self.site.watched.add(self)
         elif self._full:
             producer.pauseProducing()
 
@@ -174,13 +180,51 @@ class ClientFlow(StockChannel):
 
     # -- what the client has taken
 
+    @property
+    def uptake_due(self) -> float:
+        """When one that the site watches has to be looked at, as to how fast it takes what waits for it."""
+        return -math.inf if self._uptake is None else self._uptake.due
+
+    def _watch_uptake(self) -> None:
+        """Something waits for the client: from now on it has to take that as fast as it must."""
+        if self._uptake is None and self._phase != GONE:
+            site = self.site
+            self._uptake = Uptake(self.transport, *self._sending(), site.clock.now, site.timeouts.idle)
+            site.watched.add(self)
+
+    def _sending(self) -> tuple[object, int]:
+        """The exchange under way, and its bytes so far."""
+        exchange = None if self.request is None else self.request.exchange
+        return exchange, 0 if exchange is None else exchange.bytes_out
+
+    def _keeps_pace(self, uptake: Uptake) -> bool:
+        site = self.site
+        exchange, written = self._sending()
+        return uptake.keeps(
+            exchange, written, site.clock.now, site.seconds_per_byte, site.timeouts.idle, full=self._full
+        )
+
+    def look_at_uptake(self) -> None:
+        """`uptake_due` has passed: end the connection of a client that takes too little."""
+        uptake = self._uptake
+        if uptake is None:
+            self._watch_uptake()
+        elif not self._keeps_pace(uptake):
+            self._too_slow()
+        elif not (self._full or self._pulled or uptake.waiting):
+            self._uptake = None
+            self.site.watched.discard(self)
+
+    @property
+    def moved(self) -> bool:
+        """Whether the client had taken anything when it was looked at last, since the time before."""
+        return self._uptake is not None and self._uptake.moved
+
+    def _too_slow(self) -> None:
+        """The client takes less of what waits for it than it has to."""
+
     def taking(self) -> bool:
-        """Whether something waits for the client and it takes that, at requests.min_rate at least since this was
-        first asked."""
-        site, request = self.site, self.request
-        grace = site.timeouts.linger if self._phase == LINGER else site.timeouts.idle
-        if self._uptake is None:
-            self._uptake = Uptake()
-        exchange = None if request is None else request.exchange
-        written = 0 if exchange is None else exchange.bytes_out
-        return self._uptake.keeps(self.transport, exchange, written, site.clock.now, site.seconds_per_byte, grace)
+        """Whether something waits for the client, and it takes that as fast as it has to."""
+        self._watch_uptake()
+        uptake = self._uptake
+        return uptake is not None and self._keeps_pace(uptake) and (self._full or uptake.waiting > 0)

@@ -2,6 +2,9 @@
 
 OPENING ──preface and SETTINGS──► OPEN ──GOAWAY, last stream over──► CLOSING ──all sent──► GONE
     └──────────── an error ────────┴──► LINGER ──quiet──► CLOSING
+
+Whoever closes waits for the client to take what was written, as long as it keeps its pace. A client that has taken
+nothing before it comes to that is not waited for.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from ..errors import Refusal
 from ..wire import frames
 from ..wire.frames import ENHANCE_YOUR_CALM, MAX_STREAM, NO_ERROR, PING, Http2Error
 from ..wire.patience import REPLY
+from .backlog import Uptake
 
 if TYPE_CHECKING:
     from .http2 import Http2Channel
@@ -33,6 +37,8 @@ class Lifecycle:
         self._last_due = math.inf
         self._client_leaves = False
         self._draining = False
+        # How fast the client takes what was written last; None while that is its streams' to know.
+        self._uptake: Uptake | None = None
 
     # -- its beginning, and what keeps it going
 
@@ -53,6 +59,7 @@ class Lifecycle:
         """A stream is about to be opened where there was none."""
         connection = self._connection
         self._idle_due = math.inf
+        self._uptake = None
         connection.deadline = min(connection.streams.block.due, self._last_due)
 
     def idle(self) -> None:
@@ -103,6 +110,7 @@ class Lifecycle:
         if transport is None:
             return
         connection.deadline = connection.site.clock.now + connection.site.timeouts.linger
+        self._watch()
         if hasattr(type(transport), "loseWriteConnection"):
             transport.loseWriteConnection()
 
@@ -116,13 +124,15 @@ class Lifecycle:
         connection.let_go()
         if not lingering:
             connection.out.close()
-        connection.deadline = connection.site.clock.now + connection.site.timeouts.idle
+        self._watch()
+        connection.deadline = min(connection.site.clock.now + connection.site.timeouts.idle, self._uptake_due)
         transport: Any = connection.transport
         transport.loseConnection()
 
     def gone(self) -> None:
         """The connection is lost: there is nothing left to wait for."""
         self.phase = GONE
+        self._uptake = None
         self._connection.deadline = math.inf
 
     def client_leaves(self) -> None:
@@ -177,15 +187,7 @@ class Lifecycle:
         elif phase == OPEN:
             self._expire_open(now)
         elif phase in (LINGER, CLOSING):
-            timeouts = connection.site.timeouts
-            grace = timeouts.linger if phase == LINGER else timeouts.idle
-            transport: Any = connection.transport
-            if connection.taking(grace):
-                connection.deadline = now + grace
-            elif phase == LINGER:
-                self.close()
-            else:
-                transport.abortConnection()
+            self._expire_closing(now)
 
     def _expire_open(self, now: float) -> None:
         connection = self._connection
@@ -198,16 +200,14 @@ class Lifecycle:
         if self._last_due <= now and not awaits_turn:
             self._say_last()
         if self._idle_due <= now and not awaits_turn and self.phase == OPEN:
-            out.send(frames.goaway_frame(streams.last, NO_ERROR))
-            self.close()
+            self._leave_idle(now)
         if self.phase != OPEN:
             return
         for stream in [stream for stream in streams.open.values() if stream.deadline <= now]:
             if stream.deadline <= now:
                 stream.expire()
-        for stream in [stream for stream in streams.open.values() if stream.outflow.pace.due <= now]:
-            if not stream.outflow.keeps_pace(now):
-                stream.too_slow()
+        if self._end_slow(now):
+            return
         if out.held:
             out.force()
         if self.phase == OPEN:
@@ -215,3 +215,67 @@ class Lifecycle:
             connection.deadline = min(self._idle_due, streams.block.due, self._last_due, *dues)
             if out.held:
                 connection.held_back()
+
+    def _end_slow(self, now: float) -> bool:
+        """Reset the streams that are too slow; whether the connection ends with them."""
+        connection = self._connection
+        streams = connection.streams
+        slow = [stream for stream in streams.open.values() if stream.outflow.pace.due <= now]
+        slow = [stream for stream in slow if not stream.outflow.keeps_pace(now)]
+        for stream in slow:
+            stream.too_slow()
+        if not slow or streams:
+            return False
+        if connection.out.blocked:
+            # It is not their windows that are shut: the client takes nothing, a goodbye neither.
+            self._abort()
+            return True
+        self._watch()
+        return False
+
+    def _leave_idle(self, now: float) -> None:
+        """The connection has had nothing to do for too long."""
+        connection = self._connection
+        if self._uptake is not None and not self._keeps_pace(self._uptake, now):
+            self._abort()
+        else:
+            connection.out.send(frames.goaway_frame(connection.streams.last, NO_ERROR))
+            self.close()
+
+    def _expire_closing(self, now: float) -> None:
+        connection, uptake = self._connection, self._uptake
+        timeouts = connection.site.timeouts
+        takes = uptake is not None and self._keeps_pace(uptake, now) and uptake.waiting > 0
+        if self.phase == CLOSING:
+            if takes:
+                connection.deadline = min(now + timeouts.idle, self._uptake_due)
+            else:
+                self._abort()
+        elif takes and uptake is not None and uptake.moved:
+            connection.deadline = now + timeouts.linger
+        else:
+            self.close()
+
+    # -- what the client takes of what was written last
+
+    @property
+    def _uptake_due(self) -> float:
+        return math.inf if self._uptake is None else self._uptake.due
+
+    def _watch(self) -> None:
+        """From now on the client has to take what was written as fast as it must."""
+        connection = self._connection
+        if self._uptake is None and connection.transport is not None:
+            site = connection.site
+            self._uptake = Uptake(connection.transport, None, 0, site.clock.now, site.timeouts.idle)
+
+    def _keeps_pace(self, uptake: Uptake, now: float) -> bool:
+        site = self._connection.site
+        return uptake.keeps(
+            None, 0, now, site.seconds_per_byte, site.timeouts.idle, full=self._connection.out.blocked
+        )
+
+    def _abort(self) -> None:
+        self._connection.deadline = math.inf
+        transport: Any = self._connection.transport
+        transport.abortConnection()

@@ -314,7 +314,7 @@ class GatewayRequest(server.Request):
         channel.cut(plain)
 
     def taking(self) -> bool:
-        """Whether the client has taken anything of what is on its way since this was last asked."""
+        """Whether the client takes what is on its way to it."""
         return bool(self.channel.taking())
 
     def stream_from(self, producer: IPushProducer) -> None:
@@ -360,6 +360,17 @@ class GatewayRequest(server.Request):
             exchange.phase = ENDED
             exchange.code = code
             self.cut()
+        self._tell_stock(Failure(ConnectionAborted()))
+
+    def too_slow(self) -> None:
+        """The client takes less of the answer than it has to."""
+        if self.sink is not None:
+            self.sink.abandon()
+        exchange = self.exchange
+        if exchange.phase is not ENDED:
+            exchange.phase = ENDED
+            exchange.code = TIMEOUT
+        self.cut(at_once=True)
         self._tell_stock(Failure(ConnectionAborted()))
 
     def _tell_stock(self, reason: Failure) -> None:

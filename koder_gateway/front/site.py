@@ -33,6 +33,7 @@ from .buffered import Buffered
 from .channel import GatewayChannel
 from .clients import Clients
 from .filters import Cors, Identity
+from .flow_control import ClientFlow
 from .http2 import Http2Channel
 from .request import GatewayRequest
 
@@ -117,6 +118,8 @@ class GatewaySite(Site):
         # Besides clients', those that wait for a balancer's header (`tls.proxied`) before they become one.
         self.channels: set[GatewayChannel | Http2Channel] = set()
         self._turned_away: set[GatewayChannel | Http2Channel] = set()
+        # Those for whose clients something has waited lately, over HTTP/1.1.
+        self.watched: set[ClientFlow] = set()
         self.clients = Clients(Shares(0, 0))
         self.complaints = Complaints(clock, self.logger.warn)
         self.http2_errors = 0
@@ -229,6 +232,7 @@ class GatewaySite(Site):
     def closed(self, channel: GatewayChannel | Http2Channel) -> None:
         """A client's connection is gone."""
         self.channels.discard(channel)
+        self.watched.discard(channel)
         self._turned_away.discard(channel)
         self.clients.closed(channel)
 
@@ -279,6 +283,8 @@ class GatewaySite(Site):
         for channel in [channel for channel in self.channels if channel.deadline <= now]:
             if channel.deadline <= now:
                 channel.expire()
+        for watched in [watched for watched in self.watched if watched.uptake_due <= now]:
+            watched.look_at_uptake()
         if self.buffered.total > self.buffered.bound:
             self._relieve()
         if self.timeouts.exchange:

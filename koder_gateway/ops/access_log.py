@@ -1,5 +1,8 @@
 """The access log: one line of JSON for each exchange, buffered, and never a reason for an exchange to wait.
 
+A client chooses what it is logged with, so each field of its choosing has a bound: what is longer ends there, and
+says how long it was.
+
 The theory: lines gather in memory and are handed over once a second. A target that takes no more (a stuck
 pipe) makes the buffer grow to a bound, one that fails (a full disk) empties it; either way the lines that
 are lost are counted, and one event says so, not one for each line.
@@ -25,14 +28,18 @@ _PATIENCE = 4
 _PIPE_BUF = 4096
 
 
-_PLAIN_LINE = (
+_LINE = (
     b'{"time":"%b%03dZ","request_id":"%b","tenant":"%b","client":"%b","host":"%b","method":"%b","path":"%b","route":"%b",'
     b'"service":"%b","status":%d,"code":"%b","bytes_in":%d,"bytes_out":%d,"duration":%.6f}\n'
 )
-# What stands in a JSON string as it is; # and @ begin a fragment and end a user, which are looked at.
-_PLAIN = re.compile(rb"[\x20\x21\x24-\x3f\x41-\x5b\x5d-\x7e]*").fullmatch
+# Bytes of a field of the client's choosing that are written.
+_LONGEST = 1024
+# What stands in a JSON string as it is, within the bound. # and @ begin a fragment and end a user, which are looked
+# at.
+_PLAIN = re.compile(rb"[\x20\x21\x24-\x3f\x41-\x5b\x5d-\x7e]{0,%d}" % _LONGEST).fullmatch
 _CONTROLS = re.compile(rb"\x7f|\xc2[\x80-\x9f]")
 # A user, and perhaps its password, before the host of an absolute target or in one that is only a host.
+_encode = msgspec.json.Encoder().encode
 _ANONYMOUS = re.compile(rb"^([A-Za-z][A-Za-z0-9+.-]*://)?[^/]*@")
 
 
@@ -40,27 +47,18 @@ def _escaped(match: re.Match[bytes]) -> bytes:
     return b"\\u00%02x" % match[0][-1]
 
 
+def _in_json(value: bytes) -> bytes:
+    """What stands for `value` between the quotes of a JSON string; the mark of a cut has spaces, which no target and
+    no host has."""
+    text = value[:_LONGEST].decode("latin-1")
+    if len(value) > _LONGEST:
+        text += f" (cut, {len(value)} bytes)"
+    # JSON lets controls stand that are not ASCII's, and DEL: a terminal obeys them (ECMA-48, C1).
+    return _CONTROLS.sub(_escaped, _encode(text)[1:-1])
+
+
 class AccessLogError(Exception):
     """A log file that cannot be opened; the text is one line."""
-
-
-class _Line(msgspec.Struct, gc=False):
-    """One exchange as it is written; the names and their order are the log's format."""
-
-    time: str
-    request_id: str
-    tenant: str
-    client: str
-    host: str
-    method: str
-    path: str
-    route: str
-    service: str
-    status: int
-    code: str
-    bytes_in: int
-    bytes_out: int
-    duration: float
 
 
 class AccessLog:
@@ -76,7 +74,6 @@ class AccessLog:
         self._bound = limit * _PATIENCE
         self._due = limit
         self._buffer = bytearray()
-        self._encode = msgspec.json.Encoder().encode
         self._second = 0
         self._prefix = b""
         # The target ends inside a line whose rest is at the head of the buffer; and: whose rest is lost.
@@ -111,58 +108,45 @@ class AccessLog:
         A query or fragment behind the path is cut off, and a user before a host: they may hold a credential.
         """
         buffer = self._buffer
-        if len(buffer) >= self._due:
-            if len(buffer) < self._bound:
-                self.flush()
-            if len(buffer) >= self._bound:
-                self.dropped += 1
-                return
+        if len(buffer) >= self._due and not self._has_room():
+            return
         second, millisecond = divmod(int(now * 1000 + 0.5), 1000)
         if second != self._second:
             self._second = second
             self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second)).encode()
         self.lines += 1
         path = path.partition(b"?")[0]
-        if _PLAIN(b"%b%b%b%b" % (request_id, host, method, path)):
-            # The others are of this gateway's making or checked by it: nothing to escape, so no encoder.
-            buffer += _PLAIN_LINE % (
-                self._prefix,
-                millisecond,
-                request_id,
-                tenant,
-                client,
-                host,
-                method,
-                path,
-                route,
-                service.encode(),
-                status,
-                code.encode(),
-                bytes_in,
-                bytes_out,
-                duration,
-            )
-            return
-        line = self._encode(
-            _Line(
-                f"{self._prefix.decode()}{millisecond:03d}Z",
-                request_id.decode("latin-1"),
-                tenant.decode("latin-1"),
-                client.decode("latin-1"),
-                _ANONYMOUS.sub(b"", host).decode("latin-1"),
-                method.decode("latin-1"),
-                _ANONYMOUS.sub(rb"\1", path.partition(b"#")[0]).decode("latin-1"),
-                route.decode("latin-1"),
-                service,
-                status,
-                code,
-                bytes_in,
-                bytes_out,
-                round(duration, 6),
-            )
+        # The others are of this gateway's making or checked by it: nothing to escape or to cut.
+        if not _PLAIN(b"%b%b%b%b" % (request_id, host, method, path)):
+            request_id, method = _in_json(request_id), _in_json(method)
+            host = _in_json(_ANONYMOUS.sub(b"", host))
+            path = _in_json(_ANONYMOUS.sub(rb"\1", path.partition(b"#")[0]))
+        buffer += _LINE % (
+            self._prefix,
+            millisecond,
+            request_id,
+            tenant,
+            client,
+            host,
+            method,
+            path,
+            route,
+            service.encode(),
+            status,
+            code.encode(),
+            bytes_in,
+            bytes_out,
+            duration,
         )
-        # JSON lets controls stand that are not ASCII's, and DEL: a terminal obeys them (ECMA-48, C1).
-        buffer += _CONTROLS.sub(_escaped, line) + b"\n"
+
+    def _has_room(self) -> bool:
+        """Hand over what there is, unless that was tried; whether one more line is kept."""
+        if len(self._buffer) < self._bound:
+            self.flush()
+        if len(self._buffer) < self._bound:
+            return True
+        self.dropped += 1
+        return False
 
     @property
     def waiting(self) -> int:

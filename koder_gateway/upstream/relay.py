@@ -99,7 +99,7 @@ class Client(Protocol):
         """End the client's message so that it is seen to be incomplete; `at_once`: what was sent may be lost."""
 
     def taking(self) -> bool:
-        """Whether the client has taken anything of what is on its way since this was last asked."""
+        """Whether something waits for the client, and it takes that as fast as it has to."""
 
     paused_early: bool
     """Whether it has no room for an answer at present, which is then held back before it begins."""

@@ -1,0 +1,145 @@
+"""HTTP/2 connections whose client takes nothing: each ends within its time, whatever it is about to say."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+import pytest
+from http2_frames import INITIAL_WINDOW_SIZE, RST_STREAM, headers, ping, window_update
+from memory import MemoryGateway
+from test_http2_streams import Http2, asking
+from test_http2_windows import asked, play
+
+from koder_gateway.front.site import FrontTimeouts
+
+IDLE, KEEPALIVE, LINGER = 60.0, 75.0, 2.0
+TIMEOUTS = FrontTimeouts(idle=IDLE, keepalive=KEEPALIVE, linger=LINGER)
+
+Make = Callable[..., MemoryGateway]
+
+
+class Kernel:
+    """What a kernel says of a connection: how much its client has acknowledged."""
+
+    def __init__(self) -> None:
+        self.acknowledged = 0
+
+    def getsockopt(self, level: int, option: int, size: int) -> bytes:
+        return struct.pack("120xQ", self.acknowledged)
+
+
+def stuck(client: Http2, unsent: int = 5000) -> Kernel:
+    """From now on its client takes nothing, of which so much waits."""
+    kernel = client.peer.near.handle = Kernel()
+    client.peer.near.unsent = unsent  # type: ignore[attr-defined]
+    client.peer.stop_reading()
+    return kernel
+
+
+def ends(client: Http2, most: float = 1000.0, each: Callable[[], object] = lambda: None) -> float:
+    """Seconds until the gateway has ended the connection."""
+    gateway = client.gateway
+    begun = gateway.reactor.seconds()
+    while not client.peer.closed:
+        assert gateway.reactor.seconds() - begun < most, "it stays"
+        each()
+        gateway.advance(1.0)
+    return gateway.reactor.seconds() - begun
+
+
+@pytest.fixture
+def gateway(make_gateway: Make) -> MemoryGateway:
+    return make_gateway(timeouts=TIMEOUTS)
+
+
+def test_a_connection_that_takes_nothing_ends_with_its_streams(gateway: MemoryGateway) -> None:
+    client = Http2(gateway, (INITIAL_WINDOW_SIZE, 1 << 30))
+    client.send(window_update(0, 1 << 30))
+    (service,) = asked(client, 1)
+    stuck(client)
+    service.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10000000\r\n\r\n" + b"x" * 400_000)
+    assert client.channel.out.blocked
+    assert ends(client) <= IDLE + 2
+    assert client.peer.closed == "reset"
+    assert gateway.site.buffered.total == 0
+
+
+def test_where_only_windows_are_shut_the_connection_outlives_its_streams(gateway: MemoryGateway) -> None:
+    """Its client reads: it hears of the resets, and may ask again."""
+    client = Http2(gateway, (INITIAL_WINDOW_SIZE, 0))
+    services = asked(client, 5)
+    play(services, 10_000)
+    came = client.after(IDLE + 2)
+    assert sum(each.kind == RST_STREAM for each in came) == 5
+    assert not client.peer.closed
+    client.send(headers(101, asking()), ping(b"still..."))
+    assert not client.peer.closed
+    client.peer.reset()
+
+
+def test_a_client_that_does_not_take_its_resets_is_not_told_of_the_end(gateway: MemoryGateway) -> None:
+    client = Http2(gateway, (INITIAL_WINDOW_SIZE, 0))
+    services = asked(client, 5)
+    play(services, 10_000)
+    stuck(client)
+    assert ends(client) <= IDLE + KEEPALIVE + 2
+    assert client.peer.closed == "reset"
+
+
+def test_a_close_waits_as_long_as_a_client_may_fall_behind(gateway: MemoryGateway) -> None:
+    client = Http2(gateway)
+    stuck(client)
+    gateway.advance(KEEPALIVE)
+    assert not client.peer.closed
+    assert ends(client) <= IDLE + 2
+    assert client.peer.closed == "reset"
+
+
+def test_a_close_waits_for_a_client_that_keeps_its_pace(gateway: MemoryGateway) -> None:
+    client = Http2(gateway)
+    kernel = stuck(client, 1 << 20)
+    gateway.advance(KEEPALIVE + 1)
+
+    def take() -> None:
+        if kernel.acknowledged < 200 * 1100:
+            kernel.acknowledged += 1100
+
+    assert ends(client, each=take) > 200
+
+
+def test_a_byte_now_and_then_keeps_no_connection_that_closes(gateway: MemoryGateway) -> None:
+    client = Http2(gateway)
+    kernel = stuck(client, 1 << 20)
+    gateway.advance(KEEPALIVE + 1)
+
+    def take() -> None:
+        kernel.acknowledged += 1
+
+    assert ends(client, each=take) <= IDLE + 3
+
+
+def test_an_error_that_is_not_heard_lingers_no_longer_than_idle(gateway: MemoryGateway) -> None:
+    client = Http2(gateway)
+    stuck(client)
+    client.send(b"\x00\x00\x08\x06\x00\x00\x00\x00\x01pingpong")
+    assert ends(client) <= IDLE + 2
+    assert client.peer.closed == "reset"
+
+
+def test_an_error_lingers_for_a_client_that_takes_it(gateway: MemoryGateway) -> None:
+    client = Http2(gateway)
+    kernel = stuck(client)
+
+    def take() -> None:
+        kernel.acknowledged += 2048
+
+    client.send(b"\x00\x00\x08\x06\x00\x00\x00\x00\x01pingpong")
+    for _ in range(5):
+        take()
+        gateway.advance(1.0)
+    assert not client.peer.closed
+    client.peer.near.unsent = 0  # type: ignore[attr-defined]
+    client.peer.start_reading()
+    assert ends(client) <= LINGER + 1
+    assert client.peer.closed == "clean"

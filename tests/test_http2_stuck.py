@@ -12,6 +12,7 @@ from test_http2_streams import Http2, asking
 from test_http2_windows import asked, play
 
 from koder_gateway.front.site import FrontTimeouts
+from koder_gateway.wire.exchange import TIMEOUT
 
 IDLE, KEEPALIVE, LINGER = 60.0, 75.0, 2.0
 TIMEOUTS = FrontTimeouts(idle=IDLE, keepalive=KEEPALIVE, linger=LINGER)
@@ -143,3 +144,68 @@ def test_an_error_lingers_for_a_client_that_takes_it(gateway: MemoryGateway) -> 
     client.peer.start_reading()
     assert ends(client) <= LINGER + 1
     assert client.peer.closed == "clean"
+
+
+# -- many streams behind one transport that takes nothing more
+
+STREAMS = 60
+ANSWER = 200_000
+
+
+def held(gateway: MemoryGateway) -> tuple[Http2, Kernel]:
+    """A client with many answers under way, whose windows are open, and which does not read."""
+    client = Http2(gateway, (INITIAL_WINDOW_SIZE, 1 << 30))
+    client.send(window_update(0, 1 << 30))
+    services = asked(client, STREAMS)
+    kernel = stuck(client, 1 << 20)
+    for service in services:
+        if not service.near.paused:
+            service.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (ANSWER, b"x" * ANSWER))
+    assert client.channel.out.blocked
+    assert len(client.channel.streams) == STREAMS
+    return client, kernel
+
+
+def test_streams_that_wait_for_one_transport_end_together(gateway: MemoryGateway) -> None:
+    client, _ = held(gateway)
+    assert ends(client) <= IDLE + 2
+    assert client.peer.closed == "reset"
+    codes = [exchange.code for exchange in gateway.exchanges]
+    # Of the first ones all that there was had been written.
+    assert (len(codes), set(codes)) == (STREAMS, {"", TIMEOUT})
+    assert codes.count(TIMEOUT) > STREAMS // 2
+    assert gateway.site.buffered.total == 0
+    assert gateway.idle()[1] == 0
+
+
+def test_a_byte_now_and_then_keeps_no_stream_from_that(gateway: MemoryGateway) -> None:
+    client, kernel = held(gateway)
+
+    def take() -> None:
+        kernel.acknowledged += 1
+
+    assert ends(client, each=take) <= IDLE + 3
+
+
+def test_a_transport_that_takes_the_rate_keeps_all_streams(gateway: MemoryGateway) -> None:
+    client, kernel = held(gateway)
+    for _ in range(300):
+        kernel.acknowledged += 1100
+        gateway.advance(1.0)
+        assert len(client.channel.streams) == STREAMS
+    assert not client.peer.closed
+    assert ends(client) <= IDLE + 2
+
+
+def test_a_transport_that_takes_all_again_is_measured_no_longer(gateway: MemoryGateway) -> None:
+    client, kernel = held(gateway)
+    gateway.advance(IDLE - 2)
+    kernel.acknowledged += 1 << 21
+    client.peer.near.unsent = 0  # type: ignore[attr-defined]
+    client.peer.start_reading()
+    gateway.advance(IDLE + 2)
+    assert not client.peer.closed
+    client.send(ping(b"still..."))
+    gateway.advance(10)
+    assert not client.peer.closed
+    client.peer.reset()

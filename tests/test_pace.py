@@ -81,6 +81,20 @@ def test_to_begin_twice_gives_no_second_grace() -> None:
     assert pace.due == GRACE
 
 
+def test_what_is_put_off_has_its_whole_grace_again() -> None:
+    pace = Pace()
+    pace.begin(0, 0.0, GRACE)
+    pace.put_off(50.0, GRACE)
+    assert pace.keeps(0, 50.0 + GRACE - 1, A_BYTE, GRACE)
+    assert not pace.keeps(0, 50.0 + GRACE, A_BYTE, GRACE)
+
+
+def test_where_nothing_waits_nothing_is_put_off() -> None:
+    pace = Pace()
+    pace.put_off(50.0, GRACE)
+    assert pace.due == math.inf
+
+
 @given(
     st.lists(st.tuples(st.floats(0.01, 100.0), st.integers(0, 100_000)), max_size=60),
     st.floats(1.0, 100_000.0),

@@ -89,8 +89,10 @@ class Uptake:
         A client that has taken all that waited when it was measured first is measured anew: it takes no more than
         it is sent.
         """
-        lasting = self._look(written)
-        if (not lasting and exchange is not self._exchange) or (not full and self._taken >= self._goal):
+        known = self._look(written)
+        # Between two exchanges nothing is written: who takes nothing then has no new time for it.
+        other = not known and exchange is not None and exchange is not self._exchange
+        if other or (not full and (not self.waiting or self._taken >= self._goal)):
             self._begin(exchange, now, grace)
             return True
         return self._pace.keeps(self._taken, now, seconds_per_byte, grace)

@@ -225,6 +225,8 @@ class Http2Channel(Protocol):
 
     def _flow_turned(self) -> None:
         """Read from the transport while nothing waits to be read here and the client takes what is sent."""
+        if self.out.blocked:
+            self.lifecycle.watch()
         if self.awaits_turn and not self._turn_asked:
             self._turn_asked = True
             self.site.turns.later(self._catch_up, address_key(self.peer))

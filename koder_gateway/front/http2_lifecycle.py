@@ -37,7 +37,7 @@ class Lifecycle:
         self._last_due = math.inf
         self._client_leaves = False
         self._draining = False
-        # How fast the client takes what was written last; None while that is its streams' to know.
+        # How fast the client takes what was written; None while nothing waits, as far as anybody has noticed.
         self._uptake: Uptake | None = None
 
     # -- its beginning, and what keeps it going
@@ -59,8 +59,7 @@ class Lifecycle:
         """A stream is about to be opened where there was none."""
         connection = self._connection
         self._idle_due = math.inf
-        self._uptake = None
-        connection.deadline = min(connection.streams.block.due, self._last_due)
+        connection.deadline = min(connection.streams.block.due, self._last_due, self._uptake_due)
 
     def idle(self) -> None:
         """The last stream is over."""
@@ -72,7 +71,8 @@ class Lifecycle:
         else:
             site = connection.site
             self._idle_due = site.clock.now + site.timeouts.keepalive
-            connection.deadline = min(self._idle_due, connection.streams.block.due, self._last_due)
+            dues = connection.streams.block.due, self._last_due, self._uptake_due
+            connection.deadline = min(self._idle_due, *dues)
 
     # -- its end
 
@@ -110,7 +110,7 @@ class Lifecycle:
         if transport is None:
             return
         connection.deadline = connection.site.clock.now + connection.site.timeouts.linger
-        self._watch()
+        self.watch()
         if hasattr(type(transport), "loseWriteConnection"):
             transport.loseWriteConnection()
 
@@ -124,7 +124,7 @@ class Lifecycle:
         connection.let_go()
         if not lingering:
             connection.out.close()
-        self._watch()
+        self.watch()
         connection.deadline = min(connection.site.clock.now + connection.site.timeouts.idle, self._uptake_due)
         transport: Any = connection.transport
         transport.loseConnection()
@@ -192,6 +192,9 @@ class Lifecycle:
     def _expire_open(self, now: float) -> None:
         connection = self._connection
         streams, out = connection.streams, connection.out
+        if self._uptake_due <= now and not self._takes(now):
+            self._cut()
+            return
         # What waits here for its turn has come in time.
         awaits_turn = connection.awaits_turn
         if streams.block.due <= now and not awaits_turn:
@@ -206,37 +209,28 @@ class Lifecycle:
         for stream in [stream for stream in streams.open.values() if stream.deadline <= now]:
             if stream.deadline <= now:
                 stream.expire()
-        if self._end_slow(now):
-            return
+        self._end_slow_streams(now)
         if out.held:
             out.force()
         if self.phase == OPEN:
             dues = [min(stream.deadline, stream.outflow.pace.due) for stream in streams.open.values()]
-            connection.deadline = min(self._idle_due, streams.block.due, self._last_due, *dues)
+            connection.deadline = min(self._idle_due, streams.block.due, self._last_due, self._uptake_due, *dues)
             if out.held:
                 connection.held_back()
 
-    def _end_slow(self, now: float) -> bool:
-        """Reset the streams that are too slow; whether the connection ends with them."""
-        connection = self._connection
-        streams = connection.streams
-        slow = [stream for stream in streams.open.values() if stream.outflow.pace.due <= now]
-        slow = [stream for stream in slow if not stream.outflow.keeps_pace(now)]
+    def _end_slow_streams(self, now: float) -> None:
+        """Reset the streams whose windows open too slowly."""
+        slow = [stream for stream in self._connection.streams.open.values() if stream.outflow.pace.due <= now]
         for stream in slow:
-            stream.too_slow()
-        if not slow or streams:
-            return False
-        if connection.out.blocked:
-            # It is not their windows that are shut: the client takes nothing, a goodbye neither.
-            self._abort()
-            return True
-        self._watch()
-        return False
+            if not stream.outflow.keeps_pace(now):
+                stream.too_slow()
+                # A client that takes nothing at all does not hear of it.
+                self.watch()
 
     def _leave_idle(self, now: float) -> None:
         """The connection has had nothing to do for too long."""
         connection = self._connection
-        if self._uptake is not None and not self._keeps_pace(self._uptake, now):
+        if not self._takes(now):
             self._abort()
         else:
             connection.out.send(frames.goaway_frame(connection.streams.last, NO_ERROR))
@@ -262,18 +256,41 @@ class Lifecycle:
     def _uptake_due(self) -> float:
         return math.inf if self._uptake is None else self._uptake.due
 
-    def _watch(self) -> None:
-        """From now on the client has to take what was written as fast as it must."""
+    def watch(self) -> None:
+        """From now on the client has to take what was written as fast as it must, whichever stream it is of."""
         connection = self._connection
         if self._uptake is None and connection.transport is not None:
             site = connection.site
-            self._uptake = Uptake(connection.transport, None, 0, site.clock.now, site.timeouts.idle)
+            self._uptake = Uptake(
+                connection.transport, self, connection.out.written, site.clock.now, site.timeouts.idle
+            )
+            connection.wake(self._uptake.due)
+
+    def _takes(self, now: float) -> bool:
+        """Whether the client takes what was written fast enough, or nothing waits for it."""
+        uptake = self._uptake
+        if uptake is None:
+            return True
+        keeps = self._keeps_pace(uptake, now)
+        if not self._connection.out.blocked and not uptake.waiting:
+            self._uptake = None
+        return keeps
 
     def _keeps_pace(self, uptake: Uptake, now: float) -> bool:
         site = self._connection.site
-        return uptake.keeps(
-            None, 0, now, site.seconds_per_byte, site.timeouts.idle, full=self._connection.out.blocked
-        )
+        out = self._connection.out
+        return uptake.keeps(self, out.written, now, site.seconds_per_byte, site.timeouts.idle, full=out.blocked)
+
+    def _cut(self) -> None:
+        """The client does not take what was written: end all that waits for it at once. A reset of streams that wait
+        would only let others begin, which then wait in their place."""
+        self.phase = CLOSING
+        connection = self._connection
+        connection.let_go()
+        for stream in list(connection.streams.open.values()):
+            stream.outflow.closed = True
+            stream.too_slow()
+        self._abort()
 
     def _abort(self) -> None:
         self._connection.deadline = math.inf

@@ -58,6 +58,8 @@ class Outbox:
         self._prefix = b"\x20"
         self._frames: list[bytes | memoryview] = []
         self._size = 0
+        # All bytes that were handed to the transport.
+        self.written = 0
         self._turn_asked = False
         self.blocked = False
         self._turned = turned
@@ -124,6 +126,7 @@ class Outbox:
         data = b"".join(frames)
         frames.clear()
         self._size = 0
+        self.written += len(data)
         if self.blocked:
             self._pushed += len(data)
             self.count(len(data))

@@ -179,9 +179,16 @@ class Outflow:
         connection.out.count(more)
 
     def keeps_pace(self, now: float) -> bool:
-        """Whether the client takes what waits here fast enough; all its streams share the rate that is asked for."""
+        """Whether the client takes what waits here fast enough; all its streams share the rate that is asked for.
+
+        While the transport takes nothing more, it is not this stream's window that is waited for: then the pace of
+        the whole connection decides (`Lifecycle.watch`).
+        """
         connection = self._connection
         site = connection.site
+        if connection.out.blocked:
+            self.pace.put_off(now, site.timeouts.idle)
+            return True
         share = site.seconds_per_byte * max(1, len(connection.streams))
         return self.pace.keeps(self._sent, now, share, site.timeouts.idle)
 

@@ -43,6 +43,11 @@ class Pace:
             self.due = min(self.due + more * seconds_per_byte, now + grace)
         return self.due > now
 
+    def put_off(self, now: float, grace: float) -> None:
+        """What waits does not wait for the peer at present: its time begins anew."""
+        if self.due != math.inf:
+            self.due = now + grace
+
     def end(self) -> None:
         """Nothing waits any more."""
         self.due = math.inf

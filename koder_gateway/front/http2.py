@@ -31,6 +31,7 @@ from ..wire.frames import (
     HEADER,
     HEADER_SIZE,
     MAX_STREAM,
+    PADDED,
     PREFACE,
     PROTOCOL_ERROR,
     SETTINGS,
@@ -40,6 +41,7 @@ from ..wire.frames import (
 from ..wire.hpack import announced_size
 from ..wire.http2 import HeadReader
 from ..wire.patience import FRAME, REPLY, Patience
+from ..wire.small_data import SMALL
 from .backlog import backlog
 from .http2_control import Control
 from .http2_lifecycle import OPEN, OPENING, Lifecycle
@@ -199,6 +201,9 @@ class Http2Channel(Protocol):
                 handlers[kind](flags, stream, data[start:position])
             except StreamError as error:
                 self.streams.fail(stream, error)
+            if not kind and size <= SMALL and not flags & ~PADDED and position < end:
+                # Where there is one small DATA frame there may be many.
+                position = self.streams.on_small_data(data, position)
             if lifecycle.phase != OPEN:
                 return
             count += 1

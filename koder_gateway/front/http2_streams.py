@@ -22,6 +22,7 @@ from ..wire.frames import (
 from ..wire.http2 import HeadReader, read_trailers
 from ..wire.patience import EXCESS_BYTE, EXCESS_FIELD, FRAME, RESET, SERVED
 from ..wire.request import RequestHead
+from ..wire.small_data import gather
 from .field_block import FieldBlock
 from .http2_request import Http2Request
 from .stream import Stream
@@ -190,11 +191,30 @@ class Streams:
         ended = flags & END_STREAM
         if not data and not ended:
             connection.spend(FRAME)
+        self._receive(stream, data, bool(ended), size)
+
+    def on_small_data(self, payload: bytes, position: int) -> int:
+        """Small DATA frames in a row, from `position` on; where they end. Raises Http2Error."""
+        pieces, position = gather(payload, position, self.open)
+        for number, data, size in pieces:
+            self._connection.window.take(size)
+            stream = self.open.get(number)
+            try:
+                if stream is None:
+                    # What came before it in this row has ended it.
+                    self._connection.window.pay(size)
+                else:
+                    self._receive(stream, data, False, size)
+            except StreamError as error:
+                self.fail(number, error)
+        return position
+
+    def _receive(self, stream: Stream, data: bytes, ended: bool, size: int) -> None:
         try:
-            stream.receive(data, bool(ended), size)
+            stream.receive(data, ended, size)
         except StreamError:
             # The stream ends with these bytes untaken; to the connection's window they count.
-            connection.window.pay(size)
+            self._connection.window.pay(size)
             raise
 
     def on_reset(self, flags: int, number: int, payload: bytes) -> None:

@@ -39,6 +39,7 @@ from .ops.memory import Trimmer
 from .ops.metrics import Counters, Sources, make_registry, render
 from .ops.notify import Notifier
 from .ops.pace import Pace
+from .ops.refused_addresses import RefusedAddresses
 from .ops.registry import Place, RemoteRegistry, UnreadTenants
 from .ops.registry_file import RegistryFile
 from .ops.registry_losses import Losses
@@ -132,6 +133,7 @@ class Gateway(TwistedService):
         self._trimmer = Trimmer()
         self._leavings = Leavings()
         self._probes = Probes(reactor)
+        self._refused_addresses = RefusedAddresses(self._coarse)
         self._registry_threads = threads_beside(reactor, "registry")
         self._registry: RemoteRegistry | RegistryFile | None = None
         self._losses = Losses(
@@ -178,6 +180,7 @@ class Gateway(TwistedService):
                 lambda _: self.site.tick(),
                 self._trimmer.look,
                 lambda now: self.composition.policy.limiter.sweep(now, _EVICTED_A_SECOND),
+                lambda now: self._refused_addresses.tell(self.composition.policy.limiter, now),
                 lambda now: self._gate.complaints.sweep(now),
                 lambda now: self.redirect.complaints.sweep(now),
             ),

@@ -21,7 +21,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource, Resource
 
-from .config import ConfigurationError, Settings, file_version, load, load_tenants, read_again
+from .config import ConfigurationError, Settings, file_version, load, load_tenants, read_again, warning_lines
 from .config.faults import shown
 from .config.registry import MAX_LIST, restless
 from .config.values import prefix_fault
@@ -237,7 +237,8 @@ class Gateway(TwistedService):
             adopt(composition, before)
         self.composition = composition
         now, authorities = time.time(), composition.settings.tls.client_ca
-        for doubt in (*doubts(composition, now, _SOON), *(() if authorities is None else authorities.doubts(now))):
+        told = () if authorities is None else authorities.doubts(now)
+        for doubt in (*warning_lines(composition.settings), *doubts(composition, now, _SOON), *told):
             self.log.warn("{doubt}", doubt=doubt)
         self._follow_registry(composition.settings, before)
         self._probes.watch(_probed(self.composition))

@@ -21,7 +21,7 @@ from .config import (
     listen_texts,
     misspelled_services,
     parse_duration,
-    settings_warnings,
+    warning_lines,
 )
 from .config.faults import line
 from .ops.listeners import UNREADABLE, plain_endpoint, unreadable
@@ -69,7 +69,7 @@ def unusable(settings: Settings, warned: list[str]) -> list[str]:
         faults.append(line(name, "state.dir", fault))
     if settings.tls.client_ca is not None:
         warned += settings.tls.client_ca.doubts(time.time())
-    warned += [line(name, at, warning) for at, warning in settings_warnings(settings)]
+    warned += warning_lines(settings)
     warned += [line(name, "timeouts.drain", each) for each in _drain_warnings(settings.timeouts.drain)]
     endpoints = Endpoints(
         reactor, settings.tls, settings.state.dir, settings.tenants.base_domain, warned=warned.extend

@@ -21,7 +21,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource, Resource
 
-from .config import ConfigurationError, Settings, file_version, load, load_tenants, read_again
+from .config import ConfigurationError, Settings, file_version, load, load_tenants, read_again, warning_lines
 from .config.faults import shown
 from .config.registry import MAX_LIST, restless
 from .config.values import prefix_fault
@@ -39,6 +39,7 @@ from .ops.memory import Trimmer
 from .ops.metrics import Counters, Sources, make_registry, render
 from .ops.notify import Notifier
 from .ops.pace import Pace
+from .ops.refused_addresses import RefusedAddresses
 from .ops.registry import Place, RemoteRegistry, UnreadTenants
 from .ops.registry_file import RegistryFile
 from .ops.registry_losses import Losses
@@ -132,6 +133,7 @@ class Gateway(TwistedService):
         self._trimmer = Trimmer()
         self._leavings = Leavings()
         self._probes = Probes(reactor)
+        self._refused_addresses = RefusedAddresses(self._coarse)
         self._registry_threads = threads_beside(reactor, "registry")
         self._registry: RemoteRegistry | RegistryFile | None = None
         self._losses = Losses(
@@ -178,6 +180,7 @@ class Gateway(TwistedService):
                 lambda _: self.site.tick(),
                 self._trimmer.look,
                 lambda now: self.composition.policy.limiter.sweep(now, _EVICTED_A_SECOND),
+                lambda now: self._refused_addresses.tell(self.composition.policy.limiter, now),
                 lambda now: self._gate.complaints.sweep(now),
                 lambda now: self.redirect.complaints.sweep(now),
             ),
@@ -234,7 +237,8 @@ class Gateway(TwistedService):
             adopt(composition, before)
         self.composition = composition
         now, authorities = time.time(), composition.settings.tls.client_ca
-        for doubt in (*doubts(composition, now, _SOON), *(() if authorities is None else authorities.doubts(now))):
+        told = () if authorities is None else authorities.doubts(now)
+        for doubt in (*warning_lines(composition.settings), *doubts(composition, now, _SOON), *told):
             self.log.warn("{doubt}", doubt=doubt)
         self._follow_registry(composition.settings, before)
         self._probes.watch(_probed(self.composition))

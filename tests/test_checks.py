@@ -28,6 +28,11 @@ def check(tmp_path: Path) -> Callable[[str], Done]:
     return check
 
 
+def dotted(text: str) -> str:
+    """Keys that are written out, before any table."""
+    return f"{text}\nstate.dir = 'state'\n#[state]\n"
+
+
 def warned(done: Done) -> str:
     """The only warning of a check that is good."""
     assert done.code == 0, done
@@ -104,10 +109,80 @@ def test_a_misspelled_service_is_a_fault_and_one_without_a_route_a_warning(check
 
 
 def test_a_limit_that_covers_no_route_is_a_warning(check: Callable[[str], Done]) -> None:
-    limit = '[[limits]]\nname = "a"\nrate = "1/s"\npaths = '
+    limit = '[[limits]]\nname = "r"\nkey = ["ip"]\nrate = "1/s"\ncharge = "refusals"\n'
+    limit += '[[limits]]\nname = "a"\nrate = "1/s"\npaths = '
     assert ": limits.a: covers no route: /v2" in warned(check(f"{limit}['/v2', '/v1/usersmore']\n"))
     for paths in ("['/v1']", "['/v1/users/7']", "['/v2', '/v1/users']", "['/']", "[]"):
         assert check(f"{limit}{paths}\n").err == "", paths
+
+
+def test_limits_of_ones_own_without_one_on_refusals_are_a_warning(check: Callable[[str], Done]) -> None:
+    """They replace all that are shipped, which is easily overlooked."""
+    own = '[[limits]]\nname = "login"\nrate = "1/s"\n'
+    line = warned(check(own))
+    assert ": limits: replace all that are shipped: none of traffic, refusals, login-failures, token, " in line
+    assert "nothing limits refusals" in line
+    assert "none of traffic, refusals, login, login-failures" in warned(check(dotted("limits = []")))
+    for mode in ("enforce", "shadow"):
+        refusals = f'[[limits]]\nname = "r"\nkey = ["ip"]\nrate = "1/s"\ncharge = "refusals"\nmode = "{mode}"\n'
+        assert check(own + refusals).err == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("requests.max_buffered = '1KiB'", ': requests.max_buffered: "1KiB" is too little for a few clients'),
+        ("requests.max_buffered = '1023KiB'", 'write at least "1MiB"'),
+        ("requests.max_buffered = 0", ": requests.max_buffered: "),
+        ("shares.address = '0%'", ": shares.address: "),
+        ("shares.tenant = '101%'", ": shares.tenant: "),
+        ("requests.min_rate = '-1B'", ": requests.min_rate: "),
+    ],
+)
+def test_what_cannot_work_is_a_fault(check: Callable[[str], Done], text: str, line: str) -> None:
+    (fault,) = check(dotted(text)).faults
+    assert line in fault
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("requests.max_buffered = '1MiB'", ": requests.max_buffered: 1048576 bytes are so little"),
+        ("requests.max_buffered = '8MiB'", ""),
+        ("requests.min_rate = 0", ": requests.min_rate: 0 lets a client hold what it has"),
+        ("requests.min_rate = '1B'", ""),
+        ("requests.min_rate = '8KiB'", ""),
+        ("requests.min_rate = '64KiB'", ": requests.min_rate: 65536 bytes a second are more than phones have"),
+        (
+            "listen.max_connections = 100\nshares.address = '1%'",
+            ': shares.address: "1%" is 1 of listen.max_connections',
+        ),
+        (
+            "listen.max_connections = 100\nshares.address = '3%'",
+            ': shares.address: "3%" is 3 of listen.max_connections',
+        ),
+        ("listen.max_connections = 100\nshares.address = '4%'", ""),
+        ("requests.max_tunnels = 8\nshares.address = '50%'\nshares.tenant = '20%'", ": shares.tenant: "),
+        (
+            "requests.max_tunnels = 8\nshares.tenant = '100%'",
+            ': shares.address: "25%" is 2 of requests.max_tunnels (8)',
+        ),
+        ("requests.max_tunnels = 0", ""),
+        ("requests.max_tunnels = 3", ""),
+        ("services.identity = { url = 'http://127.0.0.1:1', max_connections = 10 }", ": shares.address: "),
+    ],
+)
+def test_what_is_unwise_is_a_warning(check: Callable[[str], Done], text: str, line: str) -> None:
+    if line:
+        assert line in warned(check(dotted(text)))
+    else:
+        assert check(dotted(text)).err == ""
+
+
+def test_a_start_says_what_a_check_warns_of(tmp_path: Path) -> None:
+    config = configuration({"a": "http://127.0.0.1:9"}, {"requests": {"min_rate": "64KiB"}})
+    with GatewayProcess(tmp_path, config) as gateway:
+        assert ": requests.min_rate: 65536 bytes a second are more than phones have" in gateway.log()
 
 
 def test_what_is_open_to_everybody_is_a_warning(check: Callable[[str], Done]) -> None:

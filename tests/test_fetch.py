@@ -18,6 +18,7 @@ from processes import PATIENCE, write_certificate
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError
 from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.error import ConnectionDone
 from twisted.internet.threads import deferToThread
 
 from koder_gateway.upstream.fetch import Fetcher, Unfetched
@@ -50,6 +51,11 @@ class Asked:
     def turn(self) -> None:
         for _ in range(3):
             self.reactor.advance(0)
+
+    def finish(self) -> None:
+        """Let whoever waits for a turn have it."""
+        while len(self.fetcher.turns):
+            self.turn()
 
     @property
     def fault(self) -> str:
@@ -138,15 +144,92 @@ def test_a_compressed_answer(asked: Asked) -> None:
 
 @pytest.mark.parametrize("size", [LIMIT, LIMIT + 1])
 def test_a_body_has_a_limit(asked: Asked, size: int) -> None:
-    service = asked.ask().send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+    """Without a length it is known when it comes."""
+    service = asked.ask().send(b"HTTP/1.1 200 OK\r\n\r\n")
     service.send_in([b"x" * 65536] * 16)
+    asked.finish()
+    assert asked.results == []
     if size == LIMIT:
+        service.close()
         assert asked.results == [(200, "", b"x" * LIMIT)]
     else:
-        assert asked.results == []
         service.send(b"x")
         assert asked.results == [(200, "", None)]
         assert service.closed == "reset"
+
+
+def test_a_body_that_says_that_it_is_too_long_is_not_read(asked: Asked) -> None:
+    service = asked.ask().send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (LIMIT + 1))
+    assert asked.results == [(200, "", None)]
+    assert service.closed == "reset"
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("piece", [1 << 20, 100_000, 4096])
+@pytest.mark.parametrize("head", [CHUNKED, b"HTTP/1.1 200 OK\r\n\r\n"], ids=["chunked", "until-close"])
+def test_a_body_that_is_too_long_has_one_reason_however_it_comes(asked: Asked, head: bytes, piece: int) -> None:
+    """Also where one read takes it over both bounds, that of the body and that of all bytes."""
+    body = b"%x\r\n%b\r\n" % (8 * LIMIT, b" " * 8 * LIMIT) if head == CHUNKED else b" " * 8 * LIMIT
+    service = asked.ask().send(head)
+    for start in range(0, len(body), piece):
+        if service.closed:
+            break
+        service.send(body[start : start + piece])
+        asked.finish()
+    assert asked.results == [(200, "", None)]
+    assert service.closed == "reset"
+
+
+def test_framing_without_a_body_is_too_long_as_well(asked: Asked) -> None:
+    service = asked.ask().send(CHUNKED)
+    while not service.closed:
+        service.send(b"1;%b\r\nx\r\n" % (b"e" * 900) * 40)
+        asked.finish()
+    assert asked.fault == f"is longer than {LIMIT} bytes"
+
+
+# -- turns
+
+
+def test_a_large_read_is_handed_on_a_slice_a_turn(asked: Asked) -> None:
+    """Others have their turn in between; nothing more is read meanwhile."""
+    turns, now = asked.fetcher.turns, [0.0]
+
+    def time() -> float:
+        now[0] += 0.0001
+        return now[0]
+
+    turns.time = time
+    service = asked.ask().send(b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n")
+    service.near.arrive(b"x" * 200_000)
+    assert service.near.paused
+    assert (len(turns), asked.results) == (1, [])
+    asked.finish()
+    assert turns.yielded > 10
+    assert asked.results == [(200, "", b"x" * 200_000)]
+
+
+def test_what_came_before_the_end_of_the_connection_is_handed_on_before_it(asked: Asked) -> None:
+    service = asked.ask().send(b"HTTP/1.1 200 OK\r\n\r\n")
+    asked.fetcher.turns.time = iter(range(10_000)).__next__
+    service.near.arrive(b"x" * 5000)
+    service.near.lose(ConnectionDone())
+    assert asked.results == []
+    asked.finish()
+    assert asked.results == [(200, "", b"x" * 5000)]
+
+
+def test_a_question_that_is_cut_hands_nothing_on(asked: Asked) -> None:
+    service = asked.ask().send(b"HTTP/1.1 200 OK\r\n\r\n")
+    asked.fetcher.turns.time = iter(range(10_000)).__next__
+    service.near.arrive(b"x" * 5000)
+    service.near.lose(ConnectionDone())
+    asked.fetcher.cut()
+    asked.finish()
+    (result,) = asked.results
+    assert isinstance(result, CancelledError)
 
 
 def test_what_was_compressed_counts_as_what_it_becomes(asked: Asked) -> None:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from memory import HIGH_WATER, MemoryGateway, Peer, request
+from memory import HIGH_WATER, MemoryGateway, Peer, join, request
 from processes import HOST, GatewayProcess, Origin, answer, configuration, until
 from processes import Peer as ServicePeer
 from processes import request as asking
 from test_tunnel import tunnelled
+from twisted.internet.address import IPv4Address
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
@@ -138,8 +139,22 @@ def test_a_tunnels_client_has_the_same_pace(gateway: MemoryGateway) -> None:
     kernel.acknowledged += 1
     gateway.advance(2)
     assert client.closed == "reset"
+    assert service.closed == "reset"
     assert gateway.exchanges[-1].code == "timeout"
     assert gateway.exchanges[-1].phase is ENDED
+
+
+def test_a_connection_that_becomes_http2_is_no_longer_looked_at(gateway: MemoryGateway) -> None:
+    """What waits for its handshake is its successor's."""
+    channel = gateway.site.buildProtocol(IPv4Address("TCP", "192.0.2.1", 50000))
+    client = join(gateway.reactor, channel, peer="192.0.2.1", secure=True)
+    gateway.clients.append(client)
+    channel.pauseProducing()
+    assert gateway.site.watched
+    near: Any = client.near
+    near.negotiatedProtocol = b"h2"
+    channel.handshakeCompleted()
+    assert not gateway.site.watched
 
 
 class Endless(Resource):

@@ -22,7 +22,7 @@ from .settings import (
 )
 from .tables import Row, rows
 from .units import parse_duration, parse_size
-from .warnings import misspelled_services, settings_warnings
+from .warnings import misspelled_services, warning_lines
 
 
 def schema() -> tuple[Row, ...]:
@@ -61,6 +61,6 @@ __all__ = [
     "parse_size",
     "read_again",
     "schema",
-    "settings_warnings",
     "tenants_schema",
+    "warning_lines",
 ]

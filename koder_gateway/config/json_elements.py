@@ -35,7 +35,7 @@ class Elements:
     members that stand before the array, raw.
     """
 
-    def __init__(self, data: bytes, longest: int, member: bytes = b"tenants") -> None:
+    def __init__(self, data: bytes | bytearray, longest: int, member: bytes = b"tenants") -> None:
         self.members: dict[bytes, bytes] = {}
         self._data = data
         self._longest = longest
@@ -75,7 +75,7 @@ class Elements:
         found = False
         while self._peek() != b"}" or self.members or found:
             start, end = self._value("a name")
-            name = self._data[start:end]
+            name = bytes(self._data[start:end])
             if not name.startswith(b'"') or self._sign() != b":":
                 raise self._wrong("a name and a colon were expected")
             if name == self._member:
@@ -86,7 +86,7 @@ class Elements:
             else:
                 start, end = self._value("a member")
                 if not found:
-                    self.members[name] = self._data[start:end]
+                    self.members[name] = bytes(self._data[start:end])
             sign = self._sign()
             if sign == b"}":
                 break
@@ -135,7 +135,7 @@ class Elements:
 
     def _peek(self) -> bytes:
         at = self._skip()
-        return self._data[at : at + 1]
+        return bytes(self._data[at : at + 1])
 
     def _sign(self) -> bytes:
         """The next character that is no white space; empty at the end."""

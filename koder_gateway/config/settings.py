@@ -26,6 +26,7 @@ from .tables import setting, table
 from .values import (
     AGE,
     BOOLEAN,
+    BUFFER,
     DEADLINE,
     DOMAIN,
     DURATION,
@@ -100,7 +101,7 @@ class RequestSettings:
     max_tunnels: int = setting(whole(0, _MAX_COUNT), 10000)
     allow_fields: tuple[str, ...] = setting(listing(CLAIM), [])
     allow_trailers: tuple[str, ...] = setting(listing(TRAILER), [])
-    max_buffered: int = setting(LIMIT, "256MiB")
+    max_buffered: int = setting(BUFFER, "256MiB")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

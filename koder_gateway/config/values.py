@@ -316,6 +316,8 @@ DEADLINE: Final = refined(DURATION, lambda seconds: seconds > 0, 'is no time at 
 SIZE: Final = _or_zero(parsed("size", parse_size, _bare_size), 0)
 PERCENT: Final = parsed("percentage", parse_percent, _bare_percent)
 LIMIT: Final = refined(SIZE, lambda size: size > 0, 'would refuse everything; write at least "1B"')
+# What waits for one client alone may be almost so much.
+BUFFER: Final = refined(SIZE, lambda size: size >= 1 << 20, 'is too little for a few clients; write at least "1MiB"')
 SHARE: Final = parsed("percentage", _parse_share)
 AGE: Final = Kind("seconds", _read_age)
 SLUG: Final = matching("slug", _slug_fault)

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from ..policy.certificates import REQUIRED
 from ..policy.limits import LimitRule
 from . import shipped
-from .faults import Located, close, shown
+from .faults import Located, close, line, shown
 from .settings import Settings
+from .unwise import unwise
 
 
 def misspelled_services(settings: Settings) -> Iterator[Located]:
@@ -20,7 +21,13 @@ def misspelled_services(settings: Settings) -> Iterator[Located]:
             yield f"services.{name}", f'is named by no route; did you mean "{meant}", which keeps its default?'
 
 
-def settings_warnings(settings: Settings) -> Iterator[Located]:
+def warning_lines(settings: Settings) -> list[str]:
+    """What is to be looked at, each in one line that says where it stands."""
+    name = str(settings.source or "koder-gateway.toml")
+    return [line(name, at, warning) for at, warning in _warnings(settings)]
+
+
+def _warnings(settings: Settings) -> Iterator[Located]:
     """Where each is, and what is to be looked at."""
     for name in _unrouted(settings):
         if not close(name, shipped.SERVICES):
@@ -39,6 +46,7 @@ def settings_warnings(settings: Settings) -> Iterator[Located]:
                 f"{shown(network)} is everybody, so that any client may say who it is; write your proxies' networks",
             )
     yield from _walked_around(settings)
+    yield from unwise(settings)
 
 
 def _unrouted(settings: Settings) -> Iterator[str]:

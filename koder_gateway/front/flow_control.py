@@ -207,7 +207,9 @@ class ClientFlow(StockChannel):
     def look_at_uptake(self) -> None:
         """`uptake_due` has passed: end the connection of a client that takes too little."""
         uptake = self._uptake
-        if uptake is None:
+        if self._phase == GONE:
+            self.site.watched.discard(self)
+        elif uptake is None:
             self._watch_uptake()
         elif not self._keeps_pace(uptake):
             self._too_slow()

@@ -364,9 +364,12 @@ class GatewayRequest(server.Request):
 
     def too_slow(self) -> None:
         """The client takes less of the answer than it has to."""
-        if self.sink is not None:
-            self.sink.abandon()
-        exchange = self.exchange
+        exchange, sink = self.exchange, self.sink
+        if sink is not None and exchange.phase is TUNNELLING:
+            # A plain end would pass for a good one.
+            sink.client_failed(TIMEOUT)
+        elif sink is not None:
+            sink.abandon()
         if exchange.phase is not ENDED:
             exchange.phase = ENDED
             exchange.code = TIMEOUT

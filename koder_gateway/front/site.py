@@ -219,6 +219,7 @@ class GatewaySite(Site):
         """Another channel has taken a client's connection over."""
         self.clients.succeeded(channel, successor)
         self.channels.discard(channel)
+        self.watched.discard(channel)
         self.channels.add(successor)
         if self.draining:
             successor.close_idle()

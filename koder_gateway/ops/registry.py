@@ -51,7 +51,7 @@ class UnreadTenants(TenantPolicy):
 class Source(Protocol):
     """Where the list is asked for."""
 
-    def get(self, headers: Mapping[str, str]) -> Deferred[tuple[int, str, bytes | None]]:
+    def get(self, headers: Mapping[str, str]) -> Deferred[tuple[int, str, bytes | bytearray | None]]:
         """Status, ETag and body of an answer, the body None when it is longer than `MAX_LIST`.
 
         Fails with an exception whose text says why, or after `cut` with CancelledError.
@@ -193,7 +193,7 @@ class RemoteRegistry:
         else:
             await self._judge(body, etag)
 
-    async def _judge(self, body: bytes, etag: str) -> None:
+    async def _judge(self, body: bytes | bytearray, etag: str) -> None:
         """Use a list, unless it is the one before or has a fault."""
         asked_for, self._asked_for = self._asked_for, False
         try:
@@ -213,7 +213,7 @@ class RemoteRegistry:
             self._read(registry)
         self._succeeded()
 
-    def _work(self, body: bytes, asked_for: bool) -> tuple[Registry | None, str]:
+    def _work(self, body: bytes | bytearray, asked_for: bool) -> tuple[Registry | None, str]:
         """In a thread: the registry, None for that of the list before; and why it could not be kept."""
         digest = hashlib.sha256(body).digest()
         judged, faults = self._judged

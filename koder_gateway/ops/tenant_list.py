@@ -37,7 +37,7 @@ class _Listed(msgspec.Struct, omit_defaults=True):
 
 
 def parse_tenants(
-    data: bytes, name: str, base_domain: str, rest: Callable[[], object] = restless
+    data: bytes | bytearray, name: str, base_domain: str, rest: Callable[[], object] = restless
 ) -> tuple[Tenant, ...]:
     """The tenants of a JSON list, bare or as the member `tenants` of an object, by the rules of the tenants file.
 
@@ -51,7 +51,11 @@ def parse_tenants(
 
 
 def _tenants(
-    data: bytes, elements: Iterable[tuple[int, int]], name: str, base_domain: str, rest: Callable[[], object]
+    data: bytes | bytearray,
+    elements: Iterable[tuple[int, int]],
+    name: str,
+    base_domain: str,
+    rest: Callable[[], object],
 ) -> tuple[Tenant, ...]:
     tenants: list[Tenant] = []
     tally = Tally(name)

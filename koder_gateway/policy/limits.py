@@ -30,6 +30,7 @@ from typing import Literal, NamedTuple
 
 from .buckets import SLACK, WHOLE, Buckets
 from .clients import parse_address
+from .episodes import Episodes
 from .routing import PathSet, PrefixTable, lenient_path
 
 WINDOWS = {"s": 1, "m": 60, "h": 3600}
@@ -288,12 +289,14 @@ class _Plans:
 
 
 class Limiter:
-    """All rules at work. `max_entries` bounds their buckets together, in equal parts."""
+    """All rules at work. `max_entries` bounds their buckets together, in equal parts. `over` knows of the addresses
+    that have passed a limit on refusals."""
 
-    __slots__ = ("_plans", "_refusals", "meters")
+    __slots__ = ("_plans", "_refusals", "meters", "over")
 
     def __init__(self, rules: Iterable[LimitRule], max_entries: int) -> None:
         listed = tuple(rules)
+        self.over = Episodes()
         share = max_entries // max(1, len(listed))
         self.meters = tuple(Meter(rule, share) for rule in listed)
         self._refusals = tuple(meter for meter in self.meters if meter.rule.charge == "refusals")
@@ -351,6 +354,7 @@ class Limiter:
             elif meter.enforced:
                 meter.refused += 1
                 over = True
+                self.over.note(meter.rule.name, address, now)
             else:
                 meter.shadowed += 1
         return over
@@ -377,6 +381,7 @@ class Limiter:
         Counters go on under the same name; buckets do if key, rate and burst are the same too. Both limiters
         then share them, so what is still under way is settled where it counts.
         """
+        self.over = old.over
         before = {meter.rule.name: meter for meter in old.meters}
         for meter in self.meters:
             earlier = before.get(meter.rule.name)

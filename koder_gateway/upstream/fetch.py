@@ -20,11 +20,12 @@ from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
 from ..layers.shortage import shortage
+from ..layers.turns import FULL_READ, turns_of
 
 # Bytes of a head, besides those of the body: Twisted bounds a line of it, not their number.
 _HEAD: Final = 65_536
 # Bytes that are handed on at once: compressed, they can become a thousand times as many before they are counted.
-_PIECE: Final = 4096
+_PIECE: Final = 1024
 
 
 class Unfetched(Exception):
@@ -36,43 +37,111 @@ class Unasked(Unfetched):
 
 
 class _Meter(ProtocolWrapper):
-    """A connection that ends after so many bytes."""
+    """A connection that ends after so many bytes, and hands them on a slice of a turn's work at a time."""
 
     def __init__(self, factory: _Metered, wrapped: Any, fetcher: Fetcher, limit: int) -> None:
         super().__init__(factory, wrapped)
         self._fetcher = fetcher
+        self._turns = fetcher.turns
         self._left = limit
         self._severed = False
         # Bytes that the head, and those before it, may still have; infinite once the body has begun.
         self.head_left: float = _HEAD
+        # What has come and is not handed on yet, from `_at` on; whether that waits for a turn; whether the protocol
+        # wants nothing; and how the connection ended meanwhile.
+        self._rest = b""
+        self._at = 0
+        self._waiting = False
+        self._stopped = False
+        self._lost: Failure | None = None
 
     def dataReceived(self, data: bytes) -> None:
         """Hand on what is within the limit, in pieces."""
-        self._left -= len(data)
-        if self._left < 0:
-            self._fetcher.exceeded = True
-            self.sever()
-        for start in range(0, len(data), _PIECE):
-            if self._severed:
-                return
-            self.head_left -= _PIECE
-            if self.head_left < 0:
+        if self._severed:
+            return
+        self._rest = self._rest[self._at :] + data if self._rest else data
+        self._at = 0
+        if not self._waiting:
+            self._hand_on()
+            if len(data) >= FULL_READ and not (self._waiting or self._severed):
+                # There is more to read, and others go first.
+                self._yield_turn()
+
+    def _hand_on(self) -> None:
+        rest, turns = self._rest, self._turns
+        until = turns.slice()
+        while self._at < len(rest):
+            piece = rest[self._at : self._at + _PIECE]
+            self._at += len(piece)
+            if not self._fits(len(piece)):
                 self._fetcher.exceeded = True
                 self.sever()
                 return
-            super().dataReceived(data[start : start + _PIECE])
+            super().dataReceived(piece)
+            if self._severed:
+                return
+            if self._at < len(rest) and turns.time() >= until:
+                self._yield_turn()
+                return
+        self._rest, self._at = b"", 0
+
+    def _fits(self, size: int) -> bool:
+        self._left -= size
+        self.head_left -= size
+        return self._left >= 0 and self.head_left >= 0
+
+    def _yield_turn(self) -> None:
+        if not self._waiting:
+            self._waiting = True
+            cast(Any, self.transport).pauseProducing()
+        self._turns.later(self._next_turn)
+
+    def _next_turn(self) -> None:
+        if self._severed:
+            return
+        self._hand_on()
+        if self._rest or self._severed:
+            return
+        self._waiting = False
+        if self._lost is not None:
+            self._end(self._lost)
+        elif not self._stopped:
+            cast(Any, self.transport).resumeProducing()
+
+    def pauseProducing(self) -> None:
+        """The protocol wants nothing for now."""
+        self._stopped = True
+        cast(Any, self.transport).pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """The protocol wants more: first what has come already."""
+        self._stopped = False
+        if not self._waiting:
+            cast(Any, self.transport).resumeProducing()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The connection is gone."""
+        """The connection is gone; what came before is handed on all the same."""
+        if self._waiting and not self._severed:
+            self._lost = reason
+        else:
+            self._end(reason)
+
+    def _end(self, reason: Failure) -> None:
         self._severed = True
+        self._rest = b""
         self._fetcher.lost(self)
         super().connectionLost(reason)
 
     def sever(self) -> None:
         """End the connection without another word (a TLS peer may never answer a goodbye)."""
-        if not self._severed and self.transport is not None:
-            self._severed = True
+        if self._severed or self.transport is None:
+            return
+        self._severed = True
+        lost, self._lost = self._lost, None
+        if lost is None:
             cast(Any, self.transport).abortConnection()
+        else:
+            self._end(lost)
 
 
 class _Metered(WrappingFactory[_Meter]):
@@ -89,20 +158,24 @@ class _Metered(WrappingFactory[_Meter]):
 
 
 class _Body(Protocol):
-    """Collects a body; `finished` has it, or None as soon as it is over the limit."""
+    """Collects a body; `finished` has it, or None as soon as it is over the limit.
+
+    It grows in place: to join its parts would stop everybody for as long as it is.
+    """
 
     def __init__(self, limit: int) -> None:
-        self.finished: Deferred[bytes | None] = Deferred()
-        self._left = limit
-        self._parts: list[bytes] = []
+        self.finished: Deferred[bytearray | None] = Deferred()
+        self._limit = limit
+        self._body = bytearray()
 
     def dataReceived(self, data: bytes) -> None:
         """See IProtocol."""
-        self._left -= len(data)
-        if self._left >= 0:
-            self._parts.append(data)
-        elif not self.finished.called:
-            self._parts.clear()
+        if self.finished.called:
+            return
+        if len(self._body) + len(data) <= self._limit:
+            self._body += data
+        else:
+            self._body = bytearray()
             self.finished.callback(None)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -110,7 +183,7 @@ class _Body(Protocol):
         if self.finished.called:
             return
         if reason.check(ResponseDone, PotentialDataLoss):
-            self.finished.callback(b"".join(self._parts))
+            self.finished.callback(self._body)
         else:
             self.finished.errback(reason)
 
@@ -125,6 +198,7 @@ class Fetcher:
 
     def __init__(self, reactor: Any, endpoint: IStreamClientEndpoint, url: str, limit: int, host: str = "") -> None:
         self._reactor = reactor
+        self.turns = turns_of(reactor)
         self._endpoint = endpoint
         parts = urlsplit(url)
         self._host = host or parts.netloc
@@ -135,21 +209,22 @@ class Fetcher:
         self._asking: Deferred[Any] | None = None
         self._connection: _Meter | None = None
         self._cutting = False
+        self._body_begun = False
         self.exceeded = False
 
-    def get(self, headers: Mapping[str, str]) -> Deferred[tuple[int, str, bytes | None]]:
+    def get(self, headers: Mapping[str, str]) -> Deferred[tuple[int, str, bytes | bytearray | None]]:
         """Status, ETag ("": none that can be sent back) and body of the answer; None for a body over the limit.
 
         Fails with Unfetched, and with CancelledError after `cut`, which the caller's own deadline decides on.
         Asking again cuts off what was asked before.
         """
         self.cut()
-        self.exceeded = False
+        self.exceeded = self._body_begun = False
         asking = Deferred.fromCoroutine(self._get(headers))
         self._asking = asking
         return asking
 
-    async def _get(self, headers: Mapping[str, str]) -> tuple[int, str, bytes | None]:
+    async def _get(self, headers: Mapping[str, str]) -> tuple[int, str, bytes | bytearray | None]:
         try:
             response, body = await self._answer(headers)
         except Exception:
@@ -160,14 +235,18 @@ class Fetcher:
             missing = shortage(failure.value)
             if missing:
                 raise Unasked(missing) from None
-            raise Unfetched("its head is too long" if self.exceeded else _why(failure)) from None
+            raise Unfetched(self._excess() if self.exceeded else _why(failure)) from None
         if body is None:
             self._sever()
         etags = response.headers.getRawHeaders(b"etag", [])
         etag = etags[0].decode("ascii") if len(etags) == 1 and etags[0].isascii() else ""
         return response.code, etag, body
 
-    async def _answer(self, headers: Mapping[str, str]) -> tuple[Any, bytes | None]:
+    def _excess(self) -> str:
+        """What of the answer is too long; that of a body is mostly seen before, but framing counts too."""
+        return f"is longer than {self._limit} bytes" if self._body_begun else "its head is too long"
+
+    async def _answer(self, headers: Mapping[str, str]) -> tuple[Any, bytearray | None]:
         # A client of its own for each, so that no cookie comes along with the next.
         fields = Headers({"Host": [self._host], "User-Agent": ["koder-gateway"]})
         for name, value in headers.items():
@@ -175,8 +254,11 @@ class Fetcher:
         response: Any = await HTTPClient(self._agent).get(
             self._url, headers=fields, allow_redirects=False, unbuffered=True, reactor=self._reactor
         )
+        self._body_begun = True
         if self._connection is not None:
             self._connection.head_left = math.inf
+        if isinstance(response.length, int) and response.length > self._limit:
+            return response, None
         collector = _Body(self._limit)
         response.deliverBody(collector)
         return response, await collector.finished

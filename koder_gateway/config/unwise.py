@@ -1,0 +1,65 @@
+"""Settings that work, and that nobody is likely to want: bounds so tight that honest clients meet them, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from . import shipped
+from .faults import Located, shown
+from .settings import Settings
+
+# Below this, honest downloads over HTTP/2 lose their answers beside few others.
+_BUFFERED: Final = 8 << 20
+# Bytes a second that a telephone on a bad network may not have.
+_RATE: Final = 8 << 10
+# Connections that one browser opens, and so the fewest that a client should be able to hold.
+_FEW: Final = 4
+
+
+def unwise(settings: Settings) -> Iterator[Located]:
+    """Where each is, and what is to be looked at."""
+    yield from _unlimited(settings)
+    yield from _rates(settings)
+    yield from _small_shares(settings)
+
+
+def _unlimited(settings: Settings) -> Iterator[Located]:
+    if any(rule.charge == "refusals" for rule in settings.limits):
+        return
+    names = {rule.name for rule in settings.limits}
+    gone = ", ".join(rule["name"] for rule in shipped.LIMITS if rule["name"] not in names)
+    instead = "copy those that you want from the sample, refusals at least"
+    yield "limits", f"replace all that are shipped: none of {gone} applies, nothing limits refusals; {instead}"
+
+
+def _rates(settings: Settings) -> Iterator[Located]:
+    requests = settings.requests
+    if requests.max_buffered < _BUFFERED:
+        little = f"{requests.max_buffered} bytes are so little that honest downloads lose their answers"
+        yield "requests.max_buffered", f"{little}; write 8MiB at least"
+    if not requests.min_rate:
+        yield (
+            "requests.min_rate",
+            "0 lets a client hold what it has with a byte in each timeouts.idle or timeouts.body; write a rate",
+        )
+    elif requests.min_rate > _RATE:
+        much = f"{requests.min_rate} bytes a second are more than phones have on bad networks, which are then cut"
+        yield "requests.min_rate", f"{much}; write 8KiB at most"
+
+
+def _small_shares(settings: Settings) -> Iterator[Located]:
+    totals = {f"services.{name}.max_connections": each.max_connections for name, each in settings.services.items()}
+    totals["requests.max_tunnels"] = settings.requests.max_tunnels
+    totals["listen.max_connections"] = settings.listen.max_connections
+    for who in ("address", "tenant"):
+        percents: int = getattr(settings.shares, who)
+        small = [
+            f"{max(1, total * percents // 100)} of {key} ({total})"
+            for key, total in totals.items()
+            if total >= _FEW and total * percents // 100 < _FEW
+        ]
+        if small:
+            more = f" and {len(small) - 1} more" if len(small) > 1 else ""
+            few = f"{shown(f'{percents}%')} is {small[0]}{more}"
+            yield f"shares.{who}", f"{few}: what one browser asks for at once then waits; write more"

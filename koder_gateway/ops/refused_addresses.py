@@ -1,0 +1,38 @@
+"""Says in the log which addresses are refused without an answer from now on, and what to look at."""
+
+from __future__ import annotations
+
+from twisted.logger import Logger
+
+from ..policy.clients import address_text
+from ..policy.limits import Limiter, LimitRule
+from ..wire.clock import CoarseClock
+from ..wire.complaints import Complaints
+
+_UNITS = {1: "s", 60: "m", 3600: "h"}
+
+
+class RefusedAddresses:
+    """One line for each address and episode, limited in pace; the owner calls `tell` every second or so."""
+
+    log = Logger()
+
+    def __init__(self, clock: CoarseClock) -> None:
+        self._complaints = Complaints(clock, self.log.warn)
+
+    def tell(self, limiter: Limiter, now: float) -> None:
+        """Tell of those who have passed a limit on refusals since the last time."""
+        rules = {rule.name: rule for rule in limiter.refusal_rules}
+        for name, key in limiter.over.begun():
+            rule = rules.get(name)
+            if rule is not None:
+                self._complaints.say(_line(rule, address_text(key)))
+        self._complaints.sweep(now)
+
+
+def _line(rule: LimitRule, address: str) -> str:
+    return (
+        f"{address} has had as many refusals as limits.{rule.name} allows ({rule.burst} at once,"
+        f" {rule.quota}/{_UNITS[rule.window]}): its connections end without an answer, and what is served from there"
+        " goes on; if it is a proxy of yours: listen.trusted_proxies"
+    )

@@ -266,3 +266,23 @@ def test_on_a_clock_that_tests_move_no_turn_is_over() -> None:
     turns = turns_of(Clock())
     assert not any(turns.over() for _ in range(3))
     assert turns.time is not None
+
+
+def test_a_window_that_began_in_an_earlier_turn_lengthens_none_by_more_than_itself() -> None:
+    crowd = Crowd()
+    for _ in range(5):
+        assert crowd.bring("alone")
+    crowd.reactor.turn()
+    at_once = [crowd.bring(str(number)) for number in range(1000)]
+    assert at_once.count(True) <= 2 * 10 + 1
+    assert at_once == sorted(at_once, reverse=True)
+
+
+def test_who_is_served_at_once_asks_for_a_mark_now_and_then_and_not_in_each_turn() -> None:
+    crowd = Crowd()
+    marks = 0
+    for _ in range(1000):
+        assert crowd.bring("alone", work=ARRIVALS / 100)
+        marks += len(crowd.reactor.calls)
+        crowd.reactor.turn()
+    assert marks <= 11

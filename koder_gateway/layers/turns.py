@@ -8,10 +8,10 @@ on other connections, timers, accepts and the drain come in between, however man
 A slice is over after `SLICE` seconds or `PIECES` pieces of work (requests, frames, chunks), whichever comes first.
 
 A connection that brings little is served when its bytes come. But thousands may bring something in the same turn, and
-the first slice of each adds up. Once a turn of the reactor has lasted for `ARRIVALS` seconds, what comes is only kept
-(`over`), and served after the reactor's timers and whatever else had to wait. Who has brought little then stands in a
-line of its own (`arrived`), so that it does not wait for those who bring a lot; and so do handshakes (`greeted`),
-which are more work than most requests and which anybody may begin. In each line addresses take turns.
+the first slice of each adds up. Once a turn of the reactor has lasted for `ARRIVALS` seconds to twice that, what comes
+is only kept (`over`), and served after the reactor's timers and whatever else had to wait. Who has brought little then
+stands in a line of its own (`arrived`), so that it does not wait for those who bring a lot; and so do handshakes
+(`greeted`), which are more work than most requests and which anybody may begin. In each line addresses take turns.
 
 Bytes that are only passed on, of bodies and tunnels, are shared by reads. One that fills the reactor's buffer would
 be followed by up to 31 others of the same connection, and by as many of each other one. In each turn there are
@@ -35,7 +35,7 @@ SLICE: Final = 0.001
 TURN: Final = 0.002
 # Seconds of a turn of the reactor in which whoever brings something is served at once; and, in a later turn, of those
 # who came after that and brought little.
-ARRIVALS: Final = 0.005
+ARRIVALS: Final = 0.003
 # Bytes that are little: an ordinary head, and some.
 LITTLE: Final = 4096
 # Pieces of work on one connection before others have their turn.
@@ -66,8 +66,9 @@ class Turns:
         self.time = time
         self.yielded = 0
         self._soon = soon
-        # When the present turn has lasted long enough; 0 before anybody has asked in it.
+        # Until when whoever brings something is served at once; and whether that has begun in the present turn.
         self._ends = 0.0 if bounded else math.inf
+        self._marked = False
         self._arrived = Line()
         self._greeted = Line()
         self._waiting = Line()
@@ -93,15 +94,20 @@ class Turns:
         Who comes in a later turn is served at once, also before those who wait: in this way those who come when
         there is no such crowd do not notice it, while a part of each turn is for those who do wait.
         """
-        ends = self._ends
-        if ends:
-            return self.time() > ends
-        self._ends = self.time() + ARRIVALS
+        now = self.time()
+        if now < self._ends:
+            return False
+        if self._marked:
+            return True
+        # A mark for each turn would cost as much as a tenth of a small request: so a turn may have what is left of an
+        # older window, and then one of its own.
+        self._ends = now + ARRIVALS
+        self._marked = True
         self._soon(self._turned)
         return False
 
     def _turned(self) -> None:
-        self._ends = 0.0
+        self._marked = False
 
     def arrived(self, size: int, address: object, work: Work) -> None:
         """Call `work` in a later turn, for a slice: a connection has brought `size` bytes late in this one."""

@@ -122,6 +122,16 @@ def test_one_byte_now_and_then_does_not_do(unix: Line) -> None:
     assert kept > 2
 
 
+def test_what_tcp_says_needs_no_count_of_what_was_written(tcp: Line) -> None:
+    """Framing and TLS are not in that count, and may be most of what a client takes."""
+    uptake = tcp.watch()
+    tcp.take(100_000)
+    counted = tcp.written
+    tcp.fill()
+    tcp.written = counted
+    assert tcp.keeps(uptake, GRACE + 20)
+
+
 def test_what_is_written_meanwhile_is_not_taken(line: Line) -> None:
     line.near.unsent = 100_000
     uptake = line.watch()

@@ -121,6 +121,7 @@ def test_an_answer_that_closes_is_given_up_after_idle(gateway: MemoryGateway) ->
     client = gateway.connect()
     client.near.handle = Kernel()
     client.stop_reading()
+    client.near.unsent = 200  # type: ignore[attr-defined]
     client.send(request(b"GET", b"/nowhere", b"Connection: close"))
     gateway.advance(IDLE - 1)
     assert not client.closed

@@ -203,7 +203,8 @@ class Lifecycle:
         if self._last_due <= now and not awaits_turn:
             self._say_last()
         if self._idle_due <= now and not awaits_turn and self.phase == OPEN:
-            self._leave_idle(now)
+            out.send(frames.goaway_frame(streams.last, NO_ERROR))
+            self.close()
         if self.phase != OPEN:
             return
         for stream in [stream for stream in streams.open.values() if stream.deadline <= now]:
@@ -226,15 +227,6 @@ class Lifecycle:
                 stream.too_slow()
                 # A client that takes nothing at all does not hear of it.
                 self.watch()
-
-    def _leave_idle(self, now: float) -> None:
-        """The connection has had nothing to do for too long."""
-        connection = self._connection
-        if not self._takes(now):
-            self._abort()
-        else:
-            connection.out.send(frames.goaway_frame(connection.streams.last, NO_ERROR))
-            self.close()
 
     def _expire_closing(self, now: float) -> None:
         connection, uptake = self._connection, self._uptake

@@ -7,11 +7,12 @@ on other connections, timers, accepts and the drain come in between, however man
 
 A slice is over after `SLICE` seconds or `PIECES` pieces of work (requests, frames, chunks), whichever comes first.
 
-A connection that brings little is served when its bytes come. But thousands may bring something in the same turn, and
-the first slice of each adds up. Once a turn of the reactor has lasted for `ARRIVALS` seconds to twice that, what comes
-is only kept (`over`), and served after the reactor's timers and whatever else had to wait. Who has brought little then
-stands in a line of its own (`arrived`), so that it does not wait for those who bring a lot; and so do handshakes
-(`greeted`), which are more work than most requests and which anybody may begin. In each line addresses take turns.
+A connection that brings little is served when its bytes come. But thousands may bring something in the same turn,
+and the first slice of each adds up. Once a turn of the reactor has lasted for `ARRIVALS` seconds to twice that,
+what comes is only kept (`over`), and served after the reactor's timers and whatever else had to wait. Who has
+brought little then stands in a line of its own (`arrived`), so that it does not wait for those who bring a lot; and
+so do handshakes (`greeted`), which are more work than most requests and which anybody may begin. In each line
+addresses take turns.
 
 Bytes that are only passed on, of bodies and tunnels, are shared by reads. One that fills the reactor's buffer would
 be followed by up to 31 others of the same connection, and by as many of each other one. In each turn there are

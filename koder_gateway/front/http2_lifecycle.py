@@ -116,6 +116,7 @@ class Lifecycle:
         connection.let_go()
         if not lingering:
             connection.out.close()
+        connection.forget_reset()
         connection.deadline = connection.site.clock.now + connection.site.timeouts.idle
         transport: Any = connection.transport
         transport.loseConnection()
@@ -129,6 +130,14 @@ class Lifecycle:
         """The client opens no further streams."""
         self._client_leaves = True
         if not self._connection.streams:
+            self.close()
+
+    def client_ended(self) -> None:
+        """The client sends no more: what it has not asked for whole it never will, the rest is answered."""
+        if self.phase == OPEN:
+            self._connection.streams.client_ended()
+            self.client_leaves()
+        else:
             self.close()
 
     def drain(self) -> None:

@@ -747,8 +747,9 @@ def test_a_service_that_dies_during_an_upload(take: Take, then: Play) -> None:
 
 @pytest.fixture(scope="module")
 def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
-    """A gateway whose deadlines nothing here meets."""
-    with Services(tmp_path_factory.mktemp("patient"), 20, {}) as services:
+    """A gateway whose deadlines nothing here meets, and that takes the end of a client's side for one of both: by
+    default a client that has ended only its own is answered (test_half_close)."""
+    with Services(tmp_path_factory.mktemp("patient"), 20, {"listen": {"half_close": False}}) as services:
         yield services
 
 

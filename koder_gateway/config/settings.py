@@ -134,7 +134,8 @@ class TimeoutSettings:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenSettings:
     """[listen]: Twisted server endpoints, who speaks for clients. `max_connections` 0: by RLIMIT_NOFILE. `alt_svc`:
-    whether a service's Alt-Svc passes. `admin_hosts`: names under which the admin port is asked, besides addresses
+    whether a service's Alt-Svc passes. `half_close`: whether a client that has ended its side after its request is
+    answered. `admin_hosts`: names under which the admin port is asked, besides addresses
     and localhost."""
 
     port: tuple[str, ...] = setting(one_or_more(ENDPOINT), "ssl:443")
@@ -145,6 +146,7 @@ class ListenSettings:
     forwarded_fields: tuple[str, ...] = setting(listing(FORWARDED_FIELD), [])
     max_connections: int = setting(whole(0, _MAX_COUNT), 0)
     http2: bool = setting(BOOLEAN, True)
+    half_close: bool = setting(BOOLEAN, True)
     alt_svc: bool = setting(BOOLEAN, False)
 
 

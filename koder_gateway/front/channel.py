@@ -1,5 +1,8 @@
 """One client connection over HTTP/1.1: finds the heads, counts the bodies, and keeps the answers in order.
 
+A client may end its side of the connection once its request is complete, and still gets its answer: the connection
+ends with that. An end within a request is a goodbye, and so is a reset.
+
 A connection is always in one phase:
 
     IDLE ──first byte──► HEAD ──head complete──► BODY ──body complete──► BUSY ──answer complete──► IDLE
@@ -17,7 +20,13 @@ import math
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IHandshakeListener, IPushProducer
+from twisted.internet.interfaces import (
+    IAddress,
+    IHalfCloseableProtocol,
+    IHandshakeListener,
+    IPushProducer,
+    ISSLTransport,
+)
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -50,6 +59,8 @@ class GatewayChannel(Intake, Protocol):
     `lingers`: whether the client may still be sending what nobody is going to read."""
 
     log = Logger()
+    # The descriptor that is watched for a reset, -1 for none.
+    _watched = -1
 
     def __init__(self, site: GatewaySite) -> None:
         super().__init__(site)
@@ -96,6 +107,7 @@ class GatewayChannel(Intake, Protocol):
             successor = Http2Channel(self.site, transport, self.peer)
             # Whoever wraps this protocol has no other name for it: what comes for it goes straight on.
             self.dataReceived = successor.dataReceived  # type: ignore[method-assign]
+            self.readConnectionLost = successor.readConnectionLost  # type: ignore[method-assign]
             self.connectionLost = successor.connectionLost  # type: ignore[method-assign]
             # Its settings come before whatever a drain has it say.
             successor.start()
@@ -105,6 +117,7 @@ class GatewayChannel(Intake, Protocol):
         """The connection is gone, and so is the exchange on it."""
         self._phase = GONE
         self.deadline = math.inf
+        self._forget_reset()
         self.site.closed(self)
         request = self.request
         if request is not None:
@@ -173,6 +186,9 @@ class GatewayChannel(Intake, Protocol):
             if data:
                 receive(data)
         self._regulate()
+        if self._ended:
+            self._forget_reset()
+            self.readConnectionLost()
 
     def end_sending(self) -> bool:
         """Tell the client that no more will come; False where this transport has no half-closed connections."""
@@ -183,13 +199,48 @@ class GatewayChannel(Intake, Protocol):
         transport.loseWriteConnection()
         return True
 
+    # -- a client that has ended its side
+
     def readConnectionLost(self) -> None:
         """The client sends no more, but may still read."""
-        if self.request is not None:
+        if self._phase != TUNNEL:
+            if not self._ended:
+                self._ended = True
+                self._judge_end()
+        elif ISSLTransport.providedBy(self.transport):
+            # The end of TLS is that of both sides of a tunnel.
+            self.loseConnection()
+        elif self.request is not None:
             self.request.half_closed()
 
     def writeConnectionLost(self) -> None:
         """All that was written has been sent, and the end of it."""
+
+    def _judge_end(self) -> None:
+        """What is complete is answered, in order, and then the connection ends; what is not never will be."""
+        phase, waiting = self._phase, bool(self._unread.data)
+        if phase == BUSY:
+            # What waits may be a whole request, or none.
+            self.keep_alive = self.keep_alive and waiting
+            self._watch_for_reset()
+        elif waiting and (self._held or self._full or self._turn_over):
+            self._watch_for_reset()
+        elif phase == BODY and self.request is not None:
+            transport: Any = self.transport
+            transport.abortConnection()
+        elif phase in (IDLE, HEAD, BODY, LINGER):
+            self._close()
+
+    def _watch_for_reset(self) -> None:
+        """Nothing is read any more that would tell of it."""
+        if self._watched < 0:
+            transport: Any = self.transport
+            self._watched = self.site.resets.watch(transport, transport.abortConnection)
+
+    def _forget_reset(self) -> None:
+        if self._watched >= 0:
+            self.site.resets.forget(self._watched)
+            self._watched = -1
 
     # -- the end of an exchange
 
@@ -231,6 +282,9 @@ class GatewayChannel(Intake, Protocol):
 
     def _linger(self) -> None:
         """Close so that the client can read the answer: stop writing, forget what still comes, then close."""
+        if self._ended:
+            self._close()
+            return
         self._phase = LINGER
         self.deadline = self.site.clock.now + self.site.timeouts.linger
         self._forget_rest()
@@ -242,6 +296,7 @@ class GatewayChannel(Intake, Protocol):
     def _close(self) -> None:
         """Close once the client has taken what was written."""
         self._phase = CLOSING
+        self._forget_reset()
         self.deadline = self.site.clock.now + self.site.timeouts.idle
         self._forget_rest()
         transport: Any = self.transport
@@ -334,6 +389,11 @@ class GatewayChannel(Intake, Protocol):
         """The address that the connection comes from."""
         transport: Any = self.transport
         return transport.getPeer()  # type: ignore[no-any-return]
+
+
+@implementer(IHalfCloseableProtocol)
+class HalfClosingChannel(GatewayChannel):
+    """A channel that its transport tells of a client's end of its side; to others that is the end of both sides."""
 
 
 def _forget(data: bytes) -> None:

@@ -63,6 +63,10 @@ _BYTES_A_LOOK: Final = 2048
 class Http2Channel(Protocol):
     """Takes over a connection on which ALPN has chosen h2. `deadline` is monotonic seconds, for the site's sweep."""
 
+    # Whether the client has ended its side; the descriptor that is watched for a reset, -1 for none.
+    _ended = False
+    _watched = -1
+
     def __init__(self, site: GatewaySite, transport: Any, peer: str) -> None:
         self.site = site
         self.transport = transport
@@ -121,12 +125,40 @@ class Http2Channel(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone, and so is every exchange on it."""
         self.lifecycle.gone()
+        self.forget_reset()
         self.out.drop()
         self.site.closed(self)
         self.streams.lose()
         self._handlers = ()
         self.transport = None
         self._forget()
+
+    def readConnectionLost(self) -> None:
+        """The client sends no more, but may still read: what it has asked for whole is answered."""
+        if not self._ended:
+            self._ended = True
+            self._judge_end()
+
+    def _judge_end(self) -> None:
+        """Nothing more comes: unless some of what has come still waits to be read, everybody is told."""
+        if self._behind:
+            self._watch_for_reset()
+            return
+        self.lifecycle.client_ended()
+        if self.streams:
+            self._watch_for_reset()
+
+    def _watch_for_reset(self) -> None:
+        """Nothing is read any more that would tell of it."""
+        transport: Any = self.transport
+        if self._watched < 0 and transport is not None:
+            self._watched = self.site.resets.watch(transport, transport.abortConnection)
+
+    def forget_reset(self) -> None:
+        """The connection is about to end, or has."""
+        if self._watched >= 0:
+            self.site.resets.forget(self._watched)
+            self._watched = -1
 
     def dataReceived(self, data: bytes) -> None:
         """Frames, in pieces of any size."""
@@ -255,6 +287,8 @@ class Http2Channel(Protocol):
         self._forget()
         self._work(data, position)
         self._flow_turned()
+        if self._ended:
+            self._judge_end()
 
     # -- what its parts ask of it
 

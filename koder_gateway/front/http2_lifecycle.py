@@ -124,6 +124,7 @@ class Lifecycle:
         connection.let_go()
         if not lingering:
             connection.out.close()
+        connection.forget_reset()
         self.watch()
         connection.deadline = min(connection.site.clock.now + connection.site.timeouts.idle, self._uptake_due)
         transport: Any = connection.transport
@@ -139,6 +140,14 @@ class Lifecycle:
         """The client opens no further streams."""
         self._client_leaves = True
         if not self._connection.streams:
+            self.close()
+
+    def client_ended(self) -> None:
+        """The client sends no more: what it has not asked for whole it never will, the rest is answered."""
+        if self.phase == OPEN:
+            self._connection.streams.client_ended()
+            self.client_leaves()
+        else:
             self.close()
 
     def drain(self) -> None:

@@ -259,6 +259,11 @@ class Streams:
             self.was_reset(number)
             self._connection.out.send(frames.reset_frame(number, error.code))
 
+    def client_ended(self) -> None:
+        """The client sends no more: streams that it has not ended by now it never will."""
+        for stream in list(self.open.values()):
+            stream.cut_short()
+
     def lose(self) -> None:
         """The connection is gone, and so is every exchange on it."""
         for stream in list(self.open.values()):

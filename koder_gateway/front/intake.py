@@ -30,6 +30,8 @@ class Intake(ClientFlow):
     a body that nobody waits for has come (`_settled`), and close so that an answer can be read (`_linger`)."""
 
     keep_alive: bool
+    # Whether the client has ended its side.
+    _ended = False
 
     def __init__(self, site: GatewaySite) -> None:
         super().__init__(site)
@@ -49,6 +51,9 @@ class Intake(ClientFlow):
 
     def _linger(self) -> None:
         """Close so that the client can read its answer."""
+
+    def _judge_end(self) -> None:
+        """The client sends no more, and what could be read of what it has sent has been read."""
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes from the client, in pieces of any size."""
@@ -95,6 +100,8 @@ class Intake(ClientFlow):
                 break
         self._reading = False
         self._regulate()
+        if self._ended:
+            self._judge_end()
 
     def _read_piece(self) -> bool:
         """Read one head, or one piece of a body; false where there is none, or where it has to wait."""

@@ -55,7 +55,7 @@ class RedirectSite(ServerFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> GatewayChannel:
         """A channel for a new connection."""
-        return GatewayChannel(cast(GatewaySite, self))
+        return self._main.channel_class(cast(GatewaySite, self))
 
     def dispatch(self, request: GatewayRequest) -> None:
         """Answer a request. Its body is not waited for."""

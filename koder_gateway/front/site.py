@@ -18,6 +18,7 @@ from twisted.web.resource import IResource, getChildForRequest
 from twisted.web.server import Site
 
 from ..errors import DRAINING, METHODS, OVERLOADED, Refusal
+from ..layers.resets import resets_of
 from ..layers.turns import turns_of
 from ..policy.certificates import Secured
 from ..policy.clients import NOWHERE
@@ -30,7 +31,7 @@ from ..wire.complaints import Complaints
 from ..wire.exchange import Exchange
 from ..wire.request import RequestReader
 from .buffered import Buffered
-from .channel import GatewayChannel
+from .channel import GatewayChannel, HalfClosingChannel
 from .clients import Clients
 from .filters import Cors, Identity
 from .flow_control import ClientFlow
@@ -61,7 +62,7 @@ class FrontTimeouts:
 class FrontLimits:
     """Bounds towards clients: bytes of a head, bytes of a target, fields, bytes a second of a body, connections (and
     what of them one address and one tenant may have, None: all), streams of an HTTP/2 connection, bytes of answers
-    that wait for all clients together."""
+    that wait for all clients together. `half_close`: whether a client that has ended its side is still answered."""
 
     max_head: int = 32768
     max_target: int = 8192
@@ -71,6 +72,7 @@ class FrontLimits:
     max_streams: int = 100
     max_buffered: int = 1 << 28
     shares: Shares | None = None
+    half_close: bool = True
 
     @property
     def max_line(self) -> int:
@@ -124,6 +126,7 @@ class GatewaySite(Site):
         self.complaints = Complaints(clock, self.logger.warn)
         self.http2_errors = 0
         self.turns = turns_of(reactor)
+        self.resets = resets_of(reactor)
         self.buffered = Buffered(0)
         # Cheap where the reactor has a queue of its own for it.
         self.soon: Callable[[Callable[[], object]], object] = getattr(
@@ -146,6 +149,7 @@ class GatewaySite(Site):
         self.seconds_per_byte = 1 / limits.min_rate if limits.min_rate else math.inf
         self.max_connections = limits.max_connections
         self.max_streams = limits.max_streams
+        self.channel_class: type[GatewayChannel] = HalfClosingChannel if limits.half_close else GatewayChannel
         self.buffered.bound = limits.max_buffered
         self.clients.shares = limits.shares or Shares(limits.max_connections, limits.max_connections)
 
@@ -176,7 +180,7 @@ class GatewaySite(Site):
 
     def buildProtocol(self, addr: IAddress) -> GatewayChannel:  # type: ignore[override]
         """A channel for a new connection."""
-        return GatewayChannel(self)
+        return self.channel_class(self)
 
     # -- connections
 

@@ -275,6 +275,16 @@ class Stream(StockStream):
             request.lost(Failure(ConnectionAborted()))
         self.over(None)
 
+    def cut_short(self) -> None:
+        """The client sends no more on any stream: without its end the request is none. Of one that has been answered
+        before its end only the answer is left to send."""
+        if self.remote_done:
+            return
+        if self.request is not None or self.outflow.all_sent:
+            self.reset()
+        else:
+            self.remote_done = True
+
     def over(self, code: int | None) -> None:
         """The stream is closed; with a code the client is told."""
         connection, outflow = self.connection, self.outflow

@@ -5,13 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from OpenSSL import SSL
-from twisted.internet.interfaces import IAddress, IOpenSSLServerConnectionCreator, IProtocolFactory
+from twisted.internet.interfaces import (
+    IAddress,
+    IHalfCloseableProtocol,
+    IOpenSSLServerConnectionCreator,
+    IProtocolFactory,
+)
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from ..layers.turns import Turns
 from .failures import Failures
+from .half_close import HalfClosingTransport
 from .stream import TLSTransport, usable
 
 _log = Logger()
@@ -49,7 +55,8 @@ class TLSFactory(ServerFactory):
         inner = self._wrapped.buildProtocol(addr)
         if inner is None:
             return None
-        transport = TLSTransport(self.contexts.serverConnectionForTLS(None), inner, self._failures)
+        kind = HalfClosingTransport if IHalfCloseableProtocol.providedBy(inner) else TLSTransport
+        transport = kind(self.contexts.serverConnectionForTLS(None), inner, self._failures)
         transport.turns = self._turns
         return transport
 

@@ -32,7 +32,7 @@ from .failures import NOT_TLS, PLAIN_HTTP, Failures
 from .plain import PlainRequest, begins_plain
 
 # What is called here beside what `layers.records` calls.
-CALLS: Final = ("SSL_MODE_ENABLE_PARTIAL_WRITE", "SSL_clear_mode", "SSL_shutdown")
+CALLS: Final = ("SSL_ERROR_ZERO_RETURN", "SSL_MODE_ENABLE_PARTIAL_WRITE", "SSL_clear_mode", "SSL_shutdown")
 _PARTIAL: Any = getattr(lib, "SSL_MODE_ENABLE_PARTIAL_WRITE", None)
 # The records of one read that are followed: the smallest ones would cost more to follow than to refuse.
 _FOLLOWED: Final = 256

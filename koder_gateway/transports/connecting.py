@@ -28,6 +28,7 @@ class _Connected(StreamTransport):
     """A connection that a connector made."""
 
     _tlsClientDefault = True
+    _hears_last_words = True
 
     def __init__(self, attempt: Any) -> None:
         super().__init__(attempt.reactor)

@@ -25,6 +25,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from koder_gateway.layers.last_words import last_words
 from koder_gateway.transports import addresses, securing
 from koder_gateway.transports.flow import Flow, drop
 
@@ -55,6 +56,8 @@ class StreamTransport(Flow):
     """
 
     _tlsClientDefault = False
+    # Whether the protocol gets what came before a write failed; if not, a failed write is the end of all.
+    _hears_last_words = False
     _aborting = False
     _failure: Failure | None = None
     _handle: socket.socket | None = None
@@ -127,6 +130,8 @@ class StreamTransport(Flow):
         if not self.connected:
             self._native = None
             return
+        if self._hears_last_words and isinstance(error, OSError):
+            self._hear_last_words()
         reason = self._reason(error)
         self.connected, self.disconnected = False, True
         self.reactor.streams.discard(self)
@@ -142,6 +147,22 @@ class StreamTransport(Flow):
                 if self.TLS:
                     securing.undivert(self)
                 self._ended(reason)
+
+    def _hear_last_words(self) -> None:
+        """Hand over what came before the connection failed, which uvloop, when it could not write, did not read."""
+        if self.disconnecting or self._aborting or self._failure is not None:
+            return
+        # The socket itself: above it TLS may have begun, and `getHandle` is then that one's.
+        words = last_words(StreamTransport.getHandle(self))
+        receive = self.data_received
+        if self._held is not None:
+            words = b"".join((*self._held, words))
+            receive = self.protocol.dataReceived
+        if words:
+            try:
+                receive(words)
+            except Exception as error:
+                self._fail(error)
 
     def connectionLost(self, reason: Failure) -> None:
         """End this connection here and now, as the reactor does with all that are left when it stops."""

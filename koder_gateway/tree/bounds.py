@@ -39,6 +39,7 @@ def front_limits(settings: Settings) -> FrontLimits:
         max_buffered=requests.max_buffered,
         max_connections=connections,
         shares=shares_of(connections, settings),
+        half_close=settings.listen.half_close,
     )
 
 

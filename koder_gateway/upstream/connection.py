@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
 from ..layers.delivery import deliver_straight
+from ..layers.last_words import hear_last_words
 from ..layers.turns import FULL_READ, end_turn
 from ..wire.body import ChunkedDecoder
 from ..wire.exchange import CLOSED, INVALID
@@ -84,6 +85,7 @@ class UpstreamConnection(Protocol):
         transport: Any = self.transport
         if getattr(getattr(transport, "protocol", None), "_wrappedProtocol", None) is self:
             transport.protocol = self
+        hear_last_words(transport)
         deliver_straight(transport, self, self.dataReceived)
 
     # -- the request

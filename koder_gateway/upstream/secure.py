@@ -21,6 +21,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ..layers.last_words import hear_last_words
 from ..layers.layer import Layer
 from ..layers.records import PIECE, SIZE
 from .alerts import GOODBYE, handshake_fault, openssl_says, record_fault
@@ -118,6 +119,10 @@ class SecureTransport(Layer):
             opening.refused(fault, untrusted)
 
     # -- below
+
+    def connectionMade(self) -> None:
+        """Connected; `shake_hands` begins."""
+        hear_last_words(self.transport)
 
     def dataReceived(self, data: bytes) -> None:
         """Records, in pieces of any size."""

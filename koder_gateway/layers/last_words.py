@@ -1,0 +1,56 @@
+"""What a peer has sent before it reset the connection: Linux keeps it, though nothing can be sent any more.
+
+A service that refuses an upload answers, and closes with the upload's rest unread, which resets the connection. To
+whoever writes at that moment the connection is lost, while the answer waits in the kernel.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any, Final
+
+from twisted.internet.error import ConnectionLost
+from twisted.internet.tcp import Connection
+from twisted.python.failure import Failure
+
+# A refusal with its page fits well; an answer that is longer would be cut by the reset anyway.
+_MOST: Final = 1 << 18
+
+
+def last_words(handle: Any) -> bytes:
+    """What waits in the kernel of a connection that has failed, as one read of it."""
+    try:
+        words: bytes = handle.recv(_MOST, socket.MSG_DONTWAIT)
+    except OSError:
+        return b""
+    return words
+
+
+def hear_last_words(transport: Any) -> None:
+    """Have a transport of Twisted's own give its protocol the last words before it tells of the end. Others do so by
+    themselves, or cannot."""
+    if isinstance(transport, Connection):
+        _Listener(transport)
+
+
+class _Listener:
+    """Stands before the method by which the reactor ends a connection: it closes the socket before its protocol
+    hears of it, so there is no later moment to read."""
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+        self._lost = transport.connectionLost
+        transport.connectionLost = self._connection_lost
+
+    def _connection_lost(self, reason: Failure) -> None:
+        transport = self._transport
+        if transport.disconnected:
+            return  # by what its protocol did with the last words
+        try:
+            if reason.type is ConnectionLost and transport.connected and not transport.disconnecting:
+                words = last_words(transport.socket)
+                if words:
+                    transport.protocol.dataReceived(words)
+        finally:
+            self._lost(reason)
+            transport.__dict__.pop("connectionLost", None)

@@ -1,0 +1,97 @@
+"""Resets of connections on which nothing more is read, as of a peer that has ended its own side.
+
+After that end a reactor reads no further, and says of a reset only when a write fails, which may be minutes later.
+The kernel tells of one without being asked for anything (EPOLLERR, EPOLLHUP): one epoll of a reactor's own watches
+for it, and takes nothing while there is nobody to watch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.interfaces import IReadDescriptor
+from zope.interface import implementer
+
+
+@implementer(IReadDescriptor)
+class Resets:
+    """Those that are watched on one reactor, by descriptor, and whom to call."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._epoll: select.epoll | None = None
+        self._watched: dict[int, Callable[[], object]] = {}
+
+    def __len__(self) -> int:
+        """How many are watched."""
+        return len(self._watched)
+
+    def watch(self, transport: Any, gone: Callable[[], object]) -> int:
+        """Call `gone` once when the connection is reset. What this gives goes to `forget`, before or when the
+        connection ends; -1 where the transport has no descriptor."""
+        try:
+            descriptor: int = transport.getHandle().fileno()
+        except (AttributeError, OSError):
+            return -1
+        if descriptor < 0:
+            return -1
+        if self._epoll is None:
+            self._epoll = select.epoll()
+            self._reactor.addReader(self)
+        with contextlib.suppress(FileExistsError):
+            # No event is asked for: these two come anyway.
+            self._epoll.register(descriptor, 0)
+        self._watched[descriptor] = gone
+        return descriptor
+
+    def forget(self, descriptor: int) -> None:
+        """The connection is not watched any more."""
+        if self._watched.pop(descriptor, None) is None:
+            return
+        if self._epoll is not None:
+            with contextlib.suppress(OSError):
+                self._epoll.unregister(descriptor)  # unless it has been closed meanwhile
+        if not self._watched:
+            self._reactor.removeReader(self)
+            self._close()
+
+    def doRead(self) -> None:
+        """Something has happened to connections that are watched."""
+        if self._epoll is None:
+            return
+        for descriptor, _ in self._epoll.poll(0):
+            gone = self._watched.get(descriptor)
+            self.forget(descriptor)
+            if gone is not None:
+                gone()
+
+    def _close(self) -> None:
+        epoll, self._epoll = self._epoll, None
+        if epoll is not None:
+            epoll.close()
+
+    # -- IReadDescriptor
+
+    def fileno(self) -> int:
+        """The epoll's own descriptor."""
+        return -1 if self._epoll is None else self._epoll.fileno()
+
+    def connectionLost(self, reason: object) -> None:
+        """The reactor ends."""
+        self._watched.clear()
+        self._close()
+
+    def logPrefix(self) -> str:
+        """See ILoggingContext."""
+        return "resets"
+
+
+def resets_of(reactor: Any) -> Resets:
+    """The one watch of a reactor, which keeps it as its `resets`; made when it is first asked for."""
+    resets = getattr(reactor, "resets", None)
+    if not isinstance(resets, Resets):
+        resets = reactor.resets = Resets(reactor)
+    return resets

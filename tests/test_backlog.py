@@ -168,17 +168,15 @@ def test_while_a_transport_is_full_its_client_has_not_taken_all_there_was(tcp: L
     assert not tcp.keeps(uptake, 10.0 + GRACE)
 
 
-def test_one_pace_holds_over_many_exchanges(tcp: Line) -> None:
-    """A client that pipelines has no new grace with each of its requests."""
-    uptake = tcp.watch()
-    tcp.exchange = object()
-    assert not tcp.keeps(uptake, GRACE)
-
-
-def test_where_tcp_does_not_tell_another_exchange_begins_anew(unix: Line) -> None:
-    uptake = unix.watch()
-    unix.exchange = object()
-    assert unix.keeps(uptake, 1000.0)
+@pytest.mark.parametrize("written", [0, 100, 1 << 30])
+@pytest.mark.parametrize("reads", [0, 100_000])
+def test_one_pace_holds_over_many_exchanges(line: Line, reads: int, written: int) -> None:
+    """A client that pipelines has no new grace with each of its requests, and keeps what it has taken."""
+    uptake = line.watch()
+    assert line.keeps(uptake, 1.0)
+    line.take(reads)
+    line.exchange, line.written = object(), written
+    assert line.keeps(uptake, GRACE) is (reads > 0)
 
 
 def test_it_says_whether_anything_has_moved(line: Line) -> None:
@@ -195,7 +193,7 @@ def test_it_says_whether_anything_has_moved(line: Line) -> None:
 def test_where_nobody_can_tell_a_full_transport_has_the_grace() -> None:
     uptake = Uptake(object(), None, 0, 0.0, GRACE)
     assert uptake.keeps(None, 0, GRACE - 1, A_BYTE, GRACE, full=True)
-    assert not uptake.keeps(None, 0, GRACE, A_BYTE, GRACE, full=True)
+    assert not uptake.keeps(object(), 500, GRACE, A_BYTE, GRACE, full=True)
     assert uptake.waiting == 0
 
 

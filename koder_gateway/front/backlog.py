@@ -47,7 +47,7 @@ class Uptake:
     TCP does not, as on a UNIX socket. `grace`: seconds that the client may fall behind; `now` is monotonic seconds.
     """
 
-    __slots__ = ("_exchange", "_goal", "_pace", "_taken", "_transport", "moved", "waiting")
+    __slots__ = ("_base", "_exchange", "_goal", "_pace", "_taken", "_transport", "moved", "waiting")
 
     def __init__(self, transport: Any, exchange: object, written: int, now: float, grace: float) -> None:
         self._transport = transport
@@ -55,31 +55,36 @@ class Uptake:
         """Bytes that waited when this was last looked at, as far as can be told."""
         self.moved = False
         """Whether anything had been taken then since the look before."""
-        self._taken = 0
-        self._look(written)
-        self._begin(exchange, now, grace)
+        self._taken = self._base = 0
+        self._exchange = exchange
+        self._look(exchange, written)
+        self._begin(now, grace)
 
     @property
     def due(self) -> float:
         """When the client will have taken too little unless it takes more."""
         return self._pace.due
 
-    def _begin(self, exchange: object, now: float, grace: float) -> None:
-        self._exchange = exchange
+    def _begin(self, now: float, grace: float) -> None:
         self._goal = self._taken + self.waiting
         self._pace = Pace()
         self._pace.begin(self._taken, now, grace)
 
-    def _look(self, written: int) -> bool:
-        """See what has been taken and what waits; whether what is taken is known for all exchanges."""
+    def _look(self, exchange: object, written: int) -> None:
+        """See what has been taken and what waits."""
         transport = self._transport
+        waited = self.waiting
         # What the transport itself holds, where it tells.
         self.waiting = max(0, backlog(transport)) + int(getattr(transport, "unsent", 0))
-        known = acknowledged(transport)
-        taken = known if known >= 0 else written - self.waiting
+        taken = acknowledged(transport)
+        if taken < 0:
+            if exchange is not self._exchange:
+                # The count begins anew with it; as much as waits less was taken at least.
+                self._base = self._taken + max(0, waited - self.waiting) - written + self.waiting
+                self._exchange = exchange
+            taken = self._base + written - self.waiting
         self.moved = taken > self._taken
         self._taken = taken
-        return known >= 0
 
     def keeps(
         self, exchange: object, written: int, now: float, seconds_per_byte: float, grace: float, *, full: bool
@@ -89,10 +94,8 @@ class Uptake:
         A client that has taken all that waited when it was measured first is measured anew: it takes no more than
         it is sent.
         """
-        known = self._look(written)
-        # Between two exchanges nothing is written: who takes nothing then has no new time for it.
-        other = not known and exchange is not None and exchange is not self._exchange
-        if other or (not full and (not self.waiting or self._taken >= self._goal)):
-            self._begin(exchange, now, grace)
+        self._look(exchange, written)
+        if not full and self._taken >= self._goal:
+            self._begin(now, grace)
             return True
         return self._pace.keeps(self._taken, now, seconds_per_byte, grace)

@@ -362,6 +362,17 @@ def test_a_reset_ends_the_streams(services: Services) -> None:
         slow.go.set()
 
 
+def test_every_end_can_be_a_goodbye_of_all_streams(strict: Services) -> None:
+    slow = Slow()
+    service = strict.take(slow.play)
+    with service.origin, connect_http2(strict.gateway) as client:
+        client.send(headers(1, fields(service.path)))
+        assert slow.met.wait(PATIENCE)
+        end_http2(client)
+        until(lambda: service.connections("active") == 0, "the exchange has ended")
+        slow.go.set()
+
+
 def test_an_idle_connection_of_http2_ends_at_once(services: Services) -> None:
     service = services.take(lambda peer, number: peer.serve())
     with service.origin, connect_http2(services.gateway) as client:

@@ -52,9 +52,10 @@ class HalfClosingTransport(TLSTransport):
         # OpenSSL would keep all that still came, and nobody read it.
         self.dataReceived = _forget  # type: ignore[method-assign]
         deliver_straight(self.transport, self, _forget)
-        self._pause_below()
         inner: Any = self._inner
         inner.readConnectionLost()
+        if not self._left:
+            self._pause_below()
 
 
 def _forget(data: bytes) -> None:

@@ -136,7 +136,7 @@ class GatewayChannel(Intake, Protocol):
         self._remaining = 0
         self._trailers = _NO_TRAILERS
         self._asked = True
-        if refusal is None or not refusal.close:
+        if (head.chunked or head.length) and (refusal is None or not refusal.close):
             # A refused request's body is a body too: read as a request it would smuggle one in.
             try:
                 body = self._first_of_body(head)

@@ -58,7 +58,8 @@ class Intake(ClientFlow):
     def dataReceived(self, data: bytes) -> None:
         """Bytes from the client, in pieces of any size."""
         unread, phase, turns = self._unread, self._phase, self._turns
-        if turns is not None and (phase <= HEAD or self._decoder is not None) and turns.over():
+        # Asked in two steps, as in `tls.stream`.
+        if turns is not None and turns.time() >= turns.ends and self._has_to_wait():
             unread.add(data)
             self._wait_for_turn(len(data))
             return
@@ -84,6 +85,11 @@ class Intake(ClientFlow):
             return
         unread.add(data)
         self._read_on()
+
+    def _has_to_wait(self) -> bool:
+        """Whether what has come is more than bytes to be passed on, and comes late in a turn."""
+        heavy = self._phase <= HEAD or self._decoder is not None
+        return heavy and self._turns is not None and self._turns.over()
 
     def _read_on(self) -> None:
         """Read what there is, while nobody has to be waited for and the slice of this turn lasts."""

@@ -58,7 +58,7 @@ class Turns:
     """The queue of those who wait. `soon` calls in the reactor's next turn, `time` gives monotonic seconds. Not
     `bounded`, a turn may last for as long as it likes, which is for clocks that tests move.
 
-    `yielded` counts how often somebody has asked for a later turn.
+    `yielded` counts how often somebody has asked for a later turn. Before `ends` the turn is not `over`.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Turns:
         self.yielded = 0
         self._soon = soon
         # Until when whoever brings something is served at once; and whether that has begun in the present turn.
-        self._ends = 0.0 if bounded else math.inf
+        self.ends = 0.0 if bounded else math.inf
         self._marked = False
         self._arrived = Line()
         self._greeted = Line()
@@ -83,7 +83,7 @@ class Turns:
 
     def beside(self) -> Turns:
         """Another queue of the same reactor, whose members do not wait for those of this one."""
-        return Turns(self._soon, self.time, bounded=self._ends != math.inf)
+        return Turns(self._soon, self.time, bounded=self.ends != math.inf)
 
     def slice(self) -> float:
         """When a slice that begins now is over."""
@@ -96,13 +96,13 @@ class Turns:
         there is no such crowd do not notice it, while a part of each turn is for those who do wait.
         """
         now = self.time()
-        if now < self._ends:
+        if now < self.ends:
             return False
         if self._marked:
             return True
         # A mark for each turn would cost as much as a tenth of a small request: so a turn may have what is left of an
         # older window, and then one of its own.
-        self._ends = now + ARRIVALS
+        self.ends = now + ARRIVALS
         self._marked = True
         self._soon(self._turned)
         return False

@@ -372,7 +372,8 @@ class UpstreamConnection(Protocol):
     def end(self, keep_alive: bool, in_order: bool = False) -> None:
         """The exchange is over: back to the pool, or away. `in_order`: the request is whole, so that where the answer
         is too the service has done nothing to be reset for."""
-        self._stop_pulling()
+        if self._pulling:
+            self._stop_pulling()
         self.relay = None
         self._buffer = b""
         chunks, self._chunks = self._chunks, None

@@ -382,7 +382,7 @@ def test_an_idle_connection_of_http2_ends_at_once(services: Services) -> None:
         end_http2(client)
         while client.next() is not None:
             pass
-        assert client.ended == "closed"
+        assert client.ended in ("closed", "cut")
 
 
 # Limits.

@@ -24,6 +24,7 @@ class HalfClosingTransport(TLSTransport):
     """For a protocol above that wants to know of its client's end (IHalfCloseableProtocol)."""
 
     _client_done = False
+    _hasty = False
 
     def _end(self, error: int) -> str:
         super()._end(error)
@@ -38,7 +39,10 @@ class HalfClosingTransport(TLSTransport):
     def readConnectionLost(self) -> None:
         """The client has ended its side of the connection beneath."""
         if self._ready:
+            # A client that has said no goodbye and has no answer coming waits for none.
+            self._hasty = True
             self._client_ended()
+            self._hasty = False
         elif not self._left:
             self._leave()
 
@@ -49,13 +53,19 @@ class HalfClosingTransport(TLSTransport):
         if self._client_done or self._left:
             return
         self._client_done = True
-        # OpenSSL would keep all that still came, and nobody read it.
-        self.dataReceived = _forget  # type: ignore[method-assign]
-        deliver_straight(self.transport, self, _forget)
         inner: Any = self._inner
         inner.readConnectionLost()
         if not self._left:
+            # OpenSSL would keep all that still came, and nobody read it.
+            self.dataReceived = _forget  # type: ignore[method-assign]
+            deliver_straight(self.transport, self, _forget)
             self._pause_below()
+
+    def _say_goodbye(self) -> None:
+        if self._hasty:
+            self._shut = True
+        else:
+            super()._say_goodbye()
 
 
 def _forget(data: bytes) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import array
+import fcntl
 import gc
 import itertools
 import socket
+import termios
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -274,6 +277,37 @@ def test_nothing_arrives_while_a_protocol_that_paused_at_once_is_paused(
             assert server.received == b""
             server.transport.resumeProducing()
             await server.has(33)
+
+    run(reactor, scenario())
+
+
+def left_to_read(transport: Any) -> int:
+    """Bytes that the kernel holds for the transport to read."""
+    room = array.array("i", [0])
+    fcntl.ioctl(transport.fileno(), termios.FIONREAD, room)
+    return room[0]
+
+
+def test_what_comes_while_a_protocol_that_paused_at_once_is_paused_stays_with_the_kernel(
+    reactor: UvloopReactor,
+) -> None:
+    class Paused(Recorder):
+        def connectionMade(self) -> None:
+            self.transport.pauseProducing()
+            super().connectionMade()
+
+    async def scenario() -> None:
+        server = Paused()
+        port = reactor.listenTCP(0, Serving(server), interface="127.0.0.1")
+        sent = bytes(range(250)) * 200
+        with socket.create_connection(("127.0.0.1", port.getHost().port)) as raw:
+            raw.sendall(sent)
+            await server.made
+            await several_turns(reactor)
+            assert left_to_read(server.transport) >= len(sent) - 512
+            server.transport.resumeProducing()
+            await server.has(len(sent))
+            assert server.received == sent
 
     run(reactor, scenario())
 

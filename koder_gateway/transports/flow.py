@@ -15,6 +15,13 @@ LITTLE: Final = 1 << 14
 _buffer: Final = memoryview(bytearray(LITTLE))
 
 
+_first: Final = _buffer[:512]
+
+
+def _first_buffer(_hint: int) -> memoryview:
+    return _first
+
+
 def _little_buffer(_hint: int) -> memoryview:
     return _buffer
 
@@ -153,8 +160,7 @@ class Flow(ABC):
         """Read nothing until `resumeProducing`; that the peer has gone is not noticed meanwhile."""
         self._stopped = True
         if self._starting:
-            self._held = []
-            self._deliver_to(self._held.append)
+            self._hold_first()
         elif self._native is not None:
             self._native.pause_reading()
 
@@ -170,12 +176,25 @@ class Flow(ABC):
         else:
             self.reactor.loop.call_soon(self._resume_held)
 
+    def _hold_first(self) -> None:
+        """uvloop reads at least once whatever `connectionMade` says: as little as can be, however much has come."""
+        if self._held is None:
+            self._held = []
+            self.get_buffer = _first_buffer
+            self.buffer_updated = self._keep_first
+            self._native.set_protocol(self)
+
+    def _keep_first(self, size: int) -> None:
+        self._native.pause_reading()
+        if self._held is not None:
+            self._held.append(bytes(_first[:size]))
+
     def _resume_held(self) -> None:
         """Hand over what arrived between `connectionMade`, which paused, and the pause taking effect."""
         held, self._held = self._held, None
         if not self.connected or self.disconnecting or held is None:
             return
-        del self.data_received
+        del self.get_buffer, self.buffer_updated
         self._native.set_protocol(self)
         self._native.resume_reading()
         if held:

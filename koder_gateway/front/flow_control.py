@@ -1,8 +1,9 @@
 """Flow control of one HTTP/1.1 connection: when nothing more is read of a client, and who waits for it.
 
 The channel is the one producer of its transport. While a client does not take its answers, whoever produces one is
-paused and no further request is read, so that what waits for a client is bounded by what the transport holds (64 KiB)
-and one answer. While a service does not take a body, the client's body is not read.
+paused and no further request is read, so that what waits for a client is bounded by what the transport holds (on
+uvloop only what the kernel does not take, else 64 KiB) and one read or answer. While a service does not take a body,
+the client's body is not read.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from .site import GatewaySite
 
 # What may wait unread behind the exchange under way before reading pauses.
-_PIPELINE_BOUND: Final = 65536
+_PIPELINE_BOUND: Final = 16384
 # What is read behind an answer that ended its connection, so that this is not lost to a reset.
 _FORGOTTEN_BOUND: Final = 1 << 20
 

@@ -101,6 +101,9 @@ class Client(Protocol):
     def taking(self) -> bool:
         """Whether the client has taken anything of what is on its way since this was last asked."""
 
+    def room(self) -> int:
+        """Bytes of an answer that go on their way to it at once, at present; 0 where that is not known."""
+
     paused_early: bool
     """Whether it has no room for an answer at present, which is then held back before it begins."""
 

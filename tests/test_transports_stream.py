@@ -607,7 +607,7 @@ def test_what_is_passed_on_waits_as_one_small_read(reactor: UvloopReactor) -> No
         await several_turns(reactor)
         *before, last = way.reads
         assert {unsent for _, unsent in before} == {0}
-        assert 0 < last[1] <= last[0] <= BOUND
+        assert 0 < last[1] <= last[0] <= LITTLE
         assert max(size for size, _ in before) > BOUND, "what there is room for is read at once"
         assert sink.transport.room == 0
         end.transport.resumeProducing()

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 
 LITTLE: Final = 1 << 14
-# What is read at once of a peer that brings much, unless more than that can be sent on at once; and what then.
+# What is read at once of a peer that brings much. Where it is known what can be sent on at once, as much as that:
+# `LITTLE` at least and `MOST` at most.
 BOUND: Final = 1 << 15
 MOST: Final = 1 << 18
 # One for all connections: what is read into it is taken out before the next read.
@@ -236,8 +237,8 @@ class Flow(ABC):
         self._read_into(_little_buffer, self._little_read)
 
     def read_bounded(self, room: Callable[[], int] | None = None) -> None:
-        """Bring no more than `BOUND` bytes in one read from now on, or as many as there is `room` for (bytes that
-        whoever they are for takes at once), of a peer that brings much: what is read and not taken is kept here."""
+        """Bring no more than `BOUND` bytes in one read from now on, of a peer that brings much: what is read and not
+        taken is kept here. Where `room` says how many bytes whoever they are for takes at once, as many as that."""
         if self._native is None or self._reads_little or self._reads_bounded or self._held is not None:
             return
         self._reads_bounded = True
@@ -272,7 +273,7 @@ class Flow(ABC):
         if budget < MOST and self._room is not None:
             # What the kernel needs for its own keeping is up to as much again.
             budget = self._budget = self._room() >> 1
-        return _buffer if budget >= MOST else _buffer[:budget] if budget > BOUND else _bounded
+        return _buffer if budget >= MOST else _buffer[: max(LITTLE, budget)]
 
     def _bounded_read(self, size: int) -> None:
         self._budget -= size

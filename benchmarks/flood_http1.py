@@ -56,6 +56,7 @@ def head_of(line: bytes, size: int = 32 * KIB - 200) -> bytes:
 
 ELSEWHERE = request(b"/", host=b"Host: x\r\n")
 LARGE = request(BULK_PATH + b"/60k")
+_VERY_LARGE = request(BULK_PATH + b"/5m")
 # By GET, whose failures no shipped limit counts.
 _UPLOAD = b"GET /v1/users HTTP/1.1\r\n%bTransfer-Encoding: chunked\r\n\r\n" % _HOST
 CHUNK = b"5\r\nhello\r\n"
@@ -88,6 +89,7 @@ def unread() -> list[Attack]:
                 "unread-proxied", "1", t, over_and_over(LARGE), len(LARGE), reads=False, allowance=32 * KIB
             )
         ),
+        *_each(lambda t: Attack("unread-download", "1", t, once(_VERY_LARGE), len(_VERY_LARGE), reads=False)),
     ]
 
 

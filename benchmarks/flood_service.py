@@ -26,7 +26,7 @@ def _answer(body: bytes) -> bytes:
 
 
 _SMALL = _answer(_JSON)
-_LARGE = {b"60k": _answer(b"x" * 60_000), b"250k": _answer(b"x" * 250_000)}
+_LARGE = {name: _answer(b"x" * size) for name, size in ((b"60k", 60_000), (b"250k", 250_000), (b"5m", 5_000_000))}
 _STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 

@@ -106,6 +106,21 @@ def test_they_go_on_as_the_client_takes() -> None:
     assert gateway.site.buffered.total == 0
 
 
+def test_what_little_waits_does_not_keep_all_that_came_with_it() -> None:
+    """Windows that leave a byte of every read would hold the reads themselves."""
+    gateway = MemoryGateway()
+    client = Http2(gateway, (INITIAL_WINDOW_SIZE, READ - 1))
+    services = asked(client, STREAMS)
+    client.send(window_update(0, 1 << 30))
+    for service in services:
+        service.send(HEAD % (2 * READ))
+        service.send(b"x" * READ)
+    outflows = [stream.outflow for stream in client.channel.streams.open.values()]
+    waiting = [piece for outflow in outflows for piece in outflow.waiting]
+    assert sum(map(len, waiting)) == STREAMS
+    assert sum(len(piece.obj if isinstance(piece, memoryview) else piece) for piece in waiting) == STREAMS
+
+
 @pytest.mark.parametrize("size", [60_000, 10 << 20])
 def test_a_byte_of_window_now_and_then_does_not_keep_an_answer(size: int) -> None:
     gateway = MemoryGateway(timeouts=FrontTimeouts(idle=60.0))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import array
+import fcntl
 import gc
 import itertools
 import socket
+import termios
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +18,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 
 from koder_gateway.layers.turns import READS
-from koder_gateway.transports.flow import LITTLE
+from koder_gateway.transports.flow import BOUND, LITTLE
 from koder_gateway.transports.reactor import UvloopReactor
 
 MIB = 1024 * 1024
@@ -278,6 +281,37 @@ def test_nothing_arrives_while_a_protocol_that_paused_at_once_is_paused(
     run(reactor, scenario())
 
 
+def left_to_read(transport: Any) -> int:
+    """Bytes that the kernel holds for the transport to read."""
+    room = array.array("i", [0])
+    fcntl.ioctl(transport.fileno(), termios.FIONREAD, room)
+    return room[0]
+
+
+def test_what_comes_while_a_protocol_that_paused_at_once_is_paused_stays_with_the_kernel(
+    reactor: UvloopReactor,
+) -> None:
+    class Paused(Recorder):
+        def connectionMade(self) -> None:
+            self.transport.pauseProducing()
+            super().connectionMade()
+
+    async def scenario() -> None:
+        server = Paused()
+        port = reactor.listenTCP(0, Serving(server), interface="127.0.0.1")
+        sent = bytes(range(250)) * 200
+        with socket.create_connection(("127.0.0.1", port.getHost().port)) as raw:
+            raw.sendall(sent)
+            await server.made
+            await several_turns(reactor)
+            assert left_to_read(server.transport) >= len(sent) - 512
+            server.transport.resumeProducing()
+            await server.has(len(sent))
+            assert server.received == sent
+
+    run(reactor, scenario())
+
+
 def test_a_replaced_data_received_is_called(reactor: UvloopReactor) -> None:
     async def scenario() -> None:
         server, client = Recorder(), Recorder()
@@ -528,3 +562,85 @@ def test_who_asks_for_little_can_pause_and_leaves_no_cycle(reactor: UvloopReacto
         assert gone() is None
     finally:
         gc.enable()
+
+
+class PassingOn(Recorder):
+    """Hands what it gets to another transport, whose producer it is, and keeps the sizes of the reads, and what of
+    each the other one did not get rid of at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads: list[tuple[int, int]] = []
+        self.onwards: Any = None
+        self.paused = False
+
+    def dataReceived(self, data: bytes) -> None:
+        self.onwards.write(data)
+        self.reads.append((len(data), self.onwards.unsent))
+        self.transport.read_bounded(lambda: self.onwards.room)
+
+    def pauseProducing(self) -> None:
+        self.paused = True
+        self.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self.transport.resumeProducing()
+
+    def stopProducing(self) -> None:
+        self.transport.loseConnection()
+
+
+def test_what_is_passed_on_waits_as_one_small_read(reactor: UvloopReactor) -> None:
+    """Whoever does not read makes the transport hold a bounded read, however much the kernel took before."""
+    source, way, sink, end = Recorder(), PassingOn(), Recorder(), Counter()
+
+    async def scenario() -> None:
+        await connected(reactor, sink, end)
+        end.transport.pauseProducing()
+        await connected(reactor, source, way)
+        way.onwards = sink.transport
+        sink.transport.registerProducer(way, True)
+        for _ in range(64):
+            source.transport.write(bytes(MIB))
+        while not way.paused:
+            await several_turns(reactor)
+        await several_turns(reactor)
+        *before, last = way.reads
+        assert {unsent for _, unsent in before} == {0}
+        assert 0 < last[1] <= last[0] <= LITTLE
+        assert max(size for size, _ in before) > BOUND, "what there is room for is read at once"
+        assert sink.transport.room == 0
+        end.transport.resumeProducing()
+        sink.transport.abortConnection()
+        await end.lost
+
+    run(reactor, scenario())
+
+
+def test_reads_are_bounded_until_they_are_free_again(reactor: UvloopReactor) -> None:
+    sizes: list[int] = []
+
+    class Bounded(Recorder):
+        def dataReceived(self, data: bytes) -> None:
+            sizes.append(len(data))
+            super().dataReceived(data)
+
+    sender, reader = Recorder(), Bounded()
+
+    async def scenario() -> None:
+        await connected(reactor, sender, reader)
+        reader.transport.read_bounded()
+        sender.transport.write(bytes(range(256)) * 4096)
+        await reader.has(MIB)
+        assert max(sizes) <= BOUND
+        assert reader.received == bytes(range(256)) * 4096
+        reader.transport.pauseProducing()
+        fill(sender.transport)
+        reader.transport.read_freely()
+        await several_turns(reactor)
+        assert len(reader.received) == MIB, "it is paused still"
+        reader.transport.resumeProducing()
+        await reader.has(2 * MIB)
+        assert max(sizes) > BOUND
+
+    run(reactor, scenario())

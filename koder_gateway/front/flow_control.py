@@ -1,9 +1,9 @@
 """Flow control of one HTTP/1.1 connection: when nothing more is read of a client, and who waits for it.
 
 The channel is the one producer of its transport. While a client does not take its answers, whoever produces one is
-paused and no further request is read, so that what waits for a client is bounded by what the transport holds (64 KiB)
-and one answer. From then on the client has to take what waits at `requests.min_rate`. While a service does not take a
-body, the client's body is not read.
+paused and no further request is read, so that what waits for a client is bounded by what the transport holds (on
+uvloop only what the kernel does not take, else 64 KiB) and one read or answer. From then on the client has to take
+what waits at `requests.min_rate`. While a service does not take a body, the client's body is not read.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final
 
+from ..layers.reading import MUCH, read_bounded
 from ..layers.turns import Turns, read_little
 from ..policy.limits import address_key
 from .backlog import Uptake
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from .site import GatewaySite
 
 # What may wait unread behind the exchange under way before reading pauses.
-_PIPELINE_BOUND: Final = 65536
+_PIPELINE_BOUND: Final = 16384
 # What is read behind an answer that ended its connection, so that this is not lost to a reset.
 _FORGOTTEN_BOUND: Final = 1 << 20
 
@@ -67,6 +68,8 @@ class ClientFlow(StockChannel):
 
     def _wait_for_turn(self, size: int) -> None:
         """So many bytes have come when the turn was over: nothing more is read until it is this connection's."""
+        if size >= MUCH:
+            read_bounded(self.transport)
         if not self._turn_over:
             self._turn_over = True
             self.site.turns.arrived(size, address_key(self.peer), self._next_turn)

@@ -43,6 +43,10 @@ class Http2Request(GatewayRequest):
         """Whether too much waits for the client already, on all its streams."""
         return self.channel is not None and self.channel.connection.out.full
 
+    def room(self) -> int:
+        """Bytes of the answer that windows and transport let go at once."""
+        return 0 if self.channel is None else self.channel.outflow.room
+
     def hold_answer(self) -> None:
         """There is no room any more: a service that has been asked and has not begun to answer is paused too."""
         connection = getattr(self.sink, "connection", None)

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from ..errors import BAD_FRAMING, BODY_TOO_LARGE, Refusal
+from ..layers.reading import MUCH, read_bounded
 from ..layers.turns import FULL_READ, PIECES, end_turn
 from ..wire.body import BodyError, ChunkedDecoder
 from ..wire.exchange import BROKEN, TOO_LARGE
@@ -74,8 +75,8 @@ class Intake(ClientFlow):
                     return
             elif phase == BODY and self._decoder is None:
                 self._read_length(data)
-                if len(data) >= FULL_READ:
-                    end_turn(self.transport)
+                if len(data) >= MUCH:
+                    self._read_much(len(data))
                 if unread.data:
                     self._read_on()
                 return
@@ -84,12 +85,19 @@ class Intake(ClientFlow):
             self._regulate()
             return
         unread.add(data)
+        if len(data) >= MUCH:
+            self._read_much(0)
         self._read_on()
 
     def _has_to_wait(self) -> bool:
         """Whether what has come is more than bytes to be passed on, and comes late in a turn."""
         heavy = self._phase <= HEAD or self._decoder is not None
         return heavy and self._turns is not None and self._turns.over()
+
+    def _read_much(self, size: int) -> None:
+        read_bounded(self.transport)
+        if size >= FULL_READ:
+            end_turn(self.transport)
 
     def _read_on(self) -> None:
         """Read what there is, while nobody has to be waited for and the slice of this turn lasts."""
@@ -187,6 +195,8 @@ class Intake(ClientFlow):
         length = head.length or 0
         body = unread.take(length) if length and unread.data else b""
         self._remaining = length - len(body)
+        if self._remaining > MUCH:
+            read_bounded(self.transport)
         return body
 
     def _decode(self, data: bytes) -> bytes:

@@ -7,8 +7,9 @@ while more than a little waits the service is paused.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
+from ..layers.reading import room_of
 from ..wire.frames import (
     DATA,
     END_STREAM,
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 # The service is paused while more than this waits for the client's windows.
 _HIGH: Final = 65536
+# So many times what waits may be kept for it.
+_PINNED: Final = 4
 _EMPTY: Final = b""
 # The pace of those for whom nothing has ever waited.
 _UNASKED: Final = Pace()
@@ -152,6 +155,14 @@ class Outflow:
 
     # -- towards the client
 
+    @property
+    def room(self) -> int:
+        """Bytes that can leave at once."""
+        out = self._connection.out
+        if self.waiting or out.blocked:
+            return 0
+        return min(self.window, out.window, room_of(self._connection.transport))
+
     def _go_on(self) -> None:
         """Let what waits go as far as it can now."""
         out = self._connection.out
@@ -211,7 +222,9 @@ class Outflow:
             size = len(data)
             if size > room:
                 view = memoryview(data)
-                waiting.appendleft(view[room:])
+                rest, whole = view[room:], cast(bytes, view.obj)
+                # A little of it must not keep all that was read.
+                waiting.appendleft(rest if _PINNED * len(rest) > len(whole) else bytes(rest))
                 data, size = view[:room], room
             elif waiting and size + len(waiting[0]) <= room:
                 data = self._gathered(data, room)

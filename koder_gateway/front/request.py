@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from twisted.web import http, server
 
 from ..errors import INTERNAL_ERROR, REQUEST_TIMEOUT, UPSTREAM_TIMEOUT, Refusal
+from ..layers.reading import room_of
 from ..policy.decision import Standing, charges_refusal
 from ..wire.body import chunk, last_chunk
 from ..wire.exchange import ANSWERED, ANSWERS, CLIENT_GONE, ENDED, HELD, RELAYING, SLOW, TIMEOUT, TUNNELLING, Exchange
@@ -316,6 +317,10 @@ class GatewayRequest(server.Request):
     def taking(self) -> bool:
         """Whether the client takes what is on its way to it."""
         return bool(self.channel.taking())
+
+    def room(self) -> int:
+        """Bytes of the answer that its transport takes at once."""
+        return room_of(self.channel.transport)
 
     def stream_from(self, producer: IPushProducer) -> None:
         """Pause and resume `producer` as the client takes the answer."""

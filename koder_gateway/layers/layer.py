@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from OpenSSL import SSL
 from twisted.internet.protocol import Protocol
 
 from ..policy.limits import address_key
+from .reading import read_bounded, read_freely, room_of
 from .turns import Turns
 
 # What a peer may make OpenSSL say by itself in the life of a connection: hundreds of key updates, of which an honest
@@ -138,6 +139,19 @@ class Layer(Protocol):
     def unsent(self) -> int:
         """Bytes that the transport below still holds, as far as it tells."""
         return int(getattr(self.transport, "unsent", 0))
+
+    @property
+    def room(self) -> int:
+        """Bytes that the transport below takes at once, as far as it tells."""
+        return room_of(self.transport)
+
+    def read_bounded(self, room: Callable[[], int] | None = None) -> None:
+        """Read no more at once than is bounded, or than there is room for."""
+        read_bounded(self.transport, room)
+
+    def read_freely(self) -> None:
+        """Read as much as comes."""
+        read_freely(self.transport)
 
     def setTcpNoDelay(self, enabled: bool) -> None:
         """Set TCP_NODELAY where the transport below is TCP."""

@@ -25,6 +25,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..layers.delivery import deliver_straight
+from ..layers.reading import MUCH, read_bounded
 from ..layers.records import BIO_READ, BIO_WRITE, BUFFER, PIECE, SIZE, SSL_READ, SSL_WRITE, WINDOW, Records, lib
 from ..layers.records import usable as records_usable
 from ..layers.turns import FULL_READ, end_turn
@@ -95,8 +96,10 @@ class TLSTransport(Records):
         else:
             self._follow(data)
             if size > PIECE:
-                if size >= FULL_READ:
-                    end_turn(self.transport)
+                if size >= MUCH:
+                    read_bounded(self.transport)
+                    if size >= FULL_READ:
+                        end_turn(self.transport)
                 lib.ERR_clear_error()
                 self._read_pieces(data, size)
                 return
@@ -112,6 +115,8 @@ class TLSTransport(Records):
             return
         self._follow(data)
         first, self._rest = not self._rest, self._rest + data
+        if len(data) >= MUCH:
+            read_bounded(self.transport)
         if first and not self._stopped:
             self._pause_below()
             self._wait_for_turn(len(data))

@@ -11,12 +11,27 @@ if TYPE_CHECKING:
 
 
 LITTLE: Final = 1 << 14
+# What is read at once of a peer that brings much. Where it is known what can be sent on at once, as much as that:
+# `LITTLE` at least and `MOST` at most.
+BOUND: Final = 1 << 15
+MOST: Final = 1 << 18
 # One for all connections: what is read into it is taken out before the next read.
-_buffer: Final = memoryview(bytearray(LITTLE))
+_buffer: Final = memoryview(bytearray(MOST))
+_first: Final = _buffer[:512]
+_little: Final = _buffer[:LITTLE]
+_bounded: Final = _buffer[:BOUND]
+
+
+def _first_buffer(_hint: int) -> memoryview:
+    return _first
+
+
+def _bounded_buffer(_hint: int) -> memoryview:
+    return _bounded
 
 
 def _little_buffer(_hint: int) -> memoryview:
-    return _buffer
+    return _little
 
 
 def drop(_data: object) -> None:
@@ -26,9 +41,9 @@ def drop(_data: object) -> None:
 class Flow(ABC):
     """Both directions' pausing and resuming; the base of `StreamTransport`, which owns the connection.
 
-    uvloop calls `pause_writing` when more than 64 KiB wait to be sent and `resume_writing` when a quarter of
-    that is left. A push producer is told both. A pull producer is asked for more each time what it wrote has
-    been taken; while one is registered, `write` notices that it wrote.
+    uvloop calls `pause_writing` when something waits to be sent that the kernel does not take (`bufferSize`: when
+    more than so much does), and `resume_writing` when it has. A push producer is told both. A pull producer is asked
+    for more each time what it wrote has been taken; while one is registered, `write` notices that it wrote.
     """
 
     connected = False
@@ -46,6 +61,10 @@ class Flow(ABC):
     _stopped = False
     _turn_ended = False
     _reads_little = False
+    _reads_bounded = False
+    # Who says how much there is room for, and how much of that is left.
+    _room: Callable[[], int] | None = None
+    _budget = 0
     protocol: Any = None
     _native: Any = None
 
@@ -153,8 +172,7 @@ class Flow(ABC):
         """Read nothing until `resumeProducing`; that the peer has gone is not noticed meanwhile."""
         self._stopped = True
         if self._starting:
-            self._held = []
-            self._deliver_to(self._held.append)
+            self._hold_first()
         elif self._native is not None:
             self._native.pause_reading()
 
@@ -170,12 +188,25 @@ class Flow(ABC):
         else:
             self.reactor.loop.call_soon(self._resume_held)
 
+    def _hold_first(self) -> None:
+        """uvloop reads at least once whatever `connectionMade` says: as little as can be, however much has come."""
+        if self._held is None:
+            self._held = []
+            self.get_buffer = _first_buffer
+            self.buffer_updated = self._keep_first
+            self._native.set_protocol(self)
+
+    def _keep_first(self, size: int) -> None:
+        self._native.pause_reading()
+        if self._held is not None:
+            self._held.append(bytes(_first[:size]))
+
     def _resume_held(self) -> None:
         """Hand over what arrived between `connectionMade`, which paused, and the pause taking effect."""
         held, self._held = self._held, None
         if not self.connected or self.disconnecting or held is None:
             return
-        del self.data_received
+        del self.get_buffer, self.buffer_updated
         self._native.set_protocol(self)
         self._native.resume_reading()
         if held:
@@ -200,20 +231,55 @@ class Flow(ABC):
 
     def read_little(self) -> None:
         """Bring no more than `LITTLE` bytes in one read from now on, of a peer that brings more than it is worth."""
-        native = self._native
-        if native is None or self._reads_little or self._starting:
+        if self._native is None or self._reads_little or self._starting:
             return
         self._reads_little = True
+        self._read_into(_little_buffer, self._little_read)
+
+    def read_bounded(self, room: Callable[[], int] | None = None) -> None:
+        """Bring no more than `BOUND` bytes in one read from now on, of a peer that brings much: what is read and not
+        taken is kept here. Where `room` says how many bytes whoever they are for takes at once, as many as that."""
+        if self._native is None or self._reads_little or self._reads_bounded or self._held is not None:
+            return
+        self._reads_bounded = True
+        self._room, self._budget = room, 0
+        self._read_into(_bounded_buffer if room is None else self._fitting_buffer, self._bounded_read)
+
+    def read_freely(self) -> None:
+        """Bring as much as comes again."""
+        if self._native is not None and self._reads_bounded and not self._reads_little:
+            self._reads_bounded = False
+            self._room = None
+            reading = self._native.is_reading()
+            self._native.pause_reading()
+            del self.get_buffer, self.buffer_updated
+            self._native.set_protocol(self)
+            if reading:
+                self._native.resume_reading()
+
+    def _read_into(self, get: Callable[[int], memoryview], updated: Callable[[int], None]) -> None:
+        """Have uvloop read into the buffer that it is given (asyncio.BufferedProtocol)."""
+        native = self._native
         reading = native.is_reading()
         native.pause_reading()
-        # With these two uvloop reads into the buffer that it is given (asyncio.BufferedProtocol).
-        self.get_buffer = _little_buffer
-        self.buffer_updated = self._read_into_buffer
+        self.get_buffer = get
+        self.buffer_updated = updated
         native.set_protocol(self)
         if reading:
             native.resume_reading()
 
-    def _read_into_buffer(self, size: int) -> None:
+    def _fitting_buffer(self, _hint: int) -> memoryview:
+        budget = self._budget
+        if budget < MOST and self._room is not None:
+            # What the kernel needs for its own keeping is up to as much again.
+            budget = self._budget = self._room() >> 1
+        return _buffer if budget >= MOST else _buffer[: max(LITTLE, budget)]
+
+    def _bounded_read(self, size: int) -> None:
+        self._budget -= size
+        self.data_received(bytes(_buffer[:size]))
+
+    def _little_read(self, size: int) -> None:
         self.data_received(bytes(_buffer[:size]))
         native = self._native
         if size == LITTLE and native is not None and native.is_reading():

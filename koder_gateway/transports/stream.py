@@ -40,6 +40,11 @@ _ABORTED = Failure(ConnectionAborted())
 # Close with a reset instead of the usual farewell.
 _RESET = struct.pack("ii", 1, 0)
 
+# What Linux tells of a socket's memory (sock_diag(7), SK_MEMINFO_VARS): received, its bound, on its way, the bound of
+# what is to be sent, set aside, to be sent.
+_SO_MEMINFO = 55
+_MEMINFO = struct.Struct("6I")
+
 _log = Logger()
 
 
@@ -82,6 +87,8 @@ class StreamTransport(Flow):
 
     def connection_made(self, native: asyncio.Transport) -> None:
         self._native = native
+        # Whoever writes is told as soon as the kernel takes no more: what waits here beyond that is kept for nothing.
+        native.set_write_buffer_limits(0)
         protocol = self._built_or_none()
         if protocol is None:
             native.abort()
@@ -190,7 +197,7 @@ class StreamTransport(Flow):
         for name in ("data_received", "get_buffer", "buffer_updated"):
             self.__dict__.pop(name, None)
         self.write = drop
-        self.protocol = self._native = self._handle = self._held = self.producer = None
+        self.protocol = self._native = self._handle = self._held = self.producer = self._room = None
 
     def _fail(self, error: Exception) -> None:
         """The protocol or its producer raised this: log it and end the connection with it as the reason."""
@@ -265,6 +272,20 @@ class StreamTransport(Flow):
     def unsent(self) -> int:
         """Bytes that were written and that the kernel has not taken yet."""
         return 0 if self._native is None else int(self._native.get_write_buffer_size())
+
+    @property
+    def room(self) -> int:
+        """Bytes that the kernel takes at once, what it needs for its own keeping among them; 0 where it does not say.
+        Worth a system call."""
+        if self._native is None or self.unsent:
+            return 0
+        try:
+            said: bytes = self.getHandle().getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
+            numbers: tuple[int, ...] = _MEMINFO.unpack(said)
+        except (OSError, struct.error):
+            return 0
+        _, _, allocated, most, _, queued = numbers
+        return max(0, most - max(allocated, queued))
 
     def stopProducing(self) -> None:
         """`IPushProducer`: lose the connection."""

@@ -168,6 +168,10 @@ class StockClient:
         """A stock request does not show what its client has taken."""
         return False
 
+    def room(self) -> int:
+        """Nor what it takes at once."""
+        return 0
+
     def stream_from(self, producer: UpstreamConnection) -> None:
         """Pause and resume `producer` as the client takes the answer."""
         self._producing = True

@@ -17,6 +17,7 @@ from zope.interface import alsoProvides, implementer
 
 from ..layers.delivery import deliver_straight
 from ..layers.last_words import hear_last_words
+from ..layers.reading import MUCH, read_bounded, read_freely
 from ..layers.turns import FULL_READ, end_turn
 from ..wire.body import ChunkedDecoder
 from ..wire.exchange import CLOSED, INVALID
@@ -58,6 +59,7 @@ class UpstreamConnection(Protocol):
     gave_up = False
     begun = 0.0
     kept_for: int | None = None
+    _bounded = False
 
     def __init__(self, address: Address) -> None:
         self.address = address
@@ -165,8 +167,19 @@ class UpstreamConnection(Protocol):
             self._chunks.take(data)
         else:
             relay.body(data)
-        if len(data) >= FULL_READ:
+        if len(data) >= MUCH:
+            self._read_much(len(data))
+
+    def _read_much(self, size: int) -> None:
+        """What is read of a large answer waits for its client: no more of it at once than the client has room for."""
+        if not self._bounded and self.relay is not None:
+            self._bounded = True
+            read_bounded(self.transport, self._room)
+        if size >= FULL_READ:
             end_turn(self.transport)
+
+    def _room(self) -> int:
+        return 0 if self.relay is None else self.relay.client.room()
 
     def _read_head(self, relay: Relay | None, data: bytes) -> None:
         buffer = self._buffer
@@ -376,6 +389,9 @@ class UpstreamConnection(Protocol):
             self._stop_pulling()
         self.relay = None
         self._buffer = b""
+        if self._bounded:
+            self._bounded = False
+            read_freely(self.transport)
         chunks, self._chunks = self._chunks, None
         held = self.paused or (chunks is not None and chunks.holding)
         self.paused = False

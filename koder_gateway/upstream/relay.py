@@ -101,6 +101,9 @@ class Client(Protocol):
     def taking(self) -> bool:
         """Whether something waits for the client, and it takes that as fast as it has to."""
 
+    def room(self) -> int:
+        """Bytes of an answer that go on their way to it at once, at present; 0 where that is not known."""
+
     paused_early: bool
     """Whether it has no room for an answer at present, which is then held back before it begins."""
 

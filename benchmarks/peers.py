@@ -153,7 +153,7 @@ def run(kinds: list[Kind], cases: list[Case], options: argparse.Namespace) -> No
     """Start all, see that they do the same, measure, print."""
     names = [kind.name for kind in kinds]
     if not options.check:
-        allow_descriptors(_DESCRIPTORS)
+        allow_descriptors(_DESCRIPTORS, least=1024)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="koder-gateway-peers-")))
         bench = Bench(folder, stack, Cores(measuring=not options.check))

@@ -171,7 +171,7 @@ def main() -> int:
         return 2
     results = []
     try:
-        allow_descriptors(_DESCRIPTORS)
+        allow_descriptors(_DESCRIPTORS, least=1024 if options.quick else _DESCRIPTORS)
         for curve in CURVES:
             if curve.name in options.curves:
                 sizes = curve.quick if options.quick else curve.sizes

@@ -104,15 +104,23 @@ class Cores:
         self.load = ",".join(map(str, available[1:]))
 
 
-def allow_descriptors(count: int) -> None:
-    """Raise the limit of open files, for this process and those that it starts."""
+def allow_descriptors(count: int, least: int = 0) -> None:
+    """Raise the limit of open files, for this process and those that it starts.
+
+    Where so many are not allowed as many as are; MeasurementError when these are fewer than `least`, by default all.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < count:
-        try:
-            ceiling = hard if hard == resource.RLIM_INFINITY else max(hard, count)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (count, ceiling))
-        except (ValueError, OSError):
-            raise MeasurementError(f"{count} open files are needed, {hard} are allowed; see ulimit -n") from None
+    if soft == resource.RLIM_INFINITY or soft >= count:
+        return
+    try:
+        ceiling = hard if hard == resource.RLIM_INFINITY else max(hard, count)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count, ceiling))
+    except (ValueError, OSError):
+        if hard < (least or count):
+            raise MeasurementError(
+                f"{least or count} open files are needed, {hard} are allowed; see ulimit -n"
+            ) from None
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def find(name: str) -> str | None:

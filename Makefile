@@ -6,6 +6,7 @@ HOST   ?= 127.0.0.1
 PORT   ?= 8443
 PYTEST ?=
 FLOODS ?=
+PEERS  ?=
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -20,7 +21,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-long test-tls check format bench bench-echo bench-floods bench-scale deb test-deb clean
+.PHONY: help run test test-long test-tls check format bench bench-echo bench-floods bench-peers bench-scale deb test-deb clean
 .PHONY: system-python system-bench system-test system-test-tls system-deb system-test-deb
 
 # $(call need,CONDITION,PACKAGES): nothing while CONDITION holds; else the Debian PACKAGES are installed when root,
@@ -48,6 +49,7 @@ help:
 	@echo 'make bench-scale  whether it stays as fast as tenants, routes, limits and connections grow; draws docs/plots'
 	@echo 'make bench-echo  WebSocket messages a second, beside Go where it is installed'
 	@echo 'make bench-floods  what attackers cost and honest clients get beside them, next to Go (FLOODS= passes options)'
+	@echo 'make bench-peers  the table of docs/performance.md, beside Go, Traefik, Caddy, nginx and HAProxy (PEERS= passes options)'
 	@echo 'make deb       the Debian package, into dist/'
 	@echo 'make test-deb  install that package into a tree of its own and serve a request through it'
 	@echo 'make clean     remove everything that these made'
@@ -81,6 +83,10 @@ bench-echo: $(STAMP)
 
 bench-floods: $(STAMP)-floods
 	$(BIN)/python benchmarks/floods.py $(FLOODS)
+
+# Debian's peers and the tools of the load are used where they are installed, and named in one line where not.
+bench-peers: $(STAMP)-peers
+	$(BIN)/python benchmarks/peers.py $(PEERS)
 
 bench-scale: system-bench $(STAMP)-test
 	$(BIN)/python benchmarks/scale.py --out docs/plots

@@ -137,7 +137,8 @@ def write_certificate(folder: Path) -> tuple[Path, Path]:
     now = time.time()
     builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
     builder = builder.serial_number(1).not_valid_before(_moment(now - 3600)).not_valid_after(_moment(now + 86400))
-    certificate = builder.sign(key, hashes.SHA256())
+    names = x509.SubjectAlternativeName([x509.DNSName(f"*.{BASE_DOMAIN}")])
+    certificate = builder.add_extension(names, False).sign(key, hashes.SHA256())
     paths = folder / "certificate.pem", folder / "key.pem"
     paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     paths[1].write_bytes(

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 from echo import write_certificate
-from servers import BASE_DOMAIN, Cores, MeasurementError, Server, free_port
+from servers import BASE_DOMAIN, Cores, MeasurementError, Server, free_port, gateway_command
 
 # A server that grows beyond so many bytes is killed.
 MOST = 2 << 30
@@ -101,10 +99,8 @@ class FloodedGateway(Target):
         (folder / "gateway.toml").write_text(configuration(*services))
         (folder / "tenants.toml").write_text(TENANTS)
         loopback = "interface=127.0.0.1"
-        command = [str(Path(sys.prefix) / "bin/twistd"), "-n", "--pidfile=", "koder-gateway", "--config"]
-        command += ["gateway.toml", "--port", f"ssl:{self.tls_port}:{loopback}"]
-        command += ["--port", f"tcp:{self.plain_port}:{loopback}"]
-        super().__init__(folder, command, cores.server)
+        ports = f"ssl:{self.tls_port}:{loopback}", f"tcp:{self.plain_port}:{loopback}"
+        super().__init__(folder, gateway_command("gateway.toml", *ports), cores.server)
 
 
 class Reference(Target):
@@ -117,12 +113,6 @@ class Reference(Target):
         words = ["env", "GOMAXPROCS=1", str(binary), f"127.0.0.1:{self.tls_port}", f"127.0.0.1:{self.plain_port}"]
         words += [str(certificate), str(key), *(f"http://127.0.0.1:{port}" for port in services)]
         super().__init__(folder, words, cores.server)
-
-
-def find_go() -> str | None:
-    """Go's compiler: that of the environment that this Python belongs to, else the system's."""
-    own = Path(sys.prefix) / "bin/go"
-    return str(own) if own.exists() else shutil.which("go")
 
 
 def build(folder: Path, go: str) -> Path:

@@ -7,12 +7,17 @@ is the server under test that makes honest clients wait, and not its service.
 from __future__ import annotations
 
 import asyncio
+import os
 from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha1
+from multiprocessing import get_context
 from typing import Any
 
 import httptools
 import uvloop
+from servers import LARGE, LARGE_PATH, Cores
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _JSON = b'{"id":"01HZX","email":"a@example.com","name":"Ada","tenant":"acme"}'
@@ -27,6 +32,7 @@ def _answer(body: bytes) -> bytes:
 
 _SMALL = _answer(_JSON)
 _LARGE = {name: _answer(b"x" * size) for name, size in ((b"60k", 60_000), (b"250k", 250_000), (b"5m", 5_000_000))}
+_LARGE[LARGE_PATH.rpartition("/")[2].encode()] = _answer(bytes(LARGE))
 _STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
@@ -119,3 +125,22 @@ class Service:
     def stop(self) -> None:
         """End it, from any thread."""
         self._loop.call_soon_threadsafe(self._loop.stop)
+
+
+@contextmanager
+def serving(cores: Cores, nice: int) -> Iterator[int]:
+    """A service in a process of its own on the load's cores; its port."""
+    made = Service()
+
+    def body() -> None:
+        os.nice(nice)
+        os.sched_setaffinity(0, {int(core) for core in cores.load.split(",")})
+        made.run()
+
+    process = get_context("fork").Process(target=body, daemon=True)
+    process.start()
+    try:
+        yield made.port
+    finally:
+        process.terminate()
+        process.join()

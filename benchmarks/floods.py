@@ -22,37 +22,16 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from multiprocessing import get_context
 from pathlib import Path
 
 from flood_cases import chosen, described
 from flood_errands import Errand
 from flood_marks import HEADER, Case, Outcome, judge, lines, over, table
 from flood_measuring import Round, measure
-from flood_servers import FloodedGateway, Reference, Target, build, find_go
-from flood_service import Service
+from flood_servers import FloodedGateway, Reference, Target, build
+from flood_service import serving
 from flood_swarm import Attack
-from servers import Cores, MeasurementError, allow_descriptors
-
-
-@contextmanager
-def service(cores: Cores, nice: int) -> Iterator[int]:
-    """A service in a process of its own; its port."""
-    made = Service()
-
-    def body() -> None:
-        os.nice(nice)
-        os.sched_setaffinity(0, {int(core) for core in cores.load.split(",")})
-        made.run()
-
-    process = get_context("fork").Process(target=body, daemon=True)
-    process.start()
-    try:
-        yield made.port
-    finally:
-        process.terminate()
-        process.join()
+from servers import Cores, MeasurementError, allow_descriptors, find
 
 
 class Bench:
@@ -110,9 +89,10 @@ def as_json(cases: list[Case | Outcome]) -> str:
 def run(attacks: list[Attack | Errand], options: argparse.Namespace) -> int:
     """Measure them all; the exit code."""
     cores = Cores()
-    allow_descriptors(16_384)
+    # A connection of an attack with streams or tunnels takes many at the service.
+    allow_descriptors(16_384, least=1024 if max(options.attackers) < 10 else 16_384)
     done: list[Case | Outcome] = []
-    with tempfile.TemporaryDirectory() as temporary, service(cores, 0) as port, service(cores, 2) as bulk:
+    with tempfile.TemporaryDirectory() as temporary, serving(cores, 0) as port, serving(cores, 2) as bulk:
         bench = Bench(Path(temporary), cores, (port, bulk), options)
         os.sched_setaffinity(0, {int(core) for core in cores.load.split(",")})
         print(HEADER, flush=True)
@@ -140,7 +120,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=2.0, help="of each flood")
     parser.add_argument("--attackers", type=lambda text: list(map(int, words(text))), default=[1, 10, 100])
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep every figure there")
-    parser.add_argument("--go", default=find_go(), metavar="PATH", help="Go's compiler")
+    parser.add_argument("--go", default=find("go"), metavar="PATH", help="Go's compiler")
     parser.add_argument("--no-go", action="store_true", help="measure the gateway alone")
     parser.add_argument("--list", action="store_true", help="say what cases there are")
     options = parser.parse_args()

@@ -1,18 +1,19 @@
-// Command reference_gateway is what floods are compared with: a gateway of Go's standard library alone, with TLS and
+// Command reference_gateway is what the gateway is compared with: one of Go's standard library alone, with TLS and
 // HTTP/2, tenants by host, one limit for each address, routes by path, upgrades, and the gateway's bounds of heads
-// and bodies.
+// and bodies. -tight has the first request to its path, and then one an hour.
 //
-//	reference_gateway TLS_ADDRESS PLAIN_ADDRESS CERTIFICATE KEY SERVICE_URL BULK_SERVICE_URL
+//	reference_gateway [-rate N] [-burst N] [-tight PATH]
+//		TLS_ADDRESS PLAIN_ADDRESS CERTIFICATE KEY SERVICE_URL BULK_SERVICE_URL
 package main
 
 import (
+	"flag"
 	"io"
 	"log"
 	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -20,8 +21,6 @@ import (
 
 const (
 	baseDomain = ".id.localhost"
-	rate       = 200
-	burst      = 2000
 	maxBody    = 10 << 20
 	maxHead    = 32 << 10
 )
@@ -32,13 +31,18 @@ type bucket struct {
 }
 
 type limiter struct {
-	lock    sync.Mutex
-	buckets map[string]*bucket
+	rate, burst float64
+	lock        sync.Mutex
+	buckets     map[string]*bucket
 }
 
 type route struct {
 	path  string
 	proxy *httputil.ReverseProxy
+}
+
+func newLimiter(rate, burst float64) *limiter {
+	return &limiter{rate: rate, burst: burst, buckets: map[string]*bucket{}}
 }
 
 func (l *limiter) allow(key string) bool {
@@ -47,10 +51,10 @@ func (l *limiter) allow(key string) bool {
 	defer l.lock.Unlock()
 	b := l.buckets[key]
 	if b == nil {
-		b = &bucket{burst, now}
+		b = &bucket{l.burst, now}
 		l.buckets[key] = b
 	}
-	b.tokens = min(burst, b.tokens+now.Sub(b.last).Seconds()*rate)
+	b.tokens = min(l.burst, b.tokens+now.Sub(b.last).Seconds()*l.rate)
 	b.last = now
 	if b.tokens < 1 {
 		return false
@@ -66,6 +70,10 @@ func fail(w http.ResponseWriter, status int, code string) {
 }
 
 func main() {
+	rate := flag.Float64("rate", 200, "requests a second of one address")
+	burst := flag.Float64("burst", 2000, "requests at once")
+	tight := flag.String("tight", "", "path that has one request an hour")
+	flag.Parse()
 	quiet := log.New(io.Discard, "", 0)
 	transport := &http.Transport{
 		MaxIdleConns: 1024, MaxIdleConnsPerHost: 256, MaxConnsPerHost: 1024, IdleConnTimeout: 60 * time.Second,
@@ -81,8 +89,8 @@ func main() {
 			r.SetXForwarded()
 		}}
 	}
-	routes := []route{{"/v1/users", to(os.Args[5])}, {"/v1/auth", to(os.Args[6])}}
-	traffic := &limiter{buckets: map[string]*bucket{}}
+	routes := []route{{"/v1/users", to(flag.Arg(4))}, {"/v1/auth", to(flag.Arg(5))}}
+	traffic, hourly := newLimiter(*rate, *burst), newLimiter(1.0/3600, 1)
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host, _, _ := strings.Cut(r.Host, ":")
 		tenant, ours := strings.CutSuffix(host, baseDomain)
@@ -96,7 +104,7 @@ func main() {
 		}
 		r.Header.Set("X-Tenant-ID", tenant)
 		address, _, _ := net.SplitHostPort(r.RemoteAddr)
-		if !traffic.allow(address) {
+		if !traffic.allow(address) || (*tight != "" && r.URL.Path == *tight && !hourly.allow(address)) {
 			w.Header().Set("Retry-After", "1")
 			fail(w, http.StatusTooManyRequests, "rate_limited")
 			return
@@ -125,6 +133,6 @@ func main() {
 			ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 75 * time.Second,
 		}
 	}
-	go func() { log.Fatal(server(os.Args[2]).ListenAndServe()) }()
-	log.Fatal(server(os.Args[1]).ListenAndServeTLS(os.Args[3], os.Args[4]))
+	go func() { log.Fatal(server(flag.Arg(1)).ListenAndServe()) }()
+	log.Fatal(server(flag.Arg(0)).ListenAndServeTLS(flag.Arg(2), flag.Arg(3)))
 }

@@ -1,10 +1,11 @@
-"""The servers of the scale benchmark: gateways on one core, nginx as the service behind them on the others."""
+"""The servers of the benchmarks: gateways on one core, nginx as the service behind them on the others."""
 
 from __future__ import annotations
 
 import os
 import re
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,19 +22,43 @@ ORIGIN = "https://app.example.com"
 _START = 240.0
 _STOP = 15.0
 _TICK = os.sysconf("SC_CLK_TCK")
+# As root its worker is root too, since the folder is its owner's alone; for others the first line means nothing.
 _NGINX = """\
+user root;
 worker_processes 1; daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.log;
 events {{ worker_connections 8192; }}
 http {{
-  access_log off; keepalive_requests 1000000000; keepalive_timeout 1h;
+  access_log off; client_max_body_size 0; keepalive_requests 1000000000; keepalive_timeout 1h;
   client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
   uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
   server {{
     listen 127.0.0.1:{port} backlog=4096;
     default_type application/json;
-    location / {{ return 200 '{{"id":"01HZX","email":"a@example.com","name":"Ada","tenant":"acme"}}'; }}
+    location / {{ return 200 '{{"id":"01HZX","email":"a@example.com","name":"Ada","tenant":"$http_x_tenant_id"}}'; }}
+    location = {large} {{ alias {folder}/large; }}
   }}
 }}
+"""
+# A path with a large answer, of so many bytes.
+LARGE_PATH = "/v1/users/large"
+LARGE = 4 << 20
+# Sections for a load that no bound may touch. All of it comes from one address and for one tenant.
+UNBOUNDED = """\
+[timeouts]
+keepalive = "1h"
+
+[state]
+dir = "state"
+
+[listen]
+max_connections = 15000
+
+[shares]
+address = "100%"
+tenant = "100%"
+
+[log]
+access = false
 """
 _CONFIGURATION = """\
 [tenants]
@@ -46,26 +71,10 @@ identity = "http://127.0.0.1:{upstream}"
 [cors]
 origins = ["{origin}"]
 
-[timeouts]
-keepalive = "1h"
-
-[state]
-dir = "state"
-
 [limits_store]
 max_entries = 2_000_000
 
-[listen]
-max_connections = 15000
-
-# All the load comes from one address and for one tenant.
-[shares]
-address = "100%"
-tenant = "100%"
-
-[log]
-access = false
-
+{unbounded}
 [[limits]]
 name = "wide"
 key = ["tenant", "ip"]
@@ -80,25 +89,46 @@ class MeasurementError(Exception):
 
 
 class Cores:
-    """One processor for the server under test, the others for the load and the service behind."""
+    """One processor for the server under test, the others for the load and the service behind.
 
-    def __init__(self) -> None:
+    Where nothing is measured (`measuring` is False) one processor may be both.
+    """
+
+    def __init__(self, measuring: bool = True) -> None:
         available = sorted(os.sched_getaffinity(0))
+        if not measuring:
+            available *= 2
         if len(available) < 2:
             raise MeasurementError("two processors are needed: one for the gateway, one for the load")
         self.server = str(available[0])
         self.load = ",".join(map(str, available[1:]))
 
 
-def allow_descriptors(count: int) -> None:
-    """Raise the limit of open files, for this process and those that it starts."""
+def allow_descriptors(count: int, least: int = 0) -> None:
+    """Raise the limit of open files, for this process and those that it starts.
+
+    Where so many are not allowed as many as are; MeasurementError when these are fewer than `least`, by default all.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < count:
-        try:
-            ceiling = hard if hard == resource.RLIM_INFINITY else max(hard, count)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (count, ceiling))
-        except (ValueError, OSError):
-            raise MeasurementError(f"{count} open files are needed, {hard} are allowed; see ulimit -n") from None
+    if soft == resource.RLIM_INFINITY or soft >= count:
+        return
+    try:
+        ceiling = hard if hard == resource.RLIM_INFINITY else max(hard, count)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count, ceiling))
+    except (ValueError, OSError):
+        if hard < (least or count):
+            raise MeasurementError(
+                f"{least or count} open files are needed, {hard} are allowed; see ulimit -n"
+            ) from None
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def find(name: str) -> str | None:
+    """A program of the environment that this Python belongs to, else the system's, daemons included."""
+    own = Path(sys.prefix) / "bin" / name
+    # An ordinary user's PATH does not lead where Debian's daemons are.
+    places = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
+    return str(own) if own.exists() else shutil.which(name, path=places)
 
 
 def free_port() -> int:
@@ -107,6 +137,12 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def processor_seconds(process: Path) -> float:
+    """Seconds of processor time that the process with this folder in /proc has used so far."""
+    fields = (process / "stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICK
 
 
 class Server:
@@ -143,12 +179,16 @@ class Server:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
-    def wait_for(self, url: str) -> None:
-        """Return once `url` answers 200; MeasurementError when the process ends or takes too long."""
+    def wait_for(self, url: str, host: str = "") -> None:
+        """Return once `url` answers 200, asked by its own host or this one.
+
+        MeasurementError when the process ends or takes too long.
+        """
         deadline = time.monotonic() + _START
+        request = urllib.request.Request(url, headers={"Host": host} if host else {})
         while self._process.poll() is None and time.monotonic() < deadline:
             try:
-                with urllib.request.urlopen(url, timeout=5):
+                with urllib.request.urlopen(request, timeout=5):
                     return
             except OSError:
                 time.sleep(0.1)
@@ -158,19 +198,27 @@ class Server:
     @property
     def cpu_seconds(self) -> float:
         """What the process has used so far, in user mode and in the kernel."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICK
+        return processor_seconds(Path(f"/proc/{self._process.pid}"))
 
 
 def start_upstream(folder: Path, cores: Cores) -> tuple[Server, int]:
-    """nginx with a small JSON answer on every path, and its port."""
+    """nginx with a small JSON answer on every path but `LARGE_PATH`, and its port."""
     folder.mkdir(parents=True)
     port = free_port()
+    (folder / "large").write_bytes(bytes(LARGE))
     configuration = folder / "nginx.conf"
-    configuration.write_text(_NGINX.format(folder=folder, port=port))
-    server = Server(folder, ["nginx", "-e", str(folder / "nginx.log"), "-c", str(configuration)], cores.load)
+    configuration.write_text(_NGINX.format(folder=folder, port=port, large=LARGE_PATH))
+    server = Server(
+        folder, [find("nginx") or "nginx", "-e", str(folder / "nginx.log"), "-c", str(configuration)], cores.load
+    )
     server.wait_for(f"http://127.0.0.1:{port}/")
     return server, port
+
+
+def gateway_command(configuration: str, *endpoints: str) -> list[str]:
+    """The gateway's command line as its users have it, from the environment that this Python belongs to."""
+    command = [str(Path(sys.prefix) / "bin/twistd"), "-n", "--pidfile=", "koder-gateway", "--config", configuration]
+    return [*command, *(word for endpoint in endpoints for word in ("--port", endpoint))]
 
 
 class Gateway(Server):
@@ -193,23 +241,19 @@ class Gateway(Server):
         folder.mkdir(parents=True)
         self.tls_port, self.plain_port, self._admin_port = free_port(), free_port(), free_port()
         text = _CONFIGURATION.format(
-            base_domain=BASE_DOMAIN, registry=registry, upstream=upstream, origin=ORIGIN, rate=rate
+            base_domain=BASE_DOMAIN,
+            registry=registry,
+            upstream=upstream,
+            origin=ORIGIN,
+            rate=rate,
+            unbounded=UNBOUNDED,
         )
         text += "".join(f'[[routes]]\npath = "{path}"\nservice = "identity"\n\n' for path in routes)
         (folder / "gateway.toml").write_text(text)
         loopback = "interface=127.0.0.1"
         ports = [f"ssl:{self.tls_port}:{loopback}", f"tcp:{self.plain_port}:{loopback}"]
-        twistd = [
-            str(Path(sys.prefix) / "bin/twistd"),
-            "-n",
-            "--pidfile=",
-            "koder-gateway",
-            "--config",
-            "gateway.toml",
-        ]
-        options = [*(word for port in ports for word in ("--port", port))]
-        options += ["--admin-port", f"tcp:{self._admin_port}:{loopback}"]
-        super().__init__(folder, [*twistd, *options], cores.server)
+        admin = ["--admin-port", f"tcp:{self._admin_port}:{loopback}"]
+        super().__init__(folder, [*gateway_command("gateway.toml", *ports), *admin], cores.server)
 
     def wait_until_ready(self) -> None:
         """Return once it serves."""

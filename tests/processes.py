@@ -24,6 +24,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from tls_sockets import shared
 
 # Much longer than anything here takes: only what hangs meets it.
 PATIENCE = 20.0
@@ -39,6 +40,13 @@ _HAND_OVER = (
 _STARTED = re.compile(r" starting on ([0-9]+)")
 _RESET = struct.pack("ii", 1, 0)
 _TURN = 0.005
+
+
+# The most that the kernel keeps of what one process has sent and another one has not read, at the end that sends and
+# at the one that receives (tcp(7)), in bytes: they differ by machine. A buffer that a socket sets itself is apart.
+KERNEL_SENDS, KERNEL_RECEIVES = (
+    int(Path(f"/proc/sys/net/ipv4/{name}").read_text().split()[2]) for name in ("tcp_wmem", "tcp_rmem")
+)
 
 
 def until(condition: Callable[[], object], what: str, patience: float = PATIENCE) -> Any:
@@ -279,7 +287,7 @@ class GatewayProcess:
 
     def trust(self) -> ssl.SSLContext:
         """What a client needs to trust this gateway."""
-        return ssl.create_default_context(cafile=str(self.certificate))
+        return shared(ssl.create_default_context(cafile=str(self.certificate)))
 
 
 def parse_metrics(page: str) -> dict[str, float]:

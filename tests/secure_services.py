@@ -92,6 +92,7 @@ class SecureService:
         host: str = "127.0.0.1",
         bare: Callable[[socket.socket], None] | None = None,
         change: Callable[[ssl.SSLContext], Any] | None = None,
+        receive_buffer: int = 0,
     ) -> None:
         self.script = script or answering()
         self.handshakes: list[bool] = []
@@ -115,6 +116,9 @@ class SecureService:
         if change is not None:
             change(self._context)
         self._listener = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        if receive_buffer:
+            # What it accepts has the same.
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.port: int = self._listener.getsockname()[1]
         self._lock = threading.Lock()
         self._stopping = False

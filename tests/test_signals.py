@@ -75,6 +75,8 @@ def test_what_came_while_the_configuration_was_read_is_done_after(tmp_path: Path
 
 SERVES = """
 import os, signal
+# A shell that starts tests in the background has its children ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from koder_gateway.service import Gateway
 serve = Gateway.startService
 def serve_and_end(gateway):

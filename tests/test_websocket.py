@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from processes import BASE_DOMAIN, HOST, PATIENCE, GatewayProcess, configuration, until, write_certificate
+from tls_sockets import shared
 from websockets.asyncio.client import connect as connect_async
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
@@ -429,7 +430,7 @@ def test_closed_ok_is_what_a_client_sees_at_a_plain_end(ws: Opener) -> None:
 @pytest.mark.parametrize("reactor", ["uvloop", "epoll"])
 def test_a_service_behind_tls(reactor: str, tmp_path: Path) -> None:
     certificate = write_certificate(tmp_path / "service", "localhost")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = shared(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
     context.load_cert_chain(certificate)
     chat = Chat(context)
     try:

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -106,8 +107,10 @@ def _versions(names: list[str]) -> dict[str, str]:
 
 
 def _version(kind: Kind) -> str:
-    words = {"nginx": "-v", "haproxy": "-v"}.get(kind.name, "--version" if kind.name == OURS else "version")
-    done = subprocess.run([str(find(kind.program)), words], capture_output=True, text=True, timeout=60)
+    if kind.name == OURS:
+        return version(OURS)
+    word = "-v" if kind.name in ("nginx", "haproxy") else "version"
+    done = subprocess.run([str(find(kind.program)), word], capture_output=True, text=True, timeout=60)
     lines = (done.stdout + done.stderr).strip().splitlines()
     return lines[0].strip() if lines else ""
 

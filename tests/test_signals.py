@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,14 @@ before = signal.getsignal(signal.SIGHUP)
 tap.Options()
 print(before is signal.SIG_DFL, signal.getsignal(signal.SIGHUP) is signal.SIG_DFL)
 """
+
+
+@pytest.fixture(autouse=True)
+def _hangups() -> Iterator[None]:
+    """Under nohup whoever is started ignores them, and goes on doing so."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def test_the_handler_stands_before_anything_slow_begins() -> None:

@@ -15,6 +15,11 @@ A_BYTE = 1 / RATE
 GRACE = 60.0
 
 
+def lull(taken: int) -> float:
+    """Seconds in which a client that has taken so much may acknowledge nothing, beside the grace."""
+    return max(0, min(taken, 1 << 23) // 16 - (1 << 14)) / 1024
+
+
 class Near:
     """A transport with `unsent` bytes of its own before those that the kernel holds."""
 
@@ -156,7 +161,7 @@ def test_a_client_that_has_taken_all_there_was_is_measured_anew(tcp: Line) -> No
     until(lambda: backlog(tcp.near) == 0, "all is acknowledged")
     tcp.full = False
     assert tcp.keeps(uptake, 10 * GRACE)
-    assert uptake.due == 11 * GRACE
+    assert uptake.due == pytest.approx(11 * GRACE + lull(tcp.written))
     assert uptake.waiting == 0
 
 
@@ -165,7 +170,26 @@ def test_while_a_transport_is_full_its_client_has_not_taken_all_there_was(tcp: L
     tcp.take(tcp.written)
     until(lambda: backlog(tcp.near) == 0, "all is acknowledged")
     assert tcp.keeps(uptake, 10.0)
-    assert not tcp.keeps(uptake, 10.0 + GRACE)
+    ends = 10.0 + GRACE + lull(tcp.written)
+    assert tcp.keeps(uptake, ends - 1)
+    assert not tcp.keeps(uptake, ends)
+
+
+def test_a_client_with_a_large_buffer_acknowledges_in_lumps(tcp: Line) -> None:
+    """Its kernel opens a shut window when a sixteenth of the buffer is free: of 5 MB that is a minute at 5 kB/s."""
+    uptake = tcp.watch()
+    tcp.take(tcp.written)
+    until(lambda: backlog(tcp.near) == 0, "all is acknowledged")
+    tcp.full = False
+    assert tcp.keeps(uptake, 10.0)
+    tcp.full = True
+    tcp.fill()
+    assert tcp.written > 1 << 20
+    assert tcp.keeps(uptake, 10.0 + GRACE + lull(1 << 20))
+
+
+def test_the_largest_buffer_has_a_bound() -> None:
+    assert lull(1 << 30) == lull(1 << 23) <= 512
 
 
 @pytest.mark.parametrize("written", [0, 100, 1 << 30])

@@ -17,6 +17,12 @@ from ..wire.pace import Pace
 # Linux's struct tcp_info as far as tcpi_bytes_acked, its last field here.
 _INFO_BYTES: Final = 128
 _BYTES_ACKED: Final = 120
+# The largest receive buffer that systems give by themselves, and some, in bytes; and how fast a slow client empties
+# it, in bytes a second.
+_LARGEST_BUFFER: Final = 1 << 23
+_SLOW: Final = 1024.0
+# What comes in such pieces, in bytes, comes often enough.
+_SMALL: Final = 1 << 14
 
 
 def backlog(transport: Any) -> int:
@@ -68,7 +74,13 @@ class Uptake:
     def _begin(self, now: float, grace: float) -> None:
         self._goal = self._taken + self.waiting
         self._pace = Pace()
-        self._pace.begin(self._taken, now, grace)
+        self._pace.begin(self._taken, now, grace + self._lull)
+
+    @property
+    def _lull(self) -> float:
+        """Seconds in which a slow client acknowledges nothing though it takes what it has: its kernel opens a window
+        that was shut only when a sixteenth of its buffer is free. That buffer has grown to no more than was taken."""
+        return max(0, min(self._taken, _LARGEST_BUFFER) // 16 - _SMALL) / _SLOW
 
     def _look(self, exchange: object, written: int) -> None:
         """See what has been taken and what waits."""
@@ -98,4 +110,4 @@ class Uptake:
         if not full and self._taken >= self._goal:
             self._begin(now, grace)
             return True
-        return self._pace.keeps(self._taken, now, seconds_per_byte, grace)
+        return self._pace.keeps(self._taken, now, seconds_per_byte, grace + self._lull)

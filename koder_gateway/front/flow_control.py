@@ -59,6 +59,10 @@ class ClientFlow(StockChannel):
     def _read_on(self) -> None:
         """Read what there is, as far as it may be."""
 
+    def body_room(self) -> int:
+        """What the transport may read at once, in bytes."""
+        return MUCH
+
     def _yield_turn(self) -> None:
         """Read on in a later turn, after others."""
         if not self._turn_over:
@@ -69,7 +73,7 @@ class ClientFlow(StockChannel):
     def _wait_for_turn(self, size: int) -> None:
         """So many bytes have come when the turn was over: nothing more is read until it is this connection's."""
         if size >= MUCH:
-            read_bounded(self.transport)
+            read_bounded(self.transport, self.body_room)
         if not self._turn_over:
             self._turn_over = True
             self.site.turns.arrived(size, address_key(self.peer), self._next_turn)

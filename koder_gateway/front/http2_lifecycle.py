@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import Refusal
 from ..wire import frames
 from ..wire.frames import ENHANCE_YOUR_CALM, MAX_STREAM, NO_ERROR, PING, Http2Error
+from ..wire.pace import Pace
 from ..wire.patience import REPLY
 from .backlog import Uptake
 
@@ -39,6 +40,8 @@ class Lifecycle:
         self._draining = False
         # How fast the client takes what was written; None while nothing waits, as far as anybody has noticed.
         self._uptake: Uptake | None = None
+        # How fast it opens windows while something waits for them.
+        self._windows = Pace()
 
     # -- its beginning, and what keeps it going
 
@@ -71,6 +74,7 @@ class Lifecycle:
         else:
             site = connection.site
             self._idle_due = site.clock.now + site.timeouts.keepalive
+            self._windows.end()
             dues = connection.streams.block.due, self._last_due, self._uptake_due
             connection.deadline = min(self._idle_due, *dues)
 
@@ -225,11 +229,41 @@ class Lifecycle:
         if self.phase == OPEN:
             dues = [min(stream.deadline, stream.outflow.pace.due) for stream in streams.open.values()]
             connection.deadline = min(self._idle_due, streams.block.due, self._last_due, self._uptake_due, *dues)
+            connection.wake(self._windows.due)
             if out.held:
                 connection.held_back()
 
+    def watch_windows(self) -> None:
+        """Something waits for windows: from now on the client has to open them as fast as it must."""
+        if self._windows.due == math.inf:
+            connection = self._connection
+            site = connection.site
+            self._windows.begin(connection.out.let_out, site.clock.now, site.timeouts.idle)
+            connection.wake(self._windows.due)
+
+    def _opens_windows(self, now: float) -> bool:
+        """Whether the client lets all its streams together send fast enough, or nothing waits for that."""
+        out, windows, site = self._connection.out, self._windows, self._connection.site
+        if windows.due > now:
+            return True
+        if not out.waiting:
+            windows.end()
+        elif out.blocked:
+            windows.put_off(now, site.timeouts.idle)
+        else:
+            return windows.keeps(out.let_out, now, site.seconds_per_byte, site.timeouts.idle)
+        return True
+
     def _end_slow_streams(self, now: float) -> None:
-        """Reset the streams whose windows open too slowly."""
+        """Reset the streams whose windows open too slowly; where they all do, also those that wait to begin: they
+        would hold their services' connections, and then wait in turn."""
+        if not self._opens_windows(now):
+            self._windows.end()
+            for stream in list(self._connection.streams.open.values()):
+                if stream.outflow.waiting or stream.remote_done:
+                    stream.too_slow()
+            self.watch()
+            return
         slow = [stream for stream in self._connection.streams.open.values() if stream.outflow.pace.due <= now]
         for stream in slow:
             if not stream.outflow.keeps_pace(now):

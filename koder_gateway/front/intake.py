@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from ..errors import BAD_FRAMING, BODY_TOO_LARGE, Refusal
@@ -94,8 +95,14 @@ class Intake(ClientFlow):
         heavy = self._phase <= HEAD or self._decoder is not None
         return heavy and self._turns is not None and self._turns.over()
 
+    def body_room(self) -> int:
+        """What the transport may read at once, in bytes: of a body as much as its service takes, else a little."""
+        sink = None if self.request is None or self._phase != BODY else self.request.sink
+        room: Callable[[], int] | None = getattr(sink, "body_room", None)
+        return MUCH if room is None else room()
+
     def _read_much(self, size: int) -> None:
-        read_bounded(self.transport)
+        read_bounded(self.transport, self.body_room)
         if size >= FULL_READ:
             end_turn(self.transport)
 
@@ -196,7 +203,7 @@ class Intake(ClientFlow):
         body = unread.take(length) if length and unread.data else b""
         self._remaining = length - len(body)
         if self._remaining > MUCH:
-            read_bounded(self.transport)
+            read_bounded(self.transport, self.body_room)
         return body
 
     def _decode(self, data: bytes) -> bytes:

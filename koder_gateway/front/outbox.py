@@ -58,8 +58,9 @@ class Outbox:
         self._prefix = b"\x20"
         self._frames: list[bytes | memoryview] = []
         self._size = 0
-        # All bytes that were handed to the transport.
+        # All bytes that were handed to the transport; and of bodies, all that windows have let out.
         self.written = 0
+        self.let_out = 0
         self._turn_asked = False
         self.blocked = False
         self._turned = turned

@@ -185,6 +185,7 @@ class Outflow:
                 self.pace = Pace()
             self.pace.begin(self._sent, site.clock.now, site.timeouts.idle)
             connection.wake(self.pace.due)
+            connection.lifecycle.watch_windows()
         elif self.pace is not _UNASKED:
             self.pace.end()
         connection.out.count(more)
@@ -235,6 +236,7 @@ class Outflow:
                 self._count()
             self.window -= size
             out.window -= size
+            out.let_out += size
             last = self.ended and not waiting and not self._last_block
             out.send(HEADER.pack(size >> 8, size & 0xFF, DATA, END_STREAM if last else 0, self._number))
             out.send(data)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from twisted.web.server import Site
 
 from ..errors import DRAINING, METHODS, OVERLOADED, Refusal
 from ..layers.resets import resets_of
-from ..layers.turns import turns_of
+from ..layers.turns import PIECES, turns_of
 from ..policy.certificates import Secured
 from ..policy.clients import NOWHERE
 from ..policy.decision import Policy, Standing
@@ -285,9 +286,7 @@ class GatewaySite(Site):
     def sweep(self, now: float) -> None:
         """Expire every channel whose deadline has passed."""
         self.complaints.sweep(now)
-        for channel in [channel for channel in self.channels if channel.deadline <= now]:
-            if channel.deadline <= now:
-                channel.expire()
+        self._expire(deque(channel for channel in self.channels if channel.deadline <= now))
         for watched in [watched for watched in self.watched if watched.uptake_due <= now]:
             watched.look_at_uptake()
         if self.buffered.total > self.buffered.bound:
@@ -298,6 +297,19 @@ class GatewaySite(Site):
                 for request in channel.under_way():
                     if request.exchange.started <= begun:
                         request.expire()
+
+    def _expire(self, due: deque[Any]) -> None:
+        """Expire these, a slice of a turn at a time: thousands may be due at the same moment."""
+        turns = self.turns
+        until, left = turns.slice(), PIECES
+        while due:
+            channel = due.popleft()
+            if channel.deadline <= self.clock.now:
+                channel.expire()
+            left -= 1
+            if left <= 0 and due and turns.time() >= until:
+                turns.later(lambda: self._expire(due))
+                return
 
     def _relieve(self) -> None:
         """More waits for clients than may: those for whom the most does lose it."""

@@ -97,7 +97,7 @@ class TLSTransport(Records):
             self._follow(data)
             if size > PIECE:
                 if size >= MUCH:
-                    read_bounded(self.transport)
+                    read_bounded(self.transport, getattr(self._inner, "body_room", None))
                     if size >= FULL_READ:
                         end_turn(self.transport)
                 lib.ERR_clear_error()
@@ -116,7 +116,7 @@ class TLSTransport(Records):
         self._follow(data)
         first, self._rest = not self._rest, self._rest + data
         if len(data) >= MUCH:
-            read_bounded(self.transport)
+            read_bounded(self.transport, getattr(self._inner, "body_room", None))
         if first and not self._stopped:
             self._pause_below()
             self._wait_for_turn(len(data))

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from ..layers.reading import room_of
 from ..wire.body import chunk, last_chunk
 from ..wire.exchange import (
     ANSWER,
@@ -208,6 +209,10 @@ class Relay:
         if not self.request_done and not self._held:
             self._held = True
             self.client.pause_body()
+
+    def body_room(self) -> int:
+        """Bytes of the request that go on their way to the service at once."""
+        return 0 if self.connection is None else room_of(self.connection.transport)
 
     def connected(self, connection: UpstreamConnection) -> None:
         """The connection is ours: send what there is of the request."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final
 
-from ..layers.reading import MUCH, read_bounded
+from ..layers.reading import MUCH
 from ..layers.turns import Turns, read_little
 from ..policy.limits import address_key
 from .backlog import Uptake
@@ -59,9 +59,8 @@ class ClientFlow(StockChannel):
     def _read_on(self) -> None:
         """Read what there is, as far as it may be."""
 
-    def body_room(self) -> int:
-        """What the transport may read at once, in bytes."""
-        return MUCH
+    def bound_reads(self) -> None:
+        """Much has come."""
 
     def _yield_turn(self) -> None:
         """Read on in a later turn, after others."""
@@ -73,7 +72,7 @@ class ClientFlow(StockChannel):
     def _wait_for_turn(self, size: int) -> None:
         """So many bytes have come when the turn was over: nothing more is read until it is this connection's."""
         if size >= MUCH:
-            read_bounded(self.transport, self.body_room)
+            self.bound_reads()
         if not self._turn_over:
             self._turn_over = True
             self.site.turns.arrived(size, address_key(self.peer), self._next_turn)
@@ -98,8 +97,10 @@ class ClientFlow(StockChannel):
             self._paused = stop
             transport: Any = self.transport
             if stop:
+                self.site.paused.add(self)
                 transport.pauseProducing()
             else:
+                self.site.paused.discard(self)
                 transport.resumeProducing()
 
     # -- what the transport says of the client (IPushProducer)

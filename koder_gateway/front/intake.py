@@ -101,8 +101,13 @@ class Intake(ClientFlow):
         room: Callable[[], int] | None = getattr(sink, "body_room", None)
         return MUCH if room is None else room()
 
+    def bound_reads(self) -> None:
+        """Much has come: where many connections wait for somebody, each of them may only hold a little."""
+        if self.site.crowded:
+            read_bounded(self.transport, self.body_room)
+
     def _read_much(self, size: int) -> None:
-        read_bounded(self.transport, self.body_room)
+        self.bound_reads()
         if size >= FULL_READ:
             end_turn(self.transport)
 
@@ -203,7 +208,7 @@ class Intake(ClientFlow):
         body = unread.take(length) if length and unread.data else b""
         self._remaining = length - len(body)
         if self._remaining > MUCH:
-            read_bounded(self.transport, self.body_room)
+            self.bound_reads()
         return body
 
     def _decode(self, data: bytes) -> bytes:

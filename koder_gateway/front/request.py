@@ -318,6 +318,11 @@ class GatewayRequest(server.Request):
         """Whether the client takes what is on its way to it."""
         return bool(self.channel.taking())
 
+    @property
+    def crowded(self) -> bool:
+        """Whether many clients wait for something."""
+        return bool(self.channel.site.crowded)
+
     def room(self) -> int:
         """Bytes of the answer that its transport takes at once."""
         return room_of(self.channel.transport)

@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..layers.delivery import deliver_straight
-from ..layers.reading import MUCH, read_bounded
+from ..layers.reading import MUCH
 from ..layers.records import BIO_READ, BIO_WRITE, BUFFER, PIECE, SIZE, SSL_READ, SSL_WRITE, WINDOW, Records, lib
 from ..layers.records import usable as records_usable
 from ..layers.turns import FULL_READ, end_turn
@@ -97,7 +97,7 @@ class TLSTransport(Records):
             self._follow(data)
             if size > PIECE:
                 if size >= MUCH:
-                    read_bounded(self.transport, getattr(self._inner, "body_room", None))
+                    self._bound_reads()
                     if size >= FULL_READ:
                         end_turn(self.transport)
                 lib.ERR_clear_error()
@@ -116,10 +116,16 @@ class TLSTransport(Records):
         self._follow(data)
         first, self._rest = not self._rest, self._rest + data
         if len(data) >= MUCH:
-            read_bounded(self.transport, getattr(self._inner, "body_room", None))
+            self._bound_reads()
         if first and not self._stopped:
             self._pause_below()
             self._wait_for_turn(len(data))
+
+    def _bound_reads(self) -> None:
+        """Much has come: the protocol above says whether that is to be bounded."""
+        bound = getattr(self._inner, "bound_reads", None)
+        if bound is not None:
+            bound()
 
     def _wait_for_turn(self, size: int) -> None:
         turns = self.turns

@@ -168,6 +168,9 @@ class StockClient:
         """A stock request does not show what its client has taken."""
         return False
 
+    # What stock sites hold is theirs to bound.
+    crowded = True
+
     def room(self) -> int:
         """Nor what it takes at once."""
         return 0

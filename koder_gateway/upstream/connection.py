@@ -172,7 +172,7 @@ class UpstreamConnection(Protocol):
 
     def _read_much(self, size: int) -> None:
         """What is read of a large answer waits for its client: no more of it at once than the client has room for."""
-        if not self._bounded and self.relay is not None:
+        if not self._bounded and self.relay is not None and self.relay.client.crowded:
             self._bounded = True
             read_bounded(self.transport, self._room)
         if size >= FULL_READ:

@@ -105,6 +105,9 @@ class Client(Protocol):
     def room(self) -> int:
         """Bytes of an answer that go on their way to it at once, at present; 0 where that is not known."""
 
+    crowded: bool
+    """Whether so many clients wait that an answer is to be read as far as there is room for it, and no further."""
+
     paused_early: bool
     """Whether it has no room for an answer at present, which is then held back before it begins."""
 

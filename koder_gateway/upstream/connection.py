@@ -286,10 +286,8 @@ class UpstreamConnection(Protocol):
             self._state = CHUNKED
             service = self.address.service
             decoder = ChunkedDecoder(_CHUNK_SLACK, service.reader.tenant_header)
-            chunks = self._chunks = ChunkedAnswer(self, relay, decoder, service.turns)
-            relay.answered(head, b"", False, False)
-            if data and self.relay is relay:
-                chunks.take(data)
+            self._chunks = ChunkedAnswer(self, relay, decoder, service.turns)
+            self._chunks.begin(head, data)
         else:
             self._state = UNTIL_CLOSE
             relay.answered(head, data, False, False)

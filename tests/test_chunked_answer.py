@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from memory import MemoryGateway, Peer, request
+from memory import MemoryGateway, Peer, read_messages, request
 from test_fairness import turn
 
 from koder_gateway.layers.turns import SLICE, turns_of
@@ -111,6 +111,27 @@ def test_a_fault_in_what_waits_cuts_the_answer(gateway: MemoryGateway) -> None:
     assert exchange.code == "invalid"
     assert passed(client) > COUNT * 0.8
     assert not client.received.endswith(END)
+
+
+@pytest.mark.parametrize("broken", [b"x\r\n", b"5;\r\nhello\r\n", b"6\r\nhello\r\n0\r\n", b"0\r\nX A: b\r\n\r\n"])
+@pytest.mark.parametrize("before", [b"", SMALL])
+def test_a_fault_in_what_comes_with_the_head_is_a_refusal(
+    gateway: MemoryGateway, before: bytes, broken: bytes
+) -> None:
+    client, service = begin(gateway, before + broken)
+    (message,) = read_messages(client.received)
+    assert (message.status, message.code) == (502, "upstream_invalid")
+    assert passed(client) == 0
+    assert service.closed == "reset"
+
+
+def test_a_head_without_a_chunk_does_not_wait_for_one(gateway: MemoryGateway) -> None:
+    client, service = begin(gateway, b"")
+    assert client.received.startswith(b"HTTP/1.1 200 OK\r\n")
+    service.near.arrive(b"5;\r\n")
+    (exchange,) = gateway.exchanges
+    assert exchange.code == "invalid"
+    assert service.closed == "reset"
 
 
 def test_it_waits_for_a_client_that_does_not_read(gateway: MemoryGateway) -> None:

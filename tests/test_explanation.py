@@ -256,6 +256,16 @@ def test_a_preflight_is_answered_before_anything_is_asked() -> None:
         assert b"RateLimit: " not in found.fields
 
 
+@pytest.mark.parametrize("path", [b"", b"/v1/users/7"])
+@pytest.mark.parametrize("lines", [(), PREFLIGHT])
+def test_options_of_an_https_url_are_not_for_a_plain_connection(path: bytes, lines: tuple[bytes, ...]) -> None:
+    asked = head(*lines, method=b"OPTIONS", target=b"https://koder.id.koder.dev" + path)
+    outcome = explain(policy(), asked, PEER, None, BASE, 0.0).outcome
+    assert isinstance(outcome, Refusal)
+    assert outcome.code == MISDIRECTED_REQUEST.code
+    assert ask(policy(), asked).outcome == ("preflight" if lines else "identity" if path else "options")
+
+
 def test_options_of_the_server_itself() -> None:
     found = ask(policy(LimitRule("few", ("ip",), 1, 3600)), head(method=b"OPTIONS", target=b"*"))
     assert (found.outcome, found.fields) == ("options", b"Vary: Origin\r\n")

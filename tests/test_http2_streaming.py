@@ -219,7 +219,6 @@ def test_expectation_is_met(take):
 BROKEN = {
     "length cut short": [head("Content-Length: 9"), b"body"],
     "chunks cut short": [head("Transfer-Encoding: chunked"), b"4\r\nbody\r\n"],
-    "a broken chunk": [head("Transfer-Encoding: chunked"), b"4\r\nbody\r\nx\r\n"],
     "a chunk cut short": [head("Transfer-Encoding: chunked"), b"9\r\nbody"],
 }
 
@@ -237,6 +236,27 @@ def test_answer_that_is_cut(take, pieces):
         client.lives()
 
 
+def test_answer_that_is_cut_by_a_broken_chunk(take):
+    """It comes when the beginning of the answer has been passed on."""
+    passed_on = threading.Event()
+
+    def play(peer, number):
+        peer.head()
+        peer.send(head("Transfer-Encoding: chunked") + b"4\r\nbody\r\n")
+        assert passed_on.wait(10)
+        peer.send(b"x\r\n")
+
+    service = take(play)
+    with connect(service) as client:
+        client.send(headers(1, request(service)))
+        client.data(1, 4)
+        passed_on.set()
+        cut = client.answer()
+        assert not cut.complete
+        assert cut.reset not in (None, NO_ERROR)
+        client.lives()
+
+
 MALFORMED = {
     "garbage": b"garbage\r\n\r\n",
     "another version": b"HTTP/0.9 200 OK\r\n\r\n",
@@ -246,6 +266,8 @@ MALFORMED = {
     "a folded line": head("X-A: b\r\n c", "Content-Length: 0"),
     "a bare LF": head("X-A: b\nX-B: c", "Content-Length: 0"),
     "a pseudo field": head(":status: 200", "Content-Length: 0"),
+    "a broken first chunk": head("Transfer-Encoding: chunked") + b"5;\r\nhello\r\n0\r\n\r\n",
+    "a broken second chunk": head("Transfer-Encoding: chunked") + b"4\r\nbody\r\nx\r\n",
     "nothing": b"",
 }
 

@@ -184,6 +184,12 @@ def test_what_is_never_forwarded_is_never_redirected(port: PlainPort, method: by
 def test_the_whole_server_has_no_url(port: PlainPort) -> None:
     message = port.ask(request(b"OPTIONS", b"*"))
     assert (message.status, message.all(b"Location")) == (204, [])
+    assert port.ask(request(b"OPTIONS", b"http://koder.id.koder.dev")).status == 204
+
+
+def test_the_whole_server_is_not_asked_of_by_https_without_tls(port: PlainPort) -> None:
+    message = port.ask(request(b"OPTIONS", b"https://koder.id.koder.dev"))
+    assert (message.status, message.code) == (421, "misdirected_request")
 
 
 @pytest.mark.parametrize(

@@ -301,7 +301,7 @@ def test_broken_chunks_of_a_service_cut_the_answer(body: bytes, play: Play) -> N
     relay = play.ask()
     service = play.origin.last
     service.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n")
-    assert told(relay) == [("respond", 200, b"", False), "stream", ("body", b"ok")]
+    assert told(relay) == [("respond", 200, b"ok", False), "stream"]
     service.send(body)
     assert told(relay)[-1] == "cut"
     assert relay.exchange.code == INVALID
@@ -847,23 +847,28 @@ def test_each_service_has_its_own_keepalive(make_gateway: Make) -> None:
 GIVEN_UP = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
-@pytest.mark.parametrize("closes_too", [False, True])
-@pytest.mark.parametrize("pieces", [1, 2])
-@pytest.mark.parametrize(
+FAREWELLS = pytest.mark.parametrize(
     "said", [GIVEN_UP, b"HTTP/1.0 408 Request Time-out\r\n\r\n<h1>408</h1>"], ids=["length", "until close"]
 )
-@pytest.mark.parametrize("method", [b"GET", b"POST"])
-def test_a_408_that_crosses_a_request_is_not_its_answer(
+
+
+def say(service: Peer, said: bytes, pieces: int, closes_too: bool) -> None:
+    """What the service says, in one or two pieces, and whether its close comes with it."""
+    service.send_in([said] if pieces == 1 else [said[:20], said[20:]])
+    if closes_too:
+        service.close()
+
+
+@pytest.mark.parametrize("closes_too", [False, True])
+@pytest.mark.parametrize("pieces", [1, 2])
+@FAREWELLS
+@pytest.mark.parametrize("method", [b"GET", b"PUT", b"DELETE"])
+def test_an_idempotent_request_that_a_408_may_have_crossed_is_sent_again(
     method: bytes, said: bytes, pieces: int, closes_too: bool, play: Play
 ) -> None:
-    """The service has taken nothing of the request, whatever its method."""
     kept = stale_connection(play)
     relay = play.ask(method + b" /b HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n", b"xx")
-    kept.send(said[:20] if pieces == 2 else said)
-    if pieces == 2:
-        kept.send(said[20:])
-    if closes_too:
-        kept.close()
+    say(kept, said, pieces, closes_too)
     assert told(relay) == []
     fresh = play.origin.last
     assert fresh is not kept
@@ -872,12 +877,39 @@ def test_a_408_that_crosses_a_request_is_not_its_answer(
     assert told(relay) == [("respond", 200, b"hi", True)]
 
 
-def test_a_408_that_crosses_too_large_a_request_is_a_closed_connection(play: Play) -> None:
+@pytest.mark.parametrize("closes_too", [False, True])
+@pytest.mark.parametrize("pieces", [1, 2])
+@FAREWELLS
+@pytest.mark.parametrize("framing", [b"Content-Length: 2", b"Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("method", [b"POST", b"PATCH"])
+def test_any_other_request_gets_that_408_and_is_not_sent_again(
+    method: bytes, framing: bytes, said: bytes, pieces: int, closes_too: bool, play: Play
+) -> None:
+    """It may as well be the service's word about this request, of which it then has had every byte."""
     kept = stale_connection(play)
-    relay = play.ask(b"PUT /b HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n", b"x", False)
+    relay = play.ask(method + b" /b HTTP/1.1\r\nHost: a\r\n" + framing + b"\r\n\r\n", b"xx")
+    say(kept, said, pieces, closes_too)
+    kept.close()
+    spoken = told(relay)
+    assert spoken[0] == ("respond", 408, said.partition(b"\r\n\r\n")[2], said is GIVEN_UP)
+    assert "cut" not in spoken
+    assert (play.origin.attempts, relay.exchange.retries) == (1, 0)
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 100000", b"Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("done", [False, True])
+@pytest.mark.parametrize("method", [b"PUT", b"POST"])
+def test_a_408_to_too_large_a_request_is_its_answer(method: bytes, done: bool, framing: bytes, play: Play) -> None:
+    """What could not be sent again has been answered."""
+    kept = stale_connection(play)
+    relay = play.ask(method + b" /b HTTP/1.1\r\nHost: a\r\n" + framing + b"\r\n\r\n", b"x" * 30000, False)
     relay.body_received(b"x" * 70000)
+    if done:
+        relay.body_ended([])
+    told(relay)
     kept.send(GIVEN_UP)
-    assert told(relay)[-1] == ("refuse", "upstream_closed")
+    assert told(relay) == [("respond", 408, b"", True)]
+    assert play.origin.attempts == 1
 
 
 def test_a_408_to_the_request_itself_is_its_answer(play: Play) -> None:

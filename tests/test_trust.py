@@ -31,7 +31,9 @@ ways = pytest.mark.parametrize("way", WAYS)
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
     with open_doors(
-        tmp_path_factory.mktemp("gateway"), SETTINGS.replace("[requests]\n", "[requests]" + ALLOWING)
+        tmp_path_factory.mktemp("gateway"),
+        SETTINGS.replace("[requests]\n", "[requests]" + ALLOWING),
+        further=("tcp:{}:interface=127.0.0.1",),
     ) as doors:
         yield doors
 
@@ -204,7 +206,17 @@ def test_a_balancer_that_passes_tls_on_is_believed_over_http2(behind: Doors) -> 
     ("method", "hops", "status", "sent"),
     [
         (b"OPTIONS", b"0", 204, None),
+        (b"OPTIONS", b"0" * 10, 204, None),
+        (b"OPTIONS", b"0" * 5000, 204, None),
         (b"OPTIONS", b"1", 200, b"0"),
+        (b"OPTIONS", b"00000000012", 200, b"11"),
+        (b"OPTIONS", b"999999999", 200, b"999999998"),
+        (b"OPTIONS", b"1000000000", 200, b"999999999"),
+        (b"OPTIONS", b"9999999999", 200, b"999999999"),
+        (b"OPTIONS", b"9" * 5000, 200, b"999999999"),
+        (b"OPTIONS", b"-0", 200, b"-0"),
+        (b"OPTIONS", b"0x0", 200, b"0x0"),
+        (b"GET", b"9999999999", 200, b"9999999999"),
         (b"OPTIONS", b"x", 200, b"x"),
         (b"GET", b"0", 200, b"0"),
     ],
@@ -228,6 +240,9 @@ def test_max_forwards_is_obeyed(
         ("stock", b"http://%b:443/v1/users" % HOST, b"GET", HOST + b":80", 400),
         ("stock", b"http://%b:80/v1/users" % HOST, b"GET", HOST, 200),
         ("stock", b"http://%b" % HOST, b"OPTIONS", HOST, 204),
+        ("stock", b"https://%b" % HOST, b"OPTIONS", HOST, 421),
+        ("stock", b"https://%b:443" % HOST, b"OPTIONS", HOST, 421),
+        ("stock", b"https://%b/v1/users" % HOST, b"OPTIONS", HOST, 421),
         ("http1", b"https://%b/v1/users" % HOST, b"GET", HOST, 200),
         ("http1", b"https://%b:80/v1/users" % HOST, b"GET", HOST, 400),
         ("http1", b"https://%b" % HOST, b"OPTIONS", HOST, 204),
@@ -240,6 +255,25 @@ def test_an_absolute_target_is_of_its_scheme(
 ) -> None:
     assert doors.ask(way, target, method=method, host=host).status == status
     assert len(doors.received()) == (status == 200)
+
+
+@pytest.mark.parametrize("target", [b"https://%b" % HOST, b"https://%b/v1/users" % HOST])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"",
+        b"Max-Forwards: 0\r\n",
+        b"Origin: https://app.example.com\r\nAccess-Control-Request-Method: GET\r\n",
+    ],
+    ids=["alone", "last hop", "preflight"],
+)
+def test_no_options_of_an_https_url_are_answered_without_tls(target: bytes, lines: bytes, doors: Doors) -> None:
+    """Neither by the gateway's own plain port nor by a stock Site; the same over TLS are."""
+    for port, secure in ((doors.ports[1], False), (doors.ports[2], False), (doors.ports[0], True)):
+        with Client(port, secure=secure) as client:
+            client.send(request(target, b"OPTIONS", lines))
+            alone = secure and not lines and target.endswith(b"/v1/users")
+            assert client.answer().status == (200 if alone else 204 if secure else 421)
 
 
 def test_a_refused_scheme_says_nothing_of_the_next_request(doors: Doors) -> None:

@@ -47,7 +47,7 @@ class Cors:
 
     def answer(self, exchange: Exchange, standing: Standing) -> bytes | None:
         """The field lines of a preflight's 204, in place of the exchange's CORS fields; None for other requests."""
-        if exchange.head.method != b"OPTIONS":
+        if exchange.head.method != b"OPTIONS" or standing.misplaced:
             return None
         fields = standing.policy.preflight(exchange.head, standing.origins)
         if fields is None:

@@ -68,7 +68,10 @@ class RedirectSite(ServerFactory):
             self._show(request, self.webroot)
         elif head.path == b"*":
             # There is no URL for the whole server that could be redirected to.
-            request.answer(204, b"No Content", _ALLOW, b"")
+            if standing.misplaced and isinstance(standing.tenant, Refusal):
+                request.refuse(standing.tenant)
+            else:
+                request.answer(204, b"No Content", _ALLOW, b"")
         else:
             self._redirect(request)
 

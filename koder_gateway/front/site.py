@@ -262,7 +262,7 @@ class GatewaySite(Site):
         if self.cors.answer(exchange, request.standing) is not None:
             request.answer(204, b"No Content", b"", b"")
             return
-        if head.path == b"*":
+        if head.path == b"*" and not request.standing.misplaced:
             request.answer(204, b"No Content", _ALLOW, b"")
             return
         if head.length or head.chunked:

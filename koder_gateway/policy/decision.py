@@ -62,6 +62,12 @@ class Standing:
     key: bytes
     lasting: bool
 
+    @property
+    def misplaced(self) -> bool:
+        """Whether an https URL is asked for on a plain connection, which only its refusal answers: no preflight's
+        answer does, nor that for the whole server (RFC 9110 section 7.4)."""
+        return self.tenant is _NOT_SECURED
+
     def fits(self, policy: Policy, head: RequestHead) -> bool:
         """Whether this standing holds for another head of the same connection."""
         return (

@@ -58,10 +58,10 @@ def _outcome(
 ) -> tuple[Refusal | str, bytes]:
     if head.refusal is not None:
         return head.refusal, standing.fields
-    preflight = policy.preflight(head, standing.origins)
+    preflight = None if standing.misplaced else policy.preflight(head, standing.origins)
     if preflight is not None:
         return "preflight", preflight + standing.hsts
-    if head.path == b"*":
+    if head.path == b"*" and not standing.misplaced:
         return "options", standing.fields
     refusal = policy.body_refusal(head)
     if refusal is not None:

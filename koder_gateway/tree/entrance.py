@@ -280,7 +280,7 @@ class Entrance:
             return Refused(head.refusal)
         if self._cors.answer(exchange, standing) is not None:
             return _Empty(b"")
-        if head.path == b"*":
+        if head.path == b"*" and not standing.misplaced:
             return _Empty(_ALLOW)
         refusal = self.policy.body_refusal(head)
         if refusal is not None:

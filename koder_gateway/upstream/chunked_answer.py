@@ -13,6 +13,7 @@ from ..wire.body import BodyError, ChunkedDecoder
 from ..wire.exchange import INVALID
 
 if TYPE_CHECKING:
+    from ..wire.response import ResponseHead
     from .connection import UpstreamConnection
     from .relay import Relay
 
@@ -37,6 +38,13 @@ class ChunkedAnswer:
         self._asked = False
         self.holding = False
 
+    def begin(self, head: ResponseHead, data: bytes) -> None:
+        """The answer's head, and what came with it. Where the first of that is broken, nothing is passed on."""
+        if data:
+            self._decode(data, 0, whole=False, head=head)
+        else:
+            self._relay.answered(head, b"", False, False)
+
     def take(self, data: bytes) -> None:
         """More of the answer."""
         if self._unread:
@@ -46,8 +54,9 @@ class ChunkedAnswer:
         else:
             self._decode(data, 0, whole=False)
 
-    def _decode(self, data: bytes, position: int, *, whole: bool) -> None:
-        """Pass on what there is; unless it has to be the `whole`, as much as a slice of this turn is worth."""
+    def _decode(self, data: bytes, position: int, *, whole: bool, head: ResponseHead | None = None) -> None:
+        """Pass on what there is; unless it has to be the `whole`, as much as a slice of this turn is worth. `head` is
+        passed on before it, where that has not been done."""
         connection, relay, decoder, turns = self._connection, self._relay, self._decoder, self._turns
         until = 0.0
         while True:
@@ -57,7 +66,10 @@ class ChunkedAnswer:
                 relay.failed(INVALID, str(error))
                 return
             position = decoder.taken
-            if payload:
+            if head is not None:
+                relay.answered(head, payload, False, False)
+                head = None
+            elif payload:
                 relay.body(payload)
             if relay.connection is not connection:
                 return

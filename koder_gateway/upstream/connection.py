@@ -44,19 +44,18 @@ _MAX_LEAVING: Final = 1024
 _TUNNEL_READ: Final = 32768
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 _VERSION: Final = b"HTTP/1."
-# A 408 that is the first word on a kept connection, so many seconds behind a request, speaks of the time before it.
+# A 408 that is the first word on a kept connection, so many seconds behind a request, may speak of the time
+# before it.
 _GAVE_UP_WITHIN: Final = 1.0
 
 
 @implementer(IPushProducer)
 class UpstreamConnection(Protocol):
     """Belongs to one address of one service. `reused`: it has served an exchange before. `heard`: bytes of the
-    present answer have come. `gave_up`: the service had given the connection up before it got the present request.
-    `begun` is when that was sent (monotonic seconds), `kept_for` how many the service keeps an idle connection, None
-    where it has not said. `tunnel` is in the place of `relay` once the service has switched protocols. As a push
-    producer it is paused while the client does not take the answer."""
+    present answer have come. `begun` is when the present request was sent (monotonic seconds), `kept_for` how many
+    the service keeps an idle connection, None where it has not said. `tunnel` is in the place of `relay` once the
+    service has switched protocols. As a push producer it is paused while the client does not take the answer."""
 
-    gave_up = False
     begun = 0.0
     kept_for: int | None = None
     _bounded = False
@@ -216,8 +215,8 @@ class UpstreamConnection(Protocol):
                 relay.failed(INVALID, str(error))
                 return
             if head.status >= 200:
-                if head.status == 408 and self._was_given_up(head):
-                    self.gave_up, self.heard = True, False
+                if head.status == 408 and self._may_have_crossed(head) and relay.may_repeat():
+                    self.heard = False
                     relay.failed(CLOSED, "it closed a kept connection with 408 as the request came")
                     return
                 self._buffer = b""
@@ -237,9 +236,10 @@ class UpstreamConnection(Protocol):
                 self._buffer = b""
                 return
 
-    def _was_given_up(self, head: ResponseHead) -> bool:
-        """Whether this 408 is about the time in which the connection was idle, as services say it that close then. It
-        crossed the request, of which the service has taken nothing (RFC 9110 section 15.5.9)."""
+    def _may_have_crossed(self, head: ResponseHead) -> bool:
+        """Whether this 408 may be about the time in which the connection was idle, as services say it that close then
+        (RFC 9110 section 15.5.9). It looks the same where the service has read the request, so a request is repeated
+        only where that does no harm; for any other the 408 is its answer."""
         unasked = self.reused and not head.keep_alive and not self._interim
         return unasked and self.address.service.clock.now - self.begun < _GAVE_UP_WITHIN
 
@@ -286,10 +286,8 @@ class UpstreamConnection(Protocol):
             self._state = CHUNKED
             service = self.address.service
             decoder = ChunkedDecoder(_CHUNK_SLACK, service.reader.tenant_header)
-            chunks = self._chunks = ChunkedAnswer(self, relay, decoder, service.turns)
-            relay.answered(head, b"", False, False)
-            if data and self.relay is relay:
-                chunks.take(data)
+            self._chunks = ChunkedAnswer(self, relay, decoder, service.turns)
+            self._chunks.begin(head, data)
         else:
             self._state = UNTIL_CLOSE
             relay.answered(head, data, False, False)

@@ -367,11 +367,15 @@ class Relay:
         if event in SERVICE_FAULTS:
             self.service.failed(event, detail)
 
+    def may_repeat(self) -> bool:
+        """Whether the request can be sent once more, and does no harm where the service has had it already."""
+        return self.exchange.may_retry(sent=True, replayable=self._kept is not None)
+
     def _retry(self, event: str) -> bool:
         connection = self.connection
         stale = connection is not None and connection.reused and not connection.heard
         elsewhere = event in (UNREACHABLE, UNTRUSTED) and self.service.has_other_address
-        sent = connection is not None and not connection.gave_up
+        sent = connection is not None
         if not (stale or elsewhere) or not self.exchange.may_retry(sent=sent, replayable=self._kept is not None):
             return False
         self._release(False, retrying=True)

@@ -62,7 +62,9 @@ _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _TRACE_IDS: Final = rb"-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 # Only versions to come may have more after the flags (W3C Trace Context section 3.2).
 _TRACEPARENT: Final = re.compile(rb"00%b|(?!00|ff)[0-9a-f]{2}%b(?:-.*)?" % (_TRACE_IDS, _TRACE_IDS))
-_HOPS: Final = re.compile(rb"[0-9]{1,9}")
+# The most that Max-Forwards goes on as, and its digits.
+_MOST_HOPS: Final = 999_999_999
+_HOPS_DIGITS: Final = 9
 _ORIGIN_LINE: Final = b"\r\norigin:"
 # Where an origin has ended: no scheme, name and port are longer.
 _LONGEST_ORIGIN: Final = 512
@@ -475,9 +477,11 @@ class RequestReader:
 
     @staticmethod
     def _take_hops(head: RequestHead, name: bytes, value: bytes) -> None:
-        """Max-Forwards (RFC 9110 section 7.6.2), which counts for OPTIONS and TRACE alone."""
-        if head.method == b"OPTIONS" and _HOPS.fullmatch(value):
-            hops = int(value)
+        """Max-Forwards (RFC 9110 section 7.6.2), which counts for OPTIONS and TRACE alone. What is no number, the
+        gateway ignores."""
+        if head.method == b"OPTIONS" and value.isdigit():
+            digits = value.lstrip(b"0")
+            hops = int(digits or b"0") if len(digits) <= _HOPS_DIGITS else _MOST_HOPS + 1
             head.last_hop = head.last_hop or not hops
             value = b"%d" % max(0, hops - 1)
         head.lines.append(b"%b: %b\r\n" % (name, value))

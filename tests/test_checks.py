@@ -185,10 +185,39 @@ def test_a_start_says_what_a_check_warns_of(tmp_path: Path) -> None:
         assert ": requests.min_rate: 65536 bytes a second are more than phones have" in gateway.log()
 
 
+@pytest.mark.parametrize(
+    ("networks", "lines"),
+    [
+        (["0.0.0.0/0"], ['"0.0.0.0/0" is']),
+        (["::/0"], ['"::/0" is']),
+        (["10.0.0.0/8", "::/0", "0.0.0.0/0"], ['"0.0.0.0/0" is', '"::/0" is']),
+        (["::ffff:0:0/96"], ['"::ffff:0:0/96" is']),
+        (["2000::/3"], ['"2000::/3" is']),
+        (["128.0.0.0/1", "0.0.0.0/1"], ['"128.0.0.0/1", "0.0.0.0/1" together are']),
+        (["128.0.0.0/1", "unix:", "::ffff:0:0/97"], ['"128.0.0.0/1", "::ffff:0:0/97" together are']),
+        (["192.0.0.0/3", "128.0.0.0/2", "0.0.0.0/1"], ['"0.0.0.0/1", "128.0.0.0/2", "192.0.0.0/3" together are']),
+        (["8000::/1", "::/1"], ['"::/1" is']),
+        (
+            [f"{n}.0.0.0/4" for n in range(0, 224, 16)],
+            ['"0.0.0.0/4", "16.0.0.0/4", "32.0.0.0/4", "48.0.0.0/4" and 10 more together are'],
+        ),
+        (["2000::/4", "3000::/4", "fd00::/8"], ['"2000::/4", "3000::/4", "fd00::/8" together are']),
+        (["10.0.0.0/8", "fd00::/8", "unix:"], []),
+        (["128.0.0.0/1", "::ffff:0:0/98", "::ffff:64.0.0.0/99"], []),
+        # IPv4 addresses are none of these.
+        (["::/3"], []),
+    ],
+)
+def test_proxies_that_are_everybody_are_a_warning(
+    check: Callable[[str], Done], networks: list[str], lines: list[str]
+) -> None:
+    done = check(f"[listen]\ntrusted_proxies = {networks}\n")
+    said = [line for line in done.err.splitlines() if ": listen.trusted_proxies: " in line]
+    assert [line.partition(": listen.trusted_proxies: ")[2].partition(" everybody")[0] for line in said] == lines
+    assert done.code == 0
+
+
 def test_what_is_open_to_everybody_is_a_warning(check: Callable[[str], Done]) -> None:
-    for network in ("0.0.0.0/0", "::/0"):
-        done = check(f"[listen]\ntrusted_proxies = ['{network}']\n")
-        assert f': listen.trusted_proxies: "{network}" is everybody' in warned(done)
     for endpoint in ("tcp:9090", "tcp:9090:interface=0.0.0.0", "tcp6:9090"):
         assert ": listen.admin_port: " in warned(check(f"[listen]\nadmin_port = '{endpoint}'\n"))
     for endpoint in ("tcp:9090:interface=127.0.0.1", "unix:/tmp/admin"):

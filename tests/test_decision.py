@@ -401,6 +401,71 @@ def test_the_origins_of_all_and_of_the_tenant_are_allowed() -> None:
         assert b"Allow-Origin: " + APP in made.standing(head(b"Origin: " + APP, host=host), PEER, Secured()).cors
 
 
+ACME, CLOSED = b"https://acme.id.koder.dev", b"https://closed.example"
+FOREIGN = [
+    KODER, CLOSED, b"https://koder.id.koder.dev", b"http://koder.id.koder.dev:8080", b"https://closed.id.koder.dev",
+    b"https://login.koder.example", b"HTTPS://KODER.example", b"https://koder.example:443", b"https://koder.example.",
+    b"https://a@koder.example:0443/", b"wss://Login.Koder.Example.:1", b"https://koder.id.koder.dev\\x",
+    b"null " + KODER, APP + b"," + KODER, b", ".join([b"https://evil.example"] * 65),
+]  # fmt: skip
+NOT_FOREIGN = [
+    APP, ACME, b"https://acme.id.koder.dev:8443", b"https://shared.example", b"https://shared.koder.example", b"null",
+    b"https://evil.example", b"https://id.koder.dev", b"https://nobody.id.koder.dev", b"https://x.koder.id.koder.dev",
+    b"", b"koder.id.koder.dev", b"https://koder.example:8443", b"https://", b"https://[::1]", APP + b" " + ACME,
+    b"https://\xe9", b", ".join([b"https://evil.example"] * 64),
+]  # fmt: skip
+
+
+def with_shared() -> Policy:
+    """Two tenants have one origin in common, and a tenant has listed another's host."""
+    made = policy()
+    first = Tenant(
+        "koder",
+        domains=("login.koder.example", "shared.koder.example"),
+        cors_origins=(KODER.decode(), "https://shared.example"),
+    )
+    second = Tenant(
+        "acme", domains=("acme.example",), cors_origins=("https://shared.example", "https://shared.koder.example")
+    )
+    registry = Registry((first, second, TENANTS[2]))
+    return replace(made, registry=registry, tenants=TenantPolicy("id.koder.dev", "X-Tenant-ID", "acme", registry))
+
+
+@pytest.mark.parametrize("host", [b"acme.id.koder.dev", b"acme.example:8443", b"id.koder.dev"])
+@pytest.mark.parametrize(
+    ("origin", "foreign"), [*((each, True) for each in FOREIGN), *((each, False) for each in NOT_FOREIGN)]
+)
+def test_a_page_of_another_tenant_may_change_nothing(origin: bytes, foreign: bool, host: bytes) -> None:
+    made = with_shared()
+    for method in (b"GET", b"HEAD", b"OPTIONS", b"POST", b"PUT", b"PATCH", b"DELETE"):
+        standing = made.standing(head(b"Origin: " + origin, host=host, method=method), PEER, Secured())
+        refused = foreign and method not in (b"GET", b"HEAD", b"OPTIONS")
+        assert (isinstance(standing.tenant, Refusal), standing.foreign) == (refused, foreign)
+        if refused:
+            assert isinstance(standing.tenant, Refusal)
+            assert standing.tenant.code == "not_allowed"
+        # What was decided for a request that changes nothing must not hold for one that does.
+        assert standing.lasting is not foreign
+
+
+def test_of_two_origin_lines_each_counts() -> None:
+    made = with_shared()
+    for lines in ((KODER, APP), (b"null", KODER), (b"", KODER)):
+        asked = head(*(b"Origin: " + line for line in lines), host=b"acme.id.koder.dev", method=b"DELETE")
+        assert made.standing(asked, PEER, Secured()).foreign
+    known = made.standing(head(b"Origin: null", host=b"acme.id.koder.dev"), PEER, Secured())
+    assert known.lasting
+    assert not known.fits(made, head(b"Origin: null", b"Origin: " + KODER, host=b"acme.id.koder.dev"))
+
+
+def test_where_every_slug_is_a_tenant_so_is_that_of_an_origin() -> None:
+    registry = Registry(None)
+    made = replace(policy(), registry=registry, tenants=TenantPolicy("id.koder.dev", "X-Tenant-ID", "", registry))
+    for origin, foreign in ((b"https://any.id.koder.dev", True), (ACME, False), (b"https://a_b.id.koder.dev", False)):
+        asked = head(b"Origin: " + origin, host=b"acme.id.koder.dev", method=b"POST")
+        assert made.standing(asked, PEER, Secured()).foreign is foreign
+
+
 def test_two_origins_are_no_origin() -> None:
     standing = policy().standing(head(b"Origin: " + APP, b"Origin: " + APP), PEER, Secured())
     assert standing.cors == b"Vary: Origin\r\n"

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from doors import WAYS, Answer, Doors, open_doors
-from sockets import ALLOWED, HOST, SETTINGS
+from doors import WAYS, Answer, Doors, Pairs, open_doors
+from http2_client import Http2Client
+from http2_frames import block, headers
+from sockets import ALLOWED, HOST, SETTINGS, Client, request
 
 BASE = b"id.koder.dev"
+ACME = b"acme.id.koder.dev"
+KODER_HOST = b"https://koder.id.koder.dev"
 SUSPENDED = b"globex.id.koder.dev"
 KODER, GLOBEX, EVIL = b"https://koder.example", b"https://globex.example", b"https://evil.example"
 ALLOW = b"access-control-allow-origin"
@@ -22,6 +26,7 @@ ways = pytest.mark.parametrize("way", WAYS)
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
     settings = SETTINGS.replace("[cors]\n", '[cors]\nexpose_add = ["X-Total-Count", "etag"]\n')
+    settings = settings.replace("[tenants]\n", '[tenants]\ndefault = "acme"\n')
     with open_doors(tmp_path_factory.mktemp("gateway"), settings) as doors:
         yield doors
 
@@ -63,20 +68,109 @@ def test_on_the_base_domain_only_global_origins_are_preflighted(
     ("origin", "method", "status"),
     [
         (KODER, b"DELETE", 403), (KODER, b"POST", 403), (KODER, b"PATCH", 403), (KODER, b"GET", 200),
-        (GLOBEX, b"DELETE", 403), (ALLOWED, b"DELETE", 200), (EVIL, b"DELETE", 200), (None, b"DELETE", 200),
+        (KODER, b"HEAD", 200), (KODER, b"OPTIONS", 200), (KODER_HOST, b"PUT", 403), (KODER_HOST, b"GET", 200),
+        (b"https://login.koder.example", b"DELETE", 403), (b"https://globex.id.koder.dev", b"DELETE", 403),
+        (b"https://login.globex.example:8443", b"DELETE", 403), (GLOBEX, b"DELETE", 403),
+        (b"https://evil.example " + KODER, b"DELETE", 403),
+        (b"https://acme.id.koder.dev", b"DELETE", 200), (b"https://nobody.id.koder.dev", b"DELETE", 200),
+        (b"https://id.koder.dev", b"DELETE", 200), (b"null", b"DELETE", 200),
+        (ALLOWED, b"DELETE", 200), (EVIL, b"DELETE", 200), (None, b"DELETE", 200),
     ],
 )  # fmt: skip
-def test_a_tenants_page_changes_nothing_of_another_there(
-    way: str, origin: bytes | None, method: bytes, status: int, doors: Doors
+@pytest.mark.parametrize("host", [BASE, ACME])
+def test_a_tenants_page_changes_nothing_of_another(
+    way: str, host: bytes, origin: bytes | None, method: bytes, status: int, doors: Doors
 ) -> None:
-    fields = [(b"X-Tenant-ID", b"acme"), *([(b"Origin", origin)] if origin else [])]
-    answer = doors.ask(way, b"/v1/users/7", fields, method=method, host=BASE)
+    fields = [(b"X-Tenant-ID", b"acme")] if host == BASE else []
+    fields += [(b"Origin", origin)] if origin else []
+    answer = doors.ask(way, b"/v1/users/7", fields, method=method, host=host)
     assert answer.status == status
     assert answer.values(ALLOW) == ([ALLOWED] if origin == ALLOWED else [])
-    assert answer.words(b"vary") == {b"origin", b"x-tenant-id"}
+    assert answer.words(b"vary") == {b"origin", b"x-tenant-id"} - ({b"x-tenant-id"} if host == ACME else set())
     assert len(doors.received()) == (status == 200)
     if status == 403:
         assert b'"not_allowed"' in answer.body
+
+
+@ways
+def test_nor_where_it_is_one_of_several_origins(way: str, doors: Doors) -> None:
+    for method, status in ((b"DELETE", 403), (b"GET", 200)):
+        fields = [(b"Origin", EVIL), (b"Origin", KODER_HOST)]
+        answer = doors.ask(way, b"/v1/users/7", fields, method=method, host=ACME)
+        assert (answer.status, answer.values(ALLOW)) == (status, [])
+    fields = [(b"Origin", EVIL), (b"Origin", ALLOWED)]
+    assert doors.ask(way, b"/v1/users/7", fields, method=b"DELETE", host=ACME).status == 200
+
+
+@ways
+def test_on_a_custom_domain_too(way: str, doors: Doors) -> None:
+    for origin, status in ((GLOBEX, 403), (b"https://acme.id.koder.dev", 403), (KODER_HOST, 200), (EVIL, 200)):
+        for host in (HOST, b"login.koder.example"):
+            answer = doors.ask(way, b"/v1/users/7", [(b"Origin", origin)], method=b"DELETE", host=host)
+            assert answer.status == status
+    assert len(doors.received()) == 4
+
+
+@ways
+def test_the_default_tenant_is_one_too(way: str, doors: Doors) -> None:
+    for origin, status in ((KODER_HOST, 403), (b"https://login.koder.example", 403), (EVIL, 200)):
+        answer = doors.ask(way, b"/v1/users/7", [(b"Origin", origin)], method=b"POST", host=BASE)
+        assert answer.status == status
+
+
+def opening(doors: Doors, way: str, host: bytes, fields: Pairs) -> int:
+    """The status of the answer to a WebSocket's handshake, which the service takes for any other request."""
+    if way == "http1":
+        more = [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket"), (b"Sec-WebSocket-Version", b"13")]
+        more.append((b"Sec-WebSocket-Key", b"dGhlIHNhbXBsZSBub25jZQ=="))
+        return doors.ask(way, fields=[*fields, *more], host=host).status
+    pseudo = [
+        (b":method", b"CONNECT"),
+        (b":protocol", b"websocket"),
+        (b":scheme", b"https"),
+        (b":path", b"/v1/users"),
+    ]
+    pseudo += [(b":authority", host), (b"sec-websocket-version", b"13")]
+    with Http2Client.connect(doors.ports[0], HOST) as client:
+        client.start()
+        client.send(headers(1, block(pseudo + [(name.lower(), value) for name, value in fields]), end=False))
+        return client.head(1).status
+
+
+@pytest.mark.parametrize("way", ["http1", "http2"])
+@pytest.mark.parametrize("host", [BASE, ACME])
+@pytest.mark.parametrize(
+    ("origins", "refused"),
+    [
+        ([KODER], True), ([KODER_HOST], True), ([b"https://login.globex.example"], True), ([EVIL, KODER_HOST], True),
+        ([b"https://acme.id.koder.dev"], False), ([ALLOWED], False), ([EVIL], False), ([], False),
+    ],
+)  # fmt: skip
+def test_a_websocket_may_change_something(
+    way: str, host: bytes, origins: list[bytes], refused: bool, doors: Doors
+) -> None:
+    doors.origin.answers[b"/v1/users"] = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+    fields = [(b"X-Tenant-ID", b"acme")] if host == BASE else []
+    status = opening(doors, way, host, [*fields, *((b"Origin", origin) for origin in origins)])
+    del doors.origin.answers[b"/v1/users"]
+    assert status == (403 if refused else 404)
+
+
+def test_what_was_served_on_a_connection_vouches_for_nothing_after_it(doors: Doors) -> None:
+    """HTTP/1.1 and HTTP/2: first what changes nothing, then the same with a method that does, and the other way."""
+    methods = (b"GET", b"DELETE", b"GET", b"DELETE")
+    with Client(doors.ports[0], secure=True) as client:
+        statuses = []
+        for method in methods:
+            client.send(request(b"/v1/users/7", method, b"Origin: %b\r\n" % KODER, b"", ACME))
+            statuses.append(client.answer(method).status)
+    assert statuses == [200, 403, 200, 403]
+    with Http2Client.connect(doors.ports[0], HOST) as http2:
+        http2.start()
+        for stream, method in zip((1, 3, 5, 7), methods, strict=True):
+            head = [(b":method", method), (b":scheme", b"https"), (b":path", b"/v1/users/7"), (b":authority", ACME)]
+            http2.send(headers(stream, block([*head, (b"origin", KODER)])))
+            assert http2.answer(stream).status == (200 if method == b"GET" else 403)
 
 
 @ways

@@ -370,7 +370,7 @@ def test_an_origin_is_read_and_passes() -> None:
 
 
 def test_several_origins_are_none() -> None:
-    assert read(b"Origin: https://a", b"Origin: https://a").origin == b"null"
+    assert read(b"Origin: https://a ", b"Origin: https://b").origin == b"https://a, https://b"
 
 
 def test_a_preflight_is_told_apart() -> None:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses
+from typing import Any, Final
 
 from ..policy.certificates import REQUIRED
+from ..policy.clients import UNIX, parse_network
 from ..policy.limits import LimitRule
 from . import shipped
 from .faults import Located, close, line, shown
 from .settings import Settings
 from .unwise import unwise
+
+# What addresses of hosts are in (RFC 5771, RFC 4291 section 2.4): who has all of one kind has everybody of that kind.
+_EVERYBODY: Final = (
+    (IPv4Network("0.0.0.0/1"), IPv4Network("128.0.0.0/2"), IPv4Network("192.0.0.0/3")),
+    (IPv6Network("2000::/3"),),
+)
+# How many networks a warning names.
+_NAMED: Final = 4
 
 
 def misspelled_services(settings: Settings) -> Iterator[Located]:
@@ -39,14 +49,35 @@ def _warnings(settings: Settings) -> Iterator[Located]:
         if not _covers_any(rule, settings):
             paths = ", ".join(path.decode() for path in rule.paths or ())
             yield f"limits.{rule.name}", f"covers no route: {paths} leads nowhere; correct its paths, or leave it out"
-    for network in settings.listen.trusted_proxies:
-        if network != "unix:" and ipaddress.ip_network(network, strict=False).prefixlen == 0:
-            yield (
-                "listen.trusted_proxies",
-                f"{shown(network)} is everybody, so that any client may say who it is; write your proxies' networks",
-            )
+    for networks in _everybody(settings.listen.trusted_proxies):
+        more = f" and {len(networks) - _NAMED} more" if len(networks) > _NAMED else ""
+        they = f"{', '.join(map(shown, networks[:_NAMED]))}{more} {'is' if len(networks) == 1 else 'together are'}"
+        yield (
+            "listen.trusted_proxies",
+            f"{they} everybody, so that any client may say who it is; write your proxies' networks",
+        )
     yield from _walked_around(settings)
     yield from unwise(settings)
+
+
+def _everybody(trusted: Iterable[str]) -> Iterator[list[str]]:
+    """Networks that have everybody of IPv4 or of IPv6: each one that has, else those that have together, the widest
+    first."""
+    parsed = [(text, parse_network(text)) for text in trusted if text != UNIX]
+    for everybody in _EVERYBODY:
+        kind = type(everybody[0])
+        networks = [(text, network) for text, network in parsed if isinstance(network, kind)]
+        alone = [[text] for text, network in networks if _cover([network], everybody)]
+        yield from alone
+        if not alone and _cover([network for _, network in networks], everybody):
+            networks.sort(key=lambda each: each[1].prefixlen)
+            yield [text for text, _ in networks]
+
+
+def _cover(networks: Iterable[Any], everybody: Iterable[Any]) -> bool:
+    """Whether networks, all of one family, have each of these."""
+    merged = list(collapse_addresses(networks))
+    return all(any(part.subnet_of(network) for network in merged) for part in everybody)
 
 
 def _unrouted(settings: Settings) -> Iterator[str]:

@@ -24,11 +24,12 @@ from .clients import Trail, TrustedProxies
 from .cors import VARY_ORIGIN, CorsPolicy
 from .forwarding import Fields, balancers_scheme, forwarding_fields, scheme, values
 from .limits import Limiter, Verdict, address_key
+from .origins import Page, pages
 from .routing import Route, RouteTable
 from .tenants import Registry, Tenant, TenantPolicy, bare_host
 
 # What changes nothing (RFC 9110 section 9.2.1). A WebSocket may, whose opening is a GET.
-_SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
+SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 # RFC 9110 section 7.4.
 _NOT_SECURED = MISDIRECTED_REQUEST.because("The target is an https URL, and the connection is a plain one.")
 _ANOTHERS_ORIGIN = NOT_ALLOWED.because("The Origin is another tenant's, whose pages may change nothing of this one.")
@@ -41,9 +42,9 @@ class Standing:
     `tenant` is a Refusal where the host or header names none, or the connection is not for that host. `fields` and
     `transit` are finished field lines for the answer and for the service; the first are made of `cors` and `hsts`,
     and `own_hsts` says whether there is the latter. `origins` are those of the tenant whose pages may read what is
-    answered, besides the ones of all tenants, and `readable` says whether this page may. `address` is the client's,
-    `key` the form of it that limits count under. What a trusted proxy said, and what a foreign page may not do,
-    holds for one request: such a standing is not `lasting`.
+    answered, besides the ones of all tenants, and `readable` says whether this page may; a `foreign` page is another
+    tenant's. `address` is the client's, `key` the form of it that limits count under. What a trusted proxy said, and
+    what a foreign page may not do, holds for one request: such a standing is not `lasting`.
     """
 
     policy: Policy
@@ -54,6 +55,7 @@ class Standing:
     cors: bytes
     origins: frozenset[bytes]
     readable: bool
+    foreign: bool
     hsts: bytes
     own_hsts: bool
     fields: bytes
@@ -118,8 +120,8 @@ class Policy:
         if head.https and not (secure or self.proxies.vouches(peer)):
             tenant = _NOT_SECURED
         on_base = self.tenants.is_base(bare_host(head.host))
-        foreign = on_base and isinstance(tenant, Tenant) and self._is_anothers(head.origin, tenant)
-        if foreign and (head.method not in _SAFE or head.upgrade is not None):
+        foreign = head.origin is not None and isinstance(tenant, Tenant) and self._is_anothers(head.origin, tenant)
+        if foreign and (head.method not in SAFE or head.upgrade is not None):
             tenant = _ANOTHERS_ORIGIN
         origins = frozenset() if on_base else self._origins(head, tenant)
         wire = address.encode("ascii")
@@ -140,6 +142,7 @@ class Policy:
             cors=cors,
             origins=origins,
             readable=self.cors.allows(head.origin, origins),
+            foreign=foreign,
             hsts=hsts,
             own_hsts=bool(hsts),
             fields=cors + hsts,
@@ -168,10 +171,17 @@ class Policy:
             return Trail((peer,))
         return self.proxies.trail(peer, values(forwarded, b"x-forwarded-for"), values(forwarded, b"forwarded"))
 
-    def _is_anothers(self, origin: bytes | None, tenant: Tenant) -> bool:
-        """Whether an origin is that of other tenants alone: on the bare base domain, where the header says whose the
-        request is, its pages may not act for this one."""
-        return origin in self.registry.origins and not self.cors.allows(origin, tenant.origins)
+    def _is_anothers(self, origin: bytes, tenant: Tenant) -> bool:
+        """Whether any origin that the field names is other tenants' alone. Among too many to look at one may be."""
+        named = pages(origin)
+        return named is None or any(self._is_foreign(page, tenant) for page in named)
+
+    def _is_foreign(self, page: Page, tenant: Tenant) -> bool:
+        """Whether a page is other tenants' alone, by its host or since it is listed for them, be they suspended."""
+        if self.cors.allows(page.origin, tenant.origins):
+            return False
+        owner = self.tenants.owner(page.host)
+        return page.origin in self.registry.origins if owner is None else owner.wire != tenant.wire
 
     def _origins(self, head: RequestHead, tenant: Tenant | Refusal) -> frozenset[bytes]:
         """The origins of a host's tenant. Pages of a suspended one may read that it is."""

@@ -8,7 +8,7 @@ from ..errors import Refusal
 from ..wire.request import RequestHead
 from .certificates import NONE, OPTIONAL, REQUIRED, Secured
 from .cors import READING
-from .decision import Policy, Standing, charges_refusal, limit_refusal
+from .decision import SAFE, Policy, Standing, charges_refusal, limit_refusal
 from .limits import LimitRule
 from .routing import Route
 from .tenants import Tenant, bare_host, normal_domain
@@ -125,7 +125,10 @@ def _cors(policy: Policy, head: RequestHead, standing: Standing) -> str:
     if origin in standing.origins:
         return f"{text} is one of the tenant's cors_origins: its pages may read the answer"
     route = policy.routes.match(head.path)
-    if route is not None and route.public:
+    public = route is not None and route.public
+    if standing.foreign and not (public and head.method in SAFE):
+        return f"{text} is another tenant's: its pages may not read the answer, and change nothing"
+    if route is not None and public:
         return f"{text} is no configured origin, and {route.path.decode()} is public: its pages may read the answer"
     if isinstance(standing.tenant, Tenant) and origin in standing.tenant.origins:
         return f"{text} is one of the tenant's cors_origins, which do not count on the base domain: no CORS fields"

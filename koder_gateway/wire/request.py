@@ -407,8 +407,10 @@ class RequestReader:
                 hosts += 1
                 lines.append(b"%b: %b\r\n" % (name, head.host))
             elif kind == ORIGIN:
-                head.origin = value.rstrip(b" \t") if head.origin is None else b"null"
-                lines.append(b"%b: %b\r\n" % (name, value.rstrip(b" \t")))
+                said = value.rstrip(b" \t")
+                # Of several lines: no single origin, so none that is allowed, and still all that they name.
+                head.origin = said if head.origin is None else b"%b, %b" % (head.origin, said)
+                lines.append(b"%b: %b\r\n" % (name, said))
             elif kind == CONNECTION:
                 connection.append(value)
             elif kind == TENANT:

@@ -1,0 +1,60 @@
+"""Where a request comes from by its Origin field: the origins that it names, one by one, each with its host.
+
+A browser names one origin, or `null` (Fetch section 3.2). Whatever else stands there (RFC 6454 section 7.1 has lists,
+a field may stand twice) is read as the most lenient service would: it only takes rights away, and never gives any.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from ..wire.fields import MAX_LISTED
+
+_BETWEEN: Final = re.compile(rb"[ \t,]+")
+# The host ends where a URL's would; each part is bounded by a byte that is none of its own, so matching is linear.
+_ORIGIN: Final = re.compile(
+    rb"(?P<scheme>[a-z][a-z0-9+.-]*)://"
+    rb"(?:[^/?#\\@]*@)?"
+    rb"(?P<host>\[[0-9a-f:.]*\]|[^:/?#\\@]*)"
+    rb"(?::0*(?P<port>[0-9]*))?"
+)
+# How many fields are remembered, and the longest: one name, a scheme and a port (RFC 1035 section 2.3.4).
+_REMEMBERED: Final = 1024
+_KEPT: Final = 300
+_DEFAULT_PORTS: Final = {b"http": b"80", b"https": b"443"}
+
+
+class Page(NamedTuple):
+    """An origin as it is configured (`policy.cors.origin_fault`), and its host in the form in which names are
+    compared."""
+
+    origin: bytes
+    host: bytes
+
+
+def pages(value: bytes) -> tuple[Page, ...] | None:
+    """Those that an Origin field names, several lines joined as one list; None where they are too many to look at.
+
+    What names no host, as `null`, is left out.
+    """
+    return _remembered(value) if len(value) <= _KEPT else _pages(value)
+
+
+def _pages(value: bytes) -> tuple[Page, ...] | None:
+    named = _BETWEEN.split(value.lower(), MAX_LISTED)
+    if len(named) > MAX_LISTED:
+        return None
+    return tuple(_page(match) for match in map(_ORIGIN.match, named) if match is not None)
+
+
+_remembered = lru_cache(maxsize=_REMEMBERED)(_pages)
+
+
+def _page(match: re.Match[bytes]) -> Page:
+    """An origin without what browsers leave out: its default port. Who ends the name with a dot means the same."""
+    scheme, host, port = match.groups()
+    name = host.removesuffix(b".")
+    suffix = b":" + port if port and port != _DEFAULT_PORTS.get(scheme) else b""
+    return Page(b"%b://%b%b" % (scheme, name, suffix), name)

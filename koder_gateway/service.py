@@ -21,7 +21,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource, Resource
 
-from .config import ConfigurationError, Settings, file_version, load, load_tenants, read_again, warning_lines
+from .config import Caution, ConfigurationError, Settings, load, read_again, read_tenants, warning_lines
 from .config.faults import shown
 from .config.registry import MAX_LIST, restless
 from .config.values import prefix_fault
@@ -68,6 +68,8 @@ _EVICTED_A_SECOND: Final = 5000
 _REFUSED: Final = (ConfigurationError, AccessLogError, ValueError, OSError)
 # Seconds before its end from which on a certificate that services are shown is spoken of.
 _SOON: Final = 30 * 86_400.0
+# What passes the time between two looks of a reload.
+_wait = time.sleep
 
 
 class StartError(Exception):
@@ -334,7 +336,7 @@ class Gateway(TwistedService):
         a thread, each by itself: one that cannot be used leaves the one before it in place.
 
         Connections, pools and buckets stay. What is listened on changes only with a restart. Other connections wait
-        while files are read: see `reload_aside`.
+        while files are read, and half a second more where the registry file has changed: see `reload_aside`.
         """
         if self._stopping:
             self.log.info("not reloaded: the gateway is going down")
@@ -355,9 +357,14 @@ class Gateway(TwistedService):
             self._reloads.ask()
 
     def _read(self, rest: Callable[[], object]) -> tuple[Settings, Registry]:
-        """What the files have now."""
+        """What the files have now. A registry file that is another one by now may be half written."""
         settings = self.settings
-        settings = self._read_again(settings, rest) if settings.source is None else load(settings.source, rest=rest)
+        followed = self._registry
+        caution = Caution(followed.seen if isinstance(followed, RegistryFile) else None, _wait)
+        if settings.source is None:
+            settings = self._read_again(settings, rest, caution)
+        else:
+            settings = load(settings.source, rest=rest, caution=caution)
         return settings, Registry(settings.registered, rest)
 
     def _take_up(self, read: tuple[Settings, Registry]) -> bool:
@@ -403,14 +410,14 @@ class Gateway(TwistedService):
                 )
 
     @staticmethod
-    def _read_again(settings: Settings, rest: Callable[[], object]) -> Settings:
+    def _read_again(settings: Settings, rest: Callable[[], object], caution: Caution) -> Settings:
         """Settings that came from no file, with what the files that they name have now."""
         settings = replace(settings, tls=replace(settings.tls, client_ca=read_again(settings.tls.client_ca)))
         registry = settings.tenants.registry
         if not isinstance(registry, Path):
             return settings
-        version = file_version(registry)
-        tenants = load_tenants(registry, settings.tenants.base_domain, rest)
+        base_domain = settings.tenants.base_domain
+        tenants, version = read_tenants(registry, str(registry), base_domain, rest, caution)
         return replace(settings, registered=tenants, registry_version=version)
 
     def _refreshed(self, registry: Registry) -> None:

@@ -96,9 +96,15 @@ class Watched:
 
     def look_twice(self) -> None:
         """As often as it takes until a change is read."""
-        self.sweep()
+        self.look()
         self.now += SECOND_LOOK
         self.sweep()
+
+    def look(self) -> None:
+        """The look that is due, to its end."""
+        self.sweep()
+        while self.pool.waiting:
+            self.pool.work()
 
     def refresh(self) -> int:
         """Let the next look be due; how much work came of it, which is then done."""
@@ -160,11 +166,13 @@ def test_it_is_looked_at_every_so_often(watched: Watched) -> None:
     watched.sweep()
     assert watched.pool.waiting == 0
     watched.now = REFRESH
+    watched.look()
+    watched.now += SECOND_LOOK - 0.25
     watched.sweep()
-    assert watched.pool.waiting == 0
-    watched.now += SECOND_LOOK
-    watched.sweep()
-    assert watched.pool.waiting == 1
+    assert (watched.pool.waiting, watched.read) == (0, [])
+    watched.now += 0.25
+    watched.look()
+    assert watched.slugs == [["b"]]
 
 
 @pytest.mark.parametrize("dated", ["now", "long ago"])
@@ -218,7 +226,9 @@ def test_one_reading_at_a_time(watched: Watched) -> None:
     watched.write(text("b"))
     watched.look_twice()
     watched.now = 10 * REFRESH
-    watched.look_twice()
+    watched.sweep()
+    watched.now += SECOND_LOOK
+    watched.sweep()
     assert watched.pool.waiting == 1
     watched.pool.work()
     watched.write(text("c"))
@@ -232,6 +242,8 @@ def test_the_reactors_thread_does_not_read(watched: Watched) -> None:
     assert watched.read == []
     watched.path.unlink()  # nothing of it was in memory yet
     watched.pool.work()
+    assert watched.read == []
+    watched.refresh()
     assert (watched.read, watched.counters.registry_failures) == ([], 1)
 
 
@@ -247,12 +259,11 @@ def test_a_file_that_is_still_being_written_is_not_read(watched: Watched) -> Non
     assert watched.refresh() == 1
     for length in (len(SUSPENDED) - 24, len(SUSPENDED) - 12):
         watched.path.write_text(SUSPENDED[:length])
-        watched.sweep()
+        watched.look()
         watched.now += SECOND_LOOK
-        assert watched.pool.waiting == 0
+        assert len(watched.read) == 1
     watched.path.write_text(SUSPENDED + "# done\n")
-    watched.look_twice()
-    watched.pool.work()
+    watched.refresh()
     assert [tenant.status for tenants in watched.read for tenant in tenants] == ["suspended"] * 2
 
 
@@ -285,6 +296,94 @@ def test_a_list_that_was_written_in_place_loses_nobody(watched: Watched, log: li
     watched.write(text("a", *many[:-1]))
     watched.refresh()
     assert len(watched.read[-1]) == 100, "a file that was renamed is whole"
+
+
+def test_contents_that_change_behind_the_same_date_do_not_agree(watched: Watched) -> None:
+    """Dates of files are as coarse as the kernel's ticks, and a preallocated file keeps its size."""
+    watched.write(text("a", "b"))
+    times = (watched.path.stat().st_atime_ns, watched.path.stat().st_mtime_ns)
+    watched.look()
+    watched.path.write_text(text("a", "c"))
+    os.utime(watched.path, ns=times)
+    watched.now += SECOND_LOOK
+    watched.look()
+    assert watched.read == []
+    watched.now += SECOND_LOOK
+    watched.look()
+    assert watched.slugs == [["a", "c"]]
+
+
+MANY = [f"t{number}" for number in range(100)]
+
+
+@pytest.fixture
+def full(watched: Watched) -> Watched:
+    """A watched file of a hundred tenants, which are in force."""
+    watched.write(text("a", *MANY))
+    watched.refresh()
+    assert len(watched.read) == 1
+    return watched
+
+
+@pytest.mark.parametrize("missed", [False, True], ids=["between looks", "seen to be missing"])
+def test_a_file_that_is_removed_and_made_anew_loses_nobody(full: Watched, missed: bool, log: list[str]) -> None:
+    """It is another file, but nothing says that it was written to its end."""
+    # As editors do that keep the old one; else its inode might be given out again.
+    full.path.rename(full.path.with_suffix(".old"))
+    if missed:
+        full.refresh()
+    full.path.write_text(text("a", *MANY[:-1]))
+    full.refresh()
+    assert len(full.read) == 1
+    assert "lacks 1 of 101 tenants, and was written in place" in log[-1]
+    full.write(text("a", *MANY[:-1]))
+    full.refresh()
+    assert len(full.read[-1]) == 100, "a file that was renamed is whole"
+
+
+def test_after_a_faulty_file_was_renamed_a_list_in_place_loses_nobody(full: Watched, log: list[str]) -> None:
+    full.write(FAULTY)
+    full.refresh()
+    full.path.write_text(text("a", *MANY[:-1]))
+    full.refresh()
+    assert len(full.read) == 1
+    assert "lacks 1 of 101 tenants, and was written in place" in log[-1]
+
+
+def test_a_file_that_was_renamed_and_then_written_loses_nobody(full: Watched) -> None:
+    full.write(text("a", *MANY, "more"))
+    full.look()
+    full.path.write_text(text("a", *MANY[:-1]))
+    full.refresh()
+    full.refresh()
+    assert len(full.read) == 1
+
+
+def test_a_touch_does_not_make_a_renamed_file_doubtful(full: Watched) -> None:
+    full.write(text("a", *MANY[:-1]))
+    full.look()
+    os.utime(full.path, (1, 1))
+    full.refresh()
+    full.refresh()
+    assert len(full.read[-1]) == 100
+
+
+def test_where_nobody_tells_how_files_come_another_file_was_renamed(full: Watched) -> None:
+    """As for links that clusters exchange in a folder beside, and file systems of other machines."""
+    folder = full.path.parent / "release"
+    for release in ("one", "two"):
+        (full.path.parent / release).mkdir()
+    folder.symlink_to("one")
+    full.path = folder / "tenants.toml"
+    full.path.write_text(text("a", *MANY))
+    full.file = full.watch(file_version(full.path))
+    full.refresh()
+    (full.path.parent.parent / "two" / "tenants.toml").write_text(text("a", *MANY[:-1]))
+    link = folder.with_suffix(".new")
+    link.symlink_to("two")
+    link.replace(folder)
+    full.refresh()
+    assert len(full.read[-1]) == 100
 
 
 def test_a_list_that_lacks_too_many_is_refused_whole(watched: Watched, log: list[str]) -> None:
@@ -413,27 +512,25 @@ async def test_with_the_reactors_own_pool(tmp_path: Path, log: list[str]) -> Non
     losses = Losses(lambda: watched.before, lambda: 1.0)
     file = RegistryFile(watched.path, BASE, file_version(watched.path), losses, watched.counters, read, reactor)
 
-    def look_twice(now: float) -> None:
-        file.sweep(now, REFRESH)
-        file.sweep(now + SECOND_LOOK, REFRESH)
+    now = 0.0
 
     async def eventually(condition: Callable[[], object]) -> None:
         ends = time.monotonic() + PATIENCE
+        nonlocal now
         while not condition():
             assert time.monotonic() < ends
+            file.sweep(now, REFRESH)
+            now += SECOND_LOOK
             await deferLater(reactor, 0.001, lambda: None)  # type: ignore[arg-type]
 
     watched.write(text("b", "c"))
-    look_twice(0.0)
     await eventually(lambda: tenants)
     assert tenants == [(Tenant("b"), Tenant("c"))]
     assert threads == [threading.current_thread()]
     watched.write(FAULTY)
-    look_twice(2 * REFRESH)
     await eventually(lambda: watched.counters.registry_failures)
     assert len(tenants) == 1
     assert len(log) == 2
     watched.write(text("d"))
-    look_twice(4 * REFRESH)
     await eventually(lambda: len(tenants) == 2)
     file.stop()

@@ -434,6 +434,50 @@ def test_sighup_reloads(files: Files, log: list[str]) -> None:
     daemon.stopService()
 
 
+HALF = '[[tenant]]\nslug = "koder"\n'
+WHOLE = HALF + 'status = "suspended"\n'
+
+
+def test_sighup_in_the_midst_of_writing_switches_no_tenant_on(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when logs are rotated just then."""
+    files.tenants.write_text(WHOLE)
+    daemon, gateway, memory = started(files)
+    memory.begin()
+    waited: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 1:
+            files.tenants.write_text(WHOLE)
+
+    monkeypatch.setattr("koder_gateway.service._wait", wait)
+    files.tenants.write_text(HALF)
+    files.config.write_text(configuration(max_body="2KiB"))
+    os.kill(os.getpid(), signal.SIGHUP)
+    memory.turn()
+    assert gateway.settings.requests.max_body == 2048
+    assert [tenant.status for tenant in gateway.resource.policy.registry] == ["suspended"]
+    assert waited
+    waited.clear()
+    os.kill(os.getpid(), signal.SIGHUP)
+    memory.turn()
+    assert gateway.counters.reloads_ok == 2
+    assert not waited, "what is in force needs no second look"
+    daemon.stopService()
+
+
+def test_a_registry_that_a_reload_names_is_looked_at_twice(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    daemon, gateway, _memory = started(files)
+    other = files.tenants.with_name("other.toml")
+    other.write_text(HALF)
+    steps = [lambda: other.write_text(WHOLE), lambda: None]
+    monkeypatch.setattr("koder_gateway.service._wait", lambda seconds: steps.pop(0)())
+    files.config.write_text(configuration().replace(files.tenants.name, other.name))
+    assert gateway.reload()
+    assert [tenant.status for tenant in gateway.resource.policy.registry] == ["suspended"]
+    daemon.stopService()
+
+
 def test_a_second_sighup_during_a_reload_is_one_more(files: Files, log: list[str]) -> None:
     daemon, gateway, memory = started(files)
     memory.begin()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from .client_auth import Authorities, read_again
 from .entries import ServiceSettings
 from .faults import ConfigurationError
+from .file_looks import Caution, Version, file_state, look_at
 from .loading import DEFAULT_PATH, listen_texts, load
-from .registry import TenantsFile, file_version, load_tenants
+from .registry import TenantsFile, file_version, load_tenants, parse_tenants, read_tenants
 from .settings import (
     CorsSettings,
     LimitsStoreSettings,
@@ -38,6 +39,7 @@ def tenants_schema() -> tuple[Row, ...]:
 __all__ = [
     "DEFAULT_PATH",
     "Authorities",
+    "Caution",
     "ConfigurationError",
     "CorsSettings",
     "LimitsStoreSettings",
@@ -52,14 +54,19 @@ __all__ = [
     "TenantSettings",
     "TimeoutSettings",
     "TlsSettings",
+    "Version",
+    "file_state",
     "file_version",
     "listen_texts",
     "load",
     "load_tenants",
+    "look_at",
     "misspelled_services",
     "parse_duration",
     "parse_size",
+    "parse_tenants",
     "read_again",
+    "read_tenants",
     "schema",
     "tenants_schema",
     "warning_lines",

@@ -14,8 +14,9 @@ from ..policy.tenants import Tenant
 from . import client_auth, shipped
 from .document import read_document
 from .faults import UNKNOWN, ConfigurationError, Located, ReadError, below, line, nearest, shown, step, unknown_key
+from .file_looks import Caution, Version
 from .kinds import Kind, Where, optional
-from .registry import file_version, read_tenants, restless
+from .registry import read_tenants, restless
 from .settings import Settings
 from .tables import keys, rows
 from .values import DOMAIN, REGISTRY, SLUG
@@ -30,12 +31,14 @@ def load(
     *,
     environ: Mapping[str, str] = os.environ,
     rest: Callable[[], object] = restless,
+    caution: Caution | None = None,
 ) -> Settings:
     """The settings in a file, or without one those of the usual file where it exists, else the defaults.
 
     `environ` decides where the state folder is. Raises ConfigurationError with every fault of the file and of
     the registry that it names (of that ten); nothing else is touched. In a thread `rest` lets others have their
-    turn: it is called between any two tenants.
+    turn: it is called between any two tenants. Who reads again has caution with the registry, which may be half
+    written.
     """
     if path is None:
         if _absent(DEFAULT_PATH):
@@ -43,7 +46,7 @@ def load(
         path = DEFAULT_PATH
     path = Path(path)
     document = read_document(path, str(path))
-    settings = read_settings(document, str(path), Where.beside(path, environ), rest)
+    settings = read_settings(document, str(path), Where.beside(path, environ), rest, caution)
     return dataclasses.replace(settings, source=Path(os.path.abspath(path)))
 
 
@@ -72,16 +75,20 @@ def _absent(path: Path) -> bool:
 
 
 def read_settings(
-    document: dict[str, Any], name: str, where: Where, rest: Callable[[], object] = restless
+    document: dict[str, Any],
+    name: str,
+    where: Where,
+    rest: Callable[[], object] = restless,
+    caution: Caution | None = None,
 ) -> Settings:
     """The settings in a document that messages call `name`; ConfigurationError with every fault."""
     parts, faults = _sections(document, where)
     faults.extend(_contradictions(document))
     lines = [line(name, at, message) for at, message in faults]
     registered: tuple[Tenant, ...] | None = None
-    version: object = None
+    version: Version | None = None
     try:
-        registered, version = _registered(document, name, where, rest)
+        registered, version = _registered(document, name, where, rest, caution)
     except ConfigurationError as error:
         lines.extend(error.faults)
     else:
@@ -171,8 +178,8 @@ def _tenants_key(document: dict[str, Any], name: str, kind: Kind[T], default: T,
 
 
 def _registered(
-    document: dict[str, Any], name: str, where: Where, rest: Callable[[], object]
-) -> tuple[tuple[Tenant, ...] | None, object]:
+    document: dict[str, Any], name: str, where: Where, rest: Callable[[], object], caution: Caution | None
+) -> tuple[tuple[Tenant, ...] | None, Version | None]:
     """The tenants in the registry file and the version of it that they are from; nothing where there is no file."""
     registry = _tenants_key(document, "registry", optional(REGISTRY), None, where)
     if not isinstance(registry, Path):
@@ -180,8 +187,7 @@ def _registered(
     base_domain = _tenants_key(document, "base_domain", DOMAIN, "id.koder.dev", where)
     # The file is called what the user calls it: as written, beside the name that was given for this one.
     called = os.path.join(os.path.dirname(name), document["tenants"]["registry"])
-    version = file_version(registry)
-    return read_tenants(registry, called, base_domain, rest), version
+    return read_tenants(registry, called, base_domain, rest, caution)
 
 
 def _default_tenant(

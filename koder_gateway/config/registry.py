@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, Final, Literal, cast
 
 from ..policy.tenants import Tenant, conflicts
-from .document import parse_document, read_bytes
+from .document import parse_document
 from .faults import ConfigurationError, ReadError, Tally, below, step, unknown_key
+from .file_looks import Caution, Version, look_at, settled_look
 from .kinds import Kind, Where, choice, listing
 from .tables import array, made, read_array, setting
 from .values import DOMAIN, ORIGIN, SLUG
@@ -58,35 +59,34 @@ class TenantsFile:
     tenant: tuple[Tenant, ...] = setting(array(TENANT))
 
 
-def file_version(path: Path) -> object:
-    """What tells one version of a file from the next. Asked before the file is read, it misses no change."""
-    try:
-        status = path.stat()
-    except OSError as error:
-        return error.errno
-    return status.st_ino, status.st_mtime_ns, status.st_size
+def file_version(path: Path) -> Version:
+    """What tells one version of a registry file from the next."""
+    return look_at(path, str(path), MAX_LIST).version
 
 
-def load_tenants(path: Path, base_domain: str, rest: Callable[[], object] = restless) -> tuple[Tenant, ...]:
-    """The tenants of a registry file; ConfigurationError with ten faults, and the number of those there are besides.
-
-    Takes time in proportion to the file, about a minute for a million tenants: not for the reactor's thread. `rest`
-    is called between any two entries, and may let others have their turn.
-    """
-    return read_tenants(path, str(path), base_domain, rest)
+def load_tenants(path: Path, base_domain: str) -> tuple[Tenant, ...]:
+    """The tenants of a registry file as it is now; raises what `parse_tenants` does."""
+    return read_tenants(path, str(path), base_domain)[0]
 
 
 def read_tenants(
-    path: Path, name: str, base_domain: str, rest: Callable[[], object] = restless
-) -> tuple[Tenant, ...]:
-    """The same for a file that the user knows as `name`."""
-    return parse_tenants(read_bytes(path, name, MAX_LIST), name, base_domain, rest)
+    path: Path, name: str, base_domain: str, rest: Callable[[], object] = restless, caution: Caution | None = None
+) -> tuple[tuple[Tenant, ...], Version]:
+    """The tenants of a registry file that the user knows as `name`, and its version; raises what `parse_tenants`
+    does. With caution, another version than is known is taken when two looks agree on it."""
+    look = settled_look(path, name, MAX_LIST, caution)
+    return parse_tenants(look.data(), name, base_domain, rest), look.version
 
 
 def parse_tenants(
     data: bytes, name: str, base_domain: str, rest: Callable[[], object] = restless
 ) -> tuple[Tenant, ...]:
-    """The same for what has been read already."""
+    """The tenants of what has been read; ConfigurationError with ten faults, and the number of those there are
+    besides.
+
+    Takes time in proportion to the file, about a minute for a million tenants: not for the reactor's thread. `rest`
+    is called between any two entries, and may let others have their turn.
+    """
     reading = _Reading(name, rest)
     whole = False
     for part, lines in _parts(data, name):

@@ -20,6 +20,7 @@ from . import shipped
 from .client_auth import AUTHORITIES, CLIENT_AUTH, Authorities
 from .entries import LIMITS, ROUTES, SERVICES, ServiceSettings
 from .field_names import CLAIM, FIELD_NAME, FORWARDED_FIELD, TENANT_HEADER, TRAILER
+from .file_looks import Version
 from .hsts import HSTS
 from .kinds import any_number, listing, one_or_more, optional, optional_text, whole
 from .tables import setting, table
@@ -198,7 +199,7 @@ class Settings:
 
     `source` is the file it came from, None for the defaults. `registered` are the tenants that stood in the
     registry file when it was checked, None where there is no such file; who has built a registry from them
-    may drop them with `dataclasses.replace`. `registry_version` is what `file_version` said before they were read.
+    may drop them with `dataclasses.replace`. `registry_version` is that of the file that they are from.
     """
 
     tenants: TenantSettings = setting(table(TenantSettings), {})
@@ -216,4 +217,4 @@ class Settings:
     log: LogSettings = setting(table(LogSettings), {})
     source: Path | None = None
     registered: tuple[Tenant, ...] | None = None
-    registry_version: object = None
+    registry_version: Version | None = None

@@ -12,8 +12,10 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..config import file_version, load_tenants
+from ..config import Version, file_state, look_at, parse_tenants
+from ..config.registry import MAX_LIST
 from ..policy.tenants import Registry
+from .arrivals import Arrivals
 from .metrics import Counters
 from .pace import Pace
 from .registry_losses import Losses
@@ -24,90 +26,113 @@ _log = Logger()
 SECOND_LOOK: Final = 1.0
 
 
-class Changing(Exception):
-    """The file has changed while it was read."""
-
-
 class RegistryFile:
     """Watches one file, of which the version `seen` has been read already. `read` gets the registry of each other
     version that two looks agree on; one that cannot be read, or that lacks more tenants than `losses` allows, leaves
-    the tenants before it in place, and is said and counted once."""
+    the tenants before it in place, and is said and counted once.
+
+    A list that lacks anybody must have been renamed to its name. A file that was written again, or removed and made
+    anew, is perhaps not written to its end, however long it stays as it is.
+    """
 
     def __init__(
         self,
         path: Path,
         base_domain: str,
-        seen: object,
+        seen: Version | None,
         losses: Losses,
         counters: Counters,
         read: Callable[[Registry], object],
         reactor: Any,
     ) -> None:
+        # The version that two looks have agreed on last, whether it could be taken or not.
+        self.seen = seen
         self._path = path
         self._base_domain = base_domain
         self._losses = losses
         self._counters = counters
         self._read = read
         self._reactor = reactor
-        self._seen = seen
-        # Whether it has been another file since its tenants are in force, and a version that was looked at once.
-        self._replaced = False
-        self._noticed: object = None
+        # Another version that was looked at once, and whether it was renamed to its name.
+        self._noticed: Version | None = None
+        self._renamed = False
+        # Made at the first look, since a gateway may never be started.
+        self._arrivals: Arrivals | None = None
+        self._came: bool | None = None
         self._due = -math.inf
-        self._reading: Deferred[None] | None = None
+        self._looking: Deferred[None] | None = None
         self._stopped = False
 
     def sweep(self, now: float, refresh: float) -> None:
         """Look whether the file has changed, every `refresh` seconds, and again soon when it has."""
-        if now < self._due or self._reading is not None or self._stopped:
+        if now < self._due or self._looking is not None or self._stopped:
             return
+        if self._arrivals is None:
+            self._arrivals = Arrivals(self._path)
         self._due = now + refresh
-        state = file_version(self._path)
-        if state == self._seen:
+        if self.seen is not None and file_state(self._path) == self.seen.state:
             self._noticed = None
             return
-        if state != self._noticed:
-            self._replaced |= not _same_file(state, self._noticed or self._seen)
-            self._noticed = state
-            self._due = now + min(refresh, SECOND_LOOK)
-            return
-        self._seen = state
-        work = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._work, state)
-        self._reading = work.addCallbacks(self._succeeded, self._failed)
+        self._due = now + min(refresh, SECOND_LOOK)
+        pool = self._reactor.getThreadPool()
+        work = deferToThreadPool(self._reactor, pool, self._look, self._noticed, self._renamed)
+        self._looking = work.addCallbacks(self._looked, self._failed)
 
     def stop(self) -> None:
         """Watch no more; what is being read just now comes too late."""
         self._stopped = True
+        if self._arrivals is not None:
+            self._arrivals.close()
 
-    def _work(self, state: object) -> Registry:
-        """In a thread."""
+    def _look(self, noticed: Version | None, renamed: bool) -> Version | Registry:
+        """In a thread: the version that is there, or what it says when that is the one that was noticed."""
+        look = look_at(self._path, str(self._path), MAX_LIST)
+        if look.version != noticed:
+            return look.version
         pace = Pace()
-        registry = Registry(load_tenants(self._path, self._base_domain, pace), pace)
-        if file_version(self._path) != state:
-            raise Changing
-        self._losses.check(str(self._path), registry, not self._replaced, pace)
+        registry = Registry(parse_tenants(look.data(), str(self._path), self._base_domain, pace), pace)
+        self._losses.check(str(self._path), registry, not renamed, pace)
         return registry
 
-    def _succeeded(self, registry: Registry) -> None:
-        self._reading = None
-        if not self._stopped:
-            self._replaced = False
-            self._read(registry)
-
-    def _failed(self, failure: Failure) -> None:
-        self._reading = None
+    def _looked(self, found: Version | Registry) -> None:
+        self._looking = None
         if self._stopped:
             return
-        if failure.check(Changing):
-            # What has been read is nothing yet: two looks must agree again.
-            self._seen = None
-            self._due = -math.inf
+        if isinstance(found, Version):
+            self._notice(found)
             return
+        self._agreed()
+        self._read(found)
+
+    def _notice(self, version: Version) -> None:
+        """Remember a version for the next look to agree with."""
+        before, self._noticed = self._noticed or self.seen, version
+        # Asked after the look, so that what it has found has been told already.
+        came = None if self._arrivals is None else self._arrivals.latest()
+        if came is not None:
+            self._came = self._renamed = came
+        elif before is not None and _same_file(version.state, before.state):
+            # Written in place, unless only its time is another.
+            self._renamed = self._renamed and version.content == before.content
+        elif self._came is not None:
+            self._renamed = self._came
+        else:
+            # Nobody tells how files come: one in the place of another was renamed to it, as far as one can see.
+            self._renamed = before is not None and isinstance(before.state, tuple)
+
+    def _agreed(self) -> None:
+        self.seen, self._noticed = self._noticed or self.seen, None
+
+    def _failed(self, failure: Failure) -> None:
+        self._looking = None
+        if self._stopped:
+            return
+        self._agreed()
         self._counters.registry_failures += 1
         for line in failure.getErrorMessage().splitlines():
             _log.error("registry not read again, the tenants before it stay: {line}", line=line)
 
 
 def _same_file(one: object, other: object) -> bool:
-    """Whether two versions are of the same file, written in place, and not of one that has replaced the other."""
+    """Whether two states are of the same file, written in place, and not of one that has replaced the other."""
     return isinstance(one, tuple) and isinstance(other, tuple) and one[0] == other[0]

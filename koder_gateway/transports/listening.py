@@ -35,8 +35,8 @@ _BATCH = 64
 # uvloop accepts one in a turn of the loop. How many more come in behind it, and in how many seconds at most.
 _FOLLOWERS = 32
 _LONGEST = 0.002
-# Seconds until the port asks again whether others wait, once nobody did. To ask is a system call, which in a storm of
-# connections that uvloop keeps up with would be made for each; a turn that makes a queue is longer than this.
+# Seconds until the port asks again whether others wait, once all are in. To ask after each connection would make
+# handshakes dearer by a hundredth, and where turns are shorter than this, uvloop's one in each goes a long way.
 _ALONE = 0.005
 
 # Descriptors that everything else in the process may need at any time.
@@ -152,21 +152,19 @@ class _Accepting(ABC):
         """Serve this new connection."""
 
     def admit_waiting(self, most: int, seconds: float = math.inf) -> bool:
-        """Serve what has connected but is not accepted yet, so many and for so long at most; whether anybody was."""
+        """Serve what has connected and waits: so many, and for so long, at most. Whether more may wait."""
         ends = monotonic() + seconds
-        found = False
         for _ in range(most):
             try:
                 accepted, _name = self.socket.accept()
             except OSError as error:
                 if error.errno in _STILLBORN:
                     continue
-                break
-            found = True
+                return False
             self.admit(accepted)
             if monotonic() >= ends:
                 break
-        return found
+        return True
 
     def admit_last(self) -> None:
         """Serve all who wait, before the socket closes, which would reset them."""
@@ -253,9 +251,9 @@ class StreamPort(_Accepting, tcp.Port):
         """Serve those who wait behind one that uvloop accepted, while it accepts: not once the port stops."""
         now = self.reactor.loop.time()
         if self._server is not None and now >= self._asks:
-            found = self.admit_waiting(_FOLLOWERS, _LONGEST)
+            more = self.admit_waiting(_FOLLOWERS, _LONGEST)
             # What went wrong is left to uvloop.
-            self._asks = now if found else now + _ALONE
+            self._asks = now if more else now + _ALONE
 
     def accepted(self, descriptor: int) -> None:
         """A connection got this descriptor: always the lowest free one, so it tells how many are in use."""

@@ -9,15 +9,18 @@ import stat
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 from transports_running import Connecting, Recorder, Serving, connected, run, running_reactor
 from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError, ConnectionRefusedError, UnsupportedAddressFamily
 from twisted.internet.task import deferLater
 
+from koder_gateway.transports import listening
 from koder_gateway.transports.reactor import UvloopReactor
 
 
@@ -140,6 +143,78 @@ def test_clients_gone_before_they_were_accepted_are_no_trouble(reactor: UvloopRe
 
     run(reactor, scenario())
     assert {type(peer) for peer in peers} == {IPv4Address}
+
+
+def wait_in_line(port: Any, number: int) -> list[socket.socket]:
+    """So many clients, connected and not yet accepted: the loop does not turn meanwhile."""
+    return [socket.create_connection(("127.0.0.1", port.getHost().port)) for _ in range(number)]
+
+
+async def made_in_each_turn(reactor: UvloopReactor, protocols: list[Recorder]) -> list[int]:
+    """How many of these got their connection in each turn of the loop, until all have."""
+    made = [0]
+    while made[-1] < len(protocols):
+        turned: Deferred[None] = Deferred()
+        reactor.loop.call_soon(turned.callback, None)
+        await turned
+        made.append(sum(protocol.made.called for protocol in protocols))
+    return [later - earlier for earlier, later in pairwise(made)]
+
+
+@pytest.mark.parametrize("adopted", [False, True])
+def test_each_turn_of_the_loop_accepts_many_and_not_all(
+    reactor: UvloopReactor, monkeypatch: pytest.MonkeyPatch, adopted: bool
+) -> None:
+    """A turn takes milliseconds under load: who waits must not wait for many, and others have theirs between."""
+    monkeypatch.setattr(listening, "monotonic", lambda: 0.0)
+    protocols = [Recorder() for _ in range(200)]
+
+    async def scenario() -> None:
+        if adopted:
+            with socket.create_server(("127.0.0.1", 0), backlog=200) as handed_over:
+                handed_over.setblocking(False)
+                port = reactor.adoptStreamPort(handed_over.fileno(), socket.AF_INET, Serving(*protocols))
+        else:
+            port = reactor.listenTCP(0, Serving(*protocols), backlog=200, interface="127.0.0.1")
+        clients = wait_in_line(port, len(protocols))
+        made = await made_in_each_turn(reactor, protocols)
+        assert len(made) <= 5 + len(protocols) // 32
+        assert max(made) <= 33
+        for client in clients:
+            client.close()
+
+    run(reactor, scenario())
+
+
+def test_a_turn_s_accepting_ends_when_it_takes_long(reactor: UvloopReactor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "monotonic", map((0.0015).__mul__, count()).__next__)
+    protocols = [Recorder() for _ in range(20)]
+
+    async def scenario() -> None:
+        port = reactor.listenTCP(0, Serving(*protocols), interface="127.0.0.1")
+        clients = wait_in_line(port, len(protocols))
+        assert max(await made_in_each_turn(reactor, protocols)) == 3
+        for client in clients:
+            client.close()
+
+    run(reactor, scenario())
+
+
+def test_a_port_that_stops_leaves_who_waits_on_a_socket_that_is_another_s(reactor: UvloopReactor) -> None:
+    async def scenario() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as handed_over:
+            handed_over.setblocking(False)
+            first = Recorder()
+            port = reactor.adoptStreamPort(handed_over.fileno(), socket.AF_INET, Serving(first))
+            first.made.addCallback(lambda _made: port.stopListening())
+            clients = wait_in_line(port, 3)
+            await first.made
+            for _ in clients[1:]:
+                handed_over.accept()[0].close()
+            for client in clients:
+                client.close()
+
+    run(reactor, scenario())
 
 
 def test_stopping_ends_accepting_but_no_connection(reactor: UvloopReactor) -> None:

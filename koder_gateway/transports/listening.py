@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import math
 import os
 import resource
 import socket
@@ -10,6 +12,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
+from time import monotonic
 from typing import Any
 
 from twisted.internet import tcp, unix
@@ -28,6 +31,13 @@ _RETRY = 0.1
 
 # How many connections one turn of the loop accepts before others get theirs.
 _BATCH = 64
+
+# uvloop accepts one in a turn of the loop. How many more come in behind it, and in how many seconds at most.
+_FOLLOWERS = 32
+_LONGEST = 0.002
+# Seconds until the port asks again whether others wait, once all are in. To ask after each connection would make
+# handshakes dearer by a hundredth, and where turns are shorter than this, uvloop's one in each goes a long way.
+_ALONE = 0.005
 
 # Descriptors that everything else in the process may need at any time.
 _RESERVE = 64
@@ -73,6 +83,15 @@ class _Server(StreamTransport):
         self._port = None
 
 
+class _Leader(_Server):
+    """A connection that uvloop accepted. Who waits behind it comes in with it."""
+
+    def connection_made(self, native: asyncio.Transport) -> None:
+        port = self._port
+        super().connection_made(native)
+        port.admit_followers()
+
+
 class _UNIXServer(UNIXStreamTransport, _Server):
     """A connection that a UNIX port accepted and built the protocol for."""
 
@@ -97,7 +116,7 @@ class _Ear(socket.socket):
 
 
 class _Accepting(ABC):
-    """Accepting for a port, one connection at a time, pausing while the system is exhausted.
+    """Accepting for a port, some in each turn of the loop, pausing while the system is exhausted.
 
     The stock port accepts and drops what it has no descriptor for; here the clients wait in the backlog.
     """
@@ -132,16 +151,24 @@ class _Accepting(ABC):
     def admit(self, accepted: socket.socket) -> None:
         """Serve this new connection."""
 
-    def admit_waiting(self) -> None:
-        """Serve what has connected but is not accepted yet, before the socket closes, which would reset it."""
-        for _ in range(self.backlog or socket.SOMAXCONN):
+    def admit_waiting(self, most: int, seconds: float = math.inf) -> bool:
+        """Serve what has connected and waits: so many, and for so long, at most. Whether more may wait."""
+        ends = monotonic() + seconds
+        for _ in range(most):
             try:
                 accepted, _name = self.socket.accept()
             except OSError as error:
                 if error.errno in _STILLBORN:
                     continue
-                return
+                return False
             self.admit(accepted)
+            if monotonic() >= ends:
+                break
+        return True
+
+    def admit_last(self) -> None:
+        """Serve all who wait, before the socket closes, which would reset them."""
+        self.admit_waiting(self.backlog or socket.SOMAXCONN)
 
     def _pause(self, error: OSError) -> None:
         if not self._exhausted:
@@ -168,14 +195,20 @@ class _Accepting(ABC):
 class StreamPort(_Accepting, tcp.Port):
     """A TCP port.
 
-    uvloop accepts, which costs a third less than accepting here. But it accepts all that is waiting before it
-    calls anybody, drops what it finds no descriptor for, and stops listening for good when the system is out
-    of memory. So it does the accepting only while there are descriptors to spare for two full backlogs;
-    otherwise, and after it stopped on its own, connections are accepted here one by one.
+    uvloop accepts, which costs a third less than accepting here. But it drops what it finds no descriptor for, and
+    stops listening for good when the system is out of memory. So it does the accepting only while there are
+    descriptors to spare for two full backlogs; otherwise, and after it stopped on its own, connections are accepted
+    here, up to `_BATCH` in a turn of the loop.
+
+    And it accepts one in a turn: where turns take milliseconds, others would wait for seconds. So the ones behind it
+    are accepted here, too, up to `_FOLLOWERS` in a turn. (Other versions of libuv accept all that is waiting before
+    they call anybody; then nobody is behind.)
     """
 
     _server: Any = None
     _careful = False
+    # When, on the loop's clock, to ask next whether others wait.
+    _asks = -math.inf
 
     def startReading(self) -> None:
         if self._ceiling() < 0:
@@ -208,11 +241,19 @@ class StreamPort(_Accepting, tcp.Port):
         # Twisted's word for a socket of this port's own. In one that was handed over, connections wait for whoever
         # listens on it next.
         if self._shouldShutdown:
-            self.admit_waiting()
+            self.admit_last()
         super().connectionLost(reason)
 
     def admit(self, accepted: socket.socket) -> None:
         hand_over(self.reactor.loop, accepted, _Server(self))
+
+    def admit_followers(self) -> None:
+        """Serve those who wait behind one that uvloop accepted, while it accepts: not once the port stops."""
+        now = self.reactor.loop.time()
+        if self._server is not None and now >= self._asks:
+            more = self.admit_waiting(_FOLLOWERS, _LONGEST)
+            # What went wrong is left to uvloop.
+            self._asks = now if more else now + _ALONE
 
     def accepted(self, descriptor: int) -> None:
         """A connection got this descriptor: always the lowest free one, so it tells how many are in use."""
@@ -240,7 +281,7 @@ class StreamPort(_Accepting, tcp.Port):
     def _serve(self) -> Any:
         ear = _Ear(fileno=os.dup(self.socket.fileno()))
         ear.deafened = self._deafened
-        listening = self.reactor.loop.create_server(lambda: _Server(self), sock=ear, backlog=self._backlog())
+        listening = self.reactor.loop.create_server(lambda: _Leader(self), sock=ear, backlog=self._backlog())
         try:
             listening.send(None)  # with a socket given, it has nothing to wait for
         except StopIteration as done:
@@ -283,7 +324,7 @@ class UNIXStreamPort(_Accepting, unix.Port):
 
     def connectionLost(self, reason: Failure) -> None:
         if self._own:
-            self.admit_waiting()
+            self.admit_last()
             super().connectionLost(reason)
         else:
             tcp.Port.connectionLost(self, reason)

@@ -268,6 +268,53 @@ def test_root_looks_with_the_eyes_of_the_service(tmp_path: Path) -> None:
     assert checked(tmp_path / "elsewhere").returncode == 0, "another configuration is read as who asks"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can look with another's eyes")
+@pytest.mark.parametrize("unit", ["", "StateDirectory=fresh-gateway\n"])
+def test_root_looks_for_the_state_folder_of_the_service(tmp_path: Path, unit: str) -> None:
+    """That of the unit, which systemd makes at the first start, else that in the user's home; never in root's."""
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    home, roots, made = tmp_path / "home", tmp_path / "root", tmp_path / "lib"
+    for folder, mode in ((home, 0o700), (roots, 0o700), (made, 0o755)):
+        folder.mkdir(mode)
+    user = pwd.getpwnam("nobody")
+    path = tmp_path / "koder-gateway.toml"
+    path.write_text("")
+    (tmp_path / "koder-gateway.service").write_text(f"[Service]\n{unit}")
+    code = (
+        "import pwd, sys; from pathlib import Path; from koder_gateway import checks, service_unit\n"
+        "folder = Path(sys.argv[1])\n"
+        "checks.look_as_service.__defaults__ = ('nobody', folder)\n"
+        "checks.UNIT_FOLDERS, service_unit.STATE = (str(folder),), folder / 'lib'\n"
+        "known = pwd.struct_passwd((*pwd.getpwnam('nobody')[:5], str(folder / 'home'), ''))\n"
+        "pwd.getpwnam = lambda name: known\n"
+        "from koder_gateway.cli import main; sys.exit(main(['check', sys.argv[2]]))"
+    )
+
+    def check(text: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
+        path.write_text(text)
+        return subprocess.run(
+            [sys.executable, "-c", code, tmp_path, path],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            cwd="/",
+            env={"HOME": str(roots), "XDG_STATE_HOME": str(roots), "PATH": os.environ["PATH"], **environ},
+        )
+
+    done = check()
+    if unit:
+        assert (done.returncode, done.stderr) == (0, ""), "systemd will make it"
+        (made / "fresh-gateway").write_text("")
+        assert f"state.dir: {made}/fresh-gateway is no folder" in check().stderr
+    else:
+        assert f"state.dir: {home} cannot be written" in done.stderr
+        os.chown(home, user.pw_uid, user.pw_gid)
+        assert check().returncode == 0
+    assert f"state.dir: {roots} cannot be written" in check(f"state.dir = '{roots}/state'\n").stderr
+    assert f"state.dir: {roots} cannot be written" in check(STATE_DIRECTORY=f"{roots}/state").stderr
+
+
 def test_a_reload_says_which_ports_it_does_not_follow(tmp_path: Path) -> None:
     with GatewayProcess(tmp_path, configuration({})) as gateway:
         gateway.config.write_text(configuration({}, {"listen": {"port": "tcp:1", "admin_port": "tcp:2"}}))

@@ -22,9 +22,11 @@ from .config import (
     warning_lines,
 )
 from .config.faults import line
+from .ops.access_log import log_fault
 from .ops.listeners import UNREADABLE, plain_endpoint, unreadable
 from .service_unit import UNIT_FOLDERS, state_directory, stop_timeout
-from .tls.descriptions import Address, address_of, inherited, parse, written_out
+from .tls.admin_ports import examine_admin
+from .tls.descriptions import Address, address_of
 from .tls.endpoints import EndpointError, Endpoints
 from .tree.compose import compose, doubts
 from .wire.clock import CoarseClock
@@ -77,6 +79,9 @@ def unusable(settings: Settings, warned: list[str], made: Path | None = None) ->
         faults += [f"{name}: {each}" for each in doubts(composition, time.time())]
     except (OSError, ValueError) as error:
         faults += [f"{name}: {each}" for each in str(error).splitlines()]
+    fault = log_fault(settings.log.file) if settings.log.access else None
+    if fault:
+        faults.append(line(name, "log.file", fault))
     fault = _state_fault(settings.state.dir, made)
     if fault:
         faults.append(line(name, "state.dir", fault))
@@ -115,7 +120,7 @@ def _endpoint_faults(name: str, texts: dict[str, tuple[str, ...]], endpoints: En
         for text in filter(None, kind):
             try:
                 if key == "admin_port":
-                    _examine_admin(text)
+                    _examine_admin(text, endpoints)
                 else:
                     (endpoints.examine if key == "port" else endpoints.examine_plain)(text)
                 yield from (line(name, f"listen.{key}", fault) for fault in _taken_twice(key, text, taken))
@@ -123,14 +128,9 @@ def _endpoint_faults(name: str, texts: dict[str, tuple[str, ...]], endpoints: En
                 yield from (line(name, f"listen.{key}", fault) for fault in str(error).splitlines())
 
 
-def _examine_admin(text: str) -> None:
+def _examine_admin(text: str, endpoints: Endpoints) -> None:
     try:
-        text = written_out(text, secure=False)
-        description = parse(text)
-        if description.kind == "systemd":
-            inherited(description)
-        else:
-            plain_endpoint(MemoryReactor())(text)
+        examine_admin(endpoints, plain_endpoint(MemoryReactor()), text)
     except UNREADABLE as error:
         raise EndpointError(unreadable(text, error)) from None
 

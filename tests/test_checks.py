@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -58,10 +59,70 @@ def test_a_socket_of_systemd_s_must_be_one(check: Callable[[str], Done], key: st
     assert check(f'[listen]\n{key} = "systemd:domain=INET:index=0"\n').code == 0
 
 
-def test_a_unix_socket_needs_its_folder(check: Callable[[str], Done], tmp_path: Path) -> None:
-    (fault,) = check(f"[listen]\nport = 'unix:{tmp_path}/missing/socket'\n").faults
-    assert f"{tmp_path}/missing is no folder" in fault
-    assert check(f"[listen]\nport = 'unix:{tmp_path}/socket'\n").code == 0
+@pytest.mark.parametrize("key", ["port", "redirect_port", "admin_port"])
+@pytest.mark.parametrize("kind", ["unix", "haproxy:unix", "UNIX"])
+def test_a_unix_socket_needs_a_place(check: Callable[[str], Done], tmp_path: Path, key: str, kind: str) -> None:
+    (tmp_path / "file").write_text("")
+    long = f"{tmp_path}/{'a' * 108}"
+    for path, says in (
+        (f"{tmp_path}/missing/socket", f"{tmp_path}/missing is no folder"),
+        (f"{tmp_path}/file", f"{tmp_path}/file is there and is no socket"),
+        (str(tmp_path), "is there and is no socket"),
+        (long[:108], "is longer than the 107 bytes"),
+    ):
+        (fault,) = check(f"[listen]\n{key} = '{kind}:{path}'\n").faults
+        assert f': listen.{key}: endpoint "{kind}:{path}": ' in fault
+        assert says in fault
+    for path in (f"{tmp_path}/socket", long[:107]):
+        assert check(f"[listen]\n{key} = '{kind}:{path}'\n").code == 0
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(f"{tmp_path}/socket")
+        assert check(f"[listen]\n{key} = '{kind}:{tmp_path}/socket'\n").code == 0, "a start clears it away"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "says"),
+    [
+        ("tcp:99999:interface=127.0.0.1", "is no number from 0 to 65535"),
+        ("haproxy:tcp:99999", "is no number from 0 to 65535"),
+        ("ssl:99999", "is no number from 0 to 65535"),
+        ("haproxy:systemd:domain=INET", "says not which socket"),
+        ("nonsense:1", "endpoint"),
+    ],
+)
+def test_a_start_refuses_what_a_check_does(
+    check: Callable[[str], Done], tmp_path: Path, endpoint: str, says: str
+) -> None:
+    """Of the admin port."""
+    (fault,) = check(f"[listen]\nadmin_port = '{endpoint}'\n").faults
+    assert f': listen.admin_port: endpoint "{endpoint}": ' in fault
+    assert says in fault
+    done = start(tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f'koder-gateway: endpoint "{endpoint}": ')
+    assert says in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["systemd", "haproxy:systemd"])
+@pytest.mark.parametrize("which", ["index=0", "name=a"])
+def test_a_start_says_that_no_socket_was_handed_over(
+    check: Callable[[str], Done], tmp_path: Path, kind: str, which: str
+) -> None:
+    for key in ("port", "admin_port"):
+        port = "" if key == "port" else "port = 'tcp:0'\n"
+        assert check(f"[listen]\n{port}{key} = '{kind}:domain=INET:{which}'\n").code == 0
+        done = start(tmp_path)
+        assert done.returncode == 1
+        assert "was inherited" in done.stderr
+        assert "start the gateway by its socket unit" in done.stderr
+
+
+def start(folder: Path) -> subprocess.CompletedProcess[str]:
+    """A daemon of the configuration in that folder, which is to end at once."""
+    command = [Path(sys.executable).parent / "twistd", "-n", "--pidfile=", "koder-gateway"]
+    return subprocess.run(
+        [*command, "--config", folder / "koder-gateway.toml"], capture_output=True, text=True, timeout=PATIENCE
+    )
 
 
 @pytest.mark.parametrize(
@@ -311,6 +372,14 @@ def test_root_looks_for_the_state_folder_of_the_service(tmp_path: Path, unit: st
         assert f"state.dir: {home} cannot be written" in done.stderr
         os.chown(home, user.pw_uid, user.pw_gid)
         assert check().returncode == 0
+    for folder in (roots, made):
+        log = f"log.file: {folder} cannot be written"
+        assert log in check(f"log.file = '{folder}/access.log'\n").stderr
+        assert log not in check(f"log.file = '{folder}/access.log'\nlog.access = false\n").stderr
+        address = f"{folder}/socket"
+        assert f"{folder} cannot be written" in check(f"listen.admin_port = 'unix:{address}'\n").stderr
+    (made / "of-root.log").touch(0o600)
+    assert f"log.file: {made}/of-root.log cannot be" in check(f"log.file = '{made}/of-root.log'\n").stderr
     assert f"state.dir: {roots} cannot be written" in check(f"state.dir = '{roots}/state'\n").stderr
     assert f"state.dir: {roots} cannot be written" in check(STATE_DIRECTORY=f"{roots}/state").stderr
 

@@ -80,4 +80,6 @@ def plain_endpoint(reactor: Any) -> Callable[[str], IStreamServerEndpoint]:
 def unreadable(text: str, error: Exception) -> str:
     """The line for an endpoint string that no endpoint can be made of."""
     reason = str(error) or type(error).__name__
+    if isinstance(error, LookupError):
+        reason = "no such descriptor was inherited, so start the gateway by its socket unit"
     return f'endpoint "{text}": {reason}; write it as in "tcp:9090:interface=127.0.0.1"'

@@ -40,7 +40,10 @@ def state_directory(folders: Iterable[str]) -> Path | None:
 def _values(folders: Iterable[str], key: str) -> Iterator[tuple[Path, str]]:
     """Each value of that key, and where it stands, those that win last."""
     for folder in map(Path, folders):
-        for path in (folder / _UNIT, *sorted((folder / f"{_UNIT}.d").glob("*.conf"))):
+        paths = [folder / _UNIT]
+        with suppress(OSError):
+            paths += sorted((folder / f"{_UNIT}.d").glob("*.conf"))
+        for path in paths:
             with suppress(OSError, UnicodeDecodeError):
                 for text in re.findall(rf"^{key}=(.*)$", path.read_text(), re.MULTILINE):
                     yield path, text.strip()

@@ -7,7 +7,8 @@ import pwd
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,14 @@ def check(tmp_path: Path) -> Callable[[str], Done]:
         return run("check", path)
 
     return check
+
+
+@pytest.fixture
+def reachable() -> Iterator[Path]:
+    """A folder that every user reaches, as pytest's own are not."""
+    with tempfile.TemporaryDirectory(prefix="koder-gateway-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
 
 
 def dotted(text: str) -> str:
@@ -305,10 +314,8 @@ def test_endpoint_faults_come_with_all_the_others(check: Callable[[str], Done], 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can look with another's eyes")
-def test_root_looks_with_the_eyes_of_the_service(tmp_path: Path) -> None:
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    path = tmp_path / "koder-gateway.toml"
+def test_root_looks_with_the_eyes_of_the_service(reachable: Path) -> None:
+    path = reachable / "koder-gateway.toml"
     path.write_text("")
     path.chmod(0o600)
     user = "nobody"
@@ -323,25 +330,23 @@ def test_root_looks_with_the_eyes_of_the_service(tmp_path: Path) -> None:
         command = [sys.executable, "-c", code, folder, path]
         return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, cwd="/")
 
-    done = checked(tmp_path)
+    done = checked(reachable)
     assert done.returncode == 1
     assert done.stderr == f"{path}: permission denied; let the gateway's user read it\n"
-    assert checked(tmp_path / "elsewhere").returncode == 0, "another configuration is read as who asks"
+    assert checked(reachable / "elsewhere").returncode == 0, "another configuration is read as who asks"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can look with another's eyes")
 @pytest.mark.parametrize("unit", ["", "StateDirectory=fresh-gateway\n"])
-def test_root_looks_for_the_state_folder_of_the_service(tmp_path: Path, unit: str) -> None:
+def test_root_looks_for_the_state_folder_of_the_service(reachable: Path, unit: str) -> None:
     """That of the unit, which systemd makes at the first start, else that in the user's home; never in root's."""
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    home, roots, made = tmp_path / "home", tmp_path / "root", tmp_path / "lib"
+    home, roots, made = reachable / "home", reachable / "root", reachable / "lib"
     for folder, mode in ((home, 0o700), (roots, 0o700), (made, 0o755)):
         folder.mkdir(mode)
     user = pwd.getpwnam("nobody")
-    path = tmp_path / "koder-gateway.toml"
+    path = reachable / "koder-gateway.toml"
     path.write_text("")
-    (tmp_path / "koder-gateway.service").write_text(f"[Service]\n{unit}")
+    (reachable / "koder-gateway.service").write_text(f"[Service]\n{unit}")
     code = (
         "import pwd, sys; from pathlib import Path; from koder_gateway import checks, service_unit\n"
         "folder = Path(sys.argv[1])\n"
@@ -355,7 +360,7 @@ def test_root_looks_for_the_state_folder_of_the_service(tmp_path: Path, unit: st
     def check(text: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
         path.write_text(text)
         return subprocess.run(
-            [sys.executable, "-c", code, tmp_path, path],
+            [sys.executable, "-c", code, reachable, path],
             capture_output=True,
             text=True,
             timeout=PATIENCE,

@@ -12,7 +12,7 @@ from twisted.internet.endpoints import quoteStringArgument
 # Twisted's own default of 50 overflows in a second of reconnecting clients; the kernel cuts this to its
 # limit.
 BACKLOG = 4096
-_LONGEST_PATH = 107
+_PATH_BYTES = 107
 # Where Twisted's parsers take the backlog, counted in positional arguments: named twice would be an error.
 _BACKLOG_POSITION = {"tcp": 2, "tcp6": 1, "unix": 2}
 # What `ssl:` takes, in the order of Twisted's own parser.
@@ -102,8 +102,8 @@ def _check_socket(path: str) -> None:
     if not path:
         raise ValueError("names no path; write it after the colon, as in unix:/run/koder-gateway.sock")
     # sun_path has 108 bytes and ends in a NUL (unix(7)).
-    if len(os.fsencode(path)) > _LONGEST_PATH:
-        raise ValueError(f"its path is longer than the {_LONGEST_PATH} bytes that a socket's may have; shorten it")
+    if len(os.fsencode(path)) > _PATH_BYTES:
+        raise ValueError(f"its path is longer than the {_PATH_BYTES} bytes that a socket's may have; shorten it")
     folder = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(folder):
         raise ValueError(f"{folder} is no folder; make it, or name a path in one that is there")

@@ -125,7 +125,7 @@ class _Accepting(ABC):
                 return
             if self._exhausted:
                 self._exhausted = False
-                _log.info("Accepting on {port} goes on", port=self)
+                self.reactor.pauses.say(self, "goes on")
             self.admit(accepted)
 
     @abstractmethod
@@ -146,7 +146,7 @@ class _Accepting(ABC):
     def _pause(self, error: OSError) -> None:
         if not self._exhausted:
             self._exhausted = True
-            _log.warn("Accepting on {port} pauses: {error}", port=self, error=shortage(error) or error)
+            self.reactor.pauses.say(self, f"pauses: {shortage(error) or error}")
         self.stopReading()
         self._retry = self.reactor.loop.call_later(_RETRY, self._resume)
 
@@ -249,7 +249,7 @@ class StreamPort(_Accepting, tcp.Port):
 
     def _deafened(self) -> None:
         if self._server is not None and not self.reactor.loop.is_closed():
-            _log.warn("Accepting on {port} failed; it goes on one connection at a time", port=self)
+            self.reactor.pauses.say(self, "failed; it goes on one connection at a time")
             self.reactor.loop.call_soon(self._switch, True)
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import pwd
-import re
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,12 +19,14 @@ from .config import (
     Settings,
     listen_texts,
     misspelled_services,
-    parse_duration,
     warning_lines,
 )
 from .config.faults import line
+from .ops.access_log import log_fault
 from .ops.listeners import UNREADABLE, plain_endpoint, unreadable
-from .tls.descriptions import Address, address_of, inherited, parse, written_out
+from .service_unit import UNIT_FOLDERS, state_directory, stop_timeout
+from .tls.admin_ports import examine_admin
+from .tls.descriptions import Address, address_of
 from .tls.endpoints import EndpointError, Endpoints
 from .tree.compose import compose, doubts
 from .wire.clock import CoarseClock
@@ -33,29 +34,43 @@ from .wire.clock import CoarseClock
 # Who the packaged unit runs the gateway as, and below which folder that user's files are.
 SERVICE_USER: Final = "koder-gateway"
 SERVICE_FOLDER: Final = DEFAULT_PATH.parent
-# Where a unit and its overrides are, those that win last (systemd.unit(5)).
-UNIT_FOLDERS: Final = ("/usr/lib/systemd/system", "/lib/systemd/system", "/etc/systemd/system")
-_UNIT: Final = "koder-gateway.service"
-# That of the packaged unit.
-_STOP: Final = 45.0
 
 
-def look_as_service(path: Path | None, user: str = SERVICE_USER, folder: Path = SERVICE_FOLDER) -> None:
+@dataclass(frozen=True, slots=True)
+class View:
+    """Whose eyes a check looks with. `environ` is the environment that decides where the state folder is; `made` a
+    folder that systemd makes for its service at each start, None for none."""
+
+    environ: Mapping[str, str]
+    made: Path | None = None
+
+
+def look_as_service(path: Path | None, user: str = SERVICE_USER, folder: Path = SERVICE_FOLDER) -> View:
     """Become the service's user, where root checks the service's own configuration: what only root can read would
-    look good to root, and stop the next start. For the rest of this process."""
+    look good to root, and stop the next start. For the rest of this process. The view is that user's, and not that of
+    root's environment: the state folder is the one that the unit gives it, else the one in its own home."""
     within = path is None or folder in Path(os.path.abspath(path)).parents
     if os.geteuid() != 0 or not within:
-        return
-    with suppress(KeyError):
+        return View(os.environ)
+    try:
         entry = pwd.getpwnam(user)
-        os.initgroups(user, entry.pw_gid)
-        os.setgid(entry.pw_gid)
-        os.setuid(entry.pw_uid)
+    except KeyError:
+        return View(os.environ)
+    os.initgroups(user, entry.pw_gid)
+    os.setgid(entry.pw_gid)
+    os.setuid(entry.pw_uid)
+    made = state_directory(UNIT_FOLDERS)
+    environ = {"HOME": entry.pw_dir}
+    given = os.environ.get("STATE_DIRECTORY") or made
+    if given:
+        environ["STATE_DIRECTORY"] = str(given)
+    return View(environ, made)
 
 
-def unusable(settings: Settings, warned: list[str]) -> list[str]:
+def unusable(settings: Settings, warned: list[str], made: Path | None = None) -> list[str]:
     """What of the settings cannot be used although it is well formed, each in one line. `warned` gets what can be
-    used but should be mended: certificates that clients refuse, or soon will, and settings without their effect."""
+    used but should be mended: certificates that clients refuse, or soon will, and settings without their effect.
+    `made` is a folder that the gateway will have when it starts (`View`)."""
     name = str(settings.source or "koder-gateway.toml")
     reactor: Any = MemoryReactor()
     faults = [line(name, at, fault) for at, fault in misspelled_services(settings)]
@@ -64,7 +79,10 @@ def unusable(settings: Settings, warned: list[str]) -> list[str]:
         faults += [f"{name}: {each}" for each in doubts(composition, time.time())]
     except (OSError, ValueError) as error:
         faults += [f"{name}: {each}" for each in str(error).splitlines()]
-    fault = _state_fault(settings.state.dir)
+    fault = log_fault(settings.log.file) if settings.log.access else None
+    if fault:
+        faults.append(line(name, "log.file", fault))
+    fault = _state_fault(settings.state.dir, made)
     if fault:
         faults.append(line(name, "state.dir", fault))
     if settings.tls.client_ca is not None:
@@ -102,7 +120,7 @@ def _endpoint_faults(name: str, texts: dict[str, tuple[str, ...]], endpoints: En
         for text in filter(None, kind):
             try:
                 if key == "admin_port":
-                    _examine_admin(text)
+                    _examine_admin(text, endpoints)
                 else:
                     (endpoints.examine if key == "port" else endpoints.examine_plain)(text)
                 yield from (line(name, f"listen.{key}", fault) for fault in _taken_twice(key, text, taken))
@@ -110,14 +128,9 @@ def _endpoint_faults(name: str, texts: dict[str, tuple[str, ...]], endpoints: En
                 yield from (line(name, f"listen.{key}", fault) for fault in str(error).splitlines())
 
 
-def _examine_admin(text: str) -> None:
+def _examine_admin(text: str, endpoints: Endpoints) -> None:
     try:
-        text = written_out(text, secure=False)
-        description = parse(text)
-        if description.kind == "systemd":
-            inherited(description)
-        else:
-            plain_endpoint(MemoryReactor())(text)
+        examine_admin(endpoints, plain_endpoint(MemoryReactor()), text)
     except UNREADABLE as error:
         raise EndpointError(unreadable(text, error)) from None
 
@@ -141,42 +154,23 @@ def _everywhere(text: str) -> bool:
     return address is not None and address.everywhere
 
 
-def _state_fault(folder: Path) -> str | None:
-    """Why the state folder cannot be used, which is made when it is first needed."""
+def _state_fault(folder: Path, made: Path | None) -> str | None:
+    """Why the state folder cannot be used, which is made when it is first needed, or by systemd."""
     there = next((each for each in (folder, *folder.parents) if os.path.lexists(each)), folder)
     if not there.is_dir():
         return f"{there} is no folder; name a folder that the gateway's user may write to"
+    if made is not None and made in (folder, *folder.parents) and there in (made, *made.parents):
+        # It is there, and the gateway's, when that starts.
+        return None
     if not os.access(there, os.W_OK | os.X_OK):
         return f"{there} cannot be written; let the gateway's user write there, or name another folder"
     return None
 
 
 def _drain_warnings(drain: float) -> Iterator[str]:
-    allowed, where = _stop_timeout(map(Path, UNIT_FOLDERS))
+    allowed, where = stop_timeout(UNIT_FOLDERS)
     if drain >= allowed:
         yield (
             f"{drain:g}s is not shorter than the TimeoutStopSec of {where} ({allowed:g}s), after which systemd kills"
             " the gateway; raise that too"
         )
-
-
-def _stop_timeout(folders: Iterable[Path]) -> tuple[float, str]:
-    """Seconds, and in which file they stand; the packaged unit's where none is installed."""
-    found = _STOP, "the packaged unit"
-    for folder in folders:
-        for path in (folder / _UNIT, *sorted((folder / f"{_UNIT}.d").glob("*.conf"))):
-            with suppress(OSError, UnicodeDecodeError):
-                for text in re.findall(r"^TimeoutStopSec=(.*)$", path.read_text(), re.MULTILINE):
-                    found = _seconds(text.strip(), found[0]), str(path)
-    return found
-
-
-def _seconds(text: str, otherwise: float) -> float:
-    """A time span of systemd's (systemd.time(7)): of its forms, those that people write for this."""
-    if text in ("infinity", "0"):
-        return float("inf")
-    words = re.findall(r"([0-9.]+)\s*([a-z]*)", text.replace("min", "m").replace("sec", "s"))
-    try:
-        return sum(parse_duration(number + (unit or "s")) for number, unit in words) if words else otherwise
-    except ValueError:
-        return otherwise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,13 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"koder-gateway {VERSION}")
         return 0
     # It brings Twisted along, whose reactor `run` is the one to choose.
-    from .checks import endpoint_faults, look_as_service
+    from .checks import View, endpoint_faults, look_as_service
 
+    options.view = View(os.environ)
     if options.run is _check:
         options.config = options.config or options.file
-        look_as_service(options.config)
+        options.view = look_as_service(options.config)
     try:
-        settings = load(options.config)
+        settings = load(options.config, environ=options.view.environ)
     except ConfigurationError as error:
         print(*error.faults, *endpoint_faults(options.config), sep="\n", file=sys.stderr)
         return 1
@@ -101,7 +103,7 @@ def _check(settings: Settings, options: argparse.Namespace) -> int:
     from .checks import unusable
 
     warnings: list[str] = []
-    faults = unusable(settings, warnings)
+    faults = unusable(settings, warnings, options.view.made)
     for fault in faults:
         print(fault, file=sys.stderr)
     # Several endpoints may serve the same certificate.

@@ -49,8 +49,8 @@ from .policy.clients import plain_host
 from .policy.decision import Policy
 from .policy.limits import address_key
 from .policy.tenants import Registry
+from .tls.admin_ports import admin_endpoint
 from .tls.contexts import HTTP_1, HTTP_2
-from .tls.descriptions import written_out
 from .tls.endpoints import EndpointError, Endpoints
 from .tls.established import established
 from .tls.proxied import ProxyGate
@@ -508,9 +508,10 @@ class Gateway(TwistedService):
             raise ListenError(str(error)) from None
 
     def _admin_endpoint(self, text: str) -> IStreamServerEndpoint:
-        if written_out(text, secure=False).startswith("tcp:"):
-            return self._redirect_endpoint(text)
-        return plain_endpoint(self._reactor)(text)
+        try:
+            return admin_endpoint(self._endpoints, plain_endpoint(self._reactor), text)
+        except EndpointError as error:
+            raise ListenError(str(error)) from None
 
     @property
     def addresses(self) -> Addresses:

@@ -93,13 +93,31 @@ def test_head_has_the_length_and_no_body(admin, path):
     assert body == b""
 
 
-@pytest.mark.parametrize("method", [b"POST", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"BREW"])
+@pytest.mark.parametrize("method", [b"POST", b"PUT", b"DELETE", b"TRACE", b"BREW"])
 @pytest.mark.parametrize("path", [b"/healthz", b"/metrics", b"/nowhere"])
-def test_only_get_and_head(admin, method, path):
+def test_nothing_is_changed_here(admin, method, path):
     status, headers, body = admin.ask(path, method)
     assert status == 405
-    assert headers[b"allow"] == b"GET, HEAD"
+    assert headers[b"allow"] == b"GET, HEAD, OPTIONS"
     assert json.loads(body)["code"] == "method_not_allowed"
+
+
+@pytest.mark.parametrize("path", [b"/", b"/healthz", b"/readyz", b"/metrics", b"/nowhere"])
+@pytest.mark.parametrize("reasons", [[], ["draining"], ["not started"]])
+def test_options_is_good_where_get_is(admin, path, reasons):
+    """By the status balancers go; without Host, as the old ones send it, too."""
+    admin.reasons = reasons
+    status, headers, body = admin.ask(path, b"OPTIONS")
+    assert status == admin.ask(path)[0]
+    assert int(headers[b"content-length"]) == len(body)
+    if status == 200:
+        assert (headers[b"allow"], body) == (b"GET, HEAD, OPTIONS", b"")
+    for line in (b"", b"Host: 10.0.0.7:9090\r\n"):
+        connection = Connection(admin)
+        assert connection.send(b"OPTIONS %b HTTP/1.0\r\n%b\r\n" % (path, line)) == [status]
+        assert not connection.open
+    misdirected = b"OPTIONS %b HTTP/1.0\r\nHost: evil.example\r\n\r\n" % path
+    assert Connection(admin).send(misdirected) == [421]
 
 
 @pytest.mark.parametrize("path", [b"/", b"//", b"/nowhere", b"/healthz/", b"/healthz/x", b"/v1/users"])

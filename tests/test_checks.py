@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import pwd
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,14 @@ def check(tmp_path: Path) -> Callable[[str], Done]:
         return run("check", path)
 
     return check
+
+
+@pytest.fixture
+def reachable() -> Iterator[Path]:
+    """A folder that every user reaches, as pytest's own are not."""
+    with tempfile.TemporaryDirectory(prefix="koder-gateway-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
 
 
 def dotted(text: str) -> str:
@@ -58,10 +68,70 @@ def test_a_socket_of_systemd_s_must_be_one(check: Callable[[str], Done], key: st
     assert check(f'[listen]\n{key} = "systemd:domain=INET:index=0"\n').code == 0
 
 
-def test_a_unix_socket_needs_its_folder(check: Callable[[str], Done], tmp_path: Path) -> None:
-    (fault,) = check(f"[listen]\nport = 'unix:{tmp_path}/missing/socket'\n").faults
-    assert f"{tmp_path}/missing is no folder" in fault
-    assert check(f"[listen]\nport = 'unix:{tmp_path}/socket'\n").code == 0
+@pytest.mark.parametrize("key", ["port", "redirect_port", "admin_port"])
+@pytest.mark.parametrize("kind", ["unix", "haproxy:unix", "UNIX"])
+def test_a_unix_socket_needs_a_place(check: Callable[[str], Done], tmp_path: Path, key: str, kind: str) -> None:
+    (tmp_path / "file").write_text("")
+    long = f"{tmp_path}/{'a' * 108}"
+    for path, says in (
+        (f"{tmp_path}/missing/socket", f"{tmp_path}/missing is no folder"),
+        (f"{tmp_path}/file", f"{tmp_path}/file is there and is no socket"),
+        (str(tmp_path), "is there and is no socket"),
+        (long[:108], "is longer than the 107 bytes"),
+    ):
+        (fault,) = check(f"[listen]\n{key} = '{kind}:{path}'\n").faults
+        assert f': listen.{key}: endpoint "{kind}:{path}": ' in fault
+        assert says in fault
+    for path in (f"{tmp_path}/socket", long[:107]):
+        assert check(f"[listen]\n{key} = '{kind}:{path}'\n").code == 0
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(f"{tmp_path}/socket")
+        assert check(f"[listen]\n{key} = '{kind}:{tmp_path}/socket'\n").code == 0, "a start clears it away"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "says"),
+    [
+        ("tcp:99999:interface=127.0.0.1", "is no number from 0 to 65535"),
+        ("haproxy:tcp:99999", "is no number from 0 to 65535"),
+        ("ssl:99999", "is no number from 0 to 65535"),
+        ("haproxy:systemd:domain=INET", "says not which socket"),
+        ("nonsense:1", "endpoint"),
+    ],
+)
+def test_a_start_refuses_what_a_check_does(
+    check: Callable[[str], Done], tmp_path: Path, endpoint: str, says: str
+) -> None:
+    """Of the admin port."""
+    (fault,) = check(f"[listen]\nadmin_port = '{endpoint}'\n").faults
+    assert f': listen.admin_port: endpoint "{endpoint}": ' in fault
+    assert says in fault
+    done = start(tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f'koder-gateway: endpoint "{endpoint}": ')
+    assert says in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["systemd", "haproxy:systemd"])
+@pytest.mark.parametrize("which", ["index=0", "name=a"])
+def test_a_start_says_that_no_socket_was_handed_over(
+    check: Callable[[str], Done], tmp_path: Path, kind: str, which: str
+) -> None:
+    for key in ("port", "admin_port"):
+        port = "" if key == "port" else "port = 'tcp:0'\n"
+        assert check(f"[listen]\n{port}{key} = '{kind}:domain=INET:{which}'\n").code == 0
+        done = start(tmp_path)
+        assert done.returncode == 1
+        assert "was inherited" in done.stderr
+        assert "start the gateway by its socket unit" in done.stderr
+
+
+def start(folder: Path) -> subprocess.CompletedProcess[str]:
+    """A daemon of the configuration in that folder, which is to end at once."""
+    command = [Path(sys.executable).parent / "twistd", "-n", "--pidfile=", "koder-gateway"]
+    return subprocess.run(
+        [*command, "--config", folder / "koder-gateway.toml"], capture_output=True, text=True, timeout=PATIENCE
+    )
 
 
 @pytest.mark.parametrize(
@@ -273,10 +343,8 @@ def test_endpoint_faults_come_with_all_the_others(check: Callable[[str], Done], 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can look with another's eyes")
-def test_root_looks_with_the_eyes_of_the_service(tmp_path: Path) -> None:
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    path = tmp_path / "koder-gateway.toml"
+def test_root_looks_with_the_eyes_of_the_service(reachable: Path) -> None:
+    path = reachable / "koder-gateway.toml"
     path.write_text("")
     path.chmod(0o600)
     user = "nobody"
@@ -291,10 +359,63 @@ def test_root_looks_with_the_eyes_of_the_service(tmp_path: Path) -> None:
         command = [sys.executable, "-c", code, folder, path]
         return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, cwd="/")
 
-    done = checked(tmp_path)
+    done = checked(reachable)
     assert done.returncode == 1
     assert done.stderr == f"{path}: permission denied; let the gateway's user read it\n"
-    assert checked(tmp_path / "elsewhere").returncode == 0, "another configuration is read as who asks"
+    assert checked(reachable / "elsewhere").returncode == 0, "another configuration is read as who asks"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can look with another's eyes")
+@pytest.mark.parametrize("unit", ["", "StateDirectory=fresh-gateway\n"])
+def test_root_looks_for_the_state_folder_of_the_service(reachable: Path, unit: str) -> None:
+    """That of the unit, which systemd makes at the first start, else that in the user's home; never in root's."""
+    home, roots, made = reachable / "home", reachable / "root", reachable / "lib"
+    for folder, mode in ((home, 0o700), (roots, 0o700), (made, 0o755)):
+        folder.mkdir(mode)
+    user = pwd.getpwnam("nobody")
+    path = reachable / "koder-gateway.toml"
+    path.write_text("")
+    (reachable / "koder-gateway.service").write_text(f"[Service]\n{unit}")
+    code = (
+        "import pwd, sys; from pathlib import Path; from koder_gateway import checks, service_unit\n"
+        "folder = Path(sys.argv[1])\n"
+        "checks.look_as_service.__defaults__ = ('nobody', folder)\n"
+        "checks.UNIT_FOLDERS, service_unit.STATE = (str(folder),), folder / 'lib'\n"
+        "known = pwd.struct_passwd((*pwd.getpwnam('nobody')[:5], str(folder / 'home'), ''))\n"
+        "pwd.getpwnam = lambda name: known\n"
+        "from koder_gateway.cli import main; sys.exit(main(['check', sys.argv[2]]))"
+    )
+
+    def check(text: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
+        path.write_text(text)
+        return subprocess.run(
+            [sys.executable, "-c", code, reachable, path],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            cwd="/",
+            env={"HOME": str(roots), "XDG_STATE_HOME": str(roots), "PATH": os.environ["PATH"], **environ},
+        )
+
+    done = check()
+    if unit:
+        assert (done.returncode, done.stderr) == (0, ""), "systemd will make it"
+        (made / "fresh-gateway").write_text("")
+        assert f"state.dir: {made}/fresh-gateway is no folder" in check().stderr
+    else:
+        assert f"state.dir: {home} cannot be written" in done.stderr
+        os.chown(home, user.pw_uid, user.pw_gid)
+        assert check().returncode == 0
+    for folder in (roots, made):
+        log = f"log.file: {folder} cannot be written"
+        assert log in check(f"log.file = '{folder}/access.log'\n").stderr
+        assert log not in check(f"log.file = '{folder}/access.log'\nlog.access = false\n").stderr
+        address = f"{folder}/socket"
+        assert f"{folder} cannot be written" in check(f"listen.admin_port = 'unix:{address}'\n").stderr
+    (made / "of-root.log").touch(0o600)
+    assert f"log.file: {made}/of-root.log cannot be" in check(f"log.file = '{made}/of-root.log'\n").stderr
+    assert f"state.dir: {roots} cannot be written" in check(f"state.dir = '{roots}/state'\n").stderr
+    assert f"state.dir: {roots} cannot be written" in check(STATE_DIRECTORY=f"{roots}/state").stderr
 
 
 def test_a_reload_says_which_ports_it_does_not_follow(tmp_path: Path) -> None:

@@ -210,7 +210,7 @@ def certificate(key: ec.EllipticCurvePrivateKey, *names: str, start: float = -1,
     return certificate_pem(key, *names, start=time.time() + start * DAY, days=days)
 
 
-@pytest.mark.parametrize("port", ["ssl:443", "tls+systemd:domain=INET:index=0", "haproxy:tls+unix:/run/x"])
+@pytest.mark.parametrize("port", ["ssl:443", "tls+systemd:domain=INET:index=0", "haproxy:tls+unix:/tmp/x"])
 def test_what_is_doubtful_of_certificates_is_a_warning_that_does_not_fail(
     check: Callable[[str], Done], tmp_path: Path, port: str
 ) -> None:
@@ -657,7 +657,7 @@ def test_a_redirect_port_that_speaks_tls_is_a_fault(
 
 
 def test_every_redirect_port_is_looked_at(check: Callable[[str], Done]) -> None:
-    ports = ["nonsense:80", "tcp:abc", "haproxy:tcp:80", "systemd:domain=INET:index=9", "unix:/x"]
+    ports = ["nonsense:80", "tcp:abc", "haproxy:tcp:80", "systemd:domain=INET:index=9", "unix:/tmp/x"]
     faults = check(f"[listen]\nredirect_port = {ports}\n").faults
     assert [port in fault for port, fault in zip(ports, faults, strict=False)] == [True, True]
     assert check('[listen]\nredirect_port = "tcp:80"\n').code == 0

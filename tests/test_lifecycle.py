@@ -510,25 +510,48 @@ def echo_fields(peer: Peer) -> None:
         peer.send(answer("".join(f"{name}: {value}\r\n" for name, value in received.fields).encode()))
 
 
-def test_a_unix_socket_of_systemd_s_outlives_the_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("reactor", ["", "epoll", "asyncio"])
+@pytest.mark.parametrize("port", ["systemd:domain=UNIX:index=0", "haproxy:systemd:domain=UNIX:index=0"])
+def test_a_unix_socket_of_systemd_s_outlives_the_process(tmp_path: Path, reactor: str, port: str) -> None:
     path = tmp_path / "gateway.sock"
     with Origin() as origin, socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
         path.chmod(0o600)
         listening.listen()
+        introduction = "PROXY UNKNOWN\r\n" if "haproxy" in port else ""
         for _ in range(2):
             waiting = Client(socket.socket(socket.AF_UNIX))
             with waiting:
                 waiting.socket.settimeout(PATIENCE)
                 waiting.socket.connect(str(path))
-                waiting.send(request("GET", "/a"))
+                waiting.send(introduction.encode() + request("GET", "/a"))
                 with GatewayProcess(
                     tmp_path,
                     configuration({"a": origin.url}),
-                    ports=("systemd:domain=UNIX:index=0",),
+                    ports=(port,),
+                    reactor=reactor,
                     inherited=listening,
                 ):
                     assert waiting.read().status == 200, "who came while nobody was there is served by the next"
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("reactor", ["", "epoll"])
+def test_so_does_one_that_the_admin_port_has(tmp_path: Path, reactor: str) -> None:
+    path = tmp_path / "admin.sock"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        path.chmod(0o600)
+        listening.listen()
+        config = configuration({}, {"listen": {"admin_port": "systemd:domain=UNIX:index=0"}})
+        for _ in range(2):
+            with (
+                GatewayProcess(tmp_path, config, admin=False, reactor=reactor, inherited=listening),
+                Client(socket.socket(socket.AF_UNIX)) as client,
+            ):
+                client.socket.settimeout(PATIENCE)
+                client.socket.connect(str(path))
+                assert client.ask("GET", "/healthz", "Connection: close").status == 200
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 

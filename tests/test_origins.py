@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
 from doors import WAYS, Answer, Doors, Pairs, open_doors
 from http2_client import Http2Client
 from http2_frames import block, headers
+from processes import until
 from sockets import ALLOWED, HOST, SETTINGS, Client, request
 
 BASE = b"id.koder.dev"
@@ -198,6 +200,23 @@ def test_a_suspended_tenants_page_reads_its_refusal(way: str, doors: Doors) -> N
     assert b"tenant_suspended" in answer.body
     assert doors.ask(way, fields=[(b"Origin", GLOBEX)]).values(ALLOW) == []
     assert doors.ask(way, fields=[(b"Origin", KODER)], host=SUSPENDED).values(ALLOW) == []
+
+
+@ways
+def test_the_log_names_the_tenant_of_a_preflight(way: str, doors: Doors) -> None:
+    """A suspended one as well, by its own host and by its custom domain."""
+    log = doors.folder / "access.log"
+    before = len(log.read_text().splitlines()) if log.exists() else 0
+    hosts = [(SUSPENDED, GLOBEX), (b"login.globex.example", GLOBEX), (HOST, KODER), (BASE, ALLOWED)]
+    for host, origin in hosts:
+        assert preflight(doors, way, origin, host).status == 204
+    until(lambda: log.exists() and len(log.read_text().splitlines()) >= before + len(hosts), "they are logged")
+    lines = [json.loads(line) for line in log.read_text().splitlines()[before:]]
+    named = {line["host"]: line["tenant"] for line in lines if line["method"] == "OPTIONS"}
+    assert named[SUSPENDED.decode()] == named["login.globex.example"] == "globex"
+    assert named[HOST.decode()] == "koder"
+    # The default tenant's.
+    assert named[BASE.decode()] == "acme"
 
 
 @ways

@@ -201,9 +201,9 @@ def test_the_tenant_header_is_for_the_real_request(port: PlainPort, host: bytes,
 
 
 def test_the_log_names_the_tenant(port: PlainPort) -> None:
-    for host in (b"koder.id.koder.dev", b"id.koder.dev"):
+    for host in (b"koder.id.koder.dev", b"id.koder.dev", b"closed.example"):
         port.ask(request(host=host))
-    assert [exchange.tenant for exchange in port.gateway.exchanges] == [b"koder", b""]
+    assert [exchange.tenant for exchange in port.gateway.exchanges] == [b"koder", b"", b"closed"]
 
 
 def test_what_is_malformed_is_refused_as_everywhere(port: PlainPort) -> None:

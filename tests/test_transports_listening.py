@@ -19,6 +19,7 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError, ConnectionRefusedError, UnsupportedAddressFamily
 from twisted.internet.task import deferLater
+from twisted.logger import formatEvent, globalLogPublisher
 
 from koder_gateway.transports import listening
 from koder_gateway.transports.reactor import UvloopReactor
@@ -54,9 +55,14 @@ def accepts_one_by_one(reactor: UvloopReactor, port: Any) -> bool:
 
 def test_out_of_descriptors_clients_wait_and_are_served_later(reactor: UvloopReactor) -> None:
     protocols = [Recorder() for _ in range(3)]
+    said: list[str] = []
+
+    def observe(event: Any) -> None:
+        said.append(formatEvent(event))
 
     async def scenario() -> None:
         port = reactor.listenTCP(0, Serving(*protocols), interface="127.0.0.1")
+        where = f"Accepting on 127.0.0.1:{port.getHost().port}"
         clients = [socket.socket() for _ in protocols]
         hoard = []
         try:
@@ -76,9 +82,16 @@ def test_out_of_descriptors_clients_wait_and_are_served_later(reactor: UvloopRea
             await protocol.has(6)
         for client in clients:
             client.close()
+        pauses, goes_on = (line for line in said if line.startswith("Accepting on "))
+        assert pauses.startswith(f"{where} pauses: all ")
+        assert goes_on == f"{where} goes on"
 
-    with descriptor_limit(next_descriptor() + 40):
-        run(reactor, scenario())
+    globalLogPublisher.addObserver(observe)
+    try:
+        with descriptor_limit(next_descriptor() + 40):
+            run(reactor, scenario())
+    finally:
+        globalLogPublisher.removeObserver(observe)
 
 
 def test_near_the_limit_a_port_accepts_one_by_one_and_far_from_it_leaves_that_to_uvloop(

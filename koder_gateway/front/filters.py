@@ -10,7 +10,6 @@ from __future__ import annotations
 from twisted.web.http_headers import Headers
 
 from ..policy.decision import Standing
-from ..policy.tenants import Tenant
 from ..wire.exchange import Exchange
 from ..wire.identity import IdentifierSource
 from ..wire.request import RequestHead
@@ -52,8 +51,7 @@ class Cors:
         fields = standing.policy.preflight(exchange.head, standing.origins)
         if fields is None:
             return None
-        if isinstance(standing.tenant, Tenant):
-            exchange.tenant = standing.tenant.wire
+        exchange.tenant = standing.whose(exchange.head)
         exchange.fields = b"X-Request-ID: %b\r\n%b%b" % (exchange.request_id, fields, standing.hsts)
         return exchange.fields
 

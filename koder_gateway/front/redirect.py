@@ -14,7 +14,7 @@ from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 
 from ..errors import METHOD_NOT_ALLOWED, METHODS, NO_ROUTE, Refusal
-from ..policy.tenants import Tenant, bare_host
+from ..policy.tenants import bare_host
 from ..wire.complaints import Complaints
 from .challenges import PREFIX, ChallengeError, read_challenge
 from .channel import GatewayChannel
@@ -77,10 +77,8 @@ class RedirectSite(ServerFactory):
 
     def _redirect(self, request: GatewayRequest) -> None:
         standing, head = request.standing, request.exchange.head
-        tenant = standing.tenant
-        if isinstance(tenant, Tenant):
-            request.exchange.tenant = tenant.wire
-        else:
+        request.exchange.tenant = standing.whose(head)
+        if isinstance(standing.tenant, Refusal):
             refusal = standing.policy.tenants.host_refusal(head.host)
             if refusal is not None:
                 request.refuse(refusal)

@@ -68,6 +68,9 @@ class Resets:
             if gone is not None:
                 gone()
 
+    def doWrite(self) -> None:
+        """Never asked for. A reactor may still call it for what it has seen of an earlier descriptor of this number."""
+
     def _close(self) -> None:
         epoll, self._epoll = self._epoll, None
         if epoll is not None:

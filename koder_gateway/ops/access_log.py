@@ -259,3 +259,15 @@ def _open(path: str) -> int:
             f"{path}: the access log cannot be opened: {reason}; set log.file to a file that the gateway may"
             ' write, or to "-"'
         ) from None
+
+
+def log_fault(spec: str) -> str | None:
+    """Why `open_target` would fail for a setting, as far as that can be seen without making a file; None where it
+    would not."""
+    path = os.path.realpath(spec)
+    needed = path if os.path.exists(path) else os.path.dirname(path)
+    if spec == "-" or os.access(needed, os.W_OK if needed is path else os.W_OK | os.X_OK):
+        return None
+    return (
+        f'{needed} cannot be written; let the gateway\'s user write there, name another file, or write "-" for stdout'
+    )

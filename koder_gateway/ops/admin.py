@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import json
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from ..errors import DRAINING, METHOD_NOT_ALLOWED, MISDIRECTED_REQUEST, NO_ROUTE, Refusal
@@ -25,7 +25,7 @@ _NOT_FOUND: Final = NO_ROUTE.because("There are /healthz, /readyz and /metrics h
 _FOREIGN: Final = MISDIRECTED_REQUEST.because(
     "Ask by IP address, as localhost, or by a name that listen.admin_hosts lists."
 )
-_ALLOW: Final = b"Allow: GET, HEAD\r\n"
+_ALLOW: Final = b"Allow: GET, HEAD, OPTIONS\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +58,18 @@ def admin_answer(pages: Pages, hosts: Collection[bytes] | None, head: RequestHea
         return problem(METHOD_NOT_ALLOWED, _ALLOW) if refusal.status in (405, 501) else problem(refusal)
     if hosts is not None and not _is_ours(head, hosts):
         return problem(_FOREIGN)
-    if head.method not in (b"GET", b"HEAD"):
+    if head.method not in (b"GET", b"HEAD", b"OPTIONS"):
         return problem(METHOD_NOT_ALLOWED, _ALLOW)
     page = pages.get(head.path)
-    return problem(_NOT_FOUND) if page is None else page()
+    if page is None:
+        return problem(_NOT_FOUND)
+    return _options(page()) if head.method == b"OPTIONS" else page()
+
+
+def _options(answer: Answer) -> Answer:
+    """What OPTIONS gets where GET gets this: balancers probe with it (HAProxy's httpchk), and go by the status."""
+    body = b"" if answer.status == 200 else answer.body
+    return replace(answer, body=body, fields=answer.fields + _ALLOW)
 
 
 def _is_ours(head: RequestHead, hosts: Collection[bytes]) -> bool:

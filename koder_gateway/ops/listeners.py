@@ -7,9 +7,10 @@ from typing import Any, Final
 
 from OpenSSL import SSL, crypto
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.python.failure import Failure
+
+from ..layers.adopted import endpoint_of
 
 # What Twisted's and its plugins' parsers raise for strings that people write, and OpenSSL for the keys they name.
 UNREADABLE: Final = (
@@ -73,10 +74,12 @@ class Listeners:
 
 def plain_endpoint(reactor: Any) -> Callable[[str], IStreamServerEndpoint]:
     """Twisted's own reading of endpoint strings, for ports that are not the public ones."""
-    return lambda text: serverFromString(reactor, text)
+    return lambda text: endpoint_of(reactor, text)
 
 
 def unreadable(text: str, error: Exception) -> str:
     """The line for an endpoint string that no endpoint can be made of."""
     reason = str(error) or type(error).__name__
+    if isinstance(error, LookupError):
+        reason = "no such descriptor was inherited, so start the gateway by its socket unit"
     return f'endpoint "{text}": {reason}; write it as in "tcp:9090:interface=127.0.0.1"'

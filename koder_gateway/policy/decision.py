@@ -82,6 +82,17 @@ class Standing:
             and not head.https
         )
 
+    def whose(self, head: RequestHead) -> bytes:
+        """The slug of the tenant whose request this is, also of a suspended one; b"" where there is none."""
+        tenant = self.tenant
+        if isinstance(tenant, Tenant):
+            return tenant.wire
+        if tenant.code != TENANT_SUSPENDED.code:
+            return b""
+        tenants = self.policy.tenants
+        suspended = tenants.owner(bare_host(head.host)) or tenants.named(head.tenants)
+        return b"" if suspended is None else suspended.wire
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Policy:

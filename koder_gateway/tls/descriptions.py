@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from dataclasses import dataclass, replace
 
 from twisted.internet.endpoints import quoteStringArgument
@@ -11,6 +12,7 @@ from twisted.internet.endpoints import quoteStringArgument
 # Twisted's own default of 50 overflows in a second of reconnecting clients; the kernel cuts this to its
 # limit.
 BACKLOG = 4096
+_PATH_BYTES = 107
 # Where Twisted's parsers take the backlog, counted in positional arguments: named twice would be an error.
 _BACKLOG_POSITION = {"tcp": 2, "tcp6": 1, "unix": 2}
 # What `ssl:` takes, in the order of Twisted's own parser.
@@ -87,16 +89,28 @@ def with_backlog(description: Description) -> Description:
     if position is None:
         return description
     if kind == "unix":
-        if not options.get("address", arguments[0] if arguments else ""):
-            raise ValueError("names no path; write it after the colon, as in unix:/run/koder-gateway.sock")
-        folder = os.path.dirname(os.path.abspath(options.get("address", arguments[0] if arguments else "")))
-        if not os.path.isdir(folder):
-            raise ValueError(f"{folder} is no folder; make it, or name a path in one that is there")
+        _check_socket(options.get("address", arguments[0] if arguments else ""))
     else:
         port_number(options.get("port", arguments[0] if arguments else ""))
     if len(arguments) > position:
         return description
     return replace(description, options={"backlog": str(BACKLOG)} | options)
+
+
+def _check_socket(path: str) -> None:
+    """Whether a UNIX socket can be made there, by who asks. Raises ValueError."""
+    if not path:
+        raise ValueError("names no path; write it after the colon, as in unix:/run/koder-gateway.sock")
+    # sun_path has 108 bytes and ends in a NUL (unix(7)).
+    if len(os.fsencode(path)) > _PATH_BYTES:
+        raise ValueError(f"its path is longer than the {_PATH_BYTES} bytes that a socket's may have; shorten it")
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise ValueError(f"{folder} is no folder; make it, or name a path in one that is there")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"{folder} cannot be written; let the gateway's user write there, or name another folder")
+    if os.path.lexists(path) and not stat.S_ISSOCK(os.lstat(path).st_mode):
+        raise ValueError(f"{path} is there and is no socket; name another path, or remove it")
 
 
 def ssl_arguments(description: Description) -> dict[str, str]:

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint, serverFromString
+from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
 from twisted.internet.interfaces import (
     IListeningPort,
     IProtocolFactory,
@@ -32,6 +32,7 @@ from twisted.plugin import getPlugins
 from zope.interface import implementer
 
 from ..config import Authorities
+from ..layers.adopted import endpoint_of
 from ..layers.threads import threads_beside
 from ..layers.turns import Turns, turns_of
 from ..wire.clock import CoarseClock
@@ -237,8 +238,7 @@ class Endpoints:
             bare = bare_port(description)
             if bare is not None:
                 return BothFamiliesEndpoint(self._reactor, *bare)
-            plain: IStreamServerEndpoint = serverFromString(self._reactor, with_backlog(description).text())
-            return plain
+            return endpoint_of(self._reactor, with_backlog(description).text())
         port = port_number(arguments.get("port", ""))
         backlog = bounded("backlog", arguments.get("backlog", str(BACKLOG)), 1 << 31)
         interface = arguments.get("interface", "")

@@ -18,9 +18,9 @@ from typing import Any
 from twisted.internet import tcp, unix
 from twisted.internet.interfaces import IFileDescriptorReceiver, IProtocol
 from twisted.logger import Logger
-from twisted.python import log as twisted_log
 from twisted.python.failure import Failure
 
+from koder_gateway.layers.adopted import AdoptingUNIXPort
 from koder_gateway.layers.shortage import shortage
 from koder_gateway.transports.handover import hand_over
 from koder_gateway.transports.stream import StreamTransport
@@ -144,7 +144,7 @@ class _Accepting(ABC):
                 return
             if self._exhausted:
                 self._exhausted = False
-                _log.info("Accepting on {port} goes on", port=self)
+                self.reactor.pauses.say(self, "goes on")
             self.admit(accepted)
 
     @abstractmethod
@@ -173,7 +173,7 @@ class _Accepting(ABC):
     def _pause(self, error: OSError) -> None:
         if not self._exhausted:
             self._exhausted = True
-            _log.warn("Accepting on {port} pauses: {error}", port=self, error=shortage(error) or error)
+            self.reactor.pauses.say(self, f"pauses: {shortage(error) or error}")
         self.stopReading()
         self._retry = self.reactor.loop.call_later(_RETRY, self._resume)
 
@@ -290,44 +290,25 @@ class StreamPort(_Accepting, tcp.Port):
 
     def _deafened(self) -> None:
         if self._server is not None and not self.reactor.loop.is_closed():
-            _log.warn("Accepting on {port} failed; it goes on one connection at a time", port=self)
+            self.reactor.pauses.say(self, "failed; it goes on one connection at a time")
             self.reactor.loop.call_soon(self._switch, True)
 
 
-class UNIXStreamPort(_Accepting, unix.Port):
+class UNIXStreamPort(_Accepting, AdoptingUNIXPort):
     """A UNIX port.
 
     A protocol that receives file descriptors gets Twisted's own transport, since uvloop cannot receive them.
-
-    A socket that was handed over stays its owner's: its file keeps its mode, and neither that file nor what waits to
-    be accepted goes away with this port. (The stock port takes all of that for its own.)
     """
 
-    factory: Any
-    fileno: Any
-    _own = True
-
     def startListening(self) -> None:
-        adopted, self._preexistingSocket = self._preexistingSocket, None
-        if adopted is None:
-            if self.wantPID:
-                _clear_leftovers(self._bindPath)
-            super().startListening()
-            return
-        self._own = self._shouldShutdown = False
-        twisted_log.msg(f"{self._getLogPrefix(self.factory)} starting on {os.fsdecode(adopted.getsockname())!r}")
-        self.factory.doStart()
-        self.connected = True
-        self.socket = adopted
-        self.fileno = adopted.fileno
-        self.startReading()
+        if self.wantPID and self._preexistingSocket is None:
+            _clear_leftovers(self._bindPath)
+        super().startListening()
 
     def connectionLost(self, reason: Failure) -> None:
-        if self._own:
+        if self.own:
             self.admit_last()
-            super().connectionLost(reason)
-        else:
-            tcp.Port.connectionLost(self, reason)
+        super().connectionLost(reason)
 
     def admit(self, accepted: socket.socket) -> None:
         try:

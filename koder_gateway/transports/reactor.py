@@ -22,6 +22,7 @@ from zope.interface import implementer
 from koder_gateway.layers.turns import Turns
 from koder_gateway.transports.connecting import StreamConnector, UNIXStreamConnector
 from koder_gateway.transports.listening import StreamPort, UNIXStreamPort
+from koder_gateway.transports.pauses import Pauses
 from koder_gateway.transports.stream import StreamTransport
 
 _log = Logger()
@@ -63,12 +64,14 @@ class UvloopReactor(AsyncioSelectorReactor):
     """Timers, threads, signals, processes and file descriptors are Twisted's; streams are uvloop's.
 
     `loop` is the event loop; it is another one after the process has become a daemon. `streams` are the open
-    connections, and the ports at which uvloop accepts. `turns` shares the reactor's time among connections.
+    connections, and the ports at which uvloop accepts. `turns` shares the reactor's time among connections, `pauses`
+    is where ports say that they pause.
     """
 
     def __init__(self, eventloop: asyncio.AbstractEventLoop | None = None) -> None:
         self.streams: set[StreamTransport | StreamPort] = set()
         self.turns = Turns(self.soon)
+        self.pauses = Pauses(self)
         self._use(eventloop or uvloop.new_event_loop())
         super().__init__(self.loop)
 

@@ -12,10 +12,9 @@ from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
-from ..errors import TENANT_SUSPENDED, Refusal
+from ..errors import Refusal
 from ..policy.decision import limit_refusal
 from ..policy.limits import Limiter
-from ..policy.tenants import bare_host
 
 
 @implementer(IResource)
@@ -92,10 +91,7 @@ class TenantGuard(Guard):
         """The refusal that resolving the tenant came to."""
         tenant = client.standing.tenant
         if isinstance(tenant, Refusal):
-            if tenant.code == TENANT_SUSPENDED.code:
-                head, tenants = client.exchange.head, client.standing.policy.tenants
-                suspended = tenants.owner(bare_host(head.host)) or tenants.named(head.tenants)
-                client.exchange.tenant = b"" if suspended is None else suspended.wire
+            client.exchange.tenant = client.standing.whose(client.exchange.head)
             return tenant
         client.exchange.tenant = tenant.wire
         return None

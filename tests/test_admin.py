@@ -120,7 +120,16 @@ def test_options_is_good_where_get_is(admin, path, reasons):
     assert Connection(admin).send(misdirected) == [421]
 
 
-@pytest.mark.parametrize("path", [b"/", b"//", b"/nowhere", b"/healthz/", b"/healthz/x", b"/v1/users"])
+@pytest.mark.parametrize("reasons", [[], ["draining"]])
+def test_a_probe_that_names_no_path_asks_for_readiness(admin, reasons):
+    admin.reasons = reasons
+    ready = admin.ask(b"/readyz")
+    assert ready[0] == (503 if reasons else 200)
+    assert (admin.ask(b"/")[0], admin.ask(b"/")[2]) == (ready[0], ready[2])
+    assert Connection(admin).send(b"OPTIONS / HTTP/1.0\r\n\r\n") == [ready[0]]
+
+
+@pytest.mark.parametrize("path", [b"//", b"/nowhere", b"/healthz/", b"/healthz/x", b"/v1/users"])
 def test_nothing_else_is_there(admin, path):
     status, headers, body = admin.ask(path)
     assert status == 404

@@ -42,8 +42,10 @@ Pages = Mapping[bytes, Callable[[], Answer]]
 
 
 def admin_pages(ready: Callable[[], list[str]], metrics: Callable[[], bytes]) -> Pages:
-    """The pages by path. `ready` gives the reasons why not, none when ready; `metrics` the metrics page."""
+    """The pages by path. `ready` gives the reasons why not, none when ready; `metrics` the metrics page. Readiness is
+    also what a balancer's probe asks for that names no path (HAProxy's httpchk: `OPTIONS /`)."""
     return {
+        b"/": lambda: _readiness(ready()),
         b"/healthz": lambda: Answer(200, _TEXT_TYPE, b"ok\n"),
         b"/readyz": lambda: _readiness(ready()),
         b"/metrics": lambda: Answer(200, METRICS_TYPE, metrics()),

@@ -69,7 +69,7 @@ class Resets:
                 gone()
 
     def doWrite(self) -> None:
-        """Never asked for. A reactor may still call it for what it has seen of an earlier descriptor of this number."""
+        """Never asked for. A reactor may call it for what an earlier descriptor of this number was ready for."""
 
     def _close(self) -> None:
         epoll, self._epoll = self._epoll, None

@@ -194,8 +194,8 @@ def test_a_transport_that_takes_the_rate_keeps_all_streams(gateway: MemoryGatewa
         gateway.advance(1.0)
         assert len(client.channel.streams) == STREAMS
     assert not client.peer.closed
-    # Having taken more it has a larger buffer, which it acknowledges in larger pieces.
-    assert ends(client) <= IDLE + 6
+    # Having taken more it may have a larger buffer, of which it acknowledges nothing for longer.
+    assert ends(client) <= 4 * IDLE + 2
 
 
 def test_a_transport_that_takes_all_again_is_measured_no_longer(gateway: MemoryGateway) -> None:

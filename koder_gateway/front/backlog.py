@@ -17,13 +17,11 @@ from ..wire.pace import Pace
 # Linux's struct tcp_info as far as tcpi_bytes_acked, its last field here.
 _INFO_BYTES: Final = 128
 _BYTES_ACKED: Final = 120
-_SEGMENT: Final = 16
-# The largest receive buffer that systems give by themselves, and some, in bytes; and how fast a slow client empties
-# it, in bytes a second.
-_LARGEST_BUFFER: Final = 1 << 23
+# How fast a slow client empties its kernel's buffer, in bytes a second; a buffer that is too small to matter; and how
+# many times its grace it has for that at most.
 _SLOW: Final = 1024.0
-# What comes in such pieces, in bytes, comes often enough.
 _SMALL: Final = 1 << 14
+_LULLS: Final = 3
 
 
 def backlog(transport: Any) -> int:
@@ -36,16 +34,14 @@ def backlog(transport: Any) -> int:
     return waiting
 
 
-def acknowledged(transport: Any) -> tuple[int, int]:
-    """Bytes that the client's side has acknowledged since it connected, -1 where that is not TCP's to tell; and the
-    bytes of a segment to it."""
+def acknowledged(transport: Any) -> int:
+    """Bytes that the client's side has acknowledged since it connected; -1 where that is not TCP's to tell."""
     try:
         info = transport.getHandle().getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES)
         taken: int = struct.unpack_from("Q", info, _BYTES_ACKED)[0]
-        segment: int = struct.unpack_from("I", info, _SEGMENT)[0]
     except (AttributeError, OSError, ValueError, struct.error):
-        return -1, 0
-    return taken, segment
+        return -1
+    return taken
 
 
 class Uptake:
@@ -56,7 +52,7 @@ class Uptake:
     TCP does not, as on a UNIX socket. `grace`: seconds that the client may fall behind; `now` is monotonic seconds.
     """
 
-    __slots__ = ("_base", "_exchange", "_goal", "_pace", "_segment", "_taken", "_transport", "moved", "waiting")
+    __slots__ = ("_base", "_exchange", "_goal", "_pace", "_taken", "_transport", "moved", "waiting")
 
     def __init__(self, transport: Any, exchange: object, written: int, now: float, grace: float) -> None:
         self._transport = transport
@@ -64,7 +60,7 @@ class Uptake:
         """Bytes that waited when this was last looked at, as far as can be told."""
         self.moved = False
         """Whether anything had been taken then since the look before."""
-        self._taken = self._base = self._segment = 0
+        self._taken = self._base = 0
         self._exchange = exchange
         self._look(exchange, written)
         self._begin(now, grace)
@@ -81,10 +77,9 @@ class Uptake:
 
     def _lull(self, grace: float) -> float:
         """Seconds in which a slow client acknowledges nothing though it takes what it has: its kernel opens a window
-        that was shut only when a sixteenth of its buffer is free, and two segments. That buffer has grown to no more
-        than was taken. Segments are large on a loopback alone, for which nobody has more than his grace again."""
-        buffer = max(0, min(self._taken, _LARGEST_BUFFER) // 16 - _SMALL) / _SLOW
-        return buffer + min(grace, 2 * self._segment / _SLOW)
+        that was shut only when much of its buffer is free. That buffer has grown to no more than was taken. Whoever
+        takes nothing at all looks the same, so there is a bound."""
+        return min(_LULLS * grace, max(0, self._taken - _SMALL) / _SLOW)
 
     def _look(self, exchange: object, written: int) -> None:
         """See what has been taken and what waits."""
@@ -92,7 +87,7 @@ class Uptake:
         waited = self.waiting
         # What the transport itself holds, where it tells.
         self.waiting = max(0, backlog(transport)) + int(getattr(transport, "unsent", 0))
-        taken, self._segment = acknowledged(transport)
+        taken = acknowledged(transport)
         if taken < 0:
             if exchange is not self._exchange:
                 # The count begins anew with it; as much as waits less was taken at least.

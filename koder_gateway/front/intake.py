@@ -11,7 +11,7 @@ from ..layers.reading import MUCH, read_bounded
 from ..layers.turns import FULL_READ, PIECES, end_turn
 from ..wire.body import BodyError, ChunkedDecoder
 from ..wire.exchange import BROKEN, TOO_LARGE
-from ..wire.request import HeadProbe, RequestHead, oversized, sole_origin
+from ..wire.request import KEPT_HEAD, HeadProbe, RequestHead, oversized, sole_origin
 from .flow_control import ClientFlow
 from .phases import BODY, BUSY, FORGETFUL, HEAD, IDLE
 
@@ -23,8 +23,6 @@ _CR: Final = 0x0D
 _NO_TRAILERS: Final[list[bytes]] = []
 # Of a chunked body as much is decoded before the clock is looked at.
 _CHUNKED_PIECE: Final = 16384
-# The last head is kept up to this size, in bytes: the next one is mostly the same.
-_KEPT_HEAD: Final = 2048
 
 
 class Intake(ClientFlow):
@@ -181,7 +179,7 @@ class Intake(ClientFlow):
         self._probe = None
         head = self.site.reader.read(raw, self._head)
         # The next one may be the same; a large one is not worth its memory until then.
-        self._head = head if len(raw) <= _KEPT_HEAD else None
+        self._head = head if len(raw) <= KEPT_HEAD else None
         self._begin(head)
 
     def _refuse_unread(self, raw: bytes, refusal: Refusal) -> None:

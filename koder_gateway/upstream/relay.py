@@ -32,6 +32,7 @@ from ..wire.exchange import (
     Exchange,
 )
 from ..wire.fields import without
+from ..wire.request import KEPT_HEAD
 from ..wire.response import CONTINUE, ResponseHead
 from .crowd import owner_of
 from .tunnel import Tunnel
@@ -160,6 +161,9 @@ class Relay:
         self._kept: list[bytes] | None = [
             b"%b %b HTTP/1.1\r\n%b%b\r\n" % (head.method, head.target, b"".join(head.lines), transit)
         ]
+        if not head.raw and not head.chunked and len(self._kept[0]) > KEPT_HEAD:
+            # They are in what is kept. A head without `raw` is no other request's, and so large it counts.
+            head.lines = []
         self._body_bytes = 0
         if body:
             self._keep(self._framed(body))

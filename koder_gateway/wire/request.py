@@ -84,6 +84,10 @@ _TOO_MANY_OPTIONS: Final = HEAD_TOO_LARGE.because("The request's Connection fiel
 _CORS_METHOD, _CORS_HEADERS = b"access-control-request-method", b"access-control-request-headers"
 
 
+# A head is read by its likeness to the one before up to this size, in bytes: larger ones are not kept for that.
+KEPT_HEAD: Final = 2048
+
+
 class RequestHead:
     """One request's head. A `refusal` means that it goes no further; the rest is then as far as it was read.
 
@@ -305,7 +309,7 @@ class RequestReader:
 
         `before` is the last head of the same connection: the same field lines mean the same, so that a client
         which repeats them (most do) has them read once; the same head to the byte is the same head. Nobody changes
-        a head that has been read.
+        a head that has been read and has its `raw` bytes, as all have that may be met again.
         """
         start = None
         if before is not None and before.reader is self:
@@ -341,7 +345,7 @@ class RequestReader:
         head = RequestHead(start[1], start[2], 1 if start[3] == b"1" else 0, fields)
         reusable = self._take_fields(head)
         if head.refusal is None:
-            if head.host and reusable:
+            if head.host and reusable and len(raw) <= KEPT_HEAD:
                 head.raw = raw
                 head.rest = raw[start.end() :]
                 head.reader = self

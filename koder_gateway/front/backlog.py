@@ -52,7 +52,7 @@ class Uptake:
     TCP does not, as on a UNIX socket. `grace`: seconds that the client may fall behind; `now` is monotonic seconds.
     """
 
-    __slots__ = ("_base", "_exchange", "_goal", "_pace", "_taken", "_transport", "moved", "waiting")
+    __slots__ = ("_acknowledges", "_base", "_exchange", "_goal", "_pace", "_taken", "_transport", "moved", "waiting")
 
     def __init__(self, transport: Any, exchange: object, written: int, now: float, grace: float) -> None:
         self._transport = transport
@@ -61,6 +61,8 @@ class Uptake:
         self.moved = False
         """Whether anything had been taken then since the look before."""
         self._taken = self._base = 0
+        # Whether TCP tells what was taken; else what waits does, and hides nothing.
+        self._acknowledges = False
         self._exchange = exchange
         self._look(exchange, written)
         self._begin(now, grace)
@@ -79,6 +81,8 @@ class Uptake:
         """Seconds in which a slow client acknowledges nothing though it takes what it has: its kernel opens a window
         that was shut only when much of its buffer is free. That buffer has grown to no more than was taken. Whoever
         takes nothing at all looks the same, so there is a bound."""
+        if not self._acknowledges:
+            return 0.0
         return min(_LULLS * grace, max(0, self._taken - _SMALL) / _SLOW)
 
     def _look(self, exchange: object, written: int) -> None:
@@ -88,6 +92,7 @@ class Uptake:
         # What the transport itself holds, where it tells.
         self.waiting = max(0, backlog(transport)) + int(getattr(transport, "unsent", 0))
         taken = acknowledged(transport)
+        self._acknowledges = taken >= 0
         if taken < 0:
             if exchange is not self._exchange:
                 # The count begins anew with it; as much as waits less was taken at least.

@@ -373,3 +373,58 @@ def test_a_client_that_is_gone_when_its_turn_comes_asks_for_nothing() -> None:
         crowded.turn()
     assert not crowded.begun
     gateway.hang_up()
+
+
+# -- large heads, many deadlines, many who wait
+
+
+@pytest.mark.parametrize("size", [1500, 1800, 30_000])
+def test_a_head_that_comes_again_goes_on_whole_each_time(size: int) -> None:
+    """A large one is kept once, a small one is read once: neither may cost a later request its fields."""
+    gateway = frozen()
+    client = gateway.connect()
+    cookie = b"Cookie: " + b"c" * size
+    for _ in range(3):
+        client.send(request(b"GET", b"/v1/users", cookie))
+        service = gateway.origin("identity").only
+        assert service.take() == forwarded(b"GET", b"/v1/users", cookie)
+        service.send(OK)
+    gateway.hang_up()
+
+
+def test_many_deadlines_that_pass_at_once_are_a_slice_of_a_turn_each() -> None:
+    gateway = MemoryGateway(timeouts=FrontTimeouts(keepalive=75.0, head=10.0))
+    calls: list[Callable[[], object]] = []
+    now = iter(range(10**6))
+    gateway.site.turns = Turns(calls.append, lambda: float(next(now)), bounded=False)
+    clients = [gateway.connect() for _ in range(3 * PIECES)]
+    gateway.reactor.advance(11)
+    gateway.clock.now = gateway.reactor.seconds()
+    for _ in range(3):
+        # Who waits for its turn is not asked for again.
+        gateway.site.sweep(gateway.clock.now)
+        gateway.reactor.advance(0)
+        assert len(gateway.site.channels) == 2 * PIECES
+    assert len(calls) == 1
+    turns = 0
+    while calls:
+        turns += 1
+        calls.pop(0)()
+    assert turns >= 2
+    gateway.reactor.advance(0)
+    assert not gateway.site.channels
+    assert all(client.closed for client in clients)
+
+
+def test_reads_are_bounded_while_many_connections_wait() -> None:
+    gateway = frozen()
+    assert not gateway.site.crowded
+    clients = [gateway.connect() for _ in range(20)]
+    for client in clients:
+        client.stop_reading()
+        client.send(MISDIRECTED * 1000)
+    assert gateway.site.crowded
+    for client in clients:
+        client.reset()
+    assert not gateway.site.crowded
+    gateway.hang_up()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 
 import pytest
 from http2_frames import INITIAL_WINDOW_SIZE, RST_STREAM, data, headers, ping, window_update
-from memory import MemoryGateway
+from memory import Kernel, MemoryGateway
 from test_http2_streams import Http2, asking
 from test_http2_windows import asked, play
 
@@ -18,16 +17,6 @@ IDLE, KEEPALIVE, LINGER = 60.0, 75.0, 2.0
 TIMEOUTS = FrontTimeouts(idle=IDLE, keepalive=KEEPALIVE, linger=LINGER)
 
 Make = Callable[..., MemoryGateway]
-
-
-class Kernel:
-    """What a kernel says of a connection: how much its client has acknowledged."""
-
-    def __init__(self) -> None:
-        self.acknowledged = 0
-
-    def getsockopt(self, level: int, option: int, size: int) -> bytes:
-        return struct.pack("120xQ", self.acknowledged)
 
 
 def stuck(client: Http2, unsent: int = 5000) -> Kernel:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import math
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from memory import HIGH_WATER, MemoryGateway, Peer, join, request
+from memory import HIGH_WATER, Kernel, MemoryGateway, Peer, join, request
 from processes import HOST, GatewayProcess, Origin, answer, configuration, until
 from processes import Peer as ServicePeer
 from processes import request as asking
@@ -27,16 +26,6 @@ IDLE = 60.0
 BIG = 8 * HIGH_WATER
 
 Make = Callable[..., MemoryGateway]
-
-
-class Kernel:
-    """What a kernel says of a connection: how much its client has acknowledged. The rest of it is in memory."""
-
-    def __init__(self) -> None:
-        self.acknowledged = 0
-
-    def getsockopt(self, level: int, option: int, size: int) -> bytes:
-        return struct.pack("120xQ", self.acknowledged)
 
 
 def downloading(gateway: MemoryGateway) -> tuple[Peer, Kernel]:

@@ -136,8 +136,7 @@ class TimeoutSettings:
 class ListenSettings:
     """[listen]: Twisted server endpoints, who speaks for clients. `max_connections` 0: by RLIMIT_NOFILE. `alt_svc`:
     whether a service's Alt-Svc passes. `half_close`: whether a client that has ended its side after its request is
-    answered. `admin_hosts`: names under which the admin port is asked, besides addresses
-    and localhost."""
+    answered. `admin_hosts`: names under which the admin port is asked, besides addresses and localhost."""
 
     port: tuple[str, ...] = setting(one_or_more(ENDPOINT), "ssl:443")
     admin_port: str = setting(optional_text(ENDPOINT), "")

@@ -40,6 +40,7 @@ from .http2 import Http2Channel
 from .intake import Intake
 from .phases import BODY, BUSY, CLOSING, GONE, HEAD, IDLE, LINGER, TUNNEL
 from .request import GatewayRequest
+from .reset_watch import ResetWatch
 
 if TYPE_CHECKING:
     from .site import GatewaySite
@@ -54,13 +55,11 @@ _UNSENT: Final = 16384
 
 
 @implementer(IHandshakeListener, IPushProducer)
-class GatewayChannel(Intake, Protocol):
+class GatewayChannel(ResetWatch, Intake, Protocol):
     """Made by `GatewaySite` for each connection. `keep_alive`: whether the connection outlives this exchange;
     `lingers`: whether the client may still be sending what nobody is going to read."""
 
     log = Logger()
-    # The descriptor that is watched for a reset, -1 for none.
-    _watched = -1
 
     def __init__(self, site: GatewaySite) -> None:
         super().__init__(site)
@@ -117,7 +116,7 @@ class GatewayChannel(Intake, Protocol):
         """The connection is gone, and so is the exchange on it."""
         self._phase = GONE
         self.deadline = math.inf
-        self._forget_reset()
+        self.forget_reset()
         self.site.closed(self)
         request = self.request
         if request is not None:
@@ -187,7 +186,7 @@ class GatewayChannel(Intake, Protocol):
                 receive(data)
         self._regulate()
         if self._ended:
-            self._forget_reset()
+            self.forget_reset()
             self.readConnectionLost()
 
     def end_sending(self) -> bool:
@@ -222,25 +221,14 @@ class GatewayChannel(Intake, Protocol):
         if phase == BUSY:
             # What waits may be a whole request, or none.
             self.keep_alive = self.keep_alive and waiting
-            self._watch_for_reset()
+            self.watch_for_reset()
         elif waiting and (self._held or self._full or self._turn_over):
-            self._watch_for_reset()
+            self.watch_for_reset()
         elif phase == BODY and self.request is not None:
             transport: Any = self.transport
             transport.abortConnection()
         elif phase in (IDLE, HEAD, BODY, LINGER):
             self._close()
-
-    def _watch_for_reset(self) -> None:
-        """Nothing is read any more that would tell of it."""
-        if self._watched < 0:
-            transport: Any = self.transport
-            self._watched = self.site.resets.watch(transport, transport.abortConnection)
-
-    def _forget_reset(self) -> None:
-        if self._watched >= 0:
-            self.site.resets.forget(self._watched)
-            self._watched = -1
 
     # -- the end of an exchange
 
@@ -296,7 +284,7 @@ class GatewayChannel(Intake, Protocol):
     def _close(self) -> None:
         """Close once the client has taken what was written."""
         self._phase = CLOSING
-        self._forget_reset()
+        self.forget_reset()
         self.deadline = self.site.clock.now + self.site.timeouts.idle
         self._forget_rest()
         transport: Any = self.transport

@@ -48,6 +48,7 @@ from .http2_lifecycle import OPEN, OPENING, Lifecycle
 from .http2_streams import Streams
 from .inflow import CONNECTION_WINDOW, STREAM_WINDOW, ConnectionWindow
 from .outbox import Outbox
+from .reset_watch import ResetWatch
 
 if TYPE_CHECKING:
     from .request import GatewayRequest
@@ -60,12 +61,11 @@ _FRAMES_A_LOOK: Final = 4
 _BYTES_A_LOOK: Final = 2048
 
 
-class Http2Channel(Protocol):
+class Http2Channel(ResetWatch, Protocol):
     """Takes over a connection on which ALPN has chosen h2. `deadline` is monotonic seconds, for the site's sweep."""
 
-    # Whether the client has ended its side; the descriptor that is watched for a reset, -1 for none.
+    # Whether the client has ended its side.
     _ended = False
-    _watched = -1
 
     def __init__(self, site: GatewaySite, transport: Any, peer: str) -> None:
         self.site = site
@@ -142,23 +142,11 @@ class Http2Channel(Protocol):
     def _judge_end(self) -> None:
         """Nothing more comes: unless some of what has come still waits to be read, everybody is told."""
         if self._behind:
-            self._watch_for_reset()
+            self.watch_for_reset()
             return
         self.lifecycle.client_ended()
         if self.streams:
-            self._watch_for_reset()
-
-    def _watch_for_reset(self) -> None:
-        """Nothing is read any more that would tell of it."""
-        transport: Any = self.transport
-        if self._watched < 0 and transport is not None:
-            self._watched = self.site.resets.watch(transport, transport.abortConnection)
-
-    def forget_reset(self) -> None:
-        """The connection is about to end, or has."""
-        if self._watched >= 0:
-            self.site.resets.forget(self._watched)
-            self._watched = -1
+            self.watch_for_reset()
 
     def dataReceived(self, data: bytes) -> None:
         """Frames, in pieces of any size."""

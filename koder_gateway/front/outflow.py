@@ -219,17 +219,8 @@ class Outflow:
             if room < self._least and len(waiting[0]) > room and not forced:
                 out.hold(self)
                 return False
-            data = waiting.popleft()
+            data = self._next(room)
             size = len(data)
-            if size > room:
-                view = memoryview(data)
-                rest, whole = view[room:], cast(bytes, view.obj)
-                # A little of it must not keep all that was read.
-                waiting.appendleft(rest if _PINNED * len(rest) > len(whole) else bytes(rest))
-                data, size = view[:room], room
-            elif waiting and size + len(waiting[0]) <= room:
-                data = self._gathered(data, room)
-                size = len(data)
             self._waiting_size -= size
             self._sent += size
             if self._counted:
@@ -267,6 +258,18 @@ class Outflow:
                 out.send(frame(DATA, END_STREAM, self._number, _EMPTY))
             self._finish()
         return False
+
+    def _next(self, room: int) -> bytes | memoryview:
+        """What waits first, as much of it as there is room for."""
+        waiting = self.waiting
+        data = waiting.popleft()
+        if len(data) > room:
+            view = memoryview(data)
+            rest, whole = view[room:], cast(bytes, view.obj)
+            # A little of it must not keep all that was read.
+            waiting.appendleft(rest if _PINNED * len(rest) > len(whole) else bytes(rest))
+            return view[:room]
+        return self._gathered(data, room) if waiting and len(data) + len(waiting[0]) <= room else data
 
     def _gathered(self, data: bytes | memoryview, room: int) -> bytes:
         """Several small pieces that wait, as one."""

@@ -127,6 +127,8 @@ class GatewaySite(Site):
         self.watched: set[ClientFlow] = set()
         # HTTP/1.1 connections of which nothing is read at present, since somebody else has to take something first.
         self.paused: set[ClientFlow] = set()
+        # Those whose deadline has passed and who wait for that to be done to them.
+        self._due: deque[GatewayChannel | Http2Channel] = deque()
         self.clients = Clients(Shares(0, 0))
         self.complaints = Complaints(clock, self.logger.warn)
         self.http2_errors = 0
@@ -292,7 +294,9 @@ class GatewaySite(Site):
     def sweep(self, now: float) -> None:
         """Expire every channel whose deadline has passed."""
         self.complaints.sweep(now)
-        self._expire(deque(channel for channel in self.channels if channel.deadline <= now))
+        if not self._due:
+            self._due.extend(channel for channel in self.channels if channel.deadline <= now)
+            self._expire()
         for watched in [watched for watched in self.watched if watched.uptake_due <= now]:
             watched.look_at_uptake()
         if self.buffered.total > self.buffered.bound:
@@ -310,9 +314,9 @@ class GatewaySite(Site):
         of the reactor: bounded ones cost a bulk transfer a tenth of its processor time."""
         return len(self.paused) >= _FEW or len(self.watched) >= _FEW
 
-    def _expire(self, due: deque[Any]) -> None:
-        """Expire these, a slice of a turn at a time: thousands may be due at the same moment."""
-        turns = self.turns
+    def _expire(self) -> None:
+        """Expire those who are due, a slice of a turn at a time: they may be thousands at the same moment."""
+        turns, due = self.turns, self._due
         until, left = turns.slice(), PIECES
         while due:
             channel = due.popleft()
@@ -320,7 +324,7 @@ class GatewaySite(Site):
                 channel.expire()
             left -= 1
             if left <= 0 and due and turns.time() >= until:
-                turns.later(lambda: self._expire(due))
+                turns.later(self._expire)
                 return
 
     def _relieve(self) -> None:

@@ -38,8 +38,8 @@ _LONGEST = 1024
 # at.
 _PLAIN = re.compile(rb"[\x20\x21\x24-\x3f\x41-\x5b\x5d-\x7e]{0,%d}" % _LONGEST).fullmatch
 _CONTROLS = re.compile(rb"\x7f|\xc2[\x80-\x9f]")
-# A user, and perhaps its password, before the host of an absolute target or in one that is only a host.
 _encode = msgspec.json.Encoder().encode
+# A user, and perhaps its password, before the host of an absolute target or in one that is only a host.
 _ANONYMOUS = re.compile(rb"^([A-Za-z][A-Za-z0-9+.-]*://)?[^/]*@")
 
 

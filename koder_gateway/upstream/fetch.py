@@ -109,7 +109,7 @@ class _Meter(ProtocolWrapper):
             cast(Any, self.transport).resumeProducing()
 
     def pauseProducing(self) -> None:
-        """The protocol wants nothing for now."""
+        """The protocol takes nothing until it resumes."""
         self._stopped = True
         cast(Any, self.transport).pauseProducing()
 

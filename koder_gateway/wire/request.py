@@ -283,7 +283,7 @@ def _syntax_refusal(raw: bytes | bytearray, error: Exception) -> Refusal:
 
 class RequestReader:
     """Reads heads under one configuration: the tenant header's name, the limits of requests, and whether a request
-    may ask for `upgrades` at all. `claims` are those of `wire.fields.CLAIMS` that pass, `trailers` the trailers
+    may ask for `upgrades` at all. `claims` are those of `wire.claims` that pass, `trailers` the trailers
     that do, both in lower case."""
 
     def __init__(

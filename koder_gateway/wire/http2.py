@@ -241,6 +241,8 @@ class HeadReader:
             if len(known) >= _KNOWN_BLOCKS or self._size + size > _KNOWN_BOUND:
                 self.forget()
             self._size += size
+            # Nobody changes it from here on.
+            head.raw = block
             known[block] = head
         return head
 

@@ -39,6 +39,8 @@ _SPECIAL: Final = _CONNECTION_FIELDS | {b"te", b"host", b"cookie", b"content-len
 # bytes of all of them and of their fields.
 _KNOWN_BLOCKS: Final = 64
 _KNOWN_BOUND: Final = 65536
+# One of more bytes, with those of its fields, is none of them: whoever has such a head keeps it until its answer.
+_KNOWN_HEAD: Final = 8192
 
 
 def _malformed(reason: str) -> StreamError:
@@ -238,6 +240,8 @@ class HeadReader:
         # The opening of a tunnel has a key of its own each time.
         if decoder.version == version and head.upgrade is None:
             size = len(block) + sum(field.size for field in fields)
+            if size > _KNOWN_HEAD:
+                return head
             if len(known) >= _KNOWN_BLOCKS or self._size + size > _KNOWN_BOUND:
                 self.forget()
             self._size += size

@@ -48,7 +48,7 @@ from .fields import (
 )
 from .salvage import host_and_origin, host_and_origin_of
 from .target import CLEAN_PATH, PLAIN_PATH, essential, host_fault, origin_form, path_fault, query_fault
-from .upgrade import requested
+from .upgrade import KEY, requested
 
 # llhttp also takes RTSP, ICE, HTTP/0.9, two spaces and more: the start line is held to its own grammar.
 _START: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([^\x00-\x20\x7f]+) HTTP/1\.([01])\r\n")
@@ -193,6 +193,11 @@ class RequestHead:
     def value(self, name: bytes) -> bytes | None:
         """The value of the first field of this (lower-case) name."""
         return next((value for each, value in self.fields if each.lower() == name), None)
+
+    def drop_fields(self) -> None:
+        """The fields have gone on and are nobody else's: what the answer to an Upgrade is compared with stays."""
+        self.lines = []
+        self.fields = [pair for pair in self.fields if pair[0].lower() == KEY] if self.upgrade is not None else []
 
     @property
     def preflight_method(self) -> bytes | None:

@@ -168,6 +168,7 @@ class FieldKinds:
     ) -> None:
         self._exact = {**dict.fromkeys(HOP_BY_HOP, DROP), **exact}
         self._prefixes = tuple(prefixes)
+        self._beginnings = tuple(prefix[:-1] for prefix, _ in self._prefixes)
         self._folded = frozenset(map(folded, own))
         self._folded_prefixes = tuple(folded(prefix) for prefix, _ in self._prefixes)
         self._underscores_pass = underscores_pass
@@ -214,9 +215,10 @@ class FieldKinds:
             self._underscores_pass and self._classify(lower.replace(b"_", b"-")) == PASS
         ):  # An underscore reads as a hyphen to CGI-like services.
             return DROP
-        for prefix, kind in self._prefixes:
-            if lower.startswith(prefix) or lower == prefix[:-1]:
-                return kind
+        if lower.startswith(self._beginnings):
+            for prefix, kind in self._prefixes:
+                if lower.startswith(prefix) or lower == prefix[:-1]:
+                    return kind
         form = folded(lower)
         return DROP if form in self._folded or form.startswith(self._folded_prefixes) else PASS
 

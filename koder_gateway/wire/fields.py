@@ -168,7 +168,6 @@ class FieldKinds:
     ) -> None:
         self._exact = {**dict.fromkeys(HOP_BY_HOP, DROP), **exact}
         self._prefixes = tuple(prefixes)
-        self._beginnings = tuple(prefix[:-1] for prefix, _ in self._prefixes)
         self._folded = frozenset(map(folded, own))
         self._folded_prefixes = tuple(folded(prefix) for prefix, _ in self._prefixes)
         self._underscores_pass = underscores_pass
@@ -215,12 +214,15 @@ class FieldKinds:
             self._underscores_pass and self._classify(lower.replace(b"_", b"-")) == PASS
         ):  # An underscore reads as a hyphen to CGI-like services.
             return DROP
-        if lower.startswith(self._beginnings):
-            for prefix, kind in self._prefixes:
-                if lower.startswith(prefix) or lower == prefix[:-1]:
-                    return kind
         form = folded(lower)
-        return DROP if form in self._folded or form.startswith(self._folded_prefixes) else PASS
+        if form in self._folded:
+            return DROP
+        if not form.startswith(self._folded_prefixes):
+            return PASS
+        for prefix, kind in self._prefixes:
+            if lower.startswith(prefix) or lower == prefix[:-1]:
+                return kind
+        return DROP
 
 
 def connection_options(values: list[bytes]) -> frozenset[bytes] | None:

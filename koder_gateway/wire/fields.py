@@ -20,6 +20,8 @@ FIELD_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t\x20-
 MAX_LISTED: Final = 64
 _EMPTY: Final = frozenset((b"",))
 
+# Every prefix that means something has more letters than these.
+_FIRST: Final = 3
 _LOWER: Final = bytes(range(256)).lower()
 _MARKS: Final = b"!#$%&'*+-.^_`|~"
 
@@ -169,7 +171,11 @@ class FieldKinds:
         self._exact = {**dict.fromkeys(HOP_BY_HOP, DROP), **exact}
         self._prefixes = tuple(prefixes)
         self._folded = frozenset(map(folded, own))
-        self._folded_prefixes = tuple(folded(prefix) for prefix, _ in self._prefixes)
+        # By their first letters, since most names begin as none of them.
+        beginnings: dict[bytes, tuple[bytes, ...]] = {}
+        for prefix in (folded(prefix) for prefix, _ in self._prefixes):
+            beginnings[prefix[:_FIRST]] = (*beginnings.get(prefix[:_FIRST], ()), prefix)
+        self._folded_prefixes = beginnings
         self._underscores_pass = underscores_pass
         self.table: dict[bytes, int] = {}
         for name in _USUAL.split():
@@ -217,7 +223,8 @@ class FieldKinds:
         form = folded(lower)
         if form in self._folded:
             return DROP
-        if not form.startswith(self._folded_prefixes):
+        prefixes = self._folded_prefixes.get(form[:_FIRST])
+        if prefixes is None or not form.startswith(prefixes):
             return PASS
         for prefix, kind in self._prefixes:
             if lower.startswith(prefix) or lower == prefix[:-1]:

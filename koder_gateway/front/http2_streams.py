@@ -162,8 +162,8 @@ class Streams:
         standing, refusal = self._standing, head.refusal
         if standing is None or not standing.fits(site.policy, head):
             standing = self._standing = site.policy.standing(head, connection.peer, connection.secured)
-            if refusal is None:
-                refusal = self._share_refusal(standing)
+            full = self._share_refusal(standing)
+            refusal = refusal or full
         exchange = site.identity.open(head, standing, site.time())
         stream.upgrading = head.upgrade is not None
         done = stream.remote_done or stream.upgrading

@@ -17,7 +17,8 @@ from .policy.certificates import Secured
 from .policy.clients import plain_host
 from .policy.explanation import Explanation, explain
 from .version import VERSION
-from .wire.request import RequestHead, oversized, sole_origin
+from .wire.request import RequestHead, oversized
+from .wire.salvage import host_and_origin
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -140,7 +141,7 @@ def _explain(settings: Settings, options: argparse.Namespace) -> int:
     if len(raw) > settings.requests.max_head:
         # As the channel has it: of a head over the limit nothing is read but who is to hear of it.
         unread = RequestHead(b"", b"", head.minor, [])
-        unread.origin = sole_origin(raw)
+        unread.host, unread.origin = host_and_origin(raw[: settings.requests.max_head])
         unread.refusal = oversized(raw, front_limits(settings).max_line)
         head = unread
     # Over a connection as it should be: opened for that host, with the certificate that it may require.

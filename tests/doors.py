@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from http2_client import Http2Client
-from http2_frames import block, data, headers
+from http2_frames import block, data, in_frames
 from sockets import (
     HOST,
     SETTINGS,
@@ -115,7 +115,7 @@ class Doors:
             head.append((b"content-length", b"%d" % len(body)))
         with Http2Client.connect(self.ports[0], HOST) as client:
             client.start()
-            client.send(headers(1, block(head), end=not body), data(1, body, end=True) if body else b"")
+            client.send(in_frames(1, block(head), end=not body), data(1, body, end=True) if body else b"")
             answer = client.answer(1)
             return Answer(answer.status, [pair for pair in answer.fields if pair[0] != b":status"], answer.body)
 

@@ -94,6 +94,14 @@ def continuation(stream: int, block: bytes, *, done: bool = True) -> bytes:
     return frame(CONTINUATION, END_HEADERS if done else 0, stream, block)
 
 
+def in_frames(stream: int, block: bytes, *, end: bool = True, size: int = DEFAULT_FRAME) -> bytes:
+    """A field block of any length as HEADERS and as many CONTINUATIONs as it takes."""
+    pieces = [block[start : start + size] for start in range(0, len(block), size)]
+    parts = [headers(stream, pieces[0], end=end, done=len(pieces) == 1)]
+    parts += [continuation(stream, piece, done=False) for piece in pieces[1:-1]]
+    return b"".join(parts) + (continuation(stream, pieces[-1]) if len(pieces) > 1 else b"")
+
+
 def priority(stream: int, fields: bytes) -> bytes:
     """PRIORITY with what `weight` makes."""
     return frame(PRIORITY, 0, stream, fields)

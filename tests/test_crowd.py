@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from http2_frames import block, headers, in_frames
 from memory import (
+    HOST,
     MemoryGateway,
     Message,
     Peer,
@@ -16,6 +18,7 @@ from memory import (
     service_settings,
     settings_with,
 )
+from test_http2_streams import Http2
 from twisted.logger import Logger, formatEvent
 
 from koder_gateway.config import ShareSettings
@@ -296,3 +299,39 @@ def test_a_tenants_share_is_of_the_connections_that_ask_for_it_now(make_gateway:
     assert not gateway.site.clients._owners
     assert not gateway.site.clients._counts.addresses
     assert not gateway.site.clients._counts.tenants
+
+
+REFUSED = [(b"TRACE", ()), (b"GET", ((b"x-large", b"v" * 40_000),))]
+
+
+def told(client: Peer, method: bytes) -> int:
+    """The status of the answer to one more request."""
+    client.send(request(method, b"/nowhere"))
+    (message,) = read_messages(client.take())
+    return message.status
+
+
+@pytest.mark.parametrize(("method", "fields"), REFUSED, ids=["method", "head"])
+def test_a_request_that_is_refused_anyway_opens_no_way_past_a_tenants_share(
+    make_gateway: Make, method: bytes, fields: tuple[tuple[bytes, bytes], ...]
+) -> None:
+    """What was found out for it holds for the next one on its connection too."""
+    gateway = narrow(make_gateway)
+    for number in range(2, 5):
+        assert told(gateway.connect(f"192.0.2.{number}"), b"GET") == 404
+    late = Http2(gateway)
+    pseudo = [(b":scheme", b"https"), (b":path", b"/nowhere"), (b":authority", HOST)]
+    late.send(in_frames(1, block([(b":method", method), *pseudo, *fields])))
+    came = late.send(headers(3, block([(b":method", b"GET"), *pseudo])))
+    assert any(each.stream == 3 and b"503" in each.payload for each in came)
+    if not fields:
+        late_too = gateway.connect("192.0.2.9")
+        assert [told(late_too, method), told(late_too, b"GET")] == [405, 503]
+
+
+def test_a_connection_whose_first_request_is_refused_counts_as_its_tenants(make_gateway: Make) -> None:
+    gateway = narrow(make_gateway)
+    for number in range(2, 5):
+        client = gateway.connect(f"192.0.2.{number}")
+        assert [told(client, b"TRACE"), told(client, b"GET")] == [405, 404]
+    assert told(gateway.connect("192.0.2.9"), b"GET") == 503

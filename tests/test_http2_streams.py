@@ -37,6 +37,8 @@ from twisted.internet.address import IPv4Address
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
+from koder_gateway.front.http2_lifecycle import LINGER
+
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
 
 
@@ -237,6 +239,24 @@ def test_settings_cost_by_their_values(gateway: MemoryGateway) -> None:
     client = Http2(gateway)
     many = frame(SETTINGS, payload=b"\0\x04\0\0\xff\xff" * 2700)
     assert code(client.send(many), GOAWAY) == ENHANCE_YOUR_CALM
+
+
+def test_after_requests_were_turned_away_the_end_waits_for_those_that_are_on_their_way(
+    gateway: MemoryGateway,
+) -> None:
+    """Bytes that nobody reads would reset the connection, and with it the last answer."""
+    client = Http2(gateway)
+    client.send(headers(1, asking()))
+    many = block([(b"", b"")] * 4000)
+    assert code(client.send(headers(3, asking() + many)), GOAWAY) == ENHANCE_YOUR_CALM
+    gateway.origin().last.send(OK % 2 + b"ok")
+    client.after(0)
+    assert not client.channel.streams
+    assert client.channel.lifecycle.phase == LINGER
+    client.send(headers(5, asking()))
+    assert not client.peer.closed
+    client.after(gateway.site.timeouts.linger)
+    assert client.peer.closed
 
 
 def test_a_window_of_a_byte_at_a_time_is_not_for_ever(gateway: MemoryGateway) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from ..wire.body import trailer_passes
-from ..wire.fields import CLAIMS, HOP_BY_HOP, PROTECTED, TOKEN, folded
-from .faults import nearest
+from ..wire.claims import CLAIMS, is_claim
+from ..wire.fields import HOP_BY_HOP, PROTECTED, TOKEN, folded
+from .faults import close
 from .kinds import matching
 
 _ALWAYS: Final = frozenset(("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded", "x-real-ip"))
@@ -34,13 +35,17 @@ def _tenant_header_fault(text: str) -> str | None:
     return None
 
 
+def _is_claim(name: str) -> bool:
+    return _token_fault(name) is None and "_" not in name and is_claim(name.encode())
+
+
 def _claim_fault(text: str) -> str | None:
-    names = sorted(name.decode("ascii") for name in CLAIMS)
-    return (
-        None
-        if text.lower() in names
-        else f"is not a field that is kept from services; {nearest(text.lower(), names)}"
-    )
+    name = text.lower()
+    if _is_claim(name):
+        return None
+    meant = close(name, sorted(claim.decode("ascii") for claim in CLAIMS))
+    hint = f'did you mean "{meant}"?' if meant else 'write one of those, as in "X-HTTP-Method-Override"'
+    return f"is not a field that is kept from services; {hint}"
 
 
 def _trailer_fault(text: str) -> str | None:
@@ -56,7 +61,7 @@ def _forwarded_fault(text: str) -> str | None:
         return "is always the gateway's own; leave it out"
     if name.startswith("x-forwarded-") and _token_fault(text) is None and "_" not in name:
         return None
-    if name.encode("utf-8") in CLAIMS:
+    if _is_claim(name):
         return None
     return 'is not one of the fields that are kept from services, as in "X-Forwarded-Port"'
 

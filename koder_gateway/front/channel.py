@@ -146,8 +146,10 @@ class GatewayChannel(ResetWatch, Intake, Protocol):
         standing = self._standing
         if standing is None or not standing.fits(site.policy, head):
             standing = site.policy.standing(head, self.peer, self.secured())
-            self._standing = standing if standing.lasting and self._head is not None else None
-            refusal = refusal or site.share_refusal(self, standing)
+            # Whatever becomes of this request: one that follows it may be served without a further look.
+            full = site.share_refusal(self, standing)
+            self._standing = standing if standing.lasting and self._head is not None and full is None else None
+            refusal = refusal or full
         exchange = site.identity.open(head, standing, site.time())
         exchange.bytes_in = len(body)
         done = not self._remaining and self._decoder is None

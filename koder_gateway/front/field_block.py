@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from ..wire.frames import END_STREAM, ENHANCE_YOUR_CALM, Http2Error
+from ..wire.frames import END_STREAM
 
-# Times as many bytes as the head that it becomes, a block may have: of many short fields, or a cookie in crumbs, most
-# is what stands around them.
-_BLOCK_FACTOR: Final = 2
+# Times as many bytes as the largest head, and so many frames, of a block are kept: of many short fields, or a cookie
+# in crumbs, most is what stands around them, and a head that is a few times too large is still read, for its answer
+# and for the table's sake.
+_BLOCK_FACTOR: Final = 4
 _MAX_CONTINUATIONS: Final = 32
 
 
@@ -23,7 +24,7 @@ class FieldBlock:
         self.stream = 0
         self.ended = 0
         self.due = math.inf
-        self._pieces: list[bytes] = []
+        self._pieces: list[bytes] | None = []
         self._size = 0
 
     def begin(self, stream: int, flags: int, piece: bytes, due: float) -> None:
@@ -32,15 +33,20 @@ class FieldBlock:
         self._pieces, self._size = [piece], len(piece)
         self.due = due
 
-    def add(self, piece: bytes, max_head: int) -> None:
-        """A CONTINUATION frame has come. Raises Http2Error."""
-        self._pieces.append(piece)
+    def add(self, piece: bytes, max_head: int) -> bool:
+        """A CONTINUATION frame has come; false where the block is too large to be kept, this piece included."""
         self._size += len(piece)
-        if self._size > max_head * _BLOCK_FACTOR or len(self._pieces) > _MAX_CONTINUATIONS:
-            raise Http2Error(ENHANCE_YOUR_CALM, "a field block is over the limit")
+        pieces = self._pieces
+        if pieces is None:
+            return False
+        pieces.append(piece)
+        if self._size > max_head * _BLOCK_FACTOR or len(pieces) > _MAX_CONTINUATIONS:
+            self._pieces = None
+            return False
+        return True
 
-    def whole(self) -> bytes:
-        """All of it has come; there is none under way any more."""
-        block, self._pieces = b"".join(self._pieces), []
+    def whole(self) -> bytes | None:
+        """All of it has come; there is none under way any more. None where it was too large to be kept."""
+        pieces, self._pieces = self._pieces, []
         self.stream, self.due = 0, math.inf
-        return block
+        return None if pieces is None else b"".join(pieces)

@@ -38,6 +38,8 @@ class Lifecycle:
         self._last_due = math.inf
         self._client_leaves = False
         self._draining = False
+        # Whether requests have been turned away that may still be on their way.
+        self._turned_away = False
         # How fast the client takes what was written; None while nothing waits, as far as anybody has noticed.
         self._uptake: Uptake | None = None
         # How fast it opens windows while something waits for them.
@@ -69,7 +71,9 @@ class Lifecycle:
         if self.phase != OPEN:
             return
         connection = self._connection
-        if self._client_leaves or self.said_last != MAX_STREAM:
+        if self._turned_away and not self._client_leaves:
+            self._linger()
+        elif self._client_leaves or self.said_last != MAX_STREAM:
             self.close()
         else:
             site = connection.site
@@ -100,6 +104,7 @@ class Lifecycle:
             self.fail(error)
         elif self.said_last == MAX_STREAM:
             connection.site.http2_errors += 1
+            self._turned_away = True
             self.said_last = connection.streams.last
             self._last_due = math.inf
             connection.out.send(frames.goaway_frame(self.said_last, error.code, error.reason))

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twisted.logger import Logger
 
-from ..errors import HEAD_TOO_LARGE
 from ..wire import frames
 from ..wire.frames import (
     END_HEADERS,
@@ -19,11 +18,13 @@ from ..wire.frames import (
     Http2Error,
     StreamError,
 )
+from ..wire.hpack import OversizedBlock
 from ..wire.http2 import HeadReader, read_trailers
 from ..wire.patience import EXCESS_BYTE, EXCESS_FIELD, FRAME, RESET, SERVED
 from ..wire.request import RequestHead
 from ..wire.small_data import gather
 from .field_block import FieldBlock
+from .http2_lifecycle import OPEN
 from .http2_request import Http2Request
 from .stream import Stream
 
@@ -89,17 +90,30 @@ class Streams:
         block = self.block
         if not block.stream:
             raise Http2Error(PROTOCOL_ERROR, "a CONTINUATION frame continues nothing")
-        block.add(payload, self._connection.site.max_head)
+        if not block.add(payload, self._connection.site.max_head):
+            self._connection.spend(FRAME + len(payload) * EXCESS_BYTE)
         if flags & END_HEADERS:
             self._take_block(number, block.ended, block.whole())
 
-    def _take_block(self, number: int, ended: int, block: bytes) -> None:
-        """A whole field block. Whatever becomes of its stream, the table has to follow it."""
-        if number > self.last:
-            self._open_stream(number, ended, block)
-            return
+    def _take_block(self, number: int, ended: int, block: bytes | None) -> None:
+        """A whole field block; None for one that was too large to be kept. Whatever becomes of its stream, the table
+        has to follow it: where it cannot, no further request is taken."""
+        try:
+            if number > self.last:
+                self._open_stream(number, ended, block)
+            else:
+                self._take_trailers(number, ended, block)
+        except StreamError as error:
+            self.fail(number, error)
+        if self.heads.lost and self._connection.lifecycle.phase == OPEN:
+            self._connection.lifecycle.turn_away(OversizedBlock())
+
+    def _take_trailers(self, number: int, ended: int, block: bytes | None) -> None:
+        """A field block that begins no request. Once the table is lost nobody knows what trailers say: they are left
+        out, as any may be (RFC 9110 section 6.5)."""
+        unknown = self.heads.lost
         fields = self.heads.decode(block)
-        if fields is None:
+        if fields is None and block is not None and not self.heads.lost:
             self._charge(block)
         stream = self.open.get(number)
         if stream is None:
@@ -110,18 +124,21 @@ class Streams:
             raise StreamError(STREAM_CLOSED, "HEADERS on a stream that its client has ended")
         elif not ended:
             raise StreamError(PROTOCOL_ERROR, "trailers that do not end their stream")
+        elif unknown:
+            stream.receive_trailers([])
         else:
-            stream.receive_trailers(read_trailers(fields, self._connection.site.reader))
+            reader = self._connection.site.reader
+            stream.receive_trailers(None if fields is None else read_trailers(fields, reader))
 
     def _charge(self, block: bytes) -> None:
         """A block was over the limits: following it costs, and brings nothing. Raises Http2Error."""
         self._connection.spend(self.heads.excess * EXCESS_FIELD + len(block) * EXCESS_BYTE)
 
-    def _open_stream(self, number: int, ended: int, block: bytes) -> None:
+    def _open_stream(self, number: int, ended: int, block: bytes | None) -> None:
         self.last = number
         connection = self._connection
         head = self.heads.read(block, ended, connection.site.reader)
-        if head.refusal is HEAD_TOO_LARGE and self.heads.excess:
+        if head.reader is None and block is not None and not self.heads.lost:
             self._charge(block)
         if number > connection.lifecycle.said_last:
             # The client knows that it is not going to be answered here, or is about to hear of it.
@@ -145,8 +162,8 @@ class Streams:
         standing, refusal = self._standing, head.refusal
         if standing is None or not standing.fits(site.policy, head):
             standing = self._standing = site.policy.standing(head, connection.peer, connection.secured)
-            if refusal is None:
-                refusal = self._share_refusal(standing)
+            full = self._share_refusal(standing)
+            refusal = refusal or full
         exchange = site.identity.open(head, standing, site.time())
         stream.upgrading = head.upgrade is not None
         done = stream.remote_done or stream.upgrading

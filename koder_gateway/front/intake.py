@@ -11,7 +11,8 @@ from ..layers.reading import MUCH, read_bounded
 from ..layers.turns import FULL_READ, PIECES, end_turn
 from ..wire.body import BodyError, ChunkedDecoder
 from ..wire.exchange import BROKEN, TOO_LARGE
-from ..wire.request import KEPT_HEAD, HeadProbe, RequestHead, oversized, sole_origin
+from ..wire.request import KEPT_HEAD, HeadProbe, RequestHead, oversized
+from ..wire.salvage import host_and_origin
 from .flow_control import ClientFlow
 from .phases import BODY, BUSY, FORGETFUL, HEAD, IDLE
 
@@ -187,7 +188,7 @@ class Intake(ClientFlow):
         method = raw[:8].partition(b" ")[0]
         head = RequestHead(b"HEAD" if method == b"HEAD" else b"", b"", 1, [])
         head.refusal = refusal.closing()
-        head.origin = sole_origin(raw)
+        head.host, head.origin = host_and_origin(raw)
         head.keep_alive = False
         self._probe = None
         self._unread.clear()

@@ -30,7 +30,7 @@ from ..policy.tenants import Tenant
 from ..wire.clock import CoarseClock
 from ..wire.complaints import Complaints
 from ..wire.exchange import Exchange
-from ..wire.request import RequestReader
+from ..wire.request import LINE_BESIDE, RequestReader
 from .buffered import Buffered
 from .channel import GatewayChannel, HalfClosingChannel
 from .clients import Clients
@@ -80,7 +80,7 @@ class FrontLimits:
     @property
     def max_line(self) -> int:
         """Bytes of a request line: the target, the longest method and the version around it."""
-        return self.max_target + 64
+        return self.max_target + LINE_BESIDE
 
 
 def only_whether(transport: Any) -> Secured | None:

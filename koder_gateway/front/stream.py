@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Final
 from twisted.internet.error import ConnectionAborted
 from twisted.python.failure import Failure
 
-from ..errors import BODY_TOO_LARGE
-from ..wire.exchange import BROKEN, TIMEOUT, TOO_LARGE
+from ..wire.exchange import ANSWERS, BROKEN, TIMEOUT, TOO_LARGE
 from ..wire.frames import CANCEL, INTERNAL_ERROR, NO_ERROR, PROTOCOL_ERROR, STREAM_CLOSED, StreamError, reset_frame
 from .http2_stock import StockStream
 from .inflow import Inflow
@@ -140,8 +139,8 @@ class Stream(StockStream):
         elif self._forgotten > _FORGOTTEN_BOUND and self.outflow.all_sent:
             self.over(NO_ERROR)
 
-    def receive_trailers(self, lines: list[bytes]) -> None:
-        """The client's body ends with trailers. Raises StreamError."""
+    def receive_trailers(self, lines: list[bytes] | None) -> None:
+        """The client's body ends with trailers; None for such as are over their limits. Raises StreamError."""
         if self.upgrading:
             raise StreamError(PROTOCOL_ERROR, "trailers on a tunnel")
         self.inflow.end()
@@ -149,6 +148,9 @@ class Stream(StockStream):
         request = self.request
         if request is None:
             self._forget(0)
+            return
+        if lines is None:
+            self._fail(request, BROKEN)
             return
         request.body_done = True
         self._hand_on(request)
@@ -171,7 +173,7 @@ class Stream(StockStream):
         if request.sink is not None:
             request.sink.client_failed(event)
         else:
-            request.refuse(BODY_TOO_LARGE)
+            request.refuse(ANSWERS[event])
 
     def _pay(self) -> None:
         """Pay back what the service has taken."""

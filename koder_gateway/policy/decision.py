@@ -140,7 +140,8 @@ class Policy:
         if proto is None:
             proto = scheme(forwarded, trail, secure=secure)
         cors = self.cors.answer_fields(head.origin, origins, bool(self.registry.origins))
-        if on_base:
+        if on_base or not head.host:
+            # The host of a head that could not be read may be any.
             cors = self._by_tenant(cors)
         # Browsers take it from TLS alone (RFC 6797 section 7.2), be that a trusted proxy's.
         hsts = self.hsts if proto == b"https" else b""

@@ -28,8 +28,9 @@ from ..wire.request import RequestReader
 from ..wire.response import ResponseHead
 from .guards import Refused
 
-# The stock channel has framed the body already and answers expectations itself.
-_FRAMING = frozenset((b"content-length", b"transfer-encoding", b"expect", b"trailer"))
+# The stock channel has framed the body already, and met the one expectation that there is.
+_FRAMING = frozenset((b"content-length", b"transfer-encoding", b"trailer"))
+_MET = b"100-continue"
 _ALLOW = b"Allow: " + b", ".join(METHODS) + b"\r\n"
 
 
@@ -313,10 +314,12 @@ def _raw_head(request: Any, body: bytes) -> bytes:
     lines = [b"%b %b %b\r\n" % (request.method, request.uri, request.clientproto)]
     framed = False
     for name, values in request.requestHeaders.getAllRawHeaders():
-        if name.lower() in _FRAMING:
+        lower = name.lower()
+        if lower in _FRAMING:
             framed = True
             continue
-        lines += [b"%b: %b\r\n" % (name, value) for value in values]
+        met = lower == b"expect"
+        lines += [b"%b: %b\r\n" % (name, value) for value in values if not (met and value.lower() == _MET)]
     if framed:
         lines.append(b"Content-Length: %d\r\n" % len(body))
     return b"".join((*lines, b"\r\n"))

@@ -22,7 +22,7 @@ from ..layers.turns import FULL_READ, end_turn
 from ..wire.body import ChunkedDecoder
 from ..wire.exchange import CLOSED, INVALID
 from ..wire.response import ResponseError, ResponseHead
-from ..wire.upgrade import fault
+from ..wire.upgrade import KEY, fault
 from .chunked_answer import ChunkedAnswer
 
 if TYPE_CHECKING:
@@ -246,7 +246,7 @@ class UpstreamConnection(Protocol):
     @staticmethod
     def _check_switch(relay: Relay, head: ResponseHead) -> None:
         request = relay.exchange.head
-        key = request.value(b"sec-websocket-key")
+        key = request.value(KEY)
         reason = fault(request.upgrade, key and key.strip(b" \t"), head.upgrade, head.lines)
         if reason:
             raise ResponseError(reason)

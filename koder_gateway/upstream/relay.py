@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 _REPLAY_BOUND: Final = 65536
 # What of an answer 400 is looked at for its reason.
 _REASON: Final = 1024
+_HEAD_END: Final = b"\r\n\r\n"
 # What frames a chunked body, and what methods a service may want a body's length of.
 _FRAMING: Final = frozenset((b"transfer-encoding", b"trailer"))
 _WITH_BODY: Final = frozenset((b"POST", b"PUT", b"PATCH"))
@@ -161,9 +162,9 @@ class Relay:
         self._kept: list[bytes] | None = [
             b"%b %b HTTP/1.1\r\n%b%b\r\n" % (head.method, head.target, b"".join(head.lines), transit)
         ]
-        if not head.raw and not head.chunked and len(self._kept[0]) > KEPT_HEAD:
+        if not head.raw and len(self._kept[0]) > KEPT_HEAD:
             # They are in what is kept. A head without `raw` is no other request's, and so large it counts.
-            head.lines = []
+            head.drop_fields()
         self._body_bytes = 0
         if body:
             self._keep(self._framed(body))
@@ -254,11 +255,12 @@ class Relay:
     def _end_chunks(self, trailers: list[bytes]) -> None:
         """A chunked body is complete. One that turns out to be empty is none, whichever way its client said so."""
         if not self._body_bytes and not trailers:
-            head = self.exchange.head
-            length = b"Content-Length: 0\r\n" if head.method in _WITH_BODY else b""
-            lines = b"".join(without(head.lines, _FRAMING))
-            start = b"%b %b HTTP/1.1\r\n" % (head.method, head.target)
-            self._kept = [b"%b%b%b%b\r\n" % (start, lines, length, self.exchange.transit)]
+            kept = self._kept
+            assert kept is not None, "nothing has been sent before the first byte of a body"
+            lines = without(kept[0][: -len(_HEAD_END)].splitlines(keepends=True), _FRAMING)
+            if self.exchange.head.method in _WITH_BODY:
+                lines.append(b"\r\nContent-Length: 0")
+            self._kept = [b"".join(lines) + _HEAD_END]
             return
         data = last_chunk(trailers)
         self._keep(data)

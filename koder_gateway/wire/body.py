@@ -10,7 +10,8 @@ import re
 from typing import Final
 
 from .chunk_runs import SMALLEST, read_run
-from .fields import CLAIMS, FIELD_LINE, PROTECTED, folded
+from .claims import CLAIM_FAMILIES, CLAIMS
+from .fields import FIELD_LINE, PROTECTED, folded
 
 LAST_CHUNK: Final = b"0\r\n\r\n"
 
@@ -29,6 +30,7 @@ _MAX_SIZE: Final = 2**63 - 1
 _MAX_LINE: Final = 4096
 _MAX_TRAILERS: Final = 8192
 _PROTECTED: Final = frozenset(map(folded, PROTECTED | CLAIMS))
+_PROTECTED_FAMILIES: Final = (b"xforwarded", b"accesscontrol", b"ratelimit", *map(folded, CLAIM_FAMILIES))
 _MAX_TRAILER_FIELDS: Final = 32
 # What a client may spend on framing before it must bring as much data.
 _SLACK: Final = 4096
@@ -246,5 +248,5 @@ def trailer_passes(name: bytes, tenant_header: bytes, allowed: frozenset[bytes] 
         or b"_" in name
         or b"tenant" in form
         or form == folded(tenant_header)
-        or form.startswith((b"xforwarded", b"accesscontrol", b"ratelimit"))
+        or form.startswith(_PROTECTED_FAMILIES)
     )

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from .claims import CLAIM_FAMILIES, CLAIMS
+
 TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 # One field line as both sides may send it: no control bytes, no white space before the colon.
 FIELD_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t\x20-\x7e\x80-\xff]*)")
@@ -18,6 +20,8 @@ FIELD_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t\x20-
 MAX_LISTED: Final = 64
 _EMPTY: Final = frozenset((b"",))
 
+# Every prefix that means something has more letters than these.
+_FIRST: Final = 3
 _LOWER: Final = bytes(range(256)).lower()
 _MARKS: Final = b"!#$%&'*+-.^_`|~"
 
@@ -110,43 +114,6 @@ _REQUEST: Final = {
     b"client-cert": DROP,
     b"client-cert-chain": DROP,
 }
-# What other software takes for the truth about a request: its client, its URL, its method, its user. From a client it
-# is an invention, so these never pass; a trusted proxy's pass where they are configured.
-CLAIMS: Final = frozenset(
-    (
-        b"proxy",  # HTTP_PROXY to a CGI (httpoxy, CVE-2016-5385)
-        b"true-client-ip",
-        b"x-client-ip",
-        b"client-ip",
-        b"x-cluster-client-ip",
-        b"x-remote-ip",
-        b"x-remote-addr",
-        b"x-originating-ip",
-        b"x-original-forwarded-for",
-        b"x-envoy-external-address",
-        b"x-azure-clientip",
-        b"x-appengine-user-ip",
-        b"cf-connecting-ip",
-        b"cf-connecting-ipv6",
-        b"fastly-client-ip",
-        b"x-original-url",
-        b"x-original-uri",
-        b"x-original-host",
-        b"x-rewrite-url",
-        b"x-host",
-        b"x-http-host-override",
-        b"x-http-method-override",
-        b"x-http-method",
-        b"x-method-override",
-        b"x-url-scheme",
-        b"front-end-https",
-        b"remote-user",
-        b"x-remote-user",
-        b"x-client-cert",
-        b"x-ssl-client-cert",
-        b"ssl-client-cert",
-    )
-)
 # What only the gateway may say to a service.
 _OWN: Final = (
     b"x-request-id",
@@ -204,7 +171,11 @@ class FieldKinds:
         self._exact = {**dict.fromkeys(HOP_BY_HOP, DROP), **exact}
         self._prefixes = tuple(prefixes)
         self._folded = frozenset(map(folded, own))
-        self._folded_prefixes = tuple(folded(prefix) for prefix, _ in self._prefixes)
+        # By their first letters, since most names begin as none of them.
+        beginnings: dict[bytes, tuple[bytes, ...]] = {}
+        for prefix in (folded(prefix) for prefix, _ in self._prefixes):
+            beginnings[prefix[:_FIRST]] = (*beginnings.get(prefix[:_FIRST], ()), prefix)
+        self._folded_prefixes = beginnings
         self._underscores_pass = underscores_pass
         self.table: dict[bytes, int] = {}
         for name in _USUAL.split():
@@ -214,11 +185,17 @@ class FieldKinds:
     @classmethod
     def of_requests(cls, tenant_header: bytes, allowed: frozenset[bytes] = frozenset()) -> FieldKinds:
         """The kinds of what clients send, with the tenant's header under its configured name. `allowed` (lower case)
-        are those of `CLAIMS` that pass all the same."""
+        are those of `wire.claims` that pass all the same."""
         claims = CLAIMS - allowed
-        exact = {**dict.fromkeys(claims, FORWARDED), **_REQUEST, tenant_header.lower(): TENANT}
+        exact = {
+            **dict.fromkeys(allowed, PASS),
+            **dict.fromkeys(claims, FORWARDED),
+            **_REQUEST,
+            tenant_header.lower(): TENANT,
+        }
         own = (tenant_header, *_OWN, *claims)
-        return cls(exact, [(b"x-forwarded-", FORWARDED)], own, underscores_pass=False)
+        families = (b"x-forwarded-", *CLAIM_FAMILIES)
+        return cls(exact, [(family, FORWARDED) for family in families], own, underscores_pass=False)
 
     @classmethod
     def of_responses(cls, tenant_header: bytes, *, alt_svc: bool = False) -> FieldKinds:
@@ -243,11 +220,16 @@ class FieldKinds:
             self._underscores_pass and self._classify(lower.replace(b"_", b"-")) == PASS
         ):  # An underscore reads as a hyphen to CGI-like services.
             return DROP
-        for prefix, kind in self._prefixes:
-            if lower.startswith(prefix):
-                return kind
         form = folded(lower)
-        return DROP if form in self._folded or form.startswith(self._folded_prefixes) else PASS
+        if form in self._folded:
+            return DROP
+        prefixes = self._folded_prefixes.get(form[:_FIRST])
+        if prefixes is None or not form.startswith(prefixes):
+            return PASS
+        for prefix, kind in self._prefixes:
+            if lower.startswith(prefix) or lower == prefix[:-1]:
+                return kind
+        return DROP
 
 
 def connection_options(values: list[bytes]) -> frozenset[bytes] | None:

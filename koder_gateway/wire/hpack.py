@@ -28,8 +28,10 @@ _STATIC_FIELDS: Final = (
 TABLE_SIZE: Final = 4096
 _OVERHEAD: Final = 32
 _MAX_INTEGER: Final = 2**28
-# How often the limits' bytes and fields a block may have before its connection ends; up to there it is only refused.
+# How often the limits' bytes and fields a block may have before it is given up; up to there it is only refused.
 _EXCESS: Final = 4
+# What is told of a list over the limits: enough for its refusal.
+_TOLD: Final = frozenset((b":method", b":path", b":authority", b"host", b"origin"))
 # Pseudo fields, and a Host beside them: the limit of fields is that of HTTP/1.1, which has them in its first line.
 _BESIDE: Final = 6
 # What a field counts here is less than in its table's entry: as a line of HTTP/1.1 it has `: ` and CR LF around it.
@@ -77,6 +79,14 @@ class HpackError(Http2Error):
 
     def __init__(self, reason: str) -> None:
         super().__init__(COMPRESSION_ERROR, reason)
+
+
+class OversizedBlock(Http2Error):
+    """A field block that is many times over the limits and was not followed to its end, so that none behind it can be
+    decoded."""
+
+    def __init__(self) -> None:
+        super().__init__(ENHANCE_YOUR_CALM, "a field block is many times over the limit")
 
 
 def _integer(block: bytes, position: int, prefix: int) -> tuple[int, int]:
@@ -139,15 +149,16 @@ class Decoder:
     `version` changes with the dynamic table: while it does not, the same block means the same fields, unless it
     changes the table itself. A list of more than `limit` bytes as a head of HTTP/1.1, or of more than `max_fields`
     fields, of both of which a cookie's crumbs are one field, is followed for the table's sake, and not kept; one of
-    several times as much ends the connection. `excess` is how many fields the last block had, if it was over a limit,
-    else 0.
+    several times as much is given up, and nothing behind it may be decoded. `excess` is how many fields the last
+    block had, if it was over a limit, else 0, and `told` are then those that its refusal depends on.
     """
 
-    __slots__ = ("_limit", "_most", "_size", "_table", "_table_limit", "excess", "version")
+    __slots__ = ("_limit", "_most", "_size", "_table", "_table_limit", "excess", "told", "version")
 
     def __init__(self, limit: int, max_fields: int) -> None:
         self.version = 0
         self.excess = 0
+        self.told: list[Field] = []
         self._limit = limit + _PSEUDO_SURPLUS
         self._most = max_fields + _BESIDE
         self._table: list[Field] = []
@@ -155,12 +166,13 @@ class Decoder:
         self._table_limit = TABLE_SIZE
 
     def decode(self, block: bytes) -> list[Field] | None:
-        """The fields of a whole block; None where they are more than a limit. Raises Http2Error."""
+        """The fields of a whole block; None where they are more than a limit. Raises Http2Error, OversizedBlock."""
         fields: list[Field] = []
         append = fields.append
         total = position = resizes = beyond = seen = crumbs = 0
         end, limit, room = len(block), self._limit, self._most
         allowed = limit
+        told: list[Field] = []
         while position < end:
             byte = block[position]
             if byte & 0x80:
@@ -196,12 +208,17 @@ class Decoder:
                 room = self._most + crumbs
                 if total <= allowed and seen <= room:
                     continue
+            if field.name in _TOLD:
+                told.append(field)
             fields.pop()
             beyond += 1
             if total > limit * _EXCESS or beyond > self._most * _EXCESS:
-                raise Http2Error(ENHANCE_YOUR_CALM, "a field block is many times over the limit")
+                raise OversizedBlock
         self.excess = beyond and beyond + len(fields)
-        return None if beyond else fields
+        if not beyond:
+            return fields
+        self.told = [field for field in fields if field.name in _TOLD] + told
+        return None
 
     def _literal(self, block: bytes, position: int, byte: int) -> tuple[Field, int]:
         """A literal field (section 6.2), which goes into the table if it says so."""

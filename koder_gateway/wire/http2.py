@@ -9,17 +9,19 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from ..errors import BAD_REQUEST, HEAD_TOO_LARGE, NOT_IMPLEMENTED
+from ..errors import BAD_REQUEST, NOT_IMPLEMENTED
 from .body import trailer_passes, trailers_fit
 from .fields import TOKEN
 from .frames import PROTOCOL_ERROR, StreamError
-from .hpack import Decoder, Field
-from .request import RequestHead, RequestReader
+from .hpack import Decoder, Field, OversizedBlock
+from .request import RequestHead, RequestReader, oversized
+from .salvage import host_and_origin_of
 from .target import same_authority
 from .upgrade import WEBSOCKET, fresh_key
 
 # As long as it is one word, what is wrong with a target is told by a 400.
 _TARGET: Final = re.compile(rb"[^\x00-\x20\x7f]+")
+_ORIGIN_FORM: Final = re.compile(rb"/[^\x00-\x20\x7f]*")
 _DIGITS: Final = re.compile(rb"[0-9]{1,19}")
 _PSEUDO: Final = frozenset((b":method", b":scheme", b":authority", b":path", b":protocol"))
 # RFC 9113 section 8.2.2, and what upgraded to HTTP/2 once.
@@ -37,21 +39,32 @@ _SPECIAL: Final = _CONNECTION_FIELDS | {b"te", b"host", b"cookie", b"content-len
 # bytes of all of them and of their fields.
 _KNOWN_BLOCKS: Final = 64
 _KNOWN_BOUND: Final = 65536
+# One of more bytes, with those of its fields, is none of them: whoever has such a head keeps it until its answer.
+_KNOWN_HEAD: Final = 8192
 
 
 def _malformed(reason: str) -> StreamError:
     return StreamError(PROTOCOL_ERROR, reason)
 
 
-def read_request(fields: list[Field] | None, ended: bool, reader: RequestReader) -> RequestHead:
-    """The head that these fields are; None stands for more of them than the limit. `ended`: no body follows.
+def unread_request(told: Iterable[Field], max_line: int) -> RequestHead:
+    """The head of a request whose fields are more than a limit, of which at most the `told` were kept. It is refused
+    as over HTTP/1.1: by its request line where that is over `max_line` bytes."""
+    fields = [(name, value) for name, value, _, good in told if good]
+    said = dict(fields)
+    method = said.get(b":method", b"")
+    head = RequestHead(b"HEAD" if method == b"HEAD" else b"", b"", 1, [])
+    line = b"%b %b HTTP/1.1\r\n" % (method, said.get(b":path", b""))
+    head.refusal = oversized(line, max_line)
+    head.host, head.origin = host_and_origin_of(fields)
+    return head
+
+
+def read_request(fields: list[Field], ended: bool, reader: RequestReader) -> RequestHead:
+    """The head that these fields are. `ended`: no body follows.
 
     Raises StreamError where the request is malformed (RFC 9113 section 8.1.1).
     """
-    if fields is None:
-        head = RequestHead(b"", b"", 1, [])
-        head.refusal = HEAD_TOO_LARGE
-        return head
     pseudo, rest = _divided(fields)
     method = pseudo.get(b":method", b"")
     if TOKEN.fullmatch(method) is None:
@@ -89,9 +102,8 @@ def _divided(fields: list[Field]) -> tuple[dict[bytes, bytes], list[Field]]:
 def _target(method: bytes, pseudo: dict[bytes, bytes]) -> bytes:
     path, scheme = pseudo.get(b":path"), pseudo.get(b":scheme")
     if method == b"CONNECT":
-        if path is not None or scheme is not None or not pseudo.get(b":authority"):
-            raise _malformed("CONNECT has an :authority and neither :scheme nor :path")
-        return b"*"
+        # Refused, whether it is as it should be (section 8.5) or has a path, as over HTTP/1.1.
+        return path if path is not None and _ORIGIN_FORM.fullmatch(path) else b"*"
     if not scheme or path is None or _TARGET.fullmatch(path) is None:
         raise _malformed("there must be one :scheme and one :path, without white space")
     if path[0] != 0x2F and (path != b"*" or method != b"OPTIONS"):
@@ -148,13 +160,14 @@ def _end_to_end(
     return lines, length
 
 
-def read_trailers(fields: Iterable[Field] | None, reader: RequestReader) -> list[bytes]:
-    """The trailers' field lines that may be passed on (RFC 9110 section 6.5.1). Raises StreamError."""
+def read_trailers(fields: Iterable[Field], reader: RequestReader) -> list[bytes] | None:
+    """The trailers' field lines that may be passed on (RFC 9110 section 6.5.1); None where they are over a limit.
+    Raises StreamError."""
     lines: list[bytes] = []
     # As lines each has `: ` and CR LF besides.
-    sizes = [len(field.name) + len(field.value) + 4 for field in fields or ()]
-    if fields is None or not trailers_fit(sum(sizes), len(sizes), max(sizes, default=0)):
-        raise _malformed("the trailers are too long")
+    sizes = [len(field.name) + len(field.value) + 4 for field in fields]
+    if not trailers_fit(sum(sizes), len(sizes), max(sizes, default=0)):
+        return None
     for name, value, _, good in fields:
         if not good or name[0] == 0x3A or name in _CONNECTION_FIELDS:
             raise _malformed("a trailer is malformed, a pseudo field or one of a connection of HTTP/1.1")
@@ -167,12 +180,15 @@ class HeadReader:
     """Reads the field blocks of one connection, in their order. Lists of fields over `limit` bytes, or of more than
     `max_fields`, are refused.
 
-    A client says the same thing in the same bytes while the dynamic table does not change: then a block is known.
+    A client says the same thing in the same bytes while the dynamic table does not change: then a block is known. A
+    block that is None was too large to be kept. With it, or with one that is given up within, the table is `lost`: no
+    block behind it means anything any more, and none is decoded.
     """
 
-    __slots__ = ("_decoder", "_known", "_size", "_version")
+    __slots__ = ("_decoder", "_known", "_size", "_version", "lost")
 
     def __init__(self, limit: int, max_fields: int) -> None:
+        self.lost = False
         self._decoder = Decoder(limit, max_fields)
         self._known: tuple[dict[bytes, RequestHead], dict[bytes, RequestHead]] = ({}, {})
         self._version = 0
@@ -183,30 +199,54 @@ class HeadReader:
         """How many fields the last block that had to be decoded had, if it was over a limit, else 0."""
         return self._decoder.excess
 
-    def decode(self, block: bytes) -> list[Field] | None:
-        """The fields of a block that begins no request. Raises Http2Error."""
-        return self._decoder.decode(block)
+    def decode(self, block: bytes | None) -> list[Field] | None:
+        """The fields of a block that begins no request; None where they are over a limit. Raises Http2Error."""
+        fields = None
+        if block is None or self.lost:
+            self.lost = True
+            return None
+        try:
+            fields = self._decoder.decode(block)
+        except OversizedBlock:
+            self.lost = True
+        self._decoder.told = []
+        return fields
 
-    def read(self, block: bytes, ended: int, reader: RequestReader) -> RequestHead:
-        """The request that a block begins; `ended`: 1 when no body follows, else 0. Raises Http2Error."""
+    def read(self, block: bytes | None, ended: int, reader: RequestReader) -> RequestHead:
+        """The request that a block begins; `ended`: 1 when no body follows, else 0. One without a `reader` was over a
+        limit, and not read. Raises Http2Error."""
+        if block is None or self.lost:
+            self.lost = True
+            return unread_request((), reader.max_line)
         decoder = self._decoder
         known = self._known[ended]
         head = known.get(block)
         if head is not None and self._version == decoder.version and head.reader is reader:
             return head
         version = decoder.version
-        fields = decoder.decode(block)
+        try:
+            fields = decoder.decode(block)
+        except OversizedBlock:
+            self.lost = True
+            fields = None
+        if fields is None:
+            told, decoder.told = decoder.told, []
+            return unread_request(told, reader.max_line)
         head = read_request(fields, bool(ended), reader)
         head.reader = reader
         if decoder.version != self._version:
             self.forget()
             self._version = decoder.version
         # The opening of a tunnel has a key of its own each time.
-        if decoder.version == version and head.upgrade is None and fields is not None:
+        if decoder.version == version and head.upgrade is None:
             size = len(block) + sum(field.size for field in fields)
+            if size > _KNOWN_HEAD:
+                return head
             if len(known) >= _KNOWN_BLOCKS or self._size + size > _KNOWN_BOUND:
                 self.forget()
             self._size += size
+            # Nobody changes it from here on.
+            head.raw = block
             known[block] = head
         return head
 

@@ -46,8 +46,9 @@ from .fields import (
     connection_options,
     without,
 )
+from .salvage import host_and_origin, host_and_origin_of
 from .target import CLEAN_PATH, PLAIN_PATH, essential, host_fault, origin_form, path_fault, query_fault
-from .upgrade import requested
+from .upgrade import KEY, requested
 
 # llhttp also takes RTSP, ICE, HTTP/0.9, two spaces and more: the start line is held to its own grammar.
 _START: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([^\x00-\x20\x7f]+) HTTP/1\.([01])\r\n")
@@ -65,10 +66,6 @@ _TRACEPARENT: Final = re.compile(rb"00%b|(?!00|ff)[0-9a-f]{2}%b(?:-.*)?" % (_TRA
 # The most that Max-Forwards goes on as, and its digits.
 _MOST_HOPS: Final = 999_999_999
 _HOPS_DIGITS: Final = 9
-_ORIGIN_LINE: Final = b"\r\norigin:"
-# Where an origin has ended: no scheme, name and port are longer.
-_LONGEST_ORIGIN: Final = 512
-_BARE: Final = re.compile(rb"[\r\n]")
 _LENGTH_LINE: Final = re.compile(rb"\r\ncontent-length[ \t]*:")
 # A length that no body has.
 _BEYOND: Final = 2**63
@@ -84,6 +81,8 @@ _TOO_MANY_OPTIONS: Final = HEAD_TOO_LARGE.because("The request's Connection fiel
 _CORS_METHOD, _CORS_HEADERS = b"access-control-request-method", b"access-control-request-headers"
 
 
+# Bytes of a request line besides its target: the longest method, the version and what stands around them.
+LINE_BESIDE: Final = 64
 # A head is read by its likeness to the one before up to this size, in bytes: larger ones are not kept for that.
 KEPT_HEAD: Final = 2048
 
@@ -195,6 +194,11 @@ class RequestHead:
         """The value of the first field of this (lower-case) name."""
         return next((value for each, value in self.fields if each.lower() == name), None)
 
+    def drop_fields(self) -> None:
+        """The fields have gone on and are nobody else's: what the answer to an Upgrade is compared with stays."""
+        self.lines = []
+        self.fields = [pair for pair in self.fields if pair[0].lower() == KEY] if self.upgrade is not None else []
+
     @property
     def preflight_method(self) -> bytes | None:
         """The method that a CORS preflight asks for; None when this is no preflight (Fetch section 3.3)."""
@@ -283,7 +287,7 @@ def _syntax_refusal(raw: bytes | bytearray, error: Exception) -> Refusal:
 
 class RequestReader:
     """Reads heads under one configuration: the tenant header's name, the limits of requests, and whether a request
-    may ask for `upgrades` at all. `claims` are those of `wire.fields.CLAIMS` that pass, `trailers` the trailers
+    may ask for `upgrades` at all. `claims` are those of `wire.claims` that pass, `trailers` the trailers
     that do, both in lower case."""
 
     def __init__(
@@ -301,6 +305,7 @@ class RequestReader:
         self.kinds = FieldKinds.of_requests(tenant_header, claims)
         self._table = self.kinds.table
         self._max_target = max_target
+        self.max_line = max_target + LINE_BESIDE
         self._max_fields = max_fields
         self.upgrades = upgrades
 
@@ -362,12 +367,12 @@ class RequestReader:
     def _unread(
         raw: bytes, start: re.Match[bytes] | None, fields: list[tuple[bytes, bytes]], refusal: Refusal | None
     ) -> RequestHead:
-        """The head of which only the refusal, the start line and the Origin are of use."""
+        """The head of which only the refusal, the start line, the Host and the Origin are of use."""
         method, target, minor = (b"", b"", b"1") if start is None else start.groups()
         head = RequestHead(method, target, 1 if minor == b"1" else 0, fields)
         head.refusal = refusal
         head.keep_alive = False
-        head.origin = sole_origin(raw)
+        head.host, head.origin = host_and_origin(raw)
         return head
 
     def read_fields(
@@ -378,7 +383,7 @@ class RequestReader:
         head = RequestHead(method, target, 1, fields)
         if len(fields) > self._max_fields:
             head.refusal = _TOO_MANY_FIELDS
-            head.origin = next((value for name, value in fields if name == b"origin"), None)
+            head.host, head.origin = host_and_origin_of((name.lower(), value) for name, value in fields)
             return head
         if not framed:
             head.length = None
@@ -588,17 +593,6 @@ def oversized(raw: bytes, max_line: int) -> Refusal:
         return HEAD_TOO_LARGE
     # A method that is longer than any is none (RFC 9112 section 3), whatever may follow it.
     return NOT_IMPLEMENTED.closing() if _OVERLONG_METHOD.match(raw) else URI_TOO_LONG
-
-
-def sole_origin(raw: bytes) -> bytes | None:
-    """The Origin in a head that was not, or not wholly, understood; None unless there is exactly one."""
-    lower = raw.lower()
-    begin = lower.find(_ORIGIN_LINE)
-    if begin < 0 or lower.find(_ORIGIN_LINE, begin + 1) >= 0:
-        return None
-    begin += len(_ORIGIN_LINE)
-    value, line_end, _ = raw[begin : begin + _LONGEST_ORIGIN].partition(b"\r\n")
-    return value.strip(b" \t") if line_end and not _BARE.search(value) else None
 
 
 def _coding_refusal(raw: bytes, fields: list[tuple[bytes, bytes]]) -> Refusal | None:

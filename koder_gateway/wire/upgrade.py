@@ -20,6 +20,7 @@ _PROTOCOL: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)(?:/[!#$%&'*+\-.^
 # What would carry requests past the gateway's eyes, or take the TLS that ends here further: never passed on.
 _OWN: Final = re.compile(rb"https?|h[23]c?(?:-.*)?|tls|spdy|quic|connect-.*", re.IGNORECASE)
 WEBSOCKET: Final = b"websocket"
+KEY: Final = b"sec-websocket-key"
 _ACCEPTS: Final = b"sec-websocket-accept"
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 

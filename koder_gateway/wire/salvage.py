@@ -1,0 +1,46 @@
+"""What can be told of a head that is refused unread, so that its answer has the fields that others there have."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from .target import host_fault
+
+_ORIGIN_LINE: Final = b"\r\norigin:"
+_HOST_LINE: Final = b"\r\nhost:"
+# Where an origin has ended: no scheme, name and port are longer. A host is a part of it.
+_LONGEST_ORIGIN: Final = 512
+_BARE: Final = re.compile(rb"[\r\n]")
+
+
+def host_and_origin(raw: bytes) -> tuple[bytes, bytes | None]:
+    """The Host and the Origin in a head that was not, or not wholly, understood; b"" and None unless there is exactly
+    one of each, and the former a good one."""
+    lower = raw.lower()
+    return _good(_sole_line(raw, lower, _HOST_LINE)), _sole_line(raw, lower, _ORIGIN_LINE)
+
+
+def host_and_origin_of(fields: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, bytes | None]:
+    """The same of fields with lower-case names."""
+    hosts, origins = set(), []
+    for name, value in fields:
+        if name in (b"host", b":authority"):
+            hosts.add(value)
+        elif name == b"origin":
+            origins.append(value)
+    return _good(hosts.pop() if len(hosts) == 1 else None), origins[0] if len(origins) == 1 else None
+
+
+def _good(host: bytes | None) -> bytes:
+    return b"" if host is None or host_fault(host) is not None else host
+
+
+def _sole_line(raw: bytes, lower: bytes, line: bytes) -> bytes | None:
+    begin = lower.find(line)
+    if begin < 0 or lower.find(line, begin + 1) >= 0:
+        return None
+    begin += len(line)
+    value, line_end, _ = raw[begin : begin + _LONGEST_ORIGIN].partition(b"\r\n")
+    return value.strip(b" \t") if line_end and not _BARE.search(value) else None

@@ -175,7 +175,8 @@ class GatewayRequest(server.Request):
         lines.append(self._persistence(done))
         lines.append(b"\r\n")
         lines.append(body)
-        channel.write(b"".join(lines))
+        write = channel.write
+        write(b"".join(lines))
         if done:
             self._over()
 

@@ -150,7 +150,9 @@ class GatewayChannel(ResetWatch, Intake, Protocol):
             full = site.share_refusal(self, standing)
             self._standing = standing if standing.lasting and self._head is not None and full is None else None
             refusal = refusal or full
-        exchange = site.identity.open(head, standing, site.time())
+        # In two steps, as in `tls.stream`.
+        now = site.time
+        exchange = site.identity.open(head, standing, now())
         exchange.bytes_in = len(body)
         done = not self._remaining and self._decoder is None
         request = self.request = GatewayRequest(self, exchange, standing, body, done, self._trailers)

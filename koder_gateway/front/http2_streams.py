@@ -164,7 +164,8 @@ class Streams:
             standing = self._standing = site.policy.standing(head, connection.peer, connection.secured)
             full = self._share_refusal(standing)
             refusal = refusal or full
-        exchange = site.identity.open(head, standing, site.time())
+        now = site.time
+        exchange = site.identity.open(head, standing, now())
         stream.upgrading = head.upgrade is not None
         done = stream.remote_done or stream.upgrading
         request = stream.request = Http2Request(stream, exchange, standing, b"", done, [])  # type: ignore[arg-type]

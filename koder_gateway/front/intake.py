@@ -59,7 +59,7 @@ class Intake(ClientFlow):
     def dataReceived(self, data: bytes) -> None:
         """Bytes from the client, in pieces of any size."""
         unread, phase, turns = self._unread, self._phase, self._turns
-        # Asked in two steps, as in `tls.stream`.
+        # Asked in two steps, as in `tls.stream`, where the transport has not asked already.
         if turns is not None and turns.time() >= turns.ends and self._has_to_wait():
             unread.add(data)
             self._wait_for_turn(len(data))

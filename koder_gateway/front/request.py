@@ -1,8 +1,8 @@
 """The gateway's request: a real `twisted.web.server.Request` and the client's side of a proxied exchange.
 
 On the way to a service only the second half is used and the first costs nothing: what a stock request has
-(headers, arguments, cookies, a body in a file) is made when somebody first asks for it. So any `IResource` can
-be mounted in the tree beside the proxying leaf.
+(headers, arguments, cookies, a body in a file) is made when a stock resource is about to answer (`hand_over`). So any
+`IResource` can be mounted in the tree beside the proxying leaf.
 """
 
 from __future__ import annotations
@@ -69,41 +69,38 @@ class GatewayRequest(server.Request):
         done: bool,
         trailers: list[bytes],
     ) -> None:
-        # The stock half's own __init__ is called by `__getattr__`, on first need.
-        head = exchange.head
+        # The stock half's own __init__ is called by `_become_stock`, for a request that a stock resource answers. No
+        # `__getattr__` does that: a class with one has every look at an attribute pay for it.
         self.channel = channel
-        self.transport = channel.transport
         self.exchange = exchange
         self.standing = standing
         self.body = body
         self.body_done = done
         self.trailers = trailers
         self.sink: BodySink | None = None
-        self.method = head.method
-        self.uri = head.target
-        self.path = head.path
         self._chunking = False
         self._produced_by: object = None
 
-    def __getattr__(self, name: str) -> Any:
-        """The first touch of anything that only a stock request has."""
-        if "requestHeaders" in self.__dict__ or name.startswith("__"):
-            raise AttributeError(name)
-        self._become_stock()
-        return getattr(self, name)
-
     def hand_over(self) -> GatewayRequest:
         """Become what stock resources expect: all that a stock request has, and segments to descend by."""
-        self.requestHeaders  # noqa: B018  (the first touch makes the stock half)
+        self._become_stock()
         self.prepath = []
         self.postpath = [unquote_to_bytes(segment) for segment in self.path[1:].split(b"/")]
         return self
 
+    @property
+    def _is_stock(self) -> bool:
+        return "requestHeaders" in self.__dict__
+
     def _become_stock(self) -> None:
+        """Make all that only a stock request has; nothing for one that has it."""
+        if self._is_stock:
+            return
         head = self.exchange.head
-        kept = dict(self.__dict__)
         server.Request.__init__(self, self.channel, parsePOSTFormSubmission=False)
-        self.__dict__.update(kept)
+        self.method = head.method
+        self.uri = head.target
+        self.path = head.path
         self.requestHeaders = forwarded_headers(self.exchange, self.standing)
         self.site = self.channel.site
         self.sitepath: list[bytes] = []
@@ -129,7 +126,7 @@ class GatewayRequest(server.Request):
                 self.interim(CONTINUE)
 
     def _render_now(self, resource: Any) -> None:
-        self.requestHeaders  # noqa: B018  (the stock half is needed from here on)
+        self._become_stock()
         try:
             self.render(resource)
         except Exception:
@@ -178,7 +175,8 @@ class GatewayRequest(server.Request):
         lines.append(self._persistence(done))
         lines.append(b"\r\n")
         lines.append(body)
-        channel.write(b"".join(lines))
+        write = channel.write
+        write(b"".join(lines))
         if done:
             self._over()
 
@@ -388,7 +386,7 @@ class GatewayRequest(server.Request):
 
     def _tell_stock(self, reason: Failure) -> None:
         """Whoever answers as a stock resource hears that nobody listens any more."""
-        if "requestHeaders" in self.__dict__:
+        if self._is_stock:
             http.Request.connectionLost(self, reason)
 
     def expire(self) -> None:

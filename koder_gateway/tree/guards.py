@@ -108,9 +108,8 @@ class RateGuard(Guard):
         """429 when a limit is used up; the answer's fields say what is left either way."""
         exchange = client.exchange
         head = exchange.head
-        verdict = self._admit(
-            exchange.tenant, client.standing.key, head.method, head.path, exchange.started, head.plain
-        )
+        admit = self._admit
+        verdict = admit(exchange.tenant, client.standing.key, head.method, head.path, exchange.started, head.plain)
         fields = verdict.fields
         if fields:
             exchange.fields += fields

@@ -38,7 +38,8 @@ class Routes:
     def descend(self, client: Any) -> Any:
         """The leaf for the client's path; a mounted resource gets the request as it knows them."""
         exchange = client.exchange
-        route = self._match(exchange.head.path)
+        match = self._match
+        route = match(exchange.head.path)
         if route is None:
             return self._no_route
         exchange.route = route.path

@@ -97,15 +97,16 @@ class UpstreamConnection(Protocol):
         self.heard = False
         self._interim = 0
         self._state = HEAD
-        self._write(data)
+        # In two steps, as in `tls.stream`.
+        transport: Any = self.transport
+        write = transport.write
+        write(data)
 
     def send(self, data: bytes) -> None:
-        """Send more of the request."""
-        self._write(data)
-
-    def _write(self, data: bytes) -> None:
+        """Send bytes of the request."""
         transport: Any = self.transport
-        transport.write(data)
+        write = transport.write
+        write(data)
 
     def pull_from_client(self) -> None:
         """Let this connection's transport pause the client while the service does not take the request."""

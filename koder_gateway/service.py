@@ -62,6 +62,7 @@ from .upstream.health import Probes
 from .upstream.pool import Address, Service
 from .version import VERSION
 from .wire.clock import CoarseClock
+from .wire.exchange import EARLY_ENDS
 
 _EVICTED_A_SECOND: Final = 5000
 # What is wrong with settings that a reload refuses.
@@ -246,7 +247,7 @@ class Gateway(TwistedService):
         self._probes.watch(_probed(self.composition))
         self.counters.tenants = len(self.composition.policy.registry)
         self._leavings.follow(self.composition.policy.registry)
-        self.counters.expect(("", *self.composition.services), CODES)
+        self.counters.expect(("", *self.composition.services), (*CODES, *EARLY_ENDS))
         if before is not None:
             for name, service in before.services.items():
                 if self.composition.services.get(name) is not service:

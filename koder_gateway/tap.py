@@ -18,6 +18,7 @@ from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
 # Nothing slow is imported here: a signal that comes before `Options` is made ends the process.
+from .ops.console import is_journal, say
 from .ops.signals import ENDS, HANGUP
 
 
@@ -65,7 +66,7 @@ class Options(UsageOptions):
 
     def postOptions(self) -> None:
         """Choose the reactor, unless twistd's `--reactor` has, and check what can be checked now."""
-        from .ops.journal import JOURNAL, is_journal
+        from .ops.journal import JOURNAL
         from .ops.pidfile import settle
         from .transports import install_by_default
 
@@ -88,10 +89,8 @@ def _logs_elsewhere(twistd: Any) -> bool:
 
 def fail(text: str) -> None:
     """End the process for a fault that its operator can mend: its lines on stderr, exit code 1."""
-    for line in text.splitlines():
-        print(f"koder-gateway: {line}", file=sys.__stderr__)
-    if sys.__stderr__ is not None:
-        sys.__stderr__.flush()
+    # Not sys.stderr, which twistd turns into log events.
+    say("\n".join(f"koder-gateway: {line}" for line in text.splitlines()), stream=sys.__stderr__)
     raise SystemExit(1)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .config import ConfigurationError, Settings, load
+from .config.faults import shown, without_secrets
 from .errors import Refusal
 from .ops.console import WARNING, say
 from .policy.certificates import Secured
@@ -98,7 +99,7 @@ def _check(settings: Settings, options: argparse.Namespace) -> int:
 def _tenants(settings: Settings) -> str:
     registry = settings.tenants.registry
     if isinstance(registry, str):
-        return f"the tenants are read from {registry}, which is not asked here"
+        return f"the tenants are read from {without_secrets(registry)}, which is not asked here"
     return "every slug is a tenant" if settings.registered is None else f"{len(settings.registered)} tenants"
 
 
@@ -127,7 +128,8 @@ def _explain(settings: Settings, options: argparse.Namespace) -> int:
 
 def _raw_request(options: argparse.Namespace) -> tuple[bytes, bool, str | None]:
     """The head that the request would have on the wire, and whether over TLS; or what is wrong with the words."""
-    wanted = f'"{options.url}" is not a URL; write it as in "https://acme.id.koder.dev/v1/users"'
+    url = shown(options.url)
+    wanted = f'{url} is not a URL; write it as in "https://acme.id.koder.dev/v1/users"'
     try:
         parts = urlsplit(options.url)
     except ValueError:
@@ -135,7 +137,7 @@ def _raw_request(options: argparse.Namespace) -> tuple[bytes, bool, str | None]:
     if parts.scheme not in ("http", "https") or not parts.netloc:
         return b"", False, wanted
     if "@" in parts.netloc:
-        return b"", False, f'"{options.url}" has a user in it, which no client sends as part of a URL; leave it out'
+        return b"", False, f"{url} has a user in it, which no client sends as part of a URL; leave it out"
     try:
         ipaddress.ip_address(options.peer)
     except ValueError:

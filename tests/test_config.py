@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from koder_gateway.config import ConfigurationError, Settings, TimeoutSettings, load, loading
+from koder_gateway.config import ConfigurationError, Settings, TimeoutSettings, load, loading, schema
 from koder_gateway.config.document import read_document
+from koder_gateway.config.faults import shown
 from koder_gateway.policy.limits import Limiter, LimitRule
 from koder_gateway.policy.routing import Route
 from koder_gateway.policy.tenants import Tenant
@@ -366,7 +367,7 @@ class TestFaults:
             ('tenants.default = "Koder"', 'tenants.default: "Koder" is not a slug; '),
             ('tenants.registry = "none.toml"', 'tenants.registry: "none.toml": no such file or folder; '),
             ('tenants.registry = "."', 'tenants.registry: "." is not a file; '),
-            ('tenants.registry = "http://u:p@h/x"', 'tenants.registry: "http://u:p@h/x" is not the URL of a registry; '),
+            ('tenants.registry = "http://u:p@h/x"', 'tenants.registry: "http://***@h/x" is not the URL of a registry; '),
             ('tenants.registry = "https:///x"', 'tenants.registry: "https:///x" is not the URL of a registry; '),
             ('tls.certificates = "certs"', 'tls.certificates: "certs": no such file or folder; '),
             ('tls.certificates = "koder-gateway.toml"', 'tls.certificates: "koder-gateway.toml" is not a folder; '),
@@ -556,3 +557,56 @@ def test_spaces_of_other_kinds_stay_in_strings(tmp_path: Path) -> None:
 def test_a_key_below_the_wrong_section_is_told_its_own(faults: Faults, text: str, home: str) -> None:
     (line,) = faults(text)
     assert home in line
+
+
+# -- what no message may have in it
+
+SECRETS = (
+    "http://user:hunter2@h/p",
+    "redis://:hunter2@h:6379/0",
+    "REDISS://hunter2@h",
+    "redis:user:hunter2@h",
+    "user:hunter2@h",
+    "https://user:a/hunter2@h",
+    "https://user:hunter@hunter2@h",
+    "https://h/p?key=hunter2",
+    "https://h/p#hunter2",
+    "https://us\u00e9r:hunter2@h",
+    "https://user:" + "a" * 70 + "hunter2@h",
+)
+
+
+@pytest.mark.parametrize("url", SECRETS)
+def test_no_fault_of_any_key_tells_a_secret(faults: Faults, url: str) -> None:
+    """Wherever somebody writes a URL, and as whatever."""
+    for row in schema():
+        name = row.key.replace(".NAME.", ".identity.")
+        section, array, key = name.partition("[].")
+        text = f'[[{section}]]\n{key} = "{url}"' if array else f'{name} = "{url}"'
+        for told in (text, text.replace(f'"{url}"', f'["{url}"]'), text.replace(f'"{url}"', f'{{ "{url}" = 1 }}')):
+            assert "hunter2" not in "\n".join(faults_of(faults, told)), told
+    for text in (f'services."{url}" = 1', f'services.identity = ["{url}"]', f'"{url}" = 1', f'services.a = "{url}"'):
+        assert "hunter2" not in "\n".join(faults(text)), text
+
+
+def faults_of(faults: Faults, text: str) -> list[str]:
+    """The faults of a file, which may have none: some keys take any text."""
+    try:
+        load(write(Path(), text), environ=STATE)
+    except ConfigurationError:
+        return faults(text)
+    return []
+
+
+def test_no_fault_of_a_tenants_file_tells_a_secret(faults: Faults, tmp_path: Path) -> None:
+    for url in SECRETS:
+        entry = f'[[tenant]]\nslug = "{url}"\ndomains = ["{url}"]\ncors_origins = ["{url}"]\nstatus = "{url}"\n'
+        write(tmp_path, entry, "tenants.toml")
+        told = faults('tenants.registry = "tenants.toml"')
+        assert len(told) == 4
+        assert "hunter2" not in "\n".join(told)
+
+
+@pytest.mark.parametrize("text", ["unix:/run/a@b.sock", "a@b", "/v1/a:b", "https://h/a:b", "10.0.0.0/8"])
+def test_what_is_no_secret_is_shown(text: str) -> None:
+    assert shown(text) == f'"{text}"'

@@ -16,7 +16,7 @@ from ..policy.clients import UNIX
 from ..policy.cors import origin_fault
 from ..policy.tenants import is_slug
 from ..wire.target import LONGEST_PREFIX, path_fault
-from .faults import ReadError, nearest, reason, shown
+from .faults import ReadError, nearest, reason, shown, without_secrets
 from .kinds import Kind, T, Where, matching, parsed, read_text, refined, whole, wrong_type
 from .units import MAX_DURATION, MAX_SIZE, parse_duration, parse_percent, parse_size
 
@@ -103,6 +103,8 @@ def saying(name: str, parse: Callable[[str], T]) -> Kind[T]:
         # Such a sentence would break into two lines, and nothing that is parsed like this has them.
         if not (text.isascii() and text.isprintable()):
             raise ReadError.because(f"{shown(text)} has characters that no {name} has; write printable ASCII")
+        if without_secrets(text) != text:
+            raise ReadError.because(f"{shown(text)} is no {name}: it has a user or a query in it; leave that out")
         try:
             return parse(text)
         except ValueError as error:

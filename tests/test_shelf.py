@@ -669,8 +669,9 @@ def test_text_around_pem_and_other_line_ends_do_no_harm(tmp_path, ends):
     [
         (lambda key: key_pem(key) * 2 + certificate_pem(key, "a"), "has 2 private keys; leave only that of"),
         (lambda key: (key_pem(key) + certificate_pem(key, "a")).decode().encode("utf-16"), "is UTF-16 text"),
+        (lambda key: (key_pem(key) + certificate_pem(key, "a")).decode().encode("utf-32-be"), "is UTF-32 text"),
     ],
-    ids=["two keys", "UTF-16"],
+    ids=["two keys", "UTF-16", "UTF-32"],
 )
 def test_what_cannot_be_told_from_a_bundle_is_one_clear_line(tmp_path, content, says):
     (tmp_path / "a.pem").write_bytes(content(ec.generate_private_key(ec.SECP256R1())))

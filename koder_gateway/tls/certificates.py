@@ -26,6 +26,8 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import SSL
 
+from ..wire.encodings import wide_encoding
+
 DAY = 86_400.0
 # Browsers refuse more than 398 days of validity; one day is left for the start in the past.
 SELF_SIGNED_DAYS = 397
@@ -37,9 +39,8 @@ _LARGEST = 1 << 20
 # Issuers whose bytes a reader remembers for the chains to come; those in use live on in their chains.
 _ISSUERS = 4096
 _CLOCK_SKEW = 3_600.0
-# The first line of a private key in PEM, of whatever kind, and what UTF-16 text begins with.
+# The first line of a private key in PEM, of whatever kind.
 _KEY_BEGINS = re.compile(rb"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----")
-_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 # P-256, P-384 and P-521, as they are called here.
 _CURVES = ("secp256r1", "secp384r1", "secp521r1")
 
@@ -224,8 +225,7 @@ def read_chain(path: Path) -> tuple[x509.Certificate, ...]:
 
 
 def _parse_chain(path: Path, data: bytes) -> tuple[x509.Certificate, ...]:
-    if data.startswith(_UTF_16):
-        raise CertificateError(f"{path}: is UTF-16 text; save it again as ASCII or UTF-8")
+    _refuse_wide(path, data)
     if b"-----BEGIN CERTIFICATE-----" not in data:
         raise CertificateError(f"{path}: no certificate in it; it must be PEM, with BEGIN CERTIFICATE lines")
     try:
@@ -234,7 +234,14 @@ def _parse_chain(path: Path, data: bytes) -> tuple[x509.Certificate, ...]:
         raise CertificateError(f"{path}: a certificate in it is not PEM that can be read; copy it again") from None
 
 
+def _refuse_wide(path: Path, data: bytes) -> None:
+    wide = wide_encoding(data)
+    if wide:
+        raise CertificateError(f"{path}: is {wide} text; save it again as ASCII or UTF-8")
+
+
 def _parse_key(path: Path, data: bytes) -> PrivateKeyTypes:
+    _refuse_wide(path, data)
     begins = [match.start() for match in _KEY_BEGINS.finditer(data)]
     if len(begins) > 1:
         raise CertificateError(

@@ -591,8 +591,14 @@ def test_spaces_of_other_kinds_stay_in_strings(tmp_path: Path) -> None:
         ('[timeouts.listen]\nport = "ssl:1"', "timeouts.listen: is an unknown key here; it is a section of its own"),
         ("[[tls.limits]]\nrate = 1", "it is a section of its own: write [[limits]]"),
         ('[[tenant]]\nslug = "a"', "tenant: is of no use here; write [[tenant]] in the tenants file, which tenants."),
-        ('[[tenants]]\nslug = "a"', "tenants: is of no use here; write [[tenant]] in the tenants file, which tenants."),
-        ('[tenants]\nslug = "a"', "tenants.slug: is an unknown key here; it belongs below [[tenant]] in the tenants file"),
+        (
+            '[[tenants]]\nslug = "a"',
+            "tenants: is of no use here; write [[tenant]] in the tenants file, which tenants.",
+        ),
+        (
+            '[tenants]\nslug = "a"',
+            "tenants.slug: is an unknown key here; it belongs below [[tenant]] in the tenants file",
+        ),
         ('domains = ["a.b"]', "domains: is an unknown key here; it belongs below [[tenant]] in the tenants file"),
     ],
 )
@@ -604,9 +610,18 @@ def test_a_key_below_the_wrong_section_is_told_its_own(faults: Faults, text: str
 @pytest.mark.parametrize(
     ("text", "home"),
     [
-        ('[[tenant]]\nslug = "a"\nrefresh = "5s"', "tenant[0].refresh: is an unknown key here; it belongs below [tenants]"),
-        ('max_body = "1MiB"\n[[tenant]]\nslug = "a"', "max_body: is an unknown key here; it belongs below [requests] in"),
-        ('[[tenant]]\nslug = "a"\n[tenants]\nrefresh = "5s"', "tenants: is an unknown key here; it is a section of the main"),
+        (
+            '[[tenant]]\nslug = "a"\nrefresh = "5s"',
+            "tenant[0].refresh: is an unknown key here; it belongs below [tenants]",
+        ),
+        (
+            'max_body = "1MiB"\n[[tenant]]\nslug = "a"',
+            "max_body: is an unknown key here; it belongs below [requests] in",
+        ),
+        (
+            '[[tenant]]\nslug = "a"\n[tenants]\nrefresh = "5s"',
+            "tenants: is an unknown key here; it is a section of the main",
+        ),
         ('[[tenant]]\nslug = "a"\n[[tenants]]\nslug = "b"', 'tenants: is an unknown key; did you mean "tenant"?'),
         ('[[tenant]]\nslug = "a"\nnonsense = 1', "tenant[0].nonsense: is an unknown key; known here: "),
     ],

@@ -648,7 +648,7 @@ def test_of_an_rsa_and_an_ecdsa_certificate_for_one_name_the_idle_one_is_a_warni
     (tmp_path / "a-ec.pem").write_bytes(issue("a.example", days=91))
     _, warnings = Shelf(folder_place(tmp_path)).open(NOW)
     (line,) = warnings
-    assert line.startswith(f"{tmp_path}/a-rsa.pem: serves nobody: {tmp_path}/a-ec.pem is for the same names")
+    assert line.startswith(f"{tmp_path}/a-rsa.pem: serves nobody who asks for its names: {tmp_path}/a-ec.pem ")
     (tmp_path / "a-rsa.pem").write_bytes(issue("a.example"))
     assert Shelf(folder_place(tmp_path)).open(NOW)[1] == [], "a renewed one beside the old one is nothing to mend"
     (tmp_path / "a-rsa.pem").write_bytes(key_pem(rsa_key) + certificate_pem(rsa_key, "a.example", "b.example"))

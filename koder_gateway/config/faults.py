@@ -157,7 +157,7 @@ def close(name: str, known: Iterable[str]) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """A text without what is nobody's to read in a URL, or in what was to be one: user and password, and the query."""
+    """A text without what is nobody's to read in a URL, or in what was to be one: user and password, the query."""
     scheme, mark, rest = text.partition("://")
     if not mark:
         scheme, rest = "", text

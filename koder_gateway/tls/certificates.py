@@ -132,11 +132,11 @@ class Reader:
             raise CertificateError(f"{chain_path}: cannot be used: {text}; have it issued anew") from None
 
     def _read(self, name: str, chain_path: Path, key_path: Path, extra_path: Path | None) -> CertificateFile:
-        data = _read(chain_path)
+        data = read_file(chain_path)
         chain = _parse_chain(chain_path, data)
-        key = _parse_key(key_path, data if key_path == chain_path else _read(key_path))
+        key = read_key(key_path, data if key_path == chain_path else read_file(key_path))
         leaf = chain[0]
-        if _public_bytes(key) != _public_bytes(leaf):
+        if public_bytes(key) != public_bytes(leaf):
             raise CertificateError(
                 f"{chain_path}: the private key in {key_path} is not that of its first certificate;"
                 " put the server's own certificate first, or the right key beside it"
@@ -151,7 +151,7 @@ class Reader:
             chain_path,
             self._shared(each.public_bytes(serialization.Encoding.DER) for each in chain),
             _private_bytes(key, serialization.Encoding.DER),
-            tuple(text.lower() for text in _alternatives(leaf).get_values_for_type(x509.DNSName)),
+            dns_names(leaf),
             leaf.not_valid_before_utc.timestamp(),
             leaf.not_valid_after_utc.timestamp(),
         )
@@ -192,8 +192,9 @@ def self_signed(state_dir: Path, base_domain: str, *, now: float | None = None) 
     return load_pair(base_domain, path, path)
 
 
-def _read(path: Path) -> bytes:
-    """What is in a file, which must be one: nothing may be waited for, as at the end of a pipe."""
+def read_file(path: Path) -> bytes:
+    """What is in a file, which must be one: nothing may be waited for, as at the end of a pipe. Raises
+    CertificateError with one line."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -221,7 +222,7 @@ def _read_all(descriptor: int) -> bytes:
 
 def read_chain(path: Path) -> tuple[x509.Certificate, ...]:
     """The certificates of a PEM file, in its order. Raises CertificateError with one line."""
-    return _parse_chain(path, _read(path))
+    return _parse_chain(path, read_file(path))
 
 
 def _parse_chain(path: Path, data: bytes) -> tuple[x509.Certificate, ...]:
@@ -240,7 +241,8 @@ def _refuse_wide(path: Path, data: bytes) -> None:
         raise CertificateError(f"{path}: is {wide} text; save it again as ASCII or UTF-8")
 
 
-def _parse_key(path: Path, data: bytes) -> PrivateKeyTypes:
+def read_key(path: Path, data: bytes) -> PrivateKeyTypes:
+    """The private key in what a PEM file has. Raises CertificateError with one line."""
     _refuse_wide(path, data)
     begins = [match.start() for match in _KEY_BEGINS.finditer(data)]
     if len(begins) > 1:
@@ -279,7 +281,7 @@ def _refuse_unserved(path: Path, key: PrivateKeyTypes) -> None:
         )
 
 
-def _public_bytes(owner: PrivateKeyTypes | x509.Certificate) -> bytes:
+def public_bytes(owner: PrivateKeyTypes | x509.Certificate) -> bytes:
     """The public key of a private one or of a certificate; none where its algorithm is not known."""
     try:
         key = owner.public_key()
@@ -318,6 +320,11 @@ def _alternatives(leaf: x509.Certificate) -> x509.SubjectAlternativeName:
         return leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError):
         return x509.SubjectAlternativeName([])
+
+
+def dns_names(leaf: x509.Certificate) -> tuple[str, ...]:
+    """The DNS names that a certificate is for, in lower case."""
+    return tuple(text.lower() for text in _alternatives(leaf).get_values_for_type(x509.DNSName))
 
 
 def _wanted_names(base_domain: str) -> x509.SubjectAlternativeName:

@@ -383,7 +383,6 @@ class Gateway(TwistedService):
             return self._refuse(Failure())
         self._ledger.follow(settings.log, log)
         self._take(composition, before)
-        self._tell_of_ports(before.settings)
         self._serve_composition()
         self._endpoints.reload(settings.tls, settings.tenants.base_domain, _protocols(settings))
         self._tell_of_ports(before.settings)

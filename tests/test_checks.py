@@ -143,7 +143,14 @@ def start(folder: Path) -> subprocess.CompletedProcess[str]:
         ('port = "tcp:80"\nredirect_port = "tcp:80"', True),
         ('port = "tcp:80"\nadmin_port = "tcp:80:interface=127.0.0.1"', True),
         ('port = ["unix:/tmp/a", "unix:address=/tmp/a"]', True),
+        ('port = ["unix:/tmp/a", "unix://tmp/a"]', True),
+        ('port = ["unix:/tmp/a", "unix:/usr/../tmp/./a"]', True),
+        ('port = ["unix:/tmp/a", "unix:/proc/self/root/tmp/a"]', True),
+        ('port = ["tcp:80", "ssl:0080"]', True),
+        ('port = ["[::1]:80", "[0:0::1]:080"]', True),
+        ('port = ["tcp:80:interface=127.0.0.1", "tcp:80:interface=\\\\:\\\\:ffff\\\\:127.0.0.1"]', True),
         ('port = ["systemd:domain=INET:index=0", "tls+systemd:domain=INET:index=0"]', True),
+        ('port = ["systemd:domain=INET:index=0", "systemd:domain=INET:index=00"]', True),
         ('port = [":80", "tcp:80:interface=127.0.0.1"]', True),
         ('port = ["[::]:80", "0.0.0.0:80"]', True),
         ('port = ":443"\nredirect_port = ":80"\nadmin_port = "127.0.0.1:9090"', False),
@@ -423,6 +430,6 @@ def test_a_reload_says_which_ports_it_does_not_follow(tmp_path: Path) -> None:
         gateway.config.write_text(configuration({}, {"listen": {"port": "tcp:1", "admin_port": "tcp:2"}}))
         gateway.signal(1)
         until(lambda: "reloaded " in gateway.log(), "it is reloaded")
-        assert "listen.port has changed, which a reload does not follow; restart the gateway" in gateway.log()
-        assert "listen.admin_port has changed" in gateway.log()
+        assert gateway.log().count("listen.port has changed, which a reload does not follow; restart the gateway") == 1
+        assert gateway.log().count("listen.admin_port has changed") == 1
         assert "listen.redirect_port" not in gateway.log()

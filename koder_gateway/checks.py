@@ -22,12 +22,14 @@ from .config import (
     warning_lines,
 )
 from .config.faults import line
+from .machine import descriptors, is_local
 from .ops.access_log import log_fault
 from .ops.listeners import UNREADABLE, plain_endpoint, unreadable
 from .service_unit import UNIT_FOLDERS, state_directory, stop_timeout
 from .tls.admin_ports import examine_admin
 from .tls.descriptions import Address, address_of
 from .tls.endpoints import EndpointError, Endpoints
+from .tree.bounds import shortage
 from .tree.compose import compose, doubts
 from .wire.clock import CoarseClock
 
@@ -89,6 +91,8 @@ def unusable(settings: Settings, warned: list[str], made: Path | None = None) ->
         warned += settings.tls.client_ca.doubts(time.time())
     warned += warning_lines(settings)
     warned += [line(name, "timeouts.drain", each) for each in _drain_warnings(settings.timeouts.drain)]
+    limit, whose = descriptors(UNIT_FOLDERS)
+    warned += [line(name, "listen.max_connections", each) for each in shortage(settings, limit, whose)]
     endpoints = Endpoints(
         reactor, settings.tls, settings.state.dir, settings.tenants.base_domain, warned=warned.extend
     )
@@ -123,6 +127,7 @@ def _endpoint_faults(name: str, texts: dict[str, tuple[str, ...]], endpoints: En
                     _examine_admin(text, endpoints)
                 else:
                     (endpoints.examine if key == "port" else endpoints.examine_plain)(text)
+                yield from (line(name, f"listen.{key}", fault) for fault in _not_here(text))
                 yield from (line(name, f"listen.{key}", fault) for fault in _taken_twice(key, text, taken))
             except EndpointError as error:
                 yield from (line(name, f"listen.{key}", fault) for fault in str(error).splitlines())
@@ -133,6 +138,13 @@ def _examine_admin(text: str, endpoints: Endpoints) -> None:
         examine_admin(endpoints, plain_endpoint(MemoryReactor()), text)
     except UNREADABLE as error:
         raise EndpointError(unreadable(text, error)) from None
+
+
+def _not_here(text: str) -> Iterator[str]:
+    address = address_of(text)
+    if address is not None and address.kind == "tcp" and not address.everywhere and not is_local(address.host):
+        wrong = f"{address.host} is no address of this machine"
+        yield f'endpoint "{text}": {wrong}; write one of its own, or leave the interface out for all'
 
 
 def _taken_twice(key: str, text: str, taken: dict[str, tuple[str, list[Address]]]) -> Iterator[str]:

@@ -21,8 +21,17 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource, Resource
 
-from .config import Caution, ConfigurationError, Settings, load, read_again, read_tenants, warning_lines
-from .config.faults import shown
+from .config import (
+    Caution,
+    ConfigurationError,
+    Settings,
+    load,
+    misspelled_services,
+    read_again,
+    read_tenants,
+    warning_lines,
+)
+from .config.faults import line, shown
 from .config.registry import MAX_LIST, restless
 from .config.values import prefix_fault
 from .errors import CODES
@@ -54,7 +63,7 @@ from .tls.contexts import HTTP_1, HTTP_2
 from .tls.endpoints import EndpointError, Endpoints
 from .tls.established import established
 from .tls.proxied import ProxyGate
-from .tree.bounds import front_limits, front_timeouts
+from .tree.bounds import descriptors_now, front_limits, front_timeouts, shortage
 from .tree.compose import Composition, adopt, compose, doubts, tenant_policy, upstream_endpoint, with_registry
 from .tree.entrance import Entrance
 from .upstream.fetch import Fetcher
@@ -241,7 +250,7 @@ class Gateway(TwistedService):
         self.composition = composition
         now, authorities = time.time(), composition.settings.tls.client_ca
         told = () if authorities is None else authorities.doubts(now)
-        for doubt in (*warning_lines(composition.settings), *doubts(composition, now, _SOON), *told):
+        for doubt in (*self._warnings(composition.settings), *doubts(composition, now, _SOON), *told):
             self.log.warn("{doubt}", doubt=doubt)
         self._follow_registry(composition.settings, before)
         self._probes.watch(_probed(self.composition))
@@ -253,6 +262,14 @@ class Gateway(TwistedService):
                 if self.composition.services.get(name) is not service:
                     service.close_idle()
                     self._retired.append(service)
+
+    @staticmethod
+    def _warnings(settings: Settings) -> list[str]:
+        """What is to be looked at, but what files have."""
+        name = str(settings.source or "koder-gateway.toml")
+        few = shortage(settings, descriptors_now(), "RLIMIT_NOFILE (LimitNOFILE of the unit, ulimit -n)")
+        misspelled = [line(name, at, fault) for at, fault in misspelled_services(settings)]
+        return [*misspelled, *warning_lines(settings), *(line(name, "listen.max_connections", each) for each in few)]
 
     def _follow_registry(self, settings: Settings, before: Composition | None) -> None:
         """Have the registry read again as it changes."""

@@ -103,12 +103,19 @@ def _within(path: bytes, prefix: bytes) -> bool:
 
 
 def _walked_around(settings: Settings) -> Iterator[Located]:
-    """Tenants' hosts that require a certificate, while the tenant's header on the base domain does without."""
+    """Tenants' hosts that require a certificate, while another way to the same tenant does without: the tenant's
+    header on the base domain, or for a domain of its own its name below that."""
     tenants = settings.tenants
-    modes = dict(settings.tls.client_auth)
-    if modes.get(tenants.base_domain, modes.get("*")) == REQUIRED:
-        return
-    for pattern, mode in modes.items():
-        if mode == REQUIRED and pattern.endswith(f".{tenants.base_domain}"):
-            without = f"{tenants.header} on the base domain reaches the same tenant without"
+    base, modes = tenants.base_domain, dict(settings.tls.client_auth)
+    required = [pattern for pattern, mode in modes.items() if mode == REQUIRED and pattern not in ("*", base)]
+    below = [pattern for pattern in required if pattern.endswith(f".{base}")]
+    ways = []
+    if modes.get(base, modes.get("*")) != REQUIRED:
+        ways = [f"{tenants.header} on the base domain"]
+    elif not below and modes.get(f"*.{base}", modes.get("*")) != REQUIRED:
+        ways = [f"its slug's host below {base}"]
+    for pattern in required:
+        # Without a registry nobody has a domain of its own.
+        for way in ways if pattern in below or tenants.registry is not None else ():
+            without = f"{way} reaches the same tenant without"
             yield "tls.client_auth", f"{shown(pattern)} requires a certificate, and {without}; require one there too"

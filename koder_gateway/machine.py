@@ -11,7 +11,7 @@ from typing import Final
 
 from .service_unit import descriptor_limit
 
-# What the kernel says of an address that no interface has, of a family that is not there, of an interface that is not.
+# What the kernel says of an address that no interface has, of a family and of an interface that are not there.
 _NOT_HERE: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENODEV)
 # What is no name that somebody could look up.
 _NUMERIC: Final = re.compile(r".*[:%].*|[0-9.]+")

@@ -413,8 +413,8 @@ class Gateway(TwistedService):
         self.counters.reloads_failed += 1
         if not failure.check(*_REFUSED):
             self.log.failure("reload refused, nothing has changed", failure=failure)
-        for line in failure.getErrorMessage().splitlines():
-            self.log.error("reload refused, nothing has changed: {line}", line=line)
+        for fault in failure.getErrorMessage().splitlines():
+            self.log.error("reload refused, nothing has changed: {line}", line=fault)
         self.notifier.ready("reload refused; serving the configuration before it")
         return False
 

@@ -136,13 +136,18 @@ class Daemon(MultiService):
         local_hosts: bool = False,
     ) -> Any:
         """Load the configuration and make the gateway of it."""
-        from .checks import endpoint_faults
+        from .checks import faults_beside, unusable
         from .config import ConfigurationError, load
         from .ops.access_log import AccessLogError
         from .service import Gateway
 
+        texts = {"port": ports, "admin_port": admin_port and [admin_port], "redirect_port": redirect_ports}
+        given = {key: tuple(value) for key, value in texts.items() if value is not None}
         try:
             settings = load(path)
+        except ConfigurationError as error:
+            fail("\n".join([*error.faults, *faults_beside(path, given=given)]))
+        try:
             self._gateway = Gateway(
                 settings,
                 ports=ports,
@@ -151,10 +156,12 @@ class Daemon(MultiService):
                 local_hosts=local_hosts,
                 reactor=self._reactor,
             )
-        except ConfigurationError as error:
-            fail("\n".join([*error.faults, *endpoint_faults(path)]))
         except (AccessLogError, ValueError) as error:
-            fail(str(error))
+            # The first of them; a check finds the others as well.
+            faults = unusable(settings, [], given=given)
+            known = "\n".join(faults)
+            told = isinstance(error, AccessLogError) and ": log.file: " in known
+            fail("\n".join([*(each for each in str(error).splitlines() if not told and each not in known), *faults]))
         self._gateway.setServiceParent(self)
         return self._gateway
 

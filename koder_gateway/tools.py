@@ -28,7 +28,7 @@ def use(words: Sequence[str]) -> int:
         print(f"koder-gateway {VERSION}")
         return 0
     # It brings Twisted along, whose reactor `run` is the one to choose.
-    from .checks import View, endpoint_faults, look_as_service
+    from .checks import View, faults_beside, look_as_service
 
     options.view = View(os.environ)
     if options.run is _check:
@@ -37,7 +37,7 @@ def use(words: Sequence[str]) -> int:
     try:
         settings = load(options.config, environ=options.view.environ)
     except ConfigurationError as error:
-        say("\n".join([*error.faults, *endpoint_faults(options.config)]))
+        say("\n".join([*error.faults, *faults_beside(options.config, options.view)]))
         return 1
     run: Any = options.run
     return int(run(settings, options))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from processes import PATIENCE, GatewayProcess, configuration, until
+from processes import PATIENCE, GatewayProcess, configuration, until, write_certificate
 from test_cli import Done, run
 
 from koder_gateway import checks
@@ -127,11 +127,14 @@ def test_a_start_says_that_no_socket_was_handed_over(
         assert "start the gateway by its socket unit" in done.stderr
 
 
-def start(folder: Path) -> subprocess.CompletedProcess[str]:
+def start(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """A daemon of the configuration in that folder, which is to end at once."""
     command = [Path(sys.executable).parent / "twistd", "-n", "--pidfile=", "koder-gateway"]
     return subprocess.run(
-        [*command, "--config", folder / "koder-gateway.toml"], capture_output=True, text=True, timeout=PATIENCE
+        [*command, "--config", folder / "koder-gateway.toml", *words],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )
 
 
@@ -443,6 +446,92 @@ def test_endpoint_faults_come_with_all_the_others(check: Callable[[str], Done], 
     )
     assert done.returncode == 1
     assert done.stderr.splitlines() == [f"koder-gateway: {line}" for line in lines]
+
+
+ROUNDS = """
+[limits_store]
+url = "redis://user:secret@127.0.0.1/0"
+[services]
+identiy = "http://127.0.0.1:1"
+auth = { url = "https://127.0.0.1:1", ca = "empty.pem" }
+session = 5
+[tls]
+certificates = "certs"
+default = "nobody"
+[log]
+file = "log/access.log"
+access = "yes"
+[listen]
+port = ["ssl:99999", "nonsense", "tcp:443:interface=192.0.2.1", "unix:/nowhere/a"]
+admin_port = "systemd:domain=INET"
+[state]
+dir = "empty.pem"
+[[routes]]
+path = "/a"
+service = "auth"
+[[routes]]
+path = "/b"
+service = 7
+"""
+
+
+def test_every_fault_is_told_at_once_and_by_a_start_too(check: Callable[[str], Done], tmp_path: Path) -> None:
+    """Whatever part of the file they are in, and whoever finds them; no mending brings up another one."""
+    write_certificate(tmp_path / "certs", "a.example")
+    (tmp_path / "certs" / "lone.crt").write_bytes((write_certificate(tmp_path / "other", "b.example")).read_bytes())
+    (tmp_path / "empty.pem").write_text("")
+    lines = check(ROUNDS).faults
+    said = "\n".join(lines)
+    assert len(lines) == len(set(lines)) == 15, said
+    assert "secret" not in said
+    for told in (
+        'limits_store.url: "redis://***@127.0.0.1/0" is not a store',
+        'services.identiy: is named by no route; did you mean "identity"',
+        "empty.pem: no certificate in it",
+        "services.session: 5 is not a service",
+        "lone.key: no such file",
+        'tls.default: no certificate is called "nobody"',
+        'port "99999" is no number',
+        '"nonsense" is not a Twisted server endpoint',
+        "192.0.2.1 is no address of this machine",
+        "/nowhere is no folder",
+        "listen.admin_port: ",
+        "log.access: ",
+        "log.file: ",
+        "state.dir: ",
+        "routes[1].service: ",
+    ):
+        assert sum(told in each for each in lines) == 1, (told, said)
+    assert start(tmp_path).stderr.splitlines() == [f"koder-gateway: {each}" for each in lines]
+
+
+def test_certificates_are_looked_at_where_no_endpoint_can_be_read(
+    check: Callable[[str], Done], tmp_path: Path
+) -> None:
+    (tmp_path / "certs").mkdir()
+    lines = check("[listen]\nport = 443\n[tls]\ncertificates = 'certs'\n").faults
+    assert [each.split(": ")[1] for each in lines] == ["listen.port", "tls.certificates"]
+
+
+def test_a_start_tells_the_faults_of_its_command_line_with_those_of_the_file(
+    check: Callable[[str], Done], tmp_path: Path
+) -> None:
+    """Instead of the file's endpoints, which it does not use."""
+    check("[timeouts]\nhead = 5\n[listen]\nport = 'tcp:x'\nadmin_port = 'tcp:y'\n")
+    done = start(tmp_path, "--port", "tcp:z", "--admin-port", "unix:/nowhere/a")
+    lines = [each.removeprefix("koder-gateway: ").partition(": ")[0] for each in done.stderr.splitlines()]
+    assert lines == [str(tmp_path / "koder-gateway.toml"), 'endpoint "tcp:z"', 'endpoint "unix:/nowhere/a"']
+
+
+def test_a_start_that_a_service_ends_tells_the_rest_as_well(check: Callable[[str], Done], tmp_path: Path) -> None:
+    (tmp_path / "empty.pem").write_text("")
+    (tmp_path / "certs").mkdir()
+    done = check(
+        "[services]\nauth = { url = 'https://127.0.0.1:1', ca = 'empty.pem' }\nidentiy = 'http://127.0.0.1:1'\n"
+        "[tls]\ncertificates = 'certs'\n[listen]\nadmin_port = 'tcp:x'\n"
+    )
+    assert len(done.faults) == 4
+    assert start(tmp_path).stderr.splitlines() == [f"koder-gateway: {each}" for each in done.faults]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can look with another's eyes")

@@ -50,19 +50,6 @@ def load(
     return dataclasses.replace(settings, source=Path(os.path.abspath(path)))
 
 
-def listen_texts(path: str | Path | None = None) -> dict[str, tuple[str, ...]]:
-    """The endpoints that stand in a file, by their key in `[listen]`, whatever else is wrong with it. Raises
-    ConfigurationError where it is no TOML."""
-    path = Path(DEFAULT_PATH if path is None else path)
-    listen = read_document(path, str(path)).get("listen")
-    found: dict[str, tuple[str, ...]] = {}
-    for key in ("port", "redirect_port", "admin_port"):
-        value = listen.get(key) if isinstance(listen, dict) else None
-        texts = value if isinstance(value, list) else [value]
-        found[key] = tuple(text for text in texts if isinstance(text, str) and text)
-    return found
-
-
 def _absent(path: Path) -> bool:
     # A file that cannot be reached is not an absent one: its settings must not silently become the defaults.
     try:

@@ -25,9 +25,14 @@ _NAMED: Final = 4
 
 def misspelled_services(settings: Settings) -> Iterator[Located]:
     """Services that no route names and whose names are nearly those of shipped ones, which then stay as they are."""
-    for name in _unrouted(settings):
+    return misspelled(unrouted(settings))
+
+
+def misspelled(names: Iterable[str]) -> Iterator[Located]:
+    """Of services that no route names, those whose names are nearly those of shipped ones."""
+    for name in names:
         meant = close(name, shipped.SERVICES)
-        if meant:
+        if meant and name not in shipped.SERVICES:
             yield f"services.{name}", f'is named by no route; did you mean "{meant}", which keeps its default?'
 
 
@@ -39,7 +44,7 @@ def warning_lines(settings: Settings) -> list[str]:
 
 def _warnings(settings: Settings) -> Iterator[Located]:
     """Where each is, and what is to be looked at."""
-    for name in _unrouted(settings):
+    for name in unrouted(settings):
         if not close(name, shipped.SERVICES):
             yield (
                 f"services.{name}",
@@ -80,7 +85,7 @@ def _cover(networks: Iterable[Any], everybody: Iterable[Any]) -> bool:
     return all(any(part.subnet_of(network) for network in merged) for part in everybody)
 
 
-def _unrouted(settings: Settings) -> Iterator[str]:
+def unrouted(settings: Settings) -> Iterator[str]:
     """The services of the operator's own that no route leads to, but for the one that has the tenants."""
     named = {route.service for route in settings.routes}
     registry = settings.tenants.registry

@@ -169,14 +169,36 @@ class Endpoints:
     def examine(self, text: str) -> None:
         """Raise what `server` would, but for what only the daemon has: sockets that systemd hands over, and the
         self-signed certificate, which a check by another user would leave behind with the wrong owner."""
-        with _clear(text):
-            _, carrier, arguments = _taken_apart(text)
-            if carrier.kind == "systemd":
-                inherited(carrier)
-            else:
-                self._carrier(carrier, arguments)
-            if arguments is not None and (_own_place(arguments) is not None or self._tls.certificates is not None):
-                self._contexts(text, arguments)
+        faults: list[str] = []
+        for examine in (self._examine_carrier, self._examine_certificates):
+            try:
+                with _clear(text):
+                    examine(text)
+            except EndpointError as error:
+                faults += [fault for fault in str(error).splitlines() if fault not in faults]
+        if faults:
+            raise EndpointError("\n".join(faults))
+
+    def certificate_faults(self) -> list[str]:
+        """What is wrong with the certificates of the settings, for whom no endpoint of theirs can be read."""
+        try:
+            if self._tls.certificates is not None:
+                self._contexts("", {})
+        except CertificateError as error:
+            return list(error.faults)
+        return []
+
+    def _examine_carrier(self, text: str) -> None:
+        _, carrier, arguments = _taken_apart(text)
+        if carrier.kind == "systemd":
+            inherited(carrier)
+        else:
+            self._carrier(carrier, arguments)
+
+    def _examine_certificates(self, text: str) -> None:
+        _, _, arguments = _taken_apart(text)
+        if arguments is not None and (_own_place(arguments) is not None or self._tls.certificates is not None):
+            self._contexts(text, arguments)
 
     def reload(
         self, tls: TlsSettings, base_domain: str | None = None, protocols: tuple[bytes, ...] | None = None

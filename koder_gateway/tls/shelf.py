@@ -92,6 +92,9 @@ class Shelf:
         kept = self._kept.values()
         faults = [line for line in (self._place_fault, *(each.fault for each in kept if not each.idle)) if line]
         if faults:
+            # A name that none of them has is wrong whatever becomes of these.
+            if not any(source.name == self._default for source in self._kept):
+                faults += [line for line in found.errors if line.startswith("tls.default: ")]
             raise CertificateError(*faults)
         if found.names is None:
             nothing = f"{self._place.name}: no certificate with its key in it; {WANTED}"

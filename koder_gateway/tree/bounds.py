@@ -76,7 +76,8 @@ def shortage(settings: Settings, limit: int, whose: str) -> list[str]:
         return []
     room = limit - services - _SPARE_DESCRIPTORS
     less = f"write {room} at most, or raise that limit" if room > 0 else "raise that limit"
-    return [
+    told = (
         f"{clients} clients, {services} connections to services and what else is open may need {wanted} descriptors,"
         f" and there are {limit} by {whose}; {less}"
-    ]
+    )
+    return [told]

@@ -27,7 +27,8 @@ from .ops.listeners import UNREADABLE, plain_endpoint, unreadable
 from .service_unit import UNIT_FOLDERS, state_directory, stop_timeout
 from .tls.admin_ports import examine_admin
 from .tls.descriptions import Address, address_of
-from .tls.endpoints import EndpointError, Endpoints
+from .tls.endpoint_faults import EndpointError
+from .tls.endpoints import Endpoints
 from .tree.bounds import shortage
 from .tree.compose import compose, doubts
 from .wire.clock import CoarseClock

@@ -60,7 +60,8 @@ from .policy.limits import address_key
 from .policy.tenants import Registry
 from .tls.admin_ports import admin_endpoint
 from .tls.contexts import HTTP_1, HTTP_2
-from .tls.endpoints import EndpointError, Endpoints
+from .tls.endpoint_faults import EndpointError
+from .tls.endpoints import Endpoints
 from .tls.established import established
 from .tls.proxied import ProxyGate
 from .tree.bounds import descriptors_now, front_limits, front_timeouts, shortage

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,19 +15,21 @@ from twisted.internet.testing import MemoryReactor
 
 from .config import (
     DEFAULT_PATH,
-    ConfigurationError,
     Settings,
-    listen_texts,
     misspelled_services,
+    salvage,
     warning_lines,
 )
 from .config.faults import line
+from .machine import descriptors, is_local
 from .ops.access_log import log_fault
 from .ops.listeners import UNREADABLE, plain_endpoint, unreadable
 from .service_unit import UNIT_FOLDERS, state_directory, stop_timeout
 from .tls.admin_ports import examine_admin
 from .tls.descriptions import Address, address_of
-from .tls.endpoints import EndpointError, Endpoints
+from .tls.endpoint_faults import EndpointError
+from .tls.endpoints import Endpoints
+from .tree.bounds import shortage
 from .tree.compose import compose, doubts
 from .wire.clock import CoarseClock
 
@@ -67,34 +69,27 @@ def look_as_service(path: Path | None, user: str = SERVICE_USER, folder: Path = 
     return View(environ, made)
 
 
-def unusable(settings: Settings, warned: list[str], made: Path | None = None) -> list[str]:
+def unusable(
+    settings: Settings,
+    warned: list[str],
+    made: Path | None = None,
+    given: Mapping[str, tuple[str, ...]] | None = None,
+) -> list[str]:
     """What of the settings cannot be used although it is well formed, each in one line. `warned` gets what can be
     used but should be mended: certificates that clients refuse, or soon will, and settings without their effect.
-    `made` is a folder that the gateway will have when it starts (`View`)."""
+    `made` is a folder that the gateway will have when it starts (`View`); `given` are endpoints of a command line, by
+    their key in `[listen]`."""
     name = str(settings.source or "koder-gateway.toml")
-    reactor: Any = MemoryReactor()
-    faults = [line(name, at, fault) for at, fault in misspelled_services(settings)]
-    try:
-        composition = compose(settings, settings.registered, reactor=reactor, clock=CoarseClock())
-        faults += [f"{name}: {each}" for each in doubts(composition, time.time())]
-    except (OSError, ValueError) as error:
-        faults += [f"{name}: {each}" for each in str(error).splitlines()]
-    fault = log_fault(settings.log.file) if settings.log.access else None
-    if fault:
-        faults.append(line(name, "log.file", fault))
-    fault = _state_fault(settings.state.dir, made)
-    if fault:
-        faults.append(line(name, "state.dir", fault))
     if settings.tls.client_ca is not None:
         warned += settings.tls.client_ca.doubts(time.time())
     warned += warning_lines(settings)
     warned += [line(name, "timeouts.drain", each) for each in _drain_warnings(settings.timeouts.drain)]
-    endpoints = Endpoints(
-        reactor, settings.tls, settings.state.dir, settings.tenants.base_domain, warned=warned.extend
-    )
+    limit, whose = descriptors(UNIT_FOLDERS)
+    warned += [line(name, "listen.max_connections", each) for each in shortage(settings, limit, whose)]
     listen = settings.listen
     texts = {"port": listen.port, "redirect_port": listen.redirect_port, "admin_port": (listen.admin_port,)}
-    faults += _endpoint_faults(name, texts, endpoints)
+    faults = [line(name, at, fault) for at, fault in misspelled_services(settings)]
+    faults += _faults(name, settings, made, frozenset(), texts, given or {}, warned)
     sound = not any(": listen.admin_port: " in fault for fault in faults)
     if listen.admin_port and sound and _everywhere(listen.admin_port):
         warned.append(
@@ -103,29 +98,69 @@ def unusable(settings: Settings, warned: list[str], made: Path | None = None) ->
     return faults
 
 
-def endpoint_faults(path: Path | None) -> list[str]:
-    """What is wrong with the endpoints of a file that has other faults, as far as they can be read."""
-    try:
-        texts = listen_texts(path)
-    except ConfigurationError:
+def faults_beside(
+    path: Path | None, view: View | None = None, given: Mapping[str, tuple[str, ...]] | None = None
+) -> list[str]:
+    """What else cannot be used of a file that has faults, as far as it can be read; `given` as for `unusable`."""
+    view = View(os.environ) if view is None else view
+    part = salvage(path, view.environ)
+    if part is None:
         return []
-    settings = Settings()
-    endpoints = Endpoints(MemoryReactor(), settings.tls, settings.state.dir, settings.tenants.base_domain)
-    return list(_endpoint_faults(str(path or DEFAULT_PATH), texts, endpoints))
+    name = str(path or DEFAULT_PATH)
+    faults = [line(name, at, fault) for at, fault in part.misspelled()]
+    return faults + _faults(name, part.settings, view.made, part.unread, part.endpoints, given or {}, [])
 
 
-def _endpoint_faults(name: str, texts: dict[str, tuple[str, ...]], endpoints: Endpoints) -> Iterator[str]:
+def _faults(
+    name: str,
+    settings: Settings,
+    made: Path | None,
+    unread: frozenset[str],
+    texts: Mapping[str, tuple[str, ...]],
+    given: Mapping[str, tuple[str, ...]],
+    warned: list[str],
+) -> list[str]:
+    """What is wrong beyond the file, but for the keys that could not be read."""
+    reactor: Any = MemoryReactor()
+    faults: list[str] = []
+    try:
+        composition = compose(settings, settings.registered, reactor=reactor, clock=CoarseClock())
+        faults += [f"{name}: {each}" for each in doubts(composition, time.time())]
+    except (OSError, ValueError) as error:
+        faults += [f"{name}: {each}" for each in str(error).splitlines()]
+    fault = log_fault(settings.log.file) if settings.log.access else None
+    if fault:
+        faults.append(line(name, "log.file", fault))
+    fault = None if "state.dir" in unread else _state_fault(settings.state.dir, made)
+    if fault:
+        faults.append(line(name, "state.dir", fault))
+    endpoints = Endpoints(
+        reactor, settings.tls, settings.state.dir, settings.tenants.base_domain, warned=warned.extend
+    )
+    faults += _endpoint_faults(name, {**texts, **given}, frozenset(given), endpoints)
+    if not any({**texts, **given}["port"]):
+        # No endpoint can be read that would have them read.
+        faults += [line(name, "tls.certificates", each) for each in endpoints.certificate_faults()]
+    return faults
+
+
+def _endpoint_faults(
+    name: str, texts: Mapping[str, tuple[str, ...]], given: Collection[str], endpoints: Endpoints
+) -> Iterator[str]:
+    """What is wrong with each endpoint, and where it stands; those of the keys `given` stand in no file."""
     taken: dict[str, tuple[str, list[Address]]] = {}
     for key, kind in texts.items():
         for text in filter(None, kind):
+            faults: list[str] = []
             try:
                 if key == "admin_port":
                     _examine_admin(text, endpoints)
                 else:
                     (endpoints.examine if key == "port" else endpoints.examine_plain)(text)
-                yield from (line(name, f"listen.{key}", fault) for fault in _taken_twice(key, text, taken))
+                faults += [*_not_here(text), *_taken_twice(key, text, taken)]
             except EndpointError as error:
-                yield from (line(name, f"listen.{key}", fault) for fault in str(error).splitlines())
+                faults += str(error).splitlines()
+            yield from (fault if key in given else line(name, f"listen.{key}", fault) for fault in faults)
 
 
 def _examine_admin(text: str, endpoints: Endpoints) -> None:
@@ -133,6 +168,13 @@ def _examine_admin(text: str, endpoints: Endpoints) -> None:
         examine_admin(endpoints, plain_endpoint(MemoryReactor()), text)
     except UNREADABLE as error:
         raise EndpointError(unreadable(text, error)) from None
+
+
+def _not_here(text: str) -> Iterator[str]:
+    address = address_of(text)
+    if address is not None and address.kind == "tcp" and not address.everywhere and not is_local(address.host):
+        wrong = f"{address.host} is no address of this machine"
+        yield f'endpoint "{text}": {wrong}; write one of its own, or leave the interface out for all'
 
 
 def _taken_twice(key: str, text: str, taken: dict[str, tuple[str, list[Address]]]) -> Iterator[str]:

@@ -1,55 +1,33 @@
-"""The command `koder-gateway`: the daemon in the foreground, and the tools `check` and `explain` beside it."""
+"""The command `koder-gateway`: the daemon in the foreground, and its tools.
+
+Nothing slow is imported before a handler stands: a SIGHUP that comes earlier ends the process.
+"""
 
 from __future__ import annotations
 
-import argparse
-import ipaddress
-import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
-from .config import ConfigurationError, Settings, load
-from .errors import Refusal
-from .policy.certificates import Secured
-from .policy.clients import plain_host
-from .policy.explanation import Explanation, explain
-from .version import VERSION
-from .wire.request import RequestHead, oversized
-from .wire.salvage import host_and_origin
+from .ops.signals import HANGUP
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one tool; the exit code is 0, 1 when there is a fault, and 2 for words that are no command."""
+    """Be the daemon, or run one tool; the exit code is 0, 1 when there is a fault, and 2 for words that are no
+    command."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["run"]:
+        HANGUP.hold()
         return _run(words[1:])
-    options = _parser().parse_args(words)
-    if options.run is None:
-        print(f"koder-gateway {VERSION}")
-        return 0
-    # It brings Twisted along, whose reactor `run` is the one to choose.
-    from .checks import View, endpoint_faults, look_as_service
+    from .tools import use
 
-    options.view = View(os.environ)
-    if options.run is _check:
-        options.config = options.config or options.file
-        options.view = look_as_service(options.config)
-    try:
-        settings = load(options.config, environ=options.view.environ)
-    except ConfigurationError as error:
-        print(*error.faults, *endpoint_faults(options.config), sep="\n", file=sys.stderr)
-        return 1
-    run: Any = options.run
-    return int(run(settings, options))
+    return use(words)
 
 
 def _run(words: list[str]) -> int:
     """Be the daemon, in the foreground, until it has ended."""
     from twisted.python.usage import UsageError
 
+    from .ops.console import say
     from .tap import Options
 
     class Words(Options):
@@ -58,150 +36,10 @@ def _run(words: list[str]) -> int:
     try:
         Words().parseOptions(words)
     except UsageError as error:
-        print(f"koder-gateway run: {error}\nTry: koder-gateway run --help", file=sys.stderr)
+        say(f"koder-gateway run: {error}\nTry: koder-gateway run --help")
         return 2
     from twisted.scripts import twistd
 
     sys.argv = ["twistd", "--nodaemon", "--pidfile=", "koder-gateway", *words]
     twistd.run()
     return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="koder-gateway",
-        description="The gateway, and the tools for its configuration. `twistd -n koder-gateway` is the same daemon"
-        " as `koder-gateway run`.",
-    )
-    parser.add_argument("--version", action="version", version=f"koder-gateway {VERSION}")
-    tools = parser.add_subparsers(required=True, metavar="TOOL")
-    tools.add_parser("run", add_help=False, help="be the gateway, in the foreground; `run --help` lists its options")
-    tools.add_parser("version", help="print the version").set_defaults(run=None)
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument(
-        "--config",
-        "-c",
-        type=Path,
-        metavar="FILE",
-        help="configuration file; default: /etc/koder-gateway/koder-gateway.toml where it exists",
-    )
-    check = tools.add_parser("check", parents=[shared], help="validate everything and print every fault")
-    check.add_argument("file", nargs="?", type=Path, metavar="FILE", help="the same as --config FILE")
-    check.set_defaults(run=_check)
-    why = tools.add_parser("explain", parents=[shared], help="say what becomes of a request, and why")
-    why.add_argument("-X", "--request", dest="method", default="GET", metavar="METHOD")
-    why.add_argument(
-        "-H", "--header", dest="headers", action="append", default=[], metavar="'Name: value'", help="repeatable"
-    )
-    why.add_argument("--from", dest="peer", default="192.0.2.1", metavar="ADDRESS", help="the client's address")
-    why.add_argument("url", metavar="URL", help="as the client would write it: https://acme.id.koder.dev/v1/users")
-    why.set_defaults(run=_explain)
-    return parser
-
-
-def _check(settings: Settings, options: argparse.Namespace) -> int:
-    """Whether the gateway could start: besides the files, the certificates and endpoints that they name."""
-    from .checks import unusable
-
-    warnings: list[str] = []
-    faults = unusable(settings, warnings, options.view.made)
-    for fault in faults:
-        print(fault, file=sys.stderr)
-    # Several endpoints may serve the same certificate.
-    for warning in dict.fromkeys(warnings):
-        print(f"warning: {warning}", file=sys.stderr)
-    if faults:
-        return 1
-    source = settings.source or "the defaults"
-    tenants = _tenants(settings)
-    print(
-        f"{source}: good: {len(settings.routes)} routes, {len({r.service for r in settings.routes})} services,"
-        f" {len(settings.limits)} limits, {tenants}"
-    )
-    return 0
-
-
-def _tenants(settings: Settings) -> str:
-    registry = settings.tenants.registry
-    if isinstance(registry, str):
-        return f"the tenants are read from {registry}, which is not asked here"
-    return "every slug is a tenant" if settings.registered is None else f"{len(settings.registered)} tenants"
-
-
-def _explain(settings: Settings, options: argparse.Namespace) -> int:
-    from .tree.bounds import front_limits
-    from .tree.compose import make_policy, make_reader
-
-    raw, secure, fault = _raw_request(options)
-    if fault is not None:
-        print(f"koder-gateway explain: {fault}", file=sys.stderr)
-        return 1
-    policy = make_policy(settings, settings.registered)
-    head = make_reader(settings).read(raw)
-    if len(raw) > settings.requests.max_head:
-        # As the channel has it: of a head over the limit nothing is read but who is to hear of it.
-        unread = RequestHead(b"", b"", head.minor, [])
-        unread.host, unread.origin = host_and_origin(raw[: settings.requests.max_head])
-        unread.refusal = oversized(raw, front_limits(settings).max_line)
-        head = unread
-    # Over a connection as it should be: opened for that host, with the certificate that it may require.
-    secured = Secured(client=b"some", authorities=policy.client_auth.digest) if secure else None
-    found = explain(policy, head, plain_host(options.peer), secured, settings.tenants.base_domain, 0.0)
-    _print(settings, options, found)
-    return 0
-
-
-def _raw_request(options: argparse.Namespace) -> tuple[bytes, bool, str | None]:
-    """The head that the request would have on the wire, and whether over TLS; or what is wrong with the words."""
-    wanted = f'"{options.url}" is not a URL; write it as in "https://acme.id.koder.dev/v1/users"'
-    try:
-        parts = urlsplit(options.url)
-    except ValueError:
-        return b"", False, wanted
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        return b"", False, wanted
-    if "@" in parts.netloc:
-        return b"", False, f'"{options.url}" has a user in it, which no client sends as part of a URL; leave it out'
-    try:
-        ipaddress.ip_address(options.peer)
-    except ValueError:
-        return b"", False, f'--from "{options.peer}" is not an address; write one as in "203.0.113.7"'
-    # The target exactly as it was typed: urlsplit must not tidy up what the gateway would judge.
-    target = options.url.partition("://")[2][len(parts.netloc) :] or "/"
-    if not target.startswith("/"):
-        target = "/" + target
-    lines = [f"{options.method} {target} HTTP/1.1"]
-    if not any(header.lower().startswith("host:") for header in options.headers):
-        lines.append(f"Host: {parts.netloc}")
-    lines += options.headers
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape"), parts.scheme == "https", None
-
-
-def _print(settings: Settings, options: argparse.Namespace, found: Explanation) -> None:
-    outcome = found.outcome
-    if isinstance(outcome, Refusal):
-        answer = f"{outcome.status} {outcome.code}: {outcome.detail}"
-        service = "none: the gateway answers"
-    elif outcome in ("preflight", "options"):
-        answer = "204, by the gateway" + (" (a CORS preflight)" if outcome == "preflight" else "")
-        service = "none: the gateway answers"
-    else:
-        urls = ", ".join(settings.services[outcome].urls)
-        answer = "forwarded; the service answers"
-        service = f"{outcome} at {urls}"
-    print(f"request  {options.method} {options.url} from {options.peer}")
-    if found.client != options.peer:
-        print(f"client   {found.client}")
-    print(f"tenant   {found.tenant}")
-    if isinstance(settings.tenants.registry, str):
-        print(f"         {_tenants(settings)}: whether it exists is not known")
-    if found.certificate:
-        print(f"cert     {found.certificate}")
-    print(f"cors     {found.cors}")
-    for number, limit in enumerate(found.limits or ("none applies",)):
-        print(f"{'limits' if number == 0 else '':<8} {limit}")
-    print(f"route    {found.route}")
-    print(f"service  {service}")
-    print(f"answer   {answer}")
-    for line in found.fields.decode("latin-1").splitlines():
-        print(f"         {line}")

@@ -21,8 +21,17 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource, Resource
 
-from .config import Caution, ConfigurationError, Settings, load, read_again, read_tenants, warning_lines
-from .config.faults import shown
+from .config import (
+    Caution,
+    ConfigurationError,
+    Settings,
+    load,
+    misspelled_services,
+    read_again,
+    read_tenants,
+    warning_lines,
+)
+from .config.faults import line, shown
 from .config.registry import MAX_LIST, restless
 from .config.values import prefix_fault
 from .errors import CODES
@@ -51,10 +60,11 @@ from .policy.limits import address_key
 from .policy.tenants import Registry
 from .tls.admin_ports import admin_endpoint
 from .tls.contexts import HTTP_1, HTTP_2
-from .tls.endpoints import EndpointError, Endpoints
+from .tls.endpoint_faults import EndpointError
+from .tls.endpoints import Endpoints
 from .tls.established import established
 from .tls.proxied import ProxyGate
-from .tree.bounds import front_limits, front_timeouts
+from .tree.bounds import descriptors_now, front_limits, front_timeouts, shortage
 from .tree.compose import Composition, adopt, compose, doubts, tenant_policy, upstream_endpoint, with_registry
 from .tree.entrance import Entrance
 from .upstream.fetch import Fetcher
@@ -62,6 +72,7 @@ from .upstream.health import Probes
 from .upstream.pool import Address, Service
 from .version import VERSION
 from .wire.clock import CoarseClock
+from .wire.exchange import EARLY_ENDS
 
 _EVICTED_A_SECOND: Final = 5000
 # What is wrong with settings that a reload refuses.
@@ -240,18 +251,26 @@ class Gateway(TwistedService):
         self.composition = composition
         now, authorities = time.time(), composition.settings.tls.client_ca
         told = () if authorities is None else authorities.doubts(now)
-        for doubt in (*warning_lines(composition.settings), *doubts(composition, now, _SOON), *told):
+        for doubt in (*self._warnings(composition.settings), *doubts(composition, now, _SOON), *told):
             self.log.warn("{doubt}", doubt=doubt)
         self._follow_registry(composition.settings, before)
         self._probes.watch(_probed(self.composition))
         self.counters.tenants = len(self.composition.policy.registry)
         self._leavings.follow(self.composition.policy.registry)
-        self.counters.expect(("", *self.composition.services), CODES)
+        self.counters.expect(("", *self.composition.services), (*CODES, *EARLY_ENDS))
         if before is not None:
             for name, service in before.services.items():
                 if self.composition.services.get(name) is not service:
                     service.close_idle()
                     self._retired.append(service)
+
+    @staticmethod
+    def _warnings(settings: Settings) -> list[str]:
+        """What is to be looked at, but what files have."""
+        name = str(settings.source or "koder-gateway.toml")
+        few = shortage(settings, descriptors_now(), "RLIMIT_NOFILE (LimitNOFILE of the unit, ulimit -n)")
+        misspelled = [line(name, at, fault) for at, fault in misspelled_services(settings)]
+        return [*misspelled, *warning_lines(settings), *(line(name, "listen.max_connections", each) for each in few)]
 
     def _follow_registry(self, settings: Settings, before: Composition | None) -> None:
         """Have the registry read again as it changes."""
@@ -382,7 +401,6 @@ class Gateway(TwistedService):
             return self._refuse(Failure())
         self._ledger.follow(settings.log, log)
         self._take(composition, before)
-        self._tell_of_ports(before.settings)
         self._serve_composition()
         self._endpoints.reload(settings.tls, settings.tenants.base_domain, _protocols(settings))
         self._tell_of_ports(before.settings)
@@ -396,8 +414,8 @@ class Gateway(TwistedService):
         self.counters.reloads_failed += 1
         if not failure.check(*_REFUSED):
             self.log.failure("reload refused, nothing has changed", failure=failure)
-        for line in failure.getErrorMessage().splitlines():
-            self.log.error("reload refused, nothing has changed: {line}", line=line)
+        for fault in failure.getErrorMessage().splitlines():
+            self.log.error("reload refused, nothing has changed: {line}", line=fault)
         self.notifier.ready("reload refused; serving the configuration before it")
         return False
 

@@ -27,6 +27,18 @@ def stop_timeout(folders: Iterable[str]) -> tuple[float, str]:
     return found
 
 
+def descriptor_limit(folders: Iterable[str]) -> tuple[int, str] | None:
+    """The most descriptors that the unit lets the gateway have, and in which file that stands; None where no unit is
+    installed, or it says nothing that is a number."""
+    found = None
+    for path, text in _values(folders, "LimitNOFILE"):
+        # Soft and hard: the gateway raises the one to the other.
+        hard = text.rpartition(":")[2]
+        if hard.isascii() and hard.isdecimal():
+            found = int(hard), f"LimitNOFILE in {path}"
+    return found
+
+
 def state_directory(folders: Iterable[str]) -> Path | None:
     """The folder that systemd makes for the service at each start, and calls STATE_DIRECTORY; the first of several.
     None where no unit is installed, or it names none."""

@@ -18,6 +18,7 @@ from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
 # Nothing slow is imported here: a signal that comes before `Options` is made ends the process.
+from .ops.console import is_journal, say
 from .ops.signals import ENDS, HANGUP
 
 
@@ -65,7 +66,7 @@ class Options(UsageOptions):
 
     def postOptions(self) -> None:
         """Choose the reactor, unless twistd's `--reactor` has, and check what can be checked now."""
-        from .ops.journal import JOURNAL, is_journal
+        from .ops.journal import JOURNAL
         from .ops.pidfile import settle
         from .transports import install_by_default
 
@@ -88,10 +89,8 @@ def _logs_elsewhere(twistd: Any) -> bool:
 
 def fail(text: str) -> None:
     """End the process for a fault that its operator can mend: its lines on stderr, exit code 1."""
-    for line in text.splitlines():
-        print(f"koder-gateway: {line}", file=sys.__stderr__)
-    if sys.__stderr__ is not None:
-        sys.__stderr__.flush()
+    # Not sys.stderr, which twistd turns into log events.
+    say("\n".join(f"koder-gateway: {line}" for line in text.splitlines()), stream=sys.__stderr__)
     raise SystemExit(1)
 
 
@@ -137,13 +136,18 @@ class Daemon(MultiService):
         local_hosts: bool = False,
     ) -> Any:
         """Load the configuration and make the gateway of it."""
-        from .checks import endpoint_faults
+        from .checks import faults_beside, unusable
         from .config import ConfigurationError, load
         from .ops.access_log import AccessLogError
         from .service import Gateway
 
+        texts = {"port": ports, "admin_port": admin_port and [admin_port], "redirect_port": redirect_ports}
+        given = {key: tuple(value) for key, value in texts.items() if value is not None}
         try:
             settings = load(path)
+        except ConfigurationError as error:
+            fail("\n".join([*error.faults, *faults_beside(path, given=given)]))
+        try:
             self._gateway = Gateway(
                 settings,
                 ports=ports,
@@ -152,10 +156,12 @@ class Daemon(MultiService):
                 local_hosts=local_hosts,
                 reactor=self._reactor,
             )
-        except ConfigurationError as error:
-            fail("\n".join([*error.faults, *endpoint_faults(path)]))
         except (AccessLogError, ValueError) as error:
-            fail(str(error))
+            # The first of them; a check finds the others as well.
+            faults = unusable(settings, [], given=given)
+            known = "\n".join(faults)
+            told = isinstance(error, AccessLogError) and ": log.file: " in known
+            fail("\n".join([*(each for each in str(error).splitlines() if not told and each not in known), *faults]))
         self._gateway.setServiceParent(self)
         return self._gateway
 

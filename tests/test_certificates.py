@@ -106,16 +106,16 @@ def test_all_three_forms_are_taken_in_the_order_of_their_names(tmp_path, key):
 
 
 def test_every_broken_file_has_its_line_and_the_whole_ones_are_still_found(tmp_path, key):
-    other = ec.generate_private_key(P256)
+    other, lone, lonely = (ec.generate_private_key(P256) for _ in range(3))
     chain = certificate_pem(key, "x.example")
     contents = {
-        "a-nokey.pem": chain,
+        "a-nokey.pem": certificate_pem(other, "a.example"),
         "b-mismatch.pem": key_pem(other) + chain,
         "c-nothing.pem": b"hello",
         "d-cut.pem": key_pem(key) + chain[:200] + b"\n-----END CERTIFICATE-----\n",
         "e-encrypted.pem": key_pem(key, serialization.BestAvailableEncryption(b"secret")) + chain,
-        "f-lone.crt": chain,
-        "g-lone.key": key_pem(key),
+        "f-lone.crt": certificate_pem(lone, "f.example"),
+        "g-lone.key": key_pem(lonely),
         "h-badkey.pem": chain + b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
         "i-whole.pem": key_pem(key) + chain,
     }

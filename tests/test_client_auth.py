@@ -347,6 +347,7 @@ def test_authorities_are_known_by_what_they_are(issued, tmp_path):
     [
         (b"", "has no certificate in it"),
         (b"\x30\x82", "has no certificate in it"),
+        ("-----BEGIN CERTIFICATE-----\n".encode("utf-16"), "is UTF-16 text"),
         (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "has a certificate that cannot be read"),
         (b"-----BEGIN CERTIFICATE-----\n" * 60_000, "is larger than"),
         (None, "no such file"),

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from koder_gateway.config import ConfigurationError, Settings, TimeoutSettings, load, loading
+from koder_gateway.config import ConfigurationError, Settings, TimeoutSettings, load, loading, schema, tenants_schema
 from koder_gateway.config.document import read_document
+from koder_gateway.config.faults import shown
+from koder_gateway.config.homes import TENANT_KEYS
 from koder_gateway.policy.limits import Limiter, LimitRule
 from koder_gateway.policy.routing import Route
 from koder_gateway.policy.tenants import Tenant
@@ -366,7 +368,7 @@ class TestFaults:
             ('tenants.default = "Koder"', 'tenants.default: "Koder" is not a slug; '),
             ('tenants.registry = "none.toml"', 'tenants.registry: "none.toml": no such file or folder; '),
             ('tenants.registry = "."', 'tenants.registry: "." is not a file; '),
-            ('tenants.registry = "http://u:p@h/x"', 'tenants.registry: "http://u:p@h/x" is not the URL of a registry; '),
+            ('tenants.registry = "http://u:p@h/x"', 'tenants.registry: "http://***@h/x" is not the URL of a registry; '),
             ('tenants.registry = "https:///x"', 'tenants.registry: "https:///x" is not the URL of a registry; '),
             ('tls.certificates = "certs"', 'tls.certificates: "certs": no such file or folder; '),
             ('tls.certificates = "koder-gateway.toml"', 'tls.certificates: "koder-gateway.toml" is not a folder; '),
@@ -374,7 +376,7 @@ class TestFaults:
             ('limits_store.url = "redis://h"', 'limits_store.url: "redis://h" is not a store of limits that this version has; write "memory:"'),
             ('cors.origins = ["*"]', 'cors.origins[0]: "*" has a wildcard'),
             ('cors.origins = ["https://a.example/"]', 'cors.origins[0]: "https://a.example/" is no origin; '),
-            ('cors.origins = ["https://\\u2028"]', 'cors.origins[0]: "https://\\u2028" has characters that no origin has; '),
+            ('cors.origins = ["https://\\u2028"]', 'cors.origins[0]: "https://\\u2028" has line separator (U+2028) in it; '),
             ('cors.methods = ["get"]', 'cors.methods[0]: "get" is not a method that the gateway forwards; did you mean "GET"?'),
             ('cors.headers = ["a b"]', 'cors.headers[0]: "a b" is not a field name'),
             ('cors.max_age = "1500ms"', 'cors.max_age: "1500ms" is not a number of whole seconds; '),
@@ -518,7 +520,7 @@ def test_a_byte_order_mark_and_other_line_ends_are_read(tmp_path: Path, change: 
             "line 2, column 6: has no-break space (U+00A0); type a plain space there",
         ),
         ("[log]\nfile = \u201c-\u201d\n", 'line 2, column 8: has left double quotation mark (U+201C); type " there'),
-        ('[log]\nfile = "-"\u200b\n', "line 2, column 11: has zero width space (U+200B); type a plain space there"),
+        ('[log]\nfile = "-"\u200b\n', "line 2, column 11: has zero width space (U+200B); remove it"),
         ('[log]\nfile = "\u00a0-"\nfile =\n', "line 3, column 7: Invalid value"),
         ("# \u201ca\u201d\n[log\n", "line 2, column 5: "),
     ],
@@ -533,6 +535,39 @@ def test_utf_16_is_named(tmp_path: Path) -> None:
     path.write_text("[log]\n", encoding="utf-16")
     with pytest.raises(ConfigurationError, match="is UTF-16, and TOML must be UTF-8; save it again as that"):
         load(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("name", ["koder-gateway.toml", "tenants.toml"])
+def test_wide_text_without_a_mark_is_named_too(tmp_path: Path, encoding: str, name: str) -> None:
+    write(tmp_path, '[tenants]\nregistry = "tenants.toml"\n')
+    (tmp_path / name).write_text("[[tenant]]\nslug = 'a'\n", encoding=encoding)
+    with pytest.raises(ConfigurationError, match=f"is {encoding[:6].upper()}, and TOML must be UTF-8"):
+        load(tmp_path / "koder-gateway.toml")
+
+
+def test_a_mark_in_the_midst_and_lines_that_end_in_cr_alone(faults: Faults) -> None:
+    (line,) = faults('[log]\nfile = "-"\n\ufeff[timeouts]\ndrain = "5s"\n')
+    assert "line 3, column 1: has zero width no-break space (U+FEFF); remove it" in line
+    Path("koder-gateway.toml").write_bytes(b'[log]\rfile = "-"\r')
+    with pytest.raises(ConfigurationError, match="line 1, column 6: ends in CR alone"):
+        load(Path("koder-gateway.toml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('tenants.base_domain = "id.example.com\u00a0"', "has no-break space (U+00A0) in it; remove it"),
+        ('tenants.base_domain = " id.example.com"', "begins or ends with a space; remove it"),
+        ('services.identity = "http://10.0.0.1:80\u200b"', "has zero width space (U+200B) in it; remove it"),
+        ('listen.trusted_proxies = ["10.0.0.0/8\u00a0"]', "has no-break space (U+00A0) in it; remove it"),
+        ('cors.origins = ["\ufeffhttps://a.example"]', "has zero width no-break space (U+FEFF) in it; remove it"),
+        ('timeouts.drain = "5\u202fs"', "has narrow no-break space (U+202F) in it; remove it"),
+    ],
+)
+def test_what_nobody_sees_in_a_value_is_named(faults: Faults, text: str, says: str) -> None:
+    (line,) = faults(text)
+    assert line.endswith(says)
 
 
 def test_spaces_of_other_kinds_stay_in_strings(tmp_path: Path) -> None:
@@ -551,8 +586,104 @@ def test_spaces_of_other_kinds_stay_in_strings(tmp_path: Path) -> None:
         ),
         ('[requests]\nhealth = "/"', "it belongs below [services.NAME]"),
         ('[log]\nnonsense = "5s"', "log.nonsense: is an unknown key; known here: access, file"),
+        ('[services]\ndrain = "5s"', "services.drain: is no service's address; drain belongs below [timeouts]"),
+        ("[services]\nmax_streams = 5", "is no service's address; max_streams belongs below [requests]"),
+        ('[timeouts.listen]\nport = "ssl:1"', "timeouts.listen: is an unknown key here; it is a section of its own"),
+        ("[[tls.limits]]\nrate = 1", "it is a section of its own: write [[limits]]"),
+        ('[[tenant]]\nslug = "a"', "tenant: is of no use here; write [[tenant]] in the tenants file, which tenants."),
+        (
+            '[[tenants]]\nslug = "a"',
+            "tenants: is of no use here; write [[tenant]] in the tenants file, which tenants.",
+        ),
+        (
+            '[tenants]\nslug = "a"',
+            "tenants.slug: is an unknown key here; it belongs below [[tenant]] in the tenants file",
+        ),
+        ('domains = ["a.b"]', "domains: is an unknown key here; it belongs below [[tenant]] in the tenants file"),
     ],
 )
 def test_a_key_below_the_wrong_section_is_told_its_own(faults: Faults, text: str, home: str) -> None:
     (line,) = faults(text)
     assert home in line
+
+
+@pytest.mark.parametrize(
+    ("text", "home"),
+    [
+        (
+            '[[tenant]]\nslug = "a"\nrefresh = "5s"',
+            "tenant[0].refresh: is an unknown key here; it belongs below [tenants]",
+        ),
+        (
+            'max_body = "1MiB"\n[[tenant]]\nslug = "a"',
+            "max_body: is an unknown key here; it belongs below [requests] in",
+        ),
+        (
+            '[[tenant]]\nslug = "a"\n[tenants]\nrefresh = "5s"',
+            "tenants: is an unknown key here; it is a section of the main",
+        ),
+        ('[[tenant]]\nslug = "a"\n[[tenants]]\nslug = "b"', 'tenants: is an unknown key; did you mean "tenant"?'),
+        ('[[tenant]]\nslug = "a"\nnonsense = 1', "tenant[0].nonsense: is an unknown key; known here: "),
+    ],
+)
+def test_a_key_in_the_wrong_file_is_told_its_own(faults: Faults, tmp_path: Path, text: str, home: str) -> None:
+    write(tmp_path, text, "tenants.toml")
+    (line,) = faults('tenants.registry = "tenants.toml"')
+    assert home in line
+
+
+def test_the_keys_of_a_tenant_are_known() -> None:
+    assert {row.key.rpartition(".")[2] for row in tenants_schema()} - {"tenant"} == set(TENANT_KEYS)
+
+
+# -- what no message may have in it
+
+SECRETS = (
+    "http://user:hunter2@h/p",
+    "redis://:hunter2@h:6379/0",
+    "REDISS://hunter2@h",
+    "redis:user:hunter2@h",
+    "user:hunter2@h",
+    "https://user:a/hunter2@h",
+    "https://user:hunter@hunter2@h",
+    "https://h/p?key=hunter2",
+    "https://h/p#hunter2",
+    "https://us\u00e9r:hunter2@h",
+    "https://user:" + "a" * 70 + "hunter2@h",
+)
+
+
+@pytest.mark.parametrize("url", SECRETS)
+def test_no_fault_of_any_key_tells_a_secret(faults: Faults, url: str) -> None:
+    """Wherever somebody writes a URL, and as whatever."""
+    for row in schema():
+        name = row.key.replace(".NAME.", ".identity.")
+        section, array, key = name.partition("[].")
+        text = f'[[{section}]]\n{key} = "{url}"' if array else f'{name} = "{url}"'
+        for told in (text, text.replace(f'"{url}"', f'["{url}"]'), text.replace(f'"{url}"', f'{{ "{url}" = 1 }}')):
+            assert "hunter2" not in "\n".join(faults_of(faults, told)), told
+    for text in (f'services."{url}" = 1', f'services.identity = ["{url}"]', f'"{url}" = 1', f'services.a = "{url}"'):
+        assert "hunter2" not in "\n".join(faults(text)), text
+
+
+def faults_of(faults: Faults, text: str) -> list[str]:
+    """The faults of a file, which may have none: some keys take any text."""
+    try:
+        load(write(Path(), text), environ=STATE)
+    except ConfigurationError:
+        return faults(text)
+    return []
+
+
+def test_no_fault_of_a_tenants_file_tells_a_secret(faults: Faults, tmp_path: Path) -> None:
+    for url in SECRETS:
+        entry = f'[[tenant]]\nslug = "{url}"\ndomains = ["{url}"]\ncors_origins = ["{url}"]\nstatus = "{url}"\n'
+        write(tmp_path, entry, "tenants.toml")
+        told = faults('tenants.registry = "tenants.toml"')
+        assert len(told) == 4
+        assert "hunter2" not in "\n".join(told)
+
+
+@pytest.mark.parametrize("text", ["unix:/run/a@b.sock", "a@b", "/v1/a:b", "https://h/a:b", "10.0.0.0/8"])
+def test_what_is_no_secret_is_shown(text: str) -> None:
+    assert shown(text) == f'"{text}"'

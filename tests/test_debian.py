@@ -61,14 +61,14 @@ def test_the_samples_are_the_conffiles(service: configparser.SectionProxy) -> No
 def test_the_unit_runs_what_the_package_installs(service: configparser.SectionProxy) -> None:
     (root,) = re.findall(r"DH_VIRTUALENV_INSTALL_ROOT = (\S+)", written("rules"))
     target, link = written("koder-gateway.links").split()
-    assert service["ExecStart"].startswith(f"{root}/koder-gateway/bin/twistd -n --pidfile= koder-gateway ")
+    assert service["ExecStart"].startswith(f"{root}/koder-gateway/bin/koder-gateway run ")
     assert service["ExecStartPre"].startswith(f"/{link} check ")
     assert f"/{target}" == f"{root}/koder-gateway/bin/koder-gateway"
 
 
 def test_the_unit_uses_options_that_the_plugin_has(service: configparser.SectionProxy) -> None:
     known = {option.rstrip("=") for option in Options().longOpt}
-    used = service["ExecStart"].partition(" koder-gateway ")[2] + written("koder-gateway.default")
+    used = service["ExecStart"].partition(" run ")[2] + written("koder-gateway.default")
     options = set(re.findall(r"--([a-z][a-z-]*)", used))
     assert "config" in options
     assert options <= known

@@ -25,7 +25,7 @@ FLOORS = (
     ("tree",),
     ("tls", "transports", "ops"),
     ("service",),
-    ("demo", "tap", "service_unit", "checks", "cli"),
+    ("demo", "tap", "service_unit", "machine", "checks", "tools", "cli"),
 )
 HEIGHT = {name: height for height, floor in enumerate(FLOORS) for name in floor}
 # The front and the services' side do not know each other: an exchange's two sides meet in the tree.

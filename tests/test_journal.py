@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import socket
@@ -13,7 +14,8 @@ from processes import PATIENCE, GatewayProcess, configuration, tool
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
-from koder_gateway.ops.journal import Journal, is_journal
+from koder_gateway.ops.console import WARNING, is_journal, say
+from koder_gateway.ops.journal import Journal
 
 
 def written(level: LogLevel, text: str, **more: object) -> str:
@@ -83,6 +85,44 @@ def test_a_gateway_under_systemd_writes_levels(tmp_path: Path) -> None:
     assert all(re.match("<[2-7]>(?![0-9]{4}-)", line) for line in lines), lines
 
 
+@pytest.mark.parametrize(
+    ("words", "marks"),
+    [
+        (["koder-gateway", "run"], ["<3>koder-gateway: "]),
+        (["twistd", "-n", "--pidfile=", "koder-gateway"], ["<3>koder-gateway: "]),
+        (["koder-gateway", "run", "--nonsense"], ["<3>koder-gateway run: ", "<3>Try: "]),
+        (["koder-gateway", "check"], ["<3>"]),
+    ],
+    ids=" ".join,
+)
+def test_what_ends_a_start_has_a_level_too(tmp_path: Path, words: list[str], marks: list[str]) -> None:
+    """systemd runs `check` before the gateway, and reads what it prints as well."""
+    config = tmp_path / "koder-gateway.toml"
+    config.write_text("[timeouts]\nhead = 'soon'\n")
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        status = os.fstat(theirs.fileno())
+        done = subprocess.run(
+            [tool(words[0]), *words[1:], "--config", str(config)],
+            stdout=theirs,
+            stderr=theirs,
+            env={**os.environ, "JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"},
+            timeout=PATIENCE,
+            check=False,
+        )
+        lines = ours.recv(65536).decode().splitlines()
+    assert done.returncode in (1, 2)
+    assert [line.startswith(mark) for line, mark in zip(lines, marks, strict=True)] == [True] * len(marks), lines
+
+
+def test_a_warning_of_a_check_has_that_level(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("koder_gateway.ops.console.is_journal", lambda environ, descriptor: descriptor == 2)
+    said = io.StringIO()
+    say("one\ntwo", WARNING, said)
+    say("three", stream=said)
+    assert said.getvalue() == "<4>one\n<4>two\n<3>three\n"
+
+
 def test_lines_name_host_and_tenant_and_counters_begin_at_0(tmp_path: Path) -> None:
     """Also of a preflight, and of a tenant that is suspended."""
     registry = '[[tenant]]\nslug = "acme"\ncors_origins = ["https://acme.example"]\n'
@@ -98,9 +138,10 @@ def test_lines_name_host_and_tenant_and_counters_begin_at_0(tmp_path: Path) -> N
     )
     with GatewayProcess(tmp_path, config) as gateway:
         metrics = gateway.metrics()
-        for status in ("2xx", "5xx"):
+        for status in ("1xx", "2xx", "5xx", "other"):
             assert metrics[f'koder_gateway_requests_total{{service="a",status="{status}"}}'] == 0
-        assert metrics['koder_gateway_refusals_total{code="rate_limited"}'] == 0
+        for code in ("rate_limited", "client_gone", "timeout", "slow"):
+            assert metrics[f'koder_gateway_refusals_total{{code="{code}"}}'] == 0
         assert metrics['koder_gateway_tunnels_total{service="a"}'] == 0
         with gateway.connect() as client:
             for _, host, fields, status in asked:

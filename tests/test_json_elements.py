@@ -82,3 +82,9 @@ def test_members_before_the_array_are_kept() -> None:
 def test_nothing_is_longer_than_it_may_be(data: bytes) -> None:
     with pytest.raises(Malformed):
         list(Elements(data, LONGEST))
+
+
+def test_a_byte_order_mark_is_passed_over() -> None:
+    """RFC 8259 section 8.1."""
+    data = b'\xef\xbb\xbf{"tenants":[1,2]}'
+    assert [data[start:end] for start, end in Elements(data, 100)] == [b"1", b"2"]

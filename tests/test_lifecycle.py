@@ -1018,6 +1018,24 @@ def test_a_pidfile_that_is_asked_for_tells_a_live_gateway_from_a_stale_one(tmp_p
         process.wait()
 
 
+def test_a_start_over_an_empty_pidfile_writes_its_own(tmp_path: Path, config: Path) -> None:
+    config.write_text("[state]\ndir = 'state'\n")
+    pidfile, log = tmp_path / "pid", tmp_path / "log"
+    pidfile.write_bytes(b"")
+    words = [tool("twistd"), "-n", f"--pidfile={pidfile}", "koder-gateway", "--config", str(config)]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*words, "--port", "tcp:0:interface=127.0.0.1"], stdout=output, stderr=subprocess.STDOUT
+        )
+    try:
+        until(lambda: " serves on " in log.read_text(), "it serves")
+        assert pidfile.read_text() == str(process.pid)
+        assert log.read_text().count(": named no process, and is replaced\n") == 1
+    finally:
+        process.kill()
+        process.wait()
+
+
 @pytest.mark.parametrize("words", [("-n", "--pidfile=/proc/gateway.pid"), ("--pid", "/proc/gateway.pid"), ()])
 def test_files_that_twistd_cannot_write_are_a_line(tmp_path: Path, words: tuple[str, ...]) -> None:
     done = subprocess.run(

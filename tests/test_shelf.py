@@ -648,7 +648,7 @@ def test_of_an_rsa_and_an_ecdsa_certificate_for_one_name_the_idle_one_is_a_warni
     (tmp_path / "a-ec.pem").write_bytes(issue("a.example", days=91))
     _, warnings = Shelf(folder_place(tmp_path)).open(NOW)
     (line,) = warnings
-    assert line.startswith(f"{tmp_path}/a-rsa.pem: serves nobody: {tmp_path}/a-ec.pem is for the same names")
+    assert line.startswith(f"{tmp_path}/a-rsa.pem: serves nobody who asks for its names: {tmp_path}/a-ec.pem ")
     (tmp_path / "a-rsa.pem").write_bytes(issue("a.example"))
     assert Shelf(folder_place(tmp_path)).open(NOW)[1] == [], "a renewed one beside the old one is nothing to mend"
     (tmp_path / "a-rsa.pem").write_bytes(key_pem(rsa_key) + certificate_pem(rsa_key, "a.example", "b.example"))
@@ -669,8 +669,9 @@ def test_text_around_pem_and_other_line_ends_do_no_harm(tmp_path, ends):
     [
         (lambda key: key_pem(key) * 2 + certificate_pem(key, "a"), "has 2 private keys; leave only that of"),
         (lambda key: (key_pem(key) + certificate_pem(key, "a")).decode().encode("utf-16"), "is UTF-16 text"),
+        (lambda key: (key_pem(key) + certificate_pem(key, "a")).decode().encode("utf-32-be"), "is UTF-32 text"),
     ],
-    ids=["two keys", "UTF-16"],
+    ids=["two keys", "UTF-16", "UTF-32"],
 )
 def test_what_cannot_be_told_from_a_bundle_is_one_clear_line(tmp_path, content, says):
     (tmp_path / "a.pem").write_bytes(content(ec.generate_private_key(ec.SECP256R1())))

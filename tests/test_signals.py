@@ -49,6 +49,70 @@ def test_a_process_that_ignores_it_goes_on_doing_so() -> None:
     assert done.stdout.split() == ["True"]
 
 
+COMMAND = """
+import importlib.abc, signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+class Look(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        # The first that is not quick: every one of these brings many more.
+        if name.partition(".")[0] in ("twisted", "cattrs", "cryptography", "OpenSSL", "tomllib"):
+            print(signal.getsignal(signal.SIGHUP) is signal.SIG_DFL)
+            sys.stdout.flush()
+            import os
+            os._exit(0)
+sys.meta_path.insert(0, Look())
+from koder_gateway.cli import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(("words", "default"), [(["run"], "False"), (["check"], "True"), (["explain", "/"], "True")])
+def test_the_command_keeps_it_before_anything_else_is_imported(words: list[str], default: str) -> None:
+    """Tools are ended by it as ever."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", COMMAND, *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=environment, check=True)
+    assert done.stdout.split() == [default]
+
+
+PLUGIN = """
+import signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+import twisted.plugins.koder_gateway_plugin
+print("koder_gateway.tap" in sys.modules, signal.getsignal(signal.SIGHUP) is signal.SIG_DFL)
+"""
+
+
+@pytest.mark.parametrize(("words", "default"), [(["-n", "koder-gateway"], "False"), (["-n", "web"], "True")])
+def test_the_plugin_keeps_it_as_soon_as_twistd_reads_its_file(words: list[str], default: str) -> None:
+    """Which every twistd does: that of another plugin is left alone."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", PLUGIN, *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=environment, check=True)
+    assert done.stdout.split() == ["False", default]
+
+
+@pytest.mark.parametrize("command", [("koder-gateway", "run"), ("twistd", "-n", "--pidfile=", "koder-gateway")])
+def test_one_that_comes_as_soon_as_it_is_kept_is_done_after(tmp_path: Path, command: tuple[str, ...]) -> None:
+    write_certificate(tmp_path / "certs", "id.test")
+    config, log = tmp_path / "koder-gateway.toml", tmp_path / "gateway.log"
+    config.write_text(configuration({}))
+    words = [tool(command[0]), *command[1:], "--config", str(config), "--port", "tcp:0:interface=127.0.0.1"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(words, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
+    try:
+        until(lambda: _caught(process.pid), "somebody keeps it")
+        process.send_signal(signal.SIGHUP)
+        until(lambda: "reloaded " in log.read_text() or process.poll() is not None, "it is done")
+        process.terminate()
+        assert process.wait(PATIENCE) == 0, log.read_text()
+        assert log.read_text().count("reloaded ") == 1
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
 @pytest.mark.parametrize("hangups", [1, 3])
 def test_what_came_while_the_configuration_was_read_is_done_after(tmp_path: Path, hangups: int) -> None:
     """The file is a pipe: whoever has opened it waits for what is written."""
@@ -130,6 +194,15 @@ def test_an_end_that_comes_before_the_reactor_runs_is_in_order(tmp_path: Path, n
 
 def _pending(process: int) -> bool:
     """Whether SIGHUP waits for the process to take it (proc(5), SigPnd and ShdPnd)."""
+    return _among(process, "SigPnd:", "ShdPnd:")
+
+
+def _caught(process: int) -> bool:
+    """Whether the process has a handler for SIGHUP (proc(5), SigCgt)."""
+    return _among(process, "SigCgt:")
+
+
+def _among(process: int, *names: str) -> bool:
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    waiting = [int(line.split()[1], 16) for line in lines if line.startswith(("SigPnd:", "ShdPnd:"))]
-    return any(signals >> (signal.SIGHUP - 1) & 1 for signals in waiting)
+    masks = [int(line.split()[1], 16) for line in lines if line.startswith(names)]
+    return any(mask >> (signal.SIGHUP - 1) & 1 for mask in masks)

@@ -28,7 +28,8 @@ from twisted.logger import formatEvent, globalLogPublisher
 from koder_gateway.tls.both_families import BothFamiliesEndpoint
 from koder_gateway.tls.certificates import DAY, self_signed
 from koder_gateway.tls.descriptions import BACKLOG, Description, parse
-from koder_gateway.tls.endpoints import EndpointError, Endpoints, server_endpoint
+from koder_gateway.tls.endpoint_faults import EndpointError
+from koder_gateway.tls.endpoints import Endpoints, server_endpoint
 from koder_gateway.tls.factory import TLSFactory
 from koder_gateway.tls.hello import UNRECOGNIZED_NAME
 

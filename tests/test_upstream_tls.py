@@ -716,9 +716,11 @@ def _files(folder: Path, authority: Authority) -> dict[str, Path]:
         "early.pem": authority.issue("gateway.test", since=5, label="early-own").both,
         "empty.pem": folder / "empty.pem",
         "garbage.pem": folder / "garbage.pem",
+        "wide.pem": folder / "wide.pem",
         "locked.key": folder / "locked.key",
     }
     made["empty.pem"].touch()
+    made["wide.pem"].write_text("-----BEGIN CERTIFICATE-----\n", encoding="utf-16")
     made["garbage.pem"].write_text("-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----\n")
     key = ec.generate_private_key(ec.SECP256R1())
     made["locked.key"].write_bytes(
@@ -733,6 +735,7 @@ def _files(folder: Path, authority: Authority) -> dict[str, Path]:
 
 CHECKED = [
     ({"ca": "empty.pem"}, "{ca}: no certificate in it; write PEM certificates of the authorities to trust"),
+    ({"ca": "wide.pem"}, "{ca}: is UTF-16 text; save it again as ASCII or UTF-8"),
     ({"ca": "garbage.pem"}, "{ca}: a certificate in it is not PEM that can be read; copy it again"),
     (
         {"client_cert": "good.crt", "client_key": "other.key"},

@@ -6,8 +6,9 @@ from .client_auth import Authorities, read_again
 from .entries import ServiceSettings
 from .faults import ConfigurationError
 from .file_looks import Caution, Version, file_state, look_at
-from .loading import DEFAULT_PATH, listen_texts, load
+from .loading import DEFAULT_PATH, load
 from .registry import TenantsFile, file_version, load_tenants, parse_tenants, read_tenants
+from .salvage import Salvage, salvage
 from .settings import (
     CorsSettings,
     LimitsStoreSettings,
@@ -47,6 +48,7 @@ __all__ = [
     "LogSettings",
     "RequestSettings",
     "Row",
+    "Salvage",
     "ServiceSettings",
     "Settings",
     "ShareSettings",
@@ -57,7 +59,6 @@ __all__ = [
     "Version",
     "file_state",
     "file_version",
-    "listen_texts",
     "load",
     "load_tenants",
     "look_at",
@@ -67,6 +68,7 @@ __all__ = [
     "parse_tenants",
     "read_again",
     "read_tenants",
+    "salvage",
     "schema",
     "tenants_schema",
     "warning_lines",

@@ -14,6 +14,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from ..policy.certificates import OPTIONAL, REQUIRED
+from ..wire.encodings import wide_encoding
 from .faults import ConfigurationError, Located, ReadError, below, nearest, reason, shown, step
 from .kinds import Kind, Where
 from .values import DOMAIN, FILE
@@ -81,6 +82,9 @@ def read_authorities(path: Path) -> Authorities:
         raise ValueError(f"{reason(error)}; write the path of the authorities' PEM file") from None
     if len(data) > _LARGEST:
         raise ValueError(f"is larger than {_LARGEST} bytes; keep only the authorities that issue to clients in it")
+    wide = wide_encoding(data)
+    if wide:
+        raise ValueError(f"is {wide} text; save it again as ASCII or UTF-8")
     if b"-----BEGIN CERTIFICATE-----" not in data:
         raise ValueError("has no certificate in it; it must be PEM, with BEGIN CERTIFICATE lines")
     try:

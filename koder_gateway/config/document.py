@@ -5,20 +5,17 @@ from __future__ import annotations
 import codecs
 import re
 import tomllib
-import unicodedata
 from pathlib import Path
 from typing import Any, Final
 
+from ..wire.encodings import wide_encoding
 from .faults import ConfigurationError, reason
+from .lookalikes import LOOKALIKE, called, instead
 
 # Bytes of a configuration file: dozens of times as many are needed to read it.
 LARGEST: Final = 4 << 20
 # Strings of one line, and a comment.
 _QUOTED: Final = re.compile(r"""\"(?:[^"\\]|\\.)*"|'[^']*'|#.*""")
-# Spaces that are not plain, marks without width, and quotation marks of word processors.
-_SPACES: Final = "\u00a0\u1680\u2000-\u200d\u2028\u2029\u202f\u205f\u2060\u3000\ufeff"
-_LOOKALIKE: Final = re.compile(f"[{_SPACES}\u201c\u201d\u201e\u2018\u2019]")
-_MEANT: Final = dict.fromkeys("\u201c\u201d\u201e", '"') | dict.fromkeys("\u2018\u2019", "'")
 _PLACE: Final = re.compile(r"(.*) \(at line (\d+), column (\d+)\)", re.DOTALL)
 
 
@@ -46,8 +43,9 @@ def read_bytes(path: Path, name: str, limit: int) -> bytes:
         raise ConfigurationError([f"{name}: {reason(error)}; name a readable file"]) from None
     if len(data) > limit:
         raise ConfigurationError([f"{name}: is longer than {limit >> 20} MiB; name a file that is shorter"])
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise ConfigurationError([f"{name}: is UTF-16, and TOML must be UTF-8; save it again as that"])
+    wide = wide_encoding(data)
+    if wide:
+        raise ConfigurationError([f"{name}: is {wide}, and TOML must be UTF-8; save it again as that"])
     # An editor's mark, which says what TOML is in any case.
     return data.removeprefix(codecs.BOM_UTF8)
 
@@ -75,18 +73,16 @@ def parse_document(data: bytes, name: str, lines: int = 0) -> dict[str, Any]:
 
 
 def _disguised(text: str) -> tuple[tuple[int, int], str] | None:
-    """Where a character stands that looks like one that TOML knows, outside strings and comments as far as a line
-    tells; None where no such character does."""
+    """Where a character stands that looks like one that TOML knows, or ends a line as nothing does any more, outside
+    strings and comments as far as a line tells; None where no such character does."""
     for number, line in enumerate(text.split("\n"), 1):
         bare = _QUOTED.sub(lambda match: " " * len(match[0]), line)
-        match = _LOOKALIKE.search(bare)
+        match = LOOKALIKE.search(bare)
         if match is not None:
-            character = match[0]
-            name = unicodedata.name(character, "a character").lower()
-            return (
-                (number, match.start() + 1),
-                f"has {name} (U+{ord(character):04X}); type {_MEANT.get(character, 'a plain space')} there",
-            )
+            return (number, match.start() + 1), f"has {called(match[0])}; {instead(match[0])}"
+        if "\r" in bare.removesuffix("\r"):
+            wrong = "ends in CR alone, as no system of today has it; save it again with lines that end in LF or CRLF"
+            return (number, bare.index("\r") + 1), wrong
     return None
 
 

@@ -13,6 +13,9 @@ from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError
 
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 _SHOWN: Final = 80
+# What may stand before an @ where nothing says that it is a URL: not a socket's path.
+_PASSWORD: Final = re.compile(r"(?!unix:).*:.", re.DOTALL)
+_QUERY: Final = re.compile(r"([?#]).+", re.DOTALL)
 _TYPES: Final = (
     (bool, "a boolean"),
     (int, "an integer"),
@@ -153,9 +156,23 @@ def close(name: str, known: Iterable[str]) -> str:
     return found[0] if found else ""
 
 
+def without_secrets(text: str) -> str:
+    """A text without what is nobody's to read in a URL, or in what was to be one: user and password, the query."""
+    scheme, mark, rest = text.partition("://")
+    if not mark:
+        scheme, rest = "", text
+    # A password may have an @ itself, or a slash that ought to be escaped.
+    before, at, after = rest.rpartition("@")
+    if at and (mark or _PASSWORD.match(before)):
+        rest = f"***@{after}"
+    return scheme + mark + (_QUERY.sub(r"\1***", rest) if mark else rest)
+
+
 def shown(value: object) -> str:
-    """A value as it stands in a message: on one line, cut short, its type where its text would not help."""
+    """A value as it stands in a message: on one line, cut short, its type where its text would not help, and without
+    secrets."""
     if isinstance(value, str):
+        value = without_secrets(value)
         text = value if len(value) <= _SHOWN else value[:_SHOWN] + "..."
         # Only what a terminal shows as it is stays unescaped: a fault must not break into two lines.
         return json.dumps(text, ensure_ascii=not text.isprintable())

@@ -8,6 +8,7 @@ can let others have their turn between any two.
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator
 from typing import Final
@@ -40,7 +41,8 @@ class Elements:
         self._data = data
         self._longest = longest
         self._member = b'"%b"' % member
-        self._at = 0
+        # A mark before it may be passed over (section 8.1).
+        self._at = len(codecs.BOM_UTF8) if data.startswith(codecs.BOM_UTF8) else 0
 
     def __iter__(self) -> Iterator[Span]:
         opening = self._sign()

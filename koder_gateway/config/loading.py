@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -13,12 +12,13 @@ from ..policy.routing import normal_path
 from ..policy.tenants import Tenant
 from . import client_auth, shipped
 from .document import read_document
-from .faults import UNKNOWN, ConfigurationError, Located, ReadError, below, line, nearest, shown, step, unknown_key
+from .faults import ConfigurationError, Located, ReadError, below, line, nearest, shown, step, unknown_key
 from .file_looks import Caution, Version
+from .homes import misplaced
 from .kinds import Kind, Where, optional
 from .registry import read_tenants, restless
 from .settings import Settings
-from .tables import keys, rows
+from .tables import keys
 from .values import DOMAIN, REGISTRY, SLUG
 
 T = TypeVar("T")
@@ -48,19 +48,6 @@ def load(
     document = read_document(path, str(path))
     settings = read_settings(document, str(path), Where.beside(path, environ), rest, caution)
     return dataclasses.replace(settings, source=Path(os.path.abspath(path)))
-
-
-def listen_texts(path: str | Path | None = None) -> dict[str, tuple[str, ...]]:
-    """The endpoints that stand in a file, by their key in `[listen]`, whatever else is wrong with it. Raises
-    ConfigurationError where it is no TOML."""
-    path = Path(DEFAULT_PATH if path is None else path)
-    listen = read_document(path, str(path)).get("listen")
-    found: dict[str, tuple[str, ...]] = {}
-    for key in ("port", "redirect_port", "admin_port"):
-        value = listen.get(key) if isinstance(listen, dict) else None
-        texts = value if isinstance(value, list) else [value]
-        found[key] = tuple(text for text in texts if isinstance(text, str) and text)
-    return found
 
 
 def _absent(path: Path) -> bool:
@@ -109,27 +96,7 @@ def _sections(document: dict[str, Any], where: Where) -> tuple[dict[str, Any], l
             parts[name] = section.kind.read(document.get(name, section.default), where)
         except ReadError as misread:
             faults.extend(below(name, misread.faults))
-    return parts, [(at, _elsewhere(at, message)) for at, message in faults]
-
-
-def _elsewhere(at: str, message: str) -> str:
-    """The same message; for a key that other sections have, where it belongs."""
-    if not message.startswith(UNKNOWN):
-        return message
-    homes = _homes().get(at.rpartition(".")[2])
-    return f"{UNKNOWN} here; it belongs below {' or '.join(homes)}" if homes else message
-
-
-@lru_cache(maxsize=1)
-def _homes() -> dict[str, tuple[str, ...]]:
-    """Each key that a section, or a table of one, has, and those sections as they are written."""
-    homes: dict[str, tuple[str, ...]] = {}
-    for row in rows(Settings):
-        section, _, key = row.key.rpartition(".")
-        if section:
-            written = f"[[{section[:-2]}]]" if section.endswith("[]") else f"[{section}]"
-            homes[key] = (*homes.get(key, ()), written)
-    return homes
+    return parts, [(at, misplaced(at, message, document)) for at, message in faults]
 
 
 def _contradictions(document: dict[str, Any]) -> Iterator[Located]:

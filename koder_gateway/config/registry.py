@@ -15,8 +15,9 @@ from typing import Any, Final, Literal, cast
 
 from ..policy.tenants import Tenant, conflicts
 from .document import parse_document
-from .faults import ConfigurationError, ReadError, Tally, below, step, unknown_key
+from .faults import UNKNOWN, ConfigurationError, ReadError, Tally, below, step, unknown_key
 from .file_looks import Caution, Version, look_at, settled_look
+from .homes import misplaced_in_tenants
 from .kinds import Kind, Where, choice, listing
 from .tables import array, made, read_array, setting
 from .values import DOMAIN, ORIGIN, SLUG
@@ -144,7 +145,8 @@ class _Reading:
         """The next part, in which entries have numbers of their own."""
         for field in document.keys() - {"tenant"} - self._unknown:
             self._unknown |= {field} if len(self._unknown) < Tally.KEPT else set()
-            self._tally.add(step(field), unknown_key(field, ("tenant",)))
+            unknown = unknown_key(field, ("tenant",))
+            self._tally.add(step(field), misplaced_in_tenants(field, document[field], unknown))
         if "tenant" not in document:
             return
         self._listed = True
@@ -162,13 +164,18 @@ class _Reading:
         try:
             tenant = TENANT.read(value, _ANYWHERE)
         except ReadError as misread:
-            self._tally.add_all(below(f"tenant[{index}]", misread.faults))
+            faults = [(at, self._elsewhere(at, message)) for at, message in misread.faults]
+            self._tally.add_all(below(f"tenant[{index}]", faults))
             # So that contradictions are told along with the faults.
             if isinstance(value, dict) and _reads(SLUG, value.get("slug")):
                 domains = {domain.lower() for domain in _list(value.get("domains")) if _reads(DOMAIN, domain)}
                 self._tenants.append(Tenant(value["slug"], tuple(domains)))
         else:
             self._tenants.append(tenant)
+
+    @staticmethod
+    def _elsewhere(at: str, message: str) -> str:
+        return misplaced_in_tenants(at.removeprefix("."), None, message) if message.startswith(UNKNOWN) else message
 
     def tenants(self, base_domain: str) -> tuple[Tenant, ...]:
         """All of them; ConfigurationError where there was a fault, or they contradict each other."""

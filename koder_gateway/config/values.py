@@ -16,8 +16,9 @@ from ..policy.clients import UNIX
 from ..policy.cors import origin_fault
 from ..policy.tenants import is_slug
 from ..wire.target import LONGEST_PREFIX, path_fault
-from .faults import ReadError, nearest, reason, shown
+from .faults import ReadError, nearest, reason, shown, without_secrets
 from .kinds import Kind, T, Where, matching, parsed, read_text, refined, whole, wrong_type
+from .lookalikes import hidden_in
 from .units import MAX_DURATION, MAX_SIZE, parse_duration, parse_percent, parse_size
 
 _LABEL: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
@@ -102,7 +103,10 @@ def saying(name: str, parse: Callable[[str], T]) -> Kind[T]:
         text = read_text(value)
         # Such a sentence would break into two lines, and nothing that is parsed like this has them.
         if not (text.isascii() and text.isprintable()):
-            raise ReadError.because(f"{shown(text)} has characters that no {name} has; write printable ASCII")
+            wrong = hidden_in(text) or f"has characters that no {name} has; write printable ASCII"
+            raise ReadError.because(f"{shown(text)} {wrong}")
+        if without_secrets(text) != text:
+            raise ReadError.because(f"{shown(text)} is no {name}: it has a user or a query in it; leave that out")
         try:
             return parse(text)
         except ValueError as error:

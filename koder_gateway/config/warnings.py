@@ -25,9 +25,14 @@ _NAMED: Final = 4
 
 def misspelled_services(settings: Settings) -> Iterator[Located]:
     """Services that no route names and whose names are nearly those of shipped ones, which then stay as they are."""
-    for name in _unrouted(settings):
+    return misspelled(unrouted(settings))
+
+
+def misspelled(names: Iterable[str]) -> Iterator[Located]:
+    """Of services that no route names, those whose names are nearly those of shipped ones."""
+    for name in names:
         meant = close(name, shipped.SERVICES)
-        if meant:
+        if meant and name not in shipped.SERVICES:
             yield f"services.{name}", f'is named by no route; did you mean "{meant}", which keeps its default?'
 
 
@@ -39,7 +44,7 @@ def warning_lines(settings: Settings) -> list[str]:
 
 def _warnings(settings: Settings) -> Iterator[Located]:
     """Where each is, and what is to be looked at."""
-    for name in _unrouted(settings):
+    for name in unrouted(settings):
         if not close(name, shipped.SERVICES):
             yield (
                 f"services.{name}",
@@ -80,7 +85,7 @@ def _cover(networks: Iterable[Any], everybody: Iterable[Any]) -> bool:
     return all(any(part.subnet_of(network) for network in merged) for part in everybody)
 
 
-def _unrouted(settings: Settings) -> Iterator[str]:
+def unrouted(settings: Settings) -> Iterator[str]:
     """The services of the operator's own that no route leads to, but for the one that has the tenants."""
     named = {route.service for route in settings.routes}
     registry = settings.tenants.registry
@@ -103,12 +108,19 @@ def _within(path: bytes, prefix: bytes) -> bool:
 
 
 def _walked_around(settings: Settings) -> Iterator[Located]:
-    """Tenants' hosts that require a certificate, while the tenant's header on the base domain does without."""
+    """Tenants' hosts that require a certificate, while another way to the same tenant does without: the tenant's
+    header on the base domain, or for a domain of its own its name below that."""
     tenants = settings.tenants
-    modes = dict(settings.tls.client_auth)
-    if modes.get(tenants.base_domain, modes.get("*")) == REQUIRED:
-        return
-    for pattern, mode in modes.items():
-        if mode == REQUIRED and pattern.endswith(f".{tenants.base_domain}"):
-            without = f"{tenants.header} on the base domain reaches the same tenant without"
+    base, modes = tenants.base_domain, dict(settings.tls.client_auth)
+    required = [pattern for pattern, mode in modes.items() if mode == REQUIRED and pattern not in ("*", base)]
+    below = [pattern for pattern in required if pattern.endswith(f".{base}")]
+    ways = []
+    if modes.get(base, modes.get("*")) != REQUIRED:
+        ways = [f"{tenants.header} on the base domain"]
+    elif not below and modes.get(f"*.{base}", modes.get("*")) != REQUIRED:
+        ways = [f"its slug's host below {base}"]
+    for pattern in required:
+        # Without a registry nobody has a domain of its own.
+        for way in ways if pattern in below or tenants.registry is not None else ():
+            without = f"{way} reaches the same tenant without"
             yield "tls.client_auth", f"{shown(pattern)} requires a certificate, and {without}; require one there too"

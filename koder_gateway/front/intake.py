@@ -12,7 +12,7 @@ from ..layers.turns import FULL_READ, PIECES, end_turn
 from ..wire.body import BodyError, ChunkedDecoder
 from ..wire.exchange import BROKEN, TOO_LARGE
 from ..wire.request import KEPT_HEAD, HeadProbe, RequestHead, oversized
-from ..wire.salvage import host_and_origin
+from ..wire.unread_head import host_and_origin
 from .flow_control import ClientFlow
 from .phases import BODY, BUSY, FORGETFUL, HEAD, IDLE
 

@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 from twisted.logger import ILogObserver, LogEvent, LogLevel, eventAsText
 from zope.interface import implementer
 
+from .console import CRITICAL, DEBUG, ERROR, INFO, WARNING
+
 _LEVELS: Final = {
-    LogLevel.critical: 2,
-    LogLevel.error: 3,
-    LogLevel.warn: 4,
-    LogLevel.info: 6,
-    LogLevel.debug: 7,
+    LogLevel.critical: CRITICAL,
+    LogLevel.error: ERROR,
+    LogLevel.warn: WARNING,
+    LogLevel.info: INFO,
+    LogLevel.debug: DEBUG,
 }
-_INFO: Final = 6
 # What twistd's --logger takes.
 JOURNAL: Final = f"{__name__}.Journal"
-
-
-def is_journal(environ: Mapping[str, str], descriptor: int = 1) -> bool:
-    """Whether a descriptor, by default the standard output, is what systemd has connected to its journal."""
-    try:
-        status = os.fstat(descriptor)
-    except OSError:
-        return False
-    return environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 @implementer(ILogObserver)
@@ -42,7 +34,7 @@ class Journal:
         text = eventAsText(event, includeTimestamp=False, includeSystem=False)
         if not text:
             return
-        level = _LEVELS.get(event.get("log_level"), _INFO)
+        level = _LEVELS.get(event.get("log_level"), INFO)
         lines = "".join(f"<{level}>{line}\n" for line in text.splitlines())
         try:
             self._write(lines.encode("utf-8", "backslashreplace"))

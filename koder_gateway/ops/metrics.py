@@ -30,8 +30,6 @@ CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 # Upper bounds in seconds; the first ones tell a fast service from the gateway's own share.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _CLASSES = ("other", "1xx", "2xx", "3xx", "4xx", "5xx")
-# Those that every service comes to have; the others are told once there is one.
-_USUAL = ("2xx", "3xx", "4xx", "5xx")
 _PREFIX = "koder_gateway_"
 
 
@@ -174,8 +172,7 @@ class GatewayCollector(Collector):
         )
         for service, series in sorted(self._counters.series.items()):
             for name, count in zip(_CLASSES, series.classes, strict=True):
-                if count or name in _USUAL:
-                    requests.add_metric([service, name], count)
+                requests.add_metric([service, name], count)
             received.add_metric([service], series.bytes_in)
             sent.add_metric([service], series.bytes_out)
             duration.add_metric([service], _cumulative(series.buckets), series.seconds)

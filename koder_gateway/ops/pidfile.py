@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
+import stat
 from collections.abc import Mapping, MutableMapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from .console import WARNING, say
+
 # A word in the command line of every gateway: the plugin's name, or that of the program.
 _OURS: Final = b"koder-gateway"
+# What a pidfile has: a number, or nothing. A file system that lost its power may leave NULs in its place.
+_PIDFILE: Final = re.compile(rb"(?=.{0,32}\Z)(?:\s*[0-9]{1,20}\s*|[\s\0]*)", re.DOTALL)
+_NUMBER: Final = re.compile(rb"[0-9]+")
+_LONGEST: Final = 32
 
 
 def settle(twistd: MutableMapping[str, Any], words: Sequence[str]) -> str | None:
@@ -19,16 +26,43 @@ def settle(twistd: MutableMapping[str, Any], words: Sequence[str]) -> str | None
     if not any(word.startswith("--pi") for word in words):
         twistd["pidfile"] = ""
     pidfile = twistd.get("pidfile") or ""
-    if pidfile:
-        path = Path(pidfile)
-        if _stale(path):
-            with suppress(OSError):
-                path.unlink()
-        if not _writable(path):
-            return (
-                f"{path}: the pidfile cannot be written; let the gateway's user write there, or leave --pidfile out"
-            )
-    return _log_fault(twistd)
+    fault = _cleared(Path(pidfile)) if pidfile else None
+    return fault or _log_fault(twistd)
+
+
+def _cleared(path: Path) -> str | None:
+    """Make room for a new pidfile; why there is none, in one line."""
+    try:
+        named = _named(path)
+    except OSError as error:
+        return f"{path}: the pidfile cannot be read: {error.strerror}; name another, or leave --pidfile out"
+    if named is not None and not _PIDFILE.fullmatch(named):
+        return f"{path}: is no pidfile, and is left as it is; name another with --pidfile, or remove it"
+    if named is not None and _stale(named):
+        try:
+            path.unlink()
+        except OSError:
+            return f"{path}: is stale and cannot be removed; remove it, or let the gateway's user write in its folder"
+        if not _NUMBER.search(named):
+            # As after a crash of the machine; whoever looks for a process that it named should know.
+            say(f"koder-gateway: {path}: named no process, and is replaced", WARNING)
+    if not _writable(path):
+        return f"{path}: the pidfile cannot be written; let the gateway's user write there, or leave --pidfile out"
+    return None
+
+
+def _named(path: Path) -> bytes | None:
+    """What stands in a file, as much of it as a pidfile may have and a byte more; None where there is none. What is
+    no file, such as a pipe, is not waited for."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        return os.read(descriptor, _LONGEST + 1) if regular else b"no file"
+    finally:
+        os.close(descriptor)
 
 
 def _log_fault(twistd: Mapping[str, Any]) -> str | None:
@@ -56,13 +90,12 @@ def _writable(path: Path) -> bool:
     return True
 
 
-def _stale(path: Path) -> bool:
-    """Whether the process that a pidfile names is no gateway any more: it has ended, its number is this process's own
-    (PID 1 of a container, each time) or that of another program. Nothing is said of a file that names none."""
-    try:
-        pid = int(path.read_text())
-    except (OSError, ValueError):
-        return False
+def _stale(named: bytes) -> bool:
+    """Whether a pidfile names no gateway any more: no process at all, one that has ended, this one itself (PID 1 of a
+    container, each time) or that of another program."""
+    if not _NUMBER.search(named):
+        return True
+    pid = int(named)
     if pid == os.getpid():
         return True
     try:

@@ -26,6 +26,8 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import SSL
 
+from ..wire.encodings import wide_encoding
+
 DAY = 86_400.0
 # Browsers refuse more than 398 days of validity; one day is left for the start in the past.
 SELF_SIGNED_DAYS = 397
@@ -37,9 +39,8 @@ _LARGEST = 1 << 20
 # Issuers whose bytes a reader remembers for the chains to come; those in use live on in their chains.
 _ISSUERS = 4096
 _CLOCK_SKEW = 3_600.0
-# The first line of a private key in PEM, of whatever kind, and what UTF-16 text begins with.
+# The first line of a private key in PEM, of whatever kind.
 _KEY_BEGINS = re.compile(rb"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----")
-_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 # P-256, P-384 and P-521, as they are called here.
 _CURVES = ("secp256r1", "secp384r1", "secp521r1")
 
@@ -131,11 +132,11 @@ class Reader:
             raise CertificateError(f"{chain_path}: cannot be used: {text}; have it issued anew") from None
 
     def _read(self, name: str, chain_path: Path, key_path: Path, extra_path: Path | None) -> CertificateFile:
-        data = _read(chain_path)
+        data = read_file(chain_path)
         chain = _parse_chain(chain_path, data)
-        key = _parse_key(key_path, data if key_path == chain_path else _read(key_path))
+        key = read_key(key_path, data if key_path == chain_path else read_file(key_path))
         leaf = chain[0]
-        if _public_bytes(key) != _public_bytes(leaf):
+        if public_bytes(key) != public_bytes(leaf):
             raise CertificateError(
                 f"{chain_path}: the private key in {key_path} is not that of its first certificate;"
                 " put the server's own certificate first, or the right key beside it"
@@ -150,7 +151,7 @@ class Reader:
             chain_path,
             self._shared(each.public_bytes(serialization.Encoding.DER) for each in chain),
             _private_bytes(key, serialization.Encoding.DER),
-            tuple(text.lower() for text in _alternatives(leaf).get_values_for_type(x509.DNSName)),
+            dns_names(leaf),
             leaf.not_valid_before_utc.timestamp(),
             leaf.not_valid_after_utc.timestamp(),
         )
@@ -191,8 +192,9 @@ def self_signed(state_dir: Path, base_domain: str, *, now: float | None = None) 
     return load_pair(base_domain, path, path)
 
 
-def _read(path: Path) -> bytes:
-    """What is in a file, which must be one: nothing may be waited for, as at the end of a pipe."""
+def read_file(path: Path) -> bytes:
+    """What is in a file, which must be one: nothing may be waited for, as at the end of a pipe. Raises
+    CertificateError with one line."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -220,12 +222,11 @@ def _read_all(descriptor: int) -> bytes:
 
 def read_chain(path: Path) -> tuple[x509.Certificate, ...]:
     """The certificates of a PEM file, in its order. Raises CertificateError with one line."""
-    return _parse_chain(path, _read(path))
+    return _parse_chain(path, read_file(path))
 
 
 def _parse_chain(path: Path, data: bytes) -> tuple[x509.Certificate, ...]:
-    if data.startswith(_UTF_16):
-        raise CertificateError(f"{path}: is UTF-16 text; save it again as ASCII or UTF-8")
+    _refuse_wide(path, data)
     if b"-----BEGIN CERTIFICATE-----" not in data:
         raise CertificateError(f"{path}: no certificate in it; it must be PEM, with BEGIN CERTIFICATE lines")
     try:
@@ -234,7 +235,15 @@ def _parse_chain(path: Path, data: bytes) -> tuple[x509.Certificate, ...]:
         raise CertificateError(f"{path}: a certificate in it is not PEM that can be read; copy it again") from None
 
 
-def _parse_key(path: Path, data: bytes) -> PrivateKeyTypes:
+def _refuse_wide(path: Path, data: bytes) -> None:
+    wide = wide_encoding(data)
+    if wide:
+        raise CertificateError(f"{path}: is {wide} text; save it again as ASCII or UTF-8")
+
+
+def read_key(path: Path, data: bytes) -> PrivateKeyTypes:
+    """The private key in what a PEM file has. Raises CertificateError with one line."""
+    _refuse_wide(path, data)
     begins = [match.start() for match in _KEY_BEGINS.finditer(data)]
     if len(begins) > 1:
         raise CertificateError(
@@ -272,7 +281,7 @@ def _refuse_unserved(path: Path, key: PrivateKeyTypes) -> None:
         )
 
 
-def _public_bytes(owner: PrivateKeyTypes | x509.Certificate) -> bytes:
+def public_bytes(owner: PrivateKeyTypes | x509.Certificate) -> bytes:
     """The public key of a private one or of a certificate; none where its algorithm is not known."""
     try:
         key = owner.public_key()
@@ -311,6 +320,11 @@ def _alternatives(leaf: x509.Certificate) -> x509.SubjectAlternativeName:
         return leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError):
         return x509.SubjectAlternativeName([])
+
+
+def dns_names(leaf: x509.Certificate) -> tuple[str, ...]:
+    """The DNS names that a certificate is for, in lower case."""
+    return tuple(text.lower() for text in _alternatives(leaf).get_values_for_type(x509.DNSName))
 
 
 def _wanted_names(base_domain: str) -> x509.SubjectAlternativeName:

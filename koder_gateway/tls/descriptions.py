@@ -6,6 +6,7 @@ import os
 import re
 import stat
 from dataclasses import dataclass, replace
+from ipaddress import ip_address
 
 from twisted.internet.endpoints import quoteStringArgument
 
@@ -173,21 +174,39 @@ def address_of(text: str) -> Address | None:
         description = parse(written_out(text.partition(":")[2]))
     if description.kind in ("ssl", "tls"):
         arguments = ssl_arguments(description)
-        return Address("tcp", arguments.get("interface", ""), arguments.get("port", ""))
+        return Address("tcp", _plain_host(arguments.get("interface", "")), _plain_number(arguments.get("port", "")))
     if description.kind.startswith("tls+"):
         description = carried(description)[0]
     named = (
         dict(zip(_POSITIONAL.get(description.kind, ()), description.arguments, strict=False)) | description.options
     )
     if description.kind in ("tcp", "tcp6"):
-        return Address(
-            "tcp", named.get("interface", "" if description.kind == "tcp" else "::"), named.get("port", "")
-        )
+        host = named.get("interface", "" if description.kind == "tcp" else "::")
+        return Address("tcp", _plain_host(host), _plain_number(named.get("port", "")))
     if description.kind == "unix":
-        return Address("unix", "", named.get("address", ""))
+        return Address("unix", "", _plain_path(named.get("address", "")))
     if description.kind == "systemd":
-        return Address("systemd", "", named.get("index", named.get("name", "")))
+        return Address("systemd", "", _plain_number(named["index"]) if "index" in named else named.get("name", ""))
     return None
+
+
+def _plain_host(text: str) -> str:
+    """An address in the form in which addresses are compared; an IPv4 one within IPv6 is that of IPv4."""
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return text.lower()
+    return str(getattr(address, "ipv4_mapped", None) or address)
+
+
+def _plain_number(text: str) -> str:
+    return str(int(text)) if text.isascii() and text.isdecimal() and len(text) <= 10 else text
+
+
+def _plain_path(path: str) -> str:
+    """The path of a socket, however its folder is reached."""
+    folder, name = os.path.split(path)
+    return os.path.join(os.path.realpath(folder or "."), name)
 
 
 def bare_port(description: Description) -> tuple[int, int] | None:

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -53,6 +52,7 @@ from .descriptions import (
     with_backlog,
     written_out,
 )
+from .endpoint_faults import EndpointError, clear
 from .factory import over_tls
 from .failures import Failures
 from .folder import Place, files_place, folder_place
@@ -71,10 +71,6 @@ _METHODS = {
     "SSLv23_METHOD": _DEFAULT_OPTIONS,
     "TLSv1_2_METHOD": ContextOptions(maximum=SSL.TLS1_2_VERSION),
 }
-
-
-class EndpointError(Exception):
-    """An endpoint string that cannot be served; the text says so in one line for each fault."""
 
 
 class TlsSettings(Protocol):
@@ -152,7 +148,7 @@ class Endpoints:
 
         Raises EndpointError, each line of which names the string and what to change.
         """
-        with _clear(text):
+        with clear(text):
             return self._server(text)
 
     def plain(self, text: str) -> IStreamServerEndpoint:
@@ -169,14 +165,36 @@ class Endpoints:
     def examine(self, text: str) -> None:
         """Raise what `server` would, but for what only the daemon has: sockets that systemd hands over, and the
         self-signed certificate, which a check by another user would leave behind with the wrong owner."""
-        with _clear(text):
-            _, carrier, arguments = _taken_apart(text)
-            if carrier.kind == "systemd":
-                inherited(carrier)
-            else:
-                self._carrier(carrier, arguments)
-            if arguments is not None and (_own_place(arguments) is not None or self._tls.certificates is not None):
-                self._contexts(text, arguments)
+        faults: list[str] = []
+        for examine in (self._examine_carrier, self._examine_certificates):
+            try:
+                with clear(text):
+                    examine(text)
+            except EndpointError as error:
+                faults += [fault for fault in str(error).splitlines() if fault not in faults]
+        if faults:
+            raise EndpointError("\n".join(faults))
+
+    def certificate_faults(self) -> list[str]:
+        """What is wrong with the certificates of the settings, for whom no endpoint of theirs can be read."""
+        try:
+            if self._tls.certificates is not None:
+                self._contexts("", {})
+        except CertificateError as error:
+            return list(error.faults)
+        return []
+
+    def _examine_carrier(self, text: str) -> None:
+        _, carrier, arguments = _taken_apart(text)
+        if carrier.kind == "systemd":
+            inherited(carrier)
+        else:
+            self._carrier(carrier, arguments)
+
+    def _examine_certificates(self, text: str) -> None:
+        _, _, arguments = _taken_apart(text)
+        if arguments is not None and (_own_place(arguments) is not None or self._tls.certificates is not None):
+            self._contexts(text, arguments)
 
     def reload(
         self, tls: TlsSettings, base_domain: str | None = None, protocols: tuple[bytes, ...] | None = None
@@ -300,18 +318,6 @@ def _refuse_tls(text: str) -> None:
         raise EndpointError(f'endpoint "{text}": speaks TLS, and a redirect port must not; write it as in "tcp:80"')
 
 
-@contextmanager
-def _clear(text: str) -> Iterator[None]:
-    """Turn what is raised for an endpoint string into an EndpointError."""
-    try:
-        yield
-    except CertificateError as error:
-        raise EndpointError("\n".join(f'endpoint "{text}": {fault}' for fault in error.faults)) from None
-    # What Twisted's and its plugins' parsers raise for the strings that people write.
-    except (ValueError, LookupError, TypeError, AttributeError, AssertionError, OSError) as error:
-        raise EndpointError(f'endpoint "{text}": {_clue(error)}') from None
-
-
 def server_endpoint(
     reactor: Any, text: str, tls: TlsSettings, state_dir: Path, base_domain: str
 ) -> tuple[IStreamServerEndpoint, bool]:
@@ -368,18 +374,3 @@ def _third_party(prefix: str) -> bool:
         plugin.prefix.lower() == prefix and type(plugin).__module__.partition(".")[0] != "twisted"
         for plugin in getPlugins(IStreamServerEndpointStringParser)
     )
-
-
-def _clue(error: Exception) -> str:
-    """What is wrong with an endpoint string, in one line, from what its parser raised."""
-    text = " ".join(str(error).split()) or "cannot be read"
-    if isinstance(error, OSError):
-        return f"{text}; name what the gateway may read"
-    if isinstance(error, LookupError):
-        missing = "of that index" if isinstance(error, IndexError) else f"called {text}"
-        return f"no descriptor {missing} was inherited; start the gateway by its socket unit, or name another"
-    if "Unknown endpoint type" in text:
-        return "no such kind of endpoint; write ssl:443, tcp:80, unix:PATH or another of Twisted's"
-    if isinstance(error, ValueError) and "invalid literal" not in text:
-        return text
-    return f"its arguments are not those of its kind ({text}); write for example tcp:80:interface=127.0.0.1"

@@ -17,17 +17,28 @@ _ISSUERS: Final = frozenset(("ca", "ca-bundle", "chain", "issuer"))
 _ISSUER_SUFFIXES: Final = (".issuer", ".chain", ".ca")
 # The files of a folder that is one certificate: certbot's, and those of a secret of Kubernetes'.
 _FOLDERS: Final = (("fullchain.pem", "privkey.pem"), ("tls.crt", "tls.key"))
+# What a folder without certificates is told.
+WANTED: Final = "put NAME.pem (key and chain), NAME.key and NAME.crt, or certbot's live/NAME there"
 # What tells one version of a file from the next; the number of the error where there is none.
 Version = tuple[int, int, int, int] | int | None
 
 
 class Source(NamedTuple):
-    """The files of one certificate, `extra` with further issuers; `name` is what the operator calls it."""
+    """The files of one certificate, `extra` with further issuers; `name` is what the operator calls it. `loose`: they
+    lie among others, and may be something else."""
 
     name: str
     chain: str
     key: str
     extra: str | None = None
+    loose: bool = False
+
+    def only_file(self) -> str | None:
+        """Its only file, where the other is not there; None for a pair."""
+        if self.chain == self.key:
+            return self.chain
+        there = [path for path in (self.chain, self.key) if _there(path)]
+        return there[0] if len(there) == 1 else None
 
     def versions(self) -> tuple[Version, ...]:
         """The versions of its files. Asked before they are read, it misses no change."""
@@ -60,7 +71,8 @@ class Place(NamedTuple):
 def folder_place(folder: Path) -> Place:
     """A folder of NAME.pem (key and chain), NAME.key with NAME.crt, and certbot's NAME/privkey.pem with
     NAME/fullchain.pem, in the folder itself or in its `live`, and NAME/tls.key with NAME/tls.crt. What begins with a
-    dot is left alone, as are issuers' certificates (ca.crt, NAME.issuer.crt, chain.pem)."""
+    dot is left alone, as are issuers' certificates (ca.crt, NAME.issuer.crt, chain.pem); of the other files there
+    `bystanders` knows which are no certificate."""
     return Place(str(folder), lambda: _listed(str(folder)))
 
 
@@ -85,10 +97,7 @@ def _listed(folder: str) -> Listing:
     except OSError as error:
         raise CertificateError(f"{folder}: {reason(error)}; name a folder that the gateway may read") from None
     if not listing.sources:
-        raise CertificateError(
-            f"{folder}: no certificate in it; put NAME.pem (key and chain), NAME.key and NAME.crt,"
-            " or certbot's live/NAME there"
-        )
+        raise CertificateError(f"{folder}: no certificate in it; {WANTED}")
     return listing
 
 
@@ -124,12 +133,12 @@ class _Lister:
             elif name not in _CERTBOTS_OWN:
                 self._look_at_folder(name, path)
         elif dot and suffix == "pem":
-            self._add(stem, path, path)
+            self._add(stem, path, path, loose=True)
         elif dot and suffix == "crt":
-            self._add(stem, path, f"{path[:-4]}.key")
+            self._add(stem, path, f"{path[:-4]}.key", loose=True)
         elif dot and suffix == "key":
             if not _there(f"{path[:-4]}.crt"):
-                self._add(stem, f"{path[:-4]}.crt", path)
+                self._add(stem, f"{path[:-4]}.crt", path, loose=True)
         elif entry.is_symlink() and not os.path.isfile(path):
             # To the folder of a certificate, most likely, which is not where the link says.
             self._add(name, f"{path}/fullchain.pem", f"{path}/privkey.pem")
@@ -152,8 +161,8 @@ class _Lister:
             self._unread.append(live)
             self._add("live", live, live)
 
-    def _add(self, name: str, chain: str, key: str) -> None:
-        self._sources.append(Source(name, chain, key))
+    def _add(self, name: str, chain: str, key: str, *, loose: bool = False) -> None:
+        self._sources.append(Source(name, chain, key, loose=loose))
 
 
 def _is_issuer(name: str, names: set[str]) -> bool:

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from .bystanders import Half, half_of, parted
 from .certificates import RENEW_BEFORE, CertificateError, CertificateFile, Reader, self_signed
-from .folder import Listing, Place, Source, Version
+from .folder import WANTED, Listing, Place, Source, Version
 from .names import Names
 
 # Seconds between two looks at the calendar.
@@ -39,7 +40,8 @@ class Look:
 
 @dataclass(slots=True)
 class _Kept:
-    """One source: the last good certificate, and what is wrong with the files of `versions`."""
+    """One source: the last good certificate, and what is wrong with the files of `versions`. `half` is what they have
+    where that is clearly no pair; `idle`: and nobody misses the other one."""
 
     versions: tuple[Version, ...] = ()
     certificate: CertificateFile | None = None
@@ -47,6 +49,13 @@ class _Kept:
     told: bool = True
     looks: int = 0
     missing: bool = False
+    half: Half | None = None
+    idle: bool = False
+
+    @property
+    def faulty(self) -> bool:
+        """Whether there is something to mend."""
+        return bool(self.fault) and not self.idle
 
 
 class Shelf:
@@ -81,11 +90,15 @@ class Shelf:
         """
         found = self.look(now, settled=True)
         kept = self._kept.values()
-        faults = [line for line in (self._place_fault, *(each.fault for each in kept)) if line]
+        faults = [line for line in (self._place_fault, *(each.fault for each in kept if not each.idle)) if line]
         if faults:
+            # A name that none of them has is wrong whatever becomes of these.
+            if not any(source.name == self._default for source in self._kept):
+                faults += [line for line in found.errors if line.startswith("tls.default: ")]
             raise CertificateError(*faults)
         if found.names is None:
-            raise CertificateError(*found.errors)
+            nothing = f"{self._place.name}: no certificate with its key in it; {WANTED}"
+            raise CertificateError(*(found.errors or [nothing]))
         return found.names, self.doubts(now)
 
     def look(self, now: float, settled: bool = False) -> Look:
@@ -100,7 +113,7 @@ class Shelf:
             doubts = self.doubts(now)
             look.warnings += few([line for line in doubts if line not in self._warned])
             self._warned = set(doubts)
-        look.faulty = sum(bool(kept.fault) for kept in self._kept.values()) + bool(self._place_fault)
+        look.faulty = sum(kept.faulty for kept in self._kept.values()) + bool(self._place_fault)
         return look
 
     def _look_at_place(self, settled: bool, look: Look) -> bool:
@@ -118,13 +131,33 @@ class Shelf:
             kept = self._kept.get(source)
             if kept is None:
                 kept = self._kept[source] = _Kept()
-            faulty = bool(kept.fault) and kept.told
+            faulty = kept.faulty and kept.told
             changed |= self._read(source, kept, settled)
             if faulty and not kept.fault:
                 look.restored.append(f"{source.chain}: can be used again")
-            look.unsettled |= not kept.told
+        self._set_apart()
+        look.unsettled |= any(kept.faulty and not kept.told for kept in self._kept.values())
         look.errors += few(self._to_tell(settled))
         return changed
+
+    def _set_apart(self) -> None:
+        """Find what is no fault, since it is no pair and nobody misses one, and whose key lies beside it."""
+        halves = {kept.half.path: kept for kept in self._kept.values() if kept.half is not None}
+        if not halves:
+            return
+        served = [kept.certificate for kept in self._kept.values() if kept.certificate is not None]
+        wanted: list[Half] = []
+        for kept in halves.values():
+            half = kept.half
+            assert half is not None, "so they were chosen"
+            kept.idle = kept.certificate is None and (not half.key or half.covered(served))
+            if not kept.idle:
+                wanted.append(half)
+        for (first, *others), line in parted(wanted):
+            halves[first.path].fault = line
+            for other in others:
+                # The line speaks for them all.
+                halves[other.path].idle = True
 
     def _place_failed(self, fault: str, settled: bool, look: Look) -> bool:
         """Nothing is there. What was there stays, even if its files are gone."""
@@ -169,8 +202,9 @@ class Shelf:
         except CertificateError as error:
             kept.looks = kept.looks + 1 if kept.fault and not kept.told else 0
             kept.fault, kept.told = str(error), False
+            kept.half, kept.idle = half_of(source), False
             return False
-        kept.fault, kept.told = "", True
+        kept.fault, kept.told, kept.half, kept.idle = "", True, None, False
         if kept.certificate is not None and kept.certificate.same(certificate):
             return False
         kept.certificate = certificate
@@ -179,7 +213,7 @@ class Shelf:
     def _to_tell(self, settled: bool) -> list[str]:
         lines = []
         for kept in self._kept.values():
-            if not kept.told and (settled or kept.looks >= _LOOKS):
+            if not kept.told and not kept.idle and (settled or kept.looks >= _LOOKS):
                 kept.told = True
                 stays = "; the one before it stays" if kept.certificate is not None else ""
                 lines.append(kept.fault + stays)
@@ -191,6 +225,8 @@ class Shelf:
         certificates = []
         missing = False
         for source, kept in self._kept.items():
+            if kept.idle:
+                continue
             certificate = kept.certificate or before.get(source.name)
             if certificate is not None:
                 certificates.append(certificate)
@@ -222,8 +258,8 @@ class Shelf:
         lines = [line for certificate in self._served.certificates for line in certificate.doubts(now)]
         for hidden, served in self._served.overshadowed():
             lines.append(
-                f"{hidden.path}: serves nobody: {served.path} is for the same names with another kind of key, and is"
-                " valid for longer; keep one of the two (every client of today takes ECDSA)"
+                f"{hidden.path}: serves nobody who asks for its names: {served.path} is for the same with another"
+                " kind of key, and is valid for longer; keep one of the two (every client of today takes ECDSA)"
             )
         return lines
 

@@ -50,10 +50,34 @@ def shares_of(places: int, settings: Settings) -> Shares:
 
 def _connections_allowed(settings: Settings) -> int:
     """As many clients as descriptors allow when every service has all its connections open."""
-    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
-        soft = 1 << 20
-    reserved = sum(settings.services[name].max_connections for name in {r.service for r in settings.routes})
+    soft = descriptors_now()
     # A tunnel has a connection of its own to the service; there are no more of them than clients.
     tunnels = settings.requests.max_tunnels
-    return max(soft // 2, soft - reserved - tunnels - _SPARE_DESCRIPTORS)
+    return max(soft // 2, soft - _reserved(settings) - tunnels - _SPARE_DESCRIPTORS)
+
+
+def descriptors_now() -> int:
+    """How many descriptors this process may have as it is."""
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 1 << 20 if soft == resource.RLIM_INFINITY else soft
+
+
+def _reserved(settings: Settings) -> int:
+    """The connections that services may have."""
+    return sum(settings.services[name].max_connections for name in {r.service for r in settings.routes})
+
+
+def shortage(settings: Settings, limit: int, whose: str) -> list[str]:
+    """What to say where `limit` descriptors are too few for as many connections as the settings name; `whose` limit
+    it is. Nothing is said where no number of clients is named: they are then as many as there are descriptors for."""
+    clients, services = settings.listen.max_connections, _reserved(settings)
+    wanted = clients + services + _SPARE_DESCRIPTORS
+    if not clients or wanted <= limit:
+        return []
+    room = limit - services - _SPARE_DESCRIPTORS
+    less = f"write {room} at most, or raise that limit" if room > 0 else "raise that limit"
+    told = (
+        f"{clients} clients, {services} connections to services and what else is open may need {wanted} descriptors,"
+        f" and there are {limit} by {whose}; {less}"
+    )
+    return [told]

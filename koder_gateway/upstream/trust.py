@@ -14,6 +14,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from OpenSSL import SSL, crypto
 
+from ..wire.encodings import wide_encoding
 from .identity import Identity
 
 _PROTOCOL: Final = b"http/1.1"
@@ -133,9 +134,13 @@ def _printed(error: Exception) -> str:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        data = path.read_bytes()
     except OSError as error:
         raise TrustError(f"{path}: {(error.strerror or str(error)).lower()}; let the gateway read it") from None
+    wide = wide_encoding(data)
+    if wide:
+        raise TrustError(f"{path}: is {wide} text; save it again as ASCII or UTF-8")
+    return data
 
 
 def _parse_chain(path: Path, data: bytes, wanted: str) -> list[x509.Certificate]:

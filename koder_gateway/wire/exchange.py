@@ -98,6 +98,8 @@ MOVES: Final[dict[tuple[str, str], tuple[str, str]]] = {
     (TUNNELLING, CLOSED): (ENDED, CUT),
     (TUNNELLING, TIMEOUT): (ENDED, CUT),
 }
+# Those by which an exchange may end without an answer that says so: beside refusals' codes, those of `Exchange.code`.
+EARLY_ENDS: Final = frozenset(event for (_, event), (_, action) in MOVES.items() if action in (CUT, DROP))
 
 # What the client is told when there is still somebody to tell and nothing has been told yet.
 ANSWERS: Final[dict[str, Refusal]] = {

@@ -15,8 +15,8 @@ from .fields import TOKEN
 from .frames import PROTOCOL_ERROR, StreamError
 from .hpack import Decoder, Field, OversizedBlock
 from .request import RequestHead, RequestReader, oversized
-from .salvage import host_and_origin_of
 from .target import same_authority
+from .unread_head import host_and_origin_of
 from .upgrade import WEBSOCKET, fresh_key
 
 # As long as it is one word, what is wrong with a target is told by a 400.

@@ -46,8 +46,8 @@ from .fields import (
     connection_options,
     without,
 )
-from .salvage import host_and_origin, host_and_origin_of
 from .target import CLEAN_PATH, PLAIN_PATH, essential, host_fault, origin_form, path_fault, query_fault
+from .unread_head import host_and_origin, host_and_origin_of
 from .upgrade import KEY, requested
 
 # llhttp also takes RTSP, ICE, HTTP/0.9, two spaces and more: the start line is held to its own grammar.

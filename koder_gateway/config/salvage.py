@@ -1,0 +1,134 @@
+"""What of a file with faults can be read all the same, so that what is wrong beyond it is told along with them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .document import read_document
+from .entries import SERVICES
+from .faults import ConfigurationError, Located, ReadError
+from .kinds import Kind, Where
+from .loading import DEFAULT_PATH
+from .settings import Settings
+from .tables import keys
+from .values import ENDPOINT
+from .warnings import misspelled, unrouted
+
+
+@dataclass(frozen=True, slots=True)
+class Salvage:
+    """Settings with defaults in the place of what cannot be read: `unread` has its keys, as in `tls.certificates`, or
+    whole sections. `endpoints` are those that can be, by their key in `[listen]`. `given` and `routed` are the names
+    of services as they stand in the file, whatever is wrong with them."""
+
+    settings: Settings
+    unread: frozenset[str]
+    endpoints: Mapping[str, tuple[str, ...]]
+    given: frozenset[str]
+    routed: frozenset[str]
+
+    def misspelled(self) -> Iterator[Located]:
+        """Services that no route names and whose names are nearly those of shipped ones."""
+        readable = set(unrouted(self.settings))
+        return misspelled(
+            name
+            for name in sorted(self.given - self.routed)
+            if name in readable or f"services.{name}" in self.unread or "services" in self.unread
+        )
+
+
+def salvage(path: Path | None, environ: Mapping[str, str] = os.environ) -> Salvage | None:
+    """What there is in a file of settings; None where it is no TOML at all."""
+    path = DEFAULT_PATH if path is None else path
+    try:
+        document = read_document(path, str(path))
+    except ConfigurationError:
+        return None
+    reading = _Reading(document, Where.beside(path, environ))
+    parts = {name: reading.part(name) for name in keys(Settings)}
+    # The others are told by the file's own faults.
+    parts["routes"] = tuple(route for route in parts["routes"] if route.service in parts["services"])
+    return Salvage(
+        Settings(**parts, source=Path(os.path.abspath(path))),
+        frozenset(reading.unread),
+        {key: reading.endpoints(key, parts["listen"]) for key in ("port", "redirect_port", "admin_port")},
+        frozenset(reading.table("services")),
+        frozenset(route["service"] for route in reading.tables("routes") if isinstance(route.get("service"), str)),
+    )
+
+
+class _Reading:
+    """Reads each section whole if it can be, else key by key."""
+
+    def __init__(self, document: dict[str, Any], where: Where) -> None:
+        self._document = document
+        self._where = where
+        self.unread: set[str] = set()
+
+    def table(self, name: str) -> dict[str, Any]:
+        """A table of the document; an empty one for what is none."""
+        value = self._document.get(name)
+        return value if isinstance(value, dict) else {}
+
+    def tables(self, name: str) -> list[dict[str, Any]]:
+        """The tables of an array of the document."""
+        value = self._document.get(name)
+        return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+    def part(self, name: str) -> Any:
+        """One section."""
+        section = keys(Settings)[name]
+        kind, default = section.kind, section.default
+        try:
+            return kind.read(self._document.get(name, default), self._where)
+        except ReadError:
+            self.unread.add(name)
+        if kind.path == "." and kind.entry is not None:
+            self.unread.discard(name)
+            return self._keys(name, kind.entry)
+        if name == "services":
+            return self._services()
+        value = self._document[name]
+        return tuple(one for each in value for one in self._one(kind, [each], ())) if isinstance(value, list) else ()
+
+    def _keys(self, name: str, entry: type) -> Any:
+        values: dict[str, Any] = {}
+        given = self.table(name)
+        for key, row in keys(entry).items():
+            try:
+                values[key] = row.kind.read(given.get(key, row.default), self._where)
+            except ReadError:
+                self.unread.add(f"{name}.{key}")
+                values[key] = row.kind.read(row.default, self._where)
+        return entry(**values)
+
+    def _services(self) -> Any:
+        self.unread.discard("services")
+        services = dict(SERVICES.read({}, self._where))
+        for name, value in self.table("services").items():
+            try:
+                services[name] = SERVICES.read({name: value}, self._where)[name]
+            except ReadError:
+                self.unread.add(f"services.{name}")
+                # What a route leads to is there, though not at its default: nobody can connect to it.
+                services.pop(name, None)
+        return services
+
+    def _one(self, kind: Kind[Any], value: object, otherwise: Any) -> Any:
+        try:
+            return kind.read(value, self._where)
+        except ReadError:
+            return otherwise
+
+    def endpoints(self, key: str, listen: Any) -> tuple[str, ...]:
+        """The endpoint strings of one key, without those that are none."""
+        if f"listen.{key}" not in self.unread:
+            texts = getattr(listen, key)
+            return texts if isinstance(texts, tuple) else (texts,)
+        value = self.table("listen")[key]
+        texts = value if isinstance(value, list) else [value]
+        return tuple(text for text in texts if self._one(ENDPOINT, text, ""))

@@ -1,7 +1,7 @@
 """Holds the hot functions to the figures kept in the repository.
 
-Absolute times tell of the machine; what is kept is each case's best time as a multiple of a calibration loop's in
-the same run. A case that has become slower by more than `SLACK` fails the run; `--keep-figures` writes new ones.
+Absolute times tell of the machine; what is kept is each case's time as a multiple of a loop's (`test_hot.measure`). A
+case that has become slower by more than `SLACK` fails the run; `--keep-figures` writes new ones.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 FIGURES = Path(__file__).with_name("figures.json")
-CALIBRATION = "calibration"
-# What a shared machine's noise may move the best of many rounds by.
+# The name of that multiple in the `extra_info` of each case.
+RATIO = "ratio"
+# What a shared machine's noise may move it by.
 SLACK = 1.35
 
 
@@ -24,12 +25,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     benchmarks: Any = getattr(session.config, "_benchmarksession", None)
-    cases = benchmarks.benchmarks if benchmarks else []
-    measured = {case.name.removeprefix("test_"): case.stats.min for case in cases}
-    calibration = measured.pop(CALIBRATION, None)
-    if calibration is None or exitstatus != 0:
+    cases = {case.name.removeprefix("test_"): case for case in (benchmarks.benchmarks if benchmarks else [])}
+    if not cases or exitstatus != 0:
         return
-    ratios = {name: round(seconds / calibration, 4) for name, seconds in measured.items()}
+    measured = {name: case.stats.min for name, case in cases.items()}
+    ratios = {name: case.extra_info[RATIO] for name, case in cases.items()}
     if session.config.getoption("--keep-figures"):
         FIGURES.write_text(json.dumps(ratios, indent=1, sort_keys=True) + "\n")
     kept: dict[str, float] = json.loads(FIGURES.read_text())
@@ -49,7 +49,7 @@ REPORT = pytest.StashKey[list[str]]()
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     lines = config.stash.get(REPORT, None)
     if lines:
-        terminalreporter.section("beside the figures kept (times of the calibration loop)")
+        terminalreporter.section("beside the figures kept (times of a loop)")
         terminalreporter.write_line(f"{'case':<34}{'best':>13}{'now':>10}{'kept':>10}{'change':>9}")
         for line in lines:
             terminalreporter.write_line(line)

@@ -21,6 +21,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource, Resource
 
+from .arguments import check_settings, read_mounts, read_port, read_ports
 from .config import (
     Caution,
     ConfigurationError,
@@ -31,9 +32,8 @@ from .config import (
     read_tenants,
     warning_lines,
 )
-from .config.faults import line, shown
+from .config.faults import line
 from .config.registry import MAX_LIST, restless
-from .config.values import prefix_fault
 from .errors import CODES
 from .front.redirect import RedirectSite
 from .front.site import GatewaySite
@@ -106,7 +106,7 @@ class Gateway(TwistedService):
     `mounts` are resources of yours by path, behind the same tenants and limits. `local_hosts` lets localhost and
     addresses stand for the base domain. The owner of a tree that is mounted elsewhere still starts the service
     (with no ports), since deadlines are swept by it. Raises ValueError for a path that no request can have, and
-    TypeError for one string where several are to stand.
+    TypeError for what is no settings, endpoint string, path or resource; each says what to write.
     """
 
     log = Logger()
@@ -125,18 +125,18 @@ class Gateway(TwistedService):
         reactor: Any = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        check_settings(settings)
+        self._ports = read_ports("ports", settings.listen.port if ports is None else ports)
+        self._admin_port = read_port("admin_port", settings.listen.admin_port if admin_port is None else admin_port)
+        redirecting = settings.listen.redirect_port if redirect_ports is None else redirect_ports
+        self._redirect_ports = read_ports("redirect_ports", redirecting)
+        self._mounts = read_mounts({} if mounts is None else mounts)
         if reactor is None:
             from twisted.internet import reactor
-        _check_several(ports=ports, redirect_ports=redirect_ports)
-        _check_paths(mounts or {})
         self._reactor = reactor
         self._time = clock
         self._coarse = CoarseClock(clock())
-        self._mounts: dict[bytes, Any] = {path.encode("ascii"): resource for path, resource in (mounts or {}).items()}
         self._local_hosts = local_hosts
-        self._ports = tuple(settings.listen.port if ports is None else ports)
-        self._admin_port = settings.listen.admin_port if admin_port is None else admin_port
-        self._redirect_ports = tuple(settings.listen.redirect_port if redirect_ports is None else redirect_ports)
         self.counters = Counters()
         self.notifier = Notifier()
         self._ledger = Ledger(self.counters, settings.log, clock)
@@ -624,18 +624,6 @@ class Gateway(TwistedService):
         if drained is not None:
             # One more turn, so that what was written last leaves and closed connections are seen to be.
             closed.addCallback(lambda _: self._reactor.callLater(0, drained.callback, None))
-
-
-def _check_several(**endpoints: Sequence[str] | None) -> None:
-    for name, texts in endpoints.items():
-        if isinstance(texts, str):
-            raise TypeError(f"{name} are several; write {name}=[{texts!r}]")
-
-
-def _check_paths(mounts: Mapping[str, object]) -> None:
-    faults = [f"mounts: {shown(path)} {fault}" for path in mounts if (fault := prefix_fault(path))]
-    if faults:
-        raise ValueError("\n".join(faults))
 
 
 def _protocols(settings: Settings) -> tuple[bytes, ...]:

@@ -122,7 +122,7 @@ def check(tmp_path: Path) -> Callable[[str], Done]:
 
 def test_what_is_good_is_summed_up(check: Callable[[str], Done], tmp_path: Path) -> None:
     path = tmp_path / "koder-gateway.toml"
-    assert check("") == Done(0, f"{path}: good: 9 routes, 5 services, 8 limits, every slug is a tenant\n", "")
+    assert check("") == Done(0, f"{path}: good: 9 routes, 5 services, 9 limits, every slug is a tenant\n", "")
     (tmp_path / "tenants.toml").write_text(TENANTS)
     text = CONFIG + '[services]\nother = "http://127.0.0.1:5000"\n[[routes]]\npath = "/a"\nservice = "other"\n'
     done = check(text)

@@ -374,9 +374,28 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
         yield services
 
 
+@pytest.fixture(scope="module")
+def lingering(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    """Before a gateway that lingers for as long as any client may take to have its turn."""
+    sections = {**SECTIONS, "timeouts": {**SECTIONS["timeouts"], "linger": f"{PATIENCE:g}s", "drain": "1s"}}
+    with Services(tmp_path_factory.mktemp("lingering"), 1, sections) as services:
+        yield services
+
+
 @pytest.fixture
 def take(services: Services) -> Iterator[Take]:
     """Hands out services of the test's own; at its end their plays must have found nothing wrong."""
+    yield from hand_out(services)
+
+
+@pytest.fixture
+def take_lingering(lingering: Services) -> Iterator[Take]:
+    """The same before the gateway that lingers."""
+    yield from hand_out(lingering)
+
+
+def hand_out(services: Services) -> Iterator[Take]:
+    """Services of one test."""
     taken: list[Service] = []
 
     def take(play: Callable[[Peer, int], object], **options: bool) -> Service:
@@ -697,7 +716,7 @@ def test_an_early_answer_during_an_upload_is_delivered(take: Take, ends: str, tl
     assert service.origin.accepted == 2
 
 
-def test_an_early_answer_is_read_by_a_client_that_sends_everything_first(take: Take) -> None:
+def test_an_early_answer_is_read_by_a_client_that_sends_everything_first(take_lingering: Take) -> None:
     """What is still on its way when the answer comes must not turn into a reset that destroys it."""
 
     def play(peer: Peer, number: int) -> None:
@@ -705,7 +724,7 @@ def test_an_early_answer_is_read_by_a_client_that_sends_everything_first(take: T
             peer.send(answer(b"no", status="403 Forbidden"))
             peer.body(received)
 
-    service = take(play)
+    service = take_lingering(play)
     for _ in range(5):
         with service.connect() as client:
             upload(client, service.path, 4 << 20, b"z" * (4 << 20))

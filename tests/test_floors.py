@@ -24,6 +24,7 @@ FLOORS = (
     ("upstream",),
     ("tree",),
     ("tls", "transports", "ops"),
+    ("arguments",),
     ("service",),
     ("demo", "tap", "service_unit", "machine", "checks", "tools", "cli"),
 )

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from memory import (
     HIGH_WATER,
+    HOST,
     MemoryGateway,
     Message,
     Peer,
@@ -23,7 +24,7 @@ from memory import (
     serve,
     settings_with,
 )
-from test_proxy_header import V4, V6, binary, summed
+from test_proxy_header import TLS, UNIX, V4, V6, binary, extension, summed
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol
@@ -37,6 +38,7 @@ from koder_gateway.tls.proxied import ProxiedFactory, ProxyGate
 BALANCER = "10.0.0.9"
 CLIENT = b"203.0.113.7"
 LINE = b"PROXY TCP4 203.0.113.7 192.0.2.1 50000 443\r\n"
+NO_TLS = extension(0x20, bytes(5))
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
@@ -285,6 +287,52 @@ def test_a_balancer_on_a_unix_socket(make_gateway: Callable[..., MemoryGateway],
             assert gateway.exchanges[0].peer == CLIENT
     (line,) = warnings
     assert "connection from unix: on a haproxy: endpoint closed: it is not in listen.trusted_proxies" in line
+
+
+UNIX_TLS = binary(UNIX + TLS, family=0x31)
+
+
+def protos(gateway: MemoryGateway) -> list[tuple[bytes, bytes]]:
+    """For each request that services have got: the client that they were told, and its scheme."""
+    return [(each.one(b"X-Forwarded-For"), each.one(b"X-Forwarded-Proto")) for each in serve(gateway, answer)]
+
+
+@pytest.mark.parametrize("proxies", [(), ("10.0.0.0/8",)])
+def test_tls_counts_of_a_client_without_an_address(
+    make_gateway: Callable[..., MemoryGateway], proxies: tuple[str, ...]
+) -> None:
+    gateway = make_gateway(settings=settings_with(listen={"trusted_proxies": proxies}))
+    client = Balancer(gateway).connect(UNIX_TLS, request(), request(b"GET", b"https://%b/v1/users" % HOST))
+    assert protos(gateway) == [(BALANCER.encode(), b"https")] * 2
+    for each in read_messages(client.take()):
+        assert (each.status, each.one(b"Strict-Transport-Security")) == (200, b"max-age=31536000")
+
+
+def test_tls_counts_of_a_trusted_proxy_that_the_header_names(make_gateway: Callable[..., MemoryGateway]) -> None:
+    gateway = make_gateway(settings=settings_with(listen={"trusted_proxies": ("203.0.113.0/24", "10.0.0.0/8")}))
+    connect = Balancer(gateway).connect
+    connect(binary(V4 + TLS), request(), request(b"GET", b"/v1/users", b"X-Forwarded-Proto: http"))
+    assert protos(gateway) == [(CLIENT, b"https"), (CLIENT, b"http")]
+
+
+@pytest.mark.parametrize("header", [binary(V4 + NO_TLS), binary(UNIX + NO_TLS, family=0x31), LINE])
+def test_https_is_not_asked_for_without_tls(balancer: Balancer, header: bytes) -> None:
+    client = balancer.connect(header, request(b"GET", b"https://%b/v1/users" % HOST))
+    assert status(client) == 421
+
+
+def test_a_unix_client_on_a_unix_socket(make_gateway: Callable[..., MemoryGateway]) -> None:
+    gateway = make_gateway(settings=settings_with(listen={"trusted_proxies": ("unix:",)}))
+    far = Peer(gateway.reactor)
+    gateway.clients.append(far)
+    transport = PlainTransport(gateway.reactor, far, "", "")
+    transport._peer = UNIXAddress(b"/run/balancer")  # type: ignore[assignment]
+    transport.protocol = Balancer(gateway).factory.buildProtocol(None)
+    transport.protocol.makeConnection(transport)
+    far.send(UNIX_TLS + request())
+    assert protos(gateway) == [(b"unknown", b"https")]
+    assert transport.getPeer() == UNIXAddress(b"/run/balancer")
+    assert isinstance(transport.getPeer(), UNIXAddress)
 
 
 # -- how many, and the end

@@ -1,4 +1,4 @@
-"""The shipped limits in virtual time: a day of an office of 500 behind one address, credential stuffing beside it."""
+"""The shipped limits in virtual time: days of an office of 500 behind one address, credential stuffing beside it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ import pytest
 from memory import MemoryGateway, Message, Peer, read_messages, request, settings_with
 
 from koder_gateway.config import Settings
-from koder_gateway.policy.limits import Limiter, Verdict, address_key
+from koder_gateway.policy.limits import Limiter, LimitRule, Verdict, address_key
 
 OFFICE, ATTACKER = address_key("203.0.113.7"), address_key("198.51.100.9")
 PEOPLE = 500
 HOUR = 3600.0
-TOKEN, LOGIN, DEVICE = b"/oauth/v2/token", b"/v1/auth/password", b"/oauth/v2/token"
+TOKEN, LOGIN, SESSION = b"/oauth/v2/token", b"/v1/auth/password", b"/v1/sessions/refresh"
+# Of each person: those that ask the token endpoint, and those that have a session of their own.
+APPLICATIONS, SESSIONS = 4, 2
 
 
 class Day:
@@ -64,67 +66,113 @@ class Day:
             call()
 
 
-def person(day: Day, random: Random) -> None:
-    """Comes between eight and nine: an expired refresh token, a login of five steps, pages all day, a new token every
-    ten minutes. One in ten mistypes the password, a few ask again and again whether a device has been let in."""
-    begins = 8 * HOUR + random.uniform(0, HOUR)
+Arrival = Callable[[Random], tuple[float, float]]
+
+
+def spread(random: Random) -> tuple[float, float]:
+    """Somebody comes between eight and nine, wakes a machine up, and sits down at once."""
+    comes = 8 * HOUR + random.uniform(0, HOUR)
+    return comes, comes
+
+
+def shift(random: Random) -> tuple[float, float]:
+    """All are there within some twenty minutes around nine, their machines up to five before them."""
+    comes = 9 * HOUR + random.gauss(0, 300)
+    return comes - random.uniform(0, 300), comes
+
+
+def power_cut(random: Random) -> tuple[float, float]:
+    """All machines come back within three minutes, while their people sit down by and by."""
+    return 9 * HOUR + random.uniform(0, 180), 9 * HOUR + random.uniform(180, 1500)
+
+
+def person(day: Day, random: Random, arrival: Arrival) -> None:
+    """Within three minutes of the machine's waking each application finds that its refresh token has expired; then a
+    login of five steps, a code for each application, pages all day, new tokens every ten minutes. One in ten mistypes
+    the password, a few ask again and again whether a device has been let in."""
+    wakes, begins = arrival(random)
 
     def ask(when: float, method: bytes, path: bytes, status: int, *, guess: bool = True) -> None:
         day.at(when, lambda: day.ask("office", OFFICE, method, path, status, random.uniform(0.05, 1), guess=guess))
 
-    ask(begins, b"POST", TOKEN, 400)
+    for _ in range(APPLICATIONS):
+        ask(wakes + random.uniform(0, 180), b"POST", TOKEN, 400, guess=False)
+    for _ in range(SESSIONS):
+        ask(wakes + random.uniform(0, 180), b"POST", SESSION, 401)
     for step in range(5):
         ask(begins + 10 + 4 * step, b"POST", LOGIN, 200)
     for miss in range(random.choice([0] * 9 + [2])):
         ask(begins + 12 + 3 * miss, b"POST", LOGIN, 401)
+    for _ in range(APPLICATIONS):
+        ask(begins + 35 + random.uniform(0, 120), b"POST", TOKEN, 200)
     if random.random() < 0.02:
         for poll in range(24):
-            ask(begins + 60 + 5 * poll, b"POST", DEVICE, 400, guess=False)
-    for minutes in range(0, 8 * 60, 10):
-        ask(begins + 40 + 60 * minutes, b"POST", TOKEN, 200)
+            ask(begins + 60 + 5 * poll, b"POST", TOKEN, 400, guess=False)
+    for minutes in range(10, 8 * 60, 10):
+        for _ in range(APPLICATIONS):
+            ask(begins + 60 * minutes + random.uniform(0, 120), b"POST", TOKEN, 200)
     for _ in range(40):
         ask(begins + random.uniform(40, 8 * HOUR), b"GET", b"/v1/users/me", 200)
 
 
-def stuffing(day: Day, address: bytes, begins: float, seconds: float, each_second: int) -> None:
+def stuffing(day: Day, address: bytes, begins: float, seconds: float, each_second: int, path: bytes = LOGIN) -> None:
     """A list of stolen passwords, tried as fast as it goes."""
     for number in range(int(seconds * each_second)):
-        day.at(begins + number / each_second, lambda: day.ask("stuffing", address, b"POST", LOGIN, 401, 0.3))
+        day.at(begins + number / each_second, lambda: day.ask("stuffing", address, b"POST", path, 401, 0.3))
 
 
-def test_an_office_of_500_has_a_day_without_a_refusal() -> None:
+@pytest.mark.parametrize("arrival", [spread, shift, power_cut])
+def test_an_office_of_500_has_a_day_without_a_refusal(arrival: Arrival) -> None:
     day, random = Day(), Random(8628)
     for _ in range(PEOPLE):
-        person(day, random)
+        person(day, random, arrival)
     stuffing(day, ATTACKER, 8 * HOUR, HOUR, 20)
     day.play()
     assert day.refused["office"] == 0
-    assert day.served["office"] > 90 * PEOPLE
+    assert day.served["office"] > 240 * PEOPLE
     # An hour at 20 a second: the burst side by side, and then the rate.
-    rule = next(rule for rule in Settings().limits if rule.name == "login-failures")
+    rule = shipped_rule("login-failures")
     assert rule.burst <= day.served["stuffing"] <= 4 * rule.burst + rule.rate * HOUR
     assert day.refused["stuffing"] > 0.97 * 20 * HOUR
     assert all(not meter.held for meter in day.limiter.meters)
 
 
+def shipped_rule(name: str) -> LimitRule:
+    """One of the shipped limits."""
+    return next(rule for rule in Settings().limits if rule.name == name)
+
+
 @pytest.mark.parametrize("each_second", [1, 20, 1000])
-def test_stuffing_is_held_to_the_rate_however_wide_it_is(each_second: int) -> None:
+@pytest.mark.parametrize(("path", "name"), [(LOGIN, "login-failures"), (TOKEN, "secret-failures")])
+def test_stuffing_is_held_to_the_rate_however_wide_it_is(each_second: int, path: bytes, name: str) -> None:
     day = Day()
-    stuffing(day, ATTACKER, 0.0, 600.0, each_second)
+    stuffing(day, ATTACKER, 0.0, 600.0, each_second, path)
     day.play()
-    rule = next(rule for rule in Settings().limits if rule.name == "login-failures")
+    rule = shipped_rule(name)
     assert day.served["stuffing"] <= 4 * rule.burst + rule.rate * 600 + 1
+    # Ten minutes of passwords: no more than some hundreds, of 600,000 tried at the widest.
+    assert day.served["stuffing"] <= 600
 
 
 # -- through the gateway
 
 
-def token_requests(gateway: MemoryGateway, many: int, body: bytes, status: bytes, cut: int = 0) -> list[Message]:
-    """So many token requests at once, each on a connection of its own; the service answers them when all are there,
-    with the answer in two pieces where it is `cut`."""
+SIZED = (request(b"POST", TOKEN, b"Content-Length: 1", body=b"x"),)
+
+
+def token_requests(
+    gateway: MemoryGateway,
+    many: int,
+    body: bytes,
+    status: bytes,
+    cut: int = 0,
+    sent: tuple[bytes, ...] = SIZED,
+) -> list[Message]:
+    """So many token requests at once, each `sent` in these pieces on a connection of its own; the service answers
+    when all are there, in two pieces where the answer is `cut`."""
     clients: list[Peer] = [gateway.connect() for _ in range(many)]
     for client in clients:
-        client.send(request(b"POST", TOKEN, b"Content-Length: 1", body=b"x"))
+        client.send_in(sent)
     for service in gateway.origin("oauth2").connections:
         if service.take():
             answer = b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body)
@@ -160,3 +208,65 @@ def test_another_400_is_one(shipped: MemoryGateway) -> None:
         token_requests(shipped, 1, b'{"error":"invalid_grant"}', b"400 Bad Request")[0].status for _ in range(70)
     ]
     assert statuses == [400] * 60 + [429] * 10
+
+
+FORM = b"grant_type=refresh_token&client_id=app&client_secret=s&refresh_token=" + b"x" * 40
+LENGTH, CHUNKED = b"Content-Length: %d" % len(FORM), b"Transfer-Encoding: chunked"
+REFRESHES = {
+    "at once": (request(b"POST", TOKEN, LENGTH, body=FORM),),
+    "head and body apart": (request(b"POST", TOKEN, LENGTH), FORM),
+    "byte by byte": (request(b"POST", TOKEN, LENGTH), *(FORM[at : at + 1] for at in range(len(FORM)))),
+    "chunked": (
+        request(b"POST", TOKEN, CHUNKED),
+        b"9\r\n%b\r\n" % FORM[:9],
+        b"%x\r\n%b\r\n0\r\n\r\n" % (len(FORM[9:]), FORM[9:]),
+    ),
+    "chunked byte by byte": (
+        request(b"POST", TOKEN, CHUNKED),
+        *(b"1\r\n%b\r\n" % FORM[at : at + 1] for at in range(len(FORM))),
+        b"0\r\n\r\n",
+    ),
+}
+EXPIRED = b'{"error":"invalid_grant","error_description":"Token expired"}'
+
+
+@pytest.mark.parametrize("sent", REFRESHES.values(), ids=REFRESHES.keys())
+@pytest.mark.parametrize("cut", [0, 40])
+def test_a_refresh_token_that_has_expired_is_no_failure(
+    sent: tuple[bytes, ...], cut: int, shipped: MemoryGateway
+) -> None:
+    for _ in range(90):
+        (message,) = token_requests(shipped, 1, EXPIRED, b"400 Bad Request", cut, sent)
+        assert (message.status, message.body) == (400, EXPIRED)
+    (message,) = token_requests(shipped, 1, b"{}", b"200 OK")
+    assert message.status == 200
+
+
+@pytest.mark.parametrize(
+    ("sent", "answer", "status"),
+    [
+        (REFRESHES["at once"], b'{"error":"invalid_client"}', b"400 Bad Request"),
+        (REFRESHES["at once"], EXPIRED, b"401 Unauthorized"),
+        (
+            (request(b"POST", TOKEN, b"Content-Length: 20", body=b"grant_type=password&"),),
+            EXPIRED,
+            b"400 Bad Request",
+        ),
+        ((request(b"POST", TOKEN + b"?grant_type=password", LENGTH, body=FORM),), EXPIRED, b"400 Bad Request"),
+        # Before the last byte is here nobody knows what is asked for.
+        ((request(b"POST", TOKEN, b"Content-Length: %d" % (len(FORM) + 1), body=FORM),), EXPIRED, b"400 Bad Request"),
+    ],
+)
+def test_what_may_be_a_guess_is_charged(
+    sent: tuple[bytes, ...], answer: bytes, status: bytes, shipped: MemoryGateway
+) -> None:
+    statuses = [token_requests(shipped, 1, answer, status, sent=sent)[0].status for _ in range(70)]
+    assert statuses == [int(status[:3])] * 60 + [429] * 10
+
+
+def test_a_long_request_is_not_looked_at(shipped: MemoryGateway) -> None:
+    for size, expected in (16384, 400), (16385, 429):
+        body = FORM + b"x" * (size - len(FORM))
+        sent = (request(b"POST", TOKEN, b"Content-Length: %d" % size, body=body),)
+        statuses = [token_requests(shipped, 1, EXPIRED, b"400 Bad Request", sent=sent)[0].status for _ in range(61)]
+        assert statuses[-1] == expected

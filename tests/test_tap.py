@@ -35,7 +35,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 from zope.interface.verify import verifyObject
 
-from koder_gateway import Gateway, StartError, load, mounted_request
+from koder_gateway import Gateway, Settings, StartError, load, mounted_request
 from koder_gateway.tap import Daemon, Demo, Options, fail, makeService
 
 ROOT = Path(__file__).parent.parent
@@ -632,7 +632,7 @@ async def test_a_mounted_resource_may_ask_whose_a_request_is(files: Files) -> No
         mounted_request(object())
 
 
-@pytest.mark.parametrize("path", ["hello", "", "/a/../b", "/a?b", "/\xe9", "/%2e"])
+@pytest.mark.parametrize("path", ["hello", "", "/a/../b", "/a?b", "/\xe9", "/%2e", "/\ud800"])
 def test_a_mount_s_path_is_checked_as_a_route_s_is(files: Files, path: str) -> None:
     with pytest.raises(ValueError, match=r"^mounts: .* can match no request"):
         Gateway(load(files.config), ports=[], mounts={path: Echo()})
@@ -643,6 +643,70 @@ def test_one_string_is_no_list_of_ports(files: Files, name: str) -> None:
     options: Any = {name: "ssl:443"}
     with pytest.raises(TypeError, match=rf"^{name} are several; write {name}=\['ssl:443'\]$"):
         Gateway(load(files.config), **options)
+
+
+NO_ADMIN_PORT = 'is no endpoint string; write one, as in admin_port="tcp:9100:interface=127.0.0.1"'
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"ports": [443]}, 'ports: 443 is no endpoint string; write strings, as in ports=["ssl:443"]'),
+        (
+            {"ports": [b"ssl:443"]},
+            "ports: b'ssl:443' is no endpoint string; write strings, as in ports=[\"ssl:443\"]",
+        ),
+        (
+            {"ports": b"ssl:443"},
+            "ports: b'ssl:443' is no list of endpoint strings; write one, as in ports=[\"ssl:443\"]",
+        ),
+        ({"ports": 443}, 'ports: 443 is no list of endpoint strings; write one, as in ports=["ssl:443"]'),
+        ({"ports": {"ssl": 443}}, 'ports: dict is no list of endpoint strings; write one, as in ports=["ssl:443"]'),
+        (
+            {"redirect_ports": [None]},
+            'redirect_ports: None is no endpoint string; write strings, as in redirect_ports=["tcp:8080"]',
+        ),
+        ({"admin_port": 9100}, f"admin_port: 9100 {NO_ADMIN_PORT}"),
+        ({"admin_port": b"tcp:9100"}, f"admin_port: b'tcp:9100' {NO_ADMIN_PORT}"),
+        ({"admin_port": ["tcp:9100"]}, f"admin_port: list {NO_ADMIN_PORT}"),
+        (
+            {"mounts": {"/hello": object()}},
+            "mounts: object is no resource; write an instance of a class that derives from Resource",
+        ),
+        (
+            {"mounts": {"/hello": None}},
+            "mounts: None is no resource; write an instance of a class that derives from Resource",
+        ),
+        ({"mounts": {"/hello": Echo}}, "mounts: Echo is a class; write an instance of it, Echo()"),
+        ({"mounts": {b"/hello": Echo()}}, "mounts: b'/hello' is no path; write a string, as in \"/hello\""),
+        ({"mounts": {7: Echo()}}, 'mounts: 7 is no path; write a string, as in "/hello"'),
+        ({"mounts": [Echo()]}, 'mounts: list is no dict of resources; write one, as in {"/hello": Hello()}'),
+        ({"mounts": []}, 'mounts: list is no dict of resources; write one, as in {"/hello": Hello()}'),
+        ({"settings": "a.toml"}, "settings: 'a.toml' are none; write load('a.toml')"),
+        ({"settings": Settings}, "settings: the class Settings are none; write load('koder-gateway.toml')"),
+    ],
+    ids=repr,
+)
+def test_an_argument_of_another_kind_says_what_to_write(files: Files, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(TypeError) as raised:
+        Gateway(**{"settings": load(files.config), "ports": [], **options})
+    assert str(raised.value) == says
+
+
+def test_each_wrong_argument_has_its_line(files: Files) -> None:
+    with pytest.raises(TypeError) as raised:
+        Gateway(load(files.config), ports=[], mounts={b"/a": Echo, "/b": 1})  # type: ignore[dict-item]
+    assert str(raised.value).splitlines() == [
+        "mounts: b'/a' is no path; write a string, as in \"/a\"",
+        "mounts: Echo is a class; write an instance of it, Echo()",
+        "mounts: 1 is no resource; write an instance of a class that derives from Resource",
+    ]
+
+
+def test_whatever_gives_endpoint_strings_gives_ports(files: Files) -> None:
+    for ports in ([LOOPBACK], (LOOPBACK,), iter([LOOPBACK]), {LOOPBACK}):
+        gateway: Any = Gateway(load(files.config), ports=ports)  # type: ignore[arg-type]
+        assert gateway._ports == (LOOPBACK,)
 
 
 def embedded(files: Files, **options: Any) -> Gateway:

@@ -12,7 +12,7 @@ from doors import WAYS, Doors, open_doors
 from http2_client import Http2Client
 from http2_frames import block, data, headers
 from sockets import HOST, SETTINGS, Client, Message, request
-from test_proxy_header import TLS, V4, binary, extension
+from test_proxy_header import TLS, UNIX, V4, binary, extension
 
 from koder_gateway.wire.claims import CLAIM_FAMILIES, CLAIMS
 
@@ -215,6 +215,34 @@ def test_a_balancer_that_has_ended_tls_says_so(header: bytes, fields: bytes, pro
         client.send(header + request(fields=b"X-Forwarded-For: 6.6.6.6\r\n" + fields))
         assert client.answer().status == 200
     check_client_of_a_balancer(behind.only(), proto)
+
+
+@pytest.mark.parametrize(
+    ("header", "fields", "proto"),
+    [
+        (binary(UNIX + TLS, family=0x31), b"", b"https"),
+        (binary(UNIX + TLS, family=0x32), b"", b"https"),
+        (binary(TLS, family=0x00), b"", b"https"),
+        (binary(UNIX + NO_TLS, family=0x31), b"", b"http"),
+        (binary(UNIX, family=0x31), b"", b"http"),
+        (binary(V4 + TLS, command=0x20), b"", b"http"),
+        (binary(TLS, family=0x00, command=0x20), b"", b"http"),
+        # The connection's own address is a trusted proxy's: what such a one says itself is nearer the client.
+        (binary(UNIX + TLS, family=0x31), b"X-Forwarded-Proto: http\r\n", b"http"),
+        (binary(UNIX + NO_TLS, family=0x31), b"X-Forwarded-Proto: https\r\n", b"https"),
+    ],
+)
+def test_a_client_without_an_address_has_come_over_tls_too(
+    header: bytes, fields: bytes, proto: bytes, behind: Doors
+) -> None:
+    behind.origin.forget()
+    with Client(behind.ports[2]) as client:
+        client.send(header + request(fields=fields))
+        assert client.answer().status == 200
+    message = behind.only()
+    assert message.value(b"x-forwarded-for") == b"127.0.0.1"
+    assert message.value(b"x-forwarded-proto") == proto
+    assert message.value(b"forwarded") == b'for=127.0.0.1;host="%b";proto=%b' % (HOST, proto)
 
 
 def check_client_of_a_balancer(message: Message, proto: bytes) -> None:

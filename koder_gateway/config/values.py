@@ -87,7 +87,7 @@ def _name_fault(text: str) -> str | None:
 
 def prefix_fault(text: str) -> str | None:
     """Why a path can be that of no route, in the middle of a line; None when it can."""
-    wrong = path_fault(text.encode())
+    wrong = path_fault(text.encode("utf-8", "surrogatepass"))
     if wrong is None and "?" in text:
         wrong = "The path has a query; leave it out."
     if wrong is None and len(text) > LONGEST_PREFIX:

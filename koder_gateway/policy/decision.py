@@ -22,7 +22,7 @@ from ..wire.request import RequestHead
 from .certificates import ClientAuth, Secured, certificate_refusal
 from .clients import Trail, TrustedProxies
 from .cors import VARY_ORIGIN, CorsPolicy
-from .forwarding import Fields, balancers_scheme, forwarding_fields, scheme, values
+from .forwarding import HTTP, HTTPS, Fields, balancers_scheme, forwarding_fields, scheme, values
 from .limits import Limiter, Verdict, address_key
 from .origins import Page, pages
 from .routing import Route, RouteTable
@@ -127,7 +127,8 @@ class Policy:
             client_field = b""
         else:
             tenant = self._tenant(head, None if trusted else secured)
-        secure = secured is not None
+        introduced = balancers_scheme(peer)
+        secure = secured is not None or introduced == HTTPS
         if head.https and not (secure or self.proxies.vouches(peer)):
             tenant = _NOT_SECURED
         on_base = self.tenants.is_base(bare_host(head.host))
@@ -136,9 +137,11 @@ class Policy:
             tenant = _ANOTHERS_ORIGIN
         origins = frozenset() if on_base else self._origins(head, tenant)
         wire = address.encode("ascii")
-        proto = None if trusted else balancers_scheme(peer, secure=secure)
-        if proto is None:
+        # A client that is no proxy of ours may say anything of itself: over its balancer's word nothing counts.
+        if introduced is None or trusted:
             proto = scheme(forwarded, trail, secure=secure)
+        else:
+            proto = HTTPS if secure else HTTP
         cors = self.cors.answer_fields(head.origin, origins, bool(self.registry.origins))
         if on_base or not head.host:
             # The host of a head that could not be read may be any.

@@ -47,11 +47,11 @@ def scheme(forwarded: Fields, trail: Trail, *, secure: bool) -> bytes:
     return HTTPS if secure else HTTP
 
 
-def balancers_scheme(peer: str, *, secure: bool) -> bytes | None:
+def balancers_scheme(peer: str) -> bytes | None:
     """What a balancer's PROXY header says of its client's TLS; None where it says nothing."""
     if not isinstance(peer, Introduced) or peer.secure is None:
         return None
-    return HTTPS if peer.secure or secure else HTTP
+    return HTTPS if peer.secure else HTTP
 
 
 def forwarding_fields(

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
@@ -113,15 +113,19 @@ class ProxiedConnection(Protocol):
         self._hand_over(header, data[header.size :])
 
     def _hand_over(self, header: ProxyHeader, rest: bytes) -> None:
+        # On the connection's own transport: a wrapper around it would cost every read and write, and hide what the
+        # transport can do.
         transport = self._transport
+        near = transport.getPeer()
+        balancer = plain_host(getattr(near, "host", None))
         if header.source is not None and header.destination is not None:
-            balancer = plain_host(getattr(transport.getPeer(), "host", None))
             peer = _address(header.source, Introduced(plain_host(header.source.host), balancer, header.secure))
             host = _address(header.destination, header.destination.host)
-            # On the connection's own transport: a wrapper around it would cost every read and write, and hide what
-            # the transport can do.
             transport.getPeer = lambda: peer
             transport.getHost = lambda: host
+        elif header.secure is not None:
+            unnamed = _same_address(near, Introduced(balancer, balancer, header.secure))
+            transport.getPeer = lambda: unnamed
         inner = self._wrapped.buildProtocol(transport.getPeer())
         if inner is None:
             transport.loseConnection()
@@ -216,6 +220,20 @@ class ProxiedEndpoint:
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
         """See IStreamServerEndpoint."""
         return self._outer.listen(ProxiedFactory(self._gate, factory))
+
+
+class _LocalPeer(UNIXAddress):
+    """A UNIX socket's peer whose `host` has what its balancer says of the client."""
+
+    def __init__(self, peer: UNIXAddress, host: str) -> None:
+        super().__init__(peer.name)
+        # Addresses are frozen.
+        object.__setattr__(self, "host", host)
+
+
+def _same_address(near: Any, host: str) -> IAddress:
+    """The connection's own address for a client that has none, with what its balancer says of it."""
+    return _LocalPeer(near, host) if isinstance(near, UNIXAddress) else type(near)(near.type, host, near.port)
 
 
 def _address(end: Endpoint, host: str) -> IPv4Address | IPv6Address:

@@ -7,12 +7,12 @@ the client (front) and the connection (pool) outlive it.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ..layers.reading import room_of
-from ..wire.body import chunk, last_chunk
+from ..policy.grants import LONGEST, REASON, is_no_guess
+from ..wire.body import ChunkedDecoder, chunk, last_chunk
 from ..wire.exchange import (
     ANSWER,
     ANSWERS,
@@ -45,13 +45,10 @@ if TYPE_CHECKING:
 
 # What of a request is kept for one more try on a fresh connection.
 _REPLAY_BOUND: Final = 65536
-# What of an answer 400 is looked at for its reason.
-_REASON: Final = 1024
 _HEAD_END: Final = b"\r\n\r\n"
 # What frames a chunked body, and what methods a service may want a body's length of.
 _FRAMING: Final = frozenset((b"transfer-encoding", b"trailer"))
 _WITH_BODY: Final = frozenset((b"POST", b"PUT", b"PATCH"))
-_STILL_PENDING: Final = re.compile(rb'"error"\s*:\s*"(?:authorization_pending|slow_down)"')
 
 
 class Client(Protocol):
@@ -129,6 +126,7 @@ class Relay:
 
     __slots__ = (
         "_answered",
+        "_asked",
         "_body_bytes",
         "_held",
         "_kept",
@@ -153,7 +151,9 @@ class Relay:
         self.deadline = math.inf
         self._answered = False
         self._held = False
+        # Of an answer 400 under limits: how it begins, and the body of the request, framed, where it is short.
         self._reason: bytes | None = None
+        self._asked: list[bytes] | None = None
         head = exchange.head
         # The bytes of the request so far; None once they are too many to be sent again.
         transit = exchange.transit
@@ -302,10 +302,12 @@ class Relay:
         exchange = self.exchange
         exchange.move(WHOLE if done else HEAD)
         self._answered = True
-        self._kept = None
+        asked, self._kept = self._kept, None
         exchange.status = head.status
         if head.status == 400 and exchange.charges is not None:
-            self._reason = body[:_REASON]
+            self._reason = body[:REASON]
+            if asked is not None and self.request_done and self._body_bytes <= LONGEST:
+                self._asked = asked[1:]
         if done:
             if self._reason is not None:
                 self._excuse(self._reason)
@@ -337,7 +339,7 @@ class Relay:
         """More of the answer's body."""
         self.deadline = self.service.clock.now + self.service.idle_timeout
         if self._reason is not None:
-            self._reason = (self._reason + data)[:_REASON]
+            self._reason = (self._reason + data)[:REASON]
         self.client.send_body(data)
 
     def ended(self, trailers: list[bytes], keep_alive: bool) -> None:
@@ -349,9 +351,13 @@ class Relay:
         self.client.end_body(trailers)
 
     def _excuse(self, reason: bytes) -> None:
-        """A device that asks whether its user has come by is told 400 until then (RFC 8628 section 3.5)."""
-        if _STILL_PENDING.search(reason):
-            self.exchange.excused = True
+        """An answer 400 is complete: whether it tells of a guess."""
+        head, asked, self._asked = self.exchange.head, self._asked, None
+        body = None if asked is None else b"".join(asked)
+        if body and head.chunked:
+            # Of our own framing, which may be more than the payload where that has come in small pieces.
+            body = ChunkedDecoder(slack=len(body)).feed(body)
+        self.exchange.excused = is_no_guess(head.target, body, reason)
 
     # -- failures
 

@@ -65,7 +65,7 @@ class Endpoint:
 class ProxyHeader:
     """A whole header of `size` bytes. `source` and `destination` are None where it names nobody: the balancer's own
     connections (LOCAL), and what it does not know (UNKNOWN, a socket without an address). `secure` says whether the
-    client came over TLS (PP2_TYPE_SSL, section 2.2.5), None where it does not tell."""
+    client came over TLS (PP2_TYPE_SSL, section 2.2.5), which needs no address; None where it does not tell."""
 
     size: int
     source: Endpoint | None = None
@@ -139,10 +139,12 @@ def _read_block(data: bytes) -> ProxyHeader | None:
         raise ProxyHeaderError(f"it is longer than {_MAX_BLOCK} bytes")
     if len(data) < size:
         return None
-    if command == _LOCAL or family == _UNSPECIFIED:
+    if command == _LOCAL or (family == _UNSPECIFIED and not _are_extensions(data[:size])):
         # All that follows is to be ignored.
         return ProxyHeader(size)
-    if family in _IPV4_FAMILIES:
+    if family == _UNSPECIFIED:
+        source, destination, addresses = None, None, 0
+    elif family in _IPV4_FAMILIES:
         source, destination, addresses = _read_inet(data, length)
     elif family in _IPV6_FAMILIES:
         source, destination, addresses = _read_inet6(data, length)
@@ -190,6 +192,14 @@ def _extensions(data: bytes, position: int) -> Iterator[tuple[int, int, int]]:
         if position > len(data):
             raise ProxyHeaderError("its last extension is cut short")
         yield kind, position - length, position
+
+
+def _are_extensions(header: bytes) -> bool:
+    """Whether they alone stand behind a header without a family, which may have addresses of any other form there."""
+    try:
+        return all(_extensions(header, _FIXED))
+    except ProxyHeaderError:
+        return False
 
 
 def _read_extensions(header: bytes, position: int) -> bool | None:

@@ -126,6 +126,7 @@ class Transport:
         self.paused = False
         self.producer: Any = None
         self.no_delay = False
+        self.room_asked: Any = None
         self.handle: Any = None
         self._streaming = False
         self._producer_paused = False
@@ -278,6 +279,9 @@ class Transport:
 
 class PlainTransport(Transport):
     """TCP alone, which one side may finish writing on."""
+
+    def read_bounded(self, room: Any = None) -> None:
+        self.room_asked = room
 
     def loseWriteConnection(self) -> None:
         if self.connected:

@@ -1005,3 +1005,16 @@ def test_nothing_is_scheduled_for_a_request(gateway: MemoryGateway) -> None:
     client.send(request())
     assert not [call for call in gateway.reactor.getDelayedCalls() if call.active()]
     assert isinstance(gateway.reactor, Clock)
+
+
+def test_little_is_read_of_a_client_but_for_bodies(gateway: MemoryGateway) -> None:
+    """From its first byte on: what comes behind a request, or behind a body, is taken by nobody."""
+    client = gateway.connect()
+    room = client._near.room_asked
+    assert room() == 0
+    client.send(b"PUT /v1/users HTTP/1.1\r\nHost: " + HOST + b"\r\nContent-Length: 40000\r\n\r\n" + bytes(10000))
+    gateway.reactor.advance(0)
+    assert room() == 2 * 30000
+    client.send(bytes(30000))
+    gateway.reactor.advance(0)
+    assert room() == 0

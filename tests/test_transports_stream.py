@@ -644,3 +644,44 @@ def test_reads_are_bounded_until_they_are_free_again(reactor: UvloopReactor) -> 
         assert max(sizes) > BOUND
 
     run(reactor, scenario())
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["at once", "after a pause"])
+def test_reads_can_be_bounded_before_the_first(reactor: UvloopReactor, held: bool) -> None:
+    """Nobody knows what a connection brings: its first read may be the largest. A full read is the last of its turn,
+    since the loop would go on reading before it sends any of it on."""
+    sizes: list[int] = []
+    turns: list[int] = []
+    turn = 0
+
+    def next_turn() -> None:
+        nonlocal turn
+        turn += 1
+
+    class Careful(Recorder):
+        def connectionMade(self) -> None:
+            super().connectionMade()
+            self.transport.read_bounded(lambda: 0)
+            if held:
+                self.transport.pauseProducing()
+
+        def dataReceived(self, data: bytes) -> None:
+            sizes.append(len(data))
+            turns.append(turn)
+            reactor.callLater(0, next_turn)
+            super().dataReceived(data)
+
+    sender, reader = Recorder(), Careful()
+
+    async def scenario() -> None:
+        await connected(reactor, sender, reader)
+        sender.transport.write(bytes(MIB))
+        await several_turns(reactor)
+        if held:
+            reader.transport.resumeProducing()
+        await reader.has(MIB)
+        assert max(sizes) == LITTLE
+        full = [of for of, size in zip(turns, sizes, strict=True) if size == LITTLE]
+        assert len(set(full)) == len(full)
+
+    run(reactor, scenario())

@@ -33,6 +33,7 @@ from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
 from ..errors import BAD_FRAMING, BODY_TOO_LARGE, REQUEST_TIMEOUT, Refusal
+from ..layers.reading import read_bounded, read_freely
 from ..policy.clients import plain_host
 from ..wire.body import BodyError
 from ..wire.request import RequestHead
@@ -85,6 +86,8 @@ class GatewayChannel(ResetWatch, Intake, Protocol):
         # Beyond what the kernel holds, which is enough to keep any client busy.
         transport.bufferSize = _UNSENT
         transport.registerProducer(self, True)
+        # What a client sends of its own accord waits here: little is read at once, of a body what its service takes.
+        read_bounded(transport, self.body_room)
         site = self.site
         if getattr(transport, "turns", None) is None:
             self._turns = site.turns
@@ -103,6 +106,8 @@ class GatewayChannel(ResetWatch, Intake, Protocol):
             self._phase = GONE
             self.write = _forget
             transport.unregisterProducer()
+            if not self.site.crowded:
+                read_freely(transport)
             successor = Http2Channel(self.site, transport, self.peer)
             # Whoever wraps this protocol has no other name for it: what comes for it goes straight on.
             self.dataReceived = successor.dataReceived  # type: ignore[method-assign]

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final
 
-from ..layers.reading import MUCH
 from ..layers.turns import Turns, read_little
 from ..policy.limits import address_key
 from .backlog import Uptake
@@ -59,9 +58,6 @@ class ClientFlow(StockChannel):
     def _read_on(self) -> None:
         """Read what there is, as far as it may be."""
 
-    def bound_reads(self) -> None:
-        """Much has come."""
-
     def _yield_turn(self) -> None:
         """Read on in a later turn, after others."""
         if not self._turn_over:
@@ -71,8 +67,6 @@ class ClientFlow(StockChannel):
 
     def _wait_for_turn(self, size: int) -> None:
         """So many bytes have come when the turn was over: nothing more is read until it is this connection's."""
-        if size >= MUCH:
-            self.bound_reads()
         if not self._turn_over:
             self._turn_over = True
             self.site.turns.arrived(size, address_key(self.peer), self._next_turn)

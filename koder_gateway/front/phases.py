@@ -6,7 +6,9 @@ from typing import Final
 
 IDLE, HEAD, BODY, BUSY, TUNNEL, LINGER, CLOSING, GONE = range(8)
 
-# In which a further request may be read; in which something may still be written; in which nothing is read any more.
+# In which a further request may be read; in which something may still be written; in which others
+# take what comes; in which nothing is read any more.
 READY: Final = frozenset((IDLE, HEAD, BUSY))
 WRITING: Final = frozenset((IDLE, HEAD, BODY, BUSY, TUNNEL))
+RAW: Final = frozenset((BODY, TUNNEL))
 FORGETFUL: Final = frozenset((LINGER, CLOSING, GONE))

@@ -25,7 +25,6 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..layers.delivery import deliver_straight
-from ..layers.reading import MUCH
 from ..layers.records import BIO_READ, BIO_WRITE, BUFFER, PIECE, SIZE, SSL_READ, SSL_WRITE, WINDOW, Records, lib
 from ..layers.records import usable as records_usable
 from ..layers.turns import FULL_READ, end_turn
@@ -96,10 +95,8 @@ class TLSTransport(Records):
         else:
             self._follow(data)
             if size > PIECE:
-                if size >= MUCH:
-                    self._bound_reads()
-                    if size >= FULL_READ:
-                        end_turn(self.transport)
+                if size >= FULL_READ:
+                    end_turn(self.transport)
                 lib.ERR_clear_error()
                 self._read_pieces(data, size)
                 return
@@ -115,17 +112,9 @@ class TLSTransport(Records):
             return
         self._follow(data)
         first, self._rest = not self._rest, self._rest + data
-        if len(data) >= MUCH:
-            self._bound_reads()
         if first and not self._stopped:
             self._pause_below()
             self._wait_for_turn(len(data))
-
-    def _bound_reads(self) -> None:
-        """Much has come: the protocol above says whether that is to be bounded."""
-        bound = getattr(self._inner, "bound_reads", None)
-        if bound is not None:
-            bound()
 
     def _wait_for_turn(self, size: int) -> None:
         turns = self.turns

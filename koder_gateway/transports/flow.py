@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from koder_gateway.transports.reactor import UvloopReactor
 
 
+# What is read at once where reads are bounded: enough for bulk to go on at full speed. Where it is known what can be
+# sent on at once, as much as that: `LITTLE` at least and `MOST` at most.
 LITTLE: Final = 1 << 14
-# What is read at once of a peer that brings much. Where it is known what can be sent on at once, as much as that:
-# `LITTLE` at least and `MOST` at most.
-BOUND: Final = 1 << 15
+BOUND: Final = 1 << 16
 MOST: Final = 1 << 18
 # One for all connections: what is read into it is taken out before the next read.
 _buffer: Final = memoryview(bytearray(MOST))
@@ -22,16 +22,20 @@ _little: Final = _buffer[:LITTLE]
 _bounded: Final = _buffer[:BOUND]
 
 
-def _first_buffer(_hint: int) -> memoryview:
-    return _first
+class _Always(dict[int, memoryview]):
+    """A mapping that has one buffer for every hint: looking it up is no call of Python's, and each read does it."""
+
+    def __init__(self, buffer: memoryview) -> None:
+        self._buffer = buffer
+
+    def __missing__(self, hint: int) -> memoryview:
+        self[hint] = self._buffer
+        return self._buffer
 
 
-def _bounded_buffer(_hint: int) -> memoryview:
-    return _bounded
-
-
-def _little_buffer(_hint: int) -> memoryview:
-    return _little
+_first_buffer: Final[Callable[[int], memoryview]] = _Always(_buffer[:512]).__getitem__
+_bounded_buffer: Final[Callable[[int], memoryview]] = _Always(_bounded).__getitem__
+_little_buffer: Final[Callable[[int], memoryview]] = _Always(_little).__getitem__
 
 
 def drop(_data: object) -> None:
@@ -207,7 +211,10 @@ class Flow(ABC):
         if not self.connected or self.disconnecting or held is None:
             return
         del self.get_buffer, self.buffer_updated
-        self._native.set_protocol(self)
+        if self._reads_bounded:
+            self._read_within_bounds()
+        else:
+            self._native.set_protocol(self)
         self._native.resume_reading()
         if held:
             try:
@@ -237,19 +244,32 @@ class Flow(ABC):
         self._read_into(_little_buffer, self._little_read)
 
     def read_bounded(self, room: Callable[[], int] | None = None) -> None:
-        """Bring no more than `BOUND` bytes in one read from now on, of a peer that brings much: what is read and not
-        taken is kept here. Where `room` says how many bytes whoever they are for takes at once, as many as that."""
-        if self._native is None or self._reads_little or self._reads_bounded or self._held is not None:
+        """Bring no more than `BOUND` bytes in one read from now on: what is read and not taken is kept here. Where
+        `room` says how many bytes whoever they are for takes at once: no more than `LITTLE`, and of a peer that fills
+        that as many as there is room for.
+
+        A read costs one call more; the copy that is made here is one that uvloop need not make.
+        """
+        if self._native is None or self._reads_little:
             return
         self._reads_bounded = True
         self._room, self._budget = room, 0
-        self._read_into(_bounded_buffer if room is None else self._fitting_buffer, self._bounded_read)
+        if self._held is None:
+            self._read_within_bounds()
+
+    def _read_within_bounds(self) -> None:
+        if self._room is None:
+            self._read_into(_bounded_buffer, self._bounded_read)
+        else:
+            self._read_into(_little_buffer, self._first_read)
 
     def read_freely(self) -> None:
         """Bring as much as comes again."""
         if self._native is not None and self._reads_bounded and not self._reads_little:
             self._reads_bounded = False
             self._room = None
+            if self._held is not None:
+                return
             reading = self._native.is_reading()
             self._native.pause_reading()
             del self.get_buffer, self.buffer_updated
@@ -260,24 +280,58 @@ class Flow(ABC):
     def _read_into(self, get: Callable[[int], memoryview], updated: Callable[[int], None]) -> None:
         """Have uvloop read into the buffer that it is given (asyncio.BufferedProtocol)."""
         native = self._native
-        reading = native.is_reading()
-        native.pause_reading()
+        # Only another way of reading than before needs a pause.
+        reading = "get_buffer" not in self.__dict__ and native.is_reading()
+        if reading:
+            native.pause_reading()
         self.get_buffer = get
         self.buffer_updated = updated
         native.set_protocol(self)
         if reading:
             native.resume_reading()
 
+    def _bounded_read(self, size: int) -> None:
+        self.data_received(bytes(_bounded[:size]))
+
+    def _first_read(self, size: int) -> None:
+        # In two steps, as in `tls.stream`.
+        receive = self.data_received
+        receive(_little[:size].tobytes())
+        if size == LITTLE and self._room is not None:
+            self._look_for_room(self._room)
+
+    def _read_on_later(self) -> None:
+        """A read was full, and the loop would read up to 31 times more before it sends what has come of that on."""
+        native = self._native
+        if native is not None and native.is_reading():
+            self._turn_ended = True
+            native.pause_reading()
+            if self.reactor.turns.may_read_on(self):
+                self.reactor.loop.call_soon(self.next_turn)
+
+    def _look_for_room(self, room: Callable[[], int]) -> None:
+        """The peer brings more than a little: read as much at once as there is room for."""
+        if self._native is None or not self._reads_bounded:
+            return
+        # What the kernel needs for its own keeping is up to as much again.
+        self._budget = room() >> 1
+        if self._budget > LITTLE:
+            self._read_into(self._fitting_buffer, self._fitting_read)
+        self._read_on_later()
+
     def _fitting_buffer(self, _hint: int) -> memoryview:
         budget = self._budget
-        if budget < MOST and self._room is not None:
-            # What the kernel needs for its own keeping is up to as much again.
-            budget = self._budget = self._room() >> 1
         return _buffer if budget >= MOST else _buffer[: max(LITTLE, budget)]
 
-    def _bounded_read(self, size: int) -> None:
+    def _fitting_read(self, size: int) -> None:
         self._budget -= size
         self.data_received(bytes(_buffer[:size]))
+        if self._budget <= LITTLE and self._room is not None and self._native is not None and self._reads_bounded:
+            self._budget = self._room() >> 1
+            if self._budget <= LITTLE:
+                self._read_into(_little_buffer, self._first_read)
+            if self._budget < MOST:
+                self._read_on_later()
 
     def _little_read(self, size: int) -> None:
         self.data_received(bytes(_buffer[:size]))

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ..layers.reading import room_of
 from ..policy.limits import Limiter
 from ..policy.shares import FULL, Counts, Owner, Shares
 from ..wire.clock import CoarseClock
@@ -146,6 +147,10 @@ class Tunnel:
             client.stream_from(connection)
 
     # -- from the client
+
+    def body_room(self) -> int:
+        """Bytes of the client's that go on their way to the service at once."""
+        return room_of(self.connection.transport)
 
     def body_ended(self, trailers: list[bytes]) -> None:
         """The client sends no more."""

@@ -81,6 +81,18 @@ def test_what_the_package_documents_is_there() -> None:
     assert [pattern for pattern in patterns if not list(PROJECT.glob(pattern))] == []
 
 
+@pytest.mark.skipif(not shutil.which("dh_installdocs"), reason="debhelper is not installed")
+def test_the_packages_own_changelog_stays_beside_the_projects(tmp_path: Path) -> None:
+    copy = tmp_path / "project"
+    shutil.copytree(PROJECT, copy, ignore=shutil.ignore_patterns(".git", ".venv", "build", "dist", "__pycache__"))
+    for command in (["dh_installdocs"], ["debian/rules", "override_dh_installchangelogs"]):
+        subprocess.run(command, cwd=copy, check=True, stdout=subprocess.DEVNULL)
+    installed = copy / "debian" / "koder-gateway" / "usr" / "share" / "doc" / "koder-gateway"
+    # Its older entries are left out some day.
+    assert (installed / "changelog").read_text().splitlines()[0] == written("changelog").splitlines()[0]
+    assert (installed / "CHANGELOG.md").read_text() == (PROJECT / "CHANGELOG.md").read_text()
+
+
 def test_the_samples_are_the_conffiles(service: configparser.SectionProxy) -> None:
     installed = dict(line.split() for line in written("koder-gateway.install").splitlines())
     assert installed == {

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,53 @@ def test_the_package_has_the_version_of_the_project() -> None:
     setup.read(PROJECT / "setup.cfg")
     newest = written("changelog").splitlines()[0]
     assert newest.startswith(f"koder-gateway ({setup['metadata']['version']}) ")
+
+
+def test_the_changelog_has_the_versions_of_the_package() -> None:
+    packaged = re.findall(r"^koder-gateway \((\S+)\)", written("changelog"), re.MULTILINE)
+    signed = re.findall(r"^ -- .*>  (.*)$", written("changelog"), re.MULTILINE)
+    dates = [parsedate_to_datetime(date).date().isoformat() for date in signed]
+    headings = re.findall(r"^## (.*)$", (PROJECT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings == ["Unreleased", *map(" - ".join, zip(packaged, dates, strict=True))]
+    kinds = re.findall(r"^### (.*)$", (PROJECT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert set(kinds) <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+
+
+def test_the_licence_is_the_same_everywhere() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(PROJECT / "setup.cfg")
+    (_, holder, *paragraphs) = (PROJECT / "LICENSE").read_text().split("\n\n")
+    years_and_name = re.findall(r"^Copyright: (.*)$", written("copyright"), re.MULTILINE)
+    assert [holder.removeprefix("Copyright (c) ")] == years_and_name
+    assert holder.endswith(setup["metadata"]["author"])
+    packaged = re.sub(
+        r"^ \.?", "", written("copyright").partition("License: Expat\n\nLicense: Expat\n")[2], flags=re.M
+    )
+    assert packaged.split("\n\n") == paragraphs
+    assert (setup["metadata"]["license"], setup["metadata"]["license_files"]) == ("MIT", "LICENSE")
+
+
+def test_faults_are_reported_to_the_packages_maintainer() -> None:
+    (maintainer,) = re.findall(r"^Maintainer: .* <(.*)>$", written("control"), re.MULTILINE)
+    assert set(re.findall(r"[\w.]+@[\w.]+\w", (PROJECT / "SECURITY.md").read_text())) == {maintainer}
+
+
+def test_what_the_package_documents_is_there() -> None:
+    patterns = written("koder-gateway.docs").split()
+    assert {"CHANGELOG.md", "README.md", "SECURITY.md", "docs/*.md"} == set(patterns)
+    assert [pattern for pattern in patterns if not list(PROJECT.glob(pattern))] == []
+
+
+@pytest.mark.skipif(not shutil.which("dh_installdocs"), reason="debhelper is not installed")
+def test_the_packages_own_changelog_stays_beside_the_projects(tmp_path: Path) -> None:
+    copy = tmp_path / "project"
+    shutil.copytree(PROJECT, copy, ignore=shutil.ignore_patterns(".git", ".venv", "build", "dist", "__pycache__"))
+    for command in (["dh_installdocs"], ["debian/rules", "override_dh_installchangelogs"]):
+        subprocess.run(command, cwd=copy, check=True, stdout=subprocess.DEVNULL)
+    installed = copy / "debian" / "koder-gateway" / "usr" / "share" / "doc" / "koder-gateway"
+    # Its older entries are left out some day.
+    assert (installed / "changelog").read_text().splitlines()[0] == written("changelog").splitlines()[0]
+    assert (installed / "CHANGELOG.md").read_text() == (PROJECT / "CHANGELOG.md").read_text()
 
 
 def test_the_samples_are_the_conffiles(service: configparser.SectionProxy) -> None:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import ssl
 import subprocess
 import sys
+import tarfile
 import time
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
+from posixpath import dirname, join, normpath
 
 import pytest
 
@@ -79,6 +83,19 @@ def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
+@pytest.fixture(scope="module")
+def distribution(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source distribution, built by the setuptools that pyproject.toml asks for."""
+    folder = tmp_path_factory.mktemp("distribution")
+    (needed,) = tomllib.loads((PROJECT / "pyproject.toml").read_text())["build-system"]["requires"]
+    pip = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    run(*pip, "--target", folder / "tools", needed, cwd=folder)
+    build = f"import sys; sys.path.insert(0, {str(folder / 'tools')!r})\nfrom setuptools import build_meta"
+    run(sys.executable, "-c", f"{build}\nbuild_meta.build_sdist({str(folder)!r})", cwd=source)
+    (built,) = folder.glob("*.tar.gz")
+    return built
+
+
 @pytest.fixture(scope="module", params=["wheel", "editable"])
 def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of commands of an environment with the gateway and what it requires, and nothing else."""
@@ -101,6 +118,29 @@ def test_the_wheel_has_the_packages_and_the_plugin_and_nothing_else(wheel: Path)
     assert names == sources | {"koder_gateway/py.typed"}
     assert "twisted/plugins/koder_gateway_plugin.py" in names
     assert names.isdisjoint({"twisted/__init__.py", "twisted/plugins/__init__.py"})
+
+
+def test_the_wheel_carries_the_licence(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (licence,) = [name for name in archive.namelist() if name.endswith("/LICENSE")]
+        assert archive.read(licence) == (PROJECT / "LICENSE").read_bytes()
+        (metadata,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        assert re.search(rb"^License(-Expression)?: MIT$", archive.read(metadata), re.MULTILINE)
+
+
+def test_the_source_distribution_has_the_pages_and_what_they_link(distribution: Path) -> None:
+    with tarfile.open(distribution) as archive:
+        texts = {
+            name.partition("/")[2]: file.read().decode("utf-8", "replace")
+            for name in archive.getnames()
+            if (file := archive.extractfile(name)) is not None
+        }
+    assert texts["LICENSE"] == (PROJECT / "LICENSE").read_text()
+    pages = [name for name in texts if name.endswith(".md")]
+    assert {"CHANGELOG.md", "CONTRIBUTING.md", "README.md", "SECURITY.md", "docs/operations.md"} <= set(pages)
+    for page in pages:
+        links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", texts[page])
+        assert [link for link in links if normpath(join(dirname(page), link)) not in texts] == [], page
 
 
 def test_nothing_of_ours_shadows_twisted_or_is_called_tests(installed: Path, tmp_path: Path) -> None:

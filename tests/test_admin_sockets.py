@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -50,7 +51,11 @@ def pushed(connection: socket.socket, piece: bytes, total: int) -> int:
 def files(gateway: GatewayProcess) -> set[str]:
     """What the gateway has open, as far as it is a file."""
     folder = f"/proc/{gateway.pid}/fd"
-    links = (os.readlink(f"{folder}/{number}") for number in os.listdir(folder))
+    links = []
+    for number in os.listdir(folder):
+        # It may close one meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            links.append(os.readlink(f"{folder}/{number}"))
     return {link for link in links if link.startswith("/")}
 
 

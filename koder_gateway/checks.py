@@ -21,14 +21,14 @@ from .config import (
     warning_lines,
 )
 from .config.faults import line
+from .listening.admin_ports import examine_admin
+from .listening.endpoint_faults import EndpointError
+from .listening.endpoint_strings import Address, address_of
+from .listening.endpoints import Endpoints
+from .listening.listeners import UNREADABLE, plain_endpoint, unreadable
 from .machine import descriptors, is_local
 from .ops.access_log import log_fault
-from .ops.listeners import UNREADABLE, plain_endpoint, unreadable
 from .service_unit import UNIT_FOLDERS, state_directory, stop_timeout
-from .tls.admin_ports import examine_admin
-from .tls.descriptions import Address, address_of
-from .tls.endpoint_faults import EndpointError
-from .tls.endpoints import Endpoints
 from .tree.bounds import shortage
 from .tree.compose import compose, doubts
 from .wire.clock import CoarseClock

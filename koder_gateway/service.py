@@ -38,32 +38,32 @@ from .errors import CODES
 from .front.redirect import RedirectSite
 from .front.site import GatewaySite
 from .layers.threads import threads_beside
+from .listening.admin_ports import admin_endpoint
+from .listening.endpoint_faults import EndpointError
+from .listening.endpoints import Endpoints
+from .listening.listeners import ListenError, Listeners, plain_endpoint
+from .listening.proxy_protocol import ProxyGate
 from .ops.access_log import AccessLogError
 from .ops.admin import admin_pages
 from .ops.admin_channel import AdminFactory
 from .ops.leavings import Leavings
 from .ops.ledger import Ledger
-from .ops.listeners import ListenError, Listeners, plain_endpoint
 from .ops.memory import Trimmer
 from .ops.metrics import Counters, Sources, make_registry, render
 from .ops.notify import Notifier
-from .ops.pace import Pace
 from .ops.refused_addresses import RefusedAddresses
-from .ops.registry import Place, RemoteRegistry, UnreadTenants
-from .ops.registry_file import RegistryFile
-from .ops.registry_losses import Losses
 from .ops.reloads import Reloads
 from .ops.sweeper import Sweeper
 from .policy.clients import plain_host
 from .policy.decision import Policy
 from .policy.limits import address_key
 from .policy.tenants import Registry
-from .tls.admin_ports import admin_endpoint
+from .tenants.registry_file import RegistryFile
+from .tenants.registry_losses import Losses
+from .tenants.remote_registry import Place, RemoteRegistry, UnreadTenants
+from .tenants.thread_pace import Pace
 from .tls.contexts import HTTP_1, HTTP_2
-from .tls.endpoint_faults import EndpointError
-from .tls.endpoints import Endpoints
 from .tls.established import established
-from .tls.proxied import ProxyGate
 from .tree.bounds import descriptors_now, front_limits, front_timeouts, shortage
 from .tree.compose import Composition, adopt, compose, doubts, tenant_policy, upstream_endpoint, with_registry
 from .tree.entrance import Entrance

@@ -246,7 +246,7 @@ class Demo(Daemon):
 
     def _serve(self, urls: dict[str, str]) -> None:
         from .demo import curl_lines, write_demo
-        from .tls.descriptions import written_out
+        from .listening.endpoint_strings import written_out
 
         path = write_demo(Path(self._folder.name), urls)
         gateway = self._or_fail_adding(path)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from koder_gateway.ops.arrivals import Arrivals, last_arrival
+from koder_gateway.tenants.file_arrivals import Arrivals, last_arrival
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
 

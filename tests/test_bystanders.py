@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 from test_certificates import DAY, NOW, certificate_pem, key_pem
 
+from koder_gateway.tls.certificate_store import Shelf
 from koder_gateway.tls.certificates import CertificateError
 from koder_gateway.tls.folder import folder_place
-from koder_gateway.tls.shelf import Shelf
 
 Key = ec.EllipticCurvePrivateKey
 PARAMETERS = b"-----BEGIN DH PARAMETERS-----\nMAYCAQcCAQI=\n-----END DH PARAMETERS-----\n"

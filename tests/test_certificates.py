@@ -16,6 +16,7 @@ from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 
 from koder_gateway.tls import certificates
+from koder_gateway.tls.certificate_store import Shelf
 from koder_gateway.tls.certificates import (
     DAY,
     CertificateError,
@@ -24,7 +25,6 @@ from koder_gateway.tls.certificates import (
 )
 from koder_gateway.tls.contexts import ServerContexts
 from koder_gateway.tls.folder import folder_place
-from koder_gateway.tls.shelf import Shelf
 
 NOW = 1_900_000_000.0
 P256 = ec.SECP256R1()

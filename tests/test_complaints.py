@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from koder_gateway.wire.clock import CoarseClock
-from koder_gateway.wire.complaints import Complaints
+from koder_gateway.wire.rate_limited_log import Complaints
 
 
 class Log:

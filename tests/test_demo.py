@@ -26,7 +26,7 @@ from koder_gateway.demo import (
     demo_tenants,
     write_demo,
 )
-from koder_gateway.tls.endpoints import server_endpoint
+from koder_gateway.listening.endpoints import server_endpoint
 
 FORWARDED = (
     b"Host: acme.id.localhost:8443\r\nX-Tenant-ID: acme\r\nX-Request-ID: r-1\r\n"

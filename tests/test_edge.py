@@ -37,7 +37,7 @@ from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 from twisted.internet.protocol import Factory
 
 from koder_gateway.config import Settings
-from koder_gateway.tls.endpoints import Endpoints
+from koder_gateway.listening.endpoints import Endpoints
 
 LOOPBACK = GatewayProcess.PLAIN
 OPEN = "koder_gateway_connections_open"

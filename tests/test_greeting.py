@@ -11,11 +11,11 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
-from koder_gateway.tls import greeting
+from koder_gateway.tls import client_hello
 from koder_gateway.tls.certificates import self_signed
+from koder_gateway.tls.client_hello import Greeting, plain_name
 from koder_gateway.tls.contexts import ServerContexts
 from koder_gateway.tls.factory import TLSFactory
-from koder_gateway.tls.greeting import Greeting, plain_name
 
 
 def hello(name, version=0):
@@ -72,11 +72,11 @@ def test_what_is_no_hello_is_told(data):
 def test_a_hello_that_has_no_end_is_given_up():
     endless = Greeting()
     record = b"\x16\3\1\x40\0" + b"\1\xff\xff\xff" + b"x" * ((1 << 14) - 4)
-    for _ in range(greeting._LARGEST >> 14):
+    for _ in range(client_hello._LARGEST >> 14):
         assert endless.take(record) is None
     with pytest.raises(ValueError, match="too large"):
         endless.take(record)
-    assert len(endless._message) + len(endless._records) <= greeting._LARGEST + len(record)
+    assert len(endless._message) + len(endless._records) <= client_hello._LARGEST + len(record)
 
 
 @given(st.lists(st.tuples(st.integers(0, len(HELLO) - 1), st.integers(0, 255)), max_size=4), st.integers(1, 400))

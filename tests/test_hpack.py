@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from koder_gateway.wire.frames import COMPRESSION_ERROR, ENHANCE_YOUR_CALM, Http2Error
 from koder_gateway.wire.hpack import (
     STATIC,
     TABLE_SIZE,
@@ -20,6 +19,7 @@ from koder_gateway.wire.hpack import (
     encode_status,
     make_field,
 )
+from koder_gateway.wire.http2_frames import COMPRESSION_ERROR, ENHANCE_YOUR_CALM, Http2Error
 
 LIMIT = 32768
 NAMES = st.sampled_from([b":path", b"accept", b"cookie", b"x-a", b"authorization", b"set-cookie"]) | st.binary(

@@ -18,7 +18,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactor
 from zope.interface import implementer
 
-from koder_gateway.ops.listeners import ListenError, Listeners, plain_endpoint
+from koder_gateway.listening.listeners import ListenError, Listeners, plain_endpoint
 
 FACTORY = Factory.forProtocol(Protocol)
 FACTORY.noisy = False

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from test_decision import head, policy, transit
 
 from koder_gateway.errors import Refusal
-from koder_gateway.ops.registry import UnreadTenants
 from koder_gateway.policy.certificates import (
     MAX_CLIENT_CERTIFICATE,
     CertificateNames,
@@ -21,6 +20,7 @@ from koder_gateway.policy.certificates import (
 )
 from koder_gateway.policy.decision import Policy
 from koder_gateway.policy.tenants import Registry, Tenant, TenantPolicy
+from koder_gateway.tenants.remote_registry import UnreadTenants
 
 BASE = "id.koder.dev"
 TENANTS = (

@@ -32,8 +32,8 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from zope.interface import implementer
 
 from koder_gateway.front.site import FrontLimits, FrontTimeouts
+from koder_gateway.listening.proxy_protocol import ProxiedFactory, ProxyGate
 from koder_gateway.policy.limits import LimitRule
-from koder_gateway.tls.proxied import ProxiedFactory, ProxyGate
 
 BALANCER = "10.0.0.9"
 CLIENT = b"203.0.113.7"

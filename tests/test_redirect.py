@@ -17,8 +17,8 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from koder_gateway.front.challenges import PREFIX, ChallengeError, read_challenge
 from koder_gateway.front.redirect import RedirectSite
 from koder_gateway.front.site import FrontLimits, FrontTimeouts
-from koder_gateway.ops.registry import UnreadTenants
 from koder_gateway.policy.tenants import Tenant
+from koder_gateway.tenants.remote_registry import UnreadTenants
 
 TENANTS = (
     Tenant("koder", domains=("login.koder.example",), cors_origins=("https://app.example",)),

@@ -23,9 +23,9 @@ from twisted.web.server import NOT_DONE_YET, Site
 from koder_gateway import Gateway, load
 from koder_gateway.errors import OVERLOADED
 from koder_gateway.ops.metrics import Counters
-from koder_gateway.ops.registry import TIMEOUT, Place, RemoteRegistry, UnreadTenants
-from koder_gateway.ops.registry_losses import Losses
 from koder_gateway.policy.tenants import Registry, Tenant
+from koder_gateway.tenants.registry_losses import Losses
+from koder_gateway.tenants.remote_registry import TIMEOUT, Place, RemoteRegistry, UnreadTenants
 from koder_gateway.upstream.fetch import Fetcher
 
 BASE = "id.koder.dev"
@@ -139,7 +139,7 @@ def log() -> Iterator[list[str]]:
     lines: list[str] = []
 
     def observe(event: LogEvent) -> None:
-        if str(event.get("log_namespace", "")).startswith("koder_gateway.ops.registry"):
+        if str(event.get("log_namespace", "")).startswith("koder_gateway.tenants.remote_registry"):
             lines.append(f"{event['log_level'].name}: {formatEvent(event)}")
 
     globalLogPublisher.addObserver(observe)

@@ -21,9 +21,9 @@ from twisted.python.failure import Failure
 
 from koder_gateway.config import file_version
 from koder_gateway.ops.metrics import Counters
-from koder_gateway.ops.registry_file import SECOND_LOOK, RegistryFile
-from koder_gateway.ops.registry_losses import Losses
 from koder_gateway.policy.tenants import Registry, Tenant
+from koder_gateway.tenants.registry_file import SECOND_LOOK, RegistryFile
+from koder_gateway.tenants.registry_losses import Losses
 
 REFRESH = 30.0
 BASE = "id.koder.dev"
@@ -131,7 +131,7 @@ def log() -> Iterator[list[str]]:
     lines: list[str] = []
 
     def observe(event: LogEvent) -> None:
-        if event.get("log_namespace") == "koder_gateway.ops.registry_file":
+        if event.get("log_namespace") == "koder_gateway.tenants.registry_file":
             lines.append(f"{event['log_level'].name}: {formatEvent(event)}")
 
     globalLogPublisher.addObserver(observe)

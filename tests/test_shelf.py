@@ -11,9 +11,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from test_certificates import NOW, certificate_pem, key_pem
 
+from koder_gateway.tls.certificate_store import OwnShelf, Shelf
 from koder_gateway.tls.certificates import DAY, CertificateError, self_signed
 from koder_gateway.tls.folder import files_place, folder_place
-from koder_gateway.tls.shelf import OwnShelf, Shelf
 
 STAYS = "; the one before it stays"
 

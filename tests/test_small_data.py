@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from memory import MemoryGateway, read_message
 from test_http2_streams import Http2, asking
 
-from koder_gateway.wire.frames import Http2Error
+from koder_gateway.wire.http2_frames import Http2Error
 from koder_gateway.wire.small_data import MOST, SMALL, Piece, gather
 
 PADDED = 0x8

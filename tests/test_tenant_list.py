@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from koder_gateway.config import ConfigurationError
-from koder_gateway.ops.tenant_list import parse_tenants, read_cache, write_cache
 from koder_gateway.policy.tenants import Tenant
+from koder_gateway.tenants.tenant_list import parse_tenants, read_cache, write_cache
 
 BASE = "id.koder.dev"
 URL = "http://127.0.0.1:4005/v1/admin/tenants?key=7"

@@ -15,11 +15,11 @@ from twisted.internet.interfaces import IOpenSSLContextFactory, IOpenSSLServerCo
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from zope.interface.verify import verifyObject
 
-from koder_gateway.tls import greeting, hello
+from koder_gateway.tls import client_hello, sni_callback
 from koder_gateway.tls.certificates import CertificateError, load_pair, self_signed
 from koder_gateway.tls.contexts import ContextOptions, NoCommonProtocolError, ServerContexts
-from koder_gateway.tls.hello import ACCESS_DENIED, ILLEGAL_PARAMETER, INTERNAL_ERROR, UNRECOGNIZED_NAME
-from koder_gateway.tls.names import Names
+from koder_gateway.tls.sni_callback import ACCESS_DENIED, ILLEGAL_PARAMETER, INTERNAL_ERROR, UNRECOGNIZED_NAME
+from koder_gateway.tls.sni_index import Names
 
 
 class Peer:
@@ -308,7 +308,7 @@ def test_a_second_certificate_ends_the_sessions_of_before(issued, version):
 @VERSIONS
 def test_a_session_is_refused_if_the_hello_could_not_be_read(issued, version, monkeypatch):
     contexts = ServerContexts([issued("a.example"), issued("b.example")])
-    monkeypatch.setattr(greeting.Greeting, "take", refuse_to_read)
+    monkeypatch.setattr(client_hello.Greeting, "take", refuse_to_read)
     context, session = begun(contexts, version, b"a.example")
     for name in (b"a.example", b"b.example"):
         assert alert_of(contexts, context=context, name=name, session=session) == ACCESS_DENIED
@@ -378,7 +378,7 @@ def test_one_certificate_can_be_strict_too_and_strictness_can_change(issued):
 
 
 def test_without_openssl_s_own_calls_names_are_found_but_none_is_refused(issued, monkeypatch):
-    monkeypatch.setattr(hello, "_lib", None)
+    monkeypatch.setattr(sni_callback, "_lib", None)
     contexts = ServerContexts([issued("a.example"), issued("b.example")])
     assert Peer(contexts, name=b"b.example").handshake().names[0] == "b.example"
     assert Peer(contexts, name=b"unknown.test").handshake().names[0] == "a.example"

@@ -25,13 +25,13 @@ from twisted.internet.ssl import Certificate, optionsForClientTLS
 from twisted.internet.testing import MemoryReactor
 from twisted.logger import formatEvent, globalLogPublisher
 
-from koder_gateway.tls.both_families import BothFamiliesEndpoint
+from koder_gateway.listening.both_families import BothFamiliesEndpoint
+from koder_gateway.listening.endpoint_faults import EndpointError
+from koder_gateway.listening.endpoint_strings import BACKLOG, Description, parse
+from koder_gateway.listening.endpoints import Endpoints, server_endpoint
 from koder_gateway.tls.certificates import DAY, self_signed
-from koder_gateway.tls.descriptions import BACKLOG, Description, parse
-from koder_gateway.tls.endpoint_faults import EndpointError
-from koder_gateway.tls.endpoints import Endpoints, server_endpoint
 from koder_gateway.tls.factory import TLSFactory
-from koder_gateway.tls.hello import UNRECOGNIZED_NAME
+from koder_gateway.tls.sni_callback import UNRECOGNIZED_NAME
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from zope.interface import implementer
 
 from koder_gateway.layers import records as layer
 from koder_gateway.layers.turns import ARRIVALS, Turns
-from koder_gateway.tls import plain, stream
+from koder_gateway.tls import plain_http, stream
 from koder_gateway.tls.certificates import self_signed
 from koder_gateway.tls.contexts import ServerContexts
 from koder_gateway.tls.factory import TLSFactory, over_tls
@@ -420,7 +420,7 @@ def test_a_plain_request_s_body_has_no_say(contexts):
 def test_a_plain_head_without_end_is_answered_at_a_bound(contexts, size):
     client = Client(contexts)
     client.wire.send(b"GET / HTTP/1.1\r\nX: ")
-    for _ in range(plain._LARGEST // size):
+    for _ in range(plain_http._LARGEST // size):
         if not client.wire.closed:
             client.wire.send(b"x" * size)
     client.wire.send(b"x" * size)
@@ -513,7 +513,7 @@ def test_what_only_begins_like_a_plain_request_gets_no_answer_in_http(contexts, 
 def test_lines_before_a_plain_request_are_not_kept(contexts):
     client = Client(contexts)
     for _ in range(10):
-        client.wire.send(b"\r\n" * plain._LARGEST)
+        client.wire.send(b"\r\n" * plain_http._LARGEST)
     assert (client.wire.closed, client.server._plain._head) == ("", b"")
     client.wire.send(b"GET / HTTP/1.1\r\n\r\n")
     assert told_so(client)
@@ -525,7 +525,7 @@ def test_lines_before_a_plain_request_are_not_kept(contexts):
 def test_no_line_takes_long_to_tell_from_a_request(line):
     start = process_time()
     for _ in range(5):
-        assert plain.PlainRequest().take(line) is not None
+        assert plain_http.PlainRequest().take(line) is not None
     assert process_time() - start < 0.5
 
 

@@ -12,11 +12,11 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted.logger import formatEvent, globalLogPublisher
 
+from koder_gateway.tls.certificate_store import Look
+from koder_gateway.tls.certificate_watcher import TICKETS, Watch, Watched
 from koder_gateway.tls.certificates import CertificateError, self_signed
 from koder_gateway.tls.contexts import ServerContexts
-from koder_gateway.tls.names import Names
-from koder_gateway.tls.shelf import Look
-from koder_gateway.tls.watch import TICKETS, Watch, Watched
+from koder_gateway.tls.sni_index import Names
 
 NOTHING = object()
 

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, cast
 
 from ..policy.limits import MAX_QUOTA, LimitRule, parse_rate
 from ..policy.routing import Route
-from . import shipped
+from . import defaults
 from .faults import Located, ReadError, shown
 from .kinds import Kind, Where, choice, listing, optional, optional_text, whole
 from .tables import DERIVED, array, made, mapping, setting, table
@@ -206,6 +206,6 @@ def _check_refusals(entry: LimitEntry) -> None:
         raise ReadError(faults)
 
 
-SERVICES = mapping(ServiceEntry, _read_service, shipped.SERVICES)
+SERVICES = mapping(ServiceEntry, _read_service, defaults.SERVICES)
 ROUTES = array(made(RouteEntry, _route))
 LIMITS = array(made(LimitEntry, _limit))

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 from ..policy.routing import normal_path
 from ..policy.tenants import Tenant
-from . import client_auth, shipped
+from . import client_auth, defaults
 from .document import read_document
 from .faults import ConfigurationError, Located, ReadError, below, line, nearest, shown, step, unknown_key
 from .file_looks import Caution, Version
@@ -102,7 +102,7 @@ def _sections(document: dict[str, Any], where: Where) -> tuple[dict[str, Any], l
 def _contradictions(document: dict[str, Any]) -> Iterator[Located]:
     """What sections say of each other, on the document itself: told even where a section cannot be read."""
     given = document.get("services", {})
-    services = {**shipped.SERVICES, **(given if isinstance(given, dict) else {})}
+    services = {**defaults.SERVICES, **(given if isinstance(given, dict) else {})}
     for at, name in _texts(document.get("routes"), "service"):
         if name not in services:
             yield f"routes{at}", f"{shown(name)} is not one of the services; {nearest(name, services)}"

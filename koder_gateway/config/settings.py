@@ -16,7 +16,7 @@ from pathlib import Path
 from ..policy.limits import LimitRule
 from ..policy.routing import Route
 from ..policy.tenants import Tenant
-from . import shipped
+from . import defaults
 from .client_auth import AUTHORITIES, CLIENT_AUTH, Authorities
 from .entries import LIMITS, ROUTES, SERVICES, ServiceSettings
 from .field_names import CLAIM, FIELD_NAME, FORWARDED_FIELD, TENANT_HEADER, TRAILER
@@ -203,9 +203,9 @@ class Settings:
 
     tenants: TenantSettings = setting(table(TenantSettings), {})
     services: Mapping[str, ServiceSettings] = setting(SERVICES, {})
-    routes: tuple[Route, ...] = setting(ROUTES, shipped.ROUTES)
+    routes: tuple[Route, ...] = setting(ROUTES, defaults.ROUTES)
     cors: CorsSettings = setting(table(CorsSettings), {})
-    limits: tuple[LimitRule, ...] = setting(LIMITS, shipped.LIMITS)
+    limits: tuple[LimitRule, ...] = setting(LIMITS, defaults.LIMITS)
     requests: RequestSettings = setting(table(RequestSettings), {})
     shares: ShareSettings = setting(table(ShareSettings), {})
     timeouts: TimeoutSettings = setting(table(TimeoutSettings), {})

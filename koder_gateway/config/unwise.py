@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from . import shipped
+from . import defaults
 from .faults import Located, shown
 from .settings import Settings
 
@@ -28,7 +28,7 @@ def _unlimited(settings: Settings) -> Iterator[Located]:
     if any(rule.charge == "refusals" for rule in settings.limits):
         return
     names = {rule.name for rule in settings.limits}
-    gone = ", ".join(rule["name"] for rule in shipped.LIMITS if rule["name"] not in names)
+    gone = ", ".join(rule["name"] for rule in defaults.LIMITS if rule["name"] not in names)
     instead = "copy those that you want from the sample, refusals at least"
     yield "limits", f"replace all that are shipped: none of {gone} applies, nothing limits refusals; {instead}"
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from ..policy.certificates import REQUIRED
 from ..policy.clients import UNIX, parse_network
 from ..policy.limits import LimitRule
-from . import shipped
+from . import defaults
 from .faults import Located, close, line, shown
 from .settings import Settings
 from .unwise import unwise
@@ -31,8 +31,8 @@ def misspelled_services(settings: Settings) -> Iterator[Located]:
 def misspelled(names: Iterable[str]) -> Iterator[Located]:
     """Of services that no route names, those whose names are nearly those of shipped ones."""
     for name in names:
-        meant = close(name, shipped.SERVICES)
-        if meant and name not in shipped.SERVICES:
+        meant = close(name, defaults.SERVICES)
+        if meant and name not in defaults.SERVICES:
             yield f"services.{name}", f'is named by no route; did you mean "{meant}", which keeps its default?'
 
 
@@ -45,7 +45,7 @@ def warning_lines(settings: Settings) -> list[str]:
 def _warnings(settings: Settings) -> Iterator[Located]:
     """Where each is, and what is to be looked at."""
     for name in unrouted(settings):
-        if not close(name, shipped.SERVICES):
+        if not close(name, defaults.SERVICES):
             yield (
                 f"services.{name}",
                 "is named by no route, so that nothing reaches it; write a route, or leave it out",
@@ -91,7 +91,7 @@ def unrouted(settings: Settings) -> Iterator[str]:
     registry = settings.tenants.registry
     for name, service in settings.services.items():
         asked = isinstance(registry, str) and any(registry.startswith(f"{url}/") for url in service.urls)
-        if name not in named and name not in shipped.SERVICES and not asked:
+        if name not in named and name not in defaults.SERVICES and not asked:
             yield name
 
 

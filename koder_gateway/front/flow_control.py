@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..layers.turns import Turns, read_little
 from ..policy.limits import address_key
-from .backlog import Uptake
 from .phases import BODY, BUSY, GONE, HEAD, IDLE, READY, TUNNEL, WRITING
 from .stock import StockChannel
 from .unread import Unread
+from .unsent_bytes import Uptake
 
 if TYPE_CHECKING:
     from .site import GatewaySite

@@ -22,8 +22,10 @@ from twisted.python.failure import Failure
 from ..errors import Refusal
 from ..layers.turns import PIECES, SLICE, read_little
 from ..policy.limits import address_key
-from ..wire import frames
-from ..wire.frames import (
+from ..wire import http2_frames
+from ..wire.flood_budget import FRAME, REPLY, Patience
+from ..wire.hpack import announced_size
+from ..wire.http2_frames import (
     ACK,
     DEFAULT_FRAME_SIZE,
     DEFAULT_WINDOW,
@@ -38,17 +40,15 @@ from ..wire.frames import (
     Http2Error,
     StreamError,
 )
-from ..wire.hpack import announced_size
-from ..wire.http2 import HeadReader
-from ..wire.patience import FRAME, REPLY, Patience
+from ..wire.http2_head import HeadReader
 from ..wire.small_data import SMALL
-from .backlog import backlog
+from .frame_scheduler import Outbox
 from .http2_control import Control
 from .http2_lifecycle import OPEN, OPENING, Lifecycle
 from .http2_streams import Streams
-from .inflow import CONNECTION_WINDOW, STREAM_WINDOW, ConnectionWindow
-from .outbox import Outbox
+from .receive_window import CONNECTION_WINDOW, STREAM_WINDOW, ConnectionWindow
 from .reset_watch import ResetWatch
+from .unsent_bytes import backlog
 
 if TYPE_CHECKING:
     from .request import GatewayRequest
@@ -114,13 +114,15 @@ class Http2Channel(ResetWatch, Protocol):
         self.lifecycle.begin()
         self.out.open()
         settings = {
-            frames.ENABLE_CONNECT_PROTOCOL: int(site.reader.upgrades),
-            frames.MAX_CONCURRENT_STREAMS: self.streams.max_streams,
-            frames.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
-            frames.MAX_HEADER_LIST_SIZE: announced_size(site.max_head, site.max_fields),
+            http2_frames.ENABLE_CONNECT_PROTOCOL: int(site.reader.upgrades),
+            http2_frames.MAX_CONCURRENT_STREAMS: self.streams.max_streams,
+            http2_frames.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+            http2_frames.MAX_HEADER_LIST_SIZE: announced_size(site.max_head, site.max_fields),
         }
         self.patience.replies += REPLY
-        self.out.send(frames.settings_frame(settings) + frames.window_frame(0, CONNECTION_WINDOW - DEFAULT_WINDOW))
+        self.out.send(
+            http2_frames.settings_frame(settings) + http2_frames.window_frame(0, CONNECTION_WINDOW - DEFAULT_WINDOW)
+        )
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone, and so is every exchange on it."""
@@ -208,13 +210,13 @@ class Http2Channel(ResetWatch, Protocol):
             start = position + HEADER_SIZE
             position = start + size
             if position > end:
-                frames.check_header(kind, size, stream & MAX_STREAM)
+                http2_frames.check_header(kind, size, stream & MAX_STREAM)
                 position = start - HEADER_SIZE
                 break
             stream &= MAX_STREAM
-            if block.stream and (kind != frames.CONTINUATION or stream != block.stream):
+            if block.stream and (kind != http2_frames.CONTINUATION or stream != block.stream):
                 raise Http2Error(PROTOCOL_ERROR, "a field block is interrupted by another frame")
-            if kind > frames.CONTINUATION:
+            if kind > http2_frames.CONTINUATION:
                 self.spend(FRAME)
                 continue
             try:

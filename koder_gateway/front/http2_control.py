@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..wire import frames
-from ..wire.frames import (
+from ..wire import http2_frames
+from ..wire.flood_budget import FRAME, RESET, WINDOW, WORTH_WHILE
+from ..wire.http2_frames import (
     ACK,
     DEFAULT_FRAME_SIZE,
     FLOW_CONTROL_ERROR,
@@ -17,7 +18,6 @@ from ..wire.frames import (
     Http2Error,
     StreamError,
 )
-from ..wire.patience import FRAME, RESET, WINDOW, WORTH_WHILE
 
 if TYPE_CHECKING:
     from .http2 import Http2Channel
@@ -37,7 +37,7 @@ class Control:
         if len(payload) != 5:
             # On an idle stream a reset would break the protocol as well.
             raise Http2Error(FRAME_SIZE_ERROR, "a PRIORITY frame is not five bytes")
-        if frames.word(payload) == number:
+        if http2_frames.word(payload) == number:
             raise Http2Error(PROTOCOL_ERROR, "a stream depends on itself")
         self._connection.spend(FRAME)
 
@@ -51,14 +51,14 @@ class Control:
             self._connection.replied(FRAME)
             return
         # Of several values for one setting the last holds; each costs, since each could be for all streams.
-        settings = dict(values := frames.settings_values(payload))
+        settings = dict(values := http2_frames.settings_values(payload))
         self._connection.spend(RESET + FRAME * len(values))
-        if frames.MAX_FRAME_SIZE in settings:
+        if http2_frames.MAX_FRAME_SIZE in settings:
             # Larger frames would let one stream hold up the others for longer.
-            self._connection.out.max_frame = min(settings[frames.MAX_FRAME_SIZE], DEFAULT_FRAME_SIZE)
-        if frames.INITIAL_WINDOW_SIZE in settings:
-            self._resize_windows(settings[frames.INITIAL_WINDOW_SIZE])
-        self._connection.out.send(frames.frame(SETTINGS, ACK, 0, b""))
+            self._connection.out.max_frame = min(settings[http2_frames.MAX_FRAME_SIZE], DEFAULT_FRAME_SIZE)
+        if http2_frames.INITIAL_WINDOW_SIZE in settings:
+            self._resize_windows(settings[http2_frames.INITIAL_WINDOW_SIZE])
+        self._connection.out.send(http2_frames.frame(SETTINGS, ACK, 0, b""))
 
     def _resize_windows(self, size: int) -> None:
         connection = self._connection
@@ -83,7 +83,7 @@ class Control:
             raise Http2Error(FRAME_SIZE_ERROR, "a PING frame is not eight bytes")
         self._connection.replied(FRAME)
         if not flags & ACK:
-            self._connection.out.send(frames.frame(PING, ACK, 0, payload))
+            self._connection.out.send(http2_frames.frame(PING, ACK, 0, payload))
         else:
             self._connection.lifecycle.acknowledged()
 
@@ -100,7 +100,7 @@ class Control:
         """The client takes more (section 6.9)."""
         if len(payload) != 4:
             raise Http2Error(FRAME_SIZE_ERROR, "a WINDOW_UPDATE frame is not four bytes")
-        size = frames.word(payload)
+        size = http2_frames.word(payload)
         connection = self._connection
         connection.replied(WINDOW if size >= WORTH_WHILE else FRAME)
         if not number:

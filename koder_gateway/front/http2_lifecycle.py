@@ -13,11 +13,11 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Refusal
-from ..wire import frames
-from ..wire.frames import ENHANCE_YOUR_CALM, MAX_STREAM, NO_ERROR, PING, Http2Error
+from ..wire import http2_frames
+from ..wire.flood_budget import REPLY
+from ..wire.http2_frames import ENHANCE_YOUR_CALM, MAX_STREAM, NO_ERROR, PING, Http2Error
 from ..wire.pace import Pace
-from ..wire.patience import REPLY
-from .backlog import Uptake
+from .unsent_bytes import Uptake
 
 if TYPE_CHECKING:
     from .http2 import Http2Channel
@@ -90,7 +90,7 @@ class Lifecycle:
         streams = connection.streams
         self.phase = LINGER
         connection.site.http2_errors += 1
-        connection.out.send(frames.goaway_frame(min(streams.last, self.said_last), error.code, error.reason))
+        connection.out.send(http2_frames.goaway_frame(min(streams.last, self.said_last), error.code, error.reason))
         self.said_last = streams.last
         for stream in list(streams.open.values()):
             stream.fail_silently(error.code)
@@ -107,7 +107,7 @@ class Lifecycle:
             self._turned_away = True
             self.said_last = connection.streams.last
             self._last_due = math.inf
-            connection.out.send(frames.goaway_frame(self.said_last, error.code, error.reason))
+            connection.out.send(http2_frames.goaway_frame(self.said_last, error.code, error.reason))
 
     def _linger(self) -> None:
         """Close so that the client can read what was said: stop writing, forget what still comes, then close."""
@@ -166,7 +166,9 @@ class Lifecycle:
         connection = self._connection
         self._draining = True
         connection.patience.replies += REPLY
-        connection.out.send(frames.goaway_frame(MAX_STREAM, NO_ERROR) + frames.frame(PING, 0, 0, b"draining"))
+        connection.out.send(
+            http2_frames.goaway_frame(MAX_STREAM, NO_ERROR) + http2_frames.frame(PING, 0, 0, b"draining")
+        )
         self._last_due = connection.site.clock.now + connection.site.timeouts.linger
         connection.wake(self._last_due)
 
@@ -180,7 +182,7 @@ class Lifecycle:
         connection = self._connection
         self.said_last = connection.streams.last
         self._last_due = math.inf
-        connection.out.send(frames.goaway_frame(self.said_last, NO_ERROR))
+        connection.out.send(http2_frames.goaway_frame(self.said_last, NO_ERROR))
         if not connection.streams:
             self.close()
 
@@ -190,7 +192,7 @@ class Lifecycle:
         for request in connection.under_way():
             request.give_up(refusal)
         if self.phase <= OPEN:
-            connection.out.send(frames.goaway_frame(connection.streams.last, NO_ERROR))
+            connection.out.send(http2_frames.goaway_frame(connection.streams.last, NO_ERROR))
         self.close()
 
     # -- deadlines
@@ -201,7 +203,7 @@ class Lifecycle:
         now = connection.site.clock.now
         phase = self.phase
         if phase == OPENING:
-            self.fail(Http2Error(frames.SETTINGS_TIMEOUT, "no connection preface in time"))
+            self.fail(Http2Error(http2_frames.SETTINGS_TIMEOUT, "no connection preface in time"))
         elif phase == OPEN:
             self._expire_open(now)
         elif phase in (LINGER, CLOSING):
@@ -221,7 +223,7 @@ class Lifecycle:
         if self._last_due <= now and not awaits_turn:
             self._say_last()
         if self._idle_due <= now and not awaits_turn and self.phase == OPEN:
-            out.send(frames.goaway_frame(streams.last, NO_ERROR))
+            out.send(http2_frames.goaway_frame(streams.last, NO_ERROR))
             self.close()
         if self.phase != OPEN:
             return

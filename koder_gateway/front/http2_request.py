@@ -11,8 +11,8 @@ from twisted.python.failure import Failure
 
 from ..errors import NOT_IMPLEMENTED
 from ..wire.exchange import ENDED, TUNNELLING
-from ..wire.frames import ENHANCE_YOUR_CALM, Http2Error
 from ..wire.hpack import encode_field, encode_lines, encode_status
+from ..wire.http2_frames import ENHANCE_YOUR_CALM, Http2Error
 from ..wire.response import ResponseHead
 from .request import GatewayRequest
 

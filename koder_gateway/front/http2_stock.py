@@ -14,7 +14,7 @@ from ..wire.hpack import encode_field, encode_lines, encode_status
 if TYPE_CHECKING:
     from .http2 import Http2Channel
     from .http2_request import Http2Request
-    from .outflow import Outflow
+    from .send_window import Outflow
     from .site import GatewaySite
 
 # Framing is the stream's; date and identity are the exchange's, and so are the CORS fields.

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twisted.logger import Logger
 
-from ..wire import frames
-from ..wire.frames import (
+from ..wire import http2_frames
+from ..wire.flood_budget import EXCESS_BYTE, EXCESS_FIELD, FRAME, RESET, SERVED
+from ..wire.hpack import OversizedBlock
+from ..wire.http2_frames import (
     END_HEADERS,
     END_STREAM,
     FRAME_SIZE_ERROR,
@@ -18,12 +20,10 @@ from ..wire.frames import (
     Http2Error,
     StreamError,
 )
-from ..wire.hpack import OversizedBlock
-from ..wire.http2 import HeadReader, read_trailers
-from ..wire.patience import EXCESS_BYTE, EXCESS_FIELD, FRAME, RESET, SERVED
+from ..wire.http2_head import HeadReader, read_trailers
 from ..wire.request import RequestHead
 from ..wire.small_data import gather
-from .field_block import FieldBlock
+from .header_block import FieldBlock
 from .http2_lifecycle import OPEN
 from .http2_request import Http2Request
 from .stream import Stream
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ..errors import Refusal
     from ..policy.decision import Standing
     from .http2 import Http2Channel
-    from .outflow import Outflow
+    from .send_window import Outflow
 
 # Streams that were reset here, on which the client may still be sending what it sent before it knew.
 _RESETS_REMEMBERED: Final = 128
@@ -71,11 +71,11 @@ class Streams:
         """A request begins, or trailers end its body (section 8.1)."""
         if not number & 1:
             raise Http2Error(PROTOCOL_ERROR, "a client's streams have odd numbers")
-        block = frames.unpadded(flags, payload)
+        block = http2_frames.unpadded(flags, payload)
         if flags & WITH_PRIORITY:
             if len(block) < 5:
                 raise Http2Error(FRAME_SIZE_ERROR, "a HEADERS frame ends within its priority")
-            if frames.word(block) == number:
+            if http2_frames.word(block) == number:
                 raise Http2Error(PROTOCOL_ERROR, "a stream depends on itself")
             block = block[5:]
         if flags & END_HEADERS:
@@ -196,7 +196,7 @@ class Streams:
         size = len(payload)
         connection = self._connection
         connection.window.take(size)
-        data = frames.unpadded(flags, payload)
+        data = http2_frames.unpadded(flags, payload)
         stream = self.open.get(number)
         if stream is None:
             if self._is_idle(number):
@@ -275,7 +275,7 @@ class Streams:
             stream.fail(error.code)
         else:
             self.was_reset(number)
-            self._connection.out.send(frames.reset_frame(number, error.code))
+            self._connection.out.send(http2_frames.reset_frame(number, error.code))
 
     def client_ended(self) -> None:
         """The client sends no more: streams that it has not ended by now it never will."""

@@ -15,7 +15,7 @@ from twisted.logger import Logger
 
 from ..errors import METHOD_NOT_ALLOWED, METHODS, NO_ROUTE, Refusal
 from ..policy.tenants import bare_host
-from ..wire.complaints import Complaints
+from ..wire.rate_limited_log import Complaints
 from .challenges import PREFIX, ChallengeError, read_challenge
 from .channel import GatewayChannel
 from .request import GatewayRequest

@@ -28,8 +28,8 @@ from ..policy.limits import address_key
 from ..policy.shares import Shares
 from ..policy.tenants import Tenant
 from ..wire.clock import CoarseClock
-from ..wire.complaints import Complaints
 from ..wire.exchange import Exchange
+from ..wire.rate_limited_log import Complaints
 from ..wire.request import LINE_BESIDE, RequestReader
 from .buffered import Buffered
 from .channel import GatewayChannel, HalfClosingChannel
@@ -120,7 +120,7 @@ class GatewaySite(Site):
         self.identity = Identity()
         self.cors = Cors()
         self.finished = finished
-        # Besides clients', those that wait for a balancer's header (`tls.proxied`) before they become one.
+        # Besides clients', those that wait for a balancer's header before they become one (`proxy_protocol`).
         self.channels: set[GatewayChannel | Http2Channel] = set()
         self._turned_away: set[GatewayChannel | Http2Channel] = set()
         # Those for whose clients something has waited lately, over HTTP/1.1.

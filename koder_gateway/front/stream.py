@@ -13,10 +13,18 @@ from twisted.internet.error import ConnectionAborted
 from twisted.python.failure import Failure
 
 from ..wire.exchange import ANSWERS, BROKEN, TIMEOUT, TOO_LARGE
-from ..wire.frames import CANCEL, INTERNAL_ERROR, NO_ERROR, PROTOCOL_ERROR, STREAM_CLOSED, StreamError, reset_frame
+from ..wire.http2_frames import (
+    CANCEL,
+    INTERNAL_ERROR,
+    NO_ERROR,
+    PROTOCOL_ERROR,
+    STREAM_CLOSED,
+    StreamError,
+    reset_frame,
+)
 from .http2_stock import StockStream
-from .inflow import Inflow
-from .outflow import Outflow
+from .receive_window import Inflow
+from .send_window import Outflow
 
 if TYPE_CHECKING:
     from .http2 import Http2Channel

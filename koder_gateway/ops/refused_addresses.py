@@ -7,7 +7,7 @@ from twisted.logger import Logger
 from ..policy.clients import address_text
 from ..policy.limits import Limiter, LimitRule
 from ..wire.clock import CoarseClock
-from ..wire.complaints import Complaints
+from ..wire.rate_limited_log import Complaints
 
 _UNITS = {1: "s", 60: "m", 3600: "h"}
 

@@ -1,1 +1,1 @@
-"""Certificates and the endpoints that use them."""
+"""TLS with clients: certificates, contexts, the name that a client asks for, and its certificate."""

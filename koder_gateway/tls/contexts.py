@@ -16,11 +16,11 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
-from . import hello
+from . import sni_callback
 from .certificates import CertificateError, CertificateFile, use_certificate
 from .client_auth import ClientVerification
-from .greeting import NamedConnection, plain_name
-from .names import Names
+from .client_hello import NamedConnection, plain_name
+from .sni_index import Names
 
 _log = Logger()
 
@@ -117,7 +117,7 @@ class ServerContexts:
         self._room = room
         self._made: dict[CertificateFile, SSL.Context] = {}
         self._unusable: set[CertificateFile] = set()
-        self._callback = hello.callback(self._choose)
+        self._callback = sni_callback.callback(self._choose)
         self._strict = self._sole = False
         names = certificates if isinstance(certificates, Names) else Names(certificates, default)
         self._names = names
@@ -179,7 +179,7 @@ class ServerContexts:
     def _opened(self, certificate: CertificateFile, options: ContextOptions) -> SSL.Context:
         """A new context for new connections. OpenSSL draws the keys of its tickets with it."""
         context = build_context(certificate, options)
-        hello.attach(context, self._callback, self._switch)
+        sni_callback.attach(context, self._callback, self._switch)
         return context
 
     def _of(self, certificate: CertificateFile) -> SSL.Context:
@@ -206,13 +206,13 @@ class ServerContexts:
         certificate = names.find(name) if name else None
         if certificate is None:
             if self._strict:
-                return hello.UNRECOGNIZED_NAME
+                return sni_callback.UNRECOGNIZED_NAME
             certificate = names.default
         try:
             context = self._of(certificate)
         except CertificateError as error:
             self._complain(certificate, error)
-            return hello.INTERNAL_ERROR
+            return sni_callback.INTERNAL_ERROR
         if context is not connection.get_context():
             connection.set_context(context)
         if self.options.clients is not None:
@@ -229,8 +229,8 @@ class ServerContexts:
             return 0
         began = getattr(connection, "began", None)
         if began is None:
-            return hello.ACCESS_DENIED if hello.resumed(connection) else 0
-        return 0 if began == plain_name(name) else hello.ILLEGAL_PARAMETER
+            return sni_callback.ACCESS_DENIED if sni_callback.resumed(connection) else 0
+        return 0 if began == plain_name(name) else sni_callback.ILLEGAL_PARAMETER
 
     def _switch(self, connection: SSL.Connection) -> None:
         """As `_choose`, where pyOpenSSL lets nothing be refused in words."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from zope.interface import implementer
 
-from ..layers.delivery import deliver_straight
+from ..layers.direct_reads import deliver_straight
 from ..layers.records import lib
 from .stream import TLSTransport
 

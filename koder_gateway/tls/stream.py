@@ -24,12 +24,12 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..layers.delivery import deliver_straight
+from ..layers.direct_reads import deliver_straight
 from ..layers.records import BIO_READ, BIO_WRITE, BUFFER, PIECE, SIZE, SSL_READ, SSL_WRITE, WINDOW, Records, lib
 from ..layers.records import usable as records_usable
 from ..layers.turns import FULL_READ, end_turn
 from .failures import NOT_TLS, PLAIN_HTTP, Failures
-from .plain import PlainRequest, begins_plain
+from .plain_http import PlainRequest, begins_plain
 
 # What is called here beside what `layers.records` calls.
 CALLS: Final = ("SSL_ERROR_ZERO_RETURN", "SSL_MODE_ENABLE_PARTIAL_WRITE", "SSL_clear_mode", "SSL_shutdown")

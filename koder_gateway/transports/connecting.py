@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IFileDescriptorReceiver, IProtocol
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 
-from koder_gateway.transports.handover import hand_over
+from koder_gateway.transports.socket_adoption import hand_over
 from koder_gateway.transports.stream import StreamTransport
 from koder_gateway.transports.unix import UNIXStreamTransport
 

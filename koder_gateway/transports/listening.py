@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 
 from koder_gateway.layers.adopted import AdoptingUNIXPort
 from koder_gateway.layers.shortage import shortage
-from koder_gateway.transports.handover import hand_over
+from koder_gateway.transports.socket_adoption import hand_over
 from koder_gateway.transports.stream import StreamTransport
 from koder_gateway.transports.unix import UNIXStreamTransport
 

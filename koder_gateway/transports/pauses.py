@@ -9,7 +9,7 @@ from twisted.internet.address import UNIXAddress
 from twisted.logger import Logger
 
 from koder_gateway.wire.clock import CoarseClock
-from koder_gateway.wire.complaints import Complaints
+from koder_gateway.wire.rate_limited_log import Complaints
 
 # Seconds until it is told how many lines were left out, when none has followed.
 _LATER: Final = 10.0

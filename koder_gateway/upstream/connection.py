@@ -15,7 +15,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
-from ..layers.delivery import deliver_straight
+from ..layers.direct_reads import deliver_straight
 from ..layers.last_words import hear_last_words
 from ..layers.reading import MUCH, read_bounded, read_freely
 from ..layers.turns import FULL_READ, end_turn

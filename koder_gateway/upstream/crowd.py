@@ -12,7 +12,7 @@ from ..policy.clients import NOWHERE
 from ..policy.shares import ADDRESS, FULL, TENANT, Owner, Places, Shares
 from ..wire import exchange
 from ..wire.clock import CoarseClock
-from ..wire.complaints import Complaints
+from ..wire.rate_limited_log import Complaints
 
 if TYPE_CHECKING:
     from .relay import Relay

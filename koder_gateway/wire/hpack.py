@@ -10,7 +10,7 @@ import re
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from .frames import COMPRESSION_ERROR, ENHANCE_YOUR_CALM, Http2Error
+from .http2_frames import COMPRESSION_ERROR, ENHANCE_YOUR_CALM, Http2Error
 from .huffman import HuffmanError
 from .huffman import decode as decode_huffman
 

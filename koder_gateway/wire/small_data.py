@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import Final, NamedTuple
 
-from .frames import DATA, HEADER, HEADER_SIZE, MAX_STREAM, PADDED, unpadded
+from .http2_frames import DATA, HEADER, HEADER_SIZE, MAX_STREAM, PADDED, unpadded
 
 # Bytes of a frame that is small; and so many of them are gathered at a time.
 SMALL: Final = 256

@@ -34,12 +34,19 @@ from ..config import Authorities
 from ..layers.adopted import endpoint_of
 from ..layers.threads import threads_beside
 from ..layers.turns import Turns, turns_of
+from ..tls.certificate_store import OwnShelf, Shelf
+from ..tls.certificate_watcher import Watch, Watched, warn
+from ..tls.certificates import CertificateError
+from ..tls.client_auth import client_verification
+from ..tls.contexts import HTTP_1, ContextOptions, ServerContexts
+from ..tls.factory import over_tls
+from ..tls.failures import Failures
+from ..tls.folder import Place, files_place, folder_place
+from ..tls.sni_index import Names
 from ..wire.clock import CoarseClock
 from .both_families import BothFamiliesEndpoint
-from .certificates import CertificateError
-from .client_auth import client_verification
-from .contexts import HTTP_1, ContextOptions, ServerContexts
-from .descriptions import (
+from .endpoint_faults import EndpointError, clear
+from .endpoint_strings import (
     BACKLOG,
     Description,
     bare_port,
@@ -52,14 +59,7 @@ from .descriptions import (
     with_backlog,
     written_out,
 )
-from .endpoint_faults import EndpointError, clear
-from .factory import over_tls
-from .failures import Failures
-from .folder import Place, files_place, folder_place
-from .names import Names
-from .proxied import ProxiedEndpoint, ProxyGate
-from .shelf import OwnShelf, Shelf
-from .watch import Watch, Watched, warn
+from .proxy_protocol import ProxiedEndpoint, ProxyGate
 
 _log = Logger()
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 from OpenSSL import SSL
 from twisted.logger import Logger
 
-from . import greeting
+from . import client_hello
 
 _log = Logger()
 
@@ -30,7 +30,7 @@ _NEEDED: Final = (
     "SSL_TLSEXT_ERR_ALERT_FATAL",
     "SSL_TLSEXT_ERR_OK",
     "SSL_session_reused",
-    *greeting.CALLS,
+    *client_hello.CALLS,
 )
 
 

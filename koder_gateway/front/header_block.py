@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from ..wire.frames import END_STREAM
+from ..wire.http2_frames import END_STREAM
 
 # Times as many bytes as the largest head, and so many frames, of a block are kept: of many short fields, or a cookie
 # in crumbs, most is what stands around them, and a head that is a few times too large is still read, for its answer

@@ -15,10 +15,9 @@ from twisted.python.failure import Failure
 from ..config import Version, file_state, look_at, parse_tenants
 from ..config.registry import MAX_LIST
 from ..policy.tenants import Registry
-from .arrivals import Arrivals
-from .metrics import Counters
-from .pace import Pace
-from .registry_losses import Losses
+from .file_arrivals import Arrivals
+from .registry_losses import FailureCount, Losses
+from .thread_pace import Pace
 
 _log = Logger()
 
@@ -41,7 +40,7 @@ class RegistryFile:
         base_domain: str,
         seen: Version | None,
         losses: Losses,
-        counters: Counters,
+        counters: FailureCount,
         read: Callable[[Registry], object],
         reactor: Any,
     ) -> None:

@@ -10,7 +10,9 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from ..layers.reading import room_of
-from ..wire.frames import (
+from ..wire.flood_budget import DATA_SENT, REPLIES_TO_DATA, WORTH_WHILE
+from ..wire.hpack import encode_lines
+from ..wire.http2_frames import (
     DATA,
     END_STREAM,
     FLOW_CONTROL_ERROR,
@@ -21,9 +23,7 @@ from ..wire.frames import (
     frame,
     header_frames,
 )
-from ..wire.hpack import encode_lines
 from ..wire.pace import Pace
-from ..wire.patience import DATA_SENT, REPLIES_TO_DATA, WORTH_WHILE
 
 if TYPE_CHECKING:
     from .stream import Stream

@@ -28,8 +28,8 @@ from zope.interface import alsoProvides, implementer
 from ..errors import Refusal
 from ..policy.clients import Introduced, plain_host
 from ..wire.clock import CoarseClock
-from ..wire.complaints import Complaints
 from ..wire.proxy_header import Endpoint, ProxyHeader, ProxyHeaderError, read_proxy_header
+from ..wire.rate_limited_log import Complaints
 
 # Seconds for the whole header: a balancer sends it with its first packet.
 _TIME: Final = 3.0

@@ -12,8 +12,8 @@ from typing import Final
 from ..errors import BAD_REQUEST, NOT_IMPLEMENTED
 from .body import trailer_passes, trailers_fit
 from .fields import TOKEN
-from .frames import PROTOCOL_ERROR, StreamError
 from .hpack import Decoder, Field, OversizedBlock
+from .http2_frames import PROTOCOL_ERROR, StreamError
 from .request import RequestHead, RequestReader, oversized
 from .target import same_authority
 from .unread_head import host_and_origin_of

@@ -12,10 +12,10 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from .certificate_store import Look, few
 from .certificates import CertificateError
 from .contexts import ServerContexts
-from .names import Names
-from .shelf import Look, few
+from .sni_index import Names
 
 _log = Logger()
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IStreamServerEndpoint
 
-from .descriptions import parse, port_number, ssl_arguments, written_out
+from .endpoint_strings import parse, port_number, ssl_arguments, written_out
 from .endpoints import Endpoints
 
 Reading = Callable[[str], IStreamServerEndpoint]

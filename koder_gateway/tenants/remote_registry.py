@@ -18,10 +18,9 @@ from ..config.faults import reason
 from ..config.registry import MAX_LIST
 from ..errors import OVERLOADED, Refusal
 from ..policy.tenants import Registry, Tenant, TenantPolicy
-from .metrics import Counters
-from .pace import Pace
-from .registry_losses import Losses
+from .registry_losses import FailureCount, Losses
 from .tenant_list import parse_tenants, read_cache, write_cache
+from .thread_pace import Pace
 
 # Seconds for one whole answer.
 TIMEOUT: Final = 10.0
@@ -85,7 +84,7 @@ class RemoteRegistry:
         place: Place,
         source: Source,
         losses: Losses,
-        counters: Counters,
+        counters: FailureCount,
         read: Callable[[Registry], object],
         reactor: Any,
     ) -> None:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from ..config import ConfigurationError
 from ..policy.tenants import Registry
 
 _TAKE_IT: Final = "if that is meant, reload the gateway (SIGHUP) or restart it"
+
+
+class FailureCount(Protocol):
+    """Counts how often a registry could not be read."""
+
+    registry_failures: int
 
 
 @dataclass(frozen=True, slots=True)

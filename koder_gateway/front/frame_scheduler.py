@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
-from ..wire.frames import DEFAULT_FRAME_SIZE, DEFAULT_WINDOW
+from ..wire.http2_frames import DEFAULT_FRAME_SIZE, DEFAULT_WINDOW
 
 if TYPE_CHECKING:
     from .buffered import Buffered
-    from .outflow import Outflow
+    from .send_window import Outflow
 
 # What waits for the reactor's next turn; streams are asked for no more than this at a time.
 _BATCH: Final = 131072

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .certificates import CertificateError
+from ..tls.certificates import CertificateError
 
 
 class EndpointError(Exception):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from .frames import ENHANCE_YOUR_CALM, Http2Error
+from .http2_frames import ENHANCE_YOUR_CALM, Http2Error
 
 # What there is of it, and how much comes back each second.
 PATIENCE: Final = 2000

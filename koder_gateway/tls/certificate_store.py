@@ -14,7 +14,7 @@ from typing import Final
 from .bystanders import Half, half_of, parted
 from .certificates import RENEW_BEFORE, CertificateError, CertificateFile, Reader, self_signed
 from .folder import WANTED, Listing, Place, Source, Version
-from .names import Names
+from .sni_index import Names
 
 # Seconds between two looks at the calendar.
 _DAILY: Final = 3600.0

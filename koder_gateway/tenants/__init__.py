@@ -1,0 +1,1 @@
+"""The tenant registry: from a file or from the Admin service, with its cache."""

@@ -9,47 +9,34 @@ gateway.setServiceParent(application)         # or mount gateway.resource in a S
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final
 
 from twisted.application.service import Service as TwistedService
-from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource, Resource
 
 from .arguments import check_settings, read_mounts, read_port, read_ports
-from .config import (
-    Caution,
-    ConfigurationError,
-    Settings,
-    load,
-    misspelled_services,
-    read_again,
-    read_tenants,
-    warning_lines,
-)
+from .config import Caution, ConfigurationError, Settings, misspelled_services, warning_lines
 from .config.faults import line
-from .config.registry import MAX_LIST, restless
+from .config.registry import restless
 from .errors import CODES
 from .front.redirect import RedirectSite
 from .front.site import GatewaySite
 from .layers.threads import threads_beside
-from .listening.admin_ports import admin_endpoint
-from .listening.endpoint_faults import EndpointError
 from .listening.endpoints import Endpoints
-from .listening.listeners import ListenError, Listeners, plain_endpoint
 from .listening.proxy_protocol import ProxyGate
+from .metrics_sources import sources_of
 from .ops.access_log import AccessLogError
 from .ops.admin import admin_pages
 from .ops.admin_channel import AdminFactory
 from .ops.leavings import Leavings
 from .ops.ledger import Ledger
 from .ops.memory import Trimmer
-from .ops.metrics import Counters, Sources, make_registry, render
+from .ops.metrics import Counters, make_registry, render
 from .ops.notify import Notifier
 from .ops.refused_addresses import RefusedAddresses
 from .ops.reloads import Reloads
@@ -58,18 +45,19 @@ from .policy.clients import plain_host
 from .policy.decision import Policy
 from .policy.limits import address_key
 from .policy.tenants import Registry
-from .tenants.registry_file import RegistryFile
+from .ports import Addresses, Ports
+from .registry_follower import RegistryFollower
+from .reload_files import read_files
 from .tenants.registry_losses import Losses
-from .tenants.remote_registry import Place, RemoteRegistry, UnreadTenants
+from .tenants.remote_registry import UnreadTenants
 from .tenants.thread_pace import Pace
 from .tls.contexts import HTTP_1, HTTP_2
 from .tls.established import established
 from .tree.bounds import descriptors_now, front_limits, front_timeouts, shortage
-from .tree.compose import Composition, adopt, compose, doubts, tenant_policy, upstream_endpoint, with_registry
+from .tree.compose import Composition, adopt, compose, doubts, probed_addresses, with_registry
 from .tree.entrance import Entrance
-from .upstream.fetch import Fetcher
 from .upstream.health import Probes
-from .upstream.pool import Address, Service
+from .upstream.pool import Service
 from .version import VERSION
 from .wire.clock import CoarseClock
 from .wire.exchange import EARLY_ENDS
@@ -85,17 +73,6 @@ _wait = time.sleep
 
 class StartError(Exception):
     """The gateway cannot start (or reload); each line says what to change."""
-
-
-class Addresses(list[Any]):
-    """Every address that is listened on, and which is which: `ports`, `redirect_ports` and `admin_ports`, each in the
-    order in which they were given."""
-
-    def __init__(self, ports: Sequence[Any], redirect_ports: Sequence[Any], admin_ports: Sequence[Any]) -> None:
-        super().__init__([*ports, *redirect_ports, *admin_ports])
-        self.ports = list(ports)
-        self.redirect_ports = list(redirect_ports)
-        self.admin_ports = list(admin_ports)
 
 
 class Gateway(TwistedService):
@@ -126,10 +103,10 @@ class Gateway(TwistedService):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         check_settings(settings)
-        self._ports = read_ports("ports", settings.listen.port if ports is None else ports)
-        self._admin_port = read_port("admin_port", settings.listen.admin_port if admin_port is None else admin_port)
-        redirecting = settings.listen.redirect_port if redirect_ports is None else redirect_ports
-        self._redirect_ports = read_ports("redirect_ports", redirecting)
+        listen = settings.listen
+        public = read_ports("ports", listen.port if ports is None else ports)
+        admin = read_port("admin_port", listen.admin_port if admin_port is None else admin_port)
+        redirecting = read_ports("redirect_ports", listen.redirect_port if redirect_ports is None else redirect_ports)
         self._mounts = read_mounts({} if mounts is None else mounts)
         if reactor is None:
             from twisted.internet import reactor
@@ -147,11 +124,8 @@ class Gateway(TwistedService):
         self._leavings = Leavings()
         self._probes = Probes(reactor)
         self._refused_addresses = RefusedAddresses(self._coarse)
-        self._registry_threads = threads_beside(reactor, "registry")
-        self._registry: RemoteRegistry | RegistryFile | None = None
-        self._losses = Losses(
-            lambda: self.composition.policy.registry, lambda: self.composition.settings.tenants.max_loss
-        )
+        losses = Losses(lambda: self.composition.policy.registry, lambda: self.composition.settings.tenants.max_loss)
+        self._registry = RegistryFollower(reactor, losses, self.counters, self._refreshed, local_hosts=local_hosts)
         self._reloads = Reloads(
             threads_beside(reactor, "reload"), lambda: self._read(Pace()), self._take_up, self._refuse
         )
@@ -175,10 +149,9 @@ class Gateway(TwistedService):
             protocols=_protocols(settings),
         )
         self._endpoints.failures.charge = self._handshake_failed
-        self._public = Listeners(self._public_endpoint)
-        self._plain = Listeners(self._redirect_endpoint)
-        self._admin = Listeners(self._admin_endpoint)
-        self._metrics = make_registry(self.counters, self._sources(), version=VERSION)
+        self._ports = Ports(reactor, self._endpoints, public, redirecting, [admin] if admin else [])
+        sources = sources_of(lambda: self.composition, self._probes, self._endpoints, self._ledger)
+        self._metrics = make_registry(self.counters, sources, version=VERSION)
 
     def _made_sweeper(self) -> Sweeper:
         """What is done at each tick, and once a second."""
@@ -253,8 +226,8 @@ class Gateway(TwistedService):
         told = () if authorities is None else authorities.doubts(now)
         for doubt in (*self._warnings(composition.settings), *doubts(composition, now, _SOON), *told):
             self.log.warn("{doubt}", doubt=doubt)
-        self._follow_registry(composition.settings, before)
-        self._probes.watch(_probed(self.composition))
+        self.composition = self._registry.follow(composition, before)
+        self._probes.watch(probed_addresses(self.composition))
         self.counters.tenants = len(self.composition.policy.registry)
         self._leavings.follow(self.composition.policy.registry)
         self.counters.expect(("", *self.composition.services), (*CODES, *EARLY_ENDS))
@@ -271,53 +244,6 @@ class Gateway(TwistedService):
         few = shortage(settings, descriptors_now(), "RLIMIT_NOFILE (LimitNOFILE of the unit, ulimit -n)")
         misspelled = [line(name, at, fault) for at, fault in misspelled_services(settings)]
         return [*misspelled, *warning_lines(settings), *(line(name, "listen.max_connections", each) for each in few)]
-
-    def _follow_registry(self, settings: Settings, before: Composition | None) -> None:
-        """Have the registry read again as it changes."""
-        source = settings.tenants.registry
-        if isinstance(source, str):
-            self._follow_url(Place(source, settings.tenants.base_domain, settings.state.dir), before)
-            return
-        if self._registry is not None:
-            self._registry.stop()
-        self._registry = None
-        if source is not None:
-            base_domain, seen = settings.tenants.base_domain, settings.registry_version
-            threads = self._registry_threads
-            self._registry = RegistryFile(
-                source, base_domain, seen, self._losses, self.counters, self._refreshed, threads
-            )
-
-    def _follow_url(self, place: Place, before: Composition | None) -> None:
-        """Have the registry read that is behind a URL. The tenants before it stay until then, if they were known."""
-        followed = self._registry
-        policy, settings = self.composition.policy, self.composition.settings
-        if before is None or before.policy.registry.is_open or isinstance(before.policy.tenants, UnreadTenants):
-            policy = replace(policy, registry=Registry(()), tenants=UnreadTenants())
-        else:
-            registry = before.policy.registry
-            policy = replace(policy, registry=registry, tenants=tenant_policy(settings, registry, self._local_hosts))
-        self.composition = replace(self.composition, policy=policy)
-        present = self.composition
-        same = before is not None and (before.registry, before.registry_trust) == (
-            present.registry,
-            present.registry_trust,
-        )
-        if not isinstance(followed, RemoteRegistry) or followed.place != place or not same:
-            if followed is not None:
-                followed.stop()
-            followed = self._registry = self._remote_registry(place)
-        followed.again()
-
-    def _remote_registry(self, place: Place) -> RemoteRegistry:
-        composition = self.composition
-        service = composition.registry
-        assert service is not None, "a registry behind a URL is some service's"
-        connect = service.connect or composition.settings.timeouts.connect
-        trust, names = composition.registry_trust, composition.names
-        endpoint = upstream_endpoint(self._reactor, place.url, connect, service, trust, names)
-        source = Fetcher(self._reactor, endpoint, place.url, MAX_LIST)
-        return RemoteRegistry(place, source, self._losses, self.counters, self._refreshed, self._registry_threads)
 
     def _serve_composition(self) -> None:
         composition = self.composition
@@ -377,14 +303,7 @@ class Gateway(TwistedService):
 
     def _read(self, rest: Callable[[], object]) -> tuple[Settings, Registry]:
         """What the files have now. A registry file that is another one by now may be half written."""
-        settings = self.settings
-        followed = self._registry
-        caution = Caution(followed.seen if isinstance(followed, RegistryFile) else None, _wait)
-        if settings.source is None:
-            settings = self._read_again(settings, rest, caution)
-        else:
-            settings = load(settings.source, rest=rest, caution=caution)
-        return settings, Registry(settings.registered, rest)
+        return read_files(self.settings, rest, Caution(self._registry.seen, _wait))
 
     def _take_up(self, read: tuple[Settings, Registry]) -> bool:
         """Serve by other settings, unless something in them cannot be used."""
@@ -427,17 +346,6 @@ class Gateway(TwistedService):
                     "listen.{key} has changed, which a reload does not follow; restart the gateway", key=key
                 )
 
-    @staticmethod
-    def _read_again(settings: Settings, rest: Callable[[], object], caution: Caution) -> Settings:
-        """Settings that came from no file, with what the files that they name have now."""
-        settings = replace(settings, tls=replace(settings.tls, client_ca=read_again(settings.tls.client_ca)))
-        registry = settings.tenants.registry
-        if not isinstance(registry, Path):
-            return settings
-        base_domain = settings.tenants.base_domain
-        tenants, version = read_tenants(registry, str(registry), base_domain, rest, caution)
-        return replace(settings, registered=tenants, registry_version=version)
-
     def _refreshed(self, registry: Registry) -> None:
         """The registry has been read again."""
         composition = self.composition
@@ -464,8 +372,7 @@ class Gateway(TwistedService):
             self.composition.names.sweep()
             self._probes.sweep(now)
             self._endpoints.sweep(now)
-            if self._registry is not None:
-                self._registry.sweep(now, self.settings.tenants.refresh)
+            self._registry.sweep(now, self.settings)
 
     def _sweep_drain(self, now: float) -> None:
         drained = not self._accepting and not self.site.channels
@@ -493,8 +400,7 @@ class Gateway(TwistedService):
         super().startService()
         self._stopping = False
         self._sweeper.start()
-        redirecting = [f"{port} (to https)" for port in self._redirect_ports]
-        where = ", ".join([*self._ports, *redirecting]) or "no port of its own"
+        where = str(self._ports)
         self.log.info("koder-gateway {version} serves on {where}", version=VERSION, where=where)
         self.log.info("at most {count} client connections at once", count=self.site.max_connections)
         self.notifier.ready(f"serving on {where}")
@@ -503,38 +409,16 @@ class Gateway(TwistedService):
         if self._bound:
             return
         self._bound = True
-        faults = self._public.bind(self._ports, self.site) + self._plain.bind(self._redirect_ports, self.redirect)
-        if self._admin_port:
-            pages = admin_pages(self.unready, lambda: self.metrics())
-            factory = AdminFactory(pages, self._reactor, lambda: self.settings.listen.admin_hosts)
-            faults += self._admin.bind([self._admin_port], factory)
+        pages = admin_pages(self.unready, lambda: self.metrics())
+        admin = AdminFactory(pages, self._reactor, lambda: self.settings.listen.admin_hosts)
+        faults = self._ports.bind(self.site, self.redirect, admin)
         if faults:
-            for listeners in (self._public, self._plain, self._admin):
-                listeners.close()
             raise StartError("\n".join(faults))
-
-    def _public_endpoint(self, text: str) -> IStreamServerEndpoint:
-        try:
-            return self._endpoints.server(text)[0]
-        except EndpointError as error:
-            raise ListenError(str(error)) from None
-
-    def _redirect_endpoint(self, text: str) -> IStreamServerEndpoint:
-        try:
-            return self._endpoints.plain(text)
-        except EndpointError as error:
-            raise ListenError(str(error)) from None
-
-    def _admin_endpoint(self, text: str) -> IStreamServerEndpoint:
-        try:
-            return admin_endpoint(self._endpoints, plain_endpoint(self._reactor), text)
-        except EndpointError as error:
-            raise ListenError(str(error)) from None
 
     @property
     def addresses(self) -> Addresses:
         """The addresses that are listened on: the ports', the redirect ports', the admin port's."""
-        return Addresses(self._public.addresses, self._plain.addresses, self._admin.addresses)
+        return self._ports.addresses
 
     # -- health
 
@@ -559,31 +443,6 @@ class Gateway(TwistedService):
         counters.retries = self._retries_before + sum(service.retried for service in services)
         return render(self._metrics)
 
-    def _sources(self) -> Sources:
-        return Sources(
-            upstream=lambda: {
-                name: (service.idle, service.active) for name, service in self.composition.services.items()
-            },
-            waiting=lambda: {name: service.crowd.waiting for name, service in self.composition.services.items()},
-            refused=lambda: {
-                (name, reason): count
-                for name, service in self.composition.services.items()
-                for reason, count in service.crowd.refused.items()
-            },
-            healthy=lambda: self._probes.healthy,
-            handshakes_failed=lambda: self._endpoints.failures.counts,
-            tunnels=lambda: self.composition.tunnels.by_service(),
-            tunnelled=lambda: self.composition.tunnels.opened,
-            limits=lambda: [
-                (meter.rule.name, meter.admitted, meter.refused, meter.shadowed)
-                for meter in self.composition.policy.limiter.meters
-            ],
-            limit_entries=lambda: self.composition.policy.limiter.entries,
-            certificates=lambda: self._endpoints.expiries(),
-            certificate_faults=lambda: self._endpoints.faulty,
-            log_dropped=lambda: self._ledger.dropped,
-        )
-
     # -- the end
 
     def stopService(self) -> Deferred[None]:
@@ -595,12 +454,11 @@ class Gateway(TwistedService):
         self.notifier.stopping()
         self._probes.stop()
         self._endpoints.stop()
-        if self._registry is not None:
-            self._registry.stop()
+        self._registry.stop()
         drained: Deferred[None] = Deferred()
         self._drained = drained
         self._accepting = True
-        closing = DeferredList([self._public.close(), self._plain.close()])
+        closing = self._ports.close_public()
         self._drain_ends = self._time() + self.settings.timeouts.drain
         self.site.drain()
         self.log.info("draining: {count} exchanges in flight", count=self.site.in_flight)
@@ -620,7 +478,7 @@ class Gateway(TwistedService):
         for service in (*self.composition.services.values(), *self._retired):
             service.close_idle()
         self._ledger.flush()
-        closed = self._admin.close()
+        closed = self._ports.close_admin()
         if drained is not None:
             # One more turn, so that what was written last leaves and closed connections are seen to be.
             closed.addCallback(lambda _: self._reactor.callLater(0, drained.callback, None))
@@ -629,15 +487,3 @@ class Gateway(TwistedService):
 def _protocols(settings: Settings) -> tuple[bytes, ...]:
     """What is spoken over TLS (RFC 7301)."""
     return HTTP_2 if settings.listen.http2 else HTTP_1
-
-
-def _probed(composition: Composition) -> Iterator[tuple[Address, str, str]]:
-    """The addresses to probe, each with its health path and the Host of its probes: that of requests, which a service
-    may be particular about; with a name of its own in TLS that one."""
-    settings = composition.settings
-    for name, service in composition.services.items():
-        entry = settings.services[name]
-        if entry.health is not None:
-            host = entry.health_host or entry.server_name or settings.tenants.base_domain
-            for address in service.addresses:
-                yield address, entry.health, host

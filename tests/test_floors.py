@@ -26,6 +26,7 @@ FLOORS = (
     ("tls", "transports", "tenants", "ops"),
     ("listening",),
     ("arguments",),
+    ("metrics_sources", "ports", "registry_follower", "reload_files"),
     ("service",),
     ("demo", "tap", "service_unit", "machine", "checks", "tools", "cli"),
 )

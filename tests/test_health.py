@@ -29,8 +29,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from koder_gateway import Gateway, Settings, load
-from koder_gateway.service import _probed
-from koder_gateway.tree.compose import compose
+from koder_gateway.tree.compose import compose, probed_addresses
 from koder_gateway.upstream.health import INTERVAL, TIMEOUT, Probes
 from koder_gateway.upstream.pool import Address, Service
 from koder_gateway.wire.clock import CoarseClock
@@ -155,7 +154,7 @@ def test_a_probe_names_the_host_that_requests_have_or_its_own(tmp_path: Path, li
     file = tmp_path / "koder-gateway.toml"
     file.write_text(f'[services.identity]\nurl = "https://127.0.0.1:1"\n{lines}\n')
     composition = compose(load(file), None, reactor=MemoryReactor(), clock=CoarseClock(0.0))
-    assert [(path, named) for _, path, named in _probed(composition)] == [("/healthz", host)]
+    assert [(path, named) for _, path, named in probed_addresses(composition)] == [("/healthz", host)]
 
 
 def test_probes_begin_at_once_and_then_every_few_seconds(probed: Probed) -> None:

@@ -706,7 +706,7 @@ def test_each_wrong_argument_has_its_line(files: Files) -> None:
 def test_whatever_gives_endpoint_strings_gives_ports(files: Files) -> None:
     for ports in ([LOOPBACK], (LOOPBACK,), iter([LOOPBACK]), {LOOPBACK}):
         gateway: Any = Gateway(load(files.config), ports=ports)  # type: ignore[arg-type]
-        assert gateway._ports == (LOOPBACK,)
+        assert gateway._ports.public == (LOOPBACK,)
 
 
 def embedded(files: Files, **options: Any) -> Gateway:

@@ -822,9 +822,9 @@ async def test_the_registry_is_trusted_like_the_service_that_has_it(
         await eventually(lambda: running.gateway.unready() == [], "the registry has been read")
         assert service.names[0] == NAME
         assert running.gateway.counters.tenants == 1
-        before = running.gateway._registry
+        before = running.gateway._registry.registry
         assert running.gateway.reload()
-        assert running.gateway._registry is before
+        assert running.gateway._registry.registry is before
         ca.write_bytes(Authority(tmp_path / "other", "Somebody Else").path.read_bytes())
         assert running.gateway.reload()
         await eventually(lambda: running.gateway.counters.registry_failures, "the registry is not trusted any more")

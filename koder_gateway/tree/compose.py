@@ -8,7 +8,7 @@ A reload composes a new tree beside the old one. Pools are carried over by servi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,7 +28,7 @@ from ..policy.limits import Limiter
 from ..policy.routing import Route, RouteTable
 from ..policy.tenants import Registry, Tenant, TenantPolicy
 from ..upstream.names import NamedEndpoint, Names
-from ..upstream.pool import Service
+from ..upstream.pool import Address, Service
 from ..upstream.tls import SecureEndpoint
 from ..upstream.trust import Trust, read_trust
 from ..upstream.tunnel import Tunnels
@@ -308,3 +308,15 @@ def compose(
     return Composition(
         settings, policy, make_reader(settings), services, tunnels, names, resource, registry, registry_trust
     )
+
+
+def probed_addresses(composition: Composition) -> Iterator[tuple[Address, str, str]]:
+    """The addresses to probe, each with its health path and the Host of its probes: that of requests, which a service
+    may be particular about; with a name of its own in TLS that one."""
+    settings = composition.settings
+    for name, service in composition.services.items():
+        entry = settings.services[name]
+        if entry.health is not None:
+            host = entry.health_host or entry.server_name or settings.tenants.base_domain
+            for address in service.addresses:
+                yield address, entry.health, host

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    from koder_gateway.transports.reactor import UvloopReactor
-
+from koder_gateway.transports.owner import Owner
 
 # What is read at once where reads are bounded: enough for bulk to go on at full speed. Where it is known what can be
 # sent on at once, as much as that: `LITTLE` at least and `MOST` at most.
@@ -72,11 +70,14 @@ class Flow(ABC):
     protocol: Any = None
     _native: Any = None
 
-    reactor: UvloopReactor
+    reactor: Owner
     write: Callable[[bytes], None]
     data_received: Callable[[bytes], None]
     get_buffer: Callable[[int], memoryview]
     buffer_updated: Callable[[int], None]
+
+    @abstractmethod
+    def loseConnection(self) -> None: ...
 
     @abstractmethod
     def _close(self) -> None: ...

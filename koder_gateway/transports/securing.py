@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.interfaces import ISSLTransport, ITCPTransport
 from twisted.internet.protocol import Factory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import directlyProvides, implementer
 
-from koder_gateway.transports.flow import drop
-
-if TYPE_CHECKING:
-    from koder_gateway.transports.stream import StreamTransport
-
+from koder_gateway.transports.flow import Flow, drop
 
 # What the TLS layer, once started, does in the transport's place.
 _DIVERTED = (
@@ -32,7 +28,7 @@ _DIVERTED = (
 class _Beneath:
     """The transport as the TLS layer sees it: the ciphertext side of a transport that now writes plaintext."""
 
-    def __init__(self, transport: StreamTransport) -> None:
+    def __init__(self, transport: Flow) -> None:
         self._transport = transport
 
     def __getattr__(self, name: str) -> Any:
@@ -56,7 +52,7 @@ class _Beneath:
         type(self._transport).unregisterProducer(self._transport)
 
 
-def start_tls(transport: StreamTransport, context_factory: Any, client: bool) -> None:
+def start_tls(transport: Flow, context_factory: Any, client: bool) -> None:
     """Put TLS, as `client` or server, between `transport` and its protocol.
 
     `transport` becomes the plaintext side: what its protocol calls on it goes to the TLS layer. A registered
@@ -77,7 +73,7 @@ def start_tls(transport: StreamTransport, context_factory: Any, client: bool) ->
         transport.registerProducer(producer, streaming)
 
 
-def undivert(transport: StreamTransport) -> None:
+def undivert(transport: Flow) -> None:
     """The connection is lost: break the cycle between the transport and its TLS layer."""
     for name in _DIVERTED:
         delattr(transport, name)

@@ -8,7 +8,7 @@ import socket
 import struct
 from abc import abstractmethod
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
@@ -28,9 +28,7 @@ from zope.interface import implementer
 from koder_gateway.layers.last_words import last_words
 from koder_gateway.transports import addresses, securing
 from koder_gateway.transports.flow import Flow, drop
-
-if TYPE_CHECKING:
-    from koder_gateway.transports.reactor import UvloopReactor
+from koder_gateway.transports.owner import Owner
 
 # Shared, as Twisted shares its own: a failure without a traceback is a constant.
 _DONE = Failure(ConnectionDone())
@@ -69,7 +67,7 @@ class StreamTransport(Flow):
     _host: Any = None
     _peer: Any = None
 
-    def __init__(self, reactor: UvloopReactor) -> None:
+    def __init__(self, reactor: Owner) -> None:
         self.reactor = reactor
         self.write = drop
 

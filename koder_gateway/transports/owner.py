@@ -1,0 +1,24 @@
+"""What a transport asks of the reactor that owns it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Protocol
+
+from koder_gateway.layers.turns import Turns
+
+
+class Owner(Protocol):
+    """A reactor as its transports see it."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop that reads and writes."""
+
+    @property
+    def turns(self) -> Turns:
+        """How its time is shared among connections."""
+
+    @property
+    def streams(self) -> set[Any]:
+        """The transports that are connected; each adds and removes itself."""

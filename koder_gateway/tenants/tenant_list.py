@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -17,6 +14,7 @@ from ..config.faults import ReadError, Tally, below, reason
 from ..config.json_elements import Elements, Malformed
 from ..config.kinds import Where
 from ..config.registry import MAX_ENTRY, MAX_LIST, TENANT, restless
+from ..layers.private_file import write_private
 from ..policy.tenants import Tenant, conflicts
 
 # Nothing in a tenant depends on where the list is.
@@ -141,17 +139,7 @@ def _chained(first: tuple[int, int], others: Iterable[tuple[int, int]]) -> Itera
 def write_cache(path: Path, url: str, tenants: Sequence[Tenant], rest: Callable[[], object] = restless) -> None:
     """Keep a good list, whole or not at all, readable by its owner only. Raises OSError."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)  # 0600 by its contract
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            _write(file, url, tenants, rest)
-            file.flush()
-            os.fsync(descriptor)
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
+    write_private(path, lambda file: _write(file, url, tenants, rest))
 
 
 def _write(file: BinaryIO, url: str, tenants: Sequence[Tenant], rest: Callable[[], object]) -> None:

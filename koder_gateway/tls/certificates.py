@@ -12,7 +12,6 @@ import ipaddress
 import os
 import re
 import stat
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -26,6 +25,8 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import SSL
 
+from ..layers.openssl_errors import refusal_of
+from ..layers.private_file import write_private
 from ..wire.encodings import wide_encoding
 
 DAY = 86_400.0
@@ -183,7 +184,8 @@ def self_signed(state_dir: Path, base_domain: str, *, now: float | None = None) 
             return kept
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write_private(path, _make_self_signed(base_domain, moment))
+        made = _make_self_signed(base_domain, moment)
+        write_private(path, lambda file: file.write(made))
     except OSError as error:
         raise CertificateError(
             f"{path}: the self-signed certificate cannot be kept: {reason(error)};"
@@ -298,17 +300,9 @@ def use_certificate(context: SSL.Context, path: Path, leaf: x509.Certificate, ke
         context.check_privatekey()
     except (SSL.Error, TypeError) as error:
         raise CertificateError(
-            f"{path}: OpenSSL refuses it: {_openssl_reason(error)}; have it issued for an"
+            f"{path}: OpenSSL refuses it: {refusal_of(error)}; have it issued for an"
             " ECDSA P-256 key, or an RSA one of 2048 bits or more"
         ) from None
-
-
-def _openssl_reason(error: Exception) -> str:
-    """What OpenSSL says is wrong, in its own words and without its brackets."""
-    stack = error.args[0] if error.args else None
-    if isinstance(stack, list) and stack and isinstance(stack[-1], tuple):
-        return str(stack[-1][-1]) or "no reason given"
-    return str(error) or "no reason given"
 
 
 def _day(moment: float) -> str:
@@ -362,21 +356,6 @@ def _make_self_signed(base_domain: str, now: float) -> bytes:
 
 def _private_bytes(key: PrivateKeyTypes, encoding: serialization.Encoding) -> bytes:
     return key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-
-
-def _write_private(path: Path, data: bytes) -> None:
-    """Put `data` in place whole or not at all, readable by its owner only from its first byte."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)  # 0600 by its contract
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(descriptor)
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
 
 
 def reason(error: OSError) -> str:

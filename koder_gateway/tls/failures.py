@@ -9,6 +9,8 @@ from typing import Final
 from OpenSSL import SSL
 from twisted.logger import Logger
 
+from ..layers.openssl_errors import openssl_words
+
 _log = Logger()
 
 PLAIN_HTTP: Final = "plain_http"
@@ -132,7 +134,7 @@ class _Pace:
 
 def _reason(error: SSL.Error, opening: bytes, sent: bytes) -> tuple[str, str]:
     """Why a handshake has failed, and OpenSSL's words for it."""
-    said = _openssl_says(error)
+    said = openssl_words(error)
     words = said[0] if said else "OpenSSL gives no reason"
     for each in said:
         if each in _CERTIFICATE_WORDS:
@@ -149,13 +151,6 @@ def _reason(error: SSL.Error, opening: bytes, sent: bytes) -> tuple[str, str]:
     number = alert[6] if len(alert) == 7 and alert[0] == kind and alert[3:6] == rest else 0
     reason = _BY_ALERT.get(number, OTHER)
     return reason, f"{words}, alert {number}" if number and reason == OTHER else words
-
-
-def _openssl_says(error: SSL.Error) -> list[str]:
-    stack = error.args[0] if error.args else None
-    if not isinstance(stack, list):
-        return []
-    return [str(entry[-1]) for entry in stack if isinstance(entry, tuple) and entry]
 
 
 def _verification(connection: SSL.Connection) -> str:

@@ -6,6 +6,8 @@ from typing import Final
 
 from OpenSSL import SSL
 
+from ..layers.openssl_errors import openssl_words
+
 # The end that a service has said goodbye before.
 GOODBYE: Final = ""
 _HANDSHAKE, _ALERT = 0x16, 0x15
@@ -26,9 +28,9 @@ _ADVICE: Final = (
 
 def openssl_says(error: SSL.Error) -> str:
     """The first of OpenSSL's own words about an error; "" where it has none."""
-    stack = error.args[0] if error.args else None
-    if isinstance(stack, list) and stack and isinstance(stack[0], tuple):
-        return str(stack[0][-1])
+    words = openssl_words(error)
+    if words:
+        return words[0]
     return str(error.args[-1]) if error.args else ""
 
 

@@ -14,6 +14,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from OpenSSL import SSL, crypto
 
+from ..layers.openssl_errors import refusal_of
 from ..wire.encodings import wide_encoding
 from .identity import Identity
 
@@ -120,16 +121,9 @@ def _show(context: SSL.Context, trust: Trust) -> None:
             context.add_extra_chain_cert(issuer)
     except (SSL.Error, TypeError, ValueError) as error:
         raise TrustError(
-            f"{trust.certificate_path}: OpenSSL refuses it: {_printed(error)}; have it issued for an ECDSA P-256 key,"
-            " or an RSA one of 2048 bits or more"
+            f"{trust.certificate_path}: OpenSSL refuses it: {refusal_of(error)}; have it issued for an"
+            " ECDSA P-256 key, or an RSA one of 2048 bits or more"
         ) from None
-
-
-def _printed(error: Exception) -> str:
-    stack = error.args[0] if error.args else None
-    if isinstance(stack, list) and stack and isinstance(stack[-1], tuple):
-        return str(stack[-1][-1]) or "no reason given"
-    return " ".join(str(error).split()) or "no reason given"
 
 
 def _read(path: Path) -> bytes:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import parse_qsl, unquote_plus
 
 import pytest
@@ -13,7 +15,9 @@ from hypothesis import strategies as st
 from sockets import SETTINGS, Client, request
 
 from koder_gateway.policy.grants import (
+    DEVICE_NAMES,
     LONGEST_ANSWER,
+    REFRESH_NAMES,
     Excuse,
     error_of,
     excusable_errors,
@@ -123,6 +127,17 @@ def test_a_device_that_asks_is_known(body: bytes) -> None:
 @pytest.mark.parametrize("body", BAD.values(), ids=BAD.keys())
 def test_what_may_be_read_otherwise_is_none(body: bytes) -> None:
     assert excusable_errors(body) == NOTHING
+
+
+def test_the_manual_names_what_is_known() -> None:
+    manual = (Path(__file__).parent.parent / "docs" / "configuration.md").read_text()
+
+    def named(row: str) -> set[bytes]:
+        (cell,) = re.findall(rf"^\| {row} \| (.*) \|$", manual, re.MULTILINE)
+        return {name.encode() for name in re.findall(r"`([a-z_]+)(?:=[^`]*)?`", cell)}
+
+    assert named("names for both") | named("for a refresh") == REFRESH_NAMES
+    assert named("names for both") | named("for a device") == DEVICE_NAMES
 
 
 parts = st.sampled_from(

@@ -288,6 +288,20 @@ def test_what_may_be_a_guess_is_charged(
     assert statuses == [int(status[:3])] * 60 + [429] * 10
 
 
+def test_what_is_charged_to_no_limit_is_not_looked_at(
+    shipped: MemoryGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[object] = []
+    monkeypatch.setattr("koder_gateway.upstream.relay.excuse_for", lambda *asked: looked.append(asked))
+    token_requests(shipped, 1, EXPIRED, b"401 Unauthorized", sent=REFRESHES["at once"])
+    token_requests(shipped, 1, EXPIRED, b"200 OK", sent=REFRESHES["at once"])
+    # Only POST is charged here.
+    token_requests(shipped, 1, EXPIRED, b"400 Bad Request", sent=(request(b"PUT", TOKEN, TYPE, LENGTH, body=FORM),))
+    assert not looked
+    token_requests(shipped, 1, EXPIRED, b"400 Bad Request", sent=REFRESHES["at once"])
+    assert len(looked) == 1
+
+
 def test_a_long_request_is_not_looked_at(shipped: MemoryGateway) -> None:
     for size, expected in (16384, 400), (16385, 429):
         body = FORM + b"x" * (size - len(FORM))

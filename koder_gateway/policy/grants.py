@@ -55,9 +55,10 @@ _NAMES: Final = frozenset(
         b"audience",
     )
 )
-# RFC 6749 section 6, RFC 8628 section 3.4, RFC 7636 section 4.5.
-_REFRESH_NAMES: Final = _NAMES | {b"refresh_token", b"redirect_uri"}
-_DEVICE_NAMES: Final = _NAMES | {b"device_code", b"code_verifier"}
+# RFC 6749 section 6; RFC 8628 section 3.4, and RFC 7636 section 4.5, whose verifier is a long random value as well.
+REFRESH_NAMES: Final = _NAMES | {b"refresh_token", b"redirect_uri"}
+DEVICE_NAMES: Final = _NAMES | {b"device_code", b"code_verifier"}
+_KNOWN: Final = REFRESH_NAMES | DEVICE_NAMES
 _DEVICE_GRANT: Final = b"urn:ietf:params:oauth:grant-type:device_code"
 _COLON: Final = re.compile(rb"%3[Aa]")
 
@@ -138,14 +139,14 @@ def excusable_errors(body: bytes) -> frozenset[str]:
     asked: dict[bytes, bytes] = {}
     for pair in body.split(b"&"):
         name, equals, value = pair.partition(b"=")
-        if name in asked or not equals or not _VALUE.fullmatch(value):
+        if name not in _KNOWN or name in asked or not equals or not _VALUE.fullmatch(value):
             return _NOTHING
         asked[name] = value
     grant = asked.get(b"grant_type", b"")
     if grant == b"refresh_token":
-        return _EXPIRED if asked.get(b"refresh_token") and asked.keys() <= _REFRESH_NAMES else _NOTHING
+        return _EXPIRED if asked.get(b"refresh_token") and asked.keys() <= REFRESH_NAMES else _NOTHING
     if _COLON.sub(b":", grant) == _DEVICE_GRANT:
-        return _WAITING if asked.get(b"device_code") and asked.keys() <= _DEVICE_NAMES else _NOTHING
+        return _WAITING if asked.get(b"device_code") and asked.keys() <= DEVICE_NAMES else _NOTHING
     return _NOTHING
 
 

@@ -10,9 +10,11 @@ from urllib.parse import parse_qsl, unquote_plus
 
 import pytest
 from doors import WAYS, Doors, open_doors
+from http2_client import Http2Client
+from http2_frames import block, data, in_frames
 from hypothesis import given
 from hypothesis import strategies as st
-from sockets import SETTINGS, Client, request
+from sockets import HOST, SETTINGS, Client, request
 
 from koder_gateway.policy.grants import (
     DEVICE_NAMES,
@@ -410,7 +412,11 @@ CHARGED = {
     "an error further down": asked(DEVICE, b'{"message":{"error":"slow_down"}}'),
     "no JSON": asked(DEVICE, b'<p>"error":"slow_down"</p>'),
 }
-CASES = {**EXCUSED, **CHARGED, "an answer of another type": asked(), "a coded answer": asked(), "a trailer": asked()}
+CASES = {
+    **EXCUSED,
+    **CHARGED,
+    **dict.fromkeys(("an answer of another type", "a coded answer", "a trailer", "no trailer"), asked()),
+}
 NUMBERS = {name: number for number, name in enumerate(CASES)}
 ANSWER_FIELDS = {
     "an answer of another type": b"Content-Type: text/html\r\n",
@@ -472,13 +478,37 @@ def test_what_may_be_a_guess_is_charged_on_every_way_in(name: str, way: str, doo
     assert statuses(doors, way, name, 3) == [400, 400, 429]
 
 
-@pytest.mark.parametrize(("trailer", "expected"), [(b"", [400] * 4), (b"X-A: b\r\n", [400, 400, 429, 429])])
-def test_a_form_with_a_trailer_is_charged(trailer: bytes, expected: list[int], doors: Doors) -> None:
-    target = prepared(doors, "http1", "a trailer")
+TRAILERS = [([], [400] * 4), ([(b"x-a", b"b")], [400, 400, 429, 429])]
+
+
+@pytest.mark.parametrize(("trailers", "expected"), TRAILERS)
+def test_a_form_with_a_trailer_is_charged(
+    trailers: list[tuple[bytes, bytes]], expected: list[int], doors: Doors
+) -> None:
+    target = prepared(doors, "http1", "a trailer" if trailers else "no trailer")
     lines = FORM + b"\r\nTransfer-Encoding: chunked\r\n"
+    end = b"0\r\n%b\r\n" % b"".join(b"%b: %b\r\n" % pair for pair in trailers)
     got = []
     for _ in range(4):
         with Client(doors.ports[0], secure=True) as client:
-            client.send(request(target, b"POST", lines) + chunk(REFRESH) + b"0\r\n%b\r\n" % trailer)
+            client.send(request(target, b"POST", lines) + chunk(REFRESH) + end)
             got.append(client.answer(b"POST").status)
+    assert got == expected
+
+
+@pytest.mark.parametrize(("trailers", "expected"), TRAILERS)
+def test_a_form_of_unknown_length_is_charged_with_a_trailer(
+    trailers: list[tuple[bytes, bytes]], expected: list[int], doors: Doors
+) -> None:
+    target = prepared(doors, "http2", "a trailer" if trailers else "no trailer")
+    head = [(b":method", b"POST"), (b":scheme", b"https"), (b":path", target), (b":authority", HOST)]
+    head.append((b"content-type", TYPE))
+    got = []
+    for _ in range(4):
+        with Http2Client.connect(doors.ports[0], HOST) as client:
+            client.start()
+            client.send(in_frames(1, block(head), end=False), data(1, REFRESH, end=not trailers))
+            if trailers:
+                client.send(in_frames(1, block(trailers), end=True))
+            got.append(client.answer(1).status)
     assert got == expected

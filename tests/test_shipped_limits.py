@@ -158,6 +158,9 @@ def test_stuffing_is_held_to_the_rate_however_wide_it_is(each_second: int, path:
 
 
 SIZED = (request(b"POST", TOKEN, b"Content-Length: 1", body=b"x"),)
+TYPE = b"Content-Type: application/x-www-form-urlencoded"
+DEVICE = b"grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Adevice_code&client_id=tv&device_code=GmRhmhcxhwAz"
+POLL = (request(b"POST", TOKEN, TYPE, b"Content-Length: %d" % len(DEVICE), body=DEVICE),)
 
 
 def token_requests(
@@ -175,7 +178,8 @@ def token_requests(
         client.send_in(sent)
     for service in gateway.origin("oauth2").connections:
         if service.take():
-            answer = b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body)
+            head = b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+            answer = head % (status, len(body)) + body
             service.send_in([answer[: len(answer) - cut], answer[len(answer) - cut :]] if cut else [answer])
     return [message for client in clients for message in read_messages(client.take(), [b"POST"])]
 
@@ -197,10 +201,21 @@ def test_a_hundred_good_token_requests_at_once_are_served(shipped: MemoryGateway
 def test_a_device_that_waits_is_no_failure(error: bytes, cut: int, shipped: MemoryGateway) -> None:
     body = b'{"error": "%b", "error_description": "not yet"}' % error
     for _ in range(90):
-        (message,) = token_requests(shipped, 1, body, b"400 Bad Request", cut)
+        (message,) = token_requests(shipped, 1, body, b"400 Bad Request", cut, POLL)
         assert (message.status, message.body) == (400, body)
     (message,) = token_requests(shipped, 1, b"{}", b"200 OK")
     assert message.status == 200
+
+
+@pytest.mark.parametrize("error", [b"authorization_pending", b"slow_down", b"expired_token"])
+@pytest.mark.parametrize("path", [TOKEN, b"/oauth/v2/introspect", b"/oauth/v2/revoke"])
+def test_who_does_not_poll_does_not_wait(error: bytes, path: bytes, shipped: MemoryGateway) -> None:
+    """A password that the answer repeats, or a service that says so for another reason, is a guess."""
+    body = b'{"error":"%b"}' % error
+    form = b"grant_type=password&username=a&password=%b" % error
+    sent = (request(b"POST", path, TYPE, b"Content-Length: %d" % len(form), body=form),)
+    statuses = [token_requests(shipped, 1, body, b"400 Bad Request", sent=sent)[0].status for _ in range(62)]
+    assert statuses == [400] * 60 + [429] * 2
 
 
 def test_another_400_is_one(shipped: MemoryGateway) -> None:
@@ -213,16 +228,16 @@ def test_another_400_is_one(shipped: MemoryGateway) -> None:
 FORM = b"grant_type=refresh_token&client_id=app&client_secret=s&refresh_token=" + b"x" * 40
 LENGTH, CHUNKED = b"Content-Length: %d" % len(FORM), b"Transfer-Encoding: chunked"
 REFRESHES = {
-    "at once": (request(b"POST", TOKEN, LENGTH, body=FORM),),
-    "head and body apart": (request(b"POST", TOKEN, LENGTH), FORM),
-    "byte by byte": (request(b"POST", TOKEN, LENGTH), *(FORM[at : at + 1] for at in range(len(FORM)))),
+    "at once": (request(b"POST", TOKEN, TYPE, LENGTH, body=FORM),),
+    "head and body apart": (request(b"POST", TOKEN, TYPE, LENGTH), FORM),
+    "byte by byte": (request(b"POST", TOKEN, TYPE, LENGTH), *(FORM[at : at + 1] for at in range(len(FORM)))),
     "chunked": (
-        request(b"POST", TOKEN, CHUNKED),
+        request(b"POST", TOKEN, TYPE, CHUNKED),
         b"9\r\n%b\r\n" % FORM[:9],
         b"%x\r\n%b\r\n0\r\n\r\n" % (len(FORM[9:]), FORM[9:]),
     ),
     "chunked byte by byte": (
-        request(b"POST", TOKEN, CHUNKED),
+        request(b"POST", TOKEN, TYPE, CHUNKED),
         *(b"1\r\n%b\r\n" % FORM[at : at + 1] for at in range(len(FORM))),
         b"0\r\n\r\n",
     ),
@@ -248,13 +263,22 @@ def test_a_refresh_token_that_has_expired_is_no_failure(
         (REFRESHES["at once"], b'{"error":"invalid_client"}', b"400 Bad Request"),
         (REFRESHES["at once"], EXPIRED, b"401 Unauthorized"),
         (
-            (request(b"POST", TOKEN, b"Content-Length: 20", body=b"grant_type=password&"),),
+            (request(b"POST", TOKEN, TYPE, b"Content-Length: 20", body=b"grant_type=password&"),),
             EXPIRED,
             b"400 Bad Request",
         ),
-        ((request(b"POST", TOKEN + b"?grant_type=password", LENGTH, body=FORM),), EXPIRED, b"400 Bad Request"),
+        ((request(b"POST", TOKEN + b"?grant_type=password", TYPE, LENGTH, body=FORM),), EXPIRED, b"400 Bad Request"),
+        ((request(b"POST", TOKEN, LENGTH, body=FORM),), EXPIRED, b"400 Bad Request"),
+        ((request(b"POST", TOKEN, TYPE, TYPE, LENGTH, body=FORM),), EXPIRED, b"400 Bad Request"),
+        ((request(b"POST", TOKEN, TYPE + b";charset=utf-7", LENGTH, body=FORM),), EXPIRED, b"400 Bad Request"),
+        ((request(b"POST", TOKEN + b";a=b", TYPE, LENGTH, body=FORM),), EXPIRED, b"400 Bad Request"),
+        ((request(b"POST", b"/oauth/v2/revoke", TYPE, LENGTH, body=FORM),), EXPIRED, b"400 Bad Request"),
         # Before the last byte is here nobody knows what is asked for.
-        ((request(b"POST", TOKEN, b"Content-Length: %d" % (len(FORM) + 1), body=FORM),), EXPIRED, b"400 Bad Request"),
+        (
+            (request(b"POST", TOKEN, TYPE, b"Content-Length: %d" % (len(FORM) + 1), body=FORM),),
+            EXPIRED,
+            b"400 Bad Request",
+        ),
     ],
 )
 def test_what_may_be_a_guess_is_charged(
@@ -264,9 +288,23 @@ def test_what_may_be_a_guess_is_charged(
     assert statuses == [int(status[:3])] * 60 + [429] * 10
 
 
+def test_what_is_charged_to_no_limit_is_not_looked_at(
+    shipped: MemoryGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[object] = []
+    monkeypatch.setattr("koder_gateway.upstream.relay.excuse_for", lambda *asked: looked.append(asked))
+    token_requests(shipped, 1, EXPIRED, b"401 Unauthorized", sent=REFRESHES["at once"])
+    token_requests(shipped, 1, EXPIRED, b"200 OK", sent=REFRESHES["at once"])
+    # Only POST is charged here.
+    token_requests(shipped, 1, EXPIRED, b"400 Bad Request", sent=(request(b"PUT", TOKEN, TYPE, LENGTH, body=FORM),))
+    assert not looked
+    token_requests(shipped, 1, EXPIRED, b"400 Bad Request", sent=REFRESHES["at once"])
+    assert len(looked) == 1
+
+
 def test_a_long_request_is_not_looked_at(shipped: MemoryGateway) -> None:
     for size, expected in (16384, 400), (16385, 429):
         body = FORM + b"x" * (size - len(FORM))
-        sent = (request(b"POST", TOKEN, b"Content-Length: %d" % size, body=body),)
+        sent = (request(b"POST", TOKEN, TYPE, b"Content-Length: %d" % size, body=body),)
         statuses = [token_requests(shipped, 1, EXPIRED, b"400 Bad Request", sent=sent)[0].status for _ in range(61)]
         assert statuses[-1] == expected

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ..layers.reading import room_of
-from ..policy.grants import LONGEST, REASON, is_no_guess
-from ..wire.body import ChunkedDecoder, chunk, last_chunk
+from ..policy.grants import LONGEST, Excuse, excuse_for
+from ..wire.body import chunk, last_chunk
 from ..wire.exchange import (
     ANSWER,
     ANSWERS,
@@ -126,11 +126,10 @@ class Relay:
 
     __slots__ = (
         "_answered",
-        "_asked",
         "_body_bytes",
+        "_excuse",
         "_held",
         "_kept",
-        "_reason",
         "attempt",
         "client",
         "connection",
@@ -151,9 +150,8 @@ class Relay:
         self.deadline = math.inf
         self._answered = False
         self._held = False
-        # Of an answer 400 under limits: how it begins, and the body of the request, framed, where it is short.
-        self._reason: bytes | None = None
-        self._asked: list[bytes] | None = None
+        # Of an answer 400 under limits that charge failures: what may still show that it is none.
+        self._excuse: Excuse | None = None
         head = exchange.head
         # The bytes of the request so far; None once they are too many to be sent again.
         transit = exchange.transit
@@ -304,13 +302,11 @@ class Relay:
         self._answered = True
         asked, self._kept = self._kept, None
         exchange.status = head.status
-        if head.status == 400 and exchange.charges is not None:
-            self._reason = body[:REASON]
-            if asked is not None and self.request_done and self._body_bytes <= LONGEST:
-                self._asked = asked[1:]
+        if head.status == 400 and asked is not None:
+            self._look_for_excuse(asked, head, body)
         if done:
-            if self._reason is not None:
-                self._excuse(self._reason)
+            if self._excuse is not None:
+                exchange.excused = self._excuse.holds
             self._release(keep_alive)
             self.client.respond(head, body, True)
         else:
@@ -338,26 +334,27 @@ class Relay:
     def body(self, data: bytes) -> None:
         """More of the answer's body."""
         self.deadline = self.service.clock.now + self.service.idle_timeout
-        if self._reason is not None:
-            self._reason = (self._reason + data)[:REASON]
+        if self._excuse is not None:
+            self._excuse.add(data)
         self.client.send_body(data)
 
     def ended(self, trailers: list[bytes], keep_alive: bool) -> None:
         """The answer is complete."""
         self.exchange.move(END)
-        if self._reason is not None:
-            self._excuse(self._reason)
+        if self._excuse is not None:
+            self.exchange.excused = self._excuse.holds
         self._release(keep_alive)
         self.client.end_body(trailers)
 
-    def _excuse(self, reason: bytes) -> None:
-        """An answer 400 is complete: whether it tells of a guess."""
-        head, asked, self._asked = self.exchange.head, self._asked, None
-        body = None if asked is None else b"".join(asked)
-        if body and head.chunked:
-            # Of our own framing, which may be more than the payload where that has come in small pieces.
-            body = ChunkedDecoder(slack=len(body)).feed(body)
-        self.exchange.excused = is_no_guess(head.target, body, reason)
+    def _look_for_excuse(self, asked: list[bytes], head: ResponseHead, body: bytes) -> None:
+        """An answer 400 has begun: whether it may turn out to tell of no guess. `asked` is all that was sent."""
+        verdict: Any = self.exchange.charges
+        charged = verdict is not None and verdict.pending
+        # Before its last byte is here nobody knows what a request asks for.
+        if charged and self.request_done and self._body_bytes <= LONGEST:
+            self._excuse = excuse_for(asked, self.exchange.head.chunked, head.lines)
+            if self._excuse is not None:
+                self._excuse.add(body)
 
     # -- failures
 

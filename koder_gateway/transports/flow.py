@@ -264,6 +264,21 @@ class Flow(ABC):
         else:
             self._read_into(_little_buffer, self._first_read)
 
+    def read_exactly(self, room: Callable[[], int]) -> None:
+        """Bring no more in one read than `room` says (bytes), one at least: for few bytes, which would be dear."""
+        if self._native is None or self._reads_little:
+            return
+        self._reads_bounded = True
+        self._room = room
+        if self._held is None:
+            self._read_into(self._exact_buffer, self._exact_read)
+
+    def _exact_buffer(self, _hint: int) -> memoryview:
+        return _buffer[: max(1, 1 if self._room is None else self._room())]
+
+    def _exact_read(self, size: int) -> None:
+        self.data_received(bytes(_buffer[:size]))
+
     def read_freely(self) -> None:
         """Bring as much as comes again."""
         if self._native is not None and self._reads_bounded and not self._reads_little:

@@ -59,6 +59,7 @@ class UpstreamConnection(Protocol):
     begun = 0.0
     kept_for: int | None = None
     _bounded = False
+    _exact = False
 
     def __init__(self, address: Address) -> None:
         self.address = address
@@ -172,14 +173,30 @@ class UpstreamConnection(Protocol):
 
     def _read_much(self, size: int) -> None:
         """What is read of a large answer waits for its client: no more of it at once than the client has room for."""
-        if not self._bounded and self.relay is not None and self.relay.client.crowded:
-            self._bounded = True
-            read_bounded(self.transport, self._room)
+        if self.relay is not None and self.relay.client.crowded:
+            self.bound_reads()
         if size >= FULL_READ:
             end_turn(self.transport)
 
+    def bound_reads(self) -> None:
+        """Read no more at once of this answer than there is room for on its way to the client."""
+        if not self._bounded and self.transport is not None:
+            self._bounded = True
+            read_bounded(self.transport, self._room)
+
+    def read_what_fits(self) -> bool:
+        """Read nothing that does not leave at once; whether this transport can do that to the byte."""
+        exactly = getattr(self.transport, "read_exactly", None)
+        if exactly is None:
+            self.bound_reads()
+        elif not self._exact:
+            self._bounded = self._exact = True
+            exactly(self._room)
+        return self._exact
+
     def _room(self) -> int:
-        return 0 if self.relay is None else self.relay.client.room()
+        source = self.relay or self.tunnel
+        return 0 if source is None else source.client.room()
 
     def _read_head(self, relay: Relay | None, data: bytes) -> None:
         buffer = self._buffer
@@ -389,7 +406,7 @@ class UpstreamConnection(Protocol):
         self.relay = None
         self._buffer = b""
         if self._bounded:
-            self._bounded = False
+            self._bounded = self._exact = False
             read_freely(self.transport)
         chunks, self._chunks = self._chunks, None
         held = self.paused or (chunks is not None and chunks.holding)

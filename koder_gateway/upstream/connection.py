@@ -206,7 +206,7 @@ class UpstreamConnection(Protocol):
                     raise ResponseError("its head is over the limit")
                 reader = self.address.service.reader
                 head = reader.read(
-                    raw, exchange.head.method == b"HEAD", exchange.limited, exchange.own_hsts, exchange.readable
+                    raw, exchange.head.method == b"HEAD", exchange.limited, exchange.drops_hsts, exchange.readable
                 )
                 if head.status == 101:
                     self._check_switch(relay, head)

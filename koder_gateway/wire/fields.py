@@ -94,6 +94,16 @@ PROTECTED: Final = frozenset(
         b"client-cert",
         b"client-cert-chain",
         b"strict-transport-security",
+        # Where else the gateway's names are served, what browsers are to forget, and what they may do with the page:
+        # all of it is settled when the body begins.
+        b"alt-svc",
+        b"clear-site-data",
+        b"set-cookie2",
+        b"content-security-policy",
+        b"content-disposition",
+        b"content-location",
+        b"refresh",
+        b"http2-settings",
     )
 )
 _REQUEST: Final = {

@@ -270,7 +270,8 @@ def test_a_proxy_says_what_its_client_speaks(lines: tuple[bytes, ...], client: b
     for secured, expected in ((None, client), (Secured(), own)):
         standing = made.standing(head(*lines), "10.1.2.3", secured)
         assert dict(transit(standing))[b"X-Forwarded-Proto"] == expected
-        assert standing.own_hsts is (expected == b"https")
+        assert bool(standing.hsts) is (expected == b"https")
+        assert standing.drops_hsts
         # From anybody else it is nothing.
         stranger = made.standing(head(*lines), PEER, secured)
         assert dict(transit(stranger))[b"X-Forwarded-Proto"] == (b"http" if secured is None else b"https")

@@ -369,7 +369,6 @@ def test_an_answers_fields_pass_unchanged_in_order_and_apart(gateway):
         b"Retry-After: 7\r\n"
         b'RateLimit: "theirs";r=1;t=1\r\n'
         b'RateLimit-Policy: "theirs";q=1;w=1\r\n'
-        b"Strict-Transport-Security: max-age=1\r\n"
         b"X-8-Bit: caf\xe9\r\n"
         b"X-Empty: \r\n"
     )

@@ -14,6 +14,7 @@ from koder_gateway.wire.hpack import (
     TABLE_SIZE,
     Decoder,
     HpackError,
+    OversizedBlock,
     encode_field,
     encode_lines,
     encode_status,
@@ -138,6 +139,19 @@ def test_a_cookie_s_crumbs_are_one_field() -> None:
     assert len(pairs(b"\0\1a\0" * 15 + b"\0\6cookie\1c" * 200, decoder) or ()) == 215
     assert len(pairs(b"\0\6cookie\1c" * 200 + b"\0\1a\0" * 16, decoder) or ()) == 216
     assert decoder.decode(b"\0\6cookie\1c" * 200 + b"\0\1a\0" * 17) is None
+
+
+@pytest.mark.parametrize("crumb", [b"\xa0", b"\0\6cookie\1c"], ids=["indexed", "literal"])
+def test_crumbs_beyond_their_number_count_each(crumb: bytes) -> None:
+    """A byte can be a crumb: some thousand of them fit into a short block, which nobody has to follow."""
+    decoder = Decoder(LIMIT, 10)
+    assert len(pairs(crumb * (256 + 16), decoder) or ()) == 256 + 16
+    assert len(pairs(b"\0\1a\0" * 15 + crumb * 257, decoder) or ()) == 15 + 257
+    assert decoder.decode(b"\0\1a\0" * 15 + crumb * 258) is None
+    assert decoder.decode(crumb * (256 + 17)) is None
+    assert decoder.excess == 256 + 17
+    with pytest.raises(OversizedBlock):
+        decoder.decode(crumb * 3200)
 
 
 @pytest.mark.parametrize(

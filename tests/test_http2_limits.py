@@ -60,6 +60,10 @@ HASTY = SETTINGS.replace(
 )
 
 
+# What is under way of a client that is not read any more does not wait for long.
+IMPATIENT = SETTINGS.replace("[timeouts]", '[timeouts]\nidle = "1s"')
+
+
 def request(*more: tuple[bytes, bytes], method: bytes = b"GET", path: bytes = PATH) -> bytes:
     """A request's field block."""
     fields: Fields = [(b":method", method), (b":scheme", b"https"), (b":path", path), (b":authority", HOST)]
@@ -72,6 +76,12 @@ GET, POST = request(), request(method=b"POST")
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
     with running(tmp_path_factory.mktemp("gateway"), secure=True) as gateway:
+        yield gateway
+
+
+@pytest.fixture(scope="module")
+def impatient_one(tmp_path_factory):
+    with running(tmp_path_factory.mktemp("impatient"), IMPATIENT, secure=True) as gateway:
         yield gateway
 
 
@@ -99,6 +109,12 @@ def gateway(shared):
 
 
 @pytest.fixture
+def impatient(impatient_one):
+    """A gateway that waits a second for those who make no progress."""
+    yield from checked(impatient_one)
+
+
+@pytest.fixture
 def hasty(hasty_one):
     """A gateway whose deadlines are about a second."""
     yield from checked(hasty_one)
@@ -121,7 +137,8 @@ Make = Callable[[int], bytes]
 
 
 def flood(client: Http2Client, make: Make, most: int = MANY, pack: int = 100) -> int:
-    """Send until the connection has ended; how often. Fails when the client may go on for ever."""
+    """Send until the connection has ended, or takes no further request; how often. Fails when the client may go on
+    for ever. What is under way would be served: it is given up."""
     numbers = iter(range(most))
     sent = 0
     while not client.ended and not client.goaways:
@@ -131,6 +148,7 @@ def flood(client: Http2Client, make: Make, most: int = MANY, pack: int = 100) ->
         if not client.send(*batch):
             break
         client.drain()
+    client.send(*[reset(stream, CANCEL) for stream, answer in client.answers.items() if not answer.over])
     client.end()
     return sent
 
@@ -218,28 +236,28 @@ FLOODS: dict[str, tuple[Callable[[Http2Client], None], Make]] = {
 
 
 @pytest.mark.parametrize(("prepare", "make"), FLOODS.values(), ids=list(FLOODS))
-def test_flood(gateway, prepare, make):
+def test_flood(impatient, prepare, make):
     """Frames that nobody has a reason to send so often end the connection, and cost the service little."""
-    with connect(gateway) as client:
+    with connect(impatient) as client:
         prepare(client)
-        before = resident(gateway)
+        before = resident(impatient)
         flood(client, make)
         assert set(client.goaways) <= {ENHANCE_YOUR_CALM, PROTOCOL_ERROR, STREAM_CLOSED}, client.described()
-        assert resident(gateway) - before < ROOM
-    gateway.origin.settle()
-    assert len(gateway.origin.messages) < 2000
-    gateway.origin.wait_until(lambda: not gateway.origin.unfinished)
+        assert resident(impatient) - before < ROOM
+    impatient.origin.settle()
+    assert len(impatient.origin.messages) < 2000
+    impatient.origin.wait_until(lambda: not impatient.origin.unfinished)
 
 
-def test_streams_beyond_the_bound(gateway):
+def test_streams_beyond_the_bound(impatient):
     """5.1.2: refused one by one while others wait; a client that does not listen is ended."""
-    with connect(gateway, (INITIAL_WINDOW_SIZE, 0)) as client:
+    with connect(impatient, (INITIAL_WINDOW_SIZE, 0)) as client:
         most = client.settings[MAX_CONCURRENT_STREAMS]
         flood(client, lambda number: headers(odd(number), GET))
         refused = [answer.reset for answer in client.answers.values() if answer.reset is not None]
         assert set(refused) == {REFUSED_STREAM}
-    gateway.origin.settle()
-    assert len(gateway.origin.messages) <= most
+    impatient.origin.settle()
+    assert len(impatient.origin.messages) <= most
 
 
 def test_refused_streams_may_be_tried_again(gateway):

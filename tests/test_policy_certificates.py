@@ -328,11 +328,12 @@ def test_hsts_is_for_clients_who_speak_tls(
     lines = [] if said is None else [b"X-Forwarded-Proto: " + said]
     standing = made.standing(head(*lines), peer, secured)
     expected = secured is not None if over_tls is None else over_tls
-    assert (standing.hsts, standing.own_hsts) == ((HSTS, True) if expected else (b"", False))
+    assert (standing.hsts, standing.drops_hsts) == (HSTS if expected else b"", True)
     assert standing.fields == standing.cors + standing.hsts
     assert (b"X-Forwarded-Proto", b"https" if expected else b"http") in transit(standing)
 
 
-def test_without_hsts_there_is_none() -> None:
-    standing = policy().standing(head(), "192.0.2.1", Secured())
-    assert (standing.hsts, standing.own_hsts) == (b"", False)
+@pytest.mark.parametrize("secured", [None, Secured()], ids=["plain", "TLS"])
+def test_without_hsts_a_service_s_own_passes_over_tls_alone(secured: Secured | None) -> None:
+    standing = policy().standing(head(), "192.0.2.1", secured)
+    assert (standing.hsts, standing.drops_hsts) == (b"", secured is None)

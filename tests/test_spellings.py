@@ -18,7 +18,7 @@ from sockets import SETTINGS
 
 from koder_gateway.config import Settings
 from koder_gateway.policy.limits import Limiter, LimitRule
-from koder_gateway.policy.routing import Route, RouteTable, lenient_path
+from koder_gateway.policy.routing import Route, RouteTable, lenient_path, lenient_paths
 from koder_gateway.wire.request import RequestReader
 from koder_gateway.wire.target import LONGEST_PREFIX, essential, path_fault
 
@@ -35,6 +35,14 @@ RESPELLED = [
     b"/oauth/v2/%74oken", b"/%6Fauth/v2/toke%6e", b"/oauth/v2/token/", b"/oauth/v2//token", b"/oauth/v2/token;a=b",
     b"/oauth/v2/Token", b"/oauth/v2/token%20", b"/oauth/v2;x/token", b"/oauth/v2/token.", b"/oauth/v2/;/token/x",
     b"/oauth/v2/TOK%45N?a=b", b"/oauth/v2/token%3ba=b", b"/oauth/v2/to%EF%BD%8Ben",
+    # Decoded more than once.
+    b"/oauth/v2/%2574oken", b"/oauth/v2/%25%37%34oken", b"/oauth/v2/%252574oken", b"/oauth/v2/%25252574oken",
+    b"/oauth/v2/%25%35%34OKEN", b"/oauth/v2/token%252F", b"/oauth/v2/x/%252e%252E/token", b"/oauth/v2/%255ctoken",
+    b"/oauth/v2/x/%252e%252e%255Ctoken", b"/oauth/v2/to%25ef%25bd%258ben", b"/oauth/v2/%2574oken%253Ba=b",
+    # As it stands, whatever is in its parameters when they are decoded or normalised.
+    b"/oauth/v2;%252Fx/token", b"/oauth/v2;%EF%BC%8Fx/token", b"/oauth/v2/token/%252e%252e/x",
+    # With a format.
+    b"/oauth/v2/token.json", b"/oauth/v2/token.XML/", b"/oauth/v2/%74oken.any;a=b", b"/oauth/v2/token%252ejson",
 ]  # fmt: skip
 
 
@@ -154,11 +162,53 @@ def test_an_endless_path_is_read_to_its_depth_alone(unit: bytes) -> None:
     path = b"/" + unit * (8192 // len(unit))
     assert lenient_path(path, 3).count(b"/") <= 3
     assert lenient_path(path + b"/a/b/c", 3).count(b"/") <= 3
+    assert all(reading.count(b"/") <= 3 for reading in lenient_paths(path + b"/a/b.c", 3))
+
+
+HONEST = {
+    b"/v1/token2": {b"/v1/token2"},
+    b"/v1/users/a%2525b": {b"/v1/users/a%25b", b"/v1/users/a%b"},
+    b"/v1/a%25zz%0d%25%0Ab": {b"/v1/a%zz\r%\nb"},
+    b"/v1.1/users": {b"/v1.1/users"},
+    b"/v1/.hidden": {b"/v1/.hidden"},
+    b"/v1/a.b/c.d.e": {b"/v1/a.b/c.d.e", b"/v1/a.b/c.d"},
+    b"/v1/a.b/c/d.e": {b"/v1/a.b/c"},
+    b"/v1/caf%C3%89": {b"/v1/caf\xc3\x89", b"/v1/caf\xc3\xa9"},
+    b"/v1/a%253d%3D%2541": {b"/v1/a%3d=%41", b"/v1/a==a"},
+}
+
+
+@pytest.mark.parametrize("path", HONEST, ids=bytes.decode)
+def test_what_may_be_read_in_a_path(path: bytes) -> None:
+    assert lenient_paths(path, 3) == HONEST[path]
+    assert lenient_path(path, 3) in HONEST[path]
+
+
+@given(st.binary(max_size=40), st.integers(0, 4))
+def test_every_path_has_its_first_reading_and_few_others(raw: bytes, depth: int) -> None:
+    path = b"/" + b"".join(
+        b"%%%02x" % byte if byte < 0x21 or byte > 0x7E or byte == 0x25 else b"%c" % byte for byte in raw
+    )
+    readings = lenient_paths(path, depth)
+    assert lenient_path(path, depth) in readings
+    assert len(readings) <= 32
+    assert all(reading.count(b"/") <= depth for reading in readings)
+
+
+def test_rules_of_all_readings_hold_in_their_order() -> None:
+    """One service takes it for `/a/b`, another for `/c`."""
+    rules = [
+        LimitRule(name, ("ip",), 5, 60, paths=(path,)) for name, path in (("c", b"/c"), ("no", b"/d"), ("b", b"/a/b"))
+    ]
+    limiter = Limiter(rules, 100)
+    path = b"/a/b/%252e%252e/%252e%252e/c"
+    assert plan(limiter, path, b"GET") == ("c", "b")
+    assert [rule.name for rule in limiter.rules_for(b"GET", path)] == ["c", "b"]
 
 
 def test_a_plain_path_needs_no_second_look() -> None:
-    assert head_of(b"/v1/users/a-b_c~d.e?A=%41").plain
-    for other in (b"/v1/Users", b"/v1//users", b"/v1/users;a", b"/v1/users%20", b"/v1/users."):
+    assert head_of(b"/v1/users/.a-b_c~d?A=%41").plain
+    for other in (b"/v1/Users", b"/v1//users", b"/v1/users;a", b"/v1/users%20", b"/v1/users.", b"/v1/users.json"):
         assert not head_of(other).plain
     before = head_of(b"/V1")
     assert READER.read(b"GET /v1 HTTP/1.1\r\nHost: koder.id.koder.dev\r\n\r\n", before).plain

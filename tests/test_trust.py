@@ -103,11 +103,36 @@ def test_what_software_takes_for_the_truth_comes_from_no_client(way: str, doors:
         assert message.value(b"x-method-override") == b"PUT"
 
 
+READ = ("Host Content-Length Transfer-Encoding Connection Keep-Alive TE Trailer Upgrade Expect Proxy-Connection "
+        "Proxy-Authorization HTTP2-Settings Origin Max-Forwards Content-Type")  # fmt: skip
+
+
+@ways
+def test_what_the_gateway_reads_has_one_spelling(way: str, doors: Doors) -> None:
+    """Framing, hop-by-hop fields and what is decided by, as a service would read them that folds names."""
+    names = [name.encode() for name in READ.split()]
+    spelled = [
+        name.replace(b"-", mark) + tail for name in names for mark in (b".", b"~", b"") for tail in (b"", b"-")
+    ]
+    spelled = [name for name in spelled if name not in names]
+    fields = [(name, b"chunked") for name in spelled] + [(b"X-Kept", b"kept")]
+    for first in range(0, len(fields), 60):
+        said = fields[first : first + 60]
+        assert doors.ask(way, fields=said, method=b"POST", body=b"whole").status == 200
+        message = doors.only()
+        assert message.body == b"whole"
+        assert b"chunked" not in message.raw
+        assert message.values(b"x-kept") == [value for name, value in said if name == b"X-Kept"]
+
+
 HONEST = [
     b"Authorization", b"X-Requested-With", b"X-CSRF-Token", b"X-XSRF-Token", b"X-API-Key", b"X-Auth-Token", b"CF-Ray",
     b"X-Access-Token", b"X-User-ID", b"X-Device-ID", b"X-WebAuthn-Token", b"X-Voucher", b"X-Consumer-Key", b"X-Array",
     b"X-Original-Filename", b"X-Client-Version", b"X-MS-Client-Request-ID", b"X-Goog-API-Key", b"X-Amzn-Trace-ID",
-    b"X-Amz-Date", b"X-B3-TraceId", b"Idempotency-Key", b"X-SSO-Token", b"DPoP",
+    b"X-Amz-Date", b"X-B3-TraceId", b"Idempotency-Key", b"X-SSO-Token", b"DPoP", b"X-Middleware-Prefetch",
+    b"X-Nextjs-Data", b"X-Auth-Email", b"X-Invoked-By", b"X-Proxy-Token", b"X-Vercel-Protection-Bypass",
+    b"Content-Type", b"X-Content-Length", b"Upgrade-Insecure-Requests", b"Max-Forwards", b"X-Origin",
+    b"X-ApiGateway-Key",
 ]  # fmt: skip
 
 

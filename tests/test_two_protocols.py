@@ -135,11 +135,12 @@ CASES = [
         for n in (8, 50, 99)
     ),
     Case("a field too many", fields=too_many(), statuses=(431,)),
-    *(Case(f"a cookie of {n} crumbs at the limit", crumbs=crumbs_of(MAX_HEAD, n)) for n in (2, 100, 1500)),
+    *(Case(f"a cookie of {n} crumbs at the limit", crumbs=crumbs_of(MAX_HEAD, n)) for n in (2, 100, 256)),
     *(
         Case(f"a cookie of {n} crumbs over the limit", crumbs=crumbs_of(MAX_HEAD + 1, n), statuses=(431,))
-        for n in (2, 100, 1500)
+        for n in (2, 100, 256)
     ),
+    Case("a cookie in lines too many", fields=[(b"Cookie", b"a=b")] * 400, statuses=(431,)),
     *(
         Case(f"{method.decode()} with an empty body", method, body=[b""])
         for method in (b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"POST", b"PUT", b"PATCH")

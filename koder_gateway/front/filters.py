@@ -27,7 +27,7 @@ class Identity:
         request_id = head.request_id or _identifiers.take(32)
         exchange = Exchange(head, standing.address, now, request_id)
         exchange.fields = b"X-Request-ID: %b\r\n%b" % (request_id, standing.fields)
-        exchange.own_hsts = standing.own_hsts
+        exchange.drops_hsts = standing.drops_hsts
         exchange.readable = standing.readable
         return exchange
 

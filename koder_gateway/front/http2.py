@@ -5,8 +5,10 @@ Each of its parts knows one thing: `Streams` what comes on streams, `Control` th
 
 Frames that ask for work and give none (resets, pings, settings, empty ones) and that no frame of ours has asked for
 are paid for from a patience that grows again with time and with what is served: whoever uses it up gets GOAWAY with
-ENHANCE_YOUR_CALM. What is sent
-in one turn of the reactor leaves in one write, and what comes is read for a slice of a turn (`layers.turns`).
+ENHANCE_YOUR_CALM, and only what is under way is served (`Lifecycle.flooded`).
+
+What is sent in one turn of the reactor leaves in one write, and what comes is read for a slice of a turn
+(`layers.turns`).
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from ..errors import Refusal
 from ..layers.turns import PIECES, SLICE, read_little
 from ..policy.limits import address_key
 from ..wire import http2_frames
-from ..wire.flood_budget import FRAME, REPLY, Patience
+from ..wire.flood_budget import FRAME, REPLY, FloodGoesOn, Patience
 from ..wire.hpack import announced_size
 from ..wire.http2_frames import (
     ACK,
@@ -90,6 +92,8 @@ class Http2Channel(ResetWatch, Protocol):
         self._arrived: list[bytes] = []
         self._turn_asked = False
         self._reading = True
+        # Whether nothing is read any more while what is under way is served.
+        self._deaf = False
         self._backlog = -1
         self._taken_at = 0.0
         control = Control(self)
@@ -152,8 +156,7 @@ class Http2Channel(ResetWatch, Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Frames, in pieces of any size."""
-        lifecycle = self.lifecycle
-        if lifecycle.phase > OPEN:
+        if self.lifecycle.phase > OPEN or self._deaf:
             return
         if self._behind or self.out.blocked:
             self._arrived.append(data)
@@ -173,11 +176,13 @@ class Http2Channel(ResetWatch, Protocol):
                 data = self._open(data)
             if data:
                 self._read(data, position)
-            if self.windows_opened and lifecycle.phase == OPEN:
-                self.windows_opened = False
-                self.out.reopened()
+        except FloodGoesOn:
+            self._stop_reading()
         except Http2Error as error:
             lifecycle.fail(error)
+        if self.windows_opened and lifecycle.phase == OPEN:
+            self.windows_opened = False
+            self.out.reopened()
         self.out.gathering = False
         self.out.flush()
 
@@ -257,7 +262,7 @@ class Http2Channel(ResetWatch, Protocol):
         if self.awaits_turn and not self._turn_asked:
             self._turn_asked = True
             self.site.turns.later(self._catch_up, address_key(self.peer))
-        reading = not self._behind and not self.out.blocked
+        reading = not (self._behind or self.out.blocked or self._deaf)
         transport: Any = self.transport
         if reading is not self._reading and transport is not None:
             self._reading = reading
@@ -283,12 +288,19 @@ class Http2Channel(ResetWatch, Protocol):
     # -- what its parts ask of it
 
     def spend(self, cost: float) -> None:
-        """The client has done what costs work and brings none. Raises Http2Error when that was too much."""
-        self.patience.spend(cost, self.site.clock.now)
+        """The client has done what costs work and brings none. When that was too much it begins no further stream;
+        raises Http2Error where none is under way, or where that has been said before."""
+        try:
+            self.patience.spend(cost, self.site.clock.now)
+        except Http2Error as error:
+            self.lifecycle.flooded(error)
 
     def replied(self, cost: float) -> None:
         """A frame that answers one of ours has come, or one that nothing asked for. Raises Http2Error as above."""
-        self.patience.reply(cost, self.site.clock.now)
+        try:
+            self.patience.reply(cost, self.site.clock.now)
+        except Http2Error as error:
+            self.lifecycle.flooded(error)
 
     def held_back(self) -> None:
         """A stream waits for more of its window: have that looked at before it is too long."""
@@ -300,8 +312,18 @@ class Http2Channel(ResetWatch, Protocol):
 
     def let_go(self) -> None:
         """What came and is not read yet is not going to be; what still comes shows how the client ends."""
+        self._deaf = False
         self._forget()
         self._flow_turned()
+
+    def _stop_reading(self) -> None:
+        """Forget what came, and read nothing more: only a reset still tells of the client."""
+        self._deaf = True
+        self._forget()
+        self.streams.block.whole()
+        self.lifecycle.deafened()
+        self._flow_turned()
+        self.watch_for_reset()
 
     def _forget(self) -> None:
         self._buffer, self._position, self._behind = b"", 0, False

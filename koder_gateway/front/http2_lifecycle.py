@@ -3,6 +3,10 @@
 OPENING ──preface and SETTINGS──► OPEN ──GOAWAY, last stream over──► CLOSING ──all sent──► GONE
     └──────────── an error ────────┴──► LINGER ──quiet──► CLOSING
 
+An error of the protocol ends everything at once. A client that is only turned away (`turn_away`) stays OPEN until
+what is under way is served: whoever asks too much need not be whose streams they are. Its further field blocks are
+passed over undecoded. Where it floods on it is not read any more, and what is under way then has `timeouts.idle`.
+
 Whoever closes waits for the client to take what was written, as long as it keeps its pace. A client that has taken
 nothing before it comes to that is not waited for.
 """
@@ -14,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import Refusal
 from ..wire import http2_frames
-from ..wire.flood_budget import REPLY
+from ..wire.flood_budget import REPLY, FloodGoesOn
 from ..wire.http2_frames import ENHANCE_YOUR_CALM, MAX_STREAM, NO_ERROR, PING, Http2Error
 from ..wire.pace import Pace
 from .unsent_bytes import Uptake
@@ -36,10 +40,14 @@ class Lifecycle:
         # When the connection has had nothing to do for too long; when a drain has the last stream said.
         self._idle_due = math.inf
         self._last_due = math.inf
+        # When what is under way has been served for long enough without reading.
+        self._deaf_due = math.inf
         self._client_leaves = False
         self._draining = False
         # Whether requests have been turned away that may still be on their way.
         self._turned_away = False
+        # Whether the flood budget has been used up once.
+        self._flooded = False
         # How fast the client takes what was written; None while nothing waits, as far as anybody has noticed.
         self._uptake: Uptake | None = None
         # How fast it opens windows while something waits for them.
@@ -105,9 +113,31 @@ class Lifecycle:
         elif self.said_last == MAX_STREAM:
             connection.site.http2_errors += 1
             self._turned_away = True
+            # No stream follows whose fields anybody would have to know.
+            connection.streams.heads.lost = True
             self.said_last = connection.streams.last
             self._last_due = math.inf
             connection.out.send(http2_frames.goaway_frame(self.said_last, error.code, error.reason))
+
+    def flooded(self, error: Http2Error) -> None:
+        """The flood budget is used up: take no further request, with a new budget for what is under way. Raises
+        `error` where nothing is, and FloodGoesOn where the new one is used up too."""
+        connection = self._connection
+        if self.phase != OPEN:
+            return
+        if not connection.streams:
+            raise error
+        if self._flooded:
+            raise FloodGoesOn
+        self._flooded = True
+        connection.patience.renew(connection.site.clock.now)
+        self.turn_away(error)
+
+    def deafened(self) -> None:
+        """Nothing more is read: what is under way is not waited for without end."""
+        site = self._connection.site
+        self._deaf_due = site.clock.now + site.timeouts.idle
+        self._connection.wake(self._deaf_due)
 
     def _linger(self) -> None:
         """Close so that the client can read what was said: stop writing, forget what still comes, then close."""
@@ -165,6 +195,9 @@ class Lifecycle:
             return
         connection = self._connection
         self._draining = True
+        if self.said_last != MAX_STREAM:
+            # It takes none already, and what was said may not grow.
+            return
         connection.patience.replies += REPLY
         connection.out.send(
             http2_frames.goaway_frame(MAX_STREAM, NO_ERROR) + http2_frames.frame(PING, 0, 0, b"draining")
@@ -192,7 +225,7 @@ class Lifecycle:
         for request in connection.under_way():
             request.give_up(refusal)
         if self.phase <= OPEN:
-            connection.out.send(http2_frames.goaway_frame(connection.streams.last, NO_ERROR))
+            connection.out.send(http2_frames.goaway_frame(min(connection.streams.last, self.said_last), NO_ERROR))
         self.close()
 
     # -- deadlines
@@ -215,6 +248,9 @@ class Lifecycle:
         if self._uptake_due <= now and not self._takes(now):
             self._cut()
             return
+        if self._deaf_due <= now:
+            self.fail(FloodGoesOn())
+            return
         # What waits here for its turn has come in time.
         awaits_turn = connection.awaits_turn
         if streams.block.due <= now and not awaits_turn:
@@ -235,7 +271,8 @@ class Lifecycle:
             out.force()
         if self.phase == OPEN:
             dues = [min(stream.deadline, stream.outflow.pace.due) for stream in streams.open.values()]
-            connection.deadline = min(self._idle_due, streams.block.due, self._last_due, self._uptake_due, *dues)
+            dues += [self._idle_due, streams.block.due, self._last_due, self._deaf_due, self._uptake_due]
+            connection.deadline = min(dues)
             connection.wake(self._windows.due)
             if out.held:
                 connection.held_back()

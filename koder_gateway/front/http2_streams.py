@@ -117,6 +117,9 @@ class Streams:
             self._charge(block)
         stream = self.open.get(number)
         if stream is None:
+            if number > self._connection.lifecycle.said_last:
+                self._pass_over(block)
+                return
             if number not in self._resets:
                 raise Http2Error(STREAM_CLOSED, "HEADERS on a stream that is closed")
             self._connection.spend(RESET)
@@ -134,13 +137,21 @@ class Streams:
         """A block was over the limits: following it costs, and brings nothing. Raises Http2Error."""
         self._connection.spend(self.heads.excess * EXCESS_FIELD + len(block) * EXCESS_BYTE)
 
+    def _pass_over(self, block: bytes | None) -> None:
+        """A field block of a stream beyond the last that the client has been told of. Raises Http2Error."""
+        self._connection.spend(FRAME + len(block or b"") * EXCESS_BYTE)
+
     def _open_stream(self, number: int, ended: int, block: bytes | None) -> None:
         self.last = number
         connection = self._connection
+        beyond = number > connection.lifecycle.said_last
+        if beyond and self.heads.lost:
+            self._pass_over(block)
+            return
         head = self.heads.read(block, ended, connection.site.reader)
         if head.reader is None and block is not None and not self.heads.lost:
             self._charge(block)
-        if number > connection.lifecycle.said_last:
+        if beyond:
             # The client knows that it is not going to be answered here, or is about to hear of it.
             self.was_reset(number)
             connection.spend(RESET)
@@ -203,7 +214,7 @@ class Streams:
                 raise Http2Error(PROTOCOL_ERROR, "DATA on a stream that is idle")
             connection.window.pay(size)
             connection.spend(FRAME)
-            if number not in self._resets:
+            if number not in self._resets and number <= connection.lifecycle.said_last:
                 raise StreamError(STREAM_CLOSED, "DATA on a stream that is closed")
             return
         ended = flags & END_STREAM
@@ -244,7 +255,8 @@ class Streams:
         stream = self.open.get(number)
         if stream is not None:
             stream.reset()
-        self._connection.spend(RESET)
+        connection = self._connection
+        connection.spend(RESET if number <= connection.lifecycle.said_last else FRAME)
 
     def _is_idle(self, number: int) -> bool:
         """Whether nobody has opened this stream: the even ones would be the server's, which pushes nothing."""
@@ -269,13 +281,13 @@ class Streams:
 
     def fail(self, number: int, error: StreamError) -> None:
         """End one stream. To provoke this is as cheap for a client as to reset, so it costs the same."""
-        self._connection.spend(RESET)
         stream = self.open.get(number)
         if stream is not None:
             stream.fail(error.code)
         else:
             self.was_reset(number)
             self._connection.out.send(http2_frames.reset_frame(number, error.code))
+        self._connection.spend(RESET)
 
     def client_ended(self) -> None:
         """The client sends no more: streams that it has not ended by now it never will."""

@@ -200,7 +200,7 @@ class Intake(ClientFlow):
         """What has come of the body with the head, or its first piece."""
         unread = self._unread
         if head.chunked:
-            self._decoder = self.site.reader.body_decoder()
+            self._decoder = self.site.reader.body_decoder(head)
             self._chunked_bytes = 0
             return self._decode(unread.take(_CHUNKED_PIECE)) if unread.data else b""
         length = head.length or 0

@@ -37,12 +37,12 @@ class StockChannel:
         if not stated and request.method != b"HEAD" and code not in (b"204", b"304"):
             self.keep_alive = False
         lines = [b"HTTP/1.1 %b %b\r\n" % (code, reason)]
-        own_hsts = request.standing.own_hsts
+        drops_hsts = request.standing.drops_hsts
         for name, values in headers.getAllRawHeaders():
             lower = name.lower()
             if lower in _OURS or lower.startswith(b"access-control-"):
                 continue
-            if own_hsts and lower == b"strict-transport-security":
+            if drops_hsts and lower == b"strict-transport-security":
                 continue
             lines += [b"%b: %b\r\n" % (name, value) for value in values]
         lines += (self.site.date_line, request.exchange.fields)

@@ -41,10 +41,11 @@ class Standing:
 
     `tenant` is a Refusal where the host or header names none, or the connection is not for that host. `fields` and
     `transit` are finished field lines for the answer and for the service; the first are made of `cors` and `hsts`,
-    and `own_hsts` says whether there is the latter. `origins` are those of the tenant whose pages may read what is
-    answered, besides the ones of all tenants, and `readable` says whether this page may; a `foreign` page is another
-    tenant's. `address` is the client's, `key` the form of it that limits count under. What a trusted proxy said, and
-    what a foreign page may not do, holds for one request: such a standing is not `lasting`.
+    and `drops_hsts` says that a service's own goes no further, since there is the latter or the client does not speak
+    TLS. `origins` are those of the tenant whose pages may read what is answered, besides the ones of all tenants, and
+    `readable` says whether this page may; a `foreign` page is another tenant's. `address` is the client's, `key` the
+    form of it that limits count under. What a trusted proxy said, and what a foreign page may not do, holds for one
+    request: such a standing is not `lasting`.
     """
 
     policy: Policy
@@ -57,7 +58,7 @@ class Standing:
     readable: bool
     foreign: bool
     hsts: bytes
-    own_hsts: bool
+    drops_hsts: bool
     fields: bytes
     transit: bytes
     address: bytes
@@ -146,8 +147,8 @@ class Policy:
         if on_base or not head.host:
             # The host of a head that could not be read may be any.
             cors = self._by_tenant(cors)
-        # Browsers take it from TLS alone (RFC 6797 section 7.2), be that a trusted proxy's.
-        hsts = self.hsts if proto == b"https" else b""
+        # It is for TLS alone (RFC 6797 section 7.2), be that a trusted proxy's, whoever says it.
+        hsts = self.hsts if proto == HTTPS else b""
         return Standing(
             policy=self,
             host=head.host,
@@ -159,7 +160,7 @@ class Policy:
             readable=self.cors.allows(head.origin, origins),
             foreign=foreign,
             hsts=hsts,
-            own_hsts=bool(hsts),
+            drops_hsts=bool(self.hsts) or proto != HTTPS,
             fields=cors + hsts,
             transit=b"%b: %b\r\n%b%b"
             % (

@@ -31,7 +31,7 @@ from typing import Literal, NamedTuple
 from .buckets import SLACK, WHOLE, Buckets
 from .clients import parse_address
 from .episodes import Episodes
-from .routing import PathSet, PrefixTable, lenient_path
+from .routing import PathSet, PrefixTable, lenient_path, lenient_paths
 
 WINDOWS = {"s": 1, "m": 60, "h": 3600}
 # Requests under way for each token that is left, under a rule that charges failures.
@@ -275,9 +275,10 @@ class _Plan:
 class _Plans:
     """The plans of one path prefix by method."""
 
-    __slots__ = ("by_method", "other")
+    __slots__ = ("by_method", "meters", "other")
 
     def __init__(self, meters: tuple[Meter, ...]) -> None:
+        self.meters = meters
         named = {method for meter in meters for method in meter.rule.methods or ()}
         self.by_method = {method: self._plan(meters, method) for method in named}
         self.other = self._plan(meters, None)
@@ -300,7 +301,7 @@ class Limiter:
         share = max_entries // max(1, len(listed))
         self.meters = tuple(Meter(rule, share) for rule in listed)
         self._refusals = tuple(meter for meter in self.meters if meter.rule.charge == "refusals")
-        reaches = [tuple(map(_whole_lenient, rule.paths or (b"/",))) for rule in listed]
+        reaches = [tuple(lenient_path(path, path.count(b"/")) for path in rule.paths or (b"/",)) for rule in listed]
         prefixes = {b"/"}.union(*reaches)
         reach = [
             (meter, PathSet(paths))
@@ -322,8 +323,8 @@ class Limiter:
         """Judge one request and charge it.
 
         `address` is what `address_key` gives, `path` and `plain` are its head's, `now` monotonic seconds. What is not
-        `plain` is read as the most lenient service would. For rules that charge failures pass the verdict to `settle`
-        when the exchange has ended, once.
+        `plain` is read in every way that a lenient service may. For rules that charge failures pass the verdict to
+        `settle` when the exchange has ended, once.
         """
         plans = self._plans.match(path) if plain else self._lenient_plans(path)
         plan = plans.by_method.get(method, plans.other) if plans is not None else None
@@ -390,8 +391,10 @@ class Limiter:
 
     def _lenient_plans(self, path: bytes) -> _Plans | None:
         table = self._plans
-        return table.match(lenient_path(path, table.depth) if table.depth else path)
-
-
-def _whole_lenient(prefix: bytes) -> bytes:
-    return lenient_path(prefix, prefix.count(b"/"))
+        readings = lenient_paths(path, table.depth) if table.depth else (path,)
+        found = {table.match(reading) for reading in readings}
+        if len(found) == 1:
+            return found.pop()
+        # Services differ on what it is, so it is all of that.
+        apply = {meter for plans in found if plans for meter in plans.meters}
+        return _Plans(tuple(meter for meter in self.meters if meter in apply))

@@ -5,8 +5,8 @@ escapes that mean nothing: it is matched byte for byte, nothing else is decoded 
 cuts the path to the depth of the deepest configured prefix and walks up from there, so it costs the same with 5
 routes or 5,000, and a path of 10,000 slashes costs no more than one of ten.
 
-Where something must not be got round, as limits must not, a path is read as the most lenient service would
-(`lenient_path`): whatever may be folded is.
+Where something must not be got round, as limits must not, a path is read in every way in which a lenient service may
+(`lenient_paths`). No reading takes the place of another: what one service unfolds to more, another takes as it is.
 """
 
 from __future__ import annotations
@@ -26,6 +26,11 @@ Value = TypeVar("Value")
 _VOID: Final = re.compile(rb"(?:/++[\x00-\x20.]*+(?:;[^/]*+)?+(?=/|\Z))++")
 _SEGMENT: Final = re.compile(rb"/++([^/;]*+)(?:;[^/]*+)?+")
 _BLANK: Final = bytes(range(0x21))
+_ESCAPE: Final = re.compile(rb"%(?=[0-9A-Fa-f]{2})")
+_SLASHES: Final = re.compile(rb"//++")
+_DOT_SEGMENT: Final = re.compile(rb"/\.\.?(?:[/;]|\Z)")
+# How often a path is decoded: by whoever serves it, and by each that passes it on decoded.
+_DECODINGS: Final = 4
 
 
 def normal_path(path: bytes) -> bytes:
@@ -35,18 +40,61 @@ def normal_path(path: bytes) -> bytes:
 
 
 def lenient_path(path: bytes, depth: int) -> bytes:
-    """The first `depth` segments of a path that `wire.target` has no fault with, as the most lenient service would
-    read them: escapes decoded, in lower case, without path parameters (RFC 3986 section 3.3), white space at either
-    end, dots at the end, and segments of which nothing is left.
+    """The first `depth` segments of a path that `wire.target` has no fault with, as a lenient service would read
+    them: escapes decoded, letters normalised and in lower case, without path parameters (RFC 3986 section 3.3), white
+    space at either end, dots at the end, and segments of which nothing is left.
 
     Linear, and dear only by the segments asked for: a target may be 8 KiB of slashes.
     """
-    if b"%" in path:
-        # Quoted-printable is percent-encoding under another sign, and decoded in C.
-        path = a2b_qp(path.replace(b"=", b"=3D").replace(b"%", b"="))
-        if not path.isascii():
-            path = normalize("NFKC", path.decode("utf-8", "replace")).casefold().encode()
-    path = path.lower()
+    return _segments(_normalised(_decoded(path)), depth)[0]
+
+
+def lenient_paths(path: bytes, depth: int) -> set[bytes]:
+    """The `lenient_path` of a path, and what else services may read in it: with its letters as they are; decoded more
+    than once (`%2574` is `t`), and what that brings to light resolved (dot segments, backslashes); without the
+    `.format` that frameworks take from the last segment (`token.json`)."""
+    readings: set[bytes] = set()
+    for _ in range(_DECODINGS):
+        path = _decoded(path)
+        for form in {path.lower(), _normalised(path)}:
+            readings.update(_segments(form, depth))
+            if b"\\" in form or _DOT_SEGMENT.search(form):
+                readings.update(_segments(_resolved(form), depth))
+        if _ESCAPE.search(path) is None:
+            break
+    return readings
+
+
+def _decoded(path: bytes) -> bytes:
+    """A path with its escapes decoded once; a percent sign that begins none stays."""
+    if b"%" not in path:
+        return path
+    # Quoted-printable is percent-encoding under another sign, and decoded in C.
+    return a2b_qp(_ESCAPE.sub(b"=", path.replace(b"=", b"=3D")))
+
+
+def _normalised(path: bytes) -> bytes:
+    """A path in lower case, and letters of other alphabets as the plain ones that they stand for (fullwidth ones)."""
+    if path.isascii():
+        return path.lower()
+    return normalize("NFKC", path.decode("utf-8", "replace")).casefold().encode().lower()
+
+
+def _resolved(path: bytes) -> bytes:
+    """A path without dot segments (RFC 3986 section 5.2.4), for services that read a backslash as a slash."""
+    kept: list[bytes] = []
+    for segment in _SLASHES.sub(b"/", path.replace(b"\\", b"/")).split(b"/"):
+        name = segment.partition(b";")[0]
+        if name == b"..":
+            del kept[-1:]
+        elif name not in (b"", b"."):
+            kept.append(segment)
+    return b"/" + b"/".join(kept)
+
+
+def _segments(path: bytes, depth: int) -> tuple[bytes, ...]:
+    """The first `depth` segments of a decoded path; where the last of them is the path's last one, also without its
+    format."""
     segments = [b""]
     position = 0
     while len(segments) <= depth:
@@ -58,7 +106,14 @@ def lenient_path(path: bytes, depth: int) -> bytes:
             break
         segments.append(segment[1].lstrip(_BLANK).rstrip(_BLANK + b"."))
         position = segment.end()
-    return b"/".join(segments)
+    read = b"/".join(segments)
+    name, dot, _ = segments[-1].rpartition(b".")
+    if not (dot and name):
+        return (read,)
+    void = _VOID.match(path, position)
+    if (position if void is None else void.end()) < len(path):
+        return (read,)
+    return read, b"/".join((*segments[:-1], name))
 
 
 class PrefixTable(Generic[Value]):

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.python.failure import Failure
+from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
@@ -64,6 +65,7 @@ class StockClient:
         request.content.seek(0)
         request.requestHeaders = forwarded_headers(self.exchange, self.standing)
         self._add_fields(self.exchange.fields)
+        request.responseHeaders = _MountedHeaders(request.responseHeaders, self.standing.drops_hsts)
         return request
 
     def respond(self, head: ResponseHead, body: bytes, done: bool) -> None:
@@ -210,6 +212,36 @@ class StockClient:
         else:
             self.exchange.move(CLIENT_GONE)
         self._finished(self.exchange)
+
+
+class _MountedHeaders(Headers):
+    """The head of a mounted resource's answer, but for what is the gateway's to say, as on its own ports."""
+
+    __slots__ = ("_drops_hsts",)
+
+    def __init__(self, begun: Headers, drops_hsts: bool) -> None:
+        super().__init__()
+        for name, values in begun.getAllRawHeaders():
+            super().setRawHeaders(name, values)
+        self._drops_hsts = drops_hsts
+
+    def setRawHeaders(self, name: Any, values: Any) -> None:
+        """Take these values for the field, unless it is the gateway's."""
+        if not self._is_ours(name):
+            super().setRawHeaders(name, values)
+
+    def addRawHeader(self, name: Any, value: Any) -> None:
+        """Take one more value for the field, unless it is the gateway's."""
+        if not self._is_ours(name):
+            super().addRawHeader(name, value)
+
+    def _is_ours(self, name: Any) -> bool:
+        lower = name.lower() if isinstance(name, bytes) else name.lower().encode("latin-1", "replace")
+        return (
+            lower == b"x-request-id"
+            or lower.startswith(b"access-control-")
+            or (self._drops_hsts and lower == b"strict-transport-security")
+        )
 
 
 @implementer(IResource)

@@ -19,7 +19,6 @@ from ..layers.direct_reads import deliver_straight
 from ..layers.last_words import hear_last_words
 from ..layers.reading import MUCH, read_bounded, read_freely
 from ..layers.turns import FULL_READ, end_turn
-from ..wire.body import ChunkedDecoder
 from ..wire.exchange import CLOSED, INVALID
 from ..wire.response import ResponseError, ResponseHead
 from ..wire.upgrade import KEY, fault
@@ -223,7 +222,7 @@ class UpstreamConnection(Protocol):
                     raise ResponseError("its head is over the limit")
                 reader = self.address.service.reader
                 head = reader.read(
-                    raw, exchange.head.method == b"HEAD", exchange.limited, exchange.own_hsts, exchange.readable
+                    raw, exchange.head.method == b"HEAD", exchange.limited, exchange.drops_hsts, exchange.readable
                 )
                 if head.status == 101:
                     self._check_switch(relay, head)
@@ -303,7 +302,7 @@ class UpstreamConnection(Protocol):
         elif head.chunked:
             self._state = CHUNKED
             service = self.address.service
-            decoder = ChunkedDecoder(_CHUNK_SLACK, service.reader.tenant_header)
+            decoder = service.reader.body_decoder(head, _CHUNK_SLACK)
             self._chunks = ChunkedAnswer(self, relay, decoder, service.turns)
             self._chunks.begin(head, data)
         else:

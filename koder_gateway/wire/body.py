@@ -11,7 +11,7 @@ from typing import Final
 
 from .chunk_runs import SMALLEST, read_run
 from .claims import CLAIM_FAMILIES, CLAIMS
-from .fields import FIELD_LINE, PROTECTED, folded
+from .fields import FIELD_LINE, PASS, PROTECTED, FieldKinds, folded
 
 LAST_CHUNK: Final = b"0\r\n\r\n"
 
@@ -69,7 +69,8 @@ class ChunkedDecoder:
 
     `done` is set at its end; `rest` is then what came after it, and `trailers` the lines that may be passed on.
     `tenant_header` names the field that no trailer may set, `allowed` (lower case) those that may pass, None for all
-    others. `slack` bounds what framing may cost: line bytes
+    others; with `kinds` those pass alone that would in a head. `named` (lower case) are the names that the message's
+    Connection gives: they go no further. `slack` bounds what framing may cost: line bytes
     beyond `slack` plus the payload so far are refused, so that endless one-byte chunks and extensions in bulk end.
 
     Who shares its turn with others has so many chunks decoded at a time: `taken` then says how much of the data that
@@ -78,7 +79,9 @@ class ChunkedDecoder:
 
     __slots__ = (
         "_allowed",
+        "_kinds",
         "_line",
+        "_named",
         "_overhead",
         "_plain",
         "_remaining",
@@ -98,7 +101,13 @@ class ChunkedDecoder:
     _SIZE_LINE, _DATA, _DATA_END, _TRAILERS = range(4)
 
     def __init__(
-        self, slack: int = _SLACK, tenant_header: bytes = b"", allowed: frozenset[bytes] | None = None
+        self,
+        slack: int = _SLACK,
+        tenant_header: bytes = b"",
+        allowed: frozenset[bytes] | None = None,
+        *,
+        kinds: FieldKinds | None = None,
+        named: frozenset[bytes] = frozenset(),
     ) -> None:
         self.done = False
         self.rest = b""
@@ -108,6 +117,8 @@ class ChunkedDecoder:
         self._slack = slack
         self._tenant_header = tenant_header
         self._allowed = allowed
+        self._kinds = kinds
+        self._named = named
         self._overhead = 0
         self._state = self._SIZE_LINE
         self._remaining = 0
@@ -233,8 +244,13 @@ class ChunkedDecoder:
         match = FIELD_LINE.fullmatch(line, 0, len(line) - 2) if bounded else None
         if match is None:
             raise BodyError("The trailers are malformed or too long.")
-        if trailer_passes(match[1], self._tenant_header, self._allowed):
+        if self._passes(match[1]):
             self.trailers.append(b"%b: %b\r\n" % (match[1], match[2].rstrip(b" \t")))
+
+    def _passes(self, name: bytes) -> bool:
+        if self._kinds is not None and self._kinds.classify(name) != PASS:
+            return False
+        return name.lower() not in self._named and trailer_passes(name, self._tenant_header, self._allowed)
 
 
 def trailer_passes(name: bytes, tenant_header: bytes, allowed: frozenset[bytes] | None = None) -> bool:

@@ -126,10 +126,10 @@ class Exchange:
     """The facts of one exchange, from the request's head to the line in the access log.
 
     `started` is monotonic seconds. `peer` is the client's address as limits, logs and services see it. `fields`
-    are the finished field lines that every answer carries (request id, CORS, HSTS, limits): with `limited` and
-    `own_hsts` such of the service's give way to them. `readable`: a page of another origin may read the answer, and
-    what the service exposes of it. `excused`: its 4xx is no failure. `code` is what the access
-    log says beside the status: a refusal's code, or how an exchange ended that could not be answered.
+    are the finished field lines that every answer carries (request id, CORS, HSTS, limits): with `limited` such of
+    the service's give way to them, with `drops_hsts` its HSTS to ours or to none. `readable`: a page of another
+    origin may read the answer, and what the service exposes of it. `excused`: its 4xx is no failure. `code` is what
+    the access log says beside the status: a refusal's code, or how an exchange ended that could not be answered.
     """
 
     __slots__ = (
@@ -137,11 +137,11 @@ class Exchange:
         "bytes_out",
         "charges",
         "code",
+        "drops_hsts",
         "excused",
         "fields",
         "head",
         "limited",
-        "own_hsts",
         "peer",
         "phase",
         "readable",
@@ -170,7 +170,7 @@ class Exchange:
         self.code = ""
         self.retries = 0
         self.limited = False
-        self.own_hsts = False
+        self.drops_hsts = False
         self.readable = False
         self.excused = False
         self.charges: object = None

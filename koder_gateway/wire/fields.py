@@ -94,6 +94,16 @@ PROTECTED: Final = frozenset(
         b"client-cert",
         b"client-cert-chain",
         b"strict-transport-security",
+        # Where else the gateway's names are served, what browsers are to forget, and what they may do with the page:
+        # all of it is settled when the body begins.
+        b"alt-svc",
+        b"clear-site-data",
+        b"set-cookie2",
+        b"content-security-policy",
+        b"content-disposition",
+        b"content-location",
+        b"refresh",
+        b"http2-settings",
     )
 )
 _REQUEST: Final = {
@@ -110,10 +120,15 @@ _REQUEST: Final = {
     b"tracestate": TRACE,
     b"trailer": TRAILER,
     b"max-forwards": HOPS,
+    b"content-type": PASS,
     # Only who verifies a certificate may say so (RFC 9440 section 2.4).
     b"client-cert": DROP,
     b"client-cert-chain": DROP,
 }
+# What frames a message, ends with a connection, or is what the gateway decides by: under any other spelling it would
+# be that to services which fold names to variables, as CGI does. Content-Type says what a body is, and is such a
+# variable itself beside the length (RFC 3875 sections 4.1.2 and 4.1.3).
+_READ: Final = (*UNREMOVABLE, *HOP_BY_HOP, b"origin", b"max-forwards", b"content-type")
 # What only the gateway may say to a service.
 _OWN: Final = (
     b"x-request-id",
@@ -154,7 +169,7 @@ _USUAL: Final = (
 class FieldKinds:
     """The kinds of field names for one direction, kept under each spelling seen.
 
-    A name that only folds to one of the gateway's own stands for it with some services: it never passes.
+    A name that only folds to one that the gateway reads or sets stands for it with some services: it never passes.
     """
 
     # A flood of invented names must not grow the table: past this they are classified each time.
@@ -193,7 +208,7 @@ class FieldKinds:
             **_REQUEST,
             tenant_header.lower(): TENANT,
         }
-        own = (tenant_header, *_OWN, *claims)
+        own = (tenant_header, *_OWN, *_READ, *claims)
         families = (b"x-forwarded-", *CLAIM_FAMILIES)
         return cls(exact, [(family, FORWARDED) for family in families], own, underscores_pass=False)
 
@@ -202,7 +217,7 @@ class FieldKinds:
         """The kinds of what services send: their own CORS fields never pass, in no spelling, and where else the
         gateway's names are served (RFC 7838) they may say only with `alt_svc`."""
         exact = {**_RESPONSE, b"alt-svc": PASS if alt_svc else DROP, tenant_header.lower(): DROP}
-        own = (tenant_header, b"x-request-id", *HOP_BY_HOP)
+        own = (tenant_header, b"x-request-id", b"alt-svc", *HOP_BY_HOP, *(UNREMOVABLE - {b"host", b"expect"}))
         return cls(exact, [(b"access-control-", DROP)], own, underscores_pass=True)
 
     def classify(self, name: bytes) -> int:

@@ -3,6 +3,10 @@
 A token bucket whose tokens also come back with what is served, so that a busy client has more of it. Beside it stand
 the replies that the gateway's own frames ask for: a client that returns its window for each frame that it gets, as
 proxies do, answers what it was sent, however small that was. Only frames that nothing asked for are paid for.
+
+Who uses it up need not be who is under way: a proxy brings the requests of many on one connection. So it begins no
+further stream, and has the same once more for what is on its way and for what the streams under way need. Only who
+uses that up as well is not read any more.
 """
 
 from __future__ import annotations
@@ -34,6 +38,13 @@ REPLY: Final = 1
 REPLIES: Final = 4096
 
 
+class FloodGoesOn(Http2Error):
+    """A client that was told to calm down has not: nothing more is read of it."""
+
+    def __init__(self) -> None:
+        super().__init__(ENHANCE_YOUR_CALM, "too many frames that nothing comes of, after it was said")
+
+
 class Patience:
     """The patience with one connection; `now` is monotonic seconds. `replies` are those that were asked for and have
     not come; whoever sends what asks for some adds to them."""
@@ -60,6 +71,11 @@ class Patience:
             self.replies = min(self.replies, REPLIES) - 1
         else:
             self.spend(cost, now)
+
+    def renew(self, now: float) -> None:
+        """Give all of it back."""
+        self._left = PATIENCE
+        self._at = now
 
     def earn(self, amount: float) -> None:
         """Give some back."""

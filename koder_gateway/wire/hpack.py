@@ -38,6 +38,8 @@ _BESIDE: Final = 6
 _SAVED: Final = _OVERHEAD - 4
 # And of a cookie's crumbs all but the first have `; ` alone. Short ones count ten bytes all the same: so few fit.
 _SAVED_BY_CRUMB: Final = len("cookie") + 2
+# So many crumbs count as one field, which is more than browsers keep cookies for one site; others count each.
+_CRUMBS: Final = 256
 # The pseudo fields of a request have more around them than its first line, Host and the empty line.
 _PSEUDO_SURPLUS: Final = 28
 # An encoder may change the table's size twice before a block: to the least there was since the last one, and to the
@@ -148,9 +150,9 @@ class Decoder:
 
     `version` changes with the dynamic table: while it does not, the same block means the same fields, unless it
     changes the table itself. A list of more than `limit` bytes as a head of HTTP/1.1, or of more than `max_fields`
-    fields, of both of which a cookie's crumbs are one field, is followed for the table's sake, and not kept; one of
-    several times as much is given up, and nothing behind it may be decoded. `excess` is how many fields the last
-    block had, if it was over a limit, else 0, and `told` are then those that its refusal depends on.
+    fields, of both of which a cookie's first 256 crumbs are one field, is followed for the table's sake and not kept;
+    one of several times as much is given up, and nothing behind it may be decoded. `excess` is how many fields the
+    last block had, if it was over a limit, else 0, and `told` are then those that its refusal depends on.
     """
 
     __slots__ = ("_limit", "_most", "_size", "_table", "_table_limit", "excess", "told", "version")
@@ -205,7 +207,7 @@ class Decoder:
                         allowed += min(_SAVED_BY_CRUMB, len(each.value)) if crumbs else 0
                         crumbs += 1
                 seen = len(fields)
-                room = self._most + crumbs
+                room = self._most + min(crumbs, _CRUMBS)
                 if total <= allowed and seen <= room:
                     continue
             if field.name in _TOLD:

@@ -359,9 +359,13 @@ class RequestReader:
                 head.path = b"*"
         return head
 
-    def body_decoder(self) -> ChunkedDecoder:
-        """A decoder for a request's chunked body."""
-        return ChunkedDecoder(tenant_header=self.tenant_header, allowed=self.trailers)
+    def body_decoder(self, head: RequestHead) -> ChunkedDecoder:
+        """A decoder for the chunked body behind this head. What its Connection names is no trailer either (RFC 9110
+        section 7.6.1); only where any may pass that is worth a look."""
+        named = None
+        if self.trailers:
+            named = connection_options([value for name, value in head.fields if name.lower() == b"connection"])
+        return ChunkedDecoder(tenant_header=self.tenant_header, allowed=self.trailers, named=named or frozenset())
 
     @staticmethod
     def _unread(

@@ -10,6 +10,7 @@ from typing import Final
 
 import httptools
 
+from .body import ChunkedDecoder
 from .fields import (
     CODING,
     CONNECTION,
@@ -35,6 +36,7 @@ _DIGITS: Final = re.compile(rb"[0-9]{1,18}")
 _TIMEOUT: Final = re.compile(rb'(?:\A|,)[ \t]*timeout[ \t]*=[ \t]*"?([0-9]{1,9})(?![0-9])', re.IGNORECASE)
 # Seconds by which a service may close before it has said: its request is on the way meanwhile.
 _MARGIN: Final = 1
+_NOTHING: Final[frozenset[bytes]] = frozenset()
 
 
 class ResponseError(ValueError):
@@ -47,9 +49,10 @@ class ResponseHead:
     `lines` are the end-to-end field lines without the length. `length` is the body's in bytes, None when it is
     chunked or ends with the connection; `stated` is the Content-Length as sent, which HEAD and 304 answers carry
     without a body. `keep_alive` says whether the service's connection outlives this answer, and `kept_for` how many
-    seconds it may then be idle, None where the service has not said. `upgrade` is the
-    Upgrade of a 101 whose Connection names it. A head is shared and never changed by those who get it, but that
-    `block` keeps the same fields in HTTP/2's form once that is made.
+    seconds it may then be idle, None where the service has not said. `named` are the fields (lower case) that its
+    Connection gives: none of them goes on, not as a trailer either. `upgrade` is the Upgrade of a 101 whose
+    Connection names it. A head is shared and never changed by those who get it, but that `block` keeps the same
+    fields in HTTP/2's form once that is made.
     """
 
     __slots__ = (
@@ -61,6 +64,7 @@ class ResponseHead:
         "length",
         "lines",
         "minor",
+        "named",
         "reason",
         "stated",
         "status",
@@ -78,6 +82,7 @@ class ResponseHead:
         self.dated = False
         self.keep_alive = minor == 1
         self.kept_for: int | None = None
+        self.named: frozenset[bytes] = _NOTHING
         self.block: bytes | None = None
         self.upgrade: bytes | None = None
 
@@ -125,8 +130,8 @@ class ResponseReader:
         """The head in `raw`, which ends with the empty line. Raises ResponseError.
 
         `to_head`: it answers a HEAD. `drop_rate`: the gateway sets the RateLimit fields, so the service's go;
-        `drop_hsts`: the same with Strict-Transport-Security. `readable`: a page of another origin may read the
-        answer, so the names that the service exposes to it stay.
+        `drop_hsts`: so does its Strict-Transport-Security, for that reason or since the client speaks no TLS.
+        `readable`: a page of another origin may read the answer, so the names that the service exposes to it stay.
         """
         key = (raw, to_head, drop_rate, drop_hsts, readable)
         if key == self._last and self._last_head is not None:
@@ -134,6 +139,11 @@ class ResponseReader:
         head = self._last_head = self._read_anew(raw, to_head, drop_rate, drop_hsts, readable)
         self._last = key
         return head
+
+    def body_decoder(self, head: ResponseHead, slack: int) -> ChunkedDecoder:
+        """A decoder for the chunked body behind this head. What is dropped from heads is no trailer either: what only
+        the gateway says to a client, and what says where else its names are served."""
+        return ChunkedDecoder(slack, self.tenant_header, kinds=self.kinds, named=head.named)
 
     def _read_anew(self, raw: bytes, to_head: bool, drop_rate: bool, drop_hsts: bool, readable: bool) -> ResponseHead:
         start = _STATUS.match(raw)
@@ -226,6 +236,7 @@ class ResponseReader:
             head.keep_alive = True
         named = options - {b"close", b"keep-alive"}
         if named:
+            head.named = named
             head.lines = without(head.lines, named - UNREMOVABLE)
             head.dated = head.dated and b"date" not in named
 

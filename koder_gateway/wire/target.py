@@ -10,9 +10,9 @@ from typing import Final, NamedTuple
 
 from ..errors import BAD_REQUEST, Refusal
 
-# Nearly every real path: nothing to look at twice, and nothing that a service could fold (see `policy.routing`).
-# Repetitions take all they can and give nothing back.
-PLAIN_PATH: Final = re.compile(rb"(?=/)(?:/\.?[a-z0-9_~-]++(?:\.[a-z0-9_~-]++)*+)*+/?")
+# Nearly every real path: nothing to look at twice, and nothing that a service could fold, or take for a format behind
+# a dot (see `policy.routing`). Repetitions take all they can and give nothing back.
+PLAIN_PATH: Final = re.compile(rb"(?=/)(?:/\.?[a-z0-9_~-]++)*+/?")
 # Nothing to look at twice: no escape, no dot at a segment's start.
 CLEAN_PATH: Final = re.compile(rb"(?=/)(?:/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*+)*+/?")
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")

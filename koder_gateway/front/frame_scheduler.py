@@ -72,6 +72,7 @@ class Outbox:
         # Whether that is much, so that only what leaves at once is read; those who may go on, a few in a turn.
         self.full = False
         self._paused: deque[Outflow] = deque()
+        self._again = False
         self._buffered = buffered
         self._streams = streams
         self._listed: deque[Outflow] = deque()
@@ -220,7 +221,10 @@ class Outbox:
 
     def _look_again(self) -> None:
         """Something has changed for those who are paused."""
-        if self._transport is not None and not self._paused:
+        if self._paused:
+            # Those who have had their look already get another.
+            self._again = True
+        elif self._transport is not None:
             self._paused.extend(self._streams())
             self._resume_some()
 
@@ -229,8 +233,11 @@ class Outbox:
         paused = self._paused
         for _ in range(_RESUMED):
             if not paused:
-                return
+                break
             paused.popleft().resume()
+        if not paused and self._again:
+            self._again = False
+            paused.extend(self._streams())
         if paused:
             self._soon(self._resume_some)
 

@@ -164,11 +164,11 @@ class Outflow:
 
     @property
     def room(self) -> int:
-        """Bytes that can leave at once."""
+        """Bytes that can leave at once: a little, where windows let it, until the transport says that it is full."""
         out = self._connection.out
         if self.waiting or out.blocked:
             return 0
-        return min(self.window, out.window, room_of(self._connection.transport))
+        return min(self.window, out.window, max(_LITTLE, room_of(self._connection.transport)))
 
     def _go_on(self) -> None:
         """Let what waits go as far as it can now."""

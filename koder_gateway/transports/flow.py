@@ -13,6 +13,8 @@ from koder_gateway.transports.owner import Owner
 LITTLE: Final = 1 << 14
 BOUND: Final = 1 << 16
 MOST: Final = 1 << 18
+# What is read at once where exactly so much would be read as there is room for, if there is next to none.
+_FEW: Final = 512
 # One for all connections: what is read into it is taken out before the next read.
 _buffer: Final = memoryview(bytearray(MOST))
 _first: Final = _buffer[:512]
@@ -265,7 +267,7 @@ class Flow(ABC):
             self._read_into(_little_buffer, self._first_read)
 
     def read_exactly(self, room: Callable[[], int]) -> None:
-        """Bring no more in one read than `room` says (bytes), one at least: for few bytes, which would be dear."""
+        """Bring no more in one read than `room` says (bytes), or `_FEW`: for few bytes, since reads so small are dear."""
         if self._native is None or self._reads_little:
             return
         self._reads_bounded = True
@@ -274,7 +276,7 @@ class Flow(ABC):
             self._read_into(self._exact_buffer, self._exact_read)
 
     def _exact_buffer(self, _hint: int) -> memoryview:
-        return _buffer[: max(1, 1 if self._room is None else self._room())]
+        return _buffer[: max(_FEW, 0 if self._room is None else self._room())]
 
     def _exact_read(self, size: int) -> None:
         self.data_received(bytes(_buffer[:size]))

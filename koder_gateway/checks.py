@@ -36,6 +36,8 @@ from .wire.clock import CoarseClock
 # Who the packaged unit runs the gateway as, and below which folder that user's files are.
 SERVICE_USER: Final = "koder-gateway"
 SERVICE_FOLDER: Final = DEFAULT_PATH.parent
+# Colons part the arguments of an endpoint string, so that an address of IPv6 has a backslash before each.
+_LOOPBACK: Final = "add :interface=127.0.0.1, or for IPv6 :interface=\\:\\:1 (in TOML within single quotes)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +94,7 @@ def unusable(
     faults += _faults(name, settings, made, frozenset(), texts, given or {}, warned)
     sound = not any(": listen.admin_port: " in fault for fault in faults)
     if listen.admin_port and sound and _everywhere(listen.admin_port):
-        warned.append(
-            line(name, "listen.admin_port", "is reached on every interface; add :interface=127.0.0.1, or ::1")
-        )
+        warned.append(line(name, "listen.admin_port", f"is reached on every interface; {_LOOPBACK}"))
     return faults
 
 

@@ -181,6 +181,10 @@ def test_nothing_is_listened_on_twice(check: Callable[[str], Done], listen: str,
         ("192.0.2.1:443", "192.0.2.1"),
         ("[2001:db8::1]:443", "2001:db8::1"),
         ("tcp6:80:interface=fe80\\\\:\\\\:1%nowhere0", "fe80::1%nowhere0"),
+        # An interface has a name, and a port is not listened on by it.
+        ("tcp:80:interface=eth0", "eth0"),
+        ("ssl:443:interface=nohost.invalid", "nohost.invalid"),
+        ("tcp:80:interface=localhost", ""),
         ("tcp:80:interface=127.0.0.1", ""),
         ("tcp:80:interface=127.9.9.9", ""),
         ("0.0.0.0:443", ""),
@@ -203,11 +207,73 @@ def test_an_interface_is_one_of_this_machine_s(
         assert done.code == 0
 
 
-def test_what_is_no_address_may_be_a_name() -> None:
-    assert [is_local(host) for host in ("localhost", "127.0.0.1", "300.1.1.1", "fe80::1%nowhere0", "192.0.2.1")] == [
-        *(True, True),
-        *(False, False, False),
-    ]
+def test_what_is_no_address_may_be_a_name_that_has_one() -> None:
+    here = ["localhost", "127.0.0.1"]
+    elsewhere = ["300.1.1.1", "fe80::1%nowhere0", "192.0.2.1", "eth0", "nohost.invalid", "a" * 300, ".."]
+    assert [host for host in here + elsewhere if is_local(host)] == here
+
+
+BARE_COLONS = [
+    ("tcp:0:interface=::1", r"\:\:1"),
+    ("tcp:0:interface=[::1]", r"\:\:1"),
+    ("tcp:0:interface=::1:backlog=50", r"\:\:1"),
+    ("tcp:interface=::1:port=0", r"\:\:1"),
+    ("tcp:0:interface=fe80::1%eth0", r"fe80\:\:1%eth0"),
+    ("tcp:0:interface=2001:db8:0:0:0:0:0:7", r"2001\:db8\:0\:0\:0\:0\:0\:7"),
+    ("tcp:0:interface=::ffff:127.0.0.1", r"\:\:ffff\:127.0.0.1"),
+    ("tcp:0:interface=::", r"\:\:"),
+    ("tcp:0:interface=::nonsense", r"\:\:nonsense"),
+    ("tcp6:0:interface=::1", r"\:\:1"),
+    ("haproxy:tcp:0:interface=::1", r"\:\:1"),
+    ("ssl:0:interface=::1", r"\:\:1"),
+    ("tls:0:interface=::1", r"\:\:1"),
+    ("tls+tcp:0:interface=::1", r"\:\:1"),
+]
+
+
+@pytest.mark.parametrize(
+    ("key", "endpoint", "escaped"),
+    [
+        (key, *each)
+        for key in ("port", "redirect_port", "admin_port")
+        for each in BARE_COLONS
+        if key != "redirect_port" or not each[0].startswith(("ssl", "tls"))
+    ],
+)
+def test_an_address_s_own_colons_take_no_string_apart(
+    check: Callable[[str], Done], key: str, endpoint: str, escaped: str
+) -> None:
+    """Twisted reads `interface=::1` as no interface, which is all of them, and a backlog of 1."""
+    port = "" if key == "port" else "port = 'tcp:0:interface=127.0.0.1'\n"
+    done = check(f"[listen]\n{port}{key} = '{endpoint}'\n")
+    assert done.code == 1
+    assert f": listen.{key}: " in done.faults[0]
+    assert f" ends at its first colon; write interface={escaped}, " in done.faults[0]
+    assert "every interface" not in done.err
+
+
+@pytest.mark.parametrize("key", ["port", "redirect_port", "admin_port"])
+def test_a_start_listens_on_no_string_taken_apart_by_an_address(tmp_path: Path, key: str) -> None:
+    port = "" if key == "port" else "port = 'tcp:0:interface=127.0.0.1'\n"
+    (tmp_path / "koder-gateway.toml").write_text(f"[listen]\n{port}{key} = 'tcp:0:interface=::1'\n")
+    done = start(tmp_path)
+    assert done.returncode == 1
+    assert r"ends at its first colon; write interface=\:\:1, " in done.stderr
+
+
+@pytest.mark.parametrize(
+    "endpoint", [r"tcp:0:interface=\:\:1", "tcp:interface=127.0.0.1:0", "tcp:0::50", "tcp:0:127.0.0.1:50", "[::1]:0"]
+)
+def test_what_has_no_bare_colons_is_taken(check: Callable[[str], Done], endpoint: str) -> None:
+    assert check(f"[listen]\nport = '{endpoint}'\n").code == 0
+
+
+def test_the_advice_for_an_admin_port_on_every_interface_is_good_itself(check: Callable[[str], Done]) -> None:
+    advice = warned(check("[listen]\nport = 'tcp:0'\nadmin_port = 'tcp:9100'\n"))
+    for interface in (r":interface=\:\:1", ":interface=127.0.0.1"):
+        assert interface in advice
+        done = check(f"[listen]\nport = 'tcp:0'\nadmin_port = 'tcp:9100{interface}'\n")
+        assert (done.code, done.err) == (0, "")
 
 
 def test_more_connections_than_descriptors_are_a_warning(

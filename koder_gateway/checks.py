@@ -20,7 +20,7 @@ from .config import (
     salvage,
     warning_lines,
 )
-from .config.faults import line
+from .config.faults import line, step
 from .listening.admin_ports import examine_admin
 from .listening.endpoint_faults import EndpointError
 from .listening.endpoint_strings import Address, address_of
@@ -31,6 +31,7 @@ from .ops.access_log import log_fault
 from .service_unit import UNIT_FOLDERS, state_directory, stop_timeout
 from .tree.bounds import shortage
 from .tree.compose import compose, doubts
+from .upstream.trust import file_faults
 from .wire.clock import CoarseClock
 
 # Who the packaged unit runs the gateway as, and below which folder that user's files are.
@@ -108,6 +109,8 @@ def faults_beside(
         return []
     name = str(path or DEFAULT_PATH)
     faults = [line(name, at, fault) for at, fault in part.misspelled()]
+    for service, files in part.files.items():
+        faults += [line(name, f"services{step(service)}", fault) for fault in file_faults(*files)]
     return faults + _faults(name, part.settings, view.made, part.unread, part.endpoints, given or {}, [])
 
 

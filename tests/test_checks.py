@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 from processes import PATIENCE, GatewayProcess, configuration, until, write_certificate
 from test_cli import Done, run
 
@@ -598,6 +600,71 @@ def test_a_start_that_a_service_ends_tells_the_rest_as_well(check: Callable[[str
     )
     assert len(done.faults) == 4
     assert start(tmp_path).stderr.splitlines() == [f"koder-gateway: {each}" for each in done.faults]
+
+
+KEYS = {"url": '"https://127.0.0.1:1"', "ca": '"/nope"', "client_cert": '"pair.pem"', "client_key": '"locked.pem"'}
+NOT_PEM = "text.pem: no certificate in it; "
+LOCKED = "locked.pem: the private key is encrypted; "
+NO_CA = 'services.oauth2.ca: "/nope": no such file'
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({}, [NO_CA, LOCKED]),
+        ({"ca": '"text.pem"'}, [NOT_PEM, LOCKED]),
+        ({"ca": '"text.pem"', "client_key": ""}, [NOT_PEM, "services.oauth2.client_key: is missing"]),
+        ({"ca": '"text.pem"', "client_cert": ""}, [NOT_PEM, LOCKED, "services.oauth2.client_cert: is missing"]),
+        ({"client_cert": '"text.pem"'}, [NO_CA, NOT_PEM, LOCKED]),
+        ({"client_key": '"other/default.pem"'}, [NO_CA, "is not that of its first certificate"]),
+        ({"client_key": ""}, [NO_CA, "services.oauth2.client_key: is missing"]),
+        ({"url": '"ftp://a"'}, [NO_CA, LOCKED, "services.oauth2.url: "]),
+        ({"url": ""}, [NO_CA, LOCKED, "services.oauth2.url: is missing"]),
+        ({"url": '"http://127.0.0.1:1"'}, [NO_CA, *(f"oauth2.{key}: has no use" for key in tuple(KEYS)[1:])]),
+        ({"connect": "5", "urls": '["https://127.0.0.1:2"]'}, [NO_CA, LOCKED, "oauth2.connect: ", "oauth2.urls: "]),
+        # What is misspelled is not missing.
+        ({"client_key": "", "client_kye": '"locked.pem"'}, [NO_CA, 'did you mean "client_key"?']),
+    ],
+)
+def test_no_fault_of_a_service_s_table_hides_another(
+    check: Callable[[str], Done], tmp_path: Path, keys: dict[str, str], told: list[str]
+) -> None:
+    write_certificate(tmp_path, "gateway.example").rename(tmp_path / "pair.pem")
+    write_certificate(tmp_path / "other", "other.example")
+    (tmp_path / "text.pem").write_text("text")
+    key = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"passphrase")
+    )
+    (tmp_path / "locked.pem").write_bytes(key)
+    table = ", ".join(f"{name} = {value}" for name, value in {**KEYS, **keys}.items() if value)
+    done = check(f"[services]\noauth2 = {{ {table} }}\n[listen]\nport = 'tcp:0:interface=127.0.0.1'\n")
+    assert len(done.faults) == len(told), done
+    for each in told:
+        assert sum(each in line for line in done.faults) == 1, (each, done)
+    assert all("services.oauth2" in line for line in done.faults)
+
+
+def test_a_start_tells_every_fault_of_a_service_s_table(check: Callable[[str], Done], tmp_path: Path) -> None:
+    (tmp_path / "text.pem").write_text("text")
+    write_certificate(tmp_path, "gateway.example")
+    done = check(
+        "[services]\nidentity = { url = 'https://127.0.0.1:1', ca = 'text.pem', client_cert = 'default.pem' }\n"
+        "admin = { url = 'https://127.0.0.1:5', ca = 'text.pem' }\n"
+        "[tenants]\nregistry = 'https://127.0.0.1:5/tenants'\n"
+    )
+    assert len(done.faults) == 3
+    assert start(tmp_path).stderr.splitlines() == [f"koder-gateway: {each}" for each in done.faults]
+
+
+def test_the_registry_s_files_are_told_beside_those_of_services(check: Callable[[str], Done], tmp_path: Path) -> None:
+    (tmp_path / "text.pem").write_text("text")
+    (tmp_path / "blank.pem").write_text("")
+    done = check(
+        "[services]\nidentity = { url = 'https://127.0.0.1:1', ca = 'text.pem' }\n"
+        "tenants = { url = 'https://127.0.0.1:5', ca = 'blank.pem' }\n"
+        "[tenants]\nregistry = 'https://127.0.0.1:5/tenants'\n"
+    )
+    assert [line.split(": ")[1] for line in done.faults] == ["services.identity", "tenants.registry"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can look with another's eyes")

@@ -643,7 +643,7 @@ def test_no_path_is_mounted_twice(files: Files, other: str) -> None:
     """The last of them would win, and nobody would know."""
     plain = "/a-" if "%2D" in other else "/a"
     for paths in ((other, "/b", plain), (plain, "/b", other)):
-        with pytest.raises(ValueError, match="^mounts: ") as raised:
+        with pytest.raises(ValueError, match=r"^mounts: ") as raised:
             Gateway(load(files.config), ports=[], mounts={path: Echo() for path in paths})
         assert str(raised.value) == (
             f'mounts: "{paths[2]}" is the same path as "{paths[0]}"; write another, or leave one out'

@@ -75,7 +75,7 @@ def _options(answer: Answer) -> Answer:
 
 
 def _is_ours(head: RequestHead, hosts: Collection[bytes]) -> bool:
-    """Whether a request's Host is one of this port's. None is: probes of old speak HTTP/1.0 without, and others send an
+    """Whether a request's Host is one of this port's. None is: old probes speak HTTP/1.0 without, and others send an
     empty one (RFC 9112 section 3.2), while browsers always name what they were led to."""
     if not head.host:
         return True

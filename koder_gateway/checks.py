@@ -28,6 +28,7 @@ from .listening.endpoints import Endpoints
 from .listening.listeners import UNREADABLE, plain_endpoint, unreadable
 from .machine import descriptors, is_local
 from .ops.access_log import log_fault
+from .ops.trials import takes_files
 from .service_unit import UNIT_FOLDERS, state_directory, stop_timeout
 from .tree.bounds import shortage
 from .tree.compose import compose, doubts
@@ -207,7 +208,7 @@ def _state_fault(folder: Path, made: Path | None) -> str | None:
     if made is not None and made in (folder, *folder.parents) and there in (made, *made.parents):
         # It is there, and the gateway's, when that starts.
         return None
-    if not os.access(there, os.W_OK | os.X_OK):
+    if not takes_files(there):
         return f"{there} cannot be written; let the gateway's user write there, or name another folder"
     return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import select
 import socket
 import subprocess
 import sys
@@ -313,6 +314,40 @@ def test_the_state_folder_must_be_usable(check: Callable[[str], Done], tmp_path:
         assert ": state.dir: " in fault
         assert f"{tmp_path}/file is no folder" in fault
     assert check("[state]\ndir = 'a/b'\n").code == 0
+
+
+@pytest.mark.parametrize("folder", ["/proc/nothing", "/sys/x", "/proc/a/b/c"])
+def test_a_state_folder_is_where_folders_can_be_made(check: Callable[[str], Done], folder: str) -> None:
+    """Also to root, to whom all of them look writable."""
+    (fault,) = check(f"[state]\ndir = '{folder}'\n").faults
+    assert f": state.dir: {Path(folder).parts[0]}{Path(folder).parts[1]} cannot be written; " in fault
+
+
+@pytest.mark.parametrize("folder", ["/proc", "/sys"])
+def test_a_log_file_is_where_files_can_be_made(check: Callable[[str], Done], folder: str) -> None:
+    (fault,) = check(f"[log]\nfile = '{folder}/x.log'\n").faults
+    assert f": log.file: {folder} cannot be written; " in fault
+
+
+def test_what_is_tried_leaves_nothing(check: Callable[[str], Done], tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.mkdir()
+    (log / "old").write_text("before\n")
+    for file in ("new", "old"):
+        assert check(f"[state]\ndir = 'log/state'\n[log]\nfile = 'log/{file}'\n").code == 0
+    assert [(each.name, each.read_text()) for each in log.iterdir()] == [("old", "before\n")]
+
+
+def test_a_log_that_is_a_pipe_stays_open_to_who_reads_it(check: Callable[[str], Done], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert check("[log]\nfile = 'pipe'\n").code == 0
+        seen = select.poll()
+        seen.register(reader, select.POLLIN)
+        assert seen.poll(0) == [], "nobody came and went, which a reader sees as an end"
+    finally:
+        os.close(reader)
 
 
 def test_a_misspelled_service_is_a_fault_and_one_without_a_route_a_warning(check: Callable[[str], Done]) -> None:

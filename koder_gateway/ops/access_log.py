@@ -20,6 +20,8 @@ from collections.abc import Callable
 import msgspec
 from twisted.logger import Logger
 
+from .trials import takes_files
+
 _log = Logger()
 
 # How many times `limit` the buffer may hold while its target takes nothing.
@@ -270,11 +272,12 @@ def _open(path: str) -> int:
 
 
 def log_fault(spec: str) -> str | None:
-    """Why `open_target` would fail for a setting, as far as that can be seen without making a file; None where it
+    """Why `open_target` would fail for a setting, as far as that can be seen without leaving a file; None where it
     would not."""
     path = os.path.realpath(spec)
-    needed = path if os.path.exists(path) else os.path.dirname(path)
-    if spec == "-" or os.access(needed, os.W_OK if needed is path else os.W_OK | os.X_OK):
+    there = os.path.exists(path)
+    needed = path if there else os.path.dirname(path)
+    if spec == "-" or (os.access(path, os.W_OK) if there else takes_files(needed)):
         return None
     return (
         f'{needed} cannot be written; let the gateway\'s user write there, name another file, or write "-" for stdout'

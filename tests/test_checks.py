@@ -265,7 +265,15 @@ def test_a_start_listens_on_no_string_taken_apart_by_an_address(tmp_path: Path, 
 
 
 @pytest.mark.parametrize(
-    "endpoint", [r"tcp:0:interface=\:\:1", "tcp:interface=127.0.0.1:0", "tcp:0::50", "tcp:0:127.0.0.1:50", "[::1]:0"]
+    "endpoint",
+    [
+        r"tcp:0:interface=\:\:1",
+        r"tcp:interface=\:\:1:0",
+        "tcp:interface=127.0.0.1:0",
+        "tcp:0::50",
+        "tcp:0:127.0.0.1:50",
+        "[::1]:0",
+    ],
 )
 def test_what_has_no_bare_colons_is_taken(check: Callable[[str], Done], endpoint: str) -> None:
     assert check(f"[listen]\nport = '{endpoint}'\n").code == 0

@@ -91,7 +91,7 @@ def _check_interface(parts: list[list[str]]) -> None:
     interface, an empty one for every interface, and the rest for arguments without a name. Where it ends cannot be
     known (`interface=::1:50`), so it is not guessed. Raises ValueError."""
     for index, part in enumerate(parts):
-        if part[0] != "interface" or len(part) != 2:
+        if part[0] != "interface" or len(part) != 2 or _is_inet6(part[1]):
             continue
         behind = parts[index + 1 :]
         run = [part[1], *(each[0] for each in takewhile(lambda each: len(each) == 1, behind))]
@@ -102,8 +102,8 @@ def _check_interface(parts: list[list[str]]) -> None:
             plain = ":".join(pieces).strip("[]")
             escaped = plain.replace(":", "\\:")
             raise ValueError(
-                f"interface={':'.join(pieces)} ends at its first colon; write interface={escaped}, and in TOML the"
-                " whole string within single quotes"
+                f"interface={':'.join(pieces)} ends at its first colon; write interface={escaped}, and in TOML or a"
+                " shell the whole string within single quotes"
             )
 
 

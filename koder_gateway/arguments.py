@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from twisted.web.resource import IResource
@@ -10,6 +10,7 @@ from twisted.web.resource import IResource
 from .config import Settings
 from .config.faults import shown
 from .config.values import prefix_fault
+from .policy.routing import normal_path
 
 
 def check_settings(settings: object) -> None:
@@ -56,9 +57,19 @@ def read_mounts(given: object) -> dict[bytes, Any]:
     if kinds:
         raise TypeError("\n".join(f"mounts: {fault}" for fault in kinds))
     faults = [f"mounts: {shown(path)} {fault}" for path in given if (fault := prefix_fault(path))]
+    faults += _one_path_twice(path for path in given if not prefix_fault(path))
     if faults:
         raise ValueError("\n".join(faults))
     return {path.encode("ascii"): resource for path, resource in given.items()}
+
+
+def _one_path_twice(paths: Iterable[str]) -> Iterator[str]:
+    """Paths that are other spellings of one before: requests can tell them no more apart than routes can."""
+    first: dict[bytes, str] = {}
+    for path in paths:
+        earlier = first.setdefault(normal_path(path.encode("ascii")), path)
+        if earlier is not path:
+            yield f"mounts: {shown(path)} is the same path as {shown(earlier)}; write another, or leave one out"
 
 
 def _key_fault(path: object) -> str | None:

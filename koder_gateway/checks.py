@@ -20,7 +20,7 @@ from .config import (
     salvage,
     warning_lines,
 )
-from .config.faults import line
+from .config.faults import line, step
 from .listening.admin_ports import examine_admin
 from .listening.endpoint_faults import EndpointError
 from .listening.endpoint_strings import Address, address_of
@@ -28,14 +28,18 @@ from .listening.endpoints import Endpoints
 from .listening.listeners import UNREADABLE, plain_endpoint, unreadable
 from .machine import descriptors, is_local
 from .ops.access_log import log_fault
+from .ops.trials import takes_files
 from .service_unit import UNIT_FOLDERS, state_directory, stop_timeout
 from .tree.bounds import shortage
 from .tree.compose import compose, doubts
+from .upstream.trust import file_faults
 from .wire.clock import CoarseClock
 
 # Who the packaged unit runs the gateway as, and below which folder that user's files are.
 SERVICE_USER: Final = "koder-gateway"
 SERVICE_FOLDER: Final = DEFAULT_PATH.parent
+# Colons part the arguments of an endpoint string, so that an address of IPv6 has a backslash before each.
+_LOOPBACK: Final = "add :interface=127.0.0.1, or for IPv6 :interface=\\:\\:1 (in TOML within single quotes)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +96,7 @@ def unusable(
     faults += _faults(name, settings, made, frozenset(), texts, given or {}, warned)
     sound = not any(": listen.admin_port: " in fault for fault in faults)
     if listen.admin_port and sound and _everywhere(listen.admin_port):
-        warned.append(
-            line(name, "listen.admin_port", "is reached on every interface; add :interface=127.0.0.1, or ::1")
-        )
+        warned.append(line(name, "listen.admin_port", f"is reached on every interface; {_LOOPBACK}"))
     return faults
 
 
@@ -108,6 +110,8 @@ def faults_beside(
         return []
     name = str(path or DEFAULT_PATH)
     faults = [line(name, at, fault) for at, fault in part.misspelled()]
+    for service, files in part.files.items():
+        faults += [line(name, f"services{step(service)}", fault) for fault in file_faults(*files)]
     return faults + _faults(name, part.settings, view.made, part.unread, part.endpoints, given or {}, [])
 
 
@@ -204,7 +208,7 @@ def _state_fault(folder: Path, made: Path | None) -> str | None:
     if made is not None and made in (folder, *folder.parents) and there in (made, *made.parents):
         # It is there, and the gateway's, when that starts.
         return None
-    if not os.access(there, os.W_OK | os.X_OK):
+    if not takes_files(there):
         return f"{there} cannot be written; let the gateway's user write there, or name another folder"
     return None
 

@@ -7,7 +7,7 @@ import re
 import resource
 import socket
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 from .service_unit import descriptor_limit
 
@@ -20,11 +20,14 @@ _UNLIMITED: Final = 1 << 20
 
 
 def is_local(host: str) -> bool:
-    """Whether one can listen on an address, as far as the kernel says; on what may be a name, one can."""
+    """Whether one can listen on an address, as far as the kernel says. A name is looked up as a start does it: one of
+    an interface (`eth0`) has no address, and that of another machine none of this one's."""
     try:
         found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except (OSError, UnicodeError):
-        return not _NUMERIC.fullmatch(host)
+        found = [] if _NUMERIC.fullmatch(host) else _looked_up(host)
+    if not found:
+        return False
     family, kind, _, _, address = found[0]
     try:
         with socket.socket(family, kind) as probe:
@@ -33,6 +36,14 @@ def is_local(host: str) -> bool:
     except OSError as error:
         return error.errno not in _NOT_HERE
     return True
+
+
+def _looked_up(name: str) -> list[Any]:
+    """The IPv4 addresses of a name: what is bound where an interface is no address of IPv6."""
+    try:
+        return socket.getaddrinfo(name, 0, socket.AF_INET, socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return []
 
 
 def descriptors(folders: Iterable[str]) -> tuple[int, str]:

@@ -335,16 +335,43 @@ def test_the_dash_is_the_standard_output(capfd):
         (b"user:secret@acme.example:443", "acme.example:443"),
         (b"/users/a@b.example", "/users/a@b.example"),
         (b"http://acme.example/@", "http://acme.example/@"),
+        (b"/v1/users/http://bob:secret@h/", "/v1/users/http://h/"),
+        (b"/v1/users/https://secret@h/x", "/v1/users/https://h/x"),
+        (b"//bob:secret@x/v1/users", "//x/v1/users"),
+        (b"//bob:se@secret@x/v1", "//x/v1"),
+        (b"http:/bob:secret@x/", "http:/x/"),
+        (b"http:bob:secret@x/", "x/"),
+        (b"http:\\\\bob:secret@x/", "x/"),
+        (b"/bob:secret%40x/a@b", "/x/a@b"),
+        (b"/bob%3asecret%40x", "/x"),
+        (b"/http%3A%2F%2Fbob:secret@x/y", "/x/y"),
+        (b"/a//b:secret@c//d:secret@e", "/a//c//e"),
+        (b"/v1/users/bob%40acme.example", "/v1/users/bob%40acme.example"),
+        (b"/v1/users/bob@acme.example:verify", "/v1/users/bob@acme.example:verify"),
+        (b"/v1/users/urn:koder:7", "/v1/users/urn:koder:7"),
     ],
 )
 def test_what_may_be_a_credential_is_never_written(path, written):
     target = Target()
     log = AccessLog(target)
-    add(log, path=path, host=b"user:secret@acme.example")
+    for host in (b"user:secret@acme.example", b"user:secret%40acme.example", b"acme.example"):
+        add(log, path=path, host=host)
     log.flush()
-    assert target.lines[0]["path"] == written
-    assert target.lines[0]["host"] == "acme.example"
+    assert [line["path"] for line in target.lines] == [written] * 3
+    assert [line["host"] for line in target.lines] == ["acme.example"] * 3
     assert b"secret" not in target.taken
+
+
+@given(text=st.lists(st.sampled_from([b"/", b":", b"@", b"%40", b"%3A", b"a", b"b", b"#"])).map(b"".join))
+def test_no_user_with_a_password_is_written(text):
+    target = Target()
+    log = AccessLog(target)
+    add(log, path=text, host=text.replace(b"/", b""))
+    log.flush()
+    (line,) = target.lines
+    for segment in line["path"].split("/"):
+        assert not re.search("(:|%3A).*(@|%40)", segment)
+    assert not re.search("@|%40", line["host"])
 
 
 @given(text=st.binary())

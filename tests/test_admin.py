@@ -199,6 +199,41 @@ def test_old_probes_need_no_host(admin):
     assert Connection(admin).send(request(None)) == [400]
 
 
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+def test_an_empty_host_is_nobody_s_name(admin, version):
+    """What probes send that know no name (RFC 9112 section 3.2); no browser does, so nobody is led here with it."""
+    for host in (b"", b"  "):
+        assert Connection(admin).send(request(host, version=version)) == [200]
+        assert Connection(admin).send(request(host, version=version, path=b"/nowhere")) == [404]
+    twice = request(b"", version=version, more=b"Host: localhost\r\n")
+    assert Connection(admin).send(twice) == [400]
+    for target in (b"http://evil.example/metrics", b"http://evil.example"):
+        connection = Connection(admin)
+        assert connection.send(request(b"", version=version, path=target))[0] in (400, 421)
+        assert b"koder_gateway_connections_total" not in connection.transport.value()
+    assert Connection(admin).send(request(b":9100", version=version)) == [400]
+
+
+@pytest.mark.parametrize("reasons", [[], ["draining"]])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"OPTIONS * HTTP/1.1\r\nHost:\r\n\r\n",
+        b"OPTIONS * HTTP/1.0\r\n\r\n",
+        b"OPTIONS http://localhost HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"OPTIONS /metrics HTTP/1.1\r\nHost: localhost\r\nMax-Forwards: 0\r\n\r\n",
+    ],
+)
+def test_options_of_the_port_itself_asks_for_readiness(admin, sent, reasons):
+    admin.reasons = reasons
+    connection = Connection(admin)
+    assert connection.send(sent) == [admin.ask(b"/", b"OPTIONS")[0]]
+    assert b"\r\nAllow: GET, HEAD, OPTIONS\r\n" in connection.transport.value()
+    foreign = b"OPTIONS * HTTP/1.1\r\nHost: evil.example\r\n\r\n"
+    assert Connection(admin).send(foreign) == [421]
+
+
 def test_behind_a_unix_socket_any_host_is_fine(admin):
     assert Connection(admin, UNIXAddress(b"/run/admin")).send(request(b"evil.example")) == [200]
 

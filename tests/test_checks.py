@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import select
 import socket
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 from processes import PATIENCE, GatewayProcess, configuration, until, write_certificate
 from test_cli import Done, run
 
@@ -181,6 +184,10 @@ def test_nothing_is_listened_on_twice(check: Callable[[str], Done], listen: str,
         ("192.0.2.1:443", "192.0.2.1"),
         ("[2001:db8::1]:443", "2001:db8::1"),
         ("tcp6:80:interface=fe80\\\\:\\\\:1%nowhere0", "fe80::1%nowhere0"),
+        # An interface has a name, and a port is not listened on by it.
+        ("tcp:80:interface=eth0", "eth0"),
+        ("ssl:443:interface=nohost.invalid", "nohost.invalid"),
+        ("tcp:80:interface=localhost", ""),
         ("tcp:80:interface=127.0.0.1", ""),
         ("tcp:80:interface=127.9.9.9", ""),
         ("0.0.0.0:443", ""),
@@ -203,11 +210,81 @@ def test_an_interface_is_one_of_this_machine_s(
         assert done.code == 0
 
 
-def test_what_is_no_address_may_be_a_name() -> None:
-    assert [is_local(host) for host in ("localhost", "127.0.0.1", "300.1.1.1", "fe80::1%nowhere0", "192.0.2.1")] == [
-        *(True, True),
-        *(False, False, False),
-    ]
+def test_what_is_no_address_may_be_a_name_that_has_one() -> None:
+    here = ["localhost", "127.0.0.1"]
+    elsewhere = ["300.1.1.1", "fe80::1%nowhere0", "192.0.2.1", "eth0", "nohost.invalid", "a" * 300, ".."]
+    assert [host for host in here + elsewhere if is_local(host)] == here
+
+
+BARE_COLONS = [
+    ("tcp:0:interface=::1", r"\:\:1"),
+    ("tcp:0:interface=[::1]", r"\:\:1"),
+    ("tcp:0:interface=::1:backlog=50", r"\:\:1"),
+    ("tcp:interface=::1:port=0", r"\:\:1"),
+    ("tcp:0:interface=fe80::1%eth0", r"fe80\:\:1%eth0"),
+    ("tcp:0:interface=2001:db8:0:0:0:0:0:7", r"2001\:db8\:0\:0\:0\:0\:0\:7"),
+    ("tcp:0:interface=::ffff:127.0.0.1", r"\:\:ffff\:127.0.0.1"),
+    ("tcp:0:interface=::", r"\:\:"),
+    ("tcp:0:interface=::nonsense", r"\:\:nonsense"),
+    ("tcp6:0:interface=::1", r"\:\:1"),
+    ("haproxy:tcp:0:interface=::1", r"\:\:1"),
+    ("ssl:0:interface=::1", r"\:\:1"),
+    ("tls:0:interface=::1", r"\:\:1"),
+    ("tls+tcp:0:interface=::1", r"\:\:1"),
+]
+
+
+@pytest.mark.parametrize(
+    ("key", "endpoint", "escaped"),
+    [
+        (key, *each)
+        for key in ("port", "redirect_port", "admin_port")
+        for each in BARE_COLONS
+        if key != "redirect_port" or not each[0].startswith(("ssl", "tls"))
+    ],
+)
+def test_an_address_s_own_colons_take_no_string_apart(
+    check: Callable[[str], Done], key: str, endpoint: str, escaped: str
+) -> None:
+    """Twisted reads `interface=::1` as no interface, which is all of them, and a backlog of 1."""
+    port = "" if key == "port" else "port = 'tcp:0:interface=127.0.0.1'\n"
+    done = check(f"[listen]\n{port}{key} = '{endpoint}'\n")
+    assert done.code == 1
+    assert f": listen.{key}: " in done.faults[0]
+    assert f" ends at its first colon; write interface={escaped}, " in done.faults[0]
+    assert "every interface" not in done.err
+
+
+@pytest.mark.parametrize("key", ["port", "redirect_port", "admin_port"])
+def test_a_start_listens_on_no_string_taken_apart_by_an_address(tmp_path: Path, key: str) -> None:
+    port = "" if key == "port" else "port = 'tcp:0:interface=127.0.0.1'\n"
+    (tmp_path / "koder-gateway.toml").write_text(f"[listen]\n{port}{key} = 'tcp:0:interface=::1'\n")
+    done = start(tmp_path)
+    assert done.returncode == 1
+    assert r"ends at its first colon; write interface=\:\:1, " in done.stderr
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        r"tcp:0:interface=\:\:1",
+        r"tcp:interface=\:\:1:0",
+        "tcp:interface=127.0.0.1:0",
+        "tcp:0::50",
+        "tcp:0:127.0.0.1:50",
+        "[::1]:0",
+    ],
+)
+def test_what_has_no_bare_colons_is_taken(check: Callable[[str], Done], endpoint: str) -> None:
+    assert check(f"[listen]\nport = '{endpoint}'\n").code == 0
+
+
+def test_the_advice_for_an_admin_port_on_every_interface_is_good_itself(check: Callable[[str], Done]) -> None:
+    advice = warned(check("[listen]\nport = 'tcp:0'\nadmin_port = 'tcp:9100'\n"))
+    for interface in (r":interface=\:\:1", ":interface=127.0.0.1"):
+        assert interface in advice
+        done = check(f"[listen]\nport = 'tcp:0'\nadmin_port = 'tcp:9100{interface}'\n")
+        assert (done.code, done.err) == (0, "")
 
 
 def test_more_connections_than_descriptors_are_a_warning(
@@ -245,6 +322,40 @@ def test_the_state_folder_must_be_usable(check: Callable[[str], Done], tmp_path:
         assert ": state.dir: " in fault
         assert f"{tmp_path}/file is no folder" in fault
     assert check("[state]\ndir = 'a/b'\n").code == 0
+
+
+@pytest.mark.parametrize("folder", ["/proc/nothing", "/sys/x", "/proc/a/b/c"])
+def test_a_state_folder_is_where_folders_can_be_made(check: Callable[[str], Done], folder: str) -> None:
+    """Also to root, to whom all of them look writable."""
+    (fault,) = check(f"[state]\ndir = '{folder}'\n").faults
+    assert f": state.dir: {Path(folder).parts[0]}{Path(folder).parts[1]} cannot be written; " in fault
+
+
+@pytest.mark.parametrize("folder", ["/proc", "/sys"])
+def test_a_log_file_is_where_files_can_be_made(check: Callable[[str], Done], folder: str) -> None:
+    (fault,) = check(f"[log]\nfile = '{folder}/x.log'\n").faults
+    assert f": log.file: {folder} cannot be written; " in fault
+
+
+def test_what_is_tried_leaves_nothing(check: Callable[[str], Done], tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.mkdir()
+    (log / "old").write_text("before\n")
+    for file in ("new", "old"):
+        assert check(f"[state]\ndir = 'log/state'\n[log]\nfile = 'log/{file}'\n").code == 0
+    assert [(each.name, each.read_text()) for each in log.iterdir()] == [("old", "before\n")]
+
+
+def test_a_log_that_is_a_pipe_stays_open_to_who_reads_it(check: Callable[[str], Done], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert check("[log]\nfile = 'pipe'\n").code == 0
+        seen = select.poll()
+        seen.register(reader, select.POLLIN)
+        assert seen.poll(0) == [], "nobody came and went, which a reader sees as an end"
+    finally:
+        os.close(reader)
 
 
 def test_a_misspelled_service_is_a_fault_and_one_without_a_route_a_warning(check: Callable[[str], Done]) -> None:
@@ -532,6 +643,71 @@ def test_a_start_that_a_service_ends_tells_the_rest_as_well(check: Callable[[str
     )
     assert len(done.faults) == 4
     assert start(tmp_path).stderr.splitlines() == [f"koder-gateway: {each}" for each in done.faults]
+
+
+KEYS = {"url": '"https://127.0.0.1:1"', "ca": '"/nope"', "client_cert": '"pair.pem"', "client_key": '"locked.pem"'}
+NOT_PEM = "text.pem: no certificate in it; "
+LOCKED = "locked.pem: the private key is encrypted; "
+NO_CA = 'services.oauth2.ca: "/nope": no such file'
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({}, [NO_CA, LOCKED]),
+        ({"ca": '"text.pem"'}, [NOT_PEM, LOCKED]),
+        ({"ca": '"text.pem"', "client_key": ""}, [NOT_PEM, "services.oauth2.client_key: is missing"]),
+        ({"ca": '"text.pem"', "client_cert": ""}, [NOT_PEM, LOCKED, "services.oauth2.client_cert: is missing"]),
+        ({"client_cert": '"text.pem"'}, [NO_CA, NOT_PEM, LOCKED]),
+        ({"client_key": '"other/default.pem"'}, [NO_CA, "is not that of its first certificate"]),
+        ({"client_key": ""}, [NO_CA, "services.oauth2.client_key: is missing"]),
+        ({"url": '"ftp://a"'}, [NO_CA, LOCKED, "services.oauth2.url: "]),
+        ({"url": ""}, [NO_CA, LOCKED, "services.oauth2.url: is missing"]),
+        ({"url": '"http://127.0.0.1:1"'}, [NO_CA, *(f"oauth2.{key}: has no use" for key in tuple(KEYS)[1:])]),
+        ({"connect": "5", "urls": '["https://127.0.0.1:2"]'}, [NO_CA, LOCKED, "oauth2.connect: ", "oauth2.urls: "]),
+        # What is misspelled is not missing.
+        ({"client_key": "", "client_kye": '"locked.pem"'}, [NO_CA, 'did you mean "client_key"?']),
+    ],
+)
+def test_no_fault_of_a_service_s_table_hides_another(
+    check: Callable[[str], Done], tmp_path: Path, keys: dict[str, str], told: list[str]
+) -> None:
+    write_certificate(tmp_path, "gateway.example").rename(tmp_path / "pair.pem")
+    write_certificate(tmp_path / "other", "other.example")
+    (tmp_path / "text.pem").write_text("text")
+    key = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"passphrase")
+    )
+    (tmp_path / "locked.pem").write_bytes(key)
+    table = ", ".join(f"{name} = {value}" for name, value in {**KEYS, **keys}.items() if value)
+    done = check(f"[services]\noauth2 = {{ {table} }}\n[listen]\nport = 'tcp:0:interface=127.0.0.1'\n")
+    assert len(done.faults) == len(told), done
+    for each in told:
+        assert sum(each in line for line in done.faults) == 1, (each, done)
+    assert all("services.oauth2" in line for line in done.faults)
+
+
+def test_a_start_tells_every_fault_of_a_service_s_table(check: Callable[[str], Done], tmp_path: Path) -> None:
+    (tmp_path / "text.pem").write_text("text")
+    write_certificate(tmp_path, "gateway.example")
+    done = check(
+        "[services]\nidentity = { url = 'https://127.0.0.1:1', ca = 'text.pem', client_cert = 'default.pem' }\n"
+        "admin = { url = 'https://127.0.0.1:5', ca = 'text.pem' }\n"
+        "[tenants]\nregistry = 'https://127.0.0.1:5/tenants'\n"
+    )
+    assert len(done.faults) == 3
+    assert start(tmp_path).stderr.splitlines() == [f"koder-gateway: {each}" for each in done.faults]
+
+
+def test_the_registry_s_files_are_told_beside_those_of_services(check: Callable[[str], Done], tmp_path: Path) -> None:
+    (tmp_path / "text.pem").write_text("text")
+    (tmp_path / "blank.pem").write_text("")
+    done = check(
+        "[services]\nidentity = { url = 'https://127.0.0.1:1', ca = 'text.pem' }\n"
+        "tenants = { url = 'https://127.0.0.1:5', ca = 'blank.pem' }\n"
+        "[tenants]\nregistry = 'https://127.0.0.1:5/tenants'\n"
+    )
+    assert [line.split(": ")[1] for line in done.faults] == ["services.identity", "tenants.registry"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can look with another's eyes")

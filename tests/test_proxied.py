@@ -24,7 +24,7 @@ from memory import (
     serve,
     settings_with,
 )
-from test_proxy_header import TLS, UNIX, V4, V6, binary, extension, summed
+from test_proxy_header import HAPROXY_LOCAL_PLAIN, HAPROXY_LOCAL_TLS, NO_TLS, TLS, UNIX, V4, V6, binary, summed
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol
@@ -38,7 +38,6 @@ from koder_gateway.policy.limits import LimitRule
 BALANCER = "10.0.0.9"
 CLIENT = b"203.0.113.7"
 LINE = b"PROXY TCP4 203.0.113.7 192.0.2.1 50000 443\r\n"
-NO_TLS = extension(0x20, bytes(5))
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
@@ -297,12 +296,13 @@ def protos(gateway: MemoryGateway) -> list[tuple[bytes, bytes]]:
     return [(each.one(b"X-Forwarded-For"), each.one(b"X-Forwarded-Proto")) for each in serve(gateway, answer)]
 
 
+@pytest.mark.parametrize("header", [UNIX_TLS, HAPROXY_LOCAL_TLS], ids=["UNIX", "HAProxy's LOCAL"])
 @pytest.mark.parametrize("proxies", [(), ("10.0.0.0/8",)])
 def test_tls_counts_of_a_client_without_an_address(
-    make_gateway: Callable[..., MemoryGateway], proxies: tuple[str, ...]
+    make_gateway: Callable[..., MemoryGateway], proxies: tuple[str, ...], header: bytes
 ) -> None:
     gateway = make_gateway(settings=settings_with(listen={"trusted_proxies": proxies}))
-    client = Balancer(gateway).connect(UNIX_TLS, request(), request(b"GET", b"https://%b/v1/users" % HOST))
+    client = Balancer(gateway).connect(header, request(), request(b"GET", b"https://%b/v1/users" % HOST))
     assert protos(gateway) == [(BALANCER.encode(), b"https")] * 2
     for each in read_messages(client.take()):
         assert (each.status, each.one(b"Strict-Transport-Security")) == (200, b"max-age=31536000")
@@ -315,7 +315,9 @@ def test_tls_counts_of_a_trusted_proxy_that_the_header_names(make_gateway: Calla
     assert protos(gateway) == [(CLIENT, b"https"), (CLIENT, b"http")]
 
 
-@pytest.mark.parametrize("header", [binary(V4 + NO_TLS), binary(UNIX + NO_TLS, family=0x31), LINE])
+@pytest.mark.parametrize(
+    "header", [binary(V4 + NO_TLS), binary(UNIX + NO_TLS, family=0x31), LINE, HAPROXY_LOCAL_PLAIN]
+)
 def test_https_is_not_asked_for_without_tls(balancer: Balancer, header: bytes) -> None:
     client = balancer.connect(header, request(b"GET", b"https://%b/v1/users" % HOST))
     assert status(client) == 421

@@ -47,6 +47,10 @@ def twice_summed(block: bytes) -> bytes:
 
 
 TLS = extension(0x20, b"\1\0\0\0\0" + extension(0x21, b"TLSv1.3") + extension(0x23, b"TLS_AES_128_GCM_SHA256"))
+NO_TLS = extension(0x20, bytes(5))
+# What HAProxy 2.6 sends with send-proxy-v2-ssl for clients of `bind unix@... ssl`, and of one without ssl.
+HAPROXY_LOCAL_TLS = bytes.fromhex("0d0a0d0a000d0a515549540a 20000012 20000f 01 00000000 210007 544c5376312e33")
+HAPROXY_LOCAL_PLAIN = bytes.fromhex("0d0a0d0a000d0a515549540a 20000008 200005 00 00000000")
 GOOD = {
     "1, IPv4": (b"PROXY TCP4 203.0.113.7 192.0.2.1 50000 443\r\n", FROM_V4),
     "1, IPv6": (b"PROXY TCP6 2001:db8::7 2001:DB8:0:0::1 50000 443\r\n", FROM_V6),
@@ -76,7 +80,15 @@ GOOD = {
     "2, unspecified and no TLS": (binary(extension(0x20, bytes(5)), family=0x00), (*NOBODY, False)),
     "2, unspecified addresses and TLS": (binary(V4 + TLS, family=0x00), NOBODY),
     "2, local and TLS": (binary(V4 + TLS, command=0x20), NOBODY),
-    "2, local of no family and TLS": (binary(TLS, family=0x00, command=0x20), NOBODY),
+    "2, local of no family and TLS": (binary(TLS, family=0x00, command=0x20), (*NOBODY, True)),
+    "2, local of no family and no TLS": (binary(NO_TLS, family=0x00, command=0x20), NOBODY),
+    "2, local of no family and broken TLS": (binary(extension(0x20, b"\1"), family=0x00, command=0x20), NOBODY),
+    "2, local, TLS and a wrong checksum": (
+        binary(TLS + extension(3, bytes(4)), family=0x00, command=0x20),
+        NOBODY,
+    ),
+    "2, HAProxy for its UNIX socket with TLS": (HAPROXY_LOCAL_TLS, (*NOBODY, True)),
+    "2, HAProxy for its UNIX socket without TLS": (HAPROXY_LOCAL_PLAIN, NOBODY),
     "2, a client certificate without TLS": (binary(V4 + extension(0x20, b"\6\0\0\0\0")), (*FROM_V4, False)),
     "2, a client certificate on TLS": (binary(V4 + extension(0x20, b"\7\0\0\0\0")), (*FROM_V4, True)),
     "2, checksum, UNIX and TLS": (summed(UNIX + TLS, family=0x31), (*NOBODY, True)),

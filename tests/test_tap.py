@@ -638,6 +638,18 @@ def test_a_mount_s_path_is_checked_as_a_route_s_is(files: Files, path: str) -> N
         Gateway(load(files.config), ports=[], mounts={path: Echo()})
 
 
+@pytest.mark.parametrize("other", ["/%61", "/%61/", "/a/", "/%61%2D"])
+def test_no_path_is_mounted_twice(files: Files, other: str) -> None:
+    """The last of them would win, and nobody would know."""
+    plain = "/a-" if "%2D" in other else "/a"
+    for paths in ((other, "/b", plain), (plain, "/b", other)):
+        with pytest.raises(ValueError, match=r"^mounts: ") as raised:
+            Gateway(load(files.config), ports=[], mounts={path: Echo() for path in paths})
+        assert str(raised.value) == (
+            f'mounts: "{paths[2]}" is the same path as "{paths[0]}"; write another, or leave one out'
+        )
+
+
 @pytest.mark.parametrize("name", ["ports", "redirect_ports"])
 def test_one_string_is_no_list_of_ports(files: Files, name: str) -> None:
     options: Any = {name: "ssl:443"}

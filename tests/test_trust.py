@@ -12,7 +12,7 @@ from doors import WAYS, Doors, open_doors
 from http2_client import Http2Client
 from http2_frames import block, data, headers
 from sockets import HOST, SETTINGS, Client, Message, request
-from test_proxy_header import TLS, UNIX, V4, binary, extension
+from test_proxy_header import HAPROXY_LOCAL_PLAIN, HAPROXY_LOCAL_TLS, NO_TLS, TLS, UNIX, V4, binary
 
 from koder_gateway.wire.claims import CLAIM_FAMILIES, CLAIMS
 
@@ -220,9 +220,6 @@ def test_a_proxy_that_authenticates_users_says_who_they_are(way: str, behind: Do
     assert b"evil" not in message.raw
 
 
-NO_TLS = extension(0x20, bytes(5))
-
-
 @pytest.mark.parametrize(
     ("header", "fields", "proto"),
     [
@@ -251,7 +248,9 @@ def test_a_balancer_that_has_ended_tls_says_so(header: bytes, fields: bytes, pro
         (binary(UNIX + NO_TLS, family=0x31), b"", b"http"),
         (binary(UNIX, family=0x31), b"", b"http"),
         (binary(V4 + TLS, command=0x20), b"", b"http"),
-        (binary(TLS, family=0x00, command=0x20), b"", b"http"),
+        # HAProxy's header for the clients of its UNIX sockets.
+        (HAPROXY_LOCAL_TLS, b"", b"https"),
+        (HAPROXY_LOCAL_PLAIN, b"", b"http"),
         # The connection's own address is a trusted proxy's: what such a one says itself is nearer the client.
         (binary(UNIX + TLS, family=0x31), b"X-Forwarded-Proto: http\r\n", b"http"),
         (binary(UNIX + NO_TLS, family=0x31), b"X-Forwarded-Proto: https\r\n", b"https"),

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, cast
@@ -12,9 +13,9 @@ from typing import Any, Final, Literal, cast
 from ..policy.limits import MAX_QUOTA, LimitRule, parse_rate
 from ..policy.routing import Route
 from . import defaults
-from .faults import Located, ReadError, shown
+from .faults import Located, ReadError, close, shown
 from .kinds import Kind, Where, choice, listing, optional, optional_text, whole
-from .tables import DERIVED, array, made, mapping, setting, table
+from .tables import DERIVED, array, keys, made, mapping, setting, table
 from .values import (
     BOOLEAN,
     DEADLINE,
@@ -108,7 +109,7 @@ def _read_service(name: str, value: Any, where: Where) -> ServiceSettings:
         elif not isinstance(value, dict):
             raise ReadError.because(f"{shown(value)} is not a service; write an address, as in {_EXAMPLE}")
         else:
-            service = _service(name, table(ServiceEntry).read(value, where))
+            service = _service(name, _read_entry(value, where))
     except ReadError as misread:
         raise ReadError([*faults, *misread.faults]) from None
     if faults:
@@ -116,23 +117,43 @@ def _read_service(name: str, value: Any, where: Where) -> ServiceSettings:
     return service
 
 
-def _service(name: str, entry: ServiceEntry) -> ServiceSettings:
+def _read_entry(value: dict[str, Any], where: Where) -> ServiceEntry:
+    """A service's table: each key by itself, and what keys say of each other, so that no fault hides another."""
     faults: list[Located] = []
-    if entry.url is not None and entry.urls:
-        faults.append((".urls", "stands beside url; write one of the two"))
-    urls = entry.urls if entry.url is None else (entry.url,)
-    if not urls:
-        faults.append((".url", "is missing; write the address, as in url = " + _EXAMPLE))
-    secure = any(url.startswith("https:") for url in urls)
-    for file in ("ca", "client_cert", "client_key", "server_name"):
-        if urls and not secure and getattr(entry, file) is not None:
-            faults.append((f".{file}", "has no use without TLS; leave it out, or write an https:// address"))
-    if entry.client_key is not None and entry.client_cert is None:
-        faults.append((".client_cert", "is missing, and client_key belongs to it; write both"))
-    if entry.client_cert is not None and entry.client_key is None:
-        faults.append((".client_key", "is missing, and client_cert needs it; write both"))
-    if faults:
+    entry = None
+    try:
+        entry = table(ServiceEntry).read(value, where)
+    except ReadError as misread:
+        faults.extend(misread.faults)
+    faults.extend(_contradictions(value, sound=not any(at.startswith(".url") for at, _ in faults)))
+    if entry is None or faults:
         raise ReadError(faults)
+    return entry
+
+
+def _contradictions(value: dict[str, Any], sound: bool) -> Iterator[Located]:
+    """What a service's keys say of each other; `sound` says whether its addresses can be read. What a misspelled key
+    is probably meant for is not missing."""
+    known = keys(ServiceEntry)
+    given = {name for name, each in value.items() if each not in ("", [])}
+    meant = given | {close(name, known) for name in value if name not in known}
+    if {"url", "urls"} <= given:
+        yield ".urls", "stands beside url; write one of the two"
+    elif not meant & {"url", "urls"}:
+        yield ".url", "is missing; write the address, as in url = " + _EXAMPLE
+    urls = [value["url"]] if "url" in given else value.get("urls", [])
+    if sound and urls and not any(url.startswith("https:") for url in urls):
+        for file in ("ca", "client_cert", "client_key", "server_name"):
+            if file in given:
+                yield f".{file}", "has no use without TLS; leave it out, or write an https:// address"
+    if "client_key" in given and "client_cert" not in meant:
+        yield ".client_cert", "is missing, and client_key belongs to it; write both"
+    if "client_cert" in given and "client_key" not in meant:
+        yield ".client_key", "is missing, and client_cert needs it; write both"
+
+
+def _service(name: str, entry: ServiceEntry) -> ServiceSettings:
+    urls = entry.urls if entry.url is None else (entry.url,)
     return ServiceSettings(
         name,
         urls,

@@ -11,11 +11,11 @@ from typing import Any
 from .document import read_document
 from .entries import SERVICES
 from .faults import ConfigurationError, Located, ReadError
-from .kinds import Kind, Where
+from .kinds import Kind, Where, optional
 from .loading import DEFAULT_PATH
 from .settings import Settings
 from .tables import keys
-from .values import ENDPOINT
+from .values import ENDPOINT, FILE
 from .warnings import misspelled, unrouted
 
 
@@ -23,13 +23,15 @@ from .warnings import misspelled, unrouted
 class Salvage:
     """Settings with defaults in the place of what cannot be read: `unread` has its keys, as in `tls.certificates`, or
     whole sections. `endpoints` are those that can be, by their key in `[listen]`. `given` and `routed` are the names
-    of services as they stand in the file, whatever is wrong with them."""
+    of services as they stand in the file, whatever is wrong with them. `files` are, of each service that cannot be
+    read, what is there of its ca, client_cert and client_key."""
 
     settings: Settings
     unread: frozenset[str]
     endpoints: Mapping[str, tuple[str, ...]]
     given: frozenset[str]
     routed: frozenset[str]
+    files: Mapping[str, tuple[Path | None, Path | None, Path | None]]
 
     def misspelled(self) -> Iterator[Located]:
         """Services that no route names and whose names are nearly those of shipped ones."""
@@ -58,6 +60,7 @@ def salvage(path: Path | None, environ: Mapping[str, str] = os.environ) -> Salva
         {key: reading.endpoints(key, parts["listen"]) for key in ("port", "redirect_port", "admin_port")},
         frozenset(reading.table("services")),
         frozenset(route["service"] for route in reading.tables("routes") if isinstance(route.get("service"), str)),
+        reading.files,
     )
 
 
@@ -68,6 +71,7 @@ class _Reading:
         self._document = document
         self._where = where
         self.unread: set[str] = set()
+        self.files: dict[str, tuple[Path | None, Path | None, Path | None]] = {}
 
     def table(self, name: str) -> dict[str, Any]:
         """A table of the document; an empty one for what is none."""
@@ -116,7 +120,13 @@ class _Reading:
                 self.unread.add(f"services.{name}")
                 # What a route leads to is there, though not at its default: nobody can connect to it.
                 services.pop(name, None)
+                if isinstance(value, dict) and _may_speak_tls(value):
+                    ca, cert, key = (self._file(value.get(each)) for each in ("ca", "client_cert", "client_key"))
+                    self.files[name] = (ca, cert, key)
         return services
+
+    def _file(self, value: object) -> Path | None:
+        return None if value is None else self._one(optional(FILE), value, None)
 
     def _one(self, kind: Kind[Any], value: object, otherwise: Any) -> Any:
         try:
@@ -132,3 +142,10 @@ class _Reading:
         value = self.table("listen")[key]
         texts = value if isinstance(value, list) else [value]
         return tuple(text for text in texts if self._one(ENDPOINT, text, ""))
+
+
+def _may_speak_tls(service: dict[str, Any]) -> bool:
+    """Whether its files are of use, as far as its addresses can be read."""
+    urls = [service.get("url"), *(service["urls"] if isinstance(service.get("urls"), list) else ())]
+    texts = [url for url in urls if isinstance(url, str) and url]
+    return not texts or any(not url.startswith(("http:", "unix:")) for url in texts)

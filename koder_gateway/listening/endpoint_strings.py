@@ -7,6 +7,7 @@ import re
 import stat
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
+from itertools import takewhile
 
 from twisted.internet.endpoints import quoteStringArgument
 
@@ -69,7 +70,8 @@ def written_out(text: str, secure: bool = True) -> str:
 
 
 def parse(text: str) -> Description:
-    """Take a string apart: `:` parts arguments, `=` ends a name, a backslash keeps what follows it."""
+    """Take a string apart: `:` parts arguments, `=` ends a name, a backslash keeps what follows it. Raises ValueError
+    for an interface that its own colons take apart."""
     parts: list[list[str]] = [[""]]
     characters = iter(text)
     for character in characters:
@@ -79,8 +81,37 @@ def parse(text: str) -> Description:
             parts[-1].append("")
         else:
             parts[-1][-1] += next(characters, "") if character == "\\" else character
+    _check_interface(parts)
     kind, *positional = [part[0] for part in parts if len(part) == 1] or [""]
     return Description(kind.lower(), tuple(positional), {part[0]: part[1] for part in parts if len(part) == 2})
+
+
+def _check_interface(parts: list[list[str]]) -> None:
+    """Whether an address of IPv6 stands with bare colons behind `interface=`. Twisted takes its first number for the
+    interface, an empty one for every interface, and the rest for arguments without a name. Where it ends cannot be
+    known (`interface=::1:50`), so it is not guessed. Raises ValueError."""
+    for index, part in enumerate(parts):
+        if part[0] != "interface" or len(part) != 2 or _is_inet6(part[1]):
+            continue
+        behind = parts[index + 1 :]
+        run = [part[1], *(each[0] for each in takewhile(lambda each: len(each) == 1, behind))]
+        pieces = next((run[:end] for end in range(len(run), 1, -1) if _is_inet6(":".join(run[:end]))), None)
+        if pieces is None and not part[1] and len(run) > 1 and not run[1]:
+            pieces = run
+        if pieces is not None:
+            plain = ":".join(pieces).strip("[]")
+            escaped = plain.replace(":", "\\:")
+            raise ValueError(
+                f"interface={':'.join(pieces)} ends at its first colon; write interface={escaped}, and in TOML or a"
+                " shell the whole string within single quotes"
+            )
+
+
+def _is_inet6(text: str) -> bool:
+    try:
+        return ip_address(text.removeprefix("[").removesuffix("]")).version == 6
+    except ValueError:
+        return False
 
 
 def with_backlog(description: Description) -> Description:

@@ -20,6 +20,8 @@ from collections.abc import Callable
 import msgspec
 from twisted.logger import Logger
 
+from .trials import takes_files
+
 _log = Logger()
 
 # How many times `limit` the buffer may hold while its target takes nothing.
@@ -34,13 +36,20 @@ _LINE = (
 )
 # Bytes of a field of the client's choosing that are written.
 _LONGEST = 1024
-# What stands in a JSON string as it is, within the bound. # and @ begin a fragment and end a user, which are looked
-# at.
-_PLAIN = re.compile(rb"[\x20\x21\x24-\x3f\x41-\x5b\x5d-\x7e]{0,%d}" % _LONGEST).fullmatch
+# What stands in a JSON string as it is, within the bound. # begins a fragment, @ and %40 end a user, and these are
+# looked at.
+_STANDS = rb"[\x20\x21\x24\x26-\x3f\x41-\x5b\x5d-\x7e]"
+_PLAIN = re.compile(rb"(?!(?s:.{%d}))%b*+(?:%%(?!40)%b*+)*+" % (_LONGEST + 1, _STANDS, _STANDS)).fullmatch
 _CONTROLS = re.compile(rb"\x7f|\xc2[\x80-\x9f]")
 _encode = msgspec.json.Encoder().encode
-# A user, and perhaps its password, before the host of an absolute target or in one that is only a host.
-_ANONYMOUS = re.compile(rb"^([A-Za-z][A-Za-z0-9+.-]*://)?[^/]*@")
+# What stands before a host in a URL, wherever that is in a path: after // or at the beginning a user, elsewhere in a
+# segment a user with its password, as behind http:/ of a target whose slashes were merged. Linear: it is tried at the
+# beginning of segments alone, and no part gives back what it has taken but for the last @.
+_USER = re.compile(rb"(?:(?:^|(?<=//))|(?<![^/])(?>[^/]*?(?::|%3[Aa])))[^/]*(?:@|%40)")
+
+
+def _without_users(text: bytes) -> bytes:
+    return _USER.sub(b"", text) if b"@" in text or b"%40" in text else text
 
 
 def _escaped(match: re.Match[bytes]) -> bytes:
@@ -105,7 +114,8 @@ class AccessLog:
     ) -> None:
         """Add one exchange. `now` is its end in seconds since the epoch, `duration` in seconds.
 
-        A query or fragment behind the path is cut off, and a user before a host: they may hold a credential.
+        A query or fragment behind the path is cut off, and what looks like a user before a host, or like a user
+        with a password: they may hold a credential.
         """
         buffer = self._buffer
         if len(buffer) >= self._due and not self._has_room():
@@ -119,8 +129,8 @@ class AccessLog:
         # The others are of this gateway's making or checked by it: nothing to escape or to cut.
         if not _PLAIN(b"%b%b%b%b" % (request_id, host, method, path)):
             request_id, method = _in_json(request_id), _in_json(method)
-            host = _in_json(_ANONYMOUS.sub(b"", host))
-            path = _in_json(_ANONYMOUS.sub(rb"\1", path.partition(b"#")[0]))
+            host = _in_json(_without_users(host))
+            path = _in_json(_without_users(path.partition(b"#")[0]))
         buffer += _LINE % (
             self._prefix,
             millisecond,
@@ -262,11 +272,12 @@ def _open(path: str) -> int:
 
 
 def log_fault(spec: str) -> str | None:
-    """Why `open_target` would fail for a setting, as far as that can be seen without making a file; None where it
+    """Why `open_target` would fail for a setting, as far as that can be seen without leaving a file; None where it
     would not."""
     path = os.path.realpath(spec)
-    needed = path if os.path.exists(path) else os.path.dirname(path)
-    if spec == "-" or os.access(needed, os.W_OK if needed is path else os.W_OK | os.X_OK):
+    there = os.path.exists(path)
+    needed = path if there else os.path.dirname(path)
+    if spec == "-" or (os.access(path, os.W_OK) if there else takes_files(needed)):
         return None
     return (
         f'{needed} cannot be written; let the gateway\'s user write there, name another file, or write "-" for stdout'

@@ -43,7 +43,7 @@ Pages = Mapping[bytes, Callable[[], Answer]]
 
 def admin_pages(ready: Callable[[], list[str]], metrics: Callable[[], bytes]) -> Pages:
     """The pages by path. `ready` gives the reasons why not, none when ready; `metrics` the metrics page. Readiness is
-    also what a balancer's probe asks for that names no path (HAProxy's httpchk: `OPTIONS /`)."""
+    also what a balancer's probe asks for that names no path (HAProxy's httpchk: `OPTIONS /`, and `OPTIONS *`)."""
     return {
         b"/": lambda: _readiness(ready()),
         b"/healthz": lambda: Answer(200, _TEXT_TYPE, b"ok\n"),
@@ -62,7 +62,7 @@ def admin_answer(pages: Pages, hosts: Collection[bytes] | None, head: RequestHea
         return problem(_FOREIGN)
     if head.method not in (b"GET", b"HEAD", b"OPTIONS"):
         return problem(METHOD_NOT_ALLOWED, _ALLOW)
-    page = pages.get(head.path)
+    page = pages.get(b"/" if head.path == b"*" else head.path)
     if page is None:
         return problem(_NOT_FOUND)
     return _options(page()) if head.method == b"OPTIONS" else page()
@@ -75,9 +75,10 @@ def _options(answer: Answer) -> Answer:
 
 
 def _is_ours(head: RequestHead, hosts: Collection[bytes]) -> bool:
-    """Whether a request's Host is one of this port's. HTTP/1.0, which old probes speak, needs none."""
+    """Whether a request's Host is one of this port's. None is: old probes speak HTTP/1.0 without, and others send an
+    empty one (RFC 9112 section 3.2), while browsers always name what they were led to."""
     if not head.host:
-        return head.minor == 0
+        return True
     name = bare_host(head.host)
     if name == b"localhost" or name in hosts:
         return True

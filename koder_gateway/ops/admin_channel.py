@@ -280,7 +280,7 @@ class AdminFactory(Factory):
         self.reactor = reactor
         # Of its own, so that a probe does not wait for the clients who wait.
         self.turns = turns_of(reactor).beside()
-        self.reader = RequestReader(b"X-Tenant-ID", max_target=1024, max_fields=100, upgrades=False)
+        self.reader = RequestReader(b"X-Tenant-ID", max_target=1024, max_fields=100, upgrades=False, nameless=True)
         self._hosts = hosts
         # In the order in which something came of them, the one that has been quiet for longest first.
         self._open: dict[AdminChannel, None] = {}

@@ -33,7 +33,7 @@ _PREFLIGHT_VARY = b"Vary: Origin, Access-Control-Request-Method, Access-Control-
 _ALLOW_ORIGIN = b"Access-Control-Allow-Origin: "
 
 # RFC 9110 section 5.6.2 (token), section 5.6.1 (list); the separators share no byte with the names, so
-# matching is linear. Empty list elements are refused: no browser sends them.
+# matching is linear. Empty elements, which section 5.6.1.2 has recipients ignore, are taken out before.
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _NAMES = re.compile(_TOKEN + rb"+(?:[ \t]*+,[ \t]*+" + _TOKEN + rb"+)*+")
 _MAX_REQUESTED = 8192
@@ -195,13 +195,17 @@ class CorsPolicy:
 
     def _allowed_headers(self, requested: bytes | None) -> bytes | None:
         """The Allow-Headers line for what is asked for: empty if nothing is, None if it is malformed."""
-        asked = requested.strip(b" \t") if requested else b""
+        asked = requested.strip(b" \t,") if requested else b""
         if not asked:
             return b""
         if self._allow_headers:
             return self._allow_headers
-        if len(asked) > _MAX_REQUESTED or asked.count(b",") >= MAX_LISTED or not _NAMES.fullmatch(asked):
+        if len(asked) > _MAX_REQUESTED or asked.count(b",") >= MAX_LISTED:
             return None
+        if not _NAMES.fullmatch(asked):
+            asked = b", ".join(filter(None, (each.strip(b" \t") for each in asked.split(b","))))
+            if not _NAMES.fullmatch(asked):
+                return None
         return b"Access-Control-Allow-Headers: " + asked + b"\r\n"
 
     def _keep(self, key: tuple[bytes, bytes | None], fields: bytes) -> None:

@@ -154,7 +154,7 @@ def upstream_endpoint(
 
 
 def trust_of(entry: ServiceSettings) -> Trust | None:
-    """The files of a service as they are now, None for one without TLS. Raises ValueError with one line."""
+    """The files of a service as they are now, None for one without TLS. Raises ValueError, a line for each fault."""
     if not any(url.startswith("https:") for url in entry.urls):
         return None
     return read_trust(entry.ca, entry.client_cert, entry.client_key)
@@ -197,7 +197,7 @@ def make_services(
     """The services that routes name. One whose settings have not changed, nor the contents of the files that they
     name, keeps its pool, and is not touched yet.
 
-    Raises ValueError with a line for each service whose files cannot be used.
+    Raises ValueError with a line for each fault of files that cannot be used.
     """
     reader = _response_reader(settings)
     services: dict[str, Service] = {}
@@ -213,7 +213,7 @@ def make_services(
             connect = entry.connect or settings.timeouts.connect
             addresses = [(url, upstream_endpoint(reactor, url, connect, entry, trust, names)) for url in entry.urls]
         except (OSError, ValueError) as error:
-            faults.append(f"services.{name}: {error}")
+            faults += [f"services.{name}: {fault}" for fault in str(error).splitlines()]
             continue
         service = services[name] = Service(
             name,
@@ -296,12 +296,20 @@ def compose(
         _set_tunnel_bounds(tunnels, settings)
     else:
         tunnels, names = before.tunnels, before.names
-    services = make_services(settings, reactor, clock, kept, tunnels, names)
-    registry = registry_service(settings)
+    registry, registry_trust = registry_service(settings), None
+    faults: list[str] = []
+    try:
+        services = make_services(settings, reactor, clock, kept, tunnels, names)
+    except ValueError as error:
+        services, faults = {}, str(error).splitlines()
     try:
         registry_trust = None if registry is None else trust_of(registry)
     except ValueError as error:
-        raise ValueError(f"tenants.registry: {error}") from None
+        # Of a service that routes name too they have been told.
+        told = {fault.partition(": ")[2] for fault in faults}
+        faults += [f"tenants.registry: {fault}" for fault in str(error).splitlines() if fault not in told]
+    if faults:
+        raise ValueError("\n".join(faults))
     leaves: dict[bytes, Any] = {route.path: ProxyResource(services[route.service]) for route in settings.routes}
     leaves.update(mounted)
     resource = TenantGuard(RateGuard(Routes(policy.routes, leaves), policy.limiter))

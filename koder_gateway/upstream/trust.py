@@ -25,7 +25,7 @@ _BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
 
 
 class TrustError(ValueError):
-    """Files that cannot be used; the text is one line that names the file."""
+    """Files that cannot be used; the text has a line for each fault, which names the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +67,50 @@ def _ending(end: float, now: float) -> str:
 def read_trust(ca: Path | None = None, client_cert: Path | None = None, client_key: Path | None = None) -> Trust:
     """Read the files of one service: authorities instead of the system's, and the gateway's own certificate, whose
     key may stand in the same file. Raises TrustError for unusable ones."""
-    authorities = chain = key = b""
-    if ca is not None:
-        authorities = _read(ca)
-        _parse_chain(ca, authorities, "write PEM certificates of the authorities to trust")
-    if client_cert is not None:
-        key_path = client_key or client_cert
-        chain, key = _read(client_cert), _read(key_path)
-        _check_pair(client_cert, chain, key_path, key)
+    faults: list[str] = []
+    authorities, chain, key = _read_files(ca, client_cert, client_key or client_cert, faults)
+    if faults:
+        raise TrustError("\n".join(faults))
     system = () if authorities else _system_version()
     trust = Trust(authorities, chain, key, system, client_cert, ca)
     _show(SSL.Context(SSL.TLS_CLIENT_METHOD), trust)
     return trust
+
+
+def file_faults(ca: Path | None, client_cert: Path | None, client_key: Path | None) -> list[str]:
+    """What is wrong with those files of a service that are there, a line each, where others of them are not."""
+    faults: list[str] = []
+    _read_files(ca, client_cert, client_key, faults)
+    return faults
+
+
+def _read_files(
+    ca: Path | None, client_cert: Path | None, client_key: Path | None, faults: list[str]
+) -> tuple[bytes, bytes, bytes]:
+    """The contents of each, b"" for none; `faults` gets what is wrong with each, and with the last two together."""
+    authorities = chain = key = b""
+    leaf = loaded = None
+    try:
+        if ca is not None:
+            authorities = _read(ca)
+            _parse_chain(ca, authorities, "write PEM certificates of the authorities to trust")
+    except TrustError as error:
+        faults.append(str(error))
+    try:
+        if client_cert is not None:
+            chain = _read(client_cert)
+            leaf = _parse_chain(client_cert, chain, "write the PEM certificate that the gateway shows")[0]
+    except TrustError as error:
+        faults.append(str(error))
+    try:
+        if client_key is not None and (client_key != client_cert or leaf is not None):
+            key = _read(client_key)
+            loaded = _parse_key(client_key, key, client_cert)
+    except TrustError as error:
+        faults.append(str(error))
+    if leaf is not None and loaded is not None and not _same_key(leaf, loaded):
+        faults.append(f"{client_cert}: the private key in {client_key} is not that of its first certificate")
+    return authorities, chain, key
 
 
 def make_context(trust: Trust, identity: Identity) -> SSL.Context:
@@ -146,19 +178,22 @@ def _parse_chain(path: Path, data: bytes, wanted: str) -> list[x509.Certificate]
         raise TrustError(f"{path}: a certificate in it is not PEM that can be read; copy it again") from None
 
 
-def _check_pair(chain_path: Path, chain: bytes, key_path: Path, key: bytes) -> None:
-    leaf = _parse_chain(chain_path, chain, "write the PEM certificate that the gateway shows")[0]
-    if b"PRIVATE KEY-----" not in key:
-        raise TrustError(f"{key_path}: no private key in it; write the PEM key of {chain_path}")
+def _parse_key(path: Path, data: bytes, chain_path: Path | None) -> Any:
+    if b"PRIVATE KEY-----" not in data:
+        raise TrustError(f"{path}: no private key in it; write the PEM key of {chain_path or 'client_cert'}")
     try:
-        loaded = _load_key(key)
-        same = _public_bytes(loaded.public_key()) == _public_bytes(leaf.public_key())
+        return _load_key(data)
     except TypeError:
-        raise TrustError(f"{key_path}: the private key is encrypted; store it without a passphrase") from None
+        raise TrustError(f"{path}: the private key is encrypted; store it without a passphrase") from None
     except (ValueError, UnsupportedAlgorithm):
-        raise TrustError(f"{key_path}: the private key is not PEM that can be read; copy it again") from None
-    if not same:
-        raise TrustError(f"{chain_path}: the private key in {key_path} is not that of its first certificate")
+        raise TrustError(f"{path}: the private key is not PEM that can be read; copy it again") from None
+
+
+def _same_key(leaf: x509.Certificate, key: Any) -> bool:
+    try:
+        return _public_bytes(key.public_key()) == _public_bytes(leaf.public_key())
+    except (ValueError, UnsupportedAlgorithm):
+        return False
 
 
 def _load_key(data: bytes) -> Any:

@@ -65,7 +65,8 @@ class Endpoint:
 class ProxyHeader:
     """A whole header of `size` bytes. `source` and `destination` are None where it names nobody: the balancer's own
     connections (LOCAL), and what it does not know (UNKNOWN, a socket without an address). `secure` says whether the
-    client came over TLS (PP2_TYPE_SSL, section 2.2.5), which needs no address; None where it does not tell."""
+    client came over TLS (PP2_TYPE_SSL, section 2.2.5), which needs no address; None where it does not tell. A LOCAL
+    header tells no more than that it did."""
 
     size: int
     source: Endpoint | None = None
@@ -139,7 +140,9 @@ def _read_block(data: bytes) -> ProxyHeader | None:
         raise ProxyHeaderError(f"it is longer than {_MAX_BLOCK} bytes")
     if len(data) < size:
         return None
-    if command == _LOCAL or (family == _UNSPECIFIED and not _are_extensions(data[:size])):
+    if command == _LOCAL:
+        return ProxyHeader(size, secure=_read_local(data[:size], family))
+    if family == _UNSPECIFIED and not _are_extensions(data[:size]):
         # All that follows is to be ignored.
         return ProxyHeader(size)
     if family == _UNSPECIFIED:
@@ -154,6 +157,18 @@ def _read_block(data: bytes) -> ProxyHeader | None:
         raise ProxyHeaderError(f"its address family 0x{family:02x} is none")
     secure = _read_extensions(data[:size], _FIXED + addresses)
     return ProxyHeader(size, source, destination, secure)
+
+
+def _read_local(header: bytes, family: int) -> bool | None:
+    """Whether a balancer's own connection brings what came over TLS; None where that does not stand there. HAProxy
+    sends LOCAL for the clients of its UNIX sockets too (`bind unix@... ssl`), with PP2_TYPE_SSL. All else of such a
+    header is to be ignored (section 2.2), and so is one that cannot be read."""
+    if family != _UNSPECIFIED:
+        return None
+    try:
+        return _read_extensions(header, _FIXED) or None
+    except ProxyHeaderError:
+        return None
 
 
 def _within(wanted: int, length: int) -> int:

@@ -288,7 +288,7 @@ def _syntax_refusal(raw: bytes | bytearray, error: Exception) -> Refusal:
 class RequestReader:
     """Reads heads under one configuration: the tenant header's name, the limits of requests, and whether a request
     may ask for `upgrades` at all. `claims` are those of `wire.claims` that pass, `trailers` the trailers
-    that do, both in lower case."""
+    that do, both in lower case. `nameless` takes an empty Host, which names no authority (RFC 9112 section 3.2)."""
 
     def __init__(
         self,
@@ -299,7 +299,9 @@ class RequestReader:
         upgrades: bool = True,
         claims: frozenset[bytes] = frozenset(),
         trailers: frozenset[bytes] = frozenset(),
+        nameless: bool = False,
     ) -> None:
+        self._nameless = nameless
         self.tenant_header = tenant_header
         self.trailers = trailers
         self.kinds = FieldKinds.of_requests(tenant_header, claims)
@@ -455,7 +457,7 @@ class RequestReader:
     def _check_fields(self, head: RequestHead, hosts: int) -> None:
         if hosts != 1 and (hosts or head.minor):
             head.refusal = BAD_FRAMING.because("There must be exactly one Host field.")
-        elif hosts and head.refusal is None:
+        elif hosts and head.refusal is None and (head.host or not self._nameless):
             fault = host_fault(head.host)
             if fault is not None:
                 head.refusal = _bad_request(fault).closing()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 from http2_client import Http2Client
 from http2_frames import (
@@ -15,7 +17,7 @@ from http2_frames import (
     headers,
     window_update,
 )
-from memory import HOST, MemoryGateway, Peer
+from memory import HOST, MemoryGateway, Peer, Transport
 from sockets import ANSWER, SETTINGS, running
 from sockets import HOST as NAME
 from test_http2_honest import switching
@@ -390,3 +392,27 @@ def test_streams_that_share_the_connection_s_last_bytes_all_go_on_when_it_opens(
     ended = {each.stream for each in came if each.kind == DATA and each.flags & 1}
     assert {1, 3, 5, 7} - ended <= {1, 3}, "these had ended before"
     assert not client.channel.streams
+
+
+def test_little_of_an_answer_is_kept_until_it_has_proved_to_be_bulk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody knows of a client that it does not read before the first read of its answer."""
+    sizes: list[int] = []
+
+    class Handle:
+        def setsockopt(self, level: int, name: int, size: int) -> None:
+            assert (level, name) == (socket.SOL_SOCKET, socket.SO_RCVBUF)
+            sizes.append(size)
+
+    monkeypatch.setattr(Transport, "getHandle", lambda transport: Handle(), raising=False)
+    gateway = MemoryGateway()
+    client = Http2(gateway)
+    (service,) = asked(client, 1)
+    assert sizes == [65536]
+    service.send(HEAD % 2000 + b"x" * 2000)
+    assert sizes == [65536], "small answers cost no call"
+    client.send(headers(3, asking()))
+    service = gateway.origin().connections[-1]
+    service.send(HEAD % 40_000 + b"x" * 39_999)
+    assert sizes[-1] == 1 << 20
+    service.send(b"x")
+    assert sizes[-1] == 65536, "the next answer may be another client's"

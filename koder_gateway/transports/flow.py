@@ -267,7 +267,7 @@ class Flow(ABC):
             self._read_into(_little_buffer, self._first_read)
 
     def read_exactly(self, room: Callable[[], int]) -> None:
-        """Bring no more in one read than `room` says (bytes), or `_FEW`: for few bytes, since reads so small are dear."""
+        """Bring no more in one read than `room` says (bytes), or `_FEW`. For few bytes: reads so small are dear."""
         if self._native is None or self._reads_little:
             return
         self._reads_bounded = True

@@ -2,7 +2,9 @@
 
 Streams that have something to send stand in a list and take turns, a frame each, while the connection's window and
 the transport take more. What waits here is bounded; the rest waits with its stream. What waits in both places is
-counted: beyond a bound every service that answers on the connection is paused, also those that have not begun.
+counted. Beyond a bound the connection is `full`: services whose answers wait are paused, and of the others no more is
+read than their windows let out at once, so that a stream which its client does not read holds up no other. Beyond a
+second bound every service that answers on the connection is paused, also those that have not begun.
 """
 
 from __future__ import annotations
@@ -67,9 +69,10 @@ class Outbox:
         # What waits for the client, in bytes, and of that, what was given to a transport that takes nothing more.
         self.waiting = 0
         self._pushed = 0
-        # Whether that is too much, so that all who answer are paused; those who are to go on, a few in a turn.
+        # Whether that is much, so that only what leaves at once is read; those who may go on, a few in a turn.
         self.full = False
         self._paused: deque[Outflow] = deque()
+        self._again = False
         self._buffered = buffered
         self._streams = streams
         self._listed: deque[Outflow] = deque()
@@ -152,6 +155,8 @@ class Outbox:
             if not stream.closed and not stream.listed:
                 self.enlist(stream)
         self.pump()
+        if self.full:
+            self._look_again()
 
     def force(self) -> None:
         """Fill what windows there are."""
@@ -196,29 +201,43 @@ class Outbox:
 
     def count(self, more: int) -> None:
         """So many bytes more, or less, wait for the client."""
-        buffered = self._buffered
+        buffered, before = self._buffered, self.waiting
         buffered.total += more
         self.waiting += more
-        room = buffered.room
+        room, most = buffered.room, buffered.most
         if more > 0:
-            if self.waiting > room and not self.full:
+            if self.waiting > room and (not self.full or before <= most < self.waiting):
                 self.full = True
-                self._paused.clear()
                 for stream in self._streams():
-                    stream.pause()
-        elif self.full and self.waiting <= room // 2:
-            self.full = False
-            if self._transport is not None:
-                self._paused.extend(self._streams())
-                self._resume_some()
+                    stream.restrain()
+        elif self.full and (self.waiting <= room // 2 or self.waiting <= most < before):
+            self.full = self.waiting > room // 2
+            self._look_again()
+
+    @property
+    def choked(self) -> bool:
+        """Whether more waits for the client than may."""
+        return self.waiting > self._buffered.most
+
+    def _look_again(self) -> None:
+        """Something has changed for those who are paused."""
+        if self._paused:
+            # Those who have had their look already get another.
+            self._again = True
+        elif self._transport is not None:
+            self._paused.extend(self._streams())
+            self._resume_some()
 
     def _resume_some(self) -> None:
         """Let a few of those who were paused go on; the others in later turns, as far as there is room then."""
         paused = self._paused
         for _ in range(_RESUMED):
-            if not paused or self.full:
-                return
+            if not paused:
+                break
             paused.popleft().resume()
+        if not paused and self._again:
+            self._again = False
+            paused.extend(self._streams())
         if paused:
             self._soon(self._resume_some)
 
@@ -241,6 +260,8 @@ class Outbox:
         self._taken()
         self._turned()
         self.pump()
+        if self.full:
+            self._look_again()
 
     def stopProducing(self) -> None:
         """The transport is going away; the protocol hears of it."""

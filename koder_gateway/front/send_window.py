@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
 # The service is paused while more than this waits for the client's windows.
 _HIGH: Final = 65536
+# Where much waits on the connection already, a service goes on if so much leaves at once: one of which no more is
+# read than that, and another.
+_EXACT: Final = 512
+_LITTLE: Final = 16384
 # So many times what waits may be kept for it.
 _PINNED: Final = 4
 _EMPTY: Final = b""
@@ -48,6 +52,7 @@ class Outflow:
         "_asked",
         "_connection",
         "_counted",
+        "_exact",
         "_last_block",
         "_least",
         "_number",
@@ -89,6 +94,8 @@ class Outflow:
         self._producer: Any = None
         self._pulled = False
         self._producer_paused = False
+        # Whether no more is read of its service than leaves at once.
+        self._exact = False
         self._asked = False
         self._sent = 0
 
@@ -157,11 +164,11 @@ class Outflow:
 
     @property
     def room(self) -> int:
-        """Bytes that can leave at once."""
+        """Bytes that can leave at once: a little, where windows let it, until the transport says that it is full."""
         out = self._connection.out
         if self.waiting or out.blocked:
             return 0
-        return min(self.window, out.window, room_of(self._connection.transport))
+        return min(self.window, out.window, max(_LITTLE, room_of(self._connection.transport)))
 
     def _go_on(self) -> None:
         """Let what waits go as far as it can now."""
@@ -171,8 +178,19 @@ class Outflow:
         out.pump()
         if self._waiting_size != self._counted:
             self._count()
-        if self._waiting_size > _HIGH:
+        if self._waiting_size > _HIGH or (out.full and not self.goes_on):
             self.pause()
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether more of the answer may be read: where much waits on the connection, what leaves at once."""
+        out = self._connection.out
+        if not out.full:
+            return True
+        if self.waiting or out.blocked or (out.choked and not self._exact):
+            return False
+        needed = min(_EXACT if self._exact else _LITTLE, out.initial_window)
+        return min(self.window, out.window) >= max(1, needed)
 
     def _count(self) -> None:
         """Say how much waits here; while anything does, the client has to take it at its pace."""
@@ -299,8 +317,11 @@ class Outflow:
         self.window += size
         if self.window > MAX_WINDOW:
             raise StreamError(FLOW_CONTROL_ERROR, "a stream's window is over 2^31-1 bytes")
-        if self.waiting and not self.listed and self.window > 0:
-            self._connection.out.enlist(self)
+        if self.waiting:
+            if not self.listed and self.window > 0:
+                self._connection.out.enlist(self)
+        elif self._producer_paused:
+            self._refill()
 
     def close(self) -> None:
         """The stream is over: what waits is forgotten, and who produces it stopped."""
@@ -324,7 +345,9 @@ class Outflow:
             return
         self._producer = producer
         self._pulled = not streaming
-        self._producer_paused = self._waiting_size > _HIGH or self._connection.out.full
+        if self._connection.out.full:
+            self._bound()
+        self._producer_paused = self._waiting_size > _HIGH or not self.goes_on
         if self._pulled:
             if not self._producer_paused:
                 self._ask()
@@ -345,14 +368,25 @@ class Outflow:
             if not self._pulled:
                 self._producer.pauseProducing()
 
+    def restrain(self) -> None:
+        """Much waits on the connection: what leaves at once may be read, and nothing else."""
+        self._bound()
+        if self._producer is None or not self.goes_on:
+            # A service that has not begun to answer is followed from now on, and `follow` decides.
+            self.pause()
+
+    def _bound(self) -> None:
+        bound = getattr(self._producer, "read_what_fits", None)
+        self._exact = bound is not None and bound()
+
     def resume(self) -> None:
-        """The connection has room again."""
+        """The connection may have room again."""
         if not self.waiting:
             self._refill()
 
     def _refill(self) -> None:
         """Nothing waits any more: the service may go on."""
-        if self._producer_paused and self._producer is not None and not self._connection.out.full:
+        if self._producer_paused and self._producer is not None and self.goes_on:
             self._producer_paused = False
             if self._pulled:
                 self._ask()

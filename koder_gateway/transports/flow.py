@@ -13,6 +13,8 @@ from koder_gateway.transports.owner import Owner
 LITTLE: Final = 1 << 14
 BOUND: Final = 1 << 16
 MOST: Final = 1 << 18
+# What is read at once where exactly so much would be read as there is room for, if there is next to none.
+_FEW: Final = 512
 # One for all connections: what is read into it is taken out before the next read.
 _buffer: Final = memoryview(bytearray(MOST))
 _first: Final = _buffer[:512]
@@ -263,6 +265,21 @@ class Flow(ABC):
             self._read_into(_bounded_buffer, self._bounded_read)
         else:
             self._read_into(_little_buffer, self._first_read)
+
+    def read_exactly(self, room: Callable[[], int]) -> None:
+        """Bring no more in one read than `room` says (bytes), or `_FEW`. For few bytes: reads so small are dear."""
+        if self._native is None or self._reads_little:
+            return
+        self._reads_bounded = True
+        self._room = room
+        if self._held is None:
+            self._read_into(self._exact_buffer, self._exact_read)
+
+    def _exact_buffer(self, _hint: int) -> memoryview:
+        return _buffer[: max(_FEW, 0 if self._room is None else self._room())]
+
+    def _exact_read(self, size: int) -> None:
+        self.data_received(bytes(_buffer[:size]))
 
     def read_freely(self) -> None:
         """Bring as much as comes again."""

@@ -41,6 +41,10 @@ _CHUNK_SLACK: Final = 1 << 20
 _MAX_LEAVING: Final = 1024
 # What one read of a tunnel brings, about.
 _TUNNEL_READ: Final = 32768
+# What the kernel keeps of an answer, in bytes and for each connection, which is what its first read brings at most;
+# and once much has come and its client takes it, for bulk to go on at full speed.
+_ANSWER_READ: Final = 65536
+_BULK_READ: Final = 1 << 20
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 _VERSION: Final = b"HTTP/1."
 # A 408 that is the first word on a kept connection, so many seconds behind a request, may speak of the time
@@ -58,6 +62,8 @@ class UpstreamConnection(Protocol):
     begun = 0.0
     kept_for: int | None = None
     _bounded = False
+    _exact = False
+    _wide = False
 
     def __init__(self, address: Address) -> None:
         self.address = address
@@ -86,6 +92,7 @@ class UpstreamConnection(Protocol):
         if getattr(getattr(transport, "protocol", None), "_wrappedProtocol", None) is self:
             transport.protocol = self
         hear_last_words(transport)
+        self._receive(_ANSWER_READ)
         deliver_straight(transport, self, self.dataReceived)
 
     # -- the request
@@ -171,14 +178,39 @@ class UpstreamConnection(Protocol):
 
     def _read_much(self, size: int) -> None:
         """What is read of a large answer waits for its client: no more of it at once than the client has room for."""
-        if not self._bounded and self.relay is not None and self.relay.client.crowded:
-            self._bounded = True
-            read_bounded(self.transport, self._room)
+        if self.relay is not None and self.relay.client.crowded:
+            self.bound_reads()
+        elif not self._wide:
+            self._wide = True
+            self._receive(_BULK_READ)
         if size >= FULL_READ:
             end_turn(self.transport)
 
+    def _receive(self, size: int) -> None:
+        """Have the kernel keep about so many bytes of the service's, and as many again for its own keeping."""
+        transport: Any = self.transport
+        with contextlib.suppress(AttributeError, OSError):
+            transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+
+    def bound_reads(self) -> None:
+        """Read no more at once of this answer than there is room for on its way to the client."""
+        if not self._bounded and self.transport is not None:
+            self._bounded = True
+            read_bounded(self.transport, self._room)
+
+    def read_what_fits(self) -> bool:
+        """Read nothing that does not leave at once; whether this transport can do that to the byte."""
+        exactly = getattr(self.transport, "read_exactly", None)
+        if exactly is None:
+            self.bound_reads()
+        elif not self._exact:
+            self._bounded = self._exact = True
+            exactly(self._room)
+        return self._exact
+
     def _room(self) -> int:
-        return 0 if self.relay is None else self.relay.client.room()
+        source = self.relay or self.tunnel
+        return 0 if source is None else source.client.room()
 
     def _read_head(self, relay: Relay | None, data: bytes) -> None:
         buffer = self._buffer
@@ -317,10 +349,8 @@ class UpstreamConnection(Protocol):
         self.relay = None
         self.tunnel = tunnel
         self.address.lost(self)
-        with contextlib.suppress(AttributeError, OSError):
-            # A client that does not read holds no more than this; an answer's body may come in larger pieces.
-            transport: Any = self.transport
-            transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _TUNNEL_READ)
+        # A client that does not read holds no more than this.
+        self._receive(_TUNNEL_READ)
         self.dataReceived = tunnel.body  # type: ignore[assignment, method-assign]
         deliver_straight(self.transport, self, tunnel.body)
         # Whoever still stands between is what the transport asks in place of this.
@@ -388,8 +418,11 @@ class UpstreamConnection(Protocol):
         self.relay = None
         self._buffer = b""
         if self._bounded:
-            self._bounded = False
+            self._bounded = self._exact = False
             read_freely(self.transport)
+        if self._wide:
+            self._wide = False
+            self._receive(_ANSWER_READ)
         chunks, self._chunks = self._chunks, None
         held = self.paused or (chunks is not None and chunks.holding)
         self.paused = False

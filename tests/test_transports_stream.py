@@ -453,6 +453,9 @@ def test_reads_that_fill_the_buffer_are_shared(reactor: UvloopReactor, others: i
     sender, reader = Recorder(), Yielding()
 
     class Other:
+        def getPeer(self) -> object:
+            return self
+
         def next_turn(self) -> None:
             reader.turns.append("other")
             if reader.connected:

@@ -109,10 +109,14 @@ def test_a_reactor_has_one_queue() -> None:
 
 
 class Reader:
-    """A transport that has always more to read."""
+    """A transport that has always more to read, of a peer at this address."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str | None = None) -> None:
         self.called = 0
+        self.host = str(id(self)) if host is None else host
+
+    def getPeer(self) -> Reader:
+        return self
 
     def next_turn(self) -> None:
         self.called += 1
@@ -170,6 +174,16 @@ def test_who_reads_little_at_once_waits_after_each_read_with_the_others() -> Non
         calls.append(sum(reader.called for reader in readers))
     assert calls == list(range(1, 11))
     assert [reader.called for reader in readers] == [1] * 10
+
+
+def test_one_who_reads_much_does_not_wait_for_a_hundred_of_another_address() -> None:
+    reactor = Reactor()
+    turns, crowd, other = reactor.turns(), [Reader("192.0.2.1") for _ in range(100)], Reader("192.0.2.2")
+    for reader in (*crowd, other):
+        turns.read_later(reader)
+    reactor.turn()
+    reactor.turn()
+    assert (sum(reader.called for reader in crowd), other.called) == (1, 1)
 
 
 # -- many who bring something in one turn

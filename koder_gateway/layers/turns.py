@@ -16,15 +16,14 @@ addresses take turns.
 
 Bytes that are only passed on, of bodies and tunnels, are shared by reads. One that fills the reactor's buffer would
 be followed by up to 31 others of the same connection, and by as many of each other one. In each turn there are
-`READS` of them; who asks for more waits, and of those who wait one goes on in each turn. That one has the turn's
-reads for itself, since each pause costs its peer and the gateway as much as several reads.
+`READS` of them; who asks for more waits, and of those who wait one goes on in each turn, address by address. That one
+has the turn's reads for itself, since each pause costs its peer and the gateway as much as several reads.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -50,6 +49,9 @@ READS: Final = 16
 class Reader(Protocol):
     """A transport that reads on by itself."""
 
+    def getPeer(self) -> Any:
+        """The address whose turn it is, as Twisted's addresses are; of one without a host each peer is its own."""
+
     def next_turn(self) -> None:
         """Read again."""
 
@@ -74,7 +76,7 @@ class Turns:
         self._greeted = Line()
         self._waiting = Line()
         self._asked = False
-        self._readers: deque[Reader] = deque()
+        self._readers = Line()
         self._reads = 0
 
     def __len__(self) -> int:
@@ -162,7 +164,7 @@ class Turns:
         if self._reads < READS:
             return True
         self.yielded += 1
-        self._readers.append(reader)
+        self._add(reader)
         return False
 
     def read_later(self, reader: Reader) -> None:
@@ -171,14 +173,17 @@ class Turns:
             self._soon(self._next_reads)
         self._reads = READS
         self.yielded += 1
-        self._readers.append(reader)
+        self._add(reader)
+
+    def _add(self, reader: Reader) -> None:
+        self._readers.add(getattr(reader.getPeer(), "host", reader), reader.next_turn)
 
     def _next_reads(self) -> None:
         readers = self._readers
         self._reads = 0
-        if readers:
-            readers.popleft().next_turn()
-        if readers:
+        if len(readers):
+            readers.take()()
+        if len(readers):
             self._reads = 1
             self._soon(self._next_reads)
 

@@ -79,6 +79,9 @@ class Flow(ABC):
     buffer_updated: Callable[[int], None]
 
     @abstractmethod
+    def getPeer(self) -> Any: ...
+
+    @abstractmethod
     def loseConnection(self) -> None: ...
 
     @abstractmethod

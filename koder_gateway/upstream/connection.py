@@ -44,6 +44,8 @@ _TUNNEL_READ: Final = 32768
 # What the kernel keeps of an answer, in bytes and for each connection, which is what its first read brings at most;
 # and once much has come and its client takes it, for bulk to go on at full speed.
 _ANSWER_READ: Final = 65536
+# What waits to be sent to a service before its client is paused.
+_UNSENT: Final = 16384
 _BULK_READ: Final = 1 << 20
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 _VERSION: Final = b"HTTP/1."
@@ -93,6 +95,8 @@ class UpstreamConnection(Protocol):
             transport.protocol = self
         hear_last_words(transport)
         self._receive(_ANSWER_READ)
+        # Beyond what the kernel holds, as of clients.
+        transport.bufferSize = _UNSENT
         deliver_straight(transport, self, self.dataReceived)
 
     # -- the request

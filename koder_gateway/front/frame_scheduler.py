@@ -137,6 +137,8 @@ class Outbox:
         self._transport.write(data)
         if self._listed and not self.blocked:
             self.pump()
+        if self.full:
+            self._look_again()
 
     def enlist(self, stream: Outflow) -> None:
         """A stream has something to send."""
@@ -213,6 +215,11 @@ class Outbox:
         elif self.full and (self.waiting <= room // 2 or self.waiting <= most < before):
             self.full = self.waiting > room // 2
             self._look_again()
+
+    @property
+    def space(self) -> int:
+        """Bytes that can still leave with the reactor's next turn."""
+        return max(0, _BATCH - self._size)
 
     @property
     def choked(self) -> bool:

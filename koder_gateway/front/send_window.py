@@ -168,7 +168,7 @@ class Outflow:
         out = self._connection.out
         if self.waiting or out.blocked:
             return 0
-        return min(self.window, out.window, max(_LITTLE, room_of(self._connection.transport)))
+        return min(self.window, out.window, out.space, max(_LITTLE, room_of(self._connection.transport)))
 
     def _go_on(self) -> None:
         """Let what waits go as far as it can now."""
@@ -190,7 +190,7 @@ class Outflow:
         if self.waiting or out.blocked or (out.choked and not self._exact):
             return False
         needed = min(_EXACT if self._exact else _LITTLE, out.initial_window)
-        return min(self.window, out.window) >= max(1, needed)
+        return min(self.window, out.window, out.space) >= max(1, needed)
 
     def _count(self) -> None:
         """Say how much waits here; while anything does, the client has to take it at its pace."""

@@ -9,6 +9,7 @@ from typing import Any
 from .config import Settings, Version
 from .config.registry import MAX_LIST
 from .layers.threads import threads_beside
+from .policy.decision import Policy
 from .policy.tenants import Registry
 from .tenants.registry_file import RegistryFile
 from .tenants.registry_losses import FailureCount, Losses
@@ -78,7 +79,8 @@ class RegistryFollower:
         followed.again()
         return present
 
-    def _policy_until_then(self, composition: Composition, before: Composition | None) -> Any:
+    def _policy_until_then(self, composition: Composition, before: Composition | None) -> Policy:
+        """The policy with the tenants that are known so far."""
         policy = composition.policy
         if before is None or before.policy.registry.is_open or isinstance(before.policy.tenants, UnreadTenants):
             return replace(policy, registry=Registry(()), tenants=UnreadTenants())

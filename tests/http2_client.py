@@ -11,7 +11,9 @@ import re
 import socket
 import ssl
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import hpack
 from http2_frames import (
@@ -39,10 +41,12 @@ from http2_frames import (
     Fields,
     Frame,
     frames_of,
+    headers,
     ping,
     settings,
     window_update,
 )
+from sockets import HOST
 
 # Much longer than an answer takes: only what hangs meets it.
 PATIENCE = 10.0
@@ -499,3 +503,17 @@ _JUDGES = {
     WINDOW_UPDATE: Http2Client._judge_window_update,
     CONTINUATION: Http2Client._judge_continuation,
 }
+
+
+@contextlib.contextmanager
+def holding(gateway: Any, path: bytes, asking: bytes) -> Iterator[None]:
+    """A gateway whose service holds back its answers at `path` meanwhile. Afterwards it answers another client's
+    request (a field block for its own host), and has logged nothing alarming."""
+    gateway.origin.forget()
+    gateway.origin.held.add(path)
+    yield
+    gateway.origin.release(path)
+    with Http2Client.connect(gateway.port, HOST) as other:
+        other.start().send(headers(1, asking))
+        assert other.answer().status == 200
+    gateway.assert_quiet()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from http2_client import Http2Client
+from http2_client import Http2Client, holding
 from http2_frames import (
     CANCEL,
     ENHANCE_YOUR_CALM,
@@ -74,14 +74,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture
 def gateway(shared: Any) -> Iterator[Any]:
-    shared.origin.forget()
-    shared.origin.held.add(HELD)
-    yield shared
-    shared.origin.release(HELD)
-    with Http2Client.connect(shared.port, HOST) as other:
-        other.start().send(headers(1, GET))
-        assert other.answer().status == 200
-    shared.assert_quiet()
+    with holding(shared, HELD, GET):
+        yield shared
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 from doors import Answer as Plain
-from http2_client import Answer, Http2Client
+from http2_client import Answer, Http2Client, holding
 from http2_frames import (
     CANCEL,
     DEFAULT_FRAME,
@@ -51,14 +51,8 @@ def shared(tmp_path_factory):
 
 @pytest.fixture
 def gateway(shared):
-    shared.origin.forget()
-    shared.origin.held.add(HELD)
-    yield shared
-    shared.origin.release(HELD)
-    with Http2Client.connect(shared.port, HOST) as other:
-        other.start().send(headers(1, GET))
-        assert other.answer().status == 200
-    shared.assert_quiet()
+    with holding(shared, HELD, GET):
+        yield shared
 
 
 @pytest.fixture

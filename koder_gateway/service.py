@@ -24,6 +24,7 @@ from .config import Caution, ConfigurationError, Settings, misspelled_services, 
 from .config.faults import line
 from .config.registry import restless
 from .errors import CODES
+from .exchange.states import EARLY_ENDS
 from .front.redirect import RedirectSite
 from .front.site import GatewaySite
 from .layers.threads import threads_beside
@@ -60,7 +61,6 @@ from .upstream.health import Probes
 from .upstream.pool import Service
 from .version import VERSION
 from .wire.clock import CoarseClock
-from .wire.exchange import EARLY_ENDS
 
 _EVICTED_A_SECOND: Final = 5000
 # What is wrong with settings that a reload refuses.

@@ -38,13 +38,13 @@ from twisted.web.resource import IResource
 from zope.interface import implementer
 
 from koder_gateway.config import ServiceSettings, Settings
+from koder_gateway.exchange.states import ENDED, EVENTS, Exchange
 from koder_gateway.front.site import FrontLimits, FrontTimeouts, GatewaySite
 from koder_gateway.ops.sweeper import SWEEP
 from koder_gateway.policy.tenants import Tenant
 from koder_gateway.tree.compose import Composition, compose
 from koder_gateway.upstream.pool import Service
 from koder_gateway.wire.clock import CoarseClock
-from koder_gateway.wire.exchange import ENDED, EVENTS, Exchange
 
 # A transport pauses its producer while more than this many bytes wait.
 HIGH_WATER = 65536
@@ -472,7 +472,7 @@ class MemoryGateway:
         assert exchange.phase is ENDED, exchange.phase
         assert exchange not in self.exchanges, "the exchange ended twice"
         self.exchanges.append(exchange)
-        verdict: Any = exchange.charges
+        verdict = exchange.charges
         if verdict is not None and verdict.pending:
             served = not exchange.excused and (not exchange.code or exchange.code in EVENTS)
             self.composition.policy.limiter.settle(verdict, exchange.status, served, self.reactor.seconds())

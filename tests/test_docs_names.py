@@ -42,7 +42,7 @@ RULES = {
     "access log",
 }
 _FENCE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
-# A module, or what is in one: wire.exchange.MOVES, upstream.pool.Service(max_idle).
+# A module, or what is in one: exchange.states.MOVES, upstream.pool.Service(max_idle).
 _DOTTED = re.compile(r"([a-z]\w*(?:\.\w+)+)(?:\(\w*\))?")
 # A class, or what it has: TenantGuard, Exchange.move. The page has no fields of HTTP in code.
 _CLASS = re.compile(r"([A-Z]\w*[a-z]\w*)(?:\.(\w+))?(?:\(\))?")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from koder_gateway.errors import Refusal
-from koder_gateway.wire.exchange import (
+from koder_gateway.exchange.states import (
     ANSWER,
     ANSWERED,
     ANSWERS,

@@ -18,6 +18,7 @@ FLOORS = (
     ("errors", "version"),
     ("wire",),
     ("policy",),
+    ("exchange",),
     ("config",),
     ("layers",),
     ("front",),
@@ -36,8 +37,20 @@ STRANGERS = {"front": {"upstream"}, "upstream": {"front", "config"}}
 # Helpers beside the data path get values and protocols as arguments.
 MODEST = {"ops", "tls", "transports", "tenants", "listening"}
 # Packages in which not even imports for types alone make a circle.
-FREE_OF_CIRCLES = ("config", "layers", "listening", "ops", "policy", "tenants", "tls", "transports", "tree", "wire")
-PURE = ("errors", "version", "wire", "policy", "config")
+FREE_OF_CIRCLES = (
+    "config",
+    "exchange",
+    "layers",
+    "listening",
+    "ops",
+    "policy",
+    "tenants",
+    "tls",
+    "transports",
+    "tree",
+    "wire",
+)
+PURE = ("errors", "version", "wire", "policy", "exchange", "config")
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 
 

@@ -16,11 +16,11 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from koder_gateway.config import LogSettings
+from koder_gateway.exchange.states import Exchange
 from koder_gateway.ops.access_log import AccessLogError
 from koder_gateway.ops.ledger import Ledger
 from koder_gateway.ops.metrics import Counters
 from koder_gateway.policy.limits import UNLIMITED, Limiter, LimitRule
-from koder_gateway.wire.exchange import Exchange
 from koder_gateway.wire.request import RequestHead
 
 SILENT = LogSettings(access=False)

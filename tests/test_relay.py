@@ -34,15 +34,8 @@ from twisted.logger import Logger, capturedLogs, formatEvent
 from twisted.web.resource import Resource
 
 from koder_gateway.errors import Refusal
-from koder_gateway.policy.decision import Standing
-from koder_gateway.policy.shares import Shares
-from koder_gateway.tree.compose import make_policy
-from koder_gateway.upstream.connection import UpstreamConnection
-from koder_gateway.upstream.crowd import REASONS
-from koder_gateway.upstream.pool import Service
-from koder_gateway.upstream.relay import Relay
-from koder_gateway.wire.clock import CoarseClock
-from koder_gateway.wire.exchange import (
+from koder_gateway.exchange.ports import BodySink, Client, Producer
+from koder_gateway.exchange.states import (
     ANSWERS,
     BROKEN,
     CLIENT_GONE,
@@ -57,6 +50,14 @@ from koder_gateway.wire.exchange import (
     UNREACHABLE,
     Exchange,
 )
+from koder_gateway.policy.decision import Standing
+from koder_gateway.policy.shares import Shares
+from koder_gateway.tree.compose import make_policy
+from koder_gateway.upstream.connection import UpstreamConnection
+from koder_gateway.upstream.crowd import REASONS
+from koder_gateway.upstream.pool import Service
+from koder_gateway.upstream.relay import Relay
+from koder_gateway.wire.clock import CoarseClock
 from koder_gateway.wire.request import RequestReader
 from koder_gateway.wire.response import ResponseHead, ResponseReader
 
@@ -78,11 +79,11 @@ POLICY = make_policy(settings_with(), None)
 # -- the relay alone, between a client that writes down its commands and a service in memory
 
 
-class Caller:
+class Caller(Client):
     """The client's side of an exchange: what the relay tells it, in order."""
 
     takes = False
-    paused_early = False
+    paused_early = crowded = connects = False
 
     def __init__(self, exchange: Exchange, standing: Standing, body: bytes, done: bool) -> None:
         self.exchange = exchange
@@ -90,6 +91,7 @@ class Caller:
         self.body = body
         self.body_done = done
         self.trailers: list[bytes] = []
+        self.sink: BodySink | None = None
         self.told: list[object] = []
 
     def respond(self, head: ResponseHead, body: bytes, done: bool) -> None:
@@ -104,6 +106,12 @@ class Caller:
     def interim(self, head: ResponseHead) -> None:
         self.told.append(("interim", head.status))
 
+    def switch(self, head: ResponseHead, data: bytes) -> None:
+        self.told.append(("switch", head.status, data))
+
+    def raw_writer(self) -> Callable[[bytes], None]:
+        return self.send_body
+
     def refuse(self, refusal: Refusal) -> None:
         self.exchange.phase = ENDED  # as every client does that answers
         self.told.append(("refuse", refusal.code))
@@ -115,7 +123,10 @@ class Caller:
         self.told.append("taking?")
         return self.takes
 
-    def stream_from(self, producer: UpstreamConnection) -> None:
+    def room(self) -> int:
+        return 0
+
+    def stream_from(self, producer: Producer) -> None:
         self.told.append("stream")
 
     def pause_body(self) -> None:

@@ -189,7 +189,7 @@ class GatewayChannel(ResetWatch, Intake, Protocol):
         request = self.request
         assert request is not None
         if request.sink is not None:
-            self.dataReceived = receive = request.sink.body_received  # type: ignore[method-assign]
+            self.dataReceived = receive = request.sink.body_received  # type: ignore[method-assign, assignment]
             data = self._unread.take(len(self._unread))
             if data:
                 receive(data)

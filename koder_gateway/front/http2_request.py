@@ -10,7 +10,7 @@ from twisted.internet.error import ConnectionAborted
 from twisted.python.failure import Failure
 
 from ..errors import NOT_IMPLEMENTED
-from ..wire.exchange import ENDED, TUNNELLING
+from ..exchange.states import ENDED, TUNNELLING
 from ..wire.hpack import encode_field, encode_lines, encode_status
 from ..wire.http2_frames import ENHANCE_YOUR_CALM, Http2Error
 from ..wire.response import ResponseHead
@@ -49,7 +49,7 @@ class Http2Request(GatewayRequest):
 
     def hold_answer(self) -> None:
         """There is no room any more: a service that has been asked and has not begun to answer is paused too."""
-        connection = getattr(self.sink, "connection", None)
+        connection = None if self.sink is None else self.sink.connection
         if connection is not None:
             self.stream_from(connection)
 

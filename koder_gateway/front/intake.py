@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from ..errors import BAD_FRAMING, BODY_TOO_LARGE, Refusal
+from ..exchange.states import BROKEN, TOO_LARGE
 from ..layers.turns import FULL_READ, PIECES, end_turn
 from ..wire.body import BodyError, ChunkedDecoder
-from ..wire.exchange import BROKEN, TOO_LARGE
 from ..wire.request import KEPT_HEAD, HeadProbe, RequestHead, oversized
 from ..wire.unread_head import host_and_origin
 from .flow_control import ClientFlow
@@ -102,10 +101,9 @@ class Intake(ClientFlow):
         takes, and not what comes behind a body, which nobody takes."""
         phase = self._phase
         sink = None if self.request is None or phase not in RAW else self.request.sink
-        room: Callable[[], int] | None = getattr(sink, "body_room", None)
-        if room is None:
+        if sink is None or not sink.streams:
             return 0
-        size = min(room(), _ROOM) if self.site.crowded else _FREE_ROOM
+        size = min(sink.body_room(), _ROOM) if self.site.crowded else _FREE_ROOM
         if phase == BODY:
             size = min(size, 2 * self._remaining if self._decoder is None else _ROOM)
         return size

@@ -9,19 +9,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone
-from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from twisted.web import http, server
 
 from ..errors import INTERNAL_ERROR, REQUEST_TIMEOUT, UPSTREAM_TIMEOUT, Refusal
+from ..exchange.ports import BodySink, Client, Producer
+from ..exchange.states import (
+    ANSWERED,
+    ANSWERS,
+    CLIENT_GONE,
+    ENDED,
+    HELD,
+    RELAYING,
+    SLOW,
+    TIMEOUT,
+    TUNNELLING,
+    Exchange,
+)
 from ..layers.reading import room_of
 from ..policy.decision import Standing, charges_refusal
 from ..wire.body import chunk, last_chunk
-from ..wire.exchange import ANSWERED, ANSWERS, CLIENT_GONE, ENDED, HELD, RELAYING, SLOW, TIMEOUT, TUNNELLING, Exchange
 from ..wire.problem import problem
 from ..wire.response import CONTINUE, ResponseHead
 from .filters import forwarded_headers
@@ -34,23 +45,7 @@ _KEEP_ALIVE = b"Connection: keep-alive\r\n"
 _NO_BODY = frozenset((204, 304))
 
 
-class BodySink(Protocol):
-    """Whoever takes a request's body as it arrives."""
-
-    def body_received(self, data: bytes) -> None:
-        """More of the body, not empty."""
-
-    def body_ended(self, trailers: list[bytes]) -> None:
-        """The body is complete."""
-
-    def client_failed(self, event: str) -> None:
-        """The client is gone, or its body is late, broken or too large."""
-
-    def abandon(self) -> None:
-        """Let go of everything; whoever asks for this ends the exchange."""
-
-
-class GatewayRequest(server.Request):
+class GatewayRequest(server.Request, Client):
     """One request of a gateway channel. `body`, `body_done` and `trailers` are what has arrived with the head."""
 
     # Only for stock requests' sake: the gateway never parses forms.
@@ -146,7 +141,7 @@ class GatewayRequest(server.Request):
             deferred.callback(None)
         self._over()
 
-    # -- the client's side of an exchange (upstream.relay.Client)
+    # -- the client's side of an exchange (exchange.ports.Client)
 
     @property
     def connects(self) -> bool:
@@ -325,7 +320,7 @@ class GatewayRequest(server.Request):
         """Bytes of the answer that its transport takes at once."""
         return room_of(self.channel.transport)
 
-    def stream_from(self, producer: IPushProducer) -> None:
+    def stream_from(self, producer: Producer) -> None:
         """Pause and resume `producer` as the client takes the answer."""
         self._produced_by = producer
         self.channel.registerProducer(producer, True)
@@ -423,14 +418,20 @@ class GatewayRequest(server.Request):
         self.channel = None
 
 
-class _BodyCollector:
+class _BodyCollector(BodySink):
     """Collects a body for a resource that wants it whole; its size was limited on the way."""
+
+    streams = False
+    connection = None
 
     def __init__(self, request: GatewayRequest, resource: Any) -> None:
         self._request = request
         self._resource = resource
         self._file = BytesIO(request.body)
         self._file.seek(0, 2)
+
+    def body_room(self) -> int:
+        return 0
 
     def body_received(self, data: bytes) -> None:
         self._file.write(data)

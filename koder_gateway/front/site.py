@@ -19,6 +19,7 @@ from twisted.web.resource import IResource, getChildForRequest
 from twisted.web.server import Site
 
 from ..errors import DRAINING, METHODS, OVERLOADED, Refusal
+from ..exchange.states import Exchange
 from ..layers.resets import resets_of
 from ..layers.turns import PIECES, turns_of
 from ..policy.certificates import Secured
@@ -28,7 +29,6 @@ from ..policy.limits import address_key
 from ..policy.shares import Shares
 from ..policy.tenants import Tenant
 from ..wire.clock import CoarseClock
-from ..wire.exchange import Exchange
 from ..wire.rate_limited_log import Complaints
 from ..wire.request import LINE_BESIDE, RequestReader
 from .buffered import Buffered

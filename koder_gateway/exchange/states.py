@@ -27,7 +27,8 @@ from ..errors import (
     UPSTREAM_UNTRUSTED,
     Refusal,
 )
-from .request import RequestHead
+from ..policy.limits import Verdict
+from ..wire.request import RequestHead
 
 # Phases.
 HELD, WAITING, RELAYING, TUNNELLING, ENDED = "held", "waiting", "relaying", "tunnelling", "ended"
@@ -173,7 +174,7 @@ class Exchange:
         self.drops_hsts = False
         self.readable = False
         self.excused = False
-        self.charges: object = None
+        self.charges: Verdict | None = None
         self.bytes_in = 0
         self.bytes_out = 0
 

@@ -48,6 +48,7 @@ FREE_OF_CIRCLES = (
     "tls",
     "transports",
     "tree",
+    "upstream",
     "wire",
 )
 PURE = ("errors", "version", "wire", "policy", "exchange", "config")

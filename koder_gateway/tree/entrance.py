@@ -25,7 +25,7 @@ from ..policy.decision import Policy, Standing, charges_refusal
 from ..upstream.connection import UpstreamConnection
 from ..wire.exchange import ANSWERED, CLIENT_GONE, ENDED, HELD, WAITING, Exchange
 from ..wire.problem import problem
-from ..wire.request import RequestReader
+from ..wire.request_reader import RequestReader
 from ..wire.response import ResponseHead
 from .guards import Refused
 

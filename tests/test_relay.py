@@ -58,7 +58,7 @@ from koder_gateway.upstream.crowd import REASONS
 from koder_gateway.upstream.pool import Service
 from koder_gateway.upstream.relay import Relay
 from koder_gateway.wire.clock import CoarseClock
-from koder_gateway.wire.request import RequestReader
+from koder_gateway.wire.request_reader import RequestReader
 from koder_gateway.wire.response import ResponseHead, ResponseReader
 
 Make = Callable[..., MemoryGateway]

@@ -36,7 +36,7 @@ from ..errors import BAD_FRAMING, BODY_TOO_LARGE, REQUEST_TIMEOUT, Refusal
 from ..layers.reading import read_bounded, read_freely
 from ..policy.clients import plain_host
 from ..wire.body import BodyError
-from ..wire.request import RequestHead
+from ..wire.request_head import RequestHead
 from .http2 import Http2Channel
 from .intake import Intake
 from .phases import BODY, BUSY, CLOSING, GONE, HEAD, IDLE, LINGER, TUNNEL

@@ -30,7 +30,7 @@ from ..policy.shares import Shares
 from ..policy.tenants import Tenant
 from ..wire.clock import CoarseClock
 from ..wire.rate_limited_log import Complaints
-from ..wire.request import LINE_BESIDE, RequestReader
+from ..wire.request_reader import LINE_BESIDE, RequestReader
 from .buffered import Buffered
 from .channel import GatewayChannel, HalfClosingChannel
 from .clients import Clients

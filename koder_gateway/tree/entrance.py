@@ -25,7 +25,7 @@ from ..policy.certificates import Secured
 from ..policy.clients import plain_host
 from ..policy.decision import Policy, Standing, charges_refusal
 from ..wire.problem import problem
-from ..wire.request import RequestReader
+from ..wire.request_reader import RequestReader
 from ..wire.response import ResponseHead
 from .guards import Refused
 

@@ -31,7 +31,7 @@ from ..layers.reading import room_of
 from ..policy.grants import LONGEST, Excuse, excuse_for
 from ..wire.body import chunk, last_chunk
 from ..wire.fields import without
-from ..wire.request import KEPT_HEAD
+from ..wire.request_head import KEPT_HEAD
 from ..wire.response import CONTINUE, ResponseHead
 from .crowd import owner_of
 from .tunnel import Tunnel

@@ -27,7 +27,6 @@ from .errors import CODES
 from .exchange.states import EARLY_ENDS
 from .front.redirect import RedirectSite
 from .front.site import GatewaySite
-from .layers.threads import threads_beside
 from .listening.endpoints import Endpoints
 from .listening.proxy_protocol import ProxyGate
 from .metrics_sources import sources_of
@@ -47,6 +46,7 @@ from .policy.decision import Policy
 from .policy.limits import address_key
 from .policy.tenants import Registry
 from .ports import Addresses, Ports
+from .reactor.daemon_threads import threads_beside
 from .registry_follower import RegistryFollower
 from .reload_files import read_files
 from .tenants.registry_losses import Losses

@@ -33,8 +33,8 @@ from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
 from ..errors import BAD_FRAMING, BODY_TOO_LARGE, REQUEST_TIMEOUT, Refusal
-from ..layers.reading import read_bounded, read_freely
 from ..policy.clients import plain_host
+from ..reactor.read_sizes import read_bounded, read_freely
 from ..wire.body import BodyError
 from ..wire.request_head import RequestHead
 from .http2 import Http2Channel

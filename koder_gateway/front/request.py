@@ -30,8 +30,8 @@ from ..exchange.states import (
     TUNNELLING,
     Exchange,
 )
-from ..layers.reading import room_of
 from ..policy.decision import Standing, charges_refusal
+from ..reactor.read_sizes import room_of
 from ..wire.body import chunk, last_chunk
 from ..wire.problem import problem
 from ..wire.response import CONTINUE, ResponseHead

@@ -20,14 +20,14 @@ from twisted.web.server import Site
 
 from ..errors import DRAINING, METHODS, OVERLOADED, Refusal
 from ..exchange.states import Exchange
-from ..layers.resets import resets_of
-from ..layers.turns import PIECES, turns_of
 from ..policy.certificates import Secured
 from ..policy.clients import NOWHERE
 from ..policy.decision import Policy, Standing
 from ..policy.limits import address_key
 from ..policy.shares import Shares
 from ..policy.tenants import Tenant
+from ..reactor.resets import resets_of
+from ..reactor.turns import PIECES, turns_of
 from ..wire.clock import CoarseClock
 from ..wire.rate_limited_log import Complaints
 from ..wire.request_reader import LINE_BESIDE, RequestReader

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from ..exchange.states import INVALID
-from ..layers.turns import Turns
+from ..reactor.turns import Turns
 from ..wire.body import BodyError, ChunkedDecoder
 
 if TYPE_CHECKING:

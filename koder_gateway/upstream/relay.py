@@ -27,8 +27,8 @@ from ..exchange.states import (
     UNTRUSTED,
     WHOLE,
 )
-from ..layers.reading import room_of
 from ..policy.grants import LONGEST, Excuse, excuse_for
+from ..reactor.read_sizes import room_of
 from ..wire.body import chunk, last_chunk
 from ..wire.fields import without
 from ..wire.request_head import KEPT_HEAD

@@ -10,7 +10,7 @@ from memory import Kernel, MemoryGateway
 from test_http2_streams import Http2, asking
 from test_http2_windows import asked, play
 
-from koder_gateway.front.site import FrontTimeouts
+from koder_gateway.downstream.site import FrontTimeouts
 from koder_gateway.wire.exchange import TIMEOUT
 
 IDLE, KEEPALIVE, LINGER = 60.0, 75.0, 2.0

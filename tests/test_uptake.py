@@ -18,7 +18,7 @@ from twisted.internet.address import IPv4Address
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-from koder_gateway.front.site import FrontLimits
+from koder_gateway.downstream.site import FrontLimits
 from koder_gateway.wire.exchange import ENDED
 
 RATE = 1024

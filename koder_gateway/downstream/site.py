@@ -19,6 +19,9 @@ from twisted.web.resource import IResource, getChildForRequest
 from twisted.web.server import Site
 
 from ..errors import DRAINING, METHODS, OVERLOADED, Refusal
+from ..http1.channel import GatewayChannel, HalfClosingChannel
+from ..http1.flow_control import ClientFlow
+from ..http2.channel import Http2Channel
 from ..layers.resets import resets_of
 from ..layers.turns import PIECES, turns_of
 from ..policy.certificates import Secured
@@ -32,11 +35,8 @@ from ..wire.exchange import Exchange
 from ..wire.rate_limited_log import Complaints
 from ..wire.request import LINE_BESIDE, RequestReader
 from .buffered import Buffered
-from .channel import GatewayChannel, HalfClosingChannel
 from .clients import Clients
 from .filters import Cors, Identity
-from .flow_control import ClientFlow
-from .http2 import Http2Channel
 from .request import GatewayRequest
 
 _ALLOW = b"Allow: " + b", ".join(METHODS) + b"\r\n"

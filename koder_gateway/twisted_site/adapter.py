@@ -10,24 +10,24 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
+from ..downstream.filters import Cors, Identity, forwarded_headers
+from ..downstream.refused import Refused
+from ..downstream.site import only_whether
 from ..errors import METHODS, Refusal
-from ..front.filters import Cors, Identity, forwarded_headers
-from ..front.site import only_whether
 from ..policy.certificates import Secured
 from ..policy.clients import plain_host
 from ..policy.decision import Policy, Standing, charges_refusal
-from ..upstream.connection import UpstreamConnection
 from ..wire.exchange import ANSWERED, CLIENT_GONE, ENDED, HELD, WAITING, Exchange
 from ..wire.problem import problem
 from ..wire.request import RequestReader
 from ..wire.response import ResponseHead
-from .guards import Refused
 
 # The stock channel has framed the body already, and met the one expectation that there is.
 _FRAMING = frozenset((b"content-length", b"transfer-encoding", b"trailer"))
@@ -178,7 +178,7 @@ class StockClient:
         """Nor what it takes at once."""
         return 0
 
-    def stream_from(self, producer: UpstreamConnection) -> None:
+    def stream_from(self, producer: IPushProducer) -> None:
         """Pause and resume `producer` as the client takes the answer."""
         self._producing = True
         self._request.registerProducer(producer, True)

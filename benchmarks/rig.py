@@ -21,7 +21,7 @@ from koder_gateway.tree.proxy import ProxyResource
 from koder_gateway.tree.routes import Routes
 from koder_gateway.upstream.pool import Service
 from koder_gateway.wire.clock import CoarseClock
-from koder_gateway.wire.request import RequestReader
+from koder_gateway.wire.request_reader import RequestReader
 from koder_gateway.wire.response import ResponseReader
 
 ORIGIN = b"https://app.example.com"

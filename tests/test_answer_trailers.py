@@ -15,7 +15,7 @@ from sockets import request as bytes_of
 
 from koder_gateway.wire.body import trailer_passes
 from koder_gateway.wire.fields import HOP_BY_HOP, FieldKinds
-from koder_gateway.wire.request import RequestReader
+from koder_gateway.wire.request_reader import RequestReader
 from koder_gateway.wire.response import ResponseReader
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "configuration.md"

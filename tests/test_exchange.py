@@ -33,7 +33,7 @@ from koder_gateway.wire.exchange import (
     Exchange,
     IllegalMove,
 )
-from koder_gateway.wire.request import RequestHead
+from koder_gateway.wire.request_head import RequestHead
 
 
 def exchange(phase: str = HELD, method: bytes = b"GET") -> Exchange:

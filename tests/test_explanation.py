@@ -17,7 +17,8 @@ from koder_gateway.policy.explanation import Explanation, explain
 from koder_gateway.policy.limits import Limiter, LimitRule
 from koder_gateway.policy.routing import Route, RouteTable
 from koder_gateway.policy.tenants import Registry, Tenant, TenantPolicy
-from koder_gateway.wire.request import RequestHead, RequestReader
+from koder_gateway.wire.request_head import RequestHead
+from koder_gateway.wire.request_reader import RequestReader
 
 APP = b"https://app.example.com"
 KODER = b"https://koder.example"

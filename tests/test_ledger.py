@@ -21,7 +21,7 @@ from koder_gateway.ops.ledger import Ledger
 from koder_gateway.ops.metrics import Counters
 from koder_gateway.policy.limits import UNLIMITED, Limiter, LimitRule
 from koder_gateway.wire.exchange import Exchange
-from koder_gateway.wire.request import RequestHead
+from koder_gateway.wire.request_head import RequestHead
 
 SILENT = LogSettings(access=False)
 

@@ -57,7 +57,7 @@ from koder_gateway.wire.exchange import (
     UNREACHABLE,
     Exchange,
 )
-from koder_gateway.wire.request import RequestReader
+from koder_gateway.wire.request_reader import RequestReader
 from koder_gateway.wire.response import ResponseHead, ResponseReader
 
 Make = Callable[..., MemoryGateway]

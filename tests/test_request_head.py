@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from memory import rechunked
 
 from koder_gateway.errors import METHODS
-from koder_gateway.wire.request import HeadProbe, RequestHead, RequestReader
+from koder_gateway.wire.head_probe import HeadProbe
+from koder_gateway.wire.request_head import RequestHead
+from koder_gateway.wire.request_reader import RequestReader
 
 READER = RequestReader(b"X-Tenant-ID", max_target=1000, max_fields=20)
 TRACE = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -19,7 +19,7 @@ from sockets import SETTINGS
 from koder_gateway.config import Settings
 from koder_gateway.policy.limits import Limiter, LimitRule
 from koder_gateway.policy.routing import Route, RouteTable, lenient_path, lenient_paths
-from koder_gateway.wire.request import RequestReader
+from koder_gateway.wire.request_reader import RequestReader
 from koder_gateway.wire.target import LONGEST_PREFIX, essential, path_fault
 
 READER = RequestReader(b"X-Tenant-ID", max_target=8192, max_fields=100)

@@ -12,7 +12,7 @@ from twisted.web.http_headers import Headers
 from ..policy.decision import Standing
 from ..wire.exchange import Exchange
 from ..wire.identity import IdentifierSource
-from ..wire.request import RequestHead
+from ..wire.request_head import RequestHead
 
 _identifiers = IdentifierSource()
 

@@ -33,7 +33,7 @@ from ..policy.tenants import Tenant
 from ..wire.clock import CoarseClock
 from ..wire.exchange import Exchange
 from ..wire.rate_limited_log import Complaints
-from ..wire.request import LINE_BESIDE, RequestReader
+from ..wire.request_reader import LINE_BESIDE, RequestReader
 from .buffered import Buffered
 from .clients import Clients
 from .filters import Cors, Identity

@@ -39,7 +39,7 @@ from ..http2.channel import Http2Channel
 from ..layers.reading import read_bounded, read_freely
 from ..policy.clients import plain_host
 from ..wire.body import BodyError
-from ..wire.request import RequestHead
+from ..wire.request_head import RequestHead
 from .intake import Intake
 from .phases import BODY, BUSY, CLOSING, GONE, HEAD, IDLE, LINGER, TUNNEL
 

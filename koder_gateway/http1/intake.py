@@ -10,7 +10,9 @@ from ..errors import BAD_FRAMING, BODY_TOO_LARGE, Refusal
 from ..layers.turns import FULL_READ, PIECES, end_turn
 from ..wire.body import BodyError, ChunkedDecoder
 from ..wire.exchange import BROKEN, TOO_LARGE
-from ..wire.request import KEPT_HEAD, HeadProbe, RequestHead, oversized
+from ..wire.head_probe import HeadProbe
+from ..wire.request_head import KEPT_HEAD, RequestHead
+from ..wire.request_syntax import oversized
 from ..wire.unread_head import host_and_origin
 from .flow_control import ClientFlow
 from .phases import BODY, BUSY, FORGETFUL, HEAD, IDLE, RAW

@@ -21,7 +21,7 @@ from ..wire.http2_frames import (
     StreamError,
 )
 from ..wire.http2_head import HeadReader, read_trailers
-from ..wire.request import RequestHead
+from ..wire.request_head import RequestHead
 from ..wire.small_data import gather
 from .header_block import FieldBlock
 from .lifecycle import OPEN

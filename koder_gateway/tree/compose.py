@@ -33,7 +33,7 @@ from ..upstream.tls import SecureEndpoint
 from ..upstream.trust import Trust, read_trust
 from ..upstream.tunnel import Tunnels
 from ..wire.clock import CoarseClock
-from ..wire.request import RequestReader
+from ..wire.request_reader import RequestReader
 from ..wire.response import ResponseReader
 from .bounds import shares_of
 from .guards import RateGuard, TenantGuard

@@ -26,7 +26,7 @@ from ..policy.clients import plain_host
 from ..policy.decision import Policy, Standing, charges_refusal
 from ..wire.exchange import ANSWERED, CLIENT_GONE, ENDED, HELD, WAITING, Exchange
 from ..wire.problem import problem
-from ..wire.request import RequestReader
+from ..wire.request_reader import RequestReader
 from ..wire.response import ResponseHead
 
 # The stock channel has framed the body already, and met the one expectation that there is.

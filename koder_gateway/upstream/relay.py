@@ -32,7 +32,7 @@ from ..wire.exchange import (
     Exchange,
 )
 from ..wire.fields import without
-from ..wire.request import KEPT_HEAD
+from ..wire.request_head import KEPT_HEAD
 from ..wire.response import CONTINUE, ResponseHead
 from .crowd import owner_of
 from .tunnel import Tunnel

@@ -27,7 +27,7 @@ from ..errors import (
     UPSTREAM_UNTRUSTED,
     Refusal,
 )
-from .request import RequestHead
+from .request_head import RequestHead
 
 # Phases.
 HELD, WAITING, RELAYING, TUNNELLING, ENDED = "held", "waiting", "relaying", "tunnelling", "ended"

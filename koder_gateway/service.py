@@ -25,7 +25,6 @@ from .config.faults import line
 from .config.registry import restless
 from .downstream.site import GatewaySite
 from .errors import CODES
-from .layers.threads import threads_beside
 from .listening.endpoints import Endpoints
 from .listening.proxy_protocol import ProxyGate
 from .listening.redirect import RedirectSite
@@ -46,6 +45,7 @@ from .policy.decision import Policy
 from .policy.limits import address_key
 from .policy.tenants import Registry
 from .ports import Addresses, Ports
+from .reactor.daemon_threads import threads_beside
 from .registry_follower import RegistryFollower
 from .reload_files import read_files
 from .tenants.registry_losses import Losses

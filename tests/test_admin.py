@@ -9,10 +9,10 @@ from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
-from koder_gateway.layers.turns import ARRIVALS, Turns, turns_of
 from koder_gateway.ops.admin import admin_pages
 from koder_gateway.ops.admin_channel import IDLE, MAX_CONNECTIONS, MAX_HEAD, PATIENCE, AdminFactory
 from koder_gateway.ops.metrics import Counters, make_registry, render
+from koder_gateway.reactor.turns import ARRIVALS, Turns, turns_of
 
 
 class Admin:

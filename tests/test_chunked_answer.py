@@ -8,7 +8,7 @@ import pytest
 from memory import MemoryGateway, Peer, read_messages, request
 from test_fairness import turn
 
-from koder_gateway.layers.turns import SLICE, turns_of
+from koder_gateway.reactor.turns import SLICE, turns_of
 
 Make = Callable[..., MemoryGateway]
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"

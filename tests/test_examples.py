@@ -485,7 +485,20 @@ def test_a_bound_is_that_of_the_code(row: list[str]) -> None:
 
 
 # Where what a peer can fill is kept, and what a bound's name looks like.
-BOUNDED = ("layers", "downstream", "http1", "http2", "listening", "upstream", "tree", "tls", "ops", "policy", "wire")
+BOUNDED = (
+    "reactor",
+    "tls_bio",
+    "downstream",
+    "http1",
+    "http2",
+    "listening",
+    "upstream",
+    "tree",
+    "tls",
+    "ops",
+    "policy",
+    "wire",
+)
 LOOKS_LIKE = re.compile(
     r"MAX|BOUND|REMEMBERED|KEPT|LONGEST|SLACK|PATIENCE|TURNED|BACKLOG|LOGGED|SIZE$|PIECE$|BODY$|HEAD$"
 )

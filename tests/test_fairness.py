@@ -13,7 +13,7 @@ import pytest
 from memory import HIGH_WATER, HOST, MemoryGateway, Peer, answered, forwarded, read_messages, request
 
 from koder_gateway.downstream.site import FrontTimeouts
-from koder_gateway.layers.turns import ARRIVALS, PIECES, Turns, turns_of
+from koder_gateway.reactor.turns import ARRIVALS, PIECES, Turns, turns_of
 
 MISDIRECTED = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 SERVED = request(b"GET", b"/v1/users")

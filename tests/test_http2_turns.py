@@ -37,7 +37,7 @@ from sockets import HOST as NAME
 from sockets import running
 from test_http2_streams import Http2, Mounted, asking, code
 
-from koder_gateway.layers.turns import PIECES, Turns
+from koder_gateway.reactor.turns import PIECES, Turns
 
 KNOWN = (b"x-request-id", b"r1")
 

@@ -20,7 +20,7 @@ from twisted.internet.error import ConnectionLost
 from twisted.internet.ssl import CertificateOptions
 from twisted.python.failure import Failure
 
-from koder_gateway.layers.last_words import hear_last_words
+from koder_gateway.reactor.bytes_before_reset import hear_last_words
 from koder_gateway.transports.reactor import UvloopReactor
 
 WORDS = b"too much" * 5000

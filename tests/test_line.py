@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from koder_gateway.layers.line import Line
+from koder_gateway.reactor.fair_queue import Line
 
 
 def taken(line: Line) -> list[object]:

@@ -14,7 +14,7 @@ from processes import until
 from sockets import Running, request, running
 from twisted.internet.error import ConnectBindError, ConnectionRefusedError
 
-from koder_gateway.layers.shortage import shortage
+from koder_gateway.reactor.descriptor_shortage import shortage
 
 
 def lowest_free(gateway: Running) -> int:

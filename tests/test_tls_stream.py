@@ -30,13 +30,13 @@ from twisted.internet.task import Clock, deferLater
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
-from koder_gateway.layers import records as layer
-from koder_gateway.layers.turns import ARRIVALS, Turns
+from koder_gateway.reactor.turns import ARRIVALS, Turns
 from koder_gateway.tls import plain_http, stream
 from koder_gateway.tls.certificates import self_signed
 from koder_gateway.tls.contexts import ServerContexts
 from koder_gateway.tls.factory import TLSFactory, over_tls
 from koder_gateway.tls.stream import TLSTransport
+from koder_gateway.tls_bio import records as layer
 
 MIB = 1 << 20
 SIZES = (0, 1, 16383, 16384, 16385, 500_000, (1 << 19) - 1, 1 << 19, (1 << 19) + 1, 5 * MIB + 3)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from twisted.internet.task import Clock
 
-from koder_gateway.layers.turns import ARRIVALS, LITTLE, READS, SLICE, TURN, Turns, turns_of
+from koder_gateway.reactor.turns import ARRIVALS, LITTLE, READS, SLICE, TURN, Turns, turns_of
 
 
 class Reactor:

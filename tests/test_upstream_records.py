@@ -20,8 +20,8 @@ from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 
-from koder_gateway.layers import records as layer
-from koder_gateway.layers.turns import Turns
+from koder_gateway.reactor.turns import Turns
+from koder_gateway.tls_bio import records as layer
 from koder_gateway.upstream import tls
 from koder_gateway.upstream.records import CALLS, FastTransport, transport_class
 from koder_gateway.upstream.secure import BrokenError, SecureTransport

@@ -18,8 +18,8 @@ from twisted.python.failure import Failure
 from twisted.web import http, server
 
 from ..errors import INTERNAL_ERROR, REQUEST_TIMEOUT, UPSTREAM_TIMEOUT, Refusal
-from ..layers.reading import room_of
 from ..policy.decision import Standing, charges_refusal
+from ..reactor.read_sizes import room_of
 from ..wire.body import chunk, last_chunk
 from ..wire.exchange import ANSWERED, ANSWERS, CLIENT_GONE, ENDED, HELD, RELAYING, SLOW, TIMEOUT, TUNNELLING, Exchange
 from ..wire.problem import problem

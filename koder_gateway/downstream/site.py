@@ -22,14 +22,14 @@ from ..errors import DRAINING, METHODS, OVERLOADED, Refusal
 from ..http1.channel import GatewayChannel, HalfClosingChannel
 from ..http1.flow_control import ClientFlow
 from ..http2.channel import Http2Channel
-from ..layers.resets import resets_of
-from ..layers.turns import PIECES, turns_of
 from ..policy.certificates import Secured
 from ..policy.clients import NOWHERE
 from ..policy.decision import Policy, Standing
 from ..policy.limits import address_key
 from ..policy.shares import Shares
 from ..policy.tenants import Tenant
+from ..reactor.resets import resets_of
+from ..reactor.turns import PIECES, turns_of
 from ..wire.clock import CoarseClock
 from ..wire.exchange import Exchange
 from ..wire.rate_limited_log import Complaints

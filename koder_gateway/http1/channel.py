@@ -36,8 +36,8 @@ from ..downstream.request import GatewayRequest
 from ..downstream.reset_watch import ResetWatch
 from ..errors import BAD_FRAMING, BODY_TOO_LARGE, REQUEST_TIMEOUT, Refusal
 from ..http2.channel import Http2Channel
-from ..layers.reading import read_bounded, read_freely
 from ..policy.clients import plain_host
+from ..reactor.read_sizes import read_bounded, read_freely
 from ..wire.body import BodyError
 from ..wire.request_head import RequestHead
 from .intake import Intake

@@ -12,8 +12,8 @@ import math
 from typing import TYPE_CHECKING, Any, Final
 
 from ..downstream.unsent_bytes import Uptake
-from ..layers.turns import Turns, read_little
 from ..policy.limits import address_key
+from ..reactor.turns import Turns, read_little
 from .phases import BODY, BUSY, GONE, HEAD, IDLE, READY, TUNNEL, WRITING
 from .stock import StockChannel
 from .unread import Unread

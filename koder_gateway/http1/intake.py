@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from ..errors import BAD_FRAMING, BODY_TOO_LARGE, Refusal
-from ..layers.turns import FULL_READ, PIECES, end_turn
+from ..reactor.turns import FULL_READ, PIECES, end_turn
 from ..wire.body import BodyError, ChunkedDecoder
 from ..wire.exchange import BROKEN, TOO_LARGE
 from ..wire.head_probe import HeadProbe

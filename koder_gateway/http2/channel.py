@@ -8,7 +8,7 @@ are paid for from a patience that grows again with time and with what is served:
 ENHANCE_YOUR_CALM, and only what is under way is served (`Lifecycle.flooded`).
 
 What is sent in one turn of the reactor leaves in one write, and what comes is read for a slice of a turn
-(`layers.turns`).
+(`reactor.turns`).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from twisted.python.failure import Failure
 from ..downstream.reset_watch import ResetWatch
 from ..downstream.unsent_bytes import backlog
 from ..errors import Refusal
-from ..layers.turns import PIECES, SLICE, read_little
 from ..policy.limits import address_key
+from ..reactor.turns import PIECES, SLICE, read_little
 from ..wire import http2_frames
 from ..wire.flood_budget import FRAME, REPLY, FloodGoesOn, Patience
 from ..wire.hpack import announced_size

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from ..layers.reading import room_of
+from ..reactor.read_sizes import room_of
 from ..wire.flood_budget import DATA_SENT, REPLIES_TO_DATA, WORTH_WHILE
 from ..wire.hpack import encode_lines
 from ..wire.http2_frames import (

@@ -19,7 +19,6 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.web.resource import IResource
 
 from ..config import ServiceSettings, Settings
-from ..layers.turns import turns_of
 from ..policy.certificates import ClientAuth
 from ..policy.clients import TrustedProxies
 from ..policy.cors import CorsPolicy
@@ -27,6 +26,7 @@ from ..policy.decision import Policy
 from ..policy.limits import Limiter
 from ..policy.routing import Route, RouteTable
 from ..policy.tenants import Registry, Tenant, TenantPolicy
+from ..reactor.turns import turns_of
 from ..upstream.names import NamedEndpoint, Names
 from ..upstream.pool import Address, Service
 from ..upstream.tls import SecureEndpoint

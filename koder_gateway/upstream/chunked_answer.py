@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ..layers.turns import Turns
+from ..reactor.turns import Turns
 from ..wire.body import BodyError, ChunkedDecoder
 from ..wire.exchange import INVALID
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 from twisted.logger import Logger
 
-from ..layers.turns import PIECES
 from ..policy.clients import NOWHERE
 from ..policy.shares import ADDRESS, FULL, TENANT, Owner, Places, Shares
+from ..reactor.turns import PIECES
 from ..wire import exchange
 from ..wire.clock import CoarseClock
 from ..wire.rate_limited_log import Complaints

@@ -16,8 +16,8 @@ from twisted.internet.protocol import ClientFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..layers.shortage import shortage
-from ..layers.turns import Turns
+from ..reactor.descriptor_shortage import shortage
+from ..reactor.turns import Turns
 from ..wire.clock import CoarseClock
 from ..wire.exchange import FULL, TIMEOUT, UNREACHABLE, UNTRUSTED
 from ..wire.response import ResponseReader

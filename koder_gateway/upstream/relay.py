@@ -10,8 +10,8 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from ..layers.reading import room_of
 from ..policy.grants import LONGEST, Excuse, excuse_for
+from ..reactor.read_sizes import room_of
 from ..wire.body import chunk, last_chunk
 from ..wire.exchange import (
     ANSWER,

@@ -11,9 +11,9 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..layers.reading import room_of
 from ..policy.limits import Limiter
 from ..policy.shares import FULL, Counts, Owner, Shares
+from ..reactor.read_sizes import room_of
 from ..wire.clock import CoarseClock
 from ..wire.exchange import CLOSED, END, TIMEOUT, TUNNELLING, Exchange
 

@@ -9,8 +9,8 @@ from OpenSSL import SSL
 from twisted.internet.protocol import Protocol
 
 from ..policy.limits import address_key
-from .reading import read_bounded, read_freely, room_of
-from .turns import Turns
+from ..reactor.read_sizes import read_bounded, read_freely, room_of
+from ..reactor.turns import Turns
 
 # What a peer may make OpenSSL say by itself in the life of a connection: hundreds of key updates, of which an honest
 # one has a handful. Who asks for more and reads none of it would fill the memory with answers.

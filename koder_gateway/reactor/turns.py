@@ -27,7 +27,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from .line import Line, Work
+from .fair_queue import Line, Work
 
 # Seconds of work on one connection before others have their turn; and of all who wait in one line, in one turn of the
 # reactor.

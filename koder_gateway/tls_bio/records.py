@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from OpenSSL import SSL
 
+from ..reactor.turns import read_little
 from .layer import Layer
-from .turns import read_little
 
 lib: Any = getattr(SSL, "_lib", None)
 ffi: Any = getattr(SSL, "_ffi", None)

@@ -38,8 +38,8 @@ from twisted.web.resource import IResource
 from zope.interface import implementer
 
 from koder_gateway.config import ServiceSettings, Settings
+from koder_gateway.downstream.site import FrontLimits, FrontTimeouts, GatewaySite
 from koder_gateway.exchange.states import ENDED, EVENTS, Exchange
-from koder_gateway.front.site import FrontLimits, FrontTimeouts, GatewaySite
 from koder_gateway.ops.sweeper import SWEEP
 from koder_gateway.policy.tenants import Tenant
 from koder_gateway.tree.compose import Composition, compose

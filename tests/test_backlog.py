@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from processes import until
 
-from koder_gateway.front.unsent_bytes import Uptake, acknowledged, backlog
+from koder_gateway.downstream.unsent_bytes import Uptake, acknowledged, backlog
 
 RATE = 1024
 A_BYTE = 1 / RATE

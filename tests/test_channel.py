@@ -28,7 +28,7 @@ from twisted.internet.task import Clock
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-from koder_gateway.front.site import FrontLimits, FrontTimeouts
+from koder_gateway.downstream.site import FrontLimits, FrontTimeouts
 
 Make = Callable[..., MemoryGateway]
 

@@ -22,7 +22,7 @@ from test_http2_streams import Http2
 from twisted.logger import Logger, formatEvent
 
 from koder_gateway.config import ShareSettings
-from koder_gateway.front.site import FrontLimits
+from koder_gateway.downstream.site import FrontLimits
 from koder_gateway.policy.shares import Shares
 from koder_gateway.tree.compose import Composition, adopt, compose
 from koder_gateway.upstream.crowd import REASONS

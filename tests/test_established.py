@@ -24,7 +24,7 @@ from koder_gateway.tls.client_auth import client_verification
 from koder_gateway.tls.contexts import ContextOptions, ServerContexts
 from koder_gateway.tls.established import established
 from koder_gateway.tls.factory import TLSFactory
-from koder_gateway.tree.entrance import Entrance
+from koder_gateway.twisted_site.adapter import Entrance
 
 TENANTS = (Tenant("koder", domains=("login.koder.example",)), Tenant("acme"))
 PATTERNS = (("login.koder.example", "optional"),)

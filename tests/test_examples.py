@@ -485,7 +485,21 @@ def test_a_bound_is_that_of_the_code(row: list[str]) -> None:
 
 
 # Where what a peer can fill is kept, and what a bound's name looks like.
-BOUNDED = ("exchange", "reactor", "tls_bio", "front", "upstream", "tree", "tls", "ops", "policy", "wire")
+BOUNDED = (
+    "exchange",
+    "reactor",
+    "tls_bio",
+    "downstream",
+    "http1",
+    "http2",
+    "listening",
+    "upstream",
+    "tree",
+    "tls",
+    "ops",
+    "policy",
+    "wire",
+)
 LOOKS_LIKE = re.compile(
     r"MAX|BOUND|REMEMBERED|KEPT|LONGEST|SLACK|PATIENCE|TURNED|BACKLOG|LOGGED|SIZE$|PIECE$|BODY$|HEAD$"
 )
@@ -500,7 +514,7 @@ NO_BOUNDS = {
     "wire.hpack._OVERHEAD": "what the protocol counts for a field",
     "wire.hpack._STATIC_SIZE": "the protocol's",
     "wire.hpack.encode_status": "statuses are some hundred",
-    "front.http2_request._encoded_date": "of the gateway's own line",
+    "http2.request._encoded_date": "of the gateway's own line",
     "policy.clients._node_address": "policy.clients._REMEMBERED",
     "policy.tenants._unregistered": "policy.tenants._REMEMBERED",
 }
@@ -526,7 +540,7 @@ def test_every_bound_is_told() -> None:
     told = {names(row[3])[0] for row in BOUNDS}
     found = set(bounds_in_the_code())
     # The states of connections are small numbers that are called HEAD and BODY.
-    found -= {f"{module}.{name}" for module in ("front.channel", "upstream.connection") for name in ("HEAD", "BODY")}
+    found -= {f"{module}.{name}" for module in ("http1.channel", "upstream.connection") for name in ("HEAD", "BODY")}
     assert found - told - set(NO_BOUNDS) == set()
     assert set(NO_BOUNDS) <= found
     assert {key for key in told if key.startswith("requests.")} == {

@@ -10,10 +10,10 @@ import pytest
 from test_relay import Caller
 
 import koder_gateway.service  # noqa: F401  (it imports every implementer)
+from koder_gateway.downstream.request import GatewayRequest
 from koder_gateway.exchange.ports import BodySink, Client
-from koder_gateway.front.http2_request import Http2Request
-from koder_gateway.front.request import GatewayRequest
-from koder_gateway.tree.entrance import StockClient
+from koder_gateway.http2.request import Http2Request
+from koder_gateway.twisted_site.adapter import StockClient
 from koder_gateway.upstream.relay import Relay
 from koder_gateway.upstream.tunnel import Tunnel
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 from memory import HIGH_WATER, HOST, MemoryGateway, Peer, answered, forwarded, read_messages, request
 
-from koder_gateway.front.site import FrontTimeouts
+from koder_gateway.downstream.site import FrontTimeouts
 from koder_gateway.reactor.turns import ARRIVALS, PIECES, Turns, turns_of
 
 MISDIRECTED = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -22,7 +22,7 @@ from http2_frames import (
 )
 from sockets import ALLOWED, HOST, running
 
-from koder_gateway.front.header_block import FieldBlock
+from koder_gateway.http2.header_block import FieldBlock
 
 PATH = b"/v1/users"
 HELD = PATH + b"/held"

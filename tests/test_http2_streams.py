@@ -37,7 +37,7 @@ from twisted.internet.address import IPv4Address
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-from koder_gateway.front.http2_lifecycle import LINGER
+from koder_gateway.http2.lifecycle import LINGER
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
 

@@ -10,8 +10,8 @@ from memory import Kernel, MemoryGateway
 from test_http2_streams import Http2, asking
 from test_http2_windows import asked, play
 
+from koder_gateway.downstream.site import FrontTimeouts
 from koder_gateway.exchange.states import TIMEOUT
-from koder_gateway.front.site import FrontTimeouts
 
 IDLE, KEEPALIVE, LINGER = 60.0, 75.0, 2.0
 TIMEOUTS = FrontTimeouts(idle=IDLE, keepalive=KEEPALIVE, linger=LINGER)

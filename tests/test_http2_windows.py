@@ -23,8 +23,8 @@ from sockets import HOST as NAME
 from test_http2_honest import switching
 from test_http2_streams import Http2, asking, assert_over
 
-from koder_gateway.front.buffered import CONNECTION, MOST
-from koder_gateway.front.site import FrontLimits, FrontTimeouts
+from koder_gateway.downstream.buffered import CONNECTION, MOST
+from koder_gateway.downstream.site import FrontLimits, FrontTimeouts
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
 # One read of a transport's.
@@ -289,7 +289,7 @@ def test_what_the_kernel_says_of_the_client_holds_for_each_stream_that_asks(monk
     Http2(gateway)
     (channel,) = gateway.site.channels
     held = 5000
-    monkeypatch.setattr("koder_gateway.front.http2.backlog", lambda transport: held)
+    monkeypatch.setattr("koder_gateway.http2.channel.backlog", lambda transport: held)
     assert [channel.taking(60.0) for _ in range(3)] == [True] * 3
     gateway.clock.now += 60.0
     assert [channel.taking(60.0) for _ in range(3)] == [False] * 3

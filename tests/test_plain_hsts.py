@@ -14,7 +14,7 @@ from sockets import request as bytes_of
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
-from koder_gateway.tree.entrance import Entrance
+from koder_gateway.twisted_site.adapter import Entrance
 
 FIELD = b"strict-transport-security"
 SAID = b"max-age=1; includeSubDomains"

@@ -31,7 +31,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from zope.interface import implementer
 
-from koder_gateway.front.site import FrontLimits, FrontTimeouts
+from koder_gateway.downstream.site import FrontLimits, FrontTimeouts
 from koder_gateway.listening.proxy_protocol import ProxiedFactory, ProxyGate
 from koder_gateway.policy.limits import LimitRule
 
@@ -361,7 +361,7 @@ def test_waiting_connections_count_among_the_clients(make_gateway: Callable[...,
 def test_a_flood_of_waiting_connections_is_reset(
     make_gateway: Callable[..., MemoryGateway], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("koder_gateway.front.site._TURNED_AWAY", 3)
+    monkeypatch.setattr("koder_gateway.downstream.site._TURNED_AWAY", 3)
     gateway = make_gateway(limits=FrontLimits(max_connections=2))
     balancer = Balancer(gateway)
     clients = [balancer.connect() for _ in range(8)]

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from memory import MemoryGateway, Message, Peer, join, read_message, read_messages, request, settings_with
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
-from koder_gateway.front.challenges import PREFIX, ChallengeError, read_challenge
-from koder_gateway.front.redirect import RedirectSite
-from koder_gateway.front.site import FrontLimits, FrontTimeouts
+from koder_gateway.downstream.site import FrontLimits, FrontTimeouts
+from koder_gateway.listening.challenges import PREFIX, ChallengeError, read_challenge
+from koder_gateway.listening.redirect import RedirectSite
 from koder_gateway.policy.tenants import Tenant
 from koder_gateway.tenants.remote_registry import UnreadTenants
 

@@ -19,7 +19,7 @@ from twisted.web.server import Site
 from koder_gateway.errors import BODY_TOO_LARGE, DRAINING, NO_ROUTE, RATE_LIMITED, UPSTREAM_CLOSED
 from koder_gateway.policy.decision import charges_refusal
 from koder_gateway.policy.limits import Limiter, LimitRule
-from koder_gateway.tree.entrance import Entrance
+from koder_gateway.twisted_site.adapter import Entrance
 
 Make = Callable[..., MemoryGateway]
 FEW = LimitRule("refusals", ("ip",), 1, 60, burst=3, charge="refusals")

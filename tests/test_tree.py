@@ -33,10 +33,10 @@ from koder_gateway.errors import NO_ROUTE, TENANT_REQUIRED, UNKNOWN_TENANT
 from koder_gateway.policy.limits import LimitRule
 from koder_gateway.policy.routing import Route, RouteTable
 from koder_gateway.policy.tenants import Tenant
-from koder_gateway.tree.entrance import Entrance
 from koder_gateway.tree.guards import Guard, RateGuard, Refused, TenantGuard
 from koder_gateway.tree.proxy import ProxyResource
 from koder_gateway.tree.routes import Routes
+from koder_gateway.twisted_site.adapter import Entrance
 
 with warnings.catch_warnings():
     # Twisted's own module makes what Twisted has deprecated.

@@ -21,7 +21,7 @@ from memory import (
 from twisted.internet.error import ConnectionDone
 from twisted.web.resource import Resource
 
-from koder_gateway.front.site import FrontLimits, FrontTimeouts
+from koder_gateway.downstream.site import FrontLimits, FrontTimeouts
 from koder_gateway.policy.limits import LimitRule
 from koder_gateway.wire.upgrade import accept
 

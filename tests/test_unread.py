@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from koder_gateway.front.unread import Unread
+from koder_gateway.http1.unread import Unread
 
 PIECES = st.lists(st.binary(max_size=12) | st.sampled_from([b"\r", b"\n", b"\r\n", b"\r\n\r\n", b"a: b\r\n"]))
 

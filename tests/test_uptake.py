@@ -18,8 +18,8 @@ from twisted.internet.address import IPv4Address
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
+from koder_gateway.downstream.site import FrontLimits
 from koder_gateway.exchange.states import ENDED
-from koder_gateway.front.site import FrontLimits
 
 RATE = 1024
 IDLE = 60.0

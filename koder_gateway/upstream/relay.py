@@ -1,7 +1,7 @@
 """One exchange on its way between a client and a service: the edge that does what `exchange.states` decides.
 
 A relay is made when a service has been chosen and is done when the exchange has ended. It owns neither side:
-the client (front) and the connection (pool) outlive it.
+the client and the connection (pool) outlive it.
 """
 
 from __future__ import annotations

@@ -11,15 +11,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final
 
+from ..downstream.unsent_bytes import Uptake
 from ..policy.limits import address_key
 from ..reactor.turns import Turns, read_little
 from .phases import BODY, BUSY, GONE, HEAD, IDLE, READY, TUNNEL, WRITING
 from .stock import StockChannel
 from .unread import Unread
-from .unsent_bytes import Uptake
 
 if TYPE_CHECKING:
-    from .site import GatewaySite
+    from ..downstream.site import GatewaySite
 
 # What may wait unread behind the exchange under way before reading pauses.
 _PIPELINE_BOUND: Final = 16384

@@ -22,13 +22,13 @@ from ..wire.http2_frames import (
     StreamError,
     reset_frame,
 )
-from .http2_stock import StockStream
 from .receive_window import Inflow
 from .send_window import Outflow
+from .stock import StockStream
 
 if TYPE_CHECKING:
-    from .http2 import Http2Channel
-    from .http2_request import Http2Request
+    from .channel import Http2Channel
+    from .request import Http2Request
 
 # The rest of a body that an answer did not wait for is read to its end when it is no more than this.
 _FORGOTTEN_BOUND: Final = 65536

@@ -19,7 +19,7 @@ from zope.interface import implementer
 from ..wire.http2_frames import DEFAULT_FRAME_SIZE, DEFAULT_WINDOW
 
 if TYPE_CHECKING:
-    from .buffered import Buffered
+    from ..downstream.buffered import Buffered
     from .send_window import Outflow
 
 # What waits for the reactor's next turn; streams are asked for no more than this at a time.

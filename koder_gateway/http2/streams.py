@@ -24,14 +24,14 @@ from ..wire.http2_head import HeadReader, read_trailers
 from ..wire.request_head import RequestHead
 from ..wire.small_data import gather
 from .header_block import FieldBlock
-from .http2_lifecycle import OPEN
-from .http2_request import Http2Request
+from .lifecycle import OPEN
+from .request import Http2Request
 from .stream import Stream
 
 if TYPE_CHECKING:
     from ..errors import Refusal
     from ..policy.decision import Standing
-    from .http2 import Http2Channel
+    from .channel import Http2Channel
     from .send_window import Outflow
 
 # Streams that were reset here, on which the client may still be sending what it sent before it knew.

@@ -20,7 +20,7 @@ from ..wire.http2_frames import (
 )
 
 if TYPE_CHECKING:
-    from .http2 import Http2Channel
+    from .channel import Http2Channel
 
 
 class Control:

@@ -16,18 +16,18 @@ from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
+from ..downstream.filters import Cors, Identity, forwarded_headers
+from ..downstream.refused import Refused
+from ..downstream.site import only_whether
 from ..errors import METHODS, Refusal
 from ..exchange.ports import BodySink, Client, Producer
 from ..exchange.states import ANSWERED, CLIENT_GONE, ENDED, HELD, WAITING, Exchange, IllegalMove
-from ..front.filters import Cors, Identity, forwarded_headers
-from ..front.site import only_whether
 from ..policy.certificates import Secured
 from ..policy.clients import plain_host
 from ..policy.decision import Policy, Standing, charges_refusal
 from ..wire.problem import problem
 from ..wire.request_reader import RequestReader
 from ..wire.response import ResponseHead
-from .guards import Refused
 
 # The stock channel has framed the body already, and met the one expectation that there is.
 _FRAMING = frozenset((b"content-length", b"transfer-encoding", b"trailer"))

@@ -38,7 +38,7 @@ from ..wire.response import CONTINUE, ResponseHead
 from .filters import forwarded_headers
 
 if TYPE_CHECKING:
-    from .channel import GatewayChannel
+    from ..http1.channel import GatewayChannel
 
 _CLOSE = b"Connection: close\r\n"
 _KEEP_ALIVE = b"Connection: keep-alive\r\n"

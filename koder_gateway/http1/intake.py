@@ -17,7 +17,7 @@ from .flow_control import ClientFlow
 from .phases import BODY, BUSY, FORGETFUL, HEAD, IDLE, RAW
 
 if TYPE_CHECKING:
-    from .site import GatewaySite
+    from ..downstream.site import GatewaySite
 
 _HEAD_END: Final = b"\r\n\r\n"
 _CR: Final = 0x0D

@@ -12,10 +12,10 @@ from ..policy.certificates import Secured
 from ..wire.hpack import encode_field, encode_lines, encode_status
 
 if TYPE_CHECKING:
-    from .http2 import Http2Channel
-    from .http2_request import Http2Request
+    from ..downstream.site import GatewaySite
+    from .channel import Http2Channel
+    from .request import Http2Request
     from .send_window import Outflow
-    from .site import GatewaySite
 
 # Framing is the stream's; date and identity are the exchange's, and so are the CORS fields.
 _NOT_FOR_STREAMS: Final = frozenset(

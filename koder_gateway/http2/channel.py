@@ -21,6 +21,8 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
+from ..downstream.reset_watch import ResetWatch
+from ..downstream.unsent_bytes import backlog
 from ..errors import Refusal
 from ..policy.limits import address_key
 from ..reactor.turns import PIECES, SLICE, read_little
@@ -44,17 +46,15 @@ from ..wire.http2_frames import (
 )
 from ..wire.http2_head import HeadReader
 from ..wire.small_data import SMALL
+from .control import Control
 from .frame_scheduler import Outbox
-from .http2_control import Control
-from .http2_lifecycle import OPEN, OPENING, Lifecycle
-from .http2_streams import Streams
+from .lifecycle import OPEN, OPENING, Lifecycle
 from .receive_window import CONNECTION_WINDOW, STREAM_WINDOW, ConnectionWindow
-from .reset_watch import ResetWatch
-from .unsent_bytes import backlog
+from .streams import Streams
 
 if TYPE_CHECKING:
-    from .request import GatewayRequest
-    from .site import GatewaySite
+    from ..downstream.request import GatewayRequest
+    from ..downstream.site import GatewaySite
 
 # Seconds that a stream waits for a window to open further before it fills what there is.
 _HELD_BACK: Final = 0.2

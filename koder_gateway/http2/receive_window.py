@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 from ..wire.http2_frames import FLOW_CONTROL_ERROR, PROTOCOL_ERROR, Http2Error, StreamError, window_frame
 
 if TYPE_CHECKING:
+    from .channel import Http2Channel
     from .frame_scheduler import Outbox
-    from .http2 import Http2Channel
 
 # Bytes that a client may send on all streams together before it is paid back.
 CONNECTION_WINDOW: Final = 1 << 19

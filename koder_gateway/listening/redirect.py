@@ -13,13 +13,13 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 
+from ..downstream.request import GatewayRequest
+from ..downstream.site import GatewaySite
 from ..errors import METHOD_NOT_ALLOWED, METHODS, NO_ROUTE, Refusal
+from ..http1.channel import GatewayChannel
 from ..policy.tenants import bare_host
 from ..wire.rate_limited_log import Complaints
 from .challenges import PREFIX, ChallengeError, read_challenge
-from .channel import GatewayChannel
-from .request import GatewayRequest
-from .site import GatewaySite
 
 _ALLOW: Final = b"Allow: " + b", ".join(METHODS) + b"\r\n"
 _ONLY_READ: Final = Refusal(

@@ -11,8 +11,8 @@ from twisted.web.http_headers import Headers
 from ..policy.certificates import Secured
 
 if TYPE_CHECKING:
-    from .request import GatewayRequest
-    from .site import GatewaySite
+    from ..downstream.request import GatewayRequest
+    from ..downstream.site import GatewaySite
 
 # Framing and persistence are the channel's; the identity and CORS fields are the exchange's.
 _OURS = frozenset((b"connection", b"keep-alive", b"date", b"x-request-id", b"upgrade"))

@@ -16,15 +16,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from ..downstream.unsent_bytes import Uptake
 from ..errors import Refusal
 from ..wire import http2_frames
 from ..wire.flood_budget import REPLY, FloodGoesOn
 from ..wire.http2_frames import ENHANCE_YOUR_CALM, MAX_STREAM, NO_ERROR, PING, Http2Error
 from ..wire.pace import Pace
-from .unsent_bytes import Uptake
 
 if TYPE_CHECKING:
-    from .http2 import Http2Channel
+    from .channel import Http2Channel
 
 OPENING, OPEN, LINGER, CLOSING, GONE = range(5)
 

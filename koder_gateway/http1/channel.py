@@ -32,19 +32,19 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
+from ..downstream.request import GatewayRequest
+from ..downstream.reset_watch import ResetWatch
 from ..errors import BAD_FRAMING, BODY_TOO_LARGE, REQUEST_TIMEOUT, Refusal
+from ..http2.channel import Http2Channel
 from ..policy.clients import plain_host
 from ..reactor.read_sizes import read_bounded, read_freely
 from ..wire.body import BodyError
 from ..wire.request_head import RequestHead
-from .http2 import Http2Channel
 from .intake import Intake
 from .phases import BODY, BUSY, CLOSING, GONE, HEAD, IDLE, LINGER, TUNNEL
-from .request import GatewayRequest
-from .reset_watch import ResetWatch
 
 if TYPE_CHECKING:
-    from .site import GatewaySite
+    from ..downstream.site import GatewaySite
 
 # What HTTP/2 over TLS is called in ALPN (RFC 9113 section 3.1).
 H2: Final = b"h2"

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.error import ConnectionAborted
 from twisted.python.failure import Failure
 
+from ..downstream.request import GatewayRequest
 from ..errors import NOT_IMPLEMENTED
 from ..exchange.states import ENDED, TUNNELLING
 from ..wire.hpack import encode_field, encode_lines, encode_status
 from ..wire.http2_frames import ENHANCE_YOUR_CALM, Http2Error
 from ..wire.response import ResponseHead
-from .request import GatewayRequest
 
 if TYPE_CHECKING:
     from .stream import Stream

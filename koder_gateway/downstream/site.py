@@ -20,6 +20,9 @@ from twisted.web.server import Site
 
 from ..errors import DRAINING, METHODS, OVERLOADED, Refusal
 from ..exchange.states import Exchange
+from ..http1.channel import GatewayChannel, HalfClosingChannel
+from ..http1.flow_control import ClientFlow
+from ..http2.channel import Http2Channel
 from ..policy.certificates import Secured
 from ..policy.clients import NOWHERE
 from ..policy.decision import Policy, Standing
@@ -32,11 +35,8 @@ from ..wire.clock import CoarseClock
 from ..wire.rate_limited_log import Complaints
 from ..wire.request_reader import LINE_BESIDE, RequestReader
 from .buffered import Buffered
-from .channel import GatewayChannel, HalfClosingChannel
 from .clients import Clients
 from .filters import Cors, Identity
-from .flow_control import ClientFlow
-from .http2 import Http2Channel
 from .request import GatewayRequest
 
 _ALLOW = b"Allow: " + b", ".join(METHODS) + b"\r\n"

@@ -28,7 +28,7 @@ from ..errors import (
     Refusal,
 )
 from ..policy.limits import Verdict
-from ..wire.request import RequestHead
+from ..wire.request_head import RequestHead
 
 # Phases.
 HELD, WAITING, RELAYING, TUNNELLING, ENDED = "held", "waiting", "relaying", "tunnelling", "ended"

@@ -17,9 +17,9 @@ from twisted.internet.protocol import Protocol
 from zope.interface import implementer
 
 from ..exchange.states import CLOSED, INVALID
-from ..layers.reading import MUCH, read_bounded
-from ..layers.turns import FULL_READ, end_turn
-from ..wire.request import RequestHead
+from ..reactor.read_sizes import MUCH, read_bounded
+from ..reactor.turns import FULL_READ, end_turn
+from ..wire.request_head import RequestHead
 from ..wire.response import ResponseError, ResponseHead
 from ..wire.upgrade import KEY, fault
 from .chunked_answer import ChunkedAnswer, ChunkSource

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from ..exchange.ports import Producer
 from ..exchange.states import INVALID
-from ..layers.turns import Turns
+from ..reactor.turns import Turns
 from ..wire.body import BodyError, ChunkedDecoder
 from ..wire.response import ResponseHead
 from .ports import AnswerReceiver

@@ -14,9 +14,9 @@ from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
 from ..exchange.states import CLOSED, INVALID
-from ..layers.direct_reads import deliver_straight
-from ..layers.last_words import hear_last_words
-from ..layers.reading import read_freely
+from ..reactor.bytes_before_reset import hear_last_words
+from ..reactor.direct_reads import deliver_straight
+from ..reactor.read_sizes import read_freely
 from .answer_reader import GONE, HEAD, IDLE, UNTIL_CLOSE, WHOLE, AnswerReader
 from .graceful_close import ClosingConnection, GracefulCloses
 from .ports import AnsweringService, AnswerReceiver, TunnelEnd

@@ -8,9 +8,9 @@ from typing import Final
 from twisted.logger import Logger
 
 from ..exchange import states
-from ..layers.turns import PIECES
 from ..policy.clients import NOWHERE
 from ..policy.shares import ADDRESS, FULL, TENANT, Owner, Places, Shares
+from ..reactor.turns import PIECES
 from ..wire.clock import CoarseClock
 from ..wire.rate_limited_log import Complaints
 from .ports import Forwarded, PlaceSeeker

@@ -17,8 +17,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..exchange.states import FULL, TIMEOUT, UNREACHABLE, UNTRUSTED
-from ..layers.shortage import shortage
-from ..layers.turns import Turns
+from ..reactor.descriptor_shortage import shortage
+from ..reactor.turns import Turns
 from ..wire.clock import CoarseClock
 from ..wire.response import ResponseReader
 from .connection import ConnectedService, ConnectionOwner, UpstreamConnection

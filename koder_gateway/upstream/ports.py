@@ -11,7 +11,7 @@ from typing import Protocol
 
 from ..exchange.ports import Client, Producer
 from ..exchange.states import Exchange
-from ..layers.turns import Turns
+from ..reactor.turns import Turns
 from ..wire.clock import CoarseClock
 from ..wire.response import ResponseHead, ResponseReader
 

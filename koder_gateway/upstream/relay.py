@@ -1,7 +1,7 @@
 """One exchange on its way between a client and a service: the edge that does what `exchange.states` decides.
 
 A relay is made when a service has been chosen and is done when the exchange has ended. It owns neither side:
-the client (front) and the connection (pool) outlive it.
+the client and the connection (pool) outlive it.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from ..exchange.states import (
     UNTRUSTED,
     WHOLE,
 )
-from ..layers.reading import room_of
 from ..policy.grants import LONGEST, Excuse, excuse_for
+from ..reactor.read_sizes import room_of
 from ..wire.body import chunk, last_chunk
 from ..wire.fields import without
-from ..wire.request import KEPT_HEAD
+from ..wire.request_head import KEPT_HEAD
 from ..wire.response import CONTINUE, ResponseHead
 from .connection import UpstreamConnection
 from .crowd import owner_of

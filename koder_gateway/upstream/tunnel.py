@@ -13,9 +13,9 @@ from typing import Any
 
 from ..exchange.ports import BodySink, Client
 from ..exchange.states import CLOSED, END, TIMEOUT, TUNNELLING, Exchange
-from ..layers.reading import room_of
 from ..policy.limits import Limiter
 from ..policy.shares import FULL, Counts, Owner, Shares
+from ..reactor.read_sizes import room_of
 from ..wire.clock import CoarseClock
 from ..wire.response import ResponseHead
 from .connection import UpstreamConnection

@@ -30,7 +30,7 @@ from ..exchange.states import (
     TUNNELLING,
     Exchange,
 )
-from ..policy.decision import Standing, charges_refusal
+from ..policy.decision import charges_refusal
 from ..reactor.read_sizes import room_of
 from ..wire.body import chunk, last_chunk
 from ..wire.problem import problem
@@ -59,7 +59,6 @@ class GatewayRequest(server.Request, Client):
         self,
         channel: GatewayChannel,
         exchange: Exchange,
-        standing: Standing,
         body: bytes,
         done: bool,
         trailers: list[bytes],
@@ -68,7 +67,6 @@ class GatewayRequest(server.Request, Client):
         # `__getattr__` does that: a class with one has every look at an attribute pay for it.
         self.channel = channel
         self.exchange = exchange
-        self.standing = standing
         self.body = body
         self.body_done = done
         self.trailers = trailers
@@ -96,7 +94,7 @@ class GatewayRequest(server.Request, Client):
         self.method = head.method
         self.uri = head.target
         self.path = head.path
-        self.requestHeaders = forwarded_headers(self.exchange, self.standing)
+        self.requestHeaders = forwarded_headers(self.exchange)
         self.site = self.channel.site
         self.sitepath: list[bytes] = []
         self.clientproto = self.protocol if head.minor else b"HTTP/1.0"
@@ -245,8 +243,8 @@ class GatewayRequest(server.Request, Client):
         """Answer with a problem (RFC 9457)."""
         exchange = self.exchange
         exchange.code = refusal.code
-        standing = self.standing
-        if charges_refusal(refusal) and standing.policy.limiter.refused(standing.key, exchange.started):
+        context = exchange.context
+        if charges_refusal(refusal) and context.policy.limiter.refused(context.key, exchange.started):
             self._end_unanswered()
             return
         if refusal.close:

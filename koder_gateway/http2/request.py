@@ -150,7 +150,7 @@ class Http2Request(GatewayRequest):
         self._over(finished=False)
         channel.over(ENHANCE_YOUR_CALM)
         connection = channel.connection
-        if not self.standing.policy.proxies.trusts(connection.peer):
+        if not self.exchange.context.policy.proxies.trusts(connection.peer):
             connection.lifecycle.turn_away(Http2Error(ENHANCE_YOUR_CALM, "too many refused requests"))
 
     def render_stock(self, resource: Any) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twisted.logger import Logger
 
+from ..exchange.context import request_context
 from ..wire import http2_frames
 from ..wire.flood_budget import EXCESS_BYTE, EXCESS_FIELD, FRAME, RESET, SERVED
 from ..wire.hpack import OversizedBlock
@@ -30,7 +31,7 @@ from .stream import Stream
 
 if TYPE_CHECKING:
     from ..errors import Refusal
-    from ..policy.decision import Standing
+    from ..exchange.context import RequestContext
     from .channel import Http2Channel
     from .send_window import Outflow
 
@@ -54,7 +55,7 @@ class Streams:
         self.max_streams = connection.site.max_streams
         self._connection = connection
         self.heads = heads
-        self._standing: Any = None
+        self._context: Any = None
         self._resets: dict[int, None] = {}
 
     def __len__(self) -> int:
@@ -170,16 +171,16 @@ class Streams:
         """A head is complete: begin its exchange."""
         connection = self._connection
         site = connection.site
-        standing, refusal = self._standing, head.refusal
-        if standing is None or not standing.fits(site.policy, head):
-            standing = self._standing = site.policy.standing(head, connection.peer, connection.secured)
-            full = self._share_refusal(standing)
+        context, refusal = self._context, head.refusal
+        if context is None or not context.fits(site.policy, head):
+            context = self._context = request_context(site.policy, head, connection.peer, connection.secured)
+            full = self._share_refusal(context)
             refusal = refusal or full
         now = site.time
-        exchange = site.identity.open(head, standing, now())
+        exchange = site.identity.open(head, context, now())
         stream.upgrading = head.upgrade is not None
         done = stream.remote_done or stream.upgrading
-        request = stream.request = Http2Request(stream, exchange, standing, b"", done, [])  # type: ignore[arg-type]
+        request = stream.request = Http2Request(stream, exchange, b"", done, [])  # type: ignore[arg-type]
         if not done:
             stream.deadline = site.clock.now + site.timeouts.body
             connection.wake(stream.deadline)
@@ -192,11 +193,11 @@ class Streams:
             self.log.failure("the resource tree failed")
             request.crashed()
 
-    def _share_refusal(self, standing: Standing) -> Refusal | None:
+    def _share_refusal(self, context: RequestContext) -> Refusal | None:
         """The refusal of a request whose tenant has its share of connections without this one, which then ends."""
-        refusal = self._connection.site.share_refusal(self._connection, standing)
+        refusal = self._connection.site.share_refusal(self._connection, context)
         if refusal is not None:
-            self._standing = None
+            self._context = None
             self._connection.close_idle()
         return refusal
 
@@ -299,4 +300,4 @@ class Streams:
         for stream in list(self.open.values()):
             stream.reset()
         self.heads.forget()
-        self._standing = None
+        self._context = None

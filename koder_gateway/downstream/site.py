@@ -48,41 +48,6 @@ _ADDRESS_TURNED_AWAY = 64
 _FEW = 16
 
 
-@dataclass(frozen=True, slots=True)
-class FrontTimeouts:
-    """Deadlines towards clients in seconds: for a head, a body's grace, an idle connection, a lingering close,
-    a client that takes nothing of what it is sent, and a whole exchange (0: none)."""
-
-    head: float = 10.0
-    body: float = 30.0
-    keepalive: float = 75.0
-    linger: float = 2.0
-    idle: float = 60.0
-    exchange: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class FrontLimits:
-    """Bounds towards clients: bytes of a head, bytes of a target, fields, bytes a second of a body, connections (and
-    what of them one address and one tenant may have, None: all), streams of an HTTP/2 connection, bytes of answers
-    that wait for all clients together. `half_close`: whether a client that has ended its side is still answered."""
-
-    max_head: int = 32768
-    max_target: int = 8192
-    max_fields: int = 100
-    min_rate: float = 1024.0
-    max_connections: int = 65536
-    max_streams: int = 100
-    max_buffered: int = 1 << 28
-    shares: Shares | None = None
-    half_close: bool = True
-
-    @property
-    def max_line(self) -> int:
-        """Bytes of a request line: the target, the longest method and the version around it."""
-        return self.max_target + LINE_BESIDE
-
-
 def only_whether(transport: Any) -> Secured | None:
     """What any transport tells of its TLS: that it is there."""
     return Secured() if ISSLTransport.providedBy(transport) else None
@@ -108,8 +73,8 @@ class GatewaySite(Site):
         reactor: Any,
         clock: CoarseClock,
         finished: Callable[[Exchange], object],
-        timeouts: FrontTimeouts | None = None,
-        limits: FrontLimits | None = None,
+        timeouts: ClientTimeouts | None = None,
+        limits: ClientLimits | None = None,
         time: Callable[[], float] = time.monotonic,
         secured: Callable[[Any], Secured | None] = only_whether,
     ) -> None:
@@ -145,10 +110,10 @@ class GatewaySite(Site):
         self.date_line = b""
         self.policy = policy
         self.reader = reader
-        self._set_bounds(timeouts or FrontTimeouts(), limits or FrontLimits())
+        self._set_bounds(timeouts or ClientTimeouts(), limits or ClientLimits())
         self.tick()
 
-    def _set_bounds(self, timeouts: FrontTimeouts, limits: FrontLimits) -> None:
+    def _set_bounds(self, timeouts: ClientTimeouts, limits: ClientLimits) -> None:
         self.timeouts = timeouts
         self.max_head = limits.max_head
         self.max_line = limits.max_line
@@ -165,8 +130,8 @@ class GatewaySite(Site):
         resource: IResource,
         policy: Policy,
         reader: RequestReader,
-        timeouts: FrontTimeouts,
-        limits: FrontLimits,
+        timeouts: ClientTimeouts,
+        limits: ClientLimits,
     ) -> None:
         """Serve another tree from the next request on; exchanges under way keep what they began with."""
         self.resource = resource

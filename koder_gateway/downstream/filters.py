@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from twisted.web.http_headers import Headers
 
+from ..exchange.states import Exchange
 from ..policy.decision import Standing
-from ..wire.exchange import Exchange
 from ..wire.identity import IdentifierSource
 from ..wire.request_head import RequestHead
 

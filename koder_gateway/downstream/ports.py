@@ -1,42 +1,38 @@
-"""What the parts of the clients' side ask of one another: of the site, a connection, a request, a request's channel.
+"""What the parts of the clients' side ask of one another: of the site, a connection, a request and its channel.
 
-Whoever fills a Protocol declares it. So the site does not know which protocols it serves, and no package of one way in
-knows that of another.
+Whoever implements a Protocol inherits from it. So the site does not know which protocols it serves, and no package of
+one way in knows that of another.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 
 from ..errors import Refusal
+from ..exchange.ports import Client, Producer
+from ..exchange.states import Exchange
 from ..policy.certificates import Secured
 from ..policy.decision import Policy, Standing
 from ..reactor.resets import Resets
 from ..reactor.turns import Turns
 from ..wire.clock import CoarseClock
-from ..wire.exchange import Exchange
 from ..wire.request_reader import RequestReader
 from .buffered import Buffered
 from .filters import Identity
 from .limits import ClientTimeouts
 
 
-class ClientRequest(Protocol):
+class ClientRequest(Client, Protocol):
     """A request that has begun and not ended, as the site sees it."""
 
-    exchange: Exchange
-    standing: Standing
     postpath: list[bytes] | None
 
     def answer(self, status: int, reason: bytes, fields: bytes, body: bytes) -> None:
         """Answer from the gateway itself and end the exchange."""
-
-    def refuse(self, refusal: Refusal) -> None:
-        """Answer with a problem (RFC 9457)."""
 
     def hand_over(self) -> object:
         """Become what stock resources expect."""
@@ -115,6 +111,8 @@ class ClientSite(Protocol):
     """What all connections share. `time` gives monotonic seconds, `soon` calls in the reactor's next turn, `secured`
     says what TLS has established on a transport, and `finished` is called once for every exchange that has ended.
 
+    `http2` makes what takes a transport over, from a peer, where ALPN has chosen HTTP/2.
+
     `watched` are connections for whose clients something has waited lately, over HTTP/1.1; `paused` those of which
     nothing is read, since somebody else has to take something first.
     """
@@ -142,7 +140,6 @@ class ClientSite(Protocol):
     watched: set[PacedConnection]
     paused: set[PacedConnection]
     http2: Callable[[ClientSite, Any, str], Successor]
-    """Makes what takes a transport over, from a peer, where ALPN has chosen HTTP/2."""
 
     @property
     def crowded(self) -> bool:
@@ -162,6 +159,15 @@ class ClientSite(Protocol):
 
     def dispatch(self, request: ClientRequest) -> None:
         """Answer a request."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientProtocols:
+    """The protocols that a site serves. `http1` gives what makes a connection over HTTP/1.1, by whether a client that
+    has ended its side is still answered; `http2` takes a transport over from a peer where ALPN has chosen HTTP/2."""
+
+    http1: Callable[[bool], Callable[[ClientSite], NewConnection]]
+    http2: Callable[[ClientSite, Any, str], Successor]
 
 
 class RequestChannel(Protocol):
@@ -191,7 +197,7 @@ class RequestChannel(Protocol):
     def release_body(self) -> None:
         """The service takes the body again."""
 
-    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
+    def registerProducer(self, producer: Producer, streaming: bool) -> None:
         """Pause and resume `producer` as the client takes the answer."""
 
     def unregisterProducer(self) -> None:

@@ -1,44 +1,40 @@
 """The base of the gateway's requests: a real `twisted.web.server.Request` and the client's side of an exchange.
 
-What is written to the client is `http1`'s and `http2`'s; what becomes of the exchange is the same for both. On the way to a service only the second half is used and the first costs nothing: what a stock request has
-(headers, arguments, cookies, a body in a file) is made when a stock resource is about to answer (`hand_over`). So any
-`IResource` can be mounted in the tree beside the proxying leaf.
+What is written to the client is `http1`'s and `http2`'s; what becomes of the exchange is the same for both. On the
+way to a service only that half is used and the stock one costs nothing: what a stock request has (headers, arguments,
+cookies, a body in a file) is made when a stock resource is about to answer (`hand_over`). So any `IResource` can be
+mounted in the tree beside the proxying leaf.
 """
 
 from __future__ import annotations
 
 from io import BytesIO
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone
-from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from twisted.web import http, server
 
 from ..errors import INTERNAL_ERROR, REQUEST_TIMEOUT, UPSTREAM_TIMEOUT, Refusal
+from ..exchange.ports import BodySink, Producer
+from ..exchange.states import (
+    ANSWERED,
+    ANSWERS,
+    CLIENT_GONE,
+    ENDED,
+    HELD,
+    RELAYING,
+    SLOW,
+    TIMEOUT,
+    TUNNELLING,
+    Exchange,
+)
 from ..policy.decision import Standing, charges_refusal
-from ..wire.exchange import ANSWERED, ANSWERS, CLIENT_GONE, ENDED, HELD, RELAYING, SLOW, TIMEOUT, TUNNELLING, Exchange
 from ..wire.problem import problem
-from ..wire.response import CONTINUE, ResponseHead
+from ..wire.response import CONTINUE
 from .filters import forwarded_headers
 from .ports import ClientRequest, RequestChannel
-
-
-class BodySink(Protocol):
-    """Whoever takes a request's body as it arrives."""
-
-    def body_received(self, data: bytes) -> None:
-        """More of the body, not empty."""
-
-    def body_ended(self, trailers: list[bytes]) -> None:
-        """The body is complete."""
-
-    def client_failed(self, event: str) -> None:
-        """The client is gone, or its body is late, broken or too large."""
-
-    def abandon(self) -> None:
-        """Let go of everything; whoever asks for this ends the exchange."""
 
 
 class GatewayRequest(server.Request, ClientRequest):
@@ -140,7 +136,7 @@ class GatewayRequest(server.Request, ClientRequest):
             deferred.callback(None)
         self._over()
 
-    # -- the client's side of an exchange (upstream.relay.Client)
+    # -- the client's side of an exchange (exchange.ports.Client)
 
     def half_closed(self) -> None:
         """The client sends no more raw bytes."""
@@ -195,12 +191,6 @@ class GatewayRequest(server.Request, ClientRequest):
     def _write_answer(self, status: int, reason: bytes, fields: bytes, body: bytes) -> None:
         """Send an answer of the gateway's own."""
 
-    def interim(self, head: ResponseHead) -> None:
-        """Relay a 1xx answer."""
-
-    def cut(self, *, at_once: bool = False) -> None:
-        """End the client's message so that it is seen to be incomplete; `at_once`: what was sent may be lost."""
-
     def taking(self) -> bool:
         """Whether the client takes what is on its way to it."""
         return self.channel.taking()
@@ -210,7 +200,7 @@ class GatewayRequest(server.Request, ClientRequest):
         """Whether many clients wait for something."""
         return self.channel.site.crowded
 
-    def stream_from(self, producer: IPushProducer) -> None:
+    def stream_from(self, producer: Producer) -> None:
         """Pause and resume `producer` as the client takes the answer."""
         self._produced_by = producer
         self.channel.registerProducer(producer, True)
@@ -308,14 +298,20 @@ class GatewayRequest(server.Request, ClientRequest):
         self.channel = None  # type: ignore[assignment]
 
 
-class _BodyCollector:
+class _BodyCollector(BodySink):
     """Collects a body for a resource that wants it whole; its size was limited on the way."""
+
+    streams = False
+    connection = None
 
     def __init__(self, request: GatewayRequest, resource: Any) -> None:
         self._request = request
         self._resource = resource
         self._file = BytesIO(request.body)
         self._file.seek(0, 2)
+
+    def body_room(self) -> int:
+        return 0
 
     def body_received(self, data: bytes) -> None:
         self._file.write(data)

@@ -1,4 +1,4 @@
-"""The factory of gateway channels: what all connections share, the sweep of their deadlines, and the count.
+"""The factory of clients' connections: what all connections share, the sweep of their deadlines, and the count.
 
 The tree and the policy are replaced as one by a reload; connections, buckets and pools stay.
 """
@@ -9,7 +9,6 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.interfaces import IAddress, ISSLTransport
@@ -19,9 +18,7 @@ from twisted.web.resource import IResource, getChildForRequest
 from twisted.web.server import Site
 
 from ..errors import DRAINING, METHODS, OVERLOADED, Refusal
-from ..http1.channel import GatewayChannel, HalfClosingChannel
-from ..http1.flow_control import ClientFlow
-from ..http2.channel import Http2Channel
+from ..exchange.states import Exchange
 from ..policy.certificates import Secured
 from ..policy.clients import NOWHERE
 from ..policy.decision import Policy, Standing
@@ -31,13 +28,21 @@ from ..policy.tenants import Tenant
 from ..reactor.resets import resets_of
 from ..reactor.turns import PIECES, turns_of
 from ..wire.clock import CoarseClock
-from ..wire.exchange import Exchange
 from ..wire.rate_limited_log import Complaints
-from ..wire.request_reader import LINE_BESIDE, RequestReader
+from ..wire.request_reader import RequestReader
 from .buffered import Buffered
 from .clients import Clients
 from .filters import Cors, Identity
-from .request import GatewayRequest
+from .limits import ClientLimits, ClientTimeouts
+from .ports import (
+    ClientConnection,
+    ClientProtocols,
+    ClientRequest,
+    ClientSite,
+    NewConnection,
+    PacedConnection,
+    Successor,
+)
 
 _ALLOW = b"Allow: " + b", ".join(METHODS) + b"\r\n"
 
@@ -53,8 +58,8 @@ def only_whether(transport: Any) -> Secured | None:
     return Secured() if ISSLTransport.providedBy(transport) else None
 
 
-class GatewaySite(Site):
-    """Serves a resource tree through gateway channels.
+class GatewaySite(Site, ClientSite):
+    """Serves a resource tree through connections of the protocols that it is given.
 
     `finished` is called once for every exchange that has ended, with the exchange. `time` gives monotonic
     seconds; the owner calls `sweep` a few times a second and `tick` keeps the Date field. `secured` says what TLS
@@ -69,6 +74,7 @@ class GatewaySite(Site):
         resource: IResource,
         policy: Policy,
         reader: RequestReader,
+        protocols: ClientProtocols,
         *,
         reactor: Any,
         clock: CoarseClock,
@@ -82,18 +88,20 @@ class GatewaySite(Site):
         self.clock = clock
         self.time = time
         self.secured = secured
+        self._protocols = protocols
+        self.http2 = protocols.http2
         self.identity = Identity()
         self.cors = Cors()
         self.finished = finished
         # Besides clients', those that wait for a balancer's header before they become one (`proxy_protocol`).
-        self.channels: set[GatewayChannel | Http2Channel] = set()
-        self._turned_away: set[GatewayChannel | Http2Channel] = set()
+        self.channels: set[ClientConnection] = set()
+        self._turned_away: set[ClientConnection] = set()
         # Those for whose clients something has waited lately, over HTTP/1.1.
-        self.watched: set[ClientFlow] = set()
+        self.watched: set[PacedConnection] = set()
         # HTTP/1.1 connections of which nothing is read at present, since somebody else has to take something first.
-        self.paused: set[ClientFlow] = set()
+        self.paused: set[PacedConnection] = set()
         # Those whose deadline has passed and who wait for that to be done to them.
-        self._due: deque[GatewayChannel | Http2Channel] = deque()
+        self._due: deque[ClientConnection] = deque()
         self.clients = Clients(Shares(0, 0))
         self.complaints = Complaints(clock, self.logger.warn)
         self.http2_errors = 0
@@ -121,7 +129,7 @@ class GatewaySite(Site):
         self.seconds_per_byte = 1 / limits.min_rate if limits.min_rate else math.inf
         self.max_connections = limits.max_connections
         self.max_streams = limits.max_streams
-        self.channel_class: type[GatewayChannel] = HalfClosingChannel if limits.half_close else GatewayChannel
+        self.channel_class = self._protocols.http1(limits.half_close)
         self.buffered.bound = limits.max_buffered
         self.clients.shares = limits.shares or Shares(limits.max_connections, limits.max_connections)
 
@@ -150,13 +158,13 @@ class GatewaySite(Site):
     def log(self, request: object) -> None:
         """The access log is written from exchanges."""
 
-    def buildProtocol(self, addr: IAddress) -> GatewayChannel:  # type: ignore[override]
+    def buildProtocol(self, addr: IAddress | None) -> NewConnection:  # type: ignore[override]
         """A channel for a new connection."""
         return self.channel_class(self)
 
     # -- connections
 
-    def opened(self, channel: GatewayChannel) -> None:
+    def opened(self, channel: NewConnection) -> None:
         """A client has connected."""
         self.accepted += 1
         self.channels.add(channel)
@@ -182,7 +190,7 @@ class GatewaySite(Site):
         """The address that a connection counts for; b"" for one that stands for many clients."""
         return b"" if peer == NOWHERE or self.policy.proxies.trusts(peer) else address_key(peer)
 
-    def share_refusal(self, channel: GatewayChannel | Http2Channel, standing: Standing) -> Refusal | None:
+    def share_refusal(self, channel: ClientConnection, standing: Standing) -> Refusal | None:
         """The refusal of a request with which its connection would become one too many of its tenant's. It ends the
         connection."""
         tenant = standing.tenant
@@ -191,7 +199,7 @@ class GatewaySite(Site):
         self.rejected += 1
         return OVERLOADED.closing()
 
-    def succeeded(self, channel: GatewayChannel, successor: Http2Channel) -> None:
+    def succeeded(self, channel: NewConnection, successor: Successor) -> None:
         """Another channel has taken a client's connection over."""
         self.clients.succeeded(channel, successor)
         self.channels.discard(channel)
@@ -207,7 +215,7 @@ class GatewaySite(Site):
         self.rejected += full
         return full
 
-    def closed(self, channel: GatewayChannel | Http2Channel) -> None:
+    def closed(self, channel: ClientConnection) -> None:
         """A client's connection is gone."""
         self.channels.discard(channel)
         self.watched.discard(channel)
@@ -222,7 +230,7 @@ class GatewaySite(Site):
 
     # -- exchanges
 
-    def dispatch(self, request: GatewayRequest) -> None:
+    def dispatch(self, request: ClientRequest) -> None:
         """Answer a request: by a filter, by a guard's refusal, or by what the tree has at its path."""
         exchange = request.exchange
         head = exchange.head
@@ -294,8 +302,8 @@ class GatewaySite(Site):
 
     def _relieve(self) -> None:
         """More waits for clients than may: those for whom the most does lose it."""
-        holding = [channel for channel in self.channels if isinstance(channel, Http2Channel) and channel.out.waiting]
-        for channel in sorted(holding, key=lambda channel: channel.out.waiting, reverse=True):
+        holding = [channel for channel in self.channels if channel.waiting]
+        for channel in sorted(holding, key=lambda channel: channel.waiting, reverse=True):
             if self.buffered.total <= self.buffered.bound:
                 return
             channel.relieve()

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from ..downstream.ports import ClientSite
 from ..errors import BAD_FRAMING, BODY_TOO_LARGE, Refusal
+from ..exchange.states import BROKEN, TOO_LARGE
 from ..reactor.turns import FULL_READ, PIECES, end_turn
 from ..wire.body import BodyError, ChunkedDecoder
-from ..wire.exchange import BROKEN, TOO_LARGE
 from ..wire.head_probe import HeadProbe
 from ..wire.request_head import KEPT_HEAD, RequestHead
 from ..wire.request_syntax import oversized
 from ..wire.unread_head import host_and_origin
 from .flow_control import ClientFlow
 from .phases import BODY, BUSY, FORGETFUL, HEAD, IDLE, RAW
-
-if TYPE_CHECKING:
-    from ..downstream.site import GatewaySite
 
 _HEAD_END: Final = b"\r\n\r\n"
 _CR: Final = 0x0D
@@ -41,7 +38,7 @@ class Intake(ClientFlow):
     # Whether the client has ended its side.
     _ended = False
 
-    def __init__(self, site: GatewaySite) -> None:
+    def __init__(self, site: ClientSite) -> None:
         super().__init__(site)
         self._reading = False
         self._probe: HeadProbe | None = None
@@ -104,10 +101,9 @@ class Intake(ClientFlow):
         takes, and not what comes behind a body, which nobody takes."""
         phase = self._phase
         sink = None if self.request is None or phase not in RAW else self.request.sink
-        room: Callable[[], int] | None = getattr(sink, "body_room", None)
-        if room is None:
+        if sink is None or not sink.streams:
             return 0
-        size = min(room(), _ROOM) if self.site.crowded else _FREE_ROOM
+        size = min(sink.body_room(), _ROOM) if self.site.crowded else _FREE_ROOM
         if phase == BODY:
             size = min(size, 2 * self._remaining if self._decoder is None else _ROOM)
         return size

@@ -7,9 +7,9 @@ from typing import Protocol
 
 from ..downstream.ports import RequestChannel
 from ..downstream.request import GatewayRequest
+from ..exchange.states import TUNNELLING
 from ..reactor.read_sizes import room_of
 from ..wire.body import chunk, last_chunk
-from ..wire.exchange import TUNNELLING
 from ..wire.response import ResponseHead
 
 _CLOSE = b"Connection: close\r\n"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from twisted.internet.error import ConnectionAborted
 from twisted.python.failure import Failure
 
-from ..wire.exchange import ANSWERS, BROKEN, TIMEOUT, TOO_LARGE
+from ..exchange.states import ANSWERS, BROKEN, TIMEOUT, TOO_LARGE
 from ..wire.http2_frames import (
     CANCEL,
     INTERNAL_ERROR,

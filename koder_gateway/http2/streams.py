@@ -179,7 +179,7 @@ class Streams:
         exchange = site.identity.open(head, standing, now())
         stream.upgrading = head.upgrade is not None
         done = stream.remote_done or stream.upgrading
-        request = stream.request = Http2Request(stream, exchange, standing, b"", done, [])  # type: ignore[arg-type]
+        request = stream.request = Http2Request(stream, exchange, standing, b"", done, [])
         if not done:
             stream.deadline = site.clock.now + site.timeouts.body
             connection.wake(stream.deadline)

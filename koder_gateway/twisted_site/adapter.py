@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource
@@ -21,10 +20,11 @@ from ..downstream.filters import Cors, Identity, forwarded_headers
 from ..downstream.refused import Refused
 from ..downstream.site import only_whether
 from ..errors import METHODS, Refusal
+from ..exchange.ports import BodySink, Client, Producer
+from ..exchange.states import ANSWERED, CLIENT_GONE, ENDED, HELD, WAITING, Exchange, IllegalMove
 from ..policy.certificates import Secured
 from ..policy.clients import plain_host
 from ..policy.decision import Policy, Standing, charges_refusal
-from ..wire.exchange import ANSWERED, CLIENT_GONE, ENDED, HELD, WAITING, Exchange
 from ..wire.problem import problem
 from ..wire.request_reader import RequestReader
 from ..wire.response import ResponseHead
@@ -35,8 +35,8 @@ _MET = b"100-continue"
 _ALLOW = b"Allow: " + b", ".join(METHODS) + b"\r\n"
 
 
-class StockClient:
-    """The client's side of an exchange (upstream.relay.Client) over a stock request, whose body is complete."""
+class StockClient(Client):
+    """The client's side of an exchange (exchange.ports.Client) over a stock request, whose body is complete."""
 
     paused_early = False
 
@@ -53,7 +53,7 @@ class StockClient:
         self.body = body
         self.body_done = True
         self.trailers: list[bytes] = []
-        self.sink: Any = None
+        self.sink: BodySink | None = None
         self._request = request
         self._finished = finished
         self._producing = False
@@ -105,6 +105,19 @@ class StockClient:
 
     def interim(self, head: ResponseHead) -> None:
         """A stock request cannot send interim answers."""
+
+    @property
+    def connects(self) -> bool:
+        """A stock request opens no tunnel."""
+        return False
+
+    def switch(self, head: ResponseHead, data: bytes) -> None:
+        """Never asked for: the head of a stock request has no Upgrade (`Entrance`)."""
+        raise IllegalMove("a stock request's connection cannot switch protocols")
+
+    def raw_writer(self) -> Callable[[bytes], None]:
+        """Never asked for, nor is this."""
+        raise IllegalMove("a stock request's connection carries no raw bytes")
 
     def refuse(self, refusal: Refusal) -> None:
         """Answer with a problem (RFC 9457)."""
@@ -178,7 +191,7 @@ class StockClient:
         """Nor what it takes at once."""
         return 0
 
-    def stream_from(self, producer: IPushProducer) -> None:
+    def stream_from(self, producer: Producer) -> None:
         """Pause and resume `producer` as the client takes the answer."""
         self._producing = True
         self._request.registerProducer(producer, True)

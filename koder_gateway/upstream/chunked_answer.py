@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from ..exchange.states import INVALID
 from ..reactor.turns import Turns
 from ..wire.body import BodyError, ChunkedDecoder
-from ..wire.exchange import INVALID
 
 if TYPE_CHECKING:
     from ..wire.response import ResponseHead

@@ -15,11 +15,11 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
+from ..exchange.states import CLOSED, INVALID
 from ..reactor.bytes_before_reset import hear_last_words
 from ..reactor.direct_reads import deliver_straight
 from ..reactor.read_sizes import MUCH, read_bounded, read_freely
 from ..reactor.turns import FULL_READ, end_turn
-from ..wire.exchange import CLOSED, INVALID
 from ..wire.response import ResponseError, ResponseHead
 from ..wire.upgrade import KEY, fault
 from .chunked_answer import ChunkedAnswer

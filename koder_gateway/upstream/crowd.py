@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final
 
 from twisted.logger import Logger
 
+from ..exchange import states
 from ..policy.clients import NOWHERE
 from ..policy.shares import ADDRESS, FULL, TENANT, Owner, Places, Shares
 from ..reactor.turns import PIECES
-from ..wire import exchange
 from ..wire.clock import CoarseClock
 from ..wire.rate_limited_log import Complaints
 
@@ -137,7 +137,7 @@ class Crowd:
 
     def _refuse(self, relay: Relay, reason: str) -> None:
         self._count(reason)
-        relay.failed(exchange.FULL, _REFUSED[reason])
+        relay.failed(states.FULL, _REFUSED[reason])
 
     def no_descriptor(self) -> None:
         """There was a place, but no connection could be made for want of a file descriptor."""

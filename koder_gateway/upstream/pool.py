@@ -16,10 +16,10 @@ from twisted.internet.protocol import ClientFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ..exchange.states import FULL, TIMEOUT, UNREACHABLE, UNTRUSTED
 from ..reactor.descriptor_shortage import shortage
 from ..reactor.turns import Turns
 from ..wire.clock import CoarseClock
-from ..wire.exchange import FULL, TIMEOUT, UNREACHABLE, UNTRUSTED
 from ..wire.response import ResponseReader
 from .connection import UpstreamConnection
 from .crowd import Crowd

@@ -11,11 +11,12 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ..exchange.ports import BodySink
+from ..exchange.states import CLOSED, END, TIMEOUT, TUNNELLING, Exchange
 from ..policy.limits import Limiter
 from ..policy.shares import FULL, Counts, Owner, Shares
 from ..reactor.read_sizes import room_of
 from ..wire.clock import CoarseClock
-from ..wire.exchange import CLOSED, END, TIMEOUT, TUNNELLING, Exchange
 
 if TYPE_CHECKING:
     from ..wire.response import ResponseHead
@@ -92,8 +93,8 @@ class Tunnels:
             connection.abandon()
 
 
-class Tunnel:
-    """The bytes of one exchange after its 101, between a client (upstream.relay.Client) and a connection.
+class Tunnel(BodySink):
+    """The bytes of one exchange after its 101, between a client (exchange.ports.Client) and a connection.
 
     To the client it is the sink of what it sends: `body_received` takes raw bytes, `body_ended` says that no more
     will come. `body` takes those of the service. Each of the two sides calls until `exchange.phase` is ENDED.
@@ -115,6 +116,9 @@ class Tunnel:
         "owner",
         "tunnels",
     )
+    streams = True
+    connection: UpstreamConnection
+    body_received: Callable[[bytes], None]
 
     def __init__(self, relay: Relay, connection: UpstreamConnection, tunnels: Tunnels, owner: Owner) -> None:
         self.client = relay.client
@@ -132,7 +136,7 @@ class Tunnel:
     def start(self, head: ResponseHead, data: bytes) -> None:
         """Tell the client of the switch; `data` came right behind the service's 101."""
         client, connection, exchange = self.client, self.connection, self.exchange
-        verdict: Any = exchange.charges
+        verdict = exchange.charges
         if verdict is not None:
             # What this tells about guessing is known now, which may be days before the end.
             Limiter.settle(verdict, head.status, True, self.tunnels.clock.now)

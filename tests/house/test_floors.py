@@ -57,6 +57,7 @@ FREE_OF_CIRCLES = (
     "tls_bio",
     "transports",
     "tree",
+    "upstream",
     "wire",
 )
 PURE = ("errors", "version", "wire", "policy", "exchange", "config")

@@ -518,7 +518,7 @@ class MemoryGateway:
         assert not self.composition.tunnels.open
         self.reactor.advance(0)
         assert all(service.idle == 0 for service in self.services.values())
-        assert not self.composition.tunnels.leaving
+        assert not self.composition.tunnels.graceful_closes
         left = [call for call in self.reactor.getDelayedCalls() if call.active()]
         assert not left, left
 

@@ -573,10 +573,10 @@ def test_a_service_that_takes_nothing_of_the_last_bytes_is_left(gateway: MemoryG
     client.close()
     gateway.advance(59)
     assert service.closed == ""
-    assert len(gateway.composition.tunnels.leaving) == 1
+    assert len(gateway.composition.tunnels.graceful_closes) == 1
     gateway.advance(1.5)
     assert service.closed == "reset"
-    assert not gateway.composition.tunnels.leaving
+    assert not gateway.composition.tunnels.graceful_closes
 
 
 # -- time

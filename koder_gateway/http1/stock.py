@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.interfaces import IAddress, ISSLTransport
 from twisted.web.http_headers import Headers
 
+from ..downstream.ports import ClientSite
 from ..policy.certificates import Secured
-
-if TYPE_CHECKING:
-    from ..downstream.request import GatewayRequest
-    from ..downstream.site import GatewaySite
+from .request import Http1Request
 
 # Framing and persistence are the channel's; the identity and CORS fields are the exchange's.
 _OURS = frozenset((b"connection", b"keep-alive", b"date", b"x-request-id", b"upgrade"))
@@ -22,8 +20,8 @@ class StockChannel:
     """The half of a channel that only stock requests use. Subclasses are Twisted protocols."""
 
     transport: Any
-    site: GatewaySite
-    request: GatewayRequest | None
+    site: ClientSite
+    request: Http1Request | None
     keep_alive: bool
     factory: Any = None
     _secured: Secured | None = None

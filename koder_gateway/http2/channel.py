@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
+from ..downstream.ports import ClientRequest, ClientSite, Successor
 from ..downstream.reset_watch import ResetWatch
 from ..downstream.unsent_bytes import backlog
 from ..errors import Refusal
@@ -52,10 +53,6 @@ from .lifecycle import OPEN, OPENING, Lifecycle
 from .receive_window import CONNECTION_WINDOW, STREAM_WINDOW, ConnectionWindow
 from .streams import Streams
 
-if TYPE_CHECKING:
-    from ..downstream.request import GatewayRequest
-    from ..downstream.site import GatewaySite
-
 # Seconds that a stream waits for a window to open further before it fills what there is.
 _HELD_BACK: Final = 0.2
 # The time is looked at after so many frames, or so many bytes of them.
@@ -63,13 +60,13 @@ _FRAMES_A_LOOK: Final = 4
 _BYTES_A_LOOK: Final = 2048
 
 
-class Http2Channel(ResetWatch, Protocol):
+class Http2Channel(ResetWatch, Protocol, Successor):
     """Takes over a connection on which ALPN has chosen h2. `deadline` is monotonic seconds, for the site's sweep."""
 
     # Whether the client has ended its side.
     _ended = False
 
-    def __init__(self, site: GatewaySite, transport: Any, peer: str) -> None:
+    def __init__(self, site: ClientSite, transport: Any, peer: str) -> None:
         self.site = site
         self.transport = transport
         self.peer = peer
@@ -351,13 +348,18 @@ class Http2Channel(ResetWatch, Protocol):
 
     # -- what the site asks of it
 
+    @property
+    def waiting(self) -> int:
+        """Bytes of answers that wait here for the client, on all its streams."""
+        return self.out.waiting
+
     def relieve(self) -> None:
         """Too much waits for all clients together, and most of it for this one: end what waits."""
         for stream in list(self.streams.open.values()):
             if stream.outflow.waiting:
                 stream.too_slow()
 
-    def under_way(self) -> Iterable[GatewayRequest]:
+    def under_way(self) -> Iterable[ClientRequest]:
         """The requests that have begun and not ended."""
         return [stream.request for stream in self.streams.open.values() if stream.request is not None]
 

@@ -12,7 +12,7 @@ from ..policy.certificates import Secured
 from ..wire.hpack import encode_field, encode_lines, encode_status
 
 if TYPE_CHECKING:
-    from ..downstream.site import GatewaySite
+    from ..downstream.ports import ClientSite
     from .channel import Http2Channel
     from .request import Http2Request
     from .send_window import Outflow
@@ -27,7 +27,7 @@ class StockStream:
     """The half of a stream that mostly stock requests use."""
 
     connection: Http2Channel
-    site: GatewaySite
+    site: ClientSite
     request: Http2Request | None
     outflow: Outflow
     factory: Any = None

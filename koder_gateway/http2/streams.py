@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from twisted.logger import Logger
 
-from ..exchange.context import request_context
+from ..exchange.context import RequestContext, request_context
 from ..wire import http2_frames
 from ..wire.flood_budget import EXCESS_BYTE, EXCESS_FIELD, FRAME, RESET, SERVED
 from ..wire.hpack import OversizedBlock
@@ -31,7 +31,6 @@ from .stream import Stream
 
 if TYPE_CHECKING:
     from ..errors import Refusal
-    from ..exchange.context import RequestContext
     from .channel import Http2Channel
     from .send_window import Outflow
 
@@ -55,7 +54,7 @@ class Streams:
         self.max_streams = connection.site.max_streams
         self._connection = connection
         self.heads = heads
-        self._context: Any = None
+        self._context: RequestContext | None = None
         self._resets: dict[int, None] = {}
 
     def __len__(self) -> int:
@@ -180,7 +179,7 @@ class Streams:
         exchange = site.identity.open(head, context, now())
         stream.upgrading = head.upgrade is not None
         done = stream.remote_done or stream.upgrading
-        request = stream.request = Http2Request(stream, exchange, b"", done, [])  # type: ignore[arg-type]
+        request = stream.request = Http2Request(stream, exchange, b"", done, [])
         if not done:
             stream.deadline = site.clock.now + site.timeouts.body
             connection.wake(stream.deadline)

@@ -7,7 +7,7 @@ the client and the connection (pool) outlive it.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ..exchange.forwarding import service_fields
 from ..exchange.ports import BodySink, Client
@@ -34,12 +34,11 @@ from ..wire.body import chunk, last_chunk
 from ..wire.fields import without
 from ..wire.request_head import KEPT_HEAD
 from ..wire.response import CONTINUE, ResponseHead
+from .connection import UpstreamConnection
 from .crowd import owner_of
+from .pool import Attempt, ConnectionSeeker, Service
+from .ports import AnswerReceiver, PlaceSeeker
 from .tunnel import Tunnel
-
-if TYPE_CHECKING:
-    from .connection import UpstreamConnection
-    from .pool import Attempt, Service
 
 # What of a request is kept for one more try on a fresh connection.
 _REPLAY_BOUND: Final = 65536
@@ -49,7 +48,7 @@ _FRAMING: Final = frozenset((b"transfer-encoding", b"trailer"))
 _WITH_BODY: Final = frozenset((b"POST", b"PUT", b"PATCH"))
 
 
-class Relay(BodySink):
+class Relay(PlaceSeeker, AnswerReceiver, ConnectionSeeker, BodySink):
     """Forwards one request and relays its answer. `deadline` is monotonic seconds; the pool's sweep looks at it."""
 
     __slots__ = (
@@ -119,6 +118,10 @@ class Relay(BodySink):
             self._attempt(fresh=False)
         elif service.crowd.wait(self):
             self._hold_body()
+
+    def waits(self, deadline: float) -> None:
+        """There is no place at the service yet."""
+        self.deadline = deadline
 
     def granted(self) -> None:
         """A place is free for the exchange that has waited for one."""
@@ -256,7 +259,7 @@ class Relay(BodySink):
         self.deadline = math.inf
         self._kept = self.connection = None
         service.places.give(self)
-        Tunnel(self, connection, service.tunnels, owner_of(self)).start(head, data)
+        Tunnel(self.client, connection, service.tunnels, owner_of(self)).start(head, data)
 
     def body(self, data: bytes) -> None:
         """More of the answer's body."""

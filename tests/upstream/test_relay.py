@@ -1061,16 +1061,16 @@ def test_a_service_that_takes_nothing_of_a_whole_request_is_left(answer: bytes, 
     service.send(answer)
     play.service.close_idle()
     tunnels = play.service.tunnels
-    assert (service.closed, len(tunnels.leaving)) == ("", 1)
-    tunnels.sweep(tunnels.ending - 1)
+    assert (service.closed, len(tunnels.graceful_closes)) == ("", 1)
+    tunnels.sweep(tunnels.graceful_closes.seconds - 1)
     assert service.closed == ""
-    tunnels.sweep(tunnels.ending)
+    tunnels.sweep(tunnels.graceful_closes.seconds)
     play.reactor.advance(0)
-    assert (service.closed, tunnels.leaving) == ("reset", {})
+    assert (service.closed, len(tunnels.graceful_closes)) == ("reset", 0)
 
 
 def test_only_so_many_wait_for_services_to_take_the_rest(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("koder_gateway.upstream.connection._MAX_LEAVING", 1)
+    monkeypatch.setattr("koder_gateway.upstream.graceful_close._MOST", 1)
     for _ in range(2):
         relay = play.ask(UPLOAD, b"12345", False)
         play.origin.last.stop_reading()
@@ -1078,7 +1078,7 @@ def test_only_so_many_wait_for_services_to_take_the_rest(play: Play, monkeypatch
         relay.body_ended([])
         play.origin.last.send(CLOSING["length"])
     assert [service.closed for service in play.origin.connections] == ["", "reset"]
-    play.service.tunnels.sweep(play.service.tunnels.ending)
+    play.service.tunnels.sweep(play.service.tunnels.graceful_closes.seconds)
     play.reactor.advance(0)
 
 

@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 from .config import ConfigurationError, Settings, load
 from .config.faults import shown, without_secrets
 from .errors import Refusal
+from .exchange.explanation import Explanation, explain
 from .ops.console import WARNING, say
 from .policy.certificates import Secured
 from .policy.clients import plain_host
-from .policy.explanation import Explanation, explain
 from .version import VERSION
 from .wire.request_head import RequestHead
 from .wire.request_syntax import oversized

@@ -30,7 +30,7 @@ from ..exchange.states import (
     TUNNELLING,
     Exchange,
 )
-from ..policy.decision import Standing, charges_refusal
+from ..policy.decision import charges_refusal
 from ..wire.problem import problem
 from ..wire.response import CONTINUE
 from .filters import forwarded_headers
@@ -55,7 +55,6 @@ class GatewayRequest(server.Request, ClientRequest):
         self,
         channel: RequestChannel,
         exchange: Exchange,
-        standing: Standing,
         body: bytes,
         done: bool,
         trailers: list[bytes],
@@ -64,7 +63,6 @@ class GatewayRequest(server.Request, ClientRequest):
         # `__getattr__` does that: a class with one has every look at an attribute pay for it.
         self.channel = channel
         self.exchange = exchange
-        self.standing = standing
         self.body = body
         self.body_done = done
         self.trailers = trailers
@@ -91,7 +89,7 @@ class GatewayRequest(server.Request, ClientRequest):
         self.method = head.method
         self.uri = head.target
         self.path = head.path
-        self.requestHeaders = forwarded_headers(self.exchange, self.standing)
+        self.requestHeaders = forwarded_headers(self.exchange)
         self.site = self.channel.site
         self.sitepath: list[bytes] = []
         self.clientproto = self.protocol if head.minor else b"HTTP/1.0"
@@ -158,8 +156,8 @@ class GatewayRequest(server.Request, ClientRequest):
         """Answer with a problem (RFC 9457)."""
         exchange = self.exchange
         exchange.code = refusal.code
-        standing = self.standing
-        if charges_refusal(refusal) and standing.policy.limiter.refused(standing.key, exchange.started):
+        context = exchange.context
+        if charges_refusal(refusal) and context.policy.limiter.refused(context.key, exchange.started):
             self._end_unanswered()
             return
         if refusal.close:

@@ -18,10 +18,11 @@ from twisted.web.resource import IResource, getChildForRequest
 from twisted.web.server import Site
 
 from ..errors import DRAINING, METHODS, OVERLOADED, Refusal
+from ..exchange.context import RequestContext
 from ..exchange.states import Exchange
 from ..policy.certificates import Secured
 from ..policy.clients import NOWHERE
-from ..policy.decision import Policy, Standing
+from ..policy.decision import Policy
 from ..policy.limits import address_key
 from ..policy.shares import Shares
 from ..policy.tenants import Tenant
@@ -190,10 +191,10 @@ class GatewaySite(Site, ClientSite):
         """The address that a connection counts for; b"" for one that stands for many clients."""
         return b"" if peer == NOWHERE or self.policy.proxies.trusts(peer) else address_key(peer)
 
-    def share_refusal(self, channel: ClientConnection, standing: Standing) -> Refusal | None:
+    def share_refusal(self, channel: ClientConnection, context: RequestContext) -> Refusal | None:
         """The refusal of a request with which its connection would become one too many of its tenant's. It ends the
         connection."""
-        tenant = standing.tenant
+        tenant = context.tenant
         if not isinstance(tenant, Tenant) or self.clients.asks_for(channel, tenant.wire):
             return None
         self.rejected += 1
@@ -234,10 +235,10 @@ class GatewaySite(Site, ClientSite):
         """Answer a request: by a filter, by a guard's refusal, or by what the tree has at its path."""
         exchange = request.exchange
         head = exchange.head
-        if self.cors.answer(exchange, request.standing) is not None:
+        if self.cors.answer(exchange) is not None:
             request.answer(204, b"No Content", b"", b"")
             return
-        if head.path == b"*" and not request.standing.misplaced:
+        if head.path == b"*" and not exchange.context.misplaced:
             request.answer(204, b"No Content", _ALLOW, b"")
             return
         if head.length or head.chunked:

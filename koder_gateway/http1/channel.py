@@ -35,6 +35,7 @@ from zope.interface import alsoProvides, implementer
 from ..downstream.ports import ClientSite, NewConnection, PacedConnection
 from ..downstream.reset_watch import ResetWatch
 from ..errors import BAD_FRAMING, BODY_TOO_LARGE, REQUEST_TIMEOUT, Refusal
+from ..exchange.context import RequestContext, request_context
 from ..policy.clients import plain_host
 from ..reactor.read_sizes import read_bounded, read_freely
 from ..wire.body import BodyError
@@ -69,7 +70,7 @@ class GatewayChannel(ResetWatch, Intake, Protocol, RequestConnection, NewConnect
         self.deadline = math.inf
         self.lingers = False
         self.write: Callable[[bytes], object] = _forget
-        self._standing: Any = None
+        self._context: RequestContext | None = None
         self._asked = False
 
     # -- the connection
@@ -126,7 +127,7 @@ class GatewayChannel(ResetWatch, Intake, Protocol, RequestConnection, NewConnect
         if request is not None:
             request.lost(reason)
         self._unread.clear()
-        self._standing = self._head = self._decoder = self._producer = self._uptake = None
+        self._context = self._head = self._decoder = self._producer = self._uptake = None
         self.__dict__.pop("dataReceived", None)
         self.write = _forget
         self.transport = None
@@ -147,19 +148,19 @@ class GatewayChannel(ResetWatch, Intake, Protocol, RequestConnection, NewConnect
                     refusal = refusal or BODY_TOO_LARGE
             except BodyError as error:
                 refusal = BAD_FRAMING.because(str(error))
-        standing = self._standing
-        if standing is None or not standing.fits(site.policy, head):
-            standing = site.policy.standing(head, self.peer, self.secured())
+        context = self._context
+        if context is None or not context.fits(site.policy, head):
+            context = request_context(site.policy, head, self.peer, self.secured())
             # Whatever becomes of this request: one that follows it may be served without a further look.
-            full = site.share_refusal(self, standing)
-            self._standing = standing if standing.lasting and self._head is not None and full is None else None
+            full = site.share_refusal(self, context)
+            self._context = context if context.lasting and self._head is not None and full is None else None
             refusal = refusal or full
         # In two steps, as in `tls.stream`.
         now = site.time
-        exchange = site.identity.open(head, standing, now())
+        exchange = site.identity.open(head, context, now())
         exchange.bytes_in = len(body)
         done = not self._remaining and self._decoder is None
-        request = self.request = Http1Request(self, exchange, standing, body, done, self._trailers)
+        request = self.request = Http1Request(self, exchange, body, done, self._trailers)
         if done:
             self._phase = BUSY
             self.deadline = math.inf

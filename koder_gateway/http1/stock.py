@@ -35,7 +35,7 @@ class StockChannel:
         if not stated and request.method != b"HEAD" and code not in (b"204", b"304"):
             self.keep_alive = False
         lines = [b"HTTP/1.1 %b %b\r\n" % (code, reason)]
-        drops_hsts = request.standing.drops_hsts
+        drops_hsts = request.exchange.drops_hsts
         for name, values in headers.getAllRawHeaders():
             lower = name.lower()
             if lower in _OURS or lower.startswith(b"access-control-"):

@@ -159,7 +159,7 @@ class Http2Request(GatewayRequest, HeldAnswer):
         self._over(finished=False)
         channel.over(ENHANCE_YOUR_CALM)
         connection = channel.connection
-        if not self.standing.policy.proxies.trusts(connection.peer):
+        if not self.exchange.context.policy.proxies.trusts(connection.peer):
             connection.lifecycle.turn_away(Http2Error(ENHANCE_YOUR_CALM, "too many refused requests"))
 
     def cut(self, *, at_once: bool = False) -> None:

@@ -43,7 +43,7 @@ class StockStream:
         parts = [encode_status(int(code))]
         for name, values in headers.getAllRawHeaders():
             lower = name.lower()
-            if lower == b"strict-transport-security" and request.standing.drops_hsts:
+            if lower == b"strict-transport-security" and request.exchange.drops_hsts:
                 continue
             if lower not in _NOT_FOR_STREAMS and not lower.startswith(b"access-control-"):
                 parts += [encode_field(lower, value.replace(b"\r\n", b" ")) for value in values]

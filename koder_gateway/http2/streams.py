@@ -7,7 +7,7 @@ from typing import Final
 from twisted.logger import Logger
 
 from ..errors import Refusal
-from ..policy.decision import Standing
+from ..exchange.context import RequestContext, request_context
 from ..wire import http2_frames
 from ..wire.flood_budget import EXCESS_BYTE, EXCESS_FIELD, FRAME, RESET, SERVED
 from ..wire.hpack import OversizedBlock
@@ -52,7 +52,7 @@ class Streams(OpenStreams):
         self.max_streams = connection.site.max_streams
         self._connection = connection
         self.heads = heads
-        self._standing: Standing | None = None
+        self._context: RequestContext | None = None
         self._resets: dict[int, None] = {}
 
     def __len__(self) -> int:
@@ -168,16 +168,16 @@ class Streams(OpenStreams):
         """A head is complete: begin its exchange."""
         connection = self._connection
         site = connection.site
-        standing, refusal = self._standing, head.refusal
-        if standing is None or not standing.fits(site.policy, head):
-            standing = self._standing = site.policy.standing(head, connection.peer, connection.secured)
-            full = self._share_refusal(standing)
+        context, refusal = self._context, head.refusal
+        if context is None or not context.fits(site.policy, head):
+            context = self._context = request_context(site.policy, head, connection.peer, connection.secured)
+            full = self._share_refusal(context)
             refusal = refusal or full
         now = site.time
-        exchange = site.identity.open(head, standing, now())
+        exchange = site.identity.open(head, context, now())
         stream.upgrading = head.upgrade is not None
         done = stream.remote_done or stream.upgrading
-        request = stream.request = Http2Request(stream, exchange, standing, b"", done, [])
+        request = stream.request = Http2Request(stream, exchange, b"", done, [])
         if not done:
             stream.deadline = site.clock.now + site.timeouts.body
             connection.wake(stream.deadline)
@@ -190,11 +190,11 @@ class Streams(OpenStreams):
             self.log.failure("the resource tree failed")
             request.crashed()
 
-    def _share_refusal(self, standing: Standing) -> Refusal | None:
+    def _share_refusal(self, context: RequestContext) -> Refusal | None:
         """The refusal of a request whose tenant has its share of connections without this one, which then ends."""
-        refusal = self._connection.site.share_refusal(self._connection, standing)
+        refusal = self._connection.site.share_refusal(self._connection, context)
         if refusal is not None:
-            self._standing = None
+            self._context = None
             self._connection.close_idle()
         return refusal
 
@@ -297,4 +297,4 @@ class Streams(OpenStreams):
         for stream in list(self.open.values()):
             stream.reset()
         self.heads.forget()
-        self._standing = None
+        self._context = None

@@ -59,26 +59,26 @@ class RedirectSite(ServerFactory):
     def dispatch(self, request: ClientRequest) -> None:
         """Answer a request. Its body is not waited for."""
         head = request.exchange.head
-        standing = request.standing
-        if standing.hsts:
+        context = request.exchange.context
+        if context.hsts:
             # A trusted proxy's client came over TLS, but this port is for those who do not.
-            request.exchange.fields = request.exchange.fields.replace(standing.hsts, b"")
+            request.exchange.fields = request.exchange.fields.replace(context.hsts, b"")
         if self.webroot is not None and head.path.startswith(PREFIX):
             self._show(request, self.webroot)
         elif head.path == b"*":
             # There is no URL for the whole server that could be redirected to.
-            if standing.misplaced and isinstance(standing.tenant, Refusal):
-                request.refuse(standing.tenant)
+            if context.misplaced and isinstance(context.tenant, Refusal):
+                request.refuse(context.tenant)
             else:
                 request.answer(204, b"No Content", _ALLOW, b"")
         else:
             self._redirect(request)
 
     def _redirect(self, request: ClientRequest) -> None:
-        standing, head = request.standing, request.exchange.head
-        request.exchange.tenant = standing.whose(head)
-        if isinstance(standing.tenant, Refusal):
-            refusal = standing.policy.tenants.host_refusal(head.host)
+        context, head = request.exchange.context, request.exchange.head
+        request.exchange.tenant = context.whose(head)
+        if isinstance(context.tenant, Refusal):
+            refusal = context.policy.tenants.host_refusal(head.host)
             if refusal is not None:
                 request.refuse(refusal)
                 return

@@ -900,7 +900,7 @@ def test_a_client_that_repeats_itself_is_read_the_same_way(repeated: int, gatewa
     assert [m.status for m in read_messages(client.received)] == [200, 400, 200] * repeated
 
 
-def test_one_standing_serves_a_connection_until_host_origin_or_tenant_change(gateway: MemoryGateway) -> None:
+def test_one_context_serves_a_connection_until_host_origin_or_tenant_change(gateway: MemoryGateway) -> None:
     client = gateway.connect()
     for host, tenant in ((HOST, b"koder"), (b"acme.id.koder.dev", b"acme"), (HOST, b"koder")):
         client.send(request(host=host))

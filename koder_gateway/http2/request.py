@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from twisted.internet.error import ConnectionAborted
 from twisted.python.failure import Failure
 
+from ..downstream.ports import RequestChannel
 from ..downstream.request import GatewayRequest
 from ..errors import NOT_IMPLEMENTED
 from ..exchange.states import ENDED, TUNNELLING
 from ..wire.hpack import encode_field, encode_lines, encode_status
 from ..wire.http2_frames import ENHANCE_YOUR_CALM, Http2Error
 from ..wire.response import ResponseHead
-
-if TYPE_CHECKING:
-    from .stream import Stream
+from .ports import Connection
+from .send_window import HeldAnswer, Outflow
 
 _NO_BODY = frozenset((204, 304))
 
@@ -32,11 +32,25 @@ def _encoded_length(length: int) -> bytes:
     return encode_field(b"content-length", b"%d" % length)
 
 
-class Http2Request(GatewayRequest):
+class RequestStream(RequestChannel, Protocol):
+    """What a request asks of its stream. `upgrading`: whether an extended CONNECT has opened it."""
+
+    connection: Connection
+    outflow: Outflow
+    upgrading: bool
+
+    def tunnel(self) -> None:
+        """The service has switched protocols: whatever comes, and what has waited, is its."""
+
+    def over(self, code: int | None) -> None:
+        """The stream is closed; with a code the client is told."""
+
+
+class Http2Request(GatewayRequest, HeldAnswer):
     """One request of an HTTP/2 stream."""
 
     protocol = b"HTTP/2"
-    channel: Stream
+    channel: RequestStream  # type: ignore[assignment]
 
     @property
     def paused_early(self) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from twisted.logger import Logger
 
+from ..errors import Refusal
 from ..exchange.context import RequestContext, request_context
 from ..wire import http2_frames
 from ..wire.flood_budget import EXCESS_BYTE, EXCESS_FIELD, FRAME, RESET, SERVED
@@ -25,20 +26,17 @@ from ..wire.http2_head import HeadReader, read_trailers
 from ..wire.request_head import RequestHead
 from ..wire.small_data import gather
 from .header_block import FieldBlock
-from .lifecycle import OPEN
+from .phases import OPEN
+from .ports import Connection, OpenStreams
 from .request import Http2Request
+from .send_window import Outflow
 from .stream import Stream
-
-if TYPE_CHECKING:
-    from ..errors import Refusal
-    from .channel import Http2Channel
-    from .send_window import Outflow
 
 # Streams that were reset here, on which the client may still be sending what it sent before it knew.
 _RESETS_REMEMBERED: Final = 128
 
 
-class Streams:
+class Streams(OpenStreams):
     """Those that are `open`, by their numbers; `last` is the highest number that the client has used.
 
     `block` is the field block that is under way, `heads` reads those that are whole.
@@ -46,7 +44,7 @@ class Streams:
 
     log = Logger()
 
-    def __init__(self, connection: Http2Channel, heads: HeadReader) -> None:
+    def __init__(self, connection: Connection, heads: HeadReader) -> None:
         self.open: dict[int, Stream] = {}
         self.last = 0
         self.block = FieldBlock()
@@ -270,9 +268,9 @@ class Streams:
             del self._resets[next(iter(self._resets))]
         self._resets[number] = None
 
-    def over(self, stream: Stream, served: bool) -> None:
-        """A stream is closed; `served`: its answer was sent to the end."""
-        if self.open.pop(stream.number, None) is None:
+    def over(self, number: int, served: bool) -> None:
+        """This stream is closed; `served`: its answer was sent to the end."""
+        if self.open.pop(number, None) is None:
             return
         if served:
             self._connection.patience.earn(SERVED)

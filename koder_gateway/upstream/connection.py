@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-import select
 import socket
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.error import ConnectionDone
@@ -76,7 +74,7 @@ class UpstreamConnection(Protocol):
         self.idle_since = 0.0
         # Whose request it served last.
         self.tenant = b""
-        self._poll: Callable[[int], object] | None = None
+        self._descriptor: int | None = None
         self._state = IDLE
         self._buffer: bytes | bytearray = b""
         self._remaining = 0
@@ -98,6 +96,7 @@ class UpstreamConnection(Protocol):
         # Beyond what the kernel holds, as of clients.
         transport.bufferSize = _UNSENT
         deliver_straight(transport, self, self.dataReceived)
+        self._watch()
 
     # -- the request
 
@@ -138,25 +137,25 @@ class UpstreamConnection(Protocol):
             if transport is not None:
                 transport.unregisterProducer()
 
-    def stale(self) -> bool:
-        """Whether the service has closed, or sent what was not asked for: worth one system call before each request,
-        of which that would become the answer."""
-        try:
-            poll = self._poll or self._watched()
-            if not poll(0):
-                return False
-            # Over TLS it may be a ticket, which the transport can read, and then tell.
-            settle = getattr(self.transport, "settle", None)
-            return settle is None or not settle()
-        except (AttributeError, OSError, ValueError):
-            return self._state == GONE
+    def unasked(self) -> None:
+        """Something has arrived while the connection is idle: the service has closed, or sent what nobody has asked
+        for. Over TLS it may be a ticket, which the transport can read, and then tell."""
+        settle = getattr(self.transport, "settle", None)
+        if settle is None or not settle():
+            self.abort()
 
-    def _watched(self) -> Callable[[int], object]:
-        transport: Any = self.transport
-        poller = select.poll()
-        poller.register(transport.getHandle().fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
-        self._poll = poll = poller.poll
-        return poll
+    def _watch(self) -> None:
+        """Have what arrives seen before the next request is sent."""
+        if self._descriptor is None:
+            with contextlib.suppress(AttributeError, OSError, ValueError):
+                transport: Any = self.transport
+                self._descriptor = transport.getHandle().fileno()
+        if self._descriptor is not None and self._descriptor >= 0:
+            self.address.service.watch.add(self._descriptor, self)
+
+    def _unwatch(self) -> None:
+        if self._descriptor is not None:
+            self.address.service.watch.remove(self._descriptor, self)
 
     # -- the answer
 
@@ -352,6 +351,7 @@ class UpstreamConnection(Protocol):
         """The service has switched protocols: what it sends is the tunnel's, and each direction ends by itself."""
         self.relay = None
         self.tunnel = tunnel
+        self._unwatch()
         self.address.lost(self)
         # A client that does not read holds no more than this.
         self._receive(_TUNNEL_READ)
@@ -470,6 +470,7 @@ class UpstreamConnection(Protocol):
         self._pulling = False
         self.relay = None
         self._forget_tunnel()
+        self._unwatch()
         self.address.lost(self)
         self.transport = None
         if self._tunnels is not None:
@@ -503,6 +504,7 @@ class UpstreamConnection(Protocol):
         """Read nothing until there is a turn."""
         transport: Any = self.transport
         if transport is not None:
+            self._unwatch()
             transport.pauseProducing()
 
     def resumeProducing(self) -> None:
@@ -523,6 +525,8 @@ class UpstreamConnection(Protocol):
     def _resume(self) -> None:
         transport: Any = self.transport
         if transport is not None and self._state != GONE:
+            if self.tunnel is None:
+                self._watch()
             transport.resumeProducing()
 
     def stopProducing(self) -> None:

@@ -23,6 +23,7 @@ from ..wire.exchange import FULL, TIMEOUT, UNREACHABLE, UNTRUSTED
 from ..wire.response import ResponseReader
 from .connection import UpstreamConnection
 from .crowd import Crowd
+from .idle_watch import IdleWatch
 from .relay import Relay
 from .tls import UntrustedError
 from .trust import Trust
@@ -71,16 +72,14 @@ class Address:
         """An idle connection, on which nothing waits that this tenant's request would get for its answer; None when a
         new one has to be made."""
         idle = self.idle
-        while idle:
-            connection = self._pop_of(tenant) if self.service.isolate else idle.pop()
-            if connection is None:
-                return None
-            if connection.stale():
-                connection.abort()
-                continue
+        if idle:
+            self.service.watch.look()
+        if not idle:
+            return None
+        connection = self._pop_of(tenant) if self.service.isolate else idle.pop()
+        if connection is not None:
             self.busy.add(connection)
-            return connection
-        return None
+        return connection
 
     def _pop_of(self, tenant: bytes) -> UpstreamConnection | None:
         """The idle connection that has served this tenant last."""
@@ -223,6 +222,7 @@ class Service:
         self.closing = False
         self.addresses = [Address(self, url, endpoint) for url, endpoint in addresses]
         self.attempts: set[Attempt] = set()
+        self.watch = IdleWatch()
         self.opened = 0
         self.retried = 0
         self.failures: dict[str, int] = {}

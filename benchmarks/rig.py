@@ -8,8 +8,8 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
-from koder_gateway.front.channel import GatewayChannel
-from koder_gateway.front.site import GatewaySite
+from koder_gateway.downstream.site import GatewaySite
+from koder_gateway.http1.channel import GatewayChannel
 from koder_gateway.policy.clients import TrustedProxies
 from koder_gateway.policy.cors import CorsPolicy
 from koder_gateway.policy.decision import Policy
@@ -17,11 +17,12 @@ from koder_gateway.policy.limits import Limiter, LimitRule
 from koder_gateway.policy.routing import Route, RouteTable
 from koder_gateway.policy.tenants import Registry, Tenant, TenantPolicy
 from koder_gateway.tree.guards import RateGuard, TenantGuard
+from koder_gateway.tree.protocols import PROTOCOLS
 from koder_gateway.tree.proxy import ProxyResource
 from koder_gateway.tree.routes import Routes
 from koder_gateway.upstream.pool import Service
 from koder_gateway.wire.clock import CoarseClock
-from koder_gateway.wire.request import RequestReader
+from koder_gateway.wire.request_reader import RequestReader
 from koder_gateway.wire.response import ResponseReader
 
 ORIGIN = b"https://app.example.com"
@@ -123,6 +124,7 @@ class Rig:
             tree,
             decisions,
             RequestReader(b"X-Tenant-ID", max_target=8192, max_fields=100),
+            PROTOCOLS,
             reactor=Clock(),
             clock=clock,
             finished=self._count,

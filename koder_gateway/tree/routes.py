@@ -8,10 +8,10 @@ from typing import Any
 from twisted.web.resource import IResource, getChildForRequest
 from zope.interface import implementer
 
+from ..downstream.refused import Refused
 from ..errors import NO_ROUTE
 from ..policy.cors import READING
 from ..policy.routing import RouteTable
-from .guards import Refused
 from .proxy import ProxyResource
 
 
@@ -45,7 +45,7 @@ class Routes:
         exchange.route = route.path
         leaf, mounted, public = self._leaves[route.path]
         if public and not exchange.readable and exchange.head.method in READING:
-            exchange.fields += client.standing.policy.cors.public_fields
+            exchange.fields += exchange.context.policy.cors.public_fields
             exchange.readable = True
         if mounted:
             _place(client.hand_over(), route.path)

@@ -1,0 +1,156 @@
+"""Why a request is treated as it is: the policies' own answers, each with its reason, for a person to read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import Refusal
+from ..policy.certificates import NONE, OPTIONAL, REQUIRED, Secured
+from ..policy.cors import READING
+from ..policy.decision import Policy, charges_refusal, limit_refusal
+from ..policy.limits import LimitRule
+from ..policy.routing import Route
+from ..policy.tenants import Tenant, bare_host, normal_domain
+from ..wire.request_head import RequestHead
+from .context import SAFE, RequestContext, request_context
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What becomes of one request. `outcome` is a Refusal, "preflight", "options" or the service's name; `client` the
+    address that log, limits and services have for it. `certificate` is what its host wants of the client's, "" where
+    no host wants any."""
+
+    client: str
+    tenant: str
+    certificate: str
+    cors: str
+    limits: tuple[str, ...]
+    route: str
+    outcome: Refusal | str
+    fields: bytes
+
+
+def explain(
+    policy: Policy, head: RequestHead, peer: str, secured: Secured | None, base_domain: str, now: float
+) -> Explanation:
+    """Ask the policies in the gateway's order. Charges the policy's limits like a request would: use one of your own.
+
+    `peer` is the address that the request comes from, `secured` what TLS has established with it, None without TLS;
+    `now` is monotonic seconds.
+    """
+    context = request_context(policy, head, peer, secured)
+    route = policy.routes.match(head.path)
+    outcome, fields = _outcome(policy, head, context, route, now)
+    return Explanation(
+        client=context.address.decode("ascii"),
+        tenant=_tenant(policy, head, context, base_domain),
+        certificate=_client(policy, head, secured),
+        cors=_cors(policy, head, context),
+        limits=_limits(policy, head, context, outcome),
+        route=f"{route.path.decode()} -> {route.service}" if route else "none: no configured path covers this one",
+        outcome=outcome,
+        fields=fields,
+    )
+
+
+def _outcome(
+    policy: Policy, head: RequestHead, context: RequestContext, route: Route | None, now: float
+) -> tuple[Refusal | str, bytes]:
+    if head.refusal is not None:
+        return head.refusal, context.fields
+    preflight = None if context.misplaced else policy.preflight(head, context.origins)
+    if preflight is not None:
+        return "preflight", preflight + context.hsts
+    if head.path == b"*" and not context.misplaced:
+        return "options", context.fields
+    refusal = policy.body_refusal(head)
+    if refusal is not None:
+        return refusal, context.fields
+    if isinstance(context.tenant, Refusal):
+        return context.tenant, context.fields
+    verdict = policy.admit(context.tenant, context.key, head, now)
+    fields = context.fields + verdict.fields
+    if verdict.refused is not None:
+        return limit_refusal(verdict.refused.name), fields
+    chosen = policy.route(head.path)
+    if isinstance(chosen, Refusal):
+        return chosen, fields
+    if chosen.public and not context.readable and head.method in READING:
+        fields += policy.cors.public_fields
+    return chosen.service, fields
+
+
+def _tenant(policy: Policy, head: RequestHead, context: RequestContext, base_domain: str) -> str:
+    tenant = context.tenant
+    header = policy.tenant_header.decode("ascii")
+    if isinstance(tenant, Refusal):
+        return f"none: {tenant.status} {tenant.code}: {tenant.detail}"
+    host, base = bare_host(head.host), normal_domain(base_domain)
+    if policy.registry.at(host) is not None:
+        reason = f"{host.decode()} is its custom domain"
+    elif host.endswith(b"." + base):
+        reason = f"{host.decode()} is its name under {base.decode()}"
+    elif any(head.tenants):
+        reason = f"{host.decode()} names no tenant and {header} does"
+    else:
+        reason = f"{host.decode()} names no tenant, nor does {header}, and tenants.default does"
+    if policy.registry.is_open:
+        reason += "; there is no registry, so every well-formed slug is a tenant"
+    return f"{tenant.slug} ({tenant.status}): {reason}"
+
+
+_WANTED = {
+    NONE: "this host asks for no certificate",
+    OPTIONAL: "this host asks for a certificate, and none is fine",
+    REQUIRED: "this host requires a certificate",
+}
+
+
+def _client(policy: Policy, head: RequestHead, secured: Secured | None) -> str:
+    if not policy.client_auth:
+        return ""
+    assumed = "; explained as if with one" if secured is not None and secured.client else ""
+    mode = policy.client_auth.mode(bare_host(head.host))
+    return _WANTED[mode] + (assumed if mode == REQUIRED else "")
+
+
+def _cors(policy: Policy, head: RequestHead, context: RequestContext) -> str:
+    origin = head.origin
+    if origin is None:
+        vary = context.cors.removesuffix(b"\r\n").decode("ascii")
+        return "no Origin field: no CORS fields" + (f", but {vary}" if vary else "")
+    text = origin.decode("latin-1")
+    if origin in policy.cors.origins:
+        return f"{text} is one of cors.origins: its pages may read the answer"
+    if origin in context.origins:
+        return f"{text} is one of the tenant's cors_origins: its pages may read the answer"
+    route = policy.routes.match(head.path)
+    public = route is not None and route.public
+    if context.foreign and not (public and head.method in SAFE):
+        return f"{text} is another tenant's: its pages may not read the answer, and change nothing"
+    if route is not None and public:
+        return f"{text} is no configured origin, and {route.path.decode()} is public: its pages may read the answer"
+    if isinstance(context.tenant, Tenant) and origin in context.tenant.origins:
+        return f"{text} is one of the tenant's cors_origins, which do not count on the base domain: no CORS fields"
+    return f"{text} is no configured origin (compared byte for byte): no CORS fields, otherwise served as usual"
+
+
+def _limits(policy: Policy, head: RequestHead, context: RequestContext, outcome: Refusal | str) -> tuple[str, ...]:
+    rules = policy.limiter.rules_for(head.method, head.path)
+    if isinstance(outcome, Refusal) and charges_refusal(outcome):
+        rules += policy.limiter.refusal_rules
+    return tuple(_rule(rule, context) for rule in rules)
+
+
+def _rule(rule: LimitRule, context: RequestContext) -> str:
+    tenant = context.tenant.slug if isinstance(context.tenant, Tenant) else "?"
+    values = {"tenant": tenant, "ip": context.address.decode("ascii")}
+    counted = " and ".join(f"{part} {values[part]}" for part in rule.key) or "everybody together"
+    window = {1: "s", 60: "m", 3600: "h"}[rule.window]
+    note = "" if rule.mode == "enforce" else "; shadow: only counted"
+    if rule.charge == "failures":
+        note += "; only failures are charged"
+    elif rule.charge == "refusals":
+        note += "; only what the gateway refuses is charged, and past it gets no answer"
+    return f"{rule.name}: {rule.quota}/{window}, burst {rule.burst}, for {counted}{note}"

@@ -8,8 +8,8 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
-from koder_gateway.front.channel import GatewayChannel
-from koder_gateway.front.site import GatewaySite
+from koder_gateway.downstream.site import GatewaySite
+from koder_gateway.http1.channel import GatewayChannel
 from koder_gateway.policy.clients import TrustedProxies
 from koder_gateway.policy.cors import CorsPolicy
 from koder_gateway.policy.decision import Policy

@@ -30,8 +30,8 @@ class PemError(ValueError):
 
 
 def read_pem(path: Path) -> bytes:
-    """What is in a file, which must be one: a read of a pipe might wait for ever. Raises OSError, and PemError for
-    what cannot be PEM."""
+    """What is in a regular file: a read of a pipe might wait for ever. Raises OSError, and PemError where that cannot
+    be PEM."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -59,8 +59,8 @@ def _read_all(descriptor: int) -> bytes:
 def certificates_in(
     data: bytes, wanted: str = "it must be PEM, with BEGIN CERTIFICATE lines"
 ) -> tuple[x509.Certificate, ...]:
-    """The certificates in PEM, in its order; at least one. Raises PemError, which says what is `wanted` where there is
-    none."""
+    """The certificates in PEM, in its order; at least one. Raises PemError, with `wanted` as its advice where
+    there is none."""
     if _BEGIN_CERTIFICATE not in data:
         raise PemError(f"no certificate in it; {wanted}")
     try:
@@ -75,7 +75,7 @@ def count_private_keys(data: bytes) -> int:
 
 
 def private_key_in(data: bytes, wanted: str, *, check_primes: bool = True) -> PrivateKeyTypes:
-    """The first private key in PEM, which may have certificates as well. Raises PemError, which says what is `wanted`
+    """The first private key in PEM, which may have certificates as well. Raises PemError; `wanted` is its advice
     where there is none. To find out whether an RSA key's numbers are prime takes 40 ms (`check_primes`)."""
     begin = _BEGIN_KEY.search(data)
     if begin is None:
@@ -85,9 +85,7 @@ def private_key_in(data: bytes, wanted: str, *, check_primes: bool = True) -> Pr
             data[begin.start() :], password=None, unsafe_skip_rsa_key_validation=not check_primes
         )
     except TypeError:
-        raise PemError(
-            "the private key is encrypted; store it without a passphrase, for the gateway only"
-        ) from None
+        raise PemError("the private key is encrypted; store it without a passphrase, for the gateway only") from None
     except (ValueError, UnsupportedAlgorithm):
         raise PemError("the private key is not PEM that can be read; copy it again") from None
 

@@ -19,8 +19,8 @@ FLOORS = (
     ("wire",),
     ("policy",),
     ("exchange",),
+    ("files",),
     ("config",),
-    ("private_file",),
     ("reactor",),
     ("tls_bio",),
     ("downstream",),
@@ -48,6 +48,7 @@ NEEDED = {("listening", "tls"), ("listening", "downstream"), ("listening", "http
 FREE_OF_CIRCLES = (
     "config",
     "exchange",
+    "files",
     "listening",
     "ops",
     "policy",
@@ -60,7 +61,7 @@ FREE_OF_CIRCLES = (
     "upstream",
     "wire",
 )
-PURE = ("errors", "version", "wire", "policy", "exchange", "config")
+PURE = ("errors", "version", "wire", "policy", "exchange", "files", "config")
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 
 

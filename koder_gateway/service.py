@@ -54,8 +54,9 @@ from .tenants.remote_registry import UnreadTenants
 from .tenants.thread_pace import Pace
 from .tls.contexts import HTTP_1, HTTP_2
 from .tls.established import established
-from .tree.bounds import descriptors_now, front_limits, front_timeouts, shortage
+from .tree.bounds import client_limits, client_timeouts, descriptors_now, shortage
 from .tree.compose import Composition, adopt, compose, doubts, probed_addresses, with_registry
+from .tree.protocols import PROTOCOLS
 from .twisted_site.adapter import Entrance
 from .upstream.health import Probes
 from .upstream.pool import Service
@@ -182,11 +183,12 @@ class Gateway(TwistedService):
             resource,
             policy,
             reader,
+            PROTOCOLS,
             reactor=self._reactor,
             clock=self._coarse,
             finished=finished,
-            timeouts=front_timeouts(settings),
-            limits=front_limits(settings),
+            timeouts=client_timeouts(settings),
+            limits=client_limits(settings),
             time=self._time,
             secured=established,
         )
@@ -252,8 +254,8 @@ class Gateway(TwistedService):
             composition.resource,
             composition.policy,
             composition.reader,
-            front_timeouts(settings),
-            front_limits(settings),
+            client_timeouts(settings),
+            client_limits(settings),
         )
         self.redirect.webroot = settings.tls.acme_webroot
         self._gate.trusts = composition.policy.proxies.introduces

@@ -531,7 +531,9 @@ def test_a_demo_that_is_not_up_yet_has_nothing_to_reload() -> None:
     memory.callWhenRunning(demo._take_signals)
     memory.begin()
     os.kill(os.getpid(), signal.SIGHUP)
+    assert len(memory.asked) == 1, "the signal has been taken"
     memory.turn()
+    assert (list(demo), memory.asked) == ([], [])
     demo._folder.cleanup()
 
 

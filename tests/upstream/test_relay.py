@@ -18,6 +18,7 @@ from twisted.logger import Logger, capturedLogs, formatEvent
 from twisted.web.resource import Resource
 
 from koder_gateway.errors import Refusal
+from koder_gateway.exchange.context import request_context
 from koder_gateway.exchange.ports import BodySink, Client, Producer
 from koder_gateway.exchange.states import (
     ANSWERS,
@@ -34,7 +35,6 @@ from koder_gateway.exchange.states import (
     UNREACHABLE,
     Exchange,
 )
-from koder_gateway.policy.decision import Standing
 from koder_gateway.policy.shares import Shares
 from koder_gateway.tree.compose import make_policy
 from koder_gateway.upstream.connection import UpstreamConnection
@@ -85,9 +85,8 @@ class Caller(Client):
     takes = False
     paused_early = crowded = connects = False
 
-    def __init__(self, exchange: Exchange, standing: Standing, body: bytes, done: bool) -> None:
+    def __init__(self, exchange: Exchange, body: bytes, done: bool) -> None:
         self.exchange = exchange
-        self.standing = standing
         self.body = body
         self.body_done = done
         self.trailers: list[bytes] = []
@@ -173,9 +172,9 @@ class Play:
         """Begin an exchange; its client is `relay.client`."""
         head = self.reader.read(raw)
         assert head.refusal is None
-        exchange = Exchange(head, peer.encode(), 0.0, b"r1")
+        exchange = Exchange(head, request_context(POLICY, head, peer, None), 0.0, b"r1")
         exchange.tenant = b"koder"
-        relay = Relay(Caller(exchange, POLICY.standing(head, peer, None), body, done), self.service)
+        relay = Relay(Caller(exchange, body, done), self.service)
         relay.start()
         self.reactor.advance(0)
         return relay

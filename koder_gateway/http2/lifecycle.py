@@ -18,9 +18,10 @@ from typing import Any
 
 from ..downstream.unsent_bytes import Uptake
 from ..errors import Refusal
+from ..exchange.states import CLIENT_GONE
 from ..wire import http2_frames
 from ..wire.flood_budget import REPLY, FloodGoesOn
-from ..wire.http2_frames import ENHANCE_YOUR_CALM, MAX_STREAM, NO_ERROR, PING, Http2Error
+from ..wire.http2_frames import CANCEL, ENHANCE_YOUR_CALM, MAX_STREAM, NO_ERROR, PING, Http2Error
 from ..wire.pace import Pace
 from .phases import CLOSING, GONE, LINGER, OPEN, OPENING
 from .ports import Connection, Phases
@@ -42,6 +43,8 @@ class Lifecycle(Phases):
         # When what is under way has been served for long enough without reading.
         self._deaf_due = math.inf
         self._client_leaves = False
+        # Whether the client has ended its side: then no window opens any more.
+        self._client_ended = False
         self._draining = False
         # Whether requests have been turned away that may still be on their way.
         self._turned_away = False
@@ -183,7 +186,9 @@ class Lifecycle(Phases):
     def client_ended(self) -> None:
         """The client sends no more: what it has not asked for whole it never will, the rest is answered."""
         if self.phase == OPEN:
+            self._client_ended = True
             self._streams.client_ended()
+            self._end_unsendable()
             self.client_leaves()
         else:
             self.close()
@@ -268,6 +273,8 @@ class Lifecycle(Phases):
         self._end_slow_streams(now)
         if out.held:
             out.force()
+        if self._client_ended:
+            self._end_unsendable()
         if self.phase == OPEN:
             dues = [min(stream.deadline, stream.outflow.pace.due) for stream in streams.open.values()]
             dues += [self._idle_due, streams.block.due, self._last_due, self._deaf_due, self._uptake_due]
@@ -278,9 +285,11 @@ class Lifecycle(Phases):
 
     def watch_windows(self) -> None:
         """Something waits for windows: from now on the client has to open them as fast as it must."""
-        if self._windows.due == math.inf:
-            connection = self._connection
-            site = connection.site
+        connection = self._connection
+        site = connection.site
+        if self._client_ended:
+            connection.wake(site.clock.now)
+        elif self._windows.due == math.inf:
             self._windows.begin(connection.out.let_out, site.clock.now, site.timeouts.idle)
             connection.wake(self._windows.due)
 
@@ -296,6 +305,15 @@ class Lifecycle(Phases):
         else:
             return windows.keeps(out.let_out, now, site.seconds_per_byte, site.timeouts.idle)
         return True
+
+    def _end_unsendable(self) -> None:
+        """End the streams of which more waits than their windows let go. A client that has ended its side opens none
+        any more, so their services would wait for nothing."""
+        out = self._connection.out
+        for stream in list(self._streams.open.values()):
+            outflow = stream.outflow
+            if outflow.waiting and min(outflow.window, out.window) <= 0:
+                stream.fail(CANCEL, CLIENT_GONE)
 
     def _end_slow_streams(self, now: float) -> None:
         """Reset the streams whose windows open too slowly; where they all do, also those that wait to begin: they

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-import koder_gateway.service  # noqa: F401  (it imports every implementer)
+import koder_gateway.service.gateway  # noqa: F401  (it imports every implementer)
 from koder_gateway.exchange.ports import BodySink, Client
 from koder_gateway.http1.request import Http1Request
 from koder_gateway.http2.request import Http2Request

@@ -22,11 +22,12 @@ from ..downstream.site import only_whether
 from ..downstream.stock_fields import is_ours
 from ..errors import METHODS, Refusal
 from ..exchange.context import request_context
+from ..exchange.ending import goes_unanswered
 from ..exchange.ports import BodySink, Client, Producer
 from ..exchange.states import ANSWERED, CLIENT_GONE, ENDED, HELD, WAITING, Exchange, IllegalMove
 from ..policy.certificates import Secured
 from ..policy.clients import plain_host
-from ..policy.decision import Policy, charges_refusal
+from ..policy.decision import Policy
 from ..wire.problem import problem
 from ..wire.request_reader import RequestReader
 from ..wire.response import ResponseHead
@@ -122,9 +123,7 @@ class StockClient(Client):
     def refuse(self, refusal: Refusal) -> None:
         """Answer with a problem (RFC 9457)."""
         exchange = self.exchange
-        exchange.code = refusal.code
-        context = exchange.context
-        if charges_refusal(refusal) and context.policy.limiter.refused(context.key, exchange.started):
+        if goes_unanswered(exchange, refusal):
             self._end_unanswered()
             return
         fields, body = problem(refusal, exchange.request_id)
@@ -132,22 +131,16 @@ class StockClient(Client):
 
     def _end_unanswered(self) -> None:
         """This client has had so many refusals that it gets no more of them."""
-        self._ended_by_gateway()
+        self.exchange.end()
         self._finished(self.exchange)
         channel = self._request.channel
         if channel is not None:
             channel.loseConnection()
 
-    def _ended_by_gateway(self) -> None:
-        if self.exchange.phase is HELD:
-            self.exchange.move(ANSWERED)
-        else:
-            self.exchange.phase = ENDED
-
     def answer(self, status: int, reason: bytes, fields: bytes, body: bytes) -> None:
         """Answer from the gateway itself and end the exchange."""
         exchange, request = self.exchange, self._request
-        self._ended_by_gateway()
+        self.exchange.end()
         exchange.status = status
         request.setResponseCode(status, reason)
         self._add_fields(fields + exchange.fields)
@@ -176,8 +169,7 @@ class StockClient(Client):
             self.refuse(refusal)
         else:
             # What a mounted resource has begun is its own: it hears that nobody listens any more.
-            self.exchange.phase = ENDED
-            self.exchange.code = code
+            self.exchange.end(code)
             self.cut()
 
     def taking(self) -> bool:

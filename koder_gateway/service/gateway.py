@@ -28,7 +28,7 @@ from ..ops.access_log import AccessLogError
 from ..ops.admin import admin_pages
 from ..ops.admin_channel import AdminFactory
 from ..ops.leavings import Leavings
-from ..ops.ledger import Ledger
+from ..ops.logged_ending import LoggedEnding
 from ..ops.memory import Trimmer
 from ..ops.metrics import Counters, make_registry, render
 from ..ops.notify import Notifier
@@ -109,7 +109,7 @@ class Gateway(TwistedService):
         self._local_hosts = local_hosts
         self.counters = Counters()
         self.notifier = Notifier()
-        self._ledger = Ledger(self.counters, settings.log, clock)
+        self._ending = LoggedEnding(self.counters, settings.log, clock)
         self._retired = RetiredServices()
         self._bound = False
         self._trimmer = Trimmer()
@@ -125,7 +125,7 @@ class Gateway(TwistedService):
         self._sweeper = self._made_sweeper()
         self._take(self._composed(settings, None), None)
         self._frontends = frontends = Frontends(
-            self.composition, reactor=reactor, clock=self._coarse, time=clock, finished=self._ledger.finished
+            self.composition, reactor=reactor, clock=self._coarse, time=clock, finished=self._ending.finished
         )
         self.resource, self.site, self.redirect = frontends.resource, frontends.site, frontends.redirect
         tls, tenants = settings.tls, settings.tenants
@@ -135,7 +135,7 @@ class Gateway(TwistedService):
         self._endpoints.failures.charge = self._handshake_failed
         self._ports = Ports(reactor, self._endpoints, public, redirecting, [admin] if admin else [])
         self._drain = Drain(reactor, clock, self.site, self._ports, self._sweeper, self._close)
-        sources = sources_of(lambda: self.composition, self._probes, self._endpoints, self._ledger)
+        sources = sources_of(lambda: self.composition, self._probes, self._endpoints, self._ending)
         self._metrics = make_registry(self.counters, sources, version=VERSION)
 
     def _made_sweeper(self) -> Sweeper:
@@ -151,7 +151,7 @@ class Gateway(TwistedService):
                 lambda _: self._leavings.sweep(),
             ),
             seconds=(
-                lambda _: self._ledger.flush(),
+                lambda _: self._ending.flush(),
                 lambda _: self.notifier.watchdog(),
                 lambda _: self.site.tick(),
                 self._trimmer.look,
@@ -239,12 +239,12 @@ class Gateway(TwistedService):
         log = None
         try:
             composition = self._composed(settings, before, registry)
-            log = self._ledger.opened_for(settings.log)
+            log = self._ending.opened_for(settings.log)
         except _REFUSED:
             if log is not None:
                 log.close()
             return self._refuse(Failure())
-        self._ledger.follow(settings.log, log)
+        self._ending.follow(settings.log, log)
         self._take(composition, before)
         self._frontends.serve(self.composition)
         self._endpoints.reload(settings.tls, settings.tenants.base_domain, _protocols(settings))
@@ -377,7 +377,7 @@ class Gateway(TwistedService):
         for service in self.composition.services.values():
             service.close_idle()
         self._retired.close_idle()
-        self._ledger.flush()
+        self._ending.flush()
         return self._ports.close_admin()
 
 

@@ -27,9 +27,9 @@ from ..policy.limits import Limiter
 from ..policy.routing import Route, RouteTable
 from ..policy.tenants import Registry, Tenant, TenantPolicy
 from ..reactor.turns import turns_of
-from ..upstream.names import NamedEndpoint, Names
+from ..upstream.name_resolution import NamedEndpoint, Names
 from ..upstream.pool import Address, Service
-from ..upstream.tls import SecureEndpoint
+from ..upstream.tls_endpoint import SecureEndpoint
 from ..upstream.trust import Trust, read_trust
 from ..upstream.tunnel import Tunnels
 from ..wire.clock import CoarseClock
@@ -228,7 +228,7 @@ def make_services(
             turns=turns_of(reactor),
         )
         if old is not None:
-            service.crowd.refused = old[1].crowd.refused
+            service.capacity.refused = old[1].capacity.refused
         _set_bounds(service, entry, settings)
     if faults:
         raise ValueError("\n".join(faults))
@@ -240,7 +240,7 @@ def _set_bounds(service: Service, entry: ServiceSettings, settings: Settings) ->
     service.response_timeout = entry.response or timeouts.response
     service.idle_timeout = timeouts.idle
     service.keepalive_timeout = timeouts.upstream_keepalive if entry.keepalive is None else entry.keepalive
-    service.crowd.allow(shares_of(service.max_connections, settings), timeouts.queue)
+    service.capacity.allow(shares_of(service.max_connections, settings), timeouts.queue)
 
 
 def _set_tunnel_bounds(tunnels: Tunnels, settings: Settings) -> None:

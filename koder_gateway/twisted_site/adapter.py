@@ -7,7 +7,7 @@ read by the same reader as any other, so that what is refused at the gateway's o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from twisted.python.failure import Failure
@@ -19,6 +19,7 @@ from zope.interface import implementer
 from ..downstream.filters import Cors, Identity, forwarded_headers
 from ..downstream.refused import Refused
 from ..downstream.site import only_whether
+from ..downstream.stock_fields import is_ours
 from ..errors import METHODS, Refusal
 from ..exchange.context import request_context
 from ..exchange.ending import goes_unanswered
@@ -65,7 +66,7 @@ class StockClient(Client):
         request.content.seek(0)
         request.requestHeaders = forwarded_headers(self.exchange)
         self._add_fields(self.exchange.fields)
-        request.responseHeaders = _MountedHeaders(request.responseHeaders, self.exchange.drops_hsts)
+        request.responseHeaders = _MountedHeaders(request, self.exchange.drops_hsts)
         return request
 
     def respond(self, head: ResponseHead, body: bytes, done: bool) -> None:
@@ -221,13 +222,21 @@ class StockClient(Client):
 class _MountedHeaders(Headers):
     """The head of a mounted resource's answer, but for what is the gateway's to say, as on its own ports."""
 
-    __slots__ = ("_drops_hsts",)
+    __slots__ = ("_drops_hsts", "_request")
 
-    def __init__(self, begun: Headers, drops_hsts: bool) -> None:
+    def __init__(self, request: Any, drops_hsts: bool) -> None:
         super().__init__()
-        for name, values in begun.getAllRawHeaders():
+        for name, values in request.responseHeaders.getAllRawHeaders():
             super().setRawHeaders(name, values)
+        self._request = request
         self._drops_hsts = drops_hsts
+
+    def getAllRawHeaders(self) -> Iterator[tuple[bytes, Sequence[bytes]]]:
+        """What is sent: the stock request says here that it has begun to send in chunks, which is no field of the
+        resource's."""
+        yield from super().getAllRawHeaders()
+        if self._request.chunked:
+            yield b"Transfer-Encoding", [b"chunked"]
 
     def setRawHeaders(self, name: Any, values: Any) -> None:
         """Take these values for the field, unless it is the gateway's."""
@@ -241,11 +250,7 @@ class _MountedHeaders(Headers):
 
     def _is_ours(self, name: Any) -> bool:
         lower = name.lower() if isinstance(name, bytes) else name.lower().encode("latin-1", "replace")
-        return (
-            lower == b"x-request-id"
-            or lower.startswith(b"access-control-")
-            or (self._drops_hsts and lower == b"strict-transport-security")
-        )
+        return is_ours(lower, self._drops_hsts)
 
 
 @implementer(IResource)

@@ -32,7 +32,9 @@ from .tenants import Registry, Tenant, TenantPolicy, bare_host
 SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 # RFC 9110 section 7.4.
 _NOT_SECURED = MISDIRECTED_REQUEST.because("The target is an https URL, and the connection is a plain one.")
-_ANOTHERS_ORIGIN = NOT_ALLOWED.because("The Origin is another tenant's, whose pages may change nothing of this one.")
+_ANOTHERS_ORIGIN = NOT_ALLOWED.because(
+    "The Origin belongs to another tenant, whose pages may change nothing of this tenant."
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -253,7 +255,7 @@ class Policy:
 @lru_cache(maxsize=256)
 def limit_refusal(name: str) -> Refusal:
     """The 429 of the limit of this name; its fields go out with every answer of the exchange."""
-    return RATE_LIMITED.because(f'The limit "{name}" is used up; Retry-After says when to come back.')
+    return RATE_LIMITED.because(f'The limit "{name}" is used up; Retry-After says when to try again.')
 
 
 def charges_refusal(refusal: Refusal) -> bool:

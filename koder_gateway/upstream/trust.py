@@ -109,7 +109,7 @@ def _read_files(
     except TrustError as error:
         faults.append(str(error))
     if leaf is not None and loaded is not None and not _same_key(leaf, loaded):
-        faults.append(f"{client_cert}: the private key in {client_key} is not that of its first certificate")
+        faults.append(f"{client_cert}: the private key in {client_key} does not match its first certificate")
     return authorities, chain, key
 
 

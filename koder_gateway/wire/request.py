@@ -76,8 +76,8 @@ _TRAILER_FIELD: Final = frozenset((b"trailer",))
 # Options that name no field which could be among the lines.
 _PLAIN_OPTIONS: Final = frozenset((b"close", b"keep-alive", b"upgrade"))
 _NOTHING: Final[tuple[bytes, ...]] = ()
-_TOO_MANY_FIELDS: Final = HEAD_TOO_LARGE.because("The request has too many fields.")
-_TOO_MANY_OPTIONS: Final = HEAD_TOO_LARGE.because("The request's Connection fields have too many options.")
+_TOO_MANY_FIELDS: Final = HEAD_TOO_LARGE.because("The request has too many header fields.")
+_TOO_MANY_OPTIONS: Final = HEAD_TOO_LARGE.because("The request's Connection header has too many options.")
 _CORS_METHOD, _CORS_HEADERS = b"access-control-request-method", b"access-control-request-headers"
 
 
@@ -273,7 +273,7 @@ class HeadProbe:
         if line_end and not self._started:
             self._started = True
             if _START.match(so_far) is None:
-                return BAD_FRAMING.because("The request line is malformed or of another version.")
+                return BAD_FRAMING.because("The request line is malformed, or its HTTP version is not supported.")
         return None
 
 
@@ -346,7 +346,7 @@ class RequestReader:
         except httptools.HttpParserError as error:
             refusal = _coding_refusal(raw, fields) or _syntax_refusal(raw, error)
         if start is None and refusal is None:
-            refusal = BAD_FRAMING.because("The request line is malformed or of another version.")
+            refusal = BAD_FRAMING.because("The request line is malformed, or its HTTP version is not supported.")
         if refusal is not None or start is None:
             return self._unread(raw, start, fields, refusal)
         head = RequestHead(start[1], start[2], 1 if start[3] == b"1" else 0, fields)
@@ -456,7 +456,7 @@ class RequestReader:
 
     def _check_fields(self, head: RequestHead, hosts: int) -> None:
         if hosts != 1 and (hosts or head.minor):
-            head.refusal = BAD_FRAMING.because("There must be exactly one Host field.")
+            head.refusal = BAD_FRAMING.because("There must be exactly one Host header.")
         elif hosts and head.refusal is None and (head.host or not self._nameless):
             fault = host_fault(head.host)
             if fault is not None:
@@ -508,7 +508,7 @@ class RequestReader:
         """Transfer-Encoding (RFC 9112 section 6.1): chunked, once and alone, is all that is understood."""
         head.length = None
         if head.minor == 0 or head.chunked:
-            head.refusal = BAD_FRAMING.because("Transfer-Encoding stands twice or in HTTP/1.0.")
+            head.refusal = BAD_FRAMING.because("Transfer-Encoding is repeated, or used in HTTP/1.0.")
         elif value.lower() != b"chunked":
             head.refusal = UNKNOWN_CODING
         head.chunked = True

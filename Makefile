@@ -61,10 +61,10 @@ test: system-test $(STAMP)-test
 	$(BIN)/python -m pytest $(PYTEST)
 
 test-long: $(STAMP)-test
-	KODER_TEST_SECONDS=3600 $(BIN)/python -m pytest tests/test_http2_honest.py $(PYTEST)
+	KODER_TEST_SECONDS=3600 $(BIN)/python -m pytest tests/http2/test_honest.py $(PYTEST)
 
 test-tls: system-test-tls $(STAMP)-test $(SCAN)/.installed
-	$(BIN)/python tests/tls_scan.py --sslyze $(SCAN)/bin/sslyze --keep build/tls-scan
+	$(BIN)/python -m tests.tls.scan --sslyze $(SCAN)/bin/sslyze --keep build/tls-scan
 
 check: $(STAMP)-check
 	$(BIN)/ruff format --check .

@@ -8,8 +8,8 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
-from koder_gateway.front.channel import GatewayChannel
-from koder_gateway.front.site import GatewaySite
+from koder_gateway.downstream.site import GatewaySite
+from koder_gateway.http1.channel import GatewayChannel
 from koder_gateway.policy.clients import TrustedProxies
 from koder_gateway.policy.cors import CorsPolicy
 from koder_gateway.policy.decision import Policy
@@ -21,7 +21,7 @@ from koder_gateway.tree.proxy import ProxyResource
 from koder_gateway.tree.routes import Routes
 from koder_gateway.upstream.pool import Service
 from koder_gateway.wire.clock import CoarseClock
-from koder_gateway.wire.request import RequestReader
+from koder_gateway.wire.request_reader import RequestReader
 from koder_gateway.wire.response import ResponseReader
 
 ORIGIN = b"https://app.example.com"

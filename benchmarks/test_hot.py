@@ -24,7 +24,7 @@ from rig import (
 )
 
 from koder_gateway.wire.body import ChunkedDecoder
-from koder_gateway.wire.request import RequestReader
+from koder_gateway.wire.request_reader import RequestReader
 from koder_gateway.wire.response import ResponseReader
 
 READER = RequestReader(b"X-Tenant-ID", max_target=8192, max_fields=100)

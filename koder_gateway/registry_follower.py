@@ -8,9 +8,9 @@ from typing import Any
 
 from .config import Settings, Version
 from .config.registry import MAX_LIST
-from .layers.threads import threads_beside
 from .policy.decision import Policy
 from .policy.tenants import Registry
+from .reactor.daemon_threads import threads_beside
 from .tenants.registry_file import RegistryFile
 from .tenants.registry_losses import FailureCount, Losses
 from .tenants.remote_registry import Place, RemoteRegistry, UnreadTenants

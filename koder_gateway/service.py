@@ -23,12 +23,12 @@ from .arguments import check_settings, read_mounts, read_port, read_ports
 from .config import Caution, ConfigurationError, Settings, misspelled_services, warning_lines
 from .config.faults import line
 from .config.registry import restless
+from .downstream.site import GatewaySite
 from .errors import CODES
-from .front.redirect import RedirectSite
-from .front.site import GatewaySite
-from .layers.threads import threads_beside
+from .exchange.states import EARLY_ENDS
 from .listening.endpoints import Endpoints
 from .listening.proxy_protocol import ProxyGate
+from .listening.redirect import RedirectSite
 from .metrics_sources import sources_of
 from .ops.access_log import AccessLogError
 from .ops.admin import admin_pages
@@ -46,6 +46,7 @@ from .policy.decision import Policy
 from .policy.limits import address_key
 from .policy.tenants import Registry
 from .ports import Addresses, Ports
+from .reactor.daemon_threads import threads_beside
 from .registry_follower import RegistryFollower
 from .reload_files import read_files
 from .tenants.registry_losses import Losses
@@ -55,12 +56,11 @@ from .tls.contexts import HTTP_1, HTTP_2
 from .tls.established import established
 from .tree.bounds import descriptors_now, front_limits, front_timeouts, shortage
 from .tree.compose import Composition, adopt, compose, doubts, probed_addresses, with_registry
-from .tree.entrance import Entrance
+from .twisted_site.adapter import Entrance
 from .upstream.health import Probes
 from .upstream.pool import Service
 from .version import VERSION
 from .wire.clock import CoarseClock
-from .wire.exchange import EARLY_ENDS
 
 _EVICTED_A_SECOND: Final = 5000
 # What is wrong with settings that a reload refuses.

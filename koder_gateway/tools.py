@@ -18,7 +18,8 @@ from .policy.certificates import Secured
 from .policy.clients import plain_host
 from .policy.explanation import Explanation, explain
 from .version import VERSION
-from .wire.request import RequestHead, oversized
+from .wire.request_head import RequestHead
+from .wire.request_syntax import oversized
 from .wire.unread_head import host_and_origin
 
 

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import pytest_twisted
 from hypothesis import settings
-from memory import MemoryGateway
 from twisted.internet import reactor
 from twisted.internet.task import Clock, deferLater
 from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
+
+from tests.kit.memory import MemoryGateway
 
 settings.register_profile("gateway", deadline=None, max_examples=30)
 settings.load_profile("gateway")

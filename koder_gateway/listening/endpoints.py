@@ -31,9 +31,9 @@ from twisted.plugin import getPlugins
 from zope.interface import implementer
 
 from ..config import Authorities
-from ..layers.adopted import endpoint_of
-from ..layers.threads import threads_beside
-from ..layers.turns import Turns, turns_of
+from ..reactor.adopted_sockets import endpoint_of
+from ..reactor.daemon_threads import threads_beside
+from ..reactor.turns import Turns, turns_of
 from ..tls.certificate_store import OwnShelf, Shelf
 from ..tls.certificate_watcher import Watch, Watched, warn
 from ..tls.certificates import CertificateError

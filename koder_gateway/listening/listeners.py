@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.python.failure import Failure
 
-from ..layers.adopted import endpoint_of
+from ..reactor.adopted_sockets import endpoint_of
 
 # What Twisted's and its plugins' parsers raise for strings that people write, and OpenSSL for the keys they name.
 UNREADABLE: Final = (

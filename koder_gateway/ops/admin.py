@@ -15,7 +15,7 @@ from typing import Final
 
 from ..errors import DRAINING, METHOD_NOT_ALLOWED, MISDIRECTED_REQUEST, NO_ROUTE, Refusal
 from ..policy.tenants import bare_host
-from ..wire.request import RequestHead
+from ..wire.request_head import RequestHead
 from .metrics import CONTENT_TYPE as METRICS_TYPE
 
 _PROBLEM_TYPE: Final = b"application/problem+json"

@@ -21,9 +21,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..errors import BAD_FRAMING, BODY_TOO_LARGE, HEAD_TOO_LARGE, REQUEST_TIMEOUT, Refusal
-from ..layers.turns import turns_of
+from ..reactor.turns import turns_of
 from ..wire.body import BodyError, ChunkedDecoder
-from ..wire.request import RequestHead, RequestReader
+from ..wire.request_head import RequestHead
+from ..wire.request_reader import RequestReader
 from .admin import Answer, Pages, admin_answer, problem
 
 # Bytes of a head and of a body.

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 from ..config import LogSettings
+from ..exchange.states import EVENTS, Exchange
 from ..policy.limits import Limiter
-from ..wire.exchange import EVENTS, Exchange
 from .access_log import AccessLog, LogTarget, open_target
 from .metrics import Counters
 
@@ -32,7 +31,7 @@ class Ledger:
         monotonic = self._now
         now = monotonic()
         code = exchange.code
-        verdict: Any = exchange.charges
+        verdict = exchange.charges
         if verdict is not None and verdict.pending:
             # Besides refusals' codes there are those of exchanges that ended within an answer of the service's.
             served = not exchange.excused and (not code or code in EVENTS)

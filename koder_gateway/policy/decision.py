@@ -18,7 +18,7 @@ from ..errors import (
     UNKNOWN_TENANT,
     Refusal,
 )
-from ..wire.request import RequestHead
+from ..wire.request_head import RequestHead
 from .certificates import ClientAuth, Secured, certificate_refusal
 from .clients import Trail, TrustedProxies
 from .cors import VARY_ORIGIN, CorsPolicy

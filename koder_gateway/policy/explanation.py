@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import Refusal
-from ..wire.request import RequestHead
+from ..wire.request_head import RequestHead
 from .certificates import NONE, OPTIONAL, REQUIRED, Secured
 from .cors import READING
 from .decision import SAFE, Policy, Standing, charges_refusal, limit_refusal

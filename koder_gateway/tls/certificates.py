@@ -25,8 +25,8 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import SSL
 
-from ..layers.openssl_errors import refusal_of
-from ..layers.private_file import write_private
+from ..private_file import write_private
+from ..tls_bio.openssl_errors import refusal_of
 from ..wire.encodings import wide_encoding
 
 DAY = 86_400.0

@@ -15,7 +15,7 @@ from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
-from ..layers.turns import Turns
+from ..reactor.turns import Turns
 from .failures import Failures
 from .half_close import HalfClosingTransport
 from .stream import TLSTransport, usable

@@ -9,7 +9,7 @@ from typing import Final
 from OpenSSL import SSL
 from twisted.logger import Logger
 
-from ..layers.openssl_errors import openssl_words
+from ..tls_bio.openssl_errors import openssl_words
 
 _log = Logger()
 

@@ -12,8 +12,8 @@ from typing import Any, Final
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from zope.interface import implementer
 
-from ..layers.direct_reads import deliver_straight
-from ..layers.records import lib
+from ..reactor.direct_reads import deliver_straight
+from ..tls_bio.records import lib
 from .stream import TLSTransport
 
 _GOODBYE: Final = "close_notify"

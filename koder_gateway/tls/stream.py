@@ -24,14 +24,14 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..layers.direct_reads import deliver_straight
-from ..layers.records import BIO_READ, BIO_WRITE, BUFFER, PIECE, SIZE, SSL_READ, SSL_WRITE, WINDOW, Records, lib
-from ..layers.records import usable as records_usable
-from ..layers.turns import FULL_READ, end_turn
+from ..reactor.direct_reads import deliver_straight
+from ..reactor.turns import FULL_READ, end_turn
+from ..tls_bio.records import BIO_READ, BIO_WRITE, BUFFER, PIECE, SIZE, SSL_READ, SSL_WRITE, WINDOW, Records, lib
+from ..tls_bio.records import usable as records_usable
 from .failures import NOT_TLS, PLAIN_HTTP, Failures
 from .plain_http import PlainRequest, begins_plain
 
-# What is called here beside what `layers.records` calls.
+# What is called here beside what `tls_bio.records` calls.
 CALLS: Final = ("SSL_ERROR_ZERO_RETURN", "SSL_MODE_ENABLE_PARTIAL_WRITE", "SSL_clear_mode", "SSL_shutdown")
 _PARTIAL: Any = getattr(lib, "SSL_MODE_ENABLE_PARTIAL_WRITE", None)
 # The records of one read that are followed: the smallest ones would cost more to follow than to refuse.

@@ -20,8 +20,8 @@ from twisted.internet.interfaces import IFileDescriptorReceiver, IProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from koder_gateway.layers.adopted import AdoptingUNIXPort
-from koder_gateway.layers.shortage import shortage
+from koder_gateway.reactor.adopted_sockets import AdoptingUNIXPort
+from koder_gateway.reactor.descriptor_shortage import shortage
 from koder_gateway.transports.socket_adoption import hand_over
 from koder_gateway.transports.stream import StreamTransport
 from koder_gateway.transports.unix import UNIXStreamTransport

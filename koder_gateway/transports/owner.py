@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol
 
-from koder_gateway.layers.turns import Turns
+from koder_gateway.reactor.turns import Turns
 
 
 class Owner(Protocol):

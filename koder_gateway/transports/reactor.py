@@ -19,7 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from koder_gateway.layers.turns import Turns
+from koder_gateway.reactor.turns import Turns
 from koder_gateway.transports.connecting import StreamConnector, UNIXStreamConnector
 from koder_gateway.transports.listening import StreamPort, UNIXStreamPort
 from koder_gateway.transports.pauses import Pauses

@@ -25,7 +25,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from koder_gateway.layers.last_words import last_words
+from koder_gateway.reactor.bytes_before_reset import last_words
 from koder_gateway.transports import addresses, securing
 from koder_gateway.transports.flow import Flow, drop
 from koder_gateway.transports.owner import Owner

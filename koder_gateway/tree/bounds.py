@@ -6,7 +6,7 @@ import resource
 from typing import Final
 
 from ..config import Settings
-from ..front.site import FrontLimits, FrontTimeouts
+from ..downstream.site import FrontLimits, FrontTimeouts
 from ..policy.shares import Shares
 
 # Descriptors that are neither clients nor services: logs, the reactor's own, files being read.

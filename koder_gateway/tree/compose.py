@@ -19,7 +19,6 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.web.resource import IResource
 
 from ..config import ServiceSettings, Settings
-from ..layers.turns import turns_of
 from ..policy.certificates import ClientAuth
 from ..policy.clients import TrustedProxies
 from ..policy.cors import CorsPolicy
@@ -27,13 +26,14 @@ from ..policy.decision import Policy
 from ..policy.limits import Limiter
 from ..policy.routing import Route, RouteTable
 from ..policy.tenants import Registry, Tenant, TenantPolicy
+from ..reactor.turns import turns_of
 from ..upstream.names import NamedEndpoint, Names
 from ..upstream.pool import Address, Service
 from ..upstream.tls import SecureEndpoint
 from ..upstream.trust import Trust, read_trust
 from ..upstream.tunnel import Tunnels
 from ..wire.clock import CoarseClock
-from ..wire.request import RequestReader
+from ..wire.request_reader import RequestReader
 from ..wire.response import ResponseReader
 from .bounds import shares_of
 from .guards import RateGuard, TenantGuard

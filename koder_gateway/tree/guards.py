@@ -12,33 +12,10 @@ from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
+from ..downstream.refused import Refused
 from ..errors import Refusal
 from ..policy.decision import limit_refusal
 from ..policy.limits import Limiter
-
-
-@implementer(IResource)
-class Refused:
-    """Answers with one refusal, without waiting for the request's body."""
-
-    isLeaf = True
-    streams_body = True
-
-    def __init__(self, refusal: Refusal) -> None:
-        self._refusal = refusal
-
-    def render(self, request: Any) -> int:
-        """Answer."""
-        request.gateway.refuse(self._refusal)
-        return NOT_DONE_YET
-
-    def getChildWithDefault(self, name: bytes, request: Any) -> Refused:
-        """There is nothing below a refusal."""
-        return self
-
-    def putChild(self, path: bytes, child: object) -> None:
-        """There is nothing below a refusal."""
-        raise TypeError("a refusal has no children")
 
 
 @implementer(IResource)

@@ -8,7 +8,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
-from ..front.filters import transit
+from ..downstream.filters import transit
 from ..upstream.pool import Service
 from ..upstream.relay import Relay
 

@@ -8,10 +8,10 @@ from typing import Any
 from twisted.web.resource import IResource, getChildForRequest
 from zope.interface import implementer
 
+from ..downstream.refused import Refused
 from ..errors import NO_ROUTE
 from ..policy.cors import READING
 from ..policy.routing import RouteTable
-from .guards import Refused
 from .proxy import ProxyResource
 
 

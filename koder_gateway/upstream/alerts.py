@@ -6,7 +6,7 @@ from typing import Final
 
 from OpenSSL import SSL
 
-from ..layers.openssl_errors import openssl_words
+from ..tls_bio.openssl_errors import openssl_words
 
 # The end that a service has said goodbye before.
 GOODBYE: Final = ""

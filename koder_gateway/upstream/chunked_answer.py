@@ -6,19 +6,32 @@ on when their turn comes and the client takes them; if the connection is lost be
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
-from ..layers.turns import Turns
+from ..exchange.ports import Producer
+from ..exchange.states import INVALID
+from ..reactor.turns import Turns
 from ..wire.body import BodyError, ChunkedDecoder
-from ..wire.exchange import INVALID
-
-if TYPE_CHECKING:
-    from ..wire.response import ResponseHead
-    from .connection import UpstreamConnection
-    from .relay import Relay
+from ..wire.response import ResponseHead
+from .ports import AnswerReceiver
 
 # Chunks that are decoded before the clock is looked at.
 _CHUNKS: Final = 256
+
+
+class ChunkSource(Producer, Protocol):
+    """The connection that a chunked answer comes from. `paused`: the client does not take the answer."""
+
+    paused: bool
+
+    def hold(self) -> None:
+        """Read nothing more for the time being."""
+
+    def read_on(self) -> None:
+        """Read more, unless the client does not take it."""
+
+    def chunks_ended(self, relay: AnswerReceiver, trailers: list[bytes], surplus: bool) -> None:
+        """The last chunk has been decoded; `surplus`: bytes came behind it."""
 
 
 class ChunkedAnswer:
@@ -27,7 +40,7 @@ class ChunkedAnswer:
     __slots__ = ("_asked", "_at", "_connection", "_decoder", "_relay", "_turns", "_unread", "holding")
 
     def __init__(
-        self, connection: UpstreamConnection, relay: Relay, decoder: ChunkedDecoder, turns: Turns | None
+        self, connection: ChunkSource, relay: AnswerReceiver, decoder: ChunkedDecoder, turns: Turns | None
     ) -> None:
         self._connection = connection
         self._relay = relay

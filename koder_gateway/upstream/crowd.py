@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from twisted.logger import Logger
 
-from ..layers.turns import PIECES
+from ..exchange import states
 from ..policy.clients import NOWHERE
 from ..policy.shares import ADDRESS, FULL, TENANT, Owner, Places, Shares
-from ..wire import exchange
+from ..reactor.turns import PIECES
 from ..wire.clock import CoarseClock
 from ..wire.rate_limited_log import Complaints
-
-if TYPE_CHECKING:
-    from .relay import Relay
-    from .tunnel import Tunnels
+from .ports import Forwarded, PlaceSeeker
+from .tunnel import Tunnels
 
 # Besides the reasons of `policy.shares`: nobody has left in time.
 TIMEOUT: Final = "timeout"
@@ -36,7 +34,7 @@ _NO_TUNNEL: Final = {
 }
 
 
-def owner_of(relay: Relay) -> Owner:
+def owner_of(relay: Forwarded) -> Owner:
     """Whose an exchange is, where shares are counted. A trusted proxy that does not say for whom it asks stands for
     many clients, and so does whoever has no address (a UNIX socket's peer)."""
     standing = relay.client.standing
@@ -63,7 +61,7 @@ class Crowd:
         clock: CoarseClock,
         later: Callable[[Callable[[], object]], object],
     ) -> None:
-        self.places: Places[Relay] = Places(limit, Shares(limit, limit), owner_of, self._serve_later)
+        self.places: Places[PlaceSeeker] = Places(limit, Shares(limit, limit), owner_of, self._serve_later)
         self.timeout = 2.0
         self.refused = dict.fromkeys(REASONS, 0)
         self._name = name
@@ -87,21 +85,21 @@ class Crowd:
         """Whether nobody has a place or waits for one."""
         return not self.places.held and not self.places.queue
 
-    def wait(self, relay: Relay) -> bool:
+    def wait(self, relay: PlaceSeeker) -> bool:
         """Have an exchange wait for a place; False where it is over, since there is no room to wait either."""
         owner = owner_of(relay)
         reason = self._wait(relay) if self.timeout else self.places.refusal(owner) or FULL
         if reason:
             self._refuse(relay, reason)
             return False
-        relay.deadline = self._clock.now + self.timeout
+        relay.waits(self._clock.now + self.timeout)
         if len(self.places.queue.line(owner.address)) == 1 and self.places.refusal(owner) == ADDRESS:
             self._tell(
                 relay, f"connections ({self.places.shares.address} of {self.places.limit}); its other requests wait"
             )
         return True
 
-    def _wait(self, relay: Relay) -> str:
+    def _wait(self, relay: PlaceSeeker) -> str:
         """Wait, in the place of whoever has the most who wait where there is no room; why not, else ""."""
         reason = self.places.wait(relay)
         other = self.places.in_the_way(relay, reason) if reason else None
@@ -118,7 +116,7 @@ class Crowd:
     def _serve(self) -> None:
         self.places.serve(_go, PIECES)
 
-    def tunnel_refusal(self, relay: Relay) -> str:
+    def tunnel_refusal(self, relay: PlaceSeeker) -> str:
         """Why there is no place for this exchange's tunnel, and then it counts as refused; "" where there is one."""
         tunnels = self._tunnels
         reason = tunnels.refusal(owner_of(relay))
@@ -137,9 +135,9 @@ class Crowd:
                 self._refuse(relay, TIMEOUT)
         self._complaints.sweep(now)
 
-    def _refuse(self, relay: Relay, reason: str) -> None:
+    def _refuse(self, relay: PlaceSeeker, reason: str) -> None:
         self._count(reason)
-        relay.failed(exchange.FULL, _REFUSED[reason])
+        relay.failed(states.FULL, _REFUSED[reason])
 
     def no_descriptor(self) -> None:
         """There was a place, but no connection could be made for want of a file descriptor."""
@@ -148,10 +146,10 @@ class Crowd:
     def _count(self, reason: str) -> None:
         self.refused[reason] += 1
 
-    def _tell(self, relay: Relay, what: str) -> None:
+    def _tell(self, relay: PlaceSeeker, what: str) -> None:
         peer = relay.exchange.peer.decode("ascii")
         self._complaints.say(f"service {self._name}: {peer} has reached its share of {what} (shares.address)")
 
 
-def _go(relay: Relay) -> None:
+def _go(relay: PlaceSeeker) -> None:
     relay.granted()

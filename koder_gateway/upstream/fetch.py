@@ -19,8 +19,8 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
-from ..layers.shortage import shortage
-from ..layers.turns import FULL_READ, turns_of
+from ..reactor.descriptor_shortage import shortage
+from ..reactor.turns import FULL_READ, turns_of
 
 # Bytes of a head, besides those of the body: Twisted bounds a line of it, not their number.
 _HEAD: Final = 65_536

@@ -32,7 +32,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..layers.threads import threads_beside
+from ..reactor.daemon_threads import threads_beside
 
 # Seconds from one look-up of a name to the next; those after one that failed begin with the shorter pause.
 RENEW: Final = 10.0

@@ -7,7 +7,7 @@ one that refuses is left alone for a while, unless all do.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectingCancelledError, TimeoutError
@@ -16,14 +16,14 @@ from twisted.internet.protocol import ClientFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..layers.shortage import shortage
-from ..layers.turns import Turns
+from ..exchange.states import FULL, TIMEOUT, UNREACHABLE, UNTRUSTED
+from ..reactor.descriptor_shortage import shortage
+from ..reactor.turns import Turns
 from ..wire.clock import CoarseClock
-from ..wire.exchange import FULL, TIMEOUT, UNREACHABLE, UNTRUSTED
 from ..wire.response import ResponseReader
-from .connection import UpstreamConnection
+from .connection import ConnectedService, ConnectionOwner, UpstreamConnection
 from .crowd import Crowd
-from .relay import Relay
+from .ports import Forwarded
 from .tls import UntrustedError
 from .trust import Trust
 from .tunnel import Tunnels
@@ -36,7 +36,16 @@ _LOG_EVERY: Final = 1.0
 _LOG_REST: Final = 5.0
 
 
-class Address:
+class ConnectionSeeker(Forwarded, Protocol):
+    """An exchange for which a connection is made; where that cannot be, it hears so by `failed`."""
+
+    __slots__ = ()
+
+    def connected(self, connection: UpstreamConnection) -> None:
+        """The connection is made, for this exchange alone."""
+
+
+class Address(ConnectionOwner):
     """One address of a service and its idle connections."""
 
     def __init__(self, service: Service, url: str, endpoint: IStreamClientEndpoint) -> None:
@@ -126,10 +135,10 @@ class _Factory(ClientFactory):
 class Attempt:
     """A connection being made for a relay, which may think better of it."""
 
-    def __init__(self, address: Address, relay: Relay) -> None:
+    def __init__(self, address: Address, relay: ConnectionSeeker) -> None:
         self.address = address
         self.done = False
-        self._relay: Relay | None = relay
+        self._relay: ConnectionSeeker | None = relay
         self._deferred: Deferred[Any] = address.endpoint.connect(_Factory(address))
         self._deferred.addCallbacks(self._made, self._failed)
 
@@ -177,7 +186,7 @@ class Attempt:
         self._deferred.cancel()
 
 
-class Service:
+class Service(ConnectedService):
     """One service: its addresses, its deadlines (seconds) and its counters. `tunnels` are shared with others.
     `trust` is what the endpoints of its https addresses were made with, None where it has none; `turns` are the
     reactor's, None where no answer waits for others. With `isolate` a connection serves one tenant alone.
@@ -217,6 +226,7 @@ class Service:
         self.keepalive_timeout = keepalive_timeout
         self.max_connections = max_connections
         self.tunnels = tunnels or Tunnels(clock)
+        self.graceful_closes = self.tunnels.graceful_closes
         self.crowd = Crowd(name, max_connections, self.tunnels, clock, later)
         self.places = self.crowd.places
         self.max_idle = max_idle
@@ -270,7 +280,7 @@ class Service:
         """Whether a failed attempt can go to another address."""
         return any(address.available(self.clock.now) for address in self.addresses)
 
-    def connect(self, address: Address, relay: Relay) -> Attempt:
+    def connect(self, address: Address, relay: ConnectionSeeker) -> Attempt:
         """Begin to make a connection for `relay`, which hears of it by `connected` or `failed`."""
         attempt = Attempt(address, relay)
         if not attempt.done:

@@ -9,13 +9,13 @@ from OpenSSL import SSL
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
-from ..layers.records import BIO_WRITE, PIECE, Records, ffi, lib, usable
-from ..layers.turns import FULL_READ, end_turn
+from ..reactor.turns import FULL_READ, end_turn
+from ..tls_bio.records import BIO_WRITE, PIECE, Records, ffi, lib, usable
 from .alerts import GOODBYE, record_fault
 from .secure import Opening, SecureTransport
 from .sessions import Sessions
 
-# What is called here beside what `layers.records` calls.
+# What is called here beside what `tls_bio.records` calls.
 CALLS: Final = ("ERR_get_error", "ERR_reason_error_string", "SSL_ERROR_ZERO_RETURN")
 
 

@@ -1,19 +1,16 @@
-"""One exchange on its way between a client and a service: the edge that does what `wire.exchange` decides.
+"""One exchange on its way between a client and a service: the edge that does what `exchange.states` decides.
 
 A relay is made when a service has been chosen and is done when the exchange has ended. It owns neither side:
-the client (front) and the connection (pool) outlive it.
+the client and the connection (pool) outlive it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Final
 
-from ..layers.reading import room_of
-from ..policy.grants import LONGEST, Excuse, excuse_for
-from ..wire.body import chunk, last_chunk
-from ..wire.exchange import (
+from ..exchange.ports import BodySink, Client
+from ..exchange.states import (
     ANSWER,
     ANSWERS,
     CUT,
@@ -29,19 +26,18 @@ from ..wire.exchange import (
     UNREACHABLE,
     UNTRUSTED,
     WHOLE,
-    Exchange,
 )
+from ..policy.grants import LONGEST, Excuse, excuse_for
+from ..reactor.read_sizes import room_of
+from ..wire.body import chunk, last_chunk
 from ..wire.fields import without
-from ..wire.request import KEPT_HEAD
+from ..wire.request_head import KEPT_HEAD
 from ..wire.response import CONTINUE, ResponseHead
+from .connection import UpstreamConnection
 from .crowd import owner_of
+from .pool import Attempt, ConnectionSeeker, Service
+from .ports import AnswerReceiver, PlaceSeeker
 from .tunnel import Tunnel
-
-if TYPE_CHECKING:
-    from ..errors import Refusal
-    from ..policy.decision import Standing
-    from .connection import UpstreamConnection
-    from .pool import Attempt, Service
 
 # What of a request is kept for one more try on a fresh connection.
 _REPLAY_BOUND: Final = 65536
@@ -51,77 +47,7 @@ _FRAMING: Final = frozenset((b"transfer-encoding", b"trailer"))
 _WITH_BODY: Final = frozenset((b"POST", b"PUT", b"PATCH"))
 
 
-class Client(Protocol):
-    """The side of an exchange that asked. Each method may end the client's connection, none raises."""
-
-    exchange: Exchange
-    standing: Standing
-    body: bytes
-    """What of the request's body was there when the exchange began; `body_done`: that is all, with `trailers`."""
-    body_done: bool
-    trailers: list[bytes]
-    sink: Any
-    """Who takes what the client sends: the relay, and once protocols have been switched a tunnel."""
-
-    @property
-    def connects(self) -> bool:
-        """Whether a 2xx would tell it that a tunnel stands (RFC 9110 section 9.3.6). Asked only of a client whose
-        `exchange.head.upgrade` is not None."""
-
-    def respond(self, head: ResponseHead, body: bytes, done: bool) -> None:
-        """Send the final answer's head with what there is of its body; `done` when that is all."""
-
-    def send_body(self, data: bytes) -> None:
-        """Send more of the answer's body."""
-
-    def end_body(self, trailers: list[bytes]) -> None:
-        """The answer is complete."""
-
-    def interim(self, head: ResponseHead) -> None:
-        """Send an interim answer (1xx) where the client understands them."""
-
-    def switch(self, head: ResponseHead, data: bytes) -> None:
-        """The service has switched to `head.upgrade`: send that, with `data` as the first raw bytes behind it.
-
-        Asked only of a client whose `exchange.head.upgrade` is not None. From here on the `raw_writer` carries raw
-        bytes and `end_body` says that no more will come, while the client may still send: raw bytes by
-        `sink.body_received`, those first that have waited, and its end by `sink.body_ended`. The exchange is over
-        when its phase is ENDED, which a client looks at after each end that it tells or is told of.
-        """
-
-    def raw_writer(self) -> Callable[[bytes], None]:
-        """What sends raw bytes to the client, and counts them, until the exchange is over."""
-
-    def refuse(self, refusal: Refusal) -> None:
-        """Answer with a refusal; nothing has been sent before."""
-
-    def cut(self, *, at_once: bool = False) -> None:
-        """End the client's message so that it is seen to be incomplete; `at_once`: what was sent may be lost."""
-
-    def taking(self) -> bool:
-        """Whether something waits for the client, and it takes that as fast as it has to."""
-
-    def room(self) -> int:
-        """Bytes of an answer that go on their way to it at once, at present; 0 where that is not known."""
-
-    crowded: bool
-    """Whether so many clients wait that an answer is to be read as far as there is room for it, and no further."""
-
-    paused_early: bool
-    """Whether it has no room for an answer at present, which is then held back before it begins."""
-
-    def stream_from(self, producer: UpstreamConnection) -> None:
-        """Pause and resume `producer` as the client takes the answer. Called when the answer's head has been passed
-        on; and before, where the client is `paused_early`, as soon as the request has been sent."""
-
-    def pause_body(self) -> None:
-        """Take no more of the request's body from the client."""
-
-    def resume_body(self) -> None:
-        """Take the request's body again."""
-
-
-class Relay:
+class Relay(PlaceSeeker, AnswerReceiver, ConnectionSeeker, BodySink):
     """Forwards one request and relays its answer. `deadline` is monotonic seconds; the pool's sweep looks at it."""
 
     __slots__ = (
@@ -138,6 +64,7 @@ class Relay:
         "request_done",
         "service",
     )
+    streams = True
 
     def __init__(self, client: Client, service: Service) -> None:
         exchange, body, done = client.exchange, client.body, client.body_done
@@ -192,6 +119,10 @@ class Relay:
             self._attempt(fresh=False)
         elif service.crowd.wait(self):
             self._hold_body()
+
+    def waits(self, deadline: float) -> None:
+        """There is no place at the service yet."""
+        self.deadline = deadline
 
     def granted(self) -> None:
         """A place is free for the exchange that has waited for one."""
@@ -329,7 +260,7 @@ class Relay:
         self.deadline = math.inf
         self._kept = self.connection = None
         service.places.give(self)
-        Tunnel(self, connection, service.tunnels, owner_of(self)).start(head, data)
+        Tunnel(self.client, connection, service.tunnels, owner_of(self)).start(head, data)
 
     def body(self, data: bytes) -> None:
         """More of the answer's body."""
@@ -348,7 +279,7 @@ class Relay:
 
     def _look_for_excuse(self, asked: list[bytes], head: ResponseHead, body: bytes) -> None:
         """An answer 400 has begun: whether it may turn out to tell of no guess. `asked` is all that was sent."""
-        verdict: Any = self.exchange.charges
+        verdict = self.exchange.charges
         charged = verdict is not None and verdict.pending
         # Before its last byte is here nobody knows what a request asks for.
         if charged and self.request_done and self._body_bytes <= LONGEST:

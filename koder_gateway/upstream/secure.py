@@ -21,9 +21,9 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..layers.last_words import hear_last_words
-from ..layers.layer import Layer
-from ..layers.records import PIECE, SIZE
+from ..reactor.bytes_before_reset import hear_last_words
+from ..tls_bio.layer import Layer
+from ..tls_bio.records import PIECE, SIZE
 from .alerts import GOODBYE, handshake_fault, openssl_says, record_fault
 from .sessions import Kept, Sessions
 

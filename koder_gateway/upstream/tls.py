@@ -12,7 +12,7 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..layers.turns import turns_of
+from ..reactor.turns import turns_of
 from .identity import Identity, Verdict
 from .records import transport_class
 from .secure import SecureTransport

@@ -14,7 +14,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from OpenSSL import SSL, crypto
 
-from ..layers.openssl_errors import refusal_of
+from ..tls_bio.openssl_errors import refusal_of
 from ..wire.encodings import wide_encoding
 from .identity import Identity
 

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..layers.reading import room_of
+from ..exchange.ports import BodySink, Client
+from ..exchange.states import CLOSED, END, TIMEOUT, TUNNELLING, Exchange
 from ..policy.limits import Limiter
 from ..policy.shares import FULL, Counts, Owner, Shares
+from ..reactor.read_sizes import room_of
 from ..wire.clock import CoarseClock
-from ..wire.exchange import CLOSED, END, TIMEOUT, TUNNELLING, Exchange
-
-if TYPE_CHECKING:
-    from ..wire.response import ResponseHead
-    from .connection import UpstreamConnection
-    from .relay import Relay
+from ..wire.response import ResponseHead
+from .connection import UpstreamConnection
+from .graceful_close import GracefulCloses
+from .ports import TunnelEnd
 
 
 class Tunnels:
@@ -32,11 +32,11 @@ class Tunnels:
 
     def __init__(self, clock: CoarseClock) -> None:
         self.clock = clock
+        # Of the connections of tunnels that have ended, and of those that answers have left.
+        self.graceful_closes = GracefulCloses(clock, 60.0)
         self.open: set[Tunnel] = set()
         self._counts = Counts()
         self.opened: dict[str, int] = {}
-        # Connections to services that close once the service has taken what was written, with their deadlines.
-        self.leaving: dict[UpstreamConnection, float] = {}
         self.allow(10000, timeout=600.0, ending=60.0)
 
     def allow(self, limit: int, *, timeout: float, ending: float, shares: Shares | None = None) -> None:
@@ -44,13 +44,13 @@ class Tunnels:
         any), and those in which what one side has ended must come to its end on the other."""
         self.limit = limit
         self.shares = shares or Shares(limit, limit)
-        self.ending = ending
+        self.graceful_closes.seconds = ending
         self._timeout = timeout or math.inf
         self._set_due(self.clock.now)
 
     def _set_due(self, now: float) -> None:
         self.due = now + self._timeout
-        self.due_ending = now + min(self._timeout, self.ending)
+        self.due_ending = now + min(self._timeout, self.graceful_closes.seconds)
 
     def refusal(self, owner: Owner) -> str:
         """Why there is no place for one more of `owner`'s: "full", "address" or "tenant"; "" where there is one."""
@@ -88,12 +88,11 @@ class Tunnels:
                 tunnel.progressed()
         for tunnel in [tunnel for tunnel in self.open if tunnel.deadline <= now]:
             tunnel.expired()
-        for connection in [connection for connection, due in self.leaving.items() if due <= now]:
-            connection.abandon()
+        self.graceful_closes.sweep(now)
 
 
-class Tunnel:
-    """The bytes of one exchange after its 101, between a client (upstream.relay.Client) and a connection.
+class Tunnel(TunnelEnd, BodySink):
+    """The bytes of one exchange after its 101, between a client (exchange.ports.Client) and a connection.
 
     To the client it is the sink of what it sends: `body_received` takes raw bytes, `body_ended` says that no more
     will come. `body` takes those of the service. Each of the two sides calls until `exchange.phase` is ENDED.
@@ -115,24 +114,27 @@ class Tunnel:
         "owner",
         "tunnels",
     )
+    streams = True
+    connection: UpstreamConnection
+    body_received: Callable[[bytes], None]
 
-    def __init__(self, relay: Relay, connection: UpstreamConnection, tunnels: Tunnels, owner: Owner) -> None:
-        self.client = relay.client
-        self.exchange = relay.exchange
+    def __init__(self, client: Client, connection: UpstreamConnection, tunnels: Tunnels, owner: Owner) -> None:
+        self.client = client
+        self.exchange = exchange = client.exchange
         self.connection = connection
         self.tunnels = tunnels
         self.owner = owner
         self.deadline = tunnels.due
-        self.carried = relay.exchange.bytes_in + relay.exchange.bytes_out
-        self.body = self.client.raw_writer()
-        self.body_received = _counting(self.exchange, connection.transport)
+        self.carried = exchange.bytes_in + exchange.bytes_out
+        self.body = client.raw_writer()
+        self.body_received = _counting(exchange, connection.transport)
         self._client_done = False
         self._service_done = False
 
     def start(self, head: ResponseHead, data: bytes) -> None:
         """Tell the client of the switch; `data` came right behind the service's 101."""
         client, connection, exchange = self.client, self.connection, self.exchange
-        verdict: Any = exchange.charges
+        verdict = exchange.charges
         if verdict is not None:
             # What this tells about guessing is known now, which may be days before the end.
             Limiter.settle(verdict, head.status, True, self.tunnels.clock.now)
@@ -220,7 +222,7 @@ class Tunnel:
         self.deadline = math.inf
         self.tunnels.ended(self)
         if in_order:
-            self.connection.finish(self.tunnels)
+            self.connection.finish()
         else:
             self.connection.abort()
 

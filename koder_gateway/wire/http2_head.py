@@ -14,7 +14,9 @@ from .body import trailer_passes, trailers_fit
 from .fields import TOKEN
 from .hpack import Decoder, Field, OversizedBlock
 from .http2_frames import PROTOCOL_ERROR, StreamError
-from .request import RequestHead, RequestReader, oversized
+from .request_head import RequestHead
+from .request_reader import RequestReader
+from .request_syntax import oversized
 from .target import same_authority
 from .unread_head import host_and_origin_of
 from .upgrade import WEBSOCKET, fresh_key

@@ -1,0 +1,35 @@
+"""The resource that answers with a refusal: what guards, routes and filters put in a request's way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.web.resource import IResource
+from twisted.web.server import NOT_DONE_YET
+from zope.interface import implementer
+
+from ..errors import Refusal
+
+
+@implementer(IResource)
+class Refused:
+    """Answers with one refusal, without waiting for the request's body."""
+
+    isLeaf = True
+    streams_body = True
+
+    def __init__(self, refusal: Refusal) -> None:
+        self._refusal = refusal
+
+    def render(self, request: Any) -> int:
+        """Answer."""
+        request.gateway.refuse(self._refusal)
+        return NOT_DONE_YET
+
+    def getChildWithDefault(self, name: bytes, request: Any) -> Refused:
+        """There is nothing below a refusal."""
+        return self
+
+    def putChild(self, path: bytes, child: object) -> None:
+        """There is nothing below a refusal."""
+        raise TypeError("a refusal has no children")

@@ -1,0 +1,455 @@
+"""The gateway's request: a real `twisted.web.server.Request` and the client's side of a proxied exchange.
+
+On the way to a service only the second half is used and the first costs nothing: what a stock request has
+(headers, arguments, cookies, a body in a file) is made when a stock resource is about to answer (`hand_over`). So any
+`IResource` can be mounted in the tree beside the proxying leaf.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
+
+from twisted.internet.error import ConnectionAborted, ConnectionDone
+from twisted.python.failure import Failure
+from twisted.web import http, server
+
+from ..errors import INTERNAL_ERROR, REQUEST_TIMEOUT, UPSTREAM_TIMEOUT, Refusal
+from ..exchange.ports import BodySink, Client, Producer
+from ..exchange.states import (
+    ANSWERED,
+    ANSWERS,
+    CLIENT_GONE,
+    ENDED,
+    HELD,
+    RELAYING,
+    SLOW,
+    TIMEOUT,
+    TUNNELLING,
+    Exchange,
+)
+from ..policy.decision import Standing, charges_refusal
+from ..reactor.read_sizes import room_of
+from ..wire.body import chunk, last_chunk
+from ..wire.problem import problem
+from ..wire.response import CONTINUE, ResponseHead
+from .filters import forwarded_headers
+
+if TYPE_CHECKING:
+    from ..http1.channel import GatewayChannel
+
+_CLOSE = b"Connection: close\r\n"
+_KEEP_ALIVE = b"Connection: keep-alive\r\n"
+_NO_BODY = frozenset((204, 304))
+
+
+class GatewayRequest(server.Request, Client):
+    """One request of a gateway channel. `body`, `body_done` and `trailers` are what has arrived with the head."""
+
+    # Only for stock requests' sake: the gateway never parses forms.
+    _parsePOSTFormSubmission = False
+    protocol = b"HTTP/1.1"
+    paused_early = False
+    channel: Any
+    site: Any
+
+    def __init__(
+        self,
+        channel: GatewayChannel,
+        exchange: Exchange,
+        standing: Standing,
+        body: bytes,
+        done: bool,
+        trailers: list[bytes],
+    ) -> None:
+        # The stock half's own __init__ is called by `_become_stock`, for a request that a stock resource answers. No
+        # `__getattr__` does that: a class with one has every look at an attribute pay for it.
+        self.channel = channel
+        self.exchange = exchange
+        self.standing = standing
+        self.body = body
+        self.body_done = done
+        self.trailers = trailers
+        self.sink: BodySink | None = None
+        self._chunking = False
+        self._produced_by: object = None
+
+    def hand_over(self) -> GatewayRequest:
+        """Become what stock resources expect: all that a stock request has, and segments to descend by."""
+        self._become_stock()
+        self.prepath = []
+        self.postpath = [unquote_to_bytes(segment) for segment in self.path[1:].split(b"/")]
+        return self
+
+    @property
+    def _is_stock(self) -> bool:
+        return "requestHeaders" in self.__dict__
+
+    def _become_stock(self) -> None:
+        """Make all that only a stock request has; nothing for one that has it."""
+        if self._is_stock:
+            return
+        head = self.exchange.head
+        server.Request.__init__(self, self.channel, parsePOSTFormSubmission=False)
+        self.method = head.method
+        self.uri = head.target
+        self.path = head.path
+        self.requestHeaders = forwarded_headers(self.exchange, self.standing)
+        self.site = self.channel.site
+        self.sitepath: list[bytes] = []
+        self.clientproto = self.protocol if head.minor else b"HTTP/1.0"
+        self.args = http.parse_qs(self.uri.partition(b"?")[2], 1)
+        self.parseCookies()
+
+    @property
+    def gateway(self) -> GatewayRequest:
+        """The client's side of the exchange, as guards and leaf look for it on any kind of request."""
+        return self
+
+    # -- a stock resource answers
+
+    def render_stock(self, resource: Any) -> None:
+        """Have an ordinary resource render, once the whole body is there."""
+        if self.body_done:
+            self.content = BytesIO(self.body)
+            self._render_now(resource)
+        else:
+            self.sink = _BodyCollector(self, resource)
+            if self.exchange.head.expects and not self.body:
+                self.interim(CONTINUE)
+
+    def _render_now(self, resource: Any) -> None:
+        self._become_stock()
+        try:
+            self.render(resource)
+        except Exception:
+            self.processingFailed(Failure())
+
+    def _cleanup(self) -> None:
+        """The stock answer is complete: `finish` calls this."""
+        if self.producer is not None:
+            self.unregisterProducer()
+        exchange = self.exchange
+        exchange.status = self.code
+        exchange.bytes_out += int(self.sentLength)
+        exchange.move(ANSWERED)
+        self.content = None
+        notifications, self.notifications = self.notifications, []
+        for deferred in notifications:
+            deferred.callback(None)
+        self._over()
+
+    # -- the client's side of an exchange (exchange.ports.Client)
+
+    @property
+    def connects(self) -> bool:
+        """Whether a 2xx would tell the client that a tunnel stands: not over HTTP/1.1, where Upgrade asks for it."""
+        return False
+
+    def respond(self, head: ResponseHead, body: bytes, done: bool) -> None:
+        """Send the service's head, and what there is of its body, in one write."""
+        exchange = self.exchange
+        channel = self.channel
+        exchange.bytes_out += len(body)
+        lines = [b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason), *head.lines]
+        if not head.dated:
+            lines.append(channel.site.date_line)
+        lines.append(exchange.fields)
+        if head.stated is not None:
+            lines.append(b"Content-Length: %d\r\n" % head.stated)
+        elif not done:
+            if exchange.head.minor:
+                self._chunking = True
+                lines.append(b"Transfer-Encoding: chunked\r\n")
+                if body:
+                    body = chunk(body)
+            else:
+                channel.keep_alive = False
+        lines.append(self._persistence(done))
+        lines.append(b"\r\n")
+        lines.append(body)
+        write = channel.write
+        write(b"".join(lines))
+        if done:
+            self._over()
+
+    def _persistence(self, done: bool) -> bytes:
+        """The Connection field that says what becomes of the client's connection."""
+        channel = self.channel
+        if done and not self.body_done:
+            channel.settle_rest()
+        if not channel.keep_alive:
+            return _CLOSE
+        return b"" if self.exchange.head.minor else _KEEP_ALIVE
+
+    def send_body(self, data: bytes) -> None:
+        """Send more of the answer."""
+        self.exchange.bytes_out += len(data)
+        self.channel.write(chunk(data) if self._chunking else data)
+
+    def switch(self, head: ResponseHead, data: bytes) -> None:
+        """Say that the service has switched protocols, and carry raw bytes from here on."""
+        channel = self.channel
+        self.exchange.bytes_out += len(data)
+        lines = (b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason), *head.lines, self.exchange.fields)
+        switched = b"Connection: Upgrade\r\nUpgrade: %b\r\n\r\n" % (head.upgrade or b"")
+        channel.write(b"".join((*lines, switched, data)))
+        channel.tunnel()
+
+    def raw_writer(self) -> Callable[[bytes], None]:
+        """What sends raw bytes to the client: it does nothing else, since a tunnel may carry many small messages."""
+        exchange, channel = self.exchange, self.channel
+
+        def write_raw(data: bytes) -> None:
+            exchange.bytes_out += len(data)
+            write = channel.write
+            write(data)
+
+        return write_raw
+
+    def half_closed(self) -> None:
+        """The client sends no more raw bytes."""
+        if self.sink is not None:
+            self.sink.body_ended([])
+            if self.exchange.phase is ENDED:
+                self._over()
+
+    def _end_tunnel(self) -> None:
+        """The service sends no more raw bytes. Where that cannot be said by itself, it is all over."""
+        channel = self.channel
+        if self._produced_by is not None:
+            self._produced_by = None
+            channel.unregisterProducer()
+        if not channel.end_sending():
+            self.half_closed()
+
+    def end_body(self, trailers: list[bytes]) -> None:
+        """The answer is complete; of a tunnel, what the service sends."""
+        if self.exchange.phase is TUNNELLING:
+            self._end_tunnel()
+            return
+        if self._chunking:
+            self.channel.write(last_chunk(trailers))
+        if not self.body_done:
+            self.channel.keep_alive = False
+        self._over()
+
+    def interim(self, head: ResponseHead) -> None:
+        """Relay a 1xx answer (RFC 9110 section 15.2): never to HTTP/1.0."""
+        if self.exchange.head.minor:
+            self.channel.write(b"".join((b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason), *head.lines, b"\r\n")))
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Answer with a problem (RFC 9457)."""
+        exchange = self.exchange
+        exchange.code = refusal.code
+        standing = self.standing
+        if charges_refusal(refusal) and standing.policy.limiter.refused(standing.key, exchange.started):
+            self._end_unanswered()
+            return
+        if refusal.close:
+            self.channel.keep_alive = False
+            self.channel.lingers = True
+        fields, body = problem(refusal, exchange.request_id)
+        self.answer(refusal.status, refusal.title.encode("ascii"), fields, body)
+
+    def _end_unanswered(self) -> None:
+        """This client has had so many refusals that it gets no more of them: its connection ends, behind the answers
+        that it has coming."""
+        channel = self.channel
+        self._ended_by_gateway()
+        channel.keep_alive = False
+        self._over(finished=False)
+        channel.cut(True)
+
+    def _ended_by_gateway(self) -> None:
+        exchange = self.exchange
+        if exchange.phase is HELD:
+            exchange.move(ANSWERED)
+        else:
+            exchange.phase = ENDED
+
+    def answer(self, status: int, reason: bytes, fields: bytes, body: bytes) -> None:
+        """Answer from the gateway itself and end the exchange."""
+        exchange = self.exchange
+        self._ended_by_gateway()
+        exchange.status = status
+        if exchange.head.method != b"HEAD":
+            exchange.bytes_out += len(body)
+        self._write_answer(status, reason, fields, body)
+        self._over()
+
+    def _write_answer(self, status: int, reason: bytes, fields: bytes, body: bytes) -> None:
+        exchange = self.exchange
+        length = b"" if status in _NO_BODY else b"Content-Length: %d\r\n" % len(body)
+        persistence = self._persistence(True)
+        self.channel.write(
+            b"HTTP/1.1 %d %b\r\n%b%b%b%b%b\r\n%b"
+            % (
+                status,
+                reason,
+                self.channel.site.date_line,
+                fields,
+                exchange.fields,
+                length,
+                persistence,
+                b"" if exchange.head.method == b"HEAD" else body,
+            )
+        )
+
+    def cut(self, *, at_once: bool = False) -> None:
+        """End the client's message so that it is seen to be incomplete; `at_once`: what was sent may be lost."""
+        channel = self.channel
+        # With a length or chunks a plain close shows; without them only a reset does.
+        plain = not at_once and (self._chunking or self.exchange.head.minor == 1)
+        self._over(finished=False)
+        channel.cut(plain)
+
+    def taking(self) -> bool:
+        """Whether the client takes what is on its way to it."""
+        return bool(self.channel.taking())
+
+    @property
+    def crowded(self) -> bool:
+        """Whether many clients wait for something."""
+        return bool(self.channel.site.crowded)
+
+    def room(self) -> int:
+        """Bytes of the answer that its transport takes at once."""
+        return room_of(self.channel.transport)
+
+    def stream_from(self, producer: Producer) -> None:
+        """Pause and resume `producer` as the client takes the answer."""
+        self._produced_by = producer
+        self.channel.registerProducer(producer, True)
+
+    def pause_body(self) -> None:
+        """Take no more of the body from the client."""
+        self.channel.hold_body()
+
+    def resume_body(self) -> None:
+        """Take the body again."""
+        self.channel.release_body()
+
+    # -- the end
+
+    def lost(self, reason: Failure) -> None:
+        """The client's connection is gone in the midst of the exchange."""
+        if self.exchange.phase is ENDED:
+            return
+        sink = self.sink
+        if sink is None:
+            self.exchange.move(CLIENT_GONE)
+        else:
+            if self.exchange.phase is TUNNELLING and reason.check(ConnectionDone):
+                sink.body_ended([])
+            if self.exchange.phase is not ENDED:
+                sink.client_failed(CLIENT_GONE)
+        self._over(finished=False)
+        self._tell_stock(reason)
+
+    def give_up(self, refusal: Refusal, code: str = TIMEOUT) -> None:
+        """The gateway waits no longer. `code` is that of an answer which has begun and is cut."""
+        if self.sink is not None:
+            self.sink.abandon()
+        exchange = self.exchange
+        if exchange.phase is ENDED:
+            return
+        if exchange.phase not in (RELAYING, TUNNELLING) and not self.startedWriting:
+            self.refuse(refusal)
+        else:
+            exchange.phase = ENDED
+            exchange.code = code
+            self.cut()
+        self._tell_stock(Failure(ConnectionAborted()))
+
+    def too_slow(self) -> None:
+        """The client takes less of the answer than it has to."""
+        exchange, sink = self.exchange, self.sink
+        if sink is not None and exchange.phase is TUNNELLING:
+            # A plain end would pass for a good one.
+            sink.client_failed(TIMEOUT)
+        elif sink is not None:
+            sink.abandon()
+        if exchange.phase is not ENDED:
+            exchange.phase = ENDED
+            exchange.code = TIMEOUT
+        self.cut(at_once=True)
+        self._tell_stock(Failure(ConnectionAborted()))
+
+    def _tell_stock(self, reason: Failure) -> None:
+        """Whoever answers as a stock resource hears that nobody listens any more."""
+        if self._is_stock:
+            http.Request.connectionLost(self, reason)
+
+    def expire(self) -> None:
+        """The whole exchange has had its time; a tunnel has deadlines of its own."""
+        if self.exchange.phase is not TUNNELLING:
+            self.give_up(UPSTREAM_TIMEOUT)
+
+    def late(self) -> None:
+        """The body missed its deadline."""
+        if self.sink is not None:
+            self.sink.client_failed(SLOW)
+        else:
+            self.refuse(REQUEST_TIMEOUT)
+
+    def crashed(self) -> None:
+        """Something in the tree raised: the client gets a 500 if it has got nothing yet."""
+        if self.exchange.phase is HELD and not self.startedWriting:
+            self.refuse(INTERNAL_ERROR)
+        elif self.exchange.phase is not ENDED:
+            self.exchange.phase = ENDED
+            self.cut()
+
+    def _over(self, finished: bool = True) -> None:
+        """The exchange has ended: once, whatever the way."""
+        channel = self.channel
+        if channel is None:
+            return
+        self.sink = None
+        if self._produced_by is not None:
+            self._produced_by = None
+            channel.unregisterProducer()
+        channel.site.finished(self.exchange)
+        channel.exchange_over(finished)
+        self.channel = None
+
+
+class _BodyCollector(BodySink):
+    """Collects a body for a resource that wants it whole; its size was limited on the way."""
+
+    streams = False
+    connection = None
+
+    def __init__(self, request: GatewayRequest, resource: Any) -> None:
+        self._request = request
+        self._resource = resource
+        self._file = BytesIO(request.body)
+        self._file.seek(0, 2)
+
+    def body_room(self) -> int:
+        return 0
+
+    def body_received(self, data: bytes) -> None:
+        self._file.write(data)
+
+    def body_ended(self, trailers: list[bytes]) -> None:
+        request = self._request
+        request.sink = None
+        self._file.seek(0)
+        request.content = self._file
+        request._render_now(self._resource)
+
+    def client_failed(self, event: str) -> None:
+        request = self._request
+        request.sink = None
+        if event == CLIENT_GONE:
+            request.exchange.move(CLIENT_GONE)
+        else:
+            request.refuse(ANSWERS[event])
+
+    def abandon(self) -> None:
+        """Nothing is held but memory."""

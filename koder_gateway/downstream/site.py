@@ -1,0 +1,347 @@
+"""The factory of gateway channels: what all connections share, the sweep of their deadlines, and the count.
+
+The tree and the policy are replaced as one by a reload; connections, buckets and pools stay.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.interfaces import IAddress, ISSLTransport
+from twisted.logger import Logger
+from twisted.web.http import datetimeToString
+from twisted.web.resource import IResource, getChildForRequest
+from twisted.web.server import Site
+
+from ..errors import DRAINING, METHODS, OVERLOADED, Refusal
+from ..exchange.states import Exchange
+from ..http1.channel import GatewayChannel, HalfClosingChannel
+from ..http1.flow_control import ClientFlow
+from ..http2.channel import Http2Channel
+from ..policy.certificates import Secured
+from ..policy.clients import NOWHERE
+from ..policy.decision import Policy, Standing
+from ..policy.limits import address_key
+from ..policy.shares import Shares
+from ..policy.tenants import Tenant
+from ..reactor.resets import resets_of
+from ..reactor.turns import PIECES, turns_of
+from ..wire.clock import CoarseClock
+from ..wire.rate_limited_log import Complaints
+from ..wire.request_reader import LINE_BESIDE, RequestReader
+from .buffered import Buffered
+from .clients import Clients
+from .filters import Cors, Identity
+from .request import GatewayRequest
+
+_ALLOW = b"Allow: " + b", ".join(METHODS) + b"\r\n"
+
+# Connections beyond all that there may be, and beyond what one address may have, that are told so.
+_TURNED_AWAY = 1024
+_ADDRESS_TURNED_AWAY = 64
+# Connections that may wait for somebody, each with a whole read of the reactor.
+_FEW = 16
+
+
+@dataclass(frozen=True, slots=True)
+class FrontTimeouts:
+    """Deadlines towards clients in seconds: for a head, a body's grace, an idle connection, a lingering close,
+    a client that takes nothing of what it is sent, and a whole exchange (0: none)."""
+
+    head: float = 10.0
+    body: float = 30.0
+    keepalive: float = 75.0
+    linger: float = 2.0
+    idle: float = 60.0
+    exchange: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class FrontLimits:
+    """Bounds towards clients: bytes of a head, bytes of a target, fields, bytes a second of a body, connections (and
+    what of them one address and one tenant may have, None: all), streams of an HTTP/2 connection, bytes of answers
+    that wait for all clients together. `half_close`: whether a client that has ended its side is still answered."""
+
+    max_head: int = 32768
+    max_target: int = 8192
+    max_fields: int = 100
+    min_rate: float = 1024.0
+    max_connections: int = 65536
+    max_streams: int = 100
+    max_buffered: int = 1 << 28
+    shares: Shares | None = None
+    half_close: bool = True
+
+    @property
+    def max_line(self) -> int:
+        """Bytes of a request line: the target, the longest method and the version around it."""
+        return self.max_target + LINE_BESIDE
+
+
+def only_whether(transport: Any) -> Secured | None:
+    """What any transport tells of its TLS: that it is there."""
+    return Secured() if ISSLTransport.providedBy(transport) else None
+
+
+class GatewaySite(Site):
+    """Serves a resource tree through gateway channels.
+
+    `finished` is called once for every exchange that has ended, with the exchange. `time` gives monotonic
+    seconds; the owner calls `sweep` a few times a second and `tick` keeps the Date field. `secured` says what TLS
+    has established on a transport.
+    """
+
+    noisy = False
+    logger = Logger()
+
+    def __init__(
+        self,
+        resource: IResource,
+        policy: Policy,
+        reader: RequestReader,
+        *,
+        reactor: Any,
+        clock: CoarseClock,
+        finished: Callable[[Exchange], object],
+        timeouts: FrontTimeouts | None = None,
+        limits: FrontLimits | None = None,
+        time: Callable[[], float] = time.monotonic,
+        secured: Callable[[Any], Secured | None] = only_whether,
+    ) -> None:
+        super().__init__(resource, reactor=reactor)
+        self.clock = clock
+        self.time = time
+        self.secured = secured
+        self.identity = Identity()
+        self.cors = Cors()
+        self.finished = finished
+        # Besides clients', those that wait for a balancer's header before they become one (`proxy_protocol`).
+        self.channels: set[GatewayChannel | Http2Channel] = set()
+        self._turned_away: set[GatewayChannel | Http2Channel] = set()
+        # Those for whose clients something has waited lately, over HTTP/1.1.
+        self.watched: set[ClientFlow] = set()
+        # HTTP/1.1 connections of which nothing is read at present, since somebody else has to take something first.
+        self.paused: set[ClientFlow] = set()
+        # Those whose deadline has passed and who wait for that to be done to them.
+        self._due: deque[GatewayChannel | Http2Channel] = deque()
+        self.clients = Clients(Shares(0, 0))
+        self.complaints = Complaints(clock, self.logger.warn)
+        self.http2_errors = 0
+        self.turns = turns_of(reactor)
+        self.resets = resets_of(reactor)
+        self.buffered = Buffered(0)
+        # Cheap where the reactor has a queue of its own for it.
+        self.soon: Callable[[Callable[[], object]], object] = getattr(
+            reactor, "soon", lambda call: reactor.callLater(0, call)
+        )
+        self.accepted = 0
+        self.rejected = 0
+        self.draining = False
+        self.date_line = b""
+        self.policy = policy
+        self.reader = reader
+        self._set_bounds(timeouts or FrontTimeouts(), limits or FrontLimits())
+        self.tick()
+
+    def _set_bounds(self, timeouts: FrontTimeouts, limits: FrontLimits) -> None:
+        self.timeouts = timeouts
+        self.max_head = limits.max_head
+        self.max_line = limits.max_line
+        self.max_fields = limits.max_fields
+        self.seconds_per_byte = 1 / limits.min_rate if limits.min_rate else math.inf
+        self.max_connections = limits.max_connections
+        self.max_streams = limits.max_streams
+        self.channel_class: type[GatewayChannel] = HalfClosingChannel if limits.half_close else GatewayChannel
+        self.buffered.bound = limits.max_buffered
+        self.clients.shares = limits.shares or Shares(limits.max_connections, limits.max_connections)
+
+    def replace(
+        self,
+        resource: IResource,
+        policy: Policy,
+        reader: RequestReader,
+        timeouts: FrontTimeouts,
+        limits: FrontLimits,
+    ) -> None:
+        """Serve another tree from the next request on; exchanges under way keep what they began with."""
+        self.resource = resource
+        self.policy = policy
+        self.reader = reader
+        self._set_bounds(timeouts, limits)
+
+    # -- the stock factory's life, without its log and its timer
+
+    def startFactory(self) -> None:
+        """Nothing to start: the owner sweeps."""
+
+    def stopFactory(self) -> None:
+        """Nothing to stop."""
+
+    def log(self, request: object) -> None:
+        """The access log is written from exchanges."""
+
+    def buildProtocol(self, addr: IAddress) -> GatewayChannel:  # type: ignore[override]
+        """A channel for a new connection."""
+        return self.channel_class(self)
+
+    # -- connections
+
+    def opened(self, channel: GatewayChannel) -> None:
+        """A client has connected."""
+        self.accepted += 1
+        self.channels.add(channel)
+        if self.draining:
+            channel.close_idle()
+        # Who is turned away takes nobody's place while he leaves.
+        full = len(self.channels) - len(self._turned_away) > self.max_connections
+        beyond = self.clients.opened(channel, self._counted_as(channel.peer))
+        if full or beyond > 0:
+            self.rejected += 1
+            self._turned_away.add(channel)
+            if beyond == 1:
+                most = f"{self.clients.shares.address} of {self.max_connections}"
+                self.complaints.say(
+                    f"{channel.peer} has reached its share of client connections ({most}); further"
+                    " ones are refused (shares.address)"
+                )
+            # A few are told; a flood is not worth the memory of telling it.
+            told = len(self._turned_away) <= _TURNED_AWAY and beyond <= _ADDRESS_TURNED_AWAY
+            channel.turn_away(OVERLOADED.closing(), told=told)
+
+    def _counted_as(self, peer: str) -> bytes:
+        """The address that a connection counts for; b"" for one that stands for many clients."""
+        return b"" if peer == NOWHERE or self.policy.proxies.trusts(peer) else address_key(peer)
+
+    def share_refusal(self, channel: GatewayChannel | Http2Channel, standing: Standing) -> Refusal | None:
+        """The refusal of a request with which its connection would become one too many of its tenant's. It ends the
+        connection."""
+        tenant = standing.tenant
+        if not isinstance(tenant, Tenant) or self.clients.asks_for(channel, tenant.wire):
+            return None
+        self.rejected += 1
+        return OVERLOADED.closing()
+
+    def succeeded(self, channel: GatewayChannel, successor: Http2Channel) -> None:
+        """Another channel has taken a client's connection over."""
+        self.clients.succeeded(channel, successor)
+        self.channels.discard(channel)
+        self.watched.discard(channel)
+        self.paused.discard(channel)
+        self.channels.add(successor)
+        if self.draining:
+            successor.close_idle()
+
+    def overfull(self) -> bool:
+        """Whether one more connection could not even be told that there are too many; it counts as turned away."""
+        full = len(self.channels) >= self.max_connections + _TURNED_AWAY
+        self.rejected += full
+        return full
+
+    def closed(self, channel: GatewayChannel | Http2Channel) -> None:
+        """A client's connection is gone."""
+        self.channels.discard(channel)
+        self.watched.discard(channel)
+        self.paused.discard(channel)
+        self._turned_away.discard(channel)
+        self.clients.closed(channel)
+
+    @property
+    def in_flight(self) -> int:
+        """Exchanges that have begun and not ended."""
+        return sum(1 for channel in self.channels for _ in channel.under_way())
+
+    # -- exchanges
+
+    def dispatch(self, request: GatewayRequest) -> None:
+        """Answer a request: by a filter, by a guard's refusal, or by what the tree has at its path."""
+        exchange = request.exchange
+        head = exchange.head
+        if self.cors.answer(exchange, request.standing) is not None:
+            request.answer(204, b"No Content", b"", b"")
+            return
+        if head.path == b"*" and not request.standing.misplaced:
+            request.answer(204, b"No Content", _ALLOW, b"")
+            return
+        if head.length or head.chunked:
+            refusal = self.policy.body_refusal(head)
+            if refusal is not None:
+                request.refuse(refusal)
+                return
+        resource: Any = self.resource
+        # The gateway's own resources know the way by the raw path; segments are for everybody else's.
+        while (descend := getattr(resource, "descend", None)) is not None:
+            resource = descend(request)
+        if getattr(resource, "streams_body", False):
+            resource.render(request)
+            return
+        if request.postpath is None:
+            request.hand_over()
+        if not resource.isLeaf:
+            resource = getChildForRequest(resource, request)
+        request.render_stock(resource)
+
+    # -- time
+
+    def tick(self) -> None:
+        """Renew what changes with the second."""
+        self.date_line = b"Date: %b\r\n" % datetimeToString()
+
+    def sweep(self, now: float) -> None:
+        """Expire every channel whose deadline has passed."""
+        self.complaints.sweep(now)
+        if not self._due:
+            self._due.extend(channel for channel in self.channels if channel.deadline <= now)
+            self._expire()
+        for watched in [watched for watched in self.watched if watched.uptake_due <= now]:
+            watched.look_at_uptake()
+        if self.buffered.total > self.buffered.bound:
+            self._relieve()
+        if self.timeouts.exchange:
+            begun = now - self.timeouts.exchange
+            for channel in list(self.channels):
+                for request in channel.under_way():
+                    if request.exchange.started <= begun:
+                        request.expire()
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many connections wait for somebody that each may only hold a little. A few may hold a whole read
+        of the reactor: bounded ones cost a bulk transfer a tenth of its processor time."""
+        return len(self.paused) >= _FEW or len(self.watched) >= _FEW
+
+    def _expire(self) -> None:
+        """Expire those who are due, a slice of a turn at a time: they may be thousands at the same moment."""
+        turns, due = self.turns, self._due
+        until, left = turns.slice(), PIECES
+        while due:
+            channel = due.popleft()
+            if channel.deadline <= self.clock.now:
+                channel.expire()
+            left -= 1
+            if left <= 0 and due and turns.time() >= until:
+                turns.later(self._expire)
+                return
+
+    def _relieve(self) -> None:
+        """More waits for clients than may: those for whom the most does lose it."""
+        holding = [channel for channel in self.channels if isinstance(channel, Http2Channel) and channel.out.waiting]
+        for channel in sorted(holding, key=lambda channel: channel.out.waiting, reverse=True):
+            if self.buffered.total <= self.buffered.bound:
+                return
+            channel.relieve()
+
+    def drain(self) -> None:
+        """Take no further requests on connections than those that are on their way."""
+        self.draining = True
+        for channel in list(self.channels):
+            channel.close_idle()
+
+    def end_drain(self) -> None:
+        """The drain's deadline has passed: answer what can still be answered, close the rest."""
+        for channel in list(self.channels):
+            channel.give_up(DRAINING)

@@ -1,0 +1,198 @@
+"""One proxied exchange: its facts and its states.
+
+An exchange begins with a request's head and ends exactly once. Every legal move stands in `MOVES`; what a
+failure means depends on the phase alone, so it stands there too. The edge asks `move` what to do and does it.
+
+    HELD ──ANSWERED──────────────────────────────► ENDED      refused, or answered by the gateway itself
+     └──FORWARDED──► WAITING ──HEAD──► RELAYING ──END──► ENDED
+                     ├──WHOLE──────────────────────────► ENDED
+                     │  └─failure─► retry or answer └─failure─► cut the client's message visibly
+                     └──SWITCHED──► TUNNELLING ──END──► ENDED
+                                        └─failure─► cut both sides
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..errors import (
+    BAD_FRAMING,
+    BODY_TOO_LARGE,
+    OVERLOADED,
+    REQUEST_TIMEOUT,
+    UPSTREAM_CLOSED,
+    UPSTREAM_INVALID,
+    UPSTREAM_TIMEOUT,
+    UPSTREAM_UNREACHABLE,
+    UPSTREAM_UNTRUSTED,
+    Refusal,
+)
+from ..policy.limits import Verdict
+from ..wire.request_head import RequestHead
+
+# Phases.
+HELD, WAITING, RELAYING, TUNNELLING, ENDED = "held", "waiting", "relaying", "tunnelling", "ended"
+PHASES: Final = (HELD, WAITING, RELAYING, TUNNELLING, ENDED)
+
+# Events.
+ANSWERED = "answered"  # the gateway itself answers: a refusal, a preflight, a mounted resource
+FORWARDED = "forwarded"  # a service has been chosen
+HEAD = "head"  # the head of the service's final answer is here
+WHOLE = "whole"  # that answer is here from its head to its end
+SWITCHED = "switched"  # the service has switched to the protocol that the request asked for
+END = "end"  # that answer is complete, or both sides of a tunnel have ended
+CLIENT_GONE = "client_gone"
+UNREACHABLE = "unreachable"  # no connection to the service
+UNTRUSTED = "untrusted"  # whoever answers at the service's address has not proven to be the service
+FULL = "full"  # no place left among the connections to the service
+CLOSED = "closed"  # the service closed or reset the connection
+INVALID = "invalid"  # the service's answer is malformed
+TIMEOUT = "timeout"  # the service missed a deadline, or nothing came through a tunnel
+SLOW = "slow"  # the client's body missed its deadline
+BROKEN = "broken"  # the client's body is malformed
+TOO_LARGE = "too_large"  # the client's body passed the limit
+
+# Actions.
+GO = "go"  # nothing but the move itself
+ANSWER = "answer"  # send the refusal that belongs to the event
+RETRY = "retry"  # once more on a fresh connection where that is safe, else ANSWER
+CUT = "cut"  # end the client's message so that it is seen to be incomplete
+DROP = "drop"  # nobody is left to answer
+NEVER = "never"  # the edge must not do this: an error of ours
+
+_FAILURES: Final = (UNREACHABLE, UNTRUSTED, FULL, CLOSED, INVALID, TIMEOUT, SLOW, BROKEN, TOO_LARGE)
+# Those that the operator of the service wants to hear of.
+SERVICE_FAULTS: Final = frozenset((UNREACHABLE, UNTRUSTED, FULL, CLOSED, INVALID, TIMEOUT))
+EVENTS: Final = (ANSWERED, FORWARDED, HEAD, WHOLE, SWITCHED, END, CLIENT_GONE, *_FAILURES)
+
+MOVES: Final[dict[tuple[str, str], tuple[str, str]]] = {
+    (HELD, ANSWERED): (ENDED, GO),
+    (HELD, FORWARDED): (WAITING, GO),
+    (HELD, CLIENT_GONE): (ENDED, DROP),
+    (HELD, SLOW): (ENDED, ANSWER),
+    (HELD, BROKEN): (ENDED, ANSWER),
+    (HELD, TOO_LARGE): (ENDED, ANSWER),
+    (WAITING, HEAD): (RELAYING, GO),
+    (WAITING, WHOLE): (ENDED, GO),
+    (WAITING, SWITCHED): (TUNNELLING, GO),
+    (WAITING, CLIENT_GONE): (ENDED, DROP),
+    # RETRY leaves the phase as it is; where it is refused the edge answers and the exchange ends.
+    (WAITING, UNREACHABLE): (WAITING, RETRY),
+    (WAITING, UNTRUSTED): (WAITING, RETRY),
+    (WAITING, CLOSED): (WAITING, RETRY),
+    (WAITING, FULL): (ENDED, ANSWER),
+    (WAITING, INVALID): (ENDED, ANSWER),
+    (WAITING, TIMEOUT): (ENDED, ANSWER),
+    (WAITING, SLOW): (ENDED, ANSWER),
+    (WAITING, BROKEN): (ENDED, ANSWER),
+    (WAITING, TOO_LARGE): (ENDED, ANSWER),
+    (RELAYING, END): (ENDED, GO),
+    (RELAYING, CLIENT_GONE): (ENDED, DROP),
+    (RELAYING, CLOSED): (ENDED, CUT),
+    (RELAYING, INVALID): (ENDED, CUT),
+    (RELAYING, TIMEOUT): (ENDED, CUT),
+    (RELAYING, SLOW): (ENDED, CUT),
+    (RELAYING, BROKEN): (ENDED, CUT),
+    (RELAYING, TOO_LARGE): (ENDED, CUT),
+    (TUNNELLING, END): (ENDED, GO),
+    (TUNNELLING, CLIENT_GONE): (ENDED, DROP),
+    (TUNNELLING, CLOSED): (ENDED, CUT),
+    (TUNNELLING, TIMEOUT): (ENDED, CUT),
+}
+# Those by which an exchange may end without an answer that says so: beside refusals' codes, those of `Exchange.code`.
+EARLY_ENDS: Final = frozenset(event for (_, event), (_, action) in MOVES.items() if action in (CUT, DROP))
+
+# What the client is told when there is still somebody to tell and nothing has been told yet.
+ANSWERS: Final[dict[str, Refusal]] = {
+    UNREACHABLE: UPSTREAM_UNREACHABLE,
+    UNTRUSTED: UPSTREAM_UNTRUSTED,
+    FULL: OVERLOADED,
+    CLOSED: UPSTREAM_CLOSED,
+    INVALID: UPSTREAM_INVALID,
+    TIMEOUT: UPSTREAM_TIMEOUT,
+    SLOW: REQUEST_TIMEOUT,
+    BROKEN: BAD_FRAMING,
+    TOO_LARGE: BODY_TOO_LARGE,
+}
+
+# RFC 9110 section 9.2.2.
+IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
+
+
+class IllegalMove(Exception):
+    """The edge did something that the table does not know; a fault of ours, never of a peer."""
+
+
+class Exchange:
+    """The facts of one exchange, from the request's head to the line in the access log.
+
+    `started` is monotonic seconds. `peer` is the client's address as limits, logs and services see it. `fields`
+    are the finished field lines that every answer carries (request id, CORS, HSTS, limits): with `limited` such of
+    the service's give way to them, with `drops_hsts` its HSTS to ours or to none. `readable`: a page of another
+    origin may read the answer, and what the service exposes of it. `excused`: its 4xx is no failure. `code` is what
+    the access log says beside the status: a refusal's code, or how an exchange ended that could not be answered.
+    """
+
+    __slots__ = (
+        "bytes_in",
+        "bytes_out",
+        "charges",
+        "code",
+        "drops_hsts",
+        "excused",
+        "fields",
+        "head",
+        "limited",
+        "peer",
+        "phase",
+        "readable",
+        "request_id",
+        "retries",
+        "route",
+        "service",
+        "started",
+        "status",
+        "tenant",
+        "transit",
+    )
+
+    def __init__(self, head: RequestHead, peer: bytes, started: float, request_id: bytes) -> None:
+        self.head = head
+        self.peer = peer
+        self.started = started
+        self.request_id = request_id
+        self.phase = HELD
+        self.fields = b""
+        self.transit = b""
+        self.tenant = b""
+        self.route = b""
+        self.service = ""
+        self.status = 0
+        self.code = ""
+        self.retries = 0
+        self.limited = False
+        self.drops_hsts = False
+        self.readable = False
+        self.excused = False
+        self.charges: Verdict | None = None
+        self.bytes_in = 0
+        self.bytes_out = 0
+
+    def move(self, event: str) -> str:
+        """Take the move for `event` and give the action that belongs to it. Raises IllegalMove."""
+        try:
+            self.phase, action = MOVES[self.phase, event]
+        except KeyError:
+            raise IllegalMove(f"{event} in phase {self.phase}") from None
+        if action is CUT or action is DROP:
+            self.code = event
+        return action
+
+    def may_retry(self, *, sent: bool, replayable: bool) -> bool:
+        """Whether to try once more on a fresh connection (RFC 9110 section 9.2.2).
+
+        `sent`: some of the request may have reached the service. `replayable`: all that was sent is still here.
+        """
+        if self.retries:
+            return False
+        return replayable and (not sent or self.head.method in IDEMPOTENT)

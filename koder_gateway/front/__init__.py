@@ -1,1 +1,0 @@
-"""Bytes from and to clients."""

@@ -1,0 +1,397 @@
+"""One client connection over HTTP/1.1: finds the heads, counts the bodies, and keeps the answers in order.
+
+A client may end its side of the connection once its request is complete, and still gets its answer: the connection
+ends with that. An end within a request is a goodbye, and so is a reset.
+
+A connection is always in one phase:
+
+    IDLE ──first byte──► HEAD ──head complete──► BODY ──body complete──► BUSY ──answer complete──► IDLE
+                           └──────── refused ───────┴───► LINGER ──quiet──► CLOSING ──all sent──► GONE
+                                    BUSY ──protocols switched──► TUNNEL ──both sides ended──┘
+
+While an exchange is under way, bytes of the next request wait (BUSY, a bounded buffer). LINGER reads and forgets
+what a client still sends after an answer that ended its connection, so that the answer is not lost to a reset
+(RFC 9112 section 9.6). CLOSING waits for a slow client to take what was written, as long as it keeps its pace.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.interfaces import (
+    IAddress,
+    IHalfCloseableProtocol,
+    IHandshakeListener,
+    IPushProducer,
+    ISSLTransport,
+)
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import alsoProvides, implementer
+
+from ..downstream.request import GatewayRequest
+from ..downstream.reset_watch import ResetWatch
+from ..errors import BAD_FRAMING, BODY_TOO_LARGE, REQUEST_TIMEOUT, Refusal
+from ..http2.channel import Http2Channel
+from ..policy.clients import plain_host
+from ..reactor.read_sizes import read_bounded, read_freely
+from ..wire.body import BodyError
+from ..wire.request_head import RequestHead
+from .intake import Intake
+from .phases import BODY, BUSY, CLOSING, GONE, HEAD, IDLE, LINGER, TUNNEL
+
+if TYPE_CHECKING:
+    from ..downstream.site import GatewaySite
+
+# What HTTP/2 over TLS is called in ALPN (RFC 9113 section 3.1).
+H2: Final = b"h2"
+_NO_TRAILERS: Final[list[bytes]] = []
+# The rest of a body that an answer did not wait for is read to the end when it is no more than this.
+_SETTLE_BOUND: Final = 65536
+# Answers that wait to be sent before whoever produces them is paused, and no further request is read.
+_UNSENT: Final = 16384
+
+
+@implementer(IHandshakeListener, IPushProducer)
+class GatewayChannel(ResetWatch, Intake, Protocol):
+    """Made by `GatewaySite` for each connection. `keep_alive`: whether the connection outlives this exchange;
+    `lingers`: whether the client may still be sending what nobody is going to read."""
+
+    log = Logger()
+
+    def __init__(self, site: GatewaySite) -> None:
+        super().__init__(site)
+        self.keep_alive = True
+        self.request: GatewayRequest | None = None
+        self.peer = ""
+        self.deadline = math.inf
+        self.lingers = False
+        self.write: Callable[[bytes], object] = _forget
+        self._standing: Any = None
+        self._asked = False
+
+    # -- the connection
+
+    def connectionMade(self) -> None:
+        """A client has connected; until its first head is complete it has the time for a head."""
+        transport: Any = self.transport
+        self.peer = plain_host(getattr(transport.getPeer(), "host", None))
+        self.write = transport.write
+        set_no_delay = getattr(transport, "setTcpNoDelay", None)
+        if set_no_delay is not None:
+            set_no_delay(True)
+        # Beyond what the kernel holds, which is enough to keep any client busy.
+        transport.bufferSize = _UNSENT
+        transport.registerProducer(self, True)
+        # What a client sends of its own accord waits here: little is read at once, of a body what its service takes.
+        read_bounded(transport, self.body_room)
+        site = self.site
+        if getattr(transport, "turns", None) is None:
+            self._turns = site.turns
+        self.deadline = site.clock.now + site.timeouts.head
+        site.opened(self)
+
+    def handshakeCompleted(self) -> None:
+        """TLS stands: where ALPN has chosen HTTP/2, a channel for that takes the connection over."""
+        transport: Any = self.transport
+        if transport.negotiatedProtocol != H2:
+            return
+        if self._phase != IDLE:
+            # Turned away before it could be known: what is about to be said is of no use to this client.
+            transport.abortConnection()
+        else:
+            self._phase = GONE
+            self.write = _forget
+            transport.unregisterProducer()
+            if not self.site.crowded:
+                read_freely(transport)
+            successor = Http2Channel(self.site, transport, self.peer)
+            # Whoever wraps this protocol has no other name for it: what comes for it goes straight on.
+            self.dataReceived = successor.dataReceived  # type: ignore[method-assign]
+            self.readConnectionLost = successor.readConnectionLost  # type: ignore[method-assign]
+            self.connectionLost = successor.connectionLost  # type: ignore[method-assign]
+            # Its settings come before whatever a drain has it say.
+            successor.start()
+            self.site.succeeded(self, successor)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The connection is gone, and so is the exchange on it."""
+        self._phase = GONE
+        self.deadline = math.inf
+        self.forget_reset()
+        self.site.closed(self)
+        request = self.request
+        if request is not None:
+            request.lost(reason)
+        self._unread.clear()
+        self._standing = self._head = self._decoder = self._producer = self._uptake = None
+        self.__dict__.pop("dataReceived", None)
+        self.write = _forget
+        self.transport = None
+
+    def _begin(self, head: RequestHead) -> None:
+        """A head is complete: begin its exchange."""
+        site = self.site
+        self.keep_alive = head.keep_alive and not site.draining and site.timeouts.keepalive > 0
+        body, refusal = b"", head.refusal
+        self._remaining = 0
+        self._trailers = _NO_TRAILERS
+        self._asked = True
+        if (head.chunked or head.length) and (refusal is None or not refusal.close):
+            # A refused request's body is a body too: read as a request it would smuggle one in.
+            try:
+                body = self._first_of_body(head)
+                if head.chunked and self._chunked_bytes > site.policy.max_body:
+                    refusal = refusal or BODY_TOO_LARGE
+            except BodyError as error:
+                refusal = BAD_FRAMING.because(str(error))
+        standing = self._standing
+        if standing is None or not standing.fits(site.policy, head):
+            standing = site.policy.standing(head, self.peer, self.secured())
+            # Whatever becomes of this request: one that follows it may be served without a further look.
+            full = site.share_refusal(self, standing)
+            self._standing = standing if standing.lasting and self._head is not None and full is None else None
+            refusal = refusal or full
+        # In two steps, as in `tls.stream`.
+        now = site.time
+        exchange = site.identity.open(head, standing, now())
+        exchange.bytes_in = len(body)
+        done = not self._remaining and self._decoder is None
+        request = self.request = GatewayRequest(self, exchange, standing, body, done, self._trailers)
+        if done:
+            self._phase = BUSY
+            self.deadline = math.inf
+        else:
+            self._phase = BODY
+            self.deadline = site.clock.now + site.timeouts.body
+        if refusal is not None:
+            request.refuse(refusal)
+            return
+        try:
+            site.dispatch(request)
+        except Exception:
+            self.log.failure("the resource tree failed")
+            request.crashed()
+
+    # -- a tunnel
+
+    def tunnel(self) -> None:
+        """The service has switched protocols: whatever comes, and what has waited, is its."""
+        self._phase = TUNNEL
+        self.keep_alive = False
+        self.deadline = math.inf
+        # What stands between, as behind a balancer, is what the transport asks in place of this.
+        outer = getattr(self.transport, "protocol", None)
+        alsoProvides(outer if hasattr(type(outer), "readConnectionLost") else self, IHalfCloseableProtocol)
+        request = self.request
+        assert request is not None
+        if request.sink is not None:
+            self.dataReceived = receive = request.sink.body_received  # type: ignore[method-assign, assignment]
+            data = self._unread.take(len(self._unread))
+            if data:
+                receive(data)
+        self._regulate()
+        if self._ended:
+            self.forget_reset()
+            self.readConnectionLost()
+
+    def end_sending(self) -> bool:
+        """Tell the client that no more will come; False where this transport has no half-closed connections."""
+        transport: Any = self.transport
+        if not hasattr(type(transport), "loseWriteConnection"):
+            return False
+        self._let_go_of_transport()
+        transport.loseWriteConnection()
+        return True
+
+    # -- a client that has ended its side
+
+    def readConnectionLost(self) -> None:
+        """The client sends no more, but may still read."""
+        if self._phase != TUNNEL:
+            if not self._ended:
+                self._ended = True
+                self._judge_end()
+        elif ISSLTransport.providedBy(self.transport):
+            # The end of TLS is that of both sides of a tunnel.
+            self.loseConnection()
+        elif self.request is not None:
+            self.request.half_closed()
+
+    def writeConnectionLost(self) -> None:
+        """All that was written has been sent, and the end of it."""
+
+    def _judge_end(self) -> None:
+        """What is complete is answered, in order, and then the connection ends; what is not never will be."""
+        phase, waiting = self._phase, bool(self._unread.data)
+        if phase == BUSY:
+            # What waits may be a whole request, or none.
+            self.keep_alive = self.keep_alive and waiting
+            self.watch_for_reset()
+        elif waiting and (self._held or self._full or self._turn_over):
+            self.watch_for_reset()
+        elif phase == BODY and self.request is not None:
+            transport: Any = self.transport
+            transport.abortConnection()
+        elif phase in (IDLE, HEAD, BODY, LINGER):
+            self._close()
+
+    # -- the end of an exchange
+
+    def settle_rest(self) -> None:
+        """An answer is about to be sent before its request's body has come: shall the connection go on?"""
+        if self._decoder is not None or self._remaining > _SETTLE_BOUND:
+            self.keep_alive = False
+        elif self.request is not None and self.request.exchange.head.expects:
+            self.keep_alive = False  # the client may send the body or not (RFC 9110 section 10.1.1)
+
+    def exchange_over(self, finished: bool) -> None:
+        """The request's answer is complete, or never will be."""
+        self.request = None
+        if self._held:
+            self._held = False
+            self._regulate()
+        if not finished or self._phase == GONE:
+            return
+        if not self.keep_alive:
+            if self._phase == BODY or self.lingers:
+                self._linger()
+            else:
+                self._close()
+            return
+        if self._phase == BODY:
+            self.deadline = self.site.clock.now + self.site.timeouts.linger
+            return
+        self._settled()
+
+    def _settled(self) -> None:
+        """Ready for the next request, which may be here already."""
+        if not self.keep_alive:
+            self._close()
+            return
+        self._phase = IDLE
+        self.deadline = math.inf if self._full else self.site.clock.now + self.site.timeouts.keepalive
+        if self._unread.data or self._paused:
+            self._read_on()
+
+    def _linger(self) -> None:
+        """Close so that the client can read the answer: stop writing, forget what still comes, then close."""
+        if self._ended:
+            self._close()
+            return
+        self._phase = LINGER
+        self.deadline = self.site.clock.now + self.site.timeouts.linger
+        self._forget_rest()
+        transport: Any = self.transport
+        # Asked of the class: a wrapper that passes on what it does not know would half-close beneath itself.
+        if hasattr(type(transport), "loseWriteConnection"):
+            transport.loseWriteConnection()
+
+    def _close(self) -> None:
+        """Close once the client has taken what was written."""
+        self._phase = CLOSING
+        self.forget_reset()
+        self.deadline = self.site.clock.now + self.site.timeouts.idle
+        self._forget_rest()
+        transport: Any = self.transport
+        transport.loseConnection()
+
+    def _forget_rest(self) -> None:
+        """Nothing of what still comes is read, so that it may come, and the transport waits for nobody."""
+        self._unread.clear()
+        self._decoder = None
+        self._held = self._full = False
+        self._let_go_of_transport()
+        self._regulate()
+        # If the connection is still there at the next tick, as few are, something waits for the client.
+        self.site.watched.add(self)
+
+    def cut(self, plain: bool) -> None:
+        """Close in the midst of an answer; with `plain` what was sent may still arrive."""
+        transport: Any = self.transport
+        if self._phase == GONE:
+            return
+        if plain:
+            self._close()
+        else:
+            transport.abortConnection()
+
+    # -- what the site asks of it
+
+    def close_idle(self) -> None:
+        """Close if no exchange is under way: the gateway drains."""
+        self.keep_alive = False
+        if self._phase == IDLE and not self._asked:
+            # Its first request may be on the way: it is not turned away unheard.
+            site = self.site
+            self.deadline = min(self.deadline, site.clock.now + site.timeouts.linger)
+        elif self._phase == IDLE and (self._full or not self._unread.data):
+            # What waits for its turn is answered, and told that it is the last.
+            self._close()
+
+    def turn_away(self, refusal: Refusal, *, told: bool) -> None:
+        """Refuse a connection before it has said anything."""
+        if told:
+            self._refuse_unread(b"", refusal)
+        else:
+            transport: Any = self.transport
+            transport.abortConnection()
+
+    def give_up(self, refusal: Refusal) -> None:
+        """End whatever is under way: with an answer where none has begun, else visibly cut."""
+        request = self.request
+        if request is not None:
+            request.give_up(refusal)
+        if self.transport is not None:
+            self.loseConnection()
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        phase = self._phase
+        if self._turn_over and phase <= BODY:
+            # What waits for its turn has come in time.
+            self.deadline = self.site.clock.now + self.site.timeouts.linger
+        elif phase == HEAD:
+            self._refuse_unread(bytes(self._unread.so_far()), REQUEST_TIMEOUT)
+        elif phase == BODY and self.request is not None:
+            self.keep_alive = False
+            self.request.late()
+        elif phase == LINGER and self.taking() and self.moved:
+            self.deadline = self.site.clock.now + self.site.timeouts.linger
+        elif phase == CLOSING and self.taking():
+            self.deadline = self.site.clock.now + self.site.timeouts.idle
+        elif phase in (IDLE, LINGER):
+            self._close()
+        elif phase != GONE:
+            transport: Any = self.transport
+            transport.abortConnection()
+
+    def _too_slow(self) -> None:
+        """The client takes less of what waits for it than it has to: nothing more is kept for it."""
+        request = self.request
+        if request is not None:
+            request.too_slow()
+        else:
+            transport: Any = self.transport
+            transport.abortConnection()
+
+    def under_way(self) -> Iterable[GatewayRequest]:
+        """The request that has begun and not ended."""
+        return () if self.request is None else (self.request,)
+
+    def getPeer(self) -> IAddress:
+        """The address that the connection comes from."""
+        transport: Any = self.transport
+        return transport.getPeer()  # type: ignore[no-any-return]
+
+
+@implementer(IHalfCloseableProtocol)
+class HalfClosingChannel(GatewayChannel):
+    """A channel that its transport tells of a client's end of its side; to others that is the end of both sides."""
+
+
+def _forget(data: bytes) -> None:
+    """The write method of a connection that is gone."""

@@ -1,0 +1,234 @@
+"""Flow control of one HTTP/1.1 connection: when nothing more is read of a client, and who waits for it.
+
+The channel is the one producer of its transport. While a client does not take its answers, whoever produces one is
+paused and no further request is read, so that what waits for a client is bounded by what the transport holds (on
+uvloop only what the kernel does not take, else 64 KiB) and one read or answer. From then on the client has to take
+what waits at `requests.min_rate`. While a service does not take a body, the client's body is not read.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Final
+
+from ..downstream.unsent_bytes import Uptake
+from ..policy.limits import address_key
+from ..reactor.turns import Turns, read_little
+from .phases import BODY, BUSY, GONE, HEAD, IDLE, READY, TUNNEL, WRITING
+from .stock import StockChannel
+from .unread import Unread
+
+if TYPE_CHECKING:
+    from ..downstream.site import GatewaySite
+
+# What may wait unread behind the exchange under way before reading pauses.
+_PIPELINE_BOUND: Final = 16384
+# What is read behind an answer that ended its connection, so that this is not lost to a reset.
+_FORGOTTEN_BOUND: Final = 1 << 20
+
+
+class ClientFlow(StockChannel):
+    """The base of the channel that pauses and resumes: `read_on` is the part of it that reads. `deadline` is
+    monotonic seconds."""
+
+    deadline: float
+    peer: str
+
+    def __init__(self, site: GatewaySite) -> None:
+        self.site = site
+        self._phase = IDLE
+        self._unread = Unread()
+        # Why nothing is read, or nothing more than has been: the turn is over, the service does not take the body,
+        # the client does not take its answers; and whether the transport has been told.
+        self._turn_over = False
+        # The reactor's turns, where no layer below has asked for one already.
+        self._turns: Turns | None = None
+        self._held = False
+        self._full = False
+        self._paused = False
+        self._held_for = 0.0
+        # Bytes that were read and forgotten behind the last answer.
+        self._forgotten = 0
+        # Who is paused while the client does not take its answers; `_pulled` where it is asked for each piece.
+        self._producer: Any = None
+        self._pulled = False
+        # How fast the client takes what waits for it; None where nothing has waited lately.
+        self._uptake: Uptake | None = None
+
+    def _read_on(self) -> None:
+        """Read what there is, as far as it may be."""
+
+    def _yield_turn(self) -> None:
+        """Read on in a later turn, after others."""
+        if not self._turn_over:
+            self._turn_over = True
+            self.site.turns.later(self._next_turn, address_key(self.peer))
+            read_little(self.transport)
+
+    def _wait_for_turn(self, size: int) -> None:
+        """So many bytes have come when the turn was over: nothing more is read until it is this connection's."""
+        if not self._turn_over:
+            self._turn_over = True
+            self.site.turns.arrived(size, address_key(self.peer), self._next_turn)
+        self._regulate()
+
+    def _next_turn(self) -> None:
+        self._turn_over = False
+        if self._phase != GONE:
+            self._read_on()
+
+    def _regulate(self) -> None:
+        """Have the transport read, or not."""
+        phase = self._phase
+        stop = (
+            self._held
+            or self._turn_over
+            or (self._full and phase in READY)
+            or (phase == BUSY and len(self._unread) > _PIPELINE_BOUND)
+            or self._forgotten > _FORGOTTEN_BOUND
+        )
+        if stop is not self._paused and phase != GONE:
+            self._paused = stop
+            transport: Any = self.transport
+            if stop:
+                self.site.paused.add(self)
+                transport.pauseProducing()
+            else:
+                self.site.paused.discard(self)
+                transport.resumeProducing()
+
+    # -- what the transport says of the client (IPushProducer)
+
+    def pauseProducing(self) -> None:
+        """The client does not take its answers: whoever produces one is paused, and no further request is read."""
+        self._full = True
+        if self._producer is not None:
+            self._producer.pauseProducing()
+        if self._phase in (IDLE, HEAD):
+            # The client's own time does not run; its pace is asked for instead.
+            self.deadline = math.inf
+        self._watch_uptake()
+        self._regulate()
+
+    def resumeProducing(self) -> None:
+        """The client has taken what was written."""
+        self._full = False
+        if self._producer is not None:
+            self._producer.resumeProducing()
+        phase, site = self._phase, self.site
+        if phase in (IDLE, HEAD):
+            self.deadline = site.clock.now + (site.timeouts.keepalive if phase == IDLE else site.timeouts.head)
+        if self._unread.data:
+            self._yield_turn()
+        else:
+            self._regulate()
+
+    def stopProducing(self) -> None:
+        """The transport is going away; it says so by `connectionLost` too."""
+        if self._producer is not None:
+            self._producer.stopProducing()
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Pause and resume `producer` as the client takes its answer; one that is not streaming is asked for more."""
+        self._producer = producer
+        if not streaming:
+            # The transport knows when it has nothing left to send.
+            self._pulled = True
+            self._full = False
+            self._let_go_of_transport()
+            self.transport.registerProducer(producer, False)
+            # At the next tick: nothing is written yet.
+            self.site.watched.add(self)
+        elif self._full:
+            producer.pauseProducing()
+
+    def unregisterProducer(self) -> None:
+        """The producer is done."""
+        self._producer = None
+        if self._pulled:
+            self._pulled = False
+            self._let_go_of_transport()
+            if self._phase in WRITING:
+                self.transport.registerProducer(self, True)
+
+    def _let_go_of_transport(self) -> None:
+        """The transport asks no producer any more, and does not wait for one when it is closed."""
+        if self._phase != GONE:
+            self.transport.unregisterProducer()
+
+    def loseConnection(self) -> None:
+        """A stock request asks for the end: once all is written."""
+        if not self._pulled:
+            self._let_go_of_transport()
+        self.transport.loseConnection()
+
+    # -- what the service says of the body
+
+    def hold_body(self) -> None:
+        """The service does not take the body: the client's time stands still."""
+        if not self._held and self._phase in (BODY, TUNNEL):
+            self._held = True
+            self._held_for = self.deadline - self.site.clock.now
+            self.deadline = math.inf
+            self._regulate()
+
+    def release_body(self) -> None:
+        """The service takes the body again."""
+        if self._held:
+            self._held = False
+            if self._phase == BODY:
+                self.deadline = self.site.clock.now + self._held_for
+            self._read_on()
+
+    # -- what the client has taken
+
+    @property
+    def uptake_due(self) -> float:
+        """When one that the site watches has to be looked at, as to how fast it takes what waits for it."""
+        return -math.inf if self._uptake is None else self._uptake.due
+
+    def _watch_uptake(self) -> None:
+        """Something waits for the client: from now on it has to take that as fast as it must."""
+        if self._uptake is None and self._phase != GONE:
+            site = self.site
+            self._uptake = Uptake(self.transport, *self._sending(), site.clock.now, site.timeouts.idle)
+            site.watched.add(self)
+
+    def _sending(self) -> tuple[object, int]:
+        """The exchange under way, and its bytes so far."""
+        exchange = None if self.request is None else self.request.exchange
+        return exchange, 0 if exchange is None else exchange.bytes_out
+
+    def _keeps_pace(self, uptake: Uptake) -> bool:
+        site = self.site
+        exchange, written = self._sending()
+        return uptake.keeps(
+            exchange, written, site.clock.now, site.seconds_per_byte, site.timeouts.idle, full=self._full
+        )
+
+    def look_at_uptake(self) -> None:
+        """`uptake_due` has passed: end the connection of a client that takes too little."""
+        uptake = self._uptake
+        if self._phase == GONE:
+            self.site.watched.discard(self)
+        elif uptake is None:
+            self._watch_uptake()
+        elif not self._keeps_pace(uptake):
+            self._too_slow()
+        elif not (self._full or self._pulled or uptake.waiting):
+            self._uptake = None
+            self.site.watched.discard(self)
+
+    @property
+    def moved(self) -> bool:
+        """Whether the client had taken anything when it was looked at last, since the time before."""
+        return self._uptake is not None and self._uptake.moved
+
+    def _too_slow(self) -> None:
+        """The client takes less of what waits for it than it has to."""
+
+    def taking(self) -> bool:
+        """Whether something waits for the client, and it takes that as fast as it has to."""
+        self._watch_uptake()
+        uptake = self._uptake
+        return uptake is not None and self._keeps_pace(uptake) and (self._full or uptake.waiting > 0)

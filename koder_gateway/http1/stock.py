@@ -1,0 +1,73 @@
+"""What `twisted.web.http.Request` asks of its channel, so that any `IResource` can answer on a gateway channel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.interfaces import IAddress, ISSLTransport
+from twisted.web.http_headers import Headers
+
+from ..policy.certificates import Secured
+
+if TYPE_CHECKING:
+    from ..downstream.request import GatewayRequest
+    from ..downstream.site import GatewaySite
+
+# Framing and persistence are the channel's; the identity and CORS fields are the exchange's.
+_OURS = frozenset((b"connection", b"keep-alive", b"date", b"x-request-id", b"upgrade"))
+
+
+class StockChannel:
+    """The half of a channel that only stock requests use. Subclasses are Twisted protocols."""
+
+    transport: Any
+    site: GatewaySite
+    request: GatewayRequest | None
+    keep_alive: bool
+    factory: Any = None
+    _secured: Secured | None = None
+
+    def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
+        """Send a stock answer's head with the fields that every answer of the gateway carries."""
+        request = self.request
+        if request is None:
+            return
+        stated = headers.hasHeader(b"content-length") or headers.hasHeader(b"transfer-encoding")
+        if not stated and request.method != b"HEAD" and code not in (b"204", b"304"):
+            self.keep_alive = False
+        lines = [b"HTTP/1.1 %b %b\r\n" % (code, reason)]
+        drops_hsts = request.standing.drops_hsts
+        for name, values in headers.getAllRawHeaders():
+            lower = name.lower()
+            if lower in _OURS or lower.startswith(b"access-control-"):
+                continue
+            if drops_hsts and lower == b"strict-transport-security":
+                continue
+            lines += [b"%b: %b\r\n" % (name, value) for value in values]
+        lines += (self.site.date_line, request.exchange.fields)
+        if not self.keep_alive:
+            lines.append(b"Connection: close\r\n")
+        elif not request.exchange.head.minor:
+            lines.append(b"Connection: keep-alive\r\n")
+        lines.append(b"\r\n")
+        self.transport.write(b"".join(lines))
+
+    def writeSequence(self, pieces: Iterable[bytes]) -> None:
+        """Send several pieces as one."""
+        self.transport.write(b"".join(pieces))
+
+    def getHost(self) -> IAddress:
+        """The address that the client has connected to."""
+        return self.transport.getHost()  # type: ignore[no-any-return]
+
+    def isSecure(self) -> bool:
+        """Whether the client speaks TLS with the gateway."""
+        return bool(ISSLTransport.providedBy(self.transport))
+
+    def secured(self) -> Secured | None:
+        """What TLS has established with the client, once its handshake is complete; None without TLS."""
+        known = self._secured
+        if known is None:
+            known = self._secured = self.site.secured(self.transport)
+        return known

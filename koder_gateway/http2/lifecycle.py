@@ -1,0 +1,377 @@
+"""The life of one HTTP/2 connection: its phases, its own deadlines, and every way to its end (RFC 9113 section 6.8).
+
+OPENING ──preface and SETTINGS──► OPEN ──GOAWAY, last stream over──► CLOSING ──all sent──► GONE
+    └──────────── an error ────────┴──► LINGER ──quiet──► CLOSING
+
+An error of the protocol ends everything at once. A client that is only turned away (`turn_away`) stays OPEN until
+what is under way is served: whoever asks too much need not be whose streams they are. Its further field blocks are
+passed over undecoded. Where it floods on it is not read any more, and what is under way then has `timeouts.idle`.
+
+Whoever closes waits for the client to take what was written, as long as it keeps its pace. A client that has taken
+nothing before it comes to that is not waited for.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from ..downstream.unsent_bytes import Uptake
+from ..errors import Refusal
+from ..wire import http2_frames
+from ..wire.flood_budget import REPLY, FloodGoesOn
+from ..wire.http2_frames import ENHANCE_YOUR_CALM, MAX_STREAM, NO_ERROR, PING, Http2Error
+from ..wire.pace import Pace
+
+if TYPE_CHECKING:
+    from .channel import Http2Channel
+
+OPENING, OPEN, LINGER, CLOSING, GONE = range(5)
+
+
+class Lifecycle:
+    """`phase` is where the connection stands, `said_last` the highest stream that its client has been told it will
+    have an answer to. Keeps the connection's `deadline` at the first of all that there are."""
+
+    def __init__(self, connection: Http2Channel) -> None:
+        self.phase = OPENING
+        self.said_last = MAX_STREAM
+        self._connection = connection
+        # When the connection has had nothing to do for too long; when a drain has the last stream said.
+        self._idle_due = math.inf
+        self._last_due = math.inf
+        # When what is under way has been served for long enough without reading.
+        self._deaf_due = math.inf
+        self._client_leaves = False
+        self._draining = False
+        # Whether requests have been turned away that may still be on their way.
+        self._turned_away = False
+        # Whether the flood budget has been used up once.
+        self._flooded = False
+        # How fast the client takes what was written; None while nothing waits, as far as anybody has noticed.
+        self._uptake: Uptake | None = None
+        # How fast it opens windows while something waits for them.
+        self._windows = Pace()
+
+    # -- its beginning, and what keeps it going
+
+    def begin(self) -> None:
+        """The client has the time of a head to send its preface."""
+        site = self._connection.site
+        self._connection.deadline = site.clock.now + site.timeouts.head
+
+    def opened(self) -> None:
+        """The preface is here: the first request may take its time."""
+        self.phase = OPEN
+        connection = self._connection
+        timeouts = connection.site.timeouts
+        self._idle_due = connection.deadline = connection.site.clock.now + max(timeouts.head, timeouts.keepalive)
+        connection.wake(self._last_due)
+
+    def busy(self) -> None:
+        """A stream is about to be opened where there was none."""
+        connection = self._connection
+        self._idle_due = math.inf
+        connection.deadline = min(connection.streams.block.due, self._last_due, self._uptake_due)
+
+    def idle(self) -> None:
+        """The last stream is over."""
+        if self.phase != OPEN:
+            return
+        connection = self._connection
+        if self._turned_away and not self._client_leaves:
+            self._linger()
+        elif self._client_leaves or self.said_last != MAX_STREAM:
+            self.close()
+        else:
+            site = connection.site
+            self._idle_due = site.clock.now + site.timeouts.keepalive
+            self._windows.end()
+            dues = connection.streams.block.due, self._last_due, self._uptake_due
+            connection.deadline = min(self._idle_due, *dues)
+
+    # -- its end
+
+    def fail(self, error: Http2Error) -> None:
+        """The client broke the protocol: say why, end every stream, and close so that it can read that."""
+        connection = self._connection
+        streams = connection.streams
+        self.phase = LINGER
+        connection.site.http2_errors += 1
+        connection.out.send(http2_frames.goaway_frame(min(streams.last, self.said_last), error.code, error.reason))
+        self.said_last = streams.last
+        for stream in list(streams.open.values()):
+            stream.fail_silently(error.code)
+        self._linger()
+
+    def turn_away(self, error: Http2Error) -> None:
+        """Take no further request. Those that were taken are served: they may be others' who share the client's
+        address. The connection ends with the last of them."""
+        connection = self._connection
+        if self.phase != OPEN or not connection.streams:
+            self.fail(error)
+        elif self.said_last == MAX_STREAM:
+            connection.site.http2_errors += 1
+            self._turned_away = True
+            # No stream follows whose fields anybody would have to know.
+            connection.streams.heads.lost = True
+            self.said_last = connection.streams.last
+            self._last_due = math.inf
+            connection.out.send(http2_frames.goaway_frame(self.said_last, error.code, error.reason))
+
+    def flooded(self, error: Http2Error) -> None:
+        """The flood budget is used up: take no further request, with a new budget for what is under way. Raises
+        `error` where nothing is, and FloodGoesOn where the new one is used up too."""
+        connection = self._connection
+        if self.phase != OPEN:
+            return
+        if not connection.streams:
+            raise error
+        if self._flooded:
+            raise FloodGoesOn
+        self._flooded = True
+        connection.patience.renew(connection.site.clock.now)
+        self.turn_away(error)
+
+    def deafened(self) -> None:
+        """Nothing more is read: what is under way is not waited for without end."""
+        site = self._connection.site
+        self._deaf_due = site.clock.now + site.timeouts.idle
+        self._connection.wake(self._deaf_due)
+
+    def _linger(self) -> None:
+        """Close so that the client can read what was said: stop writing, forget what still comes, then close."""
+        connection = self._connection
+        self.phase = LINGER
+        connection.let_go()
+        connection.out.close()
+        transport: Any = connection.transport
+        if transport is None:
+            return
+        connection.deadline = connection.site.clock.now + connection.site.timeouts.linger
+        self.watch()
+        if hasattr(type(transport), "loseWriteConnection"):
+            transport.loseWriteConnection()
+
+    def close(self) -> None:
+        """Close once the client has taken what was written."""
+        if self.phase >= CLOSING:
+            return
+        connection = self._connection
+        lingering = self.phase == LINGER
+        self.phase = CLOSING
+        connection.let_go()
+        if not lingering:
+            connection.out.close()
+        connection.forget_reset()
+        self.watch()
+        connection.deadline = min(connection.site.clock.now + connection.site.timeouts.idle, self._uptake_due)
+        transport: Any = connection.transport
+        transport.loseConnection()
+
+    def gone(self) -> None:
+        """The connection is lost: there is nothing left to wait for."""
+        self.phase = GONE
+        self._uptake = None
+        self._connection.deadline = math.inf
+
+    def client_leaves(self) -> None:
+        """The client opens no further streams."""
+        self._client_leaves = True
+        if not self._connection.streams:
+            self.close()
+
+    def client_ended(self) -> None:
+        """The client sends no more: what it has not asked for whole it never will, the rest is answered."""
+        if self.phase == OPEN:
+            self._connection.streams.client_ended()
+            self.client_leaves()
+        else:
+            self.close()
+
+    def drain(self) -> None:
+        """The gateway drains: take no further requests than those that are on their way (section 6.8)."""
+        if self.phase > OPEN or self._draining:
+            return
+        connection = self._connection
+        self._draining = True
+        if self.said_last != MAX_STREAM:
+            # It takes none already, and what was said may not grow.
+            return
+        connection.patience.replies += REPLY
+        connection.out.send(
+            http2_frames.goaway_frame(MAX_STREAM, NO_ERROR) + http2_frames.frame(PING, 0, 0, b"draining")
+        )
+        self._last_due = connection.site.clock.now + connection.site.timeouts.linger
+        connection.wake(self._last_due)
+
+    def acknowledged(self) -> None:
+        """A PING has come back: in a drain, the one that was sent with its GOAWAY."""
+        if self._draining and self.said_last == MAX_STREAM:
+            self._say_last()
+
+    def _say_last(self) -> None:
+        """The client has had the time to hear of the end: what it begins now is not answered any more."""
+        connection = self._connection
+        self.said_last = connection.streams.last
+        self._last_due = math.inf
+        connection.out.send(http2_frames.goaway_frame(self.said_last, NO_ERROR))
+        if not connection.streams:
+            self.close()
+
+    def give_up(self, refusal: Refusal) -> None:
+        """End whatever is under way: with an answer where none has begun, else visibly cut."""
+        connection = self._connection
+        for request in connection.under_way():
+            request.give_up(refusal)
+        if self.phase <= OPEN:
+            connection.out.send(http2_frames.goaway_frame(min(connection.streams.last, self.said_last), NO_ERROR))
+        self.close()
+
+    # -- deadlines
+
+    def expire(self) -> None:
+        """A deadline has passed: the connection's own or one of its streams'."""
+        connection = self._connection
+        now = connection.site.clock.now
+        phase = self.phase
+        if phase == OPENING:
+            self.fail(Http2Error(http2_frames.SETTINGS_TIMEOUT, "no connection preface in time"))
+        elif phase == OPEN:
+            self._expire_open(now)
+        elif phase in (LINGER, CLOSING):
+            self._expire_closing(now)
+
+    def _expire_open(self, now: float) -> None:
+        connection = self._connection
+        streams, out = connection.streams, connection.out
+        if self._uptake_due <= now and not self._takes(now):
+            self._cut()
+            return
+        if self._deaf_due <= now:
+            self.fail(FloodGoesOn())
+            return
+        # What waits here for its turn has come in time.
+        awaits_turn = connection.awaits_turn
+        if streams.block.due <= now and not awaits_turn:
+            self.fail(Http2Error(ENHANCE_YOUR_CALM, "a field block did not arrive in time"))
+            return
+        if self._last_due <= now and not awaits_turn:
+            self._say_last()
+        if self._idle_due <= now and not awaits_turn and self.phase == OPEN:
+            out.send(http2_frames.goaway_frame(streams.last, NO_ERROR))
+            self.close()
+        if self.phase != OPEN:
+            return
+        for stream in [stream for stream in streams.open.values() if stream.deadline <= now]:
+            if stream.deadline <= now:
+                stream.expire()
+        self._end_slow_streams(now)
+        if out.held:
+            out.force()
+        if self.phase == OPEN:
+            dues = [min(stream.deadline, stream.outflow.pace.due) for stream in streams.open.values()]
+            dues += [self._idle_due, streams.block.due, self._last_due, self._deaf_due, self._uptake_due]
+            connection.deadline = min(dues)
+            connection.wake(self._windows.due)
+            if out.held:
+                connection.held_back()
+
+    def watch_windows(self) -> None:
+        """Something waits for windows: from now on the client has to open them as fast as it must."""
+        if self._windows.due == math.inf:
+            connection = self._connection
+            site = connection.site
+            self._windows.begin(connection.out.let_out, site.clock.now, site.timeouts.idle)
+            connection.wake(self._windows.due)
+
+    def _opens_windows(self, now: float) -> bool:
+        """Whether the client lets all its streams together send fast enough, or nothing waits for that."""
+        out, windows, site = self._connection.out, self._windows, self._connection.site
+        if windows.due > now:
+            return True
+        if not out.waiting:
+            windows.end()
+        elif out.blocked:
+            windows.put_off(now, site.timeouts.idle)
+        else:
+            return windows.keeps(out.let_out, now, site.seconds_per_byte, site.timeouts.idle)
+        return True
+
+    def _end_slow_streams(self, now: float) -> None:
+        """Reset the streams whose windows open too slowly; where they all do, also those that wait to begin: they
+        would hold their services' connections, and then wait in turn."""
+        if not self._opens_windows(now):
+            self._windows.end()
+            for stream in list(self._connection.streams.open.values()):
+                if stream.outflow.waiting or stream.remote_done:
+                    stream.too_slow()
+            self.watch()
+            return
+        slow = [stream for stream in self._connection.streams.open.values() if stream.outflow.pace.due <= now]
+        for stream in slow:
+            if not stream.outflow.keeps_pace(now):
+                stream.too_slow()
+                # A client that takes nothing at all does not hear of it.
+                self.watch()
+
+    def _expire_closing(self, now: float) -> None:
+        connection, uptake = self._connection, self._uptake
+        timeouts = connection.site.timeouts
+        takes = uptake is not None and self._keeps_pace(uptake, now) and uptake.waiting > 0
+        if self.phase == CLOSING:
+            if takes:
+                connection.deadline = min(now + timeouts.idle, self._uptake_due)
+            else:
+                self._abort()
+        elif takes and uptake is not None and uptake.moved:
+            connection.deadline = now + timeouts.linger
+        else:
+            self.close()
+
+    # -- what the client takes of what was written last
+
+    @property
+    def _uptake_due(self) -> float:
+        return math.inf if self._uptake is None else self._uptake.due
+
+    def watch(self) -> None:
+        """From now on the client has to take what was written as fast as it must, whichever stream it is of."""
+        connection = self._connection
+        if self._uptake is None and connection.transport is not None:
+            site = connection.site
+            self._uptake = Uptake(
+                connection.transport, self, connection.out.written, site.clock.now, site.timeouts.idle
+            )
+            connection.wake(self._uptake.due)
+
+    def _takes(self, now: float) -> bool:
+        """Whether the client takes what was written fast enough, or nothing waits for it."""
+        uptake = self._uptake
+        if uptake is None:
+            return True
+        keeps = self._keeps_pace(uptake, now)
+        if not self._connection.out.blocked and not uptake.waiting:
+            self._uptake = None
+        return keeps
+
+    def _keeps_pace(self, uptake: Uptake, now: float) -> bool:
+        site = self._connection.site
+        out = self._connection.out
+        return uptake.keeps(self, out.written, now, site.seconds_per_byte, site.timeouts.idle, full=out.blocked)
+
+    def _cut(self) -> None:
+        """The client does not take what was written: end all that waits for it at once. A reset of streams that wait
+        would only let others begin, which then wait in their place."""
+        self.phase = CLOSING
+        connection = self._connection
+        connection.let_go()
+        for stream in list(connection.streams.open.values()):
+            stream.outflow.closed = True
+            stream.too_slow()
+        self._abort()
+
+    def _abort(self) -> None:
+        self._connection.deadline = math.inf
+        transport: Any = self._connection.transport
+        transport.abortConnection()

@@ -1,0 +1,98 @@
+"""What a client may send ahead of the services: windows, and the bodies that are counted against them.
+
+What a service has taken is paid back to its stream's window and to the connection's, so that a service that takes
+nothing stops the client (RFC 9113 section 5.2).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from ..wire.http2_frames import FLOW_CONTROL_ERROR, PROTOCOL_ERROR, Http2Error, StreamError, window_frame
+
+if TYPE_CHECKING:
+    from .channel import Http2Channel
+    from .frame_scheduler import Outbox
+
+# Bytes that a client may send on all streams together before it is paid back.
+CONNECTION_WINDOW: Final = 1 << 19
+# What a stream may send before it is paid back, in bytes.
+STREAM_WINDOW: Final = 131072
+# While the services of so many streams do not take what has come, nothing is paid back on the connection: each of
+# them has a transport's buffer full besides.
+_MAX_HELD: Final = 4
+
+
+class ConnectionWindow:
+    """What a client may send on all streams of a connection together; `out` takes what tells it of more. `held` is
+    how many streams have a service that does not take what comes; who makes it less calls `pay`."""
+
+    __slots__ = ("_left", "_out", "_owed", "held")
+
+    def __init__(self, out: Outbox) -> None:
+        self._left = CONNECTION_WINDOW
+        self._owed = 0
+        self.held = 0
+        self._out = out
+
+    def take(self, size: int) -> None:
+        """A DATA frame has come. Raises Http2Error."""
+        self._left -= size
+        if self._left < 0:
+            raise Http2Error(FLOW_CONTROL_ERROR, "DATA beyond the connection's window")
+
+    def pay(self, size: int) -> None:
+        """Bytes have been taken: let the client send as many more, half a window at a time."""
+        self._owed += size
+        if self._owed >= CONNECTION_WINDOW // 2 and self.held < _MAX_HELD:
+            self._left += self._owed
+            self._out.send(window_frame(0, self._owed))
+            self._owed = 0
+
+
+class Inflow:
+    """The body that comes on a stream: `length` bytes of it, where its head has said so; `received` have come."""
+
+    __slots__ = ("_connection", "_left", "_length", "_number", "_owed", "_unsaid", "received")
+
+    def __init__(self, connection: Http2Channel, number: int, length: int | None) -> None:
+        self.received = 0
+        self._connection = connection
+        self._number = number
+        self._length = length
+        self._left = STREAM_WINDOW
+        # Taken by the service; and of that, paid back and not yet said.
+        self._owed = 0
+        self._unsaid = 0
+
+    def take(self, length: int, size: int, ended: bool) -> None:
+        """A DATA frame has come: `size` counts its padding too. What is taken is owed. Raises StreamError."""
+        self._left -= size
+        if self._left < 0:
+            raise StreamError(FLOW_CONTROL_ERROR, "DATA beyond the stream's window")
+        self.received += length
+        stated = self._length
+        if stated is not None and (self.received > stated or (ended and self.received < stated)):
+            raise StreamError(PROTOCOL_ERROR, "the body's length differs from its content-length")
+        self._owed += size
+
+    def end(self) -> None:
+        """The body ends without a further byte. Raises StreamError."""
+        if self._length is not None and self.received != self._length:
+            raise StreamError(PROTOCOL_ERROR, "the body's length differs from its content-length")
+
+    def pay(self, *, more: bool) -> None:
+        """Pay back what the service has taken, half a window at a time; with `more` the client has more to send."""
+        owed = self._owed
+        if not owed:
+            return
+        self._owed = 0
+        connection = self._connection
+        connection.window.pay(owed)
+        if more:
+            self._left += owed
+            # What is paid back in crumbs costs a frame each; the client sees its window in halves.
+            self._unsaid += owed
+            if self._unsaid >= STREAM_WINDOW // 2:
+                connection.out.send(window_frame(self._number, self._unsaid))
+                self._unsaid = 0

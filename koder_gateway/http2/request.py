@@ -1,0 +1,171 @@
+"""A request that came over HTTP/2: the client's side of its exchange, written as frames of its stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.error import ConnectionAborted
+from twisted.python.failure import Failure
+
+from ..downstream.request import GatewayRequest
+from ..errors import NOT_IMPLEMENTED
+from ..exchange.states import ENDED, TUNNELLING
+from ..wire.hpack import encode_field, encode_lines, encode_status
+from ..wire.http2_frames import ENHANCE_YOUR_CALM, Http2Error
+from ..wire.response import ResponseHead
+
+if TYPE_CHECKING:
+    from .stream import Stream
+
+_NO_BODY = frozenset((204, 304))
+
+
+@lru_cache(maxsize=4)
+def _encoded_date(line: bytes) -> bytes:
+    return encode_lines(line)
+
+
+@lru_cache(maxsize=256)
+def _encoded_length(length: int) -> bytes:
+    return encode_field(b"content-length", b"%d" % length)
+
+
+class Http2Request(GatewayRequest):
+    """One request of an HTTP/2 stream."""
+
+    protocol = b"HTTP/2"
+    channel: Stream | None
+
+    @property
+    def paused_early(self) -> bool:  # type: ignore[override]
+        """Whether too much waits for the client already, on all its streams."""
+        return self.channel is not None and self.channel.connection.out.full
+
+    def room(self) -> int:
+        """Bytes of the answer that windows and transport let go at once."""
+        return 0 if self.channel is None else self.channel.outflow.room
+
+    def hold_answer(self) -> None:
+        """There is no room any more: a service that has been asked and has not begun to answer is paused too."""
+        connection = None if self.sink is None else self.sink.connection
+        if connection is not None:
+            self.stream_from(connection)
+
+    @property
+    def connects(self) -> bool:
+        """Whether it is an extended CONNECT (RFC 8441 section 4)."""
+        return self.channel is not None and self.channel.upgrading
+
+    def _head(self, head: ResponseHead) -> bytes:
+        """The field block of a service's answer. What of it is the service's is encoded once for each head."""
+        fixed = head.block
+        if fixed is None:
+            fixed = encode_status(head.status) + encode_lines(b"".join(head.lines))
+            if head.stated is not None:
+                fixed += _encoded_length(head.stated)
+            head.block = fixed
+        if head.dated:
+            return fixed + encode_lines(self.exchange.fields)
+        assert self.channel is not None
+        return b"%b%b%b" % (fixed, _encoded_date(self.channel.site.date_line), encode_lines(self.exchange.fields))
+
+    def respond(self, head: ResponseHead, body: bytes, done: bool) -> None:
+        """Send the service's head, and what there is of its body."""
+        channel = self.channel
+        assert channel is not None
+        self.exchange.bytes_out += len(body)
+        block = self._head(head)
+        if done:
+            if body:
+                channel.outflow.send_whole(block, body)
+            else:
+                channel.outflow.send_head(block, True)
+            self._over()
+            return
+        channel.outflow.send_head(block, False)
+        if body:
+            channel.outflow.send_body(body, False)
+
+    def switch(self, head: ResponseHead, data: bytes) -> None:
+        """Say that the tunnel stands (RFC 8441 section 5), and carry raw bytes from here on."""
+        channel = self.channel
+        assert channel is not None
+        self.exchange.bytes_out += len(data)
+        lines = [line for line in head.lines if line[:21].lower() != b"sec-websocket-accept:"]
+        channel.outflow.send_head(encode_status(200) + encode_lines(b"".join(lines) + self.exchange.fields), False)
+        if data:
+            channel.outflow.send_body(data, False)
+        channel.tunnel()
+
+    def raw_writer(self) -> Callable[[bytes], None]:
+        """What sends raw bytes to the client."""
+        return self.send_body
+
+    def send_body(self, data: bytes) -> None:
+        """Send more of the answer."""
+        assert self.channel is not None
+        self.exchange.bytes_out += len(data)
+        self.channel.outflow.send_body(data, False)
+
+    def end_body(self, trailers: list[bytes]) -> None:
+        """The answer is complete; of a tunnel, what the service sends."""
+        assert self.channel is not None
+        if self.exchange.phase is TUNNELLING:
+            self._end_tunnel()
+            return
+        if trailers:
+            self.channel.outflow.send_trailers(trailers)
+        else:
+            self.channel.outflow.send_body(b"", True)
+        self._over()
+
+    def interim(self, head: ResponseHead) -> None:
+        """Relay a 1xx answer (RFC 9113 section 8.1)."""
+        assert self.channel is not None
+        self.channel.outflow.send_head(encode_status(head.status) + encode_lines(b"".join(head.lines)), False)
+
+    def _write_answer(self, status: int, reason: bytes, fields: bytes, body: bytes) -> None:
+        channel = self.channel
+        assert channel is not None
+        parts = [
+            encode_status(status),
+            _encoded_date(channel.site.date_line),
+            encode_lines(fields + self.exchange.fields),
+        ]
+        if status not in _NO_BODY:
+            parts.append(_encoded_length(len(body)))
+        if body and self.exchange.head.method != b"HEAD":
+            channel.outflow.send_whole(b"".join(parts), body)
+        else:
+            channel.outflow.send_head(b"".join(parts), True)
+
+    def _end_unanswered(self) -> None:
+        """This client has had so many refusals that it gets no more of them: its connection ends, but of a trusted
+        proxy's only the stream, since others are on that."""
+        channel = self.channel
+        assert channel is not None
+        self._ended_by_gateway()
+        self._over(finished=False)
+        channel.over(ENHANCE_YOUR_CALM)
+        connection = channel.connection
+        if not self.standing.policy.proxies.trusts(connection.peer):
+            connection.lifecycle.turn_away(Http2Error(ENHANCE_YOUR_CALM, "too many refused requests"))
+
+    def render_stock(self, resource: Any) -> None:
+        """Have an ordinary resource render; where a tunnel was asked for it has none to give."""
+        if self.channel is not None and self.channel.upgrading:
+            self.refuse(NOT_IMPLEMENTED.because("No service that could open a tunnel handles this path."))
+        else:
+            super().render_stock(resource)
+
+    def broken(self, event: str) -> None:
+        """The stream's rules were broken: the exchange ends unanswered, and whoever calls this resets the stream."""
+        if self.sink is not None:
+            self.sink.abandon()
+        exchange = self.exchange
+        exchange.phase = ENDED
+        exchange.code = event
+        self._over(finished=False)
+        self._tell_stock(Failure(ConnectionAborted()))

@@ -1,0 +1,81 @@
+"""What `twisted.web.http.Request` asks of its channel, so that any `IResource` can answer on an HTTP/2 stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.interfaces import IAddress
+from twisted.web.http_headers import Headers
+
+from ..policy.certificates import Secured
+from ..wire.hpack import encode_field, encode_lines, encode_status
+
+if TYPE_CHECKING:
+    from ..downstream.site import GatewaySite
+    from .channel import Http2Channel
+    from .request import Http2Request
+    from .send_window import Outflow
+
+# Framing is the stream's; date and identity are the exchange's, and so are the CORS fields.
+_NOT_FOR_STREAMS: Final = frozenset(
+    (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade", b"date", b"x-request-id")
+)
+
+
+class StockStream:
+    """The half of a stream that mostly stock requests use."""
+
+    connection: Http2Channel
+    site: GatewaySite
+    request: Http2Request | None
+    outflow: Outflow
+    factory: Any = None
+
+    def write(self, data: bytes) -> None:
+        """Send more of a stock answer's body."""
+        if data:
+            self.outflow.send_body(data, False)
+
+    def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
+        """Send a stock answer's head with the fields that every answer of the gateway carries."""
+        request = self.request
+        if request is None:
+            return
+        parts = [encode_status(int(code))]
+        for name, values in headers.getAllRawHeaders():
+            lower = name.lower()
+            if lower == b"strict-transport-security" and request.standing.drops_hsts:
+                continue
+            if lower not in _NOT_FOR_STREAMS and not lower.startswith(b"access-control-"):
+                parts += [encode_field(lower, value.replace(b"\r\n", b" ")) for value in values]
+        parts.append(encode_lines(self.site.date_line + request.exchange.fields))
+        self.outflow.send_head(b"".join(parts), False)
+
+    def writeSequence(self, pieces: Iterable[bytes]) -> None:
+        """Send several pieces as one."""
+        self.write(b"".join(pieces))
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Pause and resume `producer` as the client takes the answer; one that is not streaming is asked for more."""
+        self.outflow.follow(producer, streaming)
+
+    def unregisterProducer(self) -> None:
+        """The producer is done."""
+        self.outflow.unfollow()
+
+    def getPeer(self) -> IAddress:
+        """The address that the connection comes from."""
+        return self.connection.getPeer()
+
+    def getHost(self) -> IAddress:
+        """The address that the client has connected to."""
+        return self.connection.getHost()
+
+    def isSecure(self) -> bool:
+        """HTTP/2 is only spoken over TLS here."""
+        return True
+
+    def secured(self) -> Secured | None:
+        """What TLS has established with the client."""
+        return self.connection.secured

@@ -1,0 +1,343 @@
+"""One HTTP/2 stream: the channel of one request, from its head to its end (RFC 9113 section 5).
+
+Its two sides end each for itself. What the client sends is handed to whoever takes the request's body, and counted by
+its `Inflow`; what the client gets is sent by its `Outflow`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+from twisted.internet.error import ConnectionAborted
+from twisted.python.failure import Failure
+
+from ..exchange.states import ANSWERS, BROKEN, TIMEOUT, TOO_LARGE
+from ..wire.http2_frames import (
+    CANCEL,
+    INTERNAL_ERROR,
+    NO_ERROR,
+    PROTOCOL_ERROR,
+    STREAM_CLOSED,
+    StreamError,
+    reset_frame,
+)
+from .receive_window import Inflow
+from .send_window import Outflow
+from .stock import StockStream
+
+if TYPE_CHECKING:
+    from .channel import Http2Channel
+    from .request import Http2Request
+
+# The rest of a body that an answer did not wait for is read to its end when it is no more than this.
+_FORGOTTEN_BOUND: Final = 65536
+_NOTHING: Final = b""
+
+
+class Stream(StockStream):
+    """The channel of one request. `deadline` is monotonic seconds; the connection's sweep looks at it.
+
+    `remote_done`: the client has ended its side. The stream is over when it has, and all is sent, or when either side
+    has reset it.
+    """
+
+    keep_alive: bool = True
+    lingers = False
+    # Whether a service, or a resource, has answered to the end.
+    earned = False
+
+    def __init__(self, connection: Http2Channel, number: int, ended: bool, length: int | None) -> None:
+        self.connection = connection
+        self.site = connection.site
+        self.transport = connection.transport
+        self.number = number
+        self.request: Http2Request | None = None
+        self.remote_done = ended
+        self.deadline = math.inf
+        self.inflow = Inflow(connection, number, length)
+        self.outflow = Outflow(self)
+        # Whether an extended CONNECT has opened it, and its tunnel stands.
+        self.upgrading = False
+        self._tunnelling = False
+        # What has come of a body, or for a tunnel, and nobody takes yet: small frames are not kept one by one.
+        self._kept: bytes | bytearray = _NOTHING
+        self._forgotten = 0
+        self._held = False
+        self._held_for = 0.0
+
+    # -- from the client
+
+    def receive(self, data: bytes, ended: bool, size: int) -> None:
+        """A DATA frame: `size` counts its padding too. Raises StreamError."""
+        if self.remote_done:
+            raise StreamError(STREAM_CLOSED, "DATA on a stream that its client has ended")
+        self.inflow.take(len(data), size, ended)
+        if ended:
+            self._client_ended()
+        request = self.request
+        if request is None:
+            self._forget(size)
+            return
+        if self.upgrading:
+            self._receive_raw(request, data)
+            return
+        if self.inflow.received > self.site.policy.max_body:
+            self._fail(request, TOO_LARGE)
+            return
+        if not ended and not self._held and data:
+            self._renew_deadline(len(data))
+        request.exchange.bytes_in += len(data)
+        sink = request.sink
+        if ended:
+            request.body_done = True
+        if sink is not None:
+            if self._kept or (self._held and not ended):
+                data = self._keep(data, ended)
+            if data:
+                sink.body_received(data)
+            if ended and request.sink is sink:
+                sink.body_ended([])
+        self._pay()
+
+    def _keep(self, data: bytes, ended: bool = False) -> bytes:
+        """Keep this while nobody takes it; all that is kept, once it has to go or may."""
+        self._keep_on(data)
+        if self._held and not ended:
+            return _NOTHING
+        kept, self._kept = bytes(self._kept), _NOTHING
+        return kept
+
+    def _keep_on(self, data: bytes) -> None:
+        if not self._kept:
+            self._kept = bytearray()
+        self._kept += data
+
+    def _receive_raw(self, request: Http2Request, data: bytes) -> None:
+        """Bytes of a tunnel; what comes before it stands waits for it, within the stream's window."""
+        if not self._tunnelling:
+            if data:
+                self._keep_on(data)
+            return
+        if self._kept or self._held:
+            data = self._keep(data, self.remote_done)
+        if data and request.sink is not None:
+            request.sink.body_received(data)
+        if self.remote_done and self.request is request:
+            request.half_closed()
+        self._pay()
+
+    def tunnel(self) -> None:
+        """The service has switched protocols: whatever comes, and what has waited, is its."""
+        self._tunnelling = True
+        if self.request is not None:
+            self._receive_raw(self.request, b"")
+
+    def end_sending(self) -> bool:
+        """Tell the client that no more will come."""
+        self.outflow.end()
+        return True
+
+    def _forget(self, size: int) -> None:
+        """Bytes of a body that nobody waits for."""
+        self._pay()
+        self._forgotten += size
+        if self.remote_done and self.outflow.all_sent:
+            self.over(None)
+        elif self._forgotten > _FORGOTTEN_BOUND and self.outflow.all_sent:
+            self.over(NO_ERROR)
+
+    def receive_trailers(self, lines: list[bytes] | None) -> None:
+        """The client's body ends with trailers; None for such as are over their limits. Raises StreamError."""
+        if self.upgrading:
+            raise StreamError(PROTOCOL_ERROR, "trailers on a tunnel")
+        self.inflow.end()
+        self._client_ended()
+        request = self.request
+        if request is None:
+            self._forget(0)
+            return
+        if lines is None:
+            self._fail(request, BROKEN)
+            return
+        request.body_done = True
+        self._hand_on(request)
+        if request.sink is not None:
+            request.sink.body_ended(lines)
+
+    def _client_ended(self) -> None:
+        self.remote_done = True
+        if self.request is not None:
+            # What the answer takes from here on is the relay's to watch; without one it is the client's own time.
+            self.deadline = math.inf
+
+    def _renew_deadline(self, size: int) -> None:
+        """The time that a body has grows with what has come, but never beyond its grace from now."""
+        site = self.site
+        self.deadline = min(self.deadline + size * site.seconds_per_byte, site.clock.now + site.timeouts.body)
+        self.connection.wake(self.deadline)
+
+    def _fail(self, request: Http2Request, event: str) -> None:
+        if request.sink is not None:
+            request.sink.client_failed(event)
+        else:
+            request.refuse(ANSWERS[event])
+
+    def _pay(self) -> None:
+        """Pay back what the service has taken."""
+        if not self._held:
+            self.inflow.pay(more=not self.remote_done and not self.outflow.closed)
+
+    def hold_body(self) -> None:
+        """The service does not take the body: neither does the gateway, and the client's time stands still."""
+        if not self._held and not self.remote_done:
+            self._held = True
+            self.connection.window.held += 1
+            self._held_for = self.deadline - self.site.clock.now
+            self.deadline = math.inf
+
+    def release_body(self) -> None:
+        """The service takes the body again."""
+        if self._held:
+            self._let_go()
+            if not self.remote_done:
+                self.deadline = self.site.clock.now + self._held_for
+                self.connection.wake(self.deadline)
+            if self.request is not None:
+                self._hand_on(self.request)
+            self._pay()
+
+    def _hand_on(self, request: Http2Request) -> None:
+        """What was kept, to whoever takes it now."""
+        if self._kept and request.sink is not None and (self._tunnelling or not self.upgrading):
+            kept, self._kept = bytes(self._kept), _NOTHING
+            request.sink.body_received(kept)
+
+    def _let_go(self) -> None:
+        """The service is no longer in the way of the body."""
+        self._held = False
+        self.connection.window.held -= 1
+        self.connection.window.pay(0)
+
+    # -- the end
+
+    def settle_rest(self) -> None:
+        """An answer is about to be sent before its request's body has come: the stream ends with it."""
+
+    def exchange_over(self, finished: bool) -> None:
+        """The request's answer is complete, or never will be."""
+        request, self.request = self.request, None
+        # The gateway's own refusals are cheap to ask for.
+        self.earned = finished and request is not None and not request.exchange.code
+        self._kept = _NOTHING
+        if self._held:
+            self._let_go()
+            self._pay()
+        outflow = self.outflow
+        if outflow.closed or not finished:
+            return
+        outflow.exchange_over()
+        if not outflow.closed and not outflow.all_sent:
+            self._wait(self.site.timeouts.idle)
+
+    def answered(self) -> None:
+        """Everything is sent. What the client still has to say, nobody waits for (RFC 9113 section 8.1)."""
+        if self.request is not None:
+            return
+        if self.remote_done:
+            self.over(None)
+            return
+        # What little is still on its way is read and forgotten: a reset could reach the client before the answer.
+        self._wait(self.site.timeouts.linger)
+
+    def _wait(self, seconds: float) -> None:
+        """Be looked at when the client has had so much time."""
+        self.deadline = self.site.clock.now + seconds
+        self.connection.wake(self.deadline)
+
+    def cut(self, plain: bool) -> None:
+        """Reset in the midst of an answer; with `plain` it was the service that failed, else the client. What the
+        service sent before it failed still goes out."""
+        outflow = self.outflow
+        if not plain or not outflow.waiting or outflow.closed:
+            self.over(INTERNAL_ERROR if plain else CANCEL)
+            return
+        outflow.cut = True
+        self._wait(self.site.timeouts.idle)
+
+    def fail(self, code: int, event: str = BROKEN) -> None:
+        """The client broke the stream's rules: end it, and whatever is under way on it."""
+        request = self.request
+        if request is not None:
+            request.broken(event)
+        self.over(code)
+
+    def fail_silently(self, code: int) -> None:
+        """The client broke the connection's rules, and has been told: nothing goes out on the stream any more."""
+        self.outflow.closed = True
+        self.fail(code)
+
+    def reset(self) -> None:
+        """The client has reset the stream, or its connection is gone."""
+        self.outflow.closed = True
+        request = self.request
+        if request is not None:
+            request.lost(Failure(ConnectionAborted()))
+        self.over(None)
+
+    def cut_short(self) -> None:
+        """The client sends no more on any stream: without its end the request is none. Of one that has been answered
+        before its end only the answer is left to send."""
+        if self.remote_done:
+            return
+        if self.request is not None or self.outflow.all_sent:
+            self.reset()
+        else:
+            self.remote_done = True
+
+    def over(self, code: int | None) -> None:
+        """The stream is closed; with a code the client is told."""
+        connection, outflow = self.connection, self.outflow
+        served = self.earned and not outflow.closed and (code is None or code == NO_ERROR)
+        if code is not None and not outflow.closed:
+            connection.streams.was_reset(self.number)
+            connection.out.send(reset_frame(self.number, code))
+        self.deadline = math.inf
+        self._kept = _NOTHING
+        if self._held:
+            self._let_go()
+        outflow.close()
+        self.inflow.pay(more=False)
+        connection.streams.over(self, served)
+
+    def expire(self) -> None:
+        """The stream's deadline has passed: of its body, or of a client that does not take its answer."""
+        request = self.request
+        if request is not None:
+            if self.remote_done:
+                self.deadline = math.inf
+            else:
+                request.late()
+        elif self.outflow.all_sent:
+            self.over(NO_ERROR)
+        elif self.taking():
+            self._wait(self.site.timeouts.idle)
+        else:
+            self.over(CANCEL)
+
+    def taking(self) -> bool:
+        """Whether the client takes what is on its way. Where that waits here, its pace decides, which is looked after
+        by itself (`too_slow`); what the kernel holds tells the rest."""
+        return self.connection.out.awaited or self.connection.taking(self.site.timeouts.idle)
+
+    def too_slow(self) -> None:
+        """The client takes less of what waits for it than it has to."""
+        self.fail(CANCEL, TIMEOUT)
+
+    def loseConnection(self) -> None:
+        """A stock request asks for the end of its connection, which on a stream is the end of the stream."""
+        request = self.request
+        if request is not None:
+            request.lost(Failure(ConnectionAborted()))
+        if not self.outflow.closed:
+            self.over(CANCEL)

@@ -1,0 +1,102 @@
+"""The plain port: sends clients to https, and shows certificate authorities what certbot has left for them.
+
+It is the main site under another dispatch. Connections, bounds, deadlines, policy, drain and counts are the main
+site's own, so that a client of either port is one of the same number and a reload is seen by both at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final, cast
+
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import ServerFactory
+from twisted.logger import Logger
+
+from ..downstream.request import GatewayRequest
+from ..downstream.site import GatewaySite
+from ..errors import METHOD_NOT_ALLOWED, METHODS, NO_ROUTE, Refusal
+from ..http1.channel import GatewayChannel
+from ..policy.tenants import bare_host
+from ..wire.rate_limited_log import Complaints
+from .challenges import PREFIX, ChallengeError, read_challenge
+
+_ALLOW: Final = b"Allow: " + b", ".join(METHODS) + b"\r\n"
+_ONLY_READ: Final = Refusal(
+    METHOD_NOT_ALLOWED.status,
+    METHOD_NOT_ALLOWED.code,
+    METHOD_NOT_ALLOWED.title,
+    "A challenge can only be read by GET or HEAD.",
+    fields=b"Allow: GET, HEAD\r\n",
+)
+_NO_CHALLENGE: Final = NO_ROUTE.because("There is no such challenge.")
+_PLAIN_TEXT: Final = b"Content-Type: text/plain\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
+
+
+class RedirectSite(ServerFactory):
+    """Answers 308 to https (RFC 9110 section 15.4.9) for every host of `main`, and challenges from `webroot` (None:
+    they are redirected like the rest). It has the attributes of the main site, except for what is its own.
+
+    The host alone decides. A suspended tenant's is still one of ours: what becomes of the request, TLS may say, and
+    a plain answer tells nobody on the way which tenants are suspended. So is the bare base domain without a tenant.
+    """
+
+    noisy = False
+    log = Logger()
+
+    def __init__(self, main: GatewaySite, webroot: Path | None = None) -> None:
+        self._main = main
+        self.complaints = Complaints(main.clock, self.log.warn)
+        self.webroot = webroot
+
+    def __getattr__(self, name: str) -> Any:
+        """What a channel asks of its site."""
+        return getattr(self._main, name)
+
+    def buildProtocol(self, addr: IAddress | None) -> GatewayChannel:
+        """A channel for a new connection."""
+        return self._main.channel_class(cast(GatewaySite, self))
+
+    def dispatch(self, request: GatewayRequest) -> None:
+        """Answer a request. Its body is not waited for."""
+        head = request.exchange.head
+        standing = request.standing
+        if standing.hsts:
+            # A trusted proxy's client came over TLS, but this port is for those who do not.
+            request.exchange.fields = request.exchange.fields.replace(standing.hsts, b"")
+        if self.webroot is not None and head.path.startswith(PREFIX):
+            self._show(request, self.webroot)
+        elif head.path == b"*":
+            # There is no URL for the whole server that could be redirected to.
+            if standing.misplaced and isinstance(standing.tenant, Refusal):
+                request.refuse(standing.tenant)
+            else:
+                request.answer(204, b"No Content", _ALLOW, b"")
+        else:
+            self._redirect(request)
+
+    def _redirect(self, request: GatewayRequest) -> None:
+        standing, head = request.standing, request.exchange.head
+        request.exchange.tenant = standing.whose(head)
+        if isinstance(standing.tenant, Refusal):
+            refusal = standing.policy.tenants.host_refusal(head.host)
+            if refusal is not None:
+                request.refuse(refusal)
+                return
+        location = b"Location: https://%b%b\r\n" % (bare_host(head.host), head.target)
+        request.answer(308, b"Permanent Redirect", location, b"")
+
+    def _show(self, request: GatewayRequest, webroot: Path) -> None:
+        head = request.exchange.head
+        if head.method not in (b"GET", b"HEAD"):
+            request.refuse(_ONLY_READ)
+            return
+        try:
+            content = read_challenge(webroot, head.path)
+        except ChallengeError as error:
+            self.complaints.say(f"an ACME challenge could not be served: {error}")
+            content = None
+        if content is None:
+            request.refuse(_NO_CHALLENGE)
+        else:
+            request.answer(200, b"OK", _PLAIN_TEXT, content)

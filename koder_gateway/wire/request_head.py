@@ -1,0 +1,142 @@
+"""A request's head, as far as it was read: what both HTTP/1.1 and HTTP/2 are read to."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..errors import Refusal
+from .upgrade import KEY
+
+_NOTHING: Final[tuple[bytes, ...]] = ()
+_CORS_METHOD, _CORS_HEADERS = b"access-control-request-method", b"access-control-request-headers"
+# A head is read by its likeness to the one before up to this size, in bytes: larger ones are not kept for that.
+KEPT_HEAD: Final = 2048
+
+
+class RequestHead:
+    """One request's head. A `refusal` means that it goes no further; the rest is then as far as it was read.
+
+    `lines` are the end-to-end field lines in order, each `Name: value CRLF`. `length` is the body's in bytes,
+    None when it is `chunked`. `upgrade` is the Upgrade that a service may be asked for, which is not among the
+    lines. `target` is the raw path with its query; `path` is the part before the `?`, without escapes that mean
+    nothing. `plain` says that no service reads another path in it, `https` that the target is an absolute URL of that
+    scheme, `last_hop` that an OPTIONS is for the gateway itself, as if for `*` (RFC 9110 section 7.6.2).
+    """
+
+    __slots__ = (
+        "chunked",
+        "expects",
+        "fields",
+        "forwarded",
+        "host",
+        "https",
+        "keep_alive",
+        "last_hop",
+        "length",
+        "lines",
+        "method",
+        "minor",
+        "origin",
+        "path",
+        "plain",
+        "raw",
+        "reader",
+        "refusal",
+        "request_id",
+        "rest",
+        "target",
+        "tenants",
+        "traced",
+        "traceparents",
+        "traces",
+        "trailing",
+        "upgrade",
+    )
+
+    def __init__(self, method: bytes, target: bytes, minor: int, fields: list[tuple[bytes, bytes]]) -> None:
+        self.method = method
+        self.target = target
+        self.path = target
+        self.plain = True
+        self.https = False
+        self.last_hop = False
+        self.minor = minor
+        self.fields = fields
+        self.lines: list[bytes] = []
+        self.host = b""
+        self.origin: bytes | None = None
+        self.length: int | None = 0
+        self.chunked = False
+        self.keep_alive = minor == 1
+        self.expects = False
+        self.request_id: bytes | None = None
+        self.tenants = _NOTHING
+        self.forwarded: list[tuple[bytes, bytes]] | None = None
+        self.traced = False
+        self.traces = False
+        self.traceparents = 0
+        self.trailing = False
+        self.upgrade: bytes | None = None
+        self.refusal: Refusal | None = None
+        # The head and its field lines as they came, and the reader that read them (compared by identity): kept where
+        # a next head with the same ones may reuse what they mean.
+        self.raw = b""
+        self.rest = b""
+        self.reader: object | None = None
+
+    def with_line(self, method: bytes, target: bytes) -> RequestHead:
+        """A head with the same fields and another request line."""
+        head = _new_head(RequestHead)
+        head.method = method
+        head.target = target
+        head.path = target
+        head.plain = True
+        head.https = False
+        head.last_hop = False
+        head.minor = self.minor
+        head.fields = self.fields
+        head.lines = self.lines
+        head.host = self.host
+        head.origin = self.origin
+        head.length = self.length
+        head.chunked = self.chunked
+        head.keep_alive = self.keep_alive
+        head.expects = self.expects
+        head.request_id = self.request_id
+        head.tenants = self.tenants
+        head.forwarded = self.forwarded
+        head.traced = self.traced
+        head.traces = self.traces
+        head.traceparents = self.traceparents
+        head.trailing = self.trailing
+        head.upgrade = None
+        head.refusal = None
+        head.raw = b""
+        head.rest = self.rest
+        head.reader = self.reader
+        return head
+
+    def value(self, name: bytes) -> bytes | None:
+        """The value of the first field of this (lower-case) name."""
+        return next((value for each, value in self.fields if each.lower() == name), None)
+
+    def drop_fields(self) -> None:
+        """The fields have gone on and are nobody else's: what the answer to an Upgrade is compared with stays."""
+        self.lines = []
+        self.fields = [pair for pair in self.fields if pair[0].lower() == KEY] if self.upgrade is not None else []
+
+    @property
+    def preflight_method(self) -> bytes | None:
+        """The method that a CORS preflight asks for; None when this is no preflight (Fetch section 3.3)."""
+        if self.method == b"OPTIONS" and self.origin is not None:
+            return self.value(_CORS_METHOD)
+        return None
+
+    @property
+    def preflight_headers(self) -> bytes | None:
+        """The header names that a CORS preflight asks for; several lines are one list (RFC 9110 section 5.3)."""
+        said = [value for name, value in self.fields if name.lower() == _CORS_HEADERS]
+        return b", ".join(said) if said else None
+
+
+_new_head = RequestHead.__new__

@@ -1,0 +1,1 @@
+"""Tests of the whole gateway, from a client's socket to a service."""

@@ -1,0 +1,52 @@
+"""The ports of an exchange: whoever declares one has all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import FunctionType
+from typing import Any
+
+import pytest
+
+import koder_gateway.service  # noqa: F401  (it imports every implementer)
+from koder_gateway.downstream.request import GatewayRequest
+from koder_gateway.exchange.ports import BodySink, Client
+from koder_gateway.http2.request import Http2Request
+from koder_gateway.twisted_site.adapter import StockClient
+from koder_gateway.upstream.relay import Relay
+from koder_gateway.upstream.tunnel import Tunnel
+from tests.upstream.test_relay import Caller
+
+
+def implementers(port: type[Any]) -> Iterator[type[Any]]:
+    """The classes that declare a port, and theirs."""
+    for each in port.__subclasses__():
+        yield each
+        yield from implementers(each)
+
+
+def members(port: type[Any]) -> set[str]:
+    """What a port asks for by a method or a property."""
+    return {
+        name
+        for name, value in vars(port).items()
+        if isinstance(value, FunctionType | property) and not name.startswith("_")
+    }
+
+
+PAIRS = [(port, each) for port in (BodySink, Client) for each in implementers(port)]
+
+
+def test_everybody_declares_the_port() -> None:
+    declared = {each for _, each in PAIRS}
+    assert {GatewayRequest, Http2Request, StockClient, Caller, Relay, Tunnel} <= declared
+    assert "_BodyCollector" in {each.__name__ for each in declared}
+
+
+@pytest.mark.parametrize(("port", "each"), PAIRS, ids=lambda each: each.__name__)
+def test_an_implementer_has_all_that_the_port_asks_for(port: type[Any], each: type[Any]) -> None:
+    assert members(port)
+    missing = {name for name in members(port) if getattr(each, name) is vars(port)[name]}
+    assert not missing
+    # What a port lacks would be looked up in an instance's dictionary: those of the relay's side have none.
+    assert vars(port).get("__slots__", None) == () or port is Client

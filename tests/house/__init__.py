@@ -1,0 +1,1 @@
+"""Tests of the repository itself: floors, bounds, documentation, benchmarks."""

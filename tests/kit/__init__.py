@@ -1,0 +1,1 @@
+"""What tests share: gateways in memory and as processes, clients, services, authorities."""

@@ -1,0 +1,1 @@
+"""Tests of the wheel, the editable install and the Debian package."""

@@ -1,0 +1,249 @@
+"""What can be said of the Debian package and its unit without building it; `make test-deb` does the rest."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+
+import pytest
+
+from koder_gateway.config import Row, Settings, load, schema, tenants_schema
+from koder_gateway.tap import Options
+
+PROJECT = Path(__file__).parents[2]
+DEBIAN = PROJECT / "debian"
+MANUAL = PROJECT / "docs" / "man"
+# The options that every plugin of twistd has.
+EVERY_PLUGINS = {"help", "version"}
+SCRIPTS = sorted(DEBIAN.glob("koder-gateway.p*[mt]"))
+
+
+@pytest.fixture(scope="module")
+def service() -> configparser.SectionProxy:
+    parser = configparser.RawConfigParser(strict=False, delimiters=("=",))
+    parser.optionxform = str  # type: ignore[assignment, method-assign]
+    parser.read(DEBIAN / "koder-gateway.service")
+    return parser["Service"]
+
+
+def written(name: str) -> str:
+    return (DEBIAN / name).read_text()
+
+
+def seconds(text: str) -> float:
+    return float(text.removesuffix("s"))
+
+
+def test_the_package_has_the_version_of_the_project() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(PROJECT / "setup.cfg")
+    newest = written("changelog").splitlines()[0]
+    assert newest.startswith(f"koder-gateway ({setup['metadata']['version']}) ")
+
+
+def test_the_changelog_has_the_versions_of_the_package() -> None:
+    packaged = re.findall(r"^koder-gateway \((\S+)\)", written("changelog"), re.MULTILINE)
+    signed = re.findall(r"^ -- .*>  (.*)$", written("changelog"), re.MULTILINE)
+    dates = [parsedate_to_datetime(date).date().isoformat() for date in signed]
+    headings = re.findall(r"^## (.*)$", (PROJECT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings == ["Unreleased", *map(" - ".join, zip(packaged, dates, strict=True))]
+    kinds = re.findall(r"^### (.*)$", (PROJECT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert set(kinds) <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+
+
+def test_the_licence_is_the_same_everywhere() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(PROJECT / "setup.cfg")
+    (_, holder, *paragraphs) = (PROJECT / "LICENSE").read_text().split("\n\n")
+    years_and_name = re.findall(r"^Copyright: (.*)$", written("copyright"), re.MULTILINE)
+    assert [holder.removeprefix("Copyright (c) ")] == years_and_name
+    assert holder.endswith(setup["metadata"]["author"])
+    packaged = re.sub(
+        r"^ \.?", "", written("copyright").partition("License: Expat\n\nLicense: Expat\n")[2], flags=re.M
+    )
+    assert packaged.split("\n\n") == paragraphs
+    assert (setup["metadata"]["license"], setup["metadata"]["license_files"]) == ("MIT", "LICENSE")
+
+
+def test_faults_are_reported_to_the_packages_maintainer() -> None:
+    (maintainer,) = re.findall(r"^Maintainer: .* <(.*)>$", written("control"), re.MULTILINE)
+    assert set(re.findall(r"[\w.]+@[\w.]+\w", (PROJECT / "SECURITY.md").read_text())) == {maintainer}
+
+
+def test_what_the_package_documents_is_there() -> None:
+    patterns = written("koder-gateway.docs").split()
+    assert {"CHANGELOG.md", "README.md", "SECURITY.md", "docs/*.md"} == set(patterns)
+    assert [pattern for pattern in patterns if not list(PROJECT.glob(pattern))] == []
+
+
+@pytest.mark.skipif(not shutil.which("dh_installdocs"), reason="debhelper is not installed")
+def test_the_packages_own_changelog_stays_beside_the_projects(tmp_path: Path) -> None:
+    copy = tmp_path / "project"
+    shutil.copytree(PROJECT, copy, ignore=shutil.ignore_patterns(".git", ".venv", "build", "dist", "__pycache__"))
+    for command in (["dh_installdocs"], ["debian/rules", "override_dh_installchangelogs"]):
+        subprocess.run(command, cwd=copy, check=True, stdout=subprocess.DEVNULL)
+    installed = copy / "debian" / "koder-gateway" / "usr" / "share" / "doc" / "koder-gateway"
+    # Its older entries are left out some day.
+    assert (installed / "changelog").read_text().splitlines()[0] == written("changelog").splitlines()[0]
+    assert (installed / "CHANGELOG.md").read_text() == (PROJECT / "CHANGELOG.md").read_text()
+
+
+def test_the_samples_are_the_conffiles(service: configparser.SectionProxy) -> None:
+    installed = dict(line.split() for line in written("koder-gateway.install").splitlines())
+    assert installed == {
+        "etc/koder-gateway.toml": "etc/koder-gateway",
+        "etc/tenants.toml": "etc/koder-gateway",
+    }
+    for source in installed:
+        assert (PROJECT / source).is_file()
+    option = "--config /etc/koder-gateway/koder-gateway.toml"
+    assert option in service["ExecStart"]
+    assert option in service["ExecStartPre"]
+
+
+def test_the_unit_runs_what_the_package_installs(service: configparser.SectionProxy) -> None:
+    (root,) = re.findall(r"DH_VIRTUALENV_INSTALL_ROOT = (\S+)", written("rules"))
+    target, link = written("koder-gateway.links").split()
+    assert service["ExecStart"].startswith(f"{root}/koder-gateway/bin/koder-gateway run ")
+    assert service["ExecStartPre"].startswith(f"/{link} check ")
+    assert f"/{target}" == f"{root}/koder-gateway/bin/koder-gateway"
+
+
+def test_the_unit_uses_options_that_the_plugin_has(service: configparser.SectionProxy) -> None:
+    known = {option.rstrip("=") for option in Options().longOpt}
+    used = service["ExecStart"].partition(" run ")[2] + written("koder-gateway.default")
+    options = set(re.findall(r"--([a-z][a-z-]*)", used))
+    assert "config" in options
+    assert options <= known
+
+
+def test_the_unit_takes_more_options_from_the_file_for_them(service: configparser.SectionProxy) -> None:
+    assert service["EnvironmentFile"] == "-/etc/default/koder-gateway"
+    assert service["ExecStart"].endswith(" $KODER_GATEWAY_OPTIONS")
+    assert re.search(r'^KODER_GATEWAY_OPTIONS=""$', written("koder-gateway.default"), re.MULTILINE)
+
+
+def test_the_unit_leaves_time_to_drain(service: configparser.SectionProxy) -> None:
+    assert seconds(service["TimeoutStopSec"]) > Settings().timeouts.drain
+
+
+def test_the_unit_says_ready_reload_and_stop_as_the_daemon_does(service: configparser.SectionProxy) -> None:
+    assert service["Type"] == "notify"
+    assert service["NotifyAccess"] == "main"
+    assert service["ExecReload"] == "/bin/kill -HUP $MAINPID"
+    # SIGTERM is systemd's default, and the daemon's.
+    assert "KillSignal" not in service
+
+
+def test_the_user_of_the_unit_is_made_and_removed(service: configparser.SectionProxy) -> None:
+    assert service["User"] == service["Group"] == "koder-gateway"
+    assert re.search(r"adduser .*\\\n.* koder-gateway$", written("koder-gateway.postinst"), re.MULTILINE)
+    assert re.search(r"deluser .* koder-gateway ", written("koder-gateway.postrm"))
+    assert f"rm -rf /var/lib/{service['StateDirectory']} /etc/koder-gateway\n" in written("koder-gateway.postrm")
+
+
+def test_a_repaired_file_needs_no_reset_of_the_unit() -> None:
+    """systemd counts no failed starts, and each is tried again."""
+    unit = written("koder-gateway.service")
+    assert re.search(r"^\[Unit\]\n(?:[^\[].*\n|\n)*StartLimitIntervalSec=0$", unit, re.MULTILINE)
+    assert re.search(r"^Restart=on-failure$", unit, re.MULTILINE)
+
+
+def test_a_fresh_install_listens_to_its_own_machine_alone(tmp_path: Path) -> None:
+    """And is otherwise the sample; what the file says of it is where an operator looks."""
+    sample = PROJECT / "etc" / "koder-gateway.toml"
+    done = subprocess.run(["sed", "-f", DEBIAN / "fresh.sed", sample], capture_output=True, text=True, check=True)
+    fresh = tmp_path / "koder-gateway.toml"
+    fresh.write_text(done.stdout)
+    settings = load(fresh)
+    assert settings.listen.port == ("ssl:443:interface=127.0.0.1",)
+    assert replace(settings.listen, port=load(sample).listen.port) == load(sample).listen
+    assert 'port = "ssl:443".\n' in done.stdout
+    assert re.search(
+        r"^\tsed -i -f debian/fresh.sed debian/koder-gateway/etc/\S+/koder-gateway.toml$", written("rules"), re.M
+    )
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.suffix[1:])
+def test_maintainer_scripts_are_sound(script: Path) -> None:
+    lines = script.read_text().splitlines()
+    assert lines[:2] == ["#!/bin/sh", "set -e"]
+    assert "#DEBHELPER#" in lines
+    subprocess.run(["sh", "-n", script], check=True)
+
+
+def test_every_maintainer_script_is_tested() -> None:
+    assert {script.suffix for script in SCRIPTS} == {".postinst", ".prerm", ".postrm"}
+
+
+@pytest.mark.parametrize("script", ["rules", "test-installed"])
+def test_scripts_are_executable(script: str) -> None:
+    assert (DEBIAN / script).stat().st_mode & 0o111
+
+
+def test_the_manual_pages_are_installed() -> None:
+    pages = {str(path.relative_to(PROJECT)) for path in MANUAL.iterdir()}
+    assert set(written("koder-gateway.manpages").split()) == pages
+
+
+def page(name: str) -> str:
+    """A manual page with the escapes of roff undone."""
+    return (MANUAL / name).read_text().replace(r"\-", "-").replace(r"\(dq", '"')
+
+
+def test_the_manual_has_every_option_of_the_daemon() -> None:
+    manual = page("koder-gateway.8")
+    for option in (name.rstrip("=") for name in Options().longOpt):
+        assert option in EVERY_PLUGINS or re.search(rf"--{option}\b", manual), option
+
+
+def documented() -> dict[str, list[str]]:
+    """For each section of the configuration the lines that introduce its keys."""
+    headings = re.split(r"^\.S[HS] \[+(\w+)\]+$", page("koder-gateway.toml.5"), flags=re.MULTILINE)[1:]
+    sections = zip(headings[::2], headings[1::2], strict=True)
+    return {name: re.findall(r"^\.TP\n\.BR? (.*)$", text, re.MULTILINE) for name, text in sections}
+
+
+def bare(text: str) -> str:
+    return re.sub(r'[][" ]', "", text)
+
+
+@pytest.mark.parametrize("row", [*schema(), *tenants_schema()], ids=lambda row: row.key)
+def test_the_manual_has_every_key_and_its_default(row: Row) -> None:
+    section, _, key = re.sub(r"\[\]|\.NAME", "", row.key).partition(".")
+    lines = documented()[section]
+    if key:
+        (line,) = (line for line in lines if key in re.findall(r"\w+", line.partition("(")[0]))
+        assert bare(row.default or "") in bare(line)
+
+
+@pytest.mark.skipif(not shutil.which("groff"), reason="groff is not installed")
+@pytest.mark.parametrize("path", sorted(MANUAL.iterdir()), ids=lambda path: path.name)
+def test_the_manual_is_sound(path: Path) -> None:
+    command = ["groff", "-man", "-Tutf8", "-ww", "-z", path]
+    assert subprocess.run(command, stderr=subprocess.PIPE, text=True, check=True).stderr == ""
+
+
+systemd = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
+
+
+@systemd
+def test_systemd_understands_the_unit(tmp_path: Path) -> None:
+    unit = tmp_path / "koder-gateway.service"
+    # The files that it runs are not on this machine.
+    unit.write_text(re.sub(r"^(Exec\w+=)\S+", r"\1/bin/true", written(unit.name), flags=re.MULTILINE))
+    done = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@systemd
+def test_the_unit_is_as_confined_as_systemd_can_tell() -> None:
+    """At most 2.0 of 10: what is left is that it speaks to the network."""
+    command = ["systemd-analyze", "security", "--offline=true", "--threshold=20"]
+    done = subprocess.run([*command, DEBIAN / "koder-gateway.service"], stdout=subprocess.PIPE, text=True)
+    assert done.returncode == 0, done.stdout

@@ -1,0 +1,1 @@
+"""Tests of the daemon: the plugin, signals, reloads, the end."""

@@ -1,0 +1,638 @@
+"""The registry behind a URL: real answers over loopback, time by hand; then a gateway that follows one."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+import treq
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
+from twisted.internet.task import deferLater
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Site
+
+from koder_gateway import Gateway, load
+from koder_gateway.errors import OVERLOADED
+from koder_gateway.ops.metrics import Counters
+from koder_gateway.policy.tenants import Registry, Tenant
+from koder_gateway.tenants.registry_losses import Losses
+from koder_gateway.tenants.remote_registry import TIMEOUT, Place, RemoteRegistry, UnreadTenants
+from koder_gateway.upstream.fetch import Fetcher
+from tests.kit.processes import HOST, PATIENCE, GatewayProcess, Origin, answer, configuration, request, until
+
+BASE = "id.koder.dev"
+REFRESH = 30.0
+LIMIT = 1 << 20
+A, B = [{"slug": "a"}], [{"slug": "a"}, {"slug": "b", "status": "suspended"}]
+CACHE = "tenants-cache.json"
+
+
+async def eventually(condition: Callable[[], object], what: str) -> None:
+    """Turn the reactor until the condition is true."""
+    ends = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < ends, f"never happened: {what}"
+        await deferLater(reactor, 0.005, lambda: None)  # type: ignore[arg-type]
+
+
+class Admin(Resource):
+    """The Admin service: a test says what it answers. With an ETag it answers 304 where that is asked for."""
+
+    isLeaf = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = b"[]"
+        self.status = 200
+        self.etag = b""
+        self.silent = False
+        self.seen: list[Any] = []
+        self._port: Any = None
+
+    async def start(self, number: int = 0) -> int:
+        """Listen; the port's number."""
+        endpoint = TCP4ServerEndpoint(reactor, number, interface="127.0.0.1")
+        self._port = await endpoint.listen(Site(self, timeout=None))
+        return int(self._port.getHost().port)
+
+    async def stop(self) -> None:
+        port, self._port = self._port, None
+        if port is not None:
+            await port.stopListening()
+
+    def lists(self, document: object, etag: bytes = b"") -> None:
+        """Answer this from now on."""
+        self.body, self.status, self.etag = json.dumps(document).encode(), 200, etag
+
+    def gone(self) -> list[object]:
+        """A list that is empty until whoever has asked last has gone."""
+        gone: list[object] = []
+        self.seen[-1].notifyFinish().addErrback(gone.append)
+        return gone
+
+    def render_GET(self, request: Any) -> Any:
+        self.seen.append(request)
+        if self.silent:
+            return NOT_DONE_YET
+        if self.etag and request.setETag(self.etag):
+            return b""
+        request.setResponseCode(self.status)
+        return self.body
+
+
+class Source(Fetcher):
+    """Where the registry is; a test may want to do something as soon as an answer is there."""
+
+    answered = staticmethod(lambda: None)
+
+    def get(self, headers: Any) -> Any:
+        return super().get(headers).addCallback(self._tell)
+
+    def _tell(self, answer: Any) -> Any:
+        self.answered()
+        return answer
+
+
+class Followed:
+    """A registry that is followed, and the lists that came of it."""
+
+    def __init__(self, number: int, state: Path, path: str = "/v1/admin/tenants?key=7") -> None:
+        self.now = 0.0
+        self.read: list[tuple[Tenant, ...]] = []
+        self.counters = Counters()
+        self.place = Place(f"http://127.0.0.1:{number}{path}", BASE, state)
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", number)
+        self.source = Source(reactor, endpoint, self.place.url, LIMIT)
+        self.before = Registry(())
+        losses = Losses(lambda: self.before, lambda: 0.1)
+        self.registry = RemoteRegistry(self.place, self.source, losses, self.counters, self.take, reactor)
+
+    def take(self, registry: Registry) -> None:
+        self.before = registry
+        self.read.append(tuple(registry))
+
+    async def refresh(self) -> None:
+        """Let the next refresh be due, and end."""
+        self.sweep()
+        await eventually(lambda: not self.registry._busy, "the refresh has ended")
+        self.now += REFRESH
+
+    def sweep(self) -> None:
+        self.registry.sweep(self.now, REFRESH)
+
+    @property
+    def slugs(self) -> list[list[str]]:
+        return [[tenant.slug for tenant in tenants] for tenants in self.read]
+
+
+@pytest.fixture
+def log() -> Iterator[list[str]]:
+    """Every line that the registry logs, with its level."""
+    lines: list[str] = []
+
+    def observe(event: LogEvent) -> None:
+        if str(event.get("log_namespace", "")).startswith("koder_gateway.tenants.remote_registry"):
+            lines.append(f"{event['log_level'].name}: {formatEvent(event)}")
+
+    globalLogPublisher.addObserver(observe)
+    yield lines
+    globalLogPublisher.removeObserver(observe)
+
+
+@pytest.fixture
+def admin() -> Iterator[Admin]:
+    """An Admin service, gone after the test."""
+    admin = Admin()
+    yield admin
+    pytest_twisted.blockon(Deferred.fromCoroutine(admin.stop()))
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_list_is_asked_for_at_once_and_then_every_so_often(admin: Admin, tmp_path: Path) -> None:
+    followed = Followed(await admin.start(), tmp_path)
+    admin.lists({"tenants": B})
+    await followed.refresh()
+    assert followed.read == [(Tenant("a"), Tenant("b", (), "suspended"))]
+    (request,) = admin.seen
+    assert request.uri == b"/v1/admin/tenants?key=7"
+    assert request.getHeader(b"accept") == b"application/json"
+    assert request.getHeader(b"if-none-match") is None
+    followed.now = REFRESH - 0.25
+    followed.sweep()
+    assert not followed.registry._busy
+    followed.now = REFRESH
+    admin.lists(A)
+    await followed.refresh()
+    assert followed.slugs == [["a", "b"], ["a"]]
+    assert followed.counters.registry_failures == 0
+    followed.registry.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_it_is_asked_for_before_its_time_when_told(admin: Admin, tmp_path: Path) -> None:
+    followed = Followed(await admin.start(), tmp_path)
+    admin.lists(A)
+    await followed.refresh()
+    followed.now = 1.0
+    followed.registry.again()
+    admin.lists(B)
+    await followed.refresh()
+    assert followed.slugs == [["a"], ["a", "b"]]
+    followed.registry.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_has_not_changed_is_not_read_again(admin: Admin, tmp_path: Path) -> None:
+    followed = Followed(await admin.start(), tmp_path)
+    admin.lists(A)
+    for _ in range(3):
+        await followed.refresh()
+    assert followed.slugs == [["a"]]
+    assert len(admin.seen) == 3
+    followed.registry.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_etag_spares_the_list(admin: Admin, tmp_path: Path) -> None:
+    followed = Followed(await admin.start(), tmp_path)
+    admin.lists(A, b'"one"')
+    await followed.refresh()
+    await followed.refresh()
+    assert [request.code for request in admin.seen] == [200, 304]
+    assert admin.seen[-1].getHeader(b"if-none-match") == b'"one"'
+    admin.lists(B, b'"two"')
+    await followed.refresh()
+    await followed.refresh()
+    assert [request.code for request in admin.seen] == [200, 304, 200, 304]
+    assert followed.slugs == [["a"], ["a", "b"]]
+    assert followed.counters.registry_failures == 0
+    followed.registry.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_etag_of_a_bad_list_is_not_sent(admin: Admin, tmp_path: Path) -> None:
+    """An answer "not modified" would make the bad list look like a good one."""
+    followed = Followed(await admin.start(), tmp_path)
+    admin.lists(A, b'"one"')
+    await followed.refresh()
+    admin.lists([{"slug": "-"}], b'"bad"')
+    for _ in range(2):
+        await followed.refresh()
+    assert [request.code for request in admin.seen] == [200, 200, 200]
+    assert [request.getHeader(b"if-none-match") for request in admin.seen] == [None, b'"one"', b'"one"']
+    assert followed.counters.registry_failures == 2
+    admin.lists(A, b'"one"')
+    await followed.refresh()
+    assert admin.seen[-1].code == 304
+    assert followed.slugs == [["a"]]
+    assert followed.counters.registry_failures == 2
+    followed.registry.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_unasked_304_is_no_list(admin: Admin, tmp_path: Path) -> None:
+    followed = Followed(await admin.start(), tmp_path)
+    admin.status = 304
+    await followed.refresh()
+    assert followed.read == []
+    assert followed.counters.registry_failures == 1
+    followed.registry.stop()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "fault"),
+    [
+        (500, b"[]", "responds with 500, not 200"),
+        (204, b"", "responds with 204, not 200"),
+        (302, b"", "responds with 302, not 200"),
+        (401, b'{"tenants": []}', "responds with 401, not 200"),
+        (200, b"<html>", "is not a list of tenants: "),
+        (200, b'{"tenants": null}', "is not a list of tenants: "),
+        (200, b'[{"slug": "ok"}, {"slug": "-"}]', 'tenants[1].slug: "-" is not a slug'),
+        (200, b" " * (LIMIT + 1), "is longer than "),
+    ],
+    ids=range(8),
+)
+@pytest_twisted.ensureDeferred
+async def test_what_is_no_good_list_changes_nothing(
+    admin: Admin, tmp_path: Path, log: list[str], status: int, body: bytes, fault: str
+) -> None:
+    number = await admin.start()
+    followed = Followed(number, tmp_path)
+    admin.lists(A)
+    await followed.refresh()
+    kept = (tmp_path / CACHE).read_bytes()
+    admin.status, admin.body = status, body
+    for _ in range(3):
+        await followed.refresh()
+    assert followed.slugs == [["a"]]
+    assert (tmp_path / CACHE).read_bytes() == kept
+    assert followed.counters.registry_failures == 3
+    (line,) = log
+    name = f"http://127.0.0.1:{number}/v1/admin/tenants"
+    assert line.startswith(f"error: registry not read, the previous tenants stay: {name}: {fault}")
+    admin.lists(A)
+    await followed.refresh()
+    assert log[1:] == [f"info: {name} can be read again"]
+    admin.status, admin.body = status, body
+    await followed.refresh()
+    assert log[2:] == [line]
+    followed.registry.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_registry_that_vanishes_is_told_once_and_comes_back(
+    admin: Admin, tmp_path: Path, log: list[str]
+) -> None:
+    number = await admin.start()
+    followed = Followed(number, tmp_path)
+    admin.lists(A)
+    await followed.refresh()
+    await admin.stop()
+    for _ in range(3):
+        await followed.refresh()
+    (line,) = log
+    assert line.endswith("/v1/admin/tenants: Connection was refused by other side: 111: Connection refused.")
+    assert followed.counters.registry_failures == 3
+    admin.lists(B)
+    await admin.start(number)
+    await followed.refresh()
+    assert followed.slugs == [["a"], ["a", "b"]]
+    assert len(log) == 2
+    followed.registry.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_answer_that_is_late_is_cut_off(admin: Admin, tmp_path: Path, log: list[str]) -> None:
+    followed = Followed(await admin.start(), tmp_path)
+    admin.silent = True
+    followed.sweep()
+    await eventually(lambda: admin.seen, "the registry is asked")
+    gone = admin.gone()
+    followed.now = TIMEOUT - 0.25
+    followed.sweep()
+    assert followed.registry._busy
+    followed.now = TIMEOUT
+    followed.sweep()
+    assert not followed.registry._busy
+    await eventually(lambda: gone, "the connection is gone")
+    (line,) = log
+    assert line.endswith("no complete response within 10 seconds")
+    admin.silent = False
+    admin.lists(A)
+    followed.now = REFRESH
+    await followed.refresh()
+    assert followed.slugs == [["a"]]
+    followed.registry.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_of_many_faults_the_first_are_told(admin: Admin, tmp_path: Path, log: list[str]) -> None:
+    followed = Followed(await admin.start(), tmp_path)
+    admin.lists([{"slug": f"-{number}"} for number in range(25)])
+    await followed.refresh()
+    assert len(log) == 11
+    assert "tenants[9].slug" in log[9]
+    assert log[10].startswith("error: registry not read, the previous tenants stay: ")
+    assert log[10].endswith(": and 15 more")
+    followed.registry.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_list_that_lacks_too_many_is_refused_until_somebody_asks_for_it(
+    admin: Admin, tmp_path: Path, log: list[str]
+) -> None:
+    followed = Followed(await admin.start(), tmp_path)
+    whole = [{"slug": f"t{number}"} for number in range(100)]
+    admin.lists(whole)
+    await followed.refresh()
+    admin.lists(whole[11:], b'"cut"')
+    for _ in range(2):
+        await followed.refresh()
+    (line,) = log
+    assert "lacks 11 of 100 tenants, more than tenants.max_loss" in line
+    assert (len(followed.read), followed.counters.registry_failures) == (1, 2)
+    assert len(json.loads((tmp_path / CACHE).read_bytes())["tenants"]) == 100, "nor is it kept for the next start"
+    admin.lists(whole[10:])
+    await followed.refresh()
+    assert len(followed.read[-1]) == 90
+    admin.lists(whole[50:], b'"half"')
+    await followed.refresh()
+    assert len(followed.read[-1]) == 90
+    followed.registry.again()
+    await followed.refresh()
+    assert len(followed.read[-1]) == 50
+    admin.lists([])
+    await followed.refresh()
+    assert len(followed.read[-1]) == 50, "it was asked for once"
+    followed.registry.stop()
+
+
+# The list that was kept.
+
+
+@pytest_twisted.ensureDeferred
+async def test_without_the_registry_the_kept_list_is_used_until_it_answers(
+    admin: Admin, tmp_path: Path, log: list[str]
+) -> None:
+    number = await admin.start()
+    before = Followed(number, tmp_path)
+    admin.lists(A)
+    await before.refresh()
+    before.registry.stop()
+    await admin.stop()
+    followed = Followed(number, tmp_path)
+    await followed.refresh()
+    assert followed.slugs == [["a"]]
+    assert log[0] == f"info: starting with 1 tenants cached in {tmp_path / CACHE}"
+    assert "Connection was refused" in log[1]
+    await followed.refresh()
+    assert followed.slugs == [["a"]]
+    admin.lists(B)
+    await admin.start(number)
+    await followed.refresh()
+    assert followed.slugs == [["a"], ["a", "b"]]
+    followed.registry.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_list_of_another_registry_is_not_used(admin: Admin, tmp_path: Path) -> None:
+    number = await admin.start()
+    before = Followed(number, tmp_path)
+    admin.lists(A)
+    await before.refresh()
+    before.registry.stop()
+    await admin.stop()
+    followed = Followed(number, tmp_path, "/v1/admin/tenants?key=8")
+    await followed.refresh()
+    assert followed.read == []
+    followed.registry.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_kept_list_that_cannot_be_used_is_told_and_replaced(
+    admin: Admin, tmp_path: Path, log: list[str]
+) -> None:
+    (tmp_path / CACHE).write_bytes(b"{")
+    followed = Followed(await admin.start(), tmp_path)
+    admin.lists(A)
+    await followed.refresh()
+    assert followed.slugs == [["a"]]
+    (line,) = log
+    assert line.startswith(f"warn: the cached tenants are not used: {tmp_path / CACHE}: cannot be used: ")
+    assert json.loads((tmp_path / CACHE).read_bytes())["tenants"][0]["slug"] == "a"
+    followed.registry.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_list_that_cannot_be_kept_is_used_all_the_same(admin: Admin, tmp_path: Path, log: list[str]) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    followed = Followed(await admin.start(), tmp_path / "file" / "state")
+    for document in (A, B, A):
+        admin.lists(document)
+        await followed.refresh()
+    assert followed.slugs == [["a"], ["a", "b"], ["a"]]
+    cache = tmp_path / "file" / "state" / CACHE
+    assert log == [
+        f"warn: the cached tenants are not used: {cache}: cannot be used: not a directory",
+        f"warn: the tenants could not be cached for the next start: {cache}: not a directory",
+    ]
+    assert followed.counters.registry_failures == 0
+    followed.registry.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_stopping_ends_what_is_under_way(admin: Admin, tmp_path: Path, log: list[str]) -> None:
+    followed = Followed(await admin.start(), tmp_path)
+    admin.silent = True
+    followed.sweep()
+    await eventually(lambda: admin.seen, "the registry is asked")
+    gone = admin.gone()
+    followed.registry.stop()
+    await eventually(lambda: gone, "the connection is gone")
+    assert (followed.read, log, followed.counters.registry_failures) == ([], [], 0)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_list_that_comes_after_the_end_is_not_used(admin: Admin, tmp_path: Path) -> None:
+    """The thread that reads it cannot be called back."""
+    followed = Followed(await admin.start(), tmp_path)
+    admin.lists(A)
+    followed.source.answered = followed.registry.stop
+    await followed.refresh()
+    assert len(admin.seen) == 1
+    assert followed.read == []
+
+
+# A gateway that follows a registry.
+
+
+@pytest.mark.parametrize("host", [b"a.id.koder.dev", b"id.koder.dev", b"elsewhere.example", b""])
+def test_nobody_is_refused_as_unknown_by_a_registry_that_was_not_read(host: bytes) -> None:
+    refusal = UnreadTenants().resolve(host, [b"a"])
+    assert refusal == OVERLOADED.because("The tenant registry has not been read yet.")
+    assert b"Retry-After: 1\r\n" in refusal.fields
+
+
+class Following:
+    """A started gateway, in this process, whose registry is at a URL."""
+
+    def __init__(self, folder: Path, registry: str, **options: Any) -> None:
+        self.file = folder / "koder-gateway.toml"
+        self.now = 0.0
+        self.configure(registry)
+        self.gateway = Gateway(
+            load(self.file), ports=["tcp:0:interface=127.0.0.1"], reactor=reactor, clock=lambda: self.now, **options
+        )
+        self.gateway.startService()
+
+    def configure(self, registry: str, base: str = BASE) -> None:
+        self.file.write_text(
+            f'[tenants]\nbase_domain = "{base}"\nregistry = "{registry}"\n'
+            '[log]\naccess = false\n[state]\ndir = "state"\n'
+        )
+
+    async def code(self, host: str) -> str:
+        """What the gateway says to a path that nobody has: no_route means that the host's tenant is known."""
+        number = self.gateway.addresses[0].port
+        response = await treq.get(
+            f"http://127.0.0.1:{number}/nowhere", headers={"Host": host}, persistent=False, reactor=reactor
+        )
+        problem = await treq.json_content(response)
+        if response.code == 503:
+            assert response.headers.getRawHeaders("retry-after") == ["1"]
+        return str(problem["code"])
+
+
+NOBODY = "overloaded"
+UNREAD = ["the tenant registry has not been read yet"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_gateway_from_its_start_to_the_registrys_end(admin: Admin, tmp_path: Path) -> None:
+    number = await admin.start()
+    await admin.stop()
+    following = Following(tmp_path, f"http://127.0.0.1:{number}/v1/admin/tenants")
+    gateway = following.gateway
+    await eventually(lambda: gateway.counters.registry_failures == 1, "the registry cannot be reached")
+    assert gateway.unready() == UNREAD
+    for host in ("a.id.koder.dev", "id.koder.dev", "login.a.example", "elsewhere.example"):
+        assert await following.code(host) == NOBODY
+    assert b"koder_gateway_registry_failures_total 1.0\n" in gateway.metrics()
+    admin.lists([{"slug": "a", "domains": ["login.a.example"]}, {"slug": "b", "status": "suspended"}])
+    await admin.start(number)
+    following.now += 30
+    await eventually(lambda: not gateway.unready(), "the registry has been read")
+    assert await following.code("a.id.koder.dev") == "no_route"
+    assert await following.code("login.a.example") == "no_route"
+    assert await following.code("b.id.koder.dev") == "tenant_suspended"
+    assert await following.code("c.id.koder.dev") == "unknown_tenant"
+    assert await following.code("elsewhere.example") == "misdirected_request"
+    assert b"koder_gateway_tenants 2.0\n" in gateway.metrics()
+    await admin.stop()
+    following.now += 30
+    await eventually(lambda: gateway.counters.registry_failures == 2, "the registry has vanished")
+    assert gateway.unready() == []
+    assert await following.code("a.id.koder.dev") == "no_route"
+    await gateway.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_gateway_starts_with_the_tenants_it_has_kept(admin: Admin, tmp_path: Path) -> None:
+    admin.lists(A)
+    url = f"http://127.0.0.1:{await admin.start()}/"
+    first = Following(tmp_path, url)
+    await eventually(lambda: not first.gateway.unready(), "the registry has been read")
+    await first.gateway.stopService()
+    await admin.stop()
+    second = Following(tmp_path, url)
+    assert await second.code("a.id.koder.dev") in (NOBODY, "no_route")
+    await eventually(lambda: not second.gateway.unready(), "the kept tenants have been read")
+    assert await second.code("a.id.koder.dev") == "no_route"
+    assert await second.code("c.id.koder.dev") == "unknown_tenant"
+    await eventually(lambda: second.gateway.counters.registry_failures, "the registry is away")
+    await second.gateway.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_reload_reads_the_registry_again_and_keeps_the_tenants_until_then(
+    admin: Admin, tmp_path: Path
+) -> None:
+    admin.lists(A)
+    number = await admin.start()
+    following = Following(tmp_path, f"http://127.0.0.1:{number}/")
+    gateway = following.gateway
+    await eventually(lambda: not gateway.unready(), "the registry has been read")
+    admin.lists(B)
+    assert gateway.reload()
+    assert await following.code("a.id.koder.dev") == "no_route"
+    await eventually(lambda: gateway.counters.tenants == 2, "the registry has been read again")
+    assert await following.code("b.id.koder.dev") == "tenant_suspended"
+    # Another registry, which nobody has read: the tenants of the one before stay until somebody has.
+    admin.silent = True
+    following.configure(f"http://127.0.0.1:{number}/other")
+    assert gateway.reload()
+    await eventually(lambda: admin.seen[-1].path == b"/other", "the other registry is asked")
+    gone = admin.gone()
+    assert gateway.unready() == []
+    assert await following.code("b.id.koder.dev") == "tenant_suspended"
+    # A file: the answer that is still to come must not replace its tenants.
+    (tmp_path / "tenants.toml").write_text('[[tenant]]\nslug = "c"\n')
+    following.configure("tenants.toml")
+    assert gateway.reload()
+    assert await following.code("c.id.koder.dev") == "no_route"
+    assert await following.code("a.id.koder.dev") == "unknown_tenant"
+    await eventually(lambda: gone, "the other registry is asked no longer")
+    await gateway.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_reload_from_no_registry_to_one_lets_nobody_in_unread(admin: Admin, tmp_path: Path) -> None:
+    admin.lists(A)
+    number = await admin.start()
+    following = Following(tmp_path, "")
+    assert await following.code("anybody.id.koder.dev") == "no_route"
+    admin.silent = True
+    following.configure(f"http://127.0.0.1:{number}/")
+    assert following.gateway.reload()
+    assert await following.code("anybody.id.koder.dev") == NOBODY
+    assert following.gateway.unready() == UNREAD
+    await eventually(lambda: admin.seen, "the registry is asked")
+    gone = admin.gone()
+    await following.gateway.stopService()
+    await eventually(lambda: gone, "the registry is asked no longer")
+
+
+def test_the_daemon_follows_a_registry_and_probes(tmp_path: Path) -> None:
+    """As twistd runs it, on the reactor that it chooses itself."""
+
+    asked: list[str] = []
+
+    def play(peer: Any, number: int) -> None:
+        while (received := peer.head()) is not None:
+            asked.append(received.target)
+            listed = b'{"tenants": [{"slug": "acme"}]}'
+            peer.send(answer(listed if received.target == "/v1/admin/tenants" else b"ok"))
+
+    with Origin(play) as origin:
+        config = configuration({"a": origin.url}, {"tenants": {"registry": f"{origin.url}/v1/admin/tenants"}})
+        config = config.replace(f'a = "{origin.url}"', f'a = {{ url = "{origin.url}", health = "/healthz" }}')
+        with GatewayProcess(tmp_path, config) as gateway:
+            until(lambda: gateway.ask_admin("/readyz")[0] == 200, "the registry has been read")
+            until(lambda: "/healthz" in asked, "the service has been probed")
+            with gateway.connect() as client:
+                assert client.ask("GET", "/a/1").status == 200
+                client.send(request("GET", "/a/1").replace(HOST.encode(), b"other.id.test"))
+                assert client.read().code == "unknown_tenant"
+            healthy = f'koder_gateway_upstream_healthy{{address="{origin.url}",service="a"}}'
+            assert gateway.metrics()[healthy] == 1
+            kept = json.loads((tmp_path / "state" / CACHE).read_bytes())
+            assert [tenant["slug"] for tenant in kept["tenants"]] == ["acme"]

@@ -17,6 +17,7 @@ from koder_gateway.policy.limits import Limiter, LimitRule
 from koder_gateway.policy.routing import Route, RouteTable
 from koder_gateway.policy.tenants import Registry, Tenant, TenantPolicy
 from koder_gateway.tree.guards import RateGuard, TenantGuard
+from koder_gateway.tree.protocols import PROTOCOLS
 from koder_gateway.tree.proxy import ProxyResource
 from koder_gateway.tree.routes import Routes
 from koder_gateway.upstream.pool import Service
@@ -123,6 +124,7 @@ class Rig:
             tree,
             decisions,
             RequestReader(b"X-Tenant-ID", max_target=8192, max_fields=100),
+            PROTOCOLS,
             reactor=Clock(),
             clock=clock,
             finished=self._count,

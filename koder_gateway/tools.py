@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 from .config import ConfigurationError, Settings, load
 from .config.faults import shown, without_secrets
 from .errors import Refusal
+from .exchange.explanation import Explanation, explain
 from .ops.console import WARNING, say
 from .policy.certificates import Secured
 from .policy.clients import plain_host
-from .policy.explanation import Explanation, explain
 from .version import VERSION
 from .wire.request_head import RequestHead
 from .wire.request_syntax import oversized
@@ -106,7 +106,7 @@ def _tenants(settings: Settings) -> str:
 
 
 def _explain(settings: Settings, options: argparse.Namespace) -> int:
-    from .tree.bounds import front_limits
+    from .tree.bounds import client_limits
     from .tree.compose import make_policy, make_reader
 
     raw, secure, fault = _raw_request(options)
@@ -119,7 +119,7 @@ def _explain(settings: Settings, options: argparse.Namespace) -> int:
         # As the channel has it: of a head over the limit nothing is read but who is to hear of it.
         unread = RequestHead(b"", b"", head.minor, [])
         unread.host, unread.origin = host_and_origin(raw[: settings.requests.max_head])
-        unread.refusal = oversized(raw, front_limits(settings).max_line)
+        unread.refusal = oversized(raw, client_limits(settings).max_line)
         head = unread
     # Over a connection as it should be: opened for that host, with the certificate that it may require.
     secured = Secured(client=b"some", authorities=policy.client_auth.digest) if secure else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from typing import Final
 
 from ..policy.shares import TENANT, Counts, Owner, Shares
@@ -11,14 +10,14 @@ _NOBODY: Final = Owner(b"", b"")
 
 
 class Clients:
-    """Who has how many connections. A connection is any object; `shares` say what is too many."""
+    """Who has how many connections. A connection is any object that hashes; `shares` say what is too many."""
 
     def __init__(self, shares: Shares) -> None:
         self.shares = shares
         self._counts = Counts()
-        self._owners: dict[Hashable, Owner] = {}
+        self._owners: dict[object, Owner] = {}
 
-    def opened(self, connection: Hashable, address: bytes) -> int:
+    def opened(self, connection: object, address: bytes) -> int:
         """Count a connection from this address (b"": one that stands for many, and is not counted); how many it now
         has beyond its share."""
         if not address:
@@ -26,19 +25,19 @@ class Clients:
         self._put(connection, Owner(address, b""))
         return self._counts.addresses[address] - self.shares.address
 
-    def succeeded(self, connection: Hashable, successor: Hashable) -> None:
+    def succeeded(self, connection: object, successor: object) -> None:
         """Another object stands for the connection."""
         owner = self._owners.pop(connection, None)
         if owner is not None:
             self._owners[successor] = owner
 
-    def closed(self, connection: Hashable) -> None:
+    def closed(self, connection: object) -> None:
         """The connection is gone."""
         owner = self._owners.pop(connection, None)
         if owner is not None:
             self._counts.give(owner)
 
-    def asks_for(self, connection: Hashable, tenant: bytes) -> bool:
+    def asks_for(self, connection: object, tenant: bytes) -> bool:
         """Count a connection as this tenant's from now on; False where the tenant has its share, and the connection
         stays whose it was."""
         owner = self._owners.get(connection, _NOBODY)
@@ -50,6 +49,6 @@ class Clients:
         self._put(connection, Owner(owner.address, tenant))
         return True
 
-    def _put(self, connection: Hashable, owner: Owner) -> None:
+    def _put(self, connection: object, owner: Owner) -> None:
         self._owners[connection] = owner
         self._counts.take(owner)

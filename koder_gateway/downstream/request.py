@@ -1,15 +1,15 @@
-"""The gateway's request: a real `twisted.web.server.Request` and the client's side of a proxied exchange.
+"""The base of the gateway's requests: a real `twisted.web.server.Request` and the client's side of an exchange.
 
-On the way to a service only the second half is used and the first costs nothing: what a stock request has
-(headers, arguments, cookies, a body in a file) is made when a stock resource is about to answer (`hand_over`). So any
-`IResource` can be mounted in the tree beside the proxying leaf.
+What is written to the client is `http1`'s and `http2`'s; what becomes of the exchange is the same for both. On the
+way to a service only that half is used and the stock one costs nothing: what a stock request has (headers, arguments,
+cookies, a body in a file) is made when a stock resource is about to answer (`hand_over`). So any `IResource` can be
+mounted in the tree beside the proxying leaf.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone
@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from twisted.web import http, server
 
 from ..errors import INTERNAL_ERROR, REQUEST_TIMEOUT, UPSTREAM_TIMEOUT, Refusal
-from ..exchange.ports import BodySink, Client, Producer
+from ..exchange.ports import BodySink, Producer
 from ..exchange.states import (
     ANSWERED,
     ANSWERS,
@@ -30,36 +30,31 @@ from ..exchange.states import (
     TUNNELLING,
     Exchange,
 )
-from ..policy.decision import Standing, charges_refusal
-from ..reactor.read_sizes import room_of
-from ..wire.body import chunk, last_chunk
+from ..policy.decision import charges_refusal
 from ..wire.problem import problem
-from ..wire.response import CONTINUE, ResponseHead
+from ..wire.response import CONTINUE
 from .filters import forwarded_headers
-
-if TYPE_CHECKING:
-    from ..http1.channel import GatewayChannel
-
-_CLOSE = b"Connection: close\r\n"
-_KEEP_ALIVE = b"Connection: keep-alive\r\n"
-_NO_BODY = frozenset((204, 304))
+from .ports import ClientRequest, RequestChannel
 
 
-class GatewayRequest(server.Request, Client):
-    """One request of a gateway channel. `body`, `body_done` and `trailers` are what has arrived with the head."""
+class GatewayRequest(server.Request, ClientRequest):
+    """One request of a gateway channel. `body`, `body_done` and `trailers` are what has arrived with the head.
+
+    Subclasses write: an answer of the gateway's own (`_write_answer`), and nothing at all to a client that gets no
+    more answers (`_end_unanswered`).
+    """
 
     # Only for stock requests' sake: the gateway never parses forms.
     _parsePOSTFormSubmission = False
-    protocol = b"HTTP/1.1"
-    paused_early = False
-    channel: Any
+    protocol: bytes
+    # None once the exchange is over, when nobody asks for it any more.
+    channel: RequestChannel  # type: ignore[assignment]
     site: Any
 
     def __init__(
         self,
-        channel: GatewayChannel,
+        channel: RequestChannel,
         exchange: Exchange,
-        standing: Standing,
         body: bytes,
         done: bool,
         trailers: list[bytes],
@@ -68,12 +63,10 @@ class GatewayRequest(server.Request, Client):
         # `__getattr__` does that: a class with one has every look at an attribute pay for it.
         self.channel = channel
         self.exchange = exchange
-        self.standing = standing
         self.body = body
         self.body_done = done
         self.trailers = trailers
         self.sink: BodySink | None = None
-        self._chunking = False
         self._produced_by: object = None
 
     def hand_over(self) -> GatewayRequest:
@@ -96,7 +89,7 @@ class GatewayRequest(server.Request, Client):
         self.method = head.method
         self.uri = head.target
         self.path = head.path
-        self.requestHeaders = forwarded_headers(self.exchange, self.standing)
+        self.requestHeaders = forwarded_headers(self.exchange)
         self.site = self.channel.site
         self.sitepath: list[bytes] = []
         self.clientproto = self.protocol if head.minor else b"HTTP/1.0"
@@ -143,72 +136,6 @@ class GatewayRequest(server.Request, Client):
 
     # -- the client's side of an exchange (exchange.ports.Client)
 
-    @property
-    def connects(self) -> bool:
-        """Whether a 2xx would tell the client that a tunnel stands: not over HTTP/1.1, where Upgrade asks for it."""
-        return False
-
-    def respond(self, head: ResponseHead, body: bytes, done: bool) -> None:
-        """Send the service's head, and what there is of its body, in one write."""
-        exchange = self.exchange
-        channel = self.channel
-        exchange.bytes_out += len(body)
-        lines = [b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason), *head.lines]
-        if not head.dated:
-            lines.append(channel.site.date_line)
-        lines.append(exchange.fields)
-        if head.stated is not None:
-            lines.append(b"Content-Length: %d\r\n" % head.stated)
-        elif not done:
-            if exchange.head.minor:
-                self._chunking = True
-                lines.append(b"Transfer-Encoding: chunked\r\n")
-                if body:
-                    body = chunk(body)
-            else:
-                channel.keep_alive = False
-        lines.append(self._persistence(done))
-        lines.append(b"\r\n")
-        lines.append(body)
-        write = channel.write
-        write(b"".join(lines))
-        if done:
-            self._over()
-
-    def _persistence(self, done: bool) -> bytes:
-        """The Connection field that says what becomes of the client's connection."""
-        channel = self.channel
-        if done and not self.body_done:
-            channel.settle_rest()
-        if not channel.keep_alive:
-            return _CLOSE
-        return b"" if self.exchange.head.minor else _KEEP_ALIVE
-
-    def send_body(self, data: bytes) -> None:
-        """Send more of the answer."""
-        self.exchange.bytes_out += len(data)
-        self.channel.write(chunk(data) if self._chunking else data)
-
-    def switch(self, head: ResponseHead, data: bytes) -> None:
-        """Say that the service has switched protocols, and carry raw bytes from here on."""
-        channel = self.channel
-        self.exchange.bytes_out += len(data)
-        lines = (b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason), *head.lines, self.exchange.fields)
-        switched = b"Connection: Upgrade\r\nUpgrade: %b\r\n\r\n" % (head.upgrade or b"")
-        channel.write(b"".join((*lines, switched, data)))
-        channel.tunnel()
-
-    def raw_writer(self) -> Callable[[bytes], None]:
-        """What sends raw bytes to the client: it does nothing else, since a tunnel may carry many small messages."""
-        exchange, channel = self.exchange, self.channel
-
-        def write_raw(data: bytes) -> None:
-            exchange.bytes_out += len(data)
-            write = channel.write
-            write(data)
-
-        return write_raw
-
     def half_closed(self) -> None:
         """The client sends no more raw bytes."""
         if self.sink is not None:
@@ -225,28 +152,12 @@ class GatewayRequest(server.Request, Client):
         if not channel.end_sending():
             self.half_closed()
 
-    def end_body(self, trailers: list[bytes]) -> None:
-        """The answer is complete; of a tunnel, what the service sends."""
-        if self.exchange.phase is TUNNELLING:
-            self._end_tunnel()
-            return
-        if self._chunking:
-            self.channel.write(last_chunk(trailers))
-        if not self.body_done:
-            self.channel.keep_alive = False
-        self._over()
-
-    def interim(self, head: ResponseHead) -> None:
-        """Relay a 1xx answer (RFC 9110 section 15.2): never to HTTP/1.0."""
-        if self.exchange.head.minor:
-            self.channel.write(b"".join((b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason), *head.lines, b"\r\n")))
-
     def refuse(self, refusal: Refusal) -> None:
         """Answer with a problem (RFC 9457)."""
         exchange = self.exchange
         exchange.code = refusal.code
-        standing = self.standing
-        if charges_refusal(refusal) and standing.policy.limiter.refused(standing.key, exchange.started):
+        context = exchange.context
+        if charges_refusal(refusal) and context.policy.limiter.refused(context.key, exchange.started):
             self._end_unanswered()
             return
         if refusal.close:
@@ -256,13 +167,7 @@ class GatewayRequest(server.Request, Client):
         self.answer(refusal.status, refusal.title.encode("ascii"), fields, body)
 
     def _end_unanswered(self) -> None:
-        """This client has had so many refusals that it gets no more of them: its connection ends, behind the answers
-        that it has coming."""
-        channel = self.channel
-        self._ended_by_gateway()
-        channel.keep_alive = False
-        self._over(finished=False)
-        channel.cut(True)
+        """This client has had so many refusals that it gets no more of them."""
 
     def _ended_by_gateway(self) -> None:
         exchange = self.exchange
@@ -282,43 +187,16 @@ class GatewayRequest(server.Request, Client):
         self._over()
 
     def _write_answer(self, status: int, reason: bytes, fields: bytes, body: bytes) -> None:
-        exchange = self.exchange
-        length = b"" if status in _NO_BODY else b"Content-Length: %d\r\n" % len(body)
-        persistence = self._persistence(True)
-        self.channel.write(
-            b"HTTP/1.1 %d %b\r\n%b%b%b%b%b\r\n%b"
-            % (
-                status,
-                reason,
-                self.channel.site.date_line,
-                fields,
-                exchange.fields,
-                length,
-                persistence,
-                b"" if exchange.head.method == b"HEAD" else body,
-            )
-        )
-
-    def cut(self, *, at_once: bool = False) -> None:
-        """End the client's message so that it is seen to be incomplete; `at_once`: what was sent may be lost."""
-        channel = self.channel
-        # With a length or chunks a plain close shows; without them only a reset does.
-        plain = not at_once and (self._chunking or self.exchange.head.minor == 1)
-        self._over(finished=False)
-        channel.cut(plain)
+        """Send an answer of the gateway's own."""
 
     def taking(self) -> bool:
         """Whether the client takes what is on its way to it."""
-        return bool(self.channel.taking())
+        return self.channel.taking()
 
     @property
     def crowded(self) -> bool:
         """Whether many clients wait for something."""
-        return bool(self.channel.site.crowded)
-
-    def room(self) -> int:
-        """Bytes of the answer that its transport takes at once."""
-        return room_of(self.channel.transport)
+        return self.channel.site.crowded
 
     def stream_from(self, producer: Producer) -> None:
         """Pause and resume `producer` as the client takes the answer."""
@@ -407,7 +285,7 @@ class GatewayRequest(server.Request, Client):
     def _over(self, finished: bool = True) -> None:
         """The exchange has ended: once, whatever the way."""
         channel = self.channel
-        if channel is None:
+        if not channel:
             return
         self.sink = None
         if self._produced_by is not None:
@@ -415,7 +293,7 @@ class GatewayRequest(server.Request, Client):
             channel.unregisterProducer()
         channel.site.finished(self.exchange)
         channel.exchange_over(finished)
-        self.channel = None
+        self.channel = None  # type: ignore[assignment]
 
 
 class _BodyCollector(BodySink):

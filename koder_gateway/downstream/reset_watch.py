@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from .site import GatewaySite
+from .ports import ClientSite
 
 
 class ResetWatch:
     """The base of the channels of both protocols: a reset ends their connection."""
 
-    site: GatewaySite
+    site: ClientSite
     transport: Any
     # The descriptor that is watched, -1 for none.
     _watched = -1

@@ -1,4 +1,4 @@
-"""The factory of gateway channels: what all connections share, the sweep of their deadlines, and the count.
+"""The factory of clients' connections: what all connections share, the sweep of their deadlines, and the count.
 
 The tree and the policy are replaced as one by a reload; connections, buckets and pools stay.
 """
@@ -9,7 +9,6 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.interfaces import IAddress, ISSLTransport
@@ -19,13 +18,11 @@ from twisted.web.resource import IResource, getChildForRequest
 from twisted.web.server import Site
 
 from ..errors import DRAINING, METHODS, OVERLOADED, Refusal
+from ..exchange.context import RequestContext
 from ..exchange.states import Exchange
-from ..http1.channel import GatewayChannel, HalfClosingChannel
-from ..http1.flow_control import ClientFlow
-from ..http2.channel import Http2Channel
 from ..policy.certificates import Secured
 from ..policy.clients import NOWHERE
-from ..policy.decision import Policy, Standing
+from ..policy.decision import Policy
 from ..policy.limits import address_key
 from ..policy.shares import Shares
 from ..policy.tenants import Tenant
@@ -33,11 +30,20 @@ from ..reactor.resets import resets_of
 from ..reactor.turns import PIECES, turns_of
 from ..wire.clock import CoarseClock
 from ..wire.rate_limited_log import Complaints
-from ..wire.request_reader import LINE_BESIDE, RequestReader
+from ..wire.request_reader import RequestReader
 from .buffered import Buffered
 from .clients import Clients
 from .filters import Cors, Identity
-from .request import GatewayRequest
+from .limits import ClientLimits, ClientTimeouts
+from .ports import (
+    ClientConnection,
+    ClientProtocols,
+    ClientRequest,
+    ClientSite,
+    NewConnection,
+    PacedConnection,
+    Successor,
+)
 
 _ALLOW = b"Allow: " + b", ".join(METHODS) + b"\r\n"
 
@@ -48,48 +54,13 @@ _ADDRESS_TURNED_AWAY = 64
 _FEW = 16
 
 
-@dataclass(frozen=True, slots=True)
-class FrontTimeouts:
-    """Deadlines towards clients in seconds: for a head, a body's grace, an idle connection, a lingering close,
-    a client that takes nothing of what it is sent, and a whole exchange (0: none)."""
-
-    head: float = 10.0
-    body: float = 30.0
-    keepalive: float = 75.0
-    linger: float = 2.0
-    idle: float = 60.0
-    exchange: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class FrontLimits:
-    """Bounds towards clients: bytes of a head, bytes of a target, fields, bytes a second of a body, connections (and
-    what of them one address and one tenant may have, None: all), streams of an HTTP/2 connection, bytes of answers
-    that wait for all clients together. `half_close`: whether a client that has ended its side is still answered."""
-
-    max_head: int = 32768
-    max_target: int = 8192
-    max_fields: int = 100
-    min_rate: float = 1024.0
-    max_connections: int = 65536
-    max_streams: int = 100
-    max_buffered: int = 1 << 28
-    shares: Shares | None = None
-    half_close: bool = True
-
-    @property
-    def max_line(self) -> int:
-        """Bytes of a request line: the target, the longest method and the version around it."""
-        return self.max_target + LINE_BESIDE
-
-
 def only_whether(transport: Any) -> Secured | None:
     """What any transport tells of its TLS: that it is there."""
     return Secured() if ISSLTransport.providedBy(transport) else None
 
 
-class GatewaySite(Site):
-    """Serves a resource tree through gateway channels.
+class GatewaySite(Site, ClientSite):
+    """Serves a resource tree through connections of the protocols that it is given.
 
     `finished` is called once for every exchange that has ended, with the exchange. `time` gives monotonic
     seconds; the owner calls `sweep` a few times a second and `tick` keeps the Date field. `secured` says what TLS
@@ -104,12 +75,13 @@ class GatewaySite(Site):
         resource: IResource,
         policy: Policy,
         reader: RequestReader,
+        protocols: ClientProtocols,
         *,
         reactor: Any,
         clock: CoarseClock,
         finished: Callable[[Exchange], object],
-        timeouts: FrontTimeouts | None = None,
-        limits: FrontLimits | None = None,
+        timeouts: ClientTimeouts | None = None,
+        limits: ClientLimits | None = None,
         time: Callable[[], float] = time.monotonic,
         secured: Callable[[Any], Secured | None] = only_whether,
     ) -> None:
@@ -117,18 +89,20 @@ class GatewaySite(Site):
         self.clock = clock
         self.time = time
         self.secured = secured
+        self._protocols = protocols
+        self.http2 = protocols.http2
         self.identity = Identity()
         self.cors = Cors()
         self.finished = finished
         # Besides clients', those that wait for a balancer's header before they become one (`proxy_protocol`).
-        self.channels: set[GatewayChannel | Http2Channel] = set()
-        self._turned_away: set[GatewayChannel | Http2Channel] = set()
+        self.channels: set[ClientConnection] = set()
+        self._turned_away: set[ClientConnection] = set()
         # Those for whose clients something has waited lately, over HTTP/1.1.
-        self.watched: set[ClientFlow] = set()
+        self.watched: set[PacedConnection] = set()
         # HTTP/1.1 connections of which nothing is read at present, since somebody else has to take something first.
-        self.paused: set[ClientFlow] = set()
+        self.paused: set[PacedConnection] = set()
         # Those whose deadline has passed and who wait for that to be done to them.
-        self._due: deque[GatewayChannel | Http2Channel] = deque()
+        self._due: deque[ClientConnection] = deque()
         self.clients = Clients(Shares(0, 0))
         self.complaints = Complaints(clock, self.logger.warn)
         self.http2_errors = 0
@@ -145,10 +119,10 @@ class GatewaySite(Site):
         self.date_line = b""
         self.policy = policy
         self.reader = reader
-        self._set_bounds(timeouts or FrontTimeouts(), limits or FrontLimits())
+        self._set_bounds(timeouts or ClientTimeouts(), limits or ClientLimits())
         self.tick()
 
-    def _set_bounds(self, timeouts: FrontTimeouts, limits: FrontLimits) -> None:
+    def _set_bounds(self, timeouts: ClientTimeouts, limits: ClientLimits) -> None:
         self.timeouts = timeouts
         self.max_head = limits.max_head
         self.max_line = limits.max_line
@@ -156,7 +130,7 @@ class GatewaySite(Site):
         self.seconds_per_byte = 1 / limits.min_rate if limits.min_rate else math.inf
         self.max_connections = limits.max_connections
         self.max_streams = limits.max_streams
-        self.channel_class: type[GatewayChannel] = HalfClosingChannel if limits.half_close else GatewayChannel
+        self.channel_class = self._protocols.http1(limits.half_close)
         self.buffered.bound = limits.max_buffered
         self.clients.shares = limits.shares or Shares(limits.max_connections, limits.max_connections)
 
@@ -165,8 +139,8 @@ class GatewaySite(Site):
         resource: IResource,
         policy: Policy,
         reader: RequestReader,
-        timeouts: FrontTimeouts,
-        limits: FrontLimits,
+        timeouts: ClientTimeouts,
+        limits: ClientLimits,
     ) -> None:
         """Serve another tree from the next request on; exchanges under way keep what they began with."""
         self.resource = resource
@@ -185,13 +159,13 @@ class GatewaySite(Site):
     def log(self, request: object) -> None:
         """The access log is written from exchanges."""
 
-    def buildProtocol(self, addr: IAddress) -> GatewayChannel:  # type: ignore[override]
+    def buildProtocol(self, addr: IAddress | None) -> NewConnection:  # type: ignore[override]
         """A channel for a new connection."""
         return self.channel_class(self)
 
     # -- connections
 
-    def opened(self, channel: GatewayChannel) -> None:
+    def opened(self, channel: NewConnection) -> None:
         """A client has connected."""
         self.accepted += 1
         self.channels.add(channel)
@@ -217,16 +191,16 @@ class GatewaySite(Site):
         """The address that a connection counts for; b"" for one that stands for many clients."""
         return b"" if peer == NOWHERE or self.policy.proxies.trusts(peer) else address_key(peer)
 
-    def share_refusal(self, channel: GatewayChannel | Http2Channel, standing: Standing) -> Refusal | None:
+    def share_refusal(self, channel: ClientConnection, context: RequestContext) -> Refusal | None:
         """The refusal of a request with which its connection would become one too many of its tenant's. It ends the
         connection."""
-        tenant = standing.tenant
+        tenant = context.tenant
         if not isinstance(tenant, Tenant) or self.clients.asks_for(channel, tenant.wire):
             return None
         self.rejected += 1
         return OVERLOADED.closing()
 
-    def succeeded(self, channel: GatewayChannel, successor: Http2Channel) -> None:
+    def succeeded(self, channel: NewConnection, successor: Successor) -> None:
         """Another channel has taken a client's connection over."""
         self.clients.succeeded(channel, successor)
         self.channels.discard(channel)
@@ -242,7 +216,7 @@ class GatewaySite(Site):
         self.rejected += full
         return full
 
-    def closed(self, channel: GatewayChannel | Http2Channel) -> None:
+    def closed(self, channel: ClientConnection) -> None:
         """A client's connection is gone."""
         self.channels.discard(channel)
         self.watched.discard(channel)
@@ -257,14 +231,14 @@ class GatewaySite(Site):
 
     # -- exchanges
 
-    def dispatch(self, request: GatewayRequest) -> None:
+    def dispatch(self, request: ClientRequest) -> None:
         """Answer a request: by a filter, by a guard's refusal, or by what the tree has at its path."""
         exchange = request.exchange
         head = exchange.head
-        if self.cors.answer(exchange, request.standing) is not None:
+        if self.cors.answer(exchange) is not None:
             request.answer(204, b"No Content", b"", b"")
             return
-        if head.path == b"*" and not request.standing.misplaced:
+        if head.path == b"*" and not exchange.context.misplaced:
             request.answer(204, b"No Content", _ALLOW, b"")
             return
         if head.length or head.chunked:
@@ -329,8 +303,8 @@ class GatewaySite(Site):
 
     def _relieve(self) -> None:
         """More waits for clients than may: those for whom the most does lose it."""
-        holding = [channel for channel in self.channels if isinstance(channel, Http2Channel) and channel.out.waiting]
-        for channel in sorted(holding, key=lambda channel: channel.out.waiting, reverse=True):
+        holding = [channel for channel in self.channels if channel.waiting]
+        for channel in sorted(holding, key=lambda channel: channel.waiting, reverse=True):
             if self.buffered.total <= self.buffered.bound:
                 return
             channel.relieve()

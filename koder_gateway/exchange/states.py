@@ -29,6 +29,7 @@ from ..errors import (
 )
 from ..policy.limits import Verdict
 from ..wire.request_head import RequestHead
+from .context import RequestContext
 
 # Phases.
 HELD, WAITING, RELAYING, TUNNELLING, ENDED = "held", "waiting", "relaying", "tunnelling", "ended"
@@ -126,7 +127,8 @@ class IllegalMove(Exception):
 class Exchange:
     """The facts of one exchange, from the request's head to the line in the access log.
 
-    `started` is monotonic seconds. `peer` is the client's address as limits, logs and services see it. `fields`
+    `started` is monotonic seconds. `context` is what it has in common with the other requests of its client, and
+    `peer` that client's address as limits, logs and services see it. `fields`
     are the finished field lines that every answer carries (request id, CORS, HSTS, limits): with `limited` such of
     the service's give way to them, with `drops_hsts` its HSTS to ours or to none. `readable`: a page of another
     origin may read the answer, and what the service exposes of it. `excused`: its 4xx is no failure. `code` is what
@@ -138,6 +140,7 @@ class Exchange:
         "bytes_out",
         "charges",
         "code",
+        "context",
         "drops_hsts",
         "excused",
         "fields",
@@ -153,17 +156,16 @@ class Exchange:
         "started",
         "status",
         "tenant",
-        "transit",
     )
 
-    def __init__(self, head: RequestHead, peer: bytes, started: float, request_id: bytes) -> None:
+    def __init__(self, head: RequestHead, context: RequestContext, started: float, request_id: bytes) -> None:
         self.head = head
-        self.peer = peer
+        self.context = context
+        self.peer = context.address
         self.started = started
         self.request_id = request_id
         self.phase = HELD
         self.fields = b""
-        self.transit = b""
         self.tenant = b""
         self.route = b""
         self.service = ""

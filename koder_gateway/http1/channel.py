@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from twisted.internet.interfaces import (
     IAddress,
@@ -32,19 +32,17 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
-from ..downstream.request import GatewayRequest
+from ..downstream.ports import ClientSite, NewConnection, PacedConnection
 from ..downstream.reset_watch import ResetWatch
 from ..errors import BAD_FRAMING, BODY_TOO_LARGE, REQUEST_TIMEOUT, Refusal
-from ..http2.channel import Http2Channel
+from ..exchange.context import RequestContext, request_context
 from ..policy.clients import plain_host
 from ..reactor.read_sizes import read_bounded, read_freely
 from ..wire.body import BodyError
 from ..wire.request_head import RequestHead
 from .intake import Intake
 from .phases import BODY, BUSY, CLOSING, GONE, HEAD, IDLE, LINGER, TUNNEL
-
-if TYPE_CHECKING:
-    from ..downstream.site import GatewaySite
+from .request import Http1Request, RequestConnection
 
 # What HTTP/2 over TLS is called in ALPN (RFC 9113 section 3.1).
 H2: Final = b"h2"
@@ -56,21 +54,23 @@ _UNSENT: Final = 16384
 
 
 @implementer(IHandshakeListener, IPushProducer)
-class GatewayChannel(ResetWatch, Intake, Protocol):
+class GatewayChannel(ResetWatch, Intake, Protocol, RequestConnection, NewConnection, PacedConnection):
     """Made by `GatewaySite` for each connection. `keep_alive`: whether the connection outlives this exchange;
     `lingers`: whether the client may still be sending what nobody is going to read."""
 
     log = Logger()
+    # The transport has all that waits for the client.
+    waiting = 0
 
-    def __init__(self, site: GatewaySite) -> None:
+    def __init__(self, site: ClientSite) -> None:
         super().__init__(site)
         self.keep_alive = True
-        self.request: GatewayRequest | None = None
+        self.request: Http1Request | None = None
         self.peer = ""
         self.deadline = math.inf
         self.lingers = False
         self.write: Callable[[bytes], object] = _forget
-        self._standing: Any = None
+        self._context: RequestContext | None = None
         self._asked = False
 
     # -- the connection
@@ -108,7 +108,7 @@ class GatewayChannel(ResetWatch, Intake, Protocol):
             transport.unregisterProducer()
             if not self.site.crowded:
                 read_freely(transport)
-            successor = Http2Channel(self.site, transport, self.peer)
+            successor = self.site.http2(self.site, transport, self.peer)
             # Whoever wraps this protocol has no other name for it: what comes for it goes straight on.
             self.dataReceived = successor.dataReceived  # type: ignore[method-assign]
             self.readConnectionLost = successor.readConnectionLost  # type: ignore[method-assign]
@@ -127,7 +127,7 @@ class GatewayChannel(ResetWatch, Intake, Protocol):
         if request is not None:
             request.lost(reason)
         self._unread.clear()
-        self._standing = self._head = self._decoder = self._producer = self._uptake = None
+        self._context = self._head = self._decoder = self._producer = self._uptake = None
         self.__dict__.pop("dataReceived", None)
         self.write = _forget
         self.transport = None
@@ -148,19 +148,19 @@ class GatewayChannel(ResetWatch, Intake, Protocol):
                     refusal = refusal or BODY_TOO_LARGE
             except BodyError as error:
                 refusal = BAD_FRAMING.because(str(error))
-        standing = self._standing
-        if standing is None or not standing.fits(site.policy, head):
-            standing = site.policy.standing(head, self.peer, self.secured())
+        context = self._context
+        if context is None or not context.fits(site.policy, head):
+            context = request_context(site.policy, head, self.peer, self.secured())
             # Whatever becomes of this request: one that follows it may be served without a further look.
-            full = site.share_refusal(self, standing)
-            self._standing = standing if standing.lasting and self._head is not None and full is None else None
+            full = site.share_refusal(self, context)
+            self._context = context if context.lasting and self._head is not None and full is None else None
             refusal = refusal or full
         # In two steps, as in `tls.stream`.
         now = site.time
-        exchange = site.identity.open(head, standing, now())
+        exchange = site.identity.open(head, context, now())
         exchange.bytes_in = len(body)
         done = not self._remaining and self._decoder is None
-        request = self.request = GatewayRequest(self, exchange, standing, body, done, self._trailers)
+        request = self.request = Http1Request(self, exchange, body, done, self._trailers)
         if done:
             self._phase = BUSY
             self.deadline = math.inf
@@ -332,6 +332,9 @@ class GatewayChannel(ResetWatch, Intake, Protocol):
             # What waits for its turn is answered, and told that it is the last.
             self._close()
 
+    def relieve(self) -> None:
+        """What waits here is bounded for each connection."""
+
     def turn_away(self, refusal: Refusal, *, told: bool) -> None:
         """Refuse a connection before it has said anything."""
         if told:
@@ -378,7 +381,7 @@ class GatewayChannel(ResetWatch, Intake, Protocol):
             transport: Any = self.transport
             transport.abortConnection()
 
-    def under_way(self) -> Iterable[GatewayRequest]:
+    def under_way(self) -> Iterable[Http1Request]:
         """The request that has begun and not ended."""
         return () if self.request is None else (self.request,)
 
@@ -391,6 +394,11 @@ class GatewayChannel(ResetWatch, Intake, Protocol):
 @implementer(IHalfCloseableProtocol)
 class HalfClosingChannel(GatewayChannel):
     """A channel that its transport tells of a client's end of its side; to others that is the end of both sides."""
+
+
+def channel_class(half_close: bool) -> type[GatewayChannel]:
+    """What makes connections; `half_close`: whether a client that has ended its side is still answered."""
+    return HalfClosingChannel if half_close else GatewayChannel
 
 
 def _forget(data: bytes) -> None:

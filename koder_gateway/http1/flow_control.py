@@ -9,17 +9,15 @@ what waits at `requests.min_rate`. While a service does not take a body, the cli
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from ..downstream.ports import ClientSite
 from ..downstream.unsent_bytes import Uptake
 from ..policy.limits import address_key
 from ..reactor.turns import Turns, read_little
 from .phases import BODY, BUSY, GONE, HEAD, IDLE, READY, TUNNEL, WRITING
 from .stock import StockChannel
 from .unread import Unread
-
-if TYPE_CHECKING:
-    from ..downstream.site import GatewaySite
 
 # What may wait unread behind the exchange under way before reading pauses.
 _PIPELINE_BOUND: Final = 16384
@@ -34,7 +32,7 @@ class ClientFlow(StockChannel):
     deadline: float
     peer: str
 
-    def __init__(self, site: GatewaySite) -> None:
+    def __init__(self, site: ClientSite) -> None:
         self.site = site
         self._phase = IDLE
         self._unread = Unread()

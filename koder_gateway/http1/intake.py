@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from ..downstream.ports import ClientSite
 from ..errors import BAD_FRAMING, BODY_TOO_LARGE, Refusal
 from ..exchange.states import BROKEN, TOO_LARGE
 from ..reactor.turns import FULL_READ, PIECES, end_turn
@@ -15,9 +16,6 @@ from ..wire.request_syntax import oversized
 from ..wire.unread_head import host_and_origin
 from .flow_control import ClientFlow
 from .phases import BODY, BUSY, FORGETFUL, HEAD, IDLE, RAW
-
-if TYPE_CHECKING:
-    from ..downstream.site import GatewaySite
 
 _HEAD_END: Final = b"\r\n\r\n"
 _CR: Final = 0x0D
@@ -40,7 +38,7 @@ class Intake(ClientFlow):
     # Whether the client has ended its side.
     _ended = False
 
-    def __init__(self, site: GatewaySite) -> None:
+    def __init__(self, site: ClientSite) -> None:
         super().__init__(site)
         self._reading = False
         self._probe: HeadProbe | None = None

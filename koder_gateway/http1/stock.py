@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.interfaces import IAddress, ISSLTransport
 from twisted.web.http_headers import Headers
 
+from ..downstream.ports import ClientSite
 from ..policy.certificates import Secured
-
-if TYPE_CHECKING:
-    from ..downstream.request import GatewayRequest
-    from ..downstream.site import GatewaySite
+from .request import Http1Request
 
 # Framing and persistence are the channel's; the identity and CORS fields are the exchange's.
 _OURS = frozenset((b"connection", b"keep-alive", b"date", b"x-request-id", b"upgrade"))
@@ -22,8 +20,8 @@ class StockChannel:
     """The half of a channel that only stock requests use. Subclasses are Twisted protocols."""
 
     transport: Any
-    site: GatewaySite
-    request: GatewayRequest | None
+    site: ClientSite
+    request: Http1Request | None
     keep_alive: bool
     factory: Any = None
     _secured: Secured | None = None
@@ -37,7 +35,7 @@ class StockChannel:
         if not stated and request.method != b"HEAD" and code not in (b"204", b"304"):
             self.keep_alive = False
         lines = [b"HTTP/1.1 %b %b\r\n" % (code, reason)]
-        drops_hsts = request.standing.drops_hsts
+        drops_hsts = request.exchange.drops_hsts
         for name, values in headers.getAllRawHeaders():
             lower = name.lower()
             if lower in _OURS or lower.startswith(b"access-control-"):

@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
+from ..downstream.ports import ClientRequest, ClientSite, Successor
 from ..downstream.reset_watch import ResetWatch
 from ..downstream.unsent_bytes import backlog
 from ..errors import Refusal
@@ -48,13 +49,11 @@ from ..wire.http2_head import HeadReader
 from ..wire.small_data import SMALL
 from .control import Control
 from .frame_scheduler import Outbox
-from .lifecycle import OPEN, OPENING, Lifecycle
+from .lifecycle import Lifecycle
+from .phases import OPEN, OPENING
+from .ports import Connection
 from .receive_window import CONNECTION_WINDOW, STREAM_WINDOW, ConnectionWindow
 from .streams import Streams
-
-if TYPE_CHECKING:
-    from ..downstream.request import GatewayRequest
-    from ..downstream.site import GatewaySite
 
 # Seconds that a stream waits for a window to open further before it fills what there is.
 _HELD_BACK: Final = 0.2
@@ -63,13 +62,13 @@ _FRAMES_A_LOOK: Final = 4
 _BYTES_A_LOOK: Final = 2048
 
 
-class Http2Channel(ResetWatch, Protocol):
+class Http2Channel(ResetWatch, Protocol, Connection, Successor):
     """Takes over a connection on which ALPN has chosen h2. `deadline` is monotonic seconds, for the site's sweep."""
 
     # Whether the client has ended its side.
     _ended = False
 
-    def __init__(self, site: GatewaySite, transport: Any, peer: str) -> None:
+    def __init__(self, site: ClientSite, transport: Any, peer: str) -> None:
         self.site = site
         self.transport = transport
         self.peer = peer
@@ -81,7 +80,7 @@ class Http2Channel(ResetWatch, Protocol):
         self.window = ConnectionWindow(self.out)
         self.patience = Patience(site.clock.now)
         self.streams = streams = Streams(self, HeadReader(site.max_head, site.max_fields))
-        self.lifecycle = Lifecycle(self)
+        self.lifecycle = lifecycle = Lifecycle(self, streams)
         # Whether what is being read has opened windows.
         self.windows_opened = False
         # What has come of a frame that is not whole; or, while the connection is `_behind`, all that is still to be
@@ -96,7 +95,7 @@ class Http2Channel(ResetWatch, Protocol):
         self._deaf = False
         self._backlog = -1
         self._taken_at = 0.0
-        control = Control(self)
+        control = Control(self, streams, lifecycle)
         self._handlers: tuple[Callable[[int, int, bytes], None], ...] = (
             streams.on_data,
             streams.on_headers,
@@ -351,13 +350,18 @@ class Http2Channel(ResetWatch, Protocol):
 
     # -- what the site asks of it
 
+    @property
+    def waiting(self) -> int:
+        """Bytes of answers that wait here for the client, on all its streams."""
+        return self.out.waiting
+
     def relieve(self) -> None:
         """Too much waits for all clients together, and most of it for this one: end what waits."""
         for stream in list(self.streams.open.values()):
             if stream.outflow.waiting:
                 stream.too_slow()
 
-    def under_way(self) -> Iterable[GatewayRequest]:
+    def under_way(self) -> Iterable[ClientRequest]:
         """The requests that have begun and not ended."""
         return [stream.request for stream in self.streams.open.values() if stream.request is not None]
 

@@ -14,35 +14,37 @@ nothing before it comes to that is not waited for.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..downstream.unsent_bytes import Uptake
 from ..errors import Refusal
+from ..exchange.states import CLIENT_GONE
 from ..wire import http2_frames
 from ..wire.flood_budget import REPLY, FloodGoesOn
-from ..wire.http2_frames import ENHANCE_YOUR_CALM, MAX_STREAM, NO_ERROR, PING, Http2Error
+from ..wire.http2_frames import CANCEL, ENHANCE_YOUR_CALM, MAX_STREAM, NO_ERROR, PING, Http2Error
 from ..wire.pace import Pace
-
-if TYPE_CHECKING:
-    from .channel import Http2Channel
-
-OPENING, OPEN, LINGER, CLOSING, GONE = range(5)
+from .phases import CLOSING, GONE, LINGER, OPEN, OPENING
+from .ports import Connection, Phases
+from .streams import Streams
 
 
-class Lifecycle:
+class Lifecycle(Phases):
     """`phase` is where the connection stands, `said_last` the highest stream that its client has been told it will
     have an answer to. Keeps the connection's `deadline` at the first of all that there are."""
 
-    def __init__(self, connection: Http2Channel) -> None:
+    def __init__(self, connection: Connection, streams: Streams) -> None:
         self.phase = OPENING
         self.said_last = MAX_STREAM
         self._connection = connection
+        self._streams = streams
         # When the connection has had nothing to do for too long; when a drain has the last stream said.
         self._idle_due = math.inf
         self._last_due = math.inf
         # When what is under way has been served for long enough without reading.
         self._deaf_due = math.inf
         self._client_leaves = False
+        # Whether the client has ended its side: then no window opens any more.
+        self._client_ended = False
         self._draining = False
         # Whether requests have been turned away that may still be on their way.
         self._turned_away = False
@@ -72,7 +74,7 @@ class Lifecycle:
         """A stream is about to be opened where there was none."""
         connection = self._connection
         self._idle_due = math.inf
-        connection.deadline = min(connection.streams.block.due, self._last_due, self._uptake_due)
+        connection.deadline = min(self._streams.block.due, self._last_due, self._uptake_due)
 
     def idle(self) -> None:
         """The last stream is over."""
@@ -87,7 +89,7 @@ class Lifecycle:
             site = connection.site
             self._idle_due = site.clock.now + site.timeouts.keepalive
             self._windows.end()
-            dues = connection.streams.block.due, self._last_due, self._uptake_due
+            dues = self._streams.block.due, self._last_due, self._uptake_due
             connection.deadline = min(self._idle_due, *dues)
 
     # -- its end
@@ -95,7 +97,7 @@ class Lifecycle:
     def fail(self, error: Http2Error) -> None:
         """The client broke the protocol: say why, end every stream, and close so that it can read that."""
         connection = self._connection
-        streams = connection.streams
+        streams = self._streams
         self.phase = LINGER
         connection.site.http2_errors += 1
         connection.out.send(http2_frames.goaway_frame(min(streams.last, self.said_last), error.code, error.reason))
@@ -108,14 +110,14 @@ class Lifecycle:
         """Take no further request. Those that were taken are served: they may be others' who share the client's
         address. The connection ends with the last of them."""
         connection = self._connection
-        if self.phase != OPEN or not connection.streams:
+        if self.phase != OPEN or not self._streams:
             self.fail(error)
         elif self.said_last == MAX_STREAM:
             connection.site.http2_errors += 1
             self._turned_away = True
             # No stream follows whose fields anybody would have to know.
-            connection.streams.heads.lost = True
-            self.said_last = connection.streams.last
+            self._streams.heads.lost = True
+            self.said_last = self._streams.last
             self._last_due = math.inf
             connection.out.send(http2_frames.goaway_frame(self.said_last, error.code, error.reason))
 
@@ -125,7 +127,7 @@ class Lifecycle:
         connection = self._connection
         if self.phase != OPEN:
             return
-        if not connection.streams:
+        if not self._streams:
             raise error
         if self._flooded:
             raise FloodGoesOn
@@ -178,13 +180,15 @@ class Lifecycle:
     def client_leaves(self) -> None:
         """The client opens no further streams."""
         self._client_leaves = True
-        if not self._connection.streams:
+        if not self._streams:
             self.close()
 
     def client_ended(self) -> None:
         """The client sends no more: what it has not asked for whole it never will, the rest is answered."""
         if self.phase == OPEN:
-            self._connection.streams.client_ended()
+            self._client_ended = True
+            self._streams.client_ended()
+            self._end_unsendable()
             self.client_leaves()
         else:
             self.close()
@@ -213,10 +217,10 @@ class Lifecycle:
     def _say_last(self) -> None:
         """The client has had the time to hear of the end: what it begins now is not answered any more."""
         connection = self._connection
-        self.said_last = connection.streams.last
+        self.said_last = self._streams.last
         self._last_due = math.inf
         connection.out.send(http2_frames.goaway_frame(self.said_last, NO_ERROR))
-        if not connection.streams:
+        if not self._streams:
             self.close()
 
     def give_up(self, refusal: Refusal) -> None:
@@ -225,7 +229,7 @@ class Lifecycle:
         for request in connection.under_way():
             request.give_up(refusal)
         if self.phase <= OPEN:
-            connection.out.send(http2_frames.goaway_frame(min(connection.streams.last, self.said_last), NO_ERROR))
+            connection.out.send(http2_frames.goaway_frame(min(self._streams.last, self.said_last), NO_ERROR))
         self.close()
 
     # -- deadlines
@@ -244,7 +248,7 @@ class Lifecycle:
 
     def _expire_open(self, now: float) -> None:
         connection = self._connection
-        streams, out = connection.streams, connection.out
+        streams, out = self._streams, connection.out
         if self._uptake_due <= now and not self._takes(now):
             self._cut()
             return
@@ -269,6 +273,8 @@ class Lifecycle:
         self._end_slow_streams(now)
         if out.held:
             out.force()
+        if self._client_ended:
+            self._end_unsendable()
         if self.phase == OPEN:
             dues = [min(stream.deadline, stream.outflow.pace.due) for stream in streams.open.values()]
             dues += [self._idle_due, streams.block.due, self._last_due, self._deaf_due, self._uptake_due]
@@ -279,9 +285,11 @@ class Lifecycle:
 
     def watch_windows(self) -> None:
         """Something waits for windows: from now on the client has to open them as fast as it must."""
-        if self._windows.due == math.inf:
-            connection = self._connection
-            site = connection.site
+        connection = self._connection
+        site = connection.site
+        if self._client_ended:
+            connection.wake(site.clock.now)
+        elif self._windows.due == math.inf:
             self._windows.begin(connection.out.let_out, site.clock.now, site.timeouts.idle)
             connection.wake(self._windows.due)
 
@@ -298,17 +306,26 @@ class Lifecycle:
             return windows.keeps(out.let_out, now, site.seconds_per_byte, site.timeouts.idle)
         return True
 
+    def _end_unsendable(self) -> None:
+        """End the streams of which more waits than their windows let go. A client that has ended its side opens none
+        any more, so their services would wait for nothing."""
+        out = self._connection.out
+        for stream in list(self._streams.open.values()):
+            outflow = stream.outflow
+            if outflow.waiting and min(outflow.window, out.window) <= 0:
+                stream.fail(CANCEL, CLIENT_GONE)
+
     def _end_slow_streams(self, now: float) -> None:
         """Reset the streams whose windows open too slowly; where they all do, also those that wait to begin: they
         would hold their services' connections, and then wait in turn."""
         if not self._opens_windows(now):
             self._windows.end()
-            for stream in list(self._connection.streams.open.values()):
+            for stream in list(self._streams.open.values()):
                 if stream.outflow.waiting or stream.remote_done:
                     stream.too_slow()
             self.watch()
             return
-        slow = [stream for stream in self._connection.streams.open.values() if stream.outflow.pace.due <= now]
+        slow = [stream for stream in self._streams.open.values() if stream.outflow.pace.due <= now]
         for stream in slow:
             if not stream.outflow.keeps_pace(now):
                 stream.too_slow()
@@ -366,7 +383,7 @@ class Lifecycle:
         self.phase = CLOSING
         connection = self._connection
         connection.let_go()
-        for stream in list(connection.streams.open.values()):
+        for stream in list(self._streams.open.values()):
             stream.outflow.closed = True
             stream.too_slow()
         self._abort()

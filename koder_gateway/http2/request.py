@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from twisted.internet.error import ConnectionAborted
 from twisted.python.failure import Failure
 
+from ..downstream.ports import RequestChannel
 from ..downstream.request import GatewayRequest
 from ..errors import NOT_IMPLEMENTED
 from ..exchange.states import ENDED, TUNNELLING
 from ..wire.hpack import encode_field, encode_lines, encode_status
 from ..wire.http2_frames import ENHANCE_YOUR_CALM, Http2Error
 from ..wire.response import ResponseHead
-
-if TYPE_CHECKING:
-    from .stream import Stream
+from .ports import Connection
+from .send_window import HeldAnswer, Outflow
 
 _NO_BODY = frozenset((204, 304))
 
@@ -32,20 +32,36 @@ def _encoded_length(length: int) -> bytes:
     return encode_field(b"content-length", b"%d" % length)
 
 
-class Http2Request(GatewayRequest):
+class RequestStream(RequestChannel, Protocol):
+    """What a request asks of its stream. `upgrading`: whether an extended CONNECT has opened it."""
+
+    connection: Connection
+    outflow: Outflow
+    upgrading: bool
+
+    def tunnel(self) -> None:
+        """The service has switched protocols: whatever comes, and what has waited, is its."""
+
+    def over(self, code: int | None) -> None:
+        """The stream is closed; with a code the client is told."""
+
+
+class Http2Request(GatewayRequest, HeldAnswer):
     """One request of an HTTP/2 stream."""
 
     protocol = b"HTTP/2"
-    channel: Stream | None
+    channel: RequestStream  # type: ignore[assignment]
 
     @property
-    def paused_early(self) -> bool:  # type: ignore[override]
+    def paused_early(self) -> bool:
         """Whether too much waits for the client already, on all its streams."""
-        return self.channel is not None and self.channel.connection.out.full
+        channel = self.channel
+        return channel.connection.out.full if channel else False
 
     def room(self) -> int:
         """Bytes of the answer that windows and transport let go at once."""
-        return 0 if self.channel is None else self.channel.outflow.room
+        channel = self.channel
+        return channel.outflow.room if channel else 0
 
     def hold_answer(self) -> None:
         """There is no room any more: a service that has been asked and has not begun to answer is paused too."""
@@ -56,7 +72,8 @@ class Http2Request(GatewayRequest):
     @property
     def connects(self) -> bool:
         """Whether it is an extended CONNECT (RFC 8441 section 4)."""
-        return self.channel is not None and self.channel.upgrading
+        channel = self.channel
+        return channel.upgrading if channel else False
 
     def _head(self, head: ResponseHead) -> bytes:
         """The field block of a service's answer. What of it is the service's is encoded once for each head."""
@@ -68,13 +85,11 @@ class Http2Request(GatewayRequest):
             head.block = fixed
         if head.dated:
             return fixed + encode_lines(self.exchange.fields)
-        assert self.channel is not None
         return b"%b%b%b" % (fixed, _encoded_date(self.channel.site.date_line), encode_lines(self.exchange.fields))
 
     def respond(self, head: ResponseHead, body: bytes, done: bool) -> None:
         """Send the service's head, and what there is of its body."""
         channel = self.channel
-        assert channel is not None
         self.exchange.bytes_out += len(body)
         block = self._head(head)
         if done:
@@ -91,7 +106,6 @@ class Http2Request(GatewayRequest):
     def switch(self, head: ResponseHead, data: bytes) -> None:
         """Say that the tunnel stands (RFC 8441 section 5), and carry raw bytes from here on."""
         channel = self.channel
-        assert channel is not None
         self.exchange.bytes_out += len(data)
         lines = [line for line in head.lines if line[:21].lower() != b"sec-websocket-accept:"]
         channel.outflow.send_head(encode_status(200) + encode_lines(b"".join(lines) + self.exchange.fields), False)
@@ -105,13 +119,11 @@ class Http2Request(GatewayRequest):
 
     def send_body(self, data: bytes) -> None:
         """Send more of the answer."""
-        assert self.channel is not None
         self.exchange.bytes_out += len(data)
         self.channel.outflow.send_body(data, False)
 
     def end_body(self, trailers: list[bytes]) -> None:
         """The answer is complete; of a tunnel, what the service sends."""
-        assert self.channel is not None
         if self.exchange.phase is TUNNELLING:
             self._end_tunnel()
             return
@@ -123,12 +135,10 @@ class Http2Request(GatewayRequest):
 
     def interim(self, head: ResponseHead) -> None:
         """Relay a 1xx answer (RFC 9113 section 8.1)."""
-        assert self.channel is not None
         self.channel.outflow.send_head(encode_status(head.status) + encode_lines(b"".join(head.lines)), False)
 
     def _write_answer(self, status: int, reason: bytes, fields: bytes, body: bytes) -> None:
         channel = self.channel
-        assert channel is not None
         parts = [
             encode_status(status),
             _encoded_date(channel.site.date_line),
@@ -145,17 +155,22 @@ class Http2Request(GatewayRequest):
         """This client has had so many refusals that it gets no more of them: its connection ends, but of a trusted
         proxy's only the stream, since others are on that."""
         channel = self.channel
-        assert channel is not None
         self._ended_by_gateway()
         self._over(finished=False)
         channel.over(ENHANCE_YOUR_CALM)
         connection = channel.connection
-        if not self.standing.policy.proxies.trusts(connection.peer):
+        if not self.exchange.context.policy.proxies.trusts(connection.peer):
             connection.lifecycle.turn_away(Http2Error(ENHANCE_YOUR_CALM, "too many refused requests"))
+
+    def cut(self, *, at_once: bool = False) -> None:
+        """End the client's message so that it is seen to be incomplete; `at_once`: what was sent may be lost."""
+        channel = self.channel
+        self._over(finished=False)
+        channel.cut(not at_once)
 
     def render_stock(self, resource: Any) -> None:
         """Have an ordinary resource render; where a tunnel was asked for it has none to give."""
-        if self.channel is not None and self.channel.upgrading:
+        if self.connects:
             self.refuse(NOT_IMPLEMENTED.because("No service that could open a tunnel handles this path."))
         else:
             super().render_stock(resource)

@@ -7,7 +7,7 @@ while more than a little waits the service is paused.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 from ..reactor.read_sizes import room_of
 from ..wire.flood_budget import DATA_SENT, REPLIES_TO_DATA, WORTH_WHILE
@@ -24,9 +24,8 @@ from ..wire.http2_frames import (
     header_frames,
 )
 from ..wire.pace import Pace
-
-if TYPE_CHECKING:
-    from .stream import Stream
+from .frame_scheduler import Sender
+from .ports import Connection
 
 # The service is paused while more than this waits for the client's windows.
 _HIGH: Final = 65536
@@ -41,7 +40,28 @@ _EMPTY: Final = b""
 _UNASKED: Final = Pace()
 
 
-class Outflow:
+class HeldAnswer(Protocol):
+    """A request whose service may be paused before it has begun to answer."""
+
+    def hold_answer(self) -> None:
+        """There is no room any more."""
+
+
+class SendingStream(Protocol):
+    """A stream, as its sending side sees it. `request` is None once the exchange is over."""
+
+    connection: Connection
+    number: int
+    request: HeldAnswer | None
+
+    def answered(self) -> None:
+        """Everything is sent."""
+
+    def over(self, code: int | None) -> None:
+        """The stream is closed; with a code the client is told."""
+
+
+class Outflow(Sender):
     """The sending side of a stream, which takes turns with others while it is `listed` in their `Outbox`.
 
     `window` is what the client takes of it, in bytes. `ended`: our end is queued; `all_sent`: so it has left;
@@ -72,7 +92,7 @@ class Outflow:
         "window",
     )
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: SendingStream) -> None:
         out = stream.connection.out
         self.window = out.initial_window
         self.waiting: deque[bytes | memoryview] = deque()
@@ -82,7 +102,7 @@ class Outflow:
         self.closed = False
         self.cut = False
         # None once the stream is over.
-        self._stream: Stream | None = stream
+        self._stream: SendingStream | None = stream
         self._connection = stream.connection
         self._number = stream.number
         self._least = min(out.max_frame, out.initial_window) // 2

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from twisted.internet.interfaces import IAddress
 from twisted.web.http_headers import Headers
 
+from ..downstream.ports import ClientSite
 from ..policy.certificates import Secured
 from ..wire.hpack import encode_field, encode_lines, encode_status
-
-if TYPE_CHECKING:
-    from ..downstream.site import GatewaySite
-    from .channel import Http2Channel
-    from .request import Http2Request
-    from .send_window import Outflow
+from .ports import Connection
+from .request import Http2Request
+from .send_window import Outflow
 
 # Framing is the stream's; date and identity are the exchange's, and so are the CORS fields.
 _NOT_FOR_STREAMS: Final = frozenset(
@@ -26,8 +24,8 @@ _NOT_FOR_STREAMS: Final = frozenset(
 class StockStream:
     """The half of a stream that mostly stock requests use."""
 
-    connection: Http2Channel
-    site: GatewaySite
+    connection: Connection
+    site: ClientSite
     request: Http2Request | None
     outflow: Outflow
     factory: Any = None
@@ -45,7 +43,7 @@ class StockStream:
         parts = [encode_status(int(code))]
         for name, values in headers.getAllRawHeaders():
             lower = name.lower()
-            if lower == b"strict-transport-security" and request.standing.drops_hsts:
+            if lower == b"strict-transport-security" and request.exchange.drops_hsts:
                 continue
             if lower not in _NOT_FOR_STREAMS and not lower.startswith(b"access-control-"):
                 parts += [encode_field(lower, value.replace(b"\r\n", b" ")) for value in values]

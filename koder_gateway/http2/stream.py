@@ -7,7 +7,7 @@ its `Inflow`; what the client gets is sent by its `Outflow`.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from twisted.internet.error import ConnectionAborted
 from twisted.python.failure import Failure
@@ -22,20 +22,18 @@ from ..wire.http2_frames import (
     StreamError,
     reset_frame,
 )
+from .ports import Connection
 from .receive_window import Inflow
-from .send_window import Outflow
+from .request import Http2Request, RequestStream
+from .send_window import Outflow, SendingStream
 from .stock import StockStream
-
-if TYPE_CHECKING:
-    from .channel import Http2Channel
-    from .request import Http2Request
 
 # The rest of a body that an answer did not wait for is read to its end when it is no more than this.
 _FORGOTTEN_BOUND: Final = 65536
 _NOTHING: Final = b""
 
 
-class Stream(StockStream):
+class Stream(StockStream, RequestStream, SendingStream):
     """The channel of one request. `deadline` is monotonic seconds; the connection's sweep looks at it.
 
     `remote_done`: the client has ended its side. The stream is over when it has, and all is sent, or when either side
@@ -47,7 +45,7 @@ class Stream(StockStream):
     # Whether a service, or a resource, has answered to the end.
     earned = False
 
-    def __init__(self, connection: Http2Channel, number: int, ended: bool, length: int | None) -> None:
+    def __init__(self, connection: Connection, number: int, ended: bool, length: int | None) -> None:
         self.connection = connection
         self.site = connection.site
         self.transport = connection.transport
@@ -55,7 +53,7 @@ class Stream(StockStream):
         self.request: Http2Request | None = None
         self.remote_done = ended
         self.deadline = math.inf
-        self.inflow = Inflow(connection, number, length)
+        self.inflow = Inflow(connection.window, number, length)
         self.outflow = Outflow(self)
         # Whether an extended CONNECT has opened it, and its tunnel stands.
         self.upgrading = False
@@ -308,7 +306,7 @@ class Stream(StockStream):
             self._let_go()
         outflow.close()
         self.inflow.pay(more=False)
-        connection.streams.over(self, served)
+        connection.streams.over(self.number, served)
 
     def expire(self) -> None:
         """The stream's deadline has passed: of its body, or of a client that does not take its answer."""

@@ -25,6 +25,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
+from ..downstream.ports import ClientConnection
 from ..errors import Refusal
 from ..policy.clients import Introduced, plain_host
 from ..wire.clock import CoarseClock
@@ -55,21 +56,24 @@ class ProxyGate:
     def __init__(
         self,
         clock: CoarseClock,
-        channels: set[Any] | None = None,
+        channels: set[ClientConnection] | None = None,
         overfull: Callable[[], bool] = lambda: False,
     ) -> None:
         self.clock = clock
-        self.channels: set[Any] = set() if channels is None else channels
+        self.channels: set[ClientConnection] = set() if channels is None else channels
         self.overfull = overfull
         self.trusts: Callable[[str], bool] = _anybody
         self.complaints = Complaints(clock, self.log.warn)
 
 
-class ProxiedConnection(Protocol):
+class ProxiedConnection(Protocol, ClientConnection):
     """Waits for the header; from then on the protocol that `wrapped` has built is called in its place.
 
     While it waits it is one of the site's channels, with what a site asks of these.
     """
+
+    peer = ""
+    waiting = 0
 
     def __init__(self, gate: ProxyGate, wrapped: IProtocolFactory) -> None:
         self._gate = gate
@@ -178,6 +182,9 @@ class ProxiedConnection(Protocol):
     def under_way(self) -> tuple[()]:
         """No request has begun."""
         return ()
+
+    def relieve(self) -> None:
+        """Nothing waits here for a client."""
 
     def close_idle(self) -> None:
         """The gateway drains: what is on its way may still come."""

@@ -13,10 +13,9 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 
-from ..downstream.request import GatewayRequest
+from ..downstream.ports import ClientRequest, ClientSite, NewConnection
 from ..downstream.site import GatewaySite
 from ..errors import METHOD_NOT_ALLOWED, METHODS, NO_ROUTE, Refusal
-from ..http1.channel import GatewayChannel
 from ..policy.tenants import bare_host
 from ..wire.rate_limited_log import Complaints
 from .challenges import PREFIX, ChallengeError, read_challenge
@@ -53,40 +52,40 @@ class RedirectSite(ServerFactory):
         """What a channel asks of its site."""
         return getattr(self._main, name)
 
-    def buildProtocol(self, addr: IAddress | None) -> GatewayChannel:
+    def buildProtocol(self, addr: IAddress | None) -> NewConnection:  # type: ignore[override]
         """A channel for a new connection."""
-        return self._main.channel_class(cast(GatewaySite, self))
+        return self._main.channel_class(cast(ClientSite, self))
 
-    def dispatch(self, request: GatewayRequest) -> None:
+    def dispatch(self, request: ClientRequest) -> None:
         """Answer a request. Its body is not waited for."""
         head = request.exchange.head
-        standing = request.standing
-        if standing.hsts:
+        context = request.exchange.context
+        if context.hsts:
             # A trusted proxy's client came over TLS, but this port is for those who do not.
-            request.exchange.fields = request.exchange.fields.replace(standing.hsts, b"")
+            request.exchange.fields = request.exchange.fields.replace(context.hsts, b"")
         if self.webroot is not None and head.path.startswith(PREFIX):
             self._show(request, self.webroot)
         elif head.path == b"*":
             # There is no URL for the whole server that could be redirected to.
-            if standing.misplaced and isinstance(standing.tenant, Refusal):
-                request.refuse(standing.tenant)
+            if context.misplaced and isinstance(context.tenant, Refusal):
+                request.refuse(context.tenant)
             else:
                 request.answer(204, b"No Content", _ALLOW, b"")
         else:
             self._redirect(request)
 
-    def _redirect(self, request: GatewayRequest) -> None:
-        standing, head = request.standing, request.exchange.head
-        request.exchange.tenant = standing.whose(head)
-        if isinstance(standing.tenant, Refusal):
-            refusal = standing.policy.tenants.host_refusal(head.host)
+    def _redirect(self, request: ClientRequest) -> None:
+        context, head = request.exchange.context, request.exchange.head
+        request.exchange.tenant = context.whose(head)
+        if isinstance(context.tenant, Refusal):
+            refusal = context.policy.tenants.host_refusal(head.host)
             if refusal is not None:
                 request.refuse(refusal)
                 return
         location = b"Location: https://%b%b\r\n" % (bare_host(head.host), head.target)
         request.answer(308, b"Permanent Redirect", location, b"")
 
-    def _show(self, request: GatewayRequest, webroot: Path) -> None:
+    def _show(self, request: ClientRequest, webroot: Path) -> None:
         head = request.exchange.head
         if head.method not in (b"GET", b"HEAD"):
             request.refuse(_ONLY_READ)

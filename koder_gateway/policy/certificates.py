@@ -8,7 +8,6 @@ internal name, the base domain alone), restricts nothing.
 
 from __future__ import annotations
 
-from binascii import b2a_base64
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -128,8 +127,8 @@ class ClientAuth:
             mode = self._parents.get(name.partition(b".")[2], self._otherwise)
         return mode
 
-    def field(self, host: bytes, secured: Secured | None) -> bytes | Refusal:
-        """The Client-Cert field line (RFC 9440) for the service behind this Host value, b"" for none.
+    def certificate(self, host: bytes, secured: Secured | None) -> bytes | Refusal:
+        """The client's certificate for the service behind this Host value (RFC 9440), in DER; b"" for none.
 
         Or why its request may not come over this connection, which is None for a plain one.
         """
@@ -142,8 +141,7 @@ class ClientAuth:
             return _OUTDATED
         if len(secured.client) > MAX_CLIENT_CERTIFICATE:
             return _TOO_LARGE
-        # A byte sequence of RFC 8941 section 3.3.5.
-        return b"Client-Cert: :%b:\r\n" % b2a_base64(secured.client, newline=False)
+        return secured.client
 
 
 def certificate_refusal(

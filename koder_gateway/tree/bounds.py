@@ -6,17 +6,17 @@ import resource
 from typing import Final
 
 from ..config import Settings
-from ..downstream.site import FrontLimits, FrontTimeouts
+from ..downstream.limits import ClientLimits, ClientTimeouts
 from ..policy.shares import Shares
 
 # Descriptors that are neither clients nor services: logs, the reactor's own, files being read.
 _SPARE_DESCRIPTORS: Final = 128
 
 
-def front_timeouts(settings: Settings) -> FrontTimeouts:
+def client_timeouts(settings: Settings) -> ClientTimeouts:
     """The deadlines."""
     timeouts = settings.timeouts
-    return FrontTimeouts(
+    return ClientTimeouts(
         head=timeouts.head,
         body=timeouts.body,
         keepalive=timeouts.keepalive,
@@ -26,11 +26,11 @@ def front_timeouts(settings: Settings) -> FrontTimeouts:
     )
 
 
-def front_limits(settings: Settings) -> FrontLimits:
+def client_limits(settings: Settings) -> ClientLimits:
     """The bounds."""
     requests = settings.requests
     connections = settings.listen.max_connections or _connections_allowed(settings)
-    return FrontLimits(
+    return ClientLimits(
         max_head=requests.max_head,
         max_target=requests.max_target,
         max_fields=requests.max_fields,

@@ -66,11 +66,12 @@ class TenantGuard(Guard):
 
     def admit(self, client: Any) -> Refusal | None:
         """The refusal that resolving the tenant came to."""
-        tenant = client.standing.tenant
+        exchange = client.exchange
+        tenant = exchange.context.tenant
         if isinstance(tenant, Refusal):
-            client.exchange.tenant = client.standing.whose(client.exchange.head)
+            exchange.tenant = exchange.context.whose(exchange.head)
             return tenant
-        client.exchange.tenant = tenant.wire
+        exchange.tenant = tenant.wire
         return None
 
 
@@ -86,7 +87,7 @@ class RateGuard(Guard):
         exchange = client.exchange
         head = exchange.head
         admit = self._admit
-        verdict = admit(exchange.tenant, client.standing.key, head.method, head.path, exchange.started, head.plain)
+        verdict = admit(exchange.tenant, exchange.context.key, head.method, head.path, exchange.started, head.plain)
         fields = verdict.fields
         if fields:
             exchange.fields += fields

@@ -45,7 +45,7 @@ class Routes:
         exchange.route = route.path
         leaf, mounted, public = self._leaves[route.path]
         if public and not exchange.readable and exchange.head.method in READING:
-            exchange.fields += client.standing.policy.cors.public_fields
+            exchange.fields += exchange.context.policy.cors.public_fields
             exchange.readable = True
         if mounted:
             _place(client.hand_over(), route.path)

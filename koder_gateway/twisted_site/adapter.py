@@ -20,11 +20,12 @@ from ..downstream.filters import Cors, Identity, forwarded_headers
 from ..downstream.refused import Refused
 from ..downstream.site import only_whether
 from ..errors import METHODS, Refusal
+from ..exchange.context import request_context
 from ..exchange.ports import BodySink, Client, Producer
 from ..exchange.states import ANSWERED, CLIENT_GONE, ENDED, HELD, WAITING, Exchange, IllegalMove
 from ..policy.certificates import Secured
 from ..policy.clients import plain_host
-from ..policy.decision import Policy, Standing, charges_refusal
+from ..policy.decision import Policy, charges_refusal
 from ..wire.problem import problem
 from ..wire.request_reader import RequestReader
 from ..wire.response import ResponseHead
@@ -44,12 +45,10 @@ class StockClient(Client):
         self,
         request: Any,
         exchange: Exchange,
-        standing: Standing,
         body: bytes,
         finished: Callable[[Exchange], object],
     ) -> None:
         self.exchange = exchange
-        self.standing = standing
         self.body = body
         self.body_done = True
         self.trailers: list[bytes] = []
@@ -63,9 +62,9 @@ class StockClient(Client):
         """A mounted resource answers: the stock request itself, with the fields that every answer carries."""
         request = self._request
         request.content.seek(0)
-        request.requestHeaders = forwarded_headers(self.exchange, self.standing)
+        request.requestHeaders = forwarded_headers(self.exchange)
         self._add_fields(self.exchange.fields)
-        request.responseHeaders = _MountedHeaders(request.responseHeaders, self.standing.drops_hsts)
+        request.responseHeaders = _MountedHeaders(request.responseHeaders, self.exchange.drops_hsts)
         return request
 
     def respond(self, head: ResponseHead, body: bytes, done: bool) -> None:
@@ -123,8 +122,8 @@ class StockClient(Client):
         """Answer with a problem (RFC 9457)."""
         exchange = self.exchange
         exchange.code = refusal.code
-        standing = self.standing
-        if charges_refusal(refusal) and standing.policy.limiter.refused(standing.key, exchange.started):
+        context = exchange.context
+        if charges_refusal(refusal) and context.policy.limiter.refused(context.key, exchange.started):
             self._end_unanswered()
             return
         fields, body = problem(refusal, exchange.request_id)
@@ -316,17 +315,17 @@ class Entrance:
         head = self.reader.read(_raw_head(request, body))
         head.upgrade = None  # a stock request's connection cannot switch protocols
         peer = plain_host(getattr(request.getClientAddress(), "host", None))
-        standing = self.policy.standing(head, peer, self._established(request))
-        exchange = self._identity.open(head, standing, self._clock())
+        context = request_context(self.policy, head, peer, self._established(request))
+        exchange = self._identity.open(head, context, self._clock())
         exchange.bytes_in = len(body)
-        client = request.gateway = StockClient(request, exchange, standing, body, self._finished)
+        client = request.gateway = StockClient(request, exchange, body, self._finished)
         self.clients.add(client)
         request.notifyFinish().addBoth(lambda _: self.clients.discard(client))
         if head.refusal is not None:
             return Refused(head.refusal)
-        if self._cors.answer(exchange, standing) is not None:
+        if self._cors.answer(exchange) is not None:
             return _Empty(b"")
-        if head.path == b"*" and not standing.misplaced:
+        if head.path == b"*" and not context.misplaced:
             return _Empty(_ALLOW)
         refusal = self.policy.body_refusal(head)
         if refusal is not None:

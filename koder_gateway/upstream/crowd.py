@@ -37,10 +37,10 @@ _NO_TUNNEL: Final = {
 def owner_of(relay: Forwarded) -> Owner:
     """Whose an exchange is, where shares are counted. A trusted proxy that does not say for whom it asks stands for
     many clients, and so does whoever has no address (a UNIX socket's peer)."""
-    standing = relay.client.standing
-    address = standing.address.decode("ascii")
-    many = address == NOWHERE or standing.policy.proxies.trusts(address)
-    return Owner(b"" if many else standing.key, relay.exchange.tenant)
+    context = relay.exchange.context
+    address = context.address.decode("ascii")
+    many = address == NOWHERE or context.policy.proxies.trusts(address)
+    return Owner(b"" if many else context.key, relay.exchange.tenant)
 
 
 class Crowd:

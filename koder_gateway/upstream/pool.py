@@ -23,6 +23,7 @@ from ..wire.clock import CoarseClock
 from ..wire.response import ResponseReader
 from .connection import ConnectedService, ConnectionOwner, UpstreamConnection
 from .crowd import Crowd
+from .idle_watch import IdleWatch
 from .ports import Forwarded
 from .tls import UntrustedError
 from .trust import Trust
@@ -80,16 +81,14 @@ class Address(ConnectionOwner):
         """An idle connection, on which nothing waits that this tenant's request would get for its answer; None when a
         new one has to be made."""
         idle = self.idle
-        while idle:
-            connection = self._pop_of(tenant) if self.service.isolate else idle.pop()
-            if connection is None:
-                return None
-            if connection.stale():
-                connection.abort()
-                continue
+        if idle:
+            self.service.watch.look()
+        if not idle:
+            return None
+        connection = self._pop_of(tenant) if self.service.isolate else idle.pop()
+        if connection is not None:
             self.busy.add(connection)
-            return connection
-        return None
+        return connection
 
     def _pop_of(self, tenant: bytes) -> UpstreamConnection | None:
         """The idle connection that has served this tenant last."""
@@ -227,6 +226,7 @@ class Service(ConnectedService):
         self.max_connections = max_connections
         self.tunnels = tunnels or Tunnels(clock)
         self.graceful_closes = self.tunnels.graceful_closes
+        self.watch = IdleWatch()
         self.crowd = Crowd(name, max_connections, self.tunnels, clock, later)
         self.places = self.crowd.places
         self.max_idle = max_idle

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
+from ..exchange.forwarding import service_fields
 from ..exchange.ports import BodySink, Client
 from ..exchange.states import (
     ANSWER,
@@ -81,11 +82,9 @@ class Relay(PlaceSeeker, AnswerReceiver, ConnectionSeeker, BodySink):
         self._excuse: Excuse | None = None
         head = exchange.head
         # The bytes of the request so far; None once they are too many to be sent again.
-        transit = exchange.transit
-        if head.upgrade is not None:
-            transit = b"%bConnection: Upgrade\r\nUpgrade: %b\r\n" % (transit, head.upgrade)
+        ours = service_fields(head, exchange.request_id, exchange.context.service_fields, head.upgrade)
         self._kept: list[bytes] | None = [
-            b"%b %b HTTP/1.1\r\n%b%b\r\n" % (head.method, head.target, b"".join(head.lines), transit)
+            b"%b %b HTTP/1.1\r\n%b%b\r\n" % (head.method, head.target, b"".join(head.lines), ours)
         ]
         if not head.raw and len(self._kept[0]) > KEPT_HEAD:
             # They are in what is kept. A head without `raw` is no other request's, and so large it counts.

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from koder_gateway.cli import main
 from koder_gateway.config import load
 from koder_gateway.tls.certificates import DAY
-from koder_gateway.tree.bounds import front_limits
+from koder_gateway.tree.bounds import client_limits
 from koder_gateway.version import VERSION
 from tests.kit.authority import Authority
 from tests.kit.memory import MemoryGateway, Message, read_message, serve
@@ -501,7 +501,7 @@ def fields_of(message: Message) -> list[str]:
 def happens(config: Path, method: str, url: str, headers: tuple[str, ...], peer: str) -> Told:
     """What a gateway in memory really does with the same request, in the same words."""
     settings = load(config)
-    gateway = MemoryGateway(settings, tenants=settings.registered, limits=front_limits(settings))
+    gateway = MemoryGateway(settings, tenants=settings.registered, limits=client_limits(settings))
     parts = urlsplit(url)
     target = url.partition("://")[2][len(parts.netloc) :]
     named = any(header.lower().startswith("host:") for header in headers)

@@ -375,7 +375,7 @@ class TestFaults:
             ('tls.default = "a"', "tls.default: has no effect without tls.certificates; "),
             ('limits_store.url = "redis://h"', 'limits_store.url: "redis://h" is not a limits store that this version supports; write "memory:"'),
             ('cors.origins = ["*"]', 'cors.origins[0]: "*" has a wildcard'),
-            ('cors.origins = ["https://a.example/"]', 'cors.origins[0]: "https://a.example/" is no origin; '),
+            ('cors.origins = ["https://a.example/"]', 'cors.origins[0]: "https://a.example/" is not an origin; '),
             ('cors.origins = ["https://\\u2028"]', 'cors.origins[0]: "https://\\u2028" has line separator (U+2028) in it; '),
             ('cors.methods = ["get"]', 'cors.methods[0]: "get" is not a method that the gateway forwards; did you mean "GET"?'),
             ('cors.headers = ["a b"]', 'cors.headers[0]: "a b" is not a header name'),

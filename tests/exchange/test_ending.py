@@ -16,19 +16,22 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from koder_gateway.config import LogSettings
+from koder_gateway.exchange.context import request_context
 from koder_gateway.exchange.states import Exchange
 from koder_gateway.ops.access_log import AccessLogError
 from koder_gateway.ops.ledger import Ledger
 from koder_gateway.ops.metrics import Counters
 from koder_gateway.policy.limits import UNLIMITED, Limiter, LimitRule
 from koder_gateway.wire.request_head import RequestHead
+from tests.exchange.test_context import policy
 
 SILENT = LogSettings(access=False)
 
 
 def exchange(status: int = 200, code: str = "", **facts: Any) -> Exchange:
     """One that has ended so."""
-    made = Exchange(RequestHead(b"GET", b"/v1/users/7?token=secret", 1, []), b"192.0.2.1", 100.0, b"r1")
+    head = RequestHead(b"GET", b"/v1/users/7?token=secret", 1, [])
+    made = Exchange(head, request_context(policy(), head, "192.0.2.1", None), 100.0, b"r1")
     made.head.path = b"/v1/users/7"
     made.status, made.code = status, code
     for name, value in facts.items():

@@ -18,7 +18,7 @@ from koder_gateway.config import (
 )
 from koder_gateway.policy.routing import Route
 from koder_gateway.policy.shares import Shares
-from koder_gateway.tree.bounds import front_limits, front_timeouts
+from koder_gateway.tree.bounds import client_limits, client_timeouts
 
 SPARE = 128
 
@@ -40,7 +40,7 @@ def open_files() -> Iterator[Callable[[int], None]]:
 
 def test_every_deadline_is_the_setting_of_its_name() -> None:
     values = {field.name: float(number) for number, field in enumerate(fields(TimeoutSettings), 1)}
-    found = front_timeouts(replace(Settings(), timeouts=TimeoutSettings(**values)))
+    found = client_timeouts(replace(Settings(), timeouts=TimeoutSettings(**values)))
     assert [field.name for field in fields(found)] == ["head", "body", "keepalive", "linger", "idle", "exchange"]
     for field in fields(found):
         assert getattr(found, field.name) == values[field.name]
@@ -49,7 +49,7 @@ def test_every_deadline_is_the_setting_of_its_name() -> None:
 def test_every_bound_is_the_setting_of_its_name() -> None:
     requests = RequestSettings(max_body=1, max_head=2, max_fields=3, max_target=4, min_rate=5)
     settings = replace(Settings(), requests=requests, listen=ListenSettings(max_connections=6))
-    found = front_limits(settings)
+    found = client_limits(settings)
     assert (found.max_head, found.max_fields, found.max_target, found.min_rate) == (2, 3, 4, 5)
     assert found.max_connections == 6
     assert found.shares == Shares(1, 3)
@@ -58,7 +58,7 @@ def test_every_bound_is_the_setting_of_its_name() -> None:
 def test_shares_are_percentages_of_the_connections_that_there_may_be() -> None:
     shares = ShareSettings(address=10, tenant=100)
     settings = replace(Settings(), shares=shares, listen=ListenSettings(max_connections=200))
-    assert front_limits(settings).shares == Shares(20, 200)
+    assert client_limits(settings).shares == Shares(20, 200)
 
 
 def test_connections_are_what_services_leave_of_the_descriptors(open_files: Callable[[int], None]) -> None:
@@ -67,27 +67,27 @@ def test_connections_are_what_services_leave_of_the_descriptors(open_files: Call
     )
     idle = ServiceSettings("c", ("http://a",), max_connections=500)
     open_files(1000)
-    assert front_limits(routed(one, other)).max_connections == 1000 - 130 - SPARE
-    assert front_limits(routed(one, other, paths=3, unused=(idle,))).max_connections == 1000 - 130 - SPARE
+    assert client_limits(routed(one, other)).max_connections == 1000 - 130 - SPARE
+    assert client_limits(routed(one, other, paths=3, unused=(idle,))).max_connections == 1000 - 130 - SPARE
     open_files(900)
-    assert front_limits(routed(one, other)).max_connections == 900 - 130 - SPARE
+    assert client_limits(routed(one, other)).max_connections == 900 - 130 - SPARE
 
 
 def test_each_tunnel_has_a_descriptor_of_its_own_besides_its_clients(open_files: Callable[[int], None]) -> None:
     service = ServiceSettings("a", ("http://a",), max_connections=100)
     open_files(1000)
     settings = replace(routed(service), requests=RequestSettings(max_tunnels=200))
-    assert front_limits(settings).max_connections == 1000 - 100 - 200 - SPARE
+    assert client_limits(settings).max_connections == 1000 - 100 - 200 - SPARE
     settings = replace(routed(service), requests=RequestSettings(max_tunnels=10000))
-    assert front_limits(settings).max_connections == 500
+    assert client_limits(settings).max_connections == 500
 
 
 def test_however_many_services_want_clients_get_half(open_files: Callable[[int], None]) -> None:
     many = ServiceSettings("a", ("http://a",), max_connections=65536)
     open_files(1001)
-    assert front_limits(routed(many)).max_connections == 500
+    assert client_limits(routed(many)).max_connections == 500
     exactly = ServiceSettings("a", ("http://a",), max_connections=1001 - 500 - SPARE)
-    assert front_limits(routed(exactly)).max_connections == 500
+    assert client_limits(routed(exactly)).max_connections == 500
 
 
 def test_a_system_without_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,10 +95,10 @@ def test_a_system_without_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     endless = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
     monkeypatch.setattr(resource, "getrlimit", lambda kind: endless if kind == resource.RLIMIT_NOFILE else (0, 0))
     service = ServiceSettings("a", ("http://a",), max_connections=1000)
-    assert front_limits(routed(service)).max_connections == (1 << 20) - 1000 - SPARE
+    assert client_limits(routed(service)).max_connections == (1 << 20) - 1000 - SPARE
 
 
 def test_a_number_that_is_given_wins(open_files: Callable[[int], None]) -> None:
     open_files(1000)
     settings = replace(Settings(), listen=ListenSettings(max_connections=5000))
-    assert front_limits(settings).max_connections == 5000
+    assert client_limits(settings).max_connections == 5000

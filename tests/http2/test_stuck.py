@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from koder_gateway.downstream.site import FrontTimeouts
+from koder_gateway.downstream.limits import ClientTimeouts
 from koder_gateway.exchange.states import TIMEOUT
 from tests.http2.test_streams import Http2, asking
 from tests.http2.test_windows import asked, play
@@ -14,7 +14,7 @@ from tests.kit.http2_frames import INITIAL_WINDOW_SIZE, RST_STREAM, data, header
 from tests.kit.memory import Kernel, MemoryGateway
 
 IDLE, KEEPALIVE, LINGER = 60.0, 75.0, 2.0
-TIMEOUTS = FrontTimeouts(idle=IDLE, keepalive=KEEPALIVE, linger=LINGER)
+TIMEOUTS = ClientTimeouts(idle=IDLE, keepalive=KEEPALIVE, linger=LINGER)
 
 Make = Callable[..., MemoryGateway]
 

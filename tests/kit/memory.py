@@ -38,11 +38,13 @@ from twisted.web.resource import IResource
 from zope.interface import implementer
 
 from koder_gateway.config import ServiceSettings, Settings
-from koder_gateway.downstream.site import FrontLimits, FrontTimeouts, GatewaySite
+from koder_gateway.downstream.limits import ClientLimits, ClientTimeouts
+from koder_gateway.downstream.site import GatewaySite
 from koder_gateway.exchange.states import ENDED, EVENTS, Exchange
 from koder_gateway.ops.sweeper import SWEEP
 from koder_gateway.policy.tenants import Tenant
 from koder_gateway.tree.compose import Composition, compose
+from koder_gateway.tree.protocols import PROTOCOLS
 from koder_gateway.upstream.pool import Service
 from koder_gateway.wire.clock import CoarseClock
 
@@ -432,8 +434,8 @@ class MemoryGateway:
         *,
         tenants: Iterable[Tenant] | None = None,
         mounts: Mapping[bytes, IResource] | None = None,
-        timeouts: FrontTimeouts | None = None,
-        limits: FrontLimits | None = None,
+        timeouts: ClientTimeouts | None = None,
+        limits: ClientLimits | None = None,
     ) -> None:
         self.settings = settings or settings_with()
         self.reactor = MemoryReactor()
@@ -453,6 +455,7 @@ class MemoryGateway:
             self.composition.resource,
             self.composition.policy,
             self.composition.reader,
+            PROTOCOLS,
             reactor=self.reactor,
             clock=self.clock,
             finished=self.finished,

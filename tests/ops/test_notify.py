@@ -77,13 +77,17 @@ def test_nobody_watches_another_process(service_manager, extra):
         receiver.recv(4096)
 
 
-@pytest.mark.parametrize("name", ["", "@", "relative", "/nowhere/notify", "/" + "x" * 200, "vsock:2:1"])
-def test_without_a_service_manager_nothing_happens(name):
+@pytest.mark.parametrize("name", ["", "@", "notify", "/nowhere/notify", "/" + "x" * 200, "vsock:2:1"])
+def test_without_a_service_manager_nothing_happens(service_manager, name, tmp_path, monkeypatch):
+    receiver, _ = service_manager
+    monkeypatch.chdir(tmp_path)  # where a socket called "notify" is, which a relative name does not mean
     notifier = Notifier({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "1000000"})
     notifier.ready("status")
     notifier.reloading()
     notifier.watchdog()
     notifier.stopping()
+    with pytest.raises(BlockingIOError):
+        receiver.recv(4096)
 
 
 def test_the_process_s_own_environment_is_the_default(service_manager, monkeypatch):

@@ -450,7 +450,7 @@ def test_sighup_in_the_midst_of_writing_switches_no_tenant_on(files: Files, monk
         if len(waited) == 1:
             files.tenants.write_text(WHOLE)
 
-    monkeypatch.setattr("koder_gateway.service._wait", wait)
+    monkeypatch.setattr("koder_gateway.service.gateway._wait", wait)
     files.tenants.write_text(HALF)
     files.config.write_text(configuration(max_body="2KiB"))
     os.kill(os.getpid(), signal.SIGHUP)
@@ -471,7 +471,7 @@ def test_a_registry_that_a_reload_names_is_looked_at_twice(files: Files, monkeyp
     other = files.tenants.with_name("other.toml")
     other.write_text(HALF)
     steps = [lambda: other.write_text(WHOLE), lambda: None]
-    monkeypatch.setattr("koder_gateway.service._wait", lambda seconds: steps.pop(0)())
+    monkeypatch.setattr("koder_gateway.service.gateway._wait", lambda seconds: steps.pop(0)())
     files.config.write_text(configuration().replace(files.tenants.name, other.name))
     assert gateway.reload()
     assert [tenant.status for tenant in gateway.resource.policy.registry] == ["suspended"]
@@ -531,7 +531,9 @@ def test_a_demo_that_is_not_up_yet_has_nothing_to_reload() -> None:
     memory.callWhenRunning(demo._take_signals)
     memory.begin()
     os.kill(os.getpid(), signal.SIGHUP)
+    assert len(memory.asked) == 1, "the signal has been taken"
     memory.turn()
+    assert (list(demo), memory.asked) == ([], [])
     demo._folder.cleanup()
 
 

@@ -19,7 +19,7 @@ from twisted.logger import formatEvent, globalLogPublisher
 from koder_gateway.config import ConfigurationError, Settings, read_again
 from koder_gateway.config.client_auth import Authorities, read_authorities
 from koder_gateway.policy.certificates import CertificateNames
-from koder_gateway.service import Gateway
+from koder_gateway.service.gateway import Gateway
 from koder_gateway.tls.certificates import load_pair
 from koder_gateway.tls.client_auth import client_verification
 from koder_gateway.tls.contexts import ContextOptions, ServerContexts

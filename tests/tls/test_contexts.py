@@ -129,7 +129,8 @@ def test_a_modern_client_gets_tls_1_3_with_a_forward_secret_group(contexts):
 
 def test_one_key_share_is_enough_for_every_usual_group(contexts):
     for group in (b"X25519", b"P-256", b"P-384"):
-        Peer(contexts, context=client_context(groups=group)).handshake()
+        peer = Peer(contexts, context=client_context(groups=group)).handshake()
+        assert peer.client.get_protocol_version_name() == "TLSv1.3"
 
 
 def test_a_tls_1_2_client_gets_an_authenticated_suite(contexts):

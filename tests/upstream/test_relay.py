@@ -18,6 +18,7 @@ from twisted.logger import Logger, capturedLogs, formatEvent
 from twisted.web.resource import Resource
 
 from koder_gateway.errors import Refusal
+from koder_gateway.exchange.context import request_context
 from koder_gateway.exchange.ports import BodySink, Client, Producer
 from koder_gateway.exchange.states import (
     ANSWERS,
@@ -34,7 +35,6 @@ from koder_gateway.exchange.states import (
     UNREACHABLE,
     Exchange,
 )
-from koder_gateway.policy.decision import Standing
 from koder_gateway.policy.shares import Shares
 from koder_gateway.tree.compose import make_policy
 from koder_gateway.upstream.connection import UpstreamConnection
@@ -85,9 +85,8 @@ class Caller(Client):
     takes = False
     paused_early = crowded = connects = False
 
-    def __init__(self, exchange: Exchange, standing: Standing, body: bytes, done: bool) -> None:
+    def __init__(self, exchange: Exchange, body: bytes, done: bool) -> None:
         self.exchange = exchange
-        self.standing = standing
         self.body = body
         self.body_done = done
         self.trailers: list[bytes] = []
@@ -173,9 +172,9 @@ class Play:
         """Begin an exchange; its client is `relay.client`."""
         head = self.reader.read(raw)
         assert head.refusal is None
-        exchange = Exchange(head, peer.encode(), 0.0, b"r1")
+        exchange = Exchange(head, request_context(POLICY, head, peer, None), 0.0, b"r1")
         exchange.tenant = b"koder"
-        relay = Relay(Caller(exchange, POLICY.standing(head, peer, None), body, done), self.service)
+        relay = Relay(Caller(exchange, body, done), self.service)
         relay.start()
         self.reactor.advance(0)
         return relay
@@ -509,6 +508,12 @@ def test_what_is_not_idempotent_is_never_sent_twice(method: bytes, play: Play) -
     assert play.origin.attempts == 1
 
 
+def watch_as(play: Play, handle: socket.socket) -> None:
+    """Have the one idle connection looked at as if this were its socket."""
+    (idle,) = play.service.addresses[0].idle
+    play.service.watch.add(handle.fileno(), idle)
+
+
 @pytest.mark.parametrize("method", [b"GET", b"POST"])
 @pytest.mark.parametrize(
     "late",
@@ -520,7 +525,7 @@ def test_what_waits_on_a_kept_connection_is_no_answer(method: bytes, late: bytes
     kept = stale_connection(play)
     near, far = socket.socketpair()
     with near, far:
-        kept.near.handle = near
+        watch_as(play, near)
         if late is None:
             far.shutdown(socket.SHUT_WR)
         else:
@@ -538,7 +543,7 @@ def test_a_kept_connection_on_which_nothing_waits_is_used(play: Play) -> None:
     kept = stale_connection(play)
     near, far = socket.socketpair()
     with near, far:
-        kept.near.handle = near
+        watch_as(play, near)
         for _ in range(3):
             relay = play.ask()
             assert kept.take().startswith(b"GET /a ")
@@ -638,7 +643,7 @@ def test_a_post_asks_the_kernel_whether_its_connection_is_stale(play: Play) -> N
     stale = stale_connection(play)
     near, far = socket.socketpair()
     with near, far:
-        stale.near.handle = near
+        watch_as(play, near)
         far.close()
         relay = play.ask(b"POST /b HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n", b"xx")
     assert stale.received == b""
@@ -652,7 +657,7 @@ def test_a_post_takes_a_connection_that_is_alive(play: Play) -> None:
     alive = stale_connection(play)
     near, far = socket.socketpair()
     with near, far:
-        alive.near.handle = near
+        watch_as(play, near)
         relay = play.ask(b"POST /b HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n", b"xx")
         assert alive.received
         alive.send(OK)

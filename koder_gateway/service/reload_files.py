@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from .config import Caution, Settings, load, read_again, read_tenants
-from .policy.tenants import Registry
+from ..config import Caution, Settings, load, read_again, read_tenants
+from ..policy.tenants import Registry
 
 
 def read_files(settings: Settings, rest: Callable[[], object], caution: Caution) -> tuple[Settings, Registry]:

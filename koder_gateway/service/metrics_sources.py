@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .listening.endpoints import Endpoints
-from .ops.ledger import Ledger
-from .ops.metrics import Sources
-from .tree.compose import Composition
-from .upstream.health import Probes
+from ..listening.endpoints import Endpoints
+from ..ops.ledger import Ledger
+from ..ops.metrics import Sources
+from ..tree.compose import Composition
+from ..upstream.health import Probes
 
 
 def sources_of(present: Callable[[], Composition], probes: Probes, endpoints: Endpoints, ledger: Ledger) -> Sources:

@@ -19,48 +19,49 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource, Resource
 
+from ..config import Caution, ConfigurationError, Settings, misspelled_services, warning_lines
+from ..config.faults import line
+from ..config.registry import restless
+from ..downstream.site import GatewaySite
+from ..errors import CODES
+from ..exchange.states import EARLY_ENDS
+from ..listening.endpoints import Endpoints
+from ..listening.proxy_protocol import ProxyGate
+from ..listening.redirect import RedirectSite
+from ..ops.access_log import AccessLogError
+from ..ops.admin import admin_pages
+from ..ops.admin_channel import AdminFactory
+from ..ops.leavings import Leavings
+from ..ops.ledger import Ledger
+from ..ops.memory import Trimmer
+from ..ops.metrics import Counters, make_registry, render
+from ..ops.notify import Notifier
+from ..ops.refused_addresses import RefusedAddresses
+from ..ops.reloads import Reloads
+from ..ops.sweeper import Sweeper
+from ..policy.clients import plain_host
+from ..policy.decision import Policy
+from ..policy.limits import address_key
+from ..policy.tenants import Registry
+from ..reactor.daemon_threads import threads_beside
+from ..tenants.registry_losses import Losses
+from ..tenants.remote_registry import UnreadTenants
+from ..tenants.thread_pace import Pace
+from ..tls.contexts import HTTP_1, HTTP_2
+from ..tls.established import established
+from ..tree.bounds import client_limits, client_timeouts, descriptors_now, shortage
+from ..tree.compose import Composition, adopt, compose, doubts, probed_addresses, with_registry
+from ..tree.protocols import PROTOCOLS
+from ..twisted_site.adapter import Entrance
+from ..upstream.health import Probes
+from ..upstream.pool import Service
+from ..version import VERSION
+from ..wire.clock import CoarseClock
 from .arguments import check_settings, read_mounts, read_port, read_ports
-from .config import Caution, ConfigurationError, Settings, misspelled_services, warning_lines
-from .config.faults import line
-from .config.registry import restless
-from .downstream.site import GatewaySite
-from .errors import CODES
-from .exchange.states import EARLY_ENDS
-from .listening.endpoints import Endpoints
-from .listening.proxy_protocol import ProxyGate
-from .listening.redirect import RedirectSite
 from .metrics_sources import sources_of
-from .ops.access_log import AccessLogError
-from .ops.admin import admin_pages
-from .ops.admin_channel import AdminFactory
-from .ops.leavings import Leavings
-from .ops.ledger import Ledger
-from .ops.memory import Trimmer
-from .ops.metrics import Counters, make_registry, render
-from .ops.notify import Notifier
-from .ops.refused_addresses import RefusedAddresses
-from .ops.reloads import Reloads
-from .ops.sweeper import Sweeper
-from .policy.clients import plain_host
-from .policy.decision import Policy
-from .policy.limits import address_key
-from .policy.tenants import Registry
 from .ports import Addresses, Ports
-from .reactor.daemon_threads import threads_beside
 from .registry_follower import RegistryFollower
 from .reload_files import read_files
-from .tenants.registry_losses import Losses
-from .tenants.remote_registry import UnreadTenants
-from .tenants.thread_pace import Pace
-from .tls.contexts import HTTP_1, HTTP_2
-from .tls.established import established
-from .tree.bounds import descriptors_now, front_limits, front_timeouts, shortage
-from .tree.compose import Composition, adopt, compose, doubts, probed_addresses, with_registry
-from .twisted_site.adapter import Entrance
-from .upstream.health import Probes
-from .upstream.pool import Service
-from .version import VERSION
-from .wire.clock import CoarseClock
 
 _EVICTED_A_SECOND: Final = 5000
 # What is wrong with settings that a reload refuses.
@@ -182,11 +183,12 @@ class Gateway(TwistedService):
             resource,
             policy,
             reader,
+            PROTOCOLS,
             reactor=self._reactor,
             clock=self._coarse,
             finished=finished,
-            timeouts=front_timeouts(settings),
-            limits=front_limits(settings),
+            timeouts=client_timeouts(settings),
+            limits=client_limits(settings),
             time=self._time,
             secured=established,
         )
@@ -252,8 +254,8 @@ class Gateway(TwistedService):
             composition.resource,
             composition.policy,
             composition.reader,
-            front_timeouts(settings),
-            front_limits(settings),
+            client_timeouts(settings),
+            client_limits(settings),
         )
         self.redirect.webroot = settings.tls.acme_webroot
         self._gate.trusts = composition.policy.proxies.introduces

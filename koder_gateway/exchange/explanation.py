@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import Refusal
+from ..policy.certificates import NONE, OPTIONAL, REQUIRED, Secured
+from ..policy.cors import READING
+from ..policy.decision import Policy, charges_refusal, limit_refusal
+from ..policy.limits import LimitRule
+from ..policy.routing import Route
+from ..policy.tenants import Tenant, bare_host, normal_domain
 from ..wire.request_head import RequestHead
-from .certificates import NONE, OPTIONAL, REQUIRED, Secured
-from .cors import READING
-from .decision import SAFE, Policy, Standing, charges_refusal, limit_refusal
-from .limits import LimitRule
-from .routing import Route
-from .tenants import Tenant, bare_host, normal_domain
+from .context import SAFE, RequestContext, request_context
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +39,15 @@ def explain(
     `peer` is the address that the request comes from, `secured` what TLS has established with it, None without TLS;
     `now` is monotonic seconds.
     """
-    standing = policy.standing(head, peer, secured)
+    context = request_context(policy, head, peer, secured)
     route = policy.routes.match(head.path)
-    outcome, fields = _outcome(policy, head, standing, route, now)
+    outcome, fields = _outcome(policy, head, context, route, now)
     return Explanation(
-        client=standing.address.decode("ascii"),
-        tenant=_tenant(policy, head, standing, base_domain),
+        client=context.address.decode("ascii"),
+        tenant=_tenant(policy, head, context, base_domain),
         certificate=_client(policy, head, secured),
-        cors=_cors(policy, head, standing),
-        limits=_limits(policy, head, standing, outcome),
+        cors=_cors(policy, head, context),
+        limits=_limits(policy, head, context, outcome),
         route=f"{route.path.decode()} -> {route.service}" if route else "none: no route matches this path",
         outcome=outcome,
         fields=fields,
@@ -54,34 +55,34 @@ def explain(
 
 
 def _outcome(
-    policy: Policy, head: RequestHead, standing: Standing, route: Route | None, now: float
+    policy: Policy, head: RequestHead, context: RequestContext, route: Route | None, now: float
 ) -> tuple[Refusal | str, bytes]:
     if head.refusal is not None:
-        return head.refusal, standing.fields
-    preflight = None if standing.misplaced else policy.preflight(head, standing.origins)
+        return head.refusal, context.fields
+    preflight = None if context.misplaced else policy.preflight(head, context.origins)
     if preflight is not None:
-        return "preflight", preflight + standing.hsts
-    if head.path == b"*" and not standing.misplaced:
-        return "options", standing.fields
+        return "preflight", preflight + context.hsts
+    if head.path == b"*" and not context.misplaced:
+        return "options", context.fields
     refusal = policy.body_refusal(head)
     if refusal is not None:
-        return refusal, standing.fields
-    if isinstance(standing.tenant, Refusal):
-        return standing.tenant, standing.fields
-    verdict = policy.admit(standing.tenant, standing.key, head, now)
-    fields = standing.fields + verdict.fields
+        return refusal, context.fields
+    if isinstance(context.tenant, Refusal):
+        return context.tenant, context.fields
+    verdict = policy.admit(context.tenant, context.key, head, now)
+    fields = context.fields + verdict.fields
     if verdict.refused is not None:
         return limit_refusal(verdict.refused.name), fields
     chosen = policy.route(head.path)
     if isinstance(chosen, Refusal):
         return chosen, fields
-    if chosen.public and not standing.readable and head.method in READING:
+    if chosen.public and not context.readable and head.method in READING:
         fields += policy.cors.public_fields
     return chosen.service, fields
 
 
-def _tenant(policy: Policy, head: RequestHead, standing: Standing, base_domain: str) -> str:
-    tenant = standing.tenant
+def _tenant(policy: Policy, head: RequestHead, context: RequestContext, base_domain: str) -> str:
+    tenant = context.tenant
     header = policy.tenant_header.decode("ascii")
     if isinstance(tenant, Refusal):
         return f"none: {tenant.status} {tenant.code}: {tenant.detail}"
@@ -114,39 +115,39 @@ def _client(policy: Policy, head: RequestHead, secured: Secured | None) -> str:
     return _WANTED[mode] + (assumed if mode == REQUIRED else "")
 
 
-def _cors(policy: Policy, head: RequestHead, standing: Standing) -> str:
+def _cors(policy: Policy, head: RequestHead, context: RequestContext) -> str:
     origin = head.origin
     if origin is None:
-        vary = standing.cors.removesuffix(b"\r\n").decode("ascii")
+        vary = context.cors.removesuffix(b"\r\n").decode("ascii")
         return "no Origin header: no CORS headers" + (f", but {vary}" if vary else "")
     text = origin.decode("latin-1")
     if origin in policy.cors.origins:
         return f"{text} is one of cors.origins: its pages may read the response"
-    if origin in standing.origins:
+    if origin in context.origins:
         return f"{text} is one of the tenant's cors_origins: its pages may read the response"
     route = policy.routes.match(head.path)
     public = route is not None and route.public
-    if standing.foreign and not (public and head.method in SAFE):
+    if context.foreign and not (public and head.method in SAFE):
         return f"{text} is another tenant's: its pages may not read the response, nor change anything"
     if route is not None and public:
         return (
             f"{text} is not a configured origin, and {route.path.decode()} is public: its pages may read the response"
         )
-    if isinstance(standing.tenant, Tenant) and origin in standing.tenant.origins:
+    if isinstance(context.tenant, Tenant) and origin in context.tenant.origins:
         return f"{text} is one of the tenant's cors_origins, which do not count on the base domain: no CORS headers"
     return f"{text} is not a configured origin (compared byte for byte): no CORS headers, otherwise served as usual"
 
 
-def _limits(policy: Policy, head: RequestHead, standing: Standing, outcome: Refusal | str) -> tuple[str, ...]:
+def _limits(policy: Policy, head: RequestHead, context: RequestContext, outcome: Refusal | str) -> tuple[str, ...]:
     rules = policy.limiter.rules_for(head.method, head.path)
     if isinstance(outcome, Refusal) and charges_refusal(outcome):
         rules += policy.limiter.refusal_rules
-    return tuple(_rule(rule, standing) for rule in rules)
+    return tuple(_rule(rule, context) for rule in rules)
 
 
-def _rule(rule: LimitRule, standing: Standing) -> str:
-    tenant = standing.tenant.slug if isinstance(standing.tenant, Tenant) else "?"
-    values = {"tenant": tenant, "ip": standing.address.decode("ascii")}
+def _rule(rule: LimitRule, context: RequestContext) -> str:
+    tenant = context.tenant.slug if isinstance(context.tenant, Tenant) else "?"
+    values = {"tenant": tenant, "ip": context.address.decode("ascii")}
     counted = " and ".join(f"{part} {values[part]}" for part in rule.key) or "all clients together"
     window = {1: "s", 60: "m", 3600: "h"}[rule.window]
     note = "" if rule.mode == "enforce" else "; shadow: only counted"

@@ -7,10 +7,10 @@ from typing import Any
 
 from twisted.web.resource import IResource
 
-from .config import Settings
-from .config.faults import shown
-from .config.values import prefix_fault
-from .policy.routing import normal_path
+from ..config import Settings
+from ..config.faults import shown
+from ..config.values import prefix_fault
+from ..policy.routing import normal_path
 
 
 def check_settings(settings: object) -> None:

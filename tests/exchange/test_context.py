@@ -1,4 +1,4 @@
-"""The whole answer for one request: standing, preflight, limits and route, from one immutable policy."""
+"""What a client, a host, an origin and a tenant header make of a request; and what one policy decides about it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 
 from koder_gateway.errors import Refusal
+from koder_gateway.exchange.context import RequestContext, request_context
 from koder_gateway.policy.certificates import Secured
 from koder_gateway.policy.clients import Introduced, TrustedProxies
 from koder_gateway.policy.cors import CorsPolicy
-from koder_gateway.policy.decision import Policy, Standing, limit_refusal
+from koder_gateway.policy.decision import Policy, limit_refusal
 from koder_gateway.policy.limits import Limiter, LimitRule, address_key
 from koder_gateway.policy.routing import Route, RouteTable
 from koder_gateway.policy.tenants import Registry, Tenant, TenantPolicy
@@ -51,16 +52,16 @@ def head(*lines: bytes, host: bytes = b"koder.id.koder.dev", method: bytes = b"G
     return read
 
 
-def transit(standing: Standing) -> list[tuple[bytes, bytes]]:
+def service_fields(context: RequestContext) -> list[tuple[bytes, bytes]]:
     """The fields for the service, in order."""
-    assert standing.transit.endswith(b"\r\n")
-    lines = standing.transit.removesuffix(b"\r\n").split(b"\r\n")
+    assert context.service_fields.endswith(b"\r\n")
+    lines = context.service_fields.removesuffix(b"\r\n").split(b"\r\n")
     return [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
 
 
 def test_what_a_service_is_told() -> None:
-    standing = policy().standing(head(), PEER, Secured())
-    assert transit(standing) == [
+    context = request_context(policy(), head(), PEER, Secured())
+    assert service_fields(context) == [
         (b"X-Tenant-ID", b"koder"),
         (b"X-Forwarded-For", b"192.0.2.1"),
         (b"X-Forwarded-Proto", b"https"),
@@ -68,12 +69,12 @@ def test_what_a_service_is_told() -> None:
         (b"Forwarded", b'for=192.0.2.1;host="koder.id.koder.dev";proto=https'),
         (b"Via", b"1.1 koder-gateway"),
     ]
-    assert isinstance(standing.tenant, Tenant)
-    assert (standing.tenant.slug, standing.address, standing.key) == ("koder", b"192.0.2.1", address_key(PEER))
+    assert isinstance(context.tenant, Tenant)
+    assert (context.tenant.slug, context.address, context.key) == ("koder", b"192.0.2.1", address_key(PEER))
 
 
 def test_an_address_of_ipv6_is_quoted_where_it_must_be() -> None:
-    told = dict(transit(policy().standing(head(host=b"koder.id.koder.dev:8443"), "2001:db8::1", None)))
+    told = dict(service_fields(request_context(policy(), head(host=b"koder.id.koder.dev:8443"), "2001:db8::1", None)))
     assert told[b"X-Forwarded-For"] == b"2001:db8::1"
     assert told[b"X-Forwarded-Host"] == b"koder.id.koder.dev:8443"
     assert told[b"Forwarded"] == b'for="[2001:db8::1]";host="koder.id.koder.dev:8443";proto=http'
@@ -90,8 +91,8 @@ SPOOFED = (
 
 def test_a_client_cannot_say_who_it_is() -> None:
     for made in (policy(), policy(trusted=("10.0.0.0/8",))):
-        plain, spoofed = made.standing(head(), PEER, None), made.standing(head(*SPOOFED), PEER, None)
-        assert spoofed.transit == plain.transit
+        plain, spoofed = request_context(made, head(), PEER, None), request_context(made, head(*SPOOFED), PEER, None)
+        assert spoofed.service_fields == plain.service_fields
         assert (spoofed.address, spoofed.key) == (plain.address, plain.key)
 
 
@@ -107,9 +108,9 @@ def test_a_trusted_proxy_says_who_its_client_is() -> None:
         b"X-Forwarded-Proto: https",
         b"X-Forwarded-Host: public.example",
     )
-    standing = made.standing(head(*lines), "10.1.2.3", None)
-    assert (standing.address, standing.key) == (b"198.51.100.7", address_key("198.51.100.7"))
-    told = dict(transit(standing))
+    context = request_context(made, head(*lines), "10.1.2.3", None)
+    assert (context.address, context.key) == (b"198.51.100.7", address_key("198.51.100.7"))
+    told = dict(service_fields(context))
     assert told[b"X-Forwarded-For"] == b"198.51.100.7, 10.1.2.3"
     assert told[b"X-Forwarded-Proto"] == b"https"
     assert told[b"X-Forwarded-Host"] == b"koder.id.koder.dev"
@@ -118,9 +119,11 @@ def test_a_trusted_proxy_says_who_its_client_is() -> None:
 
 def test_a_trusted_proxys_forwarded_is_continued() -> None:
     made = policy(trusted=("10.0.0.0/8",))
-    standing = made.standing(head(b"Forwarded: for=198.51.100.7", b"Forwarded: for=10.9.9.9"), "10.1.2.3", Secured())
-    assert standing.address == b"198.51.100.7"
-    told = dict(transit(standing))
+    context = request_context(
+        made, head(b"Forwarded: for=198.51.100.7", b"Forwarded: for=10.9.9.9"), "10.1.2.3", Secured()
+    )
+    assert context.address == b"198.51.100.7"
+    told = dict(service_fields(context))
     assert told[b"Forwarded"] == b", ".join(map(element, (b"198.51.100.7", b"10.9.9.9", b"10.1.2.3")))
     assert told[b"X-Forwarded-For"] == b"198.51.100.7, 10.9.9.9, 10.1.2.3"
 
@@ -185,9 +188,9 @@ def test_a_trusted_proxys_forwarded_is_continued() -> None:
 def test_limits_log_and_services_see_the_same_client(
     lines: tuple[bytes, ...], client: bytes, plain: bytes, nodes: tuple[bytes, ...]
 ) -> None:
-    standing = policy(trusted=("10.0.0.0/8",)).standing(head(*lines), "10.1.2.3", Secured())
-    assert (standing.address, standing.key) == (client, address_key(client.decode()))
-    told = transit(standing)
+    context = request_context(policy(trusted=("10.0.0.0/8",)), head(*lines), "10.1.2.3", Secured())
+    assert (context.address, context.key) == (client, address_key(client.decode()))
+    told = service_fields(context)
     fields = dict(told)
     assert fields[b"X-Forwarded-For"] == (plain + b", " if plain else b"") + b"10.1.2.3"
     assert fields[b"Forwarded"] == b", ".join(map(element, (*nodes, b"10.1.2.3")))
@@ -199,26 +202,26 @@ def test_a_real_address_alone_is_not_believed() -> None:
     """It is no field that limits and logs go by, so a service must not go by it either."""
     lines = (b"X-Real-IP: 6.6.6.6", b"x-real-ip: 198.51.100.7")
     for peer, told in (("10.1.2.3", [b"10.1.2.3"]), ("192.0.2.9", [])):
-        standing = policy(trusted=("10.0.0.0/8",)).standing(head(*lines), peer, None)
-        assert [value for name, value in transit(standing) if name.lower() == b"x-real-ip"] == told
-        assert standing.address == peer.encode()
+        context = request_context(policy(trusted=("10.0.0.0/8",)), head(*lines), peer, None)
+        assert [value for name, value in service_fields(context) if name.lower() == b"x-real-ip"] == told
+        assert context.address == peer.encode()
 
 
 def test_whoever_reaches_a_unix_socket_is_trusted_where_that_is_said() -> None:
     asked = head(b"X-Forwarded-For: 198.51.100.7")
-    standing = policy(trusted=("unix:",)).standing(asked, "unknown", None)
-    assert standing.address == b"198.51.100.7"
-    told = dict(transit(standing))
+    context = request_context(policy(trusted=("unix:",)), asked, "unknown", None)
+    assert context.address == b"198.51.100.7"
+    told = dict(service_fields(context))
     assert told[b"X-Forwarded-For"] == b"198.51.100.7, unknown"
     assert told[b"Forwarded"] == element(b"198.51.100.7", b"http") + b", " + element(b"unknown", b"http")
     for made, peer in ((policy(trusted=("10.0.0.0/8",)), "unknown"), (policy(trusted=("unix:",)), "10.1.2.3")):
-        assert made.standing(asked, peer, None).address == peer.encode()
+        assert request_context(made, asked, peer, None).address == peer.encode()
 
 
 @pytest.mark.parametrize("said", [b"ftp", b"https, http", b"httpss", b""])
 def test_a_proxys_protocol_is_one_of_two(said: bytes) -> None:
     made = policy(trusted=("10.0.0.0/8",))
-    told = dict(transit(made.standing(head(b"X-Forwarded-Proto: " + said), "10.1.2.3", None)))
+    told = dict(service_fields(request_context(made, head(b"X-Forwarded-Proto: " + said), "10.1.2.3", None)))
     assert told[b"X-Forwarded-Proto"] == b"http"
 
 
@@ -269,13 +272,13 @@ def test_a_proxy_says_what_its_client_speaks(lines: tuple[bytes, ...], client: b
     """`client` where the proxy speaks plain HTTP with the gateway, `own` where it speaks TLS."""
     made = replace(policy(trusted=("10.0.0.0/8",)), hsts=b"Strict-Transport-Security: max-age=1\r\n")
     for secured, expected in ((None, client), (Secured(), own)):
-        standing = made.standing(head(*lines), "10.1.2.3", secured)
-        assert dict(transit(standing))[b"X-Forwarded-Proto"] == expected
-        assert bool(standing.hsts) is (expected == b"https")
-        assert standing.drops_hsts
+        context = request_context(made, head(*lines), "10.1.2.3", secured)
+        assert dict(service_fields(context))[b"X-Forwarded-Proto"] == expected
+        assert bool(context.hsts) is (expected == b"https")
+        assert context.drops_hsts
         # From anybody else it is nothing.
-        stranger = made.standing(head(*lines), PEER, secured)
-        assert dict(transit(stranger))[b"X-Forwarded-Proto"] == (b"http" if secured is None else b"https")
+        stranger = request_context(made, head(*lines), PEER, secured)
+        assert dict(service_fields(stranger))[b"X-Forwarded-Proto"] == (b"http" if secured is None else b"https")
 
 
 def test_no_service_reads_a_scheme_or_host_that_is_not_believed() -> None:
@@ -289,15 +292,17 @@ def test_no_service_reads_a_scheme_or_host_that_is_not_believed() -> None:
         b"True-Client-IP: 6.6.6.6",
     )
     made = policy(trusted=("10.0.0.0/8",))
-    told = transit(made.standing(head(*lines), "10.1.2.3", None))
+    told = service_fields(request_context(made, head(*lines), "10.1.2.3", None))
     assert dict(told)[b"Forwarded"] == b", ".join(
         element(node, b"http") for node in (b"1.1.1.1", b"10.9.9.9", b"10.1.2.3")
     )
     assert not [pair for pair in told if b"evil" in pair[1] or pair[1] in (b"4711", b"6.6.6.6")]
     listed = replace(made, forwarded_fields=frozenset((b"x-forwarded-port", b"true-client-ip")))
-    told = transit(listed.standing(head(*lines), "10.1.2.3", None))
+    told = service_fields(request_context(listed, head(*lines), "10.1.2.3", None))
     assert told[-2:] == [(b"X-Forwarded-Port", b"4711"), (b"True-Client-IP", b"6.6.6.6")]
-    assert not [pair for pair in transit(listed.standing(head(*lines), PEER, None)) if pair in told[-2:]]
+    assert not [
+        pair for pair in service_fields(request_context(listed, head(*lines), PEER, None)) if pair in told[-2:]
+    ]
 
 
 BALANCER = "10.1.2.3"
@@ -327,9 +332,9 @@ def test_a_balancer_speaks_for_the_client_that_it_has_introduced(
     for secured, expected in ((None, plain), (Secured(), over_tls)):
         own = b"http" if secured is None else b"https"
         wanted = expected if trusted or told is not None else own
-        standing = made.standing(head(*lines, b"X-Forwarded-For: 6.6.6.6, 198.51.100.7"), client, secured)
-        assert (standing.address, standing.key) == (b"198.51.100.7", address_key("198.51.100.7"))
-        fields = dict(transit(standing))
+        context = request_context(made, head(*lines, b"X-Forwarded-For: 6.6.6.6, 198.51.100.7"), client, secured)
+        assert (context.address, context.key) == (b"198.51.100.7", address_key("198.51.100.7"))
+        fields = dict(service_fields(context))
         assert fields[b"X-Forwarded-For"] == b"198.51.100.7"
         assert fields[b"X-Forwarded-Proto"] == wanted
         assert fields[b"Forwarded"] == element(b"198.51.100.7", wanted)
@@ -337,14 +342,14 @@ def test_a_balancer_speaks_for_the_client_that_it_has_introduced(
 
 def test_no_service_is_told_of_a_tenant_that_is_none() -> None:
     for host in (b"closed.id.koder.dev", b"nobody.id.koder.dev", b"id.koder.dev", b"evil.example"):
-        standing = policy().standing(head(host=host), PEER, None)
-        assert isinstance(standing.tenant, Refusal)
-        assert dict(transit(standing))[b"X-Tenant-ID"] == b""
+        context = request_context(policy(), head(host=host), PEER, None)
+        assert isinstance(context.tenant, Refusal)
+        assert dict(service_fields(context))[b"X-Tenant-ID"] == b""
 
 
 def test_a_peer_without_an_address() -> None:
-    standing = policy().standing(head(), "", None)
-    assert dict(transit(standing))[b"Forwarded"].startswith(b"for=unknown;")
+    context = request_context(policy(), head(), "", None)
+    assert dict(service_fields(context))[b"Forwarded"].startswith(b"for=unknown;")
 
 
 # -- what may be kept for the next request of the connection
@@ -363,29 +368,29 @@ def test_a_peer_without_an_address() -> None:
         ((b"Forwarded: for=1.2.3.4",), b"koder.id.koder.dev", False),
     ],
 )
-def test_a_standing_holds_while_nothing_that_it_says_changes(
+def test_a_context_holds_while_nothing_that_it_says_changes(
     lines: tuple[bytes, ...], host: bytes, fits: bool
 ) -> None:
     made = policy()
-    standing = made.standing(head(), PEER, None)
+    context = request_context(made, head(), PEER, None)
     other = head(*lines, host=host)
-    assert standing.fits(made, other) is fits
-    assert not standing.fits(replace(made, max_body=1), other)
+    assert context.fits(made, other) is fits
+    assert not context.fits(replace(made, max_body=1), other)
     if fits:
-        again = made.standing(other, PEER, None)
-        assert (again.transit, again.cors, again.tenant, again.key) == (
-            standing.transit,
-            standing.cors,
-            standing.tenant,
-            standing.key,
+        again = request_context(made, other, PEER, None)
+        assert (again.service_fields, again.cors, again.tenant, again.key) == (
+            context.service_fields,
+            context.cors,
+            context.tenant,
+            context.key,
         )
 
 
 def test_what_a_proxy_said_once_does_not_hold_for_the_next() -> None:
     made = policy(trusted=("10.0.0.0/8",))
-    standing = made.standing(head(b"X-Forwarded-For: 198.51.100.7"), "10.1.2.3", None)
-    assert not standing.fits(made, head())
-    assert made.standing(head(), "10.1.2.3", None).address == b"10.1.2.3"
+    context = request_context(made, head(b"X-Forwarded-For: 198.51.100.7"), "10.1.2.3", None)
+    assert not context.fits(made, head())
+    assert request_context(made, head(), "10.1.2.3", None).address == b"10.1.2.3"
 
 
 # -- CORS
@@ -396,11 +401,15 @@ def test_the_origins_of_all_and_of_the_tenant_are_allowed() -> None:
     for origin in (APP, KODER):
         assert (
             b"Access-Control-Allow-Origin: %b\r\n" % origin
-            in made.standing(head(b"Origin: " + origin), PEER, Secured()).cors
+            in request_context(made, head(b"Origin: " + origin), PEER, Secured()).cors
         )
     for host in (b"acme.id.koder.dev", b"closed.id.koder.dev", b"evil.example"):
-        assert made.standing(head(b"Origin: " + KODER, host=host), PEER, Secured()).cors == b"Vary: Origin\r\n"
-        assert b"Allow-Origin: " + APP in made.standing(head(b"Origin: " + APP, host=host), PEER, Secured()).cors
+        assert (
+            request_context(made, head(b"Origin: " + KODER, host=host), PEER, Secured()).cors == b"Vary: Origin\r\n"
+        )
+        assert (
+            b"Allow-Origin: " + APP in request_context(made, head(b"Origin: " + APP, host=host), PEER, Secured()).cors
+        )
 
 
 ACME, CLOSED = b"https://acme.id.koder.dev", b"https://closed.example"
@@ -440,22 +449,22 @@ def with_shared() -> Policy:
 def test_a_page_of_another_tenant_may_change_nothing(origin: bytes, foreign: bool, host: bytes) -> None:
     made = with_shared()
     for method in (b"GET", b"HEAD", b"OPTIONS", b"POST", b"PUT", b"PATCH", b"DELETE"):
-        standing = made.standing(head(b"Origin: " + origin, host=host, method=method), PEER, Secured())
+        context = request_context(made, head(b"Origin: " + origin, host=host, method=method), PEER, Secured())
         refused = foreign and method not in (b"GET", b"HEAD", b"OPTIONS")
-        assert (isinstance(standing.tenant, Refusal), standing.foreign) == (refused, foreign)
+        assert (isinstance(context.tenant, Refusal), context.foreign) == (refused, foreign)
         if refused:
-            assert isinstance(standing.tenant, Refusal)
-            assert standing.tenant.code == "not_allowed"
+            assert isinstance(context.tenant, Refusal)
+            assert context.tenant.code == "not_allowed"
         # What was decided for a request that changes nothing must not hold for one that does.
-        assert standing.lasting is not foreign
+        assert context.lasting is not foreign
 
 
 def test_of_two_origin_lines_each_counts() -> None:
     made = with_shared()
     for lines in ((KODER, APP), (b"null", KODER), (b"", KODER)):
         asked = head(*(b"Origin: " + line for line in lines), host=b"acme.id.koder.dev", method=b"DELETE")
-        assert made.standing(asked, PEER, Secured()).foreign
-    known = made.standing(head(b"Origin: null", host=b"acme.id.koder.dev"), PEER, Secured())
+        assert request_context(made, asked, PEER, Secured()).foreign
+    known = request_context(made, head(b"Origin: null", host=b"acme.id.koder.dev"), PEER, Secured())
     assert known.lasting
     assert not known.fits(made, head(b"Origin: null", b"Origin: " + KODER, host=b"acme.id.koder.dev"))
 
@@ -465,19 +474,19 @@ def test_where_every_slug_is_a_tenant_so_is_that_of_an_origin() -> None:
     made = replace(policy(), registry=registry, tenants=TenantPolicy("id.koder.dev", "X-Tenant-ID", "", registry))
     for origin, foreign in ((b"https://any.id.koder.dev", True), (ACME, False), (b"https://a_b.id.koder.dev", False)):
         asked = head(b"Origin: " + origin, host=b"acme.id.koder.dev", method=b"POST")
-        assert made.standing(asked, PEER, Secured()).foreign is foreign
+        assert request_context(made, asked, PEER, Secured()).foreign is foreign
 
 
 def test_two_origins_are_no_origin() -> None:
-    standing = policy().standing(head(b"Origin: " + APP, b"Origin: " + APP), PEER, Secured())
-    assert standing.cors == b"Vary: Origin\r\n"
+    context = request_context(policy(), head(b"Origin: " + APP, b"Origin: " + APP), PEER, Secured())
+    assert context.cors == b"Vary: Origin\r\n"
 
 
 def test_vary_is_there_once_any_tenant_has_origins() -> None:
     made = policy(origins=())
-    assert made.standing(head(host=b"acme.id.koder.dev"), PEER, Secured()).cors == b"Vary: Origin\r\n"
+    assert request_context(made, head(host=b"acme.id.koder.dev"), PEER, Secured()).cors == b"Vary: Origin\r\n"
     bare = replace(made, registry=Registry(None))
-    assert bare.standing(head(), PEER, Secured()).cors == b""
+    assert request_context(bare, head(), PEER, Secured()).cors == b""
 
 
 def preflight(made: Policy, origin: bytes, host: bytes) -> bytes | None:
@@ -488,7 +497,7 @@ def preflight(made: Policy, origin: bytes, host: bytes) -> bytes | None:
         host=host,
         method=b"OPTIONS",
     )
-    return made.preflight(asked, made.standing(asked, PEER, Secured()).origins)
+    return made.preflight(asked, request_context(made, asked, PEER, Secured()).origins)
 
 
 def test_a_preflight_is_answered_for_whom_it_may() -> None:

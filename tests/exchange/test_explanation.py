@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from koder_gateway.errors import BODY_TOO_LARGE, MISDIRECTED_REQUEST, NO_ROUTE, RATE_LIMITED, Refusal
+from koder_gateway.exchange.explanation import Explanation, explain
 from koder_gateway.policy.certificates import Secured
 from koder_gateway.policy.clients import TrustedProxies
 from koder_gateway.policy.cors import CorsPolicy
 from koder_gateway.policy.decision import Policy
-from koder_gateway.policy.explanation import Explanation, explain
 from koder_gateway.policy.limits import Limiter, LimitRule
 from koder_gateway.policy.routing import Route, RouteTable
 from koder_gateway.policy.tenants import Registry, Tenant, TenantPolicy

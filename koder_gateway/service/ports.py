@@ -8,10 +8,10 @@ from typing import Any
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IProtocolFactory, IStreamServerEndpoint
 
-from .listening.admin_ports import admin_endpoint
-from .listening.endpoint_faults import EndpointError
-from .listening.endpoints import Endpoints
-from .listening.listeners import ListenError, Listeners, plain_endpoint
+from ..listening.admin_ports import admin_endpoint
+from ..listening.endpoint_faults import EndpointError
+from ..listening.endpoints import Endpoints
+from ..listening.listeners import ListenError, Listeners, plain_endpoint
 
 
 class Addresses(list[Any]):

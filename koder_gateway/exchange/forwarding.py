@@ -1,4 +1,8 @@
-"""What a service is told of a request's way here: the fields that the gateway sets (RFC 7239, RFC 9110 7.6.3).
+"""Every field that a service gets from the gateway, besides the client's own lines.
+
+A connection keeps those that say whose request it is and which way it came (`context_fields`): the tenant, the way
+(RFC 7239, RFC 9110 section 7.6.3) and the client's certificate (RFC 9440). `service_fields` adds what belongs to one
+request: its id, its trace, its Upgrade.
 
 A trusted proxy is believed about its client's address and scheme. The host is the one by which the tenant was
 resolved, whatever a proxy says: one that sets X-Forwarded-For alone lets its client's own X-Forwarded-Host through.
@@ -6,15 +10,20 @@ resolved, whatever a proxy says: one that sets X-Forwarded-For alone lets its cl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from binascii import b2a_base64
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from .clients import Introduced, Trail, node_of
+from ..policy.clients import Introduced, Trail, node_of
+from ..wire.identity import IdentifierSource
+from ..wire.request_head import RequestHead
 
 HTTP: Final = b"http"
 HTTPS: Final = b"https"
 # A WebSocket is opened by HTTP (RFC 6455 section 3).
 _SCHEMES: Final = {HTTP: HTTP, HTTPS: HTTPS, b"ws": HTTP, b"wss": HTTPS}
+
+_identifiers: Final = IdentifierSource()
 
 Fields = Sequence[tuple[bytes, bytes]]
 
@@ -54,10 +63,17 @@ def balancers_scheme(peer: str) -> bytes | None:
     return HTTPS if peer.secure else HTTP
 
 
-def forwarding_fields(
-    host: bytes, trail: Trail, proto: bytes, forwarded: Fields, believed: frozenset[bytes]
-) -> bytes:
-    """The field lines that tell of a request's way.
+def context_fields(tenant: tuple[bytes, bytes], way: bytes, certificate: bytes) -> bytes:
+    """The field lines that all requests of one context have: the `tenant` (the field's name and the slug), the
+    `way_fields`, and the client's verified certificate (DER, b"" for none)."""
+    name, slug = tenant
+    # A byte sequence of RFC 8941 section 3.3.5.
+    verified = b"Client-Cert: :%b:\r\n" % b2a_base64(certificate, newline=False) if certificate else b""
+    return b"%b: %b\r\n%b%b" % (name, slug, way, verified)
+
+
+def way_fields(host: bytes, trail: Trail, proto: bytes, forwarded: Fields, believed: frozenset[bytes]) -> bytes:
+    """The field lines that say which way a request has come.
 
     X-Forwarded-For and Forwarded name the same hops, each element with the same host and scheme, so that whichever a
     service asks, it learns the same. X-Real-IP, where a trusted proxy sends it, names the client that these name. Of
@@ -76,3 +92,21 @@ def forwarding_fields(
             *(b"%b: %b\r\n" % pair for pair in forwarded if pair[0].lower() in believed),
         )
     )
+
+
+def service_fields(head: RequestHead, request_id: bytes, context: bytes, upgrade: bytes | None = None) -> bytes:
+    """The field lines that the gateway adds to one request: its id, a trace where the client has begun none, the
+    `context_fields`, and the `upgrade` that a service is asked for."""
+    trace = b"" if head.traced else _identifiers.traceparent()
+    if upgrade is None:
+        return b"X-Request-ID: %b\r\n%b%b" % (request_id, trace, context)
+    lines = b"X-Request-ID: %b\r\n%b%bConnection: Upgrade\r\nUpgrade: %b\r\n"
+    return lines % (request_id, trace, context, upgrade)
+
+
+def header_fields(lines: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """The names and values of field lines."""
+    for line in b"".join(lines).split(b"\r\n"):
+        name, colon, value = line.partition(b": ")
+        if colon:
+            yield name, value

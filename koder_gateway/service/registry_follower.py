@@ -6,16 +6,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from .config import Settings, Version
-from .config.registry import MAX_LIST
-from .policy.decision import Policy
-from .policy.tenants import Registry
-from .reactor.daemon_threads import threads_beside
-from .tenants.registry_file import RegistryFile
-from .tenants.registry_losses import FailureCount, Losses
-from .tenants.remote_registry import Place, RemoteRegistry, UnreadTenants
-from .tree.compose import Composition, tenant_policy, upstream_endpoint
-from .upstream.fetch import Fetcher
+from ..config import Settings, Version
+from ..config.registry import MAX_LIST
+from ..policy.decision import Policy
+from ..policy.tenants import Registry
+from ..reactor.daemon_threads import threads_beside
+from ..tenants.registry_file import RegistryFile
+from ..tenants.registry_losses import FailureCount, Losses
+from ..tenants.remote_registry import Place, RemoteRegistry, UnreadTenants
+from ..tree.compose import Composition, tenant_policy, upstream_endpoint
+from ..upstream.fetch import Fetcher
 
 
 class RegistryFollower:

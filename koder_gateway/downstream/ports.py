@@ -1,0 +1,205 @@
+"""What the parts of the clients' side ask of one another: of the site, a connection, a request and its channel.
+
+Whoever implements a Protocol inherits from it. So the site does not know which protocols it serves, and no package of
+one way in knows that of another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from twisted.python.failure import Failure
+
+from ..errors import Refusal
+from ..exchange.context import RequestContext
+from ..exchange.ports import Client, Producer
+from ..exchange.states import Exchange
+from ..policy.certificates import Secured
+from ..policy.decision import Policy
+from ..reactor.resets import Resets
+from ..reactor.turns import Turns
+from ..wire.clock import CoarseClock
+from ..wire.request_reader import RequestReader
+from .buffered import Buffered
+from .filters import Identity
+from .limits import ClientTimeouts
+
+
+class ClientRequest(Client, Protocol):
+    """A request that has begun and not ended, as the site sees it."""
+
+    postpath: list[bytes] | None
+
+    def answer(self, status: int, reason: bytes, fields: bytes, body: bytes) -> None:
+        """Answer from the gateway itself and end the exchange."""
+
+    def hand_over(self) -> object:
+        """Become what stock resources expect."""
+
+    def render_stock(self, resource: Any) -> None:
+        """Have an ordinary resource render, once the whole body is there."""
+
+    def give_up(self, refusal: Refusal, code: str = ...) -> None:
+        """The gateway waits no longer. `code` is that of an answer which has begun and is cut."""
+
+    def expire(self) -> None:
+        """The whole exchange has had its time."""
+
+
+class ClientConnection(Protocol):
+    """A client's connection, as the site sees it. `deadline` is monotonic seconds; `peer` is the client's address."""
+
+    deadline: float
+    peer: str
+
+    @property
+    def waiting(self) -> int:
+        """Bytes of answers that wait here for the client, beside those that its transport holds."""
+
+    def under_way(self) -> Iterable[ClientRequest]:
+        """The requests that have begun and not ended."""
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+
+    def relieve(self) -> None:
+        """Too much waits for all clients together, and most of it for this one: end what waits."""
+
+    def close_idle(self) -> None:
+        """The gateway drains: take no further requests than those that are on their way."""
+
+    def give_up(self, refusal: Refusal) -> None:
+        """End whatever is under way: with an answer where none has begun, else visibly cut."""
+
+
+class NewConnection(ClientConnection, Protocol):
+    """A connection that has just been accepted."""
+
+    def turn_away(self, refusal: Refusal, *, told: bool) -> None:
+        """Refuse a connection before it has said anything."""
+
+
+class PacedConnection(Protocol):
+    """A connection whose client has to take its answers at a pace. `uptake_due` is monotonic seconds."""
+
+    @property
+    def uptake_due(self) -> float:
+        """When it has to be looked at, as to how fast its client takes what waits for it."""
+
+    def look_at_uptake(self) -> None:
+        """`uptake_due` has passed: end the connection of a client that takes too little."""
+
+
+class Successor(ClientConnection, Protocol):
+    """A connection that takes a transport over from another protocol."""
+
+    def start(self) -> None:
+        """Begin: the transport is the successor's from now on."""
+
+    def dataReceived(self, data: bytes) -> None:
+        """Bytes from the client, in pieces of any size."""
+
+    def readConnectionLost(self) -> None:
+        """The client sends no more, but may still read."""
+
+    def connectionLost(self, reason: Failure = ...) -> None:
+        """The connection is gone."""
+
+
+class ClientSite(Protocol):
+    """What all connections share. `time` gives monotonic seconds, `soon` calls in the reactor's next turn, `secured`
+    says what TLS has established on a transport, and `finished` is called once for every exchange that has ended.
+
+    `http2` makes what takes a transport over, from a peer, where ALPN has chosen HTTP/2.
+
+    `watched` are connections for whose clients something has waited lately, over HTTP/1.1; `paused` those of which
+    nothing is read, since somebody else has to take something first.
+    """
+
+    clock: CoarseClock
+    time: Callable[[], float]
+    soon: Callable[[Callable[[], object]], object]
+    secured: Callable[[Any], Secured | None]
+    finished: Callable[[Exchange], object]
+    policy: Policy
+    reader: RequestReader
+    identity: Identity
+    timeouts: ClientTimeouts
+    max_head: int
+    max_line: int
+    max_fields: int
+    max_streams: int
+    seconds_per_byte: float
+    date_line: bytes
+    draining: bool
+    http2_errors: int
+    turns: Turns
+    resets: Resets
+    buffered: Buffered
+    watched: set[PacedConnection]
+    paused: set[PacedConnection]
+    http2: Callable[[ClientSite, Any, str], Successor]
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many connections wait for somebody that each may only hold a little."""
+
+    def opened(self, channel: NewConnection) -> None:
+        """A client has connected."""
+
+    def succeeded(self, channel: NewConnection, successor: Successor) -> None:
+        """Another channel has taken a client's connection over."""
+
+    def closed(self, channel: ClientConnection) -> None:
+        """A client's connection is gone."""
+
+    def share_refusal(self, channel: ClientConnection, context: RequestContext) -> Refusal | None:
+        """The refusal of a request with which its connection would become one too many of its tenant's."""
+
+    def dispatch(self, request: ClientRequest) -> None:
+        """Answer a request."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientProtocols:
+    """The protocols that a site serves. `http1` gives what makes a connection over HTTP/1.1, by whether a client that
+    has ended its side is still answered; `http2` takes a transport over from a peer where ALPN has chosen HTTP/2."""
+
+    http1: Callable[[bool], Callable[[ClientSite], NewConnection]]
+    http2: Callable[[ClientSite, Any, str], Successor]
+
+
+class RequestChannel(Protocol):
+    """What a request asks of the connection or stream that it came on. `keep_alive`: whether that outlives the
+    exchange; `lingers`: whether the client may still be sending what nobody is going to read."""
+
+    site: ClientSite
+    transport: Any
+    keep_alive: bool
+    lingers: bool
+
+    def exchange_over(self, finished: bool) -> None:
+        """The request's answer is complete, or never will be."""
+
+    def cut(self, plain: bool) -> None:
+        """End in the midst of an answer; with `plain` what was sent may still arrive."""
+
+    def end_sending(self) -> bool:
+        """Tell the client that no more will come; False where that cannot be said by itself."""
+
+    def taking(self) -> bool:
+        """Whether the client takes what is on its way to it."""
+
+    def hold_body(self) -> None:
+        """The service does not take the body: the client's time stands still."""
+
+    def release_body(self) -> None:
+        """The service takes the body again."""
+
+    def registerProducer(self, producer: Producer, streaming: bool) -> None:
+        """Pause and resume `producer` as the client takes the answer."""
+
+    def unregisterProducer(self) -> None:
+        """The producer is done."""

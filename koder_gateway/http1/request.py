@@ -1,0 +1,160 @@
+"""A request that came over HTTP/1.1: the client's side of its exchange, written in one go wherever that can be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from ..downstream.ports import RequestChannel
+from ..downstream.request import GatewayRequest
+from ..exchange.states import TUNNELLING
+from ..reactor.read_sizes import room_of
+from ..wire.body import chunk, last_chunk
+from ..wire.response import ResponseHead
+
+_CLOSE = b"Connection: close\r\n"
+_KEEP_ALIVE = b"Connection: keep-alive\r\n"
+_NO_BODY = frozenset((204, 304))
+
+
+class RequestConnection(RequestChannel, Protocol):
+    """What a request asks of its connection. `write` sends bytes to the client."""
+
+    write: Callable[[bytes], object]
+
+    def settle_rest(self) -> None:
+        """An answer is about to be sent before its request's body has come: shall the connection go on?"""
+
+    def tunnel(self) -> None:
+        """The service has switched protocols: whatever comes, and what has waited, is its."""
+
+
+class Http1Request(GatewayRequest):
+    """One request of an HTTP/1.1 connection."""
+
+    protocol = b"HTTP/1.1"
+    paused_early = False
+    channel: RequestConnection
+    # Whether the answer is sent in chunks.
+    _chunking = False
+
+    @property
+    def connects(self) -> bool:
+        """Whether a 2xx would tell the client that a tunnel stands: not here, where Upgrade asks for it."""
+        return False
+
+    def room(self) -> int:
+        """Bytes of the answer that its transport takes at once."""
+        return room_of(self.channel.transport)
+
+    def respond(self, head: ResponseHead, body: bytes, done: bool) -> None:
+        """Send the service's head, and what there is of its body, in one write."""
+        exchange = self.exchange
+        channel = self.channel
+        exchange.bytes_out += len(body)
+        lines = [b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason), *head.lines]
+        if not head.dated:
+            lines.append(channel.site.date_line)
+        lines.append(exchange.fields)
+        if head.stated is not None:
+            lines.append(b"Content-Length: %d\r\n" % head.stated)
+        elif not done:
+            if exchange.head.minor:
+                self._chunking = True
+                lines.append(b"Transfer-Encoding: chunked\r\n")
+                if body:
+                    body = chunk(body)
+            else:
+                channel.keep_alive = False
+        lines.append(self._persistence(done))
+        lines.append(b"\r\n")
+        lines.append(body)
+        write = channel.write
+        write(b"".join(lines))
+        if done:
+            self._over()
+
+    def _persistence(self, done: bool) -> bytes:
+        """The Connection field that says what becomes of the client's connection."""
+        channel = self.channel
+        if done and not self.body_done:
+            channel.settle_rest()
+        if not channel.keep_alive:
+            return _CLOSE
+        return b"" if self.exchange.head.minor else _KEEP_ALIVE
+
+    def send_body(self, data: bytes) -> None:
+        """Send more of the answer."""
+        self.exchange.bytes_out += len(data)
+        self.channel.write(chunk(data) if self._chunking else data)
+
+    def switch(self, head: ResponseHead, data: bytes) -> None:
+        """Say that the service has switched protocols, and carry raw bytes from here on."""
+        channel = self.channel
+        self.exchange.bytes_out += len(data)
+        lines = (b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason), *head.lines, self.exchange.fields)
+        switched = b"Connection: Upgrade\r\nUpgrade: %b\r\n\r\n" % (head.upgrade or b"")
+        channel.write(b"".join((*lines, switched, data)))
+        channel.tunnel()
+
+    def raw_writer(self) -> Callable[[bytes], None]:
+        """What sends raw bytes to the client: it does nothing else, since a tunnel may carry many small messages."""
+        exchange, channel = self.exchange, self.channel
+
+        def write_raw(data: bytes) -> None:
+            exchange.bytes_out += len(data)
+            write = channel.write
+            write(data)
+
+        return write_raw
+
+    def end_body(self, trailers: list[bytes]) -> None:
+        """The answer is complete; of a tunnel, what the service sends."""
+        if self.exchange.phase is TUNNELLING:
+            self._end_tunnel()
+            return
+        if self._chunking:
+            self.channel.write(last_chunk(trailers))
+        if not self.body_done:
+            self.channel.keep_alive = False
+        self._over()
+
+    def interim(self, head: ResponseHead) -> None:
+        """Relay a 1xx answer (RFC 9110 section 15.2): never to HTTP/1.0."""
+        if self.exchange.head.minor:
+            self.channel.write(b"".join((b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason), *head.lines, b"\r\n")))
+
+    def _write_answer(self, status: int, reason: bytes, fields: bytes, body: bytes) -> None:
+        exchange = self.exchange
+        length = b"" if status in _NO_BODY else b"Content-Length: %d\r\n" % len(body)
+        persistence = self._persistence(True)
+        self.channel.write(
+            b"HTTP/1.1 %d %b\r\n%b%b%b%b%b\r\n%b"
+            % (
+                status,
+                reason,
+                self.channel.site.date_line,
+                fields,
+                exchange.fields,
+                length,
+                persistence,
+                b"" if exchange.head.method == b"HEAD" else body,
+            )
+        )
+
+    def _end_unanswered(self) -> None:
+        """This client has had so many refusals that it gets no more of them: its connection ends, behind the answers
+        that it has coming."""
+        channel = self.channel
+        self._ended_by_gateway()
+        channel.keep_alive = False
+        self._over(finished=False)
+        channel.cut(True)
+
+    def cut(self, *, at_once: bool = False) -> None:
+        """End the client's message so that it is seen to be incomplete; `at_once`: what was sent may be lost."""
+        channel = self.channel
+        # With a length or chunks a plain close shows; without them only a reset does.
+        plain = not at_once and (self._chunking or self.exchange.head.minor == 1)
+        self._over(finished=False)
+        channel.cut(plain)

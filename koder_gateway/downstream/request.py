@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from twisted.web import http, server
 
 from ..errors import INTERNAL_ERROR, REQUEST_TIMEOUT, UPSTREAM_TIMEOUT, Refusal
+from ..exchange.ending import goes_unanswered
 from ..exchange.ports import BodySink, Producer
 from ..exchange.states import (
     ANSWERED,
@@ -30,7 +31,6 @@ from ..exchange.states import (
     TUNNELLING,
     Exchange,
 )
-from ..policy.decision import charges_refusal
 from ..wire.problem import problem
 from ..wire.response import CONTINUE
 from .filters import forwarded_headers
@@ -155,9 +155,7 @@ class GatewayRequest(server.Request, ClientRequest):
     def refuse(self, refusal: Refusal) -> None:
         """Answer with a problem (RFC 9457)."""
         exchange = self.exchange
-        exchange.code = refusal.code
-        context = exchange.context
-        if charges_refusal(refusal) and context.policy.limiter.refused(context.key, exchange.started):
+        if goes_unanswered(exchange, refusal):
             self._end_unanswered()
             return
         if refusal.close:
@@ -169,17 +167,10 @@ class GatewayRequest(server.Request, ClientRequest):
     def _end_unanswered(self) -> None:
         """This client has had so many refusals that it gets no more of them."""
 
-    def _ended_by_gateway(self) -> None:
-        exchange = self.exchange
-        if exchange.phase is HELD:
-            exchange.move(ANSWERED)
-        else:
-            exchange.phase = ENDED
-
     def answer(self, status: int, reason: bytes, fields: bytes, body: bytes) -> None:
         """Answer from the gateway itself and end the exchange."""
         exchange = self.exchange
-        self._ended_by_gateway()
+        exchange.end()
         exchange.status = status
         if exchange.head.method != b"HEAD":
             exchange.bytes_out += len(body)
@@ -238,8 +229,7 @@ class GatewayRequest(server.Request, ClientRequest):
         if exchange.phase not in (RELAYING, TUNNELLING) and not self.startedWriting:
             self.refuse(refusal)
         else:
-            exchange.phase = ENDED
-            exchange.code = code
+            exchange.end(code)
             self.cut()
         self._tell_stock(Failure(ConnectionAborted()))
 
@@ -252,8 +242,7 @@ class GatewayRequest(server.Request, ClientRequest):
         elif sink is not None:
             sink.abandon()
         if exchange.phase is not ENDED:
-            exchange.phase = ENDED
-            exchange.code = TIMEOUT
+            exchange.end(TIMEOUT)
         self.cut(at_once=True)
         self._tell_stock(Failure(ConnectionAborted()))
 
@@ -279,7 +268,7 @@ class GatewayRequest(server.Request, ClientRequest):
         if self.exchange.phase is HELD and not self.startedWriting:
             self.refuse(INTERNAL_ERROR)
         elif self.exchange.phase is not ENDED:
-            self.exchange.phase = ENDED
+            self.exchange.end()
             self.cut()
 
     def _over(self, finished: bool = True) -> None:

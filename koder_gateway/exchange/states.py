@@ -190,6 +190,13 @@ class Exchange:
             self.code = event
         return action
 
+    def end(self, code: str = "") -> None:
+        """End it from any phase, without a move: the gateway itself answers, or gives up for a reason that is neither
+        the service's fault nor the body's. `code` is what the access log says of an end that no response tells."""
+        self.phase = ENDED
+        if code:
+            self.code = code
+
     def may_retry(self, *, sent: bool, replayable: bool) -> bool:
         """Whether to try once more on a fresh connection (RFC 9110 section 9.2.2).
 

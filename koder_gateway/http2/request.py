@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from ..downstream.ports import RequestChannel
 from ..downstream.request import GatewayRequest
 from ..errors import NOT_IMPLEMENTED
-from ..exchange.states import ENDED, TUNNELLING
+from ..exchange.states import TUNNELLING
 from ..wire.hpack import encode_field, encode_lines, encode_status
 from ..wire.http2_frames import ENHANCE_YOUR_CALM, Http2Error
 from ..wire.response import ResponseHead
@@ -155,7 +155,7 @@ class Http2Request(GatewayRequest, HeldAnswer):
         """This client has had so many refusals that it gets no more of them: its connection ends, but of a trusted
         proxy's only the stream, since others are on that."""
         channel = self.channel
-        self._ended_by_gateway()
+        self.exchange.end()
         self._over(finished=False)
         channel.over(ENHANCE_YOUR_CALM)
         connection = channel.connection
@@ -180,7 +180,6 @@ class Http2Request(GatewayRequest, HeldAnswer):
         if self.sink is not None:
             self.sink.abandon()
         exchange = self.exchange
-        exchange.phase = ENDED
-        exchange.code = event
+        exchange.end(event)
         self._over(finished=False)
         self._tell_stock(Failure(ConnectionAborted()))

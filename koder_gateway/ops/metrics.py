@@ -25,6 +25,8 @@ from prometheus_client.registry import Collector
 
 import twisted
 
+from ..exchange.ending import ExchangeCounts
+
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
 # Upper bounds in seconds; the first ones tell a fast service from the gateway's own share.
@@ -46,7 +48,7 @@ class _Series:
         self.bytes_out = 0
 
 
-class Counters:
+class Counters(ExchangeCounts):
     """Plain integers; who causes an event adds to its counter."""
 
     __slots__ = (

@@ -32,7 +32,7 @@ from ..ops.access_log import AccessLogError
 from ..ops.admin import admin_pages
 from ..ops.admin_channel import AdminFactory
 from ..ops.leavings import Leavings
-from ..ops.ledger import Ledger
+from ..ops.logged_ending import LoggedEnding
 from ..ops.memory import Trimmer
 from ..ops.metrics import Counters, make_registry, render
 from ..ops.notify import Notifier
@@ -117,7 +117,7 @@ class Gateway(TwistedService):
         self._local_hosts = local_hosts
         self.counters = Counters()
         self.notifier = Notifier()
-        self._ledger = Ledger(self.counters, settings.log, clock)
+        self._ending = LoggedEnding(self.counters, settings.log, clock)
         self._retired: list[Service] = []
         self._retries_before = 0
         self._bound = False
@@ -151,7 +151,7 @@ class Gateway(TwistedService):
         )
         self._endpoints.failures.charge = self._handshake_failed
         self._ports = Ports(reactor, self._endpoints, public, redirecting, [admin] if admin else [])
-        sources = sources_of(lambda: self.composition, self._probes, self._endpoints, self._ledger)
+        sources = sources_of(lambda: self.composition, self._probes, self._endpoints, self._ending)
         self._metrics = make_registry(self.counters, sources, version=VERSION)
 
     def _made_sweeper(self) -> Sweeper:
@@ -162,7 +162,7 @@ class Gateway(TwistedService):
             self._reactor,
             parts=(self._sweep_exchanges, self._watch, self._sweep_drain, lambda _: self._leavings.sweep()),
             seconds=(
-                lambda _: self._ledger.flush(),
+                lambda _: self._ending.flush(),
                 lambda _: self.notifier.watchdog(),
                 lambda _: self.site.tick(),
                 self._trimmer.look,
@@ -175,7 +175,7 @@ class Gateway(TwistedService):
 
     def _made_fronts(self) -> tuple[Entrance, GatewaySite]:
         """The way in for stock sites, and the gateway's own."""
-        composition, finished = self.composition, self._ledger.finished
+        composition, finished = self.composition, self._ending.finished
         settings = composition.settings
         resource, policy, reader = composition.resource, composition.policy, composition.reader
         entrance = Entrance(resource, policy, reader, finished, self._time, established)
@@ -315,12 +315,12 @@ class Gateway(TwistedService):
         log = None
         try:
             composition = self._composed(settings, before, registry)
-            log = self._ledger.opened_for(settings.log)
+            log = self._ending.opened_for(settings.log)
         except _REFUSED:
             if log is not None:
                 log.close()
             return self._refuse(Failure())
-        self._ledger.follow(settings.log, log)
+        self._ending.follow(settings.log, log)
         self._take(composition, before)
         self._serve_composition()
         self._endpoints.reload(settings.tls, settings.tenants.base_domain, _protocols(settings))
@@ -477,7 +477,7 @@ class Gateway(TwistedService):
         self.site.end_drain()
         for service in (*self.composition.services.values(), *self._retired):
             service.close_idle()
-        self._ledger.flush()
+        self._ending.flush()
         closed = self._ports.close_admin()
         if drained is not None:
             # One more turn, so that what was written last leaves and closed connections are seen to be.

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..listening.endpoints import Endpoints
-from ..ops.ledger import Ledger
+from ..ops.logged_ending import LoggedEnding
 from ..ops.metrics import Sources
 from ..tree.compose import Composition
 from ..upstream.health import Probes
 
 
-def sources_of(present: Callable[[], Composition], probes: Probes, endpoints: Endpoints, ledger: Ledger) -> Sources:
+def sources_of(
+    present: Callable[[], Composition], probes: Probes, endpoints: Endpoints, ending: LoggedEnding
+) -> Sources:
     """The sources of one gateway. `present` gives the generation that is in force."""
     return Sources(
         upstream=lambda: {name: (service.idle, service.active) for name, service in present().services.items()},
@@ -32,5 +34,5 @@ def sources_of(present: Callable[[], Composition], probes: Probes, endpoints: En
         limit_entries=lambda: present().policy.limiter.entries,
         certificates=lambda: endpoints.expiries(),
         certificate_faults=lambda: endpoints.faulty,
-        log_dropped=lambda: ledger.dropped,
+        log_dropped=lambda: ending.dropped,
     )

@@ -7,7 +7,7 @@ read by the same reader as any other, so that what is refused at the gateway's o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from twisted.python.failure import Failure
@@ -19,13 +19,15 @@ from zope.interface import implementer
 from ..downstream.filters import Cors, Identity, forwarded_headers
 from ..downstream.refused import Refused
 from ..downstream.site import only_whether
+from ..downstream.stock_fields import is_ours
 from ..errors import METHODS, Refusal
 from ..exchange.context import request_context
+from ..exchange.ending import goes_unanswered
 from ..exchange.ports import BodySink, Client, Producer
 from ..exchange.states import ANSWERED, CLIENT_GONE, ENDED, HELD, WAITING, Exchange, IllegalMove
 from ..policy.certificates import Secured
 from ..policy.clients import plain_host
-from ..policy.decision import Policy, charges_refusal
+from ..policy.decision import Policy
 from ..wire.problem import problem
 from ..wire.request_reader import RequestReader
 from ..wire.response import ResponseHead
@@ -64,7 +66,7 @@ class StockClient(Client):
         request.content.seek(0)
         request.requestHeaders = forwarded_headers(self.exchange)
         self._add_fields(self.exchange.fields)
-        request.responseHeaders = _MountedHeaders(request.responseHeaders, self.exchange.drops_hsts)
+        request.responseHeaders = _MountedHeaders(request, self.exchange.drops_hsts)
         return request
 
     def respond(self, head: ResponseHead, body: bytes, done: bool) -> None:
@@ -121,9 +123,7 @@ class StockClient(Client):
     def refuse(self, refusal: Refusal) -> None:
         """Answer with a problem (RFC 9457)."""
         exchange = self.exchange
-        exchange.code = refusal.code
-        context = exchange.context
-        if charges_refusal(refusal) and context.policy.limiter.refused(context.key, exchange.started):
+        if goes_unanswered(exchange, refusal):
             self._end_unanswered()
             return
         fields, body = problem(refusal, exchange.request_id)
@@ -131,22 +131,16 @@ class StockClient(Client):
 
     def _end_unanswered(self) -> None:
         """This client has had so many refusals that it gets no more of them."""
-        self._ended_by_gateway()
+        self.exchange.end()
         self._finished(self.exchange)
         channel = self._request.channel
         if channel is not None:
             channel.loseConnection()
 
-    def _ended_by_gateway(self) -> None:
-        if self.exchange.phase is HELD:
-            self.exchange.move(ANSWERED)
-        else:
-            self.exchange.phase = ENDED
-
     def answer(self, status: int, reason: bytes, fields: bytes, body: bytes) -> None:
         """Answer from the gateway itself and end the exchange."""
         exchange, request = self.exchange, self._request
-        self._ended_by_gateway()
+        self.exchange.end()
         exchange.status = status
         request.setResponseCode(status, reason)
         self._add_fields(fields + exchange.fields)
@@ -175,8 +169,7 @@ class StockClient(Client):
             self.refuse(refusal)
         else:
             # What a mounted resource has begun is its own: it hears that nobody listens any more.
-            self.exchange.phase = ENDED
-            self.exchange.code = code
+            self.exchange.end(code)
             self.cut()
 
     def taking(self) -> bool:
@@ -229,13 +222,21 @@ class StockClient(Client):
 class _MountedHeaders(Headers):
     """The head of a mounted resource's answer, but for what is the gateway's to say, as on its own ports."""
 
-    __slots__ = ("_drops_hsts",)
+    __slots__ = ("_drops_hsts", "_request")
 
-    def __init__(self, begun: Headers, drops_hsts: bool) -> None:
+    def __init__(self, request: Any, drops_hsts: bool) -> None:
         super().__init__()
-        for name, values in begun.getAllRawHeaders():
+        for name, values in request.responseHeaders.getAllRawHeaders():
             super().setRawHeaders(name, values)
+        self._request = request
         self._drops_hsts = drops_hsts
+
+    def getAllRawHeaders(self) -> Iterator[tuple[bytes, Sequence[bytes]]]:
+        """What is sent: the stock request says here that it has begun to send in chunks, which is no field of the
+        resource's."""
+        yield from super().getAllRawHeaders()
+        if self._request.chunked:
+            yield b"Transfer-Encoding", [b"chunked"]
 
     def setRawHeaders(self, name: Any, values: Any) -> None:
         """Take these values for the field, unless it is the gateway's."""
@@ -249,11 +250,7 @@ class _MountedHeaders(Headers):
 
     def _is_ours(self, name: Any) -> bool:
         lower = name.lower() if isinstance(name, bytes) else name.lower().encode("latin-1", "replace")
-        return (
-            lower == b"x-request-id"
-            or lower.startswith(b"access-control-")
-            or (self._drops_hsts and lower == b"strict-transport-security")
-        )
+        return is_ours(lower, self._drops_hsts)
 
 
 @implementer(IResource)

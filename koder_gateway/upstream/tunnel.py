@@ -11,9 +11,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from ..exchange.ending import settle
 from ..exchange.ports import BodySink, Client
 from ..exchange.states import CLOSED, END, TIMEOUT, TUNNELLING, Exchange
-from ..policy.limits import Limiter
 from ..policy.shares import FULL, Counts, Owner, Shares
 from ..reactor.read_sizes import room_of
 from ..wire.clock import CoarseClock
@@ -134,11 +134,8 @@ class Tunnel(TunnelEnd, BodySink):
     def start(self, head: ResponseHead, data: bytes) -> None:
         """Tell the client of the switch; `data` came right behind the service's 101."""
         client, connection, exchange = self.client, self.connection, self.exchange
-        verdict = exchange.charges
-        if verdict is not None:
-            # What this tells about guessing is known now, which may be days before the end.
-            Limiter.settle(verdict, head.status, True, self.tunnels.clock.now)
-            exchange.charges = None
+        # What this tells about guessing is known now, which may be days before the end.
+        settle(exchange, self.tunnels.clock.now)
         self.tunnels.begun(self)
         connection.tunnel_through(self)
         client.sink = self

@@ -140,7 +140,7 @@ def test_nobody_is_asked_by_default(tmp_path: Path) -> None:
         ('client_ca = "none.pem"\nclient_auth = "required"', 'client_ca: "none.pem": no such file'),
         ('client_ca = "."\nclient_auth = "required"', 'client_ca: "." is not a file; '),
         ('client_ca = 1\nclient_auth = "required"', "client_ca: 1 is not a string; "),
-        ('client_ca = "empty.pem"\nclient_auth = "required"', 'client_ca: "empty.pem" has no certificate in it; '),
+        ('client_ca = "empty.pem"\nclient_auth = "required"', 'client_ca: "empty.pem": no certificate in it; '),
         ('client_ca = "leaf.pem"\nclient_auth = "required"', 'has the certificate of "CN=a.client", which is no'),
         ('client_ca = "ca.pem"\nclient_auth = "always"', 'client_auth: "always" is not an accepted value'),
         ('client_ca = "ca.pem"\nclient_auth = "requird"', 'did you mean "required"?'),

@@ -19,8 +19,8 @@ FLOORS = (
     ("wire",),
     ("policy",),
     ("exchange",),
+    ("files",),
     ("config",),
-    ("private_file",),
     ("reactor",),
     ("tls_bio",),
     ("downstream",),
@@ -40,7 +40,7 @@ STRANGERS = {"upstream": {*CLIENTS_SIDE, "config"}}
 MODEST = {"ops", "tls", "transports", "tenants", "listening"}
 # But an endpoint makes TLS contexts, and the plain port serves by the main site's means.
 NEEDED = {("listening", "tls"), ("listening", "downstream")}
-PURE = ("errors", "version", "wire", "policy", "exchange", "config")
+PURE = ("errors", "version", "wire", "policy", "exchange", "files", "config")
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 PACKAGES = sorted(path.parent.name for path in ROOT.glob("*/__init__.py"))
 
@@ -162,3 +162,13 @@ def test_a_modules_first_line_says_what_it_is_for(path: Path) -> None:
     text = ast.get_docstring(ast.parse(path.read_text()))
     assert text, f"{named(path)} does not say what it is for"
     assert len(text.splitlines()[0]) > 10
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if named(path) != "exchange.states"], ids=named)
+def test_only_the_states_move_an_exchange(path: Path) -> None:
+    """`Exchange.move` and `Exchange.end` do: a phase that somebody else writes is in no table."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        targets = node.targets if isinstance(node, ast.Assign) else ()
+        for target in targets:
+            if isinstance(target, ast.Attribute) and target.attr == "phase":
+                assert not ast.unparse(target.value).endswith("exchange"), f"line {node.lineno}"

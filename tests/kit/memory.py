@@ -40,7 +40,8 @@ from zope.interface import implementer
 from koder_gateway.config import ServiceSettings, Settings
 from koder_gateway.downstream.limits import ClientLimits, ClientTimeouts
 from koder_gateway.downstream.site import GatewaySite
-from koder_gateway.exchange.states import ENDED, EVENTS, Exchange
+from koder_gateway.exchange.ending import settle
+from koder_gateway.exchange.states import ENDED, Exchange
 from koder_gateway.ops.sweeper import SWEEP
 from koder_gateway.policy.tenants import Tenant
 from koder_gateway.tree.compose import Composition, compose
@@ -475,10 +476,7 @@ class MemoryGateway:
         assert exchange.phase is ENDED, exchange.phase
         assert exchange not in self.exchanges, "the exchange ended twice"
         self.exchanges.append(exchange)
-        verdict = exchange.charges
-        if verdict is not None and verdict.pending:
-            served = not exchange.excused and (not exchange.code or exchange.code in EVENTS)
-            self.composition.policy.limiter.settle(verdict, exchange.status, served, self.reactor.seconds())
+        settle(exchange, self.reactor.seconds())
 
     def origin(self, service: str = "identity", address: int = 0) -> Origin:
         """The script's side of a service's address."""

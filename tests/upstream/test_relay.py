@@ -112,7 +112,7 @@ class Caller(Client):
         return self.send_body
 
     def refuse(self, refusal: Refusal) -> None:
-        self.exchange.phase = ENDED  # as every client does that answers
+        self.exchange.end()  # as every client does that answers
         self.told.append(("refuse", refusal.code))
 
     def cut(self, *, at_once: bool = False) -> None:

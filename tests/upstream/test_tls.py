@@ -747,7 +747,7 @@ CHECKED = [
     ),
     (
         {"client_cert": "good.crt", "client_key": "locked.key"},
-        "{client_key}: the private key is encrypted; store it without a passphrase",
+        "{client_key}: the private key is encrypted; store it without a passphrase, for the gateway only",
     ),
     (
         {"client_cert": "good.key", "client_key": "good.key"},

@@ -7,7 +7,7 @@ one that refuses is left alone for a while, unless all do.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectingCancelledError, TimeoutError
@@ -44,6 +44,15 @@ class ConnectionSeeker(Forwarded, Protocol):
 
     def connected(self, connection: UpstreamConnection) -> None:
         """The connection is made, for this exchange alone."""
+
+
+class ServiceTimeouts(NamedTuple):
+    """Deadlines towards a service in seconds: for its response, for whoever takes or sends nothing, and for a
+    connection that nobody uses."""
+
+    response: float
+    idle: float
+    keepalive: float
 
 
 class Address(ConnectionOwner):
@@ -204,12 +213,10 @@ class Service(ConnectedService):
         clock: CoarseClock,
         *,
         later: Callable[[Callable[[], object]], object],
-        response_timeout: float = 60.0,
-        idle_timeout: float = 60.0,
-        keepalive_timeout: float = 60.0,
-        max_connections: int = 1024,
+        timeouts: ServiceTimeouts,
+        max_connections: int,
+        tunnels: Tunnels,
         max_idle: int = 256,
-        tunnels: Tunnels | None = None,
         trust: Trust | None = None,
         isolate: bool = False,
         turns: Turns | None = None,
@@ -220,11 +227,9 @@ class Service(ConnectedService):
         self.trust = trust
         self.reader = reader
         self.clock = clock
-        self.response_timeout = response_timeout
-        self.idle_timeout = idle_timeout
-        self.keepalive_timeout = keepalive_timeout
+        self.set_timeouts(timeouts)
         self.max_connections = max_connections
-        self.tunnels = tunnels or Tunnels(clock)
+        self.tunnels = tunnels
         self.graceful_closes = self.tunnels.graceful_closes
         self.watch = IdleWatch()
         self.crowd = Crowd(name, max_connections, self.tunnels, clock, later)
@@ -241,6 +246,10 @@ class Service(ConnectedService):
         self._unlogged = 0
         self._unlogged_last = ("", "")
         self._reached_at = float("-inf")
+
+    def set_timeouts(self, timeouts: ServiceTimeouts) -> None:
+        """Set the deadlines of what begins from now on."""
+        self.response_timeout, self.idle_timeout, self.keepalive_timeout = timeouts
 
     # -- choosing
 

@@ -14,9 +14,9 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from zope.interface import implementer
 
-from koder_gateway.downstream.limits import ClientLimits, ClientTimeouts
 from koder_gateway.listening.proxy_protocol import ProxiedFactory, ProxyGate
 from koder_gateway.policy.limits import LimitRule
+from tests.kit.bounds import client_limits, client_timeouts
 from tests.kit.memory import (
     HIGH_WATER,
     HOST,
@@ -226,7 +226,7 @@ def test_a_header_has_three_seconds(
 
 
 def test_behind_the_header_the_deadlines_are_the_channel_s(make_gateway: Callable[..., MemoryGateway]) -> None:
-    gateway = make_gateway(timeouts=ClientTimeouts(head=10))
+    gateway = make_gateway(timeouts=client_timeouts(head=10))
     client = Balancer(gateway).connect(LINE)
     gateway.advance(9.5)
     assert not client.closed
@@ -351,7 +351,7 @@ def test_a_unix_client_on_a_unix_socket(make_gateway: Callable[..., MemoryGatewa
 
 
 def test_waiting_connections_count_among_the_clients(make_gateway: Callable[..., MemoryGateway]) -> None:
-    gateway = make_gateway(limits=ClientLimits(max_connections=2))
+    gateway = make_gateway(limits=client_limits(max_connections=2))
     balancer = Balancer(gateway)
     waiting = [balancer.connect(), balancer.connect(LINE)]
     direct = gateway.connect()
@@ -372,7 +372,7 @@ def test_a_flood_of_waiting_connections_is_reset(
     make_gateway: Callable[..., MemoryGateway], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("koder_gateway.downstream.site._TURNED_AWAY", 3)
-    gateway = make_gateway(limits=ClientLimits(max_connections=2))
+    gateway = make_gateway(limits=client_limits(max_connections=2))
     balancer = Balancer(gateway)
     clients = [balancer.connect() for _ in range(8)]
     assert [client.closed for client in clients] == [""] * 5 + ["reset"] * 3

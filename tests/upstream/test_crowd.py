@@ -8,11 +8,11 @@ import pytest
 from twisted.logger import Logger, formatEvent
 
 from koder_gateway.config import ShareSettings
-from koder_gateway.downstream.limits import ClientLimits
 from koder_gateway.policy.shares import Shares
 from koder_gateway.tree.compose import Composition, adopt, compose
 from koder_gateway.upstream.crowd import REASONS
 from tests.http2.test_streams import Http2
+from tests.kit.bounds import client_limits
 from tests.kit.http2_frames import block, headers, in_frames
 from tests.kit.memory import (
     HOST,
@@ -239,7 +239,7 @@ def test_a_service_that_is_replaced_serves_those_who_wait(make_gateway: Make) ->
 
 
 def narrow(make_gateway: Make, address: int = 2, tenant: int = 3, **settings: object) -> MemoryGateway:
-    limits = ClientLimits(max_connections=8, shares=Shares(address, tenant))
+    limits = client_limits(max_connections=8, shares=Shares(address, tenant))
     return make_gateway(settings=settings_with(**settings), limits=limits)
 
 

@@ -44,6 +44,7 @@ from koder_gateway.upstream.relay import Relay
 from koder_gateway.wire.clock import CoarseClock
 from koder_gateway.wire.request_reader import RequestReader
 from koder_gateway.wire.response import ResponseHead, ResponseReader
+from tests.kit.bounds import open_tunnels, service_timeouts
 from tests.kit.memory import (
     DATE,
     MemoryGateway,
@@ -143,7 +144,9 @@ class Caller(Client):
 class Play:
     """One service with scripted addresses."""
 
-    def __init__(self, addresses: int = 1, **options: float) -> None:
+    def __init__(
+        self, addresses: int = 1, max_connections: int = 1024, isolate: bool = False, **timeouts: float
+    ) -> None:
         self.reactor = MemoryReactor()
         self.clock = CoarseClock()
         self.reader = RequestReader(b"X-Tenant-ID", max_target=8192, max_fields=100)
@@ -158,7 +161,10 @@ class Play:
             ResponseReader(b"X-Tenant-ID"),
             self.clock,
             later=lambda call: self.reactor.callLater(0, call),
-            **options,  # type: ignore[arg-type]
+            timeouts=service_timeouts(**timeouts),
+            max_connections=max_connections,
+            tunnels=open_tunnels(self.clock),
+            isolate=isolate,
         )
         self.origin = self.origins[0]
 
@@ -757,7 +763,8 @@ def test_connections_are_used_last_in_first_out(play: Play) -> None:
 
 
 def test_no_more_than_max_idle_are_kept() -> None:
-    play = Play(max_idle=1)
+    play = Play()
+    play.service.max_idle = 1
     play.ask()
     play.ask()
     for connection in play.origin.connections:
@@ -842,7 +849,7 @@ def test_what_a_service_has_said_last_holds(play: Play) -> None:
 
 @pytest.mark.parametrize("isolate", [False, True])
 def test_a_service_without_keepalive_gets_a_connection_for_each_request(isolate: bool) -> None:
-    play = Play(keepalive_timeout=0, isolate=isolate)
+    play = Play(keepalive=0, isolate=isolate)
     for turn in range(1, 3):
         relay = play.ask()
         play.origin.last.send(OK)

@@ -171,7 +171,7 @@ class StateSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitsStoreSettings:
-    """[limits_store]: where buckets are kept. `max_entries` bounds the buckets of each limit."""
+    """[limits_store]: where buckets are kept. `max_entries` bounds the buckets of all limits together."""
 
     url: str = setting(STORE, "memory:")
     max_entries: int = setting(whole(1, _MAX_COUNT), 262144)

@@ -180,8 +180,8 @@ class GatewaySite(Site, ClientSite):
             if beyond == 1:
                 most = f"{self.clients.shares.address} of {self.max_connections}"
                 self.complaints.say(
-                    f"{channel.peer} has its share of client connections ({most}), further ones are turned away:"
-                    " shares.address"
+                    f"{channel.peer} has reached its share of client connections ({most}); further"
+                    " ones are refused (shares.address)"
                 )
             # A few are told; a flood is not worth the memory of telling it.
             told = len(self._turned_away) <= _TURNED_AWAY and beyond <= _ADDRESS_TURNED_AWAY

@@ -22,13 +22,13 @@ TIMEOUT: Final = "timeout"
 DESCRIPTORS: Final = "descriptors"
 REASONS: Final = (FULL, ADDRESS, TENANT, TIMEOUT, DESCRIPTORS)
 _REFUSED: Final = {
-    FULL: "all of its max_connections are in use, and as many requests wait as may",
+    FULL: "all of its max_connections are in use, and its queue is full",
     ADDRESS: "one address has as many requests waiting as shares.address allows",
     TENANT: "one tenant has as many requests waiting as shares.tenant allows",
     TIMEOUT: "none of its connections was free within timeouts.queue",
 }
 _NO_TUNNEL: Final = {
-    FULL: "as many connections have switched protocols as requests.max_tunnels allows",
+    FULL: "as many tunnels are open as requests.max_tunnels allows",
     ADDRESS: "one address has as many tunnels as shares.address allows",
     TENANT: "one tenant has as many tunnels as shares.tenant allows",
 }
@@ -94,7 +94,9 @@ class Capacity:
             return False
         relay.waits(self._clock.now + self.timeout)
         if len(self.places.queue.line(owner.address)) == 1 and self.places.refusal(owner) == ADDRESS:
-            self._tell(relay, f"connections ({self.places.shares.address} of {self.places.limit}); the rest waits")
+            self._tell(
+                relay, f"connections ({self.places.shares.address} of {self.places.limit}); its other requests wait"
+            )
         return True
 
     def _wait(self, relay: PlaceSeeker) -> str:
@@ -146,7 +148,7 @@ class Capacity:
 
     def _tell(self, relay: PlaceSeeker, what: str) -> None:
         peer = relay.exchange.peer.decode("ascii")
-        self._complaints.say(f"service {self._name}: {peer} has its share of {what}: shares.address")
+        self._complaints.say(f"service {self._name}: {peer} has reached its share of {what} (shares.address)")
 
 
 def _go(relay: PlaceSeeker) -> None:

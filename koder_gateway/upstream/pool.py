@@ -337,14 +337,14 @@ class Service(ConnectedService):
         if now - self._reached_at < _LOG_EVERY:
             return False
         self._reached_at = now
-        self.log.info("service {service}: {url} is reached again", service=self.name, url=url)
+        self.log.info("service {service}: {url} is reachable again", service=self.name, url=url)
         return True
 
     def failed(self, event: str, detail: str) -> None:
         """Count an exchange that failed by the service's fault and say so, at most once a second."""
         self.failures[event] = self.failures.get(event, 0) + 1
         now = self.clock.now
-        detail = detail or "no answer within its deadline"
+        detail = detail or "no response within its deadline"
         if now - self._logged_at < _LOG_EVERY:
             self._unlogged += 1
             self._unlogged_last = event, detail

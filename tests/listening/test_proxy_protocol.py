@@ -183,11 +183,11 @@ def test_one_byte_at_a_time(balancer: Balancer) -> None:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (request(), "something else came"),
-        (b"\x16\x03\x01\x02\x00", "TLS began without one"),
+        (request(), "something else arrived"),
+        (b"\x16\x03\x01\x02\x00", "TLS began without a PROXY header"),
         (b"PROXY TCP4 nobody\r\n" + request(), "its line is malformed"),
         (binary(V4[:-1]) + request(), "it is shorter than its addresses"),
-        (summed(V4)[:-1] + b"\x00" + request(), "its checksum does not fit"),
+        (summed(V4)[:-1] + b"\x00" + request(), "its checksum is wrong"),
     ],
 )
 def test_a_missing_or_malformed_header_is_one_line_and_the_end(
@@ -249,7 +249,7 @@ def test_who_leaves_within_the_header_is(balancer: Balancer, warnings: list[str]
     assert len(warnings) == 2
     for line in warnings:
         assert line.startswith(
-            f"connection from {BALANCER} on a haproxy: endpoint closed: it ended within its header:"
+            f"connection from {BALANCER} on a haproxy: endpoint closed: it closed before its header was complete:"
         )
 
 
@@ -260,7 +260,7 @@ def test_a_flood_of_faults_is_a_few_lines(balancer: Balancer, warnings: list[str
     balancer.gateway.advance(10.5)
     balancer.connect(b"x")
     assert len(warnings) == 11
-    assert warnings[-1].endswith("(990 lines of this kind were left out before)")
+    assert warnings[-1].endswith("(990 similar lines were left out before)")
     balancer.connect(b"x")
     assert "left out" not in warnings[-1]
 

@@ -360,7 +360,7 @@ def test_what_is_no_small_regular_file_is_not_shown(
     message = PlainPort(make_gateway(), tmp_path / "root").ask(challenge("x"))
     assert (message.status, message.code) == (404, "no_route")
     (line,) = warnings
-    assert line.startswith(f"a challenge was asked for and not shown: {file}: ")
+    assert line.startswith(f"an ACME challenge could not be served: {file}: ")
 
 
 def test_the_largest_challenge(challenging: PlainPort, webroot: Path) -> None:

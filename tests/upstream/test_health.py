@@ -238,7 +238,7 @@ def test_an_answer_that_is_late_is_cut_off(probed: Probed, log: list[str]) -> No
         assert len(log) == count - 1
         probed.advance(INTERVAL - TIMEOUT)
     assert log == [
-        "warn: service identity: http://127.0.0.1:4001 is unhealthy (/healthz): no whole answer within 2 seconds"
+        "warn: service identity: http://127.0.0.1:4001 is unhealthy (/healthz): no complete response within 2 seconds"
     ]
 
 

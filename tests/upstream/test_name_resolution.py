@@ -127,7 +127,7 @@ def test_the_last_good_addresses_stay(network: Network, logged: Callable[[], lis
     assert name.known == (SECOND,)
     lines = logged()
     assert len(lines) == 4, lines
-    assert "no address for a.test: try again; the addresses before it stay" in lines[0]
+    assert "no address for a.test: try again; the previous addresses stay" in lines[0]
     assert "a.test has an address again" in lines[-1]
 
 

@@ -341,7 +341,7 @@ def test_an_address_that_is_reached_again_is_told_once(play: Play) -> None:
                 play.origin.last.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
             play.advance(2)
     lines = [formatEvent(event) for event in events]
-    assert [" is reached again" in line for line in lines] == [False, True]
+    assert [" is reachable again" in line for line in lines] == [False, True]
 
 
 def test_a_connection_that_is_not_made_in_time_is_a_timeout(play: Play) -> None:

@@ -296,7 +296,7 @@ def test_a_101_that_nobody_asked_for_is_told_of_in_plain_words(
     gateway.advance(0.5)
     gateway.origin().only.send(switch(b"X-A: b"))
     assert code(client) == (502, "upstream_invalid")
-    assert told == ["it switched protocols unasked"]
+    assert told == ["it switched protocols without being asked"]
 
 
 def test_a_switch_without_a_key_is_no_websocket(gateway: MemoryGateway) -> None:

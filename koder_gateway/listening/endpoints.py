@@ -287,7 +287,7 @@ class Endpoints:
             names, warnings = shelf.open(now)
         except CertificateError:
             # Who mends the one should know of the other.
-            self._warned(shelf.doubts(now))
+            self._warned(shelf.warnings(now))
             raise
         contexts = ServerContexts(names, options=options, strict=self._tls.strict_sni)
         chosen = self._tls.strict_sni or (self._tls.default and not text)

@@ -172,7 +172,7 @@ class Http2Request(GatewayRequest, HeldAnswer):
     def render_stock(self, resource: Any) -> None:
         """Have an ordinary resource render; where a tunnel was asked for it has none to give."""
         if self.connects:
-            self.refuse(NOT_IMPLEMENTED.because("No tunnel ends here."))
+            self.refuse(NOT_IMPLEMENTED.because("No service that could open a tunnel handles this path."))
         else:
             super().render_stock(resource)
 

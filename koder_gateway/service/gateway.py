@@ -210,7 +210,7 @@ class Gateway(TwistedService):
         while files are read, and half a second more where the registry file has changed: see `reload_aside`.
         """
         if self._stopping:
-            self.log.info("not reloaded: the gateway is going down")
+            self.log.info("not reloaded: the gateway is shutting down")
             return False
         self.notifier.reloading()
         try:
@@ -222,7 +222,7 @@ class Gateway(TwistedService):
         """The same, but files are read in a thread, so that nobody waits. While one is under way it is asked for
         one more."""
         if self._stopping:
-            self.log.info("not reloaded: the gateway is going down")
+            self.log.info("not reloaded: the gateway is shutting down")
         else:
             self.notifier.reloading()
             self._reloads.ask()
@@ -261,16 +261,14 @@ class Gateway(TwistedService):
             self.log.failure("reload refused, nothing has changed", failure=failure)
         for fault in failure.getErrorMessage().splitlines():
             self.log.error("reload refused, nothing has changed: {line}", line=fault)
-        self.notifier.ready("reload refused; serving the configuration before it")
+        self.notifier.ready("reload refused; serving the previous configuration")
         return False
 
     def _tell_of_ports(self, before: Settings) -> None:
         """Say which ports of the configuration are others now: these need a restart."""
         for key in ("port", "redirect_port", "admin_port"):
             if getattr(before.listen, key) != getattr(self.settings.listen, key):
-                self.log.warn(
-                    "listen.{key} has changed, which a reload does not follow; restart the gateway", key=key
-                )
+                self.log.warn("listen.{key} has changed, which a reload cannot apply; restart the gateway", key=key)
 
     def _refreshed(self, registry: Registry) -> None:
         """The registry has been read again."""

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from twisted.python.failure import Failure
 
 from ..errors import Refusal
+from ..exchange.admission import Answer
 from ..exchange.context import RequestContext
 from ..exchange.ports import Client, Producer
 from ..exchange.states import Exchange
@@ -23,7 +24,6 @@ from ..reactor.turns import Turns
 from ..wire.clock import CoarseClock
 from ..wire.request_reader import RequestReader
 from .buffered import Buffered
-from .filters import Identity
 from .limits import ClientTimeouts
 
 
@@ -31,6 +31,9 @@ class ClientRequest(Client, Protocol):
     """A request that has begun and not ended, as the site sees it."""
 
     postpath: list[bytes] | None
+
+    def send(self, answer: Refusal | Answer) -> None:
+        """Answer from the gateway itself, with what the request gets on its way to the tree."""
 
     def answer(self, status: int, reason: bytes, fields: bytes, body: bytes) -> None:
         """Answer from the gateway itself and end the exchange."""
@@ -125,7 +128,6 @@ class ClientSite(Protocol):
     finished: Callable[[Exchange], object]
     policy: Policy
     reader: RequestReader
-    identity: Identity
     timeouts: ClientTimeouts
     max_head: int
     max_line: int

@@ -13,10 +13,12 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import http, server
 
 from ..errors import INTERNAL_ERROR, REQUEST_TIMEOUT, UPSTREAM_TIMEOUT, Refusal
+from ..exchange.admission import Answer
 from ..exchange.ending import goes_unanswered
 from ..exchange.ports import BodySink, Producer
 from ..exchange.states import (
@@ -33,8 +35,10 @@ from ..exchange.states import (
 )
 from ..wire.problem import problem
 from ..wire.response import CONTINUE
-from .filters import forwarded_headers
+from .forwarded_headers import forwarded_headers
 from .ports import ClientRequest, RequestChannel
+
+_log = Logger()
 
 
 class GatewayRequest(server.Request, ClientRequest):
@@ -167,6 +171,13 @@ class GatewayRequest(server.Request, ClientRequest):
     def _end_unanswered(self) -> None:
         """This client has had so many refusals that it gets no more of them."""
 
+    def send(self, answer: Refusal | Answer) -> None:
+        """Answer from the gateway itself, with what the request gets on its way to the tree."""
+        if isinstance(answer, Refusal):
+            self.refuse(answer)
+        else:
+            self.answer(204, b"No Content", answer.fields, b"")
+
     def answer(self, status: int, reason: bytes, fields: bytes, body: bytes) -> None:
         """Answer from the gateway itself and end the exchange."""
         exchange = self.exchange
@@ -262,6 +273,14 @@ class GatewayRequest(server.Request, ClientRequest):
             self.sink.client_failed(SLOW)
         else:
             self.refuse(REQUEST_TIMEOUT)
+
+    def begin(self) -> None:
+        """Have the site answer."""
+        try:
+            self.channel.site.dispatch(self)
+        except Exception:
+            _log.failure("the resource tree failed")
+            self.crashed()
 
     def crashed(self) -> None:
         """Something in the tree raised: the client gets a 500 if it has got nothing yet."""

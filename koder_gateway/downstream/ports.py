@@ -13,7 +13,6 @@ from typing import Any, Protocol
 from twisted.python.failure import Failure
 
 from ..errors import Refusal
-from ..exchange.admission import Answer
 from ..exchange.context import RequestContext
 from ..exchange.ports import Client, Producer
 from ..exchange.states import Exchange
@@ -31,9 +30,6 @@ class ClientRequest(Client, Protocol):
     """A request that has begun and not ended, as the site sees it."""
 
     postpath: list[bytes] | None
-
-    def send(self, answer: Refusal | Answer) -> None:
-        """Answer from the gateway itself, with what the request gets on its way to the tree."""
 
     def answer(self, status: int, reason: bytes, fields: bytes, body: bytes) -> None:
         """Answer from the gateway itself and end the exchange."""

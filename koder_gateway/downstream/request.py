@@ -18,7 +18,6 @@ from twisted.python.failure import Failure
 from twisted.web import http, server
 
 from ..errors import INTERNAL_ERROR, REQUEST_TIMEOUT, UPSTREAM_TIMEOUT, Refusal
-from ..exchange.admission import Answer
 from ..exchange.ending import goes_unanswered
 from ..exchange.ports import BodySink, Producer
 from ..exchange.states import (
@@ -170,13 +169,6 @@ class GatewayRequest(server.Request, ClientRequest):
 
     def _end_unanswered(self) -> None:
         """This client has had so many refusals that it gets no more of them."""
-
-    def send(self, answer: Refusal | Answer) -> None:
-        """Answer from the gateway itself, with what the request gets on its way to the tree."""
-        if isinstance(answer, Refusal):
-            self.refuse(answer)
-        else:
-            self.answer(204, b"No Content", answer.fields, b"")
 
     def answer(self, status: int, reason: bytes, fields: bytes, body: bytes) -> None:
         """Answer from the gateway itself and end the exchange."""

@@ -232,7 +232,10 @@ class GatewaySite(Site, ClientSite):
         exchange = request.exchange
         answer = before_tree(exchange)
         if answer is not None:
-            request.send(answer)
+            if isinstance(answer, Refusal):
+                request.refuse(answer)
+            else:
+                request.answer(204, b"No Content", answer.fields, b"")
             return
         resource: Any = self.resource
         # The gateway's own resources know the way by the raw path; segments are for everybody else's.

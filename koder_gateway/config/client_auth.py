@@ -76,7 +76,10 @@ def read_authorities(path: Path) -> Authorities:
         raise ValueError("has a certificate that cannot be read; copy it again") from None
     if leaves:
         subject = shown(leaves[0].subject.rfc4514_string())
-        raise ValueError(f"has the certificate of {subject}, which is no authority; put its issuer's there")
+        raise ValueError(
+            f"has the certificate of {subject}, which is not a certificate authority; put its"
+            " issuer's certificate there"
+        )
     digest = hashlib.sha256()
     for encoded in sorted({certificate.public_bytes(Encoding.DER) for certificate in certificates}):
         digest.update(encoded)
@@ -107,7 +110,8 @@ def _read_patterns(value: object, where: Where) -> tuple[tuple[str, str], ...]:
         return (("*", _mode(value)),)
     if not isinstance(value, dict):
         raise ReadError.because(
-            f'{shown(value)} says of no host what it asks for; write "required", "optional", or hosts: {_TABLE}'
+            f'{shown(value)} is neither a mode nor a table of hosts; write "required", "optional", or'
+            f" a table: {_TABLE}"
         )
     found: dict[str, str] = {}
     faults: list[Located] = []
@@ -115,7 +119,7 @@ def _read_patterns(value: object, where: Where) -> tuple[tuple[str, str], ...]:
         try:
             pattern = _pattern(text, where)
             if pattern in found:
-                raise ReadError.because("says the same host again; leave one out")
+                raise ReadError.because("is the same host again; leave one out")
             found[pattern] = _mode(mode)
         except ReadError as misread:
             faults.extend(below(step(text), misread.faults))
@@ -128,7 +132,7 @@ def _mode(value: object) -> str:
     if not isinstance(value, str):
         raise ReadError.because(f'{shown(value)} is not a string; write "required" or "optional"')
     if value not in _MODES:
-        raise ReadError.because(f"{shown(value)} is none of the words that can stand here; {nearest(value, _MODES)}")
+        raise ReadError.because(f"{shown(value)} is not an accepted value; {nearest(value, _MODES)}")
     return value
 
 
@@ -142,7 +146,7 @@ def _pattern(text: str, where: Where) -> str:
     except ReadError as misread:
         if "*" in text.removeprefix("*."):
             raise ReadError.because(
-                'is no pattern of hosts; write a host, "*." and a domain for its direct subdomains, or "*"'
+                'is not a host pattern; write a host, "*." and a domain for its direct subdomains, or "*"'
             ) from None
         raise misread from None
 
@@ -153,7 +157,7 @@ def contradictions(document: dict[str, object]) -> Iterator[Located]:
     if not isinstance(tls, dict):
         return
     if tls.get("client_ca") and not tls.get("client_auth"):
-        yield "tls.client_auth", f'is missing, so client_ca has no use; write "required", "optional" or {_TABLE}'
+        yield "tls.client_auth", f'is missing, so client_ca has no effect; write "required", "optional" or {_TABLE}'
     if tls.get("client_auth") and not tls.get("client_ca"):
         yield "tls.client_ca", "is missing, and client_auth needs it; write the PEM file of the authorities"
 

@@ -78,8 +78,8 @@ class GatewaySite(Site, ClientSite):
         reactor: Any,
         clock: CoarseClock,
         finished: Callable[[Exchange], object],
-        timeouts: ClientTimeouts | None = None,
-        limits: ClientLimits | None = None,
+        timeouts: ClientTimeouts,
+        limits: ClientLimits,
         time: Callable[[], float] = time.monotonic,
         secured: Callable[[Any], Secured | None] = only_whether,
     ) -> None:
@@ -115,7 +115,7 @@ class GatewaySite(Site, ClientSite):
         self.date_line = b""
         self.policy = policy
         self.reader = reader
-        self._set_bounds(timeouts or ClientTimeouts(), limits or ClientLimits())
+        self._set_bounds(timeouts, limits)
         self.tick()
 
     def _set_bounds(self, timeouts: ClientTimeouts, limits: ClientLimits) -> None:
@@ -176,8 +176,8 @@ class GatewaySite(Site, ClientSite):
             if beyond == 1:
                 most = f"{self.clients.shares.address} of {self.max_connections}"
                 self.complaints.say(
-                    f"{channel.peer} has its share of client connections ({most}), further ones are turned away:"
-                    " shares.address"
+                    f"{channel.peer} has reached its share of client connections ({most}); further"
+                    " ones are refused (shares.address)"
                 )
             # A few are told; a flood is not worth the memory of telling it.
             told = len(self._turned_away) <= _TURNED_AWAY and beyond <= _ADDRESS_TURNED_AWAY

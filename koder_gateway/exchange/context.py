@@ -22,7 +22,9 @@ from .forwarding import HTTP, HTTPS, Fields, balancers_scheme, context_fields, s
 SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 # RFC 9110 section 7.4.
 _NOT_SECURED = MISDIRECTED_REQUEST.because("The target is an https URL, and the connection is a plain one.")
-_ANOTHERS_ORIGIN = NOT_ALLOWED.because("The Origin is another tenant's, whose pages may change nothing of this one.")
+_ANOTHERS_ORIGIN = NOT_ALLOWED.because(
+    "The Origin belongs to another tenant, whose pages may change nothing of this tenant."
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -52,7 +52,7 @@ def explain(
         certificate=_client(policy, head, secured),
         cors=_cors(policy, head, context),
         limits=_limits(policy, head, context, outcome),
-        route=f"{route.path.decode()} -> {route.service}" if route else "none: no configured path covers this one",
+        route=f"{route.path.decode()} -> {route.service}" if route else "none: no route matches this path",
         outcome=outcome,
         # But for the request id, which is a new one each time.
         fields=exchange.fields.partition(b"\r\n")[2],
@@ -86,16 +86,16 @@ def _tenant(policy: Policy, head: RequestHead, context: RequestContext, base_dom
 
 
 _WANTED = {
-    NONE: "this host asks for no certificate",
-    OPTIONAL: "this host asks for a certificate, and none is fine",
-    REQUIRED: "this host requires a certificate",
+    NONE: "this host asks for no client certificate",
+    OPTIONAL: "this host asks for a client certificate, and accepts requests without",
+    REQUIRED: "this host requires a client certificate",
 }
 
 
 def _client(policy: Policy, head: RequestHead, secured: Secured | None) -> str:
     if not policy.client_auth:
         return ""
-    assumed = "; explained as if with one" if secured is not None and secured.client else ""
+    assumed = "; explained as if there were one" if secured is not None and secured.client else ""
     mode = policy.client_auth.mode(bare_host(head.host))
     return _WANTED[mode] + (assumed if mode == REQUIRED else "")
 
@@ -104,21 +104,23 @@ def _cors(policy: Policy, head: RequestHead, context: RequestContext) -> str:
     origin = head.origin
     if origin is None:
         vary = context.cors.removesuffix(b"\r\n").decode("ascii")
-        return "no Origin field: no CORS fields" + (f", but {vary}" if vary else "")
+        return "no Origin header: no CORS headers" + (f", but {vary}" if vary else "")
     text = origin.decode("latin-1")
     if origin in policy.cors.origins:
-        return f"{text} is one of cors.origins: its pages may read the answer"
+        return f"{text} is one of cors.origins: its pages may read the response"
     if origin in context.origins:
-        return f"{text} is one of the tenant's cors_origins: its pages may read the answer"
+        return f"{text} is one of the tenant's cors_origins: its pages may read the response"
     route = policy.routes.match(head.path)
     public = route is not None and route.public
     if context.foreign and not (public and head.method in SAFE):
-        return f"{text} is another tenant's: its pages may not read the answer, and change nothing"
+        return f"{text} is another tenant's: its pages may not read the response, nor change anything"
     if route is not None and public:
-        return f"{text} is no configured origin, and {route.path.decode()} is public: its pages may read the answer"
+        return (
+            f"{text} is not a configured origin, and {route.path.decode()} is public: its pages may read the response"
+        )
     if isinstance(context.tenant, Tenant) and origin in context.tenant.origins:
-        return f"{text} is one of the tenant's cors_origins, which do not count on the base domain: no CORS fields"
-    return f"{text} is no configured origin (compared byte for byte): no CORS fields, otherwise served as usual"
+        return f"{text} is one of the tenant's cors_origins, which do not count on the base domain: no CORS headers"
+    return f"{text} is not a configured origin (compared byte for byte): no CORS headers, otherwise served as usual"
 
 
 def _limits(policy: Policy, head: RequestHead, context: RequestContext, outcome: Refusal | str) -> tuple[str, ...]:
@@ -131,11 +133,11 @@ def _limits(policy: Policy, head: RequestHead, context: RequestContext, outcome:
 def _rule(rule: LimitRule, context: RequestContext) -> str:
     tenant = context.tenant.slug if isinstance(context.tenant, Tenant) else "?"
     values = {"tenant": tenant, "ip": context.address.decode("ascii")}
-    counted = " and ".join(f"{part} {values[part]}" for part in rule.key) or "everybody together"
+    counted = " and ".join(f"{part} {values[part]}" for part in rule.key) or "all clients together"
     window = {1: "s", 60: "m", 3600: "h"}[rule.window]
     note = "" if rule.mode == "enforce" else "; shadow: only counted"
     if rule.charge == "failures":
         note += "; only failures are charged"
     elif rule.charge == "refusals":
-        note += "; only what the gateway refuses is charged, and past it gets no answer"
+        note += "; only refusals are charged, and past the limit they get no response"
     return f"{rule.name}: {rule.quota}/{window}, burst {rule.burst}, for {counted}{note}"

@@ -195,7 +195,7 @@ class Http2Channel(ResetWatch, Protocol, Connection, Successor):
             return b""
         _, _, kind, flags, _ = HEADER.unpack_from(data, len(PREFACE))
         if kind != SETTINGS or flags & ACK:
-            raise Http2Error(PROTOCOL_ERROR, "the first frame is no SETTINGS frame")
+            raise Http2Error(PROTOCOL_ERROR, "the first frame is not a SETTINGS frame")
         self.lifecycle.opened()
         return data[len(PREFACE) :]
 

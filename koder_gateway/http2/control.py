@@ -105,7 +105,7 @@ class Control:
         connection.replied(WINDOW if size >= WORTH_WHILE else FRAME)
         if not number:
             if not size:
-                raise Http2Error(PROTOCOL_ERROR, "a window is enlarged by nothing")
+                raise Http2Error(PROTOCOL_ERROR, "a WINDOW_UPDATE has an increment of 0")
             connection.out.window += size
             if connection.out.window > MAX_WINDOW:
                 raise Http2Error(FLOW_CONTROL_ERROR, "the connection's window is over 2^31-1 bytes")
@@ -115,7 +115,7 @@ class Control:
         if number > self._streams.last or not number & 1:
             raise Http2Error(PROTOCOL_ERROR, "WINDOW_UPDATE on a stream that is idle")
         if not size:
-            raise StreamError(PROTOCOL_ERROR, "a window is enlarged by nothing")
+            raise StreamError(PROTOCOL_ERROR, "a WINDOW_UPDATE has an increment of 0")
         stream = self._streams.open.get(number)
         if stream is not None:
             stream.outflow.grant(size)

@@ -71,13 +71,13 @@ class Inflow:
         self.received += length
         stated = self._length
         if stated is not None and (self.received > stated or (ended and self.received < stated)):
-            raise StreamError(PROTOCOL_ERROR, "the body has another length than its content-length")
+            raise StreamError(PROTOCOL_ERROR, "the body's length differs from its content-length")
         self._owed += size
 
     def end(self) -> None:
         """The body ends without a further byte. Raises StreamError."""
         if self._length is not None and self.received != self._length:
-            raise StreamError(PROTOCOL_ERROR, "the body has another length than its content-length")
+            raise StreamError(PROTOCOL_ERROR, "the body's length differs from its content-length")
 
     def pay(self, *, more: bool) -> None:
         """Pay back what the service has taken, half a window at a time; with `more` the client has more to send."""

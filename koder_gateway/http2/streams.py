@@ -86,7 +86,7 @@ class Streams(OpenStreams, HeadSource):
         """More of the field block that is under way (section 6.10)."""
         block = self.block
         if not block.stream:
-            raise Http2Error(PROTOCOL_ERROR, "a CONTINUATION frame continues nothing")
+            raise Http2Error(PROTOCOL_ERROR, "a CONTINUATION frame without an open field block")
         if not block.add(payload, self._connection.site.max_head):
             self._connection.spend(FRAME + len(payload) * EXCESS_BYTE)
         if flags & END_HEADERS:

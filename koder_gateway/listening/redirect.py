@@ -25,7 +25,7 @@ _ONLY_READ: Final = Refusal(
     METHOD_NOT_ALLOWED.status,
     METHOD_NOT_ALLOWED.code,
     METHOD_NOT_ALLOWED.title,
-    "A challenge can only be read.",
+    "A challenge can only be read by GET or HEAD.",
     fields=b"Allow: GET, HEAD\r\n",
 )
 _NO_CHALLENGE: Final = NO_ROUTE.because("There is no such challenge.")
@@ -96,7 +96,7 @@ class RedirectSite(ServerFactory):
         try:
             content = read_challenge(webroot, head.path)
         except ChallengeError as error:
-            self.complaints.say(f"a challenge was asked for and not shown: {error}")
+            self.complaints.say(f"an ACME challenge could not be served: {error}")
             content = None
         if content is None:
             request.refuse(_NO_CHALLENGE)

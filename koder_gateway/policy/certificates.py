@@ -21,16 +21,17 @@ NONE, OPTIONAL, REQUIRED = "none", "optional", "required"
 MAX_CLIENT_CERTIFICATE: Final = 12 << 10
 
 _OTHER_CERTIFICATE: Final = MISDIRECTED_REQUEST.because(
-    "The connection was opened with a certificate of another host; open one for this host."
+    "The connection was opened with another host's certificate; open a new connection for this host."
 )
 _NOT_VERIFIED: Final = MISDIRECTED_REQUEST.because(
-    "This host asks for a client certificate, and the connection was opened without; open one for this host."
+    "This host asks for a client certificate, and the connection was opened without one;"
+    " open a new connection for this host."
 )
 _OUTDATED: Final = MISDIRECTED_REQUEST.because(
-    "The authorities for client certificates have changed since the connection was opened; open a new one."
+    "The authorities for client certificates have changed since the connection was opened; open a new connection."
 )
 _TOO_LARGE: Final = HEAD_TOO_LARGE.because(
-    f"The client's certificate is larger than {MAX_CLIENT_CERTIFICATE} bytes, too large for a field."
+    f"The client's certificate is larger than {MAX_CLIENT_CERTIFICATE} bytes, too large for a header."
 )
 
 

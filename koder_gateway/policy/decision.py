@@ -70,7 +70,7 @@ class Policy:
 @lru_cache(maxsize=256)
 def limit_refusal(name: str) -> Refusal:
     """The 429 of the limit of this name; its fields go out with every answer of the exchange."""
-    return RATE_LIMITED.because(f'The limit "{name}" is used up; Retry-After says when to come back.')
+    return RATE_LIMITED.because(f'The limit "{name}" is used up; Retry-After says when to try again.')
 
 
 def charges_refusal(refusal: Refusal) -> bool:

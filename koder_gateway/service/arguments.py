@@ -17,27 +17,27 @@ def check_settings(settings: object) -> None:
     """Raise TypeError for what `load` has not given."""
     if not isinstance(settings, Settings):
         path = settings if isinstance(settings, str) else "koder-gateway.toml"
-        raise TypeError(f"settings: {_named(settings)} are none; write load({path!r})")
+        raise TypeError(f"settings: {_named(settings)} is not a Settings object; write load({path!r})")
 
 
 def read_port(name: str, given: object) -> str:
     """The endpoint string of an argument that takes one, "" for none. Raises TypeError."""
     if not isinstance(given, str):
         example = f'{name}="tcp:9100:interface=127.0.0.1"'
-        raise TypeError(f"{name}: {_named(given)} is no endpoint string; write one, as in {example}")
+        raise TypeError(f"{name}: {_named(given)} is not an endpoint string; write one, as in {example}")
     return given
 
 
 def read_ports(name: str, given: object) -> tuple[str, ...]:
     """The endpoint strings of an argument that takes several. Raises TypeError."""
     if isinstance(given, str):
-        raise TypeError(f"{name} are several; write {name}=[{given!r}]")
+        raise TypeError(f"{name} takes a list; write {name}=[{given!r}]")
     example = f'{name}=["tcp:8080"]' if name == "redirect_ports" else f'{name}=["ssl:443"]'
     if isinstance(given, (bytes, bytearray, Mapping)) or not isinstance(given, Iterable):
-        raise TypeError(f"{name}: {_named(given)} is no list of endpoint strings; write one, as in {example}")
+        raise TypeError(f"{name}: {_named(given)} is not a list of endpoint strings; write one, as in {example}")
     ports = tuple(given)
     faults = [
-        f"{name}: {_named(port)} is no endpoint string; write strings, as in {example}"
+        f"{name}: {_named(port)} is not an endpoint string; write strings, as in {example}"
         for port in ports
         if not isinstance(port, str)
     ]
@@ -50,7 +50,7 @@ def read_mounts(given: object) -> dict[bytes, Any]:
     """The resources by path. Raises ValueError for a path that no request can have, and TypeError for what is no path
     or no resource."""
     if not isinstance(given, Mapping):
-        raise TypeError(f'mounts: {_named(given)} is no dict of resources; write one, as in {{"/hello": Hello()}}')
+        raise TypeError(f'mounts: {_named(given)} is not a dict of resources; write one, as in {{"/hello": Hello()}}')
     kinds = [
         fault for path, resource in given.items() for fault in (_key_fault(path), _resource_fault(resource)) if fault
     ]
@@ -76,7 +76,7 @@ def _key_fault(path: object) -> str | None:
     if isinstance(path, str):
         return None
     meant = shown(bytes(path).decode("latin-1")) if isinstance(path, (bytes, bytearray)) else '"/hello"'
-    return f"{_named(path)} is no path; write a string, as in {meant}"
+    return f"{_named(path)} is not a path; write a string, as in {meant}"
 
 
 def _resource_fault(resource: object) -> str | None:
@@ -84,7 +84,7 @@ def _resource_fault(resource: object) -> str | None:
         return f"{resource.__name__} is a class; write an instance of it, {resource.__name__}()"
     if IResource.providedBy(resource):
         return None
-    return f"{_named(resource)} is no resource; write an instance of a class that derives from Resource"
+    return f"{_named(resource)} is not a resource; write an instance of a class that derives from Resource"
 
 
 def _named(value: object) -> str:

@@ -19,15 +19,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource, Resource
 
-from ..config import Caution, ConfigurationError, Settings, misspelled_services, warning_lines
-from ..config.faults import line
+from ..config import Caution, ConfigurationError, Settings
 from ..config.registry import restless
-from ..downstream.site import GatewaySite
 from ..errors import CODES
 from ..exchange.states import EARLY_ENDS
 from ..listening.endpoints import Endpoints
-from ..listening.proxy_protocol import ProxyGate
-from ..listening.redirect import RedirectSite
 from ..ops.access_log import AccessLogError
 from ..ops.admin import admin_pages
 from ..ops.admin_channel import AdminFactory
@@ -40,7 +36,6 @@ from ..ops.refused_addresses import RefusedAddresses
 from ..ops.reloads import Reloads
 from ..ops.sweeper import Sweeper
 from ..policy.clients import plain_host
-from ..policy.decision import Policy
 from ..policy.limits import address_key
 from ..policy.tenants import Registry
 from ..reactor.daemon_threads import threads_beside
@@ -48,26 +43,23 @@ from ..tenants.registry_losses import Losses
 from ..tenants.remote_registry import UnreadTenants
 from ..tenants.thread_pace import Pace
 from ..tls.contexts import HTTP_1, HTTP_2
-from ..tls.established import established
-from ..tree.bounds import client_limits, client_timeouts, descriptors_now, shortage
-from ..tree.compose import Composition, adopt, compose, doubts, probed_addresses, with_registry
-from ..tree.protocols import PROTOCOLS
-from ..twisted_site.adapter import Entrance
+from ..tree.compose import Composition, adopt, compose, probed_addresses, with_registry
 from ..upstream.health import Probes
-from ..upstream.pool import Service
 from ..version import VERSION
 from ..wire.clock import CoarseClock
 from .arguments import check_settings, read_mounts, read_port, read_ports
+from .configuration_warnings import warnings_of
+from .drain import Drain
+from .frontends import Frontends
 from .metrics_sources import sources_of
 from .ports import Addresses, Ports
 from .registry_follower import RegistryFollower
 from .reload_files import read_files
+from .retired_services import RetiredServices
 
 _EVICTED_A_SECOND: Final = 5000
 # What is wrong with settings that a reload refuses.
 _REFUSED: Final = (ConfigurationError, AccessLogError, ValueError, OSError)
-# Seconds before its end from which on a certificate that services are shown is spoken of.
-_SOON: Final = 30 * 86_400.0
 # What passes the time between two looks of a reload.
 _wait = time.sleep
 
@@ -118,8 +110,7 @@ class Gateway(TwistedService):
         self.counters = Counters()
         self.notifier = Notifier()
         self._ending = LoggedEnding(self.counters, settings.log, clock)
-        self._retired: list[Service] = []
-        self._retries_before = 0
+        self._retired = RetiredServices()
         self._bound = False
         self._trimmer = Trimmer()
         self._leavings = Leavings()
@@ -130,27 +121,20 @@ class Gateway(TwistedService):
         self._reloads = Reloads(
             threads_beside(reactor, "reload"), lambda: self._read(Pace()), self._take_up, self._refuse
         )
-        self._drained: Deferred[None] | None = None
         self._stopping = False
-        self._accepting = False
-        self._drain_ends = 0.0
         self._sweeper = self._made_sweeper()
         self._take(self._composed(settings, None), None)
-        policy = self.composition.policy
-        self.resource, self.site = self._made_fronts()
-        self.redirect = RedirectSite(self.site, settings.tls.acme_webroot)
-        self._gate = ProxyGate(self._coarse, self.site.channels, self.site.overfull)
-        self._gate.trusts = policy.proxies.introduces
+        self._frontends = frontends = Frontends(
+            self.composition, reactor=reactor, clock=self._coarse, time=clock, finished=self._ending.finished
+        )
+        self.resource, self.site, self.redirect = frontends.resource, frontends.site, frontends.redirect
+        tls, tenants = settings.tls, settings.tenants
         self._endpoints = Endpoints(
-            reactor,
-            settings.tls,
-            settings.state.dir,
-            settings.tenants.base_domain,
-            self._gate,
-            protocols=_protocols(settings),
+            reactor, tls, settings.state.dir, tenants.base_domain, frontends.gate, protocols=_protocols(settings)
         )
         self._endpoints.failures.charge = self._handshake_failed
         self._ports = Ports(reactor, self._endpoints, public, redirecting, [admin] if admin else [])
+        self._drain = Drain(reactor, clock, self.site, self._ports, self._sweeper, self._close)
         sources = sources_of(lambda: self.composition, self._probes, self._endpoints, self._ending)
         self._metrics = make_registry(self.counters, sources, version=VERSION)
 
@@ -160,7 +144,12 @@ class Gateway(TwistedService):
             self._coarse,
             self._time,
             self._reactor,
-            parts=(self._sweep_exchanges, self._watch, self._sweep_drain, lambda _: self._leavings.sweep()),
+            parts=(
+                self._sweep_exchanges,
+                self._watch,
+                lambda now: self._drain.sweep(now),
+                lambda _: self._leavings.sweep(),
+            ),
             seconds=(
                 lambda _: self._ending.flush(),
                 lambda _: self.notifier.watchdog(),
@@ -168,31 +157,10 @@ class Gateway(TwistedService):
                 self._trimmer.look,
                 lambda now: self.composition.policy.limiter.sweep(now, _EVICTED_A_SECOND),
                 lambda now: self._refused_addresses.tell(self.composition.policy.limiter, now),
-                lambda now: self._gate.complaints.sweep(now),
+                lambda now: self._frontends.gate.complaints.sweep(now),
                 lambda now: self.redirect.complaints.sweep(now),
             ),
         )
-
-    def _made_fronts(self) -> tuple[Entrance, GatewaySite]:
-        """The way in for stock sites, and the gateway's own."""
-        composition, finished = self.composition, self._ending.finished
-        settings = composition.settings
-        resource, policy, reader = composition.resource, composition.policy, composition.reader
-        entrance = Entrance(resource, policy, reader, finished, self._time, established)
-        site = GatewaySite(
-            resource,
-            policy,
-            reader,
-            PROTOCOLS,
-            reactor=self._reactor,
-            clock=self._coarse,
-            finished=finished,
-            timeouts=client_timeouts(settings),
-            limits=client_limits(settings),
-            time=self._time,
-            secured=established,
-        )
-        return entrance, site
 
     def _handshake_failed(self, host: str) -> bool:
         """Charge the limit on refusals with a handshake from this address; whether it is used up."""
@@ -224,59 +192,15 @@ class Gateway(TwistedService):
         if before is not None:
             adopt(composition, before)
         self.composition = composition
-        now, authorities = time.time(), composition.settings.tls.client_ca
-        told = () if authorities is None else authorities.doubts(now)
-        for doubt in (*self._warnings(composition.settings), *doubts(composition, now, _SOON), *told):
-            self.log.warn("{doubt}", doubt=doubt)
+        for warning in warnings_of(composition, time.time()):
+            self.log.warn("{warning}", warning=warning)
         self.composition = self._registry.follow(composition, before)
         self._probes.watch(probed_addresses(self.composition))
         self.counters.tenants = len(self.composition.policy.registry)
         self._leavings.follow(self.composition.policy.registry)
         self.counters.expect(("", *self.composition.services), (*CODES, *EARLY_ENDS))
         if before is not None:
-            for name, service in before.services.items():
-                if self.composition.services.get(name) is not service:
-                    service.close_idle()
-                    self._retired.append(service)
-
-    @staticmethod
-    def _warnings(settings: Settings) -> list[str]:
-        """What is to be looked at, but what files have."""
-        name = str(settings.source or "koder-gateway.toml")
-        few = shortage(settings, descriptors_now(), "RLIMIT_NOFILE (LimitNOFILE of the unit, ulimit -n)")
-        misspelled = [line(name, at, fault) for at, fault in misspelled_services(settings)]
-        return [*misspelled, *warning_lines(settings), *(line(name, "listen.max_connections", each) for each in few)]
-
-    def _serve_composition(self) -> None:
-        composition = self.composition
-        settings = composition.settings
-        self.site.replace(
-            composition.resource,
-            composition.policy,
-            composition.reader,
-            client_timeouts(settings),
-            client_limits(settings),
-        )
-        self.redirect.webroot = settings.tls.acme_webroot
-        self._gate.trusts = composition.policy.proxies.introduces
-        entrance = self.resource
-        entrance.inner, entrance.policy, entrance.reader = (
-            composition.resource,
-            composition.policy,
-            composition.reader,
-        )
-        self._end_suspended(composition.policy)
-
-    def _end_suspended(self, policy: Policy) -> None:
-        """End what is open of tenants that are suspended or gone: what they began while they were active."""
-        if policy.registry.is_open or isinstance(policy.tenants, UnreadTenants):
-            return
-        here = [request for channel in self.site.channels for request in channel.under_way()]
-        begun: list[Any] = [*here, *self.resource.clients]
-        for request in begun:
-            refusal = policy.tenant_refusal(request.exchange.tenant)
-            if refusal is not None:
-                request.give_up(refusal, refusal.code)
+            self._retired.retire(before.services, self.composition.services)
 
     def reload(self) -> bool:
         """Read configuration and tenants again; False when a fault left everything as it was. Certificates follow in
@@ -286,7 +210,7 @@ class Gateway(TwistedService):
         while files are read, and half a second more where the registry file has changed: see `reload_aside`.
         """
         if self._stopping:
-            self.log.info("not reloaded: the gateway is going down")
+            self.log.info("not reloaded: the gateway is shutting down")
             return False
         self.notifier.reloading()
         try:
@@ -298,7 +222,7 @@ class Gateway(TwistedService):
         """The same, but files are read in a thread, so that nobody waits. While one is under way it is asked for
         one more."""
         if self._stopping:
-            self.log.info("not reloaded: the gateway is going down")
+            self.log.info("not reloaded: the gateway is shutting down")
         else:
             self.notifier.reloading()
             self._reloads.ask()
@@ -322,7 +246,7 @@ class Gateway(TwistedService):
             return self._refuse(Failure())
         self._ending.follow(settings.log, log)
         self._take(composition, before)
-        self._serve_composition()
+        self._frontends.serve(self.composition)
         self._endpoints.reload(settings.tls, settings.tenants.base_domain, _protocols(settings))
         self._tell_of_ports(before.settings)
         self.counters.reloads_ok += 1
@@ -337,16 +261,14 @@ class Gateway(TwistedService):
             self.log.failure("reload refused, nothing has changed", failure=failure)
         for fault in failure.getErrorMessage().splitlines():
             self.log.error("reload refused, nothing has changed: {line}", line=fault)
-        self.notifier.ready("reload refused; serving the configuration before it")
+        self.notifier.ready("reload refused; serving the previous configuration")
         return False
 
     def _tell_of_ports(self, before: Settings) -> None:
         """Say which ports of the configuration are others now: these need a restart."""
         for key in ("port", "redirect_port", "admin_port"):
             if getattr(before.listen, key) != getattr(self.settings.listen, key):
-                self.log.warn(
-                    "listen.{key} has changed, which a reload does not follow; restart the gateway", key=key
-                )
+                self.log.warn("listen.{key} has changed, which a reload cannot apply; restart the gateway", key=key)
 
     def _refreshed(self, registry: Registry) -> None:
         """The registry has been read again."""
@@ -355,7 +277,7 @@ class Gateway(TwistedService):
         self.composition = replace(composition, policy=policy)
         self.counters.tenants = len(registry)
         self._leavings.follow(registry)
-        self._serve_composition()
+        self._frontends.serve(self.composition)
         self.log.info("registry read again: {count} tenants", count=len(registry))
 
     # -- time
@@ -365,8 +287,7 @@ class Gateway(TwistedService):
         for service in self.composition.services.values():
             service.sweep(now)
         self.composition.tunnels.sweep(now)
-        if self._retired:
-            self._sweep_retired(now)
+        self._retired.sweep(now)
 
     def _watch(self, now: float) -> None:
         """Look after what is watched while it serves: services' names and health, certificates, the registry."""
@@ -375,19 +296,6 @@ class Gateway(TwistedService):
             self._probes.sweep(now)
             self._endpoints.sweep(now)
             self._registry.sweep(now, self.settings)
-
-    def _sweep_drain(self, now: float) -> None:
-        drained = not self._accepting and not self.site.channels
-        if self._drained is not None and (drained or now >= self._drain_ends):
-            self._end_drain()
-
-    def _sweep_retired(self, now: float) -> None:
-        """Services that a reload has replaced live until their last exchange has ended."""
-        for service in self._retired:
-            service.sweep(now)
-            if service.crowd.empty:
-                self._retries_before += service.retried
-        self._retired = [service for service in self._retired if not service.crowd.empty]
 
     # -- listening
 
@@ -441,8 +349,9 @@ class Gateway(TwistedService):
         counters.connections_rejected = site.rejected
         counters.http2_errors = site.http2_errors
         counters.exchanges = site.in_flight
-        services = [*self.composition.services.values(), *self._retired]
-        counters.retries = self._retries_before + sum(service.retried for service in services)
+        counters.retries = self._retired.retries + sum(
+            service.retried for service in self.composition.services.values()
+        )
         return render(self._metrics)
 
     # -- the end
@@ -450,40 +359,24 @@ class Gateway(TwistedService):
     def stopService(self) -> Deferred[None]:
         """Stop accepting, finish what is under way up to the drain deadline, close the rest."""
         super().stopService()
-        if self._drained is not None:
-            return self._drained
+        if self._drain.ended is not None:
+            return self._drain.ended
         self._stopping = True
         self.notifier.stopping()
         self._probes.stop()
         self._endpoints.stop()
         self._registry.stop()
-        drained: Deferred[None] = Deferred()
-        self._drained = drained
-        self._accepting = True
-        closing = self._ports.close_public()
-        self._drain_ends = self._time() + self.settings.timeouts.drain
-        self.site.drain()
+        stopped = self._drain.begin(self.settings.timeouts.drain)
         self.log.info("draining: {count} exchanges in flight", count=self.site.in_flight)
-        # What was accepted last becomes a channel a turn after that.
-        closing.addCallback(lambda _: self._reactor.callLater(0, self._all_accepted))
-        return closing.addCallback(lambda _: drained)
+        return stopped
 
-    def _all_accepted(self) -> None:
-        self._accepting = False
-        if not self._sweeper.running or not self.site.channels:
-            self._end_drain()
-
-    def _end_drain(self) -> None:
-        drained, self._drained = self._drained, None
-        self._sweeper.stop()
-        self.site.end_drain()
-        for service in (*self.composition.services.values(), *self._retired):
+    def _close(self) -> Deferred[Any]:
+        """The drain has ended: close what is still open."""
+        for service in self.composition.services.values():
             service.close_idle()
+        self._retired.close_idle()
         self._ending.flush()
-        closed = self._ports.close_admin()
-        if drained is not None:
-            # One more turn, so that what was written last leaves and closed connections are seen to be.
-            closed.addCallback(lambda _: self._reactor.callLater(0, drained.callback, None))
+        return self._ports.close_admin()
 
 
 def _protocols(settings: Settings) -> tuple[bytes, ...]:

@@ -109,7 +109,7 @@ def parted(halves: Iterable[Half]) -> Iterator[tuple[list[Half], str]]:
         keys = sorted(half.path for half in group if not half.certificate)
         if key and chains and keys:
             line = (
-                f"{chains[0].path}: its private key is in {keys[0]}, which nothing says; name the two NAME.crt and"
-                " NAME.key, or put both into NAME.pem"
+                f"{chains[0].path}: its private key is in {keys[0]}, but their names do not match;"
+                " rename them to NAME.crt and NAME.key, or put both into NAME.pem"
             )
             yield [*chains, *(half for half in group if not half.certificate)], line

@@ -123,7 +123,7 @@ class Reader:
         # What the library finds only when it looks closer: a date that is none, a kind of key that it cannot write.
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             text = " ".join(str(error).split()) or type(error).__name__
-            raise CertificateError(f"{chain_path}: cannot be used: {text}; have it issued anew") from None
+            raise CertificateError(f"{chain_path}: cannot be used: {text}; have it reissued") from None
 
     def _read(self, name: str, chain_path: Path, key_path: Path, extra_path: Path | None) -> CertificateFile:
         data = read_file(chain_path)
@@ -132,7 +132,7 @@ class Reader:
         leaf = chain[0]
         if public_key_der(key) != public_key_der(leaf):
             raise CertificateError(
-                f"{chain_path}: the private key in {key_path} is not that of its first certificate;"
+                f"{chain_path}: the private key in {key_path} does not match its first certificate;"
                 " put the server's own certificate first, or the right key beside it"
             )
         _refuse_unserved(chain_path, key)
@@ -229,7 +229,7 @@ def _refuse_unserved(path: Path, key: PrivateKeyTypes) -> None:
         kind = "for DSA"
     if kind:
         raise CertificateError(
-            f"{path}: its key is {kind}, with which no client can shake hands; have it issued for an ECDSA key on"
+            f"{path}: its key is {kind}, which no client supports; have it issued for an ECDSA key on"
             " P-256, P-384 or P-521, for Ed25519, or for an RSA key of 2048 bits or more"
         )
 

@@ -107,7 +107,7 @@ def _read_files(
     except TrustError as error:
         faults.append(str(error))
     if leaf is not None and loaded is not None and public_key_der(leaf) != public_key_der(loaded):
-        faults.append(f"{client_cert}: the private key in {client_key} is not that of its first certificate")
+        faults.append(f"{client_cert}: the private key in {client_key} does not match its first certificate")
     return authorities, chain, key
 
 

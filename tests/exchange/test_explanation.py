@@ -129,24 +129,24 @@ def test_why_there_is_no_tenant(host: bytes, lines: tuple[bytes, ...], code: str
 @pytest.mark.parametrize(
     ("origin", "host", "says"),
     [
-        (APP, b"koder.id.koder.dev", "is one of cors.origins: its pages may read the answer"),
-        (APP, b"nobody.id.koder.dev", "is one of cors.origins: its pages may read the answer"),
-        (KODER, b"koder.id.koder.dev", "is one of the tenant's cors_origins: its pages may read the answer"),
+        (APP, b"koder.id.koder.dev", "is one of cors.origins: its pages may read the response"),
+        (APP, b"nobody.id.koder.dev", "is one of cors.origins: its pages may read the response"),
+        (KODER, b"koder.id.koder.dev", "is one of the tenant's cors_origins: its pages may read the response"),
         (KODER, b"acme.id.koder.dev", "is another tenant's: its pages may not read"),
         (b"https://KODER.example:443", b"acme.id.koder.dev", "is another tenant's: "),
         (b"https://login.koder.example", b"acme.id.koder.dev", "is another tenant's: "),
         (b"https://koder.id.koder.dev", b"acme.id.koder.dev", "is another tenant's: "),
-        (b"https://acme.id.koder.dev", b"acme.id.koder.dev", "is no configured origin"),
-        (b"https://nobody.id.koder.dev", b"acme.id.koder.dev", "is no configured origin"),
+        (b"https://acme.id.koder.dev", b"acme.id.koder.dev", "is not a configured origin"),
+        (b"https://nobody.id.koder.dev", b"acme.id.koder.dev", "is not a configured origin"),
         (
             b"https://closed.example",
             b"closed.id.koder.dev",
             "is one of the tenant's cors_origins: its pages may read",
         ),
         (b"https://closed.example", b"koder.id.koder.dev", "is another tenant's: "),
-        (b"https://APP.example.com", b"koder.id.koder.dev", "is no configured origin"),
-        (b"null", b"koder.id.koder.dev", "is no configured origin"),
-        (b"https://\xe9.example", b"koder.id.koder.dev", "is no configured origin"),
+        (b"https://APP.example.com", b"koder.id.koder.dev", "is not a configured origin"),
+        (b"null", b"koder.id.koder.dev", "is not a configured origin"),
+        (b"https://\xe9.example", b"koder.id.koder.dev", "is not a configured origin"),
     ],
 )
 def test_what_an_origin_may(origin: bytes, host: bytes, says: str) -> None:
@@ -157,10 +157,10 @@ def test_what_an_origin_may(origin: bytes, host: bytes, says: str) -> None:
 
 
 def test_no_origin() -> None:
-    assert ask(policy(), head()).cors == "no Origin field: no CORS fields, but Vary: Origin"
+    assert ask(policy(), head()).cors == "no Origin header: no CORS headers, but Vary: Origin"
     assert ask(policy(), head()).fields == b"Vary: Origin\r\n"
     bare = ask(policy(tenants=None, origins=()), head())
-    assert (bare.cors, bare.fields) == ("no Origin field: no CORS fields", b"")
+    assert (bare.cors, bare.fields) == ("no Origin header: no CORS headers", b"")
 
 
 # -- limits
@@ -172,8 +172,8 @@ def test_no_origin() -> None:
         (LimitRule("a", ("ip",), 10, 1), "a: 10/s, burst 10, for ip 192.0.2.1"),
         (LimitRule("a", ("tenant",), 10, 60, burst=5), "a: 10/m, burst 5, for tenant koder"),
         (LimitRule("a", ("tenant", "ip"), 10, 3600), "a: 10/h, burst 10, for tenant koder and ip 192.0.2.1"),
-        (LimitRule("a", (), 1, 1), "a: 1/s, burst 1, for everybody together"),
-        (LimitRule("a", (), 1, 1, mode="shadow"), "a: 1/s, burst 1, for everybody together; shadow: only counted"),
+        (LimitRule("a", (), 1, 1), "a: 1/s, burst 1, for all clients together"),
+        (LimitRule("a", (), 1, 1, mode="shadow"), "a: 1/s, burst 1, for all clients together; shadow: only counted"),
         (
             LimitRule("a", ("ip",), 1, 1, mode="shadow", charge="failures"),
             "a: 1/s, burst 1, for ip 192.0.2.1; shadow: only counted; only failures are charged",
@@ -190,7 +190,7 @@ def test_the_limit_on_refusals_shows_where_something_is_refused() -> None:
     explained = ask(policy(rule), head(target=b"/nowhere"))
     assert explained.outcome == NO_ROUTE
     assert explained.limits == (
-        "r: 10/s, burst 1000, for ip 192.0.2.1; only what the gateway refuses is charged, and past it gets no answer",
+        "r: 10/s, burst 1000, for ip 192.0.2.1; only refusals are charged, and past the limit they get no response",
     )
 
 
@@ -225,7 +225,7 @@ def test_it_charges_like_a_request() -> None:
     found = ask(made, head())
     assert isinstance(found.outcome, Refusal)
     assert (found.outcome.status, found.outcome.code) == (429, "rate_limited")
-    assert found.outcome.detail == 'The limit "few" is used up; Retry-After says when to come back.'
+    assert found.outcome.detail == 'The limit "few" is used up; Retry-After says when to try again.'
     assert found.fields.endswith(b'RateLimit: "few";r=0;t=60\r\nRetry-After: 60\r\n')
     assert ask(made, head(host=b"acme.id.koder.dev")).outcome == "identity"
     assert ask(made, head(), now=60.0).outcome == "identity"
@@ -240,8 +240,8 @@ def test_it_charges_like_a_request() -> None:
         (b"/v1/users", "/v1/users -> identity", "identity"),
         (b"/v1/users/7?x=1", "/v1/users -> identity", "identity"),
         (b"/v1/users/me/", "/v1/users/me -> session", "session"),
-        (b"/v1/users2", "none: no configured path covers this one", NO_ROUTE),
-        (b"/", "none: no configured path covers this one", NO_ROUTE),
+        (b"/v1/users2", "none: no route matches this path", NO_ROUTE),
+        (b"/", "none: no route matches this path", NO_ROUTE),
     ],
 )
 def test_where_it_goes(target: bytes, route: str, outcome: object) -> None:

@@ -48,6 +48,7 @@ from koder_gateway.tree.compose import Composition, compose
 from koder_gateway.tree.protocols import PROTOCOLS
 from koder_gateway.upstream.pool import Service
 from koder_gateway.wire.clock import CoarseClock
+from tests.kit.bounds import client_limits, client_timeouts
 
 # A transport pauses its producer while more than this many bytes wait.
 HIGH_WATER = 65536
@@ -460,8 +461,8 @@ class MemoryGateway:
             reactor=self.reactor,
             clock=self.clock,
             finished=self.finished,
-            timeouts=timeouts,
-            limits=limits,
+            timeouts=timeouts or client_timeouts(),
+            limits=limits or client_limits(),
             time=self.reactor.seconds,
         )
         self.site.date_line = DATE

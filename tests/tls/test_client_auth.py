@@ -369,7 +369,7 @@ def test_a_file_without_authorities_is_one_line(tmp_path, content, fault):
 
 
 def test_the_certificate_of_no_authority_is_refused(issued):
-    with pytest.raises(ValueError, match=r'"CN=good\.client", which is no authority'):
+    with pytest.raises(ValueError, match=r'"CN=good\.client", which is not a certificate authority'):
         read_authorities(issued.good)
 
 

@@ -37,13 +37,14 @@ from koder_gateway.exchange.states import (
 )
 from koder_gateway.policy.shares import Shares
 from koder_gateway.tree.compose import make_policy
+from koder_gateway.upstream.capacity import REASONS
 from koder_gateway.upstream.connection import UpstreamConnection
-from koder_gateway.upstream.crowd import REASONS
 from koder_gateway.upstream.pool import Service
 from koder_gateway.upstream.relay import Relay
 from koder_gateway.wire.clock import CoarseClock
 from koder_gateway.wire.request_reader import RequestReader
 from koder_gateway.wire.response import ResponseHead, ResponseReader
+from tests.kit.bounds import open_tunnels, service_timeouts
 from tests.kit.memory import (
     DATE,
     MemoryGateway,
@@ -143,7 +144,9 @@ class Caller(Client):
 class Play:
     """One service with scripted addresses."""
 
-    def __init__(self, addresses: int = 1, **options: float) -> None:
+    def __init__(
+        self, addresses: int = 1, max_connections: int = 1024, isolate: bool = False, **timeouts: float
+    ) -> None:
         self.reactor = MemoryReactor()
         self.clock = CoarseClock()
         self.reader = RequestReader(b"X-Tenant-ID", max_target=8192, max_fields=100)
@@ -158,7 +161,10 @@ class Play:
             ResponseReader(b"X-Tenant-ID"),
             self.clock,
             later=lambda call: self.reactor.callLater(0, call),
-            **options,  # type: ignore[arg-type]
+            timeouts=service_timeouts(**timeouts),
+            max_connections=max_connections,
+            tunnels=open_tunnels(self.clock),
+            isolate=isolate,
         )
         self.origin = self.origins[0]
 
@@ -335,7 +341,7 @@ def test_an_address_that_is_reached_again_is_told_once(play: Play) -> None:
                 play.origin.last.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
             play.advance(2)
     lines = [formatEvent(event) for event in events]
-    assert [" is reached again" in line for line in lines] == [False, True]
+    assert [" is reachable again" in line for line in lines] == [False, True]
 
 
 def test_a_connection_that_is_not_made_in_time_is_a_timeout(play: Play) -> None:
@@ -367,8 +373,8 @@ def test_no_place_in_time_is_overloaded() -> None:
     play.advance(0.25)
     assert told(second) == [("refuse", "overloaded")]
     assert play.service.failures == {FULL: 1}
-    assert play.service.crowd.refused == dict.fromkeys(REASONS, 0) | {"timeout": 1}
-    assert play.service.crowd.waiting == 0
+    assert play.service.capacity.refused == dict.fromkeys(REASONS, 0) | {"timeout": 1}
+    assert play.service.capacity.waiting == 0
     play.origin.only.send(OK)
     assert told(first) == [("respond", 200, b"hi", True)]
     play.check_empty()
@@ -378,7 +384,7 @@ def test_no_room_to_wait_is_overloaded_at_once() -> None:
     play = Play(max_connections=1)
     first, second, third = play.ask(), play.ask(), play.ask(peer="192.0.2.2")
     assert told(third) == [("refuse", "overloaded")]
-    assert play.service.crowd.refused == dict.fromkeys(REASONS, 0) | {"full": 1}
+    assert play.service.capacity.refused == dict.fromkeys(REASONS, 0) | {"full": 1}
     for relay in (first, second):
         relay.client_failed(CLIENT_GONE)
     play.check_empty()
@@ -386,7 +392,7 @@ def test_no_room_to_wait_is_overloaded_at_once() -> None:
 
 def test_nobody_waits_where_no_time_is_given_for_it() -> None:
     play = Play(max_connections=1)
-    play.service.crowd.allow(Shares(1, 1), 0.0)
+    play.service.capacity.allow(Shares(1, 1), 0.0)
     first, second = play.ask(), play.ask(peer="192.0.2.2")
     assert told(second) == [("refuse", "overloaded")]
     first.client_failed(CLIENT_GONE)
@@ -450,7 +456,7 @@ def test_a_client_that_fails_while_it_waits_waits_no_longer(event: str) -> None:
     play = Play(max_connections=1)
     first, second, third = play.ask(), play.ask(UPLOAD, b"1", False), None
     second.client_failed(event)
-    assert play.service.crowd.waiting == 0
+    assert play.service.capacity.waiting == 0
     third = play.ask(peer="192.0.2.2")
     play.origin.only.send(OK)
     play.origin.only.send(OK)
@@ -757,7 +763,8 @@ def test_connections_are_used_last_in_first_out(play: Play) -> None:
 
 
 def test_no_more_than_max_idle_are_kept() -> None:
-    play = Play(max_idle=1)
+    play = Play()
+    play.service.max_idle = 1
     play.ask()
     play.ask()
     for connection in play.origin.connections:
@@ -842,7 +849,7 @@ def test_what_a_service_has_said_last_holds(play: Play) -> None:
 
 @pytest.mark.parametrize("isolate", [False, True])
 def test_a_service_without_keepalive_gets_a_connection_for_each_request(isolate: bool) -> None:
-    play = Play(keepalive_timeout=0, isolate=isolate)
+    play = Play(keepalive=0, isolate=isolate)
     for turn in range(1, 3):
         relay = play.ask()
         play.origin.last.send(OK)

@@ -154,7 +154,7 @@ class Name:
         reason = " ".join(str(getattr(fault, "strerror", None) or fault).split())
         if reason != self._told:
             self._told = reason
-            stays = "; the addresses before it stay" if self.known else ""
+            stays = "; the previous addresses stay" if self.known else ""
             _log.warn("no address for {host}: {reason}{stays}", host=self.host, reason=reason, stays=stays)
         waiting, self._waiting = self._waiting, []
         for each in waiting:

@@ -1,4 +1,4 @@
-"""The crowd at one service: who has a place there, who waits for one, and who is told that there is none."""
+"""The capacity of one service: which exchanges have a place there, which wait for one, and which are refused."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from ..wire.rate_limited_log import Complaints
 from .ports import Forwarded, PlaceSeeker
 from .tunnel import Tunnels
 
-# Besides the reasons of `policy.shares`: nobody has left in time.
+# Besides the reasons of `policy.shares`: no place was free in time.
 TIMEOUT: Final = "timeout"
-# Nor this: the process has no file descriptor left for a connection.
+# And: the process has no file descriptor left for a connection.
 DESCRIPTORS: Final = "descriptors"
 REASONS: Final = (FULL, ADDRESS, TENANT, TIMEOUT, DESCRIPTORS)
 _REFUSED: Final = {
-    FULL: "all of its max_connections are in use, and as many requests wait as may",
+    FULL: "all of its max_connections are in use, and its queue is full",
     ADDRESS: "one address has as many requests waiting as shares.address allows",
     TENANT: "one tenant has as many requests waiting as shares.tenant allows",
     TIMEOUT: "none of its connections was free within timeouts.queue",
 }
 _NO_TUNNEL: Final = {
-    FULL: "as many connections have switched protocols as requests.max_tunnels allows",
+    FULL: "as many tunnels are open as requests.max_tunnels allows",
     ADDRESS: "one address has as many tunnels as shares.address allows",
     TENANT: "one tenant has as many tunnels as shares.tenant allows",
 }
@@ -43,8 +43,8 @@ def owner_of(relay: Forwarded) -> Owner:
     return Owner(b"" if many else context.key, relay.exchange.tenant)
 
 
-class Crowd:
-    """The exchanges at one service, and its tunnels among `tunnels`.
+class Capacity:
+    """The places of one service, and its tunnels among `tunnels`.
 
     `allow` sets the shares of one client address and one tenant, and `timeout`, the seconds that an exchange waits
     for a place (0: none waits). `refused` counts those that got none, by reason. `later` calls in the reactor's next
@@ -94,7 +94,9 @@ class Crowd:
             return False
         relay.waits(self._clock.now + self.timeout)
         if len(self.places.queue.line(owner.address)) == 1 and self.places.refusal(owner) == ADDRESS:
-            self._tell(relay, f"connections ({self.places.shares.address} of {self.places.limit}); the rest waits")
+            self._tell(
+                relay, f"connections ({self.places.shares.address} of {self.places.limit}); its other requests wait"
+            )
         return True
 
     def _wait(self, relay: PlaceSeeker) -> str:
@@ -146,7 +148,7 @@ class Crowd:
 
     def _tell(self, relay: PlaceSeeker, what: str) -> None:
         peer = relay.exchange.peer.decode("ascii")
-        self._complaints.say(f"service {self._name}: {peer} has its share of {what}: shares.address")
+        self._complaints.say(f"service {self._name}: {peer} has reached its share of {what} (shares.address)")
 
 
 def _go(relay: PlaceSeeker) -> None:

@@ -24,9 +24,9 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from koder_gateway import Gateway, load
 from koder_gateway.cli import main
 from koder_gateway.config import ConfigurationError
-from koder_gateway.upstream import tls
-from koder_gateway.upstream.records import FastTransport
-from koder_gateway.upstream.secure import SecureTransport
+from koder_gateway.upstream import tls_endpoint
+from koder_gateway.upstream.openssl_transport import FastTransport
+from koder_gateway.upstream.tls_transport import SecureTransport
 from tests.kit.authorities import Authority, Pair
 from tests.kit.processes import BASE_DOMAIN, PATIENCE, Answer, Client, until, write_certificate
 from tests.kit.secure_services import OK, SecureService, Talk, answering
@@ -50,7 +50,7 @@ def log() -> Iterator[list[str]]:
     def observe(event: LogEvent) -> None:
         if event["log_level"].name in ("warn", "error"):
             line = formatEvent(event)
-            if ": limits: replace all that are shipped" not in line:
+            if ": limits: replace all default limits" not in line:
                 lines.append(line)
 
     globalLogPublisher.addObserver(observe)
@@ -61,7 +61,7 @@ def log() -> Iterator[list[str]]:
 @pytest.fixture(params=[FastTransport, SecureTransport], ids=["fast", "public"])
 def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type[SecureTransport]:
     """Both ways to do TLS."""
-    monkeypatch.setattr(tls, "transport_class", lambda connection: request.param)
+    monkeypatch.setattr(tls_endpoint, "transport_class", lambda connection: request.param)
     chosen: type[SecureTransport] = request.param
     return chosen
 
@@ -245,7 +245,7 @@ async def test_a_certificate_that_vouches_for_itself_is_not_trusted(
     with SecureService(Pair(path, path, path)) as service:
         running = run(*table(service, authority.path))
         assert (await running.ask()).code == "upstream_untrusted"
-        assert "is not trusted: self-signed certificate; have `ca` name" in log[0]
+        assert "is not trusted: self-signed certificate; set `ca` to" in log[0]
         # Unless an operator says so, by that very certificate.
         running.configure(*table(service, path))
         assert running.gateway.reload()
@@ -270,7 +270,7 @@ async def test_a_service_that_was_never_verified_gets_nothing(
     with SecureService(authority.issue("other.test")) as service:
         running = run(*table(service, authority.path))
         assert (await running.ask()).code == "upstream_untrusted"
-        assert log[0].endswith(": it has shown no certificate")
+        assert log[0].endswith(": it sent no certificate")
 
 
 @pytest_twisted.ensureDeferred
@@ -285,7 +285,7 @@ async def test_a_stranger_s_authority_is_not_trusted(
         assert (
             f'expected "{NAME}"; its certificate (for "{NAME}", issued by "Somebody Else") is not trusted: ' in line
         )
-        assert "have `ca` name the authority" in line
+        assert "set `ca` to the authority" in line
 
 
 @pytest_twisted.ensureDeferred
@@ -322,9 +322,9 @@ PLAIN_HTTP = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
 BARE: dict[str, tuple[Callable[[socket.socket], None], str]] = {
     "plain": (
         _say(PLAIN_HTTP),
-        "it answers with plain HTTP, not TLS; write http://, or the port where it speaks TLS",
+        "it responds with plain HTTP, not TLS; write http://, or the port where it speaks TLS",
     ),
-    "garbage": (_say(b"SSH-2.0-OpenSSH_9.2p1\r\n"), "it answers with something else, not TLS"),
+    "garbage": (_say(b"SSH-2.0-OpenSSH_9.2p1\r\n"), "it responds with something else, not TLS"),
     "records": (_say(b"\x16\x03\x03\x40\x00" + b"\xff" * 16384), "no TLS handshake: "),
     "alert": (_say(b"\x15\x03\x03\x00\x02\x02\x46"), "no TLS handshake: it speaks no TLS 1.2 or newer ("),
     "closed": (_hang_up, "it closed the connection within the TLS handshake"),
@@ -584,7 +584,7 @@ async def test_a_service_without_tickets_is_served(run: Any, authority: Authorit
 async def test_a_session_is_not_resumed_for_ever(
     run: Any, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("koder_gateway.upstream.sessions._LIFE", 0.0)
+    monkeypatch.setattr("koder_gateway.upstream.tls_sessions._LIFE", 0.0)
     with SecureService(authority.issue(NAME)) as service:
         running = run(*table(service, authority.path))
         for _ in range(2):
@@ -739,7 +739,7 @@ CHECKED = [
     ({"ca": "garbage.pem"}, "{ca}: a certificate in it is not PEM that can be read; copy it again"),
     (
         {"client_cert": "good.crt", "client_key": "other.key"},
-        "{client_cert}: the private key in {client_key} is not that of its first certificate",
+        "{client_cert}: the private key in {client_key} does not match its first certificate",
     ),
     (
         {"client_cert": "good.crt", "client_key": "good.crt"},
@@ -801,7 +801,7 @@ def test_keys_of_tls_need_tls(tmp_path: Path, authority: Authority, key: str) ->
     path.write_text(configured('url = "http://service.test"', f'{key} = "{value}"'))
     with pytest.raises(ConfigurationError) as caught:
         load(path)
-    told = f"{path}: services.identity.{key}: has no use without TLS; leave it out, or write an https:// address"
+    told = f"{path}: services.identity.{key}: has no effect without TLS; leave it out, or write an https:// address"
     assert told in caught.value.faults
 
 

@@ -38,7 +38,7 @@ def handshake_fault(data: bytes, error: SSL.Error) -> str:
     """Why a handshake has failed; `data` are the bytes at which it did."""
     if data and data[0] not in (_HANDSHAKE, _ALERT):
         spoken = "plain HTTP" if data.startswith(b"HTTP/") else "something else"
-        return f"it answers with {spoken}, not TLS; write http://, or the port where it speaks TLS"
+        return f"it responds with {spoken}, not TLS; write http://, or the port where it speaks TLS"
     words = openssl_says(error)
     if "unsupported protocol" in words:
         return "no TLS handshake: it speaks no TLS 1.2 or newer"
@@ -47,7 +47,7 @@ def handshake_fault(data: bytes, error: SSL.Error) -> str:
 
 def record_fault(words: str) -> str:
     """Why TLS has ended after the handshake, from OpenSSL's words for it."""
-    return f"TLS broke off: {_advised(words)}"
+    return f"TLS failed: {_advised(words)}"
 
 
 def _advised(words: str) -> str:

@@ -24,8 +24,8 @@ from zope.interface import implementer
 from ..reactor.bytes_before_reset import hear_last_words
 from ..tls_bio.layer import Layer
 from ..tls_bio.records import PIECE, SIZE
-from .alerts import GOODBYE, handshake_fault, openssl_says, record_fault
-from .sessions import Kept, Sessions
+from .tls_alerts import GOODBYE, handshake_fault, openssl_says, record_fault
+from .tls_sessions import Kept, Sessions
 
 # One read when a connection is asked whether it is still good; a ticket has some hundred bytes.
 _PEEK: Final = 1 << 16
@@ -94,7 +94,7 @@ class SecureTransport(Layer):
             self._refuse(fault or handshake_fault(data, error), bool(fault))
             return False
         if not self._connection.get_app_data().proven:
-            self._refuse("it has shown no certificate", True)
+            self._refuse("it sent no certificate", True)
             return False
         spoken = self._connection.get_alpn_proto_negotiated()
         if spoken not in (b"", b"http/1.1"):
@@ -202,7 +202,7 @@ class SecureTransport(Layer):
         if inner is None:
             return
         if not ended_here and reason.check(ConnectionDone):
-            reason = Failure(BrokenError("the connection was cut: TLS was not ended (no close_notify)"))
+            reason = Failure(BrokenError("the connection was cut: TLS was not closed (no close_notify)"))
         inner.connectionLost(reason)
 
     def _settle_session(self, *, usable: bool) -> None:

@@ -20,7 +20,7 @@ from twisted.internet.threads import deferToThread
 from koder_gateway.upstream.idle_watch import LOOK_EVERY
 from tests.kit.processes import KERNEL_RECEIVES, KERNEL_SENDS, PATIENCE, GatewayProcess, request, until
 from tests.kit.secure_services import OK, SecureService, Talk
-from tests.upstream.test_tls import (
+from tests.upstream.test_tls_endpoint import (
     MIB,
     NAME,
     authority,
@@ -141,7 +141,7 @@ async def test_an_answer_without_goodbye_is_cut(
         if framing == "chunked":
             assert not body.endswith(b"0\r\n\r\n"), "the cut looks like an end"
         await eventually(lambda: running.service.failures == {"closed": 1}, "the cut is counted")
-        told = "the connection was cut: TLS was not ended (no close_notify)" if how == "cut" else "closed: "
+        told = "the connection was cut: TLS was not closed (no close_notify)" if how == "cut" else "closed: "
         assert told in log[0]
 
 
@@ -165,7 +165,7 @@ async def test_a_broken_record_cuts_the_answer(
         running = run(*table(service, authority.path))
         answer = await running.ask()
         assert (answer.status, answer.ended != "complete") == (200, True)
-        assert "TLS broke off: " in log[0]
+        assert "TLS failed: " in log[0]
 
 
 @both_versions

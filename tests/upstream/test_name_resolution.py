@@ -16,7 +16,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from koder_gateway.upstream.names import RENEW, Found, NamedEndpoint, Names, Unresolved, look_up
+from koder_gateway.upstream.name_resolution import RENEW, Found, NamedEndpoint, Names, Unresolved, look_up
 from tests.kit.processes import HOST, GatewayProcess, Origin, configuration, until, write_certificate
 
 FIRST: Found = (IPv4Address, "192.0.2.1")
@@ -127,7 +127,7 @@ def test_the_last_good_addresses_stay(network: Network, logged: Callable[[], lis
     assert name.known == (SECOND,)
     lines = logged()
     assert len(lines) == 4, lines
-    assert "no address for a.test: try again; the addresses before it stay" in lines[0]
+    assert "no address for a.test: try again; the previous addresses stay" in lines[0]
     assert "a.test has an address again" in lines[-1]
 
 

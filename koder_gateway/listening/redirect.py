@@ -15,12 +15,12 @@ from twisted.logger import Logger
 
 from ..downstream.ports import ClientRequest, ClientSite, NewConnection
 from ..downstream.site import GatewaySite
-from ..errors import METHOD_NOT_ALLOWED, METHODS, NO_ROUTE, Refusal
+from ..errors import METHOD_NOT_ALLOWED, NO_ROUTE, Refusal
+from ..exchange.admission import ALLOW
 from ..policy.tenants import bare_host
 from ..wire.rate_limited_log import Complaints
 from .challenges import PREFIX, ChallengeError, read_challenge
 
-_ALLOW: Final = b"Allow: " + b", ".join(METHODS) + b"\r\n"
 _ONLY_READ: Final = Refusal(
     METHOD_NOT_ALLOWED.status,
     METHOD_NOT_ALLOWED.code,
@@ -58,11 +58,14 @@ class RedirectSite(ServerFactory):
 
     def dispatch(self, request: ClientRequest) -> None:
         """Answer a request. Its body is not waited for."""
-        head = request.exchange.head
-        context = request.exchange.context
+        exchange = request.exchange
+        head, context = exchange.head, exchange.context
+        if exchange.refusal is not None:
+            request.refuse(exchange.refusal)
+            return
         if context.hsts:
             # A trusted proxy's client came over TLS, but this port is for those who do not.
-            request.exchange.fields = request.exchange.fields.replace(context.hsts, b"")
+            exchange.fields = exchange.fields.replace(context.hsts, b"")
         if self.webroot is not None and head.path.startswith(PREFIX):
             self._show(request, self.webroot)
         elif head.path == b"*":
@@ -70,7 +73,7 @@ class RedirectSite(ServerFactory):
             if context.misplaced and isinstance(context.tenant, Refusal):
                 request.refuse(context.tenant)
             else:
-                request.answer(204, b"No Content", _ALLOW, b"")
+                request.answer(204, b"No Content", ALLOW, b"")
         else:
             self._redirect(request)
 

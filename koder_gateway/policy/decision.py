@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ..errors import BODY_TOO_LARGE, NO_ROUTE, RATE_LIMITED, TENANT_SUSPENDED, UNKNOWN_TENANT, Refusal
+from ..errors import BODY_TOO_LARGE, RATE_LIMITED, TENANT_SUSPENDED, UNKNOWN_TENANT, Refusal
 from ..wire.request_head import RequestHead
 from .certificates import ClientAuth
 from .clients import TrustedProxies
 from .cors import CorsPolicy
-from .limits import Limiter, Verdict
-from .routing import Route, RouteTable
-from .tenants import Registry, Tenant, TenantPolicy
+from .limits import Limiter
+from .routing import RouteTable
+from .tenants import Registry, TenantPolicy
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,14 +65,6 @@ class Policy:
         if head.length is not None and head.length > self.max_body:
             return BODY_TOO_LARGE.because(f"The request's body is over the limit of {self.max_body} bytes.")
         return None
-
-    def admit(self, tenant: Tenant, key: bytes, head: RequestHead, now: float) -> Verdict:
-        """What the limits say of a request, which is charged."""
-        return self.limiter.admit(tenant.wire, key, head.method, head.path, now, head.plain)
-
-    def route(self, path: bytes) -> Route | Refusal:
-        """The route of a path."""
-        return self.routes.match(path) or NO_ROUTE
 
 
 @lru_cache(maxsize=256)

@@ -17,11 +17,11 @@ def sources_of(
     """The sources of one gateway. `present` gives the generation that is in force."""
     return Sources(
         upstream=lambda: {name: (service.idle, service.active) for name, service in present().services.items()},
-        waiting=lambda: {name: service.crowd.waiting for name, service in present().services.items()},
+        waiting=lambda: {name: service.capacity.waiting for name, service in present().services.items()},
         refused=lambda: {
             (name, reason): count
             for name, service in present().services.items()
-            for reason, count in service.crowd.refused.items()
+            for reason, count in service.capacity.refused.items()
         },
         healthy=lambda: probes.healthy,
         handshakes_failed=lambda: endpoints.failures.counts,

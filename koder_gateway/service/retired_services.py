@@ -30,9 +30,9 @@ class RetiredServices:
         """Expire what has passed its deadline, and forget whoever is empty."""
         for service in self._services:
             service.sweep(now)
-            if service.crowd.empty:
+            if service.capacity.empty:
                 self._retries_before += service.retried
-        self._services = [service for service in self._services if not service.crowd.empty]
+        self._services = [service for service in self._services if not service.capacity.empty]
 
     def close_idle(self) -> None:
         """Close every idle connection."""

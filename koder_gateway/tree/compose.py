@@ -27,9 +27,9 @@ from ..policy.limits import Limiter
 from ..policy.routing import Route, RouteTable
 from ..policy.tenants import Registry, Tenant, TenantPolicy
 from ..reactor.turns import turns_of
-from ..upstream.names import NamedEndpoint, Names
+from ..upstream.name_resolution import NamedEndpoint, Names
 from ..upstream.pool import Address, Service, ServiceTimeouts
-from ..upstream.tls import SecureEndpoint
+from ..upstream.tls_endpoint import SecureEndpoint
 from ..upstream.trust import Trust, read_trust
 from ..upstream.tunnel import Tunnels
 from ..wire.clock import CoarseClock
@@ -229,7 +229,7 @@ def make_services(
             turns=turns_of(reactor),
         )
         if old is not None:
-            service.crowd.refused = old[1].crowd.refused
+            service.capacity.refused = old[1].capacity.refused
         _set_bounds(service, entry, settings)
     if faults:
         raise ValueError("\n".join(faults))
@@ -238,7 +238,7 @@ def make_services(
 
 def _set_bounds(service: Service, entry: ServiceSettings, settings: Settings) -> None:
     service.set_timeouts(_service_timeouts(entry, settings))
-    service.crowd.allow(shares_of(service.max_connections, settings), settings.timeouts.queue)
+    service.capacity.allow(shares_of(service.max_connections, settings), settings.timeouts.queue)
 
 
 def _service_timeouts(entry: ServiceSettings, settings: Settings) -> ServiceTimeouts:

@@ -21,11 +21,11 @@ from ..reactor.descriptor_shortage import shortage
 from ..reactor.turns import Turns
 from ..wire.clock import CoarseClock
 from ..wire.response import ResponseReader
+from .capacity import Capacity
 from .connection import ConnectedService, ConnectionOwner, UpstreamConnection
-from .crowd import Crowd
 from .idle_watch import IdleWatch
 from .ports import Forwarded
-from .tls import UntrustedError
+from .tls_endpoint import UntrustedError
 from .trust import Trust
 from .tunnel import Tunnels
 
@@ -177,7 +177,7 @@ class Attempt:
         missing = shortage(failure.value)
         if missing:
             # Nothing is wrong with the service.
-            service.crowd.no_descriptor()
+            service.capacity.no_descriptor()
             relay.failed(FULL, missing)
             return
         self.address.refused(service.clock.now)
@@ -232,8 +232,8 @@ class Service(ConnectedService):
         self.tunnels = tunnels
         self.graceful_closes = self.tunnels.graceful_closes
         self.watch = IdleWatch()
-        self.crowd = Crowd(name, max_connections, self.tunnels, clock, later)
-        self.places = self.crowd.places
+        self.capacity = Capacity(name, max_connections, self.tunnels, clock, later)
+        self.places = self.capacity.places
         self.max_idle = max_idle
         self.closing = False
         self.addresses = [Address(self, url, endpoint) for url, endpoint in addresses]
@@ -307,7 +307,7 @@ class Service(ConnectedService):
                     connection.relay.expired()
             for connection in [c for c in address.idle if c.idle_since <= oldest or c.kept_long_enough(now)]:
                 connection.close()
-        self.crowd.sweep(now)
+        self.capacity.sweep(now)
         if self._unlogged and now - self._logged_at >= _LOG_REST:
             self._log_rest(now)
 

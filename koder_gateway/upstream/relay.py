@@ -34,8 +34,8 @@ from ..wire.body import chunk, last_chunk
 from ..wire.fields import without
 from ..wire.request_head import KEPT_HEAD
 from ..wire.response import CONTINUE, ResponseHead
+from .capacity import owner_of
 from .connection import UpstreamConnection
-from .crowd import owner_of
 from .pool import Attempt, ConnectionSeeker, Service
 from .ports import AnswerReceiver, PlaceSeeker
 from .tunnel import Tunnel
@@ -110,13 +110,13 @@ class Relay(PlaceSeeker, AnswerReceiver, ConnectionSeeker, BodySink):
         exchange.service = service.name
         exchange.move(FORWARDED)
         if exchange.head.upgrade is not None:
-            refusal = service.crowd.tunnel_refusal(self)
+            refusal = service.capacity.tunnel_refusal(self)
             if refusal:
                 self.failed(FULL, refusal)
                 return
         if service.places.take(self):
             self._attempt(fresh=False)
-        elif service.crowd.wait(self):
+        elif service.capacity.wait(self):
             self._hold_body()
 
     def waits(self, deadline: float) -> None:
@@ -250,7 +250,7 @@ class Relay(PlaceSeeker, AnswerReceiver, ConnectionSeeker, BodySink):
         service, connection = self.service, self.connection
         assert connection is not None, "only a connection's answer switches protocols"
         # There was a place when the service was asked.
-        refusal = service.crowd.tunnel_refusal(self)
+        refusal = service.capacity.tunnel_refusal(self)
         if refusal:
             self.failed(FULL, refusal)
             return

@@ -37,8 +37,8 @@ from koder_gateway.exchange.states import (
 )
 from koder_gateway.policy.shares import Shares
 from koder_gateway.tree.compose import make_policy
+from koder_gateway.upstream.capacity import REASONS
 from koder_gateway.upstream.connection import UpstreamConnection
-from koder_gateway.upstream.crowd import REASONS
 from koder_gateway.upstream.pool import Service
 from koder_gateway.upstream.relay import Relay
 from koder_gateway.wire.clock import CoarseClock
@@ -373,8 +373,8 @@ def test_no_place_in_time_is_overloaded() -> None:
     play.advance(0.25)
     assert told(second) == [("refuse", "overloaded")]
     assert play.service.failures == {FULL: 1}
-    assert play.service.crowd.refused == dict.fromkeys(REASONS, 0) | {"timeout": 1}
-    assert play.service.crowd.waiting == 0
+    assert play.service.capacity.refused == dict.fromkeys(REASONS, 0) | {"timeout": 1}
+    assert play.service.capacity.waiting == 0
     play.origin.only.send(OK)
     assert told(first) == [("respond", 200, b"hi", True)]
     play.check_empty()
@@ -384,7 +384,7 @@ def test_no_room_to_wait_is_overloaded_at_once() -> None:
     play = Play(max_connections=1)
     first, second, third = play.ask(), play.ask(), play.ask(peer="192.0.2.2")
     assert told(third) == [("refuse", "overloaded")]
-    assert play.service.crowd.refused == dict.fromkeys(REASONS, 0) | {"full": 1}
+    assert play.service.capacity.refused == dict.fromkeys(REASONS, 0) | {"full": 1}
     for relay in (first, second):
         relay.client_failed(CLIENT_GONE)
     play.check_empty()
@@ -392,7 +392,7 @@ def test_no_room_to_wait_is_overloaded_at_once() -> None:
 
 def test_nobody_waits_where_no_time_is_given_for_it() -> None:
     play = Play(max_connections=1)
-    play.service.crowd.allow(Shares(1, 1), 0.0)
+    play.service.capacity.allow(Shares(1, 1), 0.0)
     first, second = play.ask(), play.ask(peer="192.0.2.2")
     assert told(second) == [("refuse", "overloaded")]
     first.client_failed(CLIENT_GONE)
@@ -456,7 +456,7 @@ def test_a_client_that_fails_while_it_waits_waits_no_longer(event: str) -> None:
     play = Play(max_connections=1)
     first, second, third = play.ask(), play.ask(UPLOAD, b"1", False), None
     second.client_failed(event)
-    assert play.service.crowd.waiting == 0
+    assert play.service.capacity.waiting == 0
     third = play.ask(peer="192.0.2.2")
     play.origin.only.send(OK)
     play.origin.only.send(OK)

@@ -16,7 +16,7 @@ from twisted.internet.threads import deferToThread
 
 from koder_gateway.config import ConfigurationError, load
 from tests.kit.processes import PATIENCE, GatewayProcess
-from tests.upstream.test_tls import configured, log, run
+from tests.upstream.test_tls_endpoint import configured, log, run
 
 __all__ = ["log", "run"]
 

@@ -1,4 +1,4 @@
-"""The crowd at one service: who has a place there, who waits for one, and who is told that there is none."""
+"""The capacity of one service: which exchanges have a place there, which wait for one, and which are refused."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ..wire.rate_limited_log import Complaints
 from .ports import Forwarded, PlaceSeeker
 from .tunnel import Tunnels
 
-# Besides the reasons of `policy.shares`: nobody has left in time.
+# Besides the reasons of `policy.shares`: no place was free in time.
 TIMEOUT: Final = "timeout"
-# Nor this: the process has no file descriptor left for a connection.
+# And: the process has no file descriptor left for a connection.
 DESCRIPTORS: Final = "descriptors"
 REASONS: Final = (FULL, ADDRESS, TENANT, TIMEOUT, DESCRIPTORS)
 _REFUSED: Final = {
@@ -43,8 +43,8 @@ def owner_of(relay: Forwarded) -> Owner:
     return Owner(b"" if many else context.key, relay.exchange.tenant)
 
 
-class Crowd:
-    """The exchanges at one service, and its tunnels among `tunnels`.
+class Capacity:
+    """The places of one service, and its tunnels among `tunnels`.
 
     `allow` sets the shares of one client address and one tenant, and `timeout`, the seconds that an exchange waits
     for a place (0: none waits). `refused` counts those that got none, by reason. `later` calls in the reactor's next

@@ -24,9 +24,9 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from koder_gateway import Gateway, load
 from koder_gateway.cli import main
 from koder_gateway.config import ConfigurationError
-from koder_gateway.upstream import tls
-from koder_gateway.upstream.records import FastTransport
-from koder_gateway.upstream.secure import SecureTransport
+from koder_gateway.upstream import tls_endpoint
+from koder_gateway.upstream.openssl_transport import FastTransport
+from koder_gateway.upstream.tls_transport import SecureTransport
 from tests.kit.authorities import Authority, Pair
 from tests.kit.processes import BASE_DOMAIN, PATIENCE, Answer, Client, until, write_certificate
 from tests.kit.secure_services import OK, SecureService, Talk, answering
@@ -61,7 +61,7 @@ def log() -> Iterator[list[str]]:
 @pytest.fixture(params=[FastTransport, SecureTransport], ids=["fast", "public"])
 def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type[SecureTransport]:
     """Both ways to do TLS."""
-    monkeypatch.setattr(tls, "transport_class", lambda connection: request.param)
+    monkeypatch.setattr(tls_endpoint, "transport_class", lambda connection: request.param)
     chosen: type[SecureTransport] = request.param
     return chosen
 
@@ -584,7 +584,7 @@ async def test_a_service_without_tickets_is_served(run: Any, authority: Authorit
 async def test_a_session_is_not_resumed_for_ever(
     run: Any, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("koder_gateway.upstream.sessions._LIFE", 0.0)
+    monkeypatch.setattr("koder_gateway.upstream.tls_sessions._LIFE", 0.0)
     with SecureService(authority.issue(NAME)) as service:
         running = run(*table(service, authority.path))
         for _ in range(2):

@@ -14,9 +14,9 @@ from zope.interface import implementer
 
 from ..reactor.turns import turns_of
 from .identity import Identity, Verdict
-from .records import transport_class
-from .secure import SecureTransport
-from .sessions import Sessions
+from .openssl_transport import transport_class
+from .tls_sessions import Sessions
+from .tls_transport import SecureTransport
 from .trust import Trust, make_context
 
 

@@ -24,8 +24,8 @@ from zope.interface import implementer
 from ..reactor.bytes_before_reset import hear_last_words
 from ..tls_bio.layer import Layer
 from ..tls_bio.records import PIECE, SIZE
-from .alerts import GOODBYE, handshake_fault, openssl_says, record_fault
-from .sessions import Kept, Sessions
+from .tls_alerts import GOODBYE, handshake_fault, openssl_says, record_fault
+from .tls_sessions import Kept, Sessions
 
 # One read when a connection is asked whether it is still good; a ticket has some hundred bytes.
 _PEEK: Final = 1 << 16

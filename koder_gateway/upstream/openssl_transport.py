@@ -11,9 +11,9 @@ from twisted.python.failure import Failure
 
 from ..reactor.turns import FULL_READ, end_turn
 from ..tls_bio.records import BIO_WRITE, PIECE, Records, ffi, lib, usable
-from .alerts import GOODBYE, record_fault
-from .secure import Opening, SecureTransport
-from .sessions import Sessions
+from .tls_alerts import GOODBYE, record_fault
+from .tls_sessions import Sessions
+from .tls_transport import Opening, SecureTransport
 
 # What is called here beside what `tls_bio.records` calls.
 CALLS: Final = ("ERR_get_error", "ERR_reason_error_string", "SSL_ERROR_ZERO_RETURN")

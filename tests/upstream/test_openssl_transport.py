@@ -20,10 +20,10 @@ from twisted.internet.task import Clock
 
 from koder_gateway.reactor.turns import Turns
 from koder_gateway.tls_bio import records as layer
-from koder_gateway.upstream import tls
-from koder_gateway.upstream.records import CALLS, FastTransport, transport_class
-from koder_gateway.upstream.secure import BrokenError, SecureTransport
-from koder_gateway.upstream.tls import HandshakeError, HandshakeTimeout, SecureEndpoint
+from koder_gateway.upstream import tls_endpoint
+from koder_gateway.upstream.openssl_transport import CALLS, FastTransport, transport_class
+from koder_gateway.upstream.tls_endpoint import HandshakeError, HandshakeTimeout, SecureEndpoint
+from koder_gateway.upstream.tls_transport import BrokenError, SecureTransport
 from koder_gateway.upstream.trust import read_trust
 from tests.kit.authorities import Authority
 from tests.kit.memory import Peer, PlainTransport
@@ -38,7 +38,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture(params=[FastTransport, SecureTransport], ids=["fast", "public"])
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(tls, "transport_class", lambda connection: request.param)
+    monkeypatch.setattr(tls_endpoint, "transport_class", lambda connection: request.param)
     return request.param
 
 

@@ -20,7 +20,7 @@ from twisted.internet.threads import deferToThread
 from koder_gateway.upstream.idle_watch import LOOK_EVERY
 from tests.kit.processes import KERNEL_RECEIVES, KERNEL_SENDS, PATIENCE, GatewayProcess, request, until
 from tests.kit.secure_services import OK, SecureService, Talk
-from tests.upstream.test_tls import (
+from tests.upstream.test_tls_endpoint import (
     MIB,
     NAME,
     authority,

@@ -16,7 +16,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from koder_gateway.upstream.names import RENEW, Found, NamedEndpoint, Names, Unresolved, look_up
+from koder_gateway.upstream.name_resolution import RENEW, Found, NamedEndpoint, Names, Unresolved, look_up
 from tests.kit.processes import HOST, GatewayProcess, Origin, configuration, until, write_certificate
 
 FIRST: Found = (IPv4Address, "192.0.2.1")

@@ -10,7 +10,7 @@ from twisted.logger import Logger, formatEvent
 from koder_gateway.config import ShareSettings
 from koder_gateway.policy.shares import Shares
 from koder_gateway.tree.compose import Composition, adopt, compose
-from koder_gateway.upstream.crowd import REASONS
+from koder_gateway.upstream.capacity import REASONS
 from tests.http2.test_streams import Http2
 from tests.kit.bounds import client_limits
 from tests.kit.http2_frames import block, headers, in_frames
@@ -99,7 +99,7 @@ def test_another_address_is_served_while_one_has_its_share(make_gateway: Make) -
     assert gateway.idle() == (0, 3)
     answer_first(gateway, b"other")
     assert status(other) == 200
-    assert gateway.services["identity"].crowd.waiting == 2
+    assert gateway.services["identity"].capacity.waiting == 2
     gateway.advance(2.25)
     assert [status(client) for client in greedy] == [0, 0, 503, 503]
     refused = [exchange for exchange in gateway.exchanges if exchange.status == 503]
@@ -141,7 +141,7 @@ def test_a_client_that_goes_waits_no_longer(leave: Callable[[Peer], None], make_
     ask(gateway, "192.0.2.1", b"first")
     waits = ask(gateway, "192.0.2.2")
     leave(waits)
-    assert gateway.services["identity"].crowd.waiting == 0
+    assert gateway.services["identity"].capacity.waiting == 0
     answer_first(gateway, b"first")
     assert asked(gateway) == []
     assert gateway.exchanges[0].code == "client_gone"
@@ -181,7 +181,7 @@ def test_tunnels_have_shares_and_no_queue(make_gateway: Make) -> None:
             gateway.origin().last.take()
             gateway.origin().last.send(SWITCH)
     assert [client.received[9:12] for client in clients] == [b"101", b"101", b"503", b"101"]
-    assert gateway.services["identity"].crowd.refused == dict.fromkeys(REASONS, 0) | {"address": 1}
+    assert gateway.services["identity"].capacity.refused == dict.fromkeys(REASONS, 0) | {"address": 1}
     assert not gateway.services["identity"].places.held
     clients[0].reset()
     again = ask(gateway, "192.0.2.1", b"x", *ASKS)
@@ -224,15 +224,15 @@ def test_a_service_that_is_replaced_serves_those_who_wait(make_gateway: Make) ->
     gateway = crowded(make_gateway, places=4)
     clients = [ask(gateway, "192.0.2.1", b"%d" % number) for number in range(3)]
     old = gateway.services["identity"]
-    old.crowd.refused["timeout"] = 7
+    old.capacity.refused["timeout"] = 7
     after = composed(gateway, response=5.0)
     new = after.services["identity"]
     assert new is not old
-    assert new.crowd.refused == dict.fromkeys(REASONS, 0) | {"timeout": 7}
+    assert new.capacity.refused == dict.fromkeys(REASONS, 0) | {"timeout": 7}
     old.close_idle()
     serve(gateway, lambda _: OK)
     assert [status(client) for client in clients] == [200] * 3
-    assert old.crowd.empty
+    assert old.capacity.empty
 
 
 # -- clients' connections

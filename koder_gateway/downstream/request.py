@@ -16,7 +16,7 @@ from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.python.failure import Failure
 from twisted.web import http, server
 
-from ..errors import INTERNAL_ERROR, REQUEST_TIMEOUT, UPSTREAM_TIMEOUT, Refusal
+from ..errors import INTERNAL_ERROR, UPSTREAM_TIMEOUT, Refusal
 from ..exchange.ending import goes_unanswered
 from ..exchange.ports import BodySink, Producer
 from ..exchange.states import (
@@ -26,7 +26,6 @@ from ..exchange.states import (
     ENDED,
     HELD,
     RELAYING,
-    SLOW,
     TIMEOUT,
     TUNNELLING,
     Exchange,
@@ -256,12 +255,26 @@ class GatewayRequest(server.Request, ClientRequest):
         if self.exchange.phase is not TUNNELLING:
             self.give_up(UPSTREAM_TIMEOUT)
 
-    def late(self) -> None:
-        """The body missed its deadline."""
+    # -- the body
+
+    def body_came(self, data: bytes, done: bool, trailers: list[bytes]) -> None:
+        """More of the body has come; `done`: that was the last of it."""
+        if done:
+            self.body_done = True
+        sink = self.sink
+        if sink is not None:
+            if data:
+                sink.body_received(data)
+            if done and self.sink is sink:
+                sink.body_ended(trailers)
+
+    def body_failed(self, event: str, refusal: Refusal | None = None) -> None:
+        """The body is late, broken or too large. `refusal` is for a client that waits for its answer, if it is more
+        than the event's."""
         if self.sink is not None:
-            self.sink.client_failed(SLOW)
+            self.sink.client_failed(event)
         else:
-            self.refuse(REQUEST_TIMEOUT)
+            self.refuse(refusal or ANSWERS[event])
 
     def crashed(self) -> None:
         """Something in the tree raised: the client gets a 500 if it has got nothing yet."""

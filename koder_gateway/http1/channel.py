@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from twisted.internet.interfaces import (
-    IAddress,
     IHalfCloseableProtocol,
     IHandshakeListener,
     IPushProducer,
@@ -32,10 +31,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
+from ..downstream.lingering_close import can_half_close
 from ..downstream.ports import ClientSite, NewConnection, PacedConnection
 from ..downstream.reset_watch import ResetWatch
 from ..errors import BAD_FRAMING, BODY_TOO_LARGE, REQUEST_TIMEOUT, Refusal
 from ..exchange.context import RequestContext, request_context
+from ..exchange.states import SLOW
 from ..policy.clients import plain_host
 from ..reactor.read_sizes import read_bounded, read_freely
 from ..wire.body import BodyError
@@ -201,7 +202,7 @@ class GatewayChannel(ResetWatch, Intake, Protocol, RequestConnection, NewConnect
     def end_sending(self) -> bool:
         """Tell the client that no more will come; False where this transport has no half-closed connections."""
         transport: Any = self.transport
-        if not hasattr(type(transport), "loseWriteConnection"):
+        if not can_half_close(transport):
             return False
         self._let_go_of_transport()
         transport.loseWriteConnection()
@@ -278,26 +279,23 @@ class GatewayChannel(ResetWatch, Intake, Protocol, RequestConnection, NewConnect
             self._read_on()
 
     def _linger(self) -> None:
-        """Close so that the client can read the answer: stop writing, forget what still comes, then close."""
+        """Close so that the client can read the answer; what one sends that has ended its side hinders nothing."""
         if self._ended:
             self._close()
-            return
-        self._phase = LINGER
-        self.deadline = self.site.clock.now + self.site.timeouts.linger
-        self._forget_rest()
-        transport: Any = self.transport
-        # Asked of the class: a wrapper that passes on what it does not know would half-close beneath itself.
-        if hasattr(type(transport), "loseWriteConnection"):
-            transport.loseWriteConnection()
+        else:
+            super()._linger()
 
-    def _close(self) -> None:
-        """Close once the client has taken what was written."""
+    def _enter_linger(self) -> None:
+        self._phase = LINGER
+        self._forget_rest()
+
+    def _enter_closing(self) -> None:
         self._phase = CLOSING
         self.forget_reset()
-        self.deadline = self.site.clock.now + self.site.timeouts.idle
         self._forget_rest()
-        transport: Any = self.transport
-        transport.loseConnection()
+
+    def _wait(self, seconds: float) -> None:
+        self.deadline = self.site.clock.now + seconds
 
     def _forget_rest(self) -> None:
         """Nothing of what still comes is read, so that it may come, and the transport waits for nobody."""
@@ -361,12 +359,11 @@ class GatewayChannel(ResetWatch, Intake, Protocol, RequestConnection, NewConnect
             self._refuse_unread(bytes(self._unread.so_far()), REQUEST_TIMEOUT)
         elif phase == BODY and self.request is not None:
             self.keep_alive = False
-            self.request.late()
-        elif phase == LINGER and self.taking() and self.moved:
-            self.deadline = self.site.clock.now + self.site.timeouts.linger
-        elif phase == CLOSING and self.taking():
-            self.deadline = self.site.clock.now + self.site.timeouts.idle
-        elif phase in (IDLE, LINGER):
+            self.request.body_failed(SLOW)
+        elif phase in (LINGER, CLOSING):
+            self._watch_uptake()
+            self._expire_closing(phase == LINGER)
+        elif phase == IDLE:
             self._close()
         elif phase != GONE:
             transport: Any = self.transport
@@ -384,11 +381,6 @@ class GatewayChannel(ResetWatch, Intake, Protocol, RequestConnection, NewConnect
     def under_way(self) -> Iterable[Http1Request]:
         """The request that has begun and not ended."""
         return () if self.request is None else (self.request,)
-
-    def getPeer(self) -> IAddress:
-        """The address that the connection comes from."""
-        transport: Any = self.transport
-        return transport.getPeer()  # type: ignore[no-any-return]
 
 
 @implementer(IHalfCloseableProtocol)

@@ -48,6 +48,10 @@ class StockChannel:
         """Send several pieces as one."""
         self.transport.write(b"".join(pieces))
 
+    def getPeer(self) -> IAddress:
+        """The address that the connection comes from."""
+        return self.transport.getPeer()  # type: ignore[no-any-return]
+
     def getHost(self) -> IAddress:
         """The address that the client has connected to."""
         return self.transport.getHost()  # type: ignore[no-any-return]

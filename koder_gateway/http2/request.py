@@ -16,8 +16,9 @@ from ..exchange.states import TUNNELLING
 from ..wire.hpack import encode_field, encode_lines, encode_status
 from ..wire.http2_frames import ENHANCE_YOUR_CALM, Http2Error
 from ..wire.response import ResponseHead
+from .answer_producer import HeldAnswer
 from .ports import Connection
-from .send_window import HeldAnswer, Outflow
+from .send_window import Outflow
 
 _NO_BODY = frozenset((204, 304))
 

@@ -23,7 +23,6 @@ from ..reactor.turns import Turns
 from ..wire.clock import CoarseClock
 from ..wire.request_reader import RequestReader
 from .buffered import Buffered
-from .filters import Identity
 from .limits import ClientTimeouts
 
 
@@ -125,7 +124,6 @@ class ClientSite(Protocol):
     finished: Callable[[Exchange], object]
     policy: Policy
     reader: RequestReader
-    identity: Identity
     timeouts: ClientTimeouts
     max_head: int
     max_line: int

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import http, server
 
@@ -32,8 +33,10 @@ from ..exchange.states import (
 )
 from ..wire.problem import problem
 from ..wire.response import CONTINUE
-from .filters import forwarded_headers
+from .forwarded_headers import forwarded_headers
 from .ports import ClientRequest, RequestChannel
+
+_log = Logger()
 
 
 class GatewayRequest(server.Request, ClientRequest):
@@ -275,6 +278,14 @@ class GatewayRequest(server.Request, ClientRequest):
             self.sink.client_failed(event)
         else:
             self.refuse(refusal or ANSWERS[event])
+
+    def begin(self) -> None:
+        """Have the site answer."""
+        try:
+            self.channel.site.dispatch(self)
+        except Exception:
+            _log.failure("the resource tree failed")
+            self.crashed()
 
     def crashed(self) -> None:
         """Something in the tree raised: the client gets a 500 if it has got nothing yet."""

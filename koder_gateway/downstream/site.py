@@ -17,7 +17,8 @@ from twisted.web.http import datetimeToString
 from twisted.web.resource import IResource, getChildForRequest
 from twisted.web.server import Site
 
-from ..errors import DRAINING, METHODS, OVERLOADED, Refusal
+from ..errors import DRAINING, OVERLOADED, Refusal
+from ..exchange.admission import before_tree
 from ..exchange.context import RequestContext
 from ..exchange.states import Exchange
 from ..policy.certificates import Secured
@@ -33,7 +34,6 @@ from ..wire.rate_limited_log import Complaints
 from ..wire.request_reader import RequestReader
 from .buffered import Buffered
 from .clients import Clients
-from .filters import Cors, Identity
 from .limits import ClientLimits, ClientTimeouts
 from .ports import (
     ClientConnection,
@@ -44,8 +44,6 @@ from .ports import (
     PacedConnection,
     Successor,
 )
-
-_ALLOW = b"Allow: " + b", ".join(METHODS) + b"\r\n"
 
 # Connections beyond all that there may be, and beyond what one address may have, that are told so.
 _TURNED_AWAY = 1024
@@ -91,8 +89,6 @@ class GatewaySite(Site, ClientSite):
         self.secured = secured
         self._protocols = protocols
         self.http2 = protocols.http2
-        self.identity = Identity()
-        self.cors = Cors()
         self.finished = finished
         # Besides clients', those that wait for a balancer's header before they become one (`proxy_protocol`).
         self.channels: set[ClientConnection] = set()
@@ -232,24 +228,28 @@ class GatewaySite(Site, ClientSite):
     # -- exchanges
 
     def dispatch(self, request: ClientRequest) -> None:
-        """Answer a request: by a filter, by a guard's refusal, or by what the tree has at its path."""
+        """Answer a request: before the tree, by a guard's refusal, or by what the tree has at its path."""
         exchange = request.exchange
-        head = exchange.head
-        if self.cors.answer(exchange) is not None:
-            request.answer(204, b"No Content", b"", b"")
+        answer = before_tree(exchange)
+        if answer is not None:
+            if isinstance(answer, Refusal):
+                request.refuse(answer)
+            else:
+                request.answer(204, b"No Content", answer.fields, b"")
             return
-        if head.path == b"*" and not exchange.context.misplaced:
-            request.answer(204, b"No Content", _ALLOW, b"")
-            return
-        if head.length or head.chunked:
-            refusal = self.policy.body_refusal(head)
-            if refusal is not None:
-                request.refuse(refusal)
-                return
         resource: Any = self.resource
         # The gateway's own resources know the way by the raw path; segments are for everybody else's.
-        while (descend := getattr(resource, "descend", None)) is not None:
-            resource = descend(request)
+        while True:
+            if (admit := getattr(resource, "admit", None)) is not None:
+                refusal = admit(exchange)
+                if refusal is not None:
+                    request.refuse(refusal)
+                    return
+                resource = resource.inner
+            elif (descend := getattr(resource, "descend", None)) is not None:
+                resource = descend(request)
+            else:
+                break
         if getattr(resource, "streams_body", False):
             resource.render(request)
             return

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 
 from ..errors import Refusal
 from ..policy.certificates import NONE, OPTIONAL, REQUIRED, Secured
-from ..policy.cors import READING
-from ..policy.decision import Policy, charges_refusal, limit_refusal
+from ..policy.decision import Policy, charges_refusal
 from ..policy.limits import LimitRule
 from ..policy.routing import Route
 from ..policy.tenants import Tenant, bare_host, normal_domain
 from ..wire.request_head import RequestHead
-from .context import SAFE, RequestContext, request_context
+from .admission import admit
+from .context import SAFE, RequestContext
+from .opening import SingleHead, open_exchange
+from .states import Exchange
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +36,16 @@ class Explanation:
 def explain(
     policy: Policy, head: RequestHead, peer: str, secured: Secured | None, base_domain: str, now: float
 ) -> Explanation:
-    """Ask the policies in the gateway's order. Charges the policy's limits like a request would: use one of your own.
+    """Admit a request as the gateway would, and ask the policies for their reasons. It charges the policy's limits
+    like a request: use one of your own.
 
     `peer` is the address that the request comes from, `secured` what TLS has established with it, None without TLS;
     `now` is monotonic seconds.
     """
-    context = request_context(policy, head, peer, secured)
+    exchange = open_exchange(SingleHead(peer, secured), head, head.refusal, None, policy, now)
+    context = exchange.context
     route = policy.routes.match(head.path)
-    outcome, fields = _outcome(policy, head, context, route, now)
+    outcome = _outcome(exchange)
     return Explanation(
         client=context.address.decode("ascii"),
         tenant=_tenant(policy, head, context, base_domain),
@@ -50,35 +54,16 @@ def explain(
         limits=_limits(policy, head, context, outcome),
         route=f"{route.path.decode()} -> {route.service}" if route else "none: no route matches this path",
         outcome=outcome,
-        fields=fields,
+        # But for the request id, which is a new one each time.
+        fields=exchange.fields.partition(b"\r\n")[2],
     )
 
 
-def _outcome(
-    policy: Policy, head: RequestHead, context: RequestContext, route: Route | None, now: float
-) -> tuple[Refusal | str, bytes]:
-    if head.refusal is not None:
-        return head.refusal, context.fields
-    preflight = None if context.misplaced else policy.preflight(head, context.origins)
-    if preflight is not None:
-        return "preflight", preflight + context.hsts
-    if head.path == b"*" and not context.misplaced:
-        return "options", context.fields
-    refusal = policy.body_refusal(head)
-    if refusal is not None:
-        return refusal, context.fields
-    if isinstance(context.tenant, Refusal):
-        return context.tenant, context.fields
-    verdict = policy.admit(context.tenant, context.key, head, now)
-    fields = context.fields + verdict.fields
-    if verdict.refused is not None:
-        return limit_refusal(verdict.refused.name), fields
-    chosen = policy.route(head.path)
-    if isinstance(chosen, Refusal):
-        return chosen, fields
-    if chosen.public and not context.readable and head.method in READING:
-        fields += policy.cors.public_fields
-    return chosen.service, fields
+def _outcome(exchange: Exchange) -> Refusal | str:
+    outcome = admit(exchange)
+    if isinstance(outcome, Refusal):
+        return outcome
+    return outcome.service if isinstance(outcome, Route) else outcome.name
 
 
 def _tenant(policy: Policy, head: RequestHead, context: RequestContext, base_domain: str) -> str:

@@ -128,11 +128,12 @@ class Exchange:
     """The facts of one exchange, from the request's head to the line in the access log.
 
     `started` is monotonic seconds. `context` is what it has in common with the other requests of its client, and
-    `peer` that client's address as limits, logs and services see it. `fields`
-    are the finished field lines that every answer carries (request id, CORS, HSTS, limits): with `limited` such of
-    the service's give way to them, with `drops_hsts` its HSTS to ours or to none. `readable`: a page of another
-    origin may read the answer, and what the service exposes of it. `excused`: its 4xx is no failure. `code` is what
-    the access log says beside the status: a refusal's code, or how an exchange ended that could not be answered.
+    `peer` that client's address as limits, logs and services see it. `refusal` is that with which it begins, None
+    where the request may be admitted. `fields` are the finished field lines that every response carries (request id,
+    CORS, HSTS, limits): with `limited` such of the service's give way to them, with `drops_hsts` its HSTS to ours or
+    to none. `readable`: a page of another origin may read the response, and what the service exposes of it.
+    `excused`: its 4xx is no failure. `code` is what the access log says beside the status: a refusal's code, or how
+    an exchange ended that could not be answered.
     """
 
     __slots__ = (
@@ -149,6 +150,7 @@ class Exchange:
         "peer",
         "phase",
         "readable",
+        "refusal",
         "request_id",
         "retries",
         "route",
@@ -165,6 +167,7 @@ class Exchange:
         self.started = started
         self.request_id = request_id
         self.phase = HELD
+        self.refusal: Refusal | None = None
         self.fields = b""
         self.tenant = b""
         self.route = b""

@@ -35,7 +35,8 @@ from ..downstream.lingering_close import can_half_close
 from ..downstream.ports import ClientSite, NewConnection, PacedConnection
 from ..downstream.reset_watch import ResetWatch
 from ..errors import BAD_FRAMING, BODY_TOO_LARGE, REQUEST_TIMEOUT, Refusal
-from ..exchange.context import RequestContext, request_context
+from ..exchange.context import RequestContext
+from ..exchange.opening import HeadSource, open_exchange
 from ..exchange.states import SLOW
 from ..policy.clients import plain_host
 from ..reactor.read_sizes import read_bounded, read_freely
@@ -55,7 +56,7 @@ _UNSENT: Final = 16384
 
 
 @implementer(IHandshakeListener, IPushProducer)
-class GatewayChannel(ResetWatch, Intake, Protocol, RequestConnection, NewConnection, PacedConnection):
+class GatewayChannel(ResetWatch, Intake, Protocol, RequestConnection, NewConnection, PacedConnection, HeadSource):
     """Made by `GatewaySite` for each connection. `keep_alive`: whether the connection outlives this exchange;
     `lingers`: whether the client may still be sending what nobody is going to read."""
 
@@ -149,16 +150,9 @@ class GatewayChannel(ResetWatch, Intake, Protocol, RequestConnection, NewConnect
                     refusal = refusal or BODY_TOO_LARGE
             except BodyError as error:
                 refusal = BAD_FRAMING.because(str(error))
-        context = self._context
-        if context is None or not context.fits(site.policy, head):
-            context = request_context(site.policy, head, self.peer, self.secured())
-            # Whatever becomes of this request: one that follows it may be served without a further look.
-            full = site.share_refusal(self, context)
-            self._context = context if context.lasting and self._head is not None and full is None else None
-            refusal = refusal or full
         # In two steps, as in `tls.stream`.
         now = site.time
-        exchange = site.identity.open(head, context, now())
+        exchange = open_exchange(self, head, refusal, self._context, site.policy, now())
         exchange.bytes_in = len(body)
         done = not self._remaining and self._decoder is None
         request = self.request = Http1Request(self, exchange, body, done, self._trailers)
@@ -168,14 +162,14 @@ class GatewayChannel(ResetWatch, Intake, Protocol, RequestConnection, NewConnect
         else:
             self._phase = BODY
             self.deadline = site.clock.now + site.timeouts.body
-        if refusal is not None:
-            request.refuse(refusal)
-            return
-        try:
-            site.dispatch(request)
-        except Exception:
-            self.log.failure("the resource tree failed")
-            request.crashed()
+        request.begin()
+
+    def keep_context(self, context: RequestContext) -> Refusal | None:
+        """The refusal of a request whose tenant has its share of connections without this one, which then ends."""
+        full = self.site.share_refusal(self, context)
+        # What a head too large to be kept has brought is not kept either.
+        self._context = context if context.lasting and self._head is not None and full is None else None
+        return full
 
     # -- a tunnel
 

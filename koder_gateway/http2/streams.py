@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from twisted.logger import Logger
-
 from ..errors import Refusal
-from ..exchange.context import RequestContext, request_context
+from ..exchange.context import RequestContext
+from ..exchange.opening import HeadSource, open_exchange
+from ..policy.certificates import Secured
 from ..wire import http2_frames
 from ..wire.flood_budget import EXCESS_BYTE, EXCESS_FIELD, FRAME, RESET, SERVED
 from ..wire.hpack import OversizedBlock
@@ -36,13 +36,11 @@ from .stream import Stream
 _RESETS_REMEMBERED: Final = 128
 
 
-class Streams(OpenStreams):
+class Streams(OpenStreams, HeadSource):
     """Those that are `open`, by their numbers; `last` is the highest number that the client has used.
 
     `block` is the field block that is under way, `heads` reads those that are whole.
     """
-
-    log = Logger()
 
     def __init__(self, connection: Connection, heads: HeadReader) -> None:
         self.open: dict[int, Stream] = {}
@@ -51,6 +49,7 @@ class Streams(OpenStreams):
         # As announced: a reload holds for connections to come.
         self.max_streams = connection.site.max_streams
         self._connection = connection
+        self.peer = connection.peer
         self.heads = heads
         self._context: RequestContext | None = None
         self._resets: dict[int, None] = {}
@@ -168,35 +167,27 @@ class Streams(OpenStreams):
         """A head is complete: begin its exchange."""
         connection = self._connection
         site = connection.site
-        context, refusal = self._context, head.refusal
-        if context is None or not context.fits(site.policy, head):
-            context = self._context = request_context(site.policy, head, connection.peer, connection.secured)
-            full = self._share_refusal(context)
-            refusal = refusal or full
         now = site.time
-        exchange = site.identity.open(head, context, now())
+        exchange = open_exchange(self, head, head.refusal, self._context, site.policy, now())
         stream.upgrading = head.upgrade is not None
         done = stream.remote_done or stream.upgrading
         request = stream.request = Http2Request(stream, exchange, b"", done, [])
         if not done:
             stream.deadline = site.clock.now + site.timeouts.body
             connection.wake(stream.deadline)
-        if refusal is not None:
-            request.refuse(refusal)
-            return
-        try:
-            site.dispatch(request)
-        except Exception:
-            self.log.failure("the resource tree failed")
-            request.crashed()
+        request.begin()
 
-    def _share_refusal(self, context: RequestContext) -> Refusal | None:
+    def secured(self) -> Secured | None:
+        """What TLS has established with the client."""
+        return self._connection.secured
+
+    def keep_context(self, context: RequestContext) -> Refusal | None:
         """The refusal of a request whose tenant has its share of connections without this one, which then ends."""
-        refusal = self._connection.site.share_refusal(self._connection, context)
-        if refusal is not None:
-            self._context = None
+        full = self._connection.site.share_refusal(self._connection, context)
+        self._context = context if full is None else None
+        if full is not None:
             self._connection.close_idle()
-        return refusal
+        return full
 
     # -- what follows them
 

@@ -1,7 +1,7 @@
-"""The plain port: redirects clients to https, and serves certbot's challenges to certificate authorities.
+"""The plain port: sends clients to https, and shows certificate authorities what certbot has left for them.
 
-It is the main site with another dispatch. Connections, bounds, timeouts, policy, drain and counts are shared with the
-main site, so that clients of both ports are counted together and a reload applies to both at once.
+It is the main site under another dispatch. Connections, bounds, deadlines, policy, drain and counts are the main
+site's own, so that a client of either port is one of the same number and a reload is seen by both at once.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from twisted.logger import Logger
 
 from ..downstream.ports import ClientRequest, ClientSite, NewConnection
 from ..downstream.site import GatewaySite
-from ..errors import METHOD_NOT_ALLOWED, METHODS, NO_ROUTE, Refusal
+from ..errors import METHOD_NOT_ALLOWED, NO_ROUTE, Refusal
+from ..exchange.admission import ALLOW
 from ..policy.tenants import bare_host
 from ..wire.rate_limited_log import Complaints
 from .challenges import PREFIX, ChallengeError, read_challenge
 
-_ALLOW: Final = b"Allow: " + b", ".join(METHODS) + b"\r\n"
 _ONLY_READ: Final = Refusal(
     METHOD_NOT_ALLOWED.status,
     METHOD_NOT_ALLOWED.code,
@@ -33,11 +33,11 @@ _PLAIN_TEXT: Final = b"Content-Type: text/plain\r\nCache-Control: no-store\r\nX-
 
 
 class RedirectSite(ServerFactory):
-    """Responds with 308 to https (RFC 9110 section 15.4.9) for every host of `main`, and serves challenges from
-    `webroot` (None: their paths are redirected too). It has the attributes of the main site, except for its own.
+    """Answers 308 to https (RFC 9110 section 15.4.9) for every host of `main`, and challenges from `webroot` (None:
+    they are redirected like the rest). It has the attributes of the main site, except for what is its own.
 
-    The host alone decides. Hosts of suspended tenants are redirected too: the TLS port refuses them, and a plain
-    response must not reveal to others which tenants are suspended. So is the bare base domain without a tenant.
+    The host alone decides. A suspended tenant's is still one of ours: what becomes of the request, TLS may say, and
+    a plain answer tells nobody on the way which tenants are suspended. So is the bare base domain without a tenant.
     """
 
     noisy = False
@@ -49,7 +49,7 @@ class RedirectSite(ServerFactory):
         self.webroot = webroot
 
     def __getattr__(self, name: str) -> Any:
-        """An attribute of the main site, for the channels."""
+        """What a channel asks of its site."""
         return getattr(self._main, name)
 
     def buildProtocol(self, addr: IAddress | None) -> NewConnection:  # type: ignore[override]
@@ -57,20 +57,23 @@ class RedirectSite(ServerFactory):
         return self._main.channel_class(cast(ClientSite, self))
 
     def dispatch(self, request: ClientRequest) -> None:
-        """Respond to a request, without waiting for its body."""
-        head = request.exchange.head
-        context = request.exchange.context
+        """Answer a request. Its body is not waited for."""
+        exchange = request.exchange
+        head, context = exchange.head, exchange.context
+        if exchange.refusal is not None:
+            request.refuse(exchange.refusal)
+            return
         if context.hsts:
-            # A trusted proxy says that its client used TLS, but this port is for clients without.
-            request.exchange.fields = request.exchange.fields.replace(context.hsts, b"")
+            # A trusted proxy's client came over TLS, but this port is for those who do not.
+            exchange.fields = exchange.fields.replace(context.hsts, b"")
         if self.webroot is not None and head.path.startswith(PREFIX):
             self._show(request, self.webroot)
         elif head.path == b"*":
-            # `OPTIONS *` has no URL that could be redirected to.
+            # There is no URL for the whole server that could be redirected to.
             if context.misplaced and isinstance(context.tenant, Refusal):
                 request.refuse(context.tenant)
             else:
-                request.answer(204, b"No Content", _ALLOW, b"")
+                request.answer(204, b"No Content", ALLOW, b"")
         else:
             self._redirect(request)
 

@@ -1,26 +1,26 @@
-"""All decisions of the gateway as one value: the policies made from one configuration."""
+"""Every decision the gateway takes, as one value: the policies that one configuration makes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ..errors import BODY_TOO_LARGE, NO_ROUTE, RATE_LIMITED, TENANT_SUSPENDED, UNKNOWN_TENANT, Refusal
+from ..errors import BODY_TOO_LARGE, RATE_LIMITED, TENANT_SUSPENDED, UNKNOWN_TENANT, Refusal
 from ..wire.request_head import RequestHead
 from .certificates import ClientAuth
 from .clients import TrustedProxies
 from .cors import CorsPolicy
-from .limits import Limiter, Verdict
-from .routing import Route, RouteTable
-from .tenants import Registry, Tenant, TenantPolicy
+from .limits import Limiter
+from .routing import RouteTable
+from .tenants import Registry, TenantPolicy
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Policy:
-    """All decisions of the gateway as one immutable value; a reload makes another.
+    """Every decision the gateway takes, as one immutable value; a reload makes another.
 
-    `hsts` is the finished Strict-Transport-Security line, b"" for none. `forwarded_fields` (lower case) are those
-    headers of trusted proxies that services get unchanged.
+    `hsts` is the finished Strict-Transport-Security line, b"" for none. `forwarded_fields` (lower case) are those of
+    trusted proxies' fields that go on to services as they came.
     """
 
     registry: Registry
@@ -36,10 +36,10 @@ class Policy:
     forwarded_fields: frozenset[bytes] = frozenset()
 
     def preflight(self, head: RequestHead, origins: frozenset[bytes]) -> bytes | None:
-        """The header lines of a preflight's response; None if this is not a preflight, or not from an allowed origin.
+        """The field lines of the answer to a preflight; None when this is none, or not from an allowed origin.
 
         `origins` are those of the tenant (`exchange.context`): none on the bare base domain, where only the header
-        could name a tenant, which a preflight never has. Public documents may be read from any origin.
+        could name one, which a preflight never carries. Public documents may be read from anywhere.
         """
         method = head.preflight_method
         if method is None or head.origin is None:
@@ -52,7 +52,7 @@ class Policy:
         return self.cors.public_preflight(method, head.preflight_headers)
 
     def tenant_refusal(self, slug: bytes) -> Refusal | None:
-        """Why an exchange of this tenant (b"" for none), already in flight, may not go on."""
+        """Why an exchange that began as this tenant's, or as nobody's (b""), may not go on."""
         if not slug:
             return None
         tenant = self.registry.find(slug)
@@ -61,27 +61,19 @@ class Policy:
         return None if tenant.status == "active" else TENANT_SUSPENDED
 
     def body_refusal(self, head: RequestHead) -> Refusal | None:
-        """The refusal of a body whose announced length is too large."""
+        """The refusal of a body that says beforehand that it is too large."""
         if head.length is not None and head.length > self.max_body:
             return BODY_TOO_LARGE.because(f"The request's body is over the limit of {self.max_body} bytes.")
         return None
 
-    def admit(self, tenant: Tenant, key: bytes, head: RequestHead, now: float) -> Verdict:
-        """The verdict of the limits on a request, which they charge."""
-        return self.limiter.admit(tenant.wire, key, head.method, head.path, now, head.plain)
-
-    def route(self, path: bytes) -> Route | Refusal:
-        """The route of a path."""
-        return self.routes.match(path) or NO_ROUTE
-
 
 @lru_cache(maxsize=256)
 def limit_refusal(name: str) -> Refusal:
-    """The 429 of the limit with this name; its headers are sent with every response of the exchange."""
+    """The 429 of the limit of this name; its fields go out with every answer of the exchange."""
     return RATE_LIMITED.because(f'The limit "{name}" is used up; Retry-After says when to try again.')
 
 
 def charges_refusal(refusal: Refusal) -> bool:
-    """Whether the limit on refusals is charged: a 429 is charged to its own limit, and a fault of a service or of the
-    gateway to none."""
+    """Whether the limit on refusals is charged: a 429 is charged to its own limit, and what is the fault of a service
+    or of the gateway to none."""
     return refusal.status != 429 and refusal.fault == "client"

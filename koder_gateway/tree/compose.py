@@ -36,7 +36,7 @@ from ..wire.clock import CoarseClock
 from ..wire.request_reader import RequestReader
 from ..wire.response import ResponseReader
 from .bounds import shares_of
-from .guards import RateGuard, TenantGuard
+from .guards import guarded
 from .proxy import ProxyResource
 from .routes import Routes
 
@@ -319,7 +319,7 @@ def compose(
         raise ValueError("\n".join(faults))
     leaves: dict[bytes, Any] = {route.path: ProxyResource(services[route.service]) for route in settings.routes}
     leaves.update(mounted)
-    resource = TenantGuard(RateGuard(Routes(policy.routes, leaves), policy.limiter))
+    resource = guarded(Routes(leaves))
     return Composition(
         settings, policy, make_reader(settings), services, tunnels, names, resource, registry, registry_trust
     )

@@ -16,13 +16,14 @@ from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
-from ..downstream.filters import Cors, Identity, forwarded_headers
+from ..downstream.forwarded_headers import forwarded_headers
 from ..downstream.refused import Refused
 from ..downstream.site import only_whether
 from ..downstream.stock_fields import is_ours
-from ..errors import METHODS, Refusal
-from ..exchange.context import request_context
+from ..errors import Refusal
+from ..exchange.admission import before_tree
 from ..exchange.ending import goes_unanswered
+from ..exchange.opening import SingleHead, open_exchange
 from ..exchange.ports import BodySink, Client, Producer
 from ..exchange.states import ANSWERED, CLIENT_GONE, ENDED, HELD, WAITING, Exchange, IllegalMove
 from ..policy.certificates import Secured
@@ -35,7 +36,6 @@ from ..wire.response import ResponseHead
 # The stock channel has framed the body already, and met the one expectation that there is.
 _FRAMING = frozenset((b"content-length", b"transfer-encoding", b"trailer"))
 _MET = b"100-continue"
-_ALLOW = b"Allow: " + b", ".join(METHODS) + b"\r\n"
 
 
 class StockClient(Client):
@@ -275,8 +275,6 @@ class Entrance:
         self._finished = finished
         self._clock = clock
         self._secured = secured
-        self._identity = Identity()
-        self._cors = Cors()
         # Those whose exchange has begun and not ended.
         self.clients: set[StockClient] = set()
 
@@ -312,22 +310,16 @@ class Entrance:
         head = self.reader.read(_raw_head(request, body))
         head.upgrade = None  # a stock request's connection cannot switch protocols
         peer = plain_host(getattr(request.getClientAddress(), "host", None))
-        context = request_context(self.policy, head, peer, self._established(request))
-        exchange = self._identity.open(head, context, self._clock())
+        source = SingleHead(peer, self._established(request))
+        exchange = open_exchange(source, head, head.refusal, None, self.policy, self._clock())
         exchange.bytes_in = len(body)
         client = request.gateway = StockClient(request, exchange, body, self._finished)
         self.clients.add(client)
         request.notifyFinish().addBoth(lambda _: self.clients.discard(client))
-        if head.refusal is not None:
-            return Refused(head.refusal)
-        if self._cors.answer(exchange) is not None:
-            return _Empty(b"")
-        if head.path == b"*" and not context.misplaced:
-            return _Empty(_ALLOW)
-        refusal = self.policy.body_refusal(head)
-        if refusal is not None:
-            return Refused(refusal)
-        return None
+        answer = before_tree(exchange)
+        if isinstance(answer, Refusal):
+            return Refused(answer)
+        return None if answer is None else _Empty(answer.fields)
 
 
 @implementer(IResource)

@@ -11,7 +11,7 @@ from koder_gateway.exchange.context import RequestContext, request_context
 from koder_gateway.policy.certificates import Secured
 from koder_gateway.policy.clients import Introduced, TrustedProxies
 from koder_gateway.policy.cors import CorsPolicy
-from koder_gateway.policy.decision import Policy, limit_refusal
+from koder_gateway.policy.decision import Policy
 from koder_gateway.policy.limits import Limiter, LimitRule, address_key
 from koder_gateway.policy.routing import Route, RouteTable
 from koder_gateway.policy.tenants import Registry, Tenant, TenantPolicy
@@ -524,40 +524,3 @@ def test_what_is_no_preflight_is_not_answered_as_one() -> None:
         head(),
     ):
         assert made.preflight(other, TENANTS[0].origins) is None
-
-
-# -- bodies, limits, routes
-
-
-@pytest.mark.parametrize(("length", "refused"), [(0, False), (1000, False), (1001, True), (2**63 - 1, True)])
-def test_a_body_is_measured_by_what_it_says(length: int, refused: bool) -> None:
-    refusal = policy().body_refusal(head(b"Content-Length: %d" % length, method=b"POST"))
-    assert (refusal is not None) is refused
-    if refusal is not None:
-        assert (refusal.status, refusal.close, "1000" in refusal.detail) == (413, True, True)
-
-
-def test_a_chunked_body_says_nothing_beforehand() -> None:
-    assert policy().body_refusal(head(b"Transfer-Encoding: chunked", method=b"POST")) is None
-
-
-def test_a_limit_that_is_used_up() -> None:
-    made = policy(rules=(LimitRule("few", ("tenant", "ip"), 1, 60),))
-    key = address_key(PEER)
-    assert made.admit(TENANTS[0], key, head(), 0.0).refused is None
-    verdict = made.admit(TENANTS[0], key, head(), 0.0)
-    assert verdict.refused is not None
-    refusal = limit_refusal(verdict.refused.name)
-    assert (refusal.status, refusal.code, '"few"' in refusal.detail) == (429, "rate_limited", True)
-    assert b"Retry-After: 60\r\n" in verdict.fields
-    assert made.admit(TENANTS[1], key, head(), 0.0).refused is None
-    assert made.admit(TENANTS[0], address_key("192.0.2.2"), head(), 0.0).refused is None
-    assert made.admit(TENANTS[0], key, head(), 60.0).refused is None
-
-
-def test_a_route_or_why_there_is_none() -> None:
-    made = policy()
-    assert made.route(b"/v1/users/7") == Route(b"/v1/users", "identity")
-    refusal = made.route(b"/v1/users2")
-    assert isinstance(refusal, Refusal)
-    assert (refusal.status, refusal.code) == (404, "no_route")

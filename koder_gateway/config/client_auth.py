@@ -1,5 +1,4 @@
-"""`[tls] client_ca` and `client_auth`: the authorities that issue client certificates, and the hosts that ask for
-one."""
+"""`[tls] client_ca` and `client_auth`: by whom clients' certificates are issued, and which hosts ask for one."""
 
 from __future__ import annotations
 
@@ -21,20 +20,20 @@ from .values import DOMAIN, FILE
 
 _MODES: Final = (OPTIONAL, REQUIRED)
 _TABLE: Final = '{ "admin.id.example.com" = "required", "*.partner.example" = "optional" }'
-# From then on there is a warning, as for the gateway's own certificates.
+# From then on an operator is told, as of the gateway's own certificates.
 _SOON: Final = datetime.timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
 class Authorities:
-    """The authorities of client certificates, as read from `path`. `digest` differs for different authorities."""
+    """Who issues clients' certificates, as read from `path`. `digest` is another one for other authorities."""
 
     path: Path
     certificates: tuple[x509.Certificate, ...]
     digest: bytes
 
-    def doubts(self, now: float) -> Iterator[str]:
-        """A line for each authority whose clients are refused, or soon will be, because of the authority's own dates;
+    def warnings(self, now: float) -> Iterator[str]:
+        """Whose clients are refused, or soon will be, for the authority's own dates, in a line for each authority;
         `now` is in seconds since the epoch."""
         moment = datetime.datetime.fromtimestamp(now, datetime.UTC)
         for authority in _foremost(self.certificates, moment):
@@ -52,8 +51,8 @@ class Authorities:
 
 
 def _foremost(certificates: tuple[x509.Certificate, ...], moment: datetime.datetime) -> list[x509.Certificate]:
-    """For each authority the certificate that lasts longest, preferably one that is already valid: with that beside
-    it, OpenSSL needs no other."""
+    """Of each authority the certificate that lasts longest, if it has begun: with that beside it, OpenSSL needs no
+    other one."""
     foremost: dict[tuple[bytes, bytes], x509.Certificate] = {}
     for each in sorted(
         certificates, key=lambda each: (each.not_valid_before_utc <= moment, each.not_valid_after_utc)
@@ -71,7 +70,7 @@ def read_authorities(path: Path) -> Authorities:
     try:
         leaves = [certificate for certificate in certificates if not _may_issue(certificate)]
         for each in certificates:
-            # Read now, when a fault can be reported: the library parses these attributes lazily.
+            # Read now, when it can be said: the library looks at them no sooner than it is asked.
             _ = each.subject, each.not_valid_before_utc, each.not_valid_after_utc
     except ValueError:
         raise ValueError("has a certificate that cannot be read; copy it again") from None
@@ -88,7 +87,7 @@ def read_authorities(path: Path) -> Authorities:
 
 
 def _may_issue(certificate: x509.Certificate) -> bool:
-    """Whether a certificate is an authority's (RFC 5280 section 4.2.1.9); one of version 1 cannot say so."""
+    """Whether a certificate is an authority's (RFC 5280 section 4.2.1.9); one of version 1 has no way to say so."""
     try:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     except x509.ExtensionNotFound:
@@ -104,7 +103,7 @@ def _read_file(value: object, where: Where) -> Authorities:
 
 
 def _read_patterns(value: object, where: Where) -> tuple[tuple[str, str], ...]:
-    """The (pattern, mode) pairs; a mode alone applies to every host, "" to none."""
+    """(pattern, mode) for each; a mode alone is for every host, "" for none."""
     if value == "":
         return ()
     if isinstance(value, str):
@@ -153,7 +152,7 @@ def _pattern(text: str, where: Where) -> str:
 
 
 def contradictions(document: dict[str, object]) -> Iterator[Located]:
-    """Contradictions between the two keys."""
+    """What the two keys say of each other."""
     tls = document.get("tls")
     if not isinstance(tls, dict):
         return
@@ -164,7 +163,7 @@ def contradictions(document: dict[str, object]) -> Iterator[Located]:
 
 
 def read_again(authorities: Authorities | None) -> Authorities | None:
-    """The present contents of the same file, for settings that come from no file. Raises ConfigurationError."""
+    """The same file as it is now, for settings that come from no file. Raises ConfigurationError."""
     if authorities is None:
         return None
     try:

@@ -290,7 +290,7 @@ class Endpoints:
             names, warnings = shelf.open(now)
         except CertificateError:
             # Report both, so that both can be corrected at once.
-            self._warned(shelf.doubts(now))
+            self._warned(shelf.warnings(now))
             raise
         contexts = ServerContexts(names, options=options, strict=self._tls.strict_sni)
         chosen = self._tls.strict_sni or (self._tls.default and not text)

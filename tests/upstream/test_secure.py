@@ -17,8 +17,10 @@ import pytest_twisted
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.threads import deferToThread
 
-from tests.kit.processes import KERNEL_RECEIVES, KERNEL_SENDS, PATIENCE, GatewayProcess, request, until
+from tests.kit.clients import request
+from tests.kit.gateways import KERNEL_RECEIVES, KERNEL_SENDS, GatewayProcess
 from tests.kit.secure_services import OK, SecureService, Talk
+from tests.kit.waiting import PATIENCE, until
 from tests.upstream.test_tls import (
     MIB,
     NAME,

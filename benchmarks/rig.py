@@ -8,6 +8,7 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
+from koder_gateway.config import Settings
 from koder_gateway.downstream.site import GatewaySite
 from koder_gateway.http1.channel import GatewayChannel
 from koder_gateway.policy.clients import TrustedProxies
@@ -16,11 +17,13 @@ from koder_gateway.policy.decision import Policy
 from koder_gateway.policy.limits import Limiter, LimitRule
 from koder_gateway.policy.routing import Route, RouteTable
 from koder_gateway.policy.tenants import Registry, Tenant, TenantPolicy
+from koder_gateway.tree.bounds import client_limits, client_timeouts
 from koder_gateway.tree.guards import RateGuard, TenantGuard
 from koder_gateway.tree.protocols import PROTOCOLS
 from koder_gateway.tree.proxy import ProxyResource
 from koder_gateway.tree.routes import Routes
-from koder_gateway.upstream.pool import Service
+from koder_gateway.upstream.pool import Service, ServiceTimeouts
+from koder_gateway.upstream.tunnel import Tunnels
 from koder_gateway.wire.clock import CoarseClock
 from koder_gateway.wire.request_reader import RequestReader
 from koder_gateway.wire.response import ResponseReader
@@ -115,7 +118,17 @@ class Rig:
         self.endpoint = Endpoint()
         clock = CoarseClock()
         reader = ResponseReader(b"X-Tenant-ID")
-        service = Service("identity", [("memory", self.endpoint)], reader, clock, later=lambda call: None)  # type: ignore[list-item]
+        settings = Settings()
+        service = Service(
+            "identity",
+            [("memory", self.endpoint)],  # type: ignore[list-item]
+            reader,
+            clock,
+            later=lambda call: None,
+            timeouts=ServiceTimeouts(60.0, 60.0, 60.0),
+            max_connections=1024,
+            tunnels=Tunnels(clock),
+        )
         leaf = ProxyResource(service)
         paths = (b"/v1/users", b"/v1/auth")
         tree = TenantGuard(RateGuard(Routes(decisions.routes, dict.fromkeys(paths, leaf)), decisions.limiter))
@@ -128,6 +141,8 @@ class Rig:
             reactor=Clock(),
             clock=clock,
             finished=self._count,
+            timeouts=client_timeouts(settings),
+            limits=client_limits(settings),
         )
         self.channel = GatewayChannel(self.site)
         self.wire = Wire()

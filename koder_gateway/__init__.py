@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .config import ConfigurationError, Settings, load
-    from .service import Gateway, StartError
+    from .service.gateway import Gateway, StartError
     from .tree.mounted import MountedRequest, mounted_request
 
 __all__ = [
@@ -25,9 +25,9 @@ __all__ = [
 
 _HOMES = {
     "ConfigurationError": "config",
-    "Gateway": "service",
+    "Gateway": "service.gateway",
     "Settings": "config",
-    "StartError": "service",
+    "StartError": "service.gateway",
     "load": "config",
     "MountedRequest": "tree.mounted",
     "mounted_request": "tree.mounted",

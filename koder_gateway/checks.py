@@ -96,7 +96,7 @@ def unusable(
     faults += _faults(name, settings, made, frozenset(), texts, given or {}, warned)
     sound = not any(": listen.admin_port: " in fault for fault in faults)
     if listen.admin_port and sound and _everywhere(listen.admin_port):
-        warned.append(line(name, "listen.admin_port", f"is reached on every interface; {_LOOPBACK}"))
+        warned.append(line(name, "listen.admin_port", f"listens on every interface; {_LOOPBACK}"))
     return faults
 
 
@@ -177,8 +177,8 @@ def _examine_admin(text: str, endpoints: Endpoints) -> None:
 def _not_here(text: str) -> Iterator[str]:
     address = address_of(text)
     if address is not None and address.kind == "tcp" and not address.everywhere and not is_local(address.host):
-        wrong = f"{address.host} is no address of this machine"
-        yield f'endpoint "{text}": {wrong}; write one of its own, or leave the interface out for all'
+        wrong = f"{address.host} is not an address of this machine"
+        yield f'endpoint "{text}": {wrong}; write an address of this machine, or leave interface out to listen on all'
 
 
 def _taken_twice(key: str, text: str, taken: dict[str, tuple[str, list[Address]]]) -> Iterator[str]:
@@ -190,7 +190,7 @@ def _taken_twice(key: str, text: str, taken: dict[str, tuple[str, list[Address]]
         # The same string again in the same list is told as such.
         if (other_key, other) != (key, text) and any(address.clashes(each) for each in addresses):
             place = f'listen.{other_key} "{other}"'
-            yield f'endpoint "{text}": listens where {place} does; write another, or leave one out'
+            yield f'endpoint "{text}": listens on the same address as {place}; change one, or leave one out'
             return
     taken.setdefault(text, (key, []))[1].append(address)
 
@@ -204,7 +204,7 @@ def _state_fault(folder: Path, made: Path | None) -> str | None:
     """Why the state folder cannot be used, which is made when it is first needed, or by systemd."""
     there = next((each for each in (folder, *folder.parents) if os.path.lexists(each)), folder)
     if not there.is_dir():
-        return f"{there} is no folder; name a folder that the gateway's user may write to"
+        return f"{there} is not a folder; name a folder that the gateway's user may write to"
     if made is not None and made in (folder, *folder.parents) and there in (made, *made.parents):
         # It is there, and the gateway's, when that starts.
         return None

@@ -56,15 +56,15 @@ _ALLOW = b"Allow: " + b", ".join(METHODS) + b"\r\n"
 
 BAD_REQUEST = Refusal(400, "bad_request", "Bad Request", "The request is malformed.")
 # What can be read in two ways: nothing after it on this connection can be trusted (RFC 9112 section 11.2).
-BAD_FRAMING = BAD_REQUEST.because("The message's framing is in doubt.").closing()
+BAD_FRAMING = BAD_REQUEST.because("The message's framing is ambiguous.").closing()
 TENANT_REQUIRED = Refusal(400, "tenant_required", "Bad Request", "This host needs a tenant header.")
 TENANT_CONFLICT = Refusal(400, "tenant_conflict", "Bad Request", "The tenant header contradicts the host.")
 TENANT_SUSPENDED = Refusal(403, "tenant_suspended", "Forbidden", "This tenant is suspended.")
-NOT_ALLOWED = Refusal(403, "not_allowed", "Forbidden", "This is not allowed from here.")
-NO_ROUTE = Refusal(404, "no_route", "Not Found", "No service answers this path.")
+NOT_ALLOWED = Refusal(403, "not_allowed", "Forbidden", "This client may not make this request.")
+NO_ROUTE = Refusal(404, "no_route", "Not Found", "No route matches this path.")
 UNKNOWN_TENANT = Refusal(404, "unknown_tenant", "Not Found", "There is no such tenant.")
 METHOD_NOT_ALLOWED = Refusal(
-    405, "method_not_allowed", "Method Not Allowed", "This method is never forwarded.", fields=_ALLOW
+    405, "method_not_allowed", "Method Not Allowed", "The gateway never forwards this method.", fields=_ALLOW
 )
 REQUEST_TIMEOUT = Refusal(
     408, "request_timeout", "Request Timeout", "The request did not arrive in time.", close=True
@@ -74,7 +74,7 @@ BODY_TOO_LARGE = Refusal(
 )
 URI_TOO_LONG = Refusal(414, "uri_too_long", "URI Too Long", "The request's target is over the limit.", close=True)
 EXPECTATION_FAILED = Refusal(
-    417, "expectation_failed", "Expectation Failed", "Only 100-continue can be expected.", close=True
+    417, "expectation_failed", "Expectation Failed", "The only supported expectation is 100-continue.", close=True
 )
 MISDIRECTED_REQUEST = Refusal(421, "misdirected_request", "Misdirected Request", "This host is not served here.")
 RATE_LIMITED = Refusal(429, "rate_limited", "Too Many Requests", "Too many requests; try again later.")
@@ -85,26 +85,26 @@ HEAD_TOO_LARGE = Refusal(
     "The request's head is over the limit.",
     close=True,
 )
-NOT_IMPLEMENTED = Refusal(501, "not_implemented", "Not Implemented", "This method is not known here.")
+NOT_IMPLEMENTED = Refusal(501, "not_implemented", "Not Implemented", "The gateway does not support this method.")
 UNKNOWN_CODING = Refusal(
-    501, "not_implemented", "Not Implemented", "Only the chunked transfer coding is known.", close=True
+    501, "not_implemented", "Not Implemented", "The only supported transfer coding is chunked.", close=True
 )
 INTERNAL_ERROR = Refusal(500, "internal_error", "Internal Server Error", "The gateway failed.", "gateway", close=True)
 UPSTREAM_UNREACHABLE = Refusal(
     502, "upstream_unreachable", "Bad Gateway", "The service cannot be reached.", "service"
 )
 UPSTREAM_UNTRUSTED = Refusal(
-    502, "upstream_untrusted", "Bad Gateway", "The service has not proven who it is.", "service"
+    502, "upstream_untrusted", "Bad Gateway", "The service could not prove its identity.", "service"
 )
-UPSTREAM_INVALID = Refusal(502, "upstream_invalid", "Bad Gateway", "The service's answer is malformed.", "service")
+UPSTREAM_INVALID = Refusal(502, "upstream_invalid", "Bad Gateway", "The service's response is malformed.", "service")
 UPSTREAM_CLOSED = Refusal(
-    502, "upstream_closed", "Bad Gateway", "The service closed the connection before its answer.", "service"
+    502, "upstream_closed", "Bad Gateway", "The service closed the connection before its response.", "service"
 )
 OVERLOADED = Refusal(
     503,
     "overloaded",
     "Service Unavailable",
-    "Too much is under way; try again.",
+    "Too many requests are in flight; try again.",
     "gateway",
     fields=b"Retry-After: 1\r\n",
 )
@@ -112,13 +112,13 @@ DRAINING = Refusal(
     503,
     "draining",
     "Service Unavailable",
-    "The gateway is going down.",
+    "The gateway is shutting down.",
     "gateway",
     close=True,
     fields=b"Retry-After: 1\r\n",
 )
 UPSTREAM_TIMEOUT = Refusal(
-    504, "upstream_timeout", "Gateway Timeout", "The service did not answer in time.", "service"
+    504, "upstream_timeout", "Gateway Timeout", "The service did not respond in time.", "service"
 )
 
 # Every code of an answer of the gateway's own.

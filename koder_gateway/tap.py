@@ -139,7 +139,7 @@ class Daemon(MultiService):
         from .checks import faults_beside, unusable
         from .config import ConfigurationError, load
         from .ops.access_log import AccessLogError
-        from .service import Gateway
+        from .service.gateway import Gateway
 
         texts = {"port": ports, "admin_port": admin_port and [admin_port], "redirect_port": redirect_ports}
         given = {key: tuple(value) for key, value in texts.items() if value is not None}
@@ -180,7 +180,7 @@ class Daemon(MultiService):
 
     @staticmethod
     def _or_fail(start: Callable[[], object]) -> None:
-        from .service import StartError
+        from .service.gateway import StartError
 
         try:
             start()

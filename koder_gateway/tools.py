@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 from .config import ConfigurationError, Settings, load
 from .config.faults import shown, without_secrets
 from .errors import Refusal
+from .exchange.explanation import Explanation, explain
 from .ops.console import WARNING, say
 from .policy.certificates import Secured
 from .policy.clients import plain_host
-from .policy.explanation import Explanation, explain
 from .version import VERSION
 from .wire.request_head import RequestHead
 from .wire.request_syntax import oversized
@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"koder-gateway {VERSION}")
     tools = parser.add_subparsers(required=True, metavar="TOOL")
-    tools.add_parser("run", add_help=False, help="be the gateway, in the foreground; `run --help` lists its options")
+    tools.add_parser("run", add_help=False, help="run the gateway in the foreground; `run --help` lists its options")
     tools.add_parser("version", help="print the version").set_defaults(run=None)
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument(
@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     check = tools.add_parser("check", parents=[shared], help="validate everything and print every fault")
     check.add_argument("file", nargs="?", type=Path, metavar="FILE", help="the same as --config FILE")
     check.set_defaults(run=_check)
-    why = tools.add_parser("explain", parents=[shared], help="say what becomes of a request, and why")
+    why = tools.add_parser("explain", parents=[shared], help="say how a request is handled, and why")
     why.add_argument("-X", "--request", dest="method", default="GET", metavar="METHOD")
     why.add_argument(
         "-H", "--header", dest="headers", action="append", default=[], metavar="'Name: value'", help="repeatable"
@@ -101,7 +101,7 @@ def _check(settings: Settings, options: argparse.Namespace) -> int:
 def _tenants(settings: Settings) -> str:
     registry = settings.tenants.registry
     if isinstance(registry, str):
-        return f"the tenants are read from {without_secrets(registry)}, which is not asked here"
+        return f"the tenants are read from {without_secrets(registry)}, which is not queried here"
     return "every slug is a tenant" if settings.registered is None else f"{len(settings.registered)} tenants"
 
 
@@ -172,7 +172,7 @@ def _print(settings: Settings, options: argparse.Namespace, found: Explanation) 
         print(f"client   {found.client}")
     print(f"tenant   {found.tenant}")
     if isinstance(settings.tenants.registry, str):
-        print(f"         {_tenants(settings)}: whether it exists is not known")
+        print(f"         {_tenants(settings)}: whether this tenant exists is not known")
     if found.certificate:
         print(f"cert     {found.certificate}")
     print(f"cors     {found.cors}")

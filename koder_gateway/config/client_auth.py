@@ -10,19 +10,16 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 
+from ..files.pem import certificates_in, public_key_der, read_pem
 from ..policy.certificates import OPTIONAL, REQUIRED
-from ..wire.encodings import wide_encoding
 from .faults import ConfigurationError, Located, ReadError, below, nearest, reason, shown, step
 from .kinds import Kind, Where
 from .values import DOMAIN, FILE
 
 _MODES: Final = (OPTIONAL, REQUIRED)
 _TABLE: Final = '{ "admin.id.example.com" = "required", "*.partner.example" = "optional" }'
-# Far more authorities than any handshake could name to a client.
-_LARGEST: Final = 1 << 20
 # From then on an operator is told, as of the gateway's own certificates.
 _SOON: Final = datetime.timedelta(days=30)
 
@@ -60,35 +57,17 @@ def _foremost(certificates: tuple[x509.Certificate, ...], moment: datetime.datet
     for each in sorted(
         certificates, key=lambda each: (each.not_valid_before_utc <= moment, each.not_valid_after_utc)
     ):
-        foremost[each.subject.public_bytes(), _public_bytes(each)] = each
+        foremost[each.subject.public_bytes(), public_key_der(each)] = each
     return list(foremost.values())
-
-
-def _public_bytes(certificate: x509.Certificate) -> bytes:
-    """The authority's key; none where its algorithm is not known."""
-    try:
-        key = certificate.public_key()
-    except (ValueError, UnsupportedAlgorithm):
-        return b""
-    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def read_authorities(path: Path) -> Authorities:
     """The authorities in a PEM file. Raises ValueError, whose text says what would be right."""
     try:
-        with path.open("rb") as file:
-            data = file.read(_LARGEST + 1)
+        certificates = certificates_in(read_pem(path))
     except OSError as error:
         raise ValueError(f"{reason(error)}; write the path of the authorities' PEM file") from None
-    if len(data) > _LARGEST:
-        raise ValueError(f"is larger than {_LARGEST} bytes; keep only the authorities that issue to clients in it")
-    wide = wide_encoding(data)
-    if wide:
-        raise ValueError(f"is {wide} text; save it again as ASCII or UTF-8")
-    if b"-----BEGIN CERTIFICATE-----" not in data:
-        raise ValueError("has no certificate in it; it must be PEM, with BEGIN CERTIFICATE lines")
     try:
-        certificates = tuple(x509.load_pem_x509_certificates(data))
         leaves = [certificate for certificate in certificates if not _may_issue(certificate)]
         for each in certificates:
             # Read now, when it can be said: the library looks at them no sooner than it is asked.
@@ -97,7 +76,10 @@ def read_authorities(path: Path) -> Authorities:
         raise ValueError("has a certificate that cannot be read; copy it again") from None
     if leaves:
         subject = shown(leaves[0].subject.rfc4514_string())
-        raise ValueError(f"has the certificate of {subject}, which is no authority; put its issuer's there")
+        raise ValueError(
+            f"has the certificate of {subject}, which is not a certificate authority; put its"
+            " issuer's certificate there"
+        )
     digest = hashlib.sha256()
     for encoded in sorted({certificate.public_bytes(Encoding.DER) for certificate in certificates}):
         digest.update(encoded)
@@ -117,7 +99,7 @@ def _read_file(value: object, where: Where) -> Authorities:
     try:
         return read_authorities(path)
     except ValueError as error:
-        raise ReadError.because(f"{shown(value)} {error}") from None
+        raise ReadError.because(f"{shown(value)}: {error}") from None
 
 
 def _read_patterns(value: object, where: Where) -> tuple[tuple[str, str], ...]:
@@ -128,7 +110,8 @@ def _read_patterns(value: object, where: Where) -> tuple[tuple[str, str], ...]:
         return (("*", _mode(value)),)
     if not isinstance(value, dict):
         raise ReadError.because(
-            f'{shown(value)} says of no host what it asks for; write "required", "optional", or hosts: {_TABLE}'
+            f'{shown(value)} is neither a mode nor a table of hosts; write "required", "optional", or'
+            f" a table: {_TABLE}"
         )
     found: dict[str, str] = {}
     faults: list[Located] = []
@@ -136,7 +119,7 @@ def _read_patterns(value: object, where: Where) -> tuple[tuple[str, str], ...]:
         try:
             pattern = _pattern(text, where)
             if pattern in found:
-                raise ReadError.because("says the same host again; leave one out")
+                raise ReadError.because("is the same host again; leave one out")
             found[pattern] = _mode(mode)
         except ReadError as misread:
             faults.extend(below(step(text), misread.faults))
@@ -149,7 +132,7 @@ def _mode(value: object) -> str:
     if not isinstance(value, str):
         raise ReadError.because(f'{shown(value)} is not a string; write "required" or "optional"')
     if value not in _MODES:
-        raise ReadError.because(f"{shown(value)} is none of the words that can stand here; {nearest(value, _MODES)}")
+        raise ReadError.because(f"{shown(value)} is not an accepted value; {nearest(value, _MODES)}")
     return value
 
 
@@ -163,7 +146,7 @@ def _pattern(text: str, where: Where) -> str:
     except ReadError as misread:
         if "*" in text.removeprefix("*."):
             raise ReadError.because(
-                'is no pattern of hosts; write a host, "*." and a domain for its direct subdomains, or "*"'
+                'is not a host pattern; write a host, "*." and a domain for its direct subdomains, or "*"'
             ) from None
         raise misread from None
 
@@ -174,7 +157,7 @@ def contradictions(document: dict[str, object]) -> Iterator[Located]:
     if not isinstance(tls, dict):
         return
     if tls.get("client_ca") and not tls.get("client_auth"):
-        yield "tls.client_auth", f'is missing, so client_ca has no use; write "required", "optional" or {_TABLE}'
+        yield "tls.client_auth", f'is missing, so client_ca has no effect; write "required", "optional" or {_TABLE}'
     if tls.get("client_auth") and not tls.get("client_ca"):
         yield "tls.client_ca", "is missing, and client_auth needs it; write the PEM file of the authorities"
 

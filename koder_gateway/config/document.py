@@ -45,7 +45,7 @@ def read_bytes(path: Path, name: str, limit: int) -> bytes:
         raise ConfigurationError([f"{name}: is longer than {limit >> 20} MiB; name a file that is shorter"])
     wide = wide_encoding(data)
     if wide:
-        raise ConfigurationError([f"{name}: is {wide}, and TOML must be UTF-8; save it again as that"])
+        raise ConfigurationError([f"{name}: is {wide}, and TOML must be UTF-8; save it again as UTF-8"])
     # An editor's mark, which says what TOML is in any case.
     return data.removeprefix(codecs.BOM_UTF8)
 
@@ -68,7 +68,7 @@ def parse_document(data: bytes, name: str, lines: int = 0) -> dict[str, Any]:
         place, wrong = (1, 1), "is nested too deeply"
     except ValueError as error:
         # An integer of more digits than Python converts, a date with a month 13: no place is told.
-        place, wrong = (1, 1), _one_line(f"has a value that cannot be: {error}")
+        place, wrong = (1, 1), _one_line(f"has an impossible value: {error}")
     raise ConfigurationError([f"{name}: line {place[0] + lines}, column {place[1]}: {wrong}"])
 
 
@@ -81,7 +81,7 @@ def _disguised(text: str) -> tuple[tuple[int, int], str] | None:
         if match is not None:
             return (number, match.start() + 1), f"has {called(match[0])}; {instead(match[0])}"
         if "\r" in bare.removesuffix("\r"):
-            wrong = "ends in CR alone, as no system of today has it; save it again with lines that end in LF or CRLF"
+            wrong = "has a line that ends in CR alone; save it again with LF or CRLF line ends"
             return (number, bare.index("\r") + 1), wrong
     return None
 

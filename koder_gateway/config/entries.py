@@ -138,16 +138,16 @@ def _contradictions(value: dict[str, Any], sound: bool) -> Iterator[Located]:
     given = {name for name, each in value.items() if each not in ("", [])}
     meant = given | {close(name, known) for name in value if name not in known}
     if {"url", "urls"} <= given:
-        yield ".urls", "stands beside url; write one of the two"
+        yield ".urls", "is given as well as url; write one of the two"
     elif not meant & {"url", "urls"}:
         yield ".url", "is missing; write the address, as in url = " + _EXAMPLE
     urls = [value["url"]] if "url" in given else value.get("urls", [])
     if sound and urls and not any(url.startswith("https:") for url in urls):
         for file in ("ca", "client_cert", "client_key", "server_name"):
             if file in given:
-                yield f".{file}", "has no use without TLS; leave it out, or write an https:// address"
+                yield f".{file}", "has no effect without TLS; leave it out, or write an https:// address"
     if "client_key" in given and "client_cert" not in meant:
-        yield ".client_cert", "is missing, and client_key belongs to it; write both"
+        yield ".client_cert", "is missing, and client_key needs it; write both"
     if "client_cert" in given and "client_key" not in meant:
         yield ".client_key", "is missing, and client_cert needs it; write both"
 
@@ -219,10 +219,10 @@ def _check_refusals(entry: LimitEntry) -> None:
     """What is refused may have no tenant, no path and no method."""
     faults: list[Located] = []
     if entry.key != ("ip",):
-        faults.append((".key", 'must be ["ip"] with charge = "refusals": what is refused may have no tenant'))
+        faults.append((".key", 'must be ["ip"] with charge = "refusals", since a refused request may have no tenant'))
     for name in ("paths", "methods"):
         if getattr(entry, name):
-            faults.append((f".{name}", 'have no use with charge = "refusals": leave them out'))
+            faults.append((f".{name}", 'have no effect with charge = "refusals": leave them out'))
     if faults:
         raise ReadError(faults)
 

@@ -20,7 +20,7 @@ _TAKEN_PREFIXES: Final = (b"x-forwarded-", b"access-control-", b"content-", b"se
 def _token_fault(text: str) -> str | None:
     if text.isascii() and TOKEN.fullmatch(text.encode()):
         return None
-    return 'is not a field name (RFC 9110 section 5.1); write letters, digits and -, as in "X-Tenant-ID"'
+    return 'is not a header name (RFC 9110 section 5.1); write letters, digits and -, as in "X-Tenant-ID"'
 
 
 def _tenant_header_fault(text: str) -> str | None:
@@ -29,9 +29,9 @@ def _tenant_header_fault(text: str) -> str | None:
         return wrong
     name = folded(text.encode())
     if "_" in text:
-        return 'has an underscore, and such fields never pass the gateway; write it with -, as in "X-Tenant-ID"'
+        return 'has an underscore, and the gateway drops such headers; write it with -, as in "X-Tenant-ID"'
     if name in _TAKEN or text.lower().encode().startswith(_TAKEN_PREFIXES):
-        return 'is a field that HTTP or the gateway uses itself; write one of your own, as in "X-Tenant-ID"'
+        return 'is a header that HTTP or the gateway itself uses; write another name, as in "X-Tenant-ID"'
     return None
 
 
@@ -45,29 +45,31 @@ def _claim_fault(text: str) -> str | None:
         return None
     meant = close(name, sorted(claim.decode("ascii") for claim in CLAIMS))
     hint = f'did you mean "{meant}"?' if meant else 'write one of those, as in "X-HTTP-Method-Override"'
-    return f"is not a field that is kept from services; {hint}"
+    return f"is not one of the headers that the gateway drops; {hint}"
 
 
 def _trailer_fault(text: str) -> str | None:
     wrong = _token_fault(text)
     if wrong is None and not trailer_passes(text.encode(), b""):
-        wrong = "means something before the body and never passes as a trailer (RFC 9110 section 6.5.1); leave it out"
+        wrong = (
+            "must stand before the body and is never passed on as a trailer (RFC 9110 section 6.5.1); leave it out"
+        )
     return wrong
 
 
 def _forwarded_fault(text: str) -> str | None:
     name = text.lower()
     if name in _ALWAYS:
-        return "is always the gateway's own; leave it out"
+        return "is always set by the gateway; leave it out"
     if name.startswith("x-forwarded-") and _token_fault(text) is None and "_" not in name:
         return None
     if _is_claim(name):
         return None
-    return 'is not one of the fields that are kept from services, as in "X-Forwarded-Port"'
+    return 'is not one of the headers that the gateway drops; write one of those, as in "X-Forwarded-Port"'
 
 
-FIELD_NAME: Final = matching("field name", _token_fault)
-TENANT_HEADER: Final = matching("field name", _tenant_header_fault)
-FORWARDED_FIELD: Final = matching("field name", _forwarded_fault)
-CLAIM: Final = matching("field name", _claim_fault)
-TRAILER: Final = matching("field name", _trailer_fault)
+FIELD_NAME: Final = matching("header name", _token_fault)
+TENANT_HEADER: Final = matching("header name", _tenant_header_fault)
+FORWARDED_FIELD: Final = matching("header name", _forwarded_fault)
+CLAIM: Final = matching("header name", _claim_fault)
+TRAILER: Final = matching("header name", _trailer_fault)

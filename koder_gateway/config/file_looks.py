@@ -80,4 +80,4 @@ def settled_look(path: Path, name: str, limit: int, caution: Caution | None) -> 
         look = look_at(path, name, limit)
         if look.version == before:
             return look
-    raise ConfigurationError([f"{name}: is being written all the time; reload again when it is whole"])
+    raise ConfigurationError([f"{name}: is still being written; reload again when it is complete"])

@@ -19,18 +19,18 @@ def misplaced(at: str, message: str, document: dict[str, Any]) -> str:
     """The same message of a fault of the main file; for a key that is known elsewhere, where it belongs."""
     section, _, name = at.removeprefix(".").rpartition(".")
     if not section and (name == "tenant" or (name == "tenants" and isinstance(document["tenants"], list))):
-        return f"is of no use here; write {_TENANT}"
+        return f"has no effect here; write {_TENANT}"
     if section == "services" and name in _homes():
         value = document["services"].get(name)
         if not isinstance(value, dict) and ":/" not in str(value):
-            return f"is no service's address; {name} belongs below {' or '.join(_homes()[name])}"
+            return f"is not a service's address; {name} belongs in {' or '.join(_homes()[name])}"
     if not message.startswith(UNKNOWN):
         return message
     if section and name in keys(Settings):
         section = f"[[{name}]]" if name in _LISTS else f"[{name}]"
         return f"{UNKNOWN} here; it is a section of its own: write {section}"
     homes = _homes().get(name) or ((_TENANT,) if name in TENANT_KEYS else ())
-    return f"{UNKNOWN} here; it belongs below {' or '.join(homes)}" if homes else message
+    return f"{UNKNOWN} here; it belongs in {' or '.join(homes)}" if homes else message
 
 
 def misplaced_in_tenants(name: str, value: object, message: str) -> str:
@@ -39,7 +39,7 @@ def misplaced_in_tenants(name: str, value: object, message: str) -> str:
         # A list is more likely a misspelling of this file's own.
         return message if isinstance(value, list) else f"{UNKNOWN} here; it is a section of the main file"
     homes = _homes().get(name)
-    return f"{UNKNOWN} here; it belongs below {' or '.join(homes)} in the main file" if homes else message
+    return f"{UNKNOWN} here; it belongs in {' or '.join(homes)} in the main file" if homes else message
 
 
 @lru_cache(maxsize=1)

@@ -24,7 +24,7 @@ def _read(value: object, where: Where) -> str:
     if isinstance(value, int):
         return f"max-age={_bounded(value, value)}"
     if not isinstance(value, str):
-        raise ReadError.because(f"{shown(value)} is no such age; {_RIGHT}")
+        raise ReadError.because(f"{shown(value)} is not a valid max-age; {_RIGHT}")
     if value[:1].isdigit():
         return f"max-age={_bounded(_duration(value), value)}"
     return _field(value)
@@ -65,7 +65,7 @@ def _field(text: str) -> str:
 def _age(argument: str, text: str) -> str:
     match = _SECONDS.fullmatch(argument.strip(" \t"))
     if match is None:
-        raise ReadError.because(f"{shown(text)} has a max-age that is no number of seconds; write max-age={_YEAR}")
+        raise ReadError.because(f"{shown(text)} has a max-age that is not a number of seconds; write max-age={_YEAR}")
     return f"max-age={_bounded(int(match[1] or match[2]), text)}"
 
 
@@ -81,9 +81,10 @@ def _check_preload(found: dict[str, str], text: str) -> None:
         return
     if "includeSubDomains" not in found or int(found["max-age"].partition("=")[2]) < _YEAR:
         raise ReadError.because(
-            f"{shown(text)} is taken by no preload list; add includeSubDomains and a max-age of at least {_YEAR},"
+            f"{shown(text)} is not accepted by preload lists; add includeSubDomains and a max-age of"
+            f" at least {_YEAR},"
             " or leave preload out"
         )
 
 
-HSTS: Final = Kind("boolean, duration, seconds or field", _read)
+HSTS: Final = Kind("boolean, duration, seconds or header", _read)

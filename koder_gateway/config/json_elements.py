@@ -53,7 +53,7 @@ class Elements:
         else:
             raise Malformed("it begins with neither [ nor {")
         if self._sign():
-            raise self._wrong("something follows its end")
+            raise self._wrong("there is more data after its end")
 
     def _array(self) -> Iterator[Span]:
         """The elements behind the bracket that was read."""
@@ -82,7 +82,7 @@ class Elements:
                 raise self._wrong("a name and a colon were expected")
             if name == self._member:
                 if found or self._sign() != b"[":
-                    raise Malformed("tenants is there twice" if found else "tenants is not an array")
+                    raise Malformed("tenants is given twice" if found else "tenants is not an array")
                 found = True
                 yield from self._array()
             else:

@@ -153,7 +153,7 @@ def choice(*names: str) -> Kind[str]:
 
     def parse(text: str) -> str:
         if text not in names:
-            raise ValueError(f"is none of the words that can stand here; {nearest(text, names)}")
+            raise ValueError(f"is not an accepted value; {nearest(text, names)}")
         return text
 
     return parsed(" or ".join(f'"{name}"' for name in names), parse)
@@ -214,7 +214,7 @@ def collect(kind: Kind[T], values: list[Any], where: Where) -> tuple[list[T], li
 
 def _and_more(faults: list[Located], wrong: int) -> list[Located]:
     """The faults of the first few values of a list that are wrong, and how many more there are."""
-    return faults if wrong <= _TOLD else [*faults, ("", f"{wrong - _TOLD:,} more of its values are wrong")]
+    return faults if wrong <= _TOLD else [*faults, ("", f"{wrong - _TOLD:,} more values are wrong")]
 
 
 def read_each(kind: Kind[T], values: list[Any], where: Where) -> tuple[T, ...]:
@@ -229,5 +229,5 @@ def _repeated(values: tuple[object, ...]) -> list[Located]:
     first: dict[object, int] = {}
     repeated = [index for index, value in enumerate(values) if first.setdefault(value, index) != index]
     told = repeated[:_TOLD]
-    faults = [(f"[{index}]", f"says the same as [{first[values[index]]}]; leave one out") for index in told]
+    faults = [(f"[{index}]", f"is the same as [{first[values[index]]}]; leave one out") for index in told]
     return _and_more(faults, len(repeated))

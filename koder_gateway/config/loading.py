@@ -110,7 +110,7 @@ def _contradictions(document: dict[str, Any]) -> Iterator[Located]:
     yield from _repeated("limits", _texts(document.get("limits"), "name"), lambda name: name)
     tls = document.get("tls")
     if isinstance(tls, dict) and tls.get("default") and not tls.get("certificates"):
-        yield "tls.default", "has no use without tls.certificates; write the folder of the certificates too"
+        yield "tls.default", "has no effect without tls.certificates; write the folder of the certificates too"
     yield from client_auth.contradictions(document)
 
 
@@ -130,7 +130,7 @@ def _repeated(section: str, texts: Iterable[Located], form: Callable[[str], Hash
         earlier = first.setdefault(form(text), at)
         if earlier != at:
             entry = section + earlier.partition(".")[0]
-            yield section + at, f"{shown(text)} is also that of {entry}; write another, or leave one out"
+            yield section + at, f"{shown(text)} is already used by {entry}; write another, or leave one out"
 
 
 def _tenants_key(document: dict[str, Any], name: str, kind: Kind[T], default: T, where: Where) -> T:
@@ -170,4 +170,4 @@ def _default_tenant(
 def _near_slug(slug: str, slugs: list[str]) -> str:
     # A registry may have a million of them: comparing all, or naming all, would take too long.
     few = nearest(slug, slugs) if 0 < len(slugs) <= 20 else ""
-    return few or "write the slug of a tenant that is"
+    return few or "write the slug of a tenant that exists"

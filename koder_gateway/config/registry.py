@@ -92,7 +92,7 @@ def parse_tenants(
     whole = False
     for part, lines in _parts(data, name):
         if whole:
-            message = "is given as one list before; write [[tenant]] for each, or all in that list"
+            message = "was already given as one list; write [[tenant]] for each, or all in that list"
             raise ConfigurationError([f"{name}: line {lines + 1}, column 1: tenant {message}"])
         document = parse_document(part, name, lines)
         whole = "tenant" in document and _HEADER.search(part) is None

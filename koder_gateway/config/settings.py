@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..policy.cors import DEFAULT_EXPOSE, DEFAULT_MAX_AGE, DEFAULT_METHODS
 from ..policy.limits import LimitRule
 from ..policy.routing import Route
 from ..policy.tenants import Tenant
@@ -70,19 +71,11 @@ class CorsSettings:
     """[cors]: which pages may call. Empty `headers`: those that a preflight asks for. `max_age`: seconds."""
 
     origins: tuple[str, ...] = setting(listing(ORIGIN), [])
-    methods: tuple[str, ...] = setting(
-        listing(METHOD, at_least=1), ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-    )
+    methods: tuple[str, ...] = setting(listing(METHOD, at_least=1), list(DEFAULT_METHODS))
     headers: tuple[str, ...] = setting(listing(FIELD_NAME), [])
-    expose: tuple[str, ...] = setting(
-        listing(FIELD_NAME),
-        [
-            *("X-Request-ID", "DPoP-Nonce", "ETag", "Link"),
-            *("RateLimit", "RateLimit-Policy", "Retry-After", "WWW-Authenticate", "Location"),
-        ],
-    )
+    expose: tuple[str, ...] = setting(listing(FIELD_NAME), list(DEFAULT_EXPOSE))
     expose_add: tuple[str, ...] = setting(listing(FIELD_NAME), [])
-    max_age: int = setting(AGE, 600)
+    max_age: int = setting(AGE, DEFAULT_MAX_AGE)
     credentials: bool = setting(BOOLEAN, True)
 
 
@@ -178,7 +171,7 @@ class StateSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitsStoreSettings:
-    """[limits_store]: where buckets are kept. `max_entries` bounds the buckets of each limit."""
+    """[limits_store]: where buckets are kept. `max_entries` bounds the buckets of all limits together."""
 
     url: str = setting(STORE, "memory:")
     max_entries: int = setting(whole(1, _MAX_COUNT), 262144)

@@ -54,10 +54,10 @@ def parse_percent(text: str) -> int:
     """
     match = _PERCENT.fullmatch(text)
     if match is None:
-        raise ValueError('is no percentage; write a whole number and %, as in "25%"')
+        raise ValueError('is not a percentage; write a whole number and %, as in "25%"')
     percents = int(match[1])
     if not 1 <= percents <= 100:
-        raise ValueError('is no part of a whole; write "1%" to "100%"')
+        raise ValueError('is out of range; write "1%" to "100%"')
     return percents
 
 
@@ -82,5 +82,5 @@ def parse_size(text: str) -> int:
     if size != int(size):
         raise ValueError("is not a whole number of bytes; write a smaller unit")
     if size > MAX_SIZE:
-        raise ValueError('is beyond any memory or disk; write at most "1024TiB"')
+        raise ValueError('is too large; write at most "1024TiB"')
     return int(size)

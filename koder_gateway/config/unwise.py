@@ -30,21 +30,24 @@ def _unlimited(settings: Settings) -> Iterator[Located]:
     names = {rule.name for rule in settings.limits}
     gone = ", ".join(rule["name"] for rule in defaults.LIMITS if rule["name"] not in names)
     instead = "copy those that you want from the sample, refusals at least"
-    yield "limits", f"replace all that are shipped: none of {gone} applies, nothing limits refusals; {instead}"
+    yield "limits", f"replace all default limits: none of {gone} applies, and nothing limits refusals; {instead}"
 
 
 def _rates(settings: Settings) -> Iterator[Located]:
     requests = settings.requests
     if requests.max_buffered < _BUFFERED:
-        little = f"{requests.max_buffered} bytes are so little that honest downloads lose their answers"
+        little = f"{requests.max_buffered} bytes are so few that ordinary downloads are cut"
         yield "requests.max_buffered", f"{little}; write 8MiB at least"
     if not requests.min_rate:
         yield (
             "requests.min_rate",
-            "0 lets a client hold what it has with a byte in each timeouts.idle or timeouts.body; write a rate",
+            "0 lets a client hold a connection with one byte in each timeouts.idle or timeouts.body; write a rate",
         )
     elif requests.min_rate > _RATE:
-        much = f"{requests.min_rate} bytes a second are more than phones have on bad networks, which are then cut"
+        much = (
+            f"{requests.min_rate} bytes a second are more than phones reach on bad networks, and"
+            " such clients are then cut off"
+        )
         yield "requests.min_rate", f"{much}; write 8KiB at most"
 
 
@@ -62,4 +65,4 @@ def _small_shares(settings: Settings) -> Iterator[Located]:
         if small:
             more = f" and {len(small) - 1} more" if len(small) > 1 else ""
             few = f"{shown(f'{percents}%')} is {small[0]}{more}"
-            yield f"shares.{who}", f"{few}: what one browser asks for at once then waits; write more"
+            yield f"shares.{who}", f"{few}: the parallel requests of one browser then wait; write more"

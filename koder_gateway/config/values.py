@@ -58,7 +58,7 @@ def _parse_domain(text: str) -> str:
 
 def _in_ascii(text: str) -> str:
     try:
-        return f"is not ASCII, as in a Host field; write {shown(text.encode('idna').decode())}"
+        return f"is not ASCII, as a Host header must be; write {shown(text.encode('idna').decode())}"
     except UnicodeError:
         return 'is not a domain name; write one in ASCII, as in "id.example.com"'
 
@@ -106,7 +106,7 @@ def saying(name: str, parse: Callable[[str], T]) -> Kind[T]:
             wrong = hidden_in(text) or f"has characters that no {name} has; write printable ASCII"
             raise ReadError.because(f"{shown(text)} {wrong}")
         if without_secrets(text) != text:
-            raise ReadError.because(f"{shown(text)} is no {name}: it has a user or a query in it; leave that out")
+            raise ReadError.because(f"{shown(text)} has a user or a query in it, which no {name} has; leave that out")
         try:
             return parse(text)
         except ValueError as error:
@@ -170,12 +170,12 @@ def _parse_url(text: str) -> str:
     if scheme not in ("http", "https"):
         raise ValueError(f"is neither http, https nor unix; {example}")
     if "@" in parts.netloc:
-        raise ValueError(f"has a user in it, which the gateway would not send; {example}")
+        raise ValueError(f"has a user in it, which the gateway does not send; {example}")
     if not host or port == 0 or not _is_host(host, bracketed="[" in parts.netloc):
         raise ValueError(f"has no usable host; {example}")
     plain = f"{scheme}://{parts.netloc.lower().removesuffix(':')}"
     if parts.path or "?" in text or "#" in text:
-        raise ValueError(f'goes on after the host, and the client\'s own path is sent; write "{plain}"')
+        raise ValueError(f'has something after the host, but services get the client\'s own path; write "{plain}"')
     return plain
 
 
@@ -253,7 +253,9 @@ def _read_log(value: object, where: Where) -> str:
         return "-"
     path = _resolved(value, where)
     if not os.path.isdir(path.parent):
-        raise ReadError.because(f'{shown(value)} is in no existing folder; make that folder, or write "-" for stdout')
+        raise ReadError.because(
+            f'{shown(value)} is in a folder that does not exist; create it, or write "-" for stdout'
+        )
     if os.path.isdir(path):
         raise ReadError.because(f'{shown(value)} is a folder; write the path of a file, or "-" for stdout')
     return str(path)
@@ -277,7 +279,7 @@ def _host_fault(text: str) -> str | None:
 def _store_fault(text: str) -> str | None:
     if text == "memory:":
         return None
-    return 'is not a store of limits that this version has; write "memory:"'
+    return 'is not a limits store that this version supports; write "memory:"'
 
 
 def _bare_duration(value: object) -> str | None:
@@ -295,13 +297,13 @@ def _bare_size(value: object) -> str | None:
 def _bare_percent(value: object) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 100:
         return f'{shown(value)} has no %; write "{shown(value)}%"'
-    return f'{shown(value)} is no percentage; write a whole number and % in quotes, as in "25%"'
+    return f'{shown(value)} is not a percentage; write a whole number and % in quotes, as in "25%"'
 
 
 def _parse_share(text: str) -> float:
     match = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)%", text)
     if match is None or float(match[1]) > 100:
-        raise ValueError('is not a part of a whole; write a percentage, as in "10%"')
+        raise ValueError('is not a percentage from 0% to 100%; write one, as in "10%"')
     return float(match[1]) / 100
 
 
@@ -316,12 +318,12 @@ def _or_zero(kind: Kind[T], zero: T) -> Kind[T]:
 BOOLEAN: Final = Kind("boolean", _read_boolean)
 DURATION: Final = _or_zero(parsed("duration", parse_duration, _bare_duration), 0.0)
 # A deadline of nothing would refuse everybody.
-DEADLINE: Final = refined(DURATION, lambda seconds: seconds > 0, 'is no time at all; write at least "1ms"')
+DEADLINE: Final = refined(DURATION, lambda seconds: seconds > 0, 'is too short; write at least "1ms"')
 SIZE: Final = _or_zero(parsed("size", parse_size, _bare_size), 0)
 PERCENT: Final = parsed("percentage", parse_percent, _bare_percent)
 LIMIT: Final = refined(SIZE, lambda size: size > 0, 'would refuse everything; write at least "1B"')
 # What waits for one client alone may be almost so much.
-BUFFER: Final = refined(SIZE, lambda size: size >= 1 << 20, 'is too little for a few clients; write at least "1MiB"')
+BUFFER: Final = refined(SIZE, lambda size: size >= 1 << 20, 'is too small; write at least "1MiB"')
 SHARE: Final = parsed("percentage", _parse_share)
 AGE: Final = Kind("seconds", _read_age)
 SLUG: Final = matching("slug", _slug_fault)

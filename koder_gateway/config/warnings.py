@@ -33,7 +33,7 @@ def misspelled(names: Iterable[str]) -> Iterator[Located]:
     for name in names:
         meant = close(name, defaults.SERVICES)
         if meant and name not in defaults.SERVICES:
-            yield f"services.{name}", f'is named by no route; did you mean "{meant}", which keeps its default?'
+            yield f"services.{name}", f'is used by no route; did you mean "{meant}", which keeps its default address?'
 
 
 def warning_lines(settings: Settings) -> list[str]:
@@ -48,18 +48,23 @@ def _warnings(settings: Settings) -> Iterator[Located]:
         if not close(name, defaults.SERVICES):
             yield (
                 f"services.{name}",
-                "is named by no route, so that nothing reaches it; write a route, or leave it out",
+                "is used by no route, so it gets no requests; add a route, or leave it out",
             )
     for rule in settings.limits:
         if not _covers_any(rule, settings):
             paths = ", ".join(path.decode() for path in rule.paths or ())
-            yield f"limits.{rule.name}", f"covers no route: {paths} leads nowhere; correct its paths, or leave it out"
+            yield (
+                f"limits.{rule.name}",
+                f"matches no route: no request to {paths} reaches a service; correct its paths, or leave it out",
+            )
     for networks in _everybody(settings.listen.trusted_proxies):
         more = f" and {len(networks) - _NAMED} more" if len(networks) > _NAMED else ""
-        they = f"{', '.join(map(shown, networks[:_NAMED]))}{more} {'is' if len(networks) == 1 else 'together are'}"
+        they = (
+            f"{', '.join(map(shown, networks[:_NAMED]))}{more} {'covers' if len(networks) == 1 else 'together cover'}"
+        )
         yield (
             "listen.trusted_proxies",
-            f"{they} everybody, so that any client may say who it is; write your proxies' networks",
+            f"{they} every address, so any client can forge its own; write your proxies' networks",
         )
     yield from _walked_around(settings)
     yield from unwise(settings)

@@ -13,16 +13,16 @@ from typing import Any, Protocol
 from twisted.python.failure import Failure
 
 from ..errors import Refusal
+from ..exchange.context import RequestContext
 from ..exchange.ports import Client, Producer
 from ..exchange.states import Exchange
 from ..policy.certificates import Secured
-from ..policy.decision import Policy, Standing
+from ..policy.decision import Policy
 from ..reactor.resets import Resets
 from ..reactor.turns import Turns
 from ..wire.clock import CoarseClock
 from ..wire.request_reader import RequestReader
 from .buffered import Buffered
-from .filters import Identity
 from .limits import ClientTimeouts
 
 
@@ -124,7 +124,6 @@ class ClientSite(Protocol):
     finished: Callable[[Exchange], object]
     policy: Policy
     reader: RequestReader
-    identity: Identity
     timeouts: ClientTimeouts
     max_head: int
     max_line: int
@@ -154,7 +153,7 @@ class ClientSite(Protocol):
     def closed(self, channel: ClientConnection) -> None:
         """A client's connection is gone."""
 
-    def share_refusal(self, channel: ClientConnection, standing: Standing) -> Refusal | None:
+    def share_refusal(self, channel: ClientConnection, context: RequestContext) -> Refusal | None:
         """The refusal of a request with which its connection would become one too many of its tenant's."""
 
     def dispatch(self, request: ClientRequest) -> None:

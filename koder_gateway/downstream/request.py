@@ -13,10 +13,12 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import http, server
 
-from ..errors import INTERNAL_ERROR, REQUEST_TIMEOUT, UPSTREAM_TIMEOUT, Refusal
+from ..errors import INTERNAL_ERROR, UPSTREAM_TIMEOUT, Refusal
+from ..exchange.ending import goes_unanswered
 from ..exchange.ports import BodySink, Producer
 from ..exchange.states import (
     ANSWERED,
@@ -25,16 +27,16 @@ from ..exchange.states import (
     ENDED,
     HELD,
     RELAYING,
-    SLOW,
     TIMEOUT,
     TUNNELLING,
     Exchange,
 )
-from ..policy.decision import Standing, charges_refusal
 from ..wire.problem import problem
 from ..wire.response import CONTINUE
-from .filters import forwarded_headers
+from .forwarded_headers import forwarded_headers
 from .ports import ClientRequest, RequestChannel
+
+_log = Logger()
 
 
 class GatewayRequest(server.Request, ClientRequest):
@@ -55,7 +57,6 @@ class GatewayRequest(server.Request, ClientRequest):
         self,
         channel: RequestChannel,
         exchange: Exchange,
-        standing: Standing,
         body: bytes,
         done: bool,
         trailers: list[bytes],
@@ -64,7 +65,6 @@ class GatewayRequest(server.Request, ClientRequest):
         # `__getattr__` does that: a class with one has every look at an attribute pay for it.
         self.channel = channel
         self.exchange = exchange
-        self.standing = standing
         self.body = body
         self.body_done = done
         self.trailers = trailers
@@ -91,7 +91,7 @@ class GatewayRequest(server.Request, ClientRequest):
         self.method = head.method
         self.uri = head.target
         self.path = head.path
-        self.requestHeaders = forwarded_headers(self.exchange, self.standing)
+        self.requestHeaders = forwarded_headers(self.exchange)
         self.site = self.channel.site
         self.sitepath: list[bytes] = []
         self.clientproto = self.protocol if head.minor else b"HTTP/1.0"
@@ -157,9 +157,7 @@ class GatewayRequest(server.Request, ClientRequest):
     def refuse(self, refusal: Refusal) -> None:
         """Answer with a problem (RFC 9457)."""
         exchange = self.exchange
-        exchange.code = refusal.code
-        standing = self.standing
-        if charges_refusal(refusal) and standing.policy.limiter.refused(standing.key, exchange.started):
+        if goes_unanswered(exchange, refusal):
             self._end_unanswered()
             return
         if refusal.close:
@@ -171,17 +169,10 @@ class GatewayRequest(server.Request, ClientRequest):
     def _end_unanswered(self) -> None:
         """This client has had so many refusals that it gets no more of them."""
 
-    def _ended_by_gateway(self) -> None:
-        exchange = self.exchange
-        if exchange.phase is HELD:
-            exchange.move(ANSWERED)
-        else:
-            exchange.phase = ENDED
-
     def answer(self, status: int, reason: bytes, fields: bytes, body: bytes) -> None:
         """Answer from the gateway itself and end the exchange."""
         exchange = self.exchange
-        self._ended_by_gateway()
+        exchange.end()
         exchange.status = status
         if exchange.head.method != b"HEAD":
             exchange.bytes_out += len(body)
@@ -240,8 +231,7 @@ class GatewayRequest(server.Request, ClientRequest):
         if exchange.phase not in (RELAYING, TUNNELLING) and not self.startedWriting:
             self.refuse(refusal)
         else:
-            exchange.phase = ENDED
-            exchange.code = code
+            exchange.end(code)
             self.cut()
         self._tell_stock(Failure(ConnectionAborted()))
 
@@ -254,8 +244,7 @@ class GatewayRequest(server.Request, ClientRequest):
         elif sink is not None:
             sink.abandon()
         if exchange.phase is not ENDED:
-            exchange.phase = ENDED
-            exchange.code = TIMEOUT
+            exchange.end(TIMEOUT)
         self.cut(at_once=True)
         self._tell_stock(Failure(ConnectionAborted()))
 
@@ -269,19 +258,41 @@ class GatewayRequest(server.Request, ClientRequest):
         if self.exchange.phase is not TUNNELLING:
             self.give_up(UPSTREAM_TIMEOUT)
 
-    def late(self) -> None:
-        """The body missed its deadline."""
+    # -- the body
+
+    def body_came(self, data: bytes, done: bool, trailers: list[bytes]) -> None:
+        """More of the body has come; `done`: that was the last of it."""
+        if done:
+            self.body_done = True
+        sink = self.sink
+        if sink is not None:
+            if data:
+                sink.body_received(data)
+            if done and self.sink is sink:
+                sink.body_ended(trailers)
+
+    def body_failed(self, event: str, refusal: Refusal | None = None) -> None:
+        """The body is late, broken or too large. `refusal` is for a client that waits for its answer, if it is more
+        than the event's."""
         if self.sink is not None:
-            self.sink.client_failed(SLOW)
+            self.sink.client_failed(event)
         else:
-            self.refuse(REQUEST_TIMEOUT)
+            self.refuse(refusal or ANSWERS[event])
+
+    def begin(self) -> None:
+        """Have the site answer."""
+        try:
+            self.channel.site.dispatch(self)
+        except Exception:
+            _log.failure("the resource tree failed")
+            self.crashed()
 
     def crashed(self) -> None:
         """Something in the tree raised: the client gets a 500 if it has got nothing yet."""
         if self.exchange.phase is HELD and not self.startedWriting:
             self.refuse(INTERNAL_ERROR)
         elif self.exchange.phase is not ENDED:
-            self.exchange.phase = ENDED
+            self.exchange.end()
             self.cut()
 
     def _over(self, finished: bool = True) -> None:

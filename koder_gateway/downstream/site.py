@@ -17,11 +17,13 @@ from twisted.web.http import datetimeToString
 from twisted.web.resource import IResource, getChildForRequest
 from twisted.web.server import Site
 
-from ..errors import DRAINING, METHODS, OVERLOADED, Refusal
+from ..errors import DRAINING, OVERLOADED, Refusal
+from ..exchange.admission import before_tree
+from ..exchange.context import RequestContext
 from ..exchange.states import Exchange
 from ..policy.certificates import Secured
 from ..policy.clients import NOWHERE
-from ..policy.decision import Policy, Standing
+from ..policy.decision import Policy
 from ..policy.limits import address_key
 from ..policy.shares import Shares
 from ..policy.tenants import Tenant
@@ -32,7 +34,6 @@ from ..wire.rate_limited_log import Complaints
 from ..wire.request_reader import RequestReader
 from .buffered import Buffered
 from .clients import Clients
-from .filters import Cors, Identity
 from .limits import ClientLimits, ClientTimeouts
 from .ports import (
     ClientConnection,
@@ -43,8 +44,6 @@ from .ports import (
     PacedConnection,
     Successor,
 )
-
-_ALLOW = b"Allow: " + b", ".join(METHODS) + b"\r\n"
 
 # Connections beyond all that there may be, and beyond what one address may have, that are told so.
 _TURNED_AWAY = 1024
@@ -79,8 +78,8 @@ class GatewaySite(Site, ClientSite):
         reactor: Any,
         clock: CoarseClock,
         finished: Callable[[Exchange], object],
-        timeouts: ClientTimeouts | None = None,
-        limits: ClientLimits | None = None,
+        timeouts: ClientTimeouts,
+        limits: ClientLimits,
         time: Callable[[], float] = time.monotonic,
         secured: Callable[[Any], Secured | None] = only_whether,
     ) -> None:
@@ -90,8 +89,6 @@ class GatewaySite(Site, ClientSite):
         self.secured = secured
         self._protocols = protocols
         self.http2 = protocols.http2
-        self.identity = Identity()
-        self.cors = Cors()
         self.finished = finished
         # Besides clients', those that wait for a balancer's header before they become one (`proxy_protocol`).
         self.channels: set[ClientConnection] = set()
@@ -118,7 +115,7 @@ class GatewaySite(Site, ClientSite):
         self.date_line = b""
         self.policy = policy
         self.reader = reader
-        self._set_bounds(timeouts or ClientTimeouts(), limits or ClientLimits())
+        self._set_bounds(timeouts, limits)
         self.tick()
 
     def _set_bounds(self, timeouts: ClientTimeouts, limits: ClientLimits) -> None:
@@ -179,8 +176,8 @@ class GatewaySite(Site, ClientSite):
             if beyond == 1:
                 most = f"{self.clients.shares.address} of {self.max_connections}"
                 self.complaints.say(
-                    f"{channel.peer} has its share of client connections ({most}), further ones are turned away:"
-                    " shares.address"
+                    f"{channel.peer} has reached its share of client connections ({most}); further"
+                    " ones are refused (shares.address)"
                 )
             # A few are told; a flood is not worth the memory of telling it.
             told = len(self._turned_away) <= _TURNED_AWAY and beyond <= _ADDRESS_TURNED_AWAY
@@ -190,10 +187,10 @@ class GatewaySite(Site, ClientSite):
         """The address that a connection counts for; b"" for one that stands for many clients."""
         return b"" if peer == NOWHERE or self.policy.proxies.trusts(peer) else address_key(peer)
 
-    def share_refusal(self, channel: ClientConnection, standing: Standing) -> Refusal | None:
+    def share_refusal(self, channel: ClientConnection, context: RequestContext) -> Refusal | None:
         """The refusal of a request with which its connection would become one too many of its tenant's. It ends the
         connection."""
-        tenant = standing.tenant
+        tenant = context.tenant
         if not isinstance(tenant, Tenant) or self.clients.asks_for(channel, tenant.wire):
             return None
         self.rejected += 1
@@ -231,24 +228,28 @@ class GatewaySite(Site, ClientSite):
     # -- exchanges
 
     def dispatch(self, request: ClientRequest) -> None:
-        """Answer a request: by a filter, by a guard's refusal, or by what the tree has at its path."""
+        """Answer a request: before the tree, by a guard's refusal, or by what the tree has at its path."""
         exchange = request.exchange
-        head = exchange.head
-        if self.cors.answer(exchange, request.standing) is not None:
-            request.answer(204, b"No Content", b"", b"")
+        answer = before_tree(exchange)
+        if answer is not None:
+            if isinstance(answer, Refusal):
+                request.refuse(answer)
+            else:
+                request.answer(204, b"No Content", answer.fields, b"")
             return
-        if head.path == b"*" and not request.standing.misplaced:
-            request.answer(204, b"No Content", _ALLOW, b"")
-            return
-        if head.length or head.chunked:
-            refusal = self.policy.body_refusal(head)
-            if refusal is not None:
-                request.refuse(refusal)
-                return
         resource: Any = self.resource
         # The gateway's own resources know the way by the raw path; segments are for everybody else's.
-        while (descend := getattr(resource, "descend", None)) is not None:
-            resource = descend(request)
+        while True:
+            if (admit := getattr(resource, "admit", None)) is not None:
+                refusal = admit(exchange)
+                if refusal is not None:
+                    request.refuse(refusal)
+                    return
+                resource = resource.inner
+            elif (descend := getattr(resource, "descend", None)) is not None:
+                resource = descend(request)
+            else:
+                break
         if getattr(resource, "streams_body", False):
             resource.render(request)
             return

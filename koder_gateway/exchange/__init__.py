@@ -1,1 +1,1 @@
-"""One exchange from its head to its end: its states, and the ports of those who take part in it."""
+"""One exchange from its head to its end: opened, admitted, forwarded and ended, with its states and its ports."""

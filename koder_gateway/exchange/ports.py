@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ..errors import Refusal
-from ..policy.decision import Standing
 from ..wire.response import ResponseHead
 from .states import Exchange
 
@@ -67,7 +66,6 @@ class Client(Protocol):
     """
 
     exchange: Exchange
-    standing: Standing
     body: bytes
     body_done: bool
     trailers: list[bytes]

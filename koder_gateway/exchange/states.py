@@ -29,6 +29,7 @@ from ..errors import (
 )
 from ..policy.limits import Verdict
 from ..wire.request_head import RequestHead
+from .context import RequestContext
 
 # Phases.
 HELD, WAITING, RELAYING, TUNNELLING, ENDED = "held", "waiting", "relaying", "tunnelling", "ended"
@@ -126,11 +127,13 @@ class IllegalMove(Exception):
 class Exchange:
     """The facts of one exchange, from the request's head to the line in the access log.
 
-    `started` is monotonic seconds. `peer` is the client's address as limits, logs and services see it. `fields`
-    are the finished field lines that every answer carries (request id, CORS, HSTS, limits): with `limited` such of
-    the service's give way to them, with `drops_hsts` its HSTS to ours or to none. `readable`: a page of another
-    origin may read the answer, and what the service exposes of it. `excused`: its 4xx is no failure. `code` is what
-    the access log says beside the status: a refusal's code, or how an exchange ended that could not be answered.
+    `started` is monotonic seconds. `context` is what it has in common with the other requests of its client, and
+    `peer` that client's address as limits, logs and services see it. `refusal` is that with which it begins, None
+    where the request may be admitted. `fields` are the finished field lines that every response carries (request id,
+    CORS, HSTS, limits): with `limited` such of the service's give way to them, with `drops_hsts` its HSTS to ours or
+    to none. `readable`: a page of another origin may read the response, and what the service exposes of it.
+    `excused`: its 4xx is no failure. `code` is what the access log says beside the status: a refusal's code, or how
+    an exchange ended that could not be answered.
     """
 
     __slots__ = (
@@ -138,6 +141,7 @@ class Exchange:
         "bytes_out",
         "charges",
         "code",
+        "context",
         "drops_hsts",
         "excused",
         "fields",
@@ -146,6 +150,7 @@ class Exchange:
         "peer",
         "phase",
         "readable",
+        "refusal",
         "request_id",
         "retries",
         "route",
@@ -153,17 +158,17 @@ class Exchange:
         "started",
         "status",
         "tenant",
-        "transit",
     )
 
-    def __init__(self, head: RequestHead, peer: bytes, started: float, request_id: bytes) -> None:
+    def __init__(self, head: RequestHead, context: RequestContext, started: float, request_id: bytes) -> None:
         self.head = head
-        self.peer = peer
+        self.context = context
+        self.peer = context.address
         self.started = started
         self.request_id = request_id
         self.phase = HELD
+        self.refusal: Refusal | None = None
         self.fields = b""
-        self.transit = b""
         self.tenant = b""
         self.route = b""
         self.service = ""
@@ -187,6 +192,13 @@ class Exchange:
         if action is CUT or action is DROP:
             self.code = event
         return action
+
+    def end(self, code: str = "") -> None:
+        """End it from any phase, without a move: the gateway itself answers, or gives up for a reason that is neither
+        the service's fault nor the body's. `code` is what the access log says of an end that no response tells."""
+        self.phase = ENDED
+        if code:
+            self.code = code
 
     def may_retry(self, *, sent: bool, replayable: bool) -> bool:
         """Whether to try once more on a fresh connection (RFC 9110 section 9.2.2).

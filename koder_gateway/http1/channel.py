@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from twisted.internet.interfaces import (
-    IAddress,
     IHalfCloseableProtocol,
     IHandshakeListener,
     IPushProducer,
@@ -32,9 +31,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
+from ..downstream.lingering_close import can_half_close
 from ..downstream.ports import ClientSite, NewConnection, PacedConnection
 from ..downstream.reset_watch import ResetWatch
 from ..errors import BAD_FRAMING, BODY_TOO_LARGE, REQUEST_TIMEOUT, Refusal
+from ..exchange.context import RequestContext
+from ..exchange.opening import HeadSource, open_exchange
+from ..exchange.states import SLOW
 from ..policy.clients import plain_host
 from ..reactor.read_sizes import read_bounded, read_freely
 from ..wire.body import BodyError
@@ -53,7 +56,7 @@ _UNSENT: Final = 16384
 
 
 @implementer(IHandshakeListener, IPushProducer)
-class GatewayChannel(ResetWatch, Intake, Protocol, RequestConnection, NewConnection, PacedConnection):
+class GatewayChannel(ResetWatch, Intake, Protocol, RequestConnection, NewConnection, PacedConnection, HeadSource):
     """Made by `GatewaySite` for each connection. `keep_alive`: whether the connection outlives this exchange;
     `lingers`: whether the client may still be sending what nobody is going to read."""
 
@@ -69,7 +72,7 @@ class GatewayChannel(ResetWatch, Intake, Protocol, RequestConnection, NewConnect
         self.deadline = math.inf
         self.lingers = False
         self.write: Callable[[bytes], object] = _forget
-        self._standing: Any = None
+        self._context: RequestContext | None = None
         self._asked = False
 
     # -- the connection
@@ -126,7 +129,7 @@ class GatewayChannel(ResetWatch, Intake, Protocol, RequestConnection, NewConnect
         if request is not None:
             request.lost(reason)
         self._unread.clear()
-        self._standing = self._head = self._decoder = self._producer = self._uptake = None
+        self._context = self._head = self._decoder = self._producer = self._uptake = None
         self.__dict__.pop("dataReceived", None)
         self.write = _forget
         self.transport = None
@@ -147,33 +150,26 @@ class GatewayChannel(ResetWatch, Intake, Protocol, RequestConnection, NewConnect
                     refusal = refusal or BODY_TOO_LARGE
             except BodyError as error:
                 refusal = BAD_FRAMING.because(str(error))
-        standing = self._standing
-        if standing is None or not standing.fits(site.policy, head):
-            standing = site.policy.standing(head, self.peer, self.secured())
-            # Whatever becomes of this request: one that follows it may be served without a further look.
-            full = site.share_refusal(self, standing)
-            self._standing = standing if standing.lasting and self._head is not None and full is None else None
-            refusal = refusal or full
         # In two steps, as in `tls.stream`.
         now = site.time
-        exchange = site.identity.open(head, standing, now())
+        exchange = open_exchange(self, head, refusal, self._context, site.policy, now())
         exchange.bytes_in = len(body)
         done = not self._remaining and self._decoder is None
-        request = self.request = Http1Request(self, exchange, standing, body, done, self._trailers)
+        request = self.request = Http1Request(self, exchange, body, done, self._trailers)
         if done:
             self._phase = BUSY
             self.deadline = math.inf
         else:
             self._phase = BODY
             self.deadline = site.clock.now + site.timeouts.body
-        if refusal is not None:
-            request.refuse(refusal)
-            return
-        try:
-            site.dispatch(request)
-        except Exception:
-            self.log.failure("the resource tree failed")
-            request.crashed()
+        request.begin()
+
+    def keep_context(self, context: RequestContext) -> Refusal | None:
+        """The refusal of a request whose tenant has its share of connections without this one, which then ends."""
+        full = self.site.share_refusal(self, context)
+        # What a head too large to be kept has brought is not kept either.
+        self._context = context if context.lasting and self._head is not None and full is None else None
+        return full
 
     # -- a tunnel
 
@@ -200,7 +196,7 @@ class GatewayChannel(ResetWatch, Intake, Protocol, RequestConnection, NewConnect
     def end_sending(self) -> bool:
         """Tell the client that no more will come; False where this transport has no half-closed connections."""
         transport: Any = self.transport
-        if not hasattr(type(transport), "loseWriteConnection"):
+        if not can_half_close(transport):
             return False
         self._let_go_of_transport()
         transport.loseWriteConnection()
@@ -277,26 +273,23 @@ class GatewayChannel(ResetWatch, Intake, Protocol, RequestConnection, NewConnect
             self._read_on()
 
     def _linger(self) -> None:
-        """Close so that the client can read the answer: stop writing, forget what still comes, then close."""
+        """Close so that the client can read the answer; what one sends that has ended its side hinders nothing."""
         if self._ended:
             self._close()
-            return
-        self._phase = LINGER
-        self.deadline = self.site.clock.now + self.site.timeouts.linger
-        self._forget_rest()
-        transport: Any = self.transport
-        # Asked of the class: a wrapper that passes on what it does not know would half-close beneath itself.
-        if hasattr(type(transport), "loseWriteConnection"):
-            transport.loseWriteConnection()
+        else:
+            super()._linger()
 
-    def _close(self) -> None:
-        """Close once the client has taken what was written."""
+    def _enter_linger(self) -> None:
+        self._phase = LINGER
+        self._forget_rest()
+
+    def _enter_closing(self) -> None:
         self._phase = CLOSING
         self.forget_reset()
-        self.deadline = self.site.clock.now + self.site.timeouts.idle
         self._forget_rest()
-        transport: Any = self.transport
-        transport.loseConnection()
+
+    def _wait(self, seconds: float) -> None:
+        self.deadline = self.site.clock.now + seconds
 
     def _forget_rest(self) -> None:
         """Nothing of what still comes is read, so that it may come, and the transport waits for nobody."""
@@ -360,12 +353,11 @@ class GatewayChannel(ResetWatch, Intake, Protocol, RequestConnection, NewConnect
             self._refuse_unread(bytes(self._unread.so_far()), REQUEST_TIMEOUT)
         elif phase == BODY and self.request is not None:
             self.keep_alive = False
-            self.request.late()
-        elif phase == LINGER and self.taking() and self.moved:
-            self.deadline = self.site.clock.now + self.site.timeouts.linger
-        elif phase == CLOSING and self.taking():
-            self.deadline = self.site.clock.now + self.site.timeouts.idle
-        elif phase in (IDLE, LINGER):
+            self.request.body_failed(SLOW)
+        elif phase in (LINGER, CLOSING):
+            self._watch_uptake()
+            self._expire_closing(phase == LINGER)
+        elif phase == IDLE:
             self._close()
         elif phase != GONE:
             transport: Any = self.transport
@@ -383,11 +375,6 @@ class GatewayChannel(ResetWatch, Intake, Protocol, RequestConnection, NewConnect
     def under_way(self) -> Iterable[Http1Request]:
         """The request that has begun and not ended."""
         return () if self.request is None else (self.request,)
-
-    def getPeer(self) -> IAddress:
-        """The address that the connection comes from."""
-        transport: Any = self.transport
-        return transport.getPeer()  # type: ignore[no-any-return]
 
 
 @implementer(IHalfCloseableProtocol)

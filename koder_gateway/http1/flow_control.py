@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
+from ..downstream.body_deadline import BodyDeadline
+from ..downstream.lingering_close import LingeringClose
 from ..downstream.ports import ClientSite
 from ..downstream.unsent_bytes import Uptake
 from ..policy.limits import address_key
@@ -25,7 +27,7 @@ _PIPELINE_BOUND: Final = 16384
 _FORGOTTEN_BOUND: Final = 1 << 20
 
 
-class ClientFlow(StockChannel):
+class ClientFlow(StockChannel, BodyDeadline, LingeringClose):
     """The base of the channel that pauses and resumes: `read_on` is the part of it that reads. `deadline` is
     monotonic seconds."""
 
@@ -162,21 +164,17 @@ class ClientFlow(StockChannel):
 
     # -- what the service says of the body
 
-    def hold_body(self) -> None:
-        """The service does not take the body: the client's time stands still."""
-        if not self._held and self._phase in (BODY, TUNNEL):
-            self._held = True
-            self._held_for = self.deadline - self.site.clock.now
-            self.deadline = math.inf
-            self._regulate()
+    def _may_hold(self) -> bool:
+        return self._phase in (BODY, TUNNEL)
 
-    def release_body(self) -> None:
-        """The service takes the body again."""
-        if self._held:
-            self._held = False
-            if self._phase == BODY:
-                self.deadline = self.site.clock.now + self._held_for
-            self._read_on()
+    def _expects_body(self) -> bool:
+        return self._phase == BODY
+
+    def _body_held(self) -> None:
+        self._regulate()
+
+    def _body_released(self) -> None:
+        self._read_on()
 
     # -- what the client has taken
 
@@ -188,21 +186,12 @@ class ClientFlow(StockChannel):
     def _watch_uptake(self) -> None:
         """Something waits for the client: from now on it has to take that as fast as it must."""
         if self._uptake is None and self._phase != GONE:
-            site = self.site
-            self._uptake = Uptake(self.transport, *self._sending(), site.clock.now, site.timeouts.idle)
-            site.watched.add(self)
+            self._begin_pace()
+            self.site.watched.add(self)
 
-    def _sending(self) -> tuple[object, int]:
-        """The exchange under way, and its bytes so far."""
+    def _sending(self) -> tuple[object, int, bool]:
         exchange = None if self.request is None else self.request.exchange
-        return exchange, 0 if exchange is None else exchange.bytes_out
-
-    def _keeps_pace(self, uptake: Uptake) -> bool:
-        site = self.site
-        exchange, written = self._sending()
-        return uptake.keeps(
-            exchange, written, site.clock.now, site.seconds_per_byte, site.timeouts.idle, full=self._full
-        )
+        return exchange, 0 if exchange is None else exchange.bytes_out, self._full
 
     def look_at_uptake(self) -> None:
         """`uptake_due` has passed: end the connection of a client that takes too little."""
@@ -216,11 +205,6 @@ class ClientFlow(StockChannel):
         elif not (self._full or self._pulled or uptake.waiting):
             self._uptake = None
             self.site.watched.discard(self)
-
-    @property
-    def moved(self) -> bool:
-        """Whether the client had taken anything when it was looked at last, since the time before."""
-        return self._uptake is not None and self._uptake.moved
 
     def _too_slow(self) -> None:
         """The client takes less of what waits for it than it has to."""

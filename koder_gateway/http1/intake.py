@@ -32,7 +32,7 @@ _ROOM: Final = 1 << 17
 
 class Intake(ClientFlow):
     """The base of the channel that reads. Subclasses begin an exchange with a head (`_begin`), go on when the rest of
-    a body that nobody waits for has come (`_settled`), and close so that an answer can be read (`_linger`)."""
+    a body that nobody waits for has come (`_settled`)."""
 
     keep_alive: bool
     # Whether the client has ended its side.
@@ -53,9 +53,6 @@ class Intake(ClientFlow):
 
     def _settled(self) -> None:
         """Ready for the next request, which may be here already."""
-
-    def _linger(self) -> None:
-        """Close so that the client can read its answer."""
 
     def _judge_end(self) -> None:
         """The client sends no more, and what could be read of what it has sent has been read."""
@@ -245,31 +242,18 @@ class Intake(ClientFlow):
             if done:
                 self._settled()
             return
-        if body and not self._held:
-            # The time that a body has grows with what has come, but never beyond its grace from now.
-            timeouts = self.site.timeouts
-            self.deadline = min(
-                self.deadline + len(body) * self.site.seconds_per_byte, self.site.clock.now + timeouts.body
-            )
         request.exchange.bytes_in += len(body)
         if done:
             self._phase = BUSY
             self.deadline = math.inf
-            request.body_done = True
-        sink = request.sink
-        if sink is None:
-            return
-        if body:
-            sink.body_received(body)
-        if done and request.sink is sink:
-            sink.body_ended(trailers)
+        elif body and not self._held:
+            self._renew_deadline(len(body))
+        request.body_came(body, done, trailers)
 
     def _body_failed(self, event: str, refusal: Refusal) -> None:
         request = self.request
         self.keep_alive = False
         if request is None:
             self._linger()
-        elif request.sink is not None:
-            request.sink.client_failed(event)
         else:
-            request.refuse(refusal)
+            request.body_failed(event, refusal)

@@ -146,7 +146,7 @@ class Http1Request(GatewayRequest):
         """This client has had so many refusals that it gets no more of them: its connection ends, behind the answers
         that it has coming."""
         channel = self.channel
-        self._ended_by_gateway()
+        self.exchange.end()
         channel.keep_alive = False
         self._over(finished=False)
         channel.cut(True)

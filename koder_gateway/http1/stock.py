@@ -9,11 +9,9 @@ from twisted.internet.interfaces import IAddress, ISSLTransport
 from twisted.web.http_headers import Headers
 
 from ..downstream.ports import ClientSite
+from ..downstream.stock_fields import sent_fields
 from ..policy.certificates import Secured
 from .request import Http1Request
-
-# Framing and persistence are the channel's; the identity and CORS fields are the exchange's.
-_OURS = frozenset((b"connection", b"keep-alive", b"date", b"x-request-id", b"upgrade"))
 
 
 class StockChannel:
@@ -31,18 +29,13 @@ class StockChannel:
         request = self.request
         if request is None:
             return
-        stated = headers.hasHeader(b"content-length") or headers.hasHeader(b"transfer-encoding")
-        if not stated and request.method != b"HEAD" and code not in (b"204", b"304"):
+        framed = request.chunked or headers.hasHeader(b"content-length")
+        if not framed and request.method != b"HEAD" and code not in (b"204", b"304"):
             self.keep_alive = False
         lines = [b"HTTP/1.1 %b %b\r\n" % (code, reason)]
-        drops_hsts = request.standing.drops_hsts
-        for name, values in headers.getAllRawHeaders():
-            lower = name.lower()
-            if lower in _OURS or lower.startswith(b"access-control-"):
-                continue
-            if drops_hsts and lower == b"strict-transport-security":
-                continue
-            lines += [b"%b: %b\r\n" % (name, value) for value in values]
+        lines += [b"%b: %b\r\n" % field for field in sent_fields(headers, request.exchange.drops_hsts)]
+        if request.chunked:
+            lines.append(b"Transfer-Encoding: chunked\r\n")
         lines += (self.site.date_line, request.exchange.fields)
         if not self.keep_alive:
             lines.append(b"Connection: close\r\n")
@@ -54,6 +47,10 @@ class StockChannel:
     def writeSequence(self, pieces: Iterable[bytes]) -> None:
         """Send several pieces as one."""
         self.transport.write(b"".join(pieces))
+
+    def getPeer(self) -> IAddress:
+        """The address that the connection comes from."""
+        return self.transport.getPeer()  # type: ignore[no-any-return]
 
     def getHost(self) -> IAddress:
         """The address that the client has connected to."""

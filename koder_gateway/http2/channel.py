@@ -49,7 +49,9 @@ from ..wire.http2_head import HeadReader
 from ..wire.small_data import SMALL
 from .control import Control
 from .frame_scheduler import Outbox
-from .lifecycle import OPEN, OPENING, Lifecycle
+from .lifecycle import Lifecycle
+from .phases import OPEN, OPENING
+from .ports import Connection
 from .receive_window import CONNECTION_WINDOW, STREAM_WINDOW, ConnectionWindow
 from .streams import Streams
 
@@ -60,7 +62,7 @@ _FRAMES_A_LOOK: Final = 4
 _BYTES_A_LOOK: Final = 2048
 
 
-class Http2Channel(ResetWatch, Protocol, Successor):
+class Http2Channel(ResetWatch, Protocol, Connection, Successor):
     """Takes over a connection on which ALPN has chosen h2. `deadline` is monotonic seconds, for the site's sweep."""
 
     # Whether the client has ended its side.
@@ -78,7 +80,7 @@ class Http2Channel(ResetWatch, Protocol, Successor):
         self.window = ConnectionWindow(self.out)
         self.patience = Patience(site.clock.now)
         self.streams = streams = Streams(self, HeadReader(site.max_head, site.max_fields))
-        self.lifecycle = Lifecycle(self)
+        self.lifecycle = lifecycle = Lifecycle(self, streams)
         # Whether what is being read has opened windows.
         self.windows_opened = False
         # What has come of a frame that is not whole; or, while the connection is `_behind`, all that is still to be
@@ -93,7 +95,7 @@ class Http2Channel(ResetWatch, Protocol, Successor):
         self._deaf = False
         self._backlog = -1
         self._taken_at = 0.0
-        control = Control(self)
+        control = Control(self, streams, lifecycle)
         self._handlers: tuple[Callable[[int, int, bytes], None], ...] = (
             streams.on_data,
             streams.on_headers,
@@ -193,7 +195,7 @@ class Http2Channel(ResetWatch, Protocol, Successor):
             return b""
         _, _, kind, flags, _ = HEADER.unpack_from(data, len(PREFACE))
         if kind != SETTINGS or flags & ACK:
-            raise Http2Error(PROTOCOL_ERROR, "the first frame is no SETTINGS frame")
+            raise Http2Error(PROTOCOL_ERROR, "the first frame is not a SETTINGS frame")
         self.lifecycle.opened()
         return data[len(PREFACE) :]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ..wire import http2_frames
 from ..wire.flood_budget import FRAME, RESET, WINDOW, WORTH_WHILE
 from ..wire.http2_frames import (
@@ -18,17 +16,19 @@ from ..wire.http2_frames import (
     Http2Error,
     StreamError,
 )
-
-if TYPE_CHECKING:
-    from .channel import Http2Channel
+from .lifecycle import Lifecycle
+from .ports import Connection
+from .streams import Streams
 
 
 class Control:
     """Reads these frames, and does to the connection what they ask for. Each raises Http2Error where it breaks the
     protocol, or where there are too many of them."""
 
-    def __init__(self, connection: Http2Channel) -> None:
+    def __init__(self, connection: Connection, streams: Streams, lifecycle: Lifecycle) -> None:
         self._connection = connection
+        self._streams = streams
+        self._lifecycle = lifecycle
 
     def on_priority(self, flags: int, number: int, payload: bytes) -> None:
         """Read, and of no consequence (section 5.3.2)."""
@@ -65,7 +65,7 @@ class Control:
         grown = size - connection.out.initial_window
         connection.out.initial_window = size
         try:
-            for stream in connection.streams.open.values():
+            for stream in self._streams.open.values():
                 stream.outflow.grant(grown)
         except StreamError as error:
             raise Http2Error(error.code, error.reason) from None
@@ -85,7 +85,7 @@ class Control:
         if not flags & ACK:
             self._connection.out.send(http2_frames.frame(PING, ACK, 0, payload))
         else:
-            self._connection.lifecycle.acknowledged()
+            self._lifecycle.acknowledged()
 
     def on_goaway(self, flags: int, number: int, payload: bytes) -> None:
         """The client leaves (section 6.8)."""
@@ -94,7 +94,7 @@ class Control:
         if len(payload) < 8:
             raise Http2Error(FRAME_SIZE_ERROR, "a GOAWAY frame is shorter than eight bytes")
         self._connection.spend(RESET)
-        self._connection.lifecycle.client_leaves()
+        self._lifecycle.client_leaves()
 
     def on_window(self, flags: int, number: int, payload: bytes) -> None:
         """The client takes more (section 6.9)."""
@@ -105,18 +105,18 @@ class Control:
         connection.replied(WINDOW if size >= WORTH_WHILE else FRAME)
         if not number:
             if not size:
-                raise Http2Error(PROTOCOL_ERROR, "a window is enlarged by nothing")
+                raise Http2Error(PROTOCOL_ERROR, "a WINDOW_UPDATE has an increment of 0")
             connection.out.window += size
             if connection.out.window > MAX_WINDOW:
                 raise Http2Error(FLOW_CONTROL_ERROR, "the connection's window is over 2^31-1 bytes")
             # Filled once all is read: what opens in several steps is filled in one.
             connection.windows_opened = True
             return
-        if number > connection.streams.last or not number & 1:
+        if number > self._streams.last or not number & 1:
             raise Http2Error(PROTOCOL_ERROR, "WINDOW_UPDATE on a stream that is idle")
         if not size:
-            raise StreamError(PROTOCOL_ERROR, "a window is enlarged by nothing")
-        stream = connection.streams.open.get(number)
+            raise StreamError(PROTOCOL_ERROR, "a WINDOW_UPDATE has an increment of 0")
+        stream = self._streams.open.get(number)
         if stream is not None:
             stream.outflow.grant(size)
             connection.windows_opened = True

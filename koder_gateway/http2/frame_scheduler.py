@@ -11,16 +11,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
+from ..downstream.buffered import Buffered
 from ..wire.http2_frames import DEFAULT_FRAME_SIZE, DEFAULT_WINDOW
-
-if TYPE_CHECKING:
-    from ..downstream.buffered import Buffered
-    from .send_window import Outflow
 
 # What waits for the reactor's next turn; streams are asked for no more than this at a time.
 _BATCH: Final = 131072
@@ -28,6 +25,27 @@ _BATCH: Final = 131072
 _FRAMES: Final = 256
 # Of the services that were paused, so many go on in a turn.
 _RESUMED: Final = 8
+
+
+class Sender(Protocol):
+    """What a stream sends, which takes turns with others while it is `listed`. `waiting` is what waits for windows,
+    `closed`: nothing may be sent any more."""
+
+    # Not a literal, which mypy would take for the list of all attributes that there may be.
+    __slots__ = tuple[str, ...]()
+
+    listed: bool
+    closed: bool
+    waiting: deque[bytes | memoryview]
+
+    def emit(self, forced: bool = False) -> bool:
+        """Send one frame of what waits, a small one if `forced`; whether there is more that could go at once."""
+
+    def restrain(self) -> None:
+        """Much waits on the connection: what leaves at once may be read, and nothing else."""
+
+    def resume(self) -> None:
+        """The connection may have room again."""
 
 
 @implementer(IPushProducer)
@@ -48,7 +66,7 @@ class Outbox:
         held_back: Callable[[], object],
         turned: Callable[[], object],
         buffered: Buffered,
-        streams: Callable[[], Iterable[Outflow]],
+        streams: Callable[[], Iterable[Sender]],
     ) -> None:
         self.window = DEFAULT_WINDOW
         self.initial_window = DEFAULT_WINDOW
@@ -71,14 +89,14 @@ class Outbox:
         self._pushed = 0
         # Whether that is much, so that only what leaves at once is read; those who may go on, a few in a turn.
         self.full = False
-        self._paused: deque[Outflow] = deque()
+        self._paused: deque[Sender] = deque()
         self._again = False
         self._buffered = buffered
         self._streams = streams
-        self._listed: deque[Outflow] = deque()
+        self._listed: deque[Sender] = deque()
         self._pumping = False
         # Streams that wait for more of their windows.
-        self.held: set[Outflow] = set()
+        self.held: set[Sender] = set()
         self._held_back = held_back
 
     def open(self) -> None:
@@ -140,12 +158,12 @@ class Outbox:
         if self.full:
             self._look_again()
 
-    def enlist(self, stream: Outflow) -> None:
+    def enlist(self, stream: Sender) -> None:
         """A stream has something to send."""
         stream.listed = True
         self._listed.append(stream)
 
-    def hold(self, stream: Outflow) -> None:
+    def hold(self, stream: Sender) -> None:
         """A stream waits for more of its window to open; its connection is looked at when that takes too long."""
         self.held.add(stream)
         self._held_back()

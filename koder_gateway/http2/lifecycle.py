@@ -14,35 +14,39 @@ nothing before it comes to that is not waited for.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ..downstream.lingering_close import LingeringClose
 from ..downstream.unsent_bytes import Uptake
 from ..errors import Refusal
+from ..exchange.states import CLIENT_GONE
 from ..wire import http2_frames
 from ..wire.flood_budget import REPLY, FloodGoesOn
-from ..wire.http2_frames import ENHANCE_YOUR_CALM, MAX_STREAM, NO_ERROR, PING, Http2Error
+from ..wire.http2_frames import CANCEL, ENHANCE_YOUR_CALM, MAX_STREAM, NO_ERROR, PING, Http2Error
 from ..wire.pace import Pace
-
-if TYPE_CHECKING:
-    from .channel import Http2Channel
-
-OPENING, OPEN, LINGER, CLOSING, GONE = range(5)
+from .phases import CLOSING, GONE, LINGER, OPEN, OPENING
+from .ports import Connection, Phases
+from .streams import Streams
 
 
-class Lifecycle:
+class Lifecycle(Phases, LingeringClose):
     """`phase` is where the connection stands, `said_last` the highest stream that its client has been told it will
     have an answer to. Keeps the connection's `deadline` at the first of all that there are."""
 
-    def __init__(self, connection: Http2Channel) -> None:
+    def __init__(self, connection: Connection, streams: Streams) -> None:
         self.phase = OPENING
         self.said_last = MAX_STREAM
+        self.site = connection.site
         self._connection = connection
+        self._streams = streams
         # When the connection has had nothing to do for too long; when a drain has the last stream said.
         self._idle_due = math.inf
         self._last_due = math.inf
         # When what is under way has been served for long enough without reading.
         self._deaf_due = math.inf
         self._client_leaves = False
+        # Whether the client has ended its side: then no window opens any more.
+        self._client_ended = False
         self._draining = False
         # Whether requests have been turned away that may still be on their way.
         self._turned_away = False
@@ -57,22 +61,22 @@ class Lifecycle:
 
     def begin(self) -> None:
         """The client has the time of a head to send its preface."""
-        site = self._connection.site
+        site = self.site
         self._connection.deadline = site.clock.now + site.timeouts.head
 
     def opened(self) -> None:
         """The preface is here: the first request may take its time."""
         self.phase = OPEN
         connection = self._connection
-        timeouts = connection.site.timeouts
-        self._idle_due = connection.deadline = connection.site.clock.now + max(timeouts.head, timeouts.keepalive)
+        timeouts = self.site.timeouts
+        self._idle_due = connection.deadline = self.site.clock.now + max(timeouts.head, timeouts.keepalive)
         connection.wake(self._last_due)
 
     def busy(self) -> None:
         """A stream is about to be opened where there was none."""
         connection = self._connection
         self._idle_due = math.inf
-        connection.deadline = min(connection.streams.block.due, self._last_due, self._uptake_due)
+        connection.deadline = min(self._streams.block.due, self._last_due, self._uptake_due)
 
     def idle(self) -> None:
         """The last stream is over."""
@@ -84,10 +88,10 @@ class Lifecycle:
         elif self._client_leaves or self.said_last != MAX_STREAM:
             self.close()
         else:
-            site = connection.site
+            site = self.site
             self._idle_due = site.clock.now + site.timeouts.keepalive
             self._windows.end()
-            dues = connection.streams.block.due, self._last_due, self._uptake_due
+            dues = self._streams.block.due, self._last_due, self._uptake_due
             connection.deadline = min(self._idle_due, *dues)
 
     # -- its end
@@ -95,9 +99,9 @@ class Lifecycle:
     def fail(self, error: Http2Error) -> None:
         """The client broke the protocol: say why, end every stream, and close so that it can read that."""
         connection = self._connection
-        streams = connection.streams
+        streams = self._streams
         self.phase = LINGER
-        connection.site.http2_errors += 1
+        self.site.http2_errors += 1
         connection.out.send(http2_frames.goaway_frame(min(streams.last, self.said_last), error.code, error.reason))
         self.said_last = streams.last
         for stream in list(streams.open.values()):
@@ -108,14 +112,14 @@ class Lifecycle:
         """Take no further request. Those that were taken are served: they may be others' who share the client's
         address. The connection ends with the last of them."""
         connection = self._connection
-        if self.phase != OPEN or not connection.streams:
+        if self.phase != OPEN or not self._streams:
             self.fail(error)
         elif self.said_last == MAX_STREAM:
-            connection.site.http2_errors += 1
+            self.site.http2_errors += 1
             self._turned_away = True
             # No stream follows whose fields anybody would have to know.
-            connection.streams.heads.lost = True
-            self.said_last = connection.streams.last
+            self._streams.heads.lost = True
+            self.said_last = self._streams.last
             self._last_due = math.inf
             connection.out.send(http2_frames.goaway_frame(self.said_last, error.code, error.reason))
 
@@ -125,38 +129,33 @@ class Lifecycle:
         connection = self._connection
         if self.phase != OPEN:
             return
-        if not connection.streams:
+        if not self._streams:
             raise error
         if self._flooded:
             raise FloodGoesOn
         self._flooded = True
-        connection.patience.renew(connection.site.clock.now)
+        connection.patience.renew(self.site.clock.now)
         self.turn_away(error)
 
     def deafened(self) -> None:
         """Nothing more is read: what is under way is not waited for without end."""
-        site = self._connection.site
+        site = self.site
         self._deaf_due = site.clock.now + site.timeouts.idle
         self._connection.wake(self._deaf_due)
 
-    def _linger(self) -> None:
-        """Close so that the client can read what was said: stop writing, forget what still comes, then close."""
+    def _enter_linger(self) -> None:
         connection = self._connection
         self.phase = LINGER
         connection.let_go()
         connection.out.close()
-        transport: Any = connection.transport
-        if transport is None:
-            return
-        connection.deadline = connection.site.clock.now + connection.site.timeouts.linger
         self.watch()
-        if hasattr(type(transport), "loseWriteConnection"):
-            transport.loseWriteConnection()
 
     def close(self) -> None:
-        """Close once the client has taken what was written."""
-        if self.phase >= CLOSING:
-            return
+        """Close once the client has taken what was written, unless that has begun."""
+        if self.phase < CLOSING:
+            self._close()
+
+    def _enter_closing(self) -> None:
         connection = self._connection
         lingering = self.phase == LINGER
         self.phase = CLOSING
@@ -165,9 +164,10 @@ class Lifecycle:
             connection.out.close()
         connection.forget_reset()
         self.watch()
-        connection.deadline = min(connection.site.clock.now + connection.site.timeouts.idle, self._uptake_due)
-        transport: Any = connection.transport
-        transport.loseConnection()
+
+    def _wait(self, seconds: float) -> None:
+        due = self.site.clock.now + seconds
+        self._connection.deadline = due if self.phase == LINGER else min(due, self._uptake_due)
 
     def gone(self) -> None:
         """The connection is lost: there is nothing left to wait for."""
@@ -178,13 +178,15 @@ class Lifecycle:
     def client_leaves(self) -> None:
         """The client opens no further streams."""
         self._client_leaves = True
-        if not self._connection.streams:
+        if not self._streams:
             self.close()
 
     def client_ended(self) -> None:
         """The client sends no more: what it has not asked for whole it never will, the rest is answered."""
         if self.phase == OPEN:
-            self._connection.streams.client_ended()
+            self._client_ended = True
+            self._streams.client_ended()
+            self._end_unsendable()
             self.client_leaves()
         else:
             self.close()
@@ -202,7 +204,7 @@ class Lifecycle:
         connection.out.send(
             http2_frames.goaway_frame(MAX_STREAM, NO_ERROR) + http2_frames.frame(PING, 0, 0, b"draining")
         )
-        self._last_due = connection.site.clock.now + connection.site.timeouts.linger
+        self._last_due = self.site.clock.now + self.site.timeouts.linger
         connection.wake(self._last_due)
 
     def acknowledged(self) -> None:
@@ -213,10 +215,10 @@ class Lifecycle:
     def _say_last(self) -> None:
         """The client has had the time to hear of the end: what it begins now is not answered any more."""
         connection = self._connection
-        self.said_last = connection.streams.last
+        self.said_last = self._streams.last
         self._last_due = math.inf
         connection.out.send(http2_frames.goaway_frame(self.said_last, NO_ERROR))
-        if not connection.streams:
+        if not self._streams:
             self.close()
 
     def give_up(self, refusal: Refusal) -> None:
@@ -225,27 +227,26 @@ class Lifecycle:
         for request in connection.under_way():
             request.give_up(refusal)
         if self.phase <= OPEN:
-            connection.out.send(http2_frames.goaway_frame(min(connection.streams.last, self.said_last), NO_ERROR))
+            connection.out.send(http2_frames.goaway_frame(min(self._streams.last, self.said_last), NO_ERROR))
         self.close()
 
     # -- deadlines
 
     def expire(self) -> None:
         """A deadline has passed: the connection's own or one of its streams'."""
-        connection = self._connection
-        now = connection.site.clock.now
+        now = self.site.clock.now
         phase = self.phase
         if phase == OPENING:
             self.fail(Http2Error(http2_frames.SETTINGS_TIMEOUT, "no connection preface in time"))
         elif phase == OPEN:
             self._expire_open(now)
         elif phase in (LINGER, CLOSING):
-            self._expire_closing(now)
+            self._expire_closing(phase == LINGER)
 
     def _expire_open(self, now: float) -> None:
         connection = self._connection
-        streams, out = connection.streams, connection.out
-        if self._uptake_due <= now and not self._takes(now):
+        streams, out = self._streams, connection.out
+        if self._uptake_due <= now and not self._takes():
             self._cut()
             return
         if self._deaf_due <= now:
@@ -269,6 +270,8 @@ class Lifecycle:
         self._end_slow_streams(now)
         if out.held:
             out.force()
+        if self._client_ended:
+            self._end_unsendable()
         if self.phase == OPEN:
             dues = [min(stream.deadline, stream.outflow.pace.due) for stream in streams.open.values()]
             dues += [self._idle_due, streams.block.due, self._last_due, self._deaf_due, self._uptake_due]
@@ -279,15 +282,17 @@ class Lifecycle:
 
     def watch_windows(self) -> None:
         """Something waits for windows: from now on the client has to open them as fast as it must."""
-        if self._windows.due == math.inf:
-            connection = self._connection
-            site = connection.site
+        connection = self._connection
+        site = self.site
+        if self._client_ended:
+            connection.wake(site.clock.now)
+        elif self._windows.due == math.inf:
             self._windows.begin(connection.out.let_out, site.clock.now, site.timeouts.idle)
             connection.wake(self._windows.due)
 
     def _opens_windows(self, now: float) -> bool:
         """Whether the client lets all its streams together send fast enough, or nothing waits for that."""
-        out, windows, site = self._connection.out, self._windows, self._connection.site
+        out, windows, site = self._connection.out, self._windows, self.site
         if windows.due > now:
             return True
         if not out.waiting:
@@ -298,36 +303,31 @@ class Lifecycle:
             return windows.keeps(out.let_out, now, site.seconds_per_byte, site.timeouts.idle)
         return True
 
+    def _end_unsendable(self) -> None:
+        """End the streams of which more waits than their windows let go. A client that has ended its side opens none
+        any more, so their services would wait for nothing."""
+        out = self._connection.out
+        for stream in list(self._streams.open.values()):
+            outflow = stream.outflow
+            if outflow.waiting and min(outflow.window, out.window) <= 0:
+                stream.fail(CANCEL, CLIENT_GONE)
+
     def _end_slow_streams(self, now: float) -> None:
         """Reset the streams whose windows open too slowly; where they all do, also those that wait to begin: they
         would hold their services' connections, and then wait in turn."""
         if not self._opens_windows(now):
             self._windows.end()
-            for stream in list(self._connection.streams.open.values()):
+            for stream in list(self._streams.open.values()):
                 if stream.outflow.waiting or stream.remote_done:
                     stream.too_slow()
             self.watch()
             return
-        slow = [stream for stream in self._connection.streams.open.values() if stream.outflow.pace.due <= now]
+        slow = [stream for stream in self._streams.open.values() if stream.outflow.pace.due <= now]
         for stream in slow:
             if not stream.outflow.keeps_pace(now):
                 stream.too_slow()
                 # A client that takes nothing at all does not hear of it.
                 self.watch()
-
-    def _expire_closing(self, now: float) -> None:
-        connection, uptake = self._connection, self._uptake
-        timeouts = connection.site.timeouts
-        takes = uptake is not None and self._keeps_pace(uptake, now) and uptake.waiting > 0
-        if self.phase == CLOSING:
-            if takes:
-                connection.deadline = min(now + timeouts.idle, self._uptake_due)
-            else:
-                self._abort()
-        elif takes and uptake is not None and uptake.moved:
-            connection.deadline = now + timeouts.linger
-        else:
-            self.close()
 
     # -- what the client takes of what was written last
 
@@ -337,28 +337,28 @@ class Lifecycle:
 
     def watch(self) -> None:
         """From now on the client has to take what was written as fast as it must, whichever stream it is of."""
-        connection = self._connection
-        if self._uptake is None and connection.transport is not None:
-            site = connection.site
-            self._uptake = Uptake(
-                connection.transport, self, connection.out.written, site.clock.now, site.timeouts.idle
-            )
-            connection.wake(self._uptake.due)
+        if self._uptake is None and self.transport is not None:
+            self._connection.wake(self._begin_pace().due)
 
-    def _takes(self, now: float) -> bool:
+    @property
+    def transport(self) -> Any:
+        """The connection's; None once that is lost."""
+        return self._connection.transport
+
+    def _sending(self) -> tuple[object, int, bool]:
+        # All streams as one: what the kernel holds is of any of them.
+        out = self._connection.out
+        return self, out.written, out.blocked
+
+    def _takes(self) -> bool:
         """Whether the client takes what was written fast enough, or nothing waits for it."""
         uptake = self._uptake
         if uptake is None:
             return True
-        keeps = self._keeps_pace(uptake, now)
+        keeps = self._keeps_pace(uptake)
         if not self._connection.out.blocked and not uptake.waiting:
             self._uptake = None
         return keeps
-
-    def _keeps_pace(self, uptake: Uptake, now: float) -> bool:
-        site = self._connection.site
-        out = self._connection.out
-        return uptake.keeps(self, out.written, now, site.seconds_per_byte, site.timeouts.idle, full=out.blocked)
 
     def _cut(self) -> None:
         """The client does not take what was written: end all that waits for it at once. A reset of streams that wait
@@ -366,12 +366,8 @@ class Lifecycle:
         self.phase = CLOSING
         connection = self._connection
         connection.let_go()
-        for stream in list(connection.streams.open.values()):
+        for stream in list(self._streams.open.values()):
             stream.outflow.closed = True
             stream.too_slow()
-        self._abort()
-
-    def _abort(self) -> None:
-        self._connection.deadline = math.inf
-        transport: Any = self._connection.transport
-        transport.abortConnection()
+        connection.deadline = math.inf
+        self.transport.abortConnection()

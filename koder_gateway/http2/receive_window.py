@@ -6,13 +6,10 @@ nothing stops the client (RFC 9113 section 5.2).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ..wire.http2_frames import FLOW_CONTROL_ERROR, PROTOCOL_ERROR, Http2Error, StreamError, window_frame
-
-if TYPE_CHECKING:
-    from .channel import Http2Channel
-    from .frame_scheduler import Outbox
+from .frame_scheduler import Outbox
 
 # Bytes that a client may send on all streams together before it is paid back.
 CONNECTION_WINDOW: Final = 1 << 19
@@ -27,13 +24,13 @@ class ConnectionWindow:
     """What a client may send on all streams of a connection together; `out` takes what tells it of more. `held` is
     how many streams have a service that does not take what comes; who makes it less calls `pay`."""
 
-    __slots__ = ("_left", "_out", "_owed", "held")
+    __slots__ = ("_left", "_owed", "held", "out")
 
     def __init__(self, out: Outbox) -> None:
         self._left = CONNECTION_WINDOW
         self._owed = 0
         self.held = 0
-        self._out = out
+        self.out = out
 
     def take(self, size: int) -> None:
         """A DATA frame has come. Raises Http2Error."""
@@ -46,18 +43,19 @@ class ConnectionWindow:
         self._owed += size
         if self._owed >= CONNECTION_WINDOW // 2 and self.held < _MAX_HELD:
             self._left += self._owed
-            self._out.send(window_frame(0, self._owed))
+            self.out.send(window_frame(0, self._owed))
             self._owed = 0
 
 
 class Inflow:
-    """The body that comes on a stream: `length` bytes of it, where its head has said so; `received` have come."""
+    """The body that comes on a stream, counted against the connection's `window` too: `length` bytes of it, where its
+    head has said so; `received` have come."""
 
-    __slots__ = ("_connection", "_left", "_length", "_number", "_owed", "_unsaid", "received")
+    __slots__ = ("_left", "_length", "_number", "_owed", "_unsaid", "_window", "received")
 
-    def __init__(self, connection: Http2Channel, number: int, length: int | None) -> None:
+    def __init__(self, window: ConnectionWindow, number: int, length: int | None) -> None:
         self.received = 0
-        self._connection = connection
+        self._window = window
         self._number = number
         self._length = length
         self._left = STREAM_WINDOW
@@ -73,13 +71,13 @@ class Inflow:
         self.received += length
         stated = self._length
         if stated is not None and (self.received > stated or (ended and self.received < stated)):
-            raise StreamError(PROTOCOL_ERROR, "the body has another length than its content-length")
+            raise StreamError(PROTOCOL_ERROR, "the body's length differs from its content-length")
         self._owed += size
 
     def end(self) -> None:
         """The body ends without a further byte. Raises StreamError."""
         if self._length is not None and self.received != self._length:
-            raise StreamError(PROTOCOL_ERROR, "the body has another length than its content-length")
+            raise StreamError(PROTOCOL_ERROR, "the body's length differs from its content-length")
 
     def pay(self, *, more: bool) -> None:
         """Pay back what the service has taken, half a window at a time; with `more` the client has more to send."""
@@ -87,12 +85,12 @@ class Inflow:
         if not owed:
             return
         self._owed = 0
-        connection = self._connection
-        connection.window.pay(owed)
+        window = self._window
+        window.pay(owed)
         if more:
             self._left += owed
             # What is paid back in crumbs costs a frame each; the client sees its window in halves.
             self._unsaid += owed
             if self._unsaid >= STREAM_WINDOW // 2:
-                connection.out.send(window_frame(self._number, self._unsaid))
+                window.out.send(window_frame(self._number, self._unsaid))
                 self._unsaid = 0

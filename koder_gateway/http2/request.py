@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from twisted.internet.error import ConnectionAborted
 from twisted.python.failure import Failure
 
+from ..downstream.ports import RequestChannel
 from ..downstream.request import GatewayRequest
 from ..errors import NOT_IMPLEMENTED
-from ..exchange.states import ENDED, TUNNELLING
+from ..exchange.states import TUNNELLING
 from ..wire.hpack import encode_field, encode_lines, encode_status
 from ..wire.http2_frames import ENHANCE_YOUR_CALM, Http2Error
 from ..wire.response import ResponseHead
-
-if TYPE_CHECKING:
-    from .stream import Stream
+from .answer_producer import HeldAnswer
+from .ports import Connection
+from .send_window import Outflow
 
 _NO_BODY = frozenset((204, 304))
 
@@ -32,11 +33,25 @@ def _encoded_length(length: int) -> bytes:
     return encode_field(b"content-length", b"%d" % length)
 
 
-class Http2Request(GatewayRequest):
+class RequestStream(RequestChannel, Protocol):
+    """What a request asks of its stream. `upgrading`: whether an extended CONNECT has opened it."""
+
+    connection: Connection
+    outflow: Outflow
+    upgrading: bool
+
+    def tunnel(self) -> None:
+        """The service has switched protocols: whatever comes, and what has waited, is its."""
+
+    def over(self, code: int | None) -> None:
+        """The stream is closed; with a code the client is told."""
+
+
+class Http2Request(GatewayRequest, HeldAnswer):
     """One request of an HTTP/2 stream."""
 
     protocol = b"HTTP/2"
-    channel: Stream
+    channel: RequestStream  # type: ignore[assignment]
 
     @property
     def paused_early(self) -> bool:
@@ -141,11 +156,11 @@ class Http2Request(GatewayRequest):
         """This client has had so many refusals that it gets no more of them: its connection ends, but of a trusted
         proxy's only the stream, since others are on that."""
         channel = self.channel
-        self._ended_by_gateway()
+        self.exchange.end()
         self._over(finished=False)
         channel.over(ENHANCE_YOUR_CALM)
         connection = channel.connection
-        if not self.standing.policy.proxies.trusts(connection.peer):
+        if not self.exchange.context.policy.proxies.trusts(connection.peer):
             connection.lifecycle.turn_away(Http2Error(ENHANCE_YOUR_CALM, "too many refused requests"))
 
     def cut(self, *, at_once: bool = False) -> None:
@@ -157,7 +172,7 @@ class Http2Request(GatewayRequest):
     def render_stock(self, resource: Any) -> None:
         """Have an ordinary resource render; where a tunnel was asked for it has none to give."""
         if self.connects:
-            self.refuse(NOT_IMPLEMENTED.because("No tunnel ends here."))
+            self.refuse(NOT_IMPLEMENTED.because("No service that could open a tunnel handles this path."))
         else:
             super().render_stock(resource)
 
@@ -166,7 +181,6 @@ class Http2Request(GatewayRequest):
         if self.sink is not None:
             self.sink.abandon()
         exchange = self.exchange
-        exchange.phase = ENDED
-        exchange.code = event
+        exchange.end(event)
         self._over(finished=False)
         self._tell_stock(Failure(ConnectionAborted()))

@@ -1,4 +1,4 @@
-"""What one HTTP/2 stream sends: its frames, the body that waits for windows, and who is paused for it.
+"""What one HTTP/2 stream sends: its frames, and the body that waits for windows.
 
 What the service sends goes out as far as the client's windows and the transport let it; the rest waits here, and
 while more than a little waits the service is paused.
@@ -7,7 +7,7 @@ while more than a little waits the service is paused.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Final, cast
 
 from ..reactor.read_sizes import room_of
 from ..wire.flood_budget import DATA_SENT, REPLIES_TO_DATA, WORTH_WHILE
@@ -24,16 +24,8 @@ from ..wire.http2_frames import (
     header_frames,
 )
 from ..wire.pace import Pace
+from .answer_producer import HIGH, LITTLE, AnswerProducer, SendingStream
 
-if TYPE_CHECKING:
-    from .stream import Stream
-
-# The service is paused while more than this waits for the client's windows.
-_HIGH: Final = 65536
-# Where much waits on the connection already, a service goes on if so much leaves at once: one of which no more is
-# read than that, and another.
-_EXACT: Final = 512
-_LITTLE: Final = 16384
 # So many times what waits may be kept for it.
 _PINNED: Final = 4
 _EMPTY: Final = b""
@@ -41,7 +33,7 @@ _EMPTY: Final = b""
 _UNASKED: Final = Pace()
 
 
-class Outflow:
+class Outflow(AnswerProducer):
     """The sending side of a stream, which takes turns with others while it is `listed` in their `Outbox`.
 
     `window` is what the client takes of it, in bytes. `ended`: our end is queued; `all_sent`: so it has left;
@@ -49,40 +41,27 @@ class Outflow:
     """
 
     __slots__ = (
-        "_asked",
-        "_connection",
         "_counted",
-        "_exact",
         "_last_block",
         "_least",
         "_number",
-        "_producer",
-        "_producer_paused",
-        "_pulled",
         "_sent",
-        "_stream",
-        "_waiting_size",
         "all_sent",
-        "closed",
         "cut",
         "ended",
-        "listed",
         "pace",
-        "waiting",
-        "window",
     )
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: SendingStream) -> None:
         out = stream.connection.out
         self.window = out.initial_window
-        self.waiting: deque[bytes | memoryview] = deque()
+        self.waiting = deque()
         self.listed = False
         self.ended = False
         self.all_sent = False
         self.closed = False
         self.cut = False
-        # None once the stream is over.
-        self._stream: Stream | None = stream
+        self._stream = stream
         self._connection = stream.connection
         self._number = stream.number
         self._least = min(out.max_frame, out.initial_window) // 2
@@ -91,10 +70,9 @@ class Outflow:
         self._counted = 0
         self.pace = _UNASKED
         self._last_block = _EMPTY
-        self._producer: Any = None
+        self._producer = None
         self._pulled = False
         self._producer_paused = False
-        # Whether no more is read of its service than leaves at once.
         self._exact = False
         self._asked = False
         self._sent = 0
@@ -168,7 +146,7 @@ class Outflow:
         out = self._connection.out
         if self.waiting or out.blocked:
             return 0
-        return min(self.window, out.window, out.space, max(_LITTLE, room_of(self._connection.transport)))
+        return min(self.window, out.window, out.space, max(LITTLE, room_of(self._connection.transport)))
 
     def _go_on(self) -> None:
         """Let what waits go as far as it can now."""
@@ -178,19 +156,8 @@ class Outflow:
         out.pump()
         if self._waiting_size != self._counted:
             self._count()
-        if self._waiting_size > _HIGH or (out.full and not self.goes_on):
+        if self._waiting_size > HIGH or (out.full and not self.goes_on):
             self.pause()
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether more of the answer may be read: where much waits on the connection, what leaves at once."""
-        out = self._connection.out
-        if not out.full:
-            return True
-        if self.waiting or out.blocked or (out.choked and not self._exact):
-            return False
-        needed = min(_EXACT if self._exact else _LITTLE, out.initial_window)
-        return min(self.window, out.window, out.space) >= max(1, needed)
 
     def _count(self) -> None:
         """Say how much waits here; while anything does, the client has to take it at its pace."""
@@ -335,73 +302,3 @@ class Outflow:
             self._count()
         if producer is not None:
             producer.stopProducing()
-
-    # -- who produces the answer
-
-    def follow(self, producer: Any, streaming: bool) -> None:
-        """Pause and resume `producer` as the client takes the answer; one that is not streaming is asked for more."""
-        if producer is self._producer:
-            # A relay's connection, which is a tunnel's now.
-            return
-        self._producer = producer
-        self._pulled = not streaming
-        if self._connection.out.full:
-            self._bound()
-        self._producer_paused = self._waiting_size > _HIGH or not self.goes_on
-        if self._pulled:
-            if not self._producer_paused:
-                self._ask()
-        elif self._producer_paused:
-            producer.pauseProducing()
-
-    def unfollow(self) -> None:
-        """The producer is done."""
-        self._producer = None
-
-    def pause(self) -> None:
-        """Too much waits here, or on the connection."""
-        if self._producer is None:
-            if self._stream is not None and self._stream.request is not None:
-                self._stream.request.hold_answer()
-        elif not self._producer_paused:
-            self._producer_paused = True
-            if not self._pulled:
-                self._producer.pauseProducing()
-
-    def restrain(self) -> None:
-        """Much waits on the connection: what leaves at once may be read, and nothing else."""
-        self._bound()
-        if self._producer is None or not self.goes_on:
-            # A service that has not begun to answer is followed from now on, and `follow` decides.
-            self.pause()
-
-    def _bound(self) -> None:
-        bound = getattr(self._producer, "read_what_fits", None)
-        self._exact = bound is not None and bound()
-
-    def resume(self) -> None:
-        """The connection may have room again."""
-        if not self.waiting:
-            self._refill()
-
-    def _refill(self) -> None:
-        """Nothing waits any more: the service may go on."""
-        if self._producer_paused and self._producer is not None and self.goes_on:
-            self._producer_paused = False
-            if self._pulled:
-                self._ask()
-            else:
-                self._producer.resumeProducing()
-
-    def _ask(self) -> None:
-        """Have a producer that is pulled asked for more in the next turn: once, whoever it is by then."""
-        if not self._asked:
-            self._asked = True
-            self._connection.site.soon(self._pull)
-
-    def _pull(self) -> None:
-        self._asked = False
-        if self._producer is not None and self._pulled and not self._producer_paused:
-            self._producer.resumeProducing()
-            if self._producer is not None and not self._producer_paused:
-                self._ask()

@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any
 
 from twisted.internet.interfaces import IAddress
 from twisted.web.http_headers import Headers
 
+from ..downstream.ports import ClientSite
+from ..downstream.stock_fields import sent_fields
 from ..policy.certificates import Secured
 from ..wire.hpack import encode_field, encode_lines, encode_status
-
-if TYPE_CHECKING:
-    from ..downstream.ports import ClientSite
-    from .channel import Http2Channel
-    from .request import Http2Request
-    from .send_window import Outflow
-
-# Framing is the stream's; date and identity are the exchange's, and so are the CORS fields.
-_NOT_FOR_STREAMS: Final = frozenset(
-    (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade", b"date", b"x-request-id")
-)
+from .ports import Connection
+from .request import Http2Request
+from .send_window import Outflow
 
 
 class StockStream:
     """The half of a stream that mostly stock requests use."""
 
-    connection: Http2Channel
+    connection: Connection
     site: ClientSite
     request: Http2Request | None
     outflow: Outflow
@@ -43,12 +37,8 @@ class StockStream:
         if request is None:
             return
         parts = [encode_status(int(code))]
-        for name, values in headers.getAllRawHeaders():
-            lower = name.lower()
-            if lower == b"strict-transport-security" and request.standing.drops_hsts:
-                continue
-            if lower not in _NOT_FOR_STREAMS and not lower.startswith(b"access-control-"):
-                parts += [encode_field(lower, value.replace(b"\r\n", b" ")) for value in values]
+        for name, value in sent_fields(headers, request.exchange.drops_hsts):
+            parts.append(encode_field(name.lower(), value.replace(b"\r\n", b" ")))
         parts.append(encode_lines(self.site.date_line + request.exchange.fields))
         self.outflow.send_head(b"".join(parts), False)
 

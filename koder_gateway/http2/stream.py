@@ -7,12 +7,13 @@ its `Inflow`; what the client gets is sent by its `Outflow`.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from twisted.internet.error import ConnectionAborted
 from twisted.python.failure import Failure
 
-from ..exchange.states import ANSWERS, BROKEN, TIMEOUT, TOO_LARGE
+from ..downstream.body_deadline import BodyDeadline
+from ..exchange.states import BROKEN, SLOW, TIMEOUT, TOO_LARGE
 from ..wire.http2_frames import (
     CANCEL,
     INTERNAL_ERROR,
@@ -22,20 +23,20 @@ from ..wire.http2_frames import (
     StreamError,
     reset_frame,
 )
+from .answer_producer import SendingStream
+from .ports import Connection
 from .receive_window import Inflow
+from .request import Http2Request, RequestStream
 from .send_window import Outflow
 from .stock import StockStream
-
-if TYPE_CHECKING:
-    from .channel import Http2Channel
-    from .request import Http2Request
 
 # The rest of a body that an answer did not wait for is read to its end when it is no more than this.
 _FORGOTTEN_BOUND: Final = 65536
 _NOTHING: Final = b""
+_NO_TRAILERS: Final[list[bytes]] = []
 
 
-class Stream(StockStream):
+class Stream(BodyDeadline, StockStream, RequestStream, SendingStream):
     """The channel of one request. `deadline` is monotonic seconds; the connection's sweep looks at it.
 
     `remote_done`: the client has ended its side. The stream is over when it has, and all is sent, or when either side
@@ -47,7 +48,7 @@ class Stream(StockStream):
     # Whether a service, or a resource, has answered to the end.
     earned = False
 
-    def __init__(self, connection: Http2Channel, number: int, ended: bool, length: int | None) -> None:
+    def __init__(self, connection: Connection, number: int, ended: bool, length: int | None) -> None:
         self.connection = connection
         self.site = connection.site
         self.transport = connection.transport
@@ -55,7 +56,7 @@ class Stream(StockStream):
         self.request: Http2Request | None = None
         self.remote_done = ended
         self.deadline = math.inf
-        self.inflow = Inflow(connection, number, length)
+        self.inflow = Inflow(connection.window, number, length)
         self.outflow = Outflow(self)
         # Whether an extended CONNECT has opened it, and its tunnel stands.
         self.upgrading = False
@@ -83,21 +84,15 @@ class Stream(StockStream):
             self._receive_raw(request, data)
             return
         if self.inflow.received > self.site.policy.max_body:
-            self._fail(request, TOO_LARGE)
+            request.body_failed(TOO_LARGE)
             return
         if not ended and not self._held and data:
             self._renew_deadline(len(data))
+            self.connection.wake(self.deadline)
         request.exchange.bytes_in += len(data)
-        sink = request.sink
-        if ended:
-            request.body_done = True
-        if sink is not None:
-            if self._kept or (self._held and not ended):
-                data = self._keep(data, ended)
-            if data:
-                sink.body_received(data)
-            if ended and request.sink is sink:
-                sink.body_ended([])
+        if request.sink is not None and (self._kept or (self._held and not ended)):
+            data = self._keep(data, ended)
+        request.body_came(data, ended, _NO_TRAILERS)
         self._pay()
 
     def _keep(self, data: bytes, ended: bool = False) -> bytes:
@@ -158,7 +153,7 @@ class Stream(StockStream):
             self._forget(0)
             return
         if lines is None:
-            self._fail(request, BROKEN)
+            request.body_failed(BROKEN)
             return
         request.body_done = True
         self._hand_on(request)
@@ -171,41 +166,26 @@ class Stream(StockStream):
             # What the answer takes from here on is the relay's to watch; without one it is the client's own time.
             self.deadline = math.inf
 
-    def _renew_deadline(self, size: int) -> None:
-        """The time that a body has grows with what has come, but never beyond its grace from now."""
-        site = self.site
-        self.deadline = min(self.deadline + size * site.seconds_per_byte, site.clock.now + site.timeouts.body)
-        self.connection.wake(self.deadline)
-
-    def _fail(self, request: Http2Request, event: str) -> None:
-        if request.sink is not None:
-            request.sink.client_failed(event)
-        else:
-            request.refuse(ANSWERS[event])
-
     def _pay(self) -> None:
         """Pay back what the service has taken."""
         if not self._held:
             self.inflow.pay(more=not self.remote_done and not self.outflow.closed)
 
-    def hold_body(self) -> None:
-        """The service does not take the body: neither does the gateway, and the client's time stands still."""
-        if not self._held and not self.remote_done:
-            self._held = True
-            self.connection.window.held += 1
-            self._held_for = self.deadline - self.site.clock.now
-            self.deadline = math.inf
+    def _may_hold(self) -> bool:
+        return not self.remote_done
 
-    def release_body(self) -> None:
-        """The service takes the body again."""
-        if self._held:
-            self._let_go()
-            if not self.remote_done:
-                self.deadline = self.site.clock.now + self._held_for
-                self.connection.wake(self.deadline)
-            if self.request is not None:
-                self._hand_on(self.request)
-            self._pay()
+    def _expects_body(self) -> bool:
+        return not self.remote_done
+
+    def _body_held(self) -> None:
+        self.connection.window.held += 1
+
+    def _body_released(self) -> None:
+        self._let_go()
+        self.connection.wake(self.deadline)
+        if self.request is not None:
+            self._hand_on(self.request)
+        self._pay()
 
     def _hand_on(self, request: Http2Request) -> None:
         """What was kept, to whoever takes it now."""
@@ -308,7 +288,7 @@ class Stream(StockStream):
             self._let_go()
         outflow.close()
         self.inflow.pay(more=False)
-        connection.streams.over(self, served)
+        connection.streams.over(self.number, served)
 
     def expire(self) -> None:
         """The stream's deadline has passed: of its body, or of a client that does not take its answer."""
@@ -317,7 +297,7 @@ class Stream(StockStream):
             if self.remote_done:
                 self.deadline = math.inf
             else:
-                request.late()
+                request.body_failed(SLOW)
         elif self.outflow.all_sent:
             self.over(NO_ERROR)
         elif self.taking():

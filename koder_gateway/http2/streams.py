@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
-from twisted.logger import Logger
-
+from ..errors import Refusal
+from ..exchange.context import RequestContext
+from ..exchange.opening import HeadSource, open_exchange
+from ..policy.certificates import Secured
 from ..wire import http2_frames
 from ..wire.flood_budget import EXCESS_BYTE, EXCESS_FIELD, FRAME, RESET, SERVED
 from ..wire.hpack import OversizedBlock
@@ -24,37 +26,32 @@ from ..wire.http2_head import HeadReader, read_trailers
 from ..wire.request_head import RequestHead
 from ..wire.small_data import gather
 from .header_block import FieldBlock
-from .lifecycle import OPEN
+from .phases import OPEN
+from .ports import Connection, OpenStreams
 from .request import Http2Request
+from .send_window import Outflow
 from .stream import Stream
-
-if TYPE_CHECKING:
-    from ..errors import Refusal
-    from ..policy.decision import Standing
-    from .channel import Http2Channel
-    from .send_window import Outflow
 
 # Streams that were reset here, on which the client may still be sending what it sent before it knew.
 _RESETS_REMEMBERED: Final = 128
 
 
-class Streams:
+class Streams(OpenStreams, HeadSource):
     """Those that are `open`, by their numbers; `last` is the highest number that the client has used.
 
     `block` is the field block that is under way, `heads` reads those that are whole.
     """
 
-    log = Logger()
-
-    def __init__(self, connection: Http2Channel, heads: HeadReader) -> None:
+    def __init__(self, connection: Connection, heads: HeadReader) -> None:
         self.open: dict[int, Stream] = {}
         self.last = 0
         self.block = FieldBlock()
         # As announced: a reload holds for connections to come.
         self.max_streams = connection.site.max_streams
         self._connection = connection
+        self.peer = connection.peer
         self.heads = heads
-        self._standing: Any = None
+        self._context: RequestContext | None = None
         self._resets: dict[int, None] = {}
 
     def __len__(self) -> int:
@@ -89,7 +86,7 @@ class Streams:
         """More of the field block that is under way (section 6.10)."""
         block = self.block
         if not block.stream:
-            raise Http2Error(PROTOCOL_ERROR, "a CONTINUATION frame continues nothing")
+            raise Http2Error(PROTOCOL_ERROR, "a CONTINUATION frame without an open field block")
         if not block.add(payload, self._connection.site.max_head):
             self._connection.spend(FRAME + len(payload) * EXCESS_BYTE)
         if flags & END_HEADERS:
@@ -170,35 +167,27 @@ class Streams:
         """A head is complete: begin its exchange."""
         connection = self._connection
         site = connection.site
-        standing, refusal = self._standing, head.refusal
-        if standing is None or not standing.fits(site.policy, head):
-            standing = self._standing = site.policy.standing(head, connection.peer, connection.secured)
-            full = self._share_refusal(standing)
-            refusal = refusal or full
         now = site.time
-        exchange = site.identity.open(head, standing, now())
+        exchange = open_exchange(self, head, head.refusal, self._context, site.policy, now())
         stream.upgrading = head.upgrade is not None
         done = stream.remote_done or stream.upgrading
-        request = stream.request = Http2Request(stream, exchange, standing, b"", done, [])
+        request = stream.request = Http2Request(stream, exchange, b"", done, [])
         if not done:
             stream.deadline = site.clock.now + site.timeouts.body
             connection.wake(stream.deadline)
-        if refusal is not None:
-            request.refuse(refusal)
-            return
-        try:
-            site.dispatch(request)
-        except Exception:
-            self.log.failure("the resource tree failed")
-            request.crashed()
+        request.begin()
 
-    def _share_refusal(self, standing: Standing) -> Refusal | None:
+    def secured(self) -> Secured | None:
+        """What TLS has established with the client."""
+        return self._connection.secured
+
+    def keep_context(self, context: RequestContext) -> Refusal | None:
         """The refusal of a request whose tenant has its share of connections without this one, which then ends."""
-        refusal = self._connection.site.share_refusal(self._connection, standing)
-        if refusal is not None:
-            self._standing = None
+        full = self._connection.site.share_refusal(self._connection, context)
+        self._context = context if full is None else None
+        if full is not None:
             self._connection.close_idle()
-        return refusal
+        return full
 
     # -- what follows them
 
@@ -270,9 +259,9 @@ class Streams:
             del self._resets[next(iter(self._resets))]
         self._resets[number] = None
 
-    def over(self, stream: Stream, served: bool) -> None:
-        """A stream is closed; `served`: its answer was sent to the end."""
-        if self.open.pop(stream.number, None) is None:
+    def over(self, number: int, served: bool) -> None:
+        """This stream is closed; `served`: its answer was sent to the end."""
+        if self.open.pop(number, None) is None:
             return
         if served:
             self._connection.patience.earn(SERVED)
@@ -299,4 +288,4 @@ class Streams:
         for stream in list(self.open.values()):
             stream.reset()
         self.heads.forget()
-        self._standing = None
+        self._context = None

@@ -28,7 +28,7 @@ def _clue(error: Exception) -> str:
     """What is wrong with an endpoint string, in one line, from what its parser raised."""
     text = " ".join(str(error).split()) or "cannot be read"
     if isinstance(error, OSError):
-        return f"{text}; name what the gateway may read"
+        return f"{text}; name a file that the gateway may read"
     if isinstance(error, LookupError):
         missing = "of that index" if isinstance(error, IndexError) else f"called {text}"
         return f"no descriptor {missing} was inherited; start the gateway by its socket unit, or name another"
@@ -36,4 +36,4 @@ def _clue(error: Exception) -> str:
         return "no such kind of endpoint; write ssl:443, tcp:80, unix:PATH or another of Twisted's"
     if isinstance(error, ValueError) and "invalid literal" not in text:
         return text
-    return f"its arguments are not those of its kind ({text}); write for example tcp:80:interface=127.0.0.1"
+    return f"wrong arguments for this kind of endpoint ({text}); write for example tcp:80:interface=127.0.0.1"

@@ -138,11 +138,11 @@ def _check_socket(path: str) -> None:
         raise ValueError(f"its path is longer than the {_PATH_BYTES} bytes that a socket's may have; shorten it")
     folder = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(folder):
-        raise ValueError(f"{folder} is no folder; make it, or name a path in one that is there")
+        raise ValueError(f"{folder} is not a folder; create it, or name a path in one that exists")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ValueError(f"{folder} cannot be written; let the gateway's user write there, or name another folder")
     if os.path.lexists(path) and not stat.S_ISSOCK(os.lstat(path).st_mode):
-        raise ValueError(f"{path} is there and is no socket; name another path, or remove it")
+        raise ValueError(f"{path} exists and is not a socket; name another path, or remove it")
 
 
 def ssl_arguments(description: Description) -> dict[str, str]:
@@ -166,8 +166,8 @@ def carried(description: Description) -> tuple[Description, dict[str, str]]:
     kind = description.kind.removeprefix("tls+")
     if kind in ("ssl", "tls", "haproxy") or kind.startswith("tls+"):
         raise ValueError(
-            "tls+ goes before what carries plain HTTP; write tls+systemd:..., tls+unix:PATH or tls+tcp:PORT,"
-            " and haproxy: before all of it"
+            "tls+ must precede a plain endpoint; write tls+systemd:..., tls+unix:PATH or"
+            " tls+tcp:PORT, with haproxy: before all of it"
         )
     mine = {name: value for name, value in description.options.items() if name in _TLS_ARGUMENTS}
     rest = {name: value for name, value in description.options.items() if name not in _TLS_ARGUMENTS}
@@ -252,13 +252,13 @@ def inherited(description: Description) -> None:
     """Whether a `systemd:` endpoint says which socket it means. Raises ValueError."""
     named = dict(zip(_POSITIONAL["systemd"], description.arguments, strict=False)) | description.options
     if named.get("domain") not in ("INET", "INET6", "UNIX"):
-        raise ValueError("has no domain of sockets; write domain=INET, domain=INET6 or domain=UNIX")
+        raise ValueError("has no socket domain; write domain=INET, domain=INET6 or domain=UNIX")
     if ("index" in named) is ("name" in named):
         raise ValueError(
-            "says not which socket; write index=0 for the first, or name=NAME with that of its FileDescriptorName"
+            "does not say which socket; write index=0 for the first, or name=NAME with its FileDescriptorName"
         )
     if not named.get("index", "0").isdecimal():
-        raise ValueError(f'index "{named["index"]}" is no number; write index=0 for the first')
+        raise ValueError(f'index "{named["index"]}" is not a number; write index=0 for the first')
 
 
 def port_number(text: str) -> int:
@@ -269,5 +269,5 @@ def port_number(text: str) -> int:
 
 def bounded(name: str, text: str, bound: int) -> int:
     if not (text.isascii() and text.isdecimal()) or int(text) >= bound:
-        raise ValueError(f'{name} "{text}" is no number from 0 to {bound - 1}; correct it')
+        raise ValueError(f'{name} "{text}" is not a number from 0 to {bound - 1}; correct it')
     return int(text)

@@ -352,7 +352,7 @@ def _own_place(arguments: dict[str, str]) -> Place | None:
         return files_place(Path(key), Path(arguments.get("certKey", key)), None if extra is None else Path(extra))
     for name in ("extraCertChain", "sslmethod"):
         if name in arguments:
-            raise ValueError(f"{name} needs privateKey and certKey beside it; name them, or leave {name} out")
+            raise ValueError(f"{name} needs privateKey and certKey as well; add them, or leave {name} out")
     return None
 
 
@@ -361,7 +361,7 @@ def _context_options(arguments: dict[str, str]) -> ContextOptions:
     options = _METHODS.get(method)
     if options is None:
         raise ValueError(
-            f"sslmethod {method} is not served, only TLS 1.2 and newer; write TLS_METHOD or leave it out"
+            f"sslmethod {method} is not supported, only TLS 1.2 and newer; write TLS_METHOD or leave it out"
         )
     if "dhParameters" in arguments:
         _log.warn("dhParameters is not used: key exchange is by elliptic curves, never by finite fields")

@@ -35,7 +35,8 @@ from ..wire.rate_limited_log import Complaints
 # Seconds for the whole header: a balancer sends it with its first packet.
 _TIME: Final = 3.0
 _EXPECTED: Final = (
-    "a PROXY header, version 1 or 2, was expected; have it sent (HAProxy: send-proxy), or drop haproxy:"
+    "a PROXY header, version 1 or 2, was expected; configure the balancer to send it"
+    " (HAProxy: send-proxy), or remove haproxy:"
 )
 
 
@@ -152,7 +153,7 @@ class ProxiedConnection(Protocol, ClientConnection):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone."""
         if self._buffer and self in self._gate.channels:
-            self._complain(f"it ended within its header: {_EXPECTED}")
+            self._complain(f"it closed before its header was complete: {_EXPECTED}")
         self._gate.channels.discard(self)
         inner, self._inner = self._inner, None
         self._buffer = b""

@@ -15,17 +15,17 @@ from twisted.logger import Logger
 
 from ..downstream.ports import ClientRequest, ClientSite, NewConnection
 from ..downstream.site import GatewaySite
-from ..errors import METHOD_NOT_ALLOWED, METHODS, NO_ROUTE, Refusal
+from ..errors import METHOD_NOT_ALLOWED, NO_ROUTE, Refusal
+from ..exchange.admission import ALLOW
 from ..policy.tenants import bare_host
 from ..wire.rate_limited_log import Complaints
 from .challenges import PREFIX, ChallengeError, read_challenge
 
-_ALLOW: Final = b"Allow: " + b", ".join(METHODS) + b"\r\n"
 _ONLY_READ: Final = Refusal(
     METHOD_NOT_ALLOWED.status,
     METHOD_NOT_ALLOWED.code,
     METHOD_NOT_ALLOWED.title,
-    "A challenge can only be read.",
+    "A challenge can only be read by GET or HEAD.",
     fields=b"Allow: GET, HEAD\r\n",
 )
 _NO_CHALLENGE: Final = NO_ROUTE.because("There is no such challenge.")
@@ -58,27 +58,30 @@ class RedirectSite(ServerFactory):
 
     def dispatch(self, request: ClientRequest) -> None:
         """Answer a request. Its body is not waited for."""
-        head = request.exchange.head
-        standing = request.standing
-        if standing.hsts:
+        exchange = request.exchange
+        head, context = exchange.head, exchange.context
+        if exchange.refusal is not None:
+            request.refuse(exchange.refusal)
+            return
+        if context.hsts:
             # A trusted proxy's client came over TLS, but this port is for those who do not.
-            request.exchange.fields = request.exchange.fields.replace(standing.hsts, b"")
+            exchange.fields = exchange.fields.replace(context.hsts, b"")
         if self.webroot is not None and head.path.startswith(PREFIX):
             self._show(request, self.webroot)
         elif head.path == b"*":
             # There is no URL for the whole server that could be redirected to.
-            if standing.misplaced and isinstance(standing.tenant, Refusal):
-                request.refuse(standing.tenant)
+            if context.misplaced and isinstance(context.tenant, Refusal):
+                request.refuse(context.tenant)
             else:
-                request.answer(204, b"No Content", _ALLOW, b"")
+                request.answer(204, b"No Content", ALLOW, b"")
         else:
             self._redirect(request)
 
     def _redirect(self, request: ClientRequest) -> None:
-        standing, head = request.standing, request.exchange.head
-        request.exchange.tenant = standing.whose(head)
-        if isinstance(standing.tenant, Refusal):
-            refusal = standing.policy.tenants.host_refusal(head.host)
+        context, head = request.exchange.context, request.exchange.head
+        request.exchange.tenant = context.whose(head)
+        if isinstance(context.tenant, Refusal):
+            refusal = context.policy.tenants.host_refusal(head.host)
             if refusal is not None:
                 request.refuse(refusal)
                 return
@@ -93,7 +96,7 @@ class RedirectSite(ServerFactory):
         try:
             content = read_challenge(webroot, head.path)
         except ChallengeError as error:
-            self.complaints.say(f"a challenge was asked for and not shown: {error}")
+            self.complaints.say(f"an ACME challenge could not be served: {error}")
             content = None
         if content is None:
             request.refuse(_NO_CHALLENGE)

@@ -20,6 +20,7 @@ from collections.abc import Callable
 import msgspec
 from twisted.logger import Logger
 
+from ..exchange.ending import ExchangeLines
 from .trials import takes_files
 
 _log = Logger()
@@ -70,7 +71,7 @@ class AccessLogError(Exception):
     """A log file that cannot be opened; the text is one line."""
 
 
-class AccessLog:
+class AccessLog(ExchangeLines):
     """Gathers the lines. `write` takes bytes and returns how many it took, None for all of them.
 
     A short count leaves the rest for the next time; OSError and ValueError (a closed file) lose what is

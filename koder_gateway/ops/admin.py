@@ -21,10 +21,8 @@ from .metrics import CONTENT_TYPE as METRICS_TYPE
 _PROBLEM_TYPE: Final = b"application/problem+json"
 _TEXT_TYPE: Final = b"text/plain; charset=utf-8"
 _NOT_READY: Final = Refusal(503, "not_ready", "Service Unavailable", "The gateway is not ready.", "gateway")
-_NOT_FOUND: Final = NO_ROUTE.because("There are /healthz, /readyz and /metrics here.")
-_FOREIGN: Final = MISDIRECTED_REQUEST.because(
-    "Ask by IP address, as localhost, or by a name that listen.admin_hosts lists."
-)
+_NOT_FOUND: Final = NO_ROUTE.because("This port serves /healthz, /readyz and /metrics.")
+_FOREIGN: Final = MISDIRECTED_REQUEST.because("Use an IP address, localhost, or a name from listen.admin_hosts.")
 _ALLOW: Final = b"Allow: GET, HEAD, OPTIONS\r\n"
 
 

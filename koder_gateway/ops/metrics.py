@@ -25,6 +25,8 @@ from prometheus_client.registry import Collector
 
 import twisted
 
+from ..exchange.ending import ExchangeCounts
+
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
 # Upper bounds in seconds; the first ones tell a fast service from the gateway's own share.
@@ -46,7 +48,7 @@ class _Series:
         self.bytes_out = 0
 
 
-class Counters:
+class Counters(ExchangeCounts):
     """Plain integers; who causes an event adds to its counter."""
 
     __slots__ = (
@@ -71,7 +73,7 @@ class Counters:
         self.connections_rejected = 0
         """Client connections over listen.max_connections since the start."""
         self.http2_errors = 0
-        """HTTP/2 connections that were ended because their client broke the protocol or used its patience up."""
+        """HTTP/2 connections that were ended because their client broke the protocol or flooded them."""
         self.exchanges = 0
         """Exchanges in flight."""
         self.retries = 0
@@ -83,7 +85,7 @@ class Counters:
         self.reloads_ok = 0
         self.reloads_failed = 0
         self.refusals: dict[str, int] = {}
-        """Answers of the gateway's own by their code."""
+        """Responses of the gateway itself, by code."""
         self.series: dict[str, _Series] = {}
         """By service; "" for what no service answered."""
 
@@ -178,7 +180,7 @@ class GatewayCollector(Collector):
             duration.add_metric([service], _cumulative(series.buckets), series.seconds)
         yield from (requests, received, sent, duration)
         yield _gauge("exchanges_in_flight", "Exchanges that have begun and not ended.", self._counters.exchanges)
-        refusals = _counter("refusals", "Answers of the gateway's own, by code.", "code")
+        refusals = _counter("refusals", "Responses of the gateway itself, by code.", "code")
         for code, count in sorted(self._counters.refusals.items()):
             refusals.add_metric([code], count)
         yield refusals
@@ -214,13 +216,15 @@ class GatewayCollector(Collector):
         for service, count in sorted(self._sources.waiting().items()):
             waiting.add_metric([service], count)
         yield waiting
-        refused = _counter("upstream_refused", "Requests for which a service had no place.", "service", "reason")
+        refused = _counter(
+            "upstream_refused", "Requests that got no connection or tunnel to a service.", "service", "reason"
+        )
         for (service, reason), count in sorted(self._sources.refused().items()):
             refused.add_metric([service, reason], count)
         yield refused
         healthy = GaugeMetricFamily(
             _PREFIX + "upstream_healthy",
-            "Whether an address of a service is healthy, where probes ask for it.",
+            "Whether an address of a service is healthy, where it is probed.",
             labels=["service", "address"],
         )
         for (service, address), state in sorted(self._sources.healthy().items()):
@@ -230,7 +234,7 @@ class GatewayCollector(Collector):
         for service, count in sorted(self._sources.tunnels().items()):
             tunnels.add_metric([service], count)
         yield tunnels
-        tunnelled = _counter("tunnels", "Connections that have switched protocols.", "service")
+        tunnelled = _counter("tunnels", "Tunnels opened.", "service")
         for service, count in sorted({**dict.fromkeys(self._known(), 0), **self._sources.tunnelled()}.items()):
             tunnelled.add_metric([service], count)
         yield tunnelled

@@ -31,7 +31,7 @@ class Notifier:
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}", status)
 
     def stopping(self, status: str = "") -> None:
-        """The gateway is going down."""
+        """The gateway is shutting down."""
         self._send("STOPPING=1", status)
 
     def status(self, status: str) -> None:

@@ -37,7 +37,7 @@ def _cleared(path: Path) -> str | None:
     except OSError as error:
         return f"{path}: the pidfile cannot be read: {error.strerror}; name another, or leave --pidfile out"
     if named is not None and not _PIDFILE.fullmatch(named):
-        return f"{path}: is no pidfile, and is left as it is; name another with --pidfile, or remove it"
+        return f"{path}: is not a pidfile, and is left as it is; name another with --pidfile, or remove it"
     if named is not None and _stale(named):
         try:
             path.unlink()
@@ -45,7 +45,7 @@ def _cleared(path: Path) -> str | None:
             return f"{path}: is stale and cannot be removed; remove it, or let the gateway's user write in its folder"
         if not _NUMBER.search(named):
             # As after a crash of the machine; whoever looks for a process that it named should know.
-            say(f"koder-gateway: {path}: named no process, and is replaced", WARNING)
+            say(f"koder-gateway: {path}: named no running process, and is replaced", WARNING)
     if not _writable(path):
         return f"{path}: the pidfile cannot be written; let the gateway's user write there, or leave --pidfile out"
     return None

@@ -32,7 +32,8 @@ class RefusedAddresses:
 
 def _line(rule: LimitRule, address: str) -> str:
     return (
-        f"{address} has had as many refusals as limits.{rule.name} allows ({rule.burst} at once,"
-        f" {rule.quota}/{_UNITS[rule.window]}): its connections end without an answer, and what is served from there"
-        " goes on; if it is a proxy of yours: listen.trusted_proxies"
+        f"{address} has reached the limit on refusals, limits.{rule.name} ({rule.burst} at once,"
+        f" {rule.quota}/{_UNITS[rule.window]}): requests that would be refused get no response"
+        " and their connections close, and other requests are served; if it is your proxy, add"
+        " it to listen.trusted_proxies"
     )

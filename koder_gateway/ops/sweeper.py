@@ -72,4 +72,4 @@ class Sweeper:
             except Exception:
                 if now >= self._silent_until:
                     self._silent_until = now + _SILENCE
-                    self.log.failure("a part of the sweep failed; the others go on, and it is tried again")
+                    self.log.failure("a periodic task failed; the others go on, and it is retried")

@@ -8,7 +8,6 @@ internal name, the base domain alone), restricts nothing.
 
 from __future__ import annotations
 
-from binascii import b2a_base64
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -22,16 +21,17 @@ NONE, OPTIONAL, REQUIRED = "none", "optional", "required"
 MAX_CLIENT_CERTIFICATE: Final = 12 << 10
 
 _OTHER_CERTIFICATE: Final = MISDIRECTED_REQUEST.because(
-    "The connection was opened with a certificate of another host; open one for this host."
+    "The connection was opened with another host's certificate; open a new connection for this host."
 )
 _NOT_VERIFIED: Final = MISDIRECTED_REQUEST.because(
-    "This host asks for a client certificate, and the connection was opened without; open one for this host."
+    "This host asks for a client certificate, and the connection was opened without one;"
+    " open a new connection for this host."
 )
 _OUTDATED: Final = MISDIRECTED_REQUEST.because(
-    "The authorities for client certificates have changed since the connection was opened; open a new one."
+    "The authorities for client certificates have changed since the connection was opened; open a new connection."
 )
 _TOO_LARGE: Final = HEAD_TOO_LARGE.because(
-    f"The client's certificate is larger than {MAX_CLIENT_CERTIFICATE} bytes, too large for a field."
+    f"The client's certificate is larger than {MAX_CLIENT_CERTIFICATE} bytes, too large for a header."
 )
 
 
@@ -127,8 +127,8 @@ class ClientAuth:
             mode = self._parents.get(name.partition(b".")[2], self._otherwise)
         return mode
 
-    def field(self, host: bytes, secured: Secured | None) -> bytes | Refusal:
-        """The Client-Cert field line (RFC 9440) for the service behind this Host value, b"" for none.
+    def certificate(self, host: bytes, secured: Secured | None) -> bytes | Refusal:
+        """The client's certificate for the service behind this Host value (RFC 9440), in DER; b"" for none.
 
         Or why its request may not come over this connection, which is None for a plain one.
         """
@@ -141,8 +141,7 @@ class ClientAuth:
             return _OUTDATED
         if len(secured.client) > MAX_CLIENT_CERTIFICATE:
             return _TOO_LARGE
-        # A byte sequence of RFC 8941 section 3.3.5.
-        return b"Client-Cert: :%b:\r\n" % b2a_base64(secured.client, newline=False)
+        return secured.client
 
 
 def certificate_refusal(

@@ -62,7 +62,7 @@ def origin_fault(text: str) -> str | None:
         return f'"{text}" is not in lower case, as browsers send it; write "{text.lower()}"'
     match = _ORIGIN.fullmatch(text)
     if match is None:
-        return f'"{text}" is no origin; write scheme://host or scheme://host:port, without a path'
+        return f'"{text}" is not an origin; write scheme://host or scheme://host:port, without a path'
     port = match["port"]
     if port is not None and int(port) > 65535:
         return f'"{text}" has a port above 65535; write a port from 1 to 65535'

@@ -129,7 +129,7 @@ class RegistryFile:
         self._agreed()
         self._counters.registry_failures += 1
         for line in failure.getErrorMessage().splitlines():
-            _log.error("registry not read again, the tenants before it stay: {line}", line=line)
+            _log.error("registry not read again, the previous tenants stay: {line}", line=line)
 
 
 def _same_file(one: object, other: object) -> bool:

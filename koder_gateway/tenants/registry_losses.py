@@ -9,7 +9,7 @@ from typing import Final, Protocol
 from ..config import ConfigurationError
 from ..policy.tenants import Registry
 
-_TAKE_IT: Final = "if that is meant, reload the gateway (SIGHUP) or restart it"
+_TAKE_IT: Final = "if that is intended, reload the gateway (SIGHUP) or restart it"
 
 
 class FailureCount(Protocol):
@@ -41,5 +41,5 @@ class Losses:
             allowed = f'more than tenants.max_loss = "{100 * self.most():g}%" allows'
             raise ConfigurationError([f"{lacks}, {allowed}; {_TAKE_IT}"])
         if lost and in_place:
-            doubt = "and was written in place, perhaps not to its end"
-            raise ConfigurationError([f"{lacks}, {doubt}; rename a whole file to this one, or {_TAKE_IT}"])
+            doubt = "and was written in place, so it may be incomplete"
+            raise ConfigurationError([f"{lacks}, {doubt}; rename a complete file to this one, or {_TAKE_IT}"])

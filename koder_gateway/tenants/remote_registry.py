@@ -153,12 +153,10 @@ class RemoteRegistry:
         try:
             registry = await self._in_thread(self._kept, place)
         except ConfigurationError as error:
-            self.log.warn("the kept tenants are not used: {fault}", fault=error.faults[0])
+            self.log.warn("the cached tenants are not used: {fault}", fault=error.faults[0])
             return
         if registry is not None and not self._stopped:
-            self.log.info(
-                "starting with {count} tenants that were kept in {path}", count=len(registry), path=self._cache
-            )
+            self.log.info("starting with {count} tenants cached in {path}", count=len(registry), path=self._cache)
             self._read(registry)
 
     def _kept(self, place: Place) -> Registry | None:
@@ -175,7 +173,7 @@ class RemoteRegistry:
         try:
             status, etag, body = await self._source.get(headers)
         except CancelledError:
-            self._failed([f"{self._name}: no whole answer within {TIMEOUT:g} seconds"])
+            self._failed([f"{self._name}: no complete response within {TIMEOUT:g} seconds"])
             return
         except Exception as error:
             self._failed([f"{self._name}: {error}"])
@@ -186,7 +184,7 @@ class RemoteRegistry:
             self._asked_for = False
             self._succeeded()
         elif status != 200:
-            self._failed([f"{self._name}: answers {status}, not 200"])
+            self._failed([f"{self._name}: responds with {status}, not 200"])
         elif body is None:
             self._failed([f"{self._name}: is longer than {MAX_LIST} bytes"])
         else:
@@ -206,7 +204,7 @@ class RemoteRegistry:
             return
         self._etag = etag
         if unkept and unkept != self._unkept:
-            self.log.warn("the tenants are not kept for the next start: {fault}", fault=unkept)
+            self.log.warn("the tenants could not be cached for the next start: {fault}", fault=unkept)
         self._unkept = unkept
         if registry is not None:
             self._read(registry)
@@ -256,7 +254,7 @@ class RemoteRegistry:
             return
         self._told = told
         for fault in told:
-            self.log.error("registry not read, the tenants before it stay: {line}", line=fault)
+            self.log.error("registry not read, the previous tenants stay: {line}", line=fault)
 
     def _broken(self, failure: Failure) -> None:
         self._counters.registry_failures += 1

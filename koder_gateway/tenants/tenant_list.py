@@ -14,8 +14,8 @@ from ..config.faults import ReadError, Tally, below, reason
 from ..config.json_elements import Elements, Malformed
 from ..config.kinds import Where
 from ..config.registry import MAX_ENTRY, MAX_LIST, TENANT, restless
+from ..files.private_file import write_private
 from ..policy.tenants import Tenant, conflicts
-from ..private_file import write_private
 
 # Nothing in a tenant depends on where the list is.
 _ANYWHERE: Final = Where(Path("/"), Path("/"))

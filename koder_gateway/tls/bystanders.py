@@ -15,14 +15,8 @@ from typing import Final
 
 from cryptography import x509
 
-from .certificates import (
-    CertificateError,
-    CertificateFile,
-    dns_names,
-    public_bytes,
-    read_file,
-    read_key,
-)
+from ..files.pem import certificates_in, public_key_der
+from .certificates import CertificateError, CertificateFile, dns_names, read_file, read_key
 from .folder import Source
 
 _LABEL: Final = re.compile(rb"-----BEGIN ([A-Z0-9 .]+)-----")
@@ -57,7 +51,7 @@ class Half:
     def covered(self, served: Iterable[CertificateFile]) -> bool:
         """Whether all that it could be for is served already, for as long at least."""
         if not self.certificate:
-            return any(self.key == public_bytes(each.leaf) for each in served)
+            return any(self.key == public_key_der(each.leaf) for each in served)
         longest: dict[str, float] = {}
         for each in served:
             longest.update((name, max(each.expires, longest.get(name, 0.0))) for name in each.names)
@@ -83,12 +77,14 @@ def _half_in(path: str) -> Half | None:
         if (b"CERTIFICATE" in labels) is keyed:
             return None
         if keyed:
-            return Half(path, key=public_bytes(read_key(Path(path), data)))
-        chain = x509.load_pem_x509_certificates(data)
+            return Half(path, key=public_key_der(read_key(Path(path), data)))
+        chain = certificates_in(data)
         if all(map(_issues, chain)):
             return Half(path)
         leaf = chain[0]
-        return Half(path, True, public_bytes(leaf), dns_names(leaf), leaf.not_valid_after_utc.timestamp(), len(data))
+        return Half(
+            path, True, public_key_der(leaf), dns_names(leaf), leaf.not_valid_after_utc.timestamp(), len(data)
+        )
     except (CertificateError, ValueError):
         return None
 
@@ -113,7 +109,7 @@ def parted(halves: Iterable[Half]) -> Iterator[tuple[list[Half], str]]:
         keys = sorted(half.path for half in group if not half.certificate)
         if key and chains and keys:
             line = (
-                f"{chains[0].path}: its private key is in {keys[0]}, which nothing says; name the two NAME.crt and"
-                " NAME.key, or put both into NAME.pem"
+                f"{chains[0].path}: its private key is in {keys[0]}, but their names do not match;"
+                " rename them to NAME.crt and NAME.key, or put both into NAME.pem"
             )
             yield [*chains, *(half for half in group if not half.certificate)], line

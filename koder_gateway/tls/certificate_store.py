@@ -97,7 +97,7 @@ class Shelf:
                 faults += [line for line in found.errors if line.startswith("tls.default: ")]
             raise CertificateError(*faults)
         if found.names is None:
-            nothing = f"{self._place.name}: no certificate with its key in it; {WANTED}"
+            nothing = f"{self._place.name}: has no certificate with its key in it; {WANTED}"
             raise CertificateError(*(found.errors or [nothing]))
         return found.names, self.doubts(now)
 
@@ -163,7 +163,7 @@ class Shelf:
         """Nothing is there. What was there stays, even if its files are gone."""
         if settled or (fault == self._place_fault and fault != self._place_told):
             self._place_told = fault
-            look.errors.append(f"{fault}; the certificates before it stay" if self._served else fault)
+            look.errors.append(f"{fault}; the previous certificates stay" if self._served else fault)
         look.unsettled = fault != self._place_told
         self._place_fault = fault
         return False
@@ -215,7 +215,7 @@ class Shelf:
         for kept in self._kept.values():
             if not kept.told and not kept.idle and (settled or kept.looks >= _LOOKS):
                 kept.told = True
-                stays = "; the one before it stays" if kept.certificate is not None else ""
+                stays = "; the previous one stays" if kept.certificate is not None else ""
                 lines.append(kept.fault + stays)
         return lines
 
@@ -246,7 +246,7 @@ class Shelf:
                 return None
             if not self._default_told:
                 self._default_told = True
-                look.errors.append(f"{error}; the default before it stays")
+                look.errors.append(f"{error}; the previous default stays")
             names = Names(certificates, self._served.default, now)
         self._served = names
         return names
@@ -258,8 +258,9 @@ class Shelf:
         lines = [line for certificate in self._served.certificates for line in certificate.doubts(now)]
         for hidden, served in self._served.overshadowed():
             lines.append(
-                f"{hidden.path}: serves nobody who asks for its names: {served.path} is for the same with another"
-                " kind of key, and is valid for longer; keep one of the two (every client of today takes ECDSA)"
+                f"{hidden.path}: is never used for its names: {served.path} has the same names with"
+                " another type of key, and is valid for longer; keep one of the two (all current"
+                " clients accept ECDSA)"
             )
         return lines
 
@@ -291,7 +292,7 @@ class OwnShelf:
         except CertificateError as error:
             fresh = str(error) != self._told or settled
             self._told = str(error)
-            return Look(errors=[f"{error}; the certificate before it stays"] if fresh else [], faulty=1)
+            return Look(errors=[f"{error}; the previous certificate stays"] if fresh else [], faulty=1)
         self._told = ""
         if served is not None and made.same(served):
             return Look(warnings=[self._warning(made)] if settled else [])

@@ -125,7 +125,7 @@ class Watch:
     def _failed(self, failure: Failure) -> None:
         self._looking = False
         self._pause = _RECOVERY
-        _log.failure("the certificates could not be looked at; those before stay", failure)
+        _log.failure("the certificates could not be checked; the previous ones stay", failure)
 
 
 def _look(shelves: Sequence[Shelves], settled: bool) -> tuple[list[Look], float]:
@@ -142,7 +142,7 @@ def _serve(watched: Watched, look: Look) -> None:
         try:
             watched.contexts.serve(look.names)
         except CertificateError as error:
-            look.errors.append(f"{error}; the certificates before it stay")
+            look.errors.append(f"{error}; the previous certificates stay")
         else:
             _log.info("{label}certificates read again: {count}", label=label, count=len(look.names.certificates))
     for line in few(look.restored):

@@ -9,9 +9,6 @@ from __future__ import annotations
 import datetime
 import hashlib
 import ipaddress
-import os
-import re
-import stat
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,9 +22,9 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import SSL
 
-from ..private_file import write_private
-from ..tls_bio.openssl_errors import refusal_of
-from ..wire.encodings import wide_encoding
+from ..files.pem import PemError, certificates_in, count_private_keys, private_key_in, public_key_der, read_pem
+from ..files.private_file import write_private
+from ..tls_bio.own_certificate import use_pair
 
 DAY = 86_400.0
 # Browsers refuse more than 398 days of validity; one day is left for the start in the past.
@@ -35,13 +32,9 @@ SELF_SIGNED_DAYS = 397
 RENEW_BEFORE = 30 * DAY
 # From then on an operator is told: what renews by itself should have done so by then.
 SOON = 30 * DAY
-# More than any chain has: what lies there by mistake is not read into the memory.
-_LARGEST = 1 << 20
 # Issuers whose bytes a reader remembers for the chains to come; those in use live on in their chains.
 _ISSUERS = 4096
 _CLOCK_SKEW = 3_600.0
-# The first line of a private key in PEM, of whatever kind.
-_KEY_BEGINS = re.compile(rb"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----")
 # P-256, P-384 and P-521, as they are called here.
 _CURVES = ("secp256r1", "secp384r1", "secp521r1")
 
@@ -130,23 +123,23 @@ class Reader:
         # What the library finds only when it looks closer: a date that is none, a kind of key that it cannot write.
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             text = " ".join(str(error).split()) or type(error).__name__
-            raise CertificateError(f"{chain_path}: cannot be used: {text}; have it issued anew") from None
+            raise CertificateError(f"{chain_path}: cannot be used: {text}; have it reissued") from None
 
     def _read(self, name: str, chain_path: Path, key_path: Path, extra_path: Path | None) -> CertificateFile:
         data = read_file(chain_path)
         chain = _parse_chain(chain_path, data)
         key = read_key(key_path, data if key_path == chain_path else read_file(key_path))
         leaf = chain[0]
-        if public_bytes(key) != public_bytes(leaf):
+        if public_key_der(key) != public_key_der(leaf):
             raise CertificateError(
-                f"{chain_path}: the private key in {key_path} is not that of its first certificate;"
+                f"{chain_path}: the private key in {key_path} does not match its first certificate;"
                 " put the server's own certificate first, or the right key beside it"
             )
         _refuse_unserved(chain_path, key)
         # OpenSSL judges it (are key and signature strong enough?) long before a handshake needs it.
         use_certificate(self._trial, chain_path, leaf, key)
         if extra_path is not None:
-            chain += read_chain(extra_path)
+            chain += _parse_chain(extra_path, read_file(extra_path))
         return CertificateFile(
             name,
             chain_path,
@@ -195,77 +188,35 @@ def self_signed(state_dir: Path, base_domain: str, *, now: float | None = None) 
 
 
 def read_file(path: Path) -> bytes:
-    """What is in a file, which must be one: nothing may be waited for, as at the end of a pipe. Raises
-    CertificateError with one line."""
+    """What is in a file of certificates or keys. Raises CertificateError with one line."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
-            data = _read_all(descriptor) if regular else b""
-        finally:
-            os.close(descriptor)
+        return read_pem(path)
     except OSError as error:
         raise CertificateError(f"{path}: {reason(error)}") from None
-    if not regular:
-        raise CertificateError(f"{path}: is not a file; put the certificate itself there")
-    if len(data) > _LARGEST:
-        raise CertificateError(f"{path}: has more than 1 MiB, which no certificate needs; put the certificate there")
-    return data
-
-
-def _read_all(descriptor: int) -> bytes:
-    pieces: list[bytes] = []
-    missing = _LARGEST + 1
-    while missing > 0 and (piece := os.read(descriptor, min(missing, 1 << 16))):
-        pieces.append(piece)
-        missing -= len(piece)
-    return b"".join(pieces)
-
-
-def read_chain(path: Path) -> tuple[x509.Certificate, ...]:
-    """The certificates of a PEM file, in its order. Raises CertificateError with one line."""
-    return _parse_chain(path, read_file(path))
+    except PemError as error:
+        raise CertificateError(f"{path}: {error}") from None
 
 
 def _parse_chain(path: Path, data: bytes) -> tuple[x509.Certificate, ...]:
-    _refuse_wide(path, data)
-    if b"-----BEGIN CERTIFICATE-----" not in data:
-        raise CertificateError(f"{path}: no certificate in it; it must be PEM, with BEGIN CERTIFICATE lines")
     try:
-        return tuple(x509.load_pem_x509_certificates(data))
-    except ValueError:
-        raise CertificateError(f"{path}: a certificate in it is not PEM that can be read; copy it again") from None
-
-
-def _refuse_wide(path: Path, data: bytes) -> None:
-    wide = wide_encoding(data)
-    if wide:
-        raise CertificateError(f"{path}: is {wide} text; save it again as ASCII or UTF-8")
+        return certificates_in(data)
+    except PemError as error:
+        raise CertificateError(f"{path}: {error}") from None
 
 
 def read_key(path: Path, data: bytes) -> PrivateKeyTypes:
     """The private key in what a PEM file has. Raises CertificateError with one line."""
-    _refuse_wide(path, data)
-    begins = [match.start() for match in _KEY_BEGINS.finditer(data)]
-    if len(begins) > 1:
+    count = count_private_keys(data)
+    if count > 1:
         raise CertificateError(
-            f"{path}: has {len(begins)} private keys; leave only that of the server's own certificate there"
-        )
-    if not begins:
-        raise CertificateError(
-            f"{path}: no private key in it; add it in PEM, or keep key and chain as NAME.key and NAME.crt"
+            f"{path}: has {count} private keys; leave only that of the server's own certificate there"
         )
     try:
-        # Whether an RSA key's numbers are prime takes 40 ms to find out, which nobody else asks of a key file either.
-        return serialization.load_pem_private_key(
-            data[begins[0] :], password=None, unsafe_skip_rsa_key_validation=True
+        return private_key_in(
+            data, "add it in PEM, or keep key and chain as NAME.key and NAME.crt", check_primes=False
         )
-    except TypeError:
-        raise CertificateError(
-            f"{path}: the private key is encrypted; store it without a passphrase, for the gateway only"
-        ) from None
-    except (ValueError, UnsupportedAlgorithm):
-        raise CertificateError(f"{path}: the private key is not PEM that can be read; copy it again") from None
+    except PemError as error:
+        raise CertificateError(f"{path}: {error}") from None
 
 
 def _refuse_unserved(path: Path, key: PrivateKeyTypes) -> None:
@@ -278,31 +229,17 @@ def _refuse_unserved(path: Path, key: PrivateKeyTypes) -> None:
         kind = "for DSA"
     if kind:
         raise CertificateError(
-            f"{path}: its key is {kind}, with which no client can shake hands; have it issued for an ECDSA key on"
+            f"{path}: its key is {kind}, which no client supports; have it issued for an ECDSA key on"
             " P-256, P-384 or P-521, for Ed25519, or for an RSA key of 2048 bits or more"
         )
-
-
-def public_bytes(owner: PrivateKeyTypes | x509.Certificate) -> bytes:
-    """The public key of a private one or of a certificate; none where its algorithm is not known."""
-    try:
-        key = owner.public_key()
-    except (ValueError, UnsupportedAlgorithm):
-        return b""
-    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def use_certificate(context: SSL.Context, path: Path, leaf: x509.Certificate, key: PrivateKeyTypes) -> None:
     """Put a certificate and its key on a context. Raises CertificateError when OpenSSL refuses it."""
     try:
-        context.use_certificate(leaf)
-        context.use_privatekey(key)  # type: ignore[arg-type]  # refused below where not supported
-        context.check_privatekey()
-    except (SSL.Error, TypeError) as error:
-        raise CertificateError(
-            f"{path}: OpenSSL refuses it: {refusal_of(error)}; have it issued for an"
-            " ECDSA P-256 key, or an RSA one of 2048 bits or more"
-        ) from None
+        use_pair(context, leaf, key)
+    except ValueError as error:
+        raise CertificateError(f"{path}: {error}") from None
 
 
 def _day(moment: float) -> str:

@@ -141,7 +141,7 @@ class ServerContexts:
         """
         if strict and self._callback is None:
             raise CertificateError(
-                "tls.strict_sni: the pyOpenSSL that is installed cannot send the alert; leave it out, or install"
+                "tls.strict_sni: the installed pyOpenSSL cannot send the alert; leave it out, or install"
                 " the version that the gateway asks for"
             )
         wanted = self.options if options is None else options

@@ -72,8 +72,8 @@ def over_tls(
     if usable(contexts):
         return TLSFactory(contexts, wrapped, failures, turns)
     _log.warn(
-        "pyOpenSSL {version} keeps OpenSSL's calls elsewhere than this gateway looks: Twisted's own TLS serves,"
-        " with more work for each request",
+        "pyOpenSSL {version} lacks OpenSSL functions that the gateway calls: using Twisted's own"
+        " TLS, which costs more for each request",
         version=getattr(SSL, "__version__", "as installed"),
     )
     return TLSMemoryBIOFactory(contexts, False, wrapped)

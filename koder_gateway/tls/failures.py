@@ -27,13 +27,13 @@ _FAILED: Final = "TLS handshake failed: "
 # Every reason that is counted, and what the log says of it; `{}` is in OpenSSL's own words.
 TOLD: Final = {
     PLAIN_HTTP: _FAILED + "a plain HTTP request, answered with 400",
-    NOT_TLS: _FAILED + "what came is no TLS",
+    NOT_TLS: _FAILED + "the client did not send TLS",
     OLD_VERSION: _FAILED + "the client offers no TLS 1.2 or newer",
     NO_COMMON_CIPHER: _FAILED + "the client has no cipher, group or signature in common with the gateway ({})",
     NO_COMMON_PROTOCOL: _FAILED + "the client offers none of the protocols that are spoken here (ALPN)",
-    UNRECOGNIZED_NAME: _FAILED + "no certificate is for this name, and tls.strict_sni refuses such clients",
+    UNRECOGNIZED_NAME: _FAILED + "there is no certificate for this name, and tls.strict_sni refuses such clients",
     CLIENT_CERTIFICATE: "client certificate refused: {}",
-    CLIENT_ALERT: _FAILED + "the client broke it off ({})",
+    CLIENT_ALERT: _FAILED + "the client aborted it ({})",
     OTHER: _FAILED + "{}",
 }
 # The reasons at which the log says that a client has asked for no name: else it may not have come to its name yet.

@@ -144,7 +144,7 @@ class _Accepting(ABC):
                 return
             if self._exhausted:
                 self._exhausted = False
-                self.reactor.pauses.say(self, "goes on")
+                self.reactor.pauses.say(self, "resumed")
             self.admit(accepted)
 
     @abstractmethod
@@ -173,7 +173,7 @@ class _Accepting(ABC):
     def _pause(self, error: OSError) -> None:
         if not self._exhausted:
             self._exhausted = True
-            self.reactor.pauses.say(self, f"pauses: {shortage(error) or error}")
+            self.reactor.pauses.say(self, f"paused: {shortage(error) or error}")
         self.stopReading()
         self._retry = self.reactor.loop.call_later(_RETRY, self._resume)
 
@@ -290,7 +290,7 @@ class StreamPort(_Accepting, tcp.Port):
 
     def _deafened(self) -> None:
         if self._server is not None and not self.reactor.loop.is_closed():
-            self.reactor.pauses.say(self, "failed; it goes on one connection at a time")
+            self.reactor.pauses.say(self, "failed; it continues one connection at a time")
             self.reactor.loop.call_soon(self._switch, True)
 
 

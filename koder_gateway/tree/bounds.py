@@ -77,7 +77,7 @@ def shortage(settings: Settings, limit: int, whose: str) -> list[str]:
     room = limit - services - _SPARE_DESCRIPTORS
     less = f"write {room} at most, or raise that limit" if room > 0 else "raise that limit"
     told = (
-        f"{clients} clients, {services} connections to services and what else is open may need {wanted} descriptors,"
-        f" and there are {limit} by {whose}; {less}"
+        f"{clients} client connections, {services} connections to services and other open files"
+        f" may need {wanted} file descriptors, but {whose} allows {limit}; {less}"
     )
     return [told]

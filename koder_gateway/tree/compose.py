@@ -27,16 +27,16 @@ from ..policy.limits import Limiter
 from ..policy.routing import Route, RouteTable
 from ..policy.tenants import Registry, Tenant, TenantPolicy
 from ..reactor.turns import turns_of
-from ..upstream.names import NamedEndpoint, Names
-from ..upstream.pool import Address, Service
-from ..upstream.tls import SecureEndpoint
+from ..upstream.name_resolution import NamedEndpoint, Names
+from ..upstream.pool import Address, Service, ServiceTimeouts
+from ..upstream.tls_endpoint import SecureEndpoint
 from ..upstream.trust import Trust, read_trust
 from ..upstream.tunnel import Tunnels
 from ..wire.clock import CoarseClock
 from ..wire.request_reader import RequestReader
 from ..wire.response import ResponseReader
 from .bounds import shares_of
-from .guards import RateGuard, TenantGuard
+from .guards import guarded
 from .proxy import ProxyResource
 from .routes import Routes
 
@@ -221,6 +221,7 @@ def make_services(
             reader,
             clock,
             later=turns_of(reactor).later,
+            timeouts=_service_timeouts(entry, settings),
             max_connections=entry.max_connections,
             tunnels=tunnels,
             trust=trust,
@@ -228,7 +229,7 @@ def make_services(
             turns=turns_of(reactor),
         )
         if old is not None:
-            service.crowd.refused = old[1].crowd.refused
+            service.capacity.refused = old[1].capacity.refused
         _set_bounds(service, entry, settings)
     if faults:
         raise ValueError("\n".join(faults))
@@ -236,11 +237,17 @@ def make_services(
 
 
 def _set_bounds(service: Service, entry: ServiceSettings, settings: Settings) -> None:
+    service.set_timeouts(_service_timeouts(entry, settings))
+    service.capacity.allow(shares_of(service.max_connections, settings), settings.timeouts.queue)
+
+
+def _service_timeouts(entry: ServiceSettings, settings: Settings) -> ServiceTimeouts:
     timeouts = settings.timeouts
-    service.response_timeout = entry.response or timeouts.response
-    service.idle_timeout = timeouts.idle
-    service.keepalive_timeout = timeouts.upstream_keepalive if entry.keepalive is None else entry.keepalive
-    service.crowd.allow(shares_of(service.max_connections, settings), timeouts.queue)
+    return ServiceTimeouts(
+        response=entry.response or timeouts.response,
+        idle=timeouts.idle,
+        keepalive=timeouts.upstream_keepalive if entry.keepalive is None else entry.keepalive,
+    )
 
 
 def _set_tunnel_bounds(tunnels: Tunnels, settings: Settings) -> None:
@@ -312,7 +319,7 @@ def compose(
         raise ValueError("\n".join(faults))
     leaves: dict[bytes, Any] = {route.path: ProxyResource(services[route.service]) for route in settings.routes}
     leaves.update(mounted)
-    resource = TenantGuard(RateGuard(Routes(policy.routes, leaves), policy.limiter))
+    resource = guarded(Routes(leaves))
     return Composition(
         settings, policy, make_reader(settings), services, tunnels, names, resource, registry, registry_trust
     )

@@ -1,12 +1,12 @@
 """Guards: resource wrappers that admit a request to what they wrap, or answer it with a refusal.
 
-A guard consumes no path segment. It takes its part of the decision once a request, whether it is met on the way
-down (`getChildWithDefault`) or rendered itself, after `twisted.web.guard.HTTPAuthSessionWrapper`.
+A guard consumes no path segment. It takes its step of `exchange.admission` once a request, whether it is met on the
+way down (`getChildWithDefault`) or rendered itself, after `twisted.web.guard.HTTPAuthSessionWrapper`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
@@ -14,13 +14,14 @@ from zope.interface import implementer
 
 from ..downstream.refused import Refused
 from ..errors import Refusal
-from ..policy.decision import limit_refusal
-from ..policy.limits import Limiter
+from ..exchange.admission import GUARDED, Step, limits, tenant
+from ..exchange.states import Exchange
 
 
 @implementer(IResource)
 class Guard:
-    """Base of the guards; subclasses decide in `admit`."""
+    """Base of the guards; subclasses decide in `admit`. The gateway's own way down asks `admit` and goes on with
+    `inner`: it needs no path segments."""
 
     isLeaf = False
     streams_body = True
@@ -28,18 +29,13 @@ class Guard:
     def __init__(self, inner: Any) -> None:
         self.inner = inner
 
-    def admit(self, client: Any) -> Refusal | None:
-        """Why this exchange goes no further; None lets it pass. `client` is the exchange's client side."""
+    def admit(self, exchange: Exchange) -> Refusal | None:
+        """Why this exchange goes no further; None lets it pass."""
         raise TypeError(f"{type(self).__name__} must say whom it admits")
-
-    def descend(self, client: Any) -> Any:
-        """What is wrapped, or a refusal: the gateway's own way down, which needs no path segments."""
-        refusal = self.admit(client)
-        return self.inner if refusal is None else Refused(refusal)
 
     def getChildWithDefault(self, name: bytes, request: Any) -> Any:
         """What is wrapped, with the segment put back for it, or a refusal."""
-        refusal = self.admit(request.gateway)
+        refusal = self.admit(request.gateway.exchange)
         if refusal is not None:
             return Refused(refusal)
         request.postpath.insert(0, request.prepath.pop())
@@ -47,7 +43,7 @@ class Guard:
 
     def render(self, request: Any) -> Any:
         """The request's path ends here: the wrapped resource answers."""
-        refusal = self.admit(request.gateway)
+        refusal = self.admit(request.gateway.exchange)
         if refusal is not None:
             return Refused(refusal).render(request)
         inner = self.inner
@@ -62,34 +58,22 @@ class Guard:
 
 
 class TenantGuard(Guard):
-    """Lets requests of active tenants pass, and says whose the exchange is."""
+    """Lets requests of active tenants pass."""
 
-    def admit(self, client: Any) -> Refusal | None:
-        """The refusal that resolving the tenant came to."""
-        tenant = client.standing.tenant
-        if isinstance(tenant, Refusal):
-            client.exchange.tenant = client.standing.whose(client.exchange.head)
-            return tenant
-        client.exchange.tenant = tenant.wire
-        return None
+    admit = staticmethod(tenant)
 
 
 class RateGuard(Guard):
     """Charges the limits that apply, and refuses what is over them."""
 
-    def __init__(self, inner: Any, limiter: Limiter) -> None:
-        super().__init__(inner)
-        self._admit = limiter.admit
+    admit = staticmethod(limits)
 
-    def admit(self, client: Any) -> Refusal | None:
-        """429 when a limit is used up; the answer's fields say what is left either way."""
-        exchange = client.exchange
-        head = exchange.head
-        admit = self._admit
-        verdict = admit(exchange.tenant, client.standing.key, head.method, head.path, exchange.started, head.plain)
-        fields = verdict.fields
-        if fields:
-            exchange.fields += fields
-            exchange.limited = True
-        exchange.charges = verdict
-        return None if verdict.refused is None else limit_refusal(verdict.refused.name)
+
+_GUARDS: Final[dict[Step, type[Guard]]] = {tenant: TenantGuard, limits: RateGuard}
+
+
+def guarded(inner: IResource) -> IResource:
+    """A resource behind the guards, in the order of `exchange.admission`."""
+    for step in reversed(GUARDED):
+        inner = _GUARDS[step](inner)
+    return inner

@@ -8,7 +8,6 @@ from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
-from ..downstream.filters import transit
 from ..upstream.pool import Service
 from ..upstream.relay import Relay
 
@@ -26,7 +25,6 @@ class ProxyResource:
     def render(self, request: Any) -> int:
         """Begin to forward; the relay ends the exchange."""
         client = request.gateway
-        client.exchange.transit = transit(client.exchange, client.standing)
         client.sink = relay = Relay(client, self._service)
         relay.start()
         return NOT_DONE_YET

@@ -9,9 +9,8 @@ from twisted.web.resource import IResource, getChildForRequest
 from zope.interface import implementer
 
 from ..downstream.refused import Refused
-from ..errors import NO_ROUTE
-from ..policy.cors import READING
-from ..policy.routing import RouteTable
+from ..errors import Refusal
+from ..exchange.admission import route
 from .proxy import ProxyResource
 
 
@@ -26,29 +25,18 @@ class Routes:
     isLeaf = False
     streams_body = True
 
-    def __init__(self, table: RouteTable, leaves: Mapping[bytes, Any]) -> None:
-        self._match = table.match
-        public = {route.path for route in table.routes if route.public}
-        # With each, whether it is somebody else's and wants to know its place, and whether any page may read it.
-        self._leaves = {
-            path: (leaf, not isinstance(leaf, ProxyResource), path in public) for path, leaf in leaves.items()
-        }
-        self._no_route = Refused(NO_ROUTE)
+    def __init__(self, leaves: Mapping[bytes, Any]) -> None:
+        # With each, whether it is somebody else's and wants to know its place.
+        self._leaves = {path: (leaf, not isinstance(leaf, ProxyResource)) for path, leaf in leaves.items()}
 
     def descend(self, client: Any) -> Any:
         """The leaf for the client's path; a mounted resource gets the request as it knows them."""
-        exchange = client.exchange
-        match = self._match
-        route = match(exchange.head.path)
-        if route is None:
-            return self._no_route
-        exchange.route = route.path
-        leaf, mounted, public = self._leaves[route.path]
-        if public and not exchange.readable and exchange.head.method in READING:
-            exchange.fields += client.standing.policy.cors.public_fields
-            exchange.readable = True
+        chosen = route(client.exchange)
+        if isinstance(chosen, Refusal):
+            return Refused(chosen)
+        leaf, mounted = self._leaves[chosen.path]
         if mounted:
-            _place(client.hand_over(), route.path)
+            _place(client.hand_over(), chosen.path)
         return leaf
 
     def getChildWithDefault(self, name: bytes, request: Any) -> Any:

@@ -7,7 +7,7 @@ read by the same reader as any other, so that what is refused at the gateway's o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from twisted.python.failure import Failure
@@ -16,15 +16,19 @@ from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
-from ..downstream.filters import Cors, Identity, forwarded_headers
+from ..downstream.forwarded_headers import forwarded_headers
 from ..downstream.refused import Refused
 from ..downstream.site import only_whether
-from ..errors import METHODS, Refusal
+from ..downstream.stock_fields import is_ours
+from ..errors import Refusal
+from ..exchange.admission import before_tree
+from ..exchange.ending import goes_unanswered
+from ..exchange.opening import SingleHead, open_exchange
 from ..exchange.ports import BodySink, Client, Producer
 from ..exchange.states import ANSWERED, CLIENT_GONE, ENDED, HELD, WAITING, Exchange, IllegalMove
 from ..policy.certificates import Secured
 from ..policy.clients import plain_host
-from ..policy.decision import Policy, Standing, charges_refusal
+from ..policy.decision import Policy
 from ..wire.problem import problem
 from ..wire.request_reader import RequestReader
 from ..wire.response import ResponseHead
@@ -32,7 +36,6 @@ from ..wire.response import ResponseHead
 # The stock channel has framed the body already, and met the one expectation that there is.
 _FRAMING = frozenset((b"content-length", b"transfer-encoding", b"trailer"))
 _MET = b"100-continue"
-_ALLOW = b"Allow: " + b", ".join(METHODS) + b"\r\n"
 
 
 class StockClient(Client):
@@ -44,12 +47,10 @@ class StockClient(Client):
         self,
         request: Any,
         exchange: Exchange,
-        standing: Standing,
         body: bytes,
         finished: Callable[[Exchange], object],
     ) -> None:
         self.exchange = exchange
-        self.standing = standing
         self.body = body
         self.body_done = True
         self.trailers: list[bytes] = []
@@ -63,9 +64,9 @@ class StockClient(Client):
         """A mounted resource answers: the stock request itself, with the fields that every answer carries."""
         request = self._request
         request.content.seek(0)
-        request.requestHeaders = forwarded_headers(self.exchange, self.standing)
+        request.requestHeaders = forwarded_headers(self.exchange)
         self._add_fields(self.exchange.fields)
-        request.responseHeaders = _MountedHeaders(request.responseHeaders, self.standing.drops_hsts)
+        request.responseHeaders = _MountedHeaders(request, self.exchange.drops_hsts)
         return request
 
     def respond(self, head: ResponseHead, body: bytes, done: bool) -> None:
@@ -122,9 +123,7 @@ class StockClient(Client):
     def refuse(self, refusal: Refusal) -> None:
         """Answer with a problem (RFC 9457)."""
         exchange = self.exchange
-        exchange.code = refusal.code
-        standing = self.standing
-        if charges_refusal(refusal) and standing.policy.limiter.refused(standing.key, exchange.started):
+        if goes_unanswered(exchange, refusal):
             self._end_unanswered()
             return
         fields, body = problem(refusal, exchange.request_id)
@@ -132,22 +131,16 @@ class StockClient(Client):
 
     def _end_unanswered(self) -> None:
         """This client has had so many refusals that it gets no more of them."""
-        self._ended_by_gateway()
+        self.exchange.end()
         self._finished(self.exchange)
         channel = self._request.channel
         if channel is not None:
             channel.loseConnection()
 
-    def _ended_by_gateway(self) -> None:
-        if self.exchange.phase is HELD:
-            self.exchange.move(ANSWERED)
-        else:
-            self.exchange.phase = ENDED
-
     def answer(self, status: int, reason: bytes, fields: bytes, body: bytes) -> None:
         """Answer from the gateway itself and end the exchange."""
         exchange, request = self.exchange, self._request
-        self._ended_by_gateway()
+        self.exchange.end()
         exchange.status = status
         request.setResponseCode(status, reason)
         self._add_fields(fields + exchange.fields)
@@ -176,8 +169,7 @@ class StockClient(Client):
             self.refuse(refusal)
         else:
             # What a mounted resource has begun is its own: it hears that nobody listens any more.
-            self.exchange.phase = ENDED
-            self.exchange.code = code
+            self.exchange.end(code)
             self.cut()
 
     def taking(self) -> bool:
@@ -230,13 +222,21 @@ class StockClient(Client):
 class _MountedHeaders(Headers):
     """The head of a mounted resource's answer, but for what is the gateway's to say, as on its own ports."""
 
-    __slots__ = ("_drops_hsts",)
+    __slots__ = ("_drops_hsts", "_request")
 
-    def __init__(self, begun: Headers, drops_hsts: bool) -> None:
+    def __init__(self, request: Any, drops_hsts: bool) -> None:
         super().__init__()
-        for name, values in begun.getAllRawHeaders():
+        for name, values in request.responseHeaders.getAllRawHeaders():
             super().setRawHeaders(name, values)
+        self._request = request
         self._drops_hsts = drops_hsts
+
+    def getAllRawHeaders(self) -> Iterator[tuple[bytes, Sequence[bytes]]]:
+        """What is sent: the stock request says here that it has begun to send in chunks, which is no field of the
+        resource's."""
+        yield from super().getAllRawHeaders()
+        if self._request.chunked:
+            yield b"Transfer-Encoding", [b"chunked"]
 
     def setRawHeaders(self, name: Any, values: Any) -> None:
         """Take these values for the field, unless it is the gateway's."""
@@ -250,11 +250,7 @@ class _MountedHeaders(Headers):
 
     def _is_ours(self, name: Any) -> bool:
         lower = name.lower() if isinstance(name, bytes) else name.lower().encode("latin-1", "replace")
-        return (
-            lower == b"x-request-id"
-            or lower.startswith(b"access-control-")
-            or (self._drops_hsts and lower == b"strict-transport-security")
-        )
+        return is_ours(lower, self._drops_hsts)
 
 
 @implementer(IResource)
@@ -279,8 +275,6 @@ class Entrance:
         self._finished = finished
         self._clock = clock
         self._secured = secured
-        self._identity = Identity()
-        self._cors = Cors()
         # Those whose exchange has begun and not ended.
         self.clients: set[StockClient] = set()
 
@@ -316,22 +310,16 @@ class Entrance:
         head = self.reader.read(_raw_head(request, body))
         head.upgrade = None  # a stock request's connection cannot switch protocols
         peer = plain_host(getattr(request.getClientAddress(), "host", None))
-        standing = self.policy.standing(head, peer, self._established(request))
-        exchange = self._identity.open(head, standing, self._clock())
+        source = SingleHead(peer, self._established(request))
+        exchange = open_exchange(source, head, head.refusal, None, self.policy, self._clock())
         exchange.bytes_in = len(body)
-        client = request.gateway = StockClient(request, exchange, standing, body, self._finished)
+        client = request.gateway = StockClient(request, exchange, body, self._finished)
         self.clients.add(client)
         request.notifyFinish().addBoth(lambda _: self.clients.discard(client))
-        if head.refusal is not None:
-            return Refused(head.refusal)
-        if self._cors.answer(exchange, standing) is not None:
-            return _Empty(b"")
-        if head.path == b"*" and not standing.misplaced:
-            return _Empty(_ALLOW)
-        refusal = self.policy.body_refusal(head)
-        if refusal is not None:
-            return Refused(refusal)
-        return None
+        answer = before_tree(exchange)
+        if isinstance(answer, Refusal):
+            return Refused(answer)
+        return None if answer is None else _Empty(answer.fields)
 
 
 @implementer(IResource)

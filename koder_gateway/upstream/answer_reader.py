@@ -129,14 +129,14 @@ class AnswerReader(Protocol, ChunkSource):
                 if head.status == 101:
                     _check_switch(exchange.head, head)
                 elif exchange.head.upgrade is not None and 200 <= head.status < 300 and relay.client.connects:
-                    raise ResponseError(f"it answered a CONNECT with {head.status} in place of a switch of protocols")
+                    raise ResponseError(f"it answered a CONNECT with {head.status} instead of switching protocols")
             except ResponseError as error:
                 relay.failed(INVALID, str(error))
                 return
             if head.status >= 200:
                 if head.status == 408 and self._may_have_crossed(head) and relay.may_repeat():
                     self.heard = False
-                    relay.failed(CLOSED, "it closed a kept connection with 408 as the request came")
+                    relay.failed(CLOSED, "it closed a kept-alive connection with 408 as the request arrived")
                     return
                 self._buffer = b""
                 self._begin_body(relay, head, data)
@@ -147,7 +147,7 @@ class AnswerReader(Protocol, ChunkSource):
                 return
             self._interim += 1
             if self._interim > _MAX_INTERIM:
-                relay.failed(INVALID, "it sent too many interim answers")
+                relay.failed(INVALID, "it sent too many interim responses")
                 return
             relay.interim(head)
             relay = self.relay

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import select
-from collections.abc import Callable
+import contextlib
 from typing import Any, Final
 from typing import Protocol as TypingProtocol
 
@@ -19,6 +18,7 @@ from ..reactor.direct_reads import deliver_straight
 from ..reactor.read_sizes import read_freely
 from .answer_reader import GONE, HEAD, IDLE, UNTIL_CLOSE, WHOLE, AnswerReader
 from .graceful_close import ClosingConnection, GracefulCloses
+from .idle_watch import IdleWatch, Watched
 from .ports import AnsweringService, AnswerReceiver, TunnelEnd
 
 # What one read of a tunnel brings, about.
@@ -33,6 +33,7 @@ class ConnectedService(AnsweringService, TypingProtocol):
     """A service as its connections see it."""
 
     graceful_closes: GracefulCloses
+    watch: IdleWatch
 
     def failed(self, event: str, detail: str) -> None:
         """Count an exchange that failed by the service's fault."""
@@ -50,7 +51,7 @@ class ConnectionOwner(TypingProtocol):
         """The connection serves no exchange any more, and will serve no other."""
 
 
-class UpstreamConnection(AnswerReader, ClosingConnection):
+class UpstreamConnection(AnswerReader, ClosingConnection, Watched):
     """Belongs to one address of one service."""
 
     def __init__(self, address: ConnectionOwner) -> None:
@@ -59,7 +60,7 @@ class UpstreamConnection(AnswerReader, ClosingConnection):
         self.idle_since = 0.0
         # Whose request it served last.
         self.tenant = b""
-        self._poll: Callable[[int], object] | None = None
+        self._descriptor: int | None = None
         self._pulling = False
 
     def connectionMade(self) -> None:
@@ -73,6 +74,7 @@ class UpstreamConnection(AnswerReader, ClosingConnection):
         # Beyond what the kernel holds, as of clients.
         transport.bufferSize = _UNSENT
         deliver_straight(transport, self, self.dataReceived)
+        self._watch()
 
     # -- the request
 
@@ -113,25 +115,37 @@ class UpstreamConnection(AnswerReader, ClosingConnection):
             if transport is not None:
                 transport.unregisterProducer()
 
-    def stale(self) -> bool:
-        """Whether the service has closed, or sent what was not asked for: worth one system call before each request,
-        of which that would become the answer."""
-        try:
-            poll = self._poll or self._watched()
-            if not poll(0):
-                return False
-            # Over TLS it may be a ticket, which the transport can read, and then tell.
-            settle = getattr(self.transport, "settle", None)
-            return settle is None or not settle()
-        except (AttributeError, OSError, ValueError):
-            return self._state == GONE
+    # -- what arrives that nobody has asked for
 
-    def _watched(self) -> Callable[[int], object]:
-        transport: Any = self.transport
-        poller = select.poll()
-        poller.register(transport.getHandle().fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
-        self._poll = poll = poller.poll
-        return poll
+    def unasked(self) -> None:
+        """Something has arrived while the connection is idle: the service has closed, or sent what nobody has asked
+        for. Over TLS it may be a ticket, which the transport can read, and then tell."""
+        settle = getattr(self.transport, "settle", None)
+        if settle is None or not settle():
+            self.abort()
+
+    def _watch(self) -> None:
+        """Have what arrives seen before the next request is sent."""
+        if self._descriptor is None:
+            with contextlib.suppress(AttributeError, OSError, ValueError):
+                transport: Any = self.transport
+                self._descriptor = transport.getHandle().fileno()
+        if self._descriptor is not None and self._descriptor >= 0:
+            self.address.service.watch.add(self._descriptor, self)
+
+    def _unwatch(self) -> None:
+        if self._descriptor is not None:
+            self.address.service.watch.remove(self._descriptor, self)
+
+    def hold(self) -> None:
+        """Read nothing until there is a turn."""
+        self._unwatch()
+        super().hold()
+
+    def _resume(self) -> None:
+        if self.tunnel is None and self._state != GONE:
+            self._watch()
+        super()._resume()
 
     # -- a tunnel
 
@@ -139,6 +153,7 @@ class UpstreamConnection(AnswerReader, ClosingConnection):
         """The service has switched protocols: what it sends is the tunnel's, and each direction ends by itself."""
         self.relay = None
         self.tunnel = tunnel
+        self._unwatch()
         self.address.lost(self)
         # A client that does not read holds no more than this.
         self._receive(_TUNNEL_READ)
@@ -256,6 +271,7 @@ class UpstreamConnection(AnswerReader, ClosingConnection):
         self._pulling = False
         self.relay = None
         self._forget_tunnel()
+        self._unwatch()
         self.address.lost(self)
         self.transport = None
         self.address.service.graceful_closes.discard(self)

@@ -55,7 +55,7 @@ class _Probe:
 
     def _answered(self, answer: tuple[int, str, bytes | None]) -> None:
         status = answer[0]
-        self._ended("" if 200 <= status < 400 else f"it answers {status}")
+        self._ended("" if 200 <= status < 400 else f"it responds with {status}")
 
     def _failed(self, failure: Failure) -> None:
         if self._asking is None:
@@ -65,7 +65,7 @@ class _Probe:
             self._asking = None
             return
         late = failure.check(CancelledError) is not None
-        self._ended(f"no whole answer within {TIMEOUT:g} seconds" if late else failure.getErrorMessage())
+        self._ended(f"no complete response within {TIMEOUT:g} seconds" if late else failure.getErrorMessage())
 
     def _ended(self, fault: str) -> None:
         self._asking = None

@@ -19,7 +19,7 @@ _LONGEST: Final = 80
 _NO_ISSUER: Final = frozenset((2, 18, 19, 20, 21))
 _NOT_YET_VALID: Final = 9
 _EXPIRED: Final = 10
-_FOR_ISSUERS: Final = "have `ca` name the authority that issued it, or the service show its whole chain"
+_FOR_ISSUERS: Final = "set `ca` to the authority that issued it, or have the service send its whole chain"
 
 
 class Verdict:
@@ -115,7 +115,7 @@ def _alternatives(certificate: x509.Certificate) -> Iterator[str]:
 
 def _common_name(name: x509.Name) -> str:
     attributes = name.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
-    return f'"{_printable(str(attributes[0].value))}"' if attributes else "nobody it names"
+    return f'"{_printable(str(attributes[0].value))}"' if attributes else "an unnamed authority"
 
 
 def _printable(text: str) -> str:

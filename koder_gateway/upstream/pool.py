@@ -7,7 +7,7 @@ one that refuses is left alone for a while, unless all do.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectingCancelledError, TimeoutError
@@ -21,10 +21,11 @@ from ..reactor.descriptor_shortage import shortage
 from ..reactor.turns import Turns
 from ..wire.clock import CoarseClock
 from ..wire.response import ResponseReader
+from .capacity import Capacity
 from .connection import ConnectedService, ConnectionOwner, UpstreamConnection
-from .crowd import Crowd
+from .idle_watch import IdleWatch
 from .ports import Forwarded
-from .tls import UntrustedError
+from .tls_endpoint import UntrustedError
 from .trust import Trust
 from .tunnel import Tunnels
 
@@ -43,6 +44,15 @@ class ConnectionSeeker(Forwarded, Protocol):
 
     def connected(self, connection: UpstreamConnection) -> None:
         """The connection is made, for this exchange alone."""
+
+
+class ServiceTimeouts(NamedTuple):
+    """Deadlines towards a service in seconds: for its response, for whoever takes or sends nothing, and for a
+    connection that nobody uses."""
+
+    response: float
+    idle: float
+    keepalive: float
 
 
 class Address(ConnectionOwner):
@@ -80,16 +90,14 @@ class Address(ConnectionOwner):
         """An idle connection, on which nothing waits that this tenant's request would get for its answer; None when a
         new one has to be made."""
         idle = self.idle
-        while idle:
-            connection = self._pop_of(tenant) if self.service.isolate else idle.pop()
-            if connection is None:
-                return None
-            if connection.stale():
-                connection.abort()
-                continue
+        if idle:
+            self.service.watch.look()
+        if not idle:
+            return None
+        connection = self._pop_of(tenant) if self.service.isolate else idle.pop()
+        if connection is not None:
             self.busy.add(connection)
-            return connection
-        return None
+        return connection
 
     def _pop_of(self, tenant: bytes) -> UpstreamConnection | None:
         """The idle connection that has served this tenant last."""
@@ -169,7 +177,7 @@ class Attempt:
         missing = shortage(failure.value)
         if missing:
             # Nothing is wrong with the service.
-            service.crowd.no_descriptor()
+            service.capacity.no_descriptor()
             relay.failed(FULL, missing)
             return
         self.address.refused(service.clock.now)
@@ -205,12 +213,10 @@ class Service(ConnectedService):
         clock: CoarseClock,
         *,
         later: Callable[[Callable[[], object]], object],
-        response_timeout: float = 60.0,
-        idle_timeout: float = 60.0,
-        keepalive_timeout: float = 60.0,
-        max_connections: int = 1024,
+        timeouts: ServiceTimeouts,
+        max_connections: int,
+        tunnels: Tunnels,
         max_idle: int = 256,
-        tunnels: Tunnels | None = None,
         trust: Trust | None = None,
         isolate: bool = False,
         turns: Turns | None = None,
@@ -221,14 +227,13 @@ class Service(ConnectedService):
         self.trust = trust
         self.reader = reader
         self.clock = clock
-        self.response_timeout = response_timeout
-        self.idle_timeout = idle_timeout
-        self.keepalive_timeout = keepalive_timeout
+        self.set_timeouts(timeouts)
         self.max_connections = max_connections
-        self.tunnels = tunnels or Tunnels(clock)
+        self.tunnels = tunnels
         self.graceful_closes = self.tunnels.graceful_closes
-        self.crowd = Crowd(name, max_connections, self.tunnels, clock, later)
-        self.places = self.crowd.places
+        self.watch = IdleWatch()
+        self.capacity = Capacity(name, max_connections, self.tunnels, clock, later)
+        self.places = self.capacity.places
         self.max_idle = max_idle
         self.closing = False
         self.addresses = [Address(self, url, endpoint) for url, endpoint in addresses]
@@ -241,6 +246,10 @@ class Service(ConnectedService):
         self._unlogged = 0
         self._unlogged_last = ("", "")
         self._reached_at = float("-inf")
+
+    def set_timeouts(self, timeouts: ServiceTimeouts) -> None:
+        """Set the deadlines of what begins from now on."""
+        self.response_timeout, self.idle_timeout, self.keepalive_timeout = timeouts
 
     # -- choosing
 
@@ -298,7 +307,7 @@ class Service(ConnectedService):
                     connection.relay.expired()
             for connection in [c for c in address.idle if c.idle_since <= oldest or c.kept_long_enough(now)]:
                 connection.close()
-        self.crowd.sweep(now)
+        self.capacity.sweep(now)
         if self._unlogged and now - self._logged_at >= _LOG_REST:
             self._log_rest(now)
 
@@ -328,14 +337,14 @@ class Service(ConnectedService):
         if now - self._reached_at < _LOG_EVERY:
             return False
         self._reached_at = now
-        self.log.info("service {service}: {url} is reached again", service=self.name, url=url)
+        self.log.info("service {service}: {url} is reachable again", service=self.name, url=url)
         return True
 
     def failed(self, event: str, detail: str) -> None:
         """Count an exchange that failed by the service's fault and say so, at most once a second."""
         self.failures[event] = self.failures.get(event, 0) + 1
         now = self.clock.now
-        detail = detail or "no answer within its deadline"
+        detail = detail or "no response within its deadline"
         if now - self._logged_at < _LOG_EVERY:
             self._unlogged += 1
             self._unlogged_last = event, detail

@@ -1,7 +1,7 @@
 """What the services' side asks of an exchange that it serves. Whoever implements one of these inherits from it.
 
-A crowd, a connection and a pool know an exchange by these alone, so that arrows between their modules point one way:
-relay -> pool -> connection -> answer_reader -> here.
+Capacity, pool and connection know an exchange by these alone, so that imports point one way: relay -> pool ->
+connection -> answer_reader -> here.
 """
 
 from __future__ import annotations

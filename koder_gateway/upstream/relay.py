@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
+from ..exchange.forwarding import service_fields
 from ..exchange.ports import BodySink, Client
 from ..exchange.states import (
     ANSWER,
@@ -33,8 +34,8 @@ from ..wire.body import chunk, last_chunk
 from ..wire.fields import without
 from ..wire.request_head import KEPT_HEAD
 from ..wire.response import CONTINUE, ResponseHead
+from .capacity import owner_of
 from .connection import UpstreamConnection
-from .crowd import owner_of
 from .pool import Attempt, ConnectionSeeker, Service
 from .ports import AnswerReceiver, PlaceSeeker
 from .tunnel import Tunnel
@@ -81,11 +82,9 @@ class Relay(PlaceSeeker, AnswerReceiver, ConnectionSeeker, BodySink):
         self._excuse: Excuse | None = None
         head = exchange.head
         # The bytes of the request so far; None once they are too many to be sent again.
-        transit = exchange.transit
-        if head.upgrade is not None:
-            transit = b"%bConnection: Upgrade\r\nUpgrade: %b\r\n" % (transit, head.upgrade)
+        ours = service_fields(head, exchange.request_id, exchange.context.service_fields, head.upgrade)
         self._kept: list[bytes] | None = [
-            b"%b %b HTTP/1.1\r\n%b%b\r\n" % (head.method, head.target, b"".join(head.lines), transit)
+            b"%b %b HTTP/1.1\r\n%b%b\r\n" % (head.method, head.target, b"".join(head.lines), ours)
         ]
         if not head.raw and len(self._kept[0]) > KEPT_HEAD:
             # They are in what is kept. A head without `raw` is no other request's, and so large it counts.
@@ -111,13 +110,13 @@ class Relay(PlaceSeeker, AnswerReceiver, ConnectionSeeker, BodySink):
         exchange.service = service.name
         exchange.move(FORWARDED)
         if exchange.head.upgrade is not None:
-            refusal = service.crowd.tunnel_refusal(self)
+            refusal = service.capacity.tunnel_refusal(self)
             if refusal:
                 self.failed(FULL, refusal)
                 return
         if service.places.take(self):
             self._attempt(fresh=False)
-        elif service.crowd.wait(self):
+        elif service.capacity.wait(self):
             self._hold_body()
 
     def waits(self, deadline: float) -> None:
@@ -251,7 +250,7 @@ class Relay(PlaceSeeker, AnswerReceiver, ConnectionSeeker, BodySink):
         service, connection = self.service, self.connection
         assert connection is not None, "only a connection's answer switches protocols"
         # There was a place when the service was asked.
-        refusal = service.crowd.tunnel_refusal(self)
+        refusal = service.capacity.tunnel_refusal(self)
         if refusal:
             self.failed(FULL, refusal)
             return

@@ -7,21 +7,19 @@ import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from OpenSSL import SSL, crypto
 
-from ..tls_bio.openssl_errors import refusal_of
-from ..wire.encodings import wide_encoding
+from ..files.pem import PemError, certificates_in, private_key_in, public_key_der, read_pem
+from ..tls_bio.own_certificate import use_pair
 from .identity import Identity
 
 _PROTOCOL: Final = b"http/1.1"
 # Forward secret and authenticated only; of TLS 1.3 OpenSSL has no others.
 _TLS12_SUITES: Final = b"ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20:!aNULL"
-_BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
 
 
 class TrustError(ValueError):
@@ -47,14 +45,14 @@ class Trust:
         """Why services refuse the gateway's certificate, or none is trusted, now or in `ahead` seconds; `now` is in
         seconds since the epoch. The certificate is shown all the same: the services decide."""
         if self.chain:
-            leaf = x509.load_pem_x509_certificates(self.chain)[0]
+            leaf = certificates_in(self.chain)[0]
             begin, end = leaf.not_valid_before_utc, leaf.not_valid_after_utc
             if begin.timestamp() > now:
                 yield f"{self.certificate_path}: not valid before {begin:%Y-%m-%d}; check the clock"
             elif end.timestamp() <= now + ahead:
                 yield f"{self.certificate_path}: {_ending(end.timestamp(), now)} on {end:%Y-%m-%d}; renew it"
         if self.authorities:
-            end = max(c.not_valid_after_utc for c in x509.load_pem_x509_certificates(self.authorities))
+            end = max(c.not_valid_after_utc for c in certificates_in(self.authorities))
             if end.timestamp() <= now + ahead:
                 told = _ending(end.timestamp(), now)
                 yield f"{self.authorities_path}: its last authority {told} on {end:%Y-%m-%d}; renew it"
@@ -108,8 +106,8 @@ def _read_files(
             loaded = _parse_key(client_key, key, client_cert)
     except TrustError as error:
         faults.append(str(error))
-    if leaf is not None and loaded is not None and not _same_key(leaf, loaded):
-        faults.append(f"{client_cert}: the private key in {client_key} is not that of its first certificate")
+    if leaf is not None and loaded is not None and public_key_der(leaf) != public_key_der(loaded):
+        faults.append(f"{client_cert}: the private key in {client_key} does not match its first certificate")
     return authorities, chain, key
 
 
@@ -133,7 +131,7 @@ def make_context(trust: Trust, identity: Identity) -> SSL.Context:
     # What an operator names is trusted as it is, also where it is not the end of a chain.
     store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
     if trust.authorities:
-        for authority in x509.load_pem_x509_certificates(trust.authorities):
+        for authority in certificates_in(trust.authorities):
             store.add_cert(crypto.X509.from_cryptography(authority))
     else:
         context.set_default_verify_paths()
@@ -145,68 +143,36 @@ def _show(context: SSL.Context, trust: Trust) -> None:
     """Let connections show the gateway's own certificate, where there is one."""
     if not trust.chain:
         return
-    leaf, *issuers = x509.load_pem_x509_certificates(trust.chain)
+    leaf, *issuers = certificates_in(trust.chain)
     try:
-        context.use_certificate(leaf)
-        context.use_privatekey(_load_key(trust.key))
-        for issuer in issuers:
-            context.add_extra_chain_cert(issuer)
-    except (SSL.Error, TypeError, ValueError) as error:
-        raise TrustError(
-            f"{trust.certificate_path}: OpenSSL refuses it: {refusal_of(error)}; have it issued for an"
-            " ECDSA P-256 key, or an RSA one of 2048 bits or more"
-        ) from None
+        use_pair(context, leaf, private_key_in(trust.key, ""))
+    except ValueError as error:
+        raise TrustError(f"{trust.certificate_path}: {error}") from None
+    for issuer in issuers:
+        context.add_extra_chain_cert(issuer)
 
 
 def _read(path: Path) -> bytes:
     try:
-        data = path.read_bytes()
+        return read_pem(path)
     except OSError as error:
         raise TrustError(f"{path}: {(error.strerror or str(error)).lower()}; let the gateway read it") from None
-    wide = wide_encoding(data)
-    if wide:
-        raise TrustError(f"{path}: is {wide} text; save it again as ASCII or UTF-8")
-    return data
+    except PemError as error:
+        raise TrustError(f"{path}: {error}") from None
 
 
-def _parse_chain(path: Path, data: bytes, wanted: str) -> list[x509.Certificate]:
-    if _BEGIN not in data:
-        raise TrustError(f"{path}: no certificate in it; {wanted}")
+def _parse_chain(path: Path, data: bytes, wanted: str) -> tuple[x509.Certificate, ...]:
     try:
-        return x509.load_pem_x509_certificates(data)
-    except ValueError:
-        raise TrustError(f"{path}: a certificate in it is not PEM that can be read; copy it again") from None
+        return certificates_in(data, wanted)
+    except PemError as error:
+        raise TrustError(f"{path}: {error}") from None
 
 
-def _parse_key(path: Path, data: bytes, chain_path: Path | None) -> Any:
-    if b"PRIVATE KEY-----" not in data:
-        raise TrustError(f"{path}: no private key in it; write the PEM key of {chain_path or 'client_cert'}")
+def _parse_key(path: Path, data: bytes, chain_path: Path | None) -> PrivateKeyTypes:
     try:
-        return _load_key(data)
-    except TypeError:
-        raise TrustError(f"{path}: the private key is encrypted; store it without a passphrase") from None
-    except (ValueError, UnsupportedAlgorithm):
-        raise TrustError(f"{path}: the private key is not PEM that can be read; copy it again") from None
-
-
-def _same_key(leaf: x509.Certificate, key: Any) -> bool:
-    try:
-        return _public_bytes(key.public_key()) == _public_bytes(leaf.public_key())
-    except (ValueError, UnsupportedAlgorithm):
-        return False
-
-
-def _load_key(data: bytes) -> Any:
-    """The first private key of a PEM file that may have certificates as well."""
-    begin = data.find(b"-----BEGIN")
-    while begin >= 0 and b"PRIVATE KEY" not in data[begin : data.find(b"\n", begin)]:
-        begin = data.find(b"-----BEGIN", begin + 1)
-    return serialization.load_pem_private_key(data[max(begin, 0) :], password=None)
-
-
-def _public_bytes(key: Any) -> bytes:
-    encoded: bytes = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return encoded
+        return private_key_in(data, f"write the PEM key of {chain_path or 'client_cert'}")
+    except PemError as error:
+        raise TrustError(f"{path}: {error}") from None
 
 
 def _system_version() -> tuple[object, ...]:

@@ -11,9 +11,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from ..exchange.ending import settle
 from ..exchange.ports import BodySink, Client
 from ..exchange.states import CLOSED, END, TIMEOUT, TUNNELLING, Exchange
-from ..policy.limits import Limiter
 from ..policy.shares import FULL, Counts, Owner, Shares
 from ..reactor.read_sizes import room_of
 from ..wire.clock import CoarseClock
@@ -27,17 +27,18 @@ class Tunnels:
     """Every tunnel of one gateway: how many there are and may be, and when they end for want of bytes.
 
     `due` is the deadline of a tunnel through which bytes come now, `due_ending` that of one with a side that has
-    ended. `opened` counts them since the start, by service. The owner calls `sweep`.
+    ended. `opened` counts them since the start, by service. There is none before
+    `allow`. The owner calls `sweep`.
     """
 
     def __init__(self, clock: CoarseClock) -> None:
         self.clock = clock
         # Of the connections of tunnels that have ended, and of those that answers have left.
-        self.graceful_closes = GracefulCloses(clock, 60.0)
+        self.graceful_closes = GracefulCloses(clock, 0.0)
         self.open: set[Tunnel] = set()
         self._counts = Counts()
         self.opened: dict[str, int] = {}
-        self.allow(10000, timeout=600.0, ending=60.0)
+        self.allow(0, timeout=0.0, ending=0.0)
 
     def allow(self, limit: int, *, timeout: float, ending: float, shares: Shares | None = None) -> None:
         """Set the bounds: the most at once, and of one address and one tenant; seconds without a byte either way (0:
@@ -134,11 +135,8 @@ class Tunnel(TunnelEnd, BodySink):
     def start(self, head: ResponseHead, data: bytes) -> None:
         """Tell the client of the switch; `data` came right behind the service's 101."""
         client, connection, exchange = self.client, self.connection, self.exchange
-        verdict = exchange.charges
-        if verdict is not None:
-            # What this tells about guessing is known now, which may be days before the end.
-            Limiter.settle(verdict, head.status, True, self.tunnels.clock.now)
-            exchange.charges = None
+        # What this tells about guessing is known now, which may be days before the end.
+        settle(exchange, self.tunnels.clock.now)
         self.tunnels.begun(self)
         connection.tunnel_through(self)
         client.sink = self

@@ -214,7 +214,7 @@ class ChunkedDecoder:
             self._state = self._SIZE_LINE
             return
         if self._overhead > self._slack + self.received:
-            raise BodyError("The chunk lines outweigh their data.")
+            raise BodyError("The chunk lines are longer than their data.")
         if _PLAIN.fullmatch(line) is None:
             size = self._ornate_size(line)
         else:

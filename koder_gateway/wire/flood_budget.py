@@ -42,7 +42,7 @@ class FloodGoesOn(Http2Error):
     """A client that was told to calm down has not: nothing more is read of it."""
 
     def __init__(self) -> None:
-        super().__init__(ENHANCE_YOUR_CALM, "too many frames that nothing comes of, after it was said")
+        super().__init__(ENHANCE_YOUR_CALM, "too many frames without any use after GOAWAY")
 
 
 class Patience:
@@ -63,7 +63,7 @@ class Patience:
             self._left = min(PATIENCE, self._left + (now - self._at) * _A_SECOND)
             self._at = now
             if self._left < 0:
-                raise Http2Error(ENHANCE_YOUR_CALM, "too many frames that nothing comes of")
+                raise Http2Error(ENHANCE_YOUR_CALM, "too many frames without any use")
 
     def reply(self, cost: float, now: float) -> None:
         """A frame has come that may be a reply: it costs only where none is outstanding. Raises Http2Error."""

@@ -186,7 +186,7 @@ class Decoder:
                 field = self._at(index)
             elif byte & 0x60 == 0x20:
                 if fields or total:
-                    raise HpackError("a table size update stands behind a field")
+                    raise HpackError("a table size update follows a field")
                 size, position = _integer(block, position, 0x1F)
                 resizes += 1
                 if resizes > _MAX_RESIZES:
@@ -246,7 +246,7 @@ class Decoder:
             return STATIC[index - 1]
         place = index - _STATIC_SIZE - 1
         if place < 0 or place >= len(self._table):
-            raise HpackError("a field block names an index that there is not")
+            raise HpackError("a field block uses an index that does not exist")
         return self._table[place]
 
     def _add(self, field: Field) -> None:
@@ -257,7 +257,7 @@ class Decoder:
 
     def _resize(self, size: int) -> None:
         if size > TABLE_SIZE:
-            raise HpackError("the dynamic table is made larger than was allowed")
+            raise HpackError("the dynamic table is made larger than allowed")
         if size != self._table_limit:
             self.version += 1
             self._table_limit = size

@@ -65,9 +65,11 @@ _OF_THE_CONNECTION: Final = frozenset((SETTINGS, PING, GOAWAY))
 def check_header(kind: int, size: int, stream: int) -> None:
     """Judge a frame whose payload has not come yet: what is wrong already does not wait for it. Raises Http2Error."""
     if (stream and kind in _OF_THE_CONNECTION) or (not stream and kind in _OF_STREAMS):
-        raise Http2Error(PROTOCOL_ERROR, "a frame of the connection is on a stream, or the other way about")
+        raise Http2Error(
+            PROTOCOL_ERROR, "a connection's frame is on a stream, or a stream's frame is on the connection"
+        )
     if _SIZES.get(kind, size) != size or (kind == SETTINGS and size % 6) or (kind == GOAWAY and size < 8):
-        raise Http2Error(FRAME_SIZE_ERROR, "a frame has a size that its kind never has")
+        raise Http2Error(FRAME_SIZE_ERROR, "a frame has a size that its type does not allow")
 
 
 def settings_frame(values: dict[int, int]) -> bytes:
@@ -78,11 +80,11 @@ def settings_frame(values: dict[int, int]) -> bytes:
 def settings_values(payload: bytes) -> list[tuple[int, int]]:
     """The values of a SETTINGS frame, in their order. Raises Http2Error (section 6.5)."""
     if len(payload) % _PAIR.size:
-        raise Http2Error(FRAME_SIZE_ERROR, "a SETTINGS frame is no multiple of six bytes")
+        raise Http2Error(FRAME_SIZE_ERROR, "a SETTINGS frame is not a multiple of six bytes")
     values = list(_PAIR.iter_unpack(payload))
     for name, value in values:
         if name in (ENABLE_PUSH, ENABLE_CONNECT_PROTOCOL) and value > 1:
-            raise Http2Error(PROTOCOL_ERROR, "a setting that is 0 or 1 is neither")
+            raise Http2Error(PROTOCOL_ERROR, "a setting that must be 0 or 1 is neither")
         if name == INITIAL_WINDOW_SIZE and value > MAX_WINDOW:
             raise Http2Error(FLOW_CONTROL_ERROR, "SETTINGS_INITIAL_WINDOW_SIZE is out of range")
         if name == MAX_FRAME_SIZE and not DEFAULT_FRAME_SIZE <= value < 1 << 24:

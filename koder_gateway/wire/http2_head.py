@@ -77,7 +77,7 @@ def read_request(fields: list[Field], ended: bool, reader: RequestReader) -> Req
         return _tunnel(pseudo, lines, reader)
     target = _target(method, pseudo)
     if ended and length:
-        raise _malformed("the body has another length than its content-length")
+        raise _malformed("the body's length differs from its content-length")
     framed = ended or length is not None
     head = reader.read_fields(method, target, lines, framed=framed)
     if pseudo.get(b":scheme", b"https").lower() not in _SCHEMES:
@@ -95,7 +95,7 @@ def _divided(fields: list[Field]) -> tuple[dict[bytes, bytes], list[Field]]:
         if name[0] != 0x3A:
             break
         if name not in _PSEUDO or name in pseudo:
-            raise _malformed("a pseudo field is unknown or stands twice")
+            raise _malformed("a pseudo-header field is unknown or repeated")
         pseudo[name] = value
         count += 1
     return pseudo, fields[count:]
@@ -116,12 +116,12 @@ def _target(method: bytes, pseudo: dict[bytes, bytes]) -> bytes:
 def _tunnel(pseudo: dict[bytes, bytes], lines: list[tuple[bytes, bytes]], reader: RequestReader) -> RequestHead:
     """Extended CONNECT (RFC 8441 section 4): to the service it is the GET that opens a WebSocket over HTTP/1.1."""
     if not reader.upgrades or pseudo[b":method"] != b"CONNECT" or b":authority" not in pseudo:
-        raise _malformed(":protocol belongs to an extended CONNECT, and only where that is announced")
+        raise _malformed(":protocol is only for extended CONNECT, where the server has announced it")
     lines = [(name, value) for name, value in lines if name not in _OF_THE_HANDSHAKE]
     target = _target(b"GET", pseudo)
     head = reader.read_fields(b"GET", target, [*lines, (b"Sec-WebSocket-Key", fresh_key())], framed=True)
     if pseudo[b":protocol"].lower() != WEBSOCKET:
-        head.refusal = NOT_IMPLEMENTED.because("Only websocket is known as a :protocol.")
+        head.refusal = NOT_IMPLEMENTED.because("The only supported :protocol is websocket.")
     head.upgrade = WEBSOCKET
     return head
 
@@ -137,23 +137,23 @@ def _end_to_end(
     seen_host = False
     for name, value, _, good in fields:
         if not good or name[0] == 0x3A:
-            raise _malformed("a field is malformed, or a pseudo field stands behind others")
+            raise _malformed("a field is malformed, or a pseudo-header field follows a regular one")
         if name not in _SPECIAL:
             lines.append((name, value))
         elif name == b"cookie":
             crumbs.append(value)
         elif name == b"host":
             if seen_host or (authority is not None and not same_authority(authority, value, scheme)):
-                raise _malformed("host stands twice, or differs from :authority")
+                raise _malformed("host is repeated, or differs from :authority")
             seen_host = True
             host = value if authority is None else authority
         elif name == b"content-length":
             if length is not None or _DIGITS.fullmatch(value) is None:
-                raise _malformed("content-length is no number, or stands twice")
+                raise _malformed("content-length is not a number, or is repeated")
             length = int(value)
             lines.append((name, value))
         elif name != b"te" or value.lower() != b"trailers":
-            raise _malformed("a field that belongs to a connection of HTTP/1.1")
+            raise _malformed("a connection-specific field of HTTP/1.1")
     if crumbs:
         # Split for the sake of compression, joined for everybody else (section 8.2.3).
         lines.append((b"cookie", b"; ".join(crumbs)))
@@ -172,7 +172,7 @@ def read_trailers(fields: Iterable[Field], reader: RequestReader) -> list[bytes]
         return None
     for name, value, _, good in fields:
         if not good or name[0] == 0x3A or name in _CONNECTION_FIELDS:
-            raise _malformed("a trailer is malformed, a pseudo field or one of a connection of HTTP/1.1")
+            raise _malformed("a trailer is malformed, a pseudo-header field or connection-specific")
         if trailer_passes(name, reader.tenant_header, reader.trailers):
             lines.append(b"%b: %b\r\n" % (name, value))
     return lines

@@ -36,7 +36,7 @@ class _Node(dict[int, "tuple[bytes, _Node]"]):
             assert following is not None
             node = following
             if node.symbol == _EOS:
-                raise HuffmanError("the end of the string is coded within it")
+                raise HuffmanError("the string contains the EOS code")
             if node.symbol >= 0:
                 symbols.append(node.symbol)
                 node = _ROOT
@@ -82,5 +82,5 @@ def decode(data: bytes) -> bytes:
         piece, node = node[byte]
         append(piece)
     if not node.padding:
-        raise HuffmanError("the padding is not the beginning of the code of EOS, or too long")
+        raise HuffmanError("the padding is not the start of the EOS code, or is too long")
     return b"".join(pieces)

@@ -82,8 +82,8 @@ def read_proxy_header(data: bytes) -> ProxyHeader | None:
     if data.startswith(SIGNATURE[: len(data)]):
         return _read_block(data) if len(data) >= _FIXED else None
     if data.startswith(b"\x16\x03"):
-        raise ProxyHeaderError("TLS began without one")
-    raise ProxyHeaderError("something else came")
+        raise ProxyHeaderError("TLS began without a PROXY header")
+    raise ProxyHeaderError("something else arrived")
 
 
 # -- version 1
@@ -113,7 +113,7 @@ def _read_line(data: bytes) -> ProxyHeader | None:
 def _read_port(digits: bytes) -> int:
     port = int(digits)
     if port > 65535:
-        raise ProxyHeaderError(f"its port {port} is none")
+        raise ProxyHeaderError(f"its port {port} is out of range")
     return port
 
 
@@ -121,7 +121,7 @@ def _read_inet6_host(text: str) -> str:
     try:
         return _plain(IPv6Address(text))
     except ValueError:
-        raise ProxyHeaderError("its address is none") from None
+        raise ProxyHeaderError("its address is malformed") from None
 
 
 def _plain(address: IPv6Address) -> str:
@@ -134,7 +134,7 @@ def _plain(address: IPv6Address) -> str:
 def _read_block(data: bytes) -> ProxyHeader | None:
     command, family, length = struct.unpack_from("!BBH", data, len(SIGNATURE))
     if command not in (_LOCAL, _PROXY):
-        raise ProxyHeaderError(f"its version and command 0x{command:02x} are none")
+        raise ProxyHeaderError(f"its version and command 0x{command:02x} are unknown")
     size = _FIXED + length
     if length > _MAX_BLOCK:
         raise ProxyHeaderError(f"it is longer than {_MAX_BLOCK} bytes")
@@ -154,7 +154,7 @@ def _read_block(data: bytes) -> ProxyHeader | None:
     elif family in _UNIX_FAMILIES:
         source, destination, addresses = None, None, _within(_UNIX_BYTES, length)
     else:
-        raise ProxyHeaderError(f"its address family 0x{family:02x} is none")
+        raise ProxyHeaderError(f"its address family 0x{family:02x} is unknown")
     secure = _read_extensions(data[:size], _FIXED + addresses)
     return ProxyHeader(size, source, destination, secure)
 
@@ -229,7 +229,7 @@ def _read_extensions(header: bytes, position: int) -> bool | None:
             _check_sum(header, begin)
         elif kind == _SSL:
             if end - begin < _SSL_FIXED or secure is not None:
-                raise ProxyHeaderError("what it says of TLS is malformed")
+                raise ProxyHeaderError("its TLS information is malformed")
             secure = bool(header[begin] & _CLIENT_SSL)
             for _ in _extensions(header[:end], begin + _SSL_FIXED):
                 """Its own extensions name ciphers and certificates; only their form matters."""
@@ -240,7 +240,7 @@ def _check_sum(header: bytes, position: int) -> None:
     """The CRC32c of the whole header, over four zero bytes where it stands itself (section 2.2.3)."""
     stated = int.from_bytes(header[position : position + 4], "big")
     if crc32c(header[:position] + bytes(4) + header[position + 4 :]) != stated:
-        raise ProxyHeaderError("its checksum does not fit")
+        raise ProxyHeaderError("its checksum is wrong")
 
 
 def _crc_table() -> tuple[int, ...]:

@@ -39,7 +39,7 @@ class Complaints:
         self._said += 1
         left_out, self._left_out = self._left_out, 0
         if left_out:
-            self._warn("{line} ({left_out} lines of this kind were left out before)", line=line, left_out=left_out)
+            self._warn("{line} ({left_out} similar lines were left out before)", line=line, left_out=left_out)
         else:
             self._warn("{line}", line=line)
 
@@ -47,4 +47,4 @@ class Complaints:
         """Say what has not been said, once its ten seconds are over; called every second or so."""
         if self._left_out and now - self._begun >= _SECONDS:
             left_out, self._left_out = self._left_out, 0
-            self._warn("{left_out} more lines of the kind before were left out", left_out=left_out)
+            self._warn("{left_out} more similar lines were left out", left_out=left_out)

@@ -44,7 +44,7 @@ _TRACE_FIELDS: Final = frozenset((b"traceparent", b"tracestate"))
 _TRAILER_FIELD: Final = frozenset((b"trailer",))
 # Options that name no field which could be among the lines.
 _PLAIN_OPTIONS: Final = frozenset((b"close", b"keep-alive", b"upgrade"))
-_TOO_MANY_OPTIONS: Final = HEAD_TOO_LARGE.because("The request's Connection fields have too many options.")
+_TOO_MANY_OPTIONS: Final = HEAD_TOO_LARGE.because("The request's Connection header has too many options.")
 
 
 def interpret_fields(head: RequestHead, kinds: FieldKinds, upgrades: bool, nameless: bool) -> bool:
@@ -104,7 +104,7 @@ def interpret_fields(head: RequestHead, kinds: FieldKinds, upgrades: bool, namel
 
 def _check(head: RequestHead, hosts: int, nameless: bool) -> None:
     if hosts != 1 and (hosts or head.minor):
-        head.refusal = BAD_FRAMING.because("There must be exactly one Host field.")
+        head.refusal = BAD_FRAMING.because("There must be exactly one Host header.")
     elif hosts and head.refusal is None and (head.host or not nameless):
         fault = host_fault(head.host)
         if fault is not None:
@@ -157,7 +157,7 @@ def _read_transfer_encoding(head: RequestHead, value: bytes) -> None:
     """Transfer-Encoding (RFC 9112 section 6.1): chunked, once and alone, is all that is understood."""
     head.length = None
     if head.minor == 0 or head.chunked:
-        head.refusal = BAD_FRAMING.because("Transfer-Encoding stands twice or in HTTP/1.0.")
+        head.refusal = BAD_FRAMING.because("Transfer-Encoding is repeated, or used in HTTP/1.0.")
     elif value.lower() != b"chunked":
         head.refusal = UNKNOWN_CODING
     head.chunked = True

@@ -22,7 +22,7 @@ from .unread_head import host_and_origin, host_and_origin_of
 
 # Bytes of a request line besides its target: the longest method, the version and what stands around them.
 LINE_BESIDE: Final = 64
-_TOO_MANY_FIELDS: Final = HEAD_TOO_LARGE.because("The request has too many fields.")
+_TOO_MANY_FIELDS: Final = HEAD_TOO_LARGE.because("The request has too many header fields.")
 
 
 class RequestReader:

@@ -23,7 +23,7 @@ START_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([^\x00-\x20\x7
 KNOWN_METHODS: Final = frozenset(METHODS)
 _OVERLONG_METHOD: Final = re.compile(rb"[!#$%%&'*+\-.^_`|~0-9A-Za-z]{%d}" % (max(map(len, METHODS)) + 1))
 _LENGTH_LINE: Final = re.compile(rb"\r\ncontent-length[ \t]*:")
-BAD_START_LINE: Final = BAD_FRAMING.because("The request line is malformed or of another version.")
+BAD_START_LINE: Final = BAD_FRAMING.because("The request line is malformed, or its HTTP version is not supported.")
 
 
 class FieldSink:

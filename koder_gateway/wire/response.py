@@ -151,7 +151,7 @@ class ResponseReader:
             raise ResponseError("its status line is malformed")
         # Each field has a line, and so have the status and the end: looked at before anything is done for each.
         if raw.count(b"\n") > self._max_fields + 2:
-            raise ResponseError("it has too many fields")
+            raise ResponseError("it has too many header fields")
         sink = _SwitchFields() if start[2] == b"101" else _Fields()
         try:
             httptools.HttpResponseParser(sink).feed_data(raw)
@@ -190,7 +190,7 @@ class ResponseReader:
             elif kind == LENGTH:
                 digits = value.rstrip(b" \t")
                 if head.stated is not None or _DIGITS.fullmatch(digits) is None:
-                    raise ResponseError("its Content-Length is malformed or stands twice")
+                    raise ResponseError("its Content-Length is malformed or repeated")
                 head.stated = int(digits)
             elif kind == DATE:
                 head.dated = True
@@ -199,7 +199,7 @@ class ResponseReader:
                 connection.append(value)
             elif kind == CODING:
                 if head.chunked or head.minor == 0 or value.strip(b" \t").lower() != b"chunked":
-                    raise ResponseError("its Transfer-Encoding is not chunked alone")
+                    raise ResponseError("its Transfer-Encoding is not just chunked")
                 head.chunked = True
             elif (kind == RATE and not drop_rate) or kind == TRAILER:
                 trailing = trailing or kind == TRAILER
@@ -244,7 +244,7 @@ class ResponseReader:
     def _take_switch(head: ResponseHead, fields: list[tuple[bytes, bytes]]) -> None:
         """What a 101 switches to (RFC 9110 sections 7.8 and 15.2.2). It has no body, so nothing may frame one."""
         if head.minor == 0 or head.chunked or head.stated is not None:
-            raise ResponseError("its 101 is of HTTP/1.0 or frames a body")
+            raise ResponseError("its 101 uses HTTP/1.0 or announces a body")
         values: dict[bytes, list[bytes]] = {b"connection": [b""], b"upgrade": [b""]}
         for name, value in fields:
             values.get(name.lower(), []).append(value)

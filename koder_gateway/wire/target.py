@@ -44,7 +44,7 @@ def path_fault(path: bytes) -> str | None:
     if b"\\" in path:
         return "The path has a backslash, which some servers read as a slash."
     if _BAD_ESCAPE.search(path):
-        return "The path has a percent sign that two hexadecimal digits do not follow."
+        return "The path has a percent sign without two hexadecimal digits after it."
     if _TWOFOLD_ESCAPE.search(path):
         return "The path has an escaped dot, slash, backslash or NUL, which servers read differently."
     if _DOT_SEGMENT.search(path):

@@ -56,7 +56,7 @@ def fault(asked: bytes | None, key: bytes | None, upgrade: bytes | None, lines: 
     101's own Upgrade where its Connection names it, `lines` are its end-to-end field lines.
     """
     if asked is None:
-        return "it switched protocols unasked"
+        return "it switched protocols without being asked"
     if upgrade is None or upgrade.count(b",") >= MAX_LISTED:
         return "its 101 does not say to which protocol it switched"
     offered = {protocol.lower() for protocol in asked.split(b", ")}
@@ -66,7 +66,7 @@ def fault(asked: bytes | None, key: bytes | None, upgrade: bytes | None, lines: 
     if WEBSOCKET in chosen:
         values = [line.partition(b":")[2].strip() for line in lines if line[:20].lower() == _ACCEPTS]
         if key is None or values != [accept(key)]:
-            return "its Sec-WebSocket-Accept does not belong to the request's key"
+            return "its Sec-WebSocket-Accept does not match the request's key"
     return ""
 
 

@@ -138,7 +138,7 @@ def test_a_registry_behind_a_url_is_not_asked(check: Callable[[str], Done]) -> N
         url = f"http://127.0.0.1:{admin.getsockname()[1]}/v1/admin/tenants"
         done = check(f'[tenants]\nregistry = "{url}"\n')
         assert (done.code, done.err) == (0, "")
-        assert done.out.endswith(f", the tenants are read from {url}, which is not asked here\n")
+        assert done.out.endswith(f", the tenants are read from {url}, which is not queried here\n")
         with pytest.raises(BlockingIOError):
             admin.accept()
 
@@ -252,7 +252,7 @@ def test_what_is_doubtful_of_certificates_is_a_warning_that_does_not_fail(
     assert len(faults) == 2, "for each endpoint"
     for line in faults:
         assert "g-mismatch.pem: the private key in " in line
-        assert " is not that of its first certificate; " in line
+        assert " does not match its first certificate; " in line
     assert [line for line in done.err.splitlines() if line.startswith("warning: ")] == warnings
 
 
@@ -344,7 +344,7 @@ def test_an_explanation_in_full(config: Path) -> None:
     assert done.out.splitlines() == [
         "request  POST https://koder.id.koder.dev/v1/auth/login?next=/ from 203.0.113.7",
         "tenant   koder (active): koder.id.koder.dev is its name under id.koder.dev",
-        "cors     https://koder.example is one of the tenant's cors_origins: its pages may read the answer",
+        "cors     https://koder.example is one of the tenant's cors_origins: its pages may read the response",
         "limits   traffic: 10/s, burst 20, for ip 203.0.113.7",
         "         login-failures: 5/m, burst 5, for tenant koder and ip 203.0.113.7; only failures are charged",
         "route    /v1/auth -> auth",
@@ -370,9 +370,9 @@ def test_a_refusal_is_explained_too(config: Path) -> None:
     lines = done.out.splitlines()
     assert lines[1].startswith("tenant   none: 404 unknown_tenant: ")
     assert lines[2:6] == [
-        "cors     no Origin field: no CORS fields, but Vary: Origin",
+        "cors     no Origin header: no CORS headers, but Vary: Origin",
         "limits   traffic: 10/s, burst 20, for ip 192.0.2.1",
-        "route    none: no configured path covers this one",
+        "route    none: no route matches this path",
         "service  none: the gateway answers",
     ]
     assert lines[6].startswith("answer   404 unknown_tenant: ")
@@ -389,10 +389,15 @@ def test_what_no_limit_applies_to(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("host", "scheme", "client", "answer"),
     [
-        ("koder", "https", "this host asks for no certificate", "forwarded"),
-        ("acme", "https", "this host asks for a certificate, and none is fine", "forwarded"),
-        ("admin", "https", "this host requires a certificate; explained as if with one", "forwarded"),
-        ("admin", "http", "this host requires a certificate", "421 misdirected_request: This host asks for a client"),
+        ("koder", "https", "this host asks for no client certificate", "forwarded"),
+        ("acme", "https", "this host asks for a client certificate, and accepts requests without", "forwarded"),
+        ("admin", "https", "this host requires a client certificate; explained as if there were one", "forwarded"),
+        (
+            "admin",
+            "http",
+            "this host requires a client certificate",
+            "421 misdirected_request: This host asks for a client",
+        ),
     ],
 )
 def test_what_a_host_wants_of_its_clients(tmp_path: Path, host: str, scheme: str, client: str, answer: str) -> None:
@@ -411,8 +416,8 @@ def test_tenants_of_a_url_are_not_known(tmp_path: Path) -> None:
     lines = explain(path, USERS).out.splitlines()
     assert lines[1].startswith("tenant   koder (active): ")
     assert lines[2] == (
-        "         the tenants are read from http://127.0.0.1:1/v1/admin/tenants, which is not asked here:"
-        " whether it exists is not known"
+        "         the tenants are read from http://127.0.0.1:1/v1/admin/tenants, which is not"
+        " queried here: whether this tenant exists is not known"
     )
 
 

@@ -95,6 +95,6 @@ def test_a_file_that_never_settles_is_refused(path: Path) -> None:
             file.write("# more\n")
 
     writer = Writer(*[longer] * LOOKS)
-    with pytest.raises(ConfigurationError, match="is being written all the time"):
+    with pytest.raises(ConfigurationError, match="is still being written"):
         read(path, Caution(None, writer))
     assert len(writer.waited) == LOOKS - 1

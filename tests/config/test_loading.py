@@ -330,37 +330,37 @@ class TestFaults:
             ('timeouts.connect = "2 s"', 'timeouts.connect: "2 s" is not a duration; '),
             ('timeouts.connect = "2w"', 'timeouts.connect: "2w" has an unknown unit; '),
             ('timeouts.connect = "366d"', 'timeouts.connect: "366d" is more than a year; '),
-            ("timeouts.connect = 0", "timeouts.connect: 0 is no time at all; "),
+            ("timeouts.connect = 0", "timeouts.connect: 0 is too short; "),
             ("requests.max_body = 1024", 'requests.max_body: 1024 has no unit; for bytes write "1024B"'),
             ('requests.max_body = "10MB"', 'requests.max_body: "10MB" has an unknown unit; write "10MiB"'),
             ('requests.max_body = "0.3B"', 'requests.max_body: "0.3B" is not a whole number of bytes; '),
             ('requests.max_body = "0B"', 'requests.max_body: "0B" would refuse everything; '),
             ("requests.max_body = -5", "requests.max_body: -5 is not a size; "),
             ("shares.address = 25", 'shares.address: 25 has no %; write "25%"'),
-            ("shares.address = 0", "shares.address: 0 is no percentage; "),
-            ('shares.address = "25"', 'shares.address: "25" is no percentage; '),
-            ('shares.address = "0%"', 'shares.address: "0%" is no part of a whole; write "1%" to "100%"'),
-            ('shares.tenant = "101%"', 'shares.tenant: "101%" is no part of a whole; '),
+            ("shares.address = 0", "shares.address: 0 is not a percentage; "),
+            ('shares.address = "25"', 'shares.address: "25" is not a percentage; '),
+            ('shares.address = "0%"', 'shares.address: "0%" is out of range; write "1%" to "100%"'),
+            ('shares.tenant = "101%"', 'shares.tenant: "101%" is out of range; '),
             ("requests.max_fields = 0", "requests.max_fields: 0 is out of range; write 1 to 65536"),
             ("requests.max_fields = true", "requests.max_fields: true is not an integer; "),
             ("listen.max_connections = -1", "listen.max_connections: -1 is out of range; "),
             ('log.access = "yes"', 'log.access: "yes" is not a boolean; write true or false'),
-            ('log.file = "no/such/log"', 'log.file: "no/such/log" is in no existing folder; '),
+            ('log.file = "no/such/log"', 'log.file: "no/such/log" is in a folder that does not exist; '),
             ('log.file = "."', 'log.file: "." is a folder; '),
             ("log.file = 1", "log.file: 1 is not a string; write it in quotes"),
             ("listen.port = 443", "listen.port: 443 is a bare port; write a Twisted server endpoint, as in \"ssl:443\""),
             ("listen.port = []", "listen.port: the list is empty; "),
             ('listen.port = "443"', 'listen.port: "443" is not a Twisted server endpoint; '),
-            ('listen.port = ["tcp:1", "tcp:1"]', "listen.port[1]: says the same as [0]; "),
+            ('listen.port = ["tcp:1", "tcp:1"]', "listen.port[1]: is the same as [0]; "),
             ("listen.redirect_port = 80", "listen.redirect_port: 80 is a bare port; write a Twisted server endpoint, as in \"tcp:80\""),
             ('listen.redirect_port = ["8080"]', 'listen.redirect_port[0]: "8080" is not a Twisted server endpoint; write a kind and its arguments, as in "tcp:8080"'),
-            ('listen.redirect_port = ["tcp:80", "tcp:80"]', "listen.redirect_port[1]: says the same as [0]; "),
+            ('listen.redirect_port = ["tcp:80", "tcp:80"]', "listen.redirect_port[1]: is the same as [0]; "),
             ('tls.acme_webroot = "nowhere"', 'tls.acme_webroot: "nowhere": no such file or folder; '),
             ('listen.trusted_proxies = ["unix"]', 'listen.trusted_proxies[0]: "unix" is not a network; '),
             ('listen.trusted_proxies = ["10.0.0.1/8"]', 'listen.trusted_proxies[0]: "10.0.0.1/8" has bits set beyond its prefix; write "10.0.0.0/8"'),
             ('listen.trusted_proxies = ["proxy"]', 'listen.trusted_proxies[0]: "proxy" is not a network; '),
             ('listen.trusted_proxies = "::1"', 'listen.trusted_proxies: "::1" is not a list; '),
-            ('tenants.base_domain = "b\u00fccher.example"', 'tenants.base_domain: "b\u00fccher.example" is not ASCII, as in a Host field; write "xn--bcher-kva.example"'),
+            ('tenants.base_domain = "b\u00fccher.example"', 'tenants.base_domain: "b\u00fccher.example" is not ASCII, as a Host header must be; write "xn--bcher-kva.example"'),
             ('tenants.base_domain = "10.0.0.1"', 'tenants.base_domain: "10.0.0.1" is an address, not a domain name; '),
             ('tenants.base_domain = "id.example."', 'tenants.base_domain: "id.example." ends in a dot; write "id.example"'),
             ('tenants.base_domain = "-a.example"', 'tenants.base_domain: "-a.example" is not a domain name; '),
@@ -372,19 +372,19 @@ class TestFaults:
             ('tenants.registry = "https:///x"', 'tenants.registry: "https:///x" is not the URL of a registry; '),
             ('tls.certificates = "certs"', 'tls.certificates: "certs": no such file or folder; '),
             ('tls.certificates = "koder-gateway.toml"', 'tls.certificates: "koder-gateway.toml" is not a folder; '),
-            ('tls.default = "a"', "tls.default: has no use without tls.certificates; "),
-            ('limits_store.url = "redis://h"', 'limits_store.url: "redis://h" is not a store of limits that this version has; write "memory:"'),
+            ('tls.default = "a"', "tls.default: has no effect without tls.certificates; "),
+            ('limits_store.url = "redis://h"', 'limits_store.url: "redis://h" is not a limits store that this version supports; write "memory:"'),
             ('cors.origins = ["*"]', 'cors.origins[0]: "*" has a wildcard'),
-            ('cors.origins = ["https://a.example/"]', 'cors.origins[0]: "https://a.example/" is no origin; '),
+            ('cors.origins = ["https://a.example/"]', 'cors.origins[0]: "https://a.example/" is not an origin; '),
             ('cors.origins = ["https://\\u2028"]', 'cors.origins[0]: "https://\\u2028" has line separator (U+2028) in it; '),
             ('cors.methods = ["get"]', 'cors.methods[0]: "get" is not a method that the gateway forwards; did you mean "GET"?'),
-            ('cors.headers = ["a b"]', 'cors.headers[0]: "a b" is not a field name'),
+            ('cors.headers = ["a b"]', 'cors.headers[0]: "a b" is not a header name'),
             ('cors.max_age = "1500ms"', 'cors.max_age: "1500ms" is not a number of whole seconds; '),
             ("services.x = 5", "services.x: 5 is not a service; "),
             ("services.x = {}", "services.x.url: is missing; "),
-            ('services.x = { url = "http://a", urls = ["http://b"] }', "services.x.urls: stands beside url; "),
+            ('services.x = { url = "http://a", urls = ["http://b"] }', "services.x.urls: is given as well as url; "),
             ('services."x y" = "http://a"', 'services."x y": "x y" is not a name; '),
-            ('services.x = { url = "http://a", ca = "koder-gateway.toml" }', "services.x.ca: has no use without TLS; "),
+            ('services.x = { url = "http://a", ca = "koder-gateway.toml" }', "services.x.ca: has no effect without TLS; "),
             ('services.x = { url = "https://a", client_cert = "koder-gateway.toml" }', "services.x.client_key: is missing"),
             ('services.x = { url = "https://a", client_key = "koder-gateway.toml" }', "services.x.client_cert: is missing"),
             ('services.x = { url = "http://a", health = { path = "/a", host = "b c" } }', 'services.x.health.host: "b c" '),
@@ -393,19 +393,19 @@ class TestFaults:
             ('services.x = { url = "http://a", max_connections = 0 }', "services.x.max_connections: 0 is out of range; "),
             ('[[routes]]\nservice = "auth"', "routes[0].path: is missing, and it has no default; write it"),
             ('[[routes]]\npath = "/a"\nservice = "oauth"', 'routes[0].service: "oauth" is not one of the services; did you mean "oauth2"?'),
-            ('[[routes]]\npath = "/a/"\nservice = "auth"\n[[routes]]\npath = "/a"\nservice = "auth"', 'routes[1].path: "/a" is also that of routes[0]; '),
+            ('[[routes]]\npath = "/a/"\nservice = "auth"\n[[routes]]\npath = "/a"\nservice = "auth"', 'routes[1].path: "/a" is already used by routes[0]; '),
             ('[[routes]]\npath = "/a?b"\nservice = "auth"', 'routes[0].path: "/a?b" can match no request (The path has a query'),
             ('[[routes]]\npath = "/a/../b"\nservice = "auth"', 'routes[0].path: "/a/../b" can match no request (The path has a dot segment'),
-            ('[[limits]]\nname = "a"\nrate = "1/s"\n[[limits]]\nname = "a"\nrate = "2/s"', 'limits[1].name: "a" is also that of limits[0]; '),
-            ('[[limits]]\nname = "a"\nrate = "1/s"\ncharge = "refusals"', 'limits[0].key: must be ["ip"] with charge = "refusals": '),
-            ('[[limits]]\nname = "a"\nrate = "1/s"\nkey = ["ip"]\ncharge = "refusals"\npaths = ["/a"]', 'limits[0].paths: have no use with charge = "refusals": '),
-            ('[[limits]]\nname = "a"\nrate = "1/s"\nkey = ["ip"]\ncharge = "refusals"\nmethods = ["GET"]', 'limits[0].methods: have no use with charge = "refusals": '),
+            ('[[limits]]\nname = "a"\nrate = "1/s"\n[[limits]]\nname = "a"\nrate = "2/s"', 'limits[1].name: "a" is already used by limits[0]; '),
+            ('[[limits]]\nname = "a"\nrate = "1/s"\ncharge = "refusals"', 'limits[0].key: must be ["ip"] with charge = "refusals", since '),
+            ('[[limits]]\nname = "a"\nrate = "1/s"\nkey = ["ip"]\ncharge = "refusals"\npaths = ["/a"]', 'limits[0].paths: have no effect with charge = "refusals": '),
+            ('[[limits]]\nname = "a"\nrate = "1/s"\nkey = ["ip"]\ncharge = "refusals"\nmethods = ["GET"]', 'limits[0].methods: have no effect with charge = "refusals": '),
             ('[[limits]]\nname = "a"\nrate = "0/s"', 'limits[0].rate: "0/s" is out of range; '),
             ('[[limits]]\nname = "a"\nrate = "1/s"\nburst = 0', "limits[0].burst: 0 is out of range; "),
             ('[[limits]]\nname = "a"\nrate = "1/s"\nkey = []', "limits[0].key: the list is empty; "),
-            ('[[limits]]\nname = "a"\nrate = "1/s"\nkey = ["ipp"]', 'limits[0].key[0]: "ipp" is none of the words that can stand here; did you mean "ip"?'),
+            ('[[limits]]\nname = "a"\nrate = "1/s"\nkey = ["ipp"]', 'limits[0].key[0]: "ipp" is not an accepted value; did you mean "ip"?'),
             ('[[limits]]\nname = "a\\n"\nrate = "1/s"', 'limits[0].name: "a\\n" is not a name; '),
-            ('[[limits]]\nname = "a"\nrate = "1/s"\nmode = "off"', 'limits[0].mode: "off" is none of the words'),
+            ('[[limits]]\nname = "a"\nrate = "1/s"\nmode = "off"', 'limits[0].mode: "off" is not an accepted value'),
             ("limits = [5]", "limits[0]: 5 is not a table; "),
         ],
     )  # fmt: skip
@@ -533,7 +533,7 @@ def test_what_only_looks_like_toml_is_named(faults: Faults, text: str, says: str
 def test_utf_16_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.toml"
     path.write_text("[log]\n", encoding="utf-16")
-    with pytest.raises(ConfigurationError, match="is UTF-16, and TOML must be UTF-8; save it again as that"):
+    with pytest.raises(ConfigurationError, match="is UTF-16, and TOML must be UTF-8; save it again as UTF-8"):
         load(path)
 
 
@@ -550,7 +550,7 @@ def test_a_mark_in_the_midst_and_lines_that_end_in_cr_alone(faults: Faults) -> N
     (line,) = faults('[log]\nfile = "-"\n\ufeff[timeouts]\ndrain = "5s"\n')
     assert "line 3, column 1: has zero width no-break space (U+FEFF); remove it" in line
     Path("koder-gateway.toml").write_bytes(b'[log]\rfile = "-"\r')
-    with pytest.raises(ConfigurationError, match="line 1, column 6: ends in CR alone"):
+    with pytest.raises(ConfigurationError, match="line 1, column 6: has a line that ends in CR alone"):
         load(Path("koder-gateway.toml"))
 
 
@@ -577,29 +577,32 @@ def test_spaces_of_other_kinds_stay_in_strings(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "home"),
     [
-        ('[log]\ndrain = "5s"', "log.drain: is an unknown key here; it belongs below [timeouts]"),
-        ('drain = "5s"', "drain: is an unknown key here; it belongs below [timeouts]"),
-        ('[tls]\nrate = "1/s"', "tls.rate: is an unknown key here; it belongs below [[limits]]"),
+        ('[log]\ndrain = "5s"', "log.drain: is an unknown key here; it belongs in [timeouts]"),
+        ('drain = "5s"', "drain: is an unknown key here; it belongs in [timeouts]"),
+        ('[tls]\nrate = "1/s"', "tls.rate: is an unknown key here; it belongs in [[limits]]"),
         (
             '[services]\nidentity = { url = "http://a", port = 1 }',
-            "port: is an unknown key here; it belongs below [listen]",
+            "port: is an unknown key here; it belongs in [listen]",
         ),
-        ('[requests]\nhealth = "/"', "it belongs below [services.NAME]"),
+        ('[requests]\nhealth = "/"', "it belongs in [services.NAME]"),
         ('[log]\nnonsense = "5s"', "log.nonsense: is an unknown key; known here: access, file"),
-        ('[services]\ndrain = "5s"', "services.drain: is no service's address; drain belongs below [timeouts]"),
-        ("[services]\nmax_streams = 5", "is no service's address; max_streams belongs below [requests]"),
+        ('[services]\ndrain = "5s"', "services.drain: is not a service's address; drain belongs in [timeouts]"),
+        ("[services]\nmax_streams = 5", "is not a service's address; max_streams belongs in [requests]"),
         ('[timeouts.listen]\nport = "ssl:1"', "timeouts.listen: is an unknown key here; it is a section of its own"),
         ("[[tls.limits]]\nrate = 1", "it is a section of its own: write [[limits]]"),
-        ('[[tenant]]\nslug = "a"', "tenant: is of no use here; write [[tenant]] in the tenants file, which tenants."),
+        (
+            '[[tenant]]\nslug = "a"',
+            "tenant: has no effect here; write [[tenant]] in the tenants file, which tenants.",
+        ),
         (
             '[[tenants]]\nslug = "a"',
-            "tenants: is of no use here; write [[tenant]] in the tenants file, which tenants.",
+            "tenants: has no effect here; write [[tenant]] in the tenants file, which tenants.",
         ),
         (
             '[tenants]\nslug = "a"',
-            "tenants.slug: is an unknown key here; it belongs below [[tenant]] in the tenants file",
+            "tenants.slug: is an unknown key here; it belongs in [[tenant]] in the tenants file",
         ),
-        ('domains = ["a.b"]', "domains: is an unknown key here; it belongs below [[tenant]] in the tenants file"),
+        ('domains = ["a.b"]', "domains: is an unknown key here; it belongs in [[tenant]] in the tenants file"),
     ],
 )
 def test_a_key_below_the_wrong_section_is_told_its_own(faults: Faults, text: str, home: str) -> None:
@@ -612,11 +615,11 @@ def test_a_key_below_the_wrong_section_is_told_its_own(faults: Faults, text: str
     [
         (
             '[[tenant]]\nslug = "a"\nrefresh = "5s"',
-            "tenant[0].refresh: is an unknown key here; it belongs below [tenants]",
+            "tenant[0].refresh: is an unknown key here; it belongs in [tenants]",
         ),
         (
             'max_body = "1MiB"\n[[tenant]]\nslug = "a"',
-            "max_body: is an unknown key here; it belongs below [requests] in",
+            "max_body: is an unknown key here; it belongs in [requests] in",
         ),
         (
             '[[tenant]]\nslug = "a"\n[tenants]\nrefresh = "5s"',

@@ -19,7 +19,7 @@ from OpenSSL import SSL
 from tests.kit.clients import HOST, Client, request
 from tests.kit.gateways import GatewayProcess, Services, configuration
 from tests.kit.http2_client import Http2Client
-from tests.kit.http2_frames import block, data, headers
+from tests.kit.http2_frames import INITIAL_WINDOW_SIZE, block, data, headers
 from tests.kit.services import Origin, Peer, answer
 from tests.kit.waiting import PATIENCE, until
 
@@ -366,6 +366,33 @@ def test_streams_that_are_whole_are_answered(services: Services) -> None:
 def end_http2(client: Http2Client) -> None:
     """End the connection beneath TLS: Python's own says close_notify only to whoever then waits for the answer."""
     socket.socket.shutdown(client.socket, socket.SHUT_WR)
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["an answer that waits", "a later answer"])
+def test_what_no_window_lets_go_any_more_is_given_up(services: Services, late: bool) -> None:
+    """A client that has ended its side opens no window: its services do not wait for that. What fits is sent."""
+    large, little = Slow(LARGE), Slow(b"12345")
+    stuck, fits = services.take(large.play), services.take(little.play)
+    with stuck.origin, fits.origin:
+        client = Http2Client.connect(services.gateway.ports[1], HOST.encode()).start((INITIAL_WINDOW_SIZE, 5))
+        with client:
+            client.send(headers(1, fields(stuck.path)), headers(3, fields(fits.path)))
+            assert large.met.wait(PATIENCE)
+            assert little.met.wait(PATIENCE)
+            if not late:
+                large.go.set()
+                while not client.answers[1].body:
+                    assert client.next() is not None
+            end_http2(client)
+            heard(services.gateway)
+            large.go.set()
+            assert large.left.wait(PATIENCE), "the service waits for windows that never open"
+            assert stuck.connections("active") == 0
+            little.go.set()
+            while client.next() is not None:
+                pass
+            assert (bytes(client.answers[3].body), client.answers[3].complete) == (b"12345", True)
+            assert not client.answers[1].complete
 
 
 def test_a_reset_ends_the_streams(services: Services) -> None:

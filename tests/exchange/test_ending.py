@@ -16,19 +16,22 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from koder_gateway.config import LogSettings
+from koder_gateway.exchange.context import request_context
 from koder_gateway.exchange.states import Exchange
 from koder_gateway.ops.access_log import AccessLogError
-from koder_gateway.ops.ledger import Ledger
+from koder_gateway.ops.logged_ending import LoggedEnding
 from koder_gateway.ops.metrics import Counters
 from koder_gateway.policy.limits import UNLIMITED, Limiter, LimitRule
 from koder_gateway.wire.request_head import RequestHead
+from tests.exchange.test_context import policy
 
 SILENT = LogSettings(access=False)
 
 
 def exchange(status: int = 200, code: str = "", **facts: Any) -> Exchange:
     """One that has ended so."""
-    made = Exchange(RequestHead(b"GET", b"/v1/users/7?token=secret", 1, []), b"192.0.2.1", 100.0, b"r1")
+    head = RequestHead(b"GET", b"/v1/users/7?token=secret", 1, [])
+    made = Exchange(head, request_context(policy(), head, "192.0.2.1", None), 100.0, b"r1")
     made.head.path = b"/v1/users/7"
     made.status, made.code = status, code
     for name, value in facts.items():
@@ -62,22 +65,22 @@ def holders(path: Path) -> int:
 
 
 class Kept:
-    """A ledger under test, with its clock and counters; what it opened is closed at the end."""
+    """The ending under test, with its clock and counters; what it opened is closed at the end."""
 
     def __init__(self, settings: LogSettings) -> None:
         self.clock = Clock()
         self.clock.advance(100.25)
         self.counters = Counters()
-        self.ledger = Ledger(self.counters, settings, self.clock.seconds)
+        self.ending = LoggedEnding(self.counters, settings, self.clock.seconds)
 
     def end(self, *request_ids: str) -> None:
         """Exchanges end under these ids."""
         for each in request_ids:
-            self.ledger.finished(exchange(request_id=each.encode()))
+            self.ending.finished(exchange(request_id=each.encode()))
 
     def follow(self, settings: LogSettings) -> None:
         """As a reload does it."""
-        self.ledger.follow(settings, self.ledger.opened_for(settings))
+        self.ending.follow(settings, self.ending.opened_for(settings))
 
 
 @pytest.fixture
@@ -99,9 +102,9 @@ def events() -> Iterator[list[str]]:
 
 def test_an_exchange_is_counted_once() -> None:
     kept = Kept(SILENT)
-    kept.ledger.finished(exchange(200, service="identity", bytes_in=3, bytes_out=5))
-    kept.ledger.finished(exchange(404, "no_route", bytes_out=7))
-    kept.ledger.finished(exchange(0, "client_gone", service="identity"))
+    kept.ending.finished(exchange(200, service="identity", bytes_in=3, bytes_out=5))
+    kept.ending.finished(exchange(404, "no_route", bytes_out=7))
+    kept.ending.finished(exchange(0, "client_gone", service="identity"))
     identity, nobody = kept.counters.series["identity"], kept.counters.series[""]
     assert (sum(identity.classes), identity.classes[2], identity.classes[0]) == (2, 1, 1)
     assert (sum(nobody.classes), nobody.classes[4]) == (1, 1)
@@ -122,7 +125,7 @@ def is_charged(status: int, code: str, rule: LimitRule = FEW) -> bool:
     now = kept.clock.seconds()
     verdict = limiter.admit(b"koder", b"a", b"GET", b"/", now)
     assert verdict.refused is None
-    kept.ledger.finished(exchange(status, code, charges=verdict))
+    kept.ending.finished(exchange(status, code, charges=verdict))
     return limiter.admit(b"koder", b"a", b"GET", b"/", now).refused is not None
 
 
@@ -168,10 +171,10 @@ def test_a_failure_is_charged_when_its_exchange_ends() -> None:
         return limiter.admit(b"koder", b"a", b"GET", b"/", kept.clock.seconds())
 
     first, second, third = admit(), admit(), admit()
-    kept.ledger.finished(exchange(200, charges=first))
-    kept.ledger.finished(exchange(401, charges=second))
+    kept.ending.finished(exchange(200, charges=first))
+    kept.ending.finished(exchange(401, charges=second))
     assert admit().refused is None
-    kept.ledger.finished(exchange(401, charges=third))
+    kept.ending.finished(exchange(401, charges=third))
     assert admit().refused is not None
     kept.clock.advance(60)
     assert admit().refused is None
@@ -180,7 +183,7 @@ def test_a_failure_is_charged_when_its_exchange_ends() -> None:
 @pytest.mark.parametrize("charges", [None, UNLIMITED])
 def test_what_no_limit_applied_to(charges: object) -> None:
     kept = Kept(SILENT)
-    kept.ledger.finished(exchange(401, charges=charges))
+    kept.ending.finished(exchange(401, charges=charges))
     assert sum(kept.counters.series[""].classes) == 1
 
 
@@ -190,7 +193,7 @@ def test_what_no_limit_applied_to(charges: object) -> None:
 def test_every_exchange_is_counted_whatever_it_was(ends: list[tuple[int, str]]) -> None:
     kept = Kept(SILENT)
     for status, code in ends:
-        kept.ledger.finished(exchange(status, code, service="a"))
+        kept.ending.finished(exchange(status, code, service="a"))
     counted = sum(kept.counters.series["a"].classes) if ends else 0
     assert counted == len(ends)
     assert sum(kept.counters.refusals.values()) == sum(bool(code) for _, code in ends)
@@ -203,9 +206,9 @@ def test_an_exchange_is_logged_once(tmp_path: Path) -> None:
     path = tmp_path / "access.log"
     kept = Kept(logs_to(path))
     facts = {"tenant": b"koder", "route": b"/v1/users", "service": "identity", "bytes_in": 3, "bytes_out": 5}
-    kept.ledger.finished(exchange(401, "client_gone", **facts))
+    kept.ending.finished(exchange(401, "client_gone", **facts))
     assert path.read_text() == "", "gathered until the flush"
-    kept.ledger.flush()
+    kept.ending.flush()
     (line,) = lines(path)
     assert line.pop("time").endswith("Z")
     assert line == {
@@ -223,7 +226,7 @@ def test_an_exchange_is_logged_once(tmp_path: Path) -> None:
         "bytes_out": 5,
         "duration": 0.25,
     }
-    kept.ledger.flush()
+    kept.ending.flush()
     assert len(lines(path)) == 1
     kept.follow(SILENT)
 
@@ -232,9 +235,9 @@ def test_no_log_where_none_is_wanted(tmp_path: Path) -> None:
     path = tmp_path / "access.log"
     kept = Kept(replace(logs_to(path), access=False))
     kept.end("a")
-    kept.ledger.flush()
+    kept.ending.flush()
     assert not path.exists()
-    assert kept.ledger.dropped == 0
+    assert kept.ending.dropped == 0
 
 
 def test_a_log_that_cannot_be_opened(tmp_path: Path) -> None:
@@ -245,8 +248,8 @@ def test_a_log_that_cannot_be_opened(tmp_path: Path) -> None:
 def test_a_full_disk_loses_lines_and_nothing_else(events: list[str]) -> None:
     kept = Kept(logs_to(Path("/dev/full")))
     kept.end("a", "b")
-    kept.ledger.flush()
-    assert kept.ledger.dropped == 2
+    kept.ending.flush()
+    assert kept.ending.dropped == 2
     assert sum(kept.counters.series[""].classes) == 2
     assert len(events) == 1
     kept.follow(SILENT)
@@ -261,11 +264,11 @@ def test_the_same_settings_open_nothing_and_then_the_file_anew(tmp_path: Path) -
     kept = Kept(logs_to(path))
     kept.end("a")
     path.rename(rotated)
-    assert kept.ledger.opened_for(logs_to(path)) is None
+    assert kept.ending.opened_for(logs_to(path)) is None
     assert not path.exists()
-    kept.ledger.follow(logs_to(path), None)
+    kept.ending.follow(logs_to(path), None)
     kept.end("b")
-    kept.ledger.flush()
+    kept.ending.flush()
     assert (ids(rotated), ids(path)) == (["a"], ["b"])
     assert (holders(rotated), holders(path)) == (0, 1)
     kept.follow(SILENT)
@@ -278,7 +281,7 @@ def test_a_rotated_log_that_cannot_be_opened_goes_on(tmp_path: Path, events: lis
     folder.rename(moved)
     kept.follow(logs_to(folder / "access.log"))
     kept.end("a")
-    kept.ledger.flush()
+    kept.ending.flush()
     assert ids(moved / "access.log") == ["a"]
     assert len(events) == 1
     kept.follow(SILENT)
@@ -288,19 +291,19 @@ def test_another_file_is_opened_before_it_is_followed(tmp_path: Path) -> None:
     old, new = tmp_path / "old.log", tmp_path / "new.log"
     kept = Kept(logs_to(old))
     kept.end("a")
-    target = kept.ledger.opened_for(logs_to(new))
+    target = kept.ending.opened_for(logs_to(new))
     assert target is not None
     kept.end("b")
-    kept.ledger.flush()
+    kept.ending.flush()
     assert (ids(old), ids(new)) == (["a", "b"], []), "nothing has changed yet"
     kept.end("c")
-    kept.ledger.follow(logs_to(new), target)
+    kept.ending.follow(logs_to(new), target)
     assert ids(old) == ["a", "b", "c"]
     kept.end("d")
-    kept.ledger.flush()
+    kept.ending.flush()
     assert (ids(old), ids(new)) == (["a", "b", "c"], ["d"])
     assert (holders(old), holders(new)) == (0, 1)
-    assert kept.ledger.opened_for(logs_to(new)) is None, "these are the settings now"
+    assert kept.ending.opened_for(logs_to(new)) is None, "these are the settings now"
     kept.follow(SILENT)
 
 
@@ -308,13 +311,13 @@ def test_a_file_that_is_opened_and_not_followed_can_be_given_back(tmp_path: Path
     """As when the reload that asked for it is refused for another reason."""
     old, new = tmp_path / "old.log", tmp_path / "new.log"
     kept = Kept(logs_to(old))
-    target = kept.ledger.opened_for(logs_to(new))
+    target = kept.ending.opened_for(logs_to(new))
     assert target is not None
     assert holders(new) == 1
     target.close()
     assert holders(new) == 0
     kept.end("a")
-    kept.ledger.flush()
+    kept.ending.flush()
     assert ids(old) == ["a"]
     kept.follow(SILENT)
 
@@ -324,10 +327,10 @@ def test_another_file_that_cannot_be_opened_changes_nothing(tmp_path: Path) -> N
     kept = Kept(logs_to(path))
     kept.end("a")
     with pytest.raises(AccessLogError):
-        kept.ledger.opened_for(logs_to(tmp_path / "missing" / "access.log"))
+        kept.ending.opened_for(logs_to(tmp_path / "missing" / "access.log"))
     assert path.read_text() == "", "not even flushed"
     kept.end("b")
-    kept.ledger.flush()
+    kept.ending.flush()
     assert ids(path) == ["a", "b"]
     kept.follow(SILENT)
 
@@ -340,11 +343,11 @@ def test_a_log_is_switched_off_and_on(tmp_path: Path) -> None:
     kept.follow(off)
     assert (ids(path), holders(path)) == (["a"], 0)
     kept.end("b")
-    kept.ledger.flush()
+    kept.ending.flush()
     kept.follow(off)
     kept.follow(on)
     kept.end("c")
-    kept.ledger.flush()
+    kept.ending.flush()
     assert (ids(path), holders(path)) == (["a", "c"], 1)
     kept.follow(off)
 
@@ -372,12 +375,12 @@ def test_lost_lines_stay_counted_when_the_log_moves(tmp_path: Path, events: list
     """A counter never goes down."""
     kept = Kept(logs_to(Path("/dev/full")))
     kept.end("a", "b")
-    kept.ledger.flush()
+    kept.ending.flush()
     kept.end("c")
     kept.follow(logs_to(tmp_path / "access.log"))
-    assert kept.ledger.dropped == 3
+    assert kept.ending.dropped == 3
     kept.follow(SILENT)
-    assert kept.ledger.dropped == 3
+    assert kept.ending.dropped == 3
     assert events
 
 
@@ -395,7 +398,7 @@ def test_lines_that_a_stuck_log_has_not_taken_are_lost_and_counted(tmp_path: Pat
             taken += piece
         whole = taken.count(b"\n")
         assert 0 < whole < 1000, "the pipe was full"
-        assert kept.ledger.dropped == 1000 - whole
+        assert kept.ending.dropped == 1000 - whole
         kept.follow(SILENT)
     finally:
         os.close(reader)

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from koder_gateway.errors import Refusal
+from koder_gateway.exchange.context import request_context
 from koder_gateway.exchange.states import (
     ANSWER,
     ANSWERED,
@@ -34,10 +35,12 @@ from koder_gateway.exchange.states import (
     IllegalMove,
 )
 from koder_gateway.wire.request_head import RequestHead
+from tests.exchange.test_context import policy
 
 
 def exchange(phase: str = HELD, method: bytes = b"GET") -> Exchange:
-    made = Exchange(RequestHead(method, b"/", 1, []), b"192.0.2.1", 1.5, b"r1")
+    head = RequestHead(method, b"/", 1, [])
+    made = Exchange(head, request_context(policy(), head, "192.0.2.1", None), 1.5, b"r1")
     made.phase = phase
     return made
 

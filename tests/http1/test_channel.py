@@ -11,8 +11,8 @@ from twisted.internet.task import Clock
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-from koder_gateway.downstream.limits import ClientLimits, ClientTimeouts
 from tests.conftest import LoggedErrors
+from tests.kit.bounds import client_limits, client_timeouts
 from tests.kit.http1 import Message, read_message, read_messages
 from tests.kit.memory import (
     DATE,
@@ -231,7 +231,7 @@ def test_what_is_too_long_is_refused_in_any_pieces(
 @pytest.mark.parametrize("limit", [512, 16384])
 def test_the_limit_of_a_target_is_the_configured_one(limit: int, make_gateway: Make) -> None:
     gateway = make_gateway(
-        settings=settings_with(requests={"max_target": limit}), limits=ClientLimits(max_head=65536, max_target=limit)
+        settings=settings_with(requests={"max_target": limit}), limits=client_limits(max_head=65536, max_target=limit)
     )
     fits, over = b"/v1/users/".ljust(limit, b"a"), b"/v1/users/".ljust(limit + 1, b"a")
     client = gateway.connect()
@@ -244,7 +244,7 @@ def test_the_limit_of_a_target_is_the_configured_one(limit: int, make_gateway: M
 
 def test_a_long_target_does_not_make_fields_too_long(make_gateway: Make) -> None:
     gateway = make_gateway(
-        settings=settings_with(requests={"max_target": 16384}), limits=ClientLimits(max_head=32768, max_target=16384)
+        settings=settings_with(requests={"max_target": 16384}), limits=client_limits(max_head=32768, max_target=16384)
     )
     client = gateway.connect()
     client.send(request(b"GET", b"/v1/users/".ljust(10000, b"a"), b"X: " + b"a" * 32768))
@@ -453,7 +453,7 @@ def test_a_body_too_slow_for_the_answer_under_way_cuts_it(gateway: MemoryGateway
 
 
 def test_a_whole_exchange_has_the_time_that_is_set(make_gateway: Make) -> None:
-    gateway = make_gateway(timeouts=ClientTimeouts(exchange=5.0))
+    gateway = make_gateway(timeouts=client_timeouts(exchange=5.0))
     waiting, relaying = gateway.connect(), gateway.connect()
     waiting.send(request())
     relaying.send(request())
@@ -836,7 +836,7 @@ def test_the_end_of_a_drain_answers_what_it_can_and_cuts_the_rest(gateway: Memor
 
 
 def test_too_many_connections_are_told_and_a_flood_is_not(make_gateway: Make) -> None:
-    gateway = make_gateway(limits=ClientLimits(max_connections=2))
+    gateway = make_gateway(limits=client_limits(max_connections=2))
     kept = [gateway.connect(), gateway.connect()]
     over = gateway.connect()
     message, _ = read_message(over.received)
@@ -862,8 +862,8 @@ def test_a_replaced_tree_serves_the_next_request_on_an_old_connection(make_gatew
         other.composition.resource,
         other.composition.policy,
         other.composition.reader,
-        ClientTimeouts(),
-        ClientLimits(),
+        client_timeouts(),
+        client_limits(),
     )
     serve(gateway, lambda _: OK)
     assert client.take() == OK_ANSWER
@@ -878,7 +878,7 @@ def test_a_replaced_tree_reads_the_same_head_anew(make_gateway: Make) -> None:
     raw = request(b"GET", b"/v1/users", b"X-Org-ID: koder")
     for composition, name in ((gateway.composition, b"x-tenant-id"), (other.composition, b"x-org-id")):
         gateway.site.replace(
-            gateway.composition.resource, composition.policy, composition.reader, ClientTimeouts(), ClientLimits()
+            gateway.composition.resource, composition.policy, composition.reader, client_timeouts(), client_limits()
         )
         client.send(raw)
         (message,) = serve(gateway, lambda _: OK)
@@ -898,7 +898,7 @@ def test_a_client_that_repeats_itself_is_read_the_same_way(repeated: int, gatewa
     assert [m.status for m in read_messages(client.received)] == [200, 400, 200] * repeated
 
 
-def test_one_standing_serves_a_connection_until_host_origin_or_tenant_change(gateway: MemoryGateway) -> None:
+def test_one_context_serves_a_connection_until_host_origin_or_tenant_change(gateway: MemoryGateway) -> None:
     client = gateway.connect()
     for host, tenant in ((HOST, b"koder"), (b"acme.id.koder.dev", b"acme"), (HOST, b"koder")):
         client.send(request(host=host))
@@ -963,7 +963,7 @@ def test_an_exchange_that_is_given_up_ends_once_for_its_resource(
     query: bytes, end: str, make_gateway: Make, logged_errors: LoggedErrors
 ) -> None:
     endless = Endless()
-    gateway = make_gateway(mounts={b"/endless": endless}, timeouts=ClientTimeouts(exchange=5.0))
+    gateway = make_gateway(mounts={b"/endless": endless}, timeouts=client_timeouts(exchange=5.0))
     client = gateway.connect()
     client.send(request(b"GET", b"/endless" + query))
     before = client.take()

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import pytest
 
-from koder_gateway.downstream.limits import ClientTimeouts
 from koder_gateway.reactor.turns import ARRIVALS, PIECES, Turns, turns_of
+from tests.kit.bounds import client_timeouts
 from tests.kit.http1 import read_messages
 from tests.kit.memory import HIGH_WATER, HOST, MemoryGateway, Peer, answered, forwarded, request
 
@@ -86,7 +86,7 @@ def test_no_request_is_forwarded_while_answers_wait() -> None:
 
 
 def test_a_client_that_takes_nothing_of_its_answers_is_cut() -> None:
-    gateway = MemoryGateway(timeouts=ClientTimeouts(idle=60.0))
+    gateway = MemoryGateway(timeouts=client_timeouts(idle=60.0))
     client = gateway.connect()
     client.stop_reading()
     client.send(MISDIRECTED * 1000)
@@ -98,7 +98,7 @@ def test_a_client_that_takes_nothing_of_its_answers_is_cut() -> None:
 
 
 def test_a_client_that_reads_again_has_the_time_of_any_other() -> None:
-    gateway = MemoryGateway(timeouts=ClientTimeouts(idle=60.0, keepalive=75.0))
+    gateway = MemoryGateway(timeouts=client_timeouts(idle=60.0, keepalive=75.0))
     client = gateway.connect()
     client.stop_reading()
     client.send(MISDIRECTED * 1000)
@@ -394,7 +394,7 @@ def test_a_head_that_comes_again_goes_on_whole_each_time(size: int) -> None:
 
 
 def test_many_deadlines_that_pass_at_once_are_a_slice_of_a_turn_each() -> None:
-    gateway = MemoryGateway(timeouts=ClientTimeouts(keepalive=75.0, head=10.0))
+    gateway = MemoryGateway(timeouts=client_timeouts(keepalive=75.0, head=10.0))
     calls: list[Callable[[], object]] = []
     now = iter(range(10**6))
     gateway.site.turns = Turns(calls.append, lambda: float(next(now)), bounded=False)

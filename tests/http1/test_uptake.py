@@ -13,8 +13,8 @@ from twisted.internet.address import IPv4Address
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-from koder_gateway.downstream.limits import ClientLimits
 from koder_gateway.exchange.states import ENDED
+from tests.kit.bounds import client_limits
 from tests.kit.clients import HOST
 from tests.kit.clients import request as asking
 from tests.kit.gateways import GatewayProcess, configuration
@@ -190,7 +190,7 @@ def test_a_stock_resource_s_client_has_the_same_pace(make_gateway: Make) -> None
 
 
 def test_without_a_rate_any_byte_within_idle_will_do(make_gateway: Make) -> None:
-    gateway = make_gateway(limits=ClientLimits(min_rate=0))
+    gateway = make_gateway(limits=client_limits(min_rate=0))
     client, kernel = downloading(gateway)
     assert lives(gateway, client, kernel, 1, step=30) == math.inf
     assert lives(gateway, client, kernel, 0) <= 2 * IDLE

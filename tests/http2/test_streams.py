@@ -9,7 +9,7 @@ from twisted.internet.address import IPv4Address
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-from koder_gateway.http2.lifecycle import LINGER
+from koder_gateway.http2.phases import LINGER
 from tests.kit.http2_frames import (
     CANCEL,
     DATA,

@@ -6,15 +6,15 @@ from collections.abc import Callable
 
 import pytest
 
-from koder_gateway.downstream.limits import ClientTimeouts
 from koder_gateway.exchange.states import TIMEOUT
 from tests.http2.test_streams import Http2, asking
 from tests.http2.test_windows import asked, play
+from tests.kit.bounds import client_timeouts
 from tests.kit.http2_frames import INITIAL_WINDOW_SIZE, RST_STREAM, data, headers, ping, window_update
 from tests.kit.memory import Kernel, MemoryGateway
 
 IDLE, KEEPALIVE, LINGER = 60.0, 75.0, 2.0
-TIMEOUTS = ClientTimeouts(idle=IDLE, keepalive=KEEPALIVE, linger=LINGER)
+TIMEOUTS = client_timeouts(idle=IDLE, keepalive=KEEPALIVE, linger=LINGER)
 
 Make = Callable[..., MemoryGateway]
 

@@ -185,7 +185,7 @@ def test_a_service_that_answers_200_has_opened_no_tunnel(client: Http2Client, ga
     client.lives()
     seen = line(gateway, "plain")
     assert (seen["status"], seen["code"]) == (502, "upstream_invalid")
-    assert "invalid: it answered a CONNECT with 200 in place of a switch of protocols" in gateway.log()
+    assert "invalid: it answered a CONNECT with 200 instead of switching protocols" in gateway.log()
 
 
 def test_limits_apply_to_the_opening(client: Http2Client) -> None:

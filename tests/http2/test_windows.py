@@ -7,9 +7,9 @@ import socket
 import pytest
 
 from koder_gateway.downstream.buffered import CONNECTION, MOST
-from koder_gateway.downstream.limits import ClientLimits, ClientTimeouts
 from tests.http2.test_honest import switching
 from tests.http2.test_streams import Http2, asking, assert_over
+from tests.kit.bounds import client_limits, client_timeouts
 from tests.kit.http2_client import Http2Client
 from tests.kit.http2_frames import (
     DATA,
@@ -126,7 +126,7 @@ def test_what_little_waits_does_not_keep_all_that_came_with_it() -> None:
 
 @pytest.mark.parametrize("size", [60_000, 10 << 20])
 def test_a_byte_of_window_now_and_then_does_not_keep_an_answer(size: int) -> None:
-    gateway = MemoryGateway(timeouts=ClientTimeouts(idle=60.0))
+    gateway = MemoryGateway(timeouts=client_timeouts(idle=60.0))
     client = Http2(gateway, (INITIAL_WINDOW_SIZE, 0))
     services = asked(client, 10)
     play(services, size)
@@ -143,7 +143,7 @@ def test_a_byte_of_window_now_and_then_does_not_keep_an_answer(size: int) -> Non
 
 def test_a_client_that_keeps_the_rate_keeps_its_answers() -> None:
     """On a slow line with many streams each gets its share, and all together the rate."""
-    gateway = MemoryGateway(limits=ClientLimits(min_rate=1024.0))
+    gateway = MemoryGateway(limits=client_limits(min_rate=1024.0))
     client = Http2(gateway, (INITIAL_WINDOW_SIZE, 0))
     services = asked(client, 8)
     play(services, 8_000)
@@ -158,7 +158,7 @@ def test_a_client_that_keeps_the_rate_keeps_its_answers() -> None:
 
 @pytest.mark.parametrize("upgrade", [False, True], ids=["answer", "tunnel"])
 def test_a_client_that_takes_nothing_is_reset(upgrade: bool) -> None:
-    gateway = MemoryGateway(timeouts=ClientTimeouts(idle=10.0))
+    gateway = MemoryGateway(timeouts=client_timeouts(idle=10.0))
     client = Http2(gateway, (INITIAL_WINDOW_SIZE, 0))
     if upgrade:
         fields = [
@@ -186,7 +186,7 @@ def test_a_client_that_takes_nothing_is_reset(upgrade: bool) -> None:
 
 
 def test_too_much_for_all_clients_ends_what_waits_for_the_worst() -> None:
-    gateway = MemoryGateway(limits=ClientLimits(max_buffered=300_000))
+    gateway = MemoryGateway(limits=client_limits(max_buffered=300_000))
     greedy, small = Http2(gateway, (INITIAL_WINDOW_SIZE, 0)), Http2(gateway, (INITIAL_WINDOW_SIZE, 0))
     small.send(headers(1, asking()))
     gateway.origin().last.send(HEAD % 1000 + b"s" * 1000)

@@ -39,13 +39,15 @@ from zope.interface import implementer
 from koder_gateway.config import ServiceSettings, Settings
 from koder_gateway.downstream.limits import ClientLimits, ClientTimeouts
 from koder_gateway.downstream.site import GatewaySite
-from koder_gateway.exchange.states import ENDED, EVENTS, Exchange
+from koder_gateway.exchange.ending import settle
+from koder_gateway.exchange.states import ENDED, Exchange
 from koder_gateway.ops.sweeper import SWEEP
 from koder_gateway.policy.tenants import Tenant
 from koder_gateway.tree.compose import Composition, compose
 from koder_gateway.tree.protocols import PROTOCOLS
 from koder_gateway.upstream.pool import Service
 from koder_gateway.wire.clock import CoarseClock
+from tests.kit.bounds import client_limits, client_timeouts
 from tests.kit.http1 import Message, is_whole, read_message
 
 # A transport pauses its producer while more than this many bytes wait.
@@ -459,8 +461,8 @@ class MemoryGateway:
             reactor=self.reactor,
             clock=self.clock,
             finished=self.finished,
-            timeouts=timeouts,
-            limits=limits,
+            timeouts=timeouts or client_timeouts(),
+            limits=limits or client_limits(),
             time=self.reactor.seconds,
         )
         self.site.date_line = DATE
@@ -475,10 +477,7 @@ class MemoryGateway:
         assert exchange.phase is ENDED, exchange.phase
         assert exchange not in self.exchanges, "the exchange ended twice"
         self.exchanges.append(exchange)
-        verdict = exchange.charges
-        if verdict is not None and verdict.pending:
-            served = not exchange.excused and (not exchange.code or exchange.code in EVENTS)
-            self.composition.policy.limiter.settle(verdict, exchange.status, served, self.reactor.seconds())
+        settle(exchange, self.reactor.seconds())
 
     def origin(self, service: str = "identity", address: int = 0) -> Origin:
         """The script's side of a service's address."""

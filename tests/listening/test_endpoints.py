@@ -275,34 +275,34 @@ async def test_a_unix_socket_keeps_its_mode(endpoints, tmp_path):
         ("ssl:", "names no port"),
         ("ssl", "names no port"),
         ("tcp:", "names no port"),
-        ("ssl:https", 'port "https" is no number'),
-        ("tcp:65536", 'port "65536" is no number from 0 to 65535'),
-        ("tcp6:-1", 'port "-1" is no number'),
-        ("ssl:443:backlog=many", 'backlog "many" is no number'),
+        ("ssl:https", 'port "https" is not a number'),
+        ("tcp:65536", 'port "65536" is not a number from 0 to 65535'),
+        ("tcp6:-1", 'port "-1" is not a number'),
+        ("ssl:443:backlog=many", 'backlog "many" is not a number'),
         ("ssl:443:privatKey=x", "unknown argument privatKey; known are port, privateKey"),
         ("ssl:443:sslmethod=TLSv1_METHOD", "only TLS 1.2 and newer"),
         ("ssl:443:sslmethod=TLS_METHOD", "sslmethod needs privateKey and certKey"),
         ("ssl:443:privateKey=/nowhere/key.pem", "/nowhere/key.pem: no such file or directory"),
         ("ssl:1:2:3:4:5:6:7:8:9", "too many arguments"),
         ("tls:/nowhere:443", "/nowhere: no such file or directory"),
-        ("tcp:80:colour=red", "its arguments are not those of its kind"),
-        ("tcp6:80:backlog=z", "its arguments are not those of its kind"),
+        ("tcp:80:colour=red", "wrong arguments for this kind of endpoint"),
+        ("tcp6:80:backlog=z", "wrong arguments for this kind of endpoint"),
         ("unix:", "names no path"),
-        ("unix:/tmp/x:mode=rw", "its arguments are not those of its kind"),
+        ("unix:/tmp/x:mode=rw", "wrong arguments for this kind of endpoint"),
         ("systemd:domain=INET:name=http", "no descriptor called 'http' was inherited"),
         ("systemd:domain=INET:index=7", "no descriptor of that index was inherited"),
         ("systemd:domain=INET", "Specify exactly one"),
         ("haproxy:", "no such kind"),
         ("tls+:", "no such kind"),
         ("tls+gopher:70", "no such kind"),
-        ("tls+tcp:x", 'port "x" is no number'),
-        ("tls+ssl:443", "goes before what carries plain HTTP"),
-        ("tls+haproxy:tcp:443", "goes before what carries plain HTTP"),
-        ("tls+tls+tcp:443", "goes before what carries plain HTTP"),
+        ("tls+tcp:x", 'port "x" is not a number'),
+        ("tls+ssl:443", "must precede a plain endpoint"),
+        ("tls+haproxy:tcp:443", "must precede a plain endpoint"),
+        ("tls+tls+tcp:443", "must precede a plain endpoint"),
         ("tls+systemd:domain=INET:index=7", "no descriptor of that index was inherited"),
         ("tls+tcp:443:privateKey=/nowhere/key.pem", "/nowhere/key.pem: no such file or directory"),
         ("tls+tcp:443:extraCertChain=x", "extraCertChain needs privateKey"),
-        ("haproxy:ssl:x", 'port "x" is no number'),
+        ("haproxy:ssl:x", 'port "x" is not a number'),
     ],
 )
 def test_a_bad_string_is_one_clear_line_that_names_it(endpoints, text, words):
@@ -328,7 +328,7 @@ def test_every_broken_certificate_has_its_line(tmp_path):
 
 def test_a_key_that_is_not_the_certificate_s_is_named(endpoints, tmp_path):
     one, other = self_signed(tmp_path / "x", "a.example"), self_signed(tmp_path / "x", "b.example")
-    with pytest.raises(EndpointError, match="is not that of its first certificate") as caught:
+    with pytest.raises(EndpointError, match="does not match its first certificate") as caught:
         endpoints.server(f"ssl:443:privateKey={one.path}:certKey={other.path}")
     assert str(one.path) in str(caught.value)
 
@@ -445,12 +445,12 @@ def test_a_reload_serves_what_is_there_now_and_keeps_what_is_broken(tmp_path, ev
     assert sorted(events) == [
         f"{folder}/c.pem: no certificate in it; it must be PEM, with BEGIN CERTIFICATE lines",
         (
-            f"{folder}/self-signed-a.example.pem: no certificate in it; it must be PEM, with BEGIN CERTIFICATE lines;"
-            " the one before it stays"
+            f"{folder}/self-signed-a.example.pem: no certificate in it; it must be PEM, with BEGIN"
+            " CERTIFICATE lines; the previous one stays"
         ),
         (
             f'endpoint "ssl:444:privateKey={own}": {own}: no certificate in it; it must be PEM, with BEGIN'
-            " CERTIFICATE lines; the one before it stays"
+            " CERTIFICATE lines; the previous one stays"
         ),
     ]
 

@@ -14,9 +14,9 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from zope.interface import implementer
 
-from koder_gateway.downstream.limits import ClientLimits, ClientTimeouts
 from koder_gateway.listening.proxy_protocol import ProxiedFactory, ProxyGate
 from koder_gateway.policy.limits import LimitRule
+from tests.kit.bounds import client_limits, client_timeouts
 from tests.kit.http1 import Message, read_message, read_messages
 from tests.kit.memory import (
     HIGH_WATER,
@@ -181,11 +181,11 @@ def test_one_byte_at_a_time(balancer: Balancer) -> None:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (request(), "something else came"),
-        (b"\x16\x03\x01\x02\x00", "TLS began without one"),
+        (request(), "something else arrived"),
+        (b"\x16\x03\x01\x02\x00", "TLS began without a PROXY header"),
         (b"PROXY TCP4 nobody\r\n" + request(), "its line is malformed"),
         (binary(V4[:-1]) + request(), "it is shorter than its addresses"),
-        (summed(V4)[:-1] + b"\x00" + request(), "its checksum does not fit"),
+        (summed(V4)[:-1] + b"\x00" + request(), "its checksum is wrong"),
     ],
 )
 def test_a_missing_or_malformed_header_is_one_line_and_the_end(
@@ -224,7 +224,7 @@ def test_a_header_has_three_seconds(
 
 
 def test_behind_the_header_the_deadlines_are_the_channel_s(make_gateway: Callable[..., MemoryGateway]) -> None:
-    gateway = make_gateway(timeouts=ClientTimeouts(head=10))
+    gateway = make_gateway(timeouts=client_timeouts(head=10))
     client = Balancer(gateway).connect(LINE)
     gateway.advance(9.5)
     assert not client.closed
@@ -247,7 +247,7 @@ def test_who_leaves_within_the_header_is(balancer: Balancer, warnings: list[str]
     assert len(warnings) == 2
     for line in warnings:
         assert line.startswith(
-            f"connection from {BALANCER} on a haproxy: endpoint closed: it ended within its header:"
+            f"connection from {BALANCER} on a haproxy: endpoint closed: it closed before its header was complete:"
         )
 
 
@@ -258,7 +258,7 @@ def test_a_flood_of_faults_is_a_few_lines(balancer: Balancer, warnings: list[str
     balancer.gateway.advance(10.5)
     balancer.connect(b"x")
     assert len(warnings) == 11
-    assert warnings[-1].endswith("(990 lines of this kind were left out before)")
+    assert warnings[-1].endswith("(990 similar lines were left out before)")
     balancer.connect(b"x")
     assert "left out" not in warnings[-1]
 
@@ -349,7 +349,7 @@ def test_a_unix_client_on_a_unix_socket(make_gateway: Callable[..., MemoryGatewa
 
 
 def test_waiting_connections_count_among_the_clients(make_gateway: Callable[..., MemoryGateway]) -> None:
-    gateway = make_gateway(limits=ClientLimits(max_connections=2))
+    gateway = make_gateway(limits=client_limits(max_connections=2))
     balancer = Balancer(gateway)
     waiting = [balancer.connect(), balancer.connect(LINE)]
     direct = gateway.connect()
@@ -370,7 +370,7 @@ def test_a_flood_of_waiting_connections_is_reset(
     make_gateway: Callable[..., MemoryGateway], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("koder_gateway.downstream.site._TURNED_AWAY", 3)
-    gateway = make_gateway(limits=ClientLimits(max_connections=2))
+    gateway = make_gateway(limits=client_limits(max_connections=2))
     balancer = Balancer(gateway)
     clients = [balancer.connect() for _ in range(8)]
     assert [client.closed for client in clients] == [""] * 5 + ["reset"] * 3

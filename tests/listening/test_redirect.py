@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
-from koder_gateway.downstream.limits import ClientLimits, ClientTimeouts
 from koder_gateway.listening.challenges import PREFIX, ChallengeError, read_challenge
 from koder_gateway.listening.redirect import RedirectSite
 from koder_gateway.policy.tenants import Tenant
 from koder_gateway.tenants.remote_registry import UnreadTenants
+from tests.kit.bounds import client_limits, client_timeouts
 from tests.kit.http1 import Message, read_message, read_messages
 from tests.kit.memory import MemoryGateway, Peer, join, request, settings_with
 
@@ -239,7 +239,7 @@ def test_an_unread_registry_is_not_nobody(port: PlainPort) -> None:
 
 
 def test_its_connections_are_the_main_site_s(make_gateway: Callable[..., MemoryGateway]) -> None:
-    gateway = make_gateway(limits=ClientLimits(max_connections=2), timeouts=ClientTimeouts(head=5))
+    gateway = make_gateway(limits=client_limits(max_connections=2), timeouts=client_timeouts(head=5))
     port = PlainPort(gateway)
     main, plain, over = gateway.connect(), port.connect(), port.connect()
     assert len(gateway.site.channels) == 3
@@ -361,7 +361,7 @@ def test_what_is_no_small_regular_file_is_not_shown(
     message = PlainPort(make_gateway(), tmp_path / "root").ask(challenge("x"))
     assert (message.status, message.code) == (404, "no_route")
     (line,) = warnings
-    assert line.startswith(f"a challenge was asked for and not shown: {file}: ")
+    assert line.startswith(f"an ACME challenge could not be served: {file}: ")
 
 
 def test_the_largest_challenge(challenging: PlainPort, webroot: Path) -> None:

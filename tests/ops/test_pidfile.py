@@ -22,7 +22,7 @@ def test_a_pidfile_that_names_no_process_is_replaced(tmp_path: Path, content: st
     with contextlib.redirect_stderr(said):
         assert settle(twistd, ["--pidfile", str(pidfile)]) is None
     assert not pidfile.exists()
-    line = f"koder-gateway: {pidfile}: named no process, and is replaced\n"
+    line = f"koder-gateway: {pidfile}: named no running process, and is replaced\n"
     assert said.getvalue() == ("" if content.strip("\0\n") else line)
 
 
@@ -31,7 +31,7 @@ def test_a_pidfile_that_is_something_else_is_left_alone(tmp_path: Path, content:
     pidfile = tmp_path / "pid"
     pidfile.write_text(content)
     fault = settle({"pidfile": str(pidfile), "nodaemon": True}, [f"--pidfile={pidfile}"])
-    assert fault == f"{pidfile}: is no pidfile, and is left as it is; name another with --pidfile, or remove it"
+    assert fault == f"{pidfile}: is not a pidfile, and is left as it is; name another with --pidfile, or remove it"
     assert pidfile.read_text() == content
 
 
@@ -40,4 +40,4 @@ def test_a_pidfile_that_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(pidfile)
     fault = settle({"pidfile": str(pidfile), "nodaemon": True}, [f"--pidfile={pidfile}"])
     assert fault is not None
-    assert ": is no pidfile, " in fault
+    assert ": is not a pidfile, " in fault

@@ -52,10 +52,10 @@ def test_a_line_for_each_address_and_episode(lines: list[str]) -> None:
         refuse(limiter, "192.0.2.1", 5, clock.now)
         told.tell(limiter, clock.now)
     (line,) = lines
-    assert line.startswith("192.0.2.1 has had as many refusals as limits.refusals allows (3 at once, 1/m): ")
+    assert line.startswith("192.0.2.1 has reached the limit on refusals, limits.refusals (3 at once, 1/m): ")
     refuse(limiter, "2001:db8:1:2::7", 5, 20.0)
     told.tell(limiter, 20.0)
-    assert lines[1].startswith("2001:db8:1:2::/64 has had ")
+    assert lines[1].startswith("2001:db8:1:2::/64 has reached ")
     clock.now = 20.0 + QUIET
     refuse(limiter, "192.0.2.1", 9, clock.now)
     told.tell(limiter, clock.now)
@@ -71,7 +71,7 @@ def test_many_addresses_are_few_lines(lines: list[str]) -> None:
     assert len(lines) == 10
     clock.now = 10.0
     told.tell(limiter, 10.0)
-    assert lines[10:] == [f"{_KEPT - 10} more lines of the kind before were left out"]
+    assert lines[10:] == [f"{_KEPT - 10} more similar lines were left out"]
 
 
 def test_a_reload_begins_no_episode_anew(lines: list[str]) -> None:
@@ -123,6 +123,6 @@ def test_a_running_gateway_says_so(tmp_path: Path) -> None:
                 client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
                 client.closed()
         until(
-            lambda: "127.0.0.1 has had as many refusals as limits.refusals allows (20 at once, 1/h)" in gateway.log(),
+            lambda: "127.0.0.1 has reached the limit on refusals, limits.refusals (20 at once, 1/h)" in gateway.log(),
             "it says so",
         )

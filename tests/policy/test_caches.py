@@ -15,7 +15,7 @@ from koder_gateway.policy.tenants import Registry, Tenant
 def test_each_limit_has_a_refusal_of_its_own(names: list[str]) -> None:
     for name in names * 2:
         refusal = limit_refusal(name)
-        assert refusal == RATE_LIMITED.because(f'The limit "{name}" is used up; Retry-After says when to come back.')
+        assert refusal == RATE_LIMITED.because(f'The limit "{name}" is used up; Retry-After says when to try again.')
         assert limit_refusal(name) is refusal, "made once"
 
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from koder_gateway.errors import Refusal
+from koder_gateway.exchange.context import request_context
 from koder_gateway.policy.certificates import (
     MAX_CLIENT_CERTIFICATE,
     CertificateNames,
@@ -20,7 +21,7 @@ from koder_gateway.policy.certificates import (
 from koder_gateway.policy.decision import Policy
 from koder_gateway.policy.tenants import Registry, Tenant, TenantPolicy
 from koder_gateway.tenants.remote_registry import UnreadTenants
-from tests.policy.test_decision import head, policy, transit
+from tests.exchange.test_context import head, policy, service_fields
 
 BASE = "id.koder.dev"
 TENANTS = (
@@ -129,7 +130,9 @@ def test_a_suspended_tenant_is_told_so_by_its_own_certificate_alone() -> None:
     assert not refused("login.closed.example", BASE, "closed")
     made = replace(policy(), tenants=tenants())
     own, other = (
-        made.standing(head(host=b"closed.id.koder.dev"), "192.0.2.1", Secured(CertificateNames([name]))).tenant
+        request_context(
+            made, head(host=b"closed.id.koder.dev"), "192.0.2.1", Secured(CertificateNames([name]))
+        ).tenant
         for name in ("login.closed.example", "login.koder.example")
     )
     assert (own.code, other.code) == ("tenant_suspended", "misdirected_request")  # type: ignore[union-attr]
@@ -140,11 +143,11 @@ def test_a_trusted_proxy_s_connection_is_for_all_of_its_clients() -> None:
     secured = Secured(CertificateNames(["login.koder.example"]))
     for lines in ((), (b"X-Forwarded-For: 198.51.100.7",)):
         asked = head(*lines, host=b"acme.id.koder.dev")
-        assert isinstance(made.standing(asked, "10.1.2.3", secured).tenant, Tenant)
-        assert isinstance(made.standing(asked, "192.0.2.1", secured).tenant, Refusal)
+        assert isinstance(request_context(made, asked, "10.1.2.3", secured).tenant, Tenant)
+        assert isinstance(request_context(made, asked, "192.0.2.1", secured).tenant, Refusal)
         # Whom it has verified, nobody knows.
         required = head(*lines, host=b"admin.id.koder.dev")
-        assert isinstance(made.standing(required, "10.1.2.3", secured).tenant, Refusal)
+        assert isinstance(request_context(made, required, "10.1.2.3", secured).tenant, Refusal)
 
 
 def test_what_stands_for_the_base_domain_is_it() -> None:
@@ -261,11 +264,11 @@ def with_auth(auth: ClientAuth = AUTH) -> Policy:
 
 def client_cert(host: bytes, secured: Secured | None, auth: ClientAuth = AUTH) -> bytes | str | None:
     """What the service gets as Client-Cert, or the code of a refusal."""
-    standing = with_auth(auth).standing(head(host=host), "192.0.2.1", secured)
-    fields = [value for name, value in transit(standing) if name == b"Client-Cert"]
-    if isinstance(standing.tenant, Refusal):
+    context = request_context(with_auth(auth), head(host=host), "192.0.2.1", secured)
+    fields = [value for name, value in service_fields(context) if name == b"Client-Cert"]
+    if isinstance(context.tenant, Refusal):
         assert not fields
-        return standing.tenant.code
+        return context.tenant.code
     assert len(fields) <= 1
     return fields[0] if fields else None
 
@@ -326,14 +329,14 @@ def test_hsts_is_for_clients_who_speak_tls(
 ) -> None:
     made = replace(policy(trusted=("10.0.0.0/8",)), hsts=HSTS)
     lines = [] if said is None else [b"X-Forwarded-Proto: " + said]
-    standing = made.standing(head(*lines), peer, secured)
+    context = request_context(made, head(*lines), peer, secured)
     expected = secured is not None if over_tls is None else over_tls
-    assert (standing.hsts, standing.drops_hsts) == (HSTS if expected else b"", True)
-    assert standing.fields == standing.cors + standing.hsts
-    assert (b"X-Forwarded-Proto", b"https" if expected else b"http") in transit(standing)
+    assert (context.hsts, context.drops_hsts) == (HSTS if expected else b"", True)
+    assert context.fields == context.cors + context.hsts
+    assert (b"X-Forwarded-Proto", b"https" if expected else b"http") in service_fields(context)
 
 
 @pytest.mark.parametrize("secured", [None, Secured()], ids=["plain", "TLS"])
 def test_without_hsts_a_service_s_own_passes_over_tls_alone(secured: Secured | None) -> None:
-    standing = policy().standing(head(), "192.0.2.1", secured)
-    assert (standing.hsts, standing.drops_hsts) == (b"", secured is None)
+    context = request_context(policy(), head(), "192.0.2.1", secured)
+    assert (context.hsts, context.drops_hsts) == (b"", secured is None)

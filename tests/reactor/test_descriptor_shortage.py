@@ -49,7 +49,7 @@ def test_a_shortage_is_overload_and_names_the_setting(tmp_path: Path) -> None:
                 assert (answer.status, answer.code) == (503, "overloaded")
                 with gateway.client() as third:
                     third.send(request())
-                    until(lambda: " pauses: all " in gateway.log(), "it says why it accepts nobody")
+                    until(lambda: " paused: all " in gateway.log(), "it says why it accepts nobody")
                     allow(gateway, before)
                     assert third.answer().status == 200
                 gateway.origin.release(b"/v1/users/held")
@@ -61,7 +61,7 @@ def test_a_shortage_is_overload_and_names_the_setting(tmp_path: Path) -> None:
     told = [line for line in lines if line["status"] == 503]
     assert [(line["code"], line["path"]) for line in told] == [("overloaded", "/v1/users/second")]
     assert re.search(r"service identity: full: .*raise LimitNOFILE", gateway.log())
-    assert re.search(r"pauses: all \d+ file descriptors .*raise LimitNOFILE.*ulimit -n", gateway.log())
+    assert re.search(r"paused: all \d+ file descriptors .*raise LimitNOFILE.*ulimit -n", gateway.log())
     assert "unreachable" not in gateway.log()
 
 

@@ -459,7 +459,7 @@ def test_a_drain_is_not_reloaded(tmp_path: Path) -> None:
         gateway.signal(signal.SIGTERM)
         refused(gateway)
         gateway.signal(signal.SIGHUP)
-        until(lambda: "not reloaded: the gateway is going down" in gateway.log(), "it says so")
+        until(lambda: "not reloaded: the gateway is shutting down" in gateway.log(), "it says so")
         assert (reloads(gateway, "ok"), reloads(gateway, "failed")) == (0, 0)
         held.release.set()
         assert client.read().status == 200
@@ -1021,7 +1021,7 @@ def test_a_start_over_an_empty_pidfile_writes_its_own(tmp_path: Path, config: Pa
     try:
         until(lambda: " serves on " in log.read_text(), "it serves")
         assert pidfile.read_text() == str(process.pid)
-        assert log.read_text().count(": named no process, and is replaced\n") == 1
+        assert log.read_text().count(": named no running process, and is replaced\n") == 1
     finally:
         process.kill()
         process.wait()

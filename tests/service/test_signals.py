@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import signal, sys
 import koder_gateway.tap as tap
-print("koder_gateway.config" in sys.modules, "koder_gateway.service" in sys.modules)
+print("koder_gateway.config" in sys.modules, "koder_gateway.service.gateway" in sys.modules)
 before = signal.getsignal(signal.SIGHUP)
 tap.Options()
 print(before is signal.SIG_DFL, signal.getsignal(signal.SIGHUP) is signal.SIG_DFL)
@@ -152,7 +152,7 @@ SERVES = """
 import os, signal
 # A shell that starts tests in the background has its children ignore it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from koder_gateway.service import Gateway
+from koder_gateway.service.gateway import Gateway
 serve = Gateway.startService
 def serve_and_end(gateway):
     serve(gateway)

@@ -451,7 +451,7 @@ def test_sighup_in_the_midst_of_writing_switches_no_tenant_on(files: Files, monk
         if len(waited) == 1:
             files.tenants.write_text(WHOLE)
 
-    monkeypatch.setattr("koder_gateway.service._wait", wait)
+    monkeypatch.setattr("koder_gateway.service.gateway._wait", wait)
     files.tenants.write_text(HALF)
     files.config.write_text(configuration(max_body="2KiB"))
     os.kill(os.getpid(), signal.SIGHUP)
@@ -472,7 +472,7 @@ def test_a_registry_that_a_reload_names_is_looked_at_twice(files: Files, monkeyp
     other = files.tenants.with_name("other.toml")
     other.write_text(HALF)
     steps = [lambda: other.write_text(WHOLE), lambda: None]
-    monkeypatch.setattr("koder_gateway.service._wait", lambda seconds: steps.pop(0)())
+    monkeypatch.setattr("koder_gateway.service.gateway._wait", lambda seconds: steps.pop(0)())
     files.config.write_text(configuration().replace(files.tenants.name, other.name))
     assert gateway.reload()
     assert [tenant.status for tenant in gateway.resource.policy.registry] == ["suspended"]
@@ -656,49 +656,55 @@ def test_no_path_is_mounted_twice(files: Files, other: str) -> None:
 @pytest.mark.parametrize("name", ["ports", "redirect_ports"])
 def test_one_string_is_no_list_of_ports(files: Files, name: str) -> None:
     options: Any = {name: "ssl:443"}
-    with pytest.raises(TypeError, match=rf"^{name} are several; write {name}=\['ssl:443'\]$"):
+    with pytest.raises(TypeError, match=rf"^{name} takes a list; write {name}=\['ssl:443'\]$"):
         Gateway(load(files.config), **options)
 
 
-NO_ADMIN_PORT = 'is no endpoint string; write one, as in admin_port="tcp:9100:interface=127.0.0.1"'
+NO_ADMIN_PORT = 'is not an endpoint string; write one, as in admin_port="tcp:9100:interface=127.0.0.1"'
 
 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"ports": [443]}, 'ports: 443 is no endpoint string; write strings, as in ports=["ssl:443"]'),
+        ({"ports": [443]}, 'ports: 443 is not an endpoint string; write strings, as in ports=["ssl:443"]'),
         (
             {"ports": [b"ssl:443"]},
-            "ports: b'ssl:443' is no endpoint string; write strings, as in ports=[\"ssl:443\"]",
+            "ports: b'ssl:443' is not an endpoint string; write strings, as in ports=[\"ssl:443\"]",
         ),
         (
             {"ports": b"ssl:443"},
-            "ports: b'ssl:443' is no list of endpoint strings; write one, as in ports=[\"ssl:443\"]",
+            "ports: b'ssl:443' is not a list of endpoint strings; write one, as in ports=[\"ssl:443\"]",
         ),
-        ({"ports": 443}, 'ports: 443 is no list of endpoint strings; write one, as in ports=["ssl:443"]'),
-        ({"ports": {"ssl": 443}}, 'ports: dict is no list of endpoint strings; write one, as in ports=["ssl:443"]'),
+        ({"ports": 443}, 'ports: 443 is not a list of endpoint strings; write one, as in ports=["ssl:443"]'),
+        (
+            {"ports": {"ssl": 443}},
+            'ports: dict is not a list of endpoint strings; write one, as in ports=["ssl:443"]',
+        ),
         (
             {"redirect_ports": [None]},
-            'redirect_ports: None is no endpoint string; write strings, as in redirect_ports=["tcp:8080"]',
+            'redirect_ports: None is not an endpoint string; write strings, as in redirect_ports=["tcp:8080"]',
         ),
         ({"admin_port": 9100}, f"admin_port: 9100 {NO_ADMIN_PORT}"),
         ({"admin_port": b"tcp:9100"}, f"admin_port: b'tcp:9100' {NO_ADMIN_PORT}"),
         ({"admin_port": ["tcp:9100"]}, f"admin_port: list {NO_ADMIN_PORT}"),
         (
             {"mounts": {"/hello": object()}},
-            "mounts: object is no resource; write an instance of a class that derives from Resource",
+            "mounts: object is not a resource; write an instance of a class that derives from Resource",
         ),
         (
             {"mounts": {"/hello": None}},
-            "mounts: None is no resource; write an instance of a class that derives from Resource",
+            "mounts: None is not a resource; write an instance of a class that derives from Resource",
         ),
         ({"mounts": {"/hello": Echo}}, "mounts: Echo is a class; write an instance of it, Echo()"),
-        ({"mounts": {b"/hello": Echo()}}, "mounts: b'/hello' is no path; write a string, as in \"/hello\""),
-        ({"mounts": {7: Echo()}}, 'mounts: 7 is no path; write a string, as in "/hello"'),
-        ({"mounts": [Echo()]}, 'mounts: list is no dict of resources; write one, as in {"/hello": Hello()}'),
-        ({"mounts": []}, 'mounts: list is no dict of resources; write one, as in {"/hello": Hello()}'),
-        ({"settings": "a.toml"}, "settings: 'a.toml' are none; write load('a.toml')"),
-        ({"settings": Settings}, "settings: the class Settings are none; write load('koder-gateway.toml')"),
+        ({"mounts": {b"/hello": Echo()}}, "mounts: b'/hello' is not a path; write a string, as in \"/hello\""),
+        ({"mounts": {7: Echo()}}, 'mounts: 7 is not a path; write a string, as in "/hello"'),
+        ({"mounts": [Echo()]}, 'mounts: list is not a dict of resources; write one, as in {"/hello": Hello()}'),
+        ({"mounts": []}, 'mounts: list is not a dict of resources; write one, as in {"/hello": Hello()}'),
+        ({"settings": "a.toml"}, "settings: 'a.toml' is not a Settings object; write load('a.toml')"),
+        (
+            {"settings": Settings},
+            ("settings: the class Settings is not a Settings object; write load('koder-gateway.toml')"),
+        ),
     ],
     ids=repr,
 )
@@ -712,9 +718,9 @@ def test_each_wrong_argument_has_its_line(files: Files) -> None:
     with pytest.raises(TypeError) as raised:
         Gateway(load(files.config), ports=[], mounts={b"/a": Echo, "/b": 1})  # type: ignore[dict-item]
     assert str(raised.value).splitlines() == [
-        "mounts: b'/a' is no path; write a string, as in \"/a\"",
+        "mounts: b'/a' is not a path; write a string, as in \"/a\"",
         "mounts: Echo is a class; write an instance of it, Echo()",
-        "mounts: 1 is no resource; write an instance of a class that derives from Resource",
+        "mounts: 1 is not a resource; write an instance of a class that derives from Resource",
     ]
 
 

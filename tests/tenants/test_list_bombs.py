@@ -105,7 +105,7 @@ def test_a_large_file_in_parts_is_the_same_as_a_whole() -> None:
 
 def test_a_list_that_goes_on_with_tables_is_a_fault() -> None:
     text = b"tenant = []\n" + b"# nothing\n" * 10_000 + b'[[tenant]]\nslug = "a"\n'
-    with pytest.raises(ConfigurationError, match="tenant is given as one list before"):
+    with pytest.raises(ConfigurationError, match="tenant was already given as one list"):
         parse_toml(text, "FILE", BASE)
 
 

@@ -417,7 +417,7 @@ def test_a_bad_file_leaves_the_tenants_and_is_told_once(watched: Watched, log: l
     assert (watched.read, watched.counters.registry_failures) == ([], 1)
     assert len(log) == 2
     for line, key in zip(log, ("tenant[0].slug", "tenant[1].statsu"), strict=True):
-        assert line.startswith(f"error: registry not read again, the tenants before it stay: {watched.path}: {key}: ")
+        assert line.startswith(f"error: registry not read again, the previous tenants stay: {watched.path}: {key}: ")
     for _ in range(3):
         assert watched.refresh() == 0
     assert (watched.counters.registry_failures, len(log)) == (1, 2)

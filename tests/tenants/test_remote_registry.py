@@ -253,10 +253,10 @@ async def test_an_unasked_304_is_no_list(admin: Admin, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("status", "body", "fault"),
     [
-        (500, b"[]", "answers 500, not 200"),
-        (204, b"", "answers 204, not 200"),
-        (302, b"", "answers 302, not 200"),
-        (401, b'{"tenants": []}', "answers 401, not 200"),
+        (500, b"[]", "responds with 500, not 200"),
+        (204, b"", "responds with 204, not 200"),
+        (302, b"", "responds with 302, not 200"),
+        (401, b'{"tenants": []}', "responds with 401, not 200"),
         (200, b"<html>", "is not a list of tenants: "),
         (200, b'{"tenants": null}', "is not a list of tenants: "),
         (200, b'[{"slug": "ok"}, {"slug": "-"}]', 'tenants[1].slug: "-" is not a slug'),
@@ -281,7 +281,7 @@ async def test_what_is_no_good_list_changes_nothing(
     assert followed.counters.registry_failures == 3
     (line,) = log
     name = f"http://127.0.0.1:{number}/v1/admin/tenants"
-    assert line.startswith(f"error: registry not read, the tenants before it stay: {name}: {fault}")
+    assert line.startswith(f"error: registry not read, the previous tenants stay: {name}: {fault}")
     admin.lists(A)
     await followed.refresh()
     assert log[1:] == [f"info: {name} can be read again"]
@@ -328,7 +328,7 @@ async def test_an_answer_that_is_late_is_cut_off(admin: Admin, tmp_path: Path, l
     assert not followed.registry._busy
     await eventually(lambda: gone, "the connection is gone")
     (line,) = log
-    assert line.endswith("no whole answer within 10 seconds")
+    assert line.endswith("no complete response within 10 seconds")
     admin.silent = False
     admin.lists(A)
     followed.now = REFRESH
@@ -344,7 +344,7 @@ async def test_of_many_faults_the_first_are_told(admin: Admin, tmp_path: Path, l
     await followed.refresh()
     assert len(log) == 11
     assert "tenants[9].slug" in log[9]
-    assert log[10].startswith("error: registry not read, the tenants before it stay: ")
+    assert log[10].startswith("error: registry not read, the previous tenants stay: ")
     assert log[10].endswith(": and 15 more")
     followed.registry.stop()
 
@@ -395,7 +395,7 @@ async def test_without_the_registry_the_kept_list_is_used_until_it_answers(
     followed = Followed(number, tmp_path)
     await followed.refresh()
     assert followed.slugs == [["a"]]
-    assert log[0] == f"info: starting with 1 tenants that were kept in {tmp_path / CACHE}"
+    assert log[0] == f"info: starting with 1 tenants cached in {tmp_path / CACHE}"
     assert "Connection was refused" in log[1]
     await followed.refresh()
     assert followed.slugs == [["a"]]
@@ -430,7 +430,7 @@ async def test_a_kept_list_that_cannot_be_used_is_told_and_replaced(
     await followed.refresh()
     assert followed.slugs == [["a"]]
     (line,) = log
-    assert line.startswith(f"warn: the kept tenants are not used: {tmp_path / CACHE}: cannot be used: ")
+    assert line.startswith(f"warn: the cached tenants are not used: {tmp_path / CACHE}: cannot be used: ")
     assert json.loads((tmp_path / CACHE).read_bytes())["tenants"][0]["slug"] == "a"
     followed.registry.stop()
 
@@ -445,8 +445,8 @@ async def test_a_list_that_cannot_be_kept_is_used_all_the_same(admin: Admin, tmp
     assert followed.slugs == [["a"], ["a", "b"], ["a"]]
     cache = tmp_path / "file" / "state" / CACHE
     assert log == [
-        f"warn: the kept tenants are not used: {cache}: cannot be used: not a directory",
-        f"warn: the tenants are not kept for the next start: {cache}: not a directory",
+        f"warn: the cached tenants are not used: {cache}: cannot be used: not a directory",
+        f"warn: the tenants could not be cached for the next start: {cache}: not a directory",
     ]
     assert followed.counters.registry_failures == 0
     followed.registry.stop()

@@ -125,7 +125,7 @@ def test_a_key_that_is_another_s_stays_a_fault(folder: Path, key: Key) -> None:
     (folder / "ca.key").write_bytes(key_pem(key))
     (folder / "c.pem").write_bytes(key_pem(new_key()) + certificate_pem(key, "a.example"))
     (b, c, ca) = faults_of(folder)
-    assert all("is not that of its first certificate" in fault for fault in (b, c, ca)), (b, c, ca)
+    assert all("does not match its first certificate" in fault for fault in (b, c, ca)), (b, c, ca)
 
 
 @pytest.mark.parametrize("served", [True, False])
@@ -139,12 +139,14 @@ def test_a_pair_whose_names_do_not_belong_together_is_one_line(folder: Path, ser
     if not served:
         (folder / "a.pem").unlink()
     (line,) = faults_of(folder)
-    assert line.startswith(f"fullchain1.pem: its private key is in {folder}/privkey1.pem, which nothing says; name ")
+    assert line.startswith(
+        f"fullchain1.pem: its private key is in {folder}/privkey1.pem, but their names do not match; "
+    )
 
 
 def test_a_folder_without_any_pair_says_so(tmp_path: Path) -> None:
     (tmp_path / "dhparam.pem").write_bytes(PARAMETERS)
-    with pytest.raises(CertificateError, match="no certificate with its key in it; put NAME"):
+    with pytest.raises(CertificateError, match="has no certificate with its key in it; put NAME"):
         Shelf(folder_place(tmp_path)).open(NOW)
 
 
@@ -156,7 +158,7 @@ def test_what_served_stays_when_its_key_is_taken_out(folder: Path, key: Key) -> 
     assert shelf.look(NOW).names is None
     look = shelf.look(NOW)
     (line,) = look.errors
-    assert line.endswith("; the one before it stays")
+    assert line.endswith("; the previous one stays")
     assert look.faulty == 1
 
 

@@ -15,7 +15,7 @@ from koder_gateway.tls.certificates import DAY, CertificateError, self_signed
 from koder_gateway.tls.folder import files_place, folder_place
 from tests.tls.test_certificates import NOW, certificate_pem, key_pem
 
-STAYS = "; the one before it stays"
+STAYS = "; the previous one stays"
 
 
 def issue(*names: str, key=None, start=NOW - DAY, days=90) -> bytes:
@@ -191,7 +191,7 @@ def test_a_folder_that_vanishes_leaves_everything_and_is_said_once(folder, how):
     look = shelf.look(NOW)
     (line,) = look.errors
     assert line.startswith(f"{folder}: ")
-    assert line.endswith("; the certificates before it stay")
+    assert line.endswith("; the previous certificates stay")
     assert (look.names, look.faulty) == (None, 1)
     assert quiet(shelf.look(NOW))
     if folder.is_file():
@@ -428,7 +428,7 @@ def test_the_default_stays_when_its_file_is_gone_and_comes_back_with_it(folder):
     assert served(look) == ["a"]
     assert look.names.default.name == "b"
     (line,) = look.errors
-    assert line == 'tls.default: no certificate is called "b"; name one of a; the default before it stays'
+    assert line == 'tls.default: no certificate is called "b"; name one of a; the previous default stays'
     (folder / "c.pem").write_bytes(issue("c.example"))
     look = shelf.look(NOW)
     assert (served(look), look.errors, look.names.default.name) == (["a", "c"], [], "b")
@@ -467,7 +467,7 @@ def test_another_place_takes_over_by_name(folder, tmp_path):
     other.mkdir()
     shelf = Shelf(folder_place(other), "", before)
     (line,) = shelf.look(NOW, settled=True).errors
-    assert line.endswith("; the certificates before it stay")
+    assert line.endswith("; the previous certificates stay")
     (other / "a.pem").write_text("nothing")
     (other / "c.pem").write_bytes(issue("c.example"))
     look = shelf.look(NOW, settled=True)
@@ -576,7 +576,7 @@ def test_a_state_folder_that_cannot_be_used_is_said_once(tmp_path):
     state.write_text("in the way")
     late = names.default.expires - DAY
     (line,) = shelf.look(late).errors
-    assert line.endswith("; the certificate before it stays")
+    assert line.endswith("; the previous certificate stays")
     look = shelf.look(late)
     assert (quiet(look), look.faulty) == (True, 1)
     state.unlink()
@@ -648,7 +648,7 @@ def test_of_an_rsa_and_an_ecdsa_certificate_for_one_name_the_idle_one_is_a_warni
     (tmp_path / "a-ec.pem").write_bytes(issue("a.example", days=91))
     _, warnings = Shelf(folder_place(tmp_path)).open(NOW)
     (line,) = warnings
-    assert line.startswith(f"{tmp_path}/a-rsa.pem: serves nobody who asks for its names: {tmp_path}/a-ec.pem ")
+    assert line.startswith(f"{tmp_path}/a-rsa.pem: is never used for its names: {tmp_path}/a-ec.pem ")
     (tmp_path / "a-rsa.pem").write_bytes(issue("a.example"))
     assert Shelf(folder_place(tmp_path)).open(NOW)[1] == [], "a renewed one beside the old one is nothing to mend"
     (tmp_path / "a-rsa.pem").write_bytes(key_pem(rsa_key) + certificate_pem(rsa_key, "a.example", "b.example"))

@@ -128,7 +128,7 @@ def test_certificates_that_cannot_serve_after_all_leave_those_before(made, pool,
     watch.sweep(0.0)
     pool.work()
     assert one.contexts.names is before
-    assert lines == ["error: no use; the certificates before it stay"]
+    assert lines == ["error: no use; the previous certificates stay"]
 
 
 def refuse(*words):
@@ -185,7 +185,7 @@ def test_a_look_that_fails_is_logged_and_tried_again_later(made, pool, logged_er
     watch.sweep(0.0)
     pool.work()
     (event,) = logged_errors.take()
-    assert "could not be looked at" in formatEvent(event)
+    assert "could not be checked" in formatEvent(event)
     watch.sweep(59.0)
     assert pool.waiting == 0
     watch.sweep(60.0)

@@ -127,7 +127,7 @@ def test_every_broken_file_has_its_line_and_the_whole_ones_are_still_found(tmp_p
     assert [each.name for each in found.certificates] == ["i-whole"]
     wanted = [
         ("a-nokey.pem", "no private key in it"),
-        ("b-mismatch.pem", "is not that of its first certificate"),
+        ("b-mismatch.pem", "does not match its first certificate"),
         ("c-nothing.pem", "no certificate in it"),
         ("d-cut.pem", "not PEM that can be read"),
         ("e-encrypted.pem", "encrypted"),
@@ -180,7 +180,7 @@ def test_a_key_on_a_curve_that_no_handshake_has_is_refused_with_those_that_do(tm
     with pytest.raises(CertificateError) as caught:
         load_pair("odd", path, path)
     assert str(caught.value) == (
-        f"{path}: its key is on the curve {key.curve.name}, with which no client can shake hands; have it issued for"
+        f"{path}: its key is on the curve {key.curve.name}, which no client supports; have it issued for"
         " an ECDSA key on P-256, P-384 or P-521, for Ed25519, or for an RSA key of 2048 bits or more"
     )
 
@@ -189,7 +189,7 @@ def test_a_key_for_dsa_is_refused(tmp_path):
     key = dsa.generate_private_key(2048)
     path = tmp_path / "odd.pem"
     path.write_bytes(key_pem(key) + certificate_pem(key, "odd.example"))
-    with pytest.raises(CertificateError, match="its key is for DSA, with which no client can shake hands"):
+    with pytest.raises(CertificateError, match="its key is for DSA, which no client supports"):
         load_pair("odd", path, path)
 
 
@@ -295,7 +295,7 @@ def test_whatever_else_the_library_dislikes_is_one_line(tmp_path, key, monkeypat
     monkeypatch.setattr(certificates, "_private_bytes", dislike)
     with pytest.raises(CertificateError) as caught:
         load_pair("x", path, path)
-    assert str(caught.value) == f"{path}: cannot be used: something odd; have it issued anew"
+    assert str(caught.value) == f"{path}: cannot be used: something odd; have it reissued"
 
 
 def test_the_key_is_never_shown(tmp_path, key):

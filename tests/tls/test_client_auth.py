@@ -19,7 +19,7 @@ from twisted.logger import formatEvent, globalLogPublisher
 from koder_gateway.config import ConfigurationError, Settings, read_again
 from koder_gateway.config.client_auth import Authorities, read_authorities
 from koder_gateway.policy.certificates import CertificateNames
-from koder_gateway.service import Gateway
+from koder_gateway.service.gateway import Gateway
 from koder_gateway.tls.certificates import load_pair
 from koder_gateway.tls.client_auth import client_verification
 from koder_gateway.tls.contexts import ContextOptions, ServerContexts
@@ -348,11 +348,14 @@ def test_authorities_are_known_by_what_they_are(issued, tmp_path):
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        (b"", "has no certificate in it"),
-        (b"\x30\x82", "has no certificate in it"),
+        (b"", "no certificate in it"),
+        (b"\x30\x82", "no certificate in it"),
         ("-----BEGIN CERTIFICATE-----\n".encode("utf-16"), "is UTF-16 text"),
-        (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "has a certificate that cannot be read"),
-        (b"-----BEGIN CERTIFICATE-----\n" * 60_000, "is larger than"),
+        (
+            b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+            "a certificate in it is not PEM that can be read",
+        ),
+        (b"-----BEGIN CERTIFICATE-----\n" * 60_000, "has more than 1 MiB"),
         (None, "no such file"),
     ],
 )
@@ -369,7 +372,7 @@ def test_a_file_without_authorities_is_one_line(tmp_path, content, fault):
 
 
 def test_the_certificate_of_no_authority_is_refused(issued):
-    with pytest.raises(ValueError, match=r'"CN=good\.client", which is no authority'):
+    with pytest.raises(ValueError, match=r'"CN=good\.client", which is not a certificate authority'):
         read_authorities(issued.good)
 
 
@@ -552,7 +555,7 @@ def test_a_reload_reads_the_authorities_again(gateway, issued):
         assert ask(before, "admin.id.test").status == 200
         ca.write_bytes(b"broken")
         reload(gateway, "failed")
-        assert 'tls.client_ca: "clients.pem" has no certificate in it' in gateway.log()
+        assert 'tls.client_ca: "clients.pem": no certificate in it' in gateway.log()
         assert ask(before, "admin.id.test").status == 200
         shutil.copy(issued.others.pem, ca)
         reload(gateway, "ok")

@@ -87,10 +87,10 @@ def context(version=0, *, ciphers=b"ALL:@SECLEVEL=0", alpn=(), trusting=True):
 @pytest.mark.parametrize(
     ("sent", "reason", "line"),
     [
-        (b"\0" * 64, "not_tls", "TLS handshake failed: what came is no TLS; from 192.0.2.1"),
-        (b"SSH-2.0-x\r\n", "not_tls", "TLS handshake failed: what came is no TLS; from 192.0.2.1"),
-        (b"EHLO id.test\r\n", "not_tls", "TLS handshake failed: what came is no TLS; from 192.0.2.1"),
-        (b"\x17\x03\x03\0\5hello", "not_tls", "TLS handshake failed: what came is no TLS; from 192.0.2.1"),
+        (b"\0" * 64, "not_tls", "TLS handshake failed: the client did not send TLS; from 192.0.2.1"),
+        (b"SSH-2.0-x\r\n", "not_tls", "TLS handshake failed: the client did not send TLS; from 192.0.2.1"),
+        (b"EHLO id.test\r\n", "not_tls", "TLS handshake failed: the client did not send TLS; from 192.0.2.1"),
+        (b"\x17\x03\x03\0\5hello", "not_tls", "TLS handshake failed: the client did not send TLS; from 192.0.2.1"),
         (
             b"\x80\x2e\x01\x00\x02" + b"\0" * 60,
             "old_version",
@@ -150,7 +150,8 @@ def test_what_is_no_handshake_is_told(certificate, lines, sent, reason, line, si
             b"who.test",
             "unrecognized_name",
             (
-                "TLS handshake failed: no certificate is for this name, and tls.strict_sni refuses such clients;"
+                "TLS handshake failed: there is no certificate for this name, and tls.strict_sni"
+                " refuses such clients;"
                 " 192.0.2.1 asked for who.test"
             ),
         ),
@@ -159,7 +160,8 @@ def test_what_is_no_handshake_is_told(certificate, lines, sent, reason, line, si
             b"",
             "unrecognized_name",
             (
-                "TLS handshake failed: no certificate is for this name, and tls.strict_sni refuses such clients;"
+                "TLS handshake failed: there is no certificate for this name, and tls.strict_sni"
+                " refuses such clients;"
                 " 192.0.2.1 asked for no name"
             ),
         ),
@@ -167,7 +169,7 @@ def test_what_is_no_handshake_is_told(certificate, lines, sent, reason, line, si
             context(trusting=False),
             b"id.test",
             "client_alert",
-            "TLS handshake failed: the client broke it off (tlsv1 alert unknown ca); 192.0.2.1 asked for id.test",
+            "TLS handshake failed: the client aborted it (tlsv1 alert unknown ca); 192.0.2.1 asked for id.test",
         ),
     ],
 )

@@ -83,8 +83,8 @@ def test_out_of_descriptors_clients_wait_and_are_served_later(reactor: UvloopRea
         for client in clients:
             client.close()
         pauses, goes_on = (line for line in said if line.startswith("Accepting on "))
-        assert pauses.startswith(f"{where} pauses: all ")
-        assert goes_on == f"{where} goes on"
+        assert pauses.startswith(f"{where} paused: all ")
+        assert goes_on == f"{where} resumed"
 
     globalLogPublisher.addObserver(observe)
     try:

@@ -78,21 +78,21 @@ def test_a_port_that_flaps_is_a_few_lines_and_a_number(lines: list[str]) -> None
     reactor = Reactor()
     port = Port(IPv4Address("TCP", "0.0.0.0", 443))
     for _ in range(50):
-        reactor.pauses.say(port, "pauses: no descriptors")
-        reactor.pauses.say(port, "goes on")
-    assert lines == ["Accepting on 0.0.0.0:443 pauses: no descriptors", "Accepting on 0.0.0.0:443 goes on"] * 5
+        reactor.pauses.say(port, "paused: no descriptors")
+        reactor.pauses.say(port, "resumed")
+    assert lines == ["Accepting on 0.0.0.0:443 paused: no descriptors", "Accepting on 0.0.0.0:443 resumed"] * 5
     assert len(reactor.loop.timers) == 1
     reactor.loop.pass_time(10)
-    assert lines[10:] == ["90 more lines of the kind before were left out"]
+    assert lines[10:] == ["90 more similar lines were left out"]
     assert not reactor.loop.timers
-    reactor.pauses.say(port, "goes on")
-    assert lines[11:] == ["Accepting on 0.0.0.0:443 goes on"]
+    reactor.pauses.say(port, "resumed")
+    assert lines[11:] == ["Accepting on 0.0.0.0:443 resumed"]
 
 
 def test_a_daemon_s_own_loop_tells_of_the_rest(lines: list[str]) -> None:
     reactor = Reactor()
     port = Port(UNIXAddress(b"/run/x"))
-    reactor.pauses.say(port, "goes on")
+    reactor.pauses.say(port, "resumed")
     reactor.loop = Loop()
-    reactor.pauses.say(port, "goes on")
+    reactor.pauses.say(port, "resumed")
     assert len(reactor.loop.timers) == 1

@@ -15,9 +15,10 @@ from twisted.web.server import NOT_DONE_YET, Site
 from twisted.web.util import DeferredResource
 from zope.interface.verify import verifyObject
 
-from koder_gateway.errors import NO_ROUTE, TENANT_REQUIRED, UNKNOWN_TENANT
+from koder_gateway.errors import NO_ROUTE, TENANT_REQUIRED, UNKNOWN_TENANT, Refusal
+from koder_gateway.exchange.states import Exchange
 from koder_gateway.policy.limits import LimitRule
-from koder_gateway.policy.routing import Route, RouteTable
+from koder_gateway.policy.routing import Route
 from koder_gateway.policy.tenants import Tenant
 from koder_gateway.tree.guards import Guard, RateGuard, Refused, TenantGuard
 from koder_gateway.tree.proxy import ProxyResource
@@ -197,7 +198,7 @@ class Door(Guard):
         super().__init__(inner)
         self.asked = 0
 
-    def admit(self, client: Any) -> Any:
+    def admit(self, exchange: Exchange) -> Refusal | None:
         self.asked += 1
         return TENANT_REQUIRED if self.shut else None
 
@@ -280,7 +281,7 @@ def test_a_root_route_takes_the_rest(make_gateway: Make) -> None:
 
 def test_routes_have_a_leaf_for_each_path() -> None:
     leaf = Data(b"x", "text/plain")
-    routes = Routes(RouteTable([Route(b"/a", "")]), {b"/a": leaf})
+    routes = Routes({b"/a": leaf})
     assert verifyObject(IResource, routes)
 
 

@@ -20,7 +20,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.threads import deferToThread
 
 from koder_gateway.upstream.fetch import Fetcher, Unfetched
-from koder_gateway.upstream.tls import SecureEndpoint
+from koder_gateway.upstream.tls_endpoint import SecureEndpoint
 from koder_gateway.upstream.trust import read_trust
 from tests.kit.gateways import write_certificate
 from tests.kit.memory import MemoryReactor, Origin, Peer

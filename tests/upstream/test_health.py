@@ -32,6 +32,7 @@ from koder_gateway.upstream.health import INTERVAL, TIMEOUT, Probes
 from koder_gateway.upstream.pool import Address, Service
 from koder_gateway.wire.clock import CoarseClock
 from koder_gateway.wire.response import ResponseReader
+from tests.kit.bounds import open_tunnels, service_timeouts
 from tests.kit.gateways import parse_metrics, write_certificate
 from tests.kit.memory import MemoryReactor, Origin, service_settings, settings_with
 from tests.kit.waiting import PATIENCE
@@ -78,6 +79,9 @@ class Probed:
             ResponseReader(b"X-Tenant-ID"),
             self.clock,
             later=lambda call: self.reactor.callLater(0, call),
+            timeouts=service_timeouts(),
+            max_connections=1024,
+            tunnels=open_tunnels(self.clock),
         )
 
     def watch(self, *targets: tuple[Address, str]) -> None:
@@ -235,7 +239,7 @@ def test_an_answer_that_is_late_is_cut_off(probed: Probed, log: list[str]) -> No
         assert len(log) == count - 1
         probed.advance(INTERVAL - TIMEOUT)
     assert log == [
-        "warn: service identity: http://127.0.0.1:4001 is unhealthy (/healthz): no whole answer within 2 seconds"
+        "warn: service identity: http://127.0.0.1:4001 is unhealthy (/healthz): no complete response within 2 seconds"
     ]
 
 

@@ -18,6 +18,7 @@ from twisted.logger import Logger, capturedLogs, formatEvent
 from twisted.web.resource import Resource
 
 from koder_gateway.errors import Refusal
+from koder_gateway.exchange.context import request_context
 from koder_gateway.exchange.ports import BodySink, Client, Producer
 from koder_gateway.exchange.states import (
     ANSWERS,
@@ -34,16 +35,16 @@ from koder_gateway.exchange.states import (
     UNREACHABLE,
     Exchange,
 )
-from koder_gateway.policy.decision import Standing
 from koder_gateway.policy.shares import Shares
 from koder_gateway.tree.compose import make_policy
+from koder_gateway.upstream.capacity import REASONS
 from koder_gateway.upstream.connection import UpstreamConnection
-from koder_gateway.upstream.crowd import REASONS
 from koder_gateway.upstream.pool import Service
 from koder_gateway.upstream.relay import Relay
 from koder_gateway.wire.clock import CoarseClock
 from koder_gateway.wire.request_reader import RequestReader
 from koder_gateway.wire.response import ResponseHead, ResponseReader
+from tests.kit.bounds import open_tunnels, service_timeouts
 from tests.kit.http1 import read_message, read_messages
 from tests.kit.memory import (
     DATE,
@@ -84,9 +85,8 @@ class Caller(Client):
     takes = False
     paused_early = crowded = connects = False
 
-    def __init__(self, exchange: Exchange, standing: Standing, body: bytes, done: bool) -> None:
+    def __init__(self, exchange: Exchange, body: bytes, done: bool) -> None:
         self.exchange = exchange
-        self.standing = standing
         self.body = body
         self.body_done = done
         self.trailers: list[bytes] = []
@@ -112,7 +112,7 @@ class Caller(Client):
         return self.send_body
 
     def refuse(self, refusal: Refusal) -> None:
-        self.exchange.phase = ENDED  # as every client does that answers
+        self.exchange.end()  # as every client does that answers
         self.told.append(("refuse", refusal.code))
 
     def cut(self, *, at_once: bool = False) -> None:
@@ -143,7 +143,9 @@ class Caller(Client):
 class Play:
     """One service with scripted addresses."""
 
-    def __init__(self, addresses: int = 1, **options: float) -> None:
+    def __init__(
+        self, addresses: int = 1, max_connections: int = 1024, isolate: bool = False, **timeouts: float
+    ) -> None:
         self.reactor = MemoryReactor()
         self.clock = CoarseClock()
         self.reader = RequestReader(b"X-Tenant-ID", max_target=8192, max_fields=100)
@@ -158,7 +160,10 @@ class Play:
             ResponseReader(b"X-Tenant-ID"),
             self.clock,
             later=lambda call: self.reactor.callLater(0, call),
-            **options,  # type: ignore[arg-type]
+            timeouts=service_timeouts(**timeouts),
+            max_connections=max_connections,
+            tunnels=open_tunnels(self.clock),
+            isolate=isolate,
         )
         self.origin = self.origins[0]
 
@@ -172,9 +177,9 @@ class Play:
         """Begin an exchange; its client is `relay.client`."""
         head = self.reader.read(raw)
         assert head.refusal is None
-        exchange = Exchange(head, peer.encode(), 0.0, b"r1")
+        exchange = Exchange(head, request_context(POLICY, head, peer, None), 0.0, b"r1")
         exchange.tenant = b"koder"
-        relay = Relay(Caller(exchange, POLICY.standing(head, peer, None), body, done), self.service)
+        relay = Relay(Caller(exchange, body, done), self.service)
         relay.start()
         self.reactor.advance(0)
         return relay
@@ -335,7 +340,7 @@ def test_an_address_that_is_reached_again_is_told_once(play: Play) -> None:
                 play.origin.last.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
             play.advance(2)
     lines = [formatEvent(event) for event in events]
-    assert [" is reached again" in line for line in lines] == [False, True]
+    assert [" is reachable again" in line for line in lines] == [False, True]
 
 
 def test_a_connection_that_is_not_made_in_time_is_a_timeout(play: Play) -> None:
@@ -367,8 +372,8 @@ def test_no_place_in_time_is_overloaded() -> None:
     play.advance(0.25)
     assert told(second) == [("refuse", "overloaded")]
     assert play.service.failures == {FULL: 1}
-    assert play.service.crowd.refused == dict.fromkeys(REASONS, 0) | {"timeout": 1}
-    assert play.service.crowd.waiting == 0
+    assert play.service.capacity.refused == dict.fromkeys(REASONS, 0) | {"timeout": 1}
+    assert play.service.capacity.waiting == 0
     play.origin.only.send(OK)
     assert told(first) == [("respond", 200, b"hi", True)]
     play.check_empty()
@@ -378,7 +383,7 @@ def test_no_room_to_wait_is_overloaded_at_once() -> None:
     play = Play(max_connections=1)
     first, second, third = play.ask(), play.ask(), play.ask(peer="192.0.2.2")
     assert told(third) == [("refuse", "overloaded")]
-    assert play.service.crowd.refused == dict.fromkeys(REASONS, 0) | {"full": 1}
+    assert play.service.capacity.refused == dict.fromkeys(REASONS, 0) | {"full": 1}
     for relay in (first, second):
         relay.client_failed(CLIENT_GONE)
     play.check_empty()
@@ -386,7 +391,7 @@ def test_no_room_to_wait_is_overloaded_at_once() -> None:
 
 def test_nobody_waits_where_no_time_is_given_for_it() -> None:
     play = Play(max_connections=1)
-    play.service.crowd.allow(Shares(1, 1), 0.0)
+    play.service.capacity.allow(Shares(1, 1), 0.0)
     first, second = play.ask(), play.ask(peer="192.0.2.2")
     assert told(second) == [("refuse", "overloaded")]
     first.client_failed(CLIENT_GONE)
@@ -450,7 +455,7 @@ def test_a_client_that_fails_while_it_waits_waits_no_longer(event: str) -> None:
     play = Play(max_connections=1)
     first, second, third = play.ask(), play.ask(UPLOAD, b"1", False), None
     second.client_failed(event)
-    assert play.service.crowd.waiting == 0
+    assert play.service.capacity.waiting == 0
     third = play.ask(peer="192.0.2.2")
     play.origin.only.send(OK)
     play.origin.only.send(OK)
@@ -508,6 +513,12 @@ def test_what_is_not_idempotent_is_never_sent_twice(method: bytes, play: Play) -
     assert play.origin.attempts == 1
 
 
+def watch_as(play: Play, handle: socket.socket) -> None:
+    """Have the one idle connection looked at as if this were its socket."""
+    (idle,) = play.service.addresses[0].idle
+    play.service.watch.add(handle.fileno(), idle)
+
+
 @pytest.mark.parametrize("method", [b"GET", b"POST"])
 @pytest.mark.parametrize(
     "late",
@@ -519,7 +530,7 @@ def test_what_waits_on_a_kept_connection_is_no_answer(method: bytes, late: bytes
     kept = stale_connection(play)
     near, far = socket.socketpair()
     with near, far:
-        kept.near.handle = near
+        watch_as(play, near)
         if late is None:
             far.shutdown(socket.SHUT_WR)
         else:
@@ -537,7 +548,7 @@ def test_a_kept_connection_on_which_nothing_waits_is_used(play: Play) -> None:
     kept = stale_connection(play)
     near, far = socket.socketpair()
     with near, far:
-        kept.near.handle = near
+        watch_as(play, near)
         for _ in range(3):
             relay = play.ask()
             assert kept.take().startswith(b"GET /a ")
@@ -637,7 +648,7 @@ def test_a_post_asks_the_kernel_whether_its_connection_is_stale(play: Play) -> N
     stale = stale_connection(play)
     near, far = socket.socketpair()
     with near, far:
-        stale.near.handle = near
+        watch_as(play, near)
         far.close()
         relay = play.ask(b"POST /b HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n", b"xx")
     assert stale.received == b""
@@ -651,7 +662,7 @@ def test_a_post_takes_a_connection_that_is_alive(play: Play) -> None:
     alive = stale_connection(play)
     near, far = socket.socketpair()
     with near, far:
-        alive.near.handle = near
+        watch_as(play, near)
         relay = play.ask(b"POST /b HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n", b"xx")
         assert alive.received
         alive.send(OK)
@@ -751,7 +762,8 @@ def test_connections_are_used_last_in_first_out(play: Play) -> None:
 
 
 def test_no_more_than_max_idle_are_kept() -> None:
-    play = Play(max_idle=1)
+    play = Play()
+    play.service.max_idle = 1
     play.ask()
     play.ask()
     for connection in play.origin.connections:
@@ -836,7 +848,7 @@ def test_what_a_service_has_said_last_holds(play: Play) -> None:
 
 @pytest.mark.parametrize("isolate", [False, True])
 def test_a_service_without_keepalive_gets_a_connection_for_each_request(isolate: bool) -> None:
-    play = Play(keepalive_timeout=0, isolate=isolate)
+    play = Play(keepalive=0, isolate=isolate)
     for turn in range(1, 3):
         relay = play.ask()
         play.origin.last.send(OK)

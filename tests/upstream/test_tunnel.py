@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from twisted.internet.error import ConnectionDone
 from twisted.web.resource import Resource
 
-from koder_gateway.downstream.limits import ClientLimits, ClientTimeouts
 from koder_gateway.policy.limits import LimitRule
 from koder_gateway.wire.upgrade import accept
+from tests.kit.bounds import client_limits, client_timeouts
 from tests.kit.http1 import read_message
 from tests.kit.memory import HIGH_WATER, MemoryGateway, Peer, answered, forwarded, request, settings_with
 
@@ -288,7 +288,7 @@ def test_a_101_that_nobody_asked_for_is_told_of_in_plain_words(
     gateway.advance(0.5)
     gateway.origin().only.send(switch(b"X-A: b"))
     assert code(client) == (502, "upstream_invalid")
-    assert told == ["it switched protocols unasked"]
+    assert told == ["it switched protocols without being asked"]
 
 
 def test_a_switch_without_a_key_is_no_websocket(gateway: MemoryGateway) -> None:
@@ -422,7 +422,7 @@ def test_early_bytes_do_not_run_over_a_service_that_does_not_read(gateway: Memor
 @pytest.mark.parametrize("size", [HIGH_WATER + 1, 2 * HIGH_WATER])
 def test_the_head_alone_can_fill_the_way_to_the_service(make_gateway: Make, size: int) -> None:
     gateway = make_gateway(
-        settings=settings_with(requests={"max_head": 4 * HIGH_WATER}), limits=ClientLimits(max_head=4 * HIGH_WATER)
+        settings=settings_with(requests={"max_head": 4 * HIGH_WATER}), limits=client_limits(max_head=4 * HIGH_WATER)
     )
     client = gateway.connect()
     gateway.connect().send(request())
@@ -617,7 +617,7 @@ def test_without_a_deadline_a_tunnel_lasts(make_gateway: Make) -> None:
 
 
 def test_the_deadline_of_exchanges_is_not_for_tunnels(make_gateway: Make) -> None:
-    gateway = make_gateway(timeouts=ClientTimeouts(exchange=5.0))
+    gateway = make_gateway(timeouts=client_timeouts(exchange=5.0))
     client, service = tunnelled(gateway)
     gateway.advance(30)
     assert (client.closed, service.closed) == ("", "")

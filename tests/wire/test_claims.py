@@ -20,7 +20,7 @@ MEMBERS = sorted(CLAIMS) + [family + b"x" for family in CLAIM_FAMILIES]
 
 
 def test_the_documents_name_them_all() -> None:
-    section = DOCUMENT.read_text().partition("## Fields that are kept from services")[2]
+    section = DOCUMENT.read_text().partition("## Headers dropped towards services")[2]
     listed = section.partition("`requests.allow_fields` lets these pass:")[2].partition(", and `X-Remote` itself")[0]
     names = {name.lower().encode() for name in re.findall(r"`([A-Za-z0-9-]+\*?)`", listed)}
     assert names == CLAIMS | {family + b"*" for family in CLAIM_FAMILIES}
@@ -71,4 +71,4 @@ def test_others_are_no_names_to_allow(name: str, hint: str) -> None:
     with pytest.raises(ReadError) as raised:
         CLAIM.read(name, WHERE)
     ((_, message),) = raised.value.faults
-    assert message == f'"{name}" is not a field that is kept from services; {hint}'
+    assert message == f'"{name}" is not one of the headers that the gateway drops; {hint}'

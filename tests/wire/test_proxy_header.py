@@ -116,11 +116,11 @@ def test_nothing_is_the_beginning_of_a_header() -> None:
 
 
 BROKEN = {
-    "TLS": (b"\x16\x03\x01\x02\x00\x01", "TLS began without one"),
-    "HTTP": (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "something else came"),
-    "one wrong byte": (b"G", "something else came"),
-    "in lower case": (b"proxy tcp4", "something else came"),
-    "another signature": (SIGNATURE[:-1] + b"x", "something else came"),
+    "TLS": (b"\x16\x03\x01\x02\x00\x01", "TLS began without a PROXY header"),
+    "HTTP": (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "something else arrived"),
+    "one wrong byte": (b"G", "something else arrived"),
+    "in lower case": (b"proxy tcp4", "something else arrived"),
+    "another signature": (SIGNATURE[:-1] + b"x", "something else arrived"),
     "a line without an end": (b"PROXY UNKNOWN " + b"x" * 93, "does not end within 107 bytes"),
     "a line that ends too late": (b"PROXY UNKNOWN " + b"x" * 92 + b"\r\n", "does not end within 107 bytes"),
     "a line that ends in LF": (b"PROXY UNKNOWN\n", "its line is malformed"),
@@ -134,44 +134,44 @@ BROKEN = {
     "an octet too large": (b"PROXY TCP4 203.0.113.256 192.0.2.1 50000 443\r\n", "its line is malformed"),
     "an octal octet": (b"PROXY TCP4 203.0.113.07 192.0.2.1 50000 443\r\n", "its line is malformed"),
     "the other family's address": (b"PROXY TCP4 ::1 ::2 50000 443\r\n", "its line is malformed"),
-    "no IPv6 address": (b"PROXY TCP6 1:2:3 ::1 50000 443\r\n", "its address is none"),
+    "no IPv6 address": (b"PROXY TCP6 1:2:3 ::1 50000 443\r\n", "its address is malformed"),
     "a zone": (b"PROXY TCP6 fe80::1%eth0 ::1 50000 443\r\n", "its line is malformed"),
-    "a port too large": (b"PROXY TCP4 203.0.113.7 192.0.2.1 65536 443\r\n", "its port 65536 is none"),
+    "a port too large": (b"PROXY TCP4 203.0.113.7 192.0.2.1 65536 443\r\n", "its port 65536 is out of range"),
     "a port in octal": (b"PROXY TCP4 203.0.113.7 192.0.2.1 0443 443\r\n", "its line is malformed"),
-    "version 1 in binary": (binary(V4, command=0x11), "its version and command 0x11 are none"),
-    "another command": (binary(V4, command=0x22), "its version and command 0x22 are none"),
-    "no such family": (binary(V4, family=0x41), "its address family 0x41 is none"),
-    "no such transport": (binary(V4, family=0x13), "its address family 0x13 is none"),
-    "a family without a transport": (binary(V4, family=0x10), "its address family 0x10 is none"),
+    "version 1 in binary": (binary(V4, command=0x11), "its version and command 0x11 are unknown"),
+    "another command": (binary(V4, command=0x22), "its version and command 0x22 are unknown"),
+    "no such family": (binary(V4, family=0x41), "its address family 0x41 is unknown"),
+    "no such transport": (binary(V4, family=0x13), "its address family 0x13 is unknown"),
+    "a family without a transport": (binary(V4, family=0x10), "its address family 0x10 is unknown"),
     "too long": (binary(bytes(4097)), "it is longer than 4096 bytes"),
     "too short for IPv4": (binary(V4[:-1]), "it is shorter than its addresses"),
     "too short for IPv6": (binary(V6[:-1], family=0x21), "it is shorter than its addresses"),
     "too short for UNIX": (binary(UNIX[:-1], family=0x31), "it is shorter than its addresses"),
     "an extension's head cut short": (binary(V4 + b"\x04\x00"), "its last extension is cut short"),
     "an extension cut short": (binary(V4 + b"\x04\x00\x02x"), "its last extension is cut short"),
-    "a checksum that does not fit": (summed(V4)[:-1] + b"\x00", "its checksum does not fit"),
-    "words for addresses": (b"PROXY TCP6 deadbeef cafe 1 2\r\n", "its address is none"),
-    "one word": (b"PROXY TCP6 ::1 cafe 1 2\r\n", "its address is none"),
-    "another family's address": (b"PROXY TCP6 203.0.113.7 192.0.2.1 1 2\r\n", "its address is none"),
-    "addresses of two families": (b"PROXY TCP6 ::1 192.0.2.1 1 2\r\n", "its address is none"),
-    "numbers for addresses": (b"PROXY TCP6 12345 1.2 1 2\r\n", "its address is none"),
-    "TLS cut short": (binary(V4 + extension(0x20, bytes(4))), "what it says of TLS is malformed"),
+    "a checksum that does not fit": (summed(V4)[:-1] + b"\x00", "its checksum is wrong"),
+    "words for addresses": (b"PROXY TCP6 deadbeef cafe 1 2\r\n", "its address is malformed"),
+    "one word": (b"PROXY TCP6 ::1 cafe 1 2\r\n", "its address is malformed"),
+    "another family's address": (b"PROXY TCP6 203.0.113.7 192.0.2.1 1 2\r\n", "its address is malformed"),
+    "addresses of two families": (b"PROXY TCP6 ::1 192.0.2.1 1 2\r\n", "its address is malformed"),
+    "numbers for addresses": (b"PROXY TCP6 12345 1.2 1 2\r\n", "its address is malformed"),
+    "TLS cut short": (binary(V4 + extension(0x20, bytes(4))), "its TLS information is malformed"),
     "TLS cut short, unspecified": (
         binary(extension(0x20, bytes(4)), family=0x00),
-        "what it says of TLS is malformed",
+        "its TLS information is malformed",
     ),
-    "TLS twice, UNIX": (binary(UNIX + TLS + TLS, family=0x31), "what it says of TLS is malformed"),
+    "TLS twice, UNIX": (binary(UNIX + TLS + TLS, family=0x31), "its TLS information is malformed"),
     "a checksum that does not fit, unspecified": (
         summed(TLS, family=0x00)[:-1] + b"\x00",
-        "its checksum does not fit",
+        "its checksum is wrong",
     ),
-    "TLS twice": (binary(V4 + TLS + TLS), "what it says of TLS is malformed"),
+    "TLS twice": (binary(V4 + TLS + TLS), "its TLS information is malformed"),
     "TLS with half an extension": (
         binary(V4 + extension(0x20, b"\1\0\0\0\0\x21\0\7T")),
         "its last extension is cut short",
     ),
     "a checksum of five bytes": (binary(V4 + extension(3, bytes(5))), "its checksum is malformed"),
-    "two checksums": (summed(V4 + extension(3, bytes(4))), "its checksum does not fit"),
+    "two checksums": (summed(V4 + extension(3, bytes(4))), "its checksum is wrong"),
     "two checksums, the first of which fits": (twice_summed(V4), "its checksum is malformed"),
 }
 
@@ -193,7 +193,7 @@ def test_a_changed_bit_does_not_fit_the_checksum() -> None:
         if len(header) - 7 <= place < len(header) - 4 or len(header) - 12 <= place < len(header) - 9:
             continue  # the extensions' own heads, whose change makes other extensions
         changed = header[:place] + bytes((header[place] ^ 1,)) + header[place + 1 :]
-        with pytest.raises(ProxyHeaderError, match="checksum does not fit"):
+        with pytest.raises(ProxyHeaderError, match="checksum is wrong"):
             read_proxy_header(changed)
 
 

@@ -42,7 +42,7 @@ def test_the_next_line_has_the_number_of_the_others(log: Log) -> None:
     log.say(50)
     log.clock.now += 10
     log.say(2)
-    assert log.lines[10:] == ["fault 0 (40 lines of this kind were left out before)", "fault 1"]
+    assert log.lines[10:] == ["fault 0 (40 similar lines were left out before)", "fault 1"]
 
 
 def test_without_a_next_line_the_number_is_told_all_the_same(log: Log) -> None:
@@ -51,7 +51,7 @@ def test_without_a_next_line_the_number_is_told_all_the_same(log: Log) -> None:
     assert len(log.lines) == 10
     log.pass_time(0.5)
     log.pass_time(100)
-    assert log.lines[10:] == ["40 more lines of the kind before were left out"]
+    assert log.lines[10:] == ["40 more similar lines were left out"]
 
 
 def test_nothing_is_told_where_nothing_was_left_out(log: Log) -> None:

@@ -1,0 +1,93 @@
+"""How a client's connection ends, and the pace at which its client has to take what waits for it until then.
+
+A connection that is closed while its client still sends is reset, and the client may lose its answer with that. So it
+lingers first: our side is ended, what still comes is read and forgotten, and only then it is closed (RFC 9112 section
+9.6). A connection that is closing waits for its client to take what was written, as long as that keeps its pace.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from .ports import ClientSite
+from .unsent_bytes import Uptake
+
+
+def can_half_close(transport: Any) -> bool:
+    """Whether our side of a connection can be ended by itself. Asked of the class: a wrapper that passes on what it
+    does not know would half-close beneath itself."""
+    return hasattr(type(transport), "loseWriteConnection")
+
+
+class LingeringClose:
+    """Base of what ends a client's connection. Subclasses say what is being sent (`_sending`), enter the two phases
+    (`_enter_linger`, `_enter_closing`) and set the deadline of the connection (`_wait`).
+
+    `_uptake` is how fast the client takes what waits for it; None where nothing has waited lately.
+    """
+
+    site: ClientSite
+    transport: Any
+    _uptake: Uptake | None
+
+    def _sending(self) -> tuple[object, int, bool]:
+        """The exchange under way, its bytes so far, and whether more waits than the transport wants to hold."""
+        return None, 0, False
+
+    def _enter_linger(self) -> None:
+        """Write nothing more, and forget what still comes."""
+
+    def _enter_closing(self) -> None:
+        """Nothing of what still comes is read."""
+
+    def _wait(self, seconds: float) -> None:
+        """Be looked at when the client has had so much time."""
+
+    # -- pace
+
+    def _begin_pace(self) -> Uptake:
+        """Something waits for the client: from now on it has to take that as fast as it must."""
+        uptake = self._uptake
+        if uptake is None:
+            site = self.site
+            exchange, written, _ = self._sending()
+            uptake = self._uptake = Uptake(self.transport, exchange, written, site.clock.now, site.timeouts.idle)
+        return uptake
+
+    def _keeps_pace(self, uptake: Uptake) -> bool:
+        """Whether the client takes what waits for it fast enough."""
+        site = self.site
+        exchange, written, full = self._sending()
+        return uptake.keeps(exchange, written, site.clock.now, site.seconds_per_byte, site.timeouts.idle, full=full)
+
+    # -- the end
+
+    def _linger(self) -> None:
+        """Close so that the client can read what was said: stop writing, forget what still comes, then close."""
+        self._enter_linger()
+        if self.transport is not None:
+            self._wait(self.site.timeouts.linger)
+            if can_half_close(self.transport):
+                self.transport.loseWriteConnection()
+
+    def _close(self) -> None:
+        """Close once the client has taken what was written."""
+        self._enter_closing()
+        self._wait(self.site.timeouts.idle)
+        self.transport.loseConnection()
+
+    def _expire_closing(self, lingering: bool) -> None:
+        """The deadline of a connection that ends has passed. A client that takes what was written gets more time; to
+        linger, only one that has taken something since the look before."""
+        timeouts, uptake = self.site.timeouts, self._uptake
+        takes = uptake is not None and self._keeps_pace(uptake) and uptake.waiting > 0
+        if lingering and takes and uptake is not None and uptake.moved:
+            self._wait(timeouts.linger)
+        elif lingering:
+            self._close()
+        elif takes:
+            self._wait(timeouts.idle)
+        else:
+            self._wait(math.inf)
+            self.transport.abortConnection()

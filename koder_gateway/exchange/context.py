@@ -1,0 +1,187 @@
+"""What stays the same for all requests of one client with one host, origin and tenant header.
+
+A connection keeps it, so that the requests which follow cost no further look at any of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import MISDIRECTED_REQUEST, NOT_ALLOWED, TENANT_SUSPENDED, Refusal
+from ..policy.certificates import Secured, certificate_refusal
+from ..policy.clients import Trail
+from ..policy.cors import VARY_ORIGIN
+from ..policy.decision import Policy
+from ..policy.limits import address_key
+from ..policy.origins import Page, pages
+from ..policy.tenants import Tenant, bare_host
+from ..wire.request_head import RequestHead
+from .forwarding import HTTP, HTTPS, Fields, balancers_scheme, context_fields, scheme, values, way_fields
+
+# What changes nothing (RFC 9110 section 9.2.1). A WebSocket may, whose opening is a GET.
+SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
+# RFC 9110 section 7.4.
+_NOT_SECURED = MISDIRECTED_REQUEST.because("The target is an https URL, and the connection is a plain one.")
+_ANOTHERS_ORIGIN = NOT_ALLOWED.because(
+    "The Origin belongs to another tenant, whose pages may change nothing of this tenant."
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RequestContext:
+    """What stays the same for all requests of one client with one host, origin and tenant header.
+
+    `tenant` is a Refusal where neither names one, or the connection is not for that host. `fields` are finished
+    field lines for the response, made of `cors` and `hsts`; `service_fields` are those for the service. `drops_hsts`:
+    a service's own HSTS goes no further, since the gateway has one or the client speaks no TLS. `origins` are of
+    the tenant whose pages may read the response, besides those of all tenants, and `readable` says whether this
+    page may; a `foreign` page is another tenant's. `address` is the client's, `key` the form of it that limits count
+    under. What a trusted proxy said, and what a foreign page may not do, holds for one request: such a context is not
+    `lasting`.
+    """
+
+    policy: Policy
+    host: bytes
+    origin: bytes | None
+    tenants: tuple[bytes, ...]
+    tenant: Tenant | Refusal
+    cors: bytes
+    origins: frozenset[bytes]
+    readable: bool
+    foreign: bool
+    hsts: bytes
+    drops_hsts: bool
+    fields: bytes
+    service_fields: bytes
+    address: bytes
+    key: bytes
+    lasting: bool
+
+    @property
+    def misplaced(self) -> bool:
+        """Whether an https URL is asked for on a plain connection, which only its refusal answers: no preflight's
+        answer does, nor that for the whole server (RFC 9110 section 7.4)."""
+        return self.tenant is _NOT_SECURED
+
+    def fits(self, policy: Policy, head: RequestHead) -> bool:
+        """Whether this context holds for another head of the same connection."""
+        return (
+            self.lasting
+            and self.host == head.host
+            and self.origin == head.origin
+            and self.tenants == head.tenants
+            and self.policy is policy
+            and head.forwarded is None
+            and not head.https
+        )
+
+    def whose(self, head: RequestHead) -> bytes:
+        """The slug of the tenant whose request this is, also of a suspended one; b"" where there is none."""
+        tenant = self.tenant
+        if isinstance(tenant, Tenant):
+            return tenant.wire
+        if tenant.code != TENANT_SUSPENDED.code:
+            return b""
+        tenants = self.policy.tenants
+        suspended = tenants.owner(bare_host(head.host)) or tenants.named(head.tenants)
+        return b"" if suspended is None else suspended.wire
+
+
+def request_context(policy: Policy, head: RequestHead, peer: str, secured: Secured | None) -> RequestContext:
+    """Who asks, from where, and as which tenant. `peer` is the address that the connection comes from, `secured`
+    what TLS has established on it, None without TLS."""
+    trusted = policy.proxies.trusts(peer)
+    forwarded = head.forwarded if head.forwarded and policy.proxies.vouches(peer) else []
+    trail = _trail(policy, peer, forwarded)
+    address = trail.client
+    certificate = policy.client_auth.certificate(head.host, secured)
+    if isinstance(certificate, Refusal):
+        tenant: Tenant | Refusal = certificate
+        certificate = b""
+    else:
+        tenant = _tenant(policy, head, None if trusted else secured)
+    introduced = balancers_scheme(peer)
+    secure = secured is not None or introduced == HTTPS
+    if head.https and not (secure or policy.proxies.vouches(peer)):
+        tenant = _NOT_SECURED
+    on_base = policy.tenants.is_base(bare_host(head.host))
+    foreign = head.origin is not None and isinstance(tenant, Tenant) and _is_anothers(policy, head.origin, tenant)
+    if foreign and (head.method not in SAFE or head.upgrade is not None):
+        tenant = _ANOTHERS_ORIGIN
+    origins = frozenset() if on_base else _origins(policy, head, tenant)
+    wire = address.encode("ascii")
+    # A client that is no proxy of ours may say anything of itself: over its balancer's word nothing counts.
+    if introduced is None or trusted:
+        proto = scheme(forwarded, trail, secure=secure)
+    else:
+        proto = HTTPS if secure else HTTP
+    cors = policy.cors.answer_fields(head.origin, origins, bool(policy.registry.origins))
+    if on_base or not head.host:
+        # The host of a head that could not be read may be any.
+        cors = _by_tenant(policy, cors)
+    # It is for TLS alone (RFC 6797 section 7.2), be that a trusted proxy's, whoever says it.
+    hsts = policy.hsts if proto == HTTPS else b""
+    return RequestContext(
+        policy=policy,
+        host=head.host,
+        origin=head.origin,
+        tenants=head.tenants,
+        tenant=tenant,
+        cors=cors,
+        origins=origins,
+        readable=policy.cors.allows(head.origin, origins),
+        foreign=foreign,
+        hsts=hsts,
+        drops_hsts=bool(policy.hsts) or proto != HTTPS,
+        fields=cors + hsts,
+        service_fields=context_fields(
+            (policy.tenant_header, tenant.wire if isinstance(tenant, Tenant) else b""),
+            way_fields(head.host, trail, proto, forwarded, policy.forwarded_fields),
+            certificate,
+        ),
+        address=wire,
+        key=address_key(address),
+        lasting=not (forwarded or foreign or head.https),
+    )
+
+
+def _tenant(policy: Policy, head: RequestHead, secured: Secured | None) -> Tenant | Refusal:
+    """`secured` is None also for a trusted proxy's TLS: it has one connection for all its clients' hosts."""
+    if secured is not None:
+        refusal = certificate_refusal(policy.tenants, head.host, head.tenants, secured)
+        if refusal is not None:
+            return refusal
+    return policy.tenants.resolve(head.host, head.tenants)
+
+
+def _trail(policy: Policy, peer: str, forwarded: Fields) -> Trail:
+    if not forwarded:
+        return Trail((peer,))
+    return policy.proxies.trail(peer, values(forwarded, b"x-forwarded-for"), values(forwarded, b"forwarded"))
+
+
+def _is_anothers(policy: Policy, origin: bytes, tenant: Tenant) -> bool:
+    """Whether any origin that the field names is other tenants' alone. Among too many to look at one may be."""
+    named = pages(origin)
+    return named is None or any(_is_foreign(policy, page, tenant) for page in named)
+
+
+def _is_foreign(policy: Policy, page: Page, tenant: Tenant) -> bool:
+    """Whether a page is other tenants' alone, by its host or since it is listed for them, be they suspended."""
+    if policy.cors.allows(page.origin, tenant.origins):
+        return False
+    owner = policy.tenants.owner(page.host)
+    return page.origin in policy.registry.origins if owner is None else owner.wire != tenant.wire
+
+
+def _origins(policy: Policy, head: RequestHead, tenant: Tenant | Refusal) -> frozenset[bytes]:
+    """The origins of a host's tenant. Pages of a suspended one may read that it is."""
+    owner = policy.tenants.owner(bare_host(head.host)) if tenant is TENANT_SUSPENDED else tenant
+    return owner.origins if isinstance(owner, Tenant) else frozenset()
+
+
+def _by_tenant(policy: Policy, cors: bytes) -> bytes:
+    """CORS field lines with what caches must know of the base domain: answers depend on the tenant's header."""
+    if cors.endswith(VARY_ORIGIN):
+        return b"%b, %b\r\n" % (cors[:-2], policy.tenant_header)
+    return b"%bVary: %b\r\n" % (cors, policy.tenant_header)

@@ -1,0 +1,112 @@
+"""The end of an exchange: what it owes the limits, what it counts as, and its line in the access log. Once each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from ..errors import Refusal
+from ..policy.decision import charges_refusal
+from ..policy.limits import Limiter
+from .states import EVENTS, Exchange
+
+
+class ExchangeCounts(Protocol):
+    """Whoever counts exchanges."""
+
+    __slots__ = ()
+
+    def observe(self, service: str, status: int, seconds: float, bytes_in: int, bytes_out: int) -> None:
+        """One has ended. `status` 0: no response. Bytes are those of the bodies."""
+
+    def refuse(self, code: str) -> None:
+        """It has ended with this code: a refusal's, or how it ended without a whole response."""
+
+
+class ExchangeLines(Protocol):
+    """An access log."""
+
+    __slots__ = ()
+
+    def line(
+        self,
+        now: float,
+        request_id: bytes,
+        tenant: bytes,
+        client: bytes,
+        method: bytes,
+        path: bytes,
+        route: bytes,
+        service: str,
+        status: int,
+        code: str,
+        bytes_in: int,
+        bytes_out: int,
+        duration: float,
+        host: bytes,
+    ) -> None:
+        """One exchange has ended. `now` is seconds since the epoch, `duration` is in seconds."""
+
+
+def goes_unanswered(exchange: Exchange, refusal: Refusal) -> bool:
+    """Note the refusal with which an exchange ends, and charge the limit on refusals. True: this client has had so
+    many refusals that it gets no further response."""
+    exchange.code = refusal.code
+    context = exchange.context
+    return charges_refusal(refusal) and context.policy.limiter.refused(context.key, exchange.started)
+
+
+def settle(exchange: Exchange, now: float) -> None:
+    """Charge the limits on failures, once it is known whether the exchange was one. `now` is monotonic seconds."""
+    verdict = exchange.charges
+    if verdict is not None:
+        exchange.charges = None
+        # Besides refusals' codes there are those of exchanges that ended within a service's response.
+        served = not exchange.excused and (not exchange.code or exchange.code in EVENTS)
+        Limiter.settle(verdict, exchange.status, served, now)
+
+
+class Ending:
+    """`finished` is called once for every exchange. `monotonic` gives monotonic seconds, `epoch` those since the
+    epoch. A subclass may set `lines`."""
+
+    lines: ExchangeLines | None = None
+
+    def __init__(self, counts: ExchangeCounts, monotonic: Callable[[], float], epoch: Callable[[], float]) -> None:
+        self._counts = counts
+        self._monotonic = monotonic
+        self._epoch = epoch
+
+    def finished(self, exchange: Exchange) -> None:
+        """Settle, count, log."""
+        # In two steps, as in `tls.stream`.
+        monotonic = self._monotonic
+        now = monotonic()
+        verdict = exchange.charges
+        if verdict is not None and verdict.pending:
+            settle(exchange, now)
+        code = exchange.code
+        duration = now - exchange.started
+        self._counts.observe(exchange.service, exchange.status, duration, exchange.bytes_in, exchange.bytes_out)
+        if code:
+            self._counts.refuse(code)
+        lines = self.lines
+        if lines is not None:
+            head = exchange.head
+            epoch = self._epoch
+            lines.line(
+                epoch(),
+                exchange.request_id,
+                exchange.tenant,
+                exchange.peer,
+                head.method,
+                head.path,
+                exchange.route,
+                exchange.service,
+                exchange.status,
+                code,
+                exchange.bytes_in,
+                exchange.bytes_out,
+                duration,
+                head.host,
+            )

@@ -1,0 +1,143 @@
+"""Why a request is treated as it is: the policies' own answers, each with its reason, for a person to read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import Refusal
+from ..policy.certificates import NONE, OPTIONAL, REQUIRED, Secured
+from ..policy.decision import Policy, charges_refusal
+from ..policy.limits import LimitRule
+from ..policy.routing import Route
+from ..policy.tenants import Tenant, bare_host, normal_domain
+from ..wire.request_head import RequestHead
+from .admission import admit
+from .context import SAFE, RequestContext
+from .opening import SingleHead, open_exchange
+from .states import Exchange
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What becomes of one request. `outcome` is a Refusal, "preflight", "options" or the service's name; `client` the
+    address that log, limits and services have for it. `certificate` is what its host wants of the client's, "" where
+    no host wants any."""
+
+    client: str
+    tenant: str
+    certificate: str
+    cors: str
+    limits: tuple[str, ...]
+    route: str
+    outcome: Refusal | str
+    fields: bytes
+
+
+def explain(
+    policy: Policy, head: RequestHead, peer: str, secured: Secured | None, base_domain: str, now: float
+) -> Explanation:
+    """Admit a request as the gateway would, and ask the policies for their reasons. It charges the policy's limits
+    like a request: use one of your own.
+
+    `peer` is the address that the request comes from, `secured` what TLS has established with it, None without TLS;
+    `now` is monotonic seconds.
+    """
+    exchange = open_exchange(SingleHead(peer, secured), head, head.refusal, None, policy, now)
+    context = exchange.context
+    route = policy.routes.match(head.path)
+    outcome = _outcome(exchange)
+    return Explanation(
+        client=context.address.decode("ascii"),
+        tenant=_tenant(policy, head, context, base_domain),
+        certificate=_client(policy, head, secured),
+        cors=_cors(policy, head, context),
+        limits=_limits(policy, head, context, outcome),
+        route=f"{route.path.decode()} -> {route.service}" if route else "none: no route matches this path",
+        outcome=outcome,
+        # But for the request id, which is a new one each time.
+        fields=exchange.fields.partition(b"\r\n")[2],
+    )
+
+
+def _outcome(exchange: Exchange) -> Refusal | str:
+    outcome = admit(exchange)
+    if isinstance(outcome, Refusal):
+        return outcome
+    return outcome.service if isinstance(outcome, Route) else outcome.name
+
+
+def _tenant(policy: Policy, head: RequestHead, context: RequestContext, base_domain: str) -> str:
+    tenant = context.tenant
+    header = policy.tenant_header.decode("ascii")
+    if isinstance(tenant, Refusal):
+        return f"none: {tenant.status} {tenant.code}: {tenant.detail}"
+    host, base = bare_host(head.host), normal_domain(base_domain)
+    if policy.registry.at(host) is not None:
+        reason = f"{host.decode()} is its custom domain"
+    elif host.endswith(b"." + base):
+        reason = f"{host.decode()} is its name under {base.decode()}"
+    elif any(head.tenants):
+        reason = f"{host.decode()} names no tenant and {header} does"
+    else:
+        reason = f"{host.decode()} names no tenant, nor does {header}, and tenants.default does"
+    if policy.registry.is_open:
+        reason += "; there is no registry, so every well-formed slug is a tenant"
+    return f"{tenant.slug} ({tenant.status}): {reason}"
+
+
+_WANTED = {
+    NONE: "this host asks for no client certificate",
+    OPTIONAL: "this host asks for a client certificate, and accepts requests without",
+    REQUIRED: "this host requires a client certificate",
+}
+
+
+def _client(policy: Policy, head: RequestHead, secured: Secured | None) -> str:
+    if not policy.client_auth:
+        return ""
+    assumed = "; explained as if there were one" if secured is not None and secured.client else ""
+    mode = policy.client_auth.mode(bare_host(head.host))
+    return _WANTED[mode] + (assumed if mode == REQUIRED else "")
+
+
+def _cors(policy: Policy, head: RequestHead, context: RequestContext) -> str:
+    origin = head.origin
+    if origin is None:
+        vary = context.cors.removesuffix(b"\r\n").decode("ascii")
+        return "no Origin header: no CORS headers" + (f", but {vary}" if vary else "")
+    text = origin.decode("latin-1")
+    if origin in policy.cors.origins:
+        return f"{text} is one of cors.origins: its pages may read the response"
+    if origin in context.origins:
+        return f"{text} is one of the tenant's cors_origins: its pages may read the response"
+    route = policy.routes.match(head.path)
+    public = route is not None and route.public
+    if context.foreign and not (public and head.method in SAFE):
+        return f"{text} is another tenant's: its pages may not read the response, nor change anything"
+    if route is not None and public:
+        return (
+            f"{text} is not a configured origin, and {route.path.decode()} is public: its pages may read the response"
+        )
+    if isinstance(context.tenant, Tenant) and origin in context.tenant.origins:
+        return f"{text} is one of the tenant's cors_origins, which do not count on the base domain: no CORS headers"
+    return f"{text} is not a configured origin (compared byte for byte): no CORS headers, otherwise served as usual"
+
+
+def _limits(policy: Policy, head: RequestHead, context: RequestContext, outcome: Refusal | str) -> tuple[str, ...]:
+    rules = policy.limiter.rules_for(head.method, head.path)
+    if isinstance(outcome, Refusal) and charges_refusal(outcome):
+        rules += policy.limiter.refusal_rules
+    return tuple(_rule(rule, context) for rule in rules)
+
+
+def _rule(rule: LimitRule, context: RequestContext) -> str:
+    tenant = context.tenant.slug if isinstance(context.tenant, Tenant) else "?"
+    values = {"tenant": tenant, "ip": context.address.decode("ascii")}
+    counted = " and ".join(f"{part} {values[part]}" for part in rule.key) or "all clients together"
+    window = {1: "s", 60: "m", 3600: "h"}[rule.window]
+    note = "" if rule.mode == "enforce" else "; shadow: only counted"
+    if rule.charge == "failures":
+        note += "; only failures are charged"
+    elif rule.charge == "refusals":
+        note += "; only refusals are charged, and past the limit they get no response"
+    return f"{rule.name}: {rule.quota}/{window}, burst {rule.burst}, for {counted}{note}"

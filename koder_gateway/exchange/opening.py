@@ -1,0 +1,73 @@
+"""The beginning of an exchange: one way for HTTP/1.1, HTTP/2 and a stock request, and for `explain`."""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from ..errors import Refusal
+from ..policy.certificates import Secured
+from ..policy.decision import Policy
+from ..wire.identity import IdentifierSource
+from ..wire.request_head import RequestHead
+from .context import RequestContext, request_context
+from .states import Exchange
+
+_identifiers: Final = IdentifierSource()
+
+
+class HeadSource(Protocol):
+    """What a request's head has come on. `peer` is the address that it comes from."""
+
+    peer: str
+
+    def secured(self) -> Secured | None:
+        """What TLS has established on it; None without TLS."""
+
+    def keep_context(self, context: RequestContext) -> Refusal | None:
+        """This context is new here: keep it for heads to come, if it lasts. The refusal of a request with which its
+        tenant would have more than its share of connections."""
+
+
+class SingleHead(HeadSource):
+    """The source of one head alone, which keeps nothing."""
+
+    def __init__(self, peer: str, established: Secured | None) -> None:
+        self.peer = peer
+        self._established = established
+
+    def secured(self) -> Secured | None:
+        """What TLS has established with it."""
+        return self._established
+
+    def keep_context(self, context: RequestContext) -> Refusal | None:
+        """There is no other head to keep it for."""
+        return None
+
+
+def open_exchange(
+    source: HeadSource,
+    head: RequestHead,
+    refusal: Refusal | None,
+    kept: RequestContext | None,
+    policy: Policy,
+    now: float,
+) -> Exchange:
+    """The exchange that this head begins at `now`, in monotonic seconds.
+
+    `refusal` is that of the head, or of what has come of its body. `kept` is the context that the source has kept.
+    The exchange goes under the client's request id where that is well formed, else under a new one.
+    """
+    if kept is not None and kept.fits(policy, head):
+        context = kept
+    else:
+        context = request_context(policy, head, source.peer, source.secured())
+        # Whatever becomes of this request, the connection counts as this tenant's.
+        full = source.keep_context(context)
+        refusal = refusal or full
+    request_id = head.request_id or _identifiers.take(32)
+    exchange = Exchange(head, context, now, request_id)
+    exchange.refusal = refusal
+    exchange.fields = b"X-Request-ID: %b\r\n%b" % (request_id, context.fields)
+    exchange.drops_hsts = context.drops_hsts
+    exchange.readable = context.readable
+    return exchange

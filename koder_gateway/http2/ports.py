@@ -1,0 +1,92 @@
+"""What the parts of an HTTP/2 connection and its streams ask of the connection, of its phases and of its streams."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from twisted.internet.interfaces import IAddress
+
+from ..downstream.ports import ClientConnection, ClientSite
+from ..policy.certificates import Secured
+from ..wire.flood_budget import Patience
+from ..wire.http2_frames import Http2Error
+from .frame_scheduler import Outbox
+from .receive_window import ConnectionWindow
+
+
+class OpenStreams(Protocol):
+    """The streams of a connection, as one of them sees the others."""
+
+    def __len__(self) -> int:
+        """How many are open."""
+
+    def was_reset(self, number: int) -> None:
+        """Remember a stream that was reset here."""
+
+    def over(self, number: int, served: bool) -> None:
+        """This stream is closed; `served`: its answer was sent to the end."""
+
+
+class Phases(Protocol):
+    """Where a connection stands: `phase` of `phases`; `said_last` is the highest stream that its client has been told
+    it will have an answer to."""
+
+    phase: int
+    said_last: int
+
+    def busy(self) -> None:
+        """A stream is about to be opened where there was none."""
+
+    def idle(self) -> None:
+        """The last stream is over."""
+
+    def turn_away(self, error: Http2Error) -> None:
+        """Take no further request; those that were taken are served."""
+
+    def watch_windows(self) -> None:
+        """Something waits for windows: from now on the client has to open them as fast as it must."""
+
+
+class Connection(ClientConnection, Protocol):
+    """One connection, as its parts and its streams see it. `windows_opened`: what is being read has opened some."""
+
+    site: ClientSite
+    transport: Any
+    secured: Secured | None
+    out: Outbox
+    window: ConnectionWindow
+    patience: Patience
+    windows_opened: bool
+    streams: OpenStreams
+    lifecycle: Phases
+
+    @property
+    def awaits_turn(self) -> bool:
+        """Whether something has come that only waits for a turn of this connection's to be read."""
+
+    def spend(self, cost: float) -> None:
+        """The client has done what costs work and brings none. Raises Http2Error."""
+
+    def replied(self, cost: float) -> None:
+        """A frame that answers one of ours has come, or one that nothing asked for. Raises Http2Error."""
+
+    def held_back(self) -> None:
+        """A stream waits for more of its window: have that looked at before it is too long."""
+
+    def wake(self, deadline: float) -> None:
+        """Be looked at when this deadline passes."""
+
+    def let_go(self) -> None:
+        """What came and is not read yet is not going to be; what still comes shows how the client ends."""
+
+    def forget_reset(self) -> None:
+        """The connection is about to end, or has."""
+
+    def taking(self, grace: float) -> bool:
+        """Whether the client takes what the kernel holds for it, as far as was seen in the last `grace` seconds."""
+
+    def getPeer(self) -> IAddress:
+        """The address that the connection comes from."""
+
+    def getHost(self) -> IAddress:
+        """The address that the client has connected to."""

@@ -1,0 +1,27 @@
+"""What a configuration that is good still has to warn of."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..config import Settings, misspelled_services, warning_lines
+from ..config.faults import line
+from ..tree.bounds import descriptors_now, shortage
+from ..tree.compose import Composition, doubts
+
+# Seconds before its end from which on a certificate that services are shown is spoken of.
+_SOON: Final = 30 * 86_400.0
+
+
+def warnings_of(composition: Composition, now: float) -> list[str]:
+    """A line for each warning about the settings and the files that they name; `now`: seconds since the epoch."""
+    authorities = composition.settings.tls.client_ca
+    of_clients = () if authorities is None else authorities.doubts(now)
+    return [*_of_settings(composition.settings), *doubts(composition, now, _SOON), *of_clients]
+
+
+def _of_settings(settings: Settings) -> list[str]:
+    name = str(settings.source or "koder-gateway.toml")
+    few = shortage(settings, descriptors_now(), "RLIMIT_NOFILE (LimitNOFILE of the unit, ulimit -n)")
+    misspelled = [line(name, at, fault) for at, fault in misspelled_services(settings)]
+    return [*misspelled, *warning_lines(settings), *(line(name, "listen.max_connections", each) for each in few)]

@@ -1,0 +1,76 @@
+"""The ways in for clients: the gateway's own site, the plain port's, and the tree for stock sites."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..downstream.site import GatewaySite
+from ..exchange.states import Exchange
+from ..listening.proxy_protocol import ProxyGate
+from ..listening.redirect import RedirectSite
+from ..policy.decision import Policy
+from ..tenants.remote_registry import UnreadTenants
+from ..tls.established import established
+from ..tree.bounds import client_limits, client_timeouts
+from ..tree.compose import Composition
+from ..tree.protocols import PROTOCOLS
+from ..twisted_site.adapter import Entrance
+from ..wire.clock import CoarseClock
+
+
+class Frontends:
+    """All ways in serve one generation at a time. `resource` is the tree for stock sites, `site` serves the public
+    ports, `redirect` the plain one, and `gate` reads the PROXY header before them. `finished` is called once for
+    every exchange, `time` gives monotonic seconds."""
+
+    def __init__(
+        self,
+        composition: Composition,
+        *,
+        reactor: Any,
+        clock: CoarseClock,
+        time: Callable[[], float],
+        finished: Callable[[Exchange], object],
+    ) -> None:
+        settings = composition.settings
+        resource, policy, reader = composition.resource, composition.policy, composition.reader
+        self.resource = Entrance(resource, policy, reader, finished, time, established)
+        self.site = GatewaySite(
+            resource,
+            policy,
+            reader,
+            PROTOCOLS,
+            reactor=reactor,
+            clock=clock,
+            finished=finished,
+            timeouts=client_timeouts(settings),
+            limits=client_limits(settings),
+            time=time,
+            secured=established,
+        )
+        self.redirect = RedirectSite(self.site, settings.tls.acme_webroot)
+        self.gate = ProxyGate(clock, self.site.channels, self.site.overfull)
+        self.gate.trusts = policy.proxies.introduces
+
+    def serve(self, composition: Composition) -> None:
+        """Serve this generation from now on."""
+        settings = composition.settings
+        resource, policy, reader = composition.resource, composition.policy, composition.reader
+        self.site.replace(resource, policy, reader, client_timeouts(settings), client_limits(settings))
+        self.redirect.webroot = settings.tls.acme_webroot
+        self.gate.trusts = policy.proxies.introduces
+        entrance = self.resource
+        entrance.inner, entrance.policy, entrance.reader = resource, policy, reader
+        self._end_suspended(policy)
+
+    def _end_suspended(self, policy: Policy) -> None:
+        """End what is open of tenants that are suspended or gone: what they began while they were active."""
+        if policy.registry.is_open or isinstance(policy.tenants, UnreadTenants):
+            return
+        here = [request for channel in self.site.channels for request in channel.under_way()]
+        begun: list[Any] = [*here, *self.resource.clients]
+        for request in begun:
+            refusal = policy.tenant_refusal(request.exchange.tenant)
+            if refusal is not None:
+                request.give_up(refusal, refusal.code)

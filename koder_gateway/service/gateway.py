@@ -1,0 +1,384 @@
+"""The gateway as a Twisted service: what listens, what sweeps, what a reload replaces, and how it ends.
+
+from koder_gateway import Gateway, load
+
+gateway = Gateway(load(path))
+gateway.setServiceParent(application)         # or mount gateway.resource in a Site of your own
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from twisted.application.service import Service as TwistedService
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.resource import IResource, Resource
+
+from ..config import Caution, ConfigurationError, Settings
+from ..config.registry import restless
+from ..errors import CODES
+from ..exchange.states import EARLY_ENDS
+from ..listening.endpoints import Endpoints
+from ..ops.access_log import AccessLogError
+from ..ops.admin import admin_pages
+from ..ops.admin_channel import AdminFactory
+from ..ops.leavings import Leavings
+from ..ops.logged_ending import LoggedEnding
+from ..ops.memory import Trimmer
+from ..ops.metrics import Counters, make_registry, render
+from ..ops.notify import Notifier
+from ..ops.refused_addresses import RefusedAddresses
+from ..ops.reloads import Reloads
+from ..ops.sweeper import Sweeper
+from ..policy.clients import plain_host
+from ..policy.limits import address_key
+from ..policy.tenants import Registry
+from ..reactor.daemon_threads import threads_beside
+from ..tenants.registry_losses import Losses
+from ..tenants.remote_registry import UnreadTenants
+from ..tenants.thread_pace import Pace
+from ..tls.contexts import HTTP_1, HTTP_2
+from ..tree.compose import Composition, adopt, compose, probed_addresses, with_registry
+from ..upstream.health import Probes
+from ..version import VERSION
+from ..wire.clock import CoarseClock
+from .arguments import check_settings, read_mounts, read_port, read_ports
+from .configuration_warnings import warnings_of
+from .drain import Drain
+from .frontends import Frontends
+from .metrics_sources import sources_of
+from .ports import Addresses, Ports
+from .registry_follower import RegistryFollower
+from .reload_files import read_files
+from .retired_services import RetiredServices
+
+_EVICTED_A_SECOND: Final = 5000
+# What is wrong with settings that a reload refuses.
+_REFUSED: Final = (ConfigurationError, AccessLogError, ValueError, OSError)
+# What passes the time between two looks of a reload.
+_wait = time.sleep
+
+
+class StartError(Exception):
+    """The gateway cannot start (or reload); each line says what to change."""
+
+
+class Gateway(TwistedService):
+    """One gateway. `resource` is its tree, to mount in any `twisted.web.server.Site`; started as a service it
+    listens on `ports` (endpoint strings; those of the settings by default), on the admin port, and on
+    `redirect_ports`, which answer with a redirect to https.
+
+    `mounts` are resources of yours by path, behind the same tenants and limits. `local_hosts` lets localhost and
+    addresses stand for the base domain. The owner of a tree that is mounted elsewhere still starts the service
+    (with no ports), since deadlines are swept by it. Raises ValueError for a path that no request can have, and
+    TypeError for what is no settings, endpoint string, path or resource; each says what to write.
+    """
+
+    log = Logger()
+    name = "koder-gateway"
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        ports: Sequence[str] | None = None,
+        admin_port: str | None = None,
+        redirect_ports: Sequence[str] | None = None,
+        # What derives from Resource is one to every type checker, and not only to those that know zope.interface.
+        mounts: Mapping[str, IResource | Resource] | None = None,
+        local_hosts: bool = False,
+        reactor: Any = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        check_settings(settings)
+        listen = settings.listen
+        public = read_ports("ports", listen.port if ports is None else ports)
+        admin = read_port("admin_port", listen.admin_port if admin_port is None else admin_port)
+        redirecting = read_ports("redirect_ports", listen.redirect_port if redirect_ports is None else redirect_ports)
+        self._mounts = read_mounts({} if mounts is None else mounts)
+        if reactor is None:
+            from twisted.internet import reactor
+        self._reactor = reactor
+        self._time = clock
+        self._coarse = CoarseClock(clock())
+        self._local_hosts = local_hosts
+        self.counters = Counters()
+        self.notifier = Notifier()
+        self._ending = LoggedEnding(self.counters, settings.log, clock)
+        self._retired = RetiredServices()
+        self._bound = False
+        self._trimmer = Trimmer()
+        self._leavings = Leavings()
+        self._probes = Probes(reactor)
+        self._refused_addresses = RefusedAddresses(self._coarse)
+        losses = Losses(lambda: self.composition.policy.registry, lambda: self.composition.settings.tenants.max_loss)
+        self._registry = RegistryFollower(reactor, losses, self.counters, self._refreshed, local_hosts=local_hosts)
+        self._reloads = Reloads(
+            threads_beside(reactor, "reload"), lambda: self._read(Pace()), self._take_up, self._refuse
+        )
+        self._stopping = False
+        self._sweeper = self._made_sweeper()
+        self._take(self._composed(settings, None), None)
+        self._frontends = frontends = Frontends(
+            self.composition, reactor=reactor, clock=self._coarse, time=clock, finished=self._ending.finished
+        )
+        self.resource, self.site, self.redirect = frontends.resource, frontends.site, frontends.redirect
+        tls, tenants = settings.tls, settings.tenants
+        self._endpoints = Endpoints(
+            reactor, tls, settings.state.dir, tenants.base_domain, frontends.gate, protocols=_protocols(settings)
+        )
+        self._endpoints.failures.charge = self._handshake_failed
+        self._ports = Ports(reactor, self._endpoints, public, redirecting, [admin] if admin else [])
+        self._drain = Drain(reactor, clock, self.site, self._ports, self._sweeper, self._close)
+        sources = sources_of(lambda: self.composition, self._probes, self._endpoints, self._ending)
+        self._metrics = make_registry(self.counters, sources, version=VERSION)
+
+    def _made_sweeper(self) -> Sweeper:
+        """What is done at each tick, and once a second."""
+        return Sweeper(
+            self._coarse,
+            self._time,
+            self._reactor,
+            parts=(
+                self._sweep_exchanges,
+                self._watch,
+                lambda now: self._drain.sweep(now),
+                lambda _: self._leavings.sweep(),
+            ),
+            seconds=(
+                lambda _: self._ending.flush(),
+                lambda _: self.notifier.watchdog(),
+                lambda _: self.site.tick(),
+                self._trimmer.look,
+                lambda now: self.composition.policy.limiter.sweep(now, _EVICTED_A_SECOND),
+                lambda now: self._refused_addresses.tell(self.composition.policy.limiter, now),
+                lambda now: self._frontends.gate.complaints.sweep(now),
+                lambda now: self.redirect.complaints.sweep(now),
+            ),
+        )
+
+    def _handshake_failed(self, host: str) -> bool:
+        """Charge the limit on refusals with a handshake from this address; whether it is used up."""
+        return self.composition.policy.limiter.refused(address_key(plain_host(host)), self._time())
+
+    # -- composition and reload
+
+    @property
+    def settings(self) -> Settings:
+        """The settings that are in force."""
+        return self.composition.settings
+
+    def _composed(
+        self, settings: Settings, before: Composition | None, registry: Registry | None = None
+    ) -> Composition:
+        """The generation of these settings. The registry's tenants are not kept twice."""
+        return compose(
+            replace(settings, registered=None),
+            settings.registered if registry is None else registry,
+            reactor=self._reactor,
+            clock=self._coarse,
+            mounts=self._mounts,
+            local_hosts=self._local_hosts,
+            before=before,
+        )
+
+    def _take(self, composition: Composition, before: Composition | None) -> None:
+        """Make a generation the present one."""
+        if before is not None:
+            adopt(composition, before)
+        self.composition = composition
+        for warning in warnings_of(composition, time.time()):
+            self.log.warn("{warning}", warning=warning)
+        self.composition = self._registry.follow(composition, before)
+        self._probes.watch(probed_addresses(self.composition))
+        self.counters.tenants = len(self.composition.policy.registry)
+        self._leavings.follow(self.composition.policy.registry)
+        self.counters.expect(("", *self.composition.services), (*CODES, *EARLY_ENDS))
+        if before is not None:
+            self._retired.retire(before.services, self.composition.services)
+
+    def reload(self) -> bool:
+        """Read configuration and tenants again; False when a fault left everything as it was. Certificates follow in
+        a thread, each by itself: one that cannot be used leaves the one before it in place.
+
+        Connections, pools and buckets stay. What is listened on changes only with a restart. Other connections wait
+        while files are read, and half a second more where the registry file has changed: see `reload_aside`.
+        """
+        if self._stopping:
+            self.log.info("not reloaded: the gateway is shutting down")
+            return False
+        self.notifier.reloading()
+        try:
+            return self._take_up(self._read(restless))
+        except _REFUSED:
+            return self._refuse(Failure())
+
+    def reload_aside(self) -> None:
+        """The same, but files are read in a thread, so that nobody waits. While one is under way it is asked for
+        one more."""
+        if self._stopping:
+            self.log.info("not reloaded: the gateway is shutting down")
+        else:
+            self.notifier.reloading()
+            self._reloads.ask()
+
+    def _read(self, rest: Callable[[], object]) -> tuple[Settings, Registry]:
+        """What the files have now. A registry file that is another one by now may be half written."""
+        return read_files(self.settings, rest, Caution(self._registry.seen, _wait))
+
+    def _take_up(self, read: tuple[Settings, Registry]) -> bool:
+        """Serve by other settings, unless something in them cannot be used."""
+        if self._stopping:
+            return False
+        before, (settings, registry) = self.composition, read
+        log = None
+        try:
+            composition = self._composed(settings, before, registry)
+            log = self._ending.opened_for(settings.log)
+        except _REFUSED:
+            if log is not None:
+                log.close()
+            return self._refuse(Failure())
+        self._ending.follow(settings.log, log)
+        self._take(composition, before)
+        self._frontends.serve(self.composition)
+        self._endpoints.reload(settings.tls, settings.tenants.base_domain, _protocols(settings))
+        self._tell_of_ports(before.settings)
+        self.counters.reloads_ok += 1
+        self.log.info("reloaded {source}", source=str(settings.source or "the defaults"))
+        self.notifier.ready("serving")
+        return True
+
+    def _refuse(self, failure: Failure) -> bool:
+        """Say why nothing has changed."""
+        self.counters.reloads_failed += 1
+        if not failure.check(*_REFUSED):
+            self.log.failure("reload refused, nothing has changed", failure=failure)
+        for fault in failure.getErrorMessage().splitlines():
+            self.log.error("reload refused, nothing has changed: {line}", line=fault)
+        self.notifier.ready("reload refused; serving the previous configuration")
+        return False
+
+    def _tell_of_ports(self, before: Settings) -> None:
+        """Say which ports of the configuration are others now: these need a restart."""
+        for key in ("port", "redirect_port", "admin_port"):
+            if getattr(before.listen, key) != getattr(self.settings.listen, key):
+                self.log.warn("listen.{key} has changed, which a reload cannot apply; restart the gateway", key=key)
+
+    def _refreshed(self, registry: Registry) -> None:
+        """The registry has been read again."""
+        composition = self.composition
+        policy = with_registry(composition.policy, composition.settings, registry, self._local_hosts)
+        self.composition = replace(composition, policy=policy)
+        self.counters.tenants = len(registry)
+        self._leavings.follow(registry)
+        self._frontends.serve(self.composition)
+        self.log.info("registry read again: {count} tenants", count=len(registry))
+
+    # -- time
+
+    def _sweep_exchanges(self, now: float) -> None:
+        self.site.sweep(now)
+        for service in self.composition.services.values():
+            service.sweep(now)
+        self.composition.tunnels.sweep(now)
+        self._retired.sweep(now)
+
+    def _watch(self, now: float) -> None:
+        """Look after what is watched while it serves: services' names and health, certificates, the registry."""
+        if self.running:
+            self.composition.names.sweep()
+            self._probes.sweep(now)
+            self._endpoints.sweep(now)
+            self._registry.sweep(now, self.settings)
+
+    # -- listening
+
+    def privilegedStartService(self) -> None:
+        """Bind every port while the process may. Raises StartError."""
+        super().privilegedStartService()
+        self._bind()
+
+    def startService(self) -> None:
+        """Begin to serve. Raises StartError."""
+        self._bind()
+        super().startService()
+        self._stopping = False
+        self._sweeper.start()
+        where = str(self._ports)
+        self.log.info("koder-gateway {version} serves on {where}", version=VERSION, where=where)
+        self.log.info("at most {count} client connections at once", count=self.site.max_connections)
+        self.notifier.ready(f"serving on {where}")
+
+    def _bind(self) -> None:
+        if self._bound:
+            return
+        self._bound = True
+        pages = admin_pages(self.unready, lambda: self.metrics())
+        admin = AdminFactory(pages, self._reactor, lambda: self.settings.listen.admin_hosts)
+        faults = self._ports.bind(self.site, self.redirect, admin)
+        if faults:
+            raise StartError("\n".join(faults))
+
+    @property
+    def addresses(self) -> Addresses:
+        """The addresses that are listened on: the ports', the redirect ports', the admin port's."""
+        return self._ports.addresses
+
+    # -- health
+
+    def unready(self) -> list[str]:
+        """Why the gateway should get no traffic; empty when it should."""
+        if self.site.draining:
+            return ["draining"]
+        if not self.running:
+            return ["not started"]
+        unread = isinstance(self.composition.policy.tenants, UnreadTenants)
+        return ["the tenant registry has not been read yet"] if unread else []
+
+    def metrics(self) -> bytes:
+        """The metrics page."""
+        counters, site = self.counters, self.site
+        counters.connections = site.accepted
+        counters.connections_open = len(site.channels)
+        counters.connections_rejected = site.rejected
+        counters.http2_errors = site.http2_errors
+        counters.exchanges = site.in_flight
+        counters.retries = self._retired.retries + sum(
+            service.retried for service in self.composition.services.values()
+        )
+        return render(self._metrics)
+
+    # -- the end
+
+    def stopService(self) -> Deferred[None]:
+        """Stop accepting, finish what is under way up to the drain deadline, close the rest."""
+        super().stopService()
+        if self._drain.ended is not None:
+            return self._drain.ended
+        self._stopping = True
+        self.notifier.stopping()
+        self._probes.stop()
+        self._endpoints.stop()
+        self._registry.stop()
+        stopped = self._drain.begin(self.settings.timeouts.drain)
+        self.log.info("draining: {count} exchanges in flight", count=self.site.in_flight)
+        return stopped
+
+    def _close(self) -> Deferred[Any]:
+        """The drain has ended: close what is still open."""
+        for service in self.composition.services.values():
+            service.close_idle()
+        self._retired.close_idle()
+        self._ending.flush()
+        return self._ports.close_admin()
+
+
+def _protocols(settings: Settings) -> tuple[bytes, ...]:
+    """What is spoken over TLS (RFC 7301)."""
+    return HTTP_2 if settings.listen.http2 else HTTP_1

@@ -1,0 +1,38 @@
+"""Where the metrics of a gateway come from: what is counted elsewhere and asked for when they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..listening.endpoints import Endpoints
+from ..ops.logged_ending import LoggedEnding
+from ..ops.metrics import Sources
+from ..tree.compose import Composition
+from ..upstream.health import Probes
+
+
+def sources_of(
+    present: Callable[[], Composition], probes: Probes, endpoints: Endpoints, ending: LoggedEnding
+) -> Sources:
+    """The sources of one gateway. `present` gives the generation that is in force."""
+    return Sources(
+        upstream=lambda: {name: (service.idle, service.active) for name, service in present().services.items()},
+        waiting=lambda: {name: service.capacity.waiting for name, service in present().services.items()},
+        refused=lambda: {
+            (name, reason): count
+            for name, service in present().services.items()
+            for reason, count in service.capacity.refused.items()
+        },
+        healthy=lambda: probes.healthy,
+        handshakes_failed=lambda: endpoints.failures.counts,
+        tunnels=lambda: present().tunnels.by_service(),
+        tunnelled=lambda: present().tunnels.opened,
+        limits=lambda: [
+            (meter.rule.name, meter.admitted, meter.refused, meter.shadowed)
+            for meter in present().policy.limiter.meters
+        ],
+        limit_entries=lambda: present().policy.limiter.entries,
+        certificates=lambda: endpoints.expiries(),
+        certificate_faults=lambda: endpoints.faulty,
+        log_dropped=lambda: ending.dropped,
+    )

@@ -1,0 +1,109 @@
+"""Follows the tenant registry of the configuration in force: a file that changes, or a list of the Admin service."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from ..config import Settings, Version
+from ..config.registry import MAX_LIST
+from ..policy.decision import Policy
+from ..policy.tenants import Registry
+from ..reactor.daemon_threads import threads_beside
+from ..tenants.registry_file import RegistryFile
+from ..tenants.registry_losses import FailureCount, Losses
+from ..tenants.remote_registry import Place, RemoteRegistry, UnreadTenants
+from ..tree.compose import Composition, tenant_policy, upstream_endpoint
+from ..upstream.fetch import Fetcher
+
+
+class RegistryFollower:
+    """Reads the registry again as it changes, in a thread of its own, and hands each new one to `refreshed`. `losses`
+    says what another list may lack."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        losses: Losses,
+        failures: FailureCount,
+        refreshed: Callable[[Registry], object],
+        *,
+        local_hosts: bool,
+    ) -> None:
+        self._reactor = reactor
+        self._threads = threads_beside(reactor, "registry")
+        self._losses = losses
+        self._failures = failures
+        self._refreshed = refreshed
+        self._local_hosts = local_hosts
+        self.registry: RemoteRegistry | RegistryFile | None = None
+
+    @property
+    def seen(self) -> Version | None:
+        """The version of the registry file that was read last; None where there is none."""
+        return self.registry.seen if isinstance(self.registry, RegistryFile) else None
+
+    def follow(self, composition: Composition, before: Composition | None) -> Composition:
+        """Follow the registry of these settings from now on. What is returned has the tenants that stand until it has
+        been read."""
+        settings = composition.settings
+        source = settings.tenants.registry
+        if isinstance(source, str):
+            place = Place(source, settings.tenants.base_domain, settings.state.dir)
+            return self._follow_url(place, composition, before)
+        self.stop()
+        if source is not None:
+            self.registry = RegistryFile(
+                source,
+                settings.tenants.base_domain,
+                settings.registry_version,
+                self._losses,
+                self._failures,
+                self._refreshed,
+                self._threads,
+            )
+        return composition
+
+    def _follow_url(self, place: Place, composition: Composition, before: Composition | None) -> Composition:
+        """The tenants before it stay until the list has been read, if they were known."""
+        present = replace(composition, policy=self._policy_until_then(composition, before))
+        same = before is not None and (before.registry, before.registry_trust) == (
+            present.registry,
+            present.registry_trust,
+        )
+        followed = self.registry
+        if not isinstance(followed, RemoteRegistry) or followed.place != place or not same:
+            self.stop()
+            followed = self.registry = self._remote(place, present)
+        followed.again()
+        return present
+
+    def _policy_until_then(self, composition: Composition, before: Composition | None) -> Policy:
+        """The policy with the tenants that are known so far."""
+        policy = composition.policy
+        if before is None or before.policy.registry.is_open or isinstance(before.policy.tenants, UnreadTenants):
+            return replace(policy, registry=Registry(()), tenants=UnreadTenants())
+        registry = before.policy.registry
+        tenants = tenant_policy(composition.settings, registry, self._local_hosts)
+        return replace(policy, registry=registry, tenants=tenants)
+
+    def _remote(self, place: Place, composition: Composition) -> RemoteRegistry:
+        service = composition.registry
+        assert service is not None, "a registry behind a URL is some service's"
+        connect = service.connect or composition.settings.timeouts.connect
+        trust, names = composition.registry_trust, composition.names
+        endpoint = upstream_endpoint(self._reactor, place.url, connect, service, trust, names)
+        source = Fetcher(self._reactor, endpoint, place.url, MAX_LIST)
+        return RemoteRegistry(place, source, self._losses, self._failures, self._refreshed, self._threads)
+
+    def sweep(self, now: float, settings: Settings) -> None:
+        """Look whether it is time to read it again."""
+        if self.registry is not None:
+            self.registry.sweep(now, settings.tenants.refresh)
+
+    def stop(self) -> None:
+        """Follow none."""
+        if self.registry is not None:
+            self.registry.stop()
+        self.registry = None

@@ -1,0 +1,78 @@
+"""TLS towards services with OpenSSL's own calls while data flows, where pyOpenSSL is as they expect; else
+`SecureTransport` serves, which needs none of them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from OpenSSL import SSL
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+
+from ..reactor.turns import FULL_READ, end_turn
+from ..tls_bio.records import BIO_WRITE, PIECE, Records, ffi, lib, usable
+from .tls_alerts import GOODBYE, record_fault
+from .tls_sessions import Sessions
+from .tls_transport import Opening, SecureTransport
+
+# What is called here beside what `tls_bio.records` calls.
+CALLS: Final = ("ERR_get_error", "ERR_reason_error_string", "SSL_ERROR_ZERO_RETURN")
+
+
+class FastTransport(Records, SecureTransport):
+    """The same with OpenSSL's own calls while data flows."""
+
+    def __init__(self, connection: SSL.Connection, opening: Opening, sessions: Sessions, verified: float) -> None:
+        super().__init__(connection, opening, sessions, verified)
+        self._hold(connection)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The transport below is gone. What came before that is still the service's answer."""
+        rest, self._rest = self._rest, b""
+        if rest and not self._left:
+            self.turns = None
+            self._read_pieces(rest, len(rest))
+        self._let_go()
+        super().connectionLost(reason)
+
+    def _decrypt(self, data: bytes) -> None:
+        if self._rest:
+            self._rest += data
+            return
+        # What others have left in OpenSSL's queue of errors would be taken for this connection's.
+        lib.ERR_clear_error()
+        size = len(data)
+        if size <= PIECE:
+            if size:
+                BIO_WRITE(self._incoming, data, size)
+            self._read(0, True)
+            return
+        if size >= FULL_READ:
+            end_turn(self.transport)
+        self._read_pieces(data, size)
+
+    _deliver = SecureTransport._deliver
+    _over = SecureTransport._over
+
+    def _end(self, error: int) -> str:
+        """What has ended TLS, by OpenSSL's queue of errors, which is empty after that."""
+        code = lib.ERR_get_error()
+        text = lib.ERR_reason_error_string(code) if code else ffi.NULL
+        lib.ERR_clear_error()
+        if error == lib.SSL_ERROR_ZERO_RETURN:
+            return GOODBYE
+        return record_fault(ffi.string(text).decode("ascii", "replace") if text else "")
+
+    def write(self, data: bytes) -> None:
+        """Encrypt and send."""
+        if data and not self._shut:
+            self._encrypt(data, len(data))
+
+    def _fail(self) -> None:
+        self._failed = True
+        super()._fail()
+
+
+def transport_class(connection: SSL.Connection) -> type[SecureTransport]:
+    """The class for connections like this one."""
+    return FastTransport if usable(connection, CALLS) else SecureTransport

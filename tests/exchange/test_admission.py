@@ -1,0 +1,173 @@
+"""What happens to a request, in order: each step by itself, the order of all, and that the tree has it."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from koder_gateway.errors import BAD_REQUEST, Refusal
+from koder_gateway.exchange.admission import (
+    ALLOW,
+    GUARDED,
+    OPTIONS,
+    PREFLIGHT,
+    Answer,
+    admit,
+    before_tree,
+    limits,
+    route,
+    tenant,
+    too_large,
+)
+from koder_gateway.exchange.opening import SingleHead, open_exchange
+from koder_gateway.exchange.states import Exchange
+from koder_gateway.policy.certificates import Secured
+from koder_gateway.policy.decision import Policy
+from koder_gateway.policy.limits import LimitRule
+from koder_gateway.policy.routing import Route, RouteTable
+from koder_gateway.tree.guards import guarded
+from koder_gateway.wire.request_head import RequestHead
+from tests.exchange.test_context import APP, PEER, TENANTS, head, policy
+
+ONE = LimitRule("few", ("tenant", "ip"), 1, 60)
+
+
+def begun(
+    made: Policy, of: RequestHead, *, now: float = 0.0, peer: str = PEER, refusal: Refusal | None = None
+) -> Exchange:
+    """The exchange of a head that has come over TLS."""
+    return open_exchange(SingleHead(peer, Secured()), of, refusal, None, made, now)
+
+
+# -- the steps
+
+
+@pytest.mark.parametrize(("length", "refused"), [(0, False), (1000, False), (1001, True), (2**63 - 1, True)])
+def test_a_body_is_measured_by_what_it_says(length: int, refused: bool) -> None:
+    refusal = too_large(begun(policy(), head(b"Content-Length: %d" % length, method=b"POST")))
+    assert (refusal is not None) is refused
+    if refusal is not None:
+        assert (refusal.status, refusal.close, "1000" in refusal.detail) == (413, True, True)
+
+
+def test_a_chunked_body_says_nothing_beforehand() -> None:
+    assert too_large(begun(policy(), head(b"Transfer-Encoding: chunked", method=b"POST"))) is None
+
+
+def test_an_active_tenants_exchange_is_its_own() -> None:
+    made = begun(policy(), head())
+    assert tenant(made) is None
+    assert made.tenant == TENANTS[0].wire
+
+
+def test_a_limit_that_is_used_up() -> None:
+    made = policy(rules=(ONE,))
+
+    def charged(host: bytes = b"koder.id.koder.dev", **when: float | str) -> tuple[Exchange, Refusal | None]:
+        exchange = begun(made, head(host=host), **when)  # type: ignore[arg-type]
+        assert tenant(exchange) is None
+        return exchange, limits(exchange)
+
+    assert charged()[1] is None
+    exchange, refusal = charged()
+    assert refusal is not None
+    assert (refusal.status, refusal.code, '"few"' in refusal.detail) == (429, "rate_limited", True)
+    assert b"Retry-After: 60\r\n" in exchange.fields
+    assert exchange.limited
+    assert charged(b"acme.id.koder.dev")[1] is None
+    assert charged(peer="192.0.2.2")[1] is None
+    assert charged(now=60.0)[1] is None
+
+
+def test_a_route_or_why_there_is_none() -> None:
+    made = begun(policy(), head())
+    assert route(made) == Route(b"/v1/users", "identity")
+    assert made.route == b"/v1/users"
+    elsewhere = head()
+    elsewhere.path = b"/v1/users2"
+    lost = begun(policy(), elsewhere)
+    refusal = route(lost)
+    assert isinstance(refusal, Refusal)
+    assert (refusal.status, refusal.code, lost.route) == (404, "no_route", b"")
+
+
+@pytest.mark.parametrize(("method", "readable"), [(b"GET", True), (b"POST", False)])
+def test_any_page_may_read_what_comes_from_a_public_route(method: bytes, readable: bool) -> None:
+    made = replace(policy(), routes=RouteTable([Route(b"/v1/users", "identity", public=True)]))
+    exchange = begun(made, head(method=method))
+    assert isinstance(route(exchange), Route)
+    assert exchange.readable is readable
+    assert (b"Access-Control-Allow-Origin: *\r\n" in exchange.fields) is readable
+
+
+# -- their order
+
+
+def whole_server() -> RequestHead:
+    asked = head(method=b"OPTIONS")
+    asked.path = b"*"
+    return asked
+
+
+def answered(of: RequestHead, *, refusal: Refusal | None = None, rules: tuple[LimitRule, ...] = (ONE,)) -> str:
+    """What becomes of a request, by name; the limit is used up for every address that asks."""
+    made = policy(rules=rules)
+    for rule in rules:
+        assert made.limiter.admit(b"koder", b"\xc0\0\x02\x01", b"GET", b"/", 0.0).refused is None, rule
+    outcome = admit(begun(made, of, refusal=refusal))
+    if isinstance(outcome, Refusal):
+        return outcome.code
+    return outcome.service if isinstance(outcome, Route) else outcome.name
+
+
+LARGE = b"Content-Length: 1001"
+ASKING = (b"Origin: " + APP, b"Access-Control-Request-Method: PUT")
+
+
+def test_each_step_comes_before_those_below_it() -> None:
+    """A request that every step would stop, and then one that each in turn has no word against."""
+    nobody = b"nobody.id.koder.dev"
+    assert answered(head(*ASKING, LARGE, host=nobody, method=b"OPTIONS"), refusal=BAD_REQUEST) == BAD_REQUEST.code
+    assert answered(head(*ASKING, LARGE, host=nobody, method=b"OPTIONS")) == "preflight"
+    assert answered(whole_server()) == "options"
+    assert answered(head(LARGE, host=nobody, method=b"POST")) == "body_too_large"
+    assert answered(head(host=nobody, method=b"POST")) == "unknown_tenant"
+    lost = head()
+    lost.path = b"/nowhere"
+    assert answered(lost) == "rate_limited"
+    assert answered(lost, rules=()) == "no_route"
+    assert answered(head(), rules=()) == "identity"
+
+
+def test_what_comes_before_the_tree_charges_no_limit() -> None:
+    made = policy(rules=(ONE,))
+    asked = begun(made, head(*ASKING, method=b"OPTIONS"))
+    assert before_tree(asked) is PREFLIGHT
+    assert (asked.tenant, asked.charges, PREFLIGHT.fields) == (b"koder", None, b"")
+    assert b"Access-Control-Allow-Origin: " + APP in asked.fields
+    assert before_tree(begun(made, whole_server())) is OPTIONS
+    assert Answer("options", ALLOW) == OPTIONS
+    assert made.limiter.entries == 0
+
+
+def test_a_plain_request_is_passed_on() -> None:
+    made = policy()
+    for of in (head(), head(b"Content-Length: 1000", method=b"POST"), head(method=b"OPTIONS")):
+        assert before_tree(begun(made, of)) is None
+
+
+def test_the_tree_has_the_guards_in_the_order_of_the_steps() -> None:
+    leaf = object()
+    resource = guarded(leaf)  # type: ignore[arg-type]
+    steps = []
+    while resource is not leaf:
+        steps.append(resource.admit)
+        resource = resource.inner
+    assert tuple(steps) == GUARDED
+
+
+def test_the_page_that_tells_the_order_can_be_read_at_once() -> None:
+    assert len(Path(inspect.getsourcefile(admit) or "").read_text().splitlines()) < 150

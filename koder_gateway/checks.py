@@ -31,7 +31,7 @@ from .ops.access_log import log_fault
 from .ops.trials import takes_files
 from .service_unit import UNIT_FOLDERS, state_directory, stop_timeout
 from .tree.bounds import shortage
-from .tree.compose import compose, doubts
+from .tree.compose import certificate_warnings, compose
 from .upstream.trust import file_faults
 from .wire.clock import CoarseClock
 
@@ -85,7 +85,7 @@ def unusable(
     their key in `[listen]`."""
     name = str(settings.source or "koder-gateway.toml")
     if settings.tls.client_ca is not None:
-        warned += settings.tls.client_ca.doubts(time.time())
+        warned += settings.tls.client_ca.warnings(time.time())
     warned += warning_lines(settings)
     warned += [line(name, "timeouts.drain", each) for each in _drain_warnings(settings.timeouts.drain)]
     limit, whose = descriptors(UNIT_FOLDERS)
@@ -129,7 +129,7 @@ def _faults(
     faults: list[str] = []
     try:
         composition = compose(settings, settings.registered, reactor=reactor, clock=CoarseClock())
-        faults += [f"{name}: {each}" for each in doubts(composition, time.time())]
+        faults += [f"{name}: {each}" for each in certificate_warnings(composition, time.time())]
     except (OSError, ValueError) as error:
         faults += [f"{name}: {each}" for each in str(error).splitlines()]
     fault = log_fault(settings.log.file) if settings.log.access else None

@@ -32,7 +32,7 @@ class Authorities:
     certificates: tuple[x509.Certificate, ...]
     digest: bytes
 
-    def doubts(self, now: float) -> Iterator[str]:
+    def warnings(self, now: float) -> Iterator[str]:
         """Whose clients are refused, or soon will be, for the authority's own dates, in a line for each authority;
         `now` is in seconds since the epoch."""
         moment = datetime.datetime.fromtimestamp(now, datetime.UTC)

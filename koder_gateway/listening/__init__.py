@@ -1,1 +1,1 @@
-"""Where clients come in: endpoint strings, listeners, and the PROXY header."""
+"""Where clients connect: endpoint strings, listeners, the PROXY header, the redirect port and ACME challenges."""

@@ -1,4 +1,4 @@
-"""The endpoint of the admin port: read as that of a plain port, or by Twisted alone where it speaks TLS."""
+"""The endpoint of the admin port: read like that of a plain port, or by Twisted alone if it uses TLS."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ Reading = Callable[[str], IStreamServerEndpoint]
 
 
 def admin_endpoint(endpoints: Endpoints, stock: Reading, text: str) -> IStreamServerEndpoint:
-    """The endpoint for a string. `stock` is Twisted's own reading of one, for TLS and for the PROXY header: probes
-    need no certificate of the gateway's and no HTTP/2, and are not among its clients. Raises EndpointError, or what
-    `stock` does."""
+    """The endpoint for a string.
+
+    `stock` is Twisted's own parser, for TLS and for the PROXY header: probes need no certificate of the gateway and
+    no HTTP/2, and do not count as its clients. Raises EndpointError, or what `stock` raises.
+    """
     text = written_out(text, secure=False)
     if not _speaks_tls(text) and parse(text).kind != "haproxy":
         return endpoints.plain(text)
@@ -24,7 +26,7 @@ def admin_endpoint(endpoints: Endpoints, stock: Reading, text: str) -> IStreamSe
 
 
 def examine_admin(endpoints: Endpoints, stock: Reading, text: str) -> None:
-    """Raise what `admin_endpoint` would, but for what only the daemon has."""
+    """Raise what `admin_endpoint` would, except for what only the daemon has."""
     text = written_out(text, secure=False)
     if not _speaks_tls(text):
         endpoints.examine_plain(text)
@@ -40,5 +42,5 @@ def _speaks_tls(text: str) -> bool:
 
 
 def _carried(text: str) -> str:
-    """What comes behind `haproxy:`, or all of it."""
+    """What follows `haproxy:`, or all of it."""
     return text.partition(":")[2] if parse(text).kind == "haproxy" else text

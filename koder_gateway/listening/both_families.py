@@ -1,4 +1,4 @@
-"""A port of which only the number is given: IPv6 and IPv4 both, on one socket (RFC 3493 section 5.3)."""
+"""A port without an address: IPv6 and IPv4 on one socket (RFC 3493 section 5.3)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from zope.interface import implementer
 
-# What a system without IPv6 says of its address.
+# The errors of a system without IPv6.
 _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
 @implementer(IStreamServerEndpoint)
 class BothFamiliesEndpoint:
-    """Listens on every address of the machine; IPv4's alone where it has no IPv6."""
+    """Listens on every address of the machine; on IPv4 alone if there is no IPv6."""
 
     def __init__(self, reactor: Any, port: int, backlog: int) -> None:
         self._reactor = reactor
@@ -31,7 +31,7 @@ class BothFamiliesEndpoint:
             if getattr(error.socketError, "errno", None) not in _NO_IPV6:
                 return fail(error)
         except OSError as error:
-            # A socket of that family cannot even be made.
+            # Such a socket cannot even be created.
             if error.errno not in _NO_IPV6:
                 return fail(error)
         try:

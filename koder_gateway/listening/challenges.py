@@ -1,7 +1,7 @@
-"""ACME's HTTP-01 challenges (RFC 8555 section 8.3), as certbot's --webroot leaves them in a folder.
+"""ACME's HTTP-01 challenges (RFC 8555 section 8.3), as certbot's --webroot writes them to a folder.
 
-A token comes from anybody, so it is a name and never a path, and nothing is followed on the way to its file but the
-folder that the operator has named.
+A token comes from the client, so it is only used as a name and never as a path, and no symbolic link is followed
+except in the folder that the operator named.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from typing import Final
 PREFIX: Final = b"/.well-known/acme-challenge/"
 _FOLDERS: Final = (".well-known", "acme-challenge")
 _TOKEN: Final = re.compile(rb"[A-Za-z0-9_-]{1,128}")
-# A key authorization has some hundred bytes.
+# A key authorization has about a hundred bytes.
 _MAX_FILE: Final = 65536
-# Not blocking: what lies there might be a pipe.
+# Non-blocking: the file might be a pipe.
 _FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
 class ChallengeError(Exception):
-    """There is a file that cannot be served; the text says why, and what to change."""
+    """A file that cannot be served; the text has the reason, and what to change."""
 
 
 def read_challenge(webroot: Path, path: bytes) -> bytes | None:
-    """What the file of a challenge's path holds; None where the path names none or there is none.
+    """The contents of a challenge's file; None if the path names none or there is none.
 
-    A few small reads of a file that was just written: they do not hold up the reactor. Raises ChallengeError.
+    A few small reads of a file that was just written: they do not block the reactor for long. Raises ChallengeError.
     """
     token = path[len(PREFIX) :]
     if _TOKEN.fullmatch(token) is None:

@@ -1,4 +1,4 @@
-"""What is wrong with an endpoint string, in lines that name it."""
+"""Faults of endpoint strings, in lines that name the string."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class EndpointError(Exception):
 
 @contextmanager
 def clear(text: str) -> Iterator[None]:
-    """Turn what is raised for an endpoint string into an EndpointError."""
+    """Turn an exception that was raised for an endpoint string into an EndpointError."""
     try:
         yield
     except CertificateError as error:
         raise EndpointError("\n".join(f'endpoint "{text}": {fault}' for fault in error.faults)) from None
-    # What Twisted's and its plugins' parsers raise for the strings that people write.
+    # What the parsers of Twisted and its plugins raise for wrong strings.
     except (ValueError, LookupError, TypeError, AttributeError, AssertionError, OSError) as error:
         raise EndpointError(f'endpoint "{text}": {_clue(error)}') from None
 

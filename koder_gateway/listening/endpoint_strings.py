@@ -1,4 +1,4 @@
-"""Endpoint strings taken apart, checked and put together again; what they mean is decided in `endpoints`."""
+"""Endpoint strings parsed, checked and put together again; `endpoints` decides what they mean."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from twisted.internet.endpoints import quoteStringArgument
 # limit.
 BACKLOG = 4096
 _PATH_BYTES = 107
-# Where Twisted's parsers take the backlog, counted in positional arguments: named twice would be an error.
+# The position of the backlog among the positional arguments of Twisted's parsers: giving it twice would be an error.
 _BACKLOG_POSITION = {"tcp": 2, "tcp6": 1, "unix": 2}
-# What `ssl:` takes, in the order of Twisted's own parser.
+# The arguments of `ssl:`, in the order of Twisted's own parser.
 _SSL_ARGUMENTS = (
     "port",
     "privateKey",
@@ -29,9 +29,9 @@ _SSL_ARGUMENTS = (
     "dhParameters",
 )
 
-# Which of them are about certificates: `tls+KIND:` takes these besides what its kind takes.
+# Those of them that are about certificates: `tls+KIND:` takes these in addition to the arguments of its kind.
 _TLS_ARGUMENTS = frozenset(("certificates", "privateKey", "certKey", "extraCertChain", "sslmethod", "dhParameters"))
-# What the arguments without a name are, in the order of Twisted's parsers.
+# The names of positional arguments, in the order of Twisted's parsers.
 _POSITIONAL = {
     "tcp": ("port", "interface", "backlog"),
     "tcp6": ("port", "backlog", "interface"),
@@ -42,7 +42,7 @@ _POSITIONAL = {
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """An endpoint string taken apart."""
+    """A parsed endpoint string."""
 
     kind: str
     arguments: tuple[str, ...]
@@ -54,13 +54,13 @@ class Description:
         return ":".join([self.kind, *map(quoteStringArgument, self.arguments), *named])
 
 
-# An address and a port without a kind, or with the scheme of what is spoken there.
+# An address and a port without a kind, or with a scheme.
 _SHORT = re.compile(r"(?:(https?)://)?(\[[0-9A-Fa-f:.%]+\]|[0-9.]*):([0-9]+)", re.IGNORECASE)
 
 
 def written_out(text: str, secure: bool = True) -> str:
-    """The endpoint string for `:443`, `[::]:443`, `0.0.0.0:443` or `http://:8080`; any other as it is. Without a
-    scheme it is TLS where `secure`."""
+    """The endpoint string for `:443`, `[::]:443`, `0.0.0.0:443` or `http://:8080`; any other string unchanged.
+    Without a scheme it is TLS if `secure`."""
     match = _SHORT.fullmatch(text)
     if match is None:
         return text
@@ -70,8 +70,10 @@ def written_out(text: str, secure: bool = True) -> str:
 
 
 def parse(text: str) -> Description:
-    """Take a string apart: `:` parts arguments, `=` ends a name, a backslash keeps what follows it. Raises ValueError
-    for an interface that its own colons take apart."""
+    """Parse a string: `:` separates arguments, `=` ends a name, a backslash escapes the next character.
+
+    Raises ValueError for an interface with unescaped colons.
+    """
     parts: list[list[str]] = [[""]]
     characters = iter(text)
     for character in characters:
@@ -87,9 +89,12 @@ def parse(text: str) -> Description:
 
 
 def _check_interface(parts: list[list[str]]) -> None:
-    """Whether an address of IPv6 stands with bare colons behind `interface=`. Twisted takes its first number for the
-    interface, an empty one for every interface, and the rest for arguments without a name. Where it ends cannot be
-    known (`interface=::1:50`), so it is not guessed. Raises ValueError."""
+    """Refuse an IPv6 address with bare colons after `interface=`.
+
+    Twisted would take its first part for the interface (an empty one means every interface) and the rest for
+    positional arguments. Where the address ends cannot be known (`interface=::1:50`), so the gateway does not guess.
+    Raises ValueError.
+    """
     for index, part in enumerate(parts):
         if part[0] != "interface" or len(part) != 2 or _is_inet6(part[1]):
             continue
@@ -115,7 +120,7 @@ def _is_inet6(text: str) -> bool:
 
 
 def with_backlog(description: Description) -> Description:
-    """The same endpoint with the gateway's backlog where it names none and takes one; its port is checked."""
+    """The same endpoint with the gateway's backlog if it names none and accepts one; its port is validated."""
     kind, arguments, options = description.kind, description.arguments, description.options
     position = _BACKLOG_POSITION.get(kind)
     if position is None:
@@ -130,7 +135,7 @@ def with_backlog(description: Description) -> Description:
 
 
 def _check_socket(path: str) -> None:
-    """Whether a UNIX socket can be made there, by who asks. Raises ValueError."""
+    """Check that this process can create a UNIX socket there. Raises ValueError."""
     if not path:
         raise ValueError("names no path; write it after the colon, as in unix:/run/koder-gateway.sock")
     # sun_path has 108 bytes and ends in a NUL (unix(7)).
@@ -162,7 +167,7 @@ def ssl_arguments(description: Description) -> dict[str, str]:
 
 
 def carried(description: Description) -> tuple[Description, dict[str, str]]:
-    """What a `tls+KIND:` endpoint puts TLS over, and the arguments of TLS by name. Raises ValueError."""
+    """The plain endpoint of a `tls+KIND:` endpoint, and the arguments of TLS by name. Raises ValueError."""
     kind = description.kind.removeprefix("tls+")
     if kind in ("ssl", "tls", "haproxy") or kind.startswith("tls+"):
         raise ValueError(
@@ -177,7 +182,7 @@ def carried(description: Description) -> tuple[Description, dict[str, str]]:
 @dataclass(frozen=True, slots=True)
 class Address:
     """What an endpoint listens on: `kind` is "tcp" with an interface ("" for all) and a port, "unix" with a path, or
-    "systemd" with what tells its sockets apart."""
+    "systemd" with what identifies its socket."""
 
     kind: str
     host: str
@@ -185,11 +190,11 @@ class Address:
 
     @property
     def everywhere(self) -> bool:
-        """Whether whoever reaches the machine reaches it."""
+        """Whether it listens on every address of the machine."""
         return self.kind == "tcp" and self.host in _EVERYWHERE
 
     def clashes(self, other: Address) -> bool:
-        """Whether only one of the two can be listened on."""
+        """Whether only one of the two can be bound."""
         if (self.kind, self.port) != (other.kind, other.port) or (self.kind, self.port) == ("tcp", "0"):
             return False
         return self.host == other.host or (self.kind == "tcp" and (self.everywhere or other.everywhere))
@@ -199,7 +204,7 @@ _EVERYWHERE = ("", "0.0.0.0", "::")
 
 
 def address_of(text: str) -> Address | None:
-    """What an endpoint string listens on, as far as that can be known from it."""
+    """What an endpoint string listens on, as far as the string says."""
     description = parse(written_out(text))
     if description.kind == "haproxy":
         description = parse(written_out(text.partition(":")[2]))
@@ -222,7 +227,7 @@ def address_of(text: str) -> Address | None:
 
 
 def _plain_host(text: str) -> str:
-    """An address in the form in which addresses are compared; an IPv4 one within IPv6 is that of IPv4."""
+    """An address in the form in which addresses are compared; IPv4 within IPv6 becomes IPv4."""
     try:
         address = ip_address(text)
     except ValueError:
@@ -235,7 +240,7 @@ def _plain_number(text: str) -> str:
 
 
 def _plain_path(path: str) -> str:
-    """The path of a socket, however its folder is reached."""
+    """The canonical path of a socket."""
     folder, name = os.path.split(path)
     return os.path.join(os.path.realpath(folder or "."), name)
 
@@ -249,7 +254,7 @@ def bare_port(description: Description) -> tuple[int, int] | None:
 
 
 def inherited(description: Description) -> None:
-    """Whether a `systemd:` endpoint says which socket it means. Raises ValueError."""
+    """Check that a `systemd:` endpoint says which socket it means. Raises ValueError."""
     named = dict(zip(_POSITIONAL["systemd"], description.arguments, strict=False)) | description.options
     if named.get("domain") not in ("INET", "INET6", "UNIX"):
         raise ValueError("has no socket domain; write domain=INET, domain=INET6 or domain=UNIX")

@@ -1,9 +1,12 @@
 """Server endpoint strings: Twisted's own, with TLS on the gateway's contexts and certificates.
 
 `:443`, `[::]:443` and `0.0.0.0:443` are short for TLS there, `http://:8080` for plain HTTP; a port without an address
-listens for IPv4 and IPv6 both. `ssl:443` serves the certificates of `[tls]`, else a self-signed one;
-`ssl:443:privateKey=F:certKey=F` a named one; `tls:443` is the same as `ssl:443`, and `tls:FOLDER:443` serves that
-folder. `tls+` before any other kind, as in `tls+systemd:domain=INET:index=0`, puts the same TLS over what it carries.
+listens on IPv4 and IPv6.
+
+`ssl:443` serves the certificates of `[tls]`, else a self-signed one; `ssl:443:privateKey=F:certKey=F` a specific one;
+`tls:443` is the same as `ssl:443`, and `tls:FOLDER:443` serves that folder. `tls+` before any other kind, as in
+`tls+systemd:domain=INET:index=0`, adds the same TLS to it.
+
 `haproxy:` before any of them reads the PROXY header where balancers send it: first on the connection, before TLS
 (PROXY protocol, section 2). Everything else is left to Twisted.
 """
@@ -90,7 +93,7 @@ class TlsSettings(Protocol):
 
     @property
     def client_ca(self) -> Authorities | None:
-        """The authorities that clients' certificates are verified by."""
+        """The authorities that verify client certificates."""
 
     @property
     def client_auth(self) -> Sequence[tuple[str, str]]:
@@ -99,7 +102,7 @@ class TlsSettings(Protocol):
 
 @implementer(IStreamServerEndpoint)
 class _TLSOver:
-    """TLS inside what another endpoint carries."""
+    """TLS over another endpoint."""
 
     def __init__(
         self, outer: IStreamServerEndpoint, contexts: ServerContexts, failures: Failures, turns: Turns
@@ -115,8 +118,8 @@ class _TLSOver:
 
 
 class Endpoints:
-    """Makes the server endpoints of one gateway; those without a key of their own share their contexts, and those
-    behind balancers the `gate`, whose owner sweeps it."""
+    """Makes the server endpoints of one gateway. Endpoints without a key of their own share their contexts; those
+    behind balancers share the `gate`, whose owner sweeps it."""
 
     def __init__(
         self,
@@ -129,8 +132,8 @@ class Endpoints:
         warned: Callable[[list[str]], None] = warn,
         protocols: tuple[bytes, ...] = HTTP_1,
     ) -> None:
-        """`warned` is told, in lines, what is doubtful about the certificates that an endpoint begins with;
-        `protocols` are what the factories that will listen speak, in their order of preference (RFC 7301)."""
+        """`warned` gets lines of warnings about the certificates that an endpoint begins with. `protocols` are the
+        protocols of the factories that will listen, in their order of preference (RFC 7301)."""
         self._gate = gate or ProxyGate(CoarseClock())
         self._protocols = protocols
         self._reactor = reactor
@@ -141,10 +144,10 @@ class Endpoints:
         self._shared: Watched | None = None
         self._watch = Watch(threads_beside(reactor, "certificates"))
         self.failures = Failures()
-        """The handshakes that have failed, on all of them."""
+        """The failed handshakes on all of them."""
 
     def server(self, text: str) -> tuple[IStreamServerEndpoint, bool]:
-        """The endpoint for a string, and whether clients speak TLS on it. Nothing listens yet.
+        """The endpoint for a string, and whether it uses TLS. Nothing listens yet.
 
         Raises EndpointError, each line of which names the string and what to change.
         """
@@ -152,19 +155,19 @@ class Endpoints:
             return self._server(text)
 
     def plain(self, text: str) -> IStreamServerEndpoint:
-        """The endpoint for a string on which clients speak no TLS. Raises EndpointError."""
-        # Looked at first: making the endpoint could make a self-signed certificate.
+        """The endpoint for a string without TLS. Raises EndpointError."""
+        # Checked first: making the endpoint could create a self-signed certificate.
         _refuse_tls(text)
         return self.server(written_out(text, secure=False))[0]
 
     def examine_plain(self, text: str) -> None:
-        """Raise what `plain` would, but for what only the daemon has."""
+        """Raise what `plain` would, except for what only the daemon has."""
         _refuse_tls(text)
         self.examine(written_out(text, secure=False))
 
     def examine(self, text: str) -> None:
-        """Raise what `server` would, but for what only the daemon has: sockets that systemd hands over, and the
-        self-signed certificate, which a check by another user would leave behind with the wrong owner."""
+        """Raise what `server` would, except for what only the daemon has: sockets that systemd passes, and the
+        self-signed certificate, which a check by another user would create with the wrong owner."""
         faults: list[str] = []
         for examine in (self._examine_carrier, self._examine_certificates):
             try:
@@ -176,7 +179,7 @@ class Endpoints:
             raise EndpointError("\n".join(faults))
 
     def certificate_faults(self) -> list[str]:
-        """What is wrong with the certificates of the settings, for whom no endpoint of theirs can be read."""
+        """The faults of the configured certificates, for callers that can read no endpoint."""
         try:
             if self._tls.certificates is not None:
                 self._contexts("", {})
@@ -199,10 +202,10 @@ class Endpoints:
     def reload(
         self, tls: TlsSettings, base_domain: str | None = None, protocols: tuple[bytes, ...] | None = None
     ) -> None:
-        """Read every certificate again, in a thread; what is there then serves from the next connection on. One that
-        cannot be used leaves that of its name in place, and the log says so.
+        """Read every certificate again, in a thread, and serve it from the next connection on.
 
-        `base_domain` is for the self-signed one; None keeps it, and the `protocols`, as they are.
+        A file that cannot be used leaves the previous certificate in place, and the log says so. `base_domain` is for
+        the self-signed one; None keeps it, and the `protocols`, as they are.
         """
         self._protocols = protocols or self._protocols
         before = self._place()
@@ -219,16 +222,16 @@ class Endpoints:
         self._watch.again()
 
     def sweep(self, now: float) -> None:
-        """Look after files that have changed, and the keys of session tickets; `now` is in monotonic seconds."""
+        """Check for changed files, and rotate the keys of session tickets; `now` is in monotonic seconds."""
         self._watch.sweep(now)
 
     def stop(self) -> None:
-        """Look after nothing any more."""
+        """Stop watching files."""
         self._watch.stop()
 
     def expiries(self) -> dict[str, float]:
-        """When each certificate that is served expires, by its name, in seconds since the epoch; of several with one
-        name the first to expire."""
+        """When each served certificate expires, by its name, in seconds since the epoch; of several with one name the
+        first to expire."""
         expiries: dict[str, float] = {}
         for each in self._watch.watched:
             for served in each.contexts.certificates:
@@ -237,7 +240,7 @@ class Endpoints:
 
     @property
     def faulty(self) -> int:
-        """How many certificates lie on disk that cannot be used, as last seen."""
+        """How many certificates on disk cannot be used, as of the last look."""
         return sum(each.faulty for each in self._watch.watched)
 
     def _server(self, text: str) -> tuple[IStreamServerEndpoint, bool]:
@@ -251,7 +254,7 @@ class Endpoints:
         return _TLSOver(carrier, contexts, self.failures, turns_of(self._reactor)), True
 
     def _carrier(self, description: Description, arguments: dict[str, str] | None) -> IStreamServerEndpoint:
-        """What carries plain HTTP or TLS."""
+        """The endpoint that carries plain HTTP or TLS."""
         if arguments is None or description.kind not in ("ssl", "tls"):
             bare = bare_port(description)
             if bare is not None:
@@ -267,7 +270,7 @@ class Endpoints:
         return TCP4ServerEndpoint(self._reactor, port, backlog, interface)
 
     def _contexts(self, text: str, arguments: dict[str, str]) -> ServerContexts:
-        """The contexts that an endpoint's arguments ask for; the shared ones where they ask for none."""
+        """The contexts for an endpoint's arguments; the shared ones if they ask for none of their own."""
         options, place = self._asking(_context_options(arguments)), _own_place(arguments)
         if place is not None:
             return self._opened(text, Shelf(place), options)
@@ -277,7 +280,7 @@ class Endpoints:
         return self._shared.contexts
 
     def _asking(self, options: ContextOptions) -> ContextOptions:
-        """The same options for what is spoken here, and for the clients that the settings ask."""
+        """The same options, with the protocols and the client authentication of the settings."""
         clients = client_verification(self._tls.client_ca, self._tls.client_auth)
         return replace(options, clients=clients, protocols=self._protocols)
 
@@ -286,8 +289,8 @@ class Endpoints:
         try:
             names, warnings = shelf.open(now)
         except CertificateError:
-            # Who mends the one should know of the other.
-            self._warned(shelf.doubts(now))
+            # Report both, so that both can be corrected at once.
+            self._warned(shelf.warnings(now))
             raise
         contexts = ServerContexts(names, options=options, strict=self._tls.strict_sni)
         chosen = self._tls.strict_sni or (self._tls.default and not text)
@@ -301,7 +304,7 @@ class Endpoints:
         return contexts
 
     def _place(self) -> tuple[object, ...]:
-        """What the shared certificates come from."""
+        """Where the shared certificates come from."""
         if self._tls.certificates is None:
             return (self._base_domain,)
         return self._tls.certificates, self._tls.default
@@ -321,16 +324,14 @@ def _refuse_tls(text: str) -> None:
 def server_endpoint(
     reactor: Any, text: str, tls: TlsSettings, state_dir: Path, base_domain: str
 ) -> tuple[IStreamServerEndpoint, bool]:
-    """One endpoint by itself, and whether clients speak TLS on it; `Endpoints` is for several, and reloads.
-
-    Raises EndpointError.
-    """
+    """A single endpoint, and whether it uses TLS; use `Endpoints` for several, and for reloads. Raises
+    EndpointError."""
     return Endpoints(reactor, tls, state_dir, base_domain).server(text)
 
 
 def _taken_apart(text: str) -> tuple[bool, Description, dict[str, str] | None]:
-    """Whether the PROXY header comes first, what carries the connections, and the arguments of TLS over it; None for
-    no TLS, or for one that somebody else's package brings."""
+    """Whether the PROXY header comes first, the plain endpoint, and the arguments of TLS over it; None for no TLS, or
+    if another package provides it."""
     description = parse(written_out(text))
     proxied = description.kind == "haproxy"
     if proxied:
@@ -343,7 +344,7 @@ def _taken_apart(text: str) -> tuple[bool, Description, dict[str, str] | None]:
 
 
 def _own_place(arguments: dict[str, str]) -> Place | None:
-    """Where the certificates are that the arguments name; None when they name nothing."""
+    """Where the certificates are that the arguments name; None if they name none."""
     if "certificates" in arguments:
         return folder_place(Path(arguments["certificates"]))
     key = arguments.get("privateKey") or arguments.get("certKey")
@@ -369,7 +370,7 @@ def _context_options(arguments: dict[str, str]) -> ContextOptions:
 
 
 def _third_party(prefix: str) -> bool:
-    """Whether a package other than Twisted brings a parser for this kind of endpoint."""
+    """Whether a package other than Twisted provides a parser for this kind of endpoint."""
     return any(
         plugin.prefix.lower() == prefix and type(plugin).__module__.partition(".")[0] != "twisted"
         for plugin in getPlugins(IStreamServerEndpointStringParser)

@@ -1,4 +1,4 @@
-"""The ports that the gateway listens on: bound all or none, each fault in one line."""
+"""The ports that the gateway listens on: all are bound or none, and each fault is one line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 
 from ..reactor.adopted_sockets import endpoint_of
 
-# What Twisted's and its plugins' parsers raise for strings that people write, and OpenSSL for the keys they name.
+# What the parsers of Twisted and its plugins raise for wrong strings, and OpenSSL for the keys they name.
 UNREADABLE: Final = (
     ValueError,
     LookupError,
@@ -26,19 +26,21 @@ UNREADABLE: Final = (
 
 
 class ListenError(Exception):
-    """Ports that cannot be listened on; a line for each says what to change."""
+    """Ports that cannot be bound; a line for each says what to change."""
 
 
 class Listeners:
-    """The listening ports of one kind. `endpoint` makes the endpoint of a string; what it raises is a ListenError
-    or one of the errors that Twisted's parsers raise for strings that people write."""
+    """The listening ports of one kind.
+
+    `endpoint` makes the endpoint of a string; it raises ListenError or one of the errors of Twisted's parsers.
+    """
 
     def __init__(self, endpoint: Callable[[str], IStreamServerEndpoint]) -> None:
         self._endpoint = endpoint
         self._ports: list[IListeningPort] = []
 
     def bind(self, texts: Sequence[str], factory: IProtocolFactory) -> list[str]:
-        """Listen on each endpoint string; the faults, one line each."""
+        """Listen on each endpoint string. Returns the faults, one line each."""
         faults: list[str] = []
         for text in texts:
             try:
@@ -63,7 +65,7 @@ class Listeners:
 
     @property
     def addresses(self) -> list[Any]:
-        """The addresses that are listened on."""
+        """The addresses of the listening ports."""
         return [port.getHost() for port in self._ports]
 
     def close(self) -> Deferred[Any]:
@@ -73,12 +75,12 @@ class Listeners:
 
 
 def plain_endpoint(reactor: Any) -> Callable[[str], IStreamServerEndpoint]:
-    """Twisted's own reading of endpoint strings, for ports that are not the public ones."""
+    """Twisted's own parser of endpoint strings, for ports that are not public."""
     return lambda text: endpoint_of(reactor, text)
 
 
 def unreadable(text: str, error: Exception) -> str:
-    """The line for an endpoint string that no endpoint can be made of."""
+    """The line for an endpoint string that cannot be parsed."""
     reason = str(error) or type(error).__name__
     if isinstance(error, LookupError):
         reason = "no such descriptor was inherited, so start the gateway by its socket unit"

@@ -1,9 +1,8 @@
 """Endpoints behind a balancer that sends the PROXY header: first on the connection, before TLS or HTTP.
 
-A connection waits here for its header and no longer. Then its transport is given the addresses that the header
-names, and the protocol above takes it over as if the client had connected by itself: what it sends passes through
-no further hands. The client's address knows who has named it (`policy.clients.Introduced`), which only those ask
-who decide whom to believe.
+A new connection waits here for its header. Then its transport gets the addresses that the header names, and the
+protocol above takes it over as if the client had connected directly, without a wrapper in between. The client's
+address records who named it (`policy.clients.Introduced`), for the code that decides whom to trust.
 """
 
 from __future__ import annotations
@@ -45,10 +44,10 @@ def _anybody(peer: str) -> bool:
 
 
 class ProxyGate:
-    """What all `haproxy:` endpoints of a gateway share. `trusts` says of a peer whether its header is believed.
+    """What all `haproxy:` endpoints of a gateway share. `trusts` says whether a peer's header is trusted.
 
-    Waiting connections stand among a site's `channels`, which sweeps, drains and counts them with those of its
-    clients, and says when there are too many of both.
+    Waiting connections are among a site's `channels`, which sweeps, drains and counts them with those of its clients,
+    and reports when there are too many of both.
     """
 
     log = Logger()
@@ -67,9 +66,9 @@ class ProxyGate:
 
 
 class ProxiedConnection(Protocol, ClientConnection):
-    """Waits for the header; from then on the protocol that `wrapped` has built is called in its place.
+    """Waits for the header; then the protocol that `wrapped` has built is called instead.
 
-    While it waits it is one of the site's channels, with what a site asks of these.
+    While it waits it is one of the site's channels, with the methods that a site expects of them.
     """
 
     peer = ""
@@ -83,7 +82,7 @@ class ProxiedConnection(Protocol, ClientConnection):
         self.deadline = gate.clock.now + _TIME
 
     def connectionMade(self) -> None:
-        """A balancer has connected, or somebody else."""
+        """A balancer, or another peer, has connected."""
         gate, transport = self._gate, self._transport
         if not gate.trusts(plain_host(getattr(transport.getPeer(), "host", None))):
             self._refuse("it is not in listen.trusted_proxies; add it there, or have it connect elsewhere")
@@ -97,9 +96,9 @@ class ProxiedConnection(Protocol, ClientConnection):
         return self.transport
 
     def dataReceived(self, data: bytes) -> None:
-        """The header, in pieces of any size, and what follows it."""
+        """The header, in pieces of any size, and the bytes after it."""
         if self._inner is not None:
-            # Asked each time: the protocol above may have another method for what comes, as a tunnel has.
+            # Looked up each time: the protocol above may replace its method, as a tunnel does.
             self._inner.dataReceived(data)
             return
         if self not in self._gate.channels:
@@ -143,7 +142,7 @@ class ProxiedConnection(Protocol, ClientConnection):
             inner.dataReceived(rest)
 
     def readConnectionLost(self) -> None:
-        """The client has finished writing; asked only where the protocol above wants to know."""
+        """The client has finished writing; called only if the protocol above wants to know."""
         self._inner.readConnectionLost()
 
     def writeConnectionLost(self) -> None:
@@ -167,7 +166,7 @@ class ProxiedConnection(Protocol, ClientConnection):
         self._transport.loseConnection()
 
     def _complain(self, why: str) -> None:
-        """The balancer's operator is who can change it."""
+        """Log it for the balancer's operator."""
         peer = self._transport.getPeer()
         shown = getattr(peer, "host", None) or "unix:"
         self._gate.complaints.say(f"connection from {shown} on a haproxy: endpoint closed: {why}")
@@ -184,19 +183,19 @@ class ProxiedConnection(Protocol, ClientConnection):
         return ()
 
     def relieve(self) -> None:
-        """Nothing waits here for a client."""
+        """No data waits here for a client."""
 
     def close_idle(self) -> None:
-        """The gateway drains: what is on its way may still come."""
+        """The gateway drains: a request on its way may still arrive."""
 
     def give_up(self, refusal: Refusal) -> None:
-        """The gateway waits no longer. Nobody is here yet who could be told."""
+        """The drain is over. No client is known yet that could get a response."""
         self._gate.channels.discard(self)
         self._transport.abortConnection()
 
 
 class ProxiedFactory(Factory):
-    """Puts the reading of the header under the protocols of another factory."""
+    """Reads the header before the protocols of another factory."""
 
     noisy = False
 
@@ -205,11 +204,11 @@ class ProxiedFactory(Factory):
         self._wrapped: Any = wrapped
 
     def doStart(self) -> None:
-        """The wrapped factory begins to be listened on."""
+        """The wrapped factory starts to listen."""
         self._wrapped.doStart()
 
     def doStop(self) -> None:
-        """The wrapped factory is no longer listened on."""
+        """The wrapped factory stops listening."""
         self._wrapped.doStop()
 
     def buildProtocol(self, addr: IAddress | None) -> ProxiedConnection:
@@ -219,7 +218,7 @@ class ProxiedFactory(Factory):
 
 @implementer(IStreamServerEndpoint)
 class ProxiedEndpoint:
-    """What another endpoint carries, behind PROXY headers."""
+    """Another endpoint whose connections begin with a PROXY header."""
 
     def __init__(self, outer: IStreamServerEndpoint, gate: ProxyGate) -> None:
         self._outer = outer
@@ -231,7 +230,7 @@ class ProxiedEndpoint:
 
 
 class _LocalPeer(UNIXAddress):
-    """A UNIX socket's peer whose `host` has what its balancer says of the client."""
+    """A UNIX socket's peer whose `host` has what its balancer says about the client."""
 
     def __init__(self, peer: UNIXAddress, host: str) -> None:
         super().__init__(peer.name)
@@ -240,7 +239,7 @@ class _LocalPeer(UNIXAddress):
 
 
 def _same_address(near: Any, host: str) -> IAddress:
-    """The connection's own address for a client that has none, with what its balancer says of it."""
+    """The connection's own address for a client that has none, with what its balancer says about it."""
     return _LocalPeer(near, host) if isinstance(near, UNIXAddress) else type(near)(near.type, host, near.port)
 
 

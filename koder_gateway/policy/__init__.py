@@ -1,1 +1,1 @@
-"""Decisions, values in and values out: tenants, routing, CORS, limits, the client's address."""
+"""Pure decisions: tenants, routing, CORS, limits and the client's address."""

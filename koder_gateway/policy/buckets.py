@@ -1,8 +1,8 @@
 """Token buckets in bounded memory: how many requests a key has left.
 
-A bucket is one number: the moment at which it is full again (GCRA, the virtual-scheduling form of the token
-bucket). It is kept in units of the rule's own tokens, `seconds * rate`, so that charging adds exactly 1.0 and
-no rounding adds up over millions of charges. A bucket that is full again needs no entry at all.
+A bucket is one number: the time at which it is full again (GCRA, the virtual-scheduling form of the token bucket).
+The unit is the rule's own tokens, `seconds * rate`, so that charging adds exactly 1.0 and rounding errors do not add
+up over millions of charges. A full bucket needs no entry.
 """
 
 from __future__ import annotations
@@ -11,23 +11,22 @@ from collections import OrderedDict
 from itertools import islice
 from typing import Final
 
-# A token counts as whole this little before it is: a client that comes back exactly when told must not be
-# refused for the last bit of a float.
+# A token counts as whole this much too early: a client that comes back exactly at the announced time must not be
+# refused because of a rounding error.
 SLACK: Final = 1e-6
 WHOLE: Final = 1.0 - SLACK
-# Entries looked at to find one that can be forgotten.
+# How many entries are checked to find one that can be dropped.
 _HANDFUL: Final = 8
 
 
 class Buckets:
-    """The buckets of one rule: `burst` tokens each, `rate` back per second, at most `max_entries` of them.
+    """The buckets of one rule: size `burst`, refilled with `rate` tokens per second, at most `max_entries` of them.
 
-    Two ordered pools: `_spare` has the buckets with a whole token left when last charged, `_spent` those
-    without, the one that knocked last at the end. At the bound a spare one is forgotten, of the oldest few
-    the one nearest to full; the others of the few go to the end (second chance). A spent one is forgotten
-    only if no spare one is left, so a flood of new keys makes nobody's limit disappear.
-
-    What is charged afterwards (`charge`) may be owed, up to `debt` tokens.
+    There are two ordered pools. `_spare` has the buckets with at least one whole token when last charged, `_spent`
+    those without, the one that asked last at the end. At the bound a spare bucket is dropped: of the oldest few the
+    one nearest to full; the others of the few move to the end (second chance). A spent bucket is dropped only if
+    there is no spare one, so a flood of new keys cannot erase a used-up limit. `charge`, which runs after the fact,
+    may overdraw a bucket by up to `debt` tokens.
     """
 
     __slots__ = ("_most", "_spare", "_spent", "burst", "max_entries", "rate")
@@ -73,7 +72,7 @@ class Buckets:
         return left
 
     def knock(self, key: bytes, now: float) -> None:
-        """Note that a key with nothing left still asks, so that it is forgotten last."""
+        """Note that a key without tokens still asks, so that it is dropped last."""
         full_at = self._spent.get(key)
         if full_at is None or full_at - now * self.rate > self._most:
             self.spend(key, now)
@@ -81,7 +80,7 @@ class Buckets:
             self._spent.move_to_end(key)
 
     def _spend_rare(self, key: bytes, clock: float) -> float:
-        """`spend` for a key that is new, changes its pool, or has nothing left."""
+        """`spend` for a key that is new, moves to the other pool, or has no token left."""
         known = self._spare.pop(key, None)
         if known is None:
             known = self._spent.pop(key, None)
@@ -89,7 +88,7 @@ class Buckets:
             if len(self) >= self.max_entries:
                 self._make_room(clock)
             known = clock
-        # A bucket emptier than it can be: the clock was set back. It owes the most, not the whole leap.
+        # A bucket emptier than possible: the clock was set back. It owes the maximum, not the whole jump.
         full_at = min(max(known, clock), clock + self._most)
         left = self.burst - (full_at - clock)
         if left < WHOLE:
@@ -113,11 +112,11 @@ class Buckets:
         (self._spare if self.burst - (full_at - clock) >= WHOLE else self._spent)[key] = full_at
 
     def owed(self, key: bytes, now: float) -> float:
-        """The tokens that must come back before the bucket has any."""
+        """The tokens that must be refilled before the bucket has any."""
         return max(0.0, self._spent.get(key, 0.0) - now * self.rate - self.burst)
 
     def sweep(self, now: float, budget: int) -> None:
-        """Forget buckets that are full again, looking at no more than `budget` entries of each pool."""
+        """Drop buckets that are full again, checking at most `budget` entries of each pool."""
         clock = now * self.rate
         self._recover(clock, budget)
         for key in list(islice(self._spare, budget)):
@@ -129,7 +128,7 @@ class Buckets:
                 self._spare.move_to_end(key)
 
     def resize(self, max_entries: int) -> None:
-        """Set the bound; what is over it is forgotten."""
+        """Set the bound, and drop the entries beyond it."""
         self.max_entries = max(1, max_entries)
         while len(self) > self.max_entries:
             self._forget_one()
@@ -141,8 +140,8 @@ class Buckets:
     def _recover(self, clock: float, budget: int) -> None:
         """Move spent buckets that have a whole token again to the spare ones.
 
-        Each was spent when it last knocked, in the order of the pool, so the first that is still spent ends
-        the search: any behind it has knocked within the time of one token.
+        The pool is ordered by when each key last asked, so the first that is still spent ends the search: any bucket
+        behind it was used within the time of one token.
         """
         for key in list(islice(self._spent, budget)):
             full_at = self._spent[key]

@@ -1,8 +1,8 @@
-"""Certificates in decisions: which hosts a connection may speak for, and which of them ask clients for theirs.
+"""Which hosts a connection's certificate is valid for, and which hosts ask for a client certificate.
 
-A connection stands for the certificate that it was opened with. If that is one tenant's, or that of several, a
-request for another tenant's host is misdirected (RFC 9110 section 15.5.20): the client, or somebody between, has
-mixed up two of them. A certificate of every tenant (a wildcard below the base domain), or of none (localhost, an
+A connection is bound to the certificate that it was opened with. If that belongs to one tenant or to several, a
+request for another tenant's host is misdirected (RFC 9110 section 15.5.20): the client, or something between, has
+mixed up two hosts. A certificate for every tenant (a wildcard below the base domain), or for none (localhost, an
 internal name, the base domain alone), restricts nothing.
 """
 
@@ -17,7 +17,7 @@ from .tenants import TenantPolicy, bare_host
 
 # Whether a host asks for a client's certificate, as `[tls] client_auth` says.
 NONE, OPTIONAL, REQUIRED = "none", "optional", "required"
-# A verified certificate goes to the service in a field of each request, whose head has its bounds too.
+# A verified certificate goes to the service in a header of each request, and a head is bounded.
 MAX_CLIENT_CERTIFICATE: Final = 12 << 10
 
 _OTHER_CERTIFICATE: Final = MISDIRECTED_REQUEST.because(
@@ -36,16 +36,16 @@ _TOO_LARGE: Final = HEAD_TOO_LARGE.because(
 
 
 class CertificateNames:
-    """The DNS names of one certificate. Compared by identity: who serves a renewed one makes another of these.
+    """The DNS names of one certificate. Compared by identity: a renewed certificate is another object.
 
-    It remembers what the names mean under the tenants that it was last asked about, and those only by their
-    mark: it keeps no registry alive, and no answer outlives one.
+    It caches which tenants the names belong to, together with the mark of the tenant policy that it asked. It keeps
+    only the mark, so it does not keep a registry alive, and a new policy makes the cache invalid.
     """
 
     __slots__ = ("__weakref__", "_exact", "_mark", "_parents", "_slugs")
 
     def __init__(self, names: Iterable[str] = ()) -> None:
-        """`names` as they stand in the subjectAltName, wildcards included; what is not ASCII matches no host."""
+        """`names` as in the subjectAltName, wildcards included; a name that is not ASCII matches no host."""
         known = {name.lower().removesuffix(".").encode("ascii") for name in names if name.isascii()}
         self._parents = frozenset(name[2:] for name in known if name[:2] == b"*." and b"" not in name.split(b"."))
         self._exact = frozenset(name for name in known if b"*" not in name and b"" not in name.split(b"."))
@@ -82,9 +82,9 @@ _NO_NAMES: Final = CertificateNames()
 class Secured:
     """What TLS has established with a client.
 
-    `names` are those of the certificate that was served, `server_name` the one that the client asked for
-    (RFC 6066 section 3). `client` is the client's certificate in DER, verified by the authorities of that
-    digest (`ClientAuth.digest`), else b"".
+    `names` are those of the certificate that was served, `server_name` is the name that the client asked for (RFC
+    6066 section 3). `client` is the client's certificate in DER, verified by the authorities with that digest
+    (`ClientAuth.digest`), else b"".
     """
 
     names: CertificateNames = _NO_NAMES
@@ -121,17 +121,15 @@ class ClientAuth:
         return bool(self._exact or self._parents) or self._otherwise != NONE
 
     def mode(self, name: bytes) -> str:
-        """What a bare host asks for; b"" is a client that has named none."""
+        """The mode for a bare host; b"" is a client that sent no name."""
         mode = self._exact.get(name)
         if mode is None:
             mode = self._parents.get(name.partition(b".")[2], self._otherwise)
         return mode
 
     def certificate(self, host: bytes, secured: Secured | None) -> bytes | Refusal:
-        """The client's certificate for the service behind this Host value (RFC 9440), in DER; b"" for none.
-
-        Or why its request may not come over this connection, which is None for a plain one.
-        """
+        """The client's certificate for the service behind this Host value (RFC 9440), in DER, b"" for none; or the
+        refusal of a request that may not use this connection. `secured` is None for a plain connection."""
         mode = self.mode(bare_host(host)) if self else NONE
         if mode == NONE:
             return b""
@@ -147,15 +145,15 @@ class ClientAuth:
 def certificate_refusal(
     tenants: TenantPolicy, host: bytes, named: Sequence[bytes], secured: Secured
 ) -> Refusal | None:
-    """421 for a Host of another tenant than the certificate of its connection, else None.
+    """421 for a Host of another tenant than the connection's certificate, else None.
 
-    `host` is the Host value as it came, `named` the values of the tenant header, which speak for the bare base
-    domain.
+    `host` is the Host value as received, `named` the values of the tenant header, which name the tenant on the bare
+    base domain.
     """
     names = secured.names
     slugs = names.slugs(tenants)
     if names.foreign_wildcard(secured.server_name, tenants.base):
-        # Such a wildcard names no tenant, but what the client has asked for under it does.
+        # Such a wildcard names no tenant, but the server name that the client asked for does.
         owner = tenants.owner(secured.server_name)
         if owner is not None:
             slugs = (slugs or frozenset()) | {owner.wire}

@@ -1,19 +1,19 @@
-"""Client addresses: who really sent a request that came through proxies the operator trusts.
+"""Client addresses: the real client of a request that came through trusted proxies.
 
-An address in a header is worth as much as who wrote it, so the walk starts at the peer and goes from right
-to left only while the one who wrote the next entry is a trusted proxy. It ends at the first address that is
-not one. An entry that cannot be read (malformed, or `unknown` or obfuscated: RFC 7239 section 6) ends it too,
-at the last address that could.
+An address in a header is as trustworthy as its writer. So the search starts at the peer and moves from right to left
+as long as the writer of the next entry is a trusted proxy. The first address that is not one is the client. An
+unreadable entry (malformed, `unknown` or obfuscated: RFC 7239 section 6) ends the search too; the client is then the
+last readable address.
 
-X-Forwarded-For and Forwarded (RFC 7239) say the same where a proxy maintains both. One that maintains a single
-field lets the other through as the client wrote it, and nothing here tells which is which: where the two name
-different clients neither is believed, and the request is the peer's own.
+X-Forwarded-For and Forwarded (RFC 7239) agree if a proxy maintains both. A proxy that maintains only one passes the
+other on as the client wrote it, and the gateway cannot know which one that is. So if the two name different clients,
+neither is believed, and the peer counts as the client.
 
-What stands left of the client's address is the client's own invention. It goes no further: a service that takes the
-first entry for the client, or asks only one of the two fields, sees whom limits and logs see.
+Entries left of the client's address may be forged by the client and are removed: a service that takes the first entry
+for the client, or reads only one of the two headers, must see the same client as limits and logs.
 
-A balancer's PROXY header names the client of a whole connection. Who connected is then the balancer, and the trust is
-the balancer's: what it adds to its client's requests is believed, though its own address appears in none.
+A balancer's PROXY header names the client of a whole connection. The balancer is then the peer and is trusted as
+such: what it adds to its client's requests is believed, although its own address is in none of them.
 """
 
 from __future__ import annotations
@@ -24,29 +24,30 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 
-# Stands for the peers of `unix:` endpoints among the networks, and for their address, which is none.
+# In the list of networks this means the peers of `unix:` endpoints; it also stands for their missing address.
 UNIX = "unix:"
 NOWHERE = "unknown"
 
-# Peers whose verdict is remembered: far more than anyone has proxies, and forgotten all at once when full.
+# How many peers are cached with the answer whether they are trusted: far more than there are proxies. The cache is
+# cleared when it is full.
 _REMEMBERED = 4096
 # An IPv6 address in full with an embedded IPv4 one, brackets and a port has 53 bytes.
 _LONGEST_NODE = 64
-# Nobody has so many proxies one behind the other; what is told of them must not outgrow a service's bounds.
+# No chain of proxies is longer, and the entries must not exceed a service's limits.
 _MAX_HOPS = 32
-# What separates and escapes in Forwarded: where there is more of it, the value counts as one that has a fault.
+# Separators and escapes in Forwarded: a value with more of them counts as malformed.
 _MAX_PAIRS = 96
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-# Unquoted brackets and colons break RFC 7239 section 4, yet proxies write them and they mean one thing only.
+# Unquoted brackets and colons violate RFC 7239 section 4, but some proxies write them, and they are unambiguous.
 _PAIR = rb"(" + _TOKEN + rb')=(?:"((?:[^"\\]|\\.)*)"|([^\s";,\\]+))'
 _PAIR_AND_END = re.compile(rb"[ \t]*" + _PAIR + rb"[ \t]*(;|,|\Z)")
 _BRACKETED = re.compile(rb"\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?")
 _WITH_PORT = re.compile(rb"([0-9.]+):[0-9]{1,5}")
 
 
-# Where an IPv6 address has an IPv4 one in its last four bytes: mapped (RFC 4291 section 2.5.5.2), and NAT64, in which
-# only public addresses may stand (RFC 6052 section 3.1): such a stranger must not become one of these.
+# IPv6 addresses with an IPv4 address in the last four bytes: mapped (RFC 4291 section 2.5.5.2), and NAT64, which is
+# only for public addresses (RFC 6052 section 3.1): such a client must not be taken for a private address.
 _MAPPED = IPv6Network("::ffff:0:0/96")
 _NAT64 = IPv6Network("64:ff9b::/96")
 _NOT_PUBLIC = tuple(
@@ -66,7 +67,7 @@ _NOT_PUBLIC = tuple(
 
 
 def _within(address: IPv6Address) -> IPv4Address | None:
-    """The IPv4 address that an IPv6 one stands for."""
+    """The IPv4 address embedded in an IPv6 one."""
     mapped = address.ipv4_mapped
     if mapped is not None or address not in _NAT64:
         return mapped
@@ -99,7 +100,7 @@ def parse_network(text: str) -> IPv4Network | IPv6Network:
 
 
 def plain_host(host: str | None) -> str:
-    """The one form of a peer's address, as its transport has it: what `parse_address` reads, as text."""
+    """The canonical text of a peer's address from its transport, as `parse_address` reads it."""
     if host is None or ":" not in host or isinstance(host, Introduced):
         return host or NOWHERE
     address = parse_address(host)
@@ -107,9 +108,9 @@ def plain_host(host: str | None) -> str:
 
 
 class Introduced(str):
-    """The address of a client that a balancer's PROXY header names; `balancer` is the address that connected.
+    """The address of a client, as named by a balancer's PROXY header; `balancer` is the peer's address.
 
-    `secure` says whether the client came to the balancer over TLS, None where the header does not tell.
+    `secure` says whether the client used TLS to the balancer, None if the header does not say.
     """
 
     __slots__ = ("balancer", "secure")
@@ -118,7 +119,7 @@ class Introduced(str):
     secure: bool | None
 
     def __new__(cls, address: str, balancer: str, secure: bool | None = None) -> Introduced:
-        """An address in its one form (`plain_host`), and who has named it."""
+        """A canonical address (`plain_host`), and the balancer that named it."""
         made = super().__new__(cls, address)
         made.balancer = balancer
         made.secure = secure
@@ -126,8 +127,8 @@ class Introduced(str):
 
 
 class Trail(NamedTuple):
-    """A request's way as far as it is believed: the addresses from the client's to the peer's, and the scheme that
-    the client's element of Forwarded has, b"" for none."""
+    """The trusted part of a request's path: the addresses from the client to the peer, and the scheme in the client's
+    element of Forwarded, b"" for none."""
 
     hops: tuple[str, ...]
     proto: bytes = b""
@@ -139,8 +140,10 @@ class Trail(NamedTuple):
 
 
 class TrustedProxies:
-    """The networks whose word about a client's address is taken; `unix:` stands for whoever may connect to a UNIX
-    socket. Raises ValueError for a bad CIDR."""
+    """The networks of proxies that are trusted for a client's address; `unix:` means any peer on a UNIX socket.
+
+    Raises ValueError for a bad CIDR.
+    """
 
     __slots__ = ("_local", "_networks", "_remembered")
 
@@ -151,8 +154,8 @@ class TrustedProxies:
         self._remembered: dict[str, bool] = {}
 
     def introduces(self, peer: str) -> bool:
-        """Whether a balancer's PROXY header is believed: of these proxies where any are named, else of everybody whom
-        a `haproxy:` endpoint lets connect."""
+        """Whether a balancer's PROXY header is trusted: if any proxies are configured, only from these; else from
+        every peer that a `haproxy:` endpoint accepts."""
         return self.trusts(peer) or not (self._networks or self._local)
 
     def trusts(self, peer: str) -> bool:
@@ -171,19 +174,20 @@ class TrustedProxies:
         return known
 
     def vouches(self, peer: str) -> bool:
-        """Whether who adds a request's forwarding fields is trusted: the peer, or a balancer that speaks for it."""
+        """Whether the writer of a request's forwarding headers is trusted: the peer, or the balancer that introduced
+        it."""
         return self.trusts(peer) or (isinstance(peer, Introduced) and self.trusts(peer.balancer))
 
     def trail(self, peer: str, forwarded_for: Sequence[bytes], forwarded: Sequence[bytes]) -> Trail:
-        """The way that these fields tell, up to the rightmost address that is no trusted proxy's: the client's.
+        """The path according to these headers, up to the rightmost address that is not a trusted proxy: the client's.
 
-        `forwarded_for` and `forwarded` are the values of the X-Forwarded-For and Forwarded fields, in order. An
-        empty value counts as absent. Where nobody is to be believed the peer is the client; a balancer that is
-        trusted may still say what the client that it has introduced speaks.
+        `forwarded_for` and `forwarded` are the values of the X-Forwarded-For and Forwarded headers, in order. An
+        empty value counts as absent. If no one is trusted, the peer is the client; a trusted balancer may still state
+        the scheme of the client that it introduced.
         """
         trusted = self.trusts(peer)
         plain = self._walk(peer, _plain_nodes(forwarded_for)) if trusted and any(forwarded_for) else None
-        # As far as the walk goes, the latest first.
+        # The entries that the search has passed, the latest first.
         elements: list[_Element] = []
         latest_first = _nodes(forwarded, elements)
         if not trusted:
@@ -199,12 +203,12 @@ class TrustedProxies:
         return Trail(plain or hops, believed[0].proto if believed else b"")
 
     def client(self, peer: str, forwarded_for: Sequence[bytes], forwarded: Sequence[bytes]) -> str:
-        """The client's address by these fields."""
+        """The client's address according to these headers."""
         return self.trail(peer, forwarded_for, forwarded).client
 
     def _walk(self, peer: str, nodes: Iterable[bytes]) -> tuple[str, ...]:
-        """From the peer on along the entries, the latest first, while a trusted proxy wrote the next one; the
-        addresses, the last one first."""
+        """Follow the entries from the peer on, the latest first, as long as a trusted proxy wrote the next one.
+        Returns the addresses, the client's last."""
         hops = [peer]
         for node in nodes:
             address = _node_address(node) if len(node) <= _LONGEST_NODE else None
@@ -225,20 +229,20 @@ def node_of(address: str) -> bytes:
 def _plain_nodes(values: Sequence[bytes]) -> Iterator[bytes]:
     """The entries of X-Forwarded-For from right to left."""
     for value in reversed(values):
-        # What is left in one piece is too long for an address, and ends the walk as its length would.
+        # The rest, in one piece, is too long for an address and therefore ends the search.
         for node in reversed(value.rsplit(b",", _MAX_HOPS)):
             yield node.strip(b" \t")
 
 
 class _Element(NamedTuple):
-    """What is read of an element of Forwarded: its `for` and `proto`, each empty where it has none."""
+    """The `for` and `proto` of one element of Forwarded, empty if missing."""
 
     node: bytes
     proto: bytes
 
 
 def _nodes(values: Sequence[bytes], seen: list[_Element]) -> Iterator[bytes]:
-    """The nodes of Forwarded from right to left; the elements that they are of are put into `seen`."""
+    """The nodes of Forwarded from right to left; their elements are added to `seen`."""
     left = _MAX_PAIRS
     for value in reversed(values):
         left -= value.count(b",") + value.count(b";") + value.count(b"\\")
@@ -250,8 +254,8 @@ def _nodes(values: Sequence[bytes], seen: list[_Element]) -> Iterator[bytes]:
 def _elements(value: bytes) -> list[_Element]:
     """The elements of one Forwarded value in order.
 
-    A value with any fault counts as one unreadable element: a client's stray quote must not decide how the
-    part that the proxy appended is read.
+    A malformed value counts as one unreadable element: a client's unbalanced quote must not change how the part that
+    the proxy appended is read.
     """
     elements: list[_Element] = []
     said: dict[bytes, bytes] = {}
@@ -276,9 +280,9 @@ def _elements(value: bytes) -> list[_Element]:
 
 @lru_cache(maxsize=_REMEMBERED)
 def _node_address(node: bytes) -> str | None:
-    """The address of one entry: an IP address, with a port or without; None if it names none."""
+    """The address of one entry, an IP address with or without a port; None if there is none."""
     match = _BRACKETED.fullmatch(node) or _WITH_PORT.fullmatch(node)
     text = match[1] if match else node
-    # A zone means something on the proxy's own links only.
+    # A zone is only meaningful on the proxy's own links.
     address = None if b"%" in text else parse_address(text.decode("latin-1"))
     return None if address is None else str(address)

@@ -1,7 +1,7 @@
-"""CORS: which field lines an answer to a browser carries, and the whole answer to a preflight.
+"""CORS: the headers of a response to a browser, and the whole response to a preflight.
 
-The rules are those of the Fetch standard, section 3.2 (HTTP CORS protocol). An origin is allowed only if it
-equals a configured one byte for byte; the answer names that origin, never `*`, since credentials are allowed.
+The rules are those of the Fetch standard, section 3.2 (HTTP CORS protocol). An origin is allowed only if it equals a
+configured one byte for byte. The response names that origin, never `*`, since credentials are allowed.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ DEFAULT_EXPOSE = (
     "Location",
 )
 DEFAULT_MAX_AGE = 600
-# What any page may do with a public document.
+# The methods that any page may use on a public document.
 READING = (b"GET", b"HEAD")
 
 VARY_ORIGIN = b"Vary: Origin\r\n"
 _PREFLIGHT_VARY = b"Vary: Origin, Access-Control-Request-Method, Access-Control-Request-Headers\r\n"
 _ALLOW_ORIGIN = b"Access-Control-Allow-Origin: "
 
-# RFC 9110 section 5.6.2 (token), section 5.6.1 (list); the separators share no byte with the names, so
-# matching is linear. Empty elements, which section 5.6.1.2 has recipients ignore, are taken out before.
+# RFC 9110 section 5.6.2 (token), section 5.6.1 (list). The separators share no byte with the names, so matching is
+# linear. Empty elements, which section 5.6.1.2 tells recipients to ignore, are removed first.
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _NAMES = re.compile(_TOKEN + rb"+(?:[ \t]*+,[ \t]*+" + _TOKEN + rb"+)*+")
 _MAX_REQUESTED = 8192
-# Answers to preflights are kept if what was asked for is of a browser's usual size.
+# Preflight responses are cached if the request has the size of a browser's.
 _KEPT_REQUESTED = 512
 _KEPT_ANSWERS = 1024
 
@@ -50,9 +50,9 @@ _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
 def origin_fault(text: str) -> str | None:
-    """Why no browser would send this origin, or why it must not be allowed; None if it is acceptable.
+    """Why no browser sends this origin, or why it must not be allowed; None if it is acceptable.
 
-    What is right is a serialised origin (RFC 6454 section 6.2): scheme://host[:port].
+    A correct origin is serialised (RFC 6454 section 6.2): scheme://host[:port].
     """
     if text == "null":
         return "\"null\" is every sandboxed page's origin; name the pages' real origin"
@@ -72,7 +72,7 @@ def origin_fault(text: str) -> str | None:
 
 
 def _line(name: bytes, values: Iterable[str]) -> bytes:
-    """One finished field line with a list, or nothing for an empty list."""
+    """A finished header line with a list; empty for an empty list."""
     value = ", ".join(values).encode("ascii")
     return name + b": " + value + b"\r\n" if value else b""
 
@@ -117,23 +117,23 @@ class CorsPolicy:
         self._allow_headers = _line(b"Access-Control-Allow-Headers", headers)
         exposed = _line(b"Access-Control-Expose-Headers", expose)
         self._answer_tail = b"\r\n" + self._allow_credentials + exposed + VARY_ORIGIN
-        # Of an answer that any page may read, without credentials: they forbid the asterisk, and it forbids them.
+        # For a response that any page may read, without credentials: with credentials the asterisk is not allowed.
         self.public_fields = _ALLOW_ORIGIN + b"*\r\n" + exposed
         self._answers = {origin: self._answer(origin) for origin in self.origins}
         self._preflights: dict[tuple[bytes, bytes | None], bytes] = {}
 
     def allows(self, origin: bytes | None, tenant_origins: Container[bytes] = ()) -> bool:
-        """Whether pages of this origin may read answers."""
+        """Whether pages of this origin may read responses."""
         return origin is not None and (origin in self._answers or origin in tenant_origins)
 
     def answer_fields(
         self, origin: bytes | None, tenant_origins: Container[bytes] = (), any_configured: bool = False
     ) -> bytes:
-        """The finished field lines of any answer but a preflight's.
+        """The finished header lines of any response except a preflight's.
 
-        `origin` is the request's Origin field, None without one; of several, anything that is no single
-        origin (all of them joined, say). `tenant_origins` are those of the request's tenant.
-        `any_configured` says that some tenant has origins, so that caches must tell answers apart.
+        `origin` is the request's Origin value, None without one; if there are several, any value that is not a single
+        origin (such as all of them joined). `tenant_origins` are those of the request's tenant. `any_configured` says
+        that some tenant has origins, so that caches must keep responses apart.
         """
         if origin is not None:
             fields = self._answers.get(origin)
@@ -150,11 +150,11 @@ class CorsPolicy:
         requested_headers: bytes | None,
         tenant_origins: Container[bytes] = (),
     ) -> bytes | None:
-        """The finished field lines of the 204 that answers a preflight; None if it must not be answered so.
+        """The finished header lines of a preflight's 204 response; None if it must not get one.
 
-        That is when the origin is foreign, when no method is asked for (then it is no preflight), or when
-        the names asked for are no field names. A method that is not allowed still gets the list of those
-        that are: the browser refuses by itself.
+        That is if the origin is foreign, if no method is requested (then it is not a preflight), or if a requested
+        name is not a header name. For a method that is not allowed the response still lists those that are: the
+        browser refuses by itself.
         """
         if not requested_method or not (origin in self._answers or origin in tenant_origins):
             return None
@@ -177,7 +177,8 @@ class CorsPolicy:
         return fields
 
     def public_preflight(self, requested_method: bytes, requested_headers: bytes | None) -> bytes | None:
-        """The field lines of the 204 that lets any page read a public document; None if that is not what it asks."""
+        """The header lines of the 204 that lets any page read a public document; None if the preflight asks for
+        more."""
         if requested_method not in READING:
             return None
         allow_headers = self._allowed_headers(requested_headers)
@@ -190,11 +191,11 @@ class CorsPolicy:
         )
 
     def _answer(self, origin: bytes) -> bytes:
-        """The field lines of an answer to this allowed origin."""
+        """The header lines of a response to this allowed origin."""
         return _ALLOW_ORIGIN + origin + self._answer_tail
 
     def _allowed_headers(self, requested: bytes | None) -> bytes | None:
-        """The Allow-Headers line for what is asked for: empty if nothing is, None if it is malformed."""
+        """The Allow-Headers line for the requested names: empty if there are none, None if they are malformed."""
         asked = requested.strip(b" \t,") if requested else b""
         if not asked:
             return b""
@@ -209,7 +210,7 @@ class CorsPolicy:
         return b"Access-Control-Allow-Headers: " + asked + b"\r\n"
 
     def _keep(self, key: tuple[bytes, bytes | None], fields: bytes) -> None:
-        """Remember an answer within the bound; a full memory starts again from nothing."""
+        """Cache a response within the bound; a full cache is cleared."""
         if len(key[1] or b"") <= _KEPT_REQUESTED:
             if len(self._preflights) >= _KEPT_ANSWERS:
                 self._preflights.clear()

@@ -1,4 +1,4 @@
-"""Episodes in which a limit has nothing left for somebody: each is told once, however many requests it is of."""
+"""Episodes in which a limit is used up for one key: each is reported once, however many requests it refuses."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Final
 
 # Seconds without another refusal after which an episode is over.
 QUIET: Final = 300.0
-# Keys that are remembered, and beginnings that wait to be told: of more the oldest is forgotten.
+# How many keys, and how many new episodes, are remembered; beyond that the oldest is dropped.
 _KEPT: Final = 1024
 
 
 class Episodes:
-    """Those of one kind, by key; `now` is monotonic seconds and never goes back."""
+    """The episodes of one kind, by key; `now` is monotonic seconds and never goes back."""
 
     __slots__ = ("_begun", "_latest")
 
@@ -32,7 +32,7 @@ class Episodes:
         latest[key] = now
 
     def begun(self) -> list[tuple[str, bytes]]:
-        """The limit and the key of each episode that has begun since this was last asked."""
+        """The limit and the key of each episode that has begun since the last call."""
         begun = list(self._begun)
         self._begun.clear()
         return begun

@@ -1,16 +1,18 @@
-"""Answers 400 of a token endpoint that are no guess: a device that waits for its user, a token that has had its time.
+"""400 responses of a token endpoint that are not guesses: a polling device, an expired refresh token.
 
-Limits that charge failures are against guessing. What nobody can guess needs none, and honest clients fail with it
-each morning: an application wakes up with a refresh token that has expired, asks once, and has its user log in. So
-`invalid_grant` is no failure of a request for a refresh, and still one where a password or a code was wrong. A
-refresh token is a long random value (RFC 6749 section 10.10), and so is a device's code (RFC 8628 section 5.2), whose
-polls fail until the user has come by (section 3.5). The client's secret, which may come beside either, is judged
-under another name (`invalid_client`, RFC 6749 section 5.2).
+Limits that charge failures protect against guessing. Long random values need no such protection, and honest clients
+fail with them every morning: an application wakes up with an expired refresh token, tries once, and has its user log
+in. So `invalid_grant` is not a failure in response to a refresh, but is one in response to a password or a code.
 
-What was asked for must be read as every service reads it, or a password would be guessed under this name. So it is
-looked at as the service gets it, and everything in it is known: POST to a path that ends in `token`, one plain form
-of the fields that such a request has, each once, and nothing that says how else to read them. Of the answer its one
-`error` counts, not what it may repeat of the request. Whatever cannot be told is a failure.
+A refresh token is a long random value (RFC 6749 section 10.10), and so is a device code (RFC 8628 section 5.2), whose
+polls fail until the user has logged in (section 3.5). A client secret in the same request has an error of its own
+(`invalid_client`, RFC 6749 section 5.2).
+
+Every service must read the request in the same way, or a password could be guessed under the name of a refresh. So
+the gateway looks at the request as the service gets it, and must know everything in it: POST to a path that ends in
+`token`, one plain form with the names that such a request has, each once, and nothing that changes how the form is
+read. Of the response only its one `error` counts, not what it may repeat of the request. In any other case the
+response counts as a failure.
 """
 
 from __future__ import annotations
@@ -23,11 +25,12 @@ from typing import Final
 from ..wire.body import LAST_CHUNK, ChunkedDecoder
 from ..wire.fields import folded
 
-# The longest answer that is looked at, and how long a request's body may be, as it was framed.
+# The longest response that is examined, and the longest body of a request, including its framing.
 LONGEST_ANSWER: Final = 4096
 LONGEST: Final = 16384
 
-# No query, no parameters, no escapes: where services differ about a path limits are lenient, and this is not.
+# No query, no parameters, no escapes: if services may read a path in different ways, limits match all of them, but
+# this must match none.
 _START: Final = re.compile(rb"POST (?:/[A-Za-z0-9._~-]++)*?/token HTTP/1\.1")
 # Another charset (UTF-7, UTF-16) makes another form of the same bytes.
 _FORM: Final = re.compile(
@@ -36,13 +39,14 @@ _FORM: Final = re.compile(
     re.IGNORECASE,
 )
 _JSON: Final = re.compile(rb"application/json[ \t]*(?:;.*)?", re.IGNORECASE)
-# ASCII alone, and no escape of a control, `%`, `&` or `;`, which would matter to who decodes twice or too early.
+# Only ASCII, and no escaped control character, `%`, `&` or `;`, which would matter to a service that decodes twice or
+# too early.
 _VALUE: Final = re.compile(
     rb"(?:[A-Za-z0-9._~!$'()*,:@/?=+-]"
     rb"|%(?:2[0-47-9A-Fa-f]|3[0-9AC-Fac-f]|[4-6][0-9A-Fa-f]|7[0-9A-Ea-e]))*+"
 )
 
-# RFC 6749 section 2.3.1, RFC 7521 section 4.2, RFC 8707 section 2, and what clients are used to send.
+# RFC 6749 section 2.3.1, RFC 7521 section 4.2, RFC 8707 section 2, and names that clients commonly send.
 _NAMES: Final = frozenset(
     (
         b"grant_type",
@@ -68,7 +72,7 @@ _WAITING: Final = frozenset(("authorization_pending", "slow_down", "expired_toke
 
 
 class Excuse:
-    """What is needed to tell whether an answer 400 is no failure, of which the whole body has to be added."""
+    """Decides whether a 400 response is not a failure; the whole body of the response must be added."""
 
     __slots__ = ("_answer", "_errors")
 
@@ -78,20 +82,23 @@ class Excuse:
         self._answer: bytes | None = b""
 
     def add(self, data: bytes) -> None:
-        """More of the answer's body."""
+        """Add a part of the response's body."""
         if self._answer is not None:
             longer = len(self._answer) + len(data) > LONGEST_ANSWER
             self._answer = None if longer else self._answer + data
 
     @property
     def holds(self) -> bool:
-        """Whether the complete answer is no failure."""
+        """Whether the complete response is not a failure."""
         return self._answer is not None and error_of(self._answer) in self._errors
 
 
 def excuse_for(request: Sequence[bytes], chunked: bool, answer_lines: Sequence[bytes]) -> Excuse | None:
-    """What may excuse an answer 400 with these field lines, None where nothing does. `request` is all that the
-    service has got: the head, and the body in pieces, which are framed where it is `chunked`."""
+    """The `Excuse` that can decide about a 400 response with these header lines; None if it is a failure in any case.
+
+    `request` is everything that the service got: the head, and the body in pieces, with their framing if it is
+    `chunked`.
+    """
     if len(request) < 2 or not is_form(request[0]) or not is_json(answer_lines):
         return None
     pieces = request[1:]
@@ -99,7 +106,7 @@ def excuse_for(request: Sequence[bytes], chunked: bool, answer_lines: Sequence[b
         if pieces[-1] != LAST_CHUNK:
             return None  # with trailers, which some services take for fields of the head
         framed = b"".join(pieces)
-        # Of our own framing, which may be more than the payload where that has come in small pieces.
+        # Framed by the gateway, which may add more bytes than the payload has if that arrived in small pieces.
         body = ChunkedDecoder(slack=len(framed)).feed(framed)
     else:
         body = b"".join(pieces)
@@ -115,7 +122,8 @@ def is_form(head: bytes) -> bool:
     typed = False
     for line in lines:
         name, _, value = line.partition(b":")
-        # Content-Type in another spelling, Content-Encoding, Content-Language, Content-Range: each may be read.
+        # Content-Type in another spelling, Content-Encoding, Content-Language, Content-Range: a service may read any
+        # of them.
         if not folded(name).startswith(b"content"):
             continue
         lower = name.lower()
@@ -127,7 +135,7 @@ def is_form(head: bytes) -> bool:
 
 
 def is_json(lines: Sequence[bytes]) -> bool:
-    """Whether these field lines of an answer are those of a JSON text, once and without a content coding."""
+    """Whether these header lines of a response announce one JSON text without a content coding."""
     said = [line.partition(b":") for line in lines]
     types = [value.strip() for name, _, value in said if name.lower() == b"content-type"]
     coded = any(name.lower() == b"content-encoding" for name, _, _ in said)
@@ -135,7 +143,7 @@ def is_json(lines: Sequence[bytes]) -> bool:
 
 
 def excusable_errors(body: bytes) -> frozenset[str]:
-    """The errors that are no failure of a request with this body: none where it could be read in another way."""
+    """The errors that are not failures of a request with this body: none if it could be read in another way."""
     asked: dict[bytes, bytes] = {}
     for pair in body.split(b"&"):
         name, equals, value = pair.partition(b"=")
@@ -151,9 +159,9 @@ def excusable_errors(body: bytes) -> frozenset[str]:
 
 
 def error_of(answer: bytes) -> str | None:
-    """The `error` of a JSON object, which stands there once; what is deeper in it is none."""
+    """The `error` member at the top level of a JSON object, which must be there once."""
     try:
-        # Objects become tuples of their members, so that none hides another of the same name.
+        # Objects become tuples of their members, so that a repeated name is not hidden.
         members = json.loads(answer.decode(), object_pairs_hook=tuple)
     except (ValueError, RecursionError):
         return None

@@ -1,21 +1,21 @@
-"""Rate limits: which rules apply to a request, what they charge, and the field lines that tell of them.
+"""Rate limits: which rules apply to a request, what they charge, and the header lines that announce them.
 
-A rule that charges failures does so when the answer is there (`Limiter.settle`). Until then a request may be a
-guess: of a key with `left` tokens no more than `SIDE_BY_SIDE * left` are admitted side by side. Who has not failed
-lately has room for a whole office's requests, and who has used up most of a bucket for few; what a burst of guesses
-costs beyond the bucket is owed, so that over time they are no more than the rate.
+A rule that charges failures does so when the response is known (`Limiter.settle`). Until then a request may be a
+guess: for a key with `left` tokens, at most `SIDE_BY_SIDE * left` requests are in flight. A key that has not failed
+lately has room for a whole office, one that has used up most of its bucket has little. Failures beyond the bucket are
+owed, so that over time there are no more than the rate.
 
-A rule that charges refusals stands apart: it is asked only where the gateway itself refuses, before or after a tenant
-is known, and counts by address (`Limiter.refused`). What it lets pass and what it stops are refusals, so that nobody
-who is served ever meets it; it is no quota to plan with, and no field tells of it.
+A rule that charges refusals is separate: it applies only to what the gateway itself refuses, before or after the
+tenant is known, and counts by address (`Limiter.refused`). It never affects requests that are served. It is not a
+quota to plan with, so no header announces it.
 
-The fields are those of draft-ietf-httpapi-ratelimit-headers-10, for every enforced rule that applies:
+The headers are those of draft-ietf-httpapi-ratelimit-headers-10, for every enforced rule that applies:
 
-- `RateLimit-Policy: "name";q=BURST;w=SECONDS`: the burst, and the seconds in which an empty bucket refills,
-  rounded up. A client that keeps to q requests in any w seconds is never refused. For the default burst that
-  is the rate as configured (10/m: q=10;w=60); with burst 5 it is q=5;w=30, as q=10;w=60 would invite ten.
-- `RateLimit: "name";r=LEFT;t=SECONDS`: the whole tokens left, and the seconds, rounded up, until one more is
-  there; of a full bucket t is the time that one token takes to come back.
+- `RateLimit-Policy: "name";q=BURST;w=SECONDS`: the burst, and the seconds in which an empty bucket refills, rounded
+  up. A client that keeps to q requests in any w seconds is never refused. With the default burst this is the rate as
+  configured (10/m: q=10;w=60); with burst 5 it is q=5;w=30, since q=10;w=60 would allow ten at once.
+- `RateLimit: "name";r=LEFT;t=SECONDS`: the whole tokens left, and the seconds, rounded up, until there is one more;
+  for a full bucket t is the time in which one token refills.
 - `Retry-After` with a refusal: the longest t of the rules that refuse.
 """
 
@@ -34,15 +34,15 @@ from .episodes import Episodes
 from .routing import PathSet, PrefixTable, lenient_path, lenient_paths
 
 WINDOWS = {"s": 1, "m": 60, "h": 3600}
-# Requests under way for each token that is left, under a rule that charges failures.
+# Requests in flight for each token that is left, under a rule that charges failures.
 SIDE_BY_SIDE = 4
-# Beyond this a bucket's number could no longer count single tokens on a machine that has been up for months.
+# Beyond this a bucket's number could not count single tokens on a machine that has been up for months.
 MAX_QUOTA = 10_000_000
 _RATE = re.compile(r"([0-9]{1,9})/([smh])")
 
 
 def parse_rate(text: str) -> tuple[int, int]:
-    """The quota and its window in seconds of a rate such as `10/m`; ValueError says what would be right."""
+    """The quota and its window in seconds of a rate such as `10/m`; the ValueError says what would be right."""
     match = _RATE.fullmatch(text)
     if match is None:
         raise ValueError(f'"{text}" is not a rate; write a number and s, m or h, as in "10/m"')
@@ -54,10 +54,10 @@ def parse_rate(text: str) -> tuple[int, int]:
 
 @lru_cache(maxsize=4096)
 def address_key(text: str) -> bytes:
-    """The form of an address that limits count under.
+    """The key under which limits count an address.
 
-    An IPv6 host owns its whole /64, so that is one key; an IPv4-mapped address is the IPv4 one. A peer
-    without an address (a unix socket's) is its own text.
+    An IPv6 host owns its whole /64, so that is one key; an IPv4-mapped address is the IPv4 one. A peer without an
+    address (on a UNIX socket) is its own text.
     """
     address = parse_address(text)
     return text.encode("utf-8") if address is None else address.packed[:8]
@@ -67,10 +67,10 @@ def address_key(text: str) -> bytes:
 class LimitRule:
     """One configured limit: `quota` requests per `window` seconds, at most `burst` of them at once.
 
-    `key` names what is counted apart. `paths` (prefixes by whole segments, in whatever spelling) and `methods`
-    narrow the rule, None means all. A "shadow" rule only counts what it would refuse. With charge "failures" only
-    answers that are one are charged; with "refusals", which is by address alone, only what the gateway itself
-    refuses. `burst` 0 stands for the quota.
+    `key` names what has a bucket of its own. `paths` (prefixes by whole segments, in any spelling) and `methods`
+    narrow the rule; None means all. A "shadow" rule only counts what it would refuse. With charge "failures" only
+    failed responses are charged; with "refusals", which is by address alone, only what the gateway itself refuses.
+    `burst` 0 means the quota.
     """
 
     name: str
@@ -94,11 +94,11 @@ class LimitRule:
 
 
 class Verdict(NamedTuple):
-    """What the limits say of one request. (A tuple, since it is made for each.)
+    """The verdict of the limits on one request. (A tuple, since one is made for each request.)
 
-    `refused` is the rule that refuses, None if the request may pass. `fields` are finished field lines for
-    its answer. `shadowed` names the shadow rules that would have refused. `pending` are the meters
-    and keys that `Limiter.settle` charges if the answer is a failure.
+    `refused` is the rule that refuses, None if the request may pass. `fields` are finished header lines for its
+    response. `shadowed` names the shadow rules that would have refused. `pending` are the meters and keys that
+    `Limiter.settle` charges if the response is a failure.
     """
 
     refused: LimitRule | None = None
@@ -111,7 +111,7 @@ UNLIMITED = Verdict()
 
 
 class Meter:
-    """One rule at work: its buckets, its counters, its part of the field lines.
+    """One rule at work: its buckets, its counters, its part of the header lines.
 
     `admitted`, `refused` and `shadowed` (would have refused) count requests since the start.
     """
@@ -139,7 +139,7 @@ class Meter:
         debt = (SIDE_BY_SIDE - 1) * rule.burst if self.afterwards else 0
         self.buckets = Buckets(rule.rate, rule.burst, max_entries, debt)
         self.admitted = self.refused = self.shadowed = 0
-        # How many requests of each key are under way, under a rule that is charged afterwards.
+        # How many requests of each key are in flight, under a rule that charges failures.
         self.held: dict[bytes, int] = {}
         self._by_tenant = "tenant" in rule.key
         self._by_address = "ip" in rule.key
@@ -152,7 +152,7 @@ class Meter:
         self._line = policy_line.replace(b"%", b"%%") + b"RateLimit: " + self.item + b"\r\n"
 
     def key(self, tenant: bytes, address: bytes) -> bytes:
-        """What a request is counted under; no slug has the slash that parts the two."""
+        """The key that a request is counted under; a slug never contains the slash that separates the two parts."""
         if self._by_tenant:
             return tenant + b"/" + address if self._by_address else tenant
         return address if self._by_address else b""
@@ -163,11 +163,11 @@ class Meter:
         return ceil(missing / self.buckets.rate) or 1
 
     def retry_after(self, key: bytes, left: float, now: float) -> int:
-        """The same for a key that has been refused, which may owe some."""
+        """The same for a key that has been refused and may owe tokens."""
         return self.wait(left) + ceil(self.buckets.owed(key, now) / self.buckets.rate)
 
     def adopt(self, old: Meter) -> None:
-        """Go on counting where the rule of the same name stood, in its buckets if they mean the same."""
+        """Continue the counters of the previous rule of the same name, and its buckets if they mean the same."""
         self.admitted, self.refused, self.shadowed = old.admitted, old.refused, old.shadowed
         mine, theirs = self.rule, old.rule
         if (mine.key, mine.rate, mine.burst) == (theirs.key, theirs.rate, theirs.burst):
@@ -176,7 +176,7 @@ class Meter:
             self.held = old.held
 
     def crowded(self, key: bytes, left: float) -> bool:
-        """Whether as many requests of a key are under way as what it has left allows."""
+        """Whether the key has as many requests in flight as its remaining tokens allow."""
         return self.afterwards and self.held.get(key, 0) >= SIDE_BY_SIDE * left
 
     def settle(self, key: bytes, failed: bool, now: float) -> None:
@@ -188,11 +188,11 @@ class Meter:
             self.buckets.charge(key, now)
 
     def judge(self, tenant: bytes, address: bytes, now: float) -> Verdict:
-        """The verdict where this rule alone applies, enforced and charged for each request."""
+        """The verdict if only this rule applies, enforced and charged for each request."""
         left = self.buckets.spend(self.key(tenant, address), now)
         if left >= 0.0:
             self.admitted += 1
-            # `wait`, spelled out: this is done for each request.
+            # `wait`, inlined: this runs for each request.
             left += SLACK
             whole = int(left)
             return Verdict(None, self._line % (whole, ceil((whole + 1.0 - left) / self.buckets.rate) or 1))
@@ -202,13 +202,13 @@ class Meter:
 
 
 class _Plan:
-    """The rules that apply to one path prefix and method, judged together: all are charged, or none is."""
+    """The rules that apply to one path prefix and method, decided together: all of them are charged, or none."""
 
     __slots__ = ("_lines", "_meters", "_shown", "sole")
 
     def __init__(self, meters: tuple[Meter, ...]) -> None:
         self._meters = meters
-        # Of each rule that the fields show: its place among the meters, and the seconds in which a token returns.
+        # For each rule that the headers show: its index among the meters, and the seconds in which a token refills.
         self._shown = tuple((index, 1.0 / meter.buckets.rate) for index, meter in enumerate(meters) if meter.enforced)
         policies = b", ".join(meter.policy for meter in meters if meter.enforced)
         items = b", ".join(meter.item for meter in meters if meter.enforced)
@@ -221,7 +221,7 @@ class _Plan:
         return tuple(meter.rule for meter in self._meters)
 
     def judge(self, tenant: bytes, address: bytes, now: float) -> Verdict:
-        """The verdict of several rules, or of one that is a shadow or is charged afterwards."""
+        """The verdict of several rules, or of a single one that is a shadow or is charged afterwards."""
         keys: list[bytes] = []
         lefts: list[float] = []
         refused, wait = None, 0
@@ -290,7 +290,7 @@ class _Plans:
 
 
 class Limiter:
-    """All rules at work. `max_entries` bounds their buckets together, in equal parts. `over` knows of the addresses
+    """All rules at work. `max_entries` bounds their buckets together, in equal parts. `over` records the addresses
     that have passed a limit on refusals."""
 
     __slots__ = ("_plans", "_refusals", "meters", "over")
@@ -314,17 +314,17 @@ class Limiter:
 
     @property
     def entries(self) -> int:
-        """How many buckets are kept just now."""
+        """How many buckets are in memory."""
         return sum(len(meter.buckets) for meter in self.meters)
 
     def admit(
         self, tenant: bytes, address: bytes, method: bytes, path: bytes, now: float, plain: bool = False
     ) -> Verdict:
-        """Judge one request and charge it.
+        """Decide about one request and charge it.
 
-        `address` is what `address_key` gives, `path` and `plain` are its head's, `now` monotonic seconds. What is not
-        `plain` is read in every way that a lenient service may. For rules that charge failures pass the verdict to
-        `settle` when the exchange has ended, once.
+        `address` is the result of `address_key`, `path` and `plain` are those of its head, `now` is monotonic
+        seconds. A path that is not `plain` is read in every way that a lenient service may. For rules that charge
+        failures pass the verdict to `settle` once, when the exchange has ended.
         """
         plans = self._plans.match(path) if plain else self._lenient_plans(path)
         plan = plans.by_method.get(method, plans.other) if plans is not None else None
@@ -342,12 +342,14 @@ class Limiter:
 
     @property
     def refusal_rules(self) -> tuple[LimitRule, ...]:
-        """The rules that apply to what the gateway refuses, for explanation."""
+        """The rules that apply to refusals of the gateway, for explanation."""
         return tuple(meter.rule for meter in self._refusals)
 
     def refused(self, address: bytes, now: float) -> bool:
-        """Charge what the gateway itself refuses; whether this address has had so many answers of that kind that it
-        gets none. `address` is what `address_key` gives, `now` monotonic seconds."""
+        """Charge a refusal of the gateway. Returns whether this address has had so many that it gets no response.
+
+        `address` is the result of `address_key`, `now` is monotonic seconds.
+        """
         over = False
         for meter in self._refusals:
             if meter.buckets.spend(address, now) >= 0.0:
@@ -364,23 +366,23 @@ class Limiter:
     def settle(verdict: Verdict, status: int, served: bool, now: float) -> None:
         """Charge the rules that charge failures for a request that was one.
 
-        A failure is an answer 4xx of the service's own (`served`), other than its 429. A request that ended
-        without a status is charged as well: who hangs up before the answer must not guess for nothing.
+        A failure is a 4xx response of the service (`served`), other than its 429. A request that ended without a
+        status is charged as well: a client that disconnects before the response must not guess for free.
         """
         failed = (served and 400 <= status < 500 and status != 429) or not status
         for meter, key in verdict.pending:
             meter.settle(key, failed, now)
 
     def sweep(self, now: float, budget: int) -> None:
-        """Forget buckets that are full again; call it now and then with the entries to look at per rule."""
+        """Drop buckets that are full again; call it now and then with the number of entries to check per rule."""
         for meter in self.meters:
             meter.buckets.sweep(now, budget)
 
     def adopt(self, old: Limiter) -> None:
         """Take over from the limiter before a reload.
 
-        Counters go on under the same name; buckets do if key, rate and burst are the same too. Both limiters
-        then share them, so what is still under way is settled where it counts.
+        Counters continue under the same name; buckets do if key, rate and burst are also the same. Both limiters then
+        share them, so exchanges that are still in flight are settled in the right place.
         """
         self.over = old.over
         before = {meter.rule.name: meter for meter in old.meters}
@@ -395,6 +397,6 @@ class Limiter:
         found = {table.match(reading) for reading in readings}
         if len(found) == 1:
             return found.pop()
-        # Services differ on what it is, so it is all of that.
+        # Services disagree on what it means, so all meanings count.
         apply = {meter for plans in found if plans for meter in plans.meters}
         return _Plans(tuple(meter for meter in self.meters if meter in apply))

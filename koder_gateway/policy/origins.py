@@ -1,7 +1,8 @@
-"""Where a request comes from by its Origin field: the origins that it names, one by one, each with its host.
+"""The origins in a request's Origin header, one by one, each with its host.
 
-A browser names one origin, or `null` (Fetch section 3.2). Whatever else stands there (RFC 6454 section 7.1 has lists,
-a field may stand twice) is read as the most lenient service would: it only takes rights away, and never gives any.
+A browser sends one origin, or `null` (Fetch section 3.2). Anything else (RFC 6454 section 7.1 allows lists, and a
+header may be repeated) is read as the most lenient service would read it: that only removes rights, and never grants
+any.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from typing import Final, NamedTuple
 from ..wire.fields import MAX_LISTED
 
 _BETWEEN: Final = re.compile(rb"[ \t,]+")
-# The host ends where a URL's would; each part is bounded by a byte that is none of its own, so matching is linear.
+# The host ends where a URL's would. Each part ends at a byte that it cannot contain, so matching is linear.
 _ORIGIN: Final = re.compile(
     rb"(?P<scheme>[a-z][a-z0-9+.-]*)://"
     rb"(?:[^/?#\\@]*@)?"
     rb"(?P<host>\[[0-9a-f:.]*\]|[^:/?#\\@]*)"
     rb"(?::0*(?P<port>[0-9]*))?"
 )
-# How many fields are remembered, and the longest: one name, a scheme and a port (RFC 1035 section 2.3.4).
+# How many values are cached, and the longest: a name, a scheme and a port (RFC 1035 section 2.3.4).
 _REMEMBERED: Final = 1024
 _KEPT: Final = 300
 _DEFAULT_PORTS: Final = {b"http": b"80", b"https": b"443"}
@@ -35,9 +36,9 @@ class Page(NamedTuple):
 
 
 def pages(value: bytes) -> tuple[Page, ...] | None:
-    """Those that an Origin field names, several lines joined as one list; None where they are too many to look at.
+    """The origins that an Origin header names, several lines joined as one list; None if there are too many to check.
 
-    What names no host, as `null`, is left out.
+    Values without a host, such as `null`, are left out.
     """
     return _remembered(value) if len(value) <= _KEPT else _pages(value)
 
@@ -53,7 +54,7 @@ _remembered = lru_cache(maxsize=_REMEMBERED)(_pages)
 
 
 def _page(match: re.Match[bytes]) -> Page:
-    """An origin without what browsers leave out: its default port. Who ends the name with a dot means the same."""
+    """An origin without its default port, as browsers send it. A dot at the end of the name is ignored."""
     scheme, host, port = match.groups()
     name = host.removesuffix(b".")
     suffix = b":" + port if port and port != _DEFAULT_PORTS.get(scheme) else b""

@@ -1,12 +1,12 @@
 """Routing: which value a path belongs to, by whole segments, the longest configured prefix first.
 
-The path is that of the request target (no query), already refused if it can be read in two ways, and without
-escapes that mean nothing: it is matched byte for byte, nothing else is decoded and `//` is not merged. A lookup
-cuts the path to the depth of the deepest configured prefix and walks up from there, so it costs the same with 5
-routes or 5,000, and a path of 10,000 slashes costs no more than one of ten.
+The path is that of the request target (no query). Ambiguous paths are already refused, and needless escapes removed.
+It is compared byte for byte: nothing else is decoded, and `//` is not merged. A lookup cuts the path to the depth of
+the deepest configured prefix and walks up from there, so it costs the same with 5 routes or 5,000, and a path of
+10,000 slashes costs no more than one of ten.
 
-Where something must not be got round, as limits must not, a path is read in every way in which a lenient service may
-(`lenient_paths`). No reading takes the place of another: what one service unfolds to more, another takes as it is.
+Limits must not be bypassed, so they read a path in every way in which a lenient service may (`lenient_paths`). All
+readings count together: a service may decode more than another.
 """
 
 from __future__ import annotations
@@ -22,37 +22,38 @@ from ..wire.target import essential
 
 Value = TypeVar("Value")
 
-# A segment of which nothing may be left: white space, dots, and what follows a semicolon. Each part takes all it can.
+# Parts of a segment that may be removed, until nothing is left: white space, dots, and what follows a semicolon. Each
+# part matches as much as it can.
 _VOID: Final = re.compile(rb"(?:/++[\x00-\x20.]*+(?:;[^/]*+)?+(?=/|\Z))++")
 _SEGMENT: Final = re.compile(rb"/++([^/;]*+)(?:;[^/]*+)?+")
 _BLANK: Final = bytes(range(0x21))
 _ESCAPE: Final = re.compile(rb"%(?=[0-9A-Fa-f]{2})")
 _SLASHES: Final = re.compile(rb"//++")
 _DOT_SEGMENT: Final = re.compile(rb"/\.\.?(?:[/;]|\Z)")
-# How often a path is decoded: by whoever serves it, and by each that passes it on decoded.
+# How often a path is decoded: by the service, and by each proxy in between that passes it on decoded.
 _DECODINGS: Final = 4
 
 
 def normal_path(path: bytes) -> bytes:
-    """The form in which configured paths are compared: without escapes that mean nothing and one trailing slash, so
+    """The form in which configured paths are compared: without needless escapes and without one trailing slash, so
     the root is empty."""
     return essential(path).removesuffix(b"/")
 
 
 def lenient_path(path: bytes, depth: int) -> bytes:
-    """The first `depth` segments of a path that `wire.target` has no fault with, as a lenient service would read
-    them: escapes decoded, letters normalised and in lower case, without path parameters (RFC 3986 section 3.3), white
-    space at either end, dots at the end, and segments of which nothing is left.
+    """The first `depth` segments of a path that `wire.target` accepts, as a lenient service would read them: escapes
+    decoded, letters normalised and in lower case, without path parameters (RFC 3986 section 3.3), white space at
+    either end, dots at the end, and empty segments.
 
-    Linear, and dear only by the segments asked for: a target may be 8 KiB of slashes.
+    Linear, and expensive only for the requested segments: a target may be 8 KiB of slashes.
     """
     return _segments(_normalised(_decoded(path)), depth)[0]
 
 
 def lenient_paths(path: bytes, depth: int) -> set[bytes]:
-    """The `lenient_path` of a path, and what else services may read in it: with its letters as they are; decoded more
-    than once (`%2574` is `t`), and what that brings to light resolved (dot segments, backslashes); without the
-    `.format` that frameworks take from the last segment (`token.json`)."""
+    """The `lenient_path` of a path, and its other possible readings: with the original letters; decoded more than
+    once (`%2574` is `t`), with the dot segments and backslashes that appear resolved; without a `.format` at the end
+    of the last segment (`token.json`), which some frameworks remove."""
     readings: set[bytes] = set()
     for _ in range(_DECODINGS):
         path = _decoded(path)
@@ -66,15 +67,15 @@ def lenient_paths(path: bytes, depth: int) -> set[bytes]:
 
 
 def _decoded(path: bytes) -> bytes:
-    """A path with its escapes decoded once; a percent sign that begins none stays."""
+    """A path with its escapes decoded once; a percent sign that begins no escape stays."""
     if b"%" not in path:
         return path
-    # Quoted-printable is percent-encoding under another sign, and decoded in C.
+    # Quoted-printable is percent-encoding with another sign, and is decoded in C.
     return a2b_qp(_ESCAPE.sub(b"=", path.replace(b"=", b"=3D")))
 
 
 def _normalised(path: bytes) -> bytes:
-    """A path in lower case, and letters of other alphabets as the plain ones that they stand for (fullwidth ones)."""
+    """A path in lower case, with letters of other forms (such as fullwidth ones) replaced by the plain letters."""
     if path.isascii():
         return path.lower()
     return normalize("NFKC", path.decode("utf-8", "replace")).casefold().encode().lower()
@@ -93,8 +94,7 @@ def _resolved(path: bytes) -> bytes:
 
 
 def _segments(path: bytes, depth: int) -> tuple[bytes, ...]:
-    """The first `depth` segments of a decoded path; where the last of them is the path's last one, also without its
-    format."""
+    """The first `depth` segments of a decoded path; if these include the path's last one, also without its format."""
     segments = [b""]
     position = 0
     while len(segments) <= depth:
@@ -117,24 +117,24 @@ def _segments(path: bytes, depth: int) -> tuple[bytes, ...]:
 
 
 class PrefixTable(Generic[Value]):
-    """Values by path prefix; a prefix covers itself and whatever continues it with a slash."""
+    """Values by path prefix; a prefix matches itself and whatever continues it with a slash."""
 
     __slots__ = ("_root", "_values", "depth")
 
     def __init__(self, values: Mapping[bytes, Value]) -> None:
         self._values = {normal_path(path): value for path, value in values.items()}
-        # The root takes everything, `*` of OPTIONS included, so it is not a prefix to look up.
+        # The root matches everything, including the `*` of OPTIONS, so it needs no lookup.
         self._root = self._values.pop(b"", None)
-        # Of the deepest prefix: what a path has below that does not matter.
+        # The depth of the deepest prefix: the rest of a path does not matter.
         self.depth = max((path.count(b"/") for path in self._values), default=0)
 
     def match(self, path: bytes) -> Value | None:
-        """The value of the longest prefix that covers the path."""
+        """The value of the longest prefix that matches the path."""
         depth = self.depth
         if not depth:
             return self._root
         parts = path.split(b"/", depth + 1)
-        # More parts than the deepest prefix has: what follows cannot matter.
+        # More parts than the deepest prefix has: the rest cannot matter.
         prefix = path[: -len(parts[-1]) - 1] if len(parts) > depth + 1 else path
         values = self._values
         while True:
@@ -149,8 +149,7 @@ class PrefixTable(Generic[Value]):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A path prefix and the name of the service that answers below it; `public` where any page may read the
-    answers."""
+    """A path prefix and the name of its service; `public` if any page may read the responses."""
 
     path: bytes
     service: str
@@ -158,7 +157,7 @@ class Route:
 
 
 class RouteTable:
-    """The configured routes, immutable. Of two routes with the same path the later one counts."""
+    """The configured routes, immutable. Of two routes with the same path the later one wins."""
 
     __slots__ = ("_table", "match", "routes")
 

@@ -1,12 +1,12 @@
 """Shares: how much one client address and one tenant may hold of what all clients use, and whose turn is next.
 
-What is shared are places: connections of a service, tunnels, clients' connections. An address (in the form that
-limits count under, so an IPv6 /64) and a tenant may each hold a part of all places, and never more. Who gets none of
-a service's places waits in a `Queue`, in which addresses have turns, and within an address the first come first:
-whoever brings a thousand requests from one address waits behind himself.
+Places are shared: connections of a service, tunnels, client connections. An address (in the form that limits count
+under, so an IPv6 /64) and a tenant may each hold a part of all places. Requests that get no place of a service wait
+in a `Queue`. It serves addresses in turn, and within an address in order of arrival: a client that sends a thousand
+requests from one address waits behind its own requests.
 
-Counting costs something for each request, and tells nothing while fewer places are taken than the smaller share. So
-`Places` counts only from then on, beginning with those who hold a place, until half as many are left.
+Counting costs something for each request, and makes no difference while fewer places are taken than the smaller
+share. So `Places` counts only from then on, starting with the current holders, until half as many are left.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Final, Generic, NamedTuple, TypeVar
 
 H = TypeVar("H")
 
-# Why somebody gets no place.
+# Why a request gets no place.
 ADDRESS: Final = "address"
 TENANT: Final = "tenant"
 FULL: Final = "full"
 
 
 class Owner(NamedTuple):
-    """Who holds a place: the client's address in the form that limits count under, and the tenant. An empty one is
-    bound by no share, as that of a proxy which stands for many clients."""
+    """The holder of a place: the client's address in the form that limits count under, and the tenant. An empty one
+    has no share, such as a proxy that stands for many clients."""
 
     address: bytes
     tenant: bytes
@@ -40,12 +40,12 @@ class Shares:
 
     @classmethod
     def of(cls, places: int, address: int, tenant: int) -> Shares:
-        """Percentages of so many places, at least one of them."""
+        """The percentages of so many places, at least one place each."""
         return cls(max(1, places * address // 100), max(1, places * tenant // 100))
 
 
 class Counts:
-    """How many places each address and each tenant holds; who holds none has no entry."""
+    """How many places each address and each tenant holds; there is no entry for zero."""
 
     __slots__ = ("addresses", "tenants")
 
@@ -54,7 +54,7 @@ class Counts:
         self.tenants: dict[bytes, int] = {}
 
     def take(self, owner: Owner) -> None:
-        """One more place is `owner`'s."""
+        """Count one more place of `owner`."""
         address, tenant = owner
         if address:
             self.addresses[address] = self.addresses.get(address, 0) + 1
@@ -62,7 +62,7 @@ class Counts:
             self.tenants[tenant] = self.tenants.get(tenant, 0) + 1
 
     def give(self, owner: Owner) -> None:
-        """A place that was `owner`'s is free."""
+        """Count one place less of `owner`."""
         address, tenant = owner
         if address:
             _give(self.addresses, address)
@@ -70,7 +70,7 @@ class Counts:
             _give(self.tenants, tenant)
 
     def reached(self, owner: Owner, shares: Shares) -> str:
-        """Whose share `owner` has used up: "address", "tenant", or "" where there is something left."""
+        """Which share `owner` has used up: "address", "tenant", or "" for neither."""
         if self.addresses.get(owner.address, 0) >= shares.address:
             return ADDRESS
         return TENANT if self.tenants.get(owner.tenant, 0) >= shares.tenant else ""
@@ -85,8 +85,8 @@ def _give(counts: dict[bytes, int], name: bytes) -> None:
 
 
 class Queue(Generic[H]):
-    """Who waits, in a line for each address. The addresses stand in the order of their turns. `tenants` counts for
-    how many each tenant's requests are."""
+    """The waiting requests, in a queue for each address. The addresses are in the order of their turns. `tenants`
+    counts the requests of each tenant."""
 
     __slots__ = ("_lines", "_owners", "tenants")
 
@@ -110,19 +110,19 @@ class Queue(Generic[H]):
         return list(self._lines)
 
     def line(self, address: bytes) -> dict[H, Owner]:
-        """Who waits for this address, the first come first."""
+        """The waiting requests of this address, in order of arrival."""
         return self._lines.get(address, {})
 
     def add(self, holder: H, owner: Owner) -> None:
-        """Stand behind the others of the same address."""
+        """Wait behind the others of the same address."""
         self._owners[holder] = owner
         self._lines.setdefault(owner.address, {})[holder] = owner
         if owner.tenant:
             self.tenants[owner.tenant] = self.tenants.get(owner.tenant, 0) + 1
 
     def last_of_longest(self, tenant: bytes = b"") -> H | None:
-        """Who came last of the address with the most of those who wait; with a `tenant`, of the addresses that a
-        request of that tenant has come from last. None where no address has more than one."""
+        """The latest request of the address with the most waiting requests; with a `tenant`, only addresses are
+        considered whose latest request is that tenant's. None if no address has more than one."""
         longest, most = None, 1
         for line in self._lines.values():
             if len(line) > most:
@@ -132,7 +132,7 @@ class Queue(Generic[H]):
         return longest
 
     def remove(self, holder: H) -> None:
-        """Wait no longer; nothing for one who does not wait."""
+        """Stop waiting; does nothing for a request that does not wait."""
         owner = self._owners.pop(holder, None)
         if owner is not None:
             line = self._lines[owner.address]
@@ -143,17 +143,17 @@ class Queue(Generic[H]):
                 _give(self.tenants, owner.tenant)
 
     def took_turn(self, address: bytes) -> None:
-        """This address is served: the others come first."""
+        """This address has been served: the others are next."""
         line = self._lines.pop(address, None)
         if line is not None:
             self._lines[address] = line
 
 
 class Places(Generic[H]):
-    """The places of one service: who holds one, and who waits for one.
+    """The places of one service: the holders, and those who wait. `owner` returns the owner of a holder.
 
-    `owner` tells whose a holder is. `ready` is called once when some of the waiting may go; whoever it calls then
-    calls `serve`, not at once but when what is under way is done. Nobody holds more than one place.
+    `ready` is called once when some of those who wait may go; its receiver then calls `serve`, not at once but when
+    the current work is done. Each holder has at most one place.
     """
 
     __slots__ = ("_counts", "_due", "_owner", "_ready", "_uncounted", "held", "limit", "queue", "shares")
@@ -169,9 +169,9 @@ class Places(Generic[H]):
         self.set_shares(shares)
 
     def set_shares(self, shares: Shares) -> None:
-        """Have other shares from now on; who holds more keeps what he has."""
+        """Change the shares; a holder above the new share keeps its places."""
         self.shares = shares
-        # While fewer places than this are held nobody can hold more than a share.
+        # While fewer places than this are held, no one can exceed a share.
         self._uncounted = 0 if self._counts is not None else self._watched
         if self.queue:
             self._call()
@@ -183,7 +183,7 @@ class Places(Generic[H]):
     # -- taking and giving
 
     def take(self, holder: H) -> bool:
-        """Take a place; False where there is none for this holder now, or others wait for it already."""
+        """Take a place; False if there is none for this holder now, or if others already wait for it."""
         held = self.held
         if len(held) < self._uncounted:
             held[holder] = None
@@ -195,14 +195,14 @@ class Places(Generic[H]):
         return True
 
     def give(self, holder: H) -> None:
-        """Give the place back, or wait for one no longer; nothing for one who does neither."""
+        """Give the place back, or stop waiting for one; otherwise does nothing."""
         owner = self.held.pop(holder, None)
         counts = self._counts
         if counts is not None:
             self._given(holder, owner, counts)
 
     def refusal(self, owner: Owner) -> str:
-        """Why there is no place for `owner` now: "full", "address" or "tenant"; "" where there is one."""
+        """Why there is no place for `owner` now: "full", "address" or "tenant"; "" if there is one."""
         reached = self._counted().reached(owner, self.shares)
         return reached or (FULL if len(self.held) >= self.limit else "")
 
@@ -237,11 +237,11 @@ class Places(Generic[H]):
     # -- waiting
 
     def wait(self, holder: H) -> str:
-        """Wait for a place, after `take` has given none. What is returned is why there is no room to wait: "full",
-        "address" or "tenant"; else "".
+        """Wait for a place, after `take` has returned False. Returns why there is no room to wait: "full", "address"
+        or "tenant"; "" if there is.
 
-        As many may wait as there are places; an address and a tenant have their shares of that too. Places that are
-        free and about to be given to those who wait count as places still: a burst of answers makes no room scarce.
+        As many may wait as there are places, and an address and a tenant have their shares of that too. Free places
+        that are about to be given to those who wait count as room: a burst of responses does not reduce it.
         """
         owner, queue, counts, shares = self._owner(holder), self.queue, self._counted(), self.shares
         address, tenant = owner
@@ -255,8 +255,9 @@ class Places(Generic[H]):
         return ""
 
     def in_the_way(self, holder: H, reason: str) -> H | None:
-        """Whoever should wait no longer so that `holder` can, who found no room for this reason: the last of the
-        address with the most who wait, if `holder`'s has fewer. None where it is `holder` who has to go."""
+        """The waiting request that should give way to `holder`, which found no room for this reason: the latest of
+        the address with the most waiting requests, if `holder`'s address has fewer. None if `holder` itself must be
+        refused."""
         owner = self._owner(holder)
         last = None if reason == ADDRESS else self.queue.last_of_longest(owner.tenant if reason == TENANT else b"")
         if last is None:
@@ -270,10 +271,10 @@ class Places(Generic[H]):
             self._ready()
 
     def serve(self, go: Callable[[H], object], most: int) -> None:
-        """Give places to those who wait, `most` of them now, address by address in turn, and call `go` for each."""
+        """Give places to those who wait, at most `most` now, address by address in turn, and call `go` for each."""
         self._due = False
         addresses = self.queue.addresses
-        # Of tenants that hold their share nobody may go: one look at each is enough.
+        # No request of a tenant that has its full share may go: checking one of them is enough.
         blocked: set[bytes] = set()
         while addresses:
             served = []
@@ -297,8 +298,8 @@ class Places(Generic[H]):
         self._hold(holder, owner)
 
     def _first(self, address: bytes, blocked: set[bytes]) -> H | None:
-        """The first of those who wait for this address that may have a place. `blocked` are tenants that are known to
-        have none left; more are added."""
+        """The first waiting request of this address that may have a place. `blocked` are tenants that are known to
+        have none left; others are added."""
         if len(self.held) >= self.limit or self._counted().reached(Owner(address, b""), self.shares):
             return None
         for holder, owner in self.queue.line(address).items():

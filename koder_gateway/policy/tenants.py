@@ -1,4 +1,4 @@
-"""Tenants: which tenant a request belongs to, decided from its Host and tenant header alone."""
+"""Tenants: which tenant a request belongs to, by its Host and tenant header alone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..errors import (
 _SLUG = re.compile(rb"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _OCTET = rb"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 _IPV4 = re.compile(_OCTET + rb"(?:\." + _OCTET + rb"){3}")
-# How many tenants an open registry remembers: enough for every busy one, small beside a flood of names.
+# How many tenants an open registry caches: enough for every busy one, few compared with a flood of names.
 _REMEMBERED = 16_384
 
 
@@ -36,15 +36,17 @@ def normal_domain(domain: str) -> bytes:
     return domain.lower().removesuffix(".").encode("ascii")
 
 
-# Of an empty one Python makes another each time.
+# Python creates a new empty frozenset each time.
 _NO_ORIGINS: Final[frozenset[bytes]] = frozenset()
 
 
-# There may be a million: what has no cycles the garbage collector need not look at, which would take that long.
+# There may be a million of them. Objects without cycles need no garbage collection, which would take correspondingly
+# long.
 class Tenant(msgspec.Struct, frozen=True, gc=False):
-    """One tenant as the registry has it; its domains, origins and slug were validated by whoever read them.
+    """One tenant of the registry; whoever read it has validated its domains, origins and slug.
 
-    `wire` is the slug and `origins` the CORS origins as they stand in header fields; both follow from the rest.
+    `wire` is the slug and `origins` are the CORS origins in the form of header values; both are derived from the
+    rest.
     """
 
     slug: str
@@ -55,7 +57,7 @@ class Tenant(msgspec.Struct, frozen=True, gc=False):
     origins: frozenset[bytes] = _NO_ORIGINS
 
     def __post_init__(self) -> None:
-        """Make what follows from the rest."""
+        """Compute the derived attributes."""
         force_setattr(self, "wire", self.slug.encode("ascii"))
         if self.cors_origins:
             force_setattr(self, "origins", frozenset(origin.encode("ascii") for origin in self.cors_origins))
@@ -63,16 +65,15 @@ class Tenant(msgspec.Struct, frozen=True, gc=False):
 
 @lru_cache(maxsize=_REMEMBERED)
 def _unregistered(slug: bytes) -> Tenant:
-    """The tenant of a well-formed slug where no registry says otherwise."""
+    """The tenant of a well-formed slug if there is no registry."""
     return Tenant(slug.decode("ascii"))
 
 
 class Registry:
-    """Every known tenant, immutable: a refresh builds a new one. Iterated over, it gives all of them.
+    """Every known tenant, immutable: a refresh builds a new one. Iterating over it yields all of them.
 
-    With None it is open: every well-formed slug is an active tenant, and the services decide.
-    `origins` are the CORS origins of all tenants together. `rest` is called between any two tenants while it is
-    built.
+    With None it is open: every well-formed slug is an active tenant, and the services decide. `origins` are the CORS
+    origins of all tenants together. `rest` is called between any two tenants while it is built.
     """
 
     __slots__ = ("__weakref__", "_by_domain", "_by_slug", "is_open", "origins")
@@ -92,7 +93,7 @@ class Registry:
 
     @property
     def indices(self) -> tuple[dict[bytes, Tenant], ...]:
-        """Its parts, for who takes it apart once nobody asks it any more."""
+        """Its parts, to be taken apart once it is no longer used."""
         return self._by_domain, self._by_slug
 
     def __len__(self) -> int:
@@ -113,7 +114,7 @@ class Registry:
 
 
 def conflicts(tenants: Iterable[Tenant], base_domain: str) -> Iterator[str]:
-    """What the tenants of one registry contradict each other, or the base domain, in: one sentence each."""
+    """The contradictions between the tenants of one registry, or with the base domain, in one sentence each."""
     base = normal_domain(base_domain)
     slugs: set[str] = set()
     owners: dict[bytes, str] = {}
@@ -147,10 +148,10 @@ def bare_host(host: bytes) -> bytes:
 
 
 class TenantPolicy:
-    """The order in which a request's tenant is looked for, over one registry.
+    """The order in which a request's tenant is looked up in one registry.
 
-    `local_hosts` lets localhost and IP addresses stand for the bare base domain, for a demo. `base` is that domain
-    in the form in which names are compared; `mark` is another object for each policy, for who remembers its answers.
+    `local_hosts` treats localhost and IP addresses as the bare base domain, for a demo. `base` is that domain in the
+    form in which names are compared; `mark` is a different object for each policy, for those who cache its answers.
     """
 
     __slots__ = (
@@ -176,7 +177,7 @@ class TenantPolicy:
         self._default = default.encode("ascii")
         self._registry = registry
         self._local_hosts = local_hosts
-        # Refusals name only what every client may know: the base domain and the header, never a tenant.
+        # Refusals mention only what every client may know: the base domain and the header, never a tenant.
         self._conflict = TENANT_CONFLICT.because(f"The {header} header contradicts the host or itself.")
         self._required = TENANT_REQUIRED.because(
             f"This host needs a tenant: send the {header} header or use <tenant>.{base_domain}."
@@ -188,10 +189,10 @@ class TenantPolicy:
         )
 
     def resolve(self, host: bytes, named: Sequence[bytes]) -> Tenant | Refusal:
-        """The tenant of a request, or why there is none.
+        """The tenant of a request, or the refusal if there is none.
 
-        `host` is the Host value as the client sent it, known to be well-formed; `named` the values of the
-        tenant header without surrounding whitespace, usually none.
+        `host` is the Host value as the client sent it, known to be well-formed; `named` are the values of the tenant
+        header without surrounding whitespace, usually none.
         """
         name = bare_host(host)
         registry = self._registry
@@ -212,7 +213,8 @@ class TenantPolicy:
         return tenant if tenant.status == "active" else TENANT_SUSPENDED
 
     def host_refusal(self, host: bytes) -> Refusal | None:
-        """Why a Host is none of ours; None where it is the base domain or a tenant's, whatever its status."""
+        """The refusal of a Host that the gateway does not serve; None if it is the base domain or a tenant's,
+        whatever its status."""
         name = bare_host(host)
         registry = self._registry
         if registry.at(name) is not None or self.is_base(name):
@@ -238,11 +240,11 @@ class TenantPolicy:
         return tenant if tenant.status == "active" else TENANT_SUSPENDED
 
     def is_base(self, name: bytes) -> bool:
-        """Whether a bare host is the base domain, or stands for it."""
+        """Whether a bare host is the base domain, or is treated as it."""
         return name == self.base or (self._local_hosts and _is_local(name))
 
     def owner(self, name: bytes) -> Tenant | None:
-        """The tenant whose custom domain or name under the base domain a bare host is, active or not."""
+        """The tenant with this bare host as a custom domain or below the base domain, active or not."""
         tenant = self._registry.at(name)
         if tenant is None and name.endswith(self._suffix):
             tenant = self._registry.find(name[: -len(self._suffix)])

@@ -26,6 +26,13 @@ def read_bounded(transport: Any, room: Callable[[], int] | None = None) -> None:
         bounded(room)
 
 
+def read_fitting(transport: Any, room: Callable[[], int]) -> None:
+    """Read as much at once as `room` says that there is room for (bytes), and much anyway: for bulk."""
+    fitting = getattr(transport, "read_fitting", None)
+    if fitting is not None:
+        fitting(room)
+
+
 def read_freely(transport: Any) -> None:
     """Read as much as comes."""
     freely = getattr(transport, "read_freely", None)

@@ -7,7 +7,7 @@ from typing import Final
 from ..config import Settings, misspelled_services, warning_lines
 from ..config.faults import line
 from ..tree.bounds import descriptors_now, shortage
-from ..tree.compose import Composition, doubts
+from ..tree.compose import Composition, certificate_warnings
 
 # Seconds before its end from which on a certificate that services are shown is spoken of.
 _SOON: Final = 30 * 86_400.0
@@ -16,8 +16,8 @@ _SOON: Final = 30 * 86_400.0
 def warnings_of(composition: Composition, now: float) -> list[str]:
     """A line for each warning about the settings and the files that they name; `now`: seconds since the epoch."""
     authorities = composition.settings.tls.client_ca
-    of_clients = () if authorities is None else authorities.doubts(now)
-    return [*_of_settings(composition.settings), *doubts(composition, now, _SOON), *of_clients]
+    of_clients = () if authorities is None else authorities.warnings(now)
+    return [*_of_settings(composition.settings), *certificate_warnings(composition, now, _SOON), *of_clients]
 
 
 def _of_settings(settings: Settings) -> list[str]:

@@ -1,4 +1,4 @@
-"""How a file came under its name: renamed to it, and so whole, or made there, and perhaps not written to its end."""
+"""How a file got its name: renamed to it, and so complete, or created there, and perhaps still being written."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import weakref
 from pathlib import Path
 from typing import Final
 
-# inotify(7): what is asked for, and what is told besides when there was too much.
+# inotify(7): the events that are requested, and the one that reports an overflow.
 _MOVED_TO: Final = 0x80
 _CREATED: Final = 0x100
 _OVERFLOW: Final = 0x4000
-# A descriptor, a mask, a cookie and the length of the name that follows.
+# The descriptor, mask, cookie and length of the name that follows.
 _EVENT: Final = struct.Struct("iIII")
 _READ: Final = 64 << 10
 
 
 class Arrivals:
-    """Watches one name. A folder that cannot be watched (not Linux, out of watches, a file system of another
-    machine) tells nothing."""
+    """Watches one name. If the folder cannot be watched (not Linux, no watches left, a network file system), it
+    reports nothing."""
 
     def __init__(self, path: Path) -> None:
         self._name = os.fsencode(path.name)
@@ -28,13 +28,13 @@ class Arrivals:
         self._close = weakref.finalize(self, _close, self._descriptor)
 
     def close(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         self._close()
         self._descriptor = -1
 
     def latest(self) -> bool | None:
-        """Whether the file that came last since this was asked before was renamed to the name; None when none came,
-        or nobody knows."""
+        """Whether the latest file since the last call was renamed to the name; None if there was none, or if it is
+        unknown."""
         came: bool | None = None
         while self._descriptor >= 0:
             try:
@@ -46,13 +46,13 @@ class Arrivals:
 
 
 def last_arrival(events: bytes, name: bytes, came: bool | None) -> bool | None:
-    """Whether the last of the kernel's events for this name was a rename; `came` where none is for it."""
+    """Whether the last of the kernel's events for this name was a rename; `came` if there is none for it."""
     at = 0
     while at < len(events):
         _, mask, _, length = _EVENT.unpack_from(events, at)
         at += _EVENT.size + length
         if mask & _OVERFLOW:
-            # Anything may have come: the careful answer.
+            # Events were lost: assume that the file was written in place.
             came = False
         elif events[at - length : at].rstrip(b"\0") == name:
             came = bool(mask & _MOVED_TO)
@@ -60,7 +60,7 @@ def last_arrival(events: bytes, name: bytes, came: bool | None) -> bool | None:
 
 
 def _watched(folder: Path) -> int:
-    """The descriptor to read events from; -1 where there is none."""
+    """The descriptor to read events from; -1 for none."""
     try:
         library = ctypes.CDLL(None)
         descriptor: int = library.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)

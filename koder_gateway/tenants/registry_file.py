@@ -1,4 +1,4 @@
-"""The registry in a file: read again when the file has changed, away from the reactor's thread."""
+"""The registry in a file: read again when the file has changed, in a thread."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from .thread_pace import Pace
 
 _log = Logger()
 
-# Seconds between the two looks that must agree: a file that is being written has changed again by then.
+# Seconds between the two looks that must agree: a file that is being written changes within this time.
 SECOND_LOOK: Final = 1.0
 
 
 class RegistryFile:
-    """Watches one file, of which the version `seen` has been read already. `read` gets the registry of each other
-    version that two looks agree on; one that cannot be read, or that lacks more tenants than `losses` allows, leaves
-    the tenants before it in place, and is said and counted once.
+    """Watches one file, of which the version `seen` has already been read.
 
-    A list that lacks anybody must have been renamed to its name. A file that was written again, or removed and made
-    anew, is perhaps not written to its end, however long it stays as it is.
+    `read` gets the registry of each other version that two looks agree on. A version that cannot be read, or that
+    lacks more tenants than `losses` allows, leaves the previous tenants in place, and is logged and counted once. A
+    list that lacks any tenant must have been renamed to its name: a file that was written in place, or removed and
+    created again, may be incomplete, however long it stays unchanged.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class RegistryFile:
         read: Callable[[Registry], object],
         reactor: Any,
     ) -> None:
-        # The version that two looks have agreed on last, whether it could be taken or not.
+        # The version that two looks agreed on last, accepted or not.
         self.seen = seen
         self._path = path
         self._base_domain = base_domain
@@ -52,10 +52,10 @@ class RegistryFile:
         self._counters = counters
         self._read = read
         self._reactor = reactor
-        # Another version that was looked at once, and whether it was renamed to its name.
+        # A newer version that has been seen once, and whether it was renamed to its name.
         self._noticed: Version | None = None
         self._renamed = False
-        # Made at the first look, since a gateway may never be started.
+        # Created at the first look, since a gateway may never be started.
         self._arrivals: Arrivals | None = None
         self._came: bool | None = None
         self._due = -math.inf
@@ -63,7 +63,7 @@ class RegistryFile:
         self._stopped = False
 
     def sweep(self, now: float, refresh: float) -> None:
-        """Look whether the file has changed, every `refresh` seconds, and again soon when it has."""
+        """Check whether the file has changed, every `refresh` seconds, and again soon after a change."""
         if now < self._due or self._looking is not None or self._stopped:
             return
         if self._arrivals is None:
@@ -78,13 +78,13 @@ class RegistryFile:
         self._looking = work.addCallbacks(self._looked, self._failed)
 
     def stop(self) -> None:
-        """Watch no more; what is being read just now comes too late."""
+        """Stop watching; the result of a read in progress is ignored."""
         self._stopped = True
         if self._arrivals is not None:
             self._arrivals.close()
 
     def _look(self, noticed: Version | None, renamed: bool) -> Version | Registry:
-        """In a thread: the version that is there, or what it says when that is the one that was noticed."""
+        """In a thread: the present version, or its contents if it is the one that was noticed."""
         look = look_at(self._path, str(self._path), MAX_LIST)
         if look.version != noticed:
             return look.version
@@ -104,19 +104,19 @@ class RegistryFile:
         self._read(found)
 
     def _notice(self, version: Version) -> None:
-        """Remember a version for the next look to agree with."""
+        """Remember a version for the next look to compare with."""
         before, self._noticed = self._noticed or self.seen, version
-        # Asked after the look, so that what it has found has been told already.
+        # Asked after the look, so that its event has already been reported.
         came = None if self._arrivals is None else self._arrivals.latest()
         if came is not None:
             self._came = self._renamed = came
         elif before is not None and _same_file(version.state, before.state):
-            # Written in place, unless only its time is another.
+            # Written in place, unless only its modification time differs.
             self._renamed = self._renamed and version.content == before.content
         elif self._came is not None:
             self._renamed = self._came
         else:
-            # Nobody tells how files come: one in the place of another was renamed to it, as far as one can see.
+            # There are no events: a file with another inode counts as renamed.
             self._renamed = before is not None and isinstance(before.state, tuple)
 
     def _agreed(self) -> None:
@@ -133,5 +133,6 @@ class RegistryFile:
 
 
 def _same_file(one: object, other: object) -> bool:
-    """Whether two states are of the same file, written in place, and not of one that has replaced the other."""
+    """Whether two states are of the same file, written in place, and not of two files of which one replaced the
+    other."""
     return isinstance(one, tuple) and isinstance(other, tuple) and one[0] == other[0]

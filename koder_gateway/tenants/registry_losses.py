@@ -1,4 +1,4 @@
-"""How many tenants a list that is read again may lose: one that lacks many was cut short, or is another's."""
+"""How many tenants a new list may lack: a list that lacks many was truncated, or is another registry's."""
 
 from __future__ import annotations
 
@@ -20,15 +20,18 @@ class FailureCount(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """What a list is compared with. `before` gives the registry in force, `most` the part of its tenants that another
-    list may lack (1.0: all); one tenant may always go."""
+    """The comparison of a new list with the previous one. `before` returns the registry in force, `most` the part of
+    its tenants that a new list may lack (1.0: all); one tenant may always be missing."""
 
     before: Callable[[], Registry]
     most: Callable[[], float]
 
     def check(self, name: str, after: Registry, in_place: bool, rest: Callable[[], object]) -> None:
-        """Raise ConfigurationError, with one line, for a list that lacks too many. `in_place`: none may go, since it
-        was written over the one before, and perhaps not to its end. `rest` is called between any two tenants."""
+        """Raise ConfigurationError, with one line, for a list that lacks too many.
+
+        `in_place`: no tenant may be missing, since the file was written in place and may be incomplete. `rest` is
+        called between any two tenants.
+        """
         before = self.before()
         if before.is_open:
             return

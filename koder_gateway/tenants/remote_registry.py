@@ -1,4 +1,4 @@
-"""The tenant registry behind a URL: fetched, checked whole, and kept on disk for a start without it."""
+"""The tenant registry behind a URL: fetched, validated as a whole, and cached on disk for a start without it."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from .registry_losses import FailureCount, Losses
 from .tenant_list import parse_tenants, read_cache, write_cache
 from .thread_pace import Pace
 
-# Seconds for one whole answer.
+# Seconds for one complete response.
 TIMEOUT: Final = 10.0
 CACHE_NAME: Final = "tenants-cache.json"
 
 
 class UnreadTenants(TenantPolicy):
-    """The policy of a registry that has not been read: who is a tenant is not known, so nobody is refused as none."""
+    """The policy of a registry that has not been read: the tenants are unknown, so none is refused as unknown."""
 
     __slots__ = ()
 
     _REFUSAL = OVERLOADED.because("The tenant registry has not been read yet.")
 
     def __init__(self) -> None:
-        """Every answer is the same, and no name is anybody's."""
+        """Every answer is the same, and no name belongs to a tenant."""
         super().__init__("", "", "", Registry(()))
 
     def resolve(self, host: bytes, named: Sequence[bytes]) -> Tenant | Refusal:
@@ -48,21 +48,19 @@ class UnreadTenants(TenantPolicy):
 
 
 class Source(Protocol):
-    """Where the list is asked for."""
+    """Fetches the list."""
 
     def get(self, headers: Mapping[str, str]) -> Deferred[tuple[int, str, bytes | bytearray | None]]:
-        """Status, ETag and body of an answer, the body None when it is longer than `MAX_LIST`.
-
-        Fails with an exception whose text says why, or after `cut` with CancelledError.
-        """
+        """Status, ETag and body of a response, the body None if it is longer than `MAX_LIST`. Fails with an exception
+        whose text has the reason, or after `cut` with CancelledError."""
 
     def cut(self) -> None:
-        """End what is under way."""
+        """Cancel the request in flight."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a registry is followed by: a list that was good for one place says nothing of another."""
+    """Where a registry is read from: a list that was good for one place says nothing about another."""
 
     url: str
     base_domain: str
@@ -72,9 +70,9 @@ class Place:
 class RemoteRegistry:
     """Follows the registry at a URL: `read` gets its tenants whenever they have changed.
 
-    A list that cannot be had, or with a fault in it, changes nothing but the log and a counter, nor does one that
-    lacks more tenants than `losses` allows; the first after the start or `again` may lack any. Before the first
-    good one the list that was kept is used. Time is told by `sweep`; the work is done in the reactor's threads.
+    A list that cannot be fetched, or has a fault, changes nothing except the log and a counter; nor does one that
+    lacks more tenants than `losses` allows. The first list after the start or after `again` may lack any. Before the
+    first good list the cached one is used. `sweep` provides the time; the work is done in the reactor's threads.
     """
 
     log = Logger()
@@ -89,12 +87,12 @@ class RemoteRegistry:
         reactor: Any,
     ) -> None:
         self.place = place
-        # Queries may have secrets in them, which do not belong into logs.
+        # Queries may contain secrets, which do not belong in logs.
         self._name = place.url.partition("?")[0]
         self._cache = place.state / CACHE_NAME
         self._source = source
         self._losses = losses
-        # Whether the next good list is taken whatever it lacks.
+        # Whether the next good list is accepted whatever it lacks.
         self._asked_for = True
         self._counters = counters
         self._read = read
@@ -105,9 +103,9 @@ class RemoteRegistry:
         self._now = 0.0
         self._due = float("-inf")
         self._deadline = float("inf")
-        # That of the last good list: of a bad one it would have the next answer, "not modified", look good.
+        # The ETag of the last good list: that of a bad list would make the next "not modified" look good.
         self._etag = ""
-        # The last list that was judged, by its digest, and what was wrong with it.
+        # The digest of the last list that was validated, and its faults.
         self._judged: tuple[bytes, tuple[str, ...]] = (b"", ())
         self._told: tuple[str, ...] = ()
         self._unkept = ""
@@ -115,7 +113,7 @@ class RemoteRegistry:
     # -- time
 
     def sweep(self, now: float, refresh: float) -> None:
-        """Do what is due: the list is asked for every `refresh` seconds. `now`: monotonic seconds."""
+        """Do what is due: fetch the list every `refresh` seconds. `now`: monotonic seconds."""
         self._now = now
         if now >= self._deadline:
             self._deadline = float("inf")
@@ -126,12 +124,13 @@ class RemoteRegistry:
             Deferred.fromCoroutine(self._refresh()).addErrback(self._broken)
 
     def again(self) -> None:
-        """Ask with the next sweep, not only after the usual time; what is refused for its losses is then taken."""
+        """Fetch at the next sweep instead of after the usual time; a list that was refused for its losses is then
+        accepted."""
         self._asked_for = True
         self._due = float("-inf")
 
     def stop(self) -> None:
-        """Follow no longer; what is under way comes to nothing."""
+        """Stop following; the result of a request in flight is ignored."""
         self._stopped = True
         self._deadline = float("inf")
         self._source.cut()
@@ -160,7 +159,7 @@ class RemoteRegistry:
             self._read(registry)
 
     def _kept(self, place: Place) -> Registry | None:
-        """In a thread: what was kept."""
+        """In a thread: the cached list."""
         pace = Pace()
         tenants = read_cache(self._cache, place.url, place.base_domain, pace)
         return None if tenants is None else Registry(tenants, pace)
@@ -191,12 +190,12 @@ class RemoteRegistry:
             await self._judge(body, etag)
 
     async def _judge(self, body: bytes | bytearray, etag: str) -> None:
-        """Use a list, unless it is the one before or has a fault."""
+        """Use a list, unless it is the previous one or has a fault."""
         asked_for, self._asked_for = self._asked_for, False
         try:
             registry, unkept = await self._in_thread(self._work, body, asked_for)
         except ConfigurationError as error:
-            # Asked for is a good list, which may be yet to come.
+            # `again` asks for a good list, which may still come.
             self._asked_for |= asked_for
             self._failed(error.faults)
             return
@@ -211,7 +210,7 @@ class RemoteRegistry:
         self._succeeded()
 
     def _work(self, body: bytes | bytearray, asked_for: bool) -> tuple[Registry | None, str]:
-        """In a thread: the registry, None for that of the list before; and why it could not be kept."""
+        """In a thread: the registry, None for the previous list's; and why it could not be cached."""
         digest = hashlib.sha256(body).digest()
         judged, faults = self._judged
         if digest == judged and not (faults and asked_for):
@@ -249,7 +248,7 @@ class RemoteRegistry:
             return
         self._counters.registry_failures += 1
         told = tuple(faults)
-        # A registry that stays away is told once, and so is each new reason.
+        # A registry that stays unreachable is logged once, and so is each new reason.
         if told == self._told:
             return
         self._told = told

@@ -1,4 +1,4 @@
-"""The list of tenants as the Admin service tells it (JSON), and the copy of the last good one on disk."""
+"""The list of tenants of the Admin service (JSON), and the copy of the last good one on disk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..config.registry import MAX_ENTRY, MAX_LIST, TENANT, restless
 from ..files.private_file import write_private
 from ..policy.tenants import Tenant, conflicts
 
-# Nothing in a tenant depends on where the list is.
+# No value of a tenant depends on the place of the list.
 _ANYWHERE: Final = Where(Path("/"), Path("/"))
 _MALFORMED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _PLACE: Final = re.compile(r"\(byte ([0-9]+)\)")
@@ -26,7 +26,7 @@ _BATCH: Final = 256
 
 
 class _Listed(msgspec.Struct, omit_defaults=True):
-    """One tenant as the list has it; other members are ignored, null stands for no domains and no origins."""
+    """One tenant of the list; other members are ignored, null means no domains and no origins."""
 
     slug: str
     domains: list[str] | None = None
@@ -39,8 +39,8 @@ def parse_tenants(
 ) -> tuple[Tenant, ...]:
     """The tenants of a JSON list, bare or as the member `tenants` of an object, by the rules of the tenants file.
 
-    Raises ConfigurationError with ten faults, and the number of those that there are besides; messages call the list
-    `name`. For a thread: `rest` is called between any two entries, and may let others have their turn.
+    Raises ConfigurationError with ten faults and the number of the others; messages call the list `name`. For a
+    thread: `rest` is called between any two entries, and may let other work run.
     """
     try:
         return _tenants(data, Elements(data, MAX_ENTRY), name, base_domain, rest)
@@ -62,7 +62,7 @@ def _tenants(
     for index, (start, end) in enumerate(elements):
         rest()
         if tally.full and data[start] != 0x7B:
-            # No object: another fault, of which only the number is told.
+            # Not an object: another fault, which is only counted.
             tally.add("", "")
             continue
         try:
@@ -96,7 +96,8 @@ def _resting(tenants: Iterable[Tenant], rest: Callable[[], object]) -> Iterable[
 
 
 def _sentence(error: Exception, start: int = 0) -> str:
-    """What a decoder says; it names places and types, never what it has read. `start`: where it began."""
+    """The message of a decoder; it names positions and types, never contents. `start` is the offset of the
+    element."""
     if isinstance(error, RecursionError):
         return "nested too deeply"
     return _PLACE.sub(lambda place: f"(byte {int(place[1]) + start})", str(error))
@@ -105,7 +106,7 @@ def _sentence(error: Exception, start: int = 0) -> str:
 def read_cache(
     path: Path, url: str, base_domain: str, rest: Callable[[], object] = restless
 ) -> tuple[Tenant, ...] | None:
-    """The last good list of the registry at `url`; None where none was kept, or another registry's.
+    """The last good list of the registry at `url`; None if none was cached, or another registry's.
 
     Raises ConfigurationError for one that cannot be used.
     """
@@ -120,7 +121,7 @@ def read_cache(
         raise ConfigurationError([f"{path}: cannot be used: it is longer than {MAX_LIST} bytes"])
     elements = Elements(data, MAX_ENTRY)
     try:
-        # What stands before the array is known with the first element, or at the end.
+        # The members before the array are known with its first element, or at the end.
         listed = iter(elements)
         first = next(listed, None)
         if msgspec.json.decode(elements.members.get(b'"registry"', b""), type=str) != url:
@@ -137,13 +138,13 @@ def _chained(first: tuple[int, int], others: Iterable[tuple[int, int]]) -> Itera
 
 
 def write_cache(path: Path, url: str, tenants: Sequence[Tenant], rest: Callable[[], object] = restless) -> None:
-    """Keep a good list, whole or not at all, readable by its owner only. Raises OSError."""
+    """Cache a good list atomically, readable by its owner only. Raises OSError."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_private(path, lambda file: _write(file, url, tenants, rest))
 
 
 def _write(file: BinaryIO, url: str, tenants: Sequence[Tenant], rest: Callable[[], object]) -> None:
-    """A part after the other: of the whole there would be two more copies in memory."""
+    """Written part by part: the whole would need two more copies in memory."""
     file.write(b'{"registry":%b,"tenants":[' % msgspec.json.encode(url))
     for start in range(0, len(tenants), _BATCH):
         rest()

@@ -1,12 +1,12 @@
-"""The pace of long work in a thread: it leaves the interpreter to the reactor's thread again and again."""
+"""The pace of long work in a thread: it yields the interpreter to the reactor's thread again and again."""
 
 from __future__ import annotations
 
 import time
 from typing import Final
 
-# Seconds of work after which the thread sleeps, and for how long: left alone, it would give the interpreter away only
-# when it is asked to, five milliseconds after each time that the reactor has something to do.
+# Seconds of work after which the thread sleeps, and for how long. By itself it would yield the interpreter only on
+# request, five milliseconds after each time that the reactor has something to do.
 _WORK: Final = 0.002
 _REST: Final = 0.001
 # Calls between two looks at the clock.
@@ -14,7 +14,7 @@ _STEPS: Final = 8
 
 
 class Pace:
-    """Called between any two steps of the work, it sleeps when it is time to. For one thread."""
+    """Called between any two steps of the work; it sleeps when it is time to. For one thread."""
 
     def __init__(self) -> None:
         self._steps = 0

@@ -99,7 +99,7 @@ class Shelf:
         if found.names is None:
             nothing = f"{self._place.name}: has no certificate with its key in it; {WANTED}"
             raise CertificateError(*(found.errors or [nothing]))
-        return found.names, self.doubts(now)
+        return found.names, self.warnings(now)
 
     def look(self, now: float, settled: bool = False) -> Look:
         """What has changed since the last look. `settled`: read everything again, and take it as it is now."""
@@ -110,9 +110,9 @@ class Shelf:
             look.names = self._assembled(look, now)
         if self._served is not None and (changed or now >= self._calendar):
             self._calendar = now + _DAILY
-            doubts = self.doubts(now)
-            look.warnings += few([line for line in doubts if line not in self._warned])
-            self._warned = set(doubts)
+            lines = self.warnings(now)
+            look.warnings += few([line for line in lines if line not in self._warned])
+            self._warned = set(lines)
         look.faulty = sum(kept.faulty for kept in self._kept.values()) + bool(self._place_fault)
         return look
 
@@ -251,11 +251,11 @@ class Shelf:
         self._served = names
         return names
 
-    def doubts(self, now: float) -> list[str]:
+    def warnings(self, now: float) -> list[str]:
         """What clients are, or soon will be, going to refuse of what can be served, in lines."""
         if self._served is None:
             return []
-        lines = [line for certificate in self._served.certificates for line in certificate.doubts(now)]
+        lines = [line for certificate in self._served.certificates for line in certificate.warnings(now)]
         for hidden, served in self._served.overshadowed():
             lines.append(
                 f"{hidden.path}: is never used for its names: {served.path} has the same names with"
@@ -299,8 +299,8 @@ class OwnShelf:
         self._served = made
         return Look(Names([made]), warnings=[self._warning(made)])
 
-    def doubts(self, now: float) -> list[str]:
-        """See `Shelf.doubts`; nobody else is asked to renew it."""
+    def warnings(self, now: float) -> list[str]:
+        """See `Shelf.warnings`; nobody else is asked to renew it."""
         return []
 
     def _warning(self, made: CertificateFile) -> str:

@@ -89,7 +89,7 @@ class CertificateFile:
         """Whether another one would serve the same."""
         return self.chain_der == other.chain_der and self.key_der == other.key_der
 
-    def doubts(self, now: float) -> Iterator[str]:
+    def warnings(self, now: float) -> Iterator[str]:
         """Why clients are, or soon will be, going to refuse it although it is whole; `now` is in seconds since the
         epoch."""
         if self.expires <= now:

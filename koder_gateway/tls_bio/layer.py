@@ -9,7 +9,7 @@ from OpenSSL import SSL
 from twisted.internet.protocol import Protocol
 
 from ..policy.limits import address_key
-from ..reactor.read_sizes import read_bounded, read_freely, room_of
+from ..reactor.read_sizes import read_bounded, read_fitting, read_freely, room_of
 from ..reactor.turns import Turns
 
 # What a peer may make OpenSSL say by itself in the life of a connection: hundreds of key updates, of which an honest
@@ -148,6 +148,10 @@ class Layer(Protocol):
     def read_bounded(self, room: Callable[[], int] | None = None) -> None:
         """Read no more at once than is bounded, or than there is room for."""
         read_bounded(self.transport, room)
+
+    def read_fitting(self, room: Callable[[], int]) -> None:
+        """Read as much at once as there is room for."""
+        read_fitting(self.transport, room)
 
     def read_freely(self) -> None:
         """Read as much as comes."""

@@ -269,6 +269,27 @@ class Flow(ABC):
         else:
             self._read_into(_little_buffer, self._first_read)
 
+    def read_fitting(self, room: Callable[[], int]) -> None:
+        """Bring as much in one read as `room` says that whoever it is for takes at once (bytes), and up to `BOUND`
+        anyway: for bulk, of which no whole read is to wait here. What there is room for is asked once for many reads.
+        """
+        if self._native is None or self._reads_little or self._held is not None:
+            return
+        self._reads_bounded = True
+        # What the kernel needs for its own keeping is up to as much again.
+        self._room, self._budget = room, room() >> 1
+        self._read_into(self._bulk_buffer, self._bulk_read)
+
+    def _bulk_buffer(self, _hint: int) -> memoryview:
+        budget = self._budget
+        return _buffer if budget >= MOST else _buffer[: max(BOUND, budget)]
+
+    def _bulk_read(self, size: int) -> None:
+        self._budget -= size
+        self.data_received(bytes(_buffer[:size]))
+        if self._budget < MOST and self._room is not None:
+            self._budget = self._room() >> 1
+
     def read_exactly(self, room: Callable[[], int]) -> None:
         """Bring no more in one read than `room` says (bytes), or `_FEW`. For few bytes: reads so small are dear."""
         if self._native is None or self._reads_little:

@@ -255,14 +255,14 @@ def _set_tunnel_bounds(tunnels: Tunnels, settings: Settings) -> None:
     tunnels.allow(most, timeout=timeouts.tunnel, ending=timeouts.idle, shares=shares_of(most, settings))
 
 
-def doubts(composition: Composition, now: float, ahead: float = 0.0) -> list[str]:
+def certificate_warnings(composition: Composition, now: float, ahead: float = 0.0) -> list[str]:
     """A line for each file of a service that can be used but is not going to do, now or in `ahead`
     seconds; `now`: seconds since the epoch."""
     trusts = {f"services.{name}": service.trust for name, service in composition.services.items()}
     trusts["tenants.registry"] = composition.registry_trust
     told: dict[str, str] = {}
     for where, trust in trusts.items():
-        for line in () if trust is None else trust.doubts(now, ahead):
+        for line in () if trust is None else trust.warnings(now, ahead):
             told.setdefault(line, f"{where}: {line}")
     return list(told.values())
 

@@ -6,9 +6,7 @@ connection. What ends in any other way, or has bytes behind its end, leaves the 
 
 from __future__ import annotations
 
-import contextlib
 import re
-import socket
 from abc import abstractmethod
 from typing import Any, Final
 
@@ -17,7 +15,7 @@ from twisted.internet.protocol import Protocol
 from zope.interface import implementer
 
 from ..exchange.states import CLOSED, INVALID
-from ..reactor.read_sizes import MUCH, read_bounded
+from ..reactor.read_sizes import MUCH, read_bounded, read_fitting
 from ..reactor.turns import FULL_READ, end_turn
 from ..wire.request_head import RequestHead
 from ..wire.response import ResponseError, ResponseHead
@@ -33,9 +31,6 @@ _MAX_HEAD: Final = 65536
 _MAX_INTERIM: Final = 32
 # A service may send one small chunk an event, for days: framing may outweigh data by this many bytes.
 _CHUNK_SLACK: Final = 1 << 20
-# What the kernel keeps of an answer once much of it has come and its client takes it, so that bulk goes on at full
-# speed.
-_BULK_READ: Final = 1 << 20
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 _VERSION: Final = b"HTTP/1."
 # A 408 that is the first word on a kept connection, so many seconds behind a request, may speak of the time
@@ -57,7 +52,8 @@ class AnswerReader(Protocol, ChunkSource):
     kept_for: int | None = None
     _bounded = False
     _exact = False
-    _wide = False
+    # Whether an answer has been large: then no more is read at once than its client takes, of later ones as well.
+    _fits = False
 
     def __init__(self, service: AnsweringService) -> None:
         self.relay: AnswerReceiver | None = None
@@ -221,19 +217,14 @@ class AnswerReader(Protocol, ChunkSource):
 
     def _read_much(self, size: int) -> None:
         """What is read of a large answer waits for its client: no more of it at once than the client has room for."""
-        if self.relay is not None and self.relay.client.crowded:
-            self.bound_reads()
-        elif not self._wide:
-            self._wide = True
-            self._receive(_BULK_READ)
+        if self.relay is not None:
+            if self.relay.client.crowded:
+                self.bound_reads()
+            elif not self._fits and not self._bounded:
+                self._fits = True
+                read_fitting(self.transport, self._room)
         if size >= FULL_READ:
             end_turn(self.transport)
-
-    def _receive(self, size: int) -> None:
-        """Have the kernel keep about so many bytes of the service's, and as many again for its own keeping."""
-        transport: Any = self.transport
-        with contextlib.suppress(AttributeError, OSError):
-            transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
 
     def bound_reads(self) -> None:
         """Read no more at once of this answer than there is room for on its way to the client."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from typing import Any, Final
 from typing import Protocol as TypingProtocol
 
@@ -15,7 +16,7 @@ from zope.interface import alsoProvides, implementer
 from ..exchange.states import CLOSED, INVALID
 from ..reactor.bytes_before_reset import hear_last_words
 from ..reactor.direct_reads import deliver_straight
-from ..reactor.read_sizes import read_freely
+from ..reactor.read_sizes import read_fitting, read_freely
 from .answer_reader import GONE, HEAD, IDLE, UNTIL_CLOSE, WHOLE, AnswerReader
 from .graceful_close import ClosingConnection, GracefulCloses
 from .idle_watch import IdleWatch, Watched
@@ -23,8 +24,6 @@ from .ports import AnsweringService, AnswerReceiver, TunnelEnd
 
 # What one read of a tunnel brings, about.
 _TUNNEL_READ: Final = 32768
-# What the kernel keeps of an answer, in bytes and for each connection, which is what its first read brings at most.
-_ANSWER_READ: Final = 65536
 # What waits to be sent to a service before its client is paused.
 _UNSENT: Final = 16384
 
@@ -70,7 +69,6 @@ class UpstreamConnection(AnswerReader, ClosingConnection, Watched):
         if getattr(getattr(transport, "protocol", None), "_wrappedProtocol", None) is self:
             transport.protocol = self
         hear_last_words(transport)
-        self._receive(_ANSWER_READ)
         # Beyond what the kernel holds, as of clients.
         transport.bufferSize = _UNSENT
         deliver_straight(transport, self, self.dataReceived)
@@ -156,7 +154,9 @@ class UpstreamConnection(AnswerReader, ClosingConnection, Watched):
         self._unwatch()
         self.address.lost(self)
         # A client that does not read holds no more than this.
-        self._receive(_TUNNEL_READ)
+        with contextlib.suppress(AttributeError, OSError):
+            transport: Any = self.transport
+            transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _TUNNEL_READ)
         self.dataReceived = tunnel.body  # type: ignore[assignment, method-assign]
         deliver_straight(self.transport, self, tunnel.body)
         # Whoever still stands between is what the transport asks in place of this.
@@ -222,12 +222,8 @@ class UpstreamConnection(AnswerReader, ClosingConnection, Watched):
             self._stop_pulling()
         self.relay = None
         self._buffer = b""
-        if self._bounded:
-            self._bounded = self._exact = False
-            read_freely(self.transport)
-        if self._wide:
-            self._wide = False
-            self._receive(_ANSWER_READ)
+        if self._bounded or self._fits:
+            self._read_as_before()
         chunks, self._chunks = self._chunks, None
         held = self.paused or (chunks is not None and chunks.holding)
         self.paused = False
@@ -241,6 +237,14 @@ class UpstreamConnection(AnswerReader, ClosingConnection, Watched):
             self.finish()
         else:
             self.abort()
+
+    def _read_as_before(self) -> None:
+        """The next answer may be another client's: nothing is known yet of what that takes."""
+        self._bounded = self._exact = False
+        if self._fits:
+            read_fitting(self.transport, self._room)
+        else:
+            read_freely(self.transport)
 
     def abort(self) -> None:
         """Close at once; nothing more is sent or read."""

@@ -95,8 +95,8 @@ class Name:
         if now >= self._due and not self._asking:
             self._ask(now)
 
-    def doubt(self, now: float) -> None:
-        """An address of it could not be connected to: it may have another one now."""
+    def unreachable(self, now: float) -> None:
+        """No connection to its addresses could be made: it may have another one now."""
         if now >= self._begun + _RETRY:
             self._due = -math.inf
             self.renew(now)
@@ -255,5 +255,5 @@ class NamedEndpoint:
         return protocol
 
     def _failed(self, failure: Failure) -> Failure:
-        self._name.doubt(self._reactor.seconds())
+        self._name.unreachable(self._reactor.seconds())
         return failure

@@ -199,8 +199,8 @@ class Service(ConnectedService):
     `trust` is what the endpoints of its https addresses were made with, None where it has none; `turns` are the
     reactor's, None where no answer waits for others. With `isolate` a connection serves one tenant alone.
 
-    An exchange has one of its `max_connections` places (`crowd`) from when it is forwarded to its end. `later` calls
-    in the reactor's next turn.
+    An exchange has one of its `max_connections` places (`capacity`) from when it is forwarded to its end. `later`
+    calls in the reactor's next turn.
     """
 
     log = Logger()

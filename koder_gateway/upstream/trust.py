@@ -41,7 +41,7 @@ class Trust:
     certificate_path: Path | None = field(default=None, compare=False)
     authorities_path: Path | None = field(default=None, compare=False)
 
-    def doubts(self, now: float, ahead: float = 0.0) -> Iterator[str]:
+    def warnings(self, now: float, ahead: float = 0.0) -> Iterator[str]:
         """Why services refuse the gateway's certificate, or none is trusted, now or in `ahead` seconds; `now` is in
         seconds since the epoch. The certificate is shown all the same: the services decide."""
         if self.chain:

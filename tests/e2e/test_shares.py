@@ -130,7 +130,7 @@ def test_bodies_that_begin_and_go_no_further_hold_a_share(gateway: GatewayProces
         assert held(gateway, "few") == SHARE
         until(lambda: metric(gateway, "upstream_refused_total", service="few", reason="timeout"), "the wait is over")
         assert metric(gateway, "upstream_refused_total", service="few", reason="address") == 100 - 2 * SHARE
-        assert f"service few: {GREEDY} has its share of connections ({SHARE} of {PLACES})" in gateway.log()
+        assert f"service few: {GREEDY} has reached its share of connections ({SHARE} of {PLACES})" in gateway.log()
     until(lambda: held(gateway, "few") == 0, "all is given back")
 
 
@@ -164,7 +164,7 @@ def test_tunnels_of_one_address(gateway: GatewayProcess) -> None:
         assert other.head().status == 101
         check_others(gateway, "/many", 3)
         assert metric(gateway, "upstream_refused_total", service="many", reason="address") == 225
-        assert f"service many: {GREEDY} has its share of tunnels (75 of 300)" in gateway.log()
+        assert f"service many: {GREEDY} has reached its share of tunnels (75 of 300)" in gateway.log()
         # One that ends leaves its place to another.
         clients[statuses.index(101)].close()
         until(lambda: metric(gateway, "tunnels_open", service="many") == 75, "one has ended")
@@ -206,7 +206,7 @@ def test_connections_of_one_address(narrow: GatewayProcess) -> None:
             beyond.assert_closed()
         check_others(narrow, "/many", 3)
         assert narrow.metrics()["koder_gateway_connections_rejected_total"] == 1
-        assert f"{GREEDY} has its share of client connections (10 of 40)" in narrow.log()
+        assert f"{GREEDY} has reached its share of client connections (10 of 40)" in narrow.log()
         clients.pop().close()
         until(lambda: narrow.metrics()["koder_gateway_connections_open"] == SHARE - 1, "one is gone")
         with narrow.connect(source=GREEDY) as again:

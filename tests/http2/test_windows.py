@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+from collections.abc import Callable
 
 import pytest
 
@@ -395,25 +395,20 @@ def test_streams_that_share_the_connection_s_last_bytes_all_go_on_when_it_opens(
     assert not client.channel.streams
 
 
-def test_little_of_an_answer_is_kept_until_it_has_proved_to_be_bulk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody knows of a client that it does not read before the first read of its answer."""
-    sizes: list[int] = []
-
-    class Handle:
-        def setsockopt(self, level: int, name: int, size: int) -> None:
-            assert (level, name) == (socket.SOL_SOCKET, socket.SO_RCVBUF)
-            sizes.append(size)
-
-    monkeypatch.setattr(Transport, "getHandle", lambda transport: Handle(), raising=False)
+def test_of_a_large_answer_no_more_is_read_at_once_than_its_client_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    rooms: list[Callable[[], int]] = []
+    monkeypatch.setattr(Transport, "read_fitting", lambda transport, room: rooms.append(room), raising=False)
     gateway = MemoryGateway()
     client = Http2(gateway)
     (service,) = asked(client, 1)
-    assert sizes == [65536]
     service.send(HEAD % 2000 + b"x" * 2000)
-    assert sizes == [65536], "small answers cost no call"
     client.send(headers(3, asking()))
-    service = gateway.origin().connections[-1]
+    service.send(HEAD % 40_000 + b"x" * 40_000)
+    assert not rooms, "small answers and whole ones cost no call"
+    client.send(headers(5, asking()), window_update(0, 1 << 20))
     service.send(HEAD % 40_000 + b"x" * 39_999)
-    assert sizes[-1] == 1 << 20
+    (room,) = rooms
+    assert room() == client.channel.streams.open[5].outflow.room > 0
     service.send(b"x")
-    assert sizes[-1] == 65536, "the next answer may be another client's"
+    assert len(rooms) == 2, "the next answer may be another client's"
+    assert rooms[1]() == 0

@@ -381,7 +381,7 @@ def test_of_an_authority_whose_clients_are_refused_there_is_a_line(issued, tmp_p
     made = {name: Authority(tmp_path, name, start=start, days=days) for name, (start, days) in dates.items()}
     path = tmp_path / "all.pem"
     path.write_bytes(b"".join(each.pem.read_bytes() for each in made.values()))
-    told = list(read_authorities(path).doubts(time.time()))
+    told = list(read_authorities(path).warnings(time.time()))
     assert len(told) == 3
     expected = {
         "Past": "expired on DATE, so its clients are refused; put its new certificate there",
@@ -401,8 +401,8 @@ def test_a_certificate_of_an_authority_that_has_a_good_one_is_not_spoken_of(tmp_
     other = Authority(tmp_path, "Twice", start=dates[0], days=dates[1], key=good.key)
     path = tmp_path / "both.pem"
     path.write_bytes(other.pem.read_bytes() + content)
-    assert list(read_authorities(path).doubts(time.time())) == []
-    assert len(list(read_authorities(other.pem).doubts(time.time()))) == 1
+    assert list(read_authorities(path).warnings(time.time())) == []
+    assert len(list(read_authorities(other.pem).warnings(time.time()))) == 1
 
 
 # -- a whole gateway

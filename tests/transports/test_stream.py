@@ -571,8 +571,9 @@ class PassingOn(Recorder):
     """Hands what it gets to another transport, whose producer it is, and keeps the sizes of the reads, and what of
     each the other one did not get rid of at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, way: str) -> None:
         super().__init__()
+        self.way = way
         self.reads: list[tuple[int, int]] = []
         self.onwards: Any = None
         self.paused = False
@@ -580,7 +581,8 @@ class PassingOn(Recorder):
     def dataReceived(self, data: bytes) -> None:
         self.onwards.write(data)
         self.reads.append((len(data), self.onwards.unsent))
-        self.transport.read_bounded(lambda: self.onwards.room)
+        if self.way == "bounded" or len(self.reads) == 1:
+            getattr(self.transport, f"read_{self.way}")(lambda: self.onwards.room)
 
     def pauseProducing(self) -> None:
         self.paused = True
@@ -593,24 +595,25 @@ class PassingOn(Recorder):
         self.transport.loseConnection()
 
 
-def test_what_is_passed_on_waits_as_one_small_read(reactor: UvloopReactor) -> None:
+@pytest.mark.parametrize(("way", "most"), [("bounded", LITTLE), ("fitting", BOUND)])
+def test_what_is_passed_on_waits_as_one_small_read(reactor: UvloopReactor, way: str, most: int) -> None:
     """Whoever does not read makes the transport hold a bounded read, however much the kernel took before."""
-    source, way, sink, end = Recorder(), PassingOn(), Recorder(), Counter()
+    source, passing, sink, end = Recorder(), PassingOn(way), Recorder(), Counter()
 
     async def scenario() -> None:
         await connected(reactor, sink, end)
         end.transport.pauseProducing()
-        await connected(reactor, source, way)
-        way.onwards = sink.transport
-        sink.transport.registerProducer(way, True)
+        await connected(reactor, source, passing)
+        passing.onwards = sink.transport
+        sink.transport.registerProducer(passing, True)
         for _ in range(64):
             source.transport.write(bytes(MIB))
-        while not way.paused:
+        while not passing.paused:
             await several_turns(reactor)
         await several_turns(reactor)
-        *before, last = way.reads
+        *before, last = passing.reads
         assert {unsent for _, unsent in before} == {0}
-        assert 0 < last[1] <= last[0] <= LITTLE
+        assert 0 < last[1] <= last[0] <= most
         assert max(size for size, _ in before) > BOUND, "what there is room for is read at once"
         assert sink.transport.room == 0
         end.transport.resumeProducing()

@@ -158,7 +158,10 @@ def test_an_address_that_has_its_share_is_told_of_once(make_gateway: Make, monke
     for _ in range(4):
         ask(gateway, "192.0.2.1")
     assert lines == [
-        "service identity: 192.0.2.1 has its share of connections (2 of 4); the rest waits: shares.address"
+        (
+            "service identity: 192.0.2.1 has reached its share of connections (2 of 4);"
+            " its other requests wait (shares.address)"
+        )
     ]
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from twisted.python.failure import Failure
+from twisted.web.resource import IResource
 
 from ..errors import Refusal
 from ..exchange.context import RequestContext
@@ -26,22 +27,41 @@ from .buffered import Buffered
 from .limits import ClientTimeouts
 
 
-class ClientRequest(Client, Protocol):
-    """A request that has begun and not ended, as the site sees it."""
+class Segments(Protocol):
+    """A path as stock resources descend by it: the segments behind and those ahead."""
 
-    postpath: list[bytes] | None
+    prepath: list[bytes]
+    postpath: list[bytes]
+
+
+class TreeClient(Client, Protocol):
+    """The client's side of an exchange, as the resource tree sees it."""
 
     def answer(self, status: int, reason: bytes, fields: bytes, body: bytes) -> None:
         """Answer from the gateway itself and end the exchange."""
 
-    def hand_over(self) -> object:
-        """Become what stock resources expect."""
-
-    def render_stock(self, resource: Any) -> None:
-        """Have an ordinary resource render, once the whole body is there."""
+    def hand_over(self) -> Segments:
+        """A mounted resource answers: the request that it gets."""
 
     def give_up(self, refusal: Refusal, code: str = ...) -> None:
         """The gateway waits no longer. `code` is that of an answer which has begun and is cut."""
+
+
+class TreeRequest(Segments, Protocol):
+    """A request on its way through the tree: one of the gateway's own, or a stock one that `Entrance` has let in."""
+
+    @property
+    def gateway(self) -> TreeClient:
+        """The client's side of its exchange."""
+
+
+class ClientRequest(TreeClient, Protocol):
+    """A request that has begun and not ended, as the site sees it. `postpath` is None until it is handed over."""
+
+    postpath: list[bytes] | None
+
+    def render_stock(self, resource: IResource) -> None:
+        """Have an ordinary resource render, once the whole body is there."""
 
     def expire(self) -> None:
         """The whole exchange has had its time."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
 from ..errors import Refusal
+from .ports import TreeRequest
 
 
 @implementer(IResource)
@@ -21,12 +20,12 @@ class Refused:
     def __init__(self, refusal: Refusal) -> None:
         self._refusal = refusal
 
-    def render(self, request: Any) -> int:
+    def render(self, request: TreeRequest) -> int:
         """Answer."""
         request.gateway.refuse(self._refusal)
         return NOT_DONE_YET
 
-    def getChildWithDefault(self, name: bytes, request: Any) -> Refused:
+    def getChildWithDefault(self, name: bytes, request: TreeRequest) -> Refused:
         """There is nothing below a refusal."""
         return self
 

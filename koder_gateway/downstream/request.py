@@ -9,13 +9,14 @@ mounted in the tree beside the proxying leaf.
 from __future__ import annotations
 
 from io import BytesIO
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import http, server
+from twisted.web.resource import IResource
 
 from ..errors import INTERNAL_ERROR, UPSTREAM_TIMEOUT, Refusal
 from ..exchange.ending import goes_unanswered
@@ -34,7 +35,7 @@ from ..exchange.states import (
 from ..wire.problem import problem
 from ..wire.response import CONTINUE
 from .forwarded_headers import forwarded_headers
-from .ports import ClientRequest, RequestChannel
+from .ports import ClientRequest, RequestChannel, Segments
 
 _log = Logger()
 
@@ -71,12 +72,12 @@ class GatewayRequest(server.Request, ClientRequest):
         self.sink: BodySink | None = None
         self._produced_by: object = None
 
-    def hand_over(self) -> GatewayRequest:
+    def hand_over(self) -> Segments:
         """Become what stock resources expect: all that a stock request has, and segments to descend by."""
         self._become_stock()
         self.prepath = []
         self.postpath = [unquote_to_bytes(segment) for segment in self.path[1:].split(b"/")]
-        return self
+        return cast(Segments, self)
 
     @property
     def _is_stock(self) -> bool:
@@ -105,7 +106,7 @@ class GatewayRequest(server.Request, ClientRequest):
 
     # -- a stock resource answers
 
-    def render_stock(self, resource: Any) -> None:
+    def render_stock(self, resource: IResource) -> None:
         """Have an ordinary resource render, once the whole body is there."""
         if self.body_done:
             self.content = BytesIO(self.body)
@@ -115,7 +116,7 @@ class GatewayRequest(server.Request, ClientRequest):
             if self.exchange.head.expects and not self.body:
                 self.interim(CONTINUE)
 
-    def _render_now(self, resource: Any) -> None:
+    def _render_now(self, resource: IResource) -> None:
         self._become_stock()
         try:
             self.render(resource)
@@ -315,7 +316,7 @@ class _BodyCollector(BodySink):
     streams = False
     connection = None
 
-    def __init__(self, request: GatewayRequest, resource: Any) -> None:
+    def __init__(self, request: GatewayRequest, resource: IResource) -> None:
         self._request = request
         self._resource = resource
         self._file = BytesIO(request.body)

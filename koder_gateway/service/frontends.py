@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..downstream.ports import TreeClient
 from ..downstream.site import GatewaySite
 from ..exchange.states import Exchange
 from ..listening.proxy_protocol import ProxyGate
@@ -69,7 +70,7 @@ class Frontends:
         if policy.registry.is_open or isinstance(policy.tenants, UnreadTenants):
             return
         here = [request for channel in self.site.channels for request in channel.under_way()]
-        begun: list[Any] = [*here, *self.resource.clients]
+        begun: list[TreeClient] = [*here, *self.resource.clients]
         for request in begun:
             refusal = policy.tenant_refusal(request.exchange.tenant)
             if refusal is not None:

@@ -317,7 +317,7 @@ def compose(
         faults += [f"tenants.registry: {fault}" for fault in str(error).splitlines() if fault not in told]
     if faults:
         raise ValueError("\n".join(faults))
-    leaves: dict[bytes, Any] = {route.path: ProxyResource(services[route.service]) for route in settings.routes}
+    leaves: dict[bytes, IResource] = {route.path: ProxyResource(services[route.service]) for route in settings.routes}
     leaves.update(mounted)
     resource = guarded(Routes(leaves))
     return Composition(

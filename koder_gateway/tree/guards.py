@@ -6,13 +6,15 @@ way down (`getChildWithDefault`) or rendered itself, after `twisted.web.guard.HT
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
+from ..downstream.ports import TreeRequest
 from ..downstream.refused import Refused
+from ..downstream.request import GatewayRequest
 from ..errors import Refusal
 from ..exchange.admission import GUARDED, Step, limits, tenant
 from ..exchange.states import Exchange
@@ -26,14 +28,14 @@ class Guard:
     isLeaf = False
     streams_body = True
 
-    def __init__(self, inner: Any) -> None:
+    def __init__(self, inner: IResource) -> None:
         self.inner = inner
 
     def admit(self, exchange: Exchange) -> Refusal | None:
         """Why this exchange goes no further; None lets it pass."""
         raise TypeError(f"{type(self).__name__} must say whom it admits")
 
-    def getChildWithDefault(self, name: bytes, request: Any) -> Any:
+    def getChildWithDefault(self, name: bytes, request: TreeRequest) -> IResource:
         """What is wrapped, with the segment put back for it, or a refusal."""
         refusal = self.admit(request.gateway.exchange)
         if refusal is not None:
@@ -41,16 +43,17 @@ class Guard:
         request.postpath.insert(0, request.prepath.pop())
         return self.inner
 
-    def render(self, request: Any) -> Any:
+    def render(self, request: TreeRequest) -> int | bytes:
         """The request's path ends here: the wrapped resource answers."""
         refusal = self.admit(request.gateway.exchange)
         if refusal is not None:
             return Refused(refusal).render(request)
-        inner = self.inner
-        if request.gateway is request and not getattr(inner, "streams_body", False):
-            request.render_stock(inner)
+        inner, client = self.inner, request.gateway
+        if isinstance(client, GatewayRequest) and not getattr(inner, "streams_body", False):
+            client.render_stock(inner)
             return NOT_DONE_YET
-        return inner.render(request)
+        rendered: int | bytes = inner.render(request)
+        return rendered
 
     def putChild(self, path: bytes, child: object) -> None:
         """Children belong to what is wrapped."""

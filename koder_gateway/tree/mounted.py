@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+
+from ..exchange.states import Exchange
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,10 +17,10 @@ class MountedRequest:
     request_id: str
 
 
-def mounted_request(request: Any) -> MountedRequest:
+def mounted_request(request: object) -> MountedRequest:
     """What the gateway knows of a request that a mounted resource renders. Raises TypeError for any other request."""
     exchange = getattr(getattr(request, "gateway", None), "exchange", None)
-    if exchange is None:
+    if not isinstance(exchange, Exchange):
         raise TypeError(
             "this request came by no gateway; mount the resource with Gateway(..., mounts={path: resource})"
         )

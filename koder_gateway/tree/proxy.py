@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
+from ..downstream.ports import TreeRequest
 from ..upstream.pool import Service
 from ..upstream.relay import Relay
 
@@ -22,14 +21,14 @@ class ProxyResource:
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    def render(self, request: Any) -> int:
+    def render(self, request: TreeRequest) -> int:
         """Begin to forward; the relay ends the exchange."""
         client = request.gateway
         client.sink = relay = Relay(client, self._service)
         relay.start()
         return NOT_DONE_YET
 
-    def getChildWithDefault(self, name: bytes, request: Any) -> ProxyResource:
+    def getChildWithDefault(self, name: bytes, request: TreeRequest) -> ProxyResource:
         """Everything below is the service's."""
         return self
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from twisted.web.resource import IResource, getChildForRequest
 from zope.interface import implementer
 
+from ..downstream.ports import Segments, TreeClient, TreeRequest
 from ..downstream.refused import Refused
 from ..errors import Refusal
 from ..exchange.admission import route
@@ -25,11 +25,11 @@ class Routes:
     isLeaf = False
     streams_body = True
 
-    def __init__(self, leaves: Mapping[bytes, Any]) -> None:
+    def __init__(self, leaves: Mapping[bytes, IResource]) -> None:
         # With each, whether it is somebody else's and wants to know its place.
         self._leaves = {path: (leaf, not isinstance(leaf, ProxyResource)) for path, leaf in leaves.items()}
 
-    def descend(self, client: Any) -> Any:
+    def descend(self, client: TreeClient) -> IResource:
         """The leaf for the client's path; a mounted resource gets the request as it knows them."""
         chosen = route(client.exchange)
         if isinstance(chosen, Refusal):
@@ -39,21 +39,22 @@ class Routes:
             _place(client.hand_over(), chosen.path)
         return leaf
 
-    def getChildWithDefault(self, name: bytes, request: Any) -> Any:
+    def getChildWithDefault(self, name: bytes, request: TreeRequest) -> IResource:
         """The leaf for the request's whole path."""
         return self.descend(request.gateway)
 
-    def render(self, request: Any) -> Any:
+    def render(self, request: TreeRequest) -> int | bytes:
         """The tree is mounted at the very path that was asked for."""
         leaf = self.descend(request.gateway)
-        return (leaf if leaf.isLeaf else getChildForRequest(leaf, request)).render(request)
+        rendered: int | bytes = (leaf if leaf.isLeaf else getChildForRequest(leaf, request)).render(request)
+        return rendered
 
     def putChild(self, path: bytes, child: object) -> None:
         """Routes come from the configuration."""
         raise TypeError("routes are given at construction")
 
 
-def _place(request: Any, path: bytes) -> None:
+def _place(request: Segments, path: bytes) -> None:
     """Divide a request's segments into those of a mounted resource's own path and those below it."""
     depth = path.rstrip(b"/").count(b"/")
     while len(request.prepath) > depth:

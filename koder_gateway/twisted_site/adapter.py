@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 from twisted.python.failure import Failure
+from twisted.web import server
 from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
 from ..downstream.forwarded_headers import forwarded_headers
+from ..downstream.ports import Segments, TreeClient, TreeRequest
 from ..downstream.refused import Refused
 from ..downstream.site import only_whether
 from ..downstream.stock_fields import is_ours
@@ -24,8 +26,8 @@ from ..errors import Refusal
 from ..exchange.admission import before_tree
 from ..exchange.ending import goes_unanswered
 from ..exchange.opening import SingleHead, open_exchange
-from ..exchange.ports import BodySink, Client, Producer
-from ..exchange.states import ANSWERED, CLIENT_GONE, ENDED, HELD, WAITING, Exchange, IllegalMove
+from ..exchange.ports import BodySink, Producer
+from ..exchange.states import ANSWERED, CLIENT_GONE, ENDED, HELD, TIMEOUT, WAITING, Exchange, IllegalMove
 from ..policy.certificates import Secured
 from ..policy.clients import plain_host
 from ..policy.decision import Policy
@@ -38,14 +40,14 @@ _FRAMING = frozenset((b"content-length", b"transfer-encoding", b"trailer"))
 _MET = b"100-continue"
 
 
-class StockClient(Client):
+class StockClient(TreeClient):
     """The client's side of an exchange (exchange.ports.Client) over a stock request, whose body is complete."""
 
     paused_early = False
 
     def __init__(
         self,
-        request: Any,
+        request: server.Request,
         exchange: Exchange,
         body: bytes,
         finished: Callable[[Exchange], object],
@@ -60,14 +62,15 @@ class StockClient(Client):
         self._producing = False
         request.notifyFinish().addCallbacks(self._answered, self._gone)
 
-    def hand_over(self) -> Any:
+    def hand_over(self) -> Segments:
         """A mounted resource answers: the stock request itself, with the fields that every answer carries."""
         request = self._request
-        request.content.seek(0)
+        if request.content is not None:
+            request.content.seek(0)
         request.requestHeaders = forwarded_headers(self.exchange)
         self._add_fields(self.exchange.fields)
         request.responseHeaders = _MountedHeaders(request, self.exchange.drops_hsts)
-        return request
+        return cast(Segments, request)
 
     def respond(self, head: ResponseHead, body: bytes, done: bool) -> None:
         """Give the stock request the service's head and what there is of its body."""
@@ -154,11 +157,11 @@ class StockClient(Client):
         """End the client's message so that it is seen to be incomplete."""
         self._unregister()
         self._finished(self.exchange)
-        transport = self._request.transport
+        transport: Any = self._request.transport
         if transport is not None:
             transport.abortConnection()
 
-    def give_up(self, refusal: Refusal, code: str) -> None:
+    def give_up(self, refusal: Refusal, code: str = TIMEOUT) -> None:
         """The gateway waits no longer. `code` is that of an answer which has begun and is cut."""
         waiting = self.exchange.phase is WAITING
         if self.sink is not None:
@@ -262,7 +265,7 @@ class Entrance:
 
     def __init__(
         self,
-        inner: Any,
+        inner: IResource,
         policy: Policy,
         reader: RequestReader,
         finished: Callable[[Exchange], object],
@@ -278,42 +281,44 @@ class Entrance:
         # Those whose exchange has begun and not ended.
         self.clients: set[StockClient] = set()
 
-    def getChildWithDefault(self, name: bytes, request: Any) -> Any:
+    def getChildWithDefault(self, name: bytes, request: server.Request) -> IResource:
         """What the tree has for the request, or the answer of a filter."""
-        if not hasattr(request, "gateway"):
-            answer = self._admit(request)
-            if answer is not None:
-                return answer
-        request.postpath.insert(0, request.prepath.pop())
+        answer = self._admit(request)
+        if answer is not None:
+            return answer
+        segments = cast(Segments, request)
+        segments.postpath.insert(0, segments.prepath.pop())
         return self.inner
 
-    def render(self, request: Any) -> Any:
+    def render(self, request: server.Request) -> int | bytes:
         """The tree is mounted at the very path that was asked for."""
-        if not hasattr(request, "gateway"):
-            answer = self._admit(request)
-            if answer is not None:
-                return answer.render(request)
-        return self.inner.render(request)
+        answer = self._admit(request) or self.inner
+        rendered: int | bytes = answer.render(request)
+        return rendered
 
     def putChild(self, path: bytes, child: object) -> None:
         """The tree is composed from the configuration."""
         raise TypeError("the gateway's tree is composed from its configuration")
 
-    def _established(self, request: Any) -> Secured | None:
+    def _established(self, request: server.Request) -> Secured | None:
         """What TLS has established: the connection's own, or what a stock request was told to say (`forceSSL`)."""
         established = self._secured(request.transport)
         return Secured() if established is None and request.isSecure() else established
 
-    def _admit(self, request: Any) -> Any:
-        """Give a stock request its exchange; a resource when it goes no further."""
-        body = request.content.read()
+    def _admit(self, request: server.Request) -> IResource | None:
+        """Give a stock request its exchange; a resource when it goes no further. It may come by more than once."""
+        if hasattr(request, "gateway"):
+            return None
+        body = b"" if request.content is None else request.content.read()
         head = self.reader.read(_raw_head(request, body))
         head.upgrade = None  # a stock request's connection cannot switch protocols
         peer = plain_host(getattr(request.getClientAddress(), "host", None))
         source = SingleHead(peer, self._established(request))
         exchange = open_exchange(source, head, head.refusal, None, self.policy, self._clock())
         exchange.bytes_in = len(body)
-        client = request.gateway = StockClient(request, exchange, body, self._finished)
+        client = StockClient(request, exchange, body, self._finished)
+        # From here on it is a `TreeRequest`.
+        request.gateway = client  # type: ignore[attr-defined]
         self.clients.add(client)
         request.notifyFinish().addBoth(lambda _: self.clients.discard(client))
         answer = before_tree(exchange)
@@ -331,18 +336,18 @@ class _Empty:
     def __init__(self, fields: bytes) -> None:
         self._fields = fields
 
-    def render(self, request: Any) -> int:
+    def render(self, request: TreeRequest) -> int:
         request.gateway.answer(204, b"No Content", self._fields, b"")
         return NOT_DONE_YET
 
-    def getChildWithDefault(self, name: bytes, request: Any) -> _Empty:
+    def getChildWithDefault(self, name: bytes, request: TreeRequest) -> _Empty:
         return self
 
     def putChild(self, path: bytes, child: object) -> None:
         raise TypeError("an empty answer has no children")
 
 
-def _raw_head(request: Any, body: bytes) -> bytes:
+def _raw_head(request: server.Request, body: bytes) -> bytes:
     """A stock request's head as it would have come, with the length that its body turned out to have."""
     lines = [b"%b %b %b\r\n" % (request.method, request.uri, request.clientproto)]
     framed = False

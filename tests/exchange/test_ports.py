@@ -9,9 +9,15 @@ from typing import Any
 import pytest
 
 import koder_gateway.service.gateway  # noqa: F401  (it imports every implementer)
+from koder_gateway.exchange.ending import ExchangeCounts, ExchangeLines
+from koder_gateway.exchange.opening import HeadSource, SingleHead
 from koder_gateway.exchange.ports import BodySink, Client
+from koder_gateway.http1.channel import HalfClosingChannel
 from koder_gateway.http1.request import Http1Request
 from koder_gateway.http2.request import Http2Request
+from koder_gateway.http2.streams import Streams
+from koder_gateway.ops.access_log import AccessLog
+from koder_gateway.ops.metrics import Counters
 from koder_gateway.twisted_site.adapter import StockClient
 from koder_gateway.upstream.relay import Relay
 from koder_gateway.upstream.tunnel import Tunnel
@@ -36,11 +42,13 @@ def members(port: type[Any]) -> set[str]:
     }
 
 
-PAIRS = [(port, each) for port in (BodySink, Client) for each in implementers(port)]
+PORTS = (BodySink, Client, ExchangeCounts, ExchangeLines, HeadSource)
+PAIRS = [(port, each) for port in PORTS for each in implementers(port)]
 
 
 def test_everybody_declares_the_port() -> None:
     declared = {each for _, each in PAIRS}
+    assert {Streams, HalfClosingChannel, SingleHead, AccessLog, Counters} <= declared
     assert {Http1Request, Http2Request, StockClient, Caller, Relay, Tunnel} <= declared
     assert "_BodyCollector" in {each.__name__ for each in declared}
 
@@ -50,5 +58,5 @@ def test_an_implementer_has_all_that_the_port_asks_for(port: type[Any], each: ty
     assert members(port)
     missing = {name for name in members(port) if getattr(each, name) is vars(port)[name]}
     assert not missing
-    # What a port lacks would be looked up in an instance's dictionary: those of the relay's side have none.
-    assert vars(port).get("__slots__", None) == () or port is Client
+    # A base without slots would give each relay, tunnel and set of counters a dictionary.
+    assert vars(port).get("__slots__", None) == () or port in (Client, HeadSource)

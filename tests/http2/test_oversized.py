@@ -22,7 +22,7 @@ from tests.kit.http2_frames import (
     literal,
     reset,
 )
-from tests.kit.sockets import ALLOWED, HOST, running
+from tests.kit.recording import ALLOWED, HOST, running
 
 PATH = b"/v1/users"
 HELD = PATH + b"/held"

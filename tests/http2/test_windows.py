@@ -23,8 +23,9 @@ from tests.kit.http2_frames import (
     window_update,
 )
 from tests.kit.memory import HOST, MemoryGateway, Peer, Transport
-from tests.kit.sockets import ANSWER, SETTINGS, running
-from tests.kit.sockets import HOST as NAME
+from tests.kit.recording import HOST as NAME
+from tests.kit.recording import SETTINGS, running
+from tests.kit.services import ANSWER
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
 # One read of a transport's.

@@ -2,7 +2,7 @@
 
 A connection keeps those that say whose request it is and which way it came (`context_fields`): the tenant, the way
 (RFC 7239, RFC 9110 section 7.6.3) and the client's certificate (RFC 9440). `service_fields` adds what belongs to one
-request: its id, its trace, its Upgrade.
+request: its id, its trace, its Upgrade. `bodiless` corrects what was said of a body that there turns out not to be.
 
 A trusted proxy is believed about its client's address and scheme. The host is the one by which the tenant was
 resolved, whatever a proxy says: one that sets X-Forwarded-For alone lets its client's own X-Forwarded-Host through.
@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from ..policy.clients import Introduced, Trail, node_of
+from ..wire.fields import without
 from ..wire.identity import IdentifierSource
 from ..wire.request_head import RequestHead
 
@@ -22,6 +23,11 @@ HTTP: Final = b"http"
 HTTPS: Final = b"https"
 # A WebSocket is opened by HTTP (RFC 6455 section 3).
 _SCHEMES: Final = {HTTP: HTTP, HTTPS: HTTPS, b"ws": HTTP, b"wss": HTTPS}
+
+# What frames a chunked body, and methods whose requests mostly have one.
+_CHUNKED: Final = frozenset((b"transfer-encoding", b"trailer"))
+_WITH_BODY: Final = frozenset((b"POST", b"PUT", b"PATCH"))
+_HEAD_END: Final = b"\r\n\r\n"
 
 _identifiers: Final = IdentifierSource()
 
@@ -102,6 +108,15 @@ def service_fields(head: RequestHead, request_id: bytes, context: bytes, upgrade
         return b"X-Request-ID: %b\r\n%b%b" % (request_id, trace, context)
     lines = b"X-Request-ID: %b\r\n%b%bConnection: Upgrade\r\nUpgrade: %b\r\n"
     return lines % (request_id, trace, context, upgrade)
+
+
+def bodiless(head: bytes, method: bytes) -> bytes:
+    """The head of a request whose chunked body has turned out to be empty: nothing frames one, and a service that may
+    want a length gets it."""
+    lines = without(head[: -len(_HEAD_END)].splitlines(keepends=True), _CHUNKED)
+    if method in _WITH_BODY:
+        lines.append(b"\r\nContent-Length: 0")
+    return b"".join(lines) + _HEAD_END
 
 
 def header_fields(lines: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from ..exchange.forwarding import service_fields
+from ..exchange.forwarding import bodiless, service_fields
 from ..exchange.ports import BodySink, Client
 from ..exchange.states import (
     ANSWER,
@@ -31,7 +31,6 @@ from ..exchange.states import (
 from ..policy.grants import LONGEST, Excuse, excuse_for
 from ..reactor.read_sizes import room_of
 from ..wire.body import chunk, last_chunk
-from ..wire.fields import without
 from ..wire.request_head import KEPT_HEAD
 from ..wire.response import CONTINUE, ResponseHead
 from .capacity import owner_of
@@ -42,10 +41,6 @@ from .tunnel import Tunnel
 
 # What of a request is kept for one more try on a fresh connection.
 _REPLAY_BOUND: Final = 65536
-_HEAD_END: Final = b"\r\n\r\n"
-# What frames a chunked body, and what methods a service may want a body's length of.
-_FRAMING: Final = frozenset((b"transfer-encoding", b"trailer"))
-_WITH_BODY: Final = frozenset((b"POST", b"PUT", b"PATCH"))
 
 
 class Relay(PlaceSeeker, AnswerReceiver, ConnectionSeeker, BodySink):
@@ -185,10 +180,7 @@ class Relay(PlaceSeeker, AnswerReceiver, ConnectionSeeker, BodySink):
         if not self._body_bytes and not trailers:
             kept = self._kept
             assert kept is not None, "nothing has been sent before the first byte of a body"
-            lines = without(kept[0][: -len(_HEAD_END)].splitlines(keepends=True), _FRAMING)
-            if self.exchange.head.method in _WITH_BODY:
-                lines.append(b"\r\nContent-Length: 0")
-            self._kept = [b"".join(lines) + _HEAD_END]
+            self._kept = [bodiless(kept[0], self.exchange.head.method)]
             return
         data = last_chunk(trailers)
         self._keep(data)

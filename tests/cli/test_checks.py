@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from koder_gateway import checks
 from koder_gateway.machine import is_local
 from tests.cli.test_cli import Done, run
-from tests.kit.processes import PATIENCE, GatewayProcess, configuration, until, write_certificate
+from tests.kit.gateways import GatewayProcess, configuration, write_certificate
+from tests.kit.waiting import PATIENCE, until
 
 
 @pytest.fixture

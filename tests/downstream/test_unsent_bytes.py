@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from koder_gateway.downstream.unsent_bytes import Uptake, acknowledged, backlog
-from tests.kit.processes import until
+from tests.kit.waiting import until
 
 RATE = 1024
 A_BYTE = 1 / RATE

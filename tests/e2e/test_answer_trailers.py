@@ -15,8 +15,8 @@ from koder_gateway.wire.response import ResponseReader
 from tests.kit.doors import Doors, open_doors
 from tests.kit.http2_client import Http2Client
 from tests.kit.http2_frames import block, in_frames
-from tests.kit.sockets import HOST, SETTINGS, Client
-from tests.kit.sockets import request as bytes_of
+from tests.kit.recording import HOST, SETTINGS, connect
+from tests.kit.recording import request as bytes_of
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
 GOOD = ((b"etag", b'"a"'), (b"server-timing", b"db;dur=1"), (b"grpc-status", b"0"), (b"x-kept", b"kept"))
@@ -41,7 +41,7 @@ def doors(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def test_over_http1(doors: Doors) -> None:
-    with Client(doors.ports[0], secure=True) as client:
+    with connect(doors.ports[0], secure=True) as client:
         client.send(bytes_of(b"/v1/users/trailers"))
         answer = client.answer()
     assert (answer.body, tuple(answer.trailers)) == (b"x", GOOD)

@@ -22,7 +22,8 @@ from flood_servers import TENANTS, configuration
 from flood_service import Service
 from flood_swarm import Attack, Swarm
 
-from tests.kit.processes import PATIENCE, GatewayProcess
+from tests.kit.gateways import GatewayProcess
+from tests.kit.waiting import PATIENCE
 
 ATTACKERS = 3
 # Of the service of honest clients: attackers could hold them all, with a hundred streams each.

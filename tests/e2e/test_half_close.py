@@ -16,21 +16,12 @@ from typing import Any
 import pytest
 from OpenSSL import SSL
 
+from tests.kit.clients import HOST, Client, request
+from tests.kit.gateways import GatewayProcess, Services, configuration
 from tests.kit.http2_client import Http2Client
 from tests.kit.http2_frames import INITIAL_WINDOW_SIZE, block, data, headers
-from tests.kit.processes import (
-    HOST,
-    PATIENCE,
-    Client,
-    GatewayProcess,
-    Origin,
-    Peer,
-    Services,
-    answer,
-    configuration,
-    request,
-    until,
-)
+from tests.kit.services import Origin, Peer, answer
+from tests.kit.waiting import PATIENCE, until
 
 LARGE = b"0123456789abcdef" * (1 << 17)
 _RESET = struct.pack("ii", 1, 0)
@@ -193,7 +184,7 @@ def test_a_large_answer_comes_whole(services: Services, connect: Connect) -> Non
 def test_all_that_it_has_asked_for_is_answered_in_order(services: Services, connect: Connect) -> None:
     def play(peer: Peer, number: int) -> None:
         while (received := peer.head()) is not None:
-            peer.send(answer(received.target.encode() + b" " + peer.body(received)))
+            peer.send(answer(received.target + b" " + peer.body(received)))
 
     service = services.take(play)
     with service.origin, connect(services.gateway) as client:

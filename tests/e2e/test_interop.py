@@ -31,17 +31,10 @@ from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
 from koder_gateway import Gateway, load
-from tests.kit.processes import (
-    HOST,
-    PATIENCE,
-    GatewayProcess,
-    Origin,
-    answer,
-    configuration,
-    kill_quietly,
-    until,
-    write_certificate,
-)
+from tests.kit.clients import HOST
+from tests.kit.gateways import GatewayProcess, configuration, kill_quietly, write_certificate
+from tests.kit.services import Origin, answer
+from tests.kit.waiting import PATIENCE, until
 
 NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
 CURL = shutil.which("curl")

@@ -10,8 +10,8 @@ import pytest
 from tests.kit.doors import WAYS, Answer, Doors, Pairs, open_doors
 from tests.kit.http2_client import Http2Client
 from tests.kit.http2_frames import block, headers
-from tests.kit.processes import until
-from tests.kit.sockets import ALLOWED, HOST, SETTINGS, Client, request
+from tests.kit.recording import ALLOWED, HOST, SETTINGS, connect, request
+from tests.kit.waiting import until
 
 BASE = b"id.koder.dev"
 ACME = b"acme.id.koder.dev"
@@ -162,7 +162,7 @@ def test_a_websocket_may_change_something(
 def test_what_was_served_on_a_connection_vouches_for_nothing_after_it(doors: Doors) -> None:
     """HTTP/1.1 and HTTP/2: first what changes nothing, then the same with a method that does, and the other way."""
     methods = (b"GET", b"DELETE", b"GET", b"DELETE")
-    with Client(doors.ports[0], secure=True) as client:
+    with connect(doors.ports[0], secure=True) as client:
         statuses = []
         for method in methods:
             client.send(request(b"/v1/users/7", method, b"Origin: %b\r\n" % KODER, b"", ACME))
@@ -217,7 +217,7 @@ def test_also_where_a_head_is_not_read(
 @pytest.mark.parametrize("sent", [b"GET / HTTP/1.1\r\nHost: %b\r\nX A: b\r\n", b"GET /\r\nHost: %b\r\n"])
 @pytest.mark.parametrize("host", [BASE, HOST])
 def test_also_where_it_is_malformed(sent: bytes, host: bytes, doors: Doors) -> None:
-    with Client(doors.ports[0], secure=True) as client:
+    with connect(doors.ports[0], secure=True) as client:
         client.send(sent % host + b"Origin: %b\r\n\r\n" % KODER)
         answer = client.answer()
     assert answer.status == 400

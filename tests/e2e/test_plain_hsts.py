@@ -10,11 +10,12 @@ from twisted.web.server import Site
 
 from koder_gateway.twisted_site.adapter import Entrance
 from tests.kit.doors import Doors, open_doors, plain
+from tests.kit.http1 import read_messages
 from tests.kit.http2_client import Http2Client
 from tests.kit.http2_frames import block, in_frames
-from tests.kit.memory import MemoryGateway, read_messages, request, settings_with
-from tests.kit.sockets import HOST, SETTINGS, Client
-from tests.kit.sockets import request as bytes_of
+from tests.kit.memory import MemoryGateway, request, settings_with
+from tests.kit.recording import HOST, SETTINGS, connect
+from tests.kit.recording import request as bytes_of
 
 FIELD = b"strict-transport-security"
 SAID = b"max-age=1; includeSubDomains"
@@ -26,7 +27,7 @@ FINAL = b"HTTP/1.1 200 OK\r\n%bX-Kept: kept\r\nContent-Length: 0\r\n\r\n" % LINE
 @pytest.fixture(scope="module", params=[True, False], ids=["hsts", "no hsts"])
 def doors(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
     settings = SETTINGS if request.param else SETTINGS + "[tls]\nhsts = false\n"
-    further = ("tcp:{}:interface=127.0.0.1",)
+    further = ("tcp:0:interface=127.0.0.1",)
     with open_doors(tmp_path_factory.mktemp("gateway"), settings, further=further) as doors:
         doors.origin.answers[b"/v1/users/hsts"] = HINT + FINAL
         yield doors
@@ -39,7 +40,7 @@ def ours(doors: Doors, request: pytest.FixtureRequest) -> bytes:
 
 
 def test_on_a_plain_port_a_service_s_own_is_dropped(doors: Doors) -> None:
-    with Client(doors.ports[2]) as client:
+    with connect(doors.ports[2]) as client:
         client.send(bytes_of(b"/v1/users/hsts"))
         answer = client.answer()
     assert (answer.status, answer.values(b"x-kept"), answer.values(FIELD)) == (200, [b"kept"], [])
@@ -52,7 +53,7 @@ def test_in_a_plain_site_a_service_s_own_is_dropped(doors: Doors) -> None:
 
 
 def test_over_tls_a_service_s_own_passes_where_the_gateway_has_none(doors: Doors, ours: bytes) -> None:
-    with Client(doors.ports[0], secure=True) as client:
+    with connect(doors.ports[0], secure=True) as client:
         client.send(bytes_of(b"/v1/users/hsts"))
         answer = plain(client.answer())
     assert answer.values(FIELD) == [ours]
@@ -89,7 +90,7 @@ def test_what_a_mounted_resource_says_of_it(hsts: str, secure: bool, stock: bool
     client = made.connect(secure=secure)
     client.send(request(b"GET", b"/own"))
     (message,) = read_messages(client.take())
-    assert message.all(FIELD) == ([hsts.encode() or SAID] if secure else [])
-    assert (message.all(b"x-kept"), message.all(b"access-control-allow-origin")) == ([b"kept"], [])
-    assert b"evil" not in message.all(b"x-request-id")
+    assert message.values(FIELD) == ([hsts.encode() or SAID] if secure else [])
+    assert (message.values(b"x-kept"), message.values(b"access-control-allow-origin")) == ([b"kept"], [])
+    assert b"evil" not in message.values(b"x-request-id")
     client.reset()

@@ -16,11 +16,11 @@ from koder_gateway.policy.decision import charges_refusal
 from koder_gateway.policy.limit_rules import LimitRule
 from koder_gateway.policy.limits import Limiter
 from koder_gateway.twisted_site.adapter import Entrance
+from tests.kit.gateways import GatewayProcess, configuration
 from tests.kit.http2_client import Http2Client
 from tests.kit.http2_frames import ENHANCE_YOUR_CALM, block, data, headers
 from tests.kit.memory import MemoryGateway, answered, join, request, settings_with
-from tests.kit.processes import GatewayProcess, configuration
-from tests.kit.sockets import HOST, SETTINGS, Client, running
+from tests.kit.recording import HOST, SETTINGS, connect, running
 
 Make = Callable[..., MemoryGateway]
 FEW = LimitRule("refusals", ("ip",), 1, 60, burst=3, charge="refusals")
@@ -258,9 +258,9 @@ def test_handshakes_that_fail_are_charged(tmp_path: Any) -> None:
         old.set_alpn_protocols(["no-such-protocol"])
 
         def handshake() -> str:
-            client = Client(gateway.ports[0])
+            client = connect(gateway.ports[0])
             try:
-                old.wrap_socket(client._socket).close()
+                old.wrap_socket(client.socket).close()
             except ssl.SSLError as error:
                 return str(error)
             except OSError:

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.kit.sockets import ALLOWED, HOST, SETTINGS, Malformed, request, running
+from tests.kit.http1 import Malformed
+from tests.kit.recording import ALLOWED, HOST, SETTINGS, request, running
 
 POST = b"POST"
 CHUNKED = b"Transfer-Encoding: chunked\r\n"

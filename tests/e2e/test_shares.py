@@ -9,19 +9,12 @@ from contextlib import ExitStack
 import pytest
 
 from koder_gateway.wire.upgrade import accept
+from tests.kit.clients import BASE_DOMAIN, HOST, Client
+from tests.kit.gateways import GatewayProcess, configuration
 from tests.kit.http2_client import Http2Client
 from tests.kit.http2_frames import block, data, headers
-from tests.kit.processes import (
-    BASE_DOMAIN,
-    HOST,
-    Client,
-    GatewayProcess,
-    Origin,
-    Peer,
-    answer,
-    configuration,
-    until,
-)
+from tests.kit.services import Origin, Peer, answer
+from tests.kit.waiting import until
 
 GREEDY, OTHER = "127.0.0.2", "127.0.0.3"
 PLACES, SHARE = 40, 10

@@ -21,7 +21,7 @@ from koder_gateway.policy.routing import Route, RouteTable, lenient_path, lenien
 from koder_gateway.wire.request_reader import RequestReader
 from koder_gateway.wire.target import LONGEST_PREFIX, essential, path_fault
 from tests.kit.doors import WAYS, Doors, open_doors
-from tests.kit.sockets import SETTINGS
+from tests.kit.recording import SETTINGS
 
 READER = RequestReader(b"X-Tenant-ID", max_target=8192, max_fields=100)
 SHIPPED = Settings()

@@ -11,8 +11,8 @@ import pytest
 from tests.kit.doors import Doors, open_doors
 from tests.kit.http2_client import Http2Client
 from tests.kit.http2_frames import block, headers
-from tests.kit.processes import until as eventually
-from tests.kit.sockets import HOST, SETTINGS, TENANTS, Client, request
+from tests.kit.recording import HOST, SETTINGS, TENANTS, connect, request
+from tests.kit.waiting import until as eventually
 
 STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n6\r\ndata:\n\r\n"
 SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\nhello"
@@ -66,20 +66,20 @@ def rest(connection: socket.socket) -> bytes:
 def test_what_is_open_of_a_tenant_ends_with_it(registry: str, code: str, doors: Doors) -> None:
     tls, stock = doors.ports
     with (
-        Client(tls, secure=True) as stream,
-        Client(tls, secure=True) as tunnel,
-        Client(tls, secure=True) as slow,
-        Client(tls, secure=True) as others,
-        Client(stock) as mounted,
+        connect(tls, secure=True) as stream,
+        connect(tls, secure=True) as tunnel,
+        connect(tls, secure=True) as slow,
+        connect(tls, secure=True) as others,
+        connect(stock) as mounted,
         Http2Client.connect(tls, HOST) as client,
     ):
         for one in (stream, mounted):
             one.send(request(b"/v1/users/stream"))
-            until(one._socket, b"data:")
+            until(one.socket, b"data:")
         others.send(request(b"/v1/users/stream", host=ACME))
-        until(others._socket, b"data:")
+        until(others.socket, b"data:")
         tunnel.send(request(b"/v1/users/socket", fields=OPENING))
-        until(tunnel._socket, b"hello")
+        until(tunnel.socket, b"hello")
         slow.send(request(b"/v1/users/slow"))
         doors.origin.wait_for(b"/v1/users/slow")
         client.start()
@@ -88,9 +88,9 @@ def test_what_is_open_of_a_tenant_ends_with_it(registry: str, code: str, doors: 
         while not client.answers[1].body:
             assert client.next() is not None
         replace_registry(doors, registry)
-        assert not rest(stream._socket).endswith(b"0\r\n\r\n")
-        assert not rest(mounted._socket).endswith(b"0\r\n\r\n")
-        assert rest(tunnel._socket) == b""
+        assert not rest(stream.socket).endswith(b"0\r\n\r\n")
+        assert not rest(mounted.socket).endswith(b"0\r\n\r\n")
+        assert rest(tunnel.socket) == b""
         assert slow.answer().code == code
         while client.answers[1].reset is None:
             assert client.next() is not None

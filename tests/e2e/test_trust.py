@@ -11,9 +11,10 @@ import pytest
 
 from koder_gateway.wire.claims import CLAIM_FAMILIES, CLAIMS
 from tests.kit.doors import WAYS, Doors, open_doors
+from tests.kit.http1 import Message
 from tests.kit.http2_client import Http2Client
 from tests.kit.http2_frames import block, data, headers
-from tests.kit.sockets import HOST, SETTINGS, Client, Message, request
+from tests.kit.recording import HOST, SETTINGS, connect, request
 from tests.wire.test_proxy_header import HAPROXY_LOCAL_PLAIN, HAPROXY_LOCAL_TLS, NO_TLS, TLS, UNIX, V4, binary
 
 OWN = {
@@ -33,7 +34,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
     with open_doors(
         tmp_path_factory.mktemp("gateway"),
         SETTINGS.replace("[requests]\n", "[requests]" + ALLOWING),
-        further=("tcp:{}:interface=127.0.0.1",),
+        further=("tcp:0:interface=127.0.0.1",),
     ) as doors:
         yield doors
 
@@ -147,7 +148,7 @@ TRAILERS = ((b"x-sum", b"1"), (b"x-else", b"evil"), (b"x-forwarded-for", b"evil"
 
 
 def test_trailers_pass_by_a_list_over_http1(doors: Doors) -> None:
-    with Client(doors.ports[0], secure=True) as client:
+    with connect(doors.ports[0], secure=True) as client:
         client.send(b"POST /v1/users HTTP/1.1\r\nHost: %b\r\nTransfer-Encoding: chunked\r\n\r\n" % HOST)
         client.send(b"1\r\nx\r\n0\r\n" + b"".join(b"%b: %b\r\n" % pair for pair in TRAILERS) + b"\r\n")
         assert client.answer().status == 200
@@ -180,7 +181,7 @@ def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
     """A gateway that trusts whoever connects from here, with two ports for balancers: plain, and for TLS."""
     listen = '[listen]\ntrusted_proxies = ["::ffff:127.0.0.0/104"]\n'
     listen += 'forwarded_fields = ["X-Forwarded-Port", "X-Auth-Request-User"]\n'
-    further = ("haproxy:tcp:{}:interface=127.0.0.1", "haproxy:ssl:{}:interface=127.0.0.1")
+    further = ("haproxy:tcp:0:interface=127.0.0.1", "haproxy:ssl:0:interface=127.0.0.1")
     with open_doors(tmp_path_factory.mktemp("gateway"), SETTINGS + listen, further=further) as doors:
         yield doors
 
@@ -233,7 +234,7 @@ def test_a_proxy_that_authenticates_users_says_who_they_are(way: str, behind: Do
 )
 def test_a_balancer_that_has_ended_tls_says_so(header: bytes, fields: bytes, proto: bytes, behind: Doors) -> None:
     behind.origin.forget()
-    with Client(behind.ports[2]) as client:
+    with connect(behind.ports[2]) as client:
         client.send(header + request(fields=b"X-Forwarded-For: 6.6.6.6\r\n" + fields))
         assert client.answer().status == 200
     check_client_of_a_balancer(behind.only(), proto)
@@ -260,7 +261,7 @@ def test_a_client_without_an_address_has_come_over_tls_too(
     header: bytes, fields: bytes, proto: bytes, behind: Doors
 ) -> None:
     behind.origin.forget()
-    with Client(behind.ports[2]) as client:
+    with connect(behind.ports[2]) as client:
         client.send(header + request(fields=fields))
         assert client.answer().status == 200
     message = behind.only()
@@ -362,14 +363,14 @@ def test_an_absolute_target_is_of_its_scheme(
 def test_no_options_of_an_https_url_are_answered_without_tls(target: bytes, lines: bytes, doors: Doors) -> None:
     """Neither by the gateway's own plain port nor by a stock Site; the same over TLS are."""
     for port, secure in ((doors.ports[1], False), (doors.ports[2], False), (doors.ports[0], True)):
-        with Client(port, secure=secure) as client:
+        with connect(port, secure=secure) as client:
             client.send(request(target, b"OPTIONS", lines))
             alone = secure and not lines and target.endswith(b"/v1/users")
             assert client.answer().status == (200 if alone else 204 if secure else 421)
 
 
 def test_a_refused_scheme_says_nothing_of_the_next_request(doors: Doors) -> None:
-    with Client(doors.ports[1]) as client:
+    with connect(doors.ports[1]) as client:
         for target, status in ((b"/v1/users", 200), (b"https://%b/v1/users" % HOST, 421), (b"/v1/users", 200)):
             client.send(request(target))
             assert client.answer().status == status
@@ -379,6 +380,6 @@ def test_a_refused_scheme_says_nothing_of_the_next_request(doors: Doors) -> None
     ("head", "status"), [(b"X" * 40000, 501), (b"X" * 9000 + b" / HTTP/1.1\r\n", 501), (b"GET /" + b"a" * 9000, 414)]
 )
 def test_an_overlong_method_is_none(head: bytes, status: int, doors: Doors) -> None:
-    with Client(doors.ports[0], secure=True) as client:
+    with connect(doors.ports[0], secure=True) as client:
         client.send(head)
         assert client.answer().status == status

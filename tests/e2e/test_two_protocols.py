@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.kit.doors import Answer, Doors, open_doors, plain
+from tests.kit.http1 import Message
 from tests.kit.http2_client import Http2Client
 from tests.kit.http2_frames import block, data, headers, in_frames
-from tests.kit.sockets import ALLOWED, HOST, Client, Message
+from tests.kit.recording import ALLOWED, HOST, connect
 
 PATH = b"/v1/users"
 KODER = b"https://koder.example"
@@ -190,7 +191,7 @@ def ask(doors: Doors, way: str, case: Case) -> Answer:
                 assert client.next() is not None, client.described()
             answer = client.answers[1]
             return Answer(answer.status, answer.fields, answer.body)
-    with Client(doors.ports[way == "stock"], secure=way == "http1") as client:
+    with connect(doors.ports[way == "stock"], secure=way == "http1") as client:
         client.send(case.http1())
         return plain(client.answer(case.method))
 

@@ -38,7 +38,9 @@ from koder_gateway.ops.access_log import AccessLog
 from koder_gateway.ops.metrics import Counters, GatewayCollector, Sources
 from koder_gateway.tls.failures import TOLD
 from tests.house.test_floors import FLOORS, PURE
-from tests.kit.processes import PATIENCE, Origin, Peer, answer, kill_quietly, tool, until, write_certificate
+from tests.kit.gateways import kill_quietly, tool, write_certificate
+from tests.kit.services import Origin, Peer, answer
+from tests.kit.waiting import PATIENCE, until
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -13,17 +13,15 @@ from twisted.web.server import NOT_DONE_YET
 
 from tests.conftest import LoggedErrors
 from tests.kit.bounds import client_limits, client_timeouts
+from tests.kit.http1 import Message, read_message, read_messages
 from tests.kit.memory import (
     DATE,
     HIGH_WATER,
     HOST,
     MemoryGateway,
-    Message,
     Peer,
     answered,
     forwarded,
-    read_message,
-    read_messages,
     rechunked,
     request,
     serve,
@@ -46,7 +44,7 @@ def problem(data: bytes) -> tuple[int, str]:
 
 def echo(message: Message) -> bytes:
     """A service that answers with what it got."""
-    body = b"%b|%b|%b" % (message.start, b",".join(message.all(b"x-n")), message.body)
+    body = b"%b|%b|%b" % (message.start, b",".join(message.values(b"x-n")), message.body)
     return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
 
 
@@ -133,7 +131,7 @@ def test_the_body_of_a_refused_request_is_never_the_next_request(
     seen = serve(gateway, lambda _: OK)
     refused, *answers = read_messages(client.received)
     assert refused.status >= 400
-    if refused.all(b"connection") == [b"close"]:
+    if refused.values(b"connection") == [b"close"]:
         assert (seen, answers) == ([], [])
         assert client.half_closed or client.closed
     else:
@@ -271,7 +269,7 @@ def test_options_of_the_server_itself(gateway: MemoryGateway) -> None:
     message, rest = read_message(client.received)
     assert (message.status, rest) == (204, b"")
     assert b"GET" in message.one(b"allow")
-    assert not message.all(b"content-length")
+    assert not message.values(b"content-length")
 
 
 # -- order and persistence
@@ -333,7 +331,7 @@ def test_persistence_is_what_the_client_asks_for(
     serve(gateway, lambda _: OK)
     (answer,) = read_messages(client.take())
     assert answer.start.startswith(b"HTTP/1.1 ")
-    assert answer.all(b"connection") == said
+    assert answer.values(b"connection") == said
     assert client.closed == ("" if persists else "clean")
     client.send(request(b"GET", target, version=version))
     serve(gateway, lambda _: OK)
@@ -814,7 +812,7 @@ def test_a_drain_closes_what_is_idle_and_finishes_what_is_under_way(gateway: Mem
     assert busy.closed == "clean"
     partial.send(b"ers HTTP/1.1\r\nHost: " + HOST + b"\r\nX-Request-ID: r1\r\n\r\n")
     serve(gateway, lambda _: OK)
-    assert read_messages(partial.received)[0].all(b"connection") == [b"close"]
+    assert read_messages(partial.received)[0].values(b"connection") == [b"close"]
     assert partial.closed == "clean"
 
 

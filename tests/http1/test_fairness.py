@@ -13,7 +13,8 @@ import pytest
 
 from koder_gateway.reactor.turns import ARRIVALS, PIECES, Turns, turns_of
 from tests.kit.bounds import client_timeouts
-from tests.kit.memory import HIGH_WATER, HOST, MemoryGateway, Peer, answered, forwarded, read_messages, request
+from tests.kit.http1 import read_messages
+from tests.kit.memory import HIGH_WATER, HOST, MemoryGateway, Peer, answered, forwarded, request
 
 MISDIRECTED = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 SERVED = request(b"GET", b"/v1/users")

@@ -9,7 +9,8 @@ from __future__ import annotations
 import pytest
 
 from koder_gateway.wire.fields import folded
-from tests.kit.sockets import HOST, SETTINGS, Malformed, request, running
+from tests.kit.http1 import Malformed
+from tests.kit.recording import HOST, SETTINGS, request, running
 
 SMUGGLED = request(b"/v1/users/smuggled")
 NEXT = request(b"/v1/users/next")

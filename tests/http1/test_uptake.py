@@ -15,10 +15,13 @@ from twisted.web.server import NOT_DONE_YET
 
 from koder_gateway.exchange.states import ENDED
 from tests.kit.bounds import client_limits
+from tests.kit.clients import HOST
+from tests.kit.clients import request as asking
+from tests.kit.gateways import GatewayProcess, configuration
 from tests.kit.memory import HIGH_WATER, Kernel, MemoryGateway, Peer, join, request
-from tests.kit.processes import HOST, GatewayProcess, Origin, answer, configuration, until
-from tests.kit.processes import Peer as ServicePeer
-from tests.kit.processes import request as asking
+from tests.kit.services import Origin, answer
+from tests.kit.services import Peer as ServicePeer
+from tests.kit.waiting import until
 from tests.upstream.test_tunnel import tunnelled
 
 RATE = 1024

@@ -16,7 +16,8 @@ import pytest
 
 from tests.kit.http2_client import Http2Client
 from tests.kit.http2_frames import block, headers
-from tests.kit.sockets import ALLOWED, ANSWER, HOST, SETTINGS, TENANTS, running
+from tests.kit.recording import ALLOWED, HOST, SETTINGS, TENANTS, running
+from tests.kit.services import ANSWER
 
 CURL, NGHTTP, H2LOAD = shutil.which("curl"), shutil.which("nghttp"), shutil.which("h2load")
 PATIENCE = 30

@@ -62,7 +62,7 @@ from tests.kit.http2_frames import (
     weight,
     window_update,
 )
-from tests.kit.sockets import HOST, running
+from tests.kit.recording import HOST, running
 
 
 @dataclass

@@ -28,7 +28,8 @@ from tests.kit.http2_frames import (
     window_update,
 )
 from tests.kit.memory import MemoryGateway
-from tests.kit.sockets import ANSWER, HOST, SETTINGS, running
+from tests.kit.recording import HOST, SETTINGS, running
+from tests.kit.services import ANSWER
 
 PATH = b"/v1/users"
 HELD = PATH + b"/held"

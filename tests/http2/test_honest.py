@@ -22,6 +22,8 @@ from pathlib import Path
 import pytest
 
 from tests.http2.test_streams import Http2, asking, code
+from tests.kit.clients import HOST as TENANT
+from tests.kit.gateways import GatewayProcess, configuration, kill_quietly
 from tests.kit.http2_frames import (
     DATA,
     ENHANCE_YOUR_CALM,
@@ -40,8 +42,8 @@ from tests.kit.http2_frames import (
 )
 from tests.kit.memory import HOST, MemoryGateway
 from tests.kit.memory import Peer as MemoryPeer
-from tests.kit.processes import HOST as TENANT
-from tests.kit.processes import GatewayProcess, Origin, Peer, configuration, kill_quietly, until
+from tests.kit.services import Origin, Peer
+from tests.kit.waiting import until
 
 # One message every four milliseconds, as many as come between two looks at the deadlines.
 TICK = 0.25

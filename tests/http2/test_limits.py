@@ -47,7 +47,8 @@ from tests.kit.http2_frames import (
     weight,
     window_update,
 )
-from tests.kit.sockets import ANSWER, HOST, SETTINGS, running
+from tests.kit.recording import HOST, SETTINGS, running
+from tests.kit.services import ANSWER
 
 PATH = b"/v1/users"
 # Far more than a client has a reason to send; a bound must lie below.

@@ -33,7 +33,7 @@ from tests.kit.http2_frames import (
     window_update,
 )
 from tests.kit.http2_frames import settings as settings_frame
-from tests.kit.sockets import HOST, running
+from tests.kit.recording import HOST, running
 
 PATH = b"/v1/users"
 REQUEST = block([(b":method", b"POST"), (b":scheme", b"https"), (b":path", PATH), (b":authority", HOST)])

@@ -26,7 +26,7 @@ from tests.kit.http2_frames import (
     reset,
     table_size,
 )
-from tests.kit.sockets import HOST, running
+from tests.kit.recording import HOST, running
 
 PATH = b"/v1/users"
 TOKEN = frozenset((alphabet.ascii_lowercase + alphabet.digits + "!#$%&'*+-.^_`|~").encode())

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.clients import HOST
+from tests.kit.gateways import Services
 from tests.kit.http2_client import Http2Client
 from tests.kit.http2_frames import (
     CANCEL,
@@ -28,7 +30,8 @@ from tests.kit.http2_frames import (
     reset,
     window_update,
 )
-from tests.kit.processes import HOST, Services, answer, until
+from tests.kit.services import answer
+from tests.kit.waiting import until
 
 MIB = 1 << 20
 ROOM = 32 * MIB
@@ -332,7 +335,7 @@ def test_many_clients_that_do_not_read(take):
         received = peer.head()
         if received is None:
             return
-        if received.target.endswith("/small"):
+        if received.target.endswith(b"/small"):
             peer.send(answer(b"small"))
             return
         started.release()
@@ -445,7 +448,7 @@ def test_two_large_bodies_at_once_on_one_connection(take):
 
     def play(peer, number):
         while (received := peer.head()) is not None:
-            if received.target.endswith("/stuck"):
+            if received.target.endswith(b"/stuck"):
                 assert release.wait(20)
             peer.send(answer(hashlib.sha256(peer.body(received)).hexdigest().encode()))
 
@@ -553,7 +556,7 @@ def stuck(take):
 
     def play(peer, number):
         received = peer.head()
-        if received is not None and received.method == "GET":
+        if received is not None and received.method == b"GET":
             peer.send(answer(b"fine"))
         elif received is not None:
             assert done.wait(20)
@@ -633,7 +636,7 @@ def test_service_that_answers_before_the_body(take):
 
     def play(peer, number):
         received = peer.head()
-        if received is not None and received.method == "POST":
+        if received is not None and received.method == b"POST":
             peer.send(answer(b"enough", "Connection: close", status="403 Forbidden"))
             peer.until_gone()
         elif received is not None:

@@ -36,8 +36,8 @@ from tests.kit.http2_frames import (
     window_update,
 )
 from tests.kit.memory import MemoryGateway, rechunked
-from tests.kit.sockets import HOST as NAME
-from tests.kit.sockets import running
+from tests.kit.recording import HOST as NAME
+from tests.kit.recording import running
 
 KNOWN = (b"x-request-id", b"r1")
 

@@ -10,6 +10,8 @@ import pytest
 from websockets.frames import Frame, Opcode
 
 from tests.e2e.test_websocket import Chat
+from tests.kit.clients import HOST
+from tests.kit.gateways import GatewayProcess, configuration
 from tests.kit.http2_client import Answer, Http2Client
 from tests.kit.http2_frames import (
     CANCEL,
@@ -23,7 +25,7 @@ from tests.kit.http2_frames import (
     reset,
     window_update,
 )
-from tests.kit.processes import HOST, GatewayProcess, configuration, until
+from tests.kit.waiting import until
 
 ENABLE_CONNECT_PROTOCOL = 8
 AUTHORITY = HOST.encode()

@@ -3,39 +3,28 @@ its tree is mounted in. All lead to one recording service."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.kit.http1 import Message
 from tests.kit.http2_client import Http2Client
 from tests.kit.http2_frames import block, data, in_frames
-from tests.kit.sockets import (
-    HOST,
-    SETTINGS,
-    TENANTS,
-    Client,
-    Message,
-    Origin,
-    _configure,
-    _stop,
-    free_port,
-    request,
-)
+from tests.kit.recording import HOST, SETTINGS, TENANTS, Recorded, connect, request
+from tests.kit.services import RecordingService
 
 WAYS = ("http1", "http2", "stock")
 Pairs = Sequence[tuple[bytes, bytes]]
 
-_SCRIPT = """
+_PROGRAM = """
 import sys
 from twisted.internet import reactor
 from twisted.logger import globalLogBeginner, textFileLogObserver
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 from koder_gateway import Gateway, load
-config, stock, *ports = sys.argv[1:]
+config, *ports = sys.argv[1:]
 globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stderr)], redirectStandardIO=False)
 class Mounted(Resource):
     # Says what it has been asked, with the status and in the pieces that its query names.
@@ -56,9 +45,8 @@ class Mounted(Resource):
 gateway = Gateway(load(config), ports=ports, mounts={"/mounted": Mounted()})
 gateway.startService()
 site = Site(gateway.resource, parsePOSTFormSubmission=False)
-reactor.listenTCP(int(stock), site, interface="127.0.0.1")
+reactor.listenTCP(0, site, interface="127.0.0.1")
 reactor.addSystemEventTrigger("before", "shutdown", gateway.stopService)
-reactor.callWhenRunning(print, "ready", flush=True)
 reactor.run()
 """
 
@@ -80,15 +68,16 @@ class Answer:
         return {word.strip().lower() for value in self.values(name) for word in value.split(b",")}
 
 
-@dataclass
-class Doors:
-    """A gateway in a process of its own. `ports`: that of TLS, of the stock Site, and of further endpoints."""
+class Doors(Recorded):
+    """A gateway in a process of its own, whose tree a stock Site serves as well."""
 
-    ports: list[int]
-    origin: Origin
-    folder: Path
-    process: subprocess.Popen[str]
-    _fences: int = 0
+    def __init__(
+        self, folder: Path, settings: str, tenants: str, origin: RecordingService, further: Sequence[str]
+    ) -> None:
+        super().__init__(folder, settings, tenants, origin, secure=True, further=further, program=_PROGRAM)
+        first, *more = self.ports
+        self.ports = [first, self.admin, *more]
+        """That of TLS, of the stock Site, and of further endpoints."""
 
     def ask(
         self,
@@ -100,11 +89,11 @@ class Doors:
         host: bytes = HOST,
         body: bytes = b"",
     ) -> Answer:
-        """What is answered to this request on a connection of its own."""
+        """What is answered to this request, as `way` it comes, on a connection of its own."""
         if way == "http2":
             return self._ask_http2(target, fields, method, host, body)
         lines = b"".join(b"%b: %b\r\n" % pair for pair in fields)
-        with Client(self.ports[way == "stock"], secure=way == "http1") as client:
+        with connect(self.ports[way == "stock"], secure=way == "http1") as client:
             client.send(request(target, method, lines, body, host))
             return plain(client.answer(method))
 
@@ -118,15 +107,6 @@ class Doors:
             client.send(in_frames(1, block(head), end=not body), data(1, body, end=True) if body else b"")
             answer = client.answer(1)
             return Answer(answer.status, [pair for pair in answer.fields if pair[0] != b":status"], answer.body)
-
-    def received(self) -> list[Message]:
-        """What the service has received since it last forgot, once no more of it can be on its way."""
-        self._fences += 1
-        fence = b"/v1/users/fence/%d" % self._fences
-        assert self.ask("http1", fence).status == 200
-        self.origin.settle()
-        assert self.origin.faults == []
-        return [message for message in self.origin.messages if not message.target.startswith(b"/v1/users/fence/")]
 
     def only(self) -> Message:
         """The one message that the service has received; from here on it remembers nothing."""
@@ -145,37 +125,10 @@ def plain(message: Message) -> Answer:
 def open_doors(
     folder: Path, settings: str = SETTINGS, tenants: str = TENANTS, *, further: Sequence[str] = ()
 ) -> Iterator[Doors]:
-    """A gateway before a recording service of its own. `further` are endpoints with `{}` for their port."""
-    origin = Origin()
+    """A gateway before a recording service of its own. `further` are endpoints beside that of TLS."""
+    origin = RecordingService()
     try:
-        config = _configure(folder, origin, settings, tenants)
-        process, ports = _start(config, ("ssl:{}:interface=127.0.0.1", *further))
-        try:
-            yield Doors(ports, origin, folder, process)
-        finally:
-            _stop(process)  # type: ignore[arg-type]
-            process.stdout.close()  # type: ignore[union-attr]
+        with Doors(folder, settings, tenants, origin, further) as doors:
+            yield doors
     finally:
         origin.stop()
-
-
-def _start(config: Path, endpoints: Sequence[str]) -> tuple[subprocess.Popen[str], list[int]]:
-    """Another process may take a port first, so there are three tries."""
-    for _ in range(3):
-        tls, stock, *more = ports = [free_port() for _ in range(len(endpoints) + 1)]
-        listening = [endpoint.format(port) for endpoint, port in zip(endpoints, (tls, *more), strict=True)]
-        with (config.parent / "errors").open("w") as errors:
-            process = subprocess.Popen(
-                [sys.executable, "-c", _SCRIPT, str(config), str(stock), *listening],
-                cwd=config.parent,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-            )
-        assert process.stdout is not None
-        if process.stdout.readline() == "ready\n":
-            return process, ports
-        process.kill()
-        process.wait()
-        process.stdout.close()
-    raise AssertionError("the gateway does not start: " + (config.parent / "errors").read_text())

@@ -17,6 +17,7 @@ from typing import Any
 
 import hpack
 
+from tests.kit.clients import dial, reset
 from tests.kit.http2_frames import (
     ACK,
     CANCEL,
@@ -47,10 +48,8 @@ from tests.kit.http2_frames import (
     settings,
     window_update,
 )
-from tests.kit.sockets import HOST
-
-# Much longer than an answer takes: only what hangs meets it.
-PATIENCE = 10.0
+from tests.kit.recording import HOST
+from tests.kit.waiting import PATIENCE
 
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 _VALUE = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?")
@@ -148,24 +147,17 @@ class Http2Client:
         source: str = "",
     ) -> Http2Client:
         """Connect to a port of 127.0.0.1, from the address `source`; the TLS name is `host`."""
-        connection = socket.socket()
-        try:
-            connection.settimeout(PATIENCE)
-            if source:
-                connection.bind((source, 0))
-            if receive_buffer:
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-            connection.connect(("127.0.0.1", port))
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if secure:
+        connection = dial(port, receive_buffer=receive_buffer, source=source)
+        if secure:
+            try:
                 connection = _trusting.wrap_socket(
                     connection, server_hostname=host.decode(), suppress_ragged_eofs=False
                 )
                 chosen = connection.selected_alpn_protocol()
                 assert chosen == "h2", f"ALPN chose {chosen}"
-        except BaseException:
-            connection.close()
-            raise
+            except BaseException:
+                connection.close()
+                raise
         return cls(connection, target)
 
     def __enter__(self) -> Http2Client:
@@ -487,11 +479,7 @@ class Http2Client:
     def abort(self) -> None:
         """Leave with a reset."""
         with contextlib.suppress(OSError):
-            connection = self.socket
-            if isinstance(connection, ssl.SSLSocket):
-                connection = socket.socket(fileno=connection.detach())
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
-            connection.close()
+            reset(self.socket)
 
 
 _JUDGES = {

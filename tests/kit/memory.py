@@ -6,10 +6,9 @@ writer, whose producer is then paused; what the gateway does not read waits unti
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 from urllib.parse import urlsplit
@@ -49,6 +48,7 @@ from koder_gateway.tree.protocols import PROTOCOLS
 from koder_gateway.upstream.pool import Service
 from koder_gateway.wire.clock import CoarseClock
 from tests.kit.bounds import client_limits, client_timeouts
+from tests.kit.http1 import Message, is_whole, read_message
 
 # A transport pauses its producer while more than this many bytes wait.
 HIGH_WATER = 65536
@@ -573,107 +573,6 @@ def answered(
     fields = b"".join(line + b"\r\n" for line in lines)
     framing = b"".join(line + b"\r\n" for line in after)
     return b"HTTP/1.1 %b\r\n%b%bX-Request-ID: r1\r\n%b\r\n%b" % (status, fields, date, framing, body)
-
-
-@dataclass(frozen=True)
-class Message:
-    """One message, read from the wire: `start` line, fields in order, body as the framing has it."""
-
-    start: bytes
-    fields: tuple[tuple[bytes, bytes], ...]
-    body: bytes
-
-    def all(self, name: bytes) -> list[bytes]:
-        """The values of every field of this name."""
-        return [value for each, value in self.fields if each.lower() == name.lower()]
-
-    def one(self, name: bytes) -> bytes:
-        """The value of the only field of this name."""
-        (value,) = self.all(name)
-        return value
-
-    @property
-    def status(self) -> int:
-        """The status code of an answer."""
-        return int(self.start.split(b" ")[1])
-
-    @property
-    def code(self) -> str:
-        """The code of a problem."""
-        match = re.search(rb'"code":"([a-z_]+)"', self.body)
-        assert match is not None, self
-        return match[1].decode()
-
-
-class IncompleteError(AssertionError):
-    """A message has not ended yet."""
-
-
-def read_message(data: bytes, *, to_head: bool = False) -> tuple[Message, bytes]:
-    """The first message in `data`, and what comes after it. Its framing must be stated once; IncompleteError where
-    the message has not ended."""
-    head, mark, rest = data.partition(b"\r\n\r\n")
-    if not mark:
-        raise IncompleteError(f"no complete head: {data!r}")
-    start, *lines = head.split(b"\r\n")
-    fields = []
-    for line in lines:
-        name, colon, value = line.partition(b": ")
-        assert colon, f"no field: {line!r}"
-        fields.append((name, value))
-    message = Message(start, tuple(fields), b"")
-    lengths, codings = message.all(b"content-length"), message.all(b"transfer-encoding")
-    assert len(lengths) + len(codings) <= 1, f"framed twice: {head!r}"
-    bodiless = to_head or (start.startswith(b"HTTP/") and (message.status < 200 or message.status in (204, 304)))
-    if codings and not bodiless:
-        body, rest = read_chunks(rest)
-    else:
-        length = int(lengths[0]) if lengths and not bodiless else 0
-        if len(rest) < length:
-            raise IncompleteError(f"cut short: {data!r}")
-        body, rest = rest[:length], rest[length:]
-    return replace(message, body=body), rest
-
-
-def read_chunks(data: bytes) -> tuple[bytes, bytes]:
-    """The payload of a complete chunked body, and what comes after it."""
-    body = b""
-    while True:
-        line, mark, data = data.partition(b"\r\n")
-        if not mark:
-            raise IncompleteError("no chunk size")
-        size = int(line, 16)
-        if not size:
-            _, mark, data = (b"\r\n" + data).partition(b"\r\n\r\n")
-            if not mark:
-                raise IncompleteError("no end of the trailers")
-            return body, data
-        if len(data) < size + 2:
-            raise IncompleteError("a chunk is cut short")
-        assert data[size : size + 2] == b"\r\n"
-        body, data = body + data[:size], data[size + 2 :]
-
-
-def read_messages(data: bytes, methods: Iterable[bytes] = ()) -> list[Message]:
-    """Every message in `data`; `methods` are those of the requests that the answers belong to."""
-    messages = []
-    pending = list(methods)
-    while data:
-        method = pending.pop(0) if pending else b"GET"
-        message, data = read_message(data, to_head=method == b"HEAD")
-        messages.append(message)
-        if message.start.startswith(b"HTTP/") and message.status < 200:
-            pending.insert(0, method)
-    return messages
-
-
-def is_whole(data: bytes) -> bool:
-    """Whether `data` begins with a complete message."""
-    try:
-        read_message(data)
-    except IncompleteError:
-        return False
-    return True
 
 
 def serve(gateway: MemoryGateway, answer: Callable[[Message], bytes], service: str = "identity") -> list[Message]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.kit.authorities import Pair
-from tests.kit.processes import PATIENCE
+from tests.kit.waiting import PATIENCE
 
 Script = Callable[["Talk"], None]
 _RESET = struct.pack("ii", 1, 0)

@@ -21,20 +21,11 @@ from twisted.internet.protocol import Factory
 
 from koder_gateway.config import Settings
 from koder_gateway.listening.endpoints import Endpoints
-from tests.kit.processes import (
-    HOST,
-    PATIENCE,
-    Client,
-    GatewayProcess,
-    Origin,
-    Peer,
-    Request,
-    answer,
-    configuration,
-    kill_quietly,
-    request,
-    until,
-)
+from tests.kit.clients import HOST, Client, request
+from tests.kit.gateways import GatewayProcess, configuration, kill_quietly
+from tests.kit.http1 import Message
+from tests.kit.services import Origin, Peer, answer
+from tests.kit.waiting import PATIENCE, until
 from tests.listening.test_endpoints import Greeter, Listener
 from tests.service.test_lifecycle import LIMIT, attempt, refused, reload
 from tests.wire.test_proxy_header import summed
@@ -51,7 +42,7 @@ class Recorder:
     """A service that keeps what it was asked."""
 
     def __init__(self) -> None:
-        self.requests: list[Request] = []
+        self.requests: list[Message] = []
 
     def play(self, peer: Peer, number: int) -> None:
         while (received := peer.head()) is not None:

@@ -17,17 +17,15 @@ from zope.interface import implementer
 from koder_gateway.listening.proxy_protocol import ProxiedFactory, ProxyGate
 from koder_gateway.policy.limit_rules import LimitRule
 from tests.kit.bounds import client_limits, client_timeouts
+from tests.kit.http1 import Message, read_message, read_messages
 from tests.kit.memory import (
     HIGH_WATER,
     HOST,
     MemoryGateway,
-    Message,
     Peer,
     PlainTransport,
     forwarded,
     join,
-    read_message,
-    read_messages,
     rechunked,
     request,
     serve,

@@ -18,7 +18,8 @@ from koder_gateway.listening.redirect import RedirectSite
 from koder_gateway.policy.tenants import Tenant
 from koder_gateway.tenants.remote_registry import UnreadTenants
 from tests.kit.bounds import client_limits, client_timeouts
-from tests.kit.memory import MemoryGateway, Message, Peer, join, read_message, read_messages, request, settings_with
+from tests.kit.http1 import Message, read_message, read_messages
+from tests.kit.memory import MemoryGateway, Peer, join, request, settings_with
 
 TENANTS = (
     Tenant("koder", domains=("login.koder.example",), cors_origins=("https://app.example",)),
@@ -105,7 +106,7 @@ def test_every_host_of_ours_is_sent_to_https(port: PlainPort, host: bytes, to: b
     assert message.one(b"Location") == b"https://" + to + b"/v1/users"
     assert message.one(b"Content-Length") == b"0"
     assert message.one(b"X-Request-ID") == b"r1"
-    assert not message.all(b"Strict-Transport-Security")
+    assert not message.values(b"Strict-Transport-Security")
     (exchange,) = port.gateway.exchanges
     assert (exchange.status, exchange.code, exchange.service) == (308, "", "")
 
@@ -129,7 +130,7 @@ def test_other_hosts_are_refused_as_on_the_main_port(port: PlainPort, host: byte
     main = port.gateway.connect().send(request(host=host))
     assert (message.status, message.code) == (status, code)
     assert main.take() == b"".join((message.start, b"\r\n", _lines(message), b"\r\n", message.body))
-    assert not message.all(b"Location")
+    assert not message.values(b"Location")
 
 
 def _lines(message: Message) -> bytes:
@@ -183,7 +184,7 @@ def test_what_is_never_forwarded_is_never_redirected(port: PlainPort, method: by
 
 def test_the_whole_server_has_no_url(port: PlainPort) -> None:
     message = port.ask(request(b"OPTIONS", b"*"))
-    assert (message.status, message.all(b"Location")) == (204, [])
+    assert (message.status, message.values(b"Location")) == (204, [])
     assert port.ask(request(b"OPTIONS", b"http://koder.id.koder.dev")).status == 204
 
 

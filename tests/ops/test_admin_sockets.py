@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from koder_gateway.ops.admin_channel import MAX_CONNECTIONS
-from tests.kit.processes import PATIENCE, Client, GatewayProcess, configuration
+from tests.kit.clients import Client
+from tests.kit.gateways import GatewayProcess, configuration
+from tests.kit.waiting import PATIENCE
 
 MIB = 1 << 20
 PROBE = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"

@@ -15,7 +15,8 @@ from twisted.python.failure import Failure
 
 from koder_gateway.ops.console import WARNING, is_journal, say
 from koder_gateway.ops.journal import Journal
-from tests.kit.processes import PATIENCE, GatewayProcess, configuration, tool
+from tests.kit.gateways import GatewayProcess, configuration, tool
+from tests.kit.waiting import PATIENCE
 
 
 def written(level: LogLevel, text: str, **more: object) -> str:

@@ -16,8 +16,8 @@ from koder_gateway.policy.episodes import _KEPT, QUIET, Episodes
 from koder_gateway.policy.limit_rules import LimitRule
 from koder_gateway.policy.limits import Limiter, address_key
 from koder_gateway.wire.clock import CoarseClock
-from tests.kit.processes import until
-from tests.kit.sockets import SETTINGS, Client, running
+from tests.kit.recording import SETTINGS, connect, running
+from tests.kit.waiting import until
 
 RULE = LimitRule("refusals", ("ip",), 1, 60, burst=3, charge="refusals")
 LIMIT = '[[limits]]\nname = "refusals"\nkey = ["ip"]\nrate = "1/h"\nburst = 20\ncharge = "refusals"\n'
@@ -120,7 +120,7 @@ def test_an_episode_lasts_until_there_is_quiet(steps: list[tuple[bytes, float]])
 def test_a_running_gateway_says_so(tmp_path: Path) -> None:
     with running(tmp_path, SETTINGS.replace("limits = []", "") + LIMIT) as gateway:
         for _ in range(30):
-            with Client(gateway.port) as client:
+            with connect(gateway.port) as client:
                 client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
                 client.closed()
         until(

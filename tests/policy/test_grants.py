@@ -27,7 +27,7 @@ from koder_gateway.wire.body import LAST_CHUNK, chunk
 from tests.kit.doors import WAYS, Doors, open_doors
 from tests.kit.http2_client import Http2Client
 from tests.kit.http2_frames import block, data, in_frames
-from tests.kit.sockets import HOST, SETTINGS, Client, request
+from tests.kit.recording import HOST, SETTINGS, connect, request
 
 EXPIRED = b'{"error":"invalid_grant","error_description":"The token has expired."}'
 PENDING = b'{"error":"authorization_pending"}'
@@ -490,7 +490,7 @@ def test_a_form_with_a_trailer_is_charged(
     end = b"0\r\n%b\r\n" % b"".join(b"%b: %b\r\n" % pair for pair in trailers)
     got = []
     for _ in range(4):
-        with Client(doors.ports[0], secure=True) as client:
+        with connect(doors.ports[0], secure=True) as client:
             client.send(request(target, b"POST", lines) + chunk(REFRESH) + end)
             got.append(client.answer(b"POST").status)
     assert got == expected

@@ -13,7 +13,8 @@ import pytest
 from koder_gateway.config import Settings
 from koder_gateway.policy.limit_rules import LimitRule
 from koder_gateway.policy.limits import Limiter, Verdict, address_key
-from tests.kit.memory import MemoryGateway, Message, Peer, read_messages, request, settings_with
+from tests.kit.http1 import Message, read_messages
+from tests.kit.memory import MemoryGateway, Peer, request, settings_with
 
 OFFICE, ATTACKER = address_key("203.0.113.7"), address_key("198.51.100.9")
 PEOPLE = 500

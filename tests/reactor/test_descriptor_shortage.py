@@ -13,8 +13,8 @@ import pytest
 from twisted.internet.error import ConnectBindError, ConnectionRefusedError
 
 from koder_gateway.reactor.descriptor_shortage import shortage
-from tests.kit.processes import until
-from tests.kit.sockets import Running, request, running
+from tests.kit.recording import Running, request, running
+from tests.kit.waiting import until
 
 
 def lowest_free(gateway: Running) -> int:

@@ -22,21 +22,11 @@ from typing import Any
 
 import pytest
 
-from tests.kit.processes import (
-    HOST,
-    PATIENCE,
-    Answer,
-    Client,
-    GatewayProcess,
-    Origin,
-    Peer,
-    answer,
-    configuration,
-    request,
-    tool,
-    until,
-    write_certificate,
-)
+from tests.kit.clients import HOST, Client, request
+from tests.kit.gateways import GatewayProcess, configuration, tool, write_certificate
+from tests.kit.http1 import Message
+from tests.kit.services import Origin, Peer, answer
+from tests.kit.waiting import PATIENCE, until
 
 IN_FLIGHT = "koder_gateway_exchanges_in_flight"
 OPEN = "koder_gateway_connections_open"
@@ -58,10 +48,10 @@ class Held:
 
     def play(self, peer: Peer, number: int) -> None:
         while (received := peer.head()) is not None:
-            self.targets.append(received.target)
+            self.targets.append(received.target.decode())
             body = peer.body(received)
             assert self.release.wait(PATIENCE)
-            peer.send(answer(received.target.encode() + body))
+            peer.send(answer(received.target + body))
 
 
 # The end.
@@ -123,11 +113,11 @@ def test_sigterm_under_load_loses_no_request_that_was_accepted(tmp_path: Path, t
 
     def play(peer: Peer, number: int) -> None:
         while (received := peer.head()) is not None:
-            asked.add(received.target)
-            peer.send(answer(received.target.encode() * 100))
+            asked.add(received.target.decode())
+            peer.send(answer(received.target * 100))
 
     answered: set[str] = set()
-    unheard: list[tuple[str, Answer]] = []
+    unheard: list[tuple[str, Message]] = []
     enough = threading.Event()
 
     def ask(gateway: GatewayProcess, number: int) -> None:
@@ -137,7 +127,7 @@ def test_sigterm_under_load_loses_no_request_that_was_accepted(tmp_path: Path, t
                 try:
                     seen = client.ask("GET", target)
                 except OSError:
-                    unheard.append((target, Answer(ended="reset")))
+                    unheard.append((target, Message(ended="reset")))
                     return
                 if not seen.status:
                     unheard.append((target, seen))
@@ -191,7 +181,7 @@ def test_what_a_slow_client_has_not_taken_yet_is_not_lost_at_the_end(tmp_path: P
 
     def play(peer: Peer, number: int) -> None:
         while (received := peer.head()) is not None:
-            peer.send(answer(b"z" * int(received.target.rpartition("/")[2])))
+            peer.send(answer(b"z" * int(received.target.rpartition(b"/")[2])))
 
     with Origin(play) as origin, start(tmp_path, origin) as gateway, contextlib.ExitStack() as stack:
         clients = {size: stack.enter_context(gateway.connect(tls=tls, receive_buffer=16384)) for size in sizes}
@@ -232,7 +222,7 @@ def test_the_drain_s_deadline_ends_what_does_not_end_by_itself(tmp_path: Path) -
     def play(peer: Peer, number: int) -> None:
         received = peer.head()
         assert received is not None
-        if received.target == "/a/half":
+        if received.target == b"/a/half":
             peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
         peer.until_gone()
 
@@ -508,7 +498,7 @@ def echo_fields(peer: Peer) -> None:
     """Answer each request with its head."""
     while (received := peer.head()) is not None:
         peer.body(received)
-        peer.send(answer("".join(f"{name}: {value}\r\n" for name, value in received.fields).encode()))
+        peer.send(answer(b"".join(b"%b: %b\r\n" % pair for pair in received.fields)))
 
 
 @pytest.mark.parametrize("reactor", ["", "epoll", "asyncio"])
@@ -667,7 +657,7 @@ def test_the_access_log_has_a_line_for_each_exchange_and_no_secret(tmp_path: Pat
     def play(peer: Peer, number: int) -> None:
         while (received := peer.head()) is not None:
             peer.body(received)
-            if received.target.startswith("/a/cut"):
+            if received.target.startswith(b"/a/cut"):
                 peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
                 return
             peer.send(answer(b"hello", "Set-Cookie: session=hunter2", status="201 Created"))

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.processes import PATIENCE, configuration, tool, until, write_certificate
+from tests.kit.gateways import configuration, tool, write_certificate
+from tests.kit.waiting import PATIENCE, until
 
 ROOT = Path(__file__).parents[2]
 

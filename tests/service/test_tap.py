@@ -36,7 +36,8 @@ from zope.interface.verify import verifyObject
 
 from koder_gateway import Gateway, Settings, StartError, load, mounted_request
 from koder_gateway.tap import Daemon, Demo, Options, fail, makeService
-from tests.kit.processes import PATIENCE, parse_metrics, write_certificate
+from tests.kit.gateways import parse_metrics, write_certificate
+from tests.kit.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 LOOPBACK = "tcp:0:interface=127.0.0.1"

@@ -23,7 +23,7 @@ from koder_gateway.ops.metrics import Counters
 from koder_gateway.policy.tenants import Registry, Tenant
 from koder_gateway.tenants.registry_file import SECOND_LOOK, RegistryFile
 from koder_gateway.tenants.registry_losses import Losses
-from tests.kit.processes import PATIENCE
+from tests.kit.waiting import PATIENCE
 
 REFRESH = 30.0
 BASE = "id.koder.dev"

@@ -26,7 +26,10 @@ from koder_gateway.policy.tenants import Registry, Tenant
 from koder_gateway.tenants.registry_losses import Losses
 from koder_gateway.tenants.remote_registry import TIMEOUT, Place, RemoteRegistry, UnreadTenants
 from koder_gateway.upstream.fetch import Fetcher
-from tests.kit.processes import HOST, PATIENCE, GatewayProcess, Origin, answer, configuration, request, until
+from tests.kit.clients import HOST, request
+from tests.kit.gateways import GatewayProcess, configuration
+from tests.kit.services import Origin, answer
+from tests.kit.waiting import PATIENCE, until
 
 BASE = "id.koder.dev"
 REFRESH = 30.0
@@ -618,9 +621,9 @@ def test_the_daemon_follows_a_registry_and_probes(tmp_path: Path) -> None:
 
     def play(peer: Any, number: int) -> None:
         while (received := peer.head()) is not None:
-            asked.append(received.target)
+            asked.append(received.target.decode())
             listed = b'{"tenants": [{"slug": "acme"}]}'
-            peer.send(answer(listed if received.target == "/v1/admin/tenants" else b"ok"))
+            peer.send(answer(listed if received.target == b"/v1/admin/tenants" else b"ok"))
 
     with Origin(play) as origin:
         config = configuration({"a": origin.url}, {"tenants": {"registry": f"{origin.url}/v1/admin/tenants"}})

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.kit.authority import Authority
-from tests.kit.processes import GatewayProcess, configuration
+from tests.kit.gateways import GatewayProcess, configuration
 
 NAME = "acme.id.test"
 # A whole run of testssl.sh takes a minute or two; only what hangs meets this.

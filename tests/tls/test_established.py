@@ -24,7 +24,8 @@ from koder_gateway.tls.established import established
 from koder_gateway.tls.factory import TLSFactory
 from koder_gateway.twisted_site.adapter import Entrance
 from tests.kit.authority import CLIENT, Authority, der
-from tests.kit.memory import MemoryGateway, join, read_messages, request, settings_with
+from tests.kit.http1 import read_messages
+from tests.kit.memory import MemoryGateway, join, request, settings_with
 
 TENANTS = (Tenant("koder", domains=("login.koder.example",)), Tenant("acme"))
 PATTERNS = (("login.koder.example", "optional"),)
@@ -189,7 +190,7 @@ def test_a_mounted_resource_s_own_hsts_gives_way_as_a_service_s_does(hsts, secur
     client = made.connect(secure=secure)
     client.send(request(b"GET", b"/own"))
     (message,) = read_messages(client.take())
-    assert message.all(b"strict-transport-security") == ([hsts.encode() or b"max-age=1"] if secure else [])
+    assert message.values(b"strict-transport-security") == ([hsts.encode() or b"max-age=1"] if secure else [])
     client.reset()
 
 

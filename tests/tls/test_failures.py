@@ -16,8 +16,8 @@ from koder_gateway.tls.certificates import self_signed
 from koder_gateway.tls.contexts import ServerContexts
 from koder_gateway.tls.failures import NOT_TLS, OLD_VERSION, PLAIN_HTTP, TOLD, UNRECOGNIZED_NAME, Failures
 from koder_gateway.tls.stream import TLSTransport
+from tests.kit.gateways import GatewayProcess, configuration
 from tests.kit.memory import join
-from tests.kit.processes import GatewayProcess, configuration
 
 PEER = "192.0.2.1"
 

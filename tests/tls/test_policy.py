@@ -14,7 +14,10 @@ import pytest
 from OpenSSL import SSL
 
 from tests.kit.authority import Authority
-from tests.kit.processes import Client, GatewayProcess, Origin, answer, configuration, until
+from tests.kit.clients import Client
+from tests.kit.gateways import GatewayProcess, configuration
+from tests.kit.services import Origin, answer
+from tests.kit.waiting import until
 
 TENANTS = """
 tenant = [
@@ -256,7 +259,7 @@ def test_no_early_data(gateway):
 
 
 def sts(message):
-    return [value for name, value in message.fields if name.lower() == "strict-transport-security"]
+    return [value.decode() for value in message.values(b"strict-transport-security")]
 
 
 ANSWERS = {

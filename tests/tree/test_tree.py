@@ -25,19 +25,8 @@ from koder_gateway.tree.proxy import ProxyResource
 from koder_gateway.tree.routes import Routes
 from koder_gateway.twisted_site.adapter import Entrance
 from tests.conftest import LoggedErrors
-from tests.kit.memory import (
-    HOST,
-    MemoryGateway,
-    Message,
-    Peer,
-    forwarded,
-    join,
-    read_message,
-    read_messages,
-    request,
-    serve,
-    settings_with,
-)
+from tests.kit.http1 import Message, read_message, read_messages
+from tests.kit.memory import HOST, MemoryGateway, Peer, forwarded, join, request, serve, settings_with
 
 with warnings.catch_warnings():
     # Twisted's own module makes what Twisted has deprecated.
@@ -144,7 +133,7 @@ def test_a_limit_is_charged_once_a_request(make_gateway: Make) -> None:
         (message,) = read_messages(client.take())
         assert message.one(b"ratelimit-policy") == b'"few";q=2;w=60'
         assert message.one(b"ratelimit").startswith(b'"few";r=%d;t=' % left)
-        assert not message.all(b"retry-after")
+        assert not message.values(b"retry-after")
     client.send(request())
     (message,) = read_messages(client.received)
     assert problem(client.take()) == (429, "rate_limited")
@@ -176,7 +165,7 @@ def test_a_shadow_limit_refuses_nothing(make_gateway: Make) -> None:
         client.send(request(b"GET", b"/nowhere"))
         (message,) = read_messages(client.take())
         assert message.status == 404
-        assert not message.all(b"ratelimit")
+        assert not message.values(b"ratelimit")
     assert gateway.composition.policy.limiter.meters[0].shadowed == 2
 
 
@@ -350,7 +339,7 @@ def ask(gateway: MemoryGateway, *arguments: bytes, **more: bytes) -> Message:
     client.send(request(*arguments, **more))
     (message,) = read_messages(client.received, [arguments[0]])
     assert message.one(b"x-request-id") == b"r1"
-    assert len(message.all(b"date")) == 1
+    assert len(message.values(b"date")) == 1
     return message
 
 
@@ -649,7 +638,7 @@ def test_in_a_stock_site_a_request_reaches_its_service_the_same_way(make_stock: 
     )
     (answer,) = read_messages(client.take())
     assert answer.start == b"HTTP/1.1 200 Fine"
-    assert answer.all(b"set-cookie") == [b"a=1", b"b=2"]
+    assert answer.values(b"set-cookie") == [b"a=1", b"b=2"]
     assert answer.one(b"content-type") == b"text/x"
     assert answer.one(b"x-request-id") == b"r1"
     assert answer.body == b"hi"
@@ -681,7 +670,7 @@ def test_in_a_stock_site_the_services_own_date_and_server_stand_once(make_stock:
     (answer,) = read_messages(client.take())
     assert answer.one(b"date") == b"Thu, 01 Jan 1970 00:00:00 GMT"
     assert answer.one(b"server") == b"theirs"
-    assert not answer.all(b"content-type")
+    assert not answer.values(b"content-type")
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])

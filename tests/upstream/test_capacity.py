@@ -13,19 +13,9 @@ from koder_gateway.tree.compose import Composition, adopt, compose
 from koder_gateway.upstream.capacity import REASONS
 from tests.http2.test_streams import Http2
 from tests.kit.bounds import client_limits
+from tests.kit.http1 import Message, read_message, read_messages
 from tests.kit.http2_frames import block, headers, in_frames
-from tests.kit.memory import (
-    HOST,
-    MemoryGateway,
-    Message,
-    Peer,
-    read_message,
-    read_messages,
-    request,
-    serve,
-    service_settings,
-    settings_with,
-)
+from tests.kit.memory import HOST, MemoryGateway, Peer, request, serve, service_settings, settings_with
 
 Make = Callable[..., MemoryGateway]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
@@ -299,9 +289,9 @@ def test_a_tenants_share_is_of_the_connections_that_ask_for_it_now(make_gateway:
     for client in clients:
         client.reset()
     last.reset()
-    assert not gateway.site.clients._owners
-    assert not gateway.site.clients._counts.addresses
-    assert not gateway.site.clients._counts.tenants
+    assert not gateway.site.connection_counts._owners
+    assert not gateway.site.connection_counts._counts.addresses
+    assert not gateway.site.connection_counts._counts.tenants
 
 
 REFUSED = [(b"TRACE", ()), (b"GET", ((b"x-large", b"v" * 40_000),))]

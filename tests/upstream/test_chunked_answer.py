@@ -8,7 +8,8 @@ import pytest
 
 from koder_gateway.reactor.turns import SLICE, turns_of
 from tests.http1.test_fairness import turn
-from tests.kit.memory import MemoryGateway, Peer, read_messages, request
+from tests.kit.http1 import read_messages
+from tests.kit.memory import MemoryGateway, Peer, request
 
 Make = Callable[..., MemoryGateway]
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -15,10 +15,13 @@ from dataclasses import dataclass
 import pytest
 
 from tests.kit.authorities import Authority
+from tests.kit.clients import HOST, Client
+from tests.kit.gateways import GatewayProcess, configuration
 from tests.kit.http2_client import Http2Client
 from tests.kit.http2_frames import DEFAULT_FRAME, DEFAULT_WINDOW, INITIAL_WINDOW_SIZE, block, data, headers
-from tests.kit.processes import HOST, Client, GatewayProcess, Origin, Peer, answer, configuration, until
 from tests.kit.secure_services import SecureService, Talk
+from tests.kit.services import Origin, Peer, answer
+from tests.kit.waiting import until
 
 TIMES = 15
 SIZE = 4 << 20
@@ -73,10 +76,10 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def upload(client: Client, path: str, *, chunked: bool) -> None:
     """All of it, as far as it is taken."""
     framing = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {SIZE}"
-    with contextlib.suppress(OSError):
-        client.send(f"POST {path} HTTP/1.1\r\nHost: {HOST}\r\n{framing}\r\n\r\n".encode())
+    with contextlib.suppress(OSError):  # the test closes the connection meanwhile
+        taken = client.send(f"POST {path} HTTP/1.1\r\nHost: {HOST}\r\n{framing}\r\n\r\n".encode())
         for _ in range(SIZE // len(PIECE)):
-            client.send(b"%x\r\n%b\r\n" % (len(PIECE), PIECE) if chunked else PIECE)
+            taken = taken and client.send(b"%x\r\n%b\r\n" % (len(PIECE), PIECE) if chunked else PIECE)
 
 
 def ask(gateway: GatewayProcess, path: str, *, chunked: bool) -> tuple[int, bytes, bool]:

@@ -19,22 +19,11 @@ from typing import Any
 
 import pytest
 
-from tests.kit.processes import (
-    HOST,
-    PATIENCE,
-    Answer,
-    Client,
-    GatewayProcess,
-    Origin,
-    Peer,
-    Service,
-    Services,
-    answer,
-    configuration,
-    request,
-    until,
-    write_certificate,
-)
+from tests.kit.clients import HOST, Client, request
+from tests.kit.gateways import GatewayProcess, Service, Services, configuration, write_certificate
+from tests.kit.http1 import Message
+from tests.kit.services import Origin, Peer, answer
+from tests.kit.waiting import PATIENCE, until
 
 INVALID = (502, "upstream_invalid")
 CLOSED = (502, "upstream_closed")
@@ -303,9 +292,9 @@ DOORS = ("plain", "tls")
 class Seen:
     """What a client saw of a fault, whether its connection was closed after a cut, and what came next."""
 
-    first: Answer
+    first: Message
     rest: bytes
-    after: Answer
+    after: Message
 
 
 def see(gateway: GatewayProcess, fault: Fault, path: str, tls: bool) -> Seen:
@@ -482,7 +471,7 @@ class Stale:
             received = peer.head()
             if received is None:
                 return
-            self.heads.append((number, received.method, peer.body(received)))
+            self.heads.append((number, received.method.decode(), peer.body(received)))
             if number == 0 and turn == 1:
                 return
             peer.send(answer(b"%d" % number))
@@ -527,8 +516,8 @@ def test_a_retry_is_the_only_one(take: Take) -> None:
 
     def play(peer: Peer, number: int) -> None:
         while (received := peer.head()) is not None:
-            heads.append((number, received.target[-2:]))
-            if received.target.endswith("/2"):
+            heads.append((number, received.target.decode()[-2:]))
+            if received.target.endswith(b"/2"):
                 return
             peer.send(answer(b"ok"))
 
@@ -547,7 +536,7 @@ def test_a_kept_connection_that_the_service_has_closed_is_not_used(take: Take, m
     def play(peer: Peer, number: int) -> None:
         received = peer.head()
         if received is not None:
-            requests.append((received.method, peer.body(received)))
+            requests.append((received.method.decode(), peer.body(received)))
             peer.send(answer(b"%d" % number))
 
     service = take(play)
@@ -600,7 +589,7 @@ def test_a_connection_that_has_just_been_closed_gets_no_post(farewell: bytes, tm
     def play(peer: Peer, number: int) -> None:
         received = peer.head()
         if received is not None:
-            requests.append((number, received.method, peer.body(received)))
+            requests.append((number, received.method.decode(), peer.body(received)))
             peer.send(answer(b"%d" % number))
             assert number or leave.wait(PATIENCE)
             peer.send(farewell)
@@ -651,7 +640,7 @@ def upload(client: Client, path: str, size: int, first: bytes) -> None:
     client.send(f"POST {path} HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {size}\r\n\r\n".encode() + first)
 
 
-def race(client: Client, data: bytes) -> Answer:
+def race(client: Client, data: bytes) -> Message:
     """Send while reading the answer, as clients do that can be refused at any time; the answer."""
 
     def send() -> None:

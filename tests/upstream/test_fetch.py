@@ -22,8 +22,9 @@ from twisted.internet.threads import deferToThread
 from koder_gateway.upstream.fetch import Fetcher, Unfetched
 from koder_gateway.upstream.tls_endpoint import SecureEndpoint
 from koder_gateway.upstream.trust import read_trust
+from tests.kit.gateways import write_certificate
 from tests.kit.memory import MemoryReactor, Origin, Peer
-from tests.kit.processes import PATIENCE, write_certificate
+from tests.kit.waiting import PATIENCE
 
 LIMIT = 1 << 20
 URL = "http://127.0.0.1:4005/v1/list?all=1"

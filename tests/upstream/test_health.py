@@ -33,8 +33,9 @@ from koder_gateway.upstream.pool import Address, Service
 from koder_gateway.wire.clock import CoarseClock
 from koder_gateway.wire.response import ResponseReader
 from tests.kit.bounds import open_tunnels, service_timeouts
+from tests.kit.gateways import parse_metrics, write_certificate
 from tests.kit.memory import MemoryReactor, Origin, service_settings, settings_with
-from tests.kit.processes import PATIENCE, parse_metrics, write_certificate
+from tests.kit.waiting import PATIENCE
 
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 BAD = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"

@@ -17,7 +17,10 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
 from koder_gateway.upstream.name_resolution import RENEW, Found, NamedEndpoint, Names, Unresolved, look_up
-from tests.kit.processes import HOST, GatewayProcess, Origin, configuration, until, write_certificate
+from tests.kit.clients import HOST
+from tests.kit.gateways import GatewayProcess, configuration, write_certificate
+from tests.kit.services import Origin
+from tests.kit.waiting import until
 
 FIRST: Found = (IPv4Address, "192.0.2.1")
 SECOND: Found = (IPv4Address, "192.0.2.2")

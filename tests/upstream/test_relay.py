@@ -45,6 +45,7 @@ from koder_gateway.wire.clock import CoarseClock
 from koder_gateway.wire.request_reader import RequestReader
 from koder_gateway.wire.response import ResponseHead, ResponseReader
 from tests.kit.bounds import open_tunnels, service_timeouts
+from tests.kit.http1 import read_message, read_messages
 from tests.kit.memory import (
     DATE,
     MemoryGateway,
@@ -53,8 +54,6 @@ from tests.kit.memory import (
     Peer,
     answered,
     forwarded,
-    read_message,
-    read_messages,
     rechunked,
     request,
     serve,
@@ -1171,10 +1170,10 @@ def test_an_answer_means_the_same_in_any_pieces(cuts: list[int]) -> None:
         )
     )
     early, processing, answer = read_messages(client.received)
-    assert (early.start, early.fields) == (b"HTTP/1.1 103 Early Hints", ((b"Link", b"</a>"),))
+    assert (early.start, early.fields) == (b"HTTP/1.1 103 Early Hints", [(b"Link", b"</a>")])
     assert processing.start == b"HTTP/1.1 102 Processing"
     assert answer.start == b"HTTP/1.1 201 Made"
-    assert answer.fields == (
+    assert answer.fields == [
         (b"Set-Cookie", b"a=1"),
         (b"X-A", b"1"),
         (b"set-cookie", b"b=2"),
@@ -1182,7 +1181,7 @@ def test_an_answer_means_the_same_in_any_pieces(cuts: list[int]) -> None:
         (b"Date", DATE.strip()[6:]),
         (b"X-Request-ID", b"r1"),
         (b"Transfer-Encoding", b"chunked"),
-    )
+    ]
     assert answer.body == b"wikipedia"
     assert client.received.endswith(b"0\r\nX-Sum: 7\r\n\r\n")
     assert gateway.idle() == (1, 0)

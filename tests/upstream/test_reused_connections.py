@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.clients import HOST, request
+from tests.kit.gateways import GatewayProcess, configuration
 from tests.kit.http2_client import Http2Client
 from tests.kit.http2_frames import DEFAULT_FRAME, DEFAULT_WINDOW, INITIAL_WINDOW_SIZE, block, data, headers
-from tests.kit.processes import HOST, GatewayProcess, Origin, Peer, answer, configuration, request
+from tests.kit.services import Origin, Peer, answer
 
 GIVEN_UP = answer(b"too late", "Connection: close", status="408 Request Timeout")
 PIECE = 16000
@@ -29,7 +31,7 @@ class Served:
         """The service's side."""
         turn = 0
         while (received := peer.head()) is not None:
-            self.requests.append((number, received.method, len(peer.body(received))))
+            self.requests.append((number, received.method.decode(), len(peer.body(received))))
             if turn:
                 peer.send(GIVEN_UP)
                 return

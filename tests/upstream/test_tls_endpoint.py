@@ -28,8 +28,11 @@ from koder_gateway.upstream import tls_endpoint
 from koder_gateway.upstream.openssl_transport import FastTransport
 from koder_gateway.upstream.tls_transport import SecureTransport
 from tests.kit.authorities import Authority, Pair
-from tests.kit.processes import BASE_DOMAIN, PATIENCE, Answer, Client, until, write_certificate
+from tests.kit.clients import BASE_DOMAIN, Client
+from tests.kit.gateways import write_certificate
+from tests.kit.http1 import Message
 from tests.kit.secure_services import OK, SecureService, Talk, answering
+from tests.kit.waiting import PATIENCE, until
 
 NAME = "identity.test"
 MIB = 1 << 20
@@ -99,10 +102,10 @@ class Running:
         connection = socket.create_connection(("127.0.0.1", self.port), PATIENCE)
         return Client(connection)
 
-    async def ask(self, path: str = "/", method: str = "GET", body: bytes = b"") -> Answer:
+    async def ask(self, path: str = "/", method: str = "GET", body: bytes = b"") -> Message:
         """One request on a connection of its own."""
 
-        def talk() -> Answer:
+        def talk() -> Message:
             with self.connect() as client:
                 return client.ask(method, path, body=body)
 

@@ -18,8 +18,10 @@ from twisted.internet.defer import ensureDeferred
 from twisted.internet.threads import deferToThread
 
 from koder_gateway.upstream.idle_watch import LOOK_EVERY
-from tests.kit.processes import KERNEL_RECEIVES, KERNEL_SENDS, PATIENCE, GatewayProcess, request, until
+from tests.kit.clients import request
+from tests.kit.gateways import KERNEL_RECEIVES, KERNEL_SENDS, GatewayProcess
 from tests.kit.secure_services import OK, SecureService, Talk
+from tests.kit.waiting import PATIENCE, until
 from tests.upstream.test_tls_endpoint import (
     MIB,
     NAME,

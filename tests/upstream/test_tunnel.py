@@ -14,16 +14,8 @@ from twisted.web.resource import Resource
 from koder_gateway.policy.limit_rules import LimitRule
 from koder_gateway.wire.upgrade import accept
 from tests.kit.bounds import client_limits, client_timeouts
-from tests.kit.memory import (
-    HIGH_WATER,
-    MemoryGateway,
-    Peer,
-    answered,
-    forwarded,
-    read_message,
-    request,
-    settings_with,
-)
+from tests.kit.http1 import read_message
+from tests.kit.memory import HIGH_WATER, MemoryGateway, Peer, answered, forwarded, request, settings_with
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
 ASKS = (b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Key: " + KEY, b"Sec-WebSocket-Version: 13")

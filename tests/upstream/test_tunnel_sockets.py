@@ -11,20 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.kit.processes import (
-    HOST,
-    KERNEL_RECEIVES,
-    KERNEL_SENDS,
-    PATIENCE,
-    Client,
-    GatewayProcess,
-    Origin,
-    Peer,
-    Service,
-    Services,
-    configuration,
-    until,
-)
+from tests.kit.clients import HOST, Client
+from tests.kit.gateways import KERNEL_RECEIVES, KERNEL_SENDS, GatewayProcess, Service, Services, configuration
+from tests.kit.services import Origin, Peer
+from tests.kit.waiting import PATIENCE, until
 
 MIB = 1 << 20
 ASK = f"GET /PATH HTTP/1.1\r\nHost: {HOST}\r\nConnection: Upgrade\r\nUpgrade: raw\r\n\r\n"

@@ -15,7 +15,8 @@ import pytest_twisted
 from twisted.internet.threads import deferToThread
 
 from koder_gateway.config import ConfigurationError, load
-from tests.kit.processes import PATIENCE, GatewayProcess
+from tests.kit.gateways import GatewayProcess
+from tests.kit.waiting import PATIENCE
 from tests.upstream.test_tls_endpoint import configured, log, run
 
 __all__ = ["log", "run"]

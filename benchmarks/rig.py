@@ -10,11 +10,12 @@ from twisted.internet.task import Clock
 
 from koder_gateway.config import Settings
 from koder_gateway.downstream.site import GatewaySite
-from koder_gateway.http1.channel import GatewayChannel
+from koder_gateway.http1.channel import Http1Channel
 from koder_gateway.policy.clients import TrustedProxies
 from koder_gateway.policy.cors import CorsPolicy
 from koder_gateway.policy.decision import Policy
-from koder_gateway.policy.limits import Limiter, LimitRule
+from koder_gateway.policy.limit_rules import LimitRule
+from koder_gateway.policy.limits import Limiter
 from koder_gateway.policy.routing import Route, RouteTable
 from koder_gateway.policy.tenants import Registry, Tenant, TenantPolicy
 from koder_gateway.tree.bounds import client_limits, client_timeouts
@@ -144,7 +145,7 @@ class Rig:
             timeouts=client_timeouts(settings),
             limits=client_limits(settings),
         )
-        self.channel = GatewayChannel(self.site)
+        self.channel = Http1Channel(self.site)
         self.wire = Wire()
         self.channel.makeConnection(self.wire)  # type: ignore[arg-type]
 

@@ -33,7 +33,7 @@ from ..wire.clock import CoarseClock
 from ..wire.rate_limited_log import Complaints
 from ..wire.request_reader import RequestReader
 from .buffered import Buffered
-from .clients import Clients
+from .connection_counts import ConnectionCounts
 from .limits import ClientLimits, ClientTimeouts
 from .ports import (
     ClientConnection,
@@ -99,7 +99,7 @@ class GatewaySite(Site, ClientSite):
         self.paused: set[PacedConnection] = set()
         # Those whose deadline has passed and who wait for that to be done to them.
         self._due: deque[ClientConnection] = deque()
-        self.clients = Clients(Shares(0, 0))
+        self.connection_counts = ConnectionCounts(Shares(0, 0))
         self.complaints = Complaints(clock, self.logger.warn)
         self.http2_errors = 0
         self.turns = turns_of(reactor)
@@ -128,7 +128,7 @@ class GatewaySite(Site, ClientSite):
         self.max_streams = limits.max_streams
         self.channel_class = self._protocols.http1(limits.half_close)
         self.buffered.bound = limits.max_buffered
-        self.clients.shares = limits.shares or Shares(limits.max_connections, limits.max_connections)
+        self.connection_counts.shares = limits.shares or Shares(limits.max_connections, limits.max_connections)
 
     def replace(
         self,
@@ -169,12 +169,12 @@ class GatewaySite(Site, ClientSite):
             channel.close_idle()
         # Who is turned away takes nobody's place while he leaves.
         full = len(self.channels) - len(self._turned_away) > self.max_connections
-        beyond = self.clients.opened(channel, self._counted_as(channel.peer))
+        beyond = self.connection_counts.opened(channel, self._counted_as(channel.peer))
         if full or beyond > 0:
             self.rejected += 1
             self._turned_away.add(channel)
             if beyond == 1:
-                most = f"{self.clients.shares.address} of {self.max_connections}"
+                most = f"{self.connection_counts.shares.address} of {self.max_connections}"
                 self.complaints.say(
                     f"{channel.peer} has reached its share of client connections ({most}); further"
                     " ones are refused (shares.address)"
@@ -191,14 +191,14 @@ class GatewaySite(Site, ClientSite):
         """The refusal of a request with which its connection would become one too many of its tenant's. It ends the
         connection."""
         tenant = context.tenant
-        if not isinstance(tenant, Tenant) or self.clients.asks_for(channel, tenant.wire):
+        if not isinstance(tenant, Tenant) or self.connection_counts.asks_for(channel, tenant.wire):
             return None
         self.rejected += 1
         return OVERLOADED.closing()
 
     def succeeded(self, channel: NewConnection, successor: Successor) -> None:
         """Another channel has taken a client's connection over."""
-        self.clients.succeeded(channel, successor)
+        self.connection_counts.succeeded(channel, successor)
         self.channels.discard(channel)
         self.watched.discard(channel)
         self.paused.discard(channel)
@@ -218,7 +218,7 @@ class GatewaySite(Site, ClientSite):
         self.watched.discard(channel)
         self.paused.discard(channel)
         self._turned_away.discard(channel)
-        self.clients.closed(channel)
+        self.connection_counts.closed(channel)
 
     @property
     def in_flight(self) -> int:

@@ -42,7 +42,7 @@ from ..policy.clients import plain_host
 from ..reactor.read_sizes import read_bounded, read_freely
 from ..wire.body import BodyError
 from ..wire.request_head import RequestHead
-from .intake import Intake
+from .message_reader import MessageReader
 from .phases import BODY, BUSY, CLOSING, GONE, HEAD, IDLE, LINGER, TUNNEL
 from .request import Http1Request, RequestConnection
 
@@ -56,7 +56,9 @@ _UNSENT: Final = 16384
 
 
 @implementer(IHandshakeListener, IPushProducer)
-class GatewayChannel(ResetWatch, Intake, Protocol, RequestConnection, NewConnection, PacedConnection, HeadSource):
+class Http1Channel(
+    ResetWatch, MessageReader, Protocol, RequestConnection, NewConnection, PacedConnection, HeadSource
+):
     """Made by `GatewaySite` for each connection. `keep_alive`: whether the connection outlives this exchange;
     `lingers`: whether the client may still be sending what nobody is going to read."""
 
@@ -185,7 +187,7 @@ class GatewayChannel(ResetWatch, Intake, Protocol, RequestConnection, NewConnect
         assert request is not None
         if request.sink is not None:
             self.dataReceived = receive = request.sink.body_received  # type: ignore[method-assign, assignment]
-            data = self._unread.take(len(self._unread))
+            data = self._unread.read(len(self._unread))
             if data:
                 receive(data)
         self._regulate()
@@ -378,13 +380,13 @@ class GatewayChannel(ResetWatch, Intake, Protocol, RequestConnection, NewConnect
 
 
 @implementer(IHalfCloseableProtocol)
-class HalfClosingChannel(GatewayChannel):
+class HalfClosingChannel(Http1Channel):
     """A channel that its transport tells of a client's end of its side; to others that is the end of both sides."""
 
 
-def channel_class(half_close: bool) -> type[GatewayChannel]:
+def channel_class(half_close: bool) -> type[Http1Channel]:
     """What makes connections; `half_close`: whether a client that has ended its side is still answered."""
-    return HalfClosingChannel if half_close else GatewayChannel
+    return HalfClosingChannel if half_close else Http1Channel
 
 
 def _forget(data: bytes) -> None:

@@ -18,8 +18,8 @@ from ..downstream.unsent_bytes import Uptake
 from ..policy.limits import address_key
 from ..reactor.turns import Turns, read_little
 from .phases import BODY, BUSY, GONE, HEAD, IDLE, READY, TUNNEL, WRITING
+from .receive_buffer import ReceiveBuffer
 from .stock import StockChannel
-from .unread import Unread
 
 # What may wait unread behind the exchange under way before reading pauses.
 _PIPELINE_BOUND: Final = 16384
@@ -37,7 +37,7 @@ class ClientFlow(StockChannel, BodyDeadline, LingeringClose):
     def __init__(self, site: ClientSite) -> None:
         self.site = site
         self._phase = IDLE
-        self._unread = Unread()
+        self._unread = ReceiveBuffer()
         # Why nothing is read, or nothing more than has been: the turn is over, the service does not take the body,
         # the client does not take its answers; and whether the transport has been told.
         self._turn_over = False

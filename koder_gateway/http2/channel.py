@@ -1,7 +1,7 @@
 """One client connection over HTTP/2: takes its frames apart and hands each to those whom it concerns (RFC 9113).
 
 Each of its parts knows one thing: `Streams` what comes on streams, `Control` the frames that carry no request,
-`Lifecycle` phases and deadlines, `ConnectionWindow` what may still come, and `Outbox` what leaves.
+`Lifecycle` phases and deadlines, `ConnectionWindow` what may still come, and `FrameScheduler` what leaves.
 
 Frames that ask for work and give none (resets, pings, settings, empty ones) and that no frame of ours has asked for
 are paid for from a patience that grows again with time and with what is served: whoever uses it up gets GOAWAY with
@@ -48,7 +48,7 @@ from ..wire.http2_frames import (
 from ..wire.http2_head import HeadReader
 from ..wire.small_data import SMALL
 from .control import Control
-from .frame_scheduler import Outbox
+from .frame_scheduler import FrameScheduler
 from .lifecycle import Lifecycle
 from .phases import OPEN, OPENING
 from .ports import Connection
@@ -74,8 +74,13 @@ class Http2Channel(ResetWatch, Protocol, Connection, Successor):
         self.peer = peer
         self.secured = site.secured(transport)
         self.deadline = math.inf
-        self.out = Outbox(
-            transport, site.soon, self.held_back, self._flow_turned, site.buffered, lambda: self.streams.outflows()
+        self.out = FrameScheduler(
+            transport,
+            site.soon,
+            self.held_back,
+            self._flow_turned,
+            site.buffered,
+            lambda: self.streams.send_windows(),
         )
         self.window = ConnectionWindow(self.out)
         self.patience = Patience(site.clock.now)
@@ -358,7 +363,7 @@ class Http2Channel(ResetWatch, Protocol, Connection, Successor):
     def relieve(self) -> None:
         """Too much waits for all clients together, and most of it for this one: end what waits."""
         for stream in list(self.streams.open.values()):
-            if stream.outflow.waiting:
+            if stream.send_window.waiting:
                 stream.too_slow()
 
     def under_way(self) -> Iterable[ClientRequest]:

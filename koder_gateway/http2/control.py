@@ -66,7 +66,7 @@ class Control:
         connection.out.initial_window = size
         try:
             for stream in self._streams.open.values():
-                stream.outflow.grant(grown)
+                stream.send_window.grant(grown)
         except StreamError as error:
             raise Http2Error(error.code, error.reason) from None
         connection.out.pump()
@@ -118,5 +118,5 @@ class Control:
             raise StreamError(PROTOCOL_ERROR, "a WINDOW_UPDATE has an increment of 0")
         stream = self._streams.open.get(number)
         if stream is not None:
-            stream.outflow.grant(size)
+            stream.send_window.grant(size)
             connection.windows_opened = True

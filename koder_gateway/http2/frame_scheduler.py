@@ -49,7 +49,7 @@ class Sender(Protocol):
 
 
 @implementer(IPushProducer)
-class Outbox:
+class FrameScheduler:
     """The sending side of one connection. `soon` calls in the reactor's next turn; `held_back` is called when a
     stream begins to wait for more of its window, whose owner calls `force` if that takes too long; `turned` when
     `blocked` has changed, which says that the client does not take what is sent. `streams` are those that are open,

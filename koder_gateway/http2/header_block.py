@@ -14,7 +14,7 @@ _BLOCK_FACTOR: Final = 4
 _MAX_CONTINUATIONS: Final = 32
 
 
-class FieldBlock:
+class HeaderBlock:
     """No more than one at a time: `stream` is the number of its stream, 0 while there is none. `ended`: it ends its
     stream. `due` is when it has to be whole, in monotonic seconds."""
 

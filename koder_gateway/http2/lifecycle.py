@@ -273,7 +273,7 @@ class Lifecycle(Phases, LingeringClose):
         if self._client_ended:
             self._end_unsendable()
         if self.phase == OPEN:
-            dues = [min(stream.deadline, stream.outflow.pace.due) for stream in streams.open.values()]
+            dues = [min(stream.deadline, stream.send_window.pace.due) for stream in streams.open.values()]
             dues += [self._idle_due, streams.block.due, self._last_due, self._deaf_due, self._uptake_due]
             connection.deadline = min(dues)
             connection.wake(self._windows.due)
@@ -308,8 +308,8 @@ class Lifecycle(Phases, LingeringClose):
         any more, so their services would wait for nothing."""
         out = self._connection.out
         for stream in list(self._streams.open.values()):
-            outflow = stream.outflow
-            if outflow.waiting and min(outflow.window, out.window) <= 0:
+            send_window = stream.send_window
+            if send_window.waiting and min(send_window.window, out.window) <= 0:
                 stream.fail(CANCEL, CLIENT_GONE)
 
     def _end_slow_streams(self, now: float) -> None:
@@ -318,13 +318,13 @@ class Lifecycle(Phases, LingeringClose):
         if not self._opens_windows(now):
             self._windows.end()
             for stream in list(self._streams.open.values()):
-                if stream.outflow.waiting or stream.remote_done:
+                if stream.send_window.waiting or stream.remote_done:
                     stream.too_slow()
             self.watch()
             return
-        slow = [stream for stream in self._streams.open.values() if stream.outflow.pace.due <= now]
+        slow = [stream for stream in self._streams.open.values() if stream.send_window.pace.due <= now]
         for stream in slow:
-            if not stream.outflow.keeps_pace(now):
+            if not stream.send_window.keeps_pace(now):
                 stream.too_slow()
                 # A client that takes nothing at all does not hear of it.
                 self.watch()
@@ -367,7 +367,7 @@ class Lifecycle(Phases, LingeringClose):
         connection = self._connection
         connection.let_go()
         for stream in list(self._streams.open.values()):
-            stream.outflow.closed = True
+            stream.send_window.closed = True
             stream.too_slow()
         connection.deadline = math.inf
         self.transport.abortConnection()

@@ -10,7 +10,7 @@ from ..downstream.ports import ClientConnection, ClientSite
 from ..policy.certificates import Secured
 from ..wire.flood_budget import Patience
 from ..wire.http2_frames import Http2Error
-from .frame_scheduler import Outbox
+from .frame_scheduler import FrameScheduler
 from .receive_window import ConnectionWindow
 
 
@@ -53,7 +53,7 @@ class Connection(ClientConnection, Protocol):
     site: ClientSite
     transport: Any
     secured: Secured | None
-    out: Outbox
+    out: FrameScheduler
     window: ConnectionWindow
     patience: Patience
     windows_opened: bool

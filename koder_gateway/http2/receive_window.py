@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..wire.http2_frames import FLOW_CONTROL_ERROR, PROTOCOL_ERROR, Http2Error, StreamError, window_frame
-from .frame_scheduler import Outbox
+from .frame_scheduler import FrameScheduler
 
 # Bytes that a client may send on all streams together before it is paid back.
 CONNECTION_WINDOW: Final = 1 << 19
@@ -26,13 +26,13 @@ class ConnectionWindow:
 
     __slots__ = ("_left", "_owed", "held", "out")
 
-    def __init__(self, out: Outbox) -> None:
+    def __init__(self, out: FrameScheduler) -> None:
         self._left = CONNECTION_WINDOW
         self._owed = 0
         self.held = 0
         self.out = out
 
-    def take(self, size: int) -> None:
+    def receive(self, size: int) -> None:
         """A DATA frame has come. Raises Http2Error."""
         self._left -= size
         if self._left < 0:
@@ -47,7 +47,7 @@ class ConnectionWindow:
             self._owed = 0
 
 
-class Inflow:
+class ReceiveWindow:
     """The body that comes on a stream, counted against the connection's `window` too: `length` bytes of it, where its
     head has said so; `received` have come."""
 
@@ -63,7 +63,7 @@ class Inflow:
         self._owed = 0
         self._unsaid = 0
 
-    def take(self, length: int, size: int, ended: bool) -> None:
+    def receive(self, length: int, size: int, ended: bool) -> None:
         """A DATA frame has come: `size` counts its padding too. What is taken is owed. Raises StreamError."""
         self._left -= size
         if self._left < 0:

@@ -18,7 +18,7 @@ from ..wire.http2_frames import ENHANCE_YOUR_CALM, Http2Error
 from ..wire.response import ResponseHead
 from .answer_producer import HeldAnswer
 from .ports import Connection
-from .send_window import Outflow
+from .send_window import SendWindow
 
 _NO_BODY = frozenset((204, 304))
 
@@ -37,7 +37,7 @@ class RequestStream(RequestChannel, Protocol):
     """What a request asks of its stream. `upgrading`: whether an extended CONNECT has opened it."""
 
     connection: Connection
-    outflow: Outflow
+    send_window: SendWindow
     upgrading: bool
 
     def tunnel(self) -> None:
@@ -62,7 +62,7 @@ class Http2Request(GatewayRequest, HeldAnswer):
     def room(self) -> int:
         """Bytes of the answer that windows and transport let go at once."""
         channel = self.channel
-        return channel.outflow.room if channel else 0
+        return channel.send_window.room if channel else 0
 
     def hold_answer(self) -> None:
         """There is no room any more: a service that has been asked and has not begun to answer is paused too."""
@@ -95,23 +95,25 @@ class Http2Request(GatewayRequest, HeldAnswer):
         block = self._head(head)
         if done:
             if body:
-                channel.outflow.send_whole(block, body)
+                channel.send_window.send_whole(block, body)
             else:
-                channel.outflow.send_head(block, True)
+                channel.send_window.send_head(block, True)
             self._over()
             return
-        channel.outflow.send_head(block, False)
+        channel.send_window.send_head(block, False)
         if body:
-            channel.outflow.send_body(body, False)
+            channel.send_window.send_body(body, False)
 
     def switch(self, head: ResponseHead, data: bytes) -> None:
         """Say that the tunnel stands (RFC 8441 section 5), and carry raw bytes from here on."""
         channel = self.channel
         self.exchange.bytes_out += len(data)
         lines = [line for line in head.lines if line[:21].lower() != b"sec-websocket-accept:"]
-        channel.outflow.send_head(encode_status(200) + encode_lines(b"".join(lines) + self.exchange.fields), False)
+        channel.send_window.send_head(
+            encode_status(200) + encode_lines(b"".join(lines) + self.exchange.fields), False
+        )
         if data:
-            channel.outflow.send_body(data, False)
+            channel.send_window.send_body(data, False)
         channel.tunnel()
 
     def raw_writer(self) -> Callable[[bytes], None]:
@@ -121,7 +123,7 @@ class Http2Request(GatewayRequest, HeldAnswer):
     def send_body(self, data: bytes) -> None:
         """Send more of the answer."""
         self.exchange.bytes_out += len(data)
-        self.channel.outflow.send_body(data, False)
+        self.channel.send_window.send_body(data, False)
 
     def end_body(self, trailers: list[bytes]) -> None:
         """The answer is complete; of a tunnel, what the service sends."""
@@ -129,14 +131,14 @@ class Http2Request(GatewayRequest, HeldAnswer):
             self._end_tunnel()
             return
         if trailers:
-            self.channel.outflow.send_trailers(trailers)
+            self.channel.send_window.send_trailers(trailers)
         else:
-            self.channel.outflow.send_body(b"", True)
+            self.channel.send_window.send_body(b"", True)
         self._over()
 
     def interim(self, head: ResponseHead) -> None:
         """Relay a 1xx answer (RFC 9113 section 8.1)."""
-        self.channel.outflow.send_head(encode_status(head.status) + encode_lines(b"".join(head.lines)), False)
+        self.channel.send_window.send_head(encode_status(head.status) + encode_lines(b"".join(head.lines)), False)
 
     def _write_answer(self, status: int, reason: bytes, fields: bytes, body: bytes) -> None:
         channel = self.channel
@@ -148,9 +150,9 @@ class Http2Request(GatewayRequest, HeldAnswer):
         if status not in _NO_BODY:
             parts.append(_encoded_length(len(body)))
         if body and self.exchange.head.method != b"HEAD":
-            channel.outflow.send_whole(b"".join(parts), body)
+            channel.send_window.send_whole(b"".join(parts), body)
         else:
-            channel.outflow.send_head(b"".join(parts), True)
+            channel.send_window.send_head(b"".join(parts), True)
 
     def _end_unanswered(self) -> None:
         """This client has had so many refusals that it gets no more of them: its connection ends, but of a trusted

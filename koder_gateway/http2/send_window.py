@@ -33,8 +33,8 @@ _EMPTY: Final = b""
 _UNASKED: Final = Pace()
 
 
-class Outflow(AnswerProducer):
-    """The sending side of a stream, which takes turns with others while it is `listed` in their `Outbox`.
+class SendWindow(AnswerProducer):
+    """The sending side of a stream, which takes turns with others while it is `listed` in their `FrameScheduler`.
 
     `window` is what the client takes of it, in bytes. `ended`: our end is queued; `all_sent`: so it has left;
     `closed`: nothing may be sent any more. With `cut` the stream is reset once what waits has been sent.

@@ -14,7 +14,7 @@ from ..policy.certificates import Secured
 from ..wire.hpack import encode_field, encode_lines, encode_status
 from .ports import Connection
 from .request import Http2Request
-from .send_window import Outflow
+from .send_window import SendWindow
 
 
 class StockStream:
@@ -23,13 +23,13 @@ class StockStream:
     connection: Connection
     site: ClientSite
     request: Http2Request | None
-    outflow: Outflow
+    send_window: SendWindow
     factory: Any = None
 
     def write(self, data: bytes) -> None:
         """Send more of a stock answer's body."""
         if data:
-            self.outflow.send_body(data, False)
+            self.send_window.send_body(data, False)
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
         """Send a stock answer's head with the fields that every answer of the gateway carries."""
@@ -40,7 +40,7 @@ class StockStream:
         for name, value in sent_fields(headers, request.exchange.drops_hsts):
             parts.append(encode_field(name.lower(), value.replace(b"\r\n", b" ")))
         parts.append(encode_lines(self.site.date_line + request.exchange.fields))
-        self.outflow.send_head(b"".join(parts), False)
+        self.send_window.send_head(b"".join(parts), False)
 
     def writeSequence(self, pieces: Iterable[bytes]) -> None:
         """Send several pieces as one."""
@@ -48,11 +48,11 @@ class StockStream:
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         """Pause and resume `producer` as the client takes the answer; one that is not streaming is asked for more."""
-        self.outflow.follow(producer, streaming)
+        self.send_window.follow(producer, streaming)
 
     def unregisterProducer(self) -> None:
         """The producer is done."""
-        self.outflow.unfollow()
+        self.send_window.unfollow()
 
     def getPeer(self) -> IAddress:
         """The address that the connection comes from."""

@@ -1,7 +1,7 @@
 """One HTTP/2 stream: the channel of one request, from its head to its end (RFC 9113 section 5).
 
 Its two sides end each for itself. What the client sends is handed to whoever takes the request's body, and counted by
-its `Inflow`; what the client gets is sent by its `Outflow`.
+its `ReceiveWindow`; what the client gets is sent by its `SendWindow`.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from ..wire.http2_frames import (
 )
 from .answer_producer import SendingStream
 from .ports import Connection
-from .receive_window import Inflow
+from .receive_window import ReceiveWindow
 from .request import Http2Request, RequestStream
-from .send_window import Outflow
+from .send_window import SendWindow
 from .stock import StockStream
 
 # The rest of a body that an answer did not wait for is read to its end when it is no more than this.
@@ -56,8 +56,8 @@ class Stream(BodyDeadline, StockStream, RequestStream, SendingStream):
         self.request: Http2Request | None = None
         self.remote_done = ended
         self.deadline = math.inf
-        self.inflow = Inflow(connection.window, number, length)
-        self.outflow = Outflow(self)
+        self.receive_window = ReceiveWindow(connection.window, number, length)
+        self.send_window = SendWindow(self)
         # Whether an extended CONNECT has opened it, and its tunnel stands.
         self.upgrading = False
         self._tunnelling = False
@@ -73,7 +73,7 @@ class Stream(BodyDeadline, StockStream, RequestStream, SendingStream):
         """A DATA frame: `size` counts its padding too. Raises StreamError."""
         if self.remote_done:
             raise StreamError(STREAM_CLOSED, "DATA on a stream that its client has ended")
-        self.inflow.take(len(data), size, ended)
+        self.receive_window.receive(len(data), size, ended)
         if ended:
             self._client_ended()
         request = self.request
@@ -83,7 +83,7 @@ class Stream(BodyDeadline, StockStream, RequestStream, SendingStream):
         if self.upgrading:
             self._receive_raw(request, data)
             return
-        if self.inflow.received > self.site.policy.max_body:
+        if self.receive_window.received > self.site.policy.max_body:
             request.body_failed(TOO_LARGE)
             return
         if not ended and not self._held and data:
@@ -130,23 +130,23 @@ class Stream(BodyDeadline, StockStream, RequestStream, SendingStream):
 
     def end_sending(self) -> bool:
         """Tell the client that no more will come."""
-        self.outflow.end()
+        self.send_window.end()
         return True
 
     def _forget(self, size: int) -> None:
         """Bytes of a body that nobody waits for."""
         self._pay()
         self._forgotten += size
-        if self.remote_done and self.outflow.all_sent:
+        if self.remote_done and self.send_window.all_sent:
             self.over(None)
-        elif self._forgotten > _FORGOTTEN_BOUND and self.outflow.all_sent:
+        elif self._forgotten > _FORGOTTEN_BOUND and self.send_window.all_sent:
             self.over(NO_ERROR)
 
     def receive_trailers(self, lines: list[bytes] | None) -> None:
         """The client's body ends with trailers; None for such as are over their limits. Raises StreamError."""
         if self.upgrading:
             raise StreamError(PROTOCOL_ERROR, "trailers on a tunnel")
-        self.inflow.end()
+        self.receive_window.end()
         self._client_ended()
         request = self.request
         if request is None:
@@ -169,7 +169,7 @@ class Stream(BodyDeadline, StockStream, RequestStream, SendingStream):
     def _pay(self) -> None:
         """Pay back what the service has taken."""
         if not self._held:
-            self.inflow.pay(more=not self.remote_done and not self.outflow.closed)
+            self.receive_window.pay(more=not self.remote_done and not self.send_window.closed)
 
     def _may_hold(self) -> bool:
         return not self.remote_done
@@ -213,11 +213,11 @@ class Stream(BodyDeadline, StockStream, RequestStream, SendingStream):
         if self._held:
             self._let_go()
             self._pay()
-        outflow = self.outflow
-        if outflow.closed or not finished:
+        send_window = self.send_window
+        if send_window.closed or not finished:
             return
-        outflow.exchange_over()
-        if not outflow.closed and not outflow.all_sent:
+        send_window.exchange_over()
+        if not send_window.closed and not send_window.all_sent:
             self._wait(self.site.timeouts.idle)
 
     def answered(self) -> None:
@@ -238,11 +238,11 @@ class Stream(BodyDeadline, StockStream, RequestStream, SendingStream):
     def cut(self, plain: bool) -> None:
         """Reset in the midst of an answer; with `plain` it was the service that failed, else the client. What the
         service sent before it failed still goes out."""
-        outflow = self.outflow
-        if not plain or not outflow.waiting or outflow.closed:
+        send_window = self.send_window
+        if not plain or not send_window.waiting or send_window.closed:
             self.over(INTERNAL_ERROR if plain else CANCEL)
             return
-        outflow.cut = True
+        send_window.cut = True
         self._wait(self.site.timeouts.idle)
 
     def fail(self, code: int, event: str = BROKEN) -> None:
@@ -254,12 +254,12 @@ class Stream(BodyDeadline, StockStream, RequestStream, SendingStream):
 
     def fail_silently(self, code: int) -> None:
         """The client broke the connection's rules, and has been told: nothing goes out on the stream any more."""
-        self.outflow.closed = True
+        self.send_window.closed = True
         self.fail(code)
 
     def reset(self) -> None:
         """The client has reset the stream, or its connection is gone."""
-        self.outflow.closed = True
+        self.send_window.closed = True
         request = self.request
         if request is not None:
             request.lost(Failure(ConnectionAborted()))
@@ -270,24 +270,24 @@ class Stream(BodyDeadline, StockStream, RequestStream, SendingStream):
         before its end only the answer is left to send."""
         if self.remote_done:
             return
-        if self.request is not None or self.outflow.all_sent:
+        if self.request is not None or self.send_window.all_sent:
             self.reset()
         else:
             self.remote_done = True
 
     def over(self, code: int | None) -> None:
         """The stream is closed; with a code the client is told."""
-        connection, outflow = self.connection, self.outflow
-        served = self.earned and not outflow.closed and (code is None or code == NO_ERROR)
-        if code is not None and not outflow.closed:
+        connection, send_window = self.connection, self.send_window
+        served = self.earned and not send_window.closed and (code is None or code == NO_ERROR)
+        if code is not None and not send_window.closed:
             connection.streams.was_reset(self.number)
             connection.out.send(reset_frame(self.number, code))
         self.deadline = math.inf
         self._kept = _NOTHING
         if self._held:
             self._let_go()
-        outflow.close()
-        self.inflow.pay(more=False)
+        send_window.close()
+        self.receive_window.pay(more=False)
         connection.streams.over(self.number, served)
 
     def expire(self) -> None:
@@ -298,7 +298,7 @@ class Stream(BodyDeadline, StockStream, RequestStream, SendingStream):
                 self.deadline = math.inf
             else:
                 request.body_failed(SLOW)
-        elif self.outflow.all_sent:
+        elif self.send_window.all_sent:
             self.over(NO_ERROR)
         elif self.taking():
             self._wait(self.site.timeouts.idle)
@@ -319,5 +319,5 @@ class Stream(BodyDeadline, StockStream, RequestStream, SendingStream):
         request = self.request
         if request is not None:
             request.lost(Failure(ConnectionAborted()))
-        if not self.outflow.closed:
+        if not self.send_window.closed:
             self.over(CANCEL)

@@ -25,11 +25,11 @@ from ..wire.http2_frames import (
 from ..wire.http2_head import HeadReader, read_trailers
 from ..wire.request_head import RequestHead
 from ..wire.small_data import gather
-from .header_block import FieldBlock
+from .header_block import HeaderBlock
 from .phases import OPEN
 from .ports import Connection, OpenStreams
 from .request import Http2Request
-from .send_window import Outflow
+from .send_window import SendWindow
 from .stream import Stream
 
 # Streams that were reset here, on which the client may still be sending what it sent before it knew.
@@ -45,7 +45,7 @@ class Streams(OpenStreams, HeadSource):
     def __init__(self, connection: Connection, heads: HeadReader) -> None:
         self.open: dict[int, Stream] = {}
         self.last = 0
-        self.block = FieldBlock()
+        self.block = HeaderBlock()
         # As announced: a reload holds for connections to come.
         self.max_streams = connection.site.max_streams
         self._connection = connection
@@ -58,9 +58,9 @@ class Streams(OpenStreams, HeadSource):
         """How many are open."""
         return len(self.open)
 
-    def outflows(self) -> list[Outflow]:
+    def send_windows(self) -> list[SendWindow]:
         """What each of those that are open sends."""
-        return [stream.outflow for stream in self.open.values()]
+        return [stream.send_window for stream in self.open.values()]
 
     # -- field blocks
 
@@ -195,7 +195,7 @@ class Streams(OpenStreams, HeadSource):
         """A body, or the bytes of a tunnel (section 6.1)."""
         size = len(payload)
         connection = self._connection
-        connection.window.take(size)
+        connection.window.receive(size)
         data = http2_frames.unpadded(flags, payload)
         stream = self.open.get(number)
         if stream is None:
@@ -215,7 +215,7 @@ class Streams(OpenStreams, HeadSource):
         """Small DATA frames in a row, from `position` on; where they end. Raises Http2Error."""
         pieces, position = gather(payload, position, self.open)
         for number, data, size in pieces:
-            self._connection.window.take(size)
+            self._connection.window.receive(size)
             stream = self.open.get(number)
             try:
                 if stream is None:

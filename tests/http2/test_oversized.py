@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from koder_gateway.http2.header_block import FieldBlock
+from koder_gateway.http2.header_block import HeaderBlock
 from tests.kit.doors import Answer as Plain
 from tests.kit.http2_client import Answer, Http2Client, holding
 from tests.kit.http2_frames import (
@@ -191,7 +191,7 @@ def test_trailers_pass_where_every_block_was_read(gateway, client) -> None:
 
 
 def test_a_block_is_kept_up_to_four_times_the_largest_head() -> None:
-    kept = FieldBlock()
+    kept = HeaderBlock()
     kept.begin(1, 0, bytes(16 * KIB), 0.0)
     assert [kept.add(bytes(16 * KIB), 32 * KIB) for _ in range(9)] == [True] * 7 + [False] * 2
     assert (kept.stream, kept.whole(), kept.stream) == (1, None, 0)

@@ -118,8 +118,8 @@ def test_what_little_waits_does_not_keep_all_that_came_with_it() -> None:
     for service in services:
         service.send(HEAD % (2 * READ))
         service.send(b"x" * READ)
-    outflows = [stream.outflow for stream in client.channel.streams.open.values()]
-    waiting = [piece for outflow in outflows for piece in outflow.waiting]
+    send_windows = [stream.send_window for stream in client.channel.streams.open.values()]
+    waiting = [piece for send_window in send_windows for piece in send_window.waiting]
     assert sum(map(len, waiting)) == STREAMS
     assert sum(len(piece.obj if isinstance(piece, memoryview) else piece) for piece in waiting) == STREAMS
 
@@ -134,7 +134,7 @@ def test_a_byte_of_window_now_and_then_does_not_keep_an_answer(size: int) -> Non
         client.send(window_update(0, 10), *[window_update(2 * number + 1, 1) for number in range(10)])
         client.after(5)
     # The services of those that are left had not begun.
-    assert {stream.outflow._sent for stream in client.channel.streams.open.values()} <= {0}
+    assert {stream.send_window._sent for stream in client.channel.streams.open.values()} <= {0}
     assert gateway.site.buffered.total == client.channel.out.waiting == 0
     client.after(70)
     assert_over(client)
@@ -408,7 +408,7 @@ def test_of_a_large_answer_no_more_is_read_at_once_than_its_client_takes(monkeyp
     client.send(headers(5, asking()), window_update(0, 1 << 20))
     service.send(HEAD % 40_000 + b"x" * 39_999)
     (room,) = rooms
-    assert room() == client.channel.streams.open[5].outflow.room > 0
+    assert room() == client.channel.streams.open[5].send_window.room > 0
     service.send(b"x")
     assert len(rooms) == 2, "the next answer may be another client's"
     assert rooms[1]() == 0

@@ -289,9 +289,9 @@ def test_a_tenants_share_is_of_the_connections_that_ask_for_it_now(make_gateway:
     for client in clients:
         client.reset()
     last.reset()
-    assert not gateway.site.clients._owners
-    assert not gateway.site.clients._counts.addresses
-    assert not gateway.site.clients._counts.tenants
+    assert not gateway.site.connection_counts._owners
+    assert not gateway.site.connection_counts._counts.addresses
+    assert not gateway.site.connection_counts._counts.tenants
 
 
 REFUSED = [(b"TRACE", ()), (b"GET", ((b"x-large", b"v" * 40_000),))]

@@ -30,7 +30,7 @@ _FREE_ROOM: Final = 1 << 19
 _ROOM: Final = 1 << 17
 
 
-class Intake(ClientFlow):
+class MessageReader(ClientFlow):
     """The base of the channel that reads. Subclasses begin an exchange with a head (`_begin`), go on when the rest of
     a body that nobody waits for has come (`_settled`)."""
 
@@ -132,9 +132,9 @@ class Intake(ClientFlow):
             if self._held:
                 return False
             if self._decoder is None:
-                self._read_length(unread.take(len(unread)))
+                self._read_length(unread.read(len(unread)))
             else:
-                self._read_chunks(unread.take(_CHUNKED_PIECE))
+                self._read_chunks(unread.read(_CHUNKED_PIECE))
             return True
         if phase > HEAD or self._full:
             return False
@@ -143,7 +143,7 @@ class Intake(ClientFlow):
         if not size or size > self.site.max_head:
             self._keep_partial()
             return False
-        self._read_head(unread.take(size))
+        self._read_head(unread.read(size))
         return True
 
     # -- heads
@@ -197,9 +197,9 @@ class Intake(ClientFlow):
         if head.chunked:
             self._decoder = self.site.reader.body_decoder(head)
             self._chunked_bytes = 0
-            return self._decode(unread.take(_CHUNKED_PIECE)) if unread.data else b""
+            return self._decode(unread.read(_CHUNKED_PIECE)) if unread.data else b""
         length = head.length or 0
-        body = unread.take(length) if length and unread.data else b""
+        body = unread.read(length) if length and unread.data else b""
         self._remaining = length - len(body)
         return body
 

@@ -11,7 +11,7 @@ _EMPTY_LINES: Final = re.compile(rb"(?:\r\n)+")
 _COMPACT: Final = 65536
 
 
-class Unread:
+class ReceiveBuffer:
     """Takes bytes in pieces of any size and gives them back as they are read, each byte copied and searched once.
 
     `data` holds them from position `_at` on; it is empty exactly when nothing is unread. One read of the transport
@@ -53,7 +53,7 @@ class Unread:
             return 0
         return end + len(_HEAD_END) - self._at
 
-    def take(self, size: int) -> bytes:
+    def read(self, size: int) -> bytes:
         """The next `size` bytes, or what there is of them."""
         end = self._at + size
         data = self.data

@@ -9,7 +9,7 @@ from ..policy.shares import TENANT, Counts, Owner, Shares
 _NOBODY: Final = Owner(b"", b"")
 
 
-class Clients:
+class ConnectionCounts:
     """Who has how many connections. A connection is any object that hashes; `shares` say what is too many."""
 
     def __init__(self, shares: Shares) -> None:

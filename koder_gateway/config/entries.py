@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
-from ..policy.limits import MAX_QUOTA, LimitRule, parse_rate
+from ..policy.limit_rules import MAX_QUOTA, LimitRule, parse_rate
 from ..policy.routing import Route
 from . import defaults
 from .faults import Located, ReadError, close, shown

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..policy.cors import DEFAULT_EXPOSE, DEFAULT_MAX_AGE, DEFAULT_METHODS
-from ..policy.limits import LimitRule
+from ..policy.limit_rules import LimitRule
 from ..policy.routing import Route
 from ..policy.tenants import Tenant
 from . import defaults

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from ..policy.certificates import REQUIRED
 from ..policy.clients import UNIX, parse_network
-from ..policy.limits import LimitRule
+from ..policy.limit_rules import LimitRule
 from . import defaults
 from .faults import Located, close, line, shown
 from .settings import Settings

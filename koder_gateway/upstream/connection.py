@@ -17,10 +17,10 @@ from ..exchange.states import CLOSED, INVALID
 from ..reactor.bytes_before_reset import hear_last_words
 from ..reactor.direct_reads import deliver_straight
 from ..reactor.read_sizes import read_fitting, read_freely
-from .answer_reader import GONE, HEAD, IDLE, UNTIL_CLOSE, WHOLE, AnswerReader
+from .connection_reader import GONE, HEAD, IDLE, UNTIL_CLOSE, WHOLE, ConnectionReader
 from .graceful_close import ClosingConnection, GracefulCloses
 from .idle_watch import IdleWatch, Watched
-from .ports import AnsweringService, AnswerReceiver, TunnelEnd
+from .ports import RespondingService, ResponseReceiver, TunnelEnd
 
 # What one read of a tunnel brings, about.
 _TUNNEL_READ: Final = 32768
@@ -28,7 +28,7 @@ _TUNNEL_READ: Final = 32768
 _UNSENT: Final = 16384
 
 
-class ConnectedService(AnsweringService, TypingProtocol):
+class ConnectedService(RespondingService, TypingProtocol):
     """A service as its connections see it."""
 
     graceful_closes: GracefulCloses
@@ -50,7 +50,7 @@ class ConnectionOwner(TypingProtocol):
         """The connection serves no exchange any more, and will serve no other."""
 
 
-class UpstreamConnection(AnswerReader, ClosingConnection, Watched):
+class UpstreamConnection(ConnectionReader, ClosingConnection, Watched):
     """Belongs to one address of one service."""
 
     def __init__(self, address: ConnectionOwner) -> None:
@@ -76,7 +76,7 @@ class UpstreamConnection(AnswerReader, ClosingConnection, Watched):
 
     # -- the request
 
-    def begin(self, relay: AnswerReceiver, data: bytes) -> None:
+    def begin(self, relay: ResponseReceiver, data: bytes) -> None:
         """Take up an exchange: `data` is the request as far as it is there."""
         self.relay = relay
         self.heard = False
@@ -300,7 +300,7 @@ class UpstreamConnection(AnswerReader, ClosingConnection, Watched):
 class _BodyValve:
     """The client's body as a push producer, for the transport to the service."""
 
-    def __init__(self, source: AnswerReceiver | TunnelEnd) -> None:
+    def __init__(self, source: ResponseReceiver | TunnelEnd) -> None:
         self._source = source
 
     def pauseProducing(self) -> None:

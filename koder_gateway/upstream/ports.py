@@ -1,7 +1,7 @@
 """What the services' side asks of an exchange that it serves. Whoever implements one of these inherits from it.
 
 Capacity, pool and connection know an exchange by these alone, so that imports point one way: relay -> pool ->
-connection -> answer_reader -> here.
+connection -> connection_reader -> here.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class PlaceSeeker(Forwarded, Protocol):
         """A place is free for the exchange that has waited for one."""
 
 
-class AnswerReceiver(Forwarded, Protocol):
+class ResponseReceiver(Forwarded, Protocol):
     """One whose answer a connection reads. Each method may let go of the connection."""
 
     __slots__ = ()
@@ -94,7 +94,7 @@ class TunnelEnd(Protocol):
         """One side has taken what the other sent."""
 
 
-class AnsweringService(Protocol):
+class RespondingService(Protocol):
     """A service as the reader of its answers sees it."""
 
     __slots__ = ()

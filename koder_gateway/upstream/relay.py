@@ -36,14 +36,14 @@ from ..wire.response import CONTINUE, ResponseHead
 from .capacity import owner_of
 from .connection import UpstreamConnection
 from .pool import Attempt, ConnectionSeeker, Service
-from .ports import AnswerReceiver, PlaceSeeker
+from .ports import PlaceSeeker, ResponseReceiver
 from .tunnel import Tunnel
 
 # What of a request is kept for one more try on a fresh connection.
 _REPLAY_BOUND: Final = 65536
 
 
-class Relay(PlaceSeeker, AnswerReceiver, ConnectionSeeker, BodySink):
+class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
     """Forwards one request and relays its answer. `deadline` is monotonic seconds; the pool's sweep looks at it."""
 
     __slots__ = (

@@ -13,7 +13,8 @@ from twisted.web.server import Site
 
 from koder_gateway.errors import BODY_TOO_LARGE, DRAINING, NO_ROUTE, RATE_LIMITED, UPSTREAM_CLOSED
 from koder_gateway.policy.decision import charges_refusal
-from koder_gateway.policy.limits import Limiter, LimitRule
+from koder_gateway.policy.limit_rules import LimitRule
+from koder_gateway.policy.limits import Limiter
 from koder_gateway.twisted_site.adapter import SiteAdapter
 from tests.kit.gateways import GatewayProcess, configuration
 from tests.kit.http2_client import Http2Client

@@ -21,7 +21,8 @@ from koder_gateway.exchange.states import Exchange
 from koder_gateway.ops.access_log import AccessLogError
 from koder_gateway.ops.logged_ending import LoggedEnding
 from koder_gateway.ops.metrics import Counters
-from koder_gateway.policy.limits import UNLIMITED, Limiter, LimitRule
+from koder_gateway.policy.limit_rules import LimitRule
+from koder_gateway.policy.limits import UNLIMITED, Limiter
 from koder_gateway.wire.request_head import RequestHead
 from tests.exchange.test_context import policy
 

@@ -17,7 +17,7 @@ from zope.interface.verify import verifyObject
 
 from koder_gateway.errors import NO_ROUTE, TENANT_REQUIRED, UNKNOWN_TENANT, Refusal
 from koder_gateway.exchange.states import Exchange
-from koder_gateway.policy.limits import LimitRule
+from koder_gateway.policy.limit_rules import LimitRule
 from koder_gateway.policy.routing import Route
 from koder_gateway.policy.tenants import Tenant
 from koder_gateway.tree.guards import Guard, RateGuard, RefusalResource, TenantGuard

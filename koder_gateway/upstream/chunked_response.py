@@ -13,7 +13,7 @@ from ..exchange.states import INVALID
 from ..reactor.turns import Turns
 from ..wire.body import BodyError, ChunkedDecoder
 from ..wire.response import ResponseHead
-from .ports import AnswerReceiver
+from .ports import ResponseReceiver
 
 # Chunks that are decoded before the clock is looked at.
 _CHUNKS: Final = 256
@@ -30,17 +30,17 @@ class ChunkSource(Producer, Protocol):
     def read_on(self) -> None:
         """Read more, unless the client does not take it."""
 
-    def chunks_ended(self, relay: AnswerReceiver, trailers: list[bytes], surplus: bool) -> None:
+    def chunks_ended(self, relay: ResponseReceiver, trailers: list[bytes], surplus: bool) -> None:
         """The last chunk has been decoded; `surplus`: bytes came behind it."""
 
 
-class ChunkedAnswer:
+class ChunkedResponse:
     """Belongs to a connection until the answer's end. `holding`: bytes wait here, so it does not read."""
 
     __slots__ = ("_asked", "_at", "_connection", "_decoder", "_relay", "_turns", "_unread", "holding")
 
     def __init__(
-        self, connection: ChunkSource, relay: AnswerReceiver, decoder: ChunkedDecoder, turns: Turns | None
+        self, connection: ChunkSource, relay: ResponseReceiver, decoder: ChunkedDecoder, turns: Turns | None
     ) -> None:
         self._connection = connection
         self._relay = relay

@@ -20,8 +20,8 @@ from ..reactor.turns import FULL_READ, end_turn
 from ..wire.request_head import RequestHead
 from ..wire.response import ResponseError, ResponseHead
 from ..wire.upgrade import KEY, fault
-from .chunked_answer import ChunkedAnswer, ChunkSource
-from .ports import AnsweringService, AnswerReceiver, TunnelEnd
+from .chunked_response import ChunkedResponse, ChunkSource
+from .ports import RespondingService, ResponseReceiver, TunnelEnd
 
 # What the connection is in the midst of. IDLE: pooled. HEAD: waits for an answer's head. WHOLE: the answer has come
 # to its end, with nothing behind it.
@@ -39,7 +39,7 @@ _GAVE_UP_WITHIN: Final = 1.0
 
 
 @implementer(IPushProducer)
-class AnswerReader(Protocol, ChunkSource):
+class ConnectionReader(Protocol, ChunkSource):
     """The half of a connection that reads. As a push producer it is paused while the client does not take the answer.
 
     `relay` gets the present answer; `tunnel` is in its place once the service has switched protocols. `reused`: an
@@ -55,8 +55,8 @@ class AnswerReader(Protocol, ChunkSource):
     # Whether an answer has been large: then no more is read at once than its client takes, of later ones as well.
     _fits = False
 
-    def __init__(self, service: AnsweringService) -> None:
-        self.relay: AnswerReceiver | None = None
+    def __init__(self, service: RespondingService) -> None:
+        self.relay: ResponseReceiver | None = None
         self.tunnel: TunnelEnd | None = None
         self.reused = False
         self.heard = False
@@ -65,7 +65,7 @@ class AnswerReader(Protocol, ChunkSource):
         self._state = IDLE
         self._buffer: bytes | bytearray = b""
         self._remaining = 0
-        self._chunks: ChunkedAnswer | None = None
+        self._chunks: ChunkedResponse | None = None
         self._keep_alive = False
         self._interim = 0
 
@@ -95,7 +95,7 @@ class AnswerReader(Protocol, ChunkSource):
 
     # -- the head
 
-    def _read_head(self, relay: AnswerReceiver | None, data: bytes) -> None:
+    def _read_head(self, relay: ResponseReceiver | None, data: bytes) -> None:
         buffer = self._buffer
         if buffer:
             assert isinstance(buffer, bytearray)
@@ -166,7 +166,7 @@ class AnswerReader(Protocol, ChunkSource):
 
     # -- the body
 
-    def _begin_body(self, relay: AnswerReceiver, head: ResponseHead, data: bytes) -> None:
+    def _begin_body(self, relay: ResponseReceiver, head: ResponseHead, data: bytes) -> None:
         """The final head is here, with `data` after it."""
         self._keep_alive = head.keep_alive
         self.kept_for = head.kept_for
@@ -189,13 +189,13 @@ class AnswerReader(Protocol, ChunkSource):
             self._state = CHUNKED
             service = self._service
             decoder = service.reader.body_decoder(head, _CHUNK_SLACK)
-            self._chunks = ChunkedAnswer(self, relay, decoder, service.turns)
+            self._chunks = ChunkedResponse(self, relay, decoder, service.turns)
             self._chunks.begin(head, data)
         else:
             self._state = UNTIL_CLOSE
             relay.answered(head, data, False, False)
 
-    def _read_length(self, relay: AnswerReceiver, data: bytes) -> None:
+    def _read_length(self, relay: ResponseReceiver, data: bytes) -> None:
         remaining = self._remaining - len(data)
         self._remaining = remaining
         if remaining > 0:
@@ -207,7 +207,7 @@ class AnswerReader(Protocol, ChunkSource):
                 self._state = WHOLE
             relay.ended([], self._keep_alive and not remaining)
 
-    def chunks_ended(self, relay: AnswerReceiver, trailers: list[bytes], surplus: bool) -> None:
+    def chunks_ended(self, relay: ResponseReceiver, trailers: list[bytes], surplus: bool) -> None:
         """The last chunk has been read."""
         if not surplus and self._state == CHUNKED:
             self._state = WHOLE

@@ -14,7 +14,8 @@ from koder_gateway.http1.channel import Http1Channel
 from koder_gateway.policy.clients import TrustedProxies
 from koder_gateway.policy.cors import CorsPolicy
 from koder_gateway.policy.decision import Policy
-from koder_gateway.policy.limits import Limiter, LimitRule
+from koder_gateway.policy.limit_rules import LimitRule
+from koder_gateway.policy.limits import Limiter
 from koder_gateway.policy.routing import Route, RouteTable
 from koder_gateway.policy.tenants import Registry, Tenant, TenantPolicy
 from koder_gateway.tree.bounds import client_limits, client_timeouts

@@ -1,4 +1,4 @@
-"""Configuration: TOML to frozen settings, every fault at once."""
+"""Configuration: TOML to frozen settings, with all faults reported at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""`[tls] client_ca` and `client_auth`: by whom clients' certificates are issued, and which hosts ask for one."""
+"""`[tls] client_ca` and `client_auth`: the authorities that issue client certificates, and the hosts that ask for
+one."""
 
 from __future__ import annotations
 
@@ -20,20 +21,20 @@ from .values import DOMAIN, FILE
 
 _MODES: Final = (OPTIONAL, REQUIRED)
 _TABLE: Final = '{ "admin.id.example.com" = "required", "*.partner.example" = "optional" }'
-# From then on an operator is told, as of the gateway's own certificates.
+# From then on there is a warning, as for the gateway's own certificates.
 _SOON: Final = datetime.timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
 class Authorities:
-    """Who issues clients' certificates, as read from `path`. `digest` is another one for other authorities."""
+    """The authorities of client certificates, as read from `path`. `digest` differs for different authorities."""
 
     path: Path
     certificates: tuple[x509.Certificate, ...]
     digest: bytes
 
     def warnings(self, now: float) -> Iterator[str]:
-        """Whose clients are refused, or soon will be, for the authority's own dates, in a line for each authority;
+        """A line for each authority whose clients are refused, or soon will be, because of the authority's own dates;
         `now` is in seconds since the epoch."""
         moment = datetime.datetime.fromtimestamp(now, datetime.UTC)
         for authority in _foremost(self.certificates, moment):
@@ -51,8 +52,8 @@ class Authorities:
 
 
 def _foremost(certificates: tuple[x509.Certificate, ...], moment: datetime.datetime) -> list[x509.Certificate]:
-    """Of each authority the certificate that lasts longest, if it has begun: with that beside it, OpenSSL needs no
-    other one."""
+    """For each authority the certificate that lasts longest, preferably one that is already valid: with that beside
+    it, OpenSSL needs no other."""
     foremost: dict[tuple[bytes, bytes], x509.Certificate] = {}
     for each in sorted(
         certificates, key=lambda each: (each.not_valid_before_utc <= moment, each.not_valid_after_utc)
@@ -70,7 +71,7 @@ def read_authorities(path: Path) -> Authorities:
     try:
         leaves = [certificate for certificate in certificates if not _may_issue(certificate)]
         for each in certificates:
-            # Read now, when it can be said: the library looks at them no sooner than it is asked.
+            # Read now, when a fault can be reported: the library parses these attributes lazily.
             _ = each.subject, each.not_valid_before_utc, each.not_valid_after_utc
     except ValueError:
         raise ValueError("has a certificate that cannot be read; copy it again") from None
@@ -87,7 +88,7 @@ def read_authorities(path: Path) -> Authorities:
 
 
 def _may_issue(certificate: x509.Certificate) -> bool:
-    """Whether a certificate is an authority's (RFC 5280 section 4.2.1.9); one of version 1 has no way to say so."""
+    """Whether a certificate is an authority's (RFC 5280 section 4.2.1.9); one of version 1 cannot say so."""
     try:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     except x509.ExtensionNotFound:
@@ -103,7 +104,7 @@ def _read_file(value: object, where: Where) -> Authorities:
 
 
 def _read_patterns(value: object, where: Where) -> tuple[tuple[str, str], ...]:
-    """(pattern, mode) for each; a mode alone is for every host, "" for none."""
+    """The (pattern, mode) pairs; a mode alone applies to every host, "" to none."""
     if value == "":
         return ()
     if isinstance(value, str):
@@ -152,7 +153,7 @@ def _pattern(text: str, where: Where) -> str:
 
 
 def contradictions(document: dict[str, object]) -> Iterator[Located]:
-    """What the two keys say of each other."""
+    """Contradictions between the two keys."""
     tls = document.get("tls")
     if not isinstance(tls, dict):
         return
@@ -163,7 +164,7 @@ def contradictions(document: dict[str, object]) -> Iterator[Located]:
 
 
 def read_again(authorities: Authorities | None) -> Authorities | None:
-    """The same file as it is now, for settings that come from no file. Raises ConfigurationError."""
+    """The present contents of the same file, for settings that come from no file. Raises ConfigurationError."""
     if authorities is None:
         return None
     try:

@@ -23,8 +23,8 @@ ROUTES: Final[list[dict[str, Any]]] = [
     {"path": "/v1/sessions", "service": "session"},
     {"path": "/v1/admin", "service": "admin"},
 ]
-# Each one's reason stands in etc/koder-gateway.toml. A guess is told from a customer by its failure: the
-# tight rules charge for failures only, so that an office behind one address may log in at will.
+# The reasons are in etc/koder-gateway.toml. Failures distinguish guesses from honest requests: the tight rules charge
+# for failures only, so that an office behind one address can log in freely.
 LIMITS: Final[list[dict[str, Any]]] = [
     {"name": "traffic", "key": ["ip"], "rate": "200/s", "burst": 2000},
     {"name": "refusals", "key": ["ip"], "rate": "50/s", "burst": 3000, "charge": "refusals"},

@@ -1,4 +1,4 @@
-"""A TOML file as it stands, or the one line that says why it cannot be read."""
+"""A parsed TOML file, or the one line that says why it cannot be read."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ..wire.encodings import wide_encoding
 from .faults import ConfigurationError, reason
 from .lookalikes import LOOKALIKE, called, instead
 
-# Bytes of a configuration file: dozens of times as many are needed to read it.
+# The largest configuration file in bytes: parsing one needs dozens of times as much memory.
 LARGEST: Final = 4 << 20
 # Strings of one line, and a comment.
 _QUOTED: Final = re.compile(r"""\"(?:[^"\\]|\\.)*"|'[^']*'|#.*""")
 _PLACE: Final = re.compile(r"(.*) \(at line (\d+), column (\d+)\)", re.DOTALL)
 
 
-# Names of one dotted key: reading one takes time by the square of their number.
+# Many names in one dotted key: parsing one takes time by the square of their number.
 _DEEP: Final = re.compile(
     rb"""(?<![A-Za-z0-9_-])(?:(?:[A-Za-z0-9_-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){128}"""
 )
@@ -31,7 +31,7 @@ def read_document(path: Path, name: str) -> dict[str, Any]:
 
 
 def read_bytes(path: Path, name: str, limit: int) -> bytes:
-    """The bytes of a file of at most so many; ConfigurationError with one line otherwise."""
+    """The bytes of a file of at most `limit` bytes; ConfigurationError with one line otherwise."""
     try:
         with path.open("rb") as file:
             data = file.read(limit + 1)
@@ -46,12 +46,12 @@ def read_bytes(path: Path, name: str, limit: int) -> bytes:
     wide = wide_encoding(data)
     if wide:
         raise ConfigurationError([f"{name}: is {wide}, and TOML must be UTF-8; save it again as UTF-8"])
-    # An editor's mark, which says what TOML is in any case.
+    # A byte order mark; TOML is always UTF-8.
     return data.removeprefix(codecs.BOM_UTF8)
 
 
 def parse_document(data: bytes, name: str, lines: int = 0) -> dict[str, Any]:
-    """The TOML document in bytes, before which there are so many lines in the file that messages call `name`."""
+    """The TOML document in these bytes, which follow `lines` lines of the file that messages call `name`."""
     try:
         deep = _DEEP.search(data)
         if deep is not None:
@@ -67,14 +67,14 @@ def parse_document(data: bytes, name: str, lines: int = 0) -> dict[str, Any]:
     except RecursionError:
         place, wrong = (1, 1), "is nested too deeply"
     except ValueError as error:
-        # An integer of more digits than Python converts, a date with a month 13: no place is told.
+        # An integer with more digits than Python converts, or a date with a month 13: the position is unknown.
         place, wrong = (1, 1), _one_line(f"has an impossible value: {error}")
     raise ConfigurationError([f"{name}: line {place[0] + lines}, column {place[1]}: {wrong}"])
 
 
 def _disguised(text: str) -> tuple[tuple[int, int], str] | None:
-    """Where a character stands that looks like one that TOML knows, or ends a line as nothing does any more, outside
-    strings and comments as far as a line tells; None where no such character does."""
+    """The position and description of a character that looks like one of TOML's syntax, or of a CR alone as a line
+    end, outside strings and comments as far as one line shows; None if there is none."""
     for number, line in enumerate(text.split("\n"), 1):
         bare = _QUOTED.sub(lambda match: " " * len(match[0]), line)
         match = LOOKALIKE.search(bare)
@@ -95,7 +95,7 @@ def _syntax(message: str, text: str) -> tuple[tuple[int, int], str]:
 
 
 def _place(before: str) -> tuple[int, int]:
-    """Line and column of what follows."""
+    """Line and column of the next character."""
     return before.count("\n") + 1, len(before) - before.rfind("\n")
 
 

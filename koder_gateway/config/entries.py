@@ -1,4 +1,4 @@
-"""What stands in the file for a service, a route and a limit, and the values they become."""
+"""Services, routes and limits: their tables in the file, and the values made from them."""
 
 # Fields are declared by a call for each, whose values are immutable.
 # ruff: noqa: RUF009
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
-from ..policy.limits import MAX_QUOTA, LimitRule, parse_rate
+from ..policy.limit_rules import MAX_QUOTA, LimitRule, parse_rate
 from ..policy.routing import Route
 from . import defaults
 from .faults import Located, ReadError, close, shown
@@ -38,12 +38,11 @@ RATE = saying("rate", parse_rate)
 class ServiceSettings:
     """One service behind the gateway.
 
-    `urls` are its addresses. `ca`, `client_cert` and `client_key` are PEM files for `https://`, `server_name` is the
+    `urls` are its addresses. `ca`, `client_cert` and `client_key` are PEM files for `https://`; `server_name` is the
     name that its certificate must have, None for the host of each address. `connect`, `response` and `keepalive` are
-    seconds, None for those of the timeouts section (the last for its `upstream_keepalive`). `health` is the path that
-    probes ask for, None for no probes, `health_host` the Host that they name, "" for one that requests have.
-    `max_connections` bounds the connections to all its addresses together. With `isolate` a connection serves one
-    tenant alone.
+    seconds, None for the general timeouts (for `keepalive`: `upstream_keepalive`). `health` is the path of health
+    probes, None for no probes; `health_host` is their Host, "" for one that requests have. `max_connections` bounds
+    the connections to all its addresses together. With `isolate` a connection is used for one tenant only.
     """
 
     name: str
@@ -63,7 +62,7 @@ class ServiceSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthEntry:
-    """What probes ask for, where more than its path is said."""
+    """The path and Host of health probes."""
 
     path: str = setting(PATH_PREFIX)
     host: str = setting(optional_text(HOST), "")
@@ -118,7 +117,8 @@ def _read_service(name: str, value: Any, where: Where) -> ServiceSettings:
 
 
 def _read_entry(value: dict[str, Any], where: Where) -> ServiceEntry:
-    """A service's table: each key by itself, and what keys say of each other, so that no fault hides another."""
+    """A service's table: each key by itself, and then the contradictions between keys, so that no fault hides
+    another."""
     faults: list[Located] = []
     entry = None
     try:
@@ -132,8 +132,8 @@ def _read_entry(value: dict[str, Any], where: Where) -> ServiceEntry:
 
 
 def _contradictions(value: dict[str, Any], sound: bool) -> Iterator[Located]:
-    """What a service's keys say of each other; `sound` says whether its addresses can be read. What a misspelled key
-    is probably meant for is not missing."""
+    """Contradictions between a service's keys; `sound` says whether its addresses can be read. A key that is probably
+    meant by a misspelled one does not count as missing."""
     known = keys(ServiceEntry)
     given = {name for name, each in value.items() if each not in ("", [])}
     meant = given | {close(name, known) for name in value if name not in known}
@@ -216,7 +216,7 @@ def _limit(entry: LimitEntry) -> LimitRule:
 
 
 def _check_refusals(entry: LimitEntry) -> None:
-    """What is refused may have no tenant, no path and no method."""
+    """A refused request may have no tenant, path or method."""
     faults: list[Located] = []
     if entry.key != ("ip",):
         faults.append((".key", 'must be ["ip"] with charge = "refusals", since a refused request may have no tenant'))

@@ -1,4 +1,4 @@
-"""Faults of the configuration: what is wrong at which key, and the one line that says it."""
+"""Faults of the configuration: the key, what is wrong, and the line that reports it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError
 
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 _SHOWN: Final = 80
-# What may stand before an @ where nothing says that it is a URL: not a socket's path.
+# A user and password before an @ in text that is not a URL; not a socket's path.
 _PASSWORD: Final = re.compile(r"(?!unix:).*:.", re.DOTALL)
 _QUERY: Final = re.compile(r"([?#]).+", re.DOTALL)
 _TYPES: Final = (
@@ -24,9 +24,9 @@ _TYPES: Final = (
     (dict, "a table"),
 )
 
-# How what is said of a key that nothing reads begins.
+# How the message for an unknown key begins.
 UNKNOWN: Final = "is an unknown key"
-# Where a fault is, as in `limits[0].rate`, and what is wrong and would be right.
+# The place of a fault, as in `limits[0].rate`, and the message: what is wrong and what would be right.
 Located = tuple[str, str]
 
 
@@ -39,7 +39,7 @@ class ConfigurationError(Exception):
 
 
 class Tally:
-    """The faults of a list that others write: ten lines are kept, the rest is only counted."""
+    """The faults of a list from another system: ten lines are kept, the others are only counted."""
 
     KEPT: Final = 10
 
@@ -50,17 +50,17 @@ class Tally:
 
     @property
     def full(self) -> bool:
-        """Whether another line would only be counted: it need not be made."""
+        """Whether another line would only be counted, and so need not be made."""
         return self.count >= self.KEPT
 
     def add(self, at: str, message: str) -> None:
-        """One fault more."""
+        """Add a fault."""
         if not self.full:
             self._lines.append(line(self._name, at, message))
         self.count += 1
 
     def add_all(self, faults: Iterable[Located]) -> None:
-        """Several faults more."""
+        """Add several faults."""
         for at, message in faults:
             self.add(at, message)
 
@@ -73,7 +73,7 @@ class Tally:
 
 
 class ReadError(Exception):
-    """A value that cannot be used, with every fault in it, located from that value downwards."""
+    """A value that cannot be used, with all its faults, located relative to that value."""
 
     def __init__(self, faults: Iterable[Located]) -> None:
         self.faults: tuple[Located, ...] = tuple(faults)
@@ -86,22 +86,22 @@ class ReadError(Exception):
 
 
 def step(name: str) -> str:
-    """One key as a step of a path; a name that TOML would have to quote is quoted."""
+    """One key as a step of a path; quoted if TOML would have to quote it."""
     return f".{name}" if _BARE_KEY.fullmatch(name) else f".{shown(name)}"
 
 
 def below(prefix: str, faults: Iterable[Located]) -> Iterator[Located]:
-    """The faults of a part, located from its whole."""
+    """The faults of a part, located relative to its whole."""
     return ((prefix + path, message) for path, message in faults)
 
 
 def line(file: str, path: str, message: str) -> str:
-    """The line that a person reads: `FILE: key.path: what is wrong, what would be right`."""
+    """The line of the report: `FILE: key.path: what is wrong, what would be right`."""
     return f"{file}: {path.removeprefix('.')}: {message}"
 
 
 def located(error: BaseException) -> Iterator[Located]:
-    """Every fault in what a cattrs converter raised."""
+    """All faults in an exception of a cattrs converter."""
     if isinstance(error, ReadError):
         yield from error.faults
     elif isinstance(error, ClassValidationError):
@@ -130,12 +130,12 @@ def _keys_of(table: type) -> Iterable[str]:
 
 @lru_cache(maxsize=256)
 def unknown_key(name: str, known: tuple[str, ...]) -> str:
-    """What to say of a key that nothing reads: the near one, or all that there are."""
+    """The message for an unknown key: the similar known key, or all known ones."""
     return f"{UNKNOWN}; {nearest(name, known)}"
 
 
 def reason(error: Exception) -> str:
-    """Why a file cannot be used, in the system's own words."""
+    """Why a file cannot be used, in the operating system's words."""
     if isinstance(error, FileNotFoundError):
         return "no such file or folder"
     text = error.strerror if isinstance(error, OSError) and error.strerror else "the path is not usable"
@@ -143,7 +143,7 @@ def reason(error: Exception) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A question after the name that was probably meant, or the list of those that would be right."""
+    """A question with the similar name, or the list of all known names."""
     names = list(known)
     meant = close(name, names)
     return f'did you mean "{meant}"?' if meant else f"known here: {', '.join(names)}"
@@ -151,17 +151,17 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def close(name: str, known: Iterable[str]) -> str:
     """The name that was probably meant; "" for none."""
-    # Comparing is quadratic in the length, and no name of ours is that long.
+    # Comparing takes time by the square of the length, and no known name is that long.
     found = difflib.get_close_matches(name, list(known), n=1) if len(name) <= 64 else []
     return found[0] if found else ""
 
 
 def without_secrets(text: str) -> str:
-    """A text without what is nobody's to read in a URL, or in what was to be one: user and password, the query."""
+    """A text without secrets of a URL, or of text that was meant to be one: user and password, the query."""
     scheme, mark, rest = text.partition("://")
     if not mark:
         scheme, rest = "", text
-    # A password may have an @ itself, or a slash that ought to be escaped.
+    # A password may contain an @, or a slash that should be escaped.
     before, at, after = rest.rpartition("@")
     if at and (mark or _PASSWORD.match(before)):
         rest = f"***@{after}"
@@ -169,18 +169,18 @@ def without_secrets(text: str) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as it stands in a message: on one line, cut short, its type where its text would not help, and without
+    """A value as messages show it: on one line, shortened, its type if its text would not help, and without
     secrets."""
     if isinstance(value, str):
         value = without_secrets(value)
         text = value if len(value) <= _SHOWN else value[:_SHOWN] + "..."
-        # Only what a terminal shows as it is stays unescaped: a fault must not break into two lines.
+        # Characters that a terminal cannot show are escaped: a message must stay on one line.
         return json.dumps(text, ensure_ascii=not text.isprintable())
     return shown_type(value)
 
 
 def shown_type(value: object) -> str:
-    """A value of the wrong type: itself if it is short, else what it is."""
+    """A value of the wrong type: its text if that is short, else its type."""
     if isinstance(value, (bool, int, float)) and len(text := _number(value)) <= _SHOWN:
         return text
     return next((name for kind, name in _TYPES if isinstance(value, kind)), "a date or time")
@@ -189,5 +189,5 @@ def shown_type(value: object) -> str:
 def _number(value: float) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    # An integer of thousands of digits has no decimal text in Python (sys.set_int_max_str_digits).
+    # Python refuses to convert an integer of thousands of digits to decimal (sys.set_int_max_str_digits).
     return hex(value) if isinstance(value, int) and value.bit_length() > 256 else str(value)

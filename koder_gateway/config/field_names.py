@@ -1,4 +1,4 @@
-"""Names of fields as the file has them: the tenant's header, and lists of what may pass."""
+"""Header names in the configuration: the tenant header, and lists of headers that may pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Looks at a file that may be half written: one that has changed is taken only when two of them agree."""
+"""Reading a file that may be half written: a changed file is accepted only when two looks at it agree."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Final
 from .document import read_bytes
 from .faults import ConfigurationError
 
-# Seconds between two looks for somebody who waits for what was read, and how many there are at most.
+# Seconds between two looks when a caller waits for the result, and the most looks.
 SETTLE: Final = 0.5
 LOOKS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """What tells one version of a file from the next. `state` is `file_state`'s; `content` is a digest, or what was
-    wrong when it was read."""
+    """One version of a file. `state` is the result of `file_state`; `content` is a digest, or the fault found when it
+    was read."""
 
     state: object
     content: bytes | str
@@ -27,7 +27,7 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one look has found: the version, and the bytes of the file or why there are none."""
+    """The result of one look: the version, and the bytes of the file or why there are none."""
 
     version: Version
     found: bytes | ConfigurationError
@@ -41,15 +41,15 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Caution:
-    """For reading a file again: `known` is the version that two looks have agreed on before, and `wait` lets so many
-    seconds pass."""
+    """For reading a file again: `known` is the version that two looks agreed on before; `wait` waits for this many
+    seconds."""
 
     known: Version | None
     wait: Callable[[float], object]
 
 
 def file_state(path: Path) -> object:
-    """What a file's folder says of it; cheap, and enough to see that it is another one."""
+    """The metadata of a file; cheap, and enough to see that it has changed."""
     try:
         status = path.stat()
     except OSError as error:
@@ -58,8 +58,8 @@ def file_state(path: Path) -> object:
 
 
 def look_at(path: Path, name: str, limit: int) -> Look:
-    """Look once at a file of at most so many bytes that messages call `name`."""
-    # Asked before it is read, so that no change is missed.
+    """Look once at a file of at most `limit` bytes; messages call it `name`."""
+    # Taken before the file is read, so that no change is missed.
     state = file_state(path)
     try:
         data = read_bytes(path, name, limit)
@@ -69,8 +69,10 @@ def look_at(path: Path, name: str, limit: int) -> Look:
 
 
 def settled_look(path: Path, name: str, limit: int, caution: Caution | None) -> Look:
-    """The look that agrees with the one before it, or with what is known. Without caution, the first. Raises
-    ConfigurationError for a file that is never the same twice."""
+    """The look that agrees with the one before it, or with what is known; without caution the first.
+
+    Raises ConfigurationError for a file that changes at every look.
+    """
     look = look_at(path, name, limit)
     if caution is None or look.version == caution.known:
         return look

@@ -1,4 +1,4 @@
-"""Where a key belongs that stands in the wrong section, or in the wrong one of the two files."""
+"""Where a key belongs that is in the wrong section, or in the wrong one of the two files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TENANT_KEYS: Final = ("slug", "domains", "status", "cors_origins")
 
 
 def misplaced(at: str, message: str, document: dict[str, Any]) -> str:
-    """The same message of a fault of the main file; for a key that is known elsewhere, where it belongs."""
+    """The message of a fault of the main file, completed for a key that belongs elsewhere."""
     section, _, name = at.removeprefix(".").rpartition(".")
     if not section and (name == "tenant" or (name == "tenants" and isinstance(document["tenants"], list))):
         return f"has no effect here; write {_TENANT}"
@@ -34,9 +34,9 @@ def misplaced(at: str, message: str, document: dict[str, Any]) -> str:
 
 
 def misplaced_in_tenants(name: str, value: object, message: str) -> str:
-    """The same for a key of the tenants file, at its top or in one tenant, which the main file may know."""
+    """The same for a key of the tenants file, at its top or in one tenant, that belongs in the main file."""
     if name in keys(Settings):
-        # A list is more likely a misspelling of this file's own.
+        # A list is more likely a misspelled key of this file.
         return message if isinstance(value, list) else f"{UNKNOWN} here; it is a section of the main file"
     homes = _homes().get(name)
     return f"{UNKNOWN} here; it belongs in {' or '.join(homes)} in the main file" if homes else message
@@ -44,7 +44,7 @@ def misplaced_in_tenants(name: str, value: object, message: str) -> str:
 
 @lru_cache(maxsize=1)
 def _homes() -> dict[str, tuple[str, ...]]:
-    """Each key that a section, or a table of one, has, and those sections as they are written."""
+    """The keys of all sections and their tables, each with the sections that have it."""
     homes: dict[str, tuple[str, ...]] = {}
     for row in rows(Settings):
         section, _, key = row.key.rpartition(".")

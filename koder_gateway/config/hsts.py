@@ -1,4 +1,4 @@
-"""`[tls] hsts`: whether browsers are told to come over TLS only, for how long, and for what (RFC 6797)."""
+"""`[tls] hsts`: whether browsers are told to use TLS only, for how long, and for which hosts (RFC 6797)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _RIGHT: Final = 'write true, false, a duration as in "365d", or the field as in 
 
 
 def _read(value: object, where: Where) -> str:
-    """The field's value; "" for no field."""
+    """The header's value; "" for no header."""
     if isinstance(value, bool):
         return f"max-age={_YEAR}" if value else ""
     if isinstance(value, int):
@@ -76,7 +76,7 @@ def _bare(equals: str, directive: str, text: str) -> str:
 
 
 def _check_preload(found: dict[str, str], text: str) -> None:
-    """What browsers' preload lists ask for; they would ignore the word otherwise."""
+    """The conditions of browsers' preload lists, which would otherwise ignore `preload`."""
     if "preload" not in found:
         return
     if "includeSubDomains" not in found or int(found["max-age"].partition("=")[2]) < _YEAR:

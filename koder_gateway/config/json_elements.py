@@ -1,9 +1,8 @@
-"""The elements of a JSON array, one after the other: what a list takes is what one element of it takes.
+"""The elements of a JSON array, one after the other, in memory for one element at a time.
 
-A decoder makes an object of every element before anybody looks at the first, which of a hostile list is dozens of
-times its size. Here only the skeleton is read (RFC 8259 section 2): brackets, commas, and where an element ends. What
-stands between is the caller's to decode. No step looks at more than one element, so that whoever reads in a thread
-can let others have their turn between any two.
+An ordinary decoder makes objects of all elements before the first can be examined; for a hostile list they are dozens
+of times its size. Here only the skeleton is parsed (RFC 8259 section 2): brackets, commas, and where an element ends.
+The caller decodes each element. No step reads more than one element, so a thread can let others run between any two.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from collections.abc import Iterator
 from typing import Final
 
 _SPACE: Final = re.compile(rb"[ \t\r\n]*+")
-# An object without objects in it nor anything escaped, as nearly every element is; an array of nothing of the kind;
-# what has no parts. With the comma behind it that is one step.
+# An object without nested objects and escapes, as nearly every element is; an array of the same kind; a scalar. With
+# the comma after it that is one step.
 _FLAT: Final = rb'\{[^{}"\\]*+(?:"[^"\\]*+"[^{}"\\]*+)*+\}|\[[^"\[\]{}]*+\]|[^"\[\]{},: \t\r\n]++'
 _NEXT: Final = re.compile(rb"(%b)[ \t\r\n]*+,[ \t\r\n]*+" % _FLAT)
 _WHOLE: Final = re.compile(_FLAT)
@@ -25,15 +24,15 @@ Span = tuple[int, int]
 
 
 class Malformed(ValueError):
-    """It is no such list; the text says why, without quoting it."""
+    """Not such a list; the text has the reason, without quoting the list."""
 
 
 class Elements:
     """The elements of a bare array, or of the array that is the member `tenants` of an object.
 
-    Iterated over once, it gives where each element begins and ends; whether that is JSON is not looked at. Raises
-    Malformed for a broken skeleton, and for an element or member longer than `longest` bytes. `members` has the other
-    members that stand before the array, raw.
+    Iterating over it, once, yields where each element begins and ends; whether the element is valid JSON is not
+    checked. Raises Malformed for a broken skeleton, and for an element or member longer than `longest` bytes.
+    `members` has the other members before the array, raw.
     """
 
     def __init__(self, data: bytes | bytearray, longest: int, member: bytes = b"tenants") -> None:
@@ -41,7 +40,7 @@ class Elements:
         self._data = data
         self._longest = longest
         self._member = b'"%b"' % member
-        # A mark before it may be passed over (section 8.1).
+        # A byte order mark may be ignored (section 8.1).
         self._at = len(codecs.BOM_UTF8) if data.startswith(codecs.BOM_UTF8) else 0
 
     def __iter__(self) -> Iterator[Span]:
@@ -56,7 +55,7 @@ class Elements:
             raise self._wrong("there is more data after its end")
 
     def _array(self) -> Iterator[Span]:
-        """The elements behind the bracket that was read."""
+        """The elements after the opening bracket."""
         if self._peek() == b"]":
             self._at += 1
             return
@@ -73,7 +72,7 @@ class Elements:
                 raise self._wrong("a comma or ] was expected")
 
     def _object(self) -> Iterator[Span]:
-        """The elements of the one member of an object whose brace was read."""
+        """The elements of that member of an object, after the opening brace."""
         found = False
         while self._peek() != b"}" or self.members or found:
             start, end = self._value("a name")
@@ -127,7 +126,7 @@ class Elements:
                 return start, at
 
     def _skip(self) -> int:
-        """Past white space; where that is, at most so far as one element may be long."""
+        """Skip white space, at most as much as one element may be long."""
         at, data = self._at, self._data
         match = _SPACE.match(data, at, min(at + self._longest, len(data)))
         at = self._at = at if match is None else match.end()
@@ -140,7 +139,7 @@ class Elements:
         return bytes(self._data[at : at + 1])
 
     def _sign(self) -> bytes:
-        """The next character that is no white space; empty at the end."""
+        """The next character that is not white space; empty at the end."""
         sign = self._peek()
         self._at += len(sign)
         return sign

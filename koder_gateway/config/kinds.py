@@ -1,4 +1,4 @@
-"""How a value of the configuration is read: kinds, and how kinds are made from kinds."""
+"""Kinds of configuration values, each with its reader, and combinators that make kinds from kinds."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from .lookalikes import hidden_in
 
 T = TypeVar("T")
 
-# Values of one list that are wrong: of more only the number is told.
+# How many wrong values of one list are reported; the others are only counted.
 _TOLD: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """What the reading of a value may depend on besides the value.
+    """What the reading of a value depends on, besides the value.
 
-    `folder` is the configuration file's own, absolute: paths are relative to it. `state` is the state folder
+    `folder` is the absolute folder of the configuration file: paths are relative to it. `state` is the state folder
     that applies when none is configured.
     """
 
@@ -30,7 +30,7 @@ class Where:
 
     @classmethod
     def beside(cls, file: Path, environ: Mapping[str, str]) -> Where:
-        """The place of values that stand in `file`."""
+        """The place of values in `file`."""
         return cls(Path(os.path.abspath(file)).parent, state_folder(environ))
 
 
@@ -40,7 +40,7 @@ def state_folder(environ: Mapping[str, str]) -> Path:
     if given:
         return Path(given)
     base = environ.get("XDG_STATE_HOME", "")
-    # The specification wants relative paths in these variables to be ignored.
+    # The specification says to ignore relative paths in these variables.
     if not os.path.isabs(base):
         base = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".local", "state")
     return Path(base, "koder-gateway")
@@ -50,8 +50,8 @@ def state_folder(environ: Mapping[str, str]) -> Path:
 class Kind(Generic[T]):
     """A kind of value: its name in the reference, and the function that reads one.
 
-    `read` raises ReadError for what it cannot take. A kind of tables names the class of its `entry`, and in
-    `path` how an entry's keys are reached from the key of this kind.
+    `read` raises ReadError for a wrong value. A kind of tables names the class of its `entry`, and in `path` how an
+    entry's keys are reached from the key of this kind.
     """
 
     name: str
@@ -61,12 +61,12 @@ class Kind(Generic[T]):
 
     @property
     def plural(self) -> str:
-        """The name of several, as lists have them."""
+        """The plural of its name, for lists."""
         return self.name if self.name.endswith('"') else f"{self.name}s"
 
 
 def wrong_type(value: object, wanted: str) -> ReadError:
-    """The fault of a value that is not even of the right TOML type."""
+    """The fault of a value of the wrong TOML type."""
     return ReadError.because(f"{shown(value)} is not {wanted}")
 
 
@@ -80,7 +80,7 @@ def read_text(value: object) -> str:
 def parsed(
     name: str, parse: Callable[[str], T], bare: Callable[[object], str | None] = lambda value: None
 ) -> Kind[T]:
-    """A string that `parse` understands, or says in a ValueError why not. `bare` corrects other types."""
+    """A string that `parse` accepts, or refuses with a ValueError. `bare` gives the message for other types."""
 
     def read(value: object, where: Where) -> T:
         if not isinstance(value, str):
@@ -94,7 +94,7 @@ def parsed(
 
 
 def matching(name: str, fault: Callable[[str], str | None]) -> Kind[str]:
-    """A string kept as it is, unless `fault` knows what is wrong with it."""
+    """A string kept as it is, unless `fault` returns what is wrong with it."""
 
     def parse(text: str) -> str:
         wrong = fault(text)
@@ -160,7 +160,7 @@ def choice(*names: str) -> Kind[str]:
 
 
 def listing(kind: Kind[T], *, at_least: int = 0) -> Kind[tuple[T, ...]]:
-    """A list of distinct values of one kind; every wrong one is told with its index."""
+    """A list of distinct values of one kind; every wrong one is reported with its index."""
 
     def read(value: object, where: Where) -> tuple[T, ...]:
         if not isinstance(value, list):
@@ -198,7 +198,7 @@ def any_number(kind: Kind[T]) -> Kind[tuple[T, ...]]:
 
 
 def collect(kind: Kind[T], values: list[Any], where: Where) -> tuple[list[T], list[Located]]:
-    """The values of a list that can be read, and the faults in the others, a hundred of which are told."""
+    """The readable values of a list, and the faults of the others, at most a hundred of them."""
     results: list[T] = []
     faults: list[Located] = []
     wrong = 0
@@ -213,12 +213,12 @@ def collect(kind: Kind[T], values: list[Any], where: Where) -> tuple[list[T], li
 
 
 def _and_more(faults: list[Located], wrong: int) -> list[Located]:
-    """The faults of the first few values of a list that are wrong, and how many more there are."""
+    """The faults of the first wrong values of a list, and how many more there are."""
     return faults if wrong <= _TOLD else [*faults, ("", f"{wrong - _TOLD:,} more values are wrong")]
 
 
 def read_each(kind: Kind[T], values: list[Any], where: Where) -> tuple[T, ...]:
-    """Every value of a list; ReadError with every fault in all of them."""
+    """All values of a list; ReadError with the faults of all of them."""
     results, faults = collect(kind, values, where)
     if faults:
         raise ReadError(faults)

@@ -1,4 +1,4 @@
-"""A file to settings: every section, then what sections say of each other, every fault at once."""
+"""A file to settings: every section, then contradictions between sections, with all faults reported at once."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def load(
     rest: Callable[[], object] = restless,
     caution: Caution | None = None,
 ) -> Settings:
-    """The settings in a file, or without one those of the usual file where it exists, else the defaults.
+    """The settings in a file; without a path those of the default file if it exists, else the defaults.
 
-    `environ` decides where the state folder is. Raises ConfigurationError with every fault of the file and of
-    the registry that it names (of that ten); nothing else is touched. In a thread `rest` lets others have their
-    turn: it is called between any two tenants. Who reads again has caution with the registry, which may be half
+    `environ` decides where the state folder is. Raises ConfigurationError with every fault of the file and of the
+    registry that it names (at most ten of that); nothing else is touched. In a thread, `rest` lets others run: it is
+    called between any two tenants. A caller that reads again passes `caution` for the registry, which may be half
     written.
     """
     if path is None:
@@ -51,7 +51,7 @@ def load(
 
 
 def _absent(path: Path) -> bool:
-    # A file that cannot be reached is not an absent one: its settings must not silently become the defaults.
+    # An unreachable file is not an absent one: its settings must not silently become the defaults.
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -100,7 +100,7 @@ def _sections(document: dict[str, Any], where: Where) -> tuple[dict[str, Any], l
 
 
 def _contradictions(document: dict[str, Any]) -> Iterator[Located]:
-    """What sections say of each other, on the document itself: told even where a section cannot be read."""
+    """Contradictions between sections, found in the document itself, even if a section cannot be read."""
     given = document.get("services", {})
     services = {**defaults.SERVICES, **(given if isinstance(given, dict) else {})}
     for at, name in _texts(document.get("routes"), "service"):
@@ -115,7 +115,7 @@ def _contradictions(document: dict[str, Any]) -> Iterator[Located]:
 
 
 def _texts(tables: object, name: str) -> list[Located]:
-    """Where and what each string of that name is in an array of tables."""
+    """The place and value of each string with that name in an array of tables."""
     entries = tables if isinstance(tables, list) else []
     return [
         (f"[{index}].{name}", entry[name])
@@ -134,7 +134,7 @@ def _repeated(section: str, texts: Iterable[Located], form: Callable[[str], Hash
 
 
 def _tenants_key(document: dict[str, Any], name: str, kind: Kind[T], default: T, where: Where) -> T:
-    """One key of the tenants section, or its default where it cannot be read, which is told elsewhere."""
+    """One key of the tenants section, or its default if it cannot be read, which is reported elsewhere."""
     section = document.get("tenants")
     if not isinstance(section, dict) or name not in section:
         return default
@@ -147,12 +147,12 @@ def _tenants_key(document: dict[str, Any], name: str, kind: Kind[T], default: T,
 def _registered(
     document: dict[str, Any], name: str, where: Where, rest: Callable[[], object], caution: Caution | None
 ) -> tuple[tuple[Tenant, ...] | None, Version | None]:
-    """The tenants in the registry file and the version of it that they are from; nothing where there is no file."""
+    """The tenants in the registry file, and its version; nothing if there is no file."""
     registry = _tenants_key(document, "registry", optional(REGISTRY), None, where)
     if not isinstance(registry, Path):
         return None, None
     base_domain = _tenants_key(document, "base_domain", DOMAIN, "id.koder.dev", where)
-    # The file is called what the user calls it: as written, beside the name that was given for this one.
+    # Messages call the file as the user does: as written, relative to the name given for the main file.
     called = os.path.join(os.path.dirname(name), document["tenants"]["registry"])
     return read_tenants(registry, called, base_domain, rest, caution)
 
@@ -168,6 +168,6 @@ def _default_tenant(
 
 
 def _near_slug(slug: str, slugs: list[str]) -> str:
-    # A registry may have a million of them: comparing all, or naming all, would take too long.
+    # A registry may have a million slugs: comparing or listing all would take too long.
     few = nearest(slug, slugs) if 0 < len(slugs) <= 20 else ""
     return few or "write the slug of a tenant that exists"

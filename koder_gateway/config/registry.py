@@ -1,8 +1,8 @@
-"""The tenants file: TOML to tenants, or what is wrong with it.
+"""The tenants file: TOML to tenants, or its faults.
 
-What a file takes to be read is bounded by its parts, not by the whole: TOML's reader makes objects of dozens of times
-the size of what it reads, and takes its time. So a large file is read a few hundred entries at a time, cut where an
-entry begins with `[[tenant]]` on a line of its own.
+Memory and time are bounded by parts of the file, not by the whole: TOML's parser makes objects of dozens of times the
+size of its input. So a large file is read a few hundred entries at a time, split where an entry begins with
+`[[tenant]]` on a line of its own.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from .kinds import Kind, Where, choice, listing
 from .tables import array, made, read_array, setting
 from .values import DOMAIN, ORIGIN, SLUG
 
-# Bytes of a list of tenants, in whatever form (some half a million of them), and of one entry in it.
+# The largest list of tenants in bytes, in any format (about half a million tenants), and the largest entry in it.
 MAX_LIST: Final = 64 << 20
 MAX_ENTRY: Final = 256 << 10
-# Bytes of a file that are read at once.
+# How many bytes of a file are parsed at once.
 _PART: Final = 64 << 10
 _HEADER: Final = re.compile(rb"""^[ \t]*\[\[[ \t]*(?:tenant|"tenant"|'tenant')[ \t]*\]\]""", re.MULTILINE)
 _ANYWHERE: Final = Where(Path("/"), Path("/"))
 
 
 def restless() -> None:
-    """Nobody else needs a turn."""
+    """No other work needs to run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,18 +55,18 @@ TENANT: Final = made(TenantEntry, _tenant)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantsFile:
-    """The whole file, as the reference has it."""
+    """The whole file, as in the reference."""
 
     tenant: tuple[Tenant, ...] = setting(array(TENANT))
 
 
 def file_version(path: Path) -> Version:
-    """What tells one version of a registry file from the next."""
+    """The version of a registry file."""
     return look_at(path, str(path), MAX_LIST).version
 
 
 def load_tenants(path: Path, base_domain: str) -> tuple[Tenant, ...]:
-    """The tenants of a registry file as it is now; raises what `parse_tenants` does."""
+    """The tenants in the present registry file; raises what `parse_tenants` does."""
     return read_tenants(path, str(path), base_domain)[0]
 
 
@@ -74,7 +74,10 @@ def read_tenants(
     path: Path, name: str, base_domain: str, rest: Callable[[], object] = restless, caution: Caution | None = None
 ) -> tuple[tuple[Tenant, ...], Version]:
     """The tenants of a registry file that the user knows as `name`, and its version; raises what `parse_tenants`
-    does. With caution, another version than is known is taken when two looks agree on it."""
+    does.
+
+    With caution, a version other than the known one is accepted when two looks agree on it.
+    """
     look = settled_look(path, name, MAX_LIST, caution)
     return parse_tenants(look.data(), name, base_domain, rest), look.version
 
@@ -82,11 +85,10 @@ def read_tenants(
 def parse_tenants(
     data: bytes, name: str, base_domain: str, rest: Callable[[], object] = restless
 ) -> tuple[Tenant, ...]:
-    """The tenants of what has been read; ConfigurationError with ten faults, and the number of those there are
-    besides.
+    """The tenants in these bytes; ConfigurationError with ten faults and the number of the others.
 
-    Takes time in proportion to the file, about a minute for a million tenants: not for the reactor's thread. `rest`
-    is called between any two entries, and may let others have their turn.
+    Takes time in proportion to the file, about a minute for a million tenants: do not call it in the reactor's
+    thread. `rest` is called between any two entries, and may let others run.
     """
     reading = _Reading(name, rest)
     whole = False
@@ -101,7 +103,7 @@ def parse_tenants(
 
 
 def _parts(data: bytes, name: str) -> Iterator[tuple[bytes, int]]:
-    """The file in parts that are documents of their own, each with the number of lines before it."""
+    """The file in parts that are TOML documents of their own, each with the number of lines before it."""
     start = lines = 0
     if not data:
         yield data, 0
@@ -118,7 +120,7 @@ def _parts(data: bytes, name: str) -> Iterator[tuple[bytes, int]]:
 
 
 def _cut(data: bytes, start: int) -> int:
-    """Where the part ends that begins there: at an entry's beginning, at the end, or too far away."""
+    """The end of the part that begins there: at the beginning of an entry, at the end, or too far away."""
     soonest, latest = start + _PART, start + _PART + MAX_ENTRY
     if len(data) <= soonest:
         return len(data)
@@ -131,7 +133,7 @@ def _cut(data: bytes, start: int) -> int:
 
 
 class _Reading:
-    """What has been read of a file so far."""
+    """The tenants and faults read so far."""
 
     def __init__(self, name: str, rest: Callable[[], object]) -> None:
         self._tally = Tally(name)
@@ -142,7 +144,7 @@ class _Reading:
         self._tenants: list[Tenant] = []
 
     def take(self, document: dict[str, Any]) -> None:
-        """The next part, in which entries have numbers of their own."""
+        """Read the next part, whose entries are numbered from 0."""
         for field in document.keys() - {"tenant"} - self._unknown:
             self._unknown |= {field} if len(self._unknown) < Tally.KEPT else set()
             unknown = unknown_key(field, ("tenant",))
@@ -166,7 +168,7 @@ class _Reading:
         except ReadError as misread:
             faults = [(at, self._elsewhere(at, message)) for at, message in misread.faults]
             self._tally.add_all(below(f"tenant[{index}]", faults))
-            # So that contradictions are told along with the faults.
+            # So that contradictions are reported together with the faults.
             if isinstance(value, dict) and _reads(SLUG, value.get("slug")):
                 domains = {domain.lower() for domain in _list(value.get("domains")) if _reads(DOMAIN, domain)}
                 self._tenants.append(Tenant(value["slug"], tuple(domains)))
@@ -178,9 +180,9 @@ class _Reading:
         return misplaced_in_tenants(at.removeprefix("."), None, message) if message.startswith(UNKNOWN) else message
 
     def tenants(self, base_domain: str) -> tuple[Tenant, ...]:
-        """All of them; ConfigurationError where there was a fault, or they contradict each other."""
+        """All tenants; ConfigurationError if there was a fault or a contradiction between them."""
         if not self._listed:
-            # A file cut short while it is written must not read as "there are no tenants".
+            # A file that is still being written must not read as "there are no tenants".
             self._tally.add("tenant", 'is missing; write [[tenant]] for each, or "tenant = []" to refuse all')
         for sentence in conflicts(self._resting(), base_domain):
             self._tally.add("tenant", sentence)

@@ -1,4 +1,4 @@
-"""What of a file with faults can be read all the same, so that what is wrong beyond it is told along with them."""
+"""The readable part of a file with faults, so that other faults are reported at the same time."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ from .warnings import misspelled, unrouted
 
 @dataclass(frozen=True, slots=True)
 class Salvage:
-    """Settings with defaults in the place of what cannot be read: `unread` has its keys, as in `tls.certificates`, or
-    whole sections. `endpoints` are those that can be, by their key in `[listen]`. `given` and `routed` are the names
-    of services as they stand in the file, whatever is wrong with them. `files` are, of each service that cannot be
-    read, what is there of its ca, client_cert and client_key."""
+    """Settings in which unreadable values have their defaults.
+
+    `unread` are their keys, as in `tls.certificates`, or whole sections. `endpoints` are the readable ones, by their
+    key in `[listen]`. `given` and `routed` are the names of services in the file, whatever is wrong with them.
+    `files` are, for each unreadable service, its ca, client_cert and client_key as far as given.
+    """
 
     settings: Settings
     unread: frozenset[str]
@@ -34,7 +36,7 @@ class Salvage:
     files: Mapping[str, tuple[Path | None, Path | None, Path | None]]
 
     def misspelled(self) -> Iterator[Located]:
-        """Services that no route names and whose names are nearly those of shipped ones."""
+        """Services that no route uses and whose names are similar to those of default services."""
         readable = set(unrouted(self.settings))
         return misspelled(
             name
@@ -44,7 +46,7 @@ class Salvage:
 
 
 def salvage(path: Path | None, environ: Mapping[str, str] = os.environ) -> Salvage | None:
-    """What there is in a file of settings; None where it is no TOML at all."""
+    """The readable part of a file; None if it is not TOML."""
     path = DEFAULT_PATH if path is None else path
     try:
         document = read_document(path, str(path))
@@ -52,7 +54,7 @@ def salvage(path: Path | None, environ: Mapping[str, str] = os.environ) -> Salva
         return None
     reading = _Reading(document, Where.beside(path, environ))
     parts = {name: reading.part(name) for name in keys(Settings)}
-    # The others are told by the file's own faults.
+    # The others are reported as faults of the file.
     parts["routes"] = tuple(route for route in parts["routes"] if route.service in parts["services"])
     return Salvage(
         Settings(**parts, source=Path(os.path.abspath(path))),
@@ -65,7 +67,7 @@ def salvage(path: Path | None, environ: Mapping[str, str] = os.environ) -> Salva
 
 
 class _Reading:
-    """Reads each section whole if it can be, else key by key."""
+    """Reads each section as a whole if possible, else key by key."""
 
     def __init__(self, document: dict[str, Any], where: Where) -> None:
         self._document = document
@@ -74,7 +76,7 @@ class _Reading:
         self.files: dict[str, tuple[Path | None, Path | None, Path | None]] = {}
 
     def table(self, name: str) -> dict[str, Any]:
-        """A table of the document; an empty one for what is none."""
+        """A table of the document; an empty one if it is not a table."""
         value = self._document.get(name)
         return value if isinstance(value, dict) else {}
 
@@ -118,7 +120,7 @@ class _Reading:
                 services[name] = SERVICES.read({name: value}, self._where)[name]
             except ReadError:
                 self.unread.add(f"services.{name}")
-                # What a route leads to is there, though not at its default: nobody can connect to it.
+                # A service that a route uses exists, though not at its default address: nothing can be checked there.
                 services.pop(name, None)
                 if isinstance(value, dict) and _may_speak_tls(value):
                     ca, cert, key = (self._file(value.get(each)) for each in ("ca", "client_cert", "client_key"))
@@ -135,7 +137,7 @@ class _Reading:
             return otherwise
 
     def endpoints(self, key: str, listen: Any) -> tuple[str, ...]:
-        """The endpoint strings of one key, without those that are none."""
+        """The endpoint strings of one key, without values of other types."""
         if f"listen.{key}" not in self.unread:
             texts = getattr(listen, key)
             return texts if isinstance(texts, tuple) else (texts,)
@@ -145,7 +147,7 @@ class _Reading:
 
 
 def _may_speak_tls(service: dict[str, Any]) -> bool:
-    """Whether its files are of use, as far as its addresses can be read."""
+    """Whether it may use TLS, as far as its addresses can be read."""
     urls = [service.get("url"), *(service["urls"] if isinstance(service.get("urls"), list) else ())]
     texts = [url for url in urls if isinstance(url, str) and url]
     return not texts or any(not url.startswith(("http:", "unix:")) for url in texts)

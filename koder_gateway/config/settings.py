@@ -1,7 +1,7 @@
-"""Everything that can be configured, frozen: one class for each section, one line for each key.
+"""All settings, frozen: one class for each section, one line for each key.
 
-Durations are seconds (float), sizes bytes (int), paths absolute. A new key is one line here, and one in the
-sample and the reference, which tests hold to this module.
+Durations are seconds (float), sizes bytes (int), paths absolute. A new key is one line here, and one in the sample
+and the reference; tests compare these with this module.
 """
 
 # Fields are declared by a call for each, whose values are immutable.
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..policy.cors import DEFAULT_EXPOSE, DEFAULT_MAX_AGE, DEFAULT_METHODS
-from ..policy.limits import LimitRule
+from ..policy.limit_rules import LimitRule
 from ..policy.routing import Route
 from ..policy.tenants import Tenant
 from . import defaults
@@ -55,8 +55,8 @@ _MAX_COUNT = 100_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantSettings:
-    """[tenants]: whose request it is. `registry`: a file, the URL of the Admin service's list, None: open.
-    `max_loss`: the part of the tenants (0 to 1) that a list which is read again may lack."""
+    """[tenants]: how a request's tenant is found. `registry`: a file, the URL of the Admin service's list, None:
+    open. `max_loss`: the part of the tenants (0 to 1) that a list which is read again may lack."""
 
     base_domain: str = setting(DOMAIN, "id.koder.dev")
     header: str = setting(TENANT_HEADER, "X-Tenant-ID")
@@ -68,7 +68,7 @@ class TenantSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorsSettings:
-    """[cors]: which pages may call. Empty `headers`: those that a preflight asks for. `max_age`: seconds."""
+    """[cors]: which pages may send requests. Empty `headers`: those that a preflight asks for. `max_age`: seconds."""
 
     origins: tuple[str, ...] = setting(listing(ORIGIN), [])
     methods: tuple[str, ...] = setting(listing(METHOD, at_least=1), list(DEFAULT_METHODS))
@@ -81,10 +81,9 @@ class CorsSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestSettings:
-    """[requests]: how much one request may be, in bytes; `min_rate` in bytes per second, 0 asks for none.
-    `max_tunnels`: connections that have switched protocols, 0 for none. `allow_fields` and `allow_trailers` are what
-    passes of clients' fields that are kept from services, and of their trailers. `max_buffered`: of answers that
-    wait for clients, all together."""
+    """[requests]: how large one request may be, in bytes; `min_rate` in bytes per second, 0 for none. `max_tunnels`:
+    upgraded connections, 0 for none. `allow_fields` and `allow_trailers` are the headers and trailers that pass
+    although they are dropped by default. `max_buffered`: response bytes that wait for clients, all together."""
 
     max_body: int = setting(LIMIT, "10MiB")
     max_head: int = setting(LIMIT, "32KiB")
@@ -109,7 +108,8 @@ class ShareSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeoutSettings:
-    """[timeouts]: absolute deadlines in seconds. `exchange` and `tunnel` 0 set none, `queue` 0 lets nobody wait."""
+    """[timeouts]: absolute timeouts in seconds. With 0, `exchange` and `tunnel` are off, and `queue` lets no request
+    wait."""
 
     head: float = setting(DEADLINE, "10s")
     body: float = setting(DEADLINE, "30s")
@@ -127,9 +127,12 @@ class TimeoutSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenSettings:
-    """[listen]: Twisted server endpoints, who speaks for clients. `max_connections` 0: by RLIMIT_NOFILE. `alt_svc`:
-    whether a service's Alt-Svc passes. `half_close`: whether a client that has ended its side after its request is
-    answered. `admin_hosts`: names under which the admin port is asked, besides addresses and localhost."""
+    """[listen]: Twisted server endpoints, and the proxies that are trusted.
+
+    `max_connections` 0: by RLIMIT_NOFILE. `alt_svc`: whether a service's Alt-Svc passes. `half_close`: whether a
+    client that has closed its sending side after its request gets its response. `admin_hosts`: names by which the
+    admin port may be reached, besides addresses and localhost.
+    """
 
     port: tuple[str, ...] = setting(one_or_more(ENDPOINT), "ssl:443")
     admin_port: str = setting(optional_text(ENDPOINT), "")
@@ -145,12 +148,12 @@ class ListenSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsSettings:
-    """[tls]: the folder of certificates, None for a self-signed one, the name of the default one, and whether it is
-    kept from clients that ask for no name or an unknown one.
+    """[tls]: the folder of certificates, None for a self-signed one; the name of the default one; and `strict_sni`:
+    whether clients with an unknown name, or with none, are refused.
 
-    `acme_webroot`: the folder in which certbot --webroot leaves its challenges.
-    `client_auth` has (host pattern, "optional" or "required") for the hosts that ask for a client's certificate,
-    which `client_ca` must have issued. `hsts` is the value of Strict-Transport-Security, "" for none.
+    `acme_webroot`: the folder that certbot --webroot writes to. `client_auth` has (host pattern, "optional" or
+    "required") for the hosts that ask for a client certificate, which `client_ca` must have issued. `hsts` is the
+    value of Strict-Transport-Security, "" for none.
     """
 
     certificates: Path | None = setting(optional(FOLDER), "")
@@ -164,7 +167,7 @@ class TlsSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateSettings:
-    """[state]: the folder of what must outlive the process."""
+    """[state]: the folder of files that outlive the process."""
 
     dir: Path = setting(STATE, "")
 
@@ -189,9 +192,9 @@ class LogSettings:
 class Settings:
     """The whole configuration.
 
-    `source` is the file it came from, None for the defaults. `registered` are the tenants that stood in the
-    registry file when it was checked, None where there is no such file; who has built a registry from them
-    may drop them with `dataclasses.replace`. `registry_version` is that of the file that they are from.
+    `source` is the file it came from, None for the defaults. `registered` are the tenants that were in the registry
+    file when it was checked, None if there is no such file; after building a registry from them they may be dropped
+    with `dataclasses.replace`. `registry_version` is the version of that file.
     """
 
     tenants: TenantSettings = setting(table(TenantSettings), {})

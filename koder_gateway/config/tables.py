@@ -1,6 +1,6 @@
 """Tables of the configuration as dataclasses: a key is one line that has its kind and its default.
 
-cattrs builds the function that structures each class, and gathers what is wrong in every field of it.
+cattrs builds the function that structures each class, and collects the faults of all its keys.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class Row:
 
 
 def setting(kind: Kind[T], default: object = REQUIRED) -> T:
-    """A dataclass field that is a key: the kind of its value, and its default as it would stand in TOML.
+    """A dataclass field that is a key: the kind of its value, and its default as it would be written in TOML.
 
-    An object made in Python, not from a file, has the default read as if it stood in the current folder.
+    In an object that is made in Python, not from a file, paths are relative to the current folder.
     """
     metadata = {_KEY: _Key(kind, default)}
     if default is REQUIRED:
@@ -67,7 +67,7 @@ def keys(table: type) -> dict[str, _Key]:
 
 def table(entry: type[T]) -> Kind[T]:
     """A table with the keys of a dataclass."""
-    # To typeshed a class with a type variable is not hashable, which what is cached by it must be.
+    # For typeshed a class with a type variable is not hashable, which arguments of a cached function must be.
     handle: Any = entry
 
     def read(value: object, where: Where) -> T:
@@ -82,7 +82,7 @@ def table(entry: type[T]) -> Kind[T]:
 
 
 def made(entry: type[E], make: Callable[[E], T]) -> Kind[T]:
-    """A table that stands for a value, which `make` makes, or raises ReadError."""
+    """A table that becomes a value, made by `make`, which may raise ReadError."""
     kind = table(entry)
     return Kind("table", lambda value, where: make(kind.read(value, where)), entry, ".")
 
@@ -97,7 +97,7 @@ def array(kind: Kind[T]) -> Kind[tuple[T, ...]]:
 
 
 def read_array(value: object) -> list[Any]:
-    """A TOML array; of what, its reader says."""
+    """A TOML array; its reader checks the elements."""
     if not isinstance(value, list):
         raise wrong_type(value, "an array of tables; write the name in [[ ]]")
     return value
@@ -106,7 +106,7 @@ def read_array(value: object) -> list[Any]:
 def mapping(
     entry: type[Any], read_one: Callable[[str, Any, Where], T], base: Mapping[str, Any]
 ) -> Kind[Mapping[str, T]]:
-    """A table of tables with names of the user's choice, laid over those of `base`."""
+    """A table of tables with names chosen by the user, added to those of `base`."""
 
     def read(value: object, where: Where) -> Mapping[str, T]:
         if not isinstance(value, dict):
@@ -130,7 +130,7 @@ def _defaults(entry: type) -> dict[str, object]:
     return {name: k.default for name, k in keys(entry).items() if k.default not in (REQUIRED, DERIVED)}
 
 
-# Kept: compiling one takes milliseconds, which a refresh of the registry need not spend again.
+# Cached: compiling one takes milliseconds, which each refresh of the registry would spend again.
 @lru_cache(maxsize=64)
 def _structure(entry: type, where: Where) -> Callable[[Mapping[str, Any], Any], Any]:
     def hook(kind: Kind[Any]) -> Callable[[Any, Any], Any]:
@@ -156,6 +156,6 @@ def rows(entry: type, prefix: str = "") -> Iterator[Row]:
 
 
 def _toml(value: object) -> str | None:
-    # For the strings, numbers, booleans and lists that defaults are made of, JSON's text is TOML's.
+    # For the strings, numbers, booleans and lists of defaults, JSON and TOML are the same.
     simple = not isinstance(value, dict) and not (isinstance(value, list) and value and isinstance(value[0], dict))
     return json.dumps(value) if simple and value not in (REQUIRED, DERIVED) else None

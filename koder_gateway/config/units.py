@@ -1,4 +1,4 @@
-"""Durations, sizes and percentages as people write them: "500ms", "2s", "10MiB", "25%"."""
+"""Durations, sizes and percentages as written in the configuration: "500ms", "2s", "10MiB", "25%"."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
-# Decimal units are not taken: whether 1 MB is 1000000 or 1048576 bytes depends on who reads it.
+# Decimal units are refused: whether 1 MB is 1000000 or 1048576 bytes depends on the reader.
 _DECIMAL: Final = {
     "b": "B",
     "k": "KiB",
@@ -20,16 +20,14 @@ _DECIMAL: Final = {
 }
 _QUANTITY: Final = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)([A-Za-z]*)")
 _PERCENT: Final = re.compile(r"([0-9]{1,3})%")
-# Past this a deadline is a slip of the keyboard.
+# A longer duration is a typing error.
 MAX_DURATION: Final = 365 * _SECONDS["d"]
 MAX_SIZE: Final = 1 << 50
 
 
 def parse_duration(text: str) -> float:
-    """The seconds in "500ms", "2s", "5m", "1h" or "1d"; "0" needs no unit.
-
-    Raises ValueError, whose text says what would be right.
-    """
+    """The seconds in "500ms", "2s", "5m", "1h" or "1d"; "0" needs no unit. The ValueError says what would be
+    right."""
     match = _QUANTITY.fullmatch(text)
     if match is None:
         raise ValueError('is not a duration; write a number and ms, s, m, h or d, as in "30s"')
@@ -48,10 +46,7 @@ def parse_duration(text: str) -> float:
 
 
 def parse_percent(text: str) -> int:
-    """The percents in "25%".
-
-    Raises ValueError, whose text says what would be right.
-    """
+    """The percents in "25%". The ValueError says what would be right."""
     match = _PERCENT.fullmatch(text)
     if match is None:
         raise ValueError('is not a percentage; write a whole number and %, as in "25%"')
@@ -62,10 +57,8 @@ def parse_percent(text: str) -> int:
 
 
 def parse_size(text: str) -> int:
-    """The bytes in "512B", "32KiB", "10MiB", "1GiB" or "1TiB"; "0" needs no unit.
-
-    Raises ValueError, whose text says what would be right.
-    """
+    """The bytes in "512B", "32KiB", "10MiB", "1GiB" or "1TiB"; "0" needs no unit. The ValueError says what would be
+    right."""
     match = _QUANTITY.fullmatch(text)
     if match is None:
         raise ValueError('is not a size; write a number and B, KiB, MiB, GiB or TiB, as in "10MiB"')

@@ -1,4 +1,4 @@
-"""Settings that work, and that nobody is likely to want: bounds so tight that honest clients meet them, or none."""
+"""Settings that are valid but probably not intended: bounds that affect honest clients, or no bounds at all."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from . import defaults
 from .faults import Located, shown
 from .settings import Settings
 
-# Below this, honest downloads over HTTP/2 lose their answers beside few others.
+# Below this, ordinary downloads over HTTP/2 are cut when a few others are in flight.
 _BUFFERED: Final = 8 << 20
-# Bytes a second that a telephone on a bad network may not have.
+# Bytes a second that a phone on a bad network may not reach.
 _RATE: Final = 8 << 10
-# Connections that one browser opens, and so the fewest that a client should be able to hold.
+# How many connections one browser opens, and so the fewest that a client should be able to hold.
 _FEW: Final = 4
 
 
 def unwise(settings: Settings) -> Iterator[Located]:
-    """Where each is, and what is to be looked at."""
+    """The key and the message of each warning."""
     yield from _unlimited(settings)
     yield from _rates(settings)
     yield from _small_shares(settings)

@@ -1,4 +1,4 @@
-"""The kinds of values that the gateway's keys have: names, addresses, paths, durations, sizes."""
+"""The kinds of values of the gateway's keys: names, addresses, paths, durations, sizes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _slug_fault(text: str) -> str | None:
 
 
 def _parse_domain(text: str) -> str:
-    """A domain name in lower case; names are compared without regard to case (RFC 4343)."""
+    """A domain name in lower case; names are not case-sensitive (RFC 4343)."""
     if not text.isascii():
         raise ValueError(_in_ascii(text))
     name = text.lower()
@@ -86,22 +86,22 @@ def _name_fault(text: str) -> str | None:
 
 
 def prefix_fault(text: str) -> str | None:
-    """Why a path can be that of no route, in the middle of a line; None when it can."""
+    """Why a path cannot be that of a route, as the middle of a message; None if it can."""
     wrong = path_fault(text.encode("utf-8", "surrogatepass"))
     if wrong is None and "?" in text:
         wrong = "The path has a query; leave it out."
     if wrong is None and len(text) > LONGEST_PREFIX:
         return f"is longer than {LONGEST_PREFIX} characters; write a shorter path"
-    # Such a request is refused before anything is looked up: the key would never do anything.
+    # Such a request is refused before routing, so the key would have no effect.
     return wrong and f'can match no request ({wrong.rstrip(".")}); write a path as in "/v1/users"'
 
 
 def saying(name: str, parse: Callable[[str], T]) -> Kind[T]:
-    """A string for a parser whose complaints are whole sentences, and name the text themselves."""
+    """A string for a parser whose messages are whole sentences and quote the text themselves."""
 
     def read(value: object, where: Where) -> T:
         text = read_text(value)
-        # Such a sentence would break into two lines, and nothing that is parsed like this has them.
+        # Such a sentence would break into two lines, and nothing that is parsed like this has these characters.
         if not (text.isascii() and text.isprintable()):
             wrong = hidden_in(text) or f"has characters that no {name} has; write printable ASCII"
             raise ReadError.because(f"{shown(text)} {wrong}")
@@ -137,7 +137,7 @@ def _parse_network(text: str) -> str:
 
 
 def _endpoint(usual: str) -> Kind[str]:
-    """A server endpoint by its form; which kinds there are, Twisted's plugins know. `usual` is the one to propose."""
+    """A server endpoint by its form; Twisted's plugins know which kinds there are. `usual` is the one to suggest."""
     scheme = usual.partition(":")[0]
 
     def parse(text: str) -> str:
@@ -155,7 +155,7 @@ def _endpoint(usual: str) -> Kind[str]:
 
 
 def _parse_url(text: str) -> str:
-    """A service's address: `http://` or `https://` with host and perhaps port, or `unix:` with a path."""
+    """A service's address: `http://` or `https://` with a host and an optional port, or `unix:` with a path."""
     if text.startswith("unix:"):
         return _parse_unix(text)
     example = 'write one as in "http://127.0.0.1:4001"'
@@ -317,12 +317,12 @@ def _or_zero(kind: Kind[T], zero: T) -> Kind[T]:
 
 BOOLEAN: Final = Kind("boolean", _read_boolean)
 DURATION: Final = _or_zero(parsed("duration", parse_duration, _bare_duration), 0.0)
-# A deadline of nothing would refuse everybody.
+# A timeout of zero would refuse every request.
 DEADLINE: Final = refined(DURATION, lambda seconds: seconds > 0, 'is too short; write at least "1ms"')
 SIZE: Final = _or_zero(parsed("size", parse_size, _bare_size), 0)
 PERCENT: Final = parsed("percentage", parse_percent, _bare_percent)
 LIMIT: Final = refined(SIZE, lambda size: size > 0, 'would refuse everything; write at least "1B"')
-# What waits for one client alone may be almost so much.
+# The data that waits for a single client may be almost this much.
 BUFFER: Final = refined(SIZE, lambda size: size >= 1 << 20, 'is too small; write at least "1MiB"')
 SHARE: Final = parsed("percentage", _parse_share)
 AGE: Final = Kind("seconds", _read_age)

@@ -1,4 +1,4 @@
-"""Settings that are sound one by one, and together do not do what they seem to: said, and not refused."""
+"""Settings that are valid one by one, but together do not do what they seem to: warnings, not faults."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any, Final
 
 from ..policy.certificates import REQUIRED
 from ..policy.clients import UNIX, parse_network
-from ..policy.limits import LimitRule
+from ..policy.limit_rules import LimitRule
 from . import defaults
 from .faults import Located, close, line, shown
 from .settings import Settings
 from .unwise import unwise
 
-# What addresses of hosts are in (RFC 5771, RFC 4291 section 2.4): who has all of one kind has everybody of that kind.
+# The ranges that contain all host addresses (RFC 5771, RFC 4291 section 2.4): networks that cover all of one family
+# trust every client of that family.
 _EVERYBODY: Final = (
     (IPv4Network("0.0.0.0/1"), IPv4Network("128.0.0.0/2"), IPv4Network("192.0.0.0/3")),
     (IPv6Network("2000::/3"),),
@@ -24,12 +25,13 @@ _NAMED: Final = 4
 
 
 def misspelled_services(settings: Settings) -> Iterator[Located]:
-    """Services that no route names and whose names are nearly those of shipped ones, which then stay as they are."""
+    """Services that no route uses and whose names are similar to those of default services, which then keep their
+    defaults."""
     return misspelled(unrouted(settings))
 
 
 def misspelled(names: Iterable[str]) -> Iterator[Located]:
-    """Of services that no route names, those whose names are nearly those of shipped ones."""
+    """Of services that no route uses, those whose names are similar to those of default services."""
     for name in names:
         meant = close(name, defaults.SERVICES)
         if meant and name not in defaults.SERVICES:
@@ -37,13 +39,13 @@ def misspelled(names: Iterable[str]) -> Iterator[Located]:
 
 
 def warning_lines(settings: Settings) -> list[str]:
-    """What is to be looked at, each in one line that says where it stands."""
+    """The warnings, each in one line with its key."""
     name = str(settings.source or "koder-gateway.toml")
     return [line(name, at, warning) for at, warning in _warnings(settings)]
 
 
 def _warnings(settings: Settings) -> Iterator[Located]:
-    """Where each is, and what is to be looked at."""
+    """The key and the message of each warning."""
     for name in unrouted(settings):
         if not close(name, defaults.SERVICES):
             yield (
@@ -71,7 +73,7 @@ def _warnings(settings: Settings) -> Iterator[Located]:
 
 
 def _everybody(trusted: Iterable[str]) -> Iterator[list[str]]:
-    """Networks that have everybody of IPv4 or of IPv6: each one that has, else those that have together, the widest
+    """Networks that cover all of IPv4 or of IPv6: each one that does alone, else those that do together, the widest
     first."""
     parsed = [(text, parse_network(text)) for text in trusted if text != UNIX]
     for everybody in _EVERYBODY:
@@ -85,13 +87,13 @@ def _everybody(trusted: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _cover(networks: Iterable[Any], everybody: Iterable[Any]) -> bool:
-    """Whether networks, all of one family, have each of these."""
+    """Whether networks, all of one family, cover each of these."""
     merged = list(collapse_addresses(networks))
     return all(any(part.subnet_of(network) for network in merged) for part in everybody)
 
 
 def unrouted(settings: Settings) -> Iterator[str]:
-    """The services of the operator's own that no route leads to, but for the one that has the tenants."""
+    """Configured services, other than the default ones, that no route uses, except the one that has the registry."""
     named = {route.service for route in settings.routes}
     registry = settings.tenants.registry
     for name, service in settings.services.items():
@@ -113,8 +115,8 @@ def _within(path: bytes, prefix: bytes) -> bool:
 
 
 def _walked_around(settings: Settings) -> Iterator[Located]:
-    """Tenants' hosts that require a certificate, while another way to the same tenant does without: the tenant's
-    header on the base domain, or for a domain of its own its name below that."""
+    """Hosts of tenants that require a client certificate although the same tenant can be reached without one: by the
+    tenant header on the base domain, or for a custom domain by its slug below the base domain."""
     tenants = settings.tenants
     base, modes = tenants.base_domain, dict(settings.tls.client_auth)
     required = [pattern for pattern, mode in modes.items() if mode == REQUIRED and pattern not in ("*", base)]
@@ -125,7 +127,7 @@ def _walked_around(settings: Settings) -> Iterator[Located]:
     elif not below and modes.get(f"*.{base}", modes.get("*")) != REQUIRED:
         ways = [f"its slug's host below {base}"]
     for pattern in required:
-        # Without a registry nobody has a domain of its own.
+        # Without a registry no tenant has a custom domain.
         for way in ways if pattern in below or tenants.registry is not None else ():
             without = f"{way} reaches the same tenant without"
             yield "tls.client_auth", f"{shown(pattern)} requires a certificate, and {without}; require one there too"

@@ -48,7 +48,7 @@ class TreeClient(Client, Protocol):
 
 
 class TreeRequest(Segments, Protocol):
-    """A request on its way through the tree: one of the gateway's own, or a stock one that `Entrance` has let in."""
+    """A request on its way through the tree: one of the gateway's own, or one that `SiteAdapter` has let in."""
 
     @property
     def gateway(self) -> TreeClient:

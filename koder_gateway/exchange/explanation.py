@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..errors import Refusal
 from ..policy.certificates import NONE, OPTIONAL, REQUIRED, Secured
 from ..policy.decision import Policy, charges_refusal
-from ..policy.limits import LimitRule
+from ..policy.limit_rules import LimitRule
 from ..policy.routing import Route
 from ..policy.tenants import Tenant, bare_host, normal_domain
 from ..wire.request_head import RequestHead

@@ -5,7 +5,8 @@ from __future__ import annotations
 from twisted.logger import Logger
 
 from ..policy.clients import address_text
-from ..policy.limits import Limiter, LimitRule
+from ..policy.limit_rules import LimitRule
+from ..policy.limits import Limiter
 from ..wire.clock import CoarseClock
 from ..wire.rate_limited_log import Complaints
 

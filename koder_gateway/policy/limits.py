@@ -21,35 +21,19 @@ The headers are those of draft-ietf-httpapi-ratelimit-headers-10, for every enfo
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from .buckets import SLACK, WHOLE, Buckets
 from .clients import parse_address
 from .episodes import Episodes
+from .limit_rules import LimitRule
 from .routing import PathSet, PrefixTable, lenient_path, lenient_paths
 
-WINDOWS = {"s": 1, "m": 60, "h": 3600}
 # Requests in flight for each token that is left, under a rule that charges failures.
 SIDE_BY_SIDE = 4
-# Beyond this a bucket's number could not count single tokens on a machine that has been up for months.
-MAX_QUOTA = 10_000_000
-_RATE = re.compile(r"([0-9]{1,9})/([smh])")
-
-
-def parse_rate(text: str) -> tuple[int, int]:
-    """The quota and its window in seconds of a rate such as `10/m`; the ValueError says what would be right."""
-    match = _RATE.fullmatch(text)
-    if match is None:
-        raise ValueError(f'"{text}" is not a rate; write a number and s, m or h, as in "10/m"')
-    quota = int(match[1])
-    if not 1 <= quota <= MAX_QUOTA:
-        raise ValueError(f'"{text}" is out of range; the number must be from 1 to {MAX_QUOTA}')
-    return quota, WINDOWS[match[2]]
 
 
 @lru_cache(maxsize=4096)
@@ -61,36 +45,6 @@ def address_key(text: str) -> bytes:
     """
     address = parse_address(text)
     return text.encode("utf-8") if address is None else address.packed[:8]
-
-
-@dataclass(frozen=True, slots=True)
-class LimitRule:
-    """One configured limit: `quota` requests per `window` seconds, at most `burst` of them at once.
-
-    `key` names what has a bucket of its own. `paths` (prefixes by whole segments, in any spelling) and `methods`
-    narrow the rule; None means all. A "shadow" rule only counts what it would refuse. With charge "failures" only
-    failed responses are charged; with "refusals", which is by address alone, only what the gateway itself refuses.
-    `burst` 0 means the quota.
-    """
-
-    name: str
-    key: tuple[str, ...]
-    quota: int
-    window: int
-    burst: int = 0
-    paths: tuple[bytes, ...] | None = None
-    methods: frozenset[bytes] | None = None
-    mode: Literal["enforce", "shadow"] = "enforce"
-    charge: Literal["requests", "failures", "refusals"] = "requests"
-
-    def __post_init__(self) -> None:
-        if not self.burst:
-            object.__setattr__(self, "burst", self.quota)
-
-    @property
-    def rate(self) -> float:
-        """Tokens that come back each second."""
-        return self.quota / self.window
 
 
 class Verdict(NamedTuple):

@@ -16,7 +16,7 @@ from ..tls.established import established
 from ..tree.bounds import client_limits, client_timeouts
 from ..tree.compose import Composition
 from ..tree.protocols import PROTOCOLS
-from ..twisted_site.adapter import Entrance
+from ..twisted_site.adapter import SiteAdapter
 from ..wire.clock import CoarseClock
 
 
@@ -36,7 +36,7 @@ class Frontends:
     ) -> None:
         settings = composition.settings
         resource, policy, reader = composition.resource, composition.policy, composition.reader
-        self.resource = Entrance(resource, policy, reader, finished, time, established)
+        self.resource = SiteAdapter(resource, policy, reader, finished, time, established)
         self.site = GatewaySite(
             resource,
             policy,

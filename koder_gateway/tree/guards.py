@@ -13,7 +13,7 @@ from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
 from ..downstream.ports import TreeRequest
-from ..downstream.refused import Refused
+from ..downstream.refusal_resource import RefusalResource
 from ..downstream.request import GatewayRequest
 from ..errors import Refusal
 from ..exchange.admission import GUARDED, Step, limits, tenant
@@ -39,7 +39,7 @@ class Guard:
         """What is wrapped, with the segment put back for it, or a refusal."""
         refusal = self.admit(request.gateway.exchange)
         if refusal is not None:
-            return Refused(refusal)
+            return RefusalResource(refusal)
         request.postpath.insert(0, request.prepath.pop())
         return self.inner
 
@@ -47,7 +47,7 @@ class Guard:
         """The request's path ends here: the wrapped resource answers."""
         refusal = self.admit(request.gateway.exchange)
         if refusal is not None:
-            return Refused(refusal).render(request)
+            return RefusalResource(refusal).render(request)
         inner, client = self.inner, request.gateway
         if isinstance(client, GatewayRequest) and not getattr(inner, "streams_body", False):
             client.render_stock(inner)

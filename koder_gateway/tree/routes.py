@@ -8,7 +8,7 @@ from twisted.web.resource import IResource, getChildForRequest
 from zope.interface import implementer
 
 from ..downstream.ports import Segments, TreeClient, TreeRequest
-from ..downstream.refused import Refused
+from ..downstream.refusal_resource import RefusalResource
 from ..errors import Refusal
 from ..exchange.admission import route
 from .proxy import ProxyResource
@@ -33,7 +33,7 @@ class Routes:
         """The leaf for the client's path; a mounted resource gets the request as it knows them."""
         chosen = route(client.exchange)
         if isinstance(chosen, Refusal):
-            return Refused(chosen)
+            return RefusalResource(chosen)
         leaf, mounted = self._leaves[chosen.path]
         if mounted:
             _place(client.hand_over(), chosen.path)

@@ -17,7 +17,8 @@ from koder_gateway.config import ConfigurationError, Settings, TimeoutSettings, 
 from koder_gateway.config.document import read_document
 from koder_gateway.config.faults import shown
 from koder_gateway.config.homes import TENANT_KEYS
-from koder_gateway.policy.limits import Limiter, LimitRule
+from koder_gateway.policy.limit_rules import LimitRule
+from koder_gateway.policy.limits import Limiter
 from koder_gateway.policy.routing import Route
 from koder_gateway.policy.tenants import Tenant
 

@@ -13,7 +13,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
 from koder_gateway.downstream.stock_fields import is_ours, sent_fields
-from koder_gateway.twisted_site.adapter import Entrance
+from koder_gateway.twisted_site.adapter import SiteAdapter
 from tests.http2.test_streams import Http2, asking
 from tests.kit.http1 import read_messages
 from tests.kit.http2_frames import DATA, headers
@@ -73,7 +73,7 @@ def over_http2(gateway: MemoryGateway, path: bytes) -> Answer:
 
 def in_a_stock_site(gateway: MemoryGateway, path: bytes) -> Answer:
     composition = gateway.composition
-    entrance: Any = Entrance(
+    entrance: Any = SiteAdapter(
         composition.resource, composition.policy, composition.reader, gateway.finished, gateway.reactor.seconds
     )
     site = Site(entrance, reactor=gateway.reactor, parsePOSTFormSubmission=False)

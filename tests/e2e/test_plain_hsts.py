@@ -8,7 +8,7 @@ import pytest
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
-from koder_gateway.twisted_site.adapter import Entrance
+from koder_gateway.twisted_site.adapter import SiteAdapter
 from tests.kit.doors import Doors, open_doors, plain
 from tests.kit.http1 import read_messages
 from tests.kit.http2_client import Http2Client
@@ -85,7 +85,7 @@ def test_what_a_mounted_resource_says_of_it(hsts: str, secure: bool, stock: bool
     if stock:
         composition = made.composition
         clock = made.reactor.seconds
-        entrance = Entrance(composition.resource, composition.policy, composition.reader, made.finished, clock)
+        entrance = SiteAdapter(composition.resource, composition.policy, composition.reader, made.finished, clock)
         made.site = Site(entrance, reactor=made.reactor, parsePOSTFormSubmission=False)
     client = made.connect(secure=secure)
     client.send(request(b"GET", b"/own"))

@@ -13,8 +13,9 @@ from twisted.web.server import Site
 
 from koder_gateway.errors import BODY_TOO_LARGE, DRAINING, NO_ROUTE, RATE_LIMITED, UPSTREAM_CLOSED
 from koder_gateway.policy.decision import charges_refusal
-from koder_gateway.policy.limits import Limiter, LimitRule
-from koder_gateway.twisted_site.adapter import Entrance
+from koder_gateway.policy.limit_rules import LimitRule
+from koder_gateway.policy.limits import Limiter
+from koder_gateway.twisted_site.adapter import SiteAdapter
 from tests.kit.gateways import GatewayProcess, configuration
 from tests.kit.http2_client import Http2Client
 from tests.kit.http2_frames import ENHANCE_YOUR_CALM, block, data, headers
@@ -128,7 +129,7 @@ def test_a_fault_of_a_service_is_not_charged(make_gateway: Make) -> None:
 def test_in_a_stock_site(make_gateway: Make) -> None:
     gateway = limited(make_gateway)
     composition = gateway.composition
-    entrance: Any = Entrance(
+    entrance: Any = SiteAdapter(
         composition.resource, composition.policy, composition.reader, gateway.finished, gateway.reactor.seconds
     )
     site = Site(entrance, reactor=gateway.reactor, parsePOSTFormSubmission=False)

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from koder_gateway.config import Settings
-from koder_gateway.policy.limits import Limiter, LimitRule
+from koder_gateway.policy.limit_rules import LimitRule
+from koder_gateway.policy.limits import Limiter
 from koder_gateway.policy.routing import Route, RouteTable, lenient_path, lenient_paths
 from koder_gateway.wire.request_reader import RequestReader
 from koder_gateway.wire.target import LONGEST_PREFIX, essential, path_fault

@@ -26,7 +26,7 @@ from koder_gateway.exchange.opening import SingleHead, open_exchange
 from koder_gateway.exchange.states import Exchange
 from koder_gateway.policy.certificates import Secured
 from koder_gateway.policy.decision import Policy
-from koder_gateway.policy.limits import LimitRule
+from koder_gateway.policy.limit_rules import LimitRule
 from koder_gateway.policy.routing import Route, RouteTable
 from koder_gateway.tree.guards import guarded
 from koder_gateway.wire.request_head import RequestHead

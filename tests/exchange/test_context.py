@@ -12,7 +12,8 @@ from koder_gateway.policy.certificates import Secured
 from koder_gateway.policy.clients import Introduced, TrustedProxies
 from koder_gateway.policy.cors import CorsPolicy
 from koder_gateway.policy.decision import Policy
-from koder_gateway.policy.limits import Limiter, LimitRule, address_key
+from koder_gateway.policy.limit_rules import LimitRule
+from koder_gateway.policy.limits import Limiter, address_key
 from koder_gateway.policy.routing import Route, RouteTable
 from koder_gateway.policy.tenants import Registry, Tenant, TenantPolicy
 from koder_gateway.wire.request_head import RequestHead

@@ -507,7 +507,7 @@ LOOKS_LIKE = re.compile(
 )
 NO_BOUNDS = {
     "policy.cors.DEFAULT_MAX_AGE": "seconds",
-    "policy.limits.MAX_QUOTA": "what may be configured",
+    "policy.limit_rules.MAX_QUOTA": "what may be configured",
     "wire.body._MAX_SIZE": "of one chunk, which is not kept",
     "wire.http2_frames.HEADER_SIZE": "of every frame",
     "wire.http2_frames.MAX_STREAM": "the protocol's",

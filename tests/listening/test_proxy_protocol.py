@@ -15,7 +15,7 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from zope.interface import implementer
 
 from koder_gateway.listening.proxy_protocol import ProxiedFactory, ProxyGate
-from koder_gateway.policy.limits import LimitRule
+from koder_gateway.policy.limit_rules import LimitRule
 from tests.kit.bounds import client_limits, client_timeouts
 from tests.kit.http1 import Message, read_message, read_messages
 from tests.kit.memory import (

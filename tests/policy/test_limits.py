@@ -10,15 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from koder_gateway.policy.limits import (
-    MAX_QUOTA,
-    SIDE_BY_SIDE,
-    Limiter,
-    LimitRule,
-    Verdict,
-    address_key,
-    parse_rate,
-)
+from koder_gateway.policy.limit_rules import MAX_QUOTA, LimitRule, parse_rate
+from koder_gateway.policy.limits import SIDE_BY_SIDE, Limiter, Verdict, address_key
 
 POST = frozenset([b"POST"])
 LOGIN = LimitRule("login", ("tenant", "ip"), 10, 60, paths=(b"/v1/auth",), methods=POST)

@@ -11,7 +11,8 @@ from random import Random
 import pytest
 
 from koder_gateway.config import Settings
-from koder_gateway.policy.limits import Limiter, LimitRule, Verdict, address_key
+from koder_gateway.policy.limit_rules import LimitRule
+from koder_gateway.policy.limits import Limiter, Verdict, address_key
 from tests.kit.http1 import Message, read_messages
 from tests.kit.memory import MemoryGateway, Peer, request, settings_with
 

@@ -22,7 +22,7 @@ from koder_gateway.tls.client_auth import client_verification
 from koder_gateway.tls.contexts import ContextOptions, ServerContexts
 from koder_gateway.tls.established import established
 from koder_gateway.tls.factory import TLSFactory
-from koder_gateway.twisted_site.adapter import Entrance
+from koder_gateway.twisted_site.adapter import SiteAdapter
 from tests.kit.authority import CLIENT, Authority, der
 from tests.kit.http1 import read_messages
 from tests.kit.memory import MemoryGateway, join, request, settings_with
@@ -149,7 +149,7 @@ def test_in_the_gateway_s_own_site(issued, kind, gateway):
 
 def test_in_a_stock_site(issued, kind, gateway):
     composition = gateway.composition
-    entrance = Entrance(
+    entrance = SiteAdapter(
         composition.resource,
         composition.policy,
         composition.reader,

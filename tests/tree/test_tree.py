@@ -17,13 +17,13 @@ from zope.interface.verify import verifyObject
 
 from koder_gateway.errors import NO_ROUTE, TENANT_REQUIRED, UNKNOWN_TENANT, Refusal
 from koder_gateway.exchange.states import Exchange
-from koder_gateway.policy.limits import LimitRule
+from koder_gateway.policy.limit_rules import LimitRule
 from koder_gateway.policy.routing import Route
 from koder_gateway.policy.tenants import Tenant
-from koder_gateway.tree.guards import Guard, RateGuard, Refused, TenantGuard
+from koder_gateway.tree.guards import Guard, RateGuard, RefusalResource, TenantGuard
 from koder_gateway.tree.proxy import ProxyResource
 from koder_gateway.tree.routes import Routes
-from koder_gateway.twisted_site.adapter import Entrance
+from koder_gateway.twisted_site.adapter import SiteAdapter
 from tests.conftest import LoggedErrors
 from tests.kit.http1 import Message, read_message, read_messages
 from tests.kit.memory import HOST, MemoryGateway, Peer, forwarded, join, request, serve, settings_with
@@ -62,7 +62,13 @@ def problem(data: bytes) -> tuple[int, str]:
 
 def test_every_part_of_the_tree_is_a_resource(gateway: MemoryGateway) -> None:
     tree: Any = gateway.composition.resource
-    parts = [tree, tree.inner, tree.inner.inner, Refused(NO_ROUTE), ProxyResource(gateway.services["identity"])]
+    parts = [
+        tree,
+        tree.inner,
+        tree.inner.inner,
+        RefusalResource(NO_ROUTE),
+        ProxyResource(gateway.services["identity"]),
+    ]
     assert [type(part) for part in parts[:3]] == [TenantGuard, RateGuard, Routes]
     for part in parts:
         assert verifyObject(IResource, part)
@@ -292,7 +298,7 @@ def test_the_leaf_is_what_is_below_it(gateway: MemoryGateway) -> None:
     leaf = ProxyResource(gateway.services["identity"])
     assert leaf.isLeaf
     assert leaf.getChildWithDefault(b"x", None) is leaf
-    refused = Refused(UNKNOWN_TENANT)
+    refused = RefusalResource(UNKNOWN_TENANT)
     assert refused.getChildWithDefault(b"x", None) is refused
 
 
@@ -571,7 +577,7 @@ class Stock:
     def __init__(self, gateway: MemoryGateway, at: bytes = b"") -> None:
         self.gateway = gateway
         composition = gateway.composition
-        entrance: Any = Entrance(
+        entrance: Any = SiteAdapter(
             composition.resource, composition.policy, composition.reader, gateway.finished, gateway.reactor.seconds
         )
         assert verifyObject(IResource, entrance)
@@ -841,6 +847,6 @@ def test_in_a_stock_site_mounted_resources_render_as_ever(make_stock: Any) -> No
 
 def test_nothing_can_be_put_below_the_entrance(gateway: MemoryGateway) -> None:
     composition = gateway.composition
-    entrance = Entrance(composition.resource, composition.policy, composition.reader, gateway.finished)
+    entrance = SiteAdapter(composition.resource, composition.policy, composition.reader, gateway.finished)
     with pytest.raises(TypeError):
         entrance.putChild(b"x", Resource())

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from twisted.internet.error import ConnectionDone
 from twisted.web.resource import Resource
 
-from koder_gateway.policy.limits import LimitRule
+from koder_gateway.policy.limit_rules import LimitRule
 from koder_gateway.wire.upgrade import accept
 from tests.kit.bounds import client_limits, client_timeouts
 from tests.kit.http1 import read_message

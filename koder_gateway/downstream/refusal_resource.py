@@ -11,7 +11,7 @@ from .ports import TreeRequest
 
 
 @implementer(IResource)
-class Refused:
+class RefusalResource:
     """Answers with one refusal, without waiting for the request's body."""
 
     isLeaf = True
@@ -25,7 +25,7 @@ class Refused:
         request.gateway.refuse(self._refusal)
         return NOT_DONE_YET
 
-    def getChildWithDefault(self, name: bytes, request: TreeRequest) -> Refused:
+    def getChildWithDefault(self, name: bytes, request: TreeRequest) -> RefusalResource:
         """There is nothing below a refusal."""
         return self
 

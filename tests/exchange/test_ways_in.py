@@ -16,7 +16,7 @@ from koder_gateway.policy.certificates import Secured
 from koder_gateway.policy.limits import LimitRule
 from koder_gateway.policy.tenants import Tenant
 from koder_gateway.tree.compose import make_reader
-from koder_gateway.twisted_site.adapter import Entrance
+from koder_gateway.twisted_site.adapter import SiteAdapter
 from tests.http2.test_streams import Http2
 from tests.kit.http2_frames import block, headers
 from tests.kit.memory import HOST, MemoryGateway, join, request, settings_with
@@ -81,8 +81,8 @@ def over_http2(gateway: MemoryGateway, asked: Asked) -> None:
 
 def in_a_stock_site(gateway: MemoryGateway, asked: Asked) -> None:
     made = gateway.composition
-    entrance = Entrance(made.resource, made.policy, made.reader, gateway.finished, gateway.reactor.seconds)
-    site = Site(entrance, reactor=gateway.reactor, parsePOSTFormSubmission=False)
+    adapter = SiteAdapter(made.resource, made.policy, made.reader, gateway.finished, gateway.reactor.seconds)
+    site = Site(adapter, reactor=gateway.reactor, parsePOSTFormSubmission=False)
     channel = site.buildProtocol(IPv4Address("TCP", "192.0.2.1", 50000))
     client = join(gateway.reactor, channel, peer="192.0.2.1", secure=True)
     gateway.clients.append(client)

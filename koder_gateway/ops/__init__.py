@@ -1,1 +1,1 @@
-"""What operators look at: access log, metrics, health."""
+"""For operators: access log, metrics, health, signals, systemd."""

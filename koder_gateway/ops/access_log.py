@@ -1,11 +1,10 @@
-"""The access log: one line of JSON for each exchange, buffered, and never a reason for an exchange to wait.
+"""The access log: one line of JSON for each exchange, buffered, so that no exchange ever waits for it.
 
-A client chooses what it is logged with, so each field of its choosing has a bound: what is longer ends there, and
-says how long it was.
+Clients choose some of the logged values, so each of these is bounded: a longer value is cut and ends with its length.
 
-The theory: lines gather in memory and are handed over once a second. A target that takes no more (a stuck
-pipe) makes the buffer grow to a bound, one that fails (a full disk) empties it; either way the lines that
-are lost are counted, and one event says so, not one for each line.
+Lines are collected in memory and written once a second. If the target accepts nothing (a stuck pipe), the buffer
+grows up to a bound; if it fails (a full disk), the buffer is dropped. In both cases the lost lines are counted, and
+one event reports it, not one for each line.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ from .trials import takes_files
 
 _log = Logger()
 
-# How many times `limit` the buffer may hold while its target takes nothing.
+# How many times `limit` the buffer may hold while its target accepts nothing.
 _PATIENCE = 4
-# What a pipe that polls as writable takes without making the writer wait (POSIX, PIPE_BUF).
+# How many bytes a writable pipe accepts without blocking the writer (POSIX, PIPE_BUF).
 _PIPE_BUF = 4096
 
 
@@ -35,17 +34,17 @@ _LINE = (
     b'{"time":"%b%03dZ","request_id":"%b","tenant":"%b","client":"%b","host":"%b","method":"%b","path":"%b","route":"%b",'
     b'"service":"%b","status":%d,"code":"%b","bytes_in":%d,"bytes_out":%d,"duration":%.6f}\n'
 )
-# Bytes of a field of the client's choosing that are written.
+# How many bytes of a value chosen by the client are written.
 _LONGEST = 1024
-# What stands in a JSON string as it is, within the bound. # begins a fragment, @ and %40 end a user, and these are
-# looked at.
+# Bytes that need no escape in a JSON string, within the bound. # begins a fragment, @ and %40 end a user, so values
+# with these are examined.
 _STANDS = rb"[\x20\x21\x24\x26-\x3f\x41-\x5b\x5d-\x7e]"
 _PLAIN = re.compile(rb"(?!(?s:.{%d}))%b*+(?:%%(?!40)%b*+)*+" % (_LONGEST + 1, _STANDS, _STANDS)).fullmatch
 _CONTROLS = re.compile(rb"\x7f|\xc2[\x80-\x9f]")
 _encode = msgspec.json.Encoder().encode
-# What stands before a host in a URL, wherever that is in a path: after // or at the beginning a user, elsewhere in a
-# segment a user with its password, as behind http:/ of a target whose slashes were merged. Linear: it is tried at the
-# beginning of segments alone, and no part gives back what it has taken but for the last @.
+# A user before a host in a URL, anywhere in a path: after
+# or at the beginning a user, elsewhere in a segment a user with a password, as after http:/ in a target whose slashes
+# were merged. Linear: it is tried only at the beginning of segments, and no part backtracks except for the last @.
 _USER = re.compile(rb"(?:(?:^|(?<=//))|(?<![^/])(?>[^/]*?(?::|%3[Aa])))[^/]*(?:@|%40)")
 
 
@@ -58,12 +57,11 @@ def _escaped(match: re.Match[bytes]) -> bytes:
 
 
 def _in_json(value: bytes) -> bytes:
-    """What stands for `value` between the quotes of a JSON string; the mark of a cut has spaces, which no target and
-    no host has."""
+    """`value` as the contents of a JSON string. The note about a cut has spaces, which no target and no host has."""
     text = value[:_LONGEST].decode("latin-1")
     if len(value) > _LONGEST:
         text += f" (cut, {len(value)} bytes)"
-    # JSON lets controls stand that are not ASCII's, and DEL: a terminal obeys them (ECMA-48, C1).
+    # JSON permits DEL and the C1 control characters unescaped, but a terminal obeys them (ECMA-48).
     return _CONTROLS.sub(_escaped, _encode(text)[1:-1])
 
 
@@ -72,10 +70,11 @@ class AccessLogError(Exception):
 
 
 class AccessLog(ExchangeLines):
-    """Gathers the lines. `write` takes bytes and returns how many it took, None for all of them.
+    """Collects the lines.
 
-    A short count leaves the rest for the next time; OSError and ValueError (a closed file) lose what is
-    gathered. `limit` is in bytes: beyond it the lines are handed over without waiting for `flush`.
+    `write` takes bytes and returns how many it accepted, None for all of them. After a short count the rest is kept
+    for the next time; OSError and ValueError (a closed file) drop the collected lines. `limit` is in bytes: beyond it
+    the lines are written without waiting for `flush`.
     """
 
     def __init__(self, write: Callable[[bytes], object], *, limit: int = 65_536) -> None:
@@ -86,13 +85,13 @@ class AccessLog(ExchangeLines):
         self._buffer = bytearray()
         self._second = 0
         self._prefix = b""
-        # The target ends inside a line whose rest is at the head of the buffer; and: whose rest is lost.
+        # The target ends inside a line: its rest is at the head of the buffer, or has been lost.
         self._cut = False
         self._torn = False
         self._failing = False
         self._reported = 0
         self.lines = 0
-        """Lines gathered since the start."""
+        """Lines collected since the start."""
         self.dropped = 0
         """Lines lost since the start."""
 
@@ -113,10 +112,10 @@ class AccessLog(ExchangeLines):
         duration: float,
         host: bytes = b"",
     ) -> None:
-        """Add one exchange. `now` is its end in seconds since the epoch, `duration` in seconds.
+        """Add one exchange. `now` is its end in seconds since the epoch, `duration` is in seconds.
 
-        A query or fragment behind the path is cut off, and what looks like a user before a host, or like a user
-        with a password: they may hold a credential.
+        A query or fragment after the path is removed, and so is what looks like a user before a host, or like a user
+        with a password: they may contain a credential.
         """
         buffer = self._buffer
         if len(buffer) >= self._due and not self._has_room():
@@ -127,7 +126,7 @@ class AccessLog(ExchangeLines):
             self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second)).encode()
         self.lines += 1
         path = path.partition(b"?")[0]
-        # The others are of this gateway's making or checked by it: nothing to escape or to cut.
+        # The other values are made or validated by the gateway: they need no escape and no cut.
         if not _PLAIN(b"%b%b%b%b" % (request_id, host, method, path)):
             request_id, method = _in_json(request_id), _in_json(method)
             host = _in_json(_without_users(host))
@@ -151,7 +150,7 @@ class AccessLog(ExchangeLines):
         )
 
     def _has_room(self) -> bool:
-        """Hand over what there is, unless that was tried; whether one more line is kept."""
+        """Write the collected lines, unless that was just tried; returns whether there is room for one more line."""
         if len(self._buffer) < self._bound:
             self.flush()
         if len(self._buffer) < self._bound:
@@ -161,11 +160,11 @@ class AccessLog(ExchangeLines):
 
     @property
     def waiting(self) -> int:
-        """Lines that have not been taken yet."""
+        """Lines that have not been written yet."""
         return self._buffer.count(b"\n")
 
     def flush(self) -> None:
-        """Hand over what is gathered; the owner calls this once a second and at its end. Raises nothing."""
+        """Write the collected lines; the owner calls this once a second and at its end. Raises nothing."""
         buffer = self._buffer
         if not buffer:
             return
@@ -185,7 +184,7 @@ class AccessLog(ExchangeLines):
             self._recover()
 
     def _lose(self, error: Exception) -> None:
-        """Give up what is gathered: it cannot be written, and memory must not grow with it."""
+        """Drop the collected lines: they cannot be written, and memory must not grow with them."""
         self.dropped += self._buffer.count(b"\n")
         self._buffer.clear()
         self._torn |= self._cut
@@ -196,30 +195,29 @@ class AccessLog(ExchangeLines):
             _log.error("the access log cannot be written and loses lines: {reason}", reason=str(error))
 
     def _recover(self) -> None:
-        # A stuck target is reported here for the first time: it may be the very one that events are written
-        # to.
+        # A stuck target is only reported now: events may be written to the same target.
         _log.warn("the access log is written again; lines lost: {count}", count=self.dropped - self._reported)
         self._failing = False
         self._reported = self.dropped
 
 
 class LogTarget:
-    """A file, pipe or terminal that takes what can be written without waiting."""
+    """A file, pipe or terminal that is written without blocking."""
 
     def __init__(self, descriptor: int, path: str = "") -> None:
-        """`descriptor` is closed by `close` only if `path` says that it was opened here."""
+        """`close` closes `descriptor` only if `path` shows that it was opened here."""
         self._path = path
         self._use(descriptor)
 
     def __call__(self, data: bytes) -> int:
-        """Write; returns how many bytes were taken, 0 while none can be. Raises OSError."""
+        """Write; returns how many bytes were accepted, 0 if none can be now. Raises OSError."""
         if self._regular:
             return os.write(self._descriptor, data)
         start, size = 0, len(data)
         while start < size and self._poll.poll(0):
             end = start + _PIPE_BUF
             if end < size:
-                # Whole lines where they fit, so that what others write to a shared pipe falls between them.
+                # Whole lines where possible, so that the lines of other writers to a shared pipe do not split them.
                 end = data.rfind(b"\n", start, end) + 1 or end
             try:
                 start += os.write(self._descriptor, data[start:end])
@@ -228,7 +226,7 @@ class LogTarget:
         return start
 
     def reopen(self) -> None:
-        """Open the path again, for a log that was rotated away. Raises nothing; else the old one stays."""
+        """Open the path again, after a log rotation. Raises nothing: on failure the old file stays."""
         if not self._path:
             return
         try:
@@ -240,7 +238,7 @@ class LogTarget:
         self._use(fresh)
 
     def close(self) -> None:
-        """Give the file back; nothing may be written after it."""
+        """Close the file; nothing may be written after that."""
         if self._path:
             os.close(self._descriptor)
 
@@ -260,7 +258,7 @@ def open_target(spec: str) -> LogTarget:
 
 
 def _open(path: str) -> int:
-    # Without O_NONBLOCK a named pipe that nobody reads would hold up the whole start.
+    # Without O_NONBLOCK a named pipe without a reader would block the start.
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
     try:
         return os.open(path, flags, 0o640)
@@ -273,7 +271,7 @@ def _open(path: str) -> int:
 
 
 def log_fault(spec: str) -> str | None:
-    """Why `open_target` would fail for a setting, as far as that can be seen without leaving a file; None where it
+    """Why `open_target` would fail for a setting, as far as that can be tested without leaving a file; None if it
     would not."""
     path = os.path.realpath(spec)
     there = os.path.exists(path)

@@ -1,8 +1,8 @@
-"""The admin endpoint: whether the gateway lives, whether it takes requests, and its metrics.
+"""The admin endpoint: liveness, readiness and metrics.
 
-It belongs on a port of its own that the public does not reach. A browser on an inner network may be made to ask it
-all the same, under a name of an attacker's that leads there (DNS rebinding), so it has to be asked by address, as
-localhost, or by a name that is listed.
+It belongs on a port of its own that the public cannot reach. An attacker may still reach it through a browser on the
+inner network, under a name of the attacker's (DNS rebinding), so the Host must be an address, localhost, or a listed
+name.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ALLOW: Final = b"Allow: GET, HEAD, OPTIONS\r\n"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a request gets. `fields` are finished lines besides type, length and date."""
+    """The response to a request. `fields` are finished header lines besides type, length and date."""
 
     status: int
     content_type: bytes
@@ -40,8 +40,11 @@ Pages = Mapping[bytes, Callable[[], Answer]]
 
 
 def admin_pages(ready: Callable[[], list[str]], metrics: Callable[[], bytes]) -> Pages:
-    """The pages by path. `ready` gives the reasons why not, none when ready; `metrics` the metrics page. Readiness is
-    also what a balancer's probe asks for that names no path (HAProxy's httpchk: `OPTIONS /`, and `OPTIONS *`)."""
+    """The pages by path.
+
+    `ready` returns the reasons for not being ready, none if ready; `metrics` returns the metrics page. Readiness is
+    also the response to a balancer's probe without a path (HAProxy's httpchk: `OPTIONS /`, and `OPTIONS *`).
+    """
     return {
         b"/": lambda: _readiness(ready()),
         b"/healthz": lambda: Answer(200, _TEXT_TYPE, b"ok\n"),
@@ -51,10 +54,10 @@ def admin_pages(ready: Callable[[], list[str]], metrics: Callable[[], bytes]) ->
 
 
 def admin_answer(pages: Pages, hosts: Collection[bytes] | None, head: RequestHead) -> Answer:
-    """What a request with this head gets; None for `hosts` lets it be any (a UNIX socket has none)."""
+    """The response to a request with this head; `hosts` None accepts any Host (a UNIX socket has none)."""
     refusal = head.refusal
     if refusal is not None:
-        # Of a method that nobody knows only the name has been read.
+        # Of an unknown method only the name has been read.
         return problem(METHOD_NOT_ALLOWED, _ALLOW) if refusal.status in (405, 501) else problem(refusal)
     if hosts is not None and not _is_ours(head, hosts):
         return problem(_FOREIGN)
@@ -67,14 +70,18 @@ def admin_answer(pages: Pages, hosts: Collection[bytes] | None, head: RequestHea
 
 
 def _options(answer: Answer) -> Answer:
-    """What OPTIONS gets where GET gets this: balancers probe with it (HAProxy's httpchk), and go by the status."""
+    """The response to OPTIONS for a path with this response to GET: balancers probe with it (HAProxy's httpchk) and
+    look at the status."""
     body = b"" if answer.status == 200 else answer.body
     return replace(answer, body=body, fields=answer.fields + _ALLOW)
 
 
 def _is_ours(head: RequestHead, hosts: Collection[bytes]) -> bool:
-    """Whether a request's Host is one of this port's. None is: old probes speak HTTP/1.0 without, and others send an
-    empty one (RFC 9112 section 3.2), while browsers always name what they were led to."""
+    """Whether a request's Host is one of this port's.
+
+    A missing Host is accepted: old probes use HTTP/1.0 without one, and others send an empty one (RFC 9112 section
+    3.2), while browsers always send the name that they connected to.
+    """
     if not head.host:
         return True
     name = bare_host(head.host)

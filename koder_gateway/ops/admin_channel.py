@@ -1,9 +1,10 @@
-"""Connections of the admin port: one small request after the other, each bound small, none able to hold the port.
+"""Connections of the admin port: one small request after the other, with tight bounds, so that none can block the
+port.
 
-A body is of no use here, so it is at most a KiB and never kept. Deadlines are absolute: a head that drips in, an
-answer that nobody reads and a connection that does nothing end. Whoever comes when there are too many takes the place
-of the one that has been quiet for longest, so that a probe always gets its answer. Requests that were sent ahead have
-one turn after the other with whatever else the reactor has to do.
+Bodies have no use here, so they are at most 1 KiB and are not kept. Timeouts are absolute: a slow head, an unread
+response and an idle connection end. A new connection beyond the bound replaces the one that has been quiet for
+longest, so that a probe always gets its response. Pipelined requests are handled one in each iteration of the event
+loop, in turn with other work.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ MAX_HEAD: Final = 16_384
 MAX_BODY: Final = 1024
 # Connections at once.
 MAX_CONNECTIONS: Final = 256
-# Seconds until a request that has begun must be here, and an answer taken; of a connection that does nothing; and of
-# one that is over, so that the client can read why.
+# Seconds for a request to arrive, and for a response to be read; for an idle connection; and after the last response,
+# so that the client can read it.
 PATIENCE: Final = 10.0
 IDLE: Final = 75.0
 LINGER: Final = 2.0
-# Bytes that are read and forgotten in the meantime.
+# Bytes that are read and dropped in the meantime.
 _FORGOTTEN: Final = 1 << 20
 
 _EMPTY_LINES: Final = re.compile(rb"(?:\r\n)+")
@@ -52,7 +53,7 @@ class AdminChannel(Protocol):
         self._admin = factory
         self._hosts = hosts
         self._buffer = b""
-        # The request whose body is still to come: how much of it, or how it is read.
+        # The request whose body is still to come: how much is missing, or its decoder.
         self._head: RequestHead | None = None
         self._body: int | ChunkedDecoder = 0
         self._waiting = False
@@ -80,7 +81,7 @@ class AdminChannel(Protocol):
         self._allow(None)
 
     def readConnectionLost(self) -> None:
-        """See IHalfCloseableProtocol. What was asked before is still answered."""
+        """See IHalfCloseableProtocol. Earlier requests still get their responses."""
         self._last = True
         if not self._waiting and not self._full:
             self._close()
@@ -121,12 +122,12 @@ class AdminChannel(Protocol):
         """See IPushProducer."""
 
     def abort(self) -> None:
-        """End at once, whatever has been sent."""
+        """End at once, with unsent data."""
         self._over = True
         self._wire.abortConnection()
 
     def _allow(self, seconds: float | None) -> None:
-        """Be over after so many seconds from now."""
+        """End after so many seconds from now."""
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
         self._deadline = None if seconds is None else self._admin.reactor.callLater(seconds, self._expired)
@@ -141,7 +142,7 @@ class AdminChannel(Protocol):
     # -- requests
 
     def _later(self, size: int = MAX_HEAD) -> None:
-        """Go on in another turn, reading nothing until then; so many bytes have just come."""
+        """Continue in a later iteration, reading nothing until then; `size` bytes have just arrived."""
         self._waiting = True
         self._wire.pauseProducing()
         self._admin.turns.arrived(size, None, self._turn)
@@ -154,7 +155,7 @@ class AdminChannel(Protocol):
                 self._wire.resumeProducing()
 
     def _work(self) -> None:
-        """Answer what is here, until this turn's time is over."""
+        """Respond to the requests that have arrived, until this iteration's time is over."""
         ends = self._admin.turns.slice()
         while not self._over and not self._full and self._step():
             if self._admin.turns.time() >= ends and self._buffer:
@@ -164,7 +165,7 @@ class AdminChannel(Protocol):
             self._close()
 
     def _step(self) -> bool:
-        """Take one part of a request; false when more of it must come."""
+        """Process one part of a request; False if more of it must arrive."""
         if self._head is not None:
             return self._take_body(self._head)
         empty = _EMPTY_LINES.match(self._buffer)
@@ -187,7 +188,7 @@ class AdminChannel(Protocol):
             self._send(head, problem(_TOO_LONG))
             self._close()
         elif head.expects and (head.chunked or head.length):
-            # Nobody is told to send a body that is of no use.
+            # No 100 response: the body has no use.
             self._answer(head, closing=True)
         else:
             self._head = head
@@ -243,8 +244,11 @@ class AdminChannel(Protocol):
         )
 
     def _close(self, *, unread: bool = True) -> None:
-        """Be over once the client has what was sent. Where something of it may be `unread`, a close would reset the
-        connection and take the answer from it: then its bytes are read and forgotten for a while."""
+        """End once the client has got what was sent.
+
+        If some of its bytes may be `unread`, closing would reset the connection and the client would lose the
+        response: then its bytes are read and dropped for a while.
+        """
         if self._over:
             return
         self._over = True
@@ -252,7 +256,7 @@ class AdminChannel(Protocol):
         self._buffer, self._head = b"", None
         self._wire.unregisterProducer()
         self._allow(LINGER)
-        # Over TLS there is no half of a connection to close.
+        # A TLS connection is not half-closed.
         half = hasattr(self._wire, "loseWriteConnection") and not ISSLTransport.providedBy(self._wire)
         if half and unread and not self._last:
             self._wire.loseWriteConnection()
@@ -262,7 +266,7 @@ class AdminChannel(Protocol):
 
 
 def _fed(decoder: ChunkedDecoder, data: bytes) -> Refusal | None:
-    """Read on in a body, and forget it; the refusal of one that is too long or broken."""
+    """Read more of a body, and drop it; returns the refusal of one that is too long or malformed."""
     try:
         decoder.feed(data)
     except BodyError as error:
@@ -271,7 +275,7 @@ def _fed(decoder: ChunkedDecoder, data: bytes) -> Refusal | None:
 
 
 class AdminFactory(Factory):
-    """The connections of an admin port. `hosts` gives the names by which it may be asked, besides localhost and
+    """The connections of an admin port. `hosts` returns the names by which it may be reached, besides localhost and
     addresses."""
 
     noisy = False
@@ -279,11 +283,11 @@ class AdminFactory(Factory):
     def __init__(self, pages: Pages, reactor: Any, hosts: Callable[[], Sequence[str]] = tuple) -> None:
         self.pages = pages
         self.reactor = reactor
-        # Of its own, so that a probe does not wait for the clients who wait.
+        # Its own turns, so that a probe does not wait behind clients.
         self.turns = turns_of(reactor).beside()
         self.reader = RequestReader(b"X-Tenant-ID", max_target=1024, max_fields=100, upgrades=False, nameless=True)
         self._hosts = hosts
-        # In the order in which something came of them, the one that has been quiet for longest first.
+        # In the order of the last activity, the quietest first.
         self._open: dict[AdminChannel, None] = {}
 
     def __len__(self) -> int:
@@ -296,12 +300,12 @@ class AdminFactory(Factory):
         return AdminChannel(self, None if isinstance(addr, UNIXAddress) else hosts)
 
     def stopFactory(self) -> None:
-        """See IProtocolFactory: with the port its connections end."""
+        """See IProtocolFactory: the connections end with the port."""
         for channel in list(self._open):
             channel.abort()
 
     def opened(self, channel: AdminChannel) -> None:
-        """A connection begins; it may take another's place."""
+        """A connection begins; it may replace another one."""
         self._open[channel] = None
         if len(self._open) > MAX_CONNECTIONS:
             quiet = next(iter(self._open))
@@ -309,7 +313,7 @@ class AdminFactory(Factory):
             quiet.abort()
 
     def moved(self, channel: AdminChannel) -> None:
-        """Something has come of a connection."""
+        """A connection has sent something."""
         if self._open.pop(channel, self) is None:
             self._open[channel] = None
 

@@ -1,4 +1,4 @@
-"""Lines on the standard error, each with its level where systemd's journal reads them (sd-daemon(3))."""
+"""Lines on standard error, each with its level if systemd's journal reads them (sd-daemon(3))."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import Final, TextIO
 
-# syslog's levels, as the journal has them.
+# syslog's levels, as used by the journal.
 CRITICAL: Final = 2
 ERROR: Final = 3
 WARNING: Final = 4
@@ -16,7 +16,7 @@ DEBUG: Final = 7
 
 
 def is_journal(environ: Mapping[str, str], descriptor: int = 1) -> bool:
-    """Whether a descriptor, by default the standard output, is what systemd has connected to its journal."""
+    """Whether systemd has connected this descriptor, by default standard output, to its journal."""
     try:
         status = os.fstat(descriptor)
     except OSError:
@@ -25,10 +25,10 @@ def is_journal(environ: Mapping[str, str], descriptor: int = 1) -> bool:
 
 
 def say(text: str, level: int = ERROR, stream: TextIO | None = None) -> None:
-    """Write each line of a text to the standard error, or to the stream that stands for it."""
+    """Write each line of a text to standard error, or to another stream."""
     stream = sys.stderr if stream is None else stream
     if stream is None:
-        # Nobody has one: a daemon whose descriptors were closed.
+        # There is none: a daemon whose descriptors were closed.
         return
     mark = f"<{level}>" if is_journal(os.environ, 2) else ""
     stream.writelines(f"{mark}{line}\n" for line in text.splitlines())

@@ -1,4 +1,4 @@
-"""The log as systemd's journal takes it: a level before each line (sd-daemon(3)), and no time stamp of its own."""
+"""The log for systemd's journal: a level before each line (sd-daemon(3)), and no time stamp."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _LEVELS: Final = {
     LogLevel.info: INFO,
     LogLevel.debug: DEBUG,
 }
-# What twistd's --logger takes.
+# The value for twistd's --logger.
 JOURNAL: Final = f"{__name__}.Journal"
 
 
 @implementer(ILogObserver)
 class Journal:
-    """Writes each event by `write`, which takes bytes; what it cannot write is lost."""
+    """Writes each event with `write`, which takes bytes; an event that cannot be written is lost."""
 
     def __init__(self, write: Callable[[bytes], object] = lambda data: os.write(1, data)) -> None:
         self._write = write

@@ -1,4 +1,4 @@
-"""Registries of no more use: taken apart a little at a time, since to drop a million tenants at once is a pause."""
+"""Unused registries, taken apart a little at a time: dropping a million tenants at once would block the process."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from weakref import finalize
 
 from ..policy.tenants import Registry
 
-# Seconds of work at each tick, and tenants between two looks at the clock.
+# Seconds of work at each tick, and how many tenants between two looks at the clock.
 _WORK: Final = 0.004
 _STEPS: Final = 128
 
 
 class Leavings:
-    """What is left of the registries that were followed, once nobody has them any more."""
+    """The rest of registries that are no longer used."""
 
     def __init__(self) -> None:
-        # Appended to in whatever thread lets go of a registry.
+        # Appended to in the thread that drops a registry.
         self._left: deque[dict[Any, Any]] = deque()
 
     def __len__(self) -> int:
@@ -26,11 +26,11 @@ class Leavings:
         return sum(map(len, self._left))
 
     def follow(self, registry: Registry) -> None:
-        """Take it apart when its last user has let it go."""
+        """Take it apart when its last user has dropped it."""
         finalize(registry, self._left.extend, registry.indices).atexit = False
 
     def sweep(self) -> None:
-        """Take apart what a tick has time for."""
+        """Take apart as much as a tick has time for."""
         left = self._left
         ends = time.monotonic() + _WORK
         while left:

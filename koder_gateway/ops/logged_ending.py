@@ -12,7 +12,7 @@ from .metrics import Counters
 
 
 class LoggedEnding(Ending):
-    """`now` gives monotonic seconds. Raises AccessLogError where the log cannot be opened."""
+    """`now` returns monotonic seconds. Raises AccessLogError if the log cannot be opened."""
 
     lines: AccessLog | None
 
@@ -25,22 +25,22 @@ class LoggedEnding(Ending):
 
     @property
     def dropped(self) -> int:
-        """Lines that were lost."""
+        """The number of lost lines."""
         return self._dropped_before + (self.lines.dropped if self.lines is not None else 0)
 
     def flush(self) -> None:
-        """Hand over the lines that have gathered."""
+        """Write the collected lines."""
         if self.lines is not None:
             self.lines.flush()
 
     def opened_for(self, settings: LogSettings) -> LogTarget | None:
-        """The target that other settings ask for, open; None where nothing has to be opened for them. Raises
-        AccessLogError, and then everything is as before."""
+        """The target for new settings, opened; None if nothing has to be opened for them. Raises AccessLogError, and
+        then nothing has changed."""
         return None if settings == self._settings else open_log(settings)
 
     def follow(self, settings: LogSettings, target: LogTarget | None) -> None:
-        """Log as these settings say, to the `target` that `opened_for` gave; the same file is opened anew, since it
-        may have been rotated away."""
+        """Log as these settings say, to the `target` from `opened_for`; the same file is opened again, since it may
+        have been rotated."""
         self.flush()
         if settings == self._settings:
             if self._target is not None:
@@ -59,5 +59,5 @@ class LoggedEnding(Ending):
 
 
 def open_log(settings: LogSettings) -> LogTarget | None:
-    """The access log's target, None where there is to be no log. Raises AccessLogError."""
+    """The access log's target, None if the access log is off. Raises AccessLogError."""
     return open_target(settings.file) if settings.access else None

@@ -1,4 +1,4 @@
-"""What the process does with memory that it no longer needs."""
+"""Returning unused memory to the system."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import os
 from collections.abc import Callable
 from typing import Any, Final
 
-# What is worth giving back: so many bytes that are free, and this part of all that the C library has.
+# When returning memory is worth it: so many free bytes, and this part of all bytes of the C library.
 _WORTH_IT: Final = 8 << 20
 _PART: Final = 8
-# Seconds from one time to the next, and at most after several that brought nothing.
+# Seconds between two attempts, and the longest pause after several that returned nothing.
 _PAUSE: Final = 5.0
 _LONGEST: Final = 80.0
 
 
 def settle() -> None:
-    """After the start: what lives as long as the process is not looked at by the garbage collector again."""
+    """After the start: exclude long-lived objects from garbage collection."""
     gc.collect()
     gc.freeze()
 
 
 class CLibrary:
-    """The heap of the C library, which keeps what is freed for the next storm unless it is told not to."""
+    """The heap of the C library, which keeps freed memory for later unless it is told not to."""
 
     def __init__(self) -> None:
         library = ctypes.CDLL(None)
@@ -43,21 +43,21 @@ class CLibrary:
         self._trim: Any = library.malloc_trim
         self._trim.argtypes = [ctypes.c_size_t]
         self._page = os.sysconf("SC_PAGE_SIZE")
-        # Read for the first time here: a system without it has no trimmer.
+        # Read for the first time here: a system without it gets no trimmer.
         self.resident()
 
     def sizes(self) -> tuple[int, int]:
-        """Bytes that are free, of which some may be given back already, and of the whole heap."""
+        """Bytes that are free, some of which may have been returned already, and bytes of the whole heap."""
         info = self._info()
         return info.fordblks, info.arena
 
     def resident(self) -> int:
-        """Bytes of the process that are in memory."""
+        """Resident bytes of the process."""
         with open("/proc/self/statm", "rb") as file:
             return int(file.read().split()[1]) * self._page
 
     def trim(self) -> None:
-        """Give back every free page. Takes milliseconds: some 0.1 for each MiB that comes of it."""
+        """Return every free page. Takes about 0.1 milliseconds for each MiB returned."""
         self._trim(0)
 
 
@@ -77,7 +77,7 @@ _INFO: Final = (
 
 
 def c_library() -> CLibrary | None:
-    """The C library's heap, None where there is no way to ask it."""
+    """The C library's heap, None if it cannot be queried."""
     try:
         return CLibrary()
     except (AttributeError, OSError):
@@ -85,23 +85,23 @@ def c_library() -> CLibrary | None:
 
 
 class Trimmer:
-    """Gives memory back to the system once a storm has left much of it free.
+    """Returns memory to the system after a burst has left much of it free.
 
-    What the C library calls free stays free after it has been given back, so what counts is what has become free
-    since the last time, or by how much the process has grown since then (a storm may come and go between two looks).
-    Never more than once in `_PAUSE` seconds, and less and less often while nothing comes of it.
+    Memory that was returned still counts as free in the C library, so the trimmer looks at how much has become free
+    since the last time, and at how much the process has grown since then (a burst may come and go between two looks).
+    It runs at most once in `_PAUSE` seconds, and less often while nothing is returned.
     """
 
     def __init__(self, heap: Callable[[], CLibrary | None] = c_library) -> None:
         self._heap = heap()
         self._due = -math.inf
         self._pause = _PAUSE
-        # The least that was free, and the process's size, since the last time.
+        # The least free bytes, and the size of the process, since the last time.
         self._least: float = math.inf
         self._settled: float = math.inf
 
     def look(self, now: float) -> bool:
-        """See whether it is worth it, once a second or so; true when memory was given back. `now`: monotonic
+        """Check whether it is worth it, about once a second; True if memory was returned. `now`: monotonic
         seconds."""
         heap = self._heap
         if heap is None:

@@ -1,7 +1,7 @@
-"""What the gateway counts, and the metrics page (Prometheus text format) that shows it.
+"""The gateway's counters, and the metrics page (Prometheus text format).
 
-The data path adds to plain integers; everything else happens when the page is read. Labels are services,
-rules and certificates of the configuration, codes and reasons, never anything that a client chose.
+The data path adds to plain integers; everything else happens when the page is read. Labels are services, rules and
+certificates of the configuration, codes and reasons, never a value that a client chose.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class _Series:
 
 
 class Counters(ExchangeCounts):
-    """Plain integers; who causes an event adds to its counter."""
+    """Plain integers; the code that causes an event adds to its counter."""
 
     __slots__ = (
         "connections",
@@ -77,40 +77,40 @@ class Counters(ExchangeCounts):
         self.exchanges = 0
         """Exchanges in flight."""
         self.retries = 0
-        """Requests sent to a service a second time because a kept connection had died."""
+        """Requests sent to a service a second time because a kept-alive connection had died."""
         self.tenants = 0
-        """Tenants in the registry; 0 when it is open to every slug."""
+        """Tenants in the registry; 0 if there is no registry."""
         self.registry_failures = 0
-        """Times the tenant registry could not be read again."""
+        """How often the tenant registry could not be read again."""
         self.reloads_ok = 0
         self.reloads_failed = 0
         self.refusals: dict[str, int] = {}
         """Responses of the gateway itself, by code."""
         self.series: dict[str, _Series] = {}
-        """By service; "" for what no service answered."""
+        """By service; "" if no service responded."""
 
     def observe(self, service: str, status: int, seconds: float, bytes_in: int, bytes_out: int) -> None:
-        """Count an exchange that has ended. `status` 0: no answer. Bytes are those of the bodies."""
+        """Count an exchange that has ended. `status` 0: no response. Bytes are those of the bodies."""
         series = self.series.get(service)
         if series is None:
             series = self.series[service] = _Series()
         series.classes[status // 100 if 100 <= status < 600 else 0] += 1
         if status != 101:
-            # How long a tunnel is open tells nothing about the service.
+            # The duration of a tunnel says nothing about the service.
             series.buckets[bisect_left(BUCKETS, seconds)] += 1
             series.seconds += seconds
         series.bytes_in += bytes_in
         series.bytes_out += bytes_out
 
     def expect(self, services: Iterable[str], codes: Iterable[str] = ()) -> None:
-        """Begin at 0 what is known to be counted one day: rates of what begins later miss its first event."""
+        """Start the known series at 0: the rate of a series that starts later misses its first event."""
         for service in services:
             self.series.setdefault(service, _Series())
         for code in codes:
             self.refusals.setdefault(code, 0)
 
     def refuse(self, code: str) -> None:
-        """Count an answer of the gateway's own; `code` is one of the contract's."""
+        """Count a response of the gateway itself; `code` is one of the documented codes."""
         self.refusals[code] = self.refusals.get(code, 0) + 1
 
 
@@ -120,20 +120,20 @@ def _nothing() -> Mapping[str, tuple[int, int]]:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What is asked for when the page is read, because somebody else counts it already."""
+    """Values that are queried when the page is read, because other objects count them."""
 
     upstream: Callable[[], Mapping[str, tuple[int, int]]] = _nothing
     """Connections to each service: (idle, active)."""
     waiting: Callable[[], Mapping[str, int]] = dict
     """Requests that wait for a connection to each service."""
     refused: Callable[[], Mapping[tuple[str, str], int]] = dict
-    """Requests for which there was no connection or tunnel since the start, by service and reason."""
+    """Requests that got no connection or tunnel since the start, by service and reason."""
     healthy: Callable[[], Mapping[tuple[str, str], bool]] = dict
     """Whether each probed address is healthy, by service and address."""
     handshakes_failed: Callable[[], Mapping[str, int]] = dict
     """TLS handshakes of clients that have failed since the start, by reason."""
     tunnels: Callable[[], Mapping[str, int]] = dict
-    """Tunnels that are open, by service."""
+    """Open tunnels, by service."""
     tunnelled: Callable[[], Mapping[str, int]] = dict
     """Tunnels since the start, by service."""
     limits: Callable[[], Iterable[tuple[str, int, int, int]]] = tuple
@@ -277,7 +277,7 @@ class GatewayCollector(Collector):
 
 
 def make_registry(counters: Counters, sources: Sources | None = None, *, version: str) -> CollectorRegistry:
-    """A registry of this gateway's own, so that two in one process do not mix; with the process's metrics."""
+    """A registry for this gateway alone, so that two in one process do not mix; with the process's metrics."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(GatewayCollector(counters, sources or Sources(), version))
     ProcessCollector(registry=registry)

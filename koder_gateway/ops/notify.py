@@ -1,7 +1,6 @@
-"""What the gateway tells systemd (sd_notify(3)): ready, reloading, stopping, alive, and how it is.
+"""Messages to systemd (sd_notify(3)): ready, reloading, stopping, keep-alive, and status.
 
-Without NOTIFY_SOCKET there is nobody to tell, and a message that does not arrive is nobody's failure: every
-method does its best and raises nothing.
+Without NOTIFY_SOCKET nothing is sent, and a lost message is not an error: no method raises anything.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ class Notifier:
         environ = os.environ if environ is None else environ
         self._address = _address(environ.get("NOTIFY_SOCKET", ""))
         self.watchdog_interval = _watchdog_interval(environ) if self._address else None
-        """Seconds between two calls of `watchdog`, half of what systemd allows; None: it does not watch."""
+        """Seconds between two calls of `watchdog`, half of what systemd allows; None if it has no watchdog."""
 
     def ready(self, status: str = "") -> None:
         """The start, or a reload, is complete."""
@@ -39,7 +38,7 @@ class Notifier:
         self._send("", status)
 
     def watchdog(self) -> None:
-        """Still alive; sent only when systemd watches."""
+        """Still alive; sent only if systemd has a watchdog."""
         if self.watchdog_interval is not None:
             self._send("WATCHDOG=1", "")
 
@@ -59,7 +58,7 @@ class Notifier:
 
 
 def _address(name: str) -> str:
-    """The socket's address: a path, or an abstract name, which has @ in the environment for the NUL here."""
+    """The socket's address: a path, or an abstract name, whose NUL is written @ in the environment."""
     if name.startswith("@") and len(name) > 1:
         return "\0" + name[1:]
     return name if name.startswith("/") else ""

@@ -1,4 +1,4 @@
-"""twistd's pidfile: written only where somebody asks for one, and a stale one told from that of a live gateway."""
+"""twistd's pidfile: written only on request, and a stale one is distinguished from that of a running gateway."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from typing import Any, Final
 
 from .console import WARNING, say
 
-# A word in the command line of every gateway: the plugin's name, or that of the program.
+# A word in the command line of every gateway: the name of the plugin or of the program.
 _OURS: Final = b"koder-gateway"
-# What a pidfile has: a number, or nothing. A file system that lost its power may leave NULs in its place.
+# The contents of a pidfile: a number, or nothing. A file system may leave NULs in its place after a power failure.
 _PIDFILE: Final = re.compile(rb"(?=.{0,32}\Z)(?:\s*[0-9]{1,20}\s*|[\s\0]*)", re.DOTALL)
 _NUMBER: Final = re.compile(rb"[0-9]+")
 _LONGEST: Final = 32
 
 
 def settle(twistd: MutableMapping[str, Any], words: Sequence[str]) -> str | None:
-    """Leave the pidfile of twistd's options out unless the command line `words` asks for one, and remove a stale one;
-    what keeps twistd from writing its files, in one line, None when nothing does."""
-    # getopt(3) takes every beginning of a long option that leaves no doubt.
+    """Remove the pidfile from twistd's options unless the command line `words` asks for one, and delete a stale one.
+
+    Returns why twistd could not write its files, in one line, or None.
+    """
+    # getopt(3) accepts every unambiguous prefix of a long option.
     if not any(word.startswith("--pi") for word in words):
         twistd["pidfile"] = ""
     pidfile = twistd.get("pidfile") or ""
@@ -31,7 +33,7 @@ def settle(twistd: MutableMapping[str, Any], words: Sequence[str]) -> str | None
 
 
 def _cleared(path: Path) -> str | None:
-    """Make room for a new pidfile; why there is none, in one line."""
+    """Make room for a new pidfile; returns why that is not possible, in one line."""
     try:
         named = _named(path)
     except OSError as error:
@@ -44,7 +46,7 @@ def _cleared(path: Path) -> str | None:
         except OSError:
             return f"{path}: is stale and cannot be removed; remove it, or let the gateway's user write in its folder"
         if not _NUMBER.search(named):
-            # As after a crash of the machine; whoever looks for a process that it named should know.
+            # As after a crash of the machine; logged for operators who look for that process.
             say(f"koder-gateway: {path}: named no running process, and is replaced", WARNING)
     if not _writable(path):
         return f"{path}: the pidfile cannot be written; let the gateway's user write there, or leave --pidfile out"
@@ -52,8 +54,8 @@ def _cleared(path: Path) -> str | None:
 
 
 def _named(path: Path) -> bytes | None:
-    """What stands in a file, as much of it as a pidfile may have and a byte more; None where there is none. What is
-    no file, such as a pipe, is not waited for."""
+    """The contents of a file, up to the length of a pidfile and one byte; None if there is none. Does not block on a
+    pipe."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -66,7 +68,7 @@ def _named(path: Path) -> bytes | None:
 
 
 def _log_fault(twistd: Mapping[str, Any]) -> str | None:
-    """Whether the log can be written: a daemon has its own in the present folder, unless it is told another."""
+    """Why the log cannot be written: a daemon logs to the current folder unless it is told otherwise."""
     name = twistd.get("logfile") or ("" if twistd.get("nodaemon") else "twistd.log")
     if name in ("", "-") or twistd.get("syslog") or twistd.get("logger"):
         return None
@@ -91,8 +93,8 @@ def _writable(path: Path) -> bool:
 
 
 def _stale(named: bytes) -> bool:
-    """Whether a pidfile names no gateway any more: no process at all, one that has ended, this one itself (PID 1 of a
-    container, each time) or that of another program."""
+    """Whether a pidfile names no running gateway: no process, one that has ended, this process itself (always PID 1
+    in a container) or another program."""
     if not _NUMBER.search(named):
         return True
     pid = int(named)
@@ -101,7 +103,7 @@ def _stale(named: bytes) -> bool:
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except FileNotFoundError:
-        # No such process; or no /proc, and then twistd asks the kernel by itself.
+        # No such process; or no /proc, and then twistd asks the kernel itself.
         return Path("/proc/self").exists()
     except OSError:
         return False

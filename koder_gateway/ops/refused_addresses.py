@@ -1,4 +1,4 @@
-"""Says in the log which addresses are refused without an answer from now on, and what to look at."""
+"""Logs which addresses get no response to refused requests any more, and what to check."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _UNITS = {1: "s", 60: "m", 3600: "h"}
 
 
 class RefusedAddresses:
-    """One line for each address and episode, limited in pace; the owner calls `tell` every second or so."""
+    """One line for each address and episode, rate-limited; the owner calls `tell` about every second."""
 
     log = Logger()
 
@@ -22,7 +22,7 @@ class RefusedAddresses:
         self._complaints = Complaints(clock, self.log.warn)
 
     def tell(self, limiter: Limiter, now: float) -> None:
-        """Tell of those who have passed a limit on refusals since the last time."""
+        """Log the addresses that have passed a limit on refusals since the last call."""
         rules = {rule.name: rule for rule in limiter.refusal_rules}
         for name, key in limiter.over.begun():
             rule = rules.get(name)

@@ -1,4 +1,4 @@
-"""Reloads that somebody asks for: what is slow about one is done in a thread, and there is one at a time."""
+"""Reloads on request: the slow part runs in a thread, and only one reload runs at a time."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ T = TypeVar("T")
 
 
 class Reloads(Generic[T]):
-    """`read` is called in a thread, then `take` in the reactor's with what it has read, or `refuse` with what it has
-    raised. Asked again in the meantime, all is done once more, since what was read may be too old by then."""
+    """`read` is called in a thread, then `take` in the reactor's thread with its result, or `refuse` with its
+    exception. If another reload is requested meanwhile, everything runs once more, since the result may be out of
+    date."""
 
     def __init__(
         self,
@@ -31,7 +32,7 @@ class Reloads(Generic[T]):
         self._again = False
 
     def ask(self) -> None:
-        """Begin a reload, or have one more after that which is under way."""
+        """Begin a reload, or request one more after the present one."""
         if self._busy:
             self._again = True
             return

@@ -1,4 +1,4 @@
-"""Signals that come before anybody can act on them, which would end the process: they are held until then."""
+"""Signals that arrive before they can be handled, which would end the process: they are held until then."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import signal
 from collections.abc import Callable
 
 Handler = Callable[[int, object], None]
-# What ends a process that has set nothing else.
+# Signals that end a process without a handler.
 _DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
 
 
 class Held:
-    """Whether a signal has come while nobody could act on it. Only the main thread may set handlers."""
+    """Remembers whether a signal has arrived before it could be handled. Only the main thread may set handlers."""
 
     def __init__(self, number: signal.Signals) -> None:
         self.came = False
         self._number = number
 
     def hold(self) -> None:
-        """From now on remember it. A process that was told to ignore it (nohup) goes on doing so until `release`."""
+        """Hold the signal from now on. A process that ignores it (nohup) continues to do so until `release`."""
         if signal.getsignal(self._number) in _DEFAULTS:
             signal.signal(self._number, self._remember)
 
     def release(self, handler: Handler) -> None:
-        """From now on it is `handler`'s, which is called for what came early, once however often that was."""
+        """Pass the signal to `handler` from now on. A held signal is passed on once, however often it arrived."""
         signal.signal(self._number, handler)
         if self.came:
             self.came = False
@@ -33,6 +33,6 @@ class Held:
         self.came = True
 
 
-# Signals are the process's, and so is what is held of them.
+# Signals belong to the process, and so do the held ones.
 HANGUP = Held(signal.SIGHUP)
 ENDS = (Held(signal.SIGTERM), Held(signal.SIGINT))

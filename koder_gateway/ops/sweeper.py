@@ -1,4 +1,4 @@
-"""The sweep: the one coarse timer of the gateway, and what is done at each of its ticks."""
+"""The sweep: the gateway's only periodic timer, and the work at each of its ticks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..wire.clock import CoarseClock
 
 Part = Callable[[float], object]
 
-# Seconds between ticks; what changes by the second has its turn every so many of them.
+# Seconds between ticks, and how many ticks make a second for slower work.
 SWEEP: Final = 0.25
 _TICKS_A_SECOND: Final = 4
 _SILENCE: Final = 60.0
@@ -23,8 +23,8 @@ class Sweeper:
     """Calls `parts` at each tick and `seconds` once a second, each with the time (monotonic seconds), which it also
     sets `clock` to.
 
-    One part that raises keeps no other from its turn, nor itself from the next: deadlines, the log and a drain all
-    hang on this timer. It is said at most once a minute.
+    An exception in one part prevents neither the other parts nor its own next call: timeouts, the log and the drain
+    all depend on this timer. It is logged at most once a minute.
     """
 
     log = Logger()
@@ -56,7 +56,7 @@ class Sweeper:
         self._call.start(SWEEP, now=True)
 
     def stop(self) -> None:
-        """No more ticks; nothing happens where there are none."""
+        """Stop ticking; does nothing if it is stopped."""
         if self._call.running:
             self._call.stop()
 

@@ -1,4 +1,5 @@
-"""Whether files can be made in a folder, by trying: to root all look writable, those of /proc and /sys too."""
+"""Tests whether files can be created in a folder: for root all folders look writable, even those of /proc and
+/sys."""
 
 from __future__ import annotations
 
@@ -7,8 +8,8 @@ import tempfile
 
 
 def takes_files(folder: str | os.PathLike[str]) -> bool:
-    """Whether a file can be made in a folder. None is left there: one without a name where the file system has such,
-    else one that is removed at once."""
+    """Whether a file can be created in a folder. Nothing is left there: the file has no name if the file system
+    supports that, else it is removed at once."""
     if not os.access(folder, os.W_OK | os.X_OK):
         return False
     try:

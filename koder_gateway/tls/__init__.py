@@ -1,1 +1,1 @@
-"""TLS with clients: certificates, contexts, the name that a client asks for, and its certificate."""
+"""TLS with clients: certificates, contexts, SNI, and client certificates."""

@@ -1,8 +1,8 @@
-"""Files beside certificates that are no certificate with its key, and were not meant to be: issuers' certificates,
+"""Files in a certificates' folder that are not a certificate with its key, and need not be: issuers' certificates,
 parameters, requests, and second copies of what is served.
 
-Only what is clear from its contents is left alone. A certificate whose key is nowhere stays a fault, for the names
-that it is for may be served by nobody; so does a key that is not the certificate's.
+A file is only ignored if its contents show clearly what it is. A certificate whose key is missing stays a fault,
+since its names may be served by no other; so does a key that does not match its certificate.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .certificates import CertificateError, CertificateFile, dns_names, read_fil
 from .folder import Source
 
 _LABEL: Final = re.compile(rb"-----BEGIN ([A-Z0-9 .]+)-----")
-# What nothing is served with (RFC 7468), by how it begins in PEM.
+# PEM contents that are never served (RFC 7468), by their label.
 _IDLE: Final = frozenset(
     (
         b"DH PARAMETERS",
@@ -38,8 +38,8 @@ _IDLE: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Half:
-    """What a file has that is no pair. `names` and `expires` are those of a certificate without its key, `key` the
-    public key of either half; no key: nothing that could be served."""
+    """One half of a pair in a file. `names` and `expires` are those of a certificate without its key, `key` is the
+    public key of either half; without a key it is nothing that could be served."""
 
     path: str
     certificate: bool = False
@@ -49,7 +49,7 @@ class Half:
     size: int = 0
 
     def covered(self, served: Iterable[CertificateFile]) -> bool:
-        """Whether all that it could be for is served already, for as long at least."""
+        """Whether all names that it could be for are already served, for at least as long."""
         if not self.certificate:
             return any(self.key == public_key_der(each.leaf) for each in served)
         longest: dict[str, float] = {}
@@ -59,8 +59,7 @@ class Half:
 
 
 def half_of(source: Source) -> Half | None:
-    """What is there of a source whose certificate cannot be read, if that is clearly no pair; None where it is one,
-    or cannot be told."""
+    """The half that a source contains, if it clearly is not a pair; None if it may be one, or if that is unclear."""
     path = source.only_file() if source.loose else None
     return None if path is None else _half_in(path)
 
@@ -98,13 +97,13 @@ def _issues(certificate: x509.Certificate) -> bool:
 
 
 def parted(halves: Iterable[Half]) -> Iterator[tuple[list[Half], str]]:
-    """Of a certificate and its key that lie in files of names that do not belong together: all of those files, and
-    the line that says so. The first one is the file that the line is about."""
+    """Certificates and keys that match, but are in files whose names do not: all of these files, and the line to
+    report. The line is about the first file."""
     by_key: dict[bytes, list[Half]] = {}
     for half in halves:
         by_key.setdefault(half.key, []).append(half)
     for key, group in by_key.items():
-        # The longest has the issuers as well.
+        # The longest file has the issuers as well.
         chains = sorted((half for half in group if half.certificate), key=lambda half: (-half.size, half.path))
         keys = sorted(half.path for half in group if not half.certificate)
         if key and chains and keys:

@@ -1,7 +1,7 @@
-"""The certificates of one place on disk: read once whole, then looked at again and again for what has changed.
+"""The certificates of one place on disk: read once completely, then checked again and again for changes.
 
-A file may be seen half-written, a key before its certificate, a folder while it is being replaced. So what was good
-stays until something as good is there, and a fault is told when it is still the same at the next look: once.
+A file may be seen half-written, a key before its certificate, a folder while it is replaced. So a good certificate
+stays until another good one is there, and a fault is reported once, when it is still the same at the next look.
 """
 
 from __future__ import annotations
@@ -16,19 +16,22 @@ from .certificates import RENEW_BEFORE, CertificateError, CertificateFile, Reade
 from .folder import WANTED, Listing, Place, Source, Version
 from .sni_index import Names
 
-# Seconds between two looks at the calendar.
+# Seconds between two checks of expiry dates.
 _DAILY: Final = 3600.0
-# Faults, and warnings, that one look tells; of the rest it says how many.
+# How many faults, and warnings, one look reports; of the others only the number.
 _TOLD: Final = 10
-# Looks after which a fault is told although the file is different at each of them.
+# After how many looks a fault is reported even if the file differs each time.
 _LOOKS: Final = 3
 
 
 @dataclass(slots=True)
 class Look:
-    """What a look has found. `names` are None when nothing has changed; `errors` and `warnings` are lines to log, and
-    `restored` those of what was told to be faulty and is good again. `faulty` is how many certificates lie there that
-    cannot be used; `unsettled`: it should soon be looked again."""
+    """The result of a look.
+
+    `names` is None if nothing has changed; `errors` and `warnings` are lines to log, and `restored` are lines about
+    reported faults that are gone. `faulty` is the number of certificates that cannot be used; with `unsettled` the
+    next look should come soon.
+    """
 
     names: Names | None = None
     errors: list[str] = field(default_factory=list)
@@ -40,8 +43,8 @@ class Look:
 
 @dataclass(slots=True)
 class _Kept:
-    """One source: the last good certificate, and what is wrong with the files of `versions`. `half` is what they have
-    where that is clearly no pair; `idle`: and nobody misses the other one."""
+    """One source: the last good certificate, and the fault of the files of `versions`. `half` is their contents if
+    they clearly are not a pair; `idle` says that the other half is not missed."""
 
     versions: tuple[Version, ...] = ()
     certificate: CertificateFile | None = None
@@ -54,15 +57,15 @@ class _Kept:
 
     @property
     def faulty(self) -> bool:
-        """Whether there is something to mend."""
+        """Whether there is something to correct."""
         return bool(self.fault) and not self.idle
 
 
 class Shelf:
-    """The certificates of one place. `open` comes first, then `look`; both read files, in any one thread at a time.
+    """The certificates of one place. Call `open` first, then `look`; both read files, in any one thread at a time.
 
-    `default` names the one for unknown names. `before` are the certificates of another place, which this one
-    takes over from: they stay until there are others of the same name.
+    `default` names the one for unknown names. `before` are the certificates of another place that this one replaces:
+    they stay until there are others of the same name.
     """
 
     def __init__(self, place: Place, default: str = "", before: Names | None = None) -> None:
@@ -80,11 +83,11 @@ class Shelf:
         self._stopped = False
 
     def stop(self) -> None:
-        """End the look that is under way in another thread, which is worth nothing then."""
+        """Cancel a look in another thread, whose result is no longer needed."""
         self._stopped = True
 
     def open(self, now: float) -> tuple[Names, list[str]]:
-        """Everything there, and lines of warning; `now` is in seconds since the epoch.
+        """All certificates, and lines of warning; `now` is in seconds since the epoch.
 
         Raises CertificateError with a line for each fault.
         """
@@ -92,7 +95,7 @@ class Shelf:
         kept = self._kept.values()
         faults = [line for line in (self._place_fault, *(each.fault for each in kept if not each.idle)) if line]
         if faults:
-            # A name that none of them has is wrong whatever becomes of these.
+            # A name that no source has is wrong, whatever the faults of the sources.
             if not any(source.name == self._default for source in self._kept):
                 faults += [line for line in found.errors if line.startswith("tls.default: ")]
             raise CertificateError(*faults)
@@ -102,10 +105,10 @@ class Shelf:
         return found.names, self.warnings(now)
 
     def look(self, now: float, settled: bool = False) -> Look:
-        """What has changed since the last look. `settled`: read everything again, and take it as it is now."""
+        """The changes since the last look. `settled`: read everything again, and accept it as it is now."""
         look = Look()
         changed = self._look_at_place(settled, look)
-        # One that was not valid yet may now be what a name is served with.
+        # A certificate that was not valid yet may now be the best for a name.
         if changed or (self._served is not None and now >= self._served.until):
             look.names = self._assembled(look, now)
         if self._served is not None and (changed or now >= self._calendar):
@@ -141,7 +144,7 @@ class Shelf:
         return changed
 
     def _set_apart(self) -> None:
-        """Find what is no fault, since it is no pair and nobody misses one, and whose key lies beside it."""
+        """Find the files that are not faults: not a pair and not needed, or with the matching key in another file."""
         halves = {kept.half.path: kept for kept in self._kept.values() if kept.half is not None}
         if not halves:
             return
@@ -156,11 +159,11 @@ class Shelf:
         for (first, *others), line in parted(wanted):
             halves[first.path].fault = line
             for other in others:
-                # The line speaks for them all.
+                # One line reports all of them.
                 halves[other.path].idle = True
 
     def _place_failed(self, fault: str, settled: bool, look: Look) -> bool:
-        """Nothing is there. What was there stays, even if its files are gone."""
+        """The place cannot be read. Its certificates stay in use, even if their files are gone."""
         if settled or (fault == self._place_fault and fault != self._place_told):
             self._place_told = fault
             look.errors.append(f"{fault}; the previous certificates stay" if self._served else fault)
@@ -169,7 +172,7 @@ class Shelf:
         return False
 
     def _dropped(self, listing: Listing, settled: bool, look: Look) -> bool:
-        """Forget what has gone, and was not there at the look before either."""
+        """Drop certificates whose files are gone, at this look and the one before."""
         present = set(listing.sources)
         changed = False
         for source in [source for source in self._kept if source not in present]:
@@ -184,11 +187,11 @@ class Shelf:
         return changed
 
     def _read(self, source: Source, kept: _Kept, settled: bool) -> bool:
-        """Read a source if it is another than before; whether it has brought another certificate."""
+        """Read a source if it has changed; returns whether it contained another certificate."""
         kept.missing = False
         versions = source.versions()
         if versions == kept.versions and not settled:
-            # Whoever was writing it has had the time of a look to finish.
+            # Its writer has had the time between two looks to finish.
             kept.looks = _LOOKS
             return False
         kept.versions = versions
@@ -220,7 +223,7 @@ class Shelf:
         return lines
 
     def _assembled(self, look: Look, now: float) -> Names | None:
-        """What is served from now on; None when it cannot be."""
+        """The certificates to serve from now on; None if they cannot be used."""
         before = {} if self._before is None else {each.name: each for each in self._before.certificates}
         certificates = []
         missing = False
@@ -252,7 +255,7 @@ class Shelf:
         return names
 
     def warnings(self, now: float) -> list[str]:
-        """What clients are, or soon will be, going to refuse of what can be served, in lines."""
+        """Lines about served certificates that clients refuse, or soon will."""
         if self._served is None:
             return []
         lines = [line for certificate in self._served.certificates for line in certificate.warnings(now)]
@@ -266,7 +269,7 @@ class Shelf:
 
 
 class OwnShelf:
-    """The gateway's own certificate, where there is none to read: like a `Shelf`, but nobody else writes there."""
+    """The gateway's own certificate, if none is configured: like a `Shelf`, but no one else writes its file."""
 
     def __init__(self, state_dir: Path, base_domain: str) -> None:
         self._state_dir = state_dir
@@ -283,7 +286,7 @@ class OwnShelf:
         return Names([made]), [self._warning(made)]
 
     def look(self, now: float, settled: bool = False) -> Look:
-        """See `Shelf.look`; it is made anew in time."""
+        """See `Shelf.look`; a new certificate is made in time."""
         served = self._served
         if served is not None and not settled and served.expires - now >= RENEW_BEFORE:
             return Look()
@@ -300,7 +303,7 @@ class OwnShelf:
         return Look(Names([made]), warnings=[self._warning(made)])
 
     def warnings(self, now: float) -> list[str]:
-        """See `Shelf.warnings`; nobody else is asked to renew it."""
+        """See `Shelf.warnings`; the gateway renews it by itself."""
         return []
 
     def _warning(self, made: CertificateFile) -> str:

@@ -1,4 +1,4 @@
-"""Looks at the certificates' files every few seconds, away from the reactor's thread, and has changes served."""
+"""Checks the certificates' files every few seconds, in a thread, and applies the changes."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ from .sni_index import Names
 
 _log = Logger()
 
-# Seconds between two looks. What has changed serves within five: the longest pause, the shortest for what has to
-# be seen twice, and the time that reading takes. Up to some ten thousand files looking gets no more than a fiftieth
-# of a processor.
+# Seconds between two looks. A change takes effect within five seconds: the longest pause, the shortest pause for
+# files that must be seen twice, and the time that reading takes. Up to about ten thousand files, looking takes at
+# most a fiftieth of a processor.
 _SHORTEST: Final = 1.0
 _LONGEST: Final = 3.0
 _SHARE: Final = 50
-# After a look that failed in a way that nobody has thought of.
+# After a look that failed unexpectedly.
 _RECOVERY: Final = 60.0
-# Seconds for which session tickets are sealed with the same keys (RFC 9325 section 3.4 asks for less than a week).
-# A session ends after two hours, so that few tickets ever meet other keys.
+# Seconds for which the same keys encrypt session tickets (RFC 9325 section 3.4 asks for less than a week). A session
+# ends after two hours, so few tickets meet other keys.
 TICKETS: Final = 12 * 3600.0
 
 
 class Shelves(Protocol):
-    """What certificates come from; see `Shelf`."""
+    """A source of certificates; see `Shelf`."""
 
     def open(self, now: float) -> tuple[Names, list[str]]:
-        """Everything there, and warnings. Raises CertificateError."""
+        """All certificates, and warnings. Raises CertificateError."""
 
     def look(self, now: float, settled: bool = False) -> Look:
-        """What has changed."""
+        """The changes."""
 
     def stop(self) -> None:
-        """End a look that is under way."""
+        """Cancel a look in progress."""
 
 
 @dataclass(slots=True, eq=False)
 class Watched:
-    """Contexts, and what their certificates come from; `text` is the endpoint that they are for, "" for several."""
+    """Contexts, and the source of their certificates; `text` is the endpoint that they are for, "" for several."""
 
     text: str
     shelf: Shelves
@@ -56,7 +56,7 @@ class Watched:
 
 
 class Watch:
-    """Looks at everything in `watched`, which its owner may change at any time."""
+    """Checks everything in `watched`, which its owner may change at any time."""
 
     def __init__(self, reactor: Any) -> None:
         self.watched: list[Watched] = []
@@ -70,7 +70,7 @@ class Watch:
         self._rotation = math.inf
 
     def sweep(self, now: float) -> None:
-        """Look if it is time to; `now` is in monotonic seconds."""
+        """Look if it is time; `now` is in monotonic seconds."""
         if self._rotation == math.inf:
             self._rotation = now + TICKETS
         if now >= self._rotation:
@@ -82,14 +82,14 @@ class Watch:
             self._start(False)
 
     def again(self) -> None:
-        """Read everything again at once, and say what is wrong with it even if that has been said before."""
+        """Read everything again at once, and report all faults, even those reported before."""
         if self._looking:
             self._again = True
         else:
             self._start(True)
 
     def stop(self) -> None:
-        """Look no more. What is being read just now comes too late, and must not keep the process from its end."""
+        """Stop looking. The result of a look in progress is ignored, and must not delay the end of the process."""
         self._stopped = True
         for each in self.watched:
             each.shelf.stop()
@@ -113,7 +113,7 @@ class Watch:
         looks, took = found
         self._pause = min(max(_SHORTEST, took * _SHARE), _LONGEST)
         for (each, shelf), look in zip(pairs, looks, strict=True):
-            # A reload may have put another one in its place.
+            # A reload may have replaced it.
             if each.shelf is shelf:
                 _serve(each, look)
             if look.unsettled:
@@ -129,7 +129,7 @@ class Watch:
 
 
 def _look(shelves: Sequence[Shelves], settled: bool) -> tuple[list[Look], float]:
-    """A look at each, and the seconds that they took together."""
+    """A look at each, and how many seconds they took together."""
     begun = time.monotonic()
     now = time.time()
     return [shelf.look(now, settled) for shelf in shelves], time.monotonic() - begun

@@ -1,7 +1,7 @@
-"""Certificates and their keys: read from an operator's files, or made here where there are none.
+"""Certificates and their keys: read from an operator's files, or made here if there are none.
 
-`load_pair` reads one, `self_signed` makes and keeps the one that serves until the operator has a real one. What is
-wrong with a file is a line of text that names the file.
+`load_pair` reads one; `self_signed` makes and keeps the one that serves until the operator has a real one. A fault is
+a line of text that names the file.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ DAY = 86_400.0
 # Browsers refuse more than 398 days of validity; one day is left for the start in the past.
 SELF_SIGNED_DAYS = 397
 RENEW_BEFORE = 30 * DAY
-# From then on an operator is told: what renews by itself should have done so by then.
+# From then on there is a warning: an automatic renewal should have happened by then.
 SOON = 30 * DAY
-# Issuers whose bytes a reader remembers for the chains to come; those in use live on in their chains.
+# How many issuers' bytes a reader shares between chains; those in use stay in their chains.
 _ISSUERS = 4096
 _CLOCK_SKEW = 3_600.0
-# P-256, P-384 and P-521, as they are called here.
+# The library's names of P-256, P-384 and P-521.
 _CURVES = ("secp256r1", "secp384r1", "secp521r1")
 
 
@@ -49,12 +49,12 @@ class CertificateError(Exception):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CertificateFile:
-    """A certificate chain (leaf first) with the leaf's private key, kept as DER: of ten thousand, few are used at
-    once, and parsed they would need several times as much memory.
+    """A certificate chain (leaf first) with the leaf's private key, kept as DER: of ten thousand certificates few are
+    in use at once, and parsed they would need several times the memory.
 
-    `name` is what the operator calls it, `path` the file that a message about it should name. `names` are the DNS
-    names that the leaf is for, lower-case, wildcards included (RFC 6125 section 6.4). It is valid from `starts` to
-    `expires`, in seconds since the epoch. Two are equal only if they are the same object; `same` compares contents.
+    `name` is the operator's name for it, `path` is the file that a message about it should name. `names` are the DNS
+    names of the leaf, lower-case, wildcards included (RFC 6125 section 6.4). It is valid from `starts` to `expires`,
+    in seconds since the epoch. Two are equal only if they are the same object; `same` compares contents.
     """
 
     name: str
@@ -67,7 +67,7 @@ class CertificateFile:
 
     @property
     def leaf(self) -> x509.Certificate:
-        """The certificate that the clients are shown first."""
+        """The certificate that is shown to clients first."""
         return x509.load_der_x509_certificate(self.chain_der[0])
 
     @property
@@ -86,12 +86,11 @@ class CertificateFile:
         return hashlib.sha256(self.chain_der[0]).digest().hex(":").upper()
 
     def same(self, other: CertificateFile) -> bool:
-        """Whether another one would serve the same."""
+        """Whether another one has the same contents."""
         return self.chain_der == other.chain_der and self.key_der == other.key_der
 
     def warnings(self, now: float) -> Iterator[str]:
-        """Why clients are, or soon will be, going to refuse it although it is whole; `now` is in seconds since the
-        epoch."""
+        """Why clients refuse it, or soon will, although it is complete; `now` is in seconds since the epoch."""
         if self.expires <= now:
             yield f"{self.path}: expired on {_day(self.expires)}; renew it"
         elif self.starts > now:
@@ -103,11 +102,12 @@ class CertificateFile:
 
 
 class Reader:
-    """Reads certificates one after the other; those of one issuer share its bytes. For one thread at a time."""
+    """Reads certificates one after the other; certificates of one issuer share its bytes. For one thread at a
+    time."""
 
     def __init__(self) -> None:
         self._issuers: dict[bytes, bytes] = {}
-        # Making one takes longer than all the rest of reading a certificate.
+        # Creating one takes longer than everything else in reading a certificate.
         self._trial = SSL.Context(SSL.TLS_SERVER_METHOD)
 
     def read(self, name: str, chain_path: Path, key_path: Path, extra_path: Path | None = None) -> CertificateFile:
@@ -116,11 +116,11 @@ class Reader:
         Raises CertificateError with one line.
         """
         if not name.isprintable():
-            # Wherever a name is shown, it has one line to itself, and UTF-8.
+            # A name is shown on a single line, in UTF-8.
             raise CertificateError(f"{str(chain_path)!a}: give it a name of printable characters")
         try:
             return self._read(name, chain_path, key_path, extra_path)
-        # What the library finds only when it looks closer: a date that is none, a kind of key that it cannot write.
+        # Faults that the library finds only later: an invalid date, a kind of key that it cannot write.
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             text = " ".join(str(error).split()) or type(error).__name__
             raise CertificateError(f"{chain_path}: cannot be used: {text}; have it reissued") from None
@@ -136,7 +136,7 @@ class Reader:
                 " put the server's own certificate first, or the right key beside it"
             )
         _refuse_unserved(chain_path, key)
-        # OpenSSL judges it (are key and signature strong enough?) long before a handshake needs it.
+        # OpenSSL checks it (the strength of key and signature) before a handshake needs it.
         use_certificate(self._trial, chain_path, leaf, key)
         if extra_path is not None:
             chain += _parse_chain(extra_path, read_file(extra_path))
@@ -163,11 +163,11 @@ def load_pair(name: str, chain_path: Path, key_path: Path) -> CertificateFile:
 
 
 def self_signed(state_dir: Path, base_domain: str, *, now: float | None = None) -> CertificateFile:
-    """The gateway's own certificate for a base domain and its subdomains, made where none serves.
+    """The gateway's own certificate for a base domain and its subdomains, made if there is none.
 
-    Kept in one file of the state folder, key and certificate together and readable by its owner only, so that
-    clients that were told to trust it go on doing so after a restart. Made anew when fewer than 30 days are
-    left or the names differ. Raises CertificateError with one line when the state folder cannot be used.
+    It is kept in one file of the state folder, key and certificate together and readable by its owner only, so that
+    clients that trust it still do after a restart. It is made again when fewer than 30 days are left or the names
+    differ. Raises CertificateError with one line if the state folder cannot be used.
     """
     moment = datetime.datetime.now(datetime.UTC).timestamp() if now is None else now
     path = state_dir / f"self-signed-{base_domain}.pem"
@@ -188,7 +188,7 @@ def self_signed(state_dir: Path, base_domain: str, *, now: float | None = None) 
 
 
 def read_file(path: Path) -> bytes:
-    """What is in a file of certificates or keys. Raises CertificateError with one line."""
+    """The contents of a file of certificates or keys. Raises CertificateError with one line."""
     try:
         return read_pem(path)
     except OSError as error:
@@ -205,7 +205,7 @@ def _parse_chain(path: Path, data: bytes) -> tuple[x509.Certificate, ...]:
 
 
 def read_key(path: Path, data: bytes) -> PrivateKeyTypes:
-    """The private key in what a PEM file has. Raises CertificateError with one line."""
+    """The private key in the contents of a PEM file. Raises CertificateError with one line."""
     count = count_private_keys(data)
     if count > 1:
         raise CertificateError(
@@ -220,8 +220,8 @@ def read_key(path: Path, data: bytes) -> PrivateKeyTypes:
 
 
 def _refuse_unserved(path: Path, key: PrivateKeyTypes) -> None:
-    """Raise CertificateError for a key that OpenSSL takes although no handshake can be signed with it here: TLS 1.3
-    has only some curves (RFC 8446 section 4.2.3) and no DSA, and neither has any suite that is spoken here."""
+    """Raise CertificateError for a key that OpenSSL accepts although no handshake here can use it: TLS 1.3 allows
+    only some curves (RFC 8446 section 4.2.3) and no DSA, and neither does any enabled cipher suite."""
     kind = ""
     if isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name not in _CURVES:
         kind = f"on the curve {key.curve.name}"
@@ -270,7 +270,7 @@ def _wanted_names(base_domain: str) -> x509.SubjectAlternativeName:
 def _make_self_signed(base_domain: str, now: float) -> bytes:
     """A new ECDSA P-256 key and its certificate, both in PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
-    # A common name ends at 64 characters (RFC 5280, upper bounds); clients read the alternative names anyway.
+    # A common name has at most 64 characters (RFC 5280, upper bounds); clients use the alternative names anyway.
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, base_domain[:64])])
     start = datetime.datetime.fromtimestamp(now - _CLOCK_SKEW, datetime.UTC)
     builder = (
@@ -296,5 +296,5 @@ def _private_bytes(key: PrivateKeyTypes, encoding: serialization.Encoding) -> by
 
 
 def reason(error: OSError) -> str:
-    """What the operating system says is wrong, as it stands in the middle of a line."""
+    """The operating system's error message, for the middle of a line."""
     return (error.strerror or str(error)).lower()

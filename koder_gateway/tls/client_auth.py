@@ -1,12 +1,12 @@
-"""Client certificates in the handshake: who is asked for one, and by which authorities it has to be issued.
+"""Client certificates in the handshake: which clients are asked for one, and which authorities must have issued it.
 
-The name that the client asks for (SNI) decides, in the callback in which it chooses the server's certificate.
-OpenSSL does the rest: a certificate that is asked for and does not verify ends the handshake with the alert that
-says why, also where none would have been fine. No callback of Python's takes part in verifying.
+The server name that the client asks for (SNI) decides, in the callback that selects the server's certificate. OpenSSL
+does the rest: a certificate that fails verification ends the handshake with an alert that has the reason, even if it
+was optional. No Python callback takes part in the verification.
 
-While any host asks, no session of that endpoint is resumed. A resumed one (RFC 8446 section 2.2) shows no
-certificate anew, and its ticket may stem from another name, or from before a reload; OpenSSL has accepted it by the
-time that the name is known.
+While any host asks, no session of that endpoint is resumed: a resumed session (RFC 8446 section 2.2) shows no
+certificate again, and its ticket may come from another name, or from before a reload; OpenSSL has already accepted it
+when the name is known.
 """
 
 from __future__ import annotations
@@ -22,16 +22,14 @@ from ..config import Authorities
 from ..policy.certificates import NONE, REQUIRED, ClientAuth
 
 _VERIFY_MODES: Final = {True: SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, False: SSL.VERIFY_PEER}
-# Which authorities each context verifies clients by.
+# The authorities of each context.
 _authorities: WeakKeyDictionary[SSL.Context, bytes] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)
 class ClientVerification:
-    """How the contexts of an endpoint verify clients; equal for equal settings, for whose contexts may stay.
-
-    `patterns` say who is asked, as `ClientAuth` takes them.
-    """
+    """How the contexts of an endpoint verify clients; equal for equal settings, so that their contexts can stay.
+    `patterns` say which clients are asked, as `ClientAuth` takes them."""
 
     authorities: Authorities
     patterns: tuple[tuple[str, str], ...]
@@ -41,10 +39,10 @@ class ClientVerification:
         object.__setattr__(self, "_auth", ClientAuth(self.patterns, self.authorities.digest))
 
     def prepare(self, context: SSL.Context) -> None:
-        """Have a context verify by the authorities whom it will be told to ask (`ask`)."""
+        """Have a context verify by these authorities the clients that it will be told to ask (`ask`)."""
         store = context.get_cert_store()
         assert store is not None, "a context has a store from its beginning"
-        # Who issues clients' certificates is trusted as it is, also where it is not the end of a chain.
+        # The authorities are trusted as they are, even an intermediate without its root.
         store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
         for authority in self.authorities.certificates:
             store.add_cert(crypto.X509.from_cryptography(authority))
@@ -53,9 +51,10 @@ class ClientVerification:
         _authorities[context] = self.authorities.digest
 
     def ask(self, connection: SSL.Connection) -> None:
-        """Ask the client of this connection for its certificate, if the name that it has come for wants one.
+        """Ask the client of this connection for its certificate, if the host that it asked for requires or accepts
+        one.
 
-        Called in the handshake, when the server's certificate has been chosen.
+        Called in the handshake, when the server's certificate has been selected.
         """
         name = (connection.get_servername() or b"").lower().removesuffix(b".")
         mode = self._auth.mode(name)
@@ -66,7 +65,7 @@ class ClientVerification:
 def client_verification(
     authorities: Authorities | None, patterns: Sequence[tuple[str, str]]
 ) -> ClientVerification | None:
-    """What the settings ask for; None when no host asks for a certificate."""
+    """The verification that the settings ask for; None if no host asks for a certificate."""
     return ClientVerification(authorities, tuple(patterns)) if authorities is not None and patterns else None
 
 

@@ -1,10 +1,11 @@
-"""Sessions that go on only under the name that they were begun with: the client's hello is read before OpenSSL does.
+"""Sessions that are resumed only under the name that they were created for: the client's hello is parsed before
+OpenSSL does.
 
 OpenSSL decides whether a session is resumed before it asks for the name's context, and a resumed session of TLS 1.2
-then tells its own name, whatever the client has asked for. It compares one thing by then: the session's context of
-identifiers, which a connection takes from its TLS context. So the name is read from the hello's bytes and becomes
-that context. A ticket of another name is then no fault: its client gets a full handshake, with the certificate of
-the name that it has come for (RFC 6066 section 3, RFC 8446 section 4.6.1).
+then reports its own name, whatever the client asked for. At that time it compares one thing: the session ID context,
+which a connection takes from its TLS context. So the name is read from the hello's bytes and becomes that ID context.
+A ticket of another name is then not an error: its client makes a full handshake, with the certificate of the name
+that it asked for (RFC 6066 section 3, RFC 8446 section 4.6.1).
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from OpenSSL import SSL
 
 _lib: Any = getattr(SSL, "_lib", None)
 _ffi: Any = getattr(SSL, "_ffi", None)
-# OpenSSL's own names that are needed here; who makes these connections looks whether they are there.
+# The OpenSSL functions that are needed here; the creator of these connections checks that they exist.
 CALLS: Final = ("BIO_get_mem_data", "SSL_CTX_set_session_id_context", "SSL_set_SSL_CTX")
 
-# Bytes of a hello that are looked at; one with a key share of every kind has a few thousand.
+# The longest hello that is parsed; one with a key share of every kind has a few thousand bytes.
 _LARGEST: Final = 1 << 16
 _HANDSHAKE: Final = 22
 _CLIENT_HELLO: Final = 1
@@ -32,7 +33,7 @@ _FIXED: Final = 2 + 32
 
 
 class Greeting:
-    """The first hello of a connection, as its bytes come in."""
+    """The first ClientHello of a connection, as its bytes arrive."""
 
     def __init__(self) -> None:
         self._records = bytearray()
@@ -41,7 +42,7 @@ class Greeting:
     def take(self, data: bytes) -> bytes | None:
         """The server name, b"" if the client sends none, as soon as the hello is complete; None before.
 
-        Raises ValueError when this is no hello, or a larger one than is looked at. OpenSSL judges it in either case.
+        Raises ValueError if it is not a hello, or too long. OpenSSL handles it in either case.
         """
         records, message = self._records, self._message
         records += data
@@ -65,10 +66,10 @@ class Greeting:
 
 
 class NamedConnection(SSL.Connection):
-    """A server's connection over memory BIOs whose session is tied to the name in the client's hello.
+    """A server's connection over memory BIOs whose session is bound to the name in the client's hello.
 
-    `began` is that name as `plain_name` makes it, None until it is known. Whoever calls `do_handshake` each time that
-    bytes have come, as Twisted does, need not know of it.
+    `began` is that name as `plain_name` returns it, None until it is known. It needs no cooperation from code that
+    calls `do_handshake` each time that bytes arrive, as Twisted does.
     """
 
     def __init__(self, context: SSL.Context) -> None:
@@ -89,7 +90,7 @@ class NamedConnection(SSL.Connection):
         if size <= 0:
             return
         try:
-            # OpenSSL takes all that is there, so what lies there next time is new.
+            # OpenSSL consumes everything, so the next bytes there are new.
             name = greeting.take(_ffi.buffer(start[0], min(size, _LARGEST))[:])
         except (ValueError, IndexError):
             self._greeting = None
@@ -105,15 +106,16 @@ def plain_name(name: bytes | None) -> bytes:
     return (name or b"").lower().removesuffix(b".")
 
 
-# Lends its context of identifiers, and serves nobody.
+# Provides its session ID context, and serves no client.
 _lender = SSL.Context(SSL.TLS_SERVER_METHOD)
 
 
 def _tie(connection: SSL.Connection, name: bytes) -> None:
-    """Let a connection begin, and go on with, only sessions of this name.
+    """Let a connection create and resume only sessions of this name.
 
-    A connection that is given another TLS context takes over its context of identifiers, but only if it has that of
-    the one before still. So it takes the lender's; and keeps it, since the lender's has changed when it goes back.
+    A connection that gets another TLS context takes over that context's ID context, but only if it still has the one
+    of its previous context. So it takes the lender's, and keeps it, since the lender's has changed when it switches
+    back.
     """
     lender: Any = _lender
     identifiers = hashlib.sha256(name).digest()
@@ -132,13 +134,13 @@ def _server_name(hello: bytes) -> bytes:
     position = _FIXED + 1 + hello[_FIXED]
     position += 2 + (hello[position] << 8 | hello[position + 1])
     position += 1 + hello[position]
-    # Past the length of the extensions.
+    # Skip the length of the extensions.
     position += 2
     while position < len(hello):
         start = position + 4
         end = start + (hello[position + 2] << 8 | hello[position + 3])
         if hello[position : position + 2] == _SERVER_NAME:
-            # The list's length, the kind of name, its length: OpenSSL takes no list of two.
+            # The list's length, the type of name, its length: OpenSSL refuses a list of two.
             return hello[start + 5 : end]
         position = end
     return b""

@@ -1,8 +1,8 @@
-"""TLS contexts for the clients' side: one for each certificate, hardened alike, chosen by the name asked for.
+"""TLS contexts for clients: one for each certificate, all with the same security settings, selected by server name.
 
-The theory: everything that a handshake needs is put on the context once, so that a connection costs one
-`Connection(context, None)` and two callbacks into Python, for the server name and for ALPN; with several
-certificates, also a look at the hello (`greeting`). Nothing is read from disk by them.
+Everything that a handshake needs is set on the context once, so that a connection costs one `Connection(context,
+None)` and two Python callbacks, for the server name and for ALPN; with several certificates also a look at the hello
+(`client_hello`). None of them reads from disk.
 """
 
 from __future__ import annotations
@@ -24,63 +24,61 @@ from .sni_index import Names
 
 _log = Logger()
 
-# Contexts that are kept; 26 KiB each.
+# How many contexts are cached; 26 KiB each.
 ROOM = 1024
 H2 = b"h2"
 HTTP_1_1 = b"http/1.1"
-# What a client of the old version calls itself (RFC 7301 section 6); the answer is the same protocol's.
+# The name that old clients use (RFC 7301 section 6); the response is the same protocol's.
 HTTP_1_0 = b"http/1.0"
 HTTP_1 = (HTTP_1_1, HTTP_1_0)
 HTTP_2 = (H2, *HTTP_1)
 
-# Forward secret and authenticated only; what the clients' hardware does fastest comes first.
+# Forward-secret and authenticated suites only; the fastest on clients' hardware come first.
 _TLS13_SUITES = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 _TLS12_SUITES = (
     b"ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:"
     b"ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
 )
-# No finite-field group: an anonymous client could make the server compute them by the thousand
-# (CVE-2002-20001). The first, hybrid one keeps what is recorded today secret from tomorrow's quantum
-# computers.
+# No finite-field group: an anonymous client could make the server compute them by the thousand (CVE-2002-20001). The
+# first, hybrid one protects what is recorded today from future quantum computers.
 _GROUPS = (b"X25519MLKEM768:X25519:P-256:P-384", b"X25519:P-256:P-384")
-# A renegotiated handshake costs the server far more than the client (CVE-2011-1473), and nothing here needs
-# one.
+# A renegotiation costs the server far more than the client (CVE-2011-1473), and nothing here needs one.
 _OPTIONS = SSL.OP_NO_COMPRESSION | SSL.OP_CIPHER_SERVER_PREFERENCE | SSL.OP_NO_RENEGOTIATION
 
 
-# SSL_MODE_NO_AUTO_CHAIN, which pyOpenSSL has no name for.
+# SSL_MODE_NO_AUTO_CHAIN, which has no name in pyOpenSSL.
 _MODE_NO_AUTO_CHAIN = 0x8
 
 
 class NoCommonProtocolError(SSL.Error):
-    """The client offers only protocols that are not spoken here; its handshake ends with this."""
+    """The client offers only unsupported protocols; its handshake ends with this exception."""
 
 
 @dataclass(frozen=True, slots=True)
 class ContextOptions:
-    """What an endpoint string may ask of its contexts beyond the certificate."""
+    """What an endpoint string may set for its contexts, besides the certificate."""
 
     minimum: int = SSL.TLS1_2_VERSION
     maximum: int = 0
-    """0: the newest that OpenSSL knows."""
+    """0: the newest that OpenSSL supports."""
     protocols: tuple[bytes, ...] = HTTP_1
     """The ALPN protocols (RFC 7301) in the server's order of preference."""
     clients: ClientVerification | None = None
-    """How clients are verified, where any host asks them for a certificate."""
+    """How clients are verified, if any host asks them for a certificate."""
 
 
 def build_context(certificate: CertificateFile, options: ContextOptions) -> SSL.Context:
-    """A context that serves one certificate. Raises CertificateError when OpenSSL refuses it."""
+    """A context that serves one certificate. Raises CertificateError if OpenSSL refuses it."""
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_min_proto_version(options.minimum)
     context.set_max_proto_version(options.maximum)
     context.set_options(_OPTIONS)
-    # Frees both record buffers (34 KiB) of a connection that is idle. The chain is what its file has: OpenSSL would
-    # look for more of it in each handshake, among clients' authorities.
+    # Frees both record buffers (34 KiB) of an idle connection. The chain is exactly what its file has: OpenSSL would
+    # search for more issuers in each handshake, even among the authorities of clients.
     context.set_mode(SSL.MODE_RELEASE_BUFFERS | _MODE_NO_AUTO_CHAIN)
-    # A session with a verified client is refused without it; `greeting` puts the name in its place.
+    # OpenSSL refuses a session with a verified client without it; `client_hello` replaces it by the name.
     context.set_session_id(b"koder-gateway")
-    # Sessions are resumed by tickets, which the clients keep: a cache on this side would only be memory.
+    # Sessions are resumed by tickets, which the clients keep: a cache here would only cost memory.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     _set_suites(context)
     _set_alpn(context, options.protocols)
@@ -92,11 +90,11 @@ def build_context(certificate: CertificateFile, options: ContextOptions) -> SSL.
 
 @implementer(IOpenSSLServerConnectionCreator, IOpenSSLContextFactory)
 class ServerContexts:
-    """The contexts of one or more endpoints; the name that the client asks for (SNI) picks among them.
+    """The contexts of one or more endpoints; the server name (SNI) selects among them.
 
-    Every connection begins on the context of the default certificate, whose keys also seal all session tickets
-    (RFC 8446 section 4.6.1); OpenSSL asks for the right one once it knows the name. Contexts are made when they are
-    first needed, from what is in memory, and those not used for longest are forgotten.
+    Every connection begins with the context of the default certificate, whose keys also encrypt all session tickets
+    (RFC 8446 section 4.6.1); OpenSSL asks for the right context once it knows the name. Contexts are made when they
+    are first needed, from certificates in memory, and the least recently used are dropped.
     """
 
     def __init__(
@@ -109,9 +107,9 @@ class ServerContexts:
         room: int = ROOM,
     ) -> None:
         """`default` names the certificate for unknown names and for clients that send none; "": the first. With
-        `strict` both are refused. `room` is how many contexts are kept.
+        `strict` both are refused. `room` is how many contexts are cached.
 
-        Raises CertificateError when there is no certificate, none of that name, or OpenSSL refuses the default.
+        Raises CertificateError if there is no certificate, none of that name, or if OpenSSL refuses the default.
         """
         self.options = options or ContextOptions()
         self._room = room
@@ -126,18 +124,18 @@ class ServerContexts:
 
     @property
     def certificates(self) -> tuple[CertificateFile, ...]:
-        """What is served."""
+        """The served certificates."""
         return self._names.certificates
 
     @property
     def names(self) -> Names:
-        """What is served, by name."""
+        """The served certificates, by name."""
         return self._names
 
     def serve(self, names: Names, strict: bool | None = None, options: ContextOptions | None = None) -> None:
-        """Serve these from the next connection on; connections that exist keep theirs. None: as before.
+        """Serve these from the next connection on; existing connections keep theirs. None: as before.
 
-        Raises CertificateError when OpenSSL refuses the default one, and then nothing has changed.
+        Raises CertificateError if OpenSSL refuses the default one, and then nothing has changed.
         """
         if strict and self._callback is None:
             raise CertificateError(
@@ -155,11 +153,11 @@ class ServerContexts:
         self._unusable &= present
         self._names = names
         self._strict = self._strict if strict is None else strict
-        # With one certificate for everybody there is nothing to choose, nor a session that was begun with another.
+        # With a single certificate there is nothing to select, and no session of another name.
         self._sole = len(names.certificates) == 1 and not self._strict and self.options.clients is None
 
     def rotate(self) -> None:
-        """Seal session tickets with new keys. An old ticket costs its client a full handshake, once."""
+        """Encrypt session tickets with new keys. A client with an old ticket makes one full handshake."""
         self._context = self._opened(self._names.default, self.options)
 
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
@@ -169,15 +167,15 @@ class ServerContexts:
         return NamedConnection(self._context)
 
     def getContext(self) -> SSL.Context:
-        """The default certificate's context, which finds the other ones by itself."""
+        """The default certificate's context, which selects the other ones by itself."""
         return self._context
 
     def context_for(self, name: bytes) -> SSL.Context:
-        """The context for a server name, in any case. Raises CertificateError when OpenSSL refuses it."""
+        """The context for a server name, in any case of letters. Raises CertificateError if OpenSSL refuses it."""
         return self._of(self._names.find(name) or self._names.default)
 
     def _opened(self, certificate: CertificateFile, options: ContextOptions) -> SSL.Context:
-        """A new context for new connections. OpenSSL draws the keys of its tickets with it."""
+        """A new context for new connections. OpenSSL generates the keys of its tickets with it."""
         context = build_context(certificate, options)
         sni_callback.attach(context, self._callback, self._switch)
         return context
@@ -191,12 +189,13 @@ class ServerContexts:
             context = build_context(certificate, self.options)
             if len(made) >= self._room:
                 del made[next(iter(made))]
-        # Last is the one used most recently.
+        # The last one is the most recently used.
         made[certificate] = context
         return context
 
     def _choose(self, connection: SSL.Connection) -> int:
-        """Give a connection the context that its client asks for; the alert when there is none, else 0."""
+        """Give a connection the context of the name that its client asks for. Returns the alert if there is none,
+        else 0."""
         if self._sole:
             return 0
         names = self._names
@@ -222,8 +221,8 @@ class ServerContexts:
     def _doubtful(self, connection: SSL.Connection, name: bytes | None) -> int:
         """The alert for a client whose session may be another name's, else 0.
 
-        OpenSSL has refused it already, but for a first hello that could not be read, and for a second one that asks
-        for another name than the first (RFC 8446 section 4.1.2).
+        OpenSSL has already refused such a session, except after a first hello that could not be parsed, and in a
+        second hello that asks for another name than the first (RFC 8446 section 4.1.2).
         """
         if self._callback is None:
             return 0
@@ -233,7 +232,7 @@ class ServerContexts:
         return 0 if began == plain_name(name) else sni_callback.ILLEGAL_PARAMETER
 
     def _switch(self, connection: SSL.Connection) -> None:
-        """As `_choose`, where pyOpenSSL lets nothing be refused in words."""
+        """Like `_choose`, if pyOpenSSL has no way to refuse with an alert."""
         self._choose(connection)
 
     def _complain(self, certificate: CertificateFile, error: CertificateError) -> None:
@@ -252,8 +251,7 @@ def _set_certificate(context: SSL.Context, certificate: CertificateFile) -> None
 def _set_suites(context: SSL.Context) -> None:
     context.set_tls13_ciphersuites(_TLS13_SUITES)
     context.set_cipher_list(_TLS12_SUITES)
-    # pyOpenSSL has no public name for this. Without it OpenSSL's own list serves, with its finite-field
-    # groups.
+    # pyOpenSSL has no public function for this. Without it OpenSSL's own list applies, with its finite-field groups.
     set_groups = getattr(getattr(SSL, "_lib", None), "SSL_CTX_set1_curves_list", None)
     private = getattr(context, "_context", None)
     if set_groups is None or private is None:
@@ -267,8 +265,8 @@ def _set_alpn(context: SSL.Context, protocols: tuple[bytes, ...]) -> None:
         for protocol in protocols:
             if protocol in offered:
                 return protocol
-        # A client that came to speak something else must not go on (RFC 7301 section 3.2), or an attacker could
-        # make it take this server for another kind of one. Raising is pyOpenSSL's only way to that alert.
+        # A client of another protocol must not go on (RFC 7301 section 3.2), or an attacker could redirect it to this
+        # server. Raising is pyOpenSSL's only way to that alert.
         raise NoCommonProtocolError
 
     context.set_alpn_select_callback(select)

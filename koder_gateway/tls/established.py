@@ -1,7 +1,7 @@
-"""What TLS has established on a connection, in the form in which policies ask: names, server name, client.
+"""What TLS has established on a connection, as the policies need it: names, server name, client.
 
-Read from OpenSSL's own state, so that it is right whichever way the context came to be: in the gateway's
-transports, in Twisted's, in a Site of somebody else's.
+Read from OpenSSL's own state, so that it is right for every transport: the gateway's, Twisted's, and those of another
+application's Site.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from twisted.internet.interfaces import ISSLTransport
 from ..policy.certificates import CertificateNames, Secured
 from .client_auth import authorities_of
 
-# One entry for each context that is in use, which ends with it: a renewed certificate has a context of its own.
+# One entry for each context in use, dropped with it: a renewed certificate has its own context.
 _names: WeakKeyDictionary[SSL.Context, CertificateNames] = WeakKeyDictionary()
 _NOTHING: Final = Secured()
 _ELSEWHERE: Final = object()
 
 
 def established(transport: Any) -> Secured | None:
-    """What TLS has established on a transport; None without TLS, and nothing known before the handshake's end."""
+    """What TLS has established on a transport; None without TLS, and empty before the end of the handshake."""
     if not ISSLTransport.providedBy(transport):
         return None
     connection = _connection(transport)
@@ -35,9 +35,9 @@ def established(transport: Any) -> Secured | None:
 
 
 def _connection(transport: Any) -> SSL.Connection | None:
-    """OpenSSL's state of a transport, where that can be had."""
+    """OpenSSL's state of a transport, if it is accessible."""
     try:
-        # The gateway's transports say so themselves; the handle of Twisted's is just that.
+        # The gateway's transports provide it; the handle of Twisted's is just that.
         connection = getattr(transport, "tls_connection", _ELSEWHERE)
         if connection is _ELSEWHERE:
             connection = transport.getHandle()
@@ -71,10 +71,10 @@ def _server_name(connection: SSL.Connection) -> bytes:
 
 
 def _client(connection: SSL.Connection) -> tuple[bytes, bytes]:
-    """The client's certificate in DER and the digest of the authorities that it was verified by."""
+    """The client's certificate in DER, and the digest of the authorities that verified it."""
     authorities = authorities_of(connection.get_context())
     if not authorities:
-        # Verified by others' rules, or by none: not what `Client-Cert` promises.
+        # Verified by other rules, or not at all: not what `Client-Cert` promises.
         return b"", b""
     certificate = connection.get_peer_certificate(as_cryptography=True)
     if certificate is None:

@@ -25,8 +25,8 @@ _log = Logger()
 
 class TLSFactory(ServerFactory):
     """Puts TLS under the protocols of another factory. `contexts` makes the TLS state of each connection, `failures`
-    hears of the handshakes that fail, `turns` are the reactor's: without them all that one read brings is decrypted
-    at once."""
+    is notified of failed handshakes, `turns` are the reactor's: without them everything that one read brings is
+    decrypted at once."""
 
     noisy = False
 
@@ -43,11 +43,11 @@ class TLSFactory(ServerFactory):
         self._wrapped: Any = wrapped
 
     def doStart(self) -> None:
-        """The wrapped factory begins to be listened on."""
+        """The wrapped factory starts to listen."""
         self._wrapped.doStart()
 
     def doStop(self) -> None:
-        """The wrapped factory is no longer listened on."""
+        """The wrapped factory stops listening."""
         self._wrapped.doStop()
 
     def buildProtocol(self, addr: IAddress | None) -> TLSTransport | None:
@@ -67,8 +67,8 @@ def over_tls(
     failures: Failures | None = None,
     turns: Turns | None = None,
 ) -> IProtocolFactory:
-    """A factory that puts TLS under the protocols of `wrapped`: `TLSFactory` where pyOpenSSL is as it expects, else
-    Twisted's own, which does the same, is slower, and tells nobody of handshakes that fail."""
+    """A factory that puts TLS under the protocols of `wrapped`: `TLSFactory` if pyOpenSSL is as it expects, else
+    Twisted's own, which does the same, is slower, and does not report failed handshakes."""
     if usable(contexts):
         return TLSFactory(contexts, wrapped, failures, turns)
     _log.warn(

@@ -1,4 +1,4 @@
-"""Handshakes that fail: why, counted by reason, and told in few lines, for the Internet makes them fail all day."""
+"""Failed handshakes: counted by reason, and logged rarely, since scanners make handshakes fail all day."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CLIENT_ALERT: Final = "client_alert"
 OTHER: Final = "other"
 
 _FAILED: Final = "TLS handshake failed: "
-# Every reason that is counted, and what the log says of it; `{}` is in OpenSSL's own words.
+# Every reason that is counted, and its text in the log; `{}` is OpenSSL's message.
 TOLD: Final = {
     PLAIN_HTTP: _FAILED + "a plain HTTP request, answered with 400",
     NOT_TLS: _FAILED + "the client did not send TLS",
@@ -36,9 +36,10 @@ TOLD: Final = {
     CLIENT_ALERT: _FAILED + "the client aborted it ({})",
     OTHER: _FAILED + "{}",
 }
-# The reasons at which the log says that a client has asked for no name: else it may not have come to its name yet.
+# The reasons for which the log says that a client asked for no name: in other cases it may not have sent its name
+# yet.
 _NAMED: Final = (UNRECOGNIZED_NAME, CLIENT_CERTIFICATE)
-# OpenSSL's reasons that are the fault of the client's certificate.
+# OpenSSL's messages about the client's certificate.
 _CERTIFICATE_WORDS: Final = frozenset(
     (
         "peer did not return a certificate",
@@ -47,35 +48,38 @@ _CERTIFICATE_WORDS: Final = frozenset(
         "certificate required",
     )
 )
-# The alert (RFC 8446 section 6) that the gateway has sent says more of its reason than OpenSSL's words.
+# The alert (RFC 8446 section 6) that the gateway sent says more about the reason than OpenSSL's message.
 _BY_ALERT: Final = {
     40: NO_COMMON_CIPHER,
     70: OLD_VERSION,
     112: UNRECOGNIZED_NAME,
     120: NO_COMMON_PROTOCOL,
 }
-# A fatal alert as it stands in a record: type and length; between them is the version.
+# A fatal alert in a record: type and length; between them is the version.
 _ALERT_RECORD: Final = (0x15, b"\0\2\2")
 
 
 class Failures:
-    """Counts the handshakes that have failed, by reason, and logs one at once and the next of its kind not before
-    `interval` seconds: clients' certificates are one kind, all else is the other, which must not hide them.
+    """Counts failed handshakes by reason. It logs one at once and the next of its kind after `interval` seconds at
+    the earliest; client certificates are a kind of their own, which the others must not hide.
 
-    `charge` gets the address of each client whose handshake has failed; where it says so, the client has failed so
-    often that what could be answered to it is not."""
+    `charge` gets the address of each client whose handshake failed, and returns whether it has failed so often that
+    it gets no response.
+    """
 
     def __init__(self, interval: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
         self.counts = dict.fromkeys(TOLD, 0)
-        """How many there were of each reason, since the start."""
+        """How many failed for each reason, since the start."""
         self.charge: Callable[[str], bool] = _never
         self._clock = clock
         self._certificates, self._all_else = _Pace(interval), _Pace(interval)
 
     def failed(self, error: SSL.Error, connection: SSL.Connection, opening: bytes, sent: bytes, peer: object) -> bool:
-        """A handshake has failed with this error; whether its client gets no answer. `opening` are the first bytes of
-        the connection, `sent` the last ones that the client is sent. Nothing is said of a client that has said
-        goodbye."""
+        """A handshake has failed with this error; returns whether its client gets no response.
+
+        `opening` are the first bytes of the connection, `sent` are the last ones that were sent. A client that has
+        closed the connection properly is not counted.
+        """
         if isinstance(error, SSL.ZeroReturnError):
             return False
         reason, words = _reason(error, opening, sent)
@@ -84,8 +88,8 @@ class Failures:
         return self.note(reason, peer, words, connection.get_servername())
 
     def note(self, reason: str, peer: object, words: str = "", name: bytes | None = None) -> bool:
-        """A handshake has failed; whether its client gets no answer. `reason` is one of `TOLD`, `name` the one that
-        the client has asked for."""
+        """A handshake has failed; returns whether its client gets no response. `reason` is one of `TOLD`, `name` is
+        the server name that the client asked for."""
         self.counts[reason] += 1
         self._tell(reason, peer, words, name)
         return self.charge(getattr(peer, "host", None) or "")
@@ -96,7 +100,7 @@ class Failures:
         if more is None:
             return
         host = getattr(peer, "host", None) or "somebody"
-        # Only of clients' certificates there are few enough that somebody should look at each line.
+        # Only failures of client certificates are rare enough that an operator should look at each line.
         (_log.warn if certificate else _log.info)(
             "{what}; {who}{more}",
             what=TOLD[reason].format(words),
@@ -106,12 +110,12 @@ class Failures:
 
 
 def _never(host: str) -> bool:
-    """Nobody counts the failures of an address."""
+    """The failures of addresses are not counted."""
     return False
 
 
 class _Pace:
-    """Lines of one kind, of which one may be said in `interval` seconds."""
+    """Lines of one kind, at most one in `interval` seconds."""
 
     def __init__(self, interval: float) -> None:
         self._interval = interval
@@ -119,7 +123,7 @@ class _Pace:
         self._untold: dict[str, int] = {}
 
     def take(self, reason: str, now: float) -> str | None:
-        """What to say of those that were not told since the last line; None when this one is not told either."""
+        """The note about unlogged failures since the last line; None if this one is not logged either."""
         untold = self._untold
         if now < self._next:
             untold[reason] = untold.get(reason, 0) + 1
@@ -133,7 +137,7 @@ class _Pace:
 
 
 def _reason(error: SSL.Error, opening: bytes, sent: bytes) -> tuple[str, str]:
-    """Why a handshake has failed, and OpenSSL's words for it."""
+    """The reason of a failed handshake, and OpenSSL's message."""
     said = openssl_words(error)
     words = said[0] if said else "OpenSSL gives no reason"
     for each in said:
@@ -154,7 +158,7 @@ def _reason(error: SSL.Error, opening: bytes, sent: bytes) -> tuple[str, str]:
 
 
 def _verification(connection: SSL.Connection) -> str:
-    """Why OpenSSL does not trust the certificate, in its own words; "" where that is not to be had."""
+    """Why OpenSSL does not trust the certificate, in its own words; "" if they are not available."""
     lib, ffi = getattr(SSL, "_lib", None), getattr(SSL, "_ffi", None)
     ssl = getattr(connection, "_ssl", None)
     try:
@@ -166,7 +170,7 @@ def _verification(connection: SSL.Connection) -> str:
 
 
 def _shown(name: bytes | None) -> str:
-    """A server name as it stands in a log: of what a client may send, only what a name consists of."""
+    """A server name for the log: only characters that a name can have."""
     if not name:
         return "no name"
     text = name[:253].decode("ascii", "replace")

@@ -1,4 +1,4 @@
-"""Where certificates lie on disk: a folder of them, or the files that an endpoint names."""
+"""Where certificates are on disk: a folder of them, or the files that an endpoint names."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Final, NamedTuple
 
 from .certificates import CertificateError, reason
 
-# What certbot keeps beside `live`, for itself and for root alone.
+# certbot's other folders beside `live`, which are for root alone.
 _CERTBOTS_OWN: Final = frozenset(("accounts", "archive", "csr", "keys", "renewal", "renewal-hooks"))
-# What issuers' certificates are called that lie beside a pair: by Kubernetes and cert-manager, by lego, by certbot.
+# The names of issuers' certificates beside a pair: those of Kubernetes and cert-manager, of lego, of certbot.
 _ISSUERS: Final = frozenset(("ca", "ca-bundle", "chain", "issuer"))
 _ISSUER_SUFFIXES: Final = (".issuer", ".chain", ".ca")
-# The files of a folder that is one certificate: certbot's, and those of a secret of Kubernetes'.
+# The files of a folder with a single certificate: certbot's, and those of a Kubernetes secret.
 _FOLDERS: Final = (("fullchain.pem", "privkey.pem"), ("tls.crt", "tls.key"))
-# What a folder without certificates is told.
+# The advice for a folder without certificates.
 WANTED: Final = "put NAME.pem (key and chain), NAME.key and NAME.crt, or certbot's live/NAME there"
-# What tells one version of a file from the next; the number of the error where there is none.
+# The version of a file; the error number if there is none.
 Version = tuple[int, int, int, int] | int | None
 
 
 class Source(NamedTuple):
-    """The files of one certificate, `extra` with further issuers; `name` is what the operator calls it. `loose`: they
-    lie among others, and may be something else."""
+    """The files of one certificate, `extra` with further issuers; `name` is the operator's name for it. `loose`: they
+    are among other files, and may be something else."""
 
     name: str
     chain: str
@@ -34,34 +34,34 @@ class Source(NamedTuple):
     loose: bool = False
 
     def only_file(self) -> str | None:
-        """Its only file, where the other is not there; None for a pair."""
+        """Its only file, if the other is missing; None for a pair."""
         if self.chain == self.key:
             return self.chain
         there = [path for path in (self.chain, self.key) if _there(path)]
         return there[0] if len(there) == 1 else None
 
     def versions(self) -> tuple[Version, ...]:
-        """The versions of its files. Asked before they are read, it misses no change."""
+        """The versions of its files. Taken before they are read, so that no change is missed."""
         chain = _version(self.chain)
         key = chain if self.key == self.chain else _version(self.key)
         return (chain, key) if self.extra is None else (chain, key, _version(self.extra))
 
 
 class Listing(NamedTuple):
-    """What lies in a place: the files of each certificate, and the folders of which nobody knows what lies there."""
+    """The contents of a place: the files of each certificate, and the folders that cannot be read."""
 
     sources: list[Source]
     unread: tuple[str, ...] = ()
 
     def hides(self, source: Source) -> bool:
-        """Whether a source that is not listed may still be there."""
+        """Whether a source that is not listed may still exist."""
         return source.chain.startswith(tuple(f"{folder}/" for folder in self.unread))
 
 
 class Place(NamedTuple):
-    """Where certificates are looked for: `name` is for messages, `listing` says what is there now.
+    """A place with certificates: `name` is for messages, `listing` returns its present contents.
 
-    `listing` raises CertificateError when the place itself cannot be read, or nothing is there.
+    `listing` raises CertificateError if the place itself cannot be read, or is empty.
     """
 
     name: str
@@ -70,9 +70,11 @@ class Place(NamedTuple):
 
 def folder_place(folder: Path) -> Place:
     """A folder of NAME.pem (key and chain), NAME.key with NAME.crt, and certbot's NAME/privkey.pem with
-    NAME/fullchain.pem, in the folder itself or in its `live`, and NAME/tls.key with NAME/tls.crt. What begins with a
-    dot is left alone, as are issuers' certificates (ca.crt, NAME.issuer.crt, chain.pem); of the other files there
-    `bystanders` knows which are no certificate."""
+    NAME/fullchain.pem, in the folder itself or in its `live`, and NAME/tls.key with NAME/tls.crt.
+
+    Names that begin with a dot are ignored, as are issuers' certificates (ca.crt, NAME.issuer.crt, chain.pem);
+    `bystanders` decides which of the other files are not certificates.
+    """
     return Place(str(folder), lambda: _listed(str(folder)))
 
 
@@ -87,7 +89,7 @@ def _version(path: str) -> Version:
         status = os.stat(path)
     except OSError as error:
         return error.errno
-    # The last of them cannot be set: it changes even where a copy keeps the time of its original.
+    # The last value (the change time) cannot be set: it changes even if a copy keeps the time of its original.
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
@@ -102,15 +104,17 @@ def _listed(folder: str) -> Listing:
 
 
 class _Lister:
-    """One look at a folder. A certificate of which a part is missing, or may not be read, is named all the same: only
-    what is really gone is not."""
+    """One look at a folder.
+
+    A certificate is also listed if a part of it is missing or unreadable: only if all of it is gone, it is not.
+    """
 
     def __init__(self) -> None:
         self._sources: list[Source] = []
         self._unread: list[str] = []
 
     def list(self, folder: str) -> Listing:
-        """What is there. Raises OSError when the folder itself cannot be read."""
+        """The contents. Raises OSError if the folder itself cannot be read."""
         with os.scandir(folder) as entries:
             seen = [entry for entry in entries if not entry.name.startswith(".")]
         names = {entry.name for entry in seen}
@@ -118,7 +122,7 @@ class _Lister:
             if not _is_issuer(entry.name, names):
                 self._look_at(entry)
         if {"fullchain.pem", "privkey.pem"} <= names:
-            # The folder is itself one of certbot's.
+            # The folder itself is one of certbot's.
             pair = {f"{folder}/fullchain.pem", f"{folder}/privkey.pem"}
             self._sources = [source for source in self._sources if source.chain not in pair]
             self._add(os.path.basename(os.path.abspath(folder)), f"{folder}/fullchain.pem", f"{folder}/privkey.pem")
@@ -140,7 +144,7 @@ class _Lister:
             if not _there(f"{path[:-4]}.crt"):
                 self._add(stem, f"{path[:-4]}.crt", path, loose=True)
         elif entry.is_symlink() and not os.path.isfile(path):
-            # To the folder of a certificate, most likely, which is not where the link says.
+            # Probably to the folder of a certificate, which no longer exists.
             self._add(name, f"{path}/fullchain.pem", f"{path}/privkey.pem")
 
     def _look_at_folder(self, name: str, path: str) -> None:
@@ -150,14 +154,14 @@ class _Lister:
                 return
 
     def _look_at_live(self, live: str) -> None:
-        """Each folder in it is a certificate; nobody else has anything there but a file that says so."""
+        """Each folder in it is a certificate; the only other file is certbot's README."""
         try:
             with os.scandir(live) as entries:
                 for entry in entries:
                     if not entry.is_file(follow_symlinks=False) and not entry.name.startswith("."):
                         self._add(entry.name, f"{entry.path}/fullchain.pem", f"{entry.path}/privkey.pem")
         except OSError:
-            # Read as if it were a certificate, it tells what is wrong with it.
+            # Reading it as a certificate produces the right fault.
             self._unread.append(live)
             self._add("live", live, live)
 
@@ -166,11 +170,11 @@ class _Lister:
 
 
 def _is_issuer(name: str, names: set[str]) -> bool:
-    """Whether a file is that of an issuer beside a pair, by what it is called and by what lies beside it: it has no
-    key, and something else there has."""
+    """Whether a file is an issuer's certificate beside a pair, by its name and by the files beside it: it has no key,
+    and another one has."""
     stem, _, suffix = name.rpartition(".")
     if suffix == "pem" and "privkey.pem" in names:
-        # Among certbot's files; elsewhere such a file may have its key inside.
+        # Among certbot's files; elsewhere such a file may contain its key.
         return stem in ("cert", "chain")
     return suffix == "crt" and f"{stem}.key" not in names and (stem in _ISSUERS or stem.endswith(_ISSUER_SUFFIXES))
 
@@ -183,7 +187,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _there(path: str) -> bool:
-    """Whether something of that name is there, or may be for all that can be known."""
+    """Whether something of that name exists, or may exist if that cannot be determined."""
     try:
         os.lstat(path)
     except OSError as error:

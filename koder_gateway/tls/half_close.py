@@ -1,8 +1,11 @@
-"""TLS with a client that may end its side and still read: by close_notify (RFC 8446 section 6.1), or beneath TLS.
+"""TLS with a client that may close its sending side and still read: by close_notify (RFC 8446 section 6.1), or by
+FIN.
 
-An end without close_notify may be the work of somebody in between. It is taken for an end all the same: the protocols
-above know by themselves whether a request is complete, and what is sent from then on is as secret as before. TLS 1.2
-asks for close_notify in return at once (RFC 5246 section 7.2.1); clients that only end their side do not wait for it.
+An end without close_notify may be caused by an attacker in between. It still counts as an end: the protocols above
+know whether a request is complete, and what is sent afterwards is as secret as before.
+
+TLS 1.2 requires an immediate close_notify in return (RFC 5246 section 7.2.1); clients that only close their sending
+side do not wait for it.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ _GOODBYE: Final = "close_notify"
 
 @implementer(IHalfCloseableProtocol)
 class HalfClosingTransport(TLSTransport):
-    """For a protocol above that wants to know of its client's end (IHalfCloseableProtocol)."""
+    """For a protocol above that supports half-closed connections (IHalfCloseableProtocol)."""
 
     _client_done = False
     _hasty = False
@@ -37,9 +40,9 @@ class HalfClosingTransport(TLSTransport):
             super()._over(fault)
 
     def readConnectionLost(self) -> None:
-        """The client has ended its side of the connection beneath."""
+        """The client has closed its sending side of the TCP connection."""
         if self._ready:
-            # A client that has said no goodbye and has no answer coming waits for none.
+            # A client that sent no close_notify and has no response coming does not wait for one.
             self._hasty = True
             self._client_ended()
             self._hasty = False
@@ -47,7 +50,7 @@ class HalfClosingTransport(TLSTransport):
             self._leave()
 
     def writeConnectionLost(self) -> None:
-        """All that was written has been sent, and the end of it."""
+        """All written data and the end have been sent."""
 
     def _client_ended(self) -> None:
         if self._client_done or self._left:
@@ -56,7 +59,7 @@ class HalfClosingTransport(TLSTransport):
         inner: Any = self._inner
         inner.readConnectionLost()
         if not self._left:
-            # OpenSSL would keep all that still came, and nobody read it.
+            # OpenSSL would buffer everything that still arrives, and nothing would read it.
             self.dataReceived = _forget  # type: ignore[method-assign]
             deliver_straight(self.transport, self, _forget)
             self._pause_below()
@@ -69,4 +72,4 @@ class HalfClosingTransport(TLSTransport):
 
 
 def _forget(data: bytes) -> None:
-    """What comes after the client's end."""
+    """Drop data after the client's end."""

@@ -1,4 +1,4 @@
-"""A plain HTTP request on a port that speaks TLS: it is answered by a plain problem that says so."""
+"""A plain HTTP request on a TLS port: it gets a plain problem response that says so."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ..wire.problem import problem
 
 _identifiers = IdentifierSource()
 _REFUSAL: Final = BAD_REQUEST.because("This port speaks TLS; use https.").closing()
-# As much of a head is read, for the sake of its request id; then it is answered without its end.
+# The part of a head that is read, for its request id; then the response is sent without waiting for its end.
 _LARGEST: Final = 16 << 10
-# A method may be any token (RFC 9110 section 5.6.2). No record of TLS begins with one of its characters, and the
-# longest one that is registered has 17.
+# A method may be any token (RFC 9110 section 5.6.2). No TLS record begins with one of its characters, and the longest
+# registered method has 17.
 _METHOD: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}"
-# A method, or the beginning of one: OpenSSL gives up after five bytes.
+# A method, or the beginning of one: OpenSSL fails after five bytes.
 _BEGINNING: Final = re.compile(_METHOD + rb"(?: |\Z)|\Z")
-# After a method a target or a version has to come, or it might be the greeting of SSH or SMTP.
+# A method must be followed by a target or a version; otherwise it might be the greeting of SSH or SMTP.
 _REQUEST_LINE: Final = re.compile(_METHOD + rb" +(?! )(?:[/*]|[a-z][a-z0-9+.-]*://|.* HTTP/[0-9])", re.IGNORECASE)
 _BINARY: Final = re.compile(rb"[\x00-\x1f\x7f]")
 _HEAD_END: Final = re.compile(rb"\r?\n\r?\n")
@@ -34,7 +34,7 @@ def begins_plain(data: bytes) -> bool:
 
 
 class PlainRequest:
-    """Gathers the head of one plain request, in pieces of any size."""
+    """Collects the head of one plain request, in pieces of any size."""
 
     __slots__ = ("_head", "_lined")
 
@@ -43,7 +43,7 @@ class PlainRequest:
         self._lined = False
 
     def take(self, data: bytes) -> bytes | None:
-        """The bytes to send before the connection closes, none for what is no request; None to wait for more."""
+        """The bytes to send before the connection closes, none if it is not a request; None to wait for more."""
         before = len(self._head)
         head = self._head + data
         if not before:
@@ -61,13 +61,13 @@ class PlainRequest:
             if len(line.split()) == 2:
                 # Without a version (HTTP/0.9) the line is the whole request.
                 return self._answer()
-        # The end may have begun in the piece before.
+        # The end may have begun in the previous piece.
         if not full and not _HEAD_END.search(head, max(0, before - 3)):
             return None
         return self._answer()
 
     def late(self) -> bytes:
-        """The bytes to send when no more of it came in time; none for what is not clearly a request."""
+        """The bytes to send when no more of it arrives in time; none if it is not clearly a request."""
         return self._answer() if self._lined or _is_request(self._line()) else b""
 
     def _line(self) -> bytes:

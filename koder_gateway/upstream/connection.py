@@ -1,4 +1,4 @@
-"""One connection to a service: sends a request, reads one answer, and is used again if nothing is in doubt."""
+"""One connection to a service: sends a request, reads its response, and is used again if both were complete."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ..exchange.states import CLOSED, INVALID
 from ..reactor.bytes_before_reset import hear_last_words
 from ..reactor.direct_reads import deliver_straight
 from ..reactor.read_sizes import read_fitting, read_freely
-from .answer_reader import GONE, HEAD, IDLE, UNTIL_CLOSE, WHOLE, AnswerReader
+from .connection_reader import GONE, HEAD, IDLE, UNTIL_CLOSE, WHOLE, ConnectionReader
 from .graceful_close import ClosingConnection, GracefulCloses
 from .idle_watch import IdleWatch, Watched
-from .ports import AnsweringService, AnswerReceiver, TunnelEnd
+from .ports import RespondingService, ResponseReceiver, TunnelEnd
 
 # What one read of a tunnel brings, about.
 _TUNNEL_READ: Final = 32768
@@ -28,7 +28,7 @@ _TUNNEL_READ: Final = 32768
 _UNSENT: Final = 16384
 
 
-class ConnectedService(AnsweringService, TypingProtocol):
+class ConnectedService(RespondingService, TypingProtocol):
     """A service as its connections see it."""
 
     graceful_closes: GracefulCloses
@@ -50,7 +50,7 @@ class ConnectionOwner(TypingProtocol):
         """The connection serves no exchange any more, and will serve no other."""
 
 
-class UpstreamConnection(AnswerReader, ClosingConnection, Watched):
+class UpstreamConnection(ConnectionReader, ClosingConnection, Watched):
     """Belongs to one address of one service."""
 
     def __init__(self, address: ConnectionOwner) -> None:
@@ -76,7 +76,7 @@ class UpstreamConnection(AnswerReader, ClosingConnection, Watched):
 
     # -- the request
 
-    def begin(self, relay: AnswerReceiver, data: bytes) -> None:
+    def begin(self, relay: ResponseReceiver, data: bytes) -> None:
         """Take up an exchange: `data` is the request as far as it is there."""
         self.relay = relay
         self.heard = False
@@ -199,7 +199,7 @@ class UpstreamConnection(AnswerReader, ClosingConnection, Watched):
             transport.loseConnection()
 
     def abandon(self) -> None:
-        """The service did not take it in time."""
+        """The service has not taken it in time: reset the connection."""
         transport: Any = self.transport
         if transport is not None:
             transport.abortConnection()
@@ -216,8 +216,8 @@ class UpstreamConnection(AnswerReader, ClosingConnection, Watched):
         return self.kept_for is not None and self.idle_since + self.kept_for <= now
 
     def end(self, keep_alive: bool, in_order: bool = False) -> None:
-        """The exchange is over: back to the pool, or away. `in_order`: the request is whole, so that where the answer
-        is too the service has done nothing to be reset for."""
+        """The exchange is over: go back to the pool, or close. `in_order`: the request is complete. Where the
+        response is complete too, the connection closes gracefully; else it is reset."""
         if self._pulling:
             self._stop_pulling()
         self.relay = None
@@ -239,7 +239,7 @@ class UpstreamConnection(AnswerReader, ClosingConnection, Watched):
             self.abort()
 
     def _read_as_before(self) -> None:
-        """The next answer may be another client's: nothing is known yet of what that takes."""
+        """The next response may be another client's: nothing is known yet of what that takes."""
         self._bounded = self._exact = False
         if self._fits:
             read_fitting(self.transport, self._room)
@@ -268,7 +268,7 @@ class UpstreamConnection(AnswerReader, ClosingConnection, Watched):
         return self.transport
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The connection is gone, by whomever."""
+        """The connection is closed, by either side."""
         state, relay, tunnel = self._state, self.relay, self.tunnel
         half_closes = tunnel is not None and self._half_closes()
         self._state = GONE
@@ -300,7 +300,7 @@ class UpstreamConnection(AnswerReader, ClosingConnection, Watched):
 class _BodyValve:
     """The client's body as a push producer, for the transport to the service."""
 
-    def __init__(self, source: AnswerReceiver | TunnelEnd) -> None:
+    def __init__(self, source: ResponseReceiver | TunnelEnd) -> None:
         self._source = source
 
     def pauseProducing(self) -> None:

@@ -1,7 +1,7 @@
 """What the services' side asks of an exchange that it serves. Whoever implements one of these inherits from it.
 
 Capacity, pool and connection know an exchange by these alone, so that imports point one way: relay -> pool ->
-connection -> answer_reader -> here.
+connection -> connection_reader -> here.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class PlaceSeeker(Forwarded, Protocol):
         """A place is free for the exchange that has waited for one."""
 
 
-class AnswerReceiver(Forwarded, Protocol):
-    """One whose answer a connection reads. Each method may let go of the connection."""
+class ResponseReceiver(Forwarded, Protocol):
+    """One whose response a connection reads. Each method may let go of the connection."""
 
     __slots__ = ()
 
@@ -57,17 +57,17 @@ class AnswerReceiver(Forwarded, Protocol):
         """Whether the request can be sent once more, and does no harm where the service has had it already."""
 
     def interim(self, head: ResponseHead) -> None:
-        """An interim answer (1xx) has come."""
+        """An interim response (1xx) has come."""
 
     def answered(self, head: ResponseHead, body: bytes, done: bool, keep_alive: bool) -> None:
-        """The head of the final answer has come, with the beginning of its body. Where that is all of it (`done`),
+        """The head of the final response has come, with the beginning of its body. Where that is all of it (`done`),
         `keep_alive` says whether the connection can serve another exchange."""
 
     def body(self, data: bytes) -> None:
-        """More of the answer's body."""
+        """More of the response's body."""
 
     def ended(self, trailers: list[bytes], keep_alive: bool) -> None:
-        """The answer is complete."""
+        """The response is complete."""
 
     def switched(self, head: ResponseHead, data: bytes) -> None:
         """The service has switched protocols as it was asked to; `data` came behind its 101."""
@@ -94,8 +94,8 @@ class TunnelEnd(Protocol):
         """One side has taken what the other sent."""
 
 
-class AnsweringService(Protocol):
-    """A service as the reader of its answers sees it."""
+class RespondingService(Protocol):
+    """A service as the reader of its responses sees it."""
 
     __slots__ = ()
 

@@ -543,7 +543,7 @@ def test_every_bound_is_told() -> None:
     found = set(bounds_in_the_code())
     # The states of connections are small numbers that are called HEAD and BODY.
     found -= {
-        f"{module}.{name}" for module in ("http1.channel", "upstream.answer_reader") for name in ("HEAD", "BODY")
+        f"{module}.{name}" for module in ("http1.channel", "upstream.connection_reader") for name in ("HEAD", "BODY")
     }
     assert found - told - set(NO_BOUNDS) == set()
     assert set(NO_BOUNDS) <= found

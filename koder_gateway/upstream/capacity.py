@@ -35,8 +35,8 @@ _NO_TUNNEL: Final = {
 
 
 def owner_of(relay: Forwarded) -> Owner:
-    """Whose an exchange is, where shares are counted. A trusted proxy that does not say for whom it asks stands for
-    many clients, and so does whoever has no address (a UNIX socket's peer)."""
+    """The client address and the tenant that an exchange counts for. A trusted proxy that names no client stands for
+    many, and so does a peer without an address (on a UNIX socket): no share bounds them."""
     context = relay.exchange.context
     address = context.address.decode("ascii")
     many = address == NOWHERE or context.policy.proxies.trusts(address)
@@ -82,11 +82,11 @@ class Capacity:
 
     @property
     def empty(self) -> bool:
-        """Whether nobody has a place or waits for one."""
+        """Whether no exchange has a place or waits for one."""
         return not self.places.held and not self.places.queue
 
     def wait(self, relay: PlaceSeeker) -> bool:
-        """Have an exchange wait for a place; False where it is over, since there is no room to wait either."""
+        """Queue an exchange for a place; False where the queue has no room and the exchange has ended."""
         owner = owner_of(relay)
         reason = self._wait(relay) if self.timeout else self.places.refusal(owner) or FULL
         if reason:
@@ -100,7 +100,8 @@ class Capacity:
         return True
 
     def _wait(self, relay: PlaceSeeker) -> str:
-        """Wait, in the place of whoever has the most who wait where there is no room; why not, else ""."""
+        """Queue it; where there is no room, it may displace the last one of the address that has most there. Returns
+        why it was not queued, else ""."""
         reason = self.places.wait(relay)
         other = self.places.in_the_way(relay, reason) if reason else None
         if other is None:
@@ -109,8 +110,8 @@ class Capacity:
         return self.places.wait(relay)
 
     def _serve_later(self) -> None:
-        # In a later turn, when all is read that came with the answer which has made the place free: what follows that
-        # is nobody's, and must not become the next one's answer.
+        # In a later turn: what may still follow the response that has freed the place is read before the connection
+        # serves another exchange, or it would become that one's response.
         self._later(self._serve)
 
     def _serve(self) -> None:

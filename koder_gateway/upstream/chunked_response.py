@@ -1,7 +1,7 @@
-"""A chunked answer on its way through: decoded a slice of work a turn, however small its chunks are.
+"""A chunked response: decoded a slice of work a turn, however small its chunks are.
 
-Bytes that wait for a later turn hold back what follows them: their connection reads nothing more until then. They go
-on when their turn comes and the client takes them; if the connection is lost before, at once.
+While bytes wait here for a later turn, their connection reads nothing more. They go on when their turn comes and the
+client takes them; if the connection is lost before that, at once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _CHUNKS: Final = 256
 
 
 class ChunkSource(Producer, Protocol):
-    """The connection that a chunked answer comes from. `paused`: the client does not take the answer."""
+    """The connection that a chunked response comes from. `paused`: the client does not take the response."""
 
     paused: bool
 
@@ -35,7 +35,7 @@ class ChunkSource(Producer, Protocol):
 
 
 class ChunkedResponse:
-    """Belongs to a connection until the answer's end. `holding`: bytes wait here, so it does not read."""
+    """Belongs to a connection until the response's end. `holding`: bytes wait here, so it does not read."""
 
     __slots__ = ("_asked", "_at", "_connection", "_decoder", "_relay", "_turns", "_unread", "holding")
 
@@ -52,14 +52,14 @@ class ChunkedResponse:
         self.holding = False
 
     def begin(self, head: ResponseHead, data: bytes) -> None:
-        """The answer's head, and what came with it. Where the first of that is broken, nothing is passed on."""
+        """The response's head, and what came with it. Where the first of that is broken, nothing is passed on."""
         if data:
             self._decode(data, 0, whole=False, head=head)
         else:
             self._relay.answered(head, b"", False, False)
 
     def take(self, data: bytes) -> None:
-        """More of the answer."""
+        """More of the response."""
         if self._unread:
             # The transport had it already when it was told to read no more.
             self._unread = self._unread[self._at :] + data
@@ -127,7 +127,7 @@ class ChunkedResponse:
             connection.read_on()
 
     def read_all(self) -> bool:
-        """The connection is lost: pass on what waits, however much that is. Whether the answer has ended with it."""
+        """The connection is lost: pass on all that waits. Returns whether that was the response's end."""
         data, self._unread = self._unread, b""
         self.holding = False
         if data:

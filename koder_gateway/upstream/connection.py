@@ -1,4 +1,4 @@
-"""One connection to a service: sends a request, reads one answer, and is used again if nothing is in doubt."""
+"""One connection to a service: sends a request, reads its response, and is used again if both were complete."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ class UpstreamConnection(ConnectionReader, ClosingConnection, Watched):
             transport.loseConnection()
 
     def abandon(self) -> None:
-        """The service did not take it in time."""
+        """The service has not taken it in time: reset the connection."""
         transport: Any = self.transport
         if transport is not None:
             transport.abortConnection()
@@ -216,8 +216,8 @@ class UpstreamConnection(ConnectionReader, ClosingConnection, Watched):
         return self.kept_for is not None and self.idle_since + self.kept_for <= now
 
     def end(self, keep_alive: bool, in_order: bool = False) -> None:
-        """The exchange is over: back to the pool, or away. `in_order`: the request is whole, so that where the answer
-        is too the service has done nothing to be reset for."""
+        """The exchange is over: go back to the pool, or close. `in_order`: the request is complete. Where the
+        response is complete too, the connection closes gracefully; else it is reset."""
         if self._pulling:
             self._stop_pulling()
         self.relay = None
@@ -239,7 +239,7 @@ class UpstreamConnection(ConnectionReader, ClosingConnection, Watched):
             self.abort()
 
     def _read_as_before(self) -> None:
-        """The next answer may be another client's: nothing is known yet of what that takes."""
+        """The next response may be another client's: nothing is known yet of what that takes."""
         self._bounded = self._exact = False
         if self._fits:
             read_fitting(self.transport, self._room)
@@ -268,7 +268,7 @@ class UpstreamConnection(ConnectionReader, ClosingConnection, Watched):
         return self.transport
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The connection is gone, by whomever."""
+        """The connection is closed, by either side."""
         state, relay, tunnel = self._state, self.relay, self.tunnel
         half_closes = tunnel is not None and self._half_closes()
         self._state = GONE

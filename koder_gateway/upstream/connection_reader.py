@@ -1,7 +1,7 @@
-"""Reads the answers of one connection to a service, one at a time, no faster than its client takes them.
+"""Reads the responses of one connection to a service, one at a time, no faster than its client takes them.
 
-A head may come in any pieces, with interim ones before it. A body ends by its length, by its last chunk, or with the
-connection. What ends in any other way, or has bytes behind its end, leaves the connection in doubt.
+A head may come in any pieces, with interim responses before it. A body ends by its length, by its last chunk, or with
+the connection. After any other end, or with bytes behind it, the connection is not used again.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from ..wire.upgrade import KEY, fault
 from .chunked_response import ChunkedResponse, ChunkSource
 from .ports import RespondingService, ResponseReceiver, TunnelEnd
 
-# What the connection is in the midst of. IDLE: pooled. HEAD: waits for an answer's head. WHOLE: the answer has come
-# to its end, with nothing behind it.
+# States. IDLE: pooled. HEAD: waits for a response's head. LENGTH, CHUNKED, UNTIL_CLOSE: reads such a body. WHOLE: the
+# response is complete, with nothing behind it. GONE: closed, or about to be.
 IDLE, HEAD, LENGTH, CHUNKED, UNTIL_CLOSE, WHOLE, GONE = range(7)
 
 _MAX_HEAD: Final = 65536
@@ -40,10 +40,10 @@ _GAVE_UP_WITHIN: Final = 1.0
 
 @implementer(IPushProducer)
 class ConnectionReader(Protocol, ChunkSource):
-    """The half of a connection that reads. As a push producer it is paused while the client does not take the answer.
+    """The half of a connection that reads. The client pauses it, as a push producer, while it takes nothing.
 
-    `relay` gets the present answer; `tunnel` is in its place once the service has switched protocols. `reused`: an
-    exchange has been served before. `heard`: bytes of the present answer have come. `begun` is when the present
+    `relay` gets the present response; `tunnel` is in its place once the service has switched protocols. `reused`: an
+    exchange has been served before. `heard`: bytes of the present response have come. `begun` is when the present
     request was sent (monotonic seconds), `kept_for` how many the service keeps an idle connection, None where it has
     not said.
     """
@@ -52,7 +52,7 @@ class ConnectionReader(Protocol, ChunkSource):
     kept_for: int | None = None
     _bounded = False
     _exact = False
-    # Whether an answer has been large: then no more is read at once than its client takes, of later ones as well.
+    # Whether a response has been large: then no more is read at once than its client takes, of later ones as well.
     _fits = False
 
     def __init__(self, service: RespondingService) -> None:
@@ -154,7 +154,7 @@ class ConnectionReader(Protocol, ChunkSource):
     def _may_have_crossed(self, head: ResponseHead) -> bool:
         """Whether this 408 may be about the time in which the connection was idle, as services say it that close then
         (RFC 9110 section 15.5.9). It looks the same where the service has read the request, so a request is repeated
-        only where that does no harm; for any other the 408 is its answer."""
+        only where that does no harm; for any other the 408 is its response."""
         unasked = self.reused and not head.keep_alive and not self._interim
         return unasked and self._service.clock.now - self.begun < _GAVE_UP_WITHIN
 
@@ -175,7 +175,7 @@ class ConnectionReader(Protocol, ChunkSource):
             surplus = len(data) - length
             if surplus >= 0:
                 if surplus:
-                    # Bytes after the end of an answer: the connection is not used again.
+                    # Bytes after the end of a response: the connection is not used again.
                     data = data[:length]
                     self._keep_alive = False
                 else:
@@ -216,7 +216,7 @@ class ConnectionReader(Protocol, ChunkSource):
     # -- how much is read at once
 
     def _read_much(self, size: int) -> None:
-        """What is read of a large answer waits for its client: no more of it at once than the client has room for."""
+        """What is read of a large response waits for its client: read no more at once than there is room for."""
         if self.relay is not None:
             if self.relay.client.crowded:
                 self.bound_reads()
@@ -227,7 +227,7 @@ class ConnectionReader(Protocol, ChunkSource):
             end_turn(self.transport)
 
     def bound_reads(self) -> None:
-        """Read no more at once of this answer than there is room for on its way to the client."""
+        """Read no more at once of this response than there is room for on its way to the client."""
         if not self._bounded and self.transport is not None:
             self._bounded = True
             read_bounded(self.transport, self._room)
@@ -249,7 +249,7 @@ class ConnectionReader(Protocol, ChunkSource):
     # -- IPushProducer, for the client's transport
 
     def pauseProducing(self) -> None:
-        """The client does not take the answer as fast as it comes."""
+        """The client does not take the response as fast as it comes."""
         if (self.relay is not None or self.tunnel is not None) and not self.paused:
             self.paused = True
             self.hold()
@@ -261,7 +261,7 @@ class ConnectionReader(Protocol, ChunkSource):
             transport.pauseProducing()
 
     def resumeProducing(self) -> None:
-        """The client takes the answer again."""
+        """The client takes the response again."""
         if self.paused:
             self.paused = False
             source = self.relay or self.tunnel
@@ -294,7 +294,7 @@ def _partial_fault(so_far: bytearray, position: int) -> str | None:
 
 
 def _check_switch(request: RequestHead, head: ResponseHead) -> None:
-    """Raise ResponseError for a 101 that is no answer to this request."""
+    """Raise ResponseError for a 101 that is no response to this request."""
     key = request.value(KEY)
     reason = fault(request.upgrade, key and key.strip(b" \t"), head.upgrade, head.lines)
     if reason:

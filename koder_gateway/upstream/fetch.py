@@ -29,7 +29,7 @@ _PIECE: Final = 1024
 
 
 class Unfetched(Exception):
-    """There is no answer; the text says in one line why."""
+    """No usable response; the text says why in one line."""
 
 
 class Unasked(Unfetched):
@@ -213,7 +213,7 @@ class Fetcher:
         self.exceeded = False
 
     def get(self, headers: Mapping[str, str]) -> Deferred[tuple[int, str, bytes | bytearray | None]]:
-        """Status, ETag ("": none that can be sent back) and body of the answer; None for a body over the limit.
+        """Status, ETag ("": none that can be sent back) and body of the response; None for a body over the limit.
 
         Fails with Unfetched, and with CancelledError after `cut`, which the caller's own deadline decides on.
         Asking again cuts off what was asked before.
@@ -243,7 +243,7 @@ class Fetcher:
         return response.code, etag, body
 
     def _excess(self) -> str:
-        """What of the answer is too long; that of a body is mostly seen before, but framing counts too."""
+        """What of the response is too long; that of a body is mostly seen before, but framing counts too."""
         return f"is longer than {self._limit} bytes" if self._body_begun else "its head is too long"
 
     async def _answer(self, headers: Mapping[str, str]) -> tuple[Any, bytearray | None]:
@@ -264,7 +264,7 @@ class Fetcher:
         return response, await collector.finished
 
     def cut(self) -> None:
-        """Cancel what is under way, and end a connection that the other side has not closed after its answer."""
+        """Cancel what is under way, and end a connection that the other side has not closed after its response."""
         asking, self._asking = self._asking, None
         if asking is not None:
             self._cutting = True

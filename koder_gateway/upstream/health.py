@@ -12,12 +12,12 @@ from twisted.python.failure import Failure
 from .fetch import Fetcher, Unasked
 from .pool import Address
 
-# Seconds from the beginning of one probe to that of the next, and until the whole answer must be there.
+# Seconds from the beginning of one probe to that of the next, and until the whole response must be there.
 INTERVAL: Final = 5.0
 TIMEOUT: Final = 2.0
 # Failures in a row after which an address gets no more exchanges; one success brings it back.
 FAILURES: Final = 2
-# Bytes of an answer that are read, for nothing but to see that it comes; of a longer one the status decides.
+# Bytes of a response that are read, for nothing but to see that it comes; of a longer one the status decides.
 _BODY: Final = 65_536
 
 

@@ -1,9 +1,9 @@
-"""What arrives on connections to a service that nobody has asked anything on: its end, or an answer to nothing.
+"""Watches idle connections to a service for what no request has asked for: their end, or stray bytes.
 
-A kept connection has to be looked at before a request is sent on it: bytes that are there already would become the
-answer. The reactor will say so too, but it may serve the client first. One system call looks at all connections of a
-service, and no more often than every `LOOK_EVERY` seconds: what arrives later than that would come too late for a
-look at each connection as well, since it can also arrive while the request is on its way.
+An idle connection is looked at before a request is sent on it: bytes that are there already would be read as the
+response. The reactor would report them too, but may serve the client first. One system call looks at all connections
+of a service, at most every `LOOK_EVERY` seconds. Bytes that arrive after that look would escape a look at each
+connection as well: they can always arrive while the request is on its way.
 """
 
 from __future__ import annotations

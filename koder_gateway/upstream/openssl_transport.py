@@ -27,7 +27,7 @@ class FastTransport(Records, SecureTransport):
         self._hold(connection)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The transport below is gone. What came before that is still the service's answer."""
+        """The transport below is gone. What came before that is still the service's response."""
         rest, self._rest = self._rest, b""
         if rest and not self._left:
             self.turns = None

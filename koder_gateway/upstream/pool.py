@@ -1,7 +1,7 @@
 """The connections to one service: which are idle, which address is next, and when a service is down.
 
-Idle connections are used last in, first out, so that a quiet hour lets the pool shrink. Addresses take turns;
-one that refuses is left alone for a while, unless all do.
+Idle connections are used last in, first out, so that the pool shrinks in a quiet hour. Addresses take turns; one that
+cannot be connected to is skipped for a while, unless all are.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .tunnel import Tunnels
 _BACKOFF_FIRST: Final = 1.0
 _BACKOFF_LAST: Final = 30.0
 _LOG_EVERY: Final = 1.0
-# After so many seconds without another failure those that were not told are.
+# After so many seconds without another failure the log says how many were left out.
 _LOG_REST: Final = 5.0
 
 
@@ -87,8 +87,8 @@ class Address(ConnectionOwner):
         self._backoff = _BACKOFF_FIRST
 
     def take(self, tenant: bytes) -> UpstreamConnection | None:
-        """An idle connection, on which nothing waits that this tenant's request would get for its answer; None when a
-        new one has to be made."""
+        """An idle connection that the service has neither closed nor sent anything on; None when a new one has to be
+        made."""
         idle = self.idle
         if idle:
             self.service.watch.look()
@@ -141,7 +141,7 @@ class _Factory(ClientFactory):
 
 
 class Attempt:
-    """A connection being made for a relay, which may think better of it."""
+    """A connection that is being made for an exchange, which may cancel it."""
 
     def __init__(self, address: Address, relay: ConnectionSeeker) -> None:
         self.address = address
@@ -189,7 +189,7 @@ class Attempt:
         relay.failed(event, f"{self.address.url}: {failure.getErrorMessage()}")
 
     def cancel(self) -> None:
-        """Nobody wants the connection any more."""
+        """The connection is not wanted any more."""
         self._relay = None
         self._deferred.cancel()
 
@@ -197,7 +197,7 @@ class Attempt:
 class Service(ConnectedService):
     """One service: its addresses, its deadlines (seconds) and its counters. `tunnels` are shared with others.
     `trust` is what the endpoints of its https addresses were made with, None where it has none; `turns` are the
-    reactor's, None where no answer waits for others. With `isolate` a connection serves one tenant alone.
+    reactor's, None where no response waits for others. With `isolate` a connection serves one tenant alone.
 
     An exchange has one of its `max_connections` places (`capacity`) from when it is forwarded to its end. `later`
     calls in the reactor's next turn.
@@ -286,7 +286,7 @@ class Service(ConnectedService):
 
     @property
     def has_other_address(self) -> bool:
-        """Whether a failed attempt can go to another address."""
+        """Whether a failed attempt can be repeated at another address."""
         return any(address.available(self.clock.now) for address in self.addresses)
 
     def connect(self, address: Address, relay: ConnectionSeeker) -> Attempt:
@@ -312,7 +312,7 @@ class Service(ConnectedService):
             self._log_rest(now)
 
     def _log_rest(self, now: float) -> None:
-        """Say how many failures have not been told, of which the last one was the last for a while."""
+        """Log how many failures were left out, once there has been none for a while."""
         self.log.warn(
             "service {service}: {more} more failures since, the last one: {event}: {detail}",
             service=self.name,

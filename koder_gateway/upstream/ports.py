@@ -45,7 +45,7 @@ class PlaceSeeker(Forwarded, Protocol):
 
 
 class ResponseReceiver(Forwarded, Protocol):
-    """One whose answer a connection reads. Each method may let go of the connection."""
+    """One whose response a connection reads. Each method may let go of the connection."""
 
     __slots__ = ()
 
@@ -57,17 +57,17 @@ class ResponseReceiver(Forwarded, Protocol):
         """Whether the request can be sent once more, and does no harm where the service has had it already."""
 
     def interim(self, head: ResponseHead) -> None:
-        """An interim answer (1xx) has come."""
+        """An interim response (1xx) has come."""
 
     def answered(self, head: ResponseHead, body: bytes, done: bool, keep_alive: bool) -> None:
-        """The head of the final answer has come, with the beginning of its body. Where that is all of it (`done`),
+        """The head of the final response has come, with the beginning of its body. Where that is all of it (`done`),
         `keep_alive` says whether the connection can serve another exchange."""
 
     def body(self, data: bytes) -> None:
-        """More of the answer's body."""
+        """More of the response's body."""
 
     def ended(self, trailers: list[bytes], keep_alive: bool) -> None:
-        """The answer is complete."""
+        """The response is complete."""
 
     def switched(self, head: ResponseHead, data: bytes) -> None:
         """The service has switched protocols as it was asked to; `data` came behind its 101."""
@@ -95,7 +95,7 @@ class TunnelEnd(Protocol):
 
 
 class RespondingService(Protocol):
-    """A service as the reader of its answers sees it."""
+    """A service as the reader of its responses sees it."""
 
     __slots__ = ()
 

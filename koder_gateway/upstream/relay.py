@@ -44,7 +44,7 @@ _REPLAY_BOUND: Final = 65536
 
 
 class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
-    """Forwards one request and relays its answer. `deadline` is monotonic seconds; the pool's sweep looks at it."""
+    """Forwards one request and relays its response. `deadline` is monotonic seconds; the pool's sweep looks at it."""
 
     __slots__ = (
         "_answered",
@@ -73,7 +73,7 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
         self.deadline = math.inf
         self._answered = False
         self._held = False
-        # Of an answer 400 under limits that charge failures: what may still show that it is none.
+        # Under limits that charge failures: what may still show that a 400 is no failed guess.
         self._excuse: Excuse | None = None
         head = exchange.head
         # The bytes of the request so far; None once they are too many to be sent again.
@@ -93,9 +93,9 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
     # -- towards the service
 
     def start(self) -> None:
-        """Choose a connection, or wait for one, and send what there is. Of a body that was announced a byte has to be
-        here before a place at the service is taken for it; until then the exchange is held, the time of its client's
-        body runs, and this is called again."""
+        """Choose a connection, or wait for one, and send what there is. An announced body needs its first byte here
+        before the exchange takes a place at the service. Until then it is held under the client's body timeout, and
+        this is called again."""
         exchange, service = self.exchange, self.service
         if not self.request_done and not self._body_bytes:
             if exchange.head.expects:
@@ -146,7 +146,7 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
         return 0 if self.connection is None else room_of(self.connection.transport)
 
     def connected(self, connection: UpstreamConnection) -> None:
-        """The connection is ours: send what there is of the request."""
+        """A connection serves this exchange alone from now on: send what there is of the request."""
         self.attempt = None
         self.connection = connection
         service = self.service
@@ -176,7 +176,7 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
                 self._kept.append(data)
 
     def _end_chunks(self, trailers: list[bytes]) -> None:
-        """A chunked body is complete. One that turns out to be empty is none, whichever way its client said so."""
+        """A chunked body is complete. An empty one is sent as no body."""
         if not self._body_bytes and not trailers:
             kept = self._kept
             assert kept is not None, "nothing has been sent before the first byte of a body"
@@ -213,12 +213,12 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
     # -- towards the client
 
     def interim(self, head: ResponseHead) -> None:
-        """A 1xx answer has come. A 100 tells nothing: the service was not asked for one."""
+        """A 1xx response has come. A 100 is dropped: the service was not asked for one."""
         if head.status != 100:
             self.client.interim(head)
 
     def answered(self, head: ResponseHead, body: bytes, done: bool, keep_alive: bool) -> None:
-        """The head of the final answer has come, with the beginning of its body; `keep_alive` where it is `done`."""
+        """The head of the final response has come, with the beginning of its body; see `ResponseReceiver`."""
         exchange = self.exchange
         exchange.move(WHOLE if done else HEAD)
         self._answered = True
@@ -254,14 +254,14 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
         Tunnel(self.client, connection, service.tunnels, owner_of(self)).start(head, data)
 
     def body(self, data: bytes) -> None:
-        """More of the answer's body."""
+        """More of the response's body."""
         self.deadline = self.service.clock.now + self.service.idle_timeout
         if self._excuse is not None:
             self._excuse.add(data)
         self.client.send_body(data)
 
     def ended(self, trailers: list[bytes], keep_alive: bool) -> None:
-        """The answer is complete."""
+        """The response is complete."""
         self.exchange.move(END)
         if self._excuse is not None:
             self.exchange.excused = self._excuse.holds
@@ -269,10 +269,10 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
         self.client.end_body(trailers)
 
     def _look_for_excuse(self, asked: list[bytes], head: ResponseHead, body: bytes) -> None:
-        """An answer 400 has begun: whether it may turn out to tell of no guess. `asked` is all that was sent."""
+        """A 400 has begun: its body may show that the request was no guess. `asked` is all that was sent."""
         verdict = self.exchange.charges
         charged = verdict is not None and verdict.pending
-        # Before its last byte is here nobody knows what a request asks for.
+        # Only a complete request can be judged.
         if charged and self.request_done and self._body_bytes <= LONGEST:
             self._excuse = excuse_for(asked, self.exchange.head.chunked, head.lines)
             if self._excuse is not None:
@@ -286,7 +286,7 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
         if action is RETRY:
             if self._retry(event):
                 if event == UNTRUSTED:
-                    # Served by another address, but whoever answers at this one must not go unnoticed.
+                    # Another address serves the exchange, but the operator must hear of this one.
                     self.service.failed(event, detail)
                 return
             action = ANSWER
@@ -329,7 +329,8 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
             self.failed(TIMEOUT)
 
     def _expired_by_client(self) -> None:
-        """Nothing comes because the client takes nothing, or little: what the kernel holds for it tells."""
+        """The connection is paused because the client takes little or nothing: what the kernel still holds for it
+        shows whether it takes enough."""
         if self.client.taking():
             self.progressed()
             return
@@ -346,8 +347,8 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
         self.failed(event)
 
     def _release(self, keep_alive: bool, *, retrying: bool = False) -> None:
-        """Let go of the connection, which is used again only if both messages on it are complete, and but for a retry
-        of the place at the service, or of that among those who wait for one."""
+        """Let go of the connection, which is used again only if both messages on it are complete; and, except for a
+        retry, of the place at the service or in its queue."""
         self.deadline = math.inf
         connection, self.connection = self.connection, None
         if connection is not None:

@@ -2,7 +2,7 @@
 
 The protocol above is made when the handshake is complete and the service has proven who it is, so that nothing is
 ever sent to a stranger. It is told of the end at once: with ConnectionDone only if the service has said goodbye
-(close_notify), because whoever sits in between can close a connection, and would otherwise decide where an answer
+(close_notify), because whoever sits in between can close a connection, and would otherwise decide where a response
 that is delimited by its connection's end is over (RFC 8446 section 6.1).
 
 `SecureTransport` uses what pyOpenSSL promises; `records.FastTransport` does the same with less work.
@@ -55,7 +55,7 @@ class SecureTransport(Layer):
     """A protocol to the transport below, a transport to the protocol above, which it owns.
 
     `verified` is when (monotonic seconds) the service's certificate was verified: in the handshake, or in the one
-    whose session this one resumes. The first answer's session goes to `sessions`: by then every ticket that a
+    whose session this one resumes. The first response's session goes to `sessions`: by then every ticket that a
     service sends unasked is here, in TLS 1.3 as well. It is not used where this connection ends by a failure of TLS,
     or is cut while the protocol above is not `idle` (where it says so).
     """

@@ -33,7 +33,7 @@ class Tunnels:
 
     def __init__(self, clock: CoarseClock) -> None:
         self.clock = clock
-        # Of the connections of tunnels that have ended, and of those that answers have left.
+        # Of connections whose tunnel or response has ended.
         self.graceful_closes = GracefulCloses(clock, 0.0)
         self.open: set[Tunnel] = set()
         self._counts = Counts()

@@ -9,13 +9,14 @@ import hashlib
 import http.client
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from koder_gateway import Gateway, load
 from tests.kit.clients import HOST
 from tests.kit.gateways import GatewayProcess, configuration, kill_quietly, write_certificate
 from tests.kit.services import Origin, answer
-from tests.kit.waiting import PATIENCE, until
+from tests.kit.waiting import PATIENCE
 
 NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
 CURL = shutil.which("curl")
@@ -82,10 +83,10 @@ http {{
 """
 
 AIOHTTP_SERVER = """
-import sys
+import socket, sys
 from aiohttp import web
 
-folder, port = sys.argv[1], int(sys.argv[2])
+folder = sys.argv[1]
 
 async def echo(request):
     response = web.StreamResponse(headers={"X-Method": request.method})
@@ -118,14 +119,10 @@ application.router.add_post("/aiohttp/count", count)
 application.router.add_get("/aiohttp/packed", packed)
 application.router.add_get("/aiohttp/cookies", cookies)
 application.router.add_static("/aiohttp", f"{folder}/aiohttp")
-web.run_app(application, host="127.0.0.1", port=port, print=None)
+listening = socket.create_server(("127.0.0.1", 0))
+print("port", listening.getsockname()[1], flush=True)
+web.run_app(application, sock=listening, print=None)
 """
-
-
-def free_port() -> int:
-    """A port that was free a moment ago, for servers that cannot say which one they got."""
-    with socket.create_server(("127.0.0.1", 0)) as reserved:
-        return int(reserved.getsockname()[1])
 
 
 def listens(port: int) -> bool:
@@ -143,19 +140,33 @@ def files(folder: Path, name: str) -> None:
 
 
 @contextlib.contextmanager
-def running(port: int, *words: object) -> Iterator[str]:
-    """A server, once it listens; its URL."""
-    process = subprocess.Popen([*map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def running(*words: object) -> Iterator[str]:
+    """A server that prints which port it listens on; its URL."""
+    process = subprocess.Popen([*map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert process.stdout is not None
     try:
-
-        def up() -> bool:
-            assert process.poll() is None, words
-            return listens(port)
-
-        until(up, f"{words[0]} listens")
-        yield f"http://127.0.0.1:{port}"
+        found = re.search(rb"port ([0-9]+)", process.stdout.readline())
+        assert found is not None, words
+        yield f"http://127.0.0.1:{found[1].decode()}"
     finally:
-        if words[0] == NGINX and process.poll() is None:
+        kill_quietly(process)
+        process.stdout.close()
+
+
+@contextlib.contextmanager
+def running_nginx(configuration: Path, listening: Sequence[socket.socket]) -> Iterator[None]:
+    """nginx on these sockets, which it takes over as it does from an older nginx; it accepts when it is ready."""
+    numbers = [each.fileno() for each in listening]
+    handed_over = {**os.environ, "NGINX": "".join(f"{number};" for number in numbers)}
+    words = [str(NGINX), "-p", str(configuration.parent), "-c", str(configuration)]
+    process = subprocess.Popen(
+        words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=handed_over, pass_fds=numbers
+    )
+    try:
+        yield
+        assert process.poll() is None, words
+    finally:
+        if process.poll() is None:
             process.terminate()  # the master ends its worker
             process.wait(PATIENCE)
         kill_quietly(process)
@@ -169,7 +180,8 @@ def urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     with contextlib.ExitStack() as stack:
         found = {}
         if NGINX is not None:
-            port, secure = free_port(), free_port()
+            sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
+            port, secure = (each.getsockname()[1] for each in sockets)
             files(folder / "files", "nginx")
             certificate = write_certificate(folder / "certs", "localhost")
             table = f'{{ url = "https://localhost:{secure}", ca = "{certificate}" }}'
@@ -177,15 +189,24 @@ def urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
             path = folder / "nginx.conf"
             user = "user root;" if os.getuid() == 0 else ""
             path.write_text(NGINX_CONFIGURATION.format(user=user, folder=folder, port=port, secure=secure))
-            found["nginx"] = stack.enter_context(running(port, NGINX, "-p", folder, "-c", path))
+            stack.enter_context(running_nginx(path, sockets))
+            found["nginx"] = f"http://127.0.0.1:{port}"
         files(folder, "aiohttp")
         (folder / "server.py").write_text(AIOHTTP_SERVER)
-        port = free_port()
-        found["aiohttp"] = stack.enter_context(running(port, sys.executable, folder / "server.py", folder, port))
+        found["aiohttp"] = stack.enter_context(running(sys.executable, folder / "server.py", folder))
         files(folder / "plain", "stdlib")
-        port = free_port()
-        words = [sys.executable, "-m", "http.server", port, "--bind", "127.0.0.1", "--directory", folder / "plain"]
-        found["stdlib"] = stack.enter_context(running(port, *words))
+        words = [
+            sys.executable,
+            "-u",
+            "-m",
+            "http.server",
+            "0",
+            "--bind",
+            "127.0.0.1",
+            "--directory",
+            folder / "plain",
+        ]
+        found["stdlib"] = stack.enter_context(running(*words))
         yield found
 
 

@@ -175,11 +175,9 @@ class Daemon:
     """A gateway serving the demo, started by a command line of the environment tested."""
 
     def __init__(self, command: list[str | Path], folder: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
         self._log = folder / "log"
         notices = folder / "notices"
-        options = ["koder-gateway", "--demo", "--port", f"ssl:{self.port}:interface=127.0.0.1"]
+        options = ["koder-gateway", "--demo", "--port", "ssl:0:interface=127.0.0.1"]
         with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as told, self._log.open("wb") as log:
             told.bind(str(notices))
             self._process = subprocess.Popen(
@@ -190,6 +188,9 @@ class Daemon:
                 stderr=subprocess.STDOUT,
             )
             self._wait_until_ready(told)
+        shown = re.search(rf"https://{TENANT}:([0-9]+)/", self.log)
+        assert shown is not None, self.log
+        self.port = int(shown[1])
 
     def _wait_until_ready(self, told: socket.socket) -> None:
         """Returns at the notice that systemd would wait for; fails when the process has ended, or hangs."""

@@ -25,7 +25,6 @@ import treq
 from twisted.application.service import IService, MultiService
 from twisted.internet import reactor
 from twisted.internet.endpoints import TCP4ServerEndpoint as ServerEndpoint
-from twisted.internet.task import deferLater
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
@@ -37,7 +36,7 @@ from zope.interface.verify import verifyObject
 from koder_gateway import Gateway, Settings, StartError, load, mounted_request
 from koder_gateway.tap import Daemon, Demo, Options, fail, makeService
 from tests.kit.gateways import parse_metrics, write_certificate
-from tests.kit.waiting import PATIENCE
+from tests.kit.waiting import PATIENCE, eventually
 
 ROOT = Path(__file__).parents[2]
 LOOPBACK = "tcp:0:interface=127.0.0.1"
@@ -542,14 +541,6 @@ async def get(url: str, host: str) -> tuple[int, Any]:
     """The status and the JSON of an answer."""
     response = await treq.get(url, headers={"Host": host}, persistent=False)
     return response.code, await response.json()
-
-
-async def eventually(condition: Callable[[], object], what: str) -> None:
-    """Turn the reactor until the condition is true."""
-    ends = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < ends, f"never happened: {what}"
-        await deferLater(reactor, 0.005, lambda: None)  # type: ignore[arg-type]
 
 
 @pytest_twisted.ensureDeferred

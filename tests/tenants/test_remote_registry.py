@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import treq
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
-from twisted.internet.task import deferLater
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
@@ -29,21 +27,13 @@ from koder_gateway.upstream.fetch import Fetcher
 from tests.kit.clients import HOST, request
 from tests.kit.gateways import GatewayProcess, configuration
 from tests.kit.services import Origin, answer
-from tests.kit.waiting import PATIENCE, until
+from tests.kit.waiting import eventually, until
 
 BASE = "id.koder.dev"
 REFRESH = 30.0
 LIMIT = 1 << 20
 A, B = [{"slug": "a"}], [{"slug": "a"}, {"slug": "b", "status": "suspended"}]
 CACHE = "tenants-cache.json"
-
-
-async def eventually(condition: Callable[[], object], what: str) -> None:
-    """Turn the reactor until the condition is true."""
-    ends = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < ends, f"never happened: {what}"
-        await deferLater(reactor, 0.005, lambda: None)  # type: ignore[arg-type]
 
 
 class Admin(Resource):

@@ -7,8 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from twisted.internet.interfaces import IReadDescriptor
 from zope.interface import implementer
 
 from tests.kit.transports_running import Connecting, Recorder, Serving, run, running_reactor
+from tests.kit.waiting import until
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,14 +40,6 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
-def wait_until(condition: Callable[[], Any]) -> Any:
-    end = time.monotonic() + PATIENCE
-    while not (result := condition()):
-        assert time.monotonic() < end
-        time.sleep(0.01)
-    return result
-
-
 def echoes(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(PATIENCE)
@@ -67,7 +58,7 @@ def twistd(tmp_path: Path, *options: str) -> list[str]:
 
 def test_twistd_runs_on_it_and_ends_well_on_sigterm(tmp_path: Path, environment: dict[str, str]) -> None:
     process = subprocess.Popen(twistd(tmp_path, "--nodaemon"), cwd=tmp_path, env=environment)
-    wait_until((tmp_path / "mark").exists)
+    until((tmp_path / "mark").exists, "the reactor runs")
     assert echoes(tmp_path / "socket")
     process.send_signal(signal.SIGTERM)
     assert process.wait(PATIENCE) == 0
@@ -79,11 +70,11 @@ def test_twistd_becomes_a_daemon_on_it(tmp_path: Path, environment: dict[str, st
     subprocess.run(twistd(tmp_path), cwd=tmp_path, env=environment, check=True, timeout=PATIENCE)
     pid = int((tmp_path / "pid").read_text())
     try:
-        wait_until((tmp_path / "mark").exists)  # what was scheduled before the fork
+        until((tmp_path / "mark").exists, "the reactor runs")  # what was scheduled before the fork
         assert echoes(tmp_path / "socket")
     finally:
         os.kill(pid, signal.SIGTERM)
-    wait_until(lambda: not (tmp_path / "pid").exists())
+    until(lambda: not (tmp_path / "pid").exists(), "it has ended")
     log = (tmp_path / "log").read_text()
     assert "UvloopReactor" in log
     assert "Traceback" not in log

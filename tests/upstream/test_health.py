@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.error import ConnectBindError
 from twisted.internet.ssl import DefaultOpenSSLContextFactory
-from twisted.internet.task import deferLater
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.web.resource import Resource
 from twisted.web.server import Site
@@ -35,7 +33,7 @@ from koder_gateway.wire.response import ResponseReader
 from tests.kit.bounds import open_tunnels, service_timeouts
 from tests.kit.gateways import parse_metrics, write_certificate
 from tests.kit.memory import MemoryReactor, Origin, service_settings, settings_with
-from tests.kit.waiting import PATIENCE
+from tests.kit.waiting import eventually
 
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 BAD = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
@@ -384,14 +382,6 @@ async def serve(page: Health, certificate: Path | None = None) -> Any:
         context = DefaultOpenSSLContextFactory(str(certificate), str(certificate))
         endpoint = SSL4ServerEndpoint(reactor, 0, context, interface="127.0.0.1")
     return await endpoint.listen(Site(page, timeout=None))
-
-
-async def eventually(condition: Callable[[], object], what: str) -> None:
-    """Turn the reactor until the condition is true."""
-    ends = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < ends, f"never happened: {what}"
-        await deferLater(reactor, 0.005, lambda: None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", ["http", "https", "unix"])

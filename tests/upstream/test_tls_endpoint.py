@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import socket
 import ssl
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
@@ -32,7 +30,7 @@ from tests.kit.clients import BASE_DOMAIN, Client
 from tests.kit.gateways import write_certificate
 from tests.kit.http1 import Message
 from tests.kit.secure_services import OK, SecureService, Talk, answering
-from tests.kit.waiting import PATIENCE, until
+from tests.kit.waiting import PATIENCE, eventually, until
 
 NAME = "identity.test"
 MIB = 1 << 20
@@ -140,14 +138,6 @@ def run(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     yield start
     for each in started:
         pytest_twisted.blockon(Deferred.fromCoroutine(each.stop()))
-
-
-async def eventually(condition: Callable[[], object], what: str) -> None:
-    """Turn the reactor until the condition is true."""
-    ends = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < ends, f"never happened: {what}"
-        await deferLater(reactor, 0.005, lambda: None)  # type: ignore[arg-type]
 
 
 def table(

@@ -278,16 +278,15 @@ class Shell:
     """`openssl s_server`, whose input is what it answers, but for lines that are commands."""
 
     def __init__(self, pair: Any) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
-        command = ["openssl", "s_server", "-accept", f"127.0.0.1:{self.port}", "-cert", str(pair.certificate)]
+        command = ["openssl", "s_server", "-accept", "127.0.0.1:0", "-cert", str(pair.certificate)]
         command += ["-key", str(pair.key), "-tls1_3", "-crlf"]
         self._printed = b""
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0
         )
-        self.await_text(b"ACCEPT")
+        self.await_text(b"ACCEPT 127.0.0.1:")
+        self.await_text(b"\n")
+        self.port = int(self.before)
 
     def __enter__(self) -> Shell:
         return self
@@ -297,13 +296,13 @@ class Shell:
         self._process.communicate()
 
     def await_text(self, text: bytes) -> None:
-        """Return once this has been printed, which is then forgotten."""
+        """Return once this has been printed, which is then forgotten; `before` is what stood before it."""
         assert self._process.stdout is not None
         while text not in self._printed:
             data = self._process.stdout.read(65536)
             assert data, self._printed
             self._printed += data
-        self._printed = self._printed.partition(text)[2]
+        self.before, _, self._printed = self._printed.partition(text)
 
     def type(self, line: bytes) -> None:
         """A line of input."""

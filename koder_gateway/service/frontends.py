@@ -66,7 +66,7 @@ class Frontends:
         self._end_suspended(policy)
 
     def _end_suspended(self, policy: Policy) -> None:
-        """End what is open of tenants that are suspended or gone: what they began while they were active."""
+        """End open exchanges of tenants that are suspended or removed, which began while they were active."""
         if policy.registry.is_open or isinstance(policy.tenants, UnreadTenants):
             return
         here = [request for channel in self.site.channels for request in channel.under_way()]

@@ -8,14 +8,14 @@ from typing import Any, Final
 
 from koder_gateway.transports.owner import Owner
 
-# What is read at once where reads are bounded: enough for bulk to go on at full speed. Where it is known what can be
-# sent on at once, as much as that: `LITTLE` at least and `MOST` at most.
+# How much is read at once if reads are bounded: enough for bulk data at full speed. If the room at the receiver is
+# known, as much as that: at least `LITTLE` and at most `MOST`.
 LITTLE: Final = 1 << 14
 BOUND: Final = 1 << 16
 MOST: Final = 1 << 18
-# What is read at once where exactly so much would be read as there is room for, if there is next to none.
+# How much is read at once if exactly the room at the receiver would be read, but there is next to none.
 _FEW: Final = 512
-# One for all connections: what is read into it is taken out before the next read.
+# One buffer for all connections: its contents are taken out before the next read.
 _buffer: Final = memoryview(bytearray(MOST))
 _first: Final = _buffer[:512]
 _little: Final = _buffer[:LITTLE]
@@ -23,7 +23,8 @@ _bounded: Final = _buffer[:BOUND]
 
 
 class _Always(dict[int, memoryview]):
-    """A mapping that has one buffer for every hint: looking it up is no call of Python's, and each read does it."""
+    """A mapping that returns the same buffer for every hint: looking it up calls no Python code, and each read does
+    it."""
 
     def __init__(self, buffer: memoryview) -> None:
         self._buffer = buffer
@@ -39,15 +40,15 @@ _little_buffer: Final[Callable[[int], memoryview]] = _Always(_little).__getitem_
 
 
 def drop(_data: object) -> None:
-    """Write to a connection that takes no more: silently nothing, as Twisted promises."""
+    """Write to a connection that accepts no more data: does nothing, as Twisted promises."""
 
 
 class Flow(ABC):
-    """Both directions' pausing and resuming; the base of `StreamTransport`, which owns the connection.
+    """Pauses and resumes both directions; the base of `StreamTransport`, which owns the connection.
 
-    uvloop calls `pause_writing` when something waits to be sent that the kernel does not take (`bufferSize`: when
-    more than so much does), and `resume_writing` when it has. A push producer is told both. A pull producer is asked
-    for more each time what it wrote has been taken; while one is registered, `write` notices that it wrote.
+    uvloop calls `pause_writing` when data waits that the kernel does not accept (more than `bufferSize`), and
+    `resume_writing` when it has accepted it. A push producer is notified of both. A pull producer is asked for more
+    each time its last write has been accepted; while one is registered, `write` records that it wrote.
     """
 
     connected = False
@@ -61,12 +62,12 @@ class Flow(ABC):
     _half_closing = False
     _starting = False
     _held: list[bytes] | None = None
-    # Whether the protocol has stopped reading, and whether the rest of this turn is others'.
+    # Whether the protocol has stopped reading, and whether the rest of this iteration belongs to others.
     _stopped = False
     _turn_ended = False
     _reads_little = False
     _reads_bounded = False
-    # Who says how much there is room for, and how much of that is left.
+    # The function that returns the room at the receiver, and how much of that is left.
     _room: Callable[[], int] | None = None
     _budget = 0
     protocol: Any = None
@@ -114,7 +115,7 @@ class Flow(ABC):
     # IConsumer: writing
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Let `producer` write here; it stops when the connection is lost, or at once if it is.
+        """Let `producer` write here; it is stopped when the connection is lost, or at once if it already is.
 
         Raises RuntimeError while another one is registered.
         """
@@ -133,7 +134,7 @@ class Flow(ABC):
             self._pause(producer)
 
     def unregisterProducer(self) -> None:
-        """The producer has written its last; a closing that waited for it goes on."""
+        """The producer has finished; a close that waited for it continues."""
         if self.producer is None:
             return
         self.producer = None
@@ -179,7 +180,7 @@ class Flow(ABC):
     # IPushProducer: reading
 
     def pauseProducing(self) -> None:
-        """Read nothing until `resumeProducing`; that the peer has gone is not noticed meanwhile."""
+        """Read nothing until `resumeProducing`; meanwhile a lost peer is not noticed."""
         self._stopped = True
         if self._starting:
             self._hold_first()
@@ -199,7 +200,7 @@ class Flow(ABC):
             self.reactor.loop.call_soon(self._resume_held)
 
     def _hold_first(self) -> None:
-        """uvloop reads at least once whatever `connectionMade` says: as little as can be, however much has come."""
+        """uvloop reads at least once, even if `connectionMade` pauses: read as little as possible."""
         if self._held is None:
             self._held = []
             self.get_buffer = _first_buffer
@@ -212,7 +213,7 @@ class Flow(ABC):
             self._held.append(bytes(_first[:size]))
 
     def _resume_held(self) -> None:
-        """Hand over what arrived between `connectionMade`, which paused, and the pause taking effect."""
+        """Deliver what arrived between `connectionMade`, which paused, and the moment when the pause took effect."""
         held, self._held = self._held, None
         if not self.connected or self.disconnecting or held is None:
             return
@@ -229,7 +230,7 @@ class Flow(ABC):
                 self._fail(error)
 
     def end_turn(self) -> None:
-        """A read has filled the buffer, and the loop would read up to 31 times more: let others go first where it is
+        """A read has filled the buffer, and the loop would read up to 31 times more: let others go first if it is
         their turn."""
         native = self._native
         if native is not None and native.is_reading() and not self.reactor.turns.may_read_on(self):
@@ -243,18 +244,18 @@ class Flow(ABC):
             self._native.resume_reading()
 
     def read_little(self) -> None:
-        """Bring no more than `LITTLE` bytes in one read from now on, of a peer that brings more than it is worth."""
+        """Read at most `LITTLE` bytes at once from now on, for a peer that sends more than needed."""
         if self._native is None or self._reads_little or self._starting:
             return
         self._reads_little = True
         self._read_into(_little_buffer, self._little_read)
 
     def read_bounded(self, room: Callable[[], int] | None = None) -> None:
-        """Bring no more than `BOUND` bytes in one read from now on: what is read and not taken is kept here. Where
-        `room` says how many bytes whoever they are for takes at once: no more than `LITTLE`, and of a peer that fills
-        that as many as there is room for.
+        """Read at most `BOUND` bytes at once from now on, since unread data would be kept here.
 
-        A read costs one call more; the copy that is made here is one that uvloop need not make.
+        With `room`, which returns how many bytes the receiver accepts at once: at most `LITTLE`, and from a peer that
+        fills that, as many as there is room for. A read costs one more call; the copy made here is one that uvloop
+        does not make.
         """
         if self._native is None or self._reads_little:
             return
@@ -270,9 +271,8 @@ class Flow(ABC):
             self._read_into(_little_buffer, self._first_read)
 
     def read_fitting(self, room: Callable[[], int]) -> None:
-        """Bring as much in one read as `room` says that whoever it is for takes at once (bytes), and up to `BOUND`
-        anyway: for bulk, of which no whole read is to wait here. What there is room for is asked once for many reads.
-        """
+        """Read as much at once as `room` says that the receiver accepts (bytes), and up to `BOUND` in any case: for
+        bulk data, of which no whole read may wait here. `room` is called once for many reads."""
         if self._native is None or self._reads_little or self._held is not None:
             return
         self._reads_bounded = True
@@ -291,7 +291,8 @@ class Flow(ABC):
             self._budget = self._room() >> 1
 
     def read_exactly(self, room: Callable[[], int]) -> None:
-        """Bring no more in one read than `room` says (bytes), or `_FEW`. For few bytes: reads so small are dear."""
+        """Read at most as much at once as `room` says (bytes), or `_FEW`. For little data: such small reads are
+        expensive."""
         if self._native is None or self._reads_little:
             return
         self._reads_bounded = True
@@ -306,7 +307,7 @@ class Flow(ABC):
         self.data_received(bytes(_buffer[:size]))
 
     def read_freely(self) -> None:
-        """Bring as much as comes again."""
+        """Read as much as arrives again."""
         if self._native is not None and self._reads_bounded and not self._reads_little:
             self._reads_bounded = False
             self._room = None
@@ -320,9 +321,9 @@ class Flow(ABC):
                 self._native.resume_reading()
 
     def _read_into(self, get: Callable[[int], memoryview], updated: Callable[[int], None]) -> None:
-        """Have uvloop read into the buffer that it is given (asyncio.BufferedProtocol)."""
+        """Have uvloop read into the given buffer (asyncio.BufferedProtocol)."""
         native = self._native
-        # Only another way of reading than before needs a pause.
+        # Only a change of the way of reading needs a pause.
         reading = "get_buffer" not in self.__dict__ and native.is_reading()
         if reading:
             native.pause_reading()
@@ -343,7 +344,7 @@ class Flow(ABC):
             self._look_for_room(self._room)
 
     def _read_on_later(self) -> None:
-        """A read was full, and the loop would read up to 31 times more before it sends what has come of that on."""
+        """A read was full, and the loop would read up to 31 times more before it sends the results."""
         native = self._native
         if native is not None and native.is_reading():
             self._turn_ended = True
@@ -352,7 +353,7 @@ class Flow(ABC):
                 self.reactor.loop.call_soon(self.next_turn)
 
     def _look_for_room(self, room: Callable[[], int]) -> None:
-        """The peer brings more than a little: read as much at once as there is room for."""
+        """The peer sends more than a little: read as much at once as there is room for."""
         if self._native is None or not self._reads_bounded:
             return
         # What the kernel needs for its own keeping is up to as much again.
@@ -379,19 +380,22 @@ class Flow(ABC):
         self.data_received(bytes(_buffer[:size]))
         native = self._native
         if size == LITTLE and native is not None and native.is_reading():
-            # There is more, of which each byte may be dear.
+            # There is more data, each byte of which may be expensive.
             self._turn_ended = True
             native.pause_reading()
             self.reactor.turns.read_later(self)
 
     def deliver_to(self, receiver: Callable[[bytes], None]) -> None:
-        """Hand what is read to `receiver` from now on, in place of the protocol's `dataReceived`: one call less for
-        each read. Only this transport's own protocol may ask for it, each time that its `dataReceived` changes."""
+        """Deliver data to `receiver` from now on, in place of the protocol's `dataReceived`: one call less for each
+        read.
+
+        Only this transport's own protocol may call this, each time that its `dataReceived` changes.
+        """
         if self.connected and self._held is None:
             self._deliver_to(receiver)
 
     def _deliver_to(self, receiver: Callable[[bytes], None]) -> None:
-        """Let uvloop call this with what it reads, until further notice, instead of the protocol."""
+        """Let uvloop call this function with the data, instead of the protocol, until further notice."""
         self.data_received = receiver
         self._native.set_protocol(self)
 
@@ -411,7 +415,7 @@ class Flow(ABC):
 
     @property
     def bufferSize(self) -> int:
-        """Bytes that may wait to be sent before the producer is paused; it goes on at a quarter of them."""
+        """Bytes that may wait to be sent before the producer is paused; it is resumed at a quarter of them."""
         _low, high = self._native.get_write_buffer_limits()
         return int(high)
 

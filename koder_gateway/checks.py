@@ -1,4 +1,4 @@
-"""What `koder-gateway check` looks at beyond the file: endpoints, certificates, folders, the unit that starts it."""
+"""The checks of `koder-gateway check` beyond the file: endpoints, certificates, folders, the systemd unit."""
 
 from __future__ import annotations
 
@@ -35,26 +35,29 @@ from .tree.compose import certificate_warnings, compose
 from .upstream.trust import file_faults
 from .wire.clock import CoarseClock
 
-# Who the packaged unit runs the gateway as, and below which folder that user's files are.
+# The user of the packaged unit, and the folder with that user's files.
 SERVICE_USER: Final = "koder-gateway"
 SERVICE_FOLDER: Final = DEFAULT_PATH.parent
-# Colons part the arguments of an endpoint string, so that an address of IPv6 has a backslash before each.
+# Colons separate the arguments of an endpoint string, so each colon of an IPv6 address needs a backslash.
 _LOOPBACK: Final = "add :interface=127.0.0.1, or for IPv6 :interface=\\:\\:1 (in TOML within single quotes)"
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Whose eyes a check looks with. `environ` is the environment that decides where the state folder is; `made` a
-    folder that systemd makes for its service at each start, None for none."""
+    """The user for whom a check is done. `environ` is the environment that decides where the state folder is; `made`
+    is a folder that systemd creates for its service at each start, None for none."""
 
     environ: Mapping[str, str]
     made: Path | None = None
 
 
 def look_as_service(path: Path | None, user: str = SERVICE_USER, folder: Path = SERVICE_FOLDER) -> View:
-    """Become the service's user, where root checks the service's own configuration: what only root can read would
-    look good to root, and stop the next start. For the rest of this process. The view is that user's, and not that of
-    root's environment: the state folder is the one that the unit gives it, else the one in its own home."""
+    """Switch to the service's user if root checks the service's own configuration: files that only root can read
+    would look good to root, and stop the next start. For the rest of this process.
+
+    The view is that user's, not that of root's environment: the state folder is the one of the unit, else the one in
+    that user's home.
+    """
     within = path is None or folder in Path(os.path.abspath(path)).parents
     if os.geteuid() != 0 or not within:
         return View(os.environ)
@@ -79,10 +82,12 @@ def unusable(
     made: Path | None = None,
     given: Mapping[str, tuple[str, ...]] | None = None,
 ) -> list[str]:
-    """What of the settings cannot be used although it is well formed, each in one line. `warned` gets what can be
-    used but should be mended: certificates that clients refuse, or soon will, and settings without their effect.
-    `made` is a folder that the gateway will have when it starts (`View`); `given` are endpoints of a command line, by
-    their key in `[listen]`."""
+    """The faults of well-formed settings, each in one line.
+
+    `warned` gets warnings: certificates that clients refuse, or soon will, and settings without effect. `made` is a
+    folder that the gateway will have when it starts (`View`); `given` are endpoints of a command line, by their key
+    in `[listen]`.
+    """
     name = str(settings.source or "koder-gateway.toml")
     if settings.tls.client_ca is not None:
         warned += settings.tls.client_ca.warnings(time.time())
@@ -103,7 +108,7 @@ def unusable(
 def faults_beside(
     path: Path | None, view: View | None = None, given: Mapping[str, tuple[str, ...]] | None = None
 ) -> list[str]:
-    """What else cannot be used of a file that has faults, as far as it can be read; `given` as for `unusable`."""
+    """The other faults of a file that has faults, as far as it can be read; `given` as for `unusable`."""
     view = View(os.environ) if view is None else view
     part = salvage(path, view.environ)
     if part is None:
@@ -124,7 +129,7 @@ def _faults(
     given: Mapping[str, tuple[str, ...]],
     warned: list[str],
 ) -> list[str]:
-    """What is wrong beyond the file, but for the keys that could not be read."""
+    """The faults beyond the file, except for unreadable keys."""
     reactor: Any = MemoryReactor()
     faults: list[str] = []
     try:
@@ -143,7 +148,7 @@ def _faults(
     )
     faults += _endpoint_faults(name, {**texts, **given}, frozenset(given), endpoints)
     if not any({**texts, **given}["port"]):
-        # No endpoint can be read that would have them read.
+        # There is no readable endpoint that would read them.
         faults += [line(name, "tls.certificates", each) for each in endpoints.certificate_faults()]
     return faults
 
@@ -151,7 +156,7 @@ def _faults(
 def _endpoint_faults(
     name: str, texts: Mapping[str, tuple[str, ...]], given: Collection[str], endpoints: Endpoints
 ) -> Iterator[str]:
-    """What is wrong with each endpoint, and where it stands; those of the keys `given` stand in no file."""
+    """The faults of each endpoint, with their keys; those of `given` keys are not in a file."""
     taken: dict[str, tuple[str, list[Address]]] = {}
     for key, kind in texts.items():
         for text in filter(None, kind):
@@ -182,12 +187,12 @@ def _not_here(text: str) -> Iterator[str]:
 
 
 def _taken_twice(key: str, text: str, taken: dict[str, tuple[str, list[Address]]]) -> Iterator[str]:
-    """Whether what an endpoint listens on is another one's already; else it is noted as taken."""
+    """Whether an endpoint's address is already taken by another; else it is recorded."""
     address = address_of(text)
     if address is None:
         return
     for other, (other_key, addresses) in taken.items():
-        # The same string again in the same list is told as such.
+        # A repeated string in the same list is reported as such.
         if (other_key, other) != (key, text) and any(address.clashes(each) for each in addresses):
             place = f'listen.{other_key} "{other}"'
             yield f'endpoint "{text}": listens on the same address as {place}; change one, or leave one out'
@@ -201,12 +206,12 @@ def _everywhere(text: str) -> bool:
 
 
 def _state_fault(folder: Path, made: Path | None) -> str | None:
-    """Why the state folder cannot be used, which is made when it is first needed, or by systemd."""
+    """Why the state folder cannot be used; it is created when it is first needed, or by systemd."""
     there = next((each for each in (folder, *folder.parents) if os.path.lexists(each)), folder)
     if not there.is_dir():
         return f"{there} is not a folder; name a folder that the gateway's user may write to"
     if made is not None and made in (folder, *folder.parents) and there in (made, *made.parents):
-        # It is there, and the gateway's, when that starts.
+        # systemd creates it for the gateway at the start.
         return None
     if not takes_files(there):
         return f"{there} cannot be written; let the gateway's user write there, or name another folder"

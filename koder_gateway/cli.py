@@ -1,6 +1,6 @@
 """The command `koder-gateway`: the daemon in the foreground, and its tools.
 
-Nothing slow is imported before a handler stands: a SIGHUP that comes earlier ends the process.
+Nothing slow is imported before the signal handler is set: an earlier SIGHUP ends the process.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from .ops.signals import HANGUP
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Be the daemon, or run one tool; the exit code is 0, 1 when there is a fault, and 2 for words that are no
-    command."""
+    """Run the daemon or one tool; the exit code is 0, 1 after a fault, and 2 for a wrong command line."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["run"]:
         HANGUP.hold()
@@ -24,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
-    """Be the daemon, in the foreground, until it has ended."""
+    """Run the daemon in the foreground until it ends."""
     from twisted.python.usage import UsageError
 
     from .ops.console import say

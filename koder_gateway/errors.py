@@ -1,7 +1,7 @@
-"""Every refusal and failure the gateway can answer with: status, code, title, and whose fault it is.
+"""Every refusal and failure response of the gateway: status, code, title, and whose fault it is.
 
-A `Refusal` is a value. The pure core returns it, the tree renders it, the access log names its code; where
-a value cannot be returned (inside a parser) it travels in `Refused`. The codes are the product's contract.
+A `Refusal` is a value. The pure core returns it, the tree renders it, the access log has its code; where a value
+cannot be returned (inside a parser), `Refused` carries it. The codes are a promise to users.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ Fault = Literal["client", "service", "gateway"]
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """One way to answer without (or instead of) a service.
+    """One response without (or instead of) a service.
 
-    `detail` is one sentence for the person who debugs the client. `fields` are finished field lines
-    (`Name: value CRLF`) that the answer carries. After `close` the connection ends: either the framing is in
-    doubt, or there is a body that nobody is going to read.
+    `detail` is one sentence for a person who debugs the client. `fields` are finished header lines (`Name: value
+    CRLF`) of the response. With `close` the connection ends afterwards: either the framing is ambiguous, or there is
+    a body that will not be read.
     """
 
     status: int
@@ -34,7 +34,7 @@ class Refusal:
         return replace(self, detail=detail)
 
     def with_fields(self, fields: bytes) -> Refusal:
-        """The same refusal with these field lines after its own."""
+        """The same refusal with these header lines after its own."""
         return replace(self, fields=self.fields + fields)
 
     def closing(self) -> Refusal:
@@ -43,7 +43,7 @@ class Refusal:
 
 
 class Refused(Exception):
-    """Carries a refusal out of a place that cannot return it."""
+    """Carries a refusal out of code that cannot return it."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.detail)
@@ -55,7 +55,7 @@ METHODS = (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS")
 _ALLOW = b"Allow: " + b", ".join(METHODS) + b"\r\n"
 
 BAD_REQUEST = Refusal(400, "bad_request", "Bad Request", "The request is malformed.")
-# What can be read in two ways: nothing after it on this connection can be trusted (RFC 9112 section 11.2).
+# Ambiguous framing: nothing after it on this connection can be trusted (RFC 9112 section 11.2).
 BAD_FRAMING = BAD_REQUEST.because("The message's framing is ambiguous.").closing()
 TENANT_REQUIRED = Refusal(400, "tenant_required", "Bad Request", "This host needs a tenant header.")
 TENANT_CONFLICT = Refusal(400, "tenant_conflict", "Bad Request", "The tenant header contradicts the host.")
@@ -121,5 +121,5 @@ UPSTREAM_TIMEOUT = Refusal(
     504, "upstream_timeout", "Gateway Timeout", "The service did not respond in time.", "service"
 )
 
-# Every code of an answer of the gateway's own.
+# Every code of the gateway's own responses.
 CODES: Final = tuple(sorted({value.code for value in tuple(globals().values()) if isinstance(value, Refusal)}))

@@ -1,4 +1,4 @@
-"""What the machine has of what a configuration asks for: addresses, and descriptors for connections."""
+"""What the machine offers for a configuration: addresses, and descriptors for connections."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from typing import Any, Final
 
 from .service_unit import descriptor_limit
 
-# What the kernel says of an address that no interface has, of a family and of an interface that are not there.
+# The kernel's errors for an address that no interface has, and for a family or an interface that does not exist.
 _NOT_HERE: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENODEV)
-# What is no name that somebody could look up.
+# Text that is not a name to look up.
 _NUMERIC: Final = re.compile(r".*[:%].*|[0-9.]+")
-# What stands for no limit.
+# The value used for no limit.
 _UNLIMITED: Final = 1 << 20
 
 
 def is_local(host: str) -> bool:
-    """Whether one can listen on an address, as far as the kernel says. A name is looked up as a start does it: one of
-    an interface (`eth0`) has no address, and that of another machine none of this one's."""
+    """Whether the kernel lets a process listen on an address.
+
+    A name is looked up as a start does: the name of an interface (`eth0`) has no address, and that of another machine
+    has none of this machine's.
+    """
     try:
         found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except (OSError, UnicodeError):
@@ -31,7 +34,7 @@ def is_local(host: str) -> bool:
     family, kind, _, _, address = found[0]
     try:
         with socket.socket(family, kind) as probe:
-            # Port 0 is whatever is free: nothing is taken from anybody.
+            # Port 0 is any free port, so no port is taken from another process.
             probe.bind(address)
     except OSError as error:
         return error.errno not in _NOT_HERE
@@ -39,7 +42,7 @@ def is_local(host: str) -> bool:
 
 
 def _looked_up(name: str) -> list[Any]:
-    """The IPv4 addresses of a name: what is bound where an interface is no address of IPv6."""
+    """The IPv4 addresses of a name, which are bound if an interface is not an IPv6 address."""
     try:
         return socket.getaddrinfo(name, 0, socket.AF_INET, socket.SOCK_STREAM)
     except (OSError, UnicodeError):
@@ -47,8 +50,8 @@ def _looked_up(name: str) -> list[Any]:
 
 
 def descriptors(folders: Iterable[str]) -> tuple[int, str]:
-    """How many descriptors the gateway may have, and who says so: its unit where one is installed, else the limit of
-    this process, to which the daemon raises its own."""
+    """How many descriptors the gateway may have, and what sets the limit: its unit if one is installed, else the
+    limit of this process, to which the daemon raises its own."""
     limit = descriptor_limit(folders)
     if limit is not None:
         return limit

@@ -88,7 +88,7 @@ def _logs_elsewhere(twistd: Any) -> bool:
 
 
 def fail(text: str) -> None:
-    """End the process for a fault that its operator can mend: its lines on stderr, exit code 1."""
+    """End the process for a fault that its operator can correct: its lines on stderr, exit code 1."""
     # Not sys.stderr, which twistd turns into log events.
     say("\n".join(f"koder-gateway: {line}" for line in text.splitlines()), stream=sys.__stderr__)
     raise SystemExit(1)
@@ -109,14 +109,14 @@ def makeService(options: Options) -> MultiService:
 
 
 def _raise_descriptor_limit() -> None:
-    """As many descriptors as the system lets this process have: each connection is one."""
+    """Raise the limit of descriptors as far as the system allows: each connection needs one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class Daemon(MultiService):
-    """The gateway as a process of its own: signals, and faults that end the start with exit code 1."""
+    """The gateway as its own process: signals, and faults that end the start with exit code 1."""
 
     log = Logger()
 
@@ -166,7 +166,7 @@ class Daemon(MultiService):
         return self._gateway
 
     def privilegedStartService(self) -> None:
-        """Bind the ports. From here on there is something to end in order, though no reactor to do it yet."""
+        """Bind the ports. From here on a stop must drain, although no reactor runs yet."""
         self._hold_ends()
         self._or_fail(super().privilegedStartService)
 
@@ -193,7 +193,7 @@ class Daemon(MultiService):
             end.hold()
 
     def _take_signals(self) -> None:
-        # Twisted's own handler ends the process by the signal; a drained gateway has ended in order: exit code 0.
+        # Twisted's own handler ends the process by the signal; after a drain the exit code is 0.
         for end in ENDS:
             end.release(self._on_end)
         HANGUP.release(self._on_reload)

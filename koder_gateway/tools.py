@@ -24,12 +24,12 @@ from .wire.unread_head import host_and_origin
 
 
 def use(words: Sequence[str]) -> int:
-    """Run one tool; the exit code is 0, 1 when there is a fault, and 2 for words that are no command."""
+    """Run one tool; the exit code is 0, 1 after a fault, and 2 for a wrong command line."""
     options = _parser().parse_args(words)
     if options.run is None:
         print(f"koder-gateway {VERSION}")
         return 0
-    # It brings Twisted along, whose reactor `run` is the one to choose.
+    # It imports Twisted, whose reactor only `run` may choose.
     from .checks import View, faults_beside, look_as_service
 
     options.view = View(os.environ)
@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(settings: Settings, options: argparse.Namespace) -> int:
-    """Whether the gateway could start: besides the files, the certificates and endpoints that they name."""
+    """Whether the gateway could start: the files, and the certificates and endpoints that they name."""
     from .checks import unusable
 
     warnings: list[str] = []
@@ -116,12 +116,12 @@ def _explain(settings: Settings, options: argparse.Namespace) -> int:
     policy = make_policy(settings, settings.registered)
     head = make_reader(settings).read(raw)
     if len(raw) > settings.requests.max_head:
-        # As the channel has it: of a head over the limit nothing is read but who is to hear of it.
+        # As in the channel: of a head over the limit only its Host and Origin are read.
         unread = RequestHead(b"", b"", head.minor, [])
         unread.host, unread.origin = host_and_origin(raw[: settings.requests.max_head])
         unread.refusal = oversized(raw, client_limits(settings).max_line)
         head = unread
-    # Over a connection as it should be: opened for that host, with the certificate that it may require.
+    # As over a correct connection: opened for that host, with the certificate that it may require.
     secured = Secured(client=b"some", authorities=policy.client_auth.digest) if secure else None
     found = explain(policy, head, plain_host(options.peer), secured, settings.tenants.base_domain, 0.0)
     _print(settings, options, found)
@@ -129,7 +129,7 @@ def _explain(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _raw_request(options: argparse.Namespace) -> tuple[bytes, bool, str | None]:
-    """The head that the request would have on the wire, and whether over TLS; or what is wrong with the words."""
+    """The head that the request would have on the wire, and whether over TLS; or what is wrong with the arguments."""
     url = shown(options.url)
     wanted = f'{url} is not a URL; write it as in "https://acme.id.koder.dev/v1/users"'
     try:
@@ -144,7 +144,7 @@ def _raw_request(options: argparse.Namespace) -> tuple[bytes, bool, str | None]:
         ipaddress.ip_address(options.peer)
     except ValueError:
         return b"", False, f'--from "{options.peer}" is not an address; write one as in "203.0.113.7"'
-    # The target exactly as it was typed: urlsplit must not tidy up what the gateway would judge.
+    # The target exactly as typed: urlsplit must not normalise what the gateway would examine.
     target = options.url.partition("://")[2][len(parts.netloc) :] or "/"
     if not target.startswith("/"):
         target = "/" + target

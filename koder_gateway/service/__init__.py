@@ -1,1 +1,1 @@
-"""The gateway as a Twisted service, and its parts: what listens, what sweeps, what a reload replaces, how it ends."""
+"""The gateway as a Twisted service, and its parts: listening, periodic work, reloads, and the drain."""

@@ -1,4 +1,4 @@
-"""What a program gives a `Gateway` that it embeds, checked before anything is made of it: one line for each fault."""
+"""Validates the arguments of an embedded `Gateway` before anything is made from them: one line for each fault."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..policy.routing import normal_path
 
 
 def check_settings(settings: object) -> None:
-    """Raise TypeError for what `load` has not given."""
+    """Raise TypeError for anything but the result of `load`."""
     if not isinstance(settings, Settings):
         path = settings if isinstance(settings, str) else "koder-gateway.toml"
         raise TypeError(f"settings: {_named(settings)} is not a Settings object; write load({path!r})")
@@ -64,7 +64,7 @@ def read_mounts(given: object) -> dict[bytes, Any]:
 
 
 def _one_path_twice(paths: Iterable[str]) -> Iterator[str]:
-    """Paths that are other spellings of one before: requests can tell them no more apart than routes can."""
+    """Paths that are other spellings of an earlier one: requests cannot distinguish them."""
     first: dict[bytes, str] = {}
     for path in paths:
         earlier = first.setdefault(normal_path(path.encode("ascii")), path)
@@ -88,7 +88,7 @@ def _resource_fault(resource: object) -> str | None:
 
 
 def _named(value: object) -> str:
-    """A value in the middle of a line: itself where that is short, else what it is."""
+    """A value in the middle of a line: itself if that is short, else its type."""
     if isinstance(value, type):
         return f"the class {value.__name__}"
     plain = value is None or isinstance(value, (str, bytes, bool, int, float))

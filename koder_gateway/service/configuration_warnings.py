@@ -1,4 +1,4 @@
-"""What a configuration that is good still has to warn of."""
+"""Warnings about a valid configuration."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..config.faults import line
 from ..tree.bounds import descriptors_now, shortage
 from ..tree.compose import Composition, certificate_warnings
 
-# Seconds before its end from which on a certificate that services are shown is spoken of.
+# How many seconds before its expiry there is a warning about a certificate that is shown to services.
 _SOON: Final = 30 * 86_400.0
 
 

@@ -1,4 +1,4 @@
-"""The end of a gateway: no more clients, but what is under way goes on, up to a deadline."""
+"""The end of a gateway: no new clients; exchanges in flight go on, up to a deadline."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ class Drain:
         self._deadline = 0.0
 
     def begin(self, seconds: float) -> Deferred[None]:
-        """Accept no more clients and finish what is under way, for so many seconds at most."""
+        """Accept no more clients and finish the exchanges in flight, for at most so many seconds."""
         ended: Deferred[None] = Deferred()
         self.ended = ended
         self._accepting = True
         closing = self._ports.close_public()
         self._deadline = self._time() + seconds
         self._site.drain()
-        # What was accepted last becomes a channel a turn after that.
+        # The last accepted connections become channels one iteration later.
         closing.addCallback(lambda _: self._reactor.callLater(0, self._all_accepted))
         return closing.addCallback(lambda _: ended)
 
@@ -54,7 +54,7 @@ class Drain:
             self._end()
 
     def sweep(self, now: float) -> None:
-        """End the drain when nobody is left, or when its deadline has passed; called once a tick."""
+        """End the drain when nothing is left, or when its deadline has passed; called once a tick."""
         drained = not self._accepting and not self._site.channels
         if self.ended is not None and (drained or now >= self._deadline):
             self._end()

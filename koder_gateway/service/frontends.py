@@ -61,12 +61,12 @@ class Frontends:
         self.site.replace(resource, policy, reader, client_timeouts(settings), client_limits(settings))
         self.redirect.webroot = settings.tls.acme_webroot
         self.gate.trusts = policy.proxies.introduces
-        entrance = self.resource
-        entrance.inner, entrance.policy, entrance.reader = resource, policy, reader
+        adapter = self.resource
+        adapter.inner, adapter.policy, adapter.reader = resource, policy, reader
         self._end_suspended(policy)
 
     def _end_suspended(self, policy: Policy) -> None:
-        """End what is open of tenants that are suspended or gone: what they began while they were active."""
+        """End open exchanges of tenants that are suspended or removed, which began while they were active."""
         if policy.registry.is_open or isinstance(policy.tenants, UnreadTenants):
             return
         here = [request for channel in self.site.channels for request in channel.under_way()]

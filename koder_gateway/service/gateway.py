@@ -58,9 +58,9 @@ from .reload_files import read_files
 from .retired_services import RetiredServices
 
 _EVICTED_A_SECOND: Final = 5000
-# What is wrong with settings that a reload refuses.
+# The exceptions of settings that a reload refuses.
 _REFUSED: Final = (ConfigurationError, AccessLogError, ValueError, OSError)
-# What passes the time between two looks of a reload.
+# The function that waits between two looks of a reload.
 _wait = time.sleep
 
 
@@ -89,7 +89,7 @@ class Gateway(TwistedService):
         ports: Sequence[str] | None = None,
         admin_port: str | None = None,
         redirect_ports: Sequence[str] | None = None,
-        # What derives from Resource is one to every type checker, and not only to those that know zope.interface.
+        # Every type checker accepts subclasses of Resource, not only those that know zope.interface.
         mounts: Mapping[str, IResource | Resource] | None = None,
         local_hosts: bool = False,
         reactor: Any = None,
@@ -139,7 +139,7 @@ class Gateway(TwistedService):
         self._metrics = make_registry(self.counters, sources, version=VERSION)
 
     def _made_sweeper(self) -> Sweeper:
-        """What is done at each tick, and once a second."""
+        """The work at each tick, and once a second."""
         return Sweeper(
             self._coarse,
             self._time,
@@ -163,7 +163,7 @@ class Gateway(TwistedService):
         )
 
     def _handshake_failed(self, host: str) -> bool:
-        """Charge the limit on refusals with a handshake from this address; whether it is used up."""
+        """Charge the limit on refusals for a failed handshake of this address; returns whether it is used up."""
         return self.composition.policy.limiter.refused(address_key(plain_host(host)), self._time())
 
     # -- composition and reload
@@ -188,7 +188,7 @@ class Gateway(TwistedService):
         )
 
     def _take(self, composition: Composition, before: Composition | None) -> None:
-        """Make a generation the present one."""
+        """Put a generation into force."""
         if before is not None:
             adopt(composition, before)
         self.composition = composition
@@ -203,11 +203,11 @@ class Gateway(TwistedService):
             self._retired.retire(before.services, self.composition.services)
 
     def reload(self) -> bool:
-        """Read configuration and tenants again; False when a fault left everything as it was. Certificates follow in
-        a thread, each by itself: one that cannot be used leaves the one before it in place.
+        """Read configuration and tenants again; False if a fault left everything as it was.
 
-        Connections, pools and buckets stay. What is listened on changes only with a restart. Other connections wait
-        while files are read, and half a second more where the registry file has changed: see `reload_aside`.
+        Certificates follow in a thread, each by itself: one that cannot be used leaves the previous one in place.
+        Connections, pools and buckets stay. Changed ports need a restart. The reactor is blocked while files are
+        read, and half a second more if the registry file has changed: see `reload_aside`.
         """
         if self._stopping:
             self.log.info("not reloaded: the gateway is shutting down")
@@ -219,8 +219,8 @@ class Gateway(TwistedService):
             return self._refuse(Failure())
 
     def reload_aside(self) -> None:
-        """The same, but files are read in a thread, so that nobody waits. While one is under way it is asked for
-        one more."""
+        """The same, but files are read in a thread, so that nothing is blocked. During a reload one more is
+        requested."""
         if self._stopping:
             self.log.info("not reloaded: the gateway is shutting down")
         else:
@@ -228,11 +228,11 @@ class Gateway(TwistedService):
             self._reloads.ask()
 
     def _read(self, rest: Callable[[], object]) -> tuple[Settings, Registry]:
-        """What the files have now. A registry file that is another one by now may be half written."""
+        """The present contents of the files. A changed registry file may be half written."""
         return read_files(self.settings, rest, Caution(self._registry.seen, _wait))
 
     def _take_up(self, read: tuple[Settings, Registry]) -> bool:
-        """Serve by other settings, unless something in them cannot be used."""
+        """Put new settings into force, unless something in them cannot be used."""
         if self._stopping:
             return False
         before, (settings, registry) = self.composition, read
@@ -255,7 +255,7 @@ class Gateway(TwistedService):
         return True
 
     def _refuse(self, failure: Failure) -> bool:
-        """Say why nothing has changed."""
+        """Log why nothing has changed."""
         self.counters.reloads_failed += 1
         if not failure.check(*_REFUSED):
             self.log.failure("reload refused, nothing has changed", failure=failure)
@@ -265,7 +265,7 @@ class Gateway(TwistedService):
         return False
 
     def _tell_of_ports(self, before: Settings) -> None:
-        """Say which ports of the configuration are others now: these need a restart."""
+        """Log which ports of the configuration have changed: these need a restart."""
         for key in ("port", "redirect_port", "admin_port"):
             if getattr(before.listen, key) != getattr(self.settings.listen, key):
                 self.log.warn("listen.{key} has changed, which a reload cannot apply; restart the gateway", key=key)
@@ -290,7 +290,7 @@ class Gateway(TwistedService):
         self._retired.sweep(now)
 
     def _watch(self, now: float) -> None:
-        """Look after what is watched while it serves: services' names and health, certificates, the registry."""
+        """Start what is watched while it serves: services' names and health, certificates, the registry."""
         if self.running:
             self.composition.names.sweep()
             self._probes.sweep(now)
@@ -300,7 +300,7 @@ class Gateway(TwistedService):
     # -- listening
 
     def privilegedStartService(self) -> None:
-        """Bind every port while the process may. Raises StartError."""
+        """Bind every port while the process still has the privilege. Raises StartError."""
         super().privilegedStartService()
         self._bind()
 
@@ -327,7 +327,7 @@ class Gateway(TwistedService):
 
     @property
     def addresses(self) -> Addresses:
-        """The addresses that are listened on: the ports', the redirect ports', the admin port's."""
+        """The addresses that it listens on: the ports', the redirect ports', the admin port's."""
         return self._ports.addresses
 
     # -- health
@@ -357,7 +357,7 @@ class Gateway(TwistedService):
     # -- the end
 
     def stopService(self) -> Deferred[None]:
-        """Stop accepting, finish what is under way up to the drain deadline, close the rest."""
+        """Stop accepting, finish exchanges in flight up to the drain deadline, close the rest."""
         super().stopService()
         if self._drain.ended is not None:
             return self._drain.ended
@@ -380,5 +380,5 @@ class Gateway(TwistedService):
 
 
 def _protocols(settings: Settings) -> tuple[bytes, ...]:
-    """What is spoken over TLS (RFC 7301)."""
+    """The protocols over TLS (RFC 7301)."""
     return HTTP_2 if settings.listen.http2 else HTTP_1

@@ -1,4 +1,4 @@
-"""Where the metrics of a gateway come from: what is counted elsewhere and asked for when they are read."""
+"""Metrics that other objects count and that are queried when the page is read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..upstream.health import Probes
 def sources_of(
     present: Callable[[], Composition], probes: Probes, endpoints: Endpoints, ending: LoggedEnding
 ) -> Sources:
-    """The sources of one gateway. `present` gives the generation that is in force."""
+    """The sources of one gateway. `present` returns the generation in force."""
     return Sources(
         upstream=lambda: {name: (service.idle, service.active) for name, service in present().services.items()},
         waiting=lambda: {name: service.capacity.waiting for name, service in present().services.items()},

@@ -15,8 +15,7 @@ from ..listening.listeners import ListenError, Listeners, plain_endpoint
 
 
 class Addresses(list[Any]):
-    """Every address that is listened on, and which is which: `ports`, `redirect_ports` and `admin_ports`, each in the
-    order in which they were given."""
+    """All addresses that it listens on: `ports`, `redirect_ports` and `admin_ports`, each in the given order."""
 
     def __init__(self, ports: Sequence[Any], redirect_ports: Sequence[Any], admin_ports: Sequence[Any]) -> None:
         super().__init__([*ports, *redirect_ports, *admin_ports])
@@ -37,7 +36,7 @@ class Ports:
         self._admin = Listeners(_or_unusable(lambda text: admin_endpoint(endpoints, plain_endpoint(reactor), text)))
 
     def bind(self, site: IProtocolFactory, redirect: IProtocolFactory, admin: IProtocolFactory) -> list[str]:
-        """Bind every port, or none: what is returned are the faults, a line each."""
+        """Bind every port, or none; returns the faults, a line each."""
         faults = self._public.bind(self.public, site) + self._redirect.bind(self.redirect, redirect)
         faults += self._admin.bind(self.admin, admin)
         if faults:
@@ -55,16 +54,16 @@ class Ports:
         return ", ".join([*self.public, *redirecting]) or "no port of its own"
 
     def close_public(self) -> Deferred[Any]:
-        """Accept no more clients; health and metrics are still answered."""
+        """Accept no more clients; health and metrics are still served."""
         return DeferredList([self._public.close(), self._redirect.close()])
 
     def close_admin(self) -> Deferred[Any]:
-        """Answer nothing any more."""
+        """Close the admin port too."""
         return self._admin.close()
 
 
 def _or_unusable(made: Callable[[str], IStreamServerEndpoint]) -> Callable[[str], IStreamServerEndpoint]:
-    """The endpoint of a string, by `made`; what is wrong with it is a ListenError."""
+    """The endpoint of a string, by `made`; a fault becomes a ListenError."""
 
     def endpoint(text: str) -> IStreamServerEndpoint:
         try:

@@ -19,8 +19,8 @@ from ..upstream.fetch import Fetcher
 
 
 class RegistryFollower:
-    """Reads the registry again as it changes, in a thread of its own, and hands each new one to `refreshed`. `losses`
-    says what another list may lack."""
+    """Reads the registry again when it changes, in a thread of its own, and passes each new one to `refreshed`.
+    `losses` says what a new list may lack."""
 
     def __init__(
         self,
@@ -45,8 +45,8 @@ class RegistryFollower:
         return self.registry.seen if isinstance(self.registry, RegistryFile) else None
 
     def follow(self, composition: Composition, before: Composition | None) -> Composition:
-        """Follow the registry of these settings from now on. What is returned has the tenants that stand until it has
-        been read."""
+        """Follow the registry of these settings from now on. Returns the generation with the tenants that apply until
+        it has been read."""
         settings = composition.settings
         source = settings.tenants.registry
         if isinstance(source, str):
@@ -66,7 +66,7 @@ class RegistryFollower:
         return composition
 
     def _follow_url(self, place: Place, composition: Composition, before: Composition | None) -> Composition:
-        """The tenants before it stay until the list has been read, if they were known."""
+        """The previous tenants stay until the list has been read, if they were known."""
         present = replace(composition, policy=self._policy_until_then(composition, before))
         same = before is not None and (before.registry, before.registry_trust) == (
             present.registry,
@@ -98,12 +98,12 @@ class RegistryFollower:
         return RemoteRegistry(place, source, self._losses, self._failures, self._refreshed, self._threads)
 
     def sweep(self, now: float, settings: Settings) -> None:
-        """Look whether it is time to read it again."""
+        """Read it again if it is time."""
         if self.registry is not None:
             self.registry.sweep(now, settings.tenants.refresh)
 
     def stop(self) -> None:
-        """Follow none."""
+        """Stop following."""
         if self.registry is not None:
             self.registry.stop()
         self.registry = None

@@ -1,4 +1,4 @@
-"""What the files of a configuration have now, for a reload."""
+"""The present contents of a configuration's files, for a reload."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def read_files(settings: Settings, rest: Callable[[], object], caution: Caution)
 
 
 def _named_again(settings: Settings, rest: Callable[[], object], caution: Caution) -> Settings:
-    """Settings that came from no file, with what the files that they name have now."""
+    """Settings that came from no file, with the present contents of the files that they name."""
     settings = replace(settings, tls=replace(settings.tls, client_ca=read_again(settings.tls.client_ca)))
     registry = settings.tenants.registry
     if not isinstance(registry, Path):

@@ -20,14 +20,14 @@ class RetiredServices:
         return self._retries_before + sum(service.retried for service in self._services)
 
     def retire(self, before: Mapping[str, Service], present: Mapping[str, Service]) -> None:
-        """Take those over that are not among the `present` ones."""
+        """Take over the services that are not among the `present` ones."""
         for name, service in before.items():
             if present.get(name) is not service:
                 service.close_idle()
                 self._services.append(service)
 
     def sweep(self, now: float) -> None:
-        """Expire what has passed its deadline, and forget whoever is empty."""
+        """Expire what has passed its deadline, and drop services without exchanges."""
         for service in self._services:
             service.sweep(now)
             if service.capacity.empty:

@@ -1,4 +1,4 @@
-"""uvloop's transports under Twisted's interfaces: which reactor a process gets."""
+"""uvloop's transports under Twisted's interfaces, and the choice of the reactor."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 
 def available() -> bool:
-    """Whether uvloop is there to be used."""
+    """Whether uvloop is installed."""
     try:
         return importlib.util.find_spec("uvloop") is not None
     except ModuleNotFoundError:

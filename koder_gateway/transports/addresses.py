@@ -1,4 +1,4 @@
-"""Socket names, as the kernel gives them, as Twisted's address values."""
+"""The kernel's socket names as Twisted's address values."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _NUMERIC = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
 
 
 def from_socket_name(name: Any) -> IAddress:
-    """The address for what `getsockname` or `getpeername` returned, for any family of stream sockets.
+    """The address for a result of `getsockname` or `getpeername`, for any family of stream sockets.
 
-    One of IPv4's on a socket for both families (RFC 4291 section 2.5.5.2) is IPv4's, as on a socket of its own.
-    A link-local IPv6 host carries its scope (`fe80::1%eth0`), which Python leaves out of the name.
+    An IPv4 address on a socket for both families (RFC 4291 section 2.5.5.2) becomes a plain IPv4 address. A
+    link-local IPv6 host carries its scope (`fe80::1%eth0`), which Python leaves out of the name.
     """
     if isinstance(name, tuple):
         if len(name) == 2:

@@ -1,4 +1,4 @@
-"""Connectors: Twisted's connection attempts, whose connections, once made, are uvloop's."""
+"""Connectors: Twisted makes the connection, then uvloop takes it over."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from koder_gateway.transports.unix import UNIXStreamTransport
 
 
 class _Refusal(Protocol):
-    """What stands in for the protocol that a factory would not build."""
+    """Takes the place of the protocol that a factory refused to build."""
 
     def connectionMade(self) -> None:
         assert self.transport is not None
@@ -57,7 +57,7 @@ class _Connected(StreamTransport):
         connector.connectionLost(reason)
 
     def failIfNotConnected(self, error: Exception) -> None:
-        """Give up, unless the protocol is connected; the connector hears why."""
+        """Give up, unless the protocol is connected; the connector gets the reason."""
         if not self.connected and self._connector is not None:
             connector, self._connector = self._connector, None
             connector.connectionFailed(Failure(error))
@@ -105,7 +105,7 @@ class _UNIXAttempt(unix.Client):
             hand_over(self.reactor.loop, _take_socket(self), transport)
 
     def _keep(self, protocol: Any) -> None:
-        """Stay what this is, Twisted's own transport, since uvloop cannot receive file descriptors."""
+        """Remain Twisted's own transport, since uvloop cannot receive file descriptors."""
         self.protocol = protocol
         self.connected = 1
         self.logstr = f"{self._getLogPrefix(protocol)},client"
@@ -114,7 +114,7 @@ class _UNIXAttempt(unix.Client):
 
 
 def _take_socket(attempt: Any) -> Any:
-    """The socket of an attempt that has succeeded, and is from now on nothing but garbage."""
+    """The socket of a successful attempt, which is not used any more."""
     taken = attempt.socket
     attempt.connected = True
     del attempt.connector, attempt.socket, attempt.fileno

@@ -2,52 +2,23 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
-from koder_gateway.transports.owner import Owner
-
-# What is read at once where reads are bounded: enough for bulk to go on at full speed. Where it is known what can be
-# sent on at once, as much as that: `LITTLE` at least and `MOST` at most.
-LITTLE: Final = 1 << 14
-BOUND: Final = 1 << 16
-MOST: Final = 1 << 18
-# What is read at once where exactly so much would be read as there is room for, if there is next to none.
-_FEW: Final = 512
-# One for all connections: what is read into it is taken out before the next read.
-_buffer: Final = memoryview(bytearray(MOST))
-_first: Final = _buffer[:512]
-_little: Final = _buffer[:LITTLE]
-_bounded: Final = _buffer[:BOUND]
-
-
-class _Always(dict[int, memoryview]):
-    """A mapping that has one buffer for every hint: looking it up is no call of Python's, and each read does it."""
-
-    def __init__(self, buffer: memoryview) -> None:
-        self._buffer = buffer
-
-    def __missing__(self, hint: int) -> memoryview:
-        self[hint] = self._buffer
-        return self._buffer
-
-
-_first_buffer: Final[Callable[[int], memoryview]] = _Always(_buffer[:512]).__getitem__
-_bounded_buffer: Final[Callable[[int], memoryview]] = _Always(_bounded).__getitem__
-_little_buffer: Final[Callable[[int], memoryview]] = _Always(_little).__getitem__
+from koder_gateway.transports.bounded_reads import FIRST, FIRST_BUFFER, BoundedReads
 
 
 def drop(_data: object) -> None:
-    """Write to a connection that takes no more: silently nothing, as Twisted promises."""
+    """Write to a connection that accepts no more data: does nothing, as Twisted promises."""
 
 
-class Flow(ABC):
-    """Both directions' pausing and resuming; the base of `StreamTransport`, which owns the connection.
+class Flow(BoundedReads):
+    """Pauses and resumes both directions; the base of `StreamTransport`, which owns the connection.
 
-    uvloop calls `pause_writing` when something waits to be sent that the kernel does not take (`bufferSize`: when
-    more than so much does), and `resume_writing` when it has. A push producer is told both. A pull producer is asked
-    for more each time what it wrote has been taken; while one is registered, `write` notices that it wrote.
+    uvloop calls `pause_writing` when data waits that the kernel does not accept (more than `bufferSize`), and
+    `resume_writing` when it has accepted it. A push producer is notified of both. A pull producer is asked for more
+    each time its last write has been accepted; while one is registered, `write` records that it wrote.
     """
 
     connected = False
@@ -59,27 +30,11 @@ class Flow(ABC):
     TLS = False
     _full = False
     _half_closing = False
-    _starting = False
-    _held: list[bytes] | None = None
-    # Whether the protocol has stopped reading, and whether the rest of this turn is others'.
+    # Whether the protocol has stopped reading.
     _stopped = False
-    _turn_ended = False
-    _reads_little = False
-    _reads_bounded = False
-    # Who says how much there is room for, and how much of that is left.
-    _room: Callable[[], int] | None = None
-    _budget = 0
     protocol: Any = None
-    _native: Any = None
 
-    reactor: Owner
     write: Callable[[bytes], None]
-    data_received: Callable[[bytes], None]
-    get_buffer: Callable[[int], memoryview]
-    buffer_updated: Callable[[int], None]
-
-    @abstractmethod
-    def getPeer(self) -> Any: ...
 
     @abstractmethod
     def loseConnection(self) -> None: ...
@@ -114,7 +69,7 @@ class Flow(ABC):
     # IConsumer: writing
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Let `producer` write here; it stops when the connection is lost, or at once if it is.
+        """Let `producer` write here; it is stopped when the connection is lost, or at once if it already is.
 
         Raises RuntimeError while another one is registered.
         """
@@ -133,7 +88,7 @@ class Flow(ABC):
             self._pause(producer)
 
     def unregisterProducer(self) -> None:
-        """The producer has written its last; a closing that waited for it goes on."""
+        """The producer has finished; a close that waited for it continues."""
         if self.producer is None:
             return
         self.producer = None
@@ -179,7 +134,7 @@ class Flow(ABC):
     # IPushProducer: reading
 
     def pauseProducing(self) -> None:
-        """Read nothing until `resumeProducing`; that the peer has gone is not noticed meanwhile."""
+        """Read nothing until `resumeProducing`; meanwhile a lost peer is not noticed."""
         self._stopped = True
         if self._starting:
             self._hold_first()
@@ -199,20 +154,20 @@ class Flow(ABC):
             self.reactor.loop.call_soon(self._resume_held)
 
     def _hold_first(self) -> None:
-        """uvloop reads at least once whatever `connectionMade` says: as little as can be, however much has come."""
+        """uvloop reads at least once, even if `connectionMade` pauses: read as little as possible."""
         if self._held is None:
             self._held = []
-            self.get_buffer = _first_buffer
+            self.get_buffer = FIRST_BUFFER
             self.buffer_updated = self._keep_first
             self._native.set_protocol(self)
 
     def _keep_first(self, size: int) -> None:
         self._native.pause_reading()
         if self._held is not None:
-            self._held.append(bytes(_first[:size]))
+            self._held.append(bytes(FIRST[:size]))
 
     def _resume_held(self) -> None:
-        """Hand over what arrived between `connectionMade`, which paused, and the pause taking effect."""
+        """Deliver what arrived between `connectionMade`, which paused, and the moment when the pause took effect."""
         held, self._held = self._held, None
         if not self.connected or self.disconnecting or held is None:
             return
@@ -229,7 +184,7 @@ class Flow(ABC):
                 self._fail(error)
 
     def end_turn(self) -> None:
-        """A read has filled the buffer, and the loop would read up to 31 times more: let others go first where it is
+        """A read has filled the buffer, and the loop would read up to 31 times more: let others go first if it is
         their turn."""
         native = self._native
         if native is not None and native.is_reading() and not self.reactor.turns.may_read_on(self):
@@ -242,156 +197,17 @@ class Flow(ABC):
         if self.connected and not self.disconnecting and not self._stopped:
             self._native.resume_reading()
 
-    def read_little(self) -> None:
-        """Bring no more than `LITTLE` bytes in one read from now on, of a peer that brings more than it is worth."""
-        if self._native is None or self._reads_little or self._starting:
-            return
-        self._reads_little = True
-        self._read_into(_little_buffer, self._little_read)
-
-    def read_bounded(self, room: Callable[[], int] | None = None) -> None:
-        """Bring no more than `BOUND` bytes in one read from now on: what is read and not taken is kept here. Where
-        `room` says how many bytes whoever they are for takes at once: no more than `LITTLE`, and of a peer that fills
-        that as many as there is room for.
-
-        A read costs one call more; the copy that is made here is one that uvloop need not make.
-        """
-        if self._native is None or self._reads_little:
-            return
-        self._reads_bounded = True
-        self._room, self._budget = room, 0
-        if self._held is None:
-            self._read_within_bounds()
-
-    def _read_within_bounds(self) -> None:
-        if self._room is None:
-            self._read_into(_bounded_buffer, self._bounded_read)
-        else:
-            self._read_into(_little_buffer, self._first_read)
-
-    def read_fitting(self, room: Callable[[], int]) -> None:
-        """Bring as much in one read as `room` says that whoever it is for takes at once (bytes), and up to `BOUND`
-        anyway: for bulk, of which no whole read is to wait here. What there is room for is asked once for many reads.
-        """
-        if self._native is None or self._reads_little or self._held is not None:
-            return
-        self._reads_bounded = True
-        # What the kernel needs for its own keeping is up to as much again.
-        self._room, self._budget = room, room() >> 1
-        self._read_into(self._bulk_buffer, self._bulk_read)
-
-    def _bulk_buffer(self, _hint: int) -> memoryview:
-        budget = self._budget
-        return _buffer if budget >= MOST else _buffer[: max(BOUND, budget)]
-
-    def _bulk_read(self, size: int) -> None:
-        self._budget -= size
-        self.data_received(bytes(_buffer[:size]))
-        if self._budget < MOST and self._room is not None:
-            self._budget = self._room() >> 1
-
-    def read_exactly(self, room: Callable[[], int]) -> None:
-        """Bring no more in one read than `room` says (bytes), or `_FEW`. For few bytes: reads so small are dear."""
-        if self._native is None or self._reads_little:
-            return
-        self._reads_bounded = True
-        self._room = room
-        if self._held is None:
-            self._read_into(self._exact_buffer, self._exact_read)
-
-    def _exact_buffer(self, _hint: int) -> memoryview:
-        return _buffer[: max(_FEW, 0 if self._room is None else self._room())]
-
-    def _exact_read(self, size: int) -> None:
-        self.data_received(bytes(_buffer[:size]))
-
-    def read_freely(self) -> None:
-        """Bring as much as comes again."""
-        if self._native is not None and self._reads_bounded and not self._reads_little:
-            self._reads_bounded = False
-            self._room = None
-            if self._held is not None:
-                return
-            reading = self._native.is_reading()
-            self._native.pause_reading()
-            del self.get_buffer, self.buffer_updated
-            self._native.set_protocol(self)
-            if reading:
-                self._native.resume_reading()
-
-    def _read_into(self, get: Callable[[int], memoryview], updated: Callable[[int], None]) -> None:
-        """Have uvloop read into the buffer that it is given (asyncio.BufferedProtocol)."""
-        native = self._native
-        # Only another way of reading than before needs a pause.
-        reading = "get_buffer" not in self.__dict__ and native.is_reading()
-        if reading:
-            native.pause_reading()
-        self.get_buffer = get
-        self.buffer_updated = updated
-        native.set_protocol(self)
-        if reading:
-            native.resume_reading()
-
-    def _bounded_read(self, size: int) -> None:
-        self.data_received(bytes(_bounded[:size]))
-
-    def _first_read(self, size: int) -> None:
-        # In two steps, as in `tls.stream`.
-        receive = self.data_received
-        receive(_little[:size].tobytes())
-        if size == LITTLE and self._room is not None:
-            self._look_for_room(self._room)
-
-    def _read_on_later(self) -> None:
-        """A read was full, and the loop would read up to 31 times more before it sends what has come of that on."""
-        native = self._native
-        if native is not None and native.is_reading():
-            self._turn_ended = True
-            native.pause_reading()
-            if self.reactor.turns.may_read_on(self):
-                self.reactor.loop.call_soon(self.next_turn)
-
-    def _look_for_room(self, room: Callable[[], int]) -> None:
-        """The peer brings more than a little: read as much at once as there is room for."""
-        if self._native is None or not self._reads_bounded:
-            return
-        # What the kernel needs for its own keeping is up to as much again.
-        self._budget = room() >> 1
-        if self._budget > LITTLE:
-            self._read_into(self._fitting_buffer, self._fitting_read)
-        self._read_on_later()
-
-    def _fitting_buffer(self, _hint: int) -> memoryview:
-        budget = self._budget
-        return _buffer if budget >= MOST else _buffer[: max(LITTLE, budget)]
-
-    def _fitting_read(self, size: int) -> None:
-        self._budget -= size
-        self.data_received(bytes(_buffer[:size]))
-        if self._budget <= LITTLE and self._room is not None and self._native is not None and self._reads_bounded:
-            self._budget = self._room() >> 1
-            if self._budget <= LITTLE:
-                self._read_into(_little_buffer, self._first_read)
-            if self._budget < MOST:
-                self._read_on_later()
-
-    def _little_read(self, size: int) -> None:
-        self.data_received(bytes(_buffer[:size]))
-        native = self._native
-        if size == LITTLE and native is not None and native.is_reading():
-            # There is more, of which each byte may be dear.
-            self._turn_ended = True
-            native.pause_reading()
-            self.reactor.turns.read_later(self)
-
     def deliver_to(self, receiver: Callable[[bytes], None]) -> None:
-        """Hand what is read to `receiver` from now on, in place of the protocol's `dataReceived`: one call less for
-        each read. Only this transport's own protocol may ask for it, each time that its `dataReceived` changes."""
+        """Deliver data to `receiver` from now on, in place of the protocol's `dataReceived`: one call less for each
+        read.
+
+        Only this transport's own protocol may call this, each time that its `dataReceived` changes.
+        """
         if self.connected and self._held is None:
             self._deliver_to(receiver)
 
     def _deliver_to(self, receiver: Callable[[bytes], None]) -> None:
-        """Let uvloop call this with what it reads, until further notice, instead of the protocol."""
+        """Let uvloop call this function with the data, instead of the protocol, until further notice."""
         self.data_received = receiver
         self._native.set_protocol(self)
 
@@ -411,7 +227,7 @@ class Flow(ABC):
 
     @property
     def bufferSize(self) -> int:
-        """Bytes that may wait to be sent before the producer is paused; it goes on at a quarter of them."""
+        """Bytes that may wait to be sent before the producer is paused; it is resumed at a quarter of them."""
         _low, high = self._native.get_write_buffer_limits()
         return int(high)
 

@@ -1,4 +1,4 @@
-"""Ports: bound and stopped as Twisted's own, accepting and serving as uvloop's."""
+"""Ports: bound and stopped by Twisted, accepting and serving through uvloop."""
 
 from __future__ import annotations
 
@@ -26,25 +26,27 @@ from koder_gateway.transports.socket_adoption import hand_over
 from koder_gateway.transports.stream import StreamTransport
 from koder_gateway.transports.unix import UNIXStreamTransport
 
-# Seconds until a port that could not accept for want of descriptors or memory tries again.
+# Seconds until a port without descriptors or memory tries to accept again.
 _RETRY = 0.1
 
-# How many connections one turn of the loop accepts before others get theirs.
+# How many connections one iteration of the loop accepts before other work runs.
 _BATCH = 64
 
-# uvloop accepts one in a turn of the loop. How many more come in behind it, and in how many seconds at most.
+# uvloop accepts one connection in an iteration of the loop. How many more are accepted after it, and for how many
+# seconds at most.
 _FOLLOWERS = 32
 _LONGEST = 0.002
-# Seconds until the port asks again whether others wait, once all are in. To ask after each connection would make
-# handshakes dearer by a hundredth, and where turns are shorter than this, uvloop's one in each goes a long way.
+# Seconds until the port checks again for waiting connections, once all are accepted. Checking after each connection
+# would make handshakes one percent more expensive, and if iterations are shorter than this, uvloop's one connection
+# in each is enough.
 _ALONE = 0.005
 
-# Descriptors that everything else in the process may need at any time.
+# Descriptors reserved for everything else in the process.
 _RESERVE = 64
 
-# accept(2): the system is out of something; what waits in the backlog can go on waiting.
+# accept(2): the system is out of some resource; waiting connections can stay in the backlog.
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-# accept(2): this one connection is dead or forbidden; the next may be fine.
+# accept(2): this connection is dead or forbidden; the next may be fine.
 _STILLBORN = (errno.ECONNABORTED, errno.EPERM, errno.EPROTO)
 
 _log = Logger()
@@ -84,7 +86,7 @@ class _Server(StreamTransport):
 
 
 class _Leader(_Server):
-    """A connection that uvloop accepted. Who waits behind it comes in with it."""
+    """A connection that uvloop accepted. Connections that wait behind it are accepted with it."""
 
     def connection_made(self, native: asyncio.Transport) -> None:
         port = self._port
@@ -105,7 +107,7 @@ class _UNIXServer(UNIXStreamTransport, _Server):
 
 
 class _Ear(socket.socket):
-    """A listening socket lent to uvloop, which detaches it when it stops listening, asked or not."""
+    """A listening socket lent to uvloop, which detaches it when it stops listening, on request or by itself."""
 
     deafened: Callable[[], None]
 
@@ -116,9 +118,9 @@ class _Ear(socket.socket):
 
 
 class _Accepting(ABC):
-    """Accepting for a port, some in each turn of the loop, pausing while the system is exhausted.
+    """Accepts for a port, some connections in each iteration of the loop, and pauses while the system is exhausted.
 
-    The stock port accepts and drops what it has no descriptor for; here the clients wait in the backlog.
+    Twisted's port accepts and drops connections without a descriptor; here clients wait in the backlog.
     """
 
     reactor: Any
@@ -152,7 +154,7 @@ class _Accepting(ABC):
         """Serve this new connection."""
 
     def admit_waiting(self, most: int, seconds: float = math.inf) -> bool:
-        """Serve what has connected and waits: so many, and for so long, at most. Whether more may wait."""
+        """Accept waiting connections: at most so many, and for at most so long. Returns whether more may wait."""
         ends = monotonic() + seconds
         for _ in range(most):
             try:
@@ -167,7 +169,7 @@ class _Accepting(ABC):
         return True
 
     def admit_last(self) -> None:
-        """Serve all who wait, before the socket closes, which would reset them."""
+        """Accept all waiting connections before the socket closes, which would reset them."""
         self.admit_waiting(self.backlog or socket.SOMAXCONN)
 
     def _pause(self, error: OSError) -> None:
@@ -195,19 +197,19 @@ class _Accepting(ABC):
 class StreamPort(_Accepting, tcp.Port):
     """A TCP port.
 
-    uvloop accepts, which costs a third less than accepting here. But it drops what it finds no descriptor for, and
-    stops listening for good when the system is out of memory. So it does the accepting only while there are
-    descriptors to spare for two full backlogs; otherwise, and after it stopped on its own, connections are accepted
-    here, up to `_BATCH` in a turn of the loop.
+    uvloop accepts, which takes a third less time than accepting here. But it drops a connection without a descriptor,
+    and stops listening for good when the system is out of memory. So uvloop accepts only while there are spare
+    descriptors for two full backlogs; otherwise, and after it has stopped by itself, connections are accepted here,
+    up to `_BATCH` in an iteration of the loop.
 
-    And it accepts one in a turn: where turns take milliseconds, others would wait for seconds. So the ones behind it
-    are accepted here, too, up to `_FOLLOWERS` in a turn. (Other versions of libuv accept all that is waiting before
-    they call anybody; then nobody is behind.)
+    And uvloop accepts only one connection in an iteration: if iterations take milliseconds, others would wait for
+    seconds. So up to `_FOLLOWERS` more are accepted here. (Other versions of libuv accept all waiting connections
+    first; then none is left.)
     """
 
     _server: Any = None
     _careful = False
-    # When, on the loop's clock, to ask next whether others wait.
+    # When, on the loop's clock, to check next for waiting connections.
     _asks = -math.inf
 
     def startReading(self) -> None:
@@ -229,7 +231,7 @@ class StreamPort(_Accepting, tcp.Port):
     def createInternetSocket(self) -> socket.socket:
         made: socket.socket = super().createInternetSocket()
         if self.interface == "::":
-            # Whatever the system's default (net.ipv6.bindv6only): every address is also IPv4's.
+            # Regardless of the system's default (net.ipv6.bindv6only), every address also serves IPv4.
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         return made
 
@@ -238,8 +240,8 @@ class StreamPort(_Accepting, tcp.Port):
         return self._server is not None
 
     def connectionLost(self, reason: Failure) -> None:
-        # Twisted's word for a socket of this port's own. In one that was handed over, connections wait for whoever
-        # listens on it next.
+        # Twisted's flag for a socket of this port's own. In a socket that was passed to the process, connections wait
+        # for the next process.
         if self._shouldShutdown:
             self.admit_last()
         super().connectionLost(reason)
@@ -248,15 +250,15 @@ class StreamPort(_Accepting, tcp.Port):
         hand_over(self.reactor.loop, accepted, _Server(self))
 
     def admit_followers(self) -> None:
-        """Serve those who wait behind one that uvloop accepted, while it accepts: not once the port stops."""
+        """Accept those that wait behind one that uvloop accepted, while it accepts: not once the port stops."""
         now = self.reactor.loop.time()
         if self._server is not None and now >= self._asks:
             more = self.admit_waiting(_FOLLOWERS, _LONGEST)
-            # What went wrong is left to uvloop.
+            # Errors are left to uvloop.
             self._asks = now if more else now + _ALONE
 
     def accepted(self, descriptor: int) -> None:
-        """A connection got this descriptor: always the lowest free one, so it tells how many are in use."""
+        """A connection got this descriptor: always the lowest free one, so it shows how many are in use."""
         ceiling = self._ceiling()
         careful = descriptor > (ceiling // 2 if self._careful else ceiling)
         if careful is not self._careful:
@@ -328,10 +330,10 @@ class UNIXStreamPort(_Accepting, AdoptingUNIXPort):
 
 
 def _clear_leftovers(path: bytes) -> None:
-    """Remove what a port left at its path when its process was killed.
+    """Remove the files that a port left at its path when its process was killed.
 
-    Twisted looks whether the process that its lock names is alive. In a container that is PID 1 each time, so that
-    the one that asks takes itself for the other one. Whether anybody listens is asked of the socket itself.
+    Twisted checks whether the process that the lock names is running. In a container that is always PID 1, so the
+    process would take itself for the other one. Whether a process listens is determined from the socket itself.
     """
     lock = os.fsencode(path) + b".lock"
     with suppress(OSError), socket.socket(socket.AF_UNIX) as probe:

@@ -1,4 +1,4 @@
-"""What a transport asks of the reactor that owns it."""
+"""What a transport needs from the reactor that owns it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Owner(Protocol):
 
     @property
     def turns(self) -> Turns:
-        """How its time is shared among connections."""
+        """Shares the reactor's time among connections."""
 
     @property
     def streams(self) -> set[Any]:

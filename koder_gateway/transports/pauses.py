@@ -1,4 +1,4 @@
-"""What ports say of accepting that pauses and goes on: where, in plain words, and at the pace of complaints."""
+"""Log lines of ports that pause and resume accepting: the address, in plain words, and rate-limited."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from twisted.logger import Logger
 from koder_gateway.wire.clock import CoarseClock
 from koder_gateway.wire.rate_limited_log import Complaints
 
-# Seconds until it is told how many lines were left out, when none has followed.
+# Seconds until the number of left-out lines is logged, if no line has followed.
 _LATER: Final = 10.0
 
 _log = Logger()
 
 
 class Pauses:
-    """The lines of all ports of one reactor, whose clients can make a port pause and go on many times a second."""
+    """The lines of all ports of one reactor; clients can make a port pause and resume many times a second."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._clock = CoarseClock()
         self._complaints = Complaints(self._clock, _log.warn)
-        # The event loop that calls `_sweep`; a daemon has another one than the process that it comes from.
+        # The event loop that calls `_sweep`; a daemon has another one than the process that it was forked from.
         self._swept_by: Any = None
 
     def say(self, port: Any, what: str) -> None:
-        """Log what becomes of accepting on this port."""
+        """Log a change of accepting on this port."""
         loop = self._reactor.loop
         self._clock.now = loop.time()
         self._complaints.say(f"Accepting on {place(port.getHost())} {what}")
@@ -43,7 +43,7 @@ class Pauses:
 
 
 def place(address: Any) -> str:
-    """Where a port listens, as people write it."""
+    """The address of a port, as people write it."""
     if isinstance(address, UNIXAddress):
         return f"the UNIX socket {os.fsdecode(address.name or b'')!r}"
     host = f"[{address.host}]" if ":" in address.host else address.host

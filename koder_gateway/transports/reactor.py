@@ -40,8 +40,8 @@ def _report(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
 class _Children:
     """Reaps child processes on SIGCHLD.
 
-    Twisted's own way is a wake-up descriptor, of which a process has one, and uvloop has taken it. But uvloop
-    runs Python's signal handlers as soon as a signal wakes it, and that is all it takes.
+    Twisted uses a wake-up descriptor, of which a process has only one, and uvloop uses it. But uvloop runs Python's
+    signal handlers as soon as a signal wakes it, and that is enough.
     """
 
     def __init__(self, reactor: UvloopReactor) -> None:
@@ -81,7 +81,7 @@ class UvloopReactor(AsyncioSelectorReactor):
         return [*super().getReaders(), *(stream for stream in self.streams if stream.reading())]
 
     def removeAll(self) -> list[Any]:
-        """Forget all connections and ports; whoever calls this owes each a `connectionLost`."""
+        """Remove all connections and ports; the caller must call `connectionLost` of each."""
         streams = list(self.streams)
         self.streams.clear()
         return [*super().removeAll(), *streams]
@@ -95,7 +95,7 @@ class UvloopReactor(AsyncioSelectorReactor):
         return _MultiSignalHandling((ReactorBase._signalsFactory(self), _Children(self)))
 
     def sigTerm(self, number: int, frame: Any = None) -> None:
-        """SIGTERM asks for an orderly end: stop, and let twistd exit with 0.
+        """SIGTERM: stop in order, and let twistd exit with 0.
 
         On Twisted's own reactors twistd ends itself by the same signal once everything is stopped.
         """
@@ -103,18 +103,18 @@ class UvloopReactor(AsyncioSelectorReactor):
         self.callFromThread(self.stop)
 
     def soon(self, call: Callable[[], object]) -> None:
-        """Call in the next turn of the loop, without a timer's cost."""
+        """Call in the next iteration of the loop, without the cost of a timer."""
         self.loop.call_soon(call)
 
     # IReactorDaemonize
 
     def beforeDaemonize(self) -> None:
-        """Nothing: the parent only waits for its child from now on."""
+        """Nothing to do: the parent only waits for its child."""
 
     def afterDaemonize(self) -> None:
         """Move to a new event loop: libuv does not survive a fork.
 
-        Whatever Twisted watches and has scheduled moves along; callbacks given to the old event loop itself
+        Everything that Twisted watches and has scheduled moves along; callbacks given to the old event loop itself
         are lost.
         """
         readers, writers = dict(self._readers), dict(self._writers)

@@ -1,4 +1,4 @@
-"""startTLS: a TLS layer put between a transport and its protocol while they are connected."""
+"""startTLS: inserts a TLS layer between a connected transport and its protocol."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from zope.interface import directlyProvides, implementer
 
 from koder_gateway.transports.flow import Flow, drop
 
-# What the TLS layer, once started, does in the transport's place.
+# The methods of the TLS layer that replace the transport's.
 _DIVERTED = (
     "write",
     "writeSequence",
@@ -26,7 +26,7 @@ _DIVERTED = (
 
 @implementer(ITCPTransport)
 class _Beneath:
-    """The transport as the TLS layer sees it: the ciphertext side of a transport that now writes plaintext."""
+    """The ciphertext side, for the TLS layer, of a transport that now writes plaintext."""
 
     def __init__(self, transport: Flow) -> None:
         self._transport = transport
@@ -53,10 +53,10 @@ class _Beneath:
 
 
 def start_tls(transport: Flow, context_factory: Any, client: bool) -> None:
-    """Put TLS, as `client` or server, between `transport` and its protocol.
+    """Insert TLS, as `client` or server, between `transport` and its protocol.
 
-    `transport` becomes the plaintext side: what its protocol calls on it goes to the TLS layer. A registered
-    producer moves along, so that it is paused by what the TLS layer has to say.
+    `transport` becomes the plaintext side: its methods lead to the TLS layer. A registered producer moves along, so
+    that TLS data can pause it too.
     """
     producer, streaming = transport.producer, transport.streamingProducer
     if producer is not None:

@@ -35,11 +35,11 @@ _DONE = Failure(ConnectionDone())
 _LOST = Failure(ConnectionLost())
 _ABORTED = Failure(ConnectionAborted())
 
-# Close with a reset instead of the usual farewell.
+# Close with a reset instead of a FIN.
 _RESET = struct.pack("ii", 1, 0)
 
-# What Linux tells of a socket's memory (sock_diag(7), SK_MEMINFO_VARS): received, its bound, on its way, the bound of
-# what is to be sent, set aside, to be sent.
+# The order in which Linux reports a socket's memory (sock_diag(7), SK_MEMINFO_VARS): received, its bound, in transit,
+# the send bound, set aside, to be sent.
 _SO_MEMINFO = 55
 _MEMINFO = struct.Struct("6I")
 
@@ -50,16 +50,17 @@ _log = Logger()
 class StreamTransport(Flow):
     """The asyncio protocol that uvloop calls, and the Twisted transport that a protocol holds.
 
-    On the hot path there is next to nothing in between: `write` *is* uvloop's, and what is read takes one
-    call to the protocol's `dataReceived`, looked up each time because protocols replace it. What needs more
-    (a pull producer, a half-closed or lost connection) replaces those two while it lasts. Whoever keeps
-    `transport.write` beyond `connectionLost` gets a RuntimeError from it; look it up each time instead.
+    The hot path has almost nothing in between: `write` *is* uvloop's, and data takes one call to the protocol's
+    `dataReceived`, looked up each time because protocols replace it. A pull producer, and a half-closed or lost
+    connection, replace those two methods while they last.
 
-    A subclass says where the protocol comes from (`_build`) and who hears of the end (`_ended`).
+    Do not keep `transport.write` beyond `connectionLost`: it raises RuntimeError then. Look it up each time instead.
+
+    A subclass provides the protocol (`_build`) and is notified of the end (`_ended`).
     """
 
     _tlsClientDefault = False
-    # Whether the protocol gets what came before a write failed; if not, a failed write is the end of all.
+    # Whether the protocol still gets what arrived before a write failed; otherwise a failed write ends everything.
     _hears_last_words = False
     _aborting = False
     _failure: Failure | None = None
@@ -76,16 +77,16 @@ class StreamTransport(Flow):
         """The protocol for this connection, or None to refuse it."""
 
     def _unbuilt(self) -> None:
-        """Building the protocol failed, which has been logged; the connection is about to be closed."""
+        """Building the protocol failed, which has been logged; the connection will be closed."""
 
     def _ended(self, reason: Failure) -> None:
-        """The protocol has been told that its connection is lost."""
+        """The protocol's `connectionLost` has been called."""
 
     # What uvloop calls
 
     def connection_made(self, native: asyncio.Transport) -> None:
         self._native = native
-        # Whoever writes is told as soon as the kernel takes no more: what waits here beyond that is kept for nothing.
+        # The writer is notified as soon as the kernel accepts no more: more data here would only use memory.
         native.set_write_buffer_limits(0)
         protocol = self._built_or_none()
         if protocol is None:
@@ -122,7 +123,7 @@ class StreamTransport(Flow):
         """The peer has closed its side; true keeps ours open."""
         protocol: Any = IHalfCloseableProtocol(self.protocol, None)
         if protocol is None:
-            # What is still unsent goes with it: that the peer is gone must be known at once.
+            # Unsent data is lost with it: the lost peer must be noticed at once.
             self._native.abort()
             return False
         try:
@@ -154,7 +155,8 @@ class StreamTransport(Flow):
                 self._ended(reason)
 
     def _hear_last_words(self) -> None:
-        """Hand over what came before the connection failed, which uvloop, when it could not write, did not read."""
+        """Deliver the data that arrived before the connection failed, and that uvloop, when it could not write, did
+        not read."""
         if self.disconnecting or self._aborting or self._failure is not None:
             return
         # The socket itself: above it TLS may have begun, and `getHandle` is then that one's.
@@ -170,7 +172,7 @@ class StreamTransport(Flow):
                 self._fail(error)
 
     def connectionLost(self, reason: Failure) -> None:
-        """End this connection here and now, as the reactor does with all that are left when it stops."""
+        """End this connection at once, as the reactor does with all remaining connections when it stops."""
         if self.connected:
             self._lose(reason)
             self.connection_lost(None)
@@ -189,7 +191,7 @@ class StreamTransport(Flow):
         return Failure(error)
 
     def _release(self) -> None:
-        """Let go of everything, so that no cycle keeps this connection or its protocol alive."""
+        """Drop all references, so that no cycle keeps this connection or its protocol alive."""
         if self._handle is not None:
             self._handle.detach()
         for name in ("data_received", "get_buffer", "buffer_updated"):
@@ -211,7 +213,7 @@ class StreamTransport(Flow):
     # ITransport; `write` is an attribute
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
-        """Write these one after the other; raises TypeError, having written nothing, if one is not bytes."""
+        """Write these in order; raises TypeError, with nothing written, if one is not bytes."""
         try:
             joined = b"".join(data)
         except TypeError:
@@ -229,7 +231,7 @@ class StreamTransport(Flow):
         self._close()
 
     def _close(self) -> None:
-        """Close, unless something is still to be written before; this is then called again."""
+        """Close, unless data must still be written; then this is called again."""
         if self.producer is None and self._native is not None:
             self._native.close()
 
@@ -268,13 +270,13 @@ class StreamTransport(Flow):
 
     @property
     def unsent(self) -> int:
-        """Bytes that were written and that the kernel has not taken yet."""
+        """Bytes that were written but not accepted by the kernel yet."""
         return 0 if self._native is None else int(self._native.get_write_buffer_size())
 
     @property
     def room(self) -> int:
-        """Bytes that the kernel takes at once, what it needs for its own keeping among them; 0 where it does not say.
-        Worth a system call."""
+        """Bytes that the kernel accepts at once, its own overhead included; 0 if it does not report it. Costs a
+        system call."""
         if self._native is None or self.unsent:
             return 0
         try:

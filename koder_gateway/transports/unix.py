@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from koder_gateway.transports.stream import StreamTransport
 
-# Seconds until a descriptor that the peer has no room for is offered again.
+# Seconds until a descriptor is offered again if the peer has no room for it.
 _RETRY = 0.01
 
 # Descriptors waiting to be sent at which a producer is paused.
@@ -22,11 +22,11 @@ _MANY = 64
 
 @implementer(IUNIXTransport)
 class UNIXStreamTransport(StreamTransport):
-    """A stream on which, beside bytes, descriptors travel.
+    """A stream that carries descriptors in addition to bytes.
 
-    uvloop cannot send descriptors, so this does it on its own: from `sendFileDescriptor` on, what is written
-    waits here until all that uvloop holds is sent, then each descriptor goes with one byte, and uvloop takes
-    the rest. Who receives descriptors never gets this transport, see `listening` and `connecting`.
+    uvloop cannot send descriptors, so this class does: from `sendFileDescriptor` on, written data waits here until
+    everything that uvloop holds is sent; then each descriptor goes with one byte, and uvloop takes the rest.
+    Protocols that receive descriptors never get this transport, see `listening` and `connecting`.
     """
 
     _descriptors: list[int] | None = None
@@ -59,7 +59,7 @@ class UNIXStreamTransport(StreamTransport):
             super().resume_writing()
 
     def getTcpNoDelay(self) -> bool:
-        """Always false: there is no TCP here, but who expects it need not know."""
+        """Always false, for callers that expect TCP."""
         return False
 
     def setTcpNoDelay(self, enabled: bool) -> None:

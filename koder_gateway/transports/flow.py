@@ -30,7 +30,7 @@ class Flow(BoundedReads):
     TLS = False
     _full = False
     _half_closing = False
-    # Whether the protocol has stopped reading, and whether the rest of this iteration belongs to others.
+    # Whether the protocol has stopped reading.
     _stopped = False
     protocol: Any = None
 

@@ -62,7 +62,7 @@ class Client(Protocol):
     """The client's side of an exchange. Each method may end the client's connection, none raises.
 
     `body` is the part of the request's body that came with its head; `body_done`: it is the whole body, with
-    `trailers` behind it. `sink` takes what the client sends: the relay, and a tunnel once protocols have been switched.
+    `trailers` behind it. `sink` takes what the client sends: the relay, or a tunnel once protocols are switched.
     """
 
     exchange: Exchange

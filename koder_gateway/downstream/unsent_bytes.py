@@ -45,10 +45,10 @@ def acknowledged(transport: Any) -> int:
 
 
 class Uptake:
-    """Whether one client takes its answers as fast as it has to, from the moment that this is made: when something
+    """Whether one client takes its responses as fast as it has to, from the moment that this is made: when something
     begins to wait for it.
 
-    `exchange` is the one under way, None between two, and `written` its bytes so far: they tell what was taken where
+    `exchange` is the one in flight, None between two, and `written` its bytes so far: they tell what was taken where
     TCP does not, as on a UNIX socket. `grace`: seconds that the client may fall behind; `now` is monotonic seconds.
     """
 

@@ -25,7 +25,7 @@ class StockChannel:
     _secured: Secured | None = None
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
-        """Send a stock answer's head with the fields that every answer of the gateway carries."""
+        """Send a stock response's head with the fields that every response of the gateway carries."""
         request = self.request
         if request is None:
             return

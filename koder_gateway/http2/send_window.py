@@ -26,10 +26,10 @@ from ..wire.http2_frames import (
 from ..wire.pace import Pace
 from .answer_producer import HIGH, LITTLE, AnswerProducer, SendingStream
 
-# So many times what waits may be kept for it.
+# A piece may keep a buffer alive that is so many times its size.
 _PINNED: Final = 4
 _EMPTY: Final = b""
-# The pace of those for whom nothing has ever waited.
+# The pace of streams for which nothing has ever waited: one object for all.
 _UNASKED: Final = Pace()
 
 
@@ -77,7 +77,7 @@ class SendWindow(AnswerProducer):
         self._asked = False
         self._sent = 0
 
-    # -- from the answer
+    # -- from the response
 
     def send_head(self, block: bytes, ended: bool) -> None:
         """Send a field block; `ended` when nothing follows it."""
@@ -131,7 +131,7 @@ class SendWindow(AnswerProducer):
         self._go_on()
 
     def exchange_over(self) -> None:
-        """The answer is complete, whether or not its end was said."""
+        """The response is complete, whether or not its end was said."""
         if not self.ended:
             self.ended = True
             self._go_on()
@@ -199,7 +199,7 @@ class SendWindow(AnswerProducer):
         if waiting:
             room = min(out.window, self.window, out.max_frame)
             if room <= 0:
-                # Its own window opens with a grant; for the connection's it has to stand among the others.
+                # A grant enlarges its own window; for the connection's window it stays in the list.
                 return self.window > 0
             if room < self._least and len(waiting[0]) > room and not forced:
                 out.hold(self)
@@ -221,7 +221,7 @@ class SendWindow(AnswerProducer):
                 patience.replies += REPLIES_TO_DATA
                 patience.earn(DATA_SENT)
             elif not waiting:
-                # Small because there was no more of it; what a window cuts so small asks for nothing.
+                # It is small because there was no more of it, not because of a window.
                 patience.replies += REPLIES_TO_DATA
             if waiting:
                 return True
@@ -251,7 +251,7 @@ class SendWindow(AnswerProducer):
         if len(data) > room:
             view = memoryview(data)
             rest, whole = view[room:], cast(bytes, view.obj)
-            # A little of it must not keep all that was read.
+            # A small rest must not keep the whole buffer alive.
             waiting.appendleft(rest if _PINNED * len(rest) > len(whole) else bytes(rest))
             return view[:room]
         return self._gathered(data, room) if waiting and len(data) + len(waiting[0]) <= room else data

@@ -27,12 +27,12 @@ class StockStream:
     factory: Any = None
 
     def write(self, data: bytes) -> None:
-        """Send more of a stock answer's body."""
+        """Send more of a stock response's body."""
         if data:
             self.send_window.send_body(data, False)
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
-        """Send a stock answer's head with the fields that every answer of the gateway carries."""
+        """Send a stock response's head with the fields that every response of the gateway carries."""
         request = self.request
         if request is None:
             return
@@ -47,7 +47,8 @@ class StockStream:
         self.write(b"".join(pieces))
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Pause and resume `producer` as the client takes the answer; one that is not streaming is asked for more."""
+        """Pause and resume `producer` as the client takes the response. A pull producer (not streaming) is asked for
+        more."""
         self.send_window.follow(producer, streaming)
 
     def unregisterProducer(self) -> None:

@@ -59,7 +59,7 @@ class SiteAdapter:
         self.clients: set[StockClient] = set()
 
     def getChildWithDefault(self, name: bytes, request: server.Request) -> IResource:
-        """What the tree has for the request, or the answer of a filter."""
+        """What the tree has for the request, or the response of a filter."""
         answer = self._admit(request)
         if answer is not None:
             return answer

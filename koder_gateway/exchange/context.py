@@ -1,6 +1,6 @@
-"""What stays the same for all requests of one client with one host, origin and tenant header.
+"""What is the same for all requests of one client with one host, origin and tenant header.
 
-A connection keeps it, so that the requests which follow cost no further look at any of it.
+A connection keeps its context, so that the policies need not be asked again for each request.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ANOTHERS_ORIGIN = NOT_ALLOWED.because(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RequestContext:
-    """What stays the same for all requests of one client with one host, origin and tenant header.
+    """What is the same for all requests of one client with one host, origin and tenant header.
 
     `tenant` is a Refusal where neither names one, or the connection is not for that host. `fields` are finished
     field lines for the response, made of `cors` and `hsts`; `service_fields` are those for the service. `drops_hsts`:

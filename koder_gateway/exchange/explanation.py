@@ -54,7 +54,7 @@ def explain(
         limits=_limits(policy, head, context, outcome),
         route=f"{route.path.decode()} -> {route.service}" if route else "none: no route matches this path",
         outcome=outcome,
-        # But for the request id, which is a new one each time.
+        # Without the first line, the request id: it is a new one each time.
         fields=exchange.fields.partition(b"\r\n")[2],
     )
 

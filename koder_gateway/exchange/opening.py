@@ -64,10 +64,6 @@ def open_exchange(
         # Whatever becomes of this request, the connection counts as this tenant's.
         full = source.keep_context(context)
         refusal = refusal or full
-    request_id = head.request_id or _identifiers.take(32)
-    exchange = Exchange(head, context, now, request_id)
+    exchange = Exchange(head, context, now, head.request_id or _identifiers.take(32))
     exchange.refusal = refusal
-    exchange.fields = b"X-Request-ID: %b\r\n%b" % (request_id, context.fields)
-    exchange.drops_hsts = context.drops_hsts
-    exchange.readable = context.readable
     return exchange

@@ -27,7 +27,7 @@ from ..errors import (
     UPSTREAM_UNTRUSTED,
     Refusal,
 )
-from ..policy.limits import Verdict
+from ..policy.limits import LimitResult
 from ..wire.request_head import RequestHead
 from .context import RequestContext
 
@@ -178,7 +178,7 @@ class Exchange:
         self.drops_hsts = context.drops_hsts
         self.readable = context.readable
         self.excused = False
-        self.charges: Verdict | None = None
+        self.charges: LimitResult | None = None
         self.bytes_in = 0
         self.bytes_out = 0
 

@@ -1,10 +1,10 @@
-"""The bytes of answers that wait for clients: of one connection, and of all of them together."""
+"""The bytes of responses that wait for clients: of one connection, and of all of them together."""
 
 from __future__ import annotations
 
 from typing import Final
 
-# What may wait for one client, on all its streams together, before only what leaves at once is read of its answers.
+# What may wait for one client, on all its streams together, before only what leaves at once is read of its responses.
 CONNECTION: Final = 65536
 # And before every service that answers it is paused.
 MOST: Final = 393216

@@ -24,7 +24,7 @@ class ClientTimeouts:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientLimits:
     """Bounds towards clients: bytes of a head, bytes of a target, fields, bytes a second of a body, connections (and
-    what of them one address and one tenant may have, None: all), streams of an HTTP/2 connection, bytes of answers
+    what of them one address and one tenant may have, None: all), streams of an HTTP/2 connection, bytes of responses
     that wait for all clients together. `half_close`: whether a client that has ended its side is still answered."""
 
     max_head: int

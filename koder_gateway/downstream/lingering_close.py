@@ -1,9 +1,9 @@
 """How a client's connection ends, and the pace at which its client has to take what waits for it until then.
 
-A connection that is closed while its client still sends is reset, and the client may lose its answer with that. So it
-lingers first: our side is ended, what still comes is read and forgotten, and only then it is closed (RFC 9112 section
-9.6). A connection that is closing waits for its client to take what was written, as long as that keeps its pace.
-"""
+The kernel resets a connection that is closed while its client still sends, and the client may lose its response. So
+the connection lingers first: it ends our side, discards what the client still sends, and closes only then (RFC 9112
+section 9.6). A closing connection waits for its client to take what was written, as long as the client keeps its
+pace."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class LingeringClose:
     _uptake: Uptake | None
 
     def _sending(self) -> tuple[object, int, bool]:
-        """The exchange under way, its bytes so far, and whether more waits than the transport wants to hold."""
+        """The exchange in flight, its bytes so far, and whether more waits than the transport wants to hold."""
         return None, 0, False
 
     def _enter_linger(self) -> None:
@@ -42,12 +42,12 @@ class LingeringClose:
         """Nothing of what still comes is read."""
 
     def _wait(self, seconds: float) -> None:
-        """Be looked at when the client has had so much time."""
+        """Expire after so many seconds."""
 
     # -- pace
 
     def _begin_pace(self) -> Uptake:
-        """Something waits for the client: from now on it has to take that as fast as it must."""
+        """Something waits for the client: check its pace from now on."""
         uptake = self._uptake
         if uptake is None:
             site = self.site

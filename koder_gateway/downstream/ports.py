@@ -17,9 +17,9 @@ from ..errors import Refusal
 from ..exchange.context import RequestContext
 from ..exchange.ports import Client, Producer
 from ..exchange.states import Exchange
-from ..policy.certificates import Secured
+from ..policy.certificates import TlsInfo
 from ..policy.decision import Policy
-from ..reactor.resets import Resets
+from ..reactor.resets import ResetWatcher
 from ..reactor.turns import Turns
 from ..wire.clock import CoarseClock
 from ..wire.request_reader import RequestReader
@@ -44,7 +44,7 @@ class TreeClient(Client, Protocol):
         """A mounted resource answers: the request that it gets."""
 
     def give_up(self, refusal: Refusal, code: str = ...) -> None:
-        """The gateway waits no longer. `code` is that of an answer which has begun and is cut."""
+        """The gateway waits no longer. `code` is that of a response which has begun and is cut."""
 
 
 class TreeRequest(Segments, Protocol):
@@ -75,7 +75,7 @@ class ClientConnection(Protocol):
 
     @property
     def waiting(self) -> int:
-        """Bytes of answers that wait here for the client, beside those that its transport holds."""
+        """Bytes of responses that wait here for the client, beside those that its transport holds."""
 
     def under_way(self) -> Iterable[ClientRequest]:
         """The requests that have begun and not ended."""
@@ -84,13 +84,13 @@ class ClientConnection(Protocol):
         """The deadline has passed."""
 
     def relieve(self) -> None:
-        """Too much waits for all clients together, and most of it for this one: end what waits."""
+        """Too many bytes wait for all clients together, and most of them here: end the responses that wait."""
 
     def close_idle(self) -> None:
-        """The gateway drains: take no further requests than those that are on their way."""
+        """The gateway drains: take only requests that are already on their way."""
 
     def give_up(self, refusal: Refusal) -> None:
-        """End whatever is under way: with an answer where none has begun, else visibly cut."""
+        """End whatever is in flight: with a response where none has begun, else visibly cut."""
 
 
 class NewConnection(ClientConnection, Protocol):
@@ -101,7 +101,7 @@ class NewConnection(ClientConnection, Protocol):
 
 
 class PacedConnection(Protocol):
-    """A connection whose client has to take its answers at a pace. `uptake_due` is monotonic seconds."""
+    """A connection whose client has to take its responses at a pace. `uptake_due` is monotonic seconds."""
 
     @property
     def uptake_due(self) -> float:
@@ -133,14 +133,13 @@ class ClientSite(Protocol):
 
     `http2` makes what takes a transport over, from a peer, where ALPN has chosen HTTP/2.
 
-    `watched` are connections for whose clients something has waited lately, over HTTP/1.1; `paused` those of which
-    nothing is read, since somebody else has to take something first.
-    """
+    `watched` are HTTP/1.1 connections with unsent bytes, now or lately; `paused` are those that are not read at
+    present, because their service or client takes nothing."""
 
     clock: CoarseClock
     time: Callable[[], float]
     soon: Callable[[Callable[[], object]], object]
-    secured: Callable[[Any], Secured | None]
+    secured: Callable[[Any], TlsInfo | None]
     finished: Callable[[Exchange], object]
     policy: Policy
     reader: RequestReader
@@ -154,7 +153,7 @@ class ClientSite(Protocol):
     draining: bool
     http2_errors: int
     turns: Turns
-    resets: Resets
+    resets: ResetWatcher
     buffered: Buffered
     watched: set[PacedConnection]
     paused: set[PacedConnection]
@@ -199,10 +198,10 @@ class RequestChannel(Protocol):
     lingers: bool
 
     def exchange_over(self, finished: bool) -> None:
-        """The request's answer is complete, or never will be."""
+        """The request's response is complete, or never will be."""
 
     def cut(self, plain: bool) -> None:
-        """End in the midst of an answer; with `plain` what was sent may still arrive."""
+        """End in the midst of a response; with `plain` what was sent may still arrive."""
 
     def end_sending(self) -> bool:
         """Tell the client that no more will come; False where that cannot be said by itself."""
@@ -217,7 +216,7 @@ class RequestChannel(Protocol):
         """The service takes the body again."""
 
     def registerProducer(self, producer: Producer, streaming: bool) -> None:
-        """Pause and resume `producer` as the client takes the answer."""
+        """Pause and resume `producer` as the client takes the response."""
 
     def unregisterProducer(self) -> None:
         """The producer is done."""

@@ -43,14 +43,14 @@ _log = Logger()
 class GatewayRequest(server.Request, ClientRequest):
     """One request of a gateway channel. `body`, `body_done` and `trailers` are what has arrived with the head.
 
-    Subclasses write: an answer of the gateway's own (`_write_answer`), and nothing at all to a client that gets no
+    Subclasses write: a response of the gateway's own (`_write_answer`), and nothing at all to a client that gets no
     more answers (`_end_unanswered`).
     """
 
     # Only for stock requests' sake: the gateway never parses forms.
     _parsePOSTFormSubmission = False
     protocol: bytes
-    # None once the exchange is over, when nobody asks for it any more.
+    # None once the exchange is over; nothing uses it then.
     channel: RequestChannel  # type: ignore[assignment]
     site: Any
 
@@ -124,7 +124,7 @@ class GatewayRequest(server.Request, ClientRequest):
             self.processingFailed(Failure())
 
     def _cleanup(self) -> None:
-        """The stock answer is complete: `finish` calls this."""
+        """The stock response is complete: `finish` calls this."""
         if self.producer is not None:
             self.unregisterProducer()
         exchange = self.exchange
@@ -181,7 +181,7 @@ class GatewayRequest(server.Request, ClientRequest):
         self._over()
 
     def _write_answer(self, status: int, reason: bytes, fields: bytes, body: bytes) -> None:
-        """Send an answer of the gateway's own."""
+        """Send a response of the gateway's own."""
 
     def taking(self) -> bool:
         """Whether the client takes what is on its way to it."""
@@ -193,7 +193,7 @@ class GatewayRequest(server.Request, ClientRequest):
         return self.channel.site.crowded
 
     def stream_from(self, producer: Producer) -> None:
-        """Pause and resume `producer` as the client takes the answer."""
+        """Pause and resume `producer` as the client takes the response."""
         self._produced_by = producer
         self.channel.registerProducer(producer, True)
 
@@ -223,7 +223,7 @@ class GatewayRequest(server.Request, ClientRequest):
         self._tell_stock(reason)
 
     def give_up(self, refusal: Refusal, code: str = TIMEOUT) -> None:
-        """The gateway waits no longer. `code` is that of an answer which has begun and is cut."""
+        """The gateway waits no longer. `code` is that of a response which has begun and is cut."""
         if self.sink is not None:
             self.sink.abandon()
         exchange = self.exchange
@@ -237,7 +237,7 @@ class GatewayRequest(server.Request, ClientRequest):
         self._tell_stock(Failure(ConnectionAborted()))
 
     def too_slow(self) -> None:
-        """The client takes less of the answer than it has to."""
+        """The client takes less of the response than it has to."""
         exchange, sink = self.exchange, self.sink
         if sink is not None and exchange.phase is TUNNELLING:
             # A plain end would pass for a good one.
@@ -250,7 +250,7 @@ class GatewayRequest(server.Request, ClientRequest):
         self._tell_stock(Failure(ConnectionAborted()))
 
     def _tell_stock(self, reason: Failure) -> None:
-        """Whoever answers as a stock resource hears that nobody listens any more."""
+        """A stock resource that renders this request learns that its client is gone."""
         if self._is_stock:
             http.Request.connectionLost(self, reason)
 
@@ -273,7 +273,7 @@ class GatewayRequest(server.Request, ClientRequest):
                 sink.body_ended(trailers)
 
     def body_failed(self, event: str, refusal: Refusal | None = None) -> None:
-        """The body is late, broken or too large. `refusal` is for a client that waits for its answer, if it is more
+        """The body is late, broken or too large. `refusal` is for a client that waits for its response, if it is more
         than the event's."""
         if self.sink is not None:
             self.sink.client_failed(event)

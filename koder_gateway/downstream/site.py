@@ -21,7 +21,7 @@ from ..errors import DRAINING, OVERLOADED, Refusal
 from ..exchange.admission import before_tree
 from ..exchange.context import RequestContext
 from ..exchange.states import Exchange
-from ..policy.certificates import Secured
+from ..policy.certificates import TlsInfo
 from ..policy.clients import NOWHERE
 from ..policy.decision import Policy
 from ..policy.limits import address_key
@@ -30,7 +30,7 @@ from ..policy.tenants import Tenant
 from ..reactor.resets import resets_of
 from ..reactor.turns import PIECES, turns_of
 from ..wire.clock import CoarseClock
-from ..wire.rate_limited_log import Complaints
+from ..wire.rate_limited_log import RateLimitedLog
 from ..wire.request_reader import RequestReader
 from .buffered import Buffered
 from .connection_counts import ConnectionCounts
@@ -45,16 +45,16 @@ from .ports import (
     Successor,
 )
 
-# Connections beyond all that there may be, and beyond what one address may have, that are told so.
+# Excess connections that get a 503: of all clients together, and of one address. Further ones are reset.
 _TURNED_AWAY = 1024
 _ADDRESS_TURNED_AWAY = 64
-# Connections that may wait for somebody, each with a whole read of the reactor.
+# Connections that may wait for their peer while each holds a whole read of the reactor.
 _FEW = 16
 
 
-def only_whether(transport: Any) -> Secured | None:
-    """What any transport tells of its TLS: that it is there."""
-    return Secured() if ISSLTransport.providedBy(transport) else None
+def only_whether(transport: Any) -> TlsInfo | None:
+    """Whether a transport has TLS, which is all that every transport can say."""
+    return TlsInfo() if ISSLTransport.providedBy(transport) else None
 
 
 class GatewaySite(Site, ClientSite):
@@ -81,7 +81,7 @@ class GatewaySite(Site, ClientSite):
         timeouts: ClientTimeouts,
         limits: ClientLimits,
         time: Callable[[], float] = time.monotonic,
-        secured: Callable[[Any], Secured | None] = only_whether,
+        secured: Callable[[Any], TlsInfo | None] = only_whether,
     ) -> None:
         super().__init__(resource, reactor=reactor)
         self.clock = clock
@@ -93,14 +93,14 @@ class GatewaySite(Site, ClientSite):
         # Besides clients', those that wait for a balancer's header before they become one (`proxy_protocol`).
         self.channels: set[ClientConnection] = set()
         self._turned_away: set[ClientConnection] = set()
-        # Those for whose clients something has waited lately, over HTTP/1.1.
+        # HTTP/1.1 connections with unsent bytes, now or lately.
         self.watched: set[PacedConnection] = set()
-        # HTTP/1.1 connections of which nothing is read at present, since somebody else has to take something first.
+        # HTTP/1.1 connections that are not read at present, because their service or client takes nothing.
         self.paused: set[PacedConnection] = set()
-        # Those whose deadline has passed and who wait for that to be done to them.
+        # Connections whose deadline has passed, but whose `expire` has not been called yet.
         self._due: deque[ClientConnection] = deque()
         self.connection_counts = ConnectionCounts(Shares(0, 0))
-        self.complaints = Complaints(clock, self.logger.warn)
+        self.fault_log = RateLimitedLog(clock, self.logger.warn)
         self.http2_errors = 0
         self.turns = turns_of(reactor)
         self.resets = resets_of(reactor)
@@ -138,7 +138,7 @@ class GatewaySite(Site, ClientSite):
         timeouts: ClientTimeouts,
         limits: ClientLimits,
     ) -> None:
-        """Serve another tree from the next request on; exchanges under way keep what they began with."""
+        """Serve another tree from the next request on; exchanges in flight keep what they began with."""
         self.resource = resource
         self.policy = policy
         self.reader = reader
@@ -167,7 +167,7 @@ class GatewaySite(Site, ClientSite):
         self.channels.add(channel)
         if self.draining:
             channel.close_idle()
-        # Who is turned away takes nobody's place while he leaves.
+        # Connections that are being turned away do not count against the bound.
         full = len(self.channels) - len(self._turned_away) > self.max_connections
         beyond = self.connection_counts.opened(channel, self._counted_as(channel.peer))
         if full or beyond > 0:
@@ -175,11 +175,11 @@ class GatewaySite(Site, ClientSite):
             self._turned_away.add(channel)
             if beyond == 1:
                 most = f"{self.connection_counts.shares.address} of {self.max_connections}"
-                self.complaints.say(
+                self.fault_log.warn(
                     f"{channel.peer} has reached its share of client connections ({most}); further"
                     " ones are refused (shares.address)"
                 )
-            # A few are told; a flood is not worth the memory of telling it.
+            # In a flood a response for each would cost too much memory.
             told = len(self._turned_away) <= _TURNED_AWAY and beyond <= _ADDRESS_TURNED_AWAY
             channel.turn_away(OVERLOADED.closing(), told=told)
 
@@ -207,7 +207,7 @@ class GatewaySite(Site, ClientSite):
             successor.close_idle()
 
     def overfull(self) -> bool:
-        """Whether one more connection could not even be told that there are too many; it counts as turned away."""
+        """Whether there is no room even for a connection that gets a 503; if so it counts as turned away."""
         full = len(self.channels) >= self.max_connections + _TURNED_AWAY
         self.rejected += full
         return full
@@ -267,7 +267,7 @@ class GatewaySite(Site, ClientSite):
 
     def sweep(self, now: float) -> None:
         """Expire every channel whose deadline has passed."""
-        self.complaints.sweep(now)
+        self.fault_log.sweep(now)
         if not self._due:
             self._due.extend(channel for channel in self.channels if channel.deadline <= now)
             self._expire()
@@ -284,12 +284,12 @@ class GatewaySite(Site, ClientSite):
 
     @property
     def crowded(self) -> bool:
-        """Whether so many connections wait for somebody that each may only hold a little. A few may hold a whole read
-        of the reactor: bounded ones cost a bulk transfer a tenth of its processor time."""
+        """Whether so many connections wait for their peer that each may only hold a little. A few may hold a whole
+        read of the reactor: smaller reads cost a bulk transfer a tenth of its processor time."""
         return len(self.paused) >= _FEW or len(self.watched) >= _FEW
 
     def _expire(self) -> None:
-        """Expire those who are due, a slice of a turn at a time: they may be thousands at the same moment."""
+        """Expire the connections that are due, a slice of a turn at a time: thousands may be due at once."""
         turns, due = self.turns, self._due
         until, left = turns.slice(), PIECES
         while due:
@@ -302,7 +302,7 @@ class GatewaySite(Site, ClientSite):
                 return
 
     def _relieve(self) -> None:
-        """More waits for clients than may: those for whom the most does lose it."""
+        """More bytes wait for clients than may: end the responses of those connections on which most wait."""
         holding = [channel for channel in self.channels if channel.waiting]
         for channel in sorted(holding, key=lambda channel: channel.waiting, reverse=True):
             if self.buffered.total <= self.buffered.bound:
@@ -310,7 +310,7 @@ class GatewaySite(Site, ClientSite):
             channel.relieve()
 
     def drain(self) -> None:
-        """Take no further requests on connections than those that are on their way."""
+        """Take only requests that are already on their way."""
         self.draining = True
         for channel in list(self.channels):
             channel.close_idle()

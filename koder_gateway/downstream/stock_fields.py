@@ -1,4 +1,4 @@
-"""Which fields of a stock resource's answer are sent: those that are not the gateway's own to say.
+"""Which fields of a stock resource's response are sent: those that are not the gateway's own to say.
 
 A resource that is mounted in the tree sets what it likes. Framing and persistence belong to the connection (RFC 9110
 section 7.6.1), the date to the gateway's clock, and the request id, CORS and HSTS to the exchange.

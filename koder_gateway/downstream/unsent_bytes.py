@@ -12,7 +12,7 @@ import struct
 import termios
 from typing import Any, Final
 
-from ..wire.pace import Pace
+from ..wire.min_rate import MinRate
 
 # Linux's struct tcp_info as far as tcpi_bytes_acked, its last field here.
 _INFO_BYTES: Final = 128
@@ -45,10 +45,10 @@ def acknowledged(transport: Any) -> int:
 
 
 class Uptake:
-    """Whether one client takes its answers as fast as it has to, from the moment that this is made: when something
+    """Whether one client takes its responses as fast as it has to, from the moment that this is made: when something
     begins to wait for it.
 
-    `exchange` is the one under way, None between two, and `written` its bytes so far: they tell what was taken where
+    `exchange` is the one in flight, None between two, and `written` its bytes so far: they tell what was taken where
     TCP does not, as on a UNIX socket. `grace`: seconds that the client may fall behind; `now` is monotonic seconds.
     """
 
@@ -74,7 +74,7 @@ class Uptake:
 
     def _begin(self, now: float, grace: float) -> None:
         self._goal = self._taken + self.waiting
-        self._pace = Pace()
+        self._pace = MinRate()
         self._pace.begin(self._taken, now, grace + self._lull(grace))
 
     def _lull(self, grace: float) -> float:

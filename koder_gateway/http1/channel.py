@@ -1,6 +1,6 @@
-"""One client connection over HTTP/1.1: finds the heads, counts the bodies, and keeps the answers in order.
+"""One client connection over HTTP/1.1: finds the heads, counts the bodies, and keeps the responses in order.
 
-A client may end its side of the connection once its request is complete, and still gets its answer: the connection
+A client may end its side of the connection once its request is complete, and still gets its response: the connection
 ends with that. An end within a request is a goodbye, and so is a reset.
 
 A connection is always in one phase:
@@ -9,8 +9,8 @@ A connection is always in one phase:
                            └──────── refused ───────┴───► LINGER ──quiet──► CLOSING ──all sent──► GONE
                                     BUSY ──protocols switched──► TUNNEL ──both sides ended──┘
 
-While an exchange is under way, bytes of the next request wait (BUSY, a bounded buffer). LINGER reads and forgets
-what a client still sends after an answer that ended its connection, so that the answer is not lost to a reset
+While an exchange is in flight, bytes of the next request wait (BUSY, a bounded buffer). LINGER reads and forgets
+what a client still sends after a response that ended its connection, so that the response is not lost to a reset
 (RFC 9112 section 9.6). CLOSING waits for a slow client to take what was written, as long as it keeps its pace.
 """
 
@@ -49,9 +49,9 @@ from .request import Http1Request, RequestConnection
 # What HTTP/2 over TLS is called in ALPN (RFC 9113 section 3.1).
 H2: Final = b"h2"
 _NO_TRAILERS: Final[list[bytes]] = []
-# The rest of a body that an answer did not wait for is read to the end when it is no more than this.
+# The rest of a body that a response did not wait for is read to the end when it is no more than this.
 _SETTLE_BOUND: Final = 65536
-# Answers that wait to be sent before whoever produces them is paused, and no further request is read.
+# Responses that wait to be sent before whoever produces them is paused, and no further request is read.
 _UNSENT: Final = 16384
 
 
@@ -87,10 +87,10 @@ class Http1Channel(
         set_no_delay = getattr(transport, "setTcpNoDelay", None)
         if set_no_delay is not None:
             set_no_delay(True)
-        # Beyond what the kernel holds, which is enough to keep any client busy.
+        # In addition to the kernel's buffer, which is enough to keep any client busy.
         transport.bufferSize = _UNSENT
         transport.registerProducer(self, True)
-        # What a client sends of its own accord waits here: little is read at once, of a body what its service takes.
+        # Read little at once, but as much of a body as its service takes.
         read_bounded(transport, self.body_room)
         site = self.site
         if getattr(transport, "turns", None) is None:
@@ -104,7 +104,7 @@ class Http1Channel(
         if transport.negotiatedProtocol != H2:
             return
         if self._phase != IDLE:
-            # Turned away before it could be known: what is about to be said is of no use to this client.
+            # It was turned away before ALPN was known. This client cannot read the HTTP/1.1 response.
             transport.abortConnection()
         else:
             self._phase = GONE
@@ -113,11 +113,11 @@ class Http1Channel(
             if not self.site.crowded:
                 read_freely(transport)
             successor = self.site.http2(self.site, transport, self.peer)
-            # Whoever wraps this protocol has no other name for it: what comes for it goes straight on.
+            # A wrapper may hold a reference to this protocol, so its methods lead straight to the successor.
             self.dataReceived = successor.dataReceived  # type: ignore[method-assign]
             self.readConnectionLost = successor.readConnectionLost  # type: ignore[method-assign]
             self.connectionLost = successor.connectionLost  # type: ignore[method-assign]
-            # Its settings come before whatever a drain has it say.
+            # Its SETTINGS must be its first frame, before the GOAWAY of a drain.
             successor.start()
             self.site.succeeded(self, successor)
 
@@ -145,7 +145,7 @@ class Http1Channel(
         self._trailers = _NO_TRAILERS
         self._asked = True
         if (head.chunked or head.length) and (refusal is None or not refusal.close):
-            # A refused request's body is a body too: read as a request it would smuggle one in.
+            # Read the body of a refused request too: taken for a request it could smuggle one in.
             try:
                 body = self._first_of_body(head)
                 if head.chunked and self._chunked_bytes > site.policy.max_body:
@@ -176,11 +176,11 @@ class Http1Channel(
     # -- a tunnel
 
     def tunnel(self) -> None:
-        """The service has switched protocols: whatever comes, and what has waited, is its."""
+        """The service has switched protocols: pass on to it what has waited and whatever comes."""
         self._phase = TUNNEL
         self.keep_alive = False
         self.deadline = math.inf
-        # What stands between, as behind a balancer, is what the transport asks in place of this.
+        # Behind a balancer the transport asks the protocol that read the PROXY header, not this one.
         outer = getattr(self.transport, "protocol", None)
         alsoProvides(outer if hasattr(type(outer), "readConnectionLost") else self, IHalfCloseableProtocol)
         request = self.request
@@ -222,7 +222,7 @@ class Http1Channel(
         """All that was written has been sent, and the end of it."""
 
     def _judge_end(self) -> None:
-        """What is complete is answered, in order, and then the connection ends; what is not never will be."""
+        """Answer the requests that are complete, in order, and close. An incomplete one cannot become complete."""
         phase, waiting = self._phase, bool(self._unread.data)
         if phase == BUSY:
             # What waits may be a whole request, or none.
@@ -239,14 +239,15 @@ class Http1Channel(
     # -- the end of an exchange
 
     def settle_rest(self) -> None:
-        """An answer is about to be sent before its request's body has come: shall the connection go on?"""
+        """A response is about to be sent before its request's body has come: decide whether to keep the
+        connection."""
         if self._decoder is not None or self._remaining > _SETTLE_BOUND:
             self.keep_alive = False
         elif self.request is not None and self.request.exchange.head.expects:
             self.keep_alive = False  # the client may send the body or not (RFC 9110 section 10.1.1)
 
     def exchange_over(self, finished: bool) -> None:
-        """The request's answer is complete, or never will be."""
+        """The request's response is complete, or never will be."""
         self.request = None
         if self._held:
             self._held = False
@@ -275,7 +276,7 @@ class Http1Channel(
             self._read_on()
 
     def _linger(self) -> None:
-        """Close so that the client can read the answer; what one sends that has ended its side hinders nothing."""
+        """Close so that the client can read the response; what one sends that has ended its side hinders nothing."""
         if self._ended:
             self._close()
         else:
@@ -294,17 +295,17 @@ class Http1Channel(
         self.deadline = self.site.clock.now + seconds
 
     def _forget_rest(self) -> None:
-        """Nothing of what still comes is read, so that it may come, and the transport waits for nobody."""
+        """Discard whatever still comes, and let the transport close without a producer."""
         self._unread.clear()
         self._decoder = None
         self._held = self._full = False
         self._let_go_of_transport()
         self._regulate()
-        # If the connection is still there at the next tick, as few are, something waits for the client.
+        # Most are closed by the next sweep. For the others something waits, so their pace is checked.
         self.site.watched.add(self)
 
     def cut(self, plain: bool) -> None:
-        """Close in the midst of an answer; with `plain` what was sent may still arrive."""
+        """Close in the midst of a response; with `plain` what was sent may still arrive."""
         transport: Any = self.transport
         if self._phase == GONE:
             return
@@ -316,14 +317,14 @@ class Http1Channel(
     # -- what the site asks of it
 
     def close_idle(self) -> None:
-        """Close if no exchange is under way: the gateway drains."""
+        """Close if no exchange is in flight: the gateway drains."""
         self.keep_alive = False
         if self._phase == IDLE and not self._asked:
-            # Its first request may be on the way: it is not turned away unheard.
+            # Its first request may be on the way: give it a moment.
             site = self.site
             self.deadline = min(self.deadline, site.clock.now + site.timeouts.linger)
         elif self._phase == IDLE and (self._full or not self._unread.data):
-            # What waits for its turn is answered, and told that it is the last.
+            # A request that waits for its turn is served, with Connection: close.
             self._close()
 
     def relieve(self) -> None:
@@ -338,7 +339,7 @@ class Http1Channel(
             transport.abortConnection()
 
     def give_up(self, refusal: Refusal) -> None:
-        """End whatever is under way: with an answer where none has begun, else visibly cut."""
+        """End whatever is in flight: with a response where none has begun, else visibly cut."""
         request = self.request
         if request is not None:
             request.give_up(refusal)
@@ -349,7 +350,7 @@ class Http1Channel(
         """The deadline has passed."""
         phase = self._phase
         if self._turn_over and phase <= BODY:
-            # What waits for its turn has come in time.
+            # Its bytes came in time and only wait for their turn.
             self.deadline = self.site.clock.now + self.site.timeouts.linger
         elif phase == HEAD:
             self._refuse_unread(bytes(self._unread.so_far()), REQUEST_TIMEOUT)
@@ -366,7 +367,7 @@ class Http1Channel(
             transport.abortConnection()
 
     def _too_slow(self) -> None:
-        """The client takes less of what waits for it than it has to: nothing more is kept for it."""
+        """The client reads too slowly: discard what waits for it."""
         request = self.request
         if request is not None:
             request.too_slow()

@@ -1,6 +1,6 @@
 """Flow control of one HTTP/1.1 connection: when nothing more is read of a client, and who waits for it.
 
-The channel is the one producer of its transport. While a client does not take its answers, whoever produces one is
+The channel is the one producer of its transport. While a client does not take its responses, whoever produces one is
 paused and no further request is read, so that what waits for a client is bounded by what the transport holds (on
 uvloop only what the kernel does not take, else 64 KiB) and one read or answer. From then on the client has to take
 what waits at `requests.min_rate`. While a service does not take a body, the client's body is not read.
@@ -21,9 +21,9 @@ from .phases import BODY, BUSY, GONE, HEAD, IDLE, READY, TUNNEL, WRITING
 from .receive_buffer import ReceiveBuffer
 from .stock import StockChannel
 
-# What may wait unread behind the exchange under way before reading pauses.
+# What may wait unread behind the exchange in flight before reading pauses.
 _PIPELINE_BOUND: Final = 16384
-# What is read behind an answer that ended its connection, so that this is not lost to a reset.
+# What is read behind a response that ended its connection, so that this is not lost to a reset.
 _FORGOTTEN_BOUND: Final = 1 << 20
 
 
@@ -38,8 +38,8 @@ class ClientFlow(StockChannel, BodyDeadline, LingeringClose):
         self.site = site
         self._phase = IDLE
         self._unread = ReceiveBuffer()
-        # Why nothing is read, or nothing more than has been: the turn is over, the service does not take the body,
-        # the client does not take its answers; and whether the transport has been told.
+        # Why nothing more is read: the turn is over, the service does not take the body, the client does not take its
+        # responses; and whether the transport is paused for any of that.
         self._turn_over = False
         # The reactor's turns, where no layer below has asked for one already.
         self._turns: Turns | None = None
@@ -47,9 +47,9 @@ class ClientFlow(StockChannel, BodyDeadline, LingeringClose):
         self._full = False
         self._paused = False
         self._held_for = 0.0
-        # Bytes that were read and forgotten behind the last answer.
+        # Bytes that were read and forgotten behind the last response.
         self._forgotten = 0
-        # Who is paused while the client does not take its answers; `_pulled` where it is asked for each piece.
+        # Who is paused while the client does not take its responses; `_pulled` where it is asked for each piece.
         self._producer: Any = None
         self._pulled = False
         # How fast the client takes what waits for it; None where nothing has waited lately.
@@ -100,12 +100,12 @@ class ClientFlow(StockChannel, BodyDeadline, LingeringClose):
     # -- what the transport says of the client (IPushProducer)
 
     def pauseProducing(self) -> None:
-        """The client does not take its answers: whoever produces one is paused, and no further request is read."""
+        """The client does not take its responses: whoever produces one is paused, and no further request is read."""
         self._full = True
         if self._producer is not None:
             self._producer.pauseProducing()
         if self._phase in (IDLE, HEAD):
-            # The client's own time does not run; its pace is asked for instead.
+            # Its pace is checked instead of its deadline.
             self.deadline = math.inf
         self._watch_uptake()
         self._regulate()
@@ -129,10 +129,11 @@ class ClientFlow(StockChannel, BodyDeadline, LingeringClose):
             self._producer.stopProducing()
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Pause and resume `producer` as the client takes its answer; one that is not streaming is asked for more."""
+        """Pause and resume `producer` as the client takes the response. A pull producer (not streaming) is asked for
+        more."""
         self._producer = producer
         if not streaming:
-            # The transport knows when it has nothing left to send.
+            # The transport itself asks a pull producer, when it has nothing left to send.
             self._pulled = True
             self._full = False
             self._let_go_of_transport()
@@ -184,7 +185,7 @@ class ClientFlow(StockChannel, BodyDeadline, LingeringClose):
         return -math.inf if self._uptake is None else self._uptake.due
 
     def _watch_uptake(self) -> None:
-        """Something waits for the client: from now on it has to take that as fast as it must."""
+        """Something waits for the client: check its pace from now on."""
         if self._uptake is None and self._phase != GONE:
             self._begin_pace()
             self.site.watched.add(self)
@@ -207,7 +208,7 @@ class ClientFlow(StockChannel, BodyDeadline, LingeringClose):
             self.site.watched.discard(self)
 
     def _too_slow(self) -> None:
-        """The client takes less of what waits for it than it has to."""
+        """The client reads its response too slowly."""
 
     def taking(self) -> bool:
         """Whether something waits for the client, and it takes that as fast as it has to."""

@@ -115,7 +115,7 @@ class MessageReader(ClientFlow):
         while self._read_piece():
             left -= 1
             if self._unread.data and (not left or turns.time() >= until):
-                # Others go first.
+                # Let other connections go first.
                 self._yield_turn()
                 break
         self._reading = False
@@ -179,7 +179,7 @@ class MessageReader(ClientFlow):
         self._begin(head)
 
     def _refuse_unread(self, raw: bytes, refusal: Refusal) -> None:
-        """Refuse what is no readable head: nothing after it on this connection is a request."""
+        """Refuse an unreadable head. Nothing after it on this connection can be a request."""
         method = raw[:8].partition(b" ")[0]
         head = RequestHead(b"HEAD" if method == b"HEAD" else b"", b"", 1, [])
         head.refusal = refusal.closing()
@@ -236,7 +236,7 @@ class MessageReader(ClientFlow):
         self._pass_on(data, not self._remaining, _NO_TRAILERS)
 
     def _pass_on(self, body: bytes, done: bool, trailers: list[bytes]) -> None:
-        """Give a piece of the body to whoever takes it."""
+        """Pass a piece of the body on to the request, or discard it."""
         request = self.request
         if request is None:
             if done:

@@ -23,10 +23,11 @@ class RequestConnection(RequestChannel, Protocol):
     write: Callable[[bytes], object]
 
     def settle_rest(self) -> None:
-        """An answer is about to be sent before its request's body has come: shall the connection go on?"""
+        """A response is about to be sent before its request's body has come: decide whether to keep the
+        connection."""
 
     def tunnel(self) -> None:
-        """The service has switched protocols: whatever comes, and what has waited, is its."""
+        """The service has switched protocols: pass on to it what has waited and whatever comes."""
 
 
 class Http1Request(GatewayRequest):
@@ -35,7 +36,7 @@ class Http1Request(GatewayRequest):
     protocol = b"HTTP/1.1"
     paused_early = False
     channel: RequestConnection
-    # Whether the answer is sent in chunks.
+    # Whether the response is sent in chunks.
     _chunking = False
 
     @property
@@ -44,7 +45,7 @@ class Http1Request(GatewayRequest):
         return False
 
     def room(self) -> int:
-        """Bytes of the answer that its transport takes at once."""
+        """Bytes of the response that its transport takes at once."""
         return room_of(self.channel.transport)
 
     def respond(self, head: ResponseHead, body: bytes, done: bool) -> None:
@@ -84,7 +85,7 @@ class Http1Request(GatewayRequest):
         return b"" if self.exchange.head.minor else _KEEP_ALIVE
 
     def send_body(self, data: bytes) -> None:
-        """Send more of the answer."""
+        """Send more of the response."""
         self.exchange.bytes_out += len(data)
         self.channel.write(chunk(data) if self._chunking else data)
 
@@ -109,7 +110,7 @@ class Http1Request(GatewayRequest):
         return write_raw
 
     def end_body(self, trailers: list[bytes]) -> None:
-        """The answer is complete; of a tunnel, what the service sends."""
+        """The response is complete; of a tunnel, what the service sends."""
         if self.exchange.phase is TUNNELLING:
             self._end_tunnel()
             return
@@ -143,8 +144,8 @@ class Http1Request(GatewayRequest):
         )
 
     def _end_unanswered(self) -> None:
-        """This client has had so many refusals that it gets no more of them: its connection ends, behind the answers
-        that it has coming."""
+        """This client has had so many refusals that it gets no more of them: its connection ends, behind the
+        responses that it has coming."""
         channel = self.channel
         self.exchange.end()
         channel.keep_alive = False

@@ -39,7 +39,7 @@ class SendingStream(Protocol):
 
 
 class AnswerProducer(Sender):
-    """Base of a stream's sending side, which sets all attributes: those here are of whoever produces the answer.
+    """Base of a stream's sending side, which sets all attributes: those here are of whoever produces the response.
 
     `window` is what the client takes of the stream, in bytes; `waiting` the body that waits for it, and
     `_waiting_size` how many bytes that is.
@@ -76,7 +76,7 @@ class AnswerProducer(Sender):
 
     @property
     def goes_on(self) -> bool:
-        """Whether more of the answer may be read: where much waits on the connection, what leaves at once."""
+        """Whether more of the response may be read: where much waits on the connection, what leaves at once."""
         out = self._connection.out
         if not out.full:
             return True
@@ -86,7 +86,8 @@ class AnswerProducer(Sender):
         return min(self.window, out.window, out.space) >= max(1, needed)
 
     def follow(self, producer: Producer, streaming: bool) -> None:
-        """Pause and resume `producer` as the client takes the answer; one that is not streaming is asked for more."""
+        """Pause and resume `producer` as the client takes the response. A pull producer (not streaming) is asked for
+        more."""
         if producer is self._producer:
             # A relay's connection, which is a tunnel's now.
             return
@@ -106,7 +107,7 @@ class AnswerProducer(Sender):
         self._producer = None
 
     def pause(self) -> None:
-        """Too much waits here, or on the connection."""
+        """Too much waits here, or on the connection: pause the producer."""
         if self._producer is None:
             if self._stream is not None and self._stream.request is not None:
                 self._stream.request.hold_answer()
@@ -116,10 +117,10 @@ class AnswerProducer(Sender):
                 self._producer.pauseProducing()
 
     def restrain(self) -> None:
-        """Much waits on the connection: what leaves at once may be read, and nothing else."""
+        """Much waits on the connection: read only what leaves at once."""
         self._bound()
         if self._producer is None or not self.goes_on:
-            # A service that has not begun to answer is followed from now on, and `follow` decides.
+            # For a service that has not begun to answer `follow` decides, from now on.
             self.pause()
 
     def _bound(self) -> None:
@@ -132,7 +133,7 @@ class AnswerProducer(Sender):
             self._refill()
 
     def _refill(self) -> None:
-        """Nothing waits any more: the service may go on."""
+        """Nothing waits any more: resume the producer."""
         if self._producer_paused and self._producer is not None and self.goes_on:
             self._producer_paused = False
             if self._pulled:
@@ -141,7 +142,7 @@ class AnswerProducer(Sender):
                 self._producer.resumeProducing()
 
     def _ask(self) -> None:
-        """Have a producer that is pulled asked for more in the next turn: once, whoever it is by then."""
+        """Ask a pull producer for more in the next turn; once, even if another one is registered by then."""
         if not self._asked:
             self._asked = True
             self._connection.site.soon(self._pull)

@@ -1,11 +1,11 @@
-"""One client connection over HTTP/2: takes its frames apart and hands each to those whom it concerns (RFC 9113).
+"""One client connection over HTTP/2: splits the bytes into frames and passes each to its handler (RFC 9113).
 
 Each of its parts knows one thing: `Streams` what comes on streams, `Control` the frames that carry no request,
 `Lifecycle` phases and deadlines, `ConnectionWindow` what may still come, and `FrameScheduler` what leaves.
 
-Frames that ask for work and give none (resets, pings, settings, empty ones) and that no frame of ours has asked for
-are paid for from a patience that grows again with time and with what is served: whoever uses it up gets GOAWAY with
-ENHANCE_YOUR_CALM, and only what is under way is served (`Lifecycle.flooded`).
+Frames that cause work and carry no request or body (resets, pings, settings, empty ones), and that reply to no frame
+of ours, are charged to a flood budget, which refills with time and with what is served. A client that uses it up gets
+GOAWAY with ENHANCE_YOUR_CALM, and only what is in flight is served (`Lifecycle.flooded`).
 
 What is sent in one turn of the reactor leaves in one write, and what comes is read for a slice of a turn
 (`reactor.turns`).
@@ -28,7 +28,7 @@ from ..errors import Refusal
 from ..policy.limits import address_key
 from ..reactor.turns import PIECES, SLICE, read_little
 from ..wire import http2_frames
-from ..wire.flood_budget import FRAME, REPLY, FloodGoesOn, Patience
+from ..wire.flood_budget import FRAME, REPLY, FloodBudget, FloodContinues
 from ..wire.hpack import announced_size
 from ..wire.http2_frames import (
     ACK,
@@ -83,20 +83,20 @@ class Http2Channel(ResetWatch, Protocol, Connection, Successor):
             lambda: self.streams.send_windows(),
         )
         self.window = ConnectionWindow(self.out)
-        self.patience = Patience(site.clock.now)
+        self.budget = FloodBudget(site.clock.now)
         self.streams = streams = Streams(self, HeadReader(site.max_head, site.max_fields))
         self.lifecycle = lifecycle = Lifecycle(self, streams)
         # Whether what is being read has opened windows.
         self.windows_opened = False
-        # What has come of a frame that is not whole; or, while the connection is `_behind`, all that is still to be
-        # read, from `_position` on, and what has come since.
+        # The start of an incomplete frame; or, while the connection is `_behind`, everything unread from `_position`
+        # on, and what has arrived since.
         self._buffer = b""
         self._behind = False
         self._position = 0
         self._arrived: list[bytes] = []
         self._turn_asked = False
         self._reading = True
-        # Whether nothing is read any more while what is under way is served.
+        # Whether nothing is read any more while what is in flight is served.
         self._deaf = False
         self._backlog = -1
         self._taken_at = 0.0
@@ -127,7 +127,7 @@ class Http2Channel(ResetWatch, Protocol, Connection, Successor):
             http2_frames.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
             http2_frames.MAX_HEADER_LIST_SIZE: announced_size(site.max_head, site.max_fields),
         }
-        self.patience.replies += REPLY
+        self.budget.replies += REPLY
         self.out.send(
             http2_frames.settings_frame(settings) + http2_frames.window_frame(0, CONNECTION_WINDOW - DEFAULT_WINDOW)
         )
@@ -150,7 +150,7 @@ class Http2Channel(ResetWatch, Protocol, Connection, Successor):
             self._judge_end()
 
     def _judge_end(self) -> None:
-        """Nothing more comes: unless some of what has come still waits to be read, everybody is told."""
+        """The client sends no more. Act on that once everything that has come is read."""
         if self._behind:
             self.watch_for_reset()
             return
@@ -180,7 +180,7 @@ class Http2Channel(ResetWatch, Protocol, Connection, Successor):
                 data = self._open(data)
             if data:
                 self._read(data, position)
-        except FloodGoesOn:
+        except FloodContinues:
             self._stop_reading()
         except Http2Error as error:
             lifecycle.fail(error)
@@ -233,7 +233,7 @@ class Http2Channel(ResetWatch, Protocol, Connection, Successor):
             except StreamError as error:
                 self.streams.fail(stream, error)
             if not kind and size <= SMALL and not flags & ~PADDED and position < end:
-                # Where there is one small DATA frame there may be many.
+                # Small DATA frames often come in rows.
                 position = self.streams.on_small_data(data, position)
             if lifecycle.phase != OPEN:
                 return
@@ -250,7 +250,7 @@ class Http2Channel(ResetWatch, Protocol, Connection, Successor):
 
     @property
     def awaits_turn(self) -> bool:
-        """Whether something has come that only waits for a turn of this connection's to be read."""
+        """Whether unread bytes only wait for this connection's turn."""
         return self._behind and not self.out.blocked
 
     def _fall_behind(self, data: bytes, position: int) -> None:
@@ -292,36 +292,36 @@ class Http2Channel(ResetWatch, Protocol, Connection, Successor):
     # -- what its parts ask of it
 
     def spend(self, cost: float) -> None:
-        """The client has done what costs work and brings none. When that was too much it begins no further stream;
-        raises Http2Error where none is under way, or where that has been said before."""
+        """Charge the flood budget. A client that has used it up may begin no further stream;
+        raises Http2Error where none is in flight, or where that has been said before."""
         try:
-            self.patience.spend(cost, self.site.clock.now)
+            self.budget.spend(cost, self.site.clock.now)
         except Http2Error as error:
             self.lifecycle.flooded(error)
 
     def replied(self, cost: float) -> None:
         """A frame that answers one of ours has come, or one that nothing asked for. Raises Http2Error as above."""
         try:
-            self.patience.reply(cost, self.site.clock.now)
+            self.budget.reply(cost, self.site.clock.now)
         except Http2Error as error:
             self.lifecycle.flooded(error)
 
     def held_back(self) -> None:
-        """A stream waits for more of its window: have that looked at before it is too long."""
+        """A stream waits for a larger window: check it again soon."""
         self.wake(self.site.clock.now + _HELD_BACK)
 
     def wake(self, deadline: float) -> None:
-        """Be looked at when this deadline passes."""
+        """Expire no later than at this deadline."""
         self.deadline = min(self.deadline, deadline)
 
     def let_go(self) -> None:
-        """What came and is not read yet is not going to be; what still comes shows how the client ends."""
+        """Discard what is unread, and read on only to see how the client ends the connection."""
         self._deaf = False
         self._forget()
         self._flow_turned()
 
     def _stop_reading(self) -> None:
-        """Forget what came, and read nothing more: only a reset still tells of the client."""
+        """Discard what is unread and read nothing more. Only a reset is still noticed."""
         self._deaf = True
         self._forget()
         self.streams.block.whole()
@@ -357,11 +357,11 @@ class Http2Channel(ResetWatch, Protocol, Connection, Successor):
 
     @property
     def waiting(self) -> int:
-        """Bytes of answers that wait here for the client, on all its streams."""
+        """Bytes of responses that wait here for the client, on all its streams."""
         return self.out.waiting
 
     def relieve(self) -> None:
-        """Too much waits for all clients together, and most of it for this one: end what waits."""
+        """Too many bytes wait for all clients together, and most of them here: end the responses that wait."""
         for stream in list(self.streams.open.values()):
             if stream.send_window.waiting:
                 stream.too_slow()
@@ -371,11 +371,11 @@ class Http2Channel(ResetWatch, Protocol, Connection, Successor):
         return [stream.request for stream in self.streams.open.values() if stream.request is not None]
 
     def close_idle(self) -> None:
-        """The gateway drains: take no further requests than those that are on their way."""
+        """The gateway drains: take only requests that are already on their way."""
         self.lifecycle.drain()
 
     def give_up(self, refusal: Refusal) -> None:
-        """End whatever is under way: with an answer where none has begun, else visibly cut."""
+        """End whatever is in flight: with a response where none has begun, else visibly cut."""
         self.lifecycle.give_up(refusal)
 
     def expire(self) -> None:

@@ -22,8 +22,7 @@ from .streams import Streams
 
 
 class Control:
-    """Reads these frames, and does to the connection what they ask for. Each raises Http2Error where it breaks the
-    protocol, or where there are too many of them."""
+    """Handles these frames. Each method raises Http2Error for a frame that breaks the protocol, or for too many."""
 
     def __init__(self, connection: Connection, streams: Streams, lifecycle: Lifecycle) -> None:
         self._connection = connection
@@ -31,7 +30,7 @@ class Control:
         self._lifecycle = lifecycle
 
     def on_priority(self, flags: int, number: int, payload: bytes) -> None:
-        """Read, and of no consequence (section 5.3.2)."""
+        """Checked and ignored (section 5.3.2)."""
         if not number:
             raise Http2Error(PROTOCOL_ERROR, "PRIORITY on the connection itself")
         if len(payload) != 5:
@@ -109,7 +108,7 @@ class Control:
             connection.out.window += size
             if connection.out.window > MAX_WINDOW:
                 raise Http2Error(FLOW_CONTROL_ERROR, "the connection's window is over 2^31-1 bytes")
-            # Filled once all is read: what opens in several steps is filled in one.
+            # Streams go on once all frames are read, so several updates cost one round.
             connection.windows_opened = True
             return
         if number > self._streams.last or not number & 1:

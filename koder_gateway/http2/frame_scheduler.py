@@ -1,11 +1,10 @@
-"""What an HTTP/2 connection has to send: gathered for one write a turn of the reactor, as far as windows allow it.
+"""Sends the frames of an HTTP/2 connection: one write in each turn of the reactor, as far as the windows allow.
 
-Streams that have something to send stand in a list and take turns, a frame each, while the connection's window and
-the transport take more. What waits here is bounded; the rest waits with its stream. What waits in both places is
-counted. Beyond a bound the connection is `full`: services whose answers wait are paused, and of the others no more is
-read than their windows let out at once, so that a stream which its client does not read holds up no other. Beyond a
-second bound every service that answers on the connection is paused, also those that have not begun.
-"""
+Streams that have something to send take turns, a frame each, while the connection's window and the transport take
+more. The bytes that wait here are bounded; the rest wait with their stream. Both are counted. Beyond a bound the
+connection is `full`: services whose responses wait are paused, and of the others no more is read than their windows
+let out at once, so that a stream which its client does not read holds up no other. Beyond a second bound every
+service that answers on the connection is paused, also those that have not begun."""
 
 from __future__ import annotations
 
@@ -42,7 +41,7 @@ class Sender(Protocol):
         """Send one frame of what waits, a small one if `forced`; whether there is more that could go at once."""
 
     def restrain(self) -> None:
-        """Much waits on the connection: what leaves at once may be read, and nothing else."""
+        """Much waits on the connection: read only what leaves at once."""
 
     def resume(self) -> None:
         """The connection may have room again."""
@@ -84,10 +83,11 @@ class FrameScheduler:
         self._turn_asked = False
         self.blocked = False
         self._turned = turned
-        # What waits for the client, in bytes, and of that, what was given to a transport that takes nothing more.
+        # Bytes that wait for the client, and how many of them were given to a transport that takes no more.
         self.waiting = 0
         self._pushed = 0
-        # Whether that is much, so that only what leaves at once is read; those who may go on, a few in a turn.
+        # Whether so much waits that services are read only as far as their bytes leave at once; and paused streams
+        # that may go on, a few in each turn.
         self.full = False
         self._paused: deque[Sender] = deque()
         self._again = False
@@ -169,7 +169,7 @@ class FrameScheduler:
         self._held_back()
 
     def reopened(self) -> None:
-        """The client has opened windows: whoever waited for that looks again."""
+        """The client has enlarged windows: streams that waited for that try again."""
         held, self.held = self.held, set()
         for stream in held:
             if not stream.closed and not stream.listed:
@@ -179,7 +179,7 @@ class FrameScheduler:
             self._look_again()
 
     def force(self) -> None:
-        """Fill what windows there are."""
+        """Send what fits into the windows, however little."""
         held, self.held = self.held, set()
         for stream in held:
             if not stream.closed and not stream.listed and stream.emit(forced=True) and not stream.listed:
@@ -204,7 +204,7 @@ class FrameScheduler:
             if stream.closed:
                 stream.listed = False
             elif stream.waiting and self.window <= 0:
-                # Only what has no body left goes without a window.
+                # Without a window only the end of a body can be sent.
                 listed.append(stream)
                 starved += 1
             else:
@@ -245,16 +245,16 @@ class FrameScheduler:
         return self.waiting > self._buffered.most
 
     def _look_again(self) -> None:
-        """Something has changed for those who are paused."""
+        """There may be room again for paused streams."""
         if self._paused:
-            # Those who have had their look already get another.
+            # Streams that have been tried already are tried once more.
             self._again = True
         elif self._transport is not None:
             self._paused.extend(self._streams())
             self._resume_some()
 
     def _resume_some(self) -> None:
-        """Let a few of those who were paused go on; the others in later turns, as far as there is room then."""
+        """Resume a few paused streams; the others follow in later turns, as far as there is room then."""
         paused = self._paused
         for _ in range(_RESUMED):
             if not paused:
@@ -267,7 +267,7 @@ class FrameScheduler:
             self._soon(self._resume_some)
 
     def _taken(self) -> None:
-        """What was given to a transport that took nothing more does not wait there any longer."""
+        """The transport has sent what it held."""
         pushed, self._pushed = self._pushed, 0
         if pushed:
             self.count(-pushed)
@@ -275,7 +275,7 @@ class FrameScheduler:
     # -- IPushProducer, for the transport
 
     def pauseProducing(self) -> None:
-        """The client does not take what is sent: nothing more is taken from it, or what it asks for would pile up."""
+        """The client does not take what is sent: read nothing more from it, or responses would pile up."""
         self.blocked = True
         self._turned()
 

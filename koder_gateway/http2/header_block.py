@@ -1,4 +1,4 @@
-"""The field block that is under way on an HTTP/2 connection: HEADERS, and the CONTINUATION frames behind it."""
+"""The field block that is still arriving on an HTTP/2 connection: HEADERS, and the CONTINUATION frames behind it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 from ..wire.http2_frames import END_STREAM
 
 # Times as many bytes as the largest head, and so many frames, of a block are kept: of many short fields, or a cookie
-# in crumbs, most is what stands around them, and a head that is a few times too large is still read, for its answer
+# in crumbs, most is what stands around them, and a head that is a few times too large is still read, for its response
 # and for the table's sake.
 _BLOCK_FACTOR: Final = 4
 _MAX_CONTINUATIONS: Final = 32
@@ -46,7 +46,7 @@ class HeaderBlock:
         return True
 
     def whole(self) -> bytes | None:
-        """All of it has come; there is none under way any more. None where it was too large to be kept."""
+        """The whole block; from now on none is arriving. None where it was too large to be kept."""
         pieces, self._pieces = self._pieces, []
         self.stream, self.due = 0, math.inf
         return None if pieces is None else b"".join(pieces)

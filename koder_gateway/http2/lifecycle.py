@@ -3,12 +3,11 @@
 OPENING ──preface and SETTINGS──► OPEN ──GOAWAY, last stream over──► CLOSING ──all sent──► GONE
     └──────────── an error ────────┴──► LINGER ──quiet──► CLOSING
 
-An error of the protocol ends everything at once. A client that is only turned away (`turn_away`) stays OPEN until
-what is under way is served: whoever asks too much need not be whose streams they are. Its further field blocks are
-passed over undecoded. Where it floods on it is not read any more, and what is under way then has `timeouts.idle`.
+A protocol error ends everything at once. A client that is only turned away (`turn_away`) stays OPEN until the
+requests in flight are served: behind a proxy they may be other people's. Its further field blocks are skipped
+undecoded. If it floods on, the connection is no longer read, and the requests in flight have `timeouts.idle`.
 
-Whoever closes waits for the client to take what was written, as long as it keeps its pace. A client that has taken
-nothing before it comes to that is not waited for.
+A closing connection waits for the client to take what was written, as long as the client keeps its pace.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from ..downstream.unsent_bytes import Uptake
 from ..errors import Refusal
 from ..exchange.states import CLIENT_GONE
 from ..wire import http2_frames
-from ..wire.flood_budget import REPLY, FloodGoesOn
+from ..wire.flood_budget import REPLY, FloodContinues
 from ..wire.http2_frames import CANCEL, ENHANCE_YOUR_CALM, MAX_STREAM, NO_ERROR, PING, Http2Error
-from ..wire.pace import Pace
+from ..wire.min_rate import MinRate
 from .phases import CLOSING, GONE, LINGER, OPEN, OPENING
 from .ports import Connection, Phases
 from .streams import Streams
@@ -31,7 +30,7 @@ from .streams import Streams
 
 class Lifecycle(Phases, LingeringClose):
     """`phase` is where the connection stands, `said_last` the highest stream that its client has been told it will
-    have an answer to. Keeps the connection's `deadline` at the first of all that there are."""
+    have a response to. Keeps the connection's `deadline` at the first of all that there are."""
 
     def __init__(self, connection: Connection, streams: Streams) -> None:
         self.phase = OPENING
@@ -42,7 +41,7 @@ class Lifecycle(Phases, LingeringClose):
         # When the connection has had nothing to do for too long; when a drain has the last stream said.
         self._idle_due = math.inf
         self._last_due = math.inf
-        # When what is under way has been served for long enough without reading.
+        # When what is in flight has been served for long enough without reading.
         self._deaf_due = math.inf
         self._client_leaves = False
         # Whether the client has ended its side: then no window opens any more.
@@ -55,7 +54,7 @@ class Lifecycle(Phases, LingeringClose):
         # How fast the client takes what was written; None while nothing waits, as far as anybody has noticed.
         self._uptake: Uptake | None = None
         # How fast it opens windows while something waits for them.
-        self._windows = Pace()
+        self._windows = MinRate()
 
     # -- its beginning, and what keeps it going
 
@@ -109,22 +108,22 @@ class Lifecycle(Phases, LingeringClose):
         self._linger()
 
     def turn_away(self, error: Http2Error) -> None:
-        """Take no further request. Those that were taken are served: they may be others' who share the client's
-        address. The connection ends with the last of them."""
+        """Take no further request. Those that were taken are served: behind a proxy they may be other people's. The
+        connection ends with the last of them."""
         connection = self._connection
         if self.phase != OPEN or not self._streams:
             self.fail(error)
         elif self.said_last == MAX_STREAM:
             self.site.http2_errors += 1
             self._turned_away = True
-            # No stream follows whose fields anybody would have to know.
+            # No further stream needs the decoder's table.
             self._streams.heads.lost = True
             self.said_last = self._streams.last
             self._last_due = math.inf
             connection.out.send(http2_frames.goaway_frame(self.said_last, error.code, error.reason))
 
     def flooded(self, error: Http2Error) -> None:
-        """The flood budget is used up: take no further request, with a new budget for what is under way. Raises
+        """The flood budget is used up: take no further request, with a new budget for what is in flight. Raises
         `error` where nothing is, and FloodGoesOn where the new one is used up too."""
         connection = self._connection
         if self.phase != OPEN:
@@ -132,13 +131,13 @@ class Lifecycle(Phases, LingeringClose):
         if not self._streams:
             raise error
         if self._flooded:
-            raise FloodGoesOn
+            raise FloodContinues
         self._flooded = True
-        connection.patience.renew(self.site.clock.now)
+        connection.budget.renew(self.site.clock.now)
         self.turn_away(error)
 
     def deafened(self) -> None:
-        """Nothing more is read: what is under way is not waited for without end."""
+        """Nothing more is read: the requests in flight get a deadline."""
         site = self.site
         self._deaf_due = site.clock.now + site.timeouts.idle
         self._connection.wake(self._deaf_due)
@@ -192,15 +191,15 @@ class Lifecycle(Phases, LingeringClose):
             self.close()
 
     def drain(self) -> None:
-        """The gateway drains: take no further requests than those that are on their way (section 6.8)."""
+        """The gateway drains: take only requests that are already on their way (section 6.8)."""
         if self.phase > OPEN or self._draining:
             return
         connection = self._connection
         self._draining = True
         if self.said_last != MAX_STREAM:
-            # It takes none already, and what was said may not grow.
+            # The last stream is announced already, and its number must not grow.
             return
-        connection.patience.replies += REPLY
+        connection.budget.replies += REPLY
         connection.out.send(
             http2_frames.goaway_frame(MAX_STREAM, NO_ERROR) + http2_frames.frame(PING, 0, 0, b"draining")
         )
@@ -213,7 +212,7 @@ class Lifecycle(Phases, LingeringClose):
             self._say_last()
 
     def _say_last(self) -> None:
-        """The client has had the time to hear of the end: what it begins now is not answered any more."""
+        """The client has had time to read the first GOAWAY: send the last one. Later streams are not served."""
         connection = self._connection
         self.said_last = self._streams.last
         self._last_due = math.inf
@@ -222,7 +221,7 @@ class Lifecycle(Phases, LingeringClose):
             self.close()
 
     def give_up(self, refusal: Refusal) -> None:
-        """End whatever is under way: with an answer where none has begun, else visibly cut."""
+        """End whatever is in flight: with a response where none has begun, else visibly cut."""
         connection = self._connection
         for request in connection.under_way():
             request.give_up(refusal)
@@ -250,9 +249,9 @@ class Lifecycle(Phases, LingeringClose):
             self._cut()
             return
         if self._deaf_due <= now:
-            self.fail(FloodGoesOn())
+            self.fail(FloodContinues())
             return
-        # What waits here for its turn has come in time.
+        # Bytes that wait for their turn have come in time.
         awaits_turn = connection.awaits_turn
         if streams.block.due <= now and not awaits_turn:
             self.fail(Http2Error(ENHANCE_YOUR_CALM, "a field block did not arrive in time"))
@@ -281,7 +280,7 @@ class Lifecycle(Phases, LingeringClose):
                 connection.held_back()
 
     def watch_windows(self) -> None:
-        """Something waits for windows: from now on the client has to open them as fast as it must."""
+        """Something waits for windows: check from now on that the client opens them fast enough."""
         connection = self._connection
         site = self.site
         if self._client_ended:
@@ -326,7 +325,7 @@ class Lifecycle(Phases, LingeringClose):
         for stream in slow:
             if not stream.send_window.keeps_pace(now):
                 stream.too_slow()
-                # A client that takes nothing at all does not hear of it.
+                # A client that takes nothing at all does not see the reset.
                 self.watch()
 
     # -- what the client takes of what was written last
@@ -336,7 +335,7 @@ class Lifecycle(Phases, LingeringClose):
         return math.inf if self._uptake is None else self._uptake.due
 
     def watch(self) -> None:
-        """From now on the client has to take what was written as fast as it must, whichever stream it is of."""
+        """Check from now on that the client takes what was written on all its streams fast enough."""
         if self._uptake is None and self.transport is not None:
             self._connection.wake(self._begin_pace().due)
 
@@ -346,7 +345,7 @@ class Lifecycle(Phases, LingeringClose):
         return self._connection.transport
 
     def _sending(self) -> tuple[object, int, bool]:
-        # All streams as one: what the kernel holds is of any of them.
+        # All streams count as one: the kernel does not say whose bytes it holds.
         out = self._connection.out
         return self, out.written, out.blocked
 
@@ -361,8 +360,8 @@ class Lifecycle(Phases, LingeringClose):
         return keeps
 
     def _cut(self) -> None:
-        """The client does not take what was written: end all that waits for it at once. A reset of streams that wait
-        would only let others begin, which then wait in their place."""
+        """The client does not take what was written: end the connection. Resets alone would only let other streams
+        begin, which then wait in their place."""
         self.phase = CLOSING
         connection = self._connection
         connection.let_go()

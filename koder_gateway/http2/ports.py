@@ -7,8 +7,8 @@ from typing import Any, Protocol
 from twisted.internet.interfaces import IAddress
 
 from ..downstream.ports import ClientConnection, ClientSite
-from ..policy.certificates import Secured
-from ..wire.flood_budget import Patience
+from ..policy.certificates import TlsInfo
+from ..wire.flood_budget import FloodBudget
 from ..wire.http2_frames import Http2Error
 from .frame_scheduler import FrameScheduler
 from .receive_window import ConnectionWindow
@@ -24,12 +24,12 @@ class OpenStreams(Protocol):
         """Remember a stream that was reset here."""
 
     def over(self, number: int, served: bool) -> None:
-        """This stream is closed; `served`: its answer was sent to the end."""
+        """This stream is closed; `served`: its response was sent to the end."""
 
 
 class Phases(Protocol):
     """Where a connection stands: `phase` of `phases`; `said_last` is the highest stream that its client has been told
-    it will have an answer to."""
+    it will have a response to."""
 
     phase: int
     said_last: int
@@ -44,7 +44,7 @@ class Phases(Protocol):
         """Take no further request; those that were taken are served."""
 
     def watch_windows(self) -> None:
-        """Something waits for windows: from now on the client has to open them as fast as it must."""
+        """Something waits for windows: check from now on that the client opens them fast enough."""
 
 
 class Connection(ClientConnection, Protocol):
@@ -52,17 +52,17 @@ class Connection(ClientConnection, Protocol):
 
     site: ClientSite
     transport: Any
-    secured: Secured | None
+    secured: TlsInfo | None
     out: FrameScheduler
     window: ConnectionWindow
-    patience: Patience
+    budget: FloodBudget
     windows_opened: bool
     streams: OpenStreams
     lifecycle: Phases
 
     @property
     def awaits_turn(self) -> bool:
-        """Whether something has come that only waits for a turn of this connection's to be read."""
+        """Whether unread bytes only wait for this connection's turn."""
 
     def spend(self, cost: float) -> None:
         """The client has done what costs work and brings none. Raises Http2Error."""
@@ -71,13 +71,13 @@ class Connection(ClientConnection, Protocol):
         """A frame that answers one of ours has come, or one that nothing asked for. Raises Http2Error."""
 
     def held_back(self) -> None:
-        """A stream waits for more of its window: have that looked at before it is too long."""
+        """A stream waits for a larger window: check it again soon."""
 
     def wake(self, deadline: float) -> None:
-        """Be looked at when this deadline passes."""
+        """Expire no later than at this deadline."""
 
     def let_go(self) -> None:
-        """What came and is not read yet is not going to be; what still comes shows how the client ends."""
+        """Discard what is unread, and read on only to see how the client ends the connection."""
 
     def forget_reset(self) -> None:
         """The connection is about to end, or has."""

@@ -1,7 +1,7 @@
-"""What a client may send ahead of the services: windows, and the bodies that are counted against them.
+"""The receive windows of an HTTP/2 connection and its streams: how much a client may send before a service takes it.
 
-What a service has taken is paid back to its stream's window and to the connection's, so that a service that takes
-nothing stops the client (RFC 9113 section 5.2).
+Windows are enlarged by what a service has taken, so a service that takes nothing stops the client (RFC 9113 section
+5.2).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from .frame_scheduler import FrameScheduler
 CONNECTION_WINDOW: Final = 1 << 19
 # What a stream may send before it is paid back, in bytes.
 STREAM_WINDOW: Final = 131072
-# While the services of so many streams do not take what has come, nothing is paid back on the connection: each of
-# them has a transport's buffer full besides.
+# While the services of so many streams take nothing, the connection's window is not enlarged: each of these services
+# has a full transport buffer besides.
 _MAX_HELD: Final = 4
 
 
@@ -89,7 +89,7 @@ class ReceiveWindow:
         window.pay(owed)
         if more:
             self._left += owed
-            # What is paid back in crumbs costs a frame each; the client sees its window in halves.
+            # Small increments would cost a frame each, so the window is enlarged by halves.
             self._unsaid += owed
             if self._unsaid >= STREAM_WINDOW // 2:
                 window.out.send(window_frame(self._number, self._unsaid))

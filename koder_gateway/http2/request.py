@@ -41,7 +41,7 @@ class RequestStream(RequestChannel, Protocol):
     upgrading: bool
 
     def tunnel(self) -> None:
-        """The service has switched protocols: whatever comes, and what has waited, is its."""
+        """The service has switched protocols: pass on to it what has waited and whatever comes."""
 
     def over(self, code: int | None) -> None:
         """The stream is closed; with a code the client is told."""
@@ -60,7 +60,7 @@ class Http2Request(GatewayRequest, HeldAnswer):
         return channel.connection.out.full if channel else False
 
     def room(self) -> int:
-        """Bytes of the answer that windows and transport let go at once."""
+        """Bytes of the response that windows and transport let go at once."""
         channel = self.channel
         return channel.send_window.room if channel else 0
 
@@ -77,7 +77,7 @@ class Http2Request(GatewayRequest, HeldAnswer):
         return channel.upgrading if channel else False
 
     def _head(self, head: ResponseHead) -> bytes:
-        """The field block of a service's answer. What of it is the service's is encoded once for each head."""
+        """The field block of a service's response. What of it is the service's is encoded once for each head."""
         fixed = head.block
         if fixed is None:
             fixed = encode_status(head.status) + encode_lines(b"".join(head.lines))
@@ -121,12 +121,12 @@ class Http2Request(GatewayRequest, HeldAnswer):
         return self.send_body
 
     def send_body(self, data: bytes) -> None:
-        """Send more of the answer."""
+        """Send more of the response."""
         self.exchange.bytes_out += len(data)
         self.channel.send_window.send_body(data, False)
 
     def end_body(self, trailers: list[bytes]) -> None:
-        """The answer is complete; of a tunnel, what the service sends."""
+        """The response is complete; of a tunnel, what the service sends."""
         if self.exchange.phase is TUNNELLING:
             self._end_tunnel()
             return

@@ -23,14 +23,14 @@ from ..wire.http2_frames import (
     frame,
     header_frames,
 )
-from ..wire.pace import Pace
+from ..wire.min_rate import MinRate
 from .answer_producer import HIGH, LITTLE, AnswerProducer, SendingStream
 
-# So many times what waits may be kept for it.
+# A piece may keep a buffer alive that is so many times its size.
 _PINNED: Final = 4
 _EMPTY: Final = b""
-# The pace of those for whom nothing has ever waited.
-_UNASKED: Final = Pace()
+# The pace of streams for which nothing has ever waited: one object for all.
+_UNASKED: Final = MinRate()
 
 
 class SendWindow(AnswerProducer):
@@ -77,7 +77,7 @@ class SendWindow(AnswerProducer):
         self._asked = False
         self._sent = 0
 
-    # -- from the answer
+    # -- from the response
 
     def send_head(self, block: bytes, ended: bool) -> None:
         """Send a field block; `ended` when nothing follows it."""
@@ -98,7 +98,7 @@ class SendWindow(AnswerProducer):
             return
         out.window -= size
         self._sent += size
-        self._connection.patience.replies += REPLIES_TO_DATA
+        self._connection.budget.replies += REPLIES_TO_DATA
         out.send(
             b"%b%b%b"
             % (
@@ -131,7 +131,7 @@ class SendWindow(AnswerProducer):
         self._go_on()
 
     def exchange_over(self) -> None:
-        """The answer is complete, whether or not its end was said."""
+        """The response is complete, whether or not its end was said."""
         if not self.ended:
             self.ended = True
             self._go_on()
@@ -167,7 +167,7 @@ class SendWindow(AnswerProducer):
         if size:
             site = connection.site
             if self.pace is _UNASKED:
-                self.pace = Pace()
+                self.pace = MinRate()
             self.pace.begin(self._sent, site.clock.now, site.timeouts.idle)
             connection.wake(self.pace.due)
             connection.lifecycle.watch_windows()
@@ -199,7 +199,7 @@ class SendWindow(AnswerProducer):
         if waiting:
             room = min(out.window, self.window, out.max_frame)
             if room <= 0:
-                # Its own window opens with a grant; for the connection's it has to stand among the others.
+                # A grant enlarges its own window; for the connection's window it stays in the list.
                 return self.window > 0
             if room < self._least and len(waiting[0]) > room and not forced:
                 out.hold(self)
@@ -216,13 +216,13 @@ class SendWindow(AnswerProducer):
             last = self.ended and not waiting and not self._last_block
             out.send(HEADER.pack(size >> 8, size & 0xFF, DATA, END_STREAM if last else 0, self._number))
             out.send(data)
-            patience = self._connection.patience
+            budget = self._connection.budget
             if size >= WORTH_WHILE:
-                patience.replies += REPLIES_TO_DATA
-                patience.earn(DATA_SENT)
+                budget.replies += REPLIES_TO_DATA
+                budget.earn(DATA_SENT)
             elif not waiting:
-                # Small because there was no more of it; what a window cuts so small asks for nothing.
-                patience.replies += REPLIES_TO_DATA
+                # It is small because there was no more of it, not because of a window.
+                budget.replies += REPLIES_TO_DATA
             if waiting:
                 return True
             if self.cut:
@@ -251,7 +251,7 @@ class SendWindow(AnswerProducer):
         if len(data) > room:
             view = memoryview(data)
             rest, whole = view[room:], cast(bytes, view.obj)
-            # A little of it must not keep all that was read.
+            # A small rest must not keep the whole buffer alive.
             waiting.appendleft(rest if _PINNED * len(rest) > len(whole) else bytes(rest))
             return view[:room]
         return self._gathered(data, room) if waiting and len(data) + len(waiting[0]) <= room else data

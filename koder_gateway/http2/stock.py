@@ -10,7 +10,7 @@ from twisted.web.http_headers import Headers
 
 from ..downstream.ports import ClientSite
 from ..downstream.stock_fields import sent_fields
-from ..policy.certificates import Secured
+from ..policy.certificates import TlsInfo
 from ..wire.hpack import encode_field, encode_lines, encode_status
 from .ports import Connection
 from .request import Http2Request
@@ -27,12 +27,12 @@ class StockStream:
     factory: Any = None
 
     def write(self, data: bytes) -> None:
-        """Send more of a stock answer's body."""
+        """Send more of a stock response's body."""
         if data:
             self.send_window.send_body(data, False)
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
-        """Send a stock answer's head with the fields that every answer of the gateway carries."""
+        """Send a stock response's head with the fields that every response of the gateway carries."""
         request = self.request
         if request is None:
             return
@@ -47,7 +47,8 @@ class StockStream:
         self.write(b"".join(pieces))
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Pause and resume `producer` as the client takes the answer; one that is not streaming is asked for more."""
+        """Pause and resume `producer` as the client takes the response. A pull producer (not streaming) is asked for
+        more."""
         self.send_window.follow(producer, streaming)
 
     def unregisterProducer(self) -> None:
@@ -66,6 +67,6 @@ class StockStream:
         """HTTP/2 is only spoken over TLS here."""
         return True
 
-    def secured(self) -> Secured | None:
+    def secured(self) -> TlsInfo | None:
         """What TLS has established with the client."""
         return self.connection.secured

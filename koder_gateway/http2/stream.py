@@ -1,8 +1,7 @@
 """One HTTP/2 stream: the channel of one request, from its head to its end (RFC 9113 section 5).
 
-Its two sides end each for itself. What the client sends is handed to whoever takes the request's body, and counted by
-its `ReceiveWindow`; what the client gets is sent by its `SendWindow`.
-"""
+Each direction ends by itself. `ReceiveWindow` counts the body that the client sends, which goes to the request's
+sink; `SendWindow` sends the response."""
 
 from __future__ import annotations
 
@@ -30,7 +29,7 @@ from .request import Http2Request, RequestStream
 from .send_window import SendWindow
 from .stock import StockStream
 
-# The rest of a body that an answer did not wait for is read to its end when it is no more than this.
+# The rest of a body that a response did not wait for is read to its end when it is no more than this.
 _FORGOTTEN_BOUND: Final = 65536
 _NOTHING: Final = b""
 _NO_TRAILERS: Final[list[bytes]] = []
@@ -61,7 +60,7 @@ class Stream(BodyDeadline, StockStream, RequestStream, SendingStream):
         # Whether an extended CONNECT has opened it, and its tunnel stands.
         self.upgrading = False
         self._tunnelling = False
-        # What has come of a body, or for a tunnel, and nobody takes yet: small frames are not kept one by one.
+        # Bytes of a body or a tunnel that no sink takes yet, in one piece: many small frames would cost more memory.
         self._kept: bytes | bytearray = _NOTHING
         self._forgotten = 0
         self._held = False
@@ -96,7 +95,7 @@ class Stream(BodyDeadline, StockStream, RequestStream, SendingStream):
         self._pay()
 
     def _keep(self, data: bytes, ended: bool = False) -> bytes:
-        """Keep this while nobody takes it; all that is kept, once it has to go or may."""
+        """Keep this while the service takes nothing. Returns everything kept once it may go on."""
         self._keep_on(data)
         if self._held and not ended:
             return _NOTHING
@@ -109,7 +108,7 @@ class Stream(BodyDeadline, StockStream, RequestStream, SendingStream):
         self._kept += data
 
     def _receive_raw(self, request: Http2Request, data: bytes) -> None:
-        """Bytes of a tunnel; what comes before it stands waits for it, within the stream's window."""
+        """Bytes of a tunnel. Until the service has accepted it they wait, within the stream's window."""
         if not self._tunnelling:
             if data:
                 self._keep_on(data)
@@ -123,7 +122,7 @@ class Stream(BodyDeadline, StockStream, RequestStream, SendingStream):
         self._pay()
 
     def tunnel(self) -> None:
-        """The service has switched protocols: whatever comes, and what has waited, is its."""
+        """The service has switched protocols: pass on to it what has waited and whatever comes."""
         self._tunnelling = True
         if self.request is not None:
             self._receive_raw(self.request, b"")
@@ -134,7 +133,7 @@ class Stream(BodyDeadline, StockStream, RequestStream, SendingStream):
         return True
 
     def _forget(self, size: int) -> None:
-        """Bytes of a body that nobody waits for."""
+        """Bytes of a body that no request takes any more."""
         self._pay()
         self._forgotten += size
         if self.remote_done and self.send_window.all_sent:
@@ -163,11 +162,11 @@ class Stream(BodyDeadline, StockStream, RequestStream, SendingStream):
     def _client_ended(self) -> None:
         self.remote_done = True
         if self.request is not None:
-            # What the answer takes from here on is the relay's to watch; without one it is the client's own time.
+            # From here on the relay watches the time until the response.
             self.deadline = math.inf
 
     def _pay(self) -> None:
-        """Pay back what the service has taken."""
+        """Enlarge the windows by what the service has taken."""
         if not self._held:
             self.receive_window.pay(more=not self.remote_done and not self.send_window.closed)
 
@@ -194,7 +193,7 @@ class Stream(BodyDeadline, StockStream, RequestStream, SendingStream):
             request.sink.body_received(kept)
 
     def _let_go(self) -> None:
-        """The service is no longer in the way of the body."""
+        """The service takes the body again, or is done with it."""
         self._held = False
         self.connection.window.held -= 1
         self.connection.window.pay(0)
@@ -202,10 +201,10 @@ class Stream(BodyDeadline, StockStream, RequestStream, SendingStream):
     # -- the end
 
     def settle_rest(self) -> None:
-        """An answer is about to be sent before its request's body has come: the stream ends with it."""
+        """A response is about to be sent before its request's body has come: the stream ends with it."""
 
     def exchange_over(self, finished: bool) -> None:
-        """The request's answer is complete, or never will be."""
+        """The request's response is complete, or never will be."""
         request, self.request = self.request, None
         # The gateway's own refusals are cheap to ask for.
         self.earned = finished and request is not None and not request.exchange.code
@@ -221,22 +220,22 @@ class Stream(BodyDeadline, StockStream, RequestStream, SendingStream):
             self._wait(self.site.timeouts.idle)
 
     def answered(self) -> None:
-        """Everything is sent. What the client still has to say, nobody waits for (RFC 9113 section 8.1)."""
+        """Everything is sent. The rest of the request's body is not needed (RFC 9113 section 8.1)."""
         if self.request is not None:
             return
         if self.remote_done:
             self.over(None)
             return
-        # What little is still on its way is read and forgotten: a reset could reach the client before the answer.
+        # Discard a little more of the body: a reset could reach the client before the response.
         self._wait(self.site.timeouts.linger)
 
     def _wait(self, seconds: float) -> None:
-        """Be looked at when the client has had so much time."""
+        """Expire after so many seconds."""
         self.deadline = self.site.clock.now + seconds
         self.connection.wake(self.deadline)
 
     def cut(self, plain: bool) -> None:
-        """Reset in the midst of an answer; with `plain` it was the service that failed, else the client. What the
+        """Reset in the midst of a response; with `plain` it was the service that failed, else the client. What the
         service sent before it failed still goes out."""
         send_window = self.send_window
         if not plain or not send_window.waiting or send_window.closed:
@@ -246,14 +245,14 @@ class Stream(BodyDeadline, StockStream, RequestStream, SendingStream):
         self._wait(self.site.timeouts.idle)
 
     def fail(self, code: int, event: str = BROKEN) -> None:
-        """The client broke the stream's rules: end it, and whatever is under way on it."""
+        """The client broke the stream's rules: end it, and whatever is in flight on it."""
         request = self.request
         if request is not None:
             request.broken(event)
         self.over(code)
 
     def fail_silently(self, code: int) -> None:
-        """The client broke the connection's rules, and has been told: nothing goes out on the stream any more."""
+        """The client broke the connection's rules. The GOAWAY says so; nothing more is sent on the stream."""
         self.send_window.closed = True
         self.fail(code)
 
@@ -266,8 +265,8 @@ class Stream(BodyDeadline, StockStream, RequestStream, SendingStream):
         self.over(None)
 
     def cut_short(self) -> None:
-        """The client sends no more on any stream: without its end the request is none. Of one that has been answered
-        before its end only the answer is left to send."""
+        """The client sends no more on any stream, so a request without its end is reset. If it was answered before
+        its end, only the response is left to send."""
         if self.remote_done:
             return
         if self.request is not None or self.send_window.all_sent:
@@ -291,7 +290,7 @@ class Stream(BodyDeadline, StockStream, RequestStream, SendingStream):
         connection.streams.over(self.number, served)
 
     def expire(self) -> None:
-        """The stream's deadline has passed: of its body, or of a client that does not take its answer."""
+        """The stream's deadline has passed: of its body, or of a client that does not take its response."""
         request = self.request
         if request is not None:
             if self.remote_done:
@@ -306,16 +305,16 @@ class Stream(BodyDeadline, StockStream, RequestStream, SendingStream):
             self.over(CANCEL)
 
     def taking(self) -> bool:
-        """Whether the client takes what is on its way. Where that waits here, its pace decides, which is looked after
-        by itself (`too_slow`); what the kernel holds tells the rest."""
+        """Whether the client takes what is on its way. For bytes that wait here its pace is checked elsewhere
+        (`too_slow`); for the rest the kernel's count decides."""
         return self.connection.out.awaited or self.connection.taking(self.site.timeouts.idle)
 
     def too_slow(self) -> None:
-        """The client takes less of what waits for it than it has to."""
+        """The client reads its response too slowly."""
         self.fail(CANCEL, TIMEOUT)
 
     def loseConnection(self) -> None:
-        """A stock request asks for the end of its connection, which on a stream is the end of the stream."""
+        """A stock request closes its connection. Over HTTP/2 only the stream ends."""
         request = self.request
         if request is not None:
             request.lost(Failure(ConnectionAborted()))

@@ -7,7 +7,7 @@ from typing import Final
 from ..errors import Refusal
 from ..exchange.context import RequestContext
 from ..exchange.opening import HeadSource, open_exchange
-from ..policy.certificates import Secured
+from ..policy.certificates import TlsInfo
 from ..wire import http2_frames
 from ..wire.flood_budget import EXCESS_BYTE, EXCESS_FIELD, FRAME, RESET, SERVED
 from ..wire.hpack import OversizedBlock
@@ -39,7 +39,7 @@ _RESETS_REMEMBERED: Final = 128
 class Streams(OpenStreams, HeadSource):
     """Those that are `open`, by their numbers; `last` is the highest number that the client has used.
 
-    `block` is the field block that is under way, `heads` reads those that are whole.
+    `block` is the field block that is still arriving, `heads` reads those that are complete.
     """
 
     def __init__(self, connection: Connection, heads: HeadReader) -> None:
@@ -83,7 +83,7 @@ class Streams(OpenStreams, HeadSource):
         connection.wake(self.block.due)
 
     def on_continuation(self, flags: int, number: int, payload: bytes) -> None:
-        """More of the field block that is under way (section 6.10)."""
+        """More of the field block that is still arriving (section 6.10)."""
         block = self.block
         if not block.stream:
             raise Http2Error(PROTOCOL_ERROR, "a CONTINUATION frame without an open field block")
@@ -177,7 +177,7 @@ class Streams(OpenStreams, HeadSource):
             connection.wake(stream.deadline)
         request.begin()
 
-    def secured(self) -> Secured | None:
+    def secured(self) -> TlsInfo | None:
         """What TLS has established with the client."""
         return self._connection.secured
 
@@ -260,11 +260,11 @@ class Streams(OpenStreams, HeadSource):
         self._resets[number] = None
 
     def over(self, number: int, served: bool) -> None:
-        """This stream is closed; `served`: its answer was sent to the end."""
+        """This stream is closed; `served`: its response was sent to the end."""
         if self.open.pop(number, None) is None:
             return
         if served:
-            self._connection.patience.earn(SERVED)
+            self._connection.budget.earn(SERVED)
         if not self.open:
             self._connection.lifecycle.idle()
 

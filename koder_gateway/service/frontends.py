@@ -61,8 +61,8 @@ class Frontends:
         self.site.replace(resource, policy, reader, client_timeouts(settings), client_limits(settings))
         self.redirect.webroot = settings.tls.acme_webroot
         self.gate.trusts = policy.proxies.introduces
-        entrance = self.resource
-        entrance.inner, entrance.policy, entrance.reader = resource, policy, reader
+        adapter = self.resource
+        adapter.inner, adapter.policy, adapter.reader = resource, policy, reader
         self._end_suspended(policy)
 
     def _end_suspended(self, policy: Policy) -> None:

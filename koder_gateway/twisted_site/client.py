@@ -42,7 +42,7 @@ class StockClient(TreeClient):
         request.notifyFinish().addCallbacks(self._answered, self._gone)
 
     def hand_over(self) -> Segments:
-        """A mounted resource answers: the stock request itself, with the fields that every answer carries."""
+        """A mounted resource answers: the stock request itself, with the fields that every response carries."""
         request = self._request
         if request.content is not None:
             request.content.seek(0)
@@ -75,12 +75,12 @@ class StockClient(TreeClient):
             headers.addRawHeader(name, value)
 
     def send_body(self, data: bytes) -> None:
-        """Send more of the answer."""
+        """Send more of the response."""
         self.exchange.bytes_out += len(data)
         self._request.write(data)
 
     def end_body(self, trailers: list[bytes]) -> None:
-        """The answer is complete; a stock request cannot send trailers."""
+        """The response is complete; a stock request cannot send trailers."""
         self._unregister()
         request = self._request
         self._finished(self.exchange)
@@ -141,7 +141,7 @@ class StockClient(TreeClient):
             transport.abortConnection()
 
     def give_up(self, refusal: Refusal, code: str = TIMEOUT) -> None:
-        """The gateway waits no longer. `code` is that of an answer which has begun and is cut."""
+        """The gateway waits no longer. `code` is that of a response which has begun and is cut."""
         waiting = self.exchange.phase is WAITING
         if self.sink is not None:
             self.sink.abandon()
@@ -166,7 +166,7 @@ class StockClient(TreeClient):
         return 0
 
     def stream_from(self, producer: Producer) -> None:
-        """Pause and resume `producer` as the client takes the answer."""
+        """Pause and resume `producer` as the client takes the response."""
         self._producing = True
         self._request.registerProducer(producer, True)
 

@@ -11,7 +11,7 @@ from ..downstream.stock_fields import is_ours
 
 
 class MountedHeaders(Headers):
-    """The head of a mounted resource's answer, but for what is the gateway's to say, as on its own ports."""
+    """The head of a mounted resource's response, but for what is the gateway's to say, as on its own ports."""
 
     __slots__ = ("_drops_hsts", "_request")
 

@@ -28,11 +28,11 @@ _HEAD: Final = 65_536
 _PIECE: Final = 1024
 
 
-class Unfetched(Exception):
+class FetchError(Exception):
     """No usable response; the text says why in one line."""
 
 
-class Unasked(Unfetched):
+class NotSentError(FetchError):
     """Nor was there a request, for want of a file descriptor."""
 
 
@@ -133,7 +133,7 @@ class _Meter(ProtocolWrapper):
         super().connectionLost(reason)
 
     def sever(self) -> None:
-        """End the connection without another word (a TLS peer may never answer a goodbye)."""
+        """Reset the connection (a TLS peer may never answer close_notify)."""
         if self._severed or self.transport is None:
             return
         self._severed = True
@@ -160,7 +160,7 @@ class _Metered(WrappingFactory[_Meter]):
 class _Body(Protocol):
     """Collects a body; `finished` has it, or None as soon as it is over the limit.
 
-    It grows in place: to join its parts would stop everybody for as long as it is.
+    It grows in place: joining its parts at the end would block the reactor.
     """
 
     def __init__(self, limit: int) -> None:
@@ -234,8 +234,8 @@ class Fetcher:
             failure = Failure()
             missing = shortage(failure.value)
             if missing:
-                raise Unasked(missing) from None
-            raise Unfetched(self._excess() if self.exceeded else _why(failure)) from None
+                raise NotSentError(missing) from None
+            raise FetchError(self._excess() if self.exceeded else _why(failure)) from None
         if body is None:
             self._sever()
         etags = response.headers.getRawHeaders(b"etag", [])
@@ -243,7 +243,7 @@ class Fetcher:
         return response.code, etag, body
 
     def _excess(self) -> str:
-        """What of the response is too long; that of a body is mostly seen before, but framing counts too."""
+        """Why the response is too long. That of a body is mostly seen before, but its framing counts too."""
         return f"is longer than {self._limit} bytes" if self._body_begun else "its head is too long"
 
     async def _answer(self, headers: Mapping[str, str]) -> tuple[Any, bytearray | None]:

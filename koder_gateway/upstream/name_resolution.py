@@ -1,10 +1,10 @@
-"""The addresses that services' names have: looked up ahead of time, and the last good ones kept.
+"""Resolves services' names ahead of time, and keeps the last good addresses.
 
-A name is looked up when the gateway starts, and again every `RENEW` seconds, in a thread of its own: connections are
-made to the addresses of the last look-up that brought any, and wait for a name server only where none ever has. They
-wait no longer than a connection may take, from the beginning of the look-up on. An address that cannot be connected
-to has its name looked up at once. Of several the one that took the last connection is tried first: localhost is ::1
-as well, where few services listen.
+A name is looked up when the gateway starts, and again every `RENEW` seconds, in a thread of its own. Connections are
+made to the addresses of the last look-up that found any; they wait for a name server only while none has, and then no
+longer than the connect timeout, counted from the beginning of the look-up. Where an address cannot be connected to,
+its name is looked up again at once. Of several addresses the one that took the last connection is tried first:
+localhost is ::1 as well, where few services listen.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..reactor.daemon_threads import threads_beside
+from ..reactor.daemon_threads import daemon_threads
 
 # Seconds from one look-up of a name to the next; those after one that failed begin with the shorter pause.
 RENEW: Final = 10.0
@@ -65,7 +65,7 @@ def look_up(host: str) -> tuple[Found, ...]:
     return tuple(distinct)[:_MOST]
 
 
-class Name:
+class ResolvedName:
     """One name. `known` are its addresses, none before a look-up has brought any."""
 
     def __init__(self, host: str, look_up: LookUp, reactor: Any) -> None:
@@ -73,7 +73,7 @@ class Name:
         self.known: tuple[Found, ...] = ()
         self._look_up = look_up
         self._reactor = reactor
-        self._threads = threads_beside(reactor, f"look-up of {host}")
+        self._threads = daemon_threads(reactor, f"look-up of {host}")
         self._waiting: list[Deferred[tuple[Found, ...]]] = []
         self._begun = -math.inf
         self._due = -math.inf
@@ -114,7 +114,7 @@ class Name:
         )
 
     def _forget(self, waiting: Deferred[tuple[Found, ...]]) -> None:
-        """Cancelled: nobody waits for it any more."""
+        """Cancelled: the addresses are not wanted any more."""
         self._waiting.remove(waiting)
 
     def _late(self, result: Any, within: float) -> Any:
@@ -127,7 +127,7 @@ class Name:
         pool: Any = getattr(self._threads, "getThreadPool", None)
         asking: Deferred[tuple[Found, ...]]
         if pool is None:
-            # A reactor without threads, in memory: nobody there could be kept from anything.
+            # A reactor without threads, in memory: there is nothing that the look-up could block.
             asking = maybeDeferred(self._look_up, self.host)
         else:
             asking = deferToThreadPool(self._threads, pool(), self._look_up, self.host)
@@ -161,20 +161,20 @@ class Name:
             each.errback(Unresolved(f"no address for {self.host}: {reason}"))
 
 
-class Names:
+class ResolvedNames:
     """Every name that an endpoint connects to; one that no endpoint has any more is forgotten."""
 
     def __init__(self, reactor: Any, look_up: LookUp = look_up) -> None:
         """`look_up` may block."""
         self._reactor = reactor
         self._look_up = look_up
-        self._names: WeakValueDictionary[str, Name] = WeakValueDictionary()
+        self._names: WeakValueDictionary[str, ResolvedName] = WeakValueDictionary()
 
-    def named(self, host: str) -> Name:
+    def named(self, host: str) -> ResolvedName:
         """The name, which its owner keeps."""
         name = self._names.get(host)
         if name is None:
-            name = self._names[host] = Name(host, self._look_up, self._reactor)
+            name = self._names[host] = ResolvedName(host, self._look_up, self._reactor)
         return name
 
     def sweep(self) -> None:
@@ -186,7 +186,7 @@ class Names:
 
 @implementer(IReactorPluggableNameResolver, IHostnameResolver, IHostResolution)
 class _Resolved:
-    """The reactor for an endpoint to whose name the answer is known."""
+    """The reactor for an endpoint whose name is resolved already."""
 
     def __init__(self, reactor: Any, host: str, found: tuple[Found, ...]) -> None:
         self._reactor = reactor
@@ -198,7 +198,7 @@ class _Resolved:
         return getattr(self._reactor, name)
 
     def installNameResolver(self, resolver: IHostnameResolver) -> IHostnameResolver:
-        """See IReactorPluggableNameResolver; there is no other one for this."""
+        """See IReactorPluggableNameResolver; it cannot be replaced."""
         raise TypeError("the answer is known")
 
     def cancel(self) -> None:
@@ -223,7 +223,7 @@ class NamedEndpoint:
     connection fails with.
     """
 
-    def __init__(self, reactor: Any, name: Name, port: int, timeout: float) -> None:
+    def __init__(self, reactor: Any, name: ResolvedName, port: int, timeout: float) -> None:
         self._reactor = reactor
         self._name = name
         self._port = port

@@ -1,5 +1,5 @@
-"""TLS towards services with OpenSSL's own calls while data flows, where pyOpenSSL is as they expect; else
-`SecureTransport` serves, which needs none of them."""
+"""TLS towards services with OpenSSL's own calls while data flows; where pyOpenSSL lacks them, `SecureTransport` does
+without."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from ..reactor.turns import FULL_READ, end_turn
-from ..tls_bio.records import BIO_WRITE, PIECE, Records, ffi, lib, usable
+from ..tls_bio.records import BIO_WRITE, PIECE, RecordLayer, ffi, lib, usable
 from .tls_alerts import GOODBYE, record_fault
-from .tls_sessions import Sessions
+from .tls_sessions import SessionCache
 from .tls_transport import Opening, SecureTransport
 
 # What is called here beside what `tls_bio.records` calls.
 CALLS: Final = ("ERR_get_error", "ERR_reason_error_string", "SSL_ERROR_ZERO_RETURN")
 
 
-class FastTransport(Records, SecureTransport):
+class FastTransport(RecordLayer, SecureTransport):
     """The same with OpenSSL's own calls while data flows."""
 
-    def __init__(self, connection: SSL.Connection, opening: Opening, sessions: Sessions, verified: float) -> None:
+    def __init__(self, connection: SSL.Connection, opening: Opening, sessions: SessionCache, verified: float) -> None:
         super().__init__(connection, opening, sessions, verified)
         self._hold(connection)
 
@@ -39,7 +39,7 @@ class FastTransport(Records, SecureTransport):
         if self._rest:
             self._rest += data
             return
-        # What others have left in OpenSSL's queue of errors would be taken for this connection's.
+        # Errors of other connections in OpenSSL's queue would be taken for this one's.
         lib.ERR_clear_error()
         size = len(data)
         if size <= PIECE:

@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 
 from koder_gateway.reactor.turns import READS
-from koder_gateway.transports.flow import BOUND, LITTLE
+from koder_gateway.transports.bounded_reads import BOUND, LITTLE
 from koder_gateway.transports.reactor import UvloopReactor
 from tests.kit.transports_running import HalfCloseable, Recorder, Serving, connected, run, running_reactor
 

@@ -133,7 +133,7 @@ class _Meter(ProtocolWrapper):
         super().connectionLost(reason)
 
     def sever(self) -> None:
-        """End the connection without another word (a TLS peer may never answer a goodbye)."""
+        """Reset the connection (a TLS peer may never answer close_notify)."""
         if self._severed or self.transport is None:
             return
         self._severed = True
@@ -160,7 +160,7 @@ class _Metered(WrappingFactory[_Meter]):
 class _Body(Protocol):
     """Collects a body; `finished` has it, or None as soon as it is over the limit.
 
-    It grows in place: to join its parts would stop everybody for as long as it is.
+    It grows in place: joining its parts at the end would block the reactor.
     """
 
     def __init__(self, limit: int) -> None:
@@ -243,7 +243,7 @@ class Fetcher:
         return response.code, etag, body
 
     def _excess(self) -> str:
-        """What of the response is too long; that of a body is mostly seen before, but framing counts too."""
+        """Why the response is too long. That of a body is mostly seen before, but its framing counts too."""
         return f"is longer than {self._limit} bytes" if self._body_begun else "its head is too long"
 
     async def _answer(self, headers: Mapping[str, str]) -> tuple[Any, bytearray | None]:

@@ -17,7 +17,7 @@ INTERVAL: Final = 5.0
 TIMEOUT: Final = 2.0
 # Failures in a row after which an address gets no more exchanges; one success brings it back.
 FAILURES: Final = 2
-# Bytes of a response that are read, for nothing but to see that it comes; of a longer one the status decides.
+# Bytes of a response that are read, only to see that it arrives; of a longer one the status decides.
 _BODY: Final = 65_536
 
 
@@ -61,7 +61,7 @@ class _Probe:
         if self._asking is None:
             return
         if failure.check(Unasked):
-            # That tells nothing about the service.
+            # This says nothing about the service.
             self._asking = None
             return
         late = failure.check(CancelledError) is not None
@@ -81,7 +81,7 @@ class _Probe:
 
 
 class Probes:
-    """Every probe of the gateway. Time is told by `sweep`, so that nothing stays on the reactor when it ends.
+    """Every probe of the gateway. `sweep` drives them, so that nothing is left on the reactor when it ends.
 
     An unhealthy address gets no exchange while another is available. Where all are unhealthy they are used like
     before: a probe that errs, or a health path that was renamed, must not take a whole service away.

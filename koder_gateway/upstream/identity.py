@@ -1,4 +1,5 @@
-"""Who a service must prove to be, and how the log tells that it has not (RFC 9110 section 4.3.4, RFC 9525)."""
+"""The name that a service's certificate must have, and what the log says where it has not (RFC 9110 section 4.3.4,
+RFC 9525)."""
 
 from __future__ import annotations
 
@@ -119,6 +120,6 @@ def _common_name(name: x509.Name) -> str:
 
 
 def _printable(text: str) -> str:
-    """A stranger's text in a line of the log: short, on one line, without a quote that would end it early."""
+    """Untrusted text for a line of the log: short, on one line, without a quote that would end it early."""
     plain = "".join(c if c.isascii() and c.isprintable() and c != '"' else "?" for c in text[:_LONGEST])
     return plain + ("..." if len(text) > _LONGEST else "")

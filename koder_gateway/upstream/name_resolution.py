@@ -1,10 +1,10 @@
-"""The addresses that services' names have: looked up ahead of time, and the last good ones kept.
+"""Resolves services' names ahead of time, and keeps the last good addresses.
 
-A name is looked up when the gateway starts, and again every `RENEW` seconds, in a thread of its own: connections are
-made to the addresses of the last look-up that brought any, and wait for a name server only where none ever has. They
-wait no longer than a connection may take, from the beginning of the look-up on. An address that cannot be connected
-to has its name looked up at once. Of several the one that took the last connection is tried first: localhost is ::1
-as well, where few services listen.
+A name is looked up when the gateway starts, and again every `RENEW` seconds, in a thread of its own. Connections are
+made to the addresses of the last look-up that found any; they wait for a name server only while none has, and then no
+longer than the connect timeout, counted from the beginning of the look-up. Where an address cannot be connected to,
+its name is looked up again at once. Of several addresses the one that took the last connection is tried first:
+localhost is ::1 as well, where few services listen.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Name:
         )
 
     def _forget(self, waiting: Deferred[tuple[Found, ...]]) -> None:
-        """Cancelled: nobody waits for it any more."""
+        """Cancelled: the addresses are not wanted any more."""
         self._waiting.remove(waiting)
 
     def _late(self, result: Any, within: float) -> Any:
@@ -127,7 +127,7 @@ class Name:
         pool: Any = getattr(self._threads, "getThreadPool", None)
         asking: Deferred[tuple[Found, ...]]
         if pool is None:
-            # A reactor without threads, in memory: nobody there could be kept from anything.
+            # A reactor without threads, in memory: there is nothing that the look-up could block.
             asking = maybeDeferred(self._look_up, self.host)
         else:
             asking = deferToThreadPool(self._threads, pool(), self._look_up, self.host)
@@ -186,7 +186,7 @@ class Names:
 
 @implementer(IReactorPluggableNameResolver, IHostnameResolver, IHostResolution)
 class _Resolved:
-    """The reactor for an endpoint to whose name the answer is known."""
+    """The reactor for an endpoint whose name is resolved already."""
 
     def __init__(self, reactor: Any, host: str, found: tuple[Found, ...]) -> None:
         self._reactor = reactor
@@ -198,7 +198,7 @@ class _Resolved:
         return getattr(self._reactor, name)
 
     def installNameResolver(self, resolver: IHostnameResolver) -> IHostnameResolver:
-        """See IReactorPluggableNameResolver; there is no other one for this."""
+        """See IReactorPluggableNameResolver; it cannot be replaced."""
         raise TypeError("the answer is known")
 
     def cancel(self) -> None:

@@ -1,5 +1,5 @@
-"""TLS towards services with OpenSSL's own calls while data flows, where pyOpenSSL is as they expect; else
-`SecureTransport` serves, which needs none of them."""
+"""TLS towards services with OpenSSL's own calls while data flows; where pyOpenSSL lacks them, `SecureTransport` does
+without."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class FastTransport(Records, SecureTransport):
         if self._rest:
             self._rest += data
             return
-        # What others have left in OpenSSL's queue of errors would be taken for this connection's.
+        # Errors of other connections in OpenSSL's queue would be taken for this one's.
         lib.ERR_clear_error()
         size = len(data)
         if size <= PIECE:

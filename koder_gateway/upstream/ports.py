@@ -88,7 +88,7 @@ class TunnelEnd(Protocol):
         """The service sends no more; `gone`: nor does it read."""
 
     def failed(self, detail: str, *, reset: bool) -> None:
-        """The connection was cut; `reset`: by the service, else TLS has ended without a word."""
+        """The connection was cut; `reset`: by the service, else TLS has ended without close_notify."""
 
     def progressed(self) -> None:
         """One side has taken what the other sent."""

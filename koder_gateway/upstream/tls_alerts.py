@@ -1,4 +1,4 @@
-"""What goes wrong in TLS with a service, in words that say what to change."""
+"""Why TLS with a service has failed, in words that say what to change."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from OpenSSL import SSL
 
 from ..tls_bio.openssl_errors import openssl_words
 
-# The end that a service has said goodbye before.
+# The end by close_notify.
 GOODBYE: Final = ""
 _HANDSHAKE, _ALERT = 0x16, 0x15
-# What an alert's name has in it (RFC 8446 section 6.2): what it asks of the operator.
+# By a part of an alert's name (RFC 8446 section 6.2): what the operator can do about it.
 _ADVICE: Final = (
     ("protocol version", "it speaks no TLS 1.2 or newer"),
     (

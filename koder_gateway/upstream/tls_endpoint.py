@@ -1,4 +1,4 @@
-"""TLS towards services: the endpoint whose connections are with those that have proven who they are."""
+"""TLS towards services: an endpoint that connects only to a service whose certificate has the right name."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class SecureEndpoint:
 
 
 class _Opening(Factory):
-    """One connection being made: below, then its handshake, each of which may fail, be late or be cancelled."""
+    """One connection that is being made, and its handshake. Each may fail, time out or be cancelled."""
 
     noisy = False
 
@@ -107,10 +107,10 @@ class _Opening(Factory):
         self._timer = self._endpoint.reactor.callLater(left, self._late)
         transport.shake_hands()
 
-    # -- the ends, of which the first counts
+    # -- the outcomes, of which the first counts
 
     def _end(self) -> bool:
-        """Whether this is the first."""
+        """Whether this is the first outcome."""
         first, self._over = not self._over, True
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
@@ -118,7 +118,7 @@ class _Opening(Factory):
         return first
 
     def opened(self, transport: SecureTransport) -> None:
-        """See `secure.Opening`."""
+        """See `tls_transport.Opening`."""
         self._end()
         peer = transport.getPeer()
         try:
@@ -133,10 +133,10 @@ class _Opening(Factory):
             self._result.callback(inner)
 
     def refused(self, fault: str, untrusted: bool) -> None:
-        """See `secure.Opening`."""
+        """See `tls_transport.Opening`."""
         if self._over:
             return
-        # If it was for the session, the next one does without.
+        # The session may be the reason: the next connection makes a full handshake.
         self._endpoint.sessions.clear()
         self._fail(Failure(UntrustedError(fault) if untrusted else HandshakeError(fault)))
 

@@ -1,4 +1,4 @@
-"""TLS sessions of one address of a service, by which its next connections are opened without certificates."""
+"""The TLS sessions of one address of a service: its next connections resume them, without certificates."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from OpenSSL import SSL
 
 # So many are kept: those of the latest connections, enough for as many to be opened at once.
 _KEPT: Final = 16
-# Seconds after which who the service is must be proven anew, however often the session was renewed: a certificate
-# that has expired or was taken back would otherwise be good for as long as the gateway runs.
+# Seconds after which the certificate must be verified again, however often the session was renewed. An expired or
+# revoked one would otherwise be good for as long as the gateway runs.
 _LIFE: Final = 3600.0
 
 
@@ -22,7 +22,7 @@ class Kept(NamedTuple):
 
 
 class Sessions:
-    """The newest sessions of an address. Each is used once: a ticket shown twice would let who listens see that
+    """The newest sessions of an address. Each is used once: a ticket sent twice would show an eavesdropper that
     both connections are the same gateway's (RFC 8446 appendix C.4), and each connection brings a new one."""
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Sessions:
         return len(self._kept)
 
     def take(self, now: float) -> Kept | None:
-        """The newest session that is still good, which is not kept any longer."""
+        """Take out the newest session that is still good."""
         while self._kept:
             newest = self._kept.pop()
             if now - newest.verified < _LIFE:
@@ -40,16 +40,16 @@ class Sessions:
         return None
 
     def keep(self, session: SSL.Session, verified: float) -> Kept:
-        """Keep a session; the oldest one makes place."""
+        """Keep a session, in place of the oldest one where there are too many."""
         kept = Kept(session, verified)
         self._kept.append(kept)
         return kept
 
     def forget(self, kept: Kept) -> None:
-        """Trust this one no longer: its connection has failed."""
+        """Drop this one: its connection has failed."""
         if kept in self._kept:
             self._kept.remove(kept)
 
     def clear(self) -> None:
-        """Trust none of them: a handshake has failed."""
+        """Drop all of them: a handshake has failed."""
         self._kept.clear()

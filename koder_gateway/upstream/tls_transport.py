@@ -1,11 +1,11 @@
 """TLS between a transport and a connection to a service: records both ways, and an end that cannot be forged.
 
-The protocol above is made when the handshake is complete and the service has proven who it is, so that nothing is
-ever sent to a stranger. It is told of the end at once: with ConnectionDone only if the service has said goodbye
-(close_notify), because whoever sits in between can close a connection, and would otherwise decide where a response
-that is delimited by its connection's end is over (RFC 8446 section 6.1).
+The protocol above is made when the handshake is complete and the certificate is verified, so that nothing is ever
+sent to another peer. It hears of the end at once: with ConnectionDone only if the service has sent close_notify.
+Anybody in between can close a connection, and could otherwise truncate a response that ends with it (RFC 8446 section
+6.1).
 
-`SecureTransport` uses what pyOpenSSL promises; `records.FastTransport` does the same with less work.
+`SecureTransport` uses what pyOpenSSL promises; `openssl_transport.FastTransport` does the same with less work.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from ..tls_bio.records import PIECE, SIZE
 from .tls_alerts import GOODBYE, handshake_fault, openssl_says, record_fault
 from .tls_sessions import Kept, Sessions
 
-# One read when a connection is asked whether it is still good; a ticket has some hundred bytes.
+# One read when the pool asks whether a connection is still good; a ticket has some hundred bytes.
 _PEEK: Final = 1 << 16
 _DONE: Final = Failure(ConnectionDone())
 
 
 class BrokenError(ConnectionLost):
-    """The service has not ended TLS in order; the text is one line that says how."""
+    """The connection has ended without close_notify; the text says how, in one line."""
 
     def __str__(self) -> str:
         return str(self.args[0])
 
 
 class Opening(TypingProtocol):
-    """Who waits for the handshake, and hears of its end exactly once."""
+    """Waits for the handshake. One of these is called, once."""
 
     def opened(self, transport: SecureTransport) -> None:
         """The service has proven who it is. Answers with `attach` or `abortConnection`."""
@@ -74,7 +74,7 @@ class SecureTransport(Layer):
     # -- the handshake
 
     def shake_hands(self) -> None:
-        """Begin: the first word is the gateway's."""
+        """Begin the handshake: the gateway sends its ClientHello."""
         self._advance(b"")
 
     def attach(self, inner: IProtocol) -> None:
@@ -102,7 +102,7 @@ class SecureTransport(Layer):
             return False
         opening, self._opening = self._opening, None
         if opening is not None:
-            # What is written now leaves together with the last words of the handshake.
+            # What is written now leaves together with the end of the handshake.
             opening.opened(self)
         if self._left:
             return False
@@ -110,7 +110,7 @@ class SecureTransport(Layer):
         return True
 
     def _refuse(self, fault: str, untrusted: bool) -> None:
-        """No handshake, or not with this service: tell it so, as far as OpenSSL has something to say."""
+        """The handshake has failed: send the alert that OpenSSL has for it, if any."""
         opening, self._opening = self._opening, None
         self._failed = True
         self._flush()
@@ -168,7 +168,7 @@ class SecureTransport(Layer):
             self._kept = sessions.keep(session, self._verified)
 
     def _over(self, fault: str) -> None:
-        """The service has ended TLS: in order (GOODBYE), or by records that are none."""
+        """The service has ended TLS: by close_notify (GOODBYE), or by invalid records."""
         if self._left:
             return
         self._failed = fault != GOODBYE
@@ -182,7 +182,7 @@ class SecureTransport(Layer):
         else:
             # What is still on its way to the service will never be taken.
             self.abortConnection()
-        # Now, not when the transport below has closed: nobody may take this connection for an idle one meanwhile.
+        # Now, not when the transport below has closed: until then the pool would take this connection to be idle.
         inner, self._inner = self._inner, None
         if inner is not None:
             inner.connectionLost(_DONE if fault == GOODBYE else Failure(BrokenError(fault)))
@@ -207,15 +207,14 @@ class SecureTransport(Layer):
 
     def _settle_session(self, *, usable: bool) -> None:
         if usable:
-            # OpenSSL never resumes the session of a connection that it frees before goodbye was said.
+            # OpenSSL never resumes the session of a connection that it frees before close_notify.
             self._connection.set_shutdown(SSL.SENT_SHUTDOWN | SSL.RECEIVED_SHUTDOWN)
         elif self._kept is not None:
             self._store.forget(self._kept)
 
     def settle(self) -> bool:
-        """Read what waits in the kernel, as the reactor is about to do, and say whether the connection goes on. Of an
-        idle one that has something to read nobody else can tell whether it is a ticket (RFC 8446 section 4.6.1) or
-        the end."""
+        """Read what waits in the kernel, as the reactor is about to do. Returns whether the connection goes on: only
+        the bytes show whether an idle one has got a ticket (RFC 8446 section 4.6.1) or its end."""
         handle = self.getHandle()
         while not self._left:
             try:
@@ -281,7 +280,7 @@ class SecureTransport(Layer):
             self._flush()
 
     def loseWriteConnection(self) -> None:
-        """Say goodbye but go on reading. A producer must have finished before."""
+        """Send close_notify but go on reading. A producer must have finished before."""
         if self._opening is None and not self._left:
             self._say_goodbye()
 

@@ -1,4 +1,4 @@
-"""Whom the gateway trusts to be a service, and what it shows of itself: the contents of an operator's files."""
+"""The authorities that the gateway trusts for a service, and the client certificate that it shows it."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def make_context(trust: Trust, identity: Identity) -> SSL.Context:
     context.set_verify(SSL.VERIFY_PEER, identity.judge)
     store = context.get_cert_store()
     assert store is not None, "a context has a store from its beginning"
-    # What an operator names is trusted as it is, also where it is not the end of a chain.
+    # A certificate that the operator names is trusted as it is, an intermediate one too.
     store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
     if trust.authorities:
         for authority in certificates_in(trust.authorities):

@@ -1,8 +1,8 @@
 """Tunnels: connections that have switched protocols, and carry raw bytes both ways from then on.
 
-A tunnel takes over from the relay of the exchange. Each direction ends by itself, as TCP connections do; the tunnel
-is over when both have. Its deadline is put off by bytes in either direction. Where one side is reset, or the
-deadline has passed, the other side is reset too: a plain end would pass for a good one.
+A tunnel takes over from the relay of the exchange. Each direction ends by itself, as in TCP; the tunnel is over when
+both have. Bytes in either direction put its deadline off. Where one side is reset, or the deadline has passed, the
+other side is reset too: a plain close would look like a complete transfer.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ class Tunnel(TunnelEnd, BodySink):
     To the client it is the sink of what it sends: `body_received` takes raw bytes, `body_ended` says that no more
     will come. `body` takes those of the service. Each of the two sides calls until `exchange.phase` is ENDED.
 
-    Bytes do next to nothing on their way: either direction is one function that counts and writes, and who looks
-    after the deadline looks at what was counted (`carried`: at the last tick).
+    Each direction is one function that counts and writes, and no more. The sweep sees by the counts (`carried`: at
+    the last tick) whether the deadline is to be put off.
     """
 
     __slots__ = (
@@ -135,14 +135,14 @@ class Tunnel(TunnelEnd, BodySink):
     def start(self, head: ResponseHead, data: bytes) -> None:
         """Tell the client of the switch; `data` came right behind the service's 101."""
         client, connection, exchange = self.client, self.connection, self.exchange
-        # What this tells about guessing is known now, which may be days before the end.
+        # Whether it was a failed guess is known now, which may be days before the end.
         settle(exchange, self.tunnels.clock.now)
         self.tunnels.begun(self)
         connection.tunnel_through(self)
         client.sink = self
         client.switch(head, data)
         if exchange.phase is TUNNELLING:
-            # Not before: what has waited at the client may have filled the way to the service already.
+            # Not before: what the client has sent ahead may already fill the connection to the service.
             connection.pull_from_client()
             client.stream_from(connection)
 
@@ -163,7 +163,7 @@ class Tunnel(TunnelEnd, BodySink):
             self.progressed()
 
     def client_failed(self, event: str) -> None:
-        """The client is gone: without a trace, if it had not ended before."""
+        """The client is gone. The service's side is reset unless the client had ended its own."""
         self.exchange.move(event)
         self._leave(in_order=self._client_done)
 
@@ -185,8 +185,8 @@ class Tunnel(TunnelEnd, BodySink):
         self.client.end_body([])
 
     def failed(self, detail: str, *, reset: bool) -> None:
-        """The service has reset the connection; or (`reset` false) it has left TLS without a word, as many do at a
-        good end as well, so that the client still gets what is on its way."""
+        """The service has reset the connection; or (`reset` false) it has closed without close_notify, as many do at
+        a regular end, so the client still gets what is on its way."""
         service = self.connection.address.service
         self.exchange.move(CLOSED)
         self._leave(in_order=False)

@@ -13,22 +13,16 @@ from typing import Any, Final
 # A bare memory reactor, to keep a check from listening on anything; these modules need none of their own.
 from twisted.internet.testing import MemoryReactor
 
-from .config import (
-    DEFAULT_PATH,
-    Settings,
-    misspelled_services,
-    salvage,
-    warning_lines,
-)
+from .config import DEFAULT_PATH, Settings, load_partially, misspelled_services, warning_lines
 from .config.faults import line, step
 from .listening.admin_ports import examine_admin
 from .listening.endpoint_faults import EndpointError
-from .listening.endpoint_strings import Address, address_of
+from .listening.endpoint_strings import ListenAddress, address_of
 from .listening.endpoints import Endpoints
 from .listening.listeners import UNREADABLE, plain_endpoint, unreadable
 from .machine import descriptors, is_local
 from .ops.access_log import log_fault
-from .ops.trials import takes_files
+from .ops.writable import is_writable
 from .service_unit import UNIT_FOLDERS, state_directory, stop_timeout
 from .tree.bounds import shortage
 from .tree.compose import certificate_warnings, compose
@@ -110,7 +104,7 @@ def faults_beside(
 ) -> list[str]:
     """The other faults of a file that has faults, as far as it can be read; `given` as for `unusable`."""
     view = View(os.environ) if view is None else view
-    part = salvage(path, view.environ)
+    part = load_partially(path, view.environ)
     if part is None:
         return []
     name = str(path or DEFAULT_PATH)
@@ -157,7 +151,7 @@ def _endpoint_faults(
     name: str, texts: Mapping[str, tuple[str, ...]], given: Collection[str], endpoints: Endpoints
 ) -> Iterator[str]:
     """The faults of each endpoint, with their keys; those of `given` keys are not in a file."""
-    taken: dict[str, tuple[str, list[Address]]] = {}
+    taken: dict[str, tuple[str, list[ListenAddress]]] = {}
     for key, kind in texts.items():
         for text in filter(None, kind):
             faults: list[str] = []
@@ -186,7 +180,7 @@ def _not_here(text: str) -> Iterator[str]:
         yield f'endpoint "{text}": {wrong}; write an address of this machine, or leave interface out to listen on all'
 
 
-def _taken_twice(key: str, text: str, taken: dict[str, tuple[str, list[Address]]]) -> Iterator[str]:
+def _taken_twice(key: str, text: str, taken: dict[str, tuple[str, list[ListenAddress]]]) -> Iterator[str]:
     """Whether an endpoint's address is already taken by another; else it is recorded."""
     address = address_of(text)
     if address is None:
@@ -213,7 +207,7 @@ def _state_fault(folder: Path, made: Path | None) -> str | None:
     if made is not None and made in (folder, *folder.parents) and there in (made, *made.parents):
         # systemd creates it for the gateway at the start.
         return None
-    if not takes_files(there):
+    if not is_writable(there):
         return f"{there} cannot be written; let the gateway's user write there, or name another folder"
     return None
 

@@ -1,7 +1,7 @@
 """Every refusal and failure response of the gateway: status, code, title, and whose fault it is.
 
 A `Refusal` is a value. The pure core returns it, the tree renders it, the access log has its code; where a value
-cannot be returned (inside a parser), `Refused` carries it. The codes are a promise to users.
+cannot be returned (inside a parser), `RefusedError` carries it. The codes are a promise to users.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Refusal:
         return replace(self, close=True)
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """Carries a refusal out of code that cannot return it."""
 
     def __init__(self, refusal: Refusal) -> None:

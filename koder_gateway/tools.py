@@ -15,7 +15,7 @@ from .config.faults import shown, without_secrets
 from .errors import Refusal
 from .exchange.explanation import Explanation, explain
 from .ops.console import WARNING, say
-from .policy.certificates import Secured
+from .policy.certificates import TlsInfo
 from .policy.clients import plain_host
 from .version import VERSION
 from .wire.request_head import RequestHead
@@ -122,7 +122,7 @@ def _explain(settings: Settings, options: argparse.Namespace) -> int:
         unread.refusal = oversized(raw, client_limits(settings).max_line)
         head = unread
     # As over a correct connection: opened for that host, with the certificate that it may require.
-    secured = Secured(client=b"some", authorities=policy.client_auth.digest) if secure else None
+    secured = TlsInfo(client=b"some", authorities=policy.client_auth.digest) if secure else None
     found = explain(policy, head, plain_host(options.peer), secured, settings.tenants.base_domain, 0.0)
     _print(settings, options, found)
     return 0

@@ -5,10 +5,9 @@ from __future__ import annotations
 from .client_auth import Authorities, read_again
 from .entries import ServiceSettings
 from .faults import ConfigurationError
-from .file_looks import Caution, Version, file_state, look_at
 from .loading import DEFAULT_PATH, load
+from .partial_loading import PartialSettings, load_partially
 from .registry import TenantsFile, file_version, load_tenants, parse_tenants, read_tenants
-from .salvage import Salvage, salvage
 from .settings import (
     CorsSettings,
     LimitsStoreSettings,
@@ -22,6 +21,7 @@ from .settings import (
     TimeoutSettings,
     TlsSettings,
 )
+from .stable_reads import StableReading, Version, file_state, read_once
 from .tables import Row, rows
 from .units import parse_duration, parse_size
 from .warnings import misspelled_services, warning_lines
@@ -40,18 +40,18 @@ def tenants_schema() -> tuple[Row, ...]:
 __all__ = [
     "DEFAULT_PATH",
     "Authorities",
-    "Caution",
     "ConfigurationError",
     "CorsSettings",
     "LimitsStoreSettings",
     "ListenSettings",
     "LogSettings",
+    "PartialSettings",
     "RequestSettings",
     "Row",
-    "Salvage",
     "ServiceSettings",
     "Settings",
     "ShareSettings",
+    "StableReading",
     "StateSettings",
     "TenantSettings",
     "TimeoutSettings",
@@ -60,15 +60,15 @@ __all__ = [
     "file_state",
     "file_version",
     "load",
+    "load_partially",
     "load_tenants",
-    "look_at",
     "misspelled_services",
     "parse_duration",
     "parse_size",
     "parse_tenants",
     "read_again",
+    "read_once",
     "read_tenants",
-    "salvage",
     "schema",
     "tenants_schema",
     "warning_lines",

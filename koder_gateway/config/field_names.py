@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from ..wire.body import trailer_passes
-from ..wire.claims import CLAIMS, is_claim
 from ..wire.fields import HOP_BY_HOP, PROTECTED, TOKEN, folded
+from ..wire.spoofable_fields import SPOOFABLE_FIELDS, is_spoofable
 from .faults import close
 from .kinds import matching
 
@@ -36,14 +36,14 @@ def _tenant_header_fault(text: str) -> str | None:
 
 
 def _is_claim(name: str) -> bool:
-    return _token_fault(name) is None and "_" not in name and is_claim(name.encode())
+    return _token_fault(name) is None and "_" not in name and is_spoofable(name.encode())
 
 
 def _claim_fault(text: str) -> str | None:
     name = text.lower()
     if _is_claim(name):
         return None
-    meant = close(name, sorted(claim.decode("ascii") for claim in CLAIMS))
+    meant = close(name, sorted(claim.decode("ascii") for claim in SPOOFABLE_FIELDS))
     hint = f'did you mean "{meant}"?' if meant else 'write one of those, as in "X-HTTP-Method-Override"'
     return f"is not one of the headers that the gateway drops; {hint}"
 
@@ -71,5 +71,5 @@ def _forwarded_fault(text: str) -> str | None:
 FIELD_NAME: Final = matching("header name", _token_fault)
 TENANT_HEADER: Final = matching("header name", _tenant_header_fault)
 FORWARDED_FIELD: Final = matching("header name", _forwarded_fault)
-CLAIM: Final = matching("header name", _claim_fault)
+SPOOFABLE_FIELD: Final = matching("header name", _claim_fault)
 TRAILER: Final = matching("header name", _trailer_fault)

@@ -13,11 +13,11 @@ from ..policy.tenants import Tenant
 from . import client_auth, defaults
 from .document import read_document
 from .faults import ConfigurationError, Located, ReadError, below, line, nearest, shown, step, unknown_key
-from .file_looks import Caution, Version
-from .homes import misplaced
 from .kinds import Kind, Where, optional
+from .misplaced_keys import misplaced
 from .registry import read_tenants, restless
 from .settings import Settings
+from .stable_reads import StableReading, Version
 from .tables import keys
 from .values import DOMAIN, REGISTRY, SLUG
 
@@ -31,7 +31,7 @@ def load(
     *,
     environ: Mapping[str, str] = os.environ,
     rest: Callable[[], object] = restless,
-    caution: Caution | None = None,
+    caution: StableReading | None = None,
 ) -> Settings:
     """The settings in a file; without a path those of the default file if it exists, else the defaults.
 
@@ -66,7 +66,7 @@ def read_settings(
     name: str,
     where: Where,
     rest: Callable[[], object] = restless,
-    caution: Caution | None = None,
+    caution: StableReading | None = None,
 ) -> Settings:
     """The settings in a document that messages call `name`; ConfigurationError with every fault."""
     parts, faults = _sections(document, where)
@@ -145,7 +145,7 @@ def _tenants_key(document: dict[str, Any], name: str, kind: Kind[T], default: T,
 
 
 def _registered(
-    document: dict[str, Any], name: str, where: Where, rest: Callable[[], object], caution: Caution | None
+    document: dict[str, Any], name: str, where: Where, rest: Callable[[], object], caution: StableReading | None
 ) -> tuple[tuple[Tenant, ...] | None, Version | None]:
     """The tenants in the registry file, and its version; nothing if there is no file."""
     registry = _tenants_key(document, "registry", optional(REGISTRY), None, where)

@@ -16,9 +16,9 @@ from typing import Any, Final, Literal, cast
 from ..policy.tenants import Tenant, conflicts
 from .document import parse_document
 from .faults import UNKNOWN, ConfigurationError, ReadError, Tally, below, step, unknown_key
-from .file_looks import Caution, Version, look_at, settled_look
-from .homes import misplaced_in_tenants
 from .kinds import Kind, Where, choice, listing
+from .misplaced_keys import misplaced_in_tenants
+from .stable_reads import StableReading, Version, read_once, read_stable
 from .tables import array, made, read_array, setting
 from .values import DOMAIN, ORIGIN, SLUG
 
@@ -62,7 +62,7 @@ class TenantsFile:
 
 def file_version(path: Path) -> Version:
     """The version of a registry file."""
-    return look_at(path, str(path), MAX_LIST).version
+    return read_once(path, str(path), MAX_LIST).version
 
 
 def load_tenants(path: Path, base_domain: str) -> tuple[Tenant, ...]:
@@ -71,14 +71,18 @@ def load_tenants(path: Path, base_domain: str) -> tuple[Tenant, ...]:
 
 
 def read_tenants(
-    path: Path, name: str, base_domain: str, rest: Callable[[], object] = restless, caution: Caution | None = None
+    path: Path,
+    name: str,
+    base_domain: str,
+    rest: Callable[[], object] = restless,
+    caution: StableReading | None = None,
 ) -> tuple[tuple[Tenant, ...], Version]:
     """The tenants of a registry file that the user knows as `name`, and its version; raises what `parse_tenants`
     does.
 
     With caution, a version other than the known one is accepted when two looks agree on it.
     """
-    look = settled_look(path, name, MAX_LIST, caution)
+    look = read_stable(path, name, MAX_LIST, caution)
     return parse_tenants(look.data(), name, base_domain, rest), look.version
 
 
@@ -90,7 +94,7 @@ def parse_tenants(
     Takes time in proportion to the file, about a minute for a million tenants: do not call it in the reactor's
     thread. `rest` is called between any two entries, and may let others run.
     """
-    reading = _Reading(name, rest)
+    reading = _TenantsReading(name, rest)
     whole = False
     for part, lines in _parts(data, name):
         if whole:
@@ -98,7 +102,7 @@ def parse_tenants(
             raise ConfigurationError([f"{name}: line {lines + 1}, column 1: tenant {message}"])
         document = parse_document(part, name, lines)
         whole = "tenant" in document and _HEADER.search(part) is None
-        reading.take(document)
+        reading.add(document)
     return reading.tenants(base_domain)
 
 
@@ -132,7 +136,7 @@ def _cut(data: bytes, start: int) -> int:
     return min(len(data), latest + 1)
 
 
-class _Reading:
+class _TenantsReading:
     """The tenants and faults read so far."""
 
     def __init__(self, name: str, rest: Callable[[], object]) -> None:
@@ -143,7 +147,7 @@ class _Reading:
         self._count = 0
         self._tenants: list[Tenant] = []
 
-    def take(self, document: dict[str, Any]) -> None:
+    def add(self, document: dict[str, Any]) -> None:
         """Read the next part, whose entries are numbered from 0."""
         for field in document.keys() - {"tenant"} - self._unknown:
             self._unknown |= {field} if len(self._unknown) < Tally.KEPT else set()

@@ -20,10 +20,10 @@ from ..policy.tenants import Tenant
 from . import defaults
 from .client_auth import AUTHORITIES, CLIENT_AUTH, Authorities
 from .entries import LIMITS, ROUTES, SERVICES, ServiceSettings
-from .field_names import CLAIM, FIELD_NAME, FORWARDED_FIELD, TENANT_HEADER, TRAILER
-from .file_looks import Version
+from .field_names import FIELD_NAME, FORWARDED_FIELD, SPOOFABLE_FIELD, TENANT_HEADER, TRAILER
 from .hsts import HSTS
 from .kinds import any_number, listing, one_or_more, optional, optional_text, whole
+from .stable_reads import Version
 from .tables import setting, table
 from .values import (
     AGE,
@@ -92,7 +92,7 @@ class RequestSettings:
     max_streams: int = setting(whole(1, 10_000), 100)
     min_rate: int = setting(SIZE, "1KiB")
     max_tunnels: int = setting(whole(0, _MAX_COUNT), 10000)
-    allow_fields: tuple[str, ...] = setting(listing(CLAIM), [])
+    allow_fields: tuple[str, ...] = setting(listing(SPOOFABLE_FIELD), [])
     allow_trailers: tuple[str, ...] = setting(listing(TRAILER), [])
     max_buffered: int = setting(BUFFER, "256MiB")
 

@@ -11,8 +11,8 @@ from ..policy.clients import UNIX, parse_network
 from ..policy.limit_rules import LimitRule
 from . import defaults
 from .faults import Located, close, line, shown
+from .risky_settings import risky_settings
 from .settings import Settings
-from .unwise import unwise
 
 # The ranges that contain all host addresses (RFC 5771, RFC 4291 section 2.4): networks that cover all of one family
 # trust every client of that family.
@@ -69,7 +69,7 @@ def _warnings(settings: Settings) -> Iterator[Located]:
             f"{they} every address, so any client can forge its own; write your proxies' networks",
         )
     yield from _walked_around(settings)
-    yield from unwise(settings)
+    yield from risky_settings(settings)
 
 
 def _everybody(trusted: Iterable[str]) -> Iterator[list[str]]:

@@ -35,7 +35,7 @@ class ConnectionCounts:
         """The connection is gone."""
         owner = self._owners.pop(connection, None)
         if owner is not None:
-            self._counts.give(owner)
+            self._counts.remove(owner)
 
     def asks_for(self, connection: object, tenant: bytes) -> bool:
         """Count a connection as this tenant's from now on; False where the tenant has its share, and the connection
@@ -45,10 +45,10 @@ class ConnectionCounts:
             return True
         if self._counts.reached(Owner(b"", tenant), self.shares) == TENANT:
             return False
-        self._counts.give(owner)
+        self._counts.remove(owner)
         self._put(connection, Owner(owner.address, tenant))
         return True
 
     def _put(self, connection: object, owner: Owner) -> None:
         self._owners[connection] = owner
-        self._counts.take(owner)
+        self._counts.add(owner)

@@ -17,9 +17,9 @@ from ..errors import Refusal
 from ..exchange.context import RequestContext
 from ..exchange.ports import Client, Producer
 from ..exchange.states import Exchange
-from ..policy.certificates import Secured
+from ..policy.certificates import TlsInfo
 from ..policy.decision import Policy
-from ..reactor.resets import Resets
+from ..reactor.resets import ResetWatcher
 from ..reactor.turns import Turns
 from ..wire.clock import CoarseClock
 from ..wire.request_reader import RequestReader
@@ -140,7 +140,7 @@ class ClientSite(Protocol):
     clock: CoarseClock
     time: Callable[[], float]
     soon: Callable[[Callable[[], object]], object]
-    secured: Callable[[Any], Secured | None]
+    secured: Callable[[Any], TlsInfo | None]
     finished: Callable[[Exchange], object]
     policy: Policy
     reader: RequestReader
@@ -154,7 +154,7 @@ class ClientSite(Protocol):
     draining: bool
     http2_errors: int
     turns: Turns
-    resets: Resets
+    resets: ResetWatcher
     buffered: Buffered
     watched: set[PacedConnection]
     paused: set[PacedConnection]

@@ -21,7 +21,7 @@ from ..errors import DRAINING, OVERLOADED, Refusal
 from ..exchange.admission import before_tree
 from ..exchange.context import RequestContext
 from ..exchange.states import Exchange
-from ..policy.certificates import Secured
+from ..policy.certificates import TlsInfo
 from ..policy.clients import NOWHERE
 from ..policy.decision import Policy
 from ..policy.limits import address_key
@@ -30,7 +30,7 @@ from ..policy.tenants import Tenant
 from ..reactor.resets import resets_of
 from ..reactor.turns import PIECES, turns_of
 from ..wire.clock import CoarseClock
-from ..wire.rate_limited_log import Complaints
+from ..wire.rate_limited_log import RateLimitedLog
 from ..wire.request_reader import RequestReader
 from .buffered import Buffered
 from .connection_counts import ConnectionCounts
@@ -52,9 +52,9 @@ _ADDRESS_TURNED_AWAY = 64
 _FEW = 16
 
 
-def only_whether(transport: Any) -> Secured | None:
+def only_whether(transport: Any) -> TlsInfo | None:
     """Whether a transport has TLS, which is all that every transport can say."""
-    return Secured() if ISSLTransport.providedBy(transport) else None
+    return TlsInfo() if ISSLTransport.providedBy(transport) else None
 
 
 class GatewaySite(Site, ClientSite):
@@ -81,7 +81,7 @@ class GatewaySite(Site, ClientSite):
         timeouts: ClientTimeouts,
         limits: ClientLimits,
         time: Callable[[], float] = time.monotonic,
-        secured: Callable[[Any], Secured | None] = only_whether,
+        secured: Callable[[Any], TlsInfo | None] = only_whether,
     ) -> None:
         super().__init__(resource, reactor=reactor)
         self.clock = clock
@@ -100,7 +100,7 @@ class GatewaySite(Site, ClientSite):
         # Connections whose deadline has passed, but whose `expire` has not been called yet.
         self._due: deque[ClientConnection] = deque()
         self.connection_counts = ConnectionCounts(Shares(0, 0))
-        self.complaints = Complaints(clock, self.logger.warn)
+        self.fault_log = RateLimitedLog(clock, self.logger.warn)
         self.http2_errors = 0
         self.turns = turns_of(reactor)
         self.resets = resets_of(reactor)
@@ -175,7 +175,7 @@ class GatewaySite(Site, ClientSite):
             self._turned_away.add(channel)
             if beyond == 1:
                 most = f"{self.connection_counts.shares.address} of {self.max_connections}"
-                self.complaints.say(
+                self.fault_log.warn(
                     f"{channel.peer} has reached its share of client connections ({most}); further"
                     " ones are refused (shares.address)"
                 )
@@ -267,7 +267,7 @@ class GatewaySite(Site, ClientSite):
 
     def sweep(self, now: float) -> None:
         """Expire every channel whose deadline has passed."""
-        self.complaints.sweep(now)
+        self.fault_log.sweep(now)
         if not self._due:
             self._due.extend(channel for channel in self.channels if channel.deadline <= now)
             self._expire()

@@ -12,7 +12,7 @@ import struct
 import termios
 from typing import Any, Final
 
-from ..wire.pace import Pace
+from ..wire.min_rate import MinRate
 
 # Linux's struct tcp_info as far as tcpi_bytes_acked, its last field here.
 _INFO_BYTES: Final = 128
@@ -74,7 +74,7 @@ class Uptake:
 
     def _begin(self, now: float, grace: float) -> None:
         self._goal = self._taken + self.waiting
-        self._pace = Pace()
+        self._pace = MinRate()
         self._pace.begin(self._taken, now, grace + self._lull(grace))
 
     def _lull(self, grace: float) -> float:

@@ -1,6 +1,6 @@
-"""What stays the same for all requests of one client with one host, origin and tenant header.
+"""What is the same for all requests of one client with one host, origin and tenant header.
 
-A connection keeps it, so that the requests which follow cost no further look at any of it.
+A connection keeps its context, so that the policies need not be asked again for each request.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import MISDIRECTED_REQUEST, NOT_ALLOWED, TENANT_SUSPENDED, Refusal
-from ..policy.certificates import Secured, certificate_refusal
-from ..policy.clients import Trail
+from ..policy.certificates import TlsInfo, certificate_refusal
+from ..policy.clients import ForwardedChain
 from ..policy.cors import VARY_ORIGIN
 from ..policy.decision import Policy
 from ..policy.limits import address_key
@@ -29,7 +29,7 @@ _ANOTHERS_ORIGIN = NOT_ALLOWED.because(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RequestContext:
-    """What stays the same for all requests of one client with one host, origin and tenant header.
+    """What is the same for all requests of one client with one host, origin and tenant header.
 
     `tenant` is a Refusal where neither names one, or the connection is not for that host. `fields` are finished
     field lines for the response, made of `cors` and `hsts`; `service_fields` are those for the service. `drops_hsts`:
@@ -87,7 +87,7 @@ class RequestContext:
         return b"" if suspended is None else suspended.wire
 
 
-def request_context(policy: Policy, head: RequestHead, peer: str, secured: Secured | None) -> RequestContext:
+def request_context(policy: Policy, head: RequestHead, peer: str, secured: TlsInfo | None) -> RequestContext:
     """Who asks, from where, and as which tenant. `peer` is the address that the connection comes from, `secured`
     what TLS has established on it, None without TLS."""
     trusted = policy.proxies.trusts(peer)
@@ -145,7 +145,7 @@ def request_context(policy: Policy, head: RequestHead, peer: str, secured: Secur
     )
 
 
-def _tenant(policy: Policy, head: RequestHead, secured: Secured | None) -> Tenant | Refusal:
+def _tenant(policy: Policy, head: RequestHead, secured: TlsInfo | None) -> Tenant | Refusal:
     """`secured` is None also for a trusted proxy's TLS: it has one connection for all its clients' hosts."""
     if secured is not None:
         refusal = certificate_refusal(policy.tenants, head.host, head.tenants, secured)
@@ -154,10 +154,10 @@ def _tenant(policy: Policy, head: RequestHead, secured: Secured | None) -> Tenan
     return policy.tenants.resolve(head.host, head.tenants)
 
 
-def _trail(policy: Policy, peer: str, forwarded: Fields) -> Trail:
+def _trail(policy: Policy, peer: str, forwarded: Fields) -> ForwardedChain:
     if not forwarded:
-        return Trail((peer,))
-    return policy.proxies.trail(peer, values(forwarded, b"x-forwarded-for"), values(forwarded, b"forwarded"))
+        return ForwardedChain((peer,))
+    return policy.proxies.chain(peer, values(forwarded, b"x-forwarded-for"), values(forwarded, b"forwarded"))
 
 
 def _is_anothers(policy: Policy, origin: bytes, tenant: Tenant) -> bool:

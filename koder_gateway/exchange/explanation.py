@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import Refusal
-from ..policy.certificates import NONE, OPTIONAL, REQUIRED, Secured
+from ..policy.certificates import NONE, OPTIONAL, REQUIRED, TlsInfo
 from ..policy.decision import Policy, charges_refusal
 from ..policy.limit_rules import LimitRule
 from ..policy.routing import Route
@@ -34,7 +34,7 @@ class Explanation:
 
 
 def explain(
-    policy: Policy, head: RequestHead, peer: str, secured: Secured | None, base_domain: str, now: float
+    policy: Policy, head: RequestHead, peer: str, secured: TlsInfo | None, base_domain: str, now: float
 ) -> Explanation:
     """Admit a request as the gateway would, and ask the policies for their reasons. It charges the policy's limits
     like a request: use one of your own.
@@ -54,7 +54,7 @@ def explain(
         limits=_limits(policy, head, context, outcome),
         route=f"{route.path.decode()} -> {route.service}" if route else "none: no route matches this path",
         outcome=outcome,
-        # But for the request id, which is a new one each time.
+        # Without the first line, the request id: it is a new one each time.
         fields=exchange.fields.partition(b"\r\n")[2],
     )
 
@@ -92,7 +92,7 @@ _WANTED = {
 }
 
 
-def _client(policy: Policy, head: RequestHead, secured: Secured | None) -> str:
+def _client(policy: Policy, head: RequestHead, secured: TlsInfo | None) -> str:
     if not policy.client_auth:
         return ""
     assumed = "; explained as if there were one" if secured is not None and secured.client else ""

@@ -14,9 +14,9 @@ from binascii import b2a_base64
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from ..policy.clients import Introduced, Trail, node_of
+from ..policy.clients import ForwardedChain, ProxiedAddress, node_of
 from ..wire.fields import without
-from ..wire.identity import IdentifierSource
+from ..wire.identifiers import IdentifierSource
 from ..wire.request_head import RequestHead
 
 HTTP: Final = b"http"
@@ -49,7 +49,7 @@ def _said(words: Iterable[bytes]) -> bytes:
     return HTTP if known else b""
 
 
-def scheme(forwarded: Fields, trail: Trail, *, secure: bool) -> bytes:
+def scheme(forwarded: Fields, trail: ForwardedChain, *, secure: bool) -> bytes:
     """What the client speaks: with the gateway (`secure`), or with the trusted proxy that says so, in
     X-Forwarded-Proto or the client's element of Forwarded. Where they differ it is the one that promises nothing."""
     plain = _said(b",".join(values(forwarded, b"x-forwarded-proto")).split(b","))
@@ -64,7 +64,7 @@ def scheme(forwarded: Fields, trail: Trail, *, secure: bool) -> bytes:
 
 def balancers_scheme(peer: str) -> bytes | None:
     """What a balancer's PROXY header says of its client's TLS; None where it says nothing."""
-    if not isinstance(peer, Introduced) or peer.secure is None:
+    if not isinstance(peer, ProxiedAddress) or peer.secure is None:
         return None
     return HTTPS if peer.secure else HTTP
 
@@ -78,7 +78,9 @@ def context_fields(tenant: tuple[bytes, bytes], way: bytes, certificate: bytes) 
     return b"%b: %b\r\n%b%b" % (name, slug, way, verified)
 
 
-def way_fields(host: bytes, trail: Trail, proto: bytes, forwarded: Fields, believed: frozenset[bytes]) -> bytes:
+def way_fields(
+    host: bytes, trail: ForwardedChain, proto: bytes, forwarded: Fields, believed: frozenset[bytes]
+) -> bytes:
     """The field lines that say which way a request has come.
 
     X-Forwarded-For and Forwarded name the same hops, each element with the same host and scheme, so that whichever a

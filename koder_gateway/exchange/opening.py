@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from ..errors import Refusal
-from ..policy.certificates import Secured
+from ..policy.certificates import TlsInfo
 from ..policy.decision import Policy
-from ..wire.identity import IdentifierSource
+from ..wire.identifiers import IdentifierSource
 from ..wire.request_head import RequestHead
 from .context import RequestContext, request_context
 from .states import Exchange
@@ -20,7 +20,7 @@ class HeadSource(Protocol):
 
     peer: str
 
-    def secured(self) -> Secured | None:
+    def secured(self) -> TlsInfo | None:
         """What TLS has established on it; None without TLS."""
 
     def keep_context(self, context: RequestContext) -> Refusal | None:
@@ -31,11 +31,11 @@ class HeadSource(Protocol):
 class SingleHead(HeadSource):
     """The source of one head alone, which keeps nothing."""
 
-    def __init__(self, peer: str, established: Secured | None) -> None:
+    def __init__(self, peer: str, established: TlsInfo | None) -> None:
         self.peer = peer
         self._established = established
 
-    def secured(self) -> Secured | None:
+    def secured(self) -> TlsInfo | None:
         """What TLS has established with it."""
         return self._established
 
@@ -64,10 +64,6 @@ def open_exchange(
         # Whatever becomes of this request, the connection counts as this tenant's.
         full = source.keep_context(context)
         refusal = refusal or full
-    request_id = head.request_id or _identifiers.take(32)
-    exchange = Exchange(head, context, now, request_id)
+    exchange = Exchange(head, context, now, head.request_id or _identifiers.random_hex(32))
     exchange.refusal = refusal
-    exchange.fields = b"X-Request-ID: %b\r\n%b" % (request_id, context.fields)
-    exchange.drops_hsts = context.drops_hsts
-    exchange.readable = context.readable
     return exchange

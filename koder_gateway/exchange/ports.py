@@ -1,7 +1,7 @@
-"""The ports of an exchange: what its two sides ask of each other. Whoever implements one inherits from it.
+"""The ports of an exchange: what its two sides ask of each other. A class that implements one inherits from it.
 
-An exchange has a client's side (`Client`) and, while a body or a tunnel is under way, somebody who takes what the
-client sends (`BodySink`). Neither knows the other's class.
+An exchange has a client's side (`Client`). While a request's body or a tunnel is open, a `BodySink` takes what the
+client sends. Neither knows the other's class.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class Producer(Protocol):
 
 
 class BodySink(Protocol):
-    """Whoever takes a request's body as it arrives, or the raw bytes of a tunnel."""
+    """What takes a request's body as it arrives, or the raw bytes of a tunnel."""
 
     __slots__ = ()
 
     @property
     def streams(self) -> bool:
-        """Whether what arrives is passed on; else it is kept here until the body is complete."""
+        """Whether it passes on what arrives; else it keeps the body until that is complete."""
 
     @property
     def connection(self) -> Producer | None:
@@ -55,14 +55,14 @@ class BodySink(Protocol):
         """The client is gone, or its body is late, broken or too large."""
 
     def abandon(self) -> None:
-        """Let go of everything; whoever asks for this ends the exchange."""
+        """Release the connection to the service; the caller ends the exchange."""
 
 
 class Client(Protocol):
-    """The side of an exchange that asked. Each method may end the client's connection, none raises.
+    """The client's side of an exchange. Each method may end the client's connection, none raises.
 
-    `body` is what of the request's body was there when the exchange began; `body_done`: that is all, with `trailers`.
-    `sink` takes what the client sends: the relay, and once protocols have been switched a tunnel.
+    `body` is the part of the request's body that came with its head; `body_done`: it is the whole body, with
+    `trailers` behind it. `sink` takes what the client sends: the relay, or a tunnel once protocols are switched.
     """
 
     exchange: Exchange
@@ -73,56 +73,56 @@ class Client(Protocol):
 
     @property
     def connects(self) -> bool:
-        """Whether a 2xx would tell it that a tunnel stands (RFC 9110 section 9.3.6). Asked only of a client whose
-        `exchange.head.upgrade` is not None."""
+        """Whether a 2xx would tell the client that a tunnel is open (RFC 9110 section 9.3.6). Asked only of a client
+        whose `exchange.head.upgrade` is not None."""
 
     @property
     def crowded(self) -> bool:
-        """Whether so many clients wait that no more is read of an answer than there is room for."""
+        """Whether so many clients wait that only as much of a response is read as there is room for."""
 
     @property
     def paused_early(self) -> bool:
-        """Whether it has no room for an answer at present, which is then held back before it begins."""
+        """Whether there is no room for a response at present: it is then held back before it begins."""
 
     def respond(self, head: ResponseHead, body: bytes, done: bool) -> None:
-        """Send the final answer's head with what there is of its body; `done` when that is all."""
+        """Send the final response's head, and the part of its body that is here; `done`: that is all of it."""
 
     def send_body(self, data: bytes) -> None:
-        """Send more of the answer's body."""
+        """Send more of the response's body."""
 
     def end_body(self, trailers: list[bytes]) -> None:
-        """The answer is complete."""
+        """The response is complete."""
 
     def interim(self, head: ResponseHead) -> None:
-        """Send an interim answer (1xx) where the client understands them."""
+        """Send an interim response (1xx) where the client understands them."""
 
     def switch(self, head: ResponseHead, data: bytes) -> None:
         """The service has switched to `head.upgrade`: send that, with `data` as the first raw bytes behind it.
 
-        Asked only of a client whose `exchange.head.upgrade` is not None. From here on the `raw_writer` carries raw
-        bytes and `end_body` says that no more will come, while the client may still send: raw bytes by
-        `sink.body_received`, those first that have waited, and its end by `sink.body_ended`. The exchange is over
-        when its phase is ENDED, which a client looks at after each end that it tells or is told of.
+        Asked only of a client whose `exchange.head.upgrade` is not None. From here on the `raw_writer` sends raw
+        bytes to the client, and `end_body` says that no more will come. The client's own raw bytes go to
+        `sink.body_received`, those first that have waited, and its end to `sink.body_ended`. The exchange is over
+        when its phase is ENDED; the client's side checks that whenever either direction has ended.
         """
 
     def raw_writer(self) -> Callable[[bytes], None]:
         """What sends raw bytes to the client, and counts them, until the exchange is over."""
 
     def refuse(self, refusal: Refusal) -> None:
-        """Answer with a refusal; nothing has been sent before."""
+        """Respond with a refusal; no response has begun."""
 
     def cut(self, *, at_once: bool = False) -> None:
-        """End the client's message so that it is seen to be incomplete; `at_once`: what was sent may be lost."""
+        """End the response so that it is seen to be incomplete; `at_once`: what was sent may be lost."""
 
     def taking(self) -> bool:
-        """Whether something waits for the client, and it takes that as fast as it has to."""
+        """Whether something waits for the client, and the client takes it fast enough."""
 
     def room(self) -> int:
-        """Bytes of an answer that go on their way to it at once, at present; 0 where that is not known."""
+        """Bytes of a response that can be sent at once, at present; 0 where that is not known."""
 
     def stream_from(self, producer: Producer) -> None:
-        """Pause and resume `producer` as the client takes the answer. Called when the answer's head has been passed
-        on; and before, where the client is `paused_early`, as soon as the request has been sent."""
+        """Pause and resume `producer` as the client takes the response. Called when the response's head has been
+        passed on; and earlier, as soon as the request has been sent, where the client is `paused_early`."""
 
     def pause_body(self) -> None:
         """Take no more of the request's body from the client."""

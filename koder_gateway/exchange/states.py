@@ -1,7 +1,7 @@
 """One proxied exchange: its facts and its states.
 
 An exchange begins with a request's head and ends exactly once. Every legal move stands in `MOVES`; what a
-failure means depends on the phase alone, so it stands there too. The edge asks `move` what to do and does it.
+failure means depends on the phase alone, so it stands there too. Callers ask `move` what to do, and do it.
 
     HELD ──ANSWERED──────────────────────────────► ENDED      refused, or answered by the gateway itself
      └──FORWARDED──► WAITING ──HEAD──► RELAYING ──END──► ENDED
@@ -27,7 +27,7 @@ from ..errors import (
     UPSTREAM_UNTRUSTED,
     Refusal,
 )
-from ..policy.limits import Verdict
+from ..policy.limits import LimitResult
 from ..wire.request_head import RequestHead
 from .context import RequestContext
 
@@ -36,33 +36,32 @@ HELD, WAITING, RELAYING, TUNNELLING, ENDED = "held", "waiting", "relaying", "tun
 PHASES: Final = (HELD, WAITING, RELAYING, TUNNELLING, ENDED)
 
 # Events.
-ANSWERED = "answered"  # the gateway itself answers: a refusal, a preflight, a mounted resource
+ANSWERED = "answered"  # the gateway itself responds: a refusal, a preflight, a mounted resource
 FORWARDED = "forwarded"  # a service has been chosen
-HEAD = "head"  # the head of the service's final answer is here
-WHOLE = "whole"  # that answer is here from its head to its end
+HEAD = "head"  # the head of the service's final response is here
+WHOLE = "whole"  # the whole of that response is here
 SWITCHED = "switched"  # the service has switched to the protocol that the request asked for
-END = "end"  # that answer is complete, or both sides of a tunnel have ended
+END = "end"  # that response is complete, or both sides of a tunnel have ended
 CLIENT_GONE = "client_gone"
 UNREACHABLE = "unreachable"  # no connection to the service
-UNTRUSTED = "untrusted"  # whoever answers at the service's address has not proven to be the service
+UNTRUSTED = "untrusted"  # the server at the service's address has not proven to be the service
 FULL = "full"  # no place left among the connections to the service
 CLOSED = "closed"  # the service closed or reset the connection
-INVALID = "invalid"  # the service's answer is malformed
-TIMEOUT = "timeout"  # the service missed a deadline, or nothing came through a tunnel
+INVALID = "invalid"  # the service's response is malformed
+TIMEOUT = "timeout"  # the service missed a deadline, or a tunnel was idle for too long
 SLOW = "slow"  # the client's body missed its deadline
 BROKEN = "broken"  # the client's body is malformed
 TOO_LARGE = "too_large"  # the client's body passed the limit
 
 # Actions.
-GO = "go"  # nothing but the move itself
+GO = "go"  # only the move itself
 ANSWER = "answer"  # send the refusal that belongs to the event
 RETRY = "retry"  # once more on a fresh connection where that is safe, else ANSWER
-CUT = "cut"  # end the client's message so that it is seen to be incomplete
-DROP = "drop"  # nobody is left to answer
-NEVER = "never"  # the edge must not do this: an error of ours
+CUT = "cut"  # end the response to the client so that it is seen to be incomplete
+DROP = "drop"  # the client is gone
 
 _FAILURES: Final = (UNREACHABLE, UNTRUSTED, FULL, CLOSED, INVALID, TIMEOUT, SLOW, BROKEN, TOO_LARGE)
-# Those that the operator of the service wants to hear of.
+# Failures that are logged for the operator of the service.
 SERVICE_FAULTS: Final = frozenset((UNREACHABLE, UNTRUSTED, FULL, CLOSED, INVALID, TIMEOUT))
 EVENTS: Final = (ANSWERED, FORWARDED, HEAD, WHOLE, SWITCHED, END, CLIENT_GONE, *_FAILURES)
 
@@ -100,10 +99,10 @@ MOVES: Final[dict[tuple[str, str], tuple[str, str]]] = {
     (TUNNELLING, CLOSED): (ENDED, CUT),
     (TUNNELLING, TIMEOUT): (ENDED, CUT),
 }
-# Those by which an exchange may end without an answer that says so: beside refusals' codes, those of `Exchange.code`.
+# Events that end an exchange without a complete response: values of `Exchange.code` besides refusals' codes.
 EARLY_ENDS: Final = frozenset(event for (_, event), (_, action) in MOVES.items() if action in (CUT, DROP))
 
-# What the client is told when there is still somebody to tell and nothing has been told yet.
+# The response to the client for each failure, as long as none has begun.
 ANSWERS: Final[dict[str, Refusal]] = {
     UNREACHABLE: UPSTREAM_UNREACHABLE,
     UNTRUSTED: UPSTREAM_UNTRUSTED,
@@ -121,7 +120,7 @@ IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
 
 
 class IllegalMove(Exception):
-    """The edge did something that the table does not know; a fault of ours, never of a peer."""
+    """The table does not have this move: an error in the gateway, never a peer's."""
 
 
 class Exchange:
@@ -133,7 +132,7 @@ class Exchange:
     CORS, HSTS, limits): with `limited` such of the service's give way to them, with `drops_hsts` its HSTS to ours or
     to none. `readable`: a page of another origin may read the response, and what the service exposes of it.
     `excused`: its 4xx is no failure. `code` is what the access log says beside the status: a refusal's code, or how
-    an exchange ended that could not be answered.
+    an exchange ended without a complete response.
     """
 
     __slots__ = (
@@ -168,7 +167,7 @@ class Exchange:
         self.request_id = request_id
         self.phase = HELD
         self.refusal: Refusal | None = None
-        self.fields = b""
+        self.fields = b"X-Request-ID: %b\r\n%b" % (request_id, context.fields)
         self.tenant = b""
         self.route = b""
         self.service = ""
@@ -176,10 +175,10 @@ class Exchange:
         self.code = ""
         self.retries = 0
         self.limited = False
-        self.drops_hsts = False
-        self.readable = False
+        self.drops_hsts = context.drops_hsts
+        self.readable = context.readable
         self.excused = False
-        self.charges: Verdict | None = None
+        self.charges: LimitResult | None = None
         self.bytes_in = 0
         self.bytes_out = 0
 
@@ -194,8 +193,8 @@ class Exchange:
         return action
 
     def end(self, code: str = "") -> None:
-        """End it from any phase, without a move: the gateway itself answers, or gives up for a reason that is neither
-        the service's fault nor the body's. `code` is what the access log says of an end that no response tells."""
+        """End it from any phase, without a move: the gateway itself responds, or gives up for a reason that is
+        neither the service's fault nor the body's. `code` says how it ended without a complete response."""
         self.phase = ENDED
         if code:
             self.code = code

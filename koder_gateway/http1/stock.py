@@ -10,7 +10,7 @@ from twisted.web.http_headers import Headers
 
 from ..downstream.ports import ClientSite
 from ..downstream.stock_fields import sent_fields
-from ..policy.certificates import Secured
+from ..policy.certificates import TlsInfo
 from .request import Http1Request
 
 
@@ -22,7 +22,7 @@ class StockChannel:
     request: Http1Request | None
     keep_alive: bool
     factory: Any = None
-    _secured: Secured | None = None
+    _secured: TlsInfo | None = None
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
         """Send a stock response's head with the fields that every response of the gateway carries."""
@@ -60,7 +60,7 @@ class StockChannel:
         """Whether the client speaks TLS with the gateway."""
         return bool(ISSLTransport.providedBy(self.transport))
 
-    def secured(self) -> Secured | None:
+    def secured(self) -> TlsInfo | None:
         """What TLS has established with the client, once its handshake is complete; None without TLS."""
         known = self._secured
         if known is None:

@@ -28,7 +28,7 @@ from ..errors import Refusal
 from ..policy.limits import address_key
 from ..reactor.turns import PIECES, SLICE, read_little
 from ..wire import http2_frames
-from ..wire.flood_budget import FRAME, REPLY, FloodGoesOn, Patience
+from ..wire.flood_budget import FRAME, REPLY, FloodBudget, FloodContinues
 from ..wire.hpack import announced_size
 from ..wire.http2_frames import (
     ACK,
@@ -83,7 +83,7 @@ class Http2Channel(ResetWatch, Protocol, Connection, Successor):
             lambda: self.streams.send_windows(),
         )
         self.window = ConnectionWindow(self.out)
-        self.patience = Patience(site.clock.now)
+        self.budget = FloodBudget(site.clock.now)
         self.streams = streams = Streams(self, HeadReader(site.max_head, site.max_fields))
         self.lifecycle = lifecycle = Lifecycle(self, streams)
         # Whether what is being read has opened windows.
@@ -127,7 +127,7 @@ class Http2Channel(ResetWatch, Protocol, Connection, Successor):
             http2_frames.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
             http2_frames.MAX_HEADER_LIST_SIZE: announced_size(site.max_head, site.max_fields),
         }
-        self.patience.replies += REPLY
+        self.budget.replies += REPLY
         self.out.send(
             http2_frames.settings_frame(settings) + http2_frames.window_frame(0, CONNECTION_WINDOW - DEFAULT_WINDOW)
         )
@@ -180,7 +180,7 @@ class Http2Channel(ResetWatch, Protocol, Connection, Successor):
                 data = self._open(data)
             if data:
                 self._read(data, position)
-        except FloodGoesOn:
+        except FloodContinues:
             self._stop_reading()
         except Http2Error as error:
             lifecycle.fail(error)
@@ -295,14 +295,14 @@ class Http2Channel(ResetWatch, Protocol, Connection, Successor):
         """Charge the flood budget. A client that has used it up may begin no further stream;
         raises Http2Error where none is in flight, or where that has been said before."""
         try:
-            self.patience.spend(cost, self.site.clock.now)
+            self.budget.spend(cost, self.site.clock.now)
         except Http2Error as error:
             self.lifecycle.flooded(error)
 
     def replied(self, cost: float) -> None:
         """A frame that answers one of ours has come, or one that nothing asked for. Raises Http2Error as above."""
         try:
-            self.patience.reply(cost, self.site.clock.now)
+            self.budget.reply(cost, self.site.clock.now)
         except Http2Error as error:
             self.lifecycle.flooded(error)
 

@@ -20,9 +20,9 @@ from ..downstream.unsent_bytes import Uptake
 from ..errors import Refusal
 from ..exchange.states import CLIENT_GONE
 from ..wire import http2_frames
-from ..wire.flood_budget import REPLY, FloodGoesOn
+from ..wire.flood_budget import REPLY, FloodContinues
 from ..wire.http2_frames import CANCEL, ENHANCE_YOUR_CALM, MAX_STREAM, NO_ERROR, PING, Http2Error
-from ..wire.pace import Pace
+from ..wire.min_rate import MinRate
 from .phases import CLOSING, GONE, LINGER, OPEN, OPENING
 from .ports import Connection, Phases
 from .streams import Streams
@@ -54,7 +54,7 @@ class Lifecycle(Phases, LingeringClose):
         # How fast the client takes what was written; None while nothing waits, as far as anybody has noticed.
         self._uptake: Uptake | None = None
         # How fast it opens windows while something waits for them.
-        self._windows = Pace()
+        self._windows = MinRate()
 
     # -- its beginning, and what keeps it going
 
@@ -131,9 +131,9 @@ class Lifecycle(Phases, LingeringClose):
         if not self._streams:
             raise error
         if self._flooded:
-            raise FloodGoesOn
+            raise FloodContinues
         self._flooded = True
-        connection.patience.renew(self.site.clock.now)
+        connection.budget.renew(self.site.clock.now)
         self.turn_away(error)
 
     def deafened(self) -> None:
@@ -199,7 +199,7 @@ class Lifecycle(Phases, LingeringClose):
         if self.said_last != MAX_STREAM:
             # The last stream is announced already, and its number must not grow.
             return
-        connection.patience.replies += REPLY
+        connection.budget.replies += REPLY
         connection.out.send(
             http2_frames.goaway_frame(MAX_STREAM, NO_ERROR) + http2_frames.frame(PING, 0, 0, b"draining")
         )
@@ -249,7 +249,7 @@ class Lifecycle(Phases, LingeringClose):
             self._cut()
             return
         if self._deaf_due <= now:
-            self.fail(FloodGoesOn())
+            self.fail(FloodContinues())
             return
         # Bytes that wait for their turn have come in time.
         awaits_turn = connection.awaits_turn

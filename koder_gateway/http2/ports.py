@@ -7,8 +7,8 @@ from typing import Any, Protocol
 from twisted.internet.interfaces import IAddress
 
 from ..downstream.ports import ClientConnection, ClientSite
-from ..policy.certificates import Secured
-from ..wire.flood_budget import Patience
+from ..policy.certificates import TlsInfo
+from ..wire.flood_budget import FloodBudget
 from ..wire.http2_frames import Http2Error
 from .frame_scheduler import FrameScheduler
 from .receive_window import ConnectionWindow
@@ -52,10 +52,10 @@ class Connection(ClientConnection, Protocol):
 
     site: ClientSite
     transport: Any
-    secured: Secured | None
+    secured: TlsInfo | None
     out: FrameScheduler
     window: ConnectionWindow
-    patience: Patience
+    budget: FloodBudget
     windows_opened: bool
     streams: OpenStreams
     lifecycle: Phases

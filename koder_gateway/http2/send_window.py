@@ -23,14 +23,14 @@ from ..wire.http2_frames import (
     frame,
     header_frames,
 )
-from ..wire.pace import Pace
+from ..wire.min_rate import MinRate
 from .answer_producer import HIGH, LITTLE, AnswerProducer, SendingStream
 
 # A piece may keep a buffer alive that is so many times its size.
 _PINNED: Final = 4
 _EMPTY: Final = b""
 # The pace of streams for which nothing has ever waited: one object for all.
-_UNASKED: Final = Pace()
+_UNASKED: Final = MinRate()
 
 
 class SendWindow(AnswerProducer):
@@ -98,7 +98,7 @@ class SendWindow(AnswerProducer):
             return
         out.window -= size
         self._sent += size
-        self._connection.patience.replies += REPLIES_TO_DATA
+        self._connection.budget.replies += REPLIES_TO_DATA
         out.send(
             b"%b%b%b"
             % (
@@ -167,7 +167,7 @@ class SendWindow(AnswerProducer):
         if size:
             site = connection.site
             if self.pace is _UNASKED:
-                self.pace = Pace()
+                self.pace = MinRate()
             self.pace.begin(self._sent, site.clock.now, site.timeouts.idle)
             connection.wake(self.pace.due)
             connection.lifecycle.watch_windows()
@@ -216,13 +216,13 @@ class SendWindow(AnswerProducer):
             last = self.ended and not waiting and not self._last_block
             out.send(HEADER.pack(size >> 8, size & 0xFF, DATA, END_STREAM if last else 0, self._number))
             out.send(data)
-            patience = self._connection.patience
+            budget = self._connection.budget
             if size >= WORTH_WHILE:
-                patience.replies += REPLIES_TO_DATA
-                patience.earn(DATA_SENT)
+                budget.replies += REPLIES_TO_DATA
+                budget.earn(DATA_SENT)
             elif not waiting:
                 # It is small because there was no more of it, not because of a window.
-                patience.replies += REPLIES_TO_DATA
+                budget.replies += REPLIES_TO_DATA
             if waiting:
                 return True
             if self.cut:

@@ -10,7 +10,7 @@ from twisted.web.http_headers import Headers
 
 from ..downstream.ports import ClientSite
 from ..downstream.stock_fields import sent_fields
-from ..policy.certificates import Secured
+from ..policy.certificates import TlsInfo
 from ..wire.hpack import encode_field, encode_lines, encode_status
 from .ports import Connection
 from .request import Http2Request
@@ -67,6 +67,6 @@ class StockStream:
         """HTTP/2 is only spoken over TLS here."""
         return True
 
-    def secured(self) -> Secured | None:
+    def secured(self) -> TlsInfo | None:
         """What TLS has established with the client."""
         return self.connection.secured

@@ -7,7 +7,7 @@ from typing import Final
 from ..errors import Refusal
 from ..exchange.context import RequestContext
 from ..exchange.opening import HeadSource, open_exchange
-from ..policy.certificates import Secured
+from ..policy.certificates import TlsInfo
 from ..wire import http2_frames
 from ..wire.flood_budget import EXCESS_BYTE, EXCESS_FIELD, FRAME, RESET, SERVED
 from ..wire.hpack import OversizedBlock
@@ -177,7 +177,7 @@ class Streams(OpenStreams, HeadSource):
             connection.wake(stream.deadline)
         request.begin()
 
-    def secured(self) -> Secured | None:
+    def secured(self) -> TlsInfo | None:
         """What TLS has established with the client."""
         return self._connection.secured
 
@@ -264,7 +264,7 @@ class Streams(OpenStreams, HeadSource):
         if self.open.pop(number, None) is None:
             return
         if served:
-            self._connection.patience.earn(SERVED)
+            self._connection.budget.earn(SERVED)
         if not self.open:
             self._connection.lifecycle.idle()
 

@@ -41,7 +41,7 @@ _POSITIONAL = {
 
 
 @dataclass(frozen=True, slots=True)
-class Description:
+class EndpointString:
     """A parsed endpoint string."""
 
     kind: str
@@ -69,7 +69,7 @@ def written_out(text: str, secure: bool = True) -> str:
     return f"{kind}:{port}" + (f":interface={quoteStringArgument(host.strip('[]'))}" if host else "")
 
 
-def parse(text: str) -> Description:
+def parse(text: str) -> EndpointString:
     """Parse a string: `:` separates arguments, `=` ends a name, a backslash escapes the next character.
 
     Raises ValueError for an interface with unescaped colons.
@@ -85,7 +85,7 @@ def parse(text: str) -> Description:
             parts[-1][-1] += next(characters, "") if character == "\\" else character
     _check_interface(parts)
     kind, *positional = [part[0] for part in parts if len(part) == 1] or [""]
-    return Description(kind.lower(), tuple(positional), {part[0]: part[1] for part in parts if len(part) == 2})
+    return EndpointString(kind.lower(), tuple(positional), {part[0]: part[1] for part in parts if len(part) == 2})
 
 
 def _check_interface(parts: list[list[str]]) -> None:
@@ -119,7 +119,7 @@ def _is_inet6(text: str) -> bool:
         return False
 
 
-def with_backlog(description: Description) -> Description:
+def with_backlog(description: EndpointString) -> EndpointString:
     """The same endpoint with the gateway's backlog if it names none and accepts one; its port is validated."""
     kind, arguments, options = description.kind, description.arguments, description.options
     position = _BACKLOG_POSITION.get(kind)
@@ -150,7 +150,7 @@ def _check_socket(path: str) -> None:
         raise ValueError(f"{path} exists and is not a socket; name another path, or remove it")
 
 
-def ssl_arguments(description: Description) -> dict[str, str]:
+def ssl_arguments(description: EndpointString) -> dict[str, str]:
     """The arguments of `ssl:` or `tls:` by name. Raises ValueError."""
     positional = list(description.arguments)
     arguments = dict(description.options)
@@ -166,7 +166,7 @@ def ssl_arguments(description: Description) -> dict[str, str]:
     return arguments
 
 
-def carried(description: Description) -> tuple[Description, dict[str, str]]:
+def carried(description: EndpointString) -> tuple[EndpointString, dict[str, str]]:
     """The plain endpoint of a `tls+KIND:` endpoint, and the arguments of TLS by name. Raises ValueError."""
     kind = description.kind.removeprefix("tls+")
     if kind in ("ssl", "tls", "haproxy") or kind.startswith("tls+"):
@@ -176,11 +176,11 @@ def carried(description: Description) -> tuple[Description, dict[str, str]]:
         )
     mine = {name: value for name, value in description.options.items() if name in _TLS_ARGUMENTS}
     rest = {name: value for name, value in description.options.items() if name not in _TLS_ARGUMENTS}
-    return Description(kind, description.arguments, rest), mine
+    return EndpointString(kind, description.arguments, rest), mine
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class ListenAddress:
     """What an endpoint listens on: `kind` is "tcp" with an interface ("" for all) and a port, "unix" with a path, or
     "systemd" with what identifies its socket."""
 
@@ -193,7 +193,7 @@ class Address:
         """Whether it listens on every address of the machine."""
         return self.kind == "tcp" and self.host in _EVERYWHERE
 
-    def clashes(self, other: Address) -> bool:
+    def clashes(self, other: ListenAddress) -> bool:
         """Whether only one of the two can be bound."""
         if (self.kind, self.port) != (other.kind, other.port) or (self.kind, self.port) == ("tcp", "0"):
             return False
@@ -203,14 +203,16 @@ class Address:
 _EVERYWHERE = ("", "0.0.0.0", "::")
 
 
-def address_of(text: str) -> Address | None:
+def address_of(text: str) -> ListenAddress | None:
     """What an endpoint string listens on, as far as the string says."""
     description = parse(written_out(text))
     if description.kind == "haproxy":
         description = parse(written_out(text.partition(":")[2]))
     if description.kind in ("ssl", "tls"):
         arguments = ssl_arguments(description)
-        return Address("tcp", _plain_host(arguments.get("interface", "")), _plain_number(arguments.get("port", "")))
+        return ListenAddress(
+            "tcp", _plain_host(arguments.get("interface", "")), _plain_number(arguments.get("port", ""))
+        )
     if description.kind.startswith("tls+"):
         description = carried(description)[0]
     named = (
@@ -218,11 +220,13 @@ def address_of(text: str) -> Address | None:
     )
     if description.kind in ("tcp", "tcp6"):
         host = named.get("interface", "" if description.kind == "tcp" else "::")
-        return Address("tcp", _plain_host(host), _plain_number(named.get("port", "")))
+        return ListenAddress("tcp", _plain_host(host), _plain_number(named.get("port", "")))
     if description.kind == "unix":
-        return Address("unix", "", _plain_path(named.get("address", "")))
+        return ListenAddress("unix", "", _plain_path(named.get("address", "")))
     if description.kind == "systemd":
-        return Address("systemd", "", _plain_number(named["index"]) if "index" in named else named.get("name", ""))
+        return ListenAddress(
+            "systemd", "", _plain_number(named["index"]) if "index" in named else named.get("name", "")
+        )
     return None
 
 
@@ -245,7 +249,7 @@ def _plain_path(path: str) -> str:
     return os.path.join(os.path.realpath(folder or "."), name)
 
 
-def bare_port(description: Description) -> tuple[int, int] | None:
+def bare_port(description: EndpointString) -> tuple[int, int] | None:
     """Port and backlog of a `tcp:` endpoint that names no interface; None for any other. Raises ValueError."""
     named = dict(zip(_POSITIONAL["tcp"], description.arguments, strict=False)) | description.options
     if description.kind != "tcp" or named.get("interface") or named.keys() - set(_POSITIONAL["tcp"]):
@@ -253,7 +257,7 @@ def bare_port(description: Description) -> tuple[int, int] | None:
     return port_number(named.get("port", "")), bounded("backlog", named.get("backlog", str(BACKLOG)), 1 << 31)
 
 
-def inherited(description: Description) -> None:
+def inherited(description: EndpointString) -> None:
     """Check that a `systemd:` endpoint says which socket it means. Raises ValueError."""
     named = dict(zip(_POSITIONAL["systemd"], description.arguments, strict=False)) | description.options
     if named.get("domain") not in ("INET", "INET6", "UNIX"):

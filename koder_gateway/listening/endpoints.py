@@ -35,23 +35,23 @@ from zope.interface import implementer
 
 from ..config import Authorities
 from ..reactor.adopted_sockets import endpoint_of
-from ..reactor.daemon_threads import threads_beside
+from ..reactor.daemon_threads import daemon_threads
 from ..reactor.turns import Turns, turns_of
-from ..tls.certificate_store import OwnShelf, Shelf
-from ..tls.certificate_watcher import Watch, Watched, warn
+from ..tls.certificate_store import CertificateStore, OwnCertificateStore
+from ..tls.certificate_watcher import CertificateWatcher, WatchedContexts, warn
 from ..tls.certificates import CertificateError
 from ..tls.client_auth import client_verification
 from ..tls.contexts import HTTP_1, ContextOptions, ServerContexts
 from ..tls.factory import over_tls
-from ..tls.failures import Failures
-from ..tls.folder import Place, files_place, folder_place
-from ..tls.sni_index import Names
+from ..tls.folder import CertificateLocation, files_location, folder_location
+from ..tls.handshake_failures import HandshakeFailures
+from ..tls.sni_index import SniIndex
 from ..wire.clock import CoarseClock
 from .both_families import BothFamiliesEndpoint
 from .endpoint_faults import EndpointError, clear
 from .endpoint_strings import (
     BACKLOG,
-    Description,
+    EndpointString,
     bare_port,
     bounded,
     carried,
@@ -76,7 +76,7 @@ _METHODS = {
 }
 
 
-class TlsSettings(Protocol):
+class TlsOptions(Protocol):
     """The part of `[tls]` that endpoints need."""
 
     @property
@@ -105,7 +105,7 @@ class _TLSOver:
     """TLS over another endpoint."""
 
     def __init__(
-        self, outer: IStreamServerEndpoint, contexts: ServerContexts, failures: Failures, turns: Turns
+        self, outer: IStreamServerEndpoint, contexts: ServerContexts, failures: HandshakeFailures, turns: Turns
     ) -> None:
         self._outer = outer
         self._contexts = contexts
@@ -124,7 +124,7 @@ class Endpoints:
     def __init__(
         self,
         reactor: Any,
-        tls: TlsSettings,
+        tls: TlsOptions,
         state_dir: Path,
         base_domain: str,
         gate: ProxyGate | None = None,
@@ -141,9 +141,9 @@ class Endpoints:
         self._state_dir = state_dir
         self._base_domain = base_domain
         self._warned = warned
-        self._shared: Watched | None = None
-        self._watch = Watch(threads_beside(reactor, "certificates"))
-        self.failures = Failures()
+        self._shared: WatchedContexts | None = None
+        self._watch = CertificateWatcher(daemon_threads(reactor, "certificates"))
+        self.failures = HandshakeFailures()
         """The failed handshakes on all of them."""
 
     def server(self, text: str) -> tuple[IStreamServerEndpoint, bool]:
@@ -200,7 +200,7 @@ class Endpoints:
             self._contexts(text, arguments)
 
     def reload(
-        self, tls: TlsSettings, base_domain: str | None = None, protocols: tuple[bytes, ...] | None = None
+        self, tls: TlsOptions, base_domain: str | None = None, protocols: tuple[bytes, ...] | None = None
     ) -> None:
         """Read every certificate again, in a thread, and serve it from the next connection on.
 
@@ -217,8 +217,8 @@ class Endpoints:
             except CertificateError as error:
                 _log.error("{fault}", fault=str(error))
         if self._shared is not None and self._place() != before:
-            self._shared.shelf.stop()
-            self._shared.shelf = self._settings_shelf(self._shared.contexts.names)
+            self._shared.store.stop()
+            self._shared.store = self._settings_store(self._shared.contexts.names)
         self._watch.again()
 
     def sweep(self, now: float) -> None:
@@ -253,7 +253,7 @@ class Endpoints:
         contexts = self._contexts(text, arguments)
         return _TLSOver(carrier, contexts, self.failures, turns_of(self._reactor)), True
 
-    def _carrier(self, description: Description, arguments: dict[str, str] | None) -> IStreamServerEndpoint:
+    def _carrier(self, description: EndpointString, arguments: dict[str, str] | None) -> IStreamServerEndpoint:
         """The endpoint that carries plain HTTP or TLS."""
         if arguments is None or description.kind not in ("ssl", "tls"):
             bare = bare_port(description)
@@ -273,9 +273,9 @@ class Endpoints:
         """The contexts for an endpoint's arguments; the shared ones if they ask for none of their own."""
         options, place = self._asking(_context_options(arguments)), _own_place(arguments)
         if place is not None:
-            return self._opened(text, Shelf(place), options)
+            return self._opened(text, CertificateStore(place), options)
         if self._shared is None:
-            self._opened("", self._settings_shelf(None), self._asking(_DEFAULT_OPTIONS))
+            self._opened("", self._settings_store(None), self._asking(_DEFAULT_OPTIONS))
             self._shared = self._watch.watched[-1]
         return self._shared.contexts
 
@@ -284,13 +284,15 @@ class Endpoints:
         clients = client_verification(self._tls.client_ca, self._tls.client_auth)
         return replace(options, clients=clients, protocols=self._protocols)
 
-    def _opened(self, text: str, shelf: Shelf | OwnShelf, options: ContextOptions) -> ServerContexts:
+    def _opened(
+        self, text: str, store: CertificateStore | OwnCertificateStore, options: ContextOptions
+    ) -> ServerContexts:
         now = time.time()
         try:
-            names, warnings = shelf.open(now)
+            names, warnings = store.open(now)
         except CertificateError:
             # Report both, so that both can be corrected at once.
-            self._warned(shelf.warnings(now))
+            self._warned(store.warnings(now))
             raise
         contexts = ServerContexts(names, options=options, strict=self._tls.strict_sni)
         chosen = self._tls.strict_sni or (self._tls.default and not text)
@@ -300,7 +302,7 @@ class Endpoints:
                 " set tls.default to choose, or tls.strict_sni to refuse them"
             )
         self._warned(warnings)
-        self._watch.watched.append(Watched(text, shelf, contexts))
+        self._watch.watched.append(WatchedContexts(text, store, contexts))
         return contexts
 
     def _place(self) -> tuple[object, ...]:
@@ -309,10 +311,10 @@ class Endpoints:
             return (self._base_domain,)
         return self._tls.certificates, self._tls.default
 
-    def _settings_shelf(self, before: Names | None) -> Shelf | OwnShelf:
+    def _settings_store(self, before: SniIndex | None) -> CertificateStore | OwnCertificateStore:
         if self._tls.certificates is None:
-            return OwnShelf(self._state_dir, self._base_domain)
-        return Shelf(folder_place(self._tls.certificates), self._tls.default, before)
+            return OwnCertificateStore(self._state_dir, self._base_domain)
+        return CertificateStore(folder_location(self._tls.certificates), self._tls.default, before)
 
 
 def _refuse_tls(text: str) -> None:
@@ -322,14 +324,14 @@ def _refuse_tls(text: str) -> None:
 
 
 def server_endpoint(
-    reactor: Any, text: str, tls: TlsSettings, state_dir: Path, base_domain: str
+    reactor: Any, text: str, tls: TlsOptions, state_dir: Path, base_domain: str
 ) -> tuple[IStreamServerEndpoint, bool]:
     """A single endpoint, and whether it uses TLS; use `Endpoints` for several, and for reloads. Raises
     EndpointError."""
     return Endpoints(reactor, tls, state_dir, base_domain).server(text)
 
 
-def _taken_apart(text: str) -> tuple[bool, Description, dict[str, str] | None]:
+def _taken_apart(text: str) -> tuple[bool, EndpointString, dict[str, str] | None]:
     """Whether the PROXY header comes first, the plain endpoint, and the arguments of TLS over it; None for no TLS, or
     if another package provides it."""
     description = parse(written_out(text))
@@ -343,14 +345,14 @@ def _taken_apart(text: str) -> tuple[bool, Description, dict[str, str] | None]:
     return proxied, description, None
 
 
-def _own_place(arguments: dict[str, str]) -> Place | None:
+def _own_place(arguments: dict[str, str]) -> CertificateLocation | None:
     """Where the certificates are that the arguments name; None if they name none."""
     if "certificates" in arguments:
-        return folder_place(Path(arguments["certificates"]))
+        return folder_location(Path(arguments["certificates"]))
     key = arguments.get("privateKey") or arguments.get("certKey")
     if key:
         extra = arguments.get("extraCertChain")
-        return files_place(Path(key), Path(arguments.get("certKey", key)), None if extra is None else Path(extra))
+        return files_location(Path(key), Path(arguments.get("certKey", key)), None if extra is None else Path(extra))
     for name in ("extraCertChain", "sslmethod"):
         if name in arguments:
             raise ValueError(f"{name} needs privateKey and certKey as well; add them, or leave {name} out")

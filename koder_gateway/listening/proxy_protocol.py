@@ -2,7 +2,7 @@
 
 A new connection waits here for its header. Then its transport gets the addresses that the header names, and the
 protocol above takes it over as if the client had connected directly, without a wrapper in between. The client's
-address records who named it (`policy.clients.Introduced`), for the code that decides whom to trust.
+address records who named it (`policy.clients.ProxiedAddress`), for the code that decides whom to trust.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from zope.interface import alsoProvides, implementer
 
 from ..downstream.ports import ClientConnection
 from ..errors import Refusal
-from ..policy.clients import Introduced, plain_host
+from ..policy.clients import ProxiedAddress, plain_host
 from ..wire.clock import CoarseClock
 from ..wire.proxy_header import Endpoint, ProxyHeader, ProxyHeaderError, read_proxy_header
-from ..wire.rate_limited_log import Complaints
+from ..wire.rate_limited_log import RateLimitedLog
 
 # Seconds for the whole header: a balancer sends it with its first packet.
 _TIME: Final = 3.0
@@ -62,7 +62,7 @@ class ProxyGate:
         self.channels: set[ClientConnection] = set() if channels is None else channels
         self.overfull = overfull
         self.trusts: Callable[[str], bool] = _anybody
-        self.complaints = Complaints(clock, self.log.warn)
+        self.fault_log = RateLimitedLog(clock, self.log.warn)
 
 
 class ProxiedConnection(Protocol, ClientConnection):
@@ -123,12 +123,12 @@ class ProxiedConnection(Protocol, ClientConnection):
         near = transport.getPeer()
         balancer = plain_host(getattr(near, "host", None))
         if header.source is not None and header.destination is not None:
-            peer = _address(header.source, Introduced(plain_host(header.source.host), balancer, header.secure))
+            peer = _address(header.source, ProxiedAddress(plain_host(header.source.host), balancer, header.secure))
             host = _address(header.destination, header.destination.host)
             transport.getPeer = lambda: peer
             transport.getHost = lambda: host
         elif header.secure is not None:
-            unnamed = _same_address(near, Introduced(balancer, balancer, header.secure))
+            unnamed = _same_address(near, ProxiedAddress(balancer, balancer, header.secure))
             transport.getPeer = lambda: unnamed
         inner = self._wrapped.buildProtocol(transport.getPeer())
         if inner is None:
@@ -169,7 +169,7 @@ class ProxiedConnection(Protocol, ClientConnection):
         """Log it for the balancer's operator."""
         peer = self._transport.getPeer()
         shown = getattr(peer, "host", None) or "unix:"
-        self._gate.complaints.say(f"connection from {shown} on a haproxy: endpoint closed: {why}")
+        self._gate.fault_log.warn(f"connection from {shown} on a haproxy: endpoint closed: {why}")
 
     # -- as one of a site's channels
 

@@ -18,7 +18,7 @@ from ..downstream.site import GatewaySite
 from ..errors import METHOD_NOT_ALLOWED, NO_ROUTE, Refusal
 from ..exchange.admission import ALLOW
 from ..policy.tenants import bare_host
-from ..wire.rate_limited_log import Complaints
+from ..wire.rate_limited_log import RateLimitedLog
 from .challenges import PREFIX, ChallengeError, read_challenge
 
 _ONLY_READ: Final = Refusal(
@@ -45,7 +45,7 @@ class RedirectSite(ServerFactory):
 
     def __init__(self, main: GatewaySite, webroot: Path | None = None) -> None:
         self._main = main
-        self.complaints = Complaints(main.clock, self.log.warn)
+        self.fault_log = RateLimitedLog(main.clock, self.log.warn)
         self.webroot = webroot
 
     def __getattr__(self, name: str) -> Any:
@@ -96,7 +96,7 @@ class RedirectSite(ServerFactory):
         try:
             content = read_challenge(webroot, head.path)
         except ChallengeError as error:
-            self.complaints.say(f"an ACME challenge could not be served: {error}")
+            self.fault_log.warn(f"an ACME challenge could not be served: {error}")
             content = None
         if content is None:
             request.refuse(_NO_CHALLENGE)

@@ -20,7 +20,7 @@ import msgspec
 from twisted.logger import Logger
 
 from ..exchange.ending import ExchangeLines
-from .trials import takes_files
+from .writable import is_writable
 
 _log = Logger()
 
@@ -276,7 +276,7 @@ def log_fault(spec: str) -> str | None:
     path = os.path.realpath(spec)
     there = os.path.exists(path)
     needed = path if there else os.path.dirname(path)
-    if spec == "-" or (os.access(path, os.W_OK) if there else takes_files(needed)):
+    if spec == "-" or (os.access(path, os.W_OK) if there else is_writable(needed)):
         return None
     return (
         f'{needed} cannot be written; let the gateway\'s user write there, name another file, or write "-" for stdout'

@@ -8,7 +8,7 @@ from ..policy.clients import address_text
 from ..policy.limit_rules import LimitRule
 from ..policy.limits import Limiter
 from ..wire.clock import CoarseClock
-from ..wire.rate_limited_log import Complaints
+from ..wire.rate_limited_log import RateLimitedLog
 
 _UNITS = {1: "s", 60: "m", 3600: "h"}
 
@@ -19,7 +19,7 @@ class RefusedAddresses:
     log = Logger()
 
     def __init__(self, clock: CoarseClock) -> None:
-        self._complaints = Complaints(clock, self.log.warn)
+        self._fault_log = RateLimitedLog(clock, self.log.warn)
 
     def tell(self, limiter: Limiter, now: float) -> None:
         """Log the addresses that have passed a limit on refusals since the last call."""
@@ -27,8 +27,8 @@ class RefusedAddresses:
         for name, key in limiter.over.begun():
             rule = rules.get(name)
             if rule is not None:
-                self._complaints.say(_line(rule, address_text(key)))
-        self._complaints.sweep(now)
+                self._fault_log.warn(_line(rule, address_text(key)))
+        self._fault_log.sweep(now)
 
 
 def _line(rule: LimitRule, address: str) -> str:

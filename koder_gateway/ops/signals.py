@@ -10,7 +10,7 @@ Handler = Callable[[int, object], None]
 _DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
 
 
-class Held:
+class HeldSignals:
     """Remembers whether a signal has arrived before it could be handled. Only the main thread may set handlers."""
 
     def __init__(self, number: signal.Signals) -> None:
@@ -34,5 +34,5 @@ class Held:
 
 
 # Signals belong to the process, and so do the held ones.
-HANGUP = Held(signal.SIGHUP)
-ENDS = (Held(signal.SIGTERM), Held(signal.SIGINT))
+HANGUP = HeldSignals(signal.SIGHUP)
+ENDS = (HeldSignals(signal.SIGTERM), HeldSignals(signal.SIGINT))

@@ -79,7 +79,7 @@ _NO_NAMES: Final = CertificateNames()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Secured:
+class TlsInfo:
     """What TLS has established with a client.
 
     `names` are those of the certificate that was served, `server_name` is the name that the client asked for (RFC
@@ -127,7 +127,7 @@ class ClientAuth:
             mode = self._parents.get(name.partition(b".")[2], self._otherwise)
         return mode
 
-    def certificate(self, host: bytes, secured: Secured | None) -> bytes | Refusal:
+    def certificate(self, host: bytes, secured: TlsInfo | None) -> bytes | Refusal:
         """The client's certificate for the service behind this Host value (RFC 9440), in DER, b"" for none; or the
         refusal of a request that may not use this connection. `secured` is None for a plain connection."""
         mode = self.mode(bare_host(host)) if self else NONE
@@ -143,7 +143,7 @@ class ClientAuth:
 
 
 def certificate_refusal(
-    tenants: TenantPolicy, host: bytes, named: Sequence[bytes], secured: Secured
+    tenants: TenantPolicy, host: bytes, named: Sequence[bytes], secured: TlsInfo
 ) -> Refusal | None:
     """421 for a Host of another tenant than the connection's certificate, else None.
 

@@ -101,13 +101,13 @@ def parse_network(text: str) -> IPv4Network | IPv6Network:
 
 def plain_host(host: str | None) -> str:
     """The canonical text of a peer's address from its transport, as `parse_address` reads it."""
-    if host is None or ":" not in host or isinstance(host, Introduced):
+    if host is None or ":" not in host or isinstance(host, ProxiedAddress):
         return host or NOWHERE
     address = parse_address(host)
     return host if address is None else str(address)
 
 
-class Introduced(str):
+class ProxiedAddress(str):
     """The address of a client, as named by a balancer's PROXY header; `balancer` is the peer's address.
 
     `secure` says whether the client used TLS to the balancer, None if the header does not say.
@@ -118,7 +118,7 @@ class Introduced(str):
     balancer: str
     secure: bool | None
 
-    def __new__(cls, address: str, balancer: str, secure: bool | None = None) -> Introduced:
+    def __new__(cls, address: str, balancer: str, secure: bool | None = None) -> ProxiedAddress:
         """A canonical address (`plain_host`), and the balancer that named it."""
         made = super().__new__(cls, address)
         made.balancer = balancer
@@ -126,7 +126,7 @@ class Introduced(str):
         return made
 
 
-class Trail(NamedTuple):
+class ForwardedChain(NamedTuple):
     """The trusted part of a request's path: the addresses from the client to the peer, and the scheme in the client's
     element of Forwarded, b"" for none."""
 
@@ -176,9 +176,9 @@ class TrustedProxies:
     def vouches(self, peer: str) -> bool:
         """Whether the writer of a request's forwarding headers is trusted: the peer, or the balancer that introduced
         it."""
-        return self.trusts(peer) or (isinstance(peer, Introduced) and self.trusts(peer.balancer))
+        return self.trusts(peer) or (isinstance(peer, ProxiedAddress) and self.trusts(peer.balancer))
 
-    def trail(self, peer: str, forwarded_for: Sequence[bytes], forwarded: Sequence[bytes]) -> Trail:
+    def chain(self, peer: str, forwarded_for: Sequence[bytes], forwarded: Sequence[bytes]) -> ForwardedChain:
         """The path according to these headers, up to the rightmost address that is not a trusted proxy: the client's.
 
         `forwarded_for` and `forwarded` are the values of the X-Forwarded-For and Forwarded headers, in order. An
@@ -193,18 +193,20 @@ class TrustedProxies:
         if not trusted:
             told = self.vouches(peer) and any(forwarded) and next(latest_first, None) is not None
             last = elements[0] if told else None
-            return Trail((peer,), last.proto if last is not None and _node_address(last.node) == peer else b"")
+            return ForwardedChain(
+                (peer,), last.proto if last is not None and _node_address(last.node) == peer else b""
+            )
         if not any(forwarded):
-            return Trail(plain or (peer,))
+            return ForwardedChain(plain or (peer,))
         hops = self._walk(peer, latest_first)
         if plain is not None and plain[0] != hops[0]:
-            return Trail((peer,))
+            return ForwardedChain((peer,))
         believed = elements[len(hops) - 2 :: -1] if len(hops) > 1 else []
-        return Trail(plain or hops, believed[0].proto if believed else b"")
+        return ForwardedChain(plain or hops, believed[0].proto if believed else b"")
 
     def client(self, peer: str, forwarded_for: Sequence[bytes], forwarded: Sequence[bytes]) -> str:
         """The client's address according to these headers."""
-        return self.trail(peer, forwarded_for, forwarded).client
+        return self.chain(peer, forwarded_for, forwarded).client
 
     def _walk(self, peer: str, nodes: Iterable[bytes]) -> tuple[str, ...]:
         """Follow the entries from the peer on, the latest first, as long as a trusted proxy wrote the next one.

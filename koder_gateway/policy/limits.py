@@ -47,7 +47,7 @@ def address_key(text: str) -> bytes:
     return text.encode("utf-8") if address is None else address.packed[:8]
 
 
-class Verdict(NamedTuple):
+class LimitResult(NamedTuple):
     """The verdict of the limits on one request. (A tuple, since one is made for each request.)
 
     `refused` is the rule that refuses, None if the request may pass. `fields` are finished header lines for its
@@ -61,7 +61,7 @@ class Verdict(NamedTuple):
     pending: tuple[tuple[Meter, bytes], ...] = ()
 
 
-UNLIMITED = Verdict()
+UNLIMITED = LimitResult()
 
 
 class Meter:
@@ -141,7 +141,7 @@ class Meter:
         if failed:
             self.buckets.charge(key, now)
 
-    def judge(self, tenant: bytes, address: bytes, now: float) -> Verdict:
+    def judge(self, tenant: bytes, address: bytes, now: float) -> LimitResult:
         """The verdict if only this rule applies, enforced and charged for each request."""
         left = self.buckets.spend(self.key(tenant, address), now)
         if left >= 0.0:
@@ -149,10 +149,10 @@ class Meter:
             # `wait`, inlined: this runs for each request.
             left += SLACK
             whole = int(left)
-            return Verdict(None, self._line % (whole, ceil((whole + 1.0 - left) / self.buckets.rate) or 1))
+            return LimitResult(None, self._line % (whole, ceil((whole + 1.0 - left) / self.buckets.rate) or 1))
         self.refused += 1
         seconds = self.wait(left + 1.0)
-        return Verdict(self.rule, self._line % (0, seconds) + b"Retry-After: %d\r\n" % seconds)
+        return LimitResult(self.rule, self._line % (0, seconds) + b"Retry-After: %d\r\n" % seconds)
 
 
 class _Plan:
@@ -174,7 +174,7 @@ class _Plan:
     def rules(self) -> tuple[LimitRule, ...]:
         return tuple(meter.rule for meter in self._meters)
 
-    def judge(self, tenant: bytes, address: bytes, now: float) -> Verdict:
+    def judge(self, tenant: bytes, address: bytes, now: float) -> LimitResult:
         """The verdict of several rules, or of a single one that is a shadow or is charged afterwards."""
         keys: list[bytes] = []
         lefts: list[float] = []
@@ -197,10 +197,10 @@ class _Plan:
                 if (seconds := meter.retry_after(key, lefts[-1], now)) > wait:
                     refused, wait = meter.rule, seconds
         if refused is not None:
-            return Verdict(refused, self._fields(lefts) + b"Retry-After: %d\r\n" % wait, shadowed)
+            return LimitResult(refused, self._fields(lefts) + b"Retry-After: %d\r\n" % wait, shadowed)
         return self._admit(keys, lefts, shadowed, now)
 
-    def _admit(self, keys: list[bytes], lefts: list[float], shadowed: tuple[str, ...], now: float) -> Verdict:
+    def _admit(self, keys: list[bytes], lefts: list[float], shadowed: tuple[str, ...], now: float) -> LimitResult:
         pending: tuple[tuple[Meter, bytes], ...] = ()
         for index, meter in enumerate(self._meters):
             if lefts[index] < WHOLE:
@@ -212,7 +212,7 @@ class _Plan:
                 pending += ((meter, key),)
             else:
                 lefts[index] = meter.buckets.spend(key, now)
-        return Verdict(None, self._fields(lefts), shadowed, pending)
+        return LimitResult(None, self._fields(lefts), shadowed, pending)
 
     def _fields(self, lefts: list[float]) -> bytes:
         if not self._shown:
@@ -273,7 +273,7 @@ class Limiter:
 
     def admit(
         self, tenant: bytes, address: bytes, method: bytes, path: bytes, now: float, plain: bool = False
-    ) -> Verdict:
+    ) -> LimitResult:
         """Decide about one request and charge it.
 
         `address` is the result of `address_key`, `path` and `plain` are those of its head, `now` is monotonic
@@ -317,7 +317,7 @@ class Limiter:
         return over
 
     @staticmethod
-    def settle(verdict: Verdict, status: int, served: bool, now: float) -> None:
+    def settle(verdict: LimitResult, status: int, served: bool, now: float) -> None:
         """Charge the rules that charge failures for a request that was one.
 
         A failure is a 4xx response of the service (`served`), other than its 429. A request that ended without a

@@ -53,7 +53,7 @@ class Counts:
         self.addresses: dict[bytes, int] = {}
         self.tenants: dict[bytes, int] = {}
 
-    def take(self, owner: Owner) -> None:
+    def add(self, owner: Owner) -> None:
         """Count one more place of `owner`."""
         address, tenant = owner
         if address:
@@ -61,7 +61,7 @@ class Counts:
         if tenant:
             self.tenants[tenant] = self.tenants.get(tenant, 0) + 1
 
-    def give(self, owner: Owner) -> None:
+    def remove(self, owner: Owner) -> None:
         """Count one place less of `owner`."""
         address, tenant = owner
         if address:
@@ -182,7 +182,7 @@ class Places(Generic[H]):
 
     # -- taking and giving
 
-    def take(self, holder: H) -> bool:
+    def acquire(self, holder: H) -> bool:
         """Take a place; False if there is none for this holder now, or if others already wait for it."""
         held = self.held
         if len(held) < self._uncounted:
@@ -194,7 +194,7 @@ class Places(Generic[H]):
         self._hold(holder, owner)
         return True
 
-    def give(self, holder: H) -> None:
+    def release(self, holder: H) -> None:
         """Give the place back, or stop waiting for one; otherwise does nothing."""
         owner = self.held.pop(holder, None)
         counts = self._counts
@@ -208,13 +208,13 @@ class Places(Generic[H]):
 
     def _hold(self, holder: H, owner: Owner) -> None:
         self.held[holder] = owner
-        self._counted().take(owner)
+        self._counted().add(owner)
 
     def _given(self, holder: H, owner: Owner | None, counts: Counts) -> None:
         if owner is None:
             self.queue.remove(holder)
         else:
-            counts.give(owner)
+            counts.remove(owner)
             if self.queue:
                 self._call()
         if not self.queue and len(self.held) < self._watched // 2:
@@ -231,7 +231,7 @@ class Places(Generic[H]):
             self._uncounted = 0
             for holder in self.held:
                 owner = self.held[holder] = self._owner(holder)
-                counts.take(owner)
+                counts.add(owner)
         return counts
 
     # -- waiting

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 _MOST: Final = 1 << 18
 
 
-def last_words(handle: Any) -> bytes:
+def bytes_before_reset(handle: Any) -> bytes:
     """What waits in the kernel of a connection that has failed, as one read of it."""
     try:
         words: bytes = handle.recv(_MOST, socket.MSG_DONTWAIT)
@@ -26,7 +26,7 @@ def last_words(handle: Any) -> bytes:
     return words
 
 
-def hear_last_words(transport: Any) -> None:
+def deliver_bytes_before_reset(transport: Any) -> None:
     """Have a transport of Twisted's own give its protocol the last words before it tells of the end. Others do so by
     themselves, or cannot."""
     if isinstance(transport, Connection):
@@ -48,7 +48,7 @@ class _Listener:
             return  # by what its protocol did with the last words
         try:
             if reason.type is ConnectionLost and transport.connected and not transport.disconnecting:
-                words = last_words(transport.socket)
+                words = bytes_before_reset(transport.socket)
                 if words:
                     transport.protocol.dataReceived(words)
         finally:

@@ -15,7 +15,7 @@ from typing import Any
 from twisted.python.failure import Failure
 
 
-class Threads:
+class DaemonThreads:
     """What `twisted.internet.threads.deferToThreadPool` asks of a reactor and of its pool, both in one. `name` is
     what the threads are called."""
 
@@ -23,7 +23,7 @@ class Threads:
         self._reactor = reactor
         self._name = name
 
-    def getThreadPool(self) -> Threads:
+    def getThreadPool(self) -> DaemonThreads:
         """This."""
         return self
 
@@ -48,6 +48,6 @@ class Threads:
         threading.Thread(target=run, name=self._name, daemon=True).start()
 
 
-def threads_beside(reactor: Any, name: str) -> Any:
-    """`Threads`; the reactor itself where it has no threads, as one for tests or checks."""
-    return Threads(reactor, name) if hasattr(reactor, "callFromThread") else reactor
+def daemon_threads(reactor: Any, name: str) -> Any:
+    """`DaemonThreads`; the reactor itself where it has no threads, as one for tests or checks."""
+    return DaemonThreads(reactor, name) if hasattr(reactor, "callFromThread") else reactor

@@ -1,4 +1,4 @@
-"""A line in which addresses take turns, so that one with a thousand connections counts as one, not as a thousand."""
+"""A queue in which addresses take turns, so that one with a thousand connections counts as one, not as a thousand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 Work = Callable[[], object]
 
 
-class Line:
+class FairQueue:
     """Work that waits. One of each address is taken in turn; within an address the first come first."""
 
     __slots__ = ("_order", "_size", "_works")
@@ -30,7 +30,7 @@ class Line:
         works.append(work)
         self._size += 1
 
-    def take(self) -> Work:
+    def pop(self) -> Work:
         """The next one's. Raises IndexError where nobody waits."""
         address = self._order.popleft()
         works = self._works[address]

@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 
 @implementer(IReadDescriptor)
-class Resets:
+class ResetWatcher:
     """Those that are watched on one reactor, by descriptor, and whom to call."""
 
     def __init__(self, reactor: Any) -> None:
@@ -92,9 +92,9 @@ class Resets:
         return "resets"
 
 
-def resets_of(reactor: Any) -> Resets:
+def resets_of(reactor: Any) -> ResetWatcher:
     """The one watch of a reactor, which keeps it as its `resets`; made when it is first asked for."""
     resets = getattr(reactor, "resets", None)
-    if not isinstance(resets, Resets):
-        resets = reactor.resets = Resets(reactor)
+    if not isinstance(resets, ResetWatcher):
+        resets = reactor.resets = ResetWatcher(reactor)
     return resets

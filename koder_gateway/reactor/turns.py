@@ -27,7 +27,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from .fair_queue import Line, Work
+from .fair_queue import FairQueue, Work
 
 # Seconds of work on one connection before others have their turn; and of all who wait in one line, in one turn of the
 # reactor.
@@ -46,7 +46,7 @@ FULL_READ: Final = 1 << 17
 READS: Final = 16
 
 
-class Reader(Protocol):
+class BulkReader(Protocol):
     """A transport that reads on by itself."""
 
     def getPeer(self) -> Any:
@@ -72,11 +72,11 @@ class Turns:
         # Until when whoever brings something is served at once; and whether that has begun in the present turn.
         self.ends = 0.0 if bounded else math.inf
         self._marked = False
-        self._arrived = Line()
-        self._greeted = Line()
-        self._waiting = Line()
+        self._arrived = FairQueue()
+        self._greeted = FairQueue()
+        self._waiting = FairQueue()
         self._asked = False
-        self._readers = Line()
+        self._readers = FairQueue()
         self._reads = 0
 
     def __len__(self) -> int:
@@ -125,7 +125,7 @@ class Turns:
         asks again when it has more to do; it must not raise. Who has gone by then has nothing to do in it."""
         self._wait(self._waiting, address, work)
 
-    def _wait(self, line: Line, address: object, work: Work) -> None:
+    def _wait(self, line: FairQueue, address: object, work: Work) -> None:
         self.yielded += 1
         line.add(address, work)
         self._ask()
@@ -146,17 +146,17 @@ class Turns:
             if len(self):
                 self._ask()
 
-    def _serve(self, line: Line, seconds: float) -> None:
+    def _serve(self, line: FairQueue, seconds: float) -> None:
         now = self.time
         end = now() + seconds
         for _ in range(len(line)):
-            line.take()()
+            line.pop()()
             if now() >= end:
                 break
 
     # -- reads that fill the reactor's buffer
 
-    def may_read_on(self, reader: Reader) -> bool:
+    def may_read_on(self, reader: BulkReader) -> bool:
         """Whether `reader` may read on in this turn; if not it stops, and is called when it is its turn again."""
         if not self._reads:
             self._soon(self._next_reads)
@@ -167,7 +167,7 @@ class Turns:
         self._add(reader)
         return False
 
-    def read_later(self, reader: Reader) -> None:
+    def read_later(self, reader: BulkReader) -> None:
         """`reader` has stopped, and is called when it is its turn."""
         if not self._reads:
             self._soon(self._next_reads)
@@ -175,14 +175,14 @@ class Turns:
         self.yielded += 1
         self._add(reader)
 
-    def _add(self, reader: Reader) -> None:
+    def _add(self, reader: BulkReader) -> None:
         self._readers.add(getattr(reader.getPeer(), "host", reader), reader.next_turn)
 
     def _next_reads(self) -> None:
         readers = self._readers
         self._reads = 0
         if len(readers):
-            readers.take()()
+            readers.pop()()
         if len(readers):
             self._reads = 1
             self._soon(self._next_reads)

@@ -19,7 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource, Resource
 
-from ..config import Caution, ConfigurationError, Settings
+from ..config import ConfigurationError, Settings, StableReading
 from ..config.registry import restless
 from ..errors import CODES
 from ..exchange.states import EARLY_ENDS
@@ -27,21 +27,21 @@ from ..listening.endpoints import Endpoints
 from ..ops.access_log import AccessLogError
 from ..ops.admin import admin_pages
 from ..ops.admin_channel import AdminFactory
-from ..ops.leavings import Leavings
 from ..ops.logged_ending import LoggedEnding
 from ..ops.memory import Trimmer
 from ..ops.metrics import Counters, make_registry, render
 from ..ops.notify import Notifier
 from ..ops.refused_addresses import RefusedAddresses
 from ..ops.reloads import Reloads
+from ..ops.retired_registries import RetiredRegistries
 from ..ops.sweeper import Sweeper
 from ..policy.clients import plain_host
 from ..policy.limits import address_key
 from ..policy.tenants import Registry
-from ..reactor.daemon_threads import threads_beside
+from ..reactor.daemon_threads import daemon_threads
 from ..tenants.registry_losses import Losses
 from ..tenants.remote_registry import UnreadTenants
-from ..tenants.thread_pace import Pace
+from ..tenants.thread_throttle import ThreadThrottle
 from ..tls.contexts import HTTP_1, HTTP_2
 from ..tree.compose import Composition, adopt, compose, probed_addresses, with_registry
 from ..upstream.health import Probes
@@ -113,13 +113,13 @@ class Gateway(TwistedService):
         self._retired = RetiredServices()
         self._bound = False
         self._trimmer = Trimmer()
-        self._leavings = Leavings()
+        self._leavings = RetiredRegistries()
         self._probes = Probes(reactor)
         self._refused_addresses = RefusedAddresses(self._coarse)
         losses = Losses(lambda: self.composition.policy.registry, lambda: self.composition.settings.tenants.max_loss)
         self._registry = RegistryFollower(reactor, losses, self.counters, self._refreshed, local_hosts=local_hosts)
         self._reloads = Reloads(
-            threads_beside(reactor, "reload"), lambda: self._read(Pace()), self._take_up, self._refuse
+            daemon_threads(reactor, "reload"), lambda: self._read(ThreadThrottle()), self._take_up, self._refuse
         )
         self._stopping = False
         self._sweeper = self._made_sweeper()
@@ -157,8 +157,8 @@ class Gateway(TwistedService):
                 self._trimmer.look,
                 lambda now: self.composition.policy.limiter.sweep(now, _EVICTED_A_SECOND),
                 lambda now: self._refused_addresses.tell(self.composition.policy.limiter, now),
-                lambda now: self._frontends.gate.complaints.sweep(now),
-                lambda now: self.redirect.complaints.sweep(now),
+                lambda now: self._frontends.gate.fault_log.sweep(now),
+                lambda now: self.redirect.fault_log.sweep(now),
             ),
         )
 
@@ -229,7 +229,7 @@ class Gateway(TwistedService):
 
     def _read(self, rest: Callable[[], object]) -> tuple[Settings, Registry]:
         """The present contents of the files. A changed registry file may be half written."""
-        return read_files(self.settings, rest, Caution(self._registry.seen, _wait))
+        return read_files(self.settings, rest, StableReading(self._registry.seen, _wait))
 
     def _take_up(self, read: tuple[Settings, Registry]) -> bool:
         """Put new settings into force, unless something in them cannot be used."""

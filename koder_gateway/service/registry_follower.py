@@ -10,10 +10,10 @@ from ..config import Settings, Version
 from ..config.registry import MAX_LIST
 from ..policy.decision import Policy
 from ..policy.tenants import Registry
-from ..reactor.daemon_threads import threads_beside
+from ..reactor.daemon_threads import daemon_threads
 from ..tenants.registry_file import RegistryFile
 from ..tenants.registry_losses import FailureCount, Losses
-from ..tenants.remote_registry import Place, RemoteRegistry, UnreadTenants
+from ..tenants.remote_registry import RegistryLocation, RemoteRegistry, UnreadTenants
 from ..tree.compose import Composition, tenant_policy, upstream_endpoint
 from ..upstream.fetch import Fetcher
 
@@ -32,7 +32,7 @@ class RegistryFollower:
         local_hosts: bool,
     ) -> None:
         self._reactor = reactor
-        self._threads = threads_beside(reactor, "registry")
+        self._threads = daemon_threads(reactor, "registry")
         self._losses = losses
         self._failures = failures
         self._refreshed = refreshed
@@ -50,7 +50,7 @@ class RegistryFollower:
         settings = composition.settings
         source = settings.tenants.registry
         if isinstance(source, str):
-            place = Place(source, settings.tenants.base_domain, settings.state.dir)
+            place = RegistryLocation(source, settings.tenants.base_domain, settings.state.dir)
             return self._follow_url(place, composition, before)
         self.stop()
         if source is not None:
@@ -65,7 +65,9 @@ class RegistryFollower:
             )
         return composition
 
-    def _follow_url(self, place: Place, composition: Composition, before: Composition | None) -> Composition:
+    def _follow_url(
+        self, place: RegistryLocation, composition: Composition, before: Composition | None
+    ) -> Composition:
         """The previous tenants stay until the list has been read, if they were known."""
         present = replace(composition, policy=self._policy_until_then(composition, before))
         same = before is not None and (before.registry, before.registry_trust) == (
@@ -88,7 +90,7 @@ class RegistryFollower:
         tenants = tenant_policy(composition.settings, registry, self._local_hosts)
         return replace(policy, registry=registry, tenants=tenants)
 
-    def _remote(self, place: Place, composition: Composition) -> RemoteRegistry:
+    def _remote(self, place: RegistryLocation, composition: Composition) -> RemoteRegistry:
         service = composition.registry
         assert service is not None, "a registry behind a URL is some service's"
         connect = service.connect or composition.settings.timeouts.connect

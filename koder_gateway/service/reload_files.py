@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from ..config import Caution, Settings, load, read_again, read_tenants
+from ..config import Settings, StableReading, load, read_again, read_tenants
 from ..policy.tenants import Registry
 
 
-def read_files(settings: Settings, rest: Callable[[], object], caution: Caution) -> tuple[Settings, Registry]:
+def read_files(settings: Settings, rest: Callable[[], object], caution: StableReading) -> tuple[Settings, Registry]:
     """The settings and the registry of the files that `settings` came from. `rest` is called between any two steps,
     and `caution` says how a registry file is looked at that may be half written. Raises what `load` raises."""
     settings = (
@@ -21,7 +21,7 @@ def read_files(settings: Settings, rest: Callable[[], object], caution: Caution)
     return settings, Registry(settings.registered, rest)
 
 
-def _named_again(settings: Settings, rest: Callable[[], object], caution: Caution) -> Settings:
+def _named_again(settings: Settings, rest: Callable[[], object], caution: StableReading) -> Settings:
     """Settings that came from no file, with the present contents of the files that they name."""
     settings = replace(settings, tls=replace(settings.tls, client_ca=read_again(settings.tls.client_ca)))
     registry = settings.tenants.registry

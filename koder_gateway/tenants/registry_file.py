@@ -12,12 +12,12 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..config import Version, file_state, look_at, parse_tenants
+from ..config import Version, file_state, parse_tenants, read_once
 from ..config.registry import MAX_LIST
 from ..policy.tenants import Registry
 from .file_arrivals import Arrivals
 from .registry_losses import FailureCount, Losses
-from .thread_pace import Pace
+from .thread_throttle import ThreadThrottle
 
 _log = Logger()
 
@@ -85,10 +85,10 @@ class RegistryFile:
 
     def _look(self, noticed: Version | None, renamed: bool) -> Version | Registry:
         """In a thread: the present version, or its contents if it is the one that was noticed."""
-        look = look_at(self._path, str(self._path), MAX_LIST)
+        look = read_once(self._path, str(self._path), MAX_LIST)
         if look.version != noticed:
             return look.version
-        pace = Pace()
+        pace = ThreadThrottle()
         registry = Registry(parse_tenants(look.data(), str(self._path), self._base_domain, pace), pace)
         self._losses.check(str(self._path), registry, not renamed, pace)
         return registry

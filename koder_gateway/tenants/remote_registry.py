@@ -20,7 +20,7 @@ from ..errors import OVERLOADED, Refusal
 from ..policy.tenants import Registry, Tenant, TenantPolicy
 from .registry_losses import FailureCount, Losses
 from .tenant_list import parse_tenants, read_cache, write_cache
-from .thread_pace import Pace
+from .thread_throttle import ThreadThrottle
 
 # Seconds for one complete response.
 TIMEOUT: Final = 10.0
@@ -47,7 +47,7 @@ class UnreadTenants(TenantPolicy):
         return self._REFUSAL
 
 
-class Source(Protocol):
+class RegistrySource(Protocol):
     """Fetches the list."""
 
     def get(self, headers: Mapping[str, str]) -> Deferred[tuple[int, str, bytes | bytearray | None]]:
@@ -59,7 +59,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RegistryLocation:
     """Where a registry is read from: a list that was good for one place says nothing about another."""
 
     url: str
@@ -79,8 +79,8 @@ class RemoteRegistry:
 
     def __init__(
         self,
-        place: Place,
-        source: Source,
+        place: RegistryLocation,
+        source: RegistrySource,
         losses: Losses,
         counters: FailureCount,
         read: Callable[[Registry], object],
@@ -158,9 +158,9 @@ class RemoteRegistry:
             self.log.info("starting with {count} tenants cached in {path}", count=len(registry), path=self._cache)
             self._read(registry)
 
-    def _kept(self, place: Place) -> Registry | None:
+    def _kept(self, place: RegistryLocation) -> Registry | None:
         """In a thread: the cached list."""
-        pace = Pace()
+        pace = ThreadThrottle()
         tenants = read_cache(self._cache, place.url, place.base_domain, pace)
         return None if tenants is None else Registry(tenants, pace)
 
@@ -217,7 +217,7 @@ class RemoteRegistry:
             if faults:
                 raise ConfigurationError(faults)
             return None, self._unkept
-        pace = Pace()
+        pace = ThreadThrottle()
         try:
             tenants = parse_tenants(body, self._name, self.place.base_domain, pace)
             registry = Registry(tenants, pace)

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from .bystanders import Half, half_of, parted
-from .certificates import RENEW_BEFORE, CertificateError, CertificateFile, Reader, self_signed
-from .folder import WANTED, Listing, Place, Source, Version
-from .sni_index import Names
+from .certificates import RENEW_BEFORE, CertificateError, CertificateFile, CertificateReader, self_signed
+from .folder import WANTED, CertificateFiles, CertificateLocation, Listing, Version
+from .sni_index import SniIndex
+from .unpaired_files import UnpairedFile, separated_pairs, unpaired_file
 
 # Seconds between two checks of expiry dates.
 _DAILY: Final = 3600.0
@@ -25,7 +25,7 @@ _LOOKS: Final = 3
 
 
 @dataclass(slots=True)
-class Look:
+class StoreChanges:
     """The result of a look.
 
     `names` is None if nothing has changed; `errors` and `warnings` are lines to log, and `restored` are lines about
@@ -33,7 +33,7 @@ class Look:
     next look should come soon.
     """
 
-    names: Names | None = None
+    names: SniIndex | None = None
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     restored: list[str] = field(default_factory=list)
@@ -52,7 +52,7 @@ class _Kept:
     told: bool = True
     looks: int = 0
     missing: bool = False
-    half: Half | None = None
+    half: UnpairedFile | None = None
     idle: bool = False
 
     @property
@@ -61,20 +61,20 @@ class _Kept:
         return bool(self.fault) and not self.idle
 
 
-class Shelf:
+class CertificateStore:
     """The certificates of one place. Call `open` first, then `look`; both read files, in any one thread at a time.
 
     `default` names the one for unknown names. `before` are the certificates of another place that this one replaces:
     they stay until there are others of the same name.
     """
 
-    def __init__(self, place: Place, default: str = "", before: Names | None = None) -> None:
+    def __init__(self, place: CertificateLocation, default: str = "", before: SniIndex | None = None) -> None:
         self._place = place
         self._default = default
         self._before = before
         self._served = before
-        self._reader = Reader()
-        self._kept: dict[Source, _Kept] = {}
+        self._reader = CertificateReader()
+        self._kept: dict[CertificateFiles, _Kept] = {}
         self._place_fault = ""
         self._place_told = ""
         self._default_told = False
@@ -86,7 +86,7 @@ class Shelf:
         """Cancel a look in another thread, whose result is no longer needed."""
         self._stopped = True
 
-    def open(self, now: float) -> tuple[Names, list[str]]:
+    def open(self, now: float) -> tuple[SniIndex, list[str]]:
         """All certificates, and lines of warning; `now` is in seconds since the epoch.
 
         Raises CertificateError with a line for each fault.
@@ -104,9 +104,9 @@ class Shelf:
             raise CertificateError(*(found.errors or [nothing]))
         return found.names, self.warnings(now)
 
-    def look(self, now: float, settled: bool = False) -> Look:
+    def look(self, now: float, settled: bool = False) -> StoreChanges:
         """The changes since the last look. `settled`: read everything again, and accept it as it is now."""
-        look = Look()
+        look = StoreChanges()
         changed = self._look_at_place(settled, look)
         # A certificate that was not valid yet may now be the best for a name.
         if changed or (self._served is not None and now >= self._served.until):
@@ -119,7 +119,7 @@ class Shelf:
         look.faulty = sum(kept.faulty for kept in self._kept.values()) + bool(self._place_fault)
         return look
 
-    def _look_at_place(self, settled: bool, look: Look) -> bool:
+    def _look_at_place(self, settled: bool, look: StoreChanges) -> bool:
         try:
             listing = self._place.listing()
         except CertificateError as error:
@@ -149,20 +149,20 @@ class Shelf:
         if not halves:
             return
         served = [kept.certificate for kept in self._kept.values() if kept.certificate is not None]
-        wanted: list[Half] = []
+        wanted: list[UnpairedFile] = []
         for kept in halves.values():
             half = kept.half
             assert half is not None, "so they were chosen"
             kept.idle = kept.certificate is None and (not half.key or half.covered(served))
             if not kept.idle:
                 wanted.append(half)
-        for (first, *others), line in parted(wanted):
+        for (first, *others), line in separated_pairs(wanted):
             halves[first.path].fault = line
             for other in others:
                 # One line reports all of them.
                 halves[other.path].idle = True
 
-    def _place_failed(self, fault: str, settled: bool, look: Look) -> bool:
+    def _place_failed(self, fault: str, settled: bool, look: StoreChanges) -> bool:
         """The place cannot be read. Its certificates stay in use, even if their files are gone."""
         if settled or (fault == self._place_fault and fault != self._place_told):
             self._place_told = fault
@@ -171,7 +171,7 @@ class Shelf:
         self._place_fault = fault
         return False
 
-    def _dropped(self, listing: Listing, settled: bool, look: Look) -> bool:
+    def _dropped(self, listing: Listing, settled: bool, look: StoreChanges) -> bool:
         """Drop certificates whose files are gone, at this look and the one before."""
         present = set(listing.sources)
         changed = False
@@ -186,7 +186,7 @@ class Shelf:
                 kept.missing = look.unsettled = True
         return changed
 
-    def _read(self, source: Source, kept: _Kept, settled: bool) -> bool:
+    def _read(self, source: CertificateFiles, kept: _Kept, settled: bool) -> bool:
         """Read a source if it has changed; returns whether it contained another certificate."""
         kept.missing = False
         versions = source.versions()
@@ -205,7 +205,7 @@ class Shelf:
         except CertificateError as error:
             kept.looks = kept.looks + 1 if kept.fault and not kept.told else 0
             kept.fault, kept.told = str(error), False
-            kept.half, kept.idle = half_of(source), False
+            kept.half, kept.idle = unpaired_file(source), False
             return False
         kept.fault, kept.told, kept.half, kept.idle = "", True, None, False
         if kept.certificate is not None and kept.certificate.same(certificate):
@@ -222,7 +222,7 @@ class Shelf:
                 lines.append(kept.fault + stays)
         return lines
 
-    def _assembled(self, look: Look, now: float) -> Names | None:
+    def _assembled(self, look: StoreChanges, now: float) -> SniIndex | None:
         """The certificates to serve from now on; None if they cannot be used."""
         before = {} if self._before is None else {each.name: each for each in self._before.certificates}
         certificates = []
@@ -241,7 +241,7 @@ class Shelf:
             self._before = None
         certificates.sort(key=lambda each: (each.name, str(each.path)))
         try:
-            names = Names(certificates, self._default, now)
+            names = SniIndex(certificates, self._default, now)
             self._default_told = False
         except CertificateError as error:
             if self._served is None:
@@ -250,7 +250,7 @@ class Shelf:
             if not self._default_told:
                 self._default_told = True
                 look.errors.append(f"{error}; the previous default stays")
-            names = Names(certificates, self._served.default, now)
+            names = SniIndex(certificates, self._served.default, now)
         self._served = names
         return names
 
@@ -268,8 +268,9 @@ class Shelf:
         return lines
 
 
-class OwnShelf:
-    """The gateway's own certificate, if none is configured: like a `Shelf`, but no one else writes its file."""
+class OwnCertificateStore:
+    """The gateway's own certificate, if none is configured: like a `CertificateStore`, but no one else writes its
+    file."""
 
     def __init__(self, state_dir: Path, base_domain: str) -> None:
         self._state_dir = state_dir
@@ -278,32 +279,32 @@ class OwnShelf:
         self._told = ""
 
     def stop(self) -> None:
-        """See `Shelf.stop`; this one never takes long."""
+        """See `CertificateStore.stop`; this one never takes long."""
 
-    def open(self, now: float) -> tuple[Names, list[str]]:
-        """See `Shelf.open`."""
+    def open(self, now: float) -> tuple[SniIndex, list[str]]:
+        """See `CertificateStore.open`."""
         self._served = made = self_signed(self._state_dir, self._base_domain, now=now)
-        return Names([made]), [self._warning(made)]
+        return SniIndex([made]), [self._warning(made)]
 
-    def look(self, now: float, settled: bool = False) -> Look:
-        """See `Shelf.look`; a new certificate is made in time."""
+    def look(self, now: float, settled: bool = False) -> StoreChanges:
+        """See `CertificateStore.look`; a new certificate is made in time."""
         served = self._served
         if served is not None and not settled and served.expires - now >= RENEW_BEFORE:
-            return Look()
+            return StoreChanges()
         try:
             made = self_signed(self._state_dir, self._base_domain, now=now)
         except CertificateError as error:
             fresh = str(error) != self._told or settled
             self._told = str(error)
-            return Look(errors=[f"{error}; the previous certificate stays"] if fresh else [], faulty=1)
+            return StoreChanges(errors=[f"{error}; the previous certificate stays"] if fresh else [], faulty=1)
         self._told = ""
         if served is not None and made.same(served):
-            return Look(warnings=[self._warning(made)] if settled else [])
+            return StoreChanges(warnings=[self._warning(made)] if settled else [])
         self._served = made
-        return Look(Names([made]), warnings=[self._warning(made)])
+        return StoreChanges(SniIndex([made]), warnings=[self._warning(made)])
 
     def warnings(self, now: float) -> list[str]:
-        """See `Shelf.warnings`; the gateway renews it by itself."""
+        """See `CertificateStore.warnings`; the gateway renews it by itself."""
         return []
 
     def _warning(self, made: CertificateFile) -> str:

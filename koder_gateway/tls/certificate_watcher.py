@@ -12,10 +12,10 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from .certificate_store import Look, few
+from .certificate_store import StoreChanges, few
 from .certificates import CertificateError
 from .contexts import ServerContexts
-from .sni_index import Names
+from .sni_index import SniIndex
 
 _log = Logger()
 
@@ -32,13 +32,13 @@ _RECOVERY: Final = 60.0
 TICKETS: Final = 12 * 3600.0
 
 
-class Shelves(Protocol):
-    """A source of certificates; see `Shelf`."""
+class WatchedStore(Protocol):
+    """A source of certificates; see `CertificateStore`."""
 
-    def open(self, now: float) -> tuple[Names, list[str]]:
+    def open(self, now: float) -> tuple[SniIndex, list[str]]:
         """All certificates, and warnings. Raises CertificateError."""
 
-    def look(self, now: float, settled: bool = False) -> Look:
+    def look(self, now: float, settled: bool = False) -> StoreChanges:
         """The changes."""
 
     def stop(self) -> None:
@@ -46,20 +46,20 @@ class Shelves(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class Watched:
+class WatchedContexts:
     """Contexts, and the source of their certificates; `text` is the endpoint that they are for, "" for several."""
 
     text: str
-    shelf: Shelves
+    store: WatchedStore
     contexts: ServerContexts
     faulty: int = 0
 
 
-class Watch:
+class CertificateWatcher:
     """Checks everything in `watched`, which its owner may change at any time."""
 
     def __init__(self, reactor: Any) -> None:
-        self.watched: list[Watched] = []
+        self.watched: list[WatchedContexts] = []
         self._reactor = reactor
         self._threads: Any = getattr(reactor, "getThreadPool", None)
         self._looking = False
@@ -92,29 +92,31 @@ class Watch:
         """Stop looking. The result of a look in progress is ignored, and must not delay the end of the process."""
         self._stopped = True
         for each in self.watched:
-            each.shelf.stop()
+            each.store.stop()
 
     def _start(self, settled: bool) -> None:
         if self._stopped or not self.watched:
             return
-        pairs = [(each, each.shelf) for each in self.watched]
-        shelves = [shelf for _, shelf in pairs]
+        pairs = [(each, each.store) for each in self.watched]
+        stores = [store for _, store in pairs]
         if self._threads is None:
-            self._found(_look(shelves, settled), pairs)
+            self._found(_look(stores, settled), pairs)
             return
         self._looking = True
-        work = deferToThreadPool(self._reactor, self._threads(), _look, shelves, settled)
+        work = deferToThreadPool(self._reactor, self._threads(), _look, stores, settled)
         work.addCallback(self._found, pairs).addErrback(self._failed)
 
-    def _found(self, found: tuple[list[Look], float], pairs: list[tuple[Watched, Shelves]]) -> None:
+    def _found(
+        self, found: tuple[list[StoreChanges], float], pairs: list[tuple[WatchedContexts, WatchedStore]]
+    ) -> None:
         self._looking = False
         if self._stopped:
             return
         looks, took = found
         self._pause = min(max(_SHORTEST, took * _SHARE), _LONGEST)
-        for (each, shelf), look in zip(pairs, looks, strict=True):
+        for (each, store), look in zip(pairs, looks, strict=True):
             # A reload may have replaced it.
-            if each.shelf is shelf:
+            if each.store is store:
                 _serve(each, look)
             if look.unsettled:
                 self._pause = _SHORTEST
@@ -128,14 +130,14 @@ class Watch:
         _log.failure("the certificates could not be checked; the previous ones stay", failure)
 
 
-def _look(shelves: Sequence[Shelves], settled: bool) -> tuple[list[Look], float]:
+def _look(stores: Sequence[WatchedStore], settled: bool) -> tuple[list[StoreChanges], float]:
     """A look at each, and how many seconds they took together."""
     begun = time.monotonic()
     now = time.time()
-    return [shelf.look(now, settled) for shelf in shelves], time.monotonic() - begun
+    return [store.look(now, settled) for store in stores], time.monotonic() - begun
 
 
-def _serve(watched: Watched, look: Look) -> None:
+def _serve(watched: WatchedContexts, look: StoreChanges) -> None:
     label = f'endpoint "{watched.text}": ' if watched.text else ""
     watched.faulty = look.faulty
     if look.names is not None:

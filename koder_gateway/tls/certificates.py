@@ -101,7 +101,7 @@ class CertificateFile:
             yield f"{self.path}: has no DNS name, so clients refuse it; have it issued with a subjectAltName"
 
 
-class Reader:
+class CertificateReader:
     """Reads certificates one after the other; certificates of one issuer share its bytes. For one thread at a
     time."""
 
@@ -159,7 +159,7 @@ class Reader:
 
 def load_pair(name: str, chain_path: Path, key_path: Path) -> CertificateFile:
     """Read a chain and its key, which may be in the same file. Raises CertificateError with one line."""
-    return Reader().read(name, chain_path, key_path)
+    return CertificateReader().read(name, chain_path, key_path)
 
 
 def self_signed(state_dir: Path, base_domain: str, *, now: float | None = None) -> CertificateFile:

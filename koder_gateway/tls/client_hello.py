@@ -32,14 +32,14 @@ _MESSAGE_HEADER: Final = 4
 _FIXED: Final = 2 + 32
 
 
-class Greeting:
+class ClientHello:
     """The first ClientHello of a connection, as its bytes arrive."""
 
     def __init__(self) -> None:
         self._records = bytearray()
         self._message = bytearray()
 
-    def take(self, data: bytes) -> bytes | None:
+    def feed(self, data: bytes) -> bytes | None:
         """The server name, b"" if the client sends none, as soon as the hello is complete; None before.
 
         Raises ValueError if it is not a hello, or too long. OpenSSL handles it in either case.
@@ -75,7 +75,7 @@ class NamedConnection(SSL.Connection):
     def __init__(self, context: SSL.Context) -> None:
         super().__init__(context, None)
         self.began: bytes | None = None
-        self._greeting: Greeting | None = Greeting()
+        self._greeting: ClientHello | None = ClientHello()
 
     def do_handshake(self) -> None:
         """See pyOpenSSL's."""
@@ -83,7 +83,7 @@ class NamedConnection(SSL.Connection):
             self._look(self._greeting)
         super().do_handshake()
 
-    def _look(self, greeting: Greeting) -> None:
+    def _look(self, hello: ClientHello) -> None:
         private: Any = self
         start = _ffi.new("char **")
         size = _lib.BIO_get_mem_data(private._into_ssl, start)
@@ -91,7 +91,7 @@ class NamedConnection(SSL.Connection):
             return
         try:
             # OpenSSL consumes everything, so the next bytes there are new.
-            name = greeting.take(_ffi.buffer(start[0], min(size, _LARGEST))[:])
+            name = hello.feed(_ffi.buffer(start[0], min(size, _LARGEST))[:])
         except (ValueError, IndexError):
             self._greeting = None
             return

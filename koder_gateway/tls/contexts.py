@@ -20,7 +20,7 @@ from . import sni_callback
 from .certificates import CertificateError, CertificateFile, use_certificate
 from .client_auth import ClientVerification
 from .client_hello import NamedConnection, plain_name
-from .sni_index import Names
+from .sni_index import SniIndex
 
 _log = Logger()
 
@@ -99,7 +99,7 @@ class ServerContexts:
 
     def __init__(
         self,
-        certificates: Sequence[CertificateFile] | Names,
+        certificates: Sequence[CertificateFile] | SniIndex,
         *,
         default: str = "",
         options: ContextOptions | None = None,
@@ -117,7 +117,7 @@ class ServerContexts:
         self._unusable: set[CertificateFile] = set()
         self._callback = sni_callback.callback(self._choose)
         self._strict = self._sole = False
-        names = certificates if isinstance(certificates, Names) else Names(certificates, default)
+        names = certificates if isinstance(certificates, SniIndex) else SniIndex(certificates, default)
         self._names = names
         self._context = self._opened(names.default, self.options)
         self.serve(names, strict)
@@ -128,11 +128,11 @@ class ServerContexts:
         return self._names.certificates
 
     @property
-    def names(self) -> Names:
+    def names(self) -> SniIndex:
         """The served certificates, by name."""
         return self._names
 
-    def serve(self, names: Names, strict: bool | None = None, options: ContextOptions | None = None) -> None:
+    def serve(self, names: SniIndex, strict: bool | None = None, options: ContextOptions | None = None) -> None:
         """Serve these from the next connection on; existing connections keep theirs. None: as before.
 
         Raises CertificateError if OpenSSL refuses the default one, and then nothing has changed.

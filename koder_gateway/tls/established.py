@@ -14,16 +14,16 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 from twisted.internet.interfaces import ISSLTransport
 
-from ..policy.certificates import CertificateNames, Secured
+from ..policy.certificates import CertificateNames, TlsInfo
 from .client_auth import authorities_of
 
 # One entry for each context in use, dropped with it: a renewed certificate has its own context.
 _names: WeakKeyDictionary[SSL.Context, CertificateNames] = WeakKeyDictionary()
-_NOTHING: Final = Secured()
+_NOTHING: Final = TlsInfo()
 _ELSEWHERE: Final = object()
 
 
-def established(transport: Any) -> Secured | None:
+def established(transport: Any) -> TlsInfo | None:
     """What TLS has established on a transport; None without TLS, and empty before the end of the handshake."""
     if not ISSLTransport.providedBy(transport):
         return None
@@ -31,7 +31,7 @@ def established(transport: Any) -> Secured | None:
     if connection is None:
         return _NOTHING
     client, authorities = _client(connection)
-    return Secured(_served_names(connection), _server_name(connection), client, authorities)
+    return TlsInfo(_served_names(connection), _server_name(connection), client, authorities)
 
 
 def _connection(transport: Any) -> SSL.Connection | None:

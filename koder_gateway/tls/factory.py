@@ -16,8 +16,8 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from ..reactor.turns import Turns
-from .failures import Failures
 from .half_close import HalfClosingTransport
+from .handshake_failures import HandshakeFailures
 from .stream import TLSTransport, usable
 
 _log = Logger()
@@ -34,7 +34,7 @@ class TLSFactory(ServerFactory):
         self,
         contexts: IOpenSSLServerConnectionCreator,
         wrapped: IProtocolFactory,
-        failures: Failures | None = None,
+        failures: HandshakeFailures | None = None,
         turns: Turns | None = None,
     ) -> None:
         self.contexts: Any = contexts
@@ -64,7 +64,7 @@ class TLSFactory(ServerFactory):
 def over_tls(
     contexts: IOpenSSLServerConnectionCreator,
     wrapped: IProtocolFactory,
-    failures: Failures | None = None,
+    failures: HandshakeFailures | None = None,
     turns: Turns | None = None,
 ) -> IProtocolFactory:
     """A factory that puts TLS under the protocols of `wrapped`: `TLSFactory` if pyOpenSSL is as it expects, else

@@ -23,7 +23,7 @@ WANTED: Final = "put NAME.pem (key and chain), NAME.key and NAME.crt, or certbot
 Version = tuple[int, int, int, int] | int | None
 
 
-class Source(NamedTuple):
+class CertificateFiles(NamedTuple):
     """The files of one certificate, `extra` with further issuers; `name` is the operator's name for it. `loose`: they
     are among other files, and may be something else."""
 
@@ -50,15 +50,15 @@ class Source(NamedTuple):
 class Listing(NamedTuple):
     """The contents of a place: the files of each certificate, and the folders that cannot be read."""
 
-    sources: list[Source]
+    sources: list[CertificateFiles]
     unread: tuple[str, ...] = ()
 
-    def hides(self, source: Source) -> bool:
+    def hides(self, source: CertificateFiles) -> bool:
         """Whether a source that is not listed may still exist."""
         return source.chain.startswith(tuple(f"{folder}/" for folder in self.unread))
 
 
-class Place(NamedTuple):
+class CertificateLocation(NamedTuple):
     """A place with certificates: `name` is for messages, `listing` returns its present contents.
 
     `listing` raises CertificateError if the place itself cannot be read, or is empty.
@@ -68,20 +68,20 @@ class Place(NamedTuple):
     listing: Callable[[], Listing]
 
 
-def folder_place(folder: Path) -> Place:
+def folder_location(folder: Path) -> CertificateLocation:
     """A folder of NAME.pem (key and chain), NAME.key with NAME.crt, and certbot's NAME/privkey.pem with
     NAME/fullchain.pem, in the folder itself or in its `live`, and NAME/tls.key with NAME/tls.crt.
 
     Names that begin with a dot are ignored, as are issuers' certificates (ca.crt, NAME.issuer.crt, chain.pem);
-    `bystanders` decides which of the other files are not certificates.
+    `unpaired_files` decides which of the other files are not certificates.
     """
-    return Place(str(folder), lambda: _listed(str(folder)))
+    return CertificateLocation(str(folder), lambda: _listed(str(folder)))
 
 
-def files_place(key: Path, chain: Path, extra: Path | None) -> Place:
+def files_location(key: Path, chain: Path, extra: Path | None) -> CertificateLocation:
     """The files of one certificate."""
-    source = Source(chain.stem, str(chain), str(key), None if extra is None else str(extra))
-    return Place(str(chain), lambda: Listing([source]))
+    source = CertificateFiles(chain.stem, str(chain), str(key), None if extra is None else str(extra))
+    return CertificateLocation(str(chain), lambda: Listing([source]))
 
 
 def _version(path: str) -> Version:
@@ -110,7 +110,7 @@ class _Lister:
     """
 
     def __init__(self) -> None:
-        self._sources: list[Source] = []
+        self._sources: list[CertificateFiles] = []
         self._unread: list[str] = []
 
     def list(self, folder: str) -> Listing:
@@ -166,7 +166,7 @@ class _Lister:
             self._add("live", live, live)
 
     def _add(self, name: str, chain: str, key: str, *, loose: bool = False) -> None:
-        self._sources.append(Source(name, chain, key, loose=loose))
+        self._sources.append(CertificateFiles(name, chain, key, loose=loose))
 
 
 def _is_issuer(name: str, names: set[str]) -> bool:

@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 from ..errors import BAD_REQUEST
-from ..wire.identity import IdentifierSource
+from ..wire.identifiers import IdentifierSource
 from ..wire.problem import problem
 
 _identifiers = IdentifierSource()
@@ -42,7 +42,7 @@ class PlainRequest:
         self._head = b""
         self._lined = False
 
-    def take(self, data: bytes) -> bytes | None:
+    def feed(self, data: bytes) -> bytes | None:
         """The bytes to send before the connection closes, none if it is not a request; None to wait for more."""
         before = len(self._head)
         head = self._head + data
@@ -76,7 +76,7 @@ class PlainRequest:
     def _answer(self) -> bytes:
         head = _HEAD_END.split(self._head, 1)[0] + b"\n"
         given = _REQUEST_ID.findall(head)
-        request_id = given[0] if len(given) == 1 else _identifiers.take(32)
+        request_id = given[0] if len(given) == 1 else _identifiers.random_hex(32)
         fields, body = problem(_REFUSAL, request_id)
         return _ANSWER % (fields, len(body), request_id, body)
 

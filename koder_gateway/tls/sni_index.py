@@ -11,7 +11,7 @@ from .certificates import CertificateError, CertificateFile
 _SHOWN = 10
 
 
-class Names:
+class SniIndex:
     """Finds the certificate for a server name (RFC 6066 section 3) in constant time. Never changes once it is made.
 
     An exact name wins over a wildcard. Of two certificates for one name the one that is valid for longer is found,

@@ -26,9 +26,9 @@ from zope.interface import implementer
 
 from ..reactor.direct_reads import deliver_straight
 from ..reactor.turns import FULL_READ, end_turn
-from ..tls_bio.records import BIO_READ, BIO_WRITE, BUFFER, PIECE, SIZE, SSL_READ, SSL_WRITE, WINDOW, Records, lib
+from ..tls_bio.records import BIO_READ, BIO_WRITE, BUFFER, PIECE, SIZE, SSL_READ, SSL_WRITE, WINDOW, RecordLayer, lib
 from ..tls_bio.records import usable as records_usable
-from .failures import NOT_TLS, PLAIN_HTTP, Failures
+from .handshake_failures import NOT_TLS, PLAIN_HTTP, HandshakeFailures
 from .plain_http import PlainRequest, begins_plain
 
 # What is called here beside what `tls_bio.records` calls.
@@ -41,13 +41,15 @@ _HEADER: Final = 5
 
 
 @implementer(ISSLTransport, INegotiated, ISystemHandle, IPushProducer)
-class TLSTransport(Records):
+class TLSTransport(RecordLayer):
     """A protocol to the transport below, a transport to the protocol above, which it owns.
 
     `failures` hears of a handshake that fails; None: nobody does.
     """
 
-    def __init__(self, connection: SSL.Connection, inner: IProtocol, failures: Failures | None = None) -> None:
+    def __init__(
+        self, connection: SSL.Connection, inner: IProtocol, failures: HandshakeFailures | None = None
+    ) -> None:
         super().__init__(connection)
         self._inner: Any = inner
         self._failures = failures
@@ -198,7 +200,7 @@ class TLSTransport(Records):
         self._leave()
 
     def _read_plain(self, data: bytes) -> None:
-        answer = None if self._plain is None else self._plain.take(data)
+        answer = None if self._plain is None else self._plain.feed(data)
         if answer is None:
             return
         if self._note_plain(PLAIN_HTTP if answer else NOT_TLS):

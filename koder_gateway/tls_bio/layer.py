@@ -17,7 +17,7 @@ from ..reactor.turns import Turns
 TALK: Final = 1 << 14
 
 
-class Layer(Protocol):
+class TlsLayer(Protocol):
     """A protocol to the transport below, a transport to the protocol above.
 
     Of `_closing`, `_shut`, `_left` and `_gone` each includes those before it: closing is asked for; goodbye is said,

@@ -13,7 +13,7 @@ from typing import Any, Final
 from OpenSSL import SSL
 
 from ..reactor.turns import read_little
-from .layer import Layer
+from .layer import TlsLayer
 
 lib: Any = getattr(SSL, "_lib", None)
 ffi: Any = getattr(SSL, "_ffi", None)
@@ -44,7 +44,7 @@ SSL_READ: Any = getattr(lib, "SSL_read", None)
 SSL_WRITE: Any = getattr(lib, "SSL_write", None)
 
 
-class Records(Layer):
+class RecordLayer(TlsLayer):
     """A layer whose records OpenSSL's own calls make. Subclasses deliver plaintext, and say what an end means."""
 
     _ssl: Any
@@ -229,7 +229,7 @@ class Records(Layer):
 
 
 def usable(connection: SSL.Connection, calls: Iterable[str] = ()) -> bool:
-    """Whether pyOpenSSL, and connections like this one, are as `Records` and those who call these too expect."""
+    """Whether pyOpenSSL, and connections like this one, are as `RecordLayer` and those who call these too expect."""
     if ffi is None or not all(hasattr(lib, name) for name in (*CALLS, *calls)):
         return False
     return all(getattr(connection, name, None) is not None for name in _OBJECTS)

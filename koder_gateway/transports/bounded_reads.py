@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Final
 
-from koder_gateway.transports.owner import Owner
+from koder_gateway.transports.owner import OwningReactor
 
 # How much is read at once if reads are bounded: enough for bulk data at full speed. If the room at the receiver is
 # known, as much as that: at least `LITTLE` and at most `MOST`.
@@ -57,7 +57,7 @@ class BoundedReads(ABC):
     _budget = 0
     _native: Any = None
 
-    reactor: Owner
+    reactor: OwningReactor
     data_received: Callable[[bytes], None]
     get_buffer: Callable[[int], memoryview]
     buffer_updated: Callable[[int], None]

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from koder_gateway.reactor.turns import Turns
 
 
-class Owner(Protocol):
+class OwningReactor(Protocol):
     """A reactor as its transports see it."""
 
     @property

@@ -9,7 +9,7 @@ from twisted.internet.address import UNIXAddress
 from twisted.logger import Logger
 
 from koder_gateway.wire.clock import CoarseClock
-from koder_gateway.wire.rate_limited_log import Complaints
+from koder_gateway.wire.rate_limited_log import RateLimitedLog
 
 # Seconds until the number of left-out lines is logged, if no line has followed.
 _LATER: Final = 10.0
@@ -23,7 +23,7 @@ class Pauses:
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._clock = CoarseClock()
-        self._complaints = Complaints(self._clock, _log.warn)
+        self._fault_log = RateLimitedLog(self._clock, _log.warn)
         # The event loop that calls `_sweep`; a daemon has another one than the process that it was forked from.
         self._swept_by: Any = None
 
@@ -31,7 +31,7 @@ class Pauses:
         """Log a change of accepting on this port."""
         loop = self._reactor.loop
         self._clock.now = loop.time()
-        self._complaints.say(f"Accepting on {place(port.getHost())} {what}")
+        self._fault_log.warn(f"Accepting on {place(port.getHost())} {what}")
         if self._swept_by is not loop:
             self._swept_by = loop
             loop.call_later(_LATER, self._sweep)
@@ -39,7 +39,7 @@ class Pauses:
     def _sweep(self) -> None:
         self._swept_by = None
         self._clock.now = self._reactor.loop.time()
-        self._complaints.sweep(self._clock.now)
+        self._fault_log.sweep(self._clock.now)
 
 
 def place(address: Any) -> str:

@@ -25,10 +25,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from koder_gateway.reactor.bytes_before_reset import last_words
+from koder_gateway.reactor.bytes_before_reset import bytes_before_reset
 from koder_gateway.transports import addresses, securing
 from koder_gateway.transports.flow import Flow, drop
-from koder_gateway.transports.owner import Owner
+from koder_gateway.transports.owner import OwningReactor
 
 # Shared, as Twisted shares its own: a failure without a traceback is a constant.
 _DONE = Failure(ConnectionDone())
@@ -68,7 +68,7 @@ class StreamTransport(Flow):
     _host: Any = None
     _peer: Any = None
 
-    def __init__(self, reactor: Owner) -> None:
+    def __init__(self, reactor: OwningReactor) -> None:
         self.reactor = reactor
         self.write = drop
 
@@ -160,7 +160,7 @@ class StreamTransport(Flow):
         if self.disconnecting or self._aborting or self._failure is not None:
             return
         # The socket itself: above it TLS may have begun, and `getHandle` is then that one's.
-        words = last_words(StreamTransport.getHandle(self))
+        words = bytes_before_reset(StreamTransport.getHandle(self))
         receive = self.data_received
         if self._held is not None:
             words = b"".join((*self._held, words))

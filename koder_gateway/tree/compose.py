@@ -27,7 +27,7 @@ from ..policy.limits import Limiter
 from ..policy.routing import Route, RouteTable
 from ..policy.tenants import Registry, Tenant, TenantPolicy
 from ..reactor.turns import turns_of
-from ..upstream.name_resolution import NamedEndpoint, Names
+from ..upstream.name_resolution import NamedEndpoint, ResolvedNames
 from ..upstream.pool import Address, Service, ServiceTimeouts
 from ..upstream.tls_endpoint import SecureEndpoint
 from ..upstream.trust import Trust, read_trust
@@ -50,7 +50,7 @@ class Composition:
     reader: RequestReader
     services: Mapping[str, Service]
     tunnels: Tunnels
-    names: Names
+    names: ResolvedNames
     resource: IResource
     registry: ServiceSettings | None = None
     """The service that has the registry, where that is behind a URL; its files as `registry_trust`."""
@@ -138,7 +138,7 @@ def _response_reader(settings: Settings) -> ResponseReader:
 
 
 def upstream_endpoint(
-    reactor: Any, url: str, connect_timeout: float, entry: ServiceSettings, trust: Trust | None, names: Names
+    reactor: Any, url: str, connect_timeout: float, entry: ServiceSettings, trust: Trust | None, names: ResolvedNames
 ) -> IStreamClientEndpoint:
     """The endpoint of one address of a service: `http://host:port`, `https://host:port` or `unix:path`. `trust` is
     what `trust_of` has read for the service; `names` looks its host up."""
@@ -178,7 +178,9 @@ def _origin(url: str) -> tuple[str, str, int]:
     return parts.scheme, parts.hostname or parts.path, parts.port or (443 if parts.scheme == "https" else 80)
 
 
-def _tcp_endpoint(reactor: Any, names: Names, host: str, port: int, connect_timeout: float) -> IStreamClientEndpoint:
+def _tcp_endpoint(
+    reactor: Any, names: ResolvedNames, host: str, port: int, connect_timeout: float
+) -> IStreamClientEndpoint:
     if isIPAddress(host):
         return TCP4ClientEndpoint(reactor, host, port, connect_timeout)
     if isIPv6Address(host):
@@ -192,7 +194,7 @@ def make_services(
     clock: CoarseClock,
     before: Mapping[str, tuple[ServiceSettings, Service]],
     tunnels: Tunnels,
-    names: Names,
+    names: ResolvedNames,
 ) -> dict[str, Service]:
     """The services that routes name. One whose settings have not changed, nor the contents of the files that they
     name, keeps its pool, and is not touched yet.
@@ -299,7 +301,7 @@ def compose(
     if before is not None and before.settings.timeouts.connect == settings.timeouts.connect:
         kept = {name: (before.settings.services[name], service) for name, service in before.services.items()}
     if before is None:
-        tunnels, names = Tunnels(clock), Names(reactor)
+        tunnels, names = Tunnels(clock), ResolvedNames(reactor)
         _set_tunnel_bounds(tunnels, settings)
     else:
         tunnels, names = before.tunnels, before.names

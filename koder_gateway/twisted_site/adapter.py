@@ -22,7 +22,7 @@ from ..errors import Refusal
 from ..exchange.admission import before_tree
 from ..exchange.opening import SingleHead, open_exchange
 from ..exchange.states import Exchange
-from ..policy.certificates import Secured
+from ..policy.certificates import TlsInfo
 from ..policy.clients import plain_host
 from ..policy.decision import Policy
 from ..wire.request_reader import RequestReader
@@ -47,7 +47,7 @@ class SiteAdapter:
         reader: RequestReader,
         finished: Callable[[Exchange], object],
         clock: Callable[[], float] = time.monotonic,
-        secured: Callable[[Any], Secured | None] = only_whether,
+        secured: Callable[[Any], TlsInfo | None] = only_whether,
     ) -> None:
         self.inner = inner
         self.policy = policy
@@ -77,10 +77,10 @@ class SiteAdapter:
         """The tree is composed from the configuration."""
         raise TypeError("the gateway's tree is composed from its configuration")
 
-    def _established(self, request: server.Request) -> Secured | None:
+    def _established(self, request: server.Request) -> TlsInfo | None:
         """What TLS has established: the connection's own, or what a stock request was told to say (`forceSSL`)."""
         established = self._secured(request.transport)
-        return Secured() if established is None and request.isSecure() else established
+        return TlsInfo() if established is None and request.isSecure() else established
 
     def _admit(self, request: server.Request) -> IResource | None:
         """Give a stock request its exchange; a resource when it goes no further. It may come by more than once."""

@@ -12,7 +12,7 @@ from ..policy.clients import NOWHERE
 from ..policy.shares import ADDRESS, FULL, TENANT, Owner, Places, Shares
 from ..reactor.turns import PIECES
 from ..wire.clock import CoarseClock
-from ..wire.rate_limited_log import Complaints
+from ..wire.rate_limited_log import RateLimitedLog
 from .ports import Forwarded, PlaceSeeker
 from .tunnel import Tunnels
 
@@ -68,7 +68,7 @@ class Capacity:
         self._tunnels = tunnels
         self._clock = clock
         self._later = later
-        self._complaints = Complaints(clock, self.log.warn)
+        self._fault_log = RateLimitedLog(clock, self.log.warn)
 
     def allow(self, shares: Shares, timeout: float) -> None:
         """Set the bounds, from now on."""
@@ -134,7 +134,7 @@ class Capacity:
         for relay in [relay for relay in queue if relay.deadline <= now] if queue else ():
             if relay in queue:
                 self._refuse(relay, TIMEOUT)
-        self._complaints.sweep(now)
+        self._fault_log.sweep(now)
 
     def _refuse(self, relay: PlaceSeeker, reason: str) -> None:
         self._count(reason)
@@ -149,7 +149,7 @@ class Capacity:
 
     def _tell(self, relay: PlaceSeeker, what: str) -> None:
         peer = relay.exchange.peer.decode("ascii")
-        self._complaints.say(f"service {self._name}: {peer} has reached its share of {what} (shares.address)")
+        self._fault_log.warn(f"service {self._name}: {peer} has reached its share of {what} (shares.address)")
 
 
 def _go(relay: PlaceSeeker) -> None:

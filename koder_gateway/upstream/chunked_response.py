@@ -58,7 +58,7 @@ class ChunkedResponse:
         else:
             self._relay.answered(head, b"", False, False)
 
-    def take(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> None:
         """More of the response."""
         if self._unread:
             # The transport had it already when it was told to read no more.

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
 from ..exchange.states import CLOSED, INVALID
-from ..reactor.bytes_before_reset import hear_last_words
+from ..reactor.bytes_before_reset import deliver_bytes_before_reset
 from ..reactor.direct_reads import deliver_straight
 from ..reactor.read_sizes import read_fitting, read_freely
 from .connection_reader import GONE, HEAD, IDLE, UNTIL_CLOSE, WHOLE, ConnectionReader
@@ -68,7 +68,7 @@ class UpstreamConnection(ConnectionReader, ClosingConnection, Watched):
         transport: Any = self.transport
         if getattr(getattr(transport, "protocol", None), "_wrappedProtocol", None) is self:
             transport.protocol = self
-        hear_last_words(transport)
+        deliver_bytes_before_reset(transport)
         # Beyond what the kernel holds, as of clients.
         transport.bufferSize = _UNSENT
         deliver_straight(transport, self, self.dataReceived)

@@ -87,7 +87,7 @@ class ConnectionReader(Protocol, ChunkSource):
         elif state == LENGTH:
             self._read_length(relay, data)
         elif self._chunks is not None:
-            self._chunks.take(data)
+            self._chunks.feed(data)
         else:
             relay.body(data)
         if len(data) >= MUCH:

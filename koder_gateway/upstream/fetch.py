@@ -28,11 +28,11 @@ _HEAD: Final = 65_536
 _PIECE: Final = 1024
 
 
-class Unfetched(Exception):
+class FetchError(Exception):
     """No usable response; the text says why in one line."""
 
 
-class Unasked(Unfetched):
+class NotSentError(FetchError):
     """Nor was there a request, for want of a file descriptor."""
 
 
@@ -234,8 +234,8 @@ class Fetcher:
             failure = Failure()
             missing = shortage(failure.value)
             if missing:
-                raise Unasked(missing) from None
-            raise Unfetched(self._excess() if self.exceeded else _why(failure)) from None
+                raise NotSentError(missing) from None
+            raise FetchError(self._excess() if self.exceeded else _why(failure)) from None
         if body is None:
             self._sever()
         etags = response.headers.getRawHeaders(b"etag", [])

@@ -9,7 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from .fetch import Fetcher, Unasked
+from .fetch import Fetcher, NotSentError
 from .pool import Address
 
 # Seconds from the beginning of one probe to that of the next, and until the whole response must be there.
@@ -60,7 +60,7 @@ class _Probe:
     def _failed(self, failure: Failure) -> None:
         if self._asking is None:
             return
-        if failure.check(Unasked):
+        if failure.check(NotSentError):
             # This says nothing about the service.
             self._asking = None
             return

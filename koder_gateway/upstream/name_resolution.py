@@ -32,7 +32,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..reactor.daemon_threads import threads_beside
+from ..reactor.daemon_threads import daemon_threads
 
 # Seconds from one look-up of a name to the next; those after one that failed begin with the shorter pause.
 RENEW: Final = 10.0
@@ -65,7 +65,7 @@ def look_up(host: str) -> tuple[Found, ...]:
     return tuple(distinct)[:_MOST]
 
 
-class Name:
+class ResolvedName:
     """One name. `known` are its addresses, none before a look-up has brought any."""
 
     def __init__(self, host: str, look_up: LookUp, reactor: Any) -> None:
@@ -73,7 +73,7 @@ class Name:
         self.known: tuple[Found, ...] = ()
         self._look_up = look_up
         self._reactor = reactor
-        self._threads = threads_beside(reactor, f"look-up of {host}")
+        self._threads = daemon_threads(reactor, f"look-up of {host}")
         self._waiting: list[Deferred[tuple[Found, ...]]] = []
         self._begun = -math.inf
         self._due = -math.inf
@@ -161,20 +161,20 @@ class Name:
             each.errback(Unresolved(f"no address for {self.host}: {reason}"))
 
 
-class Names:
+class ResolvedNames:
     """Every name that an endpoint connects to; one that no endpoint has any more is forgotten."""
 
     def __init__(self, reactor: Any, look_up: LookUp = look_up) -> None:
         """`look_up` may block."""
         self._reactor = reactor
         self._look_up = look_up
-        self._names: WeakValueDictionary[str, Name] = WeakValueDictionary()
+        self._names: WeakValueDictionary[str, ResolvedName] = WeakValueDictionary()
 
-    def named(self, host: str) -> Name:
+    def named(self, host: str) -> ResolvedName:
         """The name, which its owner keeps."""
         name = self._names.get(host)
         if name is None:
-            name = self._names[host] = Name(host, self._look_up, self._reactor)
+            name = self._names[host] = ResolvedName(host, self._look_up, self._reactor)
         return name
 
     def sweep(self) -> None:
@@ -223,7 +223,7 @@ class NamedEndpoint:
     connection fails with.
     """
 
-    def __init__(self, reactor: Any, name: Name, port: int, timeout: float) -> None:
+    def __init__(self, reactor: Any, name: ResolvedName, port: int, timeout: float) -> None:
         self._reactor = reactor
         self._name = name
         self._port = port

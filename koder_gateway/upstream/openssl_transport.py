@@ -10,19 +10,19 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from ..reactor.turns import FULL_READ, end_turn
-from ..tls_bio.records import BIO_WRITE, PIECE, Records, ffi, lib, usable
+from ..tls_bio.records import BIO_WRITE, PIECE, RecordLayer, ffi, lib, usable
 from .tls_alerts import GOODBYE, record_fault
-from .tls_sessions import Sessions
+from .tls_sessions import SessionCache
 from .tls_transport import Opening, SecureTransport
 
 # What is called here beside what `tls_bio.records` calls.
 CALLS: Final = ("ERR_get_error", "ERR_reason_error_string", "SSL_ERROR_ZERO_RETURN")
 
 
-class FastTransport(Records, SecureTransport):
+class FastTransport(RecordLayer, SecureTransport):
     """The same with OpenSSL's own calls while data flows."""
 
-    def __init__(self, connection: SSL.Connection, opening: Opening, sessions: Sessions, verified: float) -> None:
+    def __init__(self, connection: SSL.Connection, opening: Opening, sessions: SessionCache, verified: float) -> None:
         super().__init__(connection, opening, sessions, verified)
         self._hold(connection)
 

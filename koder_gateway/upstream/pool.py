@@ -86,7 +86,7 @@ class Address(ConnectionOwner):
         self.down_until = 0.0
         self._backoff = _BACKOFF_FIRST
 
-    def take(self, tenant: bytes) -> UpstreamConnection | None:
+    def checkout(self, tenant: bytes) -> UpstreamConnection | None:
         """An idle connection that the service has neither closed nor sent anything on; None when a new one has to be
         made."""
         idle = self.idle

@@ -109,7 +109,7 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
             if refusal:
                 self.failed(FULL, refusal)
                 return
-        if service.places.take(self):
+        if service.places.acquire(self):
             self._attempt(fresh=False)
         elif service.capacity.wait(self):
             self._hold_body()
@@ -126,7 +126,7 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
     def _attempt(self, *, fresh: bool) -> None:
         service = self.service
         address = service.next_address()
-        connection = None if fresh else address.take(self.exchange.tenant)
+        connection = None if fresh else address.checkout(self.exchange.tenant)
         if connection is not None:
             self.connected(connection)
         else:
@@ -250,7 +250,7 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
         self.exchange.status = head.status
         self.deadline = math.inf
         self._kept = self.connection = None
-        service.places.give(self)
+        service.places.release(self)
         Tunnel(self.client, connection, service.tunnels, owner_of(self)).start(head, data)
 
     def body(self, data: bytes) -> None:
@@ -357,4 +357,4 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
         if attempt is not None:
             attempt.cancel()
         if not retrying:
-            self.service.places.give(self)
+            self.service.places.release(self)

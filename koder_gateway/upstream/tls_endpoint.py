@@ -13,9 +13,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..reactor.turns import turns_of
-from .identity import Identity, Verdict
 from .openssl_transport import transport_class
-from .tls_sessions import Sessions
+from .peer_identity import PeerIdentity, PeerVerification
+from .tls_sessions import SessionCache
 from .tls_transport import SecureTransport
 from .trust import Trust, make_context
 
@@ -48,9 +48,9 @@ class SecureEndpoint:
     ) -> None:
         self.reactor = reactor
         self.plain = plain
-        self.identity = Identity(identity)
+        self.identity = PeerIdentity(identity)
         self.timeout = timeout
-        self.sessions = Sessions()
+        self.sessions = SessionCache()
         self._context = make_context(trust, self.identity)
         self._transport = transport_class(SSL.Connection(self._context, None))
 
@@ -64,8 +64,8 @@ class SecureEndpoint:
         if self.identity.server_name:
             connection.set_tlsext_host_name(self.identity.server_name)
         now = self.reactor.seconds()
-        kept = self.sessions.take(now)
-        connection.set_app_data(Verdict(proven=kept is not None))
+        kept = self.sessions.pop(now)
+        connection.set_app_data(PeerVerification(proven=kept is not None))
         if kept is not None:
             connection.set_session(kept.session)
         transport = self._transport(connection, opening, self.sessions, now if kept is None else kept.verified)

@@ -14,24 +14,24 @@ _KEPT: Final = 16
 _LIFE: Final = 3600.0
 
 
-class Kept(NamedTuple):
+class CachedSession(NamedTuple):
     """A session, and when (monotonic seconds) the certificate behind it was verified."""
 
     session: SSL.Session
     verified: float
 
 
-class Sessions:
+class SessionCache:
     """The newest sessions of an address. Each is used once: a ticket sent twice would show an eavesdropper that
     both connections are the same gateway's (RFC 8446 appendix C.4), and each connection brings a new one."""
 
     def __init__(self) -> None:
-        self._kept: deque[Kept] = deque(maxlen=_KEPT)
+        self._kept: deque[CachedSession] = deque(maxlen=_KEPT)
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def take(self, now: float) -> Kept | None:
+    def pop(self, now: float) -> CachedSession | None:
         """Take out the newest session that is still good."""
         while self._kept:
             newest = self._kept.pop()
@@ -39,13 +39,13 @@ class Sessions:
                 return newest
         return None
 
-    def keep(self, session: SSL.Session, verified: float) -> Kept:
+    def keep(self, session: SSL.Session, verified: float) -> CachedSession:
         """Keep a session, in place of the oldest one where there are too many."""
-        kept = Kept(session, verified)
+        kept = CachedSession(session, verified)
         self._kept.append(kept)
         return kept
 
-    def forget(self, kept: Kept) -> None:
+    def forget(self, kept: CachedSession) -> None:
         """Drop this one: its connection has failed."""
         if kept in self._kept:
             self._kept.remove(kept)

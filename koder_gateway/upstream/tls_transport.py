@@ -21,11 +21,11 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..reactor.bytes_before_reset import hear_last_words
-from ..tls_bio.layer import Layer
+from ..reactor.bytes_before_reset import deliver_bytes_before_reset
+from ..tls_bio.layer import TlsLayer
 from ..tls_bio.records import PIECE, SIZE
 from .tls_alerts import GOODBYE, handshake_fault, openssl_says, record_fault
-from .tls_sessions import Kept, Sessions
+from .tls_sessions import CachedSession, SessionCache
 
 # One read when the pool asks whether a connection is still good; a ticket has some hundred bytes.
 _PEEK: Final = 1 << 16
@@ -51,7 +51,7 @@ class Opening(TypingProtocol):
 
 
 @implementer(ISSLTransport, INegotiated, ISystemHandle, IPushProducer)
-class SecureTransport(Layer):
+class SecureTransport(TlsLayer):
     """A protocol to the transport below, a transport to the protocol above, which it owns.
 
     `verified` is when (monotonic seconds) the service's certificate was verified: in the handshake, or in the one
@@ -60,13 +60,13 @@ class SecureTransport(Layer):
     or is cut while the protocol above is not `idle` (where it says so).
     """
 
-    def __init__(self, connection: SSL.Connection, opening: Opening, sessions: Sessions, verified: float) -> None:
+    def __init__(self, connection: SSL.Connection, opening: Opening, sessions: SessionCache, verified: float) -> None:
         super().__init__(connection)
         connection.set_connect_state()
         self._opening: Opening | None = opening
-        self._sessions: Sessions | None = sessions
+        self._sessions: SessionCache | None = sessions
         self._store = sessions
-        self._kept: Kept | None = None
+        self._kept: CachedSession | None = None
         self._failed = False
         self._verified = verified
         self._inner: Any = None
@@ -122,7 +122,7 @@ class SecureTransport(Layer):
 
     def connectionMade(self) -> None:
         """Connected; `shake_hands` begins."""
-        hear_last_words(self.transport)
+        deliver_bytes_before_reset(self.transport)
 
     def dataReceived(self, data: bytes) -> None:
         """Records, in pieces of any size."""

@@ -15,7 +15,7 @@ from OpenSSL import SSL, crypto
 
 from ..files.pem import PemError, certificates_in, private_key_in, public_key_der, read_pem
 from ..tls_bio.own_certificate import use_pair
-from .identity import Identity
+from .peer_identity import PeerIdentity
 
 _PROTOCOL: Final = b"http/1.1"
 # Forward secret and authenticated only; of TLS 1.3 OpenSSL has no others.
@@ -111,7 +111,7 @@ def _read_files(
     return authorities, chain, key
 
 
-def make_context(trust: Trust, identity: Identity) -> SSL.Context:
+def make_context(trust: Trust, identity: PeerIdentity) -> SSL.Context:
     """A context for connections to services with this identity: TLS 1.2 or newer, HTTP/1.1 by ALPN (RFC 7301).
 
     `trust` is one that `read_trust` has made, so that nothing in it is refused here.

@@ -61,12 +61,12 @@ class Tunnels:
         """One is open no more."""
         if tunnel in self.open:
             self.open.remove(tunnel)
-            self._counts.give(tunnel.owner)
+            self._counts.remove(tunnel.owner)
 
     def begun(self, tunnel: Tunnel) -> None:
         """One more is open."""
         self.open.add(tunnel)
-        self._counts.take(tunnel.owner)
+        self._counts.add(tunnel.owner)
         name = tunnel.exchange.service
         self.opened[name] = self.opened.get(name, 0) + 1
 

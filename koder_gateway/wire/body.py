@@ -10,8 +10,8 @@ import re
 from typing import Final
 
 from .chunk_runs import SMALLEST, read_run
-from .claims import CLAIM_FAMILIES, CLAIMS
 from .fields import FIELD_LINE, PASS, PROTECTED, FieldKinds, folded
+from .spoofable_fields import SPOOFABLE_FIELDS, SPOOFABLE_PREFIXES
 
 LAST_CHUNK: Final = b"0\r\n\r\n"
 
@@ -29,8 +29,8 @@ _MOST_DIGITS: Final = 16
 _MAX_SIZE: Final = 2**63 - 1
 _MAX_LINE: Final = 4096
 _MAX_TRAILERS: Final = 8192
-_PROTECTED: Final = frozenset(map(folded, PROTECTED | CLAIMS))
-_PROTECTED_FAMILIES: Final = (b"xforwarded", b"accesscontrol", b"ratelimit", *map(folded, CLAIM_FAMILIES))
+_PROTECTED: Final = frozenset(map(folded, PROTECTED | SPOOFABLE_FIELDS))
+_PROTECTED_FAMILIES: Final = (b"xforwarded", b"accesscontrol", b"ratelimit", *map(folded, SPOOFABLE_PREFIXES))
 _MAX_TRAILER_FIELDS: Final = 32
 # What a client may spend on framing before it must bring as much data.
 _SLACK: Final = 4096

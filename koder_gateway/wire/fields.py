@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from .claims import CLAIM_FAMILIES, CLAIMS
+from .spoofable_fields import SPOOFABLE_FIELDS, SPOOFABLE_PREFIXES
 
 TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 # One field line as both sides may send it: no control bytes, no white space before the colon.
@@ -200,8 +200,8 @@ class FieldKinds:
     @classmethod
     def of_requests(cls, tenant_header: bytes, allowed: frozenset[bytes] = frozenset()) -> FieldKinds:
         """The kinds of what clients send, with the tenant's header under its configured name. `allowed` (lower case)
-        are those of `wire.claims` that pass all the same."""
-        claims = CLAIMS - allowed
+        are those of `wire.spoofable_fields` that pass all the same."""
+        claims = SPOOFABLE_FIELDS - allowed
         exact = {
             **dict.fromkeys(allowed, PASS),
             **dict.fromkeys(claims, FORWARDED),
@@ -209,7 +209,7 @@ class FieldKinds:
             tenant_header.lower(): TENANT,
         }
         own = (tenant_header, *_OWN, *_READ, *claims)
-        families = (b"x-forwarded-", *CLAIM_FAMILIES)
+        families = (b"x-forwarded-", *SPOOFABLE_PREFIXES)
         return cls(exact, [(family, FORWARDED) for family in families], own, underscores_pass=False)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Patience with a client: what it may do that costs work and brings none, before it is asked to calm down.
+"""The flood budget of a client: what it may do that costs work and brings none, before it is asked to calm down.
 
 A token bucket whose tokens also come back with what is served, so that a busy client has more of it. Beside it stand
 the replies that the gateway's own frames ask for: a client that returns its window for each frame that it gets, as
@@ -16,7 +16,7 @@ from typing import Final
 from .http2_frames import ENHANCE_YOUR_CALM, Http2Error
 
 # What there is of it, and how much comes back each second.
-PATIENCE: Final = 2000
+BUDGET: Final = 2000
 _A_SECOND: Final = 200.0
 # What a frame costs that nothing comes of, and one that ends or changes a stream or the connection.
 FRAME: Final = 1.0
@@ -38,29 +38,29 @@ REPLY: Final = 1
 REPLIES: Final = 4096
 
 
-class FloodGoesOn(Http2Error):
+class FloodContinues(Http2Error):
     """A client that was told to calm down has not: nothing more is read of it."""
 
     def __init__(self) -> None:
         super().__init__(ENHANCE_YOUR_CALM, "too many frames without any use after GOAWAY")
 
 
-class Patience:
-    """The patience with one connection; `now` is monotonic seconds. `replies` are those that were asked for and have
+class FloodBudget:
+    """The budget of one connection; `now` is monotonic seconds. `replies` are those that were asked for and have
     not come; whoever sends what asks for some adds to them."""
 
     __slots__ = ("_at", "_left", "replies")
 
     def __init__(self, now: float) -> None:
         self.replies = 0
-        self._left: float = PATIENCE
+        self._left: float = BUDGET
         self._at = now
 
     def spend(self, cost: float, now: float) -> None:
         """Take some. Raises Http2Error when it is used up."""
         self._left -= cost
         if self._left < 0:
-            self._left = min(PATIENCE, self._left + (now - self._at) * _A_SECOND)
+            self._left = min(BUDGET, self._left + (now - self._at) * _A_SECOND)
             self._at = now
             if self._left < 0:
                 raise Http2Error(ENHANCE_YOUR_CALM, "too many frames without any use")
@@ -74,9 +74,9 @@ class Patience:
 
     def renew(self, now: float) -> None:
         """Give all of it back."""
-        self._left = PATIENCE
+        self._left = BUDGET
         self._at = now
 
     def earn(self, amount: float) -> None:
         """Give some back."""
-        self._left = min(PATIENCE, self._left + amount)
+        self._left = min(BUDGET, self._left + amount)

@@ -11,7 +11,7 @@ _LINES: Final = 10
 _SECONDS: Final = 10.0
 
 
-class Complaints:
+class RateLimitedLog:
     """At most ten lines in ten seconds; then how many were left out, with the next line or when `sweep` finds that
     there was none.
 
@@ -27,7 +27,7 @@ class Complaints:
         self._said = 0
         self._left_out = 0
 
-    def say(self, line: str) -> None:
+    def warn(self, line: str) -> None:
         """Warn of something that a peer, or a file that a peer asks for, is the cause of."""
         now = self._clock.now
         if now - self._begun >= _SECONDS:

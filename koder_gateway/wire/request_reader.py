@@ -27,7 +27,7 @@ _TOO_MANY_FIELDS: Final = HEAD_TOO_LARGE.because("The request has too many heade
 
 class RequestReader:
     """Reads heads under one configuration: the tenant header's name, the limits of requests, and whether a request
-    may ask for `upgrades` at all. `claims` are those of `wire.claims` that pass, `trailers` the trailers
+    may ask for `upgrades` at all. `claims` are those of `wire.spoofable_fields` that pass, `trailers` the trailers
     that do, both in lower case. `nameless` takes an empty Host, which names no authority (RFC 9112 section 3.2)."""
 
     def __init__(

@@ -94,7 +94,7 @@ def same_authority(one: bytes, other: bytes, scheme: bytes) -> bool:
     return one == other or _comparable(one, scheme) == _comparable(other, scheme)
 
 
-class Absolute(NamedTuple):
+class AbsoluteForm(NamedTuple):
     """An absolute-form target taken apart: its scheme in lower case, and the origin-form of the rest."""
 
     scheme: bytes
@@ -102,7 +102,7 @@ class Absolute(NamedTuple):
     target: bytes
 
 
-def origin_form(method: bytes, target: bytes, host: bytes) -> Absolute | Refusal:
+def origin_form(method: bytes, target: bytes, host: bytes) -> AbsoluteForm | Refusal:
     """What an absolute-form target says (RFC 9112 section 3.2.2); Host must agree with it. OPTIONS of no path at all
     is that of the whole server (section 3.2.4)."""
     match = _ABSOLUTE.fullmatch(target)
@@ -114,5 +114,5 @@ def origin_form(method: bytes, target: bytes, host: bytes) -> Absolute | Refusal
     if host and not same_authority(authority, host, scheme):
         return BAD_REQUEST.because("The target's authority and the Host differ.")
     if not rest and method == b"OPTIONS":
-        return Absolute(scheme, authority, b"*")
-    return Absolute(scheme, authority, rest if rest.startswith(b"/") else b"/" + rest)
+        return AbsoluteForm(scheme, authority, b"*")
+    return AbsoluteForm(scheme, authority, rest if rest.startswith(b"/") else b"/" + rest)

@@ -16,7 +16,7 @@ import pytest
 from koder_gateway.config import ConfigurationError, Settings, TimeoutSettings, load, loading, schema, tenants_schema
 from koder_gateway.config.document import read_document
 from koder_gateway.config.faults import shown
-from koder_gateway.config.homes import TENANT_KEYS
+from koder_gateway.config.misplaced_keys import TENANT_KEYS
 from koder_gateway.policy.limit_rules import LimitRule
 from koder_gateway.policy.limits import Limiter
 from koder_gateway.policy.routing import Route

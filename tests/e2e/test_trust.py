@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from koder_gateway.wire.claims import CLAIM_FAMILIES, CLAIMS
+from koder_gateway.wire.spoofable_fields import SPOOFABLE_FIELDS, SPOOFABLE_PREFIXES
 from tests.kit.doors import WAYS, Doors, open_doors
 from tests.kit.http1 import Message
 from tests.kit.http2_client import Http2Client
@@ -79,8 +79,8 @@ def test_the_gateways_own_names_come_from_nobody_else(way: str, mark: bytes, doo
     assert message.raw.count(b"koder\r\n") == 1
 
 
-CLAIMED = sorted(CLAIMS - {b"x-method-override"}) + [
-    family + tail for family in CLAIM_FAMILIES for tail in (b"", b"user")
+CLAIMED = sorted(SPOOFABLE_FIELDS - {b"x-method-override"}) + [
+    family + tail for family in SPOOFABLE_PREFIXES for tail in (b"", b"user")
 ]
 
 

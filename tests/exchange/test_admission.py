@@ -24,7 +24,7 @@ from koder_gateway.exchange.admission import (
 )
 from koder_gateway.exchange.opening import SingleHead, open_exchange
 from koder_gateway.exchange.states import Exchange
-from koder_gateway.policy.certificates import Secured
+from koder_gateway.policy.certificates import TlsInfo
 from koder_gateway.policy.decision import Policy
 from koder_gateway.policy.limit_rules import LimitRule
 from koder_gateway.policy.routing import Route, RouteTable
@@ -39,7 +39,7 @@ def begun(
     made: Policy, of: RequestHead, *, now: float = 0.0, peer: str = PEER, refusal: Refusal | None = None
 ) -> Exchange:
     """The exchange of a head that has come over TLS."""
-    return open_exchange(SingleHead(peer, Secured()), of, refusal, None, made, now)
+    return open_exchange(SingleHead(peer, TlsInfo()), of, refusal, None, made, now)
 
 
 # -- the steps

@@ -8,8 +8,8 @@ import pytest
 
 from koder_gateway.errors import Refusal
 from koder_gateway.exchange.context import RequestContext, request_context
-from koder_gateway.policy.certificates import Secured
-from koder_gateway.policy.clients import Introduced, TrustedProxies
+from koder_gateway.policy.certificates import TlsInfo
+from koder_gateway.policy.clients import ProxiedAddress, TrustedProxies
 from koder_gateway.policy.cors import CorsPolicy
 from koder_gateway.policy.decision import Policy
 from koder_gateway.policy.limit_rules import LimitRule
@@ -61,7 +61,7 @@ def service_fields(context: RequestContext) -> list[tuple[bytes, bytes]]:
 
 
 def test_what_a_service_is_told() -> None:
-    context = request_context(policy(), head(), PEER, Secured())
+    context = request_context(policy(), head(), PEER, TlsInfo())
     assert service_fields(context) == [
         (b"X-Tenant-ID", b"koder"),
         (b"X-Forwarded-For", b"192.0.2.1"),
@@ -121,7 +121,7 @@ def test_a_trusted_proxy_says_who_its_client_is() -> None:
 def test_a_trusted_proxys_forwarded_is_continued() -> None:
     made = policy(trusted=("10.0.0.0/8",))
     context = request_context(
-        made, head(b"Forwarded: for=198.51.100.7", b"Forwarded: for=10.9.9.9"), "10.1.2.3", Secured()
+        made, head(b"Forwarded: for=198.51.100.7", b"Forwarded: for=10.9.9.9"), "10.1.2.3", TlsInfo()
     )
     assert context.address == b"198.51.100.7"
     told = dict(service_fields(context))
@@ -189,7 +189,7 @@ def test_a_trusted_proxys_forwarded_is_continued() -> None:
 def test_limits_log_and_services_see_the_same_client(
     lines: tuple[bytes, ...], client: bytes, plain: bytes, nodes: tuple[bytes, ...]
 ) -> None:
-    context = request_context(policy(trusted=("10.0.0.0/8",)), head(*lines), "10.1.2.3", Secured())
+    context = request_context(policy(trusted=("10.0.0.0/8",)), head(*lines), "10.1.2.3", TlsInfo())
     assert (context.address, context.key) == (client, address_key(client.decode()))
     told = service_fields(context)
     fields = dict(told)
@@ -272,7 +272,7 @@ def test_a_proxys_protocol_is_one_of_two(said: bytes) -> None:
 def test_a_proxy_says_what_its_client_speaks(lines: tuple[bytes, ...], client: bytes, own: bytes) -> None:
     """`client` where the proxy speaks plain HTTP with the gateway, `own` where it speaks TLS."""
     made = replace(policy(trusted=("10.0.0.0/8",)), hsts=b"Strict-Transport-Security: max-age=1\r\n")
-    for secured, expected in ((None, client), (Secured(), own)):
+    for secured, expected in ((None, client), (TlsInfo(), own)):
         context = request_context(made, head(*lines), "10.1.2.3", secured)
         assert dict(service_fields(context))[b"X-Forwarded-Proto"] == expected
         assert bool(context.hsts) is (expected == b"https")
@@ -329,8 +329,8 @@ def test_a_balancer_speaks_for_the_client_that_it_has_introduced(
 ) -> None:
     """The trust is the peer's that has connected; the client's address is that of the PROXY header alone."""
     made = policy(trusted=("10.0.0.0/8",) if trusted else ("172.16.0.0/12",))
-    client = Introduced("198.51.100.7", BALANCER, told)
-    for secured, expected in ((None, plain), (Secured(), over_tls)):
+    client = ProxiedAddress("198.51.100.7", BALANCER, told)
+    for secured, expected in ((None, plain), (TlsInfo(), over_tls)):
         own = b"http" if secured is None else b"https"
         wanted = expected if trusted or told is not None else own
         context = request_context(made, head(*lines, b"X-Forwarded-For: 6.6.6.6, 198.51.100.7"), client, secured)
@@ -402,14 +402,14 @@ def test_the_origins_of_all_and_of_the_tenant_are_allowed() -> None:
     for origin in (APP, KODER):
         assert (
             b"Access-Control-Allow-Origin: %b\r\n" % origin
-            in request_context(made, head(b"Origin: " + origin), PEER, Secured()).cors
+            in request_context(made, head(b"Origin: " + origin), PEER, TlsInfo()).cors
         )
     for host in (b"acme.id.koder.dev", b"closed.id.koder.dev", b"evil.example"):
         assert (
-            request_context(made, head(b"Origin: " + KODER, host=host), PEER, Secured()).cors == b"Vary: Origin\r\n"
+            request_context(made, head(b"Origin: " + KODER, host=host), PEER, TlsInfo()).cors == b"Vary: Origin\r\n"
         )
         assert (
-            b"Allow-Origin: " + APP in request_context(made, head(b"Origin: " + APP, host=host), PEER, Secured()).cors
+            b"Allow-Origin: " + APP in request_context(made, head(b"Origin: " + APP, host=host), PEER, TlsInfo()).cors
         )
 
 
@@ -450,7 +450,7 @@ def with_shared() -> Policy:
 def test_a_page_of_another_tenant_may_change_nothing(origin: bytes, foreign: bool, host: bytes) -> None:
     made = with_shared()
     for method in (b"GET", b"HEAD", b"OPTIONS", b"POST", b"PUT", b"PATCH", b"DELETE"):
-        context = request_context(made, head(b"Origin: " + origin, host=host, method=method), PEER, Secured())
+        context = request_context(made, head(b"Origin: " + origin, host=host, method=method), PEER, TlsInfo())
         refused = foreign and method not in (b"GET", b"HEAD", b"OPTIONS")
         assert (isinstance(context.tenant, Refusal), context.foreign) == (refused, foreign)
         if refused:
@@ -464,8 +464,8 @@ def test_of_two_origin_lines_each_counts() -> None:
     made = with_shared()
     for lines in ((KODER, APP), (b"null", KODER), (b"", KODER)):
         asked = head(*(b"Origin: " + line for line in lines), host=b"acme.id.koder.dev", method=b"DELETE")
-        assert request_context(made, asked, PEER, Secured()).foreign
-    known = request_context(made, head(b"Origin: null", host=b"acme.id.koder.dev"), PEER, Secured())
+        assert request_context(made, asked, PEER, TlsInfo()).foreign
+    known = request_context(made, head(b"Origin: null", host=b"acme.id.koder.dev"), PEER, TlsInfo())
     assert known.lasting
     assert not known.fits(made, head(b"Origin: null", b"Origin: " + KODER, host=b"acme.id.koder.dev"))
 
@@ -475,19 +475,19 @@ def test_where_every_slug_is_a_tenant_so_is_that_of_an_origin() -> None:
     made = replace(policy(), registry=registry, tenants=TenantPolicy("id.koder.dev", "X-Tenant-ID", "", registry))
     for origin, foreign in ((b"https://any.id.koder.dev", True), (ACME, False), (b"https://a_b.id.koder.dev", False)):
         asked = head(b"Origin: " + origin, host=b"acme.id.koder.dev", method=b"POST")
-        assert request_context(made, asked, PEER, Secured()).foreign is foreign
+        assert request_context(made, asked, PEER, TlsInfo()).foreign is foreign
 
 
 def test_two_origins_are_no_origin() -> None:
-    context = request_context(policy(), head(b"Origin: " + APP, b"Origin: " + APP), PEER, Secured())
+    context = request_context(policy(), head(b"Origin: " + APP, b"Origin: " + APP), PEER, TlsInfo())
     assert context.cors == b"Vary: Origin\r\n"
 
 
 def test_vary_is_there_once_any_tenant_has_origins() -> None:
     made = policy(origins=())
-    assert request_context(made, head(host=b"acme.id.koder.dev"), PEER, Secured()).cors == b"Vary: Origin\r\n"
+    assert request_context(made, head(host=b"acme.id.koder.dev"), PEER, TlsInfo()).cors == b"Vary: Origin\r\n"
     bare = replace(made, registry=Registry(None))
-    assert request_context(bare, head(), PEER, Secured()).cors == b""
+    assert request_context(bare, head(), PEER, TlsInfo()).cors == b""
 
 
 def preflight(made: Policy, origin: bytes, host: bytes) -> bytes | None:
@@ -498,7 +498,7 @@ def preflight(made: Policy, origin: bytes, host: bytes) -> bytes | None:
         host=host,
         method=b"OPTIONS",
     )
-    return made.preflight(asked, request_context(made, asked, PEER, Secured()).origins)
+    return made.preflight(asked, request_context(made, asked, PEER, TlsInfo()).origins)
 
 
 def test_a_preflight_is_answered_for_whom_it_may() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from koder_gateway.errors import BODY_TOO_LARGE, MISDIRECTED_REQUEST, NO_ROUTE, RATE_LIMITED, Refusal
 from koder_gateway.exchange.explanation import Explanation, explain
-from koder_gateway.policy.certificates import Secured
+from koder_gateway.policy.certificates import TlsInfo
 from koder_gateway.policy.clients import TrustedProxies
 from koder_gateway.policy.cors import CorsPolicy
 from koder_gateway.policy.decision import Policy
@@ -61,7 +61,7 @@ def head(
 
 
 def ask(made: Policy, asked: RequestHead, peer: str = PEER, now: float = 0.0) -> Explanation:
-    return explain(made, asked, peer, Secured(), BASE, now)
+    return explain(made, asked, peer, TlsInfo(), BASE, now)
 
 
 # -- the tenant

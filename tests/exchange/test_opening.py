@@ -10,7 +10,7 @@ from koder_gateway.errors import BAD_FRAMING, OVERLOADED, Refusal
 from koder_gateway.exchange.context import RequestContext
 from koder_gateway.exchange.opening import HeadSource, open_exchange
 from koder_gateway.exchange.states import HELD, Exchange
-from koder_gateway.policy.certificates import Secured
+from koder_gateway.policy.certificates import TlsInfo
 from koder_gateway.policy.decision import Policy
 from koder_gateway.wire.request_head import RequestHead
 from tests.exchange.test_context import PEER, head, policy
@@ -25,9 +25,9 @@ class Line(HeadSource):
         self.asked = 0
         self.context: RequestContext | None = None
 
-    def secured(self) -> Secured | None:
+    def secured(self) -> TlsInfo | None:
         self.asked += 1
-        return Secured()
+        return TlsInfo()
 
     def keep_context(self, context: RequestContext) -> Refusal | None:
         self.context = context if context.lasting else None

@@ -12,7 +12,7 @@ from twisted.web.server import Site
 from koder_gateway.errors import Refusal
 from koder_gateway.exchange.explanation import explain
 from koder_gateway.exchange.states import Exchange
-from koder_gateway.policy.certificates import Secured
+from koder_gateway.policy.certificates import TlsInfo
 from koder_gateway.policy.limits import LimitRule
 from koder_gateway.policy.tenants import Tenant
 from koder_gateway.tree.compose import make_reader
@@ -121,7 +121,7 @@ def test_explain_says_what_becomes_of_it(asked: Asked) -> None:
     policy = MemoryGateway(SETTINGS, tenants=TENANTS).composition.policy
     use_up(policy.limiter)
     head = make_reader(SETTINGS).read(plain(asked))
-    outcome = explain(policy, head, "192.0.2.1", Secured(), "id.koder.dev", 0.0).outcome
+    outcome = explain(policy, head, "192.0.2.1", TlsInfo(), "id.koder.dev", 0.0).outcome
     assert (outcome.code if isinstance(outcome, Refusal) else "204") == asked.outcome
 
 

@@ -36,7 +36,7 @@ from koder_gateway.errors import Refusal
 from koder_gateway.exchange.states import ANSWERS, CLIENT_GONE, CUT, EVENTS, HELD, MOVES
 from koder_gateway.ops.access_log import AccessLog
 from koder_gateway.ops.metrics import Counters, GatewayCollector, Sources
-from koder_gateway.tls.failures import TOLD
+from koder_gateway.tls.handshake_failures import TOLD
 from tests.house.test_floors import FLOORS, PURE
 from tests.kit.gateways import kill_quietly, tool, write_certificate
 from tests.kit.services import Origin, Peer, answer
@@ -503,7 +503,7 @@ BOUNDED = (
     "wire",
 )
 LOOKS_LIKE = re.compile(
-    r"MAX|BOUND|REMEMBERED|KEPT|LONGEST|SLACK|PATIENCE|TURNED|BACKLOG|LOGGED|SIZE$|PIECE$|BODY$|HEAD$"
+    r"MAX|BOUND|REMEMBERED|KEPT|LONGEST|SLACK|PATIENCE|BUDGET|TURNED|BACKLOG|LOGGED|SIZE$|PIECE$|BODY$|HEAD$"
 )
 NO_BOUNDS = {
     "policy.cors.DEFAULT_MAX_AGE": "seconds",

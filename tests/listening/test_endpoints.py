@@ -25,7 +25,7 @@ from twisted.logger import formatEvent, globalLogPublisher
 
 from koder_gateway.listening.both_families import BothFamiliesEndpoint
 from koder_gateway.listening.endpoint_faults import EndpointError
-from koder_gateway.listening.endpoint_strings import BACKLOG, Description, parse
+from koder_gateway.listening.endpoint_strings import BACKLOG, EndpointString, parse
 from koder_gateway.listening.endpoints import Endpoints, server_endpoint
 from koder_gateway.tls.certificates import DAY, self_signed
 from koder_gateway.tls.factory import TLSFactory
@@ -475,12 +475,12 @@ words = st.text(min_size=1, max_size=12)
 def test_a_description_survives_being_written_and_read(arguments, options):
     # An argument with `=` in it would be read as a named one; Twisted's quoting has the same gap.
     arguments = tuple(argument.replace("=", "-") for argument in arguments)
-    description = Description("kind", arguments, options)
+    description = EndpointString("kind", arguments, options)
     assert parse(description.text()) == description
 
 
 def test_a_value_may_have_an_equals_sign_and_quoted_colons():
-    assert parse(r"ssl:443:privateKey=/a=b\:c\\d") == Description("ssl", ("443",), {"privateKey": "/a=b:c\\d"})
+    assert parse(r"ssl:443:privateKey=/a=b\:c\\d") == EndpointString("ssl", ("443",), {"privateKey": "/a=b:c\\d"})
 
 
 @given(st.text(max_size=40))

@@ -15,7 +15,7 @@ from koder_gateway.policy.certificates import (
     MAX_CLIENT_CERTIFICATE,
     CertificateNames,
     ClientAuth,
-    Secured,
+    TlsInfo,
     certificate_refusal,
 )
 from koder_gateway.policy.decision import Policy
@@ -37,7 +37,7 @@ def tenants(*known: Tenant, default: str = "", local_hosts: bool = False) -> Ten
 
 def refused(names: str, host: str, *named: str, sni: str = "", of: TenantPolicy | None = None) -> bool:
     """Whether a Host is refused on a connection with the certificate of these names."""
-    secured = Secured(CertificateNames(names.split()), sni.encode())
+    secured = TlsInfo(CertificateNames(names.split()), sni.encode())
     refusal = certificate_refusal(of or tenants(), host.encode(), [name.encode() for name in named], secured)
     assert refusal is None or (refusal.status, refusal.close) == (421, False)
     return refusal is not None
@@ -131,7 +131,7 @@ def test_a_suspended_tenant_is_told_so_by_its_own_certificate_alone() -> None:
     made = replace(policy(), tenants=tenants())
     own, other = (
         request_context(
-            made, head(host=b"closed.id.koder.dev"), "192.0.2.1", Secured(CertificateNames([name]))
+            made, head(host=b"closed.id.koder.dev"), "192.0.2.1", TlsInfo(CertificateNames([name]))
         ).tenant
         for name in ("login.closed.example", "login.koder.example")
     )
@@ -140,7 +140,7 @@ def test_a_suspended_tenant_is_told_so_by_its_own_certificate_alone() -> None:
 
 def test_a_trusted_proxy_s_connection_is_for_all_of_its_clients() -> None:
     made = replace(policy(trusted=("10.0.0.0/8",)), tenants=tenants(), client_auth=AUTH)
-    secured = Secured(CertificateNames(["login.koder.example"]))
+    secured = TlsInfo(CertificateNames(["login.koder.example"]))
     for lines in ((), (b"X-Forwarded-For: 198.51.100.7",)):
         asked = head(*lines, host=b"acme.id.koder.dev")
         assert isinstance(request_context(made, asked, "10.1.2.3", secured).tenant, Tenant)
@@ -185,7 +185,7 @@ def test_no_answer_outlives_its_registry() -> None:
     names = CertificateNames(["login.koder.example"])
 
     def ask(of: TenantPolicy) -> Refusal | None:
-        return certificate_refusal(of, b"acme.id.koder.dev", [], Secured(names))
+        return certificate_refusal(of, b"acme.id.koder.dev", [], TlsInfo(names))
 
     moved = tenants(Tenant("koder"), Tenant("acme", domains=("login.koder.example",)))
     before = tenants()
@@ -262,7 +262,7 @@ def with_auth(auth: ClientAuth = AUTH) -> Policy:
     return replace(policy(), tenants=TenantPolicy(BASE, "X-Tenant-ID", "", registry), client_auth=auth)
 
 
-def client_cert(host: bytes, secured: Secured | None, auth: ClientAuth = AUTH) -> bytes | str | None:
+def client_cert(host: bytes, secured: TlsInfo | None, auth: ClientAuth = AUTH) -> bytes | str | None:
     """What the service gets as Client-Cert, or the code of a refusal."""
     context = request_context(with_auth(auth), head(host=host), "192.0.2.1", secured)
     fields = [value for name, value in service_fields(context) if name == b"Client-Cert"]
@@ -274,7 +274,7 @@ def client_cert(host: bytes, secured: Secured | None, auth: ClientAuth = AUTH) -
 
 
 def test_who_comes_with_a_certificate() -> None:
-    verified = Secured(client=b"\x30\x82", authorities=b"one")
+    verified = TlsInfo(client=b"\x30\x82", authorities=b"one")
     # RFC 8941 section 3.3.5: base64 with padding, between colons.
     for host in (b"admin.id.koder.dev", b"ADMIN.id.koder.dev:8443", b"a.partner.example", b"b.partner.example."):
         assert client_cert(host, verified) == b":MII=:"
@@ -282,8 +282,8 @@ def test_who_comes_with_a_certificate() -> None:
     assert client_cert(b"admin.id.koder.dev", verified, ClientAuth()) is None
 
 
-@pytest.mark.parametrize("secured", [None, Secured()], ids=["plain", "TLS"])
-def test_who_comes_without(secured: Secured | None) -> None:
+@pytest.mark.parametrize("secured", [None, TlsInfo()], ids=["plain", "TLS"])
+def test_who_comes_without(secured: TlsInfo | None) -> None:
     for host in (b"admin.id.koder.dev", b"admin.id.koder.dev.", b"Admin.ID.koder.dev:1", b"a.partner.example"):
         assert client_cert(host, secured) == "misdirected_request"
     for host in (b"b.partner.example", b"koder.id.koder.dev"):
@@ -294,15 +294,15 @@ def test_who_comes_without(secured: Secured | None) -> None:
 
 
 def test_who_was_verified_by_others() -> None:
-    outdated = Secured(client=b"\x30\x82", authorities=b"two")
+    outdated = TlsInfo(client=b"\x30\x82", authorities=b"two")
     assert client_cert(b"admin.id.koder.dev", outdated) == "misdirected_request"
     assert client_cert(b"b.partner.example", outdated) == "misdirected_request"
     assert client_cert(b"koder.id.koder.dev", outdated) is None
 
 
 def test_a_certificate_that_no_field_holds() -> None:
-    largest = Secured(client=b"\x30" * MAX_CLIENT_CERTIFICATE, authorities=b"one")
-    larger = Secured(client=b"\x30" * (MAX_CLIENT_CERTIFICATE + 1), authorities=b"one")
+    largest = TlsInfo(client=b"\x30" * MAX_CLIENT_CERTIFICATE, authorities=b"one")
+    larger = TlsInfo(client=b"\x30" * (MAX_CLIENT_CERTIFICATE + 1), authorities=b"one")
     assert isinstance(client_cert(b"admin.id.koder.dev", largest), bytes)
     assert client_cert(b"admin.id.koder.dev", larger) == "head_too_large"
 
@@ -312,7 +312,7 @@ def test_a_certificate_that_no_field_holds() -> None:
 HSTS = b"Strict-Transport-Security: max-age=31536000\r\n"
 
 
-@pytest.mark.parametrize("secured", [None, Secured()], ids=["plain", "TLS"])
+@pytest.mark.parametrize("secured", [None, TlsInfo()], ids=["plain", "TLS"])
 @pytest.mark.parametrize(
     ("peer", "said", "over_tls"),
     [
@@ -325,7 +325,7 @@ HSTS = b"Strict-Transport-Security: max-age=31536000\r\n"
     ],
 )
 def test_hsts_is_for_clients_who_speak_tls(
-    secured: Secured | None, peer: str, said: bytes | None, over_tls: bool | None
+    secured: TlsInfo | None, peer: str, said: bytes | None, over_tls: bool | None
 ) -> None:
     made = replace(policy(trusted=("10.0.0.0/8",)), hsts=HSTS)
     lines = [] if said is None else [b"X-Forwarded-Proto: " + said]
@@ -336,7 +336,7 @@ def test_hsts_is_for_clients_who_speak_tls(
     assert (b"X-Forwarded-Proto", b"https" if expected else b"http") in service_fields(context)
 
 
-@pytest.mark.parametrize("secured", [None, Secured()], ids=["plain", "TLS"])
-def test_without_hsts_a_service_s_own_passes_over_tls_alone(secured: Secured | None) -> None:
+@pytest.mark.parametrize("secured", [None, TlsInfo()], ids=["plain", "TLS"])
+def test_without_hsts_a_service_s_own_passes_over_tls_alone(secured: TlsInfo | None) -> None:
     context = request_context(policy(), head(), "192.0.2.1", secured)
     assert (context.hsts, context.drops_hsts) == (b"", secured is None)

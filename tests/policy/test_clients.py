@@ -264,7 +264,7 @@ def test_the_way_through_proxies_has_an_end() -> None:
     forwarded_for = b", ".join(hop.encode() for hop in hops)
     forwarded = [b"for=" + hop.encode() for hop in hops]
     expected = (*hops[-31:], "10.1.1.1")
-    for trail in (PROXIES.trail("10.1.1.1", [forwarded_for], []), PROXIES.trail("10.1.1.1", [], forwarded)):
+    for trail in (PROXIES.chain("10.1.1.1", [forwarded_for], []), PROXIES.chain("10.1.1.1", [], forwarded)):
         assert trail.hops == expected
 
 
@@ -278,10 +278,10 @@ def test_the_way_through_proxies_has_an_end() -> None:
 )
 def test_a_forwarded_field_of_too_many_parts_is_not_read(value: bytes) -> None:
     """Nor is one before it, since its parts count together."""
-    assert PROXIES.trail("10.1.1.1", [], [value]).hops == ("10.1.1.1",)
-    assert PROXIES.trail("10.1.1.1", [], [value, b"for=10.0.0.2"]).hops == ("10.0.0.2", "10.1.1.1")
+    assert PROXIES.chain("10.1.1.1", [], [value]).hops == ("10.1.1.1",)
+    assert PROXIES.chain("10.1.1.1", [], [value, b"for=10.0.0.2"]).hops == ("10.0.0.2", "10.1.1.1")
     short = value[: len(value) // 2].rpartition(b", for")[0] or b"for=10.0.0.1"
-    assert PROXIES.trail("10.1.1.1", [], [short]).client == "10.0.0.1"
+    assert PROXIES.chain("10.1.1.1", [], [short]).client == "10.0.0.1"
 
 
 @pytest.mark.parametrize(
@@ -314,9 +314,9 @@ def test_the_two_fields_tell_the_same(hops: list[str], peer: str, trusted: bool)
     peer = plain_host(peer)
     plain = ", ".join(hops).encode()
     elements = b", ".join(b"for=" + node_of(plain_host(hop)) for hop in hops)
-    trail = proxies.trail(peer, [plain], [])
-    assert trail == proxies.trail(peer, [plain], [elements])
-    told = proxies.trail(peer, [], [elements])
+    trail = proxies.chain(peer, [plain], [])
+    assert trail == proxies.chain(peer, [plain], [elements])
+    told = proxies.chain(peer, [], [elements])
     assert (told.hops, told.client) == (trail.hops, trail.client)
     way = [*map(plain_host, hops), peer]
     strangers = [place for place, hop in enumerate(way) if not proxies.trusts(hop)]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from koder_gateway.policy.limit_rules import MAX_QUOTA, LimitRule, parse_rate
-from koder_gateway.policy.limits import SIDE_BY_SIDE, Limiter, Verdict, address_key
+from koder_gateway.policy.limits import SIDE_BY_SIDE, Limiter, LimitResult, address_key
 
 POST = frozenset([b"POST"])
 LOGIN = LimitRule("login", ("tenant", "ip"), 10, 60, paths=(b"/v1/auth",), methods=POST)
@@ -28,7 +28,7 @@ def ask(
     address: bytes = b"\x0a\0\0\1",
     method: bytes = b"POST",
     path: bytes = b"/v1/auth/login",
-) -> Verdict:
+) -> LimitResult:
     return limiter.admit(tenant, address, method, path, now)
 
 
@@ -36,7 +36,7 @@ def refusals(limiter: Limiter, count: int, now: float = START) -> int:
     return sum(ask(limiter, now).refused is not None for _ in range(count))
 
 
-def field(verdict: Verdict, name: str) -> str | None:
+def field(verdict: LimitResult, name: str) -> str | None:
     lines = verdict.fields.decode("ascii").split("\r\n")
     assert lines[-1] == ""
     found = [line.partition(": ")[2] for line in lines if line.startswith(name + ": ")]
@@ -89,7 +89,7 @@ def test_the_burst_is_the_quota_unless_given() -> None:
 def test_the_fields_of_one_rule() -> None:
     limiter = Limiter([LOGIN], 100)
     first = ask(limiter)
-    assert first == Verdict(None, b'RateLimit-Policy: "login";q=10;w=60\r\nRateLimit: "login";r=9;t=6\r\n')
+    assert first == LimitResult(None, b'RateLimit-Policy: "login";q=10;w=60\r\nRateLimit: "login";r=9;t=6\r\n')
     for _ in range(9):
         last = ask(limiter, START + 2.0)
     assert field(last, "RateLimit") == '"login";r=0;t=4'
@@ -200,9 +200,9 @@ def test_rules_apply_by_path_and_method(method: bytes, path: bytes, names: list[
 
 
 def test_no_rule_no_fields() -> None:
-    assert ask(Limiter([], 10)) == Verdict()
-    assert ask(Limiter([LOGIN], 10), method=b"GET") == Verdict()
-    assert ask(Limiter([LOGIN], 10), path=b"/v1/authx") == Verdict()
+    assert ask(Limiter([], 10)) == LimitResult()
+    assert ask(Limiter([LOGIN], 10), method=b"GET") == LimitResult()
+    assert ask(Limiter([LOGIN], 10), path=b"/v1/authx") == LimitResult()
     assert Limiter([LOGIN], 10).rules_for(b"GET", b"/x") == ()
 
 
@@ -264,9 +264,9 @@ def test_counters() -> None:
 
 def test_a_shadow_rule_only_counts() -> None:
     limiter = Limiter([LimitRule("s", (), 1, 60, mode="shadow")], 100)
-    assert ask(limiter) == Verdict()
+    assert ask(limiter) == LimitResult()
     for _ in range(3):
-        assert ask(limiter) == Verdict(shadowed=("s",))
+        assert ask(limiter) == LimitResult(shadowed=("s",))
     assert limiter.meters[0].shadowed == 3
 
 
@@ -388,7 +388,7 @@ def test_in_any_order_of_answers_failures_are_bounded(
     """Some requests at a time, answered in any order: those under way are as many as the tokens left allow."""
     rule = LimitRule("guess", (), 5, 3600, charge="failures")
     limiter = Limiter([rule], 100)
-    failed, under_way = 0, list[tuple[Verdict, int, bool]]()
+    failed, under_way = 0, list[tuple[LimitResult, int, bool]]()
     for status, served in script:
         verdict = ask(limiter)
         left = rule.burst - failed

@@ -35,7 +35,7 @@ class House:
     def ask(self, address: bytes, tenant: bytes = b"t") -> Guest:
         """One more guest, who has a place or waits for one."""
         guest = Guest(address, tenant)
-        if not self.places.take(guest):
+        if not self.places.acquire(guest):
             assert self.places.wait(guest) == ""
         return guest
 
@@ -59,9 +59,9 @@ def test_nothing_is_counted_before_it_could_matter() -> None:
     waits = house.ask(A)
     assert waits in house.places.queue
     assert set(house.places.held.values()) == {waits.owner}
-    house.places.give(waits)
+    house.places.release(waits)
     for guest in guests[:6]:
-        house.places.give(guest)
+        house.places.release(guest)
     assert set(house.places.held.values()) == {None}
 
 
@@ -72,12 +72,12 @@ def test_addresses_have_turns_and_the_first_come_goes_first_within_one() -> None
     other = house.ask(C)
     mine = house.ask(A)
     assert list(house.places.queue) == [first, second, third, other, mine]
-    house.places.give(holders[0])
-    house.places.give(holders[3])
+    house.places.release(holders[0])
+    house.places.release(holders[3])
     assert house.called == 1
     assert house.serve() == [first, other]
-    house.places.give(holders[1])
-    house.places.give(holders[2])
+    house.places.release(holders[1])
+    house.places.release(holders[2])
     # B has just had its turn.
     assert house.serve() == [mine, second]
     assert list(house.places.queue) == [third]
@@ -91,7 +91,7 @@ def test_who_is_over_a_share_is_passed_over() -> None:
     over = house.ask(C, b"t")
     house.ask(C, b"u")
     assert list(house.places.queue) == [waits, over]
-    house.places.give(mine[0])
+    house.places.release(mine[0])
     assert house.serve() == [waits, over]
 
 
@@ -99,7 +99,7 @@ def test_nobody_overtakes_those_whose_place_has_just_become_free() -> None:
     house = House(limit=2, address=2, tenant=2)
     holder, _ = house.ask(A), house.ask(A)
     waits = house.ask(B)
-    house.places.give(holder)
+    house.places.release(holder)
     late = house.ask(C)
     assert late in house.places.queue
     assert house.serve() == [waits]
@@ -144,7 +144,7 @@ def test_whoever_has_most_waiting_makes_room_for_who_has_fewer() -> None:
     assert house.places.wait(late) == "full"
     last = house.places.in_the_way(late, "full")
     assert last is waiting[3]
-    house.places.give(last)
+    house.places.release(last)
     assert house.places.wait(late) == ""
     assert house.places.in_the_way(Guest(B, b"t"), "full") is None, "nobody makes room for more of his own"
     assert house.places.in_the_way(Guest(b"e", b"u"), "tenant") is None, "that tenant has nobody here"
@@ -155,7 +155,7 @@ def test_many_are_served_in_several_turns() -> None:
     holders = [house.ask(A) for _ in range(8)]
     waiting = [house.ask(bytes((number,))) for number in range(1, 7)]
     for holder in holders:
-        house.places.give(holder)
+        house.places.release(holder)
     assert (house.called, house.serve(4)) == (1, waiting[:4])
     assert (house.called, house.serve(4)) == (2, waiting[4:])
     assert house.called == 2
@@ -172,10 +172,10 @@ def test_larger_shares_let_those_go_who_wait() -> None:
 @pytest.mark.parametrize("owner", [Owner(A, b"t"), Owner(b"", b"t"), Owner(A, b""), Owner(b"", b"")])
 def test_counts_keep_no_entry_of_nothing(owner: Owner) -> None:
     counts = Counts()
-    counts.take(owner)
-    counts.take(owner)
-    counts.give(owner)
-    counts.give(owner)
+    counts.add(owner)
+    counts.add(owner)
+    counts.remove(owner)
+    counts.remove(owner)
     assert (counts.addresses, counts.tenants) == ({}, {})
 
 
@@ -196,7 +196,7 @@ class Life(RuleBasedStateMachine):
     @rule(address=st.sampled_from(ADDRESSES), tenant=st.sampled_from(TENANTS))
     def comes(self, address: bytes, tenant: bytes) -> None:
         guest = Guest(address, tenant)
-        if self.places.take(guest):
+        if self.places.acquire(guest):
             self.inside.append(guest)
         elif not self.places.wait(guest):
             self.waiting.append(guest)
@@ -206,14 +206,14 @@ class Life(RuleBasedStateMachine):
     def leaves(self, data: st.DataObject) -> None:
         guest = data.draw(st.sampled_from(self.inside))
         self.inside.remove(guest)
-        self.places.give(guest)
+        self.places.release(guest)
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())
     def gives_up(self, data: st.DataObject) -> None:
         guest = data.draw(st.sampled_from(self.waiting))
         self.waiting.remove(guest)
-        self.places.give(guest)
+        self.places.release(guest)
 
     @rule(most=st.integers(1, 6))
     def served(self, most: int) -> None:
@@ -257,7 +257,7 @@ class Life(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         for guest in (*self.inside, *self.waiting):
-            self.places.give(guest)
+            self.places.release(guest)
         assert (len(self.places.held), len(self.places.queue), self.places._counts) == (0, 0, None)
 
 
@@ -273,7 +273,7 @@ def test_no_address_waits_while_others_are_served_twice(addresses: int) -> None:
     flood = [house.ask(A) for _ in range(20)]
     others = [house.ask(b"other %d" % number) for number in range(addresses)]
     for holder in holders[: addresses + 1]:
-        house.places.give(holder)
+        house.places.release(holder)
     assert house.serve() == [flood[0], *others]
 
 
@@ -283,7 +283,7 @@ def test_a_burst_of_answers_makes_no_room_scarce() -> None:
     holders = [house.ask(A) for _ in range(4)]
     waiting = [house.ask(A) for _ in range(4)]
     for holder in holders:
-        house.places.give(holder)
+        house.places.release(holder)
     late = [house.ask(A) for _ in range(4)]
     assert house.serve() == waiting
     assert list(house.places.queue) == late

@@ -12,7 +12,7 @@ import pytest
 
 from koder_gateway.config import Settings
 from koder_gateway.policy.limit_rules import LimitRule
-from koder_gateway.policy.limits import Limiter, Verdict, address_key
+from koder_gateway.policy.limits import Limiter, LimitResult, address_key
 from tests.kit.http1 import Message, read_messages
 from tests.kit.memory import MemoryGateway, Peer, request, settings_with
 
@@ -58,7 +58,7 @@ class Day:
         self.served[who] += 1
         self.at(self.now + took, lambda: self._answer(verdict, status, guess))
 
-    def _answer(self, verdict: Verdict, status: int, guess: bool) -> None:
+    def _answer(self, verdict: LimitResult, status: int, guess: bool) -> None:
         self.limiter.settle(verdict, status, guess, self.now)
 
     def play(self) -> None:

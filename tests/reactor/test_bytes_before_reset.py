@@ -18,7 +18,7 @@ from twisted.internet.error import ConnectionLost
 from twisted.internet.ssl import CertificateOptions
 from twisted.python.failure import Failure
 
-from koder_gateway.reactor.bytes_before_reset import hear_last_words
+from koder_gateway.reactor.bytes_before_reset import deliver_bytes_before_reset
 from koder_gateway.transports.reactor import UvloopReactor
 from tests.kit.authorities import Authority
 from tests.kit.transports_running import PATIENCE, Connecting, Reason, Recorder, run, running_reactor
@@ -31,7 +31,7 @@ class Deaf(Recorder):
     """Reads nothing by itself; `handle` is its socket."""
 
     def connectionMade(self) -> None:
-        hear_last_words(self.transport)
+        deliver_bytes_before_reset(self.transport)
         self.handle = self.transport.getHandle()  # type: ignore[union-attr]
         self.transport.pauseProducing()  # type: ignore[union-attr]
         super().connectionMade()
@@ -148,7 +148,7 @@ class Secret(Recorder):
     """Speaks TLS."""
 
     def connectionMade(self) -> None:
-        hear_last_words(self.transport)
+        deliver_bytes_before_reset(self.transport)
         self.transport.startTLS(CertificateOptions())  # type: ignore[union-attr]
         super().connectionMade()
 

@@ -28,7 +28,7 @@ def service(name: str) -> Service:
 def holding(name: str, retries: int) -> tuple[Service, Any]:
     """A service with an exchange that has its place still."""
     made, exchange = service(name), object()
-    assert made.places.take(exchange)  # type: ignore[arg-type]
+    assert made.places.acquire(exchange)  # type: ignore[arg-type]
     made.retried = retries
     return made, exchange
 
@@ -48,7 +48,7 @@ def test_retries_count_when_their_service_is_gone_as_well() -> None:
     retired.retire({"first": first, "second": second}, {})
     retired.sweep(1.0)
     assert retired.retries == 7
-    first.places.give(exchange)
+    first.places.release(exchange)
     retired.sweep(2.0)
     assert retired.retries == 7
     first.retried = 100

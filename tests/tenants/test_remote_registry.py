@@ -22,7 +22,7 @@ from koder_gateway.errors import OVERLOADED
 from koder_gateway.ops.metrics import Counters
 from koder_gateway.policy.tenants import Registry, Tenant
 from koder_gateway.tenants.registry_losses import Losses
-from koder_gateway.tenants.remote_registry import TIMEOUT, Place, RemoteRegistry, UnreadTenants
+from koder_gateway.tenants.remote_registry import TIMEOUT, RegistryLocation, RemoteRegistry, UnreadTenants
 from koder_gateway.upstream.fetch import Fetcher
 from tests.kit.clients import HOST, request
 from tests.kit.gateways import GatewayProcess, configuration
@@ -101,7 +101,7 @@ class Followed:
         self.now = 0.0
         self.read: list[tuple[Tenant, ...]] = []
         self.counters = Counters()
-        self.place = Place(f"http://127.0.0.1:{number}{path}", BASE, state)
+        self.place = RegistryLocation(f"http://127.0.0.1:{number}{path}", BASE, state)
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", number)
         self.source = Source(reactor, endpoint, self.place.url, LIMIT)
         self.before = Registry(())

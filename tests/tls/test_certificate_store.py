@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from koder_gateway.tls.certificate_store import OwnShelf, Shelf
+from koder_gateway.tls.certificate_store import CertificateStore, OwnCertificateStore
 from koder_gateway.tls.certificates import DAY, CertificateError, self_signed
-from koder_gateway.tls.folder import files_place, folder_place
+from koder_gateway.tls.folder import files_location, folder_location
 from tests.tls.test_certificates import NOW, certificate_pem, key_pem
 
 STAYS = "; the previous one stays"
@@ -33,12 +33,12 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def shelf_of(folder: Path, default: str = "") -> Shelf:
-    """A shelf that has been opened, without warnings."""
-    shelf = Shelf(folder_place(folder), default)
-    _, warnings = shelf.open(NOW)
+def shelf_of(folder: Path, default: str = "") -> CertificateStore:
+    """A store that has been opened, without warnings."""
+    store = CertificateStore(folder_location(folder), default)
+    _, warnings = store.open(NOW)
     assert warnings == []
-    return shelf
+    return store
 
 
 def served(look) -> list[str]:
@@ -51,10 +51,10 @@ def quiet(look) -> bool:
 
 
 def test_what_does_not_change_is_not_read_again(folder):
-    shelf = shelf_of(folder)
+    store = shelf_of(folder)
     names = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     for _ in range(3):
-        look = shelf.look(NOW)
+        look = store.look(NOW)
         assert quiet(look)
         assert not look.unsettled
     assert names == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
@@ -62,54 +62,54 @@ def test_what_does_not_change_is_not_read_again(folder):
 
 @pytest.mark.parametrize("settled", [False, True])
 def test_a_new_and_a_changed_certificate_are_taken_and_the_others_stay_the_same(folder, settled):
-    shelf = shelf_of(folder)
-    before = shelf.look(NOW, settled=True).names or shelf._served
+    store = shelf_of(folder)
+    before = store.look(NOW, settled=True).names or store._served
     (folder / "c.pem").write_bytes(issue("c.example"))
     (folder / "b.pem").write_bytes(issue("b.example", "new.example"))
-    look = shelf.look(NOW, settled)
+    look = store.look(NOW, settled)
     assert served(look) == ["a", "b", "c"]
     assert look.names.find(b"new.example").name == "b"
     assert look.names.certificates[0] is before.certificates[0]
     assert look.errors == []
-    assert quiet(shelf.look(NOW))
+    assert quiet(store.look(NOW))
 
 
 def test_a_copy_that_keeps_the_time_and_the_size_is_seen(folder):
-    shelf = shelf_of(folder)
+    store = shelf_of(folder)
     path = folder / "a.pem"
     before = path.stat()
     path.write_bytes(path.read_bytes().replace(b"-----BEGIN C", b"-----BEGIN c"))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert path.stat().st_size == before.st_size
-    assert shelf.look(NOW).unsettled
+    assert store.look(NOW).unsettled
 
 
 def test_a_file_that_was_only_touched_changes_nothing(folder):
-    shelf = shelf_of(folder)
+    store = shelf_of(folder)
     os.utime(folder / "a.pem")
-    assert quiet(shelf.look(NOW))
-    assert quiet(shelf.look(NOW, settled=True))
+    assert quiet(store.look(NOW))
+    assert quiet(store.look(NOW, settled=True))
 
 
 def test_what_is_gone_is_forgotten_at_the_second_look(folder):
-    shelf = shelf_of(folder)
+    store = shelf_of(folder)
     content = (folder / "b.pem").read_bytes()
     (folder / "b.pem").unlink()
-    look = shelf.look(NOW)
+    look = store.look(NOW)
     assert quiet(look)
     assert look.unsettled
     (folder / "b.pem").write_bytes(content)
-    assert quiet(shelf.look(NOW)), "it was only being replaced"
+    assert quiet(store.look(NOW)), "it was only being replaced"
     (folder / "b.pem").unlink()
-    assert quiet(shelf.look(NOW))
-    assert served(shelf.look(NOW)) == ["a"]
-    assert quiet(shelf.look(NOW))
+    assert quiet(store.look(NOW))
+    assert served(store.look(NOW)) == ["a"]
+    assert quiet(store.look(NOW))
 
 
 def test_what_is_gone_is_forgotten_at_once_when_somebody_says_so(folder):
-    shelf = shelf_of(folder)
+    store = shelf_of(folder)
     (folder / "b.pem").unlink()
-    assert served(shelf.look(NOW, settled=True)) == ["a"]
+    assert served(store.look(NOW, settled=True)) == ["a"]
 
 
 @pytest.mark.parametrize("order", ["key first", "certificate first"])
@@ -119,87 +119,87 @@ def test_two_files_that_are_written_one_after_the_other_are_taken_when_they_fit(
     old, new = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     (folder / "a.key").write_bytes(key_pem(old))
     (folder / "a.crt").write_bytes(certificate_pem(old, "a.example"))
-    shelf = shelf_of(folder)
+    store = shelf_of(folder)
     writes = [
         lambda: (folder / "a.key").write_bytes(key_pem(new)),
         lambda: (folder / "a.crt").write_bytes(certificate_pem(new, "a.example", "new.example")),
     ]
     first, second = writes if order == "key first" else reversed(writes)
     first()
-    look = shelf.look(NOW)
+    look = store.look(NOW)
     assert quiet(look), "nothing is said of what may be finished in a moment"
     assert (look.unsettled, look.faulty) == (True, 1)
     second()
-    look = shelf.look(NOW)
+    look = store.look(NOW)
     assert look.names.find(b"new.example")
     assert (look.errors, look.faulty, look.unsettled) == ([], 0, False)
 
 
 def test_a_half_written_file_keeps_the_old_one_and_a_fault_is_said_once(folder):
-    shelf = shelf_of(folder)
+    store = shelf_of(folder)
     path = folder / "a.pem"
     whole = issue("a.example", "new.example")
     path.write_bytes(whole[: len(whole) // 2])
-    assert quiet(shelf.look(NOW))
-    look = shelf.look(NOW)
+    assert quiet(store.look(NOW))
+    look = store.look(NOW)
     assert look.names is None
     (line,) = look.errors
     assert line.startswith(f"{path}: ")
     assert line.endswith(STAYS)
     assert "\n" not in line
     for _ in range(5):
-        look = shelf.look(NOW)
+        look = store.look(NOW)
         assert quiet(look)
         assert (look.faulty, look.unsettled) == (1, False)
-    (line_again,) = shelf.look(NOW, settled=True).errors
+    (line_again,) = store.look(NOW, settled=True).errors
     assert line_again == line, "who asks is told"
     path.write_bytes(whole)
-    look = shelf.look(NOW)
+    look = store.look(NOW)
     assert (look.errors, look.faulty) == ([], 0)
     assert look.names.find(b"new.example")
 
 
 def test_a_file_that_is_different_and_broken_at_every_look_is_told_in_the_end(folder):
-    shelf = shelf_of(folder)
+    store = shelf_of(folder)
     told = []
     for number in range(5):
         (folder / "a.pem").write_text("x" * number)
-        told += shelf.look(NOW).errors
+        told += store.look(NOW).errors
     assert len(told) == 1
 
 
 def test_another_fault_of_the_same_file_is_another_line(folder):
-    shelf = shelf_of(folder)
+    store = shelf_of(folder)
     for content in (b"nothing", key_pem(ec.generate_private_key(ec.SECP256R1()))):
         (folder / "a.pem").write_bytes(content)
-        assert quiet(shelf.look(NOW))
-        assert len(shelf.look(NOW).errors) == 1
-        assert quiet(shelf.look(NOW))
+        assert quiet(store.look(NOW))
+        assert len(store.look(NOW).errors) == 1
+        assert quiet(store.look(NOW))
 
 
 @pytest.mark.parametrize("how", ["gone", "empty", "no folder"])
 def test_a_folder_that_vanishes_leaves_everything_and_is_said_once(folder, how):
-    shelf = shelf_of(folder)
+    store = shelf_of(folder)
     folder.rename(folder.with_name("away"))
     if how == "empty":
         folder.mkdir()
     elif how == "no folder":
         folder.write_text("in the way")
-    look = shelf.look(NOW)
+    look = store.look(NOW)
     assert quiet(look)
     assert look.unsettled
-    look = shelf.look(NOW)
+    look = store.look(NOW)
     (line,) = look.errors
     assert line.startswith(f"{folder}: ")
     assert line.endswith("; the previous certificates stay")
     assert (look.names, look.faulty) == (None, 1)
-    assert quiet(shelf.look(NOW))
+    assert quiet(store.look(NOW))
     if folder.is_file():
         folder.unlink()
     elif folder.is_dir():
         folder.rmdir()
     folder.with_name("away").rename(folder)
-    look = shelf.look(NOW)
+    look = store.look(NOW)
     assert quiet(look)
     assert (look.faulty, look.unsettled) == (0, False)
 
@@ -208,14 +208,14 @@ def test_a_link_to_another_folder_is_followed(folder, tmp_path):
     """As certbot and Kubernetes do it: the name stays, and a link changes what is behind it."""
     link = tmp_path / "link"
     link.symlink_to(folder)
-    shelf = shelf_of(link)
+    store = shelf_of(link)
     other = tmp_path / "other"
     other.mkdir()
     (other / "a.pem").write_bytes(issue("a.example", "new.example"))
     shutil.copy(folder / "b.pem", other)
     (tmp_path / "next").symlink_to(other)
     (tmp_path / "next").rename(link)
-    look = shelf.look(NOW)
+    look = store.look(NOW)
     assert served(look) == ["a", "b"]
     assert look.names.find(b"new.example")
 
@@ -233,13 +233,13 @@ def test_certbot_s_links_into_its_archive_are_followed(tmp_path):
             (live / "new").rename(live / f"{kind}.pem")
 
     renew(1, "a.example")
-    shelf = shelf_of(tmp_path)
+    store = shelf_of(tmp_path)
     renew(2, "a.example", "new.example")
-    assert shelf.look(NOW).names.find(b"new.example").name == "a"
+    assert store.look(NOW).names.find(b"new.example").name == "a"
     shutil.rmtree(live)
     (tmp_path / "other.pem").write_bytes(issue("other.example"))
-    assert served(shelf.look(NOW)) == ["a", "other"]
-    assert served(shelf.look(NOW)) == ["other"]
+    assert served(store.look(NOW)) == ["a", "other"]
+    assert served(store.look(NOW)) == ["other"]
 
 
 # -- what cannot be reached is not gone
@@ -260,47 +260,47 @@ def certbots(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def stays(shelf: Shelf, *lines: str) -> None:
+def stays(store: CertificateStore, *lines: str) -> None:
     """Nothing is dropped, and the second look tells why, once."""
-    shelf.look(NOW)
-    look = shelf.look(NOW)
+    store.look(NOW)
+    look = store.look(NOW)
     assert look.errors == list(lines)
     assert look.faulty == len(lines)
     for _ in range(3):
-        assert quiet(shelf.look(NOW))
-    assert {"one", "two"} <= {each.name for each in shelf._served.certificates}
+        assert quiet(store.look(NOW))
+    assert {"one", "two"} <= {each.name for each in store._served.certificates}
 
 
 def test_a_certificate_whose_archive_is_away_stays(certbots):
-    shelf = shelf_of(certbots)
+    store = shelf_of(certbots)
     (certbots / "archive" / "one").rename(certbots / "away")
-    stays(shelf, f"{certbots}/live/one/fullchain.pem: no such file or directory{STAYS}")
+    stays(store, f"{certbots}/live/one/fullchain.pem: no such file or directory{STAYS}")
     (certbots / "away").rename(certbots / "archive" / "one")
-    assert shelf.look(NOW).faulty == 0
+    assert store.look(NOW).faulty == 0
 
 
 def test_a_certificate_whose_folder_is_closed_stays(certbots, monkeypatch):
     place = certbots / "live"
-    shelf = shelf_of(place)
+    store = shelf_of(place)
     close(monkeypatch, place / "one")
-    stays(shelf, f"{place}/one/fullchain.pem: permission denied{STAYS}")
+    stays(store, f"{place}/one/fullchain.pem: permission denied{STAYS}")
 
 
 def test_certificates_stay_whose_live_is_closed_and_others_are_renewed(certbots, monkeypatch):
-    shelf = shelf_of(certbots)
+    store = shelf_of(certbots)
     (certbots / "flat.pem").write_bytes(issue("flat.example"))
-    assert served(shelf.look(NOW)) == ["flat", "one", "two"]
+    assert served(store.look(NOW)) == ["flat", "one", "two"]
     close(monkeypatch, certbots / "live")
-    shelf.look(NOW)
+    store.look(NOW)
     (certbots / "flat.pem").write_bytes(issue("renewed.example"))
-    look = shelf.look(NOW)
+    look = store.look(NOW)
     assert look.names.find(b"renewed.example").name == "flat"
     assert served(look) == ["flat", "one", "two"]
     assert look.errors == [f"{certbots}/live: permission denied"]
     monkeypatch.undo()
     shutil.rmtree(certbots / "live" / "one")
-    shelf.look(NOW)
-    assert served(shelf.look(NOW)) == ["flat", "two"]
+    store.look(NOW)
+    assert served(store.look(NOW)) == ["flat", "two"]
 
 
 def test_what_certbot_keeps_for_itself_is_no_certificate(certbots, monkeypatch):
@@ -316,24 +316,24 @@ def test_a_folder_of_something_else_is_no_certificate(folder):
 
 
 def test_an_empty_folder_in_live_is_a_certificate_that_is_missing(certbots):
-    shelf = shelf_of(certbots)
+    store = shelf_of(certbots)
     (certbots / "live" / "three").mkdir()
-    stays(shelf, f"{certbots}/live/three/fullchain.pem: no such file or directory")
+    stays(store, f"{certbots}/live/three/fullchain.pem: no such file or directory")
 
 
 @pytest.mark.parametrize(
     ("name", "named"), [("loop", "loop/fullchain.pem"), ("loop.pem", "loop.pem"), ("loop.crt", "loop.crt")]
 )
 def test_one_link_in_a_circle_stops_no_renewal(folder, name, named):
-    shelf = shelf_of(folder)
+    store = shelf_of(folder)
     (folder / name).symlink_to(name)
-    shelf.look(NOW)
+    store.look(NOW)
     (folder / "a.pem").write_bytes(issue("renewed.example"))
-    look = shelf.look(NOW)
+    look = store.look(NOW)
     assert look.names.find(b"renewed.example").name == "a"
     assert look.errors == [f"{folder}/{named}: too many levels of symbolic links"]
     with pytest.raises(CertificateError, match=r"loop.*: too many levels of symbolic links$"):
-        Shelf(folder_place(folder)).open(NOW)
+        CertificateStore(folder_location(folder)).open(NOW)
 
 
 def test_a_link_to_a_folder_that_is_away_is_told(certbots):
@@ -341,9 +341,9 @@ def test_a_link_to_a_folder_that_is_away_is_told(certbots):
     place.mkdir()
     for name in ("one", "two"):
         (place / name).symlink_to(certbots / "live" / name)
-    shelf = shelf_of(place)
+    store = shelf_of(place)
     (certbots / "live" / "one").rename(certbots / "away")
-    stays(shelf, f"{place}/one/fullchain.pem: no such file or directory{STAYS}")
+    stays(store, f"{place}/one/fullchain.pem: no such file or directory{STAYS}")
 
 
 def close(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
@@ -368,24 +368,24 @@ def close(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 
 @pytest.mark.parametrize("name", [b"\xff\xfe.pem", b"two\nlines.pem"], ids=["no UTF-8", "two lines"])
 def test_a_file_is_called_by_what_can_be_printed(folder, name):
-    shelf = shelf_of(folder)
+    store = shelf_of(folder)
     (folder / os.fsdecode(name)).write_bytes(issue("c.example"))
-    shelf.look(NOW)
-    (line,) = shelf.look(NOW).errors
+    store.look(NOW)
+    (line,) = store.look(NOW).errors
     assert line == f"{str(folder / os.fsdecode(name))!a}: give it a name of printable characters"
 
 
 def test_one_that_is_not_valid_yet_replaces_no_other_until_it_is(folder):
     (folder / "b.pem").unlink()
     (folder / "later.pem").write_bytes(issue("a.example", "new.example", start=NOW + 3 * DAY, days=90))
-    shelf = Shelf(folder_place(folder))
-    names, warnings = shelf.open(NOW)
+    store = CertificateStore(folder_location(folder))
+    names, warnings = store.open(NOW)
     assert names.find(b"a.example").name == "a"
     assert names.find(b"new.example").name == "later"
     assert "not valid before" in warnings[0]
-    assert shelf.look(NOW + 3 * DAY - 1).names is None
-    assert shelf.look(NOW + 3 * DAY).names.find(b"a.example").name == "later"
-    assert shelf.look(NOW + 3 * DAY + 1).names is None
+    assert store.look(NOW + 3 * DAY - 1).names is None
+    assert store.look(NOW + 3 * DAY).names.find(b"a.example").name == "later"
+    assert store.look(NOW + 3 * DAY + 1).names is None
 
 
 def test_hidden_files_are_left_alone(folder):
@@ -398,42 +398,42 @@ def test_hidden_files_are_left_alone(folder):
 def test_what_is_no_file_is_not_waited_for(folder):
     os.mkfifo(folder / "pipe.pem")
     with pytest.raises(CertificateError, match=r"pipe\.pem: is not a file; "):
-        Shelf(folder_place(folder)).open(NOW)
+        CertificateStore(folder_location(folder)).open(NOW)
 
 
 def test_an_endless_file_is_not_read(folder):
     with (folder / "huge.pem").open("wb") as file:
         file.truncate(1 << 40)
     with pytest.raises(CertificateError, match=r"huge\.pem: has more than 1 MiB"):
-        Shelf(folder_place(folder)).open(NOW)
+        CertificateStore(folder_location(folder)).open(NOW)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_an_unreadable_file_is_read_when_it_can_be(folder):
-    shelf = shelf_of(folder)
+    store = shelf_of(folder)
     (folder / "c.pem").write_bytes(issue("c.example"))
     (folder / "c.pem").chmod(0)
-    shelf.look(NOW)
-    assert "permission denied" in shelf.look(NOW).errors[0]
+    store.look(NOW)
+    assert "permission denied" in store.look(NOW).errors[0]
     (folder / "c.pem").chmod(0o600)
-    assert served(shelf.look(NOW)) == ["a", "b", "c"]
+    assert served(store.look(NOW)) == ["a", "b", "c"]
 
 
 def test_the_default_stays_when_its_file_is_gone_and_comes_back_with_it(folder):
-    shelf = shelf_of(folder, "b")
+    store = shelf_of(folder, "b")
     content = (folder / "b.pem").read_bytes()
     (folder / "b.pem").unlink()
-    shelf.look(NOW)
-    look = shelf.look(NOW)
+    store.look(NOW)
+    look = store.look(NOW)
     assert served(look) == ["a"]
     assert look.names.default.name == "b"
     (line,) = look.errors
     assert line == 'tls.default: no certificate is called "b"; name one of a; the previous default stays'
     (folder / "c.pem").write_bytes(issue("c.example"))
-    look = shelf.look(NOW)
+    look = store.look(NOW)
     assert (served(look), look.errors, look.names.default.name) == (["a", "c"], [], "b")
     (folder / "b.pem").write_bytes(content)
-    look = shelf.look(NOW)
+    look = store.look(NOW)
     assert look.names.default is look.names.certificates[1]
 
 
@@ -441,40 +441,40 @@ def test_at_the_start_every_fault_is_one(folder):
     for number in range(15):
         (folder / f"x{number:02}.pem").write_text("nothing")
     with pytest.raises(CertificateError) as caught:
-        Shelf(folder_place(folder)).open(NOW)
+        CertificateStore(folder_location(folder)).open(NOW)
     assert len(caught.value.faults) == 15
 
 
 def test_a_default_that_nobody_is_called_is_a_fault_at_the_start(folder):
     with pytest.raises(CertificateError, match=r'no certificate is called "nobody"; name one of a, b$'):
-        Shelf(folder_place(folder), "nobody").open(NOW)
+        CertificateStore(folder_location(folder), "nobody").open(NOW)
 
 
 def test_later_many_faults_are_a_few_lines(folder):
-    shelf = shelf_of(folder)
+    store = shelf_of(folder)
     for number in range(15):
         (folder / f"x{number:02}.pem").write_text("nothing")
-    shelf.look(NOW)
-    look = shelf.look(NOW)
+    store.look(NOW)
+    look = store.look(NOW)
     assert (len(look.errors), look.faulty) == (11, 15)
     assert look.errors[-1].startswith("and 5 more")
-    assert quiet(shelf.look(NOW))
+    assert quiet(store.look(NOW))
 
 
 def test_another_place_takes_over_by_name(folder, tmp_path):
-    before, _ = Shelf(folder_place(folder)).open(NOW)
+    before, _ = CertificateStore(folder_location(folder)).open(NOW)
     other = tmp_path / "other"
     other.mkdir()
-    shelf = Shelf(folder_place(other), "", before)
-    (line,) = shelf.look(NOW, settled=True).errors
+    store = CertificateStore(folder_location(other), "", before)
+    (line,) = store.look(NOW, settled=True).errors
     assert line.endswith("; the previous certificates stay")
     (other / "a.pem").write_text("nothing")
     (other / "c.pem").write_bytes(issue("c.example"))
-    look = shelf.look(NOW, settled=True)
+    look = store.look(NOW, settled=True)
     assert served(look) == ["a", "c"]
     assert look.names.certificates[0] is before.certificates[0]
     (other / "a.pem").write_bytes(issue("a.example", "new.example"))
-    assert shelf.look(NOW).names.find(b"new.example").name == "a"
+    assert store.look(NOW).names.find(b"new.example").name == "a"
 
 
 def test_the_files_that_an_endpoint_names_are_watched(tmp_path):
@@ -483,33 +483,33 @@ def test_the_files_that_an_endpoint_names_are_watched(tmp_path):
     paths[0].write_bytes(key_pem(key))
     paths[1].write_bytes(certificate_pem(key, "a.example"))
     paths[2].write_bytes(certificate_pem(issuer, "issuer.example"))
-    shelf = Shelf(files_place(*paths))
-    names, _ = shelf.open(NOW)
+    store = CertificateStore(files_location(*paths))
+    names, _ = store.open(NOW)
     assert [each.name for each in names.certificates] == ["x"]
     paths[2].write_bytes(certificate_pem(issuer, "other.example"))
-    look = shelf.look(NOW)
+    look = store.look(NOW)
     assert look.names.default.chain_der[0] == names.default.chain_der[0]
     assert look.names.default.chain_der[1] != names.default.chain_der[1]
     for path in paths:
         path.unlink()
-    assert quiet(shelf.look(NOW))
-    (line,) = shelf.look(NOW).errors
+    assert quiet(store.look(NOW))
+    (line,) = store.look(NOW).errors
     assert line == f"{paths[1]}: no such file or directory{STAYS}"
 
 
 def test_a_look_can_be_ended_from_elsewhere(folder, monkeypatch):
-    shelf = shelf_of(folder)
-    read = shelf._reader.read
+    store = shelf_of(folder)
+    read = store._reader.read
 
     def read_and_stop(*words):
-        shelf.stop()
+        store.stop()
         return read(*words)
 
-    monkeypatch.setattr(shelf._reader, "read", read_and_stop)
+    monkeypatch.setattr(store._reader, "read", read_and_stop)
     for name in "ab":
         (folder / f"{name}.pem").write_bytes(issue(f"{name}.example", "new.example"))
-    assert shelf.look(NOW, settled=True).names is None
-    assert [bool(kept.certificate.names[1:]) for kept in shelf._kept.values()] == [True, False]
+    assert store.look(NOW, settled=True).names is None
+    assert [bool(kept.certificate.names[1:]) for kept in store._kept.values()] == [True, False]
 
 
 # -- warnings, as time goes by
@@ -520,24 +520,24 @@ def date(moment: float) -> str:
 
 
 def test_what_expires_is_said_a_month_before_and_once_it_has(folder):
-    shelf = shelf_of(folder)
+    store = shelf_of(folder)
     expires = NOW + 89 * DAY
-    assert quiet(shelf.look(expires - 31 * DAY))
-    lines = shelf.look(expires - 29 * DAY).warnings
+    assert quiet(store.look(expires - 31 * DAY))
+    lines = store.look(expires - 29 * DAY).warnings
     assert lines == [
         f"{folder}/{name}.pem: expires on {date(expires)}, in less than 30 days; renew it" for name in "ab"
     ]
-    assert quiet(shelf.look(expires - 28 * DAY))
+    assert quiet(store.look(expires - 28 * DAY))
     (folder / "a.pem").write_bytes(issue("a.example", start=expires - 28 * DAY))
-    assert shelf.look(expires - 27 * DAY).warnings == []
-    assert shelf.look(expires + 1).warnings == [f"{folder}/b.pem: expired on {date(expires)}; renew it"]
-    assert quiet(shelf.look(expires + DAY))
+    assert store.look(expires - 27 * DAY).warnings == []
+    assert store.look(expires + 1).warnings == [f"{folder}/b.pem: expired on {date(expires)}; renew it"]
+    assert quiet(store.look(expires + DAY))
 
 
 def test_a_certificate_that_clients_refuse_is_taken_with_a_warning(folder):
-    shelf = shelf_of(folder)
+    store = shelf_of(folder)
     (folder / "a.pem").write_bytes(issue("a.example", start=NOW - 10 * DAY, days=9))
-    look = shelf.look(NOW)
+    look = store.look(NOW)
     assert served(look) == ["a", "b"]
     assert look.warnings == [f"{folder}/a.pem: expired on {date(NOW - DAY)}; renew it"]
 
@@ -545,10 +545,10 @@ def test_a_certificate_that_clients_refuse_is_taken_with_a_warning(folder):
 def test_many_that_expire_are_a_few_lines(folder):
     for number in range(15):
         (folder / f"x{number:02}.pem").write_bytes(issue("x.example", days=10))
-    shelf = Shelf(folder_place(folder))
-    _, warnings = shelf.open(NOW)
+    store = CertificateStore(folder_location(folder))
+    _, warnings = store.open(NOW)
     assert len(warnings) == 15
-    look = shelf.look(NOW + 20 * DAY)
+    look = store.look(NOW + 20 * DAY)
     assert len(look.warnings) == 11
     assert look.warnings[-1].startswith("and 5 more")
 
@@ -557,36 +557,36 @@ def test_many_that_expire_are_a_few_lines(folder):
 
 
 def test_the_gateway_s_own_certificate_is_made_anew_in_time(tmp_path):
-    shelf = OwnShelf(tmp_path, "id.localhost")
-    names, (warning,) = shelf.open(NOW)
+    store = OwnCertificateStore(tmp_path, "id.localhost")
+    names, (warning,) = store.open(NOW)
     assert names.default.fingerprint in warning
     expires = names.default.expires
-    assert quiet(shelf.look(expires - 31 * DAY))
-    look = shelf.look(expires - 29 * DAY)
+    assert quiet(store.look(expires - 31 * DAY))
+    look = store.look(expires - 29 * DAY)
     assert look.names.default.expires > expires
     assert look.names.default.fingerprint in look.warnings[0]
-    assert quiet(shelf.look(expires - 29 * DAY))
+    assert quiet(store.look(expires - 29 * DAY))
 
 
 def test_a_state_folder_that_cannot_be_used_is_said_once(tmp_path):
     state = tmp_path / "state"
-    shelf = OwnShelf(state, "id.localhost")
-    names, _ = shelf.open(NOW)
+    store = OwnCertificateStore(state, "id.localhost")
+    names, _ = store.open(NOW)
     shutil.rmtree(state)
     state.write_text("in the way")
     late = names.default.expires - DAY
-    (line,) = shelf.look(late).errors
+    (line,) = store.look(late).errors
     assert line.endswith("; the previous certificate stays")
-    look = shelf.look(late)
+    look = store.look(late)
     assert (quiet(look), look.faulty) == (True, 1)
     state.unlink()
-    assert shelf.look(late).names is not None
+    assert store.look(late).names is not None
 
 
 def test_the_gateway_s_own_certificate_is_the_same_when_it_is_asked_for_again(tmp_path):
-    shelf = OwnShelf(tmp_path, "id.localhost")
-    names, warnings = shelf.open(NOW)
-    look = shelf.look(NOW, settled=True)
+    store = OwnCertificateStore(tmp_path, "id.localhost")
+    names, warnings = store.open(NOW)
+    look = store.look(NOW, settled=True)
     assert (look.names, look.warnings) == (None, warnings)
     assert self_signed(tmp_path, "id.localhost", now=NOW).same(names.default)
 
@@ -595,7 +595,7 @@ def test_the_gateway_s_own_certificate_is_the_same_when_it_is_asked_for_again(tm
 
 
 def good(folder: Path) -> list[str]:
-    names, warnings = Shelf(folder_place(folder)).open(NOW)
+    names, warnings = CertificateStore(folder_location(folder)).open(NOW)
     assert warnings == []
     return sorted(each.name for each in names.certificates)
 
@@ -614,7 +614,7 @@ def test_issuers_beside_a_pair_are_no_broken_pairs(tmp_path):
     assert good(tmp_path) == ["a"]
     (tmp_path / "b.crt").write_bytes(certificate_pem(ec.generate_private_key(ec.SECP256R1())))
     with pytest.raises(CertificateError, match=r"b\.key: no such file"):
-        Shelf(folder_place(tmp_path)).open(NOW)
+        CertificateStore(folder_location(tmp_path)).open(NOW)
 
 
 def test_an_issuer_s_own_pair_is_one(tmp_path):
@@ -646,13 +646,15 @@ def test_of_an_rsa_and_an_ecdsa_certificate_for_one_name_the_idle_one_is_a_warni
     rsa_key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     (tmp_path / "a-rsa.pem").write_bytes(key_pem(rsa_key) + certificate_pem(rsa_key, "a.example"))
     (tmp_path / "a-ec.pem").write_bytes(issue("a.example", days=91))
-    _, warnings = Shelf(folder_place(tmp_path)).open(NOW)
+    _, warnings = CertificateStore(folder_location(tmp_path)).open(NOW)
     (line,) = warnings
     assert line.startswith(f"{tmp_path}/a-rsa.pem: is never used for its names: {tmp_path}/a-ec.pem ")
     (tmp_path / "a-rsa.pem").write_bytes(issue("a.example"))
-    assert Shelf(folder_place(tmp_path)).open(NOW)[1] == [], "a renewed one beside the old one is nothing to mend"
+    assert CertificateStore(folder_location(tmp_path)).open(NOW)[1] == [], (
+        "a renewed one beside the old one is nothing to mend"
+    )
     (tmp_path / "a-rsa.pem").write_bytes(key_pem(rsa_key) + certificate_pem(rsa_key, "a.example", "b.example"))
-    assert Shelf(folder_place(tmp_path)).open(NOW)[1] == [], "it serves another name"
+    assert CertificateStore(folder_location(tmp_path)).open(NOW)[1] == [], "it serves another name"
 
 
 @pytest.mark.parametrize("ends", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
@@ -676,28 +678,28 @@ def test_text_around_pem_and_other_line_ends_do_no_harm(tmp_path, ends):
 def test_what_cannot_be_told_from_a_bundle_is_one_clear_line(tmp_path, content, says):
     (tmp_path / "a.pem").write_bytes(content(ec.generate_private_key(ec.SECP256R1())))
     with pytest.raises(CertificateError, match=says) as raised:
-        Shelf(folder_place(tmp_path)).open(NOW)
+        CertificateStore(folder_location(tmp_path)).open(NOW)
     assert len(raised.value.faults) == 1
 
 
 def test_a_certificate_that_is_good_again_gets_its_line(folder):
-    shelf = shelf_of(folder)
+    store = shelf_of(folder)
     kept = (folder / "a.pem").read_bytes()
     (folder / "a.pem").write_text("broken")
-    shelf.look(NOW)
-    shelf.look(NOW)
-    assert shelf.look(NOW).errors or shelf.look(NOW, settled=True).errors
+    store.look(NOW)
+    store.look(NOW)
+    assert store.look(NOW).errors or store.look(NOW, settled=True).errors
     (folder / "a.pem").write_bytes(kept)
-    assert shelf.look(NOW).restored == [f"{folder}/a.pem: can be used again"]
-    assert shelf.look(NOW).restored == []
+    assert store.look(NOW).restored == [f"{folder}/a.pem: can be used again"]
+    assert store.look(NOW).restored == []
 
 
 def test_a_place_that_is_there_again_has_its_line(folder):
-    shelf = shelf_of(folder)
+    store = shelf_of(folder)
     away = folder.with_name("away")
     folder.rename(away)
-    shelf.look(NOW)
-    assert shelf.look(NOW).errors
+    store.look(NOW)
+    assert store.look(NOW).errors
     away.rename(folder)
-    assert shelf.look(NOW).restored == [f"{folder}: can be read again"]
-    assert shelf.look(NOW).restored == []
+    assert store.look(NOW).restored == [f"{folder}: can be read again"]
+    assert store.look(NOW).restored == []

@@ -10,11 +10,11 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted.logger import formatEvent, globalLogPublisher
 
-from koder_gateway.tls.certificate_store import Look
-from koder_gateway.tls.certificate_watcher import TICKETS, Watch, Watched
+from koder_gateway.tls.certificate_store import StoreChanges
+from koder_gateway.tls.certificate_watcher import TICKETS, CertificateWatcher, WatchedContexts
 from koder_gateway.tls.certificates import CertificateError, self_signed
 from koder_gateway.tls.contexts import ServerContexts
-from koder_gateway.tls.sni_index import Names
+from koder_gateway.tls.sni_index import SniIndex
 from tests.tenants.test_registry_file import Pool
 from tests.tls.test_contexts import Peer, begun, resumed
 
@@ -22,7 +22,7 @@ NOTHING = object()
 
 
 class Script:
-    """A shelf that finds what it is told to, and notes how it was asked."""
+    """A store that finds what it is told to, and notes how it was asked."""
 
     def __init__(self, *looks):
         self.looks = list(looks)
@@ -34,7 +34,7 @@ class Script:
 
     def look(self, now, settled=False):
         self.asked.append(settled)
-        look = self.looks.pop(0) if self.looks else Look()
+        look = self.looks.pop(0) if self.looks else StoreChanges()
         if isinstance(look, Exception):
             raise look
         return look
@@ -64,11 +64,11 @@ def pool():
 
 
 def watched(made, *looks, text=""):
-    return Watched(text, Script(*looks), ServerContexts([made("a.example")]))
+    return WatchedContexts(text, Script(*looks), ServerContexts([made("a.example")]))
 
 
 def watch_of(pool, *each):
-    watch = Watch(pool)
+    watch = CertificateWatcher(pool)
     watch.watched.extend(each)
     return watch
 
@@ -78,9 +78,9 @@ def test_it_looks_elsewhere_than_on_the_reactor_s_thread_and_not_twice_at_once(m
     watch = watch_of(pool, one)
     watch.sweep(0.0)
     watch.sweep(100.0)
-    assert (pool.waiting, one.shelf.asked) == (1, [])
+    assert (pool.waiting, one.store.asked) == (1, [])
     pool.work()
-    assert (pool.waiting, one.shelf.asked) == (0, [False])
+    assert (pool.waiting, one.store.asked) == (0, [False])
 
 
 def test_it_looks_again_after_a_pause(made, pool):
@@ -97,14 +97,14 @@ def test_what_takes_long_is_done_less_often_and_what_is_unsettled_soon(made, poo
     one = watched(made)
     watch = watch_of(pool, one)
     for took, unsettled, pause in ((0.0, False, 1.0), (0.04, False, 2.0), (5.0, False, 3.0), (5.0, True, 1.0)):
-        watch._found(([Look(unsettled=unsettled)], took), [(one, one.shelf)])
+        watch._found(([StoreChanges(unsettled=unsettled)], took), [(one, one.store)])
         assert watch._pause == pause
 
 
 def test_what_has_changed_serves_and_is_said(made, pool, lines):
     certificates = [made("a.example"), made("b.example")]
-    one = watched(made, Look(Names(certificates), ["an error {x}"], ["a warning"], faulty=2))
-    other = watched(made, Look(), text="ssl:1")
+    one = watched(made, StoreChanges(SniIndex(certificates), ["an error {x}"], ["a warning"], faulty=2))
+    other = watched(made, StoreChanges(), text="ssl:1")
     watch = watch_of(pool, one, other)
     watch.sweep(0.0)
     pool.work()
@@ -114,14 +114,14 @@ def test_what_has_changed_serves_and_is_said(made, pool, lines):
 
 
 def test_a_line_says_whose_certificate_it_is_about(made, pool, lines):
-    watch = watch_of(pool, watched(made, Look(errors=["broken"]), text="ssl:1:privateKey=x"))
+    watch = watch_of(pool, watched(made, StoreChanges(errors=["broken"]), text="ssl:1:privateKey=x"))
     watch.sweep(0.0)
     pool.work()
     assert lines == ['error: endpoint "ssl:1:privateKey=x": broken']
 
 
 def test_certificates_that_cannot_serve_after_all_leave_those_before(made, pool, lines, monkeypatch):
-    one = watched(made, Look(Names([made("b.example")])))
+    one = watched(made, StoreChanges(SniIndex([made("b.example")])))
     monkeypatch.setattr(one.contexts, "_opened", refuse)
     before = one.contexts.names
     watch = watch_of(pool, one)
@@ -140,7 +140,7 @@ def test_who_asks_has_everything_read_at_once(made, pool):
     watch = watch_of(pool, one)
     watch.again()
     pool.work()
-    assert one.shelf.asked == [True]
+    assert one.store.asked == [True]
 
 
 def test_who_asks_in_the_midst_of_a_look_gets_another_one_after_it(made, pool):
@@ -152,26 +152,26 @@ def test_who_asks_in_the_midst_of_a_look_gets_another_one_after_it(made, pool):
     assert pool.waiting == 1
     pool.work()
     pool.work()
-    assert (pool.waiting, one.shelf.asked) == (0, [False, True])
+    assert (pool.waiting, one.store.asked) == (0, [False, True])
 
 
 def test_what_was_read_of_a_place_that_is_another_one_now_is_not_taken(made, pool):
-    one = watched(made, Look(Names([made("b.example")]), ["old news"]))
+    one = watched(made, StoreChanges(SniIndex([made("b.example")]), ["old news"]))
     before = one.contexts.names
     watch = watch_of(pool, one)
     watch.sweep(0.0)
-    one.shelf = Script()
+    one.store = Script()
     pool.work()
     assert one.contexts.names is before
 
 
 def test_after_the_end_nothing_is_looked_at_or_taken(made, pool):
-    one = watched(made, Look(Names([made("b.example")])))
+    one = watched(made, StoreChanges(SniIndex([made("b.example")])))
     before = one.contexts.names
     watch = watch_of(pool, one)
     watch.sweep(0.0)
     watch.stop()
-    assert one.shelf.stopped
+    assert one.store.stopped
     pool.work()
     assert one.contexts.names is before
     watch.again()
@@ -190,12 +190,12 @@ def test_a_look_that_fails_is_logged_and_tried_again_later(made, pool, logged_er
     assert pool.waiting == 0
     watch.sweep(60.0)
     pool.work()
-    assert one.shelf.asked == [False, False]
+    assert one.store.asked == [False, False]
 
 
 def test_nothing_to_watch_needs_no_thread(pool):
-    Watch(pool).sweep(0.0)
-    Watch(pool).again()
+    CertificateWatcher(pool).sweep(0.0)
+    CertificateWatcher(pool).again()
     assert pool.waiting == 0
 
 
@@ -204,7 +204,7 @@ def test_a_reactor_without_threads_looks_itself(made):
     watch = watch_of(object(), one)
     watch.sweep(0.0)
     watch.sweep(1.0)
-    assert one.shelf.asked == [False, False]
+    assert one.store.asked == [False, False]
 
 
 def test_the_keys_of_tickets_change_twice_a_day(made, pool):
@@ -234,9 +234,9 @@ async def test_a_real_thread_looks(made):
     class Noting(Script):
         def look(self, now, settled=False):
             threads.append(threading.current_thread())
-            return Look(Names([made("b.example")]))
+            return StoreChanges(SniIndex([made("b.example")]))
 
-    one.shelf = Noting()
+    one.store = Noting()
     watch = watch_of(reactor, one)
     watch.sweep(0.0)
     while one.contexts.certificates[0].name != "b.example":

@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 
 from koder_gateway.tls import certificates
-from koder_gateway.tls.certificate_store import Shelf
+from koder_gateway.tls.certificate_store import CertificateStore
 from koder_gateway.tls.certificates import (
     DAY,
     CertificateError,
@@ -24,7 +24,7 @@ from koder_gateway.tls.certificates import (
     self_signed,
 )
 from koder_gateway.tls.contexts import ServerContexts
-from koder_gateway.tls.folder import folder_place
+from koder_gateway.tls.folder import folder_location
 
 NOW = 1_900_000_000.0
 P256 = ec.SECP256R1()
@@ -57,7 +57,7 @@ def key_pem(key, encryption=None, form=serialization.PrivateFormat.PKCS8):
 
 def load_folder(folder, now):
     """What a folder has: certificates, faults and warnings, all of them lists."""
-    look = Shelf(folder_place(folder)).look(now, settled=True)
+    look = CertificateStore(folder_location(folder)).look(now, settled=True)
     certificates = [] if look.names is None else list(look.names.certificates)
     return SimpleNamespace(certificates=certificates, faults=look.errors, warnings=look.warnings)
 

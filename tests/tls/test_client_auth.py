@@ -24,7 +24,7 @@ from koder_gateway.tls.certificates import load_pair
 from koder_gateway.tls.client_auth import client_verification
 from koder_gateway.tls.contexts import ContextOptions, ServerContexts
 from koder_gateway.tls.established import established
-from koder_gateway.tls.failures import Failures
+from koder_gateway.tls.handshake_failures import HandshakeFailures
 from koder_gateway.tls.stream import TLSTransport
 from tests.kit.authority import CLIENT, SERVER, Authority, der
 from tests.kit.clients import Client
@@ -303,7 +303,7 @@ class Peer:
 
 def test_one_line_says_why_and_how_often(contexts, issued):
     now = [0.0]
-    failures = Failures(10.0, lambda: now[0])
+    failures = HandshakeFailures(10.0, lambda: now[0])
 
     def refuse(path):
         done = Handshake(contexts, ADMIN, path)

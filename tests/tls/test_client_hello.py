@@ -13,7 +13,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from koder_gateway.tls import client_hello
 from koder_gateway.tls.certificates import self_signed
-from koder_gateway.tls.client_hello import Greeting, plain_name
+from koder_gateway.tls.client_hello import ClientHello, plain_name
 from koder_gateway.tls.contexts import ServerContexts
 from koder_gateway.tls.factory import TLSFactory
 
@@ -45,18 +45,18 @@ def in_records(data, size):
 @pytest.mark.parametrize("name", [b"", b"a", b"acme.id.test", b"Acme.ID.test.", b"x" * 63 + b".test", b"\xff\n"])
 def test_the_name_is_read_in_one_piece_and_byte_by_byte(name, version):
     said = hello(name, version)
-    assert Greeting().take(said) == name
+    assert ClientHello().feed(said) == name
     for form in (said, in_records(said, 1), in_records(said, 100)):
-        slow = Greeting()
+        slow = ClientHello()
         for position in range(len(form) - 1):
-            assert slow.take(form[position : position + 1]) is None
-        assert slow.take(form[-1:]) == name
+            assert slow.feed(form[position : position + 1]) is None
+        assert slow.feed(form[-1:]) == name
 
 
 def test_a_hello_of_before_extensions_has_no_name():
     body = b"\3\3" + b"r" * 32 + b"\0" + b"\0\2\0\x2f" + b"\1\0"
     message = b"\1" + len(body).to_bytes(3, "big") + body
-    assert Greeting().take(b"\x16\3\1" + len(message).to_bytes(2, "big") + message) == b""
+    assert ClientHello().feed(b"\x16\3\1" + len(message).to_bytes(2, "big") + message) == b""
 
 
 @pytest.mark.parametrize(
@@ -66,16 +66,16 @@ def test_a_hello_of_before_extensions_has_no_name():
 )
 def test_what_is_no_hello_is_told(data):
     with pytest.raises(ValueError, match="no h"):
-        Greeting().take(data)
+        ClientHello().feed(data)
 
 
 def test_a_hello_that_has_no_end_is_given_up():
-    endless = Greeting()
+    endless = ClientHello()
     record = b"\x16\3\1\x40\0" + b"\1\xff\xff\xff" + b"x" * ((1 << 14) - 4)
     for _ in range(client_hello._LARGEST >> 14):
-        assert endless.take(record) is None
+        assert endless.feed(record) is None
     with pytest.raises(ValueError, match="too large"):
-        endless.take(record)
+        endless.feed(record)
     assert len(endless._message) + len(endless._records) <= client_hello._LARGEST + len(record)
 
 
@@ -84,10 +84,10 @@ def test_no_hello_of_any_kind_raises_anything_else(changes, size):
     data = bytearray(HELLO)
     for position, value in changes:
         data[position] = value
-    reading = Greeting()
+    reading = ClientHello()
     try:
         for start in range(0, len(data), size):
-            name = reading.take(bytes(data[start : start + size]))
+            name = reading.feed(bytes(data[start : start + size]))
             assert name is None or isinstance(name, bytes)
             if name is not None:
                 break

@@ -18,7 +18,7 @@ from koder_gateway.tls import client_hello, sni_callback
 from koder_gateway.tls.certificates import CertificateError, load_pair, self_signed
 from koder_gateway.tls.contexts import ContextOptions, NoCommonProtocolError, ServerContexts
 from koder_gateway.tls.sni_callback import ACCESS_DENIED, ILLEGAL_PARAMETER, INTERNAL_ERROR, UNRECOGNIZED_NAME
-from koder_gateway.tls.sni_index import Names
+from koder_gateway.tls.sni_index import SniIndex
 from tests.tls.test_certificates import certificate_pem, key_pem
 
 
@@ -250,7 +250,7 @@ def test_a_session_is_not_resumed_with_the_keys_before_the_last(issued, version)
 def test_a_session_outlives_another_certificate_s_renewal(issued, tmp_path, version):
     contexts = ServerContexts([issued("a.example"), issued("b.example")])
     context, session = begun(contexts, version, b"a.example")
-    contexts.serve(Names([issued("a.example"), self_signed(tmp_path, "b.example")]))
+    contexts.serve(SniIndex([issued("a.example"), self_signed(tmp_path, "b.example")]))
     assert resumed(Peer(contexts, context=context, name=b"a.example", session=session).handshake())
 
 
@@ -301,7 +301,7 @@ def test_with_one_certificate_its_sessions_go_on_under_any_name(contexts, versio
 def test_a_second_certificate_ends_the_sessions_of_before(issued, version):
     contexts = ServerContexts([issued("a.example")])
     context, session = begun(contexts, version, b"b.example")
-    contexts.serve(Names([issued("a.example"), issued("b.example")]))
+    contexts.serve(SniIndex([issued("a.example"), issued("b.example")]))
     again = Peer(contexts, context=context, name=b"b.example", session=session).handshake()
     assert (resumed(again), again.names[0]) == (False, "b.example")
 
@@ -309,7 +309,7 @@ def test_a_second_certificate_ends_the_sessions_of_before(issued, version):
 @VERSIONS
 def test_a_session_is_refused_if_the_hello_could_not_be_read(issued, version, monkeypatch):
     contexts = ServerContexts([issued("a.example"), issued("b.example")])
-    monkeypatch.setattr(client_hello.Greeting, "take", refuse_to_read)
+    monkeypatch.setattr(client_hello.ClientHello, "take", refuse_to_read)
     context, session = begun(contexts, version, b"a.example")
     for name in (b"a.example", b"b.example"):
         assert alert_of(contexts, context=context, name=name, session=session) == ACCESS_DENIED
@@ -372,7 +372,7 @@ def test_one_certificate_can_be_strict_too_and_strictness_can_change(issued):
     assert alert_of(contexts, name=b"unknown.test") is None
     contexts.serve(contexts.names, strict=True)
     assert alert_of(contexts, name=b"unknown.test") == UNRECOGNIZED_NAME
-    contexts.serve(Names([issued("a.example"), issued("b.example")]))
+    contexts.serve(SniIndex([issued("a.example"), issued("b.example")]))
     assert alert_of(contexts, name=b"unknown.test") == UNRECOGNIZED_NAME
     contexts.serve(contexts.names, strict=False)
     assert alert_of(contexts, name=b"unknown.test") is None
@@ -431,7 +431,7 @@ def test_contexts_are_made_when_they_are_needed_and_the_oldest_is_forgotten(issu
 def test_contexts_of_certificates_that_have_gone_are_forgotten(issued):
     contexts = ServerContexts([issued("a.example"), issued("b.example"), issued("c.example")])
     kept, gone = contexts.context_for(b"b.example"), contexts.context_for(b"c.example")
-    contexts.serve(Names(contexts.certificates[:2]))
+    contexts.serve(SniIndex(contexts.certificates[:2]))
     assert list(contexts._made.values()) == [kept]
     assert contexts.context_for(b"c.example") is not gone
 
@@ -500,7 +500,7 @@ def test_of_two_certificates_for_a_name_the_longer_valid_one_is_served(tmp_path)
 def test_new_certificates_serve_new_connections_only(issued):
     contexts = ServerContexts([issued("a.example")])
     old = Peer(contexts, name=b"b.example").handshake()
-    contexts.serve(Names([issued("a.example"), issued("b.example")]))
+    contexts.serve(SniIndex([issued("a.example"), issued("b.example")]))
     assert Peer(contexts, name=b"b.example").handshake().names[0] == "b.example"
     assert old.say(b"still here") == b"still here"
     assert [each.name for each in contexts.certificates] == ["a.example", "b.example"]

@@ -15,7 +15,7 @@ from twisted.web.server import Site
 from zope.interface import directlyProvides
 
 from koder_gateway.config.client_auth import read_authorities
-from koder_gateway.policy.certificates import Secured
+from koder_gateway.policy.certificates import TlsInfo
 from koder_gateway.policy.tenants import Tenant
 from koder_gateway.tls.certificates import load_pair
 from koder_gateway.tls.client_auth import client_verification
@@ -204,7 +204,7 @@ def test_a_transport_that_says_nothing_is_only_secure(gateway):
     gateway.connect(secure=True)
     (channel,) = gateway.site.channels
     secured = established(channel.transport)
-    assert isinstance(secured, Secured)
+    assert isinstance(secured, TlsInfo)
     assert (secured.client, secured.server_name, secured.names.cover(b"a")) == (b"", b"", False)
 
 

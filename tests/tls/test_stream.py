@@ -525,7 +525,7 @@ def test_lines_before_a_plain_request_are_not_kept(contexts):
 def test_no_line_takes_long_to_tell_from_a_request(line):
     start = process_time()
     for _ in range(5):
-        assert plain_http.PlainRequest().take(line) is not None
+        assert plain_http.PlainRequest().feed(line) is not None
     assert process_time() - start < 0.5
 
 

@@ -19,7 +19,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.error import ConnectionDone
 from twisted.internet.threads import deferToThread
 
-from koder_gateway.upstream.fetch import Fetcher, Unfetched
+from koder_gateway.upstream.fetch import Fetcher, FetchError
 from koder_gateway.upstream.tls_endpoint import SecureEndpoint
 from koder_gateway.upstream.trust import read_trust
 from tests.kit.gateways import write_certificate
@@ -62,7 +62,7 @@ class Asked:
     def fault(self) -> str:
         """Why the only question so far was not answered."""
         (result,) = self.results
-        assert isinstance(result, Unfetched), result
+        assert isinstance(result, FetchError), result
         return str(result)
 
 

@@ -16,7 +16,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from koder_gateway.upstream.name_resolution import RENEW, Found, NamedEndpoint, Names, Unresolved, look_up
+from koder_gateway.upstream.name_resolution import RENEW, Found, NamedEndpoint, ResolvedNames, Unresolved, look_up
 from tests.kit.clients import HOST
 from tests.kit.gateways import GatewayProcess, configuration, write_certificate
 from tests.kit.services import Origin
@@ -91,7 +91,7 @@ class Asked:
 
 @pytest.fixture
 def endpoint(network: Network) -> NamedEndpoint:
-    return NamedEndpoint(network, Names(network, network.look_up).named("a.test"), 80, 2.0)
+    return NamedEndpoint(network, ResolvedNames(network, network.look_up).named("a.test"), 80, 2.0)
 
 
 def test_the_system_is_asked_for_both_families() -> None:
@@ -102,7 +102,7 @@ def test_the_system_is_asked_for_both_families() -> None:
 
 
 def test_a_name_is_looked_up_ahead_of_time_and_again(network: Network) -> None:
-    names = Names(network, network.look_up)
+    names = ResolvedNames(network, network.look_up)
     name = names.named("a.test")
     network.answers = [(FIRST,), (SECOND,)]
     names.sweep()
@@ -119,7 +119,7 @@ def test_a_name_is_looked_up_ahead_of_time_and_again(network: Network) -> None:
 
 
 def test_the_last_good_addresses_stay(network: Network, logged: Callable[[], list[str]]) -> None:
-    names = Names(network, network.look_up)
+    names = ResolvedNames(network, network.look_up)
     name = names.named("a.test")
     network.answers = [(FIRST,), socket.gaierror(-3, "try again"), (), socket.gaierror(-3, "try again"), (SECOND,)]
     for _ in range(4):

@@ -271,7 +271,7 @@ async def test_what_has_ended_or_speaks_unasked_is_stale(
         await_bytes(connection)
         assert not outlives_a_look(running, connection)
         (address,) = running.service.addresses
-        assert address.take(b"") is None
+        assert address.checkout(b"") is None
 
 
 class Shell:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from koder_gateway import errors
-from koder_gateway.errors import Refusal, Refused
+from koder_gateway.errors import Refusal, RefusedError
 from koder_gateway.wire.problem import _BOUND, _kept, problem
 
 ALL = {name: value for name, value in vars(errors).items() if isinstance(value, Refusal)}
@@ -83,6 +83,6 @@ def test_a_refusal_is_a_value() -> None:
 
 
 def test_a_refusal_can_be_raised() -> None:
-    raised = Refused(errors.NO_ROUTE)
+    raised = RefusedError(errors.NO_ROUTE)
     assert raised.refusal is errors.NO_ROUTE
     assert str(raised) == errors.NO_ROUTE.detail

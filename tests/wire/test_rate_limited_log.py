@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from koder_gateway.wire.clock import CoarseClock
-from koder_gateway.wire.rate_limited_log import Complaints
+from koder_gateway.wire.rate_limited_log import RateLimitedLog
 
 
 class Log:
@@ -14,15 +14,15 @@ class Log:
     def __init__(self) -> None:
         self.clock = CoarseClock(100.0)
         self.lines: list[str] = []
-        self.complaints = Complaints(self.clock, lambda form, **values: self.lines.append(form.format(**values)))
+        self.fault_log = RateLimitedLog(self.clock, lambda form, **values: self.lines.append(form.format(**values)))
 
     def say(self, count: int) -> None:
         for number in range(count):
-            self.complaints.say(f"fault {number}")
+            self.fault_log.warn(f"fault {number}")
 
     def pass_time(self, seconds: float) -> None:
         self.clock.now += seconds
-        self.complaints.sweep(self.clock.now)
+        self.fault_log.sweep(self.clock.now)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from koder_gateway.errors import Refusal
-from koder_gateway.wire.target import Absolute, host_fault, origin_form, path_fault, query_fault
+from koder_gateway.wire.target import AbsoluteForm, host_fault, origin_form, path_fault, query_fault
 
 GOOD = [
     b"/", b"/v1/users", b"/v1/users/", b"//", b"/v1//users", b"/a.b", b"/.well-known/x", b"/..a", b"/a..", b"/...",
@@ -117,7 +117,7 @@ def test_no_host(host: bytes) -> None:
 )
 def test_an_absolute_form(target: bytes, host: bytes, origin: bytes) -> None:
     found = origin_form(b"GET", target, host)
-    assert isinstance(found, Absolute)
+    assert isinstance(found, AbsoluteForm)
     scheme, authority, rest = found
     assert rest == origin
     assert target.lower().startswith(scheme + b"://")
@@ -162,7 +162,7 @@ def test_options_of_no_path_is_that_of_the_server(target: bytes) -> None:
         (b"OPTIONS", b"?a", b"/?a"),
     ):
         found = origin_form(method, target + rest, b"a")
-        assert isinstance(found, Absolute)
+        assert isinstance(found, AbsoluteForm)
         assert found.target == origin
 
 

@@ -59,7 +59,7 @@ _BY_ALERT: Final = {
 _ALERT_RECORD: Final = (0x15, b"\0\2\2")
 
 
-class Failures:
+class HandshakeFailures:
     """Counts failed handshakes by reason. It logs one at once and the next of its kind after `interval` seconds at
     the earliest; client certificates are a kind of their own, which the others must not hide.
 
@@ -72,7 +72,7 @@ class Failures:
         """How many failed for each reason, since the start."""
         self.charge: Callable[[str], bool] = _never
         self._clock = clock
-        self._certificates, self._all_else = _Pace(interval), _Pace(interval)
+        self._certificates, self._all_else = _LogInterval(interval), _LogInterval(interval)
 
     def failed(self, error: SSL.Error, connection: SSL.Connection, opening: bytes, sent: bytes, peer: object) -> bool:
         """A handshake has failed with this error; returns whether its client gets no response.
@@ -96,7 +96,7 @@ class Failures:
 
     def _tell(self, reason: str, peer: object, words: str, name: bytes | None) -> None:
         certificate = reason == CLIENT_CERTIFICATE
-        more = (self._certificates if certificate else self._all_else).take(reason, self._clock())
+        more = (self._certificates if certificate else self._all_else).next_line(reason, self._clock())
         if more is None:
             return
         host = getattr(peer, "host", None) or "somebody"
@@ -114,7 +114,7 @@ def _never(host: str) -> bool:
     return False
 
 
-class _Pace:
+class _LogInterval:
     """Lines of one kind, at most one in `interval` seconds."""
 
     def __init__(self, interval: float) -> None:
@@ -122,7 +122,7 @@ class _Pace:
         self._next = 0.0
         self._untold: dict[str, int] = {}
 
-    def take(self, reason: str, now: float) -> str | None:
+    def next_line(self, reason: str, now: float) -> str | None:
         """The note about unlogged failures since the last line; None if this one is not logged either."""
         untold = self._untold
         if now < self._next:

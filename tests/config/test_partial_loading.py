@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from koder_gateway.checks import faults_beside
-from koder_gateway.config import ConfigurationError, Salvage, load, salvage, schema
+from koder_gateway.config import ConfigurationError, PartialSettings, load, load_partially, schema
 
 SOUND = """
 [tenants]
@@ -34,12 +34,12 @@ service = "mine"
 """
 
 
-def of(folder: Path, text: str) -> Salvage:
+def of(folder: Path, text: str) -> PartialSettings:
     path = folder / "koder-gateway.toml"
     path.write_text(text)
     with pytest.raises(ConfigurationError):
         load(path)
-    part = salvage(path)
+    part = load_partially(path)
     assert part is not None
     return part
 
@@ -67,8 +67,8 @@ def test_a_service_is_misspelled_whatever_else_is_wrong_with_it(tmp_path: Path) 
 
 def test_of_what_is_no_toml_nothing_is_left(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text("[")
-    assert salvage(tmp_path / "a.toml") is None
-    assert salvage(tmp_path / "missing.toml") is None
+    assert load_partially(tmp_path / "a.toml") is None
+    assert load_partially(tmp_path / "missing.toml") is None
 
 
 @pytest.mark.parametrize("value", ["5", '"x"', "[]", "[{}]", "{ a = 1 }", "1979-05-27"])

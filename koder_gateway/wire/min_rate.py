@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 
-class Pace:
+class MinRate:
     """One peer's pace, or one stream's. `due` is when it will have taken too little unless it takes more, in
     monotonic seconds; infinite while nothing waits.
 

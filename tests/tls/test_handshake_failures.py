@@ -14,7 +14,14 @@ from twisted.logger import formatEvent, globalLogPublisher
 
 from koder_gateway.tls.certificates import self_signed
 from koder_gateway.tls.contexts import ServerContexts
-from koder_gateway.tls.failures import NOT_TLS, OLD_VERSION, PLAIN_HTTP, TOLD, UNRECOGNIZED_NAME, Failures
+from koder_gateway.tls.handshake_failures import (
+    NOT_TLS,
+    OLD_VERSION,
+    PLAIN_HTTP,
+    TOLD,
+    UNRECOGNIZED_NAME,
+    HandshakeFailures,
+)
 from koder_gateway.tls.stream import TLSTransport
 from tests.kit.gateways import GatewayProcess, configuration
 from tests.kit.memory import join
@@ -44,7 +51,7 @@ class Door:
     """A `TLSTransport` in memory, and the failures that it tells of."""
 
     def __init__(self, certificate, *, strict=False):
-        self.failures = Failures()
+        self.failures = HandshakeFailures()
         contexts = ServerContexts([certificate], strict=strict)
         self.server = TLSTransport(contexts.serverConnectionForTLS(None), Protocol(), self.failures)
         self.clock = Clock()
@@ -208,7 +215,7 @@ def test_what_is_no_tls_and_never_ends_is_told_at_the_deadline(certificate, line
 
 def test_a_flood_is_a_line_now_and_then(lines):
     now = [0.0]
-    failures = Failures(10.0, lambda: now[0])
+    failures = HandshakeFailures(10.0, lambda: now[0])
     peer = SimpleNamespace(host="2001:db8::1")
     for step in range(100):
         now[0] = step / 2
@@ -220,7 +227,7 @@ def test_a_flood_is_a_line_now_and_then(lines):
 
 
 def test_a_flood_of_others_hides_no_client_s_certificate(lines):
-    failures = Failures(10.0, lambda: 0.0)
+    failures = HandshakeFailures(10.0, lambda: 0.0)
     for _ in range(3):
         failures.note(OLD_VERSION, None)
         failures.note("client_certificate", None, "expired", b"id.test")
@@ -231,14 +238,14 @@ def test_a_flood_of_others_hides_no_client_s_certificate(lines):
 
 
 def test_a_name_of_control_characters_breaks_no_line(lines):
-    Failures().note(UNRECOGNIZED_NAME, None, "", b"a\nb\x1b[0m{x}\xff")
+    HandshakeFailures().note(UNRECOGNIZED_NAME, None, "", b"a\nb\x1b[0m{x}\xff")
     assert len(lines) == 1
     assert lines[0].isprintable()
 
 
 @pytest.mark.parametrize("error", [SSL.Error(), SSL.Error([]), SSL.Error("x"), SSL.SysCallError(104, "reset")])
 def test_an_error_without_words_is_counted(certificate, lines, error):
-    failures = Failures()
+    failures = HandshakeFailures()
     connection = ServerContexts([certificate]).serverConnectionForTLS(None)
     failures.failed(error, connection, b"\x16\x03\x01", b"", None)
     assert failures.counts["other"] == 1
@@ -246,7 +253,7 @@ def test_an_error_without_words_is_counted(certificate, lines, error):
 
 
 def test_a_client_that_says_goodbye_has_not_failed(certificate, lines):
-    failures = Failures()
+    failures = HandshakeFailures()
     connection = ServerContexts([certificate]).serverConnectionForTLS(None)
     failures.failed(SSL.ZeroReturnError(), connection, b"\x16\x03\x01", b"", None)
     assert (sum(failures.counts.values()), lines) == (0, [])

@@ -17,7 +17,7 @@ _RATE: Final = 8 << 10
 _FEW: Final = 4
 
 
-def unwise(settings: Settings) -> Iterator[Located]:
+def risky_settings(settings: Settings) -> Iterator[Located]:
     """The key and the message of each warning."""
     yield from _unlimited(settings)
     yield from _rates(settings)

@@ -23,7 +23,7 @@ _EXPIRED: Final = 10
 _FOR_ISSUERS: Final = "set `ca` to the authority that issued it, or have the service send its whole chain"
 
 
-class Verdict:
+class PeerVerification:
     """What the verification of one connection has found. `fault` is "" while nothing is wrong; `proven`: the service
     has shown a certificate with the right name, now or when the session began that this connection resumes."""
 
@@ -34,7 +34,7 @@ class Verdict:
         self.proven = proven
 
 
-class Identity:
+class PeerIdentity:
     """The name that a service must prove to have: a host name, or an IP address.
 
     Raises ValueError for what can be neither.
@@ -52,7 +52,7 @@ class Identity:
 
     def judge(self, connection: SSL.Connection, shown: Any, error: int, depth: int, good: int) -> bool:
         """OpenSSL's question about each certificate of a chain, the service's own last. The connection's app data
-        is the `Verdict` that this fills in; no is answered with an alert by OpenSSL itself."""
+        is the `PeerVerification` that this fills in; no is answered with an alert by OpenSSL itself."""
         verdict = connection.get_app_data()
         try:
             certificate = shown.to_cryptography()

@@ -17,7 +17,7 @@ class IdentifierSource:
         self._hex = b""
         self._position = 0
 
-    def take(self, digits: int) -> bytes:
+    def random_hex(self, digits: int) -> bytes:
         """This many hexadecimal digits (at most 64)."""
         position = self._position
         end = position + digits
@@ -29,5 +29,5 @@ class IdentifierSource:
 
     def traceparent(self) -> bytes:
         """The field line that begins a trace, sampled: the services would otherwise begin one each."""
-        digits = self.take(48)
+        digits = self.random_hex(48)
         return b"traceparent: 00-%b-%b-01\r\n" % (digits[:32], digits[32:])

@@ -17,7 +17,7 @@ from cryptography import x509
 
 from ..files.pem import certificates_in, public_key_der
 from .certificates import CertificateError, CertificateFile, dns_names, read_file, read_key
-from .folder import Source
+from .folder import CertificateFiles
 
 _LABEL: Final = re.compile(rb"-----BEGIN ([A-Z0-9 .]+)-----")
 # PEM contents that are never served (RFC 7468), by their label.
@@ -37,7 +37,7 @@ _IDLE: Final = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Half:
+class UnpairedFile:
     """One half of a pair in a file. `names` and `expires` are those of a certificate without its key, `key` is the
     public key of either half; without a key it is nothing that could be served."""
 
@@ -58,30 +58,30 @@ class Half:
         return bool(self.names) and all(longest.get(name, 0.0) >= self.expires for name in self.names)
 
 
-def half_of(source: Source) -> Half | None:
+def unpaired_file(source: CertificateFiles) -> UnpairedFile | None:
     """The half that a source contains, if it clearly is not a pair; None if it may be one, or if that is unclear."""
     path = source.only_file() if source.loose else None
     return None if path is None else _half_in(path)
 
 
-def _half_in(path: str) -> Half | None:
+def _half_in(path: str) -> UnpairedFile | None:
     try:
         data = read_file(Path(path))
         labels = set(_LABEL.findall(data))
         if not labels:
             return None
         if labels <= _IDLE:
-            return Half(path)
+            return UnpairedFile(path)
         keyed = any(label.endswith(b"PRIVATE KEY") for label in labels)
         if (b"CERTIFICATE" in labels) is keyed:
             return None
         if keyed:
-            return Half(path, key=public_key_der(read_key(Path(path), data)))
+            return UnpairedFile(path, key=public_key_der(read_key(Path(path), data)))
         chain = certificates_in(data)
         if all(map(_issues, chain)):
-            return Half(path)
+            return UnpairedFile(path)
         leaf = chain[0]
-        return Half(
+        return UnpairedFile(
             path, True, public_key_der(leaf), dns_names(leaf), leaf.not_valid_after_utc.timestamp(), len(data)
         )
     except (CertificateError, ValueError):
@@ -96,10 +96,10 @@ def _issues(certificate: x509.Certificate) -> bool:
         return False
 
 
-def parted(halves: Iterable[Half]) -> Iterator[tuple[list[Half], str]]:
+def separated_pairs(halves: Iterable[UnpairedFile]) -> Iterator[tuple[list[UnpairedFile], str]]:
     """Certificates and keys that match, but are in files whose names do not: all of these files, and the line to
     report. The line is about the first file."""
-    by_key: dict[bytes, list[Half]] = {}
+    by_key: dict[bytes, list[UnpairedFile]] = {}
     for half in halves:
         by_key.setdefault(half.key, []).append(half)
     for key, group in by_key.items():

@@ -14,7 +14,7 @@ _WORK: Final = 0.004
 _STEPS: Final = 128
 
 
-class Leavings:
+class RetiredRegistries:
     """The rest of registries that are no longer used."""
 
     def __init__(self) -> None:

@@ -26,7 +26,7 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class FileRead:
     """The result of one look: the version, and the bytes of the file or why there are none."""
 
     version: Version
@@ -40,7 +40,7 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
-class Caution:
+class StableReading:
     """For reading a file again: `known` is the version that two looks agreed on before; `wait` waits for this many
     seconds."""
 
@@ -57,29 +57,29 @@ def file_state(path: Path) -> object:
     return status.st_ino, status.st_mtime_ns, status.st_size
 
 
-def look_at(path: Path, name: str, limit: int) -> Look:
+def read_once(path: Path, name: str, limit: int) -> FileRead:
     """Look once at a file of at most `limit` bytes; messages call it `name`."""
     # Taken before the file is read, so that no change is missed.
     state = file_state(path)
     try:
         data = read_bytes(path, name, limit)
     except ConfigurationError as error:
-        return Look(Version(state, str(error)), error)
-    return Look(Version(state, hashlib.sha256(data).digest()), data)
+        return FileRead(Version(state, str(error)), error)
+    return FileRead(Version(state, hashlib.sha256(data).digest()), data)
 
 
-def settled_look(path: Path, name: str, limit: int, caution: Caution | None) -> Look:
+def read_stable(path: Path, name: str, limit: int, caution: StableReading | None) -> FileRead:
     """The look that agrees with the one before it, or with what is known; without caution the first.
 
     Raises ConfigurationError for a file that changes at every look.
     """
-    look = look_at(path, name, limit)
+    look = read_once(path, name, limit)
     if caution is None or look.version == caution.known:
         return look
     for _ in range(LOOKS - 1):
         before = look.version
         caution.wait(SETTLE)
-        look = look_at(path, name, limit)
+        look = read_once(path, name, limit)
         if look.version == before:
             return look
     raise ConfigurationError([f"{name}: is still being written; reload again when it is complete"])

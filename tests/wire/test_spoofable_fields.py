@@ -8,35 +8,35 @@ from pathlib import Path
 import pytest
 
 from koder_gateway.config.faults import ReadError
-from koder_gateway.config.field_names import CLAIM, FORWARDED_FIELD
+from koder_gateway.config.field_names import FORWARDED_FIELD, SPOOFABLE_FIELD
 from koder_gateway.config.kinds import Where
 from koder_gateway.wire.body import trailer_passes
-from koder_gateway.wire.claims import CLAIM_FAMILIES, CLAIMS, is_claim
 from koder_gateway.wire.fields import DROP, FORWARDED, PASS, FieldKinds, folded
+from koder_gateway.wire.spoofable_fields import SPOOFABLE_FIELDS, SPOOFABLE_PREFIXES, is_spoofable
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
 WHERE = Where.beside(DOCUMENT, {})
-MEMBERS = sorted(CLAIMS) + [family + b"x" for family in CLAIM_FAMILIES]
+MEMBERS = sorted(SPOOFABLE_FIELDS) + [family + b"x" for family in SPOOFABLE_PREFIXES]
 
 
 def test_the_documents_name_them_all() -> None:
     section = DOCUMENT.read_text().partition("## Headers dropped towards services")[2]
     listed = section.partition("`requests.allow_fields` lets these pass:")[2].partition(", and `X-Remote` itself")[0]
     names = {name.lower().encode() for name in re.findall(r"`([A-Za-z0-9-]+\*?)`", listed)}
-    assert names == CLAIMS | {family + b"*" for family in CLAIM_FAMILIES}
+    assert names == SPOOFABLE_FIELDS | {family + b"*" for family in SPOOFABLE_PREFIXES}
 
 
 def test_they_are_well_formed_and_listed_once() -> None:
     for name in MEMBERS:
         assert re.fullmatch(rb"[a-z0-9]+(-[a-z0-9]+)*", name)
-    assert [name for name in CLAIMS if name.startswith(CLAIM_FAMILIES)] == []
+    assert [name for name in SPOOFABLE_FIELDS if name.startswith(SPOOFABLE_PREFIXES)] == []
     assert len({folded(name) for name in MEMBERS}) == len(MEMBERS)
 
 
 @pytest.mark.parametrize("name", MEMBERS, ids=bytes.decode)
 def test_a_client_may_send_none_but_those_that_are_allowed(name: bytes) -> None:
     kinds = FieldKinds.of_requests(b"X-Tenant-ID")
-    assert is_claim(name)
+    assert is_spoofable(name)
     assert kinds.classify(name.title()) == FORWARDED
     assert kinds.classify(name.replace(b"-", b".") + b"~") in (DROP, FORWARDED)
     assert not trailer_passes(name, b"X-Tenant-ID")
@@ -44,7 +44,7 @@ def test_a_client_may_send_none_but_those_that_are_allowed(name: bytes) -> None:
     assert allowing.classify(name.title()) == PASS
 
 
-@pytest.mark.parametrize("family", CLAIM_FAMILIES, ids=bytes.decode)
+@pytest.mark.parametrize("family", SPOOFABLE_PREFIXES, ids=bytes.decode)
 def test_of_a_family_only_what_is_allowed_passes(family: bytes) -> None:
     kinds = FieldKinds.of_requests(b"X-Tenant-ID", frozenset((family + b"user",)))
     assert kinds.classify(family + b"user") == PASS
@@ -54,7 +54,7 @@ def test_of_a_family_only_what_is_allowed_passes(family: bytes) -> None:
 
 @pytest.mark.parametrize("name", ["X-Auth-Request-User", "x-envoy-original-path", "Remote-User", "X-SSL"])
 def test_configurations_may_name_them(name: str) -> None:
-    for kind in (CLAIM, FORWARDED_FIELD):
+    for kind in (SPOOFABLE_FIELD, FORWARDED_FIELD):
         assert kind.read(name, WHERE) == name
 
 
@@ -69,6 +69,6 @@ def test_configurations_may_name_them(name: str) -> None:
 )
 def test_others_are_no_names_to_allow(name: str, hint: str) -> None:
     with pytest.raises(ReadError) as raised:
-        CLAIM.read(name, WHERE)
+        SPOOFABLE_FIELD.read(name, WHERE)
     ((_, message),) = raised.value.faults
     assert message == f'"{name}" is not one of the headers that the gateway drops; {hint}'

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from koder_gateway.config import Caution, ConfigurationError, file_version, read_tenants
-from koder_gateway.config.file_looks import LOOKS, SETTLE
+from koder_gateway.config import ConfigurationError, StableReading, file_version, read_tenants
+from koder_gateway.config.stable_reads import LOOKS, SETTLE
 from koder_gateway.policy.tenants import Tenant
 
 BASE = "id.koder.dev"
@@ -36,7 +36,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "tenants.toml"
 
 
-def read(path: Path, caution: Caution | None) -> tuple[Tenant, ...]:
+def read(path: Path, caution: StableReading | None) -> tuple[Tenant, ...]:
     return read_tenants(path, str(path), BASE, caution=caution)[0]
 
 
@@ -48,21 +48,21 @@ def test_without_caution_one_look_is_enough(path: Path) -> None:
 def test_what_is_known_is_read_without_waiting(path: Path) -> None:
     path.write_text(WHOLE)
     writer = Writer()
-    assert read(path, Caution(file_version(path), writer)) == SUSPENDED
+    assert read(path, StableReading(file_version(path), writer)) == SUSPENDED
     assert writer.waited == []
 
 
 def test_a_half_written_file_is_waited_for(path: Path) -> None:
     path.write_text(CUT)
     writer = Writer(lambda: path.write_text(WHOLE[:-3]), lambda: path.write_text(WHOLE))
-    assert read(path, Caution(None, writer)) == SUSPENDED
+    assert read(path, StableReading(None, writer)) == SUSPENDED
     assert writer.waited == [SETTLE] * 3
 
 
 def test_a_file_that_is_removed_and_made_anew_is_waited_for(path: Path) -> None:
     path.write_text(CUT)
     writer = Writer(path.unlink, lambda: path.write_text(CUT), lambda: path.write_text(WHOLE))
-    assert read(path, Caution(None, writer)) == SUSPENDED
+    assert read(path, StableReading(None, writer)) == SUSPENDED
 
 
 @pytest.mark.parametrize("what", ["contents", "date", "file"])
@@ -83,7 +83,7 @@ def test_looks_agree_on_everything(what: str, path: Path) -> None:
             fresh.replace(path)
 
     writer = Writer(change)
-    read(path, Caution(None, writer))
+    read(path, StableReading(None, writer))
     assert len(writer.waited) == 2
 
 
@@ -96,5 +96,5 @@ def test_a_file_that_never_settles_is_refused(path: Path) -> None:
 
     writer = Writer(*[longer] * LOOKS)
     with pytest.raises(ConfigurationError, match="is still being written"):
-        read(path, Caution(None, writer))
+        read(path, StableReading(None, writer))
     assert len(writer.waited) == LOOKS - 1

@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from koder_gateway.wire.pace import Pace
+from koder_gateway.wire.min_rate import MinRate
 
 RATE = 1024.0
 A_BYTE = 1 / RATE
@@ -16,7 +16,7 @@ GRACE = 60.0
 
 def ends(step: float, size: int, *, rate: float = RATE, grace: float = GRACE, most: float = 100_000.0) -> float:
     """When a peer that takes `size` bytes every `step` seconds has taken too little; infinite if never."""
-    pace = Pace()
+    pace = MinRate()
     pace.begin(0, 0.0, grace)
     now, taken = 0.0, 0
     while now < most:
@@ -44,7 +44,7 @@ def test_a_peer_at_half_the_rate_has_twice_the_grace() -> None:
 
 
 def test_a_peer_that_takes_much_and_then_nothing_has_the_grace_and_no_more() -> None:
-    pace = Pace()
+    pace = MinRate()
     pace.begin(0, 0.0, GRACE)
     assert pace.keeps(1 << 30, 10.0, A_BYTE, GRACE)
     assert pace.due == 10.0 + GRACE
@@ -61,7 +61,7 @@ def test_without_a_rate_any_byte_will_do() -> None:
 
 
 def test_nothing_is_asked_of_a_peer_for_which_nothing_waits() -> None:
-    pace = Pace()
+    pace = MinRate()
     assert pace.keeps(0, 1e9, A_BYTE, GRACE)
     pace.begin(0, 0.0, GRACE)
     pace.end()
@@ -69,20 +69,20 @@ def test_nothing_is_asked_of_a_peer_for_which_nothing_waits() -> None:
 
 
 def test_what_was_taken_before_something_waited_does_not_count() -> None:
-    pace = Pace()
+    pace = MinRate()
     pace.begin(1 << 30, 0.0, GRACE)
     assert not pace.keeps(1 << 30, GRACE, A_BYTE, GRACE)
 
 
 def test_to_begin_twice_gives_no_second_grace() -> None:
-    pace = Pace()
+    pace = MinRate()
     pace.begin(0, 0.0, GRACE)
     pace.begin(0, 50.0, GRACE)
     assert pace.due == GRACE
 
 
 def test_what_is_put_off_has_its_whole_grace_again() -> None:
-    pace = Pace()
+    pace = MinRate()
     pace.begin(0, 0.0, GRACE)
     pace.put_off(50.0, GRACE)
     assert pace.keeps(0, 50.0 + GRACE - 1, A_BYTE, GRACE)
@@ -90,7 +90,7 @@ def test_what_is_put_off_has_its_whole_grace_again() -> None:
 
 
 def test_where_nothing_waits_nothing_is_put_off() -> None:
-    pace = Pace()
+    pace = MinRate()
     pace.put_off(50.0, GRACE)
     assert pace.due == math.inf
 
@@ -103,7 +103,7 @@ def test_where_nothing_waits_nothing_is_put_off() -> None:
 def test_whoever_goes_on_has_taken_its_rate_but_for_the_grace(
     steps: list[tuple[float, int]], rate: float, grace: float
 ) -> None:
-    pace = Pace()
+    pace = MinRate()
     pace.begin(0, 0.0, grace)
     now, taken = 0.0, 0
     for seconds, size in steps:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from koder_gateway.ops.leavings import Leavings
+from koder_gateway.ops.retired_registries import RetiredRegistries
 from koder_gateway.policy.tenants import Registry, Tenant
 
 
 def test_what_is_left_goes_once_nobody_has_it() -> None:
-    leavings = Leavings()
+    leavings = RetiredRegistries()
     registry = Registry(Tenant(f"t{n}", (f"t{n}.example",)) for n in range(1000))
     leavings.follow(registry)
     leavings.follow(registry)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 # Those that stand alone; all names in lower case.
-CLAIMS: Final = frozenset(
+SPOOFABLE_FIELDS: Final = frozenset(
     (
         # the client
         b"true-client-ip",
@@ -190,7 +190,7 @@ CLAIMS: Final = frozenset(
     )
 )
 # Those that make a family each, known by its beginning.
-CLAIM_FAMILIES: Final = (
+SPOOFABLE_PREFIXES: Final = (
     # the client, and what proxies say of it
     b"x-remote-",
     b"x-envoy-",
@@ -223,9 +223,9 @@ CLAIM_FAMILIES: Final = (
     b"shib-",
     b"tailscale-",
 )
-_FAMILIES_ALONE: Final = frozenset(family[:-1] for family in CLAIM_FAMILIES)
+_FAMILIES_ALONE: Final = frozenset(family[:-1] for family in SPOOFABLE_PREFIXES)
 
 
-def is_claim(name: bytes) -> bool:
+def is_spoofable(name: bytes) -> bool:
     """Whether a (lower-case) name is one of these, in its usual spelling."""
-    return name in CLAIMS or name in _FAMILIES_ALONE or name.startswith(CLAIM_FAMILIES)
+    return name in SPOOFABLE_FIELDS or name in _FAMILIES_ALONE or name.startswith(SPOOFABLE_PREFIXES)

@@ -13,7 +13,7 @@ _REST: Final = 0.001
 _STEPS: Final = 8
 
 
-class Pace:
+class ThreadThrottle:
     """Called between any two steps of the work; it sleeps when it is time to. For one thread."""
 
     def __init__(self) -> None:

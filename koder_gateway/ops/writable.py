@@ -7,7 +7,7 @@ import os
 import tempfile
 
 
-def takes_files(folder: str | os.PathLike[str]) -> bool:
+def is_writable(folder: str | os.PathLike[str]) -> bool:
     """Whether a file can be created in a folder. Nothing is left there: the file has no name if the file system
     supports that, else it is removed at once."""
     if not os.access(folder, os.W_OK | os.X_OK):

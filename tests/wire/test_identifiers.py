@@ -7,19 +7,19 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from koder_gateway.wire.identity import IdentifierSource
+from koder_gateway.wire.identifiers import IdentifierSource
 
 
 @given(st.lists(st.integers(1, 64), max_size=600))
 def test_identifiers_have_the_digits_that_were_asked_for(sizes: list[int]) -> None:
     source = IdentifierSource()
     for size in sizes:
-        assert re.fullmatch(rb"[0-9a-f]{%d}" % size, source.take(size))
+        assert re.fullmatch(rb"[0-9a-f]{%d}" % size, source.random_hex(size))
 
 
 def test_no_identifier_comes_twice() -> None:
     sources = [IdentifierSource(), IdentifierSource()]
-    taken = [source.take(32) for source in sources for _ in range(5000)]
+    taken = [source.random_hex(32) for source in sources for _ in range(5000)]
     assert len(set(taken)) == len(taken)
 
 
@@ -28,7 +28,7 @@ def test_no_digit_is_given_twice() -> None:
     source = IdentifierSource()
     windows = set()
     for number in range(3000):
-        digits = source.take(24 if number % 2 else 48)
+        digits = source.random_hex(24 if number % 2 else 48)
         for start in range(len(digits) - 15):
             window = digits[start : start + 16]
             assert window not in windows

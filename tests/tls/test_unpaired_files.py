@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
-from koder_gateway.tls.certificate_store import Shelf
+from koder_gateway.tls.certificate_store import CertificateStore
 from koder_gateway.tls.certificates import CertificateError
-from koder_gateway.tls.folder import folder_place
+from koder_gateway.tls.folder import folder_location
 from tests.tls.test_certificates import DAY, NOW, certificate_pem, key_pem
 
 Key = ec.EllipticCurvePrivateKey
@@ -56,14 +56,14 @@ def public_pem() -> bytes:
 
 def names_of(folder: Path) -> list[str]:
     """What is served, where nothing is wrong."""
-    names, warnings = Shelf(folder_place(folder)).open(NOW)
+    names, warnings = CertificateStore(folder_location(folder)).open(NOW)
     assert warnings == []
     return [each.name for each in names.certificates]
 
 
 def faults_of(folder: Path) -> list[str]:
     with pytest.raises(CertificateError) as raised:
-        Shelf(folder_place(folder)).open(NOW)
+        CertificateStore(folder_location(folder)).open(NOW)
     return [fault.removeprefix(f"{folder}/") for fault in raised.value.faults]
 
 
@@ -147,36 +147,36 @@ def test_a_pair_whose_names_do_not_belong_together_is_one_line(folder: Path, ser
 def test_a_folder_without_any_pair_says_so(tmp_path: Path) -> None:
     (tmp_path / "dhparam.pem").write_bytes(PARAMETERS)
     with pytest.raises(CertificateError, match="has no certificate with its key in it; put NAME"):
-        Shelf(folder_place(tmp_path)).open(NOW)
+        CertificateStore(folder_location(tmp_path)).open(NOW)
 
 
 def test_what_served_stays_when_its_key_is_taken_out(folder: Path, key: Key) -> None:
     """It is no second copy, but the only one."""
-    shelf = Shelf(folder_place(folder))
-    shelf.open(NOW)
+    store = CertificateStore(folder_location(folder))
+    store.open(NOW)
     (folder / "a.pem").write_bytes(authority_pem())
-    assert shelf.look(NOW).names is None
-    look = shelf.look(NOW)
+    assert store.look(NOW).names is None
+    look = store.look(NOW)
     (line,) = look.errors
     assert line.endswith("; the previous one stays")
     assert look.faulty == 1
 
 
 def test_what_comes_and_goes_while_it_serves_is_told_as_at_a_start(folder: Path) -> None:
-    shelf = Shelf(folder_place(folder))
-    shelf.open(NOW)
+    store = CertificateStore(folder_location(folder))
+    store.open(NOW)
     (folder / "ca.pem").write_bytes(authority_pem())
-    look = shelf.look(NOW)
+    look = store.look(NOW)
     assert (look.errors, look.faulty, look.unsettled) == ([], 0, False)
     own = new_key()
     (folder / "b.crt").write_bytes(certificate_pem(own, "b.example"))
-    assert shelf.look(NOW).unsettled
-    look = shelf.look(NOW)
+    assert store.look(NOW).unsettled
+    look = store.look(NOW)
     (line,) = look.errors
     assert "b.key: no such file" in line
     assert look.faulty == 1
     (folder / "b.key").write_bytes(key_pem(own))
-    look = shelf.look(NOW)
+    look = store.look(NOW)
     assert look.restored == [f"{folder}/b.crt: can be used again"]
     assert look.names is not None
     assert [each.name for each in look.names.certificates] == ["a", "b"]

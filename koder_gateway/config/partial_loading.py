@@ -20,7 +20,7 @@ from .warnings import misspelled, unrouted
 
 
 @dataclass(frozen=True, slots=True)
-class Salvage:
+class PartialSettings:
     """Settings in which unreadable values have their defaults.
 
     `unread` are their keys, as in `tls.certificates`, or whole sections. `endpoints` are the readable ones, by their
@@ -45,7 +45,7 @@ class Salvage:
         )
 
 
-def salvage(path: Path | None, environ: Mapping[str, str] = os.environ) -> Salvage | None:
+def load_partially(path: Path | None, environ: Mapping[str, str] = os.environ) -> PartialSettings | None:
     """The readable part of a file; None if it is not TOML."""
     path = DEFAULT_PATH if path is None else path
     try:
@@ -56,7 +56,7 @@ def salvage(path: Path | None, environ: Mapping[str, str] = os.environ) -> Salva
     parts = {name: reading.part(name) for name in keys(Settings)}
     # The others are reported as faults of the file.
     parts["routes"] = tuple(route for route in parts["routes"] if route.service in parts["services"])
-    return Salvage(
+    return PartialSettings(
         Settings(**parts, source=Path(os.path.abspath(path))),
         frozenset(reading.unread),
         {key: reading.endpoints(key, parts["listen"]) for key in ("port", "redirect_port", "admin_port")},

@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from koder_gateway import checks
 from koder_gateway.machine import is_local
 from tests.cli.test_cli import Done, run
-from tests.kit.gateways import GatewayProcess, configuration, write_certificate
+from tests.kit.authority import write_certificate
+from tests.kit.gateways import GatewayProcess, configuration
 from tests.kit.waiting import PATIENCE, until
 
 

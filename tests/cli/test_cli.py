@@ -24,8 +24,8 @@ from koder_gateway.config import load
 from koder_gateway.tls.certificates import DAY
 from koder_gateway.tree.bounds import client_limits
 from koder_gateway.version import VERSION
-from tests.kit.authority import Authority
-from tests.kit.gateways import tool, write_certificate
+from tests.kit.authority import Authority, write_certificate
+from tests.kit.gateways import tool
 from tests.kit.http1 import Message, read_message
 from tests.kit.memory import MemoryGateway, serve
 from tests.kit.waiting import PATIENCE

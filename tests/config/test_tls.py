@@ -96,7 +96,7 @@ def test_what_hsts_does_not_take(tmp_path: Path, value: str, message: str) -> No
 def folder(tmp_path: Path) -> Path:
     """A folder with authorities in `ca.pem` and what is no authority in `leaf.pem`."""
     authority = Authority(tmp_path, "CA")
-    authority.issue("a.client", use=CLIENT, path=tmp_path / "leaf.pem")
+    authority.issue_odd("a.client", use=CLIENT, path=tmp_path / "leaf.pem")
     (tmp_path / "empty.pem").touch()
     return tmp_path
 

@@ -32,8 +32,9 @@ from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
 from koder_gateway import Gateway, load
+from tests.kit.authority import write_certificate
 from tests.kit.clients import HOST
-from tests.kit.gateways import GatewayProcess, configuration, kill_quietly, write_certificate
+from tests.kit.gateways import GatewayProcess, configuration, kill_quietly
 from tests.kit.services import Origin, answer
 from tests.kit.waiting import PATIENCE
 

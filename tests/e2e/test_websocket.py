@@ -20,8 +20,9 @@ from websockets.exceptions import ConnectionClosed, ConnectionClosedError, Conne
 from websockets.sync.client import ClientConnection, connect
 from websockets.sync.server import Server, ServerConnection, serve
 
+from tests.kit.authority import write_certificate
 from tests.kit.clients import BASE_DOMAIN, HOST
-from tests.kit.gateways import GatewayProcess, configuration, write_certificate
+from tests.kit.gateways import GatewayProcess, configuration
 from tests.kit.tls_sockets import shared
 from tests.kit.waiting import PATIENCE, until
 

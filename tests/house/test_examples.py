@@ -38,7 +38,8 @@ from koder_gateway.ops.access_log import AccessLog
 from koder_gateway.ops.metrics import Counters, GatewayCollector, Sources
 from koder_gateway.tls.handshake_failures import TOLD
 from tests.house.test_floors import FLOORS, PURE
-from tests.kit.gateways import kill_quietly, tool, write_certificate
+from tests.kit.authority import write_certificate
+from tests.kit.gateways import kill_quietly, tool
 from tests.kit.services import Origin, Peer, answer
 from tests.kit.waiting import PATIENCE, until
 

@@ -12,15 +12,10 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-
+from tests.kit.authority import write_certificate
 from tests.kit.clients import BASE_DOMAIN, Client
 from tests.kit.services import Origin, Peer
 from tests.kit.tls_sockets import shared
@@ -45,31 +40,6 @@ KERNEL_SENDS, KERNEL_RECEIVES = (
 def tool(name: str) -> str:
     """A command of the environment that the tests run in."""
     return str(Path(sys.executable).parent / name)
-
-
-def write_certificate(folder: Path, *names: str) -> Path:
-    """A key and a self-signed certificate for these names in one PEM file, which clients can trust as well."""
-    folder.mkdir(parents=True, exist_ok=True)
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=90))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    path = folder / "default.pem"
-    path.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        + certificate.public_bytes(serialization.Encoding.PEM)
-    )
-    return path
 
 
 def configuration(

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.kit.authorities import Pair
+from tests.kit.authority import Pair
 from tests.kit.waiting import PATIENCE
 
 Script = Callable[["Talk"], None]

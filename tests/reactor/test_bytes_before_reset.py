@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 
 from koder_gateway.reactor.bytes_before_reset import deliver_bytes_before_reset
 from koder_gateway.transports.reactor import UvloopReactor
-from tests.kit.authorities import Authority
+from tests.kit.authority import Authority
 from tests.kit.transports_running import PATIENCE, Connecting, Reason, Recorder, run, running_reactor
 
 WORDS = b"too much" * 5000

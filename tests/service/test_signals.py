@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.gateways import configuration, tool, write_certificate
+from tests.kit.authority import write_certificate
+from tests.kit.gateways import configuration, tool
 from tests.kit.waiting import PATIENCE, until
 
 ROOT = Path(__file__).parents[2]

@@ -35,7 +35,8 @@ from zope.interface.verify import verifyObject
 
 from koder_gateway import Gateway, Settings, StartError, load, mounted_request
 from koder_gateway.tap import Daemon, Demo, Options, fail, makeService
-from tests.kit.gateways import parse_metrics, write_certificate
+from tests.kit.authority import write_certificate
+from tests.kit.gateways import parse_metrics
 from tests.kit.waiting import PATIENCE, eventually
 
 ROOT = Path(__file__).parents[2]

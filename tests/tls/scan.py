@@ -174,7 +174,7 @@ def main() -> int:
         authority = Authority(Path(temporary) / "authority")
         for port, key in served(Path(temporary), authority):
             for scanner, look, tool in (("testssl.sh", testssl, options.testssl), ("sslyze", sslyze, options.sslyze)):
-                findings = list(look(tool, port, folder, authority.pem))
+                findings = list(look(tool, port, folder, authority.path))
                 found += len(findings)
                 print(f"{scanner}, {key}: {len(findings) or 'nothing'} found above LOW", flush=True)
                 for finding in findings:
@@ -187,7 +187,7 @@ def served(folder: Path, authority: Authority) -> Iterator[tuple[int, str]]:
     """The ports of a gateway, each with the kind of its key, while it serves them."""
     names = ("id.test", "*.id.test")
     authority.issue(*names, days=80, path=folder / "gateway" / "certs" / "default.pem")
-    rsa = authority.issue(*names, days=80, path=folder / "rsa.pem", rsa=True)
+    rsa = authority.issue(*names, days=80, path=folder / "rsa.pem", rsa=True).both
     ports = (GatewayProcess.TLS, f"{GatewayProcess.TLS}:privateKey={rsa}:certKey={rsa}")
     with GatewayProcess(folder / "gateway", configuration({"users": "http://127.0.0.1:1"}), ports=ports) as gateway:
         yield from zip(gateway.ports, ("ECDSA key", "RSA key"), strict=True)

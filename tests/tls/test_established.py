@@ -36,9 +36,9 @@ class Issued:
 
     def __init__(self, folder):
         self.authority = Authority(folder)
-        self.server = self.authority.issue("login.koder.example", "*.wild.example")
-        self.client = self.authority.issue("a.client", use=CLIENT)
-        self.clients = client_verification(read_authorities(self.authority.pem), PATTERNS)
+        self.server = self.authority.issue("login.koder.example", "*.wild.example").both
+        self.client = self.authority.issue_odd("a.client", use=CLIENT).both
+        self.clients = client_verification(read_authorities(self.authority.path), PATTERNS)
 
     def contexts(self):
         pair = load_pair("server", self.server, self.server)
@@ -111,7 +111,7 @@ def kind(request):
 @pytest.fixture
 def gateway(issued):
     settings = settings_with()
-    authorities = read_authorities(issued.authority.pem)
+    authorities = read_authorities(issued.authority.path)
     tls = replace(settings.tls, client_ca=authorities, client_auth=PATTERNS)
     made = MemoryGateway(replace(settings, tls=tls), tenants=TENANTS)
     made.site.secured = established
@@ -137,7 +137,7 @@ def test_what_a_transport_tells(issued, kind, gateway):
     assert secured.server_name == b"login.koder.example"
     assert (secured.client, secured.authorities) == (
         der(issued.client),
-        read_authorities(issued.authority.pem).digest,
+        read_authorities(issued.authority.path).digest,
     )
 
 

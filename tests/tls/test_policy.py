@@ -65,7 +65,7 @@ def gateway(authority, tmp_path_factory):
 
 def connect(gateway, authority, name, **options):
     """A client over TLS for a server name."""
-    context = ssl.create_default_context(cafile=str(authority.pem))
+    context = ssl.create_default_context(cafile=str(authority.path))
     context.check_hostname = options.pop("check", True)
     for key, value in options.items():
         setattr(context, key, value)
@@ -354,7 +354,7 @@ def test_on_the_base_domain_the_header_names_the_tenant(gateway, authority, tena
 
 
 def test_a_resumed_session_speaks_for_what_it_asks_for(gateway, authority):
-    context = ssl.create_default_context(cafile=str(authority.pem))
+    context = ssl.create_default_context(cafile=str(authority.path))
 
     def again(name, session):
         plain = socket.create_connection(("127.0.0.1", gateway.ports[1]), PATIENCE)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.kit.authorities import Authority
+from tests.kit.authority import Authority
 from tests.kit.clients import HOST, Client
 from tests.kit.gateways import GatewayProcess, configuration
 from tests.kit.http2_client import Http2Client

@@ -19,8 +19,9 @@ from typing import Any
 
 import pytest
 
+from tests.kit.authority import write_certificate
 from tests.kit.clients import HOST, Client, request
-from tests.kit.gateways import GatewayProcess, Service, Services, configuration, write_certificate
+from tests.kit.gateways import GatewayProcess, Service, Services, configuration
 from tests.kit.http1 import Message
 from tests.kit.services import Origin, Peer, answer
 from tests.kit.waiting import PATIENCE, until

@@ -22,7 +22,7 @@ from twisted.internet.threads import deferToThread
 from koder_gateway.upstream.fetch import Fetcher, FetchError
 from koder_gateway.upstream.tls_endpoint import SecureEndpoint
 from koder_gateway.upstream.trust import read_trust
-from tests.kit.gateways import write_certificate
+from tests.kit.authority import write_certificate
 from tests.kit.memory import MemoryReactor, Origin, Peer
 from tests.kit.waiting import PATIENCE
 

@@ -30,8 +30,9 @@ from koder_gateway.upstream.health import INTERVAL, TIMEOUT, Probes
 from koder_gateway.upstream.pool import Address, Service
 from koder_gateway.wire.clock import CoarseClock
 from koder_gateway.wire.response import ResponseReader
+from tests.kit.authority import write_certificate
 from tests.kit.bounds import open_tunnels, service_timeouts
-from tests.kit.gateways import parse_metrics, write_certificate
+from tests.kit.gateways import parse_metrics
 from tests.kit.memory import MemoryReactor, Origin, service_settings, settings_with
 from tests.kit.waiting import eventually
 

@@ -17,8 +17,9 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
 from koder_gateway.upstream.name_resolution import RENEW, Found, NamedEndpoint, ResolvedNames, Unresolved, look_up
+from tests.kit.authority import write_certificate
 from tests.kit.clients import HOST
-from tests.kit.gateways import GatewayProcess, configuration, write_certificate
+from tests.kit.gateways import GatewayProcess, configuration
 from tests.kit.services import Origin
 from tests.kit.waiting import until
 

@@ -25,7 +25,7 @@ from koder_gateway.upstream.openssl_transport import CALLS, OpenSSLTransport, tr
 from koder_gateway.upstream.tls_endpoint import HandshakeError, HandshakeTimeout, SecureEndpoint
 from koder_gateway.upstream.tls_transport import SecureTransport, UncleanCloseError
 from koder_gateway.upstream.trust import read_trust
-from tests.kit.authorities import Authority
+from tests.kit.authority import Authority
 from tests.kit.memory import Peer, PlainTransport
 
 NAME = "identity.test"

@@ -25,9 +25,8 @@ from koder_gateway.config import ConfigurationError
 from koder_gateway.upstream import tls_endpoint
 from koder_gateway.upstream.openssl_transport import OpenSSLTransport
 from koder_gateway.upstream.tls_transport import SecureTransport
-from tests.kit.authorities import Authority, Pair
+from tests.kit.authority import Authority, Pair, write_certificate
 from tests.kit.clients import BASE_DOMAIN, Client
-from tests.kit.gateways import write_certificate
 from tests.kit.http1 import Message
 from tests.kit.secure_services import OK, SecureService, Talk, answering
 from tests.kit.waiting import PATIENCE, eventually, until
@@ -184,11 +183,11 @@ async def test_the_url_s_host_is_the_name_where_no_other_is_given(run: Any, auth
 
 
 def _expired(authority: Authority) -> Any:
-    return authority.issue(NAME, since=-10, days=5, label="expired")
+    return authority.issue(NAME, start=-10, days=5, label="expired")
 
 
 def _early(authority: Authority) -> Any:
-    return authority.issue(NAME, since=5, label="early")
+    return authority.issue(NAME, start=5, label="early")
 
 
 UNTRUSTED: dict[str, tuple[Callable[[Authority], Any], str]] = {
@@ -197,10 +196,10 @@ UNTRUSTED: dict[str, tuple[Callable[[Authority], Any], str]] = {
         'for "other.test", "*.more.test", "192.0.2.7"',
     ),
     "address": (lambda a: a.issue("127.0.0.1"), 'is for "127.0.0.1"'),
-    "no name": (lambda a: a.issue(), 'is for "nameless" (no subjectAltName)'),
+    "no name": (lambda a: a.issue_odd(), 'is for "nameless" (no subjectAltName)'),
     "many": (lambda a: a.issue(*(f"n{i}.test" for i in range(200)), label="many"), '"n4.test" and 195 more'),
     "hostile": (
-        lambda a: a.issue('a"\n[fake] line' + "x" * 200, label="hostile"),
+        lambda a: a.issue_odd('a"\n[fake] line' + "x" * 200, label="hostile"),
         'is for "a??[fake] line' + "x" * 66 + '...";',
     ),
     "expired": (_expired, "expired on "),
@@ -270,7 +269,7 @@ async def test_a_service_that_was_never_verified_gets_nothing(
 async def test_a_stranger_s_authority_is_not_trusted(
     run: Any, authority: Authority, log: list[str], tmp_path: Path
 ) -> None:
-    other = Authority(tmp_path / "other", "Somebody Else")
+    other = Authority(tmp_path / "other", "Somebody Else", start=-1)
     with SecureService(other.issue(NAME)) as service:
         running = run(*table(service, authority.path))
         assert (await running.ask()).code == "upstream_untrusted"
@@ -705,8 +704,8 @@ def _files(folder: Path, authority: Authority) -> dict[str, Path]:
         "good.crt": good.certificate,
         "good.key": good.key,
         "other.key": other.key,
-        "expired.pem": authority.issue("gateway.test", since=-10, days=5, label="expired-own").both,
-        "early.pem": authority.issue("gateway.test", since=5, label="early-own").both,
+        "expired.pem": authority.issue("gateway.test", start=-10, days=5, label="expired-own").both,
+        "early.pem": authority.issue("gateway.test", start=5, label="early-own").both,
         "empty.pem": folder / "empty.pem",
         "garbage.pem": folder / "garbage.pem",
         "wide.pem": folder / "wide.pem",

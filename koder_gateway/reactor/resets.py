@@ -92,7 +92,7 @@ class ResetWatcher:
         return "resets"
 
 
-def resets_of(reactor: Any) -> ResetWatcher:
+def reset_watcher_of(reactor: Any) -> ResetWatcher:
     """The one watch of a reactor, which keeps it as its `resets`; made when it is first asked for."""
     resets = getattr(reactor, "resets", None)
     if not isinstance(resets, ResetWatcher):

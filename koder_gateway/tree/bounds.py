@@ -67,7 +67,7 @@ def _reserved(settings: Settings) -> int:
     return sum(settings.services[name].max_connections for name in {r.service for r in settings.routes})
 
 
-def shortage(settings: Settings, limit: int, whose: str) -> list[str]:
+def descriptor_warnings(settings: Settings, limit: int, whose: str) -> list[str]:
     """What to say where `limit` descriptors are too few for as many connections as the settings name; `whose` limit
     it is. Nothing is said where no number of clients is named: they are then as many as there are descriptors for."""
     clients, services = settings.listen.max_connections, _reserved(settings)

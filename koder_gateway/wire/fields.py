@@ -255,6 +255,6 @@ def connection_options(values: list[bytes]) -> frozenset[bytes] | None:
     return frozenset([option.strip(b" \t").lower() for option in listed.split(b",")]) - _EMPTY
 
 
-def without(lines: list[bytes], names: frozenset[bytes]) -> list[bytes]:
+def without_fields(lines: list[bytes], names: frozenset[bytes]) -> list[bytes]:
     """The field lines whose name is none of `names` (lower case)."""
     return [line for line in lines if line.partition(b":")[0].lower() not in names]

@@ -31,7 +31,7 @@ _MAX_INTEGER: Final = 2**28
 # How often the limits' bytes and fields a block may have before it is given up; up to there it is only refused.
 _EXCESS: Final = 4
 # What is told of a list over the limits: enough for its refusal.
-_TOLD: Final = frozenset((b":method", b":path", b":authority", b"host", b"origin"))
+_KEPT_NAMES: Final = frozenset((b":method", b":path", b":authority", b"host", b"origin"))
 # Pseudo fields, and a Host beside them: the limit of fields is that of HTTP/1.1, which has them in its first line.
 _BESIDE: Final = 6
 # What a field counts here is less than in its table's entry: as a line of HTTP/1.1 it has `: ` and CR LF around it.
@@ -152,15 +152,15 @@ class Decoder:
     changes the table itself. A list of more than `limit` bytes as a head of HTTP/1.1, or of more than `max_fields`
     fields, of both of which a cookie's first 256 crumbs are one field, is followed for the table's sake and not kept;
     one of several times as much is given up, and nothing behind it may be decoded. `excess` is how many fields the
-    last block had, if it was over a limit, else 0, and `told` are then those that its refusal depends on.
+    last block had, if it was over a limit, else 0, and `kept` are then those that its refusal depends on.
     """
 
-    __slots__ = ("_limit", "_most", "_size", "_table", "_table_limit", "excess", "told", "version")
+    __slots__ = ("_limit", "_most", "_size", "_table", "_table_limit", "excess", "kept", "version")
 
     def __init__(self, limit: int, max_fields: int) -> None:
         self.version = 0
         self.excess = 0
-        self.told: list[Field] = []
+        self.kept: list[Field] = []
         self._limit = limit + _PSEUDO_SURPLUS
         self._most = max_fields + _BESIDE
         self._table: list[Field] = []
@@ -174,7 +174,7 @@ class Decoder:
         total = position = resizes = beyond = seen = crumbs = 0
         end, limit, room = len(block), self._limit, self._most
         allowed = limit
-        told: list[Field] = []
+        kept: list[Field] = []
         while position < end:
             byte = block[position]
             if byte & 0x80:
@@ -210,8 +210,8 @@ class Decoder:
                 room = self._most + min(crumbs, _CRUMBS)
                 if total <= allowed and seen <= room:
                     continue
-            if field.name in _TOLD:
-                told.append(field)
+            if field.name in _KEPT_NAMES:
+                kept.append(field)
             fields.pop()
             beyond += 1
             if total > limit * _EXCESS or beyond > self._most * _EXCESS:
@@ -219,7 +219,7 @@ class Decoder:
         self.excess = beyond and beyond + len(fields)
         if not beyond:
             return fields
-        self.told = [field for field in fields if field.name in _TOLD] + told
+        self.kept = [field for field in fields if field.name in _KEPT_NAMES] + kept
         return None
 
     def _literal(self, block: bytes, position: int, byte: int) -> tuple[Field, int]:

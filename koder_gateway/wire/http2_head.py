@@ -49,10 +49,10 @@ def _malformed(reason: str) -> StreamError:
     return StreamError(PROTOCOL_ERROR, reason)
 
 
-def unread_request(told: Iterable[Field], max_line: int) -> RequestHead:
-    """The head of a request whose fields are more than a limit, of which at most the `told` were kept. It is refused
+def unread_request(kept: Iterable[Field], max_line: int) -> RequestHead:
+    """The head of a request whose fields are more than a limit, of which at most `kept` are known. It is refused
     as over HTTP/1.1: by its request line where that is over `max_line` bytes."""
-    fields = [(name, value) for name, value, _, good in told if good]
+    fields = [(name, value) for name, value, _, good in kept if good]
     said = dict(fields)
     method = said.get(b":method", b"")
     head = RequestHead(b"HEAD" if method == b"HEAD" else b"", b"", 1, [])
@@ -211,7 +211,7 @@ class HeadReader:
             fields = self._decoder.decode(block)
         except OversizedBlock:
             self.lost = True
-        self._decoder.told = []
+        self._decoder.kept = []
         return fields
 
     def read(self, block: bytes | None, ended: int, reader: RequestReader) -> RequestHead:
@@ -232,8 +232,8 @@ class HeadReader:
             self.lost = True
             fields = None
         if fields is None:
-            told, decoder.told = decoder.told, []
-            return unread_request(told, reader.max_line)
+            kept, decoder.kept = decoder.kept, []
+            return unread_request(kept, reader.max_line)
         head = read_request(fields, bool(ended), reader)
         head.reader = reader
         if decoder.version != self._version:

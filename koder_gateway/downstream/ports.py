@@ -101,14 +101,14 @@ class NewConnection(ClientConnection, Protocol):
 
 
 class PacedConnection(Protocol):
-    """A connection whose client has to take its responses at a pace. `uptake_due` is monotonic seconds."""
+    """A connection whose client has to take its responses at a pace. `pace_due` is monotonic seconds."""
 
     @property
-    def uptake_due(self) -> float:
+    def pace_due(self) -> float:
         """When it has to be looked at, as to how fast its client takes what waits for it."""
 
-    def look_at_uptake(self) -> None:
-        """`uptake_due` has passed: end the connection of a client that takes too little."""
+    def check_pace(self) -> None:
+        """`pace_due` has passed: end the connection of a client that takes too little."""
 
 
 class Successor(ClientConnection, Protocol):

@@ -44,7 +44,7 @@ def acknowledged(transport: Any) -> int:
     return taken
 
 
-class Uptake:
+class ClientPace:
     """Whether one client takes its responses as fast as it has to, from the moment that this is made: when something
     begins to wait for it.
 

@@ -131,7 +131,7 @@ class Http1Channel(
         if request is not None:
             request.lost(reason)
         self._unread.clear()
-        self._context = self._head = self._decoder = self._producer = self._uptake = None
+        self._context = self._head = self._decoder = self._producer = self._client_pace = None
         self.__dict__.pop("dataReceived", None)
         self.write = _forget
         self.transport = None
@@ -358,7 +358,7 @@ class Http1Channel(
             self.keep_alive = False
             self.request.body_failed(SLOW)
         elif phase in (LINGER, CLOSING):
-            self._watch_uptake()
+            self._watch_pace()
             self._expire_closing(phase == LINGER)
         elif phase == IDLE:
             self._close()

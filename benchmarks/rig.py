@@ -19,7 +19,7 @@ from koder_gateway.policy.limits import Limiter
 from koder_gateway.policy.routing import Route, RouteTable
 from koder_gateway.policy.tenants import Registry, Tenant, TenantPolicy
 from koder_gateway.tree.bounds import client_limits, client_timeouts
-from koder_gateway.tree.guards import RateGuard, TenantGuard
+from koder_gateway.tree.guards import guarded
 from koder_gateway.tree.protocols import PROTOCOLS
 from koder_gateway.tree.proxy import ProxyResource
 from koder_gateway.tree.routes import Routes
@@ -132,7 +132,7 @@ class Rig:
         )
         leaf = ProxyResource(service)
         paths = (b"/v1/users", b"/v1/auth")
-        tree = TenantGuard(RateGuard(Routes(decisions.routes, dict.fromkeys(paths, leaf)), decisions.limiter))
+        tree = guarded(Routes(dict.fromkeys(paths, leaf)))
         self.ended = 0
         self.site = GatewaySite(
             tree,

@@ -37,7 +37,7 @@ _LOOPBACK: Final = "add :interface=127.0.0.1, or for IPv6 :interface=\\:\\:1 (in
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class CheckUser:
     """The user for whom a check is done. `environ` is the environment that decides where the state folder is; `made`
     is a folder that systemd creates for its service at each start, None for none."""
 
@@ -45,7 +45,7 @@ class View:
     made: Path | None = None
 
 
-def look_as_service(path: Path | None, user: str = SERVICE_USER, folder: Path = SERVICE_FOLDER) -> View:
+def check_as_service_user(path: Path | None, user: str = SERVICE_USER, folder: Path = SERVICE_FOLDER) -> CheckUser:
     """Switch to the service's user if root checks the service's own configuration: files that only root can read
     would look good to root, and stop the next start. For the rest of this process.
 
@@ -54,11 +54,11 @@ def look_as_service(path: Path | None, user: str = SERVICE_USER, folder: Path = 
     """
     within = path is None or folder in Path(os.path.abspath(path)).parents
     if os.geteuid() != 0 or not within:
-        return View(os.environ)
+        return CheckUser(os.environ)
     try:
         entry = pwd.getpwnam(user)
     except KeyError:
-        return View(os.environ)
+        return CheckUser(os.environ)
     os.initgroups(user, entry.pw_gid)
     os.setgid(entry.pw_gid)
     os.setuid(entry.pw_uid)
@@ -67,7 +67,7 @@ def look_as_service(path: Path | None, user: str = SERVICE_USER, folder: Path = 
     given = os.environ.get("STATE_DIRECTORY") or made
     if given:
         environ["STATE_DIRECTORY"] = str(given)
-    return View(environ, made)
+    return CheckUser(environ, made)
 
 
 def unusable(
@@ -79,8 +79,8 @@ def unusable(
     """The faults of well-formed settings, each in one line.
 
     `warned` gets warnings: certificates that clients refuse, or soon will, and settings without effect. `made` is a
-    folder that the gateway will have when it starts (`View`); `given` are endpoints of a command line, by their key
-    in `[listen]`.
+    folder that the gateway will have when it starts (`CheckUser`); `given` are endpoints of a command line, by their
+    key in `[listen]`.
     """
     name = str(settings.source or "koder-gateway.toml")
     if settings.tls.client_ca is not None:
@@ -100,10 +100,10 @@ def unusable(
 
 
 def faults_beside(
-    path: Path | None, view: View | None = None, given: Mapping[str, tuple[str, ...]] | None = None
+    path: Path | None, view: CheckUser | None = None, given: Mapping[str, tuple[str, ...]] | None = None
 ) -> list[str]:
     """The other faults of a file that has faults, as far as it can be read; `given` as for `unusable`."""
-    view = View(os.environ) if view is None else view
+    view = CheckUser(os.environ) if view is None else view
     part = load_partially(path, view.environ)
     if part is None:
         return []

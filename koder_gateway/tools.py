@@ -30,12 +30,12 @@ def use(words: Sequence[str]) -> int:
         print(f"koder-gateway {VERSION}")
         return 0
     # It imports Twisted, whose reactor only `run` may choose.
-    from .checks import View, faults_beside, look_as_service
+    from .checks import CheckUser, check_as_service_user, faults_beside
 
-    options.view = View(os.environ)
+    options.view = CheckUser(os.environ)
     if options.run is _check:
         options.config = options.config or options.file
-        options.view = look_as_service(options.config)
+        options.view = check_as_service_user(options.config)
     try:
         settings = load(options.config, environ=options.view.environ)
     except ConfigurationError as error:

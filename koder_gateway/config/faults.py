@@ -38,7 +38,7 @@ class ConfigurationError(Exception):
         super().__init__("\n".join(self.faults))
 
 
-class Tally:
+class BoundedFaults:
     """The faults of a list from another system: ten lines are kept, the others are only counted."""
 
     KEPT: Final = 10

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, cast
 
 from ..policy.tenants import Tenant, conflicts
 from .document import parse_document
-from .faults import UNKNOWN, ConfigurationError, ReadError, Tally, below, step, unknown_key
+from .faults import UNKNOWN, BoundedFaults, ConfigurationError, ReadError, below, step, unknown_key
 from .kinds import Kind, Where, choice, listing
 from .misplaced_keys import misplaced_in_tenants
 from .stable_reads import StableReading, Version, read_once, read_stable
@@ -140,7 +140,7 @@ class _TenantsReading:
     """The tenants and faults read so far."""
 
     def __init__(self, name: str, rest: Callable[[], object]) -> None:
-        self._tally = Tally(name)
+        self._tally = BoundedFaults(name)
         self._rest = rest
         self._unknown: set[str] = set()
         self._listed = False
@@ -150,7 +150,7 @@ class _TenantsReading:
     def add(self, document: dict[str, Any]) -> None:
         """Read the next part, whose entries are numbered from 0."""
         for field in document.keys() - {"tenant"} - self._unknown:
-            self._unknown |= {field} if len(self._unknown) < Tally.KEPT else set()
+            self._unknown |= {field} if len(self._unknown) < BoundedFaults.KEPT else set()
             unknown = unknown_key(field, ("tenant",))
             self._tally.add(step(field), misplaced_in_tenants(field, document[field], unknown))
         if "tenant" not in document:

@@ -3,7 +3,8 @@
 The kernel resets a connection that is closed while its client still sends, and the client may lose its response. So
 the connection lingers first: it ends our side, discards what the client still sends, and closes only then (RFC 9112
 section 9.6). A closing connection waits for its client to take what was written, as long as the client keeps its
-pace."""
+pace.
+"""
 
 from __future__ import annotations
 

@@ -134,7 +134,8 @@ class ClientSite(Protocol):
     `http2` makes what takes a transport over, from a peer, where ALPN has chosen HTTP/2.
 
     `watched` are HTTP/1.1 connections with unsent bytes, now or lately; `paused` are those that are not read at
-    present, because their service or client takes nothing."""
+    present, because their service or client takes nothing.
+    """
 
     clock: CoarseClock
     time: Callable[[], float]

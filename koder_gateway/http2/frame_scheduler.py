@@ -4,7 +4,8 @@ Streams that have something to send take turns, a frame each, while the connecti
 more. The bytes that wait here are bounded; the rest wait with their stream. Both are counted. Beyond a bound the
 connection is `full`: services whose responses wait are paused, and of the others no more is read than their windows
 let out at once, so that a stream which its client does not read holds up no other. Beyond a second bound every
-service that answers on the connection is paused, also those that have not begun."""
+service that answers on the connection is paused, also those that have not begun.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """One HTTP/2 stream: the channel of one request, from its head to its end (RFC 9113 section 5).
 
 Each direction ends by itself. `ReceiveWindow` counts the body that the client sends, which goes to the request's
-sink; `SendWindow` sends the response."""
+sink; `SendWindow` sends the response.
+"""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ _ALLOW: Final = b"Allow: GET, HEAD, OPTIONS\r\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class AdminResponse:
     """The response to a request. `fields` are finished header lines besides type, length and date."""
 
     status: int
@@ -36,7 +36,7 @@ class Answer:
     fields: bytes = b""
 
 
-Pages = Mapping[bytes, Callable[[], Answer]]
+Pages = Mapping[bytes, Callable[[], AdminResponse]]
 
 
 def admin_pages(ready: Callable[[], list[str]], metrics: Callable[[], bytes]) -> Pages:
@@ -47,13 +47,13 @@ def admin_pages(ready: Callable[[], list[str]], metrics: Callable[[], bytes]) ->
     """
     return {
         b"/": lambda: _readiness(ready()),
-        b"/healthz": lambda: Answer(200, _TEXT_TYPE, b"ok\n"),
+        b"/healthz": lambda: AdminResponse(200, _TEXT_TYPE, b"ok\n"),
         b"/readyz": lambda: _readiness(ready()),
-        b"/metrics": lambda: Answer(200, METRICS_TYPE, metrics()),
+        b"/metrics": lambda: AdminResponse(200, METRICS_TYPE, metrics()),
     }
 
 
-def admin_answer(pages: Pages, hosts: Collection[bytes] | None, head: RequestHead) -> Answer:
+def admin_answer(pages: Pages, hosts: Collection[bytes] | None, head: RequestHead) -> AdminResponse:
     """The response to a request with this head; `hosts` None accepts any Host (a UNIX socket has none)."""
     refusal = head.refusal
     if refusal is not None:
@@ -69,7 +69,7 @@ def admin_answer(pages: Pages, hosts: Collection[bytes] | None, head: RequestHea
     return _options(page()) if head.method == b"OPTIONS" else page()
 
 
-def _options(answer: Answer) -> Answer:
+def _options(answer: AdminResponse) -> AdminResponse:
     """The response to OPTIONS for a path with this response to GET: balancers probe with it (HAProxy's httpchk) and
     look at the status."""
     body = b"" if answer.status == 200 else answer.body
@@ -94,14 +94,14 @@ def _is_ours(head: RequestHead, hosts: Collection[bytes]) -> bool:
     return True
 
 
-def _readiness(reasons: list[str]) -> Answer:
+def _readiness(reasons: list[str]) -> AdminResponse:
     if not reasons:
-        return Answer(200, _TEXT_TYPE, b"ready\n")
+        return AdminResponse(200, _TEXT_TYPE, b"ready\n")
     refusal = DRAINING if "draining" in reasons else _NOT_READY.because("; ".join(reasons))
     return problem(refusal, reasons=reasons)
 
 
-def problem(refusal: Refusal, fields: bytes = b"", **extension: object) -> Answer:
+def problem(refusal: Refusal, fields: bytes = b"", **extension: object) -> AdminResponse:
     """A refusal as problem details (RFC 9457)."""
     document = {
         "type": f"urn:koder-gateway:{refusal.code}",
@@ -111,4 +111,4 @@ def problem(refusal: Refusal, fields: bytes = b"", **extension: object) -> Answe
         "detail": refusal.detail,
         **extension,
     }
-    return Answer(refusal.status, _PROBLEM_TYPE, json.dumps(document).encode() + b"\n", fields)
+    return AdminResponse(refusal.status, _PROBLEM_TYPE, json.dumps(document).encode() + b"\n", fields)

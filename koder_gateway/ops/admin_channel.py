@@ -26,7 +26,7 @@ from ..reactor.turns import turns_of
 from ..wire.body import BodyError, ChunkedDecoder
 from ..wire.request_head import RequestHead
 from ..wire.request_reader import RequestReader
-from .admin import Answer, Pages, admin_answer, problem
+from .admin import AdminResponse, Pages, admin_answer, problem
 
 # Bytes of a head and of a body.
 MAX_HEAD: Final = 16_384
@@ -223,7 +223,7 @@ class AdminChannel(Protocol):
         else:
             self._allow(PATIENCE)
 
-    def _send(self, head: RequestHead | None, answer: Answer, closing: bool = True) -> None:
+    def _send(self, head: RequestHead | None, answer: AdminResponse, closing: bool = True) -> None:
         status = HTTPStatus(answer.status)
         phrase = status.phrase.encode("ascii")
         connection = b"close" if closing else b"keep-alive"

@@ -39,7 +39,7 @@ from ..policy.clients import plain_host
 from ..policy.limits import address_key
 from ..policy.tenants import Registry
 from ..reactor.daemon_threads import daemon_threads
-from ..tenants.registry_losses import Losses
+from ..tenants.registry_losses import LossLimit
 from ..tenants.remote_registry import UnreadTenants
 from ..tenants.thread_throttle import ThreadThrottle
 from ..tls.contexts import HTTP_1, HTTP_2
@@ -116,7 +116,9 @@ class Gateway(TwistedService):
         self._leavings = RetiredRegistries()
         self._probes = Probes(reactor)
         self._refused_addresses = RefusedAddresses(self._coarse)
-        losses = Losses(lambda: self.composition.policy.registry, lambda: self.composition.settings.tenants.max_loss)
+        losses = LossLimit(
+            lambda: self.composition.policy.registry, lambda: self.composition.settings.tenants.max_loss
+        )
         self._registry = RegistryFollower(reactor, losses, self.counters, self._refreshed, local_hosts=local_hosts)
         self._reloads = Reloads(
             daemon_threads(reactor, "reload"), lambda: self._read(ThreadThrottle()), self._take_up, self._refuse

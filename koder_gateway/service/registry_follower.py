@@ -12,7 +12,7 @@ from ..policy.decision import Policy
 from ..policy.tenants import Registry
 from ..reactor.daemon_threads import daemon_threads
 from ..tenants.registry_file import RegistryFile
-from ..tenants.registry_losses import FailureCount, Losses
+from ..tenants.registry_losses import FailureCount, LossLimit
 from ..tenants.remote_registry import RegistryLocation, RemoteRegistry, UnreadTenants
 from ..tree.compose import Composition, tenant_policy, upstream_endpoint
 from ..upstream.fetch import Fetcher
@@ -25,7 +25,7 @@ class RegistryFollower:
     def __init__(
         self,
         reactor: Any,
-        losses: Losses,
+        losses: LossLimit,
         failures: FailureCount,
         refreshed: Callable[[Registry], object],
         *,

@@ -15,8 +15,8 @@ from twisted.python.failure import Failure
 from ..config import Version, file_state, parse_tenants, read_once
 from ..config.registry import MAX_LIST
 from ..policy.tenants import Registry
-from .file_arrivals import Arrivals
-from .registry_losses import FailureCount, Losses
+from .registry_losses import FailureCount, LossLimit
+from .rename_watch import RenameWatch
 from .thread_throttle import ThreadThrottle
 
 _log = Logger()
@@ -39,7 +39,7 @@ class RegistryFile:
         path: Path,
         base_domain: str,
         seen: Version | None,
-        losses: Losses,
+        losses: LossLimit,
         counters: FailureCount,
         read: Callable[[Registry], object],
         reactor: Any,
@@ -56,7 +56,7 @@ class RegistryFile:
         self._noticed: Version | None = None
         self._renamed = False
         # Created at the first look, since a gateway may never be started.
-        self._arrivals: Arrivals | None = None
+        self._arrivals: RenameWatch | None = None
         self._came: bool | None = None
         self._due = -math.inf
         self._looking: Deferred[None] | None = None
@@ -67,7 +67,7 @@ class RegistryFile:
         if now < self._due or self._looking is not None or self._stopped:
             return
         if self._arrivals is None:
-            self._arrivals = Arrivals(self._path)
+            self._arrivals = RenameWatch(self._path)
         self._due = now + refresh
         if self.seen is not None and file_state(self._path) == self.seen.state:
             self._noticed = None

@@ -19,7 +19,7 @@ class FailureCount(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Losses:
+class LossLimit:
     """The comparison of a new list with the previous one. `before` returns the registry in force, `most` the part of
     its tenants that a new list may lack (1.0: all); one tenant may always be missing."""
 

@@ -18,7 +18,7 @@ from ..config.faults import reason
 from ..config.registry import MAX_LIST
 from ..errors import OVERLOADED, Refusal
 from ..policy.tenants import Registry, Tenant, TenantPolicy
-from .registry_losses import FailureCount, Losses
+from .registry_losses import FailureCount, LossLimit
 from .tenant_list import parse_tenants, read_cache, write_cache
 from .thread_throttle import ThreadThrottle
 
@@ -81,7 +81,7 @@ class RemoteRegistry:
         self,
         place: RegistryLocation,
         source: RegistrySource,
-        losses: Losses,
+        losses: LossLimit,
         counters: FailureCount,
         read: Callable[[Registry], object],
         reactor: Any,

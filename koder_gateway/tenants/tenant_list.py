@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Final
 import msgspec
 
 from ..config import ConfigurationError
-from ..config.faults import ReadError, Tally, below, reason
+from ..config.faults import BoundedFaults, ReadError, below, reason
 from ..config.json_elements import Elements, Malformed
 from ..config.kinds import Where
 from ..config.registry import MAX_ENTRY, MAX_LIST, TENANT, restless
@@ -56,7 +56,7 @@ def _tenants(
     rest: Callable[[], object],
 ) -> tuple[Tenant, ...]:
     tenants: list[Tenant] = []
-    tally = Tally(name)
+    tally = BoundedFaults(name)
     decode = msgspec.json.Decoder(_Listed).decode
     view = memoryview(data)
     for index, (start, end) in enumerate(elements):

@@ -49,7 +49,7 @@ class _Kept:
     versions: tuple[Version, ...] = ()
     certificate: CertificateFile | None = None
     fault: str = ""
-    told: bool = True
+    logged: bool = True
     looks: int = 0
     missing: bool = False
     half: UnpairedFile | None = None
@@ -76,8 +76,8 @@ class CertificateStore:
         self._reader = CertificateReader()
         self._kept: dict[CertificateFiles, _Kept] = {}
         self._place_fault = ""
-        self._place_told = ""
-        self._default_told = False
+        self._place_logged = ""
+        self._default_logged = False
         self._warned: set[str] = set()
         self._calendar = 0.0
         self._stopped = False
@@ -124,9 +124,9 @@ class CertificateStore:
             listing = self._place.listing()
         except CertificateError as error:
             return self._place_failed(str(error), settled, look)
-        if self._place_told:
+        if self._place_logged:
             look.restored.append(f"{self._place.name}: can be read again")
-        self._place_fault = self._place_told = ""
+        self._place_fault = self._place_logged = ""
         changed = self._dropped(listing, settled, look)
         for source in listing.sources:
             if self._stopped:
@@ -134,12 +134,12 @@ class CertificateStore:
             kept = self._kept.get(source)
             if kept is None:
                 kept = self._kept[source] = _Kept()
-            faulty = kept.faulty and kept.told
+            faulty = kept.faulty and kept.logged
             changed |= self._read(source, kept, settled)
             if faulty and not kept.fault:
                 look.restored.append(f"{source.chain}: can be used again")
         self._set_apart()
-        look.unsettled |= any(kept.faulty and not kept.told for kept in self._kept.values())
+        look.unsettled |= any(kept.faulty and not kept.logged for kept in self._kept.values())
         look.errors += few(self._to_tell(settled))
         return changed
 
@@ -164,10 +164,10 @@ class CertificateStore:
 
     def _place_failed(self, fault: str, settled: bool, look: StoreChanges) -> bool:
         """The place cannot be read. Its certificates stay in use, even if their files are gone."""
-        if settled or (fault == self._place_fault and fault != self._place_told):
-            self._place_told = fault
+        if settled or (fault == self._place_fault and fault != self._place_logged):
+            self._place_logged = fault
             look.errors.append(f"{fault}; the previous certificates stay" if self._served else fault)
-        look.unsettled = fault != self._place_told
+        look.unsettled = fault != self._place_logged
         self._place_fault = fault
         return False
 
@@ -203,11 +203,11 @@ class CertificateStore:
                 None if source.extra is None else Path(source.extra),
             )
         except CertificateError as error:
-            kept.looks = kept.looks + 1 if kept.fault and not kept.told else 0
-            kept.fault, kept.told = str(error), False
+            kept.looks = kept.looks + 1 if kept.fault and not kept.logged else 0
+            kept.fault, kept.logged = str(error), False
             kept.half, kept.idle = unpaired_file(source), False
             return False
-        kept.fault, kept.told, kept.half, kept.idle = "", True, None, False
+        kept.fault, kept.logged, kept.half, kept.idle = "", True, None, False
         if kept.certificate is not None and kept.certificate.same(certificate):
             return False
         kept.certificate = certificate
@@ -216,8 +216,8 @@ class CertificateStore:
     def _to_tell(self, settled: bool) -> list[str]:
         lines = []
         for kept in self._kept.values():
-            if not kept.told and not kept.idle and (settled or kept.looks >= _LOOKS):
-                kept.told = True
+            if not kept.logged and not kept.idle and (settled or kept.looks >= _LOOKS):
+                kept.logged = True
                 stays = "; the previous one stays" if kept.certificate is not None else ""
                 lines.append(kept.fault + stays)
         return lines
@@ -242,13 +242,13 @@ class CertificateStore:
         certificates.sort(key=lambda each: (each.name, str(each.path)))
         try:
             names = SniIndex(certificates, self._default, now)
-            self._default_told = False
+            self._default_logged = False
         except CertificateError as error:
             if self._served is None:
                 look.errors.append(str(error))
                 return None
-            if not self._default_told:
-                self._default_told = True
+            if not self._default_logged:
+                self._default_logged = True
                 look.errors.append(f"{error}; the previous default stays")
             names = SniIndex(certificates, self._served.default, now)
         self._served = names

@@ -14,7 +14,7 @@ from ..reactor.turns import Turns
 
 # What a peer may make OpenSSL say by itself in the life of a connection: hundreds of key updates, of which an honest
 # one has a handful. Who asks for more and reads none of it would fill the memory with answers.
-TALK: Final = 1 << 14
+UNSOLICITED: Final = 1 << 14
 
 
 class TlsLayer(Protocol):
@@ -55,7 +55,7 @@ class TlsLayer(Protocol):
         """Send what reading alone has made OpenSSL say: its own new keys, or that there is no renegotiation."""
         if records and not self._left:
             self._talked += len(records)
-            if self._talked > TALK:
+            if self._talked > UNSOLICITED:
                 self.abortConnection()
             else:
                 self._write_below(records)

@@ -17,7 +17,7 @@ _LATER: Final = 10.0
 _log = Logger()
 
 
-class Pauses:
+class AcceptPauseLog:
     """The lines of all ports of one reactor; clients can make a port pause and resume many times a second."""
 
     def __init__(self, reactor: Any) -> None:
@@ -31,7 +31,7 @@ class Pauses:
         """Log a change of accepting on this port."""
         loop = self._reactor.loop
         self._clock.now = loop.time()
-        self._fault_log.warn(f"Accepting on {place(port.getHost())} {what}")
+        self._fault_log.warn(f"Accepting on {port_text(port.getHost())} {what}")
         if self._swept_by is not loop:
             self._swept_by = loop
             loop.call_later(_LATER, self._sweep)
@@ -42,7 +42,7 @@ class Pauses:
         self._fault_log.sweep(self._clock.now)
 
 
-def place(address: Any) -> str:
+def port_text(address: Any) -> str:
     """The address of a port, as people write it."""
     if isinstance(address, UNIXAddress):
         return f"the UNIX socket {os.fsdecode(address.name or b'')!r}"

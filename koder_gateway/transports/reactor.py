@@ -22,7 +22,7 @@ from zope.interface import implementer
 from koder_gateway.reactor.turns import Turns
 from koder_gateway.transports.connecting import StreamConnector, UNIXStreamConnector
 from koder_gateway.transports.listening import StreamPort, UNIXStreamPort
-from koder_gateway.transports.pauses import Pauses
+from koder_gateway.transports.pauses import AcceptPauseLog
 from koder_gateway.transports.stream import StreamTransport
 
 _log = Logger()
@@ -71,7 +71,7 @@ class UvloopReactor(AsyncioSelectorReactor):
     def __init__(self, eventloop: asyncio.AbstractEventLoop | None = None) -> None:
         self.streams: set[StreamTransport | StreamPort] = set()
         self.turns = Turns(self.soon)
-        self.pauses = Pauses(self)
+        self.pauses = AcceptPauseLog(self)
         self._use(eventloop or uvloop.new_event_loop())
         super().__init__(self.loop)
 

@@ -13,16 +13,18 @@ from ..reactor.turns import FULL_READ, end_turn
 from ..tls_bio.records import BIO_WRITE, PIECE, RecordLayer, ffi, lib, usable
 from .tls_alerts import GOODBYE, record_fault
 from .tls_sessions import SessionCache
-from .tls_transport import Opening, SecureTransport
+from .tls_transport import HandshakeListener, SecureTransport
 
 # What is called here beside what `tls_bio.records` calls.
 CALLS: Final = ("ERR_get_error", "ERR_reason_error_string", "SSL_ERROR_ZERO_RETURN")
 
 
-class FastTransport(RecordLayer, SecureTransport):
+class OpenSSLTransport(RecordLayer, SecureTransport):
     """The same with OpenSSL's own calls while data flows."""
 
-    def __init__(self, connection: SSL.Connection, opening: Opening, sessions: SessionCache, verified: float) -> None:
+    def __init__(
+        self, connection: SSL.Connection, opening: HandshakeListener, sessions: SessionCache, verified: float
+    ) -> None:
         super().__init__(connection, opening, sessions, verified)
         self._hold(connection)
 
@@ -75,4 +77,4 @@ class FastTransport(RecordLayer, SecureTransport):
 
 def transport_class(connection: SSL.Connection) -> type[SecureTransport]:
     """The class for connections like this one."""
-    return FastTransport if usable(connection, CALLS) else SecureTransport
+    return OpenSSLTransport if usable(connection, CALLS) else SecureTransport

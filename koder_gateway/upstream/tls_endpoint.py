@@ -118,7 +118,7 @@ class _Opening(Factory):
         return first
 
     def opened(self, transport: SecureTransport) -> None:
-        """See `tls_transport.Opening`."""
+        """See `tls_transport.HandshakeListener`."""
         self._end()
         peer = transport.getPeer()
         try:
@@ -133,7 +133,7 @@ class _Opening(Factory):
             self._result.callback(inner)
 
     def refused(self, fault: str, untrusted: bool) -> None:
-        """See `tls_transport.Opening`."""
+        """See `tls_transport.HandshakeListener`."""
         if self._over:
             return
         # The session may be the reason: the next connection makes a full handshake.

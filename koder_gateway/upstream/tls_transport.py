@@ -5,7 +5,7 @@ sent to another peer. It hears of the end at once: with ConnectionDone only if t
 Anybody in between can close a connection, and could otherwise truncate a response that ends with it (RFC 8446 section
 6.1).
 
-`SecureTransport` uses what pyOpenSSL promises; `openssl_transport.FastTransport` does the same with less work.
+`SecureTransport` uses what pyOpenSSL promises; `openssl_transport.OpenSSLTransport` does the same with less work.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _PEEK: Final = 1 << 16
 _DONE: Final = Failure(ConnectionDone())
 
 
-class BrokenError(ConnectionLost):
+class UncleanCloseError(ConnectionLost):
     """The connection has ended without close_notify; the text says how, in one line."""
 
     def __str__(self) -> str:
         return str(self.args[0])
 
 
-class Opening(TypingProtocol):
+class HandshakeListener(TypingProtocol):
     """Waits for the handshake. One of these is called, once."""
 
     def opened(self, transport: SecureTransport) -> None:
@@ -60,10 +60,12 @@ class SecureTransport(TlsLayer):
     or is cut while the protocol above is not `idle` (where it says so).
     """
 
-    def __init__(self, connection: SSL.Connection, opening: Opening, sessions: SessionCache, verified: float) -> None:
+    def __init__(
+        self, connection: SSL.Connection, opening: HandshakeListener, sessions: SessionCache, verified: float
+    ) -> None:
         super().__init__(connection)
         connection.set_connect_state()
-        self._opening: Opening | None = opening
+        self._opening: HandshakeListener | None = opening
         self._sessions: SessionCache | None = sessions
         self._store = sessions
         self._kept: CachedSession | None = None
@@ -185,7 +187,7 @@ class SecureTransport(TlsLayer):
         # Now, not when the transport below has closed: until then the pool would take this connection to be idle.
         inner, self._inner = self._inner, None
         if inner is not None:
-            inner.connectionLost(_DONE if fault == GOODBYE else Failure(BrokenError(fault)))
+            inner.connectionLost(_DONE if fault == GOODBYE else Failure(UncleanCloseError(fault)))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The transport below is gone."""
@@ -202,7 +204,7 @@ class SecureTransport(TlsLayer):
         if inner is None:
             return
         if not ended_here and reason.check(ConnectionDone):
-            reason = Failure(BrokenError("the connection was cut: TLS was not closed (no close_notify)"))
+            reason = Failure(UncleanCloseError("the connection was cut: TLS was not closed (no close_notify)"))
         inner.connectionLost(reason)
 
     def _settle_session(self, *, usable: bool) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from koder_gateway.config import ConfigurationError, load_tenants
-from koder_gateway.config.faults import Tally
+from koder_gateway.config.faults import BoundedFaults
 from koder_gateway.config.registry import MAX_ENTRY, MAX_LIST
 from koder_gateway.config.registry import parse_tenants as parse_toml
 from koder_gateway.policy.tenants import Registry, Tenant, conflicts
@@ -65,7 +65,7 @@ def test_a_hostile_list_takes_no_more_than_a_few_times_its_size(name: str) -> No
     finally:
         tracemalloc.stop()
     assert peak < 20 * SIZE, f"{peak / SIZE:.1f} times its size"
-    assert len(caught.value.faults) <= Tally.KEPT + 1
+    assert len(caught.value.faults) <= BoundedFaults.KEPT + 1
     assert all(line.startswith("LIST: ") and line.isprintable() and len(line) < 400 for line in caught.value.faults)
 
 

@@ -22,7 +22,7 @@ from koder_gateway.config import file_version
 from koder_gateway.ops.metrics import Counters
 from koder_gateway.policy.tenants import Registry, Tenant
 from koder_gateway.tenants.registry_file import SECOND_LOOK, RegistryFile
-from koder_gateway.tenants.registry_losses import Losses
+from koder_gateway.tenants.registry_losses import LossLimit
 from tests.kit.waiting import PATIENCE
 
 REFRESH = 30.0
@@ -78,7 +78,7 @@ class Watched:
         self.file = self.watch(file_version(self.path))
 
     def watch(self, seen: object) -> RegistryFile:
-        losses = Losses(lambda: self.before, lambda: self.most)
+        losses = LossLimit(lambda: self.before, lambda: self.most)
         return RegistryFile(self.path, BASE, seen, losses, self.counters, self.take, self.pool)
 
     def take(self, registry: Registry) -> None:
@@ -509,7 +509,7 @@ async def test_with_the_reactors_own_pool(tmp_path: Path, log: list[str]) -> Non
         threads.append(threading.current_thread())
         tenants.append(tuple(found))
 
-    losses = Losses(lambda: watched.before, lambda: 1.0)
+    losses = LossLimit(lambda: watched.before, lambda: 1.0)
     file = RegistryFile(watched.path, BASE, file_version(watched.path), losses, watched.counters, read, reactor)
 
     now = 0.0

@@ -21,7 +21,7 @@ from koder_gateway import Gateway, load
 from koder_gateway.errors import OVERLOADED
 from koder_gateway.ops.metrics import Counters
 from koder_gateway.policy.tenants import Registry, Tenant
-from koder_gateway.tenants.registry_losses import Losses
+from koder_gateway.tenants.registry_losses import LossLimit
 from koder_gateway.tenants.remote_registry import TIMEOUT, RegistryLocation, RemoteRegistry, UnreadTenants
 from koder_gateway.upstream.fetch import Fetcher
 from tests.kit.clients import HOST, request
@@ -105,7 +105,7 @@ class Followed:
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", number)
         self.source = Source(reactor, endpoint, self.place.url, LIMIT)
         self.before = Registry(())
-        losses = Losses(lambda: self.before, lambda: 0.1)
+        losses = LossLimit(lambda: self.before, lambda: 0.1)
         self.registry = RemoteRegistry(self.place, self.source, losses, self.counters, self.take, reactor)
 
     def take(self, registry: Registry) -> None:

@@ -19,7 +19,7 @@ from koder_gateway.tls.certificates import CertificateError, load_pair, self_sig
 from koder_gateway.tls.contexts import ContextOptions, NoCommonProtocolError, ServerContexts
 from koder_gateway.tls.sni_callback import ACCESS_DENIED, ILLEGAL_PARAMETER, INTERNAL_ERROR, UNRECOGNIZED_NAME
 from koder_gateway.tls.sni_index import SniIndex
-from tests.tls.test_certificates import certificate_pem, key_pem
+from tests.kit.certificates import certificate_pem, key_pem
 
 
 class Peer:
@@ -309,7 +309,7 @@ def test_a_second_certificate_ends_the_sessions_of_before(issued, version):
 @VERSIONS
 def test_a_session_is_refused_if_the_hello_could_not_be_read(issued, version, monkeypatch):
     contexts = ServerContexts([issued("a.example"), issued("b.example")])
-    monkeypatch.setattr(client_hello.ClientHello, "take", refuse_to_read)
+    monkeypatch.setattr(client_hello.ClientHello, "feed", refuse_to_read)
     context, session = begun(contexts, version, b"a.example")
     for name in (b"a.example", b"b.example"):
         assert alert_of(contexts, context=context, name=name, session=session) == ACCESS_DENIED

@@ -9,7 +9,7 @@ import pytest
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.logger import formatEvent, globalLogPublisher
 
-from koder_gateway.transports.pauses import Pauses, place
+from koder_gateway.transports.pauses import AcceptPauseLog, port_text
 
 
 class Loop:
@@ -36,7 +36,7 @@ class Loop:
 class Reactor:
     def __init__(self) -> None:
         self.loop = Loop()
-        self.pauses = Pauses(self)
+        self.pauses = AcceptPauseLog(self)
 
 
 class Port:
@@ -71,7 +71,7 @@ def lines() -> Iterator[list[str]]:
     ],
 )
 def test_a_place_is_as_people_write_it(address: Any, words: str) -> None:
-    assert place(address) == words
+    assert port_text(address) == words
 
 
 def test_a_port_that_flaps_is_a_few_lines_and_a_number(lines: list[str]) -> None:

@@ -21,9 +21,9 @@ from twisted.internet.task import Clock
 from koder_gateway.reactor.turns import Turns
 from koder_gateway.tls_bio import records as layer
 from koder_gateway.upstream import tls_endpoint
-from koder_gateway.upstream.openssl_transport import CALLS, FastTransport, transport_class
+from koder_gateway.upstream.openssl_transport import CALLS, OpenSSLTransport, transport_class
 from koder_gateway.upstream.tls_endpoint import HandshakeError, HandshakeTimeout, SecureEndpoint
-from koder_gateway.upstream.tls_transport import BrokenError, SecureTransport
+from koder_gateway.upstream.tls_transport import SecureTransport, UncleanCloseError
 from koder_gateway.upstream.trust import read_trust
 from tests.kit.authority import Authority
 from tests.kit.memory import Peer, PlainTransport
@@ -36,7 +36,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("authority"))
 
 
-@pytest.fixture(params=[FastTransport, SecureTransport], ids=["fast", "public"])
+@pytest.fixture(params=[OpenSSLTransport, SecureTransport], ids=["fast", "public"])
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(tls_endpoint, "transport_class", lambda connection: request.param)
     return request.param
@@ -156,7 +156,7 @@ class Service:
 
 
 def test_the_fast_way_serves_here(authority: Authority) -> None:
-    assert type(Service(authority).transport) is FastTransport
+    assert type(Service(authority).transport) is OpenSSLTransport
 
 
 @pytest.mark.parametrize("name", [*layer.CALLS, *CALLS])
@@ -330,7 +330,7 @@ def test_an_end_without_goodbye_is_none(authority: Authority, kind: Any) -> None
     service.send(b"the last")
     service.wire.far.close()
     (reason,) = service.above.lost
-    assert reason.check(BrokenError)
+    assert reason.check(UncleanCloseError)
     assert not reason.check(ConnectionDone)
 
 

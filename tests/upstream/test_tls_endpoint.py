@@ -23,7 +23,7 @@ from koder_gateway import Gateway, load
 from koder_gateway.cli import main
 from koder_gateway.config import ConfigurationError
 from koder_gateway.upstream import tls_endpoint
-from koder_gateway.upstream.openssl_transport import FastTransport
+from koder_gateway.upstream.openssl_transport import OpenSSLTransport
 from koder_gateway.upstream.tls_transport import SecureTransport
 from tests.kit.authority import Authority, Pair, write_certificate
 from tests.kit.clients import BASE_DOMAIN, Client
@@ -58,7 +58,7 @@ def log() -> Iterator[list[str]]:
     globalLogPublisher.removeObserver(observe)
 
 
-@pytest.fixture(params=[FastTransport, SecureTransport], ids=["fast", "public"])
+@pytest.fixture(params=[OpenSSLTransport, SecureTransport], ids=["fast", "public"])
 def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type[SecureTransport]:
     """Both ways to do TLS."""
     monkeypatch.setattr(tls_endpoint, "transport_class", lambda connection: request.param)

@@ -18,7 +18,7 @@ _EVENT: Final = struct.Struct("iIII")
 _READ: Final = 64 << 10
 
 
-class Arrivals:
+class RenameWatch:
     """Watches one name. If the folder cannot be watched (not Linux, no watches left, a network file system), it
     reports nothing."""
 
@@ -41,11 +41,11 @@ class Arrivals:
                 events = os.read(self._descriptor, _READ)
             except OSError:
                 break
-            came = last_arrival(events, self._name, came)
+            came = last_rename(events, self._name, came)
         return came
 
 
-def last_arrival(events: bytes, name: bytes, came: bool | None) -> bool | None:
+def last_rename(events: bytes, name: bytes, came: bool | None) -> bool | None:
     """Whether the last of the kernel's events for this name was a rename; `came` if there is none for it."""
     at = 0
     while at < len(events):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from koder_gateway.tenants.file_arrivals import Arrivals, last_arrival
+from koder_gateway.tenants.rename_watch import RenameWatch, last_rename
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
 
@@ -32,7 +32,7 @@ def create(path: Path) -> None:
 
 
 def test_a_rename_is_told_from_a_file_that_is_made(path: Path) -> None:
-    arrivals = Arrivals(path)
+    arrivals = RenameWatch(path)
     assert arrivals.latest() is None
     rename(path)
     assert arrivals.latest() is True
@@ -49,7 +49,7 @@ def test_a_rename_is_told_from_a_file_that_is_made(path: Path) -> None:
 
 
 def test_other_names_and_writing_in_place_are_nothing(path: Path) -> None:
-    arrivals = Arrivals(path)
+    arrivals = RenameWatch(path)
     for other in ("lis", "list.bak", "list2"):
         create(path.with_name(other))
         rename(path.with_name(other))
@@ -62,21 +62,21 @@ def test_when_too_much_has_come_the_answer_is_the_careful_one() -> None:
     """The kernel keeps so many events of a folder, and says with one of its own when there were more."""
     moved = struct.pack("iIII", 1, 0x80, 0, 16) + b"list".ljust(16, b"\0")
     overflow = struct.pack("iIII", -1, 0x4000, 0, 0)
-    assert last_arrival(moved, b"list", None) is True
-    assert last_arrival(moved + overflow, b"list", None) is False
-    assert last_arrival(overflow + moved, b"list", None) is True
-    assert last_arrival(moved, b"lis", None) is None
+    assert last_rename(moved, b"list", None) is True
+    assert last_rename(moved + overflow, b"list", None) is False
+    assert last_rename(overflow + moved, b"list", None) is True
+    assert last_rename(moved, b"lis", None) is None
 
 
 def test_a_folder_that_is_not_there_tells_nothing(tmp_path: Path) -> None:
-    arrivals = Arrivals(tmp_path / "none" / "list")
+    arrivals = RenameWatch(tmp_path / "none" / "list")
     assert arrivals.latest() is None
     arrivals.close()
 
 
 def test_after_the_end_nothing_is_told_and_nothing_stays_open(path: Path) -> None:
     before = os.listdir("/proc/self/fd")
-    arrivals = Arrivals(path)
+    arrivals = RenameWatch(path)
     rename(path)
     arrivals.close()
     arrivals.close()

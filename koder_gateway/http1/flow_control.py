@@ -15,6 +15,7 @@ from ..downstream.body_deadline import BodyDeadline
 from ..downstream.lingering_close import LingeringClose
 from ..downstream.ports import ClientSite
 from ..downstream.unsent_bytes import Uptake
+from ..exchange.ports import Producer
 from ..policy.limits import address_key
 from ..reactor.turns import Turns, read_little
 from .phases import BODY, BUSY, GONE, HEAD, IDLE, READY, TUNNEL, WRITING
@@ -50,7 +51,7 @@ class ClientFlow(StockChannel, BodyDeadline, LingeringClose):
         # Bytes that were read and forgotten behind the last response.
         self._forgotten = 0
         # Who is paused while the client does not take its responses; `_pulled` where it is asked for each piece.
-        self._producer: Any = None
+        self._producer: Producer | None = None
         self._pulled = False
         # How fast the client takes what waits for it; None where nothing has waited lately.
         self._uptake: Uptake | None = None
@@ -128,7 +129,7 @@ class ClientFlow(StockChannel, BodyDeadline, LingeringClose):
         if self._producer is not None:
             self._producer.stopProducing()
 
-    def registerProducer(self, producer: Any, streaming: bool) -> None:
+    def registerProducer(self, producer: Producer, streaming: bool) -> None:
         """Pause and resume `producer` as the client takes the response. A pull producer (not streaming) is asked for
         more."""
         self._producer = producer

@@ -1,22 +1,22 @@
 """Turns: how the reactor's time is shared among connections with more work than fits into one turn.
 
-The reactor passes a connection all data that has arrived, up to a quarter of a MiB at a time. A connection for which
-that is more than a slice of work stops reading, keeps the rest, and asks for a later turn. Waiting work is done in
-order, and all of it together gets no more than `TURN` seconds of each turn of the reactor: data on other connections,
-timers, new connections and the drain come in between, however many wait here.
+The reactor passes a connection all data that has arrived, up to a quarter of a MiB at a time. A connection for
+which that is more than a slice of work stops reading, keeps the rest, and asks for a later turn. Waiting work is
+done in order, and all of it together gets no more than `TURN` seconds of each turn of the reactor: data on other
+connections, timers, new connections and the drain come in between, however many wait here.
 
 A slice is over after `SLICE` seconds or `PIECES` pieces of work (requests, frames, chunks), whichever comes first.
 
-A connection with little data is served when the data arrives. But thousands may become readable in the same turn, and
-their first slices add up. Once a turn of the reactor has lasted for `ARRIVALS` seconds to twice that, arriving data is
-only buffered (`over`), and served after the reactor's timers and other waiting work. Little data then waits in a queue
-of its own (`arrived`), so that it does not wait behind much data; and so do handshakes (`greeted`), which are more work
-than most requests and which any client can begin. In each queue addresses take turns.
+A connection with little data is served when the data arrives. But thousands may become readable in the same turn,
+and their first slices add up. Once a turn of the reactor has lasted for `ARRIVALS` seconds to twice that, arriving
+data is only buffered (`over`), and served after the reactor's timers and other waiting work. Little data then waits
+in a queue of its own (`arrived`), so that it does not wait behind much data; and so do handshakes (`greeted`),
+which are more work than most requests and which any client can begin. In each queue addresses take turns.
 
-Data that is only passed on, of bodies and tunnels, is shared by reads. A read that fills the reactor's buffer would be
-followed by up to 31 more of the same connection, and by as many of each other one. In each turn `READS` of them are
-allowed; connections that need more wait, and one of them goes on in each turn, address by address. That one has the
-turn's reads for itself, since each pause costs its peer and the gateway as much as several reads.
+Data that is only passed on, of bodies and tunnels, is shared by reads. A read that fills the reactor's buffer would
+be followed by up to 31 more of the same connection, and by as many of each other one. In each turn `READS` of them
+are allowed; connections that need more wait, and one of them goes on in each turn, address by address. That one has
+the turn's reads for itself, since each pause costs its peer and the gateway as much as several reads.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ H2: Final = b"h2"
 _NO_TRAILERS: Final[list[bytes]] = []
 # The rest of a body that a response did not wait for is read to the end when it is no more than this.
 _SETTLE_BOUND: Final = 65536
-# Responses that wait to be sent before whoever produces them is paused, and no further request is read.
+# How many bytes of responses may wait before their producer is paused, and no further request is read.
 _UNSENT: Final = 16384
 
 

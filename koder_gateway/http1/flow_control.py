@@ -101,7 +101,7 @@ class ClientFlow(StockChannel, BodyDeadline, LingeringClose):
     # -- what the transport says of the client (IPushProducer)
 
     def pauseProducing(self) -> None:
-        """The client does not take its responses: whoever produces one is paused, and no further request is read."""
+        """The client does not read its responses: their producer is paused, and no further request is read."""
         self._full = True
         if self._producer is not None:
             self._producer.pauseProducing()

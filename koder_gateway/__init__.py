@@ -1,4 +1,4 @@
-"""koder-gateway: the one door to Koder ID, a multi-tenant HTTPS gateway on Twisted.
+"""koder-gateway: a multi-tenant HTTPS gateway for Koder ID, on Twisted.
 
 `load` reads a configuration and `Gateway` is the service made of it. Neither is imported before it is asked for,
 so that importing the package installs no reactor.

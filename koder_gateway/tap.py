@@ -27,8 +27,8 @@ class Options(UsageOptions):
 
     synopsis = "[--config FILE] [--port ENDPOINT ...] [--admin-port ENDPOINT] [--redirect-port ENDPOINT ...] [--demo]"
     longdesc = (
-        "The one door to Koder ID: terminates TLS, resolves the tenant, limits rates, answers CORS, routes by"
-        " path and proxies. ENDPOINT is a Twisted server endpoint string, such as ssl:443 or tcp:8080."
+        "A multi-tenant HTTPS gateway for Koder ID: terminates TLS, resolves the tenant, limits rates, answers CORS,"
+        " routes by path and proxies. ENDPOINT is a Twisted server endpoint string, such as ssl:443 or tcp:8080."
     )
     optParameters = [
         [

@@ -18,7 +18,7 @@ from twisted.web.resource import IResource, getChildForRequest
 from twisted.web.server import Site
 
 from ..errors import DRAINING, OVERLOADED, Refusal
-from ..exchange.admission import before_tree
+from ..exchange.admission import Step, before_tree
 from ..exchange.context import RequestContext
 from ..exchange.states import Exchange
 from ..policy.certificates import TlsInfo
@@ -84,6 +84,7 @@ class GatewaySite(Site, ClientSite):
         secured: Callable[[Any], TlsInfo | None] = tls_presence,
     ) -> None:
         super().__init__(resource, reactor=reactor)
+        self._use_tree(resource)
         self.clock = clock
         self.time = time
         self.secured = secured
@@ -143,6 +144,15 @@ class GatewaySite(Site, ClientSite):
         self.policy = policy
         self.reader = reader
         self._set_bounds(timeouts, limits)
+
+    def _use_tree(self, resource: Any) -> None:
+        """Serve this tree. The guards around it are found once, not for each request."""
+        self.resource = resource
+        self._steps: list[Step] = []
+        while (step := getattr(resource, "admit", None)) is not None:
+            self._steps.append(step)
+            resource = resource.inner
+        self._guarded = resource
 
     # -- the stock factory's life, without its log and its timer
 
@@ -237,17 +247,23 @@ class GatewaySite(Site, ClientSite):
             else:
                 request.answer(204, b"No Content", answer.fields, b"")
             return
-        resource: Any = self.resource
+        step: Step | None
+        for step in self._steps:
+            refusal = step(exchange)
+            if refusal is not None:
+                request.refuse(refusal)
+                return
+        resource: Any = self._guarded
         # The gateway's own resources know the way by the raw path; segments are for everybody else's.
         while True:
-            if (admit := getattr(resource, "admit", None)) is not None:
-                refusal = admit(exchange)
+            if (descend := getattr(resource, "descend", None)) is not None:
+                resource = descend(request)
+            elif (step := getattr(resource, "admit", None)) is not None:
+                refusal = step(exchange)
                 if refusal is not None:
                     request.refuse(refusal)
                     return
                 resource = resource.inner
-            elif (descend := getattr(resource, "descend", None)) is not None:
-                resource = descend(request)
             else:
                 break
         if getattr(resource, "streams_body", False):
@@ -271,8 +287,8 @@ class GatewaySite(Site, ClientSite):
         if not self._due:
             self._due.extend(channel for channel in self.channels if channel.deadline <= now)
             self._expire()
-        for watched in [watched for watched in self.watched if watched.uptake_due <= now]:
-            watched.look_at_uptake()
+        for watched in [watched for watched in self.watched if watched.pace_due <= now]:
+            watched.check_pace()
         if self.buffered.total > self.buffered.bound:
             self._relieve()
         if self.timeouts.exchange:

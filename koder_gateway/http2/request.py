@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from ..downstream.ports import RequestChannel
 from ..downstream.request import GatewayRequest
 from ..errors import NOT_IMPLEMENTED
-from ..exchange.states import TUNNELLING
+from ..exchange.states import TUNNELLING, Exchange
 from ..wire.hpack import encode_field, encode_lines, encode_status
 from ..wire.http2_frames import ENHANCE_YOUR_CALM, Http2Error
 from ..wire.response import ResponseHead
@@ -31,6 +31,21 @@ def _encoded_date(line: bytes) -> bytes:
 @lru_cache(maxsize=256)
 def _encoded_length(length: int) -> bytes:
     return encode_field(b"content-length", b"%d" % length)
+
+
+@lru_cache(maxsize=256)
+def _encoded_context(fields: bytes) -> bytes:
+    return encode_lines(fields)
+
+
+def _encoded_fields(exchange: Exchange) -> bytes:
+    """The exchange's own fields. Those of its context are the same for many responses, and encoded once."""
+    fields, context = exchange.fields, exchange.context.fields
+    if not context:
+        return encode_lines(fields)
+    before, same, behind = fields.partition(context)
+    # A preflight's have others in their place.
+    return b"%b%b%b" % (encode_lines(before), _encoded_context(same), encode_lines(behind))
 
 
 class RequestStream(RequestChannel, Protocol):
@@ -84,9 +99,8 @@ class Http2Request(GatewayRequest, HeldAnswer):
             if head.stated is not None:
                 fixed += _encoded_length(head.stated)
             head.block = fixed
-        if head.dated:
-            return fixed + encode_lines(self.exchange.fields)
-        return b"%b%b%b" % (fixed, _encoded_date(self.channel.site.date_line), encode_lines(self.exchange.fields))
+        own = _encoded_fields(self.exchange)
+        return fixed + own if head.dated else b"%b%b%b" % (fixed, _encoded_date(self.channel.site.date_line), own)
 
     def respond(self, head: ResponseHead, body: bytes, done: bool) -> None:
         """Send the service's head, and what there is of its body."""
@@ -179,7 +193,8 @@ class Http2Request(GatewayRequest, HeldAnswer):
             super().render_stock(resource)
 
     def broken(self, event: str) -> None:
-        """The stream's rules were broken: the exchange ends unanswered, and whoever calls this resets the stream."""
+        """The stream violated the protocol: the exchange ends without a response, and the caller resets the
+        stream."""
         if self.sink is not None:
             self.sink.abandon()
         exchange = self.exchange

@@ -10,6 +10,7 @@ from twisted.web.http_headers import Headers
 
 from ..downstream.ports import ClientSite
 from ..downstream.stock_fields import sent_fields
+from ..exchange.ports import Producer
 from ..policy.certificates import TlsInfo
 from ..wire.hpack import encode_field, encode_lines, encode_status
 from .ports import Connection
@@ -46,7 +47,7 @@ class StockStream:
         """Send several pieces as one."""
         self.write(b"".join(pieces))
 
-    def registerProducer(self, producer: Any, streaming: bool) -> None:
+    def registerProducer(self, producer: Producer, streaming: bool) -> None:
         """Pause and resume `producer` as the client takes the response. A pull producer (not streaming) is asked for
         more."""
         self.send_window.follow(producer, streaming)

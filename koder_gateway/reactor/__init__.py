@@ -1,1 +1,1 @@
-"""What both sides ask of a reactor and its transports: turns, sizes of reads, sockets that were handed over."""
+"""What both sides need from a reactor and its transports: turns, read sizes, adopted sockets."""

@@ -1,8 +1,8 @@
-"""Listening sockets that were handed over (systemd's socket activation): they stay their owner's.
+"""Listening sockets that were passed to the process (systemd's socket activation): they belong to their owner.
 
-Twisted's own port takes an adopted UNIX socket for one that it has made: it opens the socket's file to everybody when
-it starts, and removes that file and shuts the socket down when it stops. But the owner listens on, and the next
-process is to accept there. So a UNIX socket is adopted by a port of our own, on every reactor.
+Twisted's own port treats an adopted UNIX socket as its own: it makes the socket's file accessible to everyone when it
+starts, and removes that file and shuts the socket down when it stops. But the owner keeps listening, and the next
+process accepts there. So the gateway's own port adopts UNIX sockets, on every reactor.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from zope.interface import implementer
 
 
 class AdoptingUNIXPort(unix.Port):
-    """A UNIX port. A socket that was handed over keeps its file, the file's mode and its backlog; neither the file
-    nor what waits to be accepted goes away with this port."""
+    """A UNIX port. An adopted socket keeps its file, the file's mode and its backlog; this port removes neither the
+    file nor waiting connections."""
 
     factory: Any
     fileno: Any
@@ -54,7 +54,7 @@ class AdoptingUNIXPort(unix.Port):
 
 @implementer(IReactorSocket)
 class _Adopter:
-    """One of Twisted's own reactors, as the endpoint of a socket that was handed over sees it."""
+    """One of Twisted's own reactors, for the endpoint of an adopted socket."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
@@ -76,9 +76,9 @@ class _Adopter:
 
 
 def endpoint_of(reactor: Any, text: str) -> IStreamServerEndpoint:
-    """The endpoint for a string, as Twisted's `serverFromString` has it, which leaves to their owner the sockets that
-    were handed over."""
-    # A reactor that adopts in its own way has its own port.
+    """The endpoint for a string, like Twisted's `serverFromString`, except that adopted sockets stay their
+    owner's."""
+    # A reactor with its own way to adopt has its own port.
     if getattr(type(reactor), "adoptStreamPort", None) is PosixReactorBase.adoptStreamPort:
         reactor = _Adopter(reactor)
     endpoint: IStreamServerEndpoint = serverFromString(reactor, text)

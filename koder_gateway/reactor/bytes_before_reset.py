@@ -1,7 +1,7 @@
-"""What a peer has sent before it reset the connection: Linux keeps it, though nothing can be sent any more.
+"""Data that a peer sent before it reset the connection: Linux keeps it, though nothing can be sent any more.
 
-A service that refuses an upload answers, and closes with the upload's rest unread, which resets the connection. To
-whoever writes at that moment the connection is lost, while the answer waits in the kernel.
+A service that refuses an upload responds, and closes with the rest of the upload unread, which resets the connection.
+A write at that moment finds the connection lost, while the response waits in the kernel.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from twisted.internet.error import ConnectionLost
 from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
 
-# A refusal with its page fits well; an answer that is longer would be cut by the reset anyway.
+# A refusal with its page fits well; a longer response would be cut by the reset anyway.
 _MOST: Final = 1 << 18
 
 
 def bytes_before_reset(handle: Any) -> bytes:
-    """What waits in the kernel of a connection that has failed, as one read of it."""
+    """The data that waits in the kernel for a failed connection, as one read."""
     try:
         words: bytes = handle.recv(_MOST, socket.MSG_DONTWAIT)
     except OSError:
@@ -27,8 +27,8 @@ def bytes_before_reset(handle: Any) -> bytes:
 
 
 def deliver_bytes_before_reset(transport: Any) -> None:
-    """Have a transport of Twisted's own give its protocol the last words before it tells of the end. Others do so by
-    themselves, or cannot."""
+    """Have one of Twisted's own transports deliver this data before it reports the end. Others do so by themselves,
+    or cannot."""
     if isinstance(transport, Connection):
         _Listener(transport)
 

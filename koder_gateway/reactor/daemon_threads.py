@@ -1,8 +1,8 @@
-"""Threads for work that may block: one for each piece of work, for none of which the process's end waits.
+"""Threads for work that may block: one for each piece of work; the end of the process waits for none of them.
 
-A pool is shared: once something has blocked all of its threads (a name server that does not answer, a network file
-system that has gone), what would not have blocked waits as well, and so does the reactor's end, which joins the
-pool. Whoever gives work away here has one piece under way at a time, so that there are few threads.
+A pool is shared: once something has blocked all of its threads (an unreachable name server, a network file system
+that is gone), all other work waits as well, and so does the reactor's end, which joins the pool. Each caller has only
+one piece of work in progress, so that there are few threads.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from twisted.python.failure import Failure
 
 
 class DaemonThreads:
-    """What `twisted.internet.threads.deferToThreadPool` asks of a reactor and of its pool, both in one. `name` is
-    what the threads are called."""
+    """What `twisted.internet.threads.deferToThreadPool` needs from a reactor and from its pool, both in one. `name`
+    is the name of the threads."""
 
     def __init__(self, reactor: Any, name: str) -> None:
         self._reactor = reactor
@@ -35,7 +35,7 @@ class DaemonThreads:
     def callInThreadWithCallback(
         self, done: Callable[[bool, Any], Any], work: Callable[..., Any], *arguments: Any, **named: Any
     ) -> None:
-        """Do the work in a thread, in which `done` then gets whether it succeeded, and its result or Failure."""
+        """Do the work in a thread, where `done` then gets whether it succeeded, and its result or Failure."""
 
         def run() -> None:
             try:

@@ -1,4 +1,4 @@
-"""A shortage of file descriptors, in the words of the setting that mends it."""
+"""A shortage of file descriptors, and the setting to raise."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import resource
 
 
 def shortage(error: object) -> str:
-    """What to raise when an OSError, or Twisted's `ConnectError` of one, came for want of descriptors; else ""."""
+    """Which limit to raise if an OSError, or Twisted's `ConnectError` of one, was caused by a lack of descriptors;
+    else ""."""
     number = getattr(error, "errno", None) or getattr(error, "osError", None)
     if number == errno.EMFILE:
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -1,4 +1,4 @@
-"""Bytes that a transport brings straight to a function, where it can."""
+"""Data that a transport delivers directly to a function, if it can."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A queue in which addresses take turns, so that one with a thousand connections counts as one, not as a thousand."""
+"""A queue in which addresses take turns, so that one with a thousand connections counts like one with a single
+one."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ Work = Callable[[], object]
 
 
 class FairQueue:
-    """Work that waits. One of each address is taken in turn; within an address the first come first."""
+    """Waiting work. Each address gets one in turn; within an address in order of arrival."""
 
     __slots__ = ("_order", "_size", "_works")
 
@@ -22,7 +23,7 @@ class FairQueue:
         return self._size
 
     def add(self, address: object, work: Work) -> None:
-        """Wait, behind all of the same address. `address` is anything that tells one from another."""
+        """Wait, after all others of the same address. `address` is any value that identifies one."""
         works = self._works.get(address)
         if works is None:
             works = self._works[address] = deque()
@@ -31,7 +32,7 @@ class FairQueue:
         self._size += 1
 
     def pop(self) -> Work:
-        """The next one's. Raises IndexError where nobody waits."""
+        """The next one. Raises IndexError if none waits."""
         address = self._order.popleft()
         works = self._works[address]
         work = works.popleft()

@@ -1,8 +1,8 @@
-"""How much of a peer is read at once, where its transport can be told.
+"""How much is read from a peer at once, if its transport supports that.
 
-What has been read and cannot be sent on at once waits here, and even a little of it keeps the whole read in memory.
-So of a peer that brings much no more is read at once than the other side has room for; some at least, or nothing
-would go on.
+Data that has been read and cannot be sent on at once waits here, and even a little of it keeps the whole buffer of
+its read in memory. So from a peer that sends much, no more is read at once than the other side has room for, but
+always some, or nothing would progress.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-# A read of so many bytes is followed by bounded ones.
+# After a read of so many bytes, reads are bounded.
 MUCH: Final = 1 << 15
 
 
 def room_of(transport: Any) -> int:
-    """Bytes that `transport` takes at once, 0 where it does not tell."""
+    """Bytes that `transport` accepts at once, 0 if it does not report it."""
     return int(getattr(transport, "room", 0))
 
 
@@ -34,7 +34,7 @@ def read_fitting(transport: Any, room: Callable[[], int]) -> None:
 
 
 def read_freely(transport: Any) -> None:
-    """Read as much as comes."""
+    """Read without a bound."""
     freely = getattr(transport, "read_freely", None)
     if freely is not None:
         freely()

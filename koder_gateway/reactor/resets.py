@@ -1,8 +1,8 @@
-"""Resets of connections on which nothing more is read, as of a peer that has ended its own side.
+"""Detects resets of connections on which nothing more is read, such as those of a half-closed peer.
 
-After that end a reactor reads no further, and says of a reset only when a write fails, which may be minutes later.
-The kernel tells of one without being asked for anything (EPOLLERR, EPOLLHUP): one epoll of a reactor's own watches
-for it, and takes nothing while there is nobody to watch.
+After that half-close a reactor reads no further, and notices a reset only when a write fails, which may be minutes
+later. The kernel reports a reset without being asked for an event (EPOLLERR, EPOLLHUP): one epoll for each reactor
+watches for it, and costs nothing while nothing is watched.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from zope.interface import implementer
 
 @implementer(IReadDescriptor)
 class ResetWatcher:
-    """Those that are watched on one reactor, by descriptor, and whom to call."""
+    """The watched connections of one reactor, by descriptor, and their callbacks."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
@@ -30,8 +30,10 @@ class ResetWatcher:
         return len(self._watched)
 
     def watch(self, transport: Any, gone: Callable[[], object]) -> int:
-        """Call `gone` once when the connection is reset. What this gives goes to `forget`, before or when the
-        connection ends; -1 where the transport has no descriptor."""
+        """Call `gone` once when the connection is reset.
+
+        The result is for `forget`, before or when the connection ends; -1 if the transport has no descriptor.
+        """
         try:
             descriptor: int = transport.getHandle().fileno()
         except (AttributeError, OSError):
@@ -42,13 +44,13 @@ class ResetWatcher:
             self._epoll = select.epoll()
             self._reactor.addReader(self)
         with contextlib.suppress(FileExistsError):
-            # No event is asked for: these two come anyway.
+            # No event is requested: these two are always reported.
             self._epoll.register(descriptor, 0)
         self._watched[descriptor] = gone
         return descriptor
 
     def forget(self, descriptor: int) -> None:
-        """The connection is not watched any more."""
+        """Stop watching the connection."""
         if self._watched.pop(descriptor, None) is None:
             return
         if self._epoll is not None:
@@ -59,7 +61,7 @@ class ResetWatcher:
             self._close()
 
     def doRead(self) -> None:
-        """Something has happened to connections that are watched."""
+        """Watched connections have an event."""
         if self._epoll is None:
             return
         for descriptor, _ in self._epoll.poll(0):
@@ -93,7 +95,7 @@ class ResetWatcher:
 
 
 def reset_watcher_of(reactor: Any) -> ResetWatcher:
-    """The one watch of a reactor, which keeps it as its `resets`; made when it is first asked for."""
+    """The single watcher of a reactor, which keeps it as its `resets`; created on first use."""
     resets = getattr(reactor, "resets", None)
     if not isinstance(resets, ResetWatcher):
         resets = reactor.resets = ResetWatcher(reactor)

@@ -1,4 +1,4 @@
-"""The deadlines and bounds towards clients, as the settings have them."""
+"""The timeouts and bounds towards clients, from the settings."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def client_limits(settings: Settings) -> ClientLimits:
 
 
 def shares_of(places: int, settings: Settings) -> Shares:
-    """What one address and one tenant may hold of so many places."""
+    """The shares of one address and one tenant in so many places."""
     return Shares.of(places, settings.shares.address, settings.shares.tenant)
 
 
@@ -68,8 +68,8 @@ def _reserved(settings: Settings) -> int:
 
 
 def descriptor_warnings(settings: Settings, limit: int, whose: str) -> list[str]:
-    """What to say where `limit` descriptors are too few for as many connections as the settings name; `whose` limit
-    it is. Nothing is said where no number of clients is named: they are then as many as there are descriptors for."""
+    """A warning if `limit` descriptors are too few for the connections that the settings name; `whose` limit it is.
+    There is none if no number of clients is set: it is then derived from the descriptors."""
     clients, services = settings.listen.max_connections, _reserved(settings)
     wanted = clients + services + _SPARE_DESCRIPTORS
     if not clients or wanted <= limit:

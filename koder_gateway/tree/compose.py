@@ -53,7 +53,7 @@ class Composition:
     names: ResolvedNames
     resource: IResource
     registry: ServiceSettings | None = None
-    """The service that has the registry, where that is behind a URL; its files as `registry_trust`."""
+    """The service that has the registry, if that is behind a URL; its files as `registry_trust`."""
     registry_trust: Trust | None = None
 
 
@@ -125,7 +125,7 @@ def make_reader(settings: Settings) -> RequestReader:
 
 
 def _together(names: Iterable[str], added: Iterable[str]) -> list[str]:
-    """Names of fields, each once in whatever case."""
+    """Header names, each once regardless of case."""
     return list({name.lower(): name for name in (*names, *added)}.values())
 
 
@@ -154,15 +154,15 @@ def upstream_endpoint(
 
 
 def trust_of(entry: ServiceSettings) -> Trust | None:
-    """The files of a service as they are now, None for one without TLS. Raises ValueError, a line for each fault."""
+    """The present files of a service, None for one without TLS. Raises ValueError, a line for each fault."""
     if not any(url.startswith("https:") for url in entry.urls):
         return None
     return read_trust(entry.ca, entry.client_cert, entry.client_key)
 
 
 def registry_service(settings: Settings) -> ServiceSettings | None:
-    """The service that is asked for the tenants: the one at the same address, whose TLS settings then hold, else one
-    that stands in none of the tables. None where the registry is not behind a URL."""
+    """The service that has the list of tenants: the one at the same address, whose TLS settings then apply, else one
+    that is not configured. None if the registry is not behind a URL."""
     url = settings.tenants.registry
     if not isinstance(url, str):
         return None
@@ -258,8 +258,8 @@ def _set_tunnel_bounds(tunnels: Tunnels, settings: Settings) -> None:
 
 
 def certificate_warnings(composition: Composition, now: float, ahead: float = 0.0) -> list[str]:
-    """A line for each file of a service that can be used but is not going to do, now or in `ahead`
-    seconds; `now`: seconds since the epoch."""
+    """A line for each usable file of a service that is not valid now, or will not be in `ahead` seconds; `now`:
+    seconds since the epoch."""
     trusts = {f"services.{name}": service.trust for name, service in composition.services.items()}
     trusts["tenants.registry"] = composition.registry_trust
     told: dict[str, str] = {}
@@ -270,9 +270,9 @@ def certificate_warnings(composition: Composition, now: float, ahead: float = 0.
 
 
 def adopt(composition: Composition, before: Composition) -> None:
-    """Let a generation take over from the one before: its buckets, and under new deadlines the pools it keeps.
+    """Let a generation take over from the previous one: its buckets, and under new timeouts the pools that it keeps.
 
-    Until then nothing of the one before has changed, so that a reload can still be refused.
+    Before that nothing of the previous one has changed, so that a reload can still be refused.
     """
     settings = composition.settings
     composition.policy.limiter.adopt(before.policy.limiter)
@@ -314,7 +314,7 @@ def compose(
     try:
         registry_trust = None if registry is None else trust_of(registry)
     except ValueError as error:
-        # Of a service that routes name too they have been told.
+        # The faults of a service that routes use have already been reported.
         told = {fault.partition(": ")[2] for fault in faults}
         faults += [f"tenants.registry: {fault}" for fault in str(error).splitlines() if fault not in told]
     if faults:

@@ -1,4 +1,4 @@
-"""What a mounted resource may ask of the request that it renders: whose it is, from where, and under which id."""
+"""What a mounted resource can learn about its request: the tenant, the client and the request id."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ class MountedRequest:
 
 
 def mounted_request(request: object) -> MountedRequest:
-    """What the gateway knows of a request that a mounted resource renders. Raises TypeError for any other request."""
+    """What the gateway knows about a request that a mounted resource renders. Raises TypeError for any other
+    request."""
     exchange = getattr(getattr(request, "gateway", None), "exchange", None)
     if not isinstance(exchange, Exchange):
         raise TypeError(

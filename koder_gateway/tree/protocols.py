@@ -1,4 +1,4 @@
-"""The protocols that the gateway speaks with its clients, for its site, which knows none of them."""
+"""The protocols that the gateway speaks with its clients; its site gets them from here."""
 
 from __future__ import annotations
 

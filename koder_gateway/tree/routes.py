@@ -26,7 +26,7 @@ class Routes:
     streams_body = True
 
     def __init__(self, leaves: Mapping[bytes, IResource]) -> None:
-        # With each, whether it is somebody else's and wants to know its place.
+        # With each, whether it is a mounted resource, which needs its own path.
         self._leaves = {path: (leaf, not isinstance(leaf, ProxyResource)) for path, leaf in leaves.items()}
 
     def descend(self, client: TreeClient) -> IResource:

@@ -22,9 +22,9 @@ from .graceful_close import ClosingConnection, GracefulCloses
 from .idle_watch import IdleWatch, Watched
 from .ports import RespondingService, ResponseReceiver, TunnelEnd
 
-# What one read of a tunnel brings, about.
+# About how much one read of a tunnel brings.
 _TUNNEL_READ: Final = 32768
-# What waits to be sent to a service before its client is paused.
+# How much may wait to be sent to a service before its client is paused.
 _UNSENT: Final = 16384
 
 
@@ -51,11 +51,12 @@ class ConnectionOwner(TypingProtocol):
 
 
 class UpstreamConnection(ConnectionReader, ClosingConnection, Watched):
-    """Belongs to one address of one service."""
+    """Belongs to one address of one service. `idle`: no message is under way, so that its end cuts none short."""
 
     def __init__(self, address: ConnectionOwner) -> None:
         super().__init__(address.service)
         self.address = address
+        self.idle = True
         self.idle_since = 0.0
         # Whose request it served last.
         self.tenant = b""
@@ -82,6 +83,7 @@ class UpstreamConnection(ConnectionReader, ClosingConnection, Watched):
         self.heard = False
         self._interim = 0
         self._state = HEAD
+        self.idle = False
         # In two steps, as in `tls.stream`.
         transport: Any = self.transport
         write = transport.write
@@ -116,14 +118,14 @@ class UpstreamConnection(ConnectionReader, ClosingConnection, Watched):
     # -- what arrives that nobody has asked for
 
     def unasked(self) -> None:
-        """Something has arrived while the connection is idle: the service has closed, or sent what nobody has asked
-        for. Over TLS it may be a ticket, which the transport can read, and then tell."""
+        """Data has arrived while the connection is idle: the service has closed it, or sent data without a request.
+        Over TLS it may be a ticket, which the transport can read and report."""
         settle = getattr(self.transport, "settle", None)
         if settle is None or not settle():
             self.abort()
 
     def _watch(self) -> None:
-        """Have what arrives seen before the next request is sent."""
+        """Have arriving data noticed before the next request is sent."""
         if self._descriptor is None:
             with contextlib.suppress(AttributeError, OSError, ValueError):
                 transport: Any = self.transport
@@ -159,13 +161,13 @@ class UpstreamConnection(ConnectionReader, ClosingConnection, Watched):
             transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _TUNNEL_READ)
         self.dataReceived = tunnel.body  # type: ignore[assignment, method-assign]
         deliver_directly(self.transport, self, tunnel.body)
-        # Whoever still stands between is what the transport asks in place of this.
+        # A wrapper that is still in between gets the transport's calls instead of this.
         outer = getattr(self.transport, "protocol", None) if self._half_closes() else None
         if hasattr(type(outer), "readConnectionLost"):
             alsoProvides(outer, IHalfCloseableProtocol)
 
     def end_sending(self) -> bool:
-        """Tell the service that no more will come; False where this transport has no half-closed connections."""
+        """Half-close towards the service; False if this transport does not support half-closed connections."""
         self._stop_pulling()
         if not self._half_closes():
             return False
@@ -199,17 +201,12 @@ class UpstreamConnection(ConnectionReader, ClosingConnection, Watched):
             transport.loseConnection()
 
     def abandon(self) -> None:
-        """The service has not taken it in time: reset the connection."""
+        """The service has not read it in time: reset the connection."""
         transport: Any = self.transport
         if transport is not None:
             transport.abortConnection()
 
     # -- the end
-
-    @property
-    def idle(self) -> bool:
-        """Whether no message is under way, so that the connection's end cuts none short."""
-        return self._state == IDLE
 
     def kept_long_enough(self, now: float) -> bool:
         """Whether the service is about to close the idle connection, by what it has said."""
@@ -231,6 +228,7 @@ class UpstreamConnection(ConnectionReader, ClosingConnection, Watched):
             self._resume()
         if keep_alive and self._state != GONE:
             self._state = IDLE
+            self.idle = True
             self.reused = True
             self.address.release(self)
         elif in_order and self._state == WHOLE and not self.address.service.graceful_closes.full:
@@ -258,10 +256,11 @@ class UpstreamConnection(ConnectionReader, ClosingConnection, Watched):
         self.finish()
 
     def _leave(self) -> object:
-        """Out of the pool, so that nobody takes the connection while its end is on the way."""
+        """Leave the pool, so that the connection is not used while it closes."""
         if self._state == GONE:
             return None
         self._state = GONE
+        self.idle = False
         self.relay = None
         self._forget_tunnel()
         self.address.lost(self)
@@ -272,6 +271,7 @@ class UpstreamConnection(ConnectionReader, ClosingConnection, Watched):
         state, relay, tunnel = self._state, self.relay, self.tunnel
         half_closes = tunnel is not None and self._half_closes()
         self._state = GONE
+        self.idle = False
         self._pulling = False
         self.relay = None
         self._forget_tunnel()

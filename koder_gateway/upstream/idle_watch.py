@@ -19,11 +19,10 @@ LOOK_EVERY: Final = 0.0002
 
 
 class Watched(Protocol):
-    """A connection as this watch sees it."""
+    """A connection as this watch sees it. `idle`: no request on it waits for its response. (An attribute and no
+    property: each look asks it of all connections on which a response has just come.)"""
 
-    @property
-    def idle(self) -> bool:
-        """Whether nothing has been asked on it that is still to be answered."""
+    idle: bool
 
     def unasked(self) -> None:
         """Something has arrived."""

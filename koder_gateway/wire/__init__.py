@@ -1,1 +1,1 @@
-"""What stands on the wire, without I/O: heads, targets, bodies, fields and the states of one exchange."""
+"""HTTP as bytes, without I/O: request and response heads, targets, bodies, header names, HTTP/2 frames."""

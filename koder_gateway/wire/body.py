@@ -1,7 +1,7 @@
-"""Message bodies: the chunked coding, both ways, and trailers (RFC 9112 section 7).
+"""Message bodies: the chunked coding, in both directions, and trailers (RFC 9112 section 7).
 
-A body delimited by length needs no decoder, only a count; its owner keeps that. The decoder passes data on as
-it comes and buffers nothing but an unfinished line. Where small chunks come in bulk `wire.chunk_runs` reads ahead.
+A body delimited by length needs no decoder, only a count, which its owner keeps. The decoder passes data on as it
+arrives and buffers only an unfinished line. For many small chunks `wire.chunk_runs` decodes ahead.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LAST_CHUNK: Final = b"0\r\n\r\n"
 
 _T: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _QUOTED: Final = rb'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*+"'
-# At most 16 digits: 2^64 and leading zeros without end are nobody's chunk. No space, sign, 0x or underscore.
+# At most 16 digits: no real chunk has 2^64 bytes or endless leading zeros. No space, sign, 0x or underscore.
 _PLAIN: Final = re.compile(rb"[1-9A-Fa-f][0-9A-Fa-f]{0,15}\r\n|0\r\n")
 # With extensions (section 7.1.1), but that no space parts them from the size, or zeros before it.
 _ORNATE: Final = re.compile(
@@ -32,15 +32,15 @@ _MAX_TRAILERS: Final = 8192
 _PROTECTED: Final = frozenset(map(folded, PROTECTED | SPOOFABLE_FIELDS))
 _PROTECTED_FAMILIES: Final = (b"xforwarded", b"accesscontrol", b"ratelimit", *map(folded, SPOOFABLE_PREFIXES))
 _MAX_TRAILER_FIELDS: Final = 32
-# What a client may spend on framing before it must bring as much data.
+# How many bytes of framing a client may send before it must send as much data.
 _SLACK: Final = 4096
 # Chunks below this size are small, and after so many of them in a row a run may be read ahead.
 _SMALL: Final = 128
 _ENOUGH: Final = 8
-# Bytes of a run that cost as much as the look at one line.
+# How many bytes of a run cost as much as parsing one line.
 _RUN_COST: Final = 128
-# What each chunk counts beyond its lines, from the first one on that has extensions or zeros before its size: nobody
-# needs these for small chunks, and they can only be read line by line.
+# The extra charge for each chunk, from the first one on that has extensions or leading zeros: honest clients do not
+# use these for small chunks, and they can only be parsed line by line.
 _ORNATE_COST: Final = 64
 
 
@@ -55,7 +55,7 @@ def chunk(data: bytes) -> bytes:
 
 def trailers_fit(size: int, count: int, line: int) -> bool:
     """Whether trailers of `size` bytes in `count` lines, the longest of `line` bytes, are within their bounds; line
-    ends count, and an HTTP/2 field as the line that it becomes."""
+    ends count, and an HTTP/2 field counts as the line that it becomes."""
     return size <= _MAX_TRAILERS and count <= _MAX_TRAILER_FIELDS and line <= _MAX_LINE
 
 
@@ -129,7 +129,7 @@ class ChunkedDecoder:
         self._plain = True
 
     def feed(self, data: bytes, position: int = 0, most: int = 0) -> bytes:
-        """The payload in `data` from `position` on, of about `most` chunks; 0: of all. Raises BodyError where the
+        """The payload in `data` from `position` on, of about `most` chunks; 0: of all. Raises BodyError if the
         framing is broken."""
         pieces: list[bytes] = []
         end = len(data)
@@ -169,13 +169,13 @@ class ChunkedDecoder:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _take_run(self, data: bytes, position: int, pieces: list[bytes]) -> int:
-        """Read ahead over small chunks; the bytes that this has taken. What follows is read by lines, and whatever is
-        not as usual with it is found there."""
+        """Decode many small chunks at once; returns how many bytes that took. The rest is parsed by lines, which
+        finds everything unusual."""
         if self._line or not self._plain:
             return 0
         run = read_run(data, position, self._slack + self.received - self._overhead)
         if run is None:
-            # What is in the way is near, and does not go away by another try.
+            # The obstacle is near, and another try would not remove it.
             self._small = -_ENOUGH * _ENOUGH
             return 0
         pieces.append(run.payload)
@@ -184,7 +184,7 @@ class ChunkedDecoder:
         return run.size
 
     def _keep(self, piece: bytes) -> None:
-        """The beginning of a line, or more of one, none of which is ever looked at twice."""
+        """Keep the beginning of a line, or more of one, without parsing any byte twice."""
         line = self._line
         if not line:
             line = self._line = bytearray()
@@ -254,8 +254,8 @@ class ChunkedDecoder:
 
 
 def trailer_passes(name: bytes, tenant_header: bytes, allowed: frozenset[bytes] | None = None) -> bool:
-    """Whether a trailer may go on: nothing that frames, routes, authenticates or names a tenant (RFC 9110 section
-    6.5.1), and only what is `allowed` (lower case) where that is given."""
+    """Whether a trailer may be passed on: nothing that frames, routes, authenticates or names a tenant (RFC 9110
+    section 6.5.1), and only what is `allowed` (lower case) if that is given."""
     if allowed is not None and name.lower() not in allowed:
         return False
     form = folded(name)

@@ -1,11 +1,11 @@
-"""Runs of small chunks, read by llhttp at once where a look at each line would be dear (RFC 9112 section 7.1).
+"""Runs of small chunks, parsed by llhttp at once where parsing each line would be expensive (RFC 9112 section 7.1).
 
-A run is whole chunks whose lines are a size without zeros before it, and nothing more. Nothing is judged here: what
-is not wholly so, or may outweigh its data, is no run, and whoever asks reads it line by line.
+A run consists of whole chunks whose lines have only a size without leading zeros. Nothing is refused here: bytes that
+are not exactly so, or that may have more framing than data, are not a run, and the caller parses them line by line.
 
-llhttp tells the data of each chunk, but not where the chunks stand. So after a read it gets single bytes until one of
-them comes back as data. Then it is known where that chunk's data begins; its line is what is before, and the run ends
-where that line begins. If the run is just as long as the sizes of its chunks ask for, its lines hold nothing else.
+llhttp reports the data of each chunk, but not its position. So after a read it gets single bytes until one of them is
+reported as data. Then the position of that chunk's data is known; its line is before it, and the run ends where that
+line begins. If the run is exactly as long as the sizes of its chunks require, its lines contain nothing else.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 import httptools
 
-# Bytes that are worth the making of a parser, and what is read at once.
+# How many bytes are worth creating a parser, and how many are read at once.
 SMALLEST: Final = 160
 _LARGEST: Final = 8192
 # Bytes between the data of two chunks, for a size of four digits.
@@ -34,7 +34,7 @@ class Run(NamedTuple):
 
 
 class _Data:
-    """What llhttp calls: keeps the data of chunks."""
+    """The callbacks for llhttp: they keep the data of chunks."""
 
     __slots__ = ("on_body", "pieces")
 
@@ -44,9 +44,9 @@ class _Data:
 
 
 def read_run(data: bytes, position: int, allowance: int) -> Run | None:
-    """The run that begins in `data` at `position`, where a chunk begins; None where there is no long one.
+    """The run that begins in `data` at `position`, where a chunk begins; None if there is no long one.
 
-    `allowance` is how many bytes the framing may outweigh the data by, which no part of the run does: a chunk of one
+    `allowance` is how many bytes the framing may exceed the data by, which no part of the run does: a chunk of one
     byte takes six, of which four are too many.
     """
     length = min(_LARGEST, len(data) - position - _BETWEEN, (allowance - _BETWEEN) * 3 // 2)
@@ -55,7 +55,7 @@ def read_run(data: bytes, position: int, allowance: int) -> Run | None:
     sink = _Data()
     run = _read(sink, data, position, length)
     if run is None and len(sink.pieces) > 2:
-        # Something is in the way, as the message's end: the chunks before it may be a run.
+        # An obstacle, such as the message's end: the chunks before it may be a run.
         pieces = sink.pieces[:-2]
         run = _read(_Data(), data, position, sum(map(len, pieces)) + _framing(pieces))
     return run

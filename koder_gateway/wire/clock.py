@@ -1,10 +1,10 @@
-"""A coarse clock: the time as of the last sweep, so that deadlines cost the data path no call at all."""
+"""A coarse clock: the time of the last sweep, so that deadlines cost the data path no call."""
 
 from __future__ import annotations
 
 
 class CoarseClock:
-    """`now` is monotonic seconds, at most one sweep old; whoever owns the sweep sets it."""
+    """`now` is monotonic seconds, at most one sweep old; the owner of the sweep sets it."""
 
     __slots__ = ("now",)
 

@@ -1,4 +1,4 @@
-"""Text that an editor has saved with more than a byte for each of its ASCII characters."""
+"""Detects text that an editor has saved with more than one byte for each ASCII character."""
 
 from __future__ import annotations
 

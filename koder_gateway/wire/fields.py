@@ -1,7 +1,7 @@
-"""Field names: what each one means to a gateway, in both directions (RFC 9110 sections 5 and 7.6.1).
+"""Header names: what each one means to a gateway, in both directions (RFC 9110 sections 5 and 7.6.1).
 
-A name is classified once and the answer is kept, under its exact spelling, in a table that starts with the
-usual names and has a bound: the hot path pays one dict look-up a field.
+A name is classified once and cached, under its exact spelling, in a bounded table that starts with the usual names:
+the hot path does one dict look-up for each header.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from typing import Final
 from .spoofable_fields import SPOOFABLE_FIELDS, SPOOFABLE_PREFIXES
 
 TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-# One field line as both sides may send it: no control bytes, no white space before the colon.
+# One header line as both sides may send it: no control bytes, no white space before the colon.
 FIELD_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t\x20-\x7e\x80-\xff]*)")
 
-# Elements of a list that is looked at one by one: nobody honest has more, and each costs more than its bytes.
+# How many elements of a list are parsed one by one: honest clients send fewer, and each costs more than its bytes.
 MAX_LISTED: Final = 64
 _EMPTY: Final = frozenset((b"",))
 
-# Every prefix that means something has more letters than these.
+# Every special prefix has more letters than these.
 _FIRST: Final = 3
 _LOWER: Final = bytes(range(256)).lower()
 _MARKS: Final = b"!#$%&'*+-.^_`|~"
 
 
 def folded(name: bytes) -> bytes:
-    """What software that folds case and marks reads in a name: its letters, in lower case, and its digits.
+    """What software that ignores case and punctuation reads in a name: its letters, in lower case, and its digits.
 
-    Services that make variables of fields do so (X.Tenant.ID, X~Tenant~ID, x_tenant_id).
+    Services that make variables of headers do so (X.Tenant.ID, X~Tenant~ID, x_tenant_id).
     """
     return name.translate(_LOWER, _MARKS)
 
 
-# What a field is to the gateway. PASS goes through untouched; DROP never leaves; the rest is looked at.
+# The kinds of headers. PASS is passed on unchanged; DROP never is; the others are examined.
 PASS, DROP, HOST, LENGTH, CODING, CONNECTION = 0, 1, 2, 3, 4, 5
 ORIGIN, EXPECT, REQUEST_ID, TENANT, FORWARDED, TRACE, TRAILER, DATE, RATE, HSTS, EXPOSE, HOPS, KEPT = range(6, 19)
 
@@ -50,11 +50,12 @@ HOP_BY_HOP: Final = frozenset(
         b"http2-settings",
     )
 )
-# What no `Connection` option takes away: what the message's framing and its Host stand on.
+# Headers that no `Connection` option removes: framing and Host depend on them.
 UNREMOVABLE: Final = frozenset(
     (b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"trailer")
 )
-# What no trailer may set (RFC 9110 section 6.5.1): framing, routing, identity, and what is read before the body.
+# Headers that no trailer may set (RFC 9110 section 6.5.1): framing, routing, identity, and those that are needed
+# before the body.
 PROTECTED: Final = frozenset(
     (
         b"host",
@@ -94,8 +95,8 @@ PROTECTED: Final = frozenset(
         b"client-cert",
         b"client-cert-chain",
         b"strict-transport-security",
-        # Where else the gateway's names are served, what browsers are to forget, and what they may do with the page:
-        # all of it is settled when the body begins.
+        # Where else the gateway's names are served, what browsers are to clear, and what they may do with the page:
+        # all of it is decided when the body begins.
         b"alt-svc",
         b"clear-site-data",
         b"set-cookie2",
@@ -121,15 +122,15 @@ _REQUEST: Final = {
     b"trailer": TRAILER,
     b"max-forwards": HOPS,
     b"content-type": PASS,
-    # Only who verifies a certificate may say so (RFC 9440 section 2.4).
+    # Only the verifier of a certificate may set it (RFC 9440 section 2.4).
     b"client-cert": DROP,
     b"client-cert-chain": DROP,
 }
-# What frames a message, ends with a connection, or is what the gateway decides by: under any other spelling it would
-# be that to services which fold names to variables, as CGI does. Content-Type says what a body is, and is such a
-# variable itself beside the length (RFC 3875 sections 4.1.2 and 4.1.3).
+# Headers that frame a message, end with a connection, or decide something in the gateway: services that fold names
+# into variables, as CGI does, would accept them in any other spelling. Content-Type is such a variable itself, like
+# the length (RFC 3875 sections 4.1.2 and 4.1.3).
 _READ: Final = (*UNREMOVABLE, *HOP_BY_HOP, b"origin", b"max-forwards", b"content-type")
-# What only the gateway may say to a service.
+# Headers that only the gateway may set towards a service.
 _OWN: Final = (
     b"x-request-id",
     b"forwarded",
@@ -167,12 +168,13 @@ _USUAL: Final = (
 
 
 class FieldKinds:
-    """The kinds of field names for one direction, kept under each spelling seen.
+    """The kinds of header names for one direction, cached under each spelling.
 
-    A name that only folds to one that the gateway reads or sets stands for it with some services: it never passes.
+    A name that only resembles one that the gateway reads or sets would be taken for it by some services: it is always
+    dropped.
     """
 
-    # A flood of invented names must not grow the table: past this they are classified each time.
+    # A flood of random names must not grow the table: beyond this they are classified each time.
     BOUND: Final = 2048
 
     def __init__(
@@ -199,7 +201,7 @@ class FieldKinds:
 
     @classmethod
     def of_requests(cls, tenant_header: bytes, allowed: frozenset[bytes] = frozenset()) -> FieldKinds:
-        """The kinds of what clients send, with the tenant's header under its configured name. `allowed` (lower case)
+        """The kinds of headers from clients, with the tenant header under its configured name. `allowed` (lower case)
         are those of `wire.spoofable_fields` that pass all the same."""
         claims = SPOOFABLE_FIELDS - allowed
         exact = {
@@ -214,8 +216,8 @@ class FieldKinds:
 
     @classmethod
     def of_responses(cls, tenant_header: bytes, *, alt_svc: bool = False) -> FieldKinds:
-        """The kinds of what services send: their own CORS fields never pass, in no spelling, and where else the
-        gateway's names are served (RFC 7838) they may say only with `alt_svc`."""
+        """The kinds of headers from services: their own CORS headers never pass, in any spelling, and Alt-Svc (RFC
+        7838) passes only with `alt_svc`."""
         exact = {**_RESPONSE, b"alt-svc": PASS if alt_svc else DROP, tenant_header.lower(): DROP}
         own = (tenant_header, b"x-request-id", b"alt-svc", *HOP_BY_HOP, *(UNREMOVABLE - {b"host", b"expect"}))
         return cls(exact, [(b"access-control-", DROP)], own, underscores_pass=True)
@@ -248,7 +250,7 @@ class FieldKinds:
 
 
 def connection_options(values: list[bytes]) -> frozenset[bytes] | None:
-    """The lower-case options of all `Connection` fields (RFC 9110 section 7.6.1); None where they are too many."""
+    """The lower-case options of all `Connection` headers (RFC 9110 section 7.6.1); None if there are too many."""
     listed = values[0] if len(values) == 1 else b",".join(values)
     if listed.count(b",") >= MAX_LISTED:
         return None

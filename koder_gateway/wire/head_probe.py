@@ -1,4 +1,4 @@
-"""A look at a request's head that comes in pieces, so that a malformed one is refused before its deadline."""
+"""Checks a request's head that arrives in pieces, so that a malformed one is refused before its deadline."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _FIRST: Final = 64
 
 
 class HeadProbe:
-    """Looks at a head that comes in pieces, so that a malformed one is refused at once and not at its deadline.
+    """Checks a head that arrives in pieces, so that a malformed one is refused at once and not at its deadline.
 
-    What has been looked at is not looked at again: a head that drips costs no more than its bytes.
+    No byte is checked twice: a head that arrives slowly costs no more than its bytes.
     """
 
     __slots__ = ("_fed", "_parser", "_started", "_unknown", "_waiting")
@@ -37,7 +37,7 @@ class HeadProbe:
         self._unknown: Exception | None = None
 
     def fault(self, piece: bytes, so_far: bytes | bytearray) -> Refusal | None:
-        """Why the head `so_far`, which ends with `piece`, can never become a good one."""
+        """The refusal of the head `so_far`, which ends with `piece`, if it can never become valid."""
         line_end = b"\n" in piece
         waiting = self._waiting + piece if self._waiting else piece
         # An unfinished value is copied, and an unknown beginning is looked at, with each piece of it: the longer it

@@ -1,7 +1,7 @@
-"""HPACK: field blocks to fields and back (RFC 7541).
+"""HPACK: field blocks to headers and back (RFC 7541).
 
-What a client sends is decoded with the dynamic table that the protocol gives it. What it gets is encoded
-without one: each field line is the same bytes every time, so that they are made once and kept.
+Requests are decoded with the dynamic table that the protocol requires. Responses are encoded without one: each header
+line has the same bytes every time, so they are made once and cached.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _STATIC_FIELDS: Final = (
     "proxy-authenticate|proxy-authorization|range|referer|refresh|retry-after|server|set-cookie|"
     "strict-transport-security|transfer-encoding|user-agent|vary|via|www-authenticate"
 )
-# The dynamic table as every peer may use it; nothing else is ever announced (section 4.2).
+# The size of the dynamic table that every peer may use; no other is ever announced (section 4.2).
 TABLE_SIZE: Final = 4096
 _OVERHEAD: Final = 32
 _MAX_INTEGER: Final = 2**28
-# How often the limits' bytes and fields a block may have before it is given up; up to there it is only refused.
+# How many times the limits a block may have before decoding stops; up to there only its request is refused.
 _EXCESS: Final = 4
-# What is told of a list over the limits: enough for its refusal.
+# What is kept of a list over the limits: enough for its refusal.
 _KEPT_NAMES: Final = frozenset((b":method", b":path", b":authority", b"host", b"origin"))
 # Pseudo fields, and a Host beside them: the limit of fields is that of HTTP/1.1, which has them in its first line.
 _BESIDE: Final = 6
@@ -38,14 +38,15 @@ _BESIDE: Final = 6
 _SAVED: Final = _OVERHEAD - 4
 # And of a cookie's crumbs all but the first have `; ` alone. Short ones count ten bytes all the same: so few fit.
 _SAVED_BY_CRUMB: Final = len("cookie") + 2
-# So many crumbs count as one field, which is more than browsers keep cookies for one site; others count each.
+# How many parts of a cookie count as one header, which is more than browsers keep cookies for one site; each further
+# one counts.
 _CRUMBS: Final = 256
 # The pseudo fields of a request have more around them than its first line, Host and the empty line.
 _PSEUDO_SURPLUS: Final = 28
 # An encoder may change the table's size twice before a block: to the least there was since the last one, and to the
 # one in force.
 _MAX_RESIZES: Final = 2
-# Huffman-coded strings up to this length are remembered: names, methods, paths, what clients always send.
+# Huffman-coded strings up to this length are cached: names, methods, paths, and values that clients always send.
 _REMEMBERED_LENGTH: Final = 128
 
 # RFC 9113 section 8.2.1: no upper case, no control bytes, no white space around; a colon only begins pseudo fields.
@@ -54,8 +55,8 @@ _VALUE: Final = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[
 
 
 class Field(NamedTuple):
-    """A decoded field. `size` is what the table and the list count for it (section 4.1); `good` says whether name
-    and value are such as HTTP/2 allows, looked at once for as long as the field stands in a table."""
+    """A decoded header. `size` is what the table and the list count for it (section 4.1); `good` says whether name
+    and value are valid in HTTP/2, checked once for as long as it is in a table."""
 
     name: bytes
     value: bytes
@@ -64,7 +65,7 @@ class Field(NamedTuple):
 
 
 def make_field(name: bytes, value: bytes) -> Field:
-    """A field, judged."""
+    """A header, checked."""
     good = _NAME.fullmatch(name) is not None and _VALUE.fullmatch(value) is not None
     return Field(name, value, len(name) + len(value) + _OVERHEAD, good)
 
@@ -84,7 +85,7 @@ class HpackError(Http2Error):
 
 
 class OversizedBlock(Http2Error):
-    """A field block that is many times over the limits and was not followed to its end, so that none behind it can be
+    """A field block that is many times over the limits and was not decoded to its end, so that no later one can be
     decoded."""
 
     def __init__(self) -> None:

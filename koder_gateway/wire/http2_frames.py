@@ -63,7 +63,7 @@ _OF_THE_CONNECTION: Final = frozenset((SETTINGS, PING, GOAWAY))
 
 
 def check_header(kind: int, size: int, stream: int) -> None:
-    """Judge a frame whose payload has not come yet: what is wrong already does not wait for it. Raises Http2Error."""
+    """Check a frame before its payload has arrived. Raises Http2Error."""
     if (stream and kind in _OF_THE_CONNECTION) or (not stream and kind in _OF_STREAMS):
         raise Http2Error(
             PROTOCOL_ERROR, "a connection's frame is on a stream, or a stream's frame is on the connection"

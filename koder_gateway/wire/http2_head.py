@@ -1,6 +1,8 @@
-"""HTTP/2 messages: a list of decoded fields to the same request head that HTTP/1.1 is read to (RFC 9113 section 8).
+"""HTTP/2 messages: a list of decoded headers to the same request head that HTTP/1.1 is parsed into (RFC 9113 section
+8).
 
-Everything beyond this point is told in HTTP/1.1 terms, so what could not stand there unchanged is malformed here.
+Everything beyond this point works in HTTP/1.1 terms, so values that could not be written there unchanged are
+malformed here.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from .target import same_authority
 from .unread_head import host_and_origin_of
 from .upgrade import WEBSOCKET, fresh_key
 
-# As long as it is one word, what is wrong with a target is told by a 400.
+# If the target is a single word, a 400 says what is wrong with it.
 _TARGET: Final = re.compile(rb"[^\x00-\x20\x7f]+")
 _ORIGIN_FORM: Final = re.compile(rb"/[^\x00-\x20\x7f]*")
 _DIGITS: Final = re.compile(rb"[0-9]{1,19}")
@@ -33,15 +35,15 @@ _CONNECTION_FIELDS: Final = frozenset(
 # Of a WebSocket's opening, what HTTP/2 has no use for (RFC 8441 section 5.1).
 _OF_THE_HANDSHAKE: Final = frozenset((b"sec-websocket-key", b"content-length"))
 _SCHEMES: Final = frozenset((b"https", b"http"))
-# What needs a look of its own; all others are end-to-end fields and pass as they are.
+# Headers that need special treatment; all others are end-to-end headers and pass as they are.
 _SPECIAL: Final = _CONNECTION_FIELDS | {b"te", b"host", b"cookie", b"content-length"}
 
 
-# Field blocks whose meaning is kept while the dynamic table stays as it is: how many with a body and without, and the
-# bytes of all of them and of their fields.
+# Cached field blocks, while the dynamic table does not change: how many with a body and without, and the bytes of all
+# of them and of their headers.
 _KNOWN_BLOCKS: Final = 64
 _KNOWN_BOUND: Final = 65536
-# One of more bytes, with those of its fields, is none of them: whoever has such a head keeps it until its answer.
+# A larger block, with its headers, is not cached: such a head is kept until its response anyway.
 _KNOWN_HEAD: Final = 8192
 
 
@@ -50,8 +52,8 @@ def _malformed(reason: str) -> StreamError:
 
 
 def unread_request(kept: Iterable[Field], max_line: int) -> RequestHead:
-    """The head of a request whose fields are more than a limit, of which at most `kept` are known. It is refused
-    as over HTTP/1.1: by its request line where that is over `max_line` bytes."""
+    """The head of a request whose headers are over a limit, of which at most the `told` ones were kept. It is refused
+    as over HTTP/1.1: by its request line if that is over `max_line` bytes."""
     fields = [(name, value) for name, value, _, good in kept if good]
     said = dict(fields)
     method = said.get(b":method", b"")
@@ -63,9 +65,9 @@ def unread_request(kept: Iterable[Field], max_line: int) -> RequestHead:
 
 
 def read_request(fields: list[Field], ended: bool, reader: RequestReader) -> RequestHead:
-    """The head that these fields are. `ended`: no body follows.
+    """The head made from these headers. `ended`: no body follows.
 
-    Raises StreamError where the request is malformed (RFC 9113 section 8.1.1).
+    Raises StreamError if the request is malformed (RFC 9113 section 8.1.1).
     """
     pseudo, rest = _divided(fields)
     method = pseudo.get(b":method", b"")
@@ -104,7 +106,7 @@ def _divided(fields: list[Field]) -> tuple[dict[bytes, bytes], list[Field]]:
 def _target(method: bytes, pseudo: dict[bytes, bytes]) -> bytes:
     path, scheme = pseudo.get(b":path"), pseudo.get(b":scheme")
     if method == b"CONNECT":
-        # Refused, whether it is as it should be (section 8.5) or has a path, as over HTTP/1.1.
+        # Refused, whether it is well-formed (section 8.5) or has a path, as over HTTP/1.1.
         return path if path is not None and _ORIGIN_FORM.fullmatch(path) else b"*"
     if not scheme or path is None or _TARGET.fullmatch(path) is None:
         raise _malformed("there must be one :scheme and one :path, without white space")
@@ -114,7 +116,7 @@ def _target(method: bytes, pseudo: dict[bytes, bytes]) -> bytes:
 
 
 def _tunnel(pseudo: dict[bytes, bytes], lines: list[tuple[bytes, bytes]], reader: RequestReader) -> RequestHead:
-    """Extended CONNECT (RFC 8441 section 4): to the service it is the GET that opens a WebSocket over HTTP/1.1."""
+    """Extended CONNECT (RFC 8441 section 4): for the service it is the GET of a WebSocket handshake over HTTP/1.1."""
     if not reader.upgrades or pseudo[b":method"] != b"CONNECT" or b":authority" not in pseudo:
         raise _malformed(":protocol is only for extended CONNECT, where the server has announced it")
     lines = [(name, value) for name, value in lines if name not in _OF_THE_HANDSHAKE]
@@ -155,7 +157,7 @@ def _end_to_end(
         elif name != b"te" or value.lower() != b"trailers":
             raise _malformed("a connection-specific field of HTTP/1.1")
     if crumbs:
-        # Split for the sake of compression, joined for everybody else (section 8.2.3).
+        # Split for better compression, joined for everything else (section 8.2.3).
         lines.append((b"cookie", b"; ".join(crumbs)))
     if host is not None:
         lines.insert(0, (b"Host", host))
@@ -247,13 +249,13 @@ class HeadReader:
             if len(known) >= _KNOWN_BLOCKS or self._size + size > _KNOWN_BOUND:
                 self.forget()
             self._size += size
-            # Nobody changes it from here on.
+            # It is not changed from here on.
             head.raw = block
             known[block] = head
         return head
 
     def forget(self) -> None:
-        """Know no block any more."""
+        """Drop all cached blocks."""
         self._size = 0
         for known in self._known:
             known.clear()

@@ -12,7 +12,7 @@ _PADDING_BITS: Final = 7
 
 
 class HuffmanError(ValueError):
-    """The bytes are no Huffman code of anything."""
+    """The bytes are not a valid Huffman code."""
 
 
 class _Node(dict[int, "tuple[bytes, _Node]"]):

@@ -9,7 +9,7 @@ _BULK = 8192
 
 
 class IdentifierSource:
-    """Random identifiers as hexadecimal bytes; nothing of how many or when can be read from them."""
+    """Random identifiers as hexadecimal bytes; they reveal nothing about their number or time."""
 
     __slots__ = ("_hex", "_position")
 
@@ -28,6 +28,6 @@ class IdentifierSource:
         return self._hex[position:end]
 
     def traceparent(self) -> bytes:
-        """The field line that begins a trace, sampled: the services would otherwise begin one each."""
+        """The header line that begins a trace, sampled: otherwise each service would begin its own."""
         digits = self.random_hex(48)
         return b"traceparent: 00-%b-%b-01\r\n" % (digits[:32], digits[32:])

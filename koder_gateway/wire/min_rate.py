@@ -1,7 +1,7 @@
-"""The pace at which a peer takes what waits for it: so many bytes a second, averaged over a grace.
+"""The minimum rate at which a peer must read waiting data: bytes per second, averaged over a grace period.
 
-A peer that takes one byte now and then takes something, and still holds what waits for as long as it likes. So each
-byte that it takes puts its deadline off by the time which that byte is worth, and by no more than the grace from now.
+A peer that reads one byte now and then could hold the waiting data for as long as it likes. So each byte that it
+reads extends its deadline by the time that the byte is worth, and to at most the grace period from now.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import math
 
 
 class MinRate:
-    """One peer's pace, or one stream's. `due` is when it will have taken too little unless it takes more, in
-    monotonic seconds; infinite while nothing waits.
+    """The rate of one peer, or of one stream.
 
-    `taken` is always the count of all bytes that the peer has ever taken, and never falls. Whoever owns this calls
-    `begin` when something begins to wait, `keeps` when `due` has passed (earlier does no harm), `end` when nothing
-    waits any more.
+    `due` is when the peer will have read too little unless it reads more, in monotonic seconds; infinite while
+    nothing waits. `taken` is always the number of all bytes that the peer has ever read, and never decreases. The
+    owner calls `begin` when data begins to wait, `keeps` when `due` has passed (earlier does no harm), and `end` when
+    nothing waits any more.
     """
 
     __slots__ = ("_taken", "due")
@@ -25,15 +25,15 @@ class MinRate:
         self._taken = 0
 
     def begin(self, taken: int, now: float, grace: float) -> None:
-        """Something waits from now on. Nothing changes where something has waited already."""
+        """Data waits from now on. Does nothing if data already waits."""
         if self.due == math.inf:
             self.due = now + grace
             self._taken = taken
 
     def keeps(self, taken: int, now: float, seconds_per_byte: float, grace: float) -> bool:
-        """Whether the peer may go on; puts `due` off by what it has taken since this was last asked.
+        """Whether the peer is fast enough; extends `due` by what it has read since the last call.
 
-        `seconds_per_byte` is the inverse of the rate, infinite where none is asked for: then any byte will do.
+        `seconds_per_byte` is the inverse of the rate, infinite for no rate: then any byte is enough.
         """
         if self.due == math.inf:
             return True
@@ -44,7 +44,7 @@ class MinRate:
         return self.due > now
 
     def put_off(self, now: float, grace: float) -> None:
-        """What waits does not wait for the peer at present: its time begins anew."""
+        """The waiting data does not wait for the peer at present: its time starts again."""
         if self.due != math.inf:
             self.due = now + grace
 

@@ -1,4 +1,4 @@
-"""Answers of the gateway's own, as problem details (RFC 9457)."""
+"""Responses of the gateway itself, as problem details (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ CONTENT_TYPE = b"application/problem+json"
 
 _FIELDS = b"Content-Type: %b\r\nCache-Control: no-store\r\n" % CONTENT_TYPE
 _encode = msgspec.json.Encoder().encode
-# A refusal's body up to the request id. Refusals are few; those with a detail of their own are kept up to a bound.
+# A refusal's body up to the request id. There are few refusals; those with a detail of their own are cached up to a
+# bound.
 _kept: dict[tuple[str, str], bytes] = {}
 _BOUND = 256
 

@@ -1,7 +1,8 @@
-"""The PROXY protocol's header, versions 1 and 2: whom a balancer speaks for (HAProxy's proxy-protocol.txt).
+"""The PROXY protocol's header, versions 1 and 2: the client of a balancer's connection (HAProxy's
+proxy-protocol.txt).
 
-Read strictly: the balancer is a program, not a person, and an address that is guessed from a broken header would be
-what limits and logs go by.
+Parsed strictly: the sender is a program, and limits and logs must not use an address that was guessed from a broken
+header.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"
-# Version 1 is a line of 107 bytes at most (section 2.1), version 2 says its length, which balancers keep below this
-# with every extension that they know.
+# Version 1 is a line of at most 107 bytes (section 2.1). Version 2 states its length, which balancers keep below this
+# with all known extensions.
 _MAX_LINE: Final = 107
 _MAX_BLOCK: Final = 4096
 _FIXED: Final = 16
@@ -34,7 +35,7 @@ _INET6: Final = struct.Struct("!16s16sHH")
 _UNIX_BYTES: Final = 216
 _LOCAL, _PROXY = 0x20, 0x21
 _UNSPECIFIED: Final = 0x00
-# By address family and transport: a datagram's sender is a client like any other to who ends its protocol.
+# By address family and transport: the sender of a datagram is a client like any other.
 _IPV4_FAMILIES: Final = frozenset((0x11, 0x12))
 _IPV6_FAMILIES: Final = frozenset((0x21, 0x22))
 _UNIX_FAMILIES: Final = frozenset((0x31, 0x32))
@@ -45,12 +46,12 @@ _SSL_FIXED: Final = 5
 
 
 class ProxyHeaderError(Exception):
-    """What came is no PROXY header; the text says how so."""
+    """Not a PROXY header; the text has the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One end of the connection that the balancer speaks for."""
+    """One end of the client's connection to the balancer."""
 
     host: str
     port: int
@@ -63,10 +64,12 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class ProxyHeader:
-    """A whole header of `size` bytes. `source` and `destination` are None where it names nobody: the balancer's own
-    connections (LOCAL), and what it does not know (UNKNOWN, a socket without an address). `secure` says whether the
-    client came over TLS (PP2_TYPE_SSL, section 2.2.5), which needs no address; None where it does not tell. A LOCAL
-    header tells no more than that it did."""
+    """A complete header of `size` bytes. `source` and `destination` are None if it has no addresses: for the
+    balancer's own connections (LOCAL), and for unknown ones (UNKNOWN, a socket without an address).
+
+    `secure` says whether the client used TLS (PP2_TYPE_SSL, section 2.2.5), which needs no address; None if the
+    header does not say. A LOCAL header can only say that it did.
+    """
 
     size: int
     source: Endpoint | None = None
@@ -75,8 +78,10 @@ class ProxyHeader:
 
 
 def read_proxy_header(data: bytes) -> ProxyHeader | None:
-    """The header at the beginning of what has come; None while it is not whole. Raises ProxyHeaderError, at the first
-    byte that no header can have there."""
+    """The header at the beginning of the data; None while it is incomplete.
+
+    Raises ProxyHeaderError at the first byte that no header can have there.
+    """
     if data.startswith(_LINE_START[: len(data)]):
         return _read_line(data)
     if data.startswith(SIGNATURE[: len(data)]):
@@ -160,9 +165,11 @@ def _read_block(data: bytes) -> ProxyHeader | None:
 
 
 def _read_local(header: bytes, family: int) -> bool | None:
-    """Whether a balancer's own connection brings what came over TLS; None where that does not stand there. HAProxy
-    sends LOCAL for the clients of its UNIX sockets too (`bind unix@... ssl`), with PP2_TYPE_SSL. All else of such a
-    header is to be ignored (section 2.2), and so is one that cannot be read."""
+    """Whether a balancer's own connection carries a TLS client; None if the header does not say.
+
+    HAProxy also sends LOCAL for the clients of its UNIX sockets (`bind unix@... ssl`), with PP2_TYPE_SSL. Everything
+    else in such a header must be ignored (section 2.2), and so is one that cannot be parsed.
+    """
     if family != _UNSPECIFIED:
         return None
     try:
@@ -210,7 +217,7 @@ def _extensions(data: bytes, position: int) -> Iterator[tuple[int, int, int]]:
 
 
 def _are_extensions(header: bytes) -> bool:
-    """Whether they alone stand behind a header without a family, which may have addresses of any other form there."""
+    """Whether only extensions follow a header without a family, which may have addresses in any other form there."""
     try:
         return all(_extensions(header, _FIXED))
     except ProxyHeaderError:
@@ -218,7 +225,7 @@ def _are_extensions(header: bytes) -> bool:
 
 
 def _read_extensions(header: bytes, position: int) -> bool | None:
-    """Whether the client came over TLS. Besides that only a checksum is looked at."""
+    """Whether the client used TLS. Besides that only a checksum is checked."""
     checked = False
     secure: bool | None = None
     for kind, begin, end in _extensions(header, position):

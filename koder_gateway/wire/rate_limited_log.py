@@ -1,4 +1,4 @@
-"""Log lines that peers can cause: a flood of faults is a few lines and a number."""
+"""Log lines that peers can cause: a flood of faults becomes a few lines and a number."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _SECONDS: Final = 10.0
 
 
 class RateLimitedLog:
-    """At most ten lines in ten seconds; then how many were left out, with the next line or when `sweep` finds that
-    there was none.
+    """At most ten lines in ten seconds; then the number of left-out lines, with the next line or when `sweep` finds
+    that there was none.
 
-    `warn` is a logger's method: it gets a format, and what to fill in by name.
+    `warn` is a logger's method: it gets a format, and values by name.
     """
 
     __slots__ = ("_begun", "_clock", "_left_out", "_said", "_warn")
@@ -28,7 +28,7 @@ class RateLimitedLog:
         self._left_out = 0
 
     def warn(self, line: str) -> None:
-        """Warn of something that a peer, or a file that a peer asks for, is the cause of."""
+        """Log a warning that a peer, or a file that a peer asks for, has caused."""
         now = self._clock.now
         if now - self._begun >= _SECONDS:
             self._begun = now
@@ -44,7 +44,7 @@ class RateLimitedLog:
             self._warn("{line}", line=line)
 
     def sweep(self, now: float) -> None:
-        """Say what has not been said, once its ten seconds are over; called every second or so."""
+        """Log the number of left-out lines, once their ten seconds are over; called about every second."""
         if self._left_out and now - self._begun >= _SECONDS:
             left_out, self._left_out = self._left_out, 0
             self._warn("{left_out} more similar lines were left out", left_out=left_out)

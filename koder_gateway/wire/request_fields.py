@@ -1,4 +1,4 @@
-"""What the fields of a request mean for framing, routing and identity, and the lines that a service gets of them."""
+"""What the headers of a request mean for framing, routing and identity, and the lines that a service gets."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ _TOO_MANY_OPTIONS: Final = HEAD_TOO_LARGE.because("The request's Connection head
 
 
 def interpret_fields(head: RequestHead, kinds: FieldKinds, upgrades: bool, nameless: bool) -> bool:
-    """Sort the fields by what they mean and gather the lines for the service.
+    """Sort the headers by their meaning and collect the lines for the service.
 
-    Returns whether they mean the same under another request line: what may be upgraded depends on the method.
+    Returns whether they mean the same with another request line: the allowed upgrades depend on the method.
     """
     table, lines = kinds.table, head.lines
     connection: list[bytes] = []
@@ -69,7 +69,7 @@ def interpret_fields(head: RequestHead, kinds: FieldKinds, upgrades: bool, namel
             lines.append(b"%b: %b\r\n" % (name, head.host))
         elif kind == ORIGIN:
             said = value.rstrip(b" \t")
-            # Of several lines: no single origin, so none that is allowed, and still all that they name.
+            # Several lines: not a single origin, so none that is allowed, but all that they name still count.
             head.origin = said if head.origin is None else b"%b, %b" % (head.origin, said)
             lines.append(b"%b: %b\r\n" % (name, said))
         elif kind == CONNECTION:
@@ -94,7 +94,7 @@ def interpret_fields(head: RequestHead, kinds: FieldKinds, upgrades: bool, namel
             if upgrades:
                 _read_upgrade(head)
     if head.traces and not head.traced:
-        # What belongs to no trace, or to several, begins none of its own (W3C Trace Context section 3.3).
+        # A header that belongs to no trace, or to several, begins none of its own (W3C Trace Context section 3.3).
         head.lines = without_fields(head.lines, _TRACE_FIELDS)
     if head.trailing and not head.chunked:
         head.lines = without_fields(head.lines, _TRAILER_FIELD)
@@ -131,7 +131,7 @@ def _read_special(head: RequestHead, kind: int, name: bytes, value: bytes) -> No
         else:
             head.forwarded.append((name, value))
     elif kind == TRACE:
-        # Its line is taken out again below if it turns out to be no good, or one of several.
+        # Its line is removed below if it is malformed or repeated.
         if name.lower() == b"traceparent":
             head.traced = not head.traceparents and _TRACEPARENT.fullmatch(value) is not None
             head.traceparents += 1
@@ -143,8 +143,8 @@ def _read_special(head: RequestHead, kind: int, name: bytes, value: bytes) -> No
 
 
 def _read_max_forwards(head: RequestHead, name: bytes, value: bytes) -> None:
-    """Max-Forwards (RFC 9110 section 7.6.2), which counts for OPTIONS and TRACE alone. What is no number, the
-    gateway ignores."""
+    """Max-Forwards (RFC 9110 section 7.6.2), which only applies to OPTIONS and TRACE. The gateway ignores a value
+    that is not a number."""
     if head.method == b"OPTIONS" and value.isdigit():
         digits = value.lstrip(b"0")
         hops = int(digits or b"0") if len(digits) <= _HOPS_DIGITS else _MOST_HOPS + 1
@@ -154,7 +154,7 @@ def _read_max_forwards(head: RequestHead, name: bytes, value: bytes) -> None:
 
 
 def _read_transfer_encoding(head: RequestHead, value: bytes) -> None:
-    """Transfer-Encoding (RFC 9112 section 6.1): chunked, once and alone, is all that is understood."""
+    """Transfer-Encoding (RFC 9112 section 6.1): only chunked, once and alone, is supported."""
     head.length = None
     if head.minor == 0 or head.chunked:
         head.refusal = BAD_FRAMING.because("Transfer-Encoding is repeated, or used in HTTP/1.0.")
@@ -171,7 +171,7 @@ def _read_expect(head: RequestHead, value: bytes) -> None:
     if value.lower() != b"100-continue":
         head.refusal = head.refusal or EXPECTATION_FAILED
     else:
-        # Met by the gateway itself: a service is not asked before the body has begun to come.
+        # The gateway itself handles it: the service gets the request when the body begins to arrive.
         head.expects = True
 
 
@@ -182,14 +182,16 @@ def _read_connection(head: RequestHead, options: frozenset[bytes]) -> None:
         head.keep_alive = True
     named = options - _PLAIN_OPTIONS
     if named:
-        # What frames, routes or names the client is not the client's to take away.
+        # A client must not remove headers that frame, route or identify.
         head.lines = without_fields(head.lines, named - UNREMOVABLE)
         head.traced = head.traced and b"traceparent" not in named
 
 
 def _read_upgrade(head: RequestHead) -> None:
-    """Upgrade (RFC 9110 section 7.8), which HTTP/1.0 does not know. With a body it is as if it was not there:
-    what follows the head is that body, whoever switches, so nobody may."""
+    """Upgrade (RFC 9110 section 7.8), which HTTP/1.0 does not know.
+
+    With a body it is ignored: the body follows the head even if protocols are switched, so no switch is possible.
+    """
     if head.minor == 1 and head.length == 0:
         values = [value for name, value in head.fields if name.lower() == b"upgrade"]
         head.upgrade = requested_upgrade(values, head.method)

@@ -1,4 +1,4 @@
-"""A request's head, as far as it was read: what both HTTP/1.1 and HTTP/2 are read to."""
+"""A request's head, as far as it was parsed: the common result of HTTP/1.1 and HTTP/2."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .upgrade import KEY
 
 _NOTHING: Final[tuple[bytes, ...]] = ()
 _CORS_METHOD, _CORS_HEADERS = b"access-control-request-method", b"access-control-request-headers"
-# A head is read by its likeness to the one before up to this size, in bytes: larger ones are not kept for that.
+# Up to this size in bytes, a head is compared with the previous one: larger ones are not kept for that.
 KEPT_HEAD: Final = 2048
 
 
@@ -121,7 +121,8 @@ class RequestHead:
         return next((value for each, value in self.fields if each.lower() == name), None)
 
     def drop_fields(self) -> None:
-        """The fields have gone on and are nobody else's: what the answer to an Upgrade is compared with stays."""
+        """The headers have been passed on and are not needed any more, except what the response to an Upgrade is
+        compared with."""
         self.lines = []
         self.fields = [pair for pair in self.fields if pair[0].lower() == KEY] if self.upgrade is not None else []
 

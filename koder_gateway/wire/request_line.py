@@ -1,4 +1,4 @@
-"""The request line: its method, its target and what is wrong with them (RFC 9112 section 3)."""
+"""The request line: its method, its target, and their faults (RFC 9112 section 3)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .target import CLEAN_PATH, PLAIN_PATH, origin_form, path_fault, query_fault
 
 
 def request_line_fault(head: RequestHead, max_target: int) -> Refusal | None:
-    """What is wrong with a request line of good syntax."""
+    """The refusal of a syntactically valid request line."""
     if head.method not in KNOWN_METHODS:
         return METHOD_NOT_ALLOWED if head.method in (b"TRACE", b"CONNECT") else NOT_IMPLEMENTED
     target = head.target

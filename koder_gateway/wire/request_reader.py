@@ -1,7 +1,7 @@
-"""Request heads: from the client's bytes to one reading (RFC 9112 sections 2, 3, 5 and 6).
+"""Request heads: from the client's bytes to one interpretation (RFC 9112 sections 2, 3, 5 and 6).
 
-llhttp checks the syntax, `request_fields` says what the fields mean, `request_line` what the target does. A head that
-can be read in two ways is refused.
+llhttp checks the syntax, `request_fields` interprets the headers, `request_line` the target. An ambiguous head is
+refused.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .request_line import request_line_fault
 from .request_syntax import BAD_START_LINE, START_LINE, FieldSink, coding_refusal, syntax_refusal
 from .unread_head import host_and_origin, host_and_origin_of
 
-# Bytes of a request line besides its target: the longest method, the version and what stands around them.
+# Bytes of a request line besides its target: the longest method, the version and the separators.
 LINE_BESIDE: Final = 64
 _TOO_MANY_FIELDS: Final = HEAD_TOO_LARGE.because("The request has too many header fields.")
 

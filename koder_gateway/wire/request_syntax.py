@@ -1,4 +1,4 @@
-"""The syntax of a request's head beyond what llhttp checks, and the refusal of a head that breaks it (RFC 9112)."""
+"""The syntax of a request's head beyond llhttp's checks, and the refusal of a head that violates it (RFC 9112)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..errors import (
 )
 from .fields import TOKEN
 
-# llhttp also takes RTSP, ICE, HTTP/0.9, two spaces and more: the start line is held to its own grammar.
+# llhttp also accepts RTSP, ICE, HTTP/0.9, two spaces and more: the start line has its own grammar here.
 START_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([^\x00-\x20\x7f]+) HTTP/1\.([01])\r\n")
 KNOWN_METHODS: Final = frozenset(METHODS)
 _OVERLONG_METHOD: Final = re.compile(rb"[!#$%%&'*+\-.^_`|~0-9A-Za-z]{%d}" % (max(map(len, METHODS)) + 1))
@@ -27,7 +27,7 @@ BAD_START_LINE: Final = BAD_FRAMING.because("The request line is malformed, or i
 
 
 class FieldSink:
-    """Keeps the fields that llhttp reads, as they come."""
+    """Collects the headers that llhttp parses."""
 
     __slots__ = ("fields",)
 
@@ -39,7 +39,7 @@ class FieldSink:
 
 
 def syntax_refusal(raw: bytes | bytearray, error: Exception) -> Refusal:
-    """The answer to a head that llhttp does not take."""
+    """The refusal of a head that llhttp does not accept."""
     start = START_LINE.match(raw)
     if start is not None and start[1] not in KNOWN_METHODS and start[1] not in (b"TRACE", b"CONNECT"):
         # llhttp does not know the method, or knows it from another protocol.
@@ -68,5 +68,5 @@ def oversized(raw: bytes, max_line: int) -> Refusal:
     """431, or where the request line alone is too long 414 (RFC 6585 section 5, RFC 9110 section 15.5.15), or 501."""
     if b"\n" in raw[:max_line]:
         return HEAD_TOO_LARGE
-    # A method that is longer than any is none (RFC 9112 section 3), whatever may follow it.
+    # A method that is longer than any known one is invalid (RFC 9112 section 3), whatever may follow it.
     return NOT_IMPLEMENTED.closing() if _OVERLONG_METHOD.match(raw) else URI_TOO_LONG

@@ -1,6 +1,6 @@
-"""Response heads: what a service sent, and what of it goes on (RFC 9112 sections 4 and 6.3).
+"""Response heads: what a service sent, and what of it is passed on (RFC 9112 sections 4 and 6.3).
 
-The service is not trusted: an answer that can be read in two ways is no answer.
+The service is not trusted: an ambiguous response is refused.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from .fields import (
     without_fields,
 )
 
-# Codes outside of 100 to 599 mean nothing (RFC 9110 section 15); llhttp would take them.
+# Codes outside of 100 to 599 have no meaning (RFC 9110 section 15); llhttp would accept them.
 _STATUS: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n")
 _TRAILER_FIELD: Final = frozenset((b"trailer",))
 _NAMES: Final = re.compile(rb"[!#$%&'+\-.^_`|~0-9A-Za-z]++(?:[ \t]*+,[ \t]*+[!#$%&'+\-.^_`|~0-9A-Za-z]++)*+")
 _DIGITS: Final = re.compile(rb"[0-9]{1,18}")
 _TIMEOUT: Final = re.compile(rb'(?:\A|,)[ \t]*timeout[ \t]*=[ \t]*"?([0-9]{1,9})(?![0-9])', re.IGNORECASE)
-# Seconds by which a service may close before it has said: its request is on the way meanwhile.
+# How many seconds before its announced time a service may close: the request is in transit meanwhile.
 _MARGIN: Final = 1
 _NOTHING: Final[frozenset[bytes]] = frozenset()
 
@@ -113,14 +113,14 @@ class _SwitchFields(_Fields):
 
 
 class ResponseReader:
-    """Reads the heads of services' answers under one configuration."""
+    """Parses the heads of services' responses under one configuration."""
 
     def __init__(self, tenant_header: bytes, *, max_fields: int = 256, alt_svc: bool = False) -> None:
         self.tenant_header = tenant_header
         self.kinds = FieldKinds.of_responses(tenant_header, alt_svc=alt_svc)
         self._table = self.kinds.table
         self._max_fields = max_fields
-        # The last head and what it was read as: under load a service repeats itself to the byte.
+        # The last head and its result: under load a service repeats itself byte by byte.
         self._last: tuple[bytes, bool, bool, bool, bool] | None = None
         self._last_head: ResponseHead | None = None
 
@@ -216,7 +216,7 @@ class ResponseReader:
             head.keep_alive = False
 
     def _take_exposed(self, head: ResponseHead, fields: list[tuple[bytes, bytes]]) -> None:
-        """The names that the service lets pages read: all else that it says of CORS is the gateway's to say."""
+        """The names that the service exposes to pages: everything else about CORS is decided by the gateway."""
         for name, value in fields:
             if self._kind(name) == EXPOSE and _NAMES.fullmatch(value.strip(b" \t")):
                 head.lines.append(b"Access-Control-Expose-Headers: %b\r\n" % value.strip(b" \t"))

@@ -1,7 +1,6 @@
-"""Small DATA frames in a row, as one piece of each stream (RFC 9113 section 6.1).
+"""Small DATA frames in a row, merged into one piece for each stream (RFC 9113 section 6.1).
 
-A frame of one byte costs as much to hand on as one of ten thousand. What a row of them brings to one stream is the
-same bytes, whether they are handed on one by one or together.
+Passing on a frame of one byte costs as much as one of ten thousand. The merged data of a stream is the same bytes.
 """
 
 from __future__ import annotations
@@ -11,13 +10,13 @@ from typing import Final, NamedTuple
 
 from .http2_frames import DATA, HEADER, HEADER_SIZE, MAX_STREAM, PADDED, unpadded
 
-# Bytes of a frame that is small; and so many of them are gathered at a time.
+# The size of a small frame, and how many of them are merged at a time.
 SMALL: Final = 256
 MOST: Final = 512
 
 
 class Piece(NamedTuple):
-    """What a row of frames brings to a stream: `data`, in `size` bytes of payload with their padding."""
+    """The merged data for one stream: `data`, in `size` bytes of payload with their padding."""
 
     stream: int
     data: bytes

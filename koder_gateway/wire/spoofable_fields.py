@@ -1,8 +1,8 @@
-"""Names of fields that other software takes for the truth about a request: its client, its URL, its method, its user.
+"""Headers that other software trusts for a request's client, its URL, its method or its user.
 
-Proxies, balancers and authenticating gateways set them, each its own. From a client they are an invention, so these
-never pass; a trusted proxy's pass where they are configured. What honest clients send to services themselves, as
-X-Requested-With or X-API-Key, is none of them.
+Proxies, balancers and authenticating gateways set them, each its own. A client can forge them, so they are dropped;
+those of a trusted proxy pass if they are configured. Headers that honest clients send to services, such as
+X-Requested-With or X-API-Key, are not among them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Request targets and Host values: one reading for routing, limiting and forwarding (RFC 9112 section 3.2).
+"""Request targets and Host values: one interpretation for routing, limiting and forwarding (RFC 9112 section 3.2).
 
-What two readers could take differently is refused here, before anything decides on it.
+A target that two readers could interpret differently is refused here, before anything is decided.
 """
 
 from __future__ import annotations

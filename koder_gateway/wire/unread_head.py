@@ -1,4 +1,4 @@
-"""What can be told of a head that is refused unread, so that its answer has the fields that others there have."""
+"""What is known of a head that is refused unparsed, so that its response has the usual headers."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Upgrades of a connection to another protocol (RFC 9110 section 7.8, RFC 6455 section 4).
 
-What a client may ask a service for, and whether the service's 101 is the answer to it. Both sides of a connection
-that switches speak past the gateway from then on, so nothing switches that was not asked for in just this way.
+Which upgrades a client may request, and whether the service's 101 matches. After a switch both sides bypass the
+gateway, so only a switch that was requested in exactly this way is allowed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .fields import MAX_LISTED
 
 # protocol = protocol-name ["/" protocol-version]
 _PROTOCOL: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)(?:/[!#$%&'*+\-.^_`|~0-9A-Za-z]+)?")
-# What would carry requests past the gateway's eyes, or take the TLS that ends here further: never passed on.
+# Protocols that would carry requests past the gateway, or continue the TLS that ends here: never passed on.
 _OWN: Final = re.compile(rb"https?|h[23]c?(?:-.*)?|tls|spdy|quic|connect-.*", re.IGNORECASE)
 WEBSOCKET: Final = b"websocket"
 KEY: Final = b"sec-websocket-key"

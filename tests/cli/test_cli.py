@@ -25,11 +25,11 @@ from koder_gateway.tls.certificates import DAY
 from koder_gateway.tree.bounds import client_limits
 from koder_gateway.version import VERSION
 from tests.kit.authority import Authority, write_certificate
+from tests.kit.certificates import certificate_pem, key_pem
 from tests.kit.gateways import tool
 from tests.kit.http1 import Message, read_message
 from tests.kit.memory import MemoryGateway, serve
 from tests.kit.waiting import PATIENCE
-from tests.tls.test_certificates import certificate_pem, key_pem
 
 TENANTS = """
 [[tenant]]

@@ -14,9 +14,9 @@ from twisted.web.server import NOT_DONE_YET, Site
 
 from koder_gateway.downstream.stock_fields import is_ours, sent_fields
 from koder_gateway.twisted_site.adapter import SiteAdapter
-from tests.http2.test_streams import Http2, asking
 from tests.kit.http1 import read_messages
 from tests.kit.http2_frames import DATA, headers
+from tests.kit.http2_memory import Http2, asking
 from tests.kit.memory import MemoryGateway, join, request
 
 OURS = (

@@ -14,8 +14,8 @@ from tests.kit.doors import WAYS, Doors, open_doors
 from tests.kit.http1 import Message
 from tests.kit.http2_client import Http2Client
 from tests.kit.http2_frames import block, data, headers
+from tests.kit.proxy_headers import HAPROXY_LOCAL_PLAIN, HAPROXY_LOCAL_TLS, NO_TLS, TLS, UNIX, V4, binary
 from tests.kit.recording import HOST, SETTINGS, connect, request
-from tests.wire.test_proxy_header import HAPROXY_LOCAL_PLAIN, HAPROXY_LOCAL_TLS, NO_TLS, TLS, UNIX, V4, binary
 
 OWN = {
     b"x-tenant-id": b"koder",

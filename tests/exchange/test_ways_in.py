@@ -17,8 +17,8 @@ from koder_gateway.policy.limits import LimitRule
 from koder_gateway.policy.tenants import Tenant
 from koder_gateway.tree.compose import make_reader
 from koder_gateway.twisted_site.adapter import SiteAdapter
-from tests.http2.test_streams import Http2
 from tests.kit.http2_frames import block, headers
+from tests.kit.http2_memory import Http2
 from tests.kit.memory import HOST, MemoryGateway, join, request, settings_with
 
 APP = b"https://app.example.com"

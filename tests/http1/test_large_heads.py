@@ -10,9 +10,9 @@ from collections.abc import Callable
 import pytest
 
 from koder_gateway.wire.upgrade import KEY, accept
-from tests.http2.test_streams import Http2
 from tests.kit.http1 import read_messages
 from tests.kit.http2_frames import block, data, in_frames
+from tests.kit.http2_memory import Http2
 from tests.kit.memory import HOST, MemoryGateway
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"

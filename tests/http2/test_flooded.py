@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from tests.http2.test_streams import Http2, asking
 from tests.kit.http2_client import Http2Client, holding
 from tests.kit.http2_frames import (
     CANCEL,
@@ -27,6 +26,7 @@ from tests.kit.http2_frames import (
     settings,
     window_update,
 )
+from tests.kit.http2_memory import Http2, asking
 from tests.kit.memory import MemoryGateway
 from tests.kit.recording import HOST, SETTINGS, running
 from tests.kit.services import ANSWER

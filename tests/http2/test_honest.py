@@ -21,7 +21,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.http2.test_streams import Http2, asking, code
 from tests.kit.clients import HOST as TENANT
 from tests.kit.gateways import GatewayProcess, configuration, kill_quietly
 from tests.kit.http2_frames import (
@@ -40,6 +39,7 @@ from tests.kit.http2_frames import (
     ping,
     window_update,
 )
+from tests.kit.http2_memory import Http2, asking, code
 from tests.kit.memory import HOST, MemoryGateway
 from tests.kit.memory import Peer as MemoryPeer
 from tests.kit.services import Origin, Peer

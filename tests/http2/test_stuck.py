@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from koder_gateway.exchange.states import TIMEOUT
-from tests.http2.test_streams import Http2, asking
 from tests.http2.test_windows import asked, play
 from tests.kit.bounds import client_timeouts
 from tests.kit.http2_frames import INITIAL_WINDOW_SIZE, RST_STREAM, data, headers, ping, window_update
+from tests.kit.http2_memory import Http2, asking
 from tests.kit.memory import Kernel, MemoryGateway
 
 IDLE, KEEPALIVE, LINGER = 60.0, 75.0, 2.0

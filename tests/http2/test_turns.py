@@ -11,7 +11,6 @@ from hypothesis import settings as example_settings
 from hypothesis import strategies as st
 
 from koder_gateway.reactor.turns import PIECES, Turns
-from tests.http2.test_streams import Http2, Mounted, asking, code
 from tests.kit.http2_client import Http2Client
 from tests.kit.http2_frames import (
     CANCEL,
@@ -35,6 +34,7 @@ from tests.kit.http2_frames import (
     weight,
     window_update,
 )
+from tests.kit.http2_memory import Http2, Mounted, asking, code
 from tests.kit.memory import MemoryGateway, rechunked
 from tests.kit.recording import HOST as NAME
 from tests.kit.recording import running

@@ -8,7 +8,6 @@ import pytest
 
 from koder_gateway.downstream.buffered import CONNECTION, MOST
 from tests.http2.test_honest import switching
-from tests.http2.test_streams import Http2, asking, assert_over
 from tests.kit.bounds import client_limits, client_timeouts
 from tests.kit.http2_client import Http2Client
 from tests.kit.http2_frames import (
@@ -22,6 +21,7 @@ from tests.kit.http2_frames import (
     headers,
     window_update,
 )
+from tests.kit.http2_memory import Http2, asking, assert_over
 from tests.kit.memory import HOST, MemoryGateway, Peer, Transport
 from tests.kit.recording import HOST as NAME
 from tests.kit.recording import SETTINGS, running

@@ -24,11 +24,11 @@ from koder_gateway.listening.endpoints import Endpoints
 from tests.kit.clients import HOST, Client, request
 from tests.kit.gateways import GatewayProcess, configuration, kill_quietly
 from tests.kit.http1 import Message
+from tests.kit.proxy_headers import summed
 from tests.kit.services import Origin, Peer, answer
 from tests.kit.waiting import PATIENCE, until
 from tests.listening.test_endpoints import Greeter, Listener
 from tests.service.test_lifecycle import LIMIT, attempt, refused, reload
-from tests.wire.test_proxy_header import summed
 
 LOOPBACK = GatewayProcess.PLAIN
 OPEN = "koder_gateway_connections_open"

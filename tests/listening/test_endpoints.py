@@ -30,7 +30,7 @@ from koder_gateway.listening.endpoints import Endpoints, server_endpoint
 from koder_gateway.tls.certificates import DAY, self_signed
 from koder_gateway.tls.factory import TLSFactory
 from koder_gateway.tls.sni_callback import UNRECOGNIZED_NAME
-from tests.tls.test_certificates import NOW, certificate_pem, key_pem
+from tests.kit.certificates import NOW, certificate_pem, key_pem
 from tests.tls.test_contexts import alert_of
 
 

@@ -31,7 +31,7 @@ from tests.kit.memory import (
     serve,
     settings_with,
 )
-from tests.wire.test_proxy_header import (
+from tests.kit.proxy_headers import (
     HAPROXY_LOCAL_PLAIN,
     HAPROXY_LOCAL_TLS,
     NO_TLS,

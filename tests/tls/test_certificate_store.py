@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from koder_gateway.tls.certificate_store import CertificateStore, OwnCertificateStore
 from koder_gateway.tls.certificates import DAY, CertificateError, self_signed
 from koder_gateway.tls.folder import files_location, folder_location
-from tests.tls.test_certificates import NOW, certificate_pem, key_pem
+from tests.kit.certificates import NOW, certificate_pem, key_pem
 
 STAYS = "; the previous one stays"
 

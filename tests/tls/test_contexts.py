@@ -19,7 +19,7 @@ from koder_gateway.tls.certificates import CertificateError, load_pair, self_sig
 from koder_gateway.tls.contexts import ContextOptions, NoCommonProtocolError, ServerContexts
 from koder_gateway.tls.sni_callback import ACCESS_DENIED, ILLEGAL_PARAMETER, INTERNAL_ERROR, UNRECOGNIZED_NAME
 from koder_gateway.tls.sni_index import SniIndex
-from tests.tls.test_certificates import certificate_pem, key_pem
+from tests.kit.certificates import certificate_pem, key_pem
 
 
 class Peer:

@@ -15,7 +15,7 @@ from cryptography.x509.oid import NameOID
 from koder_gateway.tls.certificate_store import CertificateStore
 from koder_gateway.tls.certificates import CertificateError
 from koder_gateway.tls.folder import folder_location
-from tests.tls.test_certificates import DAY, NOW, certificate_pem, key_pem
+from tests.kit.certificates import DAY, NOW, certificate_pem, key_pem
 
 Key = ec.EllipticCurvePrivateKey
 PARAMETERS = b"-----BEGIN DH PARAMETERS-----\nMAYCAQcCAQI=\n-----END DH PARAMETERS-----\n"

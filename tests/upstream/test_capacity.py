@@ -11,10 +11,10 @@ from koder_gateway.config import ShareSettings
 from koder_gateway.policy.shares import Shares
 from koder_gateway.tree.compose import Composition, adopt, compose
 from koder_gateway.upstream.capacity import REASONS
-from tests.http2.test_streams import Http2
 from tests.kit.bounds import client_limits
 from tests.kit.http1 import Message, read_message, read_messages
 from tests.kit.http2_frames import block, headers, in_frames
+from tests.kit.http2_memory import Http2
 from tests.kit.memory import HOST, MemoryGateway, Peer, request, serve, service_settings, settings_with
 
 Make = Callable[..., MemoryGateway]

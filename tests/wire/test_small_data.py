@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from koder_gateway.wire.http2_frames import Http2Error
 from koder_gateway.wire.small_data import MOST, SMALL, Piece, gather
-from tests.http2.test_streams import Http2, asking
 from tests.kit.http1 import read_message
 from tests.kit.http2_frames import DATA, RST_STREAM, data, frame, headers, ping, reset
+from tests.kit.http2_memory import Http2, asking
 from tests.kit.memory import MemoryGateway
 
 PADDED = 0x8

@@ -14,6 +14,6 @@ if "koder-gateway" in sys.argv[1:]:
 koder_gateway = ServiceMaker(
     "koder-gateway",
     "koder_gateway.tap",
-    "The one door to Koder ID: a multi-tenant HTTPS gateway.",
+    "A multi-tenant HTTPS gateway for Koder ID.",
     "koder-gateway",
 )

@@ -140,7 +140,7 @@ class GatewaySite(Site, ClientSite):
         limits: ClientLimits,
     ) -> None:
         """Serve another tree from the next request on; exchanges in flight keep what they began with."""
-        self.resource = resource
+        self._use_tree(resource)
         self.policy = policy
         self.reader = reader
         self._set_bounds(timeouts, limits)

@@ -12,7 +12,7 @@ import math
 from typing import Any
 
 from .ports import ClientSite
-from .unsent_bytes import Uptake
+from .unsent_bytes import ClientPace
 
 
 def can_half_close(transport: Any) -> bool:
@@ -25,12 +25,12 @@ class LingeringClose:
     """Base of what ends a client's connection. Subclasses say what is being sent (`_sending`), enter the two phases
     (`_enter_linger`, `_enter_closing`) and set the deadline of the connection (`_wait`).
 
-    `_uptake` is how fast the client takes what waits for it; None where nothing has waited lately.
+    `_client_pace` is how fast the client takes what waits for it; None where nothing has waited lately.
     """
 
     site: ClientSite
     transport: Any
-    _uptake: Uptake | None
+    _client_pace: ClientPace | None
 
     def _sending(self) -> tuple[object, int, bool]:
         """The exchange in flight, its bytes so far, and whether more waits than the transport wants to hold."""
@@ -47,20 +47,22 @@ class LingeringClose:
 
     # -- pace
 
-    def _begin_pace(self) -> Uptake:
+    def _begin_pace(self) -> ClientPace:
         """Something waits for the client: check its pace from now on."""
-        uptake = self._uptake
-        if uptake is None:
+        pace = self._client_pace
+        if pace is None:
             site = self.site
             exchange, written, _ = self._sending()
-            uptake = self._uptake = Uptake(self.transport, exchange, written, site.clock.now, site.timeouts.idle)
-        return uptake
+            pace = self._client_pace = ClientPace(
+                self.transport, exchange, written, site.clock.now, site.timeouts.idle
+            )
+        return pace
 
-    def _keeps_pace(self, uptake: Uptake) -> bool:
+    def _keeps_pace(self, pace: ClientPace) -> bool:
         """Whether the client takes what waits for it fast enough."""
         site = self.site
         exchange, written, full = self._sending()
-        return uptake.keeps(exchange, written, site.clock.now, site.seconds_per_byte, site.timeouts.idle, full=full)
+        return pace.keeps(exchange, written, site.clock.now, site.seconds_per_byte, site.timeouts.idle, full=full)
 
     # -- the end
 
@@ -81,9 +83,9 @@ class LingeringClose:
     def _expire_closing(self, lingering: bool) -> None:
         """The deadline of a connection that ends has passed. A client that takes what was written gets more time; to
         linger, only one that has taken something since the look before."""
-        timeouts, uptake = self.site.timeouts, self._uptake
-        takes = uptake is not None and self._keeps_pace(uptake) and uptake.waiting > 0
-        if lingering and takes and uptake is not None and uptake.moved:
+        timeouts, pace = self.site.timeouts, self._client_pace
+        takes = pace is not None and self._keeps_pace(pace) and pace.waiting > 0
+        if lingering and takes and pace is not None and pace.moved:
             self._wait(timeouts.linger)
         elif lingering:
             self._close()

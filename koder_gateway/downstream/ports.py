@@ -1,7 +1,7 @@
-"""What the parts of the clients' side ask of one another: of the site, a connection, a request and its channel.
+"""What the parts of the clients' side need from each other: from the site, a connection, a request and its channel.
 
-Whoever implements a Protocol inherits from it. So the site does not know which protocols it serves, and no package of
-one way in knows that of another.
+Every implementer of a Protocol inherits from it. So the site does not know which protocols it serves, and no package
+of one way in knows that of another.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ class TreeClient(Client, Protocol):
     """The client's side of an exchange, as the resource tree sees it."""
 
     def answer(self, status: int, reason: bytes, fields: bytes, body: bytes) -> None:
-        """Answer from the gateway itself and end the exchange."""
+        """Send a response of the gateway itself and end the exchange."""
 
     def hand_over(self) -> Segments:
         """A mounted resource answers: the request that it gets."""
 
     def give_up(self, refusal: Refusal, code: str = ...) -> None:
-        """The gateway waits no longer. `code` is that of a response which has begun and is cut."""
+        """The gateway stops waiting. `code` is that of a response which has begun and is cut."""
 
 
 class TreeRequest(Segments, Protocol):
@@ -101,14 +101,14 @@ class NewConnection(ClientConnection, Protocol):
 
 
 class PacedConnection(Protocol):
-    """A connection whose client has to take its responses at a pace. `uptake_due` is monotonic seconds."""
+    """A connection whose client has to take its responses at a pace. `pace_due` is monotonic seconds."""
 
     @property
-    def uptake_due(self) -> float:
-        """When it has to be looked at, as to how fast its client takes what waits for it."""
+    def pace_due(self) -> float:
+        """When its client's reading speed must be checked."""
 
-    def look_at_uptake(self) -> None:
-        """`uptake_due` has passed: end the connection of a client that takes too little."""
+    def check_pace(self) -> None:
+        """`pace_due` has passed: end the connection of a client that takes too little."""
 
 
 class Successor(ClientConnection, Protocol):
@@ -162,7 +162,7 @@ class ClientSite(Protocol):
 
     @property
     def crowded(self) -> bool:
-        """Whether so many connections wait for somebody that each may only hold a little."""
+        """Whether so many connections wait that each may only buffer a little."""
 
     def opened(self, channel: NewConnection) -> None:
         """A client has connected."""
@@ -190,8 +190,8 @@ class ClientProtocols:
 
 
 class RequestChannel(Protocol):
-    """What a request asks of the connection or stream that it came on. `keep_alive`: whether that outlives the
-    exchange; `lingers`: whether the client may still be sending what nobody is going to read."""
+    """What a request needs from its connection or stream. `keep_alive`: whether that outlives the exchange;
+    `lingers`: whether the client may still send data that will not be read."""
 
     site: ClientSite
     transport: Any
@@ -202,7 +202,7 @@ class RequestChannel(Protocol):
         """The request's response is complete, or never will be."""
 
     def cut(self, plain: bool) -> None:
-        """End in the midst of a response; with `plain` what was sent may still arrive."""
+        """End within a response; with `plain` the data sent so far may still arrive."""
 
     def end_sending(self) -> bool:
         """Tell the client that no more will come; False where that cannot be said by itself."""

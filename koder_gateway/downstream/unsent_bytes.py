@@ -1,7 +1,7 @@
-"""What waits for a client, in the kernel and before it, and whether the client takes that fast enough.
+"""The data that waits for a client, in the kernel and before it, and whether the client reads it fast enough.
 
-The kernel takes several hundred KiB at once, long before the client does. So what was written says nothing about the
-client: only what its side has acknowledged does.
+The kernel accepts several hundred KiB at once, long before the client has them. So the written bytes say nothing
+about the client: only what its side has acknowledged does.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LULLS: Final = 3
 
 
 def backlog(transport: Any) -> int:
-    """Bytes that were sent and that the client's side has not acknowledged; -1 where nobody can tell."""
+    """Bytes that were sent and that the client's side has not acknowledged; -1 if that is unknown."""
     try:
         handle = transport.getHandle()
         waiting: int = struct.unpack("i", fcntl.ioctl(handle.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))[0]
@@ -44,12 +44,13 @@ def acknowledged(transport: Any) -> int:
     return taken
 
 
-class Uptake:
-    """Whether one client takes its responses as fast as it has to, from the moment that this is made: when something
-    begins to wait for it.
+class ClientPace:
+    """Whether one client reads its responses fast enough, from the moment that this is made: when data begins to wait
+    for it.
 
-    `exchange` is the one in flight, None between two, and `written` its bytes so far: they tell what was taken where
-    TCP does not, as on a UNIX socket. `grace`: seconds that the client may fall behind; `now` is monotonic seconds.
+    `exchange` is the one in flight, None between two, and `written` are its bytes so far: they show what was read
+    where TCP does not, as on a UNIX socket. `grace`: seconds that the client may fall behind; `now` is monotonic
+    seconds.
     """
 
     __slots__ = ("_acknowledges", "_base", "_exchange", "_goal", "_pace", "_taken", "_transport", "moved", "waiting")
@@ -57,7 +58,7 @@ class Uptake:
     def __init__(self, transport: Any, exchange: object, written: int, now: float, grace: float) -> None:
         self._transport = transport
         self.waiting = 0
-        """Bytes that waited when this was last looked at, as far as can be told."""
+        """Bytes that waited at the last look, as far as known."""
         self.moved = False
         """Whether anything had been taken then since the look before."""
         self._taken = self._base = 0
@@ -69,7 +70,7 @@ class Uptake:
 
     @property
     def due(self) -> float:
-        """When the client will have taken too little unless it takes more."""
+        """When the client will have read too little unless it reads more."""
         return self._pace.due
 
     def _begin(self, now: float, grace: float) -> None:
@@ -78,9 +79,9 @@ class Uptake:
         self._pace.begin(self._taken, now, grace + self._lull(grace))
 
     def _lull(self, grace: float) -> float:
-        """Seconds in which a slow client acknowledges nothing though it takes what it has: its kernel opens a window
-        that was shut only when much of its buffer is free. That buffer has grown to no more than was taken. Whoever
-        takes nothing at all looks the same, so there is a bound."""
+        """Seconds in which a slow client acknowledges nothing although it reads: its kernel opens a closed window
+        only when much of its buffer is free. That buffer has grown to no more than what was read. A client that reads
+        nothing at all looks the same, so there is a bound."""
         if not self._acknowledges:
             return 0.0
         return min(_LULLS * grace, max(0, self._taken - _SMALL) / _SLOW)

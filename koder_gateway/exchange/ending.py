@@ -12,7 +12,7 @@ from .states import EVENTS, Exchange
 
 
 class ExchangeCounts(Protocol):
-    """Whoever counts exchanges."""
+    """Counts exchanges."""
 
     __slots__ = ()
 

@@ -1,6 +1,6 @@
-"""PEM files (RFC 7468): what is in one, its certificates and its private key.
+"""PEM files (RFC 7468): their certificates and private keys.
 
-What is wrong with one is a sentence without the file's name, which whoever asks puts before it.
+A fault is a sentence without the file's name, which the caller puts before it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 from ..wire.encodings import wide_encoding
 
-# More than any chain has: what lies there by mistake is not read into the memory.
+# More than any chain has: a file that is there by mistake is not read into memory.
 _LARGEST: Final = 1 << 20
 _BEGIN_CERTIFICATE: Final = b"-----BEGIN CERTIFICATE-----"
 # The first line of a private key, of whatever kind.
@@ -30,8 +30,8 @@ class PemError(ValueError):
 
 
 def read_pem(path: Path) -> bytes:
-    """What is in a regular file: a read of a pipe might wait for ever. Raises OSError, and PemError where that cannot
-    be PEM."""
+    """The contents of a regular file: reading a pipe might block for ever. Raises OSError, and PemError if they
+    cannot be PEM."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -51,7 +51,7 @@ H2: Final = b"h2"
 _NO_TRAILERS: Final[list[bytes]] = []
 # The rest of a body that a response did not wait for is read to the end when it is no more than this.
 _SETTLE_BOUND: Final = 65536
-# Responses that wait to be sent before whoever produces them is paused, and no further request is read.
+# How many bytes of responses may wait before their producer is paused, and no further request is read.
 _UNSENT: Final = 16384
 
 
@@ -131,7 +131,7 @@ class Http1Channel(
         if request is not None:
             request.lost(reason)
         self._unread.clear()
-        self._context = self._head = self._decoder = self._producer = self._uptake = None
+        self._context = self._head = self._decoder = self._producer = self._client_pace = None
         self.__dict__.pop("dataReceived", None)
         self.write = _forget
         self.transport = None
@@ -358,7 +358,7 @@ class Http1Channel(
             self.keep_alive = False
             self.request.body_failed(SLOW)
         elif phase in (LINGER, CLOSING):
-            self._watch_uptake()
+            self._watch_pace()
             self._expire_closing(phase == LINGER)
         elif phase == IDLE:
             self._close()

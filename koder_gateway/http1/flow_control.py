@@ -14,7 +14,7 @@ from typing import Any, Final
 from ..downstream.body_deadline import BodyDeadline
 from ..downstream.lingering_close import LingeringClose
 from ..downstream.ports import ClientSite
-from ..downstream.unsent_bytes import Uptake
+from ..downstream.unsent_bytes import ClientPace
 from ..exchange.ports import Producer
 from ..policy.limits import address_key
 from ..reactor.turns import Turns, read_little
@@ -54,7 +54,7 @@ class ClientFlow(StockChannel, BodyDeadline, LingeringClose):
         self._producer: Producer | None = None
         self._pulled = False
         # How fast the client takes what waits for it; None where nothing has waited lately.
-        self._uptake: Uptake | None = None
+        self._client_pace: ClientPace | None = None
 
     def _read_on(self) -> None:
         """Read what there is, as far as it may be."""
@@ -101,14 +101,14 @@ class ClientFlow(StockChannel, BodyDeadline, LingeringClose):
     # -- what the transport says of the client (IPushProducer)
 
     def pauseProducing(self) -> None:
-        """The client does not take its responses: whoever produces one is paused, and no further request is read."""
+        """The client does not read its responses: their producer is paused, and no further request is read."""
         self._full = True
         if self._producer is not None:
             self._producer.pauseProducing()
         if self._phase in (IDLE, HEAD):
             # Its pace is checked instead of its deadline.
             self.deadline = math.inf
-        self._watch_uptake()
+        self._watch_pace()
         self._regulate()
 
     def resumeProducing(self) -> None:
@@ -181,13 +181,13 @@ class ClientFlow(StockChannel, BodyDeadline, LingeringClose):
     # -- what the client has taken
 
     @property
-    def uptake_due(self) -> float:
+    def pace_due(self) -> float:
         """When one that the site watches has to be looked at, as to how fast it takes what waits for it."""
-        return -math.inf if self._uptake is None else self._uptake.due
+        return -math.inf if self._client_pace is None else self._client_pace.due
 
-    def _watch_uptake(self) -> None:
+    def _watch_pace(self) -> None:
         """Something waits for the client: check its pace from now on."""
-        if self._uptake is None and self._phase != GONE:
+        if self._client_pace is None and self._phase != GONE:
             self._begin_pace()
             self.site.watched.add(self)
 
@@ -195,17 +195,17 @@ class ClientFlow(StockChannel, BodyDeadline, LingeringClose):
         exchange = None if self.request is None else self.request.exchange
         return exchange, 0 if exchange is None else exchange.bytes_out, self._full
 
-    def look_at_uptake(self) -> None:
-        """`uptake_due` has passed: end the connection of a client that takes too little."""
-        uptake = self._uptake
+    def check_pace(self) -> None:
+        """`pace_due` has passed: end the connection of a client that takes too little."""
+        pace = self._client_pace
         if self._phase == GONE:
             self.site.watched.discard(self)
-        elif uptake is None:
-            self._watch_uptake()
-        elif not self._keeps_pace(uptake):
+        elif pace is None:
+            self._watch_pace()
+        elif not self._keeps_pace(pace):
             self._too_slow()
-        elif not (self._full or self._pulled or uptake.waiting):
-            self._uptake = None
+        elif not (self._full or self._pulled or pace.waiting):
+            self._client_pace = None
             self.site.watched.discard(self)
 
     def _too_slow(self) -> None:
@@ -213,6 +213,6 @@ class ClientFlow(StockChannel, BodyDeadline, LingeringClose):
 
     def taking(self) -> bool:
         """Whether something waits for the client, and it takes that as fast as it has to."""
-        self._watch_uptake()
-        uptake = self._uptake
-        return uptake is not None and self._keeps_pace(uptake) and (self._full or uptake.waiting > 0)
+        self._watch_pace()
+        pace = self._client_pace
+        return pace is not None and self._keeps_pace(pace) and (self._full or pace.waiting > 0)

@@ -106,7 +106,7 @@ class MessageReader(ClientFlow):
         return size
 
     def _read_on(self) -> None:
-        """Read what there is, while nobody has to be waited for and the slice of this turn lasts."""
+        """Read the buffered data, while nothing has to be waited for and the slice of this turn lasts."""
         if self._reading or self._turn_over:
             return
         turns = self.site.turns

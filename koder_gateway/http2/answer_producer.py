@@ -1,4 +1,5 @@
-"""Who produces what an HTTP/2 stream sends: paused while too much waits, and asked for more when that can go."""
+"""The producer of an HTTP/2 stream's response: paused while too much waits, and asked for more when that can be
+sent."""
 
 from __future__ import annotations
 

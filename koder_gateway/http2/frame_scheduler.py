@@ -217,7 +217,7 @@ class FrameScheduler:
 
     @property
     def awaited(self) -> bool:
-        """Whether anything waits with a stream, whose pace is looked after there."""
+        """Whether data waits in a stream, where its client's speed is checked."""
         return self.waiting > self._pushed
 
     def count(self, more: int) -> None:

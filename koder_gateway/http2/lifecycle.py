@@ -16,7 +16,7 @@ import math
 from typing import Any
 
 from ..downstream.lingering_close import LingeringClose
-from ..downstream.unsent_bytes import Uptake
+from ..downstream.unsent_bytes import ClientPace
 from ..errors import Refusal
 from ..exchange.states import CLIENT_GONE
 from ..wire import http2_frames
@@ -52,7 +52,7 @@ class Lifecycle(Phases, LingeringClose):
         # Whether the flood budget has been used up once.
         self._flooded = False
         # How fast the client takes what was written; None while nothing waits, as far as anybody has noticed.
-        self._uptake: Uptake | None = None
+        self._client_pace: ClientPace | None = None
         # How fast it opens windows while something waits for them.
         self._windows = MinRate()
 
@@ -75,7 +75,7 @@ class Lifecycle(Phases, LingeringClose):
         """A stream is about to be opened where there was none."""
         connection = self._connection
         self._idle_due = math.inf
-        connection.deadline = min(self._streams.block.due, self._last_due, self._uptake_due)
+        connection.deadline = min(self._streams.block.due, self._last_due, self._pace_due)
 
     def idle(self) -> None:
         """The last stream is over."""
@@ -90,7 +90,7 @@ class Lifecycle(Phases, LingeringClose):
             site = self.site
             self._idle_due = site.clock.now + site.timeouts.keepalive
             self._windows.end()
-            dues = self._streams.block.due, self._last_due, self._uptake_due
+            dues = self._streams.block.due, self._last_due, self._pace_due
             connection.deadline = min(self._idle_due, *dues)
 
     # -- its end
@@ -166,12 +166,12 @@ class Lifecycle(Phases, LingeringClose):
 
     def _wait(self, seconds: float) -> None:
         due = self.site.clock.now + seconds
-        self._connection.deadline = due if self.phase == LINGER else min(due, self._uptake_due)
+        self._connection.deadline = due if self.phase == LINGER else min(due, self._pace_due)
 
     def gone(self) -> None:
         """The connection is lost: there is nothing left to wait for."""
         self.phase = GONE
-        self._uptake = None
+        self._client_pace = None
         self._connection.deadline = math.inf
 
     def client_leaves(self) -> None:
@@ -245,7 +245,7 @@ class Lifecycle(Phases, LingeringClose):
     def _expire_open(self, now: float) -> None:
         connection = self._connection
         streams, out = self._streams, connection.out
-        if self._uptake_due <= now and not self._takes():
+        if self._pace_due <= now and not self._takes():
             self._cut()
             return
         if self._deaf_due <= now:
@@ -273,7 +273,7 @@ class Lifecycle(Phases, LingeringClose):
             self._end_unsendable()
         if self.phase == OPEN:
             dues = [min(stream.deadline, stream.send_window.pace.due) for stream in streams.open.values()]
-            dues += [self._idle_due, streams.block.due, self._last_due, self._deaf_due, self._uptake_due]
+            dues += [self._idle_due, streams.block.due, self._last_due, self._deaf_due, self._pace_due]
             connection.deadline = min(dues)
             connection.wake(self._windows.due)
             if out.held:
@@ -331,12 +331,12 @@ class Lifecycle(Phases, LingeringClose):
     # -- what the client takes of what was written last
 
     @property
-    def _uptake_due(self) -> float:
-        return math.inf if self._uptake is None else self._uptake.due
+    def _pace_due(self) -> float:
+        return math.inf if self._client_pace is None else self._client_pace.due
 
     def watch(self) -> None:
         """Check from now on that the client takes what was written on all its streams fast enough."""
-        if self._uptake is None and self.transport is not None:
+        if self._client_pace is None and self.transport is not None:
             self._connection.wake(self._begin_pace().due)
 
     @property
@@ -351,12 +351,12 @@ class Lifecycle(Phases, LingeringClose):
 
     def _takes(self) -> bool:
         """Whether the client takes what was written fast enough, or nothing waits for it."""
-        uptake = self._uptake
-        if uptake is None:
+        pace = self._client_pace
+        if pace is None:
             return True
-        keeps = self._keeps_pace(uptake)
-        if not self._connection.out.blocked and not uptake.waiting:
-            self._uptake = None
+        keeps = self._keeps_pace(pace)
+        if not self._connection.out.blocked and not pace.waiting:
+            self._client_pace = None
         return keeps
 
     def _cut(self) -> None:

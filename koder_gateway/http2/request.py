@@ -193,7 +193,8 @@ class Http2Request(GatewayRequest, HeldAnswer):
             super().render_stock(resource)
 
     def broken(self, event: str) -> None:
-        """The stream's rules were broken: the exchange ends unanswered, and whoever calls this resets the stream."""
+        """The stream violated the protocol: the exchange ends without a response, and the caller resets the
+        stream."""
         if self.sink is not None:
             self.sink.abandon()
         exchange = self.exchange

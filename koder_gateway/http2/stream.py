@@ -188,7 +188,7 @@ class Stream(BodyDeadline, StockStream, RequestStream, SendingStream):
         self._pay()
 
     def _hand_on(self, request: Http2Request) -> None:
-        """What was kept, to whoever takes it now."""
+        """Deliver the buffered data to its receiver."""
         if self._kept and request.sink is not None and (self._tunnelling or not self.upgrading):
             kept, self._kept = bytes(self._kept), _NOTHING
             request.sink.body_received(kept)

@@ -248,7 +248,7 @@ class Streams(OpenStreams, HeadSource):
         connection.spend(RESET if number <= connection.lifecycle.said_last else FRAME)
 
     def _is_idle(self, number: int) -> bool:
-        """Whether nobody has opened this stream: the even ones would be the server's, which pushes nothing."""
+        """Whether this stream was never opened: the even ones would be the server's, which pushes nothing."""
         return number > self.last or not number & 1
 
     # -- ends

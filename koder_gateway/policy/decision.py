@@ -52,7 +52,7 @@ class Policy:
         return self.cors.public_preflight(method, head.preflight_headers)
 
     def tenant_refusal(self, slug: bytes) -> Refusal | None:
-        """Why an exchange that began as this tenant's, or as nobody's (b""), may not go on."""
+        """Why an exchange of this tenant (b"" for none), already in flight, may not go on."""
         if not slug:
             return None
         tenant = self.registry.find(slug)

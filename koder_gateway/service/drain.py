@@ -31,7 +31,7 @@ class Drain:
         self._ports = ports
         self._sweeper = sweeper
         self._close = close
-        # Fires when the drain has ended; None where none is under way.
+        # Fires when the drain has ended; None if there is no drain.
         self.ended: Deferred[None] | None = None
         self._accepting = False
         self._deadline = 0.0

@@ -99,7 +99,7 @@ class HandshakeFailures:
         more = (self._certificates if certificate else self._all_else).next_line(reason, self._clock())
         if more is None:
             return
-        host = getattr(peer, "host", None) or "somebody"
+        host = getattr(peer, "host", None) or "an unknown client"
         # Only failures of client certificates are rare enough that an operator should look at each line.
         (_log.warn if certificate else _log.info)(
             "{what}; {who}{more}",

@@ -34,17 +34,17 @@ from .plain_http import PlainRequest, begins_plain
 # What is called here beside what `tls_bio.records` calls.
 CALLS: Final = ("SSL_ERROR_ZERO_RETURN", "SSL_MODE_ENABLE_PARTIAL_WRITE", "SSL_clear_mode", "SSL_shutdown")
 _PARTIAL: Any = getattr(lib, "SSL_MODE_ENABLE_PARTIAL_WRITE", None)
-# The records of one read that are followed: the smallest ones would cost more to follow than to refuse.
+# How many records of one read are tracked: tracking the smallest ones would cost more than refusing them.
 _FOLLOWED: Final = 256
-# A record's header: from its bytes on OpenSSL says whether it is one.
+# A record's header: with it OpenSSL can tell whether it is one.
 _HEADER: Final = 5
 
 
 @implementer(ISSLTransport, INegotiated, ISystemHandle, IPushProducer)
 class TLSTransport(RecordLayer):
-    """A protocol to the transport below, a transport to the protocol above, which it owns.
+    """A protocol for the transport below, and a transport for the protocol above, which it owns.
 
-    `failures` hears of a handshake that fails; None: nobody does.
+    `failures` is notified of failed handshakes; None for no one.
     """
 
     def __init__(
@@ -56,11 +56,11 @@ class TLSTransport(RecordLayer):
         connection.set_accept_state()
         self._hold(connection)
         # pyOpenSSL lets a write end with its first record, and a client may ask for records of 512 bytes (RFC 6066
-        # section 4): here a write is taken whole or not at all.
+        # section 4): here a write is accepted completely or not at all.
         lib.SSL_clear_mode(self._ssl, _PARTIAL)
         self._half_closing = False
         self._ready = False
-        # Bytes of the present record that are still to come; -1 when that is not known any more.
+        # Bytes of the present record that are still missing; -1 if that is unknown.
         self._missing = 0
         self._early: list[bytes] = []
         # The first bytes, until it is clear that they begin TLS; and the request of a client that speaks plain HTTP.
@@ -70,22 +70,22 @@ class TLSTransport(RecordLayer):
     # -- below
 
     def connectionMade(self) -> None:
-        """The client is connected; the handshake is its move."""
+        """The client is connected; it begins the handshake."""
         deliver_straight(self.transport, self, self.dataReceived)
         self._inner.makeConnection(self)
 
     def dataReceived(self, data: bytes) -> None:
         """Records, in pieces of any size."""
         turns = self.turns
-        # Asked in two steps: the first is for each record, and costs a third of the call.
+        # Two steps: the first runs for each record, and costs a third of the call.
         if self._left or self._rest or (turns is not None and turns.time() >= turns.ends and turns.over()):
             self._put_off(data)
             return
         size = len(data)
         length = size - _HEADER
         if self._missing == 0 and 0 < length < PIECE and length == (data[3] << 8 | data[4]) and self._ready:
-            # One record and nothing else, as almost always: read with one call and not three, and without a look at
-            # OpenSSL's queue of errors, which only tells why there is nothing to read.
+            # A single record, as almost always: read with one call instead of three, and without OpenSSL's error
+            # queue, which only says why there is nothing to read.
             BIO_WRITE(self._incoming, data, size)
             count = SSL_READ(self._ssl, BUFFER, SIZE)
             if count > 0:
@@ -103,13 +103,13 @@ class TLSTransport(RecordLayer):
                 self._read_pieces(data, size)
                 return
             BIO_WRITE(self._incoming, data, size)
-        # What others have left in OpenSSL's queue of errors would be taken for this connection's.
+        # Errors of other connections in OpenSSL's error queue would be taken for this connection's.
         lib.ERR_clear_error()
         if self._ready or self._shake_hands(data):
             self._read(0, True)
 
     def _put_off(self, data: bytes) -> None:
-        """Keep what has come for a later turn."""
+        """Keep the data for a later turn."""
         if self._left:
             return
         self._follow(data)
@@ -132,7 +132,7 @@ class TLSTransport(RecordLayer):
         return self._ready or self._shake_hands(data)
 
     def _follow(self, data: bytes) -> None:
-        """Follow the records (RFC 8446 section 5.1), so that the beginning of one is known when it comes."""
+        """Track the records (RFC 8446 section 5.1), so that the beginning of one is known when it arrives."""
         size = len(data)
         position = self._missing
         if position < 0 or position > size:
@@ -142,7 +142,7 @@ class TLSTransport(RecordLayer):
         while position + _HEADER <= size and followed < _FOLLOWED:
             position += _HEADER + (data[position + 3] << 8 | data[position + 4])
             followed += 1
-        # A header in two pieces is not followed any further; then each read is asked for until there is no more.
+        # A header in two pieces is not tracked; then each read is repeated until there is no more data.
         self._missing = position - size if position >= size else -1
 
     def _deliver(self, plain: bytes) -> None:
@@ -150,14 +150,14 @@ class TLSTransport(RecordLayer):
             self._inner.dataReceived(plain)
 
     def _shake_hands(self, data: bytes) -> bool:
-        """Go on with the handshake; true once it is complete."""
+        """Continue the handshake; True once it is complete."""
         if self._plain is not None:
             self._read_plain(data)
             return False
         try:
             self._connection.do_handshake()
         except SSL.WantReadError:
-            # Less than a record's header: it may still become something else than TLS.
+            # Less than a record's header: it may still not be TLS.
             if len(self._opening) < _HEADER:
                 self._opening += data[:_HEADER]
             self._flush()
@@ -169,8 +169,8 @@ class TLSTransport(RecordLayer):
             return False
         self._ready = True
         self._opening = b""
-        # Tickets do not wait for the first answer: with them goes the acknowledgement of what the client has sent,
-        # for which one with Nagle's algorithm holds its request back.
+        # Tickets do not wait for the first response: they carry the acknowledgement for which a client with Nagle's
+        # algorithm delays its request.
         self._flush()
         early, self._early = self._early, []
         if IHandshakeListener.providedBy(self._inner):
@@ -185,7 +185,7 @@ class TLSTransport(RecordLayer):
         return not self._left
 
     def _refuse(self, opening: bytes, error: SSL.Error) -> None:
-        """The client speaks no TLS that is spoken here: say so, in plain HTTP to one that speaks that."""
+        """The client has no common TLS version: refuse it, with a plain HTTP response if it speaks plain HTTP."""
         if begins_plain(opening):
             self._plain = PlainRequest()
             self._read_plain(opening)
@@ -210,7 +210,8 @@ class TLSTransport(RecordLayer):
         self._leave()
 
     def _give_up(self) -> None:
-        """No handshake is waited for any longer: an idle or slow client is no failure, one without TLS is."""
+        """The time for the handshake is over: an idle or slow client does not count as a failure, one without TLS
+        does."""
         answer = b""
         if self._plain is not None:
             answer = self._plain.late()
@@ -264,7 +265,7 @@ class TLSTransport(RecordLayer):
         return self._ready or not self._early
 
     def _over(self, fault: str) -> None:
-        """The client has ended TLS: nobody is left whom a producer could write to."""
+        """The client has ended TLS: a producer has no receiver any more."""
         producer, self._producer = self._producer, None
         self._finish()
         if producer is not None and not self._gone:
@@ -273,7 +274,7 @@ class TLSTransport(RecordLayer):
             producer.stopProducing()
 
     def _finish(self) -> None:
-        """Say goodbye (close_notify) and close. In the midst of a handshake there is nobody to say it to."""
+        """Send close_notify and close. During a handshake there is nothing to send."""
         if self._left:
             return
         if not self._ready:
@@ -289,7 +290,8 @@ class TLSTransport(RecordLayer):
         self._flush()
 
     def loseWriteConnection(self) -> None:
-        """Say goodbye but go on reading, where the transport below can. A producer must have finished before."""
+        """Send close_notify but go on reading, if the transport below supports that. A producer must have finished
+        before."""
         half_close = getattr(self.transport, "loseWriteConnection", None)
         if self._shut or half_close is None:
             return

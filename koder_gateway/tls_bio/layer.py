@@ -1,4 +1,4 @@
-"""A TLS layer: its life between the transport below and the protocol above, and what it only passes on."""
+"""A TLS layer between the transport below and the protocol above: its life cycle, and what it only passes on."""
 
 from __future__ import annotations
 
@@ -12,20 +12,18 @@ from ..policy.limits import address_key
 from ..reactor.read_sizes import read_bounded, read_fitting, read_freely, room_of
 from ..reactor.turns import Turns
 
-# What a peer may make OpenSSL say by itself in the life of a connection: hundreds of key updates, of which an honest
-# one has a handful. Who asks for more and reads none of it would fill the memory with answers.
+# How many bytes a peer may make OpenSSL send by itself in the life of a connection: hundreds of key updates, of which
+# an honest peer has a handful. A peer that asks for more and reads none of it would fill the memory with replies.
 UNSOLICITED: Final = 1 << 14
 
 
 class TlsLayer(Protocol):
-    """A protocol to the transport below, a transport to the protocol above.
+    """A protocol for the transport below, and a transport for the protocol above.
 
-    Of `_closing`, `_shut`, `_left` and `_gone` each includes those before it: closing is asked for; goodbye is said,
-    so nothing more can be written; the transport below closes, so nothing more is read; it is gone. Subclasses
-    write, and say goodbye in `_finish`.
-
-    `turns` are the reactor's, to be shared where one read brings more records than a slice of work; without them all
-    are read at once.
+    Of `_closing`, `_shut`, `_left` and `_gone` each includes those before it: a close was requested; close_notify was
+    sent, so nothing more can be written; the transport below closes, so nothing more is read; it is gone. Subclasses
+    write, and send close_notify in `_finish`. `turns` are the reactor's, to be shared if one read has more records
+    than a slice of work; without them all are read at once.
     """
 
     turns: Turns | None = None
@@ -43,7 +41,7 @@ class TlsLayer(Protocol):
 
     @property
     def address(self) -> object:
-        """The peer's address, as those who wait for a turn are told apart."""
+        """The peer's address, which identifies it in the queues of turns."""
         transport: Any = self.transport
         return address_key(getattr(transport.getPeer(), "host", None) or "")
 
@@ -91,7 +89,7 @@ class TlsLayer(Protocol):
         return True
 
     def _finish(self) -> None:
-        """Say goodbye and close."""
+        """Send close_notify and close."""
 
     def abortConnection(self) -> None:
         """Close at once."""

@@ -63,7 +63,7 @@ class RecordLayer(TlsLayer):
         self._outgoing = private._from_ssl
 
     def _let_go(self) -> None:
-        """Raw pointers end with the connection that owns them: nobody may find them after it."""
+        """Raw pointers end with the connection that owns them: they must not be used after it."""
         self._incoming = self._outgoing = self._ssl = None
 
     # -- reading

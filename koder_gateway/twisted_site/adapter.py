@@ -1,7 +1,7 @@
-"""The tree's way in for stock `twisted.web` requests: gives them an exchange, and a client's side.
+"""The tree's entry for stock `twisted.web` requests: gives them an exchange, and a client's side.
 
-A `GatewayRequest` brings both. A stock `server.Request` of somebody else's `Site` gets them here: its head is
-read by the same reader as any other, so that what is refused at the gateway's own channel is refused here too.
+A `GatewayRequest` brings both. A stock `server.Request` of another application's `Site` gets them here: its head is
+parsed by the same reader as any other, so that what is refused at the gateway's own channel is refused here too.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ class SiteAdapter:
         raise TypeError("the gateway's tree is composed from its configuration")
 
     def _established(self, request: server.Request) -> TlsInfo | None:
-        """What TLS has established: the connection's own, or what a stock request was told to say (`forceSSL`)."""
+        """What TLS has established: the connection's own state, or what a stock request was configured to report
+        (`forceSSL`)."""
         established = self._secured(request.transport)
         return TlsInfo() if established is None and request.isSecure() else established
 

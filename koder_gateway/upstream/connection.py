@@ -22,9 +22,9 @@ from .graceful_close import ClosingConnection, GracefulCloses
 from .idle_watch import IdleWatch, Watched
 from .ports import RespondingService, ResponseReceiver, TunnelEnd
 
-# What one read of a tunnel brings, about.
+# About how much one read of a tunnel brings.
 _TUNNEL_READ: Final = 32768
-# What waits to be sent to a service before its client is paused.
+# How much may wait to be sent to a service before its client is paused.
 _UNSENT: Final = 16384
 
 
@@ -118,14 +118,14 @@ class UpstreamConnection(ConnectionReader, ClosingConnection, Watched):
     # -- what arrives that nobody has asked for
 
     def unasked(self) -> None:
-        """Something has arrived while the connection is idle: the service has closed, or sent what nobody has asked
-        for. Over TLS it may be a ticket, which the transport can read, and then tell."""
+        """Data has arrived while the connection is idle: the service has closed it, or sent data without a request.
+        Over TLS it may be a ticket, which the transport can read and report."""
         settle = getattr(self.transport, "settle", None)
         if settle is None or not settle():
             self.abort()
 
     def _watch(self) -> None:
-        """Have what arrives seen before the next request is sent."""
+        """Have arriving data noticed before the next request is sent."""
         if self._descriptor is None:
             with contextlib.suppress(AttributeError, OSError, ValueError):
                 transport: Any = self.transport
@@ -161,13 +161,13 @@ class UpstreamConnection(ConnectionReader, ClosingConnection, Watched):
             transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _TUNNEL_READ)
         self.dataReceived = tunnel.body  # type: ignore[assignment, method-assign]
         deliver_straight(self.transport, self, tunnel.body)
-        # Whoever still stands between is what the transport asks in place of this.
+        # A wrapper that is still in between gets the transport's calls instead of this.
         outer = getattr(self.transport, "protocol", None) if self._half_closes() else None
         if hasattr(type(outer), "readConnectionLost"):
             alsoProvides(outer, IHalfCloseableProtocol)
 
     def end_sending(self) -> bool:
-        """Tell the service that no more will come; False where this transport has no half-closed connections."""
+        """Half-close towards the service; False if this transport does not support half-closed connections."""
         self._stop_pulling()
         if not self._half_closes():
             return False
@@ -201,7 +201,7 @@ class UpstreamConnection(ConnectionReader, ClosingConnection, Watched):
             transport.loseConnection()
 
     def abandon(self) -> None:
-        """The service has not taken it in time: reset the connection."""
+        """The service has not read it in time: reset the connection."""
         transport: Any = self.transport
         if transport is not None:
             transport.abortConnection()
@@ -256,7 +256,7 @@ class UpstreamConnection(ConnectionReader, ClosingConnection, Watched):
         self.finish()
 
     def _leave(self) -> object:
-        """Out of the pool, so that nobody takes the connection while its end is on the way."""
+        """Leave the pool, so that the connection is not used while it closes."""
         if self._state == GONE:
             return None
         self._state = GONE

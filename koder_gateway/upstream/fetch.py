@@ -264,7 +264,8 @@ class Fetcher:
         return response, await collector.finished
 
     def cut(self) -> None:
-        """Cancel what is under way, and end a connection that the other side has not closed after its response."""
+        """Cancel the request in flight, and close a connection that the other side has not closed after its
+        response."""
         asking, self._asking = self._asking, None
         if asking is not None:
             self._cutting = True

@@ -110,7 +110,7 @@ class Probes:
             probe.sweep(now)
 
     def stop(self) -> None:
-        """End the probes that are under way; without further sweeps there are no others."""
+        """End the probes in flight; without further sweeps there are no others."""
         for probe in self._probes.values():
             probe.stop()
 

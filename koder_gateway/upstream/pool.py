@@ -29,7 +29,7 @@ from .tls_endpoint import UntrustedError
 from .trust import Trust
 from .tunnel import Tunnels
 
-# How long an address that failed is left alone, in seconds; doubled each time up to the second.
+# How long a failed address is not used, in seconds; doubled each time, up to the second value.
 _BACKOFF_FIRST: Final = 1.0
 _BACKOFF_LAST: Final = 30.0
 _LOG_EVERY: Final = 1.0
@@ -47,8 +47,8 @@ class ConnectionSeeker(Forwarded, Protocol):
 
 
 class ServiceTimeouts(NamedTuple):
-    """Deadlines towards a service in seconds: for its response, for whoever takes or sends nothing, and for a
-    connection that nobody uses."""
+    """Timeouts towards a service in seconds: for its response, for a side without progress, and for an idle
+    connection."""
 
     response: float
     idle: float
@@ -74,7 +74,7 @@ class Address(ConnectionOwner):
         return self.healthy and self.down_until <= now
 
     def refused(self, now: float) -> None:
-        """A connection could not be made: leave the address alone for a while."""
+        """A connection could not be made: do not use the address for a while."""
         self._lost = True
         self.down_until = now + self._backoff
         self._backoff = min(self._backoff * 2, _BACKOFF_LAST)
@@ -111,7 +111,7 @@ class Address(ConnectionOwner):
         service = self.service
         self.busy.discard(connection)
         if service.isolate and self.idle and len(self.idle) >= service.max_idle:
-            # Others' may be all that is kept: the one that has waited longest makes room.
+            # All idle connections may belong to other tenants: the one that was idle for longest makes room.
             self.idle.pop(0).close()
         if service.closing or len(self.idle) >= service.max_idle or not service.keepalive_timeout:
             connection.close()
@@ -331,8 +331,7 @@ class Service(ConnectedService):
                 connection.close()
 
     def tell_reached(self, url: str) -> bool:
-        """Say that an address which could not be connected to can be again; False where that was said just now, of
-        this or another one."""
+        """Log that an address is reachable again; False if that was logged just now, of this or another one."""
         now = self.clock.now
         if now - self._reached_at < _LOG_EVERY:
             return False
@@ -341,7 +340,7 @@ class Service(ConnectedService):
         return True
 
     def failed(self, event: str, detail: str) -> None:
-        """Count an exchange that failed by the service's fault and say so, at most once a second."""
+        """Count an exchange that failed because of the service, and log it at most once a second."""
         self.failures[event] = self.failures.get(event, 0) + 1
         now = self.clock.now
         detail = detail or "no response within its deadline"

@@ -1,4 +1,4 @@
-"""What the services' side asks of an exchange that it serves. Whoever implements one of these inherits from it.
+"""What the services' side needs from an exchange. Every implementer of one of these inherits from it.
 
 Capacity, pool and connection know an exchange by these alone, so that imports point one way: relay -> pool ->
 connection -> connection_reader -> here.
@@ -17,7 +17,7 @@ from ..wire.response import ResponseHead, ResponseReader
 
 
 class Forwarded(Protocol):
-    """An exchange that is forwarded to a service. `deadline` is monotonic seconds; whoever sweeps looks at it."""
+    """An exchange that is forwarded to a service. `deadline` is monotonic seconds, checked by the sweep."""
 
     __slots__ = ()
 

@@ -339,7 +339,7 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
         self.client.cut(at_once=True)
 
     def abandon(self) -> None:
-        """Let go of the service; whoever asks for this ends the exchange."""
+        """Release the service; the caller ends the exchange."""
         self._release(False)
 
     def client_failed(self, event: str) -> None:

@@ -124,7 +124,7 @@ class _Opening(Factory):
         try:
             inner = self._wrapped.buildProtocol(peer)
             if inner is None:
-                raise HandshakeError("nobody wants the connection any more")
+                raise HandshakeError("the connection is not needed any more")
             transport.attach(inner)
         except Exception:
             transport.abortConnection()

@@ -168,7 +168,7 @@ class Tunnel(TunnelEnd, BodySink):
         self._leave(in_order=self._client_done)
 
     def abandon(self) -> None:
-        """Let go of the service; whoever asks for this ends the exchange."""
+        """Release the service; the caller ends the exchange."""
         self._leave(in_order=True)
 
     # -- from the service

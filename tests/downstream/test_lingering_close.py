@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from koder_gateway.downstream.lingering_close import LingeringClose, can_half_close
-from koder_gateway.downstream.unsent_bytes import Uptake
+from koder_gateway.downstream.unsent_bytes import ClientPace
 from koder_gateway.wire.clock import CoarseClock
 
 LINGER, IDLE = 2.0, 60.0
@@ -53,7 +53,7 @@ class Connection(LingeringClose):
         self.phases: list[str] = []
         self.deadline = math.inf
         self.written = 0
-        self._uptake: Uptake | None = None
+        self._client_pace: ClientPace | None = None
 
     def _sending(self) -> tuple[object, int, bool]:
         return self, self.written, False
@@ -149,8 +149,8 @@ def test_one_that_has_taken_all_is_not_waited_for() -> None:
 def test_the_pace_is_measured_from_when_something_began_to_wait() -> None:
     connection = Connection(Transport())
     connection.write(1000)
-    (begun, connection.clock.now) = (connection._uptake, 10.0)
+    (begun, connection.clock.now) = (connection._client_pace, 10.0)
     connection.write(1000)
-    assert connection._uptake is begun
+    assert connection._client_pace is begun
     assert begun is not None
     assert begun.due == IDLE

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from koder_gateway.downstream.unsent_bytes import Uptake, acknowledged, backlog
+from koder_gateway.downstream.unsent_bytes import ClientPace, acknowledged, backlog
 from tests.kit.waiting import until
 
 RATE = 1024
@@ -58,11 +58,11 @@ class Line:
             taken += len(self.client.recv(65536))
         until(lambda: not size or backlog(self.near) < before - size // 2, "the kernel knows what was taken")
 
-    def watch(self, now: float = 0.0) -> Uptake:
-        return Uptake(self.near, self.exchange, self.written, now, GRACE)
+    def watch(self, now: float = 0.0) -> ClientPace:
+        return ClientPace(self.near, self.exchange, self.written, now, GRACE)
 
-    def keeps(self, uptake: Uptake, now: float) -> bool:
-        return uptake.keeps(self.exchange, self.written, now, A_BYTE, GRACE, full=self.full)
+    def keeps(self, pace: ClientPace, now: float) -> bool:
+        return pace.keeps(self.exchange, self.written, now, A_BYTE, GRACE, full=self.full)
 
 
 @pytest.fixture
@@ -91,35 +91,35 @@ def line(request: pytest.FixtureRequest) -> Line:
 
 
 def test_a_client_that_takes_nothing_has_the_grace_and_no_more(line: Line) -> None:
-    uptake = line.watch()
+    pace = line.watch()
     assert backlog(line.near) > 0
-    assert uptake.due == GRACE
-    assert line.keeps(uptake, GRACE - 1)
-    assert not line.keeps(uptake, GRACE)
+    assert pace.due == GRACE
+    assert line.keeps(pace, GRACE - 1)
+    assert not line.keeps(pace, GRACE)
 
 
 @pytest.mark.parametrize(("reads", "keeps"), [(100_000, True), (0, False)])
 def test_a_client_must_take_so_many_bytes_a_second(line: Line, reads: int, keeps: bool) -> None:
-    uptake = line.watch()
+    pace = line.watch()
     line.take(reads)
-    assert line.keeps(uptake, GRACE + 20) is keeps
+    assert line.keeps(pace, GRACE + 20) is keeps
 
 
 def test_what_the_kernel_swallows_is_not_taken(tcp: Line) -> None:
     """A kernel that makes room for more tells nothing of the client."""
-    uptake = tcp.watch()
+    pace = tcp.watch()
     tcp.near.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
     before = tcp.written
     tcp.fill()
     assert tcp.written > before
-    assert not tcp.keeps(uptake, GRACE)
+    assert not tcp.keeps(pace, GRACE)
 
 
 def test_one_byte_now_and_then_does_not_do(unix: Line) -> None:
     unix.near.unsent = 100_000
-    uptake = unix.watch()
+    pace = unix.watch()
     now, kept = 0.0, 0
-    while unix.keeps(uptake, now):
+    while unix.keeps(pace, now):
         unix.near.unsent -= 1
         now += 5.0
         kept += 1
@@ -129,93 +129,93 @@ def test_one_byte_now_and_then_does_not_do(unix: Line) -> None:
 
 def test_what_tcp_says_needs_no_count_of_what_was_written(tcp: Line) -> None:
     """Framing and TLS are not in that count, and may be most of what a client takes."""
-    uptake = tcp.watch()
+    pace = tcp.watch()
     tcp.take(100_000)
     counted = tcp.written
     tcp.fill()
     tcp.written = counted
-    assert tcp.keeps(uptake, GRACE + 20)
+    assert tcp.keeps(pace, GRACE + 20)
 
 
 def test_what_is_written_meanwhile_is_not_taken(line: Line) -> None:
     line.near.unsent = 100_000
-    uptake = line.watch()
+    pace = line.watch()
     line.near.unsent += 100_000
     line.written += 100_000
-    assert not line.keeps(uptake, GRACE + 10)
+    assert not line.keeps(pace, GRACE + 10)
 
 
 def test_a_transport_that_pauses_and_goes_on_gives_no_second_grace(tcp: Line) -> None:
     """The kernel takes a little more now and then, and the transport says so; the client has taken nothing."""
-    uptake = tcp.watch()
+    pace = tcp.watch()
     tcp.full = False
-    assert tcp.keeps(uptake, GRACE / 2)
+    assert tcp.keeps(pace, GRACE / 2)
     tcp.full = True
-    assert not tcp.keeps(uptake, GRACE)
+    assert not tcp.keeps(pace, GRACE)
 
 
 def test_a_client_that_has_taken_all_there_was_is_measured_anew(tcp: Line) -> None:
     """It takes no more than it is sent: the service may be slow."""
-    uptake = tcp.watch()
+    pace = tcp.watch()
     tcp.take(tcp.written)
     until(lambda: backlog(tcp.near) == 0, "all is acknowledged")
     tcp.full = False
-    assert tcp.keeps(uptake, 10 * GRACE)
-    assert uptake.due == pytest.approx(10 * GRACE + GRACE + lull(tcp.written))
-    assert uptake.waiting == 0
+    assert tcp.keeps(pace, 10 * GRACE)
+    assert pace.due == pytest.approx(10 * GRACE + GRACE + lull(tcp.written))
+    assert pace.waiting == 0
 
 
 def test_while_a_transport_is_full_its_client_has_not_taken_all_there_was(tcp: Line) -> None:
-    uptake = tcp.watch()
+    pace = tcp.watch()
     tcp.take(tcp.written)
     until(lambda: backlog(tcp.near) == 0, "all is acknowledged")
-    assert tcp.keeps(uptake, 10.0)
+    assert tcp.keeps(pace, 10.0)
     ends = 10.0 + GRACE + lull(tcp.written)
-    assert tcp.keeps(uptake, ends - 1)
-    assert not tcp.keeps(uptake, ends)
+    assert tcp.keeps(pace, ends - 1)
+    assert not tcp.keeps(pace, ends)
 
 
 def test_a_client_with_a_large_buffer_acknowledges_nothing_for_long(tcp: Line) -> None:
     """Its kernel opens a shut window only when much of the buffer is free."""
-    uptake = tcp.watch()
+    pace = tcp.watch()
     tcp.take(tcp.written)
     until(lambda: backlog(tcp.near) == 0, "all is acknowledged")
     tcp.full = False
-    assert tcp.keeps(uptake, 10.0)
+    assert tcp.keeps(pace, 10.0)
     tcp.full = True
     tcp.fill()
     assert tcp.written > 1 << 20
-    assert tcp.keeps(uptake, 10.0 + 4 * GRACE - 1)
-    assert not tcp.keeps(uptake, 10.0 + 4 * GRACE)
+    assert tcp.keeps(pace, 10.0 + 4 * GRACE - 1)
+    assert not tcp.keeps(pace, 10.0 + 4 * GRACE)
 
 
 @pytest.mark.parametrize("written", [0, 100, 1 << 30])
 @pytest.mark.parametrize("reads", [0, 100_000])
 def test_one_pace_holds_over_many_exchanges(line: Line, reads: int, written: int) -> None:
     """A client that pipelines has no new grace with each of its requests, and keeps what it has taken."""
-    uptake = line.watch()
-    assert line.keeps(uptake, 1.0)
+    pace = line.watch()
+    assert line.keeps(pace, 1.0)
     line.take(reads)
     line.exchange, line.written = object(), written
-    assert line.keeps(uptake, GRACE) is (reads > 0)
+    assert line.keeps(pace, GRACE) is (reads > 0)
 
 
 def test_it_says_whether_anything_has_moved(line: Line) -> None:
-    uptake = line.watch()
-    assert line.keeps(uptake, 1.0)
-    assert not uptake.moved
+    pace = line.watch()
+    assert line.keeps(pace, 1.0)
+    assert not pace.moved
     line.take(100_000)
-    assert line.keeps(uptake, 2.0)
-    assert uptake.moved
-    assert line.keeps(uptake, 3.0)
-    assert not uptake.moved
+    assert line.keeps(pace, 2.0)
+    assert pace.moved
+    assert line.keeps(pace, 3.0)
+    assert not pace.moved
 
 
 def test_where_nobody_can_tell_a_full_transport_has_the_grace() -> None:
-    uptake = Uptake(object(), None, 0, 0.0, GRACE)
-    assert uptake.keeps(None, 0, GRACE - 1, A_BYTE, GRACE, full=True)
-    assert not uptake.keeps(object(), 500, GRACE, A_BYTE, GRACE, full=True)
-    assert uptake.waiting == 0
+    pace = ClientPace(object(), None, 0, 0.0, GRACE)
+    assert pace.keeps(None, 0, GRACE - 1, A_BYTE, GRACE, full=True)
+    assert not pace.keeps(object(), 500, GRACE, A_BYTE, GRACE, full=True)
+    assert pace.waiting == 0
 
 
 def test_only_tcp_tells_what_was_acknowledged(tcp: Line, unix: Line) -> None:

@@ -232,8 +232,8 @@ def test_a_flood_of_others_hides_no_client_s_certificate(lines):
         failures.note(OLD_VERSION, None)
         failures.note("client_certificate", None, "expired", b"id.test")
     assert lines == [
-        "TLS handshake failed: the client offers no TLS 1.2 or newer; from somebody",
-        "client certificate refused: expired; somebody asked for id.test",
+        "TLS handshake failed: the client offers no TLS 1.2 or newer; from an unknown client",
+        "client certificate refused: expired; an unknown client asked for id.test",
     ]
 
 
@@ -249,7 +249,7 @@ def test_an_error_without_words_is_counted(certificate, lines, error):
     connection = ServerContexts([certificate]).serverConnectionForTLS(None)
     failures.failed(error, connection, b"\x16\x03\x01", b"", None)
     assert failures.counts["other"] == 1
-    assert lines == ["TLS handshake failed: OpenSSL gives no reason; from somebody"]
+    assert lines == ["TLS handshake failed: OpenSSL gives no reason; from an unknown client"]
 
 
 def test_a_client_that_says_goodbye_has_not_failed(certificate, lines):

@@ -19,12 +19,12 @@ from .listening.admin_ports import examine_admin
 from .listening.endpoint_faults import EndpointError
 from .listening.endpoint_strings import ListenAddress, address_of
 from .listening.endpoints import Endpoints
-from .listening.listeners import UNREADABLE, plain_endpoint, unreadable
+from .listening.listeners import UNREADABLE, plain_endpoint, unparsable
 from .machine import descriptors, is_local
 from .ops.access_log import log_fault
 from .ops.writable import is_writable
 from .service_unit import UNIT_FOLDERS, state_directory, stop_timeout
-from .tree.bounds import shortage
+from .tree.bounds import descriptor_warnings
 from .tree.compose import certificate_warnings, compose
 from .upstream.trust import file_faults
 from .wire.clock import CoarseClock
@@ -70,7 +70,7 @@ def check_as_service_user(path: Path | None, user: str = SERVICE_USER, folder: P
     return CheckUser(environ, made)
 
 
-def unusable(
+def settings_faults(
     settings: Settings,
     warned: list[str],
     made: Path | None = None,
@@ -88,7 +88,7 @@ def unusable(
     warned += warning_lines(settings)
     warned += [line(name, "timeouts.drain", each) for each in _drain_warnings(settings.timeouts.drain)]
     limit, whose = descriptors(UNIT_FOLDERS)
-    warned += [line(name, "listen.max_connections", each) for each in shortage(settings, limit, whose)]
+    warned += [line(name, "listen.max_connections", each) for each in descriptor_warnings(settings, limit, whose)]
     listen = settings.listen
     texts = {"port": listen.port, "redirect_port": listen.redirect_port, "admin_port": (listen.admin_port,)}
     faults = [line(name, at, fault) for at, fault in misspelled_services(settings)]
@@ -99,10 +99,10 @@ def unusable(
     return faults
 
 
-def faults_beside(
+def remaining_faults(
     path: Path | None, view: CheckUser | None = None, given: Mapping[str, tuple[str, ...]] | None = None
 ) -> list[str]:
-    """The other faults of a file that has faults, as far as it can be read; `given` as for `unusable`."""
+    """The other faults of a file that has faults, as far as it can be read; `given` as for `settings_faults`."""
     view = CheckUser(os.environ) if view is None else view
     part = load_partially(path, view.environ)
     if part is None:
@@ -170,7 +170,7 @@ def _examine_admin(text: str, endpoints: Endpoints) -> None:
     try:
         examine_admin(endpoints, plain_endpoint(MemoryReactor()), text)
     except UNREADABLE as error:
-        raise EndpointError(unreadable(text, error)) from None
+        raise EndpointError(unparsable(text, error)) from None
 
 
 def _not_here(text: str) -> Iterator[str]:

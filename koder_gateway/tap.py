@@ -67,7 +67,7 @@ class Options(UsageOptions):
     def postOptions(self) -> None:
         """Choose the reactor, unless twistd's `--reactor` has, and check what can be checked now."""
         from .ops.journal import JOURNAL
-        from .ops.pidfile import settle
+        from .ops.pidfile import prepare_pidfile
         from .transports import install_by_default
 
         install_by_default()
@@ -75,7 +75,7 @@ class Options(UsageOptions):
             raise UsageError("--demo brings its own configuration; leave --config out")
         # twistd's own options; twist, and who asks for these alone, has none.
         twistd: Any = getattr(self, "parent", None)
-        fault = settle(twistd, sys.argv[1:]) if twistd is not None and "pidfile" in twistd else None
+        fault = prepare_pidfile(twistd, sys.argv[1:]) if twistd is not None and "pidfile" in twistd else None
         if fault is not None:
             fail(fault)
         if twistd is not None and is_journal(os.environ) and not _logs_elsewhere(twistd):
@@ -136,7 +136,7 @@ class Daemon(MultiService):
         local_hosts: bool = False,
     ) -> Any:
         """Load the configuration and make the gateway of it."""
-        from .checks import faults_beside, unusable
+        from .checks import remaining_faults, settings_faults
         from .config import ConfigurationError, load
         from .ops.access_log import AccessLogError
         from .service.gateway import Gateway
@@ -146,7 +146,7 @@ class Daemon(MultiService):
         try:
             settings = load(path)
         except ConfigurationError as error:
-            fail("\n".join([*error.faults, *faults_beside(path, given=given)]))
+            fail("\n".join([*error.faults, *remaining_faults(path, given=given)]))
         try:
             self._gateway = Gateway(
                 settings,
@@ -158,7 +158,7 @@ class Daemon(MultiService):
             )
         except (AccessLogError, ValueError) as error:
             # The first of them; a check finds the others as well.
-            faults = unusable(settings, [], given=given)
+            faults = settings_faults(settings, [], given=given)
             known = "\n".join(faults)
             told = isinstance(error, AccessLogError) and ": log.file: " in known
             fail("\n".join([*(each for each in str(error).splitlines() if not told and each not in known), *faults]))
@@ -176,7 +176,7 @@ class Daemon(MultiService):
 
         self._or_fail(super().startService)
         self._reactor.callWhenRunning(self._take_signals)
-        self._reactor.callWhenRunning(memory.settle)
+        self._reactor.callWhenRunning(memory.freeze_long_lived)
 
     @staticmethod
     def _or_fail(start: Callable[[], object]) -> None:
@@ -246,12 +246,12 @@ class Demo(Daemon):
 
     def _serve(self, urls: dict[str, str]) -> None:
         from .demo import curl_lines, write_demo
-        from .listening.endpoint_strings import written_out
+        from .listening.endpoint_strings import expand_shorthand
 
         path = write_demo(Path(self._folder.name), urls)
         gateway = self._or_fail_adding(path)
         address = gateway.addresses[0]
-        secure = written_out(self._ports[0]).removeprefix("haproxy:").startswith(("ssl:", "tls:", "tls+"))
+        secure = expand_shorthand(self._ports[0]).removeprefix("haproxy:").startswith(("ssl:", "tls:", "tls+"))
         lines = curl_lines(address.port, secure=secure) if hasattr(address, "port") else []
         # Not sys.stdout, which twistd turns into log events.
         print("The demo is up. Try:", *lines, sep="\n  ", file=sys.__stdout__, flush=True)

@@ -30,7 +30,7 @@ def use(words: Sequence[str]) -> int:
         print(f"koder-gateway {VERSION}")
         return 0
     # It imports Twisted, whose reactor only `run` may choose.
-    from .checks import CheckUser, check_as_service_user, faults_beside
+    from .checks import CheckUser, check_as_service_user, remaining_faults
 
     options.view = CheckUser(os.environ)
     if options.run is _check:
@@ -39,7 +39,7 @@ def use(words: Sequence[str]) -> int:
     try:
         settings = load(options.config, environ=options.view.environ)
     except ConfigurationError as error:
-        say("\n".join([*error.faults, *faults_beside(options.config, options.view)]))
+        say("\n".join([*error.faults, *remaining_faults(options.config, options.view)]))
         return 1
     run: Any = options.run
     return int(run(settings, options))
@@ -79,10 +79,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _check(settings: Settings, options: argparse.Namespace) -> int:
     """Whether the gateway could start: the files, and the certificates and endpoints that they name."""
-    from .checks import unusable
+    from .checks import settings_faults
 
     warnings: list[str] = []
-    faults = unusable(settings, warnings, options.view.made)
+    faults = settings_faults(settings, warnings, options.view.made)
     say("\n".join(faults))
     # Several endpoints may serve the same certificate.
     for warning in dict.fromkeys(warnings):

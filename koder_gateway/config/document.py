@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from ..wire.encodings import wide_encoding
 from .faults import ConfigurationError, reason
-from .lookalikes import LOOKALIKE, called, instead
+from .lookalikes import LOOKALIKE, character_name, replacement_advice
 
 # The largest configuration file in bytes: parsing one needs dozens of times as much memory.
 LARGEST: Final = 4 << 20
@@ -79,7 +79,7 @@ def _disguised(text: str) -> tuple[tuple[int, int], str] | None:
         bare = _QUOTED.sub(lambda match: " " * len(match[0]), line)
         match = LOOKALIKE.search(bare)
         if match is not None:
-            return (number, match.start() + 1), f"has {called(match[0])}; {instead(match[0])}"
+            return (number, match.start() + 1), f"has {character_name(match[0])}; {replacement_advice(match[0])}"
         if "\r" in bare.removesuffix("\r"):
             wrong = "has a line that ends in CR alone; save it again with LF or CRLF line ends"
             return (number, bare.index("\r") + 1), wrong

@@ -27,11 +27,11 @@ from .values import (
     NAME,
     PATH_PREFIX,
     SERVICE_URL,
-    saying,
+    self_explaining,
 )
 
 _EXAMPLE: Final = '"http://127.0.0.1:4001"'
-RATE = saying("rate", parse_rate)
+RATE = self_explaining("rate", parse_rate)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 from .faults import Located, ReadError, below, nearest, shown
-from .lookalikes import hidden_in
+from .lookalikes import invisible_fault
 
 T = TypeVar("T")
 
@@ -88,7 +88,7 @@ def parsed(
         try:
             return parse(value)
         except ValueError as error:
-            raise ReadError.because(f"{shown(value)} {hidden_in(value) or error}") from None
+            raise ReadError.because(f"{shown(value)} {invisible_fault(value) or error}") from None
 
     return Kind(name, read)
 

@@ -15,7 +15,7 @@ from .document import read_document
 from .faults import ConfigurationError, Located, ReadError, below, line, nearest, shown, step, unknown_key
 from .kinds import Kind, Where, optional
 from .misplaced_keys import misplaced
-from .registry import read_tenants, restless
+from .registry import no_pause, read_tenants
 from .settings import Settings
 from .stable_reads import StableReading, Version
 from .tables import keys
@@ -30,7 +30,7 @@ def load(
     path: str | Path | None = None,
     *,
     environ: Mapping[str, str] = os.environ,
-    rest: Callable[[], object] = restless,
+    rest: Callable[[], object] = no_pause,
     caution: StableReading | None = None,
 ) -> Settings:
     """The settings in a file; without a path those of the default file if it exists, else the defaults.
@@ -65,7 +65,7 @@ def read_settings(
     document: dict[str, Any],
     name: str,
     where: Where,
-    rest: Callable[[], object] = restless,
+    rest: Callable[[], object] = no_pause,
     caution: StableReading | None = None,
 ) -> Settings:
     """The settings in a document that messages call `name`; ConfigurationError with every fault."""

@@ -14,19 +14,19 @@ LOOKALIKE: Final = re.compile(f"[{_SPACES}{_WIDTHLESS}{''.join(_MEANT)}]")
 _BLANK: Final = re.compile(f"[{_SPACES}{_WIDTHLESS}]")
 
 
-def called(character: str) -> str:
+def character_name(character: str) -> str:
     """The name of such a character, and its code point."""
     return f"{unicodedata.name(character, 'a character').lower()} (U+{ord(character):04X})"
 
 
-def instead(character: str) -> str:
+def replacement_advice(character: str) -> str:
     """What to do about one outside a string."""
     return "remove it" if character in _WIDTHLESS else f"type {_MEANT.get(character, 'a plain space')} there"
 
 
-def hidden_in(text: str) -> str:
+def invisible_fault(text: str) -> str:
     """A message about invisible characters in a value; "" if there are none."""
     match = _BLANK.search(text)
     if match is not None:
-        return f"has {called(match[0])} in it; remove it"
+        return f"has {character_name(match[0])} in it; remove it"
     return "begins or ends with a space; remove it" if text != text.strip(" ") and text.strip() else ""

@@ -31,7 +31,7 @@ _HEADER: Final = re.compile(rb"""^[ \t]*\[\[[ \t]*(?:tenant|"tenant"|'tenant')[ 
 _ANYWHERE: Final = Where(Path("/"), Path("/"))
 
 
-def restless() -> None:
+def no_pause() -> None:
     """No other work needs to run."""
 
 
@@ -74,7 +74,7 @@ def read_tenants(
     path: Path,
     name: str,
     base_domain: str,
-    rest: Callable[[], object] = restless,
+    rest: Callable[[], object] = no_pause,
     caution: StableReading | None = None,
 ) -> tuple[tuple[Tenant, ...], Version]:
     """The tenants of a registry file that the user knows as `name`, and its version; raises what `parse_tenants`
@@ -87,7 +87,7 @@ def read_tenants(
 
 
 def parse_tenants(
-    data: bytes, name: str, base_domain: str, rest: Callable[[], object] = restless
+    data: bytes, name: str, base_domain: str, rest: Callable[[], object] = no_pause
 ) -> tuple[Tenant, ...]:
     """The tenants in these bytes; ConfigurationError with ten faults and the number of the others.
 

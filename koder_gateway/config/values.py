@@ -18,7 +18,7 @@ from ..policy.tenants import is_slug
 from ..wire.target import LONGEST_PREFIX, path_fault
 from .faults import ReadError, nearest, reason, shown, without_secrets
 from .kinds import Kind, T, Where, matching, parsed, read_text, refined, whole, wrong_type
-from .lookalikes import hidden_in
+from .lookalikes import invisible_fault
 from .units import MAX_DURATION, MAX_SIZE, parse_duration, parse_percent, parse_size
 
 _LABEL: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
@@ -96,14 +96,14 @@ def prefix_fault(text: str) -> str | None:
     return wrong and f'can match no request ({wrong.rstrip(".")}); write a path as in "/v1/users"'
 
 
-def saying(name: str, parse: Callable[[str], T]) -> Kind[T]:
+def self_explaining(name: str, parse: Callable[[str], T]) -> Kind[T]:
     """A string for a parser whose messages are whole sentences and quote the text themselves."""
 
     def read(value: object, where: Where) -> T:
         text = read_text(value)
         # Such a sentence would break into two lines, and nothing that is parsed like this has these characters.
         if not (text.isascii() and text.isprintable()):
-            wrong = hidden_in(text) or f"has characters that no {name} has; write printable ASCII"
+            wrong = invisible_fault(text) or f"has characters that no {name} has; write printable ASCII"
             raise ReadError.because(f"{shown(text)} {wrong}")
         if without_secrets(text) != text:
             raise ReadError.because(f"{shown(text)} has a user or a query in it, which no {name} has; leave that out")
@@ -332,7 +332,7 @@ HOST: Final = matching("host", _host_fault)
 METHOD: Final = matching("method", _method_fault)
 NAME: Final = matching("name", _name_fault)
 PATH_PREFIX: Final = matching("path", prefix_fault)
-ORIGIN: Final = saying("origin", _parse_origin)
+ORIGIN: Final = self_explaining("origin", _parse_origin)
 NETWORK: Final = parsed("network", _parse_network)
 ENDPOINT: Final = _endpoint("ssl:443")
 PLAIN_ENDPOINT: Final = _endpoint("tcp:80")

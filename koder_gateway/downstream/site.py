@@ -27,7 +27,7 @@ from ..policy.decision import Policy
 from ..policy.limits import address_key
 from ..policy.shares import Shares
 from ..policy.tenants import Tenant
-from ..reactor.resets import resets_of
+from ..reactor.resets import reset_watcher_of
 from ..reactor.turns import PIECES, turns_of
 from ..wire.clock import CoarseClock
 from ..wire.rate_limited_log import RateLimitedLog
@@ -52,7 +52,7 @@ _ADDRESS_TURNED_AWAY = 64
 _FEW = 16
 
 
-def only_whether(transport: Any) -> TlsInfo | None:
+def tls_presence(transport: Any) -> TlsInfo | None:
     """Whether a transport has TLS, which is all that every transport can say."""
     return TlsInfo() if ISSLTransport.providedBy(transport) else None
 
@@ -81,7 +81,7 @@ class GatewaySite(Site, ClientSite):
         timeouts: ClientTimeouts,
         limits: ClientLimits,
         time: Callable[[], float] = time.monotonic,
-        secured: Callable[[Any], TlsInfo | None] = only_whether,
+        secured: Callable[[Any], TlsInfo | None] = tls_presence,
     ) -> None:
         super().__init__(resource, reactor=reactor)
         self._use_tree(resource)
@@ -104,7 +104,7 @@ class GatewaySite(Site, ClientSite):
         self.fault_log = RateLimitedLog(clock, self.logger.warn)
         self.http2_errors = 0
         self.turns = turns_of(reactor)
-        self.resets = resets_of(reactor)
+        self.resets = reset_watcher_of(reactor)
         self.buffered = Buffered(0)
         # Cheap where the reactor has a queue of its own for it.
         self.soon: Callable[[Callable[[], object]], object] = getattr(

@@ -16,7 +16,7 @@ from ..policy.limits import address_key
 from ..policy.origins import Page, pages
 from ..policy.tenants import Tenant, bare_host
 from ..wire.request_head import RequestHead
-from .forwarding import HTTP, HTTPS, Fields, balancers_scheme, context_fields, scheme, values, way_fields
+from .forwarding import HTTP, HTTPS, Fields, balancers_scheme, context_fields, forwarding_fields, scheme, values
 
 # What changes nothing (RFC 9110 section 9.2.1). A WebSocket may, whose opening is a GET.
 SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
@@ -92,8 +92,8 @@ def request_context(policy: Policy, head: RequestHead, peer: str, secured: TlsIn
     what TLS has established on it, None without TLS."""
     trusted = policy.proxies.trusts(peer)
     forwarded = head.forwarded if head.forwarded and policy.proxies.vouches(peer) else []
-    trail = _trail(policy, peer, forwarded)
-    address = trail.client
+    chain = _chain(policy, peer, forwarded)
+    address = chain.client
     certificate = policy.client_auth.certificate(head.host, secured)
     if isinstance(certificate, Refusal):
         tenant: Tenant | Refusal = certificate
@@ -112,7 +112,7 @@ def request_context(policy: Policy, head: RequestHead, peer: str, secured: TlsIn
     wire = address.encode("ascii")
     # A client that is no proxy of ours may say anything of itself: over its balancer's word nothing counts.
     if introduced is None or trusted:
-        proto = scheme(forwarded, trail, secure=secure)
+        proto = scheme(forwarded, chain, secure=secure)
     else:
         proto = HTTPS if secure else HTTP
     cors = policy.cors.answer_fields(head.origin, origins, bool(policy.registry.origins))
@@ -136,7 +136,7 @@ def request_context(policy: Policy, head: RequestHead, peer: str, secured: TlsIn
         fields=cors + hsts,
         service_fields=context_fields(
             (policy.tenant_header, tenant.wire if isinstance(tenant, Tenant) else b""),
-            way_fields(head.host, trail, proto, forwarded, policy.forwarded_fields),
+            forwarding_fields(head.host, chain, proto, forwarded, policy.forwarded_fields),
             certificate,
         ),
         address=wire,
@@ -154,7 +154,7 @@ def _tenant(policy: Policy, head: RequestHead, secured: TlsInfo | None) -> Tenan
     return policy.tenants.resolve(head.host, head.tenants)
 
 
-def _trail(policy: Policy, peer: str, forwarded: Fields) -> ForwardedChain:
+def _chain(policy: Policy, peer: str, forwarded: Fields) -> ForwardedChain:
     if not forwarded:
         return ForwardedChain((peer,))
     return policy.proxies.chain(peer, values(forwarded, b"x-forwarded-for"), values(forwarded, b"forwarded"))

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from ..policy.clients import ForwardedChain, ProxiedAddress, node_of
-from ..wire.fields import without
+from ..wire.fields import without_fields
 from ..wire.identifiers import IdentifierSource
 from ..wire.request_head import RequestHead
 
@@ -49,11 +49,11 @@ def _said(words: Iterable[bytes]) -> bytes:
     return HTTP if known else b""
 
 
-def scheme(forwarded: Fields, trail: ForwardedChain, *, secure: bool) -> bytes:
+def scheme(forwarded: Fields, chain: ForwardedChain, *, secure: bool) -> bytes:
     """What the client speaks: with the gateway (`secure`), or with the trusted proxy that says so, in
     X-Forwarded-Proto or the client's element of Forwarded. Where they differ it is the one that promises nothing."""
     plain = _said(b",".join(values(forwarded, b"x-forwarded-proto")).split(b","))
-    element = _said((trail.proto,))
+    element = _said((chain.proto,))
     if plain and element and plain != element:
         return HTTP
     said = plain or element
@@ -71,15 +71,15 @@ def balancers_scheme(peer: str) -> bytes | None:
 
 def context_fields(tenant: tuple[bytes, bytes], way: bytes, certificate: bytes) -> bytes:
     """The field lines that all requests of one context have: the `tenant` (the field's name and the slug), the
-    `way_fields`, and the client's verified certificate (DER, b"" for none)."""
+    `forwarding_fields`, and the client's verified certificate (DER, b"" for none)."""
     name, slug = tenant
     # A byte sequence of RFC 8941 section 3.3.5.
     verified = b"Client-Cert: :%b:\r\n" % b2a_base64(certificate, newline=False) if certificate else b""
     return b"%b: %b\r\n%b%b" % (name, slug, way, verified)
 
 
-def way_fields(
-    host: bytes, trail: ForwardedChain, proto: bytes, forwarded: Fields, believed: frozenset[bytes]
+def forwarding_fields(
+    host: bytes, chain: ForwardedChain, proto: bytes, forwarded: Fields, believed: frozenset[bytes]
 ) -> bytes:
     """The field lines that say which way a request has come.
 
@@ -88,13 +88,13 @@ def way_fields(
     what else such a proxy has sent in `forwarded`, the `believed` (lower-case names) go on as they came.
     """
     rest = b';host="%b";proto=%b' % (host, proto)
-    real = b"X-Real-IP: %b\r\n" % trail.client.encode("ascii") if values(forwarded, b"x-real-ip") else b""
+    real = b"X-Real-IP: %b\r\n" % chain.client.encode("ascii") if values(forwarded, b"x-real-ip") else b""
     return b"".join(
         (
-            b"X-Forwarded-For: %b\r\n" % ", ".join(trail.hops).encode("ascii"),
+            b"X-Forwarded-For: %b\r\n" % ", ".join(chain.hops).encode("ascii"),
             b"X-Forwarded-Proto: %b\r\n" % proto,
             b"X-Forwarded-Host: %b\r\n" % host,
-            b"Forwarded: %b\r\n" % b", ".join([b"for=%b%b" % (node_of(hop), rest) for hop in trail.hops]),
+            b"Forwarded: %b\r\n" % b", ".join([b"for=%b%b" % (node_of(hop), rest) for hop in chain.hops]),
             b"Via: 1.1 koder-gateway\r\n",
             real,
             *(b"%b: %b\r\n" % pair for pair in forwarded if pair[0].lower() in believed),
@@ -115,7 +115,7 @@ def service_fields(head: RequestHead, request_id: bytes, context: bytes, upgrade
 def bodiless(head: bytes, method: bytes) -> bytes:
     """The head of a request whose chunked body has turned out to be empty: nothing frames one, and a service that may
     want a length gets it."""
-    lines = without(head[: -len(_HEAD_END)].splitlines(keepends=True), _CHUNKED)
+    lines = without_fields(head[: -len(_HEAD_END)].splitlines(keepends=True), _CHUNKED)
     if method in _WITH_BODY:
         lines.append(b"\r\nContent-Length: 0")
     return b"".join(lines) + _HEAD_END

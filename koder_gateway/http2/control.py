@@ -36,7 +36,7 @@ class Control:
         if len(payload) != 5:
             # On an idle stream a reset would break the protocol as well.
             raise Http2Error(FRAME_SIZE_ERROR, "a PRIORITY frame is not five bytes")
-        if http2_frames.word(payload) == number:
+        if http2_frames.read_uint31(payload) == number:
             raise Http2Error(PROTOCOL_ERROR, "a stream depends on itself")
         self._connection.spend(FRAME)
 
@@ -99,7 +99,7 @@ class Control:
         """The client takes more (section 6.9)."""
         if len(payload) != 4:
             raise Http2Error(FRAME_SIZE_ERROR, "a WINDOW_UPDATE frame is not four bytes")
-        size = http2_frames.word(payload)
+        size = http2_frames.read_uint31(payload)
         connection = self._connection
         connection.replied(WINDOW if size >= WORTH_WHILE else FRAME)
         if not number:

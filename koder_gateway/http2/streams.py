@@ -72,7 +72,7 @@ class Streams(OpenStreams, HeadSource):
         if flags & WITH_PRIORITY:
             if len(block) < 5:
                 raise Http2Error(FRAME_SIZE_ERROR, "a HEADERS frame ends within its priority")
-            if http2_frames.word(block) == number:
+            if http2_frames.read_uint31(block) == number:
                 raise Http2Error(PROTOCOL_ERROR, "a stream depends on itself")
             block = block[5:]
         if flags & END_HEADERS:

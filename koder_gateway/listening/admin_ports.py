@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IStreamServerEndpoint
 
-from .endpoint_strings import parse, port_number, ssl_arguments, written_out
+from .endpoint_strings import expand_shorthand, parse, port_number, ssl_arguments
 from .endpoints import Endpoints
 
 Reading = Callable[[str], IStreamServerEndpoint]
@@ -18,7 +18,7 @@ def admin_endpoint(endpoints: Endpoints, stock: Reading, text: str) -> IStreamSe
     `stock` is Twisted's own parser, for TLS and for the PROXY header: probes need no certificate of the gateway and
     no HTTP/2, and do not count as its clients. Raises EndpointError, or what `stock` raises.
     """
-    text = written_out(text, secure=False)
+    text = expand_shorthand(text, secure=False)
     if not _speaks_tls(text) and parse(text).kind != "haproxy":
         return endpoints.plain(text)
     examine_admin(endpoints, stock, text)
@@ -27,7 +27,7 @@ def admin_endpoint(endpoints: Endpoints, stock: Reading, text: str) -> IStreamSe
 
 def examine_admin(endpoints: Endpoints, stock: Reading, text: str) -> None:
     """Raise what `admin_endpoint` would, except for what only the daemon has."""
-    text = written_out(text, secure=False)
+    text = expand_shorthand(text, secure=False)
     if not _speaks_tls(text):
         endpoints.examine_plain(text)
         return

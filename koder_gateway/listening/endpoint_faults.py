@@ -13,7 +13,7 @@ class EndpointError(Exception):
 
 
 @contextmanager
-def clear(text: str) -> Iterator[None]:
+def as_endpoint_error(text: str) -> Iterator[None]:
     """Turn an exception that was raised for an endpoint string into an EndpointError."""
     try:
         yield

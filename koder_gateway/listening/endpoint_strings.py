@@ -58,7 +58,7 @@ class EndpointString:
 _SHORT = re.compile(r"(?:(https?)://)?(\[[0-9A-Fa-f:.%]+\]|[0-9.]*):([0-9]+)", re.IGNORECASE)
 
 
-def written_out(text: str, secure: bool = True) -> str:
+def expand_shorthand(text: str, secure: bool = True) -> str:
     """The endpoint string for `:443`, `[::]:443`, `0.0.0.0:443` or `http://:8080`; any other string unchanged.
     Without a scheme it is TLS if `secure`."""
     match = _SHORT.fullmatch(text)
@@ -166,7 +166,7 @@ def ssl_arguments(description: EndpointString) -> dict[str, str]:
     return arguments
 
 
-def carried(description: EndpointString) -> tuple[EndpointString, dict[str, str]]:
+def without_tls(description: EndpointString) -> tuple[EndpointString, dict[str, str]]:
     """The plain endpoint of a `tls+KIND:` endpoint, and the arguments of TLS by name. Raises ValueError."""
     kind = description.kind.removeprefix("tls+")
     if kind in ("ssl", "tls", "haproxy") or kind.startswith("tls+"):
@@ -205,16 +205,16 @@ _EVERYWHERE = ("", "0.0.0.0", "::")
 
 def address_of(text: str) -> ListenAddress | None:
     """What an endpoint string listens on, as far as the string says."""
-    description = parse(written_out(text))
+    description = parse(expand_shorthand(text))
     if description.kind == "haproxy":
-        description = parse(written_out(text.partition(":")[2]))
+        description = parse(expand_shorthand(text.partition(":")[2]))
     if description.kind in ("ssl", "tls"):
         arguments = ssl_arguments(description)
         return ListenAddress(
             "tcp", _plain_host(arguments.get("interface", "")), _plain_number(arguments.get("port", ""))
         )
     if description.kind.startswith("tls+"):
-        description = carried(description)[0]
+        description = without_tls(description)[0]
     named = (
         dict(zip(_POSITIONAL.get(description.kind, ()), description.arguments, strict=False)) | description.options
     )
@@ -257,7 +257,7 @@ def bare_port(description: EndpointString) -> tuple[int, int] | None:
     return port_number(named.get("port", "")), bounded("backlog", named.get("backlog", str(BACKLOG)), 1 << 31)
 
 
-def inherited(description: EndpointString) -> None:
+def check_inherited(description: EndpointString) -> None:
     """Check that a `systemd:` endpoint says which socket it means. Raises ValueError."""
     named = dict(zip(_POSITIONAL["systemd"], description.arguments, strict=False)) | description.options
     if named.get("domain") not in ("INET", "INET6", "UNIX"):

@@ -48,19 +48,19 @@ from ..tls.handshake_failures import HandshakeFailures
 from ..tls.sni_index import SniIndex
 from ..wire.clock import CoarseClock
 from .both_families import BothFamiliesEndpoint
-from .endpoint_faults import EndpointError, clear
+from .endpoint_faults import EndpointError, as_endpoint_error
 from .endpoint_strings import (
     BACKLOG,
     EndpointString,
     bare_port,
     bounded,
-    carried,
-    inherited,
+    check_inherited,
+    expand_shorthand,
     parse,
     port_number,
     ssl_arguments,
     with_backlog,
-    written_out,
+    without_tls,
 )
 from .proxy_protocol import ProxiedEndpoint, ProxyGate
 
@@ -151,19 +151,19 @@ class Endpoints:
 
         Raises EndpointError, each line of which names the string and what to change.
         """
-        with clear(text):
+        with as_endpoint_error(text):
             return self._server(text)
 
     def plain(self, text: str) -> IStreamServerEndpoint:
         """The endpoint for a string without TLS. Raises EndpointError."""
         # Checked first: making the endpoint could create a self-signed certificate.
         _refuse_tls(text)
-        return self.server(written_out(text, secure=False))[0]
+        return self.server(expand_shorthand(text, secure=False))[0]
 
     def examine_plain(self, text: str) -> None:
         """Raise what `plain` would, except for what only the daemon has."""
         _refuse_tls(text)
-        self.examine(written_out(text, secure=False))
+        self.examine(expand_shorthand(text, secure=False))
 
     def examine(self, text: str) -> None:
         """Raise what `server` would, except for what only the daemon has: sockets that systemd passes, and the
@@ -171,7 +171,7 @@ class Endpoints:
         faults: list[str] = []
         for examine in (self._examine_carrier, self._examine_certificates):
             try:
-                with clear(text):
+                with as_endpoint_error(text):
                     examine(text)
             except EndpointError as error:
                 faults += [fault for fault in str(error).splitlines() if fault not in faults]
@@ -190,7 +190,7 @@ class Endpoints:
     def _examine_carrier(self, text: str) -> None:
         _, carrier, arguments = _taken_apart(text)
         if carrier.kind == "systemd":
-            inherited(carrier)
+            check_inherited(carrier)
         else:
             self._carrier(carrier, arguments)
 
@@ -318,7 +318,7 @@ class Endpoints:
 
 
 def _refuse_tls(text: str) -> None:
-    kind, _, rest = written_out(text, secure=False).lower().partition(":")
+    kind, _, rest = expand_shorthand(text, secure=False).lower().partition(":")
     if (rest if kind == "haproxy" else kind).startswith(("ssl", "tls")):
         raise EndpointError(f'endpoint "{text}": speaks TLS, and a redirect port must not; write it as in "tcp:80"')
 
@@ -334,14 +334,14 @@ def server_endpoint(
 def _taken_apart(text: str) -> tuple[bool, EndpointString, dict[str, str] | None]:
     """Whether the PROXY header comes first, the plain endpoint, and the arguments of TLS over it; None for no TLS, or
     if another package provides it."""
-    description = parse(written_out(text))
+    description = parse(expand_shorthand(text))
     proxied = description.kind == "haproxy"
     if proxied:
-        description = parse(written_out(text.partition(":")[2]))
+        description = parse(expand_shorthand(text.partition(":")[2]))
     if description.kind == "ssl" or (description.kind == "tls" and not _third_party("tls")):
         return proxied, description, ssl_arguments(description)
     if description.kind.startswith("tls+"):
-        return proxied, *carried(description)
+        return proxied, *without_tls(description)
     return proxied, description, None
 
 

@@ -49,7 +49,7 @@ class Listeners:
                 faults.extend(str(error).splitlines())
                 continue
             except UNREADABLE as error:
-                faults.append(unreadable(text, error))
+                faults.append(unparsable(text, error))
                 continue
             self._listen(text, endpoint, factory, faults)
         return faults
@@ -79,7 +79,7 @@ def plain_endpoint(reactor: Any) -> Callable[[str], IStreamServerEndpoint]:
     return lambda text: endpoint_of(reactor, text)
 
 
-def unreadable(text: str, error: Exception) -> str:
+def unparsable(text: str, error: Exception) -> str:
     """The line for an endpoint string that cannot be parsed."""
     reason = str(error) or type(error).__name__
     if isinstance(error, LookupError):

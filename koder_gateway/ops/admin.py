@@ -58,14 +58,14 @@ def admin_answer(pages: Pages, hosts: Collection[bytes] | None, head: RequestHea
     refusal = head.refusal
     if refusal is not None:
         # Of an unknown method only the name has been read.
-        return problem(METHOD_NOT_ALLOWED, _ALLOW) if refusal.status in (405, 501) else problem(refusal)
+        return admin_problem(METHOD_NOT_ALLOWED, _ALLOW) if refusal.status in (405, 501) else admin_problem(refusal)
     if hosts is not None and not _is_ours(head, hosts):
-        return problem(_FOREIGN)
+        return admin_problem(_FOREIGN)
     if head.method not in (b"GET", b"HEAD", b"OPTIONS"):
-        return problem(METHOD_NOT_ALLOWED, _ALLOW)
+        return admin_problem(METHOD_NOT_ALLOWED, _ALLOW)
     page = pages.get(b"/" if head.path == b"*" else head.path)
     if page is None:
-        return problem(_NOT_FOUND)
+        return admin_problem(_NOT_FOUND)
     return _options(page()) if head.method == b"OPTIONS" else page()
 
 
@@ -98,10 +98,10 @@ def _readiness(reasons: list[str]) -> AdminResponse:
     if not reasons:
         return AdminResponse(200, _TEXT_TYPE, b"ready\n")
     refusal = DRAINING if "draining" in reasons else _NOT_READY.because("; ".join(reasons))
-    return problem(refusal, reasons=reasons)
+    return admin_problem(refusal, reasons=reasons)
 
 
-def problem(refusal: Refusal, fields: bytes = b"", **extension: object) -> AdminResponse:
+def admin_problem(refusal: Refusal, fields: bytes = b"", **extension: object) -> AdminResponse:
     """A refusal as problem details (RFC 9457)."""
     document = {
         "type": f"urn:koder-gateway:{refusal.code}",

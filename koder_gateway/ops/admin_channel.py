@@ -26,7 +26,7 @@ from ..reactor.turns import turns_of
 from ..wire.body import BodyError, ChunkedDecoder
 from ..wire.request_head import RequestHead
 from ..wire.request_reader import RequestReader
-from .admin import AdminResponse, Pages, admin_answer, problem
+from .admin import AdminResponse, Pages, admin_answer, admin_problem
 
 # Bytes of a head and of a body.
 MAX_HEAD: Final = 16_384
@@ -136,7 +136,7 @@ class AdminChannel(Protocol):
         if self._over or self._full or not (self._buffer or self._head):
             self.abort()
             return
-        self._send(None, problem(REQUEST_TIMEOUT))
+        self._send(None, admin_problem(REQUEST_TIMEOUT))
         self._close()
 
     # -- requests
@@ -174,7 +174,7 @@ class AdminChannel(Protocol):
         end = self._buffer.find(b"\r\n\r\n", 0, MAX_HEAD)
         if end < 0:
             if len(self._buffer) >= MAX_HEAD:
-                self._send(None, problem(HEAD_TOO_LARGE))
+                self._send(None, admin_problem(HEAD_TOO_LARGE))
                 self._close()
             return False
         raw, self._buffer = self._buffer[: end + 4], self._buffer[end + 4 :]
@@ -185,7 +185,7 @@ class AdminChannel(Protocol):
         if head.refusal is not None and not head.keep_alive:
             self._answer(head, closing=True)
         elif head.length is not None and head.length > MAX_BODY:
-            self._send(head, problem(_TOO_LONG))
+            self._send(head, admin_problem(_TOO_LONG))
             self._close()
         elif head.expects and (head.chunked or head.length):
             # No 100 response: the body has no use.
@@ -199,7 +199,7 @@ class AdminChannel(Protocol):
         if isinstance(self._body, ChunkedDecoder):
             refusal = _fed(self._body, data)
             if refusal is not None:
-                self._send(head, problem(refusal))
+                self._send(head, admin_problem(refusal))
                 self._close()
             if refusal is not None or not self._body.done:
                 return False

@@ -17,7 +17,7 @@ _PAUSE: Final = 5.0
 _LONGEST: Final = 80.0
 
 
-def settle() -> None:
+def freeze_long_lived() -> None:
     """After the start: exclude long-lived objects from garbage collection."""
     gc.collect()
     gc.freeze()

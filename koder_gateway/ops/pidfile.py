@@ -19,7 +19,7 @@ _NUMBER: Final = re.compile(rb"[0-9]+")
 _LONGEST: Final = 32
 
 
-def settle(twistd: MutableMapping[str, Any], words: Sequence[str]) -> str | None:
+def prepare_pidfile(twistd: MutableMapping[str, Any], words: Sequence[str]) -> str | None:
     """Remove the pidfile from twistd's options unless the command line `words` asks for one, and delete a stale one.
 
     Returns why twistd could not write its files, in one line, or None.

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 from unicodedata import normalize
 
-from ..wire.target import essential
+from ..wire.target import without_needless_escapes
 
 Value = TypeVar("Value")
 
@@ -37,7 +37,7 @@ _DECODINGS: Final = 4
 def normal_path(path: bytes) -> bytes:
     """The form in which configured paths are compared: without needless escapes and without one trailing slash, so
     the root is empty."""
-    return essential(path).removesuffix(b"/")
+    return without_needless_escapes(path).removesuffix(b"/")
 
 
 def lenient_path(path: bytes, depth: int) -> bytes:

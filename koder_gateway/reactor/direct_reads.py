@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-def deliver_straight(transport: Any, protocol: object, receiver: Callable[[bytes], None]) -> None:
+def deliver_directly(transport: Any, protocol: object, receiver: Callable[[bytes], None]) -> None:
     """Have `transport` call `receiver`, the present `dataReceived` of `protocol`, without a look at the protocol for
     each read; a transport that cannot, or that has another protocol before this one, goes on as it is."""
     if getattr(transport, "protocol", None) is protocol and hasattr(transport, "deliver_to"):

@@ -94,7 +94,7 @@ class ResetWatcher:
         return "resets"
 
 
-def resets_of(reactor: Any) -> ResetWatcher:
+def reset_watcher_of(reactor: Any) -> ResetWatcher:
     """The single watcher of a reactor, which keeps it as its `resets`; created on first use."""
     resets = getattr(reactor, "resets", None)
     if not isinstance(resets, ResetWatcher):

@@ -6,7 +6,7 @@ from typing import Final
 
 from ..config import Settings, misspelled_services, warning_lines
 from ..config.faults import line
-from ..tree.bounds import descriptors_now, shortage
+from ..tree.bounds import descriptor_warnings, descriptors_now
 from ..tree.compose import Composition, certificate_warnings
 
 # How many seconds before its expiry there is a warning about a certificate that is shown to services.
@@ -22,6 +22,6 @@ def warnings_of(composition: Composition, now: float) -> list[str]:
 
 def _of_settings(settings: Settings) -> list[str]:
     name = str(settings.source or "koder-gateway.toml")
-    few = shortage(settings, descriptors_now(), "RLIMIT_NOFILE (LimitNOFILE of the unit, ulimit -n)")
+    few = descriptor_warnings(settings, descriptors_now(), "RLIMIT_NOFILE (LimitNOFILE of the unit, ulimit -n)")
     misspelled = [line(name, at, fault) for at, fault in misspelled_services(settings)]
     return [*misspelled, *warning_lines(settings), *(line(name, "listen.max_connections", each) for each in few)]

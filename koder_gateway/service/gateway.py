@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from twisted.web.resource import IResource, Resource
 
 from ..config import ConfigurationError, Settings, StableReading
-from ..config.registry import restless
+from ..config.registry import no_pause
 from ..errors import CODES
 from ..exchange.states import EARLY_ENDS
 from ..listening.endpoints import Endpoints
@@ -216,7 +216,7 @@ class Gateway(TwistedService):
             return False
         self.notifier.reloading()
         try:
-            return self._take_up(self._read(restless))
+            return self._take_up(self._read(no_pause))
         except _REFUSED:
             return self._refuse(Failure())
 

@@ -19,7 +19,7 @@ from ..config.registry import MAX_LIST
 from ..errors import OVERLOADED, Refusal
 from ..policy.tenants import Registry, Tenant, TenantPolicy
 from .registry_losses import FailureCount, LossLimit
-from .tenant_list import parse_tenants, read_cache, write_cache
+from .tenant_list import parse_tenant_list, read_cache, write_cache
 from .thread_throttle import ThreadThrottle
 
 # Seconds for one complete response.
@@ -219,7 +219,7 @@ class RemoteRegistry:
             return None, self._unkept
         pace = ThreadThrottle()
         try:
-            tenants = parse_tenants(body, self._name, self.place.base_domain, pace)
+            tenants = parse_tenant_list(body, self._name, self.place.base_domain, pace)
             registry = Registry(tenants, pace)
             if not asked_for:
                 self._losses.check(self._name, registry, False, pace)

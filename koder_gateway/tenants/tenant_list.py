@@ -13,7 +13,7 @@ from ..config import ConfigurationError
 from ..config.faults import BoundedFaults, ReadError, below, reason
 from ..config.json_elements import Elements, Malformed
 from ..config.kinds import Where
-from ..config.registry import MAX_ENTRY, MAX_LIST, TENANT, restless
+from ..config.registry import MAX_ENTRY, MAX_LIST, TENANT, no_pause
 from ..files.private_file import write_private
 from ..policy.tenants import Tenant, conflicts
 
@@ -34,8 +34,8 @@ class _Listed(msgspec.Struct, omit_defaults=True):
     cors_origins: list[str] | None = None
 
 
-def parse_tenants(
-    data: bytes | bytearray, name: str, base_domain: str, rest: Callable[[], object] = restless
+def parse_tenant_list(
+    data: bytes | bytearray, name: str, base_domain: str, rest: Callable[[], object] = no_pause
 ) -> tuple[Tenant, ...]:
     """The tenants of a JSON list, bare or as the member `tenants` of an object, by the rules of the tenants file.
 
@@ -104,7 +104,7 @@ def _sentence(error: Exception, start: int = 0) -> str:
 
 
 def read_cache(
-    path: Path, url: str, base_domain: str, rest: Callable[[], object] = restless
+    path: Path, url: str, base_domain: str, rest: Callable[[], object] = no_pause
 ) -> tuple[Tenant, ...] | None:
     """The last good list of the registry at `url`; None if none was cached, or another registry's.
 
@@ -137,7 +137,7 @@ def _chained(first: tuple[int, int], others: Iterable[tuple[int, int]]) -> Itera
     yield from others
 
 
-def write_cache(path: Path, url: str, tenants: Sequence[Tenant], rest: Callable[[], object] = restless) -> None:
+def write_cache(path: Path, url: str, tenants: Sequence[Tenant], rest: Callable[[], object] = no_pause) -> None:
     """Cache a good list atomically, readable by its owner only. Raises OSError."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_private(path, lambda file: _write(file, url, tenants, rest))

@@ -114,7 +114,7 @@ class CertificateStore:
         if self._served is not None and (changed or now >= self._calendar):
             self._calendar = now + _DAILY
             lines = self.warnings(now)
-            look.warnings += few([line for line in lines if line not in self._warned])
+            look.warnings += shortened([line for line in lines if line not in self._warned])
             self._warned = set(lines)
         look.faulty = sum(kept.faulty for kept in self._kept.values()) + bool(self._place_fault)
         return look
@@ -140,7 +140,7 @@ class CertificateStore:
                 look.restored.append(f"{source.chain}: can be used again")
         self._set_apart()
         look.unsettled |= any(kept.faulty and not kept.logged for kept in self._kept.values())
-        look.errors += few(self._to_tell(settled))
+        look.errors += shortened(self._to_tell(settled))
         return changed
 
     def _set_apart(self) -> None:
@@ -314,7 +314,7 @@ class OwnCertificateStore:
         )
 
 
-def few(lines: Iterable[str]) -> list[str]:
+def shortened(lines: Iterable[str]) -> list[str]:
     """The first of many lines, and how many more there are."""
     every = list(lines)
     if len(every) <= _TOLD:

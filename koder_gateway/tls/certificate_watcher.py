@@ -12,7 +12,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from .certificate_store import StoreChanges, few
+from .certificate_store import StoreChanges, shortened
 from .certificates import CertificateError
 from .contexts import ServerContexts
 from .sni_index import SniIndex
@@ -147,7 +147,7 @@ def _serve(watched: WatchedContexts, look: StoreChanges) -> None:
             look.errors.append(f"{error}; the previous certificates stay")
         else:
             _log.info("{label}certificates read again: {count}", label=label, count=len(look.names.certificates))
-    for line in few(look.restored):
+    for line in shortened(look.restored):
         _log.info("{label}{line}", label=label, line=line)
     for line in look.errors:
         _log.error("{label}{line}", label=label, line=line)
@@ -157,5 +157,5 @@ def _serve(watched: WatchedContexts, look: StoreChanges) -> None:
 
 def warn(lines: list[str]) -> None:
     """Log warnings, the first of many."""
-    for line in few(lines):
+    for line in shortened(lines):
         _log.warn("{line}", line=line)

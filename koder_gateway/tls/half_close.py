@@ -15,7 +15,7 @@ from typing import Any, Final
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from zope.interface import implementer
 
-from ..reactor.direct_reads import deliver_straight
+from ..reactor.direct_reads import deliver_directly
 from ..tls_bio.records import lib
 from .stream import TLSTransport
 
@@ -61,7 +61,7 @@ class HalfClosingTransport(TLSTransport):
         if not self._left:
             # OpenSSL would buffer everything that still arrives, and nothing would read it.
             self.dataReceived = _forget  # type: ignore[method-assign]
-            deliver_straight(self.transport, self, _forget)
+            deliver_directly(self.transport, self, _forget)
             self._pause_below()
 
     def _say_goodbye(self) -> None:

@@ -24,7 +24,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..reactor.direct_reads import deliver_straight
+from ..reactor.direct_reads import deliver_directly
 from ..reactor.turns import FULL_READ, end_turn
 from ..tls_bio.records import BIO_READ, BIO_WRITE, BUFFER, PIECE, SIZE, SSL_READ, SSL_WRITE, WINDOW, RecordLayer, lib
 from ..tls_bio.records import usable as records_usable
@@ -71,7 +71,7 @@ class TLSTransport(RecordLayer):
 
     def connectionMade(self) -> None:
         """The client is connected; it begins the handshake."""
-        deliver_straight(self.transport, self, self.dataReceived)
+        deliver_directly(self.transport, self, self.dataReceived)
         self._inner.makeConnection(self)
 
     def dataReceived(self, data: bytes) -> None:

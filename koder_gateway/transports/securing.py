@@ -73,7 +73,7 @@ def start_tls(transport: Flow, context_factory: Any, client: bool) -> None:
         transport.registerProducer(producer, streaming)
 
 
-def undivert(transport: Flow) -> None:
+def break_cycle(transport: Flow) -> None:
     """The connection is lost: break the cycle between the transport and its TLS layer."""
     for name in _DIVERTED:
         delattr(transport, name)

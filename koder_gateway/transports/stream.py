@@ -151,7 +151,7 @@ class StreamTransport(Flow):
                 protocol.connectionLost(reason)
             finally:
                 if self.TLS:
-                    securing.undivert(self)
+                    securing.break_cycle(self)
                 self._ended(reason)
 
     def _hear_last_words(self) -> None:

@@ -67,7 +67,7 @@ def _reserved(settings: Settings) -> int:
     return sum(settings.services[name].max_connections for name in {r.service for r in settings.routes})
 
 
-def shortage(settings: Settings, limit: int, whose: str) -> list[str]:
+def descriptor_warnings(settings: Settings, limit: int, whose: str) -> list[str]:
     """A warning if `limit` descriptors are too few for the connections that the settings name; `whose` limit it is.
     There is none if no number of clients is set: it is then derived from the descriptors."""
     clients, services = settings.listen.max_connections, _reserved(settings)

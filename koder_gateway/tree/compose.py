@@ -119,7 +119,7 @@ def make_reader(settings: Settings) -> RequestReader:
         max_target=requests.max_target,
         max_fields=requests.max_fields,
         upgrades=requests.max_tunnels > 0,
-        claims=_lower(requests.allow_fields),
+        allowed_fields=_lower(requests.allow_fields),
         trailers=_lower(requests.allow_trailers),
     )
 

@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from ..downstream.ports import Segments, TreeRequest
 from ..downstream.refusal_resource import RefusalResource
-from ..downstream.site import only_whether
+from ..downstream.site import tls_presence
 from ..errors import Refusal
 from ..exchange.admission import before_tree
 from ..exchange.opening import SingleHead, open_exchange
@@ -47,7 +47,7 @@ class SiteAdapter:
         reader: RequestReader,
         finished: Callable[[Exchange], object],
         clock: Callable[[], float] = time.monotonic,
-        secured: Callable[[Any], TlsInfo | None] = only_whether,
+        secured: Callable[[Any], TlsInfo | None] = tls_presence,
     ) -> None:
         self.inner = inner
         self.policy = policy

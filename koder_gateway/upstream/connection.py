@@ -15,7 +15,7 @@ from zope.interface import alsoProvides, implementer
 
 from ..exchange.states import CLOSED, INVALID
 from ..reactor.bytes_before_reset import deliver_bytes_before_reset
-from ..reactor.direct_reads import deliver_straight
+from ..reactor.direct_reads import deliver_directly
 from ..reactor.read_sizes import read_fitting, read_freely
 from .connection_reader import GONE, HEAD, IDLE, UNTIL_CLOSE, WHOLE, ConnectionReader
 from .graceful_close import ClosingConnection, GracefulCloses
@@ -72,7 +72,7 @@ class UpstreamConnection(ConnectionReader, ClosingConnection, Watched):
         deliver_bytes_before_reset(transport)
         # Beyond what the kernel holds, as of clients.
         transport.bufferSize = _UNSENT
-        deliver_straight(transport, self, self.dataReceived)
+        deliver_directly(transport, self, self.dataReceived)
         self._watch()
 
     # -- the request
@@ -160,7 +160,7 @@ class UpstreamConnection(ConnectionReader, ClosingConnection, Watched):
             transport: Any = self.transport
             transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _TUNNEL_READ)
         self.dataReceived = tunnel.body  # type: ignore[assignment, method-assign]
-        deliver_straight(self.transport, self, tunnel.body)
+        deliver_directly(self.transport, self, tunnel.body)
         # A wrapper that is still in between gets the transport's calls instead of this.
         outer = getattr(self.transport, "protocol", None) if self._half_closes() else None
         if hasattr(type(outer), "readConnectionLost"):

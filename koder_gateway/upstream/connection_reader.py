@@ -19,7 +19,7 @@ from ..reactor.read_sizes import MUCH, read_bounded, read_fitting
 from ..reactor.turns import FULL_READ, end_turn
 from ..wire.request_head import RequestHead
 from ..wire.response import ResponseError, ResponseHead
-from ..wire.upgrade import KEY, fault
+from ..wire.upgrade import KEY, switch_fault
 from .chunked_response import ChunkedResponse, ChunkSource
 from .ports import RespondingService, ResponseReceiver, TunnelEnd
 
@@ -296,6 +296,6 @@ def _partial_fault(so_far: bytearray, position: int) -> str | None:
 def _check_switch(request: RequestHead, head: ResponseHead) -> None:
     """Raise ResponseError for a 101 that is no response to this request."""
     key = request.value(KEY)
-    reason = fault(request.upgrade, key and key.strip(b" \t"), head.upgrade, head.lines)
+    reason = switch_fault(request.upgrade, key and key.strip(b" \t"), head.upgrade, head.lines)
     if reason:
         raise ResponseError(reason)

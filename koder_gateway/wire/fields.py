@@ -203,14 +203,14 @@ class FieldKinds:
     def of_requests(cls, tenant_header: bytes, allowed: frozenset[bytes] = frozenset()) -> FieldKinds:
         """The kinds of headers from clients, with the tenant header under its configured name. `allowed` (lower case)
         are those of `wire.spoofable_fields` that pass all the same."""
-        claims = SPOOFABLE_FIELDS - allowed
+        spoofable = SPOOFABLE_FIELDS - allowed
         exact = {
             **dict.fromkeys(allowed, PASS),
-            **dict.fromkeys(claims, FORWARDED),
+            **dict.fromkeys(spoofable, FORWARDED),
             **_REQUEST,
             tenant_header.lower(): TENANT,
         }
-        own = (tenant_header, *_OWN, *_READ, *claims)
+        own = (tenant_header, *_OWN, *_READ, *spoofable)
         families = (b"x-forwarded-", *SPOOFABLE_PREFIXES)
         return cls(exact, [(family, FORWARDED) for family in families], own, underscores_pass=False)
 
@@ -257,6 +257,6 @@ def connection_options(values: list[bytes]) -> frozenset[bytes] | None:
     return frozenset([option.strip(b" \t").lower() for option in listed.split(b",")]) - _EMPTY
 
 
-def without(lines: list[bytes], names: frozenset[bytes]) -> list[bytes]:
+def without_fields(lines: list[bytes], names: frozenset[bytes]) -> list[bytes]:
     """The field lines whose name is none of `names` (lower case)."""
     return [line for line in lines if line.partition(b":")[0].lower() not in names]

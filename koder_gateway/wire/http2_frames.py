@@ -118,7 +118,7 @@ def header_frames(stream: int, block: bytes, flags: int, size: int) -> bytes:
     return b"".join(parts)
 
 
-def word(payload: bytes) -> int:
+def read_uint31(payload: bytes) -> int:
     """The 31 bits of a payload that is one number."""
     value: int = _WORD.unpack_from(payload)[0]
     return value & MAX_STREAM

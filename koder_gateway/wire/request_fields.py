@@ -24,12 +24,12 @@ from .fields import (
     UNREMOVABLE,
     FieldKinds,
     connection_options,
-    without,
+    without_fields,
 )
 from .request_head import RequestHead
 from .request_syntax import bad_request
 from .target import host_fault
-from .upgrade import requested
+from .upgrade import requested_upgrade
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _TRACE_IDS: Final = rb"-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
@@ -95,9 +95,9 @@ def interpret_fields(head: RequestHead, kinds: FieldKinds, upgrades: bool, namel
                 _read_upgrade(head)
     if head.traces and not head.traced:
         # A header that belongs to no trace, or to several, begins none of its own (W3C Trace Context section 3.3).
-        head.lines = without(head.lines, _TRACE_FIELDS)
+        head.lines = without_fields(head.lines, _TRACE_FIELDS)
     if head.trailing and not head.chunked:
-        head.lines = without(head.lines, _TRAILER_FIELD)
+        head.lines = without_fields(head.lines, _TRAILER_FIELD)
     _check(head, hosts, nameless)
     return reusable
 
@@ -183,7 +183,7 @@ def _read_connection(head: RequestHead, options: frozenset[bytes]) -> None:
     named = options - _PLAIN_OPTIONS
     if named:
         # A client must not remove headers that frame, route or identify.
-        head.lines = without(head.lines, named - UNREMOVABLE)
+        head.lines = without_fields(head.lines, named - UNREMOVABLE)
         head.traced = head.traced and b"traceparent" not in named
 
 
@@ -194,4 +194,4 @@ def _read_upgrade(head: RequestHead) -> None:
     """
     if head.minor == 1 and head.length == 0:
         values = [value for name, value in head.fields if name.lower() == b"upgrade"]
-        head.upgrade = requested(values, head.method)
+        head.upgrade = requested_upgrade(values, head.method)

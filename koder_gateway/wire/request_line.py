@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..errors import METHOD_NOT_ALLOWED, NOT_IMPLEMENTED, URI_TOO_LONG, Refusal
 from .request_head import RequestHead
 from .request_syntax import KNOWN_METHODS, bad_request
-from .target import CLEAN_PATH, PLAIN_PATH, essential, origin_form, path_fault, query_fault
+from .target import CLEAN_PATH, PLAIN_PATH, origin_form, path_fault, query_fault, without_needless_escapes
 
 
 def request_line_fault(head: RequestHead, max_target: int) -> Refusal | None:
@@ -46,7 +46,7 @@ def _target_fault(head: RequestHead) -> Refusal | None:
     else:
         fault = path_fault(path)
         if fault is None:
-            head.path = essential(path)
+            head.path = without_needless_escapes(path)
     if fault is None and mark:
         fault = query_fault(query)
     return None if fault is None else bad_request(fault)

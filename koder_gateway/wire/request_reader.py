@@ -27,8 +27,9 @@ _TOO_MANY_FIELDS: Final = HEAD_TOO_LARGE.because("The request has too many heade
 
 class RequestReader:
     """Reads heads under one configuration: the tenant header's name, the limits of requests, and whether a request
-    may ask for `upgrades` at all. `claims` are those of `wire.spoofable_fields` that pass, `trailers` the trailers
-    that do, both in lower case. `nameless` takes an empty Host, which names no authority (RFC 9112 section 3.2)."""
+    may ask for `upgrades` at all. `allowed_fields` are those of `wire.spoofable_fields` that pass, `trailers` the
+    trailers that do, both in lower case. `nameless` takes an empty Host, which names no authority (RFC 9112 section
+    3.2)."""
 
     def __init__(
         self,
@@ -37,14 +38,14 @@ class RequestReader:
         max_target: int,
         max_fields: int,
         upgrades: bool = True,
-        claims: frozenset[bytes] = frozenset(),
+        allowed_fields: frozenset[bytes] = frozenset(),
         trailers: frozenset[bytes] = frozenset(),
         nameless: bool = False,
     ) -> None:
         self._nameless = nameless
         self.tenant_header = tenant_header
         self.trailers = trailers
-        self.kinds = FieldKinds.of_requests(tenant_header, claims)
+        self.kinds = FieldKinds.of_requests(tenant_header, allowed_fields)
         self._max_target = max_target
         self.max_line = max_target + LINE_BESIDE
         self._max_fields = max_fields

@@ -25,7 +25,7 @@ from .fields import (
     UNREMOVABLE,
     FieldKinds,
     connection_options,
-    without,
+    without_fields,
 )
 
 # Codes outside of 100 to 599 have no meaning (RFC 9110 section 15); llhttp would accept them.
@@ -209,7 +209,7 @@ class ResponseReader:
             elif kind == KEPT:
                 self._take_kept(head, value)
         if trailing and not head.chunked:
-            head.lines = without(lines, _TRAILER_FIELD)
+            head.lines = without_fields(lines, _TRAILER_FIELD)
         if head.chunked and head.stated is not None:
             raise ResponseError("it has both Content-Length and Transfer-Encoding")
         if connection:
@@ -239,7 +239,7 @@ class ResponseReader:
         named = options - {b"close", b"keep-alive"}
         if named:
             head.named = named
-            head.lines = without(head.lines, named - UNREMOVABLE)
+            head.lines = without_fields(head.lines, named - UNREMOVABLE)
             head.dated = head.dated and b"date" not in named
 
     @staticmethod

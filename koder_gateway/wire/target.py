@@ -52,7 +52,7 @@ def path_fault(path: bytes) -> str | None:
     return None
 
 
-def essential(path: bytes) -> bytes:
+def without_needless_escapes(path: bytes) -> bytes:
     """A good path without escapes of unreserved characters, which mean nothing (RFC 3986 section 6.2.2.2): the form
     by which requests are routed, limited and logged. What is forwarded stays as it came."""
     return _NEEDLESS_ESCAPE.sub(_unescaped, path, LONGEST_PREFIX) if b"%" in path else path

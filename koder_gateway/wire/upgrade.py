@@ -25,7 +25,7 @@ _ACCEPTS: Final = b"sec-websocket-accept"
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
-def requested(values: Iterable[bytes], method: bytes) -> bytes | None:
+def requested_upgrade(values: Iterable[bytes], method: bytes) -> bytes | None:
     """The Upgrade that a request with these `Upgrade` fields may ask a service for, as one value; None for none.
 
     One malformed protocol spoils all, and so do too many: then it is not clear what is asked for. A WebSocket begins
@@ -49,7 +49,7 @@ def requested(values: Iterable[bytes], method: bytes) -> bytes | None:
     return b", ".join(wanted) or None
 
 
-def fault(asked: bytes | None, key: bytes | None, upgrade: bytes | None, lines: Iterable[bytes]) -> str:
+def switch_fault(asked: bytes | None, key: bytes | None, upgrade: bytes | None, lines: Iterable[bytes]) -> str:
     """What is wrong with a 101; "" when it may be believed.
 
     `asked` is the Upgrade that went to the service, and `key` the request's Sec-WebSocket-Key. `upgrade` is the

@@ -723,7 +723,7 @@ def test_root_looks_with_the_eyes_of_the_service(reachable: Path) -> None:
     assert pwd.getpwnam(user).pw_uid != 0
     code = (
         "import sys; from pathlib import Path; from koder_gateway import checks\n"
-        f"checks.look_as_service.__defaults__ = ({user!r}, Path(sys.argv[1]))\n"
+        f"checks.check_as_service_user.__defaults__ = ({user!r}, Path(sys.argv[1]))\n"
         "from koder_gateway.cli import main; sys.exit(main(['check', sys.argv[2]]))"
     )
 
@@ -751,7 +751,7 @@ def test_root_looks_for_the_state_folder_of_the_service(reachable: Path, unit: s
     code = (
         "import pwd, sys; from pathlib import Path; from koder_gateway import checks, service_unit\n"
         "folder = Path(sys.argv[1])\n"
-        "checks.look_as_service.__defaults__ = ('nobody', folder)\n"
+        "checks.check_as_service_user.__defaults__ = ('nobody', folder)\n"
         "checks.UNIT_FOLDERS, service_unit.STATE = (str(folder),), folder / 'lib'\n"
         "known = pwd.struct_passwd((*pwd.getpwnam('nobody')[:5], str(folder / 'home'), ''))\n"
         "pwd.getpwnam = lambda name: known\n"

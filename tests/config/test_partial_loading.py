@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from koder_gateway.checks import faults_beside
+from koder_gateway.checks import remaining_faults
 from koder_gateway.config import ConfigurationError, PartialSettings, load, load_partially, schema
 
 SOUND = """
@@ -79,4 +79,4 @@ def test_no_value_of_any_key_is_too_strange(tmp_path: Path, value: str) -> None:
     for name in {*names, *(name.partition(".")[0].removesuffix("[]") for name in names)}:
         section, array, key = name.partition("[].")
         path.write_text(f"[[{section}]]\n{key} = {value}\n" if array else f"{name} = {value}\n")
-        assert all(isinstance(each, str) for each in faults_beside(path))
+        assert all(isinstance(each, str) for each in remaining_faults(path))

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from koder_gateway.ops.memory import CLibrary, Trimmer, settle
+from koder_gateway.ops.memory import CLibrary, Trimmer, freeze_long_lived
 
 MIB = 1 << 20
 
@@ -151,7 +151,7 @@ def test_what_the_real_one_gives_back() -> None:
 def test_what_lives_for_ever_is_looked_at_no_more() -> None:
     before = gc.get_freeze_count()
     try:
-        settle()
+        freeze_long_lived()
         assert gc.get_freeze_count() > before
     finally:
         gc.unfreeze()

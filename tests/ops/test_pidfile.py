@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from koder_gateway.ops.pidfile import settle
+from koder_gateway.ops.pidfile import prepare_pidfile
 
 
 @pytest.mark.parametrize("content", ["", "\n", "\0\0\0\0\0", " 4194305\n"])
@@ -20,7 +20,7 @@ def test_a_pidfile_that_names_no_process_is_replaced(tmp_path: Path, content: st
     pidfile.write_text(content)
     said = io.StringIO()
     with contextlib.redirect_stderr(said):
-        assert settle(twistd, ["--pidfile", str(pidfile)]) is None
+        assert prepare_pidfile(twistd, ["--pidfile", str(pidfile)]) is None
     assert not pidfile.exists()
     line = f"koder-gateway: {pidfile}: named no running process, and is replaced\n"
     assert said.getvalue() == ("" if content.strip("\0\n") else line)
@@ -30,7 +30,7 @@ def test_a_pidfile_that_names_no_process_is_replaced(tmp_path: Path, content: st
 def test_a_pidfile_that_is_something_else_is_left_alone(tmp_path: Path, content: str) -> None:
     pidfile = tmp_path / "pid"
     pidfile.write_text(content)
-    fault = settle({"pidfile": str(pidfile), "nodaemon": True}, [f"--pidfile={pidfile}"])
+    fault = prepare_pidfile({"pidfile": str(pidfile), "nodaemon": True}, [f"--pidfile={pidfile}"])
     assert fault == f"{pidfile}: is not a pidfile, and is left as it is; name another with --pidfile, or remove it"
     assert pidfile.read_text() == content
 
@@ -38,6 +38,6 @@ def test_a_pidfile_that_is_something_else_is_left_alone(tmp_path: Path, content:
 def test_a_pidfile_that_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
     pidfile = tmp_path / "pid"
     os.mkfifo(pidfile)
-    fault = settle({"pidfile": str(pidfile), "nodaemon": True}, [f"--pidfile={pidfile}"])
+    fault = prepare_pidfile({"pidfile": str(pidfile), "nodaemon": True}, [f"--pidfile={pidfile}"])
     assert fault is not None
     assert ": is not a pidfile, " in fault

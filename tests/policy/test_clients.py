@@ -264,8 +264,8 @@ def test_the_way_through_proxies_has_an_end() -> None:
     forwarded_for = b", ".join(hop.encode() for hop in hops)
     forwarded = [b"for=" + hop.encode() for hop in hops]
     expected = (*hops[-31:], "10.1.1.1")
-    for trail in (PROXIES.chain("10.1.1.1", [forwarded_for], []), PROXIES.chain("10.1.1.1", [], forwarded)):
-        assert trail.hops == expected
+    for chain in (PROXIES.chain("10.1.1.1", [forwarded_for], []), PROXIES.chain("10.1.1.1", [], forwarded)):
+        assert chain.hops == expected
 
 
 @pytest.mark.parametrize(
@@ -314,10 +314,10 @@ def test_the_two_fields_tell_the_same(hops: list[str], peer: str, trusted: bool)
     peer = plain_host(peer)
     plain = ", ".join(hops).encode()
     elements = b", ".join(b"for=" + node_of(plain_host(hop)) for hop in hops)
-    trail = proxies.chain(peer, [plain], [])
-    assert trail == proxies.chain(peer, [plain], [elements])
+    chain = proxies.chain(peer, [plain], [])
+    assert chain == proxies.chain(peer, [plain], [elements])
     told = proxies.chain(peer, [], [elements])
-    assert (told.hops, told.client) == (trail.hops, trail.client)
+    assert (told.hops, told.client) == (chain.hops, chain.client)
     way = [*map(plain_host, hops), peer]
     strangers = [place for place, hop in enumerate(way) if not proxies.trusts(hop)]
-    assert list(trail.hops) == way[strangers[-1] if strangers else 0 :]
+    assert list(chain.hops) == way[strangers[-1] if strangers else 0 :]

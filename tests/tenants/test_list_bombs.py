@@ -14,7 +14,7 @@ from koder_gateway.config.faults import BoundedFaults
 from koder_gateway.config.registry import MAX_ENTRY, MAX_LIST
 from koder_gateway.config.registry import parse_tenants as parse_toml
 from koder_gateway.policy.tenants import Registry, Tenant, conflicts
-from koder_gateway.tenants.tenant_list import parse_tenants as parse_json
+from koder_gateway.tenants.tenant_list import parse_tenant_list as parse_json
 from koder_gateway.tenants.tenant_list import read_cache, write_cache
 
 BASE = "id.koder.dev"

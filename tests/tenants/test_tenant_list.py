@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from koder_gateway.config import ConfigurationError
 from koder_gateway.policy.tenants import Tenant
-from koder_gateway.tenants.tenant_list import parse_tenants, read_cache, write_cache
+from koder_gateway.tenants.tenant_list import parse_tenant_list, read_cache, write_cache
 
 BASE = "id.koder.dev"
 URL = "http://127.0.0.1:4005/v1/admin/tenants?key=7"
@@ -44,7 +44,7 @@ def listed(tenant: Tenant) -> dict[str, Any]:
 
 def parse(document: Any) -> tuple[Tenant, ...]:
     data = document if isinstance(document, bytes) else json.dumps(document).encode()
-    return parse_tenants(data, "LIST", BASE)
+    return parse_tenant_list(data, "LIST", BASE)
 
 
 def faults(document: Any) -> list[str]:

@@ -139,7 +139,7 @@ def test_data_comes_out_as_it_goes_in() -> None:
 
 def test_one_byte_chunks_end_at_the_slack() -> None:
     endless = chunk(b"x") * 10000
-    with pytest.raises(BodyError, match="outweigh"):
+    with pytest.raises(BodyError, match="longer than their data"):
         decode([endless], slack=8192)
     body, _ = decode([endless], slack=1 << 20)
     assert len(body) == 10000
@@ -188,7 +188,7 @@ def test_chunks_in_bulk_are_not_looked_at_one_by_one(data: bytes) -> None:
 
 @pytest.mark.parametrize("line", [b"05", b"5;a=b"])
 def test_small_chunks_with_more_than_their_size_are_refused(line: bytes) -> None:
-    with pytest.raises(BodyError, match="outweigh"):
+    with pytest.raises(BodyError, match="longer than their data"):
         decode([line + b"\r\nhello\r\n" + chunk(b"hello") * 200])
 
 

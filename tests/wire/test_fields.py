@@ -31,7 +31,7 @@ from koder_gateway.wire.fields import (
     FieldKinds,
     connection_options,
     folded,
-    without,
+    without_fields,
 )
 
 REQUEST = {
@@ -213,7 +213,7 @@ def test_the_options_of_all_connection_fields(values: list[bytes], options: set[
 def test_lines_without_some_names(names: list[bytes], dropped: set[bytes]) -> None:
     lines = [b"%b: %d\r\n" % (name, number) for number, name in enumerate(names)]
     lower = frozenset(name.lower() for name in dropped)
-    kept = without(lines, lower)
+    kept = without_fields(lines, lower)
     assert kept == [line for line, name in zip(lines, names, strict=True) if name.lower() not in lower]
 
 

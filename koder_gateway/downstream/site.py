@@ -258,6 +258,9 @@ class GatewaySite(Site, ClientSite):
         while True:
             if (descend := getattr(resource, "descend", None)) is not None:
                 resource = descend(request)
+            elif (forward := getattr(resource, "forward_exchange", None)) is not None:
+                forward(request)
+                return
             elif (step := getattr(resource, "admit", None)) is not None:
                 refusal = step(exchange)
                 if refusal is not None:

@@ -53,7 +53,10 @@ class Http1Request(GatewayRequest):
         exchange = self.exchange
         channel = self.channel
         exchange.bytes_out += len(body)
-        lines = [b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason), *head.lines]
+        text = head.text
+        if text is None:
+            text = head.text = b"HTTP/1.1 %d %b\r\n%b" % (head.status, head.reason, b"".join(head.lines))
+        lines = [text]
         if not head.dated:
             lines.append(channel.site.date_line)
         lines.append(exchange.fields)

@@ -6,7 +6,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
-from ..downstream.ports import TreeRequest
+from ..downstream.ports import TreeClient, TreeRequest
 from ..upstream.pool import Service
 from ..upstream.relay import Relay
 
@@ -21,11 +21,14 @@ class ProxyResource:
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    def render(self, request: TreeRequest) -> int:
-        """Begin to forward; the relay ends the exchange."""
-        client = request.gateway
+    def forward_exchange(self, client: TreeClient) -> None:
+        """Begin to forward; the relay ends the exchange. The gateway's own way down asks for this."""
         client.sink = relay = Relay(client, self._service)
         relay.start()
+
+    def render(self, request: TreeRequest) -> int:
+        """The same for a request on any other way."""
+        self.forward_exchange(request.gateway)
         return NOT_DONE_YET
 
     def getChildWithDefault(self, name: bytes, request: TreeRequest) -> ProxyResource:

@@ -51,8 +51,8 @@ class ResponseHead:
     without a body. `keep_alive` says whether the service's connection outlives this answer, and `kept_for` how many
     seconds it may then be idle, None where the service has not said. `named` are the fields (lower case) that its
     Connection gives: none of them goes on, not as a trailer either. `upgrade` is the Upgrade of a 101 whose
-    Connection names it. A head is shared and never changed by those who get it, but that `block` keeps the same
-    fields in HTTP/2's form once that is made.
+    Connection names it. A head is shared and never changed by those who get it, but that `text` (status line
+    and `lines`) and `block` keep the bytes by which HTTP/1.1 and HTTP/2 send it, once they are made.
     """
 
     __slots__ = (
@@ -68,6 +68,7 @@ class ResponseHead:
         "reason",
         "stated",
         "status",
+        "text",
         "upgrade",
     )
 
@@ -83,6 +84,7 @@ class ResponseHead:
         self.keep_alive = minor == 1
         self.kept_for: int | None = None
         self.named: frozenset[bytes] = _NOTHING
+        self.text: bytes | None = None
         self.block: bytes | None = None
         self.upgrade: bytes | None = None
 

@@ -26,7 +26,7 @@ def test_a_folder_is_a_package_s_or_has_a_line_in_the_readme() -> None:
 
 
 def test_every_package_has_tests() -> None:
-    assert {"files", "tls_bio", "twisted_site"} == PACKAGES - FOLDERS, "tested through those that use them"
+    assert {"tls_bio", "twisted_site"} >= PACKAGES - FOLDERS, "tested through those that use them"
 
 
 def test_no_test_lies_beside_the_folders_or_in_the_kit() -> None:

@@ -23,6 +23,8 @@ from posixpath import dirname, join, normpath
 
 import pytest
 
+from tests.kit.waiting import until
+
 PROJECT = Path(__file__).parents[2]
 # Much longer than anything here takes: only a daemon that hangs meets it.
 PATIENCE = 60.0
@@ -188,8 +190,12 @@ class Daemon:
                 stderr=subprocess.STDOUT,
             )
             self._wait_until_ready(told)
-        shown = re.search(rf"https://{TENANT}:([0-9]+)/", self.log)
-        assert shown is not None, self.log
+        # The demo says where it is once it is ready.
+        try:
+            shown = until(lambda: re.search(rf"https://{TENANT}:([0-9]+)/", self.log), "the demo says where it is")
+        except AssertionError:
+            self.kill()
+            raise
         self.port = int(shown[1])
 
     def _wait_until_ready(self, told: socket.socket) -> None:

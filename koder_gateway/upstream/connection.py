@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
+from collections.abc import Callable
 from typing import Any, Final
 from typing import Protocol as TypingProtocol
 
@@ -19,7 +21,6 @@ from ..reactor.direct_reads import deliver_directly
 from ..reactor.read_sizes import read_fitting, read_freely
 from .connection_reader import GONE, HEAD, IDLE, UNTIL_CLOSE, WHOLE, ConnectionReader
 from .graceful_close import ClosingConnection, GracefulCloses
-from .idle_watch import IdleWatch, Watched
 from .ports import RespondingService, ResponseReceiver, TunnelEnd
 
 # About how much one read of a tunnel brings.
@@ -32,7 +33,6 @@ class ConnectedService(RespondingService, TypingProtocol):
     """A service as its connections see it."""
 
     graceful_closes: GracefulCloses
-    watch: IdleWatch
 
     def failed(self, event: str, detail: str) -> None:
         """Count an exchange that failed by the service's fault."""
@@ -50,7 +50,7 @@ class ConnectionOwner(TypingProtocol):
         """The connection serves no exchange any more, and will serve no other."""
 
 
-class UpstreamConnection(ConnectionReader, ClosingConnection, Watched):
+class UpstreamConnection(ConnectionReader, ClosingConnection):
     """Belongs to one address of one service. `idle`: no message is under way, so that its end cuts none short."""
 
     def __init__(self, address: ConnectionOwner) -> None:
@@ -60,7 +60,7 @@ class UpstreamConnection(ConnectionReader, ClosingConnection, Watched):
         self.idle_since = 0.0
         # Whose request it served last.
         self.tenant = b""
-        self._descriptor: int | None = None
+        self._poll: Callable[[int], object] | None = None
         self._pulling = False
 
     def connectionMade(self) -> None:
@@ -73,7 +73,6 @@ class UpstreamConnection(ConnectionReader, ClosingConnection, Watched):
         # Beyond what the kernel holds, as of clients.
         transport.bufferSize = _UNSENT
         deliver_directly(transport, self, self.dataReceived)
-        self._watch()
 
     # -- the request
 
@@ -115,37 +114,25 @@ class UpstreamConnection(ConnectionReader, ClosingConnection, Watched):
             if transport is not None:
                 transport.unregisterProducer()
 
-    # -- what arrives that nobody has asked for
+    def stale(self) -> bool:
+        """Whether the service has closed it, or sent data without a request, which would become the next response:
+        worth a system call before each request. Over TLS it may be a ticket, which the transport reads, and then
+        says so."""
+        try:
+            poll = self._poll or self._poller()
+            if not poll(0):
+                return False
+            settle = getattr(self.transport, "settle", None)
+            return settle is None or not settle()
+        except (AttributeError, OSError, ValueError):
+            return self._state == GONE
 
-    def unasked(self) -> None:
-        """Data has arrived while the connection is idle: the service has closed it, or sent data without a request.
-        Over TLS it may be a ticket, which the transport can read and report."""
-        settle = getattr(self.transport, "settle", None)
-        if settle is None or not settle():
-            self.abort()
-
-    def _watch(self) -> None:
-        """Have arriving data noticed before the next request is sent."""
-        if self._descriptor is None:
-            with contextlib.suppress(AttributeError, OSError, ValueError):
-                transport: Any = self.transport
-                self._descriptor = transport.getHandle().fileno()
-        if self._descriptor is not None and self._descriptor >= 0:
-            self.address.service.watch.add(self._descriptor, self)
-
-    def _unwatch(self) -> None:
-        if self._descriptor is not None:
-            self.address.service.watch.remove(self._descriptor, self)
-
-    def hold(self) -> None:
-        """Read nothing until there is a turn."""
-        self._unwatch()
-        super().hold()
-
-    def _resume(self) -> None:
-        if self.tunnel is None and self._state != GONE:
-            self._watch()
-        super()._resume()
+    def _poller(self) -> Callable[[int], object]:
+        transport: Any = self.transport
+        poller = select.poll()
+        poller.register(transport.getHandle().fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
+        self._poll = poll = poller.poll
+        return poll
 
     # -- a tunnel
 
@@ -153,7 +140,6 @@ class UpstreamConnection(ConnectionReader, ClosingConnection, Watched):
         """The service has switched protocols: what it sends is the tunnel's, and each direction ends by itself."""
         self.relay = None
         self.tunnel = tunnel
-        self._unwatch()
         self.address.lost(self)
         # A client that does not read holds no more than this.
         with contextlib.suppress(AttributeError, OSError):
@@ -275,7 +261,6 @@ class UpstreamConnection(ConnectionReader, ClosingConnection, Watched):
         self._pulling = False
         self.relay = None
         self._forget_tunnel()
-        self._unwatch()
         self.address.lost(self)
         self.transport = None
         self.address.service.graceful_closes.discard(self)

@@ -23,7 +23,6 @@ from ..wire.clock import CoarseClock
 from ..wire.response import ResponseReader
 from .capacity import Capacity
 from .connection import ConnectedService, ConnectionOwner, UpstreamConnection
-from .idle_watch import IdleWatch
 from .ports import Forwarded
 from .tls_endpoint import UntrustedError
 from .trust import Trust
@@ -90,14 +89,15 @@ class Address(ConnectionOwner):
         """An idle connection that the service has neither closed nor sent anything on; None when a new one has to be
         made."""
         idle = self.idle
-        if idle:
-            self.service.watch.look()
-        if not idle:
-            return None
-        connection = self._pop_of(tenant) if self.service.isolate else idle.pop()
-        if connection is not None:
-            self.busy.add(connection)
-        return connection
+        while idle:
+            connection = self._pop_of(tenant) if self.service.isolate else idle.pop()
+            if connection is None:
+                return None
+            if not connection.stale():
+                self.busy.add(connection)
+                return connection
+            connection.abort()
+        return None
 
     def _pop_of(self, tenant: bytes) -> UpstreamConnection | None:
         """The idle connection that has served this tenant last."""
@@ -231,7 +231,6 @@ class Service(ConnectedService):
         self.max_connections = max_connections
         self.tunnels = tunnels
         self.graceful_closes = self.tunnels.graceful_closes
-        self.watch = IdleWatch()
         self.capacity = Capacity(name, max_connections, self.tunnels, clock, later)
         self.places = self.capacity.places
         self.max_idle = max_idle

@@ -513,12 +513,6 @@ def test_what_is_not_idempotent_is_never_sent_twice(method: bytes, play: Play) -
     assert play.origin.attempts == 1
 
 
-def watch_as(play: Play, handle: socket.socket) -> None:
-    """Have the one idle connection looked at as if this were its socket."""
-    (idle,) = play.service.addresses[0].idle
-    play.service.watch.add(handle.fileno(), idle)
-
-
 @pytest.mark.parametrize("method", [b"GET", b"POST"])
 @pytest.mark.parametrize(
     "late",
@@ -530,7 +524,7 @@ def test_what_waits_on_a_kept_connection_is_no_answer(method: bytes, late: bytes
     kept = stale_connection(play)
     near, far = socket.socketpair()
     with near, far:
-        watch_as(play, near)
+        kept.near.handle = near
         if late is None:
             far.shutdown(socket.SHUT_WR)
         else:
@@ -548,7 +542,7 @@ def test_a_kept_connection_on_which_nothing_waits_is_used(play: Play) -> None:
     kept = stale_connection(play)
     near, far = socket.socketpair()
     with near, far:
-        watch_as(play, near)
+        kept.near.handle = near
         for _ in range(3):
             relay = play.ask()
             assert kept.take().startswith(b"GET /a ")
@@ -648,7 +642,7 @@ def test_a_post_asks_the_kernel_whether_its_connection_is_stale(play: Play) -> N
     stale = stale_connection(play)
     near, far = socket.socketpair()
     with near, far:
-        watch_as(play, near)
+        stale.near.handle = near
         far.close()
         relay = play.ask(b"POST /b HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n", b"xx")
     assert stale.received == b""
@@ -662,7 +656,7 @@ def test_a_post_takes_a_connection_that_is_alive(play: Play) -> None:
     alive = stale_connection(play)
     near, far = socket.socketpair()
     with near, far:
-        watch_as(play, near)
+        alive.near.handle = near
         relay = play.ask(b"POST /b HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n", b"xx")
         assert alive.received
         alive.send(OK)

@@ -17,7 +17,6 @@ import pytest_twisted
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.threads import deferToThread
 
-from koder_gateway.upstream.idle_watch import LOOK_EVERY
 from tests.kit.clients import request
 from tests.kit.gateways import KERNEL_RECEIVES, KERNEL_SENDS, GatewayProcess
 from tests.kit.secure_services import OK, SecureService, Talk
@@ -238,14 +237,6 @@ def await_bytes(connection: Any) -> None:
     assert readable, "nothing came"
 
 
-def outlives_a_look(running: Any, connection: Any) -> bool:
-    """Whether an idle connection stays one when the gateway looks at what the kernel has, as before a request."""
-    began = time.monotonic()
-    until(lambda: time.monotonic() - began > LOOK_EVERY, "a look is due")
-    running.service.watch.look()
-    return connection in running.service.addresses[0].idle
-
-
 @both_versions
 @pytest.mark.parametrize("how", ["goodbye", "cut", "reset", "answer"])
 @pytest_twisted.ensureDeferred
@@ -266,10 +257,10 @@ async def test_what_has_ended_or_speaks_unasked_is_stale(
         running = run(*table(service, authority.path))
         assert (await running.ask()).status == 200
         connection = idle_connection(running)
-        assert outlives_a_look(running, connection)
+        assert connection.stale() is False
         asked.append(True)
         await_bytes(connection)
-        assert not outlives_a_look(running, connection)
+        assert connection.stale() is True
         (address,) = running.service.addresses
         assert address.checkout(b"") is None
 
@@ -326,7 +317,7 @@ async def test_what_tls_says_to_itself_makes_no_idle_connection_stale(
             connection = idle_connection(running)
             service.type(b"k\n")
             await_bytes(connection)
-            assert outlives_a_look(running, connection)
+            assert connection.stale() is False
             assert idle_connection(running) is connection
         assert running.service.opened == 1
 

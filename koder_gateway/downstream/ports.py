@@ -6,6 +6,7 @@ of one way in knows that of another.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -53,6 +54,32 @@ class TreeRequest(Segments, Protocol):
     @property
     def gateway(self) -> TreeClient:
         """The client's side of its exchange."""
+
+
+class Guarding(Protocol):
+    """A resource that takes a step of `exchange.admission` before what it wraps."""
+
+    inner: IResource
+
+    @abstractmethod
+    def admit(self, exchange: Exchange) -> Refusal | None:
+        """Why this exchange goes no further; None lets it pass."""
+
+
+class Descending(Protocol):
+    """A resource that knows by the raw path who answers."""
+
+    @abstractmethod
+    def descend(self, client: TreeClient) -> IResource:
+        """Who answers at the client's path."""
+
+
+class Forwarding(Protocol):
+    """A resource that forwards an exchange to a service."""
+
+    @abstractmethod
+    def forward_exchange(self, client: TreeClient) -> None:
+        """Begin to forward it."""
 
 
 class ClientRequest(TreeClient, Protocol):

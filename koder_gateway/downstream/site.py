@@ -9,7 +9,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.interfaces import IAddress, ISSLTransport
 from twisted.logger import Logger
@@ -40,9 +40,11 @@ from .ports import (
     ClientProtocols,
     ClientRequest,
     ClientSite,
+    Guarding,
     NewConnection,
     PacedConnection,
     Successor,
+    TreeClient,
 )
 
 # Excess connections that get a 503: of all clients together, and of one address. Further ones are reset.
@@ -55,6 +57,11 @@ _FEW = 16
 def tls_presence(transport: Any) -> TlsInfo | None:
     """Whether a transport has TLS, which is all that every transport can say."""
     return TlsInfo() if ISSLTransport.providedBy(transport) else None
+
+
+def _guard(resource: IResource) -> Guarding | None:
+    """The resource, if it is one of the gateway's guards."""
+    return cast(Guarding, resource) if hasattr(resource, "admit") else None
 
 
 class GatewaySite(Site, ClientSite):
@@ -145,13 +152,13 @@ class GatewaySite(Site, ClientSite):
         self.reader = reader
         self._set_bounds(timeouts, limits)
 
-    def _use_tree(self, resource: Any) -> None:
+    def _use_tree(self, resource: IResource) -> None:
         """Serve this tree. The guards around it are found once, not for each request."""
         self.resource = resource
         self._steps: list[Step] = []
-        while (step := getattr(resource, "admit", None)) is not None:
-            self._steps.append(step)
-            resource = resource.inner
+        while (guard := _guard(resource)) is not None:
+            self._steps.append(guard.admit)
+            resource = guard.inner
         self._guarded = resource
 
     # -- the stock factory's life, without its log and its timer
@@ -247,13 +254,14 @@ class GatewaySite(Site, ClientSite):
             else:
                 request.answer(204, b"No Content", answer.fields, b"")
             return
-        step: Step | None
         for step in self._steps:
             refusal = step(exchange)
             if refusal is not None:
                 request.refuse(refusal)
                 return
-        resource: Any = self._guarded
+        resource = self._guarded
+        descend: Callable[[TreeClient], IResource] | None
+        forward: Callable[[TreeClient], None] | None
         # The gateway's own resources know the way by the raw path; segments are for everybody else's.
         while True:
             if (descend := getattr(resource, "descend", None)) is not None:
@@ -261,12 +269,12 @@ class GatewaySite(Site, ClientSite):
             elif (forward := getattr(resource, "forward_exchange", None)) is not None:
                 forward(request)
                 return
-            elif (step := getattr(resource, "admit", None)) is not None:
-                refusal = step(exchange)
+            elif (guard := _guard(resource)) is not None:
+                refusal = guard.admit(exchange)
                 if refusal is not None:
                     request.refuse(refusal)
                     return
-                resource = resource.inner
+                resource = guard.inner
             else:
                 break
         if getattr(resource, "streams_body", False):

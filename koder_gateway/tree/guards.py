@@ -12,16 +12,14 @@ from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
-from ..downstream.ports import TreeRequest
+from ..downstream.ports import Guarding, TreeRequest
 from ..downstream.refusal_resource import RefusalResource
 from ..downstream.request import GatewayRequest
-from ..errors import Refusal
 from ..exchange.admission import GUARDED, Step, limits, tenant
-from ..exchange.states import Exchange
 
 
 @implementer(IResource)
-class Guard:
+class Guard(Guarding):
     """Base of the guards; subclasses decide in `admit`. The gateway's own way down asks `admit` and goes on with
     `inner`: it needs no path segments."""
 
@@ -30,10 +28,6 @@ class Guard:
 
     def __init__(self, inner: IResource) -> None:
         self.inner = inner
-
-    def admit(self, exchange: Exchange) -> Refusal | None:
-        """Why this exchange goes no further; None lets it pass."""
-        raise TypeError(f"{type(self).__name__} must say whom it admits")
 
     def getChildWithDefault(self, name: bytes, request: TreeRequest) -> IResource:
         """What is wrapped, with the segment put back for it, or a refusal."""

@@ -6,13 +6,13 @@ from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
-from ..downstream.ports import TreeClient, TreeRequest
+from ..downstream.ports import Forwarding, TreeClient, TreeRequest
 from ..upstream.pool import Service
 from ..upstream.relay import Relay
 
 
 @implementer(IResource)
-class ProxyResource:
+class ProxyResource(Forwarding):
     """Forwards every request below it to one service, body and answer as they come."""
 
     isLeaf = True

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from twisted.web.resource import IResource, getChildForRequest
 from zope.interface import implementer
 
-from ..downstream.ports import Segments, TreeClient, TreeRequest
+from ..downstream.ports import Descending, Segments, TreeClient, TreeRequest
 from ..downstream.refusal_resource import RefusalResource
 from ..errors import Refusal
 from ..exchange.admission import route
@@ -15,7 +15,7 @@ from .proxy import ProxyResource
 
 
 @implementer(IResource)
-class Routes:
+class Routes(Descending):
     """Finds the resource at the longest route that covers a request's path.
 
     `leaves` has a resource for each route's path. Matching is on the raw path, which is also what a service gets;

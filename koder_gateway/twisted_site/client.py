@@ -54,6 +54,8 @@ class StockClient(TreeClient):
     def respond(self, head: ResponseHead, body: bytes, done: bool) -> None:
         """Give the stock request the service's head and what there is of its body."""
         request = self._request
+        # A type that the service does not state is not the stock request's to guess.
+        request.defaultContentType = None
         request.setResponseCode(head.status, head.reason)
         self._add_fields(b"".join(head.lines) + self.exchange.fields)
         if head.stated is not None:

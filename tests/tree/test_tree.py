@@ -666,12 +666,16 @@ def test_in_a_stock_site_an_ipv4_peer_within_ipv6_is_the_ipv4_one(make_stock: An
     assert stock.gateway.exchanges[0].peer == b"192.0.2.1"
 
 
-def test_in_a_stock_site_the_services_own_date_and_server_stand_once(make_stock: Any) -> None:
+@pytest.mark.parametrize(
+    "framing", [b"Content-Length: 2\r\n\r\nok", b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"]
+)
+def test_in_a_stock_site_the_services_own_fields_stand_once(framing: bytes, make_stock: Any) -> None:
+    """And no type of Twisted's, where the service states none."""
     stock = make_stock()
     client = stock.connect()
     client.send(request())
     stock.gateway.origin().only.send(
-        b"HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nServer: theirs\r\nContent-Length: 0\r\n\r\n"
+        b"HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nServer: theirs\r\n" + framing
     )
     (answer,) = read_messages(client.take())
     assert answer.one(b"date") == b"Thu, 01 Jan 1970 00:00:00 GMT"

@@ -14,7 +14,7 @@ from .lookalikes import invisible_fault
 T = TypeVar("T")
 
 # How many wrong values of one list are reported; the others are only counted.
-_TOLD: Final = 100
+_REPORTED: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,14 +207,14 @@ def collect(kind: Kind[T], values: list[Any], where: Where) -> tuple[list[T], li
             results.append(kind.read(value, where))
         except ReadError as misread:
             wrong += 1
-            if wrong <= _TOLD:
+            if wrong <= _REPORTED:
                 faults.extend(below(f"[{index}]", misread.faults))
     return results, _and_more(faults, wrong)
 
 
 def _and_more(faults: list[Located], wrong: int) -> list[Located]:
     """The faults of the first wrong values of a list, and how many more there are."""
-    return faults if wrong <= _TOLD else [*faults, ("", f"{wrong - _TOLD:,} more values are wrong")]
+    return faults if wrong <= _REPORTED else [*faults, ("", f"{wrong - _REPORTED:,} more values are wrong")]
 
 
 def read_each(kind: Kind[T], values: list[Any], where: Where) -> tuple[T, ...]:
@@ -228,6 +228,6 @@ def read_each(kind: Kind[T], values: list[Any], where: Where) -> tuple[T, ...]:
 def _repeated(values: tuple[object, ...]) -> list[Located]:
     first: dict[object, int] = {}
     repeated = [index for index, value in enumerate(values) if first.setdefault(value, index) != index]
-    told = repeated[:_TOLD]
-    faults = [(f"[{index}]", f"is the same as [{first[values[index]]}]; leave one out") for index in told]
+    shown = repeated[:_REPORTED]
+    faults = [(f"[{index}]", f"is the same as [{first[values[index]]}]; leave one out") for index in shown]
     return _and_more(faults, len(repeated))

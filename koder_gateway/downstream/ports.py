@@ -123,7 +123,7 @@ class ClientConnection(Protocol):
 class NewConnection(ClientConnection, Protocol):
     """A connection that has just been accepted."""
 
-    def turn_away(self, refusal: Refusal, *, told: bool) -> None:
+    def turn_away(self, refusal: Refusal, *, answered: bool) -> None:
         """Refuse a connection before it has said anything."""
 
 

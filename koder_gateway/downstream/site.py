@@ -197,8 +197,8 @@ class GatewaySite(Site, ClientSite):
                     " ones are refused (shares.address)"
                 )
             # In a flood a response for each would cost too much memory.
-            told = len(self._turned_away) <= _TURNED_AWAY and beyond <= _ADDRESS_TURNED_AWAY
-            channel.turn_away(OVERLOADED.closing(), told=told)
+            answered = len(self._turned_away) <= _TURNED_AWAY and beyond <= _ADDRESS_TURNED_AWAY
+            channel.turn_away(OVERLOADED.closing(), answered=answered)
 
     def _counted_as(self, peer: str) -> bytes:
         """The address that a connection counts for; b"" for one that stands for many clients."""

@@ -330,9 +330,9 @@ class Http1Channel(
     def relieve(self) -> None:
         """What waits here is bounded for each connection."""
 
-    def turn_away(self, refusal: Refusal, *, told: bool) -> None:
+    def turn_away(self, refusal: Refusal, *, answered: bool) -> None:
         """Refuse a connection before it has said anything."""
-        if told:
+        if answered:
             self._refuse_unread(b"", refusal)
         else:
             transport: Any = self.transport

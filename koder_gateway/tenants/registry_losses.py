@@ -44,5 +44,5 @@ class LossLimit:
             allowed = f'more than tenants.max_loss = "{100 * self.most():g}%" allows'
             raise ConfigurationError([f"{lacks}, {allowed}; {_TAKE_IT}"])
         if lost and in_place:
-            doubt = "and was written in place, so it may be incomplete"
-            raise ConfigurationError([f"{lacks}, {doubt}; rename a complete file to this one, or {_TAKE_IT}"])
+            reason = "and was written in place, so it may be incomplete"
+            raise ConfigurationError([f"{lacks}, {reason}; rename a complete file to this one, or {_TAKE_IT}"])

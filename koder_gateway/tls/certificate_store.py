@@ -19,7 +19,7 @@ from .unpaired_files import UnpairedFile, separated_pairs, unpaired_file
 # Seconds between two checks of expiry dates.
 _DAILY: Final = 3600.0
 # How many faults, and warnings, one look reports; of the others only the number.
-_TOLD: Final = 10
+_REPORTED: Final = 10
 # After how many looks a fault is reported even if the file differs each time.
 _LOOKS: Final = 3
 
@@ -317,6 +317,9 @@ class OwnCertificateStore:
 def shortened(lines: Iterable[str]) -> list[str]:
     """The first of many lines, and how many more there are."""
     every = list(lines)
-    if len(every) <= _TOLD:
+    if len(every) <= _REPORTED:
         return every
-    return [*every[:_TOLD], f"and {len(every) - _TOLD} more certificates like these; `koder-gateway check` lists all"]
+    return [
+        *every[:_REPORTED],
+        f"and {len(every) - _REPORTED} more certificates like these; `koder-gateway check` lists all",
+    ]

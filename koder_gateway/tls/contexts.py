@@ -200,7 +200,7 @@ class ServerContexts:
             return 0
         names = self._names
         name = connection.get_servername()
-        if alert := self._doubtful(connection, name):
+        if alert := self._alert_for(connection, name):
             return alert
         certificate = names.find(name) if name else None
         if certificate is None:
@@ -218,7 +218,7 @@ class ServerContexts:
             self.options.clients.ask(connection)
         return 0
 
-    def _doubtful(self, connection: SSL.Connection, name: bytes | None) -> int:
+    def _alert_for(self, connection: SSL.Connection, name: bytes | None) -> int:
         """The alert for a client whose session may be another name's, else 0.
 
         OpenSSL has already refused such a session, except after a first hello that could not be parsed, and in a

@@ -295,7 +295,7 @@ class Service(ConnectedService):
             self.attempts.add(attempt)
         return attempt
 
-    # -- looking after
+    # -- the sweep
 
     def sweep(self, now: float) -> None:
         """Expire what has passed its deadline; called once a tick."""

@@ -7,11 +7,9 @@ of it is used up; Chromium sends a PING now and then, and clients that measure t
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import socket
-import subprocess
 import threading
 from base64 import b64encode
 from collections.abc import Iterator
@@ -21,8 +19,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.balancer import haproxy
 from tests.kit.clients import HOST as TENANT
-from tests.kit.gateways import GatewayProcess, configuration, kill_quietly
+from tests.kit.gateways import GatewayProcess, configuration
 from tests.kit.http2_frames import (
     DATA,
     ENHANCE_YOUR_CALM,
@@ -43,7 +42,6 @@ from tests.kit.http2_memory import Http2, asking, code
 from tests.kit.memory import HOST, MemoryGateway
 from tests.kit.memory import Peer as MemoryPeer
 from tests.kit.services import Origin, Peer
-from tests.kit.waiting import until
 
 # One message every four milliseconds, as many as come between two looks at the deadlines.
 TICK = 0.25
@@ -209,31 +207,9 @@ defaults
     timeout client 30s
     timeout server 30s
 listen door
-    bind 127.0.0.1:{port}
+    bind {door}
     server gateway 127.0.0.1:{to} ssl verify none alpn h2 sni str({host})
 """
-
-
-@contextlib.contextmanager
-def haproxy(folder: Path, to: int) -> Iterator[int]:
-    """HAProxy, which speaks HTTP/2 to that port; its own port."""
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        port = held.getsockname()[1]
-    path = folder / "haproxy.cfg"
-    path.write_text(HAPROXY.format(port=port, to=to, host=TENANT))
-    with (folder / "haproxy.log").open("wb") as log:
-        process = subprocess.Popen(["haproxy", "-db", "-f", str(path)], stdout=log, stderr=log)
-    try:
-        until(lambda: _accepts(port), "HAProxy listens")
-        yield port
-    finally:
-        kill_quietly(process)
-
-
-def _accepts(port: int) -> bool:
-    with contextlib.suppress(ConnectionError), socket.create_connection(("127.0.0.1", port), 5.0):
-        return True
-    return False
 
 
 @pytest.mark.skipif(shutil.which("haproxy") is None, reason="HAProxy is not installed")
@@ -254,7 +230,7 @@ def test_a_real_haproxy_with_many_small_events(tmp_path: Path) -> None:
     with (
         Origin(stream) as origin,
         GatewayProcess(tmp_path, configuration({"a": origin.url}), ports=(GatewayProcess.TLS,)) as gateway,
-        haproxy(tmp_path, gateway.ports[0]) as port,
+        haproxy(tmp_path, lambda doors: HAPROXY.format(door=doors[0], to=gateway.ports[0], host=TENANT)) as (port,),
         socket.create_connection(("127.0.0.1", port), 20.0) as client,
     ):
         client.sendall(b"GET /a HTTP/1.1\r\nHost: %b\r\n\r\n" % TENANT.encode())

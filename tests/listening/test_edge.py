@@ -8,8 +8,7 @@ import signal
 import socket
 import ssl
 import struct
-import subprocess
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,9 @@ from twisted.internet.protocol import Factory
 
 from koder_gateway.config import Settings
 from koder_gateway.listening.endpoints import Endpoints
+from tests.kit.balancer import haproxy
 from tests.kit.clients import HOST, Client, request
-from tests.kit.gateways import GatewayProcess, configuration, kill_quietly
+from tests.kit.gateways import GatewayProcess, configuration
 from tests.kit.http1 import Message
 from tests.kit.proxy_headers import summed
 from tests.kit.services import Origin, Peer, answer
@@ -341,7 +341,7 @@ defaults
 """
 LISTENER = """
 listen to_{name}
-    bind 127.0.0.1:{port}
+    bind {door}
     server gateway 127.0.0.1:{to} {options}
 """
 OPTIONS = {
@@ -352,31 +352,11 @@ OPTIONS = {
 }
 
 
-@contextlib.contextmanager
-def real_balancer(folder: Path, to: int) -> Iterator[dict[str, int]]:
-    """HAProxy before that port, with a listener for each of OPTIONS; their ports."""
-    ports = {}
-    with contextlib.ExitStack() as held:
-        for name in OPTIONS:
-            ports[name] = held.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
-    listeners = "".join(
-        LISTENER.format(name=name, port=ports[name], to=to, options=options) for name, options in OPTIONS.items()
-    )
-    path = folder / "haproxy.cfg"
-    path.write_text(HAPROXY.format(listeners=listeners))
-    with (folder / "haproxy.log").open("wb") as log:
-        process = subprocess.Popen(["haproxy", "-db", "-f", str(path)], stdout=log, stderr=log)
-    try:
-        until(lambda: all(map(_accepts, ports.values())), f"HAProxy listens: {(folder / 'haproxy.log').read_text()}")
-        yield ports
-    finally:
-        kill_quietly(process)
-
-
-def _accepts(port: int) -> bool:
-    with contextlib.suppress(ConnectionError), socket.create_connection(("127.0.0.1", port), PATIENCE):
-        return True
-    return False
+def before(to: int, doors: Sequence[str]) -> str:
+    """HAProxy's configuration before that port, with a listener for each of OPTIONS."""
+    named = zip(OPTIONS.items(), doors, strict=True)
+    listeners = [LISTENER.format(name=name, door=door, to=to, options=options) for (name, options), door in named]
+    return HAPROXY.format(listeners="".join(listeners))
 
 
 @pytest.mark.skipif(shutil.which("haproxy") is None, reason="HAProxy is not installed")
@@ -388,9 +368,9 @@ def test_a_real_haproxy(tmp_path: Path, kind: str) -> None:
         door = (f"haproxy:{kind}:0:interface=127.0.0.1",)
         with (
             GatewayProcess(tmp_path, config, ports=door) as gateway,
-            real_balancer(tmp_path, gateway.ports[0]) as ports,
+            haproxy(tmp_path, lambda doors: before(gateway.ports[0], doors), len(OPTIONS)) as ports,
         ):
-            for port in ports.values():
+            for port in ports:
                 # An address of its own tells the client from the balancer, which comes from 127.0.0.1.
                 connection = socket.create_connection(("127.0.0.1", port), PATIENCE, ("127.0.0.77", 0))
                 if kind == "ssl":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import signal
 import socket
 import ssl
@@ -204,7 +205,8 @@ def test_a_service_that_reads_nothing_stops_the_client(take: Take, tls: bool) ->
         block = b"x" * MIB
         sender = threading.Thread(target=lambda: [client.send(block) for _ in range(size // MIB)])
         sender.start()
-        threading.Event().wait(0.5)
+        full = lambda: not select.select([], [client.socket], [], 0)[1]  # noqa: E731
+        until(lambda: full() and gateway.metrics() and full(), "nothing more is taken")
         assert sender.is_alive()
         go_on.set()
         sender.join(PATIENCE)

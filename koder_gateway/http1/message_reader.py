@@ -22,11 +22,9 @@ _CR: Final = 0x0D
 _NO_TRAILERS: Final[list[bytes]] = []
 # Of a chunked body as much is decoded before the clock is looked at.
 _CHUNKED_PIECE: Final = 16384
-# Room in bytes, of which a read is half. Where few wait, so much is assumed for a body of known length whatever its
-# service takes: smaller reads cost bulk a tenth of its processor time. Where many wait the second is the most, since
-# what all of them bring in one turn is sent on at its end; and so it is for a chunked body, since what comes behind
-# its end is not known.
-_FREE_ROOM: Final = 1 << 19
+# Room in bytes, of which a read is half. Where few wait it is the least, whatever the service takes, since smaller
+# reads cost bulk a tenth of its processor time. Where many wait it is the most, since what they bring in one turn is
+# sent on at its end; and so it is for a chunked body, since what comes behind its end is not known.
 _ROOM: Final = 1 << 17
 
 
@@ -100,7 +98,8 @@ class MessageReader(ClientFlow):
         sink = None if self.request is None or phase not in RAW else self.request.sink
         if sink is None or not sink.streams:
             return 0
-        size = min(sink.body_room(), _ROOM) if self.site.crowded else _FREE_ROOM
+        room = sink.body_room()
+        size = min(room, _ROOM) if self.site.crowded else max(room, _ROOM)
         if phase == BODY:
             size = min(size, 2 * self._remaining if self._decoder is None else _ROOM)
         return size

@@ -29,27 +29,27 @@ class PemError(ValueError):
     """A file that cannot be used; the text says what is wrong with it, and what would be right."""
 
 
-def read_pem(path: Path) -> bytes:
-    """The contents of a regular file: reading a pipe might block for ever. Raises OSError, and PemError if they
-    cannot be PEM."""
+def read_pem(path: Path, largest: int = _LARGEST) -> bytes:
+    """The contents of a regular file of `largest` bytes at most: reading a pipe might block for ever. Raises OSError,
+    and PemError if they cannot be PEM."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise PemError("is not a file; put the certificate itself there")
-        data = _read_all(descriptor)
+        data = _read_all(descriptor, largest)
     finally:
         os.close(descriptor)
-    if len(data) > _LARGEST:
-        raise PemError("has more than 1 MiB, which no certificate needs; put the certificate there")
+    if len(data) > largest:
+        raise PemError(f"has more than {largest >> 20} MiB, which no certificate needs; put the certificate there")
     wide = wide_encoding(data)
     if wide:
         raise PemError(f"is {wide} text; save it again as ASCII or UTF-8")
     return data
 
 
-def _read_all(descriptor: int) -> bytes:
+def _read_all(descriptor: int, largest: int) -> bytes:
     pieces: list[bytes] = []
-    missing = _LARGEST + 1
+    missing = largest + 1
     while missing > 0 and (piece := os.read(descriptor, min(missing, 1 << 16))):
         pieces.append(piece)
         missing -= len(piece)

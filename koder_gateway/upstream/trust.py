@@ -18,6 +18,8 @@ from ..tls_bio.own_certificate import use_pair
 from .peer_identity import PeerIdentity
 
 _PROTOCOL: Final = b"http/1.1"
+# A bundle of many authorities, each with its text before it, is larger than any chain.
+_LARGEST: Final = 1 << 24
 # Forward secret and authenticated only; of TLS 1.3 OpenSSL has no others.
 _TLS12_SUITES: Final = b"ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20:!aNULL"
 
@@ -154,7 +156,7 @@ def _show(context: SSL.Context, trust: Trust) -> None:
 
 def _read(path: Path) -> bytes:
     try:
-        return read_pem(path)
+        return read_pem(path, _LARGEST)
     except OSError as error:
         raise TrustError(f"{path}: {(error.strerror or str(error)).lower()}; let the gateway read it") from None
     except PemError as error:

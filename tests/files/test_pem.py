@@ -31,6 +31,17 @@ def encoded(key: ec.EllipticCurvePrivateKey, encryption: serialization.KeySerial
     return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
 
 
+def test_a_file_has_a_bound_and_that_of_a_bundle_is_larger(tmp_path: Path, both: bytes) -> None:
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_bytes(b"in words first\n" * 70_000 + both)
+    with pytest.raises(PemError, match="more than 1 MiB"):
+        read_pem(bundle)
+    assert read_pem(bundle, 1 << 21).endswith(both)
+    os.truncate(bundle, (1 << 21) + 1)
+    with pytest.raises(PemError, match="more than 2 MiB"):
+        read_pem(bundle, 1 << 21)
+
+
 def test_a_key_and_its_certificate_are_found_in_one_file(both: bytes) -> None:
     (certificate,) = certificates_in(both)
     assert isinstance(certificate, x509.Certificate)

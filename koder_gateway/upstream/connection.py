@@ -51,12 +51,11 @@ class ConnectionOwner(TypingProtocol):
 
 
 class UpstreamConnection(ConnectionReader, ClosingConnection):
-    """Belongs to one address of one service. `idle`: no message is under way, so that its end cuts none short."""
+    """Belongs to one address of one service."""
 
     def __init__(self, address: ConnectionOwner) -> None:
         super().__init__(address.service)
         self.address = address
-        self.idle = True
         self.idle_since = 0.0
         # Whose request it served last.
         self.tenant = b""
@@ -82,7 +81,6 @@ class UpstreamConnection(ConnectionReader, ClosingConnection):
         self.heard = False
         self._interim = 0
         self._state = HEAD
-        self.idle = False
         # In two steps, as in `tls.stream`.
         transport: Any = self.transport
         write = transport.write
@@ -194,6 +192,11 @@ class UpstreamConnection(ConnectionReader, ClosingConnection):
 
     # -- the end
 
+    @property
+    def idle(self) -> bool:
+        """Whether no message is under way, so that the connection's end cuts none short."""
+        return self._state == IDLE
+
     def kept_long_enough(self, now: float) -> bool:
         """Whether the service is about to close the idle connection, by what it has said."""
         return self.kept_for is not None and self.idle_since + self.kept_for <= now
@@ -214,7 +217,6 @@ class UpstreamConnection(ConnectionReader, ClosingConnection):
             self._resume()
         if keep_alive and self._state != GONE:
             self._state = IDLE
-            self.idle = True
             self.reused = True
             self.address.release(self)
         elif in_order and self._state == WHOLE and not self.address.service.graceful_closes.full:
@@ -246,7 +248,6 @@ class UpstreamConnection(ConnectionReader, ClosingConnection):
         if self._state == GONE:
             return None
         self._state = GONE
-        self.idle = False
         self.relay = None
         self._forget_tunnel()
         self.address.lost(self)
@@ -257,7 +258,6 @@ class UpstreamConnection(ConnectionReader, ClosingConnection):
         state, relay, tunnel = self._state, self.relay, self.tunnel
         half_closes = tunnel is not None and self._half_closes()
         self._state = GONE
-        self.idle = False
         self._pulling = False
         self.relay = None
         self._forget_tunnel()

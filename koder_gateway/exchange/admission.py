@@ -9,7 +9,8 @@
     route         which service answers at its path?
 
 `explain` takes all of them (`admit`). A request takes them on its way through the resource tree: the first four
-before it (`before_tree`), then each of `GUARDED` in a guard that wraps the rest, then `route`.
+before it (`before_tree`), then each of `GUARDED` in a guard that wraps the rest, then `route`. A guarded step that
+cannot decide at once answers with a `Pending`: the exchange waits (`admission_wait`), then takes the next step.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from ..errors import METHODS, NO_ROUTE, Refusal
 from ..policy.cors import READING
 from ..policy.decision import limit_refusal
 from ..policy.routing import Route
+from .pending import Outcome, decide_now
 from .states import Exchange
 
 
@@ -33,18 +35,25 @@ class Answer:
     fields: bytes = b""
 
 
-Step = Callable[[Exchange], Refusal | None]
+Step = Callable[[Exchange], Outcome]
 ALLOW: Final = b"Allow: " + b", ".join(METHODS) + b"\r\n"
 PREFLIGHT: Final = Answer("preflight")
 OPTIONS: Final = Answer("options", ALLOW)
 
 
-def admit(exchange: Exchange) -> Refusal | Answer | Route:
-    """What becomes of a request; charges its limits."""
+def admit(exchange: Exchange, body: bytes = b"") -> Refusal | Answer | Route:
+    """What becomes of a request with this body; charges its limits. It waits for nothing: a step that cannot
+    decide at once lets it pass."""
     outcome = before_tree(exchange)
     for step in GUARDED:
-        outcome = outcome or step(exchange)
+        outcome = outcome or _decided(step(exchange), exchange, body)
     return outcome or route(exchange)
+
+
+def _decided(outcome: Outcome, exchange: Exchange, body: bytes) -> Refusal | None:
+    if outcome is None or isinstance(outcome, Refusal):
+        return outcome
+    return decide_now(outcome, body, exchange.started)
 
 
 def before_tree(exchange: Exchange) -> Refusal | Answer | None:

@@ -342,10 +342,17 @@ def test_a_balancer_speaks_for_the_client_that_it_has_introduced(
 
 
 def test_no_service_is_told_of_a_tenant_that_is_none() -> None:
-    for host in (b"closed.id.koder.dev", b"nobody.id.koder.dev", b"id.koder.dev", b"evil.example"):
+    for host in (b"nobody.id.koder.dev", b"id.koder.dev", b"evil.example"):
         context = request_context(policy(), head(host=host), PEER, None)
         assert isinstance(context.tenant, Refusal)
-        assert dict(service_fields(context))[b"X-Tenant-ID"] == b""
+        assert (context.owner, dict(service_fields(context))[b"X-Tenant-ID"]) == (None, b"")
+
+
+def test_a_service_is_told_of_a_suspended_tenant_whose_paths_it_may_serve() -> None:
+    context = request_context(policy(), head(host=b"closed.id.koder.dev"), PEER, None)
+    assert isinstance(context.tenant, Refusal)
+    assert context.owner is context.suspended is not None
+    assert dict(service_fields(context))[b"X-Tenant-ID"] == b"closed"
 
 
 def test_a_peer_without_an_address() -> None:

@@ -4,7 +4,7 @@
     preflight     a browser's CORS question gets its response here
     whole_server  so does OPTIONS for the whole server
     too_large     a body that says beforehand that it is too large is refused
-    tenant        whose request is it? Without an active tenant it is refused
+    tenant        whose request is it? Without an active tenant it is refused, but for some paths of a suspended one
     limits        how often may its client ask? What is over a limit is refused
     route         which service answers at its path?
 
@@ -21,8 +21,8 @@ from typing import Final
 
 from ..errors import METHODS, NO_ROUTE, Refusal
 from ..policy.cors import READING
-from ..policy.decision import limit_refusal
 from ..policy.routing import Route
+from .limit_step import limits
 from .pending import Outcome, decide_now
 from .states import Exchange
 
@@ -89,27 +89,16 @@ def too_large(exchange: Exchange) -> Refusal | None:
 
 
 def tenant(exchange: Exchange) -> Refusal | None:
-    """Lets requests of active tenants pass, and says whose the exchange is."""
+    """Lets requests of active tenants pass, and at some paths those of suspended ones; says whose the exchange is."""
     context = exchange.context
     found = context.tenant
     if isinstance(found, Refusal):
-        exchange.tenant = context.whose(exchange.head)
-        return found
+        head = exchange.head
+        exchange.tenant = context.whose(head)
+        allowed = context.suspended is not None and context.policy.suspended_allow.covers(head.path)
+        return None if allowed else found
     exchange.tenant = found.wire
     return None
-
-
-def limits(exchange: Exchange) -> Refusal | None:
-    """Charges the limits that apply, and refuses what is over them; the response says what is left either way."""
-    head, context = exchange.head, exchange.context
-    limiter = context.policy.limiter
-    verdict = limiter.admit(exchange.tenant, context.key, head.method, head.path, exchange.started, head.plain)
-    fields = verdict.fields
-    if fields:
-        exchange.fields += fields
-        exchange.limited = True
-    exchange.charges = verdict
-    return None if verdict.refused is None else limit_refusal(verdict.refused.name)
 
 
 def route(exchange: Exchange) -> Refusal | Route:

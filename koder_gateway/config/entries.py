@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
+from ..policy.clients import NetworkSet
 from ..policy.limit_rules import MAX_QUOTA, LimitRule, parse_rate
 from ..policy.routing import Route
 from . import defaults
@@ -25,6 +26,7 @@ from .values import (
     HOST,
     METHOD,
     NAME,
+    NETWORK,
     PATH_PREFIX,
     SERVICE_URL,
     self_explaining,
@@ -178,10 +180,11 @@ class RouteEntry:
     path: str = setting(PATH_PREFIX)
     service: str = setting(NAME)
     public: bool = setting(BOOLEAN, False)
+    allow: tuple[str, ...] = setting(listing(NETWORK), [])
 
 
 def _route(entry: RouteEntry) -> Route:
-    return Route(entry.path.encode(), entry.service, entry.public)
+    return Route(entry.path.encode(), entry.service, entry.public, NetworkSet(entry.allow))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

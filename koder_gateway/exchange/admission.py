@@ -4,7 +4,7 @@
     preflight     a browser's CORS question gets its response here
     whole_server  so does OPTIONS for the whole server
     too_large     a body that says beforehand that it is too large is refused
-    tenant        whose request is it? Without an active tenant it is refused
+    tenant        whose request is it? Without an active tenant it is refused, but for some paths of a suspended one
     access        may its client use this path? A route with `allow` is open to some addresses only
     limits        how often may its client ask? What is over a limit is refused
     route         which service answers at its path?
@@ -82,12 +82,14 @@ def too_large(exchange: Exchange) -> Refusal | None:
 
 
 def tenant(exchange: Exchange) -> Refusal | None:
-    """Lets requests of active tenants pass, and says whose the exchange is."""
+    """Lets requests of active tenants pass, and at some paths those of suspended ones; says whose the exchange is."""
     context = exchange.context
     found = context.tenant
     if isinstance(found, Refusal):
-        exchange.tenant = context.whose(exchange.head)
-        return found
+        head = exchange.head
+        exchange.tenant = context.whose(head)
+        allowed = context.suspended is not None and context.policy.suspended_allow.covers(head.path)
+        return None if allowed else found
     exchange.tenant = found.wire
     return None
 

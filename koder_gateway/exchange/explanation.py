@@ -10,7 +10,7 @@ from ..policy.certificates import NONE, OPTIONAL, REQUIRED, TlsInfo
 from ..policy.decision import Policy, charges_refusal
 from ..policy.limit_rules import LimitRule
 from ..policy.routing import Route
-from ..policy.tenants import Tenant, bare_host, normal_domain
+from ..policy.tenants import bare_host, normal_domain
 from ..wire.request_head import RequestHead
 from .admission import admit
 from .context import SAFE, RequestContext
@@ -50,7 +50,7 @@ def explain(
     outcome = _outcome(exchange)
     return Explanation(
         client=context.address.decode("ascii"),
-        tenant=_tenant(policy, head, context, base_domain),
+        tenant=_tenant(policy, head, context, base_domain, outcome),
         certificate=_client(policy, head, secured),
         cors=_cors(policy, head, context),
         limits=_limits(policy, head, context, outcome),
@@ -69,11 +69,14 @@ def _outcome(exchange: Exchange) -> Refusal | str:
     return outcome.service if isinstance(outcome, Route) else outcome.name
 
 
-def _tenant(policy: Policy, head: RequestHead, context: RequestContext, base_domain: str) -> str:
-    tenant = context.tenant
+def _tenant(
+    policy: Policy, head: RequestHead, context: RequestContext, base_domain: str, outcome: Refusal | str
+) -> str:
+    tenant, refusal = context.owner, context.tenant
     header = policy.tenant_header.decode("ascii")
-    if isinstance(tenant, Refusal):
-        return f"none: {tenant.status} {tenant.code}: {tenant.detail}"
+    if isinstance(refusal, Refusal) and (tenant is None or outcome is refusal):
+        return f"none: {refusal.status} {refusal.code}: {refusal.detail}"
+    assert tenant is not None, "without a refusal there is a tenant"
     host, base = bare_host(head.host), normal_domain(base_domain)
     if policy.registry.at(host) is not None:
         reason = f"{host.decode()} is its custom domain"
@@ -85,6 +88,8 @@ def _tenant(policy: Policy, head: RequestHead, context: RequestContext, base_dom
         reason = f"{host.decode()} names no tenant, nor does {header}, and tenants.default does"
     if policy.registry.is_open:
         reason += "; there is no registry, so every well-formed slug is a tenant"
+    if tenant is context.suspended:
+        reason += "; this path is one of tenants.suspended_allow"
     return f"{tenant.slug} ({tenant.status}): {reason}"
 
 
@@ -121,7 +126,7 @@ def _cors(policy: Policy, head: RequestHead, context: RequestContext) -> str:
         return (
             f"{text} is not a configured origin, and {route.path.decode()} is public: its pages may read the response"
         )
-    if isinstance(context.tenant, Tenant) and origin in context.tenant.origins:
+    if context.owner is not None and origin in context.owner.origins:
         return f"{text} is one of the tenant's cors_origins, which do not count on the base domain: no CORS headers"
     return f"{text} is not a configured origin (compared byte for byte): no CORS headers, otherwise served as usual"
 
@@ -150,7 +155,7 @@ def _limits(policy: Policy, head: RequestHead, context: RequestContext, outcome:
 
 
 def _rule(rule: LimitRule, context: RequestContext) -> str:
-    tenant = context.tenant.slug if isinstance(context.tenant, Tenant) else "?"
+    tenant = "?" if context.owner is None else context.owner.slug
     values = {"tenant": tenant, "ip": context.address.decode("ascii")}
     counted = " and ".join(f"{part} {values[part]}" for part in rule.key) or "all clients together"
     window = {1: "s", 60: "m", 3600: "h"}[rule.window]

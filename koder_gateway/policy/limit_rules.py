@@ -24,6 +24,17 @@ def parse_rate(text: str) -> tuple[int, int]:
 
 
 @dataclass(frozen=True, slots=True)
+class RateOverride:
+    """What a tenant has in place of a rule's own figures: `quota` requests per `window` seconds, at most `burst` of
+    them at once (0 means the quota); or at most `in_flight` requests under way, and then the others are 0."""
+
+    quota: int = 0
+    window: int = 0
+    burst: int = 0
+    in_flight: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class LimitRule:
     """One configured limit: `quota` requests per `window` seconds, at most `burst` of them at once.
 

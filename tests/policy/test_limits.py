@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from koder_gateway.policy.limit_rules import MAX_QUOTA, LimitRule, parse_rate
-from koder_gateway.policy.limits import SIDE_BY_SIDE, Limiter, LimitResult, address_key
+from koder_gateway.policy.limits import Limiter, address_key
+from koder_gateway.policy.meter import SIDE_BY_SIDE, LimitResult
 
 POST = frozenset([b"POST"])
 LOGIN = LimitRule("login", ("tenant", "ip"), 10, 60, paths=(b"/v1/auth",), methods=POST)

@@ -12,11 +12,11 @@ from ..policy.certificates import TlsInfo, certificate_refusal
 from ..policy.clients import ForwardedChain, NetworkSet
 from ..policy.cors import VARY_ORIGIN
 from ..policy.decision import Policy
-from ..policy.limits import address_key
+from ..policy.limit_keys import address_key
 from ..policy.origins import Page, pages
 from ..policy.tenants import Tenant, bare_host
 from ..wire.request_head import RequestHead
-from .forwarding import HTTP, HTTPS, Fields, balancers_scheme, context_fields, forwarding_fields, scheme, values
+from .forwarding import HTTPS, Fields, balancers_scheme, context_fields, forwarding_fields, scheme, values
 
 # What changes nothing (RFC 9110 section 9.2.1). A WebSocket may, whose opening is a GET.
 SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))

@@ -27,7 +27,7 @@ from ..errors import (
     UPSTREAM_UNTRUSTED,
     Refusal,
 )
-from ..policy.limits import LimitResult
+from ..policy.meter import LimitResult
 from ..wire.request_head import RequestHead
 from .context import RequestContext
 

@@ -93,7 +93,12 @@ def test_without_an_answer_it_is_given_up_once_the_timeout_has_passed_since_the_
     assert play.exchange.events == []
     assert play.service.active == 1
     play.pass_time(0.25)
-    assert play.exchange.events == [(TIMEOUT, "http://192.0.2.1: no connection within 2 seconds")]
+    assert play.exchange.events == [
+        (
+            TIMEOUT,
+            "http://192.0.2.1: User timeout caused connection failure: no connection within 2 seconds.",
+        )
+    ]
     assert play.endpoint.calls == ["begin", "give up", "late"]
     assert play.service.active == 0
     assert not play.service.addresses[0].available(play.clock.now)

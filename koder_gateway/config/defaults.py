@@ -23,6 +23,14 @@ ROUTES: Final[list[dict[str, Any]]] = [
     {"path": "/v1/sessions", "service": "session"},
     {"path": "/v1/admin", "service": "admin"},
 ]
+# What others depend on when a tenant is suspended: tokens that were issued can be checked, revoked and ended.
+SUSPENDED_ALLOW: Final[list[str]] = [
+    "/.well-known",
+    "/oauth/v2/keys",
+    "/oauth/v2/introspect",
+    "/oauth/v2/revoke",
+    "/oidc/v1/end_session",
+]
 # The reasons are in etc/koder-gateway.toml. Failures distinguish guesses from honest requests: the tight rules charge
 # for failures only, so that an office behind one address can log in freely.
 LIMITS: Final[list[dict[str, Any]]] = [

@@ -4,7 +4,7 @@
     preflight     a browser's CORS question gets its response here
     whole_server  so does OPTIONS for the whole server
     too_large     a body that says beforehand that it is too large is refused
-    tenant        whose request is it? Without an active tenant it is refused
+    tenant        whose request is it? Without an active tenant it is refused, but for some paths of a suspended one
     limits        how often may its client ask? What is over a limit is refused
     route         which service answers at its path?
 
@@ -21,6 +21,8 @@ from typing import Final
 from ..errors import METHODS, NO_ROUTE, Refusal
 from ..policy.cors import READING
 from ..policy.decision import limit_refusal
+from ..policy.limit_keys import Subject
+from ..policy.limit_plan import Plan
 from ..policy.routing import Route
 from .states import Exchange
 
@@ -80,12 +82,14 @@ def too_large(exchange: Exchange) -> Refusal | None:
 
 
 def tenant(exchange: Exchange) -> Refusal | None:
-    """Lets requests of active tenants pass, and says whose the exchange is."""
+    """Lets requests of active tenants pass, and at some paths those of suspended ones; says whose the exchange is."""
     context = exchange.context
     found = context.tenant
     if isinstance(found, Refusal):
-        exchange.tenant = context.whose(exchange.head)
-        return found
+        head = exchange.head
+        exchange.tenant = context.whose(head)
+        allowed = context.suspended is not None and context.policy.suspended_allow.covers(head.path)
+        return None if allowed else found
     exchange.tenant = found.wire
     return None
 
@@ -93,14 +97,34 @@ def tenant(exchange: Exchange) -> Refusal | None:
 def limits(exchange: Exchange) -> Refusal | None:
     """Charges the limits that apply, and refuses what is over them; the response says what is left either way."""
     head, context = exchange.head, exchange.context
-    limiter = context.policy.limiter
-    verdict = limiter.admit(exchange.tenant, context.key, head.method, head.path, exchange.started, head.plain)
+    plan = context.policy.limiter.plan(head.method, head.path, head.plain)
+    if plan is None:
+        return None
+    if plan.sole is not None:
+        verdict = plan.sole.judge(exchange.tenant, context.key, exchange.started)
+    elif not plan.needs:
+        verdict = plan.judge(exchange.tenant, context.key, exchange.started)
+    else:
+        verdict = plan.judge_subject(subject(exchange, plan), exchange.started)
     fields = verdict.fields
     if fields:
         exchange.fields += fields
         exchange.limited = True
     exchange.charges = verdict
     return None if verdict.refused is None else limit_refusal(verdict.refused.name)
+
+
+def subject(exchange: Exchange, plan: Plan) -> Subject:
+    """What the rules of a plan ask of a request beside its tenant and network."""
+    context = exchange.context
+    chosen = context.policy.routes.match(exchange.head.path) if "route" in plan.needs else None
+    return Subject(
+        exchange.tenant,
+        context.address.decode("ascii"),
+        context.key,
+        exchange.head,
+        b"" if chosen is None else chosen.path,
+    )
 
 
 def route(exchange: Exchange) -> Refusal | Route:

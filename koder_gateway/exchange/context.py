@@ -12,7 +12,7 @@ from ..policy.certificates import TlsInfo, certificate_refusal
 from ..policy.clients import ForwardedChain
 from ..policy.cors import VARY_ORIGIN
 from ..policy.decision import Policy
-from ..policy.limits import address_key
+from ..policy.limit_keys import address_key
 from ..policy.origins import Page, pages
 from ..policy.tenants import Tenant, bare_host
 from ..wire.request_head import RequestHead
@@ -31,7 +31,8 @@ _ANOTHERS_ORIGIN = NOT_ALLOWED.because(
 class RequestContext:
     """What is the same for all requests of one client with one host, origin and tenant header.
 
-    `tenant` is a Refusal where neither names one, or the connection is not for that host. `fields` are finished
+    `tenant` is a Refusal where neither names one, or the connection is not for that host. If that is because the
+    tenant is suspended, and nothing else speaks against the request, it is `suspended`. `fields` are finished
     field lines for the response, made of `cors` and `hsts`; `service_fields` are those for the service. `drops_hsts`:
     a service's own HSTS goes no further, since the gateway has one or the client speaks no TLS. `origins` are of
     the tenant whose pages may read the response, besides those of all tenants, and `readable` says whether this
@@ -45,6 +46,7 @@ class RequestContext:
     origin: bytes | None
     tenants: tuple[bytes, ...]
     tenant: Tenant | Refusal
+    suspended: Tenant | None
     cors: bytes
     origins: frozenset[bytes]
     readable: bool
@@ -56,6 +58,11 @@ class RequestContext:
     address: bytes
     key: bytes
     lasting: bool
+
+    @property
+    def owner(self) -> Tenant | None:
+        """The tenant whose requests may be served, at some paths if it is suspended; None if there is none."""
+        return self.tenant if isinstance(self.tenant, Tenant) else self.suspended
 
     @property
     def misplaced(self) -> bool:
@@ -82,8 +89,7 @@ class RequestContext:
             return tenant.wire
         if tenant.code != TENANT_SUSPENDED.code:
             return b""
-        tenants = self.policy.tenants
-        suspended = tenants.owner(bare_host(head.host)) or tenants.named(head.tenants)
+        suspended = self.suspended or _suspended(self.policy, head)
         return b"" if suspended is None else suspended.wire
 
 
@@ -105,10 +111,13 @@ def request_context(policy: Policy, head: RequestHead, peer: str, secured: TlsIn
     if head.https and not (secure or policy.proxies.vouches(peer)):
         tenant = _NOT_SECURED
     on_base = policy.tenants.is_base(bare_host(head.host))
-    foreign = head.origin is not None and isinstance(tenant, Tenant) and _is_anothers(policy, head.origin, tenant)
+    suspended = _suspended(policy, head) if tenant is TENANT_SUSPENDED else None
+    owner = tenant if isinstance(tenant, Tenant) else suspended
+    origins = frozenset() if on_base or owner is None else owner.origins
+    foreign = head.origin is not None and owner is not None and _is_anothers(policy, head.origin, owner)
     if foreign and (head.method not in SAFE or head.upgrade is not None):
-        tenant = _ANOTHERS_ORIGIN
-    origins = frozenset() if on_base else _origins(policy, head, tenant)
+        # A suspended tenant's own refusal says more.
+        tenant, owner, suspended = _ANOTHERS_ORIGIN if suspended is None else tenant, None, None
     wire = address.encode("ascii")
     # A client that is no proxy of ours may say anything of itself: over its balancer's word nothing counts.
     if introduced is None or trusted:
@@ -127,6 +136,7 @@ def request_context(policy: Policy, head: RequestHead, peer: str, secured: TlsIn
         origin=head.origin,
         tenants=head.tenants,
         tenant=tenant,
+        suspended=suspended,
         cors=cors,
         origins=origins,
         readable=policy.cors.allows(head.origin, origins),
@@ -135,7 +145,7 @@ def request_context(policy: Policy, head: RequestHead, peer: str, secured: TlsIn
         drops_hsts=bool(policy.hsts) or proto != HTTPS,
         fields=cors + hsts,
         service_fields=context_fields(
-            (policy.tenant_header, tenant.wire if isinstance(tenant, Tenant) else b""),
+            (policy.tenant_header, b"" if owner is None else owner.wire),
             forwarding_fields(head.host, chain, proto, forwarded, policy.forwarded_fields),
             certificate,
         ),
@@ -174,10 +184,10 @@ def _is_foreign(policy: Policy, page: Page, tenant: Tenant) -> bool:
     return page.origin in policy.registry.origins if owner is None else owner.wire != tenant.wire
 
 
-def _origins(policy: Policy, head: RequestHead, tenant: Tenant | Refusal) -> frozenset[bytes]:
-    """The origins of a host's tenant. Pages of a suspended one may read that it is."""
-    owner = policy.tenants.owner(bare_host(head.host)) if tenant is TENANT_SUSPENDED else tenant
-    return owner.origins if isinstance(owner, Tenant) else frozenset()
+def _suspended(policy: Policy, head: RequestHead) -> Tenant | None:
+    """The tenant of a request that is refused because it is suspended."""
+    tenants = policy.tenants
+    return tenants.owner(bare_host(head.host)) or tenants.named(head.tenants)
 
 
 def _by_tenant(policy: Policy, cors: bytes) -> bytes:

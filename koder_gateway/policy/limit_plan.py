@@ -20,9 +20,11 @@ class Plan:
         # The parts of keys for which a Subject is needed.
         self.needs = frozenset(name for meter in meters if meter.key_of is not None for name in meter.rule.key)
         # For each rule that the headers show: its index among the meters, and the seconds in which a token refills.
-        self._shown = tuple((index, 1.0 / meter.buckets.rate) for index, meter in enumerate(meters) if meter.enforced)
-        policies = b", ".join(meter.policy for meter in meters if meter.enforced)
-        items = b", ".join(meter.item for meter in meters if meter.enforced)
+        self._shown = tuple(
+            (index, 1.0 / meter.buckets.rate) for index, meter in enumerate(meters) if meter.announced
+        )
+        policies = b", ".join(meter.policy for meter in meters if meter.announced)
+        items = b", ".join(meter.item for meter in meters if meter.announced)
         self._lines = b"RateLimit-Policy: %b\r\nRateLimit: %b\r\n" % (policies.replace(b"%", b"%%"), items)
         only = meters[0] if len(meters) == 1 else None
         self.sole = only if only is not None and _is_usual(only) else None
@@ -52,12 +54,12 @@ class Plan:
         refused, wait = None, 0
         shadowed: tuple[str, ...] = ()
         for meter, key in zip(self.meters, keys, strict=True):
-            left = meter.buckets.left(key, now)
+            left = meter.left(key, now)
             crowded = left >= WHOLE and meter.crowded(key, left)
             lefts.append(0.0 if crowded else left)
             if left < WHOLE or crowded:
                 if not crowded:
-                    meter.buckets.knock(key, now)
+                    meter.knock(key, now)
                 if not meter.enforced:
                     meter.shadowed += 1
                     shadowed += (meter.rule.name,)
@@ -76,7 +78,7 @@ class Plan:
                 continue  # A shadow: as if it had refused, it is not charged.
             meter.admitted += 1
             key = keys[index]
-            if meter.afterwards:
+            if meter.pends:
                 meter.held[key] = meter.held.get(key, 0) + 1
                 pending += ((meter, key),)
             else:
@@ -97,7 +99,7 @@ class Plan:
 
 def _is_usual(meter: Meter) -> bool:
     """Whether `Meter.judge` does if this is the only one."""
-    return meter.enforced and not meter.afterwards and meter.key_of is None
+    return meter.announced and not meter.pends and meter.key_of is None
 
 
 class Plans:

@@ -5,6 +5,9 @@ guess: for a key with `left` tokens, at most `SIDE_BY_SIDE * left` requests are 
 lately has room for a whole office, one that has used up most of its bucket has little. Failures beyond the bucket are
 owed, so that over time there are no more than the rate.
 
+A rule on requests in flight counts those of a key that were admitted and have not ended, however they end; a tunnel
+ends with its last byte.
+
 A rule that charges refusals is separate: it applies only to what the gateway itself refuses, before or after the
 tenant is known, and counts by address (`Limiter.refused`). It never affects requests that are served. It is not a
 quota to plan with, so no header announces it.
@@ -18,7 +21,7 @@ from .episodes import Episodes
 from .limit_keys import SECRET
 from .limit_plan import Plan, Plans
 from .limit_rules import LimitRule
-from .meter import UNLIMITED, LimitResult, Meter
+from .meter import UNLIMITED, InFlightMeter, LimitResult, Meter
 from .routing import PathSet, PrefixTable, lenient_path, lenient_paths
 
 
@@ -32,7 +35,9 @@ class Limiter:
         listed = tuple(rules)
         self.over = Episodes()
         share = max_entries // max(1, len(listed))
-        self.meters = tuple(Meter(rule, share, secret) for rule in listed)
+        self.meters = tuple(
+            InFlightMeter(rule, secret) if rule.in_flight else Meter(rule, share, secret) for rule in listed
+        )
         self._refusals = tuple(meter for meter in self.meters if meter.rule.charge == "refusals")
         reaches = [tuple(lenient_path(path, path.count(b"/")) for path in rule.paths or (b"/",)) for rule in listed]
         prefixes = {b"/"}.union(*reaches)
@@ -102,15 +107,16 @@ class Limiter:
         return over
 
     @staticmethod
-    def settle(verdict: LimitResult, status: int, served: bool, now: float) -> None:
-        """Charge the rules that charge failures for a request that was one.
+    def settle(verdict: LimitResult, status: int, served: bool, now: float, ended: bool = True) -> None:
+        """Charge the rules that charge failures for a request that was one, and free its places if it has `ended`.
 
         A failure is a 4xx response of the service (`served`), other than its 429. A request that ended without a
         status is charged as well: a client that disconnects before the response must not guess for free.
         """
         failed = (served and 400 <= status < 500 and status != 429) or not status
         for meter, key in verdict.pending:
-            meter.settle(key, failed, now)
+            if ended or not meter.rule.in_flight:
+                meter.settle(key, failed, now)
 
     def sweep(self, now: float, budget: int) -> None:
         """Drop buckets that are full again; call it now and then with the number of entries to check per rule."""

@@ -43,7 +43,7 @@ class LimitEntry:
     key: tuple[str, ...] = setting(listing(KEY_PART, at_least=1), ["tenant", "ip"])
     ipv6_prefix: int = setting(whole(32, 128), HOST_PREFIX)
     rate: tuple[int, int] | None = setting(RATE, DERIVED)
-    in_flight: int | None = setting(whole(1, MAX_IN_FLIGHT), DERIVED)
+    in_flight: int = setting(whole(0, MAX_IN_FLIGHT), 0)
     burst: int | None = setting(whole(1, MAX_QUOTA), DERIVED)
     paths: tuple[str, ...] = setting(listing(PATH_PREFIX), [])
     methods: tuple[str, ...] = setting(listing(METHOD), [])
@@ -67,12 +67,12 @@ def _limit(entry: LimitEntry) -> LimitRule:
         mode=cast(Literal["enforce", "shadow"], entry.mode),
         charge=cast(Literal["requests", "failures", "refusals"], entry.charge),
         ipv6_prefix=entry.ipv6_prefix,
-        in_flight=entry.in_flight or 0,
+        in_flight=entry.in_flight,
     )
 
 
 def _contradictions(entry: LimitEntry) -> Iterator[Located]:
-    if entry.in_flight is not None:
+    if entry.in_flight:
         yield from _in_flight_contradictions(entry)
     elif entry.rate is None:
         yield ".rate", 'is missing; write the rate, as in rate = "10/m", or in_flight = N'

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from math import ceil
 
-from .buckets import SLACK, WHOLE
+from .bucket_room import overflow_key
+from .buckets import NO_ROOM, SLACK, WHOLE
 from .limit_keys import Subject
 from .limit_rules import LimitRule
 from .meter import LimitResult, Meter
@@ -35,11 +36,11 @@ class Plan:
 
     def judge(self, tenant: bytes, address: bytes, now: float) -> LimitResult:
         """Decide about a request and charge it, where no rule needs a Subject. `address` is its network."""
-        return self.decide([meter.key(tenant, address) for meter in self.meters], now)
+        return self.decide([meter.key(tenant, address) for meter in self.meters], now, address)
 
     def judge_subject(self, subject: Subject, now: float) -> LimitResult:
         """Decide about any request and charge it."""
-        return self.decide(self.keys(subject), now)
+        return self.decide(self.keys(subject), now, subject.network)
 
     def keys(self, subject: Subject) -> list[bytes]:
         """What each of the meters counts this request under."""
@@ -48,13 +49,17 @@ class Plan:
             meter.key(tenant, network) if meter.key_of is None else meter.key_of(subject) for meter in self.meters
         ]
 
-    def decide(self, keys: list[bytes], now: float) -> LimitResult:
-        """The verdict of several rules, or of a single one that is no usual one. Each of `keys` is its meter's."""
+    def decide(self, keys: list[bytes], now: float, network: bytes = b"") -> LimitResult:
+        """The verdict of several rules, or of a single one that is no usual one. Each of `keys` is its meter's; where
+        there is no room for one, that of the `network` counts."""
         lefts: list[float] = []
         refused, wait = None, 0
         shadowed: tuple[str, ...] = ()
         for meter, key in zip(self.meters, keys, strict=True):
             left = meter.left(key, now)
+            if left == NO_ROOM:
+                key = keys[len(lefts)] = overflow_key(network)
+                left = meter.left(key, now)
             crowded = left >= WHOLE and meter.crowded(key, left)
             lefts.append(0.0 if crowded else left)
             if left < WHOLE or crowded:

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from .bucket_room import Room, overflow_key
+from .buckets import NO_ROOM
 from .episodes import Episodes
 from .limit_keys import SECRET
 from .limit_plan import Plan, Plans
@@ -26,17 +28,17 @@ from .routing import PathSet, PrefixTable, lenient_path, lenient_paths
 
 
 class Limiter:
-    """All rules at work. `max_entries` bounds their buckets together, in equal parts; hashes in keys are made with
+    """All rules at work. `max_entries` bounds their buckets together; hashes in keys are made with
     `secret`. `over` records the addresses that have passed a limit on refusals."""
 
-    __slots__ = ("_plans", "_refusals", "meters", "over")
+    __slots__ = ("_plans", "_refusals", "_room", "meters", "over")
 
     def __init__(self, rules: Iterable[LimitRule], max_entries: int, secret: bytes = SECRET) -> None:
         listed = tuple(rules)
         self.over = Episodes()
-        share = max_entries // max(1, len(listed))
+        self._room = Room(max_entries)
         self.meters = tuple(
-            InFlightMeter(rule, secret) if rule.in_flight else Meter(rule, share, secret) for rule in listed
+            InFlightMeter(rule, secret) if rule.in_flight else Meter(rule, self._room, secret) for rule in listed
         )
         self._refusals = tuple(meter for meter in self.meters if meter.rule.charge == "refusals")
         reaches = [tuple(lenient_path(path, path.count(b"/")) for path in rule.paths or (b"/",)) for rule in listed]
@@ -53,7 +55,7 @@ class Limiter:
     @property
     def entries(self) -> int:
         """How many buckets are in memory."""
-        return sum(len(meter.buckets) for meter in self.meters)
+        return len(self._room)
 
     def plan(self, method: bytes, path: bytes, plain: bool = False) -> Plan | None:
         """The rules that apply to a request, None if there are none.
@@ -96,7 +98,10 @@ class Limiter:
         """
         over = False
         for meter in self._refusals:
-            if meter.buckets.spend(address, now) >= 0.0:
+            left = meter.buckets.spend(address, now)
+            if left == NO_ROOM:
+                left = meter.buckets.spend(overflow_key(address), now)
+            if left >= 0.0:
                 meter.admitted += 1
             elif meter.enforced:
                 meter.refused += 1
@@ -135,6 +140,7 @@ class Limiter:
             earlier = before.get(meter.rule.name)
             if earlier is not None:
                 meter.adopt(earlier)
+        self._room.shrink()
 
     def _lenient_plans(self, path: bytes) -> Plans | None:
         table = self._plans

@@ -16,7 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
 
-from .buckets import SLACK, Buckets
+from .bucket_room import Room, overflow_key
+from .buckets import NO_ROOM, SLACK, Buckets
 from .limit_keys import SECRET, key_of
 from .limit_rules import LimitRule
 
@@ -74,12 +75,12 @@ class Meter:
         "shadowed",
     )
 
-    def __init__(self, rule: LimitRule, max_entries: int, secret: bytes = SECRET) -> None:
+    def __init__(self, rule: LimitRule, room: Room, secret: bytes = SECRET) -> None:
         self.rule = rule
         self.enforced = rule.mode == "enforce"
         self.afterwards = rule.charge == "failures"
         debt = (SIDE_BY_SIDE - 1) * rule.burst if self.afterwards else 0
-        self.buckets = Buckets(rule.rate, rule.burst, max_entries, debt)
+        self.buckets = Buckets(rule.rate, rule.burst, room, debt)
         # What is left for a key at a time. An attribute, so that a plan needs one call and not two.
         self.left: Callable[[bytes, float], float] = self.buckets.left
         self.admitted = self.refused = self.shadowed = 0
@@ -132,7 +133,7 @@ class Meter:
             theirs.rate,
             theirs.burst,
         ):
-            old.buckets.resize(self.buckets.max_entries)
+            old.buckets.replace(self.buckets)
             self.buckets = old.buckets
             self.left = self.buckets.left
             self.held = old.held
@@ -150,8 +151,9 @@ class Meter:
         held = self.held.pop(key, 1) - 1
         if held:
             self.held[key] = held
-        if failed and self.afterwards:
-            self.buckets.charge(key, now)
+        if failed and self.afterwards and not self.buckets.charge(key, now):
+            # The room has gone since it was admitted, and its network is not known any more.
+            self.buckets.charge(overflow_key(key), now)
 
     def judge(self, tenant: bytes, address: bytes, now: float) -> LimitResult:
         """The verdict if only this rule applies, enforced and charged for each request."""
@@ -162,6 +164,11 @@ class Meter:
             left += SLACK
             whole = int(left)
             return LimitResult(None, self._line % (whole, ceil((whole + 1.0 - left) / self.buckets.rate) or 1))
+        if left == NO_ROOM:
+            left = self.buckets.spend(overflow_key(address), now)
+            if left >= 0.0:
+                self.admitted += 1
+                return LimitResult(None, self._line % (int(left + SLACK), self.wait(left)))
         self.refused += 1
         seconds = self.wait(left + 1.0)
         return LimitResult(self.rule, self._line % (0, seconds) + b"Retry-After: %d\r\n" % seconds)
@@ -174,7 +181,7 @@ class InFlightMeter(Meter):
     __slots__ = ()
 
     def __init__(self, rule: LimitRule, secret: bytes = SECRET) -> None:
-        super().__init__(rule, 1, secret)
+        super().__init__(rule, Room(1), secret)
         self.left = self._places
         self.pends = True
         self.announced = False

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 
 from ..errors import BODY_TOO_LARGE, RATE_LIMITED, TENANT_SUSPENDED, UNKNOWN_TENANT, Refusal
+from ..wire.refusal_writer import RefusalWriter
 from ..wire.request_head import RequestHead
 from .certificates import ClientAuth
 from .clients import TrustedProxies
@@ -14,13 +16,16 @@ from .limits import Limiter
 from .routing import RouteTable
 from .tenants import Registry, TenantPolicy
 
+# The service that speaks OAuth and OpenID Connect.
+_OAUTH_SERVICE: Final = "oauth2"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Policy:
     """Every decision the gateway takes, as one immutable value; a reload makes another.
 
     `hsts` is the finished Strict-Transport-Security line, b"" for none. `forwarded_fields` (lower case) are those of
-    trusted proxies' fields that go on to services as they came.
+    trusted proxies' fields that go on to services as they came. `refusals` writes them as responses.
     """
 
     registry: Registry
@@ -34,6 +39,7 @@ class Policy:
     hsts: bytes = b""
     client_auth: ClientAuth = ClientAuth()  # noqa: RUF009  (immutable)
     forwarded_fields: frozenset[bytes] = frozenset()
+    refusals: RefusalWriter = RefusalWriter()  # noqa: RUF009  (it only caches)
 
     def preflight(self, head: RequestHead, origins: frozenset[bytes]) -> bytes | None:
         """The field lines of the answer to a preflight; None when this is none, or not from an allowed origin.
@@ -50,6 +56,11 @@ class Policy:
         if route is None or not route.public:
             return None
         return self.cors.public_preflight(method, head.preflight_headers)
+
+    def speaks_oauth(self, path: bytes) -> bool:
+        """Whether clients of this path expect OAuth errors: those of the service with the name `oauth2`."""
+        route = self.routes.match(path)
+        return route is not None and route.service == _OAUTH_SERVICE
 
     def tenant_refusal(self, slug: bytes) -> Refusal | None:
         """Why an exchange of this tenant (b"" for none), already in flight, may not go on."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..errors import Refusal
-from ..wire.accept import prefers_page
+from ..wire.accept import may_prefer_page, prefers_page
+from ..wire.refusal_writer import JsonShape, RefusalShape
 from .states import Exchange
 
 
@@ -14,13 +15,23 @@ def refusal_response(exchange: Exchange, refusal: Refusal) -> tuple[bytes, bytes
     OAuth error, and any other path problem details.
     """
     head, context = exchange.head, exchange.context
-    policy = context.policy
+    shape = head.shape
+    # A head may be met again, after a reload too.
+    if shape is None or shape.writer is not context.policy.refusals:
+        shape = head.shape = _chosen(exchange)
+    if isinstance(shape, JsonShape):
+        return shape.write(refusal, exchange.request_id)
+    return shape.write(refusal, exchange.request_id, exchange.tenant or context.whose(head))
+
+
+def _chosen(exchange: Exchange) -> RefusalShape:
+    head, policy = exchange.head, exchange.context.policy
     page = head.page
     if page is None:
-        page = head.page = prefers_page(head.fields)
+        # Most clients are programs, which is seen without a look at each field.
+        page = head.page = may_prefer_page(head.rest) and prefers_page(head.fields)
     if page:
-        return policy.refusals.page(refusal, exchange.request_id, exchange.tenant or context.whose(head))
+        return policy.refusals.page
     if policy.speaks_oauth(head.path):
-        authorization = head.value(b"authorization") if refusal.status == 400 else None
-        return policy.refusals.oauth(refusal, exchange.request_id, authorization)
-    return policy.refusals.problem(refusal, exchange.request_id)
+        return policy.refusals.oauth(head.value(b"authorization"))
+    return policy.refusals.problem

@@ -81,9 +81,9 @@ class PlainRequest:
         given = _REQUEST_ID.findall(head)
         request_id = given[0] if len(given) == 1 else _identifiers.random_hex(32)
         if known_of(head)[2]:
-            fields, body = self._refusals.page(_REFUSAL, request_id, b"", _ADVICE)
+            fields, body = self._refusals.page.write(_REFUSAL, request_id, b"", _ADVICE)
         else:
-            fields, body = self._refusals.problem(_REFUSAL, request_id)
+            fields, body = self._refusals.problem.write(_REFUSAL, request_id)
         return _ANSWER % (fields, OWN_FIELDS, len(body), request_id, body)
 
 

@@ -30,6 +30,13 @@ def negotiating_fields(fields: Iterable[tuple[bytes, bytes]]) -> list[tuple[byte
     return chosen if sum(len(value) for _, value in chosen) <= _LONGEST else []
 
 
+def may_prefer_page(lines: bytes) -> bool:
+    """Whether a client with these field lines could prefer a page; b"" if they are not at hand. A quick look: no
+    client does whose lines do not say one of these words."""
+    lower = lines.lower()
+    return not lower or b"text/" in lower or b"navigate" in lower
+
+
 def prefers_page(fields: Iterable[tuple[bytes, bytes]]) -> bool:
     """Whether the client navigates to a page, or prefers `text/html` to JSON. Not if it takes both alike (`*/*`)."""
     modes: list[bytes] = []

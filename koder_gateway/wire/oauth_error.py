@@ -46,7 +46,7 @@ OAUTH_ERRORS: Final = {
     "upstream_timeout": UNAVAILABLE,
 }
 # The authentication schemes of access tokens (RFC 6750 section 2.1, RFC 9449 section 7.1), as a challenge names them.
-_TOKEN_SCHEMES: Final = {b"bearer": b"Bearer", b"dpop": b"DPoP"}
+TOKEN_SCHEMES: Final = (b"Bearer", b"DPoP")
 
 
 def oauth_error(refusal: Refusal) -> str:
@@ -72,14 +72,19 @@ def description(detail: str) -> str:
     return "".join(character if " " <= character <= "~" else "?" for character in plain)
 
 
-def challenge(refusal: Refusal, authorization: bytes) -> bytes:
-    """The WWW-Authenticate line for a request with this Authorization header; b"" where none is due.
+def token_scheme(authorization: bytes | None) -> bytes:
+    """The scheme of the access token in an Authorization header; b"" without one."""
+    scheme = b"" if authorization is None else authorization.partition(b" ")[0].lower()
+    return next((known for known in TOKEN_SCHEMES if known.lower() == scheme), b"")
 
-    A protected resource such as userinfo names the error of a malformed request that has an access token (RFC 6750
-    section 3.1). No refusal of the gateway is about the token itself, so there is no other case.
+
+def challenge(refusal: Refusal, scheme: bytes) -> bytes:
+    """The WWW-Authenticate line for a request with an access token of this scheme; b"" where none is due.
+
+    A protected resource such as userinfo names the error of a malformed request that has a token (RFC 6750 section
+    3.1). No refusal of the gateway is about the token itself, so there is no other case.
     """
-    scheme = _TOKEN_SCHEMES.get(authorization.partition(b" ")[0].lower())
-    if scheme is None or refusal.status != 400:
+    if not scheme or refusal.status != 400:
         return b""
     said = oauth_error(refusal), description(refusal.detail)
     return b'WWW-Authenticate: %b error="%b", error_description="%b"\r\n' % (

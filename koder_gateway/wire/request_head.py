@@ -6,6 +6,7 @@ from typing import Final
 
 from ..errors import Refusal
 from .accept import negotiating_fields
+from .refusal_writer import RefusalShape
 from .upgrade import KEY
 
 _NOTHING: Final[tuple[bytes, ...]] = ()
@@ -22,7 +23,8 @@ class RequestHead:
     lines. `target` is the raw path with its query; `path` is the part before the `?`, without escapes that mean
     nothing. `plain` says that no service reads another path in it, `https` that the target is an absolute URL of that
     scheme, `last_hop` that an OPTIONS is for the gateway itself, as if for `*` (RFC 9110 section 7.6.2). `page` says
-    whether the client would rather get a page than JSON; None until somebody asks (`exchange.refusing`).
+    whether the client would rather get a page than JSON, and `shape` is that of its refusals: each is None until it is
+    asked for (`exchange.refusing`).
     """
 
     __slots__ = (
@@ -47,6 +49,7 @@ class RequestHead:
         "refusal",
         "request_id",
         "rest",
+        "shape",
         "target",
         "tenants",
         "traced",
@@ -64,6 +67,7 @@ class RequestHead:
         self.https = False
         self.last_hop = False
         self.page: bool | None = None
+        self.shape: RefusalShape | None = None
         self.minor = minor
         self.fields = fields
         self.lines: list[bytes] = []
@@ -98,6 +102,7 @@ class RequestHead:
         head.https = False
         head.last_hop = False
         head.page = self.page
+        head.shape = None
         head.minor = self.minor
         head.fields = self.fields
         head.lines = self.lines

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from koder_gateway.wire.accept import _LONGEST, negotiating_fields, prefers_page
+from koder_gateway.wire.accept import _LONGEST, may_prefer_page, negotiating_fields, prefers_page
 
 FIREFOX = b"text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 CHROME = FIREFOX + b",image/avif,image/webp,image/apng,application/signed-exchange;v=b3;q=0.7"
@@ -77,3 +77,14 @@ def test_what_is_kept_decides_as_all_fields_do(fields: list[tuple[bytes, bytes]]
 def test_what_is_kept_is_bounded() -> None:
     assert negotiating_fields([(b"Accept", b"a" * (_LONGEST + 1))]) == []
     assert negotiating_fields([(b"Accept", b"text/html")]) == [(b"Accept", b"text/html")]
+
+
+_WORDS = st.sampled_from([b"text/html", b"TEXT/*", b"Navigate", b"navigate", b"*/*", b"application/json"])
+
+
+@given(st.lists(st.tuples(st.sampled_from([b"Accept", b"Sec-Fetch-Mode"]), _WORDS), max_size=3))
+def test_the_quick_look_misses_nobody(fields: list[tuple[bytes, bytes]]) -> None:
+    lines = b"".join(b"%b: %b\r\n" % pair for pair in fields)
+    assert may_prefer_page(lines) or not prefers_page(fields)
+    assert may_prefer_page(b"")
+    assert not may_prefer_page(b"Accept: */*\r\n")

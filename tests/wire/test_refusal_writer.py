@@ -35,16 +35,16 @@ def details(refusal: Refusal, kind: str) -> dict[str, object]:
 @pytest.mark.parametrize("refusal", ALL.values(), ids=ALL)
 class TestEveryRefusal:
     def test_is_a_problem(self, refusal: Refusal) -> None:
-        fields, body = RefusalWriter().problem(refusal, b"r-1.x_Y")
+        fields, body = RefusalWriter().problem.write(refusal, b"r-1.x_Y")
         assert fields == b"Content-Type: application/problem+json\r\n" + refusal.fields
         assert json.loads(body) == details(refusal, DOCS + refusal.code)
 
     def test_is_a_problem_without_documentation(self, refusal: Refusal) -> None:
-        body = RefusalWriter("").problem(refusal, b"r-1.x_Y")[1]
+        body = RefusalWriter("").problem.write(refusal, b"r-1.x_Y")[1]
         assert json.loads(body) == details(refusal, f"urn:koder-gateway:{refusal.code}")
 
     def test_is_an_oauth_error_and_a_problem(self, refusal: Refusal) -> None:
-        fields, body = RefusalWriter().oauth(refusal, b"r-1.x_Y", None)
+        fields, body = RefusalWriter().oauth(None).write(refusal, b"r-1.x_Y")
         assert fields == b"Content-Type: application/json\r\n" + refusal.fields
         document = json.loads(body)
         assert document["error"] in OAUTH
@@ -55,12 +55,12 @@ class TestEveryRefusal:
         assert rest == details(refusal, DOCS + refusal.code)
 
     def test_is_an_oauth_error_without_documentation(self, refusal: Refusal) -> None:
-        document = json.loads(RefusalWriter("").oauth(refusal, b"r1", None)[1])
+        document = json.loads(RefusalWriter("").oauth(None).write(refusal, b"r1")[1])
         assert "error_uri" not in document
         assert document["type"] == f"urn:koder-gateway:{refusal.code}"
 
     def test_is_a_page(self, refusal: Refusal) -> None:
-        fields, body = RefusalWriter().page(refusal, b"r-1.x_Y", b"koder")
+        fields, body = RefusalWriter().page.write(refusal, b"r-1.x_Y", b"koder")
         assert fields == FIELDS + refusal.fields
         page = Page()
         page.feed(body.decode())
@@ -110,17 +110,17 @@ def test_the_tables_have_every_code() -> None:
 def test_a_code_that_is_in_no_table() -> None:
     unknown = errors.BAD_REQUEST.because("Mine.")
     unknown = Refusal(409, "mine", "Conflict", unknown.detail)
-    assert json.loads(RefusalWriter().oauth(unknown, b"r1", None)[1])["error"] == "invalid_request"
-    assert b"<h1>This did not work</h1>" in RefusalWriter().page(unknown, b"r1", b"")[1]
+    assert json.loads(RefusalWriter().oauth(None).write(unknown, b"r1")[1])["error"] == "invalid_request"
+    assert b"<h1>This did not work</h1>" in RefusalWriter().page.write(unknown, b"r1", b"")[1]
     broken = Refusal(507, "mine", "Insufficient Storage", "Mine.")
-    assert json.loads(RefusalWriter().oauth(broken, b"r1", None)[1])["error"] == "server_error"
+    assert json.loads(RefusalWriter().oauth(None).write(broken, b"r1")[1])["error"] == "server_error"
 
 
 @given(st.text())
 def test_any_detail_is_escaped(detail: str) -> None:
     refusal = errors.NO_ROUTE.because(detail)
-    assert json.loads(RefusalWriter().problem(refusal, b"r1")[1])["detail"] == detail
-    document = json.loads(RefusalWriter().oauth(refusal, b"r1", None)[1])
+    assert json.loads(RefusalWriter().problem.write(refusal, b"r1")[1])["detail"] == detail
+    document = json.loads(RefusalWriter().oauth(None).write(refusal, b"r1")[1])
     assert document["detail"] == detail
     # RFC 6749 section 5.2: %x20-21 / %x23-5B / %x5D-7E.
     assert all(" " <= character <= "~" and character not in '"\\' for character in document["error_description"])
@@ -128,7 +128,7 @@ def test_any_detail_is_escaped(detail: str) -> None:
 
 def test_a_page_of_nobody_in_particular() -> None:
     page = Page()
-    page.feed(RefusalWriter().page(errors.NO_ROUTE, b"r1", b"", "Look <there>.")[1].decode())
+    page.feed(RefusalWriter().page.write(errors.NO_ROUTE, b"r1", b"", "Look <there>.")[1].decode())
     assert page.texts["title"] == "This page does not exist"
     assert page.paragraphs == ["Look <there>."]
 
@@ -137,7 +137,7 @@ def test_a_page_may_load_its_own_style_alone() -> None:
     from base64 import b64encode
     from hashlib import sha256
 
-    body = RefusalWriter().page(errors.NO_ROUTE, b"r1", b"koder")[1]
+    body = RefusalWriter().page.write(errors.NO_ROUTE, b"r1", b"koder")[1]
     style = body.partition(b"<style>")[2].partition(b"</style>")[0]
     wanted = b"default-src 'none'; style-src 'sha256-%b';" % b64encode(sha256(style).digest())
     (policy,) = [line for line in FIELDS.split(b"\r\n") if line.startswith(b"Content-Security-Policy: ")]
@@ -159,7 +159,7 @@ def test_a_page_may_load_its_own_style_alone() -> None:
 )
 def test_challenges(refusal: Refusal, authorization: bytes | None, line: bytes | None) -> None:
     """RFC 6750 section 3.1: of a malformed request with an access token, and of no other."""
-    fields = RefusalWriter().oauth(refusal.because('A "quoted" detail.'), b"r1", authorization)[0]
+    fields = RefusalWriter().oauth(authorization).write(refusal.because('A "quoted" detail.'), b"r1")[0]
     wanted = b"" if line is None else b"WWW-Authenticate: %berror_description=\"A 'quoted' detail.\"\r\n" % line
     assert fields == b"Content-Type: application/json\r\n" + refusal.fields + wanted
 
@@ -168,10 +168,10 @@ def test_details_made_for_one_request_are_not_kept_for_ever() -> None:
     writer = RefusalWriter()
     for number in range(1000):
         refusal = errors.BAD_REQUEST.because(f"number {number}")
-        writer.problem(refusal, b"r1")
-        writer.oauth(refusal, b"r1", None)
-    assert len(writer._problems) == len(writer._oauth) == _BOUND
-    assert json.loads(writer.problem(errors.NO_ROUTE, b"r2")[1])["request_id"] == "r2"
+        writer.problem.write(refusal, b"r1")
+        writer.oauth(None).write(refusal, b"r1")
+    assert len(writer.problem.known) == len(writer.oauth(None).known) == _BOUND
+    assert json.loads(writer.problem.write(errors.NO_ROUTE, b"r2")[1])["request_id"] == "r2"
 
 
 def test_what_every_response_has() -> None:

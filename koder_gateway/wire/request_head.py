@@ -23,8 +23,8 @@ class RequestHead:
     lines. `target` is the raw path with its query; `path` is the part before the `?`, without escapes that mean
     nothing. `plain` says that no service reads another path in it, `https` that the target is an absolute URL of that
     scheme, `last_hop` that an OPTIONS is for the gateway itself, as if for `*` (RFC 9110 section 7.6.2). `page` says
-    whether the client would rather get a page than JSON, and `shape` is that of its refusals: each is None until it is
-    asked for (`exchange.refusing`).
+    whether the client would rather get a page than JSON, and `shape` is that of its refusals: both are None until
+    somebody asks (`exchange.refusing`).
     """
 
     __slots__ = (

@@ -16,7 +16,8 @@ from koder_gateway.exchange.ending import Ending, goes_unanswered, settle
 from koder_gateway.exchange.states import Exchange
 from koder_gateway.ops.metrics import Counters
 from koder_gateway.policy.limit_rules import LimitRule
-from koder_gateway.policy.limits import UNLIMITED, Limiter
+from koder_gateway.policy.limits import Limiter
+from koder_gateway.policy.meter import UNLIMITED
 from koder_gateway.wire.request_head import RequestHead
 from tests.exchange.test_context import policy
 

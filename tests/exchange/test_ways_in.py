@@ -13,7 +13,7 @@ from koder_gateway.errors import Refusal
 from koder_gateway.exchange.explanation import explain
 from koder_gateway.exchange.states import Exchange
 from koder_gateway.policy.certificates import TlsInfo
-from koder_gateway.policy.limits import LimitRule
+from koder_gateway.policy.limit_rules import LimitRule
 from koder_gateway.policy.tenants import Tenant
 from koder_gateway.tree.compose import make_reader
 from koder_gateway.twisted_site.adapter import SiteAdapter

@@ -1,0 +1,142 @@
+"""One rate limit at work: what a request is counted under, what it is charged, and what is left for its client.
+
+The headers are those of draft-ietf-httpapi-ratelimit-headers-10, for every enforced rule that applies:
+
+- `RateLimit-Policy: "name";q=BURST;w=SECONDS`: the burst, and the seconds in which an empty bucket refills, rounded
+  up. A client that keeps to q requests in any w seconds is never refused. With the default burst this is the rate as
+  configured (10/m: q=10;w=60); with burst 5 it is q=5;w=30, since q=10;w=60 would allow ten at once.
+- `RateLimit: "name";r=LEFT;t=SECONDS`: the whole tokens left, and the seconds, rounded up, until there is one more;
+  for a full bucket t is the time in which one token refills.
+- `Retry-After` with a refusal: the longest t of the rules that refuse.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+from .buckets import SLACK, Buckets
+from .limit_keys import SECRET, key_of
+from .limit_rules import LimitRule
+
+# Requests in flight for each token that is left, under a rule that charges failures.
+SIDE_BY_SIDE = 4
+
+
+@dataclass(slots=True)
+class LimitResult:
+    """The verdict of the limits on one request, which nobody changes. (Made for each request: what is frozen, or a
+    named tuple, takes twice as long to make.)
+
+    `refused` is the rule that refuses, None if the request may pass. `fields` are finished header lines for its
+    response. `shadowed` names the shadow rules that would have refused. `pending` are the meters and keys that
+    `Limiter.settle` charges if the response is a failure.
+    """
+
+    refused: LimitRule | None = None
+    fields: bytes = b""
+    shadowed: tuple[str, ...] = ()
+    pending: tuple[tuple[Meter, bytes], ...] = ()
+
+
+UNLIMITED = LimitResult()
+
+
+class Meter:
+    """One rule at work: its buckets, its counters, its part of the header lines.
+
+    `admitted`, `refused` and `shadowed` (would have refused) count requests since the start.
+    """
+
+    __slots__ = (
+        "_by_address",
+        "_by_tenant",
+        "_line",
+        "admitted",
+        "afterwards",
+        "buckets",
+        "enforced",
+        "held",
+        "item",
+        "key_of",
+        "policy",
+        "refused",
+        "rule",
+        "shadowed",
+    )
+
+    def __init__(self, rule: LimitRule, max_entries: int, secret: bytes = SECRET) -> None:
+        self.rule = rule
+        self.enforced = rule.mode == "enforce"
+        self.afterwards = rule.charge == "failures"
+        debt = (SIDE_BY_SIDE - 1) * rule.burst if self.afterwards else 0
+        self.buckets = Buckets(rule.rate, rule.burst, max_entries, debt)
+        self.admitted = self.refused = self.shadowed = 0
+        # How many requests of each key are in flight, under a rule that charges failures.
+        self.held: dict[bytes, int] = {}
+        # How a key is made of more than tenant and network, None where these are all.
+        self.key_of = key_of(rule, secret)
+        self._by_tenant = "tenant" in rule.key
+        self._by_address = "ip" in rule.key
+        # A structured-field String (RFC 9651 section 3.3.3).
+        name = b'"' + rule.name.replace("\\", r"\\").replace('"', r"\"").encode("ascii") + b'"'
+        refill = -(-rule.burst * rule.window // rule.quota)
+        self.policy = b"%b;q=%d;w=%d" % (name, rule.burst, refill)
+        self.item = name.replace(b"%", b"%%") + b";r=%d;t=%d"
+        policy_line = b"RateLimit-Policy: %b\r\n" % self.policy
+        self._line = policy_line.replace(b"%", b"%%") + b"RateLimit: " + self.item + b"\r\n"
+
+    def key(self, tenant: bytes, address: bytes) -> bytes:
+        """The key that a request is counted under if `key_of` is None; `address` is its network (`address_key`). A
+        slug never contains the slash that separates the two."""
+        if self._by_tenant:
+            return tenant + b"/" + address if self._by_address else tenant
+        return address if self._by_address else b""
+
+    def wait(self, left: float) -> int:
+        """Whole seconds, at least 1, until a bucket with this much left has one more whole token."""
+        missing = int(left + SLACK) + 1.0 - left - SLACK
+        return ceil(missing / self.buckets.rate) or 1
+
+    def retry_after(self, key: bytes, left: float, now: float) -> int:
+        """The same for a key that has been refused and may owe tokens."""
+        return self.wait(left) + ceil(self.buckets.owed(key, now) / self.buckets.rate)
+
+    def adopt(self, old: Meter) -> None:
+        """Continue the counters of the previous rule of the same name, and its buckets if they mean the same."""
+        self.admitted, self.refused, self.shadowed = old.admitted, old.refused, old.shadowed
+        mine, theirs = self.rule, old.rule
+        if (mine.key, mine.ipv6_prefix, mine.rate, mine.burst) == (
+            theirs.key,
+            theirs.ipv6_prefix,
+            theirs.rate,
+            theirs.burst,
+        ):
+            old.buckets.resize(self.buckets.max_entries)
+            self.buckets = old.buckets
+            self.held = old.held
+
+    def crowded(self, key: bytes, left: float) -> bool:
+        """Whether the key has as many requests in flight as its remaining tokens allow."""
+        return self.afterwards and self.held.get(key, 0) >= SIDE_BY_SIDE * left
+
+    def settle(self, key: bytes, failed: bool, now: float) -> None:
+        """A request that was admitted is over."""
+        held = self.held.pop(key, 1) - 1
+        if held:
+            self.held[key] = held
+        if failed:
+            self.buckets.charge(key, now)
+
+    def judge(self, tenant: bytes, address: bytes, now: float) -> LimitResult:
+        """The verdict if only this rule applies, enforced and charged for each request."""
+        left = self.buckets.spend(self.key(tenant, address), now)
+        if left >= 0.0:
+            self.admitted += 1
+            # `wait`, inlined: this runs for each request.
+            left += SLACK
+            whole = int(left)
+            return LimitResult(None, self._line % (whole, ceil((whole + 1.0 - left) / self.buckets.rate) or 1))
+        self.refused += 1
+        seconds = self.wait(left + 1.0)
+        return LimitResult(self.rule, self._line % (0, seconds) + b"Retry-After: %d\r\n" % seconds)

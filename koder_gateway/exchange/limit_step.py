@@ -45,7 +45,8 @@ def _outcome(exchange: Exchange, verdict: LimitResult) -> Refusal | None:
         exchange.fields += fields
         exchange.limited = True
     exchange.charges = verdict
-    return None if verdict.refused is None else limit_refusal(verdict.refused.name)
+    refused = verdict.refused
+    return None if refused is None else limit_refusal(refused.name, refused.in_flight)
 
 
 def subject(exchange: Exchange, client: bytes = NOBODY) -> Subject:

@@ -142,6 +142,7 @@ class Gateway(TwistedService):
             frontends.gate,
             protocols=protocols_of(settings),
             listening=listening,
+            tickets=process.tickets,
         )
         self._endpoints.failures.charge = self._handshake_failed
         self._ports = Ports(listening, self._endpoints, public, redirecting, [admin] if admin else [])

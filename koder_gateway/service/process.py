@@ -9,12 +9,16 @@ from prometheus_client import CollectorRegistry
 
 from ..ops.metrics import render
 from ..ops.notify import Notifier
+from ..tls.ticket_contexts import TicketContexts
 
 Sampling = Callable[[], CollectorRegistry]
 
 
 class Process:
     """One that is alone. `workers` has other ones."""
+
+    tickets: TicketContexts | None = None
+    """The contexts with the ticket keys that several have; None for one with its own."""
 
     def listening_on(self, reactor: Any) -> Any:
         """What endpoints listen on: the reactor, or what has their sockets already."""

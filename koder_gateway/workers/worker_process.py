@@ -14,6 +14,7 @@ from zope.interface import implementer
 from ..ops.metrics import render
 from ..ops.notify import Notifier
 from ..service.process import Process, Sampling
+from ..tls.ticket_contexts import TicketContexts
 from .bound_ports import BoundPort, InheritedPorts
 from .channel import Channel
 from .metrics_sum import Family, FamilyCollector, read_snapshot, summed, taken
@@ -25,8 +26,9 @@ _log = Logger()
 class WorkerProcess(Process):
     """A worker in its seat, with the ports that the supervisor has bound."""
 
-    def __init__(self, seat: WorkerSeat, ports: Iterable[BoundPort]) -> None:
+    def __init__(self, seat: WorkerSeat, ports: Iterable[BoundPort], tickets: TicketContexts) -> None:
         self._seat = seat
+        self.tickets = tickets
         self._ports = list(ports)
 
     def listening_on(self, reactor: Any) -> Any:

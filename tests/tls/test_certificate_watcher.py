@@ -11,10 +11,11 @@ from twisted.internet.task import deferLater
 from twisted.logger import formatEvent, globalLogPublisher
 
 from koder_gateway.tls.certificate_store import StoreChanges
-from koder_gateway.tls.certificate_watcher import TICKETS, CertificateWatcher, WatchedContexts
+from koder_gateway.tls.certificate_watcher import CertificateWatcher, WatchedContexts
 from koder_gateway.tls.certificates import CertificateError, self_signed
 from koder_gateway.tls.contexts import ServerContexts
 from koder_gateway.tls.sni_index import SniIndex
+from koder_gateway.tls.ticket_contexts import TICKETS
 from tests.tenants.test_registry_file import Pool
 from tests.tls.test_contexts import Peer, begun, resumed
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
@@ -19,9 +20,10 @@ from ..wire.request_head import RequestHead
 from .metrics import CONTENT_TYPE as METRICS_TYPE
 
 _PROBLEM_TYPE: Final = b"application/problem+json"
+_JSON_TYPE: Final = b"application/json"
 _TEXT_TYPE: Final = b"text/plain; charset=utf-8"
 _NOT_READY: Final = Refusal(503, "not_ready", "Service Unavailable", "The gateway is not ready.", "gateway")
-_NOT_FOUND: Final = NO_ROUTE.because("This port serves /healthz, /readyz and /metrics.")
+_NOT_FOUND: Final = NO_ROUTE.because("This port serves /healthz, /readyz, /metrics and /process.")
 _FOREIGN: Final = MISDIRECTED_REQUEST.because("Use an IP address, localhost, or a name from listen.admin_hosts.")
 _ALLOW: Final = b"Allow: GET, HEAD, OPTIONS\r\n"
 
@@ -39,8 +41,10 @@ class AdminResponse:
 Pages = Mapping[bytes, Callable[[], AdminResponse]]
 
 
-def admin_pages(ready: Callable[[], list[str]], metrics: Callable[[], bytes]) -> Pages:
-    """The pages by path.
+def admin_pages(
+    ready: Callable[[], list[str]], metrics: Callable[[], bytes], process: Callable[[], int] = os.getpid
+) -> Pages:
+    """The pages by path. `process` returns the process that gets signals, and is asked to reload.
 
     `ready` returns the reasons for not being ready, none if ready; `metrics` returns the metrics page. Readiness is
     also the response to a balancer's probe without a path (HAProxy's httpchk: `OPTIONS /`, and `OPTIONS *`).
@@ -50,6 +54,7 @@ def admin_pages(ready: Callable[[], list[str]], metrics: Callable[[], bytes]) ->
         b"/healthz": lambda: AdminResponse(200, _TEXT_TYPE, b"ok\n"),
         b"/readyz": lambda: _readiness(ready()),
         b"/metrics": lambda: AdminResponse(200, METRICS_TYPE, metrics()),
+        b"/process": lambda: AdminResponse(200, _JSON_TYPE, json.dumps({"pid": process()}).encode() + b"\n"),
     }
 
 

@@ -95,8 +95,8 @@ class ServerContexts:
     """The contexts of one or more endpoints; the server name (SNI) selects among them.
 
     Every connection begins with the context of the default certificate, or with that of `tickets`, whose keys also
-    encrypt all session tickets (RFC 8446 section 4.6.1); OpenSSL asks for the right context once it knows the name. Contexts are made when they
-    are first needed, from certificates in memory, and the least recently used are dropped.
+    encrypt all session tickets (RFC 8446 section 4.6.1); OpenSSL asks for the right context once it knows the name.
+    Contexts are made when they are first needed, from certificates in memory; the least recently used are dropped.
     """
 
     def __init__(

@@ -123,7 +123,7 @@ def test_a_line_says_whose_certificate_it_is_about(made, pool, lines):
 
 def test_certificates_that_cannot_serve_after_all_leave_those_before(made, pool, lines, monkeypatch):
     one = watched(made, StoreChanges(SniIndex([made("b.example")])))
-    monkeypatch.setattr(one.contexts, "_opened", refuse)
+    monkeypatch.setattr(one.contexts, "_begin", refuse)
     before = one.contexts.names
     watch = watch_of(pool, one)
     watch.sweep(0.0)

@@ -25,7 +25,7 @@ class Workers:
         tickets.make_row(0, lambda: build_context(None, ContextOptions()))
         certificates = [self_signed(folder, name) for name in names]
         options = ContextOptions(protocols=protocols)
-        # After a fork each worker has copies of the contexts; here they are the same, and each takes its callback anew.
+        # After a fork each worker has copies of the contexts; here they are the same, and take its callback.
         self.made = [
             ServerContexts(certificates, options=options, tickets=lambda: tickets.at(0, self.now)) for _ in range(2)
         ]

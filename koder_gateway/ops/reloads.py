@@ -14,8 +14,8 @@ T = TypeVar("T")
 
 class Reloads(Generic[T]):
     """`begin` is called, then `read` in a thread, then `take` in the reactor's thread with its result, or `refuse`
-    with its exception. If another reload is requested meanwhile, everything runs once more, since the result may be out of
-    date."""
+    with its exception. If another reload is requested meanwhile, everything runs once more, since the result may be
+    out of date."""
 
     def __init__(
         self,

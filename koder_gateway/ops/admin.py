@@ -19,9 +19,14 @@ from ..wire.request_head import RequestHead
 from .metrics import CONTENT_TYPE as METRICS_TYPE
 
 _PROBLEM_TYPE: Final = b"application/problem+json"
+# RFC 7517 section 8.5.
+_KEYS_TYPE: Final = b"application/jwk-set+json"
+# Services keep the keys for five minutes (`koder_gateway.context`).
+_KEPT_KEYS: Final = b"Cache-Control: public, max-age=300\r\n"
 _TEXT_TYPE: Final = b"text/plain; charset=utf-8"
 _NOT_READY: Final = Refusal(503, "not_ready", "Service Unavailable", "The gateway is not ready.", "gateway")
-_NOT_FOUND: Final = NO_ROUTE.because("This port serves /healthz, /readyz and /metrics.")
+_NOT_FOUND: Final = NO_ROUTE.because("This port serves /healthz, /readyz, /metrics and /.well-known/jwks.json.")
+_NO_KEYS: Final = NO_ROUTE.because("There are no keys: context.key_file is not set.")
 _FOREIGN: Final = MISDIRECTED_REQUEST.because("Use an IP address, localhost, or a name from listen.admin_hosts.")
 _ALLOW: Final = b"Allow: GET, HEAD, OPTIONS\r\n"
 
@@ -39,10 +44,13 @@ class AdminResponse:
 Pages = Mapping[bytes, Callable[[], AdminResponse]]
 
 
-def admin_pages(ready: Callable[[], list[str]], metrics: Callable[[], bytes]) -> Pages:
+def admin_pages(
+    ready: Callable[[], list[str]], metrics: Callable[[], bytes], keys: Callable[[], bytes] = bytes
+) -> Pages:
     """The pages by path.
 
-    `ready` returns the reasons for not being ready, none if ready; `metrics` returns the metrics page. Readiness is
+    `ready` returns the reasons for not being ready, none if ready; `metrics` returns the metrics page, `keys` the JWK
+    Set of the keys that sign contexts, b"" if there are none. Readiness is
     also the response to a balancer's probe without a path (HAProxy's httpchk: `OPTIONS /`, and `OPTIONS *`).
     """
     return {
@@ -50,6 +58,7 @@ def admin_pages(ready: Callable[[], list[str]], metrics: Callable[[], bytes]) ->
         b"/healthz": lambda: AdminResponse(200, _TEXT_TYPE, b"ok\n"),
         b"/readyz": lambda: _readiness(ready()),
         b"/metrics": lambda: AdminResponse(200, METRICS_TYPE, metrics()),
+        b"/.well-known/jwks.json": lambda: _published(keys()),
     }
 
 
@@ -92,6 +101,10 @@ def _is_ours(head: RequestHead, hosts: Collection[bytes]) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _published(keys: bytes) -> AdminResponse:
+    return AdminResponse(200, _KEYS_TYPE, keys, _KEPT_KEYS) if keys else admin_problem(_NO_KEYS)
 
 
 def _readiness(reasons: list[str]) -> AdminResponse:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from ..errors import BODY_TOO_LARGE, RATE_LIMITED, TENANT_SUSPENDED, UNKNOWN_TENANT, Refusal
 from ..wire.request_head import RequestHead
@@ -14,6 +15,10 @@ from .limits import Limiter
 from .routing import PathSet, RouteTable
 from .tenants import Registry, TenantPolicy
 
+if TYPE_CHECKING:
+    # With joserfc, which costs memory: only where a key is configured.
+    from .signed_context import ContextSigner
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Policy:
@@ -21,7 +26,7 @@ class Policy:
 
     `hsts` is the finished Strict-Transport-Security line, b"" for none. `forwarded_fields` (lower case) are those of
     trusted proxies' fields that go on to services as they came. `suspended_allow` are the paths that are served for
-    suspended tenants too.
+    suspended tenants too. `signer` signs X-Koder-Context, None if there is no such header.
     """
 
     registry: Registry
@@ -36,6 +41,7 @@ class Policy:
     client_auth: ClientAuth = ClientAuth()  # noqa: RUF009  (immutable)
     forwarded_fields: frozenset[bytes] = frozenset()
     suspended_allow: PathSet = PathSet(())  # noqa: RUF009  (immutable)
+    signer: ContextSigner | None = None
 
     def preflight(self, head: RequestHead, origins: frozenset[bytes]) -> bytes | None:
         """The field lines of the answer to a preflight; None when this is none, or not from an allowed origin.

@@ -321,7 +321,7 @@ class Gateway(TwistedService):
         if self._bound:
             return
         self._bound = True
-        pages = admin_pages(self.unready, lambda: self.metrics())
+        pages = admin_pages(self.unready, lambda: self.metrics(), self._keys)
         admin = AdminFactory(pages, self._reactor, lambda: self.settings.listen.admin_hosts)
         faults = self._ports.bind(self.site, self.redirect, admin)
         if faults:
@@ -355,6 +355,11 @@ class Gateway(TwistedService):
             service.retried for service in self.composition.services.values()
         )
         return render(self._metrics)
+
+    def _keys(self) -> bytes:
+        """The JWK Set of the keys that sign contexts; b"" if there are none."""
+        signer = self.composition.policy.signer
+        return b"" if signer is None else signer.jwks
 
     # -- the end
 

@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed448
-from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
 
 from koder_gateway.config import ConfigurationError, Settings, load, read_keys_again, warning_lines
 from koder_gateway.policy.signed_context import public_jwk
@@ -44,7 +49,11 @@ def test_keys_that_sign(tmp_path: Path, pem: bytes, key: object) -> None:
 
 def test_keys_that_are_only_published(tmp_path: Path) -> None:
     (tmp_path / "key.pem").write_bytes(private_pem(ED25519))
-    for name, pem in (("old.pem", public_pem(P256)), ("next.pem", private_pem(P256)), ("also.pem", public_pem(ED25519))):
+    for name, pem in (
+        ("old.pem", public_pem(P256)),
+        ("next.pem", private_pem(P256)),
+        ("also.pem", public_pem(ED25519)),
+    ):
         (tmp_path / name).write_bytes(pem)
     text = '[context]\nkey_file = "key.pem"\npublished_key_files = ["old.pem", "next.pem", "also.pem"]\n'
     context = read(tmp_path, text).context
@@ -57,7 +66,10 @@ ENCRYPTED = ED25519.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailab
 RIGHT = "write an Ed25519 or P-256 key, as from: openssl genpkey -algorithm ed25519"
 WRONG = {
     "RSA": (rsa_pem(), f"the private key is of the kind RSA; {RIGHT}"),
-    "P-384": (private_pem(ec.generate_private_key(ec.SECP384R1())), f"the private key is of the curve secp384r1; {RIGHT}"),
+    "P-384": (
+        private_pem(ec.generate_private_key(ec.SECP384R1())),
+        f"the private key is of the curve secp384r1; {RIGHT}",
+    ),
     "Ed448": (private_pem(ed448.Ed448PrivateKey.generate()), f"the private key is of the kind Ed448; {RIGHT}"),
     "public": (public_pem(ED25519), f"no private key in it; {RIGHT}"),
     "no key": (b"hello\n", f"no private key in it; {RIGHT}"),
@@ -90,7 +102,11 @@ def test_every_fault_at_once(tmp_path: Path) -> None:
 
 
 def test_a_private_key_that_everybody_can_read(tmp_path: Path) -> None:
-    for name, pem in (("key.pem", private_pem(ED25519)), ("next.pem", private_pem(P256)), ("old.pem", public_pem(P256))):
+    for name, pem in (
+        ("key.pem", private_pem(ED25519)),
+        ("next.pem", private_pem(P256)),
+        ("old.pem", public_pem(P256)),
+    ):
         (tmp_path / name).write_bytes(pem)
         (tmp_path / name).chmod(0o644)
     text = '[context]\nkey_file = "key.pem"\npublished_key_files = ["next.pem", "old.pem"]\n'

@@ -18,10 +18,10 @@ FLOORS = (
     ("errors", "version"),
     ("wire",),
     ("policy",),
-    ("context",),
     ("exchange",),
     ("files",),
     ("config",),
+    ("context",),
     ("reactor",),
     ("tls_bio",),
     ("downstream",),
@@ -43,7 +43,7 @@ STRANGERS = {"upstream": {*CLIENTS_SIDE, "config"}}
 MODEST = {"ops", "tls", "transports", "tenants", "listening"}
 # But an endpoint makes TLS contexts, and the plain port serves by the main site's means.
 NEEDED = {("listening", "tls"), ("listening", "downstream")}
-PURE = ("errors", "version", "wire", "policy", "context", "exchange", "files", "config")
+PURE = ("errors", "version", "wire", "policy", "exchange", "files", "config")
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 PACKAGES = sorted(path.parent.name for path in ROOT.glob("*/__init__.py"))
 

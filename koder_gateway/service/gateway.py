@@ -144,6 +144,7 @@ class Gateway(TwistedService):
             listening=listening,
         )
         self._endpoints.failures.charge = self._handshake_failed
+        self._endpoints.failures.refusals = lambda: self.composition.policy.refusals
         self._ports = Ports(listening, self._endpoints, public, redirecting, [admin] if admin else [])
         self._drain = Drain(reactor, clock, self.site, self._ports, self._sweeper, self._close)
         sources = sources_of(lambda: self.composition, self._probes, self._endpoints, self._ending)
@@ -334,11 +335,16 @@ class Gateway(TwistedService):
         if self._bound:
             return
         self._bound = True
-        pages = admin_pages(self.unready, lambda: self.metrics(), self._keys)
-        admin = AdminFactory(pages, self._reactor, lambda: self.settings.listen.admin_hosts)
+        pages = admin_pages(
+            self.unready, lambda: self.metrics(), self._docs_url, lambda: self.composition.policy.jwks
+        )
+        admin = AdminFactory(pages, self._reactor, lambda: self.settings.listen.admin_hosts, self._docs_url)
         faults = self._ports.bind(self.site, self.redirect, admin)
         if faults:
             raise StartError("\n".join(faults))
+
+    def _docs_url(self) -> str:
+        return self.settings.problems.docs_url
 
     @property
     def addresses(self) -> Addresses:
@@ -366,11 +372,6 @@ class Gateway(TwistedService):
         retries = self._retired.retries + sum(service.retried for service in services)
         count_connections(self.counters, self.site, retries)
         return self._metrics
-
-    def _keys(self) -> bytes:
-        """The JWK Set of the keys that sign contexts; b"" if there are none."""
-        signer = self.composition.policy.signer
-        return b"" if signer is None else signer.jwks
 
     # -- the end
 

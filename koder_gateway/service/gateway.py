@@ -24,7 +24,6 @@ from ..config import ConfigurationError, Settings, StableReading
 from ..config.registry import no_pause
 from ..errors import CODES
 from ..exchange.states import EARLY_ENDS
-from ..listening.endpoints import Endpoints
 from ..ops.access_log import AccessLogError
 from ..ops.admin import admin_pages
 from ..ops.admin_channel import AdminFactory
@@ -51,7 +50,7 @@ from .configuration_warnings import changed_ports, warnings_of
 from .drain import Drain
 from .frontends import Frontends, protocols_of
 from .metrics_sources import count_connections, sources_of
-from .ports import Addresses, Ports
+from .ports import Addresses, Ports, endpoints_of
 from .process import Process
 from .registry_follower import RegistryFollower
 from .reload_files import read_files
@@ -136,20 +135,12 @@ class Gateway(TwistedService):
             self.composition, reactor=reactor, clock=self._coarse, time=clock, finished=self._ending.finished
         )
         self.resource, self.site, self.redirect = frontends.resource, frontends.site, frontends.redirect
-        tls, tenants = settings.tls, settings.tenants
-        listening = process.listening_on(reactor)
-        self._endpoints = Endpoints(
-            reactor,
-            tls,
-            settings.state.dir,
-            tenants.base_domain,
-            frontends.gate,
-            protocols=protocols_of(settings),
-            listening=listening,
-            tickets=process.tickets,
-        )
+        self._endpoints = endpoints_of(settings, reactor, frontends.gate, process)
         self._endpoints.failures.charge = self._handshake_failed
-        self._ports = Ports(listening, self._endpoints, public, redirecting, [admin] if admin else [])
+        self._endpoints.failures.refusals = lambda: self.composition.policy.refusals
+        self._ports = Ports(
+            process.listening_on(reactor), self._endpoints, public, redirecting, [admin] if admin else []
+        )
         self._drain = Drain(reactor, clock, self.site, self._ports, self._sweeper, self._close)
         sources = sources_of(lambda: self.composition, self._probes, self._endpoints, self._ending)
         self._metrics = make_registry(self.counters, sources, version=VERSION)
@@ -337,11 +328,20 @@ class Gateway(TwistedService):
         if self._bound:
             return
         self._bound = True
-        pages = admin_pages(self.unready, lambda: self.metrics(), lambda: self.process.pid)
-        admin = AdminFactory(pages, self._reactor, lambda: self.settings.listen.admin_hosts)
+        pages = admin_pages(
+            self.unready,
+            self.metrics,
+            self._docs_url,
+            lambda: self.composition.policy.jwks,
+            lambda: self.process.pid,
+        )
+        admin = AdminFactory(pages, self._reactor, lambda: self.settings.listen.admin_hosts, self._docs_url)
         faults = self._ports.bind(self.site, self.redirect, admin)
         if faults:
             raise StartError("\n".join(faults))
+
+    def _docs_url(self) -> str:
+        return self.settings.problems.docs_url
 
     @property
     def addresses(self) -> Addresses:

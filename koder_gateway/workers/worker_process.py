@@ -29,10 +29,13 @@ class WorkerProcess(Process):
         self._seat = seat
         self.tickets = tickets
         self._ports = list(ports)
+        self._listening: InheritedPorts | None = None
 
     def listening_on(self, reactor: Any) -> Any:
         """The sockets of the supervisor."""
-        return InheritedPorts(reactor, self._ports)
+        if self._listening is None:
+            self._listening = InheritedPorts(reactor, self._ports)
+        return self._listening
 
     def notifier(self) -> Notifier:
         """The supervisor: it speaks for all workers to systemd."""

@@ -196,6 +196,7 @@ class LimitEntry:
     methods: tuple[str, ...] = setting(listing(METHOD), [])
     mode: str = setting(choice("enforce", "shadow"), "enforce")
     charge: str = setting(choice("requests", "failures", "refusals"), "requests")
+    on_failure: str = setting(choice("local", "open", "closed"), "local")
 
 
 def _limit(entry: LimitEntry) -> LimitRule:
@@ -212,6 +213,7 @@ def _limit(entry: LimitEntry) -> LimitRule:
         methods=frozenset(method.encode() for method in entry.methods) or None,
         mode=cast(Literal["enforce", "shadow"], entry.mode),
         charge=cast(Literal["requests", "failures", "refusals"], entry.charge),
+        on_failure=cast(Literal["local", "open", "closed"], entry.on_failure),
     )
 
 
@@ -223,6 +225,8 @@ def _check_refusals(entry: LimitEntry) -> None:
     for name in ("paths", "methods"):
         if getattr(entry, name):
             faults.append((f".{name}", 'have no effect with charge = "refusals": leave them out'))
+    if entry.on_failure != "local":
+        faults.append((".on_failure", 'has no effect with charge = "refusals", which no store decides: leave it out'))
     if faults:
         raise ReadError(faults)
 

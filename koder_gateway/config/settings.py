@@ -23,8 +23,9 @@ from .entries import LIMITS, ROUTES, SERVICES, ServiceSettings
 from .field_names import FIELD_NAME, FORWARDED_FIELD, SPOOFABLE_FIELD, TENANT_HEADER, TRAILER
 from .hsts import HSTS
 from .kinds import any_number, listing, one_or_more, optional, optional_text, whole
+from .limits_store import PASSWORD, PREFIX, STORE_TIMEOUT, STORE_URL, USER, Password, StoreUrl, checked
 from .stable_reads import Version
-from .tables import setting, table
+from .tables import made, setting, table
 from .values import (
     AGE,
     BOOLEAN,
@@ -33,6 +34,7 @@ from .values import (
     DOMAIN,
     DURATION,
     ENDPOINT,
+    FILE,
     FOLDER,
     LIMIT,
     LOG,
@@ -48,7 +50,6 @@ from .values import (
     SIZE,
     SLUG,
     STATE,
-    STORE,
 )
 
 _MAX_COUNT = 100_000_000
@@ -177,9 +178,18 @@ class StateSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitsStoreSettings:
-    """[limits_store]: where buckets are kept. `max_entries` bounds the buckets of all limits together."""
+    """[limits_store]: where buckets are kept. `max_entries` bounds those in this process, of all limits together.
 
-    url: str = setting(STORE, "memory:")
+    The rest is for a store that gateways share: how long a request waits for it, the authorities of its certificate
+    (None: the system's), who the gateway is there, and how its keys begin.
+    """
+
+    url: StoreUrl = setting(STORE_URL, "memory:")
+    timeout: float = setting(STORE_TIMEOUT, "50ms")
+    ca: Path | None = setting(optional(FILE), "")
+    user: str = setting(optional_text(USER), "")
+    password_file: Password | None = setting(optional(PASSWORD), "")
+    prefix: str = setting(PREFIX, "koder-gateway:")
     max_entries: int = setting(whole(1, _MAX_COUNT), 262144)
 
 
@@ -211,7 +221,7 @@ class Settings:
     listen: ListenSettings = setting(table(ListenSettings), {})
     tls: TlsSettings = setting(table(TlsSettings), {})
     state: StateSettings = setting(table(StateSettings), {})
-    limits_store: LimitsStoreSettings = setting(table(LimitsStoreSettings), {})
+    limits_store: LimitsStoreSettings = setting(made(LimitsStoreSettings, checked), {})
     log: LogSettings = setting(table(LogSettings), {})
     source: Path | None = None
     registered: tuple[Tenant, ...] | None = None

@@ -21,7 +21,7 @@ Answered = Callable[[list[int] | None], None]
 
 
 class _Asked:
-    """A command that waits for its answer until `until` (the reactor's seconds). With `repeated` the server has not
+    """A command that waits for its answer until `until` (monotonic seconds). With `repeated` the server has not
     known its script, and it was sent again. Without `answered` it is such a script, which was sent before it."""
 
     __slots__ = ("answered", "repeated", "text", "until")
@@ -45,6 +45,7 @@ class StoreConnection(Protocol):
     def __init__(
         self,
         reactor: Any,
+        time: Callable[[], float],
         greeting: Greeting,
         timeout: float,
         ready: Callable[[StoreConnection], None],
@@ -52,6 +53,7 @@ class StoreConnection(Protocol):
         lost: Callable[[StoreConnection, str], None],
     ) -> None:
         self._reactor = reactor
+        self._time = time
         self._greeting = greeting
         self._greeted = False
         self._timeout = timeout
@@ -81,7 +83,7 @@ class StoreConnection(Protocol):
         """Send a command, which runs a script; False where so many wait that it is not sent."""
         if len(self._asked) >= MOST or self.reason or self._closing:
             return False
-        self._send(_Asked(text, self._reactor.seconds() + self._timeout, answered))
+        self._send(_Asked(text, self._time() + self._timeout, answered))
         if self._timer is None:
             self._timer = self._reactor.callLater(self._timeout, self._look)
         return True
@@ -107,7 +109,7 @@ class StoreConnection(Protocol):
         """Replies, in pieces of any size."""
         if self.reason:
             return
-        now = self._reactor.seconds()
+        now = self._time()
         try:
             for reply in self._replies.feed(data):
                 fault = self._take(reply, now)
@@ -182,7 +184,7 @@ class StoreConnection(Protocol):
         self._timer = None
         if not self._asked:
             return
-        left = self._oldest() - self._reactor.seconds()
+        left = self._oldest() - self._time()
         if left > 0:
             self._timer = self._reactor.callLater(left, self._look)
         else:
@@ -194,7 +196,7 @@ class StoreConnection(Protocol):
 
     def _late(self) -> None:
         self._timer = None
-        if self._asked and self._oldest() <= self._reactor.seconds():
+        if self._asked and self._oldest() <= self._time():
             self.fail(f"it has not answered within {self._timeout * 1000:g} ms")
         else:
             self._look()

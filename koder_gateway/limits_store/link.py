@@ -50,6 +50,7 @@ class Link:
         greeting: Callable[[], Greeting],
         *,
         timeout: float,
+        time: Callable[[], float],
         took: Callable[[float], None],
         clock: CoarseClock,
     ) -> None:
@@ -58,6 +59,7 @@ class Link:
         self._endpoint = endpoint
         self._greeting = greeting
         self._timeout = timeout
+        self._time = time
         self._took = took
         self._told = RateLimitedLog(clock, self.log.warn)
         self._told_good = RateLimitedLog(clock, self.log.info)
@@ -116,7 +118,7 @@ class Link:
 
     def _new_connection(self) -> StoreConnection:
         return StoreConnection(
-            self._reactor, self._greeting(), self._timeout, ready=self._ready, took=self._took, lost=self._lost
+            self._reactor, self._time, self._greeting(), self._timeout, ready=self._ready, took=self._took, lost=self._lost
         )
 
     def _connected(self, connection: StoreConnection) -> None:
@@ -140,7 +142,7 @@ class Link:
     def _ready(self, connection: StoreConnection) -> None:
         self._stop_timer()
         self.up = True
-        self._since = self._reactor.seconds()
+        self._since = self._time()
         self._reasons.clear()
         self._told_good.warn(f"{self._name}: limits are shared there from now on")
 
@@ -151,7 +153,7 @@ class Link:
 
     def _down(self, reason: str) -> None:
         self._stop_timer()
-        now = self._reactor.seconds()
+        now = self._time()
         if self.up and now - self._since >= _STEADY:
             self._failures = 0
         self.up = False

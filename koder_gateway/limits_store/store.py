@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -32,7 +33,7 @@ def store_key(prefix: bytes, rule: SharedRule, kind: bytes, key: bytes) -> bytes
 
 
 class LimitsStore(SharedStore):
-    """A store at `endpoint`, which the log calls `name`.
+    """A store at `endpoint`, which the log calls `name`. `time` gives monotonic seconds.
 
     Nobody waits for a decision for longer than `timeout` seconds. All its keys begin with `prefix`. The owner calls
     `start`, `sweep` at each tick, and in the end `close`.
@@ -48,6 +49,7 @@ class LimitsStore(SharedStore):
         prefix: bytes,
         timeout: float,
         clock: CoarseClock,
+        time: Callable[[], float] = time.monotonic,
     ) -> None:
         self.prefix = prefix
         self._clock = clock
@@ -57,6 +59,7 @@ class LimitsStore(SharedStore):
             endpoint,
             lambda: Greeting(credentials, prefix),
             timeout=timeout,
+            time=time,
             took=self._took,
             clock=clock,
         )
@@ -115,20 +118,13 @@ class LimitsStore(SharedStore):
         self._held[request] = keys, self._clock.now
 
     def settle(
-        self,
-        rules: Sequence[SharedRule],
-        keys: Sequence[bytes],
-        request: bytes,
-        failed: bool,
-        answered: Callable[[SharedAnswer], None],
+        self, rule: SharedRule, key: bytes, request: bytes, failed: bool, answered: Callable[[SharedAnswer], None]
     ) -> None:
         """See SharedStore."""
         self._held.pop(request, None)
-        stored = []
-        for rule, key in zip(rules, keys, strict=True):
-            stored += [store_key(self.prefix, rule, b"b", key), store_key(self.prefix, rule, b"f", key)]
-        text = settle_command(rules, stored, request, failed)
-        if not self._link.send(text, lambda numbers: answered(self.read(numbers, len(rules)))):
+        bucket, in_flight = store_key(self.prefix, rule, b"b", key), store_key(self.prefix, rule, b"f", key)
+        text = settle_command(rule, bucket, in_flight, request, failed)
+        if not self._link.send(text, lambda numbers: answered(self.read(numbers, 1))):
             answered(None)
 
     def read(self, numbers: list[int] | None, count: int) -> SharedAnswer:

@@ -41,7 +41,8 @@ class LimitRule:
     `key` names what has a bucket of its own. `paths` (prefixes by whole segments, in any spelling) and `methods`
     narrow the rule; None means all. A "shadow" rule only counts what it would refuse. With charge "failures" only
     failed responses are charged; with "refusals", which is by address alone, only what the gateway itself refuses.
-    `burst` 0 means the quota.
+    `burst` 0 means the quota. `on_failure` says what happens where a shared store cannot decide: the buckets in this
+    process do, the rule lets everything pass, or it refuses everything.
     """
 
     name: str
@@ -53,6 +54,7 @@ class LimitRule:
     methods: frozenset[bytes] | None = None
     mode: Literal["enforce", "shadow"] = "enforce"
     charge: Literal["requests", "failures", "refusals"] = "requests"
+    on_failure: Literal["local", "open", "closed"] = "local"
 
     def __post_init__(self) -> None:
         if not self.burst:

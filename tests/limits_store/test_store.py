@@ -70,10 +70,10 @@ class Asker:
         await eventually(lambda: got, "an answer")
         return _rounded(got[0])
 
-    async def settle(self, *rules: SharedRule, request: bytes, failed: bool) -> Answers | None:
+    async def settle(self, rule: SharedRule, *, request: bytes, failed: bool) -> Answers | None:
         """The end of a request."""
         got: list[SharedAnswer] = []
-        self.store.settle(rules, [b"k"] * len(rules), request, failed, got.append)
+        self.store.settle(rule, b"k", request, failed, got.append)
         await eventually(lambda: got, "an answer")
         return _rounded(got[0])
 

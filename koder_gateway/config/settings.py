@@ -19,10 +19,11 @@ from ..policy.routing import Route
 from ..policy.tenants import Tenant
 from . import defaults
 from .client_auth import AUTHORITIES, CLIENT_AUTH, Authorities
-from .entries import LIMITS, ROUTES, SERVICES, ServiceSettings
+from .entries import ROUTES, SERVICES, ServiceSettings
 from .field_names import FIELD_NAME, FORWARDED_FIELD, SPOOFABLE_FIELD, TENANT_HEADER, TRAILER
 from .hsts import HSTS
 from .kinds import any_number, listing, one_or_more, optional, optional_text, whole
+from .limit_entries import LIMITS
 from .limits_store import PASSWORD, PREFIX, STORE_TIMEOUT, STORE_URL, USER, Password, StoreUrl, checked
 from .stable_reads import Version
 from .tables import made, setting, table

@@ -24,7 +24,7 @@ from ..exchange.states import Exchange
 from ..policy.certificates import TlsInfo
 from ..policy.clients import NOWHERE
 from ..policy.decision import Policy
-from ..policy.limits import address_key
+from ..policy.limit_keys import address_key
 from ..policy.shares import Shares
 from ..reactor.resets import reset_watcher_of
 from ..reactor.turns import PIECES, turns_of

@@ -12,7 +12,7 @@ from ..policy.certificates import TlsInfo, certificate_refusal
 from ..policy.clients import ForwardedChain
 from ..policy.cors import VARY_ORIGIN
 from ..policy.decision import Policy
-from ..policy.limits import address_key
+from ..policy.limit_keys import address_key
 from ..policy.origins import Page, pages
 from ..policy.tenants import Tenant, bare_host
 from ..wire.request_head import RequestHead

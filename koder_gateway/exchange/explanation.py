@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from ..errors import Refusal
 from ..policy.certificates import NONE, OPTIONAL, REQUIRED, TlsInfo
 from ..policy.decision import Policy, charges_refusal
-from ..policy.limit_rules import LimitRule
+from ..policy.limit_keys import address_key, address_text, counted_value
+from ..policy.limit_rules import HEADER, WINDOWS, LimitRule
 from ..policy.routing import Route
 from ..policy.tenants import bare_host, normal_domain
 from ..wire.request_head import RequestHead
@@ -51,7 +52,7 @@ def explain(
         tenant=_tenant(policy, head, context, base_domain, outcome),
         certificate=_client(policy, head, secured),
         cors=_cors(policy, head, context),
-        limits=_limits(policy, head, context, outcome),
+        limits=_limits(policy, exchange, outcome),
         route=f"{route.path.decode()} -> {route.service}" if route else "none: no route matches this path",
         outcome=outcome,
         # Without the first line, the request id: it is a new one each time.
@@ -128,21 +129,37 @@ def _cors(policy: Policy, head: RequestHead, context: RequestContext) -> str:
     return f"{text} is not a configured origin (compared byte for byte): no CORS headers, otherwise served as usual"
 
 
-def _limits(policy: Policy, head: RequestHead, context: RequestContext, outcome: Refusal | str) -> tuple[str, ...]:
-    rules = policy.limiter.rules_for(head.method, head.path)
+def _limits(policy: Policy, exchange: Exchange, outcome: Refusal | str) -> tuple[str, ...]:
+    rules = policy.limiter.rules_for(exchange.head.method, exchange.head.path)
     if isinstance(outcome, Refusal) and charges_refusal(outcome):
         rules += policy.limiter.refusal_rules
-    return tuple(_rule(rule, context) for rule in rules)
+    return tuple(_rule(rule, exchange) for rule in rules)
 
 
-def _rule(rule: LimitRule, context: RequestContext) -> str:
-    tenant = "?" if context.owner is None else context.owner.slug
-    values = {"tenant": tenant, "ip": context.address.decode("ascii")}
-    counted = " and ".join(f"{part} {values[part]}" for part in rule.key) or "all clients together"
-    window = {1: "s", 60: "m", 3600: "h"}[rule.window]
+def _rule(rule: LimitRule, exchange: Exchange) -> str:
+    counted = " and ".join(_counted(part, rule, exchange) for part in rule.key) or "all clients together"
     note = "" if rule.mode == "enforce" else "; shadow: only counted"
     if rule.charge == "failures":
         note += "; only failures are charged"
     elif rule.charge == "refusals":
         note += "; only refusals are charged, and past the limit they get no response"
+    window = {seconds: unit for unit, seconds in WINDOWS.items()}[rule.window]
     return f"{rule.name}: {rule.quota}/{window}, burst {rule.burst}, for {counted}{note}"
+
+
+def _counted(part: str, rule: LimitRule, exchange: Exchange) -> str:
+    """One part of the key that a rule counts a request under."""
+    context, head = exchange.context, exchange.head
+    if part == "tenant":
+        return f"tenant {'?' if context.owner is None else context.owner.slug}"
+    if part == "ip":
+        address = context.address.decode("ascii")
+        network = address_text(address_key(address, rule.ipv6_prefix), rule.ipv6_prefix)
+        return f"ip {network if '/' in network else address}"
+    if part == "route":
+        chosen = context.policy.routes.match(head.path)
+        return f"route {chosen.path.decode() if chosen else 'none'}"
+    header = part.removeprefix(HEADER)
+    if counted_value(head, header.encode("ascii")):
+        return f"the value of its header {header}"
+    return f"all requests without exactly one header {header}"

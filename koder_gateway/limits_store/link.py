@@ -118,7 +118,13 @@ class Link:
 
     def _new_connection(self) -> StoreConnection:
         return StoreConnection(
-            self._reactor, self._time, self._greeting(), self._timeout, ready=self._ready, took=self._took, lost=self._lost
+            self._reactor,
+            self._time,
+            self._greeting(),
+            self._timeout,
+            ready=self._ready,
+            took=self._took,
+            lost=self._lost,
         )
 
     def _connected(self, connection: StoreConnection) -> None:

@@ -84,13 +84,6 @@ def parse_address(text: str) -> IPv4Address | IPv6Address | None:
     return (_within(address) or address) if isinstance(address, IPv6Address) else address
 
 
-def address_text(key: bytes) -> str:
-    """The address, or IPv6 network, that a limit counts under this key (`policy.limits.address_key`)."""
-    if len(key) == 4:
-        return str(IPv4Address(key))
-    return f"{IPv6Address(key + bytes(8))}/64" if len(key) == 8 else key.decode("utf-8", "replace")
-
-
 def parse_network(text: str) -> IPv4Network | IPv6Network:
     """A network, one of IPv4-mapped addresses as the IPv4 one: addresses have that form. Raises ValueError."""
     network = ip_network(text, strict=False)

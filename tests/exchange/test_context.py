@@ -12,8 +12,9 @@ from koder_gateway.policy.certificates import TlsInfo
 from koder_gateway.policy.clients import ProxiedAddress, TrustedProxies
 from koder_gateway.policy.cors import CorsPolicy
 from koder_gateway.policy.decision import Policy
+from koder_gateway.policy.limit_keys import address_key
 from koder_gateway.policy.limit_rules import LimitRule
-from koder_gateway.policy.limits import Limiter, address_key
+from koder_gateway.policy.limits import Limiter
 from koder_gateway.policy.routing import Route, RouteTable
 from koder_gateway.policy.tenants import Registry, Tenant, TenantPolicy
 from koder_gateway.wire.request_head import RequestHead

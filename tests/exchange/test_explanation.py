@@ -174,6 +174,12 @@ def test_no_origin() -> None:
         (LimitRule("a", ("tenant",), 10, 60, burst=5), "a: 10/m, burst 5, for tenant koder"),
         (LimitRule("a", ("tenant", "ip"), 10, 3600), "a: 10/h, burst 10, for tenant koder and ip 192.0.2.1"),
         (LimitRule("a", (), 1, 1), "a: 1/s, burst 1, for all clients together"),
+        (LimitRule("a", ("tenant", "route"), 9, 86400), "a: 9/d, burst 9, for tenant koder and route /v1/users"),
+        (LimitRule("a", ("ip",), 1, 1, ipv6_prefix=48), "a: 1/s, burst 1, for ip 192.0.2.1"),
+        (
+            LimitRule("a", ("header:x-api-key",), 1, 1),
+            "a: 1/s, burst 1, for all requests without exactly one header x-api-key",
+        ),
         (LimitRule("a", (), 1, 1, mode="shadow"), "a: 1/s, burst 1, for all clients together; shadow: only counted"),
         (
             LimitRule("a", ("ip",), 1, 1, mode="shadow", charge="failures"),
@@ -183,6 +189,16 @@ def test_no_origin() -> None:
 )
 def test_what_a_limit_says(rule: LimitRule, says: str) -> None:
     assert ask(policy(rule), head()).limits == (says,)
+
+
+def test_a_limit_on_a_header_shows_no_value() -> None:
+    shown = ask(policy(LimitRule("a", ("header:x-api-key",), 1, 1)), head(b"X-API-Key: hunter2"))
+    assert shown.limits == ("a: 1/s, burst 1, for the value of its header x-api-key",)
+
+
+def test_a_limit_on_a_network_names_it() -> None:
+    shown = ask(policy(LimitRule("a", ("ip",), 1, 1, ipv6_prefix=48)), head(), peer="2001:db8:1:2::7")
+    assert shown.limits == ("a: 1/s, burst 1, for ip 2001:db8:1::/48",)
 
 
 def test_the_limit_on_refusals_shows_where_something_is_refused() -> None:

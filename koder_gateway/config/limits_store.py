@@ -24,8 +24,8 @@ _LONGEST_WAIT: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class StoreUrl:
-    """Where the store is: `memory` (in this process), `unix` with a `path`, or `redis` and `rediss` (TLS) with `host`,
-    `port` and the number of the `database`. `text` is the URL as a message shows it."""
+    """Where the store is: `memory` (in this process), `unix` with a `path`, or `redis` or `rediss` (TLS) with `host`,
+    `port` and the number of the `database`. `text` is the whole URL."""
 
     text: str
     scheme: str

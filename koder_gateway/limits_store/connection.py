@@ -36,10 +36,9 @@ class _Asked:
 class StoreConnection(Protocol):
     """Sends the greeting, and then commands, those of one turn of the reactor in one write.
 
-    `ready` is called when the greeting is answered, and `took` with the seconds that each answer took. `lost` is
-    called once, at the end, with the reason in a few words. A command that is not answered within `timeout` seconds
-    ends the connection, as does an error, and whatever is no answer at all. Every command is answered: with None if
-    the connection ends before.
+    `ready` is called when the greeting is answered. `lost` is called once, at the end, with the reason in a few words.
+    A command that is not answered within `timeout` seconds ends the connection, as does an error, and whatever is no
+    answer at all. Every command is answered: with None if the connection ends before.
     """
 
     def __init__(
@@ -49,7 +48,6 @@ class StoreConnection(Protocol):
         greeting: Greeting,
         timeout: float,
         ready: Callable[[StoreConnection], None],
-        took: Callable[[float], None],
         lost: Callable[[StoreConnection, str], None],
     ) -> None:
         self._reactor = reactor
@@ -58,7 +56,6 @@ class StoreConnection(Protocol):
         self._greeted = False
         self._timeout = timeout
         self._ready = ready
-        self._took = took
         self._lost = lost
         self.reason = ""
         """Why it has ended; empty until then."""
@@ -109,10 +106,9 @@ class StoreConnection(Protocol):
         """Replies, in pieces of any size."""
         if self.reason:
             return
-        now = self._time()
         try:
             for reply in self._replies.feed(data):
-                fault = self._take(reply, now)
+                fault = self._take(reply)
                 if fault:
                     self.fail(fault)
                     return
@@ -123,8 +119,8 @@ class StoreConnection(Protocol):
             self._pass_on()
         self._close_if_done()
 
-    def _take(self, reply: Reply, now: float) -> str:
-        """Note what a reply answers, which is here `now`. Returns what is wrong with it, "" for nothing."""
+    def _take(self, reply: Reply) -> str:
+        """Note what a reply answers. Returns what is wrong with it, "" for nothing."""
         if not self._greeted:
             fault = self._greeting.fault(reply)
             self._greeted = self._greeting.complete
@@ -144,7 +140,6 @@ class StoreConnection(Protocol):
             fault = f"it answers {reply}"
         elif isinstance(reply, list) and answered is not None:
             self._answers.append((answered, reply))
-            self._took(now - asked.until + self._timeout)
             return ""
         elif isinstance(reply, bytes) and answered is None:
             return ""

@@ -36,8 +36,8 @@ class Link:
     """The link to a store at `endpoint`, which the log calls `name`.
 
     `up`: commands can be sent at present. The pause before a new connection doubles with each that fails, and is
-    spread, so that a fleet does not come back at once. `took` is called with the seconds that each answer took. The
-    owner calls `start`, `sweep` about every second, and in the end `close`.
+    spread, so that a fleet does not come back at once. The owner calls `start`, `sweep` about every second, and in
+    the end `close`.
     """
 
     log = Logger()
@@ -51,7 +51,6 @@ class Link:
         *,
         timeout: float,
         time: Callable[[], float],
-        took: Callable[[float], None],
         clock: CoarseClock,
     ) -> None:
         self._reactor = reactor
@@ -60,7 +59,6 @@ class Link:
         self._greeting = greeting
         self._timeout = timeout
         self._time = time
-        self._took = took
         self._told = RateLimitedLog(clock, self.log.warn)
         self._told_good = RateLimitedLog(clock, self.log.info)
         self.up = False

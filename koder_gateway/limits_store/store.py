@@ -52,6 +52,7 @@ class LimitsStore(SharedStore):
         time: Callable[[], float] = time.monotonic,
     ) -> None:
         self.prefix = prefix
+        self.time = time
         self._clock = clock
         self._link = Link(
             reactor,
@@ -60,7 +61,6 @@ class LimitsStore(SharedStore):
             lambda: Greeting(credentials, prefix),
             timeout=timeout,
             time=time,
-            took=self._took,
             clock=clock,
         )
         # Requests in flight, the one that was renewed longest ago first: their keys, and when that was.
@@ -70,8 +70,9 @@ class LimitsStore(SharedStore):
         self.missed = 0
         """Requests since the start for which no decision was reached in time."""
         self.seconds = 0.0
-        """The time of all decisions since the start, and how many took up to each of BOUNDS, and longer."""
+        """The time of all decisions since the start."""
         self.times = [0] * (len(BOUNDS) + 1)
+        """How many decisions took up to each of BOUNDS, and longer."""
 
     @property
     def up(self) -> bool:  # type: ignore[override]
@@ -137,7 +138,8 @@ class LimitsStore(SharedStore):
             return None
         return answer
 
-    def _took(self, seconds: float) -> None:
+    def took(self, seconds: float) -> None:
+        """A decision took so long."""
         self.seconds += seconds
         self.times[bisect_left(BOUNDS, seconds)] += 1
 
@@ -162,12 +164,16 @@ class _Question(SharedQuestion):
             if rule.afterwards:
                 stored.append(store_key(store.prefix, rule, b"f", key))
 
+        begun = store.time()
+
         def decided(numbers: list[int] | None) -> None:
             answer = store.read(numbers, len(self._rules))
             if answer is None:
                 store.missed += 1
-            elif request:
-                self._hold(request, keys, answer)
+            else:
+                store.took(store.time() - begun)
+                if request:
+                    self._hold(request, keys, answer)
             answered(answer)
 
         if not self._link.send(self._command(stored, request), decided):

@@ -29,12 +29,12 @@ class Buckets:
     may overdraw a bucket by up to `debt` tokens.
     """
 
-    __slots__ = ("_most", "_spare", "_spent", "burst", "max_entries", "rate")
+    __slots__ = ("_spare", "_spent", "burst", "max_entries", "most", "rate")
 
     def __init__(self, rate: float, burst: int, max_entries: int, debt: int = 0) -> None:
         self.rate = rate
         self.burst = burst
-        self._most = burst + debt
+        self.most = burst + debt
         self.max_entries = max(1, max_entries)
         self._spare: OrderedDict[bytes, float] = OrderedDict()
         self._spent: OrderedDict[bytes, float] = OrderedDict()
@@ -74,7 +74,7 @@ class Buckets:
     def knock(self, key: bytes, now: float) -> None:
         """Note that a key without tokens still asks, so that it is dropped last."""
         full_at = self._spent.get(key)
-        if full_at is None or full_at - now * self.rate > self._most:
+        if full_at is None or full_at - now * self.rate > self.most:
             self.spend(key, now)
         else:
             self._spent.move_to_end(key)
@@ -89,7 +89,7 @@ class Buckets:
                 self._make_room(clock)
             known = clock
         # A bucket emptier than possible: the clock was set back. It owes the maximum, not the whole jump.
-        full_at = min(max(known, clock), clock + self._most)
+        full_at = min(max(known, clock), clock + self.most)
         left = self.burst - (full_at - clock)
         if left < WHOLE:
             self._spent[key] = full_at
@@ -108,8 +108,19 @@ class Buckets:
             if len(self) >= self.max_entries:
                 self._make_room(clock)
             known = clock
-        full_at = min(max(known, clock) + 1.0, clock + self._most)
+        full_at = min(max(known, clock) + 1.0, clock + self.most)
         (self._spare if self.burst - (full_at - clock) >= WHOLE else self._spent)[key] = full_at
+
+    def learn(self, key: bytes, left: float, now: float) -> None:
+        """Set what is left, negative where tokens are owed: another store has charged this bucket."""
+        self._spare.pop(key, None)
+        self._spent.pop(key, None)
+        if left >= self.burst:
+            return
+        clock = now * self.rate
+        if len(self) >= self.max_entries:
+            self._make_room(clock)
+        (self._spare if left >= WHOLE else self._spent)[key] = clock + min(self.burst - left, self.most)
 
     def owed(self, key: bytes, now: float) -> float:
         """The tokens that must be refilled before the bucket has any."""
@@ -124,7 +135,7 @@ class Buckets:
             if full_at <= clock:
                 del self._spare[key]
             else:
-                self._spare[key] = min(full_at, clock + self._most)
+                self._spare[key] = min(full_at, clock + self.most)
                 self._spare.move_to_end(key)
 
     def resize(self, max_entries: int) -> None:
@@ -146,7 +157,7 @@ class Buckets:
         for key in list(islice(self._spent, budget)):
             full_at = self._spent[key]
             if full_at - clock > self.burst - WHOLE:
-                self._spent[key] = min(full_at, clock + self._most)
+                self._spent[key] = min(full_at, clock + self.most)
                 return
             self._spare[key] = self._spent.pop(key)
 

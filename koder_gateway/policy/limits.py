@@ -20,17 +20,26 @@ from .limit_plan import Plan, Plans
 from .limit_rules import LimitRule
 from .meter import UNLIMITED, LimitResult, Meter
 from .routing import PathSet, PrefixTable, lenient_path, lenient_paths
+from .shared_limits import SharedLimits
 
 
 class Limiter:
     """All rules at work. `max_entries` bounds their buckets together, in equal parts; hashes in keys are made with
-    `secret`. `over` records the addresses that have passed a limit on refusals."""
+    `secret`. `over` records the addresses that have passed a limit on refusals. With `shared` a store decides, for
+    who can wait for it; `admit` decides without."""
 
-    __slots__ = ("_plans", "_refusals", "meters", "over")
+    __slots__ = ("_plans", "_refusals", "meters", "over", "shared")
 
-    def __init__(self, rules: Iterable[LimitRule], max_entries: int, secret: bytes = SECRET) -> None:
+    def __init__(
+        self,
+        rules: Iterable[LimitRule],
+        max_entries: int,
+        secret: bytes = SECRET,
+        shared: SharedLimits | None = None,
+    ) -> None:
         listed = tuple(rules)
         self.over = Episodes()
+        self.shared = shared
         share = max_entries // max(1, len(listed))
         self.meters = tuple(Meter(rule, share, secret) for rule in listed)
         self._refusals = tuple(meter for meter in self.meters if meter.rule.charge == "refusals")
@@ -42,7 +51,7 @@ class Limiter:
             if meter not in self._refusals
         ]
         self._plans = PrefixTable(
-            {prefix: Plans(tuple(meter for meter, paths in reach if paths.covers(prefix))) for prefix in prefixes}
+            {prefix: self._made_plans(meter for meter, paths in reach if paths.covers(prefix)) for prefix in prefixes}
         )
 
     @property
@@ -138,4 +147,7 @@ class Limiter:
             return found.pop()
         # Services disagree on what it means, so all meanings count.
         apply = {meter for plans in found if plans for meter in plans.meters}
-        return Plans(tuple(meter for meter in self.meters if meter in apply))
+        return self._made_plans(meter for meter in self.meters if meter in apply)
+
+    def _made_plans(self, meters: Iterable[Meter]) -> Plans:
+        return Plans(tuple(meters), self.shared is not None)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
+from typing import Protocol
 
 from .buckets import SLACK, Buckets
 from .limit_keys import SECRET, key_of
@@ -21,6 +22,17 @@ from .limit_rules import LimitRule
 
 # Requests in flight for each token that is left, under a rule that charges failures.
 SIDE_BY_SIDE = 4
+
+
+class Settling(Protocol):
+    """What a request that was admitted owes to a rule that charges failures."""
+
+    @property
+    def rule(self) -> LimitRule:
+        """The rule."""
+
+    def settle(self, key: bytes, failed: bool, now: float) -> None:
+        """The request is over; `now` is monotonic seconds."""
 
 
 @dataclass(slots=True)
@@ -36,7 +48,7 @@ class LimitResult:
     refused: LimitRule | None = None
     fields: bytes = b""
     shadowed: tuple[str, ...] = ()
-    pending: tuple[tuple[Meter, bytes], ...] = ()
+    pending: tuple[tuple[Settling, bytes], ...] = ()
 
 
 UNLIMITED = LimitResult()

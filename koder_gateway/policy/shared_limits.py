@@ -14,11 +14,17 @@ from typing import Final
 
 from .limit_plan import Plan
 from .limit_rules import LimitRule
-from .meter import LimitResult, Meter
+from .meter import LimitResult, Meter, Settling
 from .shared_store import CROWDED, OK, SharedAnswer, SharedQuestion, SharedRule, SharedStore
 
 # Plans that are kept prepared. There are few, but for paths that services read in different ways.
 _PREPARED: Final = 1024
+
+
+class Undecided(LimitResult):
+    """The store could not decide, and `refused` is a rule that then refuses everything."""
+
+    __slots__ = ()
 
 
 def shared_rule(meter: Meter) -> SharedRule:
@@ -41,6 +47,8 @@ class SharedLimits:
         self.store = store
         self.now = now
         self._plans: dict[tuple[Meter, ...], SharedPlan] = {}
+        self.without = 0
+        """Requests since the start that were decided without the store."""
 
     def plan(self, plan: Plan) -> SharedPlan:
         """The same plan, decided by the store."""
@@ -55,10 +63,22 @@ class SharedLimits:
 class SharedPlan:
     """The rules that apply to a request, decided together by the store."""
 
-    __slots__ = ("_closed", "_local", "_now", "_places", "_plan", "_question", "_rules", "_store", "afterwards")
+    __slots__ = (
+        "_closed",
+        "_limits",
+        "_local",
+        "_now",
+        "_places",
+        "_plan",
+        "_question",
+        "_rules",
+        "_store",
+        "afterwards",
+    )
 
     def __init__(self, plan: Plan, limits: SharedLimits) -> None:
         self._plan = plan
+        self._limits = limits
         self._store = limits.store
         self._now = limits.now
         self._rules = tuple(shared_rule(meter) for meter in plan.meters)
@@ -86,13 +106,13 @@ class SharedPlan:
 
     def without_store(self, keys: list[bytes]) -> LimitResult:
         """The verdict where the store cannot decide."""
-        now = self._now()
+        self._limits.without += 1
         if self._closed is not None:
             self._closed.refused += 1
-            return LimitResult(self._closed.rule, b"Retry-After: 1\r\n", undecided=True)
+            return Undecided(self._closed.rule, b"Retry-After: 1\r\n")
         if self._local is None:
             return LimitResult()
-        return self._local.decide([keys[at] for at in self._places], now)
+        return self._local.decide([keys[at] for at in self._places], self._now())
 
     def _verdict(self, keys: list[bytes], request: bytes, answer: Sequence[tuple[float, int]]) -> LimitResult:
         """The verdict that the store's answer means, as `Plan.decide` would say it."""
@@ -115,7 +135,7 @@ class SharedPlan:
                 refused, wait = meter.rule, seconds
         if refused is not None:
             return LimitResult(refused, self._plan.fields(lefts) + b"Retry-After: %d\r\n" % wait, shadowed)
-        pending: tuple[tuple[SharedEnd, bytes], ...] = ()
+        pending: tuple[tuple[Settling, bytes], ...] = ()
         for meter, rule, key, (_, state) in zip(self._plan.meters, self._rules, keys, answer, strict=True):
             if state == OK:
                 meter.admitted += 1
@@ -125,7 +145,7 @@ class SharedPlan:
         return LimitResult(None, self._plan.fields(lefts), shadowed, pending)
 
 
-class SharedEnd:
+class SharedEnd(Settling):
     """What a request that the store has admitted owes to a rule that charges failures, in place of its meter."""
 
     __slots__ = ("_meter", "_now", "_request", "_shared", "_store")

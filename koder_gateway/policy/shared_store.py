@@ -60,5 +60,5 @@ class SharedStore(Protocol):
     def settle(
         self, rule: SharedRule, key: bytes, request: bytes, failed: bool, answered: Callable[[SharedAnswer], None]
     ) -> None:
-        """A request that was admitted is over; `failed`: it is charged to this rule, which charges failures. `answered`
-        gets what is then left."""
+        """A request that was admitted is over; `failed`: the rule, one that charges failures, is charged. `answered`
+        gets what is then left, or None."""

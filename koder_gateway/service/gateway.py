@@ -56,6 +56,7 @@ from .ports import Addresses, Ports
 from .registry_follower import RegistryFollower
 from .reload_files import read_files
 from .retired_services import RetiredServices
+from .store_follower import StoreFollower
 
 _EVICTED_A_SECOND: Final = 5000
 # The exceptions of settings that a reload refuses.
@@ -114,6 +115,7 @@ class Gateway(TwistedService):
         self._bound = False
         self._trimmer = Trimmer()
         self._leavings = RetiredRegistries()
+        self._store = StoreFollower()
         self._probes = Probes(reactor)
         self._refused_addresses = RefusedAddresses(self._coarse)
         losses = LossLimit(
@@ -184,6 +186,7 @@ class Gateway(TwistedService):
             settings.registered if registry is None else registry,
             reactor=self._reactor,
             clock=self._coarse,
+            time=self._time,
             mounts=self._mounts,
             local_hosts=self._local_hosts,
             before=before,
@@ -200,6 +203,7 @@ class Gateway(TwistedService):
         self._probes.watch(probed_addresses(self.composition))
         self.counters.tenants = len(self.composition.policy.registry)
         self._leavings.follow(self.composition.policy.registry)
+        self._store.follow(composition.sharing)
         self.counters.expect(("", *self.composition.services), (*CODES, *EARLY_ENDS))
         if before is not None:
             self._retired.retire(before.services, self.composition.services)
@@ -290,6 +294,7 @@ class Gateway(TwistedService):
             service.sweep(now)
         self.composition.tunnels.sweep(now)
         self._retired.sweep(now)
+        self._store.sweep(now, bool(self.running))
 
     def _watch(self, now: float) -> None:
         """Start what is watched while it serves: services' names and health, certificates, the registry."""
@@ -378,7 +383,7 @@ class Gateway(TwistedService):
             service.close_idle()
         self._retired.close_idle()
         self._ending.flush()
-        return self._ports.close_admin()
+        return self._store.close(self._ports.close_admin())
 
 
 def _protocols(settings: Settings) -> tuple[bytes, ...]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..limits_store.store import BOUNDS
 from ..listening.endpoints import Endpoints
 from ..ops.logged_ending import LoggedEnding
-from ..ops.metrics import Sources
+from ..ops.metrics import Sources, StoreFigures
 from ..tree.compose import Composition
+from ..tree.limits_store import Sharing
 from ..upstream.health import Probes
 
 
@@ -32,7 +34,15 @@ def sources_of(
             for meter in present().policy.limiter.meters
         ],
         limit_entries=lambda: present().policy.limiter.entries,
+        store=lambda: _store_figures(present().sharing),
         certificates=lambda: endpoints.expiries(),
         certificate_faults=lambda: endpoints.faulty,
         log_dropped=lambda: ending.dropped,
     )
+
+
+def _store_figures(sharing: Sharing | None) -> StoreFigures | None:
+    if sharing is None:
+        return None
+    store = sharing.store
+    return StoreFigures(store.up, store.missed, sharing.limits.without, BOUNDS, tuple(store.times), store.seconds)

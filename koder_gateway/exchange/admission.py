@@ -9,7 +9,8 @@
     route         which service answers at its path?
 
 `explain` takes all of them (`admit`). A request takes them on its way through the resource tree: the first four
-before it (`before_tree`), then each of `GUARDED` in a guard that wraps the rest, then `route`.
+before it (`before_tree`), then each of `GUARDED` in a guard that wraps the rest, then `route`. A guarded step that
+cannot decide at once answers with a `Pending`: the exchange waits (`admission_wait`), then takes the next step.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from typing import Final
 
 from ..errors import METHODS, NO_ROUTE, Refusal
 from ..policy.cors import READING
-from ..policy.decision import limit_refusal
 from ..policy.limit_keys import Subject
 from ..policy.limit_plan import Plan
 from ..policy.routing import Route
+from .limit_outcome import outcome_of
+from .pending import Outcome, decide_now
+from .shared_decision import SharedDecision
 from .states import Exchange
 
 
@@ -35,18 +38,25 @@ class Answer:
     fields: bytes = b""
 
 
-Step = Callable[[Exchange], Refusal | None]
+Step = Callable[[Exchange], Outcome]
 ALLOW: Final = b"Allow: " + b", ".join(METHODS) + b"\r\n"
 PREFLIGHT: Final = Answer("preflight")
 OPTIONS: Final = Answer("options", ALLOW)
 
 
-def admit(exchange: Exchange) -> Refusal | Answer | Route:
-    """What becomes of a request; charges its limits."""
+def admit(exchange: Exchange, body: bytes = b"") -> Refusal | Answer | Route:
+    """What becomes of a request with this body; charges its limits. It waits for nothing: a step that cannot
+    decide at once lets it pass."""
     outcome = before_tree(exchange)
     for step in GUARDED:
-        outcome = outcome or step(exchange)
+        outcome = outcome or _decided(step(exchange), exchange, body)
     return outcome or route(exchange)
+
+
+def _decided(outcome: Outcome, exchange: Exchange, body: bytes) -> Refusal | None:
+    if outcome is None or isinstance(outcome, Refusal):
+        return outcome
+    return decide_now(outcome, body, exchange.started)
 
 
 def before_tree(exchange: Exchange) -> Refusal | Answer | None:
@@ -94,7 +104,7 @@ def tenant(exchange: Exchange) -> Refusal | None:
     return None
 
 
-def limits(exchange: Exchange) -> Refusal | None:
+def limits(exchange: Exchange) -> Outcome:
     """Charges the limits that apply, and refuses what is over them; the response says what is left either way."""
     head, context = exchange.head, exchange.context
     plan = context.policy.limiter.plan(head.method, head.path, head.plain)
@@ -105,13 +115,19 @@ def limits(exchange: Exchange) -> Refusal | None:
     elif not plan.needs:
         verdict = plan.judge(exchange.tenant, context.key, exchange.started)
     else:
-        verdict = plan.judge_subject(subject(exchange, plan), exchange.started)
-    fields = verdict.fields
-    if fields:
-        exchange.fields += fields
-        exchange.limited = True
-    exchange.charges = verdict
-    return None if verdict.refused is None else limit_refusal(verdict.refused.name)
+        return judge_subject(exchange, plan, subject(exchange, plan))
+    return outcome_of(exchange, verdict)
+
+
+def judge_subject(exchange: Exchange, plan: Plan, subject: Subject) -> Outcome:
+    """Charges a plan's limits for this subject; with a shared store it lets that decide, unless it is away."""
+    shared = exchange.context.policy.limiter.shared
+    if shared is None:
+        return outcome_of(exchange, plan.judge_subject(subject, exchange.started))
+    keys = plan.keys(subject)
+    if shared.store.up:
+        return SharedDecision(exchange, shared.plan(plan), keys)
+    return outcome_of(exchange, shared.plan(plan).without_store(keys))
 
 
 def subject(exchange: Exchange, plan: Plan) -> Subject:

@@ -36,9 +36,9 @@ class _Asked:
 class StoreConnection(Protocol):
     """Sends the greeting, and then commands, those of one turn of the reactor in one write.
 
-    `ready` is called when the greeting is answered. `lost` is called once, at the end, with the reason in a few words.
-    A command that is not answered within `timeout` seconds ends the connection, as does an error, and whatever is no
-    answer at all. Every command is answered: with None if the connection ends before.
+    `ready` is called when the greeting is answered. `lost` is called once, at the end, with the reason in a few
+    words. A command that is not answered within `timeout` seconds ends the connection, as does an error, and whatever
+    is no answer at all. Every command is answered: with None if the connection ends before.
     """
 
     def __init__(

@@ -121,7 +121,6 @@ class Link:
             self._greeting(),
             self._timeout,
             ready=self._ready,
-            took=self._took,
             lost=self._lost,
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ..errors import BODY_TOO_LARGE, RATE_LIMITED, TENANT_SUSPENDED, UNKNOWN_TENANT, Refusal
+from ..errors import BODY_TOO_LARGE, OVERLOADED, RATE_LIMITED, TENANT_SUSPENDED, UNKNOWN_TENANT, Refusal
 from ..wire.request_head import RequestHead
 from .certificates import ClientAuth
 from .clients import TrustedProxies
@@ -73,6 +73,12 @@ class Policy:
 def limit_refusal(name: str) -> Refusal:
     """The 429 of the limit of this name; its fields go out with every answer of the exchange."""
     return RATE_LIMITED.because(f'The limit "{name}" is used up; Retry-After says when to try again.')
+
+
+@lru_cache(maxsize=256)
+def undecided_refusal(name: str) -> Refusal:
+    """The 503 of the limit of this name, which no store decides at present."""
+    return OVERLOADED.because(f'The limit "{name}" cannot be checked at present; try again.')
 
 
 def charges_refusal(refusal: Refusal) -> bool:

@@ -109,7 +109,7 @@ class SharedPlan:
         self._limits.without += 1
         if self._closed is not None:
             self._closed.refused += 1
-            return Undecided(self._closed.rule, b"Retry-After: 1\r\n")
+            return Undecided(self._closed.rule)
         if self._local is None:
             return LimitResult()
         return self._local.decide([keys[at] for at in self._places], self._now())

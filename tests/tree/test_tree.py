@@ -15,12 +15,13 @@ from twisted.web.server import NOT_DONE_YET, Site
 from twisted.web.util import DeferredResource
 from zope.interface.verify import verifyObject
 
+from koder_gateway.downstream.refusal_resource import RefusalResource
 from koder_gateway.errors import NO_ROUTE, TENANT_REQUIRED, UNKNOWN_TENANT, Refusal
 from koder_gateway.exchange.states import Exchange
 from koder_gateway.policy.limit_rules import LimitRule
 from koder_gateway.policy.routing import Route
 from koder_gateway.policy.tenants import Tenant
-from koder_gateway.tree.guards import Guard, RateGuard, RefusalResource, TenantGuard
+from koder_gateway.tree.guards import Guard, RateGuard, TenantGuard
 from koder_gateway.tree.proxy import ProxyResource
 from koder_gateway.tree.routes import Routes
 from koder_gateway.twisted_site.adapter import SiteAdapter

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from ..policy.clients import NetworkSet
 from ..policy.routing import Route
 from . import defaults
 from .faults import Located, ReadError, close, shown
@@ -23,6 +24,7 @@ from .values import (
     FILE,
     HOST,
     NAME,
+    NETWORK,
     PATH_PREFIX,
     SERVICE_URL,
 )
@@ -174,10 +176,11 @@ class RouteEntry:
     path: str = setting(PATH_PREFIX)
     service: str = setting(NAME)
     public: bool = setting(BOOLEAN, False)
+    allow: tuple[str, ...] = setting(listing(NETWORK), [])
 
 
 def _route(entry: RouteEntry) -> Route:
-    return Route(entry.path.encode(), entry.service, entry.public)
+    return Route(entry.path.encode(), entry.service, entry.public, NetworkSet(entry.allow))
 
 
 SERVICES = mapping(ServiceEntry, _read_service, defaults.SERVICES)

@@ -5,6 +5,7 @@
     whole_server  so does OPTIONS for the whole server
     too_large     a body that says beforehand that it is too large is refused
     tenant        whose request is it? Without an active tenant it is refused, but for some paths of a suspended one
+    access        may its client use this path? A route with `allow` is open to some addresses only
     limits        how often may its client ask? What is over a limit is refused
     route         which service answers at its path?
 
@@ -19,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from ..errors import METHODS, NO_ROUTE, Refusal
+from ..errors import METHODS, NO_ROUTE, NOT_ALLOWED, Refusal
 from ..policy.cors import READING
 from ..policy.limit_keys import Subject
 from ..policy.limit_plan import Plan
@@ -42,6 +43,7 @@ Step = Callable[[Exchange], Outcome]
 ALLOW: Final = b"Allow: " + b", ".join(METHODS) + b"\r\n"
 PREFLIGHT: Final = Answer("preflight")
 OPTIONS: Final = Answer("options", ALLOW)
+CLOSED: Final = NOT_ALLOWED.because("This path is only open to certain client addresses.")
 
 
 def admit(exchange: Exchange, body: bytes = b"") -> Refusal | Answer | Route:
@@ -104,6 +106,21 @@ def tenant(exchange: Exchange) -> Refusal | None:
     return None
 
 
+def access(exchange: Exchange) -> Refusal | None:
+    """Chooses the route by the longest path, and refuses clients that may not use it, before they can use up a limit
+    of those who may."""
+    head, context = exchange.head, exchange.context
+    routes = context.policy.routes
+    chosen = exchange.chosen = routes.match(head.path)
+    if chosen is None or not (chosen.allow or (routes.closed and not head.plain)):
+        return None
+    for closed in routes.closed_routes(chosen, head.path, head.plain):
+        if not context.comes_from(closed.allow):
+            exchange.route = closed.path
+            return CLOSED
+    return None
+
+
 def limits(exchange: Exchange) -> Outcome:
     """Charges the limits that apply, and refuses what is over them; the response says what is left either way."""
     head, context = exchange.head, exchange.context
@@ -132,8 +149,7 @@ def judge_subject(exchange: Exchange, plan: Plan, subject: Subject) -> Outcome:
 
 def subject(exchange: Exchange, plan: Plan) -> Subject:
     """What the rules of a plan ask of a request beside its tenant and network."""
-    context = exchange.context
-    chosen = context.policy.routes.match(exchange.head.path) if "route" in plan.needs else None
+    context, chosen = exchange.context, exchange.chosen
     return Subject(
         exchange.tenant,
         context.address.decode("ascii"),
@@ -144,18 +160,16 @@ def subject(exchange: Exchange, plan: Plan) -> Subject:
 
 
 def route(exchange: Exchange) -> Refusal | Route:
-    """Chooses the service by the longest path; any page may read what comes from a public one."""
-    context = exchange.context
-    match = context.policy.routes.match
-    chosen = match(exchange.head.path)
+    """The route that `access` has chosen; any page may read what comes from a public one."""
+    chosen = exchange.chosen
     if chosen is None:
         return NO_ROUTE
     exchange.route = chosen.path
     if chosen.public and not exchange.readable and exchange.head.method in READING:
-        exchange.fields += context.policy.cors.public_fields
+        exchange.fields += exchange.context.policy.cors.public_fields
         exchange.readable = True
     return chosen
 
 
 # The steps that a guard takes, from the outermost to the innermost.
-GUARDED: Final[tuple[Step, ...]] = (tenant, limits)
+GUARDED: Final[tuple[Step, ...]] = (tenant, access, limits)

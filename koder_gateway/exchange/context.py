@@ -9,19 +9,20 @@ from dataclasses import dataclass
 
 from ..errors import MISDIRECTED_REQUEST, NOT_ALLOWED, TENANT_SUSPENDED, Refusal
 from ..policy.certificates import TlsInfo, certificate_refusal
-from ..policy.clients import ForwardedChain
+from ..policy.clients import ForwardedChain, NetworkSet
 from ..policy.cors import VARY_ORIGIN
 from ..policy.decision import Policy
 from ..policy.limit_keys import address_key
 from ..policy.origins import Page, pages
 from ..policy.tenants import Tenant, bare_host
 from ..wire.request_head import RequestHead
-from .forwarding import HTTP, HTTPS, Fields, balancers_scheme, context_fields, forwarding_fields, scheme, values
+from .forwarding import HTTPS, Fields, balancers_scheme, context_fields, forwarding_fields, scheme, values
 
 # What changes nothing (RFC 9110 section 9.2.1). A WebSocket may, whose opening is a GET.
 SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 # RFC 9110 section 7.4.
 _NOT_SECURED = MISDIRECTED_REQUEST.because("The target is an https URL, and the connection is a plain one.")
+_CLIENT_FIELDS = (b"x-forwarded-for", b"forwarded", b"x-real-ip")
 _ANOTHERS_ORIGIN = NOT_ALLOWED.because(
     "The Origin belongs to another tenant, whose pages may change nothing of this tenant."
 )
@@ -32,13 +33,13 @@ class RequestContext:
     """What is the same for all requests of one client with one host, origin and tenant header.
 
     `tenant` is a Refusal where neither names one, or the connection is not for that host. If that is because the
-    tenant is suspended, and nothing else speaks against the request, it is `suspended`. `fields` are finished
-    field lines for the response, made of `cors` and `hsts`; `service_fields` are those for the service. `drops_hsts`:
-    a service's own HSTS goes no further, since the gateway has one or the client speaks no TLS. `origins` are of
-    the tenant whose pages may read the response, besides those of all tenants, and `readable` says whether this
-    page may; a `foreign` page is another tenant's. `address` is the client's, `key` the form of it that limits count
-    under. What a trusted proxy said, and what a foreign page may not do, holds for one request: such a context is not
-    `lasting`.
+    tenant is suspended, and nothing else speaks against the request, it is `suspended`. `fields` are finished field
+    lines for the response, made of `cors` and `hsts`; `service_fields` are those for the service. `drops_hsts`: a
+    service's own HSTS goes no further, since the gateway has one or the client speaks no TLS. `origins` are of the
+    tenant whose pages may read the response, besides those of all tenants, and `readable` says whether this page may;
+    a `foreign` page is another tenant's. `address` is the client's, `key` the form of it that limits count under; it
+    is `certain` unless a header names a client that nobody vouches for, or that cannot be read. What a trusted proxy
+    said, and what a foreign page may not do, holds for one request: such a context is not `lasting`.
     """
 
     policy: Policy
@@ -57,6 +58,7 @@ class RequestContext:
     service_fields: bytes
     address: bytes
     key: bytes
+    certain: bool
     lasting: bool
 
     @property
@@ -82,6 +84,10 @@ class RequestContext:
             and not head.https
         )
 
+    def comes_from(self, networks: NetworkSet) -> bool:
+        """Whether the client's address is certain, and lies in one of these networks."""
+        return self.certain and networks.covers(self.address.decode("ascii"))
+
     def whose(self, head: RequestHead) -> bytes:
         """The slug of the tenant whose request this is, also of a suspended one; b"" where there is none."""
         tenant = self.tenant
@@ -100,6 +106,7 @@ def request_context(policy: Policy, head: RequestHead, peer: str, secured: TlsIn
     forwarded = head.forwarded if head.forwarded and policy.proxies.vouches(peer) else []
     chain = _chain(policy, peer, forwarded)
     address = chain.client
+    certain = chain.certain and not _is_a_proxys(head.forwarded or (), forwarded, address)
     certificate = policy.client_auth.certificate(head.host, secured)
     if isinstance(certificate, Refusal):
         tenant: Tenant | Refusal = certificate
@@ -120,10 +127,8 @@ def request_context(policy: Policy, head: RequestHead, peer: str, secured: TlsIn
         tenant, owner, suspended = _ANOTHERS_ORIGIN if suspended is None else tenant, None, None
     wire = address.encode("ascii")
     # A client that is no proxy of ours may say anything of itself: over its balancer's word nothing counts.
-    if introduced is None or trusted:
-        proto = scheme(forwarded, chain, secure=secure)
-    else:
-        proto = HTTPS if secure else HTTP
+    believed = forwarded if introduced is None or trusted else ()
+    proto = scheme(believed, chain if believed else ForwardedChain((peer,)), secure=secure)
     cors = policy.cors.answer_fields(head.origin, origins, bool(policy.registry.origins))
     if on_base or not head.host:
         # The host of a head that could not be read may be any.
@@ -151,7 +156,8 @@ def request_context(policy: Policy, head: RequestHead, peer: str, secured: TlsIn
         ),
         address=wire,
         key=address_key(address),
-        lasting=not (forwarded or foreign or head.https),
+        certain=certain,
+        lasting=certain and not (forwarded or foreign or head.https),
     )
 
 
@@ -168,6 +174,18 @@ def _chain(policy: Policy, peer: str, forwarded: Fields) -> ForwardedChain:
     if not forwarded:
         return ForwardedChain((peer,))
     return policy.proxies.chain(peer, values(forwarded, b"x-forwarded-for"), values(forwarded, b"forwarded"))
+
+
+def _is_a_proxys(sent: Fields, believed: Fields, address: str) -> bool:
+    """Whether the address may be that of a proxy which serves others: it has sent headers that name a client, and
+    either is not trusted for them, or names the client in a way that is not read."""
+    if not sent:
+        return False
+    named = any(value for name in _CLIENT_FIELDS for value in values(sent, name))
+    if not believed:
+        return named
+    read = any(values(believed, b"x-forwarded-for")) or any(values(believed, b"forwarded"))
+    return not read and any(value != address.encode("ascii") for value in values(believed, b"x-real-ip") if value)
 
 
 def _is_anothers(policy: Policy, origin: bytes, tenant: Tenant) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..errors import Refusal
@@ -22,7 +23,7 @@ from .states import Exchange
 class Explanation:
     """What becomes of one request. `outcome` is a Refusal, "preflight", "options" or the service's name; `client` the
     address that log, limits and services have for it. `certificate` is what its host wants of the client's, "" where
-    no host wants any."""
+    no host wants any. `access` says who may use the path, "" if everybody may."""
 
     client: str
     tenant: str
@@ -30,6 +31,7 @@ class Explanation:
     cors: str
     limits: tuple[str, ...]
     route: str
+    access: str
     outcome: Refusal | str
     fields: bytes
 
@@ -54,6 +56,7 @@ def explain(
         cors=_cors(policy, head, context),
         limits=_limits(policy, exchange, outcome),
         route=f"{route.path.decode()} -> {route.service}" if route else "none: no route matches this path",
+        access="" if route is None else "; ".join(_access(policy, route, head, context)),
         outcome=outcome,
         # Without the first line, the request id: it is a new one each time.
         fields=exchange.fields.partition(b"\r\n")[2],
@@ -127,6 +130,22 @@ def _cors(policy: Policy, head: RequestHead, context: RequestContext) -> str:
     if context.owner is not None and origin in context.owner.origins:
         return f"{text} is one of the tenant's cors_origins, which do not count on the base domain: no CORS headers"
     return f"{text} is not a configured origin (compared byte for byte): no CORS headers, otherwise served as usual"
+
+
+def _access(policy: Policy, route: Route, head: RequestHead, context: RequestContext) -> Iterator[str]:
+    client = context.address.decode("ascii")
+    for closed in policy.routes.closed_routes(route, head.path, head.plain):
+        path, networks = closed.path.decode(), ", ".join(closed.allow.cidrs)
+        way = "" if closed is route else ", which a service may read in this path,"
+        if context.comes_from(closed.allow):
+            yield f"{path}{way} is open to {networks}: {client} may use it"
+        elif closed.allow.covers(client):
+            yield (
+                f"{path}{way} is open to {networks}, and {client} may be a proxy that serves others: its headers name"
+                " another client; add it to listen.trusted_proxies, with headers that agree"
+            )
+        else:
+            yield f"{path}{way} is open to {networks} only: to let {client} in, add its network to the route's allow"
 
 
 def _limits(policy: Policy, exchange: Exchange, outcome: Refusal | str) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """The one place that builds the tree: settings in, policy, pools and resources out.
 
-    SiteAdapter ─ TenantGuard ─ RateGuard ─ Routes ─┬ ProxyResource (service)
-                                                    └ any mounted IResource
+    SiteAdapter ─ TenantGuard ─ AccessGuard ─ RateGuard ─ Routes ─┬ ProxyResource (service)
+                                                                  └ any mounted IResource
 
 A reload composes a new tree beside the old one. Pools are carried over by service, buckets by rule.
 """

@@ -533,3 +533,15 @@ def test_what_is_no_preflight_is_not_answered_as_one() -> None:
         head(),
     ):
         assert made.preflight(other, TENANTS[0].origins) is None
+
+
+def test_what_a_proxy_that_is_not_trusted_says_holds_for_its_request_alone() -> None:
+    made = policy()
+    named = request_context(made, head(b"X-Forwarded-For: 6.6.6.6"), PEER, None)
+    assert (named.certain, named.fits(made, head())) == (False, False)
+    plain = request_context(made, head(), PEER, None)
+    assert (plain.certain, plain.fits(made, head()), plain.fits(made, head(b"X-Forwarded-For: x"))) == (
+        True,
+        True,
+        False,
+    )

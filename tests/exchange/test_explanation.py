@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from koder_gateway.errors import BODY_TOO_LARGE, MISDIRECTED_REQUEST, NO_ROUTE, RATE_LIMITED, Refusal
 from koder_gateway.exchange.explanation import Explanation, explain
 from koder_gateway.policy.certificates import TlsInfo
-from koder_gateway.policy.clients import TrustedProxies
+from koder_gateway.policy.clients import NetworkSet, TrustedProxies
 from koder_gateway.policy.cors import CorsPolicy
 from koder_gateway.policy.decision import Policy
 from koder_gateway.policy.limit_rules import LimitRule
@@ -264,6 +264,34 @@ def test_it_charges_like_a_request() -> None:
 def test_where_it_goes(target: bytes, route: str, outcome: object) -> None:
     found = ask(policy(), head(target=target))
     assert (found.route, found.outcome) == (route, outcome)
+
+
+def test_who_may_use_a_closed_route() -> None:
+    closed = Route(b"/v1/users", "identity", allow=NetworkSet(("10.0.0.0/8", "192.0.2.0/30")))
+    made = replace(policy(), routes=RouteTable([closed, Route(b"/", "identity")]))
+    said = "/v1/users is open to 10.0.0.0/8, 192.0.2.0/30"
+    way = "/v1/users, which a service may read in this path, is open to 10.0.0.0/8, 192.0.2.0/30"
+
+    def answered(asked: RequestHead, peer: str) -> tuple[str, object]:
+        found = ask(made, asked, peer)
+        return found.access, found.outcome.code if isinstance(found.outcome, Refusal) else found.outcome
+
+    assert answered(head(), PEER) == (f"{said}: 192.0.2.1 may use it", "identity")
+    assert answered(head(), "192.0.2.9") == (
+        f"{said} only: to let 192.0.2.9 in, add its network to the route's allow",
+        "not_allowed",
+    )
+    assert answered(head(target=b"/V1/users"), "192.0.2.9") == (
+        f"{way} only: to let 192.0.2.9 in, add its network to the route's allow",
+        "not_allowed",
+    )
+    access, outcome = answered(head(b"X-Forwarded-For: 203.0.113.7"), PEER)
+    assert (access.startswith(f"{said}, and 192.0.2.1 may be a proxy that serves others: "), outcome) == (
+        True,
+        "not_allowed",
+    )
+    assert answered(head(target=b"/v1/other"), "192.0.2.9") == ("", "identity")
+    assert ask(made, head(target=b"/v1/users2"), "192.0.2.9").access == ""
 
 
 PREFLIGHT = (b"Origin: " + APP, b"Access-Control-Request-Method: PUT")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Any
 
 from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
@@ -22,8 +22,6 @@ from ..upstream.tls_endpoint import SecureEndpoint
 from ..upstream.trust import Trust, read_trust
 from ..wire.clock import CoarseClock
 from .tcp_endpoint import tcp_endpoint
-
-_SECRET_SIZE: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +89,7 @@ def secret_of(sharing: Sharing | None) -> bytes:
 
 def _shared_secret(prefix: str) -> bytes:
     """Gateways with the same prefix share their limits, so they must hash alike."""
-    return blake2b(prefix.encode("ascii"), digest_size=_SECRET_SIZE, person=b"koder-gateway").digest()
+    return blake2b(prefix.encode("ascii"), digest_size=32, person=b"koder-gateway").digest()
 
 
 def _endpoint(reactor: Any, names: ResolvedNames, url: StoreUrl, trust: Trust | None) -> IStreamClientEndpoint:

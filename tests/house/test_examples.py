@@ -35,7 +35,7 @@ from koder_gateway.demo import curl_lines
 from koder_gateway.errors import Refusal
 from koder_gateway.exchange.states import ANSWERS, CLIENT_GONE, CUT, EVENTS, HELD, MOVES
 from koder_gateway.ops.access_log import AccessLog
-from koder_gateway.ops.metrics import Counters, GatewayCollector, Sources
+from koder_gateway.ops.metrics import Counters, GatewayCollector, Sources, StoreFigures
 from koder_gateway.tls.handshake_failures import TOLD
 from tests.house.test_floors import FLOORS, PURE
 from tests.kit.authority import write_certificate
@@ -595,6 +595,7 @@ def test_every_metric_is_told_with_its_labels() -> None:
         tunnels=lambda: {"s": 1},
         tunnelled=lambda: {"s": 1},
         limits=lambda: [("r", 1, 1, 1)],
+        store=lambda: StoreFigures(True, 1, 1, (0.1,), (1, 1), 0.1),
         certificates=lambda: {"c": 0.0},
     )
     found: dict[str, set[str]] = {}

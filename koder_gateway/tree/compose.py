@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.web.resource import IResource
 
@@ -150,8 +149,8 @@ def upstream_endpoint(
     """The endpoint of one address of a service: `http://host:port`, `https://host:port` or `unix:path`. `trust` is
     what `trust_of` has read for the service; `names` looks its host up."""
     if url.startswith("unix:"):
-        path = url.removeprefix("unix:")
-        return UNIXClientEndpoint(reactor, "/" + path.lstrip("/"), connect_timeout)
+        path = "/" + url.removeprefix("unix:").lstrip("/")
+        return AddressEndpoint(reactor, SocketName(socket.AF_UNIX, path), connect_timeout)
     parts = urlsplit(url)
     host = parts.hostname or ""
     if parts.scheme == "https":

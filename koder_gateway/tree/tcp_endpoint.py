@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
 
+from ..reactor.direct_connections import SocketName
+from ..upstream.direct_endpoint import AddressEndpoint
 from ..upstream.name_resolution import NamedEndpoint, ResolvedNames
 
 
@@ -16,7 +18,7 @@ def tcp_endpoint(
 ) -> IStreamClientEndpoint:
     """The endpoint of this host; `names` looks it up, `connect_timeout` is in seconds."""
     if isIPAddress(host):
-        return TCP4ClientEndpoint(reactor, host, port, connect_timeout)
+        return AddressEndpoint(reactor, SocketName(socket.AF_INET, (host, port)), connect_timeout)
     if isIPv6Address(host):
-        return TCP6ClientEndpoint(reactor, host, port, connect_timeout)
+        return AddressEndpoint(reactor, SocketName(socket.AF_INET6, (host, port)), connect_timeout)
     return NamedEndpoint(reactor, names.named(host), port, connect_timeout)

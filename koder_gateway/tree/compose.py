@@ -39,7 +39,7 @@ from .guards import guarded
 from .limits_store import Sharing, make_sharing, secret_of
 from .proxy import ProxyResource
 from .routes import Routes
-from .tcp_endpoint import tcp_endpoint
+from .server_endpoints import tcp_endpoint, unix_endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ def upstream_endpoint(
     what `trust_of` has read for the service; `names` looks its host up."""
     if url.startswith("unix:"):
         path = "/" + url.removeprefix("unix:").lstrip("/")
-        return AddressEndpoint(reactor, SocketName(socket.AF_UNIX, path), connect_timeout)
+        return unix_endpoint(reactor, path, connect_timeout)
     parts = urlsplit(url)
     host = parts.hostname or ""
     if parts.scheme == "https":

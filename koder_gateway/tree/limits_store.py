@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
-from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from ..config import Settings
@@ -21,7 +20,7 @@ from ..upstream.name_resolution import ResolvedNames
 from ..upstream.tls_endpoint import SecureEndpoint
 from ..upstream.trust import Trust, read_trust
 from ..wire.clock import CoarseClock
-from .tcp_endpoint import tcp_endpoint
+from .server_endpoints import tcp_endpoint, unix_endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +93,6 @@ def _shared_secret(prefix: str) -> bytes:
 
 def _endpoint(reactor: Any, names: ResolvedNames, url: StoreUrl, trust: Trust | None) -> IStreamClientEndpoint:
     if url.scheme == "unix":
-        return UNIXClientEndpoint(reactor, url.path, OPENING)
+        return unix_endpoint(reactor, url.path, OPENING)
     plain = tcp_endpoint(reactor, names, url.host, url.port, OPENING)
     return plain if trust is None else SecureEndpoint(reactor, plain, url.host, trust, OPENING, protocol=b"")

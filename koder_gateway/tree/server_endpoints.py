@@ -1,4 +1,4 @@
-"""The endpoint of a server that has an address, or a name to look up."""
+"""Endpoints of the servers that the gateway connects to: by address, by a name to look up, or by a socket's path."""
 
 from __future__ import annotations
 
@@ -22,3 +22,8 @@ def tcp_endpoint(
     if isIPv6Address(host):
         return AddressEndpoint(reactor, SocketName(socket.AF_INET6, (host, port)), connect_timeout)
     return NamedEndpoint(reactor, names.named(host), port, connect_timeout)
+
+
+def unix_endpoint(reactor: Any, path: str, connect_timeout: float) -> IStreamClientEndpoint:
+    """The endpoint of a UNIX socket; `connect_timeout` is in seconds."""
+    return AddressEndpoint(reactor, SocketName(socket.AF_UNIX, path), connect_timeout)

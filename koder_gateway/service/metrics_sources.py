@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..downstream.site import GatewaySite
 from ..limits_store.store import BOUNDS
 from ..listening.endpoints import Endpoints
 from ..ops.logged_ending import LoggedEnding
-from ..ops.metrics import Sources, StoreFigures
+from ..ops.metrics import Counters, Sources, StoreFigures
 from ..tree.compose import Composition
 from ..tree.limits_store import Sharing
 from ..upstream.health import Probes
@@ -46,3 +47,13 @@ def _store_figures(sharing: Sharing | None) -> StoreFigures | None:
         return None
     store = sharing.store
     return StoreFigures(store.up, store.missed, sharing.limits.without, BOUNDS, tuple(store.times), store.seconds)
+
+
+def count_connections(counters: Counters, site: GatewaySite, retries: int) -> None:
+    """Take over what the site has counted, and the retries at services."""
+    counters.connections = site.accepted
+    counters.connections_open = len(site.channels)
+    counters.connections_rejected = site.rejected
+    counters.http2_errors = site.http2_errors
+    counters.exchanges = site.in_flight
+    counters.retries = retries

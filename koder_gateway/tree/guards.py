@@ -15,7 +15,8 @@ from zope.interface import implementer
 from ..downstream.ports import Guarding, TreeRequest
 from ..downstream.request import GatewayRequest
 from ..downstream.stopped_resource import StoppedResource, stop
-from ..exchange.admission import GUARDED, Step, access, limits, tenant
+from ..exchange.admission import GUARDED, Step, access, tenant
+from ..exchange.limit_step import limits
 
 
 @implementer(IResource)

@@ -15,6 +15,7 @@ from twisted.web.server import Site
 from koder_gateway.errors import DRAINING, TENANT_SUSPENDED
 from koder_gateway.exchange.states import ENDED, HELD
 from koder_gateway.http2.receive_window import CONNECTION_WINDOW, STREAM_WINDOW
+from koder_gateway.tree.proxy import ProxyResource
 from koder_gateway.twisted_site.adapter import SiteAdapter
 from koder_gateway.wire.upgrade import accept
 from tests.conftest import LoggedErrors
@@ -748,7 +749,7 @@ def test_a_guard_below_a_mounted_resource(way: type[Way], target: bytes, make_ga
 def test_a_service_below_a_mounted_resource_gets_its_body(way: type[Way], make_gateway: Make) -> None:
     branch = Resource()
     gateway = make_gateway(mounts={b"/branch": branch}, settings=TRAILING)
-    guard = Waiting(gateway.composition.resource.inner.inner._leaves[b"/v1/users"][0])  # type: ignore[attr-defined]
+    guard = Waiting(ProxyResource(gateway.services["identity"]))
     branch.putChild(b"door", guard)
     asking = way(gateway)
     asking.target = b"/branch/door"

@@ -21,6 +21,7 @@ from twisted.web.resource import IResource
 from ..errors import INTERNAL_ERROR, UPSTREAM_TIMEOUT, Refusal
 from ..exchange.ending import goes_unanswered
 from ..exchange.ports import BodySink, Producer
+from ..exchange.refusing import refusal_response
 from ..exchange.states import (
     ANSWERED,
     ANSWERS,
@@ -32,7 +33,6 @@ from ..exchange.states import (
     TUNNELLING,
     Exchange,
 )
-from ..wire.problem import problem
 from ..wire.response import CONTINUE
 from .forwarded_headers import forwarded_headers
 from .ports import ClientRequest, RequestChannel, Segments
@@ -157,7 +157,7 @@ class GatewayRequest(server.Request, ClientRequest):
             self.half_closed()
 
     def refuse(self, refusal: Refusal) -> None:
-        """Answer with a problem (RFC 9457)."""
+        """Answer with a refusal, in the shape that its reader expects."""
         exchange = self.exchange
         if goes_unanswered(exchange, refusal):
             self._end_unanswered()
@@ -165,7 +165,7 @@ class GatewayRequest(server.Request, ClientRequest):
         if refusal.close:
             self.channel.keep_alive = False
             self.channel.lingers = True
-        fields, body = problem(refusal, exchange.request_id)
+        fields, body = refusal_response(exchange, refusal)
         self.answer(refusal.status, refusal.title.encode("ascii"), fields, body)
 
     def _end_unanswered(self) -> None:

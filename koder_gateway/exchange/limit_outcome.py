@@ -16,10 +16,14 @@ def outcome_of(exchange: Exchange, verdict: LimitResult) -> Refusal | None:
         exchange.fields += fields
         exchange.limited = True
     exchange.charges = verdict
-    if verdict.refused is None:
+    refused = verdict.refused
+    if refused is None:
         return None
-    name = verdict.refused.name
-    return undecided_refusal(name) if isinstance(verdict, Undecided) else limit_refusal(name)
+    return (
+        undecided_refusal(refused.name)
+        if isinstance(verdict, Undecided)
+        else limit_refusal(refused.name, refused.in_flight)
+    )
 
 
 def release(verdict: LimitResult, now: float) -> None:

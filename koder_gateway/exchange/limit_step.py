@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..policy.limit_keys import Subject
-from ..policy.limit_plan import Plan
+from ..policy.limit_plan import STORE, Plan
 from .limit_outcome import outcome_of
 from .pending import Outcome
 from .shared_decision import SharedDecision
@@ -28,12 +28,12 @@ def limits(exchange: Exchange) -> Outcome:
 def judge_subject(exchange: Exchange, plan: Plan, subject: Subject) -> Outcome:
     """Charges a plan's limits for this subject. A shared store decides about them, unless it is away."""
     shared = exchange.context.policy.limiter.shared
-    if shared is None:
+    if shared is None or STORE not in plan.needs:
         return outcome_of(exchange, plan.judge_subject(subject, exchange.started))
     keys = plan.keys(subject)
     if shared.store.up:
-        return SharedDecision(exchange, shared.plan(plan), keys)
-    return outcome_of(exchange, shared.plan(plan).without_store(keys))
+        return SharedDecision(exchange, shared.plan(plan), keys, subject.network)
+    return outcome_of(exchange, shared.plan(plan).without_store(keys, subject.network))
 
 
 def subject(exchange: Exchange, plan: Plan) -> Subject:

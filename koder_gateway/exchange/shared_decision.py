@@ -12,26 +12,28 @@ from .states import Exchange
 
 
 class SharedDecision(Pending):
-    """The store's decision about an exchange, counted under `keys`: each is that of the plan's rule.
+    """The store's decision about an exchange, counted under `keys`: each is that of the plan's rule. `network` is its
+    client's.
 
     It comes within the store's timeout. What it has charged for an exchange that has ended meanwhile stays charged,
     but that is no request in flight any more.
     """
 
-    __slots__ = ("_decided", "_exchange", "_keys", "_plan")
+    __slots__ = ("_decided", "_exchange", "_keys", "_network", "_plan")
 
     wants_body = False
 
-    def __init__(self, exchange: Exchange, plan: SharedPlan, keys: list[bytes]) -> None:
+    def __init__(self, exchange: Exchange, plan: SharedPlan, keys: list[bytes], network: bytes) -> None:
         self._exchange = exchange
         self._plan = plan
         self._keys = keys
+        self._network = network
         self._decided: Callable[[Outcome], None] | None = None
 
     def then(self, decided: Callable[[Outcome], None]) -> None:
         """See Pending."""
         self._decided = decided
-        self._plan.decide(self._keys, self._answered)
+        self._plan.decide(self._keys, self._network, self._answered)
 
     def body_came(self, body: bytes, done: bool, now: float) -> None:
         """See Pending; it wants none."""

@@ -12,6 +12,7 @@ from hashlib import blake2b
 from math import ceil
 from typing import Final
 
+from .buckets import WHOLE
 from .limit_plan import Plan
 from .limit_rules import LimitRule
 from .meter import LimitResult, Meter, Settling
@@ -61,50 +62,67 @@ class SharedLimits:
 
 
 class SharedPlan:
-    """The rules that apply to a request, decided together by the store."""
+    """The rules that apply to a request, decided together: those with a rate by the store, those on requests in
+    flight here."""
 
-    __slots__ = (
-        "_closed",
-        "_limits",
-        "_local",
-        "_now",
-        "_places",
-        "_plan",
-        "_question",
-        "_rules",
-        "_store",
-        "afterwards",
-    )
+    __slots__ = ("_at", "_closed", "_in_flight", "_limits", "_local", "_local_at", "_plan", "_question", "_rules")
 
     def __init__(self, plan: Plan, limits: SharedLimits) -> None:
+        meters = plan.meters
         self._plan = plan
         self._limits = limits
-        self._store = limits.store
-        self._now = limits.now
-        self._rules = tuple(shared_rule(meter) for meter in plan.meters)
+        # The places, among all, of the rules that the store decides, and of those that it does not.
+        self._at = [at for at, meter in enumerate(meters) if meter.rule.quota]
+        self._in_flight = [at for at, meter in enumerate(meters) if not meter.rule.quota]
+        self._rules = tuple(shared_rule(meters[at]) for at in self._at)
         self._question: SharedQuestion = limits.store.question(self._rules)
-        self.afterwards = any(meter.afterwards for meter in plan.meters)
-        # What is decided without the store: by which meters, at which places among all, and which rule refuses.
-        self._places = [at for at, meter in enumerate(plan.meters) if meter.rule.on_failure == "local"]
-        self._local = Plan(tuple(plan.meters[at] for at in self._places)) if self._places else None
-        closed = (meter for meter in plan.meters if meter.rule.on_failure == "closed" and meter.enforced)
+        # What is decided without the store, and which rule then refuses.
+        self._local_at = [at for at, meter in enumerate(meters) if meter.rule.on_failure == "local"]
+        self._local = Plan(tuple(meters[at] for at in self._local_at)) if self._local_at else None
+        closed = (meter for meter in meters if meter.rule.on_failure == "closed" and meter.enforced)
         self._closed = next(closed, None)
 
-    def decide(self, keys: list[bytes], decided: Callable[[LimitResult], None]) -> None:
-        """Tell `decided` the verdict: at once where the store is away, else within its timeout. Each of `keys` is
-        that of the plan's meter."""
-        store = self._store
-        if not store.up:
-            decided(self.without_store(keys))
+    def decide(self, keys: list[bytes], network: bytes, decided: Callable[[LimitResult], None]) -> None:
+        """Tell `decided` the verdict: at once where the store need not or cannot be asked, else within its timeout.
+        Each of `keys` is that of the plan's meter, `network` the client's."""
+        limits = self._limits
+        if not limits.store.up:
+            decided(self.without_store(keys, network))
             return
-        request = store.request() if self.afterwards else b""
+        places = self._take_places(keys)
+        if places is None:
+            # Refused for want of a place. Nothing is charged, so it does not matter what the store knows.
+            decided(self._plan.decide(list(keys), limits.now(), network))
+            return
+        request = limits.store.request() if any(rule.afterwards for rule in self._rules) else b""
 
         def answered(answer: SharedAnswer) -> None:
-            decided(self.without_store(keys) if answer is None else self._verdict(keys, request, answer))
+            if answer is None:
+                self._give_back(places)
+                decided(self.without_store(keys, network))
+            else:
+                decided(self._verdict(keys, request, places, answer))
 
-        self._question.ask(keys, request, answered)
+        self._question.ask([keys[at] for at in self._at], request, answered)
 
-    def without_store(self, keys: list[bytes]) -> LimitResult:
+    def _take_places(self, keys: list[bytes]) -> tuple[tuple[Settling, bytes], ...] | None:
+        """Count the request as in flight under the rules on these; None if one refuses it."""
+        free = []
+        for at in self._in_flight:
+            meter, key = self._plan.meters[at], keys[at]
+            if meter.left(key, 0.0) >= WHOLE:
+                free.append((meter, key))
+            elif meter.enforced:
+                return None
+        for meter, key in free:
+            meter.held[key] = meter.held.get(key, 0) + 1
+        return tuple(free)
+
+    def _give_back(self, places: tuple[tuple[Settling, bytes], ...]) -> None:
+        for meter, key in places:
+            meter.settle(key, False, 0.0)
+
+    def without_store(self, keys: list[bytes], network: bytes) -> LimitResult:
         """The verdict where the store cannot decide."""
         self._limits.without += 1
         if self._closed is not None:
@@ -112,17 +130,24 @@ class SharedPlan:
             return Undecided(self._closed.rule)
         if self._local is None:
             return LimitResult()
-        return self._local.decide([keys[at] for at in self._places], self._now())
+        return self._local.decide([keys[at] for at in self._local_at], self._limits.now(), network)
 
-    def _verdict(self, keys: list[bytes], request: bytes, answer: Sequence[tuple[float, int]]) -> LimitResult:
+    def _verdict(
+        self,
+        keys: list[bytes],
+        request: bytes,
+        places: tuple[tuple[Settling, bytes], ...],
+        answer: Sequence[tuple[float, int]],
+    ) -> LimitResult:
         """The verdict that the store's answer means, as `Plan.decide` would say it."""
-        now = self._now()
-        lefts: list[float] = []
+        meters, now = self._plan.meters, self._limits.now()
+        lefts = [0.0] * len(meters)
         refused, wait = None, 0
         shadowed: tuple[str, ...] = ()
-        for meter, key, (left, state) in zip(self._plan.meters, keys, answer, strict=True):
+        for at, (left, state) in zip(self._at, answer, strict=True):
+            meter, key = meters[at], keys[at]
             meter.buckets.learn(key, left, now)
-            lefts.append(0.0 if state == CROWDED else max(0.0, left))
+            lefts[at] = 0.0 if state == CROWDED else max(0.0, left)
             if state == OK:
                 continue
             if not meter.enforced:
@@ -130,33 +155,52 @@ class SharedPlan:
                 shadowed += (meter.rule.name,)
                 continue
             meter.refused += 1
-            seconds = meter.wait(lefts[-1]) + ceil(max(0.0, -left) / meter.buckets.rate)
+            seconds = meter.wait(lefts[at]) + ceil(max(0.0, -left) / meter.buckets.rate)
             if seconds > wait:
                 refused, wait = meter.rule, seconds
         if refused is not None:
+            self._give_back(places)
             return LimitResult(refused, self._plan.fields(lefts) + b"Retry-After: %d\r\n" % wait, shadowed)
+        pending = self._admitted(keys, request, answer) + places
+        return LimitResult(None, self._plan.fields(lefts), shadowed + self._count_in_flight(places), pending)
+
+    def _admitted(
+        self, keys: list[bytes], request: bytes, answer: Sequence[tuple[float, int]]
+    ) -> tuple[tuple[Settling, bytes], ...]:
+        """Count the request as admitted by the rules that the store has decided; what it owes to them."""
         pending: tuple[tuple[Settling, bytes], ...] = ()
-        for meter, rule, key, (_, state) in zip(self._plan.meters, self._rules, keys, answer, strict=True):
+        for at, rule, (_, state) in zip(self._at, self._rules, answer, strict=True):
             if state == OK:
+                meter, key = self._plan.meters[at], keys[at]
                 meter.admitted += 1
                 if meter.afterwards:
                     meter.held[key] = meter.held.get(key, 0) + 1
-                    pending += ((SharedEnd(meter, rule, self._store, self._now, request), key),)
-        return LimitResult(None, self._plan.fields(lefts), shadowed, pending)
+                    pending += ((SharedEnd(meter, rule, self._limits, request), key),)
+        return pending
+
+    def _count_in_flight(self, places: tuple[tuple[Settling, bytes], ...]) -> tuple[str, ...]:
+        """Count it by the rules on requests in flight; the names of the shadows that would have refused it."""
+        taken = {meter.rule.name for meter, _ in places}
+        shadowed: tuple[str, ...] = ()
+        for at in self._in_flight:
+            meter = self._plan.meters[at]
+            if meter.rule.name in taken:
+                meter.admitted += 1
+            else:
+                meter.shadowed += 1
+                shadowed += (meter.rule.name,)
+        return shadowed
 
 
 class SharedEnd(Settling):
     """What a request that the store has admitted owes to a rule that charges failures, in place of its meter."""
 
-    __slots__ = ("_meter", "_now", "_request", "_shared", "_store")
+    __slots__ = ("_limits", "_meter", "_request", "_shared")
 
-    def __init__(
-        self, meter: Meter, shared: SharedRule, store: SharedStore, now: Callable[[], float], request: bytes
-    ) -> None:
+    def __init__(self, meter: Meter, shared: SharedRule, limits: SharedLimits, request: bytes) -> None:
         self._meter = meter
         self._shared = shared
-        self._store = store
-        self._now = now
+        self._limits = limits
         self._request = request
 
     @property
@@ -166,11 +210,11 @@ class SharedEnd(Settling):
 
     def settle(self, key: bytes, failed: bool, now: float) -> None:
         """See `Meter.settle`."""
-        meter = self._meter
+        meter, limits = self._meter, self._limits
         meter.settle(key, failed, now)
 
         def answered(answer: SharedAnswer) -> None:
             if answer is not None:
-                meter.buckets.learn(key, answer[0][0], self._now())
+                meter.buckets.learn(key, answer[0][0], limits.now())
 
-        self._store.settle(self._shared, key, self._request, failed, answered)
+        limits.store.settle(self._shared, key, self._request, failed, answered)

@@ -14,8 +14,9 @@ from ..downstream.ports import Segments, TreeClient
 from ..errors import Refusal
 from ..exchange.ending import goes_unanswered
 from ..exchange.ports import BodySink, Producer
+from ..exchange.refusing import refusal_response
 from ..exchange.states import ANSWERED, CLIENT_GONE, ENDED, HELD, TIMEOUT, WAITING, Exchange, IllegalMove
-from ..wire.problem import problem
+from ..wire.refusal_writer import OWN_FIELDS
 from ..wire.response import ResponseHead
 from .headers import MountedHeaders
 
@@ -124,12 +125,12 @@ class StockClient(TreeClient):
         raise IllegalMove("a stock request's connection carries no raw bytes")
 
     def refuse(self, refusal: Refusal) -> None:
-        """Answer with a problem (RFC 9457)."""
+        """Answer with a refusal, in the shape that its reader expects."""
         exchange = self.exchange
         if goes_unanswered(exchange, refusal):
             self._end_unanswered()
             return
-        fields, body = problem(refusal, exchange.request_id)
+        fields, body = refusal_response(exchange, refusal)
         self.answer(refusal.status, refusal.title.encode("ascii"), fields, body)
 
     def _end_unanswered(self) -> None:
@@ -146,7 +147,7 @@ class StockClient(TreeClient):
         self.exchange.end()
         exchange.status = status
         request.setResponseCode(status, reason)
-        self._add_fields(fields + exchange.fields)
+        self._add_fields(fields + OWN_FIELDS + exchange.fields)
         if status != 204:
             request.responseHeaders.setRawHeaders(b"content-length", [b"%d" % len(body)])
         if request.method != b"HEAD":

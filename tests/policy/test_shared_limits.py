@@ -66,7 +66,7 @@ def decide(store: Scripted, *rules: LimitRule, now: float = 0.0) -> tuple[Limite
 
     def once() -> LimitResult:
         verdicts: list[LimitResult] = []
-        shared.decide([b"k"] * len(plan.meters), verdicts.append)
+        shared.decide([b"k"] * len(plan.meters), b"network", verdicts.append)
         [verdict] = verdicts
         return verdict
 
@@ -192,3 +192,34 @@ def test_a_rule_of_another_meaning_has_other_buckets(changed: str) -> None:
     assert shared_rule(before).name != shared_rule(after).name
     [same] = Limiter([replace(RULE, mode="shadow", on_failure="open", paths=(b"/a",))], 10).meters
     assert shared_rule(same).name == shared_rule(before).name
+
+
+PLACES = LimitRule("places", ("tenant",), 0, 0, in_flight=1)
+
+
+def test_places_in_flight_are_counted_here_and_given_back_when_the_store_refuses() -> None:
+    store = Scripted([(1.0, OK)], [(0.0, SHORT)], None)
+    limiter, _, once = decide(store, RULE, PLACES)
+    places = limiter.meters[1]
+    first = once()
+    assert first.refused is None
+    assert places.held == {b"k": 1}
+    assert once().refused == PLACES
+    assert len(store.asked) == 1
+    limiter.settle(first, 200, True, 0.0)
+    assert places.held == {}
+    assert once().refused == RULE
+    assert places.held == {}
+    without = once()
+    assert without.refused is None
+    assert places.held == {b"k": 1}
+    limiter.settle(without, 200, True, 0.0)
+    assert places.held == {}
+    assert [len(keys) for keys, _ in store.asked] == [1, 1, 1]
+
+
+def test_a_plan_of_places_alone_needs_no_store() -> None:
+    limiter = Limiter([PLACES], 10, shared=SharedLimits(Scripted(), lambda: 0.0))
+    plan = limiter.plan(b"GET", b"/")
+    assert plan is not None
+    assert not plan.needs

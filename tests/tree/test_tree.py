@@ -50,7 +50,7 @@ def problem(data: bytes) -> tuple[int, str]:
     (message,) = read_messages(data)
     assert message.one(b"content-type") == b"application/problem+json"
     document = json.loads(message.body)
-    assert document["type"] == f"urn:koder-gateway:{document['code']}"
+    assert document["type"] == f"https://docs.koder.dev/gateway/errors/{document['code']}"
     assert document["status"] == message.status
     assert document["request_id"] == message.one(b"x-request-id").decode()
     assert document["title"]

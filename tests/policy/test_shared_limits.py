@@ -194,7 +194,7 @@ def test_a_rule_of_another_meaning_has_other_buckets(changed: str) -> None:
     assert shared_rule(same).name == shared_rule(before).name
 
 
-PLACES = LimitRule("places", ("tenant",), 0, 0, in_flight=1)
+PLACES = LimitRule("places", ("tenant",), 0, 1, in_flight=1)
 
 
 def test_places_in_flight_are_counted_here_and_given_back_when_the_store_refuses() -> None:

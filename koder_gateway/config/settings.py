@@ -27,6 +27,7 @@ from .hsts import HSTS
 from .kinds import any_number, listing, one_or_more, optional, optional_text, whole
 from .limit_entries import LIMITS
 from .limits_store import PASSWORD, PREFIX, STORE_TIMEOUT, STORE_URL, USER, Password, StoreUrl, checked
+from .signing_keys import ContextSettings
 from .stable_reads import Version
 from .tables import made, setting, table
 from .values import (
@@ -236,6 +237,7 @@ class Settings:
     tls: TlsSettings = setting(table(TlsSettings), {})
     state: StateSettings = setting(table(StateSettings), {})
     limits_store: LimitsStoreSettings = setting(made(LimitsStoreSettings, checked), {})
+    context: ContextSettings = setting(table(ContextSettings), {})
     problems: ProblemSettings = setting(table(ProblemSettings), {})
     log: LogSettings = setting(table(LogSettings), {})
     source: Path | None = None

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from twisted.internet.interfaces import IStreamClientEndpoint
@@ -41,6 +41,9 @@ from .limits_store import Sharing, make_sharing, secret_of
 from .proxy import ProxyResource
 from .routes import Routes
 from .server_endpoints import tcp_endpoint, unix_endpoint
+
+if TYPE_CHECKING:
+    from ..policy.signed_context import ContextSigner
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +96,19 @@ def make_policy(
         hsts=_hsts_line(settings),
         client_auth=_client_auth(settings),
         forwarded_fields=_lower(settings.listen.forwarded_fields),
+        signer=_signer(settings),
         refusals=RefusalWriter(settings.problems.docs_url),
         suspended_allow=PathSet(path.encode() for path in settings.tenants.suspended_allow),
     )
+
+
+def _signer(settings: Settings) -> ContextSigner | None:
+    context = settings.context
+    if context.key_file is None:
+        return None
+    from ..policy.signed_context import ContextSigner
+
+    return ContextSigner(context.key_file.key, [each.key for each in context.published_key_files], time.time)
 
 
 def _hsts_line(settings: Settings) -> bytes:

@@ -18,8 +18,8 @@ from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
 # Nothing slow is imported here: a signal that comes before `Options` is made ends the process.
-from .ops.console import is_journal, say
-from .ops.signals import ENDS, HANGUP
+from .ops.console import say
+from .ops.signals import ENDS, HANGUP, REOPEN
 
 
 class Options(UsageOptions):
@@ -43,6 +43,7 @@ class Options(UsageOptions):
 
     def __init__(self) -> None:
         HANGUP.hold()
+        REOPEN.hold()
         super().__init__()
         self["ports"] = []
         self["redirect-ports"] = []
@@ -66,7 +67,7 @@ class Options(UsageOptions):
 
     def postOptions(self) -> None:
         """Choose the reactor, unless twistd's `--reactor` has, and check what can be checked now."""
-        from .ops.journal import JOURNAL
+        from .ops.event_log import EVENT_LOG
         from .ops.pidfile import prepare_pidfile
         from .transports import install_by_default
 
@@ -78,13 +79,14 @@ class Options(UsageOptions):
         fault = prepare_pidfile(twistd, sys.argv[1:]) if twistd is not None and "pidfile" in twistd else None
         if fault is not None:
             fail(fault)
-        if twistd is not None and is_journal(os.environ) and not _logs_elsewhere(twistd):
-            twistd["logger"] = JOURNAL
+        if twistd is not None and not _logs_elsewhere(twistd):
+            twistd["logger"] = EVENT_LOG
 
 
 def _logs_elsewhere(twistd: Any) -> bool:
-    """Whether twistd has been told where its log goes."""
-    return bool(twistd.get("logger") or twistd.get("syslog") or twistd.get("logfile") not in (None, "-"))
+    """Whether twistd has been told where its log goes, or goes into the background, where it has its own file."""
+    told = twistd.get("logger") or twistd.get("syslog") or twistd.get("logfile") not in (None, "-")
+    return bool(told or not twistd.get("nodaemon"))
 
 
 def fail(text: str) -> None:
@@ -139,6 +141,7 @@ class Daemon(MultiService):
         from .checks import remaining_faults, settings_faults
         from .config import ConfigurationError, load
         from .ops.access_log import AccessLogError
+        from .ops.event_log import FORMAT
         from .service.gateway import Gateway
 
         texts = {"port": ports, "admin_port": admin_port and [admin_port], "redirect_port": redirect_ports}
@@ -147,6 +150,7 @@ class Daemon(MultiService):
             settings = load(path)
         except ConfigurationError as error:
             fail("\n".join([*error.faults, *remaining_faults(path, given=given)]))
+        FORMAT.follow(format=settings.log.format, level=settings.log.level)
         try:
             self._gateway = Gateway(
                 settings,
@@ -197,12 +201,21 @@ class Daemon(MultiService):
         for end in ENDS:
             end.release(self._on_end)
         HANGUP.release(self._on_reload)
+        # With --logfile, twistd's own handler rotates that.
+        REOPEN.release(self._on_reopen, beside=True)
 
     def _on_end(self, number: int, frame: object) -> None:
         self._reactor.callFromThread(self._end)
 
     def _on_reload(self, number: int, frame: object) -> None:
         self._reactor.callFromThread(self._reload)
+
+    def _on_reopen(self, number: int, frame: object) -> None:
+        self._reactor.callFromThread(self._reopen)
+
+    def _reopen(self) -> None:
+        if self._gateway is not None:
+            self._gateway.reopen_logs()
 
     def _reload(self) -> None:
         # The demo's gateway is made once its services are up.

@@ -36,8 +36,8 @@ class RequestContext:
     a service's own HSTS goes no further, since the gateway has one or the client speaks no TLS. `origins` are of
     the tenant whose pages may read the response, besides those of all tenants, and `readable` says whether this
     page may; a `foreign` page is another tenant's. `address` is the client's, `key` the form of it that limits count
-    under. What a trusted proxy said, and what a foreign page may not do, holds for one request: such a context is not
-    `lasting`.
+    under. `tls` is the version of TLS on the connection, b"" without. What a trusted proxy said, and what a foreign
+    page may not do, holds for one request: such a context is not `lasting`.
     """
 
     policy: Policy
@@ -55,6 +55,7 @@ class RequestContext:
     service_fields: bytes
     address: bytes
     key: bytes
+    tls: bytes
     lasting: bool
 
     @property
@@ -141,6 +142,7 @@ def request_context(policy: Policy, head: RequestHead, peer: str, secured: TlsIn
         ),
         address=wire,
         key=address_key(address),
+        tls=b"" if secured is None else secured.version,
         lasting=not (forwarded or foreign or head.https),
     )
 

@@ -27,6 +27,7 @@ from ..listening.endpoints import Endpoints
 from ..ops.access_log import AccessLogError
 from ..ops.admin import admin_pages
 from ..ops.admin_channel import AdminFactory
+from ..ops.event_log import FORMAT
 from ..ops.logged_ending import LoggedEnding
 from ..ops.memory import Trimmer
 from ..ops.metrics import Counters, make_registry, render
@@ -105,7 +106,7 @@ class Gateway(TwistedService):
             from twisted.internet import reactor
         self._reactor = reactor
         self._time = clock
-        self._coarse = CoarseClock(clock())
+        self._coarse = CoarseClock(clock(), clock)
         self._local_hosts = local_hosts
         self.counters = Counters()
         self.notifier = Notifier()
@@ -247,6 +248,7 @@ class Gateway(TwistedService):
                 log.close()
             return self._refuse(Failure())
         self._ending.follow(settings.log, log)
+        FORMAT.follow(format=settings.log.format, level=settings.log.level)
         self._take(composition, before)
         self._frontends.serve(self.composition)
         self._endpoints.reload(settings.tls, settings.tenants.base_domain, _protocols(settings))
@@ -265,6 +267,10 @@ class Gateway(TwistedService):
             self.log.error("reload refused, nothing has changed: {line}", line=fault)
         self.notifier.ready("reload refused; serving the previous configuration")
         return False
+
+    def reopen_logs(self) -> None:
+        """Open the access log's file again, after a rotation."""
+        self._ending.reopen()
 
     def _tell_of_ports(self, before: Settings) -> None:
         """Log which ports of the configuration have changed: these need a restart."""

@@ -131,7 +131,7 @@ system-python:
 	$(call need,$(PYTHON) -c 'import ensurepip',python3-venv)
 
 system-test:
-	$(call need,command -v nginx,nginx)
+	$(call need,command -v nginx redis-server,nginx redis-server)
 
 system-test-tls:
 	$(call need,command -v testssl || command -v testssl.sh,testssl.sh)

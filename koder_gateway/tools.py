@@ -179,6 +179,8 @@ def _print(settings: Settings, options: argparse.Namespace, found: Explanation) 
     for number, limit in enumerate(found.limits or ("none applies",)):
         print(f"{'limits' if number == 0 else '':<8} {limit}")
     print(f"route    {found.route}")
+    if found.access:
+        print(f"access   {found.access}")
     print(f"service  {service}")
     print(f"answer   {answer}")
     for line in found.fields.decode("latin-1").splitlines():

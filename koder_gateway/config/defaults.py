@@ -11,6 +11,8 @@ SERVICES: Final[dict[str, Any]] = {
     "session": "http://127.0.0.1:4004",
     "admin": "http://127.0.0.1:4005",
 }
+# Private addresses and loopback (RFC 1918, RFC 4193, RFC 1122 section 3.2.1.3, RFC 4291 section 2.5.3).
+PRIVATE: Final = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "127.0.0.0/8", "fc00::/7", "::1/128"]
 ROUTES: Final[list[dict[str, Any]]] = [
     {"path": "/v1/users", "service": "identity"},
     {"path": "/v1/auth", "service": "auth"},
@@ -21,7 +23,16 @@ ROUTES: Final[list[dict[str, Any]]] = [
     {"path": "/oauth/v2/keys", "service": "oauth2", "public": True},
     {"path": "/oidc/v1/keys", "service": "oauth2", "public": True},
     {"path": "/v1/sessions", "service": "session"},
-    {"path": "/v1/admin", "service": "admin"},
+    # The platform's own administration is not for the Internet.
+    {"path": "/v1/admin", "service": "admin", "allow": PRIVATE},
+]
+# What others depend on when a tenant is suspended: tokens that were issued can be checked, revoked and ended.
+SUSPENDED_ALLOW: Final[list[str]] = [
+    "/.well-known",
+    "/oauth/v2/keys",
+    "/oauth/v2/introspect",
+    "/oauth/v2/revoke",
+    "/oidc/v1/end_session",
 ]
 # The reasons are in etc/koder-gateway.toml. Failures distinguish guesses from honest requests: the tight rules charge
 # for failures only, so that an office behind one address can log in freely.

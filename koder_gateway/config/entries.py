@@ -1,4 +1,4 @@
-"""Services, routes and limits: their tables in the file, and the values made from them."""
+"""Services and routes: their tables in the file, and the values made from them."""
 
 # Fields are declared by a call for each, whose values are immutable.
 # ruff: noqa: RUF009
@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import Any, Final
 
-from ..policy.limit_rules import MAX_QUOTA, LimitRule, parse_rate
+from ..policy.clients import NetworkSet
 from ..policy.routing import Route
 from . import defaults
 from .faults import Located, ReadError, close, shown
-from .kinds import Kind, Where, choice, listing, optional, optional_text, whole
-from .tables import DERIVED, array, keys, made, mapping, setting, table
+from .kinds import Kind, Where, listing, optional, optional_text, whole
+from .tables import array, keys, made, mapping, setting, table
 from .values import (
     BOOLEAN,
     DEADLINE,
@@ -23,15 +23,13 @@ from .values import (
     DURATION,
     FILE,
     HOST,
-    METHOD,
     NAME,
+    NETWORK,
     PATH_PREFIX,
     SERVICE_URL,
-    self_explaining,
 )
 
 _EXAMPLE: Final = '"http://127.0.0.1:4001"'
-RATE = self_explaining("rate", parse_rate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,55 +176,12 @@ class RouteEntry:
     path: str = setting(PATH_PREFIX)
     service: str = setting(NAME)
     public: bool = setting(BOOLEAN, False)
+    allow: tuple[str, ...] = setting(listing(NETWORK), [])
 
 
 def _route(entry: RouteEntry) -> Route:
-    return Route(entry.path.encode(), entry.service, entry.public)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LimitEntry:
-    """One table of limits."""
-
-    name: str = setting(NAME)
-    key: tuple[str, ...] = setting(listing(choice("tenant", "ip"), at_least=1), ["tenant", "ip"])
-    rate: tuple[int, int] = setting(RATE)
-    burst: int | None = setting(whole(1, MAX_QUOTA), DERIVED)
-    paths: tuple[str, ...] = setting(listing(PATH_PREFIX), [])
-    methods: tuple[str, ...] = setting(listing(METHOD), [])
-    mode: str = setting(choice("enforce", "shadow"), "enforce")
-    charge: str = setting(choice("requests", "failures", "refusals"), "requests")
-
-
-def _limit(entry: LimitEntry) -> LimitRule:
-    quota, window = entry.rate
-    if entry.charge == "refusals":
-        _check_refusals(entry)
-    return LimitRule(
-        entry.name,
-        entry.key,
-        quota,
-        window,
-        burst=quota if entry.burst is None else entry.burst,
-        paths=tuple(path.encode() for path in entry.paths) or None,
-        methods=frozenset(method.encode() for method in entry.methods) or None,
-        mode=cast(Literal["enforce", "shadow"], entry.mode),
-        charge=cast(Literal["requests", "failures", "refusals"], entry.charge),
-    )
-
-
-def _check_refusals(entry: LimitEntry) -> None:
-    """A refused request may have no tenant, path or method."""
-    faults: list[Located] = []
-    if entry.key != ("ip",):
-        faults.append((".key", 'must be ["ip"] with charge = "refusals", since a refused request may have no tenant'))
-    for name in ("paths", "methods"):
-        if getattr(entry, name):
-            faults.append((f".{name}", 'have no effect with charge = "refusals": leave them out'))
-    if faults:
-        raise ReadError(faults)
+    return Route(entry.path.encode(), entry.service, entry.public, NetworkSet(entry.allow))
 
 
 SERVICES = mapping(ServiceEntry, _read_service, defaults.SERVICES)
 ROUTES = array(made(RouteEntry, _route))
-LIMITS = array(made(LimitEntry, _limit))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..wire.body import trailer_passes
-from ..wire.fields import HOP_BY_HOP, PROTECTED, TOKEN, folded
+from ..wire.fields import HOP_BY_HOP, PROTECTED, TOKEN, UNREMOVABLE, folded
 from ..wire.spoofable_fields import SPOOFABLE_FIELDS, is_spoofable
 from .faults import close
 from .kinds import matching
@@ -13,6 +13,25 @@ from .kinds import matching
 _ALWAYS: Final = frozenset(("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded", "x-real-ip"))
 _TAKEN: Final = frozenset(
     map(folded, PROTECTED | HOP_BY_HOP | {b"cookie2", b"content-location", b"ratelimit", b"ratelimit-policy"})
+)
+# Clients choose these as they like for each request, or the message itself does: a limit by one would limit nothing.
+_CHOSEN: Final = frozenset(
+    (
+        b"client-cert",
+        b"client-cert-chain",
+        b"content-encoding",
+        b"content-length",
+        b"content-type",
+        b"cookie",
+        b"date",
+        b"max-forwards",
+        b"origin",
+        b"range",
+        b"traceparent",
+        b"tracestate",
+        b"via",
+        b"x-request-id",
+    )
 )
 _TAKEN_PREFIXES: Final = (b"x-forwarded-", b"access-control-", b"content-", b"sec-", b"proxy-")
 
@@ -66,6 +85,21 @@ def _forwarded_fault(text: str) -> str | None:
     if _is_claim(name):
         return None
     return 'is not one of the headers that the gateway drops; write one of those, as in "X-Forwarded-Port"'
+
+
+def counted_header_fault(name: str) -> str | None:
+    """What is wrong with a header (in lower case) as something that limits count apart; None if nothing is."""
+    wrong = _token_fault(name)
+    if wrong is not None:
+        return wrong
+    wire = name.encode("ascii")
+    if "_" in name:
+        return 'has an underscore, and the gateway drops such headers; write it with -, as in "header:X-API-Key"'
+    if name in _ALWAYS or name.startswith("x-forwarded-") or is_spoofable(wire):
+        return 'names a header that clients can forge; count by "ip", which trusts your proxies alone'
+    if wire in HOP_BY_HOP | UNREMOVABLE or wire in _CHOSEN or name.startswith(("access-control-", "sec-")):
+        return 'names a header that says nothing about who asks; write another, as in "header:X-API-Key"'
+    return None
 
 
 FIELD_NAME: Final = matching("header name", _token_fault)

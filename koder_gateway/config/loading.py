@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from ..policy.limit_rules import HEADER
 from ..policy.routing import normal_path
 from ..policy.tenants import Tenant
 from . import client_auth, defaults
@@ -108,10 +109,24 @@ def _contradictions(document: dict[str, Any]) -> Iterator[Located]:
             yield f"routes{at}", f"{shown(name)} is not one of the services; {nearest(name, services)}"
     yield from _repeated("routes", _texts(document.get("routes"), "path"), lambda path: normal_path(path.encode()))
     yield from _repeated("limits", _texts(document.get("limits"), "name"), lambda name: name)
+    yield from _counts_tenant_header(document)
     tls = document.get("tls")
     if isinstance(tls, dict) and tls.get("default") and not tls.get("certificates"):
         yield "tls.default", "has no effect without tls.certificates; write the folder of the certificates too"
     yield from client_auth.contradictions(document)
+
+
+def _counts_tenant_header(document: dict[str, Any]) -> Iterator[Located]:
+    """Limits that count the tenant header: elsewhere than on the base domain it names no tenant."""
+    tenants = document.get("tenants")
+    header = tenants.get("header") if isinstance(tenants, dict) else None
+    name = header if isinstance(header, str) else "X-Tenant-ID"
+    limits = document.get("limits")
+    for index, entry in enumerate(limits if isinstance(limits, list) else []):
+        key = entry.get("key") if isinstance(entry, dict) else None
+        for place, part in enumerate(key if isinstance(key, list) else []):
+            if isinstance(part, str) and part.lower() == HEADER + name.lower():
+                yield f"limits[{index}].key[{place}]", f'{shown(part)} is the tenant header; write "tenant"'
 
 
 def _texts(tables: object, name: str) -> list[Located]:

@@ -19,10 +19,11 @@ from ..policy.routing import Route
 from ..policy.tenants import Tenant
 from . import defaults
 from .client_auth import AUTHORITIES, CLIENT_AUTH, Authorities
-from .entries import LIMITS, ROUTES, SERVICES, ServiceSettings
+from .entries import ROUTES, SERVICES, ServiceSettings
 from .field_names import FIELD_NAME, FORWARDED_FIELD, SPOOFABLE_FIELD, TENANT_HEADER, TRAILER
 from .hsts import HSTS
 from .kinds import any_number, choice, listing, one_or_more, optional, optional_text, whole
+from .limit_entries import LIMITS
 from .stable_reads import Version
 from .tables import setting, table
 from .values import (
@@ -40,6 +41,7 @@ from .values import (
     NAME,
     NETWORK,
     ORIGIN,
+    PATH_PREFIX,
     PERCENT,
     PLAIN_ENDPOINT,
     REGISTRY,
@@ -56,7 +58,8 @@ _MAX_COUNT = 100_000_000
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantSettings:
     """[tenants]: how a request's tenant is found. `registry`: a file, the URL of the Admin service's list, None:
-    open. `max_loss`: the part of the tenants (0 to 1) that a list which is read again may lack."""
+    open. `max_loss`: the part of the tenants (0 to 1) that a list which is read again may lack.
+    `suspended_allow`: the paths that are served for a suspended tenant too."""
 
     base_domain: str = setting(DOMAIN, "id.koder.dev")
     header: str = setting(TENANT_HEADER, "X-Tenant-ID")
@@ -64,6 +67,7 @@ class TenantSettings:
     default: str = setting(optional_text(SLUG), "")
     registry: Path | str | None = setting(optional(REGISTRY), "")
     max_loss: float = setting(SHARE, "10%")
+    suspended_allow: tuple[str, ...] = setting(listing(PATH_PREFIX), defaults.SUSPENDED_ALLOW)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,9 +24,8 @@ from ..exchange.states import Exchange
 from ..policy.certificates import TlsInfo
 from ..policy.clients import NOWHERE
 from ..policy.decision import Policy
-from ..policy.limits import address_key
+from ..policy.limit_keys import address_key
 from ..policy.shares import Shares
-from ..policy.tenants import Tenant
 from ..reactor.resets import reset_watcher_of
 from ..reactor.turns import PIECES, turns_of
 from ..wire.clock import CoarseClock
@@ -207,8 +206,8 @@ class GatewaySite(Site, ClientSite):
     def share_refusal(self, channel: ClientConnection, context: RequestContext) -> Refusal | None:
         """The refusal of a request with which its connection would become one too many of its tenant's. It ends the
         connection."""
-        tenant = context.tenant
-        if not isinstance(tenant, Tenant) or self.connection_counts.asks_for(channel, tenant.wire):
+        tenant = context.owner
+        if tenant is None or self.connection_counts.asks_for(channel, tenant.wire):
             return None
         self.rejected += 1
         return OVERLOADED.closing()

@@ -4,7 +4,8 @@
     preflight     a browser's CORS question gets its response here
     whole_server  so does OPTIONS for the whole server
     too_large     a body that says beforehand that it is too large is refused
-    tenant        whose request is it? Without an active tenant it is refused
+    tenant        whose request is it? Without an active tenant it is refused, but for some paths of a suspended one
+    access        may its client use this path? A route with `allow` is open to some addresses only
     limits        how often may its client ask? What is over a limit is refused
     route         which service answers at its path?
 
@@ -18,9 +19,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from ..errors import METHODS, NO_ROUTE, Refusal
+from ..errors import METHODS, NO_ROUTE, NOT_ALLOWED, Refusal
 from ..policy.cors import READING
 from ..policy.decision import limit_refusal
+from ..policy.limit_keys import Subject
+from ..policy.limit_plan import Plan
 from ..policy.routing import Route
 from .states import Exchange
 
@@ -37,6 +40,7 @@ Step = Callable[[Exchange], Refusal | None]
 ALLOW: Final = b"Allow: " + b", ".join(METHODS) + b"\r\n"
 PREFLIGHT: Final = Answer("preflight")
 OPTIONS: Final = Answer("options", ALLOW)
+CLOSED: Final = NOT_ALLOWED.because("This path is only open to certain client addresses.")
 
 
 def admit(exchange: Exchange) -> Refusal | Answer | Route:
@@ -80,21 +84,45 @@ def too_large(exchange: Exchange) -> Refusal | None:
 
 
 def tenant(exchange: Exchange) -> Refusal | None:
-    """Lets requests of active tenants pass, and says whose the exchange is."""
+    """Lets requests of active tenants pass, and at some paths those of suspended ones; says whose the exchange is."""
     context = exchange.context
     found = context.tenant
     if isinstance(found, Refusal):
-        exchange.tenant = context.whose(exchange.head)
-        return found
+        head = exchange.head
+        exchange.tenant = context.whose(head)
+        allowed = context.suspended is not None and context.policy.suspended_allow.covers(head.path)
+        return None if allowed else found
     exchange.tenant = found.wire
+    return None
+
+
+def access(exchange: Exchange) -> Refusal | None:
+    """Chooses the route by the longest path, and refuses clients that may not use it, before they can use up a limit
+    of those who may."""
+    head, context = exchange.head, exchange.context
+    routes = context.policy.routes
+    chosen = exchange.chosen = routes.match(head.path)
+    if chosen is None or not (chosen.allow or (routes.closed and not head.plain)):
+        return None
+    for closed in routes.closed_routes(chosen, head.path, head.plain):
+        if not context.comes_from(closed.allow):
+            exchange.route = closed.path
+            return CLOSED
     return None
 
 
 def limits(exchange: Exchange) -> Refusal | None:
     """Charges the limits that apply, and refuses what is over them; the response says what is left either way."""
     head, context = exchange.head, exchange.context
-    limiter = context.policy.limiter
-    verdict = limiter.admit(exchange.tenant, context.key, head.method, head.path, exchange.started, head.plain)
+    plan = context.policy.limiter.plan(head.method, head.path, head.plain)
+    if plan is None:
+        return None
+    if plan.sole is not None:
+        verdict = plan.sole.judge(exchange.tenant, context.key, exchange.started)
+    elif not plan.needs:
+        verdict = plan.judge(exchange.tenant, context.key, exchange.started)
+    else:
+        verdict = plan.judge_subject(subject(exchange, plan), exchange.started)
     fields = verdict.fields
     if fields:
         exchange.fields += fields
@@ -103,19 +131,29 @@ def limits(exchange: Exchange) -> Refusal | None:
     return None if verdict.refused is None else limit_refusal(verdict.refused.name)
 
 
+def subject(exchange: Exchange, plan: Plan) -> Subject:
+    """What the rules of a plan ask of a request beside its tenant and network."""
+    context, chosen = exchange.context, exchange.chosen
+    return Subject(
+        exchange.tenant,
+        context.address.decode("ascii"),
+        context.key,
+        exchange.head,
+        b"" if chosen is None else chosen.path,
+    )
+
+
 def route(exchange: Exchange) -> Refusal | Route:
-    """Chooses the service by the longest path; any page may read what comes from a public one."""
-    context = exchange.context
-    match = context.policy.routes.match
-    chosen = match(exchange.head.path)
+    """The route that `access` has chosen; any page may read what comes from a public one."""
+    chosen = exchange.chosen
     if chosen is None:
         return NO_ROUTE
     exchange.route = chosen.path
     if chosen.public and not exchange.readable and exchange.head.method in READING:
-        exchange.fields += context.policy.cors.public_fields
+        exchange.fields += exchange.context.policy.cors.public_fields
         exchange.readable = True
     return chosen
 
 
 # The steps that a guard takes, from the outermost to the innermost.
-GUARDED: Final[tuple[Step, ...]] = (tenant, limits)
+GUARDED: Final[tuple[Step, ...]] = (tenant, access, limits)

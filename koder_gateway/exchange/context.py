@@ -9,19 +9,20 @@ from dataclasses import dataclass
 
 from ..errors import MISDIRECTED_REQUEST, NOT_ALLOWED, TENANT_SUSPENDED, Refusal
 from ..policy.certificates import TlsInfo, certificate_refusal
-from ..policy.clients import ForwardedChain
+from ..policy.clients import ForwardedChain, NetworkSet
 from ..policy.cors import VARY_ORIGIN
 from ..policy.decision import Policy
-from ..policy.limits import address_key
+from ..policy.limit_keys import address_key
 from ..policy.origins import Page, pages
 from ..policy.tenants import Tenant, bare_host
 from ..wire.request_head import RequestHead
-from .forwarding import HTTP, HTTPS, Fields, balancers_scheme, context_fields, forwarding_fields, scheme, values
+from .forwarding import HTTPS, Fields, balancers_scheme, context_fields, forwarding_fields, scheme, values
 
 # What changes nothing (RFC 9110 section 9.2.1). A WebSocket may, whose opening is a GET.
 SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 # RFC 9110 section 7.4.
 _NOT_SECURED = MISDIRECTED_REQUEST.because("The target is an https URL, and the connection is a plain one.")
+_CLIENT_FIELDS = (b"x-forwarded-for", b"forwarded", b"x-real-ip")
 _ANOTHERS_ORIGIN = NOT_ALLOWED.because(
     "The Origin belongs to another tenant, whose pages may change nothing of this tenant."
 )
@@ -31,13 +32,15 @@ _ANOTHERS_ORIGIN = NOT_ALLOWED.because(
 class RequestContext:
     """What is the same for all requests of one client with one host, origin and tenant header.
 
-    `tenant` is a Refusal where neither names one, or the connection is not for that host. `fields` are finished
-    field lines for the response, made of `cors` and `hsts`; `service_fields` are those for the service. `drops_hsts`:
-    a service's own HSTS goes no further, since the gateway has one or the client speaks no TLS. `origins` are of
-    the tenant whose pages may read the response, besides those of all tenants, and `readable` says whether this
-    page may; a `foreign` page is another tenant's. `address` is the client's, `key` the form of it that limits count
-    under. `tls` is the version of TLS on the connection, b"" without. What a trusted proxy said, and what a foreign
-    page may not do, holds for one request: such a context is not `lasting`.
+    `tenant` is a Refusal where neither names one, or the connection is not for that host. If that is because the
+    tenant is suspended, and nothing else speaks against the request, it is `suspended`. `fields` are finished field
+    lines for the response, made of `cors` and `hsts`; `service_fields` are those for the service. `drops_hsts`: a
+    service's own HSTS goes no further, since the gateway has one or the client speaks no TLS. `origins` are of the
+    tenant whose pages may read the response, besides those of all tenants, and `readable` says whether this page may;
+    a `foreign` page is another tenant's. `address` is the client's, `key` the form of it that limits count under; it
+    is `certain` unless a header names a client that nobody vouches for, or that cannot be read. What a trusted proxy
+    said, and what a foreign page may not do, holds for one request: such a context is not `lasting`. `tls` is the
+    version of TLS on the connection, b"" without.
     """
 
     policy: Policy
@@ -45,6 +48,7 @@ class RequestContext:
     origin: bytes | None
     tenants: tuple[bytes, ...]
     tenant: Tenant | Refusal
+    suspended: Tenant | None
     cors: bytes
     origins: frozenset[bytes]
     readable: bool
@@ -56,7 +60,13 @@ class RequestContext:
     address: bytes
     key: bytes
     tls: bytes
+    certain: bool
     lasting: bool
+
+    @property
+    def owner(self) -> Tenant | None:
+        """The tenant whose requests may be served, at some paths if it is suspended; None if there is none."""
+        return self.tenant if isinstance(self.tenant, Tenant) else self.suspended
 
     @property
     def misplaced(self) -> bool:
@@ -76,6 +86,10 @@ class RequestContext:
             and not head.https
         )
 
+    def comes_from(self, networks: NetworkSet) -> bool:
+        """Whether the client's address is certain, and lies in one of these networks."""
+        return self.certain and networks.covers(self.address.decode("ascii"))
+
     def whose(self, head: RequestHead) -> bytes:
         """The slug of the tenant whose request this is, also of a suspended one; b"" where there is none."""
         tenant = self.tenant
@@ -83,8 +97,7 @@ class RequestContext:
             return tenant.wire
         if tenant.code != TENANT_SUSPENDED.code:
             return b""
-        tenants = self.policy.tenants
-        suspended = tenants.owner(bare_host(head.host)) or tenants.named(head.tenants)
+        suspended = self.suspended or _suspended(self.policy, head)
         return b"" if suspended is None else suspended.wire
 
 
@@ -95,6 +108,7 @@ def request_context(policy: Policy, head: RequestHead, peer: str, secured: TlsIn
     forwarded = head.forwarded if head.forwarded and policy.proxies.vouches(peer) else []
     chain = _chain(policy, peer, forwarded)
     address = chain.client
+    certain = chain.certain and not _is_a_proxys(head.forwarded or (), forwarded, address)
     certificate = policy.client_auth.certificate(head.host, secured)
     if isinstance(certificate, Refusal):
         tenant: Tenant | Refusal = certificate
@@ -106,16 +120,17 @@ def request_context(policy: Policy, head: RequestHead, peer: str, secured: TlsIn
     if head.https and not (secure or policy.proxies.vouches(peer)):
         tenant = _NOT_SECURED
     on_base = policy.tenants.is_base(bare_host(head.host))
-    foreign = head.origin is not None and isinstance(tenant, Tenant) and _is_anothers(policy, head.origin, tenant)
+    suspended = _suspended(policy, head) if tenant is TENANT_SUSPENDED else None
+    owner = tenant if isinstance(tenant, Tenant) else suspended
+    origins = frozenset() if on_base or owner is None else owner.origins
+    foreign = head.origin is not None and owner is not None and _is_anothers(policy, head.origin, owner)
     if foreign and (head.method not in SAFE or head.upgrade is not None):
-        tenant = _ANOTHERS_ORIGIN
-    origins = frozenset() if on_base else _origins(policy, head, tenant)
+        # A suspended tenant's own refusal says more.
+        tenant, owner, suspended = _ANOTHERS_ORIGIN if suspended is None else tenant, None, None
     wire = address.encode("ascii")
     # A client that is no proxy of ours may say anything of itself: over its balancer's word nothing counts.
-    if introduced is None or trusted:
-        proto = scheme(forwarded, chain, secure=secure)
-    else:
-        proto = HTTPS if secure else HTTP
+    believed = forwarded if introduced is None or trusted else ()
+    proto = scheme(believed, chain if believed else ForwardedChain((peer,)), secure=secure)
     cors = policy.cors.answer_fields(head.origin, origins, bool(policy.registry.origins))
     if on_base or not head.host:
         # The host of a head that could not be read may be any.
@@ -128,6 +143,7 @@ def request_context(policy: Policy, head: RequestHead, peer: str, secured: TlsIn
         origin=head.origin,
         tenants=head.tenants,
         tenant=tenant,
+        suspended=suspended,
         cors=cors,
         origins=origins,
         readable=policy.cors.allows(head.origin, origins),
@@ -136,14 +152,15 @@ def request_context(policy: Policy, head: RequestHead, peer: str, secured: TlsIn
         drops_hsts=bool(policy.hsts) or proto != HTTPS,
         fields=cors + hsts,
         service_fields=context_fields(
-            (policy.tenant_header, tenant.wire if isinstance(tenant, Tenant) else b""),
+            (policy.tenant_header, b"" if owner is None else owner.wire),
             forwarding_fields(head.host, chain, proto, forwarded, policy.forwarded_fields),
             certificate,
         ),
         address=wire,
         key=address_key(address),
         tls=b"" if secured is None else secured.version,
-        lasting=not (forwarded or foreign or head.https),
+        certain=certain,
+        lasting=certain and not (forwarded or foreign or head.https),
     )
 
 
@@ -162,6 +179,18 @@ def _chain(policy: Policy, peer: str, forwarded: Fields) -> ForwardedChain:
     return policy.proxies.chain(peer, values(forwarded, b"x-forwarded-for"), values(forwarded, b"forwarded"))
 
 
+def _is_a_proxys(sent: Fields, believed: Fields, address: str) -> bool:
+    """Whether the address may be that of a proxy which serves others: it has sent headers that name a client, and
+    either is not trusted for them, or names the client in a way that is not read."""
+    if not sent:
+        return False
+    named = any(value for name in _CLIENT_FIELDS for value in values(sent, name))
+    if not believed:
+        return named
+    read = any(values(believed, b"x-forwarded-for")) or any(values(believed, b"forwarded"))
+    return not read and any(value != address.encode("ascii") for value in values(believed, b"x-real-ip") if value)
+
+
 def _is_anothers(policy: Policy, origin: bytes, tenant: Tenant) -> bool:
     """Whether any origin that the field names is other tenants' alone. Among too many to look at one may be."""
     named = pages(origin)
@@ -176,10 +205,10 @@ def _is_foreign(policy: Policy, page: Page, tenant: Tenant) -> bool:
     return page.origin in policy.registry.origins if owner is None else owner.wire != tenant.wire
 
 
-def _origins(policy: Policy, head: RequestHead, tenant: Tenant | Refusal) -> frozenset[bytes]:
-    """The origins of a host's tenant. Pages of a suspended one may read that it is."""
-    owner = policy.tenants.owner(bare_host(head.host)) if tenant is TENANT_SUSPENDED else tenant
-    return owner.origins if isinstance(owner, Tenant) else frozenset()
+def _suspended(policy: Policy, head: RequestHead) -> Tenant | None:
+    """The tenant of a request that is refused because it is suspended."""
+    tenants = policy.tenants
+    return tenants.owner(bare_host(head.host)) or tenants.named(head.tenants)
 
 
 def _by_tenant(policy: Policy, cors: bytes) -> bytes:

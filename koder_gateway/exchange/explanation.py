@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..errors import Refusal
 from ..policy.certificates import NONE, OPTIONAL, REQUIRED, TlsInfo
 from ..policy.decision import Policy, charges_refusal
-from ..policy.limit_rules import LimitRule
+from ..policy.limit_keys import address_key, address_text, counted_value
+from ..policy.limit_rules import HEADER, WINDOWS, LimitRule
 from ..policy.routing import Route
-from ..policy.tenants import Tenant, bare_host, normal_domain
+from ..policy.tenants import bare_host, normal_domain
 from ..wire.request_head import RequestHead
 from .admission import admit
 from .context import SAFE, RequestContext
@@ -21,7 +23,7 @@ from .states import Exchange
 class Explanation:
     """What becomes of one request. `outcome` is a Refusal, "preflight", "options" or the service's name; `client` the
     address that log, limits and services have for it. `certificate` is what its host wants of the client's, "" where
-    no host wants any."""
+    no host wants any. `access` says who may use the path, "" if everybody may."""
 
     client: str
     tenant: str
@@ -29,6 +31,7 @@ class Explanation:
     cors: str
     limits: tuple[str, ...]
     route: str
+    access: str
     outcome: Refusal | str
     fields: bytes
 
@@ -48,11 +51,12 @@ def explain(
     outcome = _outcome(exchange)
     return Explanation(
         client=context.address.decode("ascii"),
-        tenant=_tenant(policy, head, context, base_domain),
+        tenant=_tenant(policy, head, context, base_domain, outcome),
         certificate=_client(policy, head, secured),
         cors=_cors(policy, head, context),
-        limits=_limits(policy, head, context, outcome),
+        limits=_limits(policy, exchange, outcome),
         route=f"{route.path.decode()} -> {route.service}" if route else "none: no route matches this path",
+        access="" if route is None else "; ".join(_access(policy, route, head, context)),
         outcome=outcome,
         # Without the first line, the request id: it is a new one each time.
         fields=exchange.fields.partition(b"\r\n")[2],
@@ -66,11 +70,14 @@ def _outcome(exchange: Exchange) -> Refusal | str:
     return outcome.service if isinstance(outcome, Route) else outcome.name
 
 
-def _tenant(policy: Policy, head: RequestHead, context: RequestContext, base_domain: str) -> str:
-    tenant = context.tenant
+def _tenant(
+    policy: Policy, head: RequestHead, context: RequestContext, base_domain: str, outcome: Refusal | str
+) -> str:
+    tenant, refusal = context.owner, context.tenant
     header = policy.tenant_header.decode("ascii")
-    if isinstance(tenant, Refusal):
-        return f"none: {tenant.status} {tenant.code}: {tenant.detail}"
+    if isinstance(refusal, Refusal) and (tenant is None or outcome is refusal):
+        return f"none: {refusal.status} {refusal.code}: {refusal.detail}"
+    assert tenant is not None, "without a refusal there is a tenant"
     host, base = bare_host(head.host), normal_domain(base_domain)
     if policy.registry.at(host) is not None:
         reason = f"{host.decode()} is its custom domain"
@@ -82,6 +89,8 @@ def _tenant(policy: Policy, head: RequestHead, context: RequestContext, base_dom
         reason = f"{host.decode()} names no tenant, nor does {header}, and tenants.default does"
     if policy.registry.is_open:
         reason += "; there is no registry, so every well-formed slug is a tenant"
+    if tenant is context.suspended:
+        reason += "; this path is one of tenants.suspended_allow"
     return f"{tenant.slug} ({tenant.status}): {reason}"
 
 
@@ -118,26 +127,58 @@ def _cors(policy: Policy, head: RequestHead, context: RequestContext) -> str:
         return (
             f"{text} is not a configured origin, and {route.path.decode()} is public: its pages may read the response"
         )
-    if isinstance(context.tenant, Tenant) and origin in context.tenant.origins:
+    if context.owner is not None and origin in context.owner.origins:
         return f"{text} is one of the tenant's cors_origins, which do not count on the base domain: no CORS headers"
     return f"{text} is not a configured origin (compared byte for byte): no CORS headers, otherwise served as usual"
 
 
-def _limits(policy: Policy, head: RequestHead, context: RequestContext, outcome: Refusal | str) -> tuple[str, ...]:
-    rules = policy.limiter.rules_for(head.method, head.path)
+def _access(policy: Policy, route: Route, head: RequestHead, context: RequestContext) -> Iterator[str]:
+    client = context.address.decode("ascii")
+    for closed in policy.routes.closed_routes(route, head.path, head.plain):
+        path, networks = closed.path.decode(), ", ".join(closed.allow.cidrs)
+        way = "" if closed is route else ", which a service may read in this path,"
+        if context.comes_from(closed.allow):
+            yield f"{path}{way} is open to {networks}: {client} may use it"
+        elif closed.allow.covers(client):
+            yield (
+                f"{path}{way} is open to {networks}, and {client} may be a proxy that serves others: its headers name"
+                " another client; add it to listen.trusted_proxies, with headers that agree"
+            )
+        else:
+            yield f"{path}{way} is open to {networks} only: to let {client} in, add its network to the route's allow"
+
+
+def _limits(policy: Policy, exchange: Exchange, outcome: Refusal | str) -> tuple[str, ...]:
+    rules = policy.limiter.rules_for(exchange.head.method, exchange.head.path)
     if isinstance(outcome, Refusal) and charges_refusal(outcome):
         rules += policy.limiter.refusal_rules
-    return tuple(_rule(rule, context) for rule in rules)
+    return tuple(_rule(rule, exchange) for rule in rules)
 
 
-def _rule(rule: LimitRule, context: RequestContext) -> str:
-    tenant = context.tenant.slug if isinstance(context.tenant, Tenant) else "?"
-    values = {"tenant": tenant, "ip": context.address.decode("ascii")}
-    counted = " and ".join(f"{part} {values[part]}" for part in rule.key) or "all clients together"
-    window = {1: "s", 60: "m", 3600: "h"}[rule.window]
+def _rule(rule: LimitRule, exchange: Exchange) -> str:
+    counted = " and ".join(_counted(part, rule, exchange) for part in rule.key) or "all clients together"
     note = "" if rule.mode == "enforce" else "; shadow: only counted"
     if rule.charge == "failures":
         note += "; only failures are charged"
     elif rule.charge == "refusals":
         note += "; only refusals are charged, and past the limit they get no response"
+    window = {seconds: unit for unit, seconds in WINDOWS.items()}[rule.window]
     return f"{rule.name}: {rule.quota}/{window}, burst {rule.burst}, for {counted}{note}"
+
+
+def _counted(part: str, rule: LimitRule, exchange: Exchange) -> str:
+    """One part of the key that a rule counts a request under."""
+    context, head = exchange.context, exchange.head
+    if part == "tenant":
+        return f"tenant {'?' if context.owner is None else context.owner.slug}"
+    if part == "ip":
+        address = context.address.decode("ascii")
+        network = address_text(address_key(address, rule.ipv6_prefix), rule.ipv6_prefix)
+        return f"ip {network if '/' in network else address}"
+    if part == "route":
+        chosen = context.policy.routes.match(head.path)
+        return f"route {chosen.path.decode() if chosen else 'none'}"
+    header = part.removeprefix(HEADER)
+    if counted_value(head, header.encode("ascii")):
+        return f"the value of its header {header}"
+    return f"all requests without exactly one header {header}"

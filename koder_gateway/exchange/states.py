@@ -28,6 +28,7 @@ from ..errors import (
     Refusal,
 )
 from ..policy.meter import LimitResult
+from ..policy.routing import Route
 from ..wire.request_head import RequestHead
 from .context import RequestContext
 
@@ -126,15 +127,16 @@ class IllegalMove(Exception):
 class Exchange:
     """The facts of one exchange, from the request's head to the line in the access log.
 
-    `started` is monotonic seconds. `context` is what it has in common with the other requests of its client, and
-    `peer` that client's address as limits, logs and services see it. `refusal` is that with which it begins, None
-    where the request may be admitted. `fields` are the finished field lines that every response carries (request id,
-    CORS, HSTS, limits): with `limited` such of the service's give way to them, with `drops_hsts` its HSTS to ours or
-    to none. `readable`: a page of another origin may read the response, and what the service exposes of it.
-    `excused`: its 4xx is no failure. `trace_id` is that of the trace that the service gets, b"" where none was asked.
-    `sent_at` and `answered_at` are when the request, or its last try, was sent to a service, and when the head of the
-    final response came: monotonic seconds, 0 for never. `code` is what the access log says beside the status: a
-    refusal's code, or how an exchange ended without a complete response.
+    `started` is monotonic seconds. `chosen` is the route of its path, once admission has chosen one. `context` is
+    what it has in common with the other requests of its client, and `peer` that client's address as limits, logs and
+    services see it. `refusal` is that with which it begins, None where the request may be admitted. `fields` are the
+    finished field lines that every response carries (request id, CORS, HSTS, limits): with `limited` such of the
+    service's give way to them, with `drops_hsts` its HSTS to ours or to none. `readable`: a page of another origin
+    may read the response, and what the service exposes of it. `excused`: its 4xx is no failure. `trace_id` is that of
+    the trace that the service gets, b"" where none was asked. `sent_at` and `answered_at` are when the request, or
+    its last try, was sent to a service, and when the head of the final response came: monotonic seconds, 0 for never.
+    `code` is what the access log says beside the status: a refusal's code, or how an exchange ended without a whole
+    response.
     """
 
     __slots__ = (
@@ -142,6 +144,7 @@ class Exchange:
         "bytes_in",
         "bytes_out",
         "charges",
+        "chosen",
         "code",
         "context",
         "drops_hsts",
@@ -175,6 +178,7 @@ class Exchange:
         self.fields = b"X-Request-ID: %b\r\n%b" % (request_id, context.fields)
         self.tenant = b""
         self.route = b""
+        self.chosen: Route | None = None
         self.service = ""
         self.status = 0
         self.code = ""

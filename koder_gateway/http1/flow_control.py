@@ -16,7 +16,7 @@ from ..downstream.lingering_close import LingeringClose
 from ..downstream.ports import ClientSite
 from ..downstream.unsent_bytes import ClientPace
 from ..exchange.ports import Producer
-from ..policy.limits import address_key
+from ..policy.limit_keys import address_key
 from ..reactor.turns import Turns, read_little
 from .phases import BODY, BUSY, GONE, HEAD, IDLE, READY, TUNNEL, WRITING
 from .receive_buffer import ReceiveBuffer

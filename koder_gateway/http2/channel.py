@@ -25,7 +25,7 @@ from ..downstream.ports import ClientRequest, ClientSite, Successor
 from ..downstream.reset_watch import ResetWatch
 from ..downstream.unsent_bytes import backlog
 from ..errors import Refusal
-from ..policy.limits import address_key
+from ..policy.limit_keys import address_key
 from ..reactor.turns import PIECES, SLICE, read_little
 from ..wire import http2_frames
 from ..wire.flood_budget import FRAME, REPLY, FloodBudget, FloodContinues

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.logger import Logger
 
-from ..policy.clients import address_text
+from ..policy.limit_keys import address_text
 from ..policy.limit_rules import LimitRule
 from ..policy.limits import Limiter
 from ..wire.clock import CoarseClock

@@ -84,13 +84,6 @@ def parse_address(text: str) -> IPv4Address | IPv6Address | None:
     return (_within(address) or address) if isinstance(address, IPv6Address) else address
 
 
-def address_text(key: bytes) -> str:
-    """The address, or IPv6 network, that a limit counts under this key (`policy.limits.address_key`)."""
-    if len(key) == 4:
-        return str(IPv4Address(key))
-    return f"{IPv6Address(key + bytes(8))}/64" if len(key) == 8 else key.decode("utf-8", "replace")
-
-
 def parse_network(text: str) -> IPv4Network | IPv6Network:
     """A network, one of IPv4-mapped addresses as the IPv4 one: addresses have that form. Raises ValueError."""
     network = ip_network(text, strict=False)
@@ -128,15 +121,63 @@ class ProxiedAddress(str):
 
 class ForwardedChain(NamedTuple):
     """The trusted part of a request's path: the addresses from the client to the peer, and the scheme in the client's
-    element of Forwarded, b"" for none."""
+    element of Forwarded, b"" for none.
+
+    `certain` says that the first address is the client's. It is not certain if an entry that should name the client
+    cannot be read, if the two headers contradict each other, or if the chain is too long: limits and logs then have
+    the nearest proxy that is known, but nobody gets in by that proxy's address.
+    """
 
     hops: tuple[str, ...]
     proto: bytes = b""
+    certain: bool = True
 
     @property
     def client(self) -> str:
         """The address of the client."""
         return self.hops[0]
+
+
+class NetworkSet:
+    """A set of networks, immutable; `unix:` in it means any peer on a UNIX socket, which has no address.
+
+    Raises ValueError for a bad CIDR.
+    """
+
+    __slots__ = ("_local", "_networks", "_remembered", "cidrs")
+
+    def __init__(self, cidrs: Iterable[str] = ()) -> None:
+        self.cidrs = tuple(cidrs)
+        self._local = UNIX in self.cidrs
+        self._networks = tuple(parse_network(cidr) for cidr in self.cidrs if cidr != UNIX)
+        self._remembered: dict[str, bool] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.cidrs)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, NetworkSet) and self.cidrs == other.cidrs
+
+    def __hash__(self) -> int:
+        return hash(self.cidrs)
+
+    def __repr__(self) -> str:
+        return f"NetworkSet({self.cidrs!r})"
+
+    def covers(self, address: str) -> bool:
+        """Whether this address (as text) lies in one of the networks."""
+        if address == NOWHERE:
+            return self._local
+        if not self._networks:
+            return False
+        known = self._remembered.get(address)
+        if known is None:
+            parsed = parse_address(address)
+            known = parsed is not None and any(parsed in network for network in self._networks)
+            if len(self._remembered) >= _REMEMBERED:
+                self._remembered.clear()
+            self._remembered[address] = known
+        return known
 
 
 class TrustedProxies:
@@ -145,33 +186,17 @@ class TrustedProxies:
     Raises ValueError for a bad CIDR.
     """
 
-    __slots__ = ("_local", "_networks", "_remembered")
+    __slots__ = ("_networks", "trusts")
 
     def __init__(self, cidrs: Iterable[str]) -> None:
-        given = tuple(cidrs)
-        self._local = UNIX in given
-        self._networks = tuple(parse_network(cidr) for cidr in given if cidr != UNIX)
-        self._remembered: dict[str, bool] = {}
+        self._networks = NetworkSet(cidrs)
+        # `trusts(peer: str) -> bool`: whether this address is a trusted proxy's.
+        self.trusts = self._networks.covers
 
     def introduces(self, peer: str) -> bool:
         """Whether a balancer's PROXY header is trusted: if any proxies are configured, only from these; else from
         every peer that a `haproxy:` endpoint accepts."""
-        return self.trusts(peer) or not (self._networks or self._local)
-
-    def trusts(self, peer: str) -> bool:
-        """Whether this address (as text) is a trusted proxy's."""
-        if peer == NOWHERE:
-            return self._local
-        if not self._networks:
-            return False
-        known = self._remembered.get(peer)
-        if known is None:
-            address = parse_address(peer)
-            known = address is not None and any(address in network for network in self._networks)
-            if len(self._remembered) >= _REMEMBERED:
-                self._remembered.clear()
-            self._remembered[peer] = known
-        return known
+        return self.trusts(peer) or not self._networks
 
     def vouches(self, peer: str) -> bool:
         """Whether the writer of a request's forwarding headers is trusted: the peer, or the balancer that introduced
@@ -197,29 +222,34 @@ class TrustedProxies:
                 (peer,), last.proto if last is not None and _node_address(last.node) == peer else b""
             )
         if not any(forwarded):
-            return ForwardedChain(plain or (peer,))
-        hops = self._walk(peer, latest_first)
-        if plain is not None and plain[0] != hops[0]:
-            return ForwardedChain((peer,))
-        believed = elements[len(hops) - 2 :: -1] if len(hops) > 1 else []
-        return ForwardedChain(plain or hops, believed[0].proto if believed else b"")
+            return plain or ForwardedChain((peer,))
+        chain = self._walk(peer, latest_first)
+        if plain is not None and plain.client != chain.client:
+            return ForwardedChain((peer,), certain=False)
+        believed = elements[len(chain.hops) - 2 :: -1] if len(chain.hops) > 1 else []
+        certain = chain.certain and (plain is None or plain.certain)
+        return ForwardedChain((plain or chain).hops, believed[0].proto if believed else b"", certain)
 
     def client(self, peer: str, forwarded_for: Sequence[bytes], forwarded: Sequence[bytes]) -> str:
         """The client's address according to these headers."""
         return self.chain(peer, forwarded_for, forwarded).client
 
-    def _walk(self, peer: str, nodes: Iterable[bytes]) -> tuple[str, ...]:
-        """Follow the entries from the peer on, the latest first, as long as a trusted proxy wrote the next one.
-        Returns the addresses, the client's last."""
+    def _walk(self, peer: str, nodes: Iterable[bytes]) -> ForwardedChain:
+        """Follow the entries from the peer on, the latest first, as long as a trusted proxy wrote the next one."""
         hops = [peer]
+        certain = True
         for node in nodes:
             address = _node_address(node) if len(node) <= _LONGEST_NODE else None
             if address is None:
+                certain = False
                 break
             hops.append(address)
-            if len(hops) >= _MAX_HOPS or not self.trusts(address):
+            if not self.trusts(address):
                 break
-        return tuple(reversed(hops))
+            if len(hops) >= _MAX_HOPS:
+                certain = False
+                break
+        return ForwardedChain(tuple(reversed(hops)), certain=certain)
 
 
 def node_of(address: str) -> bytes:

@@ -11,7 +11,7 @@ from .certificates import ClientAuth
 from .clients import TrustedProxies
 from .cors import CorsPolicy
 from .limits import Limiter
-from .routing import RouteTable
+from .routing import PathSet, RouteTable
 from .tenants import Registry, TenantPolicy
 
 
@@ -20,7 +20,8 @@ class Policy:
     """Every decision the gateway takes, as one immutable value; a reload makes another.
 
     `hsts` is the finished Strict-Transport-Security line, b"" for none. `forwarded_fields` (lower case) are those of
-    trusted proxies' fields that go on to services as they came.
+    trusted proxies' fields that go on to services as they came. `suspended_allow` are the paths that are served for
+    suspended tenants too.
     """
 
     registry: Registry
@@ -34,6 +35,7 @@ class Policy:
     hsts: bytes = b""
     client_auth: ClientAuth = ClientAuth()  # noqa: RUF009  (immutable)
     forwarded_fields: frozenset[bytes] = frozenset()
+    suspended_allow: PathSet = PathSet(())  # noqa: RUF009  (immutable)
 
     def preflight(self, head: RequestHead, origins: frozenset[bytes]) -> bytes | None:
         """The field lines of the answer to a preflight; None when this is none, or not from an allowed origin.
@@ -51,14 +53,14 @@ class Policy:
             return None
         return self.cors.public_preflight(method, head.preflight_headers)
 
-    def tenant_refusal(self, slug: bytes) -> Refusal | None:
-        """Why an exchange of this tenant (b"" for none), already in flight, may not go on."""
+    def tenant_refusal(self, slug: bytes, path: bytes) -> Refusal | None:
+        """Why an exchange of this tenant (b"" for none) at this path, already in flight, may not go on."""
         if not slug:
             return None
         tenant = self.registry.find(slug)
         if tenant is None:
             return UNKNOWN_TENANT
-        return None if tenant.status == "active" else TENANT_SUSPENDED
+        return None if tenant.status == "active" or self.suspended_allow.covers(path) else TENANT_SUSPENDED
 
     def body_refusal(self, head: RequestHead) -> Refusal | None:
         """The refusal of a body that says beforehand that it is too large."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import ceil
 
 from .buckets import SLACK, WHOLE
+from .limit_keys import Subject
 from .limit_rules import LimitRule
 from .meter import LimitResult, Meter
 
@@ -12,32 +13,46 @@ from .meter import LimitResult, Meter
 class Plan:
     """The rules that apply to one path prefix and method, decided together: all of them are charged, or none."""
 
-    __slots__ = ("_lines", "_meters", "_shown", "sole")
+    __slots__ = ("_lines", "_shown", "meters", "needs", "sole")
 
     def __init__(self, meters: tuple[Meter, ...]) -> None:
-        self._meters = meters
+        self.meters = meters
+        # The parts of keys for which a Subject is needed.
+        self.needs = frozenset(name for meter in meters if meter.key_of is not None for name in meter.rule.key)
         # For each rule that the headers show: its index among the meters, and the seconds in which a token refills.
         self._shown = tuple((index, 1.0 / meter.buckets.rate) for index, meter in enumerate(meters) if meter.enforced)
         policies = b", ".join(meter.policy for meter in meters if meter.enforced)
         items = b", ".join(meter.item for meter in meters if meter.enforced)
         self._lines = b"RateLimit-Policy: %b\r\nRateLimit: %b\r\n" % (policies.replace(b"%", b"%%"), items)
         only = meters[0] if len(meters) == 1 else None
-        self.sole = only if only is not None and only.enforced and not only.afterwards else None
+        self.sole = only if only is not None and _is_usual(only) else None
 
     @property
     def rules(self) -> tuple[LimitRule, ...]:
-        return tuple(meter.rule for meter in self._meters)
+        return tuple(meter.rule for meter in self.meters)
 
     def judge(self, tenant: bytes, address: bytes, now: float) -> LimitResult:
-        """The verdict of several rules, or of a single one that is a shadow or is charged afterwards."""
-        keys: list[bytes] = []
+        """Decide about a request and charge it, where no rule needs a Subject. `address` is its network."""
+        return self.decide([meter.key(tenant, address) for meter in self.meters], now)
+
+    def judge_subject(self, subject: Subject, now: float) -> LimitResult:
+        """Decide about any request and charge it."""
+        return self.decide(self.keys(subject), now)
+
+    def keys(self, subject: Subject) -> list[bytes]:
+        """What each of the meters counts this request under."""
+        tenant, network = subject.tenant, subject.network
+        return [
+            meter.key(tenant, network) if meter.key_of is None else meter.key_of(subject) for meter in self.meters
+        ]
+
+    def decide(self, keys: list[bytes], now: float) -> LimitResult:
+        """The verdict of several rules, or of a single one that is no usual one. Each of `keys` is its meter's."""
         lefts: list[float] = []
         refused, wait = None, 0
         shadowed: tuple[str, ...] = ()
-        for meter in self._meters:
-            key = meter.key(tenant, address)
+        for meter, key in zip(self.meters, keys, strict=True):
             left = meter.buckets.left(key, now)
-            keys.append(key)
             crowded = left >= WHOLE and meter.crowded(key, left)
             lefts.append(0.0 if crowded else left)
             if left < WHOLE or crowded:
@@ -56,7 +71,7 @@ class Plan:
 
     def _admit(self, keys: list[bytes], lefts: list[float], shadowed: tuple[str, ...], now: float) -> LimitResult:
         pending: tuple[tuple[Meter, bytes], ...] = ()
-        for index, meter in enumerate(self._meters):
+        for index, meter in enumerate(self.meters):
             if lefts[index] < WHOLE:
                 continue  # A shadow: as if it had refused, it is not charged.
             meter.admitted += 1
@@ -78,6 +93,11 @@ class Plan:
             values.append(whole)
             values.append(ceil((whole + 1.0 - left) * period) or 1)
         return self._lines % tuple(values)
+
+
+def _is_usual(meter: Meter) -> bool:
+    """Whether `Meter.judge` does if this is the only one."""
+    return meter.enforced and not meter.afterwards and meter.key_of is None
 
 
 class Plans:

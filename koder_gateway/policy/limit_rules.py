@@ -6,17 +6,19 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-WINDOWS = {"s": 1, "m": 60, "h": 3600}
+WINDOWS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+# How a header is named as a part of a key: `header:X-API-Key`. In a rule its name is in lower case.
+HEADER = "header:"
 # Beyond this a bucket's number could not count single tokens on a machine that has been up for months.
 MAX_QUOTA = 10_000_000
-_RATE = re.compile(r"([0-9]{1,9})/([smh])")
+_RATE = re.compile(r"([0-9]{1,9})/([smhd])")
 
 
 def parse_rate(text: str) -> tuple[int, int]:
     """The quota and its window in seconds of a rate such as `10/m`; the ValueError says what would be right."""
     match = _RATE.fullmatch(text)
     if match is None:
-        raise ValueError(f'"{text}" is not a rate; write a number and s, m or h, as in "10/m"')
+        raise ValueError(f'"{text}" is not a rate; write a number and s, m, h or d, as in "10/m"')
     quota = int(match[1])
     if not 1 <= quota <= MAX_QUOTA:
         raise ValueError(f'"{text}" is out of range; the number must be from 1 to {MAX_QUOTA}')
@@ -41,7 +43,7 @@ class LimitRule:
     `key` names what has a bucket of its own. `paths` (prefixes by whole segments, in any spelling) and `methods`
     narrow the rule; None means all. A "shadow" rule only counts what it would refuse. With charge "failures" only
     failed responses are charged; with "refusals", which is by address alone, only what the gateway itself refuses.
-    `burst` 0 means the quota.
+    `burst` 0 means the quota. Of an IPv6 address the first `ipv6_prefix` bits count.
     """
 
     name: str
@@ -53,6 +55,7 @@ class LimitRule:
     methods: frozenset[bytes] | None = None
     mode: Literal["enforce", "shadow"] = "enforce"
     charge: Literal["requests", "failures", "refusals"] = "requests"
+    ipv6_prefix: int = 64
 
     def __post_init__(self) -> None:
         if not self.burst:

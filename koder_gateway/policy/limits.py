@@ -13,38 +13,26 @@ quota to plan with, so no header announces it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
 
-from .clients import parse_address
 from .episodes import Episodes
-from .limit_plan import Plans
+from .limit_keys import SECRET
+from .limit_plan import Plan, Plans
 from .limit_rules import LimitRule
 from .meter import UNLIMITED, LimitResult, Meter
 from .routing import PathSet, PrefixTable, lenient_path, lenient_paths
 
 
-@lru_cache(maxsize=4096)
-def address_key(text: str) -> bytes:
-    """The key under which limits count an address.
-
-    An IPv6 host owns its whole /64, so that is one key; an IPv4-mapped address is the IPv4 one. A peer without an
-    address (on a UNIX socket) is its own text.
-    """
-    address = parse_address(text)
-    return text.encode("utf-8") if address is None else address.packed[:8]
-
-
 class Limiter:
-    """All rules at work. `max_entries` bounds their buckets together, in equal parts. `over` records the addresses
-    that have passed a limit on refusals."""
+    """All rules at work. `max_entries` bounds their buckets together, in equal parts; hashes in keys are made with
+    `secret`. `over` records the addresses that have passed a limit on refusals."""
 
     __slots__ = ("_plans", "_refusals", "meters", "over")
 
-    def __init__(self, rules: Iterable[LimitRule], max_entries: int) -> None:
+    def __init__(self, rules: Iterable[LimitRule], max_entries: int, secret: bytes = SECRET) -> None:
         listed = tuple(rules)
         self.over = Episodes()
         share = max_entries // max(1, len(listed))
-        self.meters = tuple(Meter(rule, share) for rule in listed)
+        self.meters = tuple(Meter(rule, share, secret) for rule in listed)
         self._refusals = tuple(meter for meter in self.meters if meter.rule.charge == "refusals")
         reaches = [tuple(lenient_path(path, path.count(b"/")) for path in rule.paths or (b"/",)) for rule in listed]
         prefixes = {b"/"}.union(*reaches)
@@ -62,17 +50,24 @@ class Limiter:
         """How many buckets are in memory."""
         return sum(len(meter.buckets) for meter in self.meters)
 
+    def plan(self, method: bytes, path: bytes, plain: bool = False) -> Plan | None:
+        """The rules that apply to a request, None if there are none.
+
+        `path` and `plain` are those of its head. A path that is not `plain` is read in every way that a lenient
+        service may.
+        """
+        plans = self._plans.match(path) if plain else self._lenient_plans(path)
+        return plans.by_method.get(method, plans.other) if plans is not None else None
+
     def admit(
         self, tenant: bytes, address: bytes, method: bytes, path: bytes, now: float, plain: bool = False
     ) -> LimitResult:
-        """Decide about one request and charge it.
+        """Decide about one request and charge it, where no rule needs more of it (`Plan.needs`).
 
-        `address` is the result of `address_key`, `path` and `plain` are those of its head, `now` is monotonic
-        seconds. A path that is not `plain` is read in every way that a lenient service may. For rules that charge
-        failures pass the verdict to `settle` once, when the exchange has ended.
+        `address` is the result of `address_key`, `now` is monotonic seconds. For rules that charge failures pass the
+        verdict to `settle` once, when the exchange has ended.
         """
-        plans = self._plans.match(path) if plain else self._lenient_plans(path)
-        plan = plans.by_method.get(method, plans.other) if plans is not None else None
+        plan = self.plan(method, path, plain)
         if plan is None:
             return UNLIMITED
         if plan.sole is not None:
@@ -81,8 +76,7 @@ class Limiter:
 
     def rules_for(self, method: bytes, path: bytes) -> tuple[LimitRule, ...]:
         """The rules that apply to a request, for explanation."""
-        plans = self._lenient_plans(path)
-        plan = plans.by_method.get(method, plans.other) if plans is not None else None
+        plan = self.plan(method, path)
         return plan.rules if plan is not None else ()
 
     @property

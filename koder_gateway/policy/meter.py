@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from .buckets import SLACK, Buckets
+from .limit_keys import SECRET, key_of
 from .limit_rules import LimitRule
 
 # Requests in flight for each token that is left, under a rule that charges failures.
@@ -57,13 +58,14 @@ class Meter:
         "enforced",
         "held",
         "item",
+        "key_of",
         "policy",
         "refused",
         "rule",
         "shadowed",
     )
 
-    def __init__(self, rule: LimitRule, max_entries: int) -> None:
+    def __init__(self, rule: LimitRule, max_entries: int, secret: bytes = SECRET) -> None:
         self.rule = rule
         self.enforced = rule.mode == "enforce"
         self.afterwards = rule.charge == "failures"
@@ -72,6 +74,8 @@ class Meter:
         self.admitted = self.refused = self.shadowed = 0
         # How many requests of each key are in flight, under a rule that charges failures.
         self.held: dict[bytes, int] = {}
+        # How a key is made of more than tenant and network, None where these are all.
+        self.key_of = key_of(rule, secret)
         self._by_tenant = "tenant" in rule.key
         self._by_address = "ip" in rule.key
         # A structured-field String (RFC 9651 section 3.3.3).
@@ -83,7 +87,8 @@ class Meter:
         self._line = policy_line.replace(b"%", b"%%") + b"RateLimit: " + self.item + b"\r\n"
 
     def key(self, tenant: bytes, address: bytes) -> bytes:
-        """The key that a request is counted under; a slug never contains the slash that separates the two parts."""
+        """The key that a request is counted under if `key_of` is None; `address` is its network (`address_key`). A
+        slug never contains the slash that separates the two."""
         if self._by_tenant:
             return tenant + b"/" + address if self._by_address else tenant
         return address if self._by_address else b""
@@ -101,7 +106,12 @@ class Meter:
         """Continue the counters of the previous rule of the same name, and its buckets if they mean the same."""
         self.admitted, self.refused, self.shadowed = old.admitted, old.refused, old.shadowed
         mine, theirs = self.rule, old.rule
-        if (mine.key, mine.rate, mine.burst) == (theirs.key, theirs.rate, theirs.burst):
+        if (mine.key, mine.ipv6_prefix, mine.rate, mine.burst) == (
+            theirs.key,
+            theirs.ipv6_prefix,
+            theirs.rate,
+            theirs.burst,
+        ):
             old.buckets.resize(self.buckets.max_entries)
             self.buckets = old.buckets
             self.held = old.held

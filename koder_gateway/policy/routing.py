@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import re
 from binascii import a2b_qp
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 from unicodedata import normalize
 
 from ..wire.target import without_needless_escapes
+from .clients import NetworkSet
 
 Value = TypeVar("Value")
 
@@ -30,6 +31,7 @@ _BLANK: Final = bytes(range(0x21))
 _ESCAPE: Final = re.compile(rb"%(?=[0-9A-Fa-f]{2})")
 _SLASHES: Final = re.compile(rb"//++")
 _DOT_SEGMENT: Final = re.compile(rb"/\.\.?(?:[/;]|\Z)")
+EVERYBODY: Final = NetworkSet()
 # How often a path is decoded: by the service, and by each proxy in between that passes it on decoded.
 _DECODINGS: Final = 4
 
@@ -149,23 +151,45 @@ class PrefixTable(Generic[Value]):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A path prefix and the name of its service; `public` if any page may read the responses."""
+    """A path prefix and the name of its service; `public` if any page may read the responses.
+
+    `allow` has the networks of the clients that may use it; empty, it is open to all.
+    """
 
     path: bytes
     service: str
     public: bool = False
+    allow: NetworkSet = EVERYBODY
 
 
 class RouteTable:
-    """The configured routes, immutable. Of two routes with the same path the later one wins."""
+    """The configured routes, immutable. Of two routes with the same path the later one wins. `closed` says whether
+    any of them is open to some clients only."""
 
-    __slots__ = ("_table", "match", "routes")
+    __slots__ = ("_lenient", "_table", "closed", "match", "routes")
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self.routes = tuple(routes)
-        self._table = PrefixTable({route.path: route for route in self.routes})
+        by_path = {route.path: route for route in self.routes}
+        self._table = PrefixTable(by_path)
+        # Of two routes that a lenient service may take for the same one the closed one counts.
+        closed_last = sorted(by_path.values(), key=lambda route: bool(route.allow))
+        self._lenient = PrefixTable({lenient_path(each.path, each.path.count(b"/")): each for each in closed_last})
+        self.closed = any(route.allow for route in by_path.values())
         # `match(path) -> Route | None`, bound here once: one call fewer for each request.
         self.match = self._table.match
+
+    def closed_routes(self, chosen: Route, path: bytes, plain: bool) -> Iterator[Route]:
+        """The routes with `allow` that this path leads to: the `chosen` one, and of a path that is not `plain` each
+        that a lenient service may read in it. An open route to a service must not be a way round a closed one to the
+        same service, as `/` would be for `/V1/Admin` if only `/v1/admin` is closed."""
+        if chosen.allow:
+            yield chosen
+        if self.closed and not plain:
+            for reading in lenient_paths(path, self._lenient.depth):
+                route = self._lenient.match(reading)
+                if route is not None and route.allow:
+                    yield route
 
 
 class PathSet:

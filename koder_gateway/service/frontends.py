@@ -72,6 +72,7 @@ class Frontends:
         here = [request for channel in self.site.channels for request in channel.under_way()]
         begun: list[TreeClient] = [*here, *self.resource.clients]
         for request in begun:
-            refusal = policy.tenant_refusal(request.exchange.tenant)
+            exchange = request.exchange
+            refusal = policy.tenant_refusal(exchange.tenant, exchange.head.path)
             if refusal is not None:
                 request.give_up(refusal, refusal.code)

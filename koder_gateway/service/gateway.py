@@ -37,7 +37,7 @@ from ..ops.reloads import Reloads
 from ..ops.retired_registries import RetiredRegistries
 from ..ops.sweeper import Sweeper
 from ..policy.clients import plain_host
-from ..policy.limits import address_key
+from ..policy.limit_keys import address_key
 from ..policy.tenants import Registry
 from ..reactor.daemon_threads import daemon_threads
 from ..tenants.registry_losses import LossLimit

@@ -8,7 +8,7 @@ from typing import Any, Final
 from OpenSSL import SSL
 from twisted.internet.protocol import Protocol
 
-from ..policy.limits import address_key
+from ..policy.limit_keys import address_key
 from ..reactor.read_sizes import read_bounded, read_fitting, read_freely, room_of
 from ..reactor.turns import Turns
 

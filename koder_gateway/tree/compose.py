@@ -1,7 +1,7 @@
 """The one place that builds the tree: settings in, policy, pools and resources out.
 
-    SiteAdapter ─ TenantGuard ─ RateGuard ─ Routes ─┬ ProxyResource (service)
-                                                    └ any mounted IResource
+    SiteAdapter ─ TenantGuard ─ AccessGuard ─ RateGuard ─ Routes ─┬ ProxyResource (service)
+                                                                  └ any mounted IResource
 
 A reload composes a new tree beside the old one. Pools are carried over by service, buckets by rule.
 """
@@ -24,7 +24,7 @@ from ..policy.clients import TrustedProxies
 from ..policy.cors import CorsPolicy
 from ..policy.decision import Policy
 from ..policy.limits import Limiter
-from ..policy.routing import Route, RouteTable
+from ..policy.routing import PathSet, Route, RouteTable
 from ..policy.tenants import Registry, Tenant, TenantPolicy
 from ..reactor.turns import turns_of
 from ..upstream.name_resolution import NamedEndpoint, ResolvedNames
@@ -87,6 +87,7 @@ def make_policy(
         hsts=_hsts_line(settings),
         client_auth=_client_auth(settings),
         forwarded_fields=_lower(settings.listen.forwarded_fields),
+        suspended_allow=PathSet(path.encode() for path in settings.tenants.suspended_allow),
     )
 
 

@@ -15,7 +15,7 @@ from zope.interface import implementer
 from ..downstream.ports import Guarding, TreeRequest
 from ..downstream.refusal_resource import RefusalResource
 from ..downstream.request import GatewayRequest
-from ..exchange.admission import GUARDED, Step, limits, tenant
+from ..exchange.admission import GUARDED, Step, access, limits, tenant
 
 
 @implementer(IResource)
@@ -60,13 +60,19 @@ class TenantGuard(Guard):
     admit = staticmethod(tenant)
 
 
+class AccessGuard(Guard):
+    """Lets requests pass whose client may use the route of their path."""
+
+    admit = staticmethod(access)
+
+
 class RateGuard(Guard):
     """Charges the limits that apply, and refuses what is over them."""
 
     admit = staticmethod(limits)
 
 
-_GUARDS: Final[dict[Step, type[Guard]]] = {tenant: TenantGuard, limits: RateGuard}
+_GUARDS: Final[dict[Step, type[Guard]]] = {tenant: TenantGuard, access: AccessGuard, limits: RateGuard}
 
 
 def guarded(inner: IResource) -> IResource:

@@ -553,6 +553,7 @@ APP = "Origin: https://app.example.com"
 KODER = "Origin: https://koder.example"
 ASKS = ("Access-Control-Request-Method: PUT", "Access-Control-Request-Headers: x-tenant-id, content-type")
 BASE = "https://id.koder.dev/v1/users"
+CLOSED = "https://koder.id.koder.dev/v1/admin"
 # name: (what comes of it, the request)
 TABLE: dict[str, tuple[object, tuple[Any, ...]]] = {
     "a tenant's name": ("identity", ("GET", USERS)),
@@ -625,7 +626,10 @@ TABLE: dict[str, tuple[object, tuple[Any, ...]]] = {
     "a foreign preflight": ("identity", ("OPTIONS", USERS, ("Origin: https://evil.example", *ASKS))),
     "OPTIONS without an origin": ("identity", ("OPTIONS", USERS, ASKS)),
     "several limits": ("auth", ("POST", "https://koder.id.koder.dev/v1/auth")),
-    "a shadow limit": ("admin", ("GET", "https://koder.id.koder.dev/v1/admin/tenants")),
+    "a shadow limit": ("admin", ("GET", "https://koder.id.koder.dev/v1/admin/tenants", (), "10.1.2.3")),
+    "a closed route": ("not_allowed", ("GET", "https://koder.id.koder.dev/v1/admin/tenants")),
+    "a closed route by its proxy": ("not_allowed", ("GET", CLOSED, ("X-Forwarded-For: 198.51.100.7",), "10.1.2.3")),
+    "a closed route by an unreadable chain": ("not_allowed", ("GET", CLOSED, ("X-Forwarded-For: x",), "10.1.2.3")),
     "a trusted proxy": ("identity", ("GET", USERS, ("X-Forwarded-For: 198.51.100.7",), "10.1.2.3")),
     "a proxy that is not trusted": ("identity", ("GET", USERS, ("X-Forwarded-For: 198.51.100.7",), "11.1.2.3")),
     "a client of IPv6": ("identity", ("GET", USERS, (), "2001:db8::1")),

@@ -12,8 +12,9 @@ from koder_gateway.policy.certificates import TlsInfo
 from koder_gateway.policy.clients import ProxiedAddress, TrustedProxies
 from koder_gateway.policy.cors import CorsPolicy
 from koder_gateway.policy.decision import Policy
+from koder_gateway.policy.limit_keys import address_key
 from koder_gateway.policy.limit_rules import LimitRule
-from koder_gateway.policy.limits import Limiter, address_key
+from koder_gateway.policy.limits import Limiter
 from koder_gateway.policy.routing import Route, RouteTable
 from koder_gateway.policy.tenants import Registry, Tenant, TenantPolicy
 from koder_gateway.wire.request_head import RequestHead
@@ -342,10 +343,17 @@ def test_a_balancer_speaks_for_the_client_that_it_has_introduced(
 
 
 def test_no_service_is_told_of_a_tenant_that_is_none() -> None:
-    for host in (b"closed.id.koder.dev", b"nobody.id.koder.dev", b"id.koder.dev", b"evil.example"):
+    for host in (b"nobody.id.koder.dev", b"id.koder.dev", b"evil.example"):
         context = request_context(policy(), head(host=host), PEER, None)
         assert isinstance(context.tenant, Refusal)
-        assert dict(service_fields(context))[b"X-Tenant-ID"] == b""
+        assert (context.owner, dict(service_fields(context))[b"X-Tenant-ID"]) == (None, b"")
+
+
+def test_a_service_is_told_of_a_suspended_tenant_whose_paths_it_may_serve() -> None:
+    context = request_context(policy(), head(host=b"closed.id.koder.dev"), PEER, None)
+    assert isinstance(context.tenant, Refusal)
+    assert context.owner is context.suspended is not None
+    assert dict(service_fields(context))[b"X-Tenant-ID"] == b"closed"
 
 
 def test_a_peer_without_an_address() -> None:
@@ -525,3 +533,15 @@ def test_what_is_no_preflight_is_not_answered_as_one() -> None:
         head(),
     ):
         assert made.preflight(other, TENANTS[0].origins) is None
+
+
+def test_what_a_proxy_that_is_not_trusted_says_holds_for_its_request_alone() -> None:
+    made = policy()
+    named = request_context(made, head(b"X-Forwarded-For: 6.6.6.6"), PEER, None)
+    assert (named.certain, named.fits(made, head())) == (False, False)
+    plain = request_context(made, head(), PEER, None)
+    assert (plain.certain, plain.fits(made, head()), plain.fits(made, head(b"X-Forwarded-For: x"))) == (
+        True,
+        True,
+        False,
+    )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from koder_gateway.errors import BODY_TOO_LARGE, MISDIRECTED_REQUEST, NO_ROUTE, RATE_LIMITED, Refusal
 from koder_gateway.exchange.explanation import Explanation, explain
 from koder_gateway.policy.certificates import TlsInfo
-from koder_gateway.policy.clients import TrustedProxies
+from koder_gateway.policy.clients import NetworkSet, TrustedProxies
 from koder_gateway.policy.cors import CorsPolicy
 from koder_gateway.policy.decision import Policy
 from koder_gateway.policy.limit_rules import LimitRule
@@ -174,6 +174,12 @@ def test_no_origin() -> None:
         (LimitRule("a", ("tenant",), 10, 60, burst=5), "a: 10/m, burst 5, for tenant koder"),
         (LimitRule("a", ("tenant", "ip"), 10, 3600), "a: 10/h, burst 10, for tenant koder and ip 192.0.2.1"),
         (LimitRule("a", (), 1, 1), "a: 1/s, burst 1, for all clients together"),
+        (LimitRule("a", ("tenant", "route"), 9, 86400), "a: 9/d, burst 9, for tenant koder and route /v1/users"),
+        (LimitRule("a", ("ip",), 1, 1, ipv6_prefix=48), "a: 1/s, burst 1, for ip 192.0.2.1"),
+        (
+            LimitRule("a", ("header:x-api-key",), 1, 1),
+            "a: 1/s, burst 1, for all requests without exactly one header x-api-key",
+        ),
         (LimitRule("a", (), 1, 1, mode="shadow"), "a: 1/s, burst 1, for all clients together; shadow: only counted"),
         (
             LimitRule("a", ("ip",), 1, 1, mode="shadow", charge="failures"),
@@ -183,6 +189,16 @@ def test_no_origin() -> None:
 )
 def test_what_a_limit_says(rule: LimitRule, says: str) -> None:
     assert ask(policy(rule), head()).limits == (says,)
+
+
+def test_a_limit_on_a_header_shows_no_value() -> None:
+    shown = ask(policy(LimitRule("a", ("header:x-api-key",), 1, 1)), head(b"X-API-Key: hunter2"))
+    assert shown.limits == ("a: 1/s, burst 1, for the value of its header x-api-key",)
+
+
+def test_a_limit_on_a_network_names_it() -> None:
+    shown = ask(policy(LimitRule("a", ("ip",), 1, 1, ipv6_prefix=48)), head(), peer="2001:db8:1:2::7")
+    assert shown.limits == ("a: 1/s, burst 1, for ip 2001:db8:1::/48",)
 
 
 def test_the_limit_on_refusals_shows_where_something_is_refused() -> None:
@@ -248,6 +264,34 @@ def test_it_charges_like_a_request() -> None:
 def test_where_it_goes(target: bytes, route: str, outcome: object) -> None:
     found = ask(policy(), head(target=target))
     assert (found.route, found.outcome) == (route, outcome)
+
+
+def test_who_may_use_a_closed_route() -> None:
+    closed = Route(b"/v1/users", "identity", allow=NetworkSet(("10.0.0.0/8", "192.0.2.0/30")))
+    made = replace(policy(), routes=RouteTable([closed, Route(b"/", "identity")]))
+    said = "/v1/users is open to 10.0.0.0/8, 192.0.2.0/30"
+    way = "/v1/users, which a service may read in this path, is open to 10.0.0.0/8, 192.0.2.0/30"
+
+    def answered(asked: RequestHead, peer: str) -> tuple[str, object]:
+        found = ask(made, asked, peer)
+        return found.access, found.outcome.code if isinstance(found.outcome, Refusal) else found.outcome
+
+    assert answered(head(), PEER) == (f"{said}: 192.0.2.1 may use it", "identity")
+    assert answered(head(), "192.0.2.9") == (
+        f"{said} only: to let 192.0.2.9 in, add its network to the route's allow",
+        "not_allowed",
+    )
+    assert answered(head(target=b"/V1/users"), "192.0.2.9") == (
+        f"{way} only: to let 192.0.2.9 in, add its network to the route's allow",
+        "not_allowed",
+    )
+    access, outcome = answered(head(b"X-Forwarded-For: 203.0.113.7"), PEER)
+    assert (access.startswith(f"{said}, and 192.0.2.1 may be a proxy that serves others: "), outcome) == (
+        True,
+        "not_allowed",
+    )
+    assert answered(head(target=b"/v1/other"), "192.0.2.9") == ("", "identity")
+    assert ask(made, head(target=b"/v1/users2"), "192.0.2.9").access == ""
 
 
 PREFLIGHT = (b"Origin: " + APP, b"Access-Control-Request-Method: PUT")

@@ -25,6 +25,7 @@ FLOORS = (
     ("tls_bio",),
     ("downstream",),
     ("http1", "http2", "twisted_site"),
+    ("limits_store",),
     ("upstream",),
     ("tree",),
     ("tls", "transports", "tenants", "ops"),

@@ -277,14 +277,14 @@ def test_options_of_the_server_itself(gateway: MemoryGateway) -> None:
 
 def test_pipelined_requests_are_answered_in_order_even_if_the_first_is_slow(gateway: MemoryGateway) -> None:
     client = gateway.connect()
-    client.send(request(b"GET", b"/v1/users/1") + request(b"GET", b"/nowhere") + request(b"GET", b"/v1/admin/3"))
+    client.send(request(b"GET", b"/v1/users/1") + request(b"GET", b"/nowhere") + request(b"GET", b"/v1/sessions/3"))
     first = gateway.origin("identity").only
-    assert not gateway.origin("admin").connections
+    assert not gateway.origin("session").connections
     gateway.advance(20)
     assert client.received == b""
     first.send(OK)
-    assert gateway.origin("admin").only.received == forwarded(b"GET", b"/v1/admin/3")
-    gateway.origin("admin").only.send(OK)
+    assert gateway.origin("session").only.received == forwarded(b"GET", b"/v1/sessions/3")
+    gateway.origin("session").only.send(OK)
     assert [m.status for m in read_messages(client.take())] == [200, 404, 200]
     assert client.closed == ""
 

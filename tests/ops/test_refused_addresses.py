@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from koder_gateway.ops.refused_addresses import RefusedAddresses
-from koder_gateway.policy.clients import address_text
 from koder_gateway.policy.episodes import _KEPT, QUIET, Episodes
+from koder_gateway.policy.limit_keys import address_key, address_text
 from koder_gateway.policy.limit_rules import LimitRule
-from koder_gateway.policy.limits import Limiter, address_key
+from koder_gateway.policy.limits import Limiter
 from koder_gateway.wire.clock import CoarseClock
 from tests.kit.recording import SETTINGS, connect, running
 from tests.kit.waiting import until

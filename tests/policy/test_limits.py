@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from koder_gateway.policy.limit_keys import address_key
 from koder_gateway.policy.limit_rules import MAX_QUOTA, LimitRule, parse_rate
-from koder_gateway.policy.limits import Limiter, address_key
+from koder_gateway.policy.limits import Limiter
 from koder_gateway.policy.meter import SIDE_BY_SIDE, LimitResult
 
 POST = frozenset([b"POST"])
@@ -50,7 +51,13 @@ def field(verdict: LimitResult, name: str) -> str | None:
 
 @pytest.mark.parametrize(
     ("text", "rate"),
-    [("10/m", (10, 60)), ("1/s", (1, 1)), ("5/h", (5, 3600)), (f"{MAX_QUOTA}/s", (MAX_QUOTA, 1))],
+    [
+        ("10/m", (10, 60)),
+        ("1/s", (1, 1)),
+        ("5/h", (5, 3600)),
+        ("3/d", (3, 86400)),
+        (f"{MAX_QUOTA}/s", (MAX_QUOTA, 1)),
+    ],
 )
 def test_rates(text: str, rate: tuple[int, int]) -> None:
     assert parse_rate(text) == rate
@@ -60,7 +67,7 @@ def test_rates(text: str, rate: tuple[int, int]) -> None:
     "text", ["", "10", "10/x", "10/min", "-1/s", "1.5/s", " 1/s", "1/s\n", "/s", "\u0661/s", "1 /s"]
 )
 def test_no_rates(text: str) -> None:
-    with pytest.raises(ValueError, match=r'is not a rate; write a number and s, m or h, as in "10/m"'):
+    with pytest.raises(ValueError, match=r'is not a rate; write a number and s, m, h or d, as in "10/m"'):
         parse_rate(text)
 
 

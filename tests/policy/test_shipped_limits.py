@@ -11,8 +11,9 @@ from random import Random
 import pytest
 
 from koder_gateway.config import Settings
+from koder_gateway.policy.limit_keys import address_key
 from koder_gateway.policy.limit_rules import LimitRule
-from koder_gateway.policy.limits import Limiter, address_key
+from koder_gateway.policy.limits import Limiter
 from koder_gateway.policy.meter import LimitResult
 from tests.kit.http1 import Message, read_messages
 from tests.kit.memory import MemoryGateway, Peer, request, settings_with

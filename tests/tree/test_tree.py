@@ -20,7 +20,7 @@ from koder_gateway.exchange.states import Exchange
 from koder_gateway.policy.limit_rules import LimitRule
 from koder_gateway.policy.routing import Route
 from koder_gateway.policy.tenants import Tenant
-from koder_gateway.tree.guards import Guard, RateGuard, RefusalResource, TenantGuard
+from koder_gateway.tree.guards import AccessGuard, Guard, RateGuard, RefusalResource, TenantGuard
 from koder_gateway.tree.proxy import ProxyResource
 from koder_gateway.tree.routes import Routes
 from koder_gateway.twisted_site.adapter import SiteAdapter
@@ -66,10 +66,11 @@ def test_every_part_of_the_tree_is_a_resource(gateway: MemoryGateway) -> None:
         tree,
         tree.inner,
         tree.inner.inner,
+        tree.inner.inner.inner,
         RefusalResource(NO_ROUTE),
         ProxyResource(gateway.services["identity"]),
     ]
-    assert [type(part) for part in parts[:3]] == [TenantGuard, RateGuard, Routes]
+    assert [type(part) for part in parts[:4]] == [TenantGuard, AccessGuard, RateGuard, Routes]
     for part in parts:
         assert verifyObject(IResource, part)
         with pytest.raises(TypeError):
@@ -253,7 +254,7 @@ def test_a_guard_that_decides_nothing_is_a_mistake() -> None:
         (b"/v1", None),
         (b"/oauth/v2/token", "oauth2"),
         (b"/.well-known/openid-configuration", "oauth2"),
-        (b"/v1/admin/tenants", "admin"),
+        (b"/v1/sessions/1", "session"),
     ],
 )
 def test_routing_is_by_whole_raw_segments(target: bytes, service: str | None, gateway: MemoryGateway) -> None:

@@ -1,0 +1,89 @@
+"""Limits: their tables in the file, and the rules made from them."""
+
+# Fields are declared by a call for each, whose values are immutable.
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Literal, cast
+
+from ..policy.limit_keys import HOST_PREFIX
+from ..policy.limit_rules import HEADER, MAX_QUOTA, LimitRule, parse_rate
+from .faults import Located, ReadError, nearest
+from .field_names import counted_header_fault
+from .kinds import choice, listing, parsed, whole
+from .tables import DERIVED, array, made, setting
+from .values import METHOD, NAME, PATH_PREFIX, self_explaining
+
+RATE = self_explaining("rate", parse_rate)
+_PARTS: Final = ("tenant", "ip", "route")
+
+
+def _parse_key_part(text: str) -> str:
+    """A part of a key; the name of a header in lower case, so that no header counts twice."""
+    if text in _PARTS:
+        return text
+    if not text.startswith(HEADER):
+        raise ValueError(f"is not an accepted value; {nearest(text, (*_PARTS, HEADER + 'NAME'))}")
+    name = text.removeprefix(HEADER).lower()
+    if wrong := counted_header_fault(name):
+        raise ValueError(wrong)
+    return HEADER + name
+
+
+KEY_PART: Final = parsed('"tenant", "ip", "route" or "header:NAME"', _parse_key_part)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitEntry:
+    """One table of limits."""
+
+    name: str = setting(NAME)
+    key: tuple[str, ...] = setting(listing(KEY_PART, at_least=1), ["tenant", "ip"])
+    ipv6_prefix: int = setting(whole(32, 128), HOST_PREFIX)
+    rate: tuple[int, int] = setting(RATE)
+    burst: int | None = setting(whole(1, MAX_QUOTA), DERIVED)
+    paths: tuple[str, ...] = setting(listing(PATH_PREFIX), [])
+    methods: tuple[str, ...] = setting(listing(METHOD), [])
+    mode: str = setting(choice("enforce", "shadow"), "enforce")
+    charge: str = setting(choice("requests", "failures", "refusals"), "requests")
+
+
+def _limit(entry: LimitEntry) -> LimitRule:
+    quota, window = entry.rate
+    if faults := list(_contradictions(entry)):
+        raise ReadError(faults)
+    return LimitRule(
+        entry.name,
+        entry.key,
+        quota,
+        window,
+        burst=quota if entry.burst is None else entry.burst,
+        paths=tuple(path.encode() for path in entry.paths) or None,
+        methods=frozenset(method.encode() for method in entry.methods) or None,
+        mode=cast(Literal["enforce", "shadow"], entry.mode),
+        charge=cast(Literal["requests", "failures", "refusals"], entry.charge),
+        ipv6_prefix=entry.ipv6_prefix,
+    )
+
+
+def _contradictions(entry: LimitEntry) -> Iterator[Located]:
+    if entry.charge == "refusals":
+        yield from _refusals_contradictions(entry)
+    elif entry.ipv6_prefix != HOST_PREFIX and "ip" not in entry.key:
+        yield ".ipv6_prefix", 'has no effect, since key has no "ip"; leave it out, or count by "ip"'
+
+
+def _refusals_contradictions(entry: LimitEntry) -> Iterator[Located]:
+    """A refused request may have no tenant, path or method, and addresses are counted before any rule is known."""
+    if entry.key != ("ip",):
+        yield ".key", 'must be ["ip"] with charge = "refusals", since a refused request may have no tenant'
+    for name in ("paths", "methods"):
+        if getattr(entry, name):
+            yield f".{name}", 'have no effect with charge = "refusals": leave them out'
+    if entry.ipv6_prefix != HOST_PREFIX:
+        yield ".ipv6_prefix", f'has no effect with charge = "refusals", which counts a /{HOST_PREFIX}; leave it out'
+
+
+LIMITS = array(made(LimitEntry, _limit))

@@ -1,0 +1,193 @@
+"""What the store computes: the scripts that Redis runs, and how a decision is asked for and answered.
+
+A bucket is a string of 16 bytes: how many tokens were missing from it, and when (microseconds of the server's clock),
+both as doubles. A full bucket has no key: each key expires at the time at which its bucket is full. The arithmetic is
+that of `policy.buckets`, with one clock for all gateways.
+
+A rule that charges failures has a second key: a sorted set of the requests in flight, by the time at which each is
+forgotten. A gateway renews those that take longer; one that has died renews none.
+
+`DECIDE` looks at all rules of a request, and charges all of them or none, as `policy.limit_plan` does: a rule that
+refuses, unless it is a shadow, is why nothing is charged. For each rule it answers one number: four times the tokens
+left in millionths, negative where tokens are owed, plus OK, SHORT or CROWDED.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from ..policy.buckets import WHOLE
+from ..policy.meter import SIDE_BY_SIDE
+from ..policy.shared_store import CROWDED, OK, SHORT, SharedRule
+from .resp import bulk, command
+
+# Seconds after which a request in flight is forgotten, unless its gateway says that it still is.
+LEASE: Final = 10
+MICRO: Final = 1_000_000
+# Flags of a rule.
+_ENFORCED: Final = 1
+_AFTERWARDS: Final = 2
+
+_COMMON: Final = """
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local function missing_from(bucket, rate, most)
+  local kept = redis.call('GET', bucket)
+  if not kept or #kept ~= 16 then return 0 end
+  local missing, at = struct.unpack('<dd', kept)
+  if now > at then missing = missing - (now - at) * rate end
+  if not (missing > 0) then return 0 end
+  return math.min(missing, most)
+end
+local function keep(bucket, rate, missing)
+  redis.call('SET', bucket, struct.pack('<dd', missing, now), 'PX', string.format('%.0f', missing / rate / 1000 + 1))
+end
+"""
+
+_DECIDE: Final = (
+    _COMMON
+    + f"""
+local terms, answers, refused, k = ARGV[1], {{}}, false, 0
+local rates, missings, buckets, helds = {{}}, {{}}, {{}}, {{}}
+local count = #terms / 32
+for i = 1, count do
+  local rate, burst, most, flags = struct.unpack('<dddd', terms, i * 32 - 31)
+  k = k + 1
+  buckets[i], rates[i] = KEYS[k], rate
+  if flags >= {_AFTERWARDS} then
+    k = k + 1
+    helds[i] = KEYS[k]
+  end
+  local missing = missing_from(buckets[i], rate, most)
+  local left, state = burst - missing, {OK}
+  if left < {WHOLE!r} then
+    state = {SHORT}
+  elseif helds[i] then
+    redis.call('ZREMRANGEBYSCORE', helds[i], '-inf', string.format('%.0f', now / 1000))
+    if redis.call('ZCARD', helds[i]) >= {SIDE_BY_SIDE} * left then state = {CROWDED} end
+  end
+  if state ~= {OK} then
+    if flags % 2 == {_ENFORCED} then refused = true end
+    buckets[i] = nil
+  end
+  missings[i] = missing
+  answers[i] = math.floor(left * {MICRO}) * 4 + state
+end
+if refused then return answers end
+for i = 1, count do
+  if helds[i] and buckets[i] then
+    redis.call('ZADD', helds[i], string.format('%.0f', now / 1000 + {LEASE * 1000}), ARGV[2])
+    redis.call('PEXPIRE', helds[i], {LEASE * 1000})
+  elseif buckets[i] then
+    keep(buckets[i], rates[i], missings[i] + 1)
+    answers[i] = answers[i] - {4 * MICRO}
+  end
+end
+return answers
+"""
+)
+
+# The end of a request that DECIDE has counted as in flight; with ARGV[3] "1" it was a failure, which is charged.
+_SETTLE: Final = (
+    _COMMON
+    + f"""
+local terms, answers = ARGV[1], {{}}
+for i = 1, #terms / 32 do
+  local rate, burst, most = struct.unpack('<ddd', terms, i * 32 - 31)
+  redis.call('ZREM', KEYS[2 * i], ARGV[2])
+  local missing = missing_from(KEYS[2 * i - 1], rate, most)
+  if ARGV[3] == '1' then
+    missing = math.min(missing + 1, most)
+    keep(KEYS[2 * i - 1], rate, missing)
+  end
+  answers[i] = math.floor((burst - missing) * {MICRO}) * 4
+end
+return answers
+"""
+)
+
+# Requests that are still in flight: KEYS are the sorted sets, ARGV the requests.
+_RENEW: Final = f"""
+local time = redis.call('TIME')
+local ends = string.format('%.0f', time[1] * 1000 + time[2] / 1000 + {LEASE * 1000})
+for i = 1, #KEYS do
+  redis.call('ZADD', KEYS[i], ends, ARGV[1])
+  redis.call('PEXPIRE', KEYS[i], {LEASE * 1000})
+end
+return {{#KEYS}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script: its text, and what the server calls it."""
+
+    text: bytes
+    digest: bytes
+
+    def load(self) -> bytes:
+        """The command that lets the server know it."""
+        return command(b"SCRIPT", b"LOAD", self.text)
+
+
+def _script(text: str) -> Script:
+    encoded = text.encode("ascii")
+    return Script(encoded, hashlib.sha1(encoded, usedforsecurity=False).hexdigest().encode("ascii"))
+
+
+DECIDE: Final = _script(_DECIDE)
+SETTLE: Final = _script(_SETTLE)
+RENEW: Final = _script(_RENEW)
+SCRIPTS: Final = (DECIDE, SETTLE, RENEW)
+
+
+def _run(script: Script, words: int, keys: int) -> bytes:
+    """The beginning of a command that runs a script: the count of its further words, and of the keys among them."""
+    return b"*%d\r\n" % (3 + words) + bulk(b"EVALSHA") + bulk(script.digest) + bulk(b"%d" % keys)
+
+
+def _terms(rules: Sequence[SharedRule]) -> bytes:
+    """What the scripts need to know of these rules."""
+    return b"".join(
+        struct.pack("<dddd", rule.rate / MICRO, rule.burst, rule.most, rule.enforced + 2 * rule.afterwards)
+        for rule in rules
+    )
+
+
+class DecideCommand:
+    """Asks about requests under the rules of one plan. What is the same for each of them is encoded once."""
+
+    __slots__ = ("_begin", "_named", "_terms")
+
+    def __init__(self, rules: Sequence[SharedRule]) -> None:
+        self._named = any(rule.afterwards for rule in rules)
+        keys = len(rules) + sum(rule.afterwards for rule in rules)
+        self._begin = _run(DECIDE, keys + 1 + self._named, keys)
+        self._terms = bulk(_terms(rules))
+
+    def __call__(self, keys: Sequence[bytes], request: bytes = b"") -> bytes:
+        """The command that decides about one request: for each rule its bucket's key, and behind that for one that
+        charges failures the key of the requests in flight. `request` is what this one is called there."""
+        text = self._begin + b"".join([b"$%d\r\n%b\r\n" % (len(key), key) for key in keys]) + self._terms
+        return text + bulk(request) if self._named else text
+
+
+def settle_command(rules: Sequence[SharedRule], keys: Sequence[bytes], request: bytes, failed: bool) -> bytes:
+    """The command for the end of a request under these rules, which charge failures; `keys` as in `DecideCommand`."""
+    words = b"".join(map(bulk, keys))
+    return (
+        _run(SETTLE, len(keys) + 3, len(keys))
+        + words
+        + bulk(_terms(rules))
+        + bulk(request)
+        + bulk(b"1" if failed else b"0")
+    )
+
+
+def renew_command(keys: Sequence[bytes], request: bytes) -> bytes:
+    """The command for a request that is still in flight under these keys."""
+    return _run(RENEW, len(keys) + 1, len(keys)) + b"".join(map(bulk, keys)) + bulk(request)

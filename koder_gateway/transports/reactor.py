@@ -19,8 +19,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from koder_gateway.reactor.direct_connections import Seeker, SocketName
 from koder_gateway.reactor.turns import Turns
 from koder_gateway.transports.connecting import StreamConnector, UNIXStreamConnector
+from koder_gateway.transports.direct_connecting import DirectConnection
 from koder_gateway.transports.listening import StreamPort, UNIXStreamPort
 from koder_gateway.transports.pauses import AcceptPauseLog
 from koder_gateway.transports.stream import StreamTransport
@@ -105,6 +107,12 @@ class UvloopReactor(AsyncioSelectorReactor):
     def soon(self, call: Callable[[], object]) -> None:
         """Call in the next iteration of the loop, without the cost of a timer."""
         self.loop.call_soon(call)
+
+    def connect_directly(self, target: SocketName, seeker: Seeker) -> DirectConnection:
+        """Connect for `seeker`, which hears of the outcome later. Raises OSError if the system refuses at once."""
+        connection = DirectConnection(self, seeker)
+        connection.begin(target)
+        return connection
 
     # IReactorDaemonize
 

@@ -76,6 +76,10 @@ class StreamTransport(Flow):
     def _build(self) -> IProtocol | None:
         """The protocol for this connection, or None to refuse it."""
 
+    def _begin(self, protocol: IProtocol) -> None:
+        """The transport is ready: connect the protocol."""
+        protocol.makeConnection(self)
+
     def _unbuilt(self) -> None:
         """Building the protocol failed, which has been logged; the connection will be closed."""
 
@@ -97,7 +101,7 @@ class StreamTransport(Flow):
         self.protocol = protocol
         self._write_natively()
         try:
-            protocol.makeConnection(self)
+            self._begin(protocol)
         except Exception as error:
             self._fail(error)
         self._starting = False

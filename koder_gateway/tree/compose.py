@@ -8,13 +8,13 @@ A reload composes a new tree beside the old one. Pools are carried over by servi
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, UNIXClientEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.web.resource import IResource
 
@@ -26,7 +26,9 @@ from ..policy.decision import Policy
 from ..policy.limits import Limiter
 from ..policy.routing import PathSet, Route, RouteTable
 from ..policy.tenants import Registry, Tenant, TenantPolicy
+from ..reactor.direct_connections import SocketName
 from ..reactor.turns import turns_of
+from ..upstream.direct_endpoint import AddressEndpoint
 from ..upstream.name_resolution import NamedEndpoint, ResolvedNames
 from ..upstream.pool import Address, Service, ServiceTimeouts
 from ..upstream.tls_endpoint import SecureEndpoint
@@ -144,8 +146,8 @@ def upstream_endpoint(
     """The endpoint of one address of a service: `http://host:port`, `https://host:port` or `unix:path`. `trust` is
     what `trust_of` has read for the service; `names` looks its host up."""
     if url.startswith("unix:"):
-        path = url.removeprefix("unix:")
-        return UNIXClientEndpoint(reactor, "/" + path.lstrip("/"), connect_timeout)
+        path = "/" + url.removeprefix("unix:").lstrip("/")
+        return AddressEndpoint(reactor, SocketName(socket.AF_UNIX, path), connect_timeout)
     parts = urlsplit(url)
     host = parts.hostname or ""
     if parts.scheme == "https":
@@ -183,9 +185,9 @@ def _tcp_endpoint(
     reactor: Any, names: ResolvedNames, host: str, port: int, connect_timeout: float
 ) -> IStreamClientEndpoint:
     if isIPAddress(host):
-        return TCP4ClientEndpoint(reactor, host, port, connect_timeout)
+        return AddressEndpoint(reactor, SocketName(socket.AF_INET, (host, port)), connect_timeout)
     if isIPv6Address(host):
-        return TCP6ClientEndpoint(reactor, host, port, connect_timeout)
+        return AddressEndpoint(reactor, SocketName(socket.AF_INET6, (host, port)), connect_timeout)
     return NamedEndpoint(reactor, names.named(host), port, connect_timeout)
 
 

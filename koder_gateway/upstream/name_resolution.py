@@ -33,12 +33,16 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..reactor.daemon_threads import daemon_threads
+from ..reactor.direct_connections import PendingConnection, Seeker, SocketName, connect_directly
+from .direct_endpoint import DirectEndpoint
 
 # Seconds from one look-up of a name to the next; those after one that failed begin with the shorter pause.
 RENEW: Final = 10.0
 _RETRY: Final = 1.0
 # So many of a name's addresses are connected to.
 _MOST: Final = 16
+# What addresses of this machine begin with.
+_LOOPBACK: Final = ("127.", "::1")
 
 _log = Logger()
 
@@ -216,7 +220,7 @@ class _Resolved:
 
 
 @implementer(IStreamClientEndpoint)
-class NamedEndpoint:
+class NamedEndpoint(DirectEndpoint):
     """Connects to a port of a name, whichever of its addresses answers first (RFC 8305).
 
     `timeout` is in seconds, for looking up and connecting together. Fails with Unresolved, TimeoutError, and what a
@@ -227,26 +231,40 @@ class NamedEndpoint:
         self._reactor = reactor
         self._name = name
         self._port = port
-        self._timeout = timeout
+        self.timeout = timeout
+
+    def begin(self, seeker: Seeker) -> PendingConnection | None:
+        """See `DirectEndpoint`. Only where no second address is to be tried meanwhile: of several, the first one must
+        be this machine's, which answers at once."""
+        known = self._name.known
+        if not known or (len(known) > 1 and not known[0][1].startswith(_LOOPBACK)):
+            return None
+        kind, host = known[0]
+        family = socket.AF_INET if kind is IPv4Address else socket.AF_INET6
+        return connect_directly(self._reactor, SocketName(family, (host, self._port)), seeker)
+
+    def late(self) -> None:
+        """See `DirectEndpoint`."""
+        self._name.unreachable(self._reactor.seconds())
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
         """See IStreamClientEndpoint."""
         if self._name.known:
             connecting = self._to(self._name.known, protocolFactory)
         else:
-            connecting = self._name.addresses(self._timeout)
+            connecting = self._name.addresses(self.timeout)
             connecting.addCallback(self._to, protocolFactory)
-        connecting.addTimeout(self._timeout, self._reactor, self._late)
+        connecting.addTimeout(self.timeout, self._reactor, self._late)
         return connecting
 
     def _late(self, result: Any, _: float) -> Any:
         if isinstance(result, Failure):
-            return Failure(TimeoutError(string=f"no connection within {self._timeout:g} seconds"))
+            return Failure(TimeoutError(string=f"no connection within {self.timeout:g} seconds"))
         return result
 
     def _to(self, found: tuple[Found, ...], factory: IProtocolFactory) -> Deferred[Any]:
         host = self._name.host
-        endpoint = HostnameEndpoint(_Resolved(self._reactor, host, found), host, self._port, self._timeout)
+        endpoint = HostnameEndpoint(_Resolved(self._reactor, host, found), host, self._port, self.timeout)
         return endpoint.connect(factory).addCallbacks(self._made, self._failed)
 
     def _made(self, protocol: Any) -> Any:

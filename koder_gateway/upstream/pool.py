@@ -7,24 +7,17 @@ cannot be connected to is skipped for a while, unless all are.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectingCancelledError, TimeoutError
-from twisted.internet.interfaces import IAddress, IStreamClientEndpoint
-from twisted.internet.protocol import ClientFactory
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
-from ..exchange.states import FULL, TIMEOUT, UNREACHABLE, UNTRUSTED
-from ..reactor.descriptor_shortage import shortage
 from ..reactor.turns import Turns
 from ..wire.clock import CoarseClock
 from ..wire.response import ResponseReader
+from .attempt import Attempt, ConnectingService, ConnectionSeeker, TargetAddress
 from .capacity import Capacity
-from .connection import ConnectedService, ConnectionOwner, UpstreamConnection
-from .ports import Forwarded
-from .tls_endpoint import UntrustedError
+from .connection import UpstreamConnection
 from .trust import Trust
 from .tunnel import Tunnels
 
@@ -36,15 +29,6 @@ _LOG_EVERY: Final = 1.0
 _LOG_REST: Final = 5.0
 
 
-class ConnectionSeeker(Forwarded, Protocol):
-    """An exchange for which a connection is made; where that cannot be, it hears so by `failed`."""
-
-    __slots__ = ()
-
-    def connected(self, connection: UpstreamConnection) -> None:
-        """The connection is made, for this exchange alone."""
-
-
 class ServiceTimeouts(NamedTuple):
     """Timeouts towards a service in seconds: for its response, for a side without progress, and for an idle
     connection."""
@@ -54,7 +38,7 @@ class ServiceTimeouts(NamedTuple):
     keepalive: float
 
 
-class Address(ConnectionOwner):
+class Address(TargetAddress):
     """One address of a service and its idle connections."""
 
     def __init__(self, service: Service, url: str, endpoint: IStreamClientEndpoint) -> None:
@@ -127,74 +111,7 @@ class Address(ConnectionOwner):
             self.idle.remove(connection)
 
 
-class _Factory(ClientFactory):
-    """Makes the connections of one address."""
-
-    noisy = False
-
-    def __init__(self, address: Address) -> None:
-        self._address = address
-
-    def buildProtocol(self, addr: IAddress | None) -> UpstreamConnection:
-        """A connection that is about to be made."""
-        return UpstreamConnection(self._address)
-
-
-class Attempt:
-    """A connection that is being made for an exchange, which may cancel it."""
-
-    def __init__(self, address: Address, relay: ConnectionSeeker) -> None:
-        self.address = address
-        self.done = False
-        self._relay: ConnectionSeeker | None = relay
-        self._deferred: Deferred[Any] = address.endpoint.connect(_Factory(address))
-        self._deferred.addCallbacks(self._made, self._failed)
-
-    def _made(self, protocol: UpstreamConnection) -> None:
-        service = self.address.service
-        self.done = True
-        service.attempts.discard(self)
-        self.address.reached()
-        relay, self._relay = self._relay, None
-        if relay is None or protocol.transport is None:
-            protocol.abort()
-            return
-        service.opened += 1
-        transport = protocol.transport
-        set_no_delay = getattr(transport, "setTcpNoDelay", None)
-        if set_no_delay is not None:
-            set_no_delay(True)
-        self.address.busy.add(protocol)
-        relay.connected(protocol)
-
-    def _failed(self, failure: Failure) -> None:
-        service = self.address.service
-        self.done = True
-        service.attempts.discard(self)
-        relay, self._relay = self._relay, None
-        if relay is None or failure.check(CancelledError, ConnectingCancelledError):
-            return
-        missing = shortage(failure.value)
-        if missing:
-            # Nothing is wrong with the service.
-            service.capacity.no_descriptor()
-            relay.failed(FULL, missing)
-            return
-        self.address.refused(service.clock.now)
-        event = UNREACHABLE
-        if failure.check(TimeoutError):
-            event = TIMEOUT
-        elif failure.check(UntrustedError):
-            event = UNTRUSTED
-        relay.failed(event, f"{self.address.url}: {failure.getErrorMessage()}")
-
-    def cancel(self) -> None:
-        """The connection is not wanted any more."""
-        self._relay = None
-        self._deferred.cancel()
-
-
-class Service(ConnectedService):
+class Service(ConnectingService):
     """One service: its addresses, its deadlines (seconds) and its counters. `tunnels` are shared with others.
     `trust` is what the endpoints of its https addresses were made with, None where it has none; `turns` are the
     reactor's, None where no response waits for others. With `isolate` a connection serves one tenant alone.
@@ -299,6 +216,8 @@ class Service(ConnectedService):
 
     def sweep(self, now: float) -> None:
         """Expire what has passed its deadline; called once a tick."""
+        for attempt in list(self.attempts):
+            attempt.sweep(now)
         oldest = now - self.keepalive_timeout
         for address in self.addresses:
             for connection in [c for c in address.busy if c.relay is not None and c.relay.deadline <= now]:

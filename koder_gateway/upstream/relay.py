@@ -33,9 +33,10 @@ from ..reactor.read_sizes import room_of
 from ..wire.body import chunk, last_chunk
 from ..wire.request_head import KEPT_HEAD
 from ..wire.response import CONTINUE, ResponseHead
+from .attempt import Attempt, ConnectionSeeker
 from .capacity import owner_of
 from .connection import UpstreamConnection
-from .pool import Attempt, ConnectionSeeker, Service
+from .pool import Service
 from .ports import PlaceSeeker, ResponseReceiver
 from .tunnel import Tunnel
 

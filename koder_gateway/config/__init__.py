@@ -25,6 +25,7 @@ from .stable_reads import StableReading, Version, file_state, read_once
 from .tables import Row, rows
 from .units import parse_duration, parse_size
 from .warnings import misspelled_services, warning_lines
+from .worker_limits import AUTO, parse_workers, shared_store_fault
 
 
 def schema() -> tuple[Row, ...]:
@@ -38,6 +39,7 @@ def tenants_schema() -> tuple[Row, ...]:
 
 
 __all__ = [
+    "AUTO",
     "DEFAULT_PATH",
     "Authorities",
     "ConfigurationError",
@@ -66,10 +68,12 @@ __all__ = [
     "parse_duration",
     "parse_size",
     "parse_tenants",
+    "parse_workers",
     "read_again",
     "read_once",
     "read_tenants",
     "schema",
+    "shared_store_fault",
     "tenants_schema",
     "warning_lines",
 ]

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 from ..policy.limit_rules import HEADER
 from ..policy.routing import normal_path
 from ..policy.tenants import Tenant
-from . import client_auth, defaults
+from . import client_auth, defaults, worker_limits
 from .document import read_document
 from .faults import ConfigurationError, Located, ReadError, below, line, nearest, shown, step, unknown_key
 from .kinds import Kind, Where, optional
@@ -83,7 +83,10 @@ def read_settings(
         lines.extend(line(name, at, message) for at, message in _default_tenant(document, registered, where))
     if lines:
         raise ConfigurationError(lines)
-    return Settings(**parts, registered=registered, registry_version=version)
+    written = frozenset(
+        f"{section}.{key}" for section, table in document.items() if isinstance(table, dict) for key in table
+    )
+    return Settings(**parts, registered=registered, registry_version=version, written=written)
 
 
 def _sections(document: dict[str, Any], where: Where) -> tuple[dict[str, Any], list[Located]]:
@@ -114,6 +117,7 @@ def _contradictions(document: dict[str, Any]) -> Iterator[Located]:
     if isinstance(tls, dict) and tls.get("default") and not tls.get("certificates"):
         yield "tls.default", "has no effect without tls.certificates; write the folder of the certificates too"
     yield from client_auth.contradictions(document)
+    yield from worker_limits.contradictions(document)
 
 
 def _counts_tenant_header(document: dict[str, Any]) -> Iterator[Located]:

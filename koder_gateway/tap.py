@@ -75,7 +75,7 @@ class Options(UsageOptions):
 
     def postOptions(self) -> None:
         """Check what can be checked before the configuration is read."""
-        from .ops.event_log import EVENT_LOG
+        from .ops.event_log import EVENT_LOG, FORMAT
         from .ops.pidfile import prepare_pidfile
 
         if self["demo"] and self["config"] is not None:
@@ -90,6 +90,7 @@ class Options(UsageOptions):
         if fault is not None:
             fail(fault)
         if twistd is not None and not _logs_elsewhere(twistd):
+            FORMAT.hold()
             twistd["logger"] = EVENT_LOG
 
 
@@ -111,6 +112,9 @@ def _logs_elsewhere(twistd: Any) -> bool:
 
 def fail(text: str) -> None:
     """End the process for a fault that its operator can correct: its lines on stderr, exit code 1."""
+    from .ops.event_log import FORMAT
+
+    FORMAT.drop()
     # Not sys.stderr, which twistd turns into log events.
     say("\n".join(f"koder-gateway: {line}" for line in text.splitlines()), stream=sys.__stderr__)
     raise SystemExit(1)
@@ -241,8 +245,15 @@ class Daemon(MultiService):
         from .ops import memory
 
         self._or_fail(super().startService)
+        self._reactor.callWhenRunning(self._log_events)
         self._reactor.callWhenRunning(self._take_signals)
         self._reactor.callWhenRunning(memory.freeze_long_lived)
+
+    def _log_events(self) -> None:
+        """The start has not failed: what was held is written."""
+        from .ops.event_log import FORMAT
+
+        FORMAT.release()
 
     @staticmethod
     def _or_fail(start: Callable[[], object]) -> None:
@@ -334,8 +345,12 @@ class Demo(Daemon):
         address = gateway.addresses[0]
         secure = expand_shorthand(self._ports[0]).removeprefix("haproxy:").startswith(("ssl:", "tls:", "tls+"))
         lines = curl_lines(address.port, secure=secure) if hasattr(address, "port") else []
+        super()._log_events()
         # Not sys.stdout, which twistd turns into log events.
         print("The demo is up. Try:", *lines, sep="\n  ", file=sys.__stdout__, flush=True)
+
+    def _log_events(self) -> None:
+        """Not yet: the gateway follows its services."""
 
     def _or_fail_adding(self, settings: Settings) -> Any:
         """Make the gateway; as this service runs already, that starts it."""
@@ -348,6 +363,7 @@ class Demo(Daemon):
         if failure.check(SystemExit):
             os._exit(1)
         self.log.failure("the demo did not start", failure=failure)
+        super()._log_events()
         os._exit(1)
 
     def stopService(self) -> Deferred[Any]:

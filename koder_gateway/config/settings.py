@@ -17,13 +17,16 @@ from ..policy.cors import DEFAULT_EXPOSE, DEFAULT_MAX_AGE, DEFAULT_METHODS
 from ..policy.limit_rules import LimitRule
 from ..policy.routing import Route
 from ..policy.tenants import Tenant
+from ..wire import problem
 from . import defaults
 from .client_auth import AUTHORITIES, CLIENT_AUTH, Authorities
+from .docs_url import DOCS_URL
 from .entries import ROUTES, SERVICES, ServiceSettings
 from .field_names import FIELD_NAME, FORWARDED_FIELD, SPOOFABLE_FIELD, TENANT_HEADER, TRAILER
 from .hsts import HSTS
 from .kinds import any_number, choice, listing, one_or_more, optional, optional_text, whole
 from .limit_entries import LIMITS
+from .signing_keys import ContextSettings
 from .stable_reads import Version
 from .tables import setting, table
 from .values import (
@@ -187,6 +190,14 @@ class LimitsStoreSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProblemSettings:
+    """[problems]: what the gateway's own responses say. `docs_url`: what comes before the code in a problem's `type`,
+    "" for none."""
+
+    docs_url: str = setting(DOCS_URL, problem.DOCS_URL)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """[log]: whether there is an access log, its file ("-" is stdout) and its format; and how events are logged on
     stderr, and from which level on."""
@@ -220,6 +231,8 @@ class Settings:
     tls: TlsSettings = setting(table(TlsSettings), {})
     state: StateSettings = setting(table(StateSettings), {})
     limits_store: LimitsStoreSettings = setting(table(LimitsStoreSettings), {})
+    context: ContextSettings = setting(table(ContextSettings), {})
+    problems: ProblemSettings = setting(table(ProblemSettings), {})
     log: LogSettings = setting(table(LogSettings), {})
     source: Path | None = None
     registered: tuple[Tenant, ...] | None = None

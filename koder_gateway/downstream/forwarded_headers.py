@@ -12,7 +12,7 @@ def forwarded_headers(exchange: Exchange) -> Headers:
     """The client's end-to-end fields and the gateway's own: nothing that the client made up."""
     headers = Headers()
     exchange.trace_id, trace = trace_of(exchange.head)
-    ours = service_fields(exchange.request_id, trace, exchange.context.service_fields)
+    ours = service_fields(exchange.request_id, trace, exchange.context.fields_for_service())
     for name, value in header_fields((*exchange.head.lines, ours)):
         headers.addRawHeader(name, value)
     return headers

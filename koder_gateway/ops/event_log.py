@@ -1,11 +1,12 @@
 """The log of events on standard error: text or JSON, from a level on; for systemd's journal a level before each line.
 
-Never on standard output, which is the access log's. twistd makes the observer itself (its `--logger`), and begins to
-log when the settings have been read: events before that wait in Twisted's own buffer.
+Never on standard output, which is the access log's. Until the gateway serves, events are held: a start that fails
+says its faults, and nothing else, on the same stream.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -29,16 +30,40 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class EventFormat:
-    """How events are written, and from which level on. There is one for the process: its log is one."""
+    """How events are written, from which level on, and whether they are yet. There is one for the process: its log is
+    one."""
 
     def __init__(self) -> None:
         self.json = False
         self.least = LogLevel.info
+        self._held: list[Callable[[], object]] | None = None
 
     def follow(self, *, format: str, level: str) -> None:
         """As `log.format` and `log.level` say."""
         self.json = format == "json"
         self.least = LogLevel.lookupByName(level)
+
+    def hold(self) -> None:
+        """Keep events from now on, until `release` or `drop`; or until the process ends, however that comes."""
+        self._held = []
+        atexit.register(self.release)
+
+    def release(self) -> None:
+        """Write what is kept, and each event at once from now on."""
+        held, self._held = self._held, None
+        for write in held or ():
+            write()
+
+    def drop(self) -> None:
+        """Forget what is kept: the reason why the process ends has been told."""
+        self._held = None
+
+    def when_released(self, write: Callable[[], object]) -> None:
+        """Call `write` now, or once nothing is held."""
+        if self._held is None:
+            write()
+        else:
+            self._held.append(write)
 
 
 FORMAT: Final = EventFormat()
@@ -61,6 +86,9 @@ class EventLog:
 
     def __call__(self, event: LogEvent) -> None:
         """See ILogObserver."""
+        self._format.when_released(lambda: self._log(event))
+
+    def _log(self, event: LogEvent) -> None:
         level = event.get("log_level") or LogLevel.info
         if _ORDER[level] < _ORDER[self._format.least]:
             return

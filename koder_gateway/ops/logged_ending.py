@@ -9,6 +9,7 @@ from ..config import LogSettings
 from ..exchange.ending import Ending
 from .access_lines import CombinedLines, JsonLines
 from .access_log import AccessLog, LogTarget, open_target
+from .event_log import FORMAT
 from .metrics import Counters
 
 
@@ -42,8 +43,9 @@ class LoggedEnding(Ending):
         return None if _same_log(settings, self._settings) else open_log(settings)
 
     def follow(self, settings: LogSettings, target: LogTarget | None) -> None:
-        """Log as these settings say, to the `target` from `opened_for`; the same file is opened again, since it may
-        have been rotated."""
+        """Log as these settings say, events too, and exchanges to the `target` from `opened_for`; the same file is
+        opened again, since it may have been rotated."""
+        FORMAT.follow(format=settings.format, level=settings.level)
         if _same_log(settings, self._settings):
             self.reopen()
             return

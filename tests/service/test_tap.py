@@ -34,7 +34,8 @@ from twisted.web.server import Site
 from zope.interface.verify import verifyObject
 
 from koder_gateway import Gateway, Settings, StartError, load, mounted_request
-from koder_gateway.tap import Daemon, Demo, Options, fail, makeService
+from koder_gateway.daemon import Daemon, Demo, fail
+from koder_gateway.tap import Options, makeService
 from tests.kit.authority import write_certificate
 from tests.kit.gateways import parse_metrics
 from tests.kit.waiting import PATIENCE, eventually
@@ -104,8 +105,10 @@ def files(certificates: Path, tmp_path: Path) -> Files:
 
 
 @pytest.fixture(autouse=True)
-def _process_state() -> Iterator[None]:
-    """What a daemon changes in its process is changed back."""
+def _process_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a daemon changes in its process is changed back. It hears no requests of other processes: most daemons
+    here are never stopped, which would close the socket for these."""
+    monkeypatch.setattr(Daemon, "_open_control", lambda daemon: None)
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     handlers = [signal.getsignal(number) for number in numbers]
     files = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -523,6 +523,7 @@ NO_BOUNDS = {
     "wire.hpack._STATIC_SIZE": "the protocol's",
     "wire.hpack.encode_status": "statuses are some hundred",
     "http2.request._encoded_date": "of the gateway's own line",
+    "policy.origins._LONGEST_NAME": "the protocol's",
     "policy.clients._node_address": "policy.clients._REMEMBERED",
     "policy.tenants._unregistered": "policy.tenants._REMEMBERED",
 }

@@ -105,11 +105,11 @@ class Gateway(TwistedService):
         if reactor is None:
             from twisted.internet import reactor
         self._reactor, self._time, self._local_hosts = reactor, clock, local_hosts
-        self._coarse = CoarseClock(clock())
+        self._coarse = CoarseClock(clock(), clock)
         self.counters = Counters()
         self.process = process = process or Process()
         self.notifier = process.notifier()
-        self._ending = LoggedEnding(self.counters, settings.log, clock)
+        self._ending = LoggedEnding(self.counters, settings.log, clock, process.number)
         self._retired = RetiredServices()
         self._bound = False
         self._trimmer = Trimmer()
@@ -280,6 +280,10 @@ class Gateway(TwistedService):
         self.notifier.ready("reload refused; serving the previous configuration")
         self.process.reloaded(faults)
         return False
+
+    def reopen_logs(self) -> None:
+        """Open the access log's file again, after a rotation."""
+        self._ending.reopen()
 
     def _refreshed(self, registry: Registry) -> None:
         """The registry has been read again."""

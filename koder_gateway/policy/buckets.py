@@ -127,6 +127,11 @@ class Buckets:
                 self._spare[key] = min(full_at, clock + self._most)
                 self._spare.move_to_end(key)
 
+    def latest(self, most: int) -> list[bytes]:
+        """At most so many keys, those first that were used up when they last asked, the last to ask first."""
+        spent = list(islice(reversed(self._spent), most))
+        return spent + list(islice(reversed(self._spare), most - len(spent)))
+
     def resize(self, max_entries: int) -> None:
         """Set the bound, and drop the entries beyond it."""
         self.max_entries = max(1, max_entries)

@@ -45,7 +45,7 @@ UNLIMITED = LimitResult()
 class Meter:
     """One rule at work: its buckets, its counters, its part of the header lines.
 
-    `admitted`, `refused` and `shadowed` (would have refused) count requests since the start.
+    `admitted`, `refused` and `shadowed` (would have refused) count requests since `since`, in monotonic seconds.
     """
 
     __slots__ = (
@@ -63,6 +63,7 @@ class Meter:
         "refused",
         "rule",
         "shadowed",
+        "since",
     )
 
     def __init__(self, rule: LimitRule, max_entries: int, secret: bytes = SECRET) -> None:
@@ -72,6 +73,7 @@ class Meter:
         debt = (SIDE_BY_SIDE - 1) * rule.burst if self.afterwards else 0
         self.buckets = Buckets(rule.rate, rule.burst, max_entries, debt)
         self.admitted = self.refused = self.shadowed = 0
+        self.since = 0.0
         # How many requests of each key are in flight, under a rule that charges failures.
         self.held: dict[bytes, int] = {}
         # How a key is made of more than tenant and network, None where these are all.
@@ -105,6 +107,7 @@ class Meter:
     def adopt(self, old: Meter) -> None:
         """Continue the counters of the previous rule of the same name, and its buckets if they mean the same."""
         self.admitted, self.refused, self.shadowed = old.admitted, old.refused, old.shadowed
+        self.since = old.since
         mine, theirs = self.rule, old.rule
         if (mine.key, mine.ipv6_prefix, mine.rate, mine.burst) == (
             theirs.key,

@@ -1,0 +1,71 @@
+"""The page `/limits` of the admin port: who is near a limit or over it, and what shadow limits would have refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from math import floor
+from typing import Any
+
+import msgspec
+
+from ..policy.limit_report import KeyUse, RuleUse, rule_uses
+from ..policy.limit_rules import WINDOWS, LimitRule
+from ..policy.limits import Limiter
+from .admin import AdminResponse
+
+_UNITS = {seconds: unit for unit, seconds in WINDOWS.items()}
+
+
+def limits_page(limiter: Limiter, store: str, now: float, epoch: float) -> AdminResponse:
+    """The page. `store` says where buckets are kept; `now` is monotonic seconds, `epoch` the same moment in seconds
+    since 1970."""
+    body = msgspec.json.encode(limits_document(limiter, store, now, epoch))
+    return AdminResponse(200, b"application/json", body + b"\n")
+
+
+def limits_document(limiter: Limiter, store: str, now: float, epoch: float) -> dict[str, Any]:
+    """The page's members. Times are UTC (RFC 3339)."""
+    return {
+        "time": _time(epoch),
+        "store": store,
+        "rules": [_rule(use, lambda moment: _time(epoch - (now - moment))) for use in rule_uses(limiter, now)],
+    }
+
+
+def rule_members(rule: LimitRule) -> dict[str, Any]:
+    """What is configured of a rule, in the words of the configuration."""
+    return {
+        "name": rule.name,
+        "key": list(rule.key),
+        "rate": f"{rule.quota}/{_UNITS[rule.window]}",
+        "burst": rule.burst,
+        "paths": None if rule.paths is None else [path.decode("utf-8", "replace") for path in rule.paths],
+        "methods": None if rule.methods is None else sorted(method.decode("ascii") for method in rule.methods),
+        "mode": rule.mode,
+        "charge": rule.charge,
+    }
+
+
+def _rule(use: RuleUse, time: Callable[[float], str]) -> dict[str, Any]:
+    meter = use.meter
+    return {
+        **rule_members(meter.rule),
+        "since": time(meter.since),
+        "admitted": meter.admitted,
+        "refused": meter.refused,
+        "would_have_refused": meter.shadowed,
+        "entries": use.entries,
+        "examined": use.examined,
+        "over": _keys(use.over),
+        "near": _keys(use.near),
+    }
+
+
+def _keys(uses: Iterable[KeyUse]) -> list[dict[str, Any]]:
+    # A key without a whole token has none.
+    return [{"key": dict(use.parts), "left": floor(use.left + 1e-6), "wait": use.wait} for use in uses]
+
+
+def _time(epoch: float) -> str:
+    return datetime.fromtimestamp(int(epoch), UTC).isoformat().replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""The admin endpoint: liveness, readiness and metrics.
+"""The admin endpoint: liveness, readiness, metrics, and what else the owner of the port adds.
 
 It belongs on a port of its own that the public cannot reach. An attacker may still reach it through a browser on the
 inner network, under a name of the attacker's (DNS rebinding), so the Host must be an address, localhost, or a listed
@@ -22,7 +22,7 @@ from .metrics import CONTENT_TYPE as METRICS_TYPE
 
 _TEXT_TYPE: Final = b"text/plain; charset=utf-8"
 _NOT_READY: Final = Refusal(503, "not_ready", "Service Unavailable", "The gateway is not ready.", "gateway")
-_NOT_FOUND: Final = NO_ROUTE.because("This port serves /healthz, /readyz and /metrics.")
+_NOT_FOUND: Final = NO_ROUTE.because("This port serves /healthz, /readyz, /metrics and /limits.")
 _FOREIGN: Final = MISDIRECTED_REQUEST.because("Use an IP address, localhost, or a name from listen.admin_hosts.")
 _ALLOW: Final = b"Allow: GET, HEAD, OPTIONS\r\n"
 

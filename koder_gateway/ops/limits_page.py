@@ -7,25 +7,16 @@ from datetime import UTC, datetime
 from math import floor
 from typing import Any
 
-import msgspec
-
 from ..policy.limit_report import KeyUse, RuleUse, rule_uses
 from ..policy.limit_rules import WINDOWS, LimitRule
 from ..policy.limits import Limiter
-from .admin import AdminResponse
 
 _UNITS = {seconds: unit for unit, seconds in WINDOWS.items()}
 
 
-def limits_page(limiter: Limiter, store: str, now: float, epoch: float) -> AdminResponse:
-    """The page. `store` says where buckets are kept; `now` is monotonic seconds, `epoch` the same moment in seconds
-    since 1970."""
-    body = msgspec.json.encode(limits_document(limiter, store, now, epoch))
-    return AdminResponse(200, b"application/json", body + b"\n")
-
-
 def limits_document(limiter: Limiter, store: str, now: float, epoch: float) -> dict[str, Any]:
-    """The page's members. Times are UTC (RFC 3339)."""
+    """The page's members. `store` says where buckets are kept; `now` is monotonic seconds, `epoch` the same moment in
+    seconds since 1970. Times in it are UTC (RFC 3339)."""
     return {
         "time": _time(epoch),
         "store": store,
@@ -38,8 +29,9 @@ def rule_members(rule: LimitRule) -> dict[str, Any]:
     return {
         "name": rule.name,
         "key": list(rule.key),
-        "rate": f"{rule.quota}/{_UNITS[rule.window]}",
-        "burst": rule.burst,
+        "rate": None if rule.in_flight else f"{rule.quota}/{_UNITS[rule.window]}",
+        "burst": None if rule.in_flight else rule.burst,
+        "in_flight": rule.in_flight or None,
         "paths": None if rule.paths is None else [path.decode("utf-8", "replace") for path in rule.paths],
         "methods": None if rule.methods is None else sorted(method.decode("ascii") for method in rule.methods),
         "mode": rule.mode,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
-from ..errors import BODY_TOO_LARGE, RATE_LIMITED, TENANT_SUSPENDED, UNKNOWN_TENANT, Refusal
+from ..errors import BODY_TOO_LARGE, OVERLOADED, RATE_LIMITED, TENANT_SUSPENDED, UNKNOWN_TENANT, Refusal
 from ..wire.refusal_writer import RefusalWriter
 from ..wire.request_head import RequestHead
 from .certificates import ClientAuth
@@ -81,8 +81,12 @@ class Policy:
 
 
 @lru_cache(maxsize=256)
-def limit_refusal(name: str) -> Refusal:
-    """The 429 of the limit of this name; its fields go out with every answer of the exchange."""
+def limit_refusal(name: str, in_flight: int = 0) -> Refusal:
+    """The refusal of the limit of this name, of one on requests `in_flight` if that is not 0. Retry-After is among
+    the fields that go out with every answer of the exchange."""
+    if in_flight:
+        detail = f'The limit "{name}" allows {in_flight} requests in flight; try again when one of them has ended.'
+        return replace(OVERLOADED, detail=detail, fields=b"")
     return RATE_LIMITED.because(f'The limit "{name}" is used up; Retry-After says when to try again.')
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from heapq import nsmallest
+from itertools import islice
 from typing import Final
 
 from .buckets import WHOLE
@@ -27,7 +28,7 @@ _ROUNDING: Final = 1e-9
 @dataclass(frozen=True, slots=True)
 class KeyUse:
     """What one key has used. `parts` are those of the key, by name, as text. Of the rule's burst `left` tokens are
-    left, and in `wait` seconds there is one more."""
+    left, and in `wait` seconds there is one more; or `left` places in flight, and nobody knows when there is one."""
 
     parts: tuple[tuple[str, str], ...]
     left: float
@@ -60,13 +61,14 @@ def rule_uses(limiter: Limiter, now: float, most: int = EXAMINED) -> list[RuleUs
 
 
 def _entries(meter: Meter) -> int:
-    return len(meter.buckets)
+    return len(meter.held if meter.rule.in_flight else meter.buckets)
 
 
 def _use(meter: Meter, now: float, most: int) -> RuleUse:
-    buckets = meter.buckets
-    lefts = [(buckets.left(key, now), key) for key in buckets.latest(most)]
-    edge = meter.rule.burst * (1.0 - NEAR) + _ROUNDING
+    rule = meter.rule
+    keys = islice(reversed(meter.held), most) if rule.in_flight else meter.buckets.latest(most)
+    lefts = [(meter.left(key, now), key) for key in keys]
+    edge = (rule.in_flight or rule.burst) * (1.0 - NEAR) + _ROUNDING
     over = nsmallest(SHOWN, (pair for pair in lefts if pair[0] < WHOLE))
     near = nsmallest(SHOWN, (pair for pair in lefts if WHOLE <= pair[0] <= edge))
     return RuleUse(

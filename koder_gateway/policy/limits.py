@@ -5,6 +5,9 @@ guess: for a key with `left` tokens, at most `SIDE_BY_SIDE * left` requests are 
 lately has room for a whole office, one that has used up most of its bucket has little. Failures beyond the bucket are
 owed, so that over time there are no more than the rate.
 
+A rule on requests in flight counts those of a key that were admitted and have not ended, however they end; a tunnel
+ends with its last byte.
+
 A rule that charges refusals is separate: it applies only to what the gateway itself refuses, before or after the
 tenant is known, and counts by address (`Limiter.refused`). It never affects requests that are served. It is not a
 quota to plan with, so no header announces it.
@@ -14,25 +17,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from .bucket_room import Room, overflow_key
+from .buckets import NO_ROOM
 from .episodes import Episodes
 from .limit_keys import SECRET
 from .limit_plan import Plan, Plans
 from .limit_rules import LimitRule
-from .meter import UNLIMITED, LimitResult, Meter
+from .meter import UNLIMITED, InFlightMeter, LimitResult, Meter
 from .routing import PathSet, PrefixTable, lenient_path, lenient_paths
 
 
 class Limiter:
-    """All rules at work. `max_entries` bounds their buckets together, in equal parts; hashes in keys are made with
+    """All rules at work. `max_entries` bounds their buckets together; hashes in keys are made with
     `secret`. `over` records the addresses that have passed a limit on refusals."""
 
-    __slots__ = ("_plans", "_refusals", "meters", "over")
+    __slots__ = ("_plans", "_refusals", "_room", "meters", "over")
 
     def __init__(self, rules: Iterable[LimitRule], max_entries: int, secret: bytes = SECRET) -> None:
         listed = tuple(rules)
         self.over = Episodes()
-        share = max_entries // max(1, len(listed))
-        self.meters = tuple(Meter(rule, share, secret) for rule in listed)
+        self._room = Room(max_entries)
+        self.meters = tuple(
+            InFlightMeter(rule, secret) if rule.in_flight else Meter(rule, self._room, secret) for rule in listed
+        )
         self._refusals = tuple(meter for meter in self.meters if meter.rule.charge == "refusals")
         reaches = [tuple(lenient_path(path, path.count(b"/")) for path in rule.paths or (b"/",)) for rule in listed]
         prefixes = {b"/"}.union(*reaches)
@@ -45,10 +52,15 @@ class Limiter:
             {prefix: Plans(tuple(meter for meter, paths in reach if paths.covers(prefix))) for prefix in prefixes}
         )
 
+    def begin(self, now: float) -> None:
+        """Count from now on, in monotonic seconds, until `adopt` continues earlier counts."""
+        for meter in self.meters:
+            meter.since = now
+
     @property
     def entries(self) -> int:
         """How many buckets are in memory."""
-        return sum(len(meter.buckets) for meter in self.meters)
+        return len(self._room)
 
     def plan(self, method: bytes, path: bytes, plain: bool = False) -> Plan | None:
         """The rules that apply to a request, None if there are none.
@@ -91,7 +103,10 @@ class Limiter:
         """
         over = False
         for meter in self._refusals:
-            if meter.buckets.spend(address, now) >= 0.0:
+            left = meter.buckets.spend(address, now)
+            if left == NO_ROOM:
+                left = meter.buckets.spend(overflow_key(address), now)
+            if left >= 0.0:
                 meter.admitted += 1
             elif meter.enforced:
                 meter.refused += 1
@@ -102,15 +117,16 @@ class Limiter:
         return over
 
     @staticmethod
-    def settle(verdict: LimitResult, status: int, served: bool, now: float) -> None:
-        """Charge the rules that charge failures for a request that was one.
+    def settle(verdict: LimitResult, status: int, served: bool, now: float, ended: bool = True) -> None:
+        """Charge the rules that charge failures for a request that was one, and free its places if it has `ended`.
 
         A failure is a 4xx response of the service (`served`), other than its 429. A request that ended without a
         status is charged as well: a client that disconnects before the response must not guess for free.
         """
         failed = (served and 400 <= status < 500 and status != 429) or not status
         for meter, key in verdict.pending:
-            meter.settle(key, failed, now)
+            if ended or not meter.rule.in_flight:
+                meter.settle(key, failed, now)
 
     def sweep(self, now: float, budget: int) -> None:
         """Drop buckets that are full again; call it now and then with the number of entries to check per rule."""
@@ -129,6 +145,7 @@ class Limiter:
             earlier = before.get(meter.rule.name)
             if earlier is not None:
                 meter.adopt(earlier)
+        self._room.shrink()
 
     def _lenient_plans(self, path: bytes) -> Plans | None:
         table = self._plans

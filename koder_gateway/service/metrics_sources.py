@@ -32,6 +32,11 @@ def sources_of(
             (meter.rule.name, meter.admitted, meter.refused, meter.shadowed)
             for meter in present().policy.limiter.meters
         ],
+        limits_in_flight=lambda: {
+            meter.rule.name: sum(meter.held.values())
+            for meter in present().policy.limiter.meters
+            if meter.rule.in_flight
+        },
         limit_entries=lambda: present().policy.limiter.entries,
         certificates=lambda: endpoints.expiries(),
         certificate_faults=lambda: endpoints.faulty,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from math import floor
 from typing import Any
 
 from ..policy.limit_report import KeyUse, RuleUse, rule_uses
@@ -55,8 +54,7 @@ def _rule(use: RuleUse, time: Callable[[float], str]) -> dict[str, Any]:
 
 
 def _keys(uses: Iterable[KeyUse]) -> list[dict[str, Any]]:
-    # A key without a whole token has none.
-    return [{"key": dict(use.parts), "left": floor(use.left + 1e-6), "wait": use.wait} for use in uses]
+    return [{"key": dict(use.parts), "left": use.left, "wait": use.wait} for use in uses]
 
 
 def _time(epoch: float) -> str:

@@ -12,7 +12,7 @@ from heapq import nsmallest
 from itertools import islice
 from typing import Final
 
-from .buckets import WHOLE
+from .buckets import SLACK, WHOLE
 from .limit_keys import key_parts
 from .limits import Limiter
 from .meter import Meter
@@ -27,11 +27,11 @@ _ROUNDING: Final = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class KeyUse:
-    """What one key has used. `parts` are those of the key, by name, as text. Of the rule's burst `left` tokens are
-    left, and in `wait` seconds there is one more; or `left` places in flight, and nobody knows when there is one."""
+    """What one key has used. `parts` are those of the key, by name, as text. Of the rule's burst `left` whole tokens
+    are left, and in `wait` seconds there is one more; or `left` places in flight, and nobody knows when there is one."""
 
     parts: tuple[tuple[str, str], ...]
-    left: float
+    left: int
     wait: int
 
 
@@ -81,4 +81,4 @@ def _use(meter: Meter, now: float, most: int) -> RuleUse:
 
 
 def _shown(meter: Meter, key: bytes, left: float, now: float) -> KeyUse:
-    return KeyUse(key_parts(meter.rule, key), left, meter.retry_after(key, left, now))
+    return KeyUse(key_parts(meter.rule, key), int(left + SLACK), meter.retry_after(key, left, now))

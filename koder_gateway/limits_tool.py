@@ -75,5 +75,5 @@ def _key(key: Mapping[str, str]) -> str:
 
 def _left(rule: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
     if rule["in_flight"]:
-        return f"{rule['in_flight'] - entry['left']} of {rule['in_flight']} in flight"
-    return f"{entry['left']} of {rule['burst']} left, one more in {entry['wait']} s"
+        return f"{entry['of'] - entry['left']} of {entry['of']} in flight"
+    return f"{entry['left']} of {entry['of']} left, one more in {entry['wait']} s"

@@ -21,6 +21,7 @@ from .settings import (
     TimeoutSettings,
     TlsSettings,
 )
+from .signing_keys import ContextSettings, read_keys_again
 from .stable_reads import StableReading, Version, file_state, read_once
 from .tables import Row, rows
 from .units import parse_duration, parse_size
@@ -43,6 +44,7 @@ __all__ = [
     "DEFAULT_PATH",
     "Authorities",
     "ConfigurationError",
+    "ContextSettings",
     "CorsSettings",
     "LimitsStoreSettings",
     "ListenSettings",
@@ -70,6 +72,7 @@ __all__ = [
     "parse_tenants",
     "parse_workers",
     "read_again",
+    "read_keys_again",
     "read_once",
     "read_tenants",
     "schema",

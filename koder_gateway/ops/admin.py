@@ -20,40 +20,53 @@ from ..wire.problem import DOCS_URL, problem_details
 from ..wire.request_head import RequestHead
 from .metrics import CONTENT_TYPE as METRICS_TYPE
 
+# RFC 7517 section 8.5.
+_KEYS_TYPE: Final = b"application/jwk-set+json"
+# Services keep the keys for five minutes (`koder_gateway.context`).
+_KEPT_KEYS: Final = b"Cache-Control: public, max-age=300\r\n"
 _TEXT_TYPE: Final = b"text/plain; charset=utf-8"
 _NOT_READY: Final = Refusal(503, "not_ready", "Service Unavailable", "The gateway is not ready.", "gateway")
-_NOT_FOUND: Final = NO_ROUTE.because("This port serves /healthz, /readyz, /metrics and /limits.")
+_NOT_FOUND: Final = NO_ROUTE.because(
+    "This port serves /healthz, /readyz, /metrics, /limits and /.well-known/jwks.json."
+)
+_NO_KEYS: Final = NO_ROUTE.because("There are no keys: context.key_file is not set.")
 _FOREIGN: Final = MISDIRECTED_REQUEST.because("Use an IP address, localhost, or a name from listen.admin_hosts.")
 _ALLOW: Final = b"Allow: GET, HEAD, OPTIONS\r\n"
 
 
 @dataclass(frozen=True, slots=True)
 class AdminResponse:
-    """The response to a request. `fields` are finished header lines besides type, length and date."""
+    """The response to a request. `fields` are finished header lines besides type, length and date. With `kept` they
+    say how long it may be kept, else nobody may keep it."""
 
     status: int
     content_type: bytes
     body: bytes
     fields: bytes = b""
+    kept: bool = False
 
 
 Pages = Mapping[bytes, Callable[[], AdminResponse]]
 
 
 def admin_pages(
-    ready: Callable[[], list[str]], metrics: Callable[[], bytes], docs_url: Callable[[], str] = lambda: DOCS_URL
+    ready: Callable[[], list[str]],
+    metrics: Callable[[], bytes],
+    docs_url: Callable[[], str] = lambda: DOCS_URL,
+    keys: Callable[[], bytes] = bytes,
 ) -> Pages:
     """The pages by path.
 
-    `ready` returns the reasons for not being ready, none if ready; `metrics` returns the metrics page. Readiness is
-    also the response to a balancer's probe without a path (HAProxy's httpchk: `OPTIONS /`, and `OPTIONS *`).
-    `docs_url`: see `wire.problem`.
+    `ready` returns the reasons for not being ready, none if ready; `metrics` returns the metrics page, `keys` the JWK
+    Set of the keys that sign contexts, b"" if there are none. Readiness is also the response to a balancer's probe
+    without a path (HAProxy's httpchk: `OPTIONS /`, and `OPTIONS *`). `docs_url`: see `wire.problem`.
     """
     return {
         b"/": lambda: _readiness(ready(), docs_url()),
         b"/healthz": lambda: AdminResponse(200, _TEXT_TYPE, b"ok\n"),
         b"/readyz": lambda: _readiness(ready(), docs_url()),
         b"/metrics": lambda: AdminResponse(200, METRICS_TYPE, metrics()),
+        b"/.well-known/jwks.json": lambda: _published(keys(), docs_url()),
     }
 
 
@@ -100,6 +113,12 @@ def _is_ours(head: RequestHead, hosts: Collection[bytes]) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _published(keys: bytes, docs_url: str) -> AdminResponse:
+    if not keys:
+        return admin_problem(_NO_KEYS, docs_url)
+    return AdminResponse(200, _KEYS_TYPE, keys, _KEPT_KEYS, kept=True)
 
 
 def _readiness(reasons: list[str], docs_url: str) -> AdminResponse:

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from ..policy.limit_report import KeyUse, RuleUse, rule_uses
+from ..policy.limit_report import Figures, KeyUse, RuleUse, rule_uses
 from ..policy.limit_rules import WINDOWS, LimitRule
 from ..policy.limits import Limiter
 
 _UNITS = {seconds: unit for unit, seconds in WINDOWS.items()}
 
 
-def limits_document(limiter: Limiter, store: str, now: float, epoch: float) -> dict[str, Any]:
+def limits_document(limiter: Limiter, figures: Figures, store: str, now: float, epoch: float) -> dict[str, Any]:
     """The page's members. `store` says where buckets are kept; `now` is monotonic seconds, `epoch` the same moment in
     seconds since 1970. Times in it are UTC (RFC 3339)."""
     return {
         "time": _time(epoch),
         "store": store,
-        "rules": [_rule(use, lambda moment: _time(epoch - (now - moment))) for use in rule_uses(limiter, now)],
+        "rules": [
+            _rule(use, counts, _time(epoch - (now - use.meter.since)))
+            for use, counts in zip(rule_uses(limiter, figures, now), limiter.counts(), strict=True)
+        ],
     }
 
 
@@ -38,14 +41,14 @@ def rule_members(rule: LimitRule) -> dict[str, Any]:
     }
 
 
-def _rule(use: RuleUse, time: Callable[[float], str]) -> dict[str, Any]:
-    meter = use.meter
+def _rule(use: RuleUse, counts: tuple[str, int, int, int], since: str) -> dict[str, Any]:
+    _, admitted, refused, shadowed = counts
     return {
-        **rule_members(meter.rule),
-        "since": time(meter.since),
-        "admitted": meter.admitted,
-        "refused": meter.refused,
-        "would_have_refused": meter.shadowed,
+        **rule_members(use.meter.rule),
+        "since": since,
+        "admitted": admitted,
+        "refused": refused,
+        "would_have_refused": shadowed,
         "entries": use.entries,
         "examined": use.examined,
         "over": _keys(use.over),
@@ -54,7 +57,7 @@ def _rule(use: RuleUse, time: Callable[[float], str]) -> dict[str, Any]:
 
 
 def _keys(uses: Iterable[KeyUse]) -> list[dict[str, Any]]:
-    return [{"key": dict(use.parts), "left": use.left, "wait": use.wait} for use in uses]
+    return [{"key": dict(use.parts), "left": use.left, "of": use.most, "wait": use.wait} for use in uses]
 
 
 def _time(epoch: float) -> str:

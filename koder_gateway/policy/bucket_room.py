@@ -53,7 +53,7 @@ class Room:
 
     def __init__(self, max_entries: int) -> None:
         self.max_entries = max(1, max_entries)
-        # Those with a guarantee first.
+        # With each pool whether it has a part of what is guaranteed.
         self._pools: dict[Pool, bool] = {}
         # The entries beyond the guarantees: how many there may be, and how many there are.
         self._common = self.max_entries
@@ -65,13 +65,25 @@ class Room:
         return sum(map(len, self._pools))
 
     def join(self, pool: Pool, guaranteed: bool = True) -> None:
-        """A pool belongs here from now on, with its entries."""
+        """A pool belongs here from now on, with its entries; it has a part of those that are guaranteed, or none."""
         self._pools[pool] = guaranteed
-        self._share_out()
+        if guaranteed:
+            self._share_out()
+        else:
+            pool.guaranteed = 0
+            self._used += len(pool)
 
     def leave(self, pool: Pool) -> None:
         """A pool belongs here no longer."""
-        del self._pools[pool]
+        if self._pools.pop(pool):
+            self._share_out()
+        else:
+            self._used -= len(pool)
+            self._giver, self._turns = None, 0
+
+    def replace(self, pool: Pool, other: Pool) -> None:
+        """Another pool takes the place of this one."""
+        self._pools[other] = self._pools.pop(pool)
         self._share_out()
 
     def _share_out(self) -> None:

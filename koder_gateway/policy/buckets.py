@@ -64,12 +64,11 @@ class Buckets:
         """Whether every bucket is full."""
         return not (self._spare or self._spent or self._overflow)
 
-    def replace(self, other: Buckets, *, guaranteed: bool = True) -> None:
+    def replace(self, other: Buckets) -> None:
         """Take the place of others in their room."""
         self._room.leave(self)
         self._room = other._room
-        self._room.leave(other)
-        self._room.join(self, guaranteed)
+        self._room.replace(other, self)
 
     def leave(self) -> None:
         """Give up their place; they are not used any more."""

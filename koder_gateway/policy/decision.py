@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ..errors import BODY_TOO_LARGE, OVERLOADED, RATE_LIMITED, TENANT_SUSPENDED, UNKNOWN_TENANT, Refusal
 from ..wire.refusal_writer import RefusalWriter
@@ -12,9 +13,14 @@ from ..wire.request_head import RequestHead
 from .certificates import ClientAuth
 from .clients import TrustedProxies
 from .cors import CorsPolicy
+from .limit_rules import RateOverride
 from .limits import Limiter
 from .routing import PathSet, RouteTable
 from .tenants import Registry, TenantPolicy
+
+if TYPE_CHECKING:
+    # With joserfc, which costs memory: only where a key is configured.
+    from .signed_context import ContextSigner
 
 # The service that speaks OAuth and OpenID Connect.
 _OAUTH_SERVICE: Final = "oauth2"
@@ -26,7 +32,8 @@ class Policy:
 
     `hsts` is the finished Strict-Transport-Security line, b"" for none. `forwarded_fields` (lower case) are those of
     trusted proxies' fields that go on to services as they came. `suspended_allow` are the paths that are served for
-    suspended tenants too. `refusals` writes refusals as responses.
+    suspended tenants too. `refusals` writes refusals as responses. `signer` signs X-Koder-Context; without one there
+    is no such header.
     """
 
     registry: Registry
@@ -42,6 +49,12 @@ class Policy:
     forwarded_fields: frozenset[bytes] = frozenset()
     refusals: RefusalWriter = RefusalWriter()  # noqa: RUF009  (it only caches)
     suspended_allow: PathSet = PathSet(())  # noqa: RUF009  (immutable)
+    signer: ContextSigner | None = None
+
+    @property
+    def jwks(self) -> bytes:
+        """The JWK Set of the keys that sign contexts; b"" if there are none."""
+        return b"" if self.signer is None else self.signer.jwks
 
     def preflight(self, head: RequestHead, origins: frozenset[bytes]) -> bytes | None:
         """The field lines of the answer to a preflight; None when this is none, or not from an allowed origin.
@@ -63,6 +76,11 @@ class Policy:
         """Whether clients of this path expect OAuth errors: those of the service with the name `oauth2`."""
         route = self.routes.match(path)
         return route is not None and route.service == _OAUTH_SERVICE
+
+    def figures(self, slug: bytes) -> Mapping[str, RateOverride]:
+        """The figures that a tenant has in place of the limits' own, by limit."""
+        tenant = self.registry.find(slug)
+        return {} if tenant is None else getattr(tenant, "limits", {})
 
     def tenant_refusal(self, slug: bytes, path: bytes) -> Refusal | None:
         """Why an exchange of this tenant (b"" for none) at this path, already in flight, may not go on."""

@@ -15,14 +15,15 @@ quota to plan with, so no header announces it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
 from .bucket_room import Room, overflow_key
 from .buckets import NO_ROOM
 from .episodes import Episodes
 from .limit_keys import SECRET
+from .limit_overrides import Overrides
 from .limit_plan import Plan, Plans
-from .limit_rules import LimitRule
+from .limit_rules import LimitRule, RateOverride
 from .meter import UNLIMITED, InFlightMeter, LimitResult, Meter
 from .routing import PathSet, PrefixTable, lenient_path, lenient_paths
 
@@ -31,7 +32,7 @@ class Limiter:
     """All rules at work. `max_entries` bounds their buckets together; hashes in keys are made with
     `secret`. `over` records the addresses that have passed a limit on refusals."""
 
-    __slots__ = ("_plans", "_refusals", "_room", "meters", "over")
+    __slots__ = ("_overrides", "_plans", "_refusals", "_room", "meters", "over")
 
     def __init__(self, rules: Iterable[LimitRule], max_entries: int, secret: bytes = SECRET) -> None:
         listed = tuple(rules)
@@ -40,6 +41,7 @@ class Limiter:
         self.meters = tuple(
             InFlightMeter(rule, secret) if rule.in_flight else Meter(rule, self._room, secret) for rule in listed
         )
+        self._overrides = Overrides(self._room, secret)
         self._refusals = tuple(meter for meter in self.meters if meter.rule.charge == "refusals")
         reaches = [tuple(lenient_path(path, path.count(b"/")) for path in rule.paths or (b"/",)) for rule in listed]
         prefixes = {b"/"}.union(*reaches)
@@ -70,6 +72,29 @@ class Limiter:
         """
         plans = self._plans.match(path) if plain else self._lenient_plans(path)
         return plans.by_method.get(method, plans.other) if plans is not None else None
+
+    def for_tenant(self, plan: Plan, tenant: bytes, limits: Mapping[str, RateOverride]) -> Plan:
+        """The same rules with the figures that this tenant has in place of their own."""
+        return self._overrides.plan(plan, tenant, limits)
+
+    def counts(self) -> Iterator[tuple[str, int, int, int]]:
+        """Each rule's name, and the requests since the start that it admitted, refused and would have refused in
+        shadow mode."""
+        sums = {meter: [meter.admitted, meter.refused, meter.shadowed] for meter in self.meters}
+        for base, meter in self._overrides:
+            for at, count in enumerate((meter.admitted, meter.refused, meter.shadowed)):
+                sums[base][at] += count
+        return ((meter.rule.name, counted[0], counted[1], counted[2]) for meter, counted in sums.items())
+
+    def overridden(self) -> Iterator[tuple[Meter, Meter]]:
+        """Each meter of tenants with figures of their own, behind that of the rule."""
+        return iter(self._overrides)
+
+    def at_work(self) -> Iterator[Meter]:
+        """All meters: those of the rules, and those of tenants with figures of their own."""
+        yield from self.meters
+        for _, meter in self._overrides:
+            yield meter
 
     def admit(
         self, tenant: bytes, address: bytes, method: bytes, path: bytes, now: float, plain: bool = False
@@ -132,6 +157,7 @@ class Limiter:
         """Drop buckets that are full again; call it now and then with the number of entries to check per rule."""
         for meter in self.meters:
             meter.buckets.sweep(now, budget)
+        self._overrides.sweep(now, budget)
 
     def adopt(self, old: Limiter) -> None:
         """Take over from the limiter before a reload.
@@ -141,10 +167,10 @@ class Limiter:
         """
         self.over = old.over
         before = {meter.rule.name: meter for meter in old.meters}
-        for meter in self.meters:
-            earlier = before.get(meter.rule.name)
-            if earlier is not None:
-                meter.adopt(earlier)
+        pairs = [(before[meter.rule.name], meter) for meter in self.meters if meter.rule.name in before]
+        for earlier, meter in pairs:
+            meter.adopt(earlier)
+        self._overrides.adopt(old._overrides, pairs)
         self._room.shrink()
 
     def _lenient_plans(self, path: bytes) -> Plans | None:

@@ -76,12 +76,12 @@ class Meter:
         "since",
     )
 
-    def __init__(self, rule: LimitRule, room: Room, secret: bytes = SECRET) -> None:
+    def __init__(self, rule: LimitRule, room: Room, secret: bytes = SECRET, *, guaranteed: bool = True) -> None:
         self.rule = rule
         self.enforced = rule.mode == "enforce"
         self.afterwards = rule.charge == "failures"
         debt = (SIDE_BY_SIDE - 1) * rule.burst if self.afterwards else 0
-        self.buckets = Buckets(rule.rate, rule.burst, room, debt)
+        self.buckets = Buckets(rule.rate, rule.burst, room, debt, guaranteed=guaranteed)
         # What is left for a key at a time. An attribute, so that a plan needs one call and not two.
         self.left: Callable[[bytes, float], float] = self.buckets.left
         self.admitted = self.refused = self.shadowed = 0
@@ -123,23 +123,34 @@ class Meter:
 
     def retry_after(self, key: bytes, left: float, now: float) -> int:
         """The same for a key that has been refused and may owe tokens."""
-        return self.wait(left) + ceil(self.buckets.owed(key, now) / self.buckets.rate)
+        return self.wait(left) + ceil(max(0.0, self.buckets.owed(key, now) - SLACK) / self.buckets.rate)
 
     def adopt(self, old: Meter) -> None:
         """Continue the counters of the previous rule of the same name, and its buckets if they mean the same."""
         self.admitted, self.refused, self.shadowed = old.admitted, old.refused, old.shadowed
         self.since = old.since
         mine, theirs = self.rule, old.rule
-        if (mine.key, mine.ipv6_prefix, mine.rate, mine.burst) == (
-            theirs.key,
-            theirs.ipv6_prefix,
-            theirs.rate,
-            theirs.burst,
-        ):
+        if self.counts_like(old) and (mine.rate, mine.burst) == (theirs.rate, theirs.burst):
             old.buckets.replace(self.buckets)
             self.buckets = old.buckets
             self.left = self.buckets.left
             self.held = old.held
+
+    def counts_like(self, other: Meter) -> bool:
+        """Whether a key means the same for both."""
+        mine, theirs = self.rule, other.rule
+        return (mine.key, mine.ipv6_prefix) == (theirs.key, theirs.ipv6_prefix)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is lost with this meter but its counters."""
+        return self.buckets.idle and not self.held
+
+    def count(self, other: Meter) -> None:
+        """Add the counters of a meter that is no longer used."""
+        self.admitted += other.admitted
+        self.refused += other.refused
+        self.shadowed += other.shadowed
 
     def knock(self, key: bytes, now: float) -> None:
         """A key that has nothing left has asked again."""
@@ -204,6 +215,5 @@ class InFlightMeter(Meter):
         that are still in flight are told to the old meter, which has the same count."""
         self.admitted, self.refused, self.shadowed = old.admitted, old.refused, old.shadowed
         self.since = old.since
-        mine, theirs = self.rule, old.rule
-        if theirs.in_flight and (mine.key, mine.ipv6_prefix) == (theirs.key, theirs.ipv6_prefix):
+        if old.rule.in_flight and self.counts_like(old):
             self.held = old.held

@@ -31,10 +31,11 @@ def admin_factory(
 
     def limits() -> AdminResponse:
         composition = present()
+        policy = composition.policy
         store = without_secrets(composition.settings.limits_store.url)
-        return _json(limits_document(composition.policy.limiter, store, monotonic(), time.time()))
+        return _json(limits_document(policy.limiter, policy.figures, store, monotonic(), time.time()))
 
-    pages = {**admin_pages(unready, metrics, docs_url), b"/limits": limits}
+    pages = {**admin_pages(unready, metrics, docs_url, lambda: present().policy.jwks), b"/limits": limits}
     return AdminFactory(pages, reactor, lambda: present().settings.listen.admin_hosts, docs_url)
 
 

@@ -28,10 +28,7 @@ def sources_of(
         handshakes_failed=lambda: endpoints.failures.counts,
         tunnels=lambda: present().tunnels.by_service(),
         tunnelled=lambda: present().tunnels.opened,
-        limits=lambda: [
-            (meter.rule.name, meter.admitted, meter.refused, meter.shadowed)
-            for meter in present().policy.limiter.meters
-        ],
+        limits=lambda: present().policy.limiter.counts(),
         limits_in_flight=lambda: {
             meter.rule.name: sum(meter.held.values())
             for meter in present().policy.limiter.meters

@@ -21,6 +21,7 @@ FLOORS = (
     ("exchange",),
     ("files",),
     ("config",),
+    ("context",),
     ("reactor",),
     ("tls_bio",),
     ("downstream",),

@@ -8,8 +8,15 @@ from hypothesis import strategies as st
 
 from koder_gateway.policy.limit_keys import address_key
 from koder_gateway.policy.limit_report import SHOWN, RuleUse, rule_uses
-from koder_gateway.policy.limit_rules import LimitRule
+from koder_gateway.policy.limit_rules import LimitRule, RateOverride
 from koder_gateway.policy.limits import Limiter
+
+ACME = {"busy": RateOverride(in_flight=10), "login": RateOverride(600, 3600, 100)}
+
+
+def figures(slug: bytes) -> dict[str, RateOverride]:
+    return ACME if slug == b"acme" else {}
+
 
 BOTH = LimitRule("login", ("tenant", "ip"), 60, 3600, 10)
 
@@ -20,7 +27,7 @@ def spend(limiter: Limiter, address: str, times: int, tenant: bytes = b"koder", 
 
 
 def only(limiter: Limiter, now: float = 100.0, **options: int) -> RuleUse:
-    (use,) = rule_uses(limiter, now, **options)
+    (use,) = rule_uses(limiter, figures, now, **options)
     return use
 
 
@@ -35,9 +42,9 @@ def test_who_is_near_and_who_over() -> None:
         spend(limiter, f"192.0.2.{number}", times)
     use = only(limiter)
     assert [(dict(key.parts)["ip"], key.left) for key in use.near] == [("192.0.2.2", 1), ("192.0.2.1", 2)]
-    assert [(dict(key.parts)["ip"], key.left) for key in use.over] == [("192.0.2.3", 0), ("192.0.2.4", 0)]
+    assert [(dict(key.parts)["ip"], key.left) for key in use.over] == [("192.0.2.4", 0), ("192.0.2.3", 0)]
     assert {key.wait for key in use.over} == {60}
-    assert use.over[0].parts == (("tenant", "koder"), ("ip", "192.0.2.3"))
+    assert use.over[0].parts == (("tenant", "koder"), ("ip", "192.0.2.4"))
     assert (use.meter.admitted, use.meter.refused) == (44, 2)
 
 
@@ -59,11 +66,12 @@ def test_a_limit_recovers_as_time_passes() -> None:
 
 def test_requests_in_flight() -> None:
     limiter = Limiter([LimitRule("busy", ("tenant",), 0, 1, in_flight=5)], 100)
-    spend(limiter, "192.0.2.1", 4, b"acme")
+    spend(limiter, "192.0.2.1", 4, b"globex")
+    spend(limiter, "192.0.2.1", 5, b"acme")
     spend(limiter, "192.0.2.1", 6, b"koder")
     use = only(limiter)
     assert [(key.parts, key.left) for key in use.over] == [((("tenant", "koder"),), 0)]
-    assert [(key.parts, key.left) for key in use.near] == [((("tenant", "acme"),), 1)]
+    assert [(key.parts, key.left) for key in use.near] == [((("tenant", "globex"),), 1)]
     assert use.meter.refused == 1
 
 
@@ -80,7 +88,7 @@ def test_those_over_are_found_among_many() -> None:
     spend(limiter, "192.0.2.1", 11, now=100)
     for number in range(20_000):
         limiter.admit(b"koder", b"%04d" % number, b"GET", b"/", 100.0, True)
-    both, few = rule_uses(limiter, 100.0, most=50)
+    both, few = rule_uses(limiter, figures, 100.0, most=50)
     assert (both.entries, both.examined, few.examined) == (20_001, 49, 1)
     assert [dict(key.parts)["ip"] for key in both.over] == ["192.0.2.1"]
 
@@ -90,7 +98,7 @@ def test_no_more_is_examined_than_may(most: int) -> None:
     limiter = Limiter([BOTH, LimitRule("other", ("ip",), 10, 1)], 1000)
     for number in range(30):
         spend(limiter, f"192.0.2.{number}", 1)
-    uses = rule_uses(limiter, 100.0, most=most)
+    uses = rule_uses(limiter, figures, 100.0, most=most)
     assert [use.meter.rule.name for use in uses] == ["login", "other"]
     assert sum(use.examined for use in uses) == most
 
@@ -115,6 +123,32 @@ def test_counts_go_on_from_their_beginning_across_a_reload() -> None:
     after = Limiter([BOTH, LimitRule("new", ("ip",), 1, 1)], 100)
     after.begin(200)
     after.adopt(before)
-    login, new = rule_uses(after, 200)
+    login, new = rule_uses(after, figures, 200)
     assert (login.meter.since, login.meter.admitted) == (50.0, 1)
     assert (new.meter.since, new.meter.admitted) == (200.0, 0)
+
+
+def test_a_tenant_with_figures_of_its_own() -> None:
+    limiter = Limiter([BOTH], 100)
+    plan = limiter.plan(b"GET", b"/", True)
+    assert plan is not None
+    own = limiter.for_tenant(plan, b"acme", ACME)
+    for _ in range(90):
+        own.judge(b"acme", address_key("192.0.2.1"), 100.0)
+    spend(limiter, "192.0.2.1", 10)
+    use = only(limiter)
+    assert (use.entries, use.examined) == (2, 2)
+    assert [(dict(key.parts)["tenant"], key.left, key.most) for key in use.near] == [("acme", 10, 100)]
+    assert [(dict(key.parts)["tenant"], key.left, key.most) for key in use.over] == [("koder", 0, 10)]
+
+
+@pytest.mark.parametrize(("held", "over", "near"), [(5, 0, 0), (8, 0, 1), (10, 1, 0)])
+def test_a_tenant_with_places_of_its_own(held: int, over: int, near: int) -> None:
+    limiter = Limiter([LimitRule("busy", ("tenant",), 0, 1, in_flight=5)], 100)
+    plan = limiter.plan(b"GET", b"/", True)
+    assert plan is not None
+    own = limiter.for_tenant(plan, b"acme", ACME)
+    for _ in range(held):
+        own.judge(b"acme", address_key("192.0.2.1"), 100.0)
+    use = only(limiter)
+    assert (use.entries, len(use.over), len(use.near)) == (1, over, near)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
@@ -24,10 +25,11 @@ from .metrics import CONTENT_TYPE as METRICS_TYPE
 _KEYS_TYPE: Final = b"application/jwk-set+json"
 # Services keep the keys for five minutes (`koder_gateway.context`).
 _KEPT_KEYS: Final = b"Cache-Control: public, max-age=300\r\n"
+_JSON_TYPE: Final = b"application/json"
 _TEXT_TYPE: Final = b"text/plain; charset=utf-8"
 _NOT_READY: Final = Refusal(503, "not_ready", "Service Unavailable", "The gateway is not ready.", "gateway")
 _NOT_FOUND: Final = NO_ROUTE.because(
-    "This port serves /healthz, /readyz, /metrics, /limits and /.well-known/jwks.json."
+    "This port serves /healthz, /readyz, /metrics, /limits, /process and /.well-known/jwks.json."
 )
 _NO_KEYS: Final = NO_ROUTE.because("There are no keys: context.key_file is not set.")
 _FOREIGN: Final = MISDIRECTED_REQUEST.because("Use an IP address, localhost, or a name from listen.admin_hosts.")
@@ -54,18 +56,21 @@ def admin_pages(
     metrics: Callable[[], bytes],
     docs_url: Callable[[], str] = lambda: DOCS_URL,
     keys: Callable[[], bytes] = bytes,
+    process: Callable[[], int] = os.getpid,
 ) -> Pages:
     """The pages by path.
 
     `ready` returns the reasons for not being ready, none if ready; `metrics` returns the metrics page, `keys` the JWK
     Set of the keys that sign contexts, b"" if there are none. Readiness is also the response to a balancer's probe
-    without a path (HAProxy's httpchk: `OPTIONS /`, and `OPTIONS *`). `docs_url`: see `wire.problem`.
+    without a path (HAProxy's httpchk: `OPTIONS /`, and `OPTIONS *`). `docs_url`: see `wire.problem`. `process`
+    returns the process that gets signals, and is asked to reload.
     """
     return {
         b"/": lambda: _readiness(ready(), docs_url()),
         b"/healthz": lambda: AdminResponse(200, _TEXT_TYPE, b"ok\n"),
         b"/readyz": lambda: _readiness(ready(), docs_url()),
         b"/metrics": lambda: AdminResponse(200, METRICS_TYPE, metrics()),
+        b"/process": lambda: AdminResponse(200, _JSON_TYPE, json.dumps({"pid": process()}).encode() + b"\n"),
         b"/.well-known/jwks.json": lambda: _published(keys(), docs_url()),
     }
 

@@ -22,6 +22,7 @@ def admin_factory(
     present: Callable[[], Composition],
     unready: Callable[[], list[str]],
     metrics: Callable[[], bytes],
+    process: Callable[[], int],
     monotonic: Callable[[], float],
 ) -> AdminFactory:
     """The admin port of one gateway. `present` returns the generation in force; for the others see `admin_pages`."""
@@ -35,7 +36,7 @@ def admin_factory(
         store = without_secrets(composition.settings.limits_store.url)
         return _json(limits_document(policy.limiter, policy.figures, store, monotonic(), time.time()))
 
-    pages = {**admin_pages(unready, metrics, docs_url, lambda: present().policy.jwks), b"/limits": limits}
+    pages = {**admin_pages(unready, metrics, docs_url, lambda: present().policy.jwks, process), b"/limits": limits}
     return AdminFactory(pages, reactor, lambda: present().settings.listen.admin_hosts, docs_url)
 
 

@@ -104,12 +104,12 @@ class Gateway(TwistedService):
             from twisted.internet import reactor
         self._reactor = reactor
         self._time = clock
-        self._coarse = CoarseClock(clock())
+        self._coarse = CoarseClock(clock(), clock)
         self._local_hosts = local_hosts
         self.counters = Counters()
         self.process = process = process or Process()
         self.notifier = process.notifier()
-        self._ending = LoggedEnding(self.counters, settings.log, clock)
+        self._ending = LoggedEnding(self.counters, settings.log, clock, process.number)
         self._retired = RetiredServices()
         self._bound = False
         self._trimmer = Trimmer()
@@ -277,6 +277,10 @@ class Gateway(TwistedService):
         self.notifier.ready("reload refused; serving the previous configuration")
         self.process.reloaded(faults)
         return False
+
+    def reopen_logs(self) -> None:
+        """Open the access log's file again, after a rotation."""
+        self._ending.reopen()
 
     def _refreshed(self, registry: Registry) -> None:
         """The registry has been read again."""

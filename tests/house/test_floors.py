@@ -35,6 +35,7 @@ FLOORS = (
     ("workers",),
     (
         "demo",
+        "daemon",
         "tap",
         "service_unit",
         "machine",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -33,7 +32,7 @@ def store_key(prefix: bytes, rule: SharedRule, kind: bytes, key: bytes) -> bytes
 
 
 class LimitsStore(SharedStore):
-    """A store at `endpoint`, which the log calls `name`. `time` gives monotonic seconds.
+    """A store at `endpoint`, which the log calls `name`.
 
     Nobody waits for a decision for longer than `timeout` seconds. All its keys begin with `prefix`. The owner calls
     `start`, `sweep` at each tick, and in the end `close`.
@@ -49,10 +48,9 @@ class LimitsStore(SharedStore):
         prefix: bytes,
         timeout: float,
         clock: CoarseClock,
-        time: Callable[[], float] = time.monotonic,
     ) -> None:
         self.prefix = prefix
-        self.time = time
+        self.time = clock.precise
         self._clock = clock
         self._link = Link(
             reactor,
@@ -60,7 +58,7 @@ class LimitsStore(SharedStore):
             endpoint,
             lambda: Greeting(credentials, prefix),
             timeout=timeout,
-            time=time,
+            time=clock.precise,
             clock=clock,
         )
         # Requests in flight, the one that was renewed longest ago first: their keys, and when that was.

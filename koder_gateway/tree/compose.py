@@ -9,7 +9,7 @@ A reload composes a new tree beside the old one. Pools are carried over by servi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -302,7 +302,6 @@ def compose(
     reactor: Any,
     clock: CoarseClock,
     mounts: Mapping[bytes, IResource] | None = None,
-    time: Callable[[], float] = time.monotonic,
     local_hosts: bool = False,
     before: Composition | None = None,
 ) -> Composition:
@@ -330,12 +329,13 @@ def compose(
         told = {fault.partition(": ")[2] for fault in faults}
         faults += [f"tenants.registry: {fault}" for fault in str(error).splitlines() if fault not in told]
     try:
-        sharing = make_sharing(settings, reactor, clock, time, names, None if before is None else before.sharing)
+        sharing = make_sharing(settings, reactor, clock, names, None if before is None else before.sharing)
     except ValueError as error:
         faults += [f"limits_store: {fault}" for fault in str(error).splitlines()]
     if faults:
         raise ValueError("\n".join(faults))
     policy = make_policy(settings, tenants, mounts=mounted, local_hosts=local_hosts, sharing=sharing)
+    policy.limiter.begin(clock.now)
     leaves: dict[bytes, IResource] = {route.path: ProxyResource(services[route.service]) for route in settings.routes}
     leaves.update(mounted)
     resource = guarded(Routes(leaves))

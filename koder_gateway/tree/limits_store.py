@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -54,7 +53,6 @@ def make_sharing(
     settings: Settings,
     reactor: Any,
     clock: CoarseClock,
-    time: Callable[[], float],
     names: ResolvedNames,
     before: Sharing | None,
 ) -> Sharing | None:
@@ -76,9 +74,8 @@ def make_sharing(
         prefix=store.prefix.encode("ascii"),
         timeout=store.timeout,
         clock=clock,
-        time=time,
     )
-    return Sharing(made, SharedLimits(made, time), _shared_secret(store.prefix), terms)
+    return Sharing(made, SharedLimits(made, clock.precise), _shared_secret(store.prefix), terms)
 
 
 def secret_of(sharing: Sharing | None) -> bytes:

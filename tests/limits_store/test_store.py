@@ -51,7 +51,7 @@ class Asker:
     """A started store, with a clock that a test moves, and the lines that it has logged."""
 
     def __init__(self, path: Path, credentials: Credentials = _NOBODY, timeout: float = 5.0) -> None:
-        self.clock = CoarseClock()
+        self.clock = CoarseClock(0.0, time.monotonic)
         self._name = f"redis {next(_NUMBERS)}: "
         self._endpoint = Counted(reactor, str(path))
         self.store = LimitsStore(

@@ -10,6 +10,7 @@ from ..policy.certificates import NONE, OPTIONAL, REQUIRED, TlsInfo
 from ..policy.decision import Policy, charges_refusal
 from ..policy.limit_keys import address_key, address_text, counted_value
 from ..policy.limit_rules import CLIENT_ID, HEADER, WINDOWS, LimitRule
+from ..policy.origins import wildcard_of
 from ..policy.routing import Route
 from ..policy.tenants import bare_host, normal_domain
 from ..wire.request_head import RequestHead
@@ -122,10 +123,8 @@ def _cors(policy: Policy, head: RequestHead, context: RequestContext) -> str:
         vary = context.cors.removesuffix(b"\r\n").decode("ascii")
         return "no Origin header: no CORS headers" + (f", but {vary}" if vary else "")
     text = origin.decode("latin-1")
-    if origin in policy.cors.origins:
-        return f"{text} is one of cors.origins: its pages may read the response"
-    if origin in context.origins:
-        return f"{text} is one of the tenant's cors_origins: its pages may read the response"
+    if context.readable:
+        return f"{text} is {_listed(policy, context, origin)}: its pages may read the response"
     route = policy.routes.match(head.path)
     public = route is not None and route.public
     if context.foreign and not (public and head.method in SAFE):
@@ -137,6 +136,17 @@ def _cors(policy: Policy, head: RequestHead, context: RequestContext) -> str:
     if context.owner is not None and origin in context.owner.origins:
         return f"{text} is one of the tenant's cors_origins, which do not count on the base domain: no CORS headers"
     return f"{text} is not a configured origin (compared byte for byte): no CORS headers, otherwise served as usual"
+
+
+def _listed(policy: Policy, context: RequestContext, origin: bytes) -> str:
+    """Where an origin is listed whose pages may read the response."""
+    owner, wildcard = context.owner, wildcard_of(origin)[0]
+    if origin in policy.cors.origins:
+        return "one of cors.origins"
+    if owner is not None and origin in owner.origins:
+        return "one of the tenant's cors_origins"
+    where = "cors.origins" if wildcard in policy.cors.wildcards else "the tenant's cors_origins"
+    return f"covered by {wildcard.decode()} of {where}"
 
 
 def _access(policy: Policy, route: Route, head: RequestHead, context: RequestContext) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
@@ -12,9 +13,11 @@ from ..wire.request_head import RequestHead
 from .certificates import ClientAuth
 from .clients import TrustedProxies
 from .cors import CorsPolicy
+from .limit_rules import RateOverride
 from .limits import Limiter
+from .origins import wildcard_of
 from .routing import PathSet, RouteTable
-from .tenants import Registry, TenantPolicy
+from .tenants import Registry, Tenant, TenantPolicy
 
 if TYPE_CHECKING:
     # With joserfc, which costs memory: only where a key is configured.
@@ -54,6 +57,23 @@ class Policy:
         """The JWK Set of the keys that sign contexts; b"" if there are none."""
         return b"" if self.signer is None else self.signer.jwks
 
+    def allows(self, origin: bytes | None, listed: Container[bytes], tenant: Tenant | None) -> bool:
+        """Whether pages of this origin may read responses for this tenant (None if there is none). `listed` are the
+        tenant's origins that count.
+
+        A wildcard covers no page of another tenant, nor of the base domain: whoever has the domain of an application
+        does not have the tenants below it.
+        """
+        if origin is None or b"*" in origin:
+            return False
+        if self.cors.allows(origin, listed):
+            return True
+        wildcard, host = wildcard_of(origin)
+        if not wildcard or not (wildcard in self.cors.wildcards or wildcard in listed) or self.tenants.is_base(host):
+            return False
+        owner = self.tenants.owner(host)
+        return owner is None or (tenant is not None and owner.wire == tenant.wire)
+
     def preflight(self, head: RequestHead, origins: frozenset[bytes]) -> bytes | None:
         """The field lines of the answer to a preflight; None when this is none, or not from an allowed origin.
 
@@ -74,6 +94,11 @@ class Policy:
         """Whether clients of this path expect OAuth errors: those of the service with the name `oauth2`."""
         route = self.routes.match(path)
         return route is not None and route.service == _OAUTH_SERVICE
+
+    def figures(self, slug: bytes) -> Mapping[str, RateOverride]:
+        """The figures that a tenant has in place of the limits' own, by limit."""
+        tenant = self.registry.find(slug)
+        return {} if tenant is None else getattr(tenant, "limits", {})
 
     def tenant_refusal(self, slug: bytes, path: bytes) -> Refusal | None:
         """Why an exchange of this tenant (b"" for none) at this path, already in flight, may not go on."""
@@ -99,6 +124,12 @@ def limit_refusal(name: str, in_flight: int = 0) -> Refusal:
         detail = f'The limit "{name}" allows {in_flight} requests in flight; try again when one of them has ended.'
         return replace(OVERLOADED, detail=detail, fields=b"")
     return RATE_LIMITED.because(f'The limit "{name}" is used up; Retry-After says when to try again.')
+
+
+@lru_cache(maxsize=256)
+def undecided_refusal(name: str) -> Refusal:
+    """The 503 of the limit of this name, which no store decides at present."""
+    return OVERLOADED.because(f'The limit "{name}" cannot be checked at present; try again.')
 
 
 def charges_refusal(refusal: Refusal) -> bool:

@@ -82,7 +82,7 @@ def _check(settings: Settings, options: argparse.Namespace) -> int:
     from .checks import settings_faults
 
     warnings: list[str] = []
-    faults = settings_faults(settings, warnings, options.view.made)
+    faults = [*settings.registry_faults, *settings_faults(settings, warnings, options.view.made)]
     say("\n".join(faults))
     # Several endpoints may serve the same certificate.
     for warning in dict.fromkeys(warnings):

@@ -23,6 +23,7 @@ from .settings import (
 )
 from .stable_reads import StableReading, Version, file_state, read_once
 from .tables import Row, rows
+from .tenant_entries import ListContext, TenantList
 from .units import parse_duration, parse_size
 from .warnings import misspelled_services, warning_lines
 
@@ -43,6 +44,7 @@ __all__ = [
     "ConfigurationError",
     "CorsSettings",
     "LimitsStoreSettings",
+    "ListContext",
     "ListenSettings",
     "LogSettings",
     "PartialSettings",
@@ -53,6 +55,7 @@ __all__ = [
     "ShareSettings",
     "StableReading",
     "StateSettings",
+    "TenantList",
     "TenantSettings",
     "TimeoutSettings",
     "TlsSettings",

@@ -13,18 +13,17 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..config import ConfigurationError
-from ..config.faults import reason
+from ..config import ConfigurationError, TenantList
 from ..config.registry import MAX_LIST
 from ..errors import OVERLOADED, Refusal
 from ..policy.tenants import Registry, Tenant, TenantPolicy
-from .registry_losses import FailureCount, LossLimit
-from .tenant_list import parse_tenant_list, read_cache, write_cache
+from .registry_cache import RegistryCache
+from .registry_in_force import RegistryCounters, RegistryInForce
+from .tenant_list import parse_tenant_list
 from .thread_throttle import ThreadThrottle
 
 # Seconds for one complete response.
 TIMEOUT: Final = 10.0
-CACHE_NAME: Final = "tenants-cache.json"
 
 
 class UnreadTenants(TenantPolicy):
@@ -70,9 +69,10 @@ class RegistryLocation:
 class RemoteRegistry:
     """Follows the registry at a URL: `read` gets its tenants whenever they have changed.
 
-    A list that cannot be fetched, or has a fault, changes nothing except the log and a counter; nor does one that
-    lacks more tenants than `losses` allows. The first list after the start or after `again` may lack any. Before the
-    first good list the cached one is used. `sweep` provides the time; the work is done in the reactor's threads.
+    A list that cannot be fetched changes nothing except the log and a counter; nor does one that has more bad
+    entries, or lacks more tenants, than `in_force` allows. A few bad entries are left out, and logged. The first list
+    after `again` may lack any, and so may the very first one. Before the first good list the cached one is used, and
+    the first list is compared with it. `sweep` provides the time; the work is done in the reactor's threads.
     """
 
     log = Logger()
@@ -81,17 +81,17 @@ class RemoteRegistry:
         self,
         place: RegistryLocation,
         source: RegistrySource,
-        losses: LossLimit,
-        counters: FailureCount,
+        in_force: RegistryInForce,
+        counters: RegistryCounters,
         read: Callable[[Registry], object],
         reactor: Any,
     ) -> None:
         self.place = place
         # Queries may contain secrets, which do not belong in logs.
         self._name = place.url.partition("?")[0]
-        self._cache = place.state / CACHE_NAME
+        self._cache = RegistryCache(place.state, place.url, place.base_domain)
         self._source = source
-        self._losses = losses
+        self._in_force = in_force
         # Whether the next good list is accepted whatever it lacks.
         self._asked_for = True
         self._counters = counters
@@ -108,7 +108,8 @@ class RemoteRegistry:
         # The digest of the last list that was validated, and its faults.
         self._judged: tuple[bytes, tuple[str, ...]] = (b"", ())
         self._told: tuple[str, ...] = ()
-        self._unkept = ""
+        # The faults of entries that were left out, as they were logged last.
+        self._left_out: tuple[str, ...] = ()
 
     # -- time
 
@@ -148,21 +149,13 @@ class RemoteRegistry:
             self._busy = False
 
     async def _start_with_cache(self) -> None:
-        place = self.place
-        try:
-            registry = await self._in_thread(self._kept, place)
-        except ConfigurationError as error:
-            self.log.warn("the cached tenants are not used: {fault}", fault=error.faults[0])
-            return
+        registry = await self._in_thread(self._cache.read)
         if registry is not None and not self._stopped:
-            self.log.info("starting with {count} tenants cached in {path}", count=len(registry), path=self._cache)
+            self.log.info(
+                "starting with {count} tenants cached in {path}", count=len(registry), path=self._cache.path
+            )
+            self._asked_for = False
             self._read(registry)
-
-    def _kept(self, place: RegistryLocation) -> Registry | None:
-        """In a thread: the cached list."""
-        pace = ThreadThrottle()
-        tenants = read_cache(self._cache, place.url, place.base_domain, pace)
-        return None if tenants is None else Registry(tenants, pace)
 
     async def _fetch(self) -> None:
         headers = {"Accept": "application/json"}
@@ -190,10 +183,10 @@ class RemoteRegistry:
             await self._judge(body, etag)
 
     async def _judge(self, body: bytes | bytearray, etag: str) -> None:
-        """Use a list, unless it is the previous one or has a fault."""
+        """Use a list, unless it is the previous one or cannot be used."""
         asked_for, self._asked_for = self._asked_for, False
         try:
-            registry, unkept = await self._in_thread(self._work, body, asked_for)
+            found = await self._in_thread(self._work, body, asked_for)
         except ConfigurationError as error:
             # `again` asks for a good list, which may still come.
             self._asked_for |= asked_for
@@ -202,36 +195,39 @@ class RemoteRegistry:
         if self._stopped:
             return
         self._etag = etag
-        if unkept and unkept != self._unkept:
-            self.log.warn("the tenants could not be cached for the next start: {fault}", fault=unkept)
-        self._unkept = unkept
-        if registry is not None:
-            self._read(registry)
+        if found is not None:
+            self._take(found)
         self._succeeded()
+        if found is not None:
+            await self._in_thread(self._cache.write, found.registry)
 
-    def _work(self, body: bytes | bytearray, asked_for: bool) -> tuple[Registry | None, str]:
-        """In a thread: the registry, None for the previous list's; and why it could not be cached."""
+    def _take(self, found: TenantList) -> None:
+        self._counters.registry_skipped = found.skipped
+        self._read(found.registry)
+        if found.faults != self._left_out:
+            for line in found.faults:
+                self.log.error("left out of the registry: {line}", line=line)
+        self._left_out = found.faults
+
+    def _work(self, body: bytes | bytearray, asked_for: bool) -> TenantList | None:
+        """In a thread: what the list says, None for the previous list."""
         digest = hashlib.sha256(body).digest()
         judged, faults = self._judged
         if digest == judged and not (faults and asked_for):
             if faults:
                 raise ConfigurationError(faults)
-            return None, self._unkept
+            return None
         pace = ThreadThrottle()
         try:
-            tenants = parse_tenant_list(body, self._name, self.place.base_domain, pace)
-            registry = Registry(tenants, pace)
+            found = parse_tenant_list(body, self._name, self._in_force.context(self.place.base_domain, pace))
+            self._in_force.check_faults(self._name, found)
             if not asked_for:
-                self._losses.check(self._name, registry, False, pace)
+                self._in_force.check_losses(self._name, found.registry, False, pace)
         except ConfigurationError as error:
             self._judged = digest, tuple(error.faults)
             raise
         self._judged = digest, ()
-        try:
-            write_cache(self._cache, self.place.url, tenants, pace)
-        except OSError as error:
-            return registry, f"{self._cache}: {reason(error)}"
-        return registry, ""
+        return found
 
     def _in_thread(self, work: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), work, *arguments)

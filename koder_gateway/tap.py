@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -21,11 +21,18 @@ from twisted.python.usage import UsageError
 from .ops.console import is_journal, say
 from .ops.signals import ENDS, HANGUP
 
+if TYPE_CHECKING:
+    from .config import Settings
+    from .workers.worker_process import WorkerProcess
+
 
 class Options(UsageOptions):
     """The command line behind `koder-gateway`."""
 
-    synopsis = "[--config FILE] [--port ENDPOINT ...] [--admin-port ENDPOINT] [--redirect-port ENDPOINT ...] [--demo]"
+    synopsis = (
+        "[--config FILE] [--port ENDPOINT ...] [--admin-port ENDPOINT] [--redirect-port ENDPOINT ...]"
+        " [--workers N|auto] [--demo]"
+    )
     longdesc = (
         "A multi-tenant HTTPS gateway for Koder ID: terminates TLS, resolves the tenant, limits rates, answers CORS,"
         " routes by path and proxies. ENDPOINT is a Twisted server endpoint string, such as ssl:443 or tcp:8080."
@@ -38,6 +45,7 @@ class Options(UsageOptions):
             "configuration file (TOML); /etc/koder-gateway/koder-gateway.toml where it exists",
         ],
         ["admin-port", None, None, "endpoint for /healthz, /readyz and /metrics; never a public one"],
+        ["workers", "w", None, "how many processes serve; auto: one for each processor that may be used"],
     ]
     optFlags = [["demo", None, "serve five stand-in services and print three curl lines to try"]]
 
@@ -65,14 +73,16 @@ class Options(UsageOptions):
         self["redirect-ports"].append(endpoint)
 
     def postOptions(self) -> None:
-        """Choose the reactor, unless twistd's `--reactor` has, and check what can be checked now."""
+        """Check what can be checked before the configuration is read."""
         from .ops.journal import JOURNAL
         from .ops.pidfile import prepare_pidfile
-        from .transports import install_by_default
 
-        install_by_default()
         if self["demo"] and self["config"] is not None:
             raise UsageError("--demo brings its own configuration; leave --config out")
+        if self["workers"] is not None:
+            self["workers"] = _workers(self["workers"])
+            if self["demo"]:
+                raise UsageError("--demo is one process with its services; leave --workers out")
         # twistd's own options; twist, and who asks for these alone, has none.
         twistd: Any = getattr(self, "parent", None)
         fault = prepare_pidfile(twistd, sys.argv[1:]) if twistd is not None and "pidfile" in twistd else None
@@ -80,6 +90,16 @@ class Options(UsageOptions):
             fail(fault)
         if twistd is not None and is_journal(os.environ) and not _logs_elsewhere(twistd):
             twistd["logger"] = JOURNAL
+
+
+def _workers(text: str) -> int:
+    """The number of workers in an option. Raises UsageError."""
+    from .config import parse_workers
+
+    try:
+        return parse_workers(int(text) if text.isascii() and text.isdecimal() else text)
+    except ValueError as error:
+        raise UsageError(f"--workers: {error}") from None
 
 
 def _logs_elsewhere(twistd: Any) -> bool:
@@ -96,16 +116,61 @@ def fail(text: str) -> None:
 
 def makeService(options: Options) -> MultiService:
     """The daemon of a command line. Exits with one line for each fault of the configuration."""
+    _raise_descriptor_limit()
+    settings, process = None, None
+    if not options["demo"]:
+        settings = _settings(options)
+        process, settings = _worker(options, settings)
+    from .transports import install_by_default
+
+    # Not before: no reactor survives the fork of the workers.
+    install_by_default()
     from twisted.internet import reactor
 
-    _raise_descriptor_limit()
-    if options["demo"]:
+    if settings is None:
         ports = options["ports"] or ["ssl:8443:interface=127.0.0.1"]
         return Demo(reactor, ports, options["admin-port"], options["redirect-ports"])
-    path = None if options["config"] is None else Path(options["config"])
-    daemon = Daemon(reactor)
-    daemon.add(path, options["ports"] or None, options["admin-port"], options["redirect-ports"] or None)
+    daemon = Daemon(reactor, process)
+    daemon.add(settings, options["ports"] or None, options["admin-port"], options["redirect-ports"] or None)
     return daemon
+
+
+def _settings(options: Options) -> Settings:
+    """The configuration that the command line names. Exits with one line for each fault."""
+    from .checks import remaining_faults
+    from .config import ConfigurationError, load
+
+    path = None if options["config"] is None else Path(options["config"])
+    try:
+        return load(path)
+    except ConfigurationError as error:
+        ports, redirecting = options["ports"] or None, options["redirect-ports"] or None
+        given = _given(ports, options["admin-port"], redirecting)
+        fail("\n".join([*error.faults, *remaining_faults(path, given=given)]))
+        raise
+
+
+def _worker(options: Options, settings: Settings) -> tuple[WorkerProcess | None, Settings]:
+    """Where several workers are asked for: the process of one, and the settings in force when it was started. The
+    supervisor itself ends here. None for one that is alone."""
+    count = settings.listen.workers if options["workers"] is None else options["workers"]
+    if count == 1:
+        return None, settings
+    from .workers.launch import LaunchError, supervise
+
+    try:
+        return supervise(count, settings, options)
+    except LaunchError as error:
+        fail(str(error))
+        raise
+
+
+def _given(
+    ports: list[str] | None, admin_port: str | None, redirect_ports: list[str] | None
+) -> dict[str, tuple[str, ...]]:
+    """The endpoints of a command line, by their key in `[listen]`."""
+    texts = {"port": ports, "admin_port": admin_port and [admin_port], "redirect_port": redirect_ports}
+    return {key: tuple(value) for key, value in texts.items() if value is not None}
 
 
 def _raise_descriptor_limit() -> None:
@@ -120,33 +185,29 @@ class Daemon(MultiService):
 
     log = Logger()
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, process: WorkerProcess | None = None) -> None:
+        """`process` is one of several workers, None for one that is alone."""
         super().__init__()
         self._reactor = reactor
+        self._process = process
         self._gateway: Any = None
         self._ending = False
 
     def add(
         self,
-        path: Path | None,
+        settings: Settings,
         ports: list[str] | None,
         admin_port: str | None,
         redirect_ports: list[str] | None = None,
         *,
         local_hosts: bool = False,
     ) -> Any:
-        """Load the configuration and make the gateway of it."""
-        from .checks import remaining_faults, settings_faults
-        from .config import ConfigurationError, load
+        """Make the gateway of a configuration."""
+        from .checks import settings_faults
         from .ops.access_log import AccessLogError
         from .service.gateway import Gateway
 
-        texts = {"port": ports, "admin_port": admin_port and [admin_port], "redirect_port": redirect_ports}
-        given = {key: tuple(value) for key, value in texts.items() if value is not None}
-        try:
-            settings = load(path)
-        except ConfigurationError as error:
-            fail("\n".join([*error.faults, *remaining_faults(path, given=given)]))
+        given = _given(ports, admin_port, redirect_ports)
         try:
             self._gateway = Gateway(
                 settings,
@@ -155,6 +216,7 @@ class Daemon(MultiService):
                 redirect_ports=redirect_ports,
                 local_hosts=local_hosts,
                 reactor=self._reactor,
+                process=self._process,
             )
         except (AccessLogError, ValueError) as error:
             # The first of them; a check finds the others as well.
@@ -197,6 +259,8 @@ class Daemon(MultiService):
         for end in ENDS:
             end.release(self._on_end)
         HANGUP.release(self._on_reload)
+        if self._process is not None:
+            self._process.watch(self._reactor, self._end, self._reload)
 
     def _on_end(self, number: int, frame: object) -> None:
         self._reactor.callFromThread(self._end)
@@ -210,6 +274,9 @@ class Daemon(MultiService):
             self._gateway.reload_aside()
 
     def _end(self) -> None:
+        if self._ending and self._process is not None:
+            # The supervisor decides when that takes too long: systemd sends the signal to every process.
+            return
         if self._ending:
             # Asked twice: do not wait for the drain.
             self._reactor.callFromThread(os._exit, 1)
@@ -245,22 +312,23 @@ class Demo(Daemon):
         started.addErrback(self._not_started)
 
     def _serve(self, urls: dict[str, str]) -> None:
+        from .config import load
         from .demo import curl_lines, write_demo
         from .listening.endpoint_strings import expand_shorthand
 
         path = write_demo(Path(self._folder.name), urls)
-        gateway = self._or_fail_adding(path)
+        gateway = self._or_fail_adding(load(path))
         address = gateway.addresses[0]
         secure = expand_shorthand(self._ports[0]).removeprefix("haproxy:").startswith(("ssl:", "tls:", "tls+"))
         lines = curl_lines(address.port, secure=secure) if hasattr(address, "port") else []
         # Not sys.stdout, which twistd turns into log events.
         print("The demo is up. Try:", *lines, sep="\n  ", file=sys.__stdout__, flush=True)
 
-    def _or_fail_adding(self, path: Path) -> Any:
+    def _or_fail_adding(self, settings: Settings) -> Any:
         """Make the gateway; as this service runs already, that starts it."""
         gateway: list[Any] = []
         ports = (self._ports, self._demo_admin_port, self._redirect_ports)
-        self._or_fail(lambda: gateway.append(self.add(path, *ports, local_hosts=True)))
+        self._or_fail(lambda: gateway.append(self.add(settings, *ports, local_hosts=True)))
         return gateway[0]
 
     def _not_started(self, failure: Failure) -> None:

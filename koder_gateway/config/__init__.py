@@ -26,6 +26,7 @@ from .tables import Row, rows
 from .tenant_entries import ListContext, TenantList
 from .units import parse_duration, parse_size
 from .warnings import misspelled_services, warning_lines
+from .worker_limits import AUTO, parse_workers, shared_store_fault
 
 
 def schema() -> tuple[Row, ...]:
@@ -39,6 +40,7 @@ def tenants_schema() -> tuple[Row, ...]:
 
 
 __all__ = [
+    "AUTO",
     "DEFAULT_PATH",
     "Authorities",
     "ConfigurationError",
@@ -69,10 +71,12 @@ __all__ = [
     "parse_duration",
     "parse_size",
     "parse_tenants",
+    "parse_workers",
     "read_again",
     "read_once",
     "read_tenants",
     "schema",
+    "shared_store_fault",
     "tenants_schema",
     "warning_lines",
 ]

@@ -12,7 +12,7 @@ from ..policy.limit_rules import HEADER
 from ..policy.routing import normal_path
 from ..policy.sharded_index import no_pause
 from ..policy.tenants import Registry
-from . import client_auth, defaults
+from . import client_auth, defaults, worker_limits
 from .document import read_document
 from .faults import ConfigurationError, Located, ReadError, below, line, nearest, shown, step, unknown_key
 from .kinds import Kind, Where, optional
@@ -89,10 +89,13 @@ def read_settings(
         lines.extend(line(name, at, message) for at, message in _default_tenant(document, found, where))
     if lines:
         raise ConfigurationError([*lines, *(() if found is None else found.faults)])
+    written = frozenset(
+        f"{section}.{key}" for section, table in document.items() if isinstance(table, dict) for key in table
+    )
     if found is None:
-        return Settings(**parts)
+        return Settings(**parts, written=written)
     parts |= {"registered": found.registry, "registry_faults": found.faults, "registry_skipped": found.skipped}
-    return Settings(**parts, registry_version=version)
+    return Settings(**parts, registry_version=version, written=written)
 
 
 def _sections(document: dict[str, Any], where: Where) -> tuple[dict[str, Any], list[Located]]:
@@ -123,6 +126,7 @@ def _contradictions(document: dict[str, Any]) -> Iterator[Located]:
     if isinstance(tls, dict) and tls.get("default") and not tls.get("certificates"):
         yield "tls.default", "has no effect without tls.certificates; write the folder of the certificates too"
     yield from client_auth.contradictions(document)
+    yield from worker_limits.contradictions(document)
 
 
 def _counts_tenant_header(document: dict[str, Any]) -> Iterator[Located]:

@@ -10,7 +10,7 @@ and the reference; tests compare these with this module.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..policy.cors import DEFAULT_EXPOSE, DEFAULT_MAX_AGE, DEFAULT_METHODS
@@ -51,6 +51,7 @@ from .values import (
     STATE,
     STORE,
 )
+from .worker_limits import WORKERS
 
 _MAX_COUNT = 100_000_000
 
@@ -133,9 +134,9 @@ class TimeoutSettings:
 class ListenSettings:
     """[listen]: Twisted server endpoints, and the proxies that are trusted.
 
-    `max_connections` 0: by RLIMIT_NOFILE. `alt_svc`: whether a service's Alt-Svc passes. `half_close`: whether a
-    client that has closed its sending side after its request gets its response. `admin_hosts`: names by which the
-    admin port may be reached, besides addresses and localhost.
+    `workers` 0: one for each processor that may be used. `max_connections` 0: by RLIMIT_NOFILE. `alt_svc`: whether a
+    service's Alt-Svc passes. `half_close`: whether a client that has closed its sending side after its request gets
+    its response. `admin_hosts`: names by which the admin port may be reached, besides addresses and localhost.
     """
 
     port: tuple[str, ...] = setting(one_or_more(ENDPOINT), "ssl:443")
@@ -144,6 +145,7 @@ class ListenSettings:
     redirect_port: tuple[str, ...] = setting(any_number(PLAIN_ENDPOINT), "")
     trusted_proxies: tuple[str, ...] = setting(listing(NETWORK), [])
     forwarded_fields: tuple[str, ...] = setting(listing(FORWARDED_FIELD), [])
+    workers: int = setting(WORKERS, 1)
     max_connections: int = setting(whole(0, _MAX_COUNT), 0)
     http2: bool = setting(BOOLEAN, True)
     half_close: bool = setting(BOOLEAN, True)
@@ -198,7 +200,8 @@ class Settings:
 
     `source` is the file it came from, None for the defaults. `registered` are the tenants that were in the registry
     file when it was read, None if there is no such file, and `registry_faults` a line for each of the first faults of
-    entries of which `registry_skipped` were left out. `registry_version` is the version of that file.
+    entries of which `registry_skipped` were left out. `registry_version` is the version of that file. `written` are the
+    keys that the file has in its tables, as in "limits_store.url".
     """
 
     tenants: TenantSettings = setting(table(TenantSettings), {})
@@ -219,3 +222,4 @@ class Settings:
     registry_faults: tuple[str, ...] = ()
     registry_skipped: int = 0
     registry_version: Version | None = None
+    written: frozenset[str] = field(default=frozenset(), compare=False)

@@ -131,12 +131,15 @@ class Endpoints:
         *,
         warned: Callable[[list[str]], None] = warn,
         protocols: tuple[bytes, ...] = HTTP_1,
+        listening: Any = None,
     ) -> None:
         """`warned` gets lines of warnings about the certificates that an endpoint begins with. `protocols` are the
-        protocols of the factories that will listen, in their order of preference (RFC 7301)."""
+        protocols of the factories that will listen, in their order of preference (RFC 7301). `listening` is what
+        they listen on, by default the reactor."""
         self._gate = gate or ProxyGate(CoarseClock())
         self._protocols = protocols
         self._reactor = reactor
+        self._listening = listening or reactor
         self._tls = tls
         self._state_dir = state_dir
         self._base_domain = base_domain
@@ -258,16 +261,16 @@ class Endpoints:
         if arguments is None or description.kind not in ("ssl", "tls"):
             bare = bare_port(description)
             if bare is not None:
-                return BothFamiliesEndpoint(self._reactor, *bare)
-            return endpoint_of(self._reactor, with_backlog(description).text())
+                return BothFamiliesEndpoint(self._listening, *bare)
+            return endpoint_of(self._listening, with_backlog(description).text())
         port = port_number(arguments.get("port", ""))
         backlog = bounded("backlog", arguments.get("backlog", str(BACKLOG)), 1 << 31)
         interface = arguments.get("interface", "")
         if not interface:
-            return BothFamiliesEndpoint(self._reactor, port, backlog)
+            return BothFamiliesEndpoint(self._listening, port, backlog)
         if ":" in interface:
-            return TCP6ServerEndpoint(self._reactor, port, backlog, interface)
-        return TCP4ServerEndpoint(self._reactor, port, backlog, interface)
+            return TCP6ServerEndpoint(self._listening, port, backlog, interface)
+        return TCP4ServerEndpoint(self._listening, port, backlog, interface)
 
     def _contexts(self, text: str, arguments: dict[str, str]) -> ServerContexts:
         """The contexts for an endpoint's arguments; the shared ones if they ask for none of their own."""

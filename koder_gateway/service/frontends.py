@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..config import Settings
 from ..downstream.ports import TreeClient
 from ..downstream.site import GatewaySite
 from ..exchange.states import Exchange
@@ -12,6 +13,7 @@ from ..listening.proxy_protocol import ProxyGate
 from ..listening.redirect import RedirectSite
 from ..policy.decision import Policy
 from ..tenants.remote_registry import UnreadTenants
+from ..tls.contexts import HTTP_1, HTTP_2
 from ..tls.established import established
 from ..tree.bounds import client_limits, client_timeouts
 from ..tree.compose import Composition
@@ -76,3 +78,8 @@ class Frontends:
             refusal = policy.tenant_refusal(exchange.tenant, exchange.head.path)
             if refusal is not None:
                 request.give_up(refusal, refusal.code)
+
+
+def protocols_of(settings: Settings) -> tuple[bytes, ...]:
+    """The protocols over TLS, in the order of preference (RFC 7301)."""
+    return HTTP_2 if settings.listen.http2 else HTTP_1

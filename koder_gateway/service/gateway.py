@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from prometheus_client import CollectorRegistry
 from twisted.application.service import Service as TwistedService
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -28,8 +29,7 @@ from ..ops.admin import admin_pages
 from ..ops.admin_channel import AdminFactory
 from ..ops.logged_ending import LoggedEnding
 from ..ops.memory import Trimmer
-from ..ops.metrics import Counters, make_registry, render
-from ..ops.notify import Notifier
+from ..ops.metrics import Counters, make_registry
 from ..ops.refused_addresses import RefusedAddresses
 from ..ops.reloads import Reloads
 from ..ops.retired_registries import RetiredRegistries
@@ -42,7 +42,6 @@ from ..reactor.daemon_threads import daemon_threads
 from ..tenants.registry_in_force import RegistryInForce
 from ..tenants.remote_registry import UnreadTenants
 from ..tenants.thread_throttle import ThreadThrottle
-from ..tls.contexts import HTTP_1, HTTP_2
 from ..tree.compose import Composition, adopt, compose, probed_addresses, with_registry
 from ..upstream.health import Probes
 from ..version import VERSION
@@ -50,9 +49,10 @@ from ..wire.clock import CoarseClock
 from .arguments import check_settings, read_mounts, read_port, read_ports
 from .configuration_warnings import warnings_of
 from .drain import Drain
-from .frontends import Frontends
-from .metrics_sources import sources_of
+from .frontends import Frontends, protocols_of
+from .metrics_sources import count_connections, sources_of
 from .ports import Addresses, Ports
+from .process import Process
 from .registry_follower import RegistryFollower
 from .reload_files import read_files
 from .retired_services import RetiredServices
@@ -94,6 +94,7 @@ class Gateway(TwistedService):
         local_hosts: bool = False,
         reactor: Any = None,
         clock: Callable[[], float] = time.monotonic,
+        process: Process | None = None,
     ) -> None:
         check_settings(settings)
         listen = settings.listen
@@ -108,7 +109,8 @@ class Gateway(TwistedService):
         self._coarse = CoarseClock(clock())
         self._local_hosts = local_hosts
         self.counters = Counters()
-        self.notifier = Notifier()
+        self._process = process = process or Process()
+        self.notifier = process.notifier()
         self._ending = LoggedEnding(self.counters, settings.log, clock)
         self._retired = RetiredServices()
         self._bound = False
@@ -133,11 +135,18 @@ class Gateway(TwistedService):
         )
         self.resource, self.site, self.redirect = frontends.resource, frontends.site, frontends.redirect
         tls, tenants = settings.tls, settings.tenants
+        listening = process.listening_on(reactor)
         self._endpoints = Endpoints(
-            reactor, tls, settings.state.dir, tenants.base_domain, frontends.gate, protocols=_protocols(settings)
+            reactor,
+            tls,
+            settings.state.dir,
+            tenants.base_domain,
+            frontends.gate,
+            protocols=protocols_of(settings),
+            listening=listening,
         )
         self._endpoints.failures.charge = self._handshake_failed
-        self._ports = Ports(reactor, self._endpoints, public, redirecting, [admin] if admin else [])
+        self._ports = Ports(listening, self._endpoints, public, redirecting, [admin] if admin else [])
         self._drain = Drain(reactor, clock, self.site, self._ports, self._sweeper, self._close)
         sources = sources_of(lambda: self.composition, self._probes, self._endpoints, self._ending)
         self._metrics = make_registry(self.counters, sources, version=VERSION)
@@ -158,6 +167,7 @@ class Gateway(TwistedService):
                 lambda _: self._ending.flush(),
                 lambda _: self.notifier.watchdog(),
                 lambda _: self.site.tick(),
+                lambda _: self._process.publish(self._sampled),
                 self._trimmer.look,
                 lambda now: self.composition.policy.limiter.sweep(now, _EVICTED_A_SECOND),
                 lambda now: self._refused_addresses.tell(self.composition.policy.limiter, now),
@@ -252,11 +262,12 @@ class Gateway(TwistedService):
         self._ending.follow(settings.log, log)
         self._take(composition, before)
         self._frontends.serve(self.composition)
-        self._endpoints.reload(settings.tls, settings.tenants.base_domain, _protocols(settings))
+        self._endpoints.reload(settings.tls, settings.tenants.base_domain, protocols_of(settings))
         self._tell_of_ports(before.settings)
         self.counters.reloads_ok += 1
         self.log.info("reloaded {source}", source=str(settings.source or "the defaults"))
         self.notifier.ready("serving")
+        self._process.reloaded(None)
         return True
 
     def _refuse(self, failure: Failure) -> bool:
@@ -264,9 +275,11 @@ class Gateway(TwistedService):
         self.counters.reloads_failed += 1
         if not failure.check(*_REFUSED):
             self.log.failure("reload refused, nothing has changed", failure=failure)
-        for fault in failure.getErrorMessage().splitlines():
+        faults = failure.getErrorMessage().splitlines()
+        for fault in faults:
             self.log.error("reload refused, nothing has changed: {line}", line=fault)
         self.notifier.ready("reload refused; serving the previous configuration")
+        self._process.reloaded(faults)
         return False
 
     def _tell_of_ports(self, before: Settings) -> None:
@@ -348,16 +361,14 @@ class Gateway(TwistedService):
 
     def metrics(self) -> bytes:
         """The metrics page."""
-        counters, site = self.counters, self.site
-        counters.connections = site.accepted
-        counters.connections_open = len(site.channels)
-        counters.connections_rejected = site.rejected
-        counters.http2_errors = site.http2_errors
-        counters.exchanges = site.in_flight
-        counters.retries = self._retired.retries + sum(
-            service.retried for service in self.composition.services.values()
-        )
-        return render(self._metrics)
+        return self._process.metrics_page(self._sampled)
+
+    def _sampled(self) -> CollectorRegistry:
+        """The metrics of this process, as they are now."""
+        services = self.composition.services.values()
+        retries = self._retired.retries + sum(service.retried for service in services)
+        count_connections(self.counters, self.site, retries)
+        return self._metrics
 
     # -- the end
 
@@ -381,9 +392,5 @@ class Gateway(TwistedService):
             service.close_idle()
         self._retired.close_idle()
         self._ending.flush()
+        self._process.publish(self._sampled)
         return self._ports.close_admin()
-
-
-def _protocols(settings: Settings) -> tuple[bytes, ...]:
-    """The protocols over TLS (RFC 7301)."""
-    return HTTP_2 if settings.listen.http2 else HTTP_1

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..downstream.site import GatewaySite
 from ..listening.endpoints import Endpoints
 from ..ops.logged_ending import LoggedEnding
-from ..ops.metrics import Sources
+from ..ops.metrics import Counters, Sources
 from ..tree.compose import Composition
 from ..upstream.health import Probes
 
@@ -36,3 +37,13 @@ def sources_of(
         certificate_faults=lambda: endpoints.faulty,
         log_dropped=lambda: ending.dropped,
     )
+
+
+def count_connections(counters: Counters, site: GatewaySite, retries: int) -> None:
+    """Take over what the site has counted, and the retries at services."""
+    counters.connections = site.accepted
+    counters.connections_open = len(site.channels)
+    counters.connections_rejected = site.rejected
+    counters.http2_errors = site.http2_errors
+    counters.exchanges = site.in_flight
+    counters.retries = retries

@@ -36,6 +36,9 @@ _BATCH = 64
 # seconds at most.
 _FOLLOWERS = 32
 _LONGEST = 0.002
+# The same on a socket that other processes accept on too: what one leaves in the queue is another one's. With more, a
+# burst of connections would go to whoever wakes first.
+_SHARED_FOLLOWERS = 2
 # Seconds until the port checks again for waiting connections, once all are accepted. Checking after each connection
 # would make handshakes one percent more expensive, and if iterations are shorter than this, uvloop's one connection
 # in each is enough.
@@ -207,6 +210,8 @@ class StreamPort(_Accepting, tcp.Port):
     first; then none is left.)
     """
 
+    shared = False
+    """Whether other processes accept on the same socket, whose owner ends with them."""
     _server: Any = None
     _careful = False
     # When, on the loop's clock, to check next for waiting connections.
@@ -241,8 +246,8 @@ class StreamPort(_Accepting, tcp.Port):
 
     def connectionLost(self, reason: Failure) -> None:
         # Twisted's flag for a socket of this port's own. In a socket that was passed to the process, connections wait
-        # for the next process.
-        if self._shouldShutdown:
+        # for the next process; but a socket that all workers share ends with them.
+        if self._shouldShutdown or self.shared:
             self.admit_last()
         super().connectionLost(reason)
 
@@ -253,7 +258,7 @@ class StreamPort(_Accepting, tcp.Port):
         """Accept those that wait behind one that uvloop accepted, while it accepts: not once the port stops."""
         now = self.reactor.loop.time()
         if self._server is not None and now >= self._asks:
-            more = self.admit_waiting(_FOLLOWERS, _LONGEST)
+            more = self.admit_waiting(_SHARED_FOLLOWERS if self.shared else _FOLLOWERS, _LONGEST)
             # Errors are left to uvloop.
             self._asks = now if more else now + _ALONE
 
@@ -307,8 +312,10 @@ class UNIXStreamPort(_Accepting, AdoptingUNIXPort):
             _clear_leftovers(self._bindPath)
         super().startListening()
 
+    shared = False
+
     def connectionLost(self, reason: Failure) -> None:
-        if self.own:
+        if self.own or self.shared:
             self.admit_last()
         super().connectionLost(reason)
 

@@ -314,7 +314,7 @@ class TestFaults:
                 'limits[0].rate: "10/x" is not a rate; write a number and s, m, h or d, as in "10/m"',
             ),
             ('requests.max_bdy = "1B"', 'requests.max_bdy: is an unknown key; did you mean "max_body"?'),
-            ("listen.workers = 2", "listen.workers: is an unknown key; known here: "),
+            ("listen.processes = 2", "listen.processes: is an unknown key; known here: "),
             ("requets = {}", 'requets: is an unknown key; did you mean "requests"?'),
             ('"a b" = 1', '"a b": is an unknown key; '),
             ("cors = 5", "cors: 5 is not a table; "),

@@ -31,6 +31,7 @@ FLOORS = (
     ("tls", "transports", "tenants", "ops"),
     ("listening",),
     ("service",),
+    ("workers",),
     ("demo", "tap", "service_unit", "machine", "checks", "tools", "cli"),
 )
 HEIGHT = {name: height for height, floor in enumerate(FLOORS) for name in floor}

@@ -157,6 +157,11 @@ class GatewayProcess:
         """The process."""
         return self.process.pid
 
+    @property
+    def workers(self) -> list[int]:
+        """Its worker processes, in the order of their start (proc(5))."""
+        return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
+
     def log(self) -> str:
         """What the process has written so far."""
         return self._log.read_text(errors="replace")

@@ -215,11 +215,12 @@ def test_a_demo_may_have_ports() -> None:
 
 
 def chosen(before: str) -> list[str]:
-    """What reactor a process has that runs `before`, then imports the plugin's options, then parses them."""
+    """What reactor a process has that runs `before`, then parses the plugin's options, then makes its service."""
     program = (
-        f"import sys\n{before}\nfrom koder_gateway.tap import Options\n"
+        f"import sys\n{before}\nfrom koder_gateway.tap import Options, makeService\n"
+        "options = Options()\noptions.parseOptions(['--demo', '--port', 'tcp:80'])\n"
         "print('twisted.internet.reactor' in sys.modules)\n"
-        "Options().parseOptions(['--port', 'tcp:80'])\n"
+        "makeService(options)._folder.cleanup()\n"
         "from twisted.internet import reactor\nprint(type(reactor).__name__)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -349,7 +350,7 @@ def started(files: Files, ports: list[str] | None = None) -> tuple[Daemon, Any, 
     """A daemon that has been started in memory, its gateway and its reactor."""
     memory = DaemonReactor()
     daemon = Daemon(memory)
-    gateway = daemon.add(files.config, ["tcp:8080"] if ports is None else ports, None)
+    gateway = daemon.add(load(files.config), ["tcp:8080"] if ports is None else ports, None)
     daemon.privilegedStartService()
     daemon.startService()
     return daemon, gateway, memory
@@ -359,7 +360,7 @@ def test_the_ports_of_the_command_line_win_over_the_files(files: Files) -> None:
     def listening(ports: list[str] | None, admin: str | None) -> list[int]:
         memory = DaemonReactor()
         daemon = Daemon(memory)
-        daemon.add(files.config, ports, admin)
+        daemon.add(load(files.config), ports, admin)
         daemon.privilegedStartService()
         return [server[0] for server in memory.tcpServers]
 
@@ -373,7 +374,7 @@ def test_the_ports_of_the_command_line_win_over_the_files(files: Files) -> None:
 def test_ports_are_bound_while_the_process_may(files: Files) -> None:
     memory = DaemonReactor()
     daemon = Daemon(memory)
-    gateway = daemon.add(files.config, ["tcp:80", "ssl:443"], "tcp:9090")
+    gateway = daemon.add(load(files.config), ["tcp:80", "ssl:443"], "tcp:9090")
     assert memory.tcpServers == []
     daemon.privilegedStartService()
     assert [server[0] for server in memory.tcpServers] == [80, 443, 9090]
@@ -501,7 +502,7 @@ def test_sighup_before_anybody_serves_is_a_reload_once_somebody_does(files: File
     os.kill(os.getpid(), signal.SIGHUP)
     memory = DaemonReactor()
     daemon = Daemon(memory)
-    gateway = daemon.add(files.config, ["tcp:8080"], None)
+    gateway = daemon.add(load(files.config), ["tcp:8080"], None)
     daemon.privilegedStartService()
     daemon.startService()
     assert options["config"] == str(files.config)

@@ -1,0 +1,1 @@
+"""Several processes that serve on the same ports, and the supervisor over them."""

@@ -1,0 +1,150 @@
+"""The start of several workers: what is done once, before they are forked."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from twisted.internet.protocol import Factory
+from twisted.internet.testing import MemoryReactor
+
+from ..config import AUTO, ConfigurationError, Settings, load, shared_store_fault
+from ..listening.endpoints import Endpoints
+from ..ops.notify import Notifier
+from ..ops.signals import HANGUP
+from ..service.ports import Ports
+from ..tree.compose import compose
+from ..wire.clock import CoarseClock
+from .bound_ports import BoundPort, PortBinder
+from .seats import WorkerSeat
+from .supervisor import Supervisor
+from .worker_count import processors
+from .worker_process import WorkerProcess
+
+# What every worker imports: imported before the fork, the workers share it.
+_SHARED: Final = ("koder_gateway.service.gateway", "koder_gateway.transports.reactor", "koder_gateway.checks")
+
+
+class LaunchError(Exception):
+    """Workers that cannot be started; a line for each reason says what to change."""
+
+
+def supervise(count: int, settings: Settings, options: Any) -> tuple[WorkerProcess | None, Settings]:
+    """Start so many workers (`AUTO`: one for each processor that may be used) and supervise them.
+
+    Returns in each worker, with its process and the settings in force; the supervisor ends with SystemExit. If one
+    worker is enough, returns None for a process that is alone. `options` are those of the command line, whose
+    `parent` is twistd's. Raises LaunchError.
+    """
+    fault = shared_store_fault(count, settings.limits_store.url, "limits_store.url" in settings.written)
+    if fault is not None:
+        raise LaunchError(f"--workers {'auto' if count == AUTO else count}: {fault}")
+    count = processors() if count == AUTO else count
+    if count == 1:
+        return None, settings
+    _check_twistd(getattr(options, "parent", None))
+    for module in _SHARED:
+        with suppress(ImportError):
+            importlib.import_module(module)
+    launch = _Launch(settings, options)
+    gc.collect()
+    gc.freeze()
+    return launch.run(count)
+
+
+def _check_twistd(twistd: Mapping[str, Any] | None) -> None:
+    """Refuse what several processes cannot do. Raises LaunchError."""
+    if "twisted.internet.reactor" in sys.modules:
+        raise LaunchError(
+            "--workers: a reactor runs in each worker, and is chosen there; leave --reactor out, and start"
+            " the gateway with `koder-gateway run` or `twistd -n`"
+        )
+    if twistd is None:
+        raise LaunchError("--workers: start the gateway with `koder-gateway run` or `twistd -n`")
+    if not twistd.get("nodaemon"):
+        raise LaunchError("--workers: the supervisor stays in the foreground; write `twistd -n`")
+    if twistd.get("logfile") not in (None, "-"):
+        raise LaunchError("--workers: several processes cannot rotate one --logfile; redirect the output instead")
+
+
+class _Launch:
+    """What the supervisor keeps: the ports, and the settings that the next worker gets."""
+
+    def __init__(self, settings: Settings, options: Any) -> None:
+        self._settings = settings
+        self._ports = _bound(settings, options)
+        self._twistd = options.parent
+        self._pidfile = Path(self._twistd["pidfile"]) if self._twistd.get("pidfile") else None
+        # Each process would write it.
+        self._twistd["pidfile"] = ""
+
+    def run(self, count: int) -> tuple[WorkerProcess | None, Settings]:
+        supervisor = Supervisor(
+            count, Notifier(), self._reload, lambda: self._settings.timeouts.drain, self._close_ports
+        )
+        if self._pidfile is not None:
+            self._pidfile.write_text(str(os.getpid()))
+        hangup, HANGUP.came = HANGUP.came, False
+        result = supervisor.run(hangup)
+        if isinstance(result, WorkerSeat):
+            _adjust_environment()
+            return WorkerProcess(result, self._ports), self._settings
+        if self._pidfile is not None:
+            with suppress(OSError):
+                self._pidfile.unlink()
+        raise SystemExit(result)
+
+    def _reload(self) -> list[str]:
+        """Read the configuration again; the reasons why it is refused."""
+        before = self._settings
+        if before.source is None:
+            return []
+        try:
+            settings = load(before.source)
+            compose(settings, settings.registered, reactor=MemoryReactor(), clock=CoarseClock())
+        except ConfigurationError as error:
+            return list(error.faults)
+        except (OSError, ValueError) as error:
+            return [f"{before.source}: {line}" for line in str(error).splitlines()]
+        self._settings = settings
+        return []
+
+    def _close_ports(self) -> None:
+        for port in self._ports:
+            port.stopListening()
+
+
+def _bound(settings: Settings, options: Any) -> list[BoundPort]:
+    """Every port of the gateway, bound. Raises LaunchError if one cannot be."""
+    binder: Any = PortBinder()
+    listen, tls = settings.listen, settings.tls
+    admin = listen.admin_port if options["admin-port"] is None else options["admin-port"]
+    # The certificates are read here too: what is wrong with them is reported once. Warnings are the workers'.
+    endpoints = Endpoints(binder, tls, settings.state.dir, settings.tenants.base_domain, warned=lambda lines: None)
+    ports = Ports(
+        binder,
+        endpoints,
+        options["ports"] or listen.port,
+        options["redirect-ports"] or listen.redirect_port,
+        [admin] if admin else [],
+    )
+    nobody = Factory()
+    faults = ports.bind(nobody, nobody, nobody)
+    binder.restore_adopted()
+    if faults:
+        raise LaunchError("\n".join(faults))
+    bound: list[BoundPort] = binder.bound
+    return bound
+
+
+def _adjust_environment() -> None:
+    """A worker is not the process that systemd has started, but has its sockets."""
+    os.environ.pop("NOTIFY_SOCKET", None)
+    if "LISTEN_PID" in os.environ:
+        os.environ["LISTEN_PID"] = str(os.getpid())

@@ -1,0 +1,121 @@
+"""The metrics of all workers as one page: counters, histograms and most gauges are added up;
+what every worker sees alike is shown once, and what belongs to a process is labelled with its worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
+
+import msgspec
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
+
+# Families that say something about one process.
+_OF_A_PROCESS: Final = ("process_", "python_")
+# Gauges about what all workers see alike, and how several views become one: a certificate expires when the first
+# worker says so, an address is healthy if all say so.
+_ALIKE: Final[dict[str, Callable[[Iterable[float]], float]]] = {
+    "koder_gateway_build": max,
+    "koder_gateway_certificate_expiry_timestamp_seconds": min,
+    "koder_gateway_certificate_faults": max,
+    "koder_gateway_tenants": max,
+    "koder_gateway_upstream_healthy": min,
+}
+# Where a worker that has ended leaves its counters.
+_LASTING: Final = ("counter", "histogram")
+
+
+class Sampled(msgspec.Struct, array_like=True):
+    """One sample."""
+
+    name: str
+    labels: dict[str, str]
+    value: float
+
+
+class Family(msgspec.Struct, array_like=True):
+    """One family of samples."""
+
+    name: str
+    text: str
+    type: str
+    samples: list[Sampled]
+
+
+class Snapshot(msgspec.Struct, array_like=True):
+    """The metrics of one process. `run` distinguishes the processes that were the same worker one after the other;
+    `ended` has, by worker, the last run whose counters are contained here."""
+
+    run: int = 0
+    families: list[Family] = []
+    ended: dict[int, int] = {}
+
+
+_encoder: Final = msgspec.msgpack.Encoder()
+_decoder: Final = msgspec.msgpack.Decoder(Snapshot)
+
+
+def taken(registry: CollectorRegistry, run: int) -> bytes:
+    """The present values of a registry, as bytes."""
+    families = [
+        Family(m.name, m.documentation, m.type, [Sampled(s.name, dict(s.labels), float(s.value)) for s in m.samples])
+        for m in registry.collect()
+    ]
+    return _encoder.encode(Snapshot(run, families))
+
+
+def read_snapshot(data: bytes) -> Snapshot:
+    """A snapshot from its bytes; an empty one from none."""
+    return _decoder.decode(data) if data else Snapshot()
+
+
+def written(snapshot: Snapshot) -> bytes:
+    """A snapshot as bytes."""
+    return _encoder.encode(snapshot)
+
+
+def lasting(snapshot: Snapshot) -> list[Family]:
+    """The families whose values must not go back when their process ends."""
+    return [each for each in snapshot.families if each.type in _LASTING and not each.name.startswith(_OF_A_PROCESS)]
+
+
+def summed(past: list[Family], workers: dict[int, list[Family]]) -> list[Family]:
+    """The families of all workers, by their number, and what is left of those that have ended, as one."""
+    found: dict[str, Family] = {}
+    values: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], list[float]]] = {}
+    for worker, families in [(0, past), *sorted(workers.items())]:
+        for family in families:
+            found.setdefault(family.name, family)
+            samples = values.setdefault(family.name, {})
+            own = {"worker": str(worker)} if family.name.startswith(_OF_A_PROCESS) else {}
+            for sample in family.samples:
+                labels = tuple({**sample.labels, **own}.items())
+                samples.setdefault((sample.name, labels), []).append(sample.value)
+    return [
+        Family(
+            name,
+            family.text,
+            family.type,
+            [
+                Sampled(sample, dict(labels), _ALIKE.get(name, sum)(each))
+                for (sample, labels), each in values[name].items()
+            ],
+        )
+        for name, family in found.items()
+    ]
+
+
+class FamilyCollector(Collector):
+    """Shows families on a metrics page."""
+
+    def __init__(self, families: Callable[[], Iterable[Family]]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterator[Metric]:
+        """See Collector."""
+        for family in self._families():
+            metric: Any = Metric(family.name, family.text, family.type)
+            metric.samples = [Sample(each.name, each.labels, each.value) for each in family.samples]
+            yield metric

@@ -1,0 +1,318 @@
+"""The process over the workers: it starts them, starts those again that die, and passes on what it is told.
+
+It serves no client. Workers are forks of it, so that they share its memory, and a worker that is started later serves
+the settings that are in force, whatever the file says meanwhile. It never runs a reactor: neither that nor threads
+survive a fork.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+from ..ops.console import ERROR, INFO, WARNING, say
+from ..ops.notify import Notifier
+from .channel import Channel, Message, channel_pair
+from .seats import Seat, WorkerSeat
+from .totals import Totals
+
+_ENDS: Final = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS: Final = (*_ENDS, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
+# Seconds beyond the drain after which a worker that has not ended is killed.
+_GRACE: Final = 10.0
+
+
+class Supervisor:
+    """`reload` reads the configuration again and returns the reasons why it is refused. `drain` returns how many
+    seconds a worker may take to end. The owner has bound the ports, which stay open here."""
+
+    def __init__(
+        self,
+        count: int,
+        notifier: Notifier,
+        reload: Callable[[], list[str]],
+        drain: Callable[[], float],
+        close_ports: Callable[[], object],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
+        self._notifier = notifier
+        self._reload = reload
+        self._drain = drain
+        self._close_ports = close_ports
+        self._selector = selectors.DefaultSelector()
+        self._totals = Totals(count)
+        self._seats = [Seat(number) for number in range(1, count + 1)]
+        self._served = False
+        self._deadline: float | None = None
+        self._code: int | None = None
+        # The workers whose verdict on a reload is awaited, and what the others have said.
+        self._asked: set[Seat] = set()
+        self._refusals: list[str] = []
+        self._reload_again = False
+
+    def run(self, hangup: bool = False) -> WorkerSeat | int:
+        """Supervise until everything has ended. Returns the exit code; and in each worker, its seat. `hangup`: a
+        reload has been asked for already."""
+        self._reload_again = hangup
+        self._take_signals()
+        while True:
+            for seat in self._due():
+                made = self._start(seat)
+                if made is not None:
+                    return made
+            if self._code is not None and not any(seat.pid for seat in self._seats):
+                return self._code
+            for key, _ in self._selector.select(self._timeout()):
+                key.data()
+            self._end_the_late()
+
+    # -- signals
+
+    def _take_signals(self) -> None:
+        self._woken, wakes = socket.socketpair()
+        self._wakes = wakes
+        for end in (self._woken, wakes):
+            end.setblocking(False)
+        self._selector.register(self._woken, selectors.EVENT_READ, self._signalled)
+        self._before = {number: signal.signal(number, _noted) for number in _SIGNALS}
+        signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
+
+    def _signalled(self) -> None:
+        with suppress(BlockingIOError):
+            numbers = set(self._woken.recv(4096))
+            for number in sorted(numbers):
+                self._on_signal(number)
+
+    def _on_signal(self, number: int) -> None:
+        if number == signal.SIGCHLD:
+            self._reap()
+        elif number in _ENDS:
+            self._end()
+        elif number == signal.SIGHUP:
+            self._ask_reload()
+        else:
+            for seat in self._running():
+                os.kill(seat.pid, number)
+
+    # -- workers
+
+    def _running(self) -> Iterable[Seat]:
+        return [seat for seat in self._seats if seat.pid]
+
+    def _due(self) -> Iterable[Seat]:
+        """The workers to start now. The first one goes ahead: what stops it would stop all, and is said once."""
+        if self._code is not None:
+            return []
+        seats = self._seats if self._served else self._seats[:1]
+        return [seat for seat in seats if not seat.pid and seat.due <= self._clock()]
+
+    def _timeout(self) -> float | None:
+        if self._code is not None:
+            return None if self._deadline is None else max(0.0, self._deadline - self._clock())
+        waits = [
+            seat.due - self._clock() for seat in self._seats if not seat.pid and (self._served or seat.number == 1)
+        ]
+        return max(0.0, min(waits)) if waits else None
+
+    def _start(self, seat: Seat) -> WorkerSeat | None:
+        """Start a worker; returns its seat in the new process, None in this one."""
+        ours, theirs = channel_pair()
+        # A signal that came to the child before it has its own handlers would be taken for one of this process.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        seat.begin(self._clock())
+        try:
+            pid = os.fork()
+        except OSError as error:
+            theirs.close()
+            ours.close()
+            self._died(seat, f"cannot be started: {error.strerror}")
+            pid = -1
+        if pid == 0:
+            self._become_worker(ours)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            return WorkerSeat(seat.number, seat.run, theirs, self._totals.pages)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if pid > 0:
+            theirs.close()
+            seat.pid, seat.channel = pid, ours
+            self._selector.register(ours, selectors.EVENT_READ, lambda: self._hear(seat))
+        return None
+
+    def _become_worker(self, ours: Channel) -> None:
+        """Give up what is the supervisor's, in the new process."""
+        signal.set_wakeup_fd(-1)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._selector.close()
+        self._woken.close()
+        self._wakes.close()
+        for channel in (ours, *(seat.channel for seat in self._running())):
+            if channel is not None:
+                channel.close()
+
+    def _hear(self, seat: Seat) -> None:
+        """A worker has said something, or ended."""
+        channel = seat.channel
+        assert channel is not None, "it is registered as long as there is one"
+        messages = channel.receive()
+        if messages is None:
+            self._leave(seat)
+            return
+        for message in messages:
+            self._on_message(seat, message)
+
+    def _on_message(self, seat: Seat, message: Message) -> None:
+        if "refusals" in message:
+            self._judge(seat, message["refusals"])
+        elif message.get("notify") == "READY=1" and not seat.ready:
+            seat.ready = self._served = True
+            self._tell_of_workers()
+            if all(each.ready for each in self._seats):
+                self._notifier.ready(self._status())
+                if self._reload_again:
+                    self._ask_reload()
+
+    def _status(self) -> str:
+        ready = sum(seat.ready for seat in self._seats)
+        return f"serving with {ready} of {len(self._seats)} workers"
+
+    def _tell_of_workers(self) -> None:
+        self._totals.publish(sum(seat.ready for seat in self._seats))
+
+    def _leave(self, seat: Seat) -> None:
+        """Hear no more of a worker; SIGCHLD follows."""
+        if seat.channel is not None:
+            self._selector.unregister(seat.channel)
+            seat.channel.close()
+            seat.channel = None
+
+    def _reap(self) -> None:
+        """Take note of processes that have ended; in a container also those of others (waitpid(2))."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            for seat in self._seats:
+                if seat.pid == pid:
+                    if seat.channel is not None:
+                        # What it said last.
+                        self._hear(seat)
+                    self._leave(seat)
+                    self._ended(seat, os.waitstatus_to_exitcode(status))
+
+    def _ended(self, seat: Seat, code: int) -> None:
+        pid, seat.pid = seat.pid, 0
+        ready, seat.ready = seat.ready, False
+        self._totals.fold(seat.number)
+        self._forget_verdict(seat)
+        if self._code is not None:
+            self._code = self._code or (1 if code else 0)
+            return
+        if code == 1 and not self._served:
+            # It has said why.
+            self._give_up(1)
+            return
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        self._died(seat, f"(process {pid}) {how}", "" if ready else " before it was ready")
+
+    def _died(self, seat: Seat, how: str, when: str = "") -> None:
+        pause = seat.died(self._clock())
+        self._totals.restarts += 1
+        self._tell_of_workers()
+        if seat.hopeless and not any(each.ready for each in self._seats):
+            self._say(f"worker {seat.number} {how}{when}; it dies again and again, so the gateway ends", ERROR)
+            self._give_up(1)
+            return
+        again = f"in {pause:.1f} s" if pause else "at once"
+        self._say(f"worker {seat.number} {how}{when}; it is started again {again}", WARNING)
+        self._notifier.status(self._status())
+
+    # -- the end
+
+    def _end(self) -> None:
+        """Let the workers end in order; asked twice, at once."""
+        if self._code is None:
+            self._notifier.stopping()
+            self._give_up(0)
+        else:
+            self._kill()
+
+    def _give_up(self, code: int) -> None:
+        self._code = code
+        self._deadline = self._clock() + self._drain() + _GRACE
+        self._close_ports()
+        for seat in self._running():
+            if seat.channel is not None:
+                seat.channel.send(do="end")
+
+    def _end_the_late(self) -> None:
+        if self._deadline is not None and self._clock() >= self._deadline:
+            self._say("workers have not ended in time and are killed", WARNING)
+            self._kill()
+
+    def _kill(self) -> None:
+        self._code, self._deadline = 1, None
+        for seat in self._running():
+            os.kill(seat.pid, signal.SIGKILL)
+
+    # -- reloads
+
+    def _ask_reload(self) -> None:
+        """Begin a reload; during one, or before all workers are ready, do it afterwards."""
+        if self._code is not None:
+            return
+        if self._asked or not all(seat.ready for seat in self._seats):
+            self._reload_again = True
+            return
+        self._reload_again = False
+        self._notifier.reloading()
+        self._refusals = self._reload()
+        if not self._refusals:
+            for seat in self._running():
+                if seat.channel is not None:
+                    self._asked.add(seat)
+                    seat.channel.send(do="reload")
+        if not self._asked:
+            self._decide()
+
+    def _judge(self, seat: Seat, refusals: Sequence[str] | None) -> None:
+        if seat in self._asked:
+            self._refusals += [f"worker {seat.number}: {each}" for each in refusals or ()]
+            self._forget_verdict(seat)
+
+    def _forget_verdict(self, seat: Seat) -> None:
+        """It has said what it thinks of a reload, or will not any more."""
+        if seat in self._asked:
+            self._asked.discard(seat)
+            if not self._asked:
+                self._decide()
+
+    def _decide(self) -> None:
+        """All have said what they think of a reload."""
+        for line in self._refusals:
+            self._say(f"reload refused: {line}", ERROR)
+        if self._refusals:
+            self._notifier.ready("reload refused; serving the previous configuration")
+        else:
+            self._say("reloaded by all workers", INFO)
+            self._notifier.ready(self._status())
+        if self._reload_again:
+            self._ask_reload()
+
+    @staticmethod
+    def _say(line: str, level: int) -> None:
+        say(f"koder-gateway: {line}", level)
+
+
+def _noted(number: int, frame: Any) -> None:
+    """The number has been written to the wake-up descriptor."""

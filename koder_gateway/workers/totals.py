@@ -1,0 +1,49 @@
+"""The supervisor's own page of metrics: the workers, and the counters of those that have ended."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .metrics_sum import Family, Sampled, Snapshot, lasting, read_snapshot, summed, written
+from .shared_pages import SharedPage
+
+_PREFIX: Final = "koder_gateway_"
+
+
+class Totals:
+    """`pages` are that of the supervisor, and one for each of `count` workers."""
+
+    def __init__(self, count: int) -> None:
+        self.pages = tuple(SharedPage(f"metrics-{number}") for number in range(count + 1))
+        self.restarts = 0
+        """Workers that have been started again."""
+        self._count = count
+        self._past: list[Family] = []
+        self._ended: dict[int, int] = {}
+        self._ready = 0
+        self.publish(0)
+
+    def fold(self, number: int) -> None:
+        """A worker has ended: keep its counters."""
+        snapshot = read_snapshot(self.pages[number].read())
+        if snapshot.run > self._ended.get(number, 0):
+            self._past = summed(self._past, {number: lasting(snapshot)})
+            self._ended[number] = snapshot.run
+            self.publish(self._ready)
+
+    def publish(self, ready: int) -> None:
+        """Show the present state, with so many workers that are ready."""
+        self._ready = ready
+        own = [
+            _family("workers", "gauge", "Worker processes that should serve.", self._count),
+            _family("workers_ready", "gauge", "Worker processes that serve.", ready),
+            _family(
+                "worker_restarts", "counter", "Worker processes that died and were started again.", self.restarts
+            ),
+        ]
+        self.pages[0].write(written(Snapshot(0, [*self._past, *own], self._ended)))
+
+
+def _family(name: str, kind: str, text: str, value: float) -> Family:
+    name = _PREFIX + name
+    return Family(name, text, kind, [Sampled(f"{name}_total" if kind == "counter" else name, {}, value)])

@@ -1,0 +1,92 @@
+"""The metrics of several workers as one page."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import generate_latest
+
+from koder_gateway.ops.metrics import Counters, Sources, make_registry
+from koder_gateway.workers.metrics_sum import FamilyCollector, Snapshot, read_snapshot, summed, taken, written
+from koder_gateway.workers.totals import Totals
+from tests.kit.gateways import parse_metrics
+
+
+def counted(requests: int, *, expires: float = 100.0, healthy: bool = True, tenants: int = 3) -> CollectorRegistry:
+    """The registry of a gateway that has served so many requests of 3 milliseconds."""
+    counters = Counters()
+    counters.expect(("a",), ("no_route",))
+    for _ in range(requests):
+        counters.observe("a", 200, 0.003, 1, 10)
+    counters.connections_open, counters.tenants = requests, tenants
+    sources = Sources(certificates=lambda: {"default": expires}, healthy=lambda: {("a", "127.0.0.1:1"): healthy})
+    return make_registry(counters, sources, version="1")
+
+
+def page(past: Snapshot, *registries: CollectorRegistry) -> dict[str, float]:
+    workers = {number: read_snapshot(taken(each, 1)).families for number, each in enumerate(registries, 1)}
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(FamilyCollector(lambda: summed(past.families, workers)))
+    return parse_metrics(generate_latest(registry).decode())
+
+
+def test_counters_histograms_and_gauges_are_added_up() -> None:
+    seen = page(Snapshot(), counted(3), counted(4))
+    assert seen['koder_gateway_requests_total{service="a",status="2xx"}'] == 7
+    assert seen['koder_gateway_sent_bytes_total{service="a"}'] == 70
+    assert seen['koder_gateway_request_duration_seconds_bucket{le="0.0025",service="a"}'] == 0
+    assert seen['koder_gateway_request_duration_seconds_bucket{le="0.005",service="a"}'] == 7
+    assert seen['koder_gateway_request_duration_seconds_count{service="a"}'] == 7
+    assert round(seen['koder_gateway_request_duration_seconds_sum{service="a"}'], 6) == 0.021
+    assert seen["koder_gateway_connections_open"] == 7
+
+
+def test_what_all_see_alike_is_shown_once() -> None:
+    seen = page(Snapshot(), counted(0, expires=200.0), counted(0, expires=100.0, healthy=False, tenants=4))
+    assert seen["koder_gateway_tenants"] == 4
+    assert seen['koder_gateway_certificate_expiry_timestamp_seconds{certificate="default"}'] == 100
+    assert seen['koder_gateway_upstream_healthy{address="127.0.0.1:1",service="a"}'] == 0
+    assert [value for name, value in seen.items() if name.startswith("koder_gateway_build_info{")] == [1]
+
+
+def test_what_is_of_a_process_has_its_worker() -> None:
+    seen = page(Snapshot(), counted(0), counted(0))
+    assert {name for name in seen if name.startswith("process_open_fds")} == {
+        'process_open_fds{worker="1"}',
+        'process_open_fds{worker="2"}',
+    }
+
+
+def test_the_page_of_one_worker_has_every_name_of_a_single_process() -> None:
+    alone = parse_metrics(generate_latest(counted(5)).decode())
+    seen = page(Snapshot(), counted(5))
+    same = {name: value for name, value in alone.items() if name.startswith("koder_gateway_")}
+    assert {name: seen[name] for name in same} == same
+
+
+def test_the_counters_of_a_worker_that_has_ended_stay_and_its_gauges_go() -> None:
+    totals = Totals(2)
+    totals.pages[1].write(taken(counted(3), 1))
+    totals.fold(1)
+    # Nothing is counted twice, however often.
+    totals.fold(1)
+    past = read_snapshot(totals.pages[0].read())
+    assert past.ended == {1: 1}
+    seen = page(past, counted(4))
+    assert seen['koder_gateway_requests_total{service="a",status="2xx"}'] == 7
+    assert seen["koder_gateway_connections_open"] == 4
+    totals.pages[1].write(taken(counted(10), 2))
+    totals.fold(1)
+    seen = page(read_snapshot(totals.pages[0].read()), counted(4))
+    assert seen['koder_gateway_requests_total{service="a",status="2xx"}'] == 17
+
+
+def test_a_worker_that_ended_before_it_counted_leaves_nothing() -> None:
+    totals = Totals(1)
+    totals.fold(1)
+    assert read_snapshot(totals.pages[0].read()).ended == {}
+
+
+def test_a_snapshot_survives_its_bytes() -> None:
+    snapshot = read_snapshot(taken(counted(3), 7))
+    assert snapshot.run == 7
+    assert read_snapshot(written(snapshot)) == snapshot

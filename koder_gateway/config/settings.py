@@ -200,8 +200,8 @@ class Settings:
 
     `source` is the file it came from, None for the defaults. `registered` are the tenants that were in the registry
     file when it was read, None if there is no such file, and `registry_faults` a line for each of the first faults of
-    entries of which `registry_skipped` were left out. `registry_version` is the version of that file. `written` are the
-    keys that the file has in its tables, as in "limits_store.url".
+    entries of which `registry_skipped` were left out. `registry_version` is the version of that file. `written` are
+    the keys that the configuration has in its tables, as in "limits_store.url".
     """
 
     tenants: TenantSettings = setting(table(TenantSettings), {})

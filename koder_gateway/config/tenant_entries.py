@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, cast
 from ..policy.limit_rules import RateOverride
 from ..policy.registry_builder import RegistryBuilder
 from ..policy.sharded_index import no_pause
-from ..policy.tenants import Registry, Tenant, is_slug
+from ..policy.tenants import Registry, Tenant, is_slug, unpacked
 from .faults import BoundedFaults, ConfigurationError, Located, ReadError, below
 from .kinds import Kind, Where, choice, listing
 from .rate_overrides import OVERRIDES, read_overrides
@@ -95,9 +95,15 @@ class TenantListReading:
     def __init__(self, name: str, context: ListContext) -> None:
         self.tally = BoundedFaults(name)
         self.entries = 0
+        # The slugs of tenants that were read since the owner emptied it.
+        self.page: list[bytes] = []
         self._skipped = 0
+        self._before = context.before
         self._rules = context.rules
         self._rest = context.rest
+        # Of changes to a registry, those that have been made.
+        self._changes = context.changes
+        self._changed: set[bytes] = set()
         self._builder = RegistryBuilder(context.base_domain, context.before, context.rest, changes=context.changes)
 
     def add(self, at: str, value: object, retell: Callable[[Located], Located] = lambda fault: fault) -> None:
@@ -108,10 +114,18 @@ class TenantListReading:
         if tenant is None:
             tenant = self._read(at, value, retell)
         if tenant is not None:
-            fault = self._builder.add(tenant)
-            if fault is not None:
-                self._skipped += 1
-                self.tally.add(at, fault)
+            self._take(at, tenant)
+
+    def _take(self, at: str, tenant: Tenant) -> None:
+        if self._changes and tenant.wire not in self._changed:
+            self._changed.add(tenant.wire)
+            self._builder.remove(tenant.wire)
+        fault = self._builder.add(tenant)
+        if fault is None:
+            self.page.append(tenant.wire)
+        else:
+            self._skipped += 1
+            self.tally.add(at, fault)
 
     def add_unreadable(self, at: str, message: str, value: object = None) -> None:
         """Leave out an entry that is none; `value` is what could be read of it."""
@@ -124,7 +138,11 @@ class TenantListReading:
         if isinstance(value, dict) and _reads(SLUG, value.get("slug")):
             domains = value.get("domains")
             readable = domains if isinstance(domains, list) else ()
-            self._builder.add_faulty(value["slug"].encode(), (each for each in readable if _reads(DOMAIN, each)))
+            slug = value["slug"].encode()
+            if self._changes and slug not in self._changed:
+                self._changed.add(slug)
+                self._builder.remove(slug)
+            self._builder.add_faulty(slug, (each for each in readable if _reads(DOMAIN, each)))
 
     def _read(self, at: str, value: object, retell: Callable[[Located], Located]) -> Tenant | None:
         if isinstance(value, dict) and "limits" in value:
@@ -137,10 +155,21 @@ class TenantListReading:
             self._skip(at, map(retell, misread.faults), value)
             return None
 
-    def remove(self, slug: bytes) -> None:
-        """Forget a tenant of the registry before."""
+    def keep(self, slug: bytes) -> bool:
+        """Take a tenant as it was in the registry before; False if it is not there."""
+        record = None if self._before is None else self._before.indices.tenants.get(slug)
+        if record is None:
+            return False
         self._rest()
-        self._builder.remove(slug)
+        self.entries += 1
+        self._take("", unpacked(slug, record))
+        return True
+
+    def remove(self, slug: bytes) -> None:
+        """Forget a tenant of the registry before, unless the changes have it too."""
+        self._rest()
+        if slug not in self._changed:
+            self._builder.remove(slug)
 
     def result(self, at: str) -> TenantList:
         """What was read; contradictions between entries are located at `at`."""

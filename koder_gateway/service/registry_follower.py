@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from ..config import Settings, Version
-from ..config.registry import MAX_LIST
 from ..policy.decision import Policy
 from ..policy.tenants import Registry
 from ..reactor.daemon_threads import daemon_threads
+from ..tenants.list_reader import MAX_PAGE
 from ..tenants.registry_cache import RegistryCache
 from ..tenants.registry_file import RegistryFile
 from ..tenants.registry_in_force import RegistryCounters, RegistryInForce
@@ -99,7 +99,7 @@ class RegistryFollower:
         connect = service.connect or composition.settings.timeouts.connect
         trust, names = composition.registry_trust, composition.names
         endpoint = upstream_endpoint(self._reactor, place.url, connect, service, trust, names)
-        source = Fetcher(self._reactor, endpoint, place.url, MAX_LIST)
+        source = Fetcher(self._reactor, endpoint, place.url, MAX_PAGE)
         return RemoteRegistry(place, source, self._in_force, self._counters, self._refreshed, self._threads)
 
     def sweep(self, now: float, settings: Settings) -> None:

@@ -114,13 +114,13 @@ def read_cache(path: Path, source: str, context: ListContext) -> Registry | None
         raise ConfigurationError([f"{path}: cannot be used: {reason(error)}"]) from None
     if len(data) > MAX_LIST:
         raise ConfigurationError([f"{path}: cannot be used: it is longer than {MAX_LIST} bytes"])
-    elements = Elements(data, MAX_ENTRY)
+    elements = Elements(data, MAX_ENTRY, (b"registry",))
     reading = TenantListReading(str(path), context)
     try:
         # The members before the array are known with its first element, or at the end.
         listed = iter(elements)
         first = list(islice(listed, 1))
-        if msgspec.json.decode(elements.members.get(b'"registry"', b""), type=str) != source:
+        if msgspec.json.decode(elements.members.get(b"registry", b""), type=str) != source:
             return None
         read_elements(reading, data, chain(first, listed))
     except (Malformed, *_MALFORMED) as error:

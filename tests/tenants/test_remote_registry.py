@@ -87,8 +87,8 @@ class Source(Fetcher):
 
     answered = staticmethod(lambda: None)
 
-    def get(self, headers: Any) -> Any:
-        return super().get(headers).addCallback(self._tell)
+    def get(self, headers: Any, url: str = "") -> Any:
+        return super().get(headers, url).addCallback(self._tell)
 
     def _tell(self, answer: Any) -> Any:
         self.answered()

@@ -20,7 +20,7 @@ from .policy.clients import plain_host
 from .version import VERSION
 from .wire.request_head import RequestHead
 from .wire.request_syntax import oversized
-from .wire.unread_head import host_and_origin
+from .wire.unread_head import known_of
 
 
 def use(words: Sequence[str]) -> int:
@@ -118,7 +118,7 @@ def _explain(settings: Settings, options: argparse.Namespace) -> int:
     if len(raw) > settings.requests.max_head:
         # As in the channel: of a head over the limit only its Host and Origin are read.
         unread = RequestHead(b"", b"", head.minor, [])
-        unread.host, unread.origin = host_and_origin(raw[: settings.requests.max_head])
+        unread.host, unread.origin, unread.page = known_of(raw[: settings.requests.max_head])
         unread.refusal = oversized(raw, client_limits(settings).max_line)
         head = unread
     # As over a correct connection: opened for that host, with the certificate that it may require.

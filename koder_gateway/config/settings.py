@@ -17,8 +17,10 @@ from ..policy.cors import DEFAULT_EXPOSE, DEFAULT_MAX_AGE, DEFAULT_METHODS
 from ..policy.limit_rules import LimitRule
 from ..policy.routing import Route
 from ..policy.tenants import Registry
+from ..wire import problem
 from . import defaults
 from .client_auth import AUTHORITIES, CLIENT_AUTH, Authorities
+from .docs_url import DOCS_URL
 from .entries import ROUTES, SERVICES, ServiceSettings
 from .field_names import FIELD_NAME, FORWARDED_FIELD, SPOOFABLE_FIELD, TENANT_HEADER, TRAILER
 from .hsts import HSTS
@@ -187,6 +189,14 @@ class LimitsStoreSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProblemSettings:
+    """[problems]: what the gateway's own responses say. `docs_url`: what comes before the code in a problem's `type`,
+    "" for none."""
+
+    docs_url: str = setting(DOCS_URL, problem.DOCS_URL)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """[log]: whether there is an access log, and its file; "-" is stdout."""
 
@@ -216,6 +226,7 @@ class Settings:
     tls: TlsSettings = setting(table(TlsSettings), {})
     state: StateSettings = setting(table(StateSettings), {})
     limits_store: LimitsStoreSettings = setting(table(LimitsStoreSettings), {})
+    problems: ProblemSettings = setting(table(ProblemSettings), {})
     log: LogSettings = setting(table(LogSettings), {})
     source: Path | None = None
     registered: Registry | None = None

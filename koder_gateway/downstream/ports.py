@@ -16,6 +16,7 @@ from twisted.web.resource import IResource
 
 from ..errors import Refusal
 from ..exchange.context import RequestContext
+from ..exchange.pending import Outcome
 from ..exchange.ports import Client, Producer
 from ..exchange.states import Exchange
 from ..policy.certificates import TlsInfo
@@ -44,6 +45,9 @@ class TreeClient(Client, Protocol):
     def hand_over(self) -> Segments:
         """A mounted resource answers: the request that it gets."""
 
+    def go_on(self, resource: IResource) -> None:
+        """Have what the tree has from `resource` on answer, now that the request has waited. Raises nothing."""
+
     def give_up(self, refusal: Refusal, code: str = ...) -> None:
         """The gateway stops waiting. `code` is that of a response which has begun and is cut."""
 
@@ -62,8 +66,8 @@ class Guarding(Protocol):
     inner: IResource
 
     @abstractmethod
-    def admit(self, exchange: Exchange) -> Refusal | None:
-        """Why this exchange goes no further; None lets it pass."""
+    def admit(self, exchange: Exchange) -> Outcome:
+        """Why this exchange goes no further, or does not yet; None lets it pass."""
 
 
 class Descending(Protocol):
@@ -205,6 +209,9 @@ class ClientSite(Protocol):
 
     def dispatch(self, request: ClientRequest) -> None:
         """Answer a request."""
+
+    def walk(self, request: ClientRequest, resource: IResource) -> None:
+        """Have what the tree has at the request's path, from `resource` on, answer it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from twisted.web.resource import IResource
 from ..errors import INTERNAL_ERROR, UPSTREAM_TIMEOUT, Refusal
 from ..exchange.ending import goes_unanswered
 from ..exchange.ports import BodySink, Producer
+from ..exchange.refusing import refusal_response
 from ..exchange.states import (
     ANSWERED,
     ANSWERS,
@@ -32,7 +33,6 @@ from ..exchange.states import (
     TUNNELLING,
     Exchange,
 )
-from ..wire.problem import problem
 from ..wire.response import CONTINUE
 from .forwarded_headers import forwarded_headers
 from .ports import ClientRequest, RequestChannel, Segments
@@ -53,6 +53,7 @@ class GatewayRequest(server.Request, ClientRequest):
     # None once the exchange is over; nothing uses it then.
     channel: RequestChannel  # type: ignore[assignment]
     site: Any
+    _asked_for_body = False
 
     def __init__(
         self,
@@ -113,8 +114,8 @@ class GatewayRequest(server.Request, ClientRequest):
             self._render_now(resource)
         else:
             self.sink = _BodyCollector(self, resource)
-            if self.exchange.head.expects and not self.body:
-                self.interim(CONTINUE)
+            if not self.body:
+                self.ask_for_body()
 
     def _render_now(self, resource: IResource) -> None:
         self._become_stock()
@@ -156,7 +157,7 @@ class GatewayRequest(server.Request, ClientRequest):
             self.half_closed()
 
     def refuse(self, refusal: Refusal) -> None:
-        """Answer with a problem (RFC 9457)."""
+        """Answer with a refusal, in the shape that its reader expects."""
         exchange = self.exchange
         if goes_unanswered(exchange, refusal):
             self._end_unanswered()
@@ -164,7 +165,7 @@ class GatewayRequest(server.Request, ClientRequest):
         if refusal.close:
             self.channel.keep_alive = False
             self.channel.lingers = True
-        fields, body = problem(refusal, exchange.request_id)
+        fields, body = refusal_response(exchange, refusal)
         self.answer(refusal.status, refusal.title.encode("ascii"), fields, body)
 
     def _end_unanswered(self) -> None:
@@ -182,6 +183,18 @@ class GatewayRequest(server.Request, ClientRequest):
 
     def _write_answer(self, status: int, reason: bytes, fields: bytes, body: bytes) -> None:
         """Send a response of the gateway's own."""
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        # In two steps, as in `tls.stream`.
+        time = self.channel.site.time
+        return time()
+
+    def ask_for_body(self) -> None:
+        """Send a 100 to a client that waits for it before it sends its body."""
+        if self.exchange.head.expects and not self._asked_for_body:
+            self._asked_for_body = True
+            self.interim(CONTINUE)
 
     def taking(self) -> bool:
         """Whether the client takes what is on its way to it."""
@@ -265,6 +278,7 @@ class GatewayRequest(server.Request, ClientRequest):
         """More of the body has come; `done`: that was the last of it."""
         if done:
             self.body_done = True
+            self.trailers = trailers
         sink = self.sink
         if sink is not None:
             if data:
@@ -284,6 +298,14 @@ class GatewayRequest(server.Request, ClientRequest):
         """Have the site answer."""
         try:
             self.channel.site.dispatch(self)
+        except Exception:
+            _log.failure("the resource tree failed")
+            self.crashed()
+
+    def go_on(self, resource: IResource) -> None:
+        """The exchange has waited for a decision: have the tree from `resource` on answer."""
+        try:
+            self.channel.site.walk(self, resource)
         except Exception:
             _log.failure("the resource tree failed")
             self.crashed()

@@ -45,6 +45,7 @@ from .ports import (
     Successor,
     TreeClient,
 )
+from .stopped_resource import stop
 
 # Excess connections that get a 503: of all clients together, and of one address. Further ones are reset.
 _TURNED_AWAY = 1024
@@ -154,10 +155,11 @@ class GatewaySite(Site, ClientSite):
     def _use_tree(self, resource: IResource) -> None:
         """Serve this tree. The guards around it are found once, not for each request."""
         self.resource = resource
-        self._steps: list[Step] = []
+        # Each with what it guards.
+        self._steps: list[tuple[Step, IResource]] = []
         while (guard := _guard(resource)) is not None:
-            self._steps.append(guard.admit)
             resource = guard.inner
+            self._steps.append((guard.admit, resource))
         self._guarded = resource
 
     # -- the stock factory's life, without its log and its timer
@@ -253,12 +255,15 @@ class GatewaySite(Site, ClientSite):
             else:
                 request.answer(204, b"No Content", answer.fields, b"")
             return
-        for step in self._steps:
-            refusal = step(exchange)
-            if refusal is not None:
-                request.refuse(refusal)
+        for step, inner in self._steps:
+            outcome = step(exchange)
+            if outcome is not None:
+                stop(request, outcome, inner)
                 return
-        resource = self._guarded
+        self.walk(request, self._guarded)
+
+    def walk(self, request: ClientRequest, resource: IResource) -> None:
+        """Go down the tree from `resource` on, and have what is at the request's path answer."""
         descend: Callable[[TreeClient], IResource] | None
         forward: Callable[[TreeClient], None] | None
         # The gateway's own resources know the way by the raw path; segments are for everybody else's.
@@ -269,21 +274,22 @@ class GatewaySite(Site, ClientSite):
                 forward(request)
                 return
             elif (guard := _guard(resource)) is not None:
-                refusal = guard.admit(exchange)
-                if refusal is not None:
-                    request.refuse(refusal)
+                outcome = guard.admit(request.exchange)
+                if outcome is not None:
+                    stop(request, outcome, guard.inner)
                     return
                 resource = guard.inner
             else:
                 break
+        if not getattr(resource, "streams_body", False):
+            if request.postpath is None:
+                request.hand_over()
+            if not resource.isLeaf:
+                resource = getChildForRequest(resource, request)
         if getattr(resource, "streams_body", False):
             resource.render(request)
-            return
-        if request.postpath is None:
-            request.hand_over()
-        if not resource.isLeaf:
-            resource = getChildForRequest(resource, request)
-        request.render_stock(resource)
+        else:
+            request.render_stock(resource)
 
     # -- time
 

@@ -10,7 +10,8 @@
     route         which service answers at its path?
 
 `explain` takes all of them (`admit`). A request takes them on its way through the resource tree: the first four
-before it (`before_tree`), then each of `GUARDED` in a guard that wraps the rest, then `route`.
+before it (`before_tree`), then each of `GUARDED` in a guard that wraps the rest, then `route`. A guarded step that
+cannot decide at once answers with a `Pending`: the exchange waits (`admission_wait`), then takes the next step.
 """
 
 from __future__ import annotations
@@ -21,10 +22,9 @@ from typing import Final
 
 from ..errors import METHODS, NO_ROUTE, NOT_ALLOWED, Refusal
 from ..policy.cors import READING
-from ..policy.decision import limit_refusal
-from ..policy.limit_keys import Subject
-from ..policy.limit_plan import Plan
 from ..policy.routing import Route
+from .limit_step import limits
+from .pending import Outcome, decide_now
 from .states import Exchange
 
 
@@ -36,19 +36,26 @@ class Answer:
     fields: bytes = b""
 
 
-Step = Callable[[Exchange], Refusal | None]
+Step = Callable[[Exchange], Outcome]
 ALLOW: Final = b"Allow: " + b", ".join(METHODS) + b"\r\n"
 PREFLIGHT: Final = Answer("preflight")
 OPTIONS: Final = Answer("options", ALLOW)
 CLOSED: Final = NOT_ALLOWED.because("This path is only open to certain client addresses.")
 
 
-def admit(exchange: Exchange) -> Refusal | Answer | Route:
-    """What becomes of a request; charges its limits."""
+def admit(exchange: Exchange, body: bytes = b"") -> Refusal | Answer | Route:
+    """What becomes of a request with this body; charges its limits. It waits for nothing: a step that cannot
+    decide at once lets it pass."""
     outcome = before_tree(exchange)
     for step in GUARDED:
-        outcome = outcome or step(exchange)
+        outcome = outcome or _decided(step(exchange), exchange, body)
     return outcome or route(exchange)
+
+
+def _decided(outcome: Outcome, exchange: Exchange, body: bytes) -> Refusal | None:
+    if outcome is None or isinstance(outcome, Refusal):
+        return outcome
+    return decide_now(outcome, body, exchange.started)
 
 
 def before_tree(exchange: Exchange) -> Refusal | Answer | None:
@@ -109,38 +116,6 @@ def access(exchange: Exchange) -> Refusal | None:
             exchange.route = closed.path
             return CLOSED
     return None
-
-
-def limits(exchange: Exchange) -> Refusal | None:
-    """Charges the limits that apply, and refuses what is over them; the response says what is left either way."""
-    head, context = exchange.head, exchange.context
-    plan = context.policy.limiter.plan(head.method, head.path, head.plain)
-    if plan is None:
-        return None
-    if plan.sole is not None:
-        verdict = plan.sole.judge(exchange.tenant, context.key, exchange.started)
-    elif not plan.needs:
-        verdict = plan.judge(exchange.tenant, context.key, exchange.started)
-    else:
-        verdict = plan.judge_subject(subject(exchange, plan), exchange.started)
-    fields = verdict.fields
-    if fields:
-        exchange.fields += fields
-        exchange.limited = True
-    exchange.charges = verdict
-    return None if verdict.refused is None else limit_refusal(verdict.refused.name)
-
-
-def subject(exchange: Exchange, plan: Plan) -> Subject:
-    """What the rules of a plan ask of a request beside its tenant and network."""
-    context, chosen = exchange.context, exchange.chosen
-    return Subject(
-        exchange.tenant,
-        context.address.decode("ascii"),
-        context.key,
-        exchange.head,
-        b"" if chosen is None else chosen.path,
-    )
 
 
 def route(exchange: Exchange) -> Refusal | Route:

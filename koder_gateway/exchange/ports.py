@@ -61,8 +61,9 @@ class BodySink(Protocol):
 class Client(Protocol):
     """The client's side of an exchange. Each method may end the client's connection, none raises.
 
-    `body` is the part of the request's body that came with its head; `body_done`: it is the whole body, with
-    `trailers` behind it. `sink` takes what the client sends: the relay, or a tunnel once protocols are switched.
+    `body` is the part of the request's body that came with its head, or before the exchange was let pass;
+    `body_done`: it is the whole body, with `trailers` behind it. `sink` takes what the client sends: who waits for a
+    decision about the exchange, the relay, or a tunnel once protocols are switched.
     """
 
     exchange: Exchange
@@ -93,8 +94,14 @@ class Client(Protocol):
     def end_body(self, trailers: list[bytes]) -> None:
         """The response is complete."""
 
+    def now(self) -> float:
+        """Monotonic seconds, by the clock by which the exchange has begun."""
+
     def interim(self, head: ResponseHead) -> None:
         """Send an interim response (1xx) where the client understands them."""
+
+    def ask_for_body(self) -> None:
+        """Send a 100 to a client that waits for it before it sends its body (RFC 9110 section 10.1.1), once."""
 
     def switch(self, head: ResponseHead, data: bytes) -> None:
         """The service has switched to `head.upgrade`: send that, with `data` as the first raw bytes behind it.

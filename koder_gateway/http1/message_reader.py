@@ -13,7 +13,7 @@ from ..wire.body import BodyError, ChunkedDecoder
 from ..wire.head_probe import HeadProbe
 from ..wire.request_head import KEPT_HEAD, RequestHead
 from ..wire.request_syntax import oversized
-from ..wire.unread_head import host_and_origin
+from ..wire.unread_head import known_of
 from .flow_control import ClientFlow
 from .phases import BODY, BUSY, FORGETFUL, HEAD, IDLE, RAW
 
@@ -182,7 +182,7 @@ class MessageReader(ClientFlow):
         method = raw[:8].partition(b" ")[0]
         head = RequestHead(b"HEAD" if method == b"HEAD" else b"", b"", 1, [])
         head.refusal = refusal.closing()
-        head.host, head.origin = host_and_origin(raw)
+        head.host, head.origin, head.page = known_of(raw)
         head.keep_alive = False
         self._probe = None
         self._unread.clear()

@@ -10,11 +10,14 @@ from ..downstream.request import GatewayRequest
 from ..exchange.states import TUNNELLING
 from ..reactor.read_sizes import room_of
 from ..wire.body import chunk, last_chunk
+from ..wire.refusal_writer import OWN_FIELDS
 from ..wire.response import ResponseHead
 
 _CLOSE = b"Connection: close\r\n"
 _KEEP_ALIVE = b"Connection: keep-alive\r\n"
 _NO_BODY = frozenset((204, 304))
+# Status and reason, Date, the fields of the answer and of its exchange, length and persistence; the body.
+_OWN_ANSWER = b"HTTP/1.1 %d %b\r\n%b%b" + OWN_FIELDS + b"%b%b%b\r\n%b"
 
 
 class RequestConnection(RequestChannel, Protocol):
@@ -133,7 +136,7 @@ class Http1Request(GatewayRequest):
         length = b"" if status in _NO_BODY else b"Content-Length: %d\r\n" % len(body)
         persistence = self._persistence(True)
         self.channel.write(
-            b"HTTP/1.1 %d %b\r\n%b%b%b%b%b\r\n%b"
+            _OWN_ANSWER
             % (
                 status,
                 reason,

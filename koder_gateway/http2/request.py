@@ -15,12 +15,14 @@ from ..errors import NOT_IMPLEMENTED
 from ..exchange.states import TUNNELLING, Exchange
 from ..wire.hpack import encode_field, encode_lines, encode_status
 from ..wire.http2_frames import ENHANCE_YOUR_CALM, Http2Error
+from ..wire.refusal_writer import OWN_FIELDS
 from ..wire.response import ResponseHead
 from .answer_producer import HeldAnswer
 from .ports import Connection
 from .send_window import SendWindow
 
 _NO_BODY = frozenset((204, 304))
+_OWN = encode_lines(OWN_FIELDS)
 
 
 @lru_cache(maxsize=4)
@@ -159,6 +161,7 @@ class Http2Request(GatewayRequest, HeldAnswer):
         parts = [
             encode_status(status),
             _encoded_date(channel.site.date_line),
+            _OWN,
             encode_lines(fields + self.exchange.fields),
         ]
         if status not in _NO_BODY:

@@ -155,10 +155,8 @@ class Stream(BodyDeadline, StockStream, RequestStream, SendingStream):
         if lines is None:
             request.body_failed(BROKEN)
             return
-        request.body_done = True
-        self._hand_on(request)
-        if request.sink is not None:
-            request.sink.body_ended(lines)
+        kept, self._kept = bytes(self._kept), _NOTHING
+        request.body_came(kept, True, lines)
 
     def _client_ended(self) -> None:
         self.remote_done = True

@@ -29,7 +29,7 @@ _ONLY_READ: Final = Refusal(
     fields=b"Allow: GET, HEAD\r\n",
 )
 _NO_CHALLENGE: Final = NO_ROUTE.because("There is no such challenge.")
-_PLAIN_TEXT: Final = b"Content-Type: text/plain\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
+_PLAIN_TEXT: Final = b"Content-Type: text/plain\r\n"
 
 
 class RedirectSite(ServerFactory):

@@ -15,10 +15,11 @@ from typing import Final
 
 from ..errors import DRAINING, METHOD_NOT_ALLOWED, MISDIRECTED_REQUEST, NO_ROUTE, Refusal
 from ..policy.tenants import bare_host
+from ..wire.problem import CONTENT_TYPE as PROBLEM_TYPE
+from ..wire.problem import DOCS_URL, problem_details
 from ..wire.request_head import RequestHead
 from .metrics import CONTENT_TYPE as METRICS_TYPE
 
-_PROBLEM_TYPE: Final = b"application/problem+json"
 _TEXT_TYPE: Final = b"text/plain; charset=utf-8"
 _NOT_READY: Final = Refusal(503, "not_ready", "Service Unavailable", "The gateway is not ready.", "gateway")
 _NOT_FOUND: Final = NO_ROUTE.because("This port serves /healthz, /readyz and /metrics.")
@@ -39,33 +40,40 @@ class AdminResponse:
 Pages = Mapping[bytes, Callable[[], AdminResponse]]
 
 
-def admin_pages(ready: Callable[[], list[str]], metrics: Callable[[], bytes]) -> Pages:
+def admin_pages(
+    ready: Callable[[], list[str]], metrics: Callable[[], bytes], docs_url: Callable[[], str] = lambda: DOCS_URL
+) -> Pages:
     """The pages by path.
 
     `ready` returns the reasons for not being ready, none if ready; `metrics` returns the metrics page. Readiness is
     also the response to a balancer's probe without a path (HAProxy's httpchk: `OPTIONS /`, and `OPTIONS *`).
+    `docs_url`: see `wire.problem`.
     """
     return {
-        b"/": lambda: _readiness(ready()),
+        b"/": lambda: _readiness(ready(), docs_url()),
         b"/healthz": lambda: AdminResponse(200, _TEXT_TYPE, b"ok\n"),
-        b"/readyz": lambda: _readiness(ready()),
+        b"/readyz": lambda: _readiness(ready(), docs_url()),
         b"/metrics": lambda: AdminResponse(200, METRICS_TYPE, metrics()),
     }
 
 
-def admin_answer(pages: Pages, hosts: Collection[bytes] | None, head: RequestHead) -> AdminResponse:
+def admin_answer(
+    pages: Pages, hosts: Collection[bytes] | None, head: RequestHead, docs_url: str = DOCS_URL
+) -> AdminResponse:
     """The response to a request with this head; `hosts` None accepts any Host (a UNIX socket has none)."""
     refusal = head.refusal
     if refusal is not None:
         # Of an unknown method only the name has been read.
-        return admin_problem(METHOD_NOT_ALLOWED, _ALLOW) if refusal.status in (405, 501) else admin_problem(refusal)
+        if refusal.status in (405, 501):
+            return admin_problem(METHOD_NOT_ALLOWED, docs_url, _ALLOW)
+        return admin_problem(refusal, docs_url)
     if hosts is not None and not _is_ours(head, hosts):
-        return admin_problem(_FOREIGN)
+        return admin_problem(_FOREIGN, docs_url)
     if head.method not in (b"GET", b"HEAD", b"OPTIONS"):
-        return admin_problem(METHOD_NOT_ALLOWED, _ALLOW)
+        return admin_problem(METHOD_NOT_ALLOWED, docs_url, _ALLOW)
     page = pages.get(b"/" if head.path == b"*" else head.path)
     if page is None:
-        return admin_problem(_NOT_FOUND)
+        return admin_problem(_NOT_FOUND, docs_url)
     return _options(page()) if head.method == b"OPTIONS" else page()
 
 
@@ -94,21 +102,14 @@ def _is_ours(head: RequestHead, hosts: Collection[bytes]) -> bool:
     return True
 
 
-def _readiness(reasons: list[str]) -> AdminResponse:
+def _readiness(reasons: list[str], docs_url: str) -> AdminResponse:
     if not reasons:
         return AdminResponse(200, _TEXT_TYPE, b"ready\n")
     refusal = DRAINING if "draining" in reasons else _NOT_READY.because("; ".join(reasons))
-    return admin_problem(refusal, reasons=reasons)
+    return admin_problem(refusal, docs_url, reasons=reasons)
 
 
-def admin_problem(refusal: Refusal, fields: bytes = b"", **extension: object) -> AdminResponse:
+def admin_problem(refusal: Refusal, docs_url: str, fields: bytes = b"", **extension: object) -> AdminResponse:
     """A refusal as problem details (RFC 9457)."""
-    document = {
-        "type": f"urn:koder-gateway:{refusal.code}",
-        "title": refusal.title,
-        "status": refusal.status,
-        "code": refusal.code,
-        "detail": refusal.detail,
-        **extension,
-    }
-    return AdminResponse(refusal.status, _PROBLEM_TYPE, json.dumps(document).encode() + b"\n", fields)
+    document = problem_details(refusal, docs_url) | extension
+    return AdminResponse(refusal.status, PROBLEM_TYPE, json.dumps(document).encode() + b"\n", fields)

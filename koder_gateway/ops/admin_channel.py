@@ -24,6 +24,8 @@ from zope.interface import implementer
 from ..errors import BAD_FRAMING, BODY_TOO_LARGE, HEAD_TOO_LARGE, REQUEST_TIMEOUT, Refusal
 from ..reactor.turns import turns_of
 from ..wire.body import BodyError, ChunkedDecoder
+from ..wire.problem import DOCS_URL
+from ..wire.refusal_writer import OWN_FIELDS
 from ..wire.request_head import RequestHead
 from ..wire.request_reader import RequestReader
 from .admin import AdminResponse, Pages, admin_answer, admin_problem
@@ -136,7 +138,7 @@ class AdminChannel(Protocol):
         if self._over or self._full or not (self._buffer or self._head):
             self.abort()
             return
-        self._send(None, admin_problem(REQUEST_TIMEOUT))
+        self._send(None, admin_problem(REQUEST_TIMEOUT, self._admin.docs_url()))
         self._close()
 
     # -- requests
@@ -174,7 +176,7 @@ class AdminChannel(Protocol):
         end = self._buffer.find(b"\r\n\r\n", 0, MAX_HEAD)
         if end < 0:
             if len(self._buffer) >= MAX_HEAD:
-                self._send(None, admin_problem(HEAD_TOO_LARGE))
+                self._send(None, admin_problem(HEAD_TOO_LARGE, self._admin.docs_url()))
                 self._close()
             return False
         raw, self._buffer = self._buffer[: end + 4], self._buffer[end + 4 :]
@@ -185,7 +187,7 @@ class AdminChannel(Protocol):
         if head.refusal is not None and not head.keep_alive:
             self._answer(head, closing=True)
         elif head.length is not None and head.length > MAX_BODY:
-            self._send(head, admin_problem(_TOO_LONG))
+            self._send(head, admin_problem(_TOO_LONG, self._admin.docs_url()))
             self._close()
         elif head.expects and (head.chunked or head.length):
             # No 100 response: the body has no use.
@@ -199,7 +201,7 @@ class AdminChannel(Protocol):
         if isinstance(self._body, ChunkedDecoder):
             refusal = _fed(self._body, data)
             if refusal is not None:
-                self._send(head, admin_problem(refusal))
+                self._send(head, admin_problem(refusal, self._admin.docs_url()))
                 self._close()
             if refusal is not None or not self._body.done:
                 return False
@@ -215,7 +217,7 @@ class AdminChannel(Protocol):
         return True
 
     def _answer(self, head: RequestHead, closing: bool) -> None:
-        self._send(head, admin_answer(self._admin.pages, self._hosts, head), closing=closing)
+        self._send(head, admin_answer(self._admin.pages, self._hosts, head, self._admin.docs_url()), closing=closing)
         if closing:
             self._close(unread=head.expects or head.refusal is not None)
         elif not self._buffer and not self._full:
@@ -229,14 +231,14 @@ class AdminChannel(Protocol):
         connection = b"close" if closing else b"keep-alive"
         body = b"" if head is not None and head.method == b"HEAD" else answer.body
         self._wire.write(
-            b"HTTP/1.1 %d %b\r\nDate: %b\r\nContent-Type: %b\r\nContent-Length: %d\r\nCache-Control: no-store\r\n"
-            b"Connection: %b\r\n%b\r\n%b"
+            b"HTTP/1.1 %d %b\r\nDate: %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n%bConnection: %b\r\n%b\r\n%b"
             % (
                 status,
                 phrase,
                 formatdate(usegmt=True).encode("ascii"),
                 answer.content_type,
                 len(answer.body),
+                OWN_FIELDS,
                 connection,
                 answer.fields,
                 body,
@@ -276,12 +278,19 @@ def _fed(decoder: ChunkedDecoder, data: bytes) -> Refusal | None:
 
 class AdminFactory(Factory):
     """The connections of an admin port. `hosts` returns the names by which it may be reached, besides localhost and
-    addresses."""
+    addresses; `docs_url`: see `wire.problem`."""
 
     noisy = False
 
-    def __init__(self, pages: Pages, reactor: Any, hosts: Callable[[], Sequence[str]] = tuple) -> None:
+    def __init__(
+        self,
+        pages: Pages,
+        reactor: Any,
+        hosts: Callable[[], Sequence[str]] = tuple,
+        docs_url: Callable[[], str] = lambda: DOCS_URL,
+    ) -> None:
         self.pages = pages
+        self.docs_url = docs_url
         self.reactor = reactor
         # Its own turns, so that a probe does not wait behind clients.
         self.turns = turns_of(reactor).beside()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 
 from ..errors import BODY_TOO_LARGE, RATE_LIMITED, TENANT_SUSPENDED, UNKNOWN_TENANT, Refusal
+from ..wire.refusal_writer import RefusalWriter
 from ..wire.request_head import RequestHead
 from .certificates import ClientAuth
 from .clients import TrustedProxies
@@ -14,6 +16,9 @@ from .limits import Limiter
 from .routing import PathSet, RouteTable
 from .tenants import Registry, TenantPolicy
 
+# The service that speaks OAuth and OpenID Connect.
+_OAUTH_SERVICE: Final = "oauth2"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Policy:
@@ -21,7 +26,7 @@ class Policy:
 
     `hsts` is the finished Strict-Transport-Security line, b"" for none. `forwarded_fields` (lower case) are those of
     trusted proxies' fields that go on to services as they came. `suspended_allow` are the paths that are served for
-    suspended tenants too.
+    suspended tenants too. `refusals` writes refusals as responses.
     """
 
     registry: Registry
@@ -35,6 +40,7 @@ class Policy:
     hsts: bytes = b""
     client_auth: ClientAuth = ClientAuth()  # noqa: RUF009  (immutable)
     forwarded_fields: frozenset[bytes] = frozenset()
+    refusals: RefusalWriter = RefusalWriter()  # noqa: RUF009  (it only caches)
     suspended_allow: PathSet = PathSet(())  # noqa: RUF009  (immutable)
 
     def preflight(self, head: RequestHead, origins: frozenset[bytes]) -> bytes | None:
@@ -52,6 +58,11 @@ class Policy:
         if route is None or not route.public:
             return None
         return self.cors.public_preflight(method, head.preflight_headers)
+
+    def speaks_oauth(self, path: bytes) -> bool:
+        """Whether clients of this path expect OAuth errors: those of the service with the name `oauth2`."""
+        route = self.routes.match(path)
+        return route is not None and route.service == _OAUTH_SERVICE
 
     def tenant_refusal(self, slug: bytes, path: bytes) -> Refusal | None:
         """Why an exchange of this tenant (b"" for none) at this path, already in flight, may not go on."""

@@ -146,6 +146,7 @@ class Gateway(TwistedService):
             listening=listening,
         )
         self._endpoints.failures.charge = self._handshake_failed
+        self._endpoints.failures.refusals = lambda: self.composition.policy.refusals
         self._ports = Ports(listening, self._endpoints, public, redirecting, [admin] if admin else [])
         self._drain = Drain(reactor, clock, self.site, self._ports, self._sweeper, self._close)
         sources = sources_of(lambda: self.composition, self._probes, self._endpoints, self._ending)
@@ -337,11 +338,14 @@ class Gateway(TwistedService):
         if self._bound:
             return
         self._bound = True
-        pages = admin_pages(self.unready, lambda: self.metrics())
-        admin = AdminFactory(pages, self._reactor, lambda: self.settings.listen.admin_hosts)
+        pages = admin_pages(self.unready, lambda: self.metrics(), self._docs_url)
+        admin = AdminFactory(pages, self._reactor, lambda: self.settings.listen.admin_hosts, self._docs_url)
         faults = self._ports.bind(self.site, self.redirect, admin)
         if faults:
             raise StartError("\n".join(faults))
+
+    def _docs_url(self) -> str:
+        return self.settings.problems.docs_url
 
     @property
     def addresses(self) -> Addresses:

@@ -10,6 +10,7 @@ from OpenSSL import SSL
 from twisted.logger import Logger
 
 from ..tls_bio.openssl_errors import openssl_words
+from ..wire.refusal_writer import RefusalWriter
 
 _log = Logger()
 
@@ -71,6 +72,8 @@ class HandshakeFailures:
         self.counts = dict.fromkeys(TOLD, 0)
         """How many failed for each reason, since the start."""
         self.charge: Callable[[str], bool] = _never
+        self.refusals: Callable[[], RefusalWriter] = RefusalWriter
+        """What writes the refusal of a plain HTTP request."""
         self._clock = clock
         self._certificates, self._all_else = _LogInterval(interval), _LogInterval(interval)
 

@@ -1,4 +1,4 @@
-"""A plain HTTP request on a TLS port: it gets a plain problem response that says so."""
+"""A plain HTTP request on a TLS port: it gets a plain response that says so."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Final
 
 from ..errors import BAD_REQUEST
 from ..wire.identifiers import IdentifierSource
-from ..wire.problem import problem
+from ..wire.refusal_writer import OWN_FIELDS, RefusalWriter
+from ..wire.unread_head import known_of
 
 _identifiers = IdentifierSource()
 _REFUSAL: Final = BAD_REQUEST.because("This port speaks TLS; use https.").closing()
+_ADVICE: Final = "Write https:// in front of the address, then try again."
 # The part of a head that is read, for its request id; then the response is sent without waiting for its end.
 _LARGEST: Final = 16 << 10
 # A method may be any token (RFC 9110 section 5.6.2). No TLS record begins with one of its characters, and the longest
@@ -24,7 +26,7 @@ _BINARY: Final = re.compile(rb"[\x00-\x1f\x7f]")
 _HEAD_END: Final = re.compile(rb"\r?\n\r?\n")
 _REQUEST_ID: Final = re.compile(rb"\nX-Request-ID:[ \t]*([A-Za-z0-9._-]{1,128})[ \t]*\r?(?=\n)", re.IGNORECASE)
 _ANSWER: Final = (
-    b"HTTP/1.1 400 Bad Request\r\n%bContent-Length: %d\r\nX-Request-ID: %b\r\nConnection: close\r\n\r\n%b"
+    b"HTTP/1.1 400 Bad Request\r\n%b%bContent-Length: %d\r\nX-Request-ID: %b\r\nConnection: close\r\n\r\n%b"
 )
 
 
@@ -34,11 +36,12 @@ def begins_plain(data: bytes) -> bool:
 
 
 class PlainRequest:
-    """Collects the head of one plain request, in pieces of any size."""
+    """Collects the head of one plain request, in pieces of any size. `refusals` writes the response."""
 
-    __slots__ = ("_head", "_lined")
+    __slots__ = ("_head", "_lined", "_refusals")
 
-    def __init__(self) -> None:
+    def __init__(self, refusals: RefusalWriter) -> None:
+        self._refusals = refusals
         self._head = b""
         self._lined = False
 
@@ -77,8 +80,11 @@ class PlainRequest:
         head = _HEAD_END.split(self._head, 1)[0] + b"\n"
         given = _REQUEST_ID.findall(head)
         request_id = given[0] if len(given) == 1 else _identifiers.random_hex(32)
-        fields, body = problem(_REFUSAL, request_id)
-        return _ANSWER % (fields, len(body), request_id, body)
+        if known_of(head)[2]:
+            fields, body = self._refusals.page.write(_REFUSAL, request_id, b"", _ADVICE)
+        else:
+            fields, body = self._refusals.problem.write(_REFUSAL, request_id)
+        return _ANSWER % (fields, OWN_FIELDS, len(body), request_id, body)
 
 
 def _is_request(line: bytes) -> bool:

@@ -28,6 +28,7 @@ from ..reactor.direct_reads import deliver_directly
 from ..reactor.turns import FULL_READ, end_turn
 from ..tls_bio.records import BIO_READ, BIO_WRITE, BUFFER, PIECE, SIZE, SSL_READ, SSL_WRITE, WINDOW, RecordLayer, lib
 from ..tls_bio.records import usable as records_usable
+from ..wire.refusal_writer import RefusalWriter
 from .handshake_failures import NOT_TLS, PLAIN_HTTP, HandshakeFailures
 from .plain_http import PlainRequest, begins_plain
 
@@ -187,7 +188,7 @@ class TLSTransport(RecordLayer):
     def _refuse(self, opening: bytes, error: SSL.Error) -> None:
         """The client has no common TLS version: refuse it, with a plain HTTP response if it speaks plain HTTP."""
         if begins_plain(opening):
-            self._plain = PlainRequest()
+            self._plain = PlainRequest(RefusalWriter() if self._failures is None else self._failures.refusals())
             self._read_plain(opening)
             return
         alert = self._pending()

@@ -35,6 +35,7 @@ from ..upstream.tls_endpoint import SecureEndpoint
 from ..upstream.trust import Trust, read_trust
 from ..upstream.tunnel import Tunnels
 from ..wire.clock import CoarseClock
+from ..wire.refusal_writer import RefusalWriter
 from ..wire.request_reader import RequestReader
 from ..wire.response import ResponseReader
 from .bounds import shares_of
@@ -89,6 +90,7 @@ def make_policy(
         hsts=_hsts_line(settings),
         client_auth=_client_auth(settings),
         forwarded_fields=_lower(settings.listen.forwarded_fields),
+        refusals=RefusalWriter(settings.problems.docs_url),
         suspended_allow=PathSet(path.encode() for path in settings.tenants.suspended_allow),
     )
 

@@ -13,9 +13,10 @@ from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
 from ..downstream.ports import Guarding, TreeRequest
-from ..downstream.refusal_resource import RefusalResource
 from ..downstream.request import GatewayRequest
-from ..exchange.admission import GUARDED, Step, access, limits, tenant
+from ..downstream.stopped_resource import StoppedResource, stop
+from ..exchange.admission import GUARDED, Step, access, tenant
+from ..exchange.limit_step import limits
 
 
 @implementer(IResource)
@@ -30,19 +31,18 @@ class Guard(Guarding):
         self.inner = inner
 
     def getChildWithDefault(self, name: bytes, request: TreeRequest) -> IResource:
-        """What is wrapped, with the segment put back for it, or a refusal."""
-        refusal = self.admit(request.gateway.exchange)
-        if refusal is not None:
-            return RefusalResource(refusal)
+        """What is wrapped, with the segment put back for it, or what stops the request."""
         request.postpath.insert(0, request.prepath.pop())
-        return self.inner
+        outcome = self.admit(request.gateway.exchange)
+        return self.inner if outcome is None else StoppedResource(outcome, self.inner)
 
     def render(self, request: TreeRequest) -> int | bytes:
         """The request's path ends here: the wrapped resource answers."""
-        refusal = self.admit(request.gateway.exchange)
-        if refusal is not None:
-            return RefusalResource(refusal).render(request)
         inner, client = self.inner, request.gateway
+        outcome = self.admit(client.exchange)
+        if outcome is not None:
+            stop(client, outcome, inner)
+            return NOT_DONE_YET
         if isinstance(client, GatewayRequest) and not getattr(inner, "streams_body", False):
             client.render_stock(inner)
             return NOT_DONE_YET

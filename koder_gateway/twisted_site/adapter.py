@@ -94,7 +94,7 @@ class SiteAdapter:
         source = SingleHead(peer, self._established(request))
         exchange = open_exchange(source, head, head.refusal, None, self.policy, self._clock())
         exchange.bytes_in = len(body)
-        client = StockClient(request, exchange, body, self._finished)
+        client = StockClient(request, exchange, body, self._finished, self._clock)
         # From here on it is a `TreeRequest`.
         request.gateway = client  # type: ignore[attr-defined]
         self.clients.add(client)

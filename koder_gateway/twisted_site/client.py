@@ -7,14 +7,16 @@ from typing import Any, cast
 
 from twisted.python.failure import Failure
 from twisted.web import server
+from twisted.web.resource import IResource, getChildForRequest
 
 from ..downstream.forwarded_headers import forwarded_headers
 from ..downstream.ports import Segments, TreeClient
 from ..errors import Refusal
 from ..exchange.ending import goes_unanswered
 from ..exchange.ports import BodySink, Producer
+from ..exchange.refusing import refusal_response
 from ..exchange.states import ANSWERED, CLIENT_GONE, ENDED, HELD, TIMEOUT, WAITING, Exchange, IllegalMove
-from ..wire.problem import problem
+from ..wire.refusal_writer import OWN_FIELDS
 from ..wire.response import ResponseHead
 from .headers import MountedHeaders
 
@@ -30,6 +32,7 @@ class StockClient(TreeClient):
         exchange: Exchange,
         body: bytes,
         finished: Callable[[Exchange], object],
+        clock: Callable[[], float],
     ) -> None:
         self.exchange = exchange
         self.body = body
@@ -38,6 +41,7 @@ class StockClient(TreeClient):
         self.sink: BodySink | None = None
         self._request = request
         self._finished = finished
+        self._clock = clock
         self._producing = False
         request.notifyFinish().addCallbacks(self._answered, self._gone)
 
@@ -50,6 +54,15 @@ class StockClient(TreeClient):
         self._add_fields(self.exchange.fields)
         request.responseHeaders = MountedHeaders(request, self.exchange.drops_hsts)
         return cast(Segments, request)
+
+    def go_on(self, resource: IResource) -> None:
+        """The exchange has waited for a decision: have the tree from `resource` on answer, as a stock request is
+        processed."""
+        request = self._request
+        try:
+            request.render(resource if resource.isLeaf else getChildForRequest(resource, request))
+        except Exception:
+            request.processingFailed(Failure())
 
     def respond(self, head: ResponseHead, body: bytes, done: bool) -> None:
         """Give the stock request the service's head and what there is of its body."""
@@ -91,6 +104,13 @@ class StockClient(TreeClient):
     def interim(self, head: ResponseHead) -> None:
         """A stock request cannot send interim answers."""
 
+    def ask_for_body(self) -> None:
+        """The body is here already."""
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return self._clock()
+
     @property
     def connects(self) -> bool:
         """A stock request opens no tunnel."""
@@ -105,12 +125,12 @@ class StockClient(TreeClient):
         raise IllegalMove("a stock request's connection carries no raw bytes")
 
     def refuse(self, refusal: Refusal) -> None:
-        """Answer with a problem (RFC 9457)."""
+        """Answer with a refusal, in the shape that its reader expects."""
         exchange = self.exchange
         if goes_unanswered(exchange, refusal):
             self._end_unanswered()
             return
-        fields, body = problem(refusal, exchange.request_id)
+        fields, body = refusal_response(exchange, refusal)
         self.answer(refusal.status, refusal.title.encode("ascii"), fields, body)
 
     def _end_unanswered(self) -> None:
@@ -127,7 +147,7 @@ class StockClient(TreeClient):
         self.exchange.end()
         exchange.status = status
         request.setResponseCode(status, reason)
-        self._add_fields(fields + exchange.fields)
+        self._add_fields(fields + OWN_FIELDS + exchange.fields)
         if status != 204:
             request.responseHeaders.setRawHeaders(b"content-length", [b"%d" % len(body)])
         if request.method != b"HEAD":
@@ -144,9 +164,11 @@ class StockClient(TreeClient):
 
     def give_up(self, refusal: Refusal, code: str = TIMEOUT) -> None:
         """The gateway waits no longer. `code` is that of a response which has begun and is cut."""
-        waiting = self.exchange.phase is WAITING
+        # As long as it waits for a decision or for a service, no response has begun.
+        waiting = self.sink is not None and self.exchange.phase in (HELD, WAITING)
         if self.sink is not None:
             self.sink.abandon()
+            self.sink = None
         if self.exchange.phase is ENDED:
             return
         if waiting:

@@ -32,7 +32,7 @@ from ..policy.grants import LONGEST, Excuse, excuse_for
 from ..reactor.read_sizes import room_of
 from ..wire.body import chunk, last_chunk
 from ..wire.request_head import KEPT_HEAD
-from ..wire.response import CONTINUE, ResponseHead
+from ..wire.response import ResponseHead
 from .attempt import Attempt, ConnectionSeeker
 from .capacity import owner_of
 from .connection import UpstreamConnection
@@ -99,9 +99,8 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
         this is called again."""
         exchange, service = self.exchange, self.service
         if not self.request_done and not self._body_bytes:
-            if exchange.head.expects:
-                # No service can be asked yet whether it wants the body (RFC 9110 section 10.1.1).
-                self.client.interim(CONTINUE)
+            # No service can be asked yet whether it wants the body.
+            self.client.ask_for_body()
             return
         exchange.service = service.name
         exchange.move(FORWARDED)

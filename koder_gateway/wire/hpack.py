@@ -31,7 +31,9 @@ _MAX_INTEGER: Final = 2**28
 # How many times the limits a block may have before decoding stops; up to there only its request is refused.
 _EXCESS: Final = 4
 # What is kept of a list over the limits: enough for its refusal.
-_KEPT_NAMES: Final = frozenset((b":method", b":path", b":authority", b"host", b"origin"))
+_KEPT_NAMES: Final = frozenset(
+    (b":method", b":path", b":authority", b"host", b"origin", b"accept", b"sec-fetch-mode")
+)
 # Pseudo fields, and a Host beside them: the limit of fields is that of HTTP/1.1, which has them in its first line.
 _BESIDE: Final = 6
 # What a field counts here is less than in its table's entry: as a line of HTTP/1.1 it has `: ` and CR LF around it.

@@ -20,7 +20,7 @@ from .request_head import RequestHead
 from .request_reader import RequestReader
 from .request_syntax import oversized
 from .target import same_authority
-from .unread_head import host_and_origin_of
+from .unread_head import known_of_fields
 from .upgrade import WEBSOCKET, fresh_key
 
 # If the target is a single word, a 400 says what is wrong with it.
@@ -60,7 +60,7 @@ def unread_request(kept: Iterable[Field], max_line: int) -> RequestHead:
     head = RequestHead(b"HEAD" if method == b"HEAD" else b"", b"", 1, [])
     line = b"%b %b HTTP/1.1\r\n" % (method, said.get(b":path", b""))
     head.refusal = oversized(line, max_line)
-    head.host, head.origin = host_and_origin_of(fields)
+    head.host, head.origin, head.page = known_of_fields(fields)
     return head
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from ..errors import Refusal
+from .accept import negotiating_fields
+from .refusal_writer import RefusalShape
 from .upgrade import KEY
 
 _NOTHING: Final[tuple[bytes, ...]] = ()
@@ -20,7 +22,9 @@ class RequestHead:
     None when it is `chunked`. `upgrade` is the Upgrade that a service may be asked for, which is not among the
     lines. `target` is the raw path with its query; `path` is the part before the `?`, without escapes that mean
     nothing. `plain` says that no service reads another path in it, `https` that the target is an absolute URL of that
-    scheme, `last_hop` that an OPTIONS is for the gateway itself, as if for `*` (RFC 9110 section 7.6.2).
+    scheme, `last_hop` that an OPTIONS is for the gateway itself, as if for `*` (RFC 9110 section 7.6.2). `page` says
+    whether the client would rather get a page than JSON, and `shape` is that of its refusals: both are None until
+    somebody asks (`exchange.refusing`).
     """
 
     __slots__ = (
@@ -37,6 +41,7 @@ class RequestHead:
         "method",
         "minor",
         "origin",
+        "page",
         "path",
         "plain",
         "raw",
@@ -44,6 +49,7 @@ class RequestHead:
         "refusal",
         "request_id",
         "rest",
+        "shape",
         "target",
         "tenants",
         "traced",
@@ -60,6 +66,8 @@ class RequestHead:
         self.plain = True
         self.https = False
         self.last_hop = False
+        self.page: bool | None = None
+        self.shape: RefusalShape | None = None
         self.minor = minor
         self.fields = fields
         self.lines: list[bytes] = []
@@ -93,6 +101,8 @@ class RequestHead:
         head.plain = True
         head.https = False
         head.last_hop = False
+        head.page = self.page
+        head.shape = None
         head.minor = self.minor
         head.fields = self.fields
         head.lines = self.lines
@@ -121,10 +131,13 @@ class RequestHead:
         return next((value for each, value in self.fields if each.lower() == name), None)
 
     def drop_fields(self) -> None:
-        """The headers have been passed on and are not needed any more, except what the response to an Upgrade is
-        compared with."""
+        """The headers have been passed on and are not needed any more, except what decides on the shape of a refusal,
+        and what the response to an Upgrade is compared with."""
         self.lines = []
-        self.fields = [pair for pair in self.fields if pair[0].lower() == KEY] if self.upgrade is not None else []
+        kept = negotiating_fields(self.fields)
+        if self.upgrade is not None:
+            kept += [pair for pair in self.fields if pair[0].lower() == KEY]
+        self.fields = kept
 
     @property
     def preflight_method(self) -> bytes | None:

@@ -18,7 +18,7 @@ from .request_fields import interpret_fields
 from .request_head import KEPT_HEAD, RequestHead
 from .request_line import request_line_fault
 from .request_syntax import BAD_START_LINE, START_LINE, FieldSink, coding_refusal, syntax_refusal
-from .unread_head import host_and_origin, host_and_origin_of
+from .unread_head import known_of, known_of_fields
 
 # Bytes of a request line besides its target: the longest method, the version and the separators.
 LINE_BESIDE: Final = 64
@@ -118,7 +118,7 @@ class RequestReader:
         head = RequestHead(method, target, 1 if minor == b"1" else 0, fields)
         head.refusal = refusal
         head.keep_alive = False
-        head.host, head.origin = host_and_origin(raw)
+        head.host, head.origin, head.page = known_of(raw)
         return head
 
     def read_fields(
@@ -129,7 +129,7 @@ class RequestReader:
         head = RequestHead(method, target, 1, fields)
         if len(fields) > self._max_fields:
             head.refusal = _TOO_MANY_FIELDS
-            head.host, head.origin = host_and_origin_of((name.lower(), value) for name, value in fields)
+            head.host, head.origin, head.page = known_of_fields([(name.lower(), value) for name, value in fields])
             return head
         if not framed:
             head.length = None

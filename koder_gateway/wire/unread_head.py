@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final
 
+from .accept import ACCEPT, MODE, prefers_page
 from .target import host_fault
 
 _ORIGIN_LINE: Final = b"\r\norigin:"
@@ -15,14 +16,17 @@ _LONGEST_ORIGIN: Final = 512
 _BARE: Final = re.compile(rb"[\r\n]")
 
 
-def host_and_origin(raw: bytes) -> tuple[bytes, bytes | None]:
-    """The Host and the Origin in a head that was not, or not wholly, understood; b"" and None unless there is exactly
-    one of each, and the former a good one."""
+def known_of(raw: bytes) -> tuple[bytes, bytes | None, bool]:
+    """The Host and the Origin in a head that was not, or not wholly, understood, and whether its client prefers a
+    page, as a browser with too many cookies does. b"" and None unless there is exactly one of each, and the former a
+    good one."""
     lower = raw.lower()
-    return _good(_sole_line(raw, lower, _HOST_LINE)), _sole_line(raw, lower, _ORIGIN_LINE)
+    said = [(name, _sole_line(raw, lower, b"\r\n%b:" % name)) for name in (MODE, ACCEPT)]
+    page = prefers_page((name, value) for name, value in said if value is not None)
+    return _good(_sole_line(raw, lower, _HOST_LINE)), _sole_line(raw, lower, _ORIGIN_LINE), page
 
 
-def host_and_origin_of(fields: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, bytes | None]:
+def known_of_fields(fields: Sequence[tuple[bytes, bytes]]) -> tuple[bytes, bytes | None, bool]:
     """The same of fields with lower-case names."""
     hosts, origins = set(), []
     for name, value in fields:
@@ -30,7 +34,8 @@ def host_and_origin_of(fields: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, by
             hosts.add(value)
         elif name == b"origin":
             origins.append(value)
-    return _good(hosts.pop() if len(hosts) == 1 else None), origins[0] if len(origins) == 1 else None
+    origin = origins[0] if len(origins) == 1 else None
+    return _good(hosts.pop() if len(hosts) == 1 else None), origin, prefers_page(fields)
 
 
 def _good(host: bytes | None) -> bytes:

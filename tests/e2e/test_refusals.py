@@ -680,7 +680,7 @@ def test_a_refused_head_request_gets_no_body(gateway, case):
 def test_a_refusal_names_the_request_and_is_not_kept(gateway):
     answer = gateway.ask(request(b"/none", fields=b"X-Request-ID: my.id_7-x\r\n"))
     assert answer.problem == {
-        "type": "urn:koder-gateway:no_route",
+        "type": "https://docs.koder.dev/gateway/errors/no_route",
         "title": "Not Found",
         "status": 404,
         "code": "no_route",

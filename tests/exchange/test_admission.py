@@ -19,11 +19,11 @@ from koder_gateway.exchange.admission import (
     access,
     admit,
     before_tree,
-    limits,
     route,
     tenant,
     too_large,
 )
+from koder_gateway.exchange.limit_step import limits
 from koder_gateway.exchange.opening import SingleHead, open_exchange
 from koder_gateway.exchange.states import Exchange
 from koder_gateway.policy.certificates import TlsInfo

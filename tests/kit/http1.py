@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from koder_gateway.wire.oauth_error import OAUTH_ERRORS
+
 Fields = list[tuple[bytes, bytes]]
 
 _REQUEST = re.compile(rb"[A-Z]+ (?:/[\x21-\x7e]*|\*) HTTP/1\.1")
@@ -103,12 +105,21 @@ class Message:
 
     @property
     def problem(self) -> dict[str, Any]:
-        """The problem details (RFC 9457) of an answer of the gateway's own."""
-        assert self.value(b"content-type") == b"application/problem+json", self
+        """The problem details (RFC 9457) of an answer of the gateway's own, which an OAuth error has too (RFC 6749
+        section 5.2)."""
         document: dict[str, Any] = json.loads(self.body)
+        if self.value(b"content-type") == b"application/json":
+            error, description = document.pop("error"), document.pop("error_description")
+            assert error == OAUTH_ERRORS[document["code"]]
+            assert not set('"\\') & set(description), description
+            assert document.pop("error_uri") == document["type"]
+        else:
+            assert self.value(b"content-type") == b"application/problem+json", self
         assert set(document) == {"type", "title", "status", "code", "detail", "request_id"}
         assert document["status"] == self.status
-        assert document["type"] == f"urn:koder-gateway:{document['code']}"
+        assert document["type"] == f"https://docs.koder.dev/gateway/errors/{document['code']}"
+        assert self.get("cache-control") == "no-store"
+        assert self.get("x-content-type-options") == "nosniff"
         assert document["title"] == self.reason
         assert self.get("x-request-id") == document["request_id"]
         return document
@@ -116,7 +127,8 @@ class Message:
     @property
     def code(self) -> str:
         """The code of a problem; "" for any other answer."""
-        if self.value(b"content-type") != b"application/problem+json":
+        kind = self.value(b"content-type")
+        if kind != b"application/problem+json" and not (kind == b"application/json" and b'{"error":"' in self.body):
             return ""
         return str(self.problem["code"])
 

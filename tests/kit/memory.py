@@ -453,6 +453,8 @@ class MemoryGateway:
         }
         for ports in self._ports.values():
             self.reactor.origins.update({port: Origin() for port in ports})
+        self._timeouts = timeouts or client_timeouts()
+        self._limits = limits or client_limits()
         self.site = GatewaySite(
             self.composition.resource,
             self.composition.policy,
@@ -461,11 +463,16 @@ class MemoryGateway:
             reactor=self.reactor,
             clock=self.clock,
             finished=self.finished,
-            timeouts=timeouts or client_timeouts(),
-            limits=limits or client_limits(),
+            timeouts=self._timeouts,
+            limits=self._limits,
             time=self.reactor.seconds,
         )
         self.site.date_line = DATE
+
+    def use_tree(self, resource: IResource) -> None:
+        """Serve this tree from the next request on, with all else as it is."""
+        self.composition = made = replace(self.composition, resource=resource)
+        self.site.replace(resource, made.policy, made.reader, self._timeouts, self._limits)
 
     @property
     def services(self) -> Mapping[str, Service]:

@@ -156,7 +156,7 @@ def test_nothing_that_is_sent_becomes_a_field_of_its_own(target: bytes, host: by
     client.send(b"GET /%b HTTP/1.1\r\nHost: koder.id.koder.dev%b\r\nX-Request-ID: r1\r\n\r\n" % (target, host))
     for message in read_messages(client.take()):
         allowed = {b"Location", b"Date", b"X-Request-ID", b"Content-Length", b"Connection"}
-        allowed |= {b"Content-Type", b"Cache-Control", b"Allow", b"Vary"}
+        allowed |= {b"Content-Type", b"Cache-Control", b"X-Content-Type-Options", b"Allow", b"Vary"}
         assert {name for name, _ in message.fields} <= allowed
         if message.status == 308:
             assert message.one(b"Location").startswith(b"https://koder.id.koder.dev")

@@ -62,7 +62,7 @@ def test_it_says_that_it_drains(admin):
     assert headers[b"content-type"] == b"application/problem+json"
     problem = json.loads(body)
     assert problem["code"] == "draining"
-    assert problem["type"] == "urn:koder-gateway:draining"
+    assert problem["type"] == "https://docs.koder.dev/gateway/errors/draining"
     assert problem["status"] == 503
     assert problem["reasons"] == ["draining"]
 

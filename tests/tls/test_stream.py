@@ -36,6 +36,7 @@ from koder_gateway.tls.contexts import ServerContexts
 from koder_gateway.tls.factory import TLSFactory, over_tls
 from koder_gateway.tls.stream import TLSTransport
 from koder_gateway.tls_bio import records as layer
+from koder_gateway.wire.refusal_writer import RefusalWriter
 from tests.kit.memory import join
 
 MIB = 1 << 20
@@ -525,7 +526,7 @@ def test_lines_before_a_plain_request_are_not_kept(contexts):
 def test_no_line_takes_long_to_tell_from_a_request(line):
     start = process_time()
     for _ in range(5):
-        assert plain_http.PlainRequest().feed(line) is not None
+        assert plain_http.PlainRequest(RefusalWriter()).feed(line) is not None
     assert process_time() - start < 0.5
 
 

@@ -15,12 +15,13 @@ from twisted.web.server import NOT_DONE_YET, Site
 from twisted.web.util import DeferredResource
 from zope.interface.verify import verifyObject
 
+from koder_gateway.downstream.refusal_resource import RefusalResource
 from koder_gateway.errors import NO_ROUTE, TENANT_REQUIRED, UNKNOWN_TENANT, Refusal
 from koder_gateway.exchange.states import Exchange
 from koder_gateway.policy.limit_rules import LimitRule
 from koder_gateway.policy.routing import Route
 from koder_gateway.policy.tenants import Tenant
-from koder_gateway.tree.guards import AccessGuard, Guard, RateGuard, RefusalResource, TenantGuard
+from koder_gateway.tree.guards import AccessGuard, Guard, RateGuard, TenantGuard
 from koder_gateway.tree.proxy import ProxyResource
 from koder_gateway.tree.routes import Routes
 from koder_gateway.twisted_site.adapter import SiteAdapter
@@ -49,7 +50,7 @@ def problem(data: bytes) -> tuple[int, str]:
     (message,) = read_messages(data)
     assert message.one(b"content-type") == b"application/problem+json"
     document = json.loads(message.body)
-    assert document["type"] == f"urn:koder-gateway:{document['code']}"
+    assert document["type"] == f"https://docs.koder.dev/gateway/errors/{document['code']}"
     assert document["status"] == message.status
     assert document["request_id"] == message.one(b"x-request-id").decode()
     assert document["title"]

@@ -105,6 +105,12 @@ class Caller(Client):
     def interim(self, head: ResponseHead) -> None:
         self.told.append(("interim", head.status))
 
+    def now(self) -> float:
+        return 0.0
+
+    def ask_for_body(self) -> None:
+        self.told.append("ask for the body")
+
     def switch(self, head: ResponseHead, data: bytes) -> None:
         self.told.append(("switch", head.status, data))
 

@@ -14,7 +14,7 @@ V = TypeVar("V")
 
 # How many parts: those of a million entries have four thousand each.
 PARTS: Final = 256
-_MASK: Final = PARTS - 1
+MASK: Final = PARTS - 1
 
 
 def no_pause() -> None:
@@ -45,7 +45,7 @@ class ShardedIndex(Generic[V]):
         return self._count
 
     def __contains__(self, name: bytes) -> bool:
-        return name in self.parts[hash(name) & _MASK]
+        return name in self.parts[hash(name) & MASK]
 
     def __iter__(self) -> Iterator[bytes]:
         for part in self.parts:
@@ -53,18 +53,18 @@ class ShardedIndex(Generic[V]):
 
     def get(self, name: bytes) -> V | None:
         """The value of a name; None if it has none."""
-        return self.parts[hash(name) & _MASK].get(name)
+        return self.parts[hash(name) & MASK].get(name)
 
     def put(self, name: bytes, value: V) -> None:
         """Set the value of a name."""
-        part = self._changed(hash(name) & _MASK)
+        part = self._changed(hash(name) & MASK)
         before = len(part)
         part[name] = value
         self._count += len(part) - before
 
     def drop(self, name: bytes) -> None:
         """Forget a name, if it has a value."""
-        part = self._changed(hash(name) & _MASK)
+        part = self._changed(hash(name) & MASK)
         before = len(part)
         part.pop(name, None)
         self._count += len(part) - before

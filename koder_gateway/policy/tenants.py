@@ -20,13 +20,14 @@ from ..errors import (
     Refusal,
 )
 from .limit_rules import RateOverride
-from .sharded_index import ShardedIndex, no_pause
+from .sharded_index import MASK, ShardedIndex, no_pause
 
 _SLUG = re.compile(rb"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _OCTET = rb"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 _IPV4 = re.compile(_OCTET + rb"(?:\." + _OCTET + rb"){3}")
 # How many tenants a registry caches: enough for every busy one, few compared with a flood of names.
 _REMEMBERED = 16_384
+_PLACES = _REMEMBERED - 1
 
 
 def is_slug(name: bytes) -> bool:
@@ -62,8 +63,9 @@ class Tenant(msgspec.Struct, frozen=True, gc=False):
 
     def __post_init__(self) -> None:
         """Compute the derived attributes."""
-        if not self.wire:
-            force_setattr(self, "wire", self.slug.encode("ascii"))
+        if self.wire:
+            return
+        force_setattr(self, "wire", self.slug.encode("ascii"))
         if self.cors_origins:
             force_setattr(self, "origins", frozenset(origin.encode("ascii") for origin in self.cors_origins))
 
@@ -93,12 +95,12 @@ def unpacked(slug: bytes, record: bytes) -> Tenant:
     """The tenant with this slug that `packed` has made these bytes of."""
     name = slug.decode("ascii")
     if not record:
-        return Tenant(name, wire=slug)
+        return Tenant(name, (), "active", (), _NO_LIMITS, slug)
     read = _decode(record)
     limits = read.limits or _NO_LIMITS
-    return Tenant(
-        name, read.domains, "suspended" if read.suspended else "active", read.cors_origins, limits, wire=slug
-    )
+    origins = frozenset(map(str.encode, read.cors_origins)) if read.cors_origins else _NO_ORIGINS
+    status: Literal["active", "suspended"] = "suspended" if read.suspended else "active"
+    return Tenant(name, read.domains, status, read.cors_origins, limits, slug, origins)
 
 
 @lru_cache(maxsize=_REMEMBERED)
@@ -124,14 +126,13 @@ class Registry:
     contradict itself is read by a `RegistryBuilder`.
     """
 
-    __slots__ = ("__weakref__", "_recent", "indices", "is_open", "origins")
+    __slots__ = ("__weakref__", "_domains", "_recent", "_tenants", "indices", "is_open", "origins")
 
     def __init__(self, tenants: Iterable[Tenant] | None, rest: Callable[[], object] = no_pause) -> None:
         self.is_open = tenants is None
-        self.indices = TenantIndices(ShardedIndex(), ShardedIndex(), ShardedIndex())
-        self.origins = self.indices.origins
-        # Tenants that were looked up lately, unpacked.
-        self._recent: dict[bytes, Tenant] = {}
+        self._index(TenantIndices(ShardedIndex(), ShardedIndex(), ShardedIndex()))
+        # Tenants that were looked up lately, unpacked, each at a place that its slug gives.
+        self._recent: list[Tenant | None] = [None] * _REMEMBERED
         for tenant in tenants or ():
             rest()
             index_tenant(self.indices, tenant)
@@ -140,9 +141,14 @@ class Registry:
     def indexed(cls, indices: TenantIndices) -> Registry:
         """The registry of these indices, which nobody changes any more."""
         registry = cls(())
-        registry.indices = indices
-        registry.origins = indices.origins
+        registry._index(indices)
         return registry
+
+    def _index(self, indices: TenantIndices) -> None:
+        self.indices = indices
+        self.origins = indices.origins
+        # The parts, since a look-up is short enough for a call to count.
+        self._tenants, self._domains = indices.tenants.parts, indices.domains.parts
 
     def __len__(self) -> int:
         return len(self.indices.tenants)
@@ -154,23 +160,21 @@ class Registry:
 
     def find(self, slug: bytes) -> Tenant | None:
         """The tenant with this slug."""
-        return self._recent.get(slug) or self._looked_up(slug)
-
-    def _looked_up(self, slug: bytes) -> Tenant | None:
+        code = hash(slug)
+        tenant = self._recent[code & _PLACES]
+        if tenant is not None and tenant.wire == slug:
+            return tenant
         if self.is_open:
             return _unregistered(slug) if _SLUG.fullmatch(slug) else None
-        record = self.indices.tenants.get(slug)
+        record = self._tenants[code & MASK].get(slug)
         if record is None:
             return None
-        if len(self._recent) >= _REMEMBERED:
-            self._recent.clear()
-        # The index's own key would be as good, but costs another look-up.
-        tenant = self._recent[slug] = unpacked(slug, record)
+        tenant = self._recent[code & _PLACES] = unpacked(slug, record)
         return tenant
 
     def at(self, domain: bytes) -> Tenant | None:
         """The tenant with this custom domain, given in lower case without port and trailing dot."""
-        slug = self.indices.domains.get(domain)
+        slug = self._domains[hash(domain) & MASK].get(domain)
         return None if slug is None else self.find(slug)
 
 

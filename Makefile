@@ -41,7 +41,7 @@ endef
 help:
 	@echo 'make run       serve the demo over TLS on https://$(HOST):$(PORT) (PORT=, HOST= change it)'
 	@echo 'make test      every test (PYTEST= passes options to pytest)'
-	@echo 'make test-long  an hour of small messages, in virtual time, as real HTTP/2 clients send them (some minutes)'
+	@echo 'make test-long  an hour of small messages, in virtual time, as real HTTP/2 clients send them, and ten million keys of limits (some minutes)'
 	@echo 'make test-tls  testssl.sh and sslyze look at a gateway (some minutes)'
 	@echo 'make check     formatting, lint and types'
 	@echo 'make format    write the formatting that check asks for'
@@ -62,6 +62,7 @@ test: system-test $(STAMP)-test
 
 test-long: $(STAMP)-test
 	KODER_TEST_SECONDS=3600 $(BIN)/python -m pytest tests/http2/test_honest.py $(PYTEST)
+	KODER_TEST_KEYS=10000000 $(BIN)/python -m pytest tests/policy/test_bucket_room.py $(PYTEST)
 
 test-tls: system-test-tls $(STAMP)-test $(SCAN)/.installed
 	$(BIN)/python -m tests.tls.scan --sslyze $(SCAN)/bin/sslyze --keep build/tls-scan

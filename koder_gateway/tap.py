@@ -189,7 +189,9 @@ class Daemon(MultiService):
         """`process` is one of several workers, None for one that is alone."""
         super().__init__()
         self._reactor = reactor
-        self._process = process
+        self._worker = process
+        self._control: Any = None
+        self._reader: Any = None
         self._gateway: Any = None
         self._ending = False
 
@@ -216,7 +218,7 @@ class Daemon(MultiService):
                 redirect_ports=redirect_ports,
                 local_hosts=local_hosts,
                 reactor=self._reactor,
-                process=self._process,
+                process=self._worker,
             )
         except (AccessLogError, ValueError) as error:
             # The first of them; a check finds the others as well.
@@ -230,6 +232,8 @@ class Daemon(MultiService):
     def privilegedStartService(self) -> None:
         """Bind the ports. From here on a stop must drain, although no reactor runs yet."""
         self._hold_ends()
+        if self._worker is None:
+            self._open_control()
         self._or_fail(super().privilegedStartService)
 
     def startService(self) -> None:
@@ -259,8 +263,37 @@ class Daemon(MultiService):
         for end in ENDS:
             end.release(self._on_end)
         HANGUP.release(self._on_reload)
-        if self._process is not None:
-            self._process.watch(self._reactor, self._end, self._reload)
+        if self._worker is not None:
+            self._worker.watch(self._reactor, self._end, self._reload)
+        self._hear_control()
+
+    def _open_control(self) -> None:
+        """Open the socket on which others ask for reloads (`koder-gateway reload`); they are heard once it serves."""
+        from .ops.control_socket import ControlSocket
+
+        try:
+            self._control = ControlSocket(self._reload)
+        except OSError as error:
+            self.log.warn("`koder-gateway reload` cannot ask this process: {reason}", reason=error.strerror)
+
+    def _hear_control(self) -> None:
+        from .reactor.descriptor_reader import DescriptorReader
+
+        control = self._control
+        if control is not None and self._gateway is not None:
+            self._gateway.process.control = control
+            self._reader = DescriptorReader(control.fileno(), "control", control.receive)
+            self._reactor.addReader(self._reader)
+
+    def stopService(self) -> Deferred[Any]:
+        """See IService."""
+        if self._reader is not None:
+            self._reactor.removeReader(self._reader)
+            self._gateway.process.control = None
+        if self._control is not None:
+            self._control.close()
+        self._reader = self._control = None
+        return maybeDeferred(super().stopService)
 
     def _on_end(self, number: int, frame: object) -> None:
         self._reactor.callFromThread(self._end)
@@ -274,7 +307,7 @@ class Daemon(MultiService):
             self._gateway.reload_aside()
 
     def _end(self) -> None:
-        if self._ending and self._process is not None:
+        if self._ending and self._worker is not None:
             # The supervisor decides when that takes too long: systemd sends the signal to every process.
             return
         if self._ending:

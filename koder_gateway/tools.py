@@ -17,6 +17,7 @@ from .exchange.explanation import Explanation, explain
 from .ops.console import WARNING, say
 from .policy.certificates import TlsInfo
 from .policy.clients import plain_host
+from .reload_tool import reload
 from .version import VERSION
 from .wire.request_head import RequestHead
 from .wire.request_syntax import oversized
@@ -29,6 +30,8 @@ def use(words: Sequence[str]) -> int:
     if options.run is None:
         print(f"koder-gateway {VERSION}")
         return 0
+    if options.run is reload:
+        return int(reload(options.pid, options.admin))
     # It imports Twisted, whose reactor only `run` may choose.
     from .checks import CheckUser, check_as_service_user, remaining_faults
 
@@ -55,6 +58,13 @@ def _parser() -> argparse.ArgumentParser:
     tools = parser.add_subparsers(required=True, metavar="TOOL")
     tools.add_parser("run", add_help=False, help="run the gateway in the foreground; `run --help` lists its options")
     tools.add_parser("version", help="print the version").set_defaults(run=None)
+    again = tools.add_parser("reload", help="have the running gateway reload, and say why if it refuses")
+    which = again.add_mutually_exclusive_group()
+    which.add_argument("--admin", metavar="URL", help="the gateway's admin port, as in http://127.0.0.1:9100")
+    which.add_argument(
+        "--pid", type=int, metavar="N", help="its process; default: systemd's MAINPID, or the only one"
+    )
+    again.set_defaults(run=reload)
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument(
         "--config",

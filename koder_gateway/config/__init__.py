@@ -21,6 +21,7 @@ from .settings import (
     TimeoutSettings,
     TlsSettings,
 )
+from .signing_keys import ContextSettings, read_keys_again
 from .stable_reads import StableReading, Version, file_state, read_once
 from .tables import Row, rows
 from .tenant_entries import ListContext, TenantList
@@ -44,6 +45,7 @@ __all__ = [
     "DEFAULT_PATH",
     "Authorities",
     "ConfigurationError",
+    "ContextSettings",
     "CorsSettings",
     "LimitsStoreSettings",
     "ListContext",
@@ -73,6 +75,7 @@ __all__ = [
     "parse_tenants",
     "parse_workers",
     "read_again",
+    "read_keys_again",
     "read_once",
     "read_tenants",
     "schema",

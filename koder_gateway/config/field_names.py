@@ -19,6 +19,7 @@ _CHOSEN: Final = frozenset(
     (
         b"client-cert",
         b"client-cert-chain",
+        b"x-koder-context",
         b"content-encoding",
         b"content-length",
         b"content-type",

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Final, Literal, cast
 
 from ..policy.limit_keys import HOST_PREFIX
-from ..policy.limit_rules import HEADER, MAX_QUOTA, LimitRule, parse_rate
-from .faults import Located, ReadError, nearest
+from ..policy.limit_rules import HEADER, MAX_IN_FLIGHT, MAX_QUOTA, LimitRule, parse_rate
+from .faults import Located, ReadError, nearest, shown
 from .field_names import counted_header_fault
 from .kinds import choice, listing, parsed, whole
 from .tables import DERIVED, array, made, setting
@@ -42,7 +42,8 @@ class LimitEntry:
     name: str = setting(NAME)
     key: tuple[str, ...] = setting(listing(KEY_PART, at_least=1), ["tenant", "ip"])
     ipv6_prefix: int = setting(whole(32, 128), HOST_PREFIX)
-    rate: tuple[int, int] = setting(RATE)
+    rate: tuple[int, int] | None = setting(RATE, DERIVED)
+    in_flight: int = setting(whole(0, MAX_IN_FLIGHT), 0)
     burst: int | None = setting(whole(1, MAX_QUOTA), DERIVED)
     paths: tuple[str, ...] = setting(listing(PATH_PREFIX), [])
     methods: tuple[str, ...] = setting(listing(METHOD), [])
@@ -51,28 +52,44 @@ class LimitEntry:
 
 
 def _limit(entry: LimitEntry) -> LimitRule:
-    quota, window = entry.rate
-    if faults := list(_contradictions(entry)):
+    faults = list(_contradictions(entry))
+    if faults:
         raise ReadError(faults)
+    quota, window = entry.rate or (0, 1)
     return LimitRule(
         entry.name,
         entry.key,
         quota,
         window,
-        burst=quota if entry.burst is None else entry.burst,
+        burst=entry.burst or quota,
         paths=tuple(path.encode() for path in entry.paths) or None,
         methods=frozenset(method.encode() for method in entry.methods) or None,
         mode=cast(Literal["enforce", "shadow"], entry.mode),
         charge=cast(Literal["requests", "failures", "refusals"], entry.charge),
         ipv6_prefix=entry.ipv6_prefix,
+        in_flight=entry.in_flight,
     )
 
 
 def _contradictions(entry: LimitEntry) -> Iterator[Located]:
+    if entry.in_flight:
+        yield from _in_flight_contradictions(entry)
+    elif entry.rate is None:
+        yield ".rate", 'is missing; write the rate, as in rate = "10/m", or in_flight = N'
     if entry.charge == "refusals":
         yield from _refusals_contradictions(entry)
     elif entry.ipv6_prefix != HOST_PREFIX and "ip" not in entry.key:
         yield ".ipv6_prefix", 'has no effect, since key has no "ip"; leave it out, or count by "ip"'
+
+
+def _in_flight_contradictions(entry: LimitEntry) -> Iterator[Located]:
+    """What is in flight is counted, and not charged."""
+    if entry.rate is not None:
+        yield ".in_flight", "is given as well as rate; write one of the two, and two limits if you want both"
+    if entry.burst is not None:
+        yield ".burst", "has no effect with in_flight; leave it out"
+    if entry.charge != "requests":
+        yield ".charge", f"{shown(entry.charge)} has no effect with in_flight; leave it out"
 
 
 def _refusals_contradictions(entry: LimitEntry) -> Iterator[Located]:

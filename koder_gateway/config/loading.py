@@ -12,7 +12,7 @@ from ..policy.limit_rules import HEADER
 from ..policy.routing import normal_path
 from ..policy.sharded_index import no_pause
 from ..policy.tenants import Registry
-from . import client_auth, defaults, worker_limits
+from . import client_auth, defaults, signing_keys, worker_limits
 from .document import read_document
 from .faults import ConfigurationError, Located, ReadError, below, line, nearest, shown, step, unknown_key
 from .kinds import Kind, Where, optional
@@ -126,6 +126,7 @@ def _contradictions(document: dict[str, Any]) -> Iterator[Located]:
     if isinstance(tls, dict) and tls.get("default") and not tls.get("certificates"):
         yield "tls.default", "has no effect without tls.certificates; write the folder of the certificates too"
     yield from client_auth.contradictions(document)
+    yield from signing_keys.contradictions(document)
     yield from worker_limits.contradictions(document)
 
 

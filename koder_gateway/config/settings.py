@@ -26,6 +26,7 @@ from .field_names import FIELD_NAME, FORWARDED_FIELD, SPOOFABLE_FIELD, TENANT_HE
 from .hsts import HSTS
 from .kinds import any_number, listing, one_or_more, optional, optional_text, whole
 from .limit_entries import LIMITS
+from .signing_keys import ContextSettings
 from .stable_reads import Version
 from .tables import setting, table
 from .values import (
@@ -226,6 +227,7 @@ class Settings:
     tls: TlsSettings = setting(table(TlsSettings), {})
     state: StateSettings = setting(table(StateSettings), {})
     limits_store: LimitsStoreSettings = setting(table(LimitsStoreSettings), {})
+    context: ContextSettings = setting(table(ContextSettings), {})
     problems: ProblemSettings = setting(table(ProblemSettings), {})
     log: LogSettings = setting(table(LogSettings), {})
     source: Path | None = None

@@ -6,6 +6,7 @@ A connection keeps its context, so that the policies need not be asked again for
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..errors import MISDIRECTED_REQUEST, NOT_ALLOWED, TENANT_SUSPENDED, Refusal
 from ..policy.certificates import TlsInfo, certificate_refusal
@@ -17,6 +18,9 @@ from ..policy.origins import Page, pages
 from ..policy.tenants import Tenant, bare_host
 from ..wire.request_head import RequestHead
 from .forwarding import HTTPS, Fields, balancers_scheme, context_fields, forwarding_fields, scheme, values
+
+if TYPE_CHECKING:
+    from ..policy.signed_context import SignedField
 
 # What changes nothing (RFC 9110 section 9.2.1). A WebSocket may, whose opening is a GET.
 SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
@@ -34,12 +38,13 @@ class RequestContext:
 
     `tenant` is a Refusal where neither names one, or the connection is not for that host. If that is because the
     tenant is suspended, and nothing else speaks against the request, it is `suspended`. `fields` are finished field
-    lines for the response, made of `cors` and `hsts`; `service_fields` are those for the service. `drops_hsts`: a
-    service's own HSTS goes no further, since the gateway has one or the client speaks no TLS. `origins` are of the
-    tenant whose pages may read the response, besides those of all tenants, and `readable` says whether this page may;
-    a `foreign` page is another tenant's. `address` is the client's, `key` the form of it that limits count under; it
-    is `certain` unless a header names a client that nobody vouches for, or that cannot be read. What a trusted proxy
-    said, and what a foreign page may not do, holds for one request: such a context is not `lasting`.
+    lines for the response, made of `cors` and `hsts`; `service_fields` are those for the service, without the
+    `signed` one. `drops_hsts`: a service's own HSTS goes no further, since the gateway has one or the client speaks
+    no TLS. `origins` are of the tenant whose pages may read the response, besides those of all tenants, and
+    `readable` says whether this page may; a `foreign` page is another tenant's. `address` is the client's, `key` the
+    form of it that limits count under; it is `certain` unless a header names a client that nobody vouches for, or
+    that cannot be read. What a trusted proxy said, and what a foreign page may not do, holds for one request: such a
+    context is not `lasting`.
     """
 
     policy: Policy
@@ -56,6 +61,7 @@ class RequestContext:
     drops_hsts: bool
     fields: bytes
     service_fields: bytes
+    signed: SignedField | None
     address: bytes
     key: bytes
     certain: bool
@@ -87,6 +93,10 @@ class RequestContext:
     def comes_from(self, networks: NetworkSet) -> bool:
         """Whether the client's address is certain, and lies in one of these networks."""
         return self.certain and networks.covers(self.address.decode("ascii"))
+
+    def fields_for_service(self) -> bytes:
+        """The finished field lines that a service gets, X-Koder-Context with them."""
+        return self.service_fields if self.signed is None else self.service_fields + self.signed.line()
 
     def whose(self, head: RequestHead) -> bytes:
         """The slug of the tenant whose request this is, also of a suspended one; b"" where there is none."""
@@ -154,6 +164,7 @@ def request_context(policy: Policy, head: RequestHead, peer: str, secured: TlsIn
             forwarding_fields(head.host, chain, proto, forwarded, policy.forwarded_fields),
             certificate,
         ),
+        signed=_signed(policy, head, owner, wire),
         address=wire,
         key=address_key(address),
         certain=certain,
@@ -168,6 +179,12 @@ def _tenant(policy: Policy, head: RequestHead, secured: TlsInfo | None) -> Tenan
         if refusal is not None:
             return refusal
     return policy.tenants.resolve(head.host, head.tenants)
+
+
+def _signed(policy: Policy, head: RequestHead, owner: Tenant | None, address: bytes) -> SignedField | None:
+    if policy.signer is None or owner is None:
+        return None
+    return policy.signer.field(address, owner.wire, bare_host(head.host))
 
 
 def _chain(policy: Policy, peer: str, forwarded: Fields) -> ForwardedChain:

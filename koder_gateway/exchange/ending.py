@@ -56,14 +56,15 @@ def goes_unanswered(exchange: Exchange, refusal: Refusal) -> bool:
     return charges_refusal(refusal) and context.policy.limiter.refused(context.key, exchange.started)
 
 
-def settle(exchange: Exchange, now: float) -> None:
-    """Charge the limits on failures, once it is known whether the exchange was one. `now` is monotonic seconds."""
+def settle(exchange: Exchange, now: float, *, ended: bool = True) -> None:
+    """Charge the limits on failures, once it is known whether the exchange was one, and count it no longer as in
+    flight if it has `ended`. `now` is monotonic seconds."""
     verdict = exchange.charges
     if verdict is not None:
-        exchange.charges = None
+        exchange.charges = None if ended else verdict.still_in_flight()
         # Besides refusals' codes there are those of exchanges that ended within a service's response.
         served = not exchange.excused and (not exchange.code or exchange.code in EVENTS)
-        Limiter.settle(verdict, exchange.status, served, now)
+        Limiter.settle(verdict, exchange.status, served, now, ended)
 
 
 class Ending:

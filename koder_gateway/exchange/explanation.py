@@ -157,6 +157,9 @@ def _limits(policy: Policy, exchange: Exchange, outcome: Refusal | str) -> tuple
 
 def _rule(rule: LimitRule, exchange: Exchange) -> str:
     counted = " and ".join(_counted(part, rule, exchange) for part in rule.key) or "all clients together"
+    if rule.in_flight:
+        note = "" if rule.mode == "enforce" else "; shadow: only counted"
+        return f"{rule.name}: {rule.in_flight} in flight, for {counted}{note}"
     note = "" if rule.mode == "enforce" else "; shadow: only counted"
     if rule.charge == "failures":
         note += "; only failures are charged"

@@ -26,7 +26,8 @@ def limits(exchange: Exchange) -> Refusal | None:
         exchange.fields += fields
         exchange.limited = True
     exchange.charges = verdict
-    return None if verdict.refused is None else limit_refusal(verdict.refused.name)
+    refused = verdict.refused
+    return None if refused is None else limit_refusal(refused.name, refused.in_flight)
 
 
 def subject(exchange: Exchange, plan: Plan) -> Subject:

@@ -41,11 +41,12 @@ from ..tls.certificate_store import CertificateStore, OwnCertificateStore
 from ..tls.certificate_watcher import CertificateWatcher, WatchedContexts, warn
 from ..tls.certificates import CertificateError
 from ..tls.client_auth import client_verification
-from ..tls.contexts import HTTP_1, ContextOptions, ServerContexts
+from ..tls.contexts import HTTP_1, ContextOptions, ServerContexts, build_context
 from ..tls.factory import over_tls
 from ..tls.folder import CertificateLocation, files_location, folder_location
 from ..tls.handshake_failures import HandshakeFailures
 from ..tls.sni_index import SniIndex
+from ..tls.ticket_contexts import TicketContexts
 from ..wire.clock import CoarseClock
 from .both_families import BothFamiliesEndpoint
 from .endpoint_faults import EndpointError, as_endpoint_error
@@ -132,10 +133,11 @@ class Endpoints:
         warned: Callable[[list[str]], None] = warn,
         protocols: tuple[bytes, ...] = HTTP_1,
         listening: Any = None,
+        tickets: TicketContexts | None = None,
     ) -> None:
         """`warned` gets lines of warnings about the certificates that an endpoint begins with. `protocols` are the
         protocols of the factories that will listen, in their order of preference (RFC 7301). `listening` is what
-        they listen on, by default the reactor."""
+        they listen on, by default the reactor; `tickets` are contexts that other processes have as well."""
         self._gate = gate or ProxyGate(CoarseClock())
         self._protocols = protocols
         self._reactor = reactor
@@ -145,7 +147,8 @@ class Endpoints:
         self._base_domain = base_domain
         self._warned = warned
         self._shared: WatchedContexts | None = None
-        self._watch = CertificateWatcher(daemon_threads(reactor, "certificates"))
+        self._tickets = tickets
+        self._watch = CertificateWatcher(daemon_threads(reactor, "certificates"), tickets)
         self.failures = HandshakeFailures()
         """The failed handshakes on all of them."""
 
@@ -297,7 +300,9 @@ class Endpoints:
             # Report both, so that both can be corrected at once.
             self._warned(store.warnings(now))
             raise
-        contexts = ServerContexts(names, options=options, strict=self._tls.strict_sni)
+        contexts = ServerContexts(
+            names, options=options, strict=self._tls.strict_sni, tickets=self._row_of_tickets(options)
+        )
         chosen = self._tls.strict_sni or (self._tls.default and not text)
         if len(names.certificates) > 1 and not chosen:
             warnings.append(
@@ -307,6 +312,14 @@ class Endpoints:
         self._warned(warnings)
         self._watch.watched.append(WatchedContexts(text, store, contexts))
         return contexts
+
+    def _row_of_tickets(self, options: ContextOptions) -> Callable[[], SSL.Context | None] | None:
+        """The contexts with the ticket keys that all workers have for the next contexts, None without workers."""
+        tickets, number = self._tickets, len(self._watch.watched)
+        if tickets is None:
+            return None
+        tickets.make_row(number, lambda: build_context(None, replace(options, clients=None)))
+        return lambda: tickets.at(number, time.monotonic())
 
     def _place(self) -> tuple[object, ...]:
         """Where the shared certificates come from."""

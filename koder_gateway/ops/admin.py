@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
@@ -20,9 +21,17 @@ from ..wire.problem import DOCS_URL, problem_details
 from ..wire.request_head import RequestHead
 from .metrics import CONTENT_TYPE as METRICS_TYPE
 
+# RFC 7517 section 8.5.
+_KEYS_TYPE: Final = b"application/jwk-set+json"
+# Services keep the keys for five minutes (`koder_gateway.context`).
+_KEPT_KEYS: Final = b"Cache-Control: public, max-age=300\r\n"
+_JSON_TYPE: Final = b"application/json"
 _TEXT_TYPE: Final = b"text/plain; charset=utf-8"
 _NOT_READY: Final = Refusal(503, "not_ready", "Service Unavailable", "The gateway is not ready.", "gateway")
-_NOT_FOUND: Final = NO_ROUTE.because("This port serves /healthz, /readyz and /metrics.")
+_NOT_FOUND: Final = NO_ROUTE.because(
+    "This port serves /healthz, /readyz, /metrics, /process and /.well-known/jwks.json."
+)
+_NO_KEYS: Final = NO_ROUTE.because("There are no keys: context.key_file is not set.")
 _FOREIGN: Final = MISDIRECTED_REQUEST.because("Use an IP address, localhost, or a name from listen.admin_hosts.")
 _ALLOW: Final = b"Allow: GET, HEAD, OPTIONS\r\n"
 
@@ -41,19 +50,26 @@ Pages = Mapping[bytes, Callable[[], AdminResponse]]
 
 
 def admin_pages(
-    ready: Callable[[], list[str]], metrics: Callable[[], bytes], docs_url: Callable[[], str] = lambda: DOCS_URL
+    ready: Callable[[], list[str]],
+    metrics: Callable[[], bytes],
+    docs_url: Callable[[], str] = lambda: DOCS_URL,
+    keys: Callable[[], bytes] = bytes,
+    process: Callable[[], int] = os.getpid,
 ) -> Pages:
     """The pages by path.
 
-    `ready` returns the reasons for not being ready, none if ready; `metrics` returns the metrics page. Readiness is
+    `ready` returns the reasons for not being ready, none if ready; `metrics` returns the metrics page, `keys` the JWK
+    Set of the keys that sign contexts, b"" if there are none. Readiness is
     also the response to a balancer's probe without a path (HAProxy's httpchk: `OPTIONS /`, and `OPTIONS *`).
-    `docs_url`: see `wire.problem`.
+    `docs_url`: see `wire.problem`. `process` returns the process that gets signals, and is asked to reload.
     """
     return {
         b"/": lambda: _readiness(ready(), docs_url()),
         b"/healthz": lambda: AdminResponse(200, _TEXT_TYPE, b"ok\n"),
         b"/readyz": lambda: _readiness(ready(), docs_url()),
         b"/metrics": lambda: AdminResponse(200, METRICS_TYPE, metrics()),
+        b"/process": lambda: AdminResponse(200, _JSON_TYPE, json.dumps({"pid": process()}).encode() + b"\n"),
+        b"/.well-known/jwks.json": lambda: _published(keys(), docs_url()),
     }
 
 
@@ -100,6 +116,10 @@ def _is_ours(head: RequestHead, hosts: Collection[bytes]) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _published(keys: bytes, docs_url: str) -> AdminResponse:
+    return AdminResponse(200, _KEYS_TYPE, keys, _KEPT_KEYS) if keys else admin_problem(_NO_KEYS, docs_url=docs_url)
 
 
 def _readiness(reasons: list[str], docs_url: str) -> AdminResponse:

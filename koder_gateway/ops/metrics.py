@@ -141,6 +141,8 @@ class Sources:
     """Tunnels since the start, by service."""
     limits: Callable[[], Iterable[tuple[str, int, int, int]]] = tuple
     """Each limit's name, and the requests that it admitted, refused and would have refused in shadow mode."""
+    limits_in_flight: Callable[[], Mapping[str, int]] = dict
+    """How many requests are in flight under each limit that counts these."""
     limit_entries: Callable[[], int] = int
     """Buckets in memory."""
     certificates: Callable[[], Mapping[str, float]] = dict
@@ -253,6 +255,12 @@ class GatewayCollector(Collector):
             decisions.add_metric([rule, "refused"], refused)
             decisions.add_metric([rule, "shadowed"], shadowed)
         yield decisions
+        in_flight = GaugeMetricFamily(
+            "koder_gateway_limit_in_flight", "Requests in flight under a limit on these.", labels=("rule",)
+        )
+        for rule, count in self._sources.limits_in_flight().items():
+            in_flight.add_metric((rule,), count)
+        yield in_flight
         yield _gauge("limit_entries", "Buckets in memory.", self._sources.limit_entries())
 
     def _state(self) -> Iterator[Metric]:

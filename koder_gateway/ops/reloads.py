@@ -13,9 +13,9 @@ T = TypeVar("T")
 
 
 class Reloads(Generic[T]):
-    """`read` is called in a thread, then `take` in the reactor's thread with its result, or `refuse` with its
-    exception. If another reload is requested meanwhile, everything runs once more, since the result may be out of
-    date."""
+    """`begin` is called, then `read` in a thread, then `take` in the reactor's thread with its result, or `refuse`
+    with its exception. If another reload is requested meanwhile, everything runs once more, since the result may be
+    out of date."""
 
     def __init__(
         self,
@@ -23,11 +23,13 @@ class Reloads(Generic[T]):
         read: Callable[[], T],
         take: Callable[[T], object],
         refuse: Callable[[Failure], object],
+        begin: Callable[[], object],
     ) -> None:
         self._reactor = reactor
         self._read = read
         self._take = take
         self._refuse = refuse
+        self._begin = begin
         self._busy = False
         self._again = False
 
@@ -37,6 +39,7 @@ class Reloads(Generic[T]):
             self._again = True
             return
         self._busy = True
+        self._begin()
         reading: Deferred[T] = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._read)
         reading.addCallback(self._take).addErrback(self._refuse).addBoth(self._over)
 

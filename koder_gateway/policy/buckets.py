@@ -11,6 +11,8 @@ from collections import OrderedDict
 from itertools import islice
 from typing import Final
 
+from .bucket_room import OVERFLOW, Room
+
 # A token counts as whole this much too early: a client that comes back exactly at the announced time must not be
 # refused because of a rounding error.
 SLACK: Final = 1e-6
@@ -19,25 +21,32 @@ WHOLE: Final = 1.0 - SLACK
 _HANDFUL: Final = 8
 
 
+# There is neither a bucket for a key nor room for one: its network's counts (`bucket_room.overflow_key`).
+NO_ROOM: Final = float("-inf")
+
+
 class Buckets:
-    """The buckets of one rule: size `burst`, refilled with `rate` tokens per second, at most `max_entries` of them.
+    """The buckets of one rule: size `burst`, refilled with `rate` tokens per second, as many as there is `room` for.
 
     There are two ordered pools. `_spare` has the buckets with at least one whole token when last charged, `_spent`
-    those without, the one that asked last at the end. At the bound a spare bucket is dropped: of the oldest few the
-    one nearest to full; the others of the few move to the end (second chance). A spent bucket is dropped only if
-    there is no spare one, so a flood of new keys cannot erase a used-up limit. `charge`, which runs after the fact,
-    may overdraw a bucket by up to `debt` tokens.
+    those without, the one that asked last at the end. Where the room is needed a spare bucket is dropped: of the
+    oldest few the one nearest to full; the others of the few move to the end (second chance). A spent bucket is never
+    dropped, so that no flood of new keys can erase a used-up limit. `charge`, which runs after the fact, may overdraw
+    a bucket by up to `debt` tokens. `_overflow` has the buckets of whole networks, a fixed number at most.
     """
 
-    __slots__ = ("_most", "_spare", "_spent", "burst", "max_entries", "rate")
+    __slots__ = ("_most", "_overflow", "_room", "_spare", "_spent", "burst", "guaranteed", "rate")
 
-    def __init__(self, rate: float, burst: int, max_entries: int, debt: int = 0) -> None:
+    def __init__(self, rate: float, burst: int, room: Room, debt: int = 0, *, guaranteed: bool = True) -> None:
         self.rate = rate
         self.burst = burst
         self._most = burst + debt
-        self.max_entries = max(1, max_entries)
         self._spare: OrderedDict[bytes, float] = OrderedDict()
         self._spent: OrderedDict[bytes, float] = OrderedDict()
+        self._overflow: dict[bytes, float] = {}
+        self.guaranteed = 0
+        self._room = room
+        room.join(self, guaranteed)
 
     def __len__(self) -> int:
         return len(self._spare) + len(self._spent)
@@ -45,12 +54,36 @@ class Buckets:
     def __contains__(self, key: bytes) -> bool:
         return key in self._spare or key in self._spent
 
+    @property
+    def spare(self) -> int:
+        """How many of the buckets had a token when last charged."""
+        return len(self._spare)
+
+    @property
+    def idle(self) -> bool:
+        """Whether every bucket is full."""
+        return not (self._spare or self._spent or self._overflow)
+
+    def replace(self, other: Buckets) -> None:
+        """Take the place of others in their room."""
+        self._room.leave(self)
+        self._room = other._room
+        self._room.replace(other, self)
+
+    def leave(self) -> None:
+        """Give up their place; they are not used any more."""
+        self._room.leave(self)
+
     def left(self, key: bytes, now: float) -> float:
-        """The tokens left, from 0 to the burst."""
+        """The tokens left, from 0 to the burst; NO_ROOM if they cannot be counted."""
         clock = now * self.rate
         full_at = self._spare.get(key)
         if full_at is None:
-            full_at = self._spent.get(key, clock)
+            full_at = self._spent.get(key)
+            if full_at is None:
+                if not key.startswith(OVERFLOW):
+                    return float(self.burst) if self._room.make(self, now) else NO_ROOM
+                full_at = self._overflow.get(key, clock)
         if full_at <= clock:
             return float(self.burst)
         return max(0.0, self.burst - (full_at - clock))
@@ -58,16 +91,17 @@ class Buckets:
     def spend(self, key: bytes, now: float) -> float:
         """Take a token if a whole one is there.
 
-        Returns the tokens then left; a negative number means that none was taken and this much is missing.
+        Returns the tokens then left; a negative number means that none was taken and this much is missing, NO_ROOM
+        that they cannot be counted.
         """
         clock = now * self.rate
         full_at = self._spare.get(key)
         if full_at is None:
-            return self._spend_rare(key, clock)
+            return self._spend_rare(key, clock, now)
         full_at = (full_at if full_at > clock else clock) + 1.0
         left = self.burst - (full_at - clock)
         if left < WHOLE:
-            return self._spend_rare(key, clock)
+            return self._spend_rare(key, clock, now)
         self._spare[key] = full_at
         return left
 
@@ -79,41 +113,55 @@ class Buckets:
         else:
             self._spent.move_to_end(key)
 
-    def _spend_rare(self, key: bytes, clock: float) -> float:
+    def _spend_rare(self, key: bytes, clock: float, now: float) -> float:
         """`spend` for a key that is new, moves to the other pool, or has no token left."""
-        known = self._spare.pop(key, None)
+        known = self._take_out(key, clock, now)
         if known is None:
-            known = self._spent.pop(key, None)
-        if known is None:
-            if len(self) >= self.max_entries:
-                self._make_room(clock)
-            known = clock
+            return NO_ROOM
         # A bucket emptier than possible: the clock was set back. It owes the maximum, not the whole jump.
         full_at = min(max(known, clock), clock + self._most)
         left = self.burst - (full_at - clock)
         if left < WHOLE:
-            self._spent[key] = full_at
+            self._put(key, full_at, clock)
             return left - 1.0
-        left = max(0.0, left - 1.0)
-        (self._spare if left >= WHOLE else self._spent)[key] = full_at + 1.0
-        return left
+        self._put(key, full_at + 1.0, clock)
+        return max(0.0, left - 1.0)
 
-    def charge(self, key: bytes, now: float) -> None:
-        """Take a token whether one is there or not."""
+    def charge(self, key: bytes, now: float) -> bool:
+        """Take a token whether one is there or not. False: it cannot be counted."""
         clock = now * self.rate
+        known = self._take_out(key, clock, now)
+        if known is None:
+            return False
+        self._put(key, min(max(known, clock) + 1.0, clock + self._most), clock)
+        return True
+
+    def _take_out(self, key: bytes, clock: float, now: float) -> float | None:
+        """When a bucket is full, to be put back. One that is new is full; None if there is no room for it."""
         known = self._spare.pop(key, None)
         if known is None:
             known = self._spent.pop(key, None)
         if known is None:
-            if len(self) >= self.max_entries:
-                self._make_room(clock)
+            if key.startswith(OVERFLOW):
+                return self._overflow.pop(key, clock)
+            if not self._room.make(self, now):
+                return None
             known = clock
-        full_at = min(max(known, clock) + 1.0, clock + self._most)
-        (self._spare if self.burst - (full_at - clock) >= WHOLE else self._spent)[key] = full_at
+            self._room.added(self)
+        return known
+
+    def _put(self, key: bytes, full_at: float, clock: float) -> None:
+        if key.startswith(OVERFLOW):
+            self._overflow[key] = full_at
+        elif self.burst - (full_at - clock) >= WHOLE:
+            self._spare[key] = full_at
+        else:
+            self._spent[key] = full_at
 
     def owed(self, key: bytes, now: float) -> float:
         """The tokens that must be refilled before the bucket has any."""
-        return max(0.0, self._spent.get(key, 0.0) - now * self.rate - self.burst)
+        full_at = self._spent.get(key) or self._overflow.get(key, 0.0)
+        return max(0.0, full_at - now * self.rate - self.burst)
 
     def sweep(self, now: float, budget: int) -> None:
         """Drop buckets that are full again, checking at most `budget` entries of each pool."""
@@ -123,19 +171,16 @@ class Buckets:
             full_at = self._spare[key]
             if full_at <= clock:
                 del self._spare[key]
+                self._room.removed(self)
             else:
                 self._spare[key] = min(full_at, clock + self._most)
                 self._spare.move_to_end(key)
+        for key in [key for key, full_at in self._overflow.items() if full_at <= clock]:
+            del self._overflow[key]
 
-    def resize(self, max_entries: int) -> None:
-        """Set the bound, and drop the entries beyond it."""
-        self.max_entries = max(1, max_entries)
-        while len(self) > self.max_entries:
-            self._forget_one()
-
-    def _make_room(self, clock: float) -> None:
-        self._recover(clock, _HANDFUL)
-        self._forget_one()
+    def recover(self, now: float) -> None:
+        """Move a few spent buckets that have a whole token again to the spare ones."""
+        self._recover(now * self.rate, _HANDFUL)
 
     def _recover(self, clock: float, budget: int) -> None:
         """Move spent buckets that have a whole token again to the spare ones.
@@ -150,11 +195,13 @@ class Buckets:
                 return
             self._spare[key] = self._spent.pop(key)
 
-    def _forget_one(self) -> None:
+    def forget_one(self) -> None:
+        """Drop a spare bucket; a spent one if there are no others, which only a smaller bound asks for."""
         pool = self._spare or self._spent
         oldest = list(islice(pool, _HANDFUL))
         victim = min(oldest, key=pool.__getitem__)
         del pool[victim]
+        self._room.removed(self)
         if pool is self._spare:
             for key in oldest:
                 if key is not victim:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from ..errors import BODY_TOO_LARGE, RATE_LIMITED, TENANT_SUSPENDED, UNKNOWN_TENANT, Refusal
+from ..errors import BODY_TOO_LARGE, OVERLOADED, RATE_LIMITED, TENANT_SUSPENDED, UNKNOWN_TENANT, Refusal
 from ..wire.refusal_writer import RefusalWriter
 from ..wire.request_head import RequestHead
 from .certificates import ClientAuth
@@ -15,6 +15,10 @@ from .cors import CorsPolicy
 from .limits import Limiter
 from .routing import PathSet, RouteTable
 from .tenants import Registry, TenantPolicy
+
+if TYPE_CHECKING:
+    # With joserfc, which costs memory: only where a key is configured.
+    from .signed_context import ContextSigner
 
 # The service that speaks OAuth and OpenID Connect.
 _OAUTH_SERVICE: Final = "oauth2"
@@ -26,7 +30,8 @@ class Policy:
 
     `hsts` is the finished Strict-Transport-Security line, b"" for none. `forwarded_fields` (lower case) are those of
     trusted proxies' fields that go on to services as they came. `suspended_allow` are the paths that are served for
-    suspended tenants too. `refusals` writes refusals as responses.
+    suspended tenants too. `refusals` writes refusals as responses. `signer` signs X-Koder-Context; without one there
+    is no such header.
     """
 
     registry: Registry
@@ -42,6 +47,12 @@ class Policy:
     forwarded_fields: frozenset[bytes] = frozenset()
     refusals: RefusalWriter = RefusalWriter()  # noqa: RUF009  (it only caches)
     suspended_allow: PathSet = PathSet(())  # noqa: RUF009  (immutable)
+    signer: ContextSigner | None = None
+
+    @property
+    def jwks(self) -> bytes:
+        """The JWK Set of the keys that sign contexts; b"" if there are none."""
+        return b"" if self.signer is None else self.signer.jwks
 
     def preflight(self, head: RequestHead, origins: frozenset[bytes]) -> bytes | None:
         """The field lines of the answer to a preflight; None when this is none, or not from an allowed origin.
@@ -81,8 +92,12 @@ class Policy:
 
 
 @lru_cache(maxsize=256)
-def limit_refusal(name: str) -> Refusal:
-    """The 429 of the limit of this name; its fields go out with every answer of the exchange."""
+def limit_refusal(name: str, in_flight: int = 0) -> Refusal:
+    """The refusal of the limit of this name, of one on requests `in_flight` if that is not 0. Retry-After is among
+    the fields that go out with every answer of the exchange."""
+    if in_flight:
+        detail = f'The limit "{name}" allows {in_flight} requests in flight; try again when one of them has ended.'
+        return replace(OVERLOADED, detail=detail, fields=b"")
     return RATE_LIMITED.because(f'The limit "{name}" is used up; Retry-After says when to try again.')
 
 

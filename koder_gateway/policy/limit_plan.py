@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from math import ceil
 
-from .buckets import SLACK, WHOLE
+from .bucket_room import overflow_key
+from .buckets import NO_ROOM, SLACK, WHOLE
 from .limit_keys import Subject
 from .limit_rules import LimitRule
 from .meter import LimitResult, Meter
@@ -20,9 +21,11 @@ class Plan:
         # The parts of keys for which a Subject is needed.
         self.needs = frozenset(name for meter in meters if meter.key_of is not None for name in meter.rule.key)
         # For each rule that the headers show: its index among the meters, and the seconds in which a token refills.
-        self._shown = tuple((index, 1.0 / meter.buckets.rate) for index, meter in enumerate(meters) if meter.enforced)
-        policies = b", ".join(meter.policy for meter in meters if meter.enforced)
-        items = b", ".join(meter.item for meter in meters if meter.enforced)
+        self._shown = tuple(
+            (index, 1.0 / meter.buckets.rate) for index, meter in enumerate(meters) if meter.announced
+        )
+        policies = b", ".join(meter.policy for meter in meters if meter.announced)
+        items = b", ".join(meter.item for meter in meters if meter.announced)
         self._lines = b"RateLimit-Policy: %b\r\nRateLimit: %b\r\n" % (policies.replace(b"%", b"%%"), items)
         only = meters[0] if len(meters) == 1 else None
         self.sole = only if only is not None and _is_usual(only) else None
@@ -33,11 +36,11 @@ class Plan:
 
     def judge(self, tenant: bytes, address: bytes, now: float) -> LimitResult:
         """Decide about a request and charge it, where no rule needs a Subject. `address` is its network."""
-        return self.decide([meter.key(tenant, address) for meter in self.meters], now)
+        return self.decide([meter.key(tenant, address) for meter in self.meters], now, address)
 
     def judge_subject(self, subject: Subject, now: float) -> LimitResult:
         """Decide about any request and charge it."""
-        return self.decide(self.keys(subject), now)
+        return self.decide(self.keys(subject), now, subject.network)
 
     def keys(self, subject: Subject) -> list[bytes]:
         """What each of the meters counts this request under."""
@@ -46,18 +49,22 @@ class Plan:
             meter.key(tenant, network) if meter.key_of is None else meter.key_of(subject) for meter in self.meters
         ]
 
-    def decide(self, keys: list[bytes], now: float) -> LimitResult:
-        """The verdict of several rules, or of a single one that is no usual one. Each of `keys` is its meter's."""
+    def decide(self, keys: list[bytes], now: float, network: bytes = b"") -> LimitResult:
+        """The verdict of several rules, or of a single one that is no usual one. Each of `keys` is its meter's; where
+        there is no room for one, that of the `network` counts."""
         lefts: list[float] = []
         refused, wait = None, 0
         shadowed: tuple[str, ...] = ()
         for meter, key in zip(self.meters, keys, strict=True):
-            left = meter.buckets.left(key, now)
+            left = meter.left(key, now)
+            if left == NO_ROOM:
+                key = keys[len(lefts)] = overflow_key(network)
+                left = meter.left(key, now)
             crowded = left >= WHOLE and meter.crowded(key, left)
             lefts.append(0.0 if crowded else left)
             if left < WHOLE or crowded:
                 if not crowded:
-                    meter.buckets.knock(key, now)
+                    meter.knock(key, now)
                 if not meter.enforced:
                     meter.shadowed += 1
                     shadowed += (meter.rule.name,)
@@ -76,7 +83,7 @@ class Plan:
                 continue  # A shadow: as if it had refused, it is not charged.
             meter.admitted += 1
             key = keys[index]
-            if meter.afterwards:
+            if meter.pends:
                 meter.held[key] = meter.held.get(key, 0) + 1
                 pending += ((meter, key),)
             else:
@@ -97,7 +104,7 @@ class Plan:
 
 def _is_usual(meter: Meter) -> bool:
     """Whether `Meter.judge` does if this is the only one."""
-    return meter.enforced and not meter.afterwards and meter.key_of is None
+    return meter.announced and not meter.pends and meter.key_of is None
 
 
 class Plans:

@@ -11,6 +11,7 @@ WINDOWS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 HEADER = "header:"
 # Beyond this a bucket's number could not count single tokens on a machine that has been up for months.
 MAX_QUOTA = 10_000_000
+MAX_IN_FLIGHT = 1_000_000
 _RATE = re.compile(r"([0-9]{1,9})/([smhd])")
 
 
@@ -38,7 +39,8 @@ class RateOverride:
 
 @dataclass(frozen=True, slots=True)
 class LimitRule:
-    """One configured limit: `quota` requests per `window` seconds, at most `burst` of them at once.
+    """One configured limit: `quota` requests per `window` seconds, at most `burst` of them at once; or at most
+    `in_flight` requests under way, and then `quota` and `burst` mean nothing.
 
     `key` names what has a bucket of its own. `paths` (prefixes by whole segments, in any spelling) and `methods`
     narrow the rule; None means all. A "shadow" rule only counts what it would refuse. With charge "failures" only
@@ -56,6 +58,7 @@ class LimitRule:
     mode: Literal["enforce", "shadow"] = "enforce"
     charge: Literal["requests", "failures", "refusals"] = "requests"
     ipv6_prefix: int = 64
+    in_flight: int = 0
 
     def __post_init__(self) -> None:
         if not self.burst:

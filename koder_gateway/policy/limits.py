@@ -5,6 +5,9 @@ guess: for a key with `left` tokens, at most `SIDE_BY_SIDE * left` requests are 
 lately has room for a whole office, one that has used up most of its bucket has little. Failures beyond the bucket are
 owed, so that over time there are no more than the rate.
 
+A rule on requests in flight counts those of a key that were admitted and have not ended, however they end; a tunnel
+ends with its last byte.
+
 A rule that charges refusals is separate: it applies only to what the gateway itself refuses, before or after the
 tenant is known, and counts by address (`Limiter.refused`). It never affects requests that are served. It is not a
 quota to plan with, so no header announces it.
@@ -12,27 +15,33 @@ quota to plan with, so no header announces it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
+from .bucket_room import Room, overflow_key
+from .buckets import NO_ROOM
 from .episodes import Episodes
 from .limit_keys import SECRET
+from .limit_overrides import Overrides
 from .limit_plan import Plan, Plans
-from .limit_rules import LimitRule
-from .meter import UNLIMITED, LimitResult, Meter
+from .limit_rules import LimitRule, RateOverride
+from .meter import UNLIMITED, InFlightMeter, LimitResult, Meter
 from .routing import PathSet, PrefixTable, lenient_path, lenient_paths
 
 
 class Limiter:
-    """All rules at work. `max_entries` bounds their buckets together, in equal parts; hashes in keys are made with
+    """All rules at work. `max_entries` bounds their buckets together; hashes in keys are made with
     `secret`. `over` records the addresses that have passed a limit on refusals."""
 
-    __slots__ = ("_plans", "_refusals", "meters", "over")
+    __slots__ = ("_overrides", "_plans", "_refusals", "_room", "meters", "over")
 
     def __init__(self, rules: Iterable[LimitRule], max_entries: int, secret: bytes = SECRET) -> None:
         listed = tuple(rules)
         self.over = Episodes()
-        share = max_entries // max(1, len(listed))
-        self.meters = tuple(Meter(rule, share, secret) for rule in listed)
+        self._room = Room(max_entries)
+        self.meters = tuple(
+            InFlightMeter(rule, secret) if rule.in_flight else Meter(rule, self._room, secret) for rule in listed
+        )
+        self._overrides = Overrides(self._room, secret)
         self._refusals = tuple(meter for meter in self.meters if meter.rule.charge == "refusals")
         reaches = [tuple(lenient_path(path, path.count(b"/")) for path in rule.paths or (b"/",)) for rule in listed]
         prefixes = {b"/"}.union(*reaches)
@@ -48,7 +57,7 @@ class Limiter:
     @property
     def entries(self) -> int:
         """How many buckets are in memory."""
-        return sum(len(meter.buckets) for meter in self.meters)
+        return len(self._room)
 
     def plan(self, method: bytes, path: bytes, plain: bool = False) -> Plan | None:
         """The rules that apply to a request, None if there are none.
@@ -58,6 +67,25 @@ class Limiter:
         """
         plans = self._plans.match(path) if plain else self._lenient_plans(path)
         return plans.by_method.get(method, plans.other) if plans is not None else None
+
+    def for_tenant(self, plan: Plan, tenant: bytes, limits: Mapping[str, RateOverride]) -> Plan:
+        """The same rules with the figures that this tenant has in place of their own."""
+        return self._overrides.plan(plan, tenant, limits)
+
+    def counts(self) -> Iterator[tuple[str, int, int, int]]:
+        """Each rule's name, and the requests since the start that it admitted, refused and would have refused in
+        shadow mode."""
+        sums = {meter: [meter.admitted, meter.refused, meter.shadowed] for meter in self.meters}
+        for base, meter in self._overrides:
+            for at, count in enumerate((meter.admitted, meter.refused, meter.shadowed)):
+                sums[base][at] += count
+        return ((meter.rule.name, counted[0], counted[1], counted[2]) for meter, counted in sums.items())
+
+    def at_work(self) -> Iterator[Meter]:
+        """All meters: those of the rules, and those of tenants with figures of their own."""
+        yield from self.meters
+        for _, meter in self._overrides:
+            yield meter
 
     def admit(
         self, tenant: bytes, address: bytes, method: bytes, path: bytes, now: float, plain: bool = False
@@ -91,7 +119,10 @@ class Limiter:
         """
         over = False
         for meter in self._refusals:
-            if meter.buckets.spend(address, now) >= 0.0:
+            left = meter.buckets.spend(address, now)
+            if left == NO_ROOM:
+                left = meter.buckets.spend(overflow_key(address), now)
+            if left >= 0.0:
                 meter.admitted += 1
             elif meter.enforced:
                 meter.refused += 1
@@ -102,20 +133,22 @@ class Limiter:
         return over
 
     @staticmethod
-    def settle(verdict: LimitResult, status: int, served: bool, now: float) -> None:
-        """Charge the rules that charge failures for a request that was one.
+    def settle(verdict: LimitResult, status: int, served: bool, now: float, ended: bool = True) -> None:
+        """Charge the rules that charge failures for a request that was one, and free its places if it has `ended`.
 
         A failure is a 4xx response of the service (`served`), other than its 429. A request that ended without a
         status is charged as well: a client that disconnects before the response must not guess for free.
         """
         failed = (served and 400 <= status < 500 and status != 429) or not status
         for meter, key in verdict.pending:
-            meter.settle(key, failed, now)
+            if ended or not meter.rule.in_flight:
+                meter.settle(key, failed, now)
 
     def sweep(self, now: float, budget: int) -> None:
         """Drop buckets that are full again; call it now and then with the number of entries to check per rule."""
         for meter in self.meters:
             meter.buckets.sweep(now, budget)
+        self._overrides.sweep(now, budget)
 
     def adopt(self, old: Limiter) -> None:
         """Take over from the limiter before a reload.
@@ -125,10 +158,11 @@ class Limiter:
         """
         self.over = old.over
         before = {meter.rule.name: meter for meter in old.meters}
-        for meter in self.meters:
-            earlier = before.get(meter.rule.name)
-            if earlier is not None:
-                meter.adopt(earlier)
+        pairs = [(before[meter.rule.name], meter) for meter in self.meters if meter.rule.name in before]
+        for earlier, meter in pairs:
+            meter.adopt(earlier)
+        self._overrides.adopt(old._overrides, pairs)
+        self._room.shrink()
 
     def _lenient_plans(self, path: bytes) -> Plans | None:
         table = self._plans

@@ -12,10 +12,12 @@ The headers are those of draft-ietf-httpapi-ratelimit-headers-10, for every enfo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
 
-from .buckets import SLACK, Buckets
+from .bucket_room import Room, overflow_key
+from .buckets import NO_ROOM, SLACK, Buckets
 from .limit_keys import SECRET, key_of
 from .limit_rules import LimitRule
 
@@ -30,13 +32,18 @@ class LimitResult:
 
     `refused` is the rule that refuses, None if the request may pass. `fields` are finished header lines for its
     response. `shadowed` names the shadow rules that would have refused. `pending` are the meters and keys that
-    `Limiter.settle` charges if the response is a failure.
+    `Limiter.settle` tells of the end: they charge for a failure, or have a place again.
     """
 
     refused: LimitRule | None = None
     fields: bytes = b""
     shadowed: tuple[str, ...] = ()
     pending: tuple[tuple[Meter, bytes], ...] = ()
+
+    def still_in_flight(self) -> LimitResult | None:
+        """What is left to be told once it is known whether the request was a failure, None for nothing."""
+        pending = tuple(each for each in self.pending if each[0].rule.in_flight)
+        return LimitResult(pending=pending) if pending else None
 
 
 UNLIMITED = LimitResult()
@@ -54,30 +61,44 @@ class Meter:
         "_line",
         "admitted",
         "afterwards",
+        "announced",
         "buckets",
         "enforced",
         "held",
         "item",
         "key_of",
+        "left",
+        "pends",
         "policy",
         "refused",
         "rule",
         "shadowed",
     )
 
-    def __init__(self, rule: LimitRule, max_entries: int, secret: bytes = SECRET) -> None:
+    def __init__(self, rule: LimitRule, room: Room, secret: bytes = SECRET, *, guaranteed: bool = True) -> None:
         self.rule = rule
         self.enforced = rule.mode == "enforce"
         self.afterwards = rule.charge == "failures"
         debt = (SIDE_BY_SIDE - 1) * rule.burst if self.afterwards else 0
-        self.buckets = Buckets(rule.rate, rule.burst, max_entries, debt)
+        self.buckets = Buckets(rule.rate, rule.burst, room, debt, guaranteed=guaranteed)
+        # What is left for a key at a time. An attribute, so that a plan needs one call and not two.
+        self.left: Callable[[bytes, float], float] = self.buckets.left
         self.admitted = self.refused = self.shadowed = 0
-        # How many requests of each key are in flight, under a rule that charges failures.
+        # Whether the meter is told of the end of each request that it has admitted, and how many of each key have
+        # not ended yet.
+        self.pends = self.afterwards
         self.held: dict[bytes, int] = {}
+        self.announced = self.enforced
         # How a key is made of more than tenant and network, None where these are all.
         self.key_of = key_of(rule, secret)
         self._by_tenant = "tenant" in rule.key
         self._by_address = "ip" in rule.key
+        self.policy = self.item = self._line = b""
+        if rule.quota:
+            self._announce(rule)
+
+    def _announce(self, rule: LimitRule) -> None:
+        """Prepare what the headers say of the rule."""
         # A structured-field String (RFC 9651 section 3.3.3).
         name = b'"' + rule.name.replace("\\", r"\\").replace('"', r"\"").encode("ascii") + b'"'
         refill = -(-rule.burst * rule.window // rule.quota)
@@ -106,15 +127,31 @@ class Meter:
         """Continue the counters of the previous rule of the same name, and its buckets if they mean the same."""
         self.admitted, self.refused, self.shadowed = old.admitted, old.refused, old.shadowed
         mine, theirs = self.rule, old.rule
-        if (mine.key, mine.ipv6_prefix, mine.rate, mine.burst) == (
-            theirs.key,
-            theirs.ipv6_prefix,
-            theirs.rate,
-            theirs.burst,
-        ):
-            old.buckets.resize(self.buckets.max_entries)
+        if self.counts_like(old) and (mine.rate, mine.burst) == (theirs.rate, theirs.burst):
+            old.buckets.replace(self.buckets)
             self.buckets = old.buckets
+            self.left = self.buckets.left
             self.held = old.held
+
+    def counts_like(self, other: Meter) -> bool:
+        """Whether a key means the same for both."""
+        mine, theirs = self.rule, other.rule
+        return (mine.key, mine.ipv6_prefix) == (theirs.key, theirs.ipv6_prefix)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is lost with this meter but its counters."""
+        return self.buckets.idle and not self.held
+
+    def count(self, other: Meter) -> None:
+        """Add the counters of a meter that is no longer used."""
+        self.admitted += other.admitted
+        self.refused += other.refused
+        self.shadowed += other.shadowed
+
+    def knock(self, key: bytes, now: float) -> None:
+        """A key that has nothing left has asked again."""
+        self.buckets.knock(key, now)
 
     def crowded(self, key: bytes, left: float) -> bool:
         """Whether the key has as many requests in flight as its remaining tokens allow."""
@@ -125,8 +162,9 @@ class Meter:
         held = self.held.pop(key, 1) - 1
         if held:
             self.held[key] = held
-        if failed:
-            self.buckets.charge(key, now)
+        if failed and self.afterwards and not self.buckets.charge(key, now):
+            # The room has gone since it was admitted, and its network is not known any more.
+            self.buckets.charge(overflow_key(key), now)
 
     def judge(self, tenant: bytes, address: bytes, now: float) -> LimitResult:
         """The verdict if only this rule applies, enforced and charged for each request."""
@@ -137,6 +175,41 @@ class Meter:
             left += SLACK
             whole = int(left)
             return LimitResult(None, self._line % (whole, ceil((whole + 1.0 - left) / self.buckets.rate) or 1))
+        if left == NO_ROOM:
+            left = self.buckets.spend(overflow_key(address), now)
+            if left >= 0.0:
+                self.admitted += 1
+                return LimitResult(None, self._line % (int(left + SLACK), self.wait(left)))
         self.refused += 1
         seconds = self.wait(left + 1.0)
         return LimitResult(self.rule, self._line % (0, seconds) + b"Retry-After: %d\r\n" % seconds)
+
+
+class InFlightMeter(Meter):
+    """A rule on requests in flight at work: it counts them, and has no buckets. Its refusal says to ask again in a
+    second, since nobody knows when a request will end. No header announces it: RateLimit is for rates."""
+
+    __slots__ = ()
+
+    def __init__(self, rule: LimitRule, secret: bytes = SECRET) -> None:
+        super().__init__(rule, Room(1), secret)
+        self.left = self._places
+        self.pends = True
+        self.announced = False
+
+    def _places(self, key: bytes, now: float) -> float:
+        return float(self.rule.in_flight - self.held.get(key, 0))
+
+    def knock(self, key: bytes, now: float) -> None:
+        """Nothing is kept of a refused request."""
+
+    def retry_after(self, key: bytes, left: float, now: float) -> int:
+        """Seconds after which to ask again."""
+        return 1
+
+    def adopt(self, old: Meter) -> None:
+        """Continue the counters of the previous rule of the same name, and its count if it counted the same; those
+        that are still in flight are told to the old meter, which has the same count."""
+        self.admitted, self.refused, self.shadowed = old.admitted, old.refused, old.shadowed
+        if old.rule.in_flight and self.counts_like(old):
+            self.held = old.held

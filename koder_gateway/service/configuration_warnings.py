@@ -31,3 +31,9 @@ def _of_settings(settings: Settings) -> list[str]:
         *warning_lines(settings),
         *(line(name, "listen.max_connections", each) for each in few),
     ]
+
+
+def changed_ports(before: Settings, present: Settings) -> list[str]:
+    """The keys in `[listen]` that have changed, and need a restart."""
+    keys = ("port", "redirect_port", "admin_port", "workers")
+    return [key for key in keys if getattr(before.listen, key) != getattr(present.listen, key)]

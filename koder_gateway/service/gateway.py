@@ -23,7 +23,6 @@ from twisted.web.resource import IResource, Resource
 from ..config import ConfigurationError, Settings, StableReading
 from ..errors import CODES
 from ..exchange.states import EARLY_ENDS
-from ..listening.endpoints import Endpoints
 from ..ops.access_log import AccessLogError
 from ..ops.admin import admin_pages
 from ..ops.admin_channel import AdminFactory
@@ -47,11 +46,11 @@ from ..upstream.health import Probes
 from ..version import VERSION
 from ..wire.clock import CoarseClock
 from .arguments import check_settings, read_mounts, read_port, read_ports
-from .configuration_warnings import warnings_of
+from .configuration_warnings import changed_ports, warnings_of
 from .drain import Drain
 from .frontends import Frontends, protocols_of
 from .metrics_sources import count_connections, sources_of
-from .ports import Addresses, Ports
+from .ports import Addresses, Ports, endpoints_of
 from .process import Process
 from .registry_follower import RegistryFollower
 from .reload_files import read_files
@@ -109,7 +108,7 @@ class Gateway(TwistedService):
         self._coarse = CoarseClock(clock())
         self._local_hosts = local_hosts
         self.counters = Counters()
-        self._process = process = process or Process()
+        self.process = process = process or Process()
         self.notifier = process.notifier()
         self._ending = LoggedEnding(self.counters, settings.log, clock)
         self._retired = RetiredServices()
@@ -125,7 +124,11 @@ class Gateway(TwistedService):
         )
         self._registry = RegistryFollower(reactor, in_force, self.counters, self._refreshed, local_hosts=local_hosts)
         self._reloads = Reloads(
-            daemon_threads(reactor, "reload"), lambda: self._read(ThreadThrottle()), self._take_up, self._refuse
+            daemon_threads(reactor, "reload"),
+            lambda: self._read(ThreadThrottle()),
+            self._take_up,
+            self._refuse,
+            self._begin_reload,
         )
         self._stopping = False
         self._sweeper = self._made_sweeper()
@@ -134,20 +137,12 @@ class Gateway(TwistedService):
             self.composition, reactor=reactor, clock=self._coarse, time=clock, finished=self._ending.finished
         )
         self.resource, self.site, self.redirect = frontends.resource, frontends.site, frontends.redirect
-        tls, tenants = settings.tls, settings.tenants
-        listening = process.listening_on(reactor)
-        self._endpoints = Endpoints(
-            reactor,
-            tls,
-            settings.state.dir,
-            tenants.base_domain,
-            frontends.gate,
-            protocols=protocols_of(settings),
-            listening=listening,
-        )
+        self._endpoints = endpoints_of(settings, reactor, frontends.gate, process)
         self._endpoints.failures.charge = self._handshake_failed
         self._endpoints.failures.refusals = lambda: self.composition.policy.refusals
-        self._ports = Ports(listening, self._endpoints, public, redirecting, [admin] if admin else [])
+        self._ports = Ports(
+            process.listening_on(reactor), self._endpoints, public, redirecting, [admin] if admin else []
+        )
         self._drain = Drain(reactor, clock, self.site, self._ports, self._sweeper, self._close)
         sources = sources_of(lambda: self.composition, self._probes, self._endpoints, self._ending)
         self._metrics = make_registry(self.counters, sources, version=VERSION)
@@ -168,7 +163,7 @@ class Gateway(TwistedService):
                 lambda _: self._ending.flush(),
                 lambda _: self.notifier.watchdog(),
                 lambda _: self.site.tick(),
-                lambda _: self._process.publish(self._sampled),
+                lambda _: self.process.publish(self._sampled),
                 self._trimmer.look,
                 lambda now: self.composition.policy.limiter.sweep(now, _EVICTED_A_SECOND),
                 lambda now: self._refused_addresses.tell(self.composition.policy.limiter, now),
@@ -227,7 +222,7 @@ class Gateway(TwistedService):
         if self._stopping:
             self.log.info("not reloaded: the gateway is shutting down")
             return False
-        self.notifier.reloading()
+        self._begin_reload()
         try:
             return self._take_up(self._read(no_pause))
         except _REFUSED:
@@ -239,8 +234,11 @@ class Gateway(TwistedService):
         if self._stopping:
             self.log.info("not reloaded: the gateway is shutting down")
         else:
-            self.notifier.reloading()
             self._reloads.ask()
+
+    def _begin_reload(self) -> None:
+        self.notifier.reloading()
+        self.process.reloading()
 
     def _read(self, rest: Callable[[], object]) -> Settings:
         """The present contents of the files. A changed registry file may be half written."""
@@ -264,11 +262,12 @@ class Gateway(TwistedService):
         self._take(composition, before)
         self._frontends.serve(self.composition)
         self._endpoints.reload(settings.tls, settings.tenants.base_domain, protocols_of(settings))
-        self._tell_of_ports(before.settings)
+        for key in changed_ports(before.settings, settings):
+            self.log.warn("listen.{key} has changed, which a reload cannot apply; restart the gateway", key=key)
         self.counters.reloads_ok += 1
         self.log.info("reloaded {source}", source=str(settings.source or "the defaults"))
         self.notifier.ready("serving")
-        self._process.reloaded(None)
+        self.process.reloaded(None)
         return True
 
     def _refuse(self, failure: Failure) -> bool:
@@ -280,14 +279,8 @@ class Gateway(TwistedService):
         for fault in faults:
             self.log.error("reload refused, nothing has changed: {line}", line=fault)
         self.notifier.ready("reload refused; serving the previous configuration")
-        self._process.reloaded(faults)
+        self.process.reloaded(faults)
         return False
-
-    def _tell_of_ports(self, before: Settings) -> None:
-        """Log which ports of the configuration have changed: these need a restart."""
-        for key in ("port", "redirect_port", "admin_port"):
-            if getattr(before.listen, key) != getattr(self.settings.listen, key):
-                self.log.warn("listen.{key} has changed, which a reload cannot apply; restart the gateway", key=key)
 
     def _refreshed(self, registry: Registry) -> None:
         """The registry has been read again."""
@@ -338,7 +331,13 @@ class Gateway(TwistedService):
         if self._bound:
             return
         self._bound = True
-        pages = admin_pages(self.unready, lambda: self.metrics(), self._docs_url)
+        pages = admin_pages(
+            self.unready,
+            self.metrics,
+            self._docs_url,
+            lambda: self.composition.policy.jwks,
+            lambda: self.process.pid,
+        )
         admin = AdminFactory(pages, self._reactor, lambda: self.settings.listen.admin_hosts, self._docs_url)
         faults = self._ports.bind(self.site, self.redirect, admin)
         if faults:
@@ -365,7 +364,7 @@ class Gateway(TwistedService):
 
     def metrics(self) -> bytes:
         """The metrics page."""
-        return self._process.metrics_page(self._sampled)
+        return self.process.metrics_page(self._sampled)
 
     def _sampled(self) -> CollectorRegistry:
         """The metrics of this process, as they are now."""
@@ -396,5 +395,5 @@ class Gateway(TwistedService):
             service.close_idle()
         self._retired.close_idle()
         self._ending.flush()
-        self._process.publish(self._sampled)
+        self.process.publish(self._sampled)
         return self._ports.close_admin()

@@ -28,10 +28,12 @@ def sources_of(
         handshakes_failed=lambda: endpoints.failures.counts,
         tunnels=lambda: present().tunnels.by_service(),
         tunnelled=lambda: present().tunnels.opened,
-        limits=lambda: [
-            (meter.rule.name, meter.admitted, meter.refused, meter.shadowed)
+        limits=lambda: present().policy.limiter.counts(),
+        limits_in_flight=lambda: {
+            meter.rule.name: sum(meter.held.values())
             for meter in present().policy.limiter.meters
-        ],
+            if meter.rule.in_flight
+        },
         limit_entries=lambda: present().policy.limiter.entries,
         certificates=lambda: endpoints.expiries(),
         certificate_faults=lambda: endpoints.faulty,

@@ -8,10 +8,14 @@ from typing import Any
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IProtocolFactory, IStreamServerEndpoint
 
+from ..config import Settings
 from ..listening.admin_ports import admin_endpoint
 from ..listening.endpoint_faults import EndpointError
 from ..listening.endpoints import Endpoints
 from ..listening.listeners import ListenError, Listeners, plain_endpoint
+from ..listening.proxy_protocol import ProxyGate
+from .frontends import protocols_of
+from .process import Process
 
 
 class Addresses(list[Any]):
@@ -60,6 +64,20 @@ class Ports:
     def close_admin(self) -> Deferred[Any]:
         """Close the admin port too."""
         return self._admin.close()
+
+
+def endpoints_of(settings: Settings, reactor: Any, gate: ProxyGate, process: Process) -> Endpoints:
+    """What makes the endpoints of these settings."""
+    return Endpoints(
+        reactor,
+        settings.tls,
+        settings.state.dir,
+        settings.tenants.base_domain,
+        gate,
+        protocols=protocols_of(settings),
+        listening=process.listening_on(reactor),
+        tickets=process.tickets,
+    )
 
 
 def _or_unusable(made: Callable[[str], IStreamServerEndpoint]) -> Callable[[str], IStreamServerEndpoint]:

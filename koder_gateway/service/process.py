@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from ..ops.control_socket import ControlSocket
 from ..ops.metrics import render
 from ..ops.notify import Notifier
+from ..tls.ticket_contexts import TicketContexts
 
 Sampling = Callable[[], CollectorRegistry]
 
 
 class Process:
     """One that is alone. `workers` has other ones."""
+
+    tickets: TicketContexts | None = None
+    """The contexts with the ticket keys that several have; None for one with its own."""
+    control: ControlSocket | None = None
+    """Where reloads are asked for whose verdict somebody waits for; its owner closes it."""
 
     def listening_on(self, reactor: Any) -> Any:
         """What endpoints listen on: the reactor, or what has their sockets already."""
@@ -24,8 +32,20 @@ class Process:
         """Where readiness and reloads are reported."""
         return Notifier()
 
+    @property
+    def pid(self) -> int:
+        """The process that gets signals, and is asked to reload."""
+        return os.getpid()
+
+    def reloading(self) -> None:
+        """A reload has begun."""
+        if self.control is not None:
+            self.control.begun()
+
     def reloaded(self, faults: Sequence[str] | None) -> None:
         """A reload has ended; `faults` are the reasons why it was refused, None if it was not."""
+        if self.control is not None:
+            self.control.decided(faults)
 
     def metrics_page(self, sampling: Sampling) -> bytes:
         """The metrics page."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from ..config import ListContext, Settings, StableReading, load, read_again, read_tenants
+from ..config import ListContext, Settings, StableReading, load, read_again, read_keys_again, read_tenants
 from ..policy.tenants import Registry
 
 
@@ -23,7 +23,11 @@ def _named_again(
     settings: Settings, rest: Callable[[], object], caution: StableReading, before: Registry
 ) -> Settings:
     """Settings that came from no file, with the present contents of the files that they name."""
-    settings = replace(settings, tls=replace(settings.tls, client_ca=read_again(settings.tls.client_ca)))
+    settings = replace(
+        settings,
+        tls=replace(settings.tls, client_ca=read_again(settings.tls.client_ca)),
+        context=read_keys_again(settings.context),
+    )
     registry = settings.tenants.registry
     if not isinstance(registry, Path):
         return settings

@@ -16,6 +16,7 @@ from .certificate_store import StoreChanges, shortened
 from .certificates import CertificateError
 from .contexts import ServerContexts
 from .sni_index import SniIndex
+from .ticket_contexts import TICKETS, TicketContexts
 
 _log = Logger()
 
@@ -27,9 +28,6 @@ _LONGEST: Final = 3.0
 _SHARE: Final = 50
 # After a look that failed unexpectedly.
 _RECOVERY: Final = 60.0
-# Seconds for which the same keys encrypt session tickets (RFC 9325 section 3.4 asks for less than a week). A session
-# ends after two hours, so few tickets meet other keys.
-TICKETS: Final = 12 * 3600.0
 
 
 class WatchedStore(Protocol):
@@ -56,9 +54,11 @@ class WatchedContexts:
 
 
 class CertificateWatcher:
-    """Checks everything in `watched`, which its owner may change at any time."""
+    """Checks everything in `watched`, which its owner may change at any time. With `tickets` their keys are changed
+    when those of all workers are."""
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, tickets: TicketContexts | None = None) -> None:
+        self._next_rotation = (lambda now: now + TICKETS) if tickets is None else tickets.next_period
         self.watched: list[WatchedContexts] = []
         self._reactor = reactor
         self._threads: Any = getattr(reactor, "getThreadPool", None)
@@ -72,9 +72,9 @@ class CertificateWatcher:
     def sweep(self, now: float) -> None:
         """Look if it is time; `now` is in monotonic seconds."""
         if self._rotation == math.inf:
-            self._rotation = now + TICKETS
+            self._rotation = self._next_rotation(now)
         if now >= self._rotation:
-            self._rotation = now + TICKETS
+            self._rotation = self._next_rotation(now)
             for each in self.watched:
                 each.contexts.rotate()
         if now >= self._begun + self._pause and not self._looking:

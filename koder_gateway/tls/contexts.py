@@ -7,7 +7,7 @@ None)` and two Python callbacks, for the server name and for ALPN; with several 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from OpenSSL import SSL
@@ -67,8 +67,9 @@ class ContextOptions:
     """How clients are verified, if any host asks them for a certificate."""
 
 
-def build_context(certificate: CertificateFile, options: ContextOptions) -> SSL.Context:
-    """A context that serves one certificate. Raises CertificateError if OpenSSL refuses it."""
+def build_context(certificate: CertificateFile | None, options: ContextOptions) -> SSL.Context:
+    """A context that serves one certificate, or none: connections then get another one in the handshake. Raises
+    CertificateError if OpenSSL refuses it."""
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_min_proto_version(options.minimum)
     context.set_max_proto_version(options.maximum)
@@ -82,7 +83,8 @@ def build_context(certificate: CertificateFile, options: ContextOptions) -> SSL.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     _set_suites(context)
     _set_alpn(context, options.protocols)
-    _set_certificate(context, certificate)
+    if certificate is not None:
+        _set_certificate(context, certificate)
     if options.clients is not None:
         options.clients.prepare(context)
     return context
@@ -92,9 +94,9 @@ def build_context(certificate: CertificateFile, options: ContextOptions) -> SSL.
 class ServerContexts:
     """The contexts of one or more endpoints; the server name (SNI) selects among them.
 
-    Every connection begins with the context of the default certificate, whose keys also encrypt all session tickets
-    (RFC 8446 section 4.6.1); OpenSSL asks for the right context once it knows the name. Contexts are made when they
-    are first needed, from certificates in memory, and the least recently used are dropped.
+    Every connection begins with the context of the default certificate, or with that of `tickets`, whose keys also
+    encrypt all session tickets (RFC 8446 section 4.6.1); OpenSSL asks for the right context once it knows the name.
+    Contexts are made when they are first needed, from certificates in memory; the least recently used are dropped.
     """
 
     def __init__(
@@ -105,21 +107,25 @@ class ServerContexts:
         options: ContextOptions | None = None,
         strict: bool = False,
         room: int = ROOM,
+        tickets: Callable[[], SSL.Context | None] | None = None,
     ) -> None:
-        """`default` names the certificate for unknown names and for clients that send none; "": the first. With
-        `strict` both are refused. `room` is how many contexts are cached.
+        """`tickets` returns the context that connections begin with, made by `build_context` without a certificate;
+        None for that of the default certificate. No session is resumed while clients are asked for certificates, and
+        it is not used then. `default` names the certificate for unknown names and for clients that send none; "": the
+        first. With `strict` both are refused. `room` is how many contexts are cached.
 
         Raises CertificateError if there is no certificate, none of that name, or if OpenSSL refuses the default.
         """
         self.options = options or ContextOptions()
         self._room = room
+        self._tickets = tickets
         self._made: dict[CertificateFile, SSL.Context] = {}
         self._unusable: set[CertificateFile] = set()
         self._callback = sni_callback.callback(self._choose)
         self._strict = self._sole = False
         names = certificates if isinstance(certificates, SniIndex) else SniIndex(certificates, default)
         self._names = names
-        self._context = self._opened(names.default, self.options)
+        self._begin(names.default, self.options)
         self.serve(names, strict)
 
     @property
@@ -144,10 +150,10 @@ class ServerContexts:
             )
         wanted = self.options if options is None else options
         if wanted != self.options:
-            self._context = self._opened(names.default, wanted)
+            self._begin(names.default, wanted)
             self._made, self.options = {}, wanted
         elif not names.default.same(self._names.default):
-            self._context = self._opened(names.default, wanted)
+            self._begin(names.default, wanted)
         present = set(names.certificates)
         self._made = {known: made for known, made in self._made.items() if known in present}
         self._unusable &= present
@@ -158,7 +164,7 @@ class ServerContexts:
 
     def rotate(self) -> None:
         """Encrypt session tickets with new keys. A client with an old ticket makes one full handshake."""
-        self._context = self._opened(self._names.default, self.options)
+        self._begin(self._names.default, self.options)
 
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """The TLS state of a new connection."""
@@ -167,22 +173,24 @@ class ServerContexts:
         return NamedConnection(self._context)
 
     def getContext(self) -> SSL.Context:
-        """The default certificate's context, which selects the other ones by itself."""
+        """The context that connections begin with, which selects the other ones by itself."""
         return self._context
 
     def context_for(self, name: bytes) -> SSL.Context:
         """The context for a server name, in any case of letters. Raises CertificateError if OpenSSL refuses it."""
         return self._of(self._names.find(name) or self._names.default)
 
-    def _opened(self, certificate: CertificateFile, options: ContextOptions) -> SSL.Context:
-        """A new context for new connections. OpenSSL generates the keys of its tickets with it."""
-        context = build_context(certificate, options)
-        sni_callback.attach(context, self._callback, self._switch)
-        return context
+    def _begin(self, default: CertificateFile, options: ContextOptions) -> None:
+        """Begin connections with new keys for their tickets: those of a new context, unless all workers have some."""
+        context = build_context(default, options)
+        shared = None if self._tickets is None or options.clients is not None else self._tickets()
+        begins = context if shared is None else shared
+        sni_callback.attach(begins, self._callback, self._switch)
+        self._default, self._context = context, begins
 
     def _of(self, certificate: CertificateFile) -> SSL.Context:
         if certificate is self._names.default:
-            return self._context
+            return self._default
         made = self._made
         context = made.pop(certificate, None)
         if context is None:
@@ -197,6 +205,8 @@ class ServerContexts:
         """Give a connection the context of the name that its client asks for. Returns the alert if there is none,
         else 0."""
         if self._sole:
+            if self._default is not self._context:
+                connection.set_context(self._default)
             return 0
         names = self._names
         name = connection.get_servername()

@@ -9,9 +9,10 @@ A reload composes a new tree beside the old one. Pools are carried over by servi
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
@@ -42,6 +43,9 @@ from .bounds import shares_of
 from .guards import guarded
 from .proxy import ProxyResource
 from .routes import Routes
+
+if TYPE_CHECKING:
+    from ..policy.signed_context import ContextSigner
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +94,19 @@ def make_policy(
         hsts=_hsts_line(settings),
         client_auth=_client_auth(settings),
         forwarded_fields=_lower(settings.listen.forwarded_fields),
+        signer=_signer(settings),
         refusals=RefusalWriter(settings.problems.docs_url),
         suspended_allow=PathSet(path.encode() for path in settings.tenants.suspended_allow),
     )
+
+
+def _signer(settings: Settings) -> ContextSigner | None:
+    context = settings.context
+    if context.key_file is None:
+        return None
+    from ..policy.signed_context import ContextSigner
+
+    return ContextSigner(context.key_file.key, [each.key for each in context.published_key_files], time.time)
 
 
 def _hsts_line(settings: Settings) -> bytes:

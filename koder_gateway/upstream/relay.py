@@ -78,7 +78,7 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
         self._excuse: Excuse | None = None
         head = exchange.head
         # The bytes of the request so far; None once they are too many to be sent again.
-        ours = service_fields(head, exchange.request_id, exchange.context.service_fields, head.upgrade)
+        ours = service_fields(head, exchange.request_id, exchange.context.fields_for_service(), head.upgrade)
         self._kept: list[bytes] | None = [
             b"%b %b HTTP/1.1\r\n%b%b\r\n" % (head.method, head.target, b"".join(head.lines), ours)
         ]

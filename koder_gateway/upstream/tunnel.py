@@ -136,7 +136,7 @@ class Tunnel(TunnelEnd, BodySink):
         """Tell the client of the switch; `data` came right behind the service's 101."""
         client, connection, exchange = self.client, self.connection, self.exchange
         # Whether it was a failed guess is known now, which may be days before the end.
-        settle(exchange, self.tunnels.clock.now)
+        settle(exchange, self.tunnels.clock.now, ended=False)
         self.tunnels.begun(self)
         connection.tunnel_through(self)
         client.sink = self

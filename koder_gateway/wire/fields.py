@@ -94,6 +94,7 @@ PROTECTED: Final = frozenset(
         b"traceparent",
         b"client-cert",
         b"client-cert-chain",
+        b"x-koder-context",
         b"strict-transport-security",
         # Where else the gateway's names are served, what browsers are to clear, and what they may do with the page:
         # all of it is decided when the body begins.
@@ -125,6 +126,8 @@ _REQUEST: Final = {
     # Only the verifier of a certificate may set it (RFC 9440 section 2.4).
     b"client-cert": DROP,
     b"client-cert-chain": DROP,
+    # Signed by the gateway, or absent.
+    b"x-koder-context": DROP,
 }
 # Headers that frame a message, end with a connection, or decide something in the gateway: services that fold names
 # into variables, as CGI does, would accept them in any other spelling. Content-Type is such a variable itself, like
@@ -139,12 +142,15 @@ _OWN: Final = (
     b"tracestate",
     b"client-cert",
     b"client-cert-chain",
+    b"x-koder-context",
 )
 _RESPONSE: Final = {
     b"content-length": LENGTH,
     b"transfer-encoding": CODING,
     b"connection": CONNECTION,
     b"x-request-id": DROP,
+    # A service that mirrors what it gets must not hand it to the client.
+    b"x-koder-context": DROP,
     b"trailer": TRAILER,
     b"date": DATE,
     b"ratelimit": RATE,
@@ -219,7 +225,14 @@ class FieldKinds:
         """The kinds of headers from services: their own CORS headers never pass, in any spelling, and Alt-Svc (RFC
         7838) passes only with `alt_svc`."""
         exact = {**_RESPONSE, b"alt-svc": PASS if alt_svc else DROP, tenant_header.lower(): DROP}
-        own = (tenant_header, b"x-request-id", b"alt-svc", *HOP_BY_HOP, *(UNREMOVABLE - {b"host", b"expect"}))
+        own = (
+            tenant_header,
+            b"x-request-id",
+            b"x-koder-context",
+            b"alt-svc",
+            *HOP_BY_HOP,
+            *(UNREMOVABLE - {b"host", b"expect"}),
+        )
         return cls(exact, [(b"access-control-", DROP)], own, underscores_pass=True)
 
     def classify(self, name: bytes) -> int:

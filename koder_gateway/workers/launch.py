@@ -6,6 +6,7 @@ import gc
 import importlib
 import os
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +19,9 @@ from ..config import AUTO, ConfigurationError, Settings, load, shared_store_faul
 from ..listening.endpoints import Endpoints
 from ..ops.notify import Notifier
 from ..ops.signals import HANGUP
+from ..service.frontends import protocols_of
 from ..service.ports import Ports
+from ..tls.ticket_contexts import TicketContexts
 from ..tree.compose import compose
 from ..wire.clock import CoarseClock
 from .bound_ports import BoundPort, PortBinder
@@ -78,7 +81,8 @@ class _Launch:
 
     def __init__(self, settings: Settings, options: Any) -> None:
         self._settings = settings
-        self._ports = _bound(settings, options)
+        self._tickets = TicketContexts(time.monotonic())
+        self._ports = _bound(settings, options, self._tickets)
         self._twistd = options.parent
         self._pidfile = Path(self._twistd["pidfile"]) if self._twistd.get("pidfile") else None
         # Each process would write it.
@@ -94,7 +98,7 @@ class _Launch:
         result = supervisor.run(hangup)
         if isinstance(result, WorkerSeat):
             _adjust_environment()
-            return WorkerProcess(result, self._ports), self._settings
+            return WorkerProcess(result, self._ports, self._tickets), self._settings
         if self._pidfile is not None:
             with suppress(OSError):
                 self._pidfile.unlink()
@@ -120,13 +124,22 @@ class _Launch:
             port.stopListening()
 
 
-def _bound(settings: Settings, options: Any) -> list[BoundPort]:
-    """Every port of the gateway, bound. Raises LaunchError if one cannot be."""
+def _bound(settings: Settings, options: Any, tickets: TicketContexts) -> list[BoundPort]:
+    """Every port of the gateway, bound, and the contexts that TLS on it begins with, in `tickets`. Raises LaunchError
+    if one cannot be."""
     binder: Any = PortBinder()
     listen, tls = settings.listen, settings.tls
     admin = listen.admin_port if options["admin-port"] is None else options["admin-port"]
     # The certificates are read here too: what is wrong with them is reported once. Warnings are the workers'.
-    endpoints = Endpoints(binder, tls, settings.state.dir, settings.tenants.base_domain, warned=lambda lines: None)
+    endpoints = Endpoints(
+        binder,
+        tls,
+        settings.state.dir,
+        settings.tenants.base_domain,
+        warned=lambda lines: None,
+        protocols=protocols_of(settings),
+        tickets=tickets,
+    )
     ports = Ports(
         binder,
         endpoints,

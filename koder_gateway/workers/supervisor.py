@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from ..ops.console import ERROR, INFO, WARNING, say
+from ..ops.control_socket import ControlSocket
 from ..ops.notify import Notifier
 from .channel import Channel, Message, channel_pair
 from .seats import Seat, WorkerSeat
@@ -56,12 +57,14 @@ class Supervisor:
         self._asked: set[Seat] = set()
         self._refusals: list[str] = []
         self._reload_again = False
+        self._control: ControlSocket | None = None
 
     def run(self, hangup: bool = False) -> WorkerSeat | int:
         """Supervise until everything has ended. Returns the exit code; and in each worker, its seat. `hangup`: a
         reload has been asked for already."""
         self._reload_again = hangup
         self._take_signals()
+        self._take_requests()
         while True:
             for seat in self._due():
                 made = self._start(seat)
@@ -100,6 +103,15 @@ class Supervisor:
         else:
             for seat in self._running():
                 os.kill(seat.pid, number)
+
+    def _take_requests(self) -> None:
+        """Reload for those who wait for the verdict (`koder-gateway reload`)."""
+        try:
+            self._control = ControlSocket(self._ask_reload)
+        except OSError as error:
+            self._say(f"`koder-gateway reload` cannot ask this process: {error.strerror}", WARNING)
+            return
+        self._selector.register(self._control, selectors.EVENT_READ, self._control.receive)
 
     # -- workers
 
@@ -151,6 +163,8 @@ class Supervisor:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._selector.close()
+        if self._control is not None:
+            self._control.close()
         self._woken.close()
         self._wakes.close()
         for channel in (ours, *(seat.channel for seat in self._running())):
@@ -276,6 +290,8 @@ class Supervisor:
             return
         self._reload_again = False
         self._notifier.reloading()
+        if self._control is not None:
+            self._control.begun()
         self._refusals = self._reload()
         if not self._refusals:
             for seat in self._running():
@@ -306,6 +322,8 @@ class Supervisor:
         else:
             self._say("reloaded by all workers", INFO)
             self._notifier.ready(self._status())
+        if self._control is not None:
+            self._control.decided(self._refusals or None)
         if self._reload_again:
             self._ask_reload()
 

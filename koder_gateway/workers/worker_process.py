@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import Any
 
 from prometheus_client import CollectorRegistry
-from twisted.internet.interfaces import IReadDescriptor
 from twisted.logger import Logger
-from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from ..ops.metrics import render
 from ..ops.notify import Notifier
+from ..reactor.descriptor_reader import DescriptorReader
 from ..service.process import Process, Sampling
+from ..tls.ticket_contexts import TicketContexts
 from .bound_ports import BoundPort, InheritedPorts
 from .channel import Channel
 from .metrics_sum import Family, FamilyCollector, read_snapshot, summed, taken
@@ -25,17 +25,29 @@ _log = Logger()
 class WorkerProcess(Process):
     """A worker in its seat, with the ports that the supervisor has bound."""
 
-    def __init__(self, seat: WorkerSeat, ports: Iterable[BoundPort]) -> None:
+    def __init__(self, seat: WorkerSeat, ports: Iterable[BoundPort], tickets: TicketContexts) -> None:
         self._seat = seat
+        self.tickets = tickets
         self._ports = list(ports)
+        self._listening: InheritedPorts | None = None
 
     def listening_on(self, reactor: Any) -> Any:
         """The sockets of the supervisor."""
-        return InheritedPorts(reactor, self._ports)
+        if self._listening is None:
+            self._listening = InheritedPorts(reactor, self._ports)
+        return self._listening
 
     def notifier(self) -> Notifier:
         """The supervisor: it speaks for all workers to systemd."""
         return _ChannelNotifier(self._seat.channel)
+
+    @property
+    def pid(self) -> int:
+        """That of the supervisor."""
+        return os.getppid()
+
+    def reloading(self) -> None:
+        """The supervisor knows."""
 
     def reloaded(self, faults: Sequence[str] | None) -> None:
         """Tell the supervisor."""
@@ -55,7 +67,20 @@ class WorkerProcess(Process):
 
     def watch(self, reactor: Any, end: Callable[[], object], reload: Callable[[], object]) -> None:
         """Do what the supervisor says from now on, and end when it has ended."""
-        reactor.addReader(_Orders(reactor, self._seat.channel, {"end": end, "reload": reload}))
+        channel, calls = self._seat.channel, {"end": end, "reload": reload}
+
+        def read() -> None:
+            messages = channel.receive()
+            if messages is None:
+                reactor.removeReader(reader)
+                _log.warn("the supervisor has ended, and so does this worker")
+                end()
+                return
+            for message in messages:
+                calls.get(message.get("do", ""), _nothing)()
+
+        reader = DescriptorReader(channel.fileno(), "supervisor", read)
+        reactor.addReader(reader)
 
     def _families(self) -> list[Family]:
         # The workers first: one that ends in between is then in both, and counted once.
@@ -63,6 +88,10 @@ class WorkerProcess(Process):
         past = read_snapshot(self._seat.pages[0].read())
         live = {number: each.families for number, each in found if each.run > past.ended.get(number, 0)}
         return summed(past.families, live)
+
+
+def _nothing() -> None:
+    """For orders of another version."""
 
 
 class _ChannelNotifier(Notifier):
@@ -74,37 +103,3 @@ class _ChannelNotifier(Notifier):
 
     def _send(self, message: str, status: str) -> None:
         self._channel.send(notify=message, status=status)
-
-
-@implementer(IReadDescriptor)
-class _Orders:
-    """The channel on the reactor."""
-
-    def __init__(self, reactor: Any, channel: Channel, calls: dict[str, Callable[[], object]]) -> None:
-        self._reactor = reactor
-        self._channel = channel
-        self._calls: Final = calls
-
-    def fileno(self) -> int:
-        """See IFileDescriptor."""
-        return self._channel.fileno()
-
-    def logPrefix(self) -> str:
-        """See ILoggingContext."""
-        return "supervisor"
-
-    def doRead(self) -> None:
-        """See IReadDescriptor."""
-        messages = self._channel.receive()
-        if messages is None:
-            self._reactor.removeReader(self)
-            _log.warn("the supervisor has ended, and so does this worker")
-            self._calls["end"]()
-            return
-        for message in messages:
-            call = self._calls.get(message.get("do", ""))
-            if call is not None:
-                call()
-
-    def connectionLost(self, reason: Failure) -> None:
-        """See IFileDescriptor."""

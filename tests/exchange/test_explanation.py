@@ -174,6 +174,7 @@ def test_no_origin() -> None:
         (LimitRule("a", ("tenant",), 10, 60, burst=5), "a: 10/m, burst 5, for tenant koder"),
         (LimitRule("a", ("tenant", "ip"), 10, 3600), "a: 10/h, burst 10, for tenant koder and ip 192.0.2.1"),
         (LimitRule("a", (), 1, 1), "a: 1/s, burst 1, for all clients together"),
+        (LimitRule("a", ("tenant",), 0, 1, in_flight=5), "a: 5 in flight, for tenant koder"),
         (LimitRule("a", ("tenant", "route"), 9, 86400), "a: 9/d, burst 9, for tenant koder and route /v1/users"),
         (LimitRule("a", ("ip",), 1, 1, ipv6_prefix=48), "a: 1/s, burst 1, for ip 192.0.2.1"),
         (

@@ -508,6 +508,7 @@ LOOKS_LIKE = re.compile(
 )
 NO_BOUNDS = {
     "policy.cors.DEFAULT_MAX_AGE": "seconds",
+    "policy.limit_rules.MAX_IN_FLIGHT": "what may be configured",
     "policy.limit_rules.MAX_QUOTA": "what may be configured",
     "wire.body._MAX_SIZE": "of one chunk, which is not kept",
     "wire.http2_frames.HEADER_SIZE": "of every frame",
@@ -595,6 +596,7 @@ def test_every_metric_is_told_with_its_labels() -> None:
         tunnels=lambda: {"s": 1},
         tunnelled=lambda: {"s": 1},
         limits=lambda: [("r", 1, 1, 1)],
+        limits_in_flight=lambda: {"r": 1},
         certificates=lambda: {"c": 0.0},
     )
     found: dict[str, set[str]] = {}

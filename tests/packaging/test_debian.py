@@ -135,7 +135,7 @@ def test_the_unit_leaves_time_to_drain(service: configparser.SectionProxy) -> No
 def test_the_unit_says_ready_reload_and_stop_as_the_daemon_does(service: configparser.SectionProxy) -> None:
     assert service["Type"] == "notify"
     assert service["NotifyAccess"] == "main"
-    assert service["ExecReload"] == "/bin/kill -HUP $MAINPID"
+    assert service["ExecReload"] == "/usr/lib/koder-gateway/bin/koder-gateway reload --pid $MAINPID"
     # SIGTERM is systemd's default, and the daemon's.
     assert "KillSignal" not in service
 

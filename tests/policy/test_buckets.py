@@ -6,7 +6,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from koder_gateway.policy.buckets import Buckets
+from koder_gateway.policy.bucket_room import Room
+from koder_gateway.policy.buckets import NO_ROOM, Buckets
 
 START = 5000.0
 
@@ -15,7 +16,7 @@ START = 5000.0
 
 
 def test_a_bucket_gives_its_burst_then_refills_at_its_rate() -> None:
-    buckets = Buckets(rate=0.5, burst=3, max_entries=10)
+    buckets = Buckets(rate=0.5, burst=3, room=Room(10))
     assert [buckets.spend(b"k", START) for _ in range(4)] == [2.0, 1.0, 0.0, -1.0]
     assert buckets.spend(b"k", START + 1.0) == -0.5
     assert buckets.spend(b"k", START + 2.0) == 0.0
@@ -26,7 +27,7 @@ def test_a_bucket_gives_its_burst_then_refills_at_its_rate() -> None:
 
 
 def test_refused_requests_cost_nothing() -> None:
-    buckets = Buckets(rate=1.0, burst=1, max_entries=10)
+    buckets = Buckets(rate=1.0, burst=1, room=Room(10))
     buckets.spend(b"k", START)
     for _ in range(100):
         assert buckets.spend(b"k", START + 0.5) < 0
@@ -35,7 +36,7 @@ def test_refused_requests_cost_nothing() -> None:
 
 @pytest.mark.parametrize("spent", [1, 5])
 def test_a_clock_set_back_locks_nobody_out(spent: int) -> None:
-    buckets = Buckets(rate=1.0, burst=5, max_entries=10)
+    buckets = Buckets(rate=1.0, burst=5, room=Room(10))
     for _ in range(spent):
         buckets.spend(b"k", START)
     earlier = START - 4000.0
@@ -46,7 +47,7 @@ def test_a_clock_set_back_locks_nobody_out(spent: int) -> None:
 
 
 def test_a_sweep_after_the_clock_was_set_back_locks_nobody_in() -> None:
-    buckets = Buckets(rate=1.0, burst=2, max_entries=10)
+    buckets = Buckets(rate=1.0, burst=2, room=Room(10))
     buckets.spend(b"spare", START)
     for _ in range(2):
         buckets.spend(b"spent", START)
@@ -66,7 +67,7 @@ def test_no_window_admits_more_than_burst_and_rate_allow(
     rate: tuple[int, int], burst: int, waits: list[float], start: float
 ) -> None:
     per_second = rate[0] / rate[1]
-    buckets = Buckets(per_second, burst, 10)
+    buckets = Buckets(per_second, burst, Room(10))
     admitted, now = [], start
     for wait in waits:
         now += wait
@@ -83,7 +84,7 @@ def test_a_bucket_is_never_stricter_than_its_definition(
 ) -> None:
     """Beside the textbook bucket: tokens as a float, refilled by elapsed time."""
     per_second = rate[0] / rate[1]
-    buckets = Buckets(per_second, burst, 10)
+    buckets = Buckets(per_second, burst, Room(10))
     tokens, now = float(burst), START
     for wait in waits:
         now += wait
@@ -97,7 +98,7 @@ def test_a_bucket_is_never_stricter_than_its_definition(
 
 @given(st.permutations([b"a"] * 4 + [b"b"] * 4 + [b"c"] * 2))
 def test_keys_do_not_disturb_each_other_in_any_order(order: list[bytes]) -> None:
-    buckets = Buckets(rate=1.0, burst=3, max_entries=10)
+    buckets = Buckets(rate=1.0, burst=3, room=Room(10))
     taken = dict.fromkeys(order, 0)
     for key in order:
         taken[key] += buckets.spend(key, START) >= 0
@@ -108,7 +109,7 @@ def test_keys_do_not_disturb_each_other_in_any_order(order: list[bytes]) -> None
 
 
 def test_what_is_charged_afterwards_may_be_owed() -> None:
-    buckets = Buckets(rate=1.0, burst=2, max_entries=10, debt=3)
+    buckets = Buckets(rate=1.0, burst=2, room=Room(10), debt=3)
     for left, owed in ((1.0, 0.0), (0.0, 0.0), (0.0, 1.0), (0.0, 2.0), (0.0, 3.0), (0.0, 3.0)):
         buckets.charge(b"k", START)
         assert (buckets.left(b"k", START), buckets.owed(b"k", START)) == (left, owed)
@@ -120,7 +121,7 @@ def test_what_is_charged_afterwards_may_be_owed() -> None:
 
 
 def test_without_debt_a_bucket_is_empty_at_most() -> None:
-    buckets = Buckets(rate=1.0, burst=2, max_entries=10)
+    buckets = Buckets(rate=1.0, burst=2, room=Room(10))
     for _ in range(5):
         buckets.charge(b"k", START)
     assert (buckets.left(b"k", START), buckets.owed(b"k", START)) == (0.0, 0.0)
@@ -135,12 +136,13 @@ script = st.lists(
 @given(script, bursts, st.integers(1, 10), st.integers(0, 5))
 def test_charging_keeps_the_bounds(script: list[tuple[str, int, float]], burst: int, bound: int, debt: int) -> None:
     """Whatever is charged, and when: no bucket passes its burst or debt, nor their number the bound."""
-    buckets, now = Buckets(1.0, burst, bound, debt), START
+    buckets, now = Buckets(1.0, burst, Room(bound), debt), START
     for action, number, wait in script:
         now += wait
         key = b"%d" % number
         getattr(buckets, action)(key, now)
-        assert 0.0 <= buckets.left(key, now) <= burst
+        left = buckets.left(key, now)
+        assert 0.0 <= left <= burst or (left == NO_ROOM and len(buckets) == bound)
         assert buckets.owed(key, now) <= debt + 1e-6
         assert len(buckets) <= bound
 
@@ -149,7 +151,7 @@ def test_charging_keeps_the_bounds(script: list[tuple[str, int, float]], burst: 
 
 
 def test_a_flood_of_keys_stays_bounded_and_offenders_stay_limited() -> None:
-    buckets = Buckets(rate=0.01, burst=5, max_entries=200)
+    buckets = Buckets(rate=0.01, burst=5, room=Room(200))
     offenders = [b"bad%d" % number for number in range(20)]
     for key in offenders * 5:
         buckets.spend(key, START)
@@ -161,7 +163,7 @@ def test_a_flood_of_keys_stays_bounded_and_offenders_stay_limited() -> None:
 
 def test_one_request_keys_do_not_push_out_one_that_keeps_knocking() -> None:
     """With a burst of 1 every key is used up at once: the one that knocked last is kept longest."""
-    buckets = Buckets(rate=0.001, burst=1, max_entries=50)
+    buckets = Buckets(rate=0.001, burst=1, room=Room(50))
     buckets.spend(b"bad", START)
     for number in range(5000):
         now = START + number / 1e3
@@ -172,7 +174,7 @@ def test_one_request_keys_do_not_push_out_one_that_keeps_knocking() -> None:
 
 
 def test_the_bucket_nearest_to_full_is_forgotten_first() -> None:
-    buckets = Buckets(rate=1.0, burst=10, max_entries=3)
+    buckets = Buckets(rate=1.0, burst=10, room=Room(3))
     for key, times in ((b"busy", 6), (b"quiet", 1), (b"middle", 3)):
         for _ in range(times):
             buckets.spend(key, START)
@@ -182,7 +184,7 @@ def test_the_bucket_nearest_to_full_is_forgotten_first() -> None:
 
 
 def test_recovered_buckets_make_room_before_new_ones() -> None:
-    buckets = Buckets(rate=1.0, burst=2, max_entries=2)
+    buckets = Buckets(rate=1.0, burst=2, room=Room(2))
     for _ in range(2):
         buckets.spend(b"old", START)
     buckets.spend(b"new", START + 1.5)
@@ -192,7 +194,7 @@ def test_recovered_buckets_make_room_before_new_ones() -> None:
 
 
 def test_recovered_buckets_make_room_before_spent_ones() -> None:
-    buckets = Buckets(rate=1.0, burst=2, max_entries=2)
+    buckets = Buckets(rate=1.0, burst=2, room=Room(2))
     for _ in range(2):
         buckets.spend(b"old", START)
     for _ in range(2):
@@ -214,7 +216,7 @@ def test_no_spent_key_is_forgotten_while_another_could_be(script: list[tuple[int
 
     Up to the handful that is looked at there is no "just now".
     """
-    buckets = Buckets(rate=1.0, burst=3, max_entries=bound)
+    buckets = Buckets(rate=1.0, burst=3, room=Room(bound))
     allowed = 1.0 if bound <= 8 else 2.0
     now, seen = START, set[bytes]()
     for number, times, wait in script:
@@ -230,7 +232,7 @@ def test_no_spent_key_is_forgotten_while_another_could_be(script: list[tuple[int
 
 
 def test_a_sweep_forgets_full_buckets_within_its_budget() -> None:
-    buckets = Buckets(rate=1.0, burst=3, max_entries=100)
+    buckets = Buckets(rate=1.0, burst=3, room=Room(100))
     for number in range(30):
         buckets.spend(b"%d" % number, START)
     for _ in range(3):
@@ -248,7 +250,7 @@ def test_a_sweep_forgets_full_buckets_within_its_budget() -> None:
 
 
 def test_a_sweep_gets_past_buckets_that_are_in_use() -> None:
-    buckets = Buckets(rate=0.001, burst=3, max_entries=100)
+    buckets = Buckets(rate=0.001, burst=3, room=Room(100))
     for number in range(10):
         buckets.spend(b"slow%d" % number, START)
         buckets.spend(b"slow%d" % number, START)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import pairwise
 from random import Random
 
@@ -478,3 +479,87 @@ def test_the_bound_is_shared_by_the_rules() -> None:
     for number in range(500):
         ask(limiter, address=b"%d" % number)
     assert limiter.entries == 100
+
+
+# In flight
+
+
+REPORTS = LimitRule("reports", ("tenant",), 0, 1, in_flight=2)
+BUSY = b"Retry-After: 1\r\n"
+
+
+def test_so_many_are_in_flight_and_no_more() -> None:
+    limiter = Limiter([REPORTS], 100)
+    first, second = ask(limiter), ask(limiter)
+    assert (first.refused, first.fields, second.refused) == (None, b"", None)
+    third = ask(limiter)
+    assert (third.refused, third.fields, third.pending) == (REPORTS, BUSY, ())
+    assert ask(limiter, tenant=b"acme").refused is None
+    limiter.settle(third, 503, False, START)
+    assert ask(limiter).refused is REPORTS, "a refused request has no place to give back"
+    limiter.settle(first, 200, True, START)
+    assert ask(limiter).refused is None
+    assert ask(limiter).refused is REPORTS
+    (meter,) = limiter.meters
+    assert (meter.admitted, meter.refused, meter.shadowed) == (4, 3, 0)
+
+
+def test_a_shadow_counts_what_it_would_refuse() -> None:
+    limiter = Limiter([replace(REPORTS, mode="shadow")], 100)
+    verdicts = [ask(limiter) for _ in range(5)]
+    assert [verdict.refused for verdict in verdicts] == [None] * 5
+    assert [verdict.shadowed for verdict in verdicts] == [(), (), ("reports",), ("reports",), ("reports",)]
+    for verdict in verdicts:
+        limiter.settle(verdict, 200, True, START)
+    assert limiter.meters[0].held == {}
+    assert limiter.meters[0].shadowed == 3
+
+
+def test_the_fields_are_those_of_the_rates() -> None:
+    limiter = Limiter([REPORTS, LOGIN], 100)
+    ask(limiter)
+    assert ask(limiter).fields == b'RateLimit-Policy: "login";q=10;w=60\r\nRateLimit: "login";r=8;t=6\r\n'
+    refused = ask(limiter)
+    assert refused.fields == b'RateLimit-Policy: "login";q=10;w=60\r\nRateLimit: "login";r=8;t=6\r\n' + BUSY
+
+
+def test_what_is_in_flight_survives_a_reload() -> None:
+    old = Limiter([REPORTS], 100)
+    under_way = [ask(old), ask(old)]
+    new = Limiter([replace(REPORTS, in_flight=3, paths=(b"/v1",))], 100)
+    new.adopt(old)
+    under_way.append(ask(new))
+    assert ask(new).refused is not None
+    for verdict in under_way:
+        new.settle(verdict, 0, True, START)
+    assert new.meters[0].held == {}
+    other_key = Limiter([replace(REPORTS, key=("ip",))], 100)
+    ask(new)
+    other_key.adopt(new)
+    assert other_key.meters[0].held == {}
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [(REPORTS, replace(REPORTS, key=("ip",), name="b")), (REPORTS, LimitRule("guess", (), 3, 60, charge="failures"))],
+)
+@given(data=st.data())
+def test_the_count_returns_to_zero(rules: tuple[LimitRule, ...], data: st.DataObject) -> None:
+    """Requests of several clients come and end in any order, some of them as tunnels, settled at their start."""
+    limiter, under_way, now = Limiter(rules, 100), [], START
+    for _ in range(data.draw(st.integers(0, 30))):
+        if under_way and data.draw(st.booleans()):
+            verdict = under_way.pop(data.draw(st.integers(0, len(under_way) - 1)))
+            if data.draw(st.booleans()):
+                limiter.settle(verdict, 101, True, now, ended=False)
+                verdict = verdict.still_in_flight() or LimitResult()
+            limiter.settle(verdict, data.draw(st.sampled_from([0, 200, 401, 503])), data.draw(st.booleans()), now)
+        else:
+            under_way.append(ask(limiter, now, tenant=data.draw(st.sampled_from([b"a", b"b"]))))
+        counted = limiter.meters[0]
+        admitted = sum(verdict.refused is None for verdict in under_way)
+        assert sum(counted.held.values()) == admitted
+        assert all(1 <= count <= 2 for count in counted.held.values())
+    for verdict in under_way:
+        limiter.settle(verdict, 200, True, now)
+    assert [meter.held for meter in limiter.meters] == [{}, {}]

@@ -104,8 +104,10 @@ def files(certificates: Path, tmp_path: Path) -> Files:
 
 
 @pytest.fixture(autouse=True)
-def _process_state() -> Iterator[None]:
-    """What a daemon changes in its process is changed back."""
+def _process_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a daemon changes in its process is changed back. It hears no requests of other processes: most daemons
+    here are never stopped, which would close the socket for these."""
+    monkeypatch.setattr(Daemon, "_open_control", lambda daemon: None)
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     handlers = [signal.getsignal(number) for number in numbers]
     files = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -11,10 +11,11 @@ from twisted.internet.task import deferLater
 from twisted.logger import formatEvent, globalLogPublisher
 
 from koder_gateway.tls.certificate_store import StoreChanges
-from koder_gateway.tls.certificate_watcher import TICKETS, CertificateWatcher, WatchedContexts
+from koder_gateway.tls.certificate_watcher import CertificateWatcher, WatchedContexts
 from koder_gateway.tls.certificates import CertificateError, self_signed
 from koder_gateway.tls.contexts import ServerContexts
 from koder_gateway.tls.sni_index import SniIndex
+from koder_gateway.tls.ticket_contexts import TICKETS
 from tests.tenants.test_registry_file import Pool
 from tests.tls.test_contexts import Peer, begun, resumed
 
@@ -122,7 +123,7 @@ def test_a_line_says_whose_certificate_it_is_about(made, pool, lines):
 
 def test_certificates_that_cannot_serve_after_all_leave_those_before(made, pool, lines, monkeypatch):
     one = watched(made, StoreChanges(SniIndex([made("b.example")])))
-    monkeypatch.setattr(one.contexts, "_opened", refuse)
+    monkeypatch.setattr(one.contexts, "_begin", refuse)
     before = one.contexts.names
     watch = watch_of(pool, one)
     watch.sweep(0.0)

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.kit.authority import write_certificate
-from tests.kit.clients import request
+from tests.kit.clients import HOST, request
 from tests.kit.gateways import GatewayProcess, configuration, tool
 from tests.kit.services import Origin, Peer, answer
 from tests.kit.waiting import PATIENCE, until
@@ -71,6 +72,33 @@ def test_both_serve_and_their_metrics_are_one(tmp_path: Path) -> None:
         assert gateway.metrics()["koder_gateway_workers"] == 2
         until(lambda: len(gateway.access()) == 100, "each has its line")
         assert gateway.workers == [first, second]
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_tls_session_is_resumed_by_whichever_worker_it_meets(tmp_path: Path, version: ssl.TLSVersion) -> None:
+    """Also by one that was started later."""
+    with Origin() as origin, supervised(tmp_path, origin.url) as gateway:
+        trust = ssl.create_default_context(cafile=str(gateway.certificate))
+        trust.minimum_version = trust.maximum_version = version
+
+        def ask(session: ssl.SSLSession | None) -> tuple[bool | None, ssl.SSLSession | None]:
+            with (
+                socket.create_connection(("127.0.0.1", gateway.ports[1]), PATIENCE) as connection,
+                trust.wrap_socket(connection, server_hostname=HOST, session=session) as secure,
+            ):
+                secure.sendall(request("GET", "/a", "Connection: close"))
+                while secure.recv(65536):
+                    pass
+                return secure.session_reused, secure.session
+
+        reused, session = ask(None)
+        assert not reused
+        assert [ask(session)[0] for _ in range(30)] == [True] * 30
+        killed = gateway.workers
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        until_replaced(gateway, *killed)
+        assert [ask(session)[0] for _ in range(30)] == [True] * 30
 
 
 def test_a_killed_worker_is_replaced_and_new_connections_lose_nothing(tmp_path: Path) -> None:

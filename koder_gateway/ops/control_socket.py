@@ -1,0 +1,147 @@
+"""Reloads on request of another process, which waits for the verdict: `koder-gateway reload`.
+
+A socket with a name by the process (unix(7), abstract: no file is left behind) takes datagrams. The kernel says who
+sent one, and so the gateway hears only root and its own user, and the tool believes only that process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import socket
+import struct
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+_NAME: Final = "koder-gateway/"
+_RELOAD: Final = b"reload"
+# struct ucred: pid, uid, gid (unix(7)).
+_CREDENTIALS: Final = struct.Struct("3i")
+# How many may wait for a verdict, and the longest one in bytes: a datagram must fit into a socket's buffer.
+_WAITING: Final = 64
+_LONGEST: Final = 64 * 1024
+# Seconds between two looks whether the process that is to reload still runs.
+_LOOK: Final = 1.0
+
+
+class ControlSocket:
+    """The gateway's end. `reload` begins a reload, whose end is told to `decided`. Raises OSError if the name is
+    taken or there are no such sockets. Nothing here blocks."""
+
+    def __init__(self, reload: Callable[[], object]) -> None:
+        self._reload = reload
+        self._socket = _open(f"\0{_NAME}{os.getpid()}")
+        self._asked: list[bytes] = []
+        # Those that came during a reload, which may have read the files before: they wait for the next one.
+        self._later: list[bytes] = []
+        self._busy = False
+
+    def fileno(self) -> int:
+        """The descriptor to wait for."""
+        return self._socket.fileno()
+
+    def receive(self) -> None:
+        """Take a datagram that has arrived."""
+        with suppress(OSError):
+            data, ancillary, _, address = self._socket.recvmsg(64, socket.CMSG_SPACE(_CREDENTIALS.size))
+            _, user = _sender(ancillary)
+            if data != _RELOAD or user not in (0, os.geteuid()) or not address:
+                return
+            waiting = self._later if self._busy else self._asked
+            if len(waiting) < _WAITING:
+                waiting.append(address)
+                self._reload()
+
+    def begun(self) -> None:
+        """A reload has begun, on request or by a signal."""
+        self._busy = True
+
+    def decided(self, refusals: Sequence[str] | None) -> None:
+        """A reload has ended; `refusals` are the reasons why it was refused, None if it was not."""
+        told, self._asked, self._later, self._busy = self._asked, self._later, [], False
+        data = _verdict(refusals)
+        for address in told:
+            with suppress(OSError):
+                self._socket.sendto(data, address)
+
+    def close(self) -> None:
+        """Close it."""
+        self._socket.close()
+
+
+def _verdict(refusals: Sequence[str] | None) -> bytes:
+    lines = list(refusals or ())
+    while len(data := json.dumps({"reloaded": refusals is None, "refusals": lines}).encode()) > _LONGEST:
+        lines = [*(line[:1000] for line in lines[: len(lines) // 2]), "and more, which the log has"]
+    return data
+
+
+class NoGatewayError(Exception):
+    """The process is not a gateway that can be asked; the text is one line."""
+
+
+def ask_reload(pid: int) -> list[str] | None:
+    """Have the gateway of that process reload, and wait until it has. Returns the reasons why it has refused, None if
+    it has not. Raises NoGatewayError."""
+    # The kernel gives it a name of its own.
+    asking = _open("")
+    try:
+        asking.sendto(_RELOAD, f"\0{_NAME}{pid}")
+        while True:
+            ready, _, _ = select.select([asking], [], [], _LOOK)
+            if ready:
+                data, ancillary, _, _ = asking.recvmsg(2 * _LONGEST, socket.CMSG_SPACE(_CREDENTIALS.size))
+                if _sender(ancillary)[0] == pid:
+                    verdict = json.loads(data)
+                    return None if verdict["reloaded"] else list(verdict["refusals"])
+            elif not _runs(pid):
+                raise NoGatewayError(f"process {pid} has ended before it had reloaded; look into its log")
+    except OSError as error:
+        raise NoGatewayError(
+            f"process {pid} is no gateway that can be asked ({error.strerror}); name the one that was started, which"
+            " with several workers is their supervisor"
+        ) from None
+    finally:
+        asking.close()
+
+
+def running_gateways() -> list[int]:
+    """The processes of the gateways that can be asked, as far as this user can see."""
+    with suppress(OSError):
+        lines = Path("/proc/net/unix").read_text().splitlines()
+        names = {line.rpartition(" ")[2] for line in lines}
+        numbers = [name.removeprefix(f"@{_NAME}") for name in names if name.startswith(f"@{_NAME}")]
+        return sorted(int(number) for number in numbers if number.isascii() and number.isdecimal())
+    return []
+
+
+def _open(name: str) -> socket.socket:
+    """A socket of that name whose datagrams say who sent them. Raises OSError."""
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        made.setblocking(False)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        made.bind(name)
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+def _sender(ancillary: list[tuple[int, int, bytes]]) -> tuple[int, int]:
+    """The process and the user that have sent a datagram, as the kernel says."""
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
+            pid, user, _ = _CREDENTIALS.unpack(data[: _CREDENTIALS.size])
+            return pid, user
+    return -1, -1
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False

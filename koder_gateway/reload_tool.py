@@ -1,0 +1,65 @@
+"""The tool `koder-gateway reload`: has a running gateway reload, and says what became of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.request
+from collections.abc import Mapping
+
+from .ops.console import say
+from .ops.control_socket import NoGatewayError, ask_reload, running_gateways
+
+# Seconds that the admin port has to say which process it is.
+_PATIENCE = 10.0
+
+
+def reload(pid: int | None, admin: str | None, environ: Mapping[str, str] = os.environ) -> int:
+    """Reload the gateway of a process, or that of an admin port on this machine; by default that of systemd's
+    MAINPID, or the only one. Returns the exit code: 0 if it has reloaded, 1 if it has refused, or cannot be asked,
+    2 if it is not clear which one is meant."""
+    try:
+        if admin is not None:
+            pid = _process_of(admin)
+        elif pid is None:
+            pid = _only(environ)
+        if pid is None:
+            return 2
+        refusals = ask_reload(pid)
+    except NoGatewayError as error:
+        say(f"koder-gateway reload: {error}")
+        return 1
+    if refusals is None:
+        print("reloaded")
+        return 0
+    say("\n".join(f"reload refused, nothing has changed: {line}" for line in refusals))
+    return 1
+
+
+def _only(environ: Mapping[str, str]) -> int | None:
+    """The gateway that is meant when none is named; None, and a line, if several run. Raises NoGatewayError."""
+    main = environ.get("MAINPID", "")
+    if main.isascii() and main.isdecimal():
+        return int(main)
+    found = running_gateways()
+    if not found:
+        raise NoGatewayError("no gateway runs here; name its process with --pid, or its admin port with --admin")
+    if len(found) > 1:
+        say(f"koder-gateway reload: several gateways run; name one with --pid: {', '.join(map(str, found))}")
+        return None
+    return found[0]
+
+
+def _process_of(admin: str) -> int:
+    """The process of the gateway with this admin port. Raises NoGatewayError."""
+    url = f"{admin if '://' in admin else f'http://{admin}'}".rstrip("/") + "/process"
+    try:
+        # Never by a proxy: the admin port is on this machine, or this process could not be asked.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(url, timeout=_PATIENCE) as answer:
+            return int(json.loads(answer.read(65536))["pid"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise NoGatewayError(
+            f"{url}: the admin port does not say its process ({reason}); write its URL, as in http://127.0.0.1:9100"
+        ) from None

@@ -1,0 +1,140 @@
+"""Reloads on request: who is heard, and who gets which verdict."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+
+from koder_gateway.ops.control_socket import ControlSocket, NoGatewayError, ask_reload, running_gateways
+from tests.kit.waiting import PATIENCE, until
+
+
+class Gateway:
+    """A gateway that reloads when a test says so, and answers in a thread."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.control = ControlSocket(self.ask)
+
+    def ask(self) -> None:
+        self.asked += 1
+
+    def hear(self, count: int) -> None:
+        """Wait until so many requests have come."""
+        until(lambda: self.control.receive() or self.asked >= count, "it is asked")
+
+
+@pytest.fixture
+def gateway() -> Iterator[Gateway]:
+    made = Gateway()
+    yield made
+    made.control.close()
+
+
+@pytest.fixture
+def asking() -> Iterator[Callable[[], list[object]]]:
+    """Has a thread ask this process; what it was told is in the list."""
+    threads: list[threading.Thread] = []
+
+    def ask() -> list[object]:
+        told: list[object] = []
+        threads.append(threading.Thread(target=lambda: told.append(ask_reload(os.getpid()))))
+        threads[-1].start()
+        return told
+
+    yield ask
+    for thread in threads:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("verdict", [None, ["a.toml: b: is wrong"], ["one", "two"]])
+def test_who_asks_is_told(
+    gateway: Gateway, asking: Callable[[], list[object]], verdict: Sequence[str] | None
+) -> None:
+    told = asking()
+    gateway.hear(1)
+    gateway.control.begun()
+    gateway.control.decided(verdict)
+    until(lambda: told, "it is told")
+    assert told == [verdict]
+
+
+def test_who_asks_during_a_reload_is_told_of_the_next_one(
+    gateway: Gateway, asking: Callable[[], list[object]]
+) -> None:
+    """The one under way may have read the files before they were changed."""
+    gateway.control.begun()
+    told = asking()
+    gateway.hear(1)
+    gateway.control.decided(["of the first"])
+    gateway.control.begun()
+    gateway.control.decided(["of the second"])
+    until(lambda: told, "it is told")
+    assert told == [["of the second"]]
+
+
+def test_a_verdict_that_is_too_long_is_cut(gateway: Gateway, asking: Callable[[], list[object]]) -> None:
+    told = asking()
+    gateway.hear(1)
+    gateway.control.decided([f"fault {number} {'z' * 5000}" for number in range(1000)])
+    until(lambda: told, "it is told")
+    (lines,) = told
+    assert isinstance(lines, list)
+    assert lines[0].startswith("fault 0 zzz")
+    assert lines[-1] == "and more, which the log has"
+
+
+def test_other_words_and_nameless_senders_are_not_heard(gateway: Gateway) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.sendto(b"reload", f"\0koder-gateway/{os.getpid()}")
+        gateway.control.receive()
+        sender.bind("")
+        sender.sendto(b"stop", f"\0koder-gateway/{os.getpid()}")
+        gateway.control.receive()
+        assert gateway.asked == 0
+        sender.sendto(b"reload", f"\0koder-gateway/{os.getpid()}")
+        gateway.control.receive()
+        assert gateway.asked == 1
+
+
+def test_other_users_are_not_heard(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.bind("")
+        sender.sendto(b"reload", f"\0koder-gateway/{os.getpid()}")
+        user = os.getuid()
+        # As another user's process would come: neither root nor this one.
+        monkeypatch.setattr("koder_gateway.ops.control_socket._sender", lambda ancillary: (1, user + 77))
+        gateway.control.receive()
+    assert gateway.asked == 0
+
+
+def test_no_more_than_64_wait(gateway: Gateway) -> None:
+    senders = [socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(70)]
+    for sender in senders:
+        sender.bind("")
+        sender.sendto(b"reload", f"\0koder-gateway/{os.getpid()}")
+        gateway.control.receive()
+        assert gateway.asked <= 64
+    for sender in senders:
+        sender.close()
+
+
+def test_a_process_that_is_none_is_said() -> None:
+    with pytest.raises(NoGatewayError, match=r"999999999 is no gateway that can be asked \(Connection refused\)"):
+        ask_reload(999999999)
+
+
+def test_gateways_that_run_are_found(gateway: Gateway) -> None:
+    assert os.getpid() in running_gateways()
+    gateway.control.close()
+    assert os.getpid() not in running_gateways()
+
+
+def test_one_process_has_one(gateway: Gateway) -> None:
+    with pytest.raises(OSError, match="Address already in use"):
+        ControlSocket(lambda: None)

@@ -80,7 +80,7 @@ def read_settings(
     lines = [line(name, at, message) for at, message in faults]
     found: TenantList | None = None
     version: Version | None = None
-    rules = frozenset(rule.name for rule in parts["limits"]) if "limits" in parts else None
+    rules = {rule.name: rule for rule in parts["limits"]} if "limits" in parts else None
     try:
         found, version = _registered(document, name, where, caution, ListContext("", before, rules, rest))
     except ConfigurationError as error:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ..policy.limit_rules import MAX_QUOTA, RateOverride
+from ..policy.limit_overrides import misfit
+from ..policy.limit_rules import MAX_QUOTA, LimitRule, RateOverride
 from .faults import BoundedFaults, Located, ReadError, below, nearest, shown, step
 from .kinds import Kind, Where, whole, wrong_type
 from .limit_entries import RATE
@@ -41,10 +42,10 @@ _OVERRIDE: Final = made(OverrideEntry, _override)
 
 
 def read_overrides(
-    value: object, rules: Collection[str] | None = None
+    value: object, rules: Mapping[str, LimitRule] | None = None
 ) -> tuple[Mapping[str, RateOverride], list[Located]]:
-    """The overrides that can be used, and the faults of the others. `rules` are the names of the limits, None if they
-    are not known; one with another name is told, and stays: the limits may be read again without the tenants."""
+    """The overrides that can be used, and the faults of the others. `rules` are the limits by name, None if they are
+    not known; one that has no effect on them is told, and stays: the limits may be read again without the tenants."""
     if not isinstance(value, dict):
         return {}, list(wrong_type(value, 'a table; write it as in { login = { rate = "600/m" } }').faults)
     overrides: dict[str, RateOverride] = {}
@@ -55,10 +56,11 @@ def read_overrides(
         except ReadError as misread:
             faults += below(step(name), misread.faults)
         else:
-            if rules is not None and name not in rules:
+            wrong = None if rules is None else misfit(rules.get(name), overrides[name])
+            if wrong is not None and rules is not None:
                 # Comparing takes long, and only the first faults are told.
-                which = nearest(name, rules) if len(faults) < BoundedFaults.KEPT else "write the name of one"
-                faults.append((step(name), f"{shown(name)} is none of the limits; {which}"))
+                known = () if name in rules or len(faults) >= BoundedFaults.KEPT else rules
+                faults.append((step(name), f"{shown(name)} {wrong}" + (f"; {nearest(name, known)}" if known else "")))
     return overrides, faults
 
 

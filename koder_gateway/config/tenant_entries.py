@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
-from ..policy.limit_rules import RateOverride
+from ..policy.limit_rules import LimitRule, RateOverride
 from ..policy.registry_builder import RegistryBuilder
 from ..policy.sharded_index import no_pause
 from ..policy.tenants import Registry, Tenant, is_slug, unpacked
@@ -77,14 +77,14 @@ class TenantList:
 class ListContext:
     """What the reading of a list depends on, besides the list.
 
-    `before` is the registry in force, None if none is known. `rules` are the names of the configured limits, None if
-    these are not known either. `changes`: the entries are changes to `before`. `rest` is called between any two
+    `before` is the registry in force, None if none is known. `rules` are the configured limits by name, None if these
+    are not known either. `changes`: the entries are changes to `before`. `rest` is called between any two
     entries.
     """
 
     base_domain: str
     before: Registry | None = None
-    rules: frozenset[str] | None = None
+    rules: Mapping[str, LimitRule] | None = None
     rest: Callable[[], object] = no_pause
     changes: bool = False
 

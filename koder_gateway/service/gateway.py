@@ -120,7 +120,7 @@ class Gateway(TwistedService):
         in_force = RegistryInForce(
             lambda: self.composition.policy.registry,
             lambda: self.settings.tenants.max_loss,
-            lambda: frozenset(rule.name for rule in self.settings.limits),
+            lambda: {rule.name: rule for rule in self.settings.limits},
         )
         self._registry = RegistryFollower(reactor, in_force, self.counters, self._refreshed, local_hosts=local_hosts)
         self._reloads = Reloads(

@@ -31,7 +31,7 @@ def _named_again(
     registry = settings.tenants.registry
     if not isinstance(registry, Path):
         return settings
-    rules = frozenset(rule.name for rule in settings.limits)
+    rules = {rule.name: rule for rule in settings.limits}
     context = ListContext(settings.tenants.base_domain, before, rules, rest)
     found, version = read_tenants(registry, str(registry), context, caution)
     found.check(str(registry), settings.tenants.max_loss)

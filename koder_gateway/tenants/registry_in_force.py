@@ -3,11 +3,12 @@ truncated, or is another registry's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from ..config import ConfigurationError, ListContext, TenantList
+from ..policy.limit_rules import LimitRule
 from ..policy.tenants import Registry
 
 _TAKE_IT: Final = "if that is intended, reload the gateway (SIGHUP)"
@@ -23,11 +24,12 @@ class RegistryCounters(Protocol):
 @dataclass(frozen=True, slots=True)
 class RegistryInForce:
     """What applies now. `before` returns the registry, `most` the part of its tenants (0 to 1) that a new list may
-    lack, and of its own entries that may be bad; one in any case. `rules` returns the names of the limits."""
+    lack, and of its own entries that may be bad; one in any case. `rules` returns the limits by name, None if they
+    are not known."""
 
     before: Callable[[], Registry]
     most: Callable[[], float]
-    rules: Callable[[], frozenset[str]] = frozenset
+    rules: Callable[[], Mapping[str, LimitRule] | None] = lambda: None
 
     def context(self, base_domain: str, rest: Callable[[], object], *, changes: bool = False) -> ListContext:
         """The context in which a new list is read."""

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from koder_gateway.config import ConfigurationError, ListContext, TenantList
-from koder_gateway.policy.limit_rules import RateOverride
+from koder_gateway.policy.limit_rules import LimitRule, RateOverride
 from koder_gateway.policy.tenants import Registry, Tenant
 from koder_gateway.tenants.tenant_list import parse_tenant_list, read_cache, write_cache
 from tests.kit.tenants import in_order
@@ -227,13 +227,21 @@ def test_a_bad_override_is_left_out_and_not_its_tenant(limits: Any, fault: str) 
     assert found.skipped == 0
 
 
-def test_an_override_of_no_limit_is_told_and_kept() -> None:
+@pytest.mark.parametrize(
+    ("name", "figures", "fault"),
+    [
+        ("logn", {"rate": "9/s"}, 'logn: "logn" is none of the limits; did you mean "login"?'),
+        ("login", {"in_flight": 3}, 'login: "login" is a limit on a rate; write rate and burst'),
+    ],
+)
+def test_an_override_without_effect_is_told_and_kept(name: str, figures: Any, fault: str) -> None:
     """The limits may be read again without the tenants."""
-    data = json.dumps([{"slug": "a", "limits": {"logn": {"rate": "9/s"}}}]).encode()
-    found = parse_tenant_list(data, "LIST", ListContext(BASE, rules=frozenset(("login", "traffic"))))
-    assert found.faults == ('LIST: tenants[0].limits.logn: "logn" is none of the limits; did you mean "login"?',)
+    data = json.dumps([{"slug": "a", "limits": {name: figures}}]).encode()
+    rules = {name: LimitRule(name, ("tenant",), 1, 1) for name in ("login", "traffic")}
+    found = parse_tenant_list(data, "LIST", ListContext(BASE, rules=rules))
+    assert found.faults == (f"LIST: tenants[0].limits.{fault}",)
     (tenant,) = found.registry
-    assert set(tenant.limits) == {"logn"}
+    assert set(tenant.limits) == {name}
 
 
 # The copy on disk.

@@ -14,6 +14,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from .origins import covers_tenants
 from .sharded_index import ShardedIndex, no_pause
 from .tenants import Registry, Tenant, TenantIndices, index_tenant, normal_domain, packed, unpacked
 
@@ -61,6 +62,12 @@ class RegistryBuilder:
                 return (
                     f'the domain "{domain}" of tenant "{tenant.slug}" lies within the base domain '
                     f'"{self._base_domain}", whose names belong to slugs; a custom domain must lie outside it'
+                )
+        for origin in tenant.cors_origins:
+            if covers_tenants(origin, self._base_domain):
+                return (
+                    f'the origin "{origin}" of tenant "{tenant.slug}" would cover the hosts of all tenants, which no'
+                    " wildcard may; list each origin by itself"
                 )
         present = indices.tenants.get(slug)
         if present is not None or slug in self._faulty:

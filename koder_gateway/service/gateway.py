@@ -38,7 +38,6 @@ from ..policy.limit_keys import address_key
 from ..policy.sharded_index import no_pause
 from ..policy.tenants import Registry
 from ..reactor.daemon_threads import daemon_threads
-from ..tenants.registry_in_force import RegistryInForce
 from ..tenants.remote_registry import UnreadTenants
 from ..tenants.thread_throttle import ThreadThrottle
 from ..tree.compose import Composition, adopt, compose, probed_addresses, with_registry
@@ -105,24 +104,21 @@ class Gateway(TwistedService):
             from twisted.internet import reactor
         self._reactor = reactor
         self._time = clock
-        self._coarse = CoarseClock(clock())
+        self._coarse = CoarseClock(clock(), clock)
         self._local_hosts = local_hosts
         self.counters = Counters()
         self.process = process = process or Process()
         self.notifier = process.notifier()
-        self._ending = LoggedEnding(self.counters, settings.log, clock)
+        self._ending = LoggedEnding(self.counters, settings.log, clock, process.number)
         self._retired = RetiredServices()
         self._bound = False
         self._trimmer = Trimmer()
         self._leavings = RetiredRegistries()
         self._probes = Probes(reactor)
         self._refused_addresses = RefusedAddresses(self._coarse)
-        in_force = RegistryInForce(
-            lambda: self.composition.policy.registry,
-            lambda: self.settings.tenants.max_loss,
-            lambda: {rule.name: rule for rule in self.settings.limits},
+        self._registry = RegistryFollower(
+            reactor, lambda: self.composition, self.counters, self._refreshed, local_hosts=local_hosts
         )
-        self._registry = RegistryFollower(reactor, in_force, self.counters, self._refreshed, local_hosts=local_hosts)
         self._reloads = Reloads(
             daemon_threads(reactor, "reload"),
             lambda: self._read(ThreadThrottle()),
@@ -281,6 +277,10 @@ class Gateway(TwistedService):
         self.notifier.ready("reload refused; serving the previous configuration")
         self.process.reloaded(faults)
         return False
+
+    def reopen_logs(self) -> None:
+        """Open the access log's file again, after a rotation."""
+        self._ending.reopen()
 
     def _refreshed(self, registry: Registry) -> None:
         """The registry has been read again."""

@@ -21,12 +21,12 @@ from ..upstream.fetch import Fetcher
 
 class RegistryFollower:
     """Reads the registry again when it changes, in a thread of its own, and passes each new one to `refreshed`.
-    `in_force` is what a new list is compared with."""
+    `in_force` returns the generation that a new list is compared with."""
 
     def __init__(
         self,
         reactor: Any,
-        in_force: RegistryInForce,
+        in_force: Callable[[], Composition],
         counters: RegistryCounters,
         refreshed: Callable[[Registry], object],
         *,
@@ -34,7 +34,11 @@ class RegistryFollower:
     ) -> None:
         self._reactor = reactor
         self._threads = daemon_threads(reactor, "registry")
-        self._in_force = in_force
+        self._in_force = RegistryInForce(
+            lambda: in_force().policy.registry,
+            lambda: in_force().settings.tenants.max_loss,
+            lambda: {rule.name: rule for rule in in_force().settings.limits},
+        )
         self._counters = counters
         self._refreshed = refreshed
         self._local_hosts = local_hosts

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from koder_gateway.policy.sharded_index import PARTS, ShardedIndex
+from koder_gateway.policy.tenants import Registry, Tenant
 
 names = st.binary(max_size=2)
 steps = st.lists(st.tuples(names, st.none() | st.integers(0, 9)), max_size=40)
@@ -52,3 +56,17 @@ def test_a_copy_has_of_its_own_what_was_changed() -> None:
     rests: list[None] = []
     assert copy.count_missing(index, lambda: rests.append(None)) == 1
     assert len(rests) == 1
+
+
+def test_a_tenant_takes_less_than_400_bytes_and_no_time_of_the_garbage_collector() -> None:
+    tenants = [Tenant(f"tenant-{number:07d}", (f"login.tenant-{number:07d}.example",)) for number in range(20_000)]
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        registry = Registry(Tenant(tenant.slug, tenant.domains) for tenant in tenants)
+        each = (tracemalloc.get_traced_memory()[0] - before) / len(tenants)
+    finally:
+        tracemalloc.stop()
+    assert each < 400
+    assert len(registry) == len(tenants)
+    assert not any(gc.is_tracked(part) for index in registry.indices for part in index.parts)

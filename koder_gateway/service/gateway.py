@@ -24,8 +24,6 @@ from ..config import ConfigurationError, Settings, StableReading
 from ..errors import CODES
 from ..exchange.states import EARLY_ENDS
 from ..ops.access_log import AccessLogError
-from ..ops.admin import admin_pages
-from ..ops.admin_channel import AdminFactory
 from ..ops.logged_ending import LoggedEnding
 from ..ops.memory import Trimmer
 from ..ops.metrics import Counters, make_registry
@@ -44,6 +42,7 @@ from ..tree.compose import Composition, adopt, compose, probed_addresses, with_r
 from ..upstream.health import Probes
 from ..version import VERSION
 from ..wire.clock import CoarseClock
+from .admin_port import admin_factory
 from .arguments import check_settings, read_mounts, read_port, read_ports
 from .configuration_warnings import changed_ports, warnings_of
 from .drain import Drain
@@ -331,20 +330,12 @@ class Gateway(TwistedService):
         if self._bound:
             return
         self._bound = True
-        pages = admin_pages(
-            self.unready,
-            self.metrics,
-            self._docs_url,
-            lambda: self.composition.policy.jwks,
-            lambda: self.process.pid,
+        admin = admin_factory(
+            self._reactor, lambda: self.composition, self.unready, self.metrics, lambda: self.process.pid, self._time
         )
-        admin = AdminFactory(pages, self._reactor, lambda: self.settings.listen.admin_hosts, self._docs_url)
         faults = self._ports.bind(self.site, self.redirect, admin)
         if faults:
             raise StartError("\n".join(faults))
-
-    def _docs_url(self) -> str:
-        return self.settings.problems.docs_url
 
     @property
     def addresses(self) -> Addresses:

@@ -178,6 +178,11 @@ class Buckets:
         for key in [key for key, full_at in self._overflow.items() if full_at <= clock]:
             del self._overflow[key]
 
+    def latest(self, most: int) -> list[bytes]:
+        """At most so many keys, those first that were used up when they last asked, the last to ask first."""
+        spent = list(islice(reversed(self._spent), most))
+        return spent + list(islice(reversed(self._spare), most - len(spent)))
+
     def recover(self, now: float) -> None:
         """Move a few spent buckets that have a whole token again to the spare ones."""
         self._recover(now * self.rate, _HANDFUL)

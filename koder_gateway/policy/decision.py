@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
@@ -13,6 +13,7 @@ from ..wire.request_head import RequestHead
 from .certificates import ClientAuth
 from .clients import TrustedProxies
 from .cors import CorsPolicy
+from .limit_rules import RateOverride
 from .limits import Limiter
 from .origins import wildcard_of
 from .routing import PathSet, RouteTable
@@ -93,6 +94,11 @@ class Policy:
         """Whether clients of this path expect OAuth errors: those of the service with the name `oauth2`."""
         route = self.routes.match(path)
         return route is not None and route.service == _OAUTH_SERVICE
+
+    def figures(self, slug: bytes) -> Mapping[str, RateOverride]:
+        """The figures that a tenant has in place of the limits' own, by limit."""
+        tenant = self.registry.find(slug)
+        return {} if tenant is None else getattr(tenant, "limits", {})
 
     def tenant_refusal(self, slug: bytes, path: bytes) -> Refusal | None:
         """Why an exchange of this tenant (b"" for none) at this path, already in flight, may not go on."""

@@ -54,6 +54,11 @@ class Limiter:
             {prefix: Plans(tuple(meter for meter, paths in reach if paths.covers(prefix))) for prefix in prefixes}
         )
 
+    def begin(self, now: float) -> None:
+        """Count from now on, in monotonic seconds, until `adopt` continues earlier counts."""
+        for meter in self.meters:
+            meter.since = now
+
     @property
     def entries(self) -> int:
         """How many buckets are in memory."""
@@ -80,6 +85,10 @@ class Limiter:
             for at, count in enumerate((meter.admitted, meter.refused, meter.shadowed)):
                 sums[base][at] += count
         return ((meter.rule.name, counted[0], counted[1], counted[2]) for meter, counted in sums.items())
+
+    def overridden(self) -> Iterator[tuple[Meter, Meter]]:
+        """Each meter of tenants with figures of their own, behind that of the rule."""
+        return iter(self._overrides)
 
     def at_work(self) -> Iterator[Meter]:
         """All meters: those of the rules, and those of tenants with figures of their own."""

@@ -25,8 +25,6 @@ from ..config.registry import no_pause
 from ..errors import CODES
 from ..exchange.states import EARLY_ENDS
 from ..ops.access_log import AccessLogError
-from ..ops.admin import admin_pages
-from ..ops.admin_channel import AdminFactory
 from ..ops.logged_ending import LoggedEnding
 from ..ops.memory import Trimmer
 from ..ops.metrics import Counters, make_registry
@@ -45,6 +43,7 @@ from ..tree.compose import Composition, adopt, compose, probed_addresses, with_r
 from ..upstream.health import Probes
 from ..version import VERSION
 from ..wire.clock import CoarseClock
+from .admin_port import admin_factory
 from .arguments import check_settings, read_mounts, read_port, read_ports
 from .configuration_warnings import changed_ports, warnings_of
 from .drain import Drain
@@ -105,12 +104,12 @@ class Gateway(TwistedService):
             from twisted.internet import reactor
         self._reactor = reactor
         self._time = clock
-        self._coarse = CoarseClock(clock())
+        self._coarse = CoarseClock(clock(), clock)
         self._local_hosts = local_hosts
         self.counters = Counters()
         self.process = process = process or Process()
         self.notifier = process.notifier()
-        self._ending = LoggedEnding(self.counters, settings.log, clock)
+        self._ending = LoggedEnding(self.counters, settings.log, clock, process.number)
         self._retired = RetiredServices()
         self._bound = False
         self._trimmer = Trimmer()
@@ -279,6 +278,10 @@ class Gateway(TwistedService):
         self.process.reloaded(faults)
         return False
 
+    def reopen_logs(self) -> None:
+        """Open the access log's file again, after a rotation."""
+        self._ending.reopen()
+
     def _refreshed(self, registry: Registry) -> None:
         """The registry has been read again."""
         composition = self.composition
@@ -328,20 +331,12 @@ class Gateway(TwistedService):
         if self._bound:
             return
         self._bound = True
-        pages = admin_pages(
-            self.unready,
-            self.metrics,
-            self._docs_url,
-            lambda: self.composition.policy.jwks,
-            lambda: self.process.pid,
+        admin = admin_factory(
+            self._reactor, lambda: self.composition, self.unready, self.metrics, lambda: self.process.pid, self._time
         )
-        admin = AdminFactory(pages, self._reactor, lambda: self.settings.listen.admin_hosts, self._docs_url)
         faults = self._ports.bind(self.site, self.redirect, admin)
         if faults:
             raise StartError("\n".join(faults))
-
-    def _docs_url(self) -> str:
-        return self.settings.problems.docs_url
 
     @property
     def addresses(self) -> Addresses:

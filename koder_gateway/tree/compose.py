@@ -316,6 +316,7 @@ def compose(
     cannot be used."""
     mounted = dict(mounts or {})
     policy = make_policy(settings, tenants, mounts=mounted, local_hosts=local_hosts)
+    policy.limiter.begin(clock.now)
     kept = {}
     if before is not None and before.settings.timeouts.connect == settings.timeouts.connect:
         kept = {name: (before.settings.services[name], service) for name, service in before.services.items()}

@@ -617,7 +617,10 @@ def test_spaces_of_other_kinds_stay_in_strings(tmp_path: Path) -> None:
             "port: is an unknown key here; it belongs in [listen]",
         ),
         ('[requests]\nhealth = "/"', "it belongs in [services.NAME]"),
-        ('[log]\nnonsense = "5s"', "log.nonsense: is an unknown key; known here: access, file"),
+        (
+            '[log]\nnonsense = "5s"',
+            "log.nonsense: is an unknown key; known here: access, access_format, file, format, level",
+        ),
         ('[services]\ndrain = "5s"', "services.drain: is not a service's address; drain belongs in [timeouts]"),
         ("[services]\nmax_streams = 5", "is not a service's address; max_streams belongs in [requests]"),
         ('[timeouts.listen]\nport = "ssl:1"', "timeouts.listen: is an unknown key here; it is a section of its own"),

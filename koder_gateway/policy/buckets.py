@@ -35,12 +35,12 @@ class Buckets:
     a bucket by up to `debt` tokens. `_overflow` has the buckets of whole networks, a fixed number at most.
     """
 
-    __slots__ = ("_most", "_overflow", "_room", "_spare", "_spent", "burst", "guaranteed", "rate")
+    __slots__ = ("_overflow", "_room", "_spare", "_spent", "burst", "guaranteed", "most", "rate")
 
     def __init__(self, rate: float, burst: int, room: Room, debt: int = 0, *, guaranteed: bool = True) -> None:
         self.rate = rate
         self.burst = burst
-        self._most = burst + debt
+        self.most = burst + debt
         self._spare: OrderedDict[bytes, float] = OrderedDict()
         self._spent: OrderedDict[bytes, float] = OrderedDict()
         self._overflow: dict[bytes, float] = {}
@@ -108,7 +108,7 @@ class Buckets:
     def knock(self, key: bytes, now: float) -> None:
         """Note that a key without tokens still asks, so that it is dropped last."""
         full_at = self._spent.get(key)
-        if full_at is None or full_at - now * self.rate > self._most:
+        if full_at is None or full_at - now * self.rate > self.most:
             self.spend(key, now)
         else:
             self._spent.move_to_end(key)
@@ -119,7 +119,7 @@ class Buckets:
         if known is None:
             return NO_ROOM
         # A bucket emptier than possible: the clock was set back. It owes the maximum, not the whole jump.
-        full_at = min(max(known, clock), clock + self._most)
+        full_at = min(max(known, clock), clock + self.most)
         left = self.burst - (full_at - clock)
         if left < WHOLE:
             self._put(key, full_at, clock)
@@ -133,7 +133,7 @@ class Buckets:
         known = self._take_out(key, clock, now)
         if known is None:
             return False
-        self._put(key, min(max(known, clock) + 1.0, clock + self._most), clock)
+        self._put(key, min(max(known, clock) + 1.0, clock + self.most), clock)
         return True
 
     def _take_out(self, key: bytes, clock: float, now: float) -> float | None:
@@ -158,6 +158,16 @@ class Buckets:
         else:
             self._spent[key] = full_at
 
+    def learn(self, key: bytes, left: float, now: float) -> None:
+        """Set what is left, negative where tokens are owed: a shared store has charged this bucket. Does nothing if
+        there is no room."""
+        clock = now * self.rate
+        if left < self.burst:
+            if self._take_out(key, clock, now) is not None:
+                self._put(key, clock + min(self.burst - left, self.most), clock)
+        elif self._spare.pop(key, None) is not None or self._spent.pop(key, None) is not None:
+            self._room.removed(self)
+
     def owed(self, key: bytes, now: float) -> float:
         """The tokens that must be refilled before the bucket has any."""
         full_at = self._spent.get(key) or self._overflow.get(key, 0.0)
@@ -173,7 +183,7 @@ class Buckets:
                 del self._spare[key]
                 self._room.removed(self)
             else:
-                self._spare[key] = min(full_at, clock + self._most)
+                self._spare[key] = min(full_at, clock + self.most)
                 self._spare.move_to_end(key)
         for key in [key for key, full_at in self._overflow.items() if full_at <= clock]:
             del self._overflow[key]
@@ -196,7 +206,7 @@ class Buckets:
         for key in list(islice(self._spent, budget)):
             full_at = self._spent[key]
             if full_at - clock > self.burst - WHOLE:
-                self._spent[key] = min(full_at, clock + self._most)
+                self._spent[key] = min(full_at, clock + self.most)
                 return
             self._spare[key] = self._spent.pop(key)
 

@@ -33,7 +33,7 @@ def admin_factory(
     def limits() -> AdminResponse:
         composition = present()
         policy = composition.policy
-        store = without_secrets(composition.settings.limits_store.url)
+        store = without_secrets(composition.settings.limits_store.url.text)
         return _json(limits_document(policy.limiter, policy.figures, store, monotonic(), time.time()))
 
     pages = {**admin_pages(unready, metrics, docs_url, lambda: present().policy.jwks, process), b"/limits": limits}

@@ -35,11 +35,12 @@ class Buckets:
     a bucket by up to `debt` tokens. `_overflow` has the buckets of whole networks, a fixed number at most.
     """
 
-    __slots__ = ("_most", "_overflow", "_room", "_spare", "_spent", "burst", "guaranteed", "rate")
+    __slots__ = ("_most", "_overflow", "_room", "_spare", "_spent", "burst", "full", "guaranteed", "rate")
 
     def __init__(self, rate: float, burst: int, room: Room, debt: int = 0, *, guaranteed: bool = True) -> None:
         self.rate = rate
         self.burst = burst
+        self.full = float(burst)
         self._most = burst + debt
         self._spare: OrderedDict[bytes, float] = OrderedDict()
         self._spent: OrderedDict[bytes, float] = OrderedDict()
@@ -81,11 +82,15 @@ class Buckets:
         if full_at is None:
             full_at = self._spent.get(key)
             if full_at is None:
+                # Mostly a client that has never failed, under a rule that charges failures.
+                room = self._room
+                if room.used < room.common and not self._overflow:
+                    return self.full
                 if not key.startswith(OVERFLOW):
-                    return float(self.burst) if self._room.make(self, now) else NO_ROOM
+                    return self.full if room.make(self, now) else NO_ROOM
                 full_at = self._overflow.get(key, clock)
         if full_at <= clock:
-            return float(self.burst)
+            return self.full
         return max(0.0, self.burst - (full_at - clock))
 
     def spend(self, key: bytes, now: float) -> float:

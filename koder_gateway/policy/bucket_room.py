@@ -47,8 +47,8 @@ class Pool(Protocol):
 
 
 class Room:
-    """The room of several pools: at most `max_entries` together. Beyond what is guaranteed there may be `common` entries,
-    and `used` are there."""
+    """The room of several pools: at most `max_entries` together. Beyond the guarantees there may be `common` entries,
+    and `used` of these are there."""
 
     __slots__ = ("_giver", "_pools", "_turns", "common", "max_entries", "used")
 

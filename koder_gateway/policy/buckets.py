@@ -120,17 +120,38 @@ class Buckets:
 
     def _spend_rare(self, key: bytes, clock: float, now: float) -> float:
         """`spend` for a key that is new, moves to the other pool, or has no token left."""
-        known = self._take_out(key, clock, now)
-        if known is None:
-            return NO_ROOM
+        known = self._spent.get(key)
+        if known is not None:
+            missing = known - clock
+            if self.burst - WHOLE < missing <= self._most:
+                self._spent.move_to_end(key)
+                return self.burst - missing - 1.0
+            del self._spent[key]
+        else:
+            known = self._spare.pop(key, None)
+            if known is None:
+                if key.startswith(OVERFLOW):
+                    return self._spend_overflow(key, clock)
+                room = self._room
+                if room.used >= room.common and not room.make(self, now):
+                    return NO_ROOM
+                room.added(self)
+                known = clock
         # A bucket emptier than possible: the clock was set back. It owes the maximum, not the whole jump.
         full_at = min(max(known, clock), clock + self._most)
         left = self.burst - (full_at - clock)
         if left < WHOLE:
-            self._put(key, full_at, clock)
+            self._spent[key] = full_at
             return left - 1.0
-        self._put(key, full_at + 1.0, clock)
-        return max(0.0, left - 1.0)
+        left = max(0.0, left - 1.0)
+        (self._spare if left >= WHOLE else self._spent)[key] = full_at + 1.0
+        return left
+
+    def _spend_overflow(self, key: bytes, clock: float) -> float:
+        full_at = min(max(self._overflow.get(key, clock), clock), clock + self._most)
+        left = self.burst - (full_at - clock)
+        self._overflow[key] = full_at if left < WHOLE else full_at + 1.0
+        return left - 1.0 if left < WHOLE else max(0.0, left - 1.0)
 
     def charge(self, key: bytes, now: float) -> bool:
         """Take a token whether one is there or not. False: it cannot be counted."""

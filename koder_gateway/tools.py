@@ -1,4 +1,4 @@
-"""The tools of the command `koder-gateway`: `check` and `explain`."""
+"""The tools of the command `koder-gateway`: `check`, `explain` and `limits`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from .config import ConfigurationError, Settings, load
 from .config.faults import shown, without_secrets
 from .errors import Refusal
 from .exchange.explanation import Explanation, explain
+from .limits_tool import show_limits
 from .ops.console import WARNING, say
 from .policy.certificates import TlsInfo
 from .policy.clients import plain_host
@@ -23,6 +24,8 @@ from .wire.request_head import RequestHead
 from .wire.request_syntax import oversized
 from .wire.unread_head import known_of
 
+_ADMIN = "the gateway's admin port, as in http://127.0.0.1:9100; default: listen.admin_port of the configuration"
+
 
 def use(words: Sequence[str]) -> int:
     """Run one tool; the exit code is 0, 1 after a fault, and 2 for a wrong command line."""
@@ -30,6 +33,8 @@ def use(words: Sequence[str]) -> int:
     if options.run is None:
         print(f"koder-gateway {VERSION}")
         return 0
+    if options.run is show_limits and options.admin:
+        return int(show_limits(None, options))
     if options.run is reload:
         return int(reload(options.pid, options.admin))
     # It imports Twisted, whose reactor only `run` may choose.
@@ -84,6 +89,10 @@ def _parser() -> argparse.ArgumentParser:
     why.add_argument("--from", dest="peer", default="192.0.2.1", metavar="ADDRESS", help="the client's address")
     why.add_argument("url", metavar="URL", help="as the client would write it: https://acme.id.koder.dev/v1/users")
     why.set_defaults(run=_explain)
+    limits = tools.add_parser("limits", parents=[shared], help="show who is near a limit of the running gateway")
+    limits.add_argument("--admin", metavar="URL", help=_ADMIN)
+    limits.add_argument("--json", action="store_true", help="print one JSON object")
+    limits.set_defaults(run=show_limits)
     return parser
 
 

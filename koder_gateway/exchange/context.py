@@ -44,7 +44,7 @@ class RequestContext:
     `readable` says whether this page may; a `foreign` page is another tenant's. `address` is the client's, `key` the
     form of it that limits count under; it is `certain` unless a header names a client that nobody vouches for, or
     that cannot be read. What a trusted proxy said, and what a foreign page may not do, holds for one request: such a
-    context is not `lasting`.
+    context is not `lasting`. `tls` is the version of TLS on the connection, b"" without.
     """
 
     policy: Policy
@@ -64,6 +64,7 @@ class RequestContext:
     signed: SignedField | None
     address: bytes
     key: bytes
+    tls: bytes
     certain: bool
     lasting: bool
 
@@ -169,6 +170,7 @@ def request_context(policy: Policy, head: RequestHead, peer: str, secured: TlsIn
         signed=_signed(policy, head, owner, wire),
         address=wire,
         key=address_key(address),
+        tls=b"" if secured is None else secured.version,
         certain=certain,
         lasting=certain and not (forwarded or foreign or head.https),
     )

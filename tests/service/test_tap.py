@@ -34,7 +34,8 @@ from twisted.web.server import Site
 from zope.interface.verify import verifyObject
 
 from koder_gateway import Gateway, Settings, StartError, load, mounted_request
-from koder_gateway.tap import Daemon, Demo, Options, fail, makeService
+from koder_gateway.daemon import Daemon, Demo, fail
+from koder_gateway.tap import Options, makeService
 from tests.kit.authority import write_certificate
 from tests.kit.gateways import parse_metrics
 from tests.kit.waiting import PATIENCE, eventually
@@ -850,10 +851,7 @@ class Living:
                 name: (service, service.reader, service.response_timeout, service.idle_timeout)
                 for name, service in composition.services.items()
             },
-            "buckets": [
-                (meter.buckets, meter.buckets.max_entries, meter.admitted)
-                for meter in composition.policy.limiter.meters
-            ],
+            "buckets": [(meter.buckets, meter.admitted) for meter in composition.policy.limiter.meters],
             "certificates": {name: value for name, value in page.items() if "certificate_expiry" in name},
             "tenants": (page["koder_gateway_tenants"], len(composition.policy.registry)),
             "reloads": page['koder_gateway_reloads_total{result="ok"}'],

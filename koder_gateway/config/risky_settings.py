@@ -8,7 +8,6 @@ from typing import Final
 from . import defaults
 from .faults import Located, shown
 from .settings import Settings
-from .values import is_loopback
 
 # Below this, ordinary downloads over HTTP/2 are cut when a few others are in flight.
 _BUFFERED: Final = 8 << 20
@@ -56,9 +55,12 @@ def _rates(settings: Settings) -> Iterator[Located]:
 def _open_store(settings: Settings) -> Iterator[Located]:
     """What is sent over a network in clear can be read and changed on the way."""
     url = settings.limits_store.url
-    if url.scheme == "redis" and not is_loopback(url.host):
+    if url.scheme == "redis" and not url.stays_here:
         instead = 'write "rediss://" and, for an authority of your own, ca'
-        yield "limits_store.url", f"{shown(url.text)} is not encrypted: anybody on the way can lift all limits; {instead}"
+        yield (
+            "limits_store.url",
+            f"{shown(url.text)} is not encrypted: anybody on the way can lift all limits; {instead}",
+        )
 
 
 def _small_shares(settings: Settings) -> Iterator[Located]:

@@ -6,7 +6,7 @@ from math import ceil
 from typing import Final
 
 from .bucket_room import overflow_key
-from .buckets import NO_ROOM, SLACK, WHOLE
+from .buckets import SLACK, WHOLE
 from .limit_keys import Subject
 from .limit_rules import LimitRule
 from .meter import LimitResult, Meter, Settling
@@ -64,12 +64,13 @@ class Plan:
         lefts: list[float] = []
         refused, wait = None, 0
         shadowed: tuple[str, ...] = ()
-        for meter, key in zip(self.meters, keys, strict=True):
+        for index, meter in enumerate(self.meters):
+            key = keys[index]
             left = meter.left(key, now)
-            if left == NO_ROOM:
-                key = keys[len(lefts)] = overflow_key(network)
+            if left < 0.0:  # NO_ROOM
+                key = keys[index] = overflow_key(network)
                 left = meter.left(key, now)
-            crowded = left >= WHOLE and meter.crowded(key, left)
+            crowded = meter.afterwards and left >= WHOLE and meter.crowded(key, left)
             lefts.append(0.0 if crowded else left)
             if left < WHOLE or crowded:
                 if not crowded:

@@ -141,7 +141,7 @@ system-python:
 	$(call need,$(PYTHON) -c 'import ensurepip',python3-venv)
 
 system-test:
-	$(call need,command -v nginx redis-server,nginx redis-server)
+	$(call need,command -v nginx redis-server node go,nginx redis-server nodejs golang-go)
 
 system-test-tls:
 	$(call need,command -v testssl || command -v testssl.sh,testssl.sh)

@@ -43,6 +43,7 @@ FLOORS = (
         "admin_client",
         "reload_tool",
         "limits_tool",
+        "explain_tool",
         "tools",
         "cli",
     ),

@@ -9,8 +9,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 from .admin_client import AdminError, ask
+from .check_tool import tenants_told
 from .config import Settings
-from .config.faults import without_secrets
 from .exchange.explained_request import ExplainedRequest, explained_request
 from .ops.console import say
 
@@ -24,7 +24,7 @@ def show_explanation(settings: Settings | None, options: argparse.Namespace) -> 
         text = json.dumps(document, indent=2) if options.json else "\n".join(_lines(document))
         served = bool(document["served"])
     except (AdminError, ValueError) as error:
-        say(f"koder-gateway explain: {error}")
+        say(_printable(f"koder-gateway explain: {error}"))
         return 1
     except (KeyError, TypeError, AttributeError):
         say(f"koder-gateway explain: {options.admin}: the gateway there has another version; use its own tools")
@@ -44,19 +44,19 @@ def _configured(request: ExplainedRequest, settings: Settings) -> dict[str, Any]
     from .tree.explaining import explained
 
     document = explained(request, settings, make_policy(settings, settings.registered), 0.0)
-    registry = settings.tenants.registry
-    if isinstance(registry, str):
-        document["tenant"]["unknown"] = (
-            f"the tenants are read from {without_secrets(registry)}, which is not queried here: whether this tenant"
-            " exists is not known"
-        )
+    if isinstance(settings.tenants.registry, str):
+        document["tenant"]["unknown"] = f"{tenants_told(settings)}: whether this tenant exists is not known"
     return document
 
 
 def _lines(document: Mapping[str, Any]) -> Iterator[str]:
     """The explanation for a person. What a client or a gateway says may not control the terminal."""
     for line in _plain_lines(document):
-        yield "".join(letter if letter.isprintable() else "?" for letter in line)
+        yield _printable(line)
+
+
+def _printable(line: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in line)
 
 
 def _plain_lines(document: Mapping[str, Any]) -> Iterator[str]:

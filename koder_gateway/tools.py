@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .config import ConfigurationError, Settings, load
-from .config.faults import without_secrets
+from .check_tool import add_arguments, report_faults
+from .check_tool import check as check_tool
+from .config import ConfigurationError, load
 from .explain_tool import show_explanation
 from .limits_tool import show_limits
-from .ops.console import WARNING, say
 from .reload_tool import reload
 from .version import VERSION
 
@@ -36,14 +36,13 @@ def use(words: Sequence[str]) -> int:
     from .checks import CheckUser, check_as_service_user, remaining_faults
 
     options.view = CheckUser(os.environ)
-    if options.run is _check:
+    if options.run is check_tool:
         options.config = options.config or options.file
         options.view = check_as_service_user(options.config)
     try:
         settings = load(options.config, environ=options.view.environ)
     except ConfigurationError as error:
-        say("\n".join([*error.faults, *remaining_faults(options.config, options.view)]))
-        return 1
+        return report_faults([*error.faults, *remaining_faults(options.config, options.view)], options)
     run: Any = options.run
     return int(run(settings, options))
 
@@ -74,8 +73,8 @@ def _parser() -> argparse.ArgumentParser:
         help="configuration file; default: /etc/koder-gateway/koder-gateway.toml where it exists",
     )
     check = tools.add_parser("check", parents=[shared], help="validate everything and print every fault")
-    check.add_argument("file", nargs="?", type=Path, metavar="FILE", help="the same as --config FILE")
-    check.set_defaults(run=_check)
+    add_arguments(check)
+    check.set_defaults(run=check_tool)
     why = tools.add_parser("explain", parents=[shared], help="say how a request is handled, and why")
     why.add_argument("-X", "--request", dest="method", default="GET", metavar="METHOD")
     why.add_argument(
@@ -91,31 +90,3 @@ def _parser() -> argparse.ArgumentParser:
     limits.add_argument("--json", action="store_true", help="print one JSON object")
     limits.set_defaults(run=show_limits)
     return parser
-
-
-def _check(settings: Settings, options: argparse.Namespace) -> int:
-    """Whether the gateway could start: the files, and the certificates and endpoints that they name."""
-    from .checks import settings_faults
-
-    warnings: list[str] = []
-    faults = settings_faults(settings, warnings, options.view.made)
-    say("\n".join(faults))
-    # Several endpoints may serve the same certificate.
-    for warning in dict.fromkeys(warnings):
-        say(f"warning: {warning}", WARNING)
-    if faults:
-        return 1
-    source = settings.source or "the defaults"
-    tenants = _tenants(settings)
-    print(
-        f"{source}: good: {len(settings.routes)} routes, {len({r.service for r in settings.routes})} services,"
-        f" {len(settings.limits)} limits, {tenants}"
-    )
-    return 0
-
-
-def _tenants(settings: Settings) -> str:
-    registry = settings.tenants.registry
-    if isinstance(registry, str):
-        return f"the tenants are read from {without_secrets(registry)}, which is not queried here"
-    return "every slug is a tenant" if settings.registered is None else f"{len(settings.registered)} tenants"

@@ -126,6 +126,12 @@ def limit_refusal(name: str, in_flight: int = 0) -> Refusal:
     return RATE_LIMITED.because(f'The limit "{name}" is used up; Retry-After says when to try again.')
 
 
+@lru_cache(maxsize=256)
+def undecided_refusal(name: str) -> Refusal:
+    """The 503 of the limit of this name, which no store decides at present."""
+    return OVERLOADED.because(f'The limit "{name}" cannot be checked at present; try again.')
+
+
 def charges_refusal(refusal: Refusal) -> bool:
     """Whether the limit on refusals is charged: a 429 is charged to its own limit, and what is the fault of a service
     or of the gateway to none."""

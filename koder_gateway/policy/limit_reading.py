@@ -22,6 +22,8 @@ class LimitReading(Limiter):
         self._live = live
         self.meters = live.meters
         self.over = live.over
+        # A store that is shared is not asked: this is one process's view.
+        self.shared = None
         self._refusals = live._refusals
         self.lefts: dict[str, int] = {}
 
@@ -60,10 +62,10 @@ class _ReadPlan(Plan):
             if left < WHOLE and meter.enforced and (seconds := meter.retry_after(key, left, now)) > wait:
                 refused, wait = meter.rule, seconds
         if refused is not None:
-            return LimitResult(refused, self._fields(lefts) + b"Retry-After: %d\r\n" % wait)
+            return LimitResult(refused, self.fields(lefts) + b"Retry-After: %d\r\n" % wait)
         # As after it has been charged.
         charged = [left - (left >= WHOLE and not meter.pends) for left, meter in zip(lefts, self.meters, strict=True)]
-        return LimitResult(None, self._fields(charged))
+        return LimitResult(None, self.fields(charged))
 
 
 def _left(meter: Meter, key: bytes, now: float) -> float:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
+from typing import Protocol
 
 from .bucket_room import Room, overflow_key
 from .buckets import NO_ROOM, SLACK, Buckets
@@ -23,6 +24,17 @@ from .limit_rules import LimitRule
 
 # Requests in flight for each token that is left, under a rule that charges failures.
 SIDE_BY_SIDE = 4
+
+
+class Settling(Protocol):
+    """What a request that was admitted owes to a rule that charges failures."""
+
+    @property
+    def rule(self) -> LimitRule:
+        """The rule."""
+
+    def settle(self, key: bytes, failed: bool, now: float) -> None:
+        """The request is over; `now` is monotonic seconds."""
 
 
 @dataclass(slots=True)
@@ -38,7 +50,7 @@ class LimitResult:
     refused: LimitRule | None = None
     fields: bytes = b""
     shadowed: tuple[str, ...] = ()
-    pending: tuple[tuple[Meter, bytes], ...] = ()
+    pending: tuple[tuple[Settling, bytes], ...] = ()
 
     def still_in_flight(self) -> LimitResult | None:
         """What is left to be told once it is known whether the request was a failure, None for nothing."""

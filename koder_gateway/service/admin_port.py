@@ -39,7 +39,7 @@ def admin_factory(
     def limits() -> AdminResponse:
         composition = present()
         policy = composition.policy
-        store = without_secrets(composition.settings.limits_store.url)
+        store = without_secrets(composition.settings.limits_store.url.text)
         return _json(limits_document(policy.limiter, policy.figures, store, monotonic(), time.time()))
 
     def explain(query: bytes) -> AdminResponse:

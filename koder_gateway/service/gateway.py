@@ -54,6 +54,7 @@ from .process import Process
 from .registry_follower import RegistryFollower
 from .reload_files import read_files
 from .retired_services import RetiredServices
+from .store_follower import StoreFollower
 
 _EVICTED_A_SECOND: Final = 5000
 # The exceptions of settings that a reload refuses.
@@ -102,10 +103,8 @@ class Gateway(TwistedService):
         self._mounts = read_mounts({} if mounts is None else mounts)
         if reactor is None:
             from twisted.internet import reactor
-        self._reactor = reactor
-        self._time = clock
+        self._reactor, self._time, self._local_hosts = reactor, clock, local_hosts
         self._coarse = CoarseClock(clock(), clock)
-        self._local_hosts = local_hosts
         self.counters = Counters()
         self.process = process = process or Process()
         self.notifier = process.notifier()
@@ -114,6 +113,7 @@ class Gateway(TwistedService):
         self._bound = False
         self._trimmer = Trimmer()
         self._leavings = RetiredRegistries()
+        self._store = StoreFollower()
         self._probes = Probes(reactor)
         self._refused_addresses = RefusedAddresses(self._coarse)
         losses = LossLimit(
@@ -205,6 +205,7 @@ class Gateway(TwistedService):
         self._probes.watch(probed_addresses(self.composition))
         self.counters.tenants = len(self.composition.policy.registry)
         self._leavings.follow(self.composition.policy.registry)
+        self._store.follow(composition.sharing)
         self.counters.expect(("", *self.composition.services), (*CODES, *EARLY_ENDS))
         if before is not None:
             self._retired.retire(before.services, self.composition.services)
@@ -300,6 +301,7 @@ class Gateway(TwistedService):
             service.sweep(now)
         self.composition.tunnels.sweep(now)
         self._retired.sweep(now)
+        self._store.sweep(now, bool(self.running))
 
     def _watch(self, now: float) -> None:
         """Start what is watched while it serves: services' names and health, certificates, the registry."""
@@ -388,4 +390,4 @@ class Gateway(TwistedService):
         self._retired.close_idle()
         self._ending.flush()
         self.process.publish(self._sampled)
-        return self._ports.close_admin()
+        return self._store.close(self._ports.close_admin())

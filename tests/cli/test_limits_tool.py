@@ -64,7 +64,7 @@ def limits(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, list[s
 def test_it_is_shown_for_a_person(gateway: GatewayProcess, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = limits(capsys, "--admin", f"http://127.0.0.1:{gateway.admin}")
     assert (code, err) == (0, [])
-    assert out[0].startswith("limits of the gateway's process, 2")
+    assert out[0].startswith("limits of this gateway process, 2")
     since = out[3].partition("since ")[2].partition(":")[0]
     text = "\n".join(out[1:]).replace(out[3].partition("since ")[2].partition(": ")[0], "THEN")
     assert since

@@ -75,15 +75,15 @@ def explain(
     if isinstance(outcome, Refusal):
         own, answer = refusal_response(exchange, outcome)
         fields = own + OWN_FIELDS + fields
-    rules = _rules(policy, head, outcome)
+    rules = list(_rules(policy, exchange, outcome))
     return Explanation(
         client=context.address.decode("ascii"),
         slug=exchange.tenant.decode("ascii"),
         tenant=_tenant(policy, head, context, base_domain, outcome),
         certificate=_client(policy, head, secured),
         cors=_cors(policy, head, context),
-        limits=tuple(_rule(rule, exchange, body) for rule in rules),
-        limit_names=tuple(rule.name for rule in rules),
+        limits=tuple(_rule(rule, exchange, body) + note for rule, note in rules),
+        limit_names=tuple(rule.name for rule, _ in rules),
         route=f"{route.path.decode()} -> {route.service}" if route else "none: no route matches this path",
         access="" if route is None else "; ".join(_access(policy, route, head, context)),
         context=_context(context, outcome),
@@ -194,11 +194,17 @@ def _context(context: RequestContext, outcome: Refusal | str) -> str:
     return f"X-Koder-Context says, signed: tenant {context.owner.slug}, client {client}, host {host}"
 
 
-def _rules(policy: Policy, head: RequestHead, outcome: Refusal | str) -> tuple[LimitRule, ...]:
-    rules = policy.limiter.rules_for(head.method, head.path)
+def _rules(policy: Policy, exchange: Exchange, outcome: Refusal | str) -> Iterator[tuple[LimitRule, str]]:
+    """The rules that apply, each with what has to be said of it besides."""
+    limits = exchange.context.limits
+    plan = policy.limiter.plan(exchange.head.method, exchange.head.path)
+    if plan is not None:
+        own = policy.limiter.for_tenant(plan, exchange.tenant, limits).rules if limits else plan.rules
+        for mine, rule in zip(own, plan.rules, strict=True):
+            yield mine, "" if mine == rule else "; the tenant's own figures"
     if isinstance(outcome, Refusal) and charges_refusal(outcome):
-        rules += policy.limiter.refusal_rules
-    return rules
+        for rule in policy.limiter.refusal_rules:
+            yield rule, ""
 
 
 def _rule(rule: LimitRule, exchange: Exchange, body: bytes) -> str:

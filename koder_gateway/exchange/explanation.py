@@ -214,7 +214,7 @@ def _rule(rule: LimitRule, exchange: Exchange, body: bytes) -> str:
         return f"{rule.name}: {rule.in_flight} in flight, for {counted}{note}"
     note = "" if rule.mode == "enforce" else "; shadow: only counted"
     if rule.charge == "failures":
-        note += "; only failures are charged"
+        note += f"; only failures ({', '.join(map(str, sorted(rule.statuses)))}) are charged"
     elif rule.charge == "refusals":
         note += "; only refusals are charged, and past the limit they get no response"
     window = {seconds: unit for unit, seconds in WINDOWS.items()}[rule.window]

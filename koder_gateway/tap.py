@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -263,6 +264,8 @@ class Daemon(MultiService):
         for end in ENDS:
             end.release(self._on_end)
         HANGUP.release(self._on_reload)
+        signal.signal(signal.SIGUSR1, self._on_reopen)
+        signal.signal(signal.SIGUSR2, self._on_renew)
         if self._worker is not None:
             self._worker.watch(self._reactor, self._end, self._reload)
         self._hear_control()
@@ -300,6 +303,17 @@ class Daemon(MultiService):
 
     def _on_reload(self, number: int, frame: object) -> None:
         self._reactor.callFromThread(self._reload)
+
+    def _on_reopen(self, number: int, frame: object) -> None:
+        self._reactor.callFromThread(self._reopen)
+
+    def _reopen(self) -> None:
+        if self._gateway is not None:
+            self._gateway.reopen_log()
+
+    def _on_renew(self, number: int, frame: object) -> None:
+        text = "SIGUSR2 starts a new generation of several workers (--workers), and there is one process; restart it"
+        self._reactor.callFromThread(self.log.warn, text)
 
     def _reload(self) -> None:
         # The demo's gateway is made once its services are up.

@@ -41,17 +41,22 @@ class LoggedEnding(Ending):
     def follow(self, settings: LogSettings, target: LogTarget | None) -> None:
         """Log as these settings say, to the `target` from `opened_for`; the same file is opened again, since it may
         have been rotated."""
-        self.flush()
         if settings == self._settings:
-            if self._target is not None:
-                self._target.reopen()
+            self.reopen()
             return
+        self.flush()
         if self.lines is not None:
             self._dropped_before += self.lines.dropped + self.lines.waiting
         if self._target is not None:
             self._target.close()
         self._settings = settings
         self._use(target)
+
+    def reopen(self) -> None:
+        """Write what has been collected, and open the file again: it may have been rotated."""
+        self.flush()
+        if self._target is not None:
+            self._target.reopen()
 
     def _use(self, target: LogTarget | None) -> None:
         self._target = target

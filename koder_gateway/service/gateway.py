@@ -370,6 +370,10 @@ class Gateway(TwistedService):
         count_connections(self.counters, self.site, retries)
         return self._metrics
 
+    def reopen_log(self) -> None:
+        """Open the access log's file again, which may have been rotated."""
+        self._ending.reopen()
+
     # -- the end
 
     def stopService(self) -> Deferred[None]:

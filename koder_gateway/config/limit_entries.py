@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, cast
 
 from ..policy.limit_keys import HOST_PREFIX
-from ..policy.limit_rules import HEADER, MAX_IN_FLIGHT, MAX_QUOTA, LimitRule, parse_rate
+from ..policy.limit_rules import CLIENT_ID, HEADER, MAX_IN_FLIGHT, MAX_QUOTA, LimitRule, parse_rate
 from .faults import Located, ReadError, nearest, shown
 from .field_names import counted_header_fault
 from .kinds import choice, listing, parsed, whole
@@ -17,7 +17,7 @@ from .tables import DERIVED, array, made, setting
 from .values import METHOD, NAME, PATH_PREFIX, self_explaining
 
 RATE = self_explaining("rate", parse_rate)
-_PARTS: Final = ("tenant", "ip", "route")
+_PARTS: Final = ("tenant", "ip", "route", CLIENT_ID)
 
 
 def _parse_key_part(text: str) -> str:
@@ -32,7 +32,7 @@ def _parse_key_part(text: str) -> str:
     return HEADER + name
 
 
-KEY_PART: Final = parsed('"tenant", "ip", "route" or "header:NAME"', _parse_key_part)
+KEY_PART: Final = parsed('"tenant", "ip", "route", "client_id" or "header:NAME"', _parse_key_part)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

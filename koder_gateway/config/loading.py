@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from ..policy.limit_rules import HEADER
+from ..policy.origins import covers_tenants
 from ..policy.routing import normal_path
 from ..policy.tenants import Tenant
 from . import client_auth, defaults, signing_keys, worker_limits
@@ -116,9 +117,24 @@ def _contradictions(document: dict[str, Any]) -> Iterator[Located]:
     tls = document.get("tls")
     if isinstance(tls, dict) and tls.get("default") and not tls.get("certificates"):
         yield "tls.default", "has no effect without tls.certificates; write the folder of the certificates too"
+    yield from _tenants_wildcards(document)
     yield from client_auth.contradictions(document)
     yield from signing_keys.contradictions(document)
     yield from worker_limits.contradictions(document)
+
+
+def _tenants_wildcards(document: dict[str, Any]) -> Iterator[Located]:
+    """Wildcards among the origins that would make each tenant's pages act for every other."""
+    cors, tenants = document.get("cors"), document.get("tenants")
+    origins = cors.get("origins") if isinstance(cors, dict) else None
+    base = tenants.get("base_domain") if isinstance(tenants, dict) else None
+    base_domain = base if isinstance(base, str) else "id.koder.dev"
+    for index, origin in enumerate(origins if isinstance(origins, list) else []):
+        if isinstance(origin, str) and covers_tenants(origin, base_domain):
+            wrong = (
+                "covers the hosts of all tenants, whose pages would act for each other; list each origin by itself"
+            )
+            yield f"cors.origins[{index}]", f"{shown(origin)} {wrong}"
 
 
 def _counts_tenant_header(document: dict[str, Any]) -> Iterator[Located]:

@@ -24,7 +24,7 @@ from .docs_url import DOCS_URL
 from .entries import ROUTES, SERVICES, ServiceSettings
 from .field_names import FIELD_NAME, FORWARDED_FIELD, SPOOFABLE_FIELD, TENANT_HEADER, TRAILER
 from .hsts import HSTS
-from .kinds import any_number, listing, one_or_more, optional, optional_text, whole
+from .kinds import any_number, choice, listing, one_or_more, optional, optional_text, whole
 from .limit_entries import LIMITS
 from .signing_keys import ContextSettings
 from .stable_reads import Version
@@ -199,10 +199,14 @@ class ProblemSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
-    """[log]: whether there is an access log, and its file; "-" is stdout."""
+    """[log]: whether there is an access log, its file ("-" is stdout) and its format; and how events are logged on
+    stderr, and from which level on."""
 
     access: bool = setting(BOOLEAN, True)
     file: str = setting(LOG, "-")
+    access_format: str = setting(choice("json", "combined"), "json")
+    format: str = setting(choice("text", "json"), "text")
+    level: str = setting(choice("debug", "info", "warn", "error"), "info")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

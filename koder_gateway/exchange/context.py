@@ -14,7 +14,7 @@ from ..policy.clients import ForwardedChain, NetworkSet
 from ..policy.cors import VARY_ORIGIN
 from ..policy.decision import Policy
 from ..policy.limit_keys import address_key
-from ..policy.origins import Page, pages
+from ..policy.origins import Page, pages, wildcard_of
 from ..policy.tenants import Tenant, bare_host
 from ..wire.request_head import RequestHead
 from .forwarding import HTTPS, Fields, balancers_scheme, context_fields, forwarding_fields, scheme, values
@@ -40,11 +40,11 @@ class RequestContext:
     tenant is suspended, and nothing else speaks against the request, it is `suspended`. `fields` are finished field
     lines for the response, made of `cors` and `hsts`; `service_fields` are those for the service, without the
     `signed` one. `drops_hsts`: a service's own HSTS goes no further, since the gateway has one or the client speaks
-    no TLS. `origins` are of the tenant whose pages may read the response, besides those of all tenants, and
+    no TLS. `origins` has the page's origin if it may read the response, and
     `readable` says whether this page may; a `foreign` page is another tenant's. `address` is the client's, `key` the
     form of it that limits count under; it is `certain` unless a header names a client that nobody vouches for, or
     that cannot be read. What a trusted proxy said, and what a foreign page may not do, holds for one request: such a
-    context is not `lasting`.
+    context is not `lasting`. `tls` is the version of TLS on the connection, b"" without.
     """
 
     policy: Policy
@@ -64,6 +64,7 @@ class RequestContext:
     signed: SignedField | None
     address: bytes
     key: bytes
+    tls: bytes
     certain: bool
     lasting: bool
 
@@ -130,7 +131,9 @@ def request_context(policy: Policy, head: RequestHead, peer: str, secured: TlsIn
     on_base = policy.tenants.is_base(bare_host(head.host))
     suspended = _suspended(policy, head) if tenant is TENANT_SUSPENDED else None
     owner = tenant if isinstance(tenant, Tenant) else suspended
-    origins = frozenset() if on_base or owner is None else owner.origins
+    listed = frozenset() if on_base or owner is None else owner.origins
+    readable = policy.allows(head.origin, listed, owner)
+    origins = frozenset((head.origin,)) if readable and head.origin is not None else frozenset()
     foreign = head.origin is not None and owner is not None and _is_anothers(policy, head.origin, owner)
     if foreign and (head.method not in SAFE or head.upgrade is not None):
         # A suspended tenant's own refusal says more.
@@ -154,7 +157,7 @@ def request_context(policy: Policy, head: RequestHead, peer: str, secured: TlsIn
         suspended=suspended,
         cors=cors,
         origins=origins,
-        readable=policy.cors.allows(head.origin, origins),
+        readable=readable,
         foreign=foreign,
         hsts=hsts,
         drops_hsts=bool(policy.hsts) or proto != HTTPS,
@@ -167,6 +170,7 @@ def request_context(policy: Policy, head: RequestHead, peer: str, secured: TlsIn
         signed=_signed(policy, head, owner, wire),
         address=wire,
         key=address_key(address),
+        tls=b"" if secured is None else secured.version,
         certain=certain,
         lasting=certain and not (forwarded or foreign or head.https),
     )
@@ -213,10 +217,12 @@ def _is_anothers(policy: Policy, origin: bytes, tenant: Tenant) -> bool:
 
 def _is_foreign(policy: Policy, page: Page, tenant: Tenant) -> bool:
     """Whether a page is other tenants' alone, by its host or since it is listed for them, be they suspended."""
-    if policy.cors.allows(page.origin, tenant.origins):
+    if policy.allows(page.origin, tenant.origins, tenant):
         return False
     owner = policy.tenants.owner(page.host)
-    return page.origin in policy.registry.origins if owner is None else owner.wire != tenant.wire
+    if owner is not None:
+        return owner.wire != tenant.wire
+    return page.origin in policy.registry.origins or wildcard_of(page.origin)[0] in policy.registry.origins
 
 
 def _suspended(policy: Policy, head: RequestHead) -> Tenant | None:

@@ -28,24 +28,9 @@ class ExchangeLines(Protocol):
 
     __slots__ = ()
 
-    def line(
-        self,
-        now: float,
-        request_id: bytes,
-        tenant: bytes,
-        client: bytes,
-        method: bytes,
-        path: bytes,
-        route: bytes,
-        service: str,
-        status: int,
-        code: str,
-        bytes_in: int,
-        bytes_out: int,
-        duration: float,
-        host: bytes,
-    ) -> None:
-        """One exchange has ended. `now` is seconds since the epoch, `duration` is in seconds."""
+    def line(self, exchange: Exchange, limit: str, now: float, ended: float) -> None:
+        """One exchange has ended: at `now`, in seconds since the epoch, or `ended` in monotonic seconds. `limit` is
+        the rule that has refused it, "" for none."""
 
 
 def goes_unanswered(exchange: Exchange, refusal: Refusal) -> bool:
@@ -84,8 +69,12 @@ class Ending:
         monotonic = self._monotonic
         now = monotonic()
         verdict = exchange.charges
-        if verdict is not None and verdict.pending:
-            settle(exchange, now)
+        limit = ""
+        if verdict is not None:
+            if verdict.refused is not None:
+                limit = verdict.refused.name
+            if verdict.pending:
+                settle(exchange, now)
         code = exchange.code
         duration = now - exchange.started
         self._counts.observe(exchange.service, exchange.status, duration, exchange.bytes_in, exchange.bytes_out)
@@ -93,21 +82,5 @@ class Ending:
             self._counts.refuse(code)
         lines = self.lines
         if lines is not None:
-            head = exchange.head
             epoch = self._epoch
-            lines.line(
-                epoch(),
-                exchange.request_id,
-                exchange.tenant,
-                exchange.peer,
-                head.method,
-                head.path,
-                exchange.route,
-                exchange.service,
-                exchange.status,
-                code,
-                exchange.bytes_in,
-                exchange.bytes_out,
-                duration,
-                head.host,
-            )
+            lines.line(exchange, limit, epoch(), now)

@@ -9,12 +9,14 @@ from ..errors import Refusal
 from ..policy.certificates import NONE, OPTIONAL, REQUIRED, TlsInfo
 from ..policy.decision import Policy, charges_refusal
 from ..policy.limit_keys import address_key, address_text, counted_value
-from ..policy.limit_rules import HEADER, WINDOWS, LimitRule
+from ..policy.limit_rules import CLIENT_ID, HEADER, WINDOWS, LimitRule
+from ..policy.origins import wildcard_of
 from ..policy.routing import Route
 from ..policy.tenants import bare_host, normal_domain
 from ..wire.request_head import RequestHead
 from .admission import admit
 from .context import SAFE, RequestContext
+from .limit_step import client_of
 from .opening import SingleHead, open_exchange
 from .states import Exchange
 
@@ -37,24 +39,30 @@ class Explanation:
 
 
 def explain(
-    policy: Policy, head: RequestHead, peer: str, secured: TlsInfo | None, base_domain: str, now: float
+    policy: Policy,
+    head: RequestHead,
+    peer: str,
+    secured: TlsInfo | None,
+    base_domain: str,
+    now: float,
+    body: bytes = b"",
 ) -> Explanation:
     """Admit a request as the gateway would, and ask the policies for their reasons. It charges the policy's limits
     like a request: use one of your own.
 
     `peer` is the address that the request comes from, `secured` what TLS has established with it, None without TLS;
-    `now` is monotonic seconds.
+    `now` is monotonic seconds, and `body` the request's.
     """
     exchange = open_exchange(SingleHead(peer, secured), head, head.refusal, None, policy, now)
     context = exchange.context
     route = policy.routes.match(head.path)
-    outcome = _outcome(exchange)
+    outcome = _outcome(exchange, body)
     return Explanation(
         client=context.address.decode("ascii"),
         tenant=_tenant(policy, head, context, base_domain, outcome),
         certificate=_client(policy, head, secured),
         cors=_cors(policy, head, context),
-        limits=_limits(policy, exchange, outcome),
+        limits=_limits(policy, exchange, body, outcome),
         route=f"{route.path.decode()} -> {route.service}" if route else "none: no route matches this path",
         access="" if route is None else "; ".join(_access(policy, route, head, context)),
         outcome=outcome,
@@ -63,8 +71,8 @@ def explain(
     )
 
 
-def _outcome(exchange: Exchange) -> Refusal | str:
-    outcome = admit(exchange)
+def _outcome(exchange: Exchange, body: bytes) -> Refusal | str:
+    outcome = admit(exchange, body)
     if isinstance(outcome, Refusal):
         return outcome
     return outcome.service if isinstance(outcome, Route) else outcome.name
@@ -115,10 +123,8 @@ def _cors(policy: Policy, head: RequestHead, context: RequestContext) -> str:
         vary = context.cors.removesuffix(b"\r\n").decode("ascii")
         return "no Origin header: no CORS headers" + (f", but {vary}" if vary else "")
     text = origin.decode("latin-1")
-    if origin in policy.cors.origins:
-        return f"{text} is one of cors.origins: its pages may read the response"
-    if origin in context.origins:
-        return f"{text} is one of the tenant's cors_origins: its pages may read the response"
+    if context.readable:
+        return f"{text} is {_listed(policy, context, origin)}: its pages may read the response"
     route = policy.routes.match(head.path)
     public = route is not None and route.public
     if context.foreign and not (public and head.method in SAFE):
@@ -130,6 +136,17 @@ def _cors(policy: Policy, head: RequestHead, context: RequestContext) -> str:
     if context.owner is not None and origin in context.owner.origins:
         return f"{text} is one of the tenant's cors_origins, which do not count on the base domain: no CORS headers"
     return f"{text} is not a configured origin (compared byte for byte): no CORS headers, otherwise served as usual"
+
+
+def _listed(policy: Policy, context: RequestContext, origin: bytes) -> str:
+    """Where an origin is listed whose pages may read the response."""
+    owner, wildcard = context.owner, wildcard_of(origin)[0]
+    if origin in policy.cors.origins:
+        return "one of cors.origins"
+    if owner is not None and origin in owner.origins:
+        return "one of the tenant's cors_origins"
+    where = "cors.origins" if wildcard in policy.cors.wildcards else "the tenant's cors_origins"
+    return f"covered by {wildcard.decode()} of {where}"
 
 
 def _access(policy: Policy, route: Route, head: RequestHead, context: RequestContext) -> Iterator[str]:
@@ -148,15 +165,15 @@ def _access(policy: Policy, route: Route, head: RequestHead, context: RequestCon
             yield f"{path}{way} is open to {networks} only: to let {client} in, add its network to the route's allow"
 
 
-def _limits(policy: Policy, exchange: Exchange, outcome: Refusal | str) -> tuple[str, ...]:
+def _limits(policy: Policy, exchange: Exchange, body: bytes, outcome: Refusal | str) -> tuple[str, ...]:
     rules = policy.limiter.rules_for(exchange.head.method, exchange.head.path)
     if isinstance(outcome, Refusal) and charges_refusal(outcome):
         rules += policy.limiter.refusal_rules
-    return tuple(_rule(rule, exchange) for rule in rules)
+    return tuple(_rule(rule, exchange, body) for rule in rules)
 
 
-def _rule(rule: LimitRule, exchange: Exchange) -> str:
-    counted = " and ".join(_counted(part, rule, exchange) for part in rule.key) or "all clients together"
+def _rule(rule: LimitRule, exchange: Exchange, body: bytes) -> str:
+    counted = " and ".join(_counted(part, rule, exchange, body) for part in rule.key) or "all clients together"
     if rule.in_flight:
         note = "" if rule.mode == "enforce" else "; shadow: only counted"
         return f"{rule.name}: {rule.in_flight} in flight, for {counted}{note}"
@@ -169,7 +186,7 @@ def _rule(rule: LimitRule, exchange: Exchange) -> str:
     return f"{rule.name}: {rule.quota}/{window}, burst {rule.burst}, for {counted}{note}"
 
 
-def _counted(part: str, rule: LimitRule, exchange: Exchange) -> str:
+def _counted(part: str, rule: LimitRule, exchange: Exchange, body: bytes) -> str:
     """One part of the key that a rule counts a request under."""
     context, head = exchange.context, exchange.head
     if part == "tenant":
@@ -181,6 +198,9 @@ def _counted(part: str, rule: LimitRule, exchange: Exchange) -> str:
     if part == "route":
         chosen = context.policy.routes.match(head.path)
         return f"route {chosen.path.decode() if chosen else 'none'}"
+    if part == CLIENT_ID:
+        client = client_of(head, body)
+        return f"client_id {client.decode()}" if client else "all requests that name no one client_id"
     header = part.removeprefix(HEADER)
     if counted_value(head, header.encode("ascii")):
         return f"the value of its header {header}"

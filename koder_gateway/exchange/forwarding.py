@@ -102,10 +102,14 @@ def forwarding_fields(
     )
 
 
-def service_fields(head: RequestHead, request_id: bytes, context: bytes, upgrade: bytes | None = None) -> bytes:
-    """The field lines that the gateway adds to one request: its id, a trace where the client has begun none, the
-    `context_fields`, and the `upgrade` that a service is asked for."""
-    trace = b"" if head.traced else _identifiers.traceparent()
+def trace_of(head: RequestHead) -> tuple[bytes, bytes]:
+    """The id of the trace that a request belongs to, and the field line that begins one where the client has not."""
+    return (head.trace_id, b"") if head.traced else _identifiers.trace()
+
+
+def service_fields(request_id: bytes, trace: bytes, context: bytes, upgrade: bytes | None = None) -> bytes:
+    """The field lines that the gateway adds to one request: its id, the `trace` that begins with it (b"" for none),
+    the `context_fields`, and the `upgrade` that a service is asked for."""
     if upgrade is None:
         return b"X-Request-ID: %b\r\n%b%b" % (request_id, trace, context)
     lines = b"X-Request-ID: %b\r\n%b%bConnection: Upgrade\r\nUpgrade: %b\r\n"

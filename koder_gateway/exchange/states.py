@@ -132,11 +132,15 @@ class Exchange:
     services see it. `refusal` is that with which it begins, None where the request may be admitted. `fields` are the
     finished field lines that every response carries (request id, CORS, HSTS, limits): with `limited` such of the
     service's give way to them, with `drops_hsts` its HSTS to ours or to none. `readable`: a page of another origin
-    may read the response, and what the service exposes of it. `excused`: its 4xx is no failure. `code` is what the
-    access log says beside the status: a refusal's code, or how an exchange ended without a complete response.
+    may read the response, and what the service exposes of it. `excused`: its 4xx is no failure. `trace_id` is that of
+    the trace that the service gets, b"" where none was asked. `sent_at` and `answered_at` are when the request, or
+    its last try, was sent to a service, and when the head of the final response came: monotonic seconds, 0 for never.
+    `code` is what the access log says beside the status: a refusal's code, or how an exchange ended without a whole
+    response.
     """
 
     __slots__ = (
+        "answered_at",
         "bytes_in",
         "bytes_out",
         "charges",
@@ -155,10 +159,12 @@ class Exchange:
         "request_id",
         "retries",
         "route",
+        "sent_at",
         "service",
         "started",
         "status",
         "tenant",
+        "trace_id",
     )
 
     def __init__(self, head: RequestHead, context: RequestContext, started: float, request_id: bytes) -> None:
@@ -182,6 +188,8 @@ class Exchange:
         self.readable = context.readable
         self.excused = False
         self.charges: LimitResult | None = None
+        self.trace_id = b""
+        self.sent_at = self.answered_at = 0.0
         self.bytes_in = 0
         self.bytes_out = 0
 

@@ -1,6 +1,4 @@
-"""The access log: one line of JSON for each exchange, buffered, so that no exchange ever waits for it.
-
-Clients choose some of the logged values, so each of these is bounded: a longer value is cut and ends with its length.
+"""The access log: one line for each exchange, buffered, so that no exchange ever waits for it.
 
 Lines are collected in memory and written once a second. If the target accepts nothing (a stuck pipe), the buffer
 grows up to a bound; if it fails (a full disk), the buffer is dropped. In both cases the lost lines are counted, and
@@ -10,16 +8,15 @@ one event reports it, not one for each line.
 from __future__ import annotations
 
 import os
-import re
 import select
 import stat
-import time
 from collections.abc import Callable
 
-import msgspec
 from twisted.logger import Logger
 
 from ..exchange.ending import ExchangeLines
+from ..exchange.states import Exchange
+from .access_lines import LineFormat
 from .writable import is_writable
 
 _log = Logger()
@@ -30,61 +27,25 @@ _PATIENCE = 4
 _PIPE_BUF = 4096
 
 
-_LINE = (
-    b'{"time":"%b%03dZ","request_id":"%b","tenant":"%b","client":"%b","host":"%b","method":"%b","path":"%b","route":"%b",'
-    b'"service":"%b","status":%d,"code":"%b","bytes_in":%d,"bytes_out":%d,"duration":%.6f}\n'
-)
-# How many bytes of a value chosen by the client are written.
-_LONGEST = 1024
-# Bytes that need no escape in a JSON string, within the bound. # begins a fragment, @ and %40 end a user, so values
-# with these are examined.
-_STANDS = rb"[\x20\x21\x24\x26-\x3f\x41-\x5b\x5d-\x7e]"
-_PLAIN = re.compile(rb"(?!(?s:.{%d}))%b*+(?:%%(?!40)%b*+)*+" % (_LONGEST + 1, _STANDS, _STANDS)).fullmatch
-_CONTROLS = re.compile(rb"\x7f|\xc2[\x80-\x9f]")
-_encode = msgspec.json.Encoder().encode
-# A user before a host in a URL, anywhere in a path: after
-# or at the beginning a user, elsewhere in a segment a user with a password, as after http:/ in a target whose slashes
-# were merged. Linear: it is tried only at the beginning of segments, and no part backtracks except for the last @.
-_USER = re.compile(rb"(?:(?:^|(?<=//))|(?<![^/])(?>[^/]*?(?::|%3[Aa])))[^/]*(?:@|%40)")
-
-
-def _without_users(text: bytes) -> bytes:
-    return _USER.sub(b"", text) if b"@" in text or b"%40" in text else text
-
-
-def _escaped(match: re.Match[bytes]) -> bytes:
-    return b"\\u00%02x" % match[0][-1]
-
-
-def _in_json(value: bytes) -> bytes:
-    """`value` as the contents of a JSON string. The note about a cut has spaces, which no target and no host has."""
-    text = value[:_LONGEST].decode("latin-1")
-    if len(value) > _LONGEST:
-        text += f" (cut, {len(value)} bytes)"
-    # JSON permits DEL and the C1 control characters unescaped, but a terminal obeys them (ECMA-48).
-    return _CONTROLS.sub(_escaped, _encode(text)[1:-1])
-
-
 class AccessLogError(Exception):
     """A log file that cannot be opened; the text is one line."""
 
 
 class AccessLog(ExchangeLines):
-    """Collects the lines.
+    """Collects the lines, in the format of `lines`.
 
     `write` takes bytes and returns how many it accepted, None for all of them. After a short count the rest is kept
     for the next time; OSError and ValueError (a closed file) drop the collected lines. `limit` is in bytes: beyond it
     the lines are written without waiting for `flush`.
     """
 
-    def __init__(self, write: Callable[[bytes], object], *, limit: int = 65_536) -> None:
+    def __init__(self, write: Callable[[bytes], object], lines: LineFormat, *, limit: int = 65_536) -> None:
         self._write = write
+        self._line = lines.line
         self._limit = limit
         self._bound = limit * _PATIENCE
         self._due = limit
         self._buffer = bytearray()
-        self._second = 0
-        self._prefix = b""
         # The target ends inside a line: its rest is at the head of the buffer, or has been lost.
         self._cut = False
         self._torn = False
@@ -95,59 +56,12 @@ class AccessLog(ExchangeLines):
         self.dropped = 0
         """Lines lost since the start."""
 
-    def line(
-        self,
-        now: float,
-        request_id: bytes,
-        tenant: bytes,
-        client: bytes,
-        method: bytes,
-        path: bytes,
-        route: bytes,
-        service: str,
-        status: int,
-        code: str,
-        bytes_in: int,
-        bytes_out: int,
-        duration: float,
-        host: bytes = b"",
-    ) -> None:
-        """Add one exchange. `now` is its end in seconds since the epoch, `duration` is in seconds.
-
-        A query or fragment after the path is removed, and so is what looks like a user before a host, or like a user
-        with a password: they may contain a credential.
-        """
-        buffer = self._buffer
-        if len(buffer) >= self._due and not self._has_room():
+    def line(self, exchange: Exchange, limit: str, now: float, ended: float) -> None:
+        """Add one exchange; see `ExchangeLines`."""
+        if len(self._buffer) >= self._due and not self._has_room():
             return
-        second, millisecond = divmod(int(now * 1000 + 0.5), 1000)
-        if second != self._second:
-            self._second = second
-            self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second)).encode()
         self.lines += 1
-        path = path.partition(b"?")[0]
-        # The other values are made or validated by the gateway: they need no escape and no cut.
-        if not _PLAIN(b"%b%b%b%b" % (request_id, host, method, path)):
-            request_id, method = _in_json(request_id), _in_json(method)
-            host = _in_json(_without_users(host))
-            path = _in_json(_without_users(path.partition(b"#")[0]))
-        buffer += _LINE % (
-            self._prefix,
-            millisecond,
-            request_id,
-            tenant,
-            client,
-            host,
-            method,
-            path,
-            route,
-            service.encode(),
-            status,
-            code.encode(),
-            bytes_in,
-            bytes_out,
-            duration,
-        )
+        self._buffer += self._line(exchange, limit, now, ended)
 
     def _has_room(self) -> bool:
         """Write the collected lines, unless that was just tried; returns whether there is room for one more line."""

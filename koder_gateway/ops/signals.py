@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from typing import Any
 
-Handler = Callable[[int, object], None]
+Handler = Callable[[int, Any], object]
 # Signals that end a process without a handler.
 _DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
 
@@ -22,8 +23,12 @@ class HeldSignals:
         if signal.getsignal(self._number) in _DEFAULTS:
             signal.signal(self._number, self._remember)
 
-    def release(self, handler: Handler) -> None:
-        """Pass the signal to `handler` from now on. A held signal is passed on once, however often it arrived."""
+    def release(self, handler: Handler, *, beside: bool = False) -> None:
+        """Pass the signal to `handler` from now on. A held signal is passed on once, however often it arrived.
+        `beside`: a handler that somebody else has set since the hold gets it as well."""
+        other = signal.getsignal(self._number)
+        if beside and callable(other) and other not in (*_DEFAULTS, self._remember):
+            handler = _both(other, handler)
         signal.signal(self._number, handler)
         if self.came:
             self.came = False
@@ -33,6 +38,15 @@ class HeldSignals:
         self.came = True
 
 
+def _both(first: Handler, second: Handler) -> Handler:
+    def pass_on(number: int, frame: object) -> None:
+        first(number, frame)
+        second(number, frame)
+
+    return pass_on
+
+
 # Signals belong to the process, and so do the held ones.
 HANGUP = HeldSignals(signal.SIGHUP)
+REOPEN = HeldSignals(signal.SIGUSR1)
 ENDS = (HeldSignals(signal.SIGTERM), HeldSignals(signal.SIGINT))

@@ -84,13 +84,14 @@ class TlsInfo:
 
     `names` are those of the certificate that was served, `server_name` is the name that the client asked for (RFC
     6066 section 3). `client` is the client's certificate in DER, verified by the authorities with that digest
-    (`ClientAuth.digest`), else b"".
+    (`ClientAuth.digest`), else b"". `version` is that of the protocol, as in b"TLSv1.3"; b"" where it is not known.
     """
 
     names: CertificateNames = _NO_NAMES
     server_name: bytes = b""
     client: bytes = b""
     authorities: bytes = b""
+    version: bytes = b""
 
 
 class ClientAuth:

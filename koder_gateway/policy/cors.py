@@ -46,6 +46,10 @@ _ORIGIN = re.compile(
     r"(?:\[[0-9a-f:.]+\]|[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?)*)"
     r"(?::(?P<port>[1-9][0-9]{0,4}))?"
 )
+_WILDCARDS = re.compile(r"https://\*\.(?P<domain>[^*:/@]+)(?::[0-9]+)?")
+_WILDCARD = 'as in "https://*.app.example"'
+# A single label, an address, and the usual suffixes of countries (`co.uk`): subdomains of these are others'.
+_SHARED = re.compile(r"[^.]*|.*\.[0-9]+|(?:ac|co|com|edu|gov|net|ne|or|org)\.[a-z]{2}")
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
@@ -57,7 +61,7 @@ def origin_fault(text: str) -> str | None:
     if text == "null":
         return "\"null\" is every sandboxed page's origin; name the pages' real origin"
     if "*" in text:
-        return f'"{text}" has a wildcard, which credentials forbid; list each origin by itself'
+        return _wildcard_fault(text)
     if text != text.lower():
         return f'"{text}" is not in lower case, as browsers send it; write "{text.lower()}"'
     match = _ORIGIN.fullmatch(text)
@@ -71,6 +75,20 @@ def origin_fault(text: str) -> str | None:
     return None
 
 
+def _wildcard_fault(text: str) -> str | None:
+    """Why this wildcard must not be allowed: it must stand for one whole label, below a domain that is somebody's."""
+    if text == "*":
+        return f'"*" is every page, which credentials forbid; list each origin by itself, {_WILDCARD}'
+    match = _WILDCARDS.fullmatch(text)
+    if match is None:
+        return f'"{text}" has a wildcard that is not one whole label of an https origin; write one {_WILDCARD}'
+    domain = match["domain"]
+    if _SHARED.fullmatch(domain):
+        return f'"{text}" covers domains that anybody can register; write a domain of your own, {_WILDCARD}'
+    wrong = origin_fault(text.replace("://*.", "://a.", 1))
+    return None if wrong is None else wrong.replace("://a.", "://*.")
+
+
 def _line(name: bytes, values: Iterable[str]) -> bytes:
     """A finished header line with a list; empty for an empty list."""
     value = ", ".join(values).encode("ascii")
@@ -78,7 +96,7 @@ def _line(name: bytes, values: Iterable[str]) -> bytes:
 
 
 class CorsPolicy:
-    """The configured origins and what browsers may do from them.
+    """The configured origins, wildcards among them, and what browsers may do from them.
 
     Empty `headers` allow whatever field names a preflight asks for. `max_age` is in seconds. Raises
     ValueError for an origin that `origin_fault` objects to, so that `null` can never be allowed.
@@ -93,6 +111,7 @@ class CorsPolicy:
         "_preflights",
         "origins",
         "public_fields",
+        "wildcards",
     )
 
     def __init__(
@@ -110,6 +129,8 @@ class CorsPolicy:
         if faults:
             raise ValueError("; ".join(faults))
         self.origins = frozenset(origin.encode("ascii") for origin in allowed)
+        # Whether one covers an origin the owner of the origin's host decides too: `Policy.allows`.
+        self.wildcards = frozenset(origin for origin in self.origins if b"*" in origin)
         self._allow_credentials = b"Access-Control-Allow-Credentials: true\r\n" if credentials else b""
         self._allow_methods_and_age = (
             _line(b"Access-Control-Allow-Methods", methods) + b"Access-Control-Max-Age: %d\r\n" % max_age
@@ -119,7 +140,7 @@ class CorsPolicy:
         self._answer_tail = b"\r\n" + self._allow_credentials + exposed + VARY_ORIGIN
         # For a response that any page may read, without credentials: with credentials the asterisk is not allowed.
         self.public_fields = _ALLOW_ORIGIN + b"*\r\n" + exposed
-        self._answers = {origin: self._answer(origin) for origin in self.origins}
+        self._answers = {origin: self._answer(origin) for origin in self.origins - self.wildcards}
         self._preflights: dict[tuple[bytes, bytes | None], bytes] = {}
 
     def allows(self, origin: bytes | None, tenant_origins: Container[bytes] = ()) -> bool:
@@ -141,7 +162,7 @@ class CorsPolicy:
                 return fields
             if origin in tenant_origins:
                 return self._answer(origin)
-        return VARY_ORIGIN if any_configured or self._answers else b""
+        return VARY_ORIGIN if any_configured or self.origins else b""
 
     def preflight(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
@@ -13,8 +14,9 @@ from .certificates import ClientAuth
 from .clients import TrustedProxies
 from .cors import CorsPolicy
 from .limits import Limiter
+from .origins import wildcard_of
 from .routing import PathSet, RouteTable
-from .tenants import Registry, TenantPolicy
+from .tenants import Registry, Tenant, TenantPolicy
 
 if TYPE_CHECKING:
     # With joserfc, which costs memory: only where a key is configured.
@@ -53,6 +55,23 @@ class Policy:
     def jwks(self) -> bytes:
         """The JWK Set of the keys that sign contexts; b"" if there are none."""
         return b"" if self.signer is None else self.signer.jwks
+
+    def allows(self, origin: bytes | None, listed: Container[bytes], tenant: Tenant | None) -> bool:
+        """Whether pages of this origin may read responses for this tenant (None if there is none). `listed` are the
+        tenant's origins that count.
+
+        A wildcard covers no page of another tenant, nor of the base domain: whoever has the domain of an application
+        does not have the tenants below it.
+        """
+        if origin is None or b"*" in origin:
+            return False
+        if self.cors.allows(origin, listed):
+            return True
+        wildcard, host = wildcard_of(origin)
+        if not wildcard or not (wildcard in self.cors.wildcards or wildcard in listed) or self.tenants.is_base(host):
+            return False
+        owner = self.tenants.owner(host)
+        return owner is None or (tenant is not None and owner.wire == tenant.wire)
 
     def preflight(self, head: RequestHead, origins: frozenset[bytes]) -> bytes | None:
         """The field lines of the answer to a preflight; None when this is none, or not from an allowed origin.

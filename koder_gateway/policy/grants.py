@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from ..wire.body import LAST_CHUNK, ChunkedDecoder
-from ..wire.fields import folded
+from .form_type import is_plain_form
 
 # The longest response that is examined, and the longest body of a request, including its framing.
 LONGEST_ANSWER: Final = 4096
@@ -32,12 +32,6 @@ LONGEST: Final = 16384
 # No query, no parameters, no escapes: if services may read a path in different ways, limits match all of them, but
 # this must match none.
 _START: Final = re.compile(rb"POST (?:/[A-Za-z0-9._~-]++)*?/token HTTP/1\.1")
-# Another charset (UTF-7, UTF-16) makes another form of the same bytes.
-_FORM: Final = re.compile(
-    rb"application/x-www-form-urlencoded"
-    rb'(?:[ \t]*;[ \t]*charset=(?:utf-8|us-ascii|"utf-8"|"us-ascii"))?',
-    re.IGNORECASE,
-)
 _JSON: Final = re.compile(rb"application/json[ \t]*(?:;.*)?", re.IGNORECASE)
 # Only ASCII, and no escaped control character, `%`, `&` or `;`, which would matter to a service that decodes twice or
 # too early.
@@ -119,19 +113,8 @@ def is_form(head: bytes) -> bool:
     start, *lines = head.split(b"\r\n")
     if _START.fullmatch(start) is None:
         return False
-    typed = False
-    for line in lines:
-        name, _, value = line.partition(b":")
-        # Content-Type in another spelling, Content-Encoding, Content-Language, Content-Range: a service may read any
-        # of them.
-        if not folded(name).startswith(b"content"):
-            continue
-        lower = name.lower()
-        if lower == b"content-type" and not typed and _FORM.fullmatch(value.strip(b" \t")):
-            typed = True
-        elif lower != b"content-length":
-            return False
-    return typed
+    said = (line.partition(b":") for line in lines)
+    return is_plain_form((name, value) for name, _, value in said)
 
 
 def is_json(lines: Sequence[bytes]) -> bool:

@@ -19,8 +19,9 @@ from secrets import token_bytes
 from typing import Final
 
 from ..wire.request_head import RequestHead
+from .client_id import NOBODY
 from .clients import parse_address
-from .limit_rules import HEADER, LimitRule
+from .limit_rules import CLIENT_ID, HEADER, LimitRule
 
 # The network that counts as one client by default: an IPv6 host owns its whole /64.
 HOST_PREFIX: Final = 64
@@ -37,7 +38,7 @@ class Subject:
     """Whose request it is, as far as limits may ask.
 
     The `tenant`, the client's `address` as text and the `network` of it that counts as one client (`address_key`),
-    the `head`, and the path of the `route`, b"" for none.
+    the `head`, the path of the `route`, b"" for none, and the OAuth client (`client_id`) if a rule needs that.
     """
 
     tenant: bytes
@@ -45,6 +46,7 @@ class Subject:
     network: bytes
     head: RequestHead
     route: bytes = b""
+    client: bytes = NOBODY
 
 
 @lru_cache(maxsize=4096)
@@ -81,6 +83,7 @@ def _part(name: str, rule: LimitRule, secret: bytes) -> Callable[[Subject], byte
         "tenant": lambda subject: subject.tenant,
         "ip": lambda subject: address_key(subject.address, prefix),
         "route": lambda subject: subject.route,
+        CLIENT_ID: lambda subject: subject.client,
     }[name]
 
 
@@ -122,7 +125,7 @@ def _text(name: str, part: bytes, rule: LimitRule) -> str:
         return address_text(part, rule.ipv6_prefix)
     if name.startswith(HEADER):
         return f"hash {part.hex()}" if part else "none, or several"
-    return part.decode("utf-8", "replace") or "none"
+    return part.decode("utf-8", "replace") or ("none, or several" if name == CLIENT_ID else "none")
 
 
 def address_text(key: bytes, prefix: int = HOST_PREFIX) -> str:

@@ -9,6 +9,8 @@ from typing import Literal
 WINDOWS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 # How a header is named as a part of a key: `header:X-API-Key`. In a rule its name is in lower case.
 HEADER = "header:"
+# The part of a key that is an OAuth client.
+CLIENT_ID = "client_id"
 # Beyond this a bucket's number could not count single tokens on a machine that has been up for months.
 MAX_QUOTA = 10_000_000
 MAX_IN_FLIGHT = 1_000_000

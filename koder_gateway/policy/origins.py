@@ -24,7 +24,30 @@ _ORIGIN: Final = re.compile(
 # How many values are cached, and the longest: a name, a scheme and a port (RFC 1035 section 2.3.4).
 _REMEMBERED: Final = 1024
 _KEPT: Final = 300
+_LONGEST_NAME: Final = 253
 _DEFAULT_PORTS: Final = {b"http": b"80", b"https": b"443"}
+
+
+# An origin of a browser under a wildcard: one label (RFC 1123 section 2.1), and at least two behind it.
+_ONE_LABEL: Final = re.compile(
+    rb"(?P<scheme>https://)(?P<host>[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+    rb"(?P<rest>(?:\.[a-z0-9_-]{1,63}+){2,}))(?P<port>:[1-9][0-9]{0,4})?"
+)
+
+
+def wildcard_of(origin: bytes) -> tuple[bytes, bytes]:
+    """The wildcard that would cover this origin, `https://*.app.example` for `https://a.app.example`, and the
+    origin's host; (b"", b"") if none does. The scheme and a port are the same, and the asterisk stands for one whole
+    label."""
+    match = _ONE_LABEL.fullmatch(origin)
+    if match is None or len(match["host"]) > _LONGEST_NAME:
+        return b"", b""
+    return b"%b*%b%b" % (match["scheme"], match["rest"], match["port"] or b""), match["host"]
+
+
+def covers_tenants(origin: str, base_domain: str) -> bool:
+    """Whether a configured origin is the wildcard of the tenants' own hosts, below the base domain."""
+    return re.fullmatch(rf"https://\*\.{re.escape(base_domain.lower())}(?::[0-9]+)?", origin) is not None
 
 
 class Page(NamedTuple):

@@ -18,6 +18,7 @@ from ..errors import (
     UNKNOWN_TENANT,
     Refusal,
 )
+from .origins import covers_tenants
 
 _SLUG = re.compile(rb"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _OCTET = rb"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
@@ -122,6 +123,12 @@ def conflicts(tenants: Iterable[Tenant], base_domain: str) -> Iterator[str]:
         if tenant.slug in slugs:
             yield f'the slug "{tenant.slug}" is given to two tenants; each needs its own'
         slugs.add(tenant.slug)
+        for origin in tenant.cors_origins:
+            if covers_tenants(origin, base_domain):
+                yield (
+                    f'the origin "{origin}" of tenant "{tenant.slug}" would cover the hosts of all tenants, which no'
+                    " wildcard may; list each origin by itself"
+                )
         for domain in tenant.domains:
             name = normal_domain(domain)
             if name == base or name.endswith(b"." + base):

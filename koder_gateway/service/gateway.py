@@ -105,12 +105,12 @@ class Gateway(TwistedService):
             from twisted.internet import reactor
         self._reactor = reactor
         self._time = clock
-        self._coarse = CoarseClock(clock())
+        self._coarse = CoarseClock(clock(), clock)
         self._local_hosts = local_hosts
         self.counters = Counters()
         self.process = process = process or Process()
         self.notifier = process.notifier()
-        self._ending = LoggedEnding(self.counters, settings.log, clock)
+        self._ending = LoggedEnding(self.counters, settings.log, clock, process.number)
         self._retired = RetiredServices()
         self._bound = False
         self._trimmer = Trimmer()
@@ -279,6 +279,10 @@ class Gateway(TwistedService):
         self.process.reloaded(faults)
         return False
 
+    def reopen_logs(self) -> None:
+        """Open the access log's file again, after a rotation."""
+        self._ending.reopen()
+
     def _refreshed(self, registry: Registry) -> None:
         """The registry has been read again."""
         composition = self.composition
@@ -369,10 +373,6 @@ class Gateway(TwistedService):
         retries = self._retired.retries + sum(service.retried for service in services)
         count_connections(self.counters, self.site, retries)
         return self._metrics
-
-    def reopen_log(self) -> None:
-        """Open the access log's file again, which may have been rotated."""
-        self._ending.reopen()
 
     # -- the end
 

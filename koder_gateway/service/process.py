@@ -17,7 +17,9 @@ Sampling = Callable[[], CollectorRegistry]
 
 
 class Process:
-    """One that is alone. `workers` has other ones."""
+    """One that is alone. `workers` has other ones, whose `number` counts from 1."""
+
+    number = 0
 
     tickets: TicketContexts | None = None
     """The contexts with the ticket keys that several have; None for one with its own."""

@@ -31,7 +31,8 @@ def established(transport: Any) -> TlsInfo | None:
     if connection is None:
         return _NOTHING
     client, authorities = _client(connection)
-    return TlsInfo(_served_names(connection), _server_name(connection), client, authorities)
+    version = connection.get_protocol_version_name().encode("ascii")
+    return TlsInfo(_served_names(connection), _server_name(connection), client, authorities, version)
 
 
 def _connection(transport: Any) -> SSL.Connection | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from ..exchange.forwarding import bodiless, service_fields
+from ..exchange.forwarding import bodiless, service_fields, trace_of
 from ..exchange.ports import BodySink, Client
 from ..exchange.states import (
     ANSWER,
@@ -78,7 +78,8 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
         self._excuse: Excuse | None = None
         head = exchange.head
         # The bytes of the request so far; None once they are too many to be sent again.
-        ours = service_fields(head, exchange.request_id, exchange.context.fields_for_service(), head.upgrade)
+        exchange.trace_id, trace = trace_of(head)
+        ours = service_fields(exchange.request_id, trace, exchange.context.fields_for_service(), head.upgrade)
         self._kept: list[bytes] | None = [
             b"%b %b HTTP/1.1\r\n%b%b\r\n" % (head.method, head.target, b"".join(head.lines), ours)
         ]
@@ -151,6 +152,7 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
         self.connection = connection
         service = self.service
         now = connection.begun = service.clock.now
+        self.exchange.sent_at = service.clock.precise()
         self.deadline = now + (service.response_timeout if self.request_done else service.idle_timeout)
         kept = self._kept
         assert kept is not None, "an attempt is only made with the whole request so far at hand"
@@ -222,6 +224,7 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
         exchange = self.exchange
         exchange.move(WHOLE if done else HEAD)
         self._answered = True
+        exchange.answered_at = self.service.clock.precise()
         asked, self._kept = self._kept, None
         exchange.status = head.status
         if head.status == 400 and asked is not None:
@@ -247,6 +250,7 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
             self.failed(FULL, refusal)
             return
         self.exchange.move(SWITCHED)
+        self.exchange.answered_at = service.clock.precise()
         self.exchange.status = head.status
         self.deadline = math.inf
         self._kept = self.connection = None

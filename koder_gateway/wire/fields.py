@@ -36,7 +36,9 @@ def folded(name: bytes) -> bytes:
 
 # The kinds of headers. PASS is passed on unchanged; DROP never is; the others are examined.
 PASS, DROP, HOST, LENGTH, CODING, CONNECTION = 0, 1, 2, 3, 4, 5
-ORIGIN, EXPECT, REQUEST_ID, TENANT, FORWARDED, TRACE, TRAILER, DATE, RATE, HSTS, EXPOSE, HOPS, KEPT = range(6, 19)
+ORIGIN, EXPECT, REQUEST_ID, TENANT, FORWARDED, TRACE, TRAILER, DATE, RATE, HSTS, EXPOSE, HOPS, KEPT, AGENT = range(
+    6, 20
+)
 
 # RFC 9110 section 7.6.1, and what older clients send; Proxy-Authorization is for a proxy, which ends here.
 HOP_BY_HOP: Final = frozenset(
@@ -122,6 +124,7 @@ _REQUEST: Final = {
     b"tracestate": TRACE,
     b"trailer": TRAILER,
     b"max-forwards": HOPS,
+    b"user-agent": AGENT,
     b"content-type": PASS,
     # Only the verifier of a certificate may set it (RFC 9440 section 2.4).
     b"client-cert": DROP,

@@ -58,6 +58,7 @@ def unread_request(kept: Iterable[Field], max_line: int) -> RequestHead:
     said = dict(fields)
     method = said.get(b":method", b"")
     head = RequestHead(b"HEAD" if method == b"HEAD" else b"", b"", 1, [])
+    head.http2 = True
     line = b"%b %b HTTP/1.1\r\n" % (method, said.get(b":path", b""))
     head.refusal = oversized(line, max_line)
     head.host, head.origin, head.page = known_of_fields(fields)

@@ -27,7 +27,9 @@ class IdentifierSource:
         self._position = end
         return self._hex[position:end]
 
-    def traceparent(self) -> bytes:
-        """The header line that begins a trace, sampled: otherwise each service would begin its own."""
+    def trace(self) -> tuple[bytes, bytes]:
+        """A new trace: its id, and the header line that begins it, sampled: otherwise each service would begin its
+        own."""
         digits = self.random_hex(48)
-        return b"traceparent: 00-%b-%b-01\r\n" % (digits[:32], digits[32:])
+        trace_id = digits[:32]
+        return trace_id, b"traceparent: 00-%b-%b-01\r\n" % (trace_id, digits[32:])

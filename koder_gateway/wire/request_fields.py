@@ -7,6 +7,7 @@ from typing import Final
 
 from ..errors import BAD_FRAMING, EXPECTATION_FAILED, HEAD_TOO_LARGE, UNKNOWN_CODING
 from .fields import (
+    AGENT,
     CODING,
     CONNECTION,
     DROP,
@@ -134,8 +135,12 @@ def _read_special(head: RequestHead, kind: int, name: bytes, value: bytes) -> No
         # Its line is removed below if it is malformed or repeated.
         if name.lower() == b"traceparent":
             head.traced = not head.traceparents and _TRACEPARENT.fullmatch(value) is not None
+            head.trace_id = value[3:35]
             head.traceparents += 1
         head.traces = True
+        head.lines.append(b"%b: %b\r\n" % (name, value))
+    elif kind == AGENT:
+        head.user_agent = value
         head.lines.append(b"%b: %b\r\n" % (name, value))
     elif kind == TRAILER:
         head.trailing = True

@@ -22,9 +22,10 @@ class RequestHead:
     None when it is `chunked`. `upgrade` is the Upgrade that a service may be asked for, which is not among the
     lines. `target` is the raw path with its query; `path` is the part before the `?`, without escapes that mean
     nothing. `plain` says that no service reads another path in it, `https` that the target is an absolute URL of that
-    scheme, `last_hop` that an OPTIONS is for the gateway itself, as if for `*` (RFC 9110 section 7.6.2). `page` says
-    whether the client would rather get a page than JSON, and `shape` is that of its refusals: both are None until
-    somebody asks (`exchange.refusing`).
+    scheme, `last_hop` that an OPTIONS is for the gateway itself, as if for `*` (RFC 9110 section 7.6.2). `trace_id`
+    is that of the client's own trace, where the head is `traced`; `http2` says that it came over HTTP/2.
+    `page` says whether the client would rather get a page than JSON, and `shape` is that of its refusals: both are
+    None until somebody asks (`exchange.refusing`).
     """
 
     __slots__ = (
@@ -33,6 +34,7 @@ class RequestHead:
         "fields",
         "forwarded",
         "host",
+        "http2",
         "https",
         "keep_alive",
         "last_hop",
@@ -50,13 +52,16 @@ class RequestHead:
         "request_id",
         "rest",
         "shape",
+        "shown",
         "target",
         "tenants",
+        "trace_id",
         "traced",
         "traceparents",
         "traces",
         "trailing",
         "upgrade",
+        "user_agent",
     )
 
     def __init__(self, method: bytes, target: bytes, minor: int, fields: list[tuple[bytes, bytes]]) -> None:
@@ -65,6 +70,7 @@ class RequestHead:
         self.path = target
         self.plain = True
         self.https = False
+        self.http2 = False
         self.last_hop = False
         self.page: bool | None = None
         self.shape: RefusalShape | None = None
@@ -81,16 +87,20 @@ class RequestHead:
         self.tenants = _NOTHING
         self.forwarded: list[tuple[bytes, bytes]] | None = None
         self.traced = False
+        self.trace_id = b""
         self.traces = False
         self.traceparents = 0
         self.trailing = False
         self.upgrade: bytes | None = None
+        self.user_agent = b""
         self.refusal: Refusal | None = None
         # The head and its field lines as they came, and the reader that read them (compared by identity): kept where
         # a next head with the same ones may reuse what they mean.
         self.raw = b""
         self.rest = b""
         self.reader: object | None = None
+        # What a log shows of it: kept with it, and by the log.
+        self.shown = b""
 
     def with_line(self, method: bytes, target: bytes) -> RequestHead:
         """A head with the same fields and another request line."""
@@ -100,6 +110,7 @@ class RequestHead:
         head.path = target
         head.plain = True
         head.https = False
+        head.http2 = self.http2
         head.last_hop = False
         head.page = self.page
         head.shape = None
@@ -116,14 +127,17 @@ class RequestHead:
         head.tenants = self.tenants
         head.forwarded = self.forwarded
         head.traced = self.traced
+        head.trace_id = self.trace_id
         head.traces = self.traces
         head.traceparents = self.traceparents
         head.trailing = self.trailing
         head.upgrade = None
+        head.user_agent = self.user_agent
         head.refusal = None
         head.raw = b""
         head.rest = self.rest
         head.reader = self.reader
+        head.shown = b""
         return head
 
     def value(self, name: bytes) -> bytes | None:

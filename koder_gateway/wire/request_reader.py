@@ -127,6 +127,7 @@ class RequestReader:
         """The head of a request that came otherwise than as HTTP/1.1: its parts are well-formed, its target begins
         with a slash or is `*`. What is not `framed` has a body of unknown length, which goes on in chunks."""
         head = RequestHead(method, target, 1, fields)
+        head.http2 = True
         if len(fields) > self._max_fields:
             head.refusal = _TOO_MANY_FIELDS
             head.host, head.origin, head.page = known_of_fields([(name.lower(), value) for name, value in fields])

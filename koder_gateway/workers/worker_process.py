@@ -27,6 +27,7 @@ class WorkerProcess(Process):
 
     def __init__(self, seat: WorkerSeat, ports: Iterable[BoundPort], tickets: TicketContexts) -> None:
         self._seat = seat
+        self.number = seat.number
         self.tickets = tickets
         self._ports = list(ports)
         self._listening: InheritedPorts | None = None

@@ -545,3 +545,33 @@ def test_what_a_proxy_that_is_not_trusted_says_holds_for_its_request_alone() -> 
         True,
         False,
     )
+
+
+def test_a_wildcard_lets_pages_read_and_anothers_wildcard_makes_them_foreign() -> None:
+    tenants = (Tenant("koder", cors_origins=("https://*.koder.example",)), Tenant("acme"))
+    registry = Registry(tenants)
+    made = replace(
+        policy(origins=("https://*.app.example",)),
+        registry=registry,
+        tenants=TenantPolicy("id.koder.dev", "X-Tenant-ID", "", registry),
+    )
+
+    def context(origin: bytes, host: bytes = b"koder.id.koder.dev", method: bytes = b"GET") -> RequestContext:
+        return request_context(made, head(b"Origin: " + origin, host=host, method=method), PEER, TlsInfo())
+
+    for origin in (b"https://web.koder.example", b"https://a.app.example"):
+        found = context(origin)
+        assert (found.readable, found.foreign) == (True, False)
+        assert found.cors.startswith(b"Access-Control-Allow-Origin: %b\r\n" % origin)
+        asks = (b"Access-Control-Request-Method: PUT", b"Origin: " + origin)
+        preflight = request_context(made, head(*asks, method=b"OPTIONS"), PEER, TlsInfo())
+        answer = made.preflight(head(*asks, method=b"OPTIONS"), preflight.origins)
+        assert answer is not None
+        assert b"Access-Control-Allow-Origin: %b\r\n" % origin in answer
+    # Of another tenant's wildcard: its pages may change nothing here.
+    foreign = context(b"https://web.koder.example", b"acme.id.koder.dev", b"POST")
+    assert isinstance(foreign.tenant, Refusal)
+    assert (foreign.tenant.code, foreign.readable, foreign.cors) == ("not_allowed", False, b"Vary: Origin\r\n")
+    assert not context(b"https://web.koder.example", b"acme.id.koder.dev").readable
+    # A page of nobody's domain is as before.
+    assert not context(b"https://a.b.app.example", method=b"POST").foreign

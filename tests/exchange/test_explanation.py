@@ -249,6 +249,23 @@ def test_it_charges_like_a_request() -> None:
     assert ask(made, head(), now=60.0).outcome == "identity"
 
 
+@pytest.mark.parametrize(
+    ("body", "counted"),
+    [
+        (b"client_id=my%2Dapp", "client_id myapp"),
+        (b"client_id=a&client_id=b", "all requests that name no one client_id"),
+        (b"", "all requests that name no one client_id"),
+    ],
+)
+def test_the_client_of_a_form(body: bytes, counted: str) -> None:
+    made = policy(LimitRule("a", ("client_id",), 1, 60))
+    form = head(b"Content-Type: application/x-www-form-urlencoded", b"Content-Length: %d" % len(body), method=b"POST")
+    for refused in (False, True):
+        found = explain(made, form, PEER, TlsInfo(), BASE, 0.0, body)
+        assert found.limits == (f"a: 1/m, burst 1, for {counted}",)
+        assert isinstance(found.outcome, Refusal) is refused
+
+
 # -- the route and the outcome
 
 

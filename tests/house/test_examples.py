@@ -33,10 +33,14 @@ from koder_gateway import Gateway, errors, load
 from koder_gateway.config import parse_size, schema
 from koder_gateway.demo import curl_lines
 from koder_gateway.errors import Refusal
-from koder_gateway.exchange.states import ANSWERS, CLIENT_GONE, CUT, EVENTS, HELD, MOVES
+from koder_gateway.exchange.context import request_context
+from koder_gateway.exchange.states import ANSWERS, CLIENT_GONE, CUT, EVENTS, HELD, MOVES, Exchange
+from koder_gateway.ops.access_lines import JsonLines
 from koder_gateway.ops.access_log import AccessLog
 from koder_gateway.ops.metrics import Counters, GatewayCollector, Sources
 from koder_gateway.tls.handshake_failures import TOLD
+from koder_gateway.tree.compose import make_policy
+from koder_gateway.wire.request_head import RequestHead
 from tests.house.test_floors import FLOORS, PURE
 from tests.kit.authority import write_certificate
 from tests.kit.gateways import kill_quietly, tool
@@ -519,6 +523,7 @@ NO_BOUNDS = {
     "wire.hpack._STATIC_SIZE": "the protocol's",
     "wire.hpack.encode_status": "statuses are some hundred",
     "http2.request._encoded_date": "of the gateway's own line",
+    "policy.origins._LONGEST_NAME": "the protocol's",
     "policy.clients._node_address": "policy.clients._REMEMBERED",
     "policy.tenants._unregistered": "policy.tenants._REMEMBERED",
 }
@@ -565,8 +570,10 @@ def test_every_code_is_told_with_its_status() -> None:
 
 def test_every_key_of_the_access_log_is_told() -> None:
     written: list[bytes] = []
-    log = AccessLog(written.append)
-    log.line(0.0, b"r", b"t", b"c", b"GET", b"/", b"/", "s", 200, "", 0, 0, 0.0)
+    log = AccessLog(written.append, JsonLines())
+    head = RequestHead(b"GET", b"/", 1, [])
+    policy = make_policy(load(None), None)
+    log.line(Exchange(head, request_context(policy, head, "192.0.2.1", None), 0.0, b"r"), "", 0.0, 0.0)
     log.flush()
     told = [name for row in table(OPERATIONS, "key") for name in names(row[0])]
     assert told == list(json.loads(written[0]))

@@ -441,7 +441,7 @@ class MemoryGateway:
     ) -> None:
         self.settings = settings or settings_with()
         self.reactor = MemoryReactor()
-        self.clock = CoarseClock(self.reactor.seconds())
+        self.clock = CoarseClock(self.reactor.seconds(), self.reactor.seconds)
         self.exchanges: list[Exchange] = []
         self.clients: list[Peer] = []
         self.composition: Composition = compose(

@@ -6,30 +6,45 @@ import errno
 import json
 import os
 import re
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.logger import formatEvent, globalLogPublisher
 
+from koder_gateway.ops.access_lines import LONGEST_LINE, CombinedLines, JsonLines
 from koder_gateway.ops.access_log import AccessLog, AccessLogError, LogTarget, open_target
 
-EXCHANGE = {
-    "now": 1_763_921_283.1236,
-    "request_id": b"0123456789abcdef",
-    "tenant": b"acme",
-    "client": b"192.0.2.1",
+HEAD = {
     "host": b"acme.example",
     "method": b"GET",
     "path": b"/v1/users/7",
+    "user_agent": b"curl/8.0",
+    "minor": 1,
+    "http2": False,
+    "traced": False,
+    "trace_id": b"",
+    "raw": b"",
+    "shown": b"",
+}
+EXCHANGE = {
+    "request_id": b"0123456789abcdef",
+    "tenant": b"acme",
+    "peer": b"192.0.2.1",
     "route": b"/v1/users",
     "service": "identity",
     "status": 200,
     "code": "",
     "bytes_in": 12,
     "bytes_out": 512,
-    "duration": 0.0012345678,
+    "started": 100.0,
+    "sent_at": 100.00025,
+    "answered_at": 100.001,
+    "retries": 0,
+    "trace": b"0af7651916cd43dd8448eb211c80319c",
 }
+CALL = {"limit": "", "now": 1_763_921_283.1236, "ended": 100.0012345678}
 
 
 @pytest.fixture
@@ -70,21 +85,32 @@ class Target:
         return [json.loads(line) for line in self.taken.splitlines()]
 
 
-def add(log, **changes):
-    log.line(**EXCHANGE | changes)
+def add(log, tls=b"TLSv1.3", **changes):
+    """Have `log` write the line of an exchange; `changes` are members of it, of its head, or of the call."""
+    head, exchange, call = (
+        {name: changes.pop(name, value) for name, value in part.items()} for part in (HEAD, EXCHANGE, CALL)
+    )
+    assert not changes
+    # The head has a `trace_id` too, that of the client's own trace.
+    exchange["trace_id"] = exchange.pop("trace")
+    made = SimpleNamespace(**exchange, head=SimpleNamespace(**head), context=SimpleNamespace(tls=tls))
+    log.line(made, **call)
 
 
 def test_a_line_has_every_field_in_its_order():
     out = []
-    log = AccessLog(out.append)
+    log = AccessLog(out.append, JsonLines())
     add(log)
     assert out == []
     log.flush()
     (line,) = out
     assert line == (
         b'{"time":"2025-11-23T18:08:03.124Z","request_id":"0123456789abcdef","tenant":"acme",'
-        b'"client":"192.0.2.1","host":"acme.example","method":"GET","path":"/v1/users/7","route":"/v1/users","service":"identity",'
-        b'"status":200,"code":"","bytes_in":12,"bytes_out":512,"duration":0.001235}\n'
+        b'"client":"192.0.2.1","tls":"TLSv1.3","host":"acme.example","method":"GET","path":"/v1/users/7",'
+        b'"protocol":"HTTP/1.1","user_agent":"curl/8.0","route":"/v1/users","service":"identity",'
+        b'"status":200,"code":"","bytes_in":12,"bytes_out":512,"duration":0.001235,'
+        b'"trace_id":"0af7651916cd43dd8448eb211c80319c","ttfb":0.001000,"upstream_time":0.000985,'
+        b'"retries":0,"limit":"","worker":0,"v":1}\n'
     )
     log.flush()
     assert len(out) == 1
@@ -101,7 +127,7 @@ def test_a_line_has_every_field_in_its_order():
 )
 def test_the_time_is_utc_to_the_millisecond(now, time):
     target = Target()
-    log = AccessLog(target)
+    log = AccessLog(target, JsonLines())
     add(log, now=12345.0)
     add(log, now=now)
     log.flush()
@@ -110,29 +136,29 @@ def test_the_time_is_utc_to_the_millisecond(now, time):
 
 def test_a_query_is_never_written():
     target = Target()
-    log = AccessLog(target)
+    log = AccessLog(target, JsonLines())
     add(log, path=b"/oauth/v2/authorize?code=secret&state=x?y")
     log.flush()
     assert target.lines[0]["path"] == "/oauth/v2/authorize"
     assert b"secret" not in target.taken
 
 
-@given(path=st.binary().filter(lambda path: not set(path) & set(b"?#@")), method=st.binary(), request_id=st.binary())
-def test_any_bytes_make_one_line_of_json(path, method, request_id):
+@given(path=st.binary().filter(lambda path: not set(path) & set(b"?#@;%")), method=st.binary(), agent=st.binary())
+def test_any_bytes_make_one_line_of_json(path, method, agent):
     target = Target()
-    log = AccessLog(target)
-    add(log, path=path, method=method, request_id=request_id)
+    log = AccessLog(target, JsonLines())
+    add(log, path=path, method=method, user_agent=agent)
     log.flush()
     assert target.taken.count(b"\n") == 1
     line = json.loads(target.taken)
     assert line["path"].encode("latin-1") == path
     assert line["method"].encode("latin-1") == method
-    assert line["request_id"].encode("latin-1") == request_id
+    assert line["user_agent"].encode("latin-1") == agent
 
 
 def test_lines_are_handed_over_when_there_are_many():
     target = Target()
-    log = AccessLog(target, limit=1000)
+    log = AccessLog(target, JsonLines(), limit=1000)
     for number in range(50):
         add(log, bytes_in=number)
     assert 1 < target.calls < 50
@@ -144,7 +170,7 @@ def test_lines_are_handed_over_when_there_are_many():
 def test_a_failing_target_loses_lines_and_says_so_once(events, error):
     target = Target()
     target.error = error
-    log = AccessLog(target, limit=1000)
+    log = AccessLog(target, JsonLines(), limit=1000)
     for _ in range(100):
         add(log)
     log.flush()
@@ -173,7 +199,7 @@ def test_a_failing_target_loses_lines_and_says_so_once(events, error):
 def test_a_stuck_target_bounds_memory_and_gets_what_was_kept(events):
     target = Target()
     target.room = 0
-    log = AccessLog(target, limit=1000)
+    log = AccessLog(target, JsonLines(), limit=1000)
     for number in range(1000):
         add(log, bytes_in=number)
     tried = target.calls
@@ -196,7 +222,7 @@ def test_a_stuck_target_bounds_memory_and_gets_what_was_kept(events):
 def test_a_line_that_was_cut_is_completed():
     target = Target()
     target.room = 100
-    log = AccessLog(target)
+    log = AccessLog(target, JsonLines())
     add(log, bytes_in=1)
     log.flush()
     assert len(target.taken) == 100
@@ -210,7 +236,7 @@ def test_a_line_that_was_cut_is_completed():
 def test_a_line_whose_rest_is_lost_does_not_spoil_the_next():
     target = Target()
     target.room = 100
-    log = AccessLog(target)
+    log = AccessLog(target, JsonLines())
     add(log, bytes_in=1)
     log.flush()
     target.error = OSError(errno.ENOSPC, "No space left on device")
@@ -230,7 +256,7 @@ def test_a_line_whose_rest_is_lost_does_not_spoil_the_next():
 @given(st.lists(st.integers(0, 700), max_size=40))
 def test_whatever_is_taken_at_a_time_no_line_is_lost_or_changed(rooms):
     target = Target()
-    log = AccessLog(target, limit=1 << 20)
+    log = AccessLog(target, JsonLines(), limit=1 << 20)
     for number, room in enumerate(rooms):
         target.room = room
         add(log, bytes_in=number)
@@ -295,7 +321,7 @@ def pipe():
 def test_a_full_pipe_is_not_waited_for_and_takes_the_rest_later(pipe):
     reader, writer = pipe
     target = LogTarget(writer)
-    log = AccessLog(target, limit=1 << 20)
+    log = AccessLog(target, JsonLines(), limit=1 << 20)
     for number in range(1000):
         add(log, bytes_in=number)
     log.flush()
@@ -311,7 +337,7 @@ def test_a_full_pipe_is_not_waited_for_and_takes_the_rest_later(pipe):
 def test_a_pipe_whose_reader_is_gone_loses_lines(pipe, events):
     reader, writer = pipe
     reader.close()
-    log = AccessLog(LogTarget(writer))
+    log = AccessLog(LogTarget(writer), JsonLines())
     add(log)
     log.flush()
     assert log.dropped == 1
@@ -353,7 +379,7 @@ def test_the_dash_is_the_standard_output(capfd):
 )
 def test_what_may_be_a_credential_is_never_written(path, written):
     target = Target()
-    log = AccessLog(target)
+    log = AccessLog(target, JsonLines())
     for host in (b"user:secret@acme.example", b"user:secret%40acme.example", b"acme.example"):
         add(log, path=path, host=host)
     log.flush()
@@ -365,7 +391,7 @@ def test_what_may_be_a_credential_is_never_written(path, written):
 @given(text=st.lists(st.sampled_from([b"/", b":", b"@", b"%40", b"%3A", b"a", b"b", b"#"])).map(b"".join))
 def test_no_user_with_a_password_is_written(text):
     target = Target()
-    log = AccessLog(target)
+    log = AccessLog(target, JsonLines())
     add(log, path=text, host=text.replace(b"/", b""))
     log.flush()
     (line,) = target.lines
@@ -377,7 +403,7 @@ def test_no_user_with_a_password_is_written(text):
 @given(text=st.binary())
 def test_no_control_reaches_a_terminal(text):
     target = Target()
-    log = AccessLog(target)
+    log = AccessLog(target, JsonLines())
     add(log, path=text, method=text, host=text)
     log.flush()
     line = target.taken.decode().removesuffix("\n")
@@ -389,26 +415,28 @@ def test_no_control_reaches_a_terminal(text):
 MARK = re.compile(r" \(cut, ([0-9]+) bytes\)$")
 
 
-@pytest.mark.parametrize("field", ["path", "host", "method", "request_id"])
-@pytest.mark.parametrize("byte", [b"a", b'"', b"\xff", b"\x1b", b"\x9b"])
-@pytest.mark.parametrize("size", [1024, 1025, 60_000])
-def test_a_field_of_any_length_is_a_bounded_part_of_a_line(field, byte, size):
+@pytest.mark.parametrize("field", ["path", "host", "method"])
+@pytest.mark.parametrize(
+    ("byte", "most"), [(b"a", 1024), (b'"', 768), (b"\xff", 768), (b"\x1b", 256), (b"\x9b", 256)]
+)
+@pytest.mark.parametrize("size", [256, 257, 768, 769, 1024, 1025, 60_000])
+def test_a_field_of_any_length_is_a_bounded_part_of_a_line(field, byte, most, size):
     target = Target()
-    log = AccessLog(target)
+    log = AccessLog(target, JsonLines())
     add(log, **{field: byte * size})
     log.flush()
     (line,) = target.lines
     begun, mark, length = MARK.sub("", line[field]), MARK.search(line[field]), size
-    assert begun.encode("latin-1") == byte * min(size, 1024)
-    assert (mark is None) is (size <= 1024)
+    assert begun.encode("latin-1") == byte * min(size, most)
+    assert (mark is None) is (size <= most)
     assert mark is None or int(mark[1]) == length
-    assert len(target.taken) < 300 + 6 * 1024 + 30
+    assert len(target.taken) < 600 + 1536 + 30
     assert list(line) == list(json.loads(reference()))
 
 
 def reference():
     out = []
-    log = AccessLog(out.append)
+    log = AccessLog(out.append, JsonLines())
     add(log)
     log.flush()
     return out[0]
@@ -416,7 +444,7 @@ def reference():
 
 def test_fields_that_are_long_together_are_written_whole():
     target = Target()
-    log = AccessLog(target)
+    log = AccessLog(target, JsonLines())
     add(log, path=b"/" + b"p" * 1000, host=b"h" * 1000)
     log.flush()
     (line,) = target.lines
@@ -425,7 +453,7 @@ def test_fields_that_are_long_together_are_written_whole():
 
 def test_a_long_password_is_not_cut_before_its_end_is_known():
     target = Target()
-    log = AccessLog(target)
+    log = AccessLog(target, JsonLines())
     add(
         log,
         path=b"http://user:" + b"s3cret" * 2000 + b"@acme.example/x",
@@ -435,3 +463,94 @@ def test_a_long_password_is_not_cut_before_its_end_is_known():
     (line,) = target.lines
     assert (line["path"], line["host"]) == ("http://acme.example/x", "acme.example")
     assert b"s3cret" not in target.taken
+
+
+@given(
+    path=st.binary(max_size=300),
+    host=st.binary(max_size=300),
+    method=st.binary(max_size=300),
+    user_agent=st.binary(max_size=300),
+)
+@pytest.mark.parametrize("lines", [JsonLines, CombinedLines])
+def test_no_line_is_longer_than_collectors_take(lines, path, host, method, user_agent):
+    values = {"path": path, "host": host, "method": method, "user_agent": user_agent}
+    for repeated in (1, 10, 100):
+        out = []
+        log = AccessLog(out.append, lines())
+        add(log, **{name: value * repeated for name, value in values.items()})
+        log.flush()
+        assert len(out[0]) <= LONGEST_LINE
+        assert out[0].count(b"\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "members"),
+    [
+        ({"minor": 0}, {"protocol": "HTTP/1.0"}),
+        ({"http2": True}, {"protocol": "HTTP/2"}),
+        ({"tls": b""}, {"tls": ""}),
+        ({"user_agent": b""}, {"user_agent": ""}),
+        ({"user_agent": b'a "b" \xff'}, {"user_agent": 'a "b" \xff'}),
+        ({"user_agent": b"a" * 257}, {"user_agent": "a" * 256 + " (cut, 257 bytes)"}),
+        # No service was asked.
+        ({"sent_at": 0.0, "answered_at": 0.0, "trace": b""}, {"ttfb": None, "upstream_time": None, "trace_id": ""}),
+        ({"answered_at": 0.0}, {"ttfb": None, "upstream_time": 0.000985}),
+        ({"trace": b"", "traced": True, "trace_id": b"1" * 32}, {"trace_id": "1" * 32}),
+        ({"retries": 1, "limit": 'a "limit"'}, {"retries": 1, "limit": 'a "limit"'}),
+    ],
+)
+def test_what_a_line_says_of_the_way(changes, members):
+    target = Target()
+    log = AccessLog(target, JsonLines())
+    add(log, **changes)
+    log.flush()
+    assert target.lines == [json.loads(reference()) | members]
+
+
+def test_a_worker_says_which_it_is():
+    target = Target()
+    log = AccessLog(target, JsonLines(3))
+    add(log)
+    log.flush()
+    assert target.lines == [json.loads(reference()) | {"worker": 3}]
+
+
+TOKEN = b"eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJib2IifQ.c2VjcmV0"
+
+
+@pytest.mark.parametrize(
+    ("path", "written"),
+    [
+        (b"/v1/users/" + TOKEN + b"/x", "/v1/users/(token)/x"),
+        (b"/reset/" + TOKEN.replace(b".", b"%2E"), "/reset/(token)"),
+        (b"/reset/eyJhbGciOiJub25lIn0.eyJzdWIiOiJib2IifQ.", "/reset/(token)"),
+        (b"/v1/users/eyJ", "/v1/users/eyJ"),
+        (b"/v1/users/monkeyJumps.a", "/v1/users/monkeyJumps.a"),
+        (b"/a;jsessionid=secret/b;v=secret", "/a;jsessionid=*/b;v=*"),
+        (b"/a%3Bjsessionid%3dsecret", "/a%3Bjsessionid%3d*"),
+        (b"/a;b/c", "/a;b/c"),
+    ],
+)
+@pytest.mark.parametrize("lines", [JsonLines, CombinedLines])
+def test_tokens_in_a_path_are_never_written(lines, path, written):
+    out = []
+    log = AccessLog(out.append, lines())
+    add(log, path=path)
+    log.flush()
+    shown = json.loads(out[0])["path"] if lines is JsonLines else out[0].split()[6].decode()
+    assert shown == written
+
+
+def test_the_combined_format():
+    out = []
+    log = AccessLog(out.append, CombinedLines())
+    add(log)
+    add(log, user_agent=b"", status=0, http2=True, path=b"/v1/users?token=secret")
+    add(log, user_agent=b'a" 200 0 "\x1b[1m', path=b'/"')
+    log.flush()
+    stamp = "[23/Nov/2025:18:08:03 +0000]"
+    assert b"".join(out).decode().splitlines() == [
+        f'192.0.2.1 - - {stamp} "GET /v1/users/7 HTTP/1.1" 200 512 "-" "curl/8.0"',
+        f'192.0.2.1 - - {stamp} "GET /v1/users HTTP/2" 0 512 "-" "-"',
+        f'192.0.2.1 - - {stamp} "GET /\\x22 HTTP/1.1" 200 512 "-" "a\\x22 200 0 \\x22\\x1B[1m"',
+    ]

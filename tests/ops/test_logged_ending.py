@@ -106,6 +106,16 @@ def test_an_exchange_is_logged_once(tmp_path: Path) -> None:
         "bytes_in": 3,
         "bytes_out": 5,
         "duration": 0.25,
+        "v": 1,
+        "protocol": "HTTP/1.1",
+        "tls": "",
+        "user_agent": "",
+        "trace_id": "",
+        "ttfb": None,
+        "upstream_time": None,
+        "retries": 0,
+        "limit": "",
+        "worker": 0,
     }
     kept.ending.flush()
     assert len(lines(path)) == 1

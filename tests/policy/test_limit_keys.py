@@ -186,6 +186,11 @@ def test_a_key_can_be_read_back() -> None:
     assert read["header:x-a"].startswith("hash ")
     assert len(read["header:x-a"]) == len("hash ") + 32
     assert dict(key_parts(rule, key(rule, subject(route=b""))))["header:x-a"] == "none, or several"
+    clients = LimitRule("d", ("client_id", "ip"), 1, 60)
+    asking = subject()
+    assert dict(key_parts(clients, key(clients, asking)))["client_id"] == "none, or several"
+    asking.client = b"myapp"
+    assert dict(key_parts(clients, key(clients, asking)))["client_id"] == "myapp"
     limiter = Limiter([LimitRule("b", ("ip", "tenant"), 1, 60)], 10)
     usual = limiter.meters[0].key(b"koder", address_key("2001:db8:0:2f00::1"))
     assert key_parts(limiter.meters[0].rule, usual) == (("ip", "2001:db8:0:2f00::/64"), ("tenant", "koder"))

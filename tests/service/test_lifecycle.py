@@ -637,20 +637,20 @@ def test_the_registry_is_read_again_when_its_file_changes(tmp_path: Path) -> Non
 # Logs.
 
 KEYS = [
-    "time",
-    "request_id",
-    "tenant",
-    "client",
-    "host",
-    "method",
-    "path",
-    "route",
-    "service",
-    "status",
-    "code",
-    "bytes_in",
-    "bytes_out",
-    "duration",
+    *("time", "request_id", "tenant", "client", "tls", "host", "method", "path", "protocol", "user_agent", "route"),
+    *(
+        "service",
+        "status",
+        "code",
+        "bytes_in",
+        "bytes_out",
+        "duration",
+        "trace_id",
+        "ttfb",
+        "upstream_time",
+        "retries",
+    ),
+    *("limit", "worker", "v"),
 ]
 
 
@@ -691,7 +691,9 @@ def test_the_access_log_has_a_line_for_each_exchange_and_no_secret(tmp_path: Pat
         assert [list(line) for line in lines] == [KEYS] * 5
         full, lost, bad, cut, garbage = lines
         assert re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z", full.pop("time"))
-        assert 0 < full.pop("duration") < PATIENCE
+        assert 0 < full.pop("ttfb") <= full.pop("duration") < PATIENCE
+        assert 0 < full.pop("upstream_time") < PATIENCE
+        assert re.fullmatch("[0-9a-f]{32}", full.pop("trace_id"))
         assert full == {
             "request_id": "my-id",
             "tenant": "acme",
@@ -705,6 +707,13 @@ def test_the_access_log_has_a_line_for_each_exchange_and_no_secret(tmp_path: Pat
             "code": "",
             "bytes_in": 16,
             "bytes_out": 5,
+            "tls": "",
+            "protocol": "HTTP/1.1",
+            "user_agent": "",
+            "retries": 0,
+            "limit": "",
+            "worker": 0,
+            "v": 1,
         }
         assert (lost["status"], lost["code"], lost["path"], lost["service"]) == (404, "no_route", "/nowhere", "")
         assert (bad["status"], bad["code"]) == (400, "bad_request")

@@ -190,8 +190,8 @@ def test_an_end_that_comes_before_the_reactor_runs_is_in_order(tmp_path: Path, n
         check=False,
     )
     assert done.returncode == 0, (done.returncode, done.stdout, done.stderr)
-    assert " serves on " in done.stdout
-    assert "draining: " in done.stdout
+    assert " serves on " in done.stderr
+    assert "draining: " in done.stderr
     assert not bound.exists()
 
 

@@ -34,7 +34,8 @@ from twisted.web.server import Site
 from zope.interface.verify import verifyObject
 
 from koder_gateway import Gateway, Settings, StartError, load, mounted_request
-from koder_gateway.tap import Daemon, Demo, Options, fail, makeService
+from koder_gateway.daemon import Daemon, Demo, fail
+from koder_gateway.tap import Options, makeService
 from tests.kit.authority import write_certificate
 from tests.kit.gateways import parse_metrics
 from tests.kit.waiting import PATIENCE, eventually

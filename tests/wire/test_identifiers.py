@@ -37,7 +37,9 @@ def test_no_digit_is_given_twice() -> None:
 
 def test_a_trace_that_begins_here() -> None:
     source = IdentifierSource()
-    lines = {source.traceparent() for _ in range(1000)}
-    assert len(lines) == 1000
-    for line in lines:
-        assert re.fullmatch(rb"traceparent: 00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-01\r\n", line)
+    traces = dict(source.trace() for _ in range(1000))
+    assert len(traces) == 1000
+    for trace_id, line in traces.items():
+        found = re.fullmatch(rb"traceparent: 00-((?!0{32})[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-01\r\n", line)
+        assert found is not None
+        assert found[1] == trace_id

@@ -71,7 +71,26 @@ def test_both_serve_and_their_metrics_are_one(tmp_path: Path) -> None:
         until(lambda: gateway.metrics()[REQUESTS] == 100, "all are counted")
         assert gateway.metrics()["koder_gateway_workers"] == 2
         until(lambda: len(gateway.access()) == 100, "each has its line")
+        assert {line["worker"] for line in gateway.access()} == {1, 2}
         assert gateway.workers == [first, second]
+
+
+def test_sigusr1_reaches_every_worker(tmp_path: Path) -> None:
+    with Origin() as origin, supervised(tmp_path, origin.url) as gateway:
+        log, moved = tmp_path / "access.log", tmp_path / "access.log.1"
+        with contextlib.ExitStack() as clients:
+            for _ in range(40):
+                assert clients.enter_context(gateway.connect()).ask("GET", "/a").status == 200
+            until(lambda: len(gateway.access()) == 40, "each has its line")
+            log.rename(moved)
+            gateway.signal(signal.SIGUSR1)
+
+            def held() -> set[str]:
+                links = (link for pid in gateway.workers for link in Path(f"/proc/{pid}/fd").iterdir())
+                return {os.readlink(link) for link in links if link.exists()}
+
+            until(lambda: str(log) in held() and str(moved) not in held(), "every worker has the new file")
+        assert len(moved.read_text().splitlines()) == 40
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -421,7 +440,9 @@ def test_workers_that_die_at_once_end_the_gateway_with_one_line(tmp_path: Path) 
         check=False,
     )
     assert done.returncode == 1
-    lines = [re.sub(r"process [0-9]+", "process N", line) for line in done.stderr.splitlines()]
+    # What the supervisor says; the events of the workers have a time before them.
+    said = [line for line in done.stderr.splitlines() if line.startswith("koder-gateway: ")]
+    lines = [re.sub(r"process [0-9]+", "process N", line) for line in said]
     died = "koder-gateway: worker 1 (process N) was killed by SIGKILL before it was ready; it"
     pauses = [f"{died} is started again in {pause} s" for pause in ("0.1", "0.2", "0.4", "0.8", "1.6")]
     assert lines == [*pauses, f"{died} dies again and again, so the gateway ends"]

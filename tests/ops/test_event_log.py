@@ -1,12 +1,14 @@
-"""The log under systemd: levels that the journal reads, and no second time stamp."""
+"""The log of events: text or JSON, from a level on; and under systemd levels that the journal reads."""
 
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import socket
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,16 +16,67 @@ from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from koder_gateway.ops.console import WARNING, is_journal, say
-from koder_gateway.ops.journal import Journal
+from koder_gateway.ops.event_log import EventFormat, EventLog
 from tests.kit.gateways import GatewayProcess, configuration, tool
 from tests.kit.waiting import PATIENCE
 
 
 def written(level: LogLevel, text: str, **more: object) -> str:
+    return logged("text", "debug", lambda log: log.emit(level, text, **more), journal=True)
+
+
+def logged(format: str, least: str, emit: Callable[[Logger], object], *, journal: bool = False) -> str:
+    """What is written for the events that `emit` makes."""
     lines: list[bytes] = []
-    log = Logger(observer=Journal(lines.append))
-    log.emit(level, text, **more)
+    how = EventFormat()
+    how.follow(format=format, level=least)
+    emit(Logger("koder_gateway.test", observer=EventLog(lines.append, journal, how)))
     return b"".join(lines).decode()
+
+
+def each_level(log: Logger) -> None:
+    for level in ("debug", "info", "warn", "error", "critical"):
+        log.emit(LogLevel.lookupByName(level), "a {what} event", what=level)
+
+
+@pytest.mark.parametrize(
+    ("least", "written"),
+    [
+        ("debug", ["debug", "info", "warn", "error", "critical"]),
+        ("info", ["info", "warn", "error", "critical"]),
+        ("warn", ["warn", "error", "critical"]),
+        ("error", ["error", "critical"]),
+    ],
+)
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_events_below_the_level_are_left_out(format: str, least: str, written: list[str]) -> None:
+    text = logged(format, least, each_level)
+    assert re.findall("a ([a-z]+) event", text) == written
+
+
+def test_an_event_in_text_says_when_and_what() -> None:
+    text = logged("text", "info", lambda log: log.warn("no {thing}", thing="disk"))
+    stamp = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}[+-][0-9]{4}"
+    assert re.fullmatch(stamp + r" \[koder_gateway\.test#warn\] no disk\n", text)
+
+
+def test_an_event_in_json_is_one_object_on_a_line() -> None:
+    def emit(log: Logger) -> None:
+        log.warn('no "{thing}"\nand more \udcff', thing="disk")
+        try:
+            raise ValueError("no\nmore")
+        except ValueError:
+            log.failure("it failed")
+
+    for journal in (False, True):
+        lines = logged("json", "info", emit, journal=journal).splitlines()
+        marks = ["<4>", "<2>"] if journal else ["", ""]
+        first, second = (json.loads(line.removeprefix(mark)) for line, mark in zip(lines, marks, strict=True))
+        assert re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}\.[0-9]{3}Z", first.pop("time"))
+        assert first == {"level": "warn", "logger": "koder_gateway.test", "message": 'no "disk"\nand more \\udcff'}
+        assert second["level"] == "critical"
+        assert second["message"].startswith("it failed\nTraceback")
+        assert "ValueError: no\nmore" in second["message"]
 
 
 @pytest.mark.parametrize(("level", "number"), [("critical", 2), ("error", 3), ("warn", 4), ("info", 6), ("debug", 7)])
@@ -44,7 +97,7 @@ def test_what_cannot_be_written_is_nobody_s_failure() -> None:
     def full(data: bytes) -> None:
         raise OSError("no space left")
 
-    Journal(full)({"log_level": LogLevel.info, "log_format": "lost", "log_time": 0.0})
+    EventLog(full)({"log_level": LogLevel.info, "log_format": "lost", "log_time": 0.0})
 
 
 def test_only_the_journal_s_own_stream_is_one() -> None:

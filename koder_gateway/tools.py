@@ -1,4 +1,4 @@
-"""The tools of the command `koder-gateway`: `check` and `explain`."""
+"""The tools of the command `koder-gateway`: `check`, `explain` and `limits`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from .check_tool import add_arguments, report_faults, tenants_told
+from .check_tool import check as check_tool
 from .config import ConfigurationError, Settings, load
-from .config.faults import shown, without_secrets
+from .config.faults import shown
 from .errors import Refusal
 from .exchange.explanation import Explanation, explain
-from .ops.console import WARNING, say
+from .limits_tool import show_limits
+from .ops.console import say
 from .policy.certificates import TlsInfo
 from .policy.clients import plain_host
 from .reload_tool import reload
@@ -23,6 +26,8 @@ from .wire.request_head import RequestHead
 from .wire.request_syntax import oversized
 from .wire.unread_head import known_of
 
+_ADMIN = "the gateway's admin port, as in http://127.0.0.1:9100; default: listen.admin_port of the configuration"
+
 
 def use(words: Sequence[str]) -> int:
     """Run one tool; the exit code is 0, 1 after a fault, and 2 for a wrong command line."""
@@ -30,20 +35,21 @@ def use(words: Sequence[str]) -> int:
     if options.run is None:
         print(f"koder-gateway {VERSION}")
         return 0
+    if options.run is show_limits and options.admin:
+        return int(show_limits(None, options))
     if options.run is reload:
         return int(reload(options.pid, options.admin))
     # It imports Twisted, whose reactor only `run` may choose.
     from .checks import CheckUser, check_as_service_user, remaining_faults
 
     options.view = CheckUser(os.environ)
-    if options.run is _check:
+    if options.run is check_tool:
         options.config = options.config or options.file
         options.view = check_as_service_user(options.config)
     try:
         settings = load(options.config, environ=options.view.environ)
     except ConfigurationError as error:
-        say("\n".join([*error.faults, *remaining_faults(options.config, options.view)]))
-        return 1
+        return report_faults([*error.faults, *remaining_faults(options.config, options.view)], options)
     run: Any = options.run
     return int(run(settings, options))
 
@@ -74,8 +80,8 @@ def _parser() -> argparse.ArgumentParser:
         help="configuration file; default: /etc/koder-gateway/koder-gateway.toml where it exists",
     )
     check = tools.add_parser("check", parents=[shared], help="validate everything and print every fault")
-    check.add_argument("file", nargs="?", type=Path, metavar="FILE", help="the same as --config FILE")
-    check.set_defaults(run=_check)
+    add_arguments(check)
+    check.set_defaults(run=check_tool)
     why = tools.add_parser("explain", parents=[shared], help="say how a request is handled, and why")
     why.add_argument("-X", "--request", dest="method", default="GET", metavar="METHOD")
     why.add_argument(
@@ -84,35 +90,11 @@ def _parser() -> argparse.ArgumentParser:
     why.add_argument("--from", dest="peer", default="192.0.2.1", metavar="ADDRESS", help="the client's address")
     why.add_argument("url", metavar="URL", help="as the client would write it: https://acme.id.koder.dev/v1/users")
     why.set_defaults(run=_explain)
+    limits = tools.add_parser("limits", parents=[shared], help="show who is near a limit of the running gateway")
+    limits.add_argument("--admin", metavar="URL", help=_ADMIN)
+    limits.add_argument("--json", action="store_true", help="print one JSON object")
+    limits.set_defaults(run=show_limits)
     return parser
-
-
-def _check(settings: Settings, options: argparse.Namespace) -> int:
-    """Whether the gateway could start: the files, and the certificates and endpoints that they name."""
-    from .checks import settings_faults
-
-    warnings: list[str] = []
-    faults = settings_faults(settings, warnings, options.view.made)
-    say("\n".join(faults))
-    # Several endpoints may serve the same certificate.
-    for warning in dict.fromkeys(warnings):
-        say(f"warning: {warning}", WARNING)
-    if faults:
-        return 1
-    source = settings.source or "the defaults"
-    tenants = _tenants(settings)
-    print(
-        f"{source}: good: {len(settings.routes)} routes, {len({r.service for r in settings.routes})} services,"
-        f" {len(settings.limits)} limits, {tenants}"
-    )
-    return 0
-
-
-def _tenants(settings: Settings) -> str:
-    registry = settings.tenants.registry
-    if isinstance(registry, str):
-        return f"the tenants are read from {without_secrets(registry)}, which is not queried here"
-    return "every slug is a tenant" if settings.registered is None else f"{len(settings.registered)} tenants"
 
 
 def _explain(settings: Settings, options: argparse.Namespace) -> int:
@@ -182,7 +164,7 @@ def _print(settings: Settings, options: argparse.Namespace, found: Explanation) 
         print(f"client   {found.client}")
     print(f"tenant   {found.tenant}")
     if isinstance(settings.tenants.registry, str):
-        print(f"         {_tenants(settings)}: whether this tenant exists is not known")
+        print(f"         {tenants_told(settings)}: whether this tenant exists is not known")
     if found.certificate:
         print(f"cert     {found.certificate}")
     print(f"cors     {found.cors}")

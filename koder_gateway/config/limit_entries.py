@@ -49,6 +49,7 @@ class LimitEntry:
     methods: tuple[str, ...] = setting(listing(METHOD), [])
     mode: str = setting(choice("enforce", "shadow"), "enforce")
     charge: str = setting(choice("requests", "failures", "refusals"), "requests")
+    on_failure: str = setting(choice("local", "open", "closed"), "local")
 
 
 def _limit(entry: LimitEntry) -> LimitRule:
@@ -66,6 +67,7 @@ def _limit(entry: LimitEntry) -> LimitRule:
         methods=frozenset(method.encode() for method in entry.methods) or None,
         mode=cast(Literal["enforce", "shadow"], entry.mode),
         charge=cast(Literal["requests", "failures", "refusals"], entry.charge),
+        on_failure=cast(Literal["local", "open", "closed"], entry.on_failure),
         ipv6_prefix=entry.ipv6_prefix,
         in_flight=entry.in_flight,
     )
@@ -90,6 +92,8 @@ def _in_flight_contradictions(entry: LimitEntry) -> Iterator[Located]:
         yield ".burst", "has no effect with in_flight; leave it out"
     if entry.charge != "requests":
         yield ".charge", f"{shown(entry.charge)} has no effect with in_flight; leave it out"
+    if entry.on_failure != "local":
+        yield ".on_failure", "has no effect with in_flight, which every gateway counts by itself; leave it out"
 
 
 def _refusals_contradictions(entry: LimitEntry) -> Iterator[Located]:
@@ -101,6 +105,11 @@ def _refusals_contradictions(entry: LimitEntry) -> Iterator[Located]:
             yield f".{name}", 'have no effect with charge = "refusals": leave them out'
     if entry.ipv6_prefix != HOST_PREFIX:
         yield ".ipv6_prefix", f'has no effect with charge = "refusals", which counts a /{HOST_PREFIX}; leave it out'
+    if entry.on_failure != "local":
+        yield (
+            ".on_failure",
+            'has no effect with charge = "refusals", which every gateway counts by itself; leave it out',
+        )
 
 
 LIMITS = array(made(LimitEntry, _limit))

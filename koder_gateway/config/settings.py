@@ -26,9 +26,10 @@ from .field_names import FIELD_NAME, FORWARDED_FIELD, SPOOFABLE_FIELD, TENANT_HE
 from .hsts import HSTS
 from .kinds import any_number, choice, listing, one_or_more, optional, optional_text, whole
 from .limit_entries import LIMITS
+from .limits_store import PASSWORD, PREFIX, STORE_TIMEOUT, STORE_URL, USER, Password, StoreUrl, checked
 from .signing_keys import ContextSettings
 from .stable_reads import Version
-from .tables import setting, table
+from .tables import made, setting, table
 from .values import (
     AGE,
     BOOLEAN,
@@ -37,6 +38,7 @@ from .values import (
     DOMAIN,
     DURATION,
     ENDPOINT,
+    FILE,
     FOLDER,
     LIMIT,
     LOG,
@@ -52,7 +54,6 @@ from .values import (
     SIZE,
     SLUG,
     STATE,
-    STORE,
 )
 from .worker_limits import WORKERS
 
@@ -183,9 +184,18 @@ class StateSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitsStoreSettings:
-    """[limits_store]: where buckets are kept. `max_entries` bounds the buckets of all limits together."""
+    """[limits_store]: where buckets are kept. `max_entries` bounds those in this process, of all limits together.
 
-    url: str = setting(STORE, "memory:")
+    The rest is for a store that gateways share: how long a request waits for it, the authorities of its certificate
+    (None: the system's), who the gateway is there, and how its keys begin.
+    """
+
+    url: StoreUrl = setting(STORE_URL, "memory:")
+    timeout: float = setting(STORE_TIMEOUT, "50ms")
+    ca: Path | None = setting(optional(FILE), "")
+    user: str = setting(optional_text(USER), "")
+    password_file: Password | None = setting(optional(PASSWORD), "")
+    prefix: str = setting(PREFIX, "koder-gateway:")
     max_entries: int = setting(whole(1, _MAX_COUNT), 262144)
 
 
@@ -230,7 +240,7 @@ class Settings:
     listen: ListenSettings = setting(table(ListenSettings), {})
     tls: TlsSettings = setting(table(TlsSettings), {})
     state: StateSettings = setting(table(StateSettings), {})
-    limits_store: LimitsStoreSettings = setting(table(LimitsStoreSettings), {})
+    limits_store: LimitsStoreSettings = setting(made(LimitsStoreSettings, checked), {})
     context: ContextSettings = setting(table(ContextSettings), {})
     problems: ProblemSettings = setting(table(ProblemSettings), {})
     log: LogSettings = setting(table(LogSettings), {})

@@ -157,7 +157,7 @@ def _endpoint(usual: str) -> Kind[str]:
 def _parse_url(text: str) -> str:
     """A service's address: `http://` or `https://` with a host and an optional port, or `unix:` with a path."""
     if text.startswith("unix:"):
-        return _parse_unix(text)
+        return parse_unix(text)
     example = 'write one as in "http://127.0.0.1:4001"'
     if not text.isascii() or not text.isprintable() or " " in text or "\\" in text:
         raise ValueError(f"is not an address; {example}")
@@ -171,7 +171,7 @@ def _parse_url(text: str) -> str:
         raise ValueError(f"is neither http, https nor unix; {example}")
     if "@" in parts.netloc:
         raise ValueError(f"has a user in it, which the gateway does not send; {example}")
-    if not host or port == 0 or not _is_host(host, bracketed="[" in parts.netloc):
+    if not host or port == 0 or not is_host(host, bracketed="[" in parts.netloc):
         raise ValueError(f"has no usable host; {example}")
     plain = f"{scheme}://{parts.netloc.lower().removesuffix(':')}"
     if parts.path or "?" in text or "#" in text:
@@ -179,7 +179,8 @@ def _parse_url(text: str) -> str:
     return plain
 
 
-def _is_host(host: str, bracketed: bool) -> bool:
+def is_host(host: str, bracketed: bool) -> bool:
+    """Whether it is an address or a name of DNS; `bracketed`: it must be an IPv6 address."""
     if bracketed:
         return _is_address(host) and ":" in host
     if _is_address(host):
@@ -191,7 +192,8 @@ def _is_host(host: str, bracketed: bool) -> bool:
     return True
 
 
-def _parse_unix(text: str) -> str:
+def parse_unix(text: str) -> str:
+    """`unix:` and the absolute path of a socket. Raises ValueError."""
     path = text.removeprefix("unix:")
     path = path.removeprefix("//") if path.startswith("///") else path
     if not path.startswith("/") or path.startswith("//") or not path.isprintable() or path.endswith("/"):
@@ -239,7 +241,7 @@ def _read_registry(value: object, where: Where) -> Path | str:
 def _has_host(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        return bool(parts.hostname) and parts.port != 0 and _is_host(parts.hostname or "", "[" in parts.netloc)
+        return bool(parts.hostname) and parts.port != 0 and is_host(parts.hostname or "", "[" in parts.netloc)
     except ValueError:
         return False
 
@@ -274,12 +276,6 @@ def _host_fault(text: str) -> str | None:
     if _HOST.fullmatch(text):
         return None
     return 'is not a Host; write a name, with its port if need be, as in "id.example.com:8443"'
-
-
-def _store_fault(text: str) -> str | None:
-    if text == "memory:":
-        return None
-    return 'is not a limits store that this version supports; write "memory:"'
 
 
 def _bare_duration(value: object) -> str | None:
@@ -342,4 +338,3 @@ FOLDER: Final = Kind("folder", _existing("folder", stat.S_ISDIR, os.R_OK | os.X_
 REGISTRY: Final = Kind("file or URL", _read_registry)
 STATE: Final = Kind("folder", _read_state)
 LOG: Final = Kind('file or "-"', _read_log)
-STORE: Final = matching("URL", _store_fault)

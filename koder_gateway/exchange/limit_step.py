@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..errors import Refusal
 from ..policy.client_id import NOBODY, by_form, by_head
-from ..policy.decision import limit_refusal
 from ..policy.limit_keys import Subject
-from ..policy.limit_plan import Plan
+from ..policy.limit_plan import STORE, Plan
 from ..policy.limit_rules import CLIENT_ID
-from ..policy.meter import LimitResult
 from ..wire.request_head import RequestHead
+from .limit_outcome import outcome_of
 from .pending import FIRST_PART, Outcome, Pending
+from .shared_decision import SharedDecision
 from .states import Exchange
 
 
@@ -23,9 +22,9 @@ def limits(exchange: Exchange) -> Outcome:
     if plan is None:
         return None
     if plan.sole is not None:
-        return _outcome(exchange, plan.sole.judge(exchange.tenant, context.key, exchange.started))
+        return outcome_of(exchange, plan.sole.judge(exchange.tenant, context.key, exchange.started))
     if not plan.needs:
-        return _outcome(exchange, plan.judge(exchange.tenant, context.key, exchange.started))
+        return outcome_of(exchange, plan.judge(exchange.tenant, context.key, exchange.started))
     if CLIENT_ID not in plan.needs:
         return judge_subject(exchange, plan, subject(exchange), exchange.started)
     client = by_head(head)
@@ -35,18 +34,15 @@ def limits(exchange: Exchange) -> Outcome:
 
 
 def judge_subject(exchange: Exchange, plan: Plan, subject: Subject, now: float) -> Outcome:
-    """Charges a plan's limits for this subject. `now` is monotonic seconds."""
-    return _outcome(exchange, plan.judge_subject(subject, now))
-
-
-def _outcome(exchange: Exchange, verdict: LimitResult) -> Refusal | None:
-    fields = verdict.fields
-    if fields:
-        exchange.fields += fields
-        exchange.limited = True
-    exchange.charges = verdict
-    refused = verdict.refused
-    return None if refused is None else limit_refusal(refused.name, refused.in_flight)
+    """Charges a plan's limits for this subject. A shared store decides about them, unless it is away. `now` is
+    monotonic seconds."""
+    shared = exchange.context.policy.limiter.shared
+    if shared is None or STORE not in plan.needs:
+        return outcome_of(exchange, plan.judge_subject(subject, now))
+    keys = plan.keys(subject)
+    if shared.store.up:
+        return SharedDecision(exchange, shared.plan(plan), keys, subject.network)
+    return outcome_of(exchange, shared.plan(plan).without_store(keys, subject.network))
 
 
 def subject(exchange: Exchange, client: bytes = NOBODY) -> Subject:

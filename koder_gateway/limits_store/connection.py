@@ -21,7 +21,7 @@ Answered = Callable[[list[int] | None], None]
 
 
 class _Asked:
-    """A command that waits for its answer until `until` (the reactor's seconds). With `repeated` the server has not
+    """A command that waits for its answer until `until` (monotonic seconds). With `repeated` the server has not
     known its script, and it was sent again. Without `answered` it is such a script, which was sent before it."""
 
     __slots__ = ("answered", "repeated", "text", "until")
@@ -36,27 +36,26 @@ class _Asked:
 class StoreConnection(Protocol):
     """Sends the greeting, and then commands, those of one turn of the reactor in one write.
 
-    `ready` is called when the greeting is answered, and `took` with the seconds that each answer took. `lost` is
-    called once, at the end, with the reason in a few words. A command that is not answered within `timeout` seconds
-    ends the connection, as does an error, and whatever is no answer at all. Every command is answered: with None if
-    the connection ends before.
+    `ready` is called when the greeting is answered. `lost` is called once, at the end, with the reason in a few
+    words. A command that is not answered within `timeout` seconds ends the connection, as does an error, and whatever
+    is no answer at all. Every command is answered: with None if the connection ends before.
     """
 
     def __init__(
         self,
         reactor: Any,
+        time: Callable[[], float],
         greeting: Greeting,
         timeout: float,
         ready: Callable[[StoreConnection], None],
-        took: Callable[[float], None],
         lost: Callable[[StoreConnection, str], None],
     ) -> None:
         self._reactor = reactor
+        self._time = time
         self._greeting = greeting
         self._greeted = False
         self._timeout = timeout
         self._ready = ready
-        self._took = took
         self._lost = lost
         self.reason = ""
         """Why it has ended; empty until then."""
@@ -81,7 +80,7 @@ class StoreConnection(Protocol):
         """Send a command, which runs a script; False where so many wait that it is not sent."""
         if len(self._asked) >= MOST or self.reason or self._closing:
             return False
-        self._send(_Asked(text, self._reactor.seconds() + self._timeout, answered))
+        self._send(_Asked(text, self._time() + self._timeout, answered))
         if self._timer is None:
             self._timer = self._reactor.callLater(self._timeout, self._look)
         return True
@@ -107,10 +106,9 @@ class StoreConnection(Protocol):
         """Replies, in pieces of any size."""
         if self.reason:
             return
-        now = self._reactor.seconds()
         try:
             for reply in self._replies.feed(data):
-                fault = self._take(reply, now)
+                fault = self._take(reply)
                 if fault:
                     self.fail(fault)
                     return
@@ -121,8 +119,8 @@ class StoreConnection(Protocol):
             self._pass_on()
         self._close_if_done()
 
-    def _take(self, reply: Reply, now: float) -> str:
-        """Note what a reply answers, which is here `now`. Returns what is wrong with it, "" for nothing."""
+    def _take(self, reply: Reply) -> str:
+        """Note what a reply answers. Returns what is wrong with it, "" for nothing."""
         if not self._greeted:
             fault = self._greeting.fault(reply)
             self._greeted = self._greeting.complete
@@ -142,7 +140,6 @@ class StoreConnection(Protocol):
             fault = f"it answers {reply}"
         elif isinstance(reply, list) and answered is not None:
             self._answers.append((answered, reply))
-            self._took(now - asked.until + self._timeout)
             return ""
         elif isinstance(reply, bytes) and answered is None:
             return ""
@@ -182,7 +179,7 @@ class StoreConnection(Protocol):
         self._timer = None
         if not self._asked:
             return
-        left = self._oldest() - self._reactor.seconds()
+        left = self._oldest() - self._time()
         if left > 0:
             self._timer = self._reactor.callLater(left, self._look)
         else:
@@ -194,7 +191,7 @@ class StoreConnection(Protocol):
 
     def _late(self) -> None:
         self._timer = None
-        if self._asked and self._oldest() <= self._reactor.seconds():
+        if self._asked and self._oldest() <= self._time():
             self.fail(f"it has not answered within {self._timeout * 1000:g} ms")
         else:
             self._look()

@@ -36,8 +36,8 @@ class Link:
     """The link to a store at `endpoint`, which the log calls `name`.
 
     `up`: commands can be sent at present. The pause before a new connection doubles with each that fails, and is
-    spread, so that a fleet does not come back at once. `took` is called with the seconds that each answer took. The
-    owner calls `start`, `sweep` about every second, and in the end `close`.
+    spread, so that a fleet does not come back at once. The owner calls `start`, `sweep` about every second, and in
+    the end `close`.
     """
 
     log = Logger()
@@ -50,7 +50,7 @@ class Link:
         greeting: Callable[[], Greeting],
         *,
         timeout: float,
-        took: Callable[[float], None],
+        time: Callable[[], float],
         clock: CoarseClock,
     ) -> None:
         self._reactor = reactor
@@ -58,7 +58,7 @@ class Link:
         self._endpoint = endpoint
         self._greeting = greeting
         self._timeout = timeout
-        self._took = took
+        self._time = time
         self._told = RateLimitedLog(clock, self.log.warn)
         self._told_good = RateLimitedLog(clock, self.log.info)
         self.up = False
@@ -69,6 +69,8 @@ class Link:
         self._since = -math.inf
         # Why it is not up: the reasons that have been logged since it was.
         self._reasons: set[str] = set()
+        # Whether it waits for the answer to a greeting for too long.
+        self._mute = False
         self._closed: Deferred[None] | None = None
 
     def start(self) -> None:
@@ -116,7 +118,12 @@ class Link:
 
     def _new_connection(self) -> StoreConnection:
         return StoreConnection(
-            self._reactor, self._greeting(), self._timeout, ready=self._ready, took=self._took, lost=self._lost
+            self._reactor,
+            self._time,
+            self._greeting(),
+            self._timeout,
+            ready=self._ready,
+            lost=self._lost,
         )
 
     def _connected(self, connection: StoreConnection) -> None:
@@ -128,30 +135,33 @@ class Link:
     def _not_connected(self, failure: Failure) -> None:
         self._connecting = None
         late = failure.check(CancelledError) is not None
-        self._down(f"no connection within {OPENING:g} seconds" if late else _in_one_line(failure))
+        self._down(f"no connection within {OPENING:g} seconds" if late else _in_one_line(failure), there=False)
 
     def _too_slow(self) -> None:
         self._timer = None
         if self._connecting is not None:
             self._connecting.cancel()
         elif self._connection is not None:
+            self._mute = True
             self._connection.fail(f"it has not answered the greeting within {OPENING:g} seconds")
 
     def _ready(self, connection: StoreConnection) -> None:
         self._stop_timer()
         self.up = True
-        self._since = self._reactor.seconds()
+        self._since = self._time()
         self._reasons.clear()
         self._told_good.warn(f"{self._name}: limits are shared there from now on")
 
     def _lost(self, connection: StoreConnection, reason: str) -> None:
         if connection is self._connection:
             self._connection = None
-            self._down(reason)
+            mute, self._mute = self._mute, False
+            self._down(reason, there=not mute)
 
-    def _down(self, reason: str) -> None:
+    def _down(self, reason: str, *, there: bool) -> None:
+        """It is away, and is tried again. That is logged once; then only what a server that is `there` says."""
         self._stop_timer()
-        now = self._reactor.seconds()
+        now = self._time()
         if self.up and now - self._since >= _STEADY:
             self._failures = 0
         self.up = False
@@ -162,7 +172,7 @@ class Link:
         pause = min(FIRST_PAUSE * 2**self._failures, LONGEST_PAUSE)
         self._failures = min(self._failures + 1, _DOUBLINGS)
         self._timer = self._reactor.callLater(pause * uniform(0.5, 1.0), self._connect)
-        if reason not in self._reasons and len(self._reasons) < _REASONS:
+        if not self._reasons or (there and reason not in self._reasons and len(self._reasons) < _REASONS):
             self._reasons.add(reason)
             self._told.warn(f"{self._name}: {reason}; until it is back each limit acts as its on_failure says")
 

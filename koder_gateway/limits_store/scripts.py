@@ -95,18 +95,14 @@ return answers
 _SETTLE: Final = (
     _COMMON
     + f"""
-local terms, answers = ARGV[1], {{}}
-for i = 1, #terms / 32 do
-  local rate, burst, most = struct.unpack('<ddd', terms, i * 32 - 31)
-  redis.call('ZREM', KEYS[2 * i], ARGV[2])
-  local missing = missing_from(KEYS[2 * i - 1], rate, most)
-  if ARGV[3] == '1' then
-    missing = math.min(missing + 1, most)
-    keep(KEYS[2 * i - 1], rate, missing)
-  end
-  answers[i] = math.floor((burst - missing) * {MICRO}) * 4
+local rate, burst, most = struct.unpack('<ddd', ARGV[1])
+redis.call('ZREM', KEYS[2], ARGV[2])
+local missing = missing_from(KEYS[1], rate, most)
+if ARGV[3] == '1' then
+  missing = math.min(missing + 1, most)
+  keep(KEYS[1], rate, missing)
 end
-return answers
+return {{math.floor((burst - missing) * {MICRO}) * 4}}
 """
 )
 
@@ -176,16 +172,10 @@ class DecideCommand:
         return text + bulk(request) if self._named else text
 
 
-def settle_command(rules: Sequence[SharedRule], keys: Sequence[bytes], request: bytes, failed: bool) -> bytes:
-    """The command for the end of a request under these rules, which charge failures; `keys` as in `DecideCommand`."""
-    words = b"".join(map(bulk, keys))
-    return (
-        _run(SETTLE, len(keys) + 3, len(keys))
-        + words
-        + bulk(_terms(rules))
-        + bulk(request)
-        + bulk(b"1" if failed else b"0")
-    )
+def settle_command(rule: SharedRule, bucket: bytes, in_flight: bytes, request: bytes, failed: bool) -> bytes:
+    """The command for the end of a request under a rule that charges failures, with its two keys."""
+    words = (bucket, in_flight, _terms((rule,)), request, b"1" if failed else b"0")
+    return _run(SETTLE, len(words), 2) + b"".join(map(bulk, words))
 
 
 def renew_command(keys: Sequence[bytes], request: bytes) -> bytes:

@@ -50,6 +50,7 @@ class LimitsStore(SharedStore):
         clock: CoarseClock,
     ) -> None:
         self.prefix = prefix
+        self.time = clock.precise
         self._clock = clock
         self._link = Link(
             reactor,
@@ -57,7 +58,7 @@ class LimitsStore(SharedStore):
             endpoint,
             lambda: Greeting(credentials, prefix),
             timeout=timeout,
-            took=self._took,
+            time=clock.precise,
             clock=clock,
         )
         # Requests in flight, the one that was renewed longest ago first: their keys, and when that was.
@@ -67,8 +68,9 @@ class LimitsStore(SharedStore):
         self.missed = 0
         """Requests since the start for which no decision was reached in time."""
         self.seconds = 0.0
-        """The time of all decisions since the start, and how many took up to each of BOUNDS, and longer."""
+        """The time of all decisions since the start."""
         self.times = [0] * (len(BOUNDS) + 1)
+        """How many decisions took up to each of BOUNDS, and longer."""
 
     @property
     def up(self) -> bool:  # type: ignore[override]
@@ -115,20 +117,13 @@ class LimitsStore(SharedStore):
         self._held[request] = keys, self._clock.now
 
     def settle(
-        self,
-        rules: Sequence[SharedRule],
-        keys: Sequence[bytes],
-        request: bytes,
-        failed: bool,
-        answered: Callable[[SharedAnswer], None],
+        self, rule: SharedRule, key: bytes, request: bytes, failed: bool, answered: Callable[[SharedAnswer], None]
     ) -> None:
         """See SharedStore."""
         self._held.pop(request, None)
-        stored = []
-        for rule, key in zip(rules, keys, strict=True):
-            stored += [store_key(self.prefix, rule, b"b", key), store_key(self.prefix, rule, b"f", key)]
-        text = settle_command(rules, stored, request, failed)
-        if not self._link.send(text, lambda numbers: answered(self.read(numbers, len(rules)))):
+        bucket, in_flight = store_key(self.prefix, rule, b"b", key), store_key(self.prefix, rule, b"f", key)
+        text = settle_command(rule, bucket, in_flight, request, failed)
+        if not self._link.send(text, lambda numbers: answered(self.read(numbers, 1))):
             answered(None)
 
     def read(self, numbers: list[int] | None, count: int) -> SharedAnswer:
@@ -141,7 +136,8 @@ class LimitsStore(SharedStore):
             return None
         return answer
 
-    def _took(self, seconds: float) -> None:
+    def took(self, seconds: float) -> None:
+        """A decision took so long."""
         self.seconds += seconds
         self.times[bisect_left(BOUNDS, seconds)] += 1
 
@@ -166,12 +162,16 @@ class _Question(SharedQuestion):
             if rule.afterwards:
                 stored.append(store_key(store.prefix, rule, b"f", key))
 
+        begun = store.time()
+
         def decided(numbers: list[int] | None) -> None:
             answer = store.read(numbers, len(self._rules))
             if answer is None:
                 store.missed += 1
-            elif request:
-                self._hold(request, keys, answer)
+            else:
+                store.took(store.time() - begun)
+                if request:
+                    self._hold(request, keys, answer)
             answered(answer)
 
         if not self._link.send(self._command(stored, request), decided):

@@ -1,4 +1,4 @@
-"""The admin endpoint: liveness, readiness and metrics.
+"""The admin endpoint: liveness, readiness, metrics, and what else the owner of the port adds.
 
 It belongs on a port of its own that the public cannot reach. An attacker may still reach it through a browser on the
 inner network, under a name of the attacker's (DNS rebinding), so the Host must be an address, localhost, or a listed
@@ -29,7 +29,7 @@ _JSON_TYPE: Final = b"application/json"
 _TEXT_TYPE: Final = b"text/plain; charset=utf-8"
 _NOT_READY: Final = Refusal(503, "not_ready", "Service Unavailable", "The gateway is not ready.", "gateway")
 _NOT_FOUND: Final = NO_ROUTE.because(
-    "This port serves /healthz, /readyz, /metrics, /process and /.well-known/jwks.json."
+    "This port serves /healthz, /readyz, /metrics, /limits, /process and /.well-known/jwks.json."
 )
 _NO_KEYS: Final = NO_ROUTE.because("There are no keys: context.key_file is not set.")
 _FOREIGN: Final = MISDIRECTED_REQUEST.because("Use an IP address, localhost, or a name from listen.admin_hosts.")
@@ -38,12 +38,14 @@ _ALLOW: Final = b"Allow: GET, HEAD, OPTIONS\r\n"
 
 @dataclass(frozen=True, slots=True)
 class AdminResponse:
-    """The response to a request. `fields` are finished header lines besides type, length and date."""
+    """The response to a request. `fields` are finished header lines besides type, length and date. With `kept` they
+    say how long it may be kept, else nobody may keep it."""
 
     status: int
     content_type: bytes
     body: bytes
     fields: bytes = b""
+    kept: bool = False
 
 
 Pages = Mapping[bytes, Callable[[], AdminResponse]]
@@ -59,9 +61,9 @@ def admin_pages(
     """The pages by path.
 
     `ready` returns the reasons for not being ready, none if ready; `metrics` returns the metrics page, `keys` the JWK
-    Set of the keys that sign contexts, b"" if there are none. Readiness is
-    also the response to a balancer's probe without a path (HAProxy's httpchk: `OPTIONS /`, and `OPTIONS *`).
-    `docs_url`: see `wire.problem`. `process` returns the process that gets signals, and is asked to reload.
+    Set of the keys that sign contexts, b"" if there are none. Readiness is also the response to a balancer's probe
+    without a path (HAProxy's httpchk: `OPTIONS /`, and `OPTIONS *`). `docs_url`: see `wire.problem`. `process`
+    returns the process that gets signals, and is asked to reload.
     """
     return {
         b"/": lambda: _readiness(ready(), docs_url()),
@@ -119,7 +121,9 @@ def _is_ours(head: RequestHead, hosts: Collection[bytes]) -> bool:
 
 
 def _published(keys: bytes, docs_url: str) -> AdminResponse:
-    return AdminResponse(200, _KEYS_TYPE, keys, _KEPT_KEYS) if keys else admin_problem(_NO_KEYS, docs_url=docs_url)
+    if not keys:
+        return admin_problem(_NO_KEYS, docs_url)
+    return AdminResponse(200, _KEYS_TYPE, keys, _KEPT_KEYS, kept=True)
 
 
 def _readiness(reasons: list[str], docs_url: str) -> AdminResponse:

@@ -25,7 +25,7 @@ from ..errors import BAD_FRAMING, BODY_TOO_LARGE, HEAD_TOO_LARGE, REQUEST_TIMEOU
 from ..reactor.turns import turns_of
 from ..wire.body import BodyError, ChunkedDecoder
 from ..wire.problem import DOCS_URL
-from ..wire.refusal_writer import OWN_FIELDS
+from ..wire.refusal_writer import NOSNIFF, OWN_FIELDS
 from ..wire.request_head import RequestHead
 from ..wire.request_reader import RequestReader
 from .admin import AdminResponse, Pages, admin_answer, admin_problem
@@ -238,7 +238,7 @@ class AdminChannel(Protocol):
                 formatdate(usegmt=True).encode("ascii"),
                 answer.content_type,
                 len(answer.body),
-                OWN_FIELDS,
+                NOSNIFF if answer.kept else OWN_FIELDS,
                 connection,
                 answer.fields,
                 body,

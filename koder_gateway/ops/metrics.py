@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -119,6 +119,22 @@ def _nothing() -> Mapping[str, tuple[int, int]]:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreFigures:
+    """The shared store of limits: whether it can be asked, and what it did since it is configured.
+
+    `missed` requests waited for a decision in vain, and `without` were decided without it, those among them. `times`
+    are decisions by how long they took, up to each of `bounds` (seconds) and longer, `seconds` all together.
+    """
+
+    up: bool
+    missed: int
+    without: int
+    bounds: tuple[float, ...]
+    times: tuple[int, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Sources:
     """Values that are queried when the page is read, because other objects count them."""
 
@@ -142,6 +158,8 @@ class Sources:
     """How many requests are in flight under each limit that counts these."""
     limit_entries: Callable[[], int] = int
     """Buckets in memory."""
+    store: Callable[[], StoreFigures | None] = lambda: None
+    """What the shared store of limits did; None if there is none."""
     certificates: Callable[[], Mapping[str, float]] = dict
     """When each certificate expires, in seconds since the epoch."""
     certificate_faults: Callable[[], int] = int
@@ -259,6 +277,9 @@ class GatewayCollector(Collector):
             in_flight.add_metric((rule,), count)
         yield in_flight
         yield _gauge("limit_entries", "Buckets in memory.", self._sources.limit_entries())
+        store = self._sources.store()
+        if store is not None:
+            yield from _store(store)
 
     def _state(self) -> Iterator[Metric]:
         counters = self._counters
@@ -284,6 +305,22 @@ class GatewayCollector(Collector):
         yield InfoMetricFamily(_PREFIX + "build", "What is running.", value=_build(self._version))
 
 
+def _store(store: StoreFigures) -> Iterator[Metric]:
+    yield _gauge("limits_store_up", "Whether the shared store of limits can be asked.", store.up)
+    missed = "Requests that waited for the shared store in vain, and were then decided without it."
+    yield _counter("limits_store_missed", missed, value=store.missed)
+    decisions = _counter("limits_store_decisions", "Requests under limits, by who decided about them.", "by")
+    decisions.add_metric(["store"], sum(store.times))
+    decisions.add_metric(["on_failure"], store.without)
+    yield decisions
+    yield HistogramMetricFamily(
+        _PREFIX + "limits_store_seconds",
+        "Time from a question to the shared store until its answer.",
+        buckets=_cumulative(store.times, store.bounds),
+        sum_value=store.seconds,
+    )
+
+
 def make_registry(counters: Counters, sources: Sources | None = None, *, version: str) -> CollectorRegistry:
     """A registry for this gateway alone, so that two in one process do not mix; with the process's metrics."""
     registry = CollectorRegistry(auto_describe=False)
@@ -306,9 +343,8 @@ def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
     return GaugeMetricFamily(_PREFIX + name, text, value=value)
 
 
-def _cumulative(buckets: list[int]) -> list[tuple[str, float]]:
-    bounds = [*map(repr, BUCKETS), "+Inf"]
-    return list(zip(bounds, accumulate(buckets), strict=True))
+def _cumulative(counts: Sequence[int], bounds: Sequence[float] = BUCKETS) -> list[tuple[str, float]]:
+    return list(zip([*map(repr, bounds), "+Inf"], accumulate(counts), strict=True))
 
 
 def _build(version: str) -> dict[str, str]:

@@ -47,17 +47,17 @@ class Pool(Protocol):
 
 
 class Room:
-    """The room of several pools: at most `max_entries` together."""
+    """The room of several pools: at most `max_entries` together. Beyond the guarantees there may be `common` entries,
+    and `used` of these are there."""
 
-    __slots__ = ("_common", "_giver", "_pools", "_turns", "_used", "max_entries")
+    __slots__ = ("_giver", "_pools", "_turns", "common", "max_entries", "used")
 
     def __init__(self, max_entries: int) -> None:
         self.max_entries = max(1, max_entries)
         # With each pool whether it has a part of what is guaranteed.
         self._pools: dict[Pool, bool] = {}
-        # The entries beyond the guarantees: how many there may be, and how many there are.
-        self._common = self.max_entries
-        self._used = 0
+        self.common = self.max_entries
+        self.used = 0
         self._giver: Pool | None = None
         self._turns = 0
 
@@ -71,14 +71,14 @@ class Room:
             self._share_out()
         else:
             pool.guaranteed = 0
-            self._used += len(pool)
+            self.used += len(pool)
 
     def leave(self, pool: Pool) -> None:
         """A pool belongs here no longer."""
         if self._pools.pop(pool):
             self._share_out()
         else:
-            self._used -= len(pool)
+            self.used -= len(pool)
             self._giver, self._turns = None, 0
 
     def replace(self, pool: Pool, other: Pool) -> None:
@@ -91,23 +91,23 @@ class Room:
         each = self.max_entries // _PART // rules if rules else 0
         for pool, guaranteed in self._pools.items():
             pool.guaranteed = each if guaranteed else 0
-        self._common = self.max_entries - each * rules
-        self._used = sum(max(0, len(pool) - pool.guaranteed) for pool in self._pools)
+        self.common = self.max_entries - each * rules
+        self.used = sum(max(0, len(pool) - pool.guaranteed) for pool in self._pools)
         self._giver, self._turns = None, 0
 
     def added(self, pool: Pool) -> None:
         """The pool gets one entry more, for which there is room (`make`)."""
         if len(pool) >= pool.guaranteed:
-            self._used += 1
+            self.used += 1
 
     def removed(self, pool: Pool) -> None:
         """The pool has one entry less."""
         if len(pool) >= pool.guaranteed:
-            self._used -= 1
+            self.used -= 1
 
     def make(self, pool: Pool, now: float) -> bool:
         """Make room for one more entry of the pool, if need be by dropping another. False: there is none."""
-        if len(pool) < pool.guaranteed or self._used < self._common:
+        if len(pool) < pool.guaranteed or self.used < self.common:
             return True
         if self._turns == 0:
             self._giver = max(self._pools, key=lambda each: each.spare if len(each) > each.guaranteed else 0)

@@ -35,12 +35,13 @@ class Buckets:
     a bucket by up to `debt` tokens. `_overflow` has the buckets of whole networks, a fixed number at most.
     """
 
-    __slots__ = ("_most", "_overflow", "_room", "_spare", "_spent", "burst", "guaranteed", "rate")
+    __slots__ = ("_overflow", "_room", "_spare", "_spent", "burst", "full", "guaranteed", "most", "rate")
 
     def __init__(self, rate: float, burst: int, room: Room, debt: int = 0, *, guaranteed: bool = True) -> None:
         self.rate = rate
         self.burst = burst
-        self._most = burst + debt
+        self.full = float(burst)
+        self.most = burst + debt
         self._spare: OrderedDict[bytes, float] = OrderedDict()
         self._spent: OrderedDict[bytes, float] = OrderedDict()
         self._overflow: dict[bytes, float] = {}
@@ -81,11 +82,15 @@ class Buckets:
         if full_at is None:
             full_at = self._spent.get(key)
             if full_at is None:
+                # Mostly a client that has never failed, under a rule that charges failures.
+                room = self._room
+                if room.used < room.common and not self._overflow:
+                    return self.full
                 if not key.startswith(OVERFLOW):
-                    return float(self.burst) if self._room.make(self, now) else NO_ROOM
+                    return self.full if room.make(self, now) else NO_ROOM
                 full_at = self._overflow.get(key, clock)
         if full_at <= clock:
-            return float(self.burst)
+            return self.full
         return max(0.0, self.burst - (full_at - clock))
 
     def spend(self, key: bytes, now: float) -> float:
@@ -108,24 +113,45 @@ class Buckets:
     def knock(self, key: bytes, now: float) -> None:
         """Note that a key without tokens still asks, so that it is dropped last."""
         full_at = self._spent.get(key)
-        if full_at is None or full_at - now * self.rate > self._most:
+        if full_at is None or full_at - now * self.rate > self.most:
             self.spend(key, now)
         else:
             self._spent.move_to_end(key)
 
     def _spend_rare(self, key: bytes, clock: float, now: float) -> float:
         """`spend` for a key that is new, moves to the other pool, or has no token left."""
-        known = self._take_out(key, clock, now)
-        if known is None:
-            return NO_ROOM
+        known = self._spent.get(key)
+        if known is not None:
+            missing = known - clock
+            if self.burst - WHOLE < missing <= self.most:
+                self._spent.move_to_end(key)
+                return self.burst - missing - 1.0
+            del self._spent[key]
+        else:
+            known = self._spare.pop(key, None)
+            if known is None:
+                if key.startswith(OVERFLOW):
+                    return self._spend_overflow(key, clock)
+                room = self._room
+                if room.used >= room.common and not room.make(self, now):
+                    return NO_ROOM
+                room.added(self)
+                known = clock
         # A bucket emptier than possible: the clock was set back. It owes the maximum, not the whole jump.
-        full_at = min(max(known, clock), clock + self._most)
+        full_at = min(max(known, clock), clock + self.most)
         left = self.burst - (full_at - clock)
         if left < WHOLE:
-            self._put(key, full_at, clock)
+            self._spent[key] = full_at
             return left - 1.0
-        self._put(key, full_at + 1.0, clock)
-        return max(0.0, left - 1.0)
+        left = max(0.0, left - 1.0)
+        (self._spare if left >= WHOLE else self._spent)[key] = full_at + 1.0
+        return left
+
+    def _spend_overflow(self, key: bytes, clock: float) -> float:
+        full_at = min(max(self._overflow.get(key, clock), clock), clock + self.most)
+        left = self.burst - (full_at - clock)
+        self._overflow[key] = full_at if left < WHOLE else full_at + 1.0
+        return left - 1.0 if left < WHOLE else max(0.0, left - 1.0)
 
     def charge(self, key: bytes, now: float) -> bool:
         """Take a token whether one is there or not. False: it cannot be counted."""
@@ -133,7 +159,7 @@ class Buckets:
         known = self._take_out(key, clock, now)
         if known is None:
             return False
-        self._put(key, min(max(known, clock) + 1.0, clock + self._most), clock)
+        self._put(key, min(max(known, clock) + 1.0, clock + self.most), clock)
         return True
 
     def _take_out(self, key: bytes, clock: float, now: float) -> float | None:
@@ -158,6 +184,16 @@ class Buckets:
         else:
             self._spent[key] = full_at
 
+    def learn(self, key: bytes, left: float, now: float) -> None:
+        """Set what is left, negative where tokens are owed: a shared store has charged this bucket. Does nothing if
+        there is no room."""
+        clock = now * self.rate
+        if left < self.burst:
+            if self._take_out(key, clock, now) is not None:
+                self._put(key, clock + min(self.burst - left, self.most), clock)
+        elif self._spare.pop(key, None) is not None or self._spent.pop(key, None) is not None:
+            self._room.removed(self)
+
     def owed(self, key: bytes, now: float) -> float:
         """The tokens that must be refilled before the bucket has any."""
         full_at = self._spent.get(key) or self._overflow.get(key, 0.0)
@@ -173,10 +209,15 @@ class Buckets:
                 del self._spare[key]
                 self._room.removed(self)
             else:
-                self._spare[key] = min(full_at, clock + self._most)
+                self._spare[key] = min(full_at, clock + self.most)
                 self._spare.move_to_end(key)
         for key in [key for key, full_at in self._overflow.items() if full_at <= clock]:
             del self._overflow[key]
+
+    def latest(self, most: int) -> list[bytes]:
+        """At most so many keys, those first that were used up when they last asked, the last to ask first."""
+        spent = list(islice(reversed(self._spent), most))
+        return spent + list(islice(reversed(self._spare), most - len(spent)))
 
     def recover(self, now: float) -> None:
         """Move a few spent buckets that have a whole token again to the spare ones."""
@@ -191,7 +232,7 @@ class Buckets:
         for key in list(islice(self._spent, budget)):
             full_at = self._spent[key]
             if full_at - clock > self.burst - WHOLE:
-                self._spent[key] = min(full_at, clock + self._most)
+                self._spent[key] = min(full_at, clock + self.most)
                 return
             self._spare[key] = self._spent.pop(key)
 

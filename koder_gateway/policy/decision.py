@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
@@ -13,6 +13,7 @@ from ..wire.request_head import RequestHead
 from .certificates import ClientAuth
 from .clients import TrustedProxies
 from .cors import CorsPolicy
+from .limit_rules import RateOverride
 from .limits import Limiter
 from .origins import wildcard_of
 from .routing import PathSet, RouteTable
@@ -94,6 +95,11 @@ class Policy:
         route = self.routes.match(path)
         return route is not None and route.service == _OAUTH_SERVICE
 
+    def figures(self, slug: bytes) -> Mapping[str, RateOverride]:
+        """The figures that a tenant has in place of the limits' own, by limit."""
+        tenant = self.registry.find(slug)
+        return {} if tenant is None else getattr(tenant, "limits", {})
+
     def tenant_refusal(self, slug: bytes, path: bytes) -> Refusal | None:
         """Why an exchange of this tenant (b"" for none) at this path, already in flight, may not go on."""
         if not slug:
@@ -118,6 +124,12 @@ def limit_refusal(name: str, in_flight: int = 0) -> Refusal:
         detail = f'The limit "{name}" allows {in_flight} requests in flight; try again when one of them has ended.'
         return replace(OVERLOADED, detail=detail, fields=b"")
     return RATE_LIMITED.because(f'The limit "{name}" is used up; Retry-After says when to try again.')
+
+
+@lru_cache(maxsize=256)
+def undecided_refusal(name: str) -> Refusal:
+    """The 503 of the limit of this name, which no store decides at present."""
+    return OVERLOADED.because(f'The limit "{name}" cannot be checked at present; try again.')
 
 
 def charges_refusal(refusal: Refusal) -> bool:

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 from math import ceil
+from typing import Final
 
 from .bucket_room import overflow_key
-from .buckets import NO_ROOM, SLACK, WHOLE
+from .buckets import SLACK, WHOLE
 from .limit_keys import Subject
 from .limit_rules import LimitRule
-from .meter import LimitResult, Meter
+from .meter import LimitResult, Meter, Settling
+
+# Among what a plan needs (`Plan.needs`): a shared store decides.
+STORE: Final = "store"
 
 
 class Plan:
-    """The rules that apply to one path prefix and method, decided together: all of them are charged, or none."""
+    """The rules that apply to one path prefix and method, decided together: all of them are charged, or none. With
+    `shared` a store decides (`policy.shared_limits`)."""
 
     __slots__ = ("_lines", "_shown", "meters", "needs", "sole")
 
-    def __init__(self, meters: tuple[Meter, ...]) -> None:
+    def __init__(self, meters: tuple[Meter, ...], shared: bool = False) -> None:
         self.meters = meters
-        # The parts of keys for which a Subject is needed.
+        # The parts of keys for which a Subject is needed, and STORE.
         self.needs = frozenset(name for meter in meters if meter.key_of is not None for name in meter.rule.key)
+        # Places in flight are counted by each gateway.
+        shared = shared and any(meter.rule.quota for meter in meters)
+        if shared:
+            self.needs |= {STORE}
         # For each rule that the headers show: its index among the meters, and the seconds in which a token refills.
         self._shown = tuple(
             (index, 1.0 / meter.buckets.rate) for index, meter in enumerate(meters) if meter.announced
@@ -27,7 +36,7 @@ class Plan:
         policies = b", ".join(meter.policy for meter in meters if meter.announced)
         items = b", ".join(meter.item for meter in meters if meter.announced)
         self._lines = b"RateLimit-Policy: %b\r\nRateLimit: %b\r\n" % (policies.replace(b"%", b"%%"), items)
-        only = meters[0] if len(meters) == 1 else None
+        only = meters[0] if len(meters) == 1 and not shared else None
         self.sole = only if only is not None and _is_usual(only) else None
 
     @property
@@ -57,10 +66,10 @@ class Plan:
         shadowed: tuple[str, ...] = ()
         for meter, key in zip(self.meters, keys, strict=True):
             left = meter.left(key, now)
-            if left == NO_ROOM:
+            if left < 0.0:  # NO_ROOM
                 key = keys[len(lefts)] = overflow_key(network)
                 left = meter.left(key, now)
-            crowded = left >= WHOLE and meter.crowded(key, left)
+            crowded = meter.afterwards and left >= WHOLE and meter.crowded(key, left)
             lefts.append(0.0 if crowded else left)
             if left < WHOLE or crowded:
                 if not crowded:
@@ -73,11 +82,11 @@ class Plan:
                 if (seconds := meter.retry_after(key, lefts[-1], now)) > wait:
                     refused, wait = meter.rule, seconds
         if refused is not None:
-            return LimitResult(refused, self._fields(lefts) + b"Retry-After: %d\r\n" % wait, shadowed)
+            return LimitResult(refused, self.fields(lefts) + b"Retry-After: %d\r\n" % wait, shadowed)
         return self._admit(keys, lefts, shadowed, now)
 
     def _admit(self, keys: list[bytes], lefts: list[float], shadowed: tuple[str, ...], now: float) -> LimitResult:
-        pending: tuple[tuple[Meter, bytes], ...] = ()
+        pending: tuple[tuple[Settling, bytes], ...] = ()
         for index, meter in enumerate(self.meters):
             if lefts[index] < WHOLE:
                 continue  # A shadow: as if it had refused, it is not charged.
@@ -88,9 +97,10 @@ class Plan:
                 pending += ((meter, key),)
             else:
                 lefts[index] = meter.buckets.spend(key, now)
-        return LimitResult(None, self._fields(lefts), shadowed, pending)
+        return LimitResult(None, self.fields(lefts), shadowed, pending)
 
-    def _fields(self, lefts: list[float]) -> bytes:
+    def fields(self, lefts: list[float]) -> bytes:
+        """The header lines that announce what is left of each rule."""
         if not self._shown:
             return b""
         values: list[int] = []
@@ -110,15 +120,15 @@ def _is_usual(meter: Meter) -> bool:
 class Plans:
     """The plans of one path prefix by method."""
 
-    __slots__ = ("by_method", "meters", "other")
+    __slots__ = ("_shared", "by_method", "meters", "other")
 
-    def __init__(self, meters: tuple[Meter, ...]) -> None:
+    def __init__(self, meters: tuple[Meter, ...], shared: bool = False) -> None:
         self.meters = meters
+        self._shared = shared
         named = {method for meter in meters for method in meter.rule.methods or ()}
         self.by_method = {method: self._plan(meters, method) for method in named}
         self.other = self._plan(meters, None)
 
-    @staticmethod
-    def _plan(meters: tuple[Meter, ...], method: bytes | None) -> Plan | None:
+    def _plan(self, meters: tuple[Meter, ...], method: bytes | None) -> Plan | None:
         apply = tuple(meter for meter in meters if meter.rule.methods is None or method in meter.rule.methods)
-        return Plan(apply) if apply else None
+        return Plan(apply, self._shared) if apply else None

@@ -47,7 +47,9 @@ class LimitRule:
     `key` names what has a bucket of its own. `paths` (prefixes by whole segments, in any spelling) and `methods`
     narrow the rule; None means all. A "shadow" rule only counts what it would refuse. With charge "failures" only
     failed responses are charged; with "refusals", which is by address alone, only what the gateway itself refuses.
-    `burst` 0 means the quota. Of an IPv6 address the first `ipv6_prefix` bits count.
+    `burst` 0 means the quota. Of an IPv6 address the first `ipv6_prefix` bits count. `on_failure` says what happens
+    where a shared store cannot decide: the buckets in this process do, the rule lets everything pass, or it refuses
+    everything.
     """
 
     name: str
@@ -60,6 +62,7 @@ class LimitRule:
     mode: Literal["enforce", "shadow"] = "enforce"
     charge: Literal["requests", "failures", "refusals"] = "requests"
     ipv6_prefix: int = 64
+    on_failure: Literal["local", "open", "closed"] = "local"
     in_flight: int = 0
 
     def __post_init__(self) -> None:

@@ -26,22 +26,31 @@ from .limit_plan import Plan, Plans
 from .limit_rules import LimitRule, RateOverride
 from .meter import UNLIMITED, InFlightMeter, LimitResult, Meter
 from .routing import PathSet, PrefixTable, lenient_path, lenient_paths
+from .shared_limits import SharedLimits
 
 
 class Limiter:
-    """All rules at work. `max_entries` bounds their buckets together; hashes in keys are made with
-    `secret`. `over` records the addresses that have passed a limit on refusals."""
+    """All rules at work. `max_entries` bounds their buckets together; hashes in keys are made with `secret`. `over`
+    records the addresses that have passed a limit on refusals. With `shared` a store decides, for who can wait for
+    it; `admit` decides without."""
 
-    __slots__ = ("_overrides", "_plans", "_refusals", "_room", "meters", "over")
+    __slots__ = ("_overrides", "_plans", "_refusals", "_room", "meters", "over", "shared")
 
-    def __init__(self, rules: Iterable[LimitRule], max_entries: int, secret: bytes = SECRET) -> None:
+    def __init__(
+        self,
+        rules: Iterable[LimitRule],
+        max_entries: int,
+        secret: bytes = SECRET,
+        shared: SharedLimits | None = None,
+    ) -> None:
         listed = tuple(rules)
         self.over = Episodes()
+        self.shared = shared
         self._room = Room(max_entries)
         self.meters = tuple(
             InFlightMeter(rule, secret) if rule.in_flight else Meter(rule, self._room, secret) for rule in listed
         )
-        self._overrides = Overrides(self._room, secret)
+        self._overrides = Overrides(self._room, secret, lambda meters: Plan(meters, shared is not None))
         self._refusals = tuple(meter for meter in self.meters if meter.rule.charge == "refusals")
         reaches = [tuple(lenient_path(path, path.count(b"/")) for path in rule.paths or (b"/",)) for rule in listed]
         prefixes = {b"/"}.union(*reaches)
@@ -51,8 +60,13 @@ class Limiter:
             if meter not in self._refusals
         ]
         self._plans = PrefixTable(
-            {prefix: Plans(tuple(meter for meter, paths in reach if paths.covers(prefix))) for prefix in prefixes}
+            {prefix: self._made_plans(meter for meter, paths in reach if paths.covers(prefix)) for prefix in prefixes}
         )
+
+    def begin(self, now: float) -> None:
+        """Count from now on, in monotonic seconds, until `adopt` continues earlier counts."""
+        for meter in self.meters:
+            meter.since = now
 
     @property
     def entries(self) -> int:
@@ -80,6 +94,10 @@ class Limiter:
             for at, count in enumerate((meter.admitted, meter.refused, meter.shadowed)):
                 sums[base][at] += count
         return ((meter.rule.name, counted[0], counted[1], counted[2]) for meter, counted in sums.items())
+
+    def overridden(self) -> Iterator[tuple[Meter, Meter]]:
+        """Each meter of tenants with figures of their own, behind that of the rule."""
+        return iter(self._overrides)
 
     def at_work(self) -> Iterator[Meter]:
         """All meters: those of the rules, and those of tenants with figures of their own."""
@@ -172,4 +190,7 @@ class Limiter:
             return found.pop()
         # Services disagree on what it means, so all meanings count.
         apply = {meter for plans in found if plans for meter in plans.meters}
-        return Plans(tuple(meter for meter in self.meters if meter in apply))
+        return self._made_plans(meter for meter in self.meters if meter in apply)
+
+    def _made_plans(self, meters: Iterable[Meter]) -> Plans:
+        return Plans(tuple(meters), self.shared is not None)

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
+from typing import Protocol
 
 from .bucket_room import Room, overflow_key
 from .buckets import NO_ROOM, SLACK, Buckets
@@ -23,6 +24,17 @@ from .limit_rules import LimitRule
 
 # Requests in flight for each token that is left, under a rule that charges failures.
 SIDE_BY_SIDE = 4
+
+
+class Settling(Protocol):
+    """What a request that was admitted owes to a rule that charges failures."""
+
+    @property
+    def rule(self) -> LimitRule:
+        """The rule."""
+
+    def settle(self, key: bytes, failed: bool, now: float) -> None:
+        """The request is over; `now` is monotonic seconds."""
 
 
 @dataclass(slots=True)
@@ -38,7 +50,7 @@ class LimitResult:
     refused: LimitRule | None = None
     fields: bytes = b""
     shadowed: tuple[str, ...] = ()
-    pending: tuple[tuple[Meter, bytes], ...] = ()
+    pending: tuple[tuple[Settling, bytes], ...] = ()
 
     def still_in_flight(self) -> LimitResult | None:
         """What is left to be told once it is known whether the request was a failure, None for nothing."""
@@ -52,7 +64,7 @@ UNLIMITED = LimitResult()
 class Meter:
     """One rule at work: its buckets, its counters, its part of the header lines.
 
-    `admitted`, `refused` and `shadowed` (would have refused) count requests since the start.
+    `admitted`, `refused` and `shadowed` (would have refused) count requests since `since`, in monotonic seconds.
     """
 
     __slots__ = (
@@ -73,6 +85,7 @@ class Meter:
         "refused",
         "rule",
         "shadowed",
+        "since",
     )
 
     def __init__(self, rule: LimitRule, room: Room, secret: bytes = SECRET, *, guaranteed: bool = True) -> None:
@@ -84,6 +97,7 @@ class Meter:
         # What is left for a key at a time. An attribute, so that a plan needs one call and not two.
         self.left: Callable[[bytes, float], float] = self.buckets.left
         self.admitted = self.refused = self.shadowed = 0
+        self.since = 0.0
         # Whether the meter is told of the end of each request that it has admitted, and how many of each key have
         # not ended yet.
         self.pends = self.afterwards
@@ -121,11 +135,12 @@ class Meter:
 
     def retry_after(self, key: bytes, left: float, now: float) -> int:
         """The same for a key that has been refused and may owe tokens."""
-        return self.wait(left) + ceil(self.buckets.owed(key, now) / self.buckets.rate)
+        return self.wait(left) + ceil(max(0.0, self.buckets.owed(key, now) - SLACK) / self.buckets.rate)
 
     def adopt(self, old: Meter) -> None:
         """Continue the counters of the previous rule of the same name, and its buckets if they mean the same."""
         self.admitted, self.refused, self.shadowed = old.admitted, old.refused, old.shadowed
+        self.since = old.since
         mine, theirs = self.rule, old.rule
         if self.counts_like(old) and (mine.rate, mine.burst) == (theirs.rate, theirs.burst):
             old.buckets.replace(self.buckets)
@@ -211,5 +226,6 @@ class InFlightMeter(Meter):
         """Continue the counters of the previous rule of the same name, and its count if it counted the same; those
         that are still in flight are told to the old meter, which has the same count."""
         self.admitted, self.refused, self.shadowed = old.admitted, old.refused, old.shadowed
+        self.since = old.since
         if old.rule.in_flight and self.counts_like(old):
             self.held = old.held

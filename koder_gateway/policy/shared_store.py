@@ -58,11 +58,7 @@ class SharedStore(Protocol):
         """A name for a request, which no other request of any gateway has."""
 
     def settle(
-        self,
-        rules: Sequence[SharedRule],
-        keys: Sequence[bytes],
-        request: bytes,
-        failed: bool,
-        answered: Callable[[SharedAnswer], None],
+        self, rule: SharedRule, key: bytes, request: bytes, failed: bool, answered: Callable[[SharedAnswer], None]
     ) -> None:
-        """A request that was admitted is over; `failed`: it is charged to these rules, which charge failures."""
+        """A request that was admitted is over; `failed`: the rule, one that charges failures, is charged. `answered`
+        gets what is then left, or None."""

@@ -25,8 +25,6 @@ from ..config.registry import no_pause
 from ..errors import CODES
 from ..exchange.states import EARLY_ENDS
 from ..ops.access_log import AccessLogError
-from ..ops.admin import admin_pages
-from ..ops.admin_channel import AdminFactory
 from ..ops.logged_ending import LoggedEnding
 from ..ops.memory import Trimmer
 from ..ops.metrics import Counters, make_registry
@@ -45,6 +43,7 @@ from ..tree.compose import Composition, adopt, compose, probed_addresses, with_r
 from ..upstream.health import Probes
 from ..version import VERSION
 from ..wire.clock import CoarseClock
+from .admin_port import admin_factory
 from .arguments import check_settings, read_mounts, read_port, read_ports
 from .configuration_warnings import changed_ports, warnings_of
 from .drain import Drain
@@ -55,6 +54,7 @@ from .process import Process
 from .registry_follower import RegistryFollower
 from .reload_files import read_files
 from .retired_services import RetiredServices
+from .store_follower import StoreFollower
 
 _EVICTED_A_SECOND: Final = 5000
 # The exceptions of settings that a reload refuses.
@@ -103,10 +103,8 @@ class Gateway(TwistedService):
         self._mounts = read_mounts({} if mounts is None else mounts)
         if reactor is None:
             from twisted.internet import reactor
-        self._reactor = reactor
-        self._time = clock
+        self._reactor, self._time, self._local_hosts = reactor, clock, local_hosts
         self._coarse = CoarseClock(clock(), clock)
-        self._local_hosts = local_hosts
         self.counters = Counters()
         self.process = process = process or Process()
         self.notifier = process.notifier()
@@ -115,6 +113,7 @@ class Gateway(TwistedService):
         self._bound = False
         self._trimmer = Trimmer()
         self._leavings = RetiredRegistries()
+        self._store = StoreFollower()
         self._probes = Probes(reactor)
         self._refused_addresses = RefusedAddresses(self._coarse)
         losses = LossLimit(
@@ -206,6 +205,7 @@ class Gateway(TwistedService):
         self._probes.watch(probed_addresses(self.composition))
         self.counters.tenants = len(self.composition.policy.registry)
         self._leavings.follow(self.composition.policy.registry)
+        self._store.follow(composition.sharing)
         self.counters.expect(("", *self.composition.services), (*CODES, *EARLY_ENDS))
         if before is not None:
             self._retired.retire(before.services, self.composition.services)
@@ -301,6 +301,7 @@ class Gateway(TwistedService):
             service.sweep(now)
         self.composition.tunnels.sweep(now)
         self._retired.sweep(now)
+        self._store.sweep(now, bool(self.running))
 
     def _watch(self, now: float) -> None:
         """Start what is watched while it serves: services' names and health, certificates, the registry."""
@@ -332,20 +333,12 @@ class Gateway(TwistedService):
         if self._bound:
             return
         self._bound = True
-        pages = admin_pages(
-            self.unready,
-            self.metrics,
-            self._docs_url,
-            lambda: self.composition.policy.jwks,
-            lambda: self.process.pid,
+        admin = admin_factory(
+            self._reactor, lambda: self.composition, self.unready, self.metrics, lambda: self.process.pid, self._time
         )
-        admin = AdminFactory(pages, self._reactor, lambda: self.settings.listen.admin_hosts, self._docs_url)
         faults = self._ports.bind(self.site, self.redirect, admin)
         if faults:
             raise StartError("\n".join(faults))
-
-    def _docs_url(self) -> str:
-        return self.settings.problems.docs_url
 
     @property
     def addresses(self) -> Addresses:
@@ -397,4 +390,4 @@ class Gateway(TwistedService):
         self._retired.close_idle()
         self._ending.flush()
         self.process.publish(self._sampled)
-        return self._ports.close_admin()
+        return self._store.close(self._ports.close_admin())

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..downstream.site import GatewaySite
+from ..limits_store.store import BOUNDS
 from ..listening.endpoints import Endpoints
 from ..ops.logged_ending import LoggedEnding
-from ..ops.metrics import Counters, Sources
+from ..ops.metrics import Counters, Sources, StoreFigures
 from ..tree.compose import Composition
+from ..tree.limits_store import Sharing
 from ..upstream.health import Probes
 
 
@@ -35,10 +37,18 @@ def sources_of(
             if meter.rule.in_flight
         },
         limit_entries=lambda: present().policy.limiter.entries,
+        store=lambda: _store_figures(present().sharing),
         certificates=lambda: endpoints.expiries(),
         certificate_faults=lambda: endpoints.faulty,
         log_dropped=lambda: ending.dropped,
     )
+
+
+def _store_figures(sharing: Sharing | None) -> StoreFigures | None:
+    if sharing is None:
+        return None
+    store = sharing.store
+    return StoreFigures(store.up, store.missed, sharing.limits.without, BOUNDS, tuple(store.times), store.seconds)
 
 
 def count_connections(counters: Counters, site: GatewaySite, retries: int) -> None:

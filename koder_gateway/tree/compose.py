@@ -8,14 +8,12 @@ A reload composes a new tree beside the old one. Pools are carried over by servi
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.web.resource import IResource
 
@@ -27,10 +25,8 @@ from ..policy.decision import Policy
 from ..policy.limits import Limiter
 from ..policy.routing import PathSet, Route, RouteTable
 from ..policy.tenants import Registry, Tenant, TenantPolicy
-from ..reactor.direct_connections import SocketName
 from ..reactor.turns import turns_of
-from ..upstream.direct_endpoint import AddressEndpoint
-from ..upstream.name_resolution import NamedEndpoint, ResolvedNames
+from ..upstream.name_resolution import ResolvedNames
 from ..upstream.pool import Address, Service, ServiceTimeouts
 from ..upstream.tls_endpoint import SecureEndpoint
 from ..upstream.trust import Trust, read_trust
@@ -41,8 +37,10 @@ from ..wire.request_reader import RequestReader
 from ..wire.response import ResponseReader
 from .bounds import shares_of
 from .guards import guarded
+from .limits_store import Sharing, make_sharing, secret_of
 from .proxy import ProxyResource
 from .routes import Routes
+from .server_endpoints import tcp_endpoint, unix_endpoint
 
 if TYPE_CHECKING:
     from ..policy.signed_context import ContextSigner
@@ -62,6 +60,8 @@ class Composition:
     registry: ServiceSettings | None = None
     """The service that has the registry, if that is behind a URL; its files as `registry_trust`."""
     registry_trust: Trust | None = None
+    sharing: Sharing | None = None
+    """The store that limits are shared on; None if they are not."""
 
 
 def make_policy(
@@ -70,10 +70,12 @@ def make_policy(
     *,
     mounts: Iterable[bytes] = (),
     local_hosts: bool = False,
+    sharing: Sharing | None = None,
 ) -> Policy:
     """The policy of these settings and tenants (None: every slug is one)."""
     registry = tenants if isinstance(tenants, Registry) else Registry(tenants)
-    limiter = Limiter(settings.limits, settings.limits_store.max_entries)
+    shared = None if sharing is None else sharing.limits
+    limiter = Limiter(settings.limits, settings.limits_store.max_entries, secret_of(sharing), shared)
     cors = settings.cors
     return Policy(
         registry=registry,
@@ -163,13 +165,13 @@ def upstream_endpoint(
     what `trust_of` has read for the service; `names` looks its host up."""
     if url.startswith("unix:"):
         path = "/" + url.removeprefix("unix:").lstrip("/")
-        return AddressEndpoint(reactor, SocketName(socket.AF_UNIX, path), connect_timeout)
+        return unix_endpoint(reactor, path, connect_timeout)
     parts = urlsplit(url)
     host = parts.hostname or ""
     if parts.scheme == "https":
-        plain = _tcp_endpoint(reactor, names, host, parts.port or 443, connect_timeout)
+        plain = tcp_endpoint(reactor, names, host, parts.port or 443, connect_timeout)
         return SecureEndpoint(reactor, plain, entry.server_name or host, trust or read_trust(), connect_timeout)
-    return _tcp_endpoint(reactor, names, host, parts.port or 80, connect_timeout)
+    return tcp_endpoint(reactor, names, host, parts.port or 80, connect_timeout)
 
 
 def trust_of(entry: ServiceSettings) -> Trust | None:
@@ -195,16 +197,6 @@ def registry_service(settings: Settings) -> ServiceSettings | None:
 def _origin(url: str) -> tuple[str, str, int]:
     parts = urlsplit(url)
     return parts.scheme, parts.hostname or parts.path, parts.port or (443 if parts.scheme == "https" else 80)
-
-
-def _tcp_endpoint(
-    reactor: Any, names: ResolvedNames, host: str, port: int, connect_timeout: float
-) -> IStreamClientEndpoint:
-    if isIPAddress(host):
-        return AddressEndpoint(reactor, SocketName(socket.AF_INET, (host, port)), connect_timeout)
-    if isIPv6Address(host):
-        return AddressEndpoint(reactor, SocketName(socket.AF_INET6, (host, port)), connect_timeout)
-    return NamedEndpoint(reactor, names.named(host), port, connect_timeout)
 
 
 def make_services(
@@ -277,10 +269,11 @@ def _set_tunnel_bounds(tunnels: Tunnels, settings: Settings) -> None:
 
 
 def certificate_warnings(composition: Composition, now: float, ahead: float = 0.0) -> list[str]:
-    """A line for each usable file of a service that is not valid now, or will not be in `ahead` seconds; `now`:
-    seconds since the epoch."""
+    """A line for each usable file of a service or of the store that is not valid now, or will not be in `ahead`
+    seconds; `now`: seconds since the epoch."""
     trusts = {f"services.{name}": service.trust for name, service in composition.services.items()}
     trusts["tenants.registry"] = composition.registry_trust
+    trusts["limits_store"] = None if composition.sharing is None else composition.sharing.trust
     told: dict[str, str] = {}
     for where, trust in trusts.items():
         for line in () if trust is None else trust.warnings(now, ahead):
@@ -315,7 +308,6 @@ def compose(
     """A new generation. For settings that `load` has accepted it raises ValueError where files that services name
     cannot be used."""
     mounted = dict(mounts or {})
-    policy = make_policy(settings, tenants, mounts=mounted, local_hosts=local_hosts)
     kept = {}
     if before is not None and before.settings.timeouts.connect == settings.timeouts.connect:
         kept = {name: (before.settings.services[name], service) for name, service in before.services.items()}
@@ -324,7 +316,7 @@ def compose(
         _set_tunnel_bounds(tunnels, settings)
     else:
         tunnels, names = before.tunnels, before.names
-    registry, registry_trust = registry_service(settings), None
+    registry, registry_trust, sharing = registry_service(settings), None, None
     faults: list[str] = []
     try:
         services = make_services(settings, reactor, clock, kept, tunnels, names)
@@ -336,13 +328,19 @@ def compose(
         # The faults of a service that routes use have already been reported.
         told = {fault.partition(": ")[2] for fault in faults}
         faults += [f"tenants.registry: {fault}" for fault in str(error).splitlines() if fault not in told]
+    try:
+        sharing = make_sharing(settings, reactor, clock, names, None if before is None else before.sharing)
+    except ValueError as error:
+        faults += [f"limits_store: {fault}" for fault in str(error).splitlines()]
     if faults:
         raise ValueError("\n".join(faults))
+    policy = make_policy(settings, tenants, mounts=mounted, local_hosts=local_hosts, sharing=sharing)
+    policy.limiter.begin(clock.now)
     leaves: dict[bytes, IResource] = {route.path: ProxyResource(services[route.service]) for route in settings.routes}
     leaves.update(mounted)
     resource = guarded(Routes(leaves))
     return Composition(
-        settings, policy, make_reader(settings), services, tunnels, names, resource, registry, registry_trust
+        settings, policy, make_reader(settings), services, tunnels, names, resource, registry, registry_trust, sharing
     )
 
 

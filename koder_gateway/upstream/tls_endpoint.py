@@ -40,18 +40,25 @@ class SecureEndpoint:
     """TLS over the connections of `plain`, with a service that must prove to have the name `identity`.
 
     `timeout` is in seconds, for the connection and the handshake together. Fails as `plain` does, and with
-    HandshakeError, UntrustedError and HandshakeTimeout. Raises ValueError for an identity that is none.
+    HandshakeError, UntrustedError and HandshakeTimeout. Raises ValueError for an identity that is none. `protocol`
+    is what ALPN names, b"" for nothing.
     """
 
     def __init__(
-        self, reactor: Any, plain: IStreamClientEndpoint, identity: str, trust: Trust, timeout: float
+        self,
+        reactor: Any,
+        plain: IStreamClientEndpoint,
+        identity: str,
+        trust: Trust,
+        timeout: float,
+        protocol: bytes = b"http/1.1",
     ) -> None:
         self.reactor = reactor
         self.plain = plain
         self.identity = PeerIdentity(identity)
         self.timeout = timeout
         self.sessions = SessionCache()
-        self._context = make_context(trust, self.identity)
+        self._context = make_context(trust, self.identity, protocol)
         self._transport = transport_class(SSL.Connection(self._context, None))
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:

@@ -113,8 +113,9 @@ def _read_files(
     return authorities, chain, key
 
 
-def make_context(trust: Trust, identity: PeerIdentity) -> SSL.Context:
-    """A context for connections to services with this identity: TLS 1.2 or newer, HTTP/1.1 by ALPN (RFC 7301).
+def make_context(trust: Trust, identity: PeerIdentity, protocol: bytes = _PROTOCOL) -> SSL.Context:
+    """A context for connections to services with this identity: TLS 1.2 or newer, and this protocol by ALPN
+    (RFC 7301), which a service that knows no ALPN ignores; b"" for none.
 
     `trust` is one that `read_trust` has made, so that nothing in it is refused here.
     """
@@ -126,7 +127,8 @@ def make_context(trust: Trust, identity: PeerIdentity) -> SSL.Context:
     # The sessions are kept here, by address, and bounded.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_cipher_list(_TLS12_SUITES)
-    context.set_alpn_protos([_PROTOCOL])
+    if protocol:
+        context.set_alpn_protos([protocol])
     context.set_verify(SSL.VERIFY_PEER, identity.judge)
     store = context.get_cert_store()
     assert store is not None, "a context has a store from its beginning"

@@ -12,7 +12,8 @@ from .problem import CONTENT_TYPE, DOCS_URL, problem_details
 
 # What every response of the gateway's own has besides: it is for one client at one time, and it is what its
 # Content-Type says. Nobody keeps it, so it needs no `Vary` for the fields by which its shape is chosen.
-OWN_FIELDS: Final = b"Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
+NOSNIFF: Final = b"X-Content-Type-Options: nosniff\r\n"
+OWN_FIELDS: Final = b"Cache-Control: no-store\r\n" + NOSNIFF
 
 _BOUND: Final = 256
 _encode: Final = msgspec.json.Encoder().encode

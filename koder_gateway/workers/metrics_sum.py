@@ -20,6 +20,7 @@ _ALIKE: Final[dict[str, Callable[[Iterable[float]], float]]] = {
     "koder_gateway_build": max,
     "koder_gateway_certificate_expiry_timestamp_seconds": min,
     "koder_gateway_certificate_faults": max,
+    "koder_gateway_limits_store_up": min,
     "koder_gateway_tenants": max,
     "koder_gateway_upstream_healthy": min,
 }

@@ -600,7 +600,7 @@ def test_every_fault_is_told_at_once_and_by_a_start_too(check: Callable[[str], D
     assert len(lines) == len(set(lines)) == 15, said
     assert "secret" not in said
     for told in (
-        'limits_store.url: "redis://***@127.0.0.1/0" is not a limits store',
+        'limits_store.url: "redis://***@127.0.0.1/0" has a user or a password in it',
         'services.identiy: is used by no route; did you mean "identity"',
         "empty.pem: no certificate in it",
         "services.session: 5 is not a service",

@@ -16,6 +16,7 @@ import pytest
 from koder_gateway.config import ConfigurationError, Settings, TimeoutSettings, load, loading, schema, tenants_schema
 from koder_gateway.config.document import read_document
 from koder_gateway.config.faults import shown
+from koder_gateway.config.limits_store import StoreUrl
 from koder_gateway.config.misplaced_keys import TENANT_KEYS
 from koder_gateway.policy.limit_rules import LimitRule
 from koder_gateway.policy.limits import Limiter
@@ -384,7 +385,27 @@ class TestFaults:
             ('tls.certificates = "certs"', 'tls.certificates: "certs": no such file or folder; '),
             ('tls.certificates = "koder-gateway.toml"', 'tls.certificates: "koder-gateway.toml" is not a folder; '),
             ('tls.default = "a"', "tls.default: has no effect without tls.certificates; "),
-            ('limits_store.url = "redis://h"', 'limits_store.url: "redis://h" is not a limits store that this version supports; write "memory:"'),
+            ('limits_store.url = "http://h"', 'limits_store.url: "http://h" is not a limits store; write "memory:", a socket as in "unix:/run/redis.sock", or "redis://127.0.0.1:6379/0"'),
+            ('limits_store.url = "redis:h"', 'limits_store.url: "redis:h" is not a limits store; '),
+            ('limits_store.url = "redis://h:x"', 'limits_store.url: "redis://h:x" is not a limits store; '),
+            ('limits_store.url = "redis://u:p@h"', 'limits_store.url: "redis://***@h" has a user or a password in it; write these as user and password_file'),
+            ('limits_store.url = "redis://"', 'limits_store.url: "redis://" has no usable host; '),
+            ('limits_store.url = "redis://h/x"', 'limits_store.url: "redis://h/x" has something after the host that is no number of a database; '),
+            ('limits_store.url = "redis://h/0?db=1"', 'limits_store.url: "redis://h/0?***" has something after the host '),
+            ('limits_store.url = "unix:run/redis.sock"', 'limits_store.url: "unix:run/redis.sock" is not a socket; '),
+            ('limits_store.url = 6379', 'limits_store.url: 6379 is not a string; write it in quotes, as in "redis://127.0.0.1:6379/0"'),
+            ('limits_store.timeout = "6s"', 'limits_store.timeout: "6s" is too long for a request to wait; write at most "5s"'),
+            ('limits_store.timeout = 0', 'limits_store.timeout: 0 is too short; write at least "1ms"'),
+            ('limits_store.prefix = "a b"', 'limits_store.prefix: "a b" is not a prefix of keys; '),
+            ('limits_store.prefix = ""', 'limits_store.prefix: "" is not a prefix of keys; '),
+            ('limits_store.user = "a b"', 'limits_store.user: "a b" is not a user; '),
+            ('limits_store.user = "a"', "limits_store.user: has no effect without a password; write password_file too, or leave it out"),
+            ('limits_store.password_file = "none"', 'limits_store.password_file: "none": no such file or folder; '),
+            ('limits_store.password_file = "koder-gateway.toml"', 'limits_store.password_file: has no effect with url = "memory:"; leave it out'),
+            ('limits_store.ca = "koder-gateway.toml"', 'limits_store.ca: has no effect without TLS; write a url that begins with "rediss://", or leave it out'),
+            ('limits = [{name = "a", in_flight = 1, on_failure = "open"}]', "limits[0].on_failure: has no effect with in_flight, which every gateway counts by itself; leave it out"),
+            ('limits = [{name = "a", rate = "1/s", on_failure = "shut"}]', 'limits[0].on_failure: "shut" is not an accepted value; '),
+            ('limits = [{name = "a", rate = "1/s", key = ["ip"], charge = "refusals", on_failure = "open"}]', 'limits[0].on_failure: has no effect with charge = "refusals", which every gateway counts by itself; leave it out'),
             ('cors.origins = ["*"]', 'cors.origins[0]: "*" is every page, which credentials forbid; '),
             ('cors.origins = ["https://*.com"]', 'cors.origins[0]: "https://*.com" covers domains that anybody can register; '),
             ('cors.origins = ["https://a.example", "https://*.id.koder.dev:8443"]', 'cors.origins[1]: "https://*.id.koder.dev:8443" covers the hosts of all tenants, whose pages would act for each other; list each origin by itself'),
@@ -725,3 +746,40 @@ def test_no_fault_of_a_tenants_file_tells_a_secret(faults: Faults, tmp_path: Pat
 @pytest.mark.parametrize("text", ["unix:/run/a@b.sock", "a@b", "/v1/a:b", "https://h/a:b", "10.0.0.0/8"])
 def test_what_is_no_secret_is_shown(text: str) -> None:
     assert shown(text) == f'"{text}"'
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("memory:", StoreUrl("memory:", "memory")),
+        ("redis://127.0.0.1", StoreUrl("redis://127.0.0.1:6379/0", "redis", "127.0.0.1", 6379)),
+        ("redis://h:1/2", StoreUrl("redis://h:1/2", "redis", "h", 1, 2)),
+        ("rediss://[::1]:7/", StoreUrl("rediss://[::1]:7/0", "rediss", "::1", 7)),
+        ("unix:/run/redis.sock", StoreUrl("unix:/run/redis.sock", "unix", path="/run/redis.sock")),
+        ("unix:///run/redis.sock", StoreUrl("unix:/run/redis.sock", "unix", path="/run/redis.sock")),
+    ],
+)
+def test_a_store_is_found_by_its_url(tmp_path: Path, text: str, url: StoreUrl) -> None:
+    file = tmp_path / "koder-gateway.toml"
+    file.write_text(f'[limits_store]\nurl = "{text}"\n')
+    assert load(file).limits_store.url == url
+
+
+@pytest.mark.parametrize("content", ["sesame\n", "sesame\r\n", "sesame"])
+def test_a_password_is_the_line_of_its_file_and_is_never_shown(tmp_path: Path, content: str) -> None:
+    (tmp_path / "password").write_text(content)
+    file = tmp_path / "koder-gateway.toml"
+    file.write_text('[limits_store]\nurl = "redis://h"\npassword_file = "password"\n')
+    settings = load(file).limits_store
+    assert settings.password_file is not None
+    assert settings.password_file.value == "sesame"
+    assert "sesame" not in repr(settings)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"a\nb\n", b"\xff\n", b"x" * 5000])
+def test_a_file_without_a_password_is_a_fault(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "password").write_bytes(content)
+    file = tmp_path / "koder-gateway.toml"
+    file.write_text('[limits_store]\nurl = "redis://h"\npassword_file = "password"\n')
+    with pytest.raises(ConfigurationError, match=r'limits_store\.password_file: "password": .*write'):
+        load(file)

@@ -33,7 +33,21 @@ FLOORS = (
     ("listening",),
     ("service",),
     ("workers",),
-    ("demo", "daemon", "tap", "service_unit", "machine", "checks", "reload_tool", "tools", "cli"),
+    (
+        "demo",
+        "daemon",
+        "tap",
+        "service_unit",
+        "machine",
+        "checks",
+        "live_checks",
+        "admin_client",
+        "check_tool",
+        "reload_tool",
+        "limits_tool",
+        "tools",
+        "cli",
+    ),
 )
 HEIGHT = {name: height for height, floor in enumerate(FLOORS) for name in floor}
 # The clients' side and the services' side do not know each other: an exchange's two sides meet in the tree.

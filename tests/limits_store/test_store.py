@@ -36,15 +36,26 @@ def rule(
     return SharedRule(name, rate, burst, burst * 4 if afterwards else burst, enforced, afterwards)
 
 
+class Counted(UNIXClientEndpoint):
+    """Counts how often it was tried."""
+
+    tried = 0
+
+    def connect(self, protocolFactory: Any) -> Any:
+        """See IStreamClientEndpoint."""
+        self.tried += 1
+        return super().connect(protocolFactory)
+
+
 class Asker:
     """A started store, with a clock that a test moves, and the lines that it has logged."""
 
     def __init__(self, path: Path, credentials: Credentials = _NOBODY, timeout: float = 5.0) -> None:
-        self.clock = CoarseClock()
+        self.clock = CoarseClock(0.0, time.monotonic)
         self._name = f"redis {next(_NUMBERS)}: "
-        endpoint = UNIXClientEndpoint(reactor, str(path))
+        self._endpoint = Counted(reactor, str(path))
         self.store = LimitsStore(
-            reactor, self._name[:-2], endpoint, credentials, prefix=b"kg:", timeout=timeout, clock=self.clock
+            reactor, self._name[:-2], self._endpoint, credentials, prefix=b"kg:", timeout=timeout, clock=self.clock
         )
         self.lines: list[str] = []
         globalLogPublisher.addObserver(self._observe)
@@ -63,6 +74,11 @@ class Asker:
         """Wait until it cannot."""
         await eventually(lambda: not self.store.up and self.lines, "the store is away")
 
+    async def tried_again(self, times: int) -> None:
+        """Wait until it has been tried so often, each attempt at once."""
+        endpoint = self._endpoint
+        await eventually(lambda: endpoint.tried >= times, "it is tried again")
+
     async def ask(self, *rules: SharedRule, key: bytes = b"k", request: bytes = b"") -> Answers | None:
         """The answer about one request, whole tokens rounded down to millionths."""
         got: list[SharedAnswer] = []
@@ -70,10 +86,10 @@ class Asker:
         await eventually(lambda: got, "an answer")
         return _rounded(got[0])
 
-    async def settle(self, *rules: SharedRule, request: bytes, failed: bool) -> Answers | None:
+    async def settle(self, rule: SharedRule, *, request: bytes, failed: bool) -> Answers | None:
         """The end of a request."""
         got: list[SharedAnswer] = []
-        self.store.settle(rules, [b"k"] * len(rules), request, failed, got.append)
+        self.store.settle(rule, b"k", request, failed, got.append)
         await eventually(lambda: got, "an answer")
         return _rounded(got[0])
 
@@ -302,9 +318,20 @@ async def test_it_comes_back_by_itself_after_a_restart(own_redis: Redis, make_as
     own_redis.start()
     await asker.is_up()
     assert await asker.ask(rule()) == [(2.0, OK)]
-    assert asker.lines[0] == "limits are shared there from now on"
-    assert asker.lines[1].startswith("it closed the connection; until it is back each limit acts as its on_failure")
-    assert asker.lines[-1] == "limits are shared there from now on"
+    assert asker.lines == [
+        "limits are shared there from now on",
+        "it closed the connection; until it is back each limit acts as its on_failure says",
+        "limits are shared there from now on",
+    ]
+
+
+@pytest_twisted.ensureDeferred
+async def test_it_is_logged_once_that_nobody_is_there(tmp_path: Path, make_asker: MakeAsker) -> None:
+    asker = make_asker(tmp_path / "none.sock")
+    await asker.is_away()
+    await asker.tried_again(5)
+    assert len(asker.lines) == 1
+    assert "No such file or directory; until it is back each limit acts as its on_failure says" in asker.lines[0]
 
 
 @pytest_twisted.ensureDeferred

@@ -851,10 +851,7 @@ class Living:
                 name: (service, service.reader, service.response_timeout, service.idle_timeout)
                 for name, service in composition.services.items()
             },
-            "buckets": [
-                (meter.buckets, meter.buckets.max_entries, meter.admitted)
-                for meter in composition.policy.limiter.meters
-            ],
+            "buckets": [(meter.buckets, meter.admitted) for meter in composition.policy.limiter.meters],
             "certificates": {name: value for name, value in page.items() if "certificate_expiry" in name},
             "tenants": (page["koder_gateway_tenants"], len(composition.policy.registry)),
             "reloads": page['koder_gateway_reloads_total{result="ok"}'],

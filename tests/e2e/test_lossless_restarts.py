@@ -163,6 +163,7 @@ def test_a_new_generation(tmp_path: Path) -> None:
                 until(
                     lambda number=number: gateway.log().count("a new generation serves") > number,
                     "a new generation serves",
+                    3 * PATIENCE,
                 )
                 until(lambda before=before: not set(before) & set(gateway.workers), "the one before has ended")
                 load.more()

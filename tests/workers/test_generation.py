@@ -16,13 +16,15 @@ from tests.kit.waiting import PATIENCE, until
 from tests.workers.test_supervised import BOTH, READY, configured, gone, supervised, until_replaced
 
 RENEWED = "a new generation serves, and the one before ends"
+# A start is tried, and then done.
+TWICE = 3 * PATIENCE
 
 
 def renew(gateway: GatewayProcess) -> None:
     """Have a new generation start, and wait until the one before has ended."""
     before, told = gateway.workers, gateway.log().count(RENEWED)
     gateway.signal(signal.SIGUSR2)
-    until(lambda: gateway.log().count(RENEWED) > told, "a new generation serves")
+    until(lambda: gateway.log().count(RENEWED) > told, "a new generation serves", TWICE)
     until(lambda: not set(before) & set(gateway.workers), "the one before has ended")
     assert len(gateway.workers) == 2
 
@@ -62,7 +64,7 @@ def test_exchanges_in_flight_end_with_the_old_generation(tmp_path: Path) -> None
         client.send(request("GET", "/a/held"))
         until(lambda: asked, "it is in flight")
         gateway.signal(signal.SIGUSR2)
-        until(lambda: RENEWED in gateway.log(), "a new generation serves")
+        until(lambda: RENEWED in gateway.log(), "a new generation serves", TWICE)
         with gateway.connect() as other:
             assert other.ask("GET", "/a/new").status == 200
         assert any(not gone(pid) for pid in before)
@@ -95,7 +97,7 @@ def test_a_generation_has_the_new_configuration(tmp_path: Path) -> None:
         with supervised(tmp_path, old.url) as gateway:
             gateway.config.write_text(configured(new.url, listen={"workers": 3}))
             gateway.signal(signal.SIGUSR2)
-            until(lambda: RENEWED in gateway.log(), "a new generation serves")
+            until(lambda: RENEWED in gateway.log(), "a new generation serves", TWICE)
             assert gateway.metrics()["koder_gateway_workers"] == 3
             with gateway.connect() as client:
                 assert client.ask("GET", "/a").body == b"/a new"
@@ -107,7 +109,7 @@ def test_signals_during_the_change_are_not_lost(tmp_path: Path) -> None:
         gateway.signal(signal.SIGUSR2)
         gateway.signal(signal.SIGHUP)
         gateway.signal(signal.SIGUSR2)
-        until(lambda: gateway.log().count(RENEWED) >= 1, "a new generation serves")
+        until(lambda: gateway.log().count(RENEWED) >= 1, "a new generation serves", TWICE)
         until(lambda: "reloaded by all workers" in gateway.log(), "the reload is done")
         until(lambda: all(gone(pid) for pid in before), "the first have ended")
         pid = gateway.workers[-1]

@@ -5,8 +5,8 @@
 wrk asks for a path without a route over plain HTTP, so that no service takes part. Beside requests a second there is
 the processor time that each request costs all workers together, which a machine whose processors are busy with the
 load as well does not distort: where that time does not grow with the workers, throughput grows with the processors
-that they have to themselves. `full` is the share of TLS handshakes that were full although the client had a session of
-another connection.
+that they have to themselves. `full` is the share of TLS handshakes that were full although the client had a session
+of another connection.
 """
 
 from __future__ import annotations

@@ -99,8 +99,7 @@ class Supervisor:
 
     def _signalled(self) -> None:
         with suppress(BlockingIOError):
-            numbers = set(self._woken.recv(4096))
-            for number in sorted(numbers):
+            for number in sorted(set(self._woken.recv(4096))):
                 self._on_signal(number)
 
     def _on_signal(self, number: int) -> None:
@@ -205,7 +204,7 @@ class Supervisor:
             self._judge(seat, message["refusals"])
         elif message.get("notify") == "READY=1" and not seat.ready:
             seat.ready = self._served = True
-            self._tell_of_workers()
+            self._totals.publish(self._ready)
             if self._all_ready:
                 self._notifier.ready(self._status())
                 if self._old:
@@ -215,7 +214,7 @@ class Supervisor:
 
     @property
     def _all_ready(self) -> bool:
-        return all(seat.ready for seat in self._seats)
+        return self._ready == len(self._seats)
 
     def _go_on(self) -> None:
         """Do what has been asked for meanwhile."""
@@ -223,12 +222,12 @@ class Supervisor:
             self._ask_reload()
         self._renew()
 
-    def _status(self) -> str:
-        ready = sum(seat.ready for seat in self._seats)
-        return f"serving with {ready} of {len(self._seats)} workers"
+    @property
+    def _ready(self) -> int:
+        return sum(seat.ready for seat in self._seats)
 
-    def _tell_of_workers(self) -> None:
-        self._totals.publish(sum(seat.ready for seat in self._seats))
+    def _status(self) -> str:
+        return f"serving with {self._ready} of {len(self._seats)} workers"
 
     def _leave(self, seat: Seat) -> None:
         """Hear no more of a worker; SIGCHLD follows."""
@@ -277,8 +276,8 @@ class Supervisor:
     def _died(self, seat: Seat, how: str, when: str = "") -> None:
         pause = seat.died(self._clock())
         self._totals.restarts += 1
-        self._tell_of_workers()
-        if seat.hopeless and not any(each.ready for each in self._seats):
+        self._totals.publish(self._ready)
+        if seat.hopeless and not self._ready:
             self._say(f"worker {seat.number} {how}{when}; it dies again and again, so the gateway ends", ERROR)
             self._give_up(1)
             return

@@ -22,8 +22,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-long test-tls check format bench bench-echo bench-floods bench-peers bench-scale bench-workers deb test-deb clean
-.PHONY: help run test test-long test-tls check format bench bench-echo bench-floods bench-limits-store bench-peers bench-scale deb test-deb clean
+.PHONY: help run test test-long test-tls check format bench bench-echo bench-floods bench-limits-store bench-peers bench-scale bench-workers deb test-deb clean
 .PHONY: system-python system-bench system-test system-test-tls system-deb system-test-deb
 
 # $(call need,CONDITION,PACKAGES): nothing while CONDITION holds; else the Debian PACKAGES are installed when root,

@@ -27,8 +27,9 @@ _LONGEST_KEY: Final = 64
 
 def store_key(prefix: bytes, rule: SharedRule, kind: bytes, key: bytes) -> bytes:
     """The store's key for what a request is counted under. `kind`: b for buckets, f for requests in flight."""
-    text = b"=" + key if len(key) <= _LONGEST_KEY else b"#" + hashlib.blake2b(key, digest_size=20).digest()
-    return b"%b%b:%b%b" % (prefix, rule.name, kind, text)
+    if len(key) <= _LONGEST_KEY:
+        return b"%b%b:%b=%b" % (prefix, rule.name, kind, key)
+    return b"%b%b:%b#%b" % (prefix, rule.name, kind, hashlib.blake2b(key, digest_size=20).digest())
 
 
 class LimitsStore(SharedStore):
@@ -123,18 +124,23 @@ class LimitsStore(SharedStore):
         self._held.pop(request, None)
         bucket, in_flight = store_key(self.prefix, rule, b"b", key), store_key(self.prefix, rule, b"f", key)
         text = settle_command(rule, bucket, in_flight, request, failed)
-        if not self._link.send(text, lambda numbers: answered(self.read(numbers, 1))):
+        if not self._link.send(text, lambda numbers: answered(self.read(numbers, (rule,)))):
             answered(None)
 
-    def read(self, numbers: list[int] | None, count: int) -> SharedAnswer:
-        """The answer about so many rules. What cannot be one ends the connection."""
+    def read(self, numbers: list[int] | None, rules: Sequence[SharedRule]) -> SharedAnswer:
+        """The answer about these rules. What cannot be one ends the connection."""
         if numbers is None:
             return None
-        answer = [((number >> 2) / MICRO, number & 3) for number in numbers]
-        if len(answer) != count or any(state > CROWDED for _, state in answer):
-            self._link.doubt("it does not answer as its scripts do")
-            return None
-        return answer
+        answer: list[tuple[float, int]] = []
+        if len(numbers) == len(rules):
+            for rule, number in zip(rules, numbers, strict=True):
+                left, state = (number >> 2) / MICRO, number & 3
+                if state <= CROWDED and rule.burst - rule.most - 1 <= left <= rule.burst:
+                    answer.append((left, state))
+        if len(answer) == len(rules):
+            return answer
+        self._link.doubt("it does not answer as its scripts do")
+        return None
 
     def took(self, seconds: float) -> None:
         """A decision took so long."""
@@ -165,7 +171,7 @@ class _Question(SharedQuestion):
         begun = store.time()
 
         def decided(numbers: list[int] | None) -> None:
-            answer = store.read(numbers, len(self._rules))
+            answer = store.read(numbers, self._rules)
             if answer is None:
                 store.missed += 1
             else:

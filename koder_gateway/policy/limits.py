@@ -120,11 +120,6 @@ class Limiter:
             return plan.sole.judge(tenant, address, now)
         return plan.judge(tenant, address, now)
 
-    def rules_for(self, method: bytes, path: bytes) -> tuple[LimitRule, ...]:
-        """The rules that apply to a request, for explanation."""
-        plan = self.plan(method, path)
-        return plan.rules if plan is not None else ()
-
     @property
     def refusal_rules(self) -> tuple[LimitRule, ...]:
         """The rules that apply to refusals of the gateway, for explanation."""

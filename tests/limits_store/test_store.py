@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -21,11 +22,16 @@ from koder_gateway.limits_store.scripts import SCRIPTS
 from koder_gateway.limits_store.store import LimitsStore
 from koder_gateway.policy.shared_store import CROWDED, OK, SHORT, SharedAnswer, SharedRule
 from koder_gateway.wire.clock import CoarseClock
+from tests.conftest import LoggedErrors
 from tests.kit.redis import Redis
 from tests.kit.waiting import eventually
 
 _NOBODY = Credentials()
 _NUMBERS = count()
+# A user who may do what docs/operations.md says, and no more.
+_MAY = re.search(r"~koder-gateway:\* (.*)", (Path(__file__).parents[2] / "docs/operations.md").read_text())
+assert _MAY is not None
+_USER = f"user kg on >hunter2 ~kg:* {_MAY[1]}"
 Answers = list[tuple[float, int]]
 
 
@@ -373,7 +379,7 @@ async def test_a_replica_is_recognized_before_it_is_asked(own_redis: Redis, make
 
 @pytest_twisted.ensureDeferred
 async def test_a_password_is_given(tmp_path: Path, make_asker: MakeAsker) -> None:
-    with Redis(tmp_path, "user kg on >hunter2 ~kg:* +@all", password="sesame") as server:
+    with Redis(tmp_path, _USER, password="sesame") as server:
         right = make_asker(server.path, Credentials(password=b"sesame", database=3))
         user = make_asker(server.path, Credentials(b"kg", b"hunter2"))
         wrong, none = make_asker(server.path, Credentials(password=b"guess")), make_asker(server.path)
@@ -384,7 +390,10 @@ async def test_a_password_is_given(tmp_path: Path, make_asker: MakeAsker) -> Non
         assert "it answers WRONGPASS" in wrong.lines[0]
         assert "it answers NOAUTH" in none.lines[0]
         assert not any("guess" in line or "sesame" in line for line in wrong.lines)
-        await right.ask(rule())
+        for asker in (user, right):
+            failures, request = rule(afterwards=True), asker.store.request()
+            assert await asker.ask(rule(name=b"other"), failures, request=request) == [(2.0, OK), (3.0, OK)]
+            assert await asker.settle(failures, request=request, failed=True) == [(2.0, OK)]
         assert "db3:keys=" in server.ask("INFO", "keyspace")
 
 
@@ -444,6 +453,8 @@ class Turncoat(Protocol):
     [
         (b"*2\r\n:4000000\r\n:4000000\r\n", "it does not answer as its scripts do"),
         (b"*1\r\n:4000003\r\n", "it does not answer as its scripts do"),
+        (b"*1\r\n:16000000\r\n", "it does not answer as its scripts do"),
+        (b"*1\r\n:-8000000\r\n", "it does not answer as its scripts do"),
         (b"+OK\r\n", "it does not answer as its scripts do"),
         (b"-BUSY Redis is busy running a script\r\n", "it answers BUSY Redis is busy running a script"),
         (b"-NOSCRIPT No matching script\r\n" * 5, "it answers NOSCRIPT No matching script"),
@@ -519,3 +530,32 @@ async def test_closing_waits_no_longer_than_a_decision_may_take(own_redis: Redis
     await asker.close()
     assert got == [None]
     own_redis.go_on()
+
+
+@pytest_twisted.ensureDeferred
+async def test_one_that_was_closed_can_be_started_again(redis: Redis, make_asker: MakeAsker) -> None:
+    asker = make_asker(redis.path)
+    await asker.is_up()
+    await asker.close()
+    assert not asker.store.up
+    asker.store.start()
+    await asker.is_up()
+    assert await asker.ask(rule()) == [(2.0, OK)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_decision_that_fails_stops_no_other(
+    redis: Redis, make_asker: MakeAsker, logged_errors: LoggedErrors
+) -> None:
+    asker = make_asker(redis.path)
+    await asker.is_up()
+    question, got = asker.store.question([rule()]), []
+
+    def fail(answer: SharedAnswer) -> None:
+        raise ZeroDivisionError
+
+    question.ask([b"k"], b"", fail)
+    question.ask([b"k"], b"", got.append)
+    await eventually(lambda: got, "the other one is decided")
+    assert await asker.ask(rule()) == [(0.0, OK)]
+    assert len(logged_errors.take()) == 1

@@ -15,6 +15,7 @@ from koder_gateway.policy.limit_keys import address_key
 from koder_gateway.policy.limit_rules import MAX_QUOTA, LimitRule, parse_rate
 from koder_gateway.policy.limits import Limiter
 from koder_gateway.policy.meter import SIDE_BY_SIDE, LimitResult
+from tests.kit.limits import rules_of
 
 POST = frozenset([b"POST"])
 LOGIN = LimitRule("login", ("tenant", "ip"), 10, 60, paths=(b"/v1/auth",), methods=POST)
@@ -201,7 +202,7 @@ def test_rules_apply_by_path_and_method(method: bytes, path: bytes, names: list[
         WIDE,
     ]
     limiter = Limiter(rules, 100)
-    assert [rule.name for rule in limiter.rules_for(method, path)] == names
+    assert [rule.name for rule in rules_of(limiter, method, path)] == names
     verdict = ask(limiter, method=method, path=path)
     policies = (field(verdict, "RateLimit-Policy") or "").split(", ")
     assert [policy.split('"')[1] for policy in policies] == names
@@ -212,7 +213,7 @@ def test_no_rule_no_fields() -> None:
     assert ask(Limiter([], 10)) == LimitResult()
     assert ask(Limiter([LOGIN], 10), method=b"GET") == LimitResult()
     assert ask(Limiter([LOGIN], 10), path=b"/v1/authx") == LimitResult()
-    assert Limiter([LOGIN], 10).rules_for(b"GET", b"/x") == ()
+    assert rules_of(Limiter([LOGIN], 10), b"GET", b"/x") == ()
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from ..upstream.pool import Service
 class RetiredServices:
     """The services of earlier trees. The owner calls `sweep`.
 
-    An exchange that waits for a decision, or for its body, holds its service before it has a place there. So a service
-    is swept as long as anybody holds it.
+    An exchange that waits for a decision, or for its body, holds its service before it has a place there. So a
+    service is swept as long as anybody holds it.
     """
 
     def __init__(self) -> None:

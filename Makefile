@@ -47,6 +47,7 @@ help:
 	@echo 'make format    write the formatting that check asks for'
 	@echo 'make bench     micro-benchmarks of the hot functions'
 	@echo 'make bench-scale  whether it stays as fast as tenants, routes, limits and connections grow; draws docs/plots'
+	@echo 'make bench-refresh  what requests wait for while a registry of a million tenants is read again (REFRESH= passes options)'
 	@echo 'make bench-echo  WebSocket messages a second, beside Go where it is installed'
 	@echo 'make bench-floods  what attackers cost and honest clients get beside them, next to Go (FLOODS= passes options)'
 	@echo 'make bench-peers  the table of docs/performance.md, beside Go, Traefik, Caddy, nginx and HAProxy (PEERS= passes options)'
@@ -91,6 +92,9 @@ bench-peers: $(STAMP)-peers
 
 bench-scale: system-bench $(STAMP)-test
 	$(BIN)/python benchmarks/scale.py --out docs/plots
+
+bench-refresh: system-bench $(STAMP)
+	$(BIN)/python benchmarks/refresh.py $(REFRESH)
 
 # Built from a copy: dpkg-buildpackage writes beside its tree, and what a developer keeps in his is not source.
 deb: system-deb

@@ -60,7 +60,7 @@ def check(settings: Settings, options: argparse.Namespace) -> int:
     from .checks import settings_faults
 
     found: list[str] = []
-    faults = settings_faults(settings, found, options.view.made)
+    faults = [*settings.registry_faults, *settings_faults(settings, found, options.view.made)]
     # Several endpoints may serve the same certificate.
     warnings = list(dict.fromkeys(found))
     live = _live(settings, options, faults) if options.live else None

@@ -22,13 +22,12 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from .config import Settings
+from .config import ListContext, Settings
 from .config.faults import shown
-from .config.registry import no_pause
 from .listening.endpoint_strings import address_of, expand_shorthand
 from .policy.certificates import REQUIRED, ClientAuth
-from .policy.tenants import Tenant
-from .tenants.remote_registry import CACHE_NAME
+from .policy.tenants import Registry, Tenant
+from .tenants.registry_cache import CACHE_NAME
 from .tenants.tenant_list import read_cache
 
 _DISCOVERY: Final = "/.well-known/openid-configuration"
@@ -146,18 +145,22 @@ def _hosts(tenants: Iterable[Tenant], wanted: frozenset[str], base_domain: str) 
 
 
 def _tenants(settings: Settings) -> Iterable[Tenant] | None:
-    """The tenants of the registry file, or those that the running gateway has last read from a URL; None without a
-    registry."""
+    """The tenants of the registry file, or those that the running gateway has last read from a URL, by slug; None
+    without a registry."""
     registry = settings.tenants.registry
     if not isinstance(registry, str):
-        return settings.registered
+        return None if settings.registered is None else _by_slug(settings.registered)
     path = settings.state.dir / CACHE_NAME
-    listed = read_cache(path, registry, settings.tenants.base_domain, no_pause)
+    listed = read_cache(path, registry, ListContext(settings.tenants.base_domain))
     if listed is None:
         raise LiveCheckError(
             f"{path}: the running gateway has not kept a list of tenants yet; start it, or check state.dir"
         )
-    return listed
+    return _by_slug(listed)
+
+
+def _by_slug(registry: Registry) -> list[Tenant]:
+    return sorted(registry, key=lambda tenant: tenant.slug)
 
 
 def check_live(

@@ -24,6 +24,7 @@ from .settings import (
 from .signing_keys import ContextSettings, read_keys_again
 from .stable_reads import StableReading, Version, file_state, read_once
 from .tables import Row, rows
+from .tenant_entries import ListContext, TenantList
 from .units import parse_duration, parse_size
 from .warnings import misspelled_services, warning_lines
 from .worker_limits import AUTO, parse_workers, shared_store_fault
@@ -47,6 +48,7 @@ __all__ = [
     "ContextSettings",
     "CorsSettings",
     "LimitsStoreSettings",
+    "ListContext",
     "ListenSettings",
     "LogSettings",
     "PartialSettings",
@@ -57,6 +59,7 @@ __all__ = [
     "ShareSettings",
     "StableReading",
     "StateSettings",
+    "TenantList",
     "TenantSettings",
     "TimeoutSettings",
     "TlsSettings",

@@ -64,12 +64,10 @@ class BoundedFaults:
         for at, message in faults:
             self.add(at, message)
 
-    def check(self) -> None:
-        """Raise ConfigurationError if there was any fault."""
-        if self.count > self.KEPT:
-            self._lines.append(f"{self._name}: and {self.count - self.KEPT:,} more")
-        if self.count:
-            raise ConfigurationError(self._lines)
+    def lines(self) -> tuple[str, ...]:
+        """The first faults, and how many more there are."""
+        more = [f"{self._name}: and {self.count - self.KEPT:,} more"] if self.count > self.KEPT else []
+        return (*self._lines, *more)
 
 
 class ReadError(Exception):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 _SPACE: Final = re.compile(rb"[ \t\r\n]*+")
@@ -32,14 +32,14 @@ class Elements:
 
     Iterating over it, once, yields where each element begins and ends; whether the element is valid JSON is not
     checked. Raises Malformed for a broken skeleton, and for an element or member longer than `longest` bytes.
-    `members` has the other members before the array, raw.
+    `members` has those of the members `others` that have been found so far, raw; each may be given once.
     """
 
-    def __init__(self, data: bytes | bytearray, longest: int, member: bytes = b"tenants") -> None:
+    def __init__(self, data: bytes | bytearray, longest: int, others: Iterable[bytes] = ()) -> None:
         self.members: dict[bytes, bytes] = {}
+        self._others = {b'"%b"' % name: name for name in others}
         self._data = data
         self._longest = longest
-        self._member = b'"%b"' % member
         # A byte order mark may be ignored (section 8.1).
         self._at = len(codecs.BOM_UTF8) if data.startswith(codecs.BOM_UTF8) else 0
 
@@ -73,21 +73,25 @@ class Elements:
 
     def _object(self) -> Iterator[Span]:
         """The elements of that member of an object, after the opening brace."""
-        found = False
-        while self._peek() != b"}" or self.members or found:
+        found = begun = False
+        while self._peek() != b"}" or begun:
+            begun = True
             start, end = self._value("a name")
             name = bytes(self._data[start:end])
             if not name.startswith(b'"') or self._sign() != b":":
                 raise self._wrong("a name and a colon were expected")
-            if name == self._member:
+            if name == b'"tenants"':
                 if found or self._sign() != b"[":
                     raise Malformed("tenants is given twice" if found else "tenants is not an array")
                 found = True
                 yield from self._array()
             else:
                 start, end = self._value("a member")
-                if not found:
-                    self.members[name] = bytes(self._data[start:end])
+                if name in self._others:
+                    other = self._others[name]
+                    if other in self.members:
+                        raise Malformed(f"{other.decode()} is given twice")
+                    self.members[other] = bytes(self._data[start:end])
             sign = self._sign()
             if sign == b"}":
                 break

@@ -11,17 +11,19 @@ from typing import Any, Final, TypeVar
 from ..policy.limit_rules import HEADER
 from ..policy.origins import covers_tenants
 from ..policy.routing import normal_path
-from ..policy.tenants import Tenant
+from ..policy.sharded_index import no_pause
+from ..policy.tenants import Registry
 from . import client_auth, defaults, signing_keys, worker_limits
 from .document import read_document
 from .faults import ConfigurationError, Located, ReadError, below, line, nearest, shown, step, unknown_key
 from .kinds import Kind, Where, optional
 from .misplaced_keys import misplaced
-from .registry import no_pause, read_tenants
+from .registry import read_tenants
 from .settings import Settings
 from .stable_reads import StableReading, Version
 from .tables import keys
-from .values import DOMAIN, REGISTRY, SLUG
+from .tenant_entries import ListContext, TenantList
+from .values import DOMAIN, REGISTRY, SHARE, SLUG
 
 T = TypeVar("T")
 
@@ -34,13 +36,15 @@ def load(
     environ: Mapping[str, str] = os.environ,
     rest: Callable[[], object] = no_pause,
     caution: StableReading | None = None,
+    before: Registry | None = None,
 ) -> Settings:
     """The settings in a file; without a path those of the default file if it exists, else the defaults.
 
-    `environ` decides where the state folder is. Raises ConfigurationError with every fault of the file and of the
-    registry that it names (at most ten of that); nothing else is touched. In a thread, `rest` lets others run: it is
-    called between any two tenants. A caller that reads again passes `caution` for the registry, which may be half
-    written.
+    `environ` decides where the state folder is. Raises ConfigurationError with every fault of the file, and of the
+    registry that it names if that cannot be used as a whole; nothing else is touched. A registry is used without its
+    bad entries, which are `registry_faults` of the settings, unless there are too many. In a thread, `rest` lets
+    others run: it is called between any two tenants. A caller that reads again passes `caution` for the registry,
+    which may be half written, and the one `before`, whose tenants keep the domains that others claim.
     """
     if path is None:
         if _absent(DEFAULT_PATH):
@@ -48,7 +52,7 @@ def load(
         path = DEFAULT_PATH
     path = Path(path)
     document = read_document(path, str(path))
-    settings = read_settings(document, str(path), Where.beside(path, environ), rest, caution)
+    settings = read_settings(document, str(path), Where.beside(path, environ), rest, caution, before)
     return dataclasses.replace(settings, source=Path(os.path.abspath(path)))
 
 
@@ -69,25 +73,30 @@ def read_settings(
     where: Where,
     rest: Callable[[], object] = no_pause,
     caution: StableReading | None = None,
+    before: Registry | None = None,
 ) -> Settings:
     """The settings in a document that messages call `name`; ConfigurationError with every fault."""
     parts, faults = _sections(document, where)
     faults.extend(_contradictions(document))
     lines = [line(name, at, message) for at, message in faults]
-    registered: tuple[Tenant, ...] | None = None
+    found: TenantList | None = None
     version: Version | None = None
+    rules = {rule.name: rule for rule in parts["limits"]} if "limits" in parts else None
     try:
-        registered, version = _registered(document, name, where, rest, caution)
+        found, version = _registered(document, name, where, caution, ListContext("", before, rules, rest))
     except ConfigurationError as error:
         lines.extend(error.faults)
     else:
-        lines.extend(line(name, at, message) for at, message in _default_tenant(document, registered, where))
+        lines.extend(line(name, at, message) for at, message in _default_tenant(document, found, where))
     if lines:
-        raise ConfigurationError(lines)
+        raise ConfigurationError([*lines, *(() if found is None else found.faults)])
     written = frozenset(
         f"{section}.{key}" for section, table in document.items() if isinstance(table, dict) for key in table
     )
-    return Settings(**parts, registered=registered, registry_version=version, written=written)
+    if found is None:
+        return Settings(**parts, written=written)
+    parts |= {"registered": found.registry, "registry_faults": found.faults, "registry_skipped": found.skipped}
+    return Settings(**parts, registry_version=version, written=written)
 
 
 def _sections(document: dict[str, Any], where: Where) -> tuple[dict[str, Any], list[Located]]:
@@ -181,29 +190,32 @@ def _tenants_key(document: dict[str, Any], name: str, kind: Kind[T], default: T,
 
 
 def _registered(
-    document: dict[str, Any], name: str, where: Where, rest: Callable[[], object], caution: StableReading | None
-) -> tuple[tuple[Tenant, ...] | None, Version | None]:
-    """The tenants in the registry file, and its version; nothing if there is no file."""
+    document: dict[str, Any],
+    name: str,
+    where: Where,
+    caution: StableReading | None,
+    context: ListContext,
+) -> tuple[TenantList | None, Version | None]:
+    """The tenants in the registry file, and its version; nothing if there is no file. The context's base domain is
+    still to be read."""
     registry = _tenants_key(document, "registry", optional(REGISTRY), None, where)
     if not isinstance(registry, Path):
         return None, None
     base_domain = _tenants_key(document, "base_domain", DOMAIN, "id.koder.dev", where)
     # Messages call the file as the user does: as written, relative to the name given for the main file.
     called = os.path.join(os.path.dirname(name), document["tenants"]["registry"])
-    return read_tenants(registry, called, base_domain, rest, caution)
+    found, version = read_tenants(registry, called, dataclasses.replace(context, base_domain=base_domain), caution)
+    found.check(called, _tenants_key(document, "max_loss", SHARE, 0.1, where))
+    return found, version
 
 
-def _default_tenant(
-    document: dict[str, Any], registered: tuple[Tenant, ...] | None, where: Where
-) -> Iterator[Located]:
+def _default_tenant(document: dict[str, Any], found: TenantList | None, where: Where) -> Iterator[Located]:
     default = _tenants_key(document, "default", SLUG, "", where)
-    if default and registered is not None:
-        slugs = [tenant.slug for tenant in registered]
-        if default not in slugs:
-            yield "tenants.default", f"{shown(default)} is not in the registry; {_near_slug(default, slugs)}"
+    if default and found is not None and found.registry.find(default.encode()) is None:
+        yield "tenants.default", f"{shown(default)} is not in the registry; {_near_slug(default, found.registry)}"
 
 
-def _near_slug(slug: str, slugs: list[str]) -> str:
+def _near_slug(slug: str, registry: Registry) -> str:
     # A registry may have a million slugs: comparing or listing all would take too long.
-    few = nearest(slug, slugs) if 0 < len(slugs) <= 20 else ""
+    few = nearest(slug, sorted(tenant.slug for tenant in registry)) if 0 < len(registry) <= 20 else ""
     return few or "write the slug of a tenant that exists"

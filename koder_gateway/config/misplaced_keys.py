@@ -12,7 +12,7 @@ from .tables import keys, rows
 _TENANT: Final = "[[tenant]] in the tenants file, which tenants.registry names"
 _LISTS: Final = ("routes", "limits")
 # The keys of one tenant.
-TENANT_KEYS: Final = ("slug", "domains", "status", "cors_origins")
+TENANT_KEYS: Final = ("slug", "domains", "status", "cors_origins", "limits")
 
 
 def misplaced(at: str, message: str, document: dict[str, Any]) -> str:

@@ -1,56 +1,32 @@
 """The tenants file: TOML to tenants, or its faults.
 
 Memory and time are bounded by parts of the file, not by the whole: TOML's parser makes objects of dozens of times the
-size of its input. So a large file is read a few hundred entries at a time, split where an entry begins with
+size of its input. So a large file is read a few dozen entries at a time, split where an entry begins with
 `[[tenant]]` on a line of its own.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import Any, Final
 
-from ..policy.tenants import Tenant, conflicts
+from ..policy.tenants import Tenant
 from .document import parse_document
-from .faults import UNKNOWN, BoundedFaults, ConfigurationError, ReadError, below, step, unknown_key
-from .kinds import Kind, Where, choice, listing
+from .faults import UNKNOWN, BoundedFaults, ConfigurationError, Located, ReadError, below, step, unknown_key
 from .misplaced_keys import misplaced_in_tenants
 from .stable_reads import StableReading, Version, read_once, read_stable
-from .tables import array, made, read_array, setting
-from .values import DOMAIN, ORIGIN, SLUG
+from .tables import array, read_array, setting
+from .tenant_entries import TENANT, ListContext, TenantList, TenantListReading
 
-# The largest list of tenants in bytes, in any format (about half a million tenants), and the largest entry in it.
-MAX_LIST: Final = 64 << 20
+# The largest list of tenants in bytes, in any format (some two million tenants), and the largest entry in it.
+MAX_LIST: Final = 256 << 20
 MAX_ENTRY: Final = 256 << 10
-# How many bytes of a file are parsed at once.
-_PART: Final = 64 << 10
+# How many bytes of a file are parsed at once: about a millisecond's work.
+_PART: Final = 2 << 10
 _HEADER: Final = re.compile(rb"""^[ \t]*\[\[[ \t]*(?:tenant|"tenant"|'tenant')[ \t]*\]\]""", re.MULTILINE)
-_ANYWHERE: Final = Where(Path("/"), Path("/"))
-
-
-def no_pause() -> None:
-    """No other work needs to run."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TenantEntry:
-    """One table of tenants."""
-
-    slug: str = setting(SLUG)
-    domains: tuple[str, ...] = setting(listing(DOMAIN), [])
-    status: str = setting(choice("active", "suspended"), "active")
-    cors_origins: tuple[str, ...] = setting(listing(ORIGIN), [])
-
-
-def _tenant(entry: TenantEntry) -> Tenant:
-    status = cast(Literal["active", "suspended"], entry.status)
-    return Tenant(entry.slug, entry.domains, status, entry.cors_origins)
-
-
-TENANT: Final = made(TenantEntry, _tenant)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,36 +41,32 @@ def file_version(path: Path) -> Version:
     return read_once(path, str(path), MAX_LIST).version
 
 
-def load_tenants(path: Path, base_domain: str) -> tuple[Tenant, ...]:
+def load_tenants(path: Path, base_domain: str) -> TenantList:
     """The tenants in the present registry file; raises what `parse_tenants` does."""
-    return read_tenants(path, str(path), base_domain)[0]
+    return read_tenants(path, str(path), ListContext(base_domain))[0]
 
 
 def read_tenants(
-    path: Path,
-    name: str,
-    base_domain: str,
-    rest: Callable[[], object] = no_pause,
-    caution: StableReading | None = None,
-) -> tuple[tuple[Tenant, ...], Version]:
+    path: Path, name: str, context: ListContext, caution: StableReading | None = None
+) -> tuple[TenantList, Version]:
     """The tenants of a registry file that the user knows as `name`, and its version; raises what `parse_tenants`
     does.
 
     With caution, a version other than the known one is accepted when two looks agree on it.
     """
     look = read_stable(path, name, MAX_LIST, caution)
-    return parse_tenants(look.data(), name, base_domain, rest), look.version
+    return parse_tenants(look.data(), name, context), look.version
 
 
-def parse_tenants(
-    data: bytes, name: str, base_domain: str, rest: Callable[[], object] = no_pause
-) -> tuple[Tenant, ...]:
-    """The tenants in these bytes; ConfigurationError with ten faults and the number of the others.
+def parse_tenants(data: bytes, name: str, context: ListContext) -> TenantList:
+    """The tenants in these bytes, without those that have a fault; ConfigurationError if the file as a whole cannot
+    be read.
 
-    Takes time in proportion to the file, about a minute for a million tenants: do not call it in the reactor's
-    thread. `rest` is called between any two entries, and may let others run.
+    Takes time in proportion to the file, about half a minute for a million tenants: do not call it in the reactor's
+    thread.
     """
-    reading = _TenantsReading(name, rest)
+    reading = TenantListReading(name, context)
+    file = _FileReading(name, reading)
     whole = False
     for part, lines in _parts(data, name):
         if whole:
@@ -102,8 +74,10 @@ def parse_tenants(
             raise ConfigurationError([f"{name}: line {lines + 1}, column 1: tenant {message}"])
         document = parse_document(part, name, lines)
         whole = "tenant" in document and _HEADER.search(part) is None
-        reading.add(document)
-    return reading.tenants(base_domain)
+        file.add(document)
+    found = reading.result("tenant")
+    file.check(found)
+    return found
 
 
 def _parts(data: bytes, name: str) -> Iterator[tuple[bytes, int]]:
@@ -136,76 +110,44 @@ def _cut(data: bytes, start: int) -> int:
     return min(len(data), latest + 1)
 
 
-class _TenantsReading:
-    """The tenants and faults read so far."""
+class _FileReading:
+    """The parts of a file that were read so far. What is wrong with the file itself, and not with one of its entries,
+    refuses all of it."""
 
-    def __init__(self, name: str, rest: Callable[[], object]) -> None:
-        self._tally = BoundedFaults(name)
-        self._rest = rest
+    def __init__(self, name: str, reading: TenantListReading) -> None:
+        self._name = name
+        self._reading = reading
+        self._faults = BoundedFaults(name)
         self._unknown: set[str] = set()
         self._listed = False
-        self._count = 0
-        self._tenants: list[Tenant] = []
 
     def add(self, document: dict[str, Any]) -> None:
         """Read the next part, whose entries are numbered from 0."""
         for field in document.keys() - {"tenant"} - self._unknown:
             self._unknown |= {field} if len(self._unknown) < BoundedFaults.KEPT else set()
             unknown = unknown_key(field, ("tenant",))
-            self._tally.add(step(field), misplaced_in_tenants(field, document[field], unknown))
+            self._faults.add(step(field), misplaced_in_tenants(field, document[field], unknown))
         if "tenant" not in document:
             return
         self._listed = True
         try:
             values = read_array(document["tenant"])
         except ReadError as misread:
-            self._tally.add_all(below("tenant", misread.faults))
+            self._faults.add_all(below("tenant", misread.faults))
             return
         for value in values:
-            self._rest()
-            self._entry(value)
+            self._reading.add(f"tenant[{self._reading.entries}]", value, _elsewhere)
 
-    def _entry(self, value: object) -> None:
-        index, self._count = self._count, self._count + 1
-        try:
-            tenant = TENANT.read(value, _ANYWHERE)
-        except ReadError as misread:
-            faults = [(at, self._elsewhere(at, message)) for at, message in misread.faults]
-            self._tally.add_all(below(f"tenant[{index}]", faults))
-            # So that contradictions are reported together with the faults.
-            if isinstance(value, dict) and _reads(SLUG, value.get("slug")):
-                domains = {domain.lower() for domain in _list(value.get("domains")) if _reads(DOMAIN, domain)}
-                self._tenants.append(Tenant(value["slug"], tuple(domains)))
-        else:
-            self._tenants.append(tenant)
-
-    @staticmethod
-    def _elsewhere(at: str, message: str) -> str:
-        return misplaced_in_tenants(at.removeprefix("."), None, message) if message.startswith(UNKNOWN) else message
-
-    def tenants(self, base_domain: str) -> tuple[Tenant, ...]:
-        """All tenants; ConfigurationError if there was a fault or a contradiction between them."""
+    def check(self, found: TenantList) -> None:
+        """Raise ConfigurationError for a file that is none of tenants, with the faults of its entries as well."""
         if not self._listed:
             # A file that is still being written must not read as "there are no tenants".
-            self._tally.add("tenant", 'is missing; write [[tenant]] for each, or "tenant = []" to refuse all')
-        for sentence in conflicts(self._resting(), base_domain):
-            self._tally.add("tenant", sentence)
-        self._tally.check()
-        return tuple(self._tenants)
-
-    def _resting(self) -> Iterator[Tenant]:
-        for tenant in self._tenants:
-            self._rest()
-            yield tenant
+            self._faults.add("tenant", 'is missing; write [[tenant]] for each, or "tenant = []" to refuse all')
+        if self._faults.count:
+            raise ConfigurationError([*self._faults.lines(), *found.faults])
 
 
-def _reads(kind: Kind[Any], value: object) -> bool:
-    try:
-        kind.read(value, _ANYWHERE)
-    except ReadError:
-        return False
-    return True
-
-
-def _list(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
+def _elsewhere(fault: Located) -> Located:
+    """The fault of an entry, completed for a key that belongs in the main file."""
+    at, message = fault
+    return at, misplaced_in_tenants(at.removeprefix("."), None, message) if message.startswith(UNKNOWN) else message

@@ -16,7 +16,7 @@ from pathlib import Path
 from ..policy.cors import DEFAULT_EXPOSE, DEFAULT_MAX_AGE, DEFAULT_METHODS
 from ..policy.limit_rules import LimitRule
 from ..policy.routing import Route
-from ..policy.tenants import Tenant
+from ..policy.tenants import Registry
 from ..wire import problem
 from . import defaults
 from .client_auth import AUTHORITIES, CLIENT_AUTH, Authorities
@@ -224,9 +224,9 @@ class Settings:
     """The whole configuration.
 
     `source` is the file it came from, None for the defaults. `registered` are the tenants that were in the registry
-    file when it was checked, None if there is no such file; after building a registry from them they may be dropped
-    with `dataclasses.replace`. `registry_version` is the version of that file. `written` are the keys that the file
-    has in its tables, as in "limits_store.url".
+    file when it was read, None if there is no such file, and `registry_faults` a line for each of the first faults of
+    entries of which `registry_skipped` were left out. `registry_version` is the version of that file. `written` are
+    the keys that the configuration has in its tables, as in "limits_store.url".
     """
 
     tenants: TenantSettings = setting(table(TenantSettings), {})
@@ -245,6 +245,8 @@ class Settings:
     problems: ProblemSettings = setting(table(ProblemSettings), {})
     log: LogSettings = setting(table(LogSettings), {})
     source: Path | None = None
-    registered: tuple[Tenant, ...] | None = None
+    registered: Registry | None = None
+    registry_faults: tuple[str, ...] = ()
+    registry_skipped: int = 0
     registry_version: Version | None = None
     written: frozenset[str] = field(default=frozenset(), compare=False)

@@ -59,6 +59,7 @@ class Counters(ExchangeCounts):
         "http2_errors",
         "refusals",
         "registry_failures",
+        "registry_skipped",
         "reloads_failed",
         "reloads_ok",
         "retries",
@@ -82,6 +83,8 @@ class Counters(ExchangeCounts):
         """Tenants in the registry; 0 if there is no registry."""
         self.registry_failures = 0
         """How often the tenant registry could not be read again."""
+        self.registry_skipped = 0
+        """Entries of the present registry that are left out for a fault."""
         self.reloads_ok = 0
         self.reloads_failed = 0
         self.refusals: dict[str, int] = {}
@@ -286,6 +289,8 @@ class GatewayCollector(Collector):
         yield _gauge("tenants", "Tenants in the registry; 0 when it is open.", counters.tenants)
         failures = counters.registry_failures
         yield _counter("registry_failures", "Times the tenant registry could not be read again.", value=failures)
+        skipped = "Entries of the tenant registry that are left out for a fault."
+        yield _gauge("registry_skipped", skipped, counters.registry_skipped)
         reloads = _counter("reloads", "Times the configuration was read again.", "result")
         reloads.add_metric(["ok"], counters.reloads_ok)
         reloads.add_metric(["failed"], counters.reloads_failed)

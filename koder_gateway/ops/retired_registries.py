@@ -9,35 +9,34 @@ from weakref import finalize
 
 from ..policy.tenants import Registry
 
-# Seconds of work at each tick, and how many tenants between two looks at the clock.
+# Seconds of work at each tick; a part takes a fraction of that.
 _WORK: Final = 0.004
-_STEPS: Final = 128
 
 
 class RetiredRegistries:
-    """The rest of registries that are no longer used."""
+    """The parts of registries that are no longer used, most of which a successor may share."""
 
     def __init__(self) -> None:
         # Appended to in the thread that drops a registry.
-        self._left: deque[dict[Any, Any]] = deque()
+        self._left: deque[list[dict[bytes, Any]]] = deque()
 
     def __len__(self) -> int:
-        """How many entries are left."""
+        """How many parts are left."""
         return sum(map(len, self._left))
 
     def follow(self, registry: Registry) -> None:
         """Take it apart when its last user has dropped it."""
-        finalize(registry, self._left.extend, registry.indices).atexit = False
+        finalize(registry, self._left.extend, [index.parts for index in registry.indices]).atexit = False
 
     def sweep(self) -> None:
         """Take apart as much as a tick has time for."""
         left = self._left
         ends = time.monotonic() + _WORK
         while left:
-            index = left[0]
-            for _ in range(min(_STEPS, len(index))):
-                index.popitem()
-            if not index:
+            parts = left[0]
+            if parts:
+                parts.pop()
+            else:
                 left.popleft()
             if time.monotonic() >= ends:
                 return

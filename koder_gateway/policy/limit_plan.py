@@ -64,10 +64,11 @@ class Plan:
         lefts: list[float] = []
         refused, wait = None, 0
         shadowed: tuple[str, ...] = ()
-        for meter, key in zip(self.meters, keys, strict=True):
+        for index, meter in enumerate(self.meters):
+            key = keys[index]
             left = meter.left(key, now)
             if left < 0.0:  # NO_ROOM
-                key = keys[len(lefts)] = overflow_key(network)
+                key = keys[index] = overflow_key(network)
                 left = meter.left(key, now)
             crowded = meter.afterwards and left >= WHOLE and meter.crowded(key, left)
             lefts.append(0.0 if crowded else left)

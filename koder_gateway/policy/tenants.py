@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Final, Literal
+from types import MappingProxyType
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 from msgspec.structs import force_setattr
@@ -18,13 +19,15 @@ from ..errors import (
     UNKNOWN_TENANT,
     Refusal,
 )
-from .origins import covers_tenants
+from .limit_rules import RateOverride
+from .sharded_index import MASK, ShardedIndex, no_pause
 
 _SLUG = re.compile(rb"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _OCTET = rb"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 _IPV4 = re.compile(_OCTET + rb"(?:\." + _OCTET + rb"){3}")
-# How many tenants an open registry caches: enough for every busy one, few compared with a flood of names.
+# How many tenants a registry caches: enough for every busy one, few compared with a flood of names.
 _REMEMBERED = 16_384
+_PLACES = _REMEMBERED - 1
 
 
 def is_slug(name: bytes) -> bool:
@@ -37,31 +40,67 @@ def normal_domain(domain: str) -> bytes:
     return domain.lower().removesuffix(".").encode("ascii")
 
 
-# Python creates a new empty frozenset each time.
+# Python creates a new empty frozenset each time, and a mapping has to be made.
 _NO_ORIGINS: Final[frozenset[bytes]] = frozenset()
+_NO_LIMITS: Final[Mapping[str, RateOverride]] = MappingProxyType({})
 
 
-# There may be a million of them. Objects without cycles need no garbage collection, which would take correspondingly
-# long.
+# Objects without cycles need no garbage collection.
 class Tenant(msgspec.Struct, frozen=True, gc=False):
     """One tenant of the registry; whoever read it has validated its domains, origins and slug.
 
-    `wire` is the slug and `origins` are the CORS origins in the form of header values; both are derived from the
-    rest.
+    `limits` are the figures that it has in place of those of the limits with these names. `wire` is the slug and
+    `origins` are the CORS origins in the form of header values; both are derived from the rest.
     """
 
     slug: str
     domains: tuple[str, ...] = ()
     status: Literal["active", "suspended"] = "active"
     cors_origins: tuple[str, ...] = ()
+    limits: Mapping[str, RateOverride] = _NO_LIMITS
     wire: bytes = b""
     origins: frozenset[bytes] = _NO_ORIGINS
 
     def __post_init__(self) -> None:
         """Compute the derived attributes."""
+        if self.wire:
+            return
         force_setattr(self, "wire", self.slug.encode("ascii"))
         if self.cors_origins:
             force_setattr(self, "origins", frozenset(origin.encode("ascii") for origin in self.cors_origins))
+
+
+# A tenant as it is kept, beside its slug: of nearly all there is nothing to say, and of most others a domain.
+class _Record(msgspec.Struct, frozen=True, gc=False, array_like=True, omit_defaults=True):
+    domains: tuple[str, ...] = ()
+    suspended: bool = False
+    cors_origins: tuple[str, ...] = ()
+    limits: dict[str, RateOverride] = {}
+
+
+_PLAIN: Final = b""
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(_Record).decode
+
+
+def packed(tenant: Tenant) -> bytes:
+    """A tenant as bytes, without its slug: a million of them need a fraction of the memory."""
+    if tenant.domains or tenant.status != "active" or tenant.cors_origins or tenant.limits:
+        limits = dict(tenant.limits)
+        return _encode(_Record(tenant.domains, tenant.status != "active", tenant.cors_origins, limits))
+    return _PLAIN
+
+
+def unpacked(slug: bytes, record: bytes) -> Tenant:
+    """The tenant with this slug that `packed` has made these bytes of."""
+    name = slug.decode("ascii")
+    if not record:
+        return Tenant(name, (), "active", (), _NO_LIMITS, slug)
+    read = _decode(record)
+    limits = read.limits or _NO_LIMITS
+    origins = frozenset(map(str.encode, read.cors_origins)) if read.cors_origins else _NO_ORIGINS
+    status: Literal["active", "suspended"] = "suspended" if read.suspended else "active"
+    return Tenant(name, read.domains, status, read.cors_origins, limits, slug, origins)
 
 
 @lru_cache(maxsize=_REMEMBERED)
@@ -70,78 +109,83 @@ def _unregistered(slug: bytes) -> Tenant:
     return Tenant(slug.decode("ascii"))
 
 
+class TenantIndices(NamedTuple):
+    """The indices of a registry: tenants (`packed`) by slug, slugs by custom domain, and for each CORS origin how
+    many tenants have it."""
+
+    tenants: ShardedIndex[bytes]
+    domains: ShardedIndex[bytes]
+    origins: ShardedIndex[int]
+
+
 class Registry:
     """Every known tenant, immutable: a refresh builds a new one. Iterating over it yields all of them.
 
     With None it is open: every well-formed slug is an active tenant, and the services decide. `origins` are the CORS
-    origins of all tenants together. `rest` is called between any two tenants while it is built.
+    origins of all tenants together. `rest` is called between any two tenants while it is built. A list that may
+    contradict itself is read by a `RegistryBuilder`.
     """
 
-    __slots__ = ("__weakref__", "_by_domain", "_by_slug", "is_open", "origins")
+    __slots__ = ("__weakref__", "_domains", "_recent", "_tenants", "indices", "is_open", "origins")
 
-    def __init__(self, tenants: Iterable[Tenant] | None, rest: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, tenants: Iterable[Tenant] | None, rest: Callable[[], object] = no_pause) -> None:
         self.is_open = tenants is None
-        self._by_slug: dict[bytes, Tenant] = {}
-        self._by_domain: dict[bytes, Tenant] = {}
-        origins: set[bytes] = set()
+        self._index(TenantIndices(ShardedIndex(), ShardedIndex(), ShardedIndex()))
+        # Tenants that were looked up lately, unpacked, each at a place that its slug gives.
+        self._recent: list[Tenant | None] = [None] * _REMEMBERED
         for tenant in tenants or ():
             rest()
-            self._by_slug[tenant.wire] = tenant
-            for domain in tenant.domains:
-                self._by_domain[normal_domain(domain)] = tenant
-            origins |= tenant.origins
-        self.origins: Set[bytes] = origins
+            index_tenant(self.indices, tenant)
 
-    @property
-    def indices(self) -> tuple[dict[bytes, Tenant], ...]:
-        """Its parts, to be taken apart once it is no longer used."""
-        return self._by_domain, self._by_slug
+    @classmethod
+    def indexed(cls, indices: TenantIndices) -> Registry:
+        """The registry of these indices, which nobody changes any more."""
+        registry = cls(())
+        registry._index(indices)
+        return registry
+
+    def _index(self, indices: TenantIndices) -> None:
+        self.indices = indices
+        self.origins = indices.origins
+        # The parts, since a look-up is short enough for a call to count.
+        self._tenants, self._domains = indices.tenants.parts, indices.domains.parts
 
     def __len__(self) -> int:
-        return len(self._by_slug)
+        return len(self.indices.tenants)
 
     def __iter__(self) -> Iterator[Tenant]:
-        return iter(self._by_slug.values())
+        for part in self.indices.tenants.parts:
+            for slug, record in part.items():
+                yield unpacked(slug, record)
 
     def find(self, slug: bytes) -> Tenant | None:
         """The tenant with this slug."""
+        code = hash(slug)
+        tenant = self._recent[code & _PLACES]
+        if tenant is not None and tenant.wire == slug:
+            return tenant
         if self.is_open:
             return _unregistered(slug) if _SLUG.fullmatch(slug) else None
-        return self._by_slug.get(slug)
+        record = self._tenants[code & MASK].get(slug)
+        if record is None:
+            return None
+        tenant = self._recent[code & _PLACES] = unpacked(slug, record)
+        return tenant
 
     def at(self, domain: bytes) -> Tenant | None:
         """The tenant with this custom domain, given in lower case without port and trailing dot."""
-        return self._by_domain.get(domain)
+        slug = self._domains[hash(domain) & MASK].get(domain)
+        return None if slug is None else self.find(slug)
 
 
-def conflicts(tenants: Iterable[Tenant], base_domain: str) -> Iterator[str]:
-    """The contradictions between the tenants of one registry, or with the base domain, in one sentence each."""
-    base = normal_domain(base_domain)
-    slugs: set[str] = set()
-    owners: dict[bytes, str] = {}
-    for tenant in tenants:
-        if tenant.slug in slugs:
-            yield f'the slug "{tenant.slug}" is given to two tenants; each needs its own'
-        slugs.add(tenant.slug)
-        for origin in tenant.cors_origins:
-            if covers_tenants(origin, base_domain):
-                yield (
-                    f'the origin "{origin}" of tenant "{tenant.slug}" would cover the hosts of all tenants, which no'
-                    " wildcard may; list each origin by itself"
-                )
-        for domain in tenant.domains:
-            name = normal_domain(domain)
-            if name == base or name.endswith(b"." + base):
-                yield (
-                    f'the domain "{domain}" of tenant "{tenant.slug}" lies within the base domain '
-                    f'"{base_domain}", whose names belong to slugs; a custom domain must lie outside it'
-                )
-            if name in owners:
-                yield (
-                    f'the domain "{domain}" of tenant "{tenant.slug}" is already given to tenant '
-                    f'"{owners[name]}"; it can be given once'
-                )
-            owners.setdefault(name, tenant.slug)
+def index_tenant(indices: TenantIndices, tenant: Tenant) -> None:
+    """Add a tenant to the indices; its domains are its own from now on."""
+    slug = tenant.wire
+    indices.tenants.put(slug, packed(tenant))
+    for domain in tenant.domains:
+        indices.domains.put(normal_domain(domain), slug)
+    for origin in tenant.origins:
+        indices.origins.put(origin, (indices.origins.get(origin) or 0) + 1)
 
 
 def bare_host(host: bytes) -> bytes:

@@ -24,7 +24,13 @@ def _of_settings(settings: Settings) -> list[str]:
     name = str(settings.source or "koder-gateway.toml")
     few = descriptor_warnings(settings, descriptors_now(), "RLIMIT_NOFILE (LimitNOFILE of the unit, ulimit -n)")
     misspelled = [line(name, at, fault) for at, fault in misspelled_services(settings)]
-    return [*misspelled, *warning_lines(settings), *(line(name, "listen.max_connections", each) for each in few)]
+    left_out = [f"left out of the registry: {fault}" for fault in settings.registry_faults]
+    return [
+        *misspelled,
+        *left_out,
+        *warning_lines(settings),
+        *(line(name, "listen.max_connections", each) for each in few),
+    ]
 
 
 def changed_ports(before: Settings, present: Settings) -> list[str]:

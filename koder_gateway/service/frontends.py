@@ -73,9 +73,12 @@ class Frontends:
             return
         here = [request for channel in self.site.channels for request in channel.under_way()]
         begun: list[TreeClient] = [*here, *self.resource.clients]
-        for request in begun:
+        # There may be many requests, and few tenants.
+        ended = {request.exchange.tenant for request in begun}
+        ended = {tenant for tenant in ended if policy.tenant_refusal(tenant, b"") is not None}
+        for request in begun if ended else ():
             exchange = request.exchange
-            refusal = policy.tenant_refusal(exchange.tenant, exchange.head.path)
+            refusal = policy.tenant_refusal(exchange.tenant, exchange.head.path) if exchange.tenant in ended else None
             if refusal is not None:
                 request.give_up(refusal, refusal.code)
 

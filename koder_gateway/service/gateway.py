@@ -21,7 +21,6 @@ from twisted.python.failure import Failure
 from twisted.web.resource import IResource, Resource
 
 from ..config import ConfigurationError, Settings, StableReading
-from ..config.registry import no_pause
 from ..errors import CODES
 from ..exchange.states import EARLY_ENDS
 from ..ops.access_log import AccessLogError
@@ -34,9 +33,9 @@ from ..ops.retired_registries import RetiredRegistries
 from ..ops.sweeper import Sweeper
 from ..policy.clients import plain_host
 from ..policy.limit_keys import address_key
+from ..policy.sharded_index import no_pause
 from ..policy.tenants import Registry
 from ..reactor.daemon_threads import daemon_threads
-from ..tenants.registry_losses import LossLimit
 from ..tenants.remote_registry import UnreadTenants
 from ..tenants.thread_throttle import ThreadThrottle
 from ..tree.compose import Composition, adopt, compose, probed_addresses, with_registry
@@ -116,10 +115,9 @@ class Gateway(TwistedService):
         self._store = StoreFollower()
         self._probes = Probes(reactor)
         self._refused_addresses = RefusedAddresses(self._coarse)
-        losses = LossLimit(
-            lambda: self.composition.policy.registry, lambda: self.composition.settings.tenants.max_loss
+        self._registry = RegistryFollower(
+            reactor, lambda: self.composition, self.counters, self._refreshed, local_hosts=local_hosts
         )
-        self._registry = RegistryFollower(reactor, losses, self.counters, self._refreshed, local_hosts=local_hosts)
         self._reloads = Reloads(
             daemon_threads(reactor, "reload"),
             lambda: self._read(ThreadThrottle()),
@@ -180,13 +178,11 @@ class Gateway(TwistedService):
         """The settings that are in force."""
         return self.composition.settings
 
-    def _composed(
-        self, settings: Settings, before: Composition | None, registry: Registry | None = None
-    ) -> Composition:
-        """The generation of these settings. The registry's tenants are not kept twice."""
+    def _composed(self, settings: Settings, before: Composition | None) -> Composition:
+        """The generation of these settings, which need not keep the registry."""
         return compose(
             replace(settings, registered=None),
-            settings.registered if registry is None else registry,
+            settings.registered,
             reactor=self._reactor,
             clock=self._coarse,
             mounts=self._mounts,
@@ -204,6 +200,8 @@ class Gateway(TwistedService):
         self.composition = self._registry.follow(composition, before)
         self._probes.watch(probed_addresses(self.composition))
         self.counters.tenants = len(self.composition.policy.registry)
+        if composition.settings.registry_version is not None:
+            self.counters.registry_skipped = composition.settings.registry_skipped
         self._leavings.follow(self.composition.policy.registry)
         self._store.follow(composition.sharing)
         self.counters.expect(("", *self.composition.services), (*CODES, *EARLY_ENDS))
@@ -238,18 +236,19 @@ class Gateway(TwistedService):
         self.notifier.reloading()
         self.process.reloading()
 
-    def _read(self, rest: Callable[[], object]) -> tuple[Settings, Registry]:
+    def _read(self, rest: Callable[[], object]) -> Settings:
         """The present contents of the files. A changed registry file may be half written."""
-        return read_files(self.settings, rest, StableReading(self._registry.seen, _wait))
+        caution = StableReading(self._registry.seen, _wait)
+        return read_files(self.settings, rest, caution, self.composition.policy.registry)
 
-    def _take_up(self, read: tuple[Settings, Registry]) -> bool:
+    def _take_up(self, settings: Settings) -> bool:
         """Put new settings into force, unless something in them cannot be used."""
         if self._stopping:
             return False
-        before, (settings, registry) = self.composition, read
+        before = self.composition
         log = None
         try:
-            composition = self._composed(settings, before, registry)
+            composition = self._composed(settings, before)
             log = self._ending.opened_for(settings.log)
         except _REFUSED:
             if log is not None:

@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from ..config import Settings, Version
-from ..config.registry import MAX_LIST
 from ..policy.decision import Policy
 from ..policy.tenants import Registry
 from ..reactor.daemon_threads import daemon_threads
+from ..tenants.list_reader import MAX_PAGE
+from ..tenants.registry_cache import RegistryCache
 from ..tenants.registry_file import RegistryFile
-from ..tenants.registry_losses import FailureCount, LossLimit
+from ..tenants.registry_in_force import RegistryCounters, RegistryInForce
 from ..tenants.remote_registry import RegistryLocation, RemoteRegistry, UnreadTenants
 from ..tree.compose import Composition, tenant_policy, upstream_endpoint
 from ..upstream.fetch import Fetcher
@@ -20,21 +21,25 @@ from ..upstream.fetch import Fetcher
 
 class RegistryFollower:
     """Reads the registry again when it changes, in a thread of its own, and passes each new one to `refreshed`.
-    `losses` says what a new list may lack."""
+    `in_force` returns the generation that a new list is compared with."""
 
     def __init__(
         self,
         reactor: Any,
-        losses: LossLimit,
-        failures: FailureCount,
+        in_force: Callable[[], Composition],
+        counters: RegistryCounters,
         refreshed: Callable[[Registry], object],
         *,
         local_hosts: bool,
     ) -> None:
         self._reactor = reactor
         self._threads = daemon_threads(reactor, "registry")
-        self._losses = losses
-        self._failures = failures
+        self._in_force = RegistryInForce(
+            lambda: in_force().policy.registry,
+            lambda: in_force().settings.tenants.max_loss,
+            lambda: {rule.name: rule for rule in in_force().settings.limits},
+        )
+        self._counters = counters
         self._refreshed = refreshed
         self._local_hosts = local_hosts
         self.registry: RemoteRegistry | RegistryFile | None = None
@@ -58,10 +63,12 @@ class RegistryFollower:
                 source,
                 settings.tenants.base_domain,
                 settings.registry_version,
-                self._losses,
-                self._failures,
+                self._in_force,
+                self._counters,
                 self._refreshed,
                 self._threads,
+                RegistryCache(settings.state.dir, str(source), settings.tenants.base_domain),
+                contested=bool(settings.registry_faults) and before is None,
             )
         return composition
 
@@ -96,8 +103,8 @@ class RegistryFollower:
         connect = service.connect or composition.settings.timeouts.connect
         trust, names = composition.registry_trust, composition.names
         endpoint = upstream_endpoint(self._reactor, place.url, connect, service, trust, names)
-        source = Fetcher(self._reactor, endpoint, place.url, MAX_LIST)
-        return RemoteRegistry(place, source, self._losses, self._failures, self._refreshed, self._threads)
+        source = Fetcher(self._reactor, endpoint, place.url, MAX_PAGE)
+        return RemoteRegistry(place, source, self._in_force, self._counters, self._refreshed, self._threads)
 
     def sweep(self, now: float, settings: Settings) -> None:
         """Read it again if it is time."""

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..config import Version, file_state, parse_tenants, read_once
+from ..config import TenantList, Version, file_state, parse_tenants, read_once
 from ..config.registry import MAX_LIST
 from ..policy.tenants import Registry
-from .registry_losses import FailureCount, LossLimit
+from .registry_cache import RegistryCache
+from .registry_in_force import RegistryCounters, RegistryInForce
 from .rename_watch import RenameWatch
 from .thread_throttle import ThreadThrottle
+
+T = TypeVar("T")
 
 _log = Logger()
 
@@ -28,10 +32,14 @@ SECOND_LOOK: Final = 1.0
 class RegistryFile:
     """Watches one file, of which the version `seen` has already been read.
 
-    `read` gets the registry of each other version that two looks agree on. A version that cannot be read, or that
-    lacks more tenants than `losses` allows, leaves the previous tenants in place, and is logged and counted once. A
-    list that lacks any tenant must have been renamed to its name: a file that was written in place, or removed and
-    created again, may be incomplete, however long it stays unchanged.
+    `read` gets the registry of each other version that two looks agree on, without its bad entries, which are logged.
+    A version that cannot be read, or that has more bad entries or lacks more tenants than `in_force` allows, leaves
+    the previous tenants in place, and is logged and counted once. A list that lacks any tenant must have been renamed
+    to its name: a file that was written in place, or removed and created again, may be incomplete, however long it
+    stays unchanged.
+
+    `cache` keeps the tenants for the next start, where they decide who had a domain that several claim: if
+    `contested`, the version that was read at the start is read once more with them.
     """
 
     def __init__(
@@ -39,16 +47,18 @@ class RegistryFile:
         path: Path,
         base_domain: str,
         seen: Version | None,
-        losses: LossLimit,
-        counters: FailureCount,
+        in_force: RegistryInForce,
+        counters: RegistryCounters,
         read: Callable[[Registry], object],
         reactor: Any,
+        cache: RegistryCache | None = None,
+        contested: bool = False,
     ) -> None:
         # The version that two looks agreed on last, accepted or not.
         self.seen = seen
         self._path = path
         self._base_domain = base_domain
-        self._losses = losses
+        self._in_force = in_force
         self._counters = counters
         self._read = read
         self._reactor = reactor
@@ -61,6 +71,10 @@ class RegistryFile:
         self._due = -math.inf
         self._looking: Deferred[None] | None = None
         self._stopped = False
+        self._cache = cache
+        # What is to be done once at the start.
+        self._kept_until_now = cache is None
+        self._contested = contested
 
     def sweep(self, now: float, refresh: float) -> None:
         """Check whether the file has changed, every `refresh` seconds, and again soon after a change."""
@@ -68,14 +82,20 @@ class RegistryFile:
             return
         if self._arrivals is None:
             self._arrivals = RenameWatch(self._path)
+        if not self._kept_until_now:
+            self._kept_until_now = True
+            self._in_thread(self._begin, self._looked)
+            return
         self._due = now + refresh
         if self.seen is not None and file_state(self._path) == self.seen.state:
             self._noticed = None
             return
         self._due = now + min(refresh, SECOND_LOOK)
-        pool = self._reactor.getThreadPool()
-        work = deferToThreadPool(self._reactor, pool, self._look, self._noticed, self._renamed)
-        self._looking = work.addCallbacks(self._looked, self._failed)
+        self._in_thread(lambda: self._look(self._noticed, self._renamed), self._looked)
+
+    def _in_thread(self, work: Callable[[], T], done: Callable[[T], object]) -> None:
+        doing: Any = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), work)
+        self._looking = doing.addCallbacks(done, self._failed)
 
     def stop(self) -> None:
         """Stop watching; the result of a read in progress is ignored."""
@@ -83,25 +103,49 @@ class RegistryFile:
         if self._arrivals is not None:
             self._arrivals.close()
 
-    def _look(self, noticed: Version | None, renamed: bool) -> Version | Registry:
+    def _begin(self) -> TenantList | None:
+        """In a thread: settle by the tenants of the last run what the version at the start left open; None if there
+        is nothing to settle."""
+        assert self._cache is not None, "there is a cache"
+        before = self._cache.read() if self._contested else None
+        look = None if before is None else read_once(self._path, str(self._path), MAX_LIST)
+        if before is not None and look is not None and look.version == self.seen:
+            context = replace(self._in_force.context(self._base_domain, ThreadThrottle()), before=before)
+            found = parse_tenants(look.data(), str(self._path), context)
+            self._in_force.check_faults(str(self._path), found)
+            return found
+        self._cache.write(self._in_force.before())
+        return None
+
+    def _look(self, noticed: Version | None, renamed: bool) -> Version | TenantList:
         """In a thread: the present version, or its contents if it is the one that was noticed."""
         look = read_once(self._path, str(self._path), MAX_LIST)
         if look.version != noticed:
             return look.version
-        pace = ThreadThrottle()
-        registry = Registry(parse_tenants(look.data(), str(self._path), self._base_domain, pace), pace)
-        self._losses.check(str(self._path), registry, not renamed, pace)
-        return registry
+        name, pace = str(self._path), ThreadThrottle()
+        found = parse_tenants(look.data(), name, self._in_force.context(self._base_domain, pace))
+        self._in_force.check_faults(name, found)
+        self._in_force.check_losses(name, found.registry, not renamed, pace)
+        return found
 
-    def _looked(self, found: Version | Registry) -> None:
+    def _looked(self, found: Version | TenantList | None) -> None:
         self._looking = None
-        if self._stopped:
+        if self._stopped or found is None:
             return
         if isinstance(found, Version):
             self._notice(found)
             return
         self._agreed()
-        self._read(found)
+        self._counters.registry_skipped = found.skipped
+        self._read(found.registry)
+        for line in found.faults:
+            _log.error("left out of the registry: {line}", line=line)
+        if self._cache is not None:
+            registry, cache = found.registry, self._cache
+            self._in_thread(lambda: cache.write(registry), self._written)
+
+    def _written(self, _: object) -> None:
+        self._looking = None
 
     def _notice(self, version: Version) -> None:
         """Remember a version for the next look to compare with."""

@@ -13,18 +13,17 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..config import ConfigurationError
-from ..config.faults import reason
-from ..config.registry import MAX_LIST
+from ..config import ConfigurationError, TenantList
 from ..errors import OVERLOADED, Refusal
 from ..policy.tenants import Registry, Tenant, TenantPolicy
-from .registry_losses import FailureCount, LossLimit
-from .tenant_list import parse_tenant_list, read_cache, write_cache
+from .list_reader import MAX_PAGE, LastList, ListReader, changes_url
+from .registry_cache import RegistryCache
+from .registry_in_force import RegistryCounters, RegistryInForce
 from .thread_throttle import ThreadThrottle
 
-# Seconds for one complete response.
+# Seconds for one complete response, and for all pages of a list.
 TIMEOUT: Final = 10.0
-CACHE_NAME: Final = "tenants-cache.json"
+LONGEST: Final = 600.0
 
 
 class UnreadTenants(TenantPolicy):
@@ -47,12 +46,33 @@ class UnreadTenants(TenantPolicy):
         return self._REFUSAL
 
 
+class Response(Protocol):
+    """A response: its ETag is "" where it has none, its body None if it is longer than `MAX_PAGE`; `links` are the
+    values of its Link headers."""
+
+    @property
+    def status(self) -> int:
+        """The status."""
+
+    @property
+    def etag(self) -> str:
+        """The ETag."""
+
+    @property
+    def body(self) -> bytes | bytearray | None:
+        """The body."""
+
+    @property
+    def links(self) -> Sequence[str]:
+        """The Link headers."""
+
+
 class RegistrySource(Protocol):
     """Fetches the list."""
 
-    def get(self, headers: Mapping[str, str]) -> Deferred[tuple[int, str, bytes | bytearray | None]]:
-        """Status, ETag and body of a response, the body None if it is longer than `MAX_LIST`. Fails with an exception
-        whose text has the reason, or after `cut` with CancelledError."""
+    def get(self, headers: Mapping[str, str], url: str) -> Deferred[Any]:
+        """The Response at this URL. Fails with an exception whose text has the reason, or after `cut` with
+        CancelledError."""
 
     def cut(self) -> None:
         """Cancel the request in flight."""
@@ -70,9 +90,11 @@ class RegistryLocation:
 class RemoteRegistry:
     """Follows the registry at a URL: `read` gets its tenants whenever they have changed.
 
-    A list that cannot be fetched, or has a fault, changes nothing except the log and a counter; nor does one that
-    lacks more tenants than `losses` allows. The first list after the start or after `again` may lack any. Before the
-    first good list the cached one is used. `sweep` provides the time; the work is done in the reactor's threads.
+    A list that cannot be fetched changes nothing except the log and a counter; nor does one that has more bad
+    entries, or lacks more tenants, than `in_force` allows. A few bad entries are left out, and logged. The first list
+    after `again` may lack any, and so may the very first one. Before the first good list the cached one is used, and
+    the first list is compared with it. If the service offers it, only changes are fetched, and the whole list every
+    hour. `sweep` provides the time; the work is done in the reactor's threads.
     """
 
     log = Logger()
@@ -81,17 +103,17 @@ class RemoteRegistry:
         self,
         place: RegistryLocation,
         source: RegistrySource,
-        losses: LossLimit,
-        counters: FailureCount,
+        in_force: RegistryInForce,
+        counters: RegistryCounters,
         read: Callable[[Registry], object],
         reactor: Any,
     ) -> None:
         self.place = place
         # Queries may contain secrets, which do not belong in logs.
         self._name = place.url.partition("?")[0]
-        self._cache = place.state / CACHE_NAME
+        self._cache = RegistryCache(place.state, place.url, place.base_domain)
         self._source = source
-        self._losses = losses
+        self._in_force = in_force
         # Whether the next good list is accepted whatever it lacks.
         self._asked_for = True
         self._counters = counters
@@ -102,13 +124,13 @@ class RemoteRegistry:
         self._first = True
         self._now = 0.0
         self._due = float("-inf")
-        self._deadline = float("inf")
-        # The ETag of the last good list: that of a bad list would make the next "not modified" look good.
-        self._etag = ""
-        # The digest of the last list that was validated, and its faults.
-        self._judged: tuple[bytes, tuple[str, ...]] = (b"", ())
+        self._deadline = self._end = float("inf")
+        self._good = LastList()
+        # The digest of the last list of one page that was refused, and its faults.
+        self._refused: tuple[bytes, tuple[str, ...]] = (b"", ())
         self._told: tuple[str, ...] = ()
-        self._unkept = ""
+        # The faults of entries that were left out, as they were logged last.
+        self._left_out: tuple[str, ...] = ()
 
     # -- time
 
@@ -124,9 +146,10 @@ class RemoteRegistry:
             Deferred.fromCoroutine(self._refresh()).addErrback(self._broken)
 
     def again(self) -> None:
-        """Fetch at the next sweep instead of after the usual time; a list that was refused for its losses is then
-        accepted."""
+        """Fetch at the next sweep instead of after the usual time, and the whole list; one that was refused for its
+        losses is then accepted."""
         self._asked_for = True
+        self._good.whole_due = float("-inf")
         self._due = float("-inf")
 
     def stop(self) -> None:
@@ -148,100 +171,124 @@ class RemoteRegistry:
             self._busy = False
 
     async def _start_with_cache(self) -> None:
-        place = self.place
-        try:
-            registry = await self._in_thread(self._kept, place)
-        except ConfigurationError as error:
-            self.log.warn("the cached tenants are not used: {fault}", fault=error.faults[0])
-            return
+        registry = await self._in_thread(self._cache.read)
         if registry is not None and not self._stopped:
-            self.log.info("starting with {count} tenants cached in {path}", count=len(registry), path=self._cache)
+            self.log.info(
+                "starting with {count} tenants cached in {path}", count=len(registry), path=self._cache.path
+            )
+            self._asked_for = False
             self._read(registry)
 
-    def _kept(self, place: RegistryLocation) -> Registry | None:
-        """In a thread: the cached list."""
-        pace = ThreadThrottle()
-        tenants = read_cache(self._cache, place.url, place.base_domain, pace)
-        return None if tenants is None else Registry(tenants, pace)
-
     async def _fetch(self) -> None:
-        headers = {"Accept": "application/json"}
-        if self._etag:
-            headers["If-None-Match"] = self._etag
-        self._deadline = self._now + TIMEOUT
-        try:
-            status, etag, body = await self._source.get(headers)
-        except CancelledError:
-            self._failed([f"{self._name}: no complete response within {TIMEOUT:g} seconds"])
-            return
-        except Exception as error:
-            self._failed([f"{self._name}: {error}"])
-            return
-        finally:
-            self._deadline = float("inf")
-        if status == 304 and self._etag:
-            self._asked_for = False
-            self._succeeded()
-        elif status != 200:
-            self._failed([f"{self._name}: responds with {status}, not 200"])
-        elif body is None:
-            self._failed([f"{self._name}: is longer than {MAX_LIST} bytes"])
-        else:
-            await self._judge(body, etag)
-
-    async def _judge(self, body: bytes | bytearray, etag: str) -> None:
-        """Use a list, unless it is the previous one or has a fault."""
         asked_for, self._asked_for = self._asked_for, False
         try:
-            registry, unkept = await self._in_thread(self._work, body, asked_for)
+            found = await self._transferred(asked_for)
         except ConfigurationError as error:
-            # `again` asks for a good list, which may still come.
+            # `again` asks for a good list, which may still come. After changes that make no sense: the whole list.
             self._asked_for |= asked_for
+            self._good.as_of = ""
             self._failed(error.faults)
             return
         if self._stopped:
             return
-        self._etag = etag
-        if unkept and unkept != self._unkept:
-            self.log.warn("the tenants could not be cached for the next start: {fault}", fault=unkept)
-        self._unkept = unkept
-        if registry is not None:
-            self._read(registry)
+        if found is not None:
+            self._take(found)
         self._succeeded()
+        if found is not None:
+            await self._in_thread(self._cache.write, found.registry)
 
-    def _work(self, body: bytes | bytearray, asked_for: bool) -> tuple[Registry | None, str]:
-        """In a thread: the registry, None for the previous list's; and why it could not be cached."""
-        digest = hashlib.sha256(body).digest()
-        judged, faults = self._judged
-        if digest == judged and not (faults and asked_for):
-            if faults:
-                raise ConfigurationError(faults)
-            return None, self._unkept
-        pace = ThreadThrottle()
+    async def _transferred(self, asked_for: bool) -> TenantList | None:
+        """The list; None if it is the previous one. Raises ConfigurationError for one that is not to be used."""
+        good, self._end = self._good, self._now + LONGEST
+        since = good.as_of if self._now < good.whole_due else ""
+        # What is compared with when it is resolved must be what was in force when the changes were asked for.
+        context = self._in_force.context(self.place.base_domain, ThreadThrottle())
+        reader = ListReader(self._name, self.place.url, context, since)
+        url = changes_url(self.place.url, since) if since else self.place.url
+        digest = b""
+        while url and not self._stopped:
+            page = None if since else good.pages.get(url)
+            response = await self._get(url, "" if page is None else page.etag)
+            if response.status == 304 and page is not None and page.etag:
+                url = reader.keep(url, page)
+            elif response.status != 200:
+                raise self._fault(f"responds with {response.status}, not 200")
+            elif response.body is None:
+                raise self._fault(f"is longer than {MAX_PAGE} bytes")
+            else:
+                if not reader.pages:
+                    digest = await self._in_thread(lambda body: hashlib.sha256(body).digest(), response.body)
+                    if self._is_previous(digest, asked_for):
+                        return None
+                url = await self._in_thread(reader.read, url, response.body, response.etag, response.links)
+        alone = digest if len(reader.pages) == 1 and not reader.since else b""
+        if self._stopped:
+            return None
+        if not reader.says_anything:
+            if reader.since:
+                good.follow(reader, alone, self._now)
+            return None
         try:
-            tenants = parse_tenant_list(body, self._name, self.place.base_domain, pace)
-            registry = Registry(tenants, pace)
-            if not asked_for:
-                self._losses.check(self._name, registry, False, pace)
+            found: TenantList = await self._in_thread(self._judged, reader, asked_for)
         except ConfigurationError as error:
-            self._judged = digest, tuple(error.faults)
+            self._refused = alone, tuple(error.faults)
             raise
-        self._judged = digest, ()
+        self._refused = b"", ()
+        good.follow(reader, alone, self._now)
+        return found
+
+    async def _get(self, url: str, etag: str) -> Response:
+        headers = {"Accept": "application/json"}
+        if etag:
+            headers["If-None-Match"] = etag
+        if self._now >= self._end:
+            raise self._fault(f"its pages do not end within {LONGEST:g} seconds")
+        self._deadline = self._now + TIMEOUT
         try:
-            write_cache(self._cache, self.place.url, tenants, pace)
-        except OSError as error:
-            return registry, f"{self._cache}: {reason(error)}"
-        return registry, ""
+            response: Response = await self._source.get(headers, url)
+        except CancelledError:
+            raise self._fault(f"no complete response within {TIMEOUT:g} seconds") from None
+        except Exception as error:
+            raise self._fault(str(error)) from None
+        finally:
+            self._deadline = float("inf")
+        return response
+
+    def _is_previous(self, digest: bytes, asked_for: bool) -> bool:
+        """Whether a list of one page is the one before. Raises ConfigurationError if that was refused."""
+        refused, faults = self._refused
+        if digest == refused and not asked_for:
+            raise ConfigurationError(faults)
+        return digest == self._good.digest
+
+    def _judged(self, reader: ListReader, asked_for: bool) -> TenantList:
+        """In a thread: what the pages say, if it may be used."""
+        found = reader.result()
+        self._in_force.check_faults(self._name, found)
+        if not asked_for:
+            self._in_force.check_losses(self._name, found.registry, False, ThreadThrottle())
+        return found
 
     def _in_thread(self, work: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), work, *arguments)
 
     # -- what became of it
 
+    def _take(self, found: TenantList) -> None:
+        self._counters.registry_skipped = found.skipped
+        self._read(found.registry)
+        if found.faults != self._left_out:
+            for line in found.faults:
+                self.log.error("left out of the registry: {line}", line=line)
+        self._left_out = found.faults
+
     def _succeeded(self) -> None:
         if self._told:
             self.log.info("{registry} can be read again", registry=self._name)
         self._told = ()
+
+    def _fault(self, message: str) -> ConfigurationError:
+        return ConfigurationError([f"{self._name}: {message}"])
 
     def _failed(self, faults: Sequence[str]) -> None:
         if self._stopped:

@@ -3,96 +3,92 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import msgspec
 
 from ..config import ConfigurationError
-from ..config.faults import BoundedFaults, ReadError, below, reason
+from ..config.faults import reason
 from ..config.json_elements import Elements, Malformed
-from ..config.kinds import Where
-from ..config.registry import MAX_ENTRY, MAX_LIST, TENANT, no_pause
+from ..config.registry import MAX_ENTRY, MAX_LIST
+from ..config.tenant_entries import ListContext, TenantList, TenantListReading
 from ..files.private_file import write_private
-from ..policy.tenants import Tenant, conflicts
+from ..policy.limit_rules import RateOverride
+from ..policy.sharded_index import no_pause
+from ..policy.tenants import Registry, Tenant
 
-# No value of a tenant depends on the place of the list.
-_ANYWHERE: Final = Where(Path("/"), Path("/"))
 _MALFORMED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _PLACE: Final = re.compile(r"\(byte ([0-9]+)\)")
+_WINDOWS: Final = {1: "s", 60: "m", 3600: "h", 86400: "d"}
 # Tenants that are written to the disk at once.
 _BATCH: Final = 256
 
 
 class _Listed(msgspec.Struct, omit_defaults=True):
-    """One tenant of the list; other members are ignored, null means no domains and no origins."""
+    """One tenant of the list; other members are ignored, null means no domains, origins and limits."""
 
     slug: str
     domains: list[str] | None = None
     status: str = "active"
     cors_origins: list[str] | None = None
+    limits: dict[str, Any] | None = None
+
+    def entry(self) -> dict[str, Any]:
+        """The same as an entry of the tenants file."""
+        entry: dict[str, Any] = {"slug": self.slug, "status": self.status}
+        if self.domains:
+            entry["domains"] = self.domains
+        if self.cors_origins:
+            entry["cors_origins"] = self.cors_origins
+        if self.limits:
+            entry["limits"] = self.limits
+        return entry
 
 
-def parse_tenant_list(
-    data: bytes | bytearray, name: str, base_domain: str, rest: Callable[[], object] = no_pause
-) -> tuple[Tenant, ...]:
+_decode: Final = msgspec.json.Decoder(_Listed).decode
+
+
+def parse_tenant_list(data: bytes | bytearray, name: str, context: ListContext) -> TenantList:
     """The tenants of a JSON list, bare or as the member `tenants` of an object, by the rules of the tenants file.
 
-    Raises ConfigurationError with ten faults and the number of the others; messages call the list `name`. For a
-    thread: `rest` is called between any two entries, and may let other work run.
+    Raises ConfigurationError for what is no such list; messages call it `name`.
     """
+    reading = TenantListReading(name, context)
     try:
-        return _tenants(data, Elements(data, MAX_ENTRY), name, base_domain, rest)
+        read_elements(reading, data, Elements(data, MAX_ENTRY))
     except Malformed as error:
         raise ConfigurationError([f"{name}: is not a list of tenants: {error}"]) from None
+    return reading.result("tenants")
 
 
-def _tenants(
-    data: bytes | bytearray,
-    elements: Iterable[tuple[int, int]],
-    name: str,
-    base_domain: str,
-    rest: Callable[[], object],
-) -> tuple[Tenant, ...]:
-    tenants: list[Tenant] = []
-    tally = BoundedFaults(name)
-    decode = msgspec.json.Decoder(_Listed).decode
+def read_elements(reading: TenantListReading, data: bytes | bytearray, elements: Iterable[tuple[int, int]]) -> None:
+    """Read the tenants that begin and end at these places. Raises Malformed for what is no JSON."""
     view = memoryview(data)
-    for index, (start, end) in enumerate(elements):
-        rest()
-        if tally.full and data[start] != 0x7B:
+    for start, end in elements:
+        at = f"tenants[{reading.entries}]"
+        if reading.tally.full and data[start] != 0x7B:
             # Not an object: another fault, which is only counted.
-            tally.add("", "")
+            reading.add_unreadable(at, "")
             continue
         try:
-            listed = decode(view[start:end])
-            tenants.append(TENANT.read(_entry(listed), _ANYWHERE))
-        except ReadError as misread:
-            tally.add_all(below(f"tenants[{index}]", misread.faults))
+            entry = _decode(view[start:end]).entry()
         except msgspec.ValidationError as error:
-            tally.add(f"tenants[{index}]", f"is not a tenant: {error}")
+            reading.add_unreadable(at, f"is not a tenant: {error}", _loosely(view[start:end]))
         except _MALFORMED as error:
             raise Malformed(_sentence(error, start)) from None
-    for sentence in conflicts(_resting(tenants, rest), base_domain):
-        tally.add("tenants", sentence)
-    tally.check()
-    return tuple(tenants)
+        else:
+            reading.add(at, entry)
 
 
-def _entry(listed: _Listed) -> dict[str, Any]:
-    return {
-        "slug": listed.slug,
-        "domains": listed.domains or [],
-        "status": listed.status,
-        "cors_origins": listed.cors_origins or [],
-    }
-
-
-def _resting(tenants: Iterable[Tenant], rest: Callable[[], object]) -> Iterable[Tenant]:
-    for tenant in tenants:
-        rest()
-        yield tenant
+def _loosely(element: memoryview) -> object:
+    """Whatever an element is; None for what is no JSON."""
+    try:
+        return msgspec.json.decode(element)
+    except _MALFORMED:
+        return None
 
 
 def _sentence(error: Exception, start: int = 0) -> str:
@@ -103,10 +99,9 @@ def _sentence(error: Exception, start: int = 0) -> str:
     return _PLACE.sub(lambda place: f"(byte {int(place[1]) + start})", str(error))
 
 
-def read_cache(
-    path: Path, url: str, base_domain: str, rest: Callable[[], object] = no_pause
-) -> tuple[Tenant, ...] | None:
-    """The last good list of the registry at `url`; None if none was cached, or another registry's.
+def read_cache(path: Path, source: str, context: ListContext) -> Registry | None:
+    """The last good list of the registry with this name, a URL or a path; None if none was cached, or another
+    registry's.
 
     Raises ConfigurationError for one that cannot be used.
     """
@@ -119,38 +114,48 @@ def read_cache(
         raise ConfigurationError([f"{path}: cannot be used: {reason(error)}"]) from None
     if len(data) > MAX_LIST:
         raise ConfigurationError([f"{path}: cannot be used: it is longer than {MAX_LIST} bytes"])
-    elements = Elements(data, MAX_ENTRY)
+    elements = Elements(data, MAX_ENTRY, (b"registry",))
+    reading = TenantListReading(str(path), context)
     try:
         # The members before the array are known with its first element, or at the end.
         listed = iter(elements)
-        first = next(listed, None)
-        if msgspec.json.decode(elements.members.get(b'"registry"', b""), type=str) != url:
+        first = list(islice(listed, 1))
+        if msgspec.json.decode(elements.members.get(b"registry", b""), type=str) != source:
             return None
-        spans = () if first is None else _chained(first, listed)
-        return _tenants(data, spans, str(path), base_domain, rest)
+        read_elements(reading, data, chain(first, listed))
     except (Malformed, *_MALFORMED) as error:
         raise ConfigurationError([f"{path}: cannot be used: {_sentence(error)}"]) from None
+    found = reading.result("tenants")
+    if found.faults:
+        raise ConfigurationError([f"{path}: cannot be used: {found.faults[0].removeprefix(f'{path}: ')}"])
+    return found.registry
 
 
-def _chained(first: tuple[int, int], others: Iterable[tuple[int, int]]) -> Iterable[tuple[int, int]]:
-    yield first
-    yield from others
-
-
-def write_cache(path: Path, url: str, tenants: Sequence[Tenant], rest: Callable[[], object] = no_pause) -> None:
+def write_cache(path: Path, source: str, registry: Registry, rest: Callable[[], object] = no_pause) -> None:
     """Cache a good list atomically, readable by its owner only. Raises OSError."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_private(path, lambda file: _write(file, url, tenants, rest))
+    write_private(path, lambda file: _write(file, source, registry, rest))
 
 
-def _write(file: BinaryIO, url: str, tenants: Sequence[Tenant], rest: Callable[[], object]) -> None:
+def _write(file: BinaryIO, source: str, registry: Registry, rest: Callable[[], object]) -> None:
     """Written part by part: the whole would need two more copies in memory."""
-    file.write(b'{"registry":%b,"tenants":[' % msgspec.json.encode(url))
-    for start in range(0, len(tenants), _BATCH):
+    file.write(b'{"registry":%b,"tenants":[' % msgspec.json.encode(source))
+    tenants = iter(registry)
+    between = b""
+    while batch := [_listed(tenant) for tenant in islice(tenants, _BATCH)]:
         rest()
-        listed = [
-            _Listed(t.slug, list(t.domains) or None, t.status, list(t.cors_origins) or None)
-            for t in tenants[start : start + _BATCH]
-        ]
-        file.write((b"," if start else b"") + msgspec.json.encode(listed)[1:-1])
+        file.write(between + msgspec.json.encode(batch)[1:-1])
+        between = b","
     file.write(b"]}")
+
+
+def _listed(tenant: Tenant) -> _Listed:
+    limits = {name: _figures(override) for name, override in tenant.limits.items()}
+    domains, origins = list(tenant.domains), list(tenant.cors_origins)
+    return _Listed(tenant.slug, domains or None, tenant.status, origins or None, limits or None)
+
+
+def _figures(override: RateOverride) -> dict[str, Any]:
+    if override.in_flight:
+        return {"in_flight": override.in_flight}
+    return {"rate": f"{override.quota}/{_WINDOWS[override.window]}", "burst": override.burst}

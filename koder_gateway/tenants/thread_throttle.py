@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import Final
 
-# Seconds of work after which the thread sleeps, and for how long. By itself it would yield the interpreter only on
-# request, five milliseconds after each time that the reactor has something to do.
-_WORK: Final = 0.002
-_REST: Final = 0.001
+# Seconds of work after which the thread sleeps, and for how long. Without that the reactor would wait for the
+# interpreter each time that it has something to do (`reactor.daemon_threads`).
+_WORK: Final = 0.0005
+_REST: Final = 0.0005
 # Calls between two looks at the clock.
 _STEPS: Final = 8
 

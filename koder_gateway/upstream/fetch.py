@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from treq.client import HTTPClient
@@ -26,6 +26,16 @@ from ..reactor.turns import FULL_READ, turns_of
 _HEAD: Final = 65_536
 # Bytes that are handed on at once: compressed, they can become a thousand times as many before they are counted.
 _PIECE: Final = 1024
+
+
+class Fetched(NamedTuple):
+    """A response: its status, its ETag ("": none that can be sent back), its body (None: over the limit), and the
+    values of its Link headers."""
+
+    status: int
+    etag: str
+    body: bytes | bytearray | None
+    links: tuple[str, ...] = ()
 
 
 class FetchError(Exception):
@@ -190,7 +200,8 @@ class _Body(Protocol):
 
 @implementer(IStreamClientEndpoint, IAgentEndpointFactory)
 class Fetcher:
-    """Asks for one URL, each time on a connection of its own to `endpoint`, whatever the URL's host.
+    """Asks for one URL, or others of the same server, each time on a connection of its own to `endpoint`, whatever
+    the URL's host.
 
     Neither redirects nor cookies are followed. `limit` bounds the body, in bytes, before and after decompression.
     `host` is the Host field, "" for the URL's.
@@ -202,8 +213,7 @@ class Fetcher:
         self._endpoint = endpoint
         parts = urlsplit(url)
         self._host = host or parts.netloc
-        # The URL's parser takes no IPv6 literal (it would encode it by IDNA); the connection needs no host of it.
-        self._url = parts._replace(netloc="localhost").geturl()
+        self._url = _local(url)
         self._limit = limit
         self._agent = Agent.usingEndpointFactory(reactor, self)
         self._asking: Deferred[Any] | None = None
@@ -212,21 +222,21 @@ class Fetcher:
         self._body_begun = False
         self.exceeded = False
 
-    def get(self, headers: Mapping[str, str]) -> Deferred[tuple[int, str, bytes | bytearray | None]]:
-        """Status, ETag ("": none that can be sent back) and body of the response; None for a body over the limit.
+    def get(self, headers: Mapping[str, str], url: str = "") -> Deferred[Fetched]:
+        """The response of the URL, "" for the one of its own.
 
         Fails with Unfetched, and with CancelledError after `cut`, which the caller's own deadline decides on.
         Asking again cuts off what was asked before.
         """
         self.cut()
         self.exceeded = self._body_begun = False
-        asking = Deferred.fromCoroutine(self._get(headers))
+        asking = Deferred.fromCoroutine(self._get(headers, _local(url) if url else self._url))
         self._asking = asking
         return asking
 
-    async def _get(self, headers: Mapping[str, str]) -> tuple[int, str, bytes | bytearray | None]:
+    async def _get(self, headers: Mapping[str, str], url: str) -> Fetched:
         try:
-            response, body = await self._answer(headers)
+            response, body = await self._answer(headers, url)
         except Exception:
             self._sever()
             if self._cutting:
@@ -240,19 +250,20 @@ class Fetcher:
             self._sever()
         etags = response.headers.getRawHeaders(b"etag", [])
         etag = etags[0].decode("ascii") if len(etags) == 1 and etags[0].isascii() else ""
-        return response.code, etag, body
+        links = tuple(value.decode("latin-1") for value in response.headers.getRawHeaders(b"link", []))
+        return Fetched(response.code, etag, body, links)
 
     def _excess(self) -> str:
         """Why the response is too long. That of a body is mostly seen before, but its framing counts too."""
         return f"is longer than {self._limit} bytes" if self._body_begun else "its head is too long"
 
-    async def _answer(self, headers: Mapping[str, str]) -> tuple[Any, bytearray | None]:
+    async def _answer(self, headers: Mapping[str, str], url: str) -> tuple[Any, bytearray | None]:
         # A client of its own for each, so that no cookie comes along with the next.
         fields = Headers({"Host": [self._host], "User-Agent": ["koder-gateway"]})
         for name, value in headers.items():
             fields.setRawHeaders(name, [value])
         response: Any = await HTTPClient(self._agent).get(
-            self._url, headers=fields, allow_redirects=False, unbuffered=True, reactor=self._reactor
+            url, headers=fields, allow_redirects=False, unbuffered=True, reactor=self._reactor
         )
         self._body_begun = True
         if self._connection is not None:
@@ -297,6 +308,12 @@ class Fetcher:
     def _connected(self, connection: _Meter) -> Any:
         self._connection = connection
         return connection.wrappedProtocol
+
+
+def _local(url: str) -> str:
+    """A URL for the agent, whose parser takes no IPv6 literal (it would encode it by IDNA); the connection needs no
+    host of it."""
+    return urlsplit(url)._replace(netloc="localhost").geturl()
 
 
 def _why(failure: Failure) -> str:

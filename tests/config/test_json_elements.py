@@ -62,10 +62,16 @@ def test_a_broken_skeleton(data: bytes) -> None:
         list(Elements(data, LONGEST))
 
 
-def test_members_before_the_array_are_kept() -> None:
-    found = Elements(b'{"registry": "http://a/[", "n": 7, "tenants": [1], "after": 2}', LONGEST)
-    assert [found._data[start:end] for start, end in found] == [b"1"]
-    assert found.members == {b'"registry"': b'"http://a/["', b'"n"': b"7"}
+def test_members_beside_the_array_are_kept_if_they_are_wanted() -> None:
+    data = b'{"registry": "http://a/[", "n": 7, "tenants": [1], "after": {"n": 2}, "last": null}'
+    found = Elements(data, LONGEST, (b"registry", b"after", b"absent"))
+    spans = iter(found)
+    assert data[slice(*next(spans))] == b"1"
+    assert found.members == {b"registry": b'"http://a/["'}
+    assert list(spans) == []
+    assert found.members == {b"registry": b'"http://a/["', b"after": b'{"n": 2}'}
+    with pytest.raises(Malformed, match="after is given twice"):
+        list(Elements(b'{"after": 1, "tenants": [], "after": 1}', LONGEST, (b"after",)))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 
 from koder_gateway.config import ConfigurationError, load_tenants
 from koder_gateway.policy.tenants import Tenant
+from tests.kit.tenants import in_order
 
 BASE = "id.koder.dev"
 
@@ -15,9 +16,11 @@ BASE = "id.koder.dev"
 def faults(folder: Path, text: str) -> list[str]:
     file = folder / "tenants.toml"
     file.write_text(text)
-    with pytest.raises(ConfigurationError) as caught:
-        load_tenants(file, BASE)
-    return [line.removeprefix(f"{file}: ") for line in caught.value.faults]
+    try:
+        told = list(load_tenants(file, BASE).faults)
+    except ConfigurationError as error:
+        told = error.faults
+    return [line.removeprefix(f"{file}: ") for line in told]
 
 
 def test_tenants(tmp_path: Path) -> None:
@@ -31,15 +34,16 @@ def test_tenants(tmp_path: Path) -> None:
         [[tenant]]
         slug = "a"
     """)
-    assert load_tenants(file, BASE) == (
-        Tenant("koder", ("login.koder.example",), "suspended", ("https://koder.example",)),
+    assert in_order(load_tenants(file, BASE).registry) == (
         Tenant("a"),
+        Tenant("koder", ("login.koder.example",), "suspended", ("https://koder.example",)),
     )
 
 
 def test_a_registry_may_be_empty_but_only_on_purpose(tmp_path: Path) -> None:
     (tmp_path / "tenants.toml").write_text("tenant = []")
-    assert load_tenants(tmp_path / "tenants.toml", BASE) == ()
+    found = load_tenants(tmp_path / "tenants.toml", BASE)
+    assert (in_order(found.registry), found.faults) == ((), ())
     (line,) = faults(tmp_path, "")
     assert line.startswith("tenant: is missing; write [[tenant]] for each")
 
@@ -59,8 +63,8 @@ def test_a_registry_may_be_empty_but_only_on_purpose(tmp_path: Path) -> None:
         ('slug = "a"\ndomains = ["A.example", "a.example"]', "tenant[0].domains[1]: is the same as [0]; "),
         ('slug = "a"\nstatus = "deleted"', 'tenant[0].status: "deleted" is not an accepted value'),
         ('slug = "a"\ncors_origins = ["null"]', 'tenant[0].cors_origins[0]: "null" is every sandboxed page'),
-        ('slug = "a"\n[[tenant]]\nslug = "a"', 'tenant: the slug "a" is given to two tenants; '),
-        ('slug = "a"\ndomains = ["x.id.koder.dev"]', 'tenant: the domain "x.id.koder.dev" of tenant "a" lies within'),
+        ('slug = "a"\n[[tenant]]\nslug = "a"', 'tenant[1]: the slug "a" is given to two tenants; '),
+        ('slug = "a"\ndomains = ["x.id.koder.dev"]', 'tenant[0]: the domain "x.id.koder.dev" of tenant "a" lies '),
         ('slug = "a"\ndomains = ["x.y"]\n[[tenant]]\nslug = "b"\ndomains = ["x.y"]', 'tenant: the domain "x.y" '),
     ],
 )  # fmt: skip
@@ -87,6 +91,7 @@ def test_contradictions_are_told_along_with_other_faults(tmp_path: Path) -> None
         "wat",
         "tenant[0].domains[1]",
         "tenant[0].status",
+        "tenant[2]",
         "tenant",
         "tenant",
     ]

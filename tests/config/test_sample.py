@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from koder_gateway.config import Row, Settings, load, load_tenants, schema, tenants_schema
+from koder_gateway.policy.limit_rules import RateOverride
 from koder_gateway.policy.tenants import Tenant
+from tests.kit.tenants import in_order
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "etc" / "koder-gateway.toml"
@@ -27,6 +29,8 @@ def tables_of(path: str, value: object) -> list[tuple[str, dict[str, object]]]:
     """The tables that a value holds, with the path of their keys as the schema writes it."""
     if path == "services" and isinstance(value, dict):
         return [("services.NAME.", service) for service in value.values() if isinstance(service, dict)]
+    if path == "tenant[].limits" and isinstance(value, dict):
+        return [(f"{path}.NAME.", override) for override in value.values() if isinstance(override, dict)]
     if isinstance(value, dict):
         return [(f"{path}.", value)]
     if isinstance(value, list):
@@ -40,7 +44,7 @@ def keys_in(document: dict[str, object], prefix: str = "") -> dict[str, object]:
     for name, value in document.items():
         path = prefix + name
         # A section is no key of its own; an array of tables, and that of services, can be replaced as a whole.
-        if not isinstance(value, dict) or path == "services":
+        if not isinstance(value, dict) or path in ("services", "tenant[].limits"):
             found.setdefault(path, value)
         for step, table in tables_of(path, value):
             found = {**keys_in(table, step), **found}
@@ -80,21 +84,24 @@ def test_the_sample_loads_to_the_defaults(tmp_path: Path, taken: type[str]) -> N
 
 
 def test_the_tenants_sample_loads() -> None:
-    assert load_tenants(TENANTS, Settings().tenants.base_domain) == (Tenant("koder"),)
+    found = load_tenants(TENANTS, Settings().tenants.base_domain)
+    assert (in_order(found.registry), found.faults) == ((Tenant("koder"),), ())
 
 
 def test_the_tenants_sample_loads_with_every_entry_taken_in(tmp_path: Path) -> None:
     file = tmp_path / "tenants.toml"
     file.write_text(uncommented(TENANTS.read_text()))
-    tenants = load_tenants(file, Settings().tenants.base_domain)
-    assert [tenant.slug for tenant in tenants] == ["koder", "acme"]
+    found = load_tenants(file, Settings().tenants.base_domain)
+    acme, koder = in_order(found.registry)
+    assert (acme.slug, koder.slug, found.faults) == ("acme", "koder", ())
+    assert acme.limits == {"login": RateOverride(600, 60, 300), "traffic": RateOverride(in_flight=200)}
 
 
 def test_the_sample_works_with_the_registry_beside_it(tmp_path: Path) -> None:
     text = SAMPLE.read_text().replace('#registry = ""', 'registry = "tenants.toml"')
     (tmp_path / "koder-gateway.toml").write_text(text)
     (tmp_path / "tenants.toml").write_text(TENANTS.read_text())
-    assert load(tmp_path / "koder-gateway.toml").registered == (Tenant("koder"),)
+    assert tuple(load(tmp_path / "koder-gateway.toml").registered or ()) == (Tenant("koder"),)
 
 
 @pytest.mark.parametrize("file", [SAMPLE, TENANTS], ids=lambda file: file.name)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from koder_gateway.config import ConfigurationError, StableReading, file_version, read_tenants
+from koder_gateway.config import ConfigurationError, ListContext, StableReading, file_version, read_tenants
 from koder_gateway.config.stable_reads import LOOKS, SETTLE
 from koder_gateway.policy.tenants import Tenant
+from tests.kit.tenants import in_order
 
 BASE = "id.koder.dev"
 WHOLE = '[[tenant]]\nslug = "a"\nstatus = "suspended"\n'
@@ -37,7 +38,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def read(path: Path, caution: StableReading | None) -> tuple[Tenant, ...]:
-    return read_tenants(path, str(path), BASE, caution=caution)[0]
+    return in_order(read_tenants(path, str(path), ListContext(BASE), caution)[0].registry)
 
 
 def test_without_caution_one_look_is_enough(path: Path) -> None:

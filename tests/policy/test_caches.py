@@ -52,7 +52,7 @@ def test_a_registry_that_is_not_open_knows_nobody_that_was_remembered() -> None:
     assert Registry(None).find(b"somebody") is not None
     assert Registry(()).find(b"somebody") is None
     suspended = Tenant("somebody", status="suspended")
-    assert Registry((suspended,)).find(b"somebody") is suspended
+    assert Registry((suspended,)).find(b"somebody") == suspended
 
 
 def test_every_memory_is_bounded() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from koder_gateway.errors import Refusal
-from koder_gateway.policy.tenants import Registry, Tenant, TenantPolicy, conflicts, is_slug
+from koder_gateway.policy.tenants import Registry, Tenant, TenantPolicy, is_slug
 
 KODER = Tenant("koder", domains=("Login.Koder.example.",), cors_origins=("https://koder.example",))
 ACME = Tenant("acme", domains=("id.acme.example",))
@@ -155,9 +155,9 @@ def test_details_say_what_to_do() -> None:
 
 
 def test_registry_lookups() -> None:
-    assert REGISTRY.find(b"koder") is KODER
+    assert REGISTRY.find(b"koder") == KODER
     assert REGISTRY.find(b"nobody") is None
-    assert REGISTRY.at(b"login.koder.example") is KODER
+    assert REGISTRY.at(b"login.koder.example") == KODER
     assert REGISTRY.at(b"koder") is None
     assert len(REGISTRY) == 3
     assert not REGISTRY.is_open
@@ -166,7 +166,7 @@ def test_registry_lookups() -> None:
 
 def test_every_tenant_brings_origins() -> None:
     """Also one that is suspended, whose pages may read that it is."""
-    assert REGISTRY.origins == {b"https://koder.example", b"https://gone.example"}
+    assert set(REGISTRY.origins) == {b"https://koder.example", b"https://gone.example"}
     assert KODER.origins == {b"https://koder.example"}
     assert KODER.wire == b"koder"
 
@@ -179,35 +179,6 @@ def test_slugs(slug: bytes) -> None:
 @pytest.mark.parametrize("slug", [b"", b"-a", b"a-", b"A", b"a.b", b"a_b", b"a" * 64, b"a\n", b"\xc3\xa4"])
 def test_no_slugs(slug: bytes) -> None:
     assert not is_slug(slug)
-
-
-def test_no_conflicts() -> None:
-    assert list(conflicts([KODER, ACME, GONE], "id.koder.dev")) == []
-
-
-@pytest.mark.parametrize(
-    ("tenants", "parts"),
-    [
-        ([Tenant("a"), Tenant("a")], ['slug "a"', "two tenants"]),
-        ([Tenant("a", ("X.example",)), Tenant("b", ("x.example.",))], ['"x.example."', '"a"', '"b"']),
-        ([Tenant("a", ("x.example", "x.example"))], ['"x.example"', "once"]),
-        ([Tenant("a", ("ID.koder.dev",))], ['"ID.koder.dev"', "base domain"]),
-        ([Tenant("a", ("b.id.koder.dev",))], ['"b.id.koder.dev"', "base domain"]),
-        ([Tenant("a", ("b.c.id.koder.dev",))], ['"b.c.id.koder.dev"', "base domain"]),
-    ],
-)
-def test_conflicts_are_named(tenants: list[Tenant], parts: list[str]) -> None:
-    (fault,) = conflicts(tenants, "id.koder.dev")
-    assert all(part in fault for part in parts), fault
-
-
-def test_every_conflict_is_named_at_once() -> None:
-    tenants = [Tenant("a", ("id.koder.dev",)), Tenant("a", ("x.example",)), Tenant("b", ("x.example",))]
-    assert len(list(conflicts(tenants, "id.koder.dev"))) == 3
-
-
-def test_a_domain_that_only_ends_alike_is_no_conflict() -> None:
-    assert list(conflicts([Tenant("a", ("myid.koder.dev", "koder.dev"))], "id.koder.dev")) == []
 
 
 hosts = st.sampled_from(

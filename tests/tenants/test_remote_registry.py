@@ -21,12 +21,13 @@ from koder_gateway import Gateway, load
 from koder_gateway.errors import OVERLOADED
 from koder_gateway.ops.metrics import Counters
 from koder_gateway.policy.tenants import Registry, Tenant
-from koder_gateway.tenants.registry_losses import LossLimit
+from koder_gateway.tenants.registry_in_force import RegistryInForce
 from koder_gateway.tenants.remote_registry import TIMEOUT, RegistryLocation, RemoteRegistry, UnreadTenants
 from koder_gateway.upstream.fetch import Fetcher
 from tests.kit.clients import HOST, request
 from tests.kit.gateways import GatewayProcess, configuration
 from tests.kit.services import Origin, answer
+from tests.kit.tenants import in_order
 from tests.kit.waiting import eventually, until
 
 BASE = "id.koder.dev"
@@ -86,8 +87,8 @@ class Source(Fetcher):
 
     answered = staticmethod(lambda: None)
 
-    def get(self, headers: Any) -> Any:
-        return super().get(headers).addCallback(self._tell)
+    def get(self, headers: Any, url: str = "") -> Any:
+        return super().get(headers, url).addCallback(self._tell)
 
     def _tell(self, answer: Any) -> Any:
         self.answered()
@@ -105,12 +106,12 @@ class Followed:
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", number)
         self.source = Source(reactor, endpoint, self.place.url, LIMIT)
         self.before = Registry(())
-        losses = LossLimit(lambda: self.before, lambda: 0.1)
-        self.registry = RemoteRegistry(self.place, self.source, losses, self.counters, self.take, reactor)
+        in_force = RegistryInForce(lambda: self.before, lambda: 0.1)
+        self.registry = RemoteRegistry(self.place, self.source, in_force, self.counters, self.take, reactor)
 
     def take(self, registry: Registry) -> None:
         self.before = registry
-        self.read.append(tuple(registry))
+        self.read.append(in_order(registry))
 
     async def refresh(self) -> None:
         """Let the next refresh be due, and end."""
@@ -132,7 +133,7 @@ def log() -> Iterator[list[str]]:
     lines: list[str] = []
 
     def observe(event: LogEvent) -> None:
-        if str(event.get("log_namespace", "")).startswith("koder_gateway.tenants.remote_registry"):
+        if str(event.get("log_namespace", "")).startswith("koder_gateway.tenants.re"):
             lines.append(f"{event['log_level'].name}: {formatEvent(event)}")
 
     globalLogPublisher.addObserver(observe)
@@ -249,7 +250,7 @@ async def test_an_unasked_304_is_no_list(admin: Admin, tmp_path: Path) -> None:
         (401, b'{"tenants": []}', "responds with 401, not 200"),
         (200, b"<html>", "is not a list of tenants: "),
         (200, b'{"tenants": null}', "is not a list of tenants: "),
-        (200, b'[{"slug": "ok"}, {"slug": "-"}]', 'tenants[1].slug: "-" is not a slug'),
+        (200, b'[{"slug": "-"}]', 'tenants[0].slug: "-" is not a slug'),
         (200, b" " * (LIMIT + 1), "is longer than "),
     ],
     ids=range(8),
@@ -269,8 +270,8 @@ async def test_what_is_no_good_list_changes_nothing(
     assert followed.slugs == [["a"]]
     assert (tmp_path / CACHE).read_bytes() == kept
     assert followed.counters.registry_failures == 3
-    (line,) = log
     name = f"http://127.0.0.1:{number}/v1/admin/tenants"
+    (line,) = log
     assert line.startswith(f"error: registry not read, the previous tenants stay: {name}: {fault}")
     admin.lists(A)
     await followed.refresh()
@@ -366,6 +367,60 @@ async def test_a_list_that_lacks_too_many_is_refused_until_somebody_asks_for_it(
     admin.lists([])
     await followed.refresh()
     assert len(followed.read[-1]) == 50, "it was asked for once"
+    followed.registry.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_bad_entries_are_left_out_and_told_once(admin: Admin, tmp_path: Path, log: list[str]) -> None:
+    number = await admin.start()
+    followed = Followed(number, tmp_path)
+    whole: list[dict[str, Any]] = [{"slug": f"t{number}"} for number in range(100)]
+    dotted = [*whole, {"slug": "a.b"}, {"slug": "Upper"}, {"slug": "c", "limits": {"login": {"rate": "x"}}}]
+    admin.lists(dotted, b'"one"')
+    for _ in range(3):
+        await followed.refresh()
+    assert len(followed.read[-1]) == 101
+    name = f"error: left out of the registry: http://127.0.0.1:{number}/v1/admin/tenants: "
+    assert [line.removeprefix(name).partition(": ")[0] for line in log] == [
+        "tenants[100].slug",
+        "tenants[101].slug",
+        "tenants[102].limits.login.rate",
+    ]
+    assert (followed.counters.registry_skipped, followed.counters.registry_failures) == (2, 0)
+    assert [request.code for request in admin.seen] == [200, 304, 304], "the list is a good one"
+    admin.lists([*dotted, {"slug": "new"}])
+    await followed.refresh()
+    assert (len(followed.read[-1]), len(log)) == (102, 3), "what was told is not told again"
+    admin.lists([*whole, *({"slug": f"T{number}"} for number in range(12))])
+    await followed.refresh()
+    assert log[-1].endswith(': has faults in 12 of 112 entries, more than tenants.max_loss = "10%" allows')
+    assert (len(followed.read[-1]), followed.counters.registry_failures) == (102, 1)
+    followed.registry.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_list_after_a_restart_is_compared_with_the_kept_one(
+    admin: Admin, tmp_path: Path, log: list[str]
+) -> None:
+    number = await admin.start()
+    before = Followed(number, tmp_path)
+    whole: list[dict[str, Any]] = [{"slug": f"t{number}", "domains": [f"t{number}.example"]} for number in range(100)]
+    admin.lists(whole)
+    await before.refresh()
+    before.registry.stop()
+    admin.lists(whole[11:])
+    followed = Followed(number, tmp_path)
+    await followed.refresh()
+    assert [len(tenants) for tenants in followed.read] == [100]
+    assert "lacks 11 of 100 tenants, more than tenants.max_loss" in log[-1]
+    admin.lists([*whole, {"slug": "thief", "domains": ["t7.example"]}])
+    await followed.refresh()
+    assert followed.before.at(b"t7.example") == Tenant("t7", ("t7.example",))
+    assert "it stays with" in log[-2]
+    followed.registry.again()
+    admin.lists(whole[:5])
+    await followed.refresh()
+    assert len(followed.read[-1]) == 5, "an operator may ask for it"
     followed.registry.stop()
 
 
@@ -543,7 +598,7 @@ async def test_a_gateway_starts_with_the_tenants_it_has_kept(admin: Admin, tmp_p
     admin.lists(A)
     url = f"http://127.0.0.1:{await admin.start()}/"
     first = Following(tmp_path, url)
-    await eventually(lambda: not first.gateway.unready(), "the registry has been read")
+    await eventually((tmp_path / "state" / CACHE).exists, "the registry has been read, and kept")
     await first.gateway.stopService()
     await admin.stop()
     second = Following(tmp_path, url)
@@ -627,5 +682,7 @@ def test_the_daemon_follows_a_registry_and_probes(tmp_path: Path) -> None:
                 assert client.read().code == "unknown_tenant"
             healthy = f'koder_gateway_upstream_healthy{{address="{origin.url}",service="a"}}'
             assert gateway.metrics()[healthy] == 1
-            kept = json.loads((tmp_path / "state" / CACHE).read_bytes())
+            cache = tmp_path / "state" / CACHE
+            until(cache.exists, "the tenants are kept")
+            kept = json.loads(cache.read_bytes())
             assert [tenant["slug"] for tenant in kept["tenants"]] == ["acme"]

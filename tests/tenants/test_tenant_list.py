@@ -11,11 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from koder_gateway.config import ConfigurationError
-from koder_gateway.policy.tenants import Tenant
+from koder_gateway.config import ConfigurationError, ListContext, TenantList
+from koder_gateway.policy.limit_rules import LimitRule, RateOverride
+from koder_gateway.policy.tenants import Registry, Tenant
 from koder_gateway.tenants.tenant_list import parse_tenant_list, read_cache, write_cache
+from tests.kit.tenants import in_order
 
 BASE = "id.koder.dev"
+CONTEXT = ListContext(BASE)
 URL = "http://127.0.0.1:4005/v1/admin/tenants?key=7"
 
 labels = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?", fullmatch=True)
@@ -42,24 +45,32 @@ def listed(tenant: Tenant) -> dict[str, Any]:
     }
 
 
-def parse(document: Any) -> tuple[Tenant, ...]:
+def read(document: Any) -> TenantList:
     data = document if isinstance(document, bytes) else json.dumps(document).encode()
-    return parse_tenant_list(data, "LIST", BASE)
+    return parse_tenant_list(data, "LIST", CONTEXT)
+
+
+def parse(document: Any) -> tuple[Tenant, ...]:
+    found = read(document)
+    assert (found.faults, found.skipped) == ((), 0)
+    return in_order(found.registry)
 
 
 def faults(document: Any) -> list[str]:
-    with pytest.raises(ConfigurationError) as caught:
-        parse(document)
-    for line in caught.value.faults:
+    try:
+        told = list(read(document).faults)
+    except ConfigurationError as error:
+        told = error.faults
+    for line in told:
         assert line.startswith("LIST: ")
         assert line.isprintable()
-    return [line.removeprefix("LIST: ") for line in caught.value.faults]
+    return [line.removeprefix("LIST: ") for line in told]
 
 
 @given(tenants(), st.booleans())
 def test_a_list_bare_or_in_an_object(expected: tuple[Tenant, ...], bare: bool) -> None:
     entries = [listed(tenant) for tenant in expected]
-    assert parse(entries if bare else {"tenants": entries}) == expected
+    assert parse(entries if bare else {"tenants": entries}) == in_order(expected)
 
 
 def test_members_that_are_not_known_are_ignored() -> None:
@@ -122,14 +133,16 @@ def test_what_is_no_list_is_one_fault(document: bytes) -> None:
         ({"slug": "a", "domains": ["b.example", "::1"]}, 'tenants[1].domains[1]: "::1" is an address, '),
         ({"slug": "a", "domains": ["a.example", "A.example"]}, "tenants[1].domains[1]: is the same as [0]; "),
         ({"slug": "a", "cors_origins": ["null"]}, 'tenants[1].cors_origins[0]: "null" is every sandboxed page'),
-        ({"slug": "good"}, 'tenants: the slug "good" is given to two tenants; '),
-        ({"slug": "a", "domains": ["x.id.koder.dev"]}, 'tenants: the domain "x.id.koder.dev" of tenant "a" lies '),
-        ({"slug": "a", "domains": ["g.example"]}, 'tenants: the domain "g.example" of tenant "a" is already given'),
+        ({"slug": "a", "domains": ["x.id.koder.dev"]}, 'tenants[1]: the domain "x.id.koder.dev" of tenant "a" lies '),
+        ({"slug": "good", "domains": ["g.example"]}, 'tenants[1]: the slug "good" is given to two tenants; '),
     ],
 )  # fmt: skip
-def test_a_bad_entry_refuses_the_list_by_the_rules_of_the_file(entry: Any, line: str) -> None:
-    (told,) = faults([{"slug": "good", "domains": ["g.example"]}, entry])
-    assert told.startswith(line)
+def test_a_bad_entry_is_left_out_by_the_rules_of_the_file(entry: Any, line: str) -> None:
+    found = read([{"slug": "good", "domains": ["g.example"]}, entry, {"slug": "last"}])
+    assert in_order(found.registry) == (Tenant("good", ("g.example",)), Tenant("last"))
+    (told,) = found.faults
+    assert told.startswith(f"LIST: {line}")
+    assert (found.skipped, found.entries) == (1, 3)
 
 
 def test_every_bad_entry_is_told() -> None:
@@ -153,14 +166,16 @@ entries = st.fixed_dictionaries(
 
 
 def parsed_or_told(data: bytes) -> tuple[Tenant, ...]:
-    """The tenants; none where there are faults, each of them a line."""
+    """The tenants; every fault is a line."""
     try:
-        return parse(data)
+        found = read(data)
+        told, tenants = list(found.faults), in_order(found.registry)
+        assert len(tenants) + found.skipped <= found.entries
     except ConfigurationError as error:
-        told = error.faults
-    assert told
+        told, tenants = error.faults, ()
+        assert told
     assert all(line.startswith("LIST: ") and line.isprintable() for line in told)
-    return ()
+    return tenants
 
 
 @given(st.lists(entries | values, max_size=4) | values | st.fixed_dictionaries({"tenants": values}))
@@ -175,49 +190,112 @@ def test_bytes_that_were_changed_are_tenants_or_faults(expected: tuple[Tenant, .
     assert all(isinstance(tenant, Tenant) for tenant in parsed_or_told(bytes(text)))
 
 
+# The limits of a tenant.
+
+
+def test_limits_of_a_tenant() -> None:
+    own = {"login": {"rate": "600/m", "burst": 300}, "traffic": {"rate": "9/s"}, "wide": {"in_flight": 7}}
+    (tenant,) = parse([{"slug": "a", "limits": own}])
+    assert tenant.limits == {
+        "login": RateOverride(600, 60, 300),
+        "traffic": RateOverride(9, 1, 9),
+        "wide": RateOverride(in_flight=7),
+    }
+    assert parse([{"slug": "a", "limits": None}, {"slug": "b", "limits": {}}]) == (Tenant("a"), Tenant("b"))
+
+
+@pytest.mark.parametrize(
+    ("limits", "fault"),
+    [
+        ({"login": {"rate": "fast"}}, '.login.rate: "fast" is not a rate; '),
+        ({"login": {"rate": "1/s", "burst": 0}}, ".login.burst: 0 is out of range; "),
+        ({"login": {"rate": "1/s", "in_flight": 2}}, ".login.rate: is given as well as in_flight; "),
+        ({"login": {"in_flight": 2, "burst": 3}}, ".login.burst: has no effect with in_flight; "),
+        ({"login": {"in_flight": 0}}, ".login.in_flight: 0 is out of range; "),
+        ({"login": {}}, ".login.rate: is missing; "),
+        ({"login": {"rates": "1/s"}}, '.login.rates: is an unknown key; did you mean "rate"?'),
+        ({"login": 5}, ".login: 5 is not a table; "),
+        ({"a b": {"rate": "x"}}, '."a b".rate: "x" is not a rate; '),
+    ],
+    ids=range(9),
+)
+def test_a_bad_override_is_left_out_and_not_its_tenant(limits: Any, fault: str) -> None:
+    found = read([{"slug": "a", "limits": {**limits, "traffic": {"rate": "9/s"}}}])
+    (tenant,) = found.registry
+    assert tenant.limits == {"traffic": RateOverride(9, 1, 9)}
+    assert found.faults[0].startswith(f"LIST: tenants[0].limits{fault}")
+    assert found.skipped == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "figures", "fault"),
+    [
+        ("logn", {"rate": "9/s"}, 'logn: "logn" is none of the limits; did you mean "login"?'),
+        ("login", {"in_flight": 3}, 'login: "login" is a limit on a rate; write rate and burst'),
+    ],
+)
+def test_an_override_without_effect_is_told_and_kept(name: str, figures: Any, fault: str) -> None:
+    """The limits may be read again without the tenants."""
+    data = json.dumps([{"slug": "a", "limits": {name: figures}}]).encode()
+    rules = {name: LimitRule(name, ("tenant",), 1, 1) for name in ("login", "traffic")}
+    found = parse_tenant_list(data, "LIST", ListContext(BASE, rules=rules))
+    assert found.faults == (f"LIST: tenants[0].limits.{fault}",)
+    (tenant,) = found.registry
+    assert set(tenant.limits) == {name}
+
+
 # The copy on disk.
 
 
 @given(tenants())
 def test_what_was_kept_comes_back(tmp_path_factory: pytest.TempPathFactory, expected: tuple[Tenant, ...]) -> None:
     path = tmp_path_factory.mktemp("state") / "tenants-cache.json"
-    write_cache(path, URL, expected)
-    assert read_cache(path, URL, BASE) == expected
+    write_cache(path, URL, Registry(expected))
+    kept = read_cache(path, URL, CONTEXT)
+    assert kept is not None
+    assert in_order(kept) == in_order(expected)
+
+
+def test_limits_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "tenants-cache.json"
+    own = {"login": RateOverride(600, 86400, 300), "wide": RateOverride(in_flight=7)}
+    write_cache(path, URL, Registry([Tenant("a", limits=own)]))
+    assert in_order(read_cache(path, URL, CONTEXT)) == (Tenant("a", limits=own),)
 
 
 def test_it_is_its_owners_alone_and_nothing_else_is_left(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "state" / "tenants-cache.json"
     for slug in ("a", "b"):
-        write_cache(path, URL, [Tenant(slug)])
+        write_cache(path, URL, Registry([Tenant(slug)]))
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert list(path.parent.iterdir()) == [path]
-    assert read_cache(path, URL, BASE) == (Tenant("b"),)
+    assert in_order(read_cache(path, URL, CONTEXT)) == (Tenant("b"),)
 
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "tenants-cache.json"
     path.mkdir()  # cannot be replaced by a file
     with pytest.raises(OSError, match="tenants-cache"):
-        write_cache(path, URL, [Tenant("a")])
+        write_cache(path, URL, Registry([Tenant("a")]))
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_nothing_was_kept(tmp_path: Path) -> None:
-    assert read_cache(tmp_path / "none" / "tenants-cache.json", URL, BASE) is None
+    assert read_cache(tmp_path / "none" / "tenants-cache.json", URL, CONTEXT) is None
 
 
 def test_the_tenants_of_another_registry_are_not_used(tmp_path: Path) -> None:
     path = tmp_path / "tenants-cache.json"
-    write_cache(path, URL, [Tenant("a")])
-    assert read_cache(path, URL + "0", BASE) is None
+    write_cache(path, URL, Registry([Tenant("a")]))
+    assert read_cache(path, URL + "0", CONTEXT) is None
 
 
 def test_what_was_kept_is_judged_again(tmp_path: Path) -> None:
     path = tmp_path / "tenants-cache.json"
-    write_cache(path, URL, [Tenant("a", ("login.a.example",))])
+    write_cache(path, URL, Registry([Tenant("a", ("login.a.example",))]))
     with pytest.raises(ConfigurationError, match="lies within the base domain"):
-        read_cache(path, URL, "a.example")
+        read_cache(path, URL, ListContext("a.example"))
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b'{"registry": 5}', b'{"tenants": []}', b"\xff", b"[" * 100_000])
@@ -225,6 +303,6 @@ def test_what_is_no_cache_is_one_fault(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "tenants-cache.json"
     path.write_bytes(data)
     with pytest.raises(ConfigurationError) as caught:
-        read_cache(path, URL, BASE)
+        read_cache(path, URL, CONTEXT)
     (line,) = caught.value.faults
     assert line.startswith(f"{path}: cannot be used: ")

@@ -7,6 +7,7 @@ PORT   ?= 8443
 PYTEST ?=
 FLOODS ?=
 PEERS  ?=
+LIMITS ?=
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -21,7 +22,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-long test-tls check format bench bench-echo bench-floods bench-peers bench-scale deb test-deb clean
+.PHONY: help run test test-long test-tls check format bench bench-echo bench-floods bench-limits-store bench-peers bench-scale deb test-deb clean
 .PHONY: system-python system-bench system-test system-test-tls system-deb system-test-deb
 
 # $(call need,CONDITION,PACKAGES): nothing while CONDITION holds; else the Debian PACKAGES are installed when root,
@@ -49,6 +50,7 @@ help:
 	@echo 'make bench-scale  whether it stays as fast as tenants, routes, limits and connections grow; draws docs/plots'
 	@echo 'make bench-refresh  what requests wait for while a registry of a million tenants is read again (REFRESH= passes options)'
 	@echo 'make bench-echo  WebSocket messages a second, beside Go where it is installed'
+	@echo 'make bench-limits-store  what limits on a shared store cost, on a Redis beside none (LIMITS= passes options)'
 	@echo 'make bench-floods  what attackers cost and honest clients get beside them, next to Go (FLOODS= passes options)'
 	@echo 'make bench-peers  the table of docs/performance.md, beside Go, Traefik, Caddy, nginx and HAProxy (PEERS= passes options)'
 	@echo 'make deb       the Debian package, into dist/'
@@ -79,6 +81,9 @@ format: $(STAMP)-check
 
 bench: $(STAMP)-test
 	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only --benchmark-columns=min,median,rounds $(PYTEST)
+
+bench-limits-store: system-bench system-test $(STAMP)-test
+	$(BIN)/python benchmarks/shared_limits.py $(LIMITS)
 
 bench-echo: $(STAMP)
 	$(BIN)/python benchmarks/echo.py
@@ -136,7 +141,7 @@ system-python:
 	$(call need,$(PYTHON) -c 'import ensurepip',python3-venv)
 
 system-test:
-	$(call need,command -v nginx redis-server,nginx redis-server)
+	$(call need,command -v nginx redis-server node go,nginx redis-server nodejs golang-go)
 
 system-test-tls:
 	$(call need,command -v testssl || command -v testssl.sh,testssl.sh)

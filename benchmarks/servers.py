@@ -72,6 +72,7 @@ identity = "http://127.0.0.1:{upstream}"
 origins = ["{origin}"]
 
 [limits_store]
+url = "{store}"
 max_entries = 2_000_000
 
 {unbounded}
@@ -226,6 +227,7 @@ class Gateway(Server):
 
     `routes` are paths, all to the one service; `registry` is a tenants file, none for an open registry. `rate` is
     that of the one limit, which refuses nobody: by the hour its buckets stay, by the second they are soon full again.
+    `store` is where it is counted.
     """
 
     def __init__(
@@ -237,6 +239,7 @@ class Gateway(Server):
         routes: tuple[str, ...],
         registry: str = "",
         rate: str = "1000000/s",
+        store: str = "memory:",
     ) -> None:
         folder.mkdir(parents=True)
         self.tls_port, self.plain_port, self._admin_port = free_port(), free_port(), free_port()
@@ -246,6 +249,7 @@ class Gateway(Server):
             upstream=upstream,
             origin=ORIGIN,
             rate=rate,
+            store=store,
             unbounded=UNBOUNDED,
         )
         text += "".join(f'[[routes]]\npath = "{path}"\nservice = "identity"\n\n' for path in routes)

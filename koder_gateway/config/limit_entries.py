@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Final, Literal, cast
 
 from ..policy.limit_keys import HOST_PREFIX
-from ..policy.limit_rules import CLIENT_ID, HEADER, MAX_IN_FLIGHT, MAX_QUOTA, LimitRule, parse_rate
+from ..policy.limit_rules import CLIENT_ID, FAILURES, HEADER, MAX_IN_FLIGHT, MAX_QUOTA, LimitRule, parse_rate
 from .faults import Located, ReadError, nearest, shown
 from .field_names import counted_header_fault
-from .kinds import choice, listing, parsed, whole
+from .kinds import choice, listing, parsed, refined, whole
 from .tables import DERIVED, array, made, setting
 from .values import METHOD, NAME, PATH_PREFIX, self_explaining
 
@@ -35,6 +35,12 @@ def _parse_key_part(text: str) -> str:
 KEY_PART: Final = parsed('"tenant", "ip", "route", "client_id" or "header:NAME"', _parse_key_part)
 
 
+# A 429 is the service's own limit.
+STATUS: Final = refined(
+    whole(400, 499), lambda status: status != 429, "is the service's own limit, and no failure; leave it out"
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitEntry:
     """One table of limits."""
@@ -49,6 +55,7 @@ class LimitEntry:
     methods: tuple[str, ...] = setting(listing(METHOD), [])
     mode: str = setting(choice("enforce", "shadow"), "enforce")
     charge: str = setting(choice("requests", "failures", "refusals"), "requests")
+    statuses: tuple[int, ...] = setting(listing(STATUS, at_least=1), list(FAILURES))
     on_failure: str = setting(choice("local", "open", "closed"), "local")
 
 
@@ -70,6 +77,7 @@ def _limit(entry: LimitEntry) -> LimitRule:
         on_failure=cast(Literal["local", "open", "closed"], entry.on_failure),
         ipv6_prefix=entry.ipv6_prefix,
         in_flight=entry.in_flight,
+        statuses=frozenset(entry.statuses),
     )
 
 
@@ -78,6 +86,8 @@ def _contradictions(entry: LimitEntry) -> Iterator[Located]:
         yield from _in_flight_contradictions(entry)
     elif entry.rate is None:
         yield ".rate", 'is missing; write the rate, as in rate = "10/m", or in_flight = N'
+    if entry.charge != "failures" and entry.statuses != FAILURES:
+        yield ".statuses", 'has no effect without charge = "failures"; leave it out, or charge failures'
     if entry.charge == "refusals":
         yield from _refusals_contradictions(entry)
     elif entry.ipv6_prefix != HOST_PREFIX and "ip" not in entry.key:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,16 @@ class StoreUrl:
     port: int = 0
     database: int = 0
     path: str = ""
+
+    @property
+    def stays_here(self) -> bool:
+        """Whether nothing that is sent there leaves this machine."""
+        if self.scheme in ("memory", "unix") or self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
 
 
 @dataclass(frozen=True, slots=True)

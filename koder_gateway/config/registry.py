@@ -17,6 +17,7 @@ from ..policy.tenants import Tenant
 from .document import parse_document
 from .faults import UNKNOWN, BoundedFaults, ConfigurationError, Located, ReadError, below, step, unknown_key
 from .misplaced_keys import misplaced_in_tenants
+from .plain_entries import plain_entries
 from .stable_reads import StableReading, Version, read_once, read_stable
 from .tables import array, read_array, setting
 from .tenant_entries import TENANT, ListContext, TenantList, TenantListReading
@@ -62,7 +63,7 @@ def parse_tenants(data: bytes, name: str, context: ListContext) -> TenantList:
     """The tenants in these bytes, without those that have a fault; ConfigurationError if the file as a whole cannot
     be read.
 
-    Takes time in proportion to the file, about half a minute for a million tenants: do not call it in the reactor's
+    Takes time in proportion to the file, some ten seconds for a million tenants: do not call it in the reactor's
     thread.
     """
     reading = TenantListReading(name, context)
@@ -72,7 +73,7 @@ def parse_tenants(data: bytes, name: str, context: ListContext) -> TenantList:
         if whole:
             message = "was already given as one list; write [[tenant]] for each, or all in that list"
             raise ConfigurationError([f"{name}: line {lines + 1}, column 1: tenant {message}"])
-        document = parse_document(part, name, lines)
+        document = plain_entries(part) or parse_document(part, name, lines)
         whole = "tenant" in document and _HEADER.search(part) is None
         file.add(document)
     found = reading.result("tenant")

@@ -22,6 +22,7 @@ def risky_settings(settings: Settings) -> Iterator[Located]:
     yield from _unlimited(settings)
     yield from _rates(settings)
     yield from _small_shares(settings)
+    yield from _open_store(settings)
 
 
 def _unlimited(settings: Settings) -> Iterator[Located]:
@@ -49,6 +50,17 @@ def _rates(settings: Settings) -> Iterator[Located]:
             " such clients are then cut off"
         )
         yield "requests.min_rate", f"{much}; write 8KiB at most"
+
+
+def _open_store(settings: Settings) -> Iterator[Located]:
+    """What is sent over a network in clear can be read and changed on the way."""
+    url = settings.limits_store.url
+    if url.scheme == "redis" and not url.stays_here:
+        instead = 'write "rediss://" and, for an authority of your own, ca'
+        yield (
+            "limits_store.url",
+            f"{shown(url.text)} is not encrypted: anybody on the way can lift all limits; {instead}",
+        )
 
 
 def _small_shares(settings: Settings) -> Iterator[Located]:

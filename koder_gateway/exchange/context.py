@@ -5,6 +5,7 @@ A connection keeps its context, so that the policies need not be asked again for
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,9 @@ from ..policy.clients import ForwardedChain, NetworkSet
 from ..policy.cors import VARY_ORIGIN
 from ..policy.decision import Policy
 from ..policy.limit_keys import address_key
+from ..policy.limit_rules import RateOverride
 from ..policy.origins import Page, pages, wildcard_of
-from ..policy.tenants import Tenant, bare_host
+from ..policy.tenants import NO_LIMITS, Tenant, bare_host
 from ..wire.request_head import RequestHead
 from .forwarding import HTTPS, Fields, balancers_scheme, context_fields, forwarding_fields, scheme, values
 
@@ -45,6 +47,7 @@ class RequestContext:
     form of it that limits count under; it is `certain` unless a header names a client that nobody vouches for, or
     that cannot be read. What a trusted proxy said, and what a foreign page may not do, holds for one request: such a
     context is not `lasting`. `tls` is the version of TLS on the connection, b"" without.
+    `limits` are the figures that the tenant has in place of the own ones of limits.
     """
 
     policy: Policy
@@ -64,6 +67,7 @@ class RequestContext:
     signed: SignedField | None
     address: bytes
     key: bytes
+    limits: Mapping[str, RateOverride]
     tls: bytes
     certain: bool
     lasting: bool
@@ -170,6 +174,7 @@ def request_context(policy: Policy, head: RequestHead, peer: str, secured: TlsIn
         signed=_signed(policy, head, owner, wire),
         address=wire,
         key=address_key(address),
+        limits=NO_LIMITS if owner is None else owner.limits,
         tls=b"" if secured is None else secured.version,
         certain=certain,
         lasting=certain and not (forwarded or foreign or head.https),

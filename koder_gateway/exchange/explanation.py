@@ -166,10 +166,18 @@ def _access(policy: Policy, route: Route, head: RequestHead, context: RequestCon
 
 
 def _limits(policy: Policy, exchange: Exchange, body: bytes, outcome: Refusal | str) -> tuple[str, ...]:
-    rules = policy.limiter.rules_for(exchange.head.method, exchange.head.path)
+    limits = exchange.context.limits
+    plan = policy.limiter.plan(exchange.head.method, exchange.head.path)
+    told = [] if plan is None else [_rule(rule, exchange, body) for rule in plan.rules]
+    if plan is not None and limits:
+        own = policy.limiter.for_tenant(plan, exchange.tenant, limits).rules
+        told = [
+            line if mine == rule else f"{_rule(mine, exchange, body)}; the tenant's own figures"
+            for line, mine, rule in zip(told, own, plan.rules, strict=True)
+        ]
     if isinstance(outcome, Refusal) and charges_refusal(outcome):
-        rules += policy.limiter.refusal_rules
-    return tuple(_rule(rule, exchange, body) for rule in rules)
+        told += [_rule(rule, exchange, body) for rule in policy.limiter.refusal_rules]
+    return tuple(told)
 
 
 def _rule(rule: LimitRule, exchange: Exchange, body: bytes) -> str:
@@ -179,7 +187,7 @@ def _rule(rule: LimitRule, exchange: Exchange, body: bytes) -> str:
         return f"{rule.name}: {rule.in_flight} in flight, for {counted}{note}"
     note = "" if rule.mode == "enforce" else "; shadow: only counted"
     if rule.charge == "failures":
-        note += "; only failures are charged"
+        note += f"; only failures ({', '.join(map(str, sorted(rule.statuses)))}) are charged"
     elif rule.charge == "refusals":
         note += "; only refusals are charged, and past the limit they get no response"
     window = {seconds: unit for unit, seconds in WINDOWS.items()}[rule.window]

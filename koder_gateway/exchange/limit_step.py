@@ -21,6 +21,8 @@ def limits(exchange: Exchange) -> Outcome:
     plan = context.policy.limiter.plan(head.method, head.path, head.plain)
     if plan is None:
         return None
+    if context.limits:
+        plan = context.policy.limiter.for_tenant(plan, exchange.tenant, context.limits)
     if plan.sole is not None:
         return outcome_of(exchange, plan.sole.judge(exchange.tenant, context.key, exchange.started))
     if not plan.needs:

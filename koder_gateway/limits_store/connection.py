@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..reactor.turns import ARRIVALS, turns_of
@@ -40,6 +41,8 @@ class StoreConnection(Protocol):
     words. A command that is not answered within `timeout` seconds ends the connection, as does an error, and whatever
     is no answer at all. Every command is answered: with None if the connection ends before.
     """
+
+    log = Logger()
 
     def __init__(
         self,
@@ -165,7 +168,11 @@ class StoreConnection(Protocol):
         self._answering = True
         while answers:
             answered, numbers = answers.popleft()
-            answered(numbers)
+            try:
+                answered(numbers)
+            except Exception:
+                # The others still get theirs.
+                self.log.failure("a decision about limits could not be passed on")
             if answers and time() >= until:
                 self._turns.later(self._pass_on)
                 return

@@ -74,7 +74,9 @@ class Link:
         self._closed: Deferred[None] | None = None
 
     def start(self) -> None:
-        """Connect; nothing where it has begun to."""
+        """Connect; nothing where it has begun to. One that was closed may be started again, once it is."""
+        if self._closed is not None and self._closed.called:
+            self._closed = None
         if self._connection is None and self._connecting is None and self._timer is None and self._closed is None:
             self._connect()
 

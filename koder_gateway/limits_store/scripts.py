@@ -9,7 +9,8 @@ forgotten. A gateway renews those that take longer; one that has died renews non
 
 `DECIDE` looks at all rules of a request, and charges all of them or none, as `policy.limit_plan` does: a rule that
 refuses, unless it is a shadow, is why nothing is charged. For each rule it answers one number: four times the tokens
-left in millionths, negative where tokens are owed, plus OK, SHORT or CROWDED.
+left in millionths, negative where tokens are owed, plus OK, SHORT or CROWDED. What came back within a moment gives no
+request more a place in flight.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ..policy.buckets import WHOLE
+from ..policy.buckets import SLACK, WHOLE
 from ..policy.meter import SIDE_BY_SIDE
 from ..policy.shared_store import CROWDED, OK, SHORT, SharedRule
 from .resp import bulk, command
@@ -68,7 +69,7 @@ for i = 1, count do
     state = {SHORT}
   elseif helds[i] then
     redis.call('ZREMRANGEBYSCORE', helds[i], '-inf', string.format('%.0f', now / 1000))
-    if redis.call('ZCARD', helds[i]) >= {SIDE_BY_SIDE} * left then state = {CROWDED} end
+    if redis.call('ZCARD', helds[i]) >= {SIDE_BY_SIDE} * (left - {SLACK!r}) then state = {CROWDED} end
   end
   if state ~= {OK} then
     if flags % 2 == {_ENFORCED} then refused = true end
@@ -146,7 +147,7 @@ def _run(script: Script, words: int, keys: int) -> bytes:
     return b"*%d\r\n" % (3 + words) + bulk(b"EVALSHA") + bulk(script.digest) + bulk(b"%d" % keys)
 
 
-def _terms(rules: Sequence[SharedRule]) -> bytes:
+def terms_of(rules: Sequence[SharedRule]) -> bytes:
     """What the scripts need to know of these rules."""
     return b"".join(
         struct.pack("<dddd", rule.rate / MICRO, rule.burst, rule.most, rule.enforced + 2 * rule.afterwards)
@@ -163,7 +164,7 @@ class DecideCommand:
         self._named = any(rule.afterwards for rule in rules)
         keys = len(rules) + sum(rule.afterwards for rule in rules)
         self._begin = _run(DECIDE, keys + 1 + self._named, keys)
-        self._terms = bulk(_terms(rules))
+        self._terms = bulk(terms_of(rules))
 
     def __call__(self, keys: Sequence[bytes], request: bytes = b"") -> bytes:
         """The command that decides about one request: for each rule its bucket's key, and behind that for one that
@@ -174,7 +175,7 @@ class DecideCommand:
 
 def settle_command(rule: SharedRule, bucket: bytes, in_flight: bytes, request: bytes, failed: bool) -> bytes:
     """The command for the end of a request under a rule that charges failures, with its two keys."""
-    words = (bucket, in_flight, _terms((rule,)), request, b"1" if failed else b"0")
+    words = (bucket, in_flight, terms_of((rule,)), request, b"1" if failed else b"0")
     return _run(SETTLE, len(words), 2) + b"".join(map(bulk, words))
 
 

@@ -123,23 +123,28 @@ class LimitsStore(SharedStore):
         self._held.pop(request, None)
         bucket, in_flight = store_key(self.prefix, rule, b"b", key), store_key(self.prefix, rule, b"f", key)
         text = settle_command(rule, bucket, in_flight, request, failed)
-        if not self._link.send(text, lambda numbers: answered(self.read(numbers, 1))):
+        if not self._link.send(text, lambda numbers: answered(self.read(numbers, (rule,)))):
             answered(None)
 
-    def read(self, numbers: list[int] | None, count: int) -> SharedAnswer:
-        """The answer about so many rules. What cannot be one ends the connection."""
+    def read(self, numbers: list[int] | None, rules: Sequence[SharedRule]) -> SharedAnswer:
+        """The answer about these rules. What cannot be one ends the connection."""
         if numbers is None:
             return None
         answer = [((number >> 2) / MICRO, number & 3) for number in numbers]
-        if len(answer) != count or any(state > CROWDED for _, state in answer):
-            self._link.doubt("it does not answer as its scripts do")
-            return None
-        return answer
+        if len(answer) == len(rules) and all(map(_is_possible, rules, answer)):
+            return answer
+        self._link.doubt("it does not answer as its scripts do")
+        return None
 
     def took(self, seconds: float) -> None:
         """A decision took so long."""
         self.seconds += seconds
         self.times[bisect_left(BOUNDS, seconds)] += 1
+
+
+def _is_possible(rule: SharedRule, answer: tuple[float, int]) -> bool:
+    left, state = answer
+    return state <= CROWDED and rule.burst - rule.most - 1 <= left <= rule.burst
 
 
 class _Question(SharedQuestion):
@@ -165,7 +170,7 @@ class _Question(SharedQuestion):
         begun = store.time()
 
         def decided(numbers: list[int] | None) -> None:
-            answer = store.read(numbers, len(self._rules))
+            answer = store.read(numbers, self._rules)
             if answer is None:
                 store.missed += 1
             else:

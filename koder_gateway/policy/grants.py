@@ -1,8 +1,15 @@
-"""400 responses of a token endpoint that are not guesses: a polling device, an expired refresh token.
+"""Responses that are no failed guesses: a polling device, an expired refresh token, a user who has to do something.
 
-Limits that charge failures protect against guessing. Long random values need no such protection, and honest clients
-fail with them every morning: an application wakes up with an expired refresh token, tries once, and has its user log
-in. So `invalid_grant` is not a failure in response to a refresh, but is one in response to a password or a code.
+Limits that charge failures protect against guessing. What some errors say is never that a guess was wrong, whatever
+was asked (`NO_GUESSES`): wait until the user has logged in (RFC 8628 section 3.5); the user has to do something
+(OpenID Connect Core section 3.1.2.6); send this nonce with your proof (RFC 9449 section 8), which a service says
+before it looks at a secret, or if that was right. A short response of JSON that says so is enough, whatever its
+status.
+
+For other errors the request counts as well. Long random values need no protection against guessing, and honest
+clients fail with them every morning: an application wakes up with an expired refresh token, tries once, and has its
+user log in. So a 400 `invalid_grant` is not a failure in response to a refresh, but is one in response to a
+password or a code.
 
 A refresh token is a long random value (RFC 6749 section 10.10), and so is a device code (RFC 8628 section 5.2), whose
 polls fail until the user has logged in (section 3.5). A client secret in the same request has an error of its own
@@ -27,6 +34,8 @@ from .form_type import is_plain_form
 
 # The longest response that is examined, and the longest body of a request, including its framing.
 LONGEST_ANSWER: Final = 4096
+# The longest response that is examined for one of NO_GUESSES, if the request is not known.
+SHORT_ANSWER: Final = 1024
 LONGEST: Final = 16384
 
 # No query, no parameters, no escapes: if services may read a path in different ways, limits match all of them, but
@@ -63,10 +72,12 @@ _COLON: Final = re.compile(rb"%3[Aa]")
 _NOTHING: Final[frozenset[str]] = frozenset()
 _EXPIRED: Final = frozenset(("invalid_grant",))
 _WAITING: Final = frozenset(("authorization_pending", "slow_down", "expired_token"))
+NO_GUESSES: Final = frozenset(("authorization_pending", "slow_down", "interaction_required", "use_dpop_nonce"))
 
 
 class Excuse:
-    """Decides whether a 400 response is not a failure; the whole body of the response must be added."""
+    """Decides whether a response is no failure; the whole body of the response must be added. `errors` are those that
+    are none after this request, besides NO_GUESSES."""
 
     __slots__ = ("_answer", "_errors")
 
@@ -78,34 +89,40 @@ class Excuse:
     def add(self, data: bytes) -> None:
         """Add a part of the response's body."""
         if self._answer is not None:
-            longer = len(self._answer) + len(data) > LONGEST_ANSWER
+            longest = LONGEST_ANSWER if self._errors else SHORT_ANSWER
+            longer = len(self._answer) + len(data) > longest
             self._answer = None if longer else self._answer + data
 
     @property
     def holds(self) -> bool:
         """Whether the complete response is not a failure."""
-        return self._answer is not None and error_of(self._answer) in self._errors
+        answer = self._answer
+        if answer is None:
+            return False
+        error = error_of(answer)
+        return error in self._errors or (error in NO_GUESSES and len(answer) <= SHORT_ANSWER)
 
 
 def excuse_for(request: Sequence[bytes], chunked: bool, answer_lines: Sequence[bytes]) -> Excuse | None:
-    """The `Excuse` that can decide about a 400 response with these header lines; None if it is a failure in any case.
+    """The `Excuse` that can decide about a response with these header lines; None if it is a failure in any case.
 
-    `request` is everything that the service got: the head, and the body in pieces, with their framing if it is
-    `chunked`.
+    `request` is everything that the service got, for a 400: the head, and the body in pieces, with their framing if
+    it is `chunked`. It is empty if that is not known.
     """
-    if len(request) < 2 or not is_form(request[0]) or not is_json(answer_lines):
-        return None
+    return Excuse(_excusable(request, chunked)) if is_json(answer_lines) else None
+
+
+def _excusable(request: Sequence[bytes], chunked: bool) -> frozenset[str]:
+    if len(request) < 2 or not is_form(request[0]):
+        return _NOTHING
     pieces = request[1:]
-    if chunked:
-        if pieces[-1] != LAST_CHUNK:
-            return None  # with trailers, which some services take for fields of the head
-        framed = b"".join(pieces)
-        # Framed by the gateway, which may add more bytes than the payload has if that arrived in small pieces.
-        body = ChunkedDecoder(slack=len(framed)).feed(framed)
-    else:
-        body = b"".join(pieces)
-    errors = excusable_errors(body)
-    return Excuse(errors) if errors else None
+    if not chunked:
+        return excusable_errors(b"".join(pieces))
+    if pieces[-1] != LAST_CHUNK:
+        return _NOTHING  # with trailers, which some services take for fields of the head
+    framed = b"".join(pieces)
+    # Framed by the gateway, which may add more bytes than the payload has if that arrived in small pieces.
+    return excusable_errors(ChunkedDecoder(slack=len(framed)).feed(framed))
 
 
 def is_form(head: bytes) -> bool:

@@ -11,6 +11,8 @@ WINDOWS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 HEADER = "header:"
 # The part of a key that is an OAuth client.
 CLIENT_ID = "client_id"
+# The statuses of a service's responses that count as failures by default: a 404, 409 or 422 is no guess of a secret.
+FAILURES = (400, 401, 403)
 # Beyond this a bucket's number could not count single tokens on a machine that has been up for months.
 MAX_QUOTA = 10_000_000
 MAX_IN_FLIGHT = 1_000_000
@@ -46,10 +48,10 @@ class LimitRule:
 
     `key` names what has a bucket of its own. `paths` (prefixes by whole segments, in any spelling) and `methods`
     narrow the rule; None means all. A "shadow" rule only counts what it would refuse. With charge "failures" only
-    failed responses are charged; with "refusals", which is by address alone, only what the gateway itself refuses.
-    `burst` 0 means the quota. Of an IPv6 address the first `ipv6_prefix` bits count. `on_failure` says what happens
-    where a shared store cannot decide: the buckets in this process do, the rule lets everything pass, or it refuses
-    everything.
+    failed responses are charged, those with one of the `statuses`; with "refusals", which is by address alone, only
+    what the gateway itself refuses. `burst` 0 means the quota. Of an IPv6 address the first `ipv6_prefix` bits count.
+    `on_failure` says what happens where a shared store cannot decide: the buckets in this process do, the rule lets
+    everything pass, or it refuses everything.
     """
 
     name: str
@@ -64,6 +66,7 @@ class LimitRule:
     ipv6_prefix: int = 64
     on_failure: Literal["local", "open", "closed"] = "local"
     in_flight: int = 0
+    statuses: frozenset[int] = frozenset(FAILURES)
 
     def __post_init__(self) -> None:
         if not self.burst:

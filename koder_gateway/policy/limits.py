@@ -120,11 +120,6 @@ class Limiter:
             return plan.sole.judge(tenant, address, now)
         return plan.judge(tenant, address, now)
 
-    def rules_for(self, method: bytes, path: bytes) -> tuple[LimitRule, ...]:
-        """The rules that apply to a request, for explanation."""
-        plan = self.plan(method, path)
-        return plan.rules if plan is not None else ()
-
     @property
     def refusal_rules(self) -> tuple[LimitRule, ...]:
         """The rules that apply to refusals of the gateway, for explanation."""
@@ -154,13 +149,12 @@ class Limiter:
     def settle(verdict: LimitResult, status: int, served: bool, now: float, ended: bool = True) -> None:
         """Charge the rules that charge failures for a request that was one, and free its places if it has `ended`.
 
-        A failure is a 4xx response of the service (`served`), other than its 429. A request that ended without a
-        status is charged as well: a client that disconnects before the response must not guess for free.
+        A failure is a response of the service (`served`) with one of the rule's statuses. A request that ended
+        without a status is charged as well: a client that disconnects before the response must not guess for free.
         """
-        failed = (served and 400 <= status < 500 and status != 429) or not status
         for meter, key in verdict.pending:
             if ended or not meter.rule.in_flight:
-                meter.settle(key, failed, now)
+                meter.settle(key, not status or (served and status in meter.rule.statuses), now)
 
     def sweep(self, now: float, budget: int) -> None:
         """Drop buckets that are full again; call it now and then with the number of entries to check per rule."""

@@ -52,6 +52,10 @@ class LimitResult:
     shadowed: tuple[str, ...] = ()
     pending: tuple[tuple[Settling, bytes], ...] = ()
 
+    def may_fail(self, status: int) -> bool:
+        """Whether a response with this status is charged as a failure."""
+        return any(status in meter.rule.statuses and meter.rule.charge == "failures" for meter, _ in self.pending)
+
     def still_in_flight(self) -> LimitResult | None:
         """What is left to be told once it is known whether the request was a failure, None for nothing."""
         pending = tuple(each for each in self.pending if each[0].rule.in_flight)

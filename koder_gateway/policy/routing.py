@@ -15,6 +15,7 @@ import re
 from binascii import a2b_qp
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, Generic, TypeVar
 from unicodedata import normalize
 
@@ -163,19 +164,24 @@ class Route:
 
 
 class RouteTable:
-    """The configured routes, immutable. Of two routes with the same path the later one wins. `closed` says whether
-    any of them is open to some clients only."""
+    """The configured routes, immutable. Of two routes with the same path the later one wins.
 
-    __slots__ = ("_lenient", "_table", "closed", "match", "routes")
+    `guarded` are the services with a route that is only open to some clients, under each name that they have: `urls`
+    are the addresses of the services by name.
+    """
 
-    def __init__(self, routes: Iterable[Route]) -> None:
+    __slots__ = ("_lenient", "_table", "guarded", "match", "routes")
+
+    def __init__(self, routes: Iterable[Route], urls: Mapping[str, Iterable[str]] = MappingProxyType({})) -> None:
         self.routes = tuple(routes)
         by_path = {route.path: route for route in self.routes}
         self._table = PrefixTable(by_path)
         # Of two routes that a lenient service may take for the same one the closed one counts.
         closed_last = sorted(by_path.values(), key=lambda route: bool(route.allow))
         self._lenient = PrefixTable({lenient_path(each.path, each.path.count(b"/")): each for each in closed_last})
-        self.closed = any(route.allow for route in by_path.values())
+        closed = {route.service for route in by_path.values() if route.allow}
+        addresses = {url for name in closed for url in urls.get(name, ())}
+        self.guarded = frozenset(closed | {name for name in urls if addresses.intersection(urls[name])})
         # `match(path) -> Route | None`, bound here once: one call fewer for each request.
         self.match = self._table.match
 
@@ -185,7 +191,7 @@ class RouteTable:
         same service, as `/` would be for `/V1/Admin` if only `/v1/admin` is closed."""
         if chosen.allow:
             yield chosen
-        if self.closed and not plain:
+        if not plain and chosen.service in self.guarded:
             for reading in lenient_paths(path, self._lenient.depth):
                 route = self._lenient.match(reading)
                 if route is not None and route.allow:

@@ -42,7 +42,7 @@ def normal_domain(domain: str) -> bytes:
 
 # Python creates a new empty frozenset each time, and a mapping has to be made.
 _NO_ORIGINS: Final[frozenset[bytes]] = frozenset()
-_NO_LIMITS: Final[Mapping[str, RateOverride]] = MappingProxyType({})
+NO_LIMITS: Final[Mapping[str, RateOverride]] = MappingProxyType({})
 
 
 # Objects without cycles need no garbage collection.
@@ -57,7 +57,7 @@ class Tenant(msgspec.Struct, frozen=True, gc=False):
     domains: tuple[str, ...] = ()
     status: Literal["active", "suspended"] = "active"
     cors_origins: tuple[str, ...] = ()
-    limits: Mapping[str, RateOverride] = _NO_LIMITS
+    limits: Mapping[str, RateOverride] = NO_LIMITS
     wire: bytes = b""
     origins: frozenset[bytes] = _NO_ORIGINS
 
@@ -95,9 +95,9 @@ def unpacked(slug: bytes, record: bytes) -> Tenant:
     """The tenant with this slug that `packed` has made these bytes of."""
     name = slug.decode("ascii")
     if not record:
-        return Tenant(name, (), "active", (), _NO_LIMITS, slug)
+        return Tenant(name, (), "active", (), NO_LIMITS, slug)
     read = _decode(record)
-    limits = read.limits or _NO_LIMITS
+    limits = read.limits or NO_LIMITS
     origins = frozenset(map(str.encode, read.cors_origins)) if read.cors_origins else _NO_ORIGINS
     status: Literal["active", "suspended"] = "suspended" if read.suspended else "active"
     return Tenant(name, read.domains, status, read.cors_origins, limits, slug, origins)

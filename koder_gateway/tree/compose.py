@@ -90,7 +90,7 @@ def make_policy(
             credentials=cors.credentials,
         ),
         limiter=limiter,
-        routes=RouteTable([*settings.routes, *(Route(path, "") for path in mounts)]),
+        routes=_route_table(settings, mounts),
         proxies=TrustedProxies(settings.listen.trusted_proxies),
         max_body=settings.requests.max_body,
         hsts=_hsts_line(settings),
@@ -109,6 +109,11 @@ def _signer(settings: Settings) -> ContextSigner | None:
     from ..policy.signed_context import ContextSigner
 
     return ContextSigner(context.key_file.key, [each.key for each in context.published_key_files], time.time)
+
+
+def _route_table(settings: Settings, mounts: Iterable[bytes]) -> RouteTable:
+    urls = {name: service.urls for name, service in settings.services.items()}
+    return RouteTable([*settings.routes, *(Route(path, "") for path in mounts)], urls)
 
 
 def _hsts_line(settings: Settings) -> bytes:

@@ -74,7 +74,7 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
         self.deadline = math.inf
         self._answered = False
         self._held = False
-        # Under limits that charge failures: what may still show that a 400 is no failed guess.
+        # Under limits that charge failures: what may still show that a 4xx is no failed guess.
         self._excuse: Excuse | None = None
         head = exchange.head
         # The bytes of the request so far; None once they are too many to be sent again.
@@ -227,7 +227,7 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
         exchange.answered_at = self.service.clock.precise()
         asked, self._kept = self._kept, None
         exchange.status = head.status
-        if head.status == 400 and asked is not None:
+        if 400 <= head.status < 500:
             self._look_for_excuse(asked, head, body)
         if done:
             if self._excuse is not None:
@@ -272,15 +272,17 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
         self._release(keep_alive)
         self.client.end_body(trailers)
 
-    def _look_for_excuse(self, asked: list[bytes], head: ResponseHead, body: bytes) -> None:
-        """A 400 has begun: its body may show that the request was no guess. `asked` is all that was sent."""
+    def _look_for_excuse(self, asked: list[bytes] | None, head: ResponseHead, body: bytes) -> None:
+        """A 4xx has begun: its body may show that the request was no guess. `asked` is all that was sent, None if
+        that is not known any more."""
         verdict = self.exchange.charges
-        charged = verdict is not None and verdict.pending
+        if verdict is None or not verdict.may_fail(head.status):
+            return
         # Only a complete request can be judged.
-        if charged and self.request_done and self._body_bytes <= LONGEST:
-            self._excuse = excuse_for(asked, self.exchange.head.chunked, head.lines)
-            if self._excuse is not None:
-                self._excuse.add(body)
+        known = head.status == 400 and self.request_done and self._body_bytes <= LONGEST
+        self._excuse = excuse_for(asked if known and asked else (), self.exchange.head.chunked, head.lines)
+        if self._excuse is not None:
+            self._excuse.add(body)
 
     # -- failures
 

@@ -432,6 +432,16 @@ def test_what_cannot_work_is_a_fault(check: Callable[[str], Done], text: str, li
         ("requests.max_tunnels = 0", ""),
         ("requests.max_tunnels = 3", ""),
         ("services.identity = { url = 'http://127.0.0.1:1', max_connections = 10 }", ": shares.address: "),
+        (
+            "limits_store.url = 'redis://redis.example'",
+            ': limits_store.url: "redis://redis.example:6379/0" is not encrypted',
+        ),
+        ("limits_store.url = 'redis://192.0.2.1'", ": limits_store.url: "),
+        ("limits_store.url = 'redis://127.0.0.9'", ""),
+        ("limits_store.url = 'redis://[::1]'", ""),
+        ("limits_store.url = 'redis://localhost'", ""),
+        ("limits_store.url = 'rediss://redis.example'", ""),
+        ("limits_store.url = 'unix:/run/redis.sock'", ""),
     ],
 )
 def test_what_is_unwise_is_a_warning(check: Callable[[str], Done], text: str, line: str) -> None:

@@ -19,6 +19,7 @@ from koder_gateway.twisted_site.adapter import SiteAdapter
 from tests.kit.gateways import GatewayProcess, configuration
 from tests.kit.http2_client import Http2Client
 from tests.kit.http2_frames import ENHANCE_YOUR_CALM, block, data, headers
+from tests.kit.limits import rules_of
 from tests.kit.memory import MemoryGateway, answered, join, request, settings_with
 from tests.kit.recording import HOST, SETTINGS, connect, running
 
@@ -46,7 +47,7 @@ def test_it_counts_by_address_and_only_refusals() -> None:
     assert not limiter.refused(b"a", 60.0)
     verdict = limiter.admit(b"koder", b"a", b"GET", b"/", 0.0)
     assert (verdict.refused, b"refusals" in verdict.fields) == (None, False)
-    assert [rule.name for rule in limiter.rules_for(b"GET", b"/")] == ["all"]
+    assert [rule.name for rule in rules_of(limiter, b"GET", b"/")] == ["all"]
     refusals, _ = limiter.meters
     assert (refusals.admitted, refusals.refused, refusals.shadowed) == (5, 3, 0)
 

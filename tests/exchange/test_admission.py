@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -120,9 +122,10 @@ def accessed(
     allow: NetworkSet = PRIVATE,
     trusted: tuple[str, ...] = (),
     further: tuple[Route, ...] = (),
+    urls: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
 ) -> str:
     """Whether this client may use a path below a closed route: "" or why not, with the route."""
-    routes = RouteTable([Route(b"/v1/users", "identity", allow=allow), *further])
+    routes = RouteTable([Route(b"/v1/users", "identity", allow=allow), *further], urls)
     asked = head(*lines)
     asked.path, asked.plain = path, PLAIN_PATH.fullmatch(path) is not None
     exchange = begun(replace(policy(trusted=trusted), routes=routes), asked, peer=peer)
@@ -223,6 +226,19 @@ ROOT = (Route(b"/", "identity"), Route(b"/v1/users/open", "identity"))
 def test_an_open_route_is_no_way_round_a_closed_one(path: bytes, said: str) -> None:
     assert accessed(path=path, further=ROOT) == said
     assert accessed(path=path, further=ROOT, peer="10.1.2.3") == ""
+
+
+@pytest.mark.parametrize(
+    ("urls", "said"),
+    [
+        ({}, ""),
+        ({"identity": ("http://a",), "other": ("http://b",)}, ""),
+        ({"identity": ("http://a", "http://b"), "other": ("http://b",)}, NO),
+    ],
+)
+def test_another_service_is_none_but_under_another_name(urls: dict[str, tuple[str, ...]], said: str) -> None:
+    """What another service makes of a path is not what is closed; but one address may have two names."""
+    assert accessed(path=b"/V1/Users", further=(Route(b"/", "other"),), urls=urls) == said
 
 
 def test_of_two_routes_that_a_service_may_take_for_one_the_closed_one_counts() -> None:

@@ -80,8 +80,10 @@ def is_charged(status: int, code: str, rule: LimitRule = FEW) -> bool:
     [
         (200, "", False),
         (302, "", False),
+        (400, "", True),
         (401, "", True),
-        (404, "", True),
+        (403, "", True),
+        (404, "", False),
         (429, "", False),
         (500, "", False),
         # The gateway's own: no guess was judged by anybody.

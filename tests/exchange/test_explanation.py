@@ -184,7 +184,7 @@ def test_no_origin() -> None:
         (LimitRule("a", (), 1, 1, mode="shadow"), "a: 1/s, burst 1, for all clients together; shadow: only counted"),
         (
             LimitRule("a", ("ip",), 1, 1, mode="shadow", charge="failures"),
-            "a: 1/s, burst 1, for ip 192.0.2.1; shadow: only counted; only failures are charged",
+            "a: 1/s, burst 1, for ip 192.0.2.1; shadow: only counted; only failures (400, 401, 403) are charged",
         ),
     ],
 )

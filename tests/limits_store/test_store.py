@@ -21,6 +21,7 @@ from koder_gateway.limits_store.scripts import SCRIPTS
 from koder_gateway.limits_store.store import LimitsStore
 from koder_gateway.policy.shared_store import CROWDED, OK, SHORT, SharedAnswer, SharedRule
 from koder_gateway.wire.clock import CoarseClock
+from tests.conftest import LoggedErrors
 from tests.kit.redis import Redis
 from tests.kit.waiting import eventually
 
@@ -444,6 +445,8 @@ class Turncoat(Protocol):
     [
         (b"*2\r\n:4000000\r\n:4000000\r\n", "it does not answer as its scripts do"),
         (b"*1\r\n:4000003\r\n", "it does not answer as its scripts do"),
+        (b"*1\r\n:16000000\r\n", "it does not answer as its scripts do"),
+        (b"*1\r\n:-8000000\r\n", "it does not answer as its scripts do"),
         (b"+OK\r\n", "it does not answer as its scripts do"),
         (b"-BUSY Redis is busy running a script\r\n", "it answers BUSY Redis is busy running a script"),
         (b"-NOSCRIPT No matching script\r\n" * 5, "it answers NOSCRIPT No matching script"),
@@ -519,3 +522,32 @@ async def test_closing_waits_no_longer_than_a_decision_may_take(own_redis: Redis
     await asker.close()
     assert got == [None]
     own_redis.go_on()
+
+
+@pytest_twisted.ensureDeferred
+async def test_one_that_was_closed_can_be_started_again(redis: Redis, make_asker: MakeAsker) -> None:
+    asker = make_asker(redis.path)
+    await asker.is_up()
+    await asker.close()
+    assert not asker.store.up
+    asker.store.start()
+    await asker.is_up()
+    assert await asker.ask(rule()) == [(2.0, OK)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_decision_that_fails_stops_no_other(
+    redis: Redis, make_asker: MakeAsker, logged_errors: LoggedErrors
+) -> None:
+    asker = make_asker(redis.path)
+    await asker.is_up()
+    question, got = asker.store.question([rule()]), []
+
+    def fail(answer: SharedAnswer) -> None:
+        raise ZeroDivisionError
+
+    question.ask([b"k"], b"", fail)
+    question.ask([b"k"], b"", got.append)
+    await eventually(lambda: got, "the other one is decided")
+    assert await asker.ask(rule()) == [(0.0, OK)]
+    assert len(logged_errors.take()) == 1

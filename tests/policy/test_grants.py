@@ -16,6 +16,7 @@ from koder_gateway.policy.grants import (
     DEVICE_NAMES,
     LONGEST_ANSWER,
     REFRESH_NAMES,
+    SHORT_ANSWER,
     Excuse,
     error_of,
     excusable_errors,
@@ -40,6 +41,15 @@ FORM = b"Content-Type: application/x-www-form-urlencoded"
 PLAIN_HEAD = b"POST /oauth/v2/token HTTP/1.1\r\nHost: koder.id.localhost\r\n%b\r\nContent-Length: 9\r\n\r\n"
 HEAD = PLAIN_HEAD % FORM
 JSON = [b"Content-Type: application/json\r\n"]
+
+
+def holds(request: list[bytes], answer: bytes = EXPIRED, *, chunked: bool = False) -> bool:
+    """Whether this answer to this request is excused."""
+    excuse = excuse_for(request, chunked, JSON)
+    assert excuse is not None
+    excuse.add(answer)
+    return excuse.holds
+
 
 GOOD = [
     REFRESH,
@@ -206,7 +216,7 @@ READ_OTHERWISE = {
 @pytest.mark.parametrize("said", READ_OTHERWISE.values(), ids=READ_OTHERWISE.keys())
 def test_a_body_that_may_be_read_otherwise_is_no_form(said: bytes) -> None:
     assert not is_form(PLAIN_HEAD % said)
-    assert excuse_for([PLAIN_HEAD % said, REFRESH], False, JSON) is None
+    assert not holds([PLAIN_HEAD % said, REFRESH])
 
 
 @pytest.mark.parametrize(
@@ -308,7 +318,18 @@ def test_only_json_has_an_error(lines: list[bytes], known: bool) -> None:
         (REFRESH, b'{"error":"invalid_client"}', False),
         (REFRESH, b'{"error":"invalid_request"}', False),
         (REFRESH, b'{"error":["invalid_grant"]}', False),
-        (REFRESH, PENDING, False),
+        (REFRESH, PENDING, True),
+        (b"", PENDING, True),
+        (b"grant_type=password&username=a&password=b", PENDING, True),
+        (b"grant_type=password&username=a&password=b", b'{"error":"interaction_required"}', True),
+        (b"grant_type=password&username=a&password=b", b'{"error":"use_dpop_nonce"}', True),
+        (b"grant_type=password&username=a&password=b", b'{"error":"slow_down"}', True),
+        (b"grant_type=password&username=a&password=b", b'{"error":"slow_down","error":"slow_down"}', False),
+        (b"grant_type=password&username=a&password=b", b'{"error":["slow_down"]}', False),
+        (b"grant_type=password&username=a&password=b", b'{"x":{"error":"slow_down"}}', False),
+        (b"grant_type=password&username=a&password=b", b'{"Error":"slow_down"}', False),
+        (b"grant_type=password&username=a&password=b", b'{"error":"expired_token"}', False),
+        (b"grant_type=password&username=a&password=b", b'{"error":"login_required"}', False),
         (REFRESH, b'{"error":"expired_token"}', False),
         (REFRESH, b"", False),
         (REFRESH, b"{}", False),
@@ -330,15 +351,16 @@ def test_the_answer_decides_too(body: bytes, answer: bytes, excused: bool) -> No
 
 def test_a_chunked_form_is_known_but_for_its_trailers() -> None:
     pieces = [chunk(REFRESH[at : at + 1]) for at in range(len(REFRESH))]
-    assert excuse_for([HEAD, *pieces, LAST_CHUNK], True, JSON) is not None
-    assert excuse_for([HEAD, *pieces, b"0\r\nX-A: b\r\n\r\n"], True, JSON) is None
-    assert excuse_for([HEAD, *pieces, LAST_CHUNK], False, JSON) is None
+    assert holds([HEAD, *pieces, LAST_CHUNK], chunked=True)
+    assert not holds([HEAD, *pieces, b"0\r\nX-A: b\r\n\r\n"], chunked=True)
+    assert not holds([HEAD, *pieces, LAST_CHUNK])
 
 
 def test_no_body_is_no_form() -> None:
-    assert excuse_for([HEAD], False, JSON) is None
-    assert excuse_for([HEAD, b""], False, JSON) is None
-    assert excuse_for([HEAD, LAST_CHUNK], True, JSON) is None
+    for sent in ([], [HEAD], [HEAD, b""]):
+        assert not holds(sent)
+        assert holds(sent, PENDING)
+    assert not holds([HEAD, LAST_CHUNK], chunked=True)
 
 
 def test_a_long_answer_is_not_looked_at() -> None:
@@ -348,6 +370,14 @@ def test_a_long_answer_is_not_looked_at() -> None:
         excuse.add(b" " * (length - len(EXPIRED)))
         excuse.add(b"")
         assert excuse.holds is excused
+
+
+@pytest.mark.parametrize("request_known", [True, False])
+def test_of_an_answer_to_any_request_less_is_looked_at(request_known: bool) -> None:
+    for length, excused in (SHORT_ANSWER, True), (SHORT_ANSWER + 1, False):
+        assert holds([HEAD, REFRESH] if request_known else [], PENDING.ljust(length)) is excused
+    # A device's poll is known to be one, and its answer may be longer.
+    assert holds([HEAD, DEVICE], PENDING.ljust(LONGEST_ANSWER))
 
 
 # -- through the gateway
@@ -378,6 +408,11 @@ EXCUSED = {
     "a device that waits": asked(DEVICE, PENDING),
     "a device that is too fast": asked(DEVICE, b'{"error":"slow_down"}'),
     "a device that waited too long": asked(DEVICE, b'{"error":"expired_token"}'),
+    "a password that may wait": asked(b"grant_type=password&username=a&password=b", PENDING),
+    "a device's code that may be JSON": asked(DEVICE, PENDING, types=(b"application/json",)),
+    "a device elsewhere": asked(DEVICE, PENDING, end=b"device_authorization"),
+    "a user who has to do something": asked(answer=b'{"error":"interaction_required"}', end=b"login", method=b"PUT"),
+    "a proof without a nonce": asked(answer=b'{"error":"use_dpop_nonce"}'),
 }
 CHARGED = {
     "two grants": asked(BAD["two grants"]),
@@ -404,10 +439,8 @@ CHARGED = {
     "a password": asked(end=b"password"),
     "a revocation": asked(end=b"revoke"),
     "a guess that is repeated": asked(b"grant_type=password&username=slow_down&password=b", WRONG),
-    "a password that may wait": asked(b"grant_type=password&username=a&password=b", PENDING),
-    "a device's code that may be JSON": asked(DEVICE, PENDING, types=(b"application/json",)),
     "a device with a wrong secret": asked(DEVICE, b'{"error":"invalid_client","error_description":"slow_down"}'),
-    "a device elsewhere": asked(DEVICE, PENDING, end=b"device_authorization"),
+    "a long answer": asked(b"grant_type=password&username=a&password=b", PENDING.ljust(SHORT_ANSWER + 1)),
     "two errors": asked(DEVICE, b'{"error":"invalid_client","error":"slow_down"}'),
     "an error further down": asked(DEVICE, b'{"message":{"error":"slow_down"}}'),
     "no JSON": asked(DEVICE, b'<p>"error":"slow_down"</p>'),

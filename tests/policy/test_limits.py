@@ -15,6 +15,7 @@ from koder_gateway.policy.limit_keys import address_key
 from koder_gateway.policy.limit_rules import MAX_QUOTA, LimitRule, parse_rate
 from koder_gateway.policy.limits import Limiter
 from koder_gateway.policy.meter import SIDE_BY_SIDE, LimitResult
+from tests.kit.limits import rules_of
 
 POST = frozenset([b"POST"])
 LOGIN = LimitRule("login", ("tenant", "ip"), 10, 60, paths=(b"/v1/auth",), methods=POST)
@@ -201,7 +202,7 @@ def test_rules_apply_by_path_and_method(method: bytes, path: bytes, names: list[
         WIDE,
     ]
     limiter = Limiter(rules, 100)
-    assert [rule.name for rule in limiter.rules_for(method, path)] == names
+    assert [rule.name for rule in rules_of(limiter, method, path)] == names
     verdict = ask(limiter, method=method, path=path)
     policies = (field(verdict, "RateLimit-Policy") or "").split(", ")
     assert [policy.split('"')[1] for policy in policies] == names
@@ -212,7 +213,7 @@ def test_no_rule_no_fields() -> None:
     assert ask(Limiter([], 10)) == LimitResult()
     assert ask(Limiter([LOGIN], 10), method=b"GET") == LimitResult()
     assert ask(Limiter([LOGIN], 10), path=b"/v1/authx") == LimitResult()
-    assert Limiter([LOGIN], 10).rules_for(b"GET", b"/x") == ()
+    assert rules_of(Limiter([LOGIN], 10), b"GET", b"/x") == ()
 
 
 @pytest.mark.parametrize(
@@ -295,8 +296,8 @@ FAILURES = LimitRule("guess", ("ip",), 2, 60, charge="failures")
 
 @pytest.mark.parametrize(
     ("status", "served", "charged"),
-    [(status, True, False) for status in (200, 302, 399, 429, 500, 502, 599)]
-    + [(status, True, True) for status in (400, 401, 403, 404, 422, 499)]
+    [(status, True, False) for status in (200, 302, 399, 402, 404, 409, 422, 429, 499, 500, 502, 599)]
+    + [(status, True, True) for status in (400, 401, 403)]
     # The gateway's own refusals cost nothing, an answer that nobody waited for does.
     + [(status, False, False) for status in (400, 404, 408, 413, 429, 502, 504)]
     + [(0, False, True), (0, True, True)],
@@ -309,6 +310,15 @@ def test_only_failures_are_charged(status: int, served: bool, charged: bool) -> 
     assert field(verdict, "RateLimit") == '"guess";r=2;t=30'
     limiter.settle(verdict, status, served, START)
     assert field(ask(limiter), "RateLimit") == f'"guess";r={1 if charged else 2};t=30'
+
+
+def test_each_rule_has_its_own_failures() -> None:
+    fewer = replace(FAILURES, name="fewer", statuses=frozenset((401, 422)))
+    limiter = Limiter([FAILURES, fewer], 100)
+    for status, left in ((422, (2, 1)), (403, (1, 1)), (401, (0, 0))):
+        verdict = ask(limiter)
+        limiter.settle(verdict, status, True, START)
+        assert tuple(int(meter.buckets.left(key, START)) for meter, key in verdict.pending) == left, status
 
 
 def test_enough_failures_refuse() -> None:
@@ -409,7 +419,7 @@ def test_in_any_order_of_answers_failures_are_bounded(
             while under_way:
                 passed, status, served = under_way.pop()
                 limiter.settle(passed, status, served, START)
-                failed += status == 0 or (served and status in (401, 404))
+                failed += status == 0 or (served and status == 401)
     assert failed < rule.burst + side_by_side
     for passed, status, served in under_way:
         limiter.settle(passed, status, served, START)

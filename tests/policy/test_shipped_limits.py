@@ -7,10 +7,12 @@ from collections import Counter
 from collections.abc import Callable
 from itertools import count
 from random import Random
+from typing import Any
 
 import pytest
 
 from koder_gateway.config import Settings
+from koder_gateway.policy.grants import NO_GUESSES
 from koder_gateway.policy.limit_keys import address_key
 from koder_gateway.policy.limit_rules import LimitRule
 from koder_gateway.policy.limits import Limiter
@@ -211,15 +213,25 @@ def test_a_device_that_waits_is_no_failure(error: bytes, cut: int, shipped: Memo
     assert message.status == 200
 
 
-@pytest.mark.parametrize("error", [b"authorization_pending", b"slow_down", b"expired_token"])
 @pytest.mark.parametrize("path", [TOKEN, b"/oauth/v2/introspect", b"/oauth/v2/revoke"])
-def test_who_does_not_poll_does_not_wait(error: bytes, path: bytes, shipped: MemoryGateway) -> None:
-    """A password that the answer repeats, or a service that says so for another reason, is a guess."""
-    body = b'{"error":"%b"}' % error
-    form = b"grant_type=password&username=a&password=%b" % error
+@pytest.mark.parametrize("status", [b"400 Bad Request", b"401 Unauthorized", b"403 Forbidden"])
+def test_who_guesses_is_charged_whatever_the_guess_is(path: bytes, status: bytes, shipped: MemoryGateway) -> None:
+    """A password that the answer repeats, or an error that only a device's poll may get."""
+    body = b'{"error":"expired_token","error_description":"slow_down"}'
+    form = b"grant_type=password&username=a&password=slow_down"
     sent = (request(b"POST", path, TYPE, b"Content-Length: %d" % len(form), body=form),)
-    statuses = [token_requests(shipped, 1, body, b"400 Bad Request", sent=sent)[0].status for _ in range(62)]
-    assert statuses == [400] * 60 + [429] * 2
+    statuses = [token_requests(shipped, 1, body, status, sent=sent)[0].status for _ in range(62)]
+    assert statuses == [int(status[:3])] * 60 + [429] * 2
+
+
+@pytest.mark.parametrize("error", sorted(NO_GUESSES))
+@pytest.mark.parametrize("status", [b"400 Bad Request", b"401 Unauthorized", b"403 Forbidden", b"404 Not Found"])
+def test_what_is_no_guess_whatever_was_asked(error: str, status: bytes, shipped: MemoryGateway) -> None:
+    body = b'{"error":"%b"}' % error.encode()
+    form = b"grant_type=password&username=a&password=b"
+    sent = (request(b"POST", TOKEN, TYPE, b"Content-Length: %d" % len(form), body=form),)
+    statuses = {token_requests(shipped, 1, body, status, cut, sent=sent)[0].status for cut in range(70)}
+    assert statuses == {int(status[:3])}
 
 
 def test_another_400_is_one(shipped: MemoryGateway) -> None:
@@ -295,15 +307,16 @@ def test_what_may_be_a_guess_is_charged(
 def test_what_is_charged_to_no_limit_is_not_looked_at(
     shipped: MemoryGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looked: list[object] = []
+    looked: list[tuple[Any, ...]] = []
     monkeypatch.setattr("koder_gateway.upstream.relay.excuse_for", lambda *asked: looked.append(asked))
-    token_requests(shipped, 1, EXPIRED, b"401 Unauthorized", sent=REFRESHES["at once"])
+    token_requests(shipped, 1, EXPIRED, b"404 Not Found", sent=REFRESHES["at once"])
     token_requests(shipped, 1, EXPIRED, b"200 OK", sent=REFRESHES["at once"])
     # Only POST is charged here.
     token_requests(shipped, 1, EXPIRED, b"400 Bad Request", sent=(request(b"PUT", TOKEN, TYPE, LENGTH, body=FORM),))
     assert not looked
     token_requests(shipped, 1, EXPIRED, b"400 Bad Request", sent=REFRESHES["at once"])
-    assert len(looked) == 1
+    token_requests(shipped, 1, EXPIRED, b"401 Unauthorized", sent=REFRESHES["at once"])
+    assert [len(asked) for asked, _, _ in looked] == [2, 0], "the request counts only for a 400"
 
 
 def test_a_long_request_is_not_looked_at(shipped: MemoryGateway) -> None:

@@ -13,29 +13,41 @@ from ..policy.limit_rules import CLIENT_ID, HEADER, WINDOWS, LimitRule
 from ..policy.origins import wildcard_of
 from ..policy.routing import Route
 from ..policy.tenants import bare_host, normal_domain
+from ..wire.refusal_writer import OWN_FIELDS
 from ..wire.request_head import RequestHead
 from .admission import admit
 from .context import SAFE, RequestContext
 from .limit_step import client_of
 from .opening import SingleHead, open_exchange
+from .refusing import refusal_response
 from .states import Exchange
+
+# In a body that is explained, unless the request has one.
+_NO_ID = b"0" * 32
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """What becomes of one request. `outcome` is a Refusal, "preflight", "options" or the service's name; `client` the
     address that log, limits and services have for it. `certificate` is what its host wants of the client's, "" where
-    no host wants any. `access` says who may use the path, "" if everybody may."""
+    no host wants any. `access` says who may use the path, "" if everybody may; `context` what the service learns of a
+    signed one, "" for none. `limits` are the rules in words, `limit_names` their names. `fields` are what the
+    response has of the gateway's, without its request id, and `body` is that of a refusal.
+    """
 
     client: str
+    slug: str
     tenant: str
     certificate: str
     cors: str
     limits: tuple[str, ...]
     route: str
     access: str
+    context: str
     outcome: Refusal | str
     fields: bytes
+    body: bytes
+    limit_names: tuple[str, ...]
 
 
 def explain(
@@ -48,7 +60,7 @@ def explain(
     body: bytes = b"",
 ) -> Explanation:
     """Admit a request as the gateway would, and ask the policies for their reasons. It charges the policy's limits
-    like a request: use one of your own.
+    like a request: use one of your own, or with a `LimitReading`.
 
     `peer` is the address that the request comes from, `secured` what TLS has established with it, None without TLS;
     `now` is monotonic seconds, and `body` the request's.
@@ -56,18 +68,28 @@ def explain(
     exchange = open_exchange(SingleHead(peer, secured), head, head.refusal, None, policy, now)
     context = exchange.context
     route = policy.routes.match(head.path)
+    exchange.request_id = head.request_id or _NO_ID
     outcome = _outcome(exchange, body)
+    # Without the first line, the request id: it is a new one each time.
+    fields, answer = exchange.fields.partition(b"\r\n")[2], b""
+    if isinstance(outcome, Refusal):
+        own, answer = refusal_response(exchange, outcome)
+        fields = own + OWN_FIELDS + fields
+    rules = list(_rules(policy, exchange, outcome))
     return Explanation(
         client=context.address.decode("ascii"),
+        slug=exchange.tenant.decode("ascii"),
         tenant=_tenant(policy, head, context, base_domain, outcome),
         certificate=_client(policy, head, secured),
         cors=_cors(policy, head, context),
-        limits=_limits(policy, exchange, body, outcome),
+        limits=tuple(_rule(rule, exchange, body) + note for rule, note in rules),
+        limit_names=tuple(rule.name for rule, _ in rules),
         route=f"{route.path.decode()} -> {route.service}" if route else "none: no route matches this path",
         access="" if route is None else "; ".join(_access(policy, route, head, context)),
+        context=_context(context, outcome),
         outcome=outcome,
-        # Without the first line, the request id: it is a new one each time.
-        fields=exchange.fields.partition(b"\r\n")[2],
+        fields=fields,
+        body=b"" if head.method == b"HEAD" else answer,
     )
 
 
@@ -165,19 +187,24 @@ def _access(policy: Policy, route: Route, head: RequestHead, context: RequestCon
             yield f"{path}{way} is open to {networks} only: to let {client} in, add its network to the route's allow"
 
 
-def _limits(policy: Policy, exchange: Exchange, body: bytes, outcome: Refusal | str) -> tuple[str, ...]:
+def _context(context: RequestContext, outcome: Refusal | str) -> str:
+    if context.signed is None or context.owner is None or isinstance(outcome, Refusal):
+        return ""
+    client, host = context.address.decode("ascii"), bare_host(context.host).decode("ascii", "replace")
+    return f"X-Koder-Context says, signed: tenant {context.owner.slug}, client {client}, host {host}"
+
+
+def _rules(policy: Policy, exchange: Exchange, outcome: Refusal | str) -> Iterator[tuple[LimitRule, str]]:
+    """The rules that apply, each with what has to be said of it besides."""
     limits = exchange.context.limits
     plan = policy.limiter.plan(exchange.head.method, exchange.head.path)
-    told = [] if plan is None else [_rule(rule, exchange, body) for rule in plan.rules]
-    if plan is not None and limits:
-        own = policy.limiter.for_tenant(plan, exchange.tenant, limits).rules
-        told = [
-            line if mine == rule else f"{_rule(mine, exchange, body)}; the tenant's own figures"
-            for line, mine, rule in zip(told, own, plan.rules, strict=True)
-        ]
+    if plan is not None:
+        own = policy.limiter.for_tenant(plan, exchange.tenant, limits).rules if limits else plan.rules
+        for mine, rule in zip(own, plan.rules, strict=True):
+            yield mine, "" if mine == rule else "; the tenant's own figures"
     if isinstance(outcome, Refusal) and charges_refusal(outcome):
-        told += [_rule(rule, exchange, body) for rule in policy.limiter.refusal_rules]
-    return tuple(told)
+        for rule in policy.limiter.refusal_rules:
+            yield rule, ""
 
 
 def _rule(rule: LimitRule, exchange: Exchange, body: bytes) -> str:

@@ -169,6 +169,8 @@ class DecideCommand:
     def __call__(self, keys: Sequence[bytes], request: bytes = b"") -> bytes:
         """The command that decides about one request: for each rule its bucket's key, and behind that for one that
         charges failures the key of the requests in flight. `request` is what this one is called there."""
+        if len(keys) == 1:
+            return b"%b$%d\r\n%b\r\n%b" % (self._begin, len(keys[0]), keys[0], self._terms)
         text = self._begin + b"".join([b"$%d\r\n%b\r\n" % (len(key), key) for key in keys]) + self._terms
         return text + bulk(request) if self._named else text
 

@@ -27,8 +27,9 @@ _LONGEST_KEY: Final = 64
 
 def store_key(prefix: bytes, rule: SharedRule, kind: bytes, key: bytes) -> bytes:
     """The store's key for what a request is counted under. `kind`: b for buckets, f for requests in flight."""
-    text = b"=" + key if len(key) <= _LONGEST_KEY else b"#" + hashlib.blake2b(key, digest_size=20).digest()
-    return b"%b%b:%b%b" % (prefix, rule.name, kind, text)
+    if len(key) <= _LONGEST_KEY:
+        return b"%b%b:%b=%b" % (prefix, rule.name, kind, key)
+    return b"%b%b:%b#%b" % (prefix, rule.name, kind, hashlib.blake2b(key, digest_size=20).digest())
 
 
 class LimitsStore(SharedStore):
@@ -130,8 +131,13 @@ class LimitsStore(SharedStore):
         """The answer about these rules. What cannot be one ends the connection."""
         if numbers is None:
             return None
-        answer = [((number >> 2) / MICRO, number & 3) for number in numbers]
-        if len(answer) == len(rules) and all(map(_is_possible, rules, answer)):
+        answer: list[tuple[float, int]] = []
+        if len(numbers) == len(rules):
+            for rule, number in zip(rules, numbers, strict=True):
+                left, state = (number >> 2) / MICRO, number & 3
+                if state <= CROWDED and rule.burst - rule.most - 1 <= left <= rule.burst:
+                    answer.append((left, state))
+        if len(answer) == len(rules):
             return answer
         self._link.doubt("it does not answer as its scripts do")
         return None
@@ -140,11 +146,6 @@ class LimitsStore(SharedStore):
         """A decision took so long."""
         self.seconds += seconds
         self.times[bisect_left(BOUNDS, seconds)] += 1
-
-
-def _is_possible(rule: SharedRule, answer: tuple[float, int]) -> bool:
-    left, state = answer
-    return state <= CROWDED and rule.burst - rule.most - 1 <= left <= rule.burst
 
 
 class _Question(SharedQuestion):

@@ -29,7 +29,7 @@ _JSON_TYPE: Final = b"application/json"
 _TEXT_TYPE: Final = b"text/plain; charset=utf-8"
 _NOT_READY: Final = Refusal(503, "not_ready", "Service Unavailable", "The gateway is not ready.", "gateway")
 _NOT_FOUND: Final = NO_ROUTE.because(
-    "This port serves /healthz, /readyz, /metrics, /limits, /process and /.well-known/jwks.json."
+    "This port serves /healthz, /readyz, /metrics, /limits, /explain, /process and /.well-known/jwks.json."
 )
 _NO_KEYS: Final = NO_ROUTE.because("There are no keys: context.key_file is not set.")
 _FOREIGN: Final = MISDIRECTED_REQUEST.because("Use an IP address, localhost, or a name from listen.admin_hosts.")
@@ -49,6 +49,9 @@ class AdminResponse:
 
 
 Pages = Mapping[bytes, Callable[[], AdminResponse]]
+# Pages that get the part of the target behind the question mark.
+Queries = Mapping[bytes, Callable[[bytes], AdminResponse]]
+NO_QUERIES: Final[Queries] = {}
 
 
 def admin_pages(
@@ -76,7 +79,11 @@ def admin_pages(
 
 
 def admin_answer(
-    pages: Pages, hosts: Collection[bytes] | None, head: RequestHead, docs_url: str = DOCS_URL
+    pages: Pages,
+    hosts: Collection[bytes] | None,
+    head: RequestHead,
+    docs_url: str = DOCS_URL,
+    queries: Queries = NO_QUERIES,
 ) -> AdminResponse:
     """The response to a request with this head; `hosts` None accepts any Host (a UNIX socket has none)."""
     refusal = head.refusal
@@ -90,6 +97,10 @@ def admin_answer(
     if head.method not in (b"GET", b"HEAD", b"OPTIONS"):
         return admin_problem(METHOD_NOT_ALLOWED, docs_url, _ALLOW)
     page = pages.get(b"/" if head.path == b"*" else head.path)
+    query = queries.get(head.path)
+    if query is not None:
+        asked = query(head.target.partition(b"?")[2])
+        return _options(asked) if head.method == b"OPTIONS" else asked
     if page is None:
         return admin_problem(_NOT_FOUND, docs_url)
     return _options(page()) if head.method == b"OPTIONS" else page()

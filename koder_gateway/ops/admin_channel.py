@@ -28,10 +28,11 @@ from ..wire.problem import DOCS_URL
 from ..wire.refusal_writer import NOSNIFF, OWN_FIELDS
 from ..wire.request_head import RequestHead
 from ..wire.request_reader import RequestReader
-from .admin import AdminResponse, Pages, admin_answer, admin_problem
+from .admin import NO_QUERIES, AdminResponse, Pages, Queries, admin_answer, admin_problem
 
 # Bytes of a head and of a body.
 MAX_HEAD: Final = 16_384
+MAX_TARGET: Final = 12_288
 MAX_BODY: Final = 1024
 # Connections at once.
 MAX_CONNECTIONS: Final = 256
@@ -217,7 +218,11 @@ class AdminChannel(Protocol):
         return True
 
     def _answer(self, head: RequestHead, closing: bool) -> None:
-        self._send(head, admin_answer(self._admin.pages, self._hosts, head, self._admin.docs_url()), closing=closing)
+        self._send(
+            head,
+            admin_answer(self._admin.pages, self._hosts, head, self._admin.docs_url(), self._admin.queries),
+            closing=closing,
+        )
         if closing:
             self._close(unread=head.expects or head.refusal is not None)
         elif not self._buffer and not self._full:
@@ -288,13 +293,17 @@ class AdminFactory(Factory):
         reactor: Any,
         hosts: Callable[[], Sequence[str]] = tuple,
         docs_url: Callable[[], str] = lambda: DOCS_URL,
+        queries: Queries = NO_QUERIES,
     ) -> None:
         self.pages = pages
+        self.queries = queries
         self.docs_url = docs_url
         self.reactor = reactor
         # Its own turns, so that a probe does not wait behind clients.
         self.turns = turns_of(reactor).beside()
-        self.reader = RequestReader(b"X-Tenant-ID", max_target=1024, max_fields=100, upgrades=False, nameless=True)
+        self.reader = RequestReader(
+            b"X-Tenant-ID", max_target=MAX_TARGET, max_fields=100, upgrades=False, nameless=True
+        )
         self._hosts = hosts
         # In the order of the last activity, the quietest first.
         self._open: dict[AdminChannel, None] = {}

@@ -188,7 +188,9 @@ class Buckets:
         """Set what is left, negative where tokens are owed: a shared store has charged this bucket. Does nothing if
         there is no room."""
         clock = now * self.rate
-        if left < self.burst:
+        if WHOLE <= left < self.burst and key in self._spare:
+            self._spare[key] = clock + (self.burst - left)
+        elif left < self.burst:
             if self._take_out(key, clock, now) is not None:
                 self._put(key, clock + min(self.burst - left, self.most), clock)
         elif self._spare.pop(key, None) is not None or self._spent.pop(key, None) is not None:

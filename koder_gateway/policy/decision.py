@@ -98,7 +98,7 @@ class Policy:
     def figures(self, slug: bytes) -> Mapping[str, RateOverride]:
         """The figures that a tenant has in place of the limits' own, by limit."""
         tenant = self.registry.find(slug)
-        return {} if tenant is None else getattr(tenant, "limits", {})
+        return {} if tenant is None else tenant.limits
 
     def tenant_refusal(self, slug: bytes, path: bytes) -> Refusal | None:
         """Why an exchange of this tenant (b"" for none) at this path, already in flight, may not go on."""

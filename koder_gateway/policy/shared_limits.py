@@ -65,7 +65,18 @@ class SharedPlan:
     """The rules that apply to a request, decided together: those with a rate by the store, those on requests in
     flight here."""
 
-    __slots__ = ("_at", "_closed", "_in_flight", "_limits", "_local", "_local_at", "_plan", "_question", "_rules")
+    __slots__ = (
+        "_afterwards",
+        "_at",
+        "_closed",
+        "_in_flight",
+        "_limits",
+        "_local",
+        "_local_at",
+        "_plan",
+        "_question",
+        "_rules",
+    )
 
     def __init__(self, plan: Plan, limits: SharedLimits) -> None:
         meters = plan.meters
@@ -76,6 +87,7 @@ class SharedPlan:
         self._in_flight = [at for at, meter in enumerate(meters) if not meter.rule.quota]
         self._rules = tuple(shared_rule(meters[at]) for at in self._at)
         self._question: SharedQuestion = limits.store.question(self._rules)
+        self._afterwards = any(rule.afterwards for rule in self._rules)
         # What is decided without the store, and which rule then refuses.
         self._local_at = [at for at, meter in enumerate(meters) if meter.rule.on_failure == "local"]
         self._local = Plan(tuple(meters[at] for at in self._local_at)) if self._local_at else None
@@ -89,12 +101,12 @@ class SharedPlan:
         if not limits.store.up:
             decided(self.without_store(keys, network))
             return
-        places = self._take_places(keys)
+        places = self._take_places(keys) if self._in_flight else ()
         if places is None:
             # Refused for want of a place. Nothing is charged, so it does not matter what the store knows.
             decided(self._plan.decide(list(keys), limits.now(), network))
             return
-        request = limits.store.request() if any(rule.afterwards for rule in self._rules) else b""
+        request = limits.store.request() if self._afterwards else b""
 
         def answered(answer: SharedAnswer) -> None:
             if answer is None:
@@ -147,9 +159,10 @@ class SharedPlan:
         for at, (left, state) in zip(self._at, answer, strict=True):
             meter, key = meters[at], keys[at]
             meter.buckets.learn(key, left, now)
-            lefts[at] = 0.0 if state == CROWDED else max(0.0, left)
             if state == OK:
+                lefts[at] = left if left > 0.0 else 0.0
                 continue
+            lefts[at] = 0.0 if state == CROWDED else max(0.0, left)
             if not meter.enforced:
                 meter.shadowed += 1
                 shadowed += (meter.rule.name,)
@@ -162,7 +175,9 @@ class SharedPlan:
             self._give_back(places)
             return LimitResult(refused, self._plan.fields(lefts) + b"Retry-After: %d\r\n" % wait, shadowed)
         pending = self._admitted(keys, request, answer) + places
-        return LimitResult(None, self._plan.fields(lefts), shadowed + self._count_in_flight(places), pending)
+        if self._in_flight:
+            shadowed += self._count_in_flight(places)
+        return LimitResult(None, self._plan.fields(lefts), shadowed, pending)
 
     def _admitted(
         self, keys: list[bytes], request: bytes, answer: Sequence[tuple[float, int]]

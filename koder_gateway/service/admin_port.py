@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
-from typing import Any
-
-import msgspec
+from typing import Any, Final
+from urllib.parse import parse_qs
 
 from ..config.faults import without_secrets
-from ..ops.admin import AdminResponse, admin_pages
+from ..errors import BAD_REQUEST
+from ..exchange.explained_request import ExplainedRequest, explained_request
+from ..ops.admin import AdminResponse, admin_pages, admin_problem
 from ..ops.admin_channel import AdminFactory
 from ..ops.limits_page import limits_document
 from ..tree.compose import Composition
+from ..tree.explaining import explained_live
 
-_JSON = b"application/json"
+_JSON: Final = b"application/json"
+_QUERY: Final = "Write /explain?url=https://acme.id.koder.dev/v1/users; method, from, and header as often as need be."
+# In the query of /explain; a head has no more fields either.
+_PARAMETERS: Final = 128
 
 
 def admin_factory(
@@ -36,9 +42,35 @@ def admin_factory(
         store = without_secrets(composition.settings.limits_store.url.text)
         return _json(limits_document(policy.limiter, policy.figures, store, monotonic(), time.time()))
 
+    def explain(query: bytes) -> AdminResponse:
+        try:
+            request = _asked(query)
+        except ValueError as error:
+            return admin_problem(BAD_REQUEST.because(str(error)), docs_url())
+        composition = present()
+        return _json(explained_live(request, composition.settings, composition.policy, monotonic()))
+
     pages = {**admin_pages(unready, metrics, docs_url, lambda: present().policy.jwks, process), b"/limits": limits}
-    return AdminFactory(pages, reactor, lambda: present().settings.listen.admin_hosts, docs_url)
+    return AdminFactory(
+        pages, reactor, lambda: present().settings.listen.admin_hosts, docs_url, {b"/explain": explain}
+    )
+
+
+def _asked(query: bytes) -> ExplainedRequest:
+    """The request that a query names: `url`, `method`, `from`, and `header` for each. Raises ValueError."""
+    try:
+        words = parse_qs(
+            query.decode("latin-1"), keep_blank_values=True, errors="surrogateescape", max_num_fields=_PARAMETERS
+        )
+    except ValueError:
+        raise ValueError(f"The query has more than {_PARAMETERS} parameters. {_QUERY}") from None
+    single = [words.get(name, [usual]) for name, usual in (("method", "GET"), ("url", ""), ("from", "192.0.2.1"))]
+    if any(len(values) != 1 for values in single) or not single[1][0]:
+        raise ValueError(_QUERY)
+    (method,), (url,), (peer,) = single
+    return explained_request(method, url, words.get("header", []), peer)
 
 
 def _json(document: object) -> AdminResponse:
-    return AdminResponse(200, _JSON, msgspec.json.encode(document) + b"\n")
+    # Of a query that is no UTF-8 something has to be shown: `json` can do that.
+    return AdminResponse(200, _JSON, json.dumps(document).encode("ascii") + b"\n")

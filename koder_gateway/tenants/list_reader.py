@@ -38,7 +38,7 @@ WHOLE: Final = 3600.0
 _MEMBERS: Final = (b"next", b"next_cursor", b"as_of", b"updated_since", b"removed")
 _SLUGS: Final = msgspec.json.Decoder(list[str])
 _LINK: Final = re.compile(r'<([^<>]*)>((?:[ \t]*;[ \t]*[\w*-]+(?:=(?:"[^"]*"|[^",; \t]*))?)*)')
-_NEXT: Final = re.compile(r';[ \t]*rel="?(?:[^"]*[ \t])?next(?:[ \t][^"]*)?"?', re.IGNORECASE)
+_NEXT: Final = re.compile(r';[ \t]*rel=(?:"(?:[^"]*[ \t])?next(?:[ \t][^"]*)?"|next(?![^; \t]))', re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +179,12 @@ class LastList:
         self.as_of = ""
         self.whole_due = float("-inf")
         self.digest = b""
+
+    def forget(self) -> None:
+        """A later list could not be used: changes to this one may make no sense, and so may unchanged pages."""
+        self.as_of = ""
+        if len(self.pages) > 1:
+            self.pages = {}
 
     def follow(self, reader: ListReader, digest: bytes, now: float) -> None:
         """This list is the last good one, as of `now` in monotonic seconds."""

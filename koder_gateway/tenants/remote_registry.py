@@ -186,7 +186,7 @@ class RemoteRegistry:
         except ConfigurationError as error:
             # `again` asks for a good list, which may still come. After changes that make no sense: the whole list.
             self._asked_for |= asked_for
-            self._good.as_of = ""
+            self._good.forget()
             self._failed(error.faults)
             return
         if self._stopped:

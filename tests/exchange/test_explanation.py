@@ -16,7 +16,7 @@ from koder_gateway.policy.cors import CorsPolicy
 from koder_gateway.policy.decision import Policy
 from koder_gateway.policy.limit_rules import LimitRule
 from koder_gateway.policy.limits import Limiter
-from koder_gateway.policy.routing import Route, RouteTable
+from koder_gateway.policy.routing import PathSet, Route, RouteTable
 from koder_gateway.policy.tenants import Registry, Tenant, TenantPolicy
 from koder_gateway.wire.request_head import RequestHead
 from koder_gateway.wire.request_reader import RequestReader
@@ -122,6 +122,17 @@ def test_why_there_is_no_tenant(host: bytes, lines: tuple[bytes, ...], code: str
     assert isinstance(found.outcome, Refusal)
     assert found.tenant == f"none: {code}: {found.outcome.detail}"
     assert code == f"{found.outcome.status} {found.outcome.code}"
+
+
+def test_a_suspended_tenant_at_a_path_that_is_served_all_the_same() -> None:
+    made = replace(policy(), suspended_allow=PathSet([b"/v1/users/me"]))
+    found = ask(made, head(host=b"closed.id.koder.dev", target=b"/v1/users/me"))
+    assert found.outcome == "session"
+    assert found.tenant == (
+        "closed (suspended): closed.id.koder.dev is its name under id.koder.dev; this path is one of"
+        " tenants.suspended_allow"
+    )
+    assert ask(made, head(host=b"closed.id.koder.dev")).tenant.startswith("none: 403 tenant_suspended: ")
 
 
 # -- CORS

@@ -45,6 +45,7 @@ FLOORS = (
         "check_tool",
         "reload_tool",
         "limits_tool",
+        "explain_tool",
         "tools",
         "cli",
     ),

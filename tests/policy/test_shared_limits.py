@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from koder_gateway.policy.limit_plan import Plan
-from koder_gateway.policy.limit_rules import LimitRule
+from koder_gateway.policy.limit_rules import LimitRule, RateOverride
 from koder_gateway.policy.limits import Limiter
 from koder_gateway.policy.meter import LimitResult
 from koder_gateway.policy.shared_limits import SharedLimits, Undecided, shared_rule
@@ -221,3 +221,20 @@ def test_a_plan_of_places_alone_needs_no_store() -> None:
     plan = limiter.plan(b"GET", b"/")
     assert plan is not None
     assert not plan.needs
+
+
+def test_the_figures_of_a_tenant_are_shared_as_well() -> None:
+    store = Scripted([(4.0, OK)])
+    limiter = Limiter([RULE], 10, shared=SharedLimits(store, lambda: 0.0))
+    plan = limiter.plan(b"GET", b"/")
+    assert plan is not None
+    assert limiter.shared is not None
+    own = limiter.for_tenant(plan, b"koder", {"r": RateOverride(5, 60, 5)})
+    assert own.sole is None
+    assert own.needs == plan.needs
+    verdicts: list[LimitResult] = []
+    limiter.shared.plan(own).decide([b"koder/k"], b"network", verdicts.append)
+    assert verdicts[0].fields == b'RateLimit-Policy: "r";q=5;w=60\r\nRateLimit: "r";r=4;t=12\r\n'
+    [rule] = store.rules
+    assert (rule.burst, rule.rate) == (5, 5 / 60)
+    assert rule.name != shared_rule(limiter.meters[0]).name

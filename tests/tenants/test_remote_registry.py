@@ -21,6 +21,8 @@ from koder_gateway import Gateway, load
 from koder_gateway.errors import OVERLOADED
 from koder_gateway.ops.metrics import Counters
 from koder_gateway.policy.tenants import Registry, Tenant
+from koder_gateway.tenants import list_reader
+from koder_gateway.tenants.list_reader import WHOLE
 from koder_gateway.tenants.registry_in_force import RegistryInForce
 from koder_gateway.tenants.remote_registry import TIMEOUT, RegistryLocation, RemoteRegistry, UnreadTenants
 from koder_gateway.upstream.fetch import Fetcher
@@ -421,6 +423,279 @@ async def test_the_list_after_a_restart_is_compared_with_the_kept_one(
     admin.lists(whole[:5])
     await followed.refresh()
     assert len(followed.read[-1]) == 5, "an operator may ask for it"
+    followed.registry.stop()
+
+
+# Pages, and changes.
+
+
+class Paged(Admin):
+    """An Admin service whose responses a test gives by target, each a document with its ETag and Link header."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pages: dict[str, tuple[Any, str, str]] = {}
+
+    def gives(self, target: str, document: Any, etag: str = "", link: str = "") -> None:
+        self.pages["/v1/admin/tenants" + target] = document, etag, link
+
+    @property
+    def targets(self) -> list[str]:
+        return [request.uri.decode().removeprefix("/v1/admin/tenants") for request in self.seen]
+
+    def render_GET(self, request: Any) -> Any:
+        self.seen.append(request)
+        document, etag, link = self.pages[request.uri.decode()]
+        if link:
+            request.setHeader("Link", link)
+        if etag and request.setETag(etag.encode()):
+            return b""
+        return document if isinstance(document, bytes) else json.dumps(document).encode()
+
+
+@pytest.fixture
+def paged() -> Iterator[Paged]:
+    admin = Paged()
+    yield admin
+    pytest_twisted.blockon(Deferred.fromCoroutine(admin.stop()))
+
+
+def some(*slugs: str, **members: Any) -> dict[str, Any]:
+    return {"tenants": [{"slug": slug} for slug in slugs], **members}
+
+
+@pytest_twisted.ensureDeferred
+async def test_pages_are_followed(paged: Paged, tmp_path: Path) -> None:
+    number = await paged.start()
+    followed = Followed(number, tmp_path, "/v1/admin/tenants")
+    paged.gives("", some("a", next="/v1/admin/tenants?page=2"))
+    paged.gives("?page=2", some("b", next=f"http://127.0.0.1:{number}/v1/admin/tenants?page=3"))
+    paged.gives("?page=3", some("c", next=None, next_cursor="x&=/y"))
+    paged.gives("?page=3&cursor=x%26%3D%2Fy", some("d"), "", '<?page=5>; title="a, b"; rel="last next"')
+    paged.gives("?page=5", some("e"), "", '<?page=1>; rel="prev", <nexts>; rel=nexts')
+    await followed.refresh()
+    assert paged.targets == ["", "?page=2", "?page=3", "?page=3&cursor=x%26%3D%2Fy", "?page=5"]
+    assert followed.slugs == [["a", "b", "c", "d", "e"]]
+    await followed.refresh()
+    assert len(paged.seen) == 10
+    followed.registry.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_page_that_has_not_changed_is_not_transferred(paged: Paged, tmp_path: Path, log: list[str]) -> None:
+    followed = Followed(await paged.start(), tmp_path, "/v1/admin/tenants")
+    paged.gives("", some("a", "b", next="?page=2"), "one")
+    paged.gives("?page=2", some("c", next="?page=3"), "two")
+    paged.gives("?page=3", some("d", next=None))
+    await followed.refresh()
+    paged.gives("?page=3", some("e"), "three")
+    await followed.refresh()
+    assert [request.code for request in paged.seen] == [200, 200, 200, 304, 304, 200]
+    assert followed.slugs == [["a", "b", "c", "d"], ["a", "b", "c", "e"]]
+    await followed.refresh()
+    assert [request.code for request in paged.seen[6:]] == [304, 304, 304]
+    assert len(followed.read) == 2, "nothing has changed"
+    # A tenant that has moved to another page, and a fault: that page is read again each time.
+    paged.gives("?page=2", some("b", next="?page=3"), "four")
+    paged.gives("", some("a", next="?page=2"), "five")
+    paged.gives("?page=3", some("e", "-"), "six")
+    for _ in range(2):
+        await followed.refresh()
+    assert [request.code for request in paged.seen[9:]] == [200, 200, 200, 304, 304, 200]
+    assert followed.slugs[2] == ["a", "b", "e"]
+    assert followed.counters.registry_failures == 0
+    followed.registry.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_page_that_has_not_changed_of_tenants_that_nobody_knows(
+    paged: Paged, tmp_path: Path, log: list[str]
+) -> None:
+    """Or an ETag that lies: the next time all pages are transferred."""
+    followed = Followed(await paged.start(), tmp_path, "/v1/admin/tenants")
+    paged.gives("", some("a", "b", next="?page=2"), "one")
+    paged.gives("?page=2", some("c"), "two")
+    await followed.refresh()
+    followed.before = Registry([Tenant("a"), Tenant("c")])
+    paged.gives("?page=2", some("d"), "three")
+    await followed.refresh()
+    assert "has a page that has not changed, of tenants that are no longer known" in log[-1]
+    assert len(followed.read) == 1
+    await followed.refresh()
+    assert [request.code for request in paged.seen[2:]] == [304, 200, 200, 200]
+    assert followed.slugs[-1] == ["a", "b", "d"]
+    followed.registry.stop()
+
+
+@pytest.mark.parametrize(
+    ("document", "fault"),
+    [
+        (some("a", next="http://evil.example/v1/admin/tenants"), "its next page is on another server, "),
+        (some("a", next="http://user@127.0.0.1:PORT/"), "its next page is on another server, "),
+        (some("a", next="https://127.0.0.1:PORT/"), "its next page is on another server, "),
+        (some("a", next="http://127.0.0.1:99999/"), "its next page is on another server, "),
+        (some("a", next="file:///etc/passwd"), "its next page is on another server, "),
+        (some("a", next="?" + "x" * 3000), "next is longer than 2048 characters"),
+        (some("a", next="?a b\u00e9"), "the URL of its next page is too long, or is none"),
+        (some("a", next=5), "next is not a string"),
+        (some("a", next_cursor=["x"]), "next_cursor is not a string"),
+        (some("a", as_of="x" * 300), "as_of is longer than 256 characters"),
+        (b'{"next": "?a", "tenants": [], "next": "?b"}', "next is given twice"),
+        (some("a", next=""), None),
+    ],
+    ids=range(12),
+)
+@pytest_twisted.ensureDeferred
+async def test_where_a_list_must_not_go_on(
+    paged: Paged, tmp_path: Path, log: list[str], document: Any, fault: str | None
+) -> None:
+    number = await paged.start()
+    followed = Followed(number, tmp_path, "/v1/admin/tenants")
+    data = document if isinstance(document, bytes) else json.dumps(document).encode()
+    paged.gives("", data.replace(b"PORT", b"%d" % number))
+    await followed.refresh()
+    assert len(paged.seen) == 1
+    if fault is None:
+        assert followed.slugs == [["a"]]
+    else:
+        (line,) = log
+        assert line.partition("is not a list of tenants: ")[2].startswith(fault)
+        assert (followed.read, followed.counters.registry_failures) == ([], 1)
+    followed.registry.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_list_that_goes_round_in_a_circle(paged: Paged, tmp_path: Path, log: list[str]) -> None:
+    followed = Followed(await paged.start(), tmp_path, "/v1/admin/tenants")
+    paged.gives("", some("a", next="?page=2"))
+    paged.gives("?page=2", some("b", next="?page=2"))
+    await followed.refresh()
+    assert [line.rpartition(": ")[2] for line in log] == ["its pages go round in a circle"]
+    assert followed.read == []
+    followed.registry.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_list_of_endless_pages(
+    paged: Paged, tmp_path: Path, log: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(list_reader, "_MAX_PAGES", 30)
+    followed = Followed(await paged.start(), tmp_path, "/v1/admin/tenants")
+    for page in range(40):
+        paged.gives(f"?page={page}" if page else "", some(next=f"?page={page + 1}"))
+    await followed.refresh()
+    assert [line.rpartition(": ")[2] for line in log] == ["has more than 30 pages"]
+    assert len(paged.seen) == 30
+    # One that takes for ever, too, although each of its pages is in time.
+    paged.seen.clear()
+
+    def pass_time() -> None:
+        followed.now += 100
+        followed.registry._now = followed.now
+
+    followed.source.answered = pass_time
+    await followed.refresh()
+    assert log[-1].endswith("its pages do not end within 600 seconds")
+    assert len(paged.seen) == 6
+    followed.registry.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_pages_are_bounded_together(
+    paged: Paged, tmp_path: Path, log: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(list_reader, "MAX_LIST", 1 << 20)
+    followed = Followed(await paged.start(), tmp_path, "/v1/admin/tenants")
+    for page in range(5):
+        document = json.dumps(some(f"t{page}", other="x" * 200_000, more="x" * 200_000, next=f"?page={page + 1}"))
+        paged.gives(f"?page={page}" if page else "", document.encode())
+    await followed.refresh()
+    assert [line.rpartition(": ")[2] for line in log] == ["all pages together are longer than 1 MiB"]
+    assert (followed.read, len(paged.seen)) == ([], 3)
+    followed.registry.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_changes_are_asked_for_where_they_are_offered(paged: Paged, tmp_path: Path, log: list[str]) -> None:
+    followed = Followed(await paged.start(), tmp_path, "/v1/admin/tenants")
+    paged.gives("", some(*(f"t{number}" for number in range(50)), as_of="2026-11-29T22:00:00+01:00"))
+    await followed.refresh()
+    since = "2026-11-29T22%3A00%3A00%2B01%3A00"
+    changes = {"updated_since": "2026-11-29T22:00:00+01:00", "as_of": "7"}
+    changed = [{"slug": "t1", "status": "suspended"}, {"slug": "new"}]
+    paged.gives(f"?updated_since={since}", {"tenants": changed, "removed": ["t2", "nobody", "Not a slug"], **changes})
+    paged.gives("?updated_since=7", some(updated_since="7", as_of="8"))
+    paged.gives("?updated_since=8", some("last", updated_since="8", next="?updated_since=8&page=2", as_of="9"))
+    paged.gives("?updated_since=8&page=2", some(updated_since="8", removed=["t3"]))
+    for _ in range(3):
+        await followed.refresh()
+    assert paged.targets[1:] == [
+        f"?updated_since={since}", "?updated_since=7", "?updated_since=8", "?updated_since=8&page=2"
+    ]  # fmt: skip
+    assert [len(tenants) for tenants in followed.read] == [50, 50, 50], "no changes are no list"
+    second, last = followed.read[1], followed.read[2]
+    assert Tenant("t1", (), "suspended") in second
+    assert {tenant.slug for tenant in second} == {"new", *(f"t{number}" for number in range(50))} - {"t2"}
+    assert {tenant.slug for tenant in last} == ({tenant.slug for tenant in second} | {"last"}) - {"t3"}
+    assert log == []
+    followed.registry.again()
+    await followed.refresh()
+    assert paged.targets[-1] == "", "a reload reads all of it"
+    followed.registry.stop()
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        (some("a", updated_since="8", as_of="9"), 'it has changes since "8", not since "7"'),
+        (some("a", updated_since=7, as_of="9"), "updated_since is not a string"),
+        (some("a", updated_since="7", removed="b"), "removed is not a list of slugs"),
+        (b"<html>", "it begins with neither [ nor {"),
+        (some(updated_since="7", removed=[f"t{number}" for number in range(11)]), "lacks 11 of 100 tenants"),
+    ],
+    ids=range(5),
+)
+@pytest_twisted.ensureDeferred
+async def test_changes_that_make_no_sense_are_not_made(
+    paged: Paged, tmp_path: Path, log: list[str], answer: Any, fault: str
+) -> None:
+    """And the whole list is asked for next."""
+    followed = Followed(await paged.start(), tmp_path, "/v1/admin/tenants")
+    whole = [f"t{number}" for number in range(100)]
+    paged.gives("", some(*whole, as_of="7"))
+    paged.gives("?updated_since=7", answer)
+    for _ in range(2):
+        await followed.refresh()
+    assert (len(followed.read), followed.counters.registry_failures) == (1, 1)
+    assert fault in log[-1]
+    paged.gives("", some(*whole, "more", as_of="8"))
+    await followed.refresh()
+    assert paged.targets == ["", "?updated_since=7", ""]
+    assert len(followed.read[-1]) == 101
+    followed.registry.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_service_that_gives_the_whole_list_all_the_same(paged: Paged, tmp_path: Path) -> None:
+    followed = Followed(await paged.start(), tmp_path, "/v1/admin/tenants")
+    paged.gives("", some("a", "b", as_of="7"))
+    paged.gives("?updated_since=7", some("b", "c"))
+    for _ in range(3):
+        await followed.refresh()
+    assert followed.slugs == [["a", "b"], ["b", "c"], ["a", "b"]]
+    assert paged.targets == ["", "?updated_since=7", ""]
+    followed.registry.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_whole_list_is_asked_for_every_hour(paged: Paged, tmp_path: Path) -> None:
+    followed = Followed(await paged.start(), tmp_path, "/v1/admin/tenants")
+    paged.gives("", some("a", as_of="7"))
+    paged.gives("?updated_since=7", some(updated_since="7", as_of="7"))
+    for _ in range(1 + int(WHOLE / REFRESH)):
+        await followed.refresh()
+    assert paged.targets.count("") == 2
+    assert paged.targets[-1] == ""
     followed.registry.stop()
 
 

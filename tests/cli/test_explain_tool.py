@@ -1,0 +1,209 @@
+"""`koder-gateway explain`: one object for programs, exit codes, and the running gateway's own word."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from koder_gateway.cli import main
+from tests.kit.clients import Client
+from tests.kit.gateways import GatewayProcess
+
+CONFIG = """
+[tenants]
+base_domain = "id.koder.dev"
+registry = "tenants.toml"
+[tls]
+hsts = false
+[[limits]]
+name = "login"
+key = ["tenant", "ip"]
+rate = "5/h"
+paths = ["/v1/auth"]
+[[limits]]
+name = "token"
+key = ["tenant"]
+rate = "1/h"
+paths = ["/oauth/v2/token"]
+[state]
+dir = "state"
+[log]
+access = false
+"""
+TENANTS = '[[tenant]]\nslug = "koder"\n'
+AUTH = "https://koder.id.koder.dev/v1/auth"
+TOKEN = "https://koder.id.koder.dev/oauth/v2/token"
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("explain")
+    (folder / "tenants.toml").write_text(TENANTS)
+    (folder / "koder-gateway.toml").write_text(CONFIG)
+    return folder / "koder-gateway.toml"
+
+
+@pytest.fixture(scope="module")
+def gateway(config: Path) -> Iterator[GatewayProcess]:
+    with GatewayProcess(config.parent, CONFIG) as running:
+        yield running
+
+
+def ask(gateway: GatewayProcess, target: bytes) -> int:
+    with Client.connect(gateway.ports[0], secure=False) as client:
+        client.send(b"GET %b HTTP/1.1\r\nHost: koder.id.koder.dev\r\n\r\n" % target)
+        return client.answer(b"GET").status
+
+
+def explain(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, list[str]]:
+    """The exit code, standard output, and the lines of standard error."""
+    code = main(["explain", *words])
+    out, err = capsys.readouterr()
+    return code, out, err.splitlines()
+
+
+def explained(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict[str, Any]]:
+    code, out, err = explain(capsys, "--json", *words)
+    assert err == []
+    return code, json.loads(out)
+
+
+def test_an_object_of_a_request_that_is_served(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, document = explained(capsys, "--config", str(config), "-X", "POST", "--from", "203.0.113.7", AUTH)
+    assert code == 0
+    assert document == {
+        "request": {"method": "POST", "url": AUTH, "from": "203.0.113.7"},
+        "live": False,
+        "served": True,
+        "outcome": "forwarded",
+        "client": "203.0.113.7",
+        "tenant": {
+            "slug": "koder",
+            "reason": "koder (active): koder.id.koder.dev is its name under id.koder.dev",
+        },
+        "certificate": None,
+        "cors": "no Origin header: no CORS headers",
+        "limits": [
+            {"name": "login", "rule": "login: 5/h, burst 5, for tenant koder and ip 203.0.113.7", "left": None},
+        ],
+        "route": "/v1/auth -> auth",
+        "access": None,
+        "context": None,
+        "service": {"name": "auth", "address": "http://127.0.0.1:4002"},
+        "answer": {
+            "status": None,
+            "code": None,
+            "detail": None,
+            "fields": [
+                ["RateLimit-Policy", '"login";q=5;w=3600'],
+                ["RateLimit", '"login";r=4;t=720'],
+            ],
+            "body": None,
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "part"),
+    [
+        (("https://nobody.id.koder.dev/v1/users",), "application/problem+json", '"code":"unknown_tenant"'),
+        (("https://nobody.id.koder.dev/oauth/v2/token",), "application/json", '{"error":"invalid_request"'),
+        (
+            ("-H", "Accept: text/html", "https://nobody.id.koder.dev/oauth/v2/token"),
+            "text/html; charset=utf-8",
+            "<h1>This organization does not exist</h1>",
+        ),
+    ],
+)
+def test_a_refusal_has_the_body_that_its_client_gets(
+    words: tuple[str, ...], kind: str, part: str, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, document = explained(capsys, "--config", str(config), "-H", "X-Request-ID: r1", *words)
+    answer = document["answer"]
+    assert (code, document["served"], document["outcome"]) == (1, False, "refused")
+    assert (answer["status"], answer["code"]) == (404, "unknown_tenant")
+    assert ["Content-Type", kind] in answer["fields"]
+    assert part in answer["body"]
+    assert "r1" in answer["body"]
+    code, out, _ = explain(capsys, "--config", str(config), "-H", "X-Request-ID: r1", *words)
+    assert code == 1
+    assert answer["body"].splitlines()[0] in out.partition("\nbody     ")[2]
+
+
+def test_head_has_no_body(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, document = explained(capsys, "--config", str(config), "-X", "HEAD", "https://koder.id.koder.dev/nowhere")
+    assert (code, document["answer"]["body"]) == (1, "")
+
+
+def test_a_preflight_is_served(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "cors.toml"
+    path.write_text('[cors]\norigins = ["https://app.example"]\n')
+    asks = ("-H", "Origin: https://app.example", "-H", "Access-Control-Request-Method: PUT")
+    code, document = explained(capsys, "--config", str(path), "-X", "OPTIONS", *asks, AUTH)
+    assert (code, document["outcome"], document["answer"]["status"]) == (0, "preflight", 204)
+
+
+def test_a_wrong_command_line_is_2(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["explain", "--config", str(config), "--admin", "http://127.0.0.1:1", AUTH])
+    assert exit_.value.code == 2
+    assert "--admin and --config exclude each other" in capsys.readouterr().err
+
+
+def test_the_running_gateway_says_what_is_left(gateway: GatewayProcess, capsys: pytest.CaptureFixture[str]) -> None:
+    """As often as it is asked: nobody is charged."""
+    admin = ("--admin", f"http://127.0.0.1:{gateway.admin}")
+    for _ in range(3):
+        code, document = explained(capsys, *admin, "--from", "127.0.0.1", TOKEN)
+        assert (code, document["live"], document["served"]) == (0, True, True)
+        assert [(limit["name"], limit["left"]) for limit in document["limits"]] == [("token", 1)]
+    # It is forwarded, to a service that is not there.
+    assert ask(gateway, b"/oauth/v2/token") == 502
+    code, document = explained(capsys, *admin, "--from", "127.0.0.1", TOKEN)
+    assert (code, document["served"], document["answer"]["code"]) == (1, False, "rate_limited")
+    assert [limit["left"] for limit in document["limits"] if limit["name"] == "token"] == [0]
+    assert '"error":"temporarily_unavailable"' in document["answer"]["body"]
+    assert ask(gateway, b"/oauth/v2/token") == 429
+    code, out, _ = explain(capsys, *admin, AUTH)
+    assert code == 0
+    assert "limits   login: 5/h, burst 5, for tenant koder and ip 192.0.2.1; 5 left\n" in out
+
+
+def test_the_running_gateway_explains_as_the_configuration_does(
+    gateway: GatewayProcess, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("-X", "POST", "-H", "X-Tenant-ID: koder", "-H", "Accept: text/html", "--from", "2001:db8::1")
+    for url in (AUTH, "https://id.koder.dev/v1/users?a=%C3%A4&b=+", "https://koder.id.koder.dev/a/%2e%2e/b"):
+        _, live = explained(capsys, "--admin", f"127.0.0.1:{gateway.admin}", *words, url)
+        _, told = explained(capsys, "--config", str(config), *words, url)
+        assert live.pop("live")
+        assert not told.pop("live")
+        for document in (live, told):
+            for limit in document["limits"]:
+                del limit["left"]
+        assert live == told
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "detail"),
+    [
+        (b"", 400, "Write /explain?url=https://acme.id.koder.dev/v1/users; "),
+        (b"?url=a&url=b", 400, "Write /explain?url="),
+        (b"?url=nonsense", 400, '"nonsense" is not a URL; '),
+        (b"?url=https://koder.id.koder.dev/&from=x", 400, '--from "x" is not an address; '),
+        (b"?" + b"&".join([b"header=a:b"] * 200), 400, "The query has more than 128 parameters. "),
+        (b"?url=https://koder.id.koder.dev/%ff", 200, ""),
+        (b"?url=https://koder.id.koder.dev/" + b"a" * 13_000, 414, "The request's target is over"),
+    ],
+)
+def test_what_the_admin_port_is_asked(gateway: GatewayProcess, query: bytes, status: int, detail: str) -> None:
+    with Client.connect(gateway.admin, secure=False) as client:
+        client.send(b"GET /explain%b HTTP/1.1\r\nHost: localhost\r\n\r\n" % query)
+        message = client.answer(b"GET")
+    document = json.loads(message.body)
+    assert message.status == status
+    assert document.get("detail", "").startswith(detail)

@@ -22,7 +22,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-long test-tls check format bench bench-echo bench-floods bench-limits-store bench-peers bench-scale deb test-deb clean
+.PHONY: help run test test-long test-tls check format bench bench-echo bench-floods bench-limits-store bench-peers bench-scale bench-workers deb test-deb clean
 .PHONY: system-python system-bench system-test system-test-tls system-deb system-test-deb
 
 # $(call need,CONDITION,PACKAGES): nothing while CONDITION holds; else the Debian PACKAGES are installed when root,
@@ -48,6 +48,7 @@ help:
 	@echo 'make format    write the formatting that check asks for'
 	@echo 'make bench     micro-benchmarks of the hot functions'
 	@echo 'make bench-scale  whether it stays as fast as tenants, routes, limits and connections grow; draws docs/plots'
+	@echo 'make bench-workers  throughput with one and two workers, and how connections spread (WORKERS= passes options)'
 	@echo 'make bench-refresh  what requests wait for while a registry of a million tenants is read again (REFRESH= passes options)'
 	@echo 'make bench-echo  WebSocket messages a second, beside Go where it is installed'
 	@echo 'make bench-limits-store  what limits on a shared store cost, on a Redis beside none (LIMITS= passes options)'
@@ -94,6 +95,9 @@ bench-floods: $(STAMP)-floods
 # Debian's peers and the tools of the load are used where they are installed, and named in one line where not.
 bench-peers: $(STAMP)-peers
 	$(BIN)/python benchmarks/peers.py $(PEERS)
+
+bench-workers: system-bench $(STAMP)
+	$(BIN)/python benchmarks/workers.py $(WORKERS)
 
 bench-scale: system-bench $(STAMP)-test
 	$(BIN)/python benchmarks/scale.py --out docs/plots

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -135,6 +136,8 @@ class Daemon(MultiService):
         HANGUP.release(self._on_reload)
         # With --logfile, twistd's own handler rotates that.
         REOPEN.release(self._on_reopen, beside=True)
+        # By default it would end the process.
+        signal.signal(signal.SIGUSR2, self._on_renew)
         if self._worker is not None:
             self._worker.watch(self._reactor, self._end, self._reload)
         self._hear_control()
@@ -179,6 +182,11 @@ class Daemon(MultiService):
     def _reopen(self) -> None:
         if self._gateway is not None:
             self._gateway.reopen_logs()
+
+    def _on_renew(self, number: int, frame: object) -> None:
+        self._reactor.callFromThread(
+            self.log.warn, "SIGUSR2 is for the supervisor of several workers; restart instead"
+        )
 
     def _reload(self) -> None:
         # The demo's gateway is made once its services are up.

@@ -314,15 +314,12 @@ class Http1Channel(MessageReader, Protocol, RequestConnection, NewConnection, Pa
     # -- what the site asks of it
 
     def close_idle(self) -> None:
-        """Close if no exchange is in flight: the gateway drains."""
+        """Close soon if no exchange is in flight: the gateway drains."""
         self.keep_alive = False
-        if self._phase == IDLE and not self._asked:
-            # Its first request may be on the way: give it a moment.
+        if self._phase == IDLE:
+            # A request may be on the way: give it a moment. One that comes is served, with Connection: close.
             site = self.site
             self.deadline = min(self.deadline, site.clock.now + site.timeouts.linger)
-        elif self._phase == IDLE and (self._full or not self._unread.data):
-            # A request that waits for its turn is served, with Connection: close.
-            self._close()
 
     def relieve(self) -> None:
         """What waits here is bounded for each connection."""

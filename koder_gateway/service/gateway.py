@@ -378,6 +378,7 @@ class Gateway(TwistedService):
         self._probes.stop()
         self._endpoints.stop()
         self._registry.stop()
+        self.composition.tunnels.go_away()
         stopped = self._drain.begin(self.settings.timeouts.drain)
         self.log.info("draining: {count} exchanges in flight", count=self.site.in_flight)
         return stopped

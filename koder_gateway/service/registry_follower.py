@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ..config import Settings, Version
@@ -67,10 +68,16 @@ class RegistryFollower:
                 self._counters,
                 self._refreshed,
                 self._threads,
-                RegistryCache(settings.state.dir, str(source), settings.tenants.base_domain),
+                self._cache(settings, source),
                 contested=bool(settings.registry_faults) and before is None,
             )
         return composition
+
+    def _cache(self, settings: Settings, source: Path) -> RegistryCache | None:
+        """Where the tenants of a file are kept for the next start; None on a reactor without threads."""
+        if self._threads is self._reactor:
+            return None
+        return RegistryCache(settings.state.dir, str(source), settings.tenants.base_domain)
 
     def _follow_url(
         self, place: RegistryLocation, composition: Composition, before: Composition | None

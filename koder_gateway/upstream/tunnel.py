@@ -8,7 +8,7 @@ other side is reset too: a plain close would look like a complete transfer.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Final
 
 from ..exchange.ending import settle
 from ..exchange.ports import BodySink, Client
@@ -17,9 +17,15 @@ from ..policy.shares import FULL, Counts, Owner, Shares
 from ..reactor.read_sizes import room_of
 from ..wire.clock import CoarseClock
 from ..wire.response import ResponseHead
+from ..wire.upgrade import WEBSOCKET
+from ..wire.websocket_frames import GOING_AWAY
 from .connection import UpstreamConnection
 from .graceful_close import GracefulCloses
 from .ports import TunnelEnd
+from .websocket_end import WebSocketEnd
+
+# Seconds that the client of a WebSocket has to answer the Close frame of a gateway that ends.
+_MOMENT: Final = 5.0
 
 
 class Tunnels:
@@ -76,6 +82,11 @@ class Tunnels:
             counts[tunnel.exchange.service] += 1
         return counts
 
+    def go_away(self) -> None:
+        """The gateway ends: tell the clients of WebSockets."""
+        for tunnel in list(self.open):
+            tunnel.go_away()
+
     def sweep(self, now: float) -> None:
         """Put off the deadlines of those that have carried something since the last tick, and expire what has passed
         its own; called once a tick."""
@@ -104,6 +115,7 @@ class Tunnel(TunnelEnd, BodySink):
     __slots__ = (
         "_client_done",
         "_client_leaves",
+        "_leaves",
         "_service_done",
         "_transport",
         "body",
@@ -114,6 +126,7 @@ class Tunnel(TunnelEnd, BodySink):
         "exchange",
         "owner",
         "tunnels",
+        "websocket",
     )
     streams = True
     connection: UpstreamConnection
@@ -131,6 +144,8 @@ class Tunnel(TunnelEnd, BodySink):
         self._client_done = False
         self._client_leaves = False
         self._service_done = False
+        self._leaves = False
+        self.websocket: WebSocketEnd | None = None
 
     def start(self, head: ResponseHead, data: bytes) -> None:
         """Tell the client of the switch; `data` came right behind the service's 101."""
@@ -138,6 +153,9 @@ class Tunnel(TunnelEnd, BodySink):
         # Whether it was a failed guess is known now, which may be days before the end.
         settle(exchange, self.tunnels.clock.now, ended=False)
         self.tunnels.begun(self)
+        if head.upgrade is not None and head.upgrade.lower() == WEBSOCKET:
+            self.websocket = WebSocketEnd(self.body, data)
+            self.body = self.websocket.pass_on
         connection.tunnel_through(self)
         client.sink = self
         client.switch(head, data)
@@ -145,6 +163,14 @@ class Tunnel(TunnelEnd, BodySink):
             # Not before: what the client has sent ahead may already fill the connection to the service.
             connection.pull_from_client()
             client.stream_from(connection)
+
+    def go_away(self) -> None:
+        """The gateway ends: tell the client of a WebSocket, which has a moment to say goodbye. Of other protocols
+        nothing is known, and so nothing is said."""
+        if self.websocket is not None and not self._service_done:
+            self._leaves = True
+            self.deadline = self.tunnels.clock.now + _MOMENT
+            self.websocket.end(GOING_AWAY)
 
     # -- from the client
 
@@ -210,11 +236,17 @@ class Tunnel(TunnelEnd, BodySink):
 
     def progressed(self) -> None:
         """One side has taken what the other sent."""
+        if self._leaves:
+            return
         ending = self._client_done or self._service_done or self._client_leaves
         self.deadline = self.tunnels.due_ending if ending else self.tunnels.due
 
     def expired(self) -> None:
         """No byte has come for too long; but what came before may still be on its slow way to the client."""
+        if self._leaves:
+            self._end()
+            self.client.end_body([])
+            return
         if self.connection.paused and self.client.taking():
             self.progressed()
             return

@@ -25,6 +25,7 @@ from ..tls.ticket_contexts import TicketContexts
 from ..tree.compose import compose
 from ..wire.clock import CoarseClock
 from .bound_ports import BoundPort, PortBinder
+from .generation import Generation, inherited
 from .seats import WorkerSeat
 from .supervisor import Supervisor
 from .worker_count import processors
@@ -80,9 +81,13 @@ class _Launch:
     """What the supervisor keeps: the ports, and the settings that the next worker gets."""
 
     def __init__(self, settings: Settings, options: Any) -> None:
+        before = inherited()
         self._settings = settings
         self._tickets = TicketContexts(time.monotonic())
-        self._ports = _bound(settings, options, self._tickets)
+        self._ports = _bound(settings, options, self._tickets, before)
+        if before.rehearsal:
+            raise SystemExit(0)
+        self._old = before.workers
         self._twistd = options.parent
         self._pidfile = Path(self._twistd["pidfile"]) if self._twistd.get("pidfile") else None
         # Each process would write it.
@@ -90,7 +95,7 @@ class _Launch:
 
     def run(self, count: int) -> tuple[WorkerProcess | None, Settings]:
         supervisor = Supervisor(
-            count, Notifier(), self._reload, lambda: self._settings.timeouts.drain, self._close_ports
+            count, Notifier(), self._reload, lambda: self._settings.timeouts.drain, self._ports, self._old
         )
         if self._pidfile is not None:
             self._pidfile.write_text(str(os.getpid()))
@@ -119,15 +124,11 @@ class _Launch:
         self._settings = settings
         return []
 
-    def _close_ports(self) -> None:
-        for port in self._ports:
-            port.stopListening()
 
-
-def _bound(settings: Settings, options: Any, tickets: TicketContexts) -> list[BoundPort]:
-    """Every port of the gateway, bound, and the contexts that TLS on it begins with, in `tickets`. Raises LaunchError
-    if one cannot be."""
-    binder: Any = PortBinder()
+def _bound(settings: Settings, options: Any, tickets: TicketContexts, before: Generation) -> list[BoundPort]:
+    """Every port of the gateway, bound, and the contexts that TLS on it begins with, in `tickets`; those of the
+    generation `before` are used again. Raises LaunchError if one cannot be."""
+    binder: Any = PortBinder(before.ports)
     listen, tls = settings.listen, settings.tls
     admin = listen.admin_port if options["admin-port"] is None else options["admin-port"]
     # The certificates are read here too: what is wrong with them is reported once. Warnings are the workers'.
@@ -152,6 +153,9 @@ def _bound(settings: Settings, options: Any, tickets: TicketContexts) -> list[Bo
     binder.restore_adopted()
     if faults:
         raise LaunchError("\n".join(faults))
+    if not before.rehearsal:
+        for port in binder.left:
+            port.stopListening()
     bound: list[BoundPort] = binder.bound
     return bound
 

@@ -19,19 +19,22 @@ from typing import Any, Final
 from ..ops.console import ERROR, INFO, WARNING, say
 from ..ops.control_socket import ControlSocket
 from ..ops.notify import Notifier
+from .bound_ports import BoundPort
 from .channel import Channel, Message, channel_pair
+from .generation import OldWorker, OldWorkers, become, rehearse
 from .seats import Seat, WorkerSeat
 from .totals import Totals
 
 _ENDS: Final = (signal.SIGTERM, signal.SIGINT)
-_SIGNALS: Final = (*_ENDS, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
+_SIGNALS: Final = (*_ENDS, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD)
 # Seconds beyond the drain after which a worker that has not ended is killed.
 _GRACE: Final = 10.0
 
 
 class Supervisor:
     """`reload` reads the configuration again and returns the reasons why it is refused. `drain` returns how many
-    seconds a worker may take to end. The owner has bound the ports, which stay open here."""
+    seconds a worker may take to end. `ports` are bound, and stay open here; `old` are the workers of the generation
+    before, which end once all of this one serve."""
 
     def __init__(
         self,
@@ -39,14 +42,19 @@ class Supervisor:
         notifier: Notifier,
         reload: Callable[[], list[str]],
         drain: Callable[[], float],
-        close_ports: Callable[[], object],
+        ports: Sequence[BoundPort],
+        old: Iterable[OldWorker] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
         self._notifier = notifier
         self._reload = reload
         self._drain = drain
-        self._close_ports = close_ports
+        self._ports = ports
+        self._old = OldWorkers(old)
+        # The process that tries whether the next generation could start.
+        self._rehearsal = 0
+        self._renews = False
         self._selector = selectors.DefaultSelector()
         self._totals = Totals(count)
         self._seats = [Seat(number) for number in range(1, count + 1)]
@@ -70,7 +78,7 @@ class Supervisor:
                 made = self._start(seat)
                 if made is not None:
                     return made
-            if self._code is not None and not any(seat.pid for seat in self._seats):
+            if self._code is not None and not self._pids():
                 return self._code
             for key, _ in self._selector.select(self._timeout()):
                 key.data()
@@ -86,11 +94,12 @@ class Supervisor:
         self._selector.register(self._woken, selectors.EVENT_READ, self._signalled)
         self._before = {number: signal.signal(number, _noted) for number in _SIGNALS}
         signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
+        # The generation before has blocked them.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
     def _signalled(self) -> None:
         with suppress(BlockingIOError):
-            numbers = set(self._woken.recv(4096))
-            for number in sorted(numbers):
+            for number in sorted(set(self._woken.recv(4096))):
                 self._on_signal(number)
 
     def _on_signal(self, number: int) -> None:
@@ -100,9 +109,12 @@ class Supervisor:
             self._end()
         elif number == signal.SIGHUP:
             self._ask_reload()
+        elif number == signal.SIGUSR2:
+            self._renews = True
+            self._renew()
         else:
-            for seat in self._running():
-                os.kill(seat.pid, number)
+            for pid in self._pids():
+                os.kill(pid, number)
 
     def _take_requests(self) -> None:
         """Reload for those who wait for the verdict (`koder-gateway reload`)."""
@@ -117,6 +129,10 @@ class Supervisor:
 
     def _running(self) -> Iterable[Seat]:
         return [seat for seat in self._seats if seat.pid]
+
+    def _pids(self) -> list[int]:
+        """The processes of all workers, also of those of the generation before."""
+        return [*(seat.pid for seat in self._running()), *self._old.pids]
 
     def _due(self) -> Iterable[Seat]:
         """The workers to start now. The first one goes ahead: what stops it would stop all, and is said once."""
@@ -167,6 +183,7 @@ class Supervisor:
             self._control.close()
         self._woken.close()
         self._wakes.close()
+        self._old.close()
         for channel in (ours, *(seat.channel for seat in self._running())):
             if channel is not None:
                 channel.close()
@@ -187,18 +204,30 @@ class Supervisor:
             self._judge(seat, message["refusals"])
         elif message.get("notify") == "READY=1" and not seat.ready:
             seat.ready = self._served = True
-            self._tell_of_workers()
-            if all(each.ready for each in self._seats):
+            self._totals.publish(self._ready)
+            if self._all_ready:
                 self._notifier.ready(self._status())
-                if self._reload_again:
-                    self._ask_reload()
+                if self._old:
+                    self._say("a new generation serves, and the one before ends", INFO)
+                    self._old.end()
+                self._go_on()
+
+    @property
+    def _all_ready(self) -> bool:
+        return self._ready == len(self._seats)
+
+    def _go_on(self) -> None:
+        """Do what has been asked for meanwhile."""
+        if self._reload_again:
+            self._ask_reload()
+        self._renew()
+
+    @property
+    def _ready(self) -> int:
+        return sum(seat.ready for seat in self._seats)
 
     def _status(self) -> str:
-        ready = sum(seat.ready for seat in self._seats)
-        return f"serving with {ready} of {len(self._seats)} workers"
-
-    def _tell_of_workers(self) -> None:
-        self._totals.publish(sum(seat.ready for seat in self._seats))
+        return f"serving with {self._ready} of {len(self._seats)} workers"
 
     def _leave(self, seat: Seat) -> None:
         """Hear no more of a worker; SIGCHLD follows."""
@@ -216,13 +245,18 @@ class Supervisor:
                 return
             if pid == 0:
                 return
+            code = os.waitstatus_to_exitcode(status)
+            if pid == self._rehearsal:
+                self._rehearsed(code)
+            if self._old.ended(pid):
+                self._renew()
             for seat in self._seats:
                 if seat.pid == pid:
                     if seat.channel is not None:
                         # What it said last.
                         self._hear(seat)
                     self._leave(seat)
-                    self._ended(seat, os.waitstatus_to_exitcode(status))
+                    self._ended(seat, code)
 
     def _ended(self, seat: Seat, code: int) -> None:
         pid, seat.pid = seat.pid, 0
@@ -242,8 +276,8 @@ class Supervisor:
     def _died(self, seat: Seat, how: str, when: str = "") -> None:
         pause = seat.died(self._clock())
         self._totals.restarts += 1
-        self._tell_of_workers()
-        if seat.hopeless and not any(each.ready for each in self._seats):
+        self._totals.publish(self._ready)
+        if seat.hopeless and not self._ready:
             self._say(f"worker {seat.number} {how}{when}; it dies again and again, so the gateway ends", ERROR)
             self._give_up(1)
             return
@@ -264,7 +298,9 @@ class Supervisor:
     def _give_up(self, code: int) -> None:
         self._code = code
         self._deadline = self._clock() + self._drain() + _GRACE
-        self._close_ports()
+        for port in self._ports:
+            port.stopListening()
+        self._old.end()
         for seat in self._running():
             if seat.channel is not None:
                 seat.channel.send(do="end")
@@ -276,8 +312,8 @@ class Supervisor:
 
     def _kill(self) -> None:
         self._code, self._deadline = 1, None
-        for seat in self._running():
-            os.kill(seat.pid, signal.SIGKILL)
+        for pid in self._pids():
+            os.kill(pid, signal.SIGKILL)
 
     # -- reloads
 
@@ -285,7 +321,7 @@ class Supervisor:
         """Begin a reload; during one, or before all workers are ready, do it afterwards."""
         if self._code is not None:
             return
-        if self._asked or not all(seat.ready for seat in self._seats):
+        if self._asked or not self._all_ready:
             self._reload_again = True
             return
         self._reload_again = False
@@ -324,8 +360,36 @@ class Supervisor:
             self._notifier.ready(self._status())
         if self._control is not None:
             self._control.decided(self._refusals or None)
-        if self._reload_again:
-            self._ask_reload()
+        self._go_on()
+
+    # -- generations
+
+    def _renew(self) -> None:
+        """Begin the next generation, once all workers of this one serve, and nothing else is under way."""
+        ready = self._all_ready and not self._asked and not self._old and not self._rehearsal
+        if not self._renews or not ready or self._code is not None:
+            return
+        self._renews = False
+        try:
+            self._rehearsal = rehearse(self._ports)
+        except OSError as error:
+            self._say(f"no new generation: it cannot be tried: {error.strerror}", ERROR)
+
+    def _rehearsed(self, code: int) -> None:
+        """Become the next generation if it could start."""
+        self._rehearsal = 0
+        if self._code is not None:
+            return
+        if code:
+            self._say("no new generation: it could not start, for the reasons above; this one serves on", ERROR)
+            return
+        self._notifier.reloading("a new generation starts")
+        workers = [(seat.pid, seat.channel) for seat in self._running() if seat.channel is not None]
+        try:
+            become(self._ports, workers, _SIGNALS)
+        except OSError as error:
+            self._say(f"no new generation: {error.strerror}", ERROR)
+            self._notifier.ready(self._status())
 
     @staticmethod
     def _say(line: str, level: int) -> None:

@@ -62,6 +62,17 @@ def test_scale_runs(tmp_path: Path) -> None:
 
 
 @measures
+@pytest.mark.skipif(not shutil.which("wrk"), reason="needs wrk")
+def test_workers_runs() -> None:
+    done = run("workers", "--seconds", "1", "--connections", "4")
+    assert done.returncode == 0, done.stdout + done.stderr
+    one, two = map(json.loads, done.stdout.splitlines())
+    assert (one["workers"], two["workers"], len(two["parts"])) == (1, 2, 2)
+    # Sessions are resumed by whichever worker they meet.
+    assert (one["full"], two["full"]) == (0, 0)
+
+
+@measures
 def test_echo_runs() -> None:
     done = run("echo", "--seconds", "0.1", "--rounds", "1", "--starts", "1", "--connections", "2", "--go", "")
     assert done.returncode == 0, done.stdout + done.stderr

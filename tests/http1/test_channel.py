@@ -794,19 +794,22 @@ def test_when_the_client_goes_idle_nothing_else_happens(gateway: MemoryGateway) 
 
 
 def test_a_drain_closes_what_is_idle_and_finishes_what_is_under_way(gateway: MemoryGateway) -> None:
-    fresh, silent, idle, busy, partial = (gateway.connect() for _ in range(5))
-    idle.send(request(b"GET", b"/nowhere")).take()
+    fresh, silent, idle, late, busy, partial = (gateway.connect() for _ in range(6))
+    for client in (idle, late):
+        client.send(request(b"GET", b"/nowhere")).take()
     busy.send(request() + request())
     partial.send(b"GET /v1/us")
     gateway.site.drain()
     gateway.reactor.advance(0)
-    assert (fresh.closed, idle.closed, busy.closed, partial.closed) == ("", "clean", "", "")
-    # The first request of a new connection may be on its way: it is waited for, but not for long.
-    fresh.send(request(b"GET", b"/nowhere"))
-    assert problem(fresh.received) == (404, "no_route")
-    assert fresh.closed == "clean"
+    assert [client.closed for client in (fresh, silent, idle, late, busy, partial)] == [""] * 6
+    # A request may be on its way: it is waited for, but not for long.
+    for client in (fresh, late):
+        client.send(request(b"GET", b"/nowhere"))
+        assert problem(client.received) == (404, "no_route")
+        assert read_messages(client.received)[0].values(b"connection") == [b"close"]
+        assert client.closed == "clean"
     gateway.advance(3)
-    assert silent.closed == "clean"
+    assert (silent.closed, idle.closed) == ("clean", "clean")
     gateway.origin().only.send(OK)
     assert busy.received == answered(b"200 OK", after=(b"Content-Length: 2", b"Connection: close"), body=b"hi")
     assert busy.closed == "clean"

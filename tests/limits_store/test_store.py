@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -27,6 +28,10 @@ from tests.kit.waiting import eventually
 
 _NOBODY = Credentials()
 _NUMBERS = count()
+# A user who may do what docs/operations.md says, and no more.
+_MAY = re.search(r"~koder-gateway:\* (.*)", (Path(__file__).parents[2] / "docs/operations.md").read_text())
+assert _MAY is not None
+_USER = f"user kg on >hunter2 ~kg:* {_MAY[1]}"
 Answers = list[tuple[float, int]]
 
 
@@ -374,7 +379,7 @@ async def test_a_replica_is_recognized_before_it_is_asked(own_redis: Redis, make
 
 @pytest_twisted.ensureDeferred
 async def test_a_password_is_given(tmp_path: Path, make_asker: MakeAsker) -> None:
-    with Redis(tmp_path, "user kg on >hunter2 ~kg:* +@all", password="sesame") as server:
+    with Redis(tmp_path, _USER, password="sesame") as server:
         right = make_asker(server.path, Credentials(password=b"sesame", database=3))
         user = make_asker(server.path, Credentials(b"kg", b"hunter2"))
         wrong, none = make_asker(server.path, Credentials(password=b"guess")), make_asker(server.path)
@@ -385,7 +390,10 @@ async def test_a_password_is_given(tmp_path: Path, make_asker: MakeAsker) -> Non
         assert "it answers WRONGPASS" in wrong.lines[0]
         assert "it answers NOAUTH" in none.lines[0]
         assert not any("guess" in line or "sesame" in line for line in wrong.lines)
-        await right.ask(rule())
+        for asker in (user, right):
+            failures, request = rule(afterwards=True), asker.store.request()
+            assert await asker.ask(rule(name=b"other"), failures, request=request) == [(2.0, OK), (3.0, OK)]
+            assert await asker.settle(failures, request=request, failed=True) == [(2.0, OK)]
         assert "db3:keys=" in server.ask("INFO", "keyspace")
 
 

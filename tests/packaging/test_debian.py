@@ -147,6 +147,26 @@ def test_the_user_of_the_unit_is_made_and_removed(service: configparser.SectionP
     assert f"rm -rf /var/lib/{service['StateDirectory']} /etc/koder-gateway\n" in written("koder-gateway.postrm")
 
 
+@pytest.mark.parametrize(
+    ("name", "port", "key", "endpoint"),
+    [
+        ("koder-gateway.socket", "443", "port", "tls+systemd:domain=INET6:name=https"),
+        ("koder-gateway.koder-gateway-http.socket", "80", "redirect_port", "systemd:domain=INET6:name=http"),
+    ],
+)
+def test_the_sockets_are_those_of_the_endpoints_that_they_name(
+    tmp_path: Path, name: str, port: str, key: str, endpoint: str
+) -> None:
+    unit = written(name)
+    assert f"\nListenStream={port}\n" in unit
+    assert f"\nFileDescriptorName={endpoint.rpartition('=')[2]}\n" in unit
+    assert f'listen.{key} = "{endpoint}"' in unit
+    assert "\nService=koder-gateway.service\n" in unit
+    config = tmp_path / "koder-gateway.toml"
+    config.write_text(f'[listen]\n{key} = "{endpoint}"\n')
+    assert getattr(load(config).listen, key) == (endpoint,)
+
+
 def test_a_repaired_file_needs_no_reset_of_the_unit() -> None:
     """systemd counts no failed starts, and each is tried again."""
     unit = written("koder-gateway.service")
@@ -237,6 +257,17 @@ def test_systemd_understands_the_unit(tmp_path: Path) -> None:
     unit = tmp_path / "koder-gateway.service"
     # The files that it runs are not on this machine.
     unit.write_text(re.sub(r"^(Exec\w+=)\S+", r"\1/bin/true", written(unit.name), flags=re.MULTILINE))
+    done = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@systemd
+@pytest.mark.parametrize("name", ["koder-gateway.socket", "koder-gateway.koder-gateway-http.socket"])
+def test_systemd_understands_the_sockets(tmp_path: Path, name: str) -> None:
+    unit = tmp_path / f"{'koder-gateway-http' if 'http' in name else 'koder-gateway'}.socket"
+    unit.write_text(written(name))
+    service = re.sub(r"^(Exec\w+=)\S+", r"\1/bin/true", written("koder-gateway.service"), flags=re.MULTILINE)
+    (tmp_path / "koder-gateway.service").write_text(service)
     done = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -1,0 +1,117 @@
+"""A new generation beside the old one: by SIGUSR2, without a lost request."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+from pathlib import Path
+
+from tests.kit.clients import request
+from tests.kit.gateways import GatewayProcess
+from tests.kit.services import Origin, Peer, answer
+from tests.kit.waiting import PATIENCE, until
+from tests.workers.test_supervised import BOTH, READY, configured, gone, supervised, until_replaced
+
+RENEWED = "a new generation serves, and the one before ends"
+# A start is tried, and then done.
+TWICE = 3 * PATIENCE
+
+
+def renew(gateway: GatewayProcess) -> None:
+    """Have a new generation start, and wait until the one before has ended."""
+    before, told = gateway.workers, gateway.log().count(RENEWED)
+    gateway.signal(signal.SIGUSR2)
+    until(lambda: gateway.log().count(RENEWED) > told, "a new generation serves", TWICE)
+    until(lambda: not set(before) & set(gateway.workers), "the one before has ended")
+    assert len(gateway.workers) == 2
+
+
+def test_the_process_and_its_ports_stay(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.sock"
+    with Origin() as origin, supervised(tmp_path, origin.url, ports=(*BOTH, f"unix:{path}")) as gateway:
+        number = path.stat().st_ino
+        for _ in range(2):
+            renew(gateway)
+            for tls in (False, True):
+                with gateway.connect(1 if tls else 0, tls=tls) as client:
+                    assert client.ask("GET", "/a").status == 200
+            assert path.stat().st_ino == number
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(str(path))
+                client.sendall(request("GET", "/a", "Connection: close"))
+                assert client.makefile("rb").read().startswith(b"HTTP/1.1 200 ")
+            assert gateway.metrics()[READY] == 2
+    assert not path.exists()
+    assert not path.with_name("gateway.sock.lock").exists()
+
+
+def test_exchanges_in_flight_end_with_the_old_generation(tmp_path: Path) -> None:
+    held = threading.Event()
+    asked: list[bytes] = []
+
+    def play(peer: Peer, number: int) -> None:
+        while (received := peer.head()) is not None:
+            asked.append(received.target)
+            if received.target == b"/a/held":
+                assert held.wait(PATIENCE)
+            peer.send(answer(received.target))
+
+    with Origin(play) as origin, supervised(tmp_path, origin.url) as gateway, gateway.connect() as client:
+        before = gateway.workers
+        client.send(request("GET", "/a/held"))
+        until(lambda: asked, "it is in flight")
+        gateway.signal(signal.SIGUSR2)
+        until(lambda: RENEWED in gateway.log(), "a new generation serves", TWICE)
+        with gateway.connect() as other:
+            assert other.ask("GET", "/a/new").status == 200
+        assert any(not gone(pid) for pid in before)
+        held.set()
+        seen = client.read()
+        assert (seen.status, seen.get("connection")) == (200, "close")
+        until(lambda: all(gone(pid) for pid in before), "the one before has ended")
+
+
+def test_a_generation_that_could_not_start_changes_nothing(tmp_path: Path) -> None:
+    with Origin() as origin, supervised(tmp_path, origin.url) as gateway:
+        before = gateway.workers
+        good = gateway.config.read_text()
+        gateway.config.write_text(good.replace("[log]", "[logs]"))
+        gateway.signal(signal.SIGUSR2)
+        until(lambda: "no new generation: it could not start" in gateway.log(), "it is said")
+        assert "koder-gateway.toml: logs: " in gateway.log()
+        with gateway.connect() as client:
+            assert client.ask("GET", "/a").status == 200
+        assert gateway.workers == before
+        gateway.config.write_text(good)
+        renew(gateway)
+
+
+def test_a_generation_has_the_new_configuration(tmp_path: Path) -> None:
+    """Also what a reload cannot change."""
+    with contextlib.ExitStack() as origins:
+        old = origins.enter_context(Origin())
+        new = origins.enter_context(Origin(lambda peer, number: peer.serve(b"new")))
+        with supervised(tmp_path, old.url) as gateway:
+            gateway.config.write_text(configured(new.url, listen={"workers": 3}))
+            gateway.signal(signal.SIGUSR2)
+            until(lambda: RENEWED in gateway.log(), "a new generation serves", TWICE)
+            assert gateway.metrics()["koder_gateway_workers"] == 3
+            with gateway.connect() as client:
+                assert client.ask("GET", "/a").body == b"/a new"
+
+
+def test_signals_during_the_change_are_not_lost(tmp_path: Path) -> None:
+    with Origin() as origin, supervised(tmp_path, origin.url) as gateway:
+        before = gateway.workers
+        gateway.signal(signal.SIGUSR2)
+        gateway.signal(signal.SIGHUP)
+        gateway.signal(signal.SIGUSR2)
+        until(lambda: gateway.log().count(RENEWED) >= 1, "a new generation serves", TWICE)
+        until(lambda: "reloaded by all workers" in gateway.log(), "the reload is done")
+        until(lambda: all(gone(pid) for pid in before), "the first have ended")
+        pid = gateway.workers[-1]
+        os.kill(pid, signal.SIGKILL)
+        until_replaced(gateway, pid)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from itertools import repeat
 
 from flood_http1 import BULK, BULK_PATH, KIB, dripping, once, request
-from flood_http2 import DATA, block, frame, headers, literal, opening
+from flood_http2 import DATA, STREAMS, block, frame, headers, literal, opening
 from flood_swarm import FOREVER, Attack, Script, Step
 
 UPGRADE = request(
@@ -62,7 +62,15 @@ def held() -> list[Attack]:
         *(Attack("drip-body", "6", t, dripped, 1, "byte", len(_BODY)) for t in ("plain", "tls")),
         Attack("held-tunnels", "3", "tls", once(UPGRADE), len(UPGRADE), seconds=4.0, honest="tunnels"),
         Attack(
-            "held-tunnels", "3", "h2", _streams(connect, opening()), size, seconds=4.0, honest="tunnels", go=False
+            "held-tunnels",
+            "3",
+            "h2",
+            _streams(connect, opening()),
+            size,
+            allowance=STREAMS,
+            seconds=4.0,
+            honest="tunnels",
+            go=False,
         ),
     ]
 
@@ -74,7 +82,16 @@ def tunnels() -> list[Attack]:
     large, small = b"x" * BULK, b"\x82\x80\x00\x00\x00\x00" * 3000
     return [
         *(Attack("unread-tunnel", "1", t, tunnel(large), 16 * KIB, "16 KiB", reads=False) for t in ("plain", "tls")),
-        Attack("unread-tunnel", "1", "h2", shut, len(headers(1, connect)) + 609, "tunnel", go=False),
+        Attack(
+            "unread-tunnel",
+            "1",
+            "h2",
+            shut,
+            len(headers(1, connect)) + 609,
+            "tunnel",
+            allowance=STREAMS,
+            go=False,
+        ),
         *(Attack("bulk-tunnel", "2", t, tunnel(large), 16 * KIB, "16 KiB") for t in ("plain", "tls")),
         *(Attack("bulk-messages", "2", t, tunnel(small), 16 * KIB, "16 KiB") for t in ("plain", "tls")),
     ]

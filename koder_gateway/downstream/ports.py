@@ -141,6 +141,9 @@ class PacedConnection(Protocol):
     def check_pace(self) -> None:
         """`pace_due` has passed: end the connection of a client that takes too little."""
 
+    def watch_end(self) -> None:
+        """It is not read at present: notice if its client is gone."""
+
 
 class Successor(ClientConnection, Protocol):
     """A connection that takes a transport over from another protocol."""

@@ -359,6 +359,9 @@ class _BodyCollector(BodySink):
         request.content = self._file
         request._render_now(self._resource)
 
+    def client_leaves(self) -> None:
+        """See `BodySink`: what is collected is always read."""
+
     def client_failed(self, event: str) -> None:
         request = self._request
         request.sink = None

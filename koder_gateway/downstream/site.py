@@ -303,6 +303,8 @@ class GatewaySite(Site, ClientSite):
         if not self._due:
             self._due.extend(channel for channel in self.channels if channel.deadline <= now)
             self._expire()
+        for paused in self.paused:
+            paused.watch_end()
         for watched in [watched for watched in self.watched if watched.pace_due <= now]:
             watched.check_pace()
         if self.buffered.total > self.buffered.bound:

@@ -111,6 +111,9 @@ class AdmissionWait(BodySink):
             if self._pending is pending:
                 self._regulate(pending)
 
+    def client_leaves(self) -> None:
+        """See `BodySink`: waiting has a deadline of its own."""
+
     def client_failed(self, event: str) -> None:
         """The client is gone, or its body is late, broken or too large."""
         self.abandon()

@@ -51,6 +51,10 @@ class BodySink(Protocol):
     def body_ended(self, trailers: list[bytes]) -> None:
         """The body is complete."""
 
+    def client_leaves(self) -> None:
+        """The client has closed its side, and not all of what it sent before has been read. Does nothing where that
+        makes no difference."""
+
     def client_failed(self, event: str) -> None:
         """The client is gone, or its body is late, broken or too large."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..errors import Refusal
+from ..policy.decision import OAUTH_SERVICE
 from ..wire.accept import may_prefer_page, prefers_page
 from ..wire.refusal_writer import JsonShape, RefusalShape
 from .states import Exchange
@@ -32,6 +33,8 @@ def _chosen(exchange: Exchange) -> RefusalShape:
         page = head.page = may_prefer_page(head.rest) and prefers_page(head.fields)
     if page:
         return policy.refusals.page
-    if policy.speaks_oauth(head.path):
+    # Limits refuse where the route is known, most other refusals are before that.
+    route = exchange.chosen or policy.routes.match(head.path)
+    if route is not None and route.service == OAUTH_SERVICE:
         return policy.refusals.oauth(head.value(b"authorization"))
     return policy.refusals.problem

@@ -33,7 +33,6 @@ from zope.interface import alsoProvides, implementer
 
 from ..downstream.lingering_close import can_half_close
 from ..downstream.ports import ClientSite, NewConnection, PacedConnection
-from ..downstream.reset_watch import ResetWatch
 from ..errors import BAD_FRAMING, BODY_TOO_LARGE, REQUEST_TIMEOUT, Refusal
 from ..exchange.context import RequestContext
 from ..exchange.opening import HeadSource, open_exchange
@@ -56,9 +55,7 @@ _UNSENT: Final = 16384
 
 
 @implementer(IHandshakeListener, IPushProducer)
-class Http1Channel(
-    ResetWatch, MessageReader, Protocol, RequestConnection, NewConnection, PacedConnection, HeadSource
-):
+class Http1Channel(MessageReader, Protocol, RequestConnection, NewConnection, PacedConnection, HeadSource):
     """Made by `GatewaySite` for each connection. `keep_alive`: whether the connection outlives this exchange;
     `lingers`: whether the client may still be sending what nobody is going to read."""
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 from ..downstream.body_deadline import BodyDeadline
 from ..downstream.lingering_close import LingeringClose
 from ..downstream.ports import ClientSite
+from ..downstream.reset_watch import ResetWatch
 from ..downstream.unsent_bytes import ClientPace
 from ..exchange.ports import Producer
 from ..policy.limit_keys import address_key
@@ -28,7 +29,7 @@ _PIPELINE_BOUND: Final = 16384
 _FORGOTTEN_BOUND: Final = 1 << 20
 
 
-class ClientFlow(StockChannel, BodyDeadline, LingeringClose):
+class ClientFlow(StockChannel, BodyDeadline, LingeringClose, ResetWatch):
     """The base of the channel that pauses and resumes: `read_on` is the part of it that reads. `deadline` is
     monotonic seconds."""
 
@@ -96,7 +97,16 @@ class ClientFlow(StockChannel, BodyDeadline, LingeringClose):
                 transport.pauseProducing()
             else:
                 self.site.paused.discard(self)
+                if phase == TUNNEL:
+                    self.forget_reset()
                 transport.resumeProducing()
+
+    def watch_end(self) -> None:
+        """The service of a tunnel has taken nothing for a while: unread, a client that is gone would keep it for
+        `timeouts.tunnel`."""
+        request = self.request
+        if self._phase == TUNNEL and self._held and request is not None and request.sink is not None:
+            self.watch_for_reset(request.sink.client_leaves)
 
     # -- what the transport says of the client (IPushProducer)
 

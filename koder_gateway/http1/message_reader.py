@@ -15,7 +15,7 @@ from ..wire.request_head import KEPT_HEAD, RequestHead
 from ..wire.request_syntax import oversized
 from ..wire.unread_head import known_of
 from .flow_control import ClientFlow
-from .phases import BODY, BUSY, FORGETFUL, HEAD, IDLE, RAW
+from .phases import BODY, BUSY, FORGETFUL, HEAD, IDLE, RAW, TUNNEL
 
 _HEAD_END: Final = b"\r\n\r\n"
 _CR: Final = 0x0D
@@ -92,14 +92,14 @@ class MessageReader(ClientFlow):
         return heavy and self._turns is not None and self._turns.over()
 
     def body_room(self) -> int:
-        """Bytes that the transport may read at once, 0 for a little: of a body or a tunnel as much as its service
-        takes, and not what comes behind a body, which nobody takes."""
+        """Bytes that the transport may read at once, 0 for a little: of a tunnel as much as its service takes, of a
+        body that or more, and not what comes behind a body, which nobody takes."""
         phase = self._phase
         sink = None if self.request is None or phase not in RAW else self.request.sink
         if sink is None or not sink.streams:
             return 0
         room = sink.body_room()
-        size = min(room, _ROOM) if self.site.crowded else max(room, _ROOM)
+        size = min(room, _ROOM) if phase == TUNNEL or self.site.crowded else max(room, _ROOM)
         if phase == BODY:
             size = min(size, 2 * self._remaining if self._decoder is None else _ROOM)
         return size

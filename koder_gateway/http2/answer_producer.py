@@ -3,7 +3,6 @@ sent."""
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Final, Protocol
 
 from ..exchange.ports import Producer
@@ -62,7 +61,7 @@ class AnswerProducer(Sender):
     )
 
     window: int
-    waiting: deque[bytes | memoryview]
+    waiting: list[bytes | memoryview]
     # None once the stream is over.
     _stream: SendingStream | None
     _connection: Connection

@@ -36,7 +36,7 @@ class Sender(Protocol):
 
     listed: bool
     closed: bool
-    waiting: deque[bytes | memoryview]
+    waiting: list[bytes | memoryview]
 
     def emit(self, forced: bool = False) -> bool:
         """Send one frame of what waits, a small one if `forced`; whether there is more that could go at once."""

@@ -6,7 +6,6 @@ while more than a little waits the service is paused.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Final, cast
 
 from ..reactor.read_sizes import room_of
@@ -29,6 +28,8 @@ from .answer_producer import HIGH, LITTLE, AnswerProducer, SendingStream
 # A piece may keep a buffer alive that is so many times its size.
 _PINNED: Final = 4
 _EMPTY: Final = b""
+# So many pieces wait as they came; with the next one they become a single one.
+_PIECES: Final = 64
 # The pace of streams for which nothing has ever waited: one object for all.
 _UNASKED: Final = MinRate()
 
@@ -55,7 +56,7 @@ class SendWindow(AnswerProducer):
     def __init__(self, stream: SendingStream) -> None:
         out = stream.connection.out
         self.window = out.initial_window
-        self.waiting = deque()
+        self.waiting = []
         self.listed = False
         self.ended = False
         self.all_sent = False
@@ -115,6 +116,9 @@ class SendWindow(AnswerProducer):
             return
         if data:
             self.waiting.append(data)
+            if len(self.waiting) > _PIECES:
+                # Many small ones would hold several times their size.
+                self.waiting[:] = [b"".join(self.waiting)]
             self._waiting_size += len(data)
         if ended:
             self._end()
@@ -247,12 +251,12 @@ class SendWindow(AnswerProducer):
     def _next(self, room: int) -> bytes | memoryview:
         """What waits first, as much of it as there is room for."""
         waiting = self.waiting
-        data = waiting.popleft()
+        data = waiting.pop(0)
         if len(data) > room:
             view = memoryview(data)
             rest, whole = view[room:], cast(bytes, view.obj)
             # A small rest must not keep the whole buffer alive.
-            waiting.appendleft(rest if _PINNED * len(rest) > len(whole) else bytes(rest))
+            waiting.insert(0, rest if _PINNED * len(rest) > len(whole) else bytes(rest))
             return view[:room]
         return self._gathered(data, room) if waiting and len(data) + len(waiting[0]) <= room else data
 
@@ -261,7 +265,7 @@ class SendWindow(AnswerProducer):
         pieces = [data]
         size = len(data)
         while self.waiting and size + len(self.waiting[0]) <= room:
-            pieces.append(self.waiting.popleft())
+            pieces.append(self.waiting.pop(0))
             size += len(pieces[-1])
         return b"".join(pieces)
 

@@ -8,6 +8,8 @@ from ..errors import Refusal
 from ..exchange.context import RequestContext
 from ..exchange.opening import HeadSource, open_exchange
 from ..policy.certificates import TlsInfo
+from ..policy.limit_keys import address_key
+from ..reactor.turns import PIECES
 from ..wire import http2_frames
 from ..wire.flood_budget import EXCESS_BYTE, EXCESS_FIELD, FRAME, RESET, SERVED
 from ..wire.hpack import OversizedBlock
@@ -284,8 +286,21 @@ class Streams(OpenStreams, HeadSource):
             stream.cut_short()
 
     def lose(self) -> None:
-        """The connection is gone, and so is every exchange on it."""
-        for stream in list(self.open.values()):
-            stream.reset()
+        """The connection is gone, and so is every exchange on it; a turn ends no more of them than fit into its
+        slice."""
+        for stream in self.open.values():
+            # From now on nothing of their responses is kept.
+            stream.send_window.closed = True
         self.heads.forget()
         self._context = None
+        self._lose_next()
+
+    def _lose_next(self) -> None:
+        turns = self._connection.site.turns
+        until, left = turns.slice(), PIECES
+        for stream in list(self.open.values()):
+            stream.reset()
+            left -= 1
+            if self.open and (not left or turns.time() >= until):
+                turns.later(self._lose_next, address_key(self.peer))
+                return

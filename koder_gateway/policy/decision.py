@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     # With joserfc, which costs memory: only where a key is configured.
     from .signed_context import ContextSigner
 
-# The service that speaks OAuth and OpenID Connect.
-_OAUTH_SERVICE: Final = "oauth2"
+# The service that speaks OAuth and OpenID Connect: clients of its paths expect OAuth errors.
+OAUTH_SERVICE: Final = "oauth2"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,11 +89,6 @@ class Policy:
         if route is None or not route.public:
             return None
         return self.cors.public_preflight(method, head.preflight_headers)
-
-    def speaks_oauth(self, path: bytes) -> bool:
-        """Whether clients of this path expect OAuth errors: those of the service with the name `oauth2`."""
-        route = self.routes.match(path)
-        return route is not None and route.service == _OAUTH_SERVICE
 
     def figures(self, slug: bytes) -> Mapping[str, RateOverride]:
         """The figures that a tenant has in place of the limits' own, by limit."""

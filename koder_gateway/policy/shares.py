@@ -237,17 +237,18 @@ class Places(Generic[H]):
     # -- waiting
 
     def wait(self, holder: H) -> str:
-        """Wait for a place, after `take` has returned False. Returns why there is no room to wait: "full", "address"
-        or "tenant"; "" if there is.
+        """Wait for a place, after `acquire` has returned False. Returns why there is no room to wait: "full" or
+        "tenant"; "" if there is.
 
-        As many may wait as there are places, and an address and a tenant have their shares of that too. Free places
-        that are about to be given to those who wait count as room: a burst of responses does not reduce it.
+        As many may wait as there are places, and a tenant has its share of that too. One address may use all of it
+        while nobody else does: it gives way to others (`in_the_way`). Free places that are about to be given to those
+        who wait count as room: a burst of responses does not reduce it.
         """
         owner, queue, counts, shares = self._owner(holder), self.queue, self._counted(), self.shares
         address, tenant = owner
-        if address and len(queue.line(address)) + counts.addresses.get(address, 0) >= 2 * shares.address:
-            return ADDRESS
-        if len(queue) + len(self.held) >= 2 * self.limit:
+        # Free places are no room for an address that may not have them.
+        given = self.limit if counts.addresses.get(address, 0) >= shares.address else len(self.held)
+        if len(queue) + given >= 2 * self.limit:
             return FULL
         if tenant and queue.tenants.get(tenant, 0) + counts.tenants.get(tenant, 0) >= 2 * shares.tenant:
             return TENANT
@@ -259,7 +260,7 @@ class Places(Generic[H]):
         the address with the most waiting requests, if `holder`'s address has fewer. None if `holder` itself must be
         refused."""
         owner = self._owner(holder)
-        last = None if reason == ADDRESS else self.queue.last_of_longest(owner.tenant if reason == TENANT else b"")
+        last = self.queue.last_of_longest(owner.tenant if reason == TENANT else b"")
         if last is None:
             return None
         longest = len(self.queue.line(self._owner(last).address))

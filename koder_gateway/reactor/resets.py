@@ -2,7 +2,8 @@
 
 After that half-close a reactor reads no further, and notices a reset only when a write fails, which may be minutes
 later. The kernel reports a reset without being asked for an event (EPOLLERR, EPOLLHUP): one epoll for each reactor
-watches for it, and costs nothing while nothing is watched.
+watches for it, and costs nothing while nothing is watched. A connection that is only not read for a while is watched
+for the end of the peer's sending side as well (EPOLLRDHUP).
 """
 
 from __future__ import annotations
@@ -24,13 +25,15 @@ class ResetWatcher:
         self._reactor = reactor
         self._epoll: select.epoll | None = None
         self._watched: dict[int, Callable[[], object]] = {}
+        self._closing: dict[int, Callable[[], object]] = {}
 
     def __len__(self) -> int:
         """How many are watched."""
         return len(self._watched)
 
-    def watch(self, transport: Any, gone: Callable[[], object]) -> int:
-        """Call `gone` once when the connection is reset.
+    def watch(self, transport: Any, gone: Callable[[], object], closed: Callable[[], object] | None = None) -> int:
+        """Call `gone` once when the connection is reset; and `closed`, perhaps several times, when the peer has
+        closed its side. Without `closed` the peer has, and the connection counts as reset too when both sides are.
 
         The result is for `forget`, before or when the connection ends; -1 if the transport has no descriptor.
         """
@@ -44,15 +47,18 @@ class ResetWatcher:
             self._epoll = select.epoll()
             self._reactor.addReader(self)
         with contextlib.suppress(FileExistsError):
-            # No event is requested: these two are always reported.
-            self._epoll.register(descriptor, 0)
+            # No event is requested: these two are always reported; where a reset is not all, once each.
+            self._epoll.register(descriptor, 0 if closed is None else select.EPOLLRDHUP | select.EPOLLET)
         self._watched[descriptor] = gone
+        if closed is not None:
+            self._closing[descriptor] = closed
         return descriptor
 
     def forget(self, descriptor: int) -> None:
         """Stop watching the connection."""
         if self._watched.pop(descriptor, None) is None:
             return
+        self._closing.pop(descriptor, None)
         if self._epoll is not None:
             with contextlib.suppress(OSError):
                 self._epoll.unregister(descriptor)  # unless it has been closed meanwhile
@@ -64,7 +70,11 @@ class ResetWatcher:
         """Watched connections have an event."""
         if self._epoll is None:
             return
-        for descriptor, _ in self._epoll.poll(0):
+        for descriptor, events in self._epoll.poll(0):
+            closed = self._closing.get(descriptor)
+            if closed is not None and not events & select.EPOLLERR:
+                closed()
+                continue
             gone = self._watched.get(descriptor)
             self.forget(descriptor)
             if gone is not None:
@@ -87,6 +97,7 @@ class ResetWatcher:
     def connectionLost(self, reason: object) -> None:
         """The reactor ends."""
         self._watched.clear()
+        self._closing.clear()
         self._close()
 
     def logPrefix(self) -> str:

@@ -46,21 +46,29 @@ _little_buffer: Final[Callable[[int], memoryview]] = _Always(_little).__getitem_
 class BoundedReads(ABC):
     """The reading half of `Flow`, which bounds each read."""
 
+    # Set while uvloop is to read into a buffer of ours, and not there otherwise: it looks for them.
+    __slots__ = ("__dict__", "__weakref__", "buffer_updated", "get_buffer")
+
     _starting = False
     _held: list[bytes] | None = None
     # Whether the rest of this turn is others'.
     _turn_ended = False
     _reads_little = False
-    _reads_bounded = False
     # The function that returns the room at the receiver, and how much of that is left.
-    _room: Callable[[], int] | None = None
-    _budget = 0
+    _room: Callable[[], int] | None
+    _budget: int
     _native: Any = None
 
     reactor: OwningReactor
     data_received: Callable[[bytes], None]
     get_buffer: Callable[[int], memoryview]
     buffer_updated: Callable[[int], None]
+
+    def __init__(self) -> None:
+        # What only some instances have would cost each of those a dictionary of its own.
+        self._reads_bounded = False
+        self._budget = 0
+        self._room = None
 
     @abstractmethod
     def getPeer(self) -> Any: ...
@@ -150,7 +158,7 @@ class BoundedReads(ABC):
         """Have uvloop read into the given buffer (asyncio.BufferedProtocol)."""
         native = self._native
         # Only a change of the way of reading needs a pause.
-        reading = "get_buffer" not in self.__dict__ and native.is_reading()
+        reading = not hasattr(self, "get_buffer") and native.is_reading()
         if reading:
             native.pause_reading()
         self.get_buffer = get

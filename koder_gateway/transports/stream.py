@@ -69,8 +69,12 @@ class StreamTransport(Flow):
     _peer: Any = None
 
     def __init__(self, reactor: OwningReactor) -> None:
+        super().__init__()
         self.reactor = reactor
         self.write = drop
+        # Set here already: what only some instances have costs each of those a dictionary of its own.
+        self.producer: Any = None
+        self.streamingProducer = self.producerPaused = self._full = self._stopped = False
 
     @abstractmethod
     def _build(self) -> IProtocol | None:
@@ -198,8 +202,9 @@ class StreamTransport(Flow):
         """Drop all references, so that no cycle keeps this connection or its protocol alive."""
         if self._handle is not None:
             self._handle.detach()
-        for name in ("data_received", "get_buffer", "buffer_updated"):
-            self.__dict__.pop(name, None)
+        self.__dict__.pop("data_received", None)
+        if hasattr(self, "get_buffer"):
+            del self.get_buffer, self.buffer_updated
         self.write = drop
         self.protocol = self._native = self._handle = self._held = self.producer = self._room = None
 

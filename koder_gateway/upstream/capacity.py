@@ -10,7 +10,6 @@ from twisted.logger import Logger
 from ..exchange import states
 from ..policy.clients import NOWHERE
 from ..policy.shares import ADDRESS, FULL, TENANT, Owner, Places, Shares
-from ..reactor.turns import PIECES
 from ..wire.clock import CoarseClock
 from ..wire.rate_limited_log import RateLimitedLog
 from .ports import Forwarded, PlaceSeeker
@@ -21,9 +20,11 @@ TIMEOUT: Final = "timeout"
 # And: the process has no file descriptor left for a connection.
 DESCRIPTORS: Final = "descriptors"
 REASONS: Final = (FULL, ADDRESS, TENANT, TIMEOUT, DESCRIPTORS)
+# How many of those who wait get their places in one turn: each may need a new connection.
+_GRANTED: Final = 32
 _REFUSED: Final = {
     FULL: "all of its max_connections are in use, and its queue is full",
-    ADDRESS: "one address has as many requests waiting as shares.address allows",
+    ADDRESS: "one address has as many connections as shares.address allows, and nobody waits (timeouts.queue)",
     TENANT: "one tenant has as many requests waiting as shares.tenant allows",
     TIMEOUT: "none of its connections was free within timeouts.queue",
 }
@@ -115,7 +116,7 @@ class Capacity:
         self._later(self._serve)
 
     def _serve(self) -> None:
-        self.places.serve(_go, PIECES)
+        self.places.serve(_go, _GRANTED)
 
     def tunnel_refusal(self, relay: PlaceSeeker) -> str:
         """Why there is no place for this exchange's tunnel, and then it counts as refused; "" where there is one."""

@@ -11,9 +11,9 @@ from typing import Protocol as TypingProtocol
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
-from twisted.internet.protocol import connectionDone
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
-from zope.interface import alsoProvides, implementer
+from zope.interface import implementer
 
 from ..exchange.states import CLOSED, INVALID
 from ..reactor.bytes_before_reset import deliver_bytes_before_reset
@@ -27,6 +27,8 @@ from .ports import RespondingService, ResponseReceiver, TunnelEnd
 _TUNNEL_READ: Final = 32768
 # How much may wait to be sent to a service before its client is paused.
 _UNSENT: Final = 16384
+# The line of connections that wait for a turn in which they are reset.
+_ABORTED: Final = "aborted"
 
 
 class ConnectedService(RespondingService, TypingProtocol):
@@ -139,16 +141,14 @@ class UpstreamConnection(ConnectionReader, ClosingConnection):
         self.relay = None
         self.tunnel = tunnel
         self.address.lost(self)
+        transport: Any = self.transport
         # A client that does not read holds no more than this.
         with contextlib.suppress(AttributeError, OSError):
-            transport: Any = self.transport
             transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _TUNNEL_READ)
-        self.dataReceived = tunnel.body  # type: ignore[assignment, method-assign]
-        deliver_directly(self.transport, self, tunnel.body)
-        # A wrapper that is still in between gets the transport's calls instead of this.
-        outer = getattr(self.transport, "protocol", None) if self._half_closes() else None
-        if hasattr(type(outer), "readConnectionLost"):
-            alsoProvides(outer, IHalfCloseableProtocol)
+        deliver_directly(transport, self, tunnel.body)
+        self.bound_reads()
+        if self._half_closes() and hasattr(transport, "protocol"):
+            transport.protocol = _HalfClosing(self)
 
     def end_sending(self) -> bool:
         """Half-close towards the service; False if this transport does not support half-closed connections."""
@@ -162,19 +162,6 @@ class UpstreamConnection(ConnectionReader, ClosingConnection):
     def _half_closes(self) -> bool:
         # Asked of the class: a wrapper that passes on what it does not know would half-close beneath itself.
         return hasattr(type(self.transport), "loseWriteConnection")
-
-    def readConnectionLost(self) -> None:
-        """The service sends no more, but may still read."""
-        if self.tunnel is not None:
-            self.tunnel.ended(gone=False)
-
-    def writeConnectionLost(self) -> None:
-        """All that was written has been sent, and the end of it."""
-
-    def _forget_tunnel(self) -> None:
-        if self.tunnel is not None:
-            self.tunnel = None
-            del self.dataReceived
 
     def finish(self) -> None:
         """Close once the service has taken what was written, if it takes it in time."""
@@ -235,7 +222,13 @@ class UpstreamConnection(ConnectionReader, ClosingConnection):
     def abort(self) -> None:
         """Close at once; nothing more is sent or read."""
         transport: Any = self._leave()
-        if transport is not None:
+        if transport is None:
+            return
+        turns = self.address.service.turns
+        if turns is not None and turns.time() >= turns.ends and turns.over():
+            # A client that leaves may have a thousand of them: the others have their turn meanwhile.
+            turns.later(transport.abortConnection, _ABORTED)
+        else:
             transport.abortConnection()
 
     def close(self) -> None:
@@ -248,19 +241,22 @@ class UpstreamConnection(ConnectionReader, ClosingConnection):
         if self._state == GONE:
             return None
         self._state = GONE
+        self._late = b""
         self.relay = None
-        self._forget_tunnel()
+        self.tunnel = None
         self.address.lost(self)
         return self.transport
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is closed, by either side."""
+        if self._late:
+            self._read_late()
         state, relay, tunnel = self._state, self.relay, self.tunnel
         half_closes = tunnel is not None and self._half_closes()
         self._state = GONE
         self._pulling = False
         self.relay = None
-        self._forget_tunnel()
+        self.tunnel = None
         self.address.lost(self)
         self.transport = None
         self.address.service.graceful_closes.discard(self)
@@ -281,9 +277,34 @@ class UpstreamConnection(ConnectionReader, ClosingConnection):
             relay.failed(CLOSED, reason.getErrorMessage())
 
 
+@implementer(IHalfCloseableProtocol)
+class _HalfClosing(Protocol):
+    """Stands before the connection of a tunnel: to the transport it is a protocol whose directions end by themselves,
+    which of a connection without a tunnel none does."""
+
+    def __init__(self, connection: UpstreamConnection) -> None:
+        self._connection = connection
+
+    def dataReceived(self, data: bytes) -> None:
+        self._connection.dataReceived(data)
+
+    def readConnectionLost(self) -> None:
+        tunnel = self._connection.tunnel
+        if tunnel is not None:
+            tunnel.ended(gone=False)
+
+    def writeConnectionLost(self) -> None:
+        """All that was written has been sent, and the end of it."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._connection.connectionLost(reason)
+
+
 @implementer(IPushProducer)
 class _BodyValve:
     """The client's body as a push producer, for the transport to the service."""
+
+    __slots__ = ("_source",)
 
     def __init__(self, source: ResponseReceiver | TunnelEnd) -> None:
         self._source = source

@@ -21,7 +21,7 @@ from ..wire.request_head import RequestHead
 from ..wire.response import ResponseError, ResponseHead
 from ..wire.upgrade import KEY, switch_fault
 from .chunked_response import ChunkedResponse, ChunkSource
-from .ports import RespondingService, ResponseReceiver, TunnelEnd
+from .ports import Forwarded, RespondingService, ResponseReceiver, TunnelEnd
 
 # States. IDLE: pooled. HEAD: waits for a response's head. LENGTH, CHUNKED, UNTIL_CLOSE: reads such a body. WHOLE: the
 # response is complete, with nothing behind it. GONE: closed, or about to be.
@@ -50,6 +50,8 @@ class ConnectionReader(Protocol, ChunkSource):
 
     begun = 0.0
     kept_for: int | None = None
+    # The beginning of a response that has come when the turn was over.
+    _late = b""
     _bounded = False
     _exact = False
     # Whether a response has been large: then no more is read at once than its client takes, of later ones as well.
@@ -77,12 +79,20 @@ class ConnectionReader(Protocol, ChunkSource):
         """Bytes from the service, in pieces of any size."""
         relay = self.relay
         if relay is None:
-            # Nobody asked: whatever this is, no later request may get it.
-            self.abort()
+            if self.tunnel is not None:
+                self.tunnel.body(data)
+            else:
+                # Nobody asked: whatever this is, no later request may get it.
+                self.abort()
             return
         self.heard = True
         state = self._state
         if state == HEAD:
+            turns = self._service.turns
+            # Two steps, as in `tls.stream`.
+            if self._late or (turns is not None and turns.time() >= turns.ends and turns.over()):
+                self._put_off(relay, data)
+                return
             self._read_head(relay, data)
         elif state == LENGTH:
             self._read_length(relay, data)
@@ -90,6 +100,34 @@ class ConnectionReader(Protocol, ChunkSource):
             self._chunks.feed(data)
         else:
             relay.body(data)
+        if len(data) >= MUCH:
+            self._read_much(len(data))
+
+    # -- the turn
+
+    def _put_off(self, relay: ResponseReceiver, data: bytes) -> None:
+        """The turn is over: a response that begins now is read in a later one. It waits in the line of its client's
+        address, so that one client's thousand responses do not come before those of others."""
+        first, self._late = not self._late, self._late + data
+        if first:
+            self.hold()
+            self._ask_turn(relay)
+
+    def _ask_turn(self, relay: Forwarded) -> None:
+        turns = self._service.turns
+        if turns is not None:
+            turns.arrived(len(self._late), relay.exchange.context.key, self._next_turn)
+
+    def _next_turn(self) -> None:
+        if self._late and not self.paused:
+            self._read_late()
+            if self._chunks is None or not self._chunks.holding:
+                self.read_on()
+
+    def _read_late(self) -> None:
+        """Read what was put off."""
+        data, self._late = self._late, b""
+        self._read_head(self.relay, data)
         if len(data) >= MUCH:
             self._read_much(len(data))
 
@@ -267,7 +305,9 @@ class ConnectionReader(Protocol, ChunkSource):
             source = self.relay or self.tunnel
             if source is not None:
                 source.progressed()
-            if self._chunks is None or not self._chunks.go_on():
+            if self._late and self.relay is not None:
+                self._ask_turn(self.relay)
+            elif self._chunks is None or not self._chunks.go_on():
                 self._resume()
 
     def read_on(self) -> None:

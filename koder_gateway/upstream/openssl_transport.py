@@ -30,6 +30,7 @@ class OpenSSLTransport(RecordLayer, SecureTransport):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The transport below is gone. What came before that is still the service's response."""
+        self._read_late()
         rest, self._rest = self._rest, b""
         if rest and not self._left:
             self.turns = None

@@ -348,6 +348,9 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
         """Release the service; the caller ends the exchange."""
         self._release(False)
 
+    def client_leaves(self) -> None:
+        """See `BodySink`: an exchange has deadlines of its own."""
+
     def client_failed(self, event: str) -> None:
         """The client is gone, or its body is late, broken or too large."""
         self.failed(event)

@@ -70,6 +70,8 @@ class SecureTransport(TlsLayer):
         self._store = sessions
         self._kept: CachedSession | None = None
         self._failed = False
+        # Of the handshake, what has come when the turn was over.
+        self._late = b""
         self._verified = verified
         self._inner: Any = None
 
@@ -130,12 +132,39 @@ class SecureTransport(TlsLayer):
         """Records, in pieces of any size."""
         if self._left:
             return
-        if self._opening is not None:
-            self._connection.bio_write(data)
-            if not self._advance(data):
-                return
-            data = b""
-        self._decrypt(data)
+        if self._opening is None:
+            self._decrypt(data)
+            return
+        turns = self.turns
+        if self._late or (turns is not None and turns.time() >= turns.ends and turns.over()):
+            self._put_off(data)
+        else:
+            self._shake_hands_on(data)
+
+    def _shake_hands_on(self, data: bytes) -> None:
+        self._connection.bio_write(data)
+        if self._advance(data):
+            self._decrypt(b"")
+
+    def _put_off(self, data: bytes) -> None:
+        """The turn is over: the handshake goes on in a later one."""
+        first, self._late = not self._late, self._late + data
+        if first and self.turns is not None:
+            transport: Any = self.transport
+            transport.pauseProducing()
+            self.turns.greeted(self.address, self._next_greeting)
+
+    def _next_greeting(self) -> None:
+        if self._late and not self._left:
+            # Before the protocol above may pause.
+            transport: Any = self.transport
+            transport.resumeProducing()
+            self._read_late()
+
+    def _read_late(self) -> None:
+        data, self._late = self._late, b""
+        if data and not self._left:
+            self._shake_hands_on(data)
 
     def _decrypt(self, data: bytes) -> None:
         connection = self._connection
@@ -191,6 +220,7 @@ class SecureTransport(TlsLayer):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The transport below is gone."""
+        self._read_late()
         ended_here = self._closing
         self._closing = self._shut = self._left = self._gone = True
         inner, self._inner = self._inner, None

@@ -8,12 +8,11 @@ other side is reset too: a plain close would look like a complete transfer.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, Final
 
 from ..exchange.ending import settle
 from ..exchange.ports import BodySink, Client
-from ..exchange.states import CLOSED, END, TIMEOUT, TUNNELLING, Exchange
+from ..exchange.states import CLOSED, END, TIMEOUT, TUNNELLING
 from ..policy.shares import FULL, Counts, Owner, Shares
 from ..reactor.read_sizes import room_of
 from ..wire.clock import CoarseClock
@@ -115,10 +114,11 @@ class Tunnel(TunnelEnd, BodySink):
 
     __slots__ = (
         "_client_done",
+        "_client_leaves",
         "_leaves",
         "_service_done",
+        "_transport",
         "body",
-        "body_received",
         "carried",
         "client",
         "connection",
@@ -130,7 +130,6 @@ class Tunnel(TunnelEnd, BodySink):
     )
     streams = True
     connection: UpstreamConnection
-    body_received: Callable[[bytes], None]
 
     def __init__(self, client: Client, connection: UpstreamConnection, tunnels: Tunnels, owner: Owner) -> None:
         self.client = client
@@ -141,8 +140,9 @@ class Tunnel(TunnelEnd, BodySink):
         self.deadline = tunnels.due
         self.carried = exchange.bytes_in + exchange.bytes_out
         self.body = client.raw_writer()
-        self.body_received = _counting(exchange, connection.transport)
+        self._transport: Any = connection.transport
         self._client_done = False
+        self._client_leaves = False
         self._service_done = False
         self._leaves = False
         self.websocket: WebSocketEnd | None = None
@@ -174,6 +174,12 @@ class Tunnel(TunnelEnd, BodySink):
 
     # -- from the client
 
+    def body_received(self, data: bytes) -> None:
+        """Bytes for the service."""
+        self.exchange.bytes_in += len(data)
+        write = self._transport.write
+        write(data)
+
     def body_room(self) -> int:
         """Bytes of the client's that go on their way to the service at once."""
         return room_of(self.connection.transport)
@@ -186,6 +192,12 @@ class Tunnel(TunnelEnd, BodySink):
         if self._service_done or not self.connection.end_sending():
             self._end()
         else:
+            self.progressed()
+
+    def client_leaves(self) -> None:
+        """See `BodySink`: the tunnel has as long as one with a side that has ended."""
+        if not self._client_leaves:
+            self._client_leaves = True
             self.progressed()
 
     def client_failed(self, event: str) -> None:
@@ -226,7 +238,7 @@ class Tunnel(TunnelEnd, BodySink):
         """One side has taken what the other sent."""
         if self._leaves:
             return
-        ending = self._client_done or self._service_done
+        ending = self._client_done or self._service_done or self._client_leaves
         self.deadline = self.tunnels.due_ending if ending else self.tunnels.due
 
     def expired(self) -> None:
@@ -255,14 +267,3 @@ class Tunnel(TunnelEnd, BodySink):
             self.connection.finish()
         else:
             self.connection.abort()
-
-
-def _counting(exchange: Exchange, transport: Any) -> Callable[[bytes], None]:
-    """What takes the client's bytes, for the transport to the service."""
-
-    def body_received(data: bytes) -> None:
-        exchange.bytes_in += len(data)
-        write = transport.write
-        write(data)
-
-    return body_received

@@ -346,7 +346,10 @@ def test_an_explanation_in_full(config: Path) -> None:
         "tenant   koder (active): koder.id.koder.dev is its name under id.koder.dev",
         "cors     https://koder.example is one of the tenant's cors_origins: its pages may read the response",
         "limits   traffic: 10/s, burst 20, for ip 203.0.113.7",
-        "         login-failures: 5/m, burst 5, for tenant koder and ip 203.0.113.7; only failures are charged",
+        (
+            "         login-failures: 5/m, burst 5, for tenant koder and ip 203.0.113.7; only failures (400, 401,"
+            " 403) are charged"
+        ),
         "route    /v1/auth -> auth",
         "service  auth at http://127.0.0.1:4002",
         "answer   forwarded; the service answers",

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from koder_gateway.policy.limit_rules import LimitRule
 from koder_gateway.policy.tenants import Tenant
+from koder_gateway.tls.plain_http import PlainRequest
+from koder_gateway.wire.refusal_writer import RefusalWriter
+from tests.kit.bounds import client_limits, client_timeouts
 from tests.kit.doors import WAYS, Answer, Doors, open_doors
 from tests.kit.http1 import read_messages
 from tests.kit.memory import MemoryGateway, request, settings_with
@@ -243,3 +247,32 @@ def test_each_request_of_a_connection_is_looked_at_by_itself() -> None:
         kinds.append((message.value(b"content-type") or b"").partition(b";")[0].rpartition(b"/")[2])
     assert kinds == [b"problem+json", b"json", b"json", b"problem+json", b"html", b"html", b"problem+json"]
     gateway.hang_up()
+
+
+def test_a_reload_changes_what_a_known_head_gets() -> None:
+    """The same bytes on a connection are the same head, whose shape is kept, but for one configuration only."""
+    gateway = gateway_with()
+    client = gateway.connect()
+    types = []
+    for docs_url in ("https://a.example/", "https://b.example/#"):
+        policy = replace(gateway.site.policy, refusals=RefusalWriter(docs_url))
+        gateway.site.replace(
+            gateway.composition.resource, policy, gateway.composition.reader, client_timeouts(), client_limits()
+        )
+        for _ in range(2):
+            client.send(request(b"GET", b"/nowhere"))
+            (message,) = read_messages(client.take())
+            types.append(json.loads(message.body)["type"])
+    assert types == ["https://a.example/no_route"] * 2 + ["https://b.example/#no_route"] * 2
+    gateway.hang_up()
+
+
+def test_a_browser_that_speaks_plain_http_to_a_tls_port_is_told_what_to_write() -> None:
+    plain = PlainRequest(RefusalWriter())
+    answer = plain.feed(b"GET / HTTP/1.1\r\nHost: a\r\nSec-Fetch-Mode: navigate\r\nX-Request-ID: r1\r\n\r\n")
+    assert answer is not None
+    (message,) = read_messages(answer)
+    assert (message.status, message.value(b"content-type")) == (400, b"text/html; charset=utf-8")
+    assert message.value(b"x-content-type-options") == b"nosniff"
+    assert b"<p>Write https:// in front of the address, then try again.</p>" in message.body
+    assert b"r1</code>" in message.body

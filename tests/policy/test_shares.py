@@ -114,15 +114,22 @@ def test_a_proxy_that_stands_for_many_is_bound_by_no_share() -> None:
     assert len(house.places.queue) == 1
 
 
-def test_the_queue_has_an_end_for_each_and_for_all() -> None:
-    house = House(limit=4, address=2, tenant=4)
-    for name in (A, A, B, B):
-        house.ask(name)
-    for name in (A, A, B):
-        house.ask(name)
-    assert house.places.wait(Guest(A)) == "address"
-    house.ask(B)
-    assert house.places.wait(Guest(C)) == "full"
+def test_one_address_may_have_the_whole_queue_until_others_come() -> None:
+    house = House(limit=4, address=1, tenant=4)
+    house.ask(A)
+    waiting = [house.ask(A) for _ in range(4)]
+    assert list(house.places.queue) == waiting
+    assert house.places.wait(Guest(A)) == "full"
+    assert house.places.in_the_way(Guest(A), "full") is None
+    for number in range(3):
+        assert house.ask(bytes((number + 1,))) in house.places.held
+    for place in (3, 2):
+        late = Guest(B, b"u")
+        assert house.places.wait(late) == "full"
+        assert house.places.in_the_way(late, "full") is waiting[place]
+        house.places.release(waiting[place])
+        assert house.places.wait(late) == ""
+    assert house.places.in_the_way(Guest(B, b"u"), "full") is None, "both have as many"
 
 
 def test_a_tenant_has_a_share_of_those_who_wait_too() -> None:

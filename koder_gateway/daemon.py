@@ -139,7 +139,7 @@ class Daemon(MultiService):
         # By default it would end the process.
         signal.signal(signal.SIGUSR2, self._on_renew)
         if self._worker is not None:
-            self._worker.watch(self._reactor, self._end, self._reload)
+            self._worker.watch(self._reactor, self._end, self._leave, self._reload)
         self._hear_control()
 
     def _open_control(self) -> None:
@@ -192,6 +192,11 @@ class Daemon(MultiService):
         # The demo's gateway is made once its services are up.
         if self._gateway is not None:
             self._gateway.reload_aside()
+
+    def _leave(self) -> None:
+        """The next generation serves: what the admin port shows is its, and not this one's."""
+        self._gateway.close_admin()
+        self._end()
 
     def _end(self) -> None:
         if self._ending and self._worker is not None:

@@ -383,6 +383,10 @@ class Gateway(TwistedService):
         self.log.info("draining: {count} exchanges in flight", count=self.site.in_flight)
         return stopped
 
+    def close_admin(self) -> None:
+        """Serve no more admin pages; the end does that too."""
+        self._ports.close_admin()
+
     def _close(self) -> Deferred[Any]:
         """The drain has ended: close what is still open."""
         for service in self.composition.services.values():

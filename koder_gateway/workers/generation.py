@@ -47,10 +47,10 @@ class OldWorkers:
         """Their processes."""
         return [worker.pid for worker in self._workers]
 
-    def end(self) -> None:
-        """Let them drain."""
+    def end(self, order: str = "end") -> None:
+        """Let them drain; by the `order` "leave" as those that others have replaced."""
         for worker in self._workers:
-            worker.channel.send(do="end")
+            worker.channel.send(do=order)
 
     def ended(self, pid: int) -> bool:
         """A process has ended. Returns whether it was the last of them."""

@@ -209,7 +209,7 @@ class Supervisor:
                 self._notifier.ready(self._status())
                 if self._old:
                     self._say("a new generation serves, and the one before ends", INFO)
-                    self._old.end()
+                    self._old.end("leave")
                 self._go_on()
 
     @property

@@ -66,9 +66,12 @@ class WorkerProcess(Process):
         seat = self._seat
         seat.pages[seat.number].write(taken(sampling(), seat.run))
 
-    def watch(self, reactor: Any, end: Callable[[], object], reload: Callable[[], object]) -> None:
-        """Do what the supervisor says from now on, and end when it has ended."""
-        channel, calls = self._seat.channel, {"end": end, "reload": reload}
+    def watch(
+        self, reactor: Any, end: Callable[[], object], leave: Callable[[], object], reload: Callable[[], object]
+    ) -> None:
+        """Do what the supervisor says from now on, and end when it has ended. `leave` ends too, and leaves the admin
+        port to the next generation at once."""
+        channel, calls = self._seat.channel, {"end": end, "leave": leave, "reload": reload}
 
         def read() -> None:
             messages = channel.receive()

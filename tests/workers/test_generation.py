@@ -67,6 +67,7 @@ def test_exchanges_in_flight_end_with_the_old_generation(tmp_path: Path) -> None
         until(lambda: RENEWED in gateway.log(), "a new generation serves", TWICE)
         with gateway.connect() as other:
             assert other.ask("GET", "/a/new").status == 200
+        until(lambda: "draining: 1 exchanges in flight" in gateway.log(), "the old one drains")
         assert any(not gone(pid) for pid in before)
         held.set()
         seen = client.read()
@@ -98,7 +99,7 @@ def test_a_generation_has_the_new_configuration(tmp_path: Path) -> None:
             gateway.config.write_text(configured(new.url, listen={"workers": 3}))
             gateway.signal(signal.SIGUSR2)
             until(lambda: RENEWED in gateway.log(), "a new generation serves", TWICE)
-            assert gateway.metrics()["koder_gateway_workers"] == 3
+            until(lambda: gateway.metrics()["koder_gateway_workers"] == 3, "the admin port is the new one's")
             with gateway.connect() as client:
                 assert client.ask("GET", "/a").body == b"/a new"
 

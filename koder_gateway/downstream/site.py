@@ -161,6 +161,7 @@ class GatewaySite(Site, ClientSite):
             resource = guard.inner
             self._steps.append((guard.admit, resource))
         self._guarded = resource
+        self._descend: Callable[[TreeClient], IResource] | None = getattr(resource, "descend", None)
 
     # -- the stock factory's life, without its log and its timer
 
@@ -260,7 +261,14 @@ class GatewaySite(Site, ClientSite):
             if outcome is not None:
                 stop(request, outcome, inner)
                 return
-        self.walk(request, self._guarded)
+        resource = self._guarded
+        if self._descend is not None:
+            # The first steps of `walk`, inlined: this runs for most requests.
+            resource = self._descend(request)
+            if (forward := getattr(resource, "forward_exchange", None)) is not None:
+                forward(request)
+                return
+        self.walk(request, resource)
 
     def walk(self, request: ClientRequest, resource: IResource) -> None:
         """Go down the tree from `resource` on, and have what is at the request's path answer."""

@@ -109,7 +109,7 @@ def access(exchange: Exchange) -> Refusal | None:
     head, context = exchange.head, exchange.context
     routes = context.policy.routes
     chosen = exchange.chosen = routes.match(head.path)
-    if chosen is None or not (chosen.allow or (not head.plain and chosen.service in routes.guarded)):
+    if chosen is None or chosen.service not in routes.guarded:
         return None
     for closed in routes.closed_routes(chosen, head.path, head.plain):
         if not context.comes_from(closed.allow):

@@ -29,7 +29,8 @@ _CHUNKED: Final = frozenset((b"transfer-encoding", b"trailer"))
 _WITH_BODY: Final = frozenset((b"POST", b"PUT", b"PATCH"))
 _HEAD_END: Final = b"\r\n\r\n"
 
-_identifiers: Final = IdentifierSource()
+# A new trace: its id, and the field line that begins it.
+new_trace: Final = IdentifierSource().trace
 
 Fields = Sequence[tuple[bytes, bytes]]
 
@@ -104,7 +105,7 @@ def forwarding_fields(
 
 def trace_of(head: RequestHead) -> tuple[bytes, bytes]:
     """The id of the trace that a request belongs to, and the field line that begins one where the client has not."""
-    return (head.trace_id, b"") if head.traced else _identifiers.trace()
+    return (head.trace_id, b"") if head.traced else new_trace()
 
 
 def service_fields(request_id: bytes, trace: bytes, context: bytes, upgrade: bytes | None = None) -> bytes:

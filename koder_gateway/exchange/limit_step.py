@@ -24,7 +24,14 @@ def limits(exchange: Exchange) -> Outcome:
     if context.limits:
         plan = context.policy.limiter.for_tenant(plan, exchange.tenant, context.limits)
     if plan.sole is not None:
-        return outcome_of(exchange, plan.sole.judge(exchange.tenant, context.key, exchange.started))
+        verdict = plan.sole.judge(exchange.tenant, context.key, exchange.started)
+        if verdict.refused is not None:
+            return outcome_of(exchange, verdict)
+        # `outcome_of`, inlined: this runs for most requests.
+        exchange.fields += verdict.fields
+        exchange.limited = True
+        exchange.charges = verdict
+        return None
     if not plan.needs:
         return outcome_of(exchange, plan.judge(exchange.tenant, context.key, exchange.started))
     if CLIENT_ID not in plan.needs:

@@ -134,7 +134,8 @@ class Exchange:
     service's give way to them, with `drops_hsts` its HSTS to ours or to none. `readable`: a page of another origin
     may read the response, and what the service exposes of it. `excused`: its 4xx is no failure. `trace_id` is that of
     the trace that the service gets, b"" where none was asked. `sent_at` and `answered_at` are when the request, or
-    its last try, was sent to a service, and when the head of the final response came: monotonic seconds, 0 for never.
+    its last try, was sent to a service (0: at once), and when the head of the final response came (0: never, inf:
+    with all of it): monotonic seconds.
     `code` is what the access log says beside the status: a refusal's code, or how an exchange ended without a whole
     response.
     """

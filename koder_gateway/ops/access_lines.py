@@ -105,7 +105,7 @@ class JsonLines(LineFormat):
         line = _LINE.replace(b"WORKER", b"%d" % worker).replace(b"VERSION", b"%d" % SCHEMA)
         # For exchanges with a service's response, which are the most, and for others.
         self._answered = line.replace(b"TTFB", b"%.6f").replace(b"UPSTREAM", b"%.6f")
-        self._unanswered = line.replace(b"TTFB", b"null").replace(b"UPSTREAM", b"%b")
+        self._unanswered = line.replace(b"TTFB", b"null").replace(b"UPSTREAM", b"null")
         self._second = 0
         self._prefix = b""
 
@@ -116,7 +116,7 @@ class JsonLines(LineFormat):
         if second != self._second:
             self._second = second
             self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second)).encode()
-        head, sent, started = exchange.head, exchange.sent_at, exchange.started
+        head, started, answered = exchange.head, exchange.started, exchange.answered_at
         # What the gateway has made or validated needs no escape and no cut.
         values = (
             self._prefix,
@@ -136,9 +136,10 @@ class JsonLines(LineFormat):
             exchange.trace_id or (head.trace_id if head.traced else b""),
         )
         rest = (exchange.retries, _in_json(limit.encode()) if limit else b"")
-        if exchange.answered_at:
-            return self._answered % (*values, exchange.answered_at - started, ended - sent, *rest)
-        return self._unanswered % (*values, b"%.6f" % (ended - sent) if sent else b"null", *rest)
+        if answered:
+            sent = exchange.sent_at or started
+            return self._answered % (*values, min(answered, ended) - started, ended - sent, *rest)
+        return self._unanswered % (*values, *rest)
 
 
 def _asked(head: RequestHead) -> bytes:

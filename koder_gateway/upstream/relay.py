@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from ..exchange.forwarding import bodiless, service_fields, trace_of
+from ..exchange.forwarding import bodiless, new_trace, service_fields
 from ..exchange.ports import BodySink, Client
 from ..exchange.states import (
     ANSWER,
@@ -78,8 +78,10 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
         self._excuse: Excuse | None = None
         head = exchange.head
         # The bytes of the request so far; None once they are too many to be sent again.
-        exchange.trace_id, trace = trace_of(head)
-        ours = service_fields(exchange.request_id, trace, exchange.context.fields_for_service(), head.upgrade)
+        exchange.trace_id, trace = (head.trace_id, b"") if head.traced else new_trace()
+        context = exchange.context
+        fields = context.service_fields if context.signed is None else context.fields_for_service()
+        ours = service_fields(exchange.request_id, trace, fields, head.upgrade)
         self._kept: list[bytes] | None = [
             b"%b %b HTTP/1.1\r\n%b%b\r\n" % (head.method, head.target, b"".join(head.lines), ours)
         ]
@@ -122,6 +124,7 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
     def granted(self) -> None:
         """A place is free for the exchange that has waited for one."""
         self.deadline = math.inf
+        self.exchange.sent_at = self.service.clock.precise()
         self._attempt(fresh=False)
 
     def _attempt(self, *, fresh: bool) -> None:
@@ -148,11 +151,12 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
 
     def connected(self, connection: UpstreamConnection) -> None:
         """A connection serves this exchange alone from now on: send what there is of the request."""
-        self.attempt = None
+        if self.attempt is not None:
+            self.attempt = None
+            self.exchange.sent_at = self.service.clock.precise()
         self.connection = connection
         service = self.service
         now = connection.begun = service.clock.now
-        self.exchange.sent_at = service.clock.precise()
         self.deadline = now + (service.response_timeout if self.request_done else service.idle_timeout)
         kept = self._kept
         assert kept is not None, "an attempt is only made with the whole request so far at hand"
@@ -198,6 +202,7 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
                 self.deadline = self.service.clock.now + self.service.idle_timeout
             self.connection.send(data)
         elif self.exchange.phase is HELD:
+            self.exchange.sent_at = self.service.clock.precise()
             self.start()
 
     def body_ended(self, trailers: list[bytes]) -> None:
@@ -210,6 +215,7 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
                 self.deadline = self.service.clock.now + self.service.response_timeout
             self.connection.request_ended()
         elif self.exchange.phase is HELD:
+            self.exchange.sent_at = self.service.clock.precise()
             self.start()
 
     # -- towards the client
@@ -224,7 +230,8 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
         exchange = self.exchange
         exchange.move(WHOLE if done else HEAD)
         self._answered = True
-        exchange.answered_at = self.service.clock.precise()
+        # A whole response ends the exchange at once.
+        exchange.answered_at = math.inf if done else self.service.clock.precise()
         asked, self._kept = self._kept, None
         exchange.status = head.status
         if 400 <= head.status < 500:

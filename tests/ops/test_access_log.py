@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import re
 from types import SimpleNamespace
@@ -494,7 +495,10 @@ def test_no_line_is_longer_than_collectors_take(lines, path, host, method, user_
         ({"user_agent": b"a" * 257}, {"user_agent": "a" * 256 + " (cut, 257 bytes)"}),
         # No service was asked.
         ({"sent_at": 0.0, "answered_at": 0.0, "trace": b""}, {"ttfb": None, "upstream_time": None, "trace_id": ""}),
-        ({"answered_at": 0.0}, {"ttfb": None, "upstream_time": 0.000985}),
+        ({"answered_at": 0.0}, {"ttfb": None, "upstream_time": None}),
+        # A response that came whole, and a request that waited for nothing.
+        ({"answered_at": math.inf}, {"ttfb": 0.001235}),
+        ({"sent_at": 0.0}, {"upstream_time": 0.001235}),
         ({"trace": b"", "traced": True, "trace_id": b"1" * 32}, {"trace_id": "1" * 32}),
         ({"retries": 1, "limit": 'a "limit"'}, {"retries": 1, "limit": 'a "limit"'}),
     ],

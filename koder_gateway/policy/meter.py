@@ -217,7 +217,8 @@ class InFlightMeter(Meter):
         self.announced = False
 
     def _places(self, key: bytes, now: float) -> float:
-        return float(self.rule.in_flight - self.held.get(key, 0))
+        # Fewer than are under way may be allowed since a reload, or by a tenant's own figure.
+        return float(max(0, self.rule.in_flight - self.held.get(key, 0)))
 
     def knock(self, key: bytes, now: float) -> None:
         """Nothing is kept of a refused request."""

@@ -549,6 +549,18 @@ def test_what_is_in_flight_survives_a_reload() -> None:
     assert other_key.meters[0].held == {}
 
 
+def test_fewer_may_be_in_flight_than_are() -> None:
+    """What is under way beyond a new figure makes no room anywhere else."""
+    old = Limiter([replace(REPORTS, in_flight=6)], 100)
+    under_way = [ask(old) for _ in range(6)]
+    new = Limiter([replace(REPORTS, in_flight=4)], 100)
+    new.adopt(old)
+    assert ask(new).refused is not None
+    for verdict in under_way[:3]:
+        new.settle(verdict, 200, True, START)
+    assert [ask(new).refused is None for _ in range(2)] == [True, False]
+
+
 @pytest.mark.parametrize(
     "rules",
     [(REPORTS, replace(REPORTS, key=("ip",), name="b")), (REPORTS, LimitRule("guess", (), 3, 60, charge="failures"))],

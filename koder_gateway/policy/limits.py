@@ -190,7 +190,7 @@ class Limiter:
 
     def _lenient_plans(self, path: bytes) -> Plans | None:
         table = self._plans
-        readings = lenient_paths(path, table.depth) if table.depth else (path,)
+        readings = lenient_paths(path, table.depth, table.dots) if table.depth else (path,)
         found = {table.match(reading) for reading in readings}
         if len(found) == 1:
             return found.pop()

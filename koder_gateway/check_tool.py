@@ -135,6 +135,7 @@ def _document(settings: Settings, faults: list[str], warnings: list[str], live: 
             "left_out": live.left_out,
         }
     good = not faults and (live is None or not live.faults)
+    faults = [*faults, *map(str, live.faults if live else ())]
     return {"ok": good, "faults": faults, "warnings": warnings, "summary": _summary(settings), "live": told}
 
 

@@ -5,21 +5,34 @@ Nothing slow is imported before the signal handler is set: an earlier SIGHUP end
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+from signal import SIGPIPE
 
 from .ops.signals import HANGUP
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the daemon or one tool; the exit code is 0, 1 after a fault, and 2 for a wrong command line."""
+    """Run the daemon or one tool; the exit code is 0, 1 after a fault, and 2 for a wrong command line, and that
+    of SIGPIPE where nobody reads the output."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["run"]:
         HANGUP.hold()
         return _run(words[1:])
     from .tools import use
 
-    return use(words)
+    try:
+        try:
+            return use(words)
+        finally:
+            # Here, and not when the interpreter ends, which could only complain.
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:
+        # Who reads the output wants no more of it, as in `koder-gateway limits | head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 128 + SIGPIPE
 
 
 def _run(words: list[str]) -> int:

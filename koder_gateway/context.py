@@ -139,6 +139,9 @@ def verify(
         raise ContextError(f"the context is no compact JWS: {error}") from None
     if header.get("typ") != TYPE:
         raise ContextError(f'the typ is {header.get("typ")!r}, not "{TYPE}"')
+    if "crit" in header:
+        # An extension that this does not know (RFC 7515 section 4.1.11).
+        raise ContextError("the context has a crit, which the gateway never sends")
     algorithm, kid = header.get("alg"), header.get("kid")
     if not isinstance(algorithm, str) or algorithm not in _KINDS:
         raise ContextError(f"the algorithm is {algorithm!r}, neither EdDSA nor ES256")

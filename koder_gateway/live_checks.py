@@ -133,7 +133,14 @@ def hosts_to_ask(settings: Settings, only: Iterable[str]) -> Iterator[tuple[str,
         tenants = tuple(Tenant(slug) for slug in sorted(wanted))
     unknown = wanted - {tenant.slug for tenant in tenants}
     if unknown:
-        raise LiveCheckError(f"--tenant {shown(min(unknown))} is not in the registry; write the slug of a tenant")
+        raise LiveCheckError(
+            f"--tenant {shown(min(unknown))} is not in the registry, so nothing was asked; write the slug of a tenant"
+        )
+    idle = wanted & {tenant.slug for tenant in tenants if tenant.status != "active"}
+    if idle:
+        raise LiveCheckError(
+            f"--tenant {shown(min(idle))} is not active, so nothing was asked; write the slug of an active tenant"
+        )
     return _hosts(tenants, wanted, settings.tenants.base_domain)
 
 
@@ -201,6 +208,10 @@ def _add(report: LiveReport, faults: list[LiveFault]) -> None:
     report.left_out += len(faults[room:])
 
 
+class _TooLongError(Exception):
+    """A response is no discovery document."""
+
+
 class _Asker:
     """Asks one host at a time, from several threads."""
 
@@ -251,10 +262,17 @@ class _Asker:
                 sock.close()
         except TimeoutError:
             return [*faults, fault("service", f"there was no whole response within {_PATIENCE:g}s")]
+        except _TooLongError:
+            return [*faults, fault("service", f"the discovery document is longer than {_LARGEST >> 20} MiB")]
         except (OSError, http.client.HTTPException) as error:
-            return [*faults, fault("gateway", _reason(error))]
+            return [*faults, fault("gateway", _reason(error) + self._hint(error))]
         kind, message = _judged(*answer, origin)
         return [*faults, fault(kind, message)] if message else faults
+
+    def _hint(self, error: Exception) -> str:
+        plain = isinstance(error, ssl.SSLError) and "WRONG_VERSION_NUMBER" in str(error)
+        where = f"http://{self._place.host}:{self._place.connect}"
+        return f"; is this a port without TLS? Then write --gateway {where}" if plain else ""
 
     def _open(self, host: str, refused: Callable[[str], None]) -> socket.socket:
         """A connection to the gateway as a client of this host. `refused` gets what is wrong with its certificate."""
@@ -281,7 +299,7 @@ class _Asker:
             self.warnings.append(line)
 
     def _answer(self, sock: socket.socket, host: str, end: float) -> tuple[int, bytes]:
-        """Status and body; TimeoutError if they are not whole in time."""
+        """Status and body; TimeoutError if they are not whole in time, _TooLongError if there is too much."""
         sock.sendall(
             f"GET {_DISCOVERY} HTTP/1.1\r\nHost: {self._place.authority(host)}\r\nAccept: application/json\r\n"
             "User-Agent: koder-gateway-check\r\nConnection: close\r\n\r\n".encode("ascii")
@@ -296,6 +314,8 @@ class _Asker:
             if not piece:
                 break
             data += piece
+        if len(data) > _LARGEST:
+            raise _TooLongError
         response = http.client.HTTPResponse(_Received(bytes(data)))  # type: ignore[arg-type]
         response.begin()
         return response.status, response.read()

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
-import urllib.request
 from collections.abc import Mapping
 
+from .admin_client import AdminError, ask
 from .ops.console import say
 from .ops.control_socket import NoGatewayError, ask_reload, running_gateways
-
-# Seconds that the admin port has to say which process it is.
-_PATIENCE = 10.0
 
 
 def reload(pid: int | None, admin: str | None, environ: Mapping[str, str] = os.environ) -> int:
@@ -52,14 +48,9 @@ def _only(environ: Mapping[str, str]) -> int | None:
 
 def _process_of(admin: str) -> int:
     """The process of the gateway with this admin port. Raises NoGatewayError."""
-    url = f"{admin if '://' in admin else f'http://{admin}'}".rstrip("/") + "/process"
     try:
-        # Never by a proxy: the admin port is on this machine, or this process could not be asked.
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(url, timeout=_PATIENCE) as answer:
-            return int(json.loads(answer.read(65536))["pid"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise NoGatewayError(
-            f"{url}: the admin port does not say its process ({reason}); write its URL, as in http://127.0.0.1:9100"
-        ) from None
+        return int(ask(admin, "/process")["pid"])
+    except AdminError as error:
+        raise NoGatewayError(str(error)) from None
+    except (ValueError, KeyError, TypeError):
+        raise NoGatewayError(f"{admin}: the admin port does not say its process; name it with --pid") from None

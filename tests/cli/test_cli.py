@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import signal
 import socket
 import subprocess
 import time
@@ -630,8 +632,9 @@ TABLE: dict[str, tuple[object, tuple[Any, ...]]] = {
     "a foreign preflight": ("identity", ("OPTIONS", USERS, ("Origin: https://evil.example", *ASKS))),
     "OPTIONS without an origin": ("identity", ("OPTIONS", USERS, ASKS)),
     "several limits": ("auth", ("POST", "https://koder.id.koder.dev/v1/auth")),
-    "a shadow limit": ("admin", ("GET", "https://koder.id.koder.dev/v1/admin/tenants", (), "10.1.2.3")),
+    "a shadow limit": ("admin", ("GET", "https://koder.id.koder.dev/v1/admin/tenants", (), "172.16.1.2")),
     "a closed route": ("not_allowed", ("GET", "https://koder.id.koder.dev/v1/admin/tenants")),
+    "a closed route by a proxy that names nobody": ("not_allowed", ("GET", CLOSED, (), "10.1.2.3")),
     "a closed route by its proxy": ("not_allowed", ("GET", CLOSED, ("X-Forwarded-For: 198.51.100.7",), "10.1.2.3")),
     "a closed route by an unreadable chain": ("not_allowed", ("GET", CLOSED, ("X-Forwarded-For: x",), "10.1.2.3")),
     "a trusted proxy": ("identity", ("GET", USERS, ("X-Forwarded-For: 198.51.100.7",), "10.1.2.3")),
@@ -731,3 +734,16 @@ def test_the_command_is_installed(config: Path, tmp_path: Path) -> None:
     ):
         done = command(*words)
         assert Done(done.returncode, done.stdout, done.stderr) == run(*words)
+
+
+@pytest.mark.parametrize("words", [("version",), ("check", "--json", "FILE")])
+def test_who_reads_no_more_is_told_nothing(words: tuple[str, ...], tmp_path: Path) -> None:
+    """As in `koder-gateway limits | head -3`."""
+    path = tmp_path / "koder-gateway.toml"
+    path.write_text("[log]\naccess = false\n")
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [tool("koder-gateway"), *(str(path) if word == "FILE" else word for word in words)]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")

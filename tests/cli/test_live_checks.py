@@ -41,6 +41,8 @@ domains = ["old.example", "soon.example"]
 [[tenant]]
 slug = "cut"
 [[tenant]]
+slug = "huge"
+[[tenant]]
 slug = "hung"
 status = "suspended"
 """
@@ -68,6 +70,8 @@ def play(peer: Peer, number: int) -> None:
             peer.send(answer(b"<html>"))
         elif slug == "bare":
             peer.send(answer(b'{"issuer": 7}'))
+        elif slug == "huge":
+            peer.send(answer(b'"' + b"x" * 3_000_000 + b'"'))
         elif slug == "hung":
             RELEASED.wait()
             return
@@ -135,6 +139,7 @@ def test_each_fault_is_one_line(gateway: GatewayProcess) -> None:
         named("bare") + "issuer: the discovery document has no issuer",
         named("old", "old.example") + "certificate: certificate has expired; clients refuse it",
         named("cut") + CUT,
+        named("huge") + "service: the discovery document is longer than 1 MiB",
     }
     assert [line.partition(" (")[0] for line in lines if "warning: live: " in line] == [
         "warning: live: soon.example: the certificate expires in 4 days"
@@ -150,7 +155,8 @@ def test_one_tenant_that_is_good(gateway: GatewayProcess) -> None:
 def test_as_json(gateway: GatewayProcess) -> None:
     done = check(gateway, "--json", "--ca", trusted(gateway), "--tenant", "lost", "--tenant", "good")
     found: dict[str, Any] = json.loads(done.stdout)
-    assert (done.returncode, done.stderr, found["ok"], found["faults"]) == (1, "", False, [])
+    assert (done.returncode, done.stderr, found["ok"]) == (1, "", False)
+    assert found["faults"] == [f"live: lost: https://lost.{BASE_DOMAIN}: service: status 404"]
     assert found["live"] == {
         "asked": 2,
         "faults": [
@@ -168,7 +174,7 @@ def test_as_json(gateway: GatewayProcess) -> None:
         "routes": 2,
         "services": 1,
         "limits": 0,
-        "tenants": 9,
+        "tenants": 10,
     }
 
 
@@ -188,6 +194,14 @@ def test_a_plain_port_has_no_certificate(gateway: GatewayProcess) -> None:
     )
 
 
+def test_a_plain_port_that_is_asked_with_tls(gateway: GatewayProcess) -> None:
+    where = f"127.0.0.1:{gateway.ports[1]}"
+    done = check(gateway, "--tenant", "good", "--gateway", where)
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("live: ")]
+    assert line.endswith(f"; is this a port without TLS? Then write --gateway http://{where}")
+    assert done.returncode == 1
+
+
 def test_a_public_port_is_part_of_the_origin(gateway: GatewayProcess) -> None:
     done = check(gateway, "--tenant", "good", "--public-port", "8443", port=1)
     assert done.returncode == 0, done.stderr
@@ -196,7 +210,11 @@ def test_a_public_port_is_part_of_the_origin(gateway: GatewayProcess) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--tenant", "nobody"), '--tenant "nobody" is not in the registry; write the slug of a tenant'),
+        (("--tenant", "nobody"), '--tenant "nobody" is not in the registry, so nothing was asked; write the'),
+        (
+            ("--tenant", "good", "--tenant", "gone"),
+            '--tenant "gone" is not active, so nothing was asked; write the slug of an active tenant',
+        ),
         (("--gateway", "ftp://x"), '--gateway "ftp://x" is not an address; write one as in "127.0.0.1:443"'),
         (("--gateway", "127.0.0.1:1"), "nothing answers at 127.0.0.1:1: Connection refused; start the gateway, or"),
         (("--ca", "/nowhere.pem"), '--ca "/nowhere.pem": '),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +63,8 @@ def test_it_waits_for_the_verdict(tmp_path: Path, sections: dict[str, dict[str, 
     ("words", "code", "says"),
     [
         (("--pid", "999999999"), 1, "process 999999999 is no gateway that can be asked"),
-        (("--admin", "http://127.0.0.1:1"), 1, "http://127.0.0.1:1/process: the admin port does not say its process"),
-        (("--admin", "nonsense"), 1, "the admin port does not say its process"),
+        (("--admin", "http://127.0.0.1:1"), 1, "http://127.0.0.1:1: no gateway answers there"),
+        (("--admin", "nonsense"), 1, "nonsense: no gateway answers there"),
         (("--pid", "x"), 2, "invalid int value"),
         (("--pid", "1", "--admin", "x"), 2, "not allowed with"),
     ],
@@ -72,6 +74,25 @@ def test_what_cannot_be_asked_is_said(words: tuple[str, ...], code: int, says: s
     assert done == code
     assert says in said
     assert "Traceback" not in said
+
+
+def test_the_admin_port_may_be_a_unix_socket(tmp_path: Path) -> None:
+    """As for `limits` and `explain`. The process that it names is none here."""
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "admin.sock"))
+        listening.listen()
+
+        def answer() -> None:
+            with listening.accept()[0] as asked:
+                assert asked.recv(65536).startswith(b"GET /process HTTP/1.1\r\n")
+                asked.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 18\r\n\r\n{"pid": 999999999}')
+
+        serving = threading.Thread(target=answer)
+        serving.start()
+        done, _, said = reload("--admin", f"unix:{tmp_path}/admin.sock")
+        serving.join(PATIENCE)
+    assert done == 1
+    assert "process 999999999 is no gateway that can be asked" in said
 
 
 def test_one_that_ends_meanwhile_is_said(tmp_path: Path) -> None:

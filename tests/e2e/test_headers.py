@@ -695,7 +695,7 @@ mode = "shadow"
 [[limits]]
 name = "guesses"
 rate = "2/h"
-paths = ["/v1/admin"]
+paths = ["/v1/users/guesses"]
 charge = "failures"
 [[limits]]
 name = "narrow"
@@ -838,24 +838,28 @@ def test_a_shadow_refuses_nothing_and_says_nothing(limited, slug):
 
 @pytest.mark.parametrize("status", [400, 401, 403])
 def test_failures_alone_use_up_a_limit_of_failures(limited, slug, status):
-    limited.origin.answers[b"/v1/admin/wrong"] = b"HTTP/1.1 %d No\r\nContent-Length: 0\r\n\r\n" % status
+    limited.origin.answers[b"/v1/users/guesses/wrong"] = b"HTTP/1.1 %d No\r\nContent-Length: 0\r\n\r\n" % status
     # What is not there is no guess of a secret.
-    limited.origin.answers[b"/v1/admin/missing"] = b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n"
-    limited.origin.answers[b"/v1/admin/broken"] = b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"
-    for target, said in ((b"/v1/admin/right", 200), (b"/v1/admin/broken", 500), (b"/v1/admin/missing", 404)) * 4:
+    limited.origin.answers[b"/v1/users/guesses/missing"] = b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n"
+    limited.origin.answers[b"/v1/users/guesses/broken"] = b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"
+    for target, said in (
+        (b"/v1/users/guesses/right", 200),
+        (b"/v1/users/guesses/broken", 500),
+        (b"/v1/users/guesses/missing", 404),
+    ) * 4:
         answer = ask(limited, slug, target)
         assert answer.status == said
         assert answer.value(b"ratelimit-policy") == b'"guesses";q=2;w=3600'
     for _ in range(2):
-        assert ask(limited, slug, b"/v1/admin/wrong").status == status
-    answer = ask(limited, slug, b"/v1/admin/right")
+        assert ask(limited, slug, b"/v1/users/guesses/wrong").status == status
+    answer = ask(limited, slug, b"/v1/users/guesses/right")
     check_limited(answer, 1800)
     check_limit(answer, b"guesses", 0, 2, 3600)
 
 
 def test_guesses_side_by_side_are_paid_for_afterwards(limited, slug):
     """Two tokens are eight requests side by side; what fails of them beyond the two is owed."""
-    origin, target = limited.origin, b"/v1/admin/" + slug
+    origin, target = limited.origin, b"/v1/users/guesses/" + slug
     origin.answers[target] = b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n"
     origin.held.add(target)
     origin.forget()
@@ -869,7 +873,7 @@ def test_guesses_side_by_side_are_paid_for_afterwards(limited, slug):
         assert [client.answer().status for client in refused] == [429] * 3
         origin.release(target)
         assert [client.answer().status for client in clients if client not in refused] == [401] * 8
-    assert ask(limited, slug, b"/v1/admin/right").status == 429
+    assert ask(limited, slug, b"/v1/users/guesses/right").status == 429
 
 
 def test_several_limits_are_told_in_one_field(limited, slug):

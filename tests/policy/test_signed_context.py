@@ -147,7 +147,7 @@ FORGED = [
     (token(CLAIMS, kid=public_jwk(ES256)["kid"]), f"the key '{public_jwk(ES256)['kid']}' is not for EdDSA"),
     (token(CLAIMS, alg="none"), "the algorithm is 'none', neither EdDSA nor ES256"),
     (token(CLAIMS, alg="HS256"), "the algorithm is 'HS256', neither EdDSA nor ES256"),
-    (token(CLAIMS, crit=["exp"]), "the context cannot be checked: "),
+    (token(CLAIMS, crit=["exp"]), "the context has a crit"),
     (token(CLAIMS) + "A", "the signature is wrong"),
     (token(CLAIMS)[:-8], "the "),
     (token(CLAIMS).rpartition(".")[0] + ".", "the "),
@@ -284,3 +284,10 @@ def test_a_gateway_without_a_key_does_not_import_joserfc() -> None:
         "make_policy(Settings(), None)\nsys.exit('joserfc' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_extension_that_must_be_understood_is_refused() -> None:
+    """RFC 7515 section 4.1.11."""
+    for crit in (["b64"], ["kid"], ["exp"], [], "b64"):
+        with pytest.raises(ContextError, match="the context has a crit"):
+            checked(token(CLAIMS, crit=crit))

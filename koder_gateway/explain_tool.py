@@ -100,4 +100,6 @@ def _answer(document: Mapping[str, Any]) -> str:
         return "forwarded; the service answers"
     if document["served"]:
         return "204, by the gateway" + (" (a CORS preflight)" if document["outcome"] == "preflight" else "")
+    if answer["status"] is None:
+        return f"none ({answer['code']}): {answer['detail']}"
     return f"{answer['status']} {answer['code']}: {answer['detail']}"

@@ -18,6 +18,7 @@ from ..wire.refusal_writer import OWN_FIELDS
 from ..wire.request_head import RequestHead
 from .admission import admit
 from .context import SAFE, RequestContext
+from .ending import goes_unanswered
 from .limit_step import client_of
 from .opening import SingleHead, open_exchange
 from .refusing import refusal_response
@@ -33,7 +34,8 @@ class Explanation:
     address that log, limits and services have for it. `certificate` is what its host wants of the client's, "" where
     no host wants any. `access` says who may use the path, "" if everybody may; `context` what the service learns of a
     signed one, "" for none. `limits` are the rules in words, `limit_names` their names. `fields` are what the
-    response has of the gateway's, without its request id, and `body` is that of a refusal.
+    response has of the gateway's, without its request id, and `body` is that of a refusal. It is
+    `unanswered` if this client has been refused so often that its connection is closed without a response.
     """
 
     client: str
@@ -49,6 +51,7 @@ class Explanation:
     fields: bytes
     body: bytes
     limit_names: tuple[str, ...]
+    unanswered: bool
 
 
 def explain(
@@ -77,6 +80,7 @@ def explain(
         own, answer = refusal_response(exchange, outcome)
         fields = own + OWN_FIELDS + fields
     rules = list(_rules(policy, exchange, outcome))
+    unanswered = isinstance(outcome, Refusal) and goes_unanswered(exchange, outcome)
     return Explanation(
         client=context.address.decode("ascii"),
         slug=exchange.tenant.decode("ascii"),
@@ -91,6 +95,7 @@ def explain(
         outcome=outcome,
         fields=fields,
         body=b"" if head.method == b"HEAD" else answer,
+        unanswered=unanswered,
     )
 
 

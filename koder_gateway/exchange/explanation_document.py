@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from ..errors import Refusal
 from .explained_request import ExplainedRequest
 from .explanation import Explanation
+
+_CLOSED: Final = "This client has been refused so often that its connection is closed without a response."
 
 
 def explanation_document(
@@ -47,6 +49,8 @@ def _answer(found: Explanation) -> dict[str, Any]:
     """What the gateway responds with, or adds to the response of the service: status and body are then null."""
     outcome = found.outcome
     answer: dict[str, Any] = {"status": None, "code": None, "detail": None}
+    if found.unanswered and isinstance(outcome, Refusal):
+        return {**answer, "code": outcome.code, "detail": _CLOSED, "fields": [], "body": None}
     if isinstance(outcome, Refusal):
         answer = {"status": outcome.status, "code": outcome.code, "detail": outcome.detail}
     elif outcome in ("preflight", "options"):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from ..errors import Refusal
+from ..errors import RATE_LIMITED, Refusal
 from ..policy.decision import OAUTH_SERVICE
 from ..wire.accept import may_prefer_page, prefers_page
+from ..wire.error_page import advice_until
 from ..wire.refusal_writer import JsonShape, RefusalShape
 from .states import Exchange
 
@@ -22,7 +23,10 @@ def refusal_response(exchange: Exchange, refusal: Refusal) -> tuple[bytes, bytes
         shape = head.shape = _chosen(exchange)
     if isinstance(shape, JsonShape):
         return shape.write(refusal, exchange.request_id)
-    return shape.write(refusal, exchange.request_id, exchange.tenant or context.whose(head))
+    tenant = exchange.tenant or context.whose(head)
+    if refusal.code == RATE_LIMITED.code:
+        return context.policy.refusals.page.write(refusal, exchange.request_id, tenant, advice_until(exchange.fields))
+    return shape.write(refusal, exchange.request_id, tenant)
 
 
 def _chosen(exchange: Exchange) -> RefusalShape:

@@ -27,6 +27,15 @@ class LimitReading(Limiter):
         self._refusals = live._refusals
         self.lefts: dict[str, int] = {}
 
+    def refused(self, address: bytes, now: float) -> bool:
+        """See Limiter."""
+        over = False
+        for meter in self._refusals:
+            left = _left(meter, address, now)
+            self.lefts[meter.rule.name] = max(0, int(left + SLACK))
+            over = over or (left < WHOLE and meter.enforced)
+        return over
+
     def plan(self, method: bytes, path: bytes, plain: bool = False) -> Plan | None:
         """See Limiter."""
         plan = self._live.plan(method, path, plain)

@@ -6,6 +6,7 @@ but the request id, whose characters are checked.
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from hashlib import sha256
 from html import escape
@@ -61,6 +62,7 @@ PAGE_TEXTS: Final = {
     "draining": ("This service is just being restarted", _AGAIN),
     "upstream_timeout": ("This service takes too long to respond", _AGAIN),
 }
+_RETRY_AFTER: Final = re.compile(rb"^Retry-After: ([0-9]{1,9})\r$", re.MULTILINE)
 _OTHER: Final = ("This did not work", _BACK)
 
 _STYLE: Final = (
@@ -90,6 +92,20 @@ _PAGE: Final = (
     "<footer>If you ask for help, quote this: <code>{code}</code> <code>{request_id}</code></footer>\n"
     "</main>\n</body>\n</html>\n"
 )
+
+
+def advice_until(fields: bytes) -> str:
+    """What to do about a used-up limit, by the Retry-After (seconds) in these field lines; "" if it has none."""
+    found = _RETRY_AFTER.search(fields)
+    if found is None:
+        return ""
+    minutes = -(-int(found[1]) // 60)
+    hours = -(-minutes // 60)
+    if minutes < 60:
+        time = "a minute" if minutes <= 1 else f"{minutes} minutes"
+    else:
+        time = "an hour" if hours == 1 else f"{hours} hours"
+    return f"Wait {time}, then try again."
 
 
 def error_page(refusal: Refusal, request_id: bytes, tenant: str, advice: str = "") -> bytes:

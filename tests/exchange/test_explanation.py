@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from koder_gateway.errors import BODY_TOO_LARGE, MISDIRECTED_REQUEST, NO_ROUTE, RATE_LIMITED, Refusal
+from koder_gateway.exchange.explained_request import ExplainedRequest
 from koder_gateway.exchange.explanation import Explanation, explain
+from koder_gateway.exchange.explanation_document import explanation_document
 from koder_gateway.policy.certificates import TlsInfo
 from koder_gateway.policy.clients import NetworkSet, TrustedProxies
 from koder_gateway.policy.cors import CorsPolicy
@@ -429,3 +431,14 @@ def test_another_policy_gives_another_answer() -> None:
     assert ask(made, asked) == ask(made, asked)
     moved = replace(made, routes=RouteTable([Route(b"/v1", "admin")]))
     assert (ask(moved, asked).route, ask(moved, asked).outcome) == ("/v1 -> admin", "admin")
+
+
+def test_who_has_been_refused_too_often_gets_no_answer() -> None:
+    made = policy(LimitRule("refusals", ("ip",), 1, 60, charge="refusals"))
+    asked = ExplainedRequest("GET", "http://koder.id.koder.dev/x", (), PEER)
+    first, second = (ask(made, head(target=b"/x")) for _ in range(2))
+    assert (first.unanswered, second.unanswered) == (False, True)
+    answer = explanation_document(asked, second, {})["answer"]
+    assert (answer["status"], answer["code"], answer["body"], answer["fields"]) == (None, "no_route", None, [])
+    assert answer["detail"].startswith("This client has been refused so often that")
+    assert explanation_document(asked, first, {})["answer"]["status"] == 404

@@ -87,3 +87,14 @@ def test_a_tenants_own_figures() -> None:
 
 def test_no_rule_applies() -> None:
     assert LimitReading(Limiter([], 10)).plan(b"GET", b"/", True) is None
+
+
+def test_what_is_left_of_refusals() -> None:
+    rule = LimitRule("refusals", ("ip",), 2, 60, charge="refusals")
+    limiter = Limiter([rule], 100)
+    for left in (2, 1, 0):
+        reading = LimitReading(limiter)
+        before = state(limiter)
+        over = reading.refused(ADDRESSES[0], 100.0)
+        assert (reading.lefts, state(limiter)) == ({"refusals": left}, before)
+        assert limiter.refused(ADDRESSES[0], 100.0) is over is (left == 0)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from koder_gateway import errors
 from koder_gateway.errors import CODES, Refusal
-from koder_gateway.wire.error_page import FIELDS, PAGE_TEXTS
+from koder_gateway.wire.error_page import FIELDS, PAGE_TEXTS, advice_until
 from koder_gateway.wire.oauth_error import OAUTH_ERRORS
 from koder_gateway.wire.refusal_writer import _BOUND, OWN_FIELDS, RefusalWriter
 
@@ -131,6 +131,28 @@ def test_a_page_of_nobody_in_particular() -> None:
     page.feed(RefusalWriter().page.write(errors.NO_ROUTE, b"r1", b"", "Look <there>.")[1].decode())
     assert page.texts["title"] == "This page does not exist"
     assert page.paragraphs == ["Look <there>."]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "time"),
+    [
+        (0, "a minute"),
+        (60, "a minute"),
+        (61, "2 minutes"),
+        (3540, "59 minutes"),
+        (3541, "an hour"),
+        (3600, "an hour"),
+        (3601, "2 hours"),
+        (86400, "24 hours"),
+    ],
+)
+def test_a_page_says_how_long_to_wait(seconds: int, time: str) -> None:
+    fields = b'RateLimit: "few";r=0;t=9\r\nRetry-After: %d\r\nVary: Origin\r\n' % seconds
+    assert advice_until(fields) == f"Wait {time}, then try again."
+
+
+def test_without_a_time_a_page_says_none() -> None:
+    assert advice_until(b"X-Retry-After: 7\r\nRetry-After: soon\r\n") == ""
 
 
 def test_a_page_may_load_its_own_style_alone() -> None:

@@ -51,8 +51,8 @@ class UnknownKeyError(ContextError):
 
 @dataclass(frozen=True, slots=True)
 class VerifiedContext:
-    """What the gateway says of a request: the tenant's slug, the client's address ("unknown" for one on a UNIX socket
-    that no proxy names), the host in lower case without port, and the seconds since the epoch of its signature."""
+    """What the gateway says of a request: the tenant's slug, the client's address ("unknown" if it is not certain, or
+    the client has none), the host in lower case without port, and the seconds since the epoch of its signature."""
 
     tenant: str
     ip: str

@@ -16,3 +16,11 @@ def forwarded_headers(exchange: Exchange) -> Headers:
     for name, value in header_fields((*exchange.head.lines, ours)):
         headers.addRawHeader(name, value)
     return headers
+
+
+def sign_anew(exchange: Exchange, headers: Headers) -> None:
+    """Give them a context that is valid for long enough, when time has passed since they were made."""
+    signed = exchange.context.signed
+    if signed is not None:
+        for name, value in header_fields((signed.line(),)):
+            headers.setRawHeaders(name, [value])

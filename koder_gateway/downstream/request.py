@@ -34,7 +34,7 @@ from ..exchange.states import (
     Exchange,
 )
 from ..wire.response import CONTINUE
-from .forwarded_headers import forwarded_headers
+from .forwarded_headers import forwarded_headers, sign_anew
 from .ports import ClientRequest, RequestChannel, Segments
 
 _log = Logger()
@@ -119,6 +119,8 @@ class GatewayRequest(server.Request, ClientRequest):
 
     def _render_now(self, resource: IResource) -> None:
         self._become_stock()
+        # The body may have come late.
+        sign_anew(self.exchange, self.requestHeaders)
         try:
             self.render(resource)
         except Exception:

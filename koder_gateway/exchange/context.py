@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import MISDIRECTED_REQUEST, NOT_ALLOWED, TENANT_SUSPENDED, Refusal
 from ..policy.certificates import TlsInfo, certificate_refusal
-from ..policy.clients import ForwardedChain, NetworkSet
+from ..policy.clients import NOWHERE, ForwardedChain, NetworkSet
 from ..policy.cors import VARY_ORIGIN
 from ..policy.decision import Policy
 from ..policy.limit_keys import address_key
@@ -29,6 +29,7 @@ SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 # RFC 9110 section 7.4.
 _NOT_SECURED = MISDIRECTED_REQUEST.because("The target is an https URL, and the connection is a plain one.")
 _CLIENT_FIELDS = (b"x-forwarded-for", b"forwarded", b"x-real-ip")
+_UNKNOWN = NOWHERE.encode("ascii")
 _ANOTHERS_ORIGIN = NOT_ALLOWED.because(
     "The Origin belongs to another tenant, whose pages may change nothing of this tenant."
 )
@@ -39,14 +40,14 @@ class RequestContext:
     """What is the same for all requests of one client with one host, origin and tenant header.
 
     `tenant` is a Refusal where neither names one, or the connection is not for that host. If that is because the
-    tenant is suspended, and nothing else speaks against the request, it is `suspended`. `fields` are finished field
-    lines for the response, made of `cors` and `hsts`; `service_fields` are those for the service, without the
-    `signed` one. `drops_hsts`: a service's own HSTS goes no further, since the gateway has one or the client speaks
-    no TLS. `origins` has the page's origin if it may read the response, and
-    `readable` says whether this page may; a `foreign` page is another tenant's. `address` is the client's, `key` the
-    form of it that limits count under; it is `certain` unless a header names a client that nobody vouches for, or
-    that cannot be read. What a trusted proxy said, and what a foreign page may not do, holds for one request: such a
-    context is not `lasting`. `tls` is the version of TLS on the connection, b"" without.
+    tenant is suspended, and nothing else speaks against the request, it is `suspended`. `fields` are finished
+    field lines for the response, made of `cors` and `hsts`; `service_fields` are those for the service, without
+    the `signed` one. `drops_hsts`: a service's own HSTS goes no further, since the gateway has one or the client
+    speaks no TLS. `origins` has the page's origin if it may read the response, and `readable` says whether this
+    page may; a `foreign` page is another tenant's. `address` is the client's, `key` the form of it that limits
+    count under; it is `certain` unless a header names a client that nobody vouches for, or that cannot be read,
+    or a trusted proxy names none. What a trusted proxy said, and what a foreign page may not do, holds for one
+    request: such a context is not `lasting`. `tls` is the version of TLS on the connection, b"" without.
     `limits` are the figures that the tenant has in place of the own ones of limits.
     """
 
@@ -121,7 +122,11 @@ def request_context(policy: Policy, head: RequestHead, peer: str, secured: TlsIn
     forwarded = head.forwarded if head.forwarded and policy.proxies.vouches(peer) else []
     chain = _chain(policy, peer, forwarded)
     address = chain.client
-    certain = chain.certain and not _is_a_proxys(head.forwarded or (), forwarded, address)
+    certain = (
+        chain.certain
+        and not policy.proxies.hides(peer, address)
+        and not _is_a_proxys(head.forwarded or (), forwarded, address)
+    )
     certificate = policy.client_auth.certificate(head.host, secured)
     if isinstance(certificate, Refusal):
         tenant: Tenant | Refusal = certificate
@@ -171,13 +176,14 @@ def request_context(policy: Policy, head: RequestHead, peer: str, secured: TlsIn
             forwarding_fields(head.host, chain, proto, forwarded, policy.forwarded_fields),
             certificate,
         ),
-        signed=_signed(policy, head, owner, wire),
+        # A proxy's own address may mean more to a service than its client may do.
+        signed=_signed(policy, head, owner, wire if certain else _UNKNOWN),
         address=wire,
         key=address_key(address),
         limits=NO_LIMITS if owner is None else owner.limits,
         tls=b"" if secured is None else secured.version,
         certain=certain,
-        lasting=certain and not (forwarded or foreign or head.https),
+        lasting=(certain or head.forwarded is None) and not (forwarded or foreign or head.https),
     )
 
 

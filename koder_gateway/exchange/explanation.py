@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ..errors import Refusal
 from ..policy.certificates import NONE, OPTIONAL, REQUIRED, TlsInfo
+from ..policy.clients import NOWHERE
 from ..policy.decision import Policy, charges_refusal
 from ..policy.limit_keys import address_key, address_text, counted_value
 from ..policy.limit_rules import CLIENT_ID, HEADER, WINDOWS, LimitRule
@@ -178,6 +179,11 @@ def _access(policy: Policy, route: Route, head: RequestHead, context: RequestCon
         way = "" if closed is route else ", which a service may read in this path,"
         if context.comes_from(closed.allow):
             yield f"{path}{way} is open to {networks}: {client} may use it"
+        elif closed.allow.covers(client) and policy.proxies.trusts(client):
+            yield (
+                f"{path}{way} is open to {networks}, and {client} is a proxy of listen.trusted_proxies, whose headers"
+                " name no client, or not the same one: have it send X-Forwarded-For"
+            )
         elif closed.allow.covers(client):
             yield (
                 f"{path}{way} is open to {networks}, and {client} may be a proxy that serves others: its headers name"
@@ -190,7 +196,8 @@ def _access(policy: Policy, route: Route, head: RequestHead, context: RequestCon
 def _context(context: RequestContext, outcome: Refusal | str) -> str:
     if context.signed is None or context.owner is None or isinstance(outcome, Refusal):
         return ""
-    client, host = context.address.decode("ascii"), bare_host(context.host).decode("ascii", "replace")
+    client = context.address.decode("ascii") if context.certain else NOWHERE
+    host = bare_host(context.host).decode("ascii", "replace")
     return f"X-Koder-Context says, signed: tenant {context.owner.slug}, client {client}, host {host}"
 
 

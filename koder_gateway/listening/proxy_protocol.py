@@ -127,8 +127,8 @@ class ProxiedConnection(Protocol, ClientConnection):
             host = _address(header.destination, header.destination.host)
             transport.getPeer = lambda: peer
             transport.getHost = lambda: host
-        elif header.secure is not None:
-            unnamed = _same_address(near, ProxiedAddress(balancer, balancer, header.secure))
+        else:
+            unnamed = _same_address(near, ProxiedAddress(balancer, balancer, header.secure, named=False))
             transport.getPeer = lambda: unnamed
         inner = self._wrapped.buildProtocol(transport.getPeer())
         if inner is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
@@ -16,7 +17,7 @@ import msgspec
 from twisted.logger import ILogObserver, LogEvent, LogLevel, eventAsText
 from zope.interface import implementer
 
-from .console import CRITICAL, DEBUG, ERROR, INFO, WARNING, is_journal
+from .console import CRITICAL, DEBUG, ERROR, INFO, WARNING, is_journal, say
 
 _JOURNAL_LEVELS: Final = {
     LogLevel.critical: CRITICAL,
@@ -26,6 +27,7 @@ _JOURNAL_LEVELS: Final = {
     LogLevel.debug: DEBUG,
 }
 _ORDER: Final[dict[object, int]] = {level: number for number, level in enumerate(reversed(_JOURNAL_LEVELS))}
+_OF_JOURNAL: Final = {number: level for level, number in _JOURNAL_LEVELS.items()}
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -120,6 +122,16 @@ def _json(event: LogEvent, level: LogLevel) -> str:
     }
     # A surrogate, from a name that is no UTF-8, is not JSON.
     return _encode({key: value.encode("utf-8", "backslashreplace").decode() for key, value in line.items()}).decode()
+
+
+def write_line(text: str, level: int, logger: str, format: EventFormat = FORMAT) -> None:
+    """Write one line of a process that has no events, and holds none: as JSON if events are, else with the program's
+    name before it. `level` is one of `console`."""
+    if format.json:
+        event = {"log_format": "{text}", "text": text, "log_time": time.time(), "log_namespace": logger}
+        say(_json(event, _OF_JOURNAL[level]), level)
+    else:
+        say(f"koder-gateway: {text}", level)
 
 
 # The value for twistd's --logger.

@@ -103,19 +103,24 @@ def plain_host(host: str | None) -> str:
 class ProxiedAddress(str):
     """The address of a client, as named by a balancer's PROXY header; `balancer` is the peer's address.
 
-    `secure` says whether the client used TLS to the balancer, None if the header does not say.
+    `secure` says whether the client used TLS to the balancer, None if the header does not say. It is not `named` if
+    the header names no client (UNKNOWN, LOCAL): then the address is the balancer's own.
     """
 
-    __slots__ = ("balancer", "secure")
+    __slots__ = ("balancer", "named", "secure")
 
     balancer: str
     secure: bool | None
+    named: bool
 
-    def __new__(cls, address: str, balancer: str, secure: bool | None = None) -> ProxiedAddress:
+    def __new__(
+        cls, address: str, balancer: str, secure: bool | None = None, *, named: bool = True
+    ) -> ProxiedAddress:
         """A canonical address (`plain_host`), and the balancer that named it."""
         made = super().__new__(cls, address)
         made.balancer = balancer
         made.secure = secure
+        made.named = named
         return made
 
 
@@ -202,6 +207,10 @@ class TrustedProxies:
         """Whether the writer of a request's forwarding headers is trusted: the peer, or the balancer that introduced
         it."""
         return self.trusts(peer) or (isinstance(peer, ProxiedAddress) and self.trusts(peer.balancer))
+
+    def hides(self, peer: str, client: str) -> bool:
+        """Whether this client of a connection from `peer` is a proxy that has not said for whom it asks."""
+        return self.trusts(client) or (isinstance(peer, ProxiedAddress) and not peer.named and client == peer)
 
     def chain(self, peer: str, forwarded_for: Sequence[bytes], forwarded: Sequence[bytes]) -> ForwardedChain:
         """The path according to these headers, up to the rightmost address that is not a trusted proxy: the client's.

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Generic, TypeVar
-from unicodedata import normalize
+from unicodedata import category, normalize
 
 from ..wire.target import without_needless_escapes
 from .clients import NetworkSet
@@ -35,6 +35,12 @@ _DOT_SEGMENT: Final = re.compile(rb"/\.\.?(?:[/;]|\Z)")
 EVERYBODY: Final = NetworkSet()
 # How often a path is decoded: by the service, and by each proxy in between that passes it on decoded.
 _DECODINGS: Final = 4
+# Letters are normalised in pieces of so many characters: a run of marks takes the square of its length.
+_PIECE: Final = 128
+# How far back such a piece may be cut, so that no letter loses its marks. No configured path has as many marks.
+_MARKS: Final = 32
+# The vowels and last consonants of Hangul, which are one character with what is before them.
+_JAMO: Final = re.compile("[\u1160-\u11ff\ud7b0-\ud7ff]")
 
 
 def normal_path(path: bytes) -> bytes:
@@ -53,17 +59,18 @@ def lenient_path(path: bytes, depth: int) -> bytes:
     return _segments(_normalised(_decoded(path)), depth)[0]
 
 
-def lenient_paths(path: bytes, depth: int) -> set[bytes]:
+def lenient_paths(path: bytes, depth: int, dots: int = 0) -> set[bytes]:
     """The `lenient_path` of a path, and its other possible readings: with the original letters; decoded more than
-    once (`%2574` is `t`), with the dot segments and backslashes that appear resolved; without a `.format` at the end
-    of the last segment (`token.json`), which some frameworks remove."""
+    once (`%2574` is `t`), with the dot segments and backslashes that appear resolved; without a format at the end of
+    the last segment, which some frameworks remove. A format may have dots of its own (`token.tar.gz`), so what is
+    before each dot is a reading; but no more dots than the configured segments have, `dots`, can be before it."""
     readings: set[bytes] = set()
     for _ in range(_DECODINGS):
         path = _decoded(path)
         for form in {path.lower(), _normalised(path)}:
-            readings.update(_segments(form, depth))
+            readings.update(_segments(form, depth, dots))
             if b"\\" in form or _DOT_SEGMENT.search(form):
-                readings.update(_segments(_resolved(form), depth))
+                readings.update(_segments(_resolved(form), depth, dots))
         if _ESCAPE.search(path) is None:
             break
     return readings
@@ -81,7 +88,27 @@ def _normalised(path: bytes) -> bytes:
     """A path in lower case, with letters of other forms (such as fullwidth ones) replaced by the plain letters."""
     if path.isascii():
         return path.lower()
-    return normalize("NFKC", path.decode("utf-8", "replace")).casefold().encode().lower()
+    text = path.decode("utf-8", "replace")
+    composed = normalize("NFKC", text) if len(text) <= _PIECE else "".join(_composed_pieces(text))
+    return composed.casefold().encode().lower()
+
+
+def _composed_pieces(text: str) -> Iterator[str]:
+    start = 0
+    while start < len(text):
+        end = start + _PIECE
+        if end < len(text):
+            end = next((at for at in range(end, end - _MARKS, -1) if _begins(text[at])), end)
+        yield normalize("NFKC", text[start:end])
+        start = end
+
+
+def _begins(character: str) -> bool:
+    """Whether a character is never one with what is before it."""
+    if character.isascii():
+        return True
+    first = normalize("NFKD", character)[0]
+    return category(first)[0] != "M" and _JAMO.match(first) is None
 
 
 def _resolved(path: bytes) -> bytes:
@@ -96,8 +123,9 @@ def _resolved(path: bytes) -> bytes:
     return b"/" + b"/".join(kept)
 
 
-def _segments(path: bytes, depth: int) -> tuple[bytes, ...]:
-    """The first `depth` segments of a decoded path; if these include the path's last one, also without its format."""
+def _segments(path: bytes, depth: int, dots: int = 0) -> tuple[bytes, ...]:
+    """The first `depth` segments of a decoded path; if these include the path's last one, also without a format,
+    which begins behind at most so many `dots`."""
     segments = [b""]
     position = 0
     while len(segments) <= depth:
@@ -110,19 +138,29 @@ def _segments(path: bytes, depth: int) -> tuple[bytes, ...]:
         segments.append(segment[1].lstrip(_BLANK).rstrip(_BLANK + b"."))
         position = segment.end()
     read = b"/".join(segments)
-    name, dot, _ = segments[-1].rpartition(b".")
-    if not (dot and name):
+    if b"." not in segments[-1]:
         return (read,)
     void = _VOID.match(path, position)
     if (position if void is None else void.end()) < len(path):
         return (read,)
-    return read, b"/".join((*segments[:-1], name))
+    return read, *(b"/".join((*segments[:-1], name)) for name in _without_formats(segments[-1], dots))
+
+
+def _without_formats(segment: bytes, dots: int) -> Iterator[bytes]:
+    """What is before each dot of a segment, from the first one to the one behind so many `dots`."""
+    dot = segment.find(b".")
+    while dot >= 0 and dots >= 0:
+        name = segment[:dot].rstrip(_BLANK + b".")
+        if name:
+            yield name
+        dot = segment.find(b".", dot + 1)
+        dots -= 1
 
 
 class PrefixTable(Generic[Value]):
     """Values by path prefix; a prefix matches itself and whatever continues it with a slash."""
 
-    __slots__ = ("_root", "_values", "depth")
+    __slots__ = ("_root", "_values", "depth", "dots")
 
     def __init__(self, values: Mapping[bytes, Value]) -> None:
         self._values = {normal_path(path): value for path, value in values.items()}
@@ -130,6 +168,8 @@ class PrefixTable(Generic[Value]):
         self._root = self._values.pop(b"", None)
         # The depth of the deepest prefix: the rest of a path does not matter.
         self.depth = max((path.count(b"/") for path in self._values), default=0)
+        # The most dots in a prefix.
+        self.dots = max((path.count(b".") for path in self._values), default=0)
 
     def match(self, path: bytes) -> Value | None:
         """The value of the longest prefix that matches the path."""
@@ -192,7 +232,7 @@ class RouteTable:
         if chosen.allow:
             yield chosen
         if not plain and chosen.service in self.guarded:
-            for reading in lenient_paths(path, self._lenient.depth):
+            for reading in lenient_paths(path, self._lenient.depth, self._lenient.dots):
                 route = self._lenient.match(reading)
                 if route is not None and route.allow:
                     yield route

@@ -1,9 +1,10 @@
 """X-Koder-Context: whose request it is and from where, signed, so that a service can check that the gateway says so.
 
-It is a compact JWS (RFC 7515) with the claims of RFC 7519: `iss`, `iat` and `exp`, and `tenant` (the slug), `ip` (the
-client's address, "unknown" for one on a UNIX socket) and `host` (the request's Host in lower case, without port). Its
-`typ` keeps it apart from other tokens (RFC 8725 section 3.11), and `kid` names the key (RFC 7638 thumbprint). The
-algorithm is that of the key: EdDSA for Ed25519 (RFC 8037), ES256 for P-256. `koder_gateway.context` checks it.
+It is a compact JWS (RFC 7515) with the claims of RFC 7519: `iss`, `iat` and `exp`, and `tenant` (the slug), `ip`
+(the client's address, "unknown" if it is not certain, or the client has none) and `host` (the request's Host in
+lower case, without port). Its `typ` keeps it apart from other tokens (RFC 8725 section 3.11), and `kid` names the
+key (RFC 7638 thumbprint). The algorithm is that of the key: EdDSA for Ed25519 (RFC 8037), ES256 for P-256.
+`koder_gateway.context` checks it.
 
 Signing takes about 50 us, so one is signed for each client, tenant and host, when it is first used, and used for half
 of its life. The wall clock decides: after it has been set, forwards or back, the next use signs anew.

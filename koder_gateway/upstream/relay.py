@@ -79,9 +79,7 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
         head = exchange.head
         # The bytes of the request so far; None once they are too many to be sent again.
         exchange.trace_id, trace = (head.trace_id, b"") if head.traced else new_trace()
-        context = exchange.context
-        fields = context.service_fields if context.signed is None else context.fields_for_service()
-        ours = service_fields(exchange.request_id, trace, fields, head.upgrade)
+        ours = service_fields(exchange.request_id, trace, exchange.context.service_fields, head.upgrade)
         self._kept: list[bytes] | None = [
             b"%b %b HTTP/1.1\r\n%b%b\r\n" % (head.method, head.target, b"".join(head.lines), ours)
         ]
@@ -161,6 +159,10 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
         kept = self._kept
         assert kept is not None, "an attempt is only made with the whole request so far at hand"
         connection.tenant = self.exchange.tenant
+        signed = self.exchange.context.signed
+        if signed is not None:
+            # Not before now: who waits for a place or for the client's body must not send a context that is old.
+            kept = [kept[0][:-2], signed.line(), b"\r\n", *kept[1:]]
         connection.begin(self, kept[0] if len(kept) == 1 else b"".join(kept))
         if not self.request_done and self.connection is connection:
             connection.pull_from_client()

@@ -17,6 +17,7 @@ from twisted.internet.testing import MemoryReactor
 
 from ..config import AUTO, ConfigurationError, Settings, load, shared_store_fault
 from ..listening.endpoints import Endpoints
+from ..ops.event_log import FORMAT
 from ..ops.notify import Notifier
 from ..ops.signals import HANGUP
 from ..service.frontends import protocols_of
@@ -82,7 +83,7 @@ class _Launch:
 
     def __init__(self, settings: Settings, options: Any) -> None:
         before = inherited()
-        self._settings = settings
+        self._take(settings)
         self._tickets = TicketContexts(time.monotonic())
         self._ports = _bound(settings, options, self._tickets, before)
         if before.rehearsal:
@@ -121,8 +122,13 @@ class _Launch:
             return list(error.faults)
         except (OSError, ValueError) as error:
             return [f"{before.source}: {line}" for line in str(error).splitlines()]
-        self._settings = settings
+        self._take(settings)
         return []
+
+    def _take(self, settings: Settings) -> None:
+        """Put settings into force, those of the supervisor's own lines too."""
+        self._settings = settings
+        FORMAT.follow(format=settings.log.format, level=settings.log.level)
 
 
 def _bound(settings: Settings, options: Any, tickets: TicketContexts, before: Generation) -> list[BoundPort]:

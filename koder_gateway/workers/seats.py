@@ -24,6 +24,8 @@ class Seat:
     """How many processes there have been."""
     due: float = -math.inf
     """When the next process may start."""
+    silent_until: float = math.inf
+    """When it hangs if nothing is heard of it; the watchdog's."""
     _since: float = 0.0
     _policy: RestartPolicy = field(default_factory=RestartPolicy)
 
@@ -47,9 +49,11 @@ class Seat:
 @dataclass(frozen=True, slots=True)
 class WorkerSeat:
     """What a worker has of the supervisor: its number and how many processes had it, the channel, and the pages with
-    the metrics, that of the supervisor first, then one for each worker."""
+    the metrics, that of the supervisor first, then one for each worker; and half of the period of systemd's watchdog
+    in seconds, None if it has none."""
 
     number: int
     run: int
     channel: Channel
     pages: tuple[SharedPage, ...]
+    watchdog_interval: float | None = None

@@ -7,23 +7,25 @@ survive a fork.
 
 from __future__ import annotations
 
+import math
 import os
 import selectors
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
-from ..ops.console import ERROR, INFO, WARNING, say
+from ..ops.console import ERROR, INFO, WARNING
 from ..ops.control_socket import ControlSocket
+from ..ops.event_log import write_line
 from ..ops.notify import Notifier
 from .bound_ports import BoundPort
 from .channel import Channel, Message, channel_pair
 from .generation import OldWorker, OldWorkers, become, rehearse
 from .seats import Seat, WorkerSeat
+from .signal_reader import SignalReader
 from .totals import Totals
+from .watchdog import Watchdog
 
 _ENDS: Final = (signal.SIGTERM, signal.SIGINT)
 _SIGNALS: Final = (*_ENDS, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD)
@@ -52,6 +54,9 @@ class Supervisor:
         self._drain = drain
         self._ports = ports
         self._old = OldWorkers(old)
+        self._watchdog = Watchdog(
+            notifier, self._ending, lambda line: self._say(line, WARNING), serving=bool(self._old)
+        )
         # The process that tries whether the next generation could start.
         self._rehearsal = 0
         self._renews = False
@@ -83,24 +88,18 @@ class Supervisor:
             for key, _ in self._selector.select(self._timeout()):
                 key.data()
             self._end_the_late()
+            self._watchdog.look(self._seats, self._clock())
 
     # -- signals
 
     def _take_signals(self) -> None:
-        self._woken, wakes = socket.socketpair()
-        self._wakes = wakes
-        for end in (self._woken, wakes):
-            end.setblocking(False)
-        self._selector.register(self._woken, selectors.EVENT_READ, self._signalled)
-        self._before = {number: signal.signal(number, _noted) for number in _SIGNALS}
-        signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
         # The generation before has blocked them.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        self._signals = SignalReader(_SIGNALS)
+        self._selector.register(self._signals, selectors.EVENT_READ, self._signalled)
 
     def _signalled(self) -> None:
-        with suppress(BlockingIOError):
-            for number in sorted(set(self._woken.recv(4096))):
-                self._on_signal(number)
+        for number in self._signals.receive():
+            self._on_signal(number)
 
     def _on_signal(self, number: int) -> None:
         if number == signal.SIGCHLD:
@@ -142,12 +141,13 @@ class Supervisor:
         return [seat for seat in seats if not seat.pid and seat.due <= self._clock()]
 
     def _timeout(self) -> float | None:
-        if self._code is not None:
-            return None if self._deadline is None else max(0.0, self._deadline - self._clock())
-        waits = [
-            seat.due - self._clock() for seat in self._seats if not seat.pid and (self._served or seat.number == 1)
-        ]
-        return max(0.0, min(waits)) if waits else None
+        times = [self._watchdog.due]
+        if self._code is None:
+            times += [seat.due for seat in self._seats if not seat.pid and (self._served or seat.number == 1)]
+        elif self._deadline is not None:
+            times.append(self._deadline)
+        first = min(times)
+        return None if first == math.inf else max(0.0, first - self._clock())
 
     def _start(self, seat: Seat) -> WorkerSeat | None:
         """Start a worker; returns its seat in the new process, None in this one."""
@@ -165,24 +165,21 @@ class Supervisor:
         if pid == 0:
             self._become_worker(ours)
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            return WorkerSeat(seat.number, seat.run, theirs, self._totals.pages)
+            return WorkerSeat(seat.number, seat.run, theirs, self._totals.pages, self._watchdog.interval)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         if pid > 0:
             theirs.close()
             seat.pid, seat.channel = pid, ours
+            self._watchdog.started(seat, self._clock())
             self._selector.register(ours, selectors.EVENT_READ, lambda: self._hear(seat))
         return None
 
     def _become_worker(self, ours: Channel) -> None:
         """Give up what is the supervisor's, in the new process."""
-        signal.set_wakeup_fd(-1)
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self._signals.close()
         self._selector.close()
         if self._control is not None:
             self._control.close()
-        self._woken.close()
-        self._wakes.close()
         self._old.close()
         for channel in (ours, *(seat.channel for seat in self._running())):
             if channel is not None:
@@ -200,6 +197,7 @@ class Supervisor:
             self._on_message(seat, message)
 
     def _on_message(self, seat: Seat, message: Message) -> None:
+        self._watchdog.heard(seat, message.get("notify", ""), self._clock())
         if "refusals" in message:
             self._judge(seat, message["refusals"])
         elif message.get("notify") == "READY=1" and not seat.ready:
@@ -297,13 +295,17 @@ class Supervisor:
 
     def _give_up(self, code: int) -> None:
         self._code = code
-        self._deadline = self._clock() + self._drain() + _GRACE
+        self._deadline = self._clock() + self._ending()
         for port in self._ports:
             port.stopListening()
         self._old.end()
         for seat in self._running():
             if seat.channel is not None:
                 seat.channel.send(do="end")
+
+    def _ending(self) -> float:
+        """How many seconds a worker may take to end."""
+        return self._drain() + _GRACE
 
     def _end_the_late(self) -> None:
         if self._deadline is not None and self._clock() >= self._deadline:
@@ -393,8 +395,4 @@ class Supervisor:
 
     @staticmethod
     def _say(line: str, level: int) -> None:
-        say(f"koder-gateway: {line}", level)
-
-
-def _noted(number: int, frame: Any) -> None:
-    """The number has been written to the wake-up descriptor."""
+        write_line(line, level, __name__)

@@ -40,7 +40,7 @@ class WorkerProcess(Process):
 
     def notifier(self) -> Notifier:
         """The supervisor: it speaks for all workers to systemd."""
-        return _ChannelNotifier(self._seat.channel)
+        return _ChannelNotifier(self._seat.channel, self._seat.watchdog_interval)
 
     @property
     def pid(self) -> int:
@@ -101,9 +101,15 @@ def _nothing() -> None:
 class _ChannelNotifier(Notifier):
     """Notices for the supervisor."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, watchdog_interval: float | None) -> None:
         super().__init__({})
         self._channel = channel
+        self.watchdog_interval = watchdog_interval
+
+    def watchdog(self) -> None:
+        """Still alive; nothing for a supervisor that does not read, as of workers that a new generation replaces."""
+        if not self._channel.blocked:
+            super().watchdog()
 
     def _send(self, message: str, status: str) -> None:
         self._channel.send(notify=message, status=status)

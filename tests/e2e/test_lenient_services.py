@@ -105,7 +105,10 @@ def inserted(piece: bytes, before: bytes = b"/") -> Callable[[bytes, int, bool],
 CHANGES = (
     escaped,
     cased,
-    *(inserted(piece) for piece in (b"/", b"//", b";", b";a=b", b";a=b;c", b"%3Ba", b".", b".json", b"%20", b"%09")),
+    *(
+        inserted(piece)
+        for piece in (b"/", b"//", b";", b";a=b", b";a=b;c", b"%3Ba", b".", b".json", b".tar.gz", b"%20", b"%09")
+    ),
     lambda path, at, upper: path + b"/",
     lambda path, at, upper: path + b"/x",
     lambda path, at, upper: path.replace(b"%", b"%25", 1),

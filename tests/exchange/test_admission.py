@@ -163,11 +163,18 @@ PROXY = {"peer": "10.0.0.1", "trusted": ("10.0.0.0/24",)}
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        ((), ""),
         ((b"X-Forwarded-For: 10.1.2.3",), ""),
-        ((b"X-Forwarded-For: 10.0.0.9",), ""),
         ((b"Forwarded: for=10.1.2.3",), ""),
-        ((b"X-Forwarded-Proto: https",), ""),
+        ((b"X-Forwarded-For: 10.1.2.3, 10.0.0.9",), ""),
+        # A proxy that names nobody asks for it knows not whom; another proxy is nobody.
+        ((), NO),
+        ((b"X-Forwarded-For: ",), NO),
+        ((b"Forwarded: ",), NO),
+        ((b"X-Forwarded-For: ", b"Forwarded: "), NO),
+        ((b"X-Forwarded-Proto: https",), NO),
+        ((b"X-Forwarded-For: 10.0.0.1",), NO),
+        ((b"X-Forwarded-For: 10.0.0.9",), NO),
+        ((b"Forwarded: for=10.0.0.9",), NO),
         ((b"X-Forwarded-For: 203.0.113.7",), NO),
         ((b"X-Forwarded-For: 10.1.2.3, 203.0.113.7",), NO),
         # By what cannot be read nobody becomes the proxy.
@@ -180,7 +187,8 @@ PROXY = {"peer": "10.0.0.1", "trusted": ("10.0.0.0/24",)}
         ((b"X-Forwarded-For: " + b", ".join([b"10.0.0.9"] * 40),), NO),
         # A name for the client that is not read.
         ((b"X-Real-IP: 203.0.113.7",), NO),
-        ((b"X-Real-IP: 10.0.0.1",), ""),
+        ((b"X-Real-IP: 10.0.0.1",), NO),
+        ((b"X-Real-IP: 10.1.2.3",), NO),
         ((b"X-Real-IP: 203.0.113.7", b"X-Forwarded-For: 10.1.2.3"), ""),
     ],
 )
@@ -198,6 +206,24 @@ def test_a_proxy_that_is_not_trusted_lets_nobody_in() -> None:
 def test_who_a_balancer_introduces_comes_by_his_own_address() -> None:
     assert accessed(peer=ProxiedAddress("203.0.113.7", "10.0.0.1"), trusted=("10.0.0.1/32",)) == NO
     assert accessed(peer=ProxiedAddress("10.1.2.3", "10.0.0.1"), trusted=("10.0.0.1/32",)) == ""
+    assert accessed(peer=ProxiedAddress("10.0.0.1", "10.0.0.1")) == ""
+
+
+@pytest.mark.parametrize("trusted", [(), ("10.0.0.1/32",), ("unix:",)])
+def test_who_a_balancer_does_not_name_does_not_come_as_the_balancer(trusted: tuple[str, ...]) -> None:
+    """PROXY UNKNOWN, and LOCAL."""
+    for address, allow in (("10.0.0.1", PRIVATE), ("unknown", NetworkSet(("unix:",)))):
+        peer = ProxiedAddress(address, address, named=False)
+        assert accessed(peer=peer, trusted=trusted, allow=allow) == NO
+    peer = ProxiedAddress("10.0.0.1", "10.0.0.1", named=False)
+    named = accessed(b"X-Forwarded-For: 10.1.2.3", peer=peer, trusted=trusted)
+    assert named == ("" if trusted == ("10.0.0.1/32",) else NO)
+
+
+def test_a_unix_socket_of_proxies_lets_only_those_in_who_are_named() -> None:
+    local = NetworkSet(("unix:", "10.1.2.0/24"))
+    assert accessed(peer="unknown", allow=local, trusted=("unix:",)) == NO
+    assert accessed(b"X-Forwarded-For: 10.1.2.3", peer="unknown", allow=local, trusted=("unix:",)) == ""
 
 
 ROOT = (Route(b"/", "identity"), Route(b"/v1/users/open", "identity"))

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from koder_gateway.context import verify
 from koder_gateway.errors import Refusal
 from koder_gateway.exchange.context import RequestContext, request_context
 from koder_gateway.policy.certificates import TlsInfo
@@ -16,9 +17,11 @@ from koder_gateway.policy.limit_keys import address_key
 from koder_gateway.policy.limit_rules import LimitRule
 from koder_gateway.policy.limits import Limiter
 from koder_gateway.policy.routing import Route, RouteTable
+from koder_gateway.policy.signed_context import ContextSigner, public_jwk
 from koder_gateway.policy.tenants import Registry, Tenant, TenantPolicy
 from koder_gateway.wire.request_head import RequestHead
 from koder_gateway.wire.request_reader import RequestReader
+from tests.kit.signing_keys import EDDSA
 
 APP = b"https://app.example.com"
 KODER = b"https://koder.example"
@@ -545,6 +548,36 @@ def test_what_a_proxy_that_is_not_trusted_says_holds_for_its_request_alone() -> 
         True,
         False,
     )
+
+
+@pytest.mark.parametrize(
+    ("lines", "peer", "trusted", "ip"),
+    [
+        ((), PEER, (), PEER),
+        ((b"X-Forwarded-For: 8.8.8.8",), "10.0.0.1", ("10.0.0.1/32",), "8.8.8.8"),
+        ((), "10.0.0.1", ("10.0.0.1/32",), "unknown"),
+        ((b"X-Forwarded-For: 8.8.8.8", b"Forwarded: for=1.1.1.1"), "10.0.0.1", ("10.0.0.1/32",), "unknown"),
+        ((b"X-Forwarded-For: 8.8.8.8",), "10.0.0.1", (), "unknown"),
+        ((), ProxiedAddress("10.0.0.1", "10.0.0.1", named=False), (), "unknown"),
+        ((), ProxiedAddress("8.8.8.8", "10.0.0.1"), (), "8.8.8.8"),
+    ],
+)
+def test_a_signed_context_names_no_proxy_in_its_clients_place(
+    lines: tuple[bytes, ...], peer: str, trusted: tuple[str, ...], ip: str
+) -> None:
+    made = replace(policy(trusted=trusted), signer=ContextSigner(EDDSA, (), lambda: 1_800_000_000.0))
+    signed = request_context(made, head(*lines), peer, None).signed
+    assert signed is not None
+    token = signed.line().partition(b": ")[2].strip()
+    found = verify(token, {"keys": [public_jwk(EDDSA)]}, host="koder.id.koder.dev", now=1_800_000_000.0)
+    assert found.ip == ip
+
+
+def test_what_a_proxy_does_not_say_is_the_same_for_its_connection() -> None:
+    made = policy(trusted=(f"{PEER}/32",))
+    unnamed = request_context(made, head(), PEER, None)
+    assert (unnamed.certain, unnamed.fits(made, head())) == (False, True)
+    assert not unnamed.fits(made, head(b"X-Forwarded-For: 8.8.8.8"))
 
 
 def test_a_wildcard_lets_pages_read_and_anothers_wildcard_makes_them_foreign() -> None:

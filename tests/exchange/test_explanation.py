@@ -319,6 +319,14 @@ def test_who_may_use_a_closed_route() -> None:
         True,
         "not_allowed",
     )
+    behind = replace(made, proxies=TrustedProxies((f"{PEER}/32",)))
+    for unnamed in (head(), head(b"X-Forwarded-For: 8.8.8.8", b"Forwarded: for=1.1.1.1")):
+        found = ask(behind, unnamed, PEER)
+        assert isinstance(found.outcome, Refusal)
+        assert found.access == (
+            f"{said}, and 192.0.2.1 is a proxy of listen.trusted_proxies, whose headers name no client, or not the"
+            " same one: have it send X-Forwarded-For"
+        )
     assert answered(head(target=b"/v1/other"), "192.0.2.9") == ("", "identity")
     assert ask(made, head(target=b"/v1/users2"), "192.0.2.9").access == ""
 

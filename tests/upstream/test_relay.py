@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import Logger, capturedLogs, formatEvent
 from twisted.web.resource import Resource
 
+from koder_gateway.context import verify
 from koder_gateway.errors import Refusal
 from koder_gateway.exchange.context import request_context
 from koder_gateway.exchange.ports import BodySink, Client, Producer
@@ -35,7 +38,9 @@ from koder_gateway.exchange.states import (
     UNREACHABLE,
     Exchange,
 )
+from koder_gateway.policy.decision import Policy
 from koder_gateway.policy.shares import Shares
+from koder_gateway.policy.signed_context import ContextSigner, public_jwk
 from koder_gateway.tree.compose import make_policy
 from koder_gateway.upstream.capacity import REASONS
 from koder_gateway.upstream.connection import UpstreamConnection
@@ -60,6 +65,7 @@ from tests.kit.memory import (
     service_settings,
     settings_with,
 )
+from tests.kit.signing_keys import EDDSA
 
 Make = Callable[..., MemoryGateway]
 CUTS = st.lists(st.integers(0, 4000), max_size=12)
@@ -179,11 +185,12 @@ class Play:
         body: bytes = b"",
         done: bool = True,
         peer: str = "192.0.2.1",
+        policy: Policy = POLICY,
     ) -> Relay:
         """Begin an exchange; its client is `relay.client`."""
         head = self.reader.read(raw)
         assert head.refusal is None
-        exchange = Exchange(head, request_context(POLICY, head, peer, None), 0.0, b"r1")
+        exchange = Exchange(head, request_context(policy, head, peer, None), 0.0, b"r1")
         exchange.tenant = b"koder"
         relay = Relay(Caller(exchange, body, done), self.service)
         relay.start()
@@ -367,6 +374,53 @@ def test_who_finds_no_place_waits_for_one() -> None:
     play.origin.only.send(OK)
     assert told(second) == [("respond", 200, b"hi", True)]
     assert play.origin.attempts == 1
+    play.check_empty()
+
+
+def issued(sent: bytes) -> list[int]:
+    """When the contexts were signed that a service was sent."""
+    tokens = re.findall(rb"\r\nX-Koder-Context: ([^\r]+)\r\n", sent)
+    keys = {"keys": [public_jwk(EDDSA)]}
+    return [verify(token, keys, host="koder.id.koder.dev", leeway=1e9).issued for token in tokens]
+
+
+ASKED = b"GET /a HTTP/1.1\r\nHost: koder.id.koder.dev\r\n\r\n"
+
+
+def test_the_context_is_signed_when_the_request_goes_out() -> None:
+    """Not when it is admitted: it may wait for its place, for its body, or be sent once more."""
+    wall = [1_800_000_000.0]
+    signing = replace(POLICY, signer=ContextSigner(EDDSA, (), lambda: wall[0]))
+    play = Play(max_connections=1)
+    first, second = play.ask(ASKED, policy=signing), play.ask(ASKED, policy=signing)
+    service = play.origin.only
+    assert issued(service.take()) == [1_800_000_000]
+    wall[0] += 45.0
+    service.send(OK)
+    sent = service.take()
+    assert issued(sent) == [1_800_000_045]
+    assert sent.endswith(b"\r\n\r\n")
+    assert sent.count(b"\r\n\r\n") == 1
+    # The kept connection turns out to be closed: the next one gets the request once more, signed anew.
+    service.send(OK)
+    assert (told(first), told(second)) == ([("respond", 200, b"hi", True)],) * 2
+    third = play.ask(ASKED, policy=signing)
+    wall[0] += 45.0
+    service.close()
+    play.reactor.advance(0)
+    assert third.exchange.retries == 1
+    assert issued(play.origin.last.take()) == [1_800_000_090]
+    play.origin.last.send(OK)
+    assert told(third) == [("respond", 200, b"hi", True)]
+    # The head of one with a body is held until that begins to come.
+    upload = ASKED.replace(b"GET", b"POST").replace(b"\r\n\r\n", b"\r\nContent-Length: 2\r\n\r\n")
+    late = play.ask(upload, done=False, policy=signing)
+    wall[0] += 45.0
+    late.body_received(b"ab")
+    late.body_ended([])
+    sent = play.origin.last.take()
+    assert (issued(sent), sent[-6:]) == ([1_800_000_135], b"\r\n\r\nab")
+    play.origin.last.send(OK)
     play.check_empty()
 
 

@@ -73,6 +73,8 @@ def _plain_lines(document: Mapping[str, Any]) -> Iterator[str]:
     limits = [_limit(limit) for limit in document["limits"]] or ["none applies"]
     for number, limit in enumerate(limits):
         yield f"{'limits' if number == 0 else '':<8} {limit}"
+    if document["store"] not in (None, "memory:"):
+        yield f"         what is left is what this gateway process last knew: {document['store']} was not asked"
     yield f"route    {document['route']}"
     if document["access"]:
         yield f"access   {document['access']}"

@@ -53,12 +53,13 @@ TENANT: Final = made(TenantEntry, _tenant)
 @dataclass(frozen=True, slots=True)
 class TenantList:
     """What a list says. `faults` has a line for each of the first faults; `skipped` of the `entries` were left out
-    for one."""
+    for one. `changes`: the list has only changes to the registry before."""
 
     registry: Registry
     faults: tuple[str, ...] = ()
     skipped: int = 0
     entries: int = 0
+    changes: bool = False
 
     def check(self, name: str, most: float) -> None:
         """Raise ConfigurationError if more than this part of the entries (0 to 1) is left out, and more than one; or
@@ -174,7 +175,12 @@ class TenantListReading:
     def result(self, at: str) -> TenantList:
         """What was read; contradictions between entries are located at `at`."""
         registry = self._builder.registry(lambda sentence: self.tally.add(at, sentence))
-        return TenantList(registry, self.tally.lines(), self._skipped, self.entries)
+        return TenantList(registry, self.tally.lines(), self._skipped, self.entries, self._changes)
+
+    @property
+    def contested(self) -> frozenset[bytes]:
+        """After the result: the slugs of tenants that entries contradict, which may be other than any entry says."""
+        return frozenset(self._builder.contested)
 
 
 def _reads(kind: Kind[Any], value: object) -> bool:

@@ -15,9 +15,10 @@ def explanation_document(
     found: Explanation,
     addresses: Mapping[str, str],
     lefts: Mapping[str, int] | None = None,
+    store: str | None = None,
 ) -> dict[str, Any]:
     """The object. `addresses` are those of the services by name, as text; `lefts` what each limit has left for this
-    request in a running gateway, None if no gateway was asked."""
+    request in a running gateway, and `store` where that keeps limits; None if no gateway was asked."""
     outcome = found.outcome
     forwarded = not isinstance(outcome, Refusal) and outcome not in ("preflight", "options")
     return {
@@ -29,6 +30,7 @@ def explanation_document(
         "tenant": {"slug": found.slug or None, "reason": found.tenant},
         "certificate": found.certificate or None,
         "cors": found.cors,
+        "store": store,
         "limits": [
             {"name": name, "rule": rule, "left": None if lefts is None else lefts.get(name)}
             for name, rule in zip(found.limit_names, found.limits, strict=True)

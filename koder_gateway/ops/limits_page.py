@@ -21,7 +21,7 @@ def limits_document(limiter: Limiter, figures: Figures, store: str, now: float, 
         "store": store,
         "rules": [
             _rule(use, counts, _time(epoch - (now - use.meter.since)))
-            for use, counts in zip(rule_uses(limiter, figures, now), limiter.counts(), strict=True)
+            for use, counts in zip(rule_uses(limiter, figures, now), limiter.counts_as_it_is(), strict=True)
         ],
     }
 

@@ -127,5 +127,7 @@ class Overrides:
             if base in old._apart and mine.counts_like(base):
                 self._apart[mine] = old._apart[base]
             made = self._meter(mine, override)
-            if made is not mine:
+            if made is mine:
+                mine.count(meter)
+            else:
                 made.adopt(meter)

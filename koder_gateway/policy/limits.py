@@ -95,6 +95,13 @@ class Limiter:
                 sums[base][at] += count
         return ((meter.rule.name, counted[0], counted[1], counted[2]) for meter, counted in sums.items())
 
+    def counts_as_it_is(self) -> Iterator[tuple[str, int, int, int]]:
+        """The same since each rule is as it is now (`Meter.since`): the verdict of a rule that is tried out must not
+        be that of another one."""
+        for meter, (name, *counted) in zip(self.meters, self.counts(), strict=True):
+            admitted, refused, shadowed = (count - noted for count, noted in zip(counted, meter.noted, strict=True))
+            yield name, admitted, refused, shadowed
+
     def overridden(self) -> Iterator[tuple[Meter, Meter]]:
         """Each meter of tenants with figures of their own, behind that of the rule."""
         return iter(self._overrides)
@@ -174,7 +181,8 @@ class Limiter:
     def adopt(self, old: Limiter) -> None:
         """Take over from the limiter before a reload.
 
-        Counters continue under the same name; buckets do if key, rate and burst are also the same. Both limiters then
+        Counters continue under the same name; the report's begin anew if anything about the rule has changed. Buckets
+        continue if key, rate and burst are the same. Both limiters then
         share them, so exchanges that are still in flight are settled in the right place.
         """
         self.over = old.over
@@ -183,6 +191,10 @@ class Limiter:
         for earlier, meter in pairs:
             meter.adopt(earlier)
         self._overrides.adopt(old._overrides, pairs)
+        changed = {meter for earlier, meter in pairs if meter.rule != earlier.rule}
+        for meter, (_, *counted) in zip(self.meters, self.counts(), strict=True):
+            if meter in changed:
+                meter.noted = counted[0], counted[1], counted[2]
         self._room.shrink()
 
     def _lenient_plans(self, path: bytes) -> Plans | None:

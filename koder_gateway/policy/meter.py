@@ -76,7 +76,9 @@ class Crowded(LimitResult):
 class Meter:
     """One rule at work: its buckets, its counters, its part of the header lines.
 
-    `admitted`, `refused` and `shadowed` (would have refused) count requests since `since`, in monotonic seconds.
+    `admitted`, `refused` and `shadowed` (would have refused) count requests, also those under earlier figures of the
+    rule. It is the same rule since `since`, in monotonic seconds, when the three, with those of tenants that have
+    figures of their own, were `noted`.
     """
 
     __slots__ = (
@@ -92,6 +94,7 @@ class Meter:
         "item",
         "key_of",
         "left",
+        "noted",
         "pends",
         "policy",
         "refused",
@@ -110,6 +113,7 @@ class Meter:
         self.left: Callable[[bytes, float], float] = self.buckets.left
         self.admitted = self.refused = self.shadowed = 0
         self.since = 0.0
+        self.noted = (0, 0, 0)
         # Whether the meter is told of the end of each request that it has admitted, and how many of each key have
         # not ended yet.
         self.pends = self.afterwards
@@ -151,14 +155,18 @@ class Meter:
 
     def adopt(self, old: Meter) -> None:
         """Continue the counters of the previous rule of the same name, and its buckets if they mean the same."""
-        self.admitted, self.refused, self.shadowed = old.admitted, old.refused, old.shadowed
-        self.since = old.since
+        self._continue(old)
         mine, theirs = self.rule, old.rule
         if self.counts_like(old) and (mine.rate, mine.burst) == (theirs.rate, theirs.burst):
             old.buckets.replace(self.buckets)
             self.buckets = old.buckets
             self.left = self.buckets.left
             self.held = old.held
+
+    def _continue(self, old: Meter) -> None:
+        self.admitted, self.refused, self.shadowed = old.admitted, old.refused, old.shadowed
+        if self.rule == old.rule:
+            self.since, self.noted = old.since, old.noted
 
     def counts_like(self, other: Meter) -> bool:
         """Whether a key means the same for both."""
@@ -238,7 +246,6 @@ class InFlightMeter(Meter):
     def adopt(self, old: Meter) -> None:
         """Continue the counters of the previous rule of the same name, and its count if it counted the same; those
         that are still in flight are told to the old meter, which has the same count."""
-        self.admitted, self.refused, self.shadowed = old.admitted, old.refused, old.shadowed
-        self.since = old.since
+        self._continue(old)
         if old.rule.in_flight and self.counts_like(old):
             self.held = old.held

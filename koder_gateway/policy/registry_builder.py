@@ -51,6 +51,8 @@ class RegistryBuilder:
         self._twice: set[bytes] = set()
         self._faulty: set[bytes] = set()
         self._claims: dict[bytes, dict[bytes, None]] = {}
+        # After `registry`: the slugs of all entries that contradict each other.
+        self.contested: set[bytes] = set()
 
     def add(self, tenant: Tenant) -> str | None:
         """Take an entry, or say in one sentence why it is left out."""
@@ -123,6 +125,7 @@ class RegistryBuilder:
 
     def registry(self, tell: Callable[[str], object]) -> Registry:
         """The registry. `tell` gets a sentence for each contradiction that has been resolved."""
+        self.contested = self._twice | self._faulty
         for slug in self._twice:
             self._rest()
             self.remove(slug)
@@ -143,6 +146,7 @@ class RegistryBuilder:
                 if slug != owner and slug in self._indices.tenants:
                     lost.setdefault(slug, set()).add(name)
             if len(claimants) > 1:
+                self.contested.update(claimants)
                 tell(_contest(name, claimants, owner))
         for slug, names in lost.items():
             self._rest()

@@ -33,6 +33,8 @@ MAX_PAGE: Final = 64 << 20
 _LONGEST_MARK: Final = 256
 _LONGEST_URL: Final = 2048
 _MAX_PAGES: Final = 10_000
+# Pages in a row without a tenant that no page before had: the list has no end.
+_MAX_IDLE: Final = 100
 # Seconds after which the whole list is fetched again, if the service offers changes.
 WHOLE: Final = 3600.0
 _MEMBERS: Final = (b"next", b"next_cursor", b"as_of", b"updated_since", b"removed")
@@ -68,6 +70,8 @@ class ListReader:
         self._reading: TenantListReading | None = None
         self._size = 0
         self._removed = False
+        # Pages in a row that have brought nothing.
+        self._idle = 0
         # Pages that have not changed: their tenants are taken once something else has.
         self._kept: list[Page] = []
 
@@ -94,6 +98,7 @@ class ListReader:
             raise self._fault(f"is not a list of tenants: {error}") from None
         # Changes are never the same again, and of several pages one with a fault may have another's slug.
         alone = not self.pages and not following
+        self._check_progress(bool(reading.page) or b"removed" in elements.members)
         usable = bool(etag) and not self.since and (alone or reading.tally.count == faults)
         slugs = tuple(reading.page) if usable and not alone else ()
         return self._add(url, Page(etag if usable else "", following, slugs))
@@ -101,7 +106,13 @@ class ListReader:
     def keep(self, url: str, page: Page) -> str:
         """Take a page as it was; returns the URL of the next one."""
         self._kept.append(page)
+        self._check_progress(bool(page.slugs))
         return self._add(url, page)
+
+    def _check_progress(self, brings_any: bool) -> None:
+        self._idle = 0 if brings_any else self._idle + 1
+        if self._idle >= _MAX_IDLE:
+            raise self._fault(f"has {_MAX_IDLE} pages in a row that bring no other tenant")
 
     def _add(self, url: str, page: Page) -> str:
         self.pages[url] = page
@@ -119,7 +130,19 @@ class ListReader:
             for slug in page.slugs:
                 if not self._reading.keep(slug):
                     raise self._fault("has a page that has not changed, of tenants that are no longer known")
-        return self._reading.result("tenants")
+        found = self._reading.result("tenants")
+        self._distrust(self._reading.contested)
+        return found
+
+    def _distrust(self, contested: frozenset[bytes]) -> None:
+        """Forget the ETags of pages of which a tenant is not in the registry as the page has it: a 304 would keep it
+        so. A page that is the whole list is judged as before."""
+        if not contested or len(self.pages) == 1:
+            return
+        for url, page in self.pages.items():
+            self._context.rest()
+            if page.etag and not contested.isdisjoint(page.slugs):
+                self.pages[url] = replace(page, etag="", slugs=())
 
     def _begun(self, body: bytes | bytearray) -> TenantListReading:
         """The reading of the first page, which says whether these are only changes."""
@@ -182,14 +205,21 @@ class LastList:
 
     def forget(self) -> None:
         """A later list could not be used: changes to this one may make no sense, and so may unchanged pages."""
+        if self.as_of or len(self.pages) > 1:
+            self.pages, self.digest = {}, b""
         self.as_of = ""
-        if len(self.pages) > 1:
-            self.pages = {}
+
+    def confirm(self, now: float) -> None:
+        """The whole list was read again, and is the same."""
+        self.whole_due = now + WHOLE
 
     def follow(self, reader: ListReader, digest: bytes, now: float) -> None:
         """This list is the last good one, as of `now` in monotonic seconds."""
         if not reader.since:
             self.pages, self.digest, self.whole_due = reader.pages, digest, now + WHOLE
+        elif reader.says_anything:
+            # The tenants are no longer those of the whole list: if that comes again, it is another one.
+            self.pages, self.digest = {}, b""
         self.as_of = reader.as_of
 
 

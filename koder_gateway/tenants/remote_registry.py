@@ -24,6 +24,12 @@ from .thread_throttle import ThreadThrottle
 # Seconds for one complete response, and for all pages of a list.
 TIMEOUT: Final = 10.0
 LONGEST: Final = 600.0
+# Statuses below 500 that say nothing about the list: who asks may not, or is too early.
+_NOT_NOW: Final = (401, 403, 408, 429)
+
+
+class NoAnswer(ConfigurationError):
+    """The service could not be reached, or did not answer: what is known of its list still holds."""
 
 
 class UnreadTenants(TenantPolicy):
@@ -123,7 +129,7 @@ class RemoteRegistry:
         self._busy = False
         self._first = True
         self._now = 0.0
-        self._due = float("-inf")
+        self._due = self._interval = float("-inf")
         self._deadline = self._end = float("inf")
         self._good = LastList()
         # The digest of the last list of one page that was refused, and its faults.
@@ -141,6 +147,7 @@ class RemoteRegistry:
             self._deadline = float("inf")
             self._source.cut()
         elif now >= self._due and not self._busy:
+            self._interval = refresh
             self._due = now + refresh
             self._busy = True
             Deferred.fromCoroutine(self._refresh()).addErrback(self._broken)
@@ -149,7 +156,8 @@ class RemoteRegistry:
         """Fetch at the next sweep instead of after the usual time, and the whole list; one that was refused for its
         losses is then accepted."""
         self._asked_for = True
-        self._good.whole_due = float("-inf")
+        # A list in flight belongs to the one before: it does not count as the whole list that is asked for here.
+        self._good = LastList()
         self._due = float("-inf")
 
     def stop(self) -> None:
@@ -169,6 +177,9 @@ class RemoteRegistry:
                 await self._fetch()
         finally:
             self._busy = False
+            if self._now >= self._due > float("-inf"):
+                # It took longer than the interval: without a pause the next one would begin at once.
+                self._due = self._now + self._interval
 
     async def _start_with_cache(self) -> None:
         registry = await self._in_thread(self._cache.read)
@@ -186,7 +197,8 @@ class RemoteRegistry:
         except ConfigurationError as error:
             # `again` asks for a good list, which may still come. After changes that make no sense: the whole list.
             self._asked_for |= asked_for
-            self._good.forget()
+            if not isinstance(error, NoAnswer):
+                self._good.forget()
             self._failed(error.faults)
             return
         if self._stopped:
@@ -212,13 +224,15 @@ class RemoteRegistry:
             if response.status == 304 and page is not None and page.etag:
                 url = reader.keep(url, page)
             elif response.status != 200:
-                raise self._fault(f"responds with {response.status}, not 200")
+                message = f"responds with {response.status}, not 200"
+                raise self._no_answer(message) if _is_failure(response.status) else self._fault(message)
             elif response.body is None:
                 raise self._fault(f"is longer than {MAX_PAGE} bytes")
             else:
                 if not reader.pages:
                     digest = await self._in_thread(lambda body: hashlib.sha256(body).digest(), response.body)
-                    if self._is_previous(digest, asked_for):
+                    if self._is_previous(digest, good, asked_for):
+                        good.confirm(self._now)
                         return None
                 url = await self._in_thread(reader.read, url, response.body, response.etag, response.links)
         alone = digest if len(reader.pages) == 1 and not reader.since else b""
@@ -227,6 +241,8 @@ class RemoteRegistry:
         if not reader.says_anything:
             if reader.since:
                 good.follow(reader, alone, self._now)
+            else:
+                good.confirm(self._now)
             return None
         try:
             found: TenantList = await self._in_thread(self._judged, reader, asked_for)
@@ -247,19 +263,19 @@ class RemoteRegistry:
         try:
             response: Response = await self._source.get(headers, url)
         except CancelledError:
-            raise self._fault(f"no complete response within {TIMEOUT:g} seconds") from None
+            raise self._no_answer(f"no complete response within {TIMEOUT:g} seconds") from None
         except Exception as error:
-            raise self._fault(str(error)) from None
+            raise self._no_answer(str(error)) from None
         finally:
             self._deadline = float("inf")
         return response
 
-    def _is_previous(self, digest: bytes, asked_for: bool) -> bool:
+    def _is_previous(self, digest: bytes, good: LastList, asked_for: bool) -> bool:
         """Whether a list of one page is the one before. Raises ConfigurationError if that was refused."""
         refused, faults = self._refused
         if digest == refused and not asked_for:
             raise ConfigurationError(faults)
-        return digest == self._good.digest
+        return digest == good.digest
 
     def _judged(self, reader: ListReader, asked_for: bool) -> TenantList:
         """In a thread: what the pages say, if it may be used."""
@@ -275,12 +291,14 @@ class RemoteRegistry:
     # -- what became of it
 
     def _take(self, found: TenantList) -> None:
-        self._counters.registry_skipped = found.skipped
+        # Entries of the whole list that are left out stay so after changes to others.
+        self._counters.registry_skipped = found.skipped + (self._counters.registry_skipped if found.changes else 0)
         self._read(found.registry)
         if found.faults != self._left_out:
             for line in found.faults:
                 self.log.error("left out of the registry: {line}", line=line)
-        self._left_out = found.faults
+        if not found.changes:
+            self._left_out = found.faults
 
     def _succeeded(self) -> None:
         if self._told:
@@ -289,6 +307,9 @@ class RemoteRegistry:
 
     def _fault(self, message: str) -> ConfigurationError:
         return ConfigurationError([f"{self._name}: {message}"])
+
+    def _no_answer(self, message: str) -> NoAnswer:
+        return NoAnswer([f"{self._name}: {message}"])
 
     def _failed(self, faults: Sequence[str]) -> None:
         if self._stopped:
@@ -305,3 +326,8 @@ class RemoteRegistry:
     def _broken(self, failure: Failure) -> None:
         self._counters.registry_failures += 1
         self.log.failure("registry not read", failure=failure)
+
+
+def _is_failure(status: int) -> bool:
+    """Whether a response says nothing about the list. Any other one does, such as 410 to a mark that has expired."""
+    return status >= 500 or status in _NOT_NOW

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..config import Settings
+from ..config.faults import without_secrets
 from ..exchange.explained_request import ExplainedRequest
 from ..exchange.explanation import explain
 from ..exchange.explanation_document import explanation_document
@@ -19,22 +20,28 @@ from .compose import make_reader
 
 def explained(request: ExplainedRequest, settings: Settings, policy: Policy, now: float) -> dict[str, Any]:
     """The explanation by a policy of its own, which is charged for the request."""
-    return _document(request, settings, policy, now, None)
+    return _document(request, settings, policy, now)
 
 
 def explained_live(request: ExplainedRequest, settings: Settings, policy: Policy, now: float) -> dict[str, Any]:
     """The explanation by the policy in force at `now`, in monotonic seconds, with what limits have left. Nobody is
     charged."""
     reading = LimitReading(policy.limiter)
-    return _document(request, settings, replace(policy, limiter=reading), now, reading.lefts)
+    store = without_secrets(settings.limits_store.url.text)
+    return _document(request, settings, replace(policy, limiter=reading), now, reading.lefts, store)
 
 
 def _document(
-    request: ExplainedRequest, settings: Settings, policy: Policy, now: float, lefts: Mapping[str, int] | None
+    request: ExplainedRequest,
+    settings: Settings,
+    policy: Policy,
+    now: float,
+    lefts: Mapping[str, int] | None = None,
+    store: str | None = None,
 ) -> dict[str, Any]:
     head = request.head(make_reader(settings), settings.requests.max_head)
     # As over a correct connection: opened for that host, with the certificate that it may require.
     secured = TlsInfo(client=b"some", authorities=policy.client_auth.digest) if request.secure else None
     found = explain(policy, head, plain_host(request.peer), secured, settings.tenants.base_domain, now)
     addresses = {name: ", ".join(entry.urls) for name, entry in settings.services.items()}
-    return explanation_document(request, found, addresses, lefts)
+    return explanation_document(request, found, addresses, lefts, store)

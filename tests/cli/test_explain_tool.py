@@ -9,7 +9,12 @@ from typing import Any
 
 import pytest
 
+from koder_gateway import explain_tool
 from koder_gateway.cli import main
+from koder_gateway.config import load
+from koder_gateway.exchange.explained_request import explained_request
+from koder_gateway.tree.compose import make_policy
+from koder_gateway.tree.explaining import explained_live
 from tests.kit.clients import Client
 from tests.kit.gateways import GatewayProcess
 
@@ -93,6 +98,7 @@ def test_an_object_of_a_request_that_is_served(config: Path, capsys: pytest.Capt
         "route": "/v1/auth -> auth",
         "access": None,
         "context": None,
+        "store": None,
         "service": {"name": "auth", "address": "http://127.0.0.1:4002"},
         "answer": {
             "status": None,
@@ -182,10 +188,30 @@ def test_the_running_gateway_explains_as_the_configuration_does(
         _, told = explained(capsys, "--config", str(config), *words, url)
         assert live.pop("live")
         assert not told.pop("live")
+        assert (live.pop("store"), told.pop("store")) == ("memory:", None)
         for document in (live, told):
             for limit in document["limits"]:
                 del limit["left"]
         assert live == told
+
+
+def test_what_a_shared_store_has_left_is_not_claimed(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The admin port answers for its own process, and says so."""
+    text = config.read_text() + '\n[limits_store]\nurl = "redis://127.0.0.1:1/0"\n'
+    path = config.with_name("shared.toml")
+    path.write_text(text)
+    settings = load(path, environ={})
+    request = explained_request("GET", AUTH, (), "192.0.2.1")
+    document = explained_live(request, settings, make_policy(settings, settings.registered), 0.0)
+    assert document["store"] == "redis://127.0.0.1:1/0"
+    monkeypatch.setattr(explain_tool, "ask", lambda admin, target: document)
+    code, out, _ = explain(capsys, "--admin", "http://127.0.0.1:1", AUTH)
+    assert code == 0
+    assert (
+        "; 5 left\n         what is left is what this gateway process last knew: redis://127.0.0.1:1/0 was not" in out
+    )
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -126,6 +129,30 @@ def test_counts_go_on_from_their_beginning_across_a_reload() -> None:
     login, new = rule_uses(after, figures, 200)
     assert (login.meter.since, login.meter.admitted) == (50.0, 1)
     assert (new.meter.since, new.meter.admitted) == (200.0, 0)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"quota": 20}, {"burst": 5}, {"mode": "enforce"}, {"key": ("ip",)}, {"paths": (b"/v1",)}]
+)
+def test_the_report_of_a_rule_that_has_changed_begins_anew(changed: dict[str, Any]) -> None:
+    """What one shadow rule would have refused says nothing of another; a metric must not go back."""
+    tried = replace(BOTH, mode="shadow")
+    before = Limiter([tried], 100)
+    before.begin(50)
+    spend(before, "192.0.2.1", 12)
+    (seen,) = before.counts_as_it_is()
+    assert seen[1:] == (10, 0, 2)
+    after = Limiter([replace(tried, **changed)], 100)
+    after.begin(200)
+    after.adopt(before)
+    assert (after.meters[0].since, list(after.counts_as_it_is())) == (200.0, [("login", 0, 0, 0)])
+    assert list(after.counts()) == [seen]
+    # And goes on at a reload that changes nothing.
+    after.meters[0].admitted += 3
+    again = Limiter([after.meters[0].rule], 100)
+    again.begin(300)
+    again.adopt(after)
+    assert (again.meters[0].since, list(again.counts_as_it_is())) == (200.0, [("login", 3, 0, 0)])
 
 
 def test_a_tenant_with_figures_of_its_own() -> None:

@@ -445,6 +445,11 @@ class Paged(Admin):
 
     def render_GET(self, request: Any) -> Any:
         self.seen.append(request)
+        if self.silent:
+            return NOT_DONE_YET
+        if self.status != 200:
+            request.setResponseCode(self.status)
+            return b""
         document, etag, link = self.pages[request.uri.decode()]
         if link:
             request.setHeader("Link", link)
@@ -675,6 +680,182 @@ async def test_changes_that_make_no_sense_are_not_made(
     followed.registry.stop()
 
 
+SUSPENDED = {"tenants": [{"slug": "s", "status": "suspended"}, {"slug": "t"}], "as_of": "A"}
+
+
+@pytest.mark.parametrize("etag", ["", "a"])
+@pytest_twisted.ensureDeferred
+async def test_a_whole_list_that_comes_back_after_changes_is_read(paged: Paged, tmp_path: Path, etag: str) -> None:
+    """The same bytes, or the same ETag, but the tenants are others by now: the suspension must come back."""
+    followed = Followed(await paged.start(), tmp_path, "/v1/admin/tenants")
+    paged.gives("", SUSPENDED, etag)
+    paged.gives("?updated_since=A", some("s", updated_since="A", as_of="B"))
+    paged.gives("?updated_since=B", some(updated_since="?"))
+    for _ in range(4):
+        await followed.refresh()
+    assert paged.targets == ["", "?updated_since=A", "?updated_since=B", ""]
+    assert [tenants[0].status for tenants in followed.read] == ["suspended", "active", "suspended"]
+    followed.registry.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_reload_compares_nothing_with_the_list_before(paged: Paged, tmp_path: Path) -> None:
+    followed = Followed(await paged.start(), tmp_path, "/v1/admin/tenants")
+    paged.gives("", some("a"), "one")
+    await followed.refresh()
+    followed.registry.again()
+    await followed.refresh()
+    assert [request.code for request in paged.seen] == [200, 200]
+    assert followed.slugs == [["a"], ["a"]]
+    followed.registry.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_reload_while_a_list_is_in_flight_asks_for_the_whole_list(paged: Paged, tmp_path: Path) -> None:
+    followed = Followed(await paged.start(), tmp_path, "/v1/admin/tenants")
+    paged.gives("", some("a", as_of="7"))
+    followed.source.answered = followed.registry.again
+    await followed.refresh()
+    followed.source.answered = lambda: None
+    followed.now = 1.0
+    await followed.refresh()
+    assert paged.targets == ["", ""]
+    followed.registry.stop()
+
+
+@pytest.mark.parametrize(("status", "then"), [(500, "?updated_since=7"), (429, "?updated_since=7"), (410, "")])
+@pytest_twisted.ensureDeferred
+async def test_changes_that_fail_are_asked_for_again(paged: Paged, tmp_path: Path, status: int, then: str) -> None:
+    """Only an answer that is about the mark ends it."""
+    followed = Followed(await paged.start(), tmp_path, "/v1/admin/tenants")
+    paged.gives("", some("a", as_of="7"))
+    paged.gives("?updated_since=7", some("b", updated_since="7", as_of="8"))
+    await followed.refresh()
+    paged.status = status
+    await followed.refresh()
+    paged.status = 200
+    await followed.refresh()
+    assert paged.targets == ["", "?updated_since=7", then]
+    assert followed.counters.registry_failures == 1
+    followed.registry.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_changes_that_time_out_are_asked_for_again(paged: Paged, tmp_path: Path) -> None:
+    followed = Followed(await paged.start(), tmp_path, "/v1/admin/tenants")
+    paged.gives("", some("a", as_of="7"))
+    await followed.refresh()
+    paged.silent = True
+    followed.sweep()
+    await eventually(lambda: len(paged.seen) == 2, "the changes are asked for")
+    gone = paged.gone()
+    followed.now += TIMEOUT
+    followed.sweep()
+    await eventually(lambda: gone, "the connection is gone")
+    assert followed.counters.registry_failures == 1
+    paged.silent = False
+    paged.gives("?updated_since=7", some("b", updated_since="7", as_of="8"))
+    followed.now += REFRESH
+    await followed.refresh()
+    assert paged.targets == ["", "?updated_since=7", "?updated_since=7"]
+    assert followed.slugs == [["a"], ["a", "b"]]
+    followed.registry.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_failure_keeps_the_etags_of_pages(paged: Paged, tmp_path: Path) -> None:
+    followed = Followed(await paged.start(), tmp_path, "/v1/admin/tenants")
+    paged.gives("", some("a", next="?page=2"), "one")
+    paged.gives("?page=2", some("b"), "two")
+    await followed.refresh()
+    paged.status = 500
+    await followed.refresh()
+    paged.status = 200
+    await followed.refresh()
+    assert [request.code for request in paged.seen] == [200, 200, 500, 304, 304]
+    followed.registry.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_entries_that_are_left_out_stay_counted_after_changes(
+    paged: Paged, tmp_path: Path, log: list[str]
+) -> None:
+    followed = Followed(await paged.start(), tmp_path, "/v1/admin/tenants")
+    whole = some(*(f"t{number}" for number in range(30)), "Bad", "b.d", as_of="7")
+    paged.gives("", whole)
+    paged.gives("?updated_since=7", some("t1", updated_since="7", as_of="8"))
+    for _ in range(2):
+        await followed.refresh()
+    assert (len(followed.read), followed.counters.registry_skipped, len(log)) == (2, 2, 2)
+    followed.registry.again()
+    await followed.refresh()
+    assert (len(followed.read), followed.counters.registry_skipped, len(log)) == (3, 2, 2), "and told once"
+    followed.registry.again()
+    paged.gives("", some("t1"))
+    await followed.refresh()
+    assert followed.counters.registry_skipped == 0
+    followed.registry.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_page_whose_tenant_another_page_contradicts_is_read_again(
+    paged: Paged, tmp_path: Path, log: list[str]
+) -> None:
+    """A 304 would keep the tenant as it was before, and not as its page says."""
+    followed = Followed(await paged.start(), tmp_path, "/v1/admin/tenants")
+    paged.gives("", some("s", "k", next="?page=2"), "1-1")
+    paged.gives("?page=2", some("z"), "2-1")
+    await followed.refresh()
+    suspended = {"tenants": [{"slug": "s", "status": "suspended"}, {"slug": "k"}], "next": "?page=2"}
+    paged.gives("", suspended, "1-2")
+    paged.gives("?page=2", some("z", "s"), "2-2")
+    await followed.refresh()
+    assert Tenant("s") in followed.read[-1], "contradicted: as it was"
+    paged.gives("?page=2", some("z"), "2-1")
+    await followed.refresh()
+    assert Tenant("s", (), "suspended") in followed.read[-1]
+    assert [request.code for request in paged.seen] == [200] * 6
+    await followed.refresh()
+    assert [request.code for request in paged.seen[6:]] == [304, 304]
+    followed.registry.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_page_whose_tenant_a_bad_entry_of_another_page_has_is_read_again(
+    paged: Paged, tmp_path: Path, log: list[str]
+) -> None:
+    followed = Followed(await paged.start(), tmp_path, "/v1/admin/tenants")
+    paged.gives("", some("s", *(f"t{number}" for number in range(20)), next="?page=2"), "1-1")
+    paged.gives("?page=2", some("z"), "2-1")
+    await followed.refresh()
+    changed = some("s", *(f"t{number}" for number in range(20)), next="?page=2")
+    changed["tenants"][0]["status"] = "suspended"
+    paged.gives("", changed, "1-2")
+    paged.gives("?page=2", {"tenants": [{"slug": "z"}, {"slug": "s", "status": "?"}]}, "2-2")
+    await followed.refresh()
+    paged.gives("?page=2", some("z"), "2-1")
+    await followed.refresh()
+    assert Tenant("s", (), "suspended") in followed.read[-1]
+    followed.registry.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_domain_goes_to_the_page_that_alone_claims_it_in_the_end(
+    paged: Paged, tmp_path: Path, log: list[str]
+) -> None:
+    followed = Followed(await paged.start(), tmp_path, "/v1/admin/tenants")
+    a, b = {"slug": "a", "domains": ["x.example"]}, {"slug": "b", "domains": ["x.example"]}
+    paged.gives("", {"tenants": [a], "next": "?page=2"}, "1-1")
+    paged.gives("?page=2", {"tenants": [b]}, "2-1")
+    await followed.refresh()
+    assert followed.before.at(b"x.example") is None
+    paged.gives("", some("a", next="?page=2"), "1-2")
+    await followed.refresh()
+    assert followed.before.at(b"x.example") == Tenant("b", ("x.example",))
+    assert [request.code for request in paged.seen] == [200] * 4
+    followed.registry.stop()
+
+
 @pytest_twisted.ensureDeferred
 async def test_a_service_that_gives_the_whole_list_all_the_same(paged: Paged, tmp_path: Path) -> None:
     followed = Followed(await paged.start(), tmp_path, "/v1/admin/tenants")
@@ -696,6 +877,51 @@ async def test_the_whole_list_is_asked_for_every_hour(paged: Paged, tmp_path: Pa
         await followed.refresh()
     assert paged.targets.count("") == 2
     assert paged.targets[-1] == ""
+    followed.registry.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_same_whole_list_after_an_hour_is_followed_by_changes(paged: Paged, tmp_path: Path) -> None:
+    """Whether it says so by its ETag or by its bytes."""
+    for etag in ("", "one"):
+        paged.seen.clear()
+        followed = Followed(paged._port.getHost().port if paged._port else await paged.start(), tmp_path / f"{etag}s")
+        paged.pages["/v1/admin/tenants?key=7"] = some("a", as_of="7"), etag, ""
+        paged.pages["/v1/admin/tenants?key=7&updated_since=7"] = some(updated_since="7", as_of="7"), "", ""
+        await followed.refresh()
+        followed.now = WHOLE
+        for _ in range(2):
+            await followed.refresh()
+        assert paged.targets == ["?key=7", "?key=7", "?key=7&updated_since=7"]
+        followed.registry.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_pages_without_a_new_tenant_end_the_list(
+    paged: Paged, tmp_path: Path, log: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if they repeat the same tenants; and the next attempt waits."""
+    monkeypatch.setattr(list_reader, "_MAX_IDLE", 5)
+    followed = Followed(await paged.start(), tmp_path, "/v1/admin/tenants")
+    for page in range(12):
+        paged.gives(f"?page={page}" if page else "", some("a", next=f"?page={page + 1}"))
+
+    def pass_time() -> None:
+        followed.now += REFRESH
+        followed.registry._now = followed.now
+
+    followed.source.answered = pass_time
+    followed.sweep()
+    await eventually(lambda: not followed.registry._busy, "the refresh has ended")
+    assert [line.rpartition(": ")[2] for line in log] == ["has 5 pages in a row that bring no other tenant"]
+    assert len(paged.seen) == 6
+    followed.now += REFRESH - 1
+    followed.sweep()
+    assert not followed.registry._busy
+    followed.now += 1
+    followed.sweep()
+    assert followed.registry._busy
+    await eventually(lambda: not followed.registry._busy, "the refresh has ended")
     followed.registry.stop()
 
 

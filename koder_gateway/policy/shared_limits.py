@@ -18,7 +18,7 @@ from typing import Final
 from .buckets import WHOLE
 from .limit_plan import Plan
 from .limit_rules import LimitRule
-from .meter import LimitResult, Meter, Settling
+from .meter import CROWDED_WAIT, Crowded, LimitResult, Meter, Settling
 from .shared_store import CROWDED, OK, SharedAnswer, SharedQuestion, SharedRule, SharedStore
 
 # Plans that are kept prepared. There are few, but for paths that services read in different ways.
@@ -162,26 +162,27 @@ class SharedPlan:
         """The verdict that the store's answer means, as `Plan.decide` would say it."""
         meters = self._plan.meters
         lefts = [0.0] * len(meters)
-        refused, wait = None, 0
+        refused, wait, made = None, 0, LimitResult
         shadowed: tuple[str, ...] = ()
         for at, (left, state) in zip(self._at, answer, strict=True):
             meter, key = meters[at], keys[at]
             meter.buckets.learn(key, left, asked)
+            lefts[at] = left if left > 0.0 else 0.0
             if state == OK:
-                lefts[at] = left if left > 0.0 else 0.0
                 continue
-            lefts[at] = 0.0 if state == CROWDED else max(0.0, left)
             if not meter.enforced:
                 meter.shadowed += 1
                 shadowed += (meter.rule.name,)
                 continue
             meter.refused += 1
-            seconds = meter.wait(lefts[at]) + ceil(max(0.0, -left) / meter.buckets.rate)
+            crowded = state == CROWDED
+            owed = ceil(max(0.0, -left) / meter.buckets.rate)
+            seconds = CROWDED_WAIT if crowded else meter.wait(lefts[at]) + owed
             if seconds > wait:
-                refused, wait = meter.rule, seconds
+                refused, wait, made = meter.rule, seconds, Crowded if crowded else LimitResult
         if refused is not None:
             self._give_back(places)
-            return LimitResult(refused, self._plan.fields(lefts) + b"Retry-After: %d\r\n" % wait, shadowed)
+            return made(refused, self._plan.fields(lefts) + b"Retry-After: %d\r\n" % wait, shadowed)
         pending = self._admitted(keys, request, answer) + places
         if self._in_flight:
             shadowed += self._count_in_flight(places)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from koder_gateway.policy.limit_plan import Plan
 from koder_gateway.policy.limit_rules import LimitRule, RateOverride
 from koder_gateway.policy.limits import Limiter
-from koder_gateway.policy.meter import LimitResult
+from koder_gateway.policy.meter import Crowded, LimitResult
 from koder_gateway.policy.shared_limits import SharedLimits, Undecided, shared_rule
 from koder_gateway.policy.shared_store import (
     CROWDED,
@@ -226,7 +226,9 @@ def test_a_crowded_key_is_refused_although_tokens_are_left() -> None:
     rule = replace(RULE, charge="failures")
     verdict = decide(Scripted([(2.5, CROWDED)]), rule)[2]()
     assert verdict.refused == rule
-    assert b"r=0;" in verdict.fields
+    assert isinstance(verdict, Crowded)
+    assert b"r=2;" in verdict.fields
+    assert verdict.fields.endswith(b"Retry-After: 1\r\n")
     assert verdict.pending == ()
 
 

@@ -112,6 +112,15 @@ class Limiter:
         for _, meter in self._overrides:
             yield meter
 
+    def in_flight(self) -> dict[str, int]:
+        """How many requests are in flight under each rule on these, also those of tenants with their own figures."""
+        # Meters may have one count together.
+        counts = {(meter.rule.name, id(meter.held)): meter.held for meter in self.at_work() if meter.rule.in_flight}
+        sums: dict[str, int] = {}
+        for (name, _), held in counts.items():
+            sums[name] = sums.get(name, 0) + sum(held.values())
+        return sums
+
     def admit(
         self, tenant: bytes, address: bytes, method: bytes, path: bytes, now: float, plain: bool = False
     ) -> LimitResult:

@@ -165,12 +165,13 @@ class Limiter:
     def settle(verdict: LimitResult, status: int, served: bool, now: float, ended: bool = True) -> None:
         """Charge the rules that charge failures for a request that was one, and free its places if it has `ended`.
 
-        A failure is a response of the service (`served`) with one of the rule's statuses. A request that ended
-        without a status is charged as well: a client that disconnects before the response must not guess for free.
+        A failure is a response of the service (`served`) with one of the rule's statuses. A request that was served
+        and ended without a status (0) is charged as well: a client that disconnects before the response must not
+        guess for free.
         """
         for meter, key in verdict.pending:
             if ended or not meter.rule.in_flight:
-                meter.settle(key, not status or (served and status in meter.rule.statuses), now)
+                meter.settle(key, served and (not status or status in meter.rule.statuses), now)
 
     def sweep(self, now: float, budget: int) -> None:
         """Drop buckets that are full again; call it now and then with the number of entries to check per rule."""

@@ -226,6 +226,7 @@ class GatewayRequest(server.Request, ClientRequest):
         """The client's connection is gone in the midst of the exchange."""
         if self.exchange.phase is ENDED:
             return
+        self.exchange.broken_off(self.body_done)
         sink = self.sink
         if sink is None:
             self.exchange.move(CLIENT_GONE)

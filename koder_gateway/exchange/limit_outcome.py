@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import Refusal
 from ..policy.decision import limit_refusal, undecided_refusal
-from ..policy.meter import LimitResult
+from ..policy.meter import Crowded, LimitResult
 from ..policy.shared_limits import Undecided
 from .states import Exchange
 
@@ -22,7 +22,7 @@ def outcome_of(exchange: Exchange, verdict: LimitResult) -> Refusal | None:
     return (
         undecided_refusal(refused.name)
         if isinstance(verdict, Undecided)
-        else limit_refusal(refused.name, refused.in_flight)
+        else limit_refusal(refused.name, refused.in_flight, isinstance(verdict, Crowded))
     )
 
 

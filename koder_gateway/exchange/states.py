@@ -132,7 +132,8 @@ class Exchange:
     services see it. `refusal` is that with which it begins, None where the request may be admitted. `fields` are the
     finished field lines that every response carries (request id, CORS, HSTS, limits): with `limited` such of the
     service's give way to them, with `drops_hsts` its HSTS to ours or to none. `readable`: a page of another origin
-    may read the response, and what the service exposes of it. `excused`: its 4xx is no failure. `trace_id` is that of
+    may read the response, and what the service exposes of it. `excused`: its 4xx is no failure, nor its end
+    without a response. `trace_id` is that of
     the trace that the service gets, b"" where none was asked. `sent_at` and `answered_at` are when the request, or
     its last try, was sent to a service (0: at once), and when the head of the final response came (0: never, inf:
     with all of it): monotonic seconds.
@@ -210,6 +211,11 @@ class Exchange:
         self.phase = ENDED
         if code:
             self.code = code
+
+    def broken_off(self, body_done: bool) -> None:
+        """The client has ended it. Where not all of its body has come, no service can have judged it."""
+        if not (body_done or self.status):
+            self.excused = True
 
     def may_retry(self, *, sent: bool, replayable: bool) -> bool:
         """Whether to try once more on a fresh connection (RFC 9110 section 9.2.2).

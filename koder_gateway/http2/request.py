@@ -201,6 +201,7 @@ class Http2Request(GatewayRequest, HeldAnswer):
         if self.sink is not None:
             self.sink.abandon()
         exchange = self.exchange
+        exchange.broken_off(self.body_done)
         exchange.end(event)
         self._over(finished=False)
         self._tell_stock(Failure(ConnectionAborted()))

@@ -45,7 +45,7 @@ class Greeting:
         commands = credentials.commands()
         commands += [(script.load(), script.digest) for script in SCRIPTS]
         self._expected = deque(expected for _, expected in commands)
-        probe = DecideCommand((_PROBE, _PROBE))((prefix + b"probe-1", prefix + b"probe-2"))
+        probe = DecideCommand((_PROBE, _PROBE))((prefix + b"probe-1", prefix + b"probe-2"), (0.0, 0.0))
         self.text = b"".join([text for text, _ in commands]) + probe
         self.complete = False
 

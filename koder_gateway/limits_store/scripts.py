@@ -7,6 +7,10 @@ that of `policy.buckets`, with one clock for all gateways.
 A rule that charges failures has a second key: a sorted set of the requests in flight, by the time at which each is
 forgotten. A gateway renews those that take longer; one that has died renews none.
 
+A gateway that asks tells how many tokens are missing as far as it knows; of that at most a whole burst counts. Where
+the server has forgotten (it was restarted, or dropped the key), the gateway's figure counts and is kept, also if the
+request is then refused.
+
 `DECIDE` looks at all rules of a request, and charges all of them or none, as `policy.limit_plan` does: a rule that
 refuses, unless it is a shadow, is why nothing is charged. For each rule it answers one number: four times the tokens
 left in millionths, negative where tokens are owed, plus OK, SHORT or CROWDED. What came back within a moment gives no
@@ -32,27 +36,39 @@ MICRO: Final = 1_000_000
 # Flags of a rule.
 _ENFORCED: Final = 1
 _AFTERWARDS: Final = 2
+# Tokens by which a gateway's figure must exceed the store's: answers are rounded, and clocks differ a little.
+_NEARLY: Final = 0.01
+# No bucket lacks anything, as far as the gateway knows.
+_NOTHING: Final = bulk(b"")
 
-_COMMON: Final = """
+_COMMON: Final = f"""
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local function missing_from(bucket, rate, most)
-  local kept = redis.call('GET', bucket)
-  if not kept or #kept ~= 16 then return 0 end
-  local missing, at = struct.unpack('<dd', kept)
-  if now > at then missing = missing - (now - at) * rate end
-  if not (missing > 0) then return 0 end
-  return math.min(missing, most)
-end
 local function keep(bucket, rate, missing)
   redis.call('SET', bucket, struct.pack('<dd', missing, now), 'PX', string.format('%.0f', missing / rate / 1000 + 1))
+end
+local function missing_from(bucket, rate, burst, most, known)
+  local missing, at = 0, 0
+  local kept = redis.call('GET', bucket)
+  if kept and #kept == 16 then
+    missing, at = struct.unpack('<dd', kept)
+    if now > at then missing = missing - (now - at) * rate end
+    if not (missing > 0) then missing = 0 end
+    missing = math.min(missing, most)
+  end
+  known = math.min(known, burst)
+  if known > missing + {_NEARLY!r} then
+    missing = known
+    keep(bucket, rate, missing)
+  end
+  return missing
 end
 """
 
 _DECIDE: Final = (
     _COMMON
     + f"""
-local terms, answers, refused, k = ARGV[1], {{}}, false, 0
+local terms, known, answers, refused, k = ARGV[1], ARGV[2], {{}}, false, 0
 local rates, missings, buckets, helds = {{}}, {{}}, {{}}, {{}}
 local count = #terms / 32
 for i = 1, count do
@@ -63,7 +79,8 @@ for i = 1, count do
     k = k + 1
     helds[i] = KEYS[k]
   end
-  local missing = missing_from(buckets[i], rate, most)
+  local missing = missing_from(
+    buckets[i], rate, burst, most, #known > 0 and struct.unpack('<d', known, i * 8 - 7) or 0)
   local left, state = burst - missing, {OK}
   if left < {WHOLE!r} then
     state = {SHORT}
@@ -81,7 +98,7 @@ end
 if refused then return answers end
 for i = 1, count do
   if helds[i] and buckets[i] then
-    redis.call('ZADD', helds[i], string.format('%.0f', now / 1000 + {LEASE * 1000}), ARGV[2])
+    redis.call('ZADD', helds[i], string.format('%.0f', now / 1000 + {LEASE * 1000}), ARGV[3])
     redis.call('PEXPIRE', helds[i], {LEASE * 1000})
   elseif buckets[i] then
     keep(buckets[i], rates[i], missings[i] + 1)
@@ -92,14 +109,14 @@ return answers
 """
 )
 
-# The end of a request that DECIDE has counted as in flight; with ARGV[3] "1" it was a failure, which is charged.
+# The end of a request that DECIDE has counted as in flight; with ARGV[4] "1" it was a failure, which is charged.
 _SETTLE: Final = (
     _COMMON
     + f"""
 local rate, burst, most = struct.unpack('<ddd', ARGV[1])
-redis.call('ZREM', KEYS[2], ARGV[2])
-local missing = missing_from(KEYS[1], rate, most)
-if ARGV[3] == '1' then
+redis.call('ZREM', KEYS[2], ARGV[3])
+local missing = missing_from(KEYS[1], rate, burst, most, struct.unpack('<d', ARGV[2]))
+if ARGV[4] == '1' then
   missing = math.min(missing + 1, most)
   keep(KEYS[1], rate, missing)
 end
@@ -158,26 +175,32 @@ def terms_of(rules: Sequence[SharedRule]) -> bytes:
 class DecideCommand:
     """Asks about requests under the rules of one plan. What is the same for each of them is encoded once."""
 
-    __slots__ = ("_begin", "_named", "_terms")
+    __slots__ = ("_begin", "_doubles", "_named", "_terms")
 
     def __init__(self, rules: Sequence[SharedRule]) -> None:
         self._named = any(rule.afterwards for rule in rules)
         keys = len(rules) + sum(rule.afterwards for rule in rules)
-        self._begin = _run(DECIDE, keys + 1 + self._named, keys)
+        self._begin = _run(DECIDE, keys + 2 + self._named, keys)
+        self._doubles = f"<{len(rules)}d"
         self._terms = bulk(terms_of(rules))
 
-    def __call__(self, keys: Sequence[bytes], request: bytes = b"") -> bytes:
+    def __call__(self, keys: Sequence[bytes], missing: Sequence[float], request: bytes = b"") -> bytes:
         """The command that decides about one request: for each rule its bucket's key, and behind that for one that
-        charges failures the key of the requests in flight. `request` is what this one is called there."""
+        charges failures the key of the requests in flight. `missing` has for each rule the tokens that its bucket
+        lacks as far as the gateway knows. `request` is what this one is called there."""
+        known = bulk(struct.pack(self._doubles, *missing)) if any(missing) else _NOTHING
         if len(keys) == 1:
-            return b"%b$%d\r\n%b\r\n%b" % (self._begin, len(keys[0]), keys[0], self._terms)
-        text = self._begin + b"".join([b"$%d\r\n%b\r\n" % (len(key), key) for key in keys]) + self._terms
+            return b"%b$%d\r\n%b\r\n%b%b" % (self._begin, len(keys[0]), keys[0], self._terms, known)
+        text = self._begin + b"".join([b"$%d\r\n%b\r\n" % (len(key), key) for key in keys]) + self._terms + known
         return text + bulk(request) if self._named else text
 
 
-def settle_command(rule: SharedRule, bucket: bytes, in_flight: bytes, request: bytes, failed: bool) -> bytes:
-    """The command for the end of a request under a rule that charges failures, with its two keys."""
-    words = (bucket, in_flight, terms_of((rule,)), request, b"1" if failed else b"0")
+def settle_command(
+    rule: SharedRule, bucket: bytes, in_flight: bytes, missing: float, request: bytes, failed: bool
+) -> bytes:
+    """The command for the end of a request under a rule that charges failures, with its two keys. `missing`: the
+    tokens that its bucket lacked before, as far as the gateway knows."""
+    words = (bucket, in_flight, terms_of((rule,)), struct.pack("<d", missing), request, b"1" if failed else b"0")
     return _run(SETTLE, len(words), 2) + b"".join(map(bulk, words))
 
 

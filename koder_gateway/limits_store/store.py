@@ -118,12 +118,18 @@ class LimitsStore(SharedStore):
         self._held[request] = keys, self._clock.now
 
     def settle(
-        self, rule: SharedRule, key: bytes, request: bytes, failed: bool, answered: Callable[[SharedAnswer], None]
+        self,
+        rule: SharedRule,
+        key: bytes,
+        missing: float,
+        request: bytes,
+        failed: bool,
+        answered: Callable[[SharedAnswer], None],
     ) -> None:
         """See SharedStore."""
         self._held.pop(request, None)
         bucket, in_flight = store_key(self.prefix, rule, b"b", key), store_key(self.prefix, rule, b"f", key)
-        text = settle_command(rule, bucket, in_flight, request, failed)
+        text = settle_command(rule, bucket, in_flight, missing, request, failed)
         if not self._link.send(text, lambda numbers: answered(self.read(numbers, (rule,)))):
             answered(None)
 
@@ -159,7 +165,13 @@ class _Question(SharedQuestion):
         self._rules = tuple(rules)
         self._command = DecideCommand(rules)
 
-    def ask(self, keys: Sequence[bytes], request: bytes, answered: Callable[[SharedAnswer], None]) -> None:
+    def ask(
+        self,
+        keys: Sequence[bytes],
+        missing: Sequence[float],
+        request: bytes,
+        answered: Callable[[SharedAnswer], None],
+    ) -> None:
         """See SharedQuestion."""
         store = self._store
         stored = []
@@ -180,7 +192,7 @@ class _Question(SharedQuestion):
                     self._hold(request, keys, answer)
             answered(answer)
 
-        if not self._link.send(self._command(stored, request), decided):
+        if not self._link.send(self._command(stored, missing, request), decided):
             decided(None)
 
     def _hold(self, request: bytes, keys: Sequence[bytes], answer: Sequence[tuple[float, int]]) -> None:

@@ -196,6 +196,11 @@ class Buckets:
         elif self._spare.pop(key, None) is not None or self._spent.pop(key, None) is not None:
             self._room.removed(self)
 
+    def missing(self, key: bytes, now: float) -> float:
+        """The tokens that a bucket lacks, at most its burst: what a shared store must know of it at least."""
+        full_at = self._spare.get(key) or self._spent.get(key)
+        return 0.0 if full_at is None else min(max(0.0, full_at - now * self.rate), self.full)
+
     def owed(self, key: bytes, now: float) -> float:
         """The tokens that must be refilled before the bucket has any."""
         full_at = self._spent.get(key) or self._overflow.get(key, 0.0)

@@ -112,12 +112,14 @@ class Policy:
 
 
 @lru_cache(maxsize=256)
-def limit_refusal(name: str, in_flight: int = 0) -> Refusal:
-    """The refusal of the limit of this name, of one on requests `in_flight` if that is not 0. Retry-After is among
-    the fields that go out with every answer of the exchange."""
+def limit_refusal(name: str, in_flight: int = 0, crowded: bool = False) -> Refusal:
+    """The refusal of the limit of this name, of one on requests `in_flight` if that is not 0; `crowded` as in
+    `policy.meter`. Retry-After is among the fields that go out with every answer of the exchange."""
     if in_flight:
         detail = f'The limit "{name}" allows {in_flight} requests in flight; try again when one of them has ended.'
         return replace(OVERLOADED, detail=detail, fields=b"")
+    if crowded:
+        return RATE_LIMITED.because(f'Too many requests under the limit "{name}" are in flight; try again soon.')
     return RATE_LIMITED.because(f'The limit "{name}" is used up; Retry-After says when to try again.')
 
 

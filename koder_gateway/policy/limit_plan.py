@@ -9,7 +9,7 @@ from .bucket_room import overflow_key
 from .buckets import SLACK, WHOLE
 from .limit_keys import Subject
 from .limit_rules import LimitRule
-from .meter import LimitResult, Meter, Settling
+from .meter import CROWDED_WAIT, Crowded, LimitResult, Meter, Settling
 
 # Among what a plan needs (`Plan.needs`): a shared store decides.
 STORE: Final = "store"
@@ -62,8 +62,9 @@ class Plan:
         """The verdict of several rules, or of a single one that is no usual one. Each of `keys` is its meter's; where
         there is no room for one, that of the `network` counts."""
         lefts: list[float] = []
-        refused, wait = None, 0
+        refused, wait, made = None, 0, LimitResult
         shadowed: tuple[str, ...] = ()
+        uncharged: tuple[int, ...] = ()
         for index, meter in enumerate(self.meters):
             key = keys[index]
             left = meter.left(key, now)
@@ -71,25 +72,34 @@ class Plan:
                 key = keys[index] = overflow_key(network)
                 left = meter.left(key, now)
             crowded = meter.afterwards and left >= WHOLE and meter.crowded(key, left)
-            lefts.append(0.0 if crowded else left)
+            lefts.append(left)
             if left < WHOLE or crowded:
                 if not crowded:
                     meter.knock(key, now)
                 if not meter.enforced:
                     meter.shadowed += 1
                     shadowed += (meter.rule.name,)
+                    uncharged += (index,)
                     continue
                 meter.refused += 1
-                if (seconds := meter.retry_after(key, lefts[-1], now)) > wait:
-                    refused, wait = meter.rule, seconds
+                seconds = CROWDED_WAIT if crowded else meter.retry_after(key, left, now)
+                if seconds > wait:
+                    refused, wait, made = meter.rule, seconds, Crowded if crowded else LimitResult
         if refused is not None:
-            return LimitResult(refused, self.fields(lefts) + b"Retry-After: %d\r\n" % wait, shadowed)
-        return self._admit(keys, lefts, shadowed, now)
+            return made(refused, self.fields(lefts) + b"Retry-After: %d\r\n" % wait, shadowed)
+        return self._admit(keys, lefts, shadowed, uncharged, now)
 
-    def _admit(self, keys: list[bytes], lefts: list[float], shadowed: tuple[str, ...], now: float) -> LimitResult:
+    def _admit(
+        self,
+        keys: list[bytes],
+        lefts: list[float],
+        shadowed: tuple[str, ...],
+        uncharged: tuple[int, ...],
+        now: float,
+    ) -> LimitResult:
         pending: tuple[tuple[Settling, bytes], ...] = ()
         for index, meter in enumerate(self.meters):
-            if lefts[index] < WHOLE:
+            if index in uncharged:
                 continue  # A shadow: as if it had refused, it is not charged.
             meter.admitted += 1
             key = keys[index]

@@ -8,7 +8,7 @@ from .buckets import SLACK, WHOLE
 from .limit_plan import Plan
 from .limit_rules import RateOverride
 from .limits import Limiter
-from .meter import LimitResult, Meter
+from .meter import CROWDED_WAIT, Crowded, LimitResult, Meter
 
 
 class LimitReading(Limiter):
@@ -61,17 +61,18 @@ class _ReadPlan(Plan):
     def decide(self, keys: list[bytes], now: float, network: bytes = b"") -> LimitResult:
         """See Plan."""
         lefts: list[float] = []
-        refused, wait = None, 0
+        refused, wait, made = None, 0, LimitResult
         for meter, key in zip(self.meters, keys, strict=True):
             left = _left(meter, key, now)
-            if left >= WHOLE and meter.crowded(key, left):
-                left = 0.0
+            crowded = left >= WHOLE and meter.crowded(key, left)
             lefts.append(left)
             self._reading.lefts[meter.rule.name] = max(0, int(left + SLACK))
-            if left < WHOLE and meter.enforced and (seconds := meter.retry_after(key, left, now)) > wait:
-                refused, wait = meter.rule, seconds
+            if meter.enforced and (crowded or left < WHOLE):
+                seconds = CROWDED_WAIT if crowded else meter.retry_after(key, left, now)
+                if seconds > wait:
+                    refused, wait, made = meter.rule, seconds, Crowded if crowded else LimitResult
         if refused is not None:
-            return LimitResult(refused, self.fields(lefts) + b"Retry-After: %d\r\n" % wait)
+            return made(refused, self.fields(lefts) + b"Retry-After: %d\r\n" % wait)
         # As after it has been charged.
         charged = [left - (left >= WHOLE and not meter.pends) for left, meter in zip(lefts, self.meters, strict=True)]
         return LimitResult(None, self.fields(charged))

@@ -112,6 +112,15 @@ class Limiter:
         for _, meter in self._overrides:
             yield meter
 
+    def in_flight(self) -> dict[str, int]:
+        """How many requests are in flight under each rule on these, also those of tenants with their own figures."""
+        # Meters may have one count together.
+        counts = {(meter.rule.name, id(meter.held)): meter.held for meter in self.at_work() if meter.rule.in_flight}
+        sums: dict[str, int] = {}
+        for (name, _), held in counts.items():
+            sums[name] = sums.get(name, 0) + sum(held.values())
+        return sums
+
     def admit(
         self, tenant: bytes, address: bytes, method: bytes, path: bytes, now: float, plain: bool = False
     ) -> LimitResult:
@@ -156,12 +165,13 @@ class Limiter:
     def settle(verdict: LimitResult, status: int, served: bool, now: float, ended: bool = True) -> None:
         """Charge the rules that charge failures for a request that was one, and free its places if it has `ended`.
 
-        A failure is a response of the service (`served`) with one of the rule's statuses. A request that ended
-        without a status is charged as well: a client that disconnects before the response must not guess for free.
+        A failure is a response of the service (`served`) with one of the rule's statuses. A request that was served
+        and ended without a status (0) is charged as well: a client that disconnects before the response must not
+        guess for free.
         """
         for meter, key in verdict.pending:
             if ended or not meter.rule.in_flight:
-                meter.settle(key, not status or (served and status in meter.rule.statuses), now)
+                meter.settle(key, served and (not status or status in meter.rule.statuses), now)
 
     def sweep(self, now: float, budget: int) -> None:
         """Drop buckets that are full again; call it now and then with the number of entries to check per rule."""

@@ -24,6 +24,8 @@ from .limit_rules import LimitRule
 
 # Requests in flight for each token that is left, under a rule that charges failures.
 SIDE_BY_SIDE = 4
+# Seconds after which to ask again where too many are in flight: nobody knows when one of them will end.
+CROWDED_WAIT = 1
 
 
 class Settling(Protocol):
@@ -63,6 +65,12 @@ class LimitResult:
 
 
 UNLIMITED = LimitResult()
+
+
+class Crowded(LimitResult):
+    """`refused` is a rule that has tokens left for the key, but as many of its requests in flight as these allow."""
+
+    __slots__ = ()
 
 
 class Meter:
@@ -233,7 +241,7 @@ class InFlightMeter(Meter):
 
     def retry_after(self, key: bytes, left: float, now: float) -> int:
         """Seconds after which to ask again."""
-        return 1
+        return CROWDED_WAIT
 
     def adopt(self, old: Meter) -> None:
         """Continue the counters of the previous rule of the same name, and its count if it counted the same; those

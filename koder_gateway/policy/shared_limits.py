@@ -1,8 +1,11 @@
 """Limits that a store decides about for several gateways, and what is decided where it cannot.
 
-The buckets in this process are kept in step with the store's answers. So where it does not answer, the rules with
-`on_failure = "local"` go on from what was last known. Those with "open" let the request pass, uncharged, and their
-fields say nothing; those with "closed" refuse it. A shadow is counted as long as its buckets are known.
+The buckets in this process are kept in step with the store's answers, as of when it was asked: so they lack more than
+the store's own only where that has forgotten something (by a restart, or because it dropped a key), or where this
+process decided alone. Each question has what they lack, and the store takes the emptier of the two. Where it does not
+answer, the rules with `on_failure = "local"` go on from what was last known. Those with "open" let the request pass,
+uncharged, and their fields say nothing; those with "closed" refuse it. A shadow is counted as long as its buckets are
+known.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from typing import Final
 from .buckets import WHOLE
 from .limit_plan import Plan
 from .limit_rules import LimitRule
-from .meter import LimitResult, Meter, Settling
+from .meter import CROWDED_WAIT, Crowded, LimitResult, Meter, Settling
 from .shared_store import CROWDED, OK, SharedAnswer, SharedQuestion, SharedRule, SharedStore
 
 # Plans that are kept prepared. There are few, but for paths that services read in different ways.
@@ -108,14 +111,18 @@ class SharedPlan:
             return
         request = limits.store.request() if self._afterwards else b""
 
+        asked = limits.now()
+
         def answered(answer: SharedAnswer) -> None:
             if answer is None:
                 self._give_back(places)
                 decided(self.without_store(keys, network))
             else:
-                decided(self._verdict(keys, request, places, answer))
+                decided(self._verdict(keys, asked, request, places, answer))
 
-        self._question.ask([keys[at] for at in self._at], request, answered)
+        meters = self._plan.meters
+        missing = [meters[at].buckets.missing(keys[at], asked) for at in self._at]
+        self._question.ask([keys[at] for at in self._at], missing, request, answered)
 
     def _take_places(self, keys: list[bytes]) -> tuple[tuple[Settling, bytes], ...] | None:
         """Count the request as in flight under the rules on these; None if one refuses it."""
@@ -147,33 +154,35 @@ class SharedPlan:
     def _verdict(
         self,
         keys: list[bytes],
+        asked: float,
         request: bytes,
         places: tuple[tuple[Settling, bytes], ...],
         answer: Sequence[tuple[float, int]],
     ) -> LimitResult:
         """The verdict that the store's answer means, as `Plan.decide` would say it."""
-        meters, now = self._plan.meters, self._limits.now()
+        meters = self._plan.meters
         lefts = [0.0] * len(meters)
-        refused, wait = None, 0
+        refused, wait, made = None, 0, LimitResult
         shadowed: tuple[str, ...] = ()
         for at, (left, state) in zip(self._at, answer, strict=True):
             meter, key = meters[at], keys[at]
-            meter.buckets.learn(key, left, now)
+            meter.buckets.learn(key, left, asked)
+            lefts[at] = left if left > 0.0 else 0.0
             if state == OK:
-                lefts[at] = left if left > 0.0 else 0.0
                 continue
-            lefts[at] = 0.0 if state == CROWDED else max(0.0, left)
             if not meter.enforced:
                 meter.shadowed += 1
                 shadowed += (meter.rule.name,)
                 continue
             meter.refused += 1
-            seconds = meter.wait(lefts[at]) + ceil(max(0.0, -left) / meter.buckets.rate)
+            crowded = state == CROWDED
+            owed = ceil(max(0.0, -left) / meter.buckets.rate)
+            seconds = CROWDED_WAIT if crowded else meter.wait(lefts[at]) + owed
             if seconds > wait:
-                refused, wait = meter.rule, seconds
+                refused, wait, made = meter.rule, seconds, Crowded if crowded else LimitResult
         if refused is not None:
             self._give_back(places)
-            return LimitResult(refused, self._plan.fields(lefts) + b"Retry-After: %d\r\n" % wait, shadowed)
+            return made(refused, self._plan.fields(lefts) + b"Retry-After: %d\r\n" % wait, shadowed)
         pending = self._admitted(keys, request, answer) + places
         if self._in_flight:
             shadowed += self._count_in_flight(places)
@@ -226,10 +235,12 @@ class SharedEnd(Settling):
     def settle(self, key: bytes, failed: bool, now: float) -> None:
         """See `Meter.settle`."""
         meter, limits = self._meter, self._limits
+        asked = limits.now()
+        missing = meter.buckets.missing(key, asked)
         meter.settle(key, failed, now)
 
         def answered(answer: SharedAnswer) -> None:
             if answer is not None:
-                meter.buckets.learn(key, answer[0][0], limits.now())
+                meter.buckets.learn(key, answer[0][0], asked)
 
-        limits.store.settle(self._shared, key, self._request, failed, answered)
+        limits.store.settle(self._shared, key, missing, self._request, failed, answered)

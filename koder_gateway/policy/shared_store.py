@@ -35,12 +35,19 @@ class SharedQuestion(Protocol):
 
     __slots__ = ()
 
-    def ask(self, keys: Sequence[bytes], request: bytes, answered: Callable[[SharedAnswer], None]) -> None:
+    def ask(
+        self,
+        keys: Sequence[bytes],
+        missing: Sequence[float],
+        request: bytes,
+        answered: Callable[[SharedAnswer], None],
+    ) -> None:
         """Let the store decide about a request. `answered` is called once, in a later turn of the reactor and within
         the store's timeout.
 
-        `keys` has for each rule what the request is counted under. `request` names it until `settle`, for rules that
-        charge failures; else it is b"".
+        `keys` has for each rule what the request is counted under, and `missing` how many tokens its bucket lacks as
+        far as this gateway knows: a store that has forgotten some takes that. `request` names it until `settle`, for
+        rules that charge failures; else it is b"".
         """
 
 
@@ -58,7 +65,13 @@ class SharedStore(Protocol):
         """A name for a request, which no other request of any gateway has."""
 
     def settle(
-        self, rule: SharedRule, key: bytes, request: bytes, failed: bool, answered: Callable[[SharedAnswer], None]
+        self,
+        rule: SharedRule,
+        key: bytes,
+        missing: float,
+        request: bytes,
+        failed: bool,
+        answered: Callable[[SharedAnswer], None],
     ) -> None:
-        """A request that was admitted is over; `failed`: the rule, one that charges failures, is charged. `answered`
-        gets what is then left, or None."""
+        """A request that was admitted is over; `failed`: the rule, one that charges failures, is charged. `missing`:
+        see `SharedQuestion.ask`, without this charge. `answered` gets what is then left, or None."""

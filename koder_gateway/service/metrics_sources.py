@@ -31,11 +31,7 @@ def sources_of(
         tunnels=lambda: present().tunnels.by_service(),
         tunnelled=lambda: present().tunnels.opened,
         limits=lambda: present().policy.limiter.counts(),
-        limits_in_flight=lambda: {
-            meter.rule.name: sum(meter.held.values())
-            for meter in present().policy.limiter.meters
-            if meter.rule.in_flight
-        },
+        limits_in_flight=lambda: present().policy.limiter.in_flight(),
         limit_entries=lambda: present().policy.limiter.entries,
         store=lambda: _store_figures(present().sharing),
         certificates=lambda: endpoints.expiries(),

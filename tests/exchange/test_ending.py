@@ -96,6 +96,8 @@ def is_charged(status: int, code: str, rule: LimitRule = FEW) -> bool:
         (503, "draining", False),
         # Who leaves before the answer must not guess for nothing; who leaves within it has read enough.
         (0, "client_gone", True),
+        # The gateway's own, of which the client is not even told.
+        (0, "request_timeout", False),
         (401, "client_gone", True),
         (200, "client_gone", False),
         # The service's answer was cut short, but its head was there.

@@ -70,7 +70,7 @@ def test_the_scripts_admit_and_charge_what_a_plan_does(
             if rule.afterwards:
                 keys.append(b"f" + rule.name + step.client)
         request = f"request {number}"
-        answer = redis.ask("EVAL", DECIDE.text, str(len(keys)), *keys, terms_of(shared), request)
+        answer = redis.ask("EVAL", DECIDE.text, str(len(keys)), *keys, terms_of(shared), "", request)
         states = [each & 3 for each in answer]
         refused = any(state and rule.enforced for state, rule in zip(states, shared, strict=True))
         assert refused == (verdict.refused is not None)
@@ -88,7 +88,9 @@ def test_the_scripts_admit_and_charge_what_a_plan_does(
                 meter.settle(key, step.failed, 0.0)
                 rule = shared[meters.index(meter)]
                 two = b"b" + rule.name + begun.client, b"f" + rule.name + begun.client
-                redis.ask("EVAL", SETTLE.text, "2", *two, terms_of([rule]), named, "1" if step.failed else "0")
+                redis.ask(
+                    "EVAL", SETTLE.text, "2", *two, terms_of([rule]), bytes(8), named, "1" if step.failed else "0"
+                )
     for meter, rule in zip(meters, shared, strict=True):
         for client in (b"a", b"b"):
             held = redis.ask("ZCARD", b"f" + rule.name + client)

@@ -85,17 +85,19 @@ class Asker:
         endpoint = self._endpoint
         await eventually(lambda: endpoint.tried >= times, "it is tried again")
 
-    async def ask(self, *rules: SharedRule, key: bytes = b"k", request: bytes = b"") -> Answers | None:
+    async def ask(
+        self, *rules: SharedRule, key: bytes = b"k", missing: float = 0.0, request: bytes = b""
+    ) -> Answers | None:
         """The answer about one request, whole tokens rounded down to millionths."""
         got: list[SharedAnswer] = []
-        self.store.question(rules).ask([key] * len(rules), request, got.append)
+        self.store.question(rules).ask([key] * len(rules), [missing] * len(rules), request, got.append)
         await eventually(lambda: got, "an answer")
         return _rounded(got[0])
 
-    async def settle(self, rule: SharedRule, *, request: bytes, failed: bool) -> Answers | None:
+    async def settle(self, rule: SharedRule, *, missing: float = 0.0, request: bytes, failed: bool) -> Answers | None:
         """The end of a request."""
         got: list[SharedAnswer] = []
-        self.store.settle(rule, b"k", request, failed, got.append)
+        self.store.settle(rule, b"k", missing, request, failed, got.append)
         await eventually(lambda: got, "an answer")
         return _rounded(got[0])
 
@@ -272,6 +274,43 @@ async def test_a_value_that_is_no_bucket_counts_as_a_full_one(redis: Redis, make
 
 
 @pytest_twisted.ensureDeferred
+async def test_what_the_server_forgot_is_known_by_a_gateway_and_handed_on(
+    redis: Redis, make_asker: MakeAsker
+) -> None:
+    knows, other = make_asker(redis.path), make_asker(redis.path)
+    await knows.is_up()
+    await other.is_up()
+    await other.ask(rule(), key=b"fresh")
+    redis.ask("FLUSHALL")
+    assert await other.ask(rule()) == [(2.0, OK)]
+    assert await knows.ask(rule(), missing=3.0) == [(0.0, SHORT)]
+    assert await other.ask(rule()) == [(0.0, SHORT)]
+    # A fuller bucket is not believed, nor one that is emptier than can be.
+    assert await knows.ask(rule(), missing=0.5) == [(0.0, SHORT)]
+    assert await knows.ask(rule(), key=b"x", missing=1e300) == [(0.0, SHORT)]
+    assert await knows.ask(rule(burst=5), key=b"x", missing=1.0) == [(1.0, OK)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_refusal_hands_on_what_is_known_and_charges_nothing(redis: Redis, make_asker: MakeAsker) -> None:
+    asker = make_asker(redis.path)
+    await asker.is_up()
+    one, two = rule(name=b"one"), rule(burst=9, name=b"two")
+    assert await asker.ask(one, two, missing=3.0) == [(0.0, SHORT), (6.0, OK)]
+    assert await asker.ask(one, two) == [(0.0, SHORT), (6.0, OK)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_failure_is_charged_to_what_is_known(redis: Redis, make_asker: MakeAsker) -> None:
+    asker = make_asker(redis.path)
+    await asker.is_up()
+    failures = rule(afterwards=True)
+    assert await asker.settle(failures, missing=2.0, request=b"1", failed=True) == [(0.0, OK)]
+    assert await asker.settle(failures, missing=9.0, request=b"2", failed=False) == [(0.0, OK)]
+    assert await asker.settle(failures, missing=9.0, request=b"3", failed=True) == [(-1.0, OK)]
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_long_key_is_hashed(redis: Redis, make_asker: MakeAsker) -> None:
     asker = make_asker(redis.path)
     await asker.is_up()
@@ -290,7 +329,7 @@ async def test_lost_scripts_are_sent_again(redis: Redis, make_asker: MakeAsker) 
     redis.ask("SCRIPT", "FLUSH")
     question, got = asker.store.question([rule(burst=9)]), []
     for _ in range(3):
-        question.ask([b"k"], b"", got.append)
+        question.ask([b"k"], [0.0], b"", got.append)
     await eventually(lambda: len(got) == 3, "three answers")
     assert [_rounded(each) for each in got] == [[(8.0, OK)], [(7.0, OK)], [(6.0, OK)]]
     assert asker.store.up
@@ -303,7 +342,7 @@ async def test_a_turns_questions_leave_in_one_write(redis: Redis, make_asker: Ma
     before = int(redis.ask("INFO", "stats").split("total_reads_processed:")[1].split()[0])
     question, got = asker.store.question([rule(rate=1000.0, burst=1000)]), []
     for number in range(200):
-        question.ask([b"%d" % number], b"", got.append)
+        question.ask([b"%d" % number], [0.0], b"", got.append)
     await eventually(lambda: len(got) == 200, "200 answers")
     after = int(redis.ask("INFO", "stats").split("total_reads_processed:")[1].split()[0])
     # The two questions of this test are reads as well; 200 commands are more than Redis reads at once.
@@ -473,7 +512,7 @@ async def test_an_answer_that_makes_no_sense_ends_the_connection(
     asker = make_asker(path, timeout=0.2)
     await asker.is_up()
     got: list[SharedAnswer] = []
-    asker.store.question([rule()]).ask([b"k"], b"", got.append)
+    asker.store.question([rule()]).ask([b"k"], [0.0], b"", got.append)
     await eventually(lambda: len(asker.lines) > 1 and got, "the connection has ended")
     assert asker.lines[1].startswith(fault)
     assert got == [None]
@@ -514,7 +553,7 @@ async def test_closing_waits_for_what_was_asked(redis: Redis, make_asker: MakeAs
     asker = make_asker(redis.path)
     await asker.is_up()
     got: list[SharedAnswer] = []
-    asker.store.question([rule()]).ask([b"k"], b"", got.append)
+    asker.store.question([rule()]).ask([b"k"], [0.0], b"", got.append)
     await asker.close()
     assert [_rounded(each) for each in got] == [[(2.0, OK)]]
     assert not asker.store.up
@@ -526,7 +565,7 @@ async def test_closing_waits_no_longer_than_a_decision_may_take(own_redis: Redis
     await asker.is_up()
     own_redis.hang()
     got: list[SharedAnswer] = []
-    asker.store.question([rule()]).ask([b"k"], b"", got.append)
+    asker.store.question([rule()]).ask([b"k"], [0.0], b"", got.append)
     await asker.close()
     assert got == [None]
     own_redis.go_on()
@@ -554,8 +593,8 @@ async def test_a_decision_that_fails_stops_no_other(
     def fail(answer: SharedAnswer) -> None:
         raise ZeroDivisionError
 
-    question.ask([b"k"], b"", fail)
-    question.ask([b"k"], b"", got.append)
+    question.ask([b"k"], [0.0], b"", fail)
+    question.ask([b"k"], [0.0], b"", got.append)
     await eventually(lambda: got, "the other one is decided")
     assert await asker.ask(rule()) == [(0.0, OK)]
     assert len(logged_errors.take()) == 1

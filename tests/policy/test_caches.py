@@ -17,6 +17,10 @@ def test_each_limit_has_a_refusal_of_its_own(names: list[str]) -> None:
         refusal = limit_refusal(name)
         assert refusal == RATE_LIMITED.because(f'The limit "{name}" is used up; Retry-After says when to try again.')
         assert limit_refusal(name) is refusal, "made once"
+        crowded = limit_refusal(name, crowded=True)
+        assert crowded == RATE_LIMITED.because(
+            f'Too many requests under the limit "{name}" are in flight; try again soon.'
+        )
 
 
 def test_the_refusals_of_limits_long_gone_are_forgotten() -> None:

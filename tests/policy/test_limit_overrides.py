@@ -130,6 +130,15 @@ def test_a_reload_keeps_what_is_the_same(rule: LimitRule) -> None:
     assert all(not meter.held and meter.buckets.idle for meter in changed.at_work())
 
 
+def test_what_is_in_flight_is_counted_once_for_every_figure() -> None:
+    shared, apart = REPORTS, LimitRule("all", (), 0, 1, in_flight=3)
+    limiter = Limiter([shared, apart, LOGIN], 100)
+    for _ in range(2):
+        ask(limiter, {"reports": RateOverride(in_flight=4), "all": RateOverride(in_flight=9)})
+    ask(limiter, {"reports": RateOverride(in_flight=5)}, b"other")
+    assert limiter.in_flight() == {"reports": 3, "all": 3}
+
+
 def test_failures_are_settled_where_they_were_admitted() -> None:
     limiter = Limiter([replace(LOGIN, charge="failures")], 100)
     verdicts = [ask(limiter, MORE) for _ in range(3)]

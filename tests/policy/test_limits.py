@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from koder_gateway.policy.limit_keys import address_key
 from koder_gateway.policy.limit_rules import MAX_QUOTA, LimitRule, parse_rate
 from koder_gateway.policy.limits import Limiter
-from koder_gateway.policy.meter import SIDE_BY_SIDE, LimitResult
+from koder_gateway.policy.meter import SIDE_BY_SIDE, Crowded, LimitResult
 from tests.kit.limits import rules_of
 
 POST = frozenset([b"POST"])
@@ -298,9 +298,9 @@ FAILURES = LimitRule("guess", ("ip",), 2, 60, charge="failures")
     ("status", "served", "charged"),
     [(status, True, False) for status in (200, 302, 399, 402, 404, 409, 422, 429, 499, 500, 502, 599)]
     + [(status, True, True) for status in (400, 401, 403)]
-    # The gateway's own refusals cost nothing, an answer that nobody waited for does.
+    # The gateway's own refusals cost nothing, sent or not; an answer that nobody waited for does.
     + [(status, False, False) for status in (400, 404, 408, 413, 429, 502, 504)]
-    + [(0, False, True), (0, True, True)],
+    + [(0, False, False), (0, True, True)],
 )
 def test_only_failures_are_charged(status: int, served: bool, charged: bool) -> None:
     limiter = Limiter([FAILURES], 100)
@@ -340,13 +340,32 @@ def test_guesses_side_by_side_are_paid_for_afterwards() -> None:
     verdicts = [ask(limiter) for _ in range(50)]
     admitted = SIDE_BY_SIDE * FAILURES.burst
     assert [verdict.refused is None for verdict in verdicts] == [True] * admitted + [False] * (50 - admitted)
-    assert field(verdicts[-1], "Retry-After") == "30"
+    assert isinstance(verdicts[-1], Crowded)
+    assert field(verdicts[-1], "Retry-After") == "1"
+    assert field(verdicts[-1], "RateLimit") == f'"guess";r={FAILURES.burst};t=30'
     for verdict in verdicts:
         limiter.settle(verdict, 401, True, START)
     owed = admitted - FAILURES.burst
     assert field(ask(limiter), "Retry-After") == str(30 * (owed + 1))
     assert ask(limiter, START + 30 * (owed + 1) - 1).refused is not None
     assert ask(limiter, START + 30 * (owed + 1)).refused is None
+
+
+def test_a_crowded_shadow_charges_and_holds_nothing() -> None:
+    limiter = Limiter([replace(FAILURES, mode="shadow")], 100)
+    verdicts = [ask(limiter) for _ in range(50)]
+    assert {verdict.refused for verdict in verdicts} == {None}
+    assert sum(bool(verdict.pending) for verdict in verdicts) == SIDE_BY_SIDE * FAILURES.burst
+    assert verdicts[-1].shadowed == ("guess",)
+
+
+def test_the_rule_that_refuses_for_longest_is_named() -> None:
+    limiter = Limiter([replace(FAILURES, burst=1, window=1), LimitRule("a", (), 4, 60)], 100)
+    for _ in range(SIDE_BY_SIDE):
+        ask(limiter)
+    verdict = ask(limiter)
+    assert (verdict.refused, type(verdict)) == (limiter.meters[1].rule, LimitResult)
+    assert field(verdict, "Retry-After") == "15"
 
 
 def test_who_has_failed_lately_has_less_room() -> None:
@@ -419,7 +438,7 @@ def test_in_any_order_of_answers_failures_are_bounded(
             while under_way:
                 passed, status, served = under_way.pop()
                 limiter.settle(passed, status, served, START)
-                failed += status == 0 or (served and status == 401)
+                failed += served and status in (0, 401)
     assert failed < rule.burst + side_by_side
     for passed, status, served in under_way:
         limiter.settle(passed, status, served, START)

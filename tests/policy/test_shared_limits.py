@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from koder_gateway.policy.limit_plan import Plan
 from koder_gateway.policy.limit_rules import LimitRule, RateOverride
 from koder_gateway.policy.limits import Limiter
-from koder_gateway.policy.meter import LimitResult
+from koder_gateway.policy.meter import Crowded, LimitResult
 from koder_gateway.policy.shared_limits import SharedLimits, Undecided, shared_rule
 from koder_gateway.policy.shared_store import (
     CROWDED,
@@ -35,6 +36,7 @@ class Scripted(SharedStore, SharedQuestion):
         self.answers = list(answers)
         self.asked: list[tuple[list[bytes], bytes]] = []
         self.settled: list[tuple[bytes, bytes, bool]] = []
+        self.missing: list[float] = []
         self.left_after: float | None = None
         self.rules: tuple[SharedRule, ...] = ()
 
@@ -42,7 +44,14 @@ class Scripted(SharedStore, SharedQuestion):
         self.rules = tuple(rules)
         return self
 
-    def ask(self, keys: Sequence[bytes], request: bytes, answered: Callable[[SharedAnswer], None]) -> None:
+    def ask(
+        self,
+        keys: Sequence[bytes],
+        missing: Sequence[float],
+        request: bytes,
+        answered: Callable[[SharedAnswer], None],
+    ) -> None:
+        self.missing = list(missing)
         self.asked.append((list(keys), request))
         answered(self.answers.pop(0))
 
@@ -50,8 +59,15 @@ class Scripted(SharedStore, SharedQuestion):
         return b"request %d" % len(self.asked)
 
     def settle(
-        self, rule: SharedRule, key: bytes, request: bytes, failed: bool, answered: Callable[[SharedAnswer], None]
+        self,
+        rule: SharedRule,
+        key: bytes,
+        missing: float,
+        request: bytes,
+        failed: bool,
+        answered: Callable[[SharedAnswer], None],
     ) -> None:
+        self.missing = [missing]
         self.settled.append((key, request, failed))
         answered(None if self.left_after is None else [(self.left_after, OK)])
 
@@ -97,6 +113,46 @@ def test_without_an_answer_the_buckets_here_go_on_from_what_was_last_known() -> 
     assert once().refused == RULE
     assert limiter.shared is not None
     assert limiter.shared.without == 2
+
+
+def test_the_store_is_told_what_is_known_here() -> None:
+    store = Scripted([(2.0, OK)], None, [(0.0, SHORT)], [(3.0, OK)])
+    _, _, once = decide(store, RULE)
+    told = []
+    for _ in range(4):
+        once()
+        told.append(store.missing)
+    # Nothing; what it said; that, and what was charged here without it; what it said.
+    assert told == [[0.0], [1.0], [2.0], [3.0]]
+
+
+def test_what_comes_back_while_the_store_answers_is_not_counted_as_missing() -> None:
+    """The store's answer is as of when it was asked: else each round trip would make the bucket emptier."""
+    clock = [100.0]
+    store = Scripted([(0.0, OK)], [(0.5, SHORT)])
+    store_ask = store.ask
+
+    def slow(keys: Sequence[bytes], missing: Sequence[float], request: bytes, answered: Any) -> None:
+        clock[0] += 5.0
+        store_ask(keys, missing, request, answered)
+
+    store.ask = slow  # type: ignore[method-assign]
+    limiter = Limiter((RULE,), 1000, shared=SharedLimits(store, lambda: clock[0]))
+    plan = limiter.plan(b"GET", b"/")
+    assert plan is not None
+    assert limiter.shared is not None
+    shared = limiter.shared.plan(plan)
+    for _ in range(2):
+        shared.decide([b"k"], b"network", lambda verdict: None)
+    assert store.missing == [pytest.approx(3.0 - 5.0 / 20.0)]
+
+
+def test_a_failure_tells_the_store_what_was_missing_before_it() -> None:
+    store = Scripted([(2.0, OK)])
+    limiter, _, once = decide(store, LimitRule("r", ("tenant",), 3, 60, charge="failures"))
+    verdict = once()
+    limiter.settle(verdict, 401, True, 0.0)
+    assert store.missing == [1.0]
 
 
 def test_a_store_that_is_away_is_not_asked() -> None:
@@ -170,7 +226,9 @@ def test_a_crowded_key_is_refused_although_tokens_are_left() -> None:
     rule = replace(RULE, charge="failures")
     verdict = decide(Scripted([(2.5, CROWDED)]), rule)[2]()
     assert verdict.refused == rule
-    assert b"r=0;" in verdict.fields
+    assert isinstance(verdict, Crowded)
+    assert b"r=2;" in verdict.fields
+    assert verdict.fields.endswith(b"Retry-After: 1\r\n")
     assert verdict.pending == ()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,10 +63,21 @@ def read_once(path: Path, name: str, limit: int) -> FileRead:
     # Taken before the file is read, so that no change is missed.
     state = file_state(path)
     try:
+        _check_kind(path, name)
         data = read_bytes(path, name, limit)
     except ConfigurationError as error:
         return FileRead(Version(state, str(error)), error)
     return FileRead(Version(state, hashlib.sha256(data).digest()), data)
+
+
+def _check_kind(path: Path, name: str) -> None:
+    """A pipe or a terminal would let the reader wait for ever."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return  # which the reading tells in its own words
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise ConfigurationError([f"{name}: is a pipe, a socket or a device; name a file"])
 
 
 def read_stable(path: Path, name: str, limit: int, caution: StableReading | None) -> FileRead:

@@ -68,6 +68,11 @@ def _warnings(settings: Settings) -> Iterator[Located]:
             "listen.trusted_proxies",
             f"{they} every address, so any client can forge its own; write your proxies' networks",
         )
+    if settings.routes and all(_served_suspended(route.path, settings) for route in settings.routes):
+        yield (
+            "tenants.suspended_allow",
+            "covers every route, so a suspended tenant is served like any other; list only what others depend on",
+        )
     yield from _walked_around(settings)
     yield from risky_settings(settings)
     yield from settings.context.warnings()
@@ -109,6 +114,10 @@ def _covers_any(rule: LimitRule, settings: Settings) -> bool:
     return any(
         _within(route.path, path) or _within(path, route.path) for route in settings.routes for path in rule.paths
     )
+
+
+def _served_suspended(path: bytes, settings: Settings) -> bool:
+    return any(_within(path, allowed.encode()) for allowed in settings.tenants.suspended_allow)
 
 
 def _within(path: bytes, prefix: bytes) -> bool:

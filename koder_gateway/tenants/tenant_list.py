@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, NoReturn
 
 import msgspec
 
@@ -23,6 +24,7 @@ from ..policy.tenants import Registry, Tenant
 _MALFORMED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _PLACE: Final = re.compile(r"\(byte ([0-9]+)\)")
 _WINDOWS: Final = {1: "s", 60: "m", 3600: "h", 86400: "d"}
+_DIGITS: Final = 18
 # Tenants that are written to the disk at once.
 _BATCH: Final = 256
 
@@ -34,7 +36,8 @@ class _Listed(msgspec.Struct, omit_defaults=True):
     domains: list[str] | None = None
     status: str = "active"
     cors_origins: list[str] | None = None
-    limits: dict[str, Any] | None = None
+    # Whatever it is, only a fault of the limits: as in a file it costs nobody the tenant.
+    limits: Any = None
 
     def entry(self) -> dict[str, Any]:
         """The same as an entry of the tenants file."""
@@ -43,7 +46,7 @@ class _Listed(msgspec.Struct, omit_defaults=True):
             entry["domains"] = self.domains
         if self.cors_origins:
             entry["cors_origins"] = self.cors_origins
-        if self.limits:
+        if self.limits is not None and self.limits != {}:
             entry["limits"] = self.limits
         return entry
 
@@ -77,10 +80,65 @@ def read_elements(reading: TenantListReading, data: bytes | bytearray, elements:
             entry = _decode(view[start:end]).entry()
         except msgspec.ValidationError as error:
             reading.add_unreadable(at, f"is not a tenant: {error}", _loosely(view[start:end]))
+        except RecursionError:
+            # Its brackets are closed, so the next one can be read.
+            reading.add_unreadable(at, "is not a tenant: nested too deeply")
         except _MALFORMED as error:
-            raise Malformed(_sentence(error, start)) from None
+            # The decoder takes no half of a character, but the grammar does (RFC 8259 section 8.2).
+            try:
+                _add_with_halves(reading, at, view[start:end])
+            except (ValueError, RecursionError):
+                raise Malformed(f"{at}: {_sentence(error, start)}") from None
         else:
             reading.add(at, entry)
+
+
+def _add_with_halves(reading: TenantListReading, at: str, element: memoryview) -> None:
+    """Read an entry with lone surrogates. In members that are ignored they are ignored; in another one the entry is
+    left out. Raises ValueError for what is no JSON."""
+    value = json.loads(bytes(element), parse_constant=_no_number, parse_int=_number)
+    if isinstance(value, dict):
+        value = {name: value[name] for name in _Listed.__struct_fields__ if name in value}
+    if not _is_text(value):
+        reading.add_unreadable(
+            at, "is not a tenant: it has one half of a character, a lone surrogate", _claims(value)
+        )
+        return
+    try:
+        entry = msgspec.convert(value, _Listed).entry()
+    except msgspec.ValidationError as error:
+        reading.add_unreadable(at, f"is not a tenant: {error}", value)
+    else:
+        reading.add(at, entry)
+
+
+def _is_text(value: object) -> bool:
+    """Whether all strings in it can be encoded."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _claims(value: object) -> object:
+    """What an entry that is left out claims, as far as it can be read."""
+    if not isinstance(value, dict) or not _is_text(value.get("slug")):
+        return None
+    domains = value.get("domains")
+    return {
+        "slug": value.get("slug"),
+        "domains": list(filter(_is_text, domains if isinstance(domains, list) else ())),
+    }
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _number(digits: str) -> float:
+    """An integer; as a float if it has more digits than any setting."""
+    return int(digits) if len(digits) < _DIGITS else float(digits)
 
 
 def _loosely(element: memoryview) -> object:

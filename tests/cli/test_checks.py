@@ -370,6 +370,16 @@ def test_a_misspelled_service_is_a_fault_and_one_without_a_route_a_warning(check
     assert check(registry).err == "", "that one has the tenants"
 
 
+def test_paths_for_suspended_tenants_that_cover_every_route_are_a_warning(check: Callable[[str], Done]) -> None:
+    line = ": tenants.suspended_allow: covers every route, so a suspended tenant is served like any other; "
+    assert line in warned(check("[tenants]\nsuspended_allow = ['/']\n"))
+    routes = (
+        "[[routes]]\npath = '/v1/users'\nservice = 'identity'\n[[routes]]\npath = '/oauth'\nservice = 'identity'\n"
+    )
+    assert line in check(f"[tenants]\nsuspended_allow = ['/oauth', '/v1']\n{routes}").err
+    assert line not in check(f"[tenants]\nsuspended_allow = ['/oauth', '/v1/user']\n{routes}").err
+
+
 def test_a_limit_that_covers_no_route_is_a_warning(check: Callable[[str], Done]) -> None:
     limit = '[[limits]]\nname = "r"\nkey = ["ip"]\nrate = "1/s"\ncharge = "refusals"\n'
     limit += '[[limits]]\nname = "a"\nrate = "1/s"\npaths = '

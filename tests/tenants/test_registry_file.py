@@ -437,6 +437,21 @@ def test_what_is_no_registry(content: str, watched: Watched, log: list[str]) -> 
     assert log
 
 
+def test_a_pipe_in_place_of_the_file_is_told_and_does_not_end_the_watch(watched: Watched, log: list[str]) -> None:
+    """Opened, it would wait for somebody who writes to it."""
+    pipe = watched.path.with_suffix(".pipe")
+    os.mkfifo(pipe)
+    pipe.replace(watched.path)
+    for _ in range(3):
+        watched.refresh()
+    (line,) = log
+    assert line.endswith(f"{watched.path}: is a pipe, a socket or a device; name a file")
+    assert watched.counters.registry_failures == 1
+    watched.write(text("a", "b"))
+    watched.refresh()
+    assert watched.slugs == [["a", "b"]]
+
+
 def test_a_domain_within_the_base_domain_is_a_fault(watched: Watched, log: list[str]) -> None:
     watched.write(f'[[tenant]]\nslug = "b"\ndomains = ["c.{BASE}"]\n')
     watched.refresh()

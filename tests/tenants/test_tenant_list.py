@@ -145,6 +145,52 @@ def test_a_bad_entry_is_left_out_by_the_rules_of_the_file(entry: Any, line: str)
     assert (found.skipped, found.entries) == (1, 3)
 
 
+@pytest.mark.parametrize(
+    "ignored",
+    [rb'"\ud83d"', rb'{"\udc00": ["\ud83d\ud83d", "\ud83dA"]}', b'"\\ud83d", "n": ' + b"9" * 5000],
+    ids=range(3),
+)
+def test_half_a_character_in_a_member_that_is_ignored_is_ignored(ignored: bytes) -> None:
+    """JSON.stringify and json.dumps write such halves of a text that was cut."""
+    own = b'"limits": {"login": {"rate": "9/s", "burst": 7}}'
+    found = read(b'[{"slug": "a"}, {"slug": "b", %b, "status": "suspended", "name": %b}]' % (own, ignored))
+    limits = {"login": RateOverride(9, 1, 7)}
+    assert in_order(found.registry) == (Tenant("a"), Tenant("b", (), "suspended", limits=limits))
+    assert found.faults == ()
+
+
+def test_half_a_character_in_another_member_is_a_fault_of_its_entry() -> None:
+    for entry in (rb'{"slug": "\ud83d"}', rb'{"slug": "b", "domains": ["\udc00.example"]}'):
+        found = read(b'[{"slug": "a"}, %b, {"slug": "c"}]' % entry)
+        assert in_order(found.registry) == (Tenant("a"), Tenant("c"))
+        assert found.faults == (
+            "LIST: tenants[1]: is not a tenant: it has one half of a character, a lone surrogate",
+        )
+        assert found.skipped == 1
+
+
+@pytest.mark.parametrize(
+    "entry", [b'{"slug": "b" "c"}', rb'{"slug": "b", "n": NaN, "m": "\ud83d"}', b'{"slug": "\x01"}']
+)
+def test_an_entry_that_is_no_json_is_a_fault_of_the_list_that_names_it(entry: bytes) -> None:
+    (line,) = faults(b'[{"slug": "a"}, %b]' % entry)
+    assert line.startswith("is not a list of tenants: tenants[1]: ")
+
+
+def test_an_entry_that_is_nested_too_deeply_is_left_out() -> None:
+    deep = b"[" * 5000 + b"]" * 5000
+    found = read(b'[{"slug": "a"}, {"slug": "b", "meta": %b}, {"slug": "c"}]' % deep)
+    assert in_order(found.registry) == (Tenant("a"), Tenant("c"))
+    assert found.faults == ("LIST: tenants[1]: is not a tenant: nested too deeply",)
+
+
+def test_an_entry_with_half_a_character_keeps_its_claims() -> None:
+    """Nobody gets its slug or its domain for that."""
+    left_out = rb'{"slug": "b", "domains": ["b.example", "\udc00.example"]}'
+    found = read(b'[%b, {"slug": "b"}, {"slug": "c", "domains": ["b.example"]}, {"slug": "d"}]' % left_out)
+    assert in_order(found.registry) == (Tenant("c"), Tenant("d"))
+
+
 def test_every_bad_entry_is_told() -> None:
     told = faults([{"slug": "-"}, 5, {"slug": "a"}, {"slug": "b", "status": "x", "domains": ["?"]}])
     assert [line.partition(": ")[0] for line in told] == [
@@ -224,6 +270,17 @@ def test_a_bad_override_is_left_out_and_not_its_tenant(limits: Any, fault: str) 
     (tenant,) = found.registry
     assert tenant.limits == {"traffic": RateOverride(9, 1, 9)}
     assert found.faults[0].startswith(f"LIST: tenants[0].limits{fault}")
+    assert found.skipped == 0
+
+
+@pytest.mark.parametrize("limits", [[], 5, "9/s"])
+def test_limits_that_are_no_table_do_not_cost_the_tenant(limits: Any) -> None:
+    """PHP writes an empty map as []."""
+    found = read([{"slug": "a", "limits": limits, "status": "suspended"}])
+    assert in_order(found.registry) == (Tenant("a", (), "suspended"),)
+    (told,) = found.faults
+    assert told.startswith("LIST: tenants[0].limits: ")
+    assert " is not a table; " in told
     assert found.skipped == 0
 
 

@@ -19,6 +19,9 @@ _DATABASE: Final = re.compile(r"/?|/([0-9]{1,5})")
 _PREFIX: Final = re.compile(r"[A-Za-z0-9._:{}-]{1,64}")
 # A password in a file is one line.
 _LONGEST: Final = 4096
+# In seconds; settings.py has the same as a configuration writes it.
+DEFAULT_TIMEOUT: Final = 0.05
+DEFAULT_PREFIX: Final = "koder-gateway:"
 # A request that waits for longer than this had better be decided by somebody else.
 _LONGEST_WAIT: Final = 5.0
 
@@ -96,8 +99,14 @@ def _read_password(value: object, where: Where) -> Password:
         fault = reason(error) if isinstance(error, OSError) else "is not text in UTF-8"
         raise ReadError.because(f"{shown(value)}: {fault}; write the password there, in one line") from None
     line = text.removesuffix("\n").removesuffix("\r")
-    if not line or len(content) > _LONGEST or any(c in line for c in "\r\n\0"):
+    if not line:
         raise ReadError.because(f"{shown(value)}: has no password; write it there, in one line")
+    if len(content) > _LONGEST:
+        raise ReadError.because(
+            f"{shown(value)}: has more than {_LONGEST} bytes; write the password alone, in one line"
+        )
+    if any(c in line for c in "\r\n\0"):
+        raise ReadError.because(f"{shown(value)}: has more than one line; write the password alone, in one line")
     return Password(path, line)
 
 
@@ -125,6 +134,14 @@ class StoreKeys(Protocol):
         """The authorities of its certificate."""
 
     @property
+    def timeout(self) -> float:
+        """How long a request waits for it, in seconds."""
+
+    @property
+    def prefix(self) -> str:
+        """How its keys begin."""
+
+    @property
     def user(self) -> str:
         """Who the gateway is there."""
 
@@ -142,8 +159,13 @@ def checked(section: S) -> S:
     scheme = section.url.scheme
     if section.ca is not None and scheme != "rediss":
         faults.append((".ca", 'has no effect without TLS; write a url that begins with "rediss://", or leave it out'))
-    if scheme == "memory" and section.password_file is not None:
-        faults.append((".password_file", 'has no effect with url = "memory:"; leave it out'))
+    if scheme == "memory":
+        idle = {
+            ".timeout": section.timeout != DEFAULT_TIMEOUT,
+            ".password_file": section.password_file is not None,
+            ".prefix": section.prefix != DEFAULT_PREFIX,
+        }
+        faults += [(key, 'has no effect with url = "memory:"; leave it out') for key, given in idle.items() if given]
     if section.user and section.password_file is None:
         faults.append((".user", "has no effect without a password; write password_file too, or leave it out"))
     if faults:

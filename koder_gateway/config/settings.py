@@ -26,7 +26,17 @@ from .field_names import FIELD_NAME, FORWARDED_FIELD, SPOOFABLE_FIELD, TENANT_HE
 from .hsts import HSTS
 from .kinds import any_number, choice, listing, one_or_more, optional, optional_text, whole
 from .limit_entries import LIMITS
-from .limits_store import PASSWORD, PREFIX, STORE_TIMEOUT, STORE_URL, USER, Password, StoreUrl, checked
+from .limits_store import (
+    DEFAULT_PREFIX,
+    PASSWORD,
+    PREFIX,
+    STORE_TIMEOUT,
+    STORE_URL,
+    USER,
+    Password,
+    StoreUrl,
+    checked,
+)
 from .signing_keys import ContextSettings
 from .stable_reads import Version
 from .tables import made, setting, table
@@ -195,7 +205,7 @@ class LimitsStoreSettings:
     ca: Path | None = setting(optional(FILE), "")
     user: str = setting(optional_text(USER), "")
     password_file: Password | None = setting(optional(PASSWORD), "")
-    prefix: str = setting(PREFIX, "koder-gateway:")
+    prefix: str = setting(PREFIX, DEFAULT_PREFIX)
     max_entries: int = setting(whole(1, _MAX_COUNT), 262144)
 
 

@@ -57,6 +57,7 @@ class StoreConnection(Protocol):
         self._time = time
         self._greeting = greeting
         self._greeted = False
+        self._heard = False
         self._timeout = timeout
         self._ready = ready
         self._lost = lost
@@ -109,6 +110,7 @@ class StoreConnection(Protocol):
         """Replies, in pieces of any size."""
         if self.reason:
             return
+        self._heard = True
         try:
             for reply in self._replies.feed(data):
                 fault = self._take(reply)
@@ -225,7 +227,8 @@ class StoreConnection(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone."""
-        self._end("it closed the connection")
+        unheard = "" if self._heard else " without an answer; a port for TLS needs rediss://"
+        self._end(f"it closed the connection{unheard}")
 
     def _end(self, reason: str) -> None:
         if self.reason:

@@ -29,7 +29,7 @@ OPENING: Final = 2.0
 _DOUBLINGS: Final = 10
 # Reasons that are logged until it is back, and characters of one.
 _REASONS: Final = 5
-_LONGEST: Final = 200
+_LONGEST: Final = 400
 
 
 class Link:
@@ -69,8 +69,6 @@ class Link:
         self._since = -math.inf
         # Why it is not up: the reasons that have been logged since it was.
         self._reasons: set[str] = set()
-        # Whether it waits for the answer to a greeting for too long.
-        self._mute = False
         self._closed: Deferred[None] | None = None
 
     def start(self) -> None:
@@ -137,14 +135,13 @@ class Link:
     def _not_connected(self, failure: Failure) -> None:
         self._connecting = None
         late = failure.check(CancelledError) is not None
-        self._down(f"no connection within {OPENING:g} seconds" if late else _in_one_line(failure), there=False)
+        self._down(f"no connection within {OPENING:g} seconds" if late else _in_one_line(failure))
 
     def _too_slow(self) -> None:
         self._timer = None
         if self._connecting is not None:
             self._connecting.cancel()
         elif self._connection is not None:
-            self._mute = True
             self._connection.fail(f"it has not answered the greeting within {OPENING:g} seconds")
 
     def _ready(self, connection: StoreConnection) -> None:
@@ -157,11 +154,10 @@ class Link:
     def _lost(self, connection: StoreConnection, reason: str) -> None:
         if connection is self._connection:
             self._connection = None
-            mute, self._mute = self._mute, False
-            self._down(reason, there=not mute)
+            self._down(reason)
 
-    def _down(self, reason: str, *, there: bool) -> None:
-        """It is away, and is tried again. That is logged once; then only what a server that is `there` says."""
+    def _down(self, reason: str) -> None:
+        """It is away, and is tried again. Each reason for that is logged once until it is back."""
         self._stop_timer()
         now = self._time()
         if self.up and now - self._since >= _STEADY:
@@ -174,7 +170,7 @@ class Link:
         pause = min(FIRST_PAUSE * 2**self._failures, LONGEST_PAUSE)
         self._failures = min(self._failures + 1, _DOUBLINGS)
         self._timer = self._reactor.callLater(pause * uniform(0.5, 1.0), self._connect)
-        if not self._reasons or (there and reason not in self._reasons and len(self._reasons) < _REASONS):
+        if reason not in self._reasons and len(self._reasons) < _REASONS:
             self._reasons.add(reason)
             self._told.warn(f"{self._name}: {reason}; until it is back each limit acts as its on_failure says")
 

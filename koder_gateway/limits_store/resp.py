@@ -13,9 +13,12 @@ from typing import Final
 
 # The longest line of a reply, and the most bytes of one that is not complete.
 LONGEST: Final = 1024
-_PENDING: Final = 2048
-_NUMBERS: Final = re.compile(rb"\*([1-9][0-9]?)\r\n((?::-?[0-9]{1,18}\r\n)+)")
-_ARRAY: Final = re.compile(rb"\*[1-9][0-9]?\r\n")
+_PENDING: Final = 32768
+# An array has at most 999 numbers, one for each limit on a request.
+_NUMBERS: Final = re.compile(rb"\*([1-9][0-9]{0,2})\r\n((?::-?[0-9]{1,18}\r\n)+)")
+_ARRAY: Final = re.compile(rb"\*[1-9][0-9]{0,2}\r\n")
+# The beginning of a TLS alert (RFC 8446 section 5.1).
+_ALERT: Final = b"\x15\x03"
 # SHA-1 in hexadecimal digits: what SCRIPT LOAD answers.
 _DIGEST: Final = re.compile(rb"\$40\r\n([0-9a-f]{40})\r\n")
 
@@ -96,6 +99,8 @@ def _other(data: bytes, at: int) -> tuple[Reply, int] | None:
             return None
         raise BadReply("a string that nobody asked for")
     if kind not in (b"+", b"-", b"*"):
+        if data.startswith(_ALERT, at):
+            raise BadReply("a TLS alert: it speaks TLS there; write rediss://")
         raise BadReply(f"{data[at : at + 16]!r}, which is no reply of Redis")
     end = data.find(b"\r\n", at, at + LONGEST)
     if end < 0:

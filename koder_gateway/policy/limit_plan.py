@@ -137,9 +137,11 @@ class Plans:
         self.meters = meters
         self._shared = shared
         named = {method for meter in meters for method in meter.rule.methods or ()}
+        if b"GET" in named:
+            named.add(b"HEAD")
         self.by_method = {method: self._plan(meters, method) for method in named}
         self.other = self._plan(meters, None)
 
     def _plan(self, meters: tuple[Meter, ...], method: bytes | None) -> Plan | None:
-        apply = tuple(meter for meter in meters if meter.rule.methods is None or method in meter.rule.methods)
+        apply = tuple(meter for meter in meters if meter.rule.covers(method))
         return Plan(apply, self._shared) if apply else None

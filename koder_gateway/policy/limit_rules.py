@@ -72,6 +72,12 @@ class LimitRule:
         if not self.burst:
             object.__setattr__(self, "burst", self.quota)
 
+    def covers(self, method: bytes | None) -> bool:
+        """Whether it applies to a method; None is one that no rule names. GET stands for HEAD too, since services
+        answer that with the same handler (RFC 9110 section 9.3.2)."""
+        methods = self.methods
+        return methods is None or method in methods or (method == b"HEAD" and b"GET" in methods)
+
     @property
     def rate(self) -> float:
         """Tokens that come back each second."""

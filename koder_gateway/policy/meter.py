@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Protocol
 
-from .bucket_room import Room, overflow_key
+from .bucket_room import OVERFLOW, Room, overflow_key
 from .buckets import NO_ROOM, SLACK, Buckets
 from .limit_keys import SECRET, key_of
 from .limit_rules import LimitRule
@@ -198,8 +198,16 @@ class Meter:
         if held:
             self.held[key] = held
         if failed and self.afterwards and not self.buckets.charge(key, now):
-            # The room has gone since it was admitted, and its network is not known any more.
-            self.buckets.charge(overflow_key(key), now)
+            # The room has gone since it was admitted. Where the key does not say of which network it is, nobody pays.
+            network = self._network(key)
+            if network is not None:
+                self.buckets.charge(overflow_key(network), now)
+
+    def _network(self, key: bytes) -> bytes | None:
+        """The client's network in a key that `key` has made, None if there is none in it."""
+        if self.key_of is not None or not self._by_address or key.startswith(OVERFLOW):
+            return None
+        return key.partition(b"/")[2] if self._by_tenant else key
 
     def judge(self, tenant: bytes, address: bytes, now: float) -> LimitResult:
         """The verdict if only this rule applies, enforced and charged for each request."""

@@ -16,10 +16,10 @@ from ..limits_store.store import LimitsStore
 from ..policy.limit_keys import SECRET
 from ..policy.shared_limits import SharedLimits
 from ..upstream.name_resolution import ResolvedNames
-from ..upstream.tls_endpoint import SecureEndpoint
 from ..upstream.trust import Trust, read_trust
 from ..wire.clock import CoarseClock
 from .server_endpoints import tcp_endpoint, unix_endpoint
+from .store_endpoint import SecureStoreEndpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def make_sharing(
         timeout=store.timeout,
         clock=clock,
     )
-    return Sharing(made, SharedLimits(made, clock.precise), _shared_secret(store.prefix), terms)
+    return Sharing(made, SharedLimits(made, clock.precise), _shared_secret(store.prefix, password), terms)
 
 
 def secret_of(sharing: Sharing | None) -> bytes:
@@ -83,13 +83,15 @@ def secret_of(sharing: Sharing | None) -> bytes:
     return SECRET if sharing is None else sharing.secret
 
 
-def _shared_secret(prefix: str) -> bytes:
-    """Gateways with the same prefix share their limits, so they must hash alike."""
-    return blake2b(prefix.encode("ascii"), digest_size=32, person=b"koder-gateway").digest()
+def _shared_secret(prefix: str, password: str) -> bytes:
+    """Gateways with the same prefix share their limits, so they must hash alike. It is a secret only with a password:
+    else whoever reads the store can try values."""
+    key = blake2b(password.encode("utf-8"), digest_size=32).digest() if password else b""
+    return blake2b(prefix.encode("ascii"), digest_size=32, key=key, person=b"koder-gateway").digest()
 
 
 def _endpoint(reactor: Any, names: ResolvedNames, url: StoreUrl, trust: Trust | None) -> IStreamClientEndpoint:
     if url.scheme == "unix":
         return unix_endpoint(reactor, url.path, OPENING)
     plain = tcp_endpoint(reactor, names, url.host, url.port, OPENING)
-    return plain if trust is None else SecureEndpoint(reactor, plain, url.host, trust, OPENING, protocol=b"")
+    return plain if trust is None else SecureStoreEndpoint(reactor, plain, url.host, trust, OPENING)

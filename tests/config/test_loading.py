@@ -402,6 +402,8 @@ class TestFaults:
             ('limits_store.user = "a"', "limits_store.user: has no effect without a password; write password_file too, or leave it out"),
             ('limits_store.password_file = "none"', 'limits_store.password_file: "none": no such file or folder; '),
             ('limits_store.password_file = "koder-gateway.toml"', 'limits_store.password_file: has no effect with url = "memory:"; leave it out'),
+            ('limits_store.timeout = "60ms"', 'limits_store.timeout: has no effect with url = "memory:"; leave it out'),
+            ('limits_store.prefix = "x"', 'limits_store.prefix: has no effect with url = "memory:"; leave it out'),
             ('limits_store.ca = "koder-gateway.toml"', 'limits_store.ca: has no effect without TLS; write a url that begins with "rediss://", or leave it out'),
             ('limits = [{name = "a", in_flight = 1, on_failure = "open"}]', "limits[0].on_failure: has no effect with in_flight, which every gateway counts by itself; leave it out"),
             ('limits = [{name = "a", rate = "1/s", on_failure = "shut"}]', 'limits[0].on_failure: "shut" is not an accepted value; '),
@@ -785,10 +787,19 @@ def test_a_password_is_the_line_of_its_file_and_is_never_shown(tmp_path: Path, c
     assert "sesame" not in repr(settings)
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", b"a\nb\n", b"\xff\n", b"x" * 5000])
-def test_a_file_without_a_password_is_a_fault(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"", "has no password"),
+        (b"\n", "has no password"),
+        (b"a\nb\n", "has more than one line"),
+        (b"\xff\n", "is not text in UTF-8"),
+        (b"x" * 5000, "has more than 4096 bytes"),
+    ],
+)
+def test_a_file_without_a_password_is_a_fault(tmp_path: Path, content: bytes, fault: str) -> None:
     (tmp_path / "password").write_bytes(content)
     file = tmp_path / "koder-gateway.toml"
     file.write_text('[limits_store]\nurl = "redis://h"\npassword_file = "password"\n')
-    with pytest.raises(ConfigurationError, match=r'limits_store\.password_file: "password": .*write'):
+    with pytest.raises(ConfigurationError, match=rf'limits_store\.password_file: "password": {fault}; write'):
         load(file)

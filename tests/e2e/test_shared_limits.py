@@ -247,7 +247,11 @@ def test_the_store_is_reached_by_tls_with_a_password_and_by_a_socket(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("name", "fault"), [("other.example", "other.example"), ("localhost", "unable to get local")]
+    ("name", "fault"),
+    [
+        ("other.example", '"other.example"; correct limits_store.url, or the store\'s certificate; until'),
+        ("localhost", "set limits_store.ca to its issuer, or have the store send its whole chain; until"),
+    ],
 )
 def test_a_store_that_cannot_prove_who_it_is_is_not_asked(tmp_path: Path, name: str, fault: str) -> None:
     authority, stranger = Authority(tmp_path / "ca"), Authority(tmp_path / "stranger", "Stranger")
@@ -262,6 +266,21 @@ def test_a_store_that_cannot_prove_who_it_is_is_not_asked(tmp_path: Path, name: 
             assert fault in line
             assert fleet.count("/s/a", 4, threads=1) == {200: 3, 429: 1}
             assert server.ask("INFO", "commandstats").count("cmdstat_evalsha") == 0
+
+
+@pytest.mark.parametrize(
+    ("tls", "scheme", "fault"),
+    [(False, "rediss", "without TLS needs redis://"), (True, "redis", "TLS needs rediss://")],
+)
+def test_the_log_says_that_the_scheme_is_the_wrong_one(tls: bool, scheme: str, fault: str, tmp_path: Path) -> None:
+    pair = Authority(tmp_path / "ca").issue("localhost") if tls else None
+    with Redis(tmp_path / "redis", pair=pair) as server:
+        url = f"{scheme}://localhost:{server.port}/0"
+        with Fleet(tmp_path, url, limit("r", 'rate = "3/d"'), count=1) as fleet:
+            [gateway] = fleet.gateways
+            until(lambda: f"{url}: " in gateway.log(), "it is logged")
+            line = next(line for line in gateway.log().splitlines() if f"{url}: " in line)
+            assert fault in line
 
 
 def test_what_is_spent_stays_so_when_the_store_forgets_it(redis: Redis, tmp_path: Path) -> None:
@@ -292,7 +311,8 @@ def test_a_reload_changes_the_store_and_closes_the_old_one(redis: Redis, tmp_pat
 
         def reload(url: str) -> None:
             before = gateway.metrics()['koder_gateway_reloads_total{result="ok"}']
-            gateway.config.write_text(re.sub(r'url = "[a-z]+:.*"', f'url = "{url}"', fleet.config))
+            config = re.sub(r'url = "(redis|memory):.*"', f'url = "{url}"', fleet.config)
+            gateway.config.write_text(config.replace('timeout = "2s"\n', "") if url == "memory:" else config)
             gateway.signal(1)
             until(lambda: gateway.metrics()['koder_gateway_reloads_total{result="ok"}'] > before, "it is reloaded")
 

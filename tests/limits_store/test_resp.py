@@ -38,7 +38,7 @@ def test_replies_are_read_in_pieces_of_any_size(replies: list[Reply], data: st.D
     ("sent", "fault"),
     [
         (b"HTTP/1.1 400 Bad Request\r\n", "which is no reply of Redis"),
-        (b"\x15\x03\x01\x00\x02\x02", "which is no reply of Redis"),
+        (b"\x15\x03\x01\x00\x02\x02", "a TLS alert: it speaks TLS there; write rediss://"),
         (b":1\r\n", "which is no reply of Redis"),
         (b"%1\r\n", "which is no reply of Redis"),
         (b">2\r\n", "which is no reply of Redis"),
@@ -46,13 +46,14 @@ def test_replies_are_read_in_pieces_of_any_size(replies: list[Reply], data: st.D
         (b"$-1\r\n", "a string that nobody asked for"),
         (b"$40\r\n" + b"g" * 40 + b"\r\n", "a string that nobody asked for"),
         (b"*4294967295\r\n", "an array that nobody asked for"),
+        (b"*1000\r\n:1\r\n", "an array that nobody asked for"),
         (b"*0\r\n", "an array that nobody asked for"),
         (b"*-1\r\n", "an array that nobody asked for"),
         (b"*1\r\n*1\r\n*1\r\n", "an array that nobody asked for"),
         (b"*1\r\n$3\r\nabc\r\n", "an array that nobody asked for"),
         (b"*1\r\n:1\r\n:2\r\n", "another length than announced"),
         (b"*2\r\n:1\r\n+OK\r\n", "another length than announced"),
-        (b"*1\r\n:" + b"1" * 3000, "too long"),
+        (b"*1\r\n:" + b"1" * 33000, "too long"),
         (b"+" + b"x" * LONGEST, "a line that is too long"),
         (b"-" + b"x" * LONGEST, "a line that is too long"),
     ],
@@ -68,6 +69,14 @@ def test_any_bytes_are_read_refused_or_waited_for(sent: bytes, size: int) -> Non
     with contextlib.suppress(BadReply):
         for at in range(0, len(sent), size):
             reader.feed(sent[at : at + size])
+
+
+@pytest.mark.parametrize("size", [99, 100, 999])
+def test_an_array_of_many_numbers_is_read_also_in_two_pieces(size: int) -> None:
+    numbers = [-(10**17) - at for at in range(size)]
+    sent, reader = encoded(numbers), ReplyReader()
+    assert reader.feed(sent[:-1]) == []
+    assert reader.feed(sent[-1:]) == [numbers]
 
 
 def test_a_command_is_an_array_of_strings_that_may_contain_anything() -> None:

@@ -292,6 +292,14 @@ async def test_what_the_server_forgot_is_known_by_a_gateway_and_handed_on(
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_hundred_rules_are_decided_at_once(redis: Redis, make_asker: MakeAsker) -> None:
+    asker = make_asker(redis.path)
+    await asker.is_up()
+    rules = [rule(name=b"%d" % number) for number in range(100)]
+    assert await asker.ask(*rules) == [(2.0, OK)] * 100
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_refusal_hands_on_what_is_known_and_charges_nothing(redis: Redis, make_asker: MakeAsker) -> None:
     asker = make_asker(redis.path)
     await asker.is_up()
@@ -377,6 +385,21 @@ async def test_it_is_logged_once_that_nobody_is_there(tmp_path: Path, make_asker
     await asker.tried_again(5)
     assert len(asker.lines) == 1
     assert "No such file or directory; until it is back each limit acts as its on_failure says" in asker.lines[0]
+
+
+@pytest_twisted.ensureDeferred
+async def test_another_reason_is_logged_as_well(tmp_path: Path, make_asker: MakeAsker) -> None:
+    path = tmp_path / "late.sock"
+    asker = make_asker(path)
+    await asker.is_away()
+    liar = type("Liar", (Liar,), {"answer": b"-LOADING\r\n"})
+    port = await UNIXServerEndpoint(reactor, str(path)).listen(Factory.forProtocol(liar))
+    await eventually(lambda: len(asker.lines) == 2, "the second reason is logged")
+    await port.stopListening()
+    await asker.tried_again(5)
+    assert asker.lines[1].startswith("it answers LOADING; ")
+    assert len(asker.lines) == 2
+    await asker.close()
 
 
 @pytest_twisted.ensureDeferred
@@ -499,7 +522,7 @@ class Turncoat(Protocol):
         (b"-NOSCRIPT No matching script\r\n" * 5, "it answers NOSCRIPT No matching script"),
         (b"*1\r\n:1", "it has not answered within 200 ms"),
         (b"", "it has not answered within 200 ms"),
-        (b"*100\r\n", "it sent an array that nobody asked for"),
+        (b"*1000\r\n", "it sent an array that nobody asked for"),
     ],
 )
 @pytest_twisted.ensureDeferred

@@ -16,6 +16,7 @@ from koder_gateway.policy.buckets import NO_ROOM, Buckets
 from koder_gateway.policy.limit_keys import address_key
 from koder_gateway.policy.limit_rules import LimitRule
 from koder_gateway.policy.limits import Limiter
+from koder_gateway.policy.meter import Meter
 
 KEYS = int(os.environ.get("KODER_TEST_KEYS", "100000"))
 START = 5000.0
@@ -185,3 +186,21 @@ def test_whatever_happens_the_bound_holds_and_the_spent_stay(
             else:
                 assert used in pools[each]
                 assert pools[each].left(used, now) < 1.0
+
+
+@pytest.mark.parametrize("key", [("ip",), ("tenant", "ip"), ("tenant",)])
+def test_a_failure_without_room_is_charged_to_its_own_network_or_to_nobody(key: tuple[str, ...]) -> None:
+    rule = LimitRule("login", key, 3, 3600, charge="failures")
+    room = Room(100)
+    meter = Meter(rule, room)
+    network = address_key("192.0.2.1")
+    counted = meter.key(b"koder", network)
+    meter.held[counted] = 1
+    assert fill(meter.buckets, 100, tokens=3) == 100
+    meter.settle(counted, True, START)
+    assert meter.held == {}
+    assert counted not in meter.buckets
+    left = meter.buckets.left(overflow_key(network), START)
+    assert left == (3.0 if key == ("tenant",) else 2.0)
+    assert meter.buckets.idle is False
+    assert len(meter.buckets._overflow) == (key != ("tenant",))

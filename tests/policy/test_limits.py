@@ -604,3 +604,14 @@ def test_the_count_returns_to_zero(rules: tuple[LimitRule, ...], data: st.DataOb
     for verdict in under_way:
         limiter.settle(verdict, 200, True, now)
     assert [meter.held for meter in limiter.meters] == [{}, {}]
+
+
+def test_a_limit_on_get_is_one_on_head_too() -> None:
+    limiter = Limiter([LimitRule("reads", (), 5, 60, methods=frozenset([b"GET"])), LimitRule("all", (), 9, 60)], 100)
+    names = {
+        method: [rule.name for rule in rules_of(limiter, method, b"/x")]
+        for method in (b"GET", b"HEAD", b"POST", b"PURGE")
+    }
+    assert names == {b"GET": ["reads", "all"], b"HEAD": ["reads", "all"], b"POST": ["all"], b"PURGE": ["all"]}
+    heads = Limiter([LimitRule("heads", (), 5, 60, methods=frozenset([b"HEAD"]))], 100)
+    assert not rules_of(heads, b"GET", b"/x")

@@ -245,9 +245,9 @@ class Places(Generic[H]):
         who wait count as room: a burst of responses does not reduce it.
         """
         owner, queue, counts, shares = self._owner(holder), self.queue, self._counted(), self.shares
-        address, tenant = owner
-        # Free places are no room for an address that may not have them.
-        given = self.limit if counts.addresses.get(address, 0) >= shares.address else len(self.held)
+        tenant = owner.tenant
+        # Free places are no room for an address or a tenant that may not have them.
+        given = self.limit if counts.reached(owner, shares) else len(self.held)
         if len(queue) + given >= 2 * self.limit:
             return FULL
         if tenant and queue.tenants.get(tenant, 0) + counts.tenants.get(tenant, 0) >= 2 * shares.tenant:

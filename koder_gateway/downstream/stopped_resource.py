@@ -37,9 +37,9 @@ class StoppedResource:
         return NOT_DONE_YET
 
     def getChildWithDefault(self, name: bytes, request: TreeRequest) -> StoppedResource:
-        """The way ends here for now."""
+        """The way stops here, whatever follows in the path."""
         return self
 
     def putChild(self, path: bytes, child: object) -> None:
-        """The way ends here for now."""
+        """See IResource: there is nothing below it."""
         raise TypeError("a stopped request has no children")

@@ -122,17 +122,8 @@ def request_context(policy: Policy, head: RequestHead, peer: str, secured: TlsIn
     forwarded = head.forwarded if head.forwarded and policy.proxies.vouches(peer) else []
     chain = _chain(policy, peer, forwarded)
     address = chain.client
-    certain = (
-        chain.certain
-        and not policy.proxies.hides(peer, address)
-        and not _is_a_proxys(head.forwarded or (), forwarded, address)
-    )
-    certificate = policy.client_auth.certificate(head.host, secured)
-    if isinstance(certificate, Refusal):
-        tenant: Tenant | Refusal = certificate
-        certificate = b""
-    else:
-        tenant = _tenant(policy, head, None if trusted else secured)
+    certain = _is_certain(policy, head, peer, forwarded, chain)
+    tenant, certificate = _tenant(policy, head, secured, trusted=trusted)
     introduced = balancers_scheme(peer)
     secure = secured is not None or introduced == HTTPS
     if head.https and not (secure or policy.proxies.vouches(peer)):
@@ -151,10 +142,7 @@ def request_context(policy: Policy, head: RequestHead, peer: str, secured: TlsIn
     # A client that is no proxy of ours may say anything of itself: over its balancer's word nothing counts.
     believed = forwarded if introduced is None or trusted else ()
     proto = scheme(believed, chain if believed else ForwardedChain((peer,)), secure=secure)
-    cors = policy.cors.answer_fields(head.origin, origins, bool(policy.registry.origins))
-    if on_base or not head.host:
-        # The host of a head that could not be read may be any.
-        cors = _by_tenant(policy, cors)
+    cors = _cors_fields(policy, head, origins, on_base=on_base)
     # It is for TLS alone (RFC 6797 section 7.2), be that a trusted proxy's, whoever says it.
     hsts = policy.hsts if proto == HTTPS else b""
     return RequestContext(
@@ -187,13 +175,19 @@ def request_context(policy: Policy, head: RequestHead, peer: str, secured: TlsIn
     )
 
 
-def _tenant(policy: Policy, head: RequestHead, secured: TlsInfo | None) -> Tenant | Refusal:
-    """`secured` is None also for a trusted proxy's TLS: it has one connection for all its clients' hosts."""
-    if secured is not None:
+def _tenant(
+    policy: Policy, head: RequestHead, secured: TlsInfo | None, *, trusted: bool
+) -> tuple[Tenant | Refusal, bytes]:
+    """The tenant, and the client's certificate for its service."""
+    certificate = policy.client_auth.certificate(head.host, secured)
+    if isinstance(certificate, Refusal):
+        return certificate, b""
+    # A trusted proxy has one connection for all its clients' hosts.
+    if secured is not None and not trusted:
         refusal = certificate_refusal(policy.tenants, head.host, head.tenants, secured)
         if refusal is not None:
-            return refusal
-    return policy.tenants.resolve(head.host, head.tenants)
+            return refusal, certificate
+    return policy.tenants.resolve(head.host, head.tenants), certificate
 
 
 def _signed(policy: Policy, head: RequestHead, owner: Tenant | None, address: bytes) -> SignedField | None:
@@ -206,6 +200,13 @@ def _chain(policy: Policy, peer: str, forwarded: Fields) -> ForwardedChain:
     if not forwarded:
         return ForwardedChain((peer,))
     return policy.proxies.chain(peer, values(forwarded, b"x-forwarded-for"), values(forwarded, b"forwarded"))
+
+
+def _is_certain(policy: Policy, head: RequestHead, peer: str, forwarded: Fields, chain: ForwardedChain) -> bool:
+    """Whether the chain's client is the one that asks, and not a proxy which serves others."""
+    address = chain.client
+    hidden = policy.proxies.hides(peer, address)
+    return chain.certain and not hidden and not _is_a_proxys(head.forwarded or (), forwarded, address)
 
 
 def _is_a_proxys(sent: Fields, believed: Fields, address: str) -> bool:
@@ -242,8 +243,12 @@ def _suspended(policy: Policy, head: RequestHead) -> Tenant | None:
     return tenants.owner(bare_host(head.host)) or tenants.named(head.tenants)
 
 
-def _by_tenant(policy: Policy, cors: bytes) -> bytes:
-    """CORS field lines with what caches must know of the base domain: answers depend on the tenant's header."""
+def _cors_fields(policy: Policy, head: RequestHead, origins: frozenset[bytes], *, on_base: bool) -> bytes:
+    """The CORS field lines, with what caches must know of the base domain: answers depend on the tenant's header."""
+    cors = policy.cors.answer_fields(head.origin, origins, bool(policy.registry.origins))
+    # The host of a head that could not be read may be any.
+    if not on_base and head.host:
+        return cors
     if cors.endswith(VARY_ORIGIN):
         return b"%b, %b\r\n" % (cors[:-2], policy.tenant_header)
     return b"%bVary: %b\r\n" % (cors, policy.tenant_header)

@@ -29,8 +29,7 @@ _CHUNKED: Final = frozenset((b"transfer-encoding", b"trailer"))
 _WITH_BODY: Final = frozenset((b"POST", b"PUT", b"PATCH"))
 _HEAD_END: Final = b"\r\n\r\n"
 
-# A new trace: its id, and the field line that begins it.
-new_trace: Final = IdentifierSource().trace
+_identifiers: Final = IdentifierSource()
 
 Fields = Sequence[tuple[bytes, bytes]]
 
@@ -105,7 +104,7 @@ def forwarding_fields(
 
 def trace_of(head: RequestHead) -> tuple[bytes, bytes]:
     """The id of the trace that a request belongs to, and the field line that begins one where the client has not."""
-    return (head.trace_id, b"") if head.traced else new_trace()
+    return (head.trace_id, b"") if head.traced else _identifiers.trace()
 
 
 def service_fields(request_id: bytes, trace: bytes, context: bytes, upgrade: bytes | None = None) -> bytes:

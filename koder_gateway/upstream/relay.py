@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from ..exchange.forwarding import bodiless, new_trace, service_fields
+from ..exchange.forwarding import bodiless, service_fields, trace_of
 from ..exchange.ports import BodySink, Client
 from ..exchange.states import (
     ANSWER,
@@ -78,7 +78,7 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
         self._excuse: Excuse | None = None
         head = exchange.head
         # The bytes of the request so far; None once they are too many to be sent again.
-        exchange.trace_id, trace = (head.trace_id, b"") if head.traced else new_trace()
+        exchange.trace_id, trace = trace_of(head)
         ours = service_fields(exchange.request_id, trace, exchange.context.service_fields, head.upgrade)
         self._kept: list[bytes] | None = [
             b"%b %b HTTP/1.1\r\n%b%b\r\n" % (head.method, head.target, b"".join(head.lines), ours)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Final
 
 import msgspec
@@ -19,7 +20,7 @@ _BOUND: Final = 256
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class RefusalShape:
+class RefusalShape(ABC):
     """One shape. Its methods return the field lines besides `OWN_FIELDS`, and the body; a request id is ASCII without
     anything to escape, and `tenant` is a slug, b"" for none."""
 
@@ -28,9 +29,9 @@ class RefusalShape:
     def __init__(self, writer: RefusalWriter) -> None:
         self.writer = writer
 
+    @abstractmethod
     def write(self, refusal: Refusal, request_id: bytes, tenant: bytes = b"") -> tuple[bytes, bytes]:
         """The response."""
-        raise NotImplementedError
 
 
 class JsonShape(RefusalShape):

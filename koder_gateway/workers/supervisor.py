@@ -22,6 +22,7 @@ from ..ops.notify import Notifier
 from .bound_ports import BoundPort
 from .channel import Channel, Message, channel_pair
 from .generation import OldWorker, OldWorkers, become, rehearse
+from .ready_events import handle_ready
 from .seats import Seat, WorkerSeat
 from .signal_reader import SignalReader
 from .totals import Totals
@@ -85,8 +86,7 @@ class Supervisor:
                     return made
             if self._code is not None and not self._pids():
                 return self._code
-            for key, _ in self._selector.select(self._timeout()):
-                key.data()
+            handle_ready(self._selector, self._timeout())
             self._end_the_late()
             self._watchdog.look(self._seats, self._clock())
 

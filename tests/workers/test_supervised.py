@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import signal
@@ -55,7 +56,10 @@ def gone(pid: int) -> bool:
 
 def until_replaced(gateway: GatewayProcess, *ended: int) -> None:
     """Wait until others serve in the place of these workers."""
-    until(lambda: not set(ended) & set(gateway.workers) and gateway.metrics()[READY] == 2, "they are replaced")
+    until(
+        lambda: not set(ended) & set(gateway.workers) and gateway.metrics().get(READY) == 2,
+        "they are replaced",
+    )
 
 
 def test_both_serve_and_their_metrics_are_one(tmp_path: Path) -> None:
@@ -136,6 +140,20 @@ def test_a_killed_worker_is_replaced_and_new_connections_lose_nothing(tmp_path: 
                 assert client.ask("GET", "/a").status == 200
         assert gateway.metrics()["koder_gateway_worker_restarts_total"] == 2
         assert gateway.log().count("was killed by SIGKILL; it is started again") == 2
+
+
+def test_workers_that_end_while_the_supervisor_is_stopped_are_replaced(tmp_path: Path) -> None:
+    """It then learns of each end twice at once: by SIGCHLD, and by the worker's channel."""
+    with Origin() as origin, supervised(tmp_path, origin.url) as gateway:
+        killed = gateway.workers
+        os.kill(gateway.pid, signal.SIGSTOP)
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+            until(functools.partial(gone, pid), "it has ended")
+        os.kill(gateway.pid, signal.SIGCONT)
+        until_replaced(gateway, *killed)
+        with gateway.connect() as client:
+            assert client.ask("GET", "/a").status == 200
 
 
 def test_connections_in_the_queue_outlive_the_workers(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from .signing_keys import ContextSettings, read_keys_again
 from .stable_reads import StableReading, Version, file_state, read_once
 from .tables import Row, rows
 from .tenant_entries import ListContext, TenantList
+from .tracing import TracingSettings
 from .units import parse_duration, parse_size
 from .warnings import misspelled_services, warning_lines
 from .worker_limits import AUTO, parse_workers, shared_store_fault
@@ -63,6 +64,7 @@ __all__ = [
     "TenantSettings",
     "TimeoutSettings",
     "TlsSettings",
+    "TracingSettings",
     "Version",
     "file_state",
     "file_version",

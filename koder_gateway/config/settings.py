@@ -40,6 +40,8 @@ from .limits_store import (
 from .signing_keys import ContextSettings
 from .stable_reads import Version
 from .tables import made, setting, table
+from .tracing import TracingSettings
+from .tracing import checked as checked_tracing
 from .values import (
     AGE,
     BOOLEAN,
@@ -252,6 +254,7 @@ class Settings:
     state: StateSettings = setting(table(StateSettings), {})
     limits_store: LimitsStoreSettings = setting(made(LimitsStoreSettings, checked), {})
     context: ContextSettings = setting(table(ContextSettings), {})
+    tracing: TracingSettings = setting(made(TracingSettings, checked_tracing), {})
     problems: ProblemSettings = setting(table(ProblemSettings), {})
     log: LogSettings = setting(table(LogSettings), {})
     source: Path | None = None

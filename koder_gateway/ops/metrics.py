@@ -138,6 +138,17 @@ class StoreFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class SpanFigures:
+    """Spans of sampled exchanges: those that the collector has taken, those for which there was no room, and those
+    that it has refused or that were given up; and how many requests to it failed."""
+
+    exported: int
+    dropped: int
+    lost: int
+    failures: int
+
+
+@dataclass(frozen=True, slots=True)
 class Sources:
     """Values that are queried when the page is read, because other objects count them."""
 
@@ -163,6 +174,8 @@ class Sources:
     """Buckets in memory."""
     store: Callable[[], StoreFigures | None] = lambda: None
     """What the shared store of limits did; None if there is none."""
+    spans: Callable[[], SpanFigures | None] = lambda: None
+    """What has become of spans; None if none is recorded."""
     certificates: Callable[[], Mapping[str, float]] = dict
     """When each certificate expires, in seconds since the epoch."""
     certificate_faults: Callable[[], int] = int
@@ -307,6 +320,9 @@ class GatewayCollector(Collector):
         yield _gauge("certificate_faults", "Certificates on disk that cannot be used, as last seen.", faults)
         dropped = self._sources.log_dropped()
         yield _counter("access_log_dropped_lines", "Access log lines that were lost.", value=dropped)
+        spans = self._sources.spans()
+        if spans is not None:
+            yield from _spans(spans)
         yield InfoMetricFamily(_PREFIX + "build", "What is running.", value=_build(self._version))
 
 
@@ -324,6 +340,15 @@ def _store(store: StoreFigures) -> Iterator[Metric]:
         buckets=_cumulative(store.times, store.bounds),
         sum_value=store.seconds,
     )
+
+
+def _spans(spans: SpanFigures) -> Iterator[Metric]:
+    yield _counter("spans_exported", "Spans that the collector has taken.", value=spans.exported)
+    dropped = _counter("spans_dropped", "Spans that were lost, by why.", "reason")
+    dropped.add_metric(["full"], spans.dropped)
+    dropped.add_metric(["undelivered"], spans.lost)
+    yield dropped
+    yield _counter("span_export_failures", "Requests to the collector that failed.", value=spans.failures)
 
 
 def make_registry(counters: Counters, sources: Sources | None = None, *, version: str) -> CollectorRegistry:

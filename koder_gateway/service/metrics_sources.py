@@ -12,10 +12,15 @@ from ..ops.metrics import Counters, Sources, StoreFigures
 from ..tree.compose import Composition
 from ..tree.limits_store import Sharing
 from ..upstream.health import Probes
+from .tracing_follower import TracingFollower
 
 
 def sources_of(
-    present: Callable[[], Composition], probes: Probes, endpoints: Endpoints, ending: LoggedEnding
+    present: Callable[[], Composition],
+    probes: Probes,
+    endpoints: Endpoints,
+    ending: LoggedEnding,
+    tracing: TracingFollower,
 ) -> Sources:
     """The sources of one gateway. `present` returns the generation in force."""
     return Sources(
@@ -34,6 +39,7 @@ def sources_of(
         limits_in_flight=lambda: present().policy.limiter.in_flight(),
         limit_entries=lambda: present().policy.limiter.entries,
         store=lambda: _store_figures(present().sharing),
+        spans=lambda: tracing.figures,
         certificates=lambda: endpoints.expiries(),
         certificate_faults=lambda: endpoints.faulty,
         log_dropped=lambda: ending.dropped,

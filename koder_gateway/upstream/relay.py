@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from ..exchange.forwarding import bodiless, service_fields, trace_of
+from ..exchange.forwarding import bodiless, service_fields
 from ..exchange.ports import BodySink, Client
 from ..exchange.states import (
     ANSWER,
@@ -28,6 +28,7 @@ from ..exchange.states import (
     UNTRUSTED,
     WHOLE,
 )
+from ..exchange.tracing import begin_attempt, end_attempt, lines_with_trace, trace_line
 from ..policy.grants import LONGEST, Excuse, excuse_for
 from ..reactor.read_sizes import room_of
 from ..wire.body import chunk, last_chunk
@@ -78,10 +79,10 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
         self._excuse: Excuse | None = None
         head = exchange.head
         # The bytes of the request so far; None once they are too many to be sent again.
-        exchange.trace_id, trace = trace_of(head)
+        trace = trace_line(exchange, attempt=True)
         ours = service_fields(exchange.request_id, trace, exchange.context.service_fields, head.upgrade)
         self._kept: list[bytes] | None = [
-            b"%b %b HTTP/1.1\r\n%b%b\r\n" % (head.method, head.target, b"".join(head.lines), ours)
+            b"%b %b HTTP/1.1\r\n%b%b\r\n" % (head.method, head.target, b"".join(lines_with_trace(exchange)), ours)
         ]
         if not head.raw and len(self._kept[0]) > KEPT_HEAD:
             # They are in what is kept. A head without `raw` is no other request's, and so large it counts.
@@ -128,6 +129,8 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
     def _attempt(self, *, fresh: bool) -> None:
         service = self.service
         address = service.next_address()
+        if self.exchange.trace is not None:
+            begin_attempt(self.exchange, self._kept, address.url, service.clock.precise())
         connection = None if fresh else address.checkout(self.exchange.tenant)
         if connection is not None:
             self.connected(connection)
@@ -325,6 +328,7 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
         if not (stale or elsewhere) or not self.exchange.may_retry(sent=sent, replayable=self._kept is not None):
             return False
         self._release(False, retrying=True)
+        end_attempt(self.exchange, event, self.service.clock.precise())
         self.exchange.retries += 1
         self.service.retried += 1
         self._attempt(fresh=True)

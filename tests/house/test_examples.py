@@ -37,7 +37,7 @@ from koder_gateway.exchange.context import request_context
 from koder_gateway.exchange.states import ANSWERS, CLIENT_GONE, CUT, EVENTS, HELD, MOVES, Exchange
 from koder_gateway.ops.access_lines import JsonLines
 from koder_gateway.ops.access_log import AccessLog
-from koder_gateway.ops.metrics import Counters, GatewayCollector, Sources, StoreFigures
+from koder_gateway.ops.metrics import Counters, GatewayCollector, Sources, SpanFigures, StoreFigures
 from koder_gateway.tls.handshake_failures import TOLD
 from koder_gateway.tree.compose import make_policy
 from koder_gateway.wire.request_head import RequestHead
@@ -503,6 +503,7 @@ BOUNDED = (
     "upstream",
     "tree",
     "tls",
+    "tracing",
     "ops",
     "policy",
     "wire",
@@ -603,6 +604,7 @@ def test_every_metric_is_told_with_its_labels() -> None:
         tunnels=lambda: {"s": 1},
         tunnelled=lambda: {"s": 1},
         limits=lambda: [("r", 1, 1, 1)],
+        spans=lambda: SpanFigures(1, 1, 1, 1),
         store=lambda: StoreFigures(True, 1, 1, (0.1,), (1, 1), 0.1),
         limits_in_flight=lambda: {"r": 1},
         certificates=lambda: {"c": 0.0},

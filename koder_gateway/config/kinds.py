@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
+from .credentials import credentials_folder
 from .faults import Located, ReadError, below, nearest, shown
 from .lookalikes import invisible_fault
 from .shapes import EMPTY, TEXT, Shape, array, either, integer, words
@@ -23,16 +24,17 @@ class Where:
     """What the reading of a value depends on, besides the value.
 
     `folder` is the absolute folder of the configuration file: paths are relative to it. `state` is the state folder
-    that applies when none is configured.
+    that applies when none is configured, `credentials` the one of systemd's credentials, None without any.
     """
 
     folder: Path
     state: Path
+    credentials: Path | None = None
 
     @classmethod
     def beside(cls, file: Path, environ: Mapping[str, str]) -> Where:
         """The place of values in `file`."""
-        return cls(Path(os.path.abspath(file)).parent, state_folder(environ))
+        return cls(Path(os.path.abspath(file)).parent, state_folder(environ), credentials_folder(environ))
 
 
 def state_folder(environ: Mapping[str, str]) -> Path:

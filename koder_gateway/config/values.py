@@ -16,6 +16,7 @@ from ..policy.clients import UNIX
 from ..policy.cors import origin_fault
 from ..policy.tenants import is_slug
 from ..wire.target import LONGEST_PREFIX, path_fault
+from .credentials import PREFIX, credential_path
 from .faults import ReadError, nearest, reason, shown, without_secrets
 from .kinds import Kind, T, Where, matching, parsed, read_text, refined, whole, wrong_type
 from .lookalikes import invisible_fault
@@ -215,7 +216,10 @@ def _resolved(value: object, where: Where) -> Path:
 
 def _existing(wanted: str, is_right: Callable[[int], bool], access: int) -> Callable[[object, Where], Path]:
     def read(value: object, where: Where) -> Path:
-        path = _resolved(value, where)
+        if isinstance(value, str) and value.startswith(PREFIX):
+            path = credential_path(value, where.credentials, whole=wanted == "folder")
+        else:
+            path = _resolved(value, where)
         try:
             mode = path.stat().st_mode
             readable = os.access(path, access)

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from .faults import Located, ReadError, reason, shown
 from .kinds import Kind, Where, listing, matching, optional, parsed, refined, whole, wrong_type
+from .shapes import pattern
 from .tables import setting
 from .values import DEADLINE, FILE, is_host
 
@@ -130,9 +131,9 @@ def _service_fault(text: str) -> str | None:
 
 
 _URL: Final = parsed("URL", _parse_endpoint, lambda value: f"{shown(value)} is not a string; {_EXAMPLE}")
-COLLECTOR: Final[Kind[str]] = Kind("URL", _read_endpoint)
-PART: Final[Kind[float]] = Kind("number", _read_part)
-HEADERS: Final[Kind[Headers]] = Kind("file", _read_headers)
+COLLECTOR: Final[Kind[str]] = Kind("URL", _read_endpoint, shape=pattern("[Hh][Tt][Tt][Pp][Ss]?://.+"))
+PART: Final[Kind[float]] = Kind("number", _read_part, shape={"type": "number", "minimum": 0, "maximum": 1})
+HEADERS: Final[Kind[Headers]] = Kind("file", _read_headers, shape=FILE.shape, located=True)
 ATTRIBUTE: Final = matching("attribute", _attribute_fault)
 SERVICE_NAME: Final = matching("name", _service_fault)
 COLLECTOR_TIMEOUT: Final = refined(
@@ -145,14 +146,48 @@ class TracingSettings:
     """[tracing]: where spans go, None for nowhere. `sample` is the part of the traces (0 to 1), `client_traces` how
     many a second are sampled that untrusted clients have begun. `ca` None: the system's authorities."""
 
-    endpoint: str | None = setting(optional(COLLECTOR), "")
-    sample: float = setting(PART, 0.01)
-    client_traces: int = setting(whole(0, 100_000), 10)
-    headers_file: Headers | None = setting(optional(HEADERS), "")
-    ca: Path | None = setting(optional(FILE), "")
-    timeout: float = setting(COLLECTOR_TIMEOUT, "10s")
-    service_name: str = setting(SERVICE_NAME, "koder-gateway")
-    resource: tuple[str, ...] = setting(listing(ATTRIBUTE), [])
+    endpoint: str | None = setting(
+        optional(COLLECTOR),
+        "",
+        about="The OpenTelemetry collector that gets [spans](operations.md#tracing), by OTLP over HTTP: `http://` or "
+        '`https://`, host and port. Without a path it is asked at `/v1/traces`. `""`: no spans. Needs '
+        "`koder-gateway[tracing]`, which the Debian package has.",
+    )
+    sample: float = setting(
+        PART,
+        0.01,
+        about="The part of the traces that is recorded, 0 to 1. It goes by the trace's id, so that services with the "
+        "same part record the same traces.",
+    )
+    client_traces: int = setting(
+        whole(0, 100_000),
+        10,
+        about="How many traces a second, of each worker, are recorded that clients have begun, trusted proxies apart "
+        "(they could ask for any number).",
+    )
+    headers_file: Headers | None = setting(
+        optional(HEADERS),
+        "",
+        about="A file with headers for the collector, a line `NAME: VALUE` for each, such as its credential; lines "
+        'with `#` are comments. `""`: none.',
+    )
+    ca: Path | None = setting(
+        optional(FILE),
+        "",
+        about="The authorities, in PEM, that may have issued the collector's certificate; `\"\"`: the system's.",
+    )
+    timeout: float = setting(
+        COLLECTOR_TIMEOUT,
+        "10s",
+        about="How long one request to the collector may take, at most a minute. No client waits for it.",
+    )
+    service_name: str = setting(SERVICE_NAME, "koder-gateway", about="`service.name` of the spans.")
+    resource: tuple[str, ...] = setting(
+        listing(ATTRIBUTE),
+        [],
+        about="Further attributes of their resource, each `NAME=VALUE`, such as "
+        '`"deployment.environment.name=production"`.',
+    )
 
 
 def checked(section: TracingSettings) -> TracingSettings:

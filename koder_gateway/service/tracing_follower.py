@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, DeferredList
 
 from ..config import TracingSettings
 from ..exchange.ending import Ending
-from ..ops.metrics import SpanFigures
+from ..ops.metric_sources import SpanFigures
 from ..tracing.records import Terms
 from ..tracing.span_export import SpanExport
 from ..version import VERSION

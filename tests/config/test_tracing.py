@@ -44,8 +44,8 @@ def test_where_spans_go(tmp_path: Path, text: str, url: str | None) -> None:
     [
         ('endpoint = "127.0.0.1:4318"', "tracing.endpoint: \"127.0.0.1:4318\" is neither http nor https"),
         ('endpoint = "grpc://h:4317"', "tracing.endpoint: \"grpc://h:4317\" is neither http nor https"),
-        ('endpoint = "http://u:p@h"', "has a user or a password in it; write an Authorization header into headers_file"),
-        ('endpoint = "http://h?key=1"', "has a query or a fragment; write what the collector needs into headers_file"),
+        ('endpoint = "http://u:p@h"', "has a user or a password in it; write an Authorization header into"),
+        ('endpoint = "http://h?key=1"', "has a query or a fragment; write what the collector needs into"),
         ('endpoint = "http://"', "has no usable host; write one as in"),
         ('endpoint = "http://h:0"', "has no usable host; write one as in"),
         ('endpoint = "http://h h"', "is not the URL of a collector; write one as in"),
@@ -61,7 +61,7 @@ def test_where_spans_go(tmp_path: Path, text: str, url: str | None) -> None:
         ('resource = ["service.name=x"]', "is not needed; write service_name"),
         ('resource = ["service.version=x"]', "is the gateway's own; leave it out"),
         ('ca = "koder-gateway.toml"', "tracing.ca: has no effect without TLS; write an endpoint with \"https://\""),
-        ('headers_file = "koder-gateway.toml"', "tracing.headers_file: \"koder-gateway.toml\": line 1 is not a header"),
+        ('headers_file = "koder-gateway.toml"', "\"koder-gateway.toml\": line 1 is not a header"),
     ],
 )  # fmt: skip
 def test_a_fault_is_one_line_that_says_what_to_write(tmp_path: Path, text: str, says: str) -> None:

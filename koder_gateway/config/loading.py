@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from ..policy.routing import normal_path
 from ..policy.sharded_index import no_pause
 from ..policy.tenants import Registry
 from . import client_auth, defaults, signing_keys, worker_limits
-from .document import read_document
+from .document import LARGEST, parse_document, read_bytes
 from .environment import overridden
 from .faults import ConfigurationError, Located, ReadError, below, nearest, shown, step, unknown_key
 from .kinds import Kind, Where, optional
@@ -59,14 +60,15 @@ def load(
         raise ConfigurationError([*source.faults, *error.faults]) from None
     if source.faults:
         raise ConfigurationError(source.faults)
-    return dataclasses.replace(settings, source=source.path)
+    return dataclasses.replace(settings, source=source.path, digest=source.digest)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Source:
     """A file as it was read, before its values are: `document` has what the environment has in place of some keys, by
     the `variables` of these keys, and `written` what the file itself has. `path` is absolute, None without a file;
-    `name` is what messages call the file. `faults` are those of variables."""
+    `name` is what messages call the file. `faults` are those of variables. `digest` is the SHA-256 of the
+    file, "" without one."""
 
     path: Path | None
     name: str
@@ -75,6 +77,7 @@ class Source:
     written: dict[str, Any]
     variables: Mapping[str, str]
     faults: tuple[str, ...]
+    digest: str
 
 
 def read_source(path: str | Path | None, environ: Mapping[str, str]) -> Source:
@@ -85,13 +88,15 @@ def read_source(path: str | Path | None, environ: Mapping[str, str]) -> Source:
     named = Path("koder-gateway.toml" if path is None else path)
     where = Where.beside(named, environ)
     try:
-        document = {} if path is None else read_document(named, str(named))
+        data = b"" if path is None else read_bytes(named, str(named), LARGEST)
+        document = parse_document(data, str(named))
     except ConfigurationError as error:
         raise ConfigurationError([*error.faults, *overridden({}, environ, where).faults]) from None
     found = overridden(document, environ, where)
     absolute = None if path is None else Path(os.path.abspath(named))
     name = "environment" if path is None else str(named)
-    return Source(absolute, name, where, found.document, document, found.variables, found.faults)
+    digest = "" if path is None else hashlib.sha256(data).hexdigest()
+    return Source(absolute, name, where, found.document, document, found.variables, found.faults, digest)
 
 
 def _absent(path: Path) -> bool:

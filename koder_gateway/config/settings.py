@@ -123,6 +123,20 @@ class ProblemSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsSettings:
+    """[metrics]: what the metrics page shows. `tenants`: how many tenants of the registry are counted by
+    themselves."""
+
+    tenants: int = setting(
+        whole(0, 1000),
+        100,
+        about="How many tenants of the registry are counted by themselves, in each worker: the first that have "
+        "requests, 0 to 1000. All others are counted together, and so is every tenant without a registry. See "
+        "[metrics](operations.md#metrics).",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """[log]: whether there is an access log, its file ("-" is stdout) and its format; and how events are logged on
     stderr, and from which level on."""
@@ -165,7 +179,8 @@ class Settings:
     file when it was read, None if there is no such file, and `registry_faults` a line for each of the first faults of
     entries of which `registry_skipped` were left out. `registry_version` is the version of that file. `written` are
     the keys that the configuration has in its tables, as in "limits_store.url", and `variables` the environment
-    variables that have set some of them, by key.
+    variables that have set some of them, by key. `digest` is the SHA-256 of the file, in hexadecimal; "" without a
+    file.
     """
 
     tenants: TenantSettings = setting(
@@ -245,6 +260,11 @@ class Settings:
         {},
         about="The gateway's own responses: its errors.",
     )
+    metrics: MetricsSettings = setting(
+        table(MetricsSettings),
+        {},
+        about="The metrics page of the admin port.",
+    )
     log: LogSettings = setting(
         table(LogSettings),
         {},
@@ -257,6 +277,7 @@ class Settings:
     registry_version: Version | None = None
     written: frozenset[str] = field(default=frozenset(), compare=False)
     variables: Mapping[str, str] = field(default_factory=dict, compare=False)
+    digest: str = field(default="", compare=False)
 
     @property
     def origins(self) -> Origins:

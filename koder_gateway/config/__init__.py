@@ -5,8 +5,9 @@ from __future__ import annotations
 from .client_auth import Authorities, read_again
 from .entries import ServiceSettings
 from .faults import ConfigurationError
+from .in_force import entries_in_force, json_entries, toml_lines
 from .listen_settings import ListenSettings, TlsSettings
-from .loading import DEFAULT_PATH, load
+from .loading import DEFAULT_PATH, load, read_source
 from .partial_loading import PartialSettings, load_partially
 from .registry import TenantsFile, file_version, load_tenants, parse_tenants, read_tenants
 from .request_settings import RequestSettings, ShareSettings, TimeoutSettings
@@ -60,8 +61,10 @@ __all__ = [
     "TimeoutSettings",
     "TlsSettings",
     "Version",
+    "entries_in_force",
     "file_state",
     "file_version",
+    "json_entries",
     "load",
     "load_partially",
     "load_tenants",
@@ -73,10 +76,12 @@ __all__ = [
     "read_again",
     "read_keys_again",
     "read_once",
+    "read_source",
     "read_tenants",
     "schema",
     "section_texts",
     "shared_store_fault",
     "tenants_schema",
+    "toml_lines",
     "warning_lines",
 ]

@@ -149,6 +149,12 @@ class Sources:
     """Requests that got no connection or tunnel since the start, by service and reason."""
     healthy: Callable[[], Mapping[tuple[str, str], bool]] = dict
     """Whether each probed address is healthy, by service and address."""
+    available: Callable[[], Mapping[tuple[str, str], bool]] = dict
+    """Whether each address gets requests, by service and address."""
+    ejections: Callable[[], Mapping[str, int]] = dict
+    """How often an address was taken out of use because its requests failed, by service."""
+    retries_denied: Callable[[], Mapping[str, int]] = dict
+    """Requests that were not sent again because too many were, by service."""
     handshakes_failed: Callable[[], Mapping[str, int]] = dict
     """TLS handshakes of clients that have failed since the start, by reason."""
     tunnels: Callable[[], Mapping[str, int]] = dict
@@ -253,6 +259,7 @@ class GatewayCollector(Collector):
         for (service, address), state in sorted(self._sources.healthy().items()):
             healthy.add_metric([service, address], state)
         yield healthy
+        yield from self._addresses()
         tunnels = GaugeMetricFamily(_PREFIX + "tunnels_open", "Tunnels that are open.", labels=["service"])
         for service, count in sorted(self._sources.tunnels().items()):
             tunnels.add_metric([service], count)
@@ -262,6 +269,28 @@ class GatewayCollector(Collector):
             tunnelled.add_metric([service], count)
         yield tunnelled
         yield _counter("upstream_retries", "Requests sent again on a fresh connection.", value=counters.retries)
+
+    def _addresses(self) -> Iterator[Metric]:
+        available = GaugeMetricFamily(
+            _PREFIX + "upstream_available",
+            "Whether an address of a service gets requests.",
+            labels=["service", "address"],
+        )
+        for (service, address), state in sorted(self._sources.available().items()):
+            available.add_metric([service, address], state)
+        yield available
+        ejections = _counter(
+            "upstream_ejections", "Times that an address got no requests because they had failed.", "service"
+        )
+        for service, count in sorted(self._sources.ejections().items()):
+            ejections.add_metric([service], count)
+        yield ejections
+        denied = _counter(
+            "upstream_retries_denied", "Requests not sent again because too many of the service's were.", "service"
+        )
+        for service, count in sorted(self._sources.retries_denied().items()):
+            denied.add_metric([service], count)
+        yield denied
 
     def _known(self) -> list[str]:
         return [service for service in self._counters.series if service]

@@ -30,7 +30,7 @@ from .values import (
 )
 
 _EXAMPLE: Final = '"http://127.0.0.1:4001"'
-_WINDOW: Final = refined(DURATION, lambda seconds: seconds >= 1, 'is too short; write at least "1s"')
+_WINDOW: Final = refined(DEADLINE, lambda seconds: seconds >= 1, 'is too short; write at least "1s"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,22 +68,95 @@ class ServiceSettings:
 class ServiceEntry:
     """The table of one service."""
 
-    url: str | None = setting(optional(SERVICE_URL), "")
-    urls: tuple[str, ...] = setting(listing(SERVICE_URL), [])
-    ca: Path | None = setting(optional(FILE), "")
-    client_cert: Path | None = setting(optional(FILE), "")
-    client_key: Path | None = setting(optional(FILE), "")
-    server_name: str | None = setting(optional(DOMAIN), "")
-    connect: float | None = setting(optional(DEADLINE), "")
-    response: float | None = setting(optional(DEADLINE), "")
-    keepalive: float | None = setting(optional(DURATION), "")
-    health: HealthSettings | None = setting(HEALTH, "")
-    eject_failures: int = setting(whole(0, 1000), 5)
-    eject_window: float = setting(_WINDOW, "10s")
-    eject_statuses: tuple[int, ...] = setting(listing(whole(500, 599)), [])
-    slow_start: float = setting(DURATION, "10s")
-    max_connections: int = setting(whole(1, 65536), 1024)
-    isolate: bool = setting(BOOLEAN, False)
+    url: str | None = setting(
+        optional(SERVICE_URL),
+        "",
+        about="`http://`, `https://` or `unix:/path`; host and port only. A service has `url` or `urls`.",
+    )
+    urls: tuple[str, ...] = setting(
+        listing(SERVICE_URL),
+        [],
+        about="Several addresses of the same service.",
+    )
+    ca: Path | None = setting(
+        optional(FILE),
+        "",
+        about='PEM file of the authorities for `https://`; `""`: those of the system.',
+    )
+    client_cert: Path | None = setting(
+        optional(FILE),
+        "",
+        about="PEM file of the certificate that the gateway shows to the service. With `client_key`.",
+    )
+    client_key: Path | None = setting(
+        optional(FILE),
+        "",
+        about="PEM file of its key.",
+    )
+    server_name: str | None = setting(
+        optional(DOMAIN),
+        "",
+        about='Name that the [certificate](#tls-towards-services) of an `https://` service must have; `""`: '
+        "the URL's host.",
+    )
+    connect: float | None = setting(
+        optional(DEADLINE),
+        "",
+        about='`timeouts.connect` for this service; `""`: the general one.',
+    )
+    response: float | None = setting(
+        optional(DEADLINE),
+        "",
+        about='`timeouts.response` for this service; `""`: the general one.',
+    )
+    keepalive: float | None = setting(
+        optional(DURATION),
+        "",
+        about="`timeouts.upstream_keepalive` for this service. Set it below the time after which the service "
+        "closes idle connections; otherwise a POST can arrive as the connection closes, and is 502, or gets "
+        'the 408 that some services then send. 0: none is kept, `""`: the general one. If the service\'s '
+        "responses say `Keep-Alive: timeout=N`, connections are kept a second less than N if that is shorter.",
+    )
+    health: HealthSettings | None = setting(
+        HEALTH,
+        "",
+        about="Path that [health probes](#health-probes) ask each address for, or a table of `path`, `interval`, "
+        '`timeout`, `unhealthy`, `healthy`, `host` and `status`; `""`: no probes.',
+    )
+    eject_failures: int = setting(
+        whole(0, 1000),
+        5,
+        about="Failed requests in `eject_window` after which one of several addresses gets none for a while: "
+        "[ejection](#addresses-that-fail). 0: never.",
+    )
+    eject_window: float = setting(
+        _WINDOW,
+        "10s",
+        about='The time in which these failures count; at least `"1s"`.',
+    )
+    eject_statuses: tuple[int, ...] = setting(
+        listing(whole(500, 599)),
+        [],
+        about="Statuses of responses, 500 to 599, that count as failed requests too.",
+    )
+    slow_start: float = setting(
+        DURATION,
+        "10s",
+        about="Time until an address that [comes back](#addresses-that-fail), or is new in DNS, has its whole "
+        "share of the requests; 0: it has it at once.",
+    )
+    max_connections: int = setting(
+        whole(1, 65536),
+        1024,
+        about="Requests that it handles at once, each on a connection of its own, all addresses together; "
+        "more wait for `timeouts.queue`, then they are 503. 1 to 65536.",
+    )
+    isolate: bool = setting(
+        BOOLEAN,
+        False,
+        about="A kept-alive connection is used for one tenant only, so a service that sends a second response "
+        "cannot answer another tenant's request. Costs a connection for each tenant with requests in flight.",
+    )
 
 
 def _read_service(name: str, value: Any, where: Where) -> ServiceSettings:
@@ -152,15 +225,32 @@ def _service(name: str, entry: ServiceEntry) -> ServiceSettings:
 class RouteEntry:
     """One table of routes."""
 
-    path: str = setting(PATH_PREFIX)
-    service: str = setting(NAME)
-    public: bool = setting(BOOLEAN, False)
-    allow: tuple[str, ...] = setting(listing(NETWORK), [])
+    path: str = setting(
+        PATH_PREFIX,
+        about="The path prefix: it matches this path and everything below it. Each once.",
+    )
+    service: str = setting(
+        NAME,
+        about="One of the services.",
+    )
+    public: bool = setting(
+        BOOLEAN,
+        False,
+        about="Pages of any origin may read the responses: `Access-Control-Allow-Origin: *`, without "
+        "credentials. In the default table for `/.well-known`, `/oauth/v2/keys` and `/oidc/v1/keys`.",
+    )
+    allow: tuple[str, ...] = setting(
+        listing(NETWORK),
+        [],
+        about="The clients that [may use it](#who-may-use-a-route), `unix:` for those on UNIX sockets; all "
+        "others get 403 `not_allowed`. `[]`: everybody. In the default table for `/v1/admin`: private "
+        "addresses and loopback.",
+    )
 
 
 def _route(entry: RouteEntry) -> Route:
     return Route(entry.path.encode(), entry.service, entry.public, NetworkSet(entry.allow))
 
 
-SERVICES = mapping(ServiceEntry, _read_service, defaults.SERVICES)
+SERVICES = mapping(ServiceEntry, _read_service, defaults.SERVICES, SERVICE_URL.shape)
 ROUTES = array(made(RouteEntry, _route))

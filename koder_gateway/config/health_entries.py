@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from .faults import ReadError, shown
+from .json_schema import table_schema
 from .kinds import Kind, Where, optional, optional_text, refined, whole
+from .shapes import EMPTY, Shape, either, integer, pattern
 from .tables import setting, table
 from .values import DEADLINE, HOST, PATH_PREFIX
 
@@ -39,7 +41,9 @@ def _status_range(value: object) -> tuple[int, int]:
     return low, high
 
 
-_STATUSES: Final = Kind("statuses", _read_statuses)
+_ONE: Final[Shape] = either(integer(100, 599), pattern(_RANGE.pattern))
+_SEVERAL: Final[Shape] = {"type": "array", "items": dict(_ONE), "minItems": 1}
+_STATUSES: Final = Kind("statuses", _read_statuses, shape=either(_ONE, _SEVERAL))
 # A probe costs the service a connection.
 _INTERVAL: Final = refined(DEADLINE, lambda seconds: seconds >= 0.5, 'is too short; write at least "500ms"')
 
@@ -50,17 +54,40 @@ class HealthSettings:
     and until the whole response must be there, the statuses of a success, and how many failures or successes in a row
     make an address unhealthy or healthy."""
 
-    path: str = setting(PATH_PREFIX)
-    interval: float = setting(_INTERVAL, "5s")
-    timeout: float = setting(DEADLINE, "2s")
-    unhealthy: int = setting(whole(1, 100), 2)
-    healthy: int = setting(whole(1, 100), 1)
-    host: str = setting(optional_text(HOST), "")
-    status: StatusRanges = setting(_STATUSES, "200-399")
-
-    def accepts(self, status: int) -> bool:
-        """Whether a response with this status is a success."""
-        return any(low <= status <= high for low, high in self.status)
+    path: str = setting(
+        PATH_PREFIX,
+        about="The path that probes request.",
+    )
+    interval: float = setting(
+        _INTERVAL,
+        "5s",
+        about='From the beginning of one probe to that of the next; at least `"500ms"`.',
+    )
+    timeout: float = setting(
+        DEADLINE,
+        "2s",
+        about="Until the whole response must be there; not more than `interval`.",
+    )
+    unhealthy: int = setting(
+        whole(1, 100),
+        2,
+        about="Failures in a row after which an address is unhealthy, 1 to 100.",
+    )
+    healthy: int = setting(
+        whole(1, 100),
+        1,
+        about="Successes in a row after which it is healthy, 1 to 100.",
+    )
+    host: str = setting(
+        optional_text(HOST),
+        "",
+        about='The Host of the probes; `""`: the service\'s `server_name`, else the base domain.',
+    )
+    status: StatusRanges = setting(
+        _STATUSES,
+        "200-399",
+        about="Statuses of a success: one as in `204`, a range, or a list of these.",
+    )
 
 
 _TABLE: Final = table(HealthSettings)
@@ -77,4 +104,6 @@ def _read_health(value: object, where: Where) -> HealthSettings | None:
     return health
 
 
-HEALTH: Final = Kind("path or table", _read_health)
+HEALTH: Final = Kind(
+    "path or table", _read_health, shape=either(EMPTY, PATH_PREFIX.scalar, table_schema(HealthSettings))
+)

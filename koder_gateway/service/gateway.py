@@ -30,6 +30,7 @@ from ..ops.metrics import Counters, make_registry
 from ..ops.refused_addresses import RefusedAddresses
 from ..ops.reloads import Reloads
 from ..ops.retired_registries import RetiredRegistries
+from ..ops.service_report import ServiceReport
 from ..ops.sweeper import Sweeper
 from ..policy.clients import plain_host
 from ..policy.limit_keys import address_key
@@ -47,7 +48,7 @@ from .arguments import check_settings, read_mounts, read_port, read_ports
 from .configuration_warnings import changed_ports, warnings_of
 from .drain import Drain
 from .frontends import Frontends, protocols_of
-from .metrics_sources import count_connections, sources_of
+from .metrics_sources import count_connections, counted_of, sources_of
 from .ports import Addresses, Ports, endpoints_of
 from .process import Process
 from .registry_follower import RegistryFollower
@@ -141,6 +142,7 @@ class Gateway(TwistedService):
         self._drain = Drain(reactor, clock, self.site, self._ports, self._sweeper, self._close)
         sources = sources_of(lambda: self.composition, self._probes, self._endpoints, self._ending)
         self._metrics = make_registry(self.counters, sources, version=VERSION)
+        self._report = ServiceReport(self.notifier, lambda: counted_of(self.counters, self.site))
 
     def _made_sweeper(self) -> Sweeper:
         """The work at each tick, and once a second."""
@@ -156,7 +158,7 @@ class Gateway(TwistedService):
             ),
             seconds=(
                 lambda _: self._ending.flush(),
-                lambda _: self.notifier.watchdog(),
+                lambda now: self._report.look(now),
                 lambda _: self.site.tick(),
                 lambda _: self.process.publish(self._sampled),
                 self._trimmer.look,
@@ -262,7 +264,7 @@ class Gateway(TwistedService):
             self.log.warn("listen.{key} has changed, which a reload cannot apply; restart the gateway", key=key)
         self.counters.reloads_ok += 1
         self.log.info("reloaded {source}", source=str(settings.source or "the defaults"))
-        self.notifier.ready("serving")
+        self.notifier.ready(f"serving on {self._ports}")
         self.process.reloaded(None)
         return True
 

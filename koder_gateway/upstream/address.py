@@ -183,6 +183,7 @@ class Address(TargetAddress):
         self.ejected_until = self._back_at = now + seconds
         self._suspect = True
         self._answered_then = self.answered
+        self._failures.restart(now, self.answered)
         service.ejections += 1
         self.log.warn(
             "service {service}: {url} gets no requests for {seconds:.0f} s: {fault}",

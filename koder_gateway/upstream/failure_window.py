@@ -54,6 +54,13 @@ class FailureWindow:
         self._mark = answered
         self._began = now
 
+    def restart(self, now: float, answered: int) -> None:
+        """Forget what has been."""
+        self._before = {}
+        self._present = {}
+        self._mark_before = self._mark = answered
+        self._began = now
+
     def add(self, client: bytes, answered: int) -> str:
         """Count a failure that this client has had. Returns what speaks against the address, "" if that is not
         enough."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .client_auth import Authorities, read_again
 from .entries import ServiceSettings
 from .faults import ConfigurationError
+from .health_entries import HealthSettings
 from .in_force import entries_in_force, json_entries, toml_lines
 from .listen_settings import ListenSettings, TlsSettings
 from .loading import DEFAULT_PATH, load, read_source
@@ -30,6 +31,11 @@ def schema() -> tuple[Row, ...]:
 def tenants_schema() -> tuple[Row, ...]:
     """Every key of tenants.toml."""
     return tuple(rows(TenantsFile))
+
+
+def health_schema() -> tuple[Row, ...]:
+    """Every key of the table that `services.NAME.health` may be."""
+    return tuple(rows(HealthSettings))
 
 
 def section_texts() -> dict[str, str]:
@@ -64,6 +70,7 @@ __all__ = [
     "entries_in_force",
     "file_state",
     "file_version",
+    "health_schema",
     "json_entries",
     "load",
     "load_partially",

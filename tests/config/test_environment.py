@@ -148,7 +148,9 @@ def test_the_other_keys_of_a_service(loaded: Load) -> None:
         SERVICES__AUTH__MAX_CONNECTIONS="7",
     ).services
     assert (services["identity"].urls, services["identity"].connect) == (("http://old:1",), 5.0)
-    assert services["identity"].health == "/healthz"
+    health = services["identity"].health
+    assert health is not None
+    assert health.path == "/healthz"
     assert services["session"].urls == ("http://a:1", "http://b:1")
     assert (services["auth"].urls, services["auth"].max_connections) == (("http://127.0.0.1:4002",), 7)
 

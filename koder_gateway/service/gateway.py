@@ -142,8 +142,7 @@ class Gateway(TwistedService):
         )
         self._drain = Drain(reactor, clock, self.site, self._ports, self._sweeper, self._close)
         counting = (self._probes, self._endpoints, self._ending, self._tracing, self._sweeper.lag)
-        sources = sources_of(lambda: self.composition, *counting)
-        self._metrics = make_registry(self.counters, sources, version=VERSION)
+        self._metrics = make_registry(self.counters, sources_of(lambda: self.composition, *counting), version=VERSION)
         self._report = ServiceReport(self.notifier, lambda: counted_of(self.counters, self.site))
 
     def _made_sweeper(self) -> Sweeper:
@@ -226,8 +225,7 @@ class Gateway(TwistedService):
             return self._refuse(Failure())
 
     def reload_aside(self) -> None:
-        """The same, but files are read in a thread, so that nothing is blocked. During a reload one more is
-        requested."""
+        """The same with files read in a thread, so that nothing is blocked. During a reload one more is requested."""
         if self._stopping:
             self.log.info("not reloaded: the gateway is shutting down")
         else:
@@ -309,6 +307,8 @@ class Gateway(TwistedService):
         """Start what is watched while it serves: services' names and health, certificates, the registry."""
         if self.running:
             self.composition.names.sweep()
+            # Names may stand for other addresses than at the last tick.
+            self._probes.watch(probed_addresses(self.composition))
             self._probes.sweep(now)
             self._endpoints.sweep(now)
             self._registry.sweep(now, self.settings)

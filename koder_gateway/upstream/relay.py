@@ -77,8 +77,7 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
         self.attempt: Attempt | None = None
         self.request_done = done
         self.deadline = math.inf
-        self._answered = False
-        self._held = False
+        self._answered = self._held = False
         # Under limits that charge failures: what may still show that a 4xx is no failed guess.
         self._excuse: Excuse | None = None
         head = exchange.head

@@ -233,7 +233,8 @@ class LogSettings:
 class Settings:
     """The whole configuration.
 
-    `source` is the file it came from, None for the defaults. `registered` are the tenants that were in the registry
+    `source` is the file it came from, None for the defaults, and `digest` the SHA-256 of what was in it, in
+    hexadecimal. `registered` are the tenants that were in the registry
     file when it was read, None if there is no such file, and `registry_faults` a line for each of the first faults of
     entries of which `registry_skipped` were left out. `registry_version` is the version of that file. `written` are
     the keys that the configuration has in its tables, as in "limits_store.url".
@@ -255,6 +256,7 @@ class Settings:
     problems: ProblemSettings = setting(table(ProblemSettings), {})
     log: LogSettings = setting(table(LogSettings), {})
     source: Path | None = None
+    digest: str = field(default="", compare=False)
     registered: Registry | None = None
     registry_faults: tuple[str, ...] = ()
     registry_skipped: int = 0

@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from prometheus_client import CollectorRegistry
 from twisted.application.service import Service as TwistedService
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -26,7 +25,8 @@ from ..exchange.states import EARLY_ENDS
 from ..ops.access_log import AccessLogError
 from ..ops.logged_ending import LoggedEnding
 from ..ops.memory import Trimmer
-from ..ops.metrics import Counters, make_registry
+from ..ops.metrics import Counters
+from ..ops.process_state import Present, ProcessState
 from ..ops.refused_addresses import RefusedAddresses
 from ..ops.reloads import Reloads
 from ..ops.retired_registries import RetiredRegistries
@@ -42,12 +42,12 @@ from ..tree.compose import Composition, adopt, compose, probed_addresses, with_r
 from ..upstream.health import Probes
 from ..version import VERSION
 from ..wire.clock import CoarseClock
-from .admin_port import admin_factory
+from .admin_port import AdminPort
 from .arguments import check_settings, read_mounts, read_port, read_ports
 from .configuration_warnings import changed_ports, warnings_of
 from .drain import Drain
 from .frontends import Frontends, protocols_of
-from .metrics_sources import count_connections, sources_of
+from .metrics_sources import count_connections, registry_of
 from .ports import Addresses, Ports, endpoints_of
 from .process import Process
 from .registry_follower import RegistryFollower
@@ -139,8 +139,9 @@ class Gateway(TwistedService):
             process.listening_on(reactor), self._endpoints, public, redirecting, [admin] if admin else []
         )
         self._drain = Drain(reactor, clock, self.site, self._ports, self._sweeper, self._close)
-        sources = sources_of(lambda: self.composition, self._probes, self._endpoints, self._ending)
-        self._metrics = make_registry(self.counters, sources, version=VERSION)
+        self._metrics = registry_of(
+            self.counters, lambda: self.composition, self._probes, self._endpoints, self._ending
+        )
 
     def _made_sweeper(self) -> Sweeper:
         """The work at each tick, and once a second."""
@@ -332,9 +333,7 @@ class Gateway(TwistedService):
         if self._bound:
             return
         self._bound = True
-        admin = admin_factory(
-            self._reactor, lambda: self.composition, self.unready, self.metrics, lambda: self.process.pid, self._time
-        )
+        admin = AdminPort(self, self._ports.endpoints, self._time).factory(self._reactor)
         faults = self._ports.bind(self.site, self.redirect, admin)
         if faults:
             raise StartError("\n".join(faults))
@@ -359,12 +358,16 @@ class Gateway(TwistedService):
         """The metrics page."""
         return self.process.metrics_page(self._sampled)
 
-    def _sampled(self) -> CollectorRegistry:
-        """The metrics of this process, as they are now."""
+    def state(self) -> ProcessState:
+        """The state of all processes, and their metrics as one."""
+        return self.process.state(self._sampled)
+
+    def _sampled(self) -> Present:
+        """The state of this process, as it is now."""
         services = self.composition.services.values()
         retries = self._retired.retries + sum(service.retried for service in services)
         count_connections(self.counters, self.site, retries)
-        return self._metrics
+        return Present(self._metrics, self.unready())
 
     # -- the end
 

@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+
+from prometheus_client import CollectorRegistry
 
 from ..downstream.site import GatewaySite
+from ..exchange.states import SERVICE_FAULTS
 from ..limits_store.store import BOUNDS
 from ..listening.endpoints import Endpoints
+from ..ops.address_metrics import AddressCollector, AddressUse
 from ..ops.logged_ending import LoggedEnding
-from ..ops.metrics import Counters, Sources, StoreFigures
+from ..ops.metrics import Counters, Sources, StoreFigures, make_registry
 from ..tree.compose import Composition
 from ..tree.limits_store import Sharing
 from ..upstream.health import Probes
+from ..version import VERSION
 
 
-def sources_of(
+def registry_of(
+    counters: Counters, present: Callable[[], Composition], probes: Probes, endpoints: Endpoints, ending: LoggedEnding
+) -> CollectorRegistry:
+    """The metrics of one gateway. `present` returns the generation in force."""
+    registry = make_registry(counters, _sources_of(present, probes, endpoints, ending), version=VERSION)
+    registry.register(
+        AddressCollector(lambda: _address_uses(present()), lambda: _service_failures(present())),
+    )
+    return registry
+
+
+def _sources_of(
     present: Callable[[], Composition], probes: Probes, endpoints: Endpoints, ending: LoggedEnding
 ) -> Sources:
-    """The sources of one gateway. `present` returns the generation in force."""
     return Sources(
         upstream=lambda: {name: (service.idle, service.active) for name, service in present().services.items()},
         waiting=lambda: {name: service.capacity.waiting for name, service in present().services.items()},
@@ -38,6 +53,20 @@ def sources_of(
         certificate_faults=lambda: endpoints.faulty,
         log_dropped=lambda: ending.dropped,
     )
+
+
+def _address_uses(composition: Composition) -> Iterator[AddressUse]:
+    """The present use of each address of each service."""
+    for name, service in composition.services.items():
+        now = service.clock.now
+        for address in service.addresses:
+            yield AddressUse(name, address.url, address.available(now), len(address.idle), len(address.busy))
+
+
+def _service_failures(composition: Composition) -> Mapping[str, Mapping[str, int]]:
+    """The failed exchanges of each service, by reason; all reasons are there from the start."""
+    known = dict.fromkeys(SERVICE_FAULTS, 0)
+    return {name: known | service.failures for name, service in composition.services.items()}
 
 
 def _store_figures(sharing: Sharing | None) -> StoreFigures | None:

@@ -248,6 +248,7 @@ def make_services(
         )
         if old is not None:
             service.capacity.refused = old[1].capacity.refused
+            service.failures = old[1].failures
         _set_bounds(service, entry, settings)
     if faults:
         raise ValueError("\n".join(faults))

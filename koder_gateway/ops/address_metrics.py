@@ -1,0 +1,61 @@
+"""Metrics of the services' single addresses, and of the failures of services."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+_PREFIX = "koder_gateway_upstream_"
+
+
+@dataclass(frozen=True, slots=True)
+class AddressUse:
+    """One address of a service: whether exchanges go there now, and its connections."""
+
+    service: str
+    address: str
+    available: bool
+    idle: int
+    active: int
+
+
+class AddressCollector(Collector):
+    """`addresses` returns the present use of every address, `failures` the failed exchanges of each service since the
+    start, by reason."""
+
+    def __init__(
+        self,
+        addresses: Callable[[], Iterable[AddressUse]],
+        failures: Callable[[], Mapping[str, Mapping[str, int]]],
+    ) -> None:
+        self._addresses = addresses
+        self._failures = failures
+
+    def collect(self) -> Iterator[Metric]:
+        """See Collector."""
+        available = GaugeMetricFamily(
+            _PREFIX + "available",
+            "Whether exchanges go to an address: it is healthy, and not left out after failed connections.",
+            labels=["service", "address"],
+        )
+        connections = GaugeMetricFamily(
+            _PREFIX + "address_connections", "Connections to an address.", labels=["service", "address", "state"]
+        )
+        for use in self._addresses():
+            available.add_metric([use.service, use.address], use.available)
+            connections.add_metric([use.service, use.address, "idle"], use.idle)
+            connections.add_metric([use.service, use.address, "active"], use.active)
+        yield available
+        yield connections
+        failures = CounterMetricFamily(
+            _PREFIX + "failures",
+            "Exchanges that failed because of a service, by reason.",
+            labels=["service", "reason"],
+        )
+        for service, reasons in self._failures().items():
+            for reason, count in sorted(reasons.items()):
+                failures.add_metric([service, reason], count)
+        yield failures

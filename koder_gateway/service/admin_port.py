@@ -13,7 +13,7 @@ from ..exchange.explained_request import ExplainedRequest, explained_request
 from ..ops.admin import AdminResponse, Pages, admin_pages, admin_problem, json_response, query_of, readiness
 from ..ops.admin_channel import AdminFactory
 from ..ops.limits_page import limits_document
-from ..ops.process_state import ProcessState
+from ..ops.process_state import Present
 from ..ops.status_document import ServiceFacts, StatusFacts, status_document
 from ..ops.status_page import status_page
 from ..tree.compose import Composition
@@ -41,8 +41,8 @@ class Administered(Protocol):
     def metrics(self) -> bytes:
         """The metrics page."""
 
-    def state(self) -> ProcessState:
-        """The state of its processes."""
+    def sampled(self) -> Present:
+        """The state of its process."""
 
 
 class AdminPort:
@@ -115,7 +115,7 @@ class AdminPort:
             for name, service in composition.services.items()
         ]
         facts = StatusFacts(VERSION, gateway.unready(), configuration, services, registry is not None, self._limits())
-        return status_document(gateway.state(), facts, time.monotonic(), time.time())
+        return status_document(gateway.process.state(gateway.sampled), facts, time.monotonic(), time.time())
 
     def _explain(self, head: RequestHead) -> AdminResponse:
         try:

@@ -26,10 +26,11 @@ from ..ops.access_log import AccessLogError
 from ..ops.logged_ending import LoggedEnding
 from ..ops.memory import Trimmer
 from ..ops.metrics import Counters
-from ..ops.process_state import Present, ProcessState
+from ..ops.process_state import Present
 from ..ops.refused_addresses import RefusedAddresses
 from ..ops.reloads import Reloads
 from ..ops.retired_registries import RetiredRegistries
+from ..ops.service_report import ServiceReport
 from ..ops.sweeper import Sweeper
 from ..policy.clients import plain_host
 from ..policy.limit_keys import address_key
@@ -47,7 +48,7 @@ from .arguments import check_settings, read_mounts, read_port, read_ports
 from .configuration_warnings import changed_ports, warnings_of
 from .drain import Drain
 from .frontends import Frontends, protocols_of
-from .metrics_sources import count_connections, registry_of
+from .metrics_sources import count_connections, counted_of, registry_of
 from .ports import Addresses, Ports, endpoints_of
 from .process import Process
 from .registry_follower import RegistryFollower
@@ -142,6 +143,7 @@ class Gateway(TwistedService):
         self._metrics = registry_of(
             self.counters, lambda: self.composition, self._probes, self._endpoints, self._ending
         )
+        self._report = ServiceReport(self.notifier, lambda: counted_of(self.counters, self.site))
 
     def _made_sweeper(self) -> Sweeper:
         """The work at each tick, and once a second."""
@@ -157,9 +159,9 @@ class Gateway(TwistedService):
             ),
             seconds=(
                 lambda _: self._ending.flush(),
-                lambda _: self.notifier.watchdog(),
+                lambda now: self._report.look(now),
                 lambda _: self.site.tick(),
-                lambda _: self.process.publish(self._sampled),
+                lambda _: self.process.publish(self.sampled),
                 self._trimmer.look,
                 lambda now: self.composition.policy.limiter.sweep(now, _EVICTED_A_SECOND),
                 lambda now: self._refused_addresses.tell(self.composition.policy.limiter, now),
@@ -263,7 +265,7 @@ class Gateway(TwistedService):
             self.log.warn("listen.{key} has changed, which a reload cannot apply; restart the gateway", key=key)
         self.counters.reloads_ok += 1
         self.log.info("reloaded {source}", source=str(settings.source or "the defaults"))
-        self.notifier.ready("serving")
+        self.notifier.ready(f"serving on {self._ports}")
         self.process.reloaded(None)
         return True
 
@@ -356,13 +358,9 @@ class Gateway(TwistedService):
 
     def metrics(self) -> bytes:
         """The metrics page."""
-        return self.process.metrics_page(self._sampled)
+        return self.process.metrics_page(self.sampled)
 
-    def state(self) -> ProcessState:
-        """The state of all processes, and their metrics as one."""
-        return self.process.state(self._sampled)
-
-    def _sampled(self) -> Present:
+    def sampled(self) -> Present:
         """The state of this process, as it is now."""
         services = self.composition.services.values()
         retries = self._retired.retries + sum(service.retried for service in services)
@@ -396,5 +394,5 @@ class Gateway(TwistedService):
             service.close_idle()
         self._retired.close_idle()
         self._ending.flush()
-        self.process.publish(self._sampled)
+        self.process.publish(self.sampled)
         return self._store.close(self._ports.close_admin())

@@ -13,6 +13,7 @@ from ..listening.endpoints import Endpoints
 from ..ops.address_metrics import AddressCollector, AddressUse
 from ..ops.logged_ending import LoggedEnding
 from ..ops.metrics import Counters, Sources, StoreFigures, make_registry
+from ..ops.service_report import Counted
 from ..tree.compose import Composition
 from ..tree.limits_store import Sharing
 from ..upstream.health import Probes
@@ -84,3 +85,9 @@ def count_connections(counters: Counters, site: GatewaySite, retries: int) -> No
     counters.http2_errors = site.http2_errors
     counters.exchanges = site.in_flight
     counters.retries = retries
+
+
+def counted_of(counters: Counters, site: GatewaySite) -> Counted:
+    """What systemd's status line shows."""
+    ended = sum(sum(series.classes) for series in counters.series.values())
+    return Counted(ended, len(site.channels), counters.tenants)

@@ -107,7 +107,8 @@ class AdminPort:
             "sha256": settings.digest or None,
             "listen": self._endpoints,
             "base_domain": settings.tenants.base_domain,
-            "registry": None if registry is None else without_secrets(str(registry)),
+            # The query of a URL may be a secret.
+            "registry": registry.partition("?")[0] if isinstance(registry, str) else registry and str(registry),
             "routes": len(settings.routes),
         }
         services = [

@@ -146,10 +146,13 @@ class Browser:
             )
         self._pages: dict[str, Page] = {}
         self._number = 0
+        self._stack = contextlib.ExitStack()
+        self._stack.callback(self._kill)
         try:
-            self._socket = connect(self._address(), max_size=1 << 26, proxy=None, open_timeout=_PATIENCE)
+            connecting = connect(self._address(), max_size=1 << 26, proxy=None, open_timeout=_PATIENCE)
+            self._socket = self._stack.enter_context(connecting)
         except BaseException:
-            self._kill()
+            self._stack.close()
             raise
 
     def _address(self) -> str:
@@ -198,5 +201,4 @@ class Browser:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
-        self._socket.close()
-        self._kill()
+        self._stack.close()

@@ -5,6 +5,7 @@
 const EVERY = 2000; // milliseconds between two questions
 const PATIENCE = 5000; // and until a question counts as not answered
 const KEPT = 300; // seconds of plots
+const SPANS = [60, 120, 180, 240, KEPT]; // how many of them are shown, as long as there are no more
 const RECENT = 60; // seconds that "recently" means
 const SVG = "http://www.w3.org/2000/svg";
 const CLASSES = [["5xx", "c5"], ["4xx", "c4"], ["3xx", "c3"], ["2xx", "c2"], ["other", "c0"]];
@@ -266,6 +267,7 @@ function showState(now, found) {
   const level = bad ? "bad" : found.length ? "warn" : "ok";
   const heading = now.ready ? "Ready" : "Not ready";
   byId("state").dataset.level = level;
+  byId("state").dataset.ready = String(now.ready);
   setText(byId("state-heading"), heading);
   setText(byId("calm"), found.length ? "" : "Nothing needs attention.");
   fill(byId("attention"), ...found.map((each) =>
@@ -290,6 +292,7 @@ function announce(now, found) {
 function showSilence() {
   const text = `No answer since ${clockTime(failedAt)}`;
   byId("state").dataset.level = "bad";
+  byId("state").dataset.ready = "false";
   setText(byId("state-heading"), text);
   setText(byId("calm"), "What is below is what was last heard. The page keeps asking.");
   fill(byId("attention"));
@@ -371,7 +374,7 @@ function moveCursor(event) {
 function pointAt(plot, event) {
   if (!points.length) return;
   const box = plot.svg.getBoundingClientRect();
-  const at = points[points.length - 1].at - KEPT * 1000 * (1 - (event.clientX - box.left) / box.width);
+  const at = points[points.length - 1].at - shownSpan() * 1000 * (1 - (event.clientX - box.left) / box.width);
   let nearest = 0;
   points.forEach((point, index) => {
     if (Math.abs(point.at - at) < Math.abs(points[nearest].at - at)) nearest = index;
@@ -382,7 +385,7 @@ function pointAt(plot, event) {
 // A round number at least as large, so that the axis seldom changes.
 function roundUp(value) {
   const power = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 5, 10].find((each) => each * power >= value) * power;
+  return [1, 1.2, 1.6, 2, 2.4, 3, 4, 5, 6, 8, 10].find((each) => each * power >= value * 0.999) * power;
 }
 
 function scaleOf(plot, names, height, top) {
@@ -409,15 +412,22 @@ function runs(present) {
   return found;
 }
 
+// How many seconds a plot shows.
+function shownSpan() {
+  const age = points.length ? (points[points.length - 1].at - points[0].at) / 1000 : 0;
+  return SPANS.find((each) => each >= age) || KEPT;
+}
+
 const at = (x, y) => `${x.toFixed(1)} ${y.toFixed(1)}`;
 
 function drawPlot(plot) {
   const names = plot.series();
   const width = plot.slider.clientWidth || 300;
-  const [height, top] = [134, 10];
+  const [height, top] = [130, 14];
   const { y, ticks } = scaleOf(plot, names, height, top);
   const newest = points.length ? points[points.length - 1].at : 0;
-  const x = (point) => width * (1 - (newest - point.at) / (KEPT * 1000));
+  const kept = shownSpan();
+  const x = (point) => width * (1 - (newest - point.at) / (kept * 1000));
   plot.svg.setAttribute("viewBox", `0 0 ${width} 168`);
   const parts = [];
   for (const tick of ticks) {
@@ -428,8 +438,8 @@ function drawPlot(plot) {
   const labels = ticks.filter((tick) => tick || !plot.stacked).filter(Boolean).map((tick) =>
     drawn("text", { x: 2, y: y(tick) - 3 }, plot.format(tick)));
   const foot = top + height + 16;
-  const times = [5, 4, 3, 2, 1].map((minutes) =>
-    drawn("text", { x: width * (1 - (minutes * 60) / KEPT), y: foot, "text-anchor": minutes === 5 ? "start" : "middle" }, `−${minutes} min`));
+  const times = SPANS.filter((each) => each <= kept).map((each) =>
+    drawn("text", { x: width * (1 - each / kept), y: foot, "text-anchor": each === kept ? "start" : "middle" }, `−${each / 60} min`));
   times.push(drawn("text", { x: width, y: foot, "text-anchor": "end" }, "now"));
   parts.push(...marks, ...labels, ...times);
   if (cursor !== null) {
@@ -482,7 +492,7 @@ function label(plot, names) {
     return element("li", {}, swatch, name, element("span", { class: "value" }, values[index]));
   });
   const when = cursor === null || !shown ? "now" : `at ${clockTime(new Date(shown.at))}`;
-  items.push(element("li", { class: "when" }, when));
+  if (cursor !== null) items.push(element("li", { class: "when" }, when));
   fill(plot.legend, ...items);
   const said = names.map(([name], index) => `${name} ${values[index]}`).join(", ");
   plot.slider.setAttribute("aria-valuetext", shown ? `${when}: ${shown.gap ? "no answer" : said || "nothing"}` : "nothing yet");
@@ -542,7 +552,7 @@ function showServices(now, before) {
     const addresses = service.addresses.map((each) => {
       const [level, text] = addressState(each);
       return element("li", {}, word(level, text), " ", each.address, " ",
-        element("small", {}, `${count(each.active)} in use, ${count(each.idle)} idle`));
+        element("small", {}, `${count(each.active)} busy, ${count(each.idle)} idle`));
     });
     const errors = classes["5xx"] || 0;
     return [service.name, element("ul", {}, ...addresses), rate(time > 0 ? sum(classes) / time : null), seconds(p95),
@@ -552,14 +562,14 @@ function showServices(now, before) {
       `${count(service.active)} of ${count(service.max_connections * now.workers.length)}`];
   });
   table(byId("services-table"), "Services: the health of their addresses, and the last minute",
-    [["Service"], ["Addresses"], ["Requests/s", "number"], ["95 % within", "number"], ["5xx", "number"], ["Failures", ""], ["Waiting", "number"], ["In use", "number"]],
+    [["Service"], ["Addresses", "wide"], ["Requests/s", "number"], ["95 % within", "number"], ["5xx", "number"], ["Failures in a minute", ""], ["Waiting", "number"], ["Connections", "number"]],
     rows, "No route leads to a service.");
 }
 
 function addressState(address) {
   if (address.healthy === false) return ["bad", "unhealthy"];
   if (!address.available) return ["bad", "left out"];
-  return ["ok", address.healthy ? "healthy" : "in use"];
+  return ["ok", address.healthy ? "healthy" : "available"];
 }
 
 function showLimits(now, before) {
@@ -577,17 +587,17 @@ function showLimits(now, before) {
     return [heading, `${allowed}, by ${rule.key.join(" and ")}`,
       rule.held === null ? "–" : count(rule.held),
       refused ? element("span", { class: "warn" }, count(refused)) : "0",
-      count(shadow ? rule.would_have_refused : rule.refused), keysOf(rule)];
+      shadow ? `would be ${count(rule.would_have_refused)}` : count(rule.refused), keysOf(rule, shadow)];
   });
   table(byId("limits-table"), "Limits: what they allow, what they refuse, and who is near",
-    [["Limit"], ["Allows"], ["In flight", "number"], ["Refused in a minute", "number"], ["Refused since the start", "number"], ["Over or near", ""]],
+    [["Limit"], ["Allows", "wide"], ["In flight", "number"], ["Refused in a minute", "number"], ["Refused since the start", "number"], ["Over or near", "wide"]],
     rows, "No limits are configured.");
 }
 
-function keysOf(rule) {
+function keysOf(rule, shadow) {
   const shown = [...rule.over.map((each) => [each, "over"]), ...rule.near.map((each) => [each, "near"])].slice(0, 3);
   if (!shown.length) return "nobody";
-  const items = shown.map(([use, state]) => element("li", {}, word(state === "over" ? "bad" : "warn", state), " ",
+  const items = shown.map(([use, state]) => element("li", {}, word(state === "over" && !shadow ? "bad" : "warn", state), " ",
     Object.entries(use.key).map(([part, value]) => `${part} ${value}`).join(", "), " ",
     element("small", {}, `${count(use.left)} of ${count(use.of)} left`)));
   const more = rule.over.length + rule.near.length - shown.length;
@@ -599,7 +609,7 @@ function showTenants(now, before) {
   const tenants = now.tenants;
   const skipped = tenants.skipped ? `, ${count(tenants.skipped)} left out` : "";
   setText(byId("tenants-note"), tenants.registry
-    ? `${plural(tenants.count, "tenant")} in the registry${skipped}. Busiest since the start:`
+    ? `${plural(tenants.count, "tenant")} in the registry${skipped}.${tenants.busiest.length ? " The busiest since the start:" : ""}`
     : "There is no registry: every well-formed slug is a tenant, and they are not counted one by one.");
   if (!tenants.busiest.length) {
     fill(byId("tenants-table"));
@@ -618,9 +628,10 @@ function showTenants(now, before) {
 }
 
 function showCertificates(now) {
-  const { first, faults } = now.certificates;
-  const unusable = faults ? ` ${plural(faults, "certificate")} on disk cannot be used.` : "";
-  const others = now.certificates.count > first.length ? ` The ${first.length} that expire first of ${count(now.certificates.count)}.` : "";
+  const { faults, count: all } = now.certificates;
+  const first = now.certificates.first.slice(0, 10);
+  const unusable = faults ? `${plural(faults, "certificate")} on disk cannot be used. ` : "";
+  const others = all > first.length ? `The ${first.length} of ${count(all)} that expire first:` : "";
   setText(byId("certificates-note"), `${unusable}${others}`.trim());
   const rows = first.map((each) => {
     const days = each.days_left;

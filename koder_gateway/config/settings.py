@@ -122,6 +122,20 @@ class ProblemSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsSettings:
+    """[metrics]: what the metrics page shows. `tenants`: how many tenants of the registry are counted by
+    themselves."""
+
+    tenants: int = setting(
+        whole(0, 1000),
+        100,
+        about="How many tenants of the registry are counted by themselves, in each worker: the first that have "
+        "requests, 0 to 1000. All others are counted together, and so is every tenant without a registry. See "
+        "[metrics](operations.md#metrics).",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """[log]: whether there is an access log, its file ("-" is stdout) and its format; and how events are logged on
     stderr, and from which level on."""
@@ -160,11 +174,11 @@ class LogSettings:
 class Settings:
     """The whole configuration.
 
-    `source` is the file it came from, None for the defaults, and `digest` the SHA-256 of what was in it, in
-    hexadecimal. `registered` are the tenants that were in the registry
+    `source` is the file it came from, None for the defaults. `registered` are the tenants that were in the registry
     file when it was read, None if there is no such file, and `registry_faults` a line for each of the first faults of
     entries of which `registry_skipped` were left out. `registry_version` is the version of that file. `written` are
-    the keys that the configuration has in its tables, as in "limits_store.url".
+    the keys that the configuration has in its tables, as in "limits_store.url". `digest` is the SHA-256 of the file,
+    in hexadecimal; "" without a file.
     """
 
     tenants: TenantSettings = setting(
@@ -244,15 +258,20 @@ class Settings:
         {},
         about="The gateway's own responses: its errors.",
     )
+    metrics: MetricsSettings = setting(
+        table(MetricsSettings),
+        {},
+        about="The metrics page of the admin port.",
+    )
     log: LogSettings = setting(
         table(LogSettings),
         {},
         about="The access log, one line for each exchange, and the log of the gateway's own events.",
     )
     source: Path | None = None
-    digest: str = field(default="", compare=False)
     registered: Registry | None = None
     registry_faults: tuple[str, ...] = ()
     registry_skipped: int = 0
     registry_version: Version | None = None
     written: frozenset[str] = field(default=frozenset(), compare=False)
+    digest: str = field(default="", compare=False)

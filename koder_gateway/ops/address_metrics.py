@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-_PREFIX = "koder_gateway_upstream_"
+from .metric_families import counter, gauge
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +36,14 @@ class AddressCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """See Collector."""
-        available = GaugeMetricFamily(
-            _PREFIX + "available",
+        available = gauge(
+            "upstream_available",
             "Whether exchanges go to an address: it is healthy, and not left out after failed connections.",
-            labels=["service", "address"],
+            "service",
+            "address",
         )
-        connections = GaugeMetricFamily(
-            _PREFIX + "address_connections", "Connections to an address.", labels=["service", "address", "state"]
+        connections = gauge(
+            "upstream_address_connections", "Connections to an address.", "service", "address", "state"
         )
         for use in self._addresses():
             available.add_metric([use.service, use.address], use.available)
@@ -50,10 +51,8 @@ class AddressCollector(Collector):
             connections.add_metric([use.service, use.address, "active"], use.active)
         yield available
         yield connections
-        failures = CounterMetricFamily(
-            _PREFIX + "failures",
-            "Exchanges that failed because of a service, by reason.",
-            labels=["service", "reason"],
+        failures = counter(
+            "upstream_failures", "Exchanges that failed because of a service, by reason.", "service", "reason"
         )
         for service, reasons in self._failures().items():
             for reason, count in sorted(reasons.items()):

@@ -1,61 +1,31 @@
-"""Metrics as plain values: taken from a registry, sent between processes, and looked up by name."""
+"""How metric families are made: names, and histograms from plain counts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Final
 
-import msgspec
-from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-
-class Sampled(msgspec.Struct, array_like=True):
-    """One sample."""
-
-    name: str
-    labels: dict[str, str]
-    value: float
+PREFIX: Final = "koder_gateway_"
 
 
-class Family(msgspec.Struct, array_like=True):
-    """One family of samples."""
-
-    name: str
-    text: str
-    type: str
-    samples: list[Sampled]
+def counter(name: str, text: str, *labels: str, value: float | None = None) -> CounterMetricFamily:
+    """A counter, or, with `labels`, one to add metrics to."""
+    return CounterMetricFamily(PREFIX + name, text, value=value, labels=labels or None)
 
 
-def families_of(registry: CollectorRegistry) -> list[Family]:
-    """The present values of a registry."""
-    return [
-        Family(m.name, m.documentation, m.type, [Sampled(s.name, dict(s.labels), float(s.value)) for s in m.samples])
-        for m in registry.collect()
-    ]
+def gauge(name: str, text: str, *labels: str, value: float | None = None) -> GaugeMetricFamily:
+    """A gauge, or, with `labels`, one to add metrics to."""
+    return GaugeMetricFamily(PREFIX + name, text, value=value, labels=labels or None)
 
 
-class MetricValues:
-    """The samples of families, by their names without the gateway's prefix, as in `requests_total`."""
+def histogram(name: str, text: str, *labels: str) -> HistogramMetricFamily:
+    """A histogram to add metrics to."""
+    return HistogramMetricFamily(PREFIX + name, text, labels=labels)
 
-    def __init__(self, families: Iterable[Family], prefix: str = "koder_gateway_") -> None:
-        self._samples: dict[str, list[Sampled]] = {}
-        for family in families:
-            for sample in family.samples:
-                if sample.name.startswith(prefix):
-                    self._samples.setdefault(sample.name.removeprefix(prefix), []).append(sample)
 
-    def rows(self, name: str, **labels: str) -> list[Sampled]:
-        """The samples of this name that have these labels; none if there is no such metric."""
-        found = self._samples.get(name, [])
-        return [each for each in found if all(each.labels.get(key) == value for key, value in labels.items())]
-
-    def total(self, name: str, **labels: str) -> int:
-        """The sum of those samples, which are whole numbers."""
-        return int(sum(each.value for each in self.rows(name, **labels)))
-
-    def by(self, label: str, name: str, **labels: str) -> Mapping[str, int]:
-        """The sums of those samples, by the value of a label; whole numbers."""
-        sums: dict[str, int] = {}
-        for each in self.rows(name, **labels):
-            value = each.labels.get(label, "")
-            sums[value] = sums.get(value, 0) + int(each.value)
-        return sums
+def cumulative(counts: Sequence[int], bounds: Sequence[float]) -> list[tuple[str, float]]:
+    """A histogram's buckets, of counts up to each bound and beyond the last one."""
+    return list(zip([*map(repr, bounds), "+Inf"], accumulate(counts), strict=True))

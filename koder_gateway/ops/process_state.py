@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 from prometheus_client import CollectorRegistry
 
-from .metric_families import Family
+from .metric_values import Family
 
 # How many reasons of a refused reload are kept, and the characters of each.
 _FAULTS: Final = 20

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from .metric_families import MetricValues
+from .metric_values import MetricValues
 from .process_state import ProcessState, WorkerState
 
 # Rises when a member goes or means something else; new members may come at any time.
@@ -64,10 +64,12 @@ def status_document(state: ProcessState, facts: StatusFacts, now: float, epoch: 
         "refusals": values.by("code", "refusals_total"),
         "connections": _connections(values),
         "services": [_service(values, each) for each in facts.services],
+        "routes": _busiest(values, "route", "route_requests_total"),
         "tenants": _tenants(values, facts.registry),
         "limits": _limits(values, facts.limits),
         "certificates": _certificates(values, epoch),
         "workers": [_worker(each, epoch) for each in state.workers],
+        "loop_lag": round(max((each.value for each in values.rows("event_loop_lag_max_seconds")), default=0.0), 6),
         "log": {"dropped": values.total("access_log_dropped_lines_total")},
     }
 
@@ -93,6 +95,7 @@ def _exchanges(values: MetricValues) -> dict[str, Any]:
     return {
         **_counted(values),
         "in_flight": values.total("exchanges_in_flight"),
+        "protocols": values.by("protocol", "protocol_requests_total"),
         "retries": values.total("upstream_retries_total"),
     }
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry
 
 from ..downstream.site import GatewaySite
-from ..exchange.states import SERVICE_FAULTS
+from ..errors import CODES
+from ..exchange.states import EARLY_ENDS, SERVICE_FAULTS
 from ..limits_store.store import BOUNDS
 from ..listening.endpoints import Endpoints
 from ..ops.address_metrics import AddressCollector, AddressUse
+from ..ops.counters import Counters
 from ..ops.logged_ending import LoggedEnding
-from ..ops.metrics import Counters, Sources, StoreFigures, make_registry
+from ..ops.loop_lag import LoopLag
+from ..ops.metric_sources import Sources, StoreFigures
+from ..ops.metrics import make_registry
 from ..ops.service_report import Counted
 from ..tree.compose import Composition
 from ..tree.limits_store import Sharing
@@ -21,18 +26,21 @@ from ..version import VERSION
 
 
 def registry_of(
-    counters: Counters, present: Callable[[], Composition], probes: Probes, endpoints: Endpoints, ending: LoggedEnding
+    counters: Counters,
+    present: Callable[[], Composition],
+    probes: Probes,
+    endpoints: Endpoints,
+    ending: LoggedEnding,
+    lag: LoopLag,
 ) -> CollectorRegistry:
     """The metrics of one gateway. `present` returns the generation in force."""
-    registry = make_registry(counters, _sources_of(present, probes, endpoints, ending), version=VERSION)
-    registry.register(
-        AddressCollector(lambda: _address_uses(present()), lambda: _service_failures(present())),
-    )
+    registry = make_registry(counters, _sources_of(present, probes, endpoints, ending, lag), version=VERSION)
+    registry.register(AddressCollector(lambda: _address_uses(present()), lambda: _service_failures(present())))
     return registry
 
 
 def _sources_of(
-    present: Callable[[], Composition], probes: Probes, endpoints: Endpoints, ending: LoggedEnding
+    present: Callable[[], Composition], probes: Probes, endpoints: Endpoints, ending: LoggedEnding, lag: LoopLag
 ) -> Sources:
     return Sources(
         upstream=lambda: {name: (service.idle, service.active) for name, service in present().services.items()},
@@ -43,6 +51,7 @@ def _sources_of(
             for reason, count in service.capacity.refused.items()
         },
         healthy=lambda: probes.healthy,
+        handshakes=lambda: endpoints.failures.completed.counts,
         handshakes_failed=lambda: endpoints.failures.counts,
         tunnels=lambda: present().tunnels.by_service(),
         tunnelled=lambda: present().tunnels.opened,
@@ -50,6 +59,7 @@ def _sources_of(
         limits_in_flight=lambda: present().policy.limiter.in_flight(),
         limit_entries=lambda: present().policy.limiter.entries,
         store=lambda: _store_figures(present().sharing),
+        loop_lag=lambda: lag,
         certificates=lambda: endpoints.expiries(),
         certificate_faults=lambda: endpoints.faulty,
         log_dropped=lambda: ending.dropped,
@@ -75,6 +85,25 @@ def _store_figures(sharing: Sharing | None) -> StoreFigures | None:
         return None
     store = sharing.store
     return StoreFigures(store.up, store.missed, sharing.limits.without, BOUNDS, tuple(store.times), store.seconds)
+
+
+def count_for(counters: Counters, composition: Composition) -> None:
+    """Count for this generation from now on."""
+    settings = composition.settings
+    counters.configured_at, counters.config_digest, counters.reload_refused = time.time(), settings.digest, False
+    if settings.registry_version is not None:
+        counters.registry_skipped = settings.registry_skipped
+    counters.expect(("", *composition.services), (*CODES, *EARLY_ENDS))
+    counters.keep_routes(route.path for route in composition.policy.routes.routes)
+    count_tenants(counters, composition)
+
+
+def count_tenants(counters: Counters, composition: Composition) -> None:
+    """Count for the tenants of this generation's registry, which may have been read again."""
+    registry = composition.policy.registry
+    counters.tenants = len(registry)
+    exists = None if registry.is_open else lambda slug: registry.find(slug) is not None
+    counters.tenant_counts.follow(composition.settings.metrics.tenants, exists)
 
 
 def count_connections(counters: Counters, site: GatewaySite, retries: int) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..ops.control_socket import ControlSocket
-from ..ops.metric_families import families_of
+from ..ops.metric_values import families_of
 from ..ops.metrics import render
 from ..ops.notify import Notifier
 from ..ops.process_state import Present, ProcessState, ReloadRecord, WorkerState

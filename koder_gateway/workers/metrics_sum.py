@@ -13,7 +13,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
-from ..ops.metric_families import Family, Sampled, families_of
+from ..ops.metric_values import Family, Sampled, families_of
 from ..ops.process_state import Present, ReloadRecord
 
 # Families that say something about one process.
@@ -24,6 +24,10 @@ _ALIKE: Final[dict[str, Callable[[Iterable[float]], float]]] = {
     "koder_gateway_build": max,
     "koder_gateway_certificate_expiry_timestamp_seconds": min,
     "koder_gateway_certificate_faults": max,
+    "koder_gateway_config": max,
+    "koder_gateway_config_last_reload_success_timestamp_seconds": min,
+    "koder_gateway_config_last_reload_successful": min,
+    "koder_gateway_event_loop_lag_max_seconds": max,
     "koder_gateway_limits_store_up": min,
     "koder_gateway_tenants": max,
     "koder_gateway_upstream_available": min,

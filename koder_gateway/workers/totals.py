@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from ..ops.metric_families import Family, Sampled
+from ..ops.metric_values import Family, Sampled
 from ..ops.process_state import ReloadRecord
 from .metrics_sum import Snapshot, lasting, read_snapshot, summed, written
 from .shared_pages import SharedPage

@@ -9,11 +9,14 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from koder_gateway.ops.address_metrics import AddressCollector, AddressUse
-from koder_gateway.ops.metric_families import families_of
-from koder_gateway.ops.metrics import Counters, Sources, StoreFigures, make_registry
+from koder_gateway.ops.counters import Counters
+from koder_gateway.ops.metric_sources import Sources, StoreFigures
+from koder_gateway.ops.metric_values import families_of
+from koder_gateway.ops.metrics import make_registry
 from koder_gateway.ops.process_state import _FAULTS, ProcessState, ReloadRecord, WorkerState
 from koder_gateway.ops.status_document import CERTIFICATES, ServiceFacts, StatusFacts, status_document
 from koder_gateway.workers.metrics_sum import summed
+from tests.kit.exchanges import count
 
 EPOCH = 1_800_000_000.0
 RULE = {
@@ -36,8 +39,8 @@ def registry_of(certificates: int = 1, requests: int = 3) -> Any:
     counters = Counters()
     counters.expect(("", "a", "b"), ("no_route",))
     for _ in range(requests):
-        counters.observe("a", 200, 0.003, 1, 10)
-    counters.observe("a", 502, 40.0, 0, 5)
+        count(counters, "a", 200, 0.003, bytes_in=1, bytes_out=10)
+    count(counters, "a", 502, 40.0, bytes_out=5)
     counters.refuse("no_route")
     counters.connections_open = 2
     sources = Sources(

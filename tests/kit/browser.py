@@ -76,10 +76,10 @@ class Page:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
-    def until(self, script: str, what: str) -> Any:
+    def until(self, script: str, what: str, patience: float = _PATIENCE) -> Any:
         """The value of an expression in the page, once it is true."""
         try:
-            return until(lambda: self.run(script), what, _PATIENCE)
+            return until(lambda: self.run(script), what, patience)
         except AssertionError as error:
             raise AssertionError(f"{error}; the page says: {self.run('document.body.innerText')}") from None
 

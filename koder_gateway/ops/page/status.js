@@ -605,6 +605,12 @@ function keysOf(rule, shadow) {
   return element("ul", {}, ...items);
 }
 
+// Requests without a tenant, and those of all tenants that are not counted by themselves, have names of their own.
+function tenantName(slug) {
+  if (slug === "") return "(no tenant)";
+  return slug === "other" ? "(all others)" : slug;
+}
+
 function showTenants(now, before) {
   const tenants = now.tenants;
   const skipped = tenants.skipped ? `, ${count(tenants.skipped)} left out` : "";
@@ -620,7 +626,7 @@ function showTenants(now, before) {
     const old = named(before.tenants.busiest, each.tenant, "tenant") || each;
     const errors = rise(each.classes["5xx"], old.classes["5xx"]);
     const total = rise(each.total, old.total);
-    return [each.tenant, rate(time > 0 ? total / time : null), count(each.total),
+    return [tenantName(each.tenant), rate(time > 0 ? total / time : null), count(each.total),
       errors ? element("span", { class: "bad" }, percent(errors, total)) : percent(0, total)];
   });
   table(byId("tenants-table"), "The busiest tenants",

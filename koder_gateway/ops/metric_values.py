@@ -38,6 +38,8 @@ class MetricValues:
 
     def __init__(self, families: Iterable[Family], prefix: str = "koder_gateway_") -> None:
         self._samples: dict[str, list[Sampled]] = {}
+        # By a name and a label, the samples with each value of that label: there may be thousands with one name.
+        self._indexes: dict[tuple[str, str], dict[str, list[Sampled]]] = {}
         for family in families:
             for sample in family.samples:
                 if sample.name.startswith(prefix):
@@ -46,7 +48,19 @@ class MetricValues:
     def rows(self, name: str, **labels: str) -> list[Sampled]:
         """The samples of this name that have these labels; none if there is no such metric."""
         found = self._samples.get(name, [])
+        if not labels:
+            return found
+        first, wanted = next(iter(labels.items()))
+        found = self._index(name, first).get(wanted, [])
         return [each for each in found if all(each.labels.get(key) == value for key, value in labels.items())]
+
+    def _index(self, name: str, label: str) -> dict[str, list[Sampled]]:
+        index = self._indexes.get((name, label))
+        if index is None:
+            index = self._indexes[name, label] = {}
+            for each in self._samples.get(name, []):
+                index.setdefault(each.labels.get(label, ""), []).append(each)
+        return index
 
     def total(self, name: str, **labels: str) -> int:
         """The sum of those samples, which are whole numbers."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from heapq import nsmallest
 from typing import Any, Final
 
 from .metric_values import MetricValues
@@ -214,7 +215,7 @@ def _rule(values: MetricValues, rule: Mapping[str, Any]) -> dict[str, Any]:
 
 def _certificates(values: MetricValues, epoch: float) -> dict[str, Any]:
     ends = {each.labels["certificate"]: each.value for each in values.rows("certificate_expiry_timestamp_seconds")}
-    first = sorted(ends, key=lambda name: (ends[name], name))[:CERTIFICATES]
+    first = nsmallest(CERTIFICATES, ends, key=lambda name: (ends[name], name))
     return {
         "faults": values.total("certificate_faults"),
         "count": len(ends),

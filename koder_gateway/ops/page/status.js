@@ -323,7 +323,7 @@ function showFigures(now, before) {
   const waiting = now.services.reduce((all, each) => all + each.waiting, 0);
   fill(byId("figures"),
     figure("Requests", rate(last && last.rate), "a second", `${count(now.requests.total)} since the start`),
-    figure("Median latency", seconds(minute && minute.p50), "", minute && minute.p50 !== null ? `95 %: ${seconds(minute.p95)}, 99 %: ${seconds(minute.p99)}` : "no requests in the last minute"),
+    figure("Median latency", seconds(minute && minute.p50), "", minute && minute.p50 !== null ? `p95 ${seconds(minute.p95)}, p99 ${seconds(minute.p99)}` : "no requests in the last minute"),
     figure("Server errors", minute ? percent(errors, minute.total) : "–", "", `${count(errors)} in the last minute`, errors ? "bad" : ""),
     figure("Refused", count(refusals), "in a minute", refused.length ? `most: ${refused[0][0]}` : "by the gateway itself", refusals ? "warn" : ""),
     figure("In flight", count(now.requests.in_flight), "", waiting ? `${plural(waiting, "waits", "wait")} for a connection` : plural(now.connections.tunnels, "tunnel"), waiting ? "warn" : ""),
@@ -351,6 +351,12 @@ function addPlot(title, series, value, format, stacked, summary) {
     element("figcaption", { id }, title), text, legend, slider));
   const plot = { series, value, format, stacked, summary, legend, text, slider, svg };
   plots.push(plot);
+  listen(plot);
+  return plot;
+}
+
+function listen(plot) {
+  const { slider } = plot;
   slider.addEventListener("keydown", moveCursor);
   slider.addEventListener("pointermove", (event) => pointAt(plot, event));
   slider.addEventListener("pointerdown", (event) => pointAt(plot, event));
@@ -434,7 +440,9 @@ function drawPlot(plot) {
     const line = Math.round(y(tick)) + 0.5;
     parts.push(drawn("line", { class: tick ? "grid" : "base", x1: 0, x2: width, y1: line, y2: line }));
   }
-  const marks = plot.stacked ? areas(plot, names, x, y) : lines(plot, names, x, y);
+  const marks = plot.stacked ? areas(plot, names, x, y) : [];
+  // A single area is easier on the eye as a line over a tint.
+  if (!plot.stacked || plot.alone) marks.push(...lines(plot, names, x, y));
   const labels = ticks.filter((tick) => tick || !plot.stacked).filter(Boolean).map((tick) =>
     drawn("text", { x: 2, y: y(tick) - 3 }, plot.format(tick)));
   const foot = top + height + 16;
@@ -460,7 +468,7 @@ function areas(plot, names, x, y) {
       const there = run.map((index) => at(x(points[index]), y(above[index])));
       const back = [...run].reverse().map((index) => at(x(points[index]), y(below[index])));
       const shape = run.length > 1 ? { d: `M${there.join("L")}L${back.join("L")}Z` } : { d: `M${at(x(points[run[0]]) - 1, y(above[run[0]]))}h2V${y(below[run[0]]).toFixed(1)}h-2Z` };
-      const area = drawn("path", shape);
+      const area = drawn("path", { class: plot.alone ? "tint" : "area", ...shape });
       area.style.fill = `var(--${colour})`;
       parts.push(area);
     }
@@ -524,8 +532,9 @@ function spread(values, format, unit) {
 }
 
 function addPlots() {
-  addPlot("Requests a second", () => [["requests", "p95"]], (point) => point.rate, rate, true,
+  const requests = addPlot("Requests a second", () => [["requests", "p95"]], (point) => point.rate, rate, true,
     (known) => spread(known.map((each) => each.rate), rate, ""));
+  requests.alone = true;
   addPlot("Latency", () => [["median", "p50"], ["95 %", "p95"], ["99 %", "p99"]],
     (point, name) => ({ median: point.p50, "95 %": point.p95, "99 %": point.p99 })[name], seconds, false,
     (known) => (known.some((each) => each.p95 !== null) ? `95 % of the requests: ${spread(known.map((each) => each.p95), seconds, "").toLowerCase()}` : "No requests yet."));
@@ -562,7 +571,7 @@ function showServices(now, before) {
       `${count(service.active)} of ${count(service.max_connections * now.workers.length)}`];
   });
   table(byId("services-table"), "Services: the health of their addresses, and the last minute",
-    [["Service"], ["Addresses", "wide"], ["Requests/s", "number"], ["95 % within", "number"], ["5xx", "number"], ["Failures in a minute", ""], ["Waiting", "number"], ["Connections", "number"]],
+    [["Service"], ["Addresses", "wide"], ["Requests/s", "number"], ["95 % within", "number"], ["5xx", "number"], ["Failures in a minute", "wide"], ["Waiting", "number"], ["Connections", "number"]],
     rows, "No route leads to a service.");
 }
 

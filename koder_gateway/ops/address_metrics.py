@@ -13,11 +13,10 @@ from .metric_families import counter, gauge
 
 @dataclass(frozen=True, slots=True)
 class AddressUse:
-    """One address of a service: whether exchanges go there now, and its connections."""
+    """One address of a service, and its connections."""
 
     service: str
     address: str
-    available: bool
     idle: int
     active: int
 
@@ -36,20 +35,12 @@ class AddressCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """See Collector."""
-        available = gauge(
-            "upstream_available",
-            "Whether exchanges go to an address: it is healthy, and not left out after failed connections.",
-            "service",
-            "address",
-        )
         connections = gauge(
             "upstream_address_connections", "Connections to an address.", "service", "address", "state"
         )
         for use in self._addresses():
-            available.add_metric([use.service, use.address], use.available)
             connections.add_metric([use.service, use.address, "idle"], use.idle)
             connections.add_metric([use.service, use.address, "active"], use.active)
-        yield available
         yield connections
         failures = counter(
             "upstream_failures", "Exchanges that failed because of a service, by reason.", "service", "reason"

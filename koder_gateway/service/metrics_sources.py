@@ -51,6 +51,13 @@ def _sources_of(
             for reason, count in service.capacity.refused.items()
         },
         healthy=lambda: probes.healthy,
+        available=lambda: {
+            (name, address.url): not address.out(service.clock.now)
+            for name, service in present().services.items()
+            for address in service.addresses
+        },
+        ejections=lambda: {name: service.ejections for name, service in present().services.items()},
+        retries_denied=lambda: {name: service.retry_budget.denied for name, service in present().services.items()},
         handshakes=lambda: endpoints.failures.completed.counts,
         handshakes_failed=lambda: endpoints.failures.counts,
         tunnels=lambda: present().tunnels.by_service(),
@@ -69,9 +76,8 @@ def _sources_of(
 def _address_uses(composition: Composition) -> Iterator[AddressUse]:
     """The present use of each address of each service."""
     for name, service in composition.services.items():
-        now = service.clock.now
         for address in service.addresses:
-            yield AddressUse(name, address.url, address.available(now), len(address.idle), len(address.busy))
+            yield AddressUse(name, address.url, len(address.idle), address.pending)
 
 
 def _service_failures(composition: Composition) -> Mapping[str, Mapping[str, int]]:

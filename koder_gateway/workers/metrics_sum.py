@@ -19,7 +19,7 @@ from ..ops.process_state import Present, ReloadRecord
 # Families that say something about one process.
 _OF_A_PROCESS: Final = ("process_", "python_")
 # Gauges about what all workers see alike, and how several views become one: a certificate expires when the first
-# worker says so, an address is healthy if all say so.
+# worker says so, an address is healthy, or gets requests, if all say so.
 _ALIKE: Final[dict[str, Callable[[Iterable[float]], float]]] = {
     "koder_gateway_build": max,
     "koder_gateway_certificate_expiry_timestamp_seconds": min,

@@ -47,12 +47,13 @@ def registry_of(certificates: int = 1, requests: int = 3) -> Any:
         upstream=lambda: {"a": (1, 2), "b": (0, 0)},
         waiting=lambda: {"a": 4},
         healthy=lambda: {("a", "http://127.0.0.1:1"): False},
+        available=lambda: {("a", "http://127.0.0.1:1"): False, ("b", "http://127.0.0.1:2"): True},
         limits=lambda: [("login", 7, 2, 1)],
         certificates=lambda: {f"c{number:03}": EPOCH + number * 86_400 for number in range(certificates)},
         store=lambda: StoreFigures(False, 0, 0, (1.0,), (0, 0), 0.0),
     )
     made = make_registry(counters, sources, version="1.2")
-    uses = [AddressUse("a", "http://127.0.0.1:1", False, 1, 2), AddressUse("b", "http://127.0.0.1:2", True, 0, 0)]
+    uses = [AddressUse("a", "http://127.0.0.1:1", 1, 2), AddressUse("b", "http://127.0.0.1:2", 0, 0)]
     made.register(AddressCollector(lambda: uses, lambda: {"a": {"timeout": 3, "closed": 0}, "b": {}}))
     return made
 
@@ -105,16 +106,16 @@ def test_a_service_has_its_addresses_and_its_failures() -> None:
 
 def test_an_address_is_available_if_it_is_to_all_workers() -> None:
     facts = StatusFacts("1", [], {}, [ServiceFacts("b", ["http://b"], 1)], False, FACTS.limits)
-    uses = (AddressUse("b", "http://b", True, 1, 1), AddressUse("b", "http://b", False, 1, 0))
-    families = summed([], {number: families_of(_with(use)) for number, use in enumerate(uses, 1)})
+    workers = {1: families_of(_with(True, 1, 1)), 2: families_of(_with(False, 1, 0))}
+    families = summed([], workers)
     (service,) = status_document(ProcessState(families, [], EPOCH, ReloadRecord()), facts, 0.0, EPOCH)["services"]
     (address,) = service["addresses"]
     assert (address["available"], address["idle"], address["active"]) == (False, 2, 1)
 
 
-def _with(use: AddressUse) -> CollectorRegistry:
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(AddressCollector(lambda: [use], dict))
+def _with(available: bool, idle: int, active: int) -> CollectorRegistry:
+    registry = make_registry(Counters(), Sources(available=lambda: {("b", "http://b"): available}), version="1")
+    registry.register(AddressCollector(lambda: [AddressUse("b", "http://b", idle, active)], dict))
     return registry
 
 

@@ -25,7 +25,8 @@ from .limit_overrides import Overrides
 from .limit_plan import Plan, Plans
 from .limit_rules import LimitRule, RateOverride
 from .meter import UNLIMITED, InFlightMeter, LimitResult, Meter
-from .routing import PathSet, PrefixTable, lenient_path, lenient_paths
+from .path_readings import lenient_path
+from .routing import PathSet, PrefixTable
 from .shared_limits import SharedLimits
 
 
@@ -200,8 +201,7 @@ class Limiter:
 
     def _lenient_plans(self, path: bytes) -> Plans | None:
         table = self._plans
-        readings = lenient_paths(path, table.depth, table.dots) if table.depth else (path,)
-        found = {table.match(reading) for reading in readings}
+        found = {table.match(reading) for reading in table.readings(path)}
         if len(found) == 1:
             return found.pop()
         # Services disagree on what it means, so all meanings count.

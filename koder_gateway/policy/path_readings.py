@@ -107,8 +107,8 @@ def _decoded(path: bytes) -> bytes:
     """A path with its escapes decoded once; a percent sign that begins no escape stays."""
     if b"%" not in path:
         return path
-    # Quoted-printable is percent-encoding with another sign, and is decoded in C. Each escape takes two bytes off; what
-    # is none takes fewer, apart from ends of lines.
+    # Quoted-printable is percent-encoding with another sign, and is decoded in C. Each escape takes two bytes off;
+    # what is none takes fewer, apart from ends of lines.
     if b"\n" not in path and b"\r" not in path:
         quoted = path.replace(b"=", b"=3D").replace(b"%", b"=")
         decoded = a2b_qp(quoted)

@@ -25,6 +25,7 @@ def add_arguments(check: argparse.ArgumentParser) -> None:
     """The options of `check`, besides --config."""
     check.add_argument("file", nargs="?", type=Path, metavar="FILE", help="the same as --config FILE")
     check.add_argument("--json", action="store_true", help="print one JSON object")
+    check.add_argument("-q", "--quiet", action="store_true", help="print faults only")
     check.add_argument(
         "--live", action="store_true", help="ask the running gateway for each active tenant's discovery document, too"
     )
@@ -68,7 +69,7 @@ def check(settings: Settings, options: argparse.Namespace) -> int:
     if options.json:
         _print(_document(settings, faults, warnings, live))
     else:
-        _say(settings, faults, warnings, live)
+        _say(settings, faults, warnings, live, quiet=options.quiet)
     return 1 if faults or (live is not None and live.faults) else 0
 
 
@@ -87,10 +88,12 @@ def _live(settings: Settings, options: argparse.Namespace, faults: list[str]) ->
     return None
 
 
-def _say(settings: Settings, faults: list[str], warnings: list[str], live: LiveReport | None) -> None:
+def _say(settings: Settings, faults: list[str], warnings: list[str], live: LiveReport | None, *, quiet: bool) -> None:
     say("\n".join([*faults, *map(str, live.faults if live else ())]))
     if live is not None and live.left_out:
         say(f"live: {live.left_out} more faults")
+    if quiet:
+        return
     for warning in warnings:
         say(f"warning: {warning}", WARNING)
     if faults:

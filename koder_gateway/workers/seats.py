@@ -26,12 +26,15 @@ class Seat:
     """When the next process may start."""
     silent_until: float = math.inf
     """When it hangs if nothing is heard of it; the watchdog's."""
+    figures: tuple[int, int, int] = (0, 0, 0)
+    """Requests a second, connections and tenants, as the worker has said last; the status line's."""
     _since: float = 0.0
     _policy: RestartPolicy = field(default_factory=RestartPolicy)
 
     def begin(self, now: float) -> None:
         """A process starts."""
         self.run += 1
+        self.figures = (0, 0, 0)
         self._since = now
 
     def died(self, now: float) -> float:

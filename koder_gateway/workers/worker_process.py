@@ -104,7 +104,17 @@ class _ChannelNotifier(Notifier):
     def __init__(self, channel: Channel, watchdog_interval: float | None) -> None:
         super().__init__({})
         self._channel = channel
+        self._figures: list[int] = []
+        # That of the supervisor, whose environment this is.
+        self.listened = Notifier().listened
         self.watchdog_interval = watchdog_interval
+
+    def figures(self, requests: int, connections: int, tenants: int) -> None:
+        """This worker's own, for the supervisor to add up."""
+        figures = [requests, connections, tenants]
+        if figures != self._figures and not self._channel.blocked:
+            self._figures = figures
+            self._channel.send(figures=figures)
 
     def watchdog(self) -> None:
         """Still alive; nothing for a supervisor that does not read, as of workers that a new generation replaces."""

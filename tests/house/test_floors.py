@@ -46,7 +46,11 @@ FLOORS = (
         "reload_tool",
         "limits_tool",
         "explain_tool",
+        "certificates_tool",
+        "ready_tool",
+        "version_tool",
         "tools",
+        "completions",
         "cli",
     ),
 )

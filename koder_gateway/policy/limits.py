@@ -74,6 +74,17 @@ class Limiter:
         """How many buckets are in memory."""
         return len(self._room)
 
+    @property
+    def max_entries(self) -> int:
+        """How many buckets there may be."""
+        return self._room.max_entries
+
+    @property
+    def crowded_out(self) -> int:
+        """How often the key of a request found no room for a bucket since the start: it was counted by the network of
+        its client, or not at all if it ended then."""
+        return self._room.crowded_out
+
     def plan(self, method: bytes, path: bytes, plain: bool = False) -> Plan | None:
         """The rules that apply to a request, None if there are none.
 
@@ -188,6 +199,7 @@ class Limiter:
         share them, so exchanges that are still in flight are settled in the right place.
         """
         self.over = old.over
+        self._room.crowded_out += old.crowded_out
         before = {meter.rule.name: meter for meter in old.meters}
         pairs = [(before[meter.rule.name], meter) for meter in self.meters if meter.rule.name in before]
         for earlier, meter in pairs:

@@ -156,7 +156,7 @@ class Elements:
                 return start, at
 
     def _long_value(self) -> Span:
-        """The next value, however long it is."""
+        """The next value, however long it is, perhaps with white space behind it."""
         data, start = self._data, self._at
         depth, at = 0, start
         while True:

@@ -47,8 +47,7 @@ def admin_factory(
             request = _asked(query)
         except ValueError as error:
             return admin_problem(BAD_REQUEST.because(str(error)), docs_url())
-        composition = present()
-        return _json(explained_live(request, composition.settings, composition.policy, monotonic()))
+        return _json(explained_live(request, present(), monotonic()))
 
     pages = {**admin_pages(unready, metrics, docs_url, lambda: present().policy.jwks, process), b"/limits": limits}
     return AdminFactory(

@@ -8,6 +8,7 @@ PYTEST ?=
 FLOODS ?=
 PEERS  ?=
 LIMITS ?=
+TRACING ?=
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -22,7 +23,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-long test-tls check format reference screenshot bench bench-echo bench-floods bench-limits-store bench-peers bench-scale bench-workers deb test-deb clean
+.PHONY: help run test test-long test-tls check format reference screenshot bench bench-echo bench-floods bench-limits-store bench-tracing bench-peers bench-scale bench-workers deb test-deb clean
 .PHONY: system-python system-bench system-test system-test-tls system-deb system-test-deb
 
 # $(call need,CONDITION,PACKAGES): nothing while CONDITION holds; else the Debian PACKAGES are installed when root,
@@ -54,6 +55,7 @@ help:
 	@echo 'make bench-refresh  what requests wait for while a registry of a million tenants is read again (REFRESH= passes options)'
 	@echo 'make bench-echo  WebSocket messages a second, beside Go where it is installed'
 	@echo 'make bench-limits-store  what limits on a shared store cost, on a Redis beside none (LIMITS= passes options)'
+	@echo 'make bench-tracing  what spans cost, with one trace in a hundred and with all (TRACING= passes options)'
 	@echo 'make bench-floods  what attackers cost and honest clients get beside them, next to Go (FLOODS= passes options)'
 	@echo 'make bench-peers  the table of docs/performance.md, beside Go, Traefik, Caddy, nginx and HAProxy (PEERS= passes options)'
 	@echo 'make deb       the Debian package, into dist/'
@@ -94,6 +96,9 @@ bench: $(STAMP)-test
 
 bench-limits-store: system-bench system-test $(STAMP)-test
 	$(BIN)/python benchmarks/shared_limits.py $(LIMITS)
+
+bench-tracing: system-bench $(STAMP)-test
+	$(BIN)/python benchmarks/tracing.py $(TRACING)
 
 bench-echo: $(STAMP)
 	$(BIN)/python benchmarks/echo.py

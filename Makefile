@@ -22,7 +22,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-long test-tls check format bench bench-echo bench-floods bench-limits-store bench-peers bench-scale bench-workers deb test-deb test-reproducible test-container clean
+.PHONY: help run test test-long test-tls check format reference bench bench-echo bench-floods bench-limits-store bench-peers bench-scale bench-workers deb test-deb test-reproducible test-container clean
 .PHONY: system-python system-bench system-test system-test-tls system-deb system-test-deb
 
 # $(call need,CONDITION,PACKAGES): nothing while CONDITION holds; else the Debian PACKAGES are installed when root,
@@ -46,6 +46,7 @@ help:
 	@echo 'make test-tls  testssl.sh and sslyze look at a gateway (some minutes)'
 	@echo 'make check     formatting, lint and types'
 	@echo 'make format    write the formatting that check asks for'
+	@echo 'make reference  write the reference of the configuration anew from the code, after a change of its keys'
 	@echo 'make bench     micro-benchmarks of the hot functions'
 	@echo 'make bench-scale  whether it stays as fast as tenants, routes, limits and connections grow; draws docs/plots'
 	@echo 'make bench-workers  throughput with one and two workers, and how connections spread (WORKERS= passes options)'
@@ -77,6 +78,10 @@ check: $(STAMP)-check
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# The reference of the configuration: the tables of docs/configuration.md, the manual page and the JSON Schemas.
+reference: $(STAMP)
+	$(BIN)/python -m reference
 
 format: $(STAMP)-check
 	$(BIN)/ruff format .

@@ -5,26 +5,17 @@ from __future__ import annotations
 from .client_auth import Authorities, read_again
 from .entries import ServiceSettings
 from .faults import ConfigurationError
+from .listen_settings import ListenSettings, TlsSettings
 from .loading import DEFAULT_PATH, load
 from .partial_loading import PartialSettings, load_partially
 from .registry import TenantsFile, file_version, load_tenants, parse_tenants, read_tenants
-from .settings import (
-    CorsSettings,
-    LimitsStoreSettings,
-    ListenSettings,
-    LogSettings,
-    RequestSettings,
-    Settings,
-    ShareSettings,
-    StateSettings,
-    TenantSettings,
-    TimeoutSettings,
-    TlsSettings,
-)
+from .request_settings import RequestSettings, ShareSettings, TimeoutSettings
+from .settings import LimitsStoreSettings, LogSettings, Settings, StateSettings
 from .signing_keys import ContextSettings, read_keys_again
 from .stable_reads import StableReading, Version, file_state, read_once
-from .tables import Row, rows
+from .tables import Row, keys, rows
 from .tenant_entries import ListContext, TenantList
+from .tenant_settings import CorsSettings, TenantSettings
 from .units import parse_duration, parse_size
 from .warnings import misspelled_services, warning_lines
 from .worker_limits import AUTO, parse_workers, shared_store_fault
@@ -38,6 +29,11 @@ def schema() -> tuple[Row, ...]:
 def tenants_schema() -> tuple[Row, ...]:
     """Every key of tenants.toml."""
     return tuple(rows(TenantsFile))
+
+
+def section_texts() -> dict[str, str]:
+    """What each section of koder-gateway.toml is for, in Markdown."""
+    return {name: key.about for name, key in keys(Settings).items()}
 
 
 __all__ = [
@@ -79,6 +75,7 @@ __all__ = [
     "read_once",
     "read_tenants",
     "schema",
+    "section_texts",
     "shared_store_fault",
     "tenants_schema",
     "warning_lines",

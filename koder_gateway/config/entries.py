@@ -14,7 +14,9 @@ from ..policy.clients import NetworkSet
 from ..policy.routing import Route
 from . import defaults
 from .faults import Located, ReadError, close, shown
+from .json_schema import table_schema
 from .kinds import Kind, Where, listing, optional, optional_text, whole
+from .shapes import EMPTY, either
 from .tables import array, keys, made, mapping, setting, table
 from .values import (
     BOOLEAN,
@@ -62,8 +64,15 @@ class ServiceSettings:
 class HealthEntry:
     """The path and Host of health probes."""
 
-    path: str = setting(PATH_PREFIX)
-    host: str = setting(optional_text(HOST), "")
+    path: str = setting(
+        PATH_PREFIX,
+        about="The path that probes request.",
+    )
+    host: str = setting(
+        optional_text(HOST),
+        "",
+        about='The Host of the probes; `""`: the service\'s `server_name`, else the base domain.',
+    )
 
 
 _HEALTH_TABLE: Final = table(HealthEntry)
@@ -76,22 +85,81 @@ def _read_health(value: object, where: Where) -> HealthEntry | None:
     return None if path is None else HealthEntry(path=path)
 
 
+HEALTH: Final = Kind(
+    "path or table", _read_health, shape=either(EMPTY, PATH_PREFIX.scalar, table_schema(HealthEntry))
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceEntry:
     """The table of one service."""
 
-    url: str | None = setting(optional(SERVICE_URL), "")
-    urls: tuple[str, ...] = setting(listing(SERVICE_URL), [])
-    ca: Path | None = setting(optional(FILE), "")
-    client_cert: Path | None = setting(optional(FILE), "")
-    client_key: Path | None = setting(optional(FILE), "")
-    server_name: str | None = setting(optional(DOMAIN), "")
-    connect: float | None = setting(optional(DEADLINE), "")
-    response: float | None = setting(optional(DEADLINE), "")
-    keepalive: float | None = setting(optional(DURATION), "")
-    health: HealthEntry | None = setting(Kind("path or table", _read_health), "")
-    max_connections: int = setting(whole(1, 65536), 1024)
-    isolate: bool = setting(BOOLEAN, False)
+    url: str | None = setting(
+        optional(SERVICE_URL),
+        "",
+        about="`http://`, `https://` or `unix:/path`; host and port only. A service has `url` or `urls`.",
+    )
+    urls: tuple[str, ...] = setting(
+        listing(SERVICE_URL),
+        [],
+        about="Several addresses of the same service.",
+    )
+    ca: Path | None = setting(
+        optional(FILE),
+        "",
+        about='PEM file of the authorities for `https://`; `""`: those of the system.',
+    )
+    client_cert: Path | None = setting(
+        optional(FILE),
+        "",
+        about="PEM file of the certificate that the gateway shows to the service. With `client_key`.",
+    )
+    client_key: Path | None = setting(
+        optional(FILE),
+        "",
+        about="PEM file of its key.",
+    )
+    server_name: str | None = setting(
+        optional(DOMAIN),
+        "",
+        about='Name that the [certificate](#tls-towards-services) of an `https://` service must have; `""`: '
+        "the URL's host.",
+    )
+    connect: float | None = setting(
+        optional(DEADLINE),
+        "",
+        about='`timeouts.connect` for this service; `""`: the general one.',
+    )
+    response: float | None = setting(
+        optional(DEADLINE),
+        "",
+        about='`timeouts.response` for this service; `""`: the general one.',
+    )
+    keepalive: float | None = setting(
+        optional(DURATION),
+        "",
+        about="`timeouts.upstream_keepalive` for this service. Set it below the time after which the service "
+        "closes idle connections; otherwise a POST can arrive as the connection closes, and is 502, or gets "
+        'the 408 that some services then send. 0: none is kept, `""`: the general one. If the service\'s '
+        "responses say `Keep-Alive: timeout=N`, connections are kept a second less than N if that is shorter.",
+    )
+    health: HealthEntry | None = setting(
+        HEALTH,
+        "",
+        about='Path that [health probes](#health-probes) ask each address for, or `{ path, host }`; `""`: no probes.',
+    )
+    max_connections: int = setting(
+        whole(1, 65536),
+        1024,
+        about="Requests that it handles at once, each on a connection of its own, all addresses together; "
+        "more wait for `timeouts.queue`, then they are 503. 1 to 65536.",
+    )
+    isolate: bool = setting(
+        BOOLEAN,
+        False,
+        about="A kept-alive connection is used for one tenant only, so a service that sends a second response "
+        "cannot answer another tenant's request. Costs a connection for each tenant with requests in flight.",
+    )
 
 
 def _read_service(name: str, value: Any, where: Where) -> ServiceSettings:
@@ -173,15 +241,32 @@ def _service(name: str, entry: ServiceEntry) -> ServiceSettings:
 class RouteEntry:
     """One table of routes."""
 
-    path: str = setting(PATH_PREFIX)
-    service: str = setting(NAME)
-    public: bool = setting(BOOLEAN, False)
-    allow: tuple[str, ...] = setting(listing(NETWORK), [])
+    path: str = setting(
+        PATH_PREFIX,
+        about="The path prefix: it matches this path and everything below it. Each once.",
+    )
+    service: str = setting(
+        NAME,
+        about="One of the services.",
+    )
+    public: bool = setting(
+        BOOLEAN,
+        False,
+        about="Pages of any origin may read the responses: `Access-Control-Allow-Origin: *`, without "
+        "credentials. In the default table for `/.well-known`, `/oauth/v2/keys` and `/oidc/v1/keys`.",
+    )
+    allow: tuple[str, ...] = setting(
+        listing(NETWORK),
+        [],
+        about="The clients that [may use it](#who-may-use-a-route), `unix:` for those on UNIX sockets; all "
+        "others get 403 `not_allowed`. `[]`: everybody. In the default table for `/v1/admin`: private "
+        "addresses and loopback.",
+    )
 
 
 def _route(entry: RouteEntry) -> Route:
     return Route(entry.path.encode(), entry.service, entry.public, NetworkSet(entry.allow))
 
 
-SERVICES = mapping(ServiceEntry, _read_service, defaults.SERVICES)
+SERVICES = mapping(ServiceEntry, _read_service, defaults.SERVICES, SERVICE_URL.shape)
 ROUTES = array(made(RouteEntry, _route))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from ..policy.routing import normal_path
 from ..policy.sharded_index import no_pause
 from ..policy.tenants import Registry
 from . import client_auth, defaults, signing_keys, worker_limits
-from .document import read_document
+from .document import LARGEST, parse_document, read_bytes
 from .faults import ConfigurationError, Located, ReadError, below, line, nearest, shown, step, unknown_key
 from .kinds import Kind, Where, optional
 from .misplaced_keys import misplaced
@@ -51,9 +52,11 @@ def load(
             return read_settings({}, "", Where.beside(Path("koder-gateway.toml"), environ))
         path = DEFAULT_PATH
     path = Path(path)
-    document = read_document(path, str(path))
+    data = read_bytes(path, str(path), LARGEST)
+    document = parse_document(data, str(path))
     settings = read_settings(document, str(path), Where.beside(path, environ), rest, caution, before)
-    return dataclasses.replace(settings, source=Path(os.path.abspath(path)))
+    digest = hashlib.sha256(data).hexdigest()
+    return dataclasses.replace(settings, source=Path(os.path.abspath(path)), digest=digest)
 
 
 def _absent(path: Path) -> bool:

@@ -34,7 +34,10 @@ _HEADER: Final = re.compile(rb"""^[ \t]*\[\[[ \t]*(?:tenant|"tenant"|'tenant')[ 
 class TenantsFile:
     """The whole file, as in the reference."""
 
-    tenant: tuple[Tenant, ...] = setting(array(TENANT))
+    tenant: tuple[Tenant, ...] = setting(
+        array(TENANT),
+        about="One table for each tenant; `tenant = []`: none, every request is refused.",
+    )
 
 
 def file_version(path: Path) -> Version:

@@ -16,8 +16,8 @@ class ExchangeCounts(Protocol):
 
     __slots__ = ()
 
-    def observe(self, service: str, status: int, seconds: float, bytes_in: int, bytes_out: int) -> None:
-        """One has ended. `status` 0: no response. Bytes are those of the bodies."""
+    def observe(self, exchange: Exchange, seconds: float) -> None:
+        """One has ended, so many seconds after it began."""
 
     def refuse(self, code: str) -> None:
         """It has ended with this code: a refusal's, or how it ended without a whole response."""
@@ -76,8 +76,7 @@ class Ending:
             if verdict.pending:
                 settle(exchange, now)
         code = exchange.code
-        duration = now - exchange.started
-        self._counts.observe(exchange.service, exchange.status, duration, exchange.bytes_in, exchange.bytes_out)
+        self._counts.observe(exchange, now - exchange.started)
         if code:
             self._counts.refuse(code)
         lines = self.lines

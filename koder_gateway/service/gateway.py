@@ -21,12 +21,11 @@ from twisted.python.failure import Failure
 from twisted.web.resource import IResource, Resource
 
 from ..config import ConfigurationError, Settings, StableReading
-from ..errors import CODES
-from ..exchange.states import EARLY_ENDS
 from ..ops.access_log import AccessLogError
+from ..ops.counters import Counters
 from ..ops.logged_ending import LoggedEnding
 from ..ops.memory import Trimmer
-from ..ops.metrics import Counters, make_registry
+from ..ops.metrics import make_registry
 from ..ops.refused_addresses import RefusedAddresses
 from ..ops.reloads import Reloads
 from ..ops.retired_registries import RetiredRegistries
@@ -48,7 +47,7 @@ from .arguments import check_settings, read_mounts, read_port, read_ports
 from .configuration_warnings import changed_ports, warnings_of
 from .drain import Drain
 from .frontends import Frontends, protocols_of
-from .metrics_sources import count_connections, counted_of, sources_of
+from .metrics_sources import count_connections, count_for, count_tenants, counted_of, sources_of
 from .ports import Addresses, Ports, endpoints_of
 from .process import Process
 from .registry_follower import RegistryFollower
@@ -140,7 +139,7 @@ class Gateway(TwistedService):
             process.listening_on(reactor), self._endpoints, public, redirecting, [admin] if admin else []
         )
         self._drain = Drain(reactor, clock, self.site, self._ports, self._sweeper, self._close)
-        sources = sources_of(lambda: self.composition, self._probes, self._endpoints, self._ending)
+        sources = sources_of(lambda: self.composition, self._probes, self._endpoints, self._ending, self._sweeper.lag)
         self._metrics = make_registry(self.counters, sources, version=VERSION)
         self._report = ServiceReport(self.notifier, lambda: counted_of(self.counters, self.site))
 
@@ -201,12 +200,9 @@ class Gateway(TwistedService):
             self.log.warn("{warning}", warning=warning)
         self.composition = self._registry.follow(composition, before)
         self._probes.watch(probed_addresses(self.composition))
-        self.counters.tenants = len(self.composition.policy.registry)
-        if composition.settings.registry_version is not None:
-            self.counters.registry_skipped = composition.settings.registry_skipped
+        count_for(self.counters, self.composition)
         self._leavings.follow(self.composition.policy.registry)
         self._store.follow(composition.sharing)
-        self.counters.expect(("", *self.composition.services), (*CODES, *EARLY_ENDS))
         if before is not None:
             self._retired.retire(before.services, self.composition.services)
 
@@ -271,6 +267,7 @@ class Gateway(TwistedService):
     def _refuse(self, failure: Failure) -> bool:
         """Log why nothing has changed."""
         self.counters.reloads_failed += 1
+        self.counters.reload_refused = True
         if not failure.check(*_REFUSED):
             self.log.failure("reload refused, nothing has changed", failure=failure)
         faults = failure.getErrorMessage().splitlines()
@@ -289,7 +286,7 @@ class Gateway(TwistedService):
         composition = self.composition
         policy = with_registry(composition.policy, composition.settings, registry, self._local_hosts)
         self.composition = replace(composition, policy=policy)
-        self.counters.tenants = len(registry)
+        count_tenants(self.counters, self.composition)
         self._leavings.follow(registry)
         self._frontends.serve(self.composition)
         self.log.info("registry read again: {count} tenants", count=len(registry))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from ..downstream.site import GatewaySite
+from ..errors import CODES
+from ..exchange.states import EARLY_ENDS
 from ..limits_store.store import BOUNDS
 from ..listening.endpoints import Endpoints
+from ..ops.counters import Counters
 from ..ops.logged_ending import LoggedEnding
-from ..ops.metrics import Counters, Sources, StoreFigures
+from ..ops.loop_lag import LoopLag
+from ..ops.metric_sources import Sources, StoreFigures
 from ..ops.service_report import Counted
 from ..tree.compose import Composition
 from ..tree.limits_store import Sharing
@@ -16,7 +21,7 @@ from ..upstream.health import Probes
 
 
 def sources_of(
-    present: Callable[[], Composition], probes: Probes, endpoints: Endpoints, ending: LoggedEnding
+    present: Callable[[], Composition], probes: Probes, endpoints: Endpoints, ending: LoggedEnding, lag: LoopLag
 ) -> Sources:
     """The sources of one gateway. `present` returns the generation in force."""
     return Sources(
@@ -28,6 +33,7 @@ def sources_of(
             for reason, count in service.capacity.refused.items()
         },
         healthy=lambda: probes.healthy,
+        handshakes=lambda: endpoints.failures.completed.counts,
         handshakes_failed=lambda: endpoints.failures.counts,
         tunnels=lambda: present().tunnels.by_service(),
         tunnelled=lambda: present().tunnels.opened,
@@ -35,6 +41,7 @@ def sources_of(
         limits_in_flight=lambda: present().policy.limiter.in_flight(),
         limit_entries=lambda: present().policy.limiter.entries,
         store=lambda: _store_figures(present().sharing),
+        loop_lag=lambda: lag,
         certificates=lambda: endpoints.expiries(),
         certificate_faults=lambda: endpoints.faulty,
         log_dropped=lambda: ending.dropped,
@@ -46,6 +53,25 @@ def _store_figures(sharing: Sharing | None) -> StoreFigures | None:
         return None
     store = sharing.store
     return StoreFigures(store.up, store.missed, sharing.limits.without, BOUNDS, tuple(store.times), store.seconds)
+
+
+def count_for(counters: Counters, composition: Composition) -> None:
+    """Count for this generation from now on."""
+    settings = composition.settings
+    counters.configured_at, counters.config_digest, counters.reload_refused = time.time(), settings.digest, False
+    if settings.registry_version is not None:
+        counters.registry_skipped = settings.registry_skipped
+    counters.expect(("", *composition.services), (*CODES, *EARLY_ENDS))
+    counters.keep_routes(route.path for route in composition.policy.routes.routes)
+    count_tenants(counters, composition)
+
+
+def count_tenants(counters: Counters, composition: Composition) -> None:
+    """Count for the tenants of this generation's registry, which may have been read again."""
+    registry = composition.policy.registry
+    counters.tenants = len(registry)
+    exists = None if registry.is_open else lambda slug: registry.find(slug) is not None
+    counters.tenant_counts.follow(composition.settings.metrics.tenants, exists)
 
 
 def count_connections(counters: Counters, site: GatewaySite, retries: int) -> None:

@@ -170,6 +170,8 @@ class TLSTransport(RecordLayer):
             return False
         self._ready = True
         self._opening = b""
+        if self._failures is not None:
+            self._failures.completed.add(self._connection)
         # Tickets do not wait for the first response: they carry the acknowledgement for which a client with Nagle's
         # algorithm delays its request.
         self._flush()

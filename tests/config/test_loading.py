@@ -53,7 +53,11 @@ class TestDefaults:
         monkeypatch.setattr(loading, "DEFAULT_PATH", tmp_path / "none" / "koder-gateway.toml")
         settings = load(environ=STATE)
         assert settings == replace(Settings(), state=settings.state)
-        assert settings.source is None
+        assert (settings.source, settings.digest) == (None, "")
+
+    def test_the_digest_is_that_of_sha256sum(self, tmp_path: Path) -> None:
+        file = write(tmp_path, "# one\n")
+        assert load(file).digest == "54c592ac3a26758bdc4232b5a2f32eed508b2b3c48bc3b177eae44a5b47bd0c8"
 
     def test_the_usual_file_is_read_where_it_exists(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         file = write(tmp_path, 'log.file = "-"\nrequests.max_body = "1MiB"')

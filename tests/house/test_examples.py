@@ -37,12 +37,15 @@ from koder_gateway.exchange.context import request_context
 from koder_gateway.exchange.states import ANSWERS, CLIENT_GONE, CUT, EVENTS, HELD, MOVES, Exchange
 from koder_gateway.ops.access_lines import JsonLines
 from koder_gateway.ops.access_log import AccessLog
-from koder_gateway.ops.metrics import Counters, GatewayCollector, Sources, StoreFigures
+from koder_gateway.ops.counters import Counters
+from koder_gateway.ops.metric_sources import Sources, StoreFigures
+from koder_gateway.ops.metrics import GatewayCollector
 from koder_gateway.tls.handshake_failures import TOLD
 from koder_gateway.tree.compose import make_policy
 from koder_gateway.wire.request_head import RequestHead
 from tests.house.test_floors import FLOORS, PURE
 from tests.kit.authority import write_certificate
+from tests.kit.exchanges import count
 from tests.kit.gateways import kill_quietly, tool
 from tests.kit.services import Origin, Peer, answer
 from tests.kit.waiting import PATIENCE, until
@@ -592,11 +595,12 @@ def test_every_reason_of_a_failed_handshake_is_told() -> None:
 
 def test_every_metric_is_told_with_its_labels() -> None:
     counters = Counters()
-    counters.observe("s", 200, 0.1, 1, 1)
+    count(counters, "s")
     counters.refuse("no_route")
     sources = Sources(
         upstream=lambda: {"s": (1, 1)},
         healthy=lambda: {("s", "a"): True},
+        handshakes=lambda: {("full", "TLSv1.3", "g"): 1},
         handshakes_failed=lambda: {"r": 1},
         waiting=lambda: {"s": 1},
         refused=lambda: {("s", "r"): 1},

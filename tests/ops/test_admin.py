@@ -11,7 +11,8 @@ from twisted.internet.testing import StringTransport
 
 from koder_gateway.ops.admin import admin_pages
 from koder_gateway.ops.admin_channel import IDLE, MAX_CONNECTIONS, MAX_HEAD, PATIENCE, AdminFactory
-from koder_gateway.ops.metrics import Counters, make_registry, render
+from koder_gateway.ops.counters import Counters
+from koder_gateway.ops.metrics import make_registry, render
 from koder_gateway.reactor.turns import ARRIVALS, Turns, turns_of
 
 

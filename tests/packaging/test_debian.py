@@ -100,7 +100,13 @@ def test_the_samples_are_the_conffiles(service: configparser.SectionProxy) -> No
     assert installed == {
         "etc/koder-gateway.toml": "etc/koder-gateway",
         "etc/tenants.toml": "etc/koder-gateway",
+        "docs/koder-gateway.schema.json": "usr/share/koder-gateway",
+        "docs/tenants.schema.json": "usr/share/koder-gateway",
     }
+    # Editors find the schema by the first line of each file.
+    for name in ("koder-gateway", "tenants"):
+        first = (PROJECT / "etc" / f"{name}.toml").read_text().partition("\n")[0]
+        assert first == f"#:schema /usr/share/koder-gateway/{name}.schema.json"
     for source in installed:
         assert (PROJECT / source).is_file()
     option = "--config /etc/koder-gateway/koder-gateway.toml"

@@ -5,9 +5,12 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
-from koder_gateway.ops.metrics import Counters, Sources, make_registry
+from koder_gateway.ops.counters import Counters
+from koder_gateway.ops.metric_sources import Sources
+from koder_gateway.ops.metrics import make_registry
 from koder_gateway.workers.metrics_sum import FamilyCollector, Snapshot, read_snapshot, summed, taken, written
 from koder_gateway.workers.totals import Totals
+from tests.kit.exchanges import count
 from tests.kit.gateways import parse_metrics
 
 
@@ -16,7 +19,7 @@ def counted(requests: int, *, expires: float = 100.0, healthy: bool = True, tena
     counters = Counters()
     counters.expect(("a",), ("no_route",))
     for _ in range(requests):
-        counters.observe("a", 200, 0.003, 1, 10)
+        count(counters, "a", 200, 0.003, bytes_in=1, bytes_out=10)
     counters.connections_open, counters.tenants = requests, tenants
     sources = Sources(certificates=lambda: {"default": expires}, healthy=lambda: {("a", "127.0.0.1:1"): healthy})
     return make_registry(counters, sources, version="1")

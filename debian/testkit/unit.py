@@ -83,6 +83,8 @@ class Unit:
         expect(self._keys["EnvironmentFile"] == f"-/{ENVIRONMENT}", "the unit does not read its environment file")
         (self._tree.root / "run").mkdir(exist_ok=True)
         inside = f"run/{NAME}.notify"
+        # That of the unit that ran before.
+        (self._tree.root / inside).unlink(missing_ok=True)
         self._notices.bind(str(self._tree.root / inside))
         (self._tree.root / inside).chmod(0o666)
         self._environment = environment = {

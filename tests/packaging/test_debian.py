@@ -364,6 +364,17 @@ def test_the_list_has_what_the_package_installs() -> None:
         assert f"usr/share/{line}" in listed
 
 
+@pytest.mark.skipif(not shutil.which("dh_installsystemd"), reason="debhelper is not installed")
+def test_an_upgrade_leaves_the_sockets_alone(tmp_path: Path) -> None:
+    """They hold the connections of the clients that come meanwhile, and nothing would start them again."""
+    copy = tmp_path / "project"
+    shutil.copytree(DEBIAN, copy / "debian", ignore=shutil.ignore_patterns("koder-gateway", ".debhelper"))
+    subprocess.run(["debian/rules", "override_dh_installsystemd"], cwd=copy, check=True, stdout=subprocess.DEVNULL)
+    made = (copy / "debian" / ".debhelper" / "generated" / "koder-gateway").iterdir()
+    asked = re.findall(r"deb-systemd-invoke (.*) >", "\n".join(path.read_text() for path in sorted(made)))
+    assert asked == ["$_dh_action 'koder-gateway.service'", "stop 'koder-gateway.service'"]
+
+
 def test_the_sockets_stop_before_the_service() -> None:
     """Else they would start it again when the package is removed."""
     script = written("koder-gateway.prerm")

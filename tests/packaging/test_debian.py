@@ -81,7 +81,7 @@ def test_faults_are_reported_to_the_packages_maintainer() -> None:
 
 def test_what_the_package_documents_is_there() -> None:
     patterns = written("koder-gateway.docs").split()
-    assert {"CHANGELOG.md", "README.md", "SECURITY.md", "docs/*.md"} == set(patterns)
+    assert {"CHANGELOG.md", "README.md", "SECURITY.md", "docs/*.md", "docs/*.png"} == set(patterns)
     assert [pattern for pattern in patterns if not list(PROJECT.glob(pattern))] == []
 
 

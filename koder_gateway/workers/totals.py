@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from .metrics_sum import Family, Sampled, Snapshot, lasting, read_snapshot, summed, written
+from .metrics_sum import Family, Sampled, Snapshot, bounded, lasting, read_snapshot, summed, written
 from .shared_pages import SharedPage
 
 _PREFIX: Final = "koder_gateway_"
@@ -27,7 +27,7 @@ class Totals:
         """A worker has ended: keep its counters."""
         snapshot = read_snapshot(self.pages[number].read())
         if snapshot.run > self._ended.get(number, 0):
-            self._past = summed(self._past, {number: lasting(snapshot)})
+            self._past = bounded(summed(self._past, {number: lasting(snapshot)}))
             self._ended[number] = snapshot.run
             self.publish(self._ready)
 

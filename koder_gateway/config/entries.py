@@ -14,9 +14,8 @@ from ..policy.clients import NetworkSet
 from ..policy.routing import Route
 from . import defaults
 from .faults import Located, ReadError, close, shown
-from .json_schema import table_schema
-from .kinds import Kind, Where, listing, optional, optional_text, whole
-from .shapes import EMPTY, either
+from .health_entries import HEALTH, HealthSettings
+from .kinds import Where, listing, optional, refined, whole
 from .tables import array, keys, made, mapping, setting, table
 from .values import (
     BOOLEAN,
@@ -24,7 +23,6 @@ from .values import (
     DOMAIN,
     DURATION,
     FILE,
-    HOST,
     NAME,
     NETWORK,
     PATH_PREFIX,
@@ -32,6 +30,7 @@ from .values import (
 )
 
 _EXAMPLE: Final = '"http://127.0.0.1:4001"'
+_WINDOW: Final = refined(DEADLINE, lambda seconds: seconds >= 1, 'is too short; write at least "1s"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +39,11 @@ class ServiceSettings:
 
     `urls` are its addresses. `ca`, `client_cert` and `client_key` are PEM files for `https://`; `server_name` is the
     name that its certificate must have, None for the host of each address. `connect`, `response` and `keepalive` are
-    seconds, None for the general timeouts (for `keepalive`: `upstream_keepalive`). `health` is the path of health
-    probes, None for no probes; `health_host` is their Host, "" for one that requests have. `max_connections` bounds
-    the connections to all its addresses together. With `isolate` a connection is used for one tenant only.
+    seconds, None for the general timeouts (for `keepalive`: `upstream_keepalive`). `health` says how its addresses
+    are probed, None for no probes. `eject_failures` failures within `eject_window` seconds take an address out of use
+    (0: none do); a response with one of `eject_statuses` is such a failure too. `slow_start`: the seconds until an
+    address that comes back has its whole share of the requests again. `max_connections` bounds the connections to all
+    its addresses together. With `isolate` a connection is used for one tenant only.
     """
 
     name: str
@@ -53,41 +54,14 @@ class ServiceSettings:
     server_name: str | None = None
     connect: float | None = None
     response: float | None = None
-    health: str | None = None
+    health: HealthSettings | None = None
     max_connections: int = 1024
     isolate: bool = False
-    health_host: str = ""
     keepalive: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HealthEntry:
-    """The path and Host of health probes."""
-
-    path: str = setting(
-        PATH_PREFIX,
-        about="The path that probes request.",
-    )
-    host: str = setting(
-        optional_text(HOST),
-        "",
-        about='The Host of the probes; `""`: the service\'s `server_name`, else the base domain.',
-    )
-
-
-_HEALTH_TABLE: Final = table(HealthEntry)
-
-
-def _read_health(value: object, where: Where) -> HealthEntry | None:
-    if isinstance(value, dict):
-        return _HEALTH_TABLE.read(value, where)
-    path = optional(PATH_PREFIX).read(value, where)
-    return None if path is None else HealthEntry(path=path)
-
-
-HEALTH: Final = Kind(
-    "path or table", _read_health, shape=either(EMPTY, PATH_PREFIX.scalar, table_schema(HealthEntry))
-)
+    eject_failures: int = 5
+    eject_window: float = 10.0
+    eject_statuses: tuple[int, ...] = ()
+    slow_start: float = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,10 +117,33 @@ class ServiceEntry:
         'the 408 that some services then send. 0: none is kept, `""`: the general one. If the service\'s '
         "responses say `Keep-Alive: timeout=N`, connections are kept a second less than N if that is shorter.",
     )
-    health: HealthEntry | None = setting(
+    health: HealthSettings | None = setting(
         HEALTH,
         "",
-        about='Path that [health probes](#health-probes) ask each address for, or `{ path, host }`; `""`: no probes.',
+        about="Path that [health probes](#health-probes) ask each address for, or a table of `path`, `interval`, "
+        '`timeout`, `unhealthy`, `healthy`, `host` and `status`; `""`: no probes.',
+    )
+    eject_failures: int = setting(
+        whole(0, 1000),
+        5,
+        about="Failed requests in `eject_window` after which one of several addresses gets none for a while: "
+        "[ejection](#addresses-that-fail). 0: never.",
+    )
+    eject_window: float = setting(
+        _WINDOW,
+        "10s",
+        about='The time in which these failures count; at least `"1s"`.',
+    )
+    eject_statuses: tuple[int, ...] = setting(
+        listing(whole(500, 599)),
+        [],
+        about="Statuses of responses, 500 to 599, that count as failed requests too.",
+    )
+    slow_start: float = setting(
+        DURATION,
+        "10s",
+        about="Time until an address that [comes back](#addresses-that-fail), or is new in DNS, has its whole "
+        "share of the requests; 0: it has it at once.",
     )
     max_connections: int = setting(
         whole(1, 65536),
@@ -220,21 +217,8 @@ def _contradictions(value: dict[str, Any], sound: bool) -> Iterator[Located]:
 
 def _service(name: str, entry: ServiceEntry) -> ServiceSettings:
     urls = entry.urls if entry.url is None else (entry.url,)
-    return ServiceSettings(
-        name,
-        urls,
-        entry.ca,
-        entry.client_cert,
-        entry.client_key,
-        entry.server_name,
-        entry.connect,
-        entry.response,
-        None if entry.health is None else entry.health.path,
-        entry.max_connections,
-        entry.isolate,
-        "" if entry.health is None else entry.health.host,
-        entry.keepalive,
-    )
+    same = {key: getattr(entry, key) for key in keys(ServiceEntry) if key not in ("url", "urls")}
+    return ServiceSettings(name, urls, **same)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ from ..errors import (
     BODY_TOO_LARGE,
     OVERLOADED,
     REQUEST_TIMEOUT,
+    SERVICE_UNAVAILABLE,
     UPSTREAM_CLOSED,
     UPSTREAM_INVALID,
     UPSTREAM_TIMEOUT,
@@ -46,6 +47,7 @@ END = "end"  # that response is complete, or both sides of a tunnel have ended
 CLIENT_GONE = "client_gone"
 UNREACHABLE = "unreachable"  # no connection to the service
 UNTRUSTED = "untrusted"  # the server at the service's address has not proven to be the service
+UNAVAILABLE = "unavailable"  # probes say that each address of the service is unhealthy
 FULL = "full"  # no place left among the connections to the service
 CLOSED = "closed"  # the service closed or reset the connection
 INVALID = "invalid"  # the service's response is malformed
@@ -61,8 +63,10 @@ RETRY = "retry"  # once more on a fresh connection where that is safe, else ANSW
 CUT = "cut"  # end the response to the client so that it is seen to be incomplete
 DROP = "drop"  # the client is gone
 
-_FAILURES: Final = (UNREACHABLE, UNTRUSTED, FULL, CLOSED, INVALID, TIMEOUT, SLOW, BROKEN, TOO_LARGE)
+_FAILURES: Final = (UNREACHABLE, UNTRUSTED, UNAVAILABLE, FULL, CLOSED, INVALID, TIMEOUT, SLOW, BROKEN, TOO_LARGE)
 # Failures that are logged for the operator of the service.
+# An address that has such a failure before it responds may be ejected.
+ADDRESS_FAULTS: Final = frozenset((CLOSED, INVALID, TIMEOUT))
 SERVICE_FAULTS: Final = frozenset((UNREACHABLE, UNTRUSTED, FULL, CLOSED, INVALID, TIMEOUT))
 EVENTS: Final = (ANSWERED, FORWARDED, HEAD, WHOLE, SWITCHED, END, CLIENT_GONE, *_FAILURES)
 
@@ -83,7 +87,8 @@ MOVES: Final[dict[tuple[str, str], tuple[str, str]]] = {
     (WAITING, CLOSED): (WAITING, RETRY),
     (WAITING, FULL): (ENDED, ANSWER),
     (WAITING, INVALID): (ENDED, ANSWER),
-    (WAITING, TIMEOUT): (ENDED, ANSWER),
+    (WAITING, TIMEOUT): (WAITING, RETRY),
+    (WAITING, UNAVAILABLE): (ENDED, ANSWER),
     (WAITING, SLOW): (ENDED, ANSWER),
     (WAITING, BROKEN): (ENDED, ANSWER),
     (WAITING, TOO_LARGE): (ENDED, ANSWER),
@@ -107,6 +112,7 @@ EARLY_ENDS: Final = frozenset(event for (_, event), (_, action) in MOVES.items()
 ANSWERS: Final[dict[str, Refusal]] = {
     UNREACHABLE: UPSTREAM_UNREACHABLE,
     UNTRUSTED: UPSTREAM_UNTRUSTED,
+    UNAVAILABLE: SERVICE_UNAVAILABLE,
     FULL: OVERLOADED,
     CLOSED: UPSTREAM_CLOSED,
     INVALID: UPSTREAM_INVALID,

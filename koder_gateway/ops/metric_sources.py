@@ -40,6 +40,12 @@ class Sources:
     """Requests that got no connection or tunnel since the start, by service and reason."""
     healthy: Callable[[], Mapping[tuple[str, str], bool]] = dict
     """Whether each probed address is healthy, by service and address."""
+    available: Callable[[], Mapping[tuple[str, str], bool]] = dict
+    """Whether each address gets requests, by service and address."""
+    ejections: Callable[[], Mapping[str, int]] = dict
+    """How often an address was taken out of use because its requests failed, by service."""
+    retries_denied: Callable[[], Mapping[str, int]] = dict
+    """Requests that were not sent again because too many were, by service."""
     handshakes: Callable[[], Mapping[tuple[str, str, str], int]] = dict
     """TLS handshakes of clients that were completed since the start, by kind, version and group."""
     handshakes_failed: Callable[[], Mapping[str, int]] = dict

@@ -83,6 +83,7 @@ class GatewayCollector(Collector):
         for (service, address), state in sorted(self._sources.healthy().items()):
             healthy.add_metric([service, address], state)
         yield healthy
+        yield from self._addresses()
         tunnels = gauge("tunnels_open", "Tunnels that are open.", "service")
         for service, count in sorted(self._sources.tunnels().items()):
             tunnels.add_metric([service], count)
@@ -92,6 +93,24 @@ class GatewayCollector(Collector):
             tunnelled.add_metric([service], count)
         yield tunnelled
         yield counter("upstream_retries", "Requests sent again on a fresh connection.", value=counters.retries)
+
+    def _addresses(self) -> Iterator[Metric]:
+        available = gauge(
+            "upstream_available", "Whether an address of a service gets requests.", "service", "address"
+        )
+        for (service, address), state in sorted(self._sources.available().items()):
+            available.add_metric([service, address], state)
+        yield available
+        text = "Times that an address got no requests because they had failed."
+        ejections = counter("upstream_ejections", text, "service")
+        for service, count in sorted(self._sources.ejections().items()):
+            ejections.add_metric([service], count)
+        yield ejections
+        text = "Requests not sent again because too many of the service's were."
+        denied = counter("upstream_retries_denied", text, "service")
+        for service, count in sorted(self._sources.retries_denied().items()):
+            denied.add_metric([service], count)
+        yield denied
 
     def _handshakes(self) -> Iterator[Metric]:
         failed = self._sources.handshakes_failed()

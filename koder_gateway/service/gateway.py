@@ -305,6 +305,8 @@ class Gateway(TwistedService):
         """Start what is watched while it serves: services' names and health, certificates, the registry."""
         if self.running:
             self.composition.names.sweep()
+            # Names may stand for other addresses than at the last tick.
+            self._probes.watch(probed_addresses(self.composition))
             self._probes.sweep(now)
             self._endpoints.sweep(now)
             self._registry.sweep(now, self.settings)

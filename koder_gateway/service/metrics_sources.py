@@ -33,6 +33,13 @@ def sources_of(
             for reason, count in service.capacity.refused.items()
         },
         healthy=lambda: probes.healthy,
+        available=lambda: {
+            (name, address.url): not address.out(service.clock.now)
+            for name, service in present().services.items()
+            for address in service.addresses
+        },
+        ejections=lambda: {name: service.ejections for name, service in present().services.items()},
+        retries_denied=lambda: {name: service.retry_budget.denied for name, service in present().services.items()},
         handshakes=lambda: endpoints.failures.completed.counts,
         handshakes_failed=lambda: endpoints.failures.counts,
         tunnels=lambda: present().tunnels.by_service(),

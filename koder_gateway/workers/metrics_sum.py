@@ -15,7 +15,7 @@ from prometheus_client.samples import Sample
 # Families that say something about one process.
 _OF_A_PROCESS: Final = ("process_", "python_")
 # Gauges about what all workers see alike, and how several views become one: a certificate expires when the first
-# worker says so, an address is healthy if all say so.
+# worker says so, an address is healthy, or gets requests, if all say so.
 _ALIKE: Final[dict[str, Callable[[Iterable[float]], float]]] = {
     "koder_gateway_build": max,
     "koder_gateway_certificate_expiry_timestamp_seconds": min,
@@ -26,6 +26,7 @@ _ALIKE: Final[dict[str, Callable[[Iterable[float]], float]]] = {
     "koder_gateway_event_loop_lag_max_seconds": max,
     "koder_gateway_limits_store_up": min,
     "koder_gateway_tenants": max,
+    "koder_gateway_upstream_available": min,
     "koder_gateway_upstream_healthy": min,
 }
 # The labels whose values change while the gateway runs, by family, how many of them those that have ended leave, and

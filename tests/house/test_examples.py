@@ -603,6 +603,9 @@ def test_every_metric_is_told_with_its_labels() -> None:
     sources = Sources(
         upstream=lambda: {"s": (1, 1)},
         healthy=lambda: {("s", "a"): True},
+        available=lambda: {("s", "a"): True},
+        ejections=lambda: {"s": 1},
+        retries_denied=lambda: {"s": 1},
         handshakes=lambda: {("full", "TLSv1.3", "g"): 1},
         handshakes_failed=lambda: {"r": 1},
         waiting=lambda: {"s": 1},

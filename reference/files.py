@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from koder_gateway.config import schema, section_texts, tenants_schema
+from koder_gateway.config import health_schema, schema, section_texts, tenants_schema
 from koder_gateway.config.json_schema import document_schema
 from koder_gateway.config.registry import TenantsFile
 from koder_gateway.config.settings import Settings
@@ -46,7 +46,11 @@ def _filled(path: str, parts: dict[str, str]) -> str:
 
 
 def _configuration() -> str:
-    parts = {"koder-gateway.toml": table(schema()), "tenants.toml": table(tenants_schema())}
+    parts = {
+        "koder-gateway.toml": table(schema()),
+        "services.NAME.health": table(health_schema()),
+        "tenants.toml": table(tenants_schema()),
+    }
     return _filled("docs/configuration.md", parts)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from .client_auth import Authorities, read_again
 from .entries import ServiceSettings
 from .faults import ConfigurationError
+from .health_entries import HealthSettings
+from .in_force import entries_in_force, json_entries, toml_lines
 from .listen_settings import ListenSettings, TlsSettings
-from .loading import DEFAULT_PATH, load
+from .loading import DEFAULT_PATH, load, read_source
 from .partial_loading import PartialSettings, load_partially
 from .registry import TenantsFile, file_version, load_tenants, parse_tenants, read_tenants
 from .request_settings import RequestSettings, ShareSettings, TimeoutSettings
@@ -29,6 +31,11 @@ def schema() -> tuple[Row, ...]:
 def tenants_schema() -> tuple[Row, ...]:
     """Every key of tenants.toml."""
     return tuple(rows(TenantsFile))
+
+
+def health_schema() -> tuple[Row, ...]:
+    """Every key of the table that `services.NAME.health` may be."""
+    return tuple(rows(HealthSettings))
 
 
 def section_texts() -> dict[str, str]:
@@ -60,8 +67,11 @@ __all__ = [
     "TimeoutSettings",
     "TlsSettings",
     "Version",
+    "entries_in_force",
     "file_state",
     "file_version",
+    "health_schema",
+    "json_entries",
     "load",
     "load_partially",
     "load_tenants",
@@ -73,10 +83,12 @@ __all__ = [
     "read_again",
     "read_keys_again",
     "read_once",
+    "read_source",
     "read_tenants",
     "schema",
     "section_texts",
     "shared_store_fault",
     "tenants_schema",
+    "toml_lines",
     "warning_lines",
 ]

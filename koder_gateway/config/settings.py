@@ -35,6 +35,7 @@ from .limits_store import (
     checked,
 )
 from .listen_settings import ListenSettings, TlsSettings
+from .origins import Origins
 from .request_settings import RequestSettings, ShareSettings, TimeoutSettings
 from .signing_keys import ContextSettings
 from .stable_reads import Version
@@ -177,8 +178,9 @@ class Settings:
     `source` is the file it came from, None for the defaults. `registered` are the tenants that were in the registry
     file when it was read, None if there is no such file, and `registry_faults` a line for each of the first faults of
     entries of which `registry_skipped` were left out. `registry_version` is the version of that file. `written` are
-    the keys that the configuration has in its tables, as in "limits_store.url". `digest` is the SHA-256 of the file,
-    in hexadecimal; "" without a file.
+    the keys that the configuration has in its tables, as in "limits_store.url", and `variables` the environment
+    variables that have set some of them, by key. `digest` is the SHA-256 of the file, in hexadecimal; "" without a
+    file.
     """
 
     tenants: TenantSettings = setting(
@@ -274,4 +276,10 @@ class Settings:
     registry_skipped: int = 0
     registry_version: Version | None = None
     written: frozenset[str] = field(default=frozenset(), compare=False)
+    variables: Mapping[str, str] = field(default_factory=dict, compare=False)
     digest: str = field(default="", compare=False)
+
+    @property
+    def origins(self) -> Origins:
+        """Where its keys come from, for the lines of reports about them."""
+        return Origins(str(self.source or "koder-gateway.toml"), self.variables)

@@ -12,8 +12,8 @@ from tests.kit.schemas import schema_faults
 _read = loading.read_settings
 
 
-def _read_and_compare(document: dict[str, Any], *arguments: Any) -> Settings:
-    settings = _read(document, *arguments)
+def _read_and_compare(document: dict[str, Any], *arguments: Any, **named: Any) -> Settings:
+    settings = _read(document, *arguments, **named)
     assert schema_faults(document) == []
     return settings
 

@@ -14,7 +14,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from koder_gateway.config import Row, schema, section_texts, tenants_schema
+from koder_gateway.config import Row, health_schema, schema, section_texts, tenants_schema
 from reference.files import FILES, ROOT
 from reference.roff import sections
 from tests.kit.schemas import SCHEMAS, schema_faults
@@ -29,7 +29,7 @@ def test_what_is_written_from_the_code_is_up_to_date(path: str) -> None:
     assert (ROOT / path).read_text() == FILES[path](), f"{path} is not what the code says: {HELP}"
 
 
-@pytest.mark.parametrize("row", [*schema(), *tenants_schema()], ids=lambda row: row.key)
+@pytest.mark.parametrize("row", [*schema(), *health_schema(), *tenants_schema()], ids=lambda row: row.key)
 def test_every_key_says_what_it_means(row: Row) -> None:
     assert re.fullmatch(r"[^|\n]+[.]", row.about), f"{row.key}: {HELP}"
 

@@ -58,8 +58,8 @@ class Sources:
     """Each limit's name, and the requests that it admitted, refused and would have refused in shadow mode."""
     limits_in_flight: Callable[[], Mapping[str, int]] = dict
     """How many requests are in flight under each limit that counts these."""
-    limit_entries: Callable[[], int] = int
-    """Buckets in memory."""
+    limit_entries: Callable[[], tuple[int, int, int]] = lambda: (0, 0, 0)
+    """Buckets in memory, how many there may be, and decisions for which there was no room for one."""
     store: Callable[[], StoreFigures | None] = lambda: None
     """What the shared store of limits did; None if there is none."""
     loop_lag: Callable[[], LoopLag] = LoopLag

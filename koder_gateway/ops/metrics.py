@@ -140,7 +140,11 @@ class GatewayCollector(Collector):
         for rule, count in self._sources.limits_in_flight().items():
             in_flight.add_metric((rule,), count)
         yield in_flight
-        yield gauge("limit_entries", "Buckets in memory.", value=self._sources.limit_entries())
+        entries, most, crowded_out = self._sources.limit_entries()
+        yield gauge("limit_entries", "Buckets in memory.", value=entries)
+        yield gauge("limit_entries_max", "Buckets that there may be in memory.", value=most)
+        crowded = "Decisions of limits by a client's network, since there was no room for a bucket."
+        yield counter("limit_crowded_out", crowded, value=crowded_out)
         store = self._sources.store()
         if store is not None:
             yield from _store(store)

@@ -22,6 +22,7 @@ from twisted.web.resource import IResource, Resource
 from ..config import ConfigurationError, Settings, StableReading
 from ..ops.access_log import AccessLogError
 from ..ops.counters import Counters
+from ..ops.full_limits import FullLimits
 from ..ops.logged_ending import LoggedEnding
 from ..ops.memory import Trimmer
 from ..ops.process_state import Present
@@ -114,6 +115,7 @@ class Gateway(TwistedService):
         self._store = StoreFollower()
         self._probes = Probes(reactor)
         self._refused_addresses = RefusedAddresses(self._coarse)
+        self._full_limits = FullLimits()
         self._registry = RegistryFollower(
             reactor, lambda: self.composition, self.counters, self._refreshed, local_hosts=local_hosts
         )
@@ -163,6 +165,7 @@ class Gateway(TwistedService):
                 self._trimmer.look,
                 lambda now: self.composition.policy.limiter.sweep(now, _EVICTED_A_SECOND),
                 lambda now: self._refused_addresses.tell(self.composition.policy.limiter, now),
+                lambda now: self._full_limits.tell(self.composition.policy.limiter, now),
                 lambda now: self._frontends.gate.fault_log.sweep(now),
                 lambda now: self.redirect.fault_log.sweep(now),
             ),

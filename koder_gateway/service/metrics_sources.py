@@ -19,6 +19,7 @@ from ..ops.loop_lag import LoopLag
 from ..ops.metric_sources import Sources, StoreFigures
 from ..ops.metrics import make_registry
 from ..ops.service_report import Counted
+from ..policy.limits import Limiter
 from ..tree.compose import Composition
 from ..tree.limits_store import Sharing
 from ..upstream.health import Probes
@@ -64,13 +65,17 @@ def _sources_of(
         tunnelled=lambda: present().tunnels.opened,
         limits=lambda: present().policy.limiter.counts(),
         limits_in_flight=lambda: present().policy.limiter.in_flight(),
-        limit_entries=lambda: present().policy.limiter.entries,
+        limit_entries=lambda: _limit_entries(present().policy.limiter),
         store=lambda: _store_figures(present().sharing),
         loop_lag=lambda: lag,
         certificates=lambda: endpoints.expiries(),
         certificate_faults=lambda: endpoints.faulty,
         log_dropped=lambda: ending.dropped,
     )
+
+
+def _limit_entries(limiter: Limiter) -> tuple[int, int, int]:
+    return limiter.entries, limiter.max_entries, limiter.crowded_out
 
 
 def _address_uses(composition: Composition) -> Iterator[AddressUse]:

@@ -22,7 +22,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-long test-tls check format reference bench bench-echo bench-floods bench-limits-store bench-peers bench-scale bench-workers deb test-deb clean
+.PHONY: help run test test-long test-tls check format reference screenshot bench bench-echo bench-floods bench-limits-store bench-peers bench-scale bench-workers deb test-deb clean
 .PHONY: system-python system-bench system-test system-test-tls system-deb system-test-deb
 
 # $(call need,CONDITION,PACKAGES): nothing while CONDITION holds; else the Debian PACKAGES are installed when root,
@@ -48,6 +48,7 @@ help:
 	@echo 'make format    write the formatting that check asks for'
 	@echo 'make reference  write the reference of the configuration anew from the code, after a change of its keys'
 	@echo 'make bench     micro-benchmarks of the hot functions'
+	@echo 'make screenshot  draw the picture of the status page in docs (two minutes)'
 	@echo 'make bench-scale  whether it stays as fast as tenants, routes, limits and connections grow; draws docs/plots'
 	@echo 'make bench-workers  throughput with one and two workers, and how connections spread (WORKERS= passes options)'
 	@echo 'make bench-refresh  what requests wait for while a registry of a million tenants is read again (REFRESH= passes options)'
@@ -80,6 +81,9 @@ check: $(STAMP)-check
 # The reference of the configuration: the tables of docs/configuration.md, the manual page and the JSON Schemas.
 reference: $(STAMP)
 	$(BIN)/python -m reference
+
+screenshot: system-test $(STAMP)-test
+	$(BIN)/python -m tests.ops.screenshot --out docs/status.png
 
 format: $(STAMP)-check
 	$(BIN)/ruff format .
@@ -150,7 +154,7 @@ system-python:
 	$(call need,$(PYTHON) -c 'import ensurepip',python3-venv)
 
 system-test:
-	$(call need,command -v nginx redis-server node go,nginx redis-server nodejs golang-go)
+	$(call need,command -v nginx && command -v redis-server && command -v node && command -v go && command -v chromium,nginx redis-server nodejs golang-go chromium)
 
 system-test-tls:
 	$(call need,command -v testssl || command -v testssl.sh,testssl.sh)

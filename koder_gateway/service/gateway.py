@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from prometheus_client import CollectorRegistry
 from twisted.application.service import Service as TwistedService
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -25,7 +24,7 @@ from ..ops.access_log import AccessLogError
 from ..ops.counters import Counters
 from ..ops.logged_ending import LoggedEnding
 from ..ops.memory import Trimmer
-from ..ops.metrics import make_registry
+from ..ops.process_state import Present
 from ..ops.refused_addresses import RefusedAddresses
 from ..ops.reloads import Reloads
 from ..ops.retired_registries import RetiredRegistries
@@ -42,12 +41,12 @@ from ..tree.compose import Composition, adopt, compose, probed_addresses, with_r
 from ..upstream.health import Probes
 from ..version import VERSION
 from ..wire.clock import CoarseClock
-from .admin_port import admin_factory
+from .admin_port import AdminPort
 from .arguments import check_settings, read_mounts, read_port, read_ports
 from .configuration_warnings import changed_ports, warnings_of
 from .drain import Drain
 from .frontends import Frontends, protocols_of
-from .metrics_sources import count_connections, count_for, count_tenants, counted_of, sources_of
+from .metrics_sources import count_connections, count_for, count_tenants, counted_of, registry_of
 from .ports import Addresses, Ports, endpoints_of
 from .process import Process
 from .registry_follower import RegistryFollower
@@ -139,8 +138,9 @@ class Gateway(TwistedService):
             process.listening_on(reactor), self._endpoints, public, redirecting, [admin] if admin else []
         )
         self._drain = Drain(reactor, clock, self.site, self._ports, self._sweeper, self._close)
-        sources = sources_of(lambda: self.composition, self._probes, self._endpoints, self._ending, self._sweeper.lag)
-        self._metrics = make_registry(self.counters, sources, version=VERSION)
+        self._metrics = registry_of(
+            self.counters, lambda: self.composition, self._probes, self._endpoints, self._ending, self._sweeper.lag
+        )
         self._report = ServiceReport(self.notifier, lambda: counted_of(self.counters, self.site))
 
     def _made_sweeper(self) -> Sweeper:
@@ -159,7 +159,7 @@ class Gateway(TwistedService):
                 lambda _: self._ending.flush(),
                 lambda now: self._report.look(now),
                 lambda _: self.site.tick(),
-                lambda _: self.process.publish(self._sampled),
+                lambda _: self.process.publish(self.sampled),
                 self._trimmer.look,
                 lambda now: self.composition.policy.limiter.sweep(now, _EVICTED_A_SECOND),
                 lambda now: self._refused_addresses.tell(self.composition.policy.limiter, now),
@@ -333,9 +333,7 @@ class Gateway(TwistedService):
         if self._bound:
             return
         self._bound = True
-        admin = admin_factory(
-            self._reactor, lambda: self.composition, self.unready, self.metrics, lambda: self.process.pid, self._time
-        )
+        admin = AdminPort(self, self._ports.endpoints, self._time).factory(self._reactor)
         faults = self._ports.bind(self.site, self.redirect, admin)
         if faults:
             raise StartError("\n".join(faults))
@@ -358,14 +356,14 @@ class Gateway(TwistedService):
 
     def metrics(self) -> bytes:
         """The metrics page."""
-        return self.process.metrics_page(self._sampled)
+        return self.process.metrics_page(self.sampled)
 
-    def _sampled(self) -> CollectorRegistry:
-        """The metrics of this process, as they are now."""
+    def sampled(self) -> Present:
+        """The state of this process, as it is now."""
         services = self.composition.services.values()
         retries = self._retired.retries + sum(service.retried for service in services)
         count_connections(self.counters, self.site, retries)
-        return self._metrics
+        return Present(self._metrics, self.unready())
 
     # -- the end
 
@@ -394,5 +392,5 @@ class Gateway(TwistedService):
             service.close_idle()
         self._retired.close_idle()
         self._ending.flush()
-        self.process.publish(self._sampled)
+        self.process.publish(self.sampled)
         return self._store.close(self._ports.close_admin())

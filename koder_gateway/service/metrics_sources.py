@@ -3,27 +3,45 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+
+from prometheus_client import CollectorRegistry
 
 from ..downstream.site import GatewaySite
 from ..errors import CODES
-from ..exchange.states import EARLY_ENDS
+from ..exchange.states import EARLY_ENDS, SERVICE_FAULTS
 from ..limits_store.store import BOUNDS
 from ..listening.endpoints import Endpoints
+from ..ops.address_metrics import AddressCollector, AddressUse
 from ..ops.counters import Counters
 from ..ops.logged_ending import LoggedEnding
 from ..ops.loop_lag import LoopLag
 from ..ops.metric_sources import Sources, StoreFigures
+from ..ops.metrics import make_registry
 from ..ops.service_report import Counted
 from ..tree.compose import Composition
 from ..tree.limits_store import Sharing
 from ..upstream.health import Probes
+from ..version import VERSION
 
 
-def sources_of(
+def registry_of(
+    counters: Counters,
+    present: Callable[[], Composition],
+    probes: Probes,
+    endpoints: Endpoints,
+    ending: LoggedEnding,
+    lag: LoopLag,
+) -> CollectorRegistry:
+    """The metrics of one gateway. `present` returns the generation in force."""
+    registry = make_registry(counters, _sources_of(present, probes, endpoints, ending, lag), version=VERSION)
+    registry.register(AddressCollector(lambda: _address_uses(present()), lambda: _service_failures(present())))
+    return registry
+
+
+def _sources_of(
     present: Callable[[], Composition], probes: Probes, endpoints: Endpoints, ending: LoggedEnding, lag: LoopLag
 ) -> Sources:
-    """The sources of one gateway. `present` returns the generation in force."""
     return Sources(
         upstream=lambda: {name: (service.idle, service.active) for name, service in present().services.items()},
         waiting=lambda: {name: service.capacity.waiting for name, service in present().services.items()},
@@ -53,6 +71,19 @@ def sources_of(
         certificate_faults=lambda: endpoints.faulty,
         log_dropped=lambda: ending.dropped,
     )
+
+
+def _address_uses(composition: Composition) -> Iterator[AddressUse]:
+    """The present use of each address of each service."""
+    for name, service in composition.services.items():
+        for address in service.addresses:
+            yield AddressUse(name, address.url, len(address.idle), address.pending)
+
+
+def _service_failures(composition: Composition) -> Mapping[str, Mapping[str, int]]:
+    """The failed exchanges of each service, by reason; all reasons are there from the start."""
+    known = dict.fromkeys(SERVICE_FAULTS, 0)
+    return {name: known | service.failures for name, service in composition.services.items()}
 
 
 def _store_figures(sharing: Sharing | None) -> StoreFigures | None:

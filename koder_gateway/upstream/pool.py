@@ -221,6 +221,7 @@ class Service(AddressOwner):
     def keep_counts(self, before: Service) -> None:
         """Take over what the service of the same name has counted that this one replaces."""
         self.capacity.refused = before.capacity.refused
+        self.failures = before.failures
         self.ejections = before.ejections
         self.retry_budget.denied = before.retry_budget.denied
 

@@ -3,14 +3,18 @@ what every worker sees alike is shown once, and what belongs to a process is lab
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 import msgspec
-from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
+
+from ..ops.metric_values import Family, Sampled, families_of
+from ..ops.process_state import Present, ReloadRecord
 
 # Families that say something about one process.
 _OF_A_PROCESS: Final = ("process_", "python_")
@@ -33,43 +37,29 @@ _ALIKE: Final[dict[str, Callable[[Iterable[float]], float]]] = {
 _LASTING: Final = ("counter", "histogram")
 
 
-class Sampled(msgspec.Struct, array_like=True):
-    """One sample."""
-
-    name: str
-    labels: dict[str, str]
-    value: float
-
-
-class Family(msgspec.Struct, array_like=True):
-    """One family of samples."""
-
-    name: str
-    text: str
-    type: str
-    samples: list[Sampled]
-
-
 class Snapshot(msgspec.Struct, array_like=True):
-    """The metrics of one process. `run` distinguishes the processes that were the same worker one after the other;
-    `ended` has, by worker, the last run whose counters are contained here."""
+    """The metrics and the state of one process. `run` distinguishes the processes that were the same worker one after
+    the other; `ended` has, by worker, the last run whose counters are contained here. `time` is when it was taken,
+    and `started` when the supervisor began, both in seconds since the epoch; `reloads` are the supervisor's."""
 
     run: int = 0
     families: list[Family] = []
     ended: dict[int, int] = {}
+    pid: int = 0
+    time: float = 0.0
+    unready: list[str] = []
+    started: float = 0.0
+    reloads: ReloadRecord = msgspec.field(default_factory=ReloadRecord)
 
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder(Snapshot)
 
 
-def taken(registry: CollectorRegistry, run: int) -> bytes:
-    """The present values of a registry, as bytes."""
-    families = [
-        Family(m.name, m.documentation, m.type, [Sampled(s.name, dict(s.labels), float(s.value)) for s in m.samples])
-        for m in registry.collect()
-    ]
-    return _encoder.encode(Snapshot(run, families))
+def taken(present: Present, run: int) -> bytes:
+    """The present state of this process, as bytes."""
+    families = families_of(present.registry)
+    return _encoder.encode(Snapshot(run, families, {}, os.getpid(), time.time(), present.unready))
 
 
 def read_snapshot(data: bytes) -> Snapshot:

@@ -347,6 +347,7 @@ class Supervisor:
 
     def _decide(self) -> None:
         """All have said what they think of a reload."""
+        self._totals.decided(self._refusals)
         for line in self._refusals:
             self._say(f"reload refused: {line}", ERROR)
         if self._refusals:

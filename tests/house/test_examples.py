@@ -37,6 +37,7 @@ from koder_gateway.exchange.context import request_context
 from koder_gateway.exchange.states import ANSWERS, CLIENT_GONE, CUT, EVENTS, HELD, MOVES, Exchange
 from koder_gateway.ops.access_lines import JsonLines
 from koder_gateway.ops.access_log import AccessLog
+from koder_gateway.ops.address_metrics import AddressCollector, AddressUse
 from koder_gateway.ops.counters import Counters
 from koder_gateway.ops.metric_sources import Sources, StoreFigures
 from koder_gateway.ops.metrics import GatewayCollector
@@ -615,7 +616,8 @@ def test_every_metric_is_told_with_its_labels() -> None:
         certificates=lambda: {"c": 0.0},
     )
     found: dict[str, set[str]] = {}
-    for family in GatewayCollector(counters, sources, "0").collect():
+    addresses = AddressCollector(lambda: [AddressUse("s", "a", 1, 1)], lambda: {"s": {"r": 1}})
+    for family in (*GatewayCollector(counters, sources, "0").collect(), *addresses.collect()):
         suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
         labels = {label for sample in family.samples for label in sample.labels} - {"le"}
         found[family.name + suffix] = labels

@@ -8,6 +8,7 @@ from prometheus_client.exposition import generate_latest
 from koder_gateway.ops.counters import Counters
 from koder_gateway.ops.metric_sources import Sources
 from koder_gateway.ops.metrics import make_registry
+from koder_gateway.ops.process_state import Present
 from koder_gateway.workers.metrics_sum import FamilyCollector, Snapshot, read_snapshot, summed, taken, written
 from koder_gateway.workers.totals import Totals
 from tests.kit.exchanges import count
@@ -26,7 +27,8 @@ def counted(requests: int, *, expires: float = 100.0, healthy: bool = True, tena
 
 
 def page(past: Snapshot, *registries: CollectorRegistry) -> dict[str, float]:
-    workers = {number: read_snapshot(taken(each, 1)).families for number, each in enumerate(registries, 1)}
+    taken_each = (taken(Present(each, []), 1) for each in registries)
+    workers = {number: read_snapshot(each).families for number, each in enumerate(taken_each, 1)}
     registry = CollectorRegistry(auto_describe=False)
     registry.register(FamilyCollector(lambda: summed(past.families, workers)))
     return parse_metrics(generate_latest(registry).decode())
@@ -68,7 +70,7 @@ def test_the_page_of_one_worker_has_every_name_of_a_single_process() -> None:
 
 def test_the_counters_of_a_worker_that_has_ended_stay_and_its_gauges_go() -> None:
     totals = Totals(2)
-    totals.pages[1].write(taken(counted(3), 1))
+    totals.pages[1].write(taken(Present(counted(3), []), 1))
     totals.fold(1)
     # Nothing is counted twice, however often.
     totals.fold(1)
@@ -77,7 +79,7 @@ def test_the_counters_of_a_worker_that_has_ended_stay_and_its_gauges_go() -> Non
     seen = page(past, counted(4))
     assert seen['koder_gateway_requests_total{service="a",status="2xx"}'] == 7
     assert seen["koder_gateway_connections_open"] == 4
-    totals.pages[1].write(taken(counted(10), 2))
+    totals.pages[1].write(taken(Present(counted(10), []), 2))
     totals.fold(1)
     seen = page(read_snapshot(totals.pages[0].read()), counted(4))
     assert seen['koder_gateway_requests_total{service="a",status="2xx"}'] == 17
@@ -90,6 +92,6 @@ def test_a_worker_that_ended_before_it_counted_leaves_nothing() -> None:
 
 
 def test_a_snapshot_survives_its_bytes() -> None:
-    snapshot = read_snapshot(taken(counted(3), 7))
+    snapshot = read_snapshot(taken(Present(counted(3), []), 7))
     assert snapshot.run == 7
     assert read_snapshot(written(snapshot)) == snapshot

@@ -45,7 +45,7 @@ class ListenSettings:
     admin_port: str = setting(
         optional_text(ENDPOINT),
         "",
-        about='Endpoint of `/healthz`, `/readyz`, `/metrics`; `--admin-port` wins; `""`: none.',
+        about='Endpoint of the status page, `/readyz`, `/metrics` and others; `--admin-port` wins; `""`: none.',
     )
     admin_hosts: tuple[str, ...] = setting(
         listing(DOMAIN),

@@ -23,7 +23,7 @@ from .exchange_families import exchange_families
 from .loop_lag import BOUNDS as LAG_BOUNDS
 from .loop_lag import LoopLag
 from .metric_families import PREFIX, counter, cumulative, gauge, histogram
-from .metric_sources import Sources, StoreFigures
+from .metric_sources import Sources, SpanFigures, StoreFigures
 
 CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 
@@ -139,7 +139,11 @@ class GatewayCollector(Collector):
         for rule, count in self._sources.limits_in_flight().items():
             in_flight.add_metric((rule,), count)
         yield in_flight
-        yield gauge("limit_entries", "Buckets in memory.", value=self._sources.limit_entries())
+        entries, most, crowded_out = self._sources.limit_entries()
+        yield gauge("limit_entries", "Buckets in memory.", value=entries)
+        yield gauge("limit_entries_max", "Buckets that there may be in memory.", value=most)
+        crowded = "Decisions of limits by a client's network, since there was no room for a bucket."
+        yield counter("limit_crowded_out", crowded, value=crowded_out)
         store = self._sources.store()
         if store is not None:
             yield from _store(store)
@@ -170,6 +174,9 @@ class GatewayCollector(Collector):
         yield gauge("certificate_faults", "Certificates on disk that cannot be used, as last seen.", value=faults)
         dropped = self._sources.log_dropped()
         yield counter("access_log_dropped_lines", "Access log lines that were lost.", value=dropped)
+        spans = self._sources.spans()
+        if spans is not None:
+            yield from _spans(spans)
         yield InfoMetricFamily(PREFIX + "build", "What is running.", value=_build(self._version))
 
 
@@ -192,6 +199,15 @@ def _store(store: StoreFigures) -> Iterator[Metric]:
     times = histogram("limits_store_seconds", "Time from a question to the shared store until its answer.")
     times.add_metric([], cumulative(store.times, store.bounds), store.seconds)
     yield times
+
+
+def _spans(spans: SpanFigures) -> Iterator[Metric]:
+    yield counter("spans_exported", "Spans that the collector has taken.", value=spans.exported)
+    dropped = counter("spans_dropped", "Spans that were lost, by why.", "reason")
+    dropped.add_metric(["full"], spans.dropped)
+    dropped.add_metric(["undelivered"], spans.lost)
+    yield dropped
+    yield counter("span_export_failures", "Requests to the collector that failed.", value=spans.failures)
 
 
 def make_registry(counters: Counters, sources: Sources | None = None, *, version: str) -> CollectorRegistry:

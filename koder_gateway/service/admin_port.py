@@ -123,8 +123,7 @@ class AdminPort:
             request = _asked(query_of(head))
         except ValueError as error:
             return admin_problem(BAD_REQUEST.because(str(error)), self.docs_url())
-        composition = self._gateway.composition
-        return json_response(explained_live(request, composition.settings, composition.policy, self._monotonic()))
+        return json_response(explained_live(request, self._gateway.composition, self._monotonic()))
 
 
 def _asked(query: bytes) -> ExplainedRequest:

@@ -19,10 +19,12 @@ from ..ops.loop_lag import LoopLag
 from ..ops.metric_sources import Sources, StoreFigures
 from ..ops.metrics import make_registry
 from ..ops.service_report import Counted
+from ..policy.limits import Limiter
 from ..tree.compose import Composition
 from ..tree.limits_store import Sharing
 from ..upstream.health import Probes
 from ..version import VERSION
+from .tracing_follower import TracingFollower
 
 
 def registry_of(
@@ -31,16 +33,23 @@ def registry_of(
     probes: Probes,
     endpoints: Endpoints,
     ending: LoggedEnding,
+    tracing: TracingFollower,
     lag: LoopLag,
 ) -> CollectorRegistry:
     """The metrics of one gateway. `present` returns the generation in force."""
-    registry = make_registry(counters, _sources_of(present, probes, endpoints, ending, lag), version=VERSION)
+    sources = _sources_of(present, probes, endpoints, ending, tracing, lag)
+    registry = make_registry(counters, sources, version=VERSION)
     registry.register(AddressCollector(lambda: _address_uses(present()), lambda: _service_failures(present())))
     return registry
 
 
 def _sources_of(
-    present: Callable[[], Composition], probes: Probes, endpoints: Endpoints, ending: LoggedEnding, lag: LoopLag
+    present: Callable[[], Composition],
+    probes: Probes,
+    endpoints: Endpoints,
+    ending: LoggedEnding,
+    tracing: TracingFollower,
+    lag: LoopLag,
 ) -> Sources:
     return Sources(
         upstream=lambda: {name: (service.idle, service.active) for name, service in present().services.items()},
@@ -64,13 +73,18 @@ def _sources_of(
         tunnelled=lambda: present().tunnels.opened,
         limits=lambda: present().policy.limiter.counts(),
         limits_in_flight=lambda: present().policy.limiter.in_flight(),
-        limit_entries=lambda: present().policy.limiter.entries,
+        limit_entries=lambda: _limit_entries(present().policy.limiter),
         store=lambda: _store_figures(present().sharing),
+        spans=lambda: tracing.figures,
         loop_lag=lambda: lag,
         certificates=lambda: endpoints.expiries(),
         certificate_faults=lambda: endpoints.faulty,
         log_dropped=lambda: ending.dropped,
     )
+
+
+def _limit_entries(limiter: Limiter) -> tuple[int, int, int]:
+    return limiter.entries, limiter.max_entries, limiter.crowded_out
 
 
 def _address_uses(composition: Composition) -> Iterator[AddressUse]:

@@ -102,6 +102,14 @@ class Address(TargetAddress):
         """Whether it is out of use."""
         return not self.healthy or self.down_until > now or self.ejected_until > now
 
+    def outage(self, now: float) -> str:
+        """Why it is out of use, "" where it is not."""
+        if not self.healthy:
+            return "its health probes fail"
+        if self.ejected_until > now:
+            return "its requests have failed"
+        return "a connection has failed" if self.down_until > now else ""
+
     @property
     def out_until(self) -> float:
         """When it may be tried again, as far as that depends on requests."""

@@ -69,11 +69,6 @@ def look_up(host: str) -> tuple[Found, ...]:
     return tuple(distinct)[:_MOST]
 
 
-def is_loopback(host: str) -> bool:
-    """Whether an address is one of this machine's own."""
-    return host.startswith(_LOOPBACK)
-
-
 class ResolvedName:
     """One name. `known` are its addresses, none before a look-up has brought any."""
 
@@ -242,7 +237,7 @@ class NamedEndpoint(DirectEndpoint):
         """See `DirectEndpoint`. Only where no second address is to be tried meanwhile: of several, the first one must
         be this machine's, which answers at once."""
         known = self._name.known
-        if not known or (len(known) > 1 and not is_loopback(known[0][1])):
+        if not known or (len(known) > 1 and not known[0][1].startswith(_LOOPBACK)):
             return None
         kind, host = known[0]
         family = socket.AF_INET if kind is IPv4Address else socket.AF_INET6

@@ -1,21 +1,22 @@
 """The addresses that a service's URL stands for, where its host is a name: each is an address of the service.
 
-A name whose addresses are this machine's stays one address: localhost is ::1 as well, where few services listen. So
-does a name that is not known yet: its endpoint waits for the look-up. `ResolvedName` looks it up again; if that
-brings nothing, the last good addresses stay.
+localhost stays one address: it is ::1 as well, where few services listen. So does a name that is not known yet: its
+endpoint waits for the look-up. `ResolvedName` looks it up again; if that brings nothing, the last good addresses
+stay.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from twisted.internet.address import IPv6Address
 from twisted.internet.interfaces import IStreamClientEndpoint
 
-from .name_resolution import Found, ResolvedName, is_loopback
+from .name_resolution import Found, ResolvedName
 
+_LOCALHOST: Final = {"127.0.0.1", "::1"}
 # Makes the endpoint of one of a name's addresses.
 MakeEndpoint = Callable[[Found], IStreamClientEndpoint]
 
@@ -42,7 +43,7 @@ class NamedAddresses:
 
     def endpoints(self) -> Mapping[str, Callable[[], IStreamClientEndpoint] | None]:
         """The present addresses as URLs, each with what makes its endpoint; None: the URL has an endpoint itself."""
-        if not self._known or all(is_loopback(host) for _, host in self._known):
+        if {host for _, host in self._known} <= _LOCALHOST:
             return {self._url: None}
         return {self._labelled(found): lambda found=found: self._make(found) for found in self._known}  # type: ignore[misc]
 

@@ -138,6 +138,12 @@ class Service(AddressOwner):
             )
         self._all_out = all_out
 
+    @property
+    def description(self) -> str:
+        """The addresses in words, with why one is out of use."""
+        outages = {address.url: address.outage(self.clock.now) for address in self.addresses}
+        return ", ".join(f"{url} (out of use: {outage})" if outage else url for url, outage in outages.items())
+
     def may_eject(self, address: Address) -> bool:
         """Whether the service can do without this address: another one is available, and no more than half of them
         are ejected."""

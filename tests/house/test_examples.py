@@ -39,7 +39,7 @@ from koder_gateway.ops.access_lines import JsonLines
 from koder_gateway.ops.access_log import AccessLog
 from koder_gateway.ops.address_metrics import AddressCollector, AddressUse
 from koder_gateway.ops.counters import Counters
-from koder_gateway.ops.metric_sources import Sources, StoreFigures
+from koder_gateway.ops.metric_sources import Sources, SpanFigures, StoreFigures
 from koder_gateway.ops.metrics import GatewayCollector
 from koder_gateway.tls.handshake_failures import TOLD
 from koder_gateway.tree.compose import make_policy
@@ -507,6 +507,7 @@ BOUNDED = (
     "upstream",
     "tree",
     "tls",
+    "tracing",
     "ops",
     "policy",
     "wire",
@@ -611,6 +612,7 @@ def test_every_metric_is_told_with_its_labels() -> None:
         tunnels=lambda: {"s": 1},
         tunnelled=lambda: {"s": 1},
         limits=lambda: [("r", 1, 1, 1)],
+        spans=lambda: SpanFigures(1, 1, 1, 1),
         store=lambda: StoreFigures(True, 1, 1, (0.1,), (1, 1), 0.1),
         limits_in_flight=lambda: {"r": 1},
         certificates=lambda: {"c": 0.0},

@@ -66,9 +66,10 @@ class Page:
         return self._browser.call(method, self._session, **parameters)
 
     def open(self, url: str) -> None:
-        """Go there; the page may still be loading afterwards."""
+        """Go there, and wait until the page has been loaded."""
         result = self.call("Page.navigate", url=url)
         assert not result.get("errorText"), result
+        self.until("document.readyState === 'complete'", "the page is loaded")
 
     def run(self, script: str) -> Any:
         """The value of an expression in the page."""

@@ -107,7 +107,7 @@ def test_what_others_count_is_asked_for_each_time_the_page_is_read():
         upstream=lambda: upstream,
         limits=lambda: [("login", 10, 3, 0), ("wide", 90, 0, 8)],
         limits_in_flight=lambda: {"reports": 3},
-        limit_entries=lambda: 42,
+        limit_entries=lambda: (42, 50, 7),
         certificates=lambda: {"koder": 1_900_000_000.0},
         log_dropped=lambda: 6,
     )
@@ -123,6 +123,8 @@ def test_what_others_count_is_asked_for_each_time_the_page_is_read():
         'koder_gateway_limit_decisions_total{decision="shadowed",rule="wide"} 8.0',
         'koder_gateway_limit_in_flight{rule="reports"} 3.0',
         "koder_gateway_limit_entries 42.0",
+        "koder_gateway_limit_entries_max 50.0",
+        "koder_gateway_limit_crowded_out_total 7.0",
         'koder_gateway_certificate_expiry_timestamp_seconds{certificate="koder"} 1.9e+09',
         "koder_gateway_access_log_dropped_lines_total 6.0",
     ):

@@ -302,6 +302,19 @@ def test_unhealthy_addresses_are_not_tried_and_without_others_there_is_none() ->
     assert play.chosen() == {None: 12}
 
 
+def test_a_description_says_which_address_is_out_of_use_and_why() -> None:
+    play = Play(4)
+    unhealthy, refused, ejected, _ = play.addresses
+    play.fail(ejected)
+    unhealthy.judge(False, play.clock.now)
+    refused.refused(play.clock.now)
+    assert play.service.description == (
+        "http://192.0.2.1 (out of use: its health probes fail), "
+        "http://192.0.2.2 (out of use: a connection has failed), "
+        "http://192.0.2.3 (out of use: its requests have failed), http://192.0.2.4"
+    )
+
+
 # -- names
 
 

@@ -6,10 +6,11 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 
-from tests.kit.clients import request
+from tests.kit.clients import HOST, request
 from tests.kit.gateways import GatewayProcess, configuration
 from tests.kit.http1 import Message
 from tests.kit.services import Origin, Peer, answer
@@ -112,6 +113,8 @@ def test_a_service_whose_probes_fail_is_503_with_retry_after(failing: Failing) -
     until(lambda: failing.ask("down", CLIENTS[:1])[0].status == 503, "the probe has failed")
     (response,) = failing.ask("down", CLIENTS[:1])
     assert (response.status, response.code, response.values(b"Retry-After")) == (503, "overloaded", [b"1"])
+    page = failing.gateway.ask_admin(f"/explain?{urlencode({'url': f'http://{HOST}/down'})}")[1]
+    assert f"{failing.down.url} (out of use: its health probes fail)" in page
     assert "service down: no address is healthy, so requests are refused (503)" in failing.gateway.log()
 
 

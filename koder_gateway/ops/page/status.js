@@ -185,7 +185,7 @@ function findings(now, before) {
   const found = [];
   const add = (level, key, text, section) => found.push({ level, key, text, section });
   for (const reason of now.reasons) add("bad", `unready ${reason}`, `The gateway is not ready: ${reason}.`, "workers");
-  aboutWorkers(now, add);
+  aboutWorkers(now, before, add);
   aboutServices(now, before, add);
   aboutTraffic(now, before, add);
   aboutLimits(now, before, add);
@@ -194,8 +194,12 @@ function findings(now, before) {
   return found.sort((one, other) => (one.level === "bad" ? 0 : 1) - (other.level === "bad" ? 0 : 1));
 }
 
-function aboutWorkers(now, add) {
+function aboutWorkers(now, before, add) {
+  if (now.loop_lag > 0.5) add("warn", "lag", `The event loop was late by up to ${seconds(now.loop_lag)} in the last minutes.`, "workers");
   for (const worker of now.workers) {
+    const old = named(before.workers, worker.number, "number");
+    if (old && worker.restarts > old.restarts)
+      add("warn", `worker ${worker.number} restarted`, `Worker ${worker.number} died and was started again.`, "workers");
     const name = now.workers.length > 1 ? `Worker ${worker.number}` : "The process";
     if (worker.pid === null) add("bad", `worker ${worker.number} gone`, `${name} is not running.`, "workers");
     else if (worker.silent !== null && worker.silent > 5)

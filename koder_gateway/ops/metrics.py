@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from OpenSSL import SSL
-from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from prometheus_client.core import InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -20,6 +20,7 @@ import twisted
 
 from .counters import Counters
 from .exchange_families import exchange_families
+from .exposition import exposition
 from .loop_lag import BOUNDS as LAG_BOUNDS
 from .loop_lag import LoopLag
 from .metric_families import PREFIX, counter, cumulative, gauge, histogram
@@ -221,7 +222,7 @@ def make_registry(counters: Counters, sources: Sources | None = None, *, version
 
 def render(registry: CollectorRegistry) -> bytes:
     """The metrics page, of type `CONTENT_TYPE`."""
-    return generate_latest(registry)
+    return exposition(registry.collect())
 
 
 def _build(version: str) -> dict[str, str]:

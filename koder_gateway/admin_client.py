@@ -40,8 +40,20 @@ def admin_of(settings: Settings) -> str:
 
 
 def ask(admin: str, target: str) -> dict[str, Any]:
-    """The JSON object at a path (and query) of an admin port: `http://HOST:PORT`, `https://…`, `HOST:PORT`, or
-    `unix:PATH`. Raises AdminError."""
+    """The JSON object at a path (and query) of an admin port. Raises AdminError."""
+    status, body = _asked(admin, target)
+    return _object(without_secrets(admin), target, status, body)
+
+
+def ask_page(admin: str, target: str) -> tuple[int, str]:
+    """The status and the text of a page of an admin port. Raises AdminError."""
+    status, body = _asked(admin, target)
+    return status, body.decode(errors="replace")
+
+
+def _asked(admin: str, target: str) -> tuple[int, bytes]:
+    """What an admin port responds: `http://HOST:PORT`, `https://…`, `HOST:PORT`, or `unix:PATH`. Raises
+    AdminError."""
     url = without_secrets(admin)
     try:
         connection = _connection(admin)
@@ -50,7 +62,7 @@ def ask(admin: str, target: str) -> dict[str, Any]:
     try:
         connection.request("GET", target, headers={"Accept": "application/json"})
         response = connection.getresponse()
-        body = response.read(_LARGEST + 1)
+        return response.status, response.read(_LARGEST + 1)
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise AdminError(
@@ -59,7 +71,6 @@ def ask(admin: str, target: str) -> dict[str, Any]:
         ) from None
     finally:
         connection.close()
-    return _object(url, target, response.status, body)
 
 
 def _object(url: str, target: str, status: int, body: bytes) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from .config import ConfigurationError, Settings
+from .config import ConfigurationError, Settings, entries_in_force, json_entries, read_source, toml_lines
 from .config.faults import without_secrets
 from .ops.console import WARNING, say
 
@@ -25,6 +25,10 @@ def add_arguments(check: argparse.ArgumentParser) -> None:
     """The options of `check`, besides --config."""
     check.add_argument("file", nargs="?", type=Path, metavar="FILE", help="the same as --config FILE")
     check.add_argument("--json", action="store_true", help="print one JSON object")
+    check.add_argument(
+        "--print", action="store_true", help="print the configuration in force, and where each value comes from"
+    )
+    check.add_argument("-q", "--quiet", action="store_true", help="print faults only")
     check.add_argument(
         "--live", action="store_true", help="ask the running gateway for each active tenant's discovery document, too"
     )
@@ -65,10 +69,14 @@ def check(settings: Settings, options: argparse.Namespace) -> int:
     warnings = list(dict.fromkeys(found))
     live = _live(settings, options, faults) if options.live else None
     warnings += live.warnings if live else ()
+    entries = entries_in_force(read_source(options.config, options.view.environ)) if options.print else None
     if options.json:
-        _print(_document(settings, faults, warnings, live))
+        printed = {} if entries is None else {"configuration": json_entries(entries)}
+        _print({**_document(settings, faults, warnings, live), **printed})
     else:
-        _say(settings, faults, warnings, live)
+        _say(settings, faults, warnings, live, options)
+    if entries is not None and not options.json:
+        print("\n".join(toml_lines(entries)))
     return 1 if faults or (live is not None and live.faults) else 0
 
 
@@ -87,13 +95,22 @@ def _live(settings: Settings, options: argparse.Namespace, faults: list[str]) ->
     return None
 
 
-def _say(settings: Settings, faults: list[str], warnings: list[str], live: LiveReport | None) -> None:
+def _say(
+    settings: Settings,
+    faults: list[str],
+    warnings: list[str],
+    live: LiveReport | None,
+    options: argparse.Namespace,
+) -> None:
     say("\n".join([*faults, *map(str, live.faults if live else ())]))
     if live is not None and live.left_out:
         say(f"live: {live.left_out} more faults")
+    if options.quiet:
+        return
     for warning in warnings:
         say(f"warning: {warning}", WARNING)
-    if faults:
+    # A configuration that is printed stays one that can be read.
+    if faults or options.print:
         return
     if live is None or not live.faults:
         summary = _summary(settings)

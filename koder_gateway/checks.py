@@ -14,7 +14,9 @@ from typing import Any, Final
 from twisted.internet.testing import MemoryReactor
 
 from .config import DEFAULT_PATH, Settings, load_partially, misspelled_services, warning_lines
-from .config.faults import line, step
+from .config.environment import PREFIX
+from .config.faults import step
+from .config.origins import Origins
 from .listening.admin_ports import examine_admin
 from .listening.endpoint_faults import EndpointError
 from .listening.endpoint_strings import ListenAddress, address_of
@@ -67,6 +69,7 @@ def check_as_service_user(path: Path | None, user: str = SERVICE_USER, folder: P
     given = os.environ.get("STATE_DIRECTORY") or made
     if given:
         environ["STATE_DIRECTORY"] = str(given)
+    environ |= {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
     return CheckUser(environ, made)
 
 
@@ -82,20 +85,20 @@ def settings_faults(
     folder that the gateway will have when it starts (`CheckUser`); `given` are endpoints of a command line, by their
     key in `[listen]`.
     """
-    name = str(settings.source or "koder-gateway.toml")
+    origins = settings.origins
     if settings.tls.client_ca is not None:
         warned += settings.tls.client_ca.warnings(time.time())
     warned += warning_lines(settings)
-    warned += [line(name, "timeouts.drain", each) for each in _drain_warnings(settings.timeouts.drain)]
+    warned += [origins.line("timeouts.drain", each) for each in _drain_warnings(settings.timeouts.drain)]
     limit, whose = descriptors(UNIT_FOLDERS)
-    warned += [line(name, "listen.max_connections", each) for each in descriptor_warnings(settings, limit, whose)]
+    warned += [origins.line("listen.max_connections", each) for each in descriptor_warnings(settings, limit, whose)]
     listen = settings.listen
     texts = {"port": listen.port, "redirect_port": listen.redirect_port, "admin_port": (listen.admin_port,)}
-    faults = [line(name, at, fault) for at, fault in misspelled_services(settings)]
-    faults += _faults(name, settings, made, frozenset(), texts, given or {}, warned)
-    sound = not any(": listen.admin_port: " in fault for fault in faults)
+    faults = [origins.line(at, fault) for at, fault in misspelled_services(settings)]
+    faults += _faults(origins, settings, made, frozenset(), texts, given or {}, warned)
+    sound = not any(fault.startswith(origins.line("listen.admin_port", "")) for fault in faults)
     if listen.admin_port and sound and _everywhere(listen.admin_port):
-        warned.append(line(name, "listen.admin_port", f"listens on every interface; {_LOOPBACK}"))
+        warned.append(origins.line("listen.admin_port", f"listens on every interface; {_LOOPBACK}"))
     return faults
 
 
@@ -107,15 +110,15 @@ def remaining_faults(
     part = load_partially(path, view.environ)
     if part is None:
         return []
-    name = str(path or DEFAULT_PATH)
-    faults = [line(name, at, fault) for at, fault in part.misspelled()]
+    origins = Origins(str(path or DEFAULT_PATH), part.settings.variables)
+    faults = [origins.line(at, fault) for at, fault in part.misspelled()]
     for service, files in part.files.items():
-        faults += [line(name, f"services{step(service)}", fault) for fault in file_faults(*files)]
-    return faults + _faults(name, part.settings, view.made, part.unread, part.endpoints, given or {}, [])
+        faults += [origins.line(f"services{step(service)}", fault) for fault in file_faults(*files)]
+    return faults + _faults(origins, part.settings, view.made, part.unread, part.endpoints, given or {}, [])
 
 
 def _faults(
-    name: str,
+    origins: Origins,
     settings: Settings,
     made: Path | None,
     unread: frozenset[str],
@@ -128,27 +131,27 @@ def _faults(
     faults: list[str] = []
     try:
         composition = compose(settings, settings.registered, reactor=reactor, clock=CoarseClock())
-        faults += [f"{name}: {each}" for each in certificate_warnings(composition, time.time())]
+        faults += [f"{origins.file}: {each}" for each in certificate_warnings(composition, time.time())]
     except (OSError, ValueError) as error:
-        faults += [f"{name}: {each}" for each in str(error).splitlines()]
+        faults += [f"{origins.file}: {each}" for each in str(error).splitlines()]
     fault = log_fault(settings.log.file) if settings.log.access else None
     if fault:
-        faults.append(line(name, "log.file", fault))
+        faults.append(origins.line("log.file", fault))
     fault = None if "state.dir" in unread else _state_fault(settings.state.dir, made)
     if fault:
-        faults.append(line(name, "state.dir", fault))
+        faults.append(origins.line("state.dir", fault))
     endpoints = Endpoints(
         reactor, settings.tls, settings.state.dir, settings.tenants.base_domain, warned=warned.extend
     )
-    faults += _endpoint_faults(name, {**texts, **given}, frozenset(given), endpoints)
+    faults += _endpoint_faults(origins, {**texts, **given}, frozenset(given), endpoints)
     if not any({**texts, **given}["port"]):
         # There is no readable endpoint that would read them.
-        faults += [line(name, "tls.certificates", each) for each in endpoints.certificate_faults()]
+        faults += [origins.line("tls.certificates", each) for each in endpoints.certificate_faults()]
     return faults
 
 
 def _endpoint_faults(
-    name: str, texts: Mapping[str, tuple[str, ...]], given: Collection[str], endpoints: Endpoints
+    origins: Origins, texts: Mapping[str, tuple[str, ...]], given: Collection[str], endpoints: Endpoints
 ) -> Iterator[str]:
     """The faults of each endpoint, with their keys; those of `given` keys are not in a file."""
     taken: dict[str, tuple[str, list[ListenAddress]]] = {}
@@ -163,7 +166,7 @@ def _endpoint_faults(
                 faults += [*_not_here(text), *_taken_twice(key, text, taken)]
             except EndpointError as error:
                 faults += str(error).splitlines()
-            yield from (fault if key in given else line(name, f"listen.{key}", fault) for fault in faults)
+            yield from (fault if key in given else origins.line(f"listen.{key}", fault) for fault in faults)
 
 
 def _examine_admin(text: str, endpoints: Endpoints) -> None:

@@ -108,6 +108,7 @@ OVERLOADED = Refusal(
     "gateway",
     fields=b"Retry-After: 1\r\n",
 )
+SERVICE_UNAVAILABLE = OVERLOADED.because("The service is not available at present; try again.")
 DRAINING = Refusal(
     503,
     "draining",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 
@@ -10,7 +11,14 @@ from .ops.console import say
 from .ops.control_socket import NoGatewayError, ask_reload, running_gateways
 
 
-def reload(pid: int | None, admin: str | None, environ: Mapping[str, str] = os.environ) -> int:
+def reload(
+    pid: int | None,
+    admin: str | None,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    as_json: bool = False,
+    quiet: bool = False,
+) -> int:
     """Reload the gateway of a process, or that of an admin port on this machine; by default that of systemd's
     MAINPID, or the only one. Returns the exit code: 0 if it has reloaded, 1 if it has refused, or cannot be asked,
     2 if it is not clear which one is meant."""
@@ -23,10 +31,17 @@ def reload(pid: int | None, admin: str | None, environ: Mapping[str, str] = os.e
             return 2
         refusals = ask_reload(pid)
     except NoGatewayError as error:
-        say(f"koder-gateway reload: {error}")
+        if as_json:
+            print(json.dumps({"ok": False, "refusals": [str(error)]}, indent=2))
+        else:
+            say(f"koder-gateway reload: {error}")
         return 1
+    if as_json:
+        print(json.dumps({"ok": refusals is None, "refusals": refusals or []}, indent=2))
+        return 0 if refusals is None else 1
     if refusals is None:
-        print("reloaded")
+        if not quiet:
+            print("reloaded")
         return 0
     say("\n".join(f"reload refused, nothing has changed: {line}" for line in refusals))
     return 1

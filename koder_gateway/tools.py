@@ -1,4 +1,4 @@
-"""The tools of the command `koder-gateway`: `check`, `explain` and `limits`."""
+"""The tools of the command `koder-gateway`: its command line, and which of them runs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from . import certificates_tool, ready_tool
 from .check_tool import add_arguments, report_faults
 from .check_tool import check as check_tool
 from .config import ConfigurationError, load
@@ -15,29 +16,30 @@ from .explain_tool import show_explanation
 from .limits_tool import show_limits
 from .reload_tool import reload
 from .version import VERSION
+from .version_tool import show_version
 
 _ADMIN = "the gateway's admin port, as in http://127.0.0.1:9100; default: listen.admin_port of the configuration"
 
 
 def use(words: Sequence[str]) -> int:
     """Run one tool; the exit code is 0, 1 after a fault, and 2 for a wrong command line."""
-    parser = _parser()
+    parser = command_line()
     options = parser.parse_args(words)
-    if options.run is None:
-        print(f"koder-gateway {VERSION}")
-        return 0
-    if options.run in (show_limits, show_explanation) and options.admin:
+    if options.run is show_version:
+        return int(show_version(as_json=options.json))
+    if options.run in (show_limits, show_explanation, ready_tool.show_readiness) and options.admin:
         if options.config:
             parser.error("--admin and --config exclude each other")
         return int(options.run(None, options))
     if options.run is reload:
-        return int(reload(options.pid, options.admin))
+        return int(reload(options.pid, options.admin, as_json=options.json, quiet=options.quiet))
     # It imports Twisted, whose reactor only `run` may choose.
     from .checks import CheckUser, check_as_service_user, remaining_faults
 
     options.view = CheckUser(os.environ)
     if options.run is check_tool:
         options.config = options.config or options.file
+    if options.run in (check_tool, certificates_tool.show_certificates):
         options.view = check_as_service_user(options.config)
     try:
         settings = load(options.config, environ=options.view.environ)
@@ -47,7 +49,8 @@ def use(words: Sequence[str]) -> int:
     return int(run(settings, options))
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """The command line, except for the options of `run`, which are the plugin's."""
     parser = argparse.ArgumentParser(
         prog="koder-gateway",
         description="The gateway, and the tools for its configuration. `twistd -n koder-gateway` is the same daemon"
@@ -56,13 +59,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"koder-gateway {VERSION}")
     tools = parser.add_subparsers(required=True, metavar="TOOL")
     tools.add_parser("run", add_help=False, help="run the gateway in the foreground; `run --help` lists its options")
-    tools.add_parser("version", help="print the version").set_defaults(run=None)
+    version = tools.add_parser("version", help="print the version")
+    version.add_argument("--json", action="store_true", help="print one JSON object")
+    version.set_defaults(run=show_version)
     again = tools.add_parser("reload", help="have the running gateway reload, and say why if it refuses")
     which = again.add_mutually_exclusive_group()
     which.add_argument("--admin", metavar="URL", help="the gateway's admin port, as in http://127.0.0.1:9100")
     which.add_argument(
         "--pid", type=int, metavar="N", help="its process; default: systemd's MAINPID, or the only one"
     )
+    again.add_argument("--json", action="store_true", help="print one JSON object")
+    again.add_argument("-q", "--quiet", action="store_true", help="print faults only")
     again.set_defaults(run=reload)
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument(
@@ -75,6 +82,11 @@ def _parser() -> argparse.ArgumentParser:
     check = tools.add_parser("check", parents=[shared], help="validate everything and print every fault")
     add_arguments(check)
     check.set_defaults(run=check_tool)
+    held = tools.add_parser(
+        "certificates", parents=[shared], help="show the certificates, and what is wrong with them"
+    )
+    certificates_tool.add_arguments(held)
+    held.set_defaults(run=certificates_tool.show_certificates)
     why = tools.add_parser("explain", parents=[shared], help="say how a request is handled, and why")
     why.add_argument("-X", "--request", dest="method", default="GET", metavar="METHOD")
     why.add_argument(
@@ -89,4 +101,9 @@ def _parser() -> argparse.ArgumentParser:
     limits.add_argument("--admin", metavar="URL", help=_ADMIN)
     limits.add_argument("--json", action="store_true", help="print one JSON object")
     limits.set_defaults(run=show_limits)
+    ready = tools.add_parser("ready", parents=[shared], help="whether the running gateway accepts requests")
+    ready.add_argument("--admin", metavar="URL", help=_ADMIN)
+    ready.add_argument("--json", action="store_true", help="print one JSON object")
+    ready.add_argument("-q", "--quiet", action="store_true", help="print faults only")
+    ready.set_defaults(run=ready_tool.show_readiness)
     return parser

@@ -5,26 +5,20 @@ from __future__ import annotations
 from .client_auth import Authorities, read_again
 from .entries import ServiceSettings
 from .faults import ConfigurationError
-from .loading import DEFAULT_PATH, load
+from .health_entries import HealthSettings
+from .in_force import entries_in_force, json_entries, toml_lines
+from .listen_settings import ListenSettings, TlsSettings
+from .loading import DEFAULT_PATH, load, read_source
 from .partial_loading import PartialSettings, load_partially
 from .registry import TenantsFile, file_version, load_tenants, parse_tenants, read_tenants
-from .settings import (
-    CorsSettings,
-    LimitsStoreSettings,
-    ListenSettings,
-    LogSettings,
-    RequestSettings,
-    Settings,
-    ShareSettings,
-    StateSettings,
-    TenantSettings,
-    TimeoutSettings,
-    TlsSettings,
-)
+from .request_settings import RequestSettings, ShareSettings, TimeoutSettings
+from .settings import LimitsStoreSettings, LogSettings, Settings, StateSettings
 from .signing_keys import ContextSettings, read_keys_again
 from .stable_reads import StableReading, Version, file_state, read_once
-from .tables import Row, rows
+from .tables import Row, keys, rows
 from .tenant_entries import ListContext, TenantList
+from .tenant_settings import CorsSettings, TenantSettings
+from .tracing import TracingSettings
 from .units import parse_duration, parse_size
 from .warnings import misspelled_services, warning_lines
 from .worker_limits import AUTO, parse_workers, shared_store_fault
@@ -38,6 +32,16 @@ def schema() -> tuple[Row, ...]:
 def tenants_schema() -> tuple[Row, ...]:
     """Every key of tenants.toml."""
     return tuple(rows(TenantsFile))
+
+
+def health_schema() -> tuple[Row, ...]:
+    """Every key of the table that `services.NAME.health` may be."""
+    return tuple(rows(HealthSettings))
+
+
+def section_texts() -> dict[str, str]:
+    """What each section of koder-gateway.toml is for, in Markdown."""
+    return {name: key.about for name, key in keys(Settings).items()}
 
 
 __all__ = [
@@ -63,9 +67,13 @@ __all__ = [
     "TenantSettings",
     "TimeoutSettings",
     "TlsSettings",
+    "TracingSettings",
     "Version",
+    "entries_in_force",
     "file_state",
     "file_version",
+    "health_schema",
+    "json_entries",
     "load",
     "load_partially",
     "load_tenants",
@@ -77,9 +85,12 @@ __all__ = [
     "read_again",
     "read_keys_again",
     "read_once",
+    "read_source",
     "read_tenants",
     "schema",
+    "section_texts",
     "shared_store_fault",
     "tenants_schema",
+    "toml_lines",
     "warning_lines",
 ]

@@ -17,6 +17,7 @@ from ..files.pem import certificates_in, public_key_der, read_pem
 from ..policy.certificates import OPTIONAL, REQUIRED
 from .faults import ConfigurationError, Located, ReadError, below, nearest, reason, shown, step
 from .kinds import Kind, Where
+from .shapes import either, words
 from .values import DOMAIN, FILE
 
 _MODES: Final = (OPTIONAL, REQUIRED)
@@ -173,5 +174,9 @@ def read_again(authorities: Authorities | None) -> Authorities | None:
         raise ConfigurationError([f"{authorities.path}: {error}"]) from None
 
 
-AUTHORITIES: Final = Kind("file", _read_file)
-CLIENT_AUTH: Final = Kind('"optional", "required" or table of hosts', _read_patterns)
+AUTHORITIES: Final = Kind("file", _read_file, shape=FILE.shape, located=True)
+CLIENT_AUTH: Final = Kind(
+    '"optional", "required" or table of hosts',
+    _read_patterns,
+    shape=either(words("", *_MODES), {"type": "object", "additionalProperties": words(*_MODES)}),
+)

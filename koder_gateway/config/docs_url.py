@@ -6,6 +6,7 @@ import re
 from typing import Final
 
 from .kinds import Kind, parsed
+from .shapes import EMPTY, either, pattern
 
 _RIGHT: Final = 'write a URL as in "https://docs.example.com/errors/", or "" for none'
 # The characters of a URL (RFC 3986 section 2), which an `error_uri` may have too (RFC 6749 section 5.2).
@@ -25,4 +26,4 @@ def _parse(text: str) -> str:
     return text
 
 
-DOCS_URL: Final[Kind[str]] = parsed("URL", _parse)
+DOCS_URL: Final[Kind[str]] = parsed("URL", _parse, shape=either(EMPTY, pattern("https?://.+[/#=]")))

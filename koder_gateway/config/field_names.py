@@ -9,6 +9,7 @@ from ..wire.fields import HOP_BY_HOP, PROTECTED, TOKEN, UNREMOVABLE, folded
 from ..wire.spoofable_fields import SPOOFABLE_FIELDS, is_spoofable
 from .faults import close
 from .kinds import matching
+from .shapes import pattern
 
 _ALWAYS: Final = frozenset(("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded", "x-real-ip"))
 _TAKEN: Final = frozenset(
@@ -103,8 +104,10 @@ def counted_header_fault(name: str) -> str | None:
     return None
 
 
-FIELD_NAME: Final = matching("header name", _token_fault)
-TENANT_HEADER: Final = matching("header name", _tenant_header_fault)
-FORWARDED_FIELD: Final = matching("header name", _forwarded_fault)
-SPOOFABLE_FIELD: Final = matching("header name", _claim_fault)
-TRAILER: Final = matching("header name", _trailer_fault)
+_NAME: Final = pattern(TOKEN.pattern.decode())
+
+FIELD_NAME: Final = matching("header name", _token_fault, shape=_NAME)
+TENANT_HEADER: Final = matching("header name", _tenant_header_fault, shape=_NAME)
+FORWARDED_FIELD: Final = matching("header name", _forwarded_fault, shape=_NAME)
+SPOOFABLE_FIELD: Final = matching("header name", _claim_fault, shape=_NAME)
+TRAILER: Final = matching("header name", _trailer_fault, shape=_NAME)

@@ -7,6 +7,7 @@ from typing import Final
 
 from .faults import ReadError, nearest, shown
 from .kinds import Kind, Where
+from .shapes import BOOLEAN, TEXT, either, integer
 from .units import parse_duration
 
 _YEAR: Final = 365 * 86_400
@@ -87,4 +88,4 @@ def _check_preload(found: dict[str, str], text: str) -> None:
         )
 
 
-HSTS: Final = Kind("boolean, duration, seconds or header", _read)
+HSTS: Final = Kind("boolean, duration, seconds or header", _read, shape=either(BOOLEAN, integer(0, _LONGEST), TEXT))

@@ -3,14 +3,17 @@
 An ordinary decoder makes objects of all elements before the first can be examined; for a hostile list they are dozens
 of times its size. Here only the skeleton is parsed (RFC 8259 section 2): brackets, commas, and where an element ends.
 The caller decodes each element. No step reads more than one element, so a thread can let others run between any two.
+An element that is too long is passed over in such steps: it is not the end of the list.
 """
 
 from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
+
+from ..policy.sharded_index import no_pause
 
 _SPACE: Final = re.compile(rb"[ \t\r\n]*+")
 # An object without nested objects and escapes, as nearly every element is; an array of the same kind; a scalar. With
@@ -18,6 +21,10 @@ _SPACE: Final = re.compile(rb"[ \t\r\n]*+")
 _FLAT: Final = rb'\{[^{}"\\]*+(?:"[^"\\]*+"[^{}"\\]*+)*+\}|\[[^"\[\]{}]*+\]|[^"\[\]{},: \t\r\n]++'
 _NEXT: Final = re.compile(rb"(%b)[ \t\r\n]*+,[ \t\r\n]*+" % _FLAT)
 _WHOLE: Final = re.compile(_FLAT)
+_OUTSIDE: Final = re.compile(rb'[^"\[\]{},]*+')
+_OPENING: Final = re.compile(rb"[\[{]++")
+_CLOSING: Final = re.compile(rb"[\]}]++")
+_INSIDE: Final = re.compile(rb'(?:[^"\\]|\\.)*+', re.DOTALL)
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[{]|[\]}]|[^"\[\]{},]++|,', re.DOTALL)
 
 Span = tuple[int, int]
@@ -31,11 +38,19 @@ class Elements:
     """The elements of a bare array, or of the array that is the member `tenants` of an object.
 
     Iterating over it, once, yields where each element begins and ends; whether the element is valid JSON is not
-    checked. Raises Malformed for a broken skeleton, and for an element or member longer than `longest` bytes.
-    `members` has those of the members `others` that have been found so far, raw; each may be given once.
+    checked, and one that is longer than `longest` bytes must not be decoded. Raises Malformed for a broken skeleton,
+    and for another member that is longer. `members` has those of the members `others` that have been found so far,
+    raw; each may be given once. `rest` is called between any two steps through a long element.
     """
 
-    def __init__(self, data: bytes | bytearray, longest: int, others: Iterable[bytes] = ()) -> None:
+    def __init__(
+        self,
+        data: bytes | bytearray,
+        longest: int,
+        others: Iterable[bytes] = (),
+        rest: Callable[[], object] = no_pause,
+    ) -> None:
+        self._rest = rest
         self.members: dict[bytes, bytes] = {}
         self._others = {b'"%b"' % name: name for name in others}
         self._data = data
@@ -64,7 +79,8 @@ class Elements:
             while step := _NEXT.match(data, self._at, self._at + longest):
                 self._at = step.end()
                 yield step.span(1)
-            yield self._value("an element")
+            span = self._next_value()
+            yield self._long_value() if span is None else span
             sign = self._sign()
             if sign == b"]":
                 return
@@ -104,9 +120,19 @@ class Elements:
 
     def _value(self, what: str) -> Span:
         """The next value, whatever it is."""
+        span = self._next_value()
+        if span is None:
+            raise Malformed(f"{what} is longer than {self._longest} bytes (at byte {self._at})")
+        return span
+
+    def _next_value(self) -> Span | None:
+        """The same; None if it is too long."""
         start = self._skip()
         data, bound = self._data, min(start + self._longest, len(self._data))
         flat = _WHOLE.match(data, start, bound)
+        if flat is not None and flat.end() == bound < len(data) and data[bound - 1 : bound] not in b"]}":
+            # A number or a word that goes on, or may.
+            return None
         if flat is not None:
             self._at = flat.end()
             return flat.span()
@@ -115,7 +141,7 @@ class Elements:
             token = _TOKEN.match(data, at, bound)
             if token is None:
                 if bound < len(data):
-                    raise Malformed(f"{what} is longer than {self._longest} bytes (at byte {start})")
+                    return None
                 raise Malformed("it ends too early")
             sign = data[at : at + 1]
             if sign in b"[{":
@@ -128,6 +154,51 @@ class Elements:
             if depth == 0:
                 self._at = at
                 return start, at
+
+    def _long_value(self) -> Span:
+        """The next value, however long it is, perhaps with white space behind it."""
+        data, start = self._data, self._at
+        depth, at = 0, start
+        while True:
+            self._rest()
+            bound = min(at + self._longest, len(data))
+            at = self._end_of(_OUTSIDE, at, bound)
+            sign = data[at : at + 1]
+            if at == bound < len(data):
+                continue
+            if not sign:
+                raise Malformed("it ends too early")
+            if depth == 0 and sign in b",]}":
+                break
+            if sign in b"[{":
+                end = self._end_of(_OPENING, at, bound)
+                depth += end - at
+                at = end
+                continue
+            if sign in b"]}":
+                end = self._end_of(_CLOSING, at, min(bound, at + depth))
+                depth -= end - at
+                at = end
+            else:
+                at = self._end_of_string(at + 1) if sign == b'"' else at + 1
+            if depth == 0:
+                break
+        self._at = at
+        return start, at
+
+    def _end_of_string(self, at: int) -> int:
+        data = self._data
+        while data[at : at + 1] != b'"':
+            begun = at
+            at = self._end_of(_INSIDE, at, min(at + self._longest, len(data)))
+            self._rest()
+            if at == begun:
+                raise Malformed("it ends too early")
+        return at + 1
+
+    def _end_of(self, pattern: re.Pattern[bytes], at: int, bound: int) -> int:
+        match = pattern.match(self._data, at, bound)
+        return at if match is None else match.end()
 
     def _skip(self) -> int:
         """Skip white space, at most as much as one element may be long."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
+from .credentials import credentials_folder
 from .faults import Located, ReadError, below, nearest, shown
 from .lookalikes import invisible_fault
+from .shapes import EMPTY, TEXT, Shape, array, either, integer, words
 
 T = TypeVar("T")
 
@@ -22,16 +24,17 @@ class Where:
     """What the reading of a value depends on, besides the value.
 
     `folder` is the absolute folder of the configuration file: paths are relative to it. `state` is the state folder
-    that applies when none is configured.
+    that applies when none is configured, `credentials` the one of systemd's credentials, None without any.
     """
 
     folder: Path
     state: Path
+    credentials: Path | None = None
 
     @classmethod
     def beside(cls, file: Path, environ: Mapping[str, str]) -> Where:
         """The place of values in `file`."""
-        return cls(Path(os.path.abspath(file)).parent, state_folder(environ))
+        return cls(Path(os.path.abspath(file)).parent, state_folder(environ), credentials_folder(environ))
 
 
 def state_folder(environ: Mapping[str, str]) -> Path:
@@ -51,13 +54,24 @@ class Kind(Generic[T]):
     """A kind of value: its name in the reference, and the function that reads one.
 
     `read` raises ReadError for a wrong value. A kind of tables names the class of its `entry`, and in `path` how an
-    entry's keys are reached from the key of this kind.
+    entry's keys are reached from the key of this kind. `shape` is the JSON Schema of its values; of a kind of tables
+    it is that of what may be written in place of one table, None for nothing. `located`: its text is a path, or may
+    be one, that is relative to the folder of the file. `base` are the entries of a table of tables that a file adds
+    to.
     """
 
     name: str
     read: Callable[[Any, Where], T]
     entry: type | None = None
     path: str = ""
+    shape: Shape | None = field(default_factory=lambda: TEXT)
+    located: bool = False
+    base: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def scalar(self) -> Shape:
+        """The shape of a value that is no table of its own."""
+        return {} if self.shape is None else self.shape
 
     @property
     def plural(self) -> str:
@@ -78,7 +92,11 @@ def read_text(value: object) -> str:
 
 
 def parsed(
-    name: str, parse: Callable[[str], T], bare: Callable[[object], str | None] = lambda value: None
+    name: str,
+    parse: Callable[[str], T],
+    bare: Callable[[object], str | None] = lambda value: None,
+    *,
+    shape: Shape = TEXT,
 ) -> Kind[T]:
     """A string that `parse` accepts, or refuses with a ValueError. `bare` gives the message for other types."""
 
@@ -90,10 +108,10 @@ def parsed(
         except ValueError as error:
             raise ReadError.because(f"{shown(value)} {invisible_fault(value) or error}") from None
 
-    return Kind(name, read)
+    return Kind(name, read, shape=shape)
 
 
-def matching(name: str, fault: Callable[[str], str | None]) -> Kind[str]:
+def matching(name: str, fault: Callable[[str], str | None], *, shape: Shape = TEXT) -> Kind[str]:
     """A string kept as it is, unless `fault` returns what is wrong with it."""
 
     def parse(text: str) -> str:
@@ -102,11 +120,12 @@ def matching(name: str, fault: Callable[[str], str | None]) -> Kind[str]:
             raise ValueError(wrong)
         return text
 
-    return parsed(name, parse)
+    return parsed(name, parse, shape=shape)
 
 
-def refined(kind: Kind[T], accept: Callable[[T], bool], otherwise: str) -> Kind[T]:
-    """A kind without the values that `accept` refuses; `otherwise` says why and what would be right."""
+def refined(kind: Kind[T], accept: Callable[[T], bool], otherwise: str, *, shape: Shape | None = None) -> Kind[T]:
+    """A kind without the values that `accept` refuses; `otherwise` says why and what would be right. `shape`: None
+    for that of the kind."""
 
     def read(value: object, where: Where) -> T:
         result = kind.read(value, where)
@@ -114,7 +133,7 @@ def refined(kind: Kind[T], accept: Callable[[T], bool], otherwise: str) -> Kind[
             raise ReadError.because(f"{shown(value)} {otherwise}")
         return result
 
-    return Kind(kind.name, read)
+    return Kind(kind.name, read, shape=kind.shape if shape is None else shape, located=kind.located)
 
 
 def whole(minimum: int, maximum: int) -> Kind[int]:
@@ -127,7 +146,7 @@ def whole(minimum: int, maximum: int) -> Kind[int]:
             raise ReadError.because(f"{shown(value)} is out of range; write {minimum} to {maximum}")
         return value
 
-    return Kind("integer", read)
+    return Kind("integer", read, shape=integer(minimum, maximum))
 
 
 def optional(kind: Kind[T]) -> Kind[T | None]:
@@ -136,7 +155,7 @@ def optional(kind: Kind[T]) -> Kind[T | None]:
     def read(value: object, where: Where) -> T | None:
         return None if value == "" else kind.read(value, where)
 
-    return Kind(kind.name, read)
+    return Kind(kind.name, read, shape=either(EMPTY, kind.scalar), located=kind.located)
 
 
 def optional_text(kind: Kind[str]) -> Kind[str]:
@@ -145,7 +164,7 @@ def optional_text(kind: Kind[str]) -> Kind[str]:
     def read(value: object, where: Where) -> str:
         return "" if value == "" else kind.read(value, where)
 
-    return Kind(kind.name, read)
+    return Kind(kind.name, read, shape=either(EMPTY, kind.scalar))
 
 
 def choice(*names: str) -> Kind[str]:
@@ -156,7 +175,7 @@ def choice(*names: str) -> Kind[str]:
             raise ValueError(f"is not an accepted value; {nearest(text, names)}")
         return text
 
-    return parsed(" or ".join(f'"{name}"' for name in names), parse)
+    return parsed(" or ".join(f'"{name}"' for name in names), parse, shape=words(*names))
 
 
 def listing(kind: Kind[T], *, at_least: int = 0) -> Kind[tuple[T, ...]]:
@@ -172,7 +191,7 @@ def listing(kind: Kind[T], *, at_least: int = 0) -> Kind[tuple[T, ...]]:
             raise ReadError(_repeated(results))
         return results
 
-    return Kind(f"list of {kind.plural}", read)
+    return Kind(f"list of {kind.plural}", read, shape=array(kind.scalar, at_least), located=kind.located)
 
 
 def one_or_more(kind: Kind[T]) -> Kind[tuple[T, ...]]:
@@ -182,7 +201,7 @@ def one_or_more(kind: Kind[T]) -> Kind[tuple[T, ...]]:
     def read(value: object, where: Where) -> tuple[T, ...]:
         return several.read(value, where) if isinstance(value, list) else (kind.read(value, where),)
 
-    return Kind(f"{kind.name} or {several.name}", read)
+    return Kind(f"{kind.name} or {several.name}", read, shape=either(kind.scalar, several.scalar))
 
 
 def any_number(kind: Kind[T]) -> Kind[tuple[T, ...]]:
@@ -194,7 +213,7 @@ def any_number(kind: Kind[T]) -> Kind[tuple[T, ...]]:
             return ()
         return several.read(value, where) if isinstance(value, list) else (kind.read(value, where),)
 
-    return Kind(f"{kind.name} or {several.name}", read)
+    return Kind(f"{kind.name} or {several.name}", read, shape=either(EMPTY, kind.scalar, several.scalar))
 
 
 def collect(kind: Kind[T], values: list[Any], where: Where) -> tuple[list[T], list[Located]]:

@@ -13,10 +13,11 @@ from ..policy.limit_rules import CLIENT_ID, FAILURES, HEADER, MAX_IN_FLIGHT, MAX
 from .faults import Located, ReadError, nearest, shown
 from .field_names import counted_header_fault
 from .kinds import choice, listing, parsed, refined, whole
-from .tables import DERIVED, array, made, setting
+from .shapes import either, integer, pattern, words
+from .tables import Derived, array, made, setting
 from .values import METHOD, NAME, PATH_PREFIX, self_explaining
 
-RATE = self_explaining("rate", parse_rate)
+RATE = self_explaining("rate", parse_rate, shape=pattern("0*[1-9][0-9]{0,8}/[smhd]"))
 _PARTS: Final = ("tenant", "ip", "route", CLIENT_ID)
 
 
@@ -32,12 +33,19 @@ def _parse_key_part(text: str) -> str:
     return HEADER + name
 
 
-KEY_PART: Final = parsed('"tenant", "ip", "route", "client_id" or "header:NAME"', _parse_key_part)
+KEY_PART: Final = parsed(
+    '"tenant", "ip", "route", "client_id" or "header:NAME"',
+    _parse_key_part,
+    shape=either(words(*_PARTS), pattern("header:.+")),
+)
 
 
 # A 429 is the service's own limit.
 STATUS: Final = refined(
-    whole(400, 499), lambda status: status != 429, "is the service's own limit, and no failure; leave it out"
+    whole(400, 499),
+    lambda status: status != 429,
+    "is the service's own limit, and no failure; leave it out",
+    shape={**integer(400, 499), "not": {"const": 429}},
 )
 
 
@@ -45,18 +53,75 @@ STATUS: Final = refined(
 class LimitEntry:
     """One table of limits."""
 
-    name: str = setting(NAME)
-    key: tuple[str, ...] = setting(listing(KEY_PART, at_least=1), ["tenant", "ip"])
-    ipv6_prefix: int = setting(whole(32, 128), HOST_PREFIX)
-    rate: tuple[int, int] | None = setting(RATE, DERIVED)
-    in_flight: int = setting(whole(0, MAX_IN_FLIGHT), 0)
-    burst: int | None = setting(whole(1, MAX_QUOTA), DERIVED)
-    paths: tuple[str, ...] = setting(listing(PATH_PREFIX), [])
-    methods: tuple[str, ...] = setting(listing(METHOD), [])
-    mode: str = setting(choice("enforce", "shadow"), "enforce")
-    charge: str = setting(choice("requests", "failures", "refusals"), "requests")
-    statuses: tuple[int, ...] = setting(listing(STATUS, at_least=1), list(FAILURES))
-    on_failure: str = setting(choice("local", "open", "closed"), "local")
+    name: str = setting(
+        NAME,
+        about="Its name in `RateLimit` headers, metrics and the log. Each once.",
+    )
+    key: tuple[str, ...] = setting(
+        listing(KEY_PART, at_least=1),
+        ["tenant", "ip"],
+        about="What is counted separately: see [keys of limits](#keys-of-limits).",
+    )
+    ipv6_prefix: int = setting(
+        whole(32, 128),
+        HOST_PREFIX,
+        about='How many bits of an IPv6 address count, from 32 to 128, with `"ip"` in the key. 64: a host '
+        "owns its whole /64. 56 or 48: what many providers give to one customer. An IPv4 address inside an "
+        "IPv6 one counts as that IPv4 address.",
+    )
+    rate: tuple[int, int] | None = setting(
+        RATE,
+        Derived("this or `in_flight`"),
+        about='How fast the bucket refills: a number and `s`, `m`, `h` or `d`, as in `"10/m"`.',
+    )
+    in_flight: int = setting(
+        whole(0, MAX_IN_FLIGHT),
+        0,
+        about="In place of `rate`: how many requests may be in flight at once; one more is 503 `overloaded`. "
+        "A WebSocket counts until it closes. 0: it is a rate. See [limits on requests in "
+        "flight](#limits-on-requests-in-flight).",
+    )
+    burst: int | None = setting(
+        whole(1, MAX_QUOTA),
+        Derived("the rate's number"),
+        about="The size of the bucket: the most requests at once.",
+    )
+    paths: tuple[str, ...] = setting(
+        listing(PATH_PREFIX),
+        [],
+        about="Path prefixes by whole segments, in every spelling that a service may accept; `[]`: every path.",
+    )
+    methods: tuple[str, ...] = setting(
+        listing(METHOD),
+        [],
+        about='The methods that it applies to. `"GET"` is also HEAD, which services answer like a GET. `[]`: '
+        "every method.",
+    )
+    mode: str = setting(
+        choice("enforce", "shadow"),
+        "enforce",
+        about='`"shadow"` only counts what it would refuse.',
+    )
+    charge: str = setting(
+        choice("requests", "failures", "refusals"),
+        "requests",
+        about='`"failures"` charges only for responses of the service with one of `statuses`, and for '
+        'requests whose client disconnects before the response; `"refusals"` only for what the gateway itself '
+        "refuses. Past such a limit these requests get no response, and their connections close; its key is "
+        '`["ip"]`.',
+    )
+    statuses: tuple[int, ...] = setting(
+        listing(STATUS, at_least=1),
+        list(FAILURES),
+        about='With `charge = "failures"`: which responses are failures, from 400 to 499 without 429. See '
+        "[responses that are not failures](#responses-that-are-not-failures).",
+    )
+    on_failure: str = setting(
+        choice("local", "open", "closed"),
+        "local",
+        about="What happens where a [shared store](#limits-of-several-gateways) cannot decide: the buckets in "
+        "this process do; the limit lets every request pass; it refuses every request with 503 `overloaded`.",
+    )
 
 
 def _limit(entry: LimitEntry) -> LimitRule:

@@ -11,6 +11,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from .faults import Located, ReadError, reason, shown
 from .kinds import Kind, Where, matching, parsed, refined
+from .shapes import pattern
 from .values import DEADLINE, FILE, is_host, parse_unix
 
 _EXAMPLE: Final = '"redis://127.0.0.1:6379/0"'
@@ -177,10 +178,12 @@ def _bare_url(value: Any) -> str | None:
     return f"{shown(value)} is not a string; write it in quotes, as in {_EXAMPLE}"
 
 
-STORE_URL: Final[Kind[StoreUrl]] = parsed("URL", _parse_url, _bare_url)
+STORE_URL: Final[Kind[StoreUrl]] = parsed(
+    "URL", _parse_url, _bare_url, shape=pattern("memory:|unix:/.+|rediss?://.+")
+)
 STORE_TIMEOUT: Final = refined(
     DEADLINE, lambda seconds: seconds <= _LONGEST_WAIT, 'is too long for a request to wait; write at most "5s"'
 )
-PASSWORD: Final[Kind[Password]] = Kind("file", _read_password)
-PREFIX: Final = matching("prefix", _prefix_fault)
+PASSWORD: Final[Kind[Password]] = Kind("file", _read_password, shape=FILE.shape, located=True)
+PREFIX: Final = matching("prefix", _prefix_fault, shape=pattern(_PREFIX.pattern))
 USER: Final = matching("name", _user_fault)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from ..policy.limit_rules import HEADER
@@ -14,10 +16,12 @@ from ..policy.routing import normal_path
 from ..policy.sharded_index import no_pause
 from ..policy.tenants import Registry
 from . import client_auth, defaults, signing_keys, worker_limits
-from .document import read_document
-from .faults import ConfigurationError, Located, ReadError, below, line, nearest, shown, step, unknown_key
+from .document import LARGEST, parse_document, read_bytes
+from .environment import overridden
+from .faults import ConfigurationError, Located, ReadError, below, nearest, shown, step, unknown_key
 from .kinds import Kind, Where, optional
 from .misplaced_keys import misplaced
+from .origins import Origins
 from .registry import read_tenants
 from .settings import Settings
 from .stable_reads import StableReading, Version
@@ -40,20 +44,59 @@ def load(
 ) -> Settings:
     """The settings in a file; without a path those of the default file if it exists, else the defaults.
 
-    `environ` decides where the state folder is. Raises ConfigurationError with every fault of the file, and of the
-    registry that it names if that cannot be used as a whole; nothing else is touched. A registry is used without its
-    bad entries, which are `registry_faults` of the settings, unless there are too many. In a thread, `rest` lets
-    others run: it is called between any two tenants. A caller that reads again passes `caution` for the registry,
-    which may be half written, and the one `before`, whose tenants keep the domains that others claim.
+    `environ` decides where the state folder is, and its variables take the place of keys of the file. Raises
+    ConfigurationError with every fault of the file, of the variables, and of the registry that they name if that
+    cannot be used as a whole; nothing else is touched. A registry is used without its bad entries, which are
+    `registry_faults` of the settings, unless there are too many. In a thread, `rest` lets others run: it is called
+    between any two tenants. A caller that reads again passes `caution` for the registry, which may be half written,
+    and the one `before`, whose tenants keep the domains that others claim.
     """
-    if path is None:
-        if _absent(DEFAULT_PATH):
-            return read_settings({}, "", Where.beside(Path("koder-gateway.toml"), environ))
+    source = read_source(path, environ)
+    try:
+        settings = read_settings(
+            source.document, source.name, source.where, rest, caution, before, variables=source.variables
+        )
+    except ConfigurationError as error:
+        raise ConfigurationError([*source.faults, *error.faults]) from None
+    if source.faults:
+        raise ConfigurationError(source.faults)
+    return dataclasses.replace(settings, source=source.path, digest=source.digest)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Source:
+    """A file as it was read, before its values are: `document` has what the environment has in place of some keys, by
+    the `variables` of these keys, and `written` what the file itself has. `path` is absolute, None without a file;
+    `name` is what messages call the file. `faults` are those of variables. `digest` is the SHA-256 of the
+    file, "" without one."""
+
+    path: Path | None
+    name: str
+    where: Where
+    document: dict[str, Any]
+    written: dict[str, Any]
+    variables: Mapping[str, str]
+    faults: tuple[str, ...]
+    digest: str
+
+
+def read_source(path: str | Path | None, environ: Mapping[str, str]) -> Source:
+    """The file of that path, without one the default file if it exists, else nothing; and the environment. Raises
+    ConfigurationError if the file cannot be read."""
+    if path is None and not _absent(DEFAULT_PATH):
         path = DEFAULT_PATH
-    path = Path(path)
-    document = read_document(path, str(path))
-    settings = read_settings(document, str(path), Where.beside(path, environ), rest, caution, before)
-    return dataclasses.replace(settings, source=Path(os.path.abspath(path)))
+    named = Path("koder-gateway.toml" if path is None else path)
+    where = Where.beside(named, environ)
+    try:
+        data = b"" if path is None else read_bytes(named, str(named), LARGEST)
+        document = parse_document(data, str(named))
+    except ConfigurationError as error:
+        raise ConfigurationError([*error.faults, *overridden({}, environ, where).faults]) from None
+    found = overridden(document, environ, where)
+    absolute = None if path is None else Path(os.path.abspath(named))
+    name = "environment" if path is None else str(named)
+    digest = "" if path is None else hashlib.sha256(data).hexdigest()
+    return Source(absolute, name, where, found.document, document, found.variables, found.faults, digest)
 
 
 def _absent(path: Path) -> bool:
@@ -74,11 +117,14 @@ def read_settings(
     rest: Callable[[], object] = no_pause,
     caution: StableReading | None = None,
     before: Registry | None = None,
+    variables: Mapping[str, str] = MappingProxyType({}),
 ) -> Settings:
-    """The settings in a document that messages call `name`; ConfigurationError with every fault."""
+    """The settings in a document that messages call `name`; ConfigurationError with every fault. `variables` have set
+    some of its keys."""
     parts, faults = _sections(document, where)
     faults.extend(_contradictions(document))
-    lines = [line(name, at, message) for at, message in faults]
+    origins = Origins(name, variables)
+    lines = [origins.line(at, message) for at, message in faults]
     found: TenantList | None = None
     version: Version | None = None
     rules = {rule.name: rule for rule in parts["limits"]} if "limits" in parts else None
@@ -87,16 +133,17 @@ def read_settings(
     except ConfigurationError as error:
         lines.extend(error.faults)
     else:
-        lines.extend(line(name, at, message) for at, message in _default_tenant(document, found, where))
+        lines.extend(origins.line(at, message) for at, message in _default_tenant(document, found, where))
     if lines:
         raise ConfigurationError([*lines, *(() if found is None else found.faults)])
     written = frozenset(
         f"{section}.{key}" for section, table in document.items() if isinstance(table, dict) for key in table
     )
+    parts |= {"written": written, "variables": variables}
     if found is None:
-        return Settings(**parts, written=written)
+        return Settings(**parts)
     parts |= {"registered": found.registry, "registry_faults": found.faults, "registry_skipped": found.skipped}
-    return Settings(**parts, registry_version=version, written=written)
+    return Settings(**parts, registry_version=version)
 
 
 def _sections(document: dict[str, Any], where: Where) -> tuple[dict[str, Any], list[Located]]:

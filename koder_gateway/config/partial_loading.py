@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .document import read_document
 from .entries import SERVICES
 from .faults import ConfigurationError, Located, ReadError
 from .kinds import Kind, Where, optional
-from .loading import DEFAULT_PATH
+from .loading import read_source
 from .settings import Settings
 from .tables import keys
 from .values import ENDPOINT, FILE
@@ -46,18 +45,17 @@ class PartialSettings:
 
 
 def load_partially(path: Path | None, environ: Mapping[str, str] = os.environ) -> PartialSettings | None:
-    """The readable part of a file; None if it is not TOML."""
-    path = DEFAULT_PATH if path is None else path
+    """The readable part of a file, with what the environment has in place of some keys; None if it is not TOML."""
     try:
-        document = read_document(path, str(path))
+        source = read_source(path, environ)
     except ConfigurationError:
         return None
-    reading = _Reading(document, Where.beside(path, environ))
+    reading = _Reading(source.document, source.where)
     parts = {name: reading.part(name) for name in keys(Settings)}
     # The others are reported as faults of the file.
     parts["routes"] = tuple(route for route in parts["routes"] if route.service in parts["services"])
     return PartialSettings(
-        Settings(**parts, source=Path(os.path.abspath(path))),
+        Settings(**parts, source=source.path, variables=source.variables),
         frozenset(reading.unread),
         {key: reading.endpoints(key, parts["listen"]) for key in ("port", "redirect_port", "admin_port")},
         frozenset(reading.table("services")),

@@ -12,7 +12,7 @@ from ..policy.limit_rules import MAX_QUOTA, LimitRule, RateOverride
 from .faults import BoundedFaults, Located, ReadError, below, nearest, shown, step
 from .kinds import Kind, Where, whole, wrong_type
 from .limit_entries import RATE
-from .tables import DERIVED, made, setting
+from .tables import Derived, made, setting
 
 _ANYWHERE: Final = Where(Path("/"), Path("/"))
 
@@ -21,9 +21,21 @@ _ANYWHERE: Final = Where(Path("/"), Path("/"))
 class OverrideEntry:
     """One table of a tenant's limits."""
 
-    rate: tuple[int, int] | None = setting(RATE, DERIVED)
-    burst: int | None = setting(whole(1, MAX_QUOTA), DERIVED)
-    in_flight: int | None = setting(whole(1, MAX_QUOTA), DERIVED)
+    rate: tuple[int, int] | None = setting(
+        RATE,
+        Derived("the limit's own"),
+        about="In place of the limit's `rate`. Either this or `in_flight` must be given.",
+    )
+    burst: int | None = setting(
+        whole(1, MAX_QUOTA),
+        Derived("as many as `rate`"),
+        about="In place of the limit's `burst`.",
+    )
+    in_flight: int | None = setting(
+        whole(1, MAX_QUOTA),
+        Derived("the limit's own"),
+        about="In place of the limit's `in_flight`: how many requests may be under way.",
+    )
 
 
 def _override(entry: OverrideEntry) -> RateOverride:
@@ -71,4 +83,4 @@ def _read(value: Any, where: Where) -> Mapping[str, RateOverride]:
     return overrides
 
 
-OVERRIDES: Final = Kind("table of tables", _read, OverrideEntry, ".NAME.")
+OVERRIDES: Final = Kind("table of tables", _read, OverrideEntry, ".NAME.", shape=None)

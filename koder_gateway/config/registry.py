@@ -8,7 +8,7 @@ size of its input. So a large file is read a few dozen entries at a time, split 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -34,7 +34,10 @@ _HEADER: Final = re.compile(rb"""^[ \t]*\[\[[ \t]*(?:tenant|"tenant"|'tenant')[ 
 class TenantsFile:
     """The whole file, as in the reference."""
 
-    tenant: tuple[Tenant, ...] = setting(array(TENANT))
+    tenant: tuple[Tenant, ...] = setting(
+        array(TENANT),
+        about="One table for each tenant; `tenant = []`: none, every request is refused.",
+    )
 
 
 def file_version(path: Path) -> Version:
@@ -69,10 +72,13 @@ def parse_tenants(data: bytes, name: str, context: ListContext) -> TenantList:
     reading = TenantListReading(name, context)
     file = _FileReading(name, reading)
     whole = False
-    for part, lines in _parts(data, name):
+    for part, lines in _parts(data, name, context.rest):
         if whole:
             message = "was already given as one list; write [[tenant]] for each, or all in that list"
             raise ConfigurationError([f"{name}: line {lines + 1}, column 1: tenant {message}"])
+        if part is None:
+            file.add_long(lines)
+            continue
         document = plain_entries(part) or parse_document(part, name, lines)
         whole = "tenant" in document and _HEADER.search(part) is None
         file.add(document)
@@ -81,21 +87,51 @@ def parse_tenants(data: bytes, name: str, context: ListContext) -> TenantList:
     return found
 
 
-def _parts(data: bytes, name: str) -> Iterator[tuple[bytes, int]]:
-    """The file in parts that are TOML documents of their own, each with the number of lines before it."""
+def _parts(data: bytes, name: str, rest: Callable[[], object]) -> Iterator[tuple[bytes | None, int]]:
+    """The file in parts that are TOML documents of their own, each with the number of lines before it; None for an
+    entry that is too long."""
     start = lines = 0
     if not data:
         yield data, 0
     while start < len(data):
         end = _cut(data, start)
         if end - start > _PART + MAX_ENTRY:
-            at = f"line {lines + 1}, column 1"
-            raise ConfigurationError(
-                [f"{name}: {at}: no [[tenant]] within {MAX_ENTRY >> 10} KiB; begin each tenant with that line"]
-            )
+            last = _last_header(data, start)
+            if last is None:
+                at = f"line {lines + 1}, column 1"
+                raise ConfigurationError(
+                    [f"{name}: {at}: no [[tenant]] within {MAX_ENTRY >> 10} KiB; begin each tenant with that line"]
+                )
+            if last == start:
+                yield None, lines
+                end = _next_header(data, start + MAX_ENTRY, rest)
+                start, lines = end, lines + data.count(b"\n", start, end)
+                continue
+            end = last
         part = data[start:end]
         yield part, lines
         start, lines = end, lines + part.count(b"\n")
+
+
+def _last_header(data: bytes, start: int) -> int | None:
+    """Where the last entry begins of a part that is too long; None if none does."""
+    last = None
+    for header in _HEADER.finditer(data, start, start + _PART + MAX_ENTRY):
+        last = header.start()
+    return last
+
+
+def _next_header(data: bytes, at: int, rest: Callable[[], object]) -> int:
+    """Where the next entry begins, or the end. No step is longer than an entry."""
+    while at < len(data):
+        rest()
+        bound = min(at + MAX_ENTRY, len(data))
+        header = _HEADER.search(data, at, bound)
+        if header is not None:
+            return header.start()
+        line = data.rfind(b"\n", at, bound - 1) + 1
+        at = line if line > at and bound < len(data) else bound
+    return at
 
 
 def _cut(data: bytes, start: int) -> int:
@@ -138,6 +174,12 @@ class _FileReading:
             return
         for value in values:
             self._reading.add(f"tenant[{self._reading.entries}]", value, _elsewhere)
+
+    def add_long(self, lines: int) -> None:
+        """Leave out an entry that is too long, and has so many lines before it."""
+        self._listed = True
+        message = f"is longer than {MAX_ENTRY >> 10} KiB (from line {lines + 1})"
+        self._reading.add_unreadable(f"tenant[{self._reading.entries}]", message)
 
     def check(self, found: TenantList) -> None:
         """Raise ConfigurationError for a file that is none of tenants, with the faults of its entries as well."""

@@ -1,7 +1,7 @@
-"""All settings, frozen: one class for each section, one line for each key.
+"""All settings, frozen: one class for each section.
 
-Durations are seconds (float), sizes bytes (int), paths absolute. A new key is one line here, and one in the sample
-and the reference; tests compare these with this module.
+Durations are seconds (float), sizes bytes (int), paths absolute. A new key is one call of `setting` in the class of
+its section, and a line in the sample with the reason for its default; `make reference` writes the rest.
 """
 
 # Fields are declared by a call for each, whose values are immutable.
@@ -12,19 +12,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
-from ..policy.cors import DEFAULT_EXPOSE, DEFAULT_MAX_AGE, DEFAULT_METHODS
 from ..policy.limit_rules import LimitRule
 from ..policy.routing import Route
 from ..policy.tenants import Registry
 from ..wire import problem
 from . import defaults
-from .client_auth import AUTHORITIES, CLIENT_AUTH, Authorities
 from .docs_url import DOCS_URL
 from .entries import ROUTES, SERVICES, ServiceSettings
-from .field_names import FIELD_NAME, FORWARDED_FIELD, SPOOFABLE_FIELD, TENANT_HEADER, TRAILER
-from .hsts import HSTS
-from .kinds import any_number, choice, listing, one_or_more, optional, optional_text, whole
+from .kinds import choice, optional, optional_text, whole
 from .limit_entries import LIMITS
 from .limits_store import (
     DEFAULT_PREFIX,
@@ -37,159 +34,34 @@ from .limits_store import (
     StoreUrl,
     checked,
 )
+from .listen_settings import ListenSettings, TlsSettings
+from .origins import Origins
+from .request_settings import RequestSettings, ShareSettings, TimeoutSettings
 from .signing_keys import ContextSettings
 from .stable_reads import Version
 from .tables import made, setting, table
+from .tenant_settings import CorsSettings, TenantSettings
+from .tracing import TracingSettings
+from .tracing import checked as checked_tracing
 from .values import (
-    AGE,
     BOOLEAN,
-    BUFFER,
-    DEADLINE,
-    DOMAIN,
-    DURATION,
-    ENDPOINT,
     FILE,
-    FOLDER,
-    LIMIT,
     LOG,
-    METHOD,
-    NAME,
-    NETWORK,
-    ORIGIN,
-    PATH_PREFIX,
-    PERCENT,
-    PLAIN_ENDPOINT,
-    REGISTRY,
-    SHARE,
-    SIZE,
-    SLUG,
     STATE,
 )
-from .worker_limits import WORKERS
 
-_MAX_COUNT = 100_000_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TenantSettings:
-    """[tenants]: how a request's tenant is found. `registry`: a file, the URL of the Admin service's list, None:
-    open. `max_loss`: the part of the tenants (0 to 1) that a list which is read again may lack.
-    `suspended_allow`: the paths that are served for a suspended tenant too."""
-
-    base_domain: str = setting(DOMAIN, "id.koder.dev")
-    header: str = setting(TENANT_HEADER, "X-Tenant-ID")
-    refresh: float = setting(DEADLINE, "30s")
-    default: str = setting(optional_text(SLUG), "")
-    registry: Path | str | None = setting(optional(REGISTRY), "")
-    max_loss: float = setting(SHARE, "10%")
-    suspended_allow: tuple[str, ...] = setting(listing(PATH_PREFIX), defaults.SUSPENDED_ALLOW)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CorsSettings:
-    """[cors]: which pages may send requests. Empty `headers`: those that a preflight asks for. `max_age`: seconds."""
-
-    origins: tuple[str, ...] = setting(listing(ORIGIN), [])
-    methods: tuple[str, ...] = setting(listing(METHOD, at_least=1), list(DEFAULT_METHODS))
-    headers: tuple[str, ...] = setting(listing(FIELD_NAME), [])
-    expose: tuple[str, ...] = setting(listing(FIELD_NAME), list(DEFAULT_EXPOSE))
-    expose_add: tuple[str, ...] = setting(listing(FIELD_NAME), [])
-    max_age: int = setting(AGE, DEFAULT_MAX_AGE)
-    credentials: bool = setting(BOOLEAN, True)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestSettings:
-    """[requests]: how large one request may be, in bytes; `min_rate` in bytes per second, 0 for none. `max_tunnels`:
-    upgraded connections, 0 for none. `allow_fields` and `allow_trailers` are the headers and trailers that pass
-    although they are dropped by default. `max_buffered`: response bytes that wait for clients, all together."""
-
-    max_body: int = setting(LIMIT, "10MiB")
-    max_head: int = setting(LIMIT, "32KiB")
-    max_fields: int = setting(whole(1, 65536), 100)
-    max_target: int = setting(LIMIT, "8KiB")
-    max_streams: int = setting(whole(1, 10_000), 100)
-    min_rate: int = setting(SIZE, "1KiB")
-    max_tunnels: int = setting(whole(0, _MAX_COUNT), 10000)
-    allow_fields: tuple[str, ...] = setting(listing(SPOOFABLE_FIELD), [])
-    allow_trailers: tuple[str, ...] = setting(listing(TRAILER), [])
-    max_buffered: int = setting(BUFFER, "256MiB")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShareSettings:
-    """[shares]: percents that one client address and one tenant may hold of a service's connections, of tunnels and
-    of client connections."""
-
-    address: int = setting(PERCENT, "25%")
-    tenant: int = setting(PERCENT, "50%")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TimeoutSettings:
-    """[timeouts]: absolute timeouts in seconds. With 0, `exchange` and `tunnel` are off, and `queue` lets no request
-    wait."""
-
-    head: float = setting(DEADLINE, "10s")
-    body: float = setting(DEADLINE, "30s")
-    connect: float = setting(DEADLINE, "2s")
-    queue: float = setting(DURATION, "2s")
-    response: float = setting(DEADLINE, "60s")
-    idle: float = setting(DEADLINE, "60s")
-    keepalive: float = setting(DURATION, "75s")
-    upstream_keepalive: float = setting(DURATION, "60s")
-    exchange: float = setting(DURATION, 0)
-    tunnel: float = setting(DURATION, "10m")
-    drain: float = setting(DURATION, "30s")
-    linger: float = setting(DURATION, "2s")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListenSettings:
-    """[listen]: Twisted server endpoints, and the proxies that are trusted.
-
-    `workers` 0: one for each processor that may be used. `max_connections` 0: by RLIMIT_NOFILE. `alt_svc`: whether a
-    service's Alt-Svc passes. `half_close`: whether a client that has closed its sending side after its request gets
-    its response. `admin_hosts`: names by which the admin port may be reached, besides addresses and localhost.
-    """
-
-    port: tuple[str, ...] = setting(one_or_more(ENDPOINT), "ssl:443")
-    admin_port: str = setting(optional_text(ENDPOINT), "")
-    admin_hosts: tuple[str, ...] = setting(listing(DOMAIN), [])
-    redirect_port: tuple[str, ...] = setting(any_number(PLAIN_ENDPOINT), "")
-    trusted_proxies: tuple[str, ...] = setting(listing(NETWORK), [])
-    forwarded_fields: tuple[str, ...] = setting(listing(FORWARDED_FIELD), [])
-    workers: int = setting(WORKERS, 1)
-    max_connections: int = setting(whole(0, _MAX_COUNT), 0)
-    http2: bool = setting(BOOLEAN, True)
-    half_close: bool = setting(BOOLEAN, True)
-    alt_svc: bool = setting(BOOLEAN, False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TlsSettings:
-    """[tls]: the folder of certificates, None for a self-signed one; the name of the default one; and `strict_sni`:
-    whether clients with an unknown name, or with none, are refused.
-
-    `acme_webroot`: the folder that certbot --webroot writes to. `client_auth` has (host pattern, "optional" or
-    "required") for the hosts that ask for a client certificate, which `client_ca` must have issued. `hsts` is the
-    value of Strict-Transport-Security, "" for none.
-    """
-
-    certificates: Path | None = setting(optional(FOLDER), "")
-    default: str = setting(optional_text(NAME), "")
-    strict_sni: bool = setting(BOOLEAN, False)
-    acme_webroot: Path | None = setting(optional(FOLDER), "")
-    client_ca: Authorities | None = setting(optional(AUTHORITIES), "")
-    client_auth: tuple[tuple[str, str], ...] = setting(CLIENT_AUTH, "")
-    hsts: str = setting(HSTS, True)
+_MAX_COUNT: Final = 100_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateSettings:
     """[state]: the folder of files that outlive the process."""
 
-    dir: Path = setting(STATE, "")
+    dir: Path = setting(
+        STATE,
+        "",
+        about='`""`: `STATE_DIRECTORY`, else `$XDG_STATE_HOME/koder-gateway`, else `~/.local/state/koder-gateway`.',
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,13 +72,43 @@ class LimitsStoreSettings:
     (None: the system's), who the gateway is there, and how its keys begin.
     """
 
-    url: StoreUrl = setting(STORE_URL, "memory:")
-    timeout: float = setting(STORE_TIMEOUT, "50ms")
-    ca: Path | None = setting(optional(FILE), "")
-    user: str = setting(optional_text(USER), "")
-    password_file: Password | None = setting(optional(PASSWORD), "")
-    prefix: str = setting(PREFIX, DEFAULT_PREFIX)
-    max_entries: int = setting(whole(1, _MAX_COUNT), 262144)
+    url: StoreUrl = setting(
+        STORE_URL,
+        "memory:",
+        about="Where buckets are kept: `memory:`, in this process; or on a Redis or Valkey that [gateways "
+        "share](#limits-of-several-gateways): `redis://HOST:PORT/DATABASE`, `rediss://` for TLS, `unix:/PATH`.",
+    )
+    timeout: float = setting(
+        STORE_TIMEOUT,
+        "50ms",
+        about="How long a request waits for the shared store's decision; at most 5 seconds.",
+    )
+    ca: Path | None = setting(
+        optional(FILE),
+        "",
+        about="The authorities, in PEM, that may have issued the store's certificate; `\"\"`: the system's.",
+    )
+    user: str = setting(
+        optional_text(USER),
+        "",
+        about='The user of the store\'s access list; `""`: its default user.',
+    )
+    password_file: Password | None = setting(
+        optional(PASSWORD),
+        "",
+        about='A file with that user\'s password, in one line; `""`: none is needed.',
+    )
+    prefix: str = setting(
+        PREFIX,
+        DEFAULT_PREFIX,
+        about="How the store's keys begin. Gateways share their limits if it is the same, and the limits are.",
+    )
+    max_entries: int = setting(
+        whole(1, _MAX_COUNT),
+        262144,
+        about="The most buckets in this process, of all limits together. Limits that need few leave the rest "
+        "to the others. See [many keys](#many-keys).",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,7 +116,26 @@ class ProblemSettings:
     """[problems]: what the gateway's own responses say. `docs_url`: what comes before the code in a problem's `type`,
     "" for none."""
 
-    docs_url: str = setting(DOCS_URL, problem.DOCS_URL)
+    docs_url: str = setting(
+        DOCS_URL,
+        problem.DOCS_URL,
+        about="Where people read what [the gateway's errors](errors.md) mean: a problem's `type` is this and "
+        'the code. It ends in `/`, `#` or `=`. `""`: `urn:koder-gateway:` and the code.',
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsSettings:
+    """[metrics]: what the metrics page shows. `tenants`: how many tenants of the registry are counted by
+    themselves."""
+
+    tenants: int = setting(
+        whole(0, 1000),
+        100,
+        about="How many tenants of the registry are counted by themselves, in each worker: the first that have "
+        "requests, 0 to 1000. All others are counted together, and so is every tenant without a registry. See "
+        "[metrics](operations.md#metrics).",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,11 +143,34 @@ class LogSettings:
     """[log]: whether there is an access log, its file ("-" is stdout) and its format; and how events are logged on
     stderr, and from which level on."""
 
-    access: bool = setting(BOOLEAN, True)
-    file: str = setting(LOG, "-")
-    access_format: str = setting(choice("json", "combined"), "json")
-    format: str = setting(choice("text", "json"), "text")
-    level: str = setting(choice("debug", "info", "warn", "error"), "info")
+    access: bool = setting(
+        BOOLEAN,
+        True,
+        about="Whether there is an access log.",
+    )
+    file: str = setting(
+        LOG,
+        "-",
+        about='A file in an existing folder, or `"-"` for stdout. SIGHUP opens it again, unless the reload is '
+        "refused; SIGUSR1 opens it again and does nothing else.",
+    )
+    access_format: str = setting(
+        choice("json", "combined"),
+        "json",
+        about="The format of its lines: JSON with [all members](operations.md#access-log), or Apache's and "
+        'nginx\'s "combined", for tools that know it.',
+    )
+    format: str = setting(
+        choice("text", "json"),
+        "text",
+        about="The format of the gateway's own events, on stderr. twistd's own `--logfile`, `--syslog` and "
+        "`--logger` go before.",
+    )
+    level: str = setting(
+        choice("debug", "info", "warn", "error"),
+        "info",
+        about="The least level of events that are written.",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,27 +180,113 @@ class Settings:
     `source` is the file it came from, None for the defaults. `registered` are the tenants that were in the registry
     file when it was read, None if there is no such file, and `registry_faults` a line for each of the first faults of
     entries of which `registry_skipped` were left out. `registry_version` is the version of that file. `written` are
-    the keys that the configuration has in its tables, as in "limits_store.url".
+    the keys that the configuration has in its tables, as in "limits_store.url", and `variables` the environment
+    variables that have set some of them, by key. `digest` is the SHA-256 of the file, in hexadecimal; "" without a
+    file.
     """
 
-    tenants: TenantSettings = setting(table(TenantSettings), {})
-    services: Mapping[str, ServiceSettings] = setting(SERVICES, {})
-    routes: tuple[Route, ...] = setting(ROUTES, defaults.ROUTES)
-    cors: CorsSettings = setting(table(CorsSettings), {})
-    limits: tuple[LimitRule, ...] = setting(LIMITS, defaults.LIMITS)
-    requests: RequestSettings = setting(table(RequestSettings), {})
-    shares: ShareSettings = setting(table(ShareSettings), {})
-    timeouts: TimeoutSettings = setting(table(TimeoutSettings), {})
-    listen: ListenSettings = setting(table(ListenSettings), {})
-    tls: TlsSettings = setting(table(TlsSettings), {})
-    state: StateSettings = setting(table(StateSettings), {})
-    limits_store: LimitsStoreSettings = setting(made(LimitsStoreSettings, checked), {})
-    context: ContextSettings = setting(table(ContextSettings), {})
-    problems: ProblemSettings = setting(table(ProblemSettings), {})
-    log: LogSettings = setting(table(LogSettings), {})
+    tenants: TenantSettings = setting(
+        table(TenantSettings),
+        {},
+        about="Whose request it is: the first label of the host names the tenant.",
+    )
+    services: Mapping[str, ServiceSettings] = setting(
+        SERVICES,
+        {},
+        about="The services by name, each an address or a table with the keys below. They are added to the "
+        "default services `identity`, `auth`, `oauth2`, `session` and `admin` (ports 4001 to 4005 of "
+        "127.0.0.1), or take the place of the one with the same name.",
+    )
+    routes: tuple[Route, ...] = setting(
+        ROUTES,
+        defaults.ROUTES,
+        about="Which path goes to which service: by whole segments, the longest first. An escaped letter, "
+        "digit, `-`, `_` or `~` is equal to the plain one. Any of these tables replaces all default ones.",
+    )
+    cors: CorsSettings = setting(
+        table(CorsSettings),
+        {},
+        about="Which pages of other origins may send requests from a browser.",
+    )
+    limits: tuple[LimitRule, ...] = setting(
+        LIMITS,
+        defaults.LIMITS,
+        about="Replaces all default limits, also the one on refusals: keep that one, or `check` and the start "
+        "warn. `limits = []`: none.",
+    )
+    requests: RequestSettings = setting(
+        table(RequestSettings),
+        {},
+        about="How large one request may be.",
+    )
+    shares: ShareSettings = setting(
+        table(ShareSettings),
+        {},
+        about="The most that one client may hold of each service's `max_connections`, of "
+        "`requests.max_tunnels` and of `listen.max_connections`. A request beyond its share waits for "
+        "`timeouts.queue`, then it is 503, while others are served.",
+    )
+    timeouts: TimeoutSettings = setting(
+        table(TimeoutSettings),
+        {},
+        about="Deadlines: sending byte by byte does not extend them, unless the text says so. They are "
+        "checked four times a second, so each may take effect up to a quarter of a second late.",
+    )
+    listen: ListenSettings = setting(
+        table(ListenSettings),
+        {},
+        about="Where clients connect. `port`, `admin_port` and `redirect_port` need a restart.",
+    )
+    tls: TlsSettings = setting(
+        table(TlsSettings),
+        {},
+        about="TLS towards clients.",
+    )
+    state: StateSettings = setting(
+        table(StateSettings),
+        {},
+        about="Files that must outlive the process.",
+    )
+    limits_store: LimitsStoreSettings = setting(
+        made(LimitsStoreSettings, checked),
+        {},
+        about="Where the buckets of the limits are.",
+    )
+    context: ContextSettings = setting(
+        table(ContextSettings),
+        {},
+        about="A signed header for services, which says that a request has come through the gateway.",
+    )
+    tracing: TracingSettings = setting(
+        made(TracingSettings, checked_tracing),
+        {},
+        about="Spans of requests, for an OpenTelemetry collector. No request waits for it.",
+    )
+    problems: ProblemSettings = setting(
+        table(ProblemSettings),
+        {},
+        about="The gateway's own responses: its errors.",
+    )
+    metrics: MetricsSettings = setting(
+        table(MetricsSettings),
+        {},
+        about="The metrics page of the admin port.",
+    )
+    log: LogSettings = setting(
+        table(LogSettings),
+        {},
+        about="The access log, one line for each exchange, and the log of the gateway's own events.",
+    )
     source: Path | None = None
     registered: Registry | None = None
     registry_faults: tuple[str, ...] = ()
     registry_skipped: int = 0
     registry_version: Version | None = None
     written: frozenset[str] = field(default=frozenset(), compare=False)
+    variables: Mapping[str, str] = field(default_factory=dict, compare=False)
+    digest: str = field(default="", compare=False)
+
+    @property
+    def origins(self) -> Origins:
+        """Where its keys come from, for the lines of reports about them."""
+        return Origins(str(self.source or "koder-gateway.toml"), self.variables)

@@ -85,7 +85,7 @@ def _kind_of(publishing: bool) -> Kind[KeyFile]:
         except ValueError as error:
             raise ReadError.because(f"{shown(value)}: {error}") from None
 
-    return Kind("file", read)
+    return Kind("file", read, shape=FILE.shape, located=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,8 +93,18 @@ class ContextSettings:
     """[context]: the key that signs X-Koder-Context towards the services, None for no such header, and further keys
     that are only published."""
 
-    key_file: KeyFile | None = setting(optional(_kind_of(False)), "")
-    published_key_files: tuple[KeyFile, ...] = setting(listing(_kind_of(True)), [])
+    key_file: KeyFile | None = setting(
+        optional(_kind_of(False)),
+        "",
+        about="PEM file of the private key (Ed25519 or P-256) that signs [`X-Koder-Context`](context.md) "
+        'towards services; `""`: no such header.',
+    )
+    published_key_files: tuple[KeyFile, ...] = setting(
+        listing(_kind_of(True)),
+        [],
+        about="Further keys (private or public) in the JWK Set at the admin port: the next one before a "
+        "[change](context.md#change-the-key), the previous one after it.",
+    )
 
     def warnings(self) -> Iterator[Located]:
         """A line for each private key that every user of this machine can read."""

@@ -20,47 +20,69 @@ from cattrs.gen import make_dict_structure_fn, override
 
 from .faults import Located, ReadError, below, located, step
 from .kinds import Kind, Where, read_each, wrong_type
+from .shapes import Shape
 
 T = TypeVar("T")
 E = TypeVar("E")
 
-# The defaults of a key that must be given, and of one whose absence no TOML value can express.
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """The default of a key whose absence no TOML value can express; `text` says in Markdown what applies then."""
+
+    text: str
+
+
+# The default of a key that must be given.
 REQUIRED: Final = object()
-DERIVED: Final = object()
 _KEY: Final = "key"
+_COUNTS: Final = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
 @dataclass(frozen=True, slots=True)
-class _Key:
+class Key:
+    """One key of a table: the kind of its value, its default as in TOML, and what it means, in Markdown."""
+
     kind: Kind[Any]
     default: object
+    about: str
+
+    @property
+    def has_default(self) -> bool:
+        """Whether there is a default that TOML can express."""
+        return self.default is not REQUIRED and not isinstance(self.default, Derived)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """One key of the reference: its path, its default as TOML (None: must be given, or follows from other
-    keys), and the name of its kind."""
+    keys, or is in the sample, as `otherwise` says in Markdown), the name of its kind, and what it means, in Markdown
+    with links as in docs/configuration.md."""
 
     key: str
     default: str | None
     type: str
+    about: str
+    otherwise: str = ""
 
 
-def setting(kind: Kind[T], default: object = REQUIRED) -> T:
-    """A dataclass field that is a key: the kind of its value, and its default as it would be written in TOML.
+def setting(kind: Kind[T], default: object = REQUIRED, about: str = "") -> T:
+    """A dataclass field that is a key: the kind of its value, its default as it would be written in TOML, and `about`
+    what it means: Markdown, with links relative to docs/configuration.md. The reference, the manual page and the JSON
+    Schema are generated from it (`make reference`).
 
     In an object that is made in Python, not from a file, paths are relative to the current folder.
     """
-    metadata = {_KEY: _Key(kind, default)}
+    metadata = {_KEY: Key(kind, default, about)}
     if default is REQUIRED:
         return cast(T, field(metadata=metadata))
-    if default is DERIVED:
+    if isinstance(default, Derived):
         return cast(T, field(default=None, metadata=metadata))
     here = Path("koder-gateway.toml")
     return field(default_factory=lambda: kind.read(default, Where.beside(here, os.environ)), metadata=metadata)
 
 
-def keys(table: type) -> dict[str, _Key]:
+def keys(table: type) -> dict[str, Key]:
     """The keys of a table's class by name, in its order."""
     return {item.name: item.metadata[_KEY] for item in fields(table) if _KEY in item.metadata}
 
@@ -78,13 +100,13 @@ def table(entry: type[T]) -> Kind[T]:
         except BaseValidationError as error:
             raise ReadError(located(error)) from None
 
-    return Kind("table", read, entry, ".")
+    return Kind("table", read, entry, ".", shape=None)
 
 
 def made(entry: type[E], make: Callable[[E], T]) -> Kind[T]:
     """A table that becomes a value, made by `make`, which may raise ReadError."""
     kind = table(entry)
-    return Kind("table", lambda value, where: make(kind.read(value, where)), entry, ".")
+    return Kind("table", lambda value, where: make(kind.read(value, where)), entry, ".", shape=None)
 
 
 def array(kind: Kind[T]) -> Kind[tuple[T, ...]]:
@@ -93,7 +115,7 @@ def array(kind: Kind[T]) -> Kind[tuple[T, ...]]:
     def read(value: object, where: Where) -> tuple[T, ...]:
         return read_each(kind, read_array(value), where)
 
-    return Kind("array of tables", read, kind.entry, "[].")
+    return Kind("array of tables", read, kind.entry, "[].", shape=None)
 
 
 def read_array(value: object) -> list[Any]:
@@ -104,9 +126,10 @@ def read_array(value: object) -> list[Any]:
 
 
 def mapping(
-    entry: type[Any], read_one: Callable[[str, Any, Where], T], base: Mapping[str, Any]
+    entry: type[Any], read_one: Callable[[str, Any, Where], T], base: Mapping[str, Any], short: Shape | None = None
 ) -> Kind[Mapping[str, T]]:
-    """A table of tables with names chosen by the user, added to those of `base`."""
+    """A table of tables with names chosen by the user, added to those of `base`. `short` is the shape of what may be
+    written in place of a table."""
 
     def read(value: object, where: Where) -> Mapping[str, T]:
         if not isinstance(value, dict):
@@ -122,12 +145,12 @@ def mapping(
             raise ReadError(faults)
         return MappingProxyType(results)
 
-    return Kind("table of tables", read, entry, ".NAME.")
+    return Kind("table of tables", read, entry, ".NAME.", shape=short, base=base)
 
 
 @lru_cache(maxsize=64)
 def _defaults(entry: type) -> dict[str, object]:
-    return {name: k.default for name, k in keys(entry).items() if k.default not in (REQUIRED, DERIVED)}
+    return {name: k.default for name, k in keys(entry).items() if k.has_default}
 
 
 # Cached: compiling one takes milliseconds, which each refresh of the registry would spend again.
@@ -150,12 +173,25 @@ def rows(entry: type, prefix: str = "") -> Iterator[Row]:
     """The complete schema below one class: every key that a file may have, parents before their parts."""
     for name, k in keys(entry).items():
         if k.kind.entry is None or k.kind.path != ".":
-            yield Row(prefix + name, _toml(k.default), k.kind.name)
+            yield Row(prefix + name, _toml(k.default), k.kind.name, k.about, _otherwise(k))
         if k.kind.entry is not None:
             yield from rows(k.kind.entry, prefix + name + k.kind.path)
 
 
 def _toml(value: object) -> str | None:
+    if value is REQUIRED or isinstance(value, Derived | dict):
+        return None
     # For the strings, numbers, booleans and lists of defaults, JSON and TOML are the same.
-    simple = not isinstance(value, dict) and not (isinstance(value, list) and value and isinstance(value[0], dict))
-    return json.dumps(value) if simple and value not in (REQUIRED, DERIVED) else None
+    return None if isinstance(value, list) and value and isinstance(value[0], dict) else json.dumps(value)
+
+
+def _otherwise(k: Key) -> str:
+    """What is said in place of a default that cannot be written in one line."""
+    if k.default is REQUIRED:
+        return "must be given"
+    if isinstance(k.default, Derived):
+        return k.default.text
+    if not isinstance(k.default, dict | list) or _toml(k.default) is not None:
+        return ""
+    base = len(k.default) or len(k.kind.base)
+    return f"{_COUNTS[base]}, see the sample" if base else "none"

@@ -35,11 +35,31 @@ _KEYS: Final = frozenset(("slug", "domains", "status"))
 class TenantEntry:
     """One table of tenants."""
 
-    slug: str = setting(SLUG)
-    domains: tuple[str, ...] = setting(listing(DOMAIN), [])
-    status: str = setting(choice(*_STATUSES), "active")
-    cors_origins: tuple[str, ...] = setting(listing(ORIGIN), [])
-    limits: Mapping[str, RateOverride] = setting(OVERRIDES, {})
+    slug: str = setting(
+        SLUG,
+        about="1 to 63 of `a-z`, `0-9` and `-`, not at either end. Each once.",
+    )
+    domains: tuple[str, ...] = setting(
+        listing(DOMAIN),
+        [],
+        about="Custom domains, outside the base domain. Each once in the whole file.",
+    )
+    status: str = setting(
+        choice(*_STATUSES),
+        "active",
+        about='`"suspended"` answers 403 `tenant_suspended`, except at the paths of `tenants.suspended_allow`.',
+    )
+    cors_origins: tuple[str, ...] = setting(
+        listing(ORIGIN),
+        [],
+        about="Origins allowed for this tenant, [wildcards](#wildcard-origins) too, whose pages may [change "
+        "nothing](operations.md#pages-of-other-tenants) of other tenants.",
+    )
+    limits: Mapping[str, RateOverride] = setting(
+        OVERRIDES,
+        {},
+        about="The tenant's own figures for limits, by the names of these limits.",
+    )
 
 
 def _tenant(entry: TenantEntry) -> Tenant:

@@ -16,9 +16,12 @@ from ..policy.clients import UNIX
 from ..policy.cors import origin_fault
 from ..policy.tenants import is_slug
 from ..wire.target import LONGEST_PREFIX, path_fault
+from .credentials import PREFIX, credential_path
 from .faults import ReadError, nearest, reason, shown, without_secrets
 from .kinds import Kind, T, Where, matching, parsed, read_text, refined, whole, wrong_type
 from .lookalikes import invisible_fault
+from .shapes import BOOLEAN as TRUE_OR_FALSE
+from .shapes import SOME_TEXT, TEXT, ZERO, Shape, either, integer, pattern, words
 from .units import MAX_DURATION, MAX_SIZE, parse_duration, parse_percent, parse_size
 
 _LABEL: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
@@ -96,7 +99,7 @@ def prefix_fault(text: str) -> str | None:
     return wrong and f'can match no request ({wrong.rstrip(".")}); write a path as in "/v1/users"'
 
 
-def self_explaining(name: str, parse: Callable[[str], T]) -> Kind[T]:
+def self_explaining(name: str, parse: Callable[[str], T], *, shape: Shape = TEXT) -> Kind[T]:
     """A string for a parser whose messages are whole sentences and quote the text themselves."""
 
     def read(value: object, where: Where) -> T:
@@ -112,7 +115,7 @@ def self_explaining(name: str, parse: Callable[[str], T]) -> Kind[T]:
         except ValueError as error:
             raise ReadError.because(str(error)) from None
 
-    return Kind(name, read)
+    return Kind(name, read, shape=shape)
 
 
 def _parse_origin(text: str) -> str:
@@ -151,7 +154,7 @@ def _endpoint(usual: str) -> Kind[str]:
             return f'{value} is a bare port; write a Twisted server endpoint, as in "{scheme}:{value}"'
         return None
 
-    return parsed("endpoint", parse, bare)
+    return parsed("endpoint", parse, bare, shape=pattern(_ENDPOINT.pattern))
 
 
 def _parse_url(text: str) -> str:
@@ -213,7 +216,10 @@ def _resolved(value: object, where: Where) -> Path:
 
 def _existing(wanted: str, is_right: Callable[[int], bool], access: int) -> Callable[[object, Where], Path]:
     def read(value: object, where: Where) -> Path:
-        path = _resolved(value, where)
+        if isinstance(value, str) and value.startswith(PREFIX):
+            path = credential_path(value, where.credentials, whole=wanted == "folder")
+        else:
+            path = _resolved(value, where)
         try:
             mode = path.stat().st_mode
             readable = os.access(path, access)
@@ -308,33 +314,58 @@ def _or_zero(kind: Kind[T], zero: T) -> Kind[T]:
         bare_zero = isinstance(value, (int, float)) and not isinstance(value, bool) and value == 0
         return zero if bare_zero else kind.read(value, where)
 
-    return Kind(kind.name, read)
+    return Kind(kind.name, read, shape=either(kind.scalar, ZERO))
 
 
-BOOLEAN: Final = Kind("boolean", _read_boolean)
-DURATION: Final = _or_zero(parsed("duration", parse_duration, _bare_duration), 0.0)
+# Which of the quantities that match have a value of more than 0.
+_POSITIVE: Final = "(?=.*[1-9])"
+_UNITS_OF_TIME: Final = r"[0-9]{1,15}(?:\.[0-9]{1,9})?(?:ms|s|m|h|d)"
+_UNITS_OF_SIZE: Final = r"[0-9]{1,15}(?:\.[0-9]{1,9})?(?:B|[KMGT]iB)"
+_NOTHING: Final = r"0{1,15}(?:\.0{1,9})?"
+
+BOOLEAN: Final = Kind("boolean", _read_boolean, shape=TRUE_OR_FALSE)
+DURATION: Final = _or_zero(
+    parsed("duration", parse_duration, _bare_duration, shape=pattern(f"{_UNITS_OF_TIME}|{_NOTHING}")), 0.0
+)
 # A timeout of zero would refuse every request.
-DEADLINE: Final = refined(DURATION, lambda seconds: seconds > 0, 'is too short; write at least "1ms"')
-SIZE: Final = _or_zero(parsed("size", parse_size, _bare_size), 0)
-PERCENT: Final = parsed("percentage", parse_percent, _bare_percent)
-LIMIT: Final = refined(SIZE, lambda size: size > 0, 'would refuse everything; write at least "1B"')
+DEADLINE: Final = refined(
+    DURATION,
+    lambda seconds: seconds > 0,
+    'is too short; write at least "1ms"',
+    shape=pattern(_POSITIVE + _UNITS_OF_TIME),
+)
+SIZE: Final = _or_zero(parsed("size", parse_size, _bare_size, shape=pattern(f"{_UNITS_OF_SIZE}|{_NOTHING}")), 0)
+PERCENT: Final = parsed(
+    "percentage", parse_percent, _bare_percent, shape=pattern("(?:0{0,2}[1-9]|0?[1-9][0-9]|100)%")
+)
+LIMIT: Final = refined(
+    SIZE,
+    lambda size: size > 0,
+    'would refuse everything; write at least "1B"',
+    shape=pattern(_POSITIVE + _UNITS_OF_SIZE),
+)
 # The data that waits for a single client may be almost this much.
-BUFFER: Final = refined(SIZE, lambda size: size >= 1 << 20, 'is too small; write at least "1MiB"')
-SHARE: Final = parsed("percentage", _parse_share)
-AGE: Final = Kind("seconds", _read_age)
-SLUG: Final = matching("slug", _slug_fault)
-DOMAIN: Final = parsed("domain", _parse_domain)
-HOST: Final = matching("host", _host_fault)
-METHOD: Final = matching("method", _method_fault)
-NAME: Final = matching("name", _name_fault)
-PATH_PREFIX: Final = matching("path", prefix_fault)
-ORIGIN: Final = self_explaining("origin", _parse_origin)
-NETWORK: Final = parsed("network", _parse_network)
+BUFFER: Final = refined(
+    SIZE,
+    lambda size: size >= 1 << 20,
+    'is too small; write at least "1MiB"',
+    shape=pattern(_POSITIVE + _UNITS_OF_SIZE),
+)
+SHARE: Final = parsed("percentage", _parse_share, shape=pattern(r"[0-9]{1,3}(?:\.[0-9]{1,6})?%"))
+AGE: Final = Kind("seconds", _read_age, shape=either(integer(0, 86400 * 365), DURATION.scalar))
+SLUG: Final = matching("slug", _slug_fault, shape=pattern("[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"))
+DOMAIN: Final = parsed("domain", _parse_domain, shape=pattern("[A-Za-z0-9_.-]{1,253}"))
+HOST: Final = matching("host", _host_fault, shape=pattern(_HOST.pattern))
+METHOD: Final = matching("method", _method_fault, shape=words(*(method.decode() for method in METHODS)))
+NAME: Final = matching("name", _name_fault, shape=pattern(_NAME.pattern))
+PATH_PREFIX: Final = matching("path", prefix_fault, shape={**pattern("/.*"), "maxLength": LONGEST_PREFIX})
+ORIGIN: Final = self_explaining("origin", _parse_origin, shape=pattern("[a-z][a-z0-9+.-]*://[^/].*"))
+NETWORK: Final = parsed("network", _parse_network, shape=pattern("unix:|[0-9A-Fa-f:.]+(?:/[0-9.]+)?"))
 ENDPOINT: Final = _endpoint("ssl:443")
 PLAIN_ENDPOINT: Final = _endpoint("tcp:80")
-SERVICE_URL: Final = parsed("URL", _parse_url)
-FILE: Final = Kind("file", _existing("file", stat.S_ISREG, os.R_OK))
-FOLDER: Final = Kind("folder", _existing("folder", stat.S_ISDIR, os.R_OK | os.X_OK))
-REGISTRY: Final = Kind("file or URL", _read_registry)
-STATE: Final = Kind("folder", _read_state)
-LOG: Final = Kind('file or "-"', _read_log)
+SERVICE_URL: Final = parsed("URL", _parse_url, shape=pattern("(?:[Hh][Tt][Tt][Pp][Ss]?://|unix:/).+"))
+FILE: Final = Kind("file", _existing("file", stat.S_ISREG, os.R_OK), shape=SOME_TEXT, located=True)
+FOLDER: Final = Kind("folder", _existing("folder", stat.S_ISDIR, os.R_OK | os.X_OK), shape=SOME_TEXT, located=True)
+REGISTRY: Final = Kind("file or URL", _read_registry, shape=SOME_TEXT, located=True)
+STATE: Final = Kind("folder", _read_state, located=True)
+LOG: Final = Kind('file or "-"', _read_log, shape=SOME_TEXT, located=True)

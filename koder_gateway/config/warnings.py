@@ -10,7 +10,7 @@ from ..policy.certificates import REQUIRED
 from ..policy.clients import UNIX, parse_network
 from ..policy.limit_rules import LimitRule
 from . import defaults
-from .faults import Located, close, line, shown
+from .faults import Located, close, shown
 from .risky_settings import risky_settings
 from .settings import Settings
 
@@ -40,8 +40,8 @@ def misspelled(names: Iterable[str]) -> Iterator[Located]:
 
 def warning_lines(settings: Settings) -> list[str]:
     """The warnings, each in one line with its key."""
-    name = str(settings.source or "koder-gateway.toml")
-    return [line(name, at, warning) for at, warning in _warnings(settings)]
+    origins = settings.origins
+    return [origins.line(at, warning) for at, warning in _warnings(settings)]
 
 
 def _warnings(settings: Settings) -> Iterator[Located]:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from .faults import Located, ReadError, shown
 from .kinds import Kind, Where
+from .shapes import either, integer, words
 
 # What "auto" is read as: one worker for each processor that the gateway may use.
 AUTO: Final = 0
@@ -34,7 +35,7 @@ def _read(value: object, where: Where) -> int:
         raise ReadError.because(str(error)) from None
 
 
-WORKERS: Final = Kind('integer or "auto"', _read)
+WORKERS: Final = Kind('integer or "auto"', _read, shape=either(words("auto"), integer(1, MOST)))
 
 
 def shared_store_fault(workers: int, store: str, written: bool) -> str | None:

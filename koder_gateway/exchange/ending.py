@@ -9,6 +9,7 @@ from ..errors import Refusal
 from ..policy.decision import charges_refusal
 from ..policy.limits import Limiter
 from .states import EVENTS, Exchange
+from .tracing import decide
 
 
 class ExchangeCounts(Protocol):
@@ -16,8 +17,8 @@ class ExchangeCounts(Protocol):
 
     __slots__ = ()
 
-    def observe(self, service: str, status: int, seconds: float, bytes_in: int, bytes_out: int) -> None:
-        """One has ended. `status` 0: no response. Bytes are those of the bodies."""
+    def observe(self, exchange: Exchange, seconds: float) -> None:
+        """One has ended, so many seconds after it began."""
 
     def refuse(self, code: str) -> None:
         """It has ended with this code: a refusal's, or how it ended without a whole response."""
@@ -31,6 +32,15 @@ class ExchangeLines(Protocol):
     def line(self, exchange: Exchange, limit: str, now: float, ended: float) -> None:
         """One exchange has ended: at `now`, in seconds since the epoch, or `ended` in monotonic seconds. `limit` is
         the rule that has refused it, "" for none."""
+
+
+class ExchangeSpans(Protocol):
+    """Takes the spans of exchanges."""
+
+    __slots__ = ()
+
+    def spans(self, exchange: Exchange, now: float, ended: float) -> None:
+        """A sampled exchange has ended; the times are those of `ExchangeLines.line`."""
 
 
 def goes_unanswered(exchange: Exchange, refusal: Refusal) -> bool:
@@ -54,9 +64,10 @@ def settle(exchange: Exchange, now: float, *, ended: bool = True) -> None:
 
 class Ending:
     """`finished` is called once for every exchange. `monotonic` gives monotonic seconds, `epoch` those since the
-    epoch. A subclass may set `lines`."""
+    epoch. A subclass may set `lines`, and its owner `tracing`."""
 
     lines: ExchangeLines | None = None
+    tracing: ExchangeSpans | None = None
 
     def __init__(self, counts: ExchangeCounts, monotonic: Callable[[], float], epoch: Callable[[], float]) -> None:
         self._counts = counts
@@ -64,7 +75,7 @@ class Ending:
         self._epoch = epoch
 
     def finished(self, exchange: Exchange) -> None:
-        """Settle, count, log."""
+        """Settle, count, trace, log."""
         # In two steps, as in `tls.stream`.
         monotonic = self._monotonic
         now = monotonic()
@@ -76,11 +87,22 @@ class Ending:
             if verdict.pending:
                 settle(exchange, now)
         code = exchange.code
-        duration = now - exchange.started
-        self._counts.observe(exchange.service, exchange.status, duration, exchange.bytes_in, exchange.bytes_out)
+        self._counts.observe(exchange, now - exchange.started)
         if code:
             self._counts.refuse(code)
+        tracing = self.tracing
+        if tracing is not None and (exchange.trace is not None or not exchange.trace_id):
+            self._trace(tracing, exchange, now)
         lines = self.lines
         if lines is not None:
             epoch = self._epoch
             lines.line(exchange, limit, epoch(), now)
+
+    def _trace(self, tracing: ExchangeSpans, exchange: Exchange, now: float) -> None:
+        """Hand over what is recorded. Of one that no service was asked for it has not been decided yet."""
+        if exchange.trace is None:
+            sampler = exchange.context.policy.sampler
+            if sampler is None or decide(exchange, sampler) is None:
+                return
+        epoch = self._epoch
+        tracing.spans(exchange, epoch(), now)

@@ -20,6 +20,7 @@ from ..errors import (
     BODY_TOO_LARGE,
     OVERLOADED,
     REQUEST_TIMEOUT,
+    SERVICE_UNAVAILABLE,
     UPSTREAM_CLOSED,
     UPSTREAM_INVALID,
     UPSTREAM_TIMEOUT,
@@ -31,6 +32,7 @@ from ..policy.meter import LimitResult
 from ..policy.routing import Route
 from ..wire.request_head import RequestHead
 from .context import RequestContext
+from .trace import ExchangeTrace
 
 # Phases.
 HELD, WAITING, RELAYING, TUNNELLING, ENDED = "held", "waiting", "relaying", "tunnelling", "ended"
@@ -46,6 +48,7 @@ END = "end"  # that response is complete, or both sides of a tunnel have ended
 CLIENT_GONE = "client_gone"
 UNREACHABLE = "unreachable"  # no connection to the service
 UNTRUSTED = "untrusted"  # the server at the service's address has not proven to be the service
+UNAVAILABLE = "unavailable"  # probes say that each address of the service is unhealthy
 FULL = "full"  # no place left among the connections to the service
 CLOSED = "closed"  # the service closed or reset the connection
 INVALID = "invalid"  # the service's response is malformed
@@ -61,8 +64,10 @@ RETRY = "retry"  # once more on a fresh connection where that is safe, else ANSW
 CUT = "cut"  # end the response to the client so that it is seen to be incomplete
 DROP = "drop"  # the client is gone
 
-_FAILURES: Final = (UNREACHABLE, UNTRUSTED, FULL, CLOSED, INVALID, TIMEOUT, SLOW, BROKEN, TOO_LARGE)
+_FAILURES: Final = (UNREACHABLE, UNTRUSTED, UNAVAILABLE, FULL, CLOSED, INVALID, TIMEOUT, SLOW, BROKEN, TOO_LARGE)
 # Failures that are logged for the operator of the service.
+# An address that has such a failure before it responds may be ejected.
+ADDRESS_FAULTS: Final = frozenset((CLOSED, INVALID, TIMEOUT))
 SERVICE_FAULTS: Final = frozenset((UNREACHABLE, UNTRUSTED, FULL, CLOSED, INVALID, TIMEOUT))
 EVENTS: Final = (ANSWERED, FORWARDED, HEAD, WHOLE, SWITCHED, END, CLIENT_GONE, *_FAILURES)
 
@@ -83,7 +88,8 @@ MOVES: Final[dict[tuple[str, str], tuple[str, str]]] = {
     (WAITING, CLOSED): (WAITING, RETRY),
     (WAITING, FULL): (ENDED, ANSWER),
     (WAITING, INVALID): (ENDED, ANSWER),
-    (WAITING, TIMEOUT): (ENDED, ANSWER),
+    (WAITING, TIMEOUT): (WAITING, RETRY),
+    (WAITING, UNAVAILABLE): (ENDED, ANSWER),
     (WAITING, SLOW): (ENDED, ANSWER),
     (WAITING, BROKEN): (ENDED, ANSWER),
     (WAITING, TOO_LARGE): (ENDED, ANSWER),
@@ -107,6 +113,7 @@ EARLY_ENDS: Final = frozenset(event for (_, event), (_, action) in MOVES.items()
 ANSWERS: Final[dict[str, Refusal]] = {
     UNREACHABLE: UPSTREAM_UNREACHABLE,
     UNTRUSTED: UPSTREAM_UNTRUSTED,
+    UNAVAILABLE: SERVICE_UNAVAILABLE,
     FULL: OVERLOADED,
     CLOSED: UPSTREAM_CLOSED,
     INVALID: UPSTREAM_INVALID,
@@ -132,13 +139,12 @@ class Exchange:
     services see it. `refusal` is that with which it begins, None where the request may be admitted. `fields` are the
     finished field lines that every response carries (request id, CORS, HSTS, limits): with `limited` such of the
     service's give way to them, with `drops_hsts` its HSTS to ours or to none. `readable`: a page of another origin
-    may read the response, and what the service exposes of it. `excused`: its 4xx is no failure, nor its end
-    without a response. `trace_id` is that of
-    the trace that the service gets, b"" where none was asked. `sent_at` and `answered_at` are when the request, or
-    its last try, was sent to a service (0: at once), and when the head of the final response came (0: never, inf:
-    with all of it): monotonic seconds.
-    `code` is what the access log says beside the status: a refusal's code, or how an exchange ended without a whole
-    response.
+    may read the response, and what the service exposes of it. `excused`: its 4xx is no failure, nor its end without a
+    response. `trace_id` is that of the trace that the service gets, b"" where none was asked, and `trace` what is
+    recorded of it, None if nothing is. `sent_at` and `answered_at` are when the request, or its last try, was sent to
+    a service (0: at once), and when the head of the final response came (0: never, inf: with all of it): monotonic
+    seconds. `code` is what the access log says beside the status: a refusal's code, or how an exchange ended without
+    a whole response.
     """
 
     __slots__ = (
@@ -166,6 +172,7 @@ class Exchange:
         "started",
         "status",
         "tenant",
+        "trace",
         "trace_id",
     )
 
@@ -191,6 +198,7 @@ class Exchange:
         self.excused = False
         self.charges: LimitResult | None = None
         self.trace_id = b""
+        self.trace: ExchangeTrace | None = None
         self.sent_at = self.answered_at = 0.0
         self.bytes_in = 0
         self.bytes_out = 0

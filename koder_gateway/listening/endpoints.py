@@ -194,15 +194,15 @@ class Endpoints:
         return []
 
     def _examine_carrier(self, text: str) -> None:
-        _, carrier, arguments = _taken_apart(text)
+        _, carrier, arguments = taken_apart(text)
         if carrier.kind == "systemd":
             check_inherited(carrier)
         else:
             self._carrier(carrier, arguments)
 
     def _examine_certificates(self, text: str) -> None:
-        _, _, arguments = _taken_apart(text)
-        if arguments is not None and (_own_place(arguments) is not None or self._tls.certificates is not None):
+        _, _, arguments = taken_apart(text)
+        if arguments is not None and (own_place(arguments) is not None or self._tls.certificates is not None):
             self._contexts(text, arguments)
 
     def reload(
@@ -250,7 +250,7 @@ class Endpoints:
         return sum(each.faulty for each in self._watch.watched)
 
     def _server(self, text: str) -> tuple[IStreamServerEndpoint, bool]:
-        proxied, description, arguments = _taken_apart(text)
+        proxied, description, arguments = taken_apart(text)
         carrier = self._carrier(description, arguments)
         if proxied:
             carrier = ProxiedEndpoint(carrier, self._gate)
@@ -277,7 +277,7 @@ class Endpoints:
 
     def _contexts(self, text: str, arguments: dict[str, str]) -> ServerContexts:
         """The contexts for an endpoint's arguments; the shared ones if they ask for none of their own."""
-        options, place = self._asking(_context_options(arguments)), _own_place(arguments)
+        options, place = self._asking(_context_options(arguments)), own_place(arguments)
         if place is not None:
             return self._opened(text, CertificateStore(place), options)
         if self._shared is None:
@@ -347,7 +347,7 @@ def server_endpoint(
     return Endpoints(reactor, tls, state_dir, base_domain).server(text)
 
 
-def _taken_apart(text: str) -> tuple[bool, EndpointString, dict[str, str] | None]:
+def taken_apart(text: str) -> tuple[bool, EndpointString, dict[str, str] | None]:
     """Whether the PROXY header comes first, the plain endpoint, and the arguments of TLS over it; None for no TLS, or
     if another package provides it."""
     description = parse(expand_shorthand(text))
@@ -361,7 +361,7 @@ def _taken_apart(text: str) -> tuple[bool, EndpointString, dict[str, str] | None
     return proxied, description, None
 
 
-def _own_place(arguments: dict[str, str]) -> CertificateLocation | None:
+def own_place(arguments: dict[str, str]) -> CertificateLocation | None:
     """Where the certificates are that the arguments name; None if they name none."""
     if "certificates" in arguments:
         return folder_location(Path(arguments["certificates"]))

@@ -16,6 +16,7 @@ from typing import Final
 
 from ..errors import DRAINING, METHOD_NOT_ALLOWED, MISDIRECTED_REQUEST, NO_ROUTE, Refusal
 from ..policy.tenants import bare_host
+from ..wire.accept import names_json
 from ..wire.problem import CONTENT_TYPE as PROBLEM_TYPE
 from ..wire.problem import DOCS_URL, problem_details
 from ..wire.request_head import RequestHead
@@ -29,7 +30,8 @@ _JSON_TYPE: Final = b"application/json"
 _TEXT_TYPE: Final = b"text/plain; charset=utf-8"
 _NOT_READY: Final = Refusal(503, "not_ready", "Service Unavailable", "The gateway is not ready.", "gateway")
 _NOT_FOUND: Final = NO_ROUTE.because(
-    "This port serves /healthz, /readyz, /metrics, /limits, /explain, /process and /.well-known/jwks.json."
+    "This port serves /, /healthz, /readyz, /status, /metrics, /limits, /explain, /process and"
+    " /.well-known/jwks.json."
 )
 _NO_KEYS: Final = NO_ROUTE.because("There are no keys: context.key_file is not set.")
 _FOREIGN: Final = MISDIRECTED_REQUEST.because("Use an IP address, localhost, or a name from listen.admin_hosts.")
@@ -48,10 +50,7 @@ class AdminResponse:
     kept: bool = False
 
 
-Pages = Mapping[bytes, Callable[[], AdminResponse]]
-# Pages that get the part of the target behind the question mark.
-Queries = Mapping[bytes, Callable[[bytes], AdminResponse]]
-NO_QUERIES: Final[Queries] = {}
+Pages = Mapping[bytes, Callable[[RequestHead], AdminResponse]]
 
 
 def admin_pages(
@@ -69,12 +68,12 @@ def admin_pages(
     returns the process that gets signals, and is asked to reload.
     """
     return {
-        b"/": lambda: _readiness(ready(), docs_url()),
-        b"/healthz": lambda: AdminResponse(200, _TEXT_TYPE, b"ok\n"),
-        b"/readyz": lambda: _readiness(ready(), docs_url()),
-        b"/metrics": lambda: AdminResponse(200, METRICS_TYPE, metrics()),
-        b"/process": lambda: AdminResponse(200, _JSON_TYPE, json.dumps({"pid": process()}).encode() + b"\n"),
-        b"/.well-known/jwks.json": lambda: _published(keys(), docs_url()),
+        b"/": lambda head: readiness(head, ready(), docs_url()),
+        b"/healthz": lambda head: AdminResponse(200, _TEXT_TYPE, b"ok\n"),
+        b"/readyz": lambda head: readiness(head, ready(), docs_url()),
+        b"/metrics": lambda head: AdminResponse(200, METRICS_TYPE, metrics()),
+        b"/process": lambda head: json_response({"pid": process()}),
+        b"/.well-known/jwks.json": lambda head: _published(keys(), docs_url()),
     }
 
 
@@ -83,7 +82,6 @@ def admin_answer(
     hosts: Collection[bytes] | None,
     head: RequestHead,
     docs_url: str = DOCS_URL,
-    queries: Queries = NO_QUERIES,
 ) -> AdminResponse:
     """The response to a request with this head; `hosts` None accepts any Host (a UNIX socket has none)."""
     refusal = head.refusal
@@ -97,13 +95,10 @@ def admin_answer(
     if head.method not in (b"GET", b"HEAD", b"OPTIONS"):
         return admin_problem(METHOD_NOT_ALLOWED, docs_url, _ALLOW)
     page = pages.get(b"/" if head.path == b"*" else head.path)
-    query = queries.get(head.path)
-    if query is not None:
-        asked = query(head.target.partition(b"?")[2])
-        return _options(asked) if head.method == b"OPTIONS" else asked
     if page is None:
         return admin_problem(_NOT_FOUND, docs_url)
-    return _options(page()) if head.method == b"OPTIONS" else page()
+    answer = page(head)
+    return _options(answer) if head.method == b"OPTIONS" else answer
 
 
 def _options(answer: AdminResponse) -> AdminResponse:
@@ -137,11 +132,25 @@ def _published(keys: bytes, docs_url: str) -> AdminResponse:
     return AdminResponse(200, _KEYS_TYPE, keys, _KEPT_KEYS, kept=True)
 
 
-def _readiness(reasons: list[str], docs_url: str) -> AdminResponse:
+def readiness(head: RequestHead, reasons: list[str], docs_url: str) -> AdminResponse:
+    """Whether the gateway is ready, by the status. The body is a word or problem details; for those who ask for JSON
+    (`Accept: application/json`, `?format=json`) an object with the same members in both cases."""
+    if names_json(head.fields) or b"format=json" in query_of(head).split(b"&"):
+        return json_response({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
     if not reasons:
         return AdminResponse(200, _TEXT_TYPE, b"ready\n")
     refusal = DRAINING if "draining" in reasons else _NOT_READY.because("; ".join(reasons))
     return admin_problem(refusal, docs_url, reasons=reasons)
+
+
+def query_of(head: RequestHead) -> bytes:
+    """The part of the target behind the question mark."""
+    return head.target.partition(b"?")[2]
+
+
+def json_response(document: object, status: int = 200) -> AdminResponse:
+    """A response with a JSON document. Text that no UTF-8 can encode is escaped, which is all that can be done."""
+    return AdminResponse(status, _JSON_TYPE, json.dumps(document).encode("ascii") + b"\n")
 
 
 def admin_problem(refusal: Refusal, docs_url: str, fields: bytes = b"", **extension: object) -> AdminResponse:

@@ -28,7 +28,7 @@ from ..wire.problem import DOCS_URL
 from ..wire.refusal_writer import NOSNIFF, OWN_FIELDS
 from ..wire.request_head import RequestHead
 from ..wire.request_reader import RequestReader
-from .admin import NO_QUERIES, AdminResponse, Pages, Queries, admin_answer, admin_problem
+from .admin import AdminResponse, Pages, admin_answer, admin_problem
 
 # Bytes of a head and of a body.
 MAX_HEAD: Final = 16_384
@@ -218,11 +218,8 @@ class AdminChannel(Protocol):
         return True
 
     def _answer(self, head: RequestHead, closing: bool) -> None:
-        self._send(
-            head,
-            admin_answer(self._admin.pages, self._hosts, head, self._admin.docs_url(), self._admin.queries),
-            closing=closing,
-        )
+        answer = admin_answer(self._admin.pages, self._hosts, head, self._admin.docs_url())
+        self._send(head, answer, closing=closing)
         if closing:
             self._close(unread=head.expects or head.refusal is not None)
         elif not self._buffer and not self._full:
@@ -293,10 +290,8 @@ class AdminFactory(Factory):
         reactor: Any,
         hosts: Callable[[], Sequence[str]] = tuple,
         docs_url: Callable[[], str] = lambda: DOCS_URL,
-        queries: Queries = NO_QUERIES,
     ) -> None:
         self.pages = pages
-        self.queries = queries
         self.docs_url = docs_url
         self.reactor = reactor
         # Its own turns, so that a probe does not wait behind clients.

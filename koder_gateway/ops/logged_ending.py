@@ -9,8 +9,8 @@ from ..config import LogSettings
 from ..exchange.ending import Ending
 from .access_lines import CombinedLines, JsonLines
 from .access_log import AccessLog, LogTarget, open_target
+from .counters import Counters
 from .event_log import FORMAT
-from .metrics import Counters
 
 
 class LoggedEnding(Ending):

@@ -18,11 +18,15 @@ class Notifier:
         """`environ` defaults to the process's own."""
         environ = os.environ if environ is None else environ
         self._address = _address(environ.get("NOTIFY_SOCKET", ""))
+        self._serving = self._told = ""
+        self.listened = bool(self._address)
+        """Whether somebody gets the messages."""
         self.watchdog_interval = _watchdog_interval(environ) if self._address else None
         """Seconds between two calls of `watchdog`, half of what systemd allows; None if it has no watchdog."""
 
     def ready(self, status: str = "") -> None:
-        """The start, or a reload, is complete."""
+        """The start, or a reload, is complete; `figures` follow this status."""
+        self._serving, self._told = status, ""
         self._send("READY=1", status)
 
     def reloading(self, status: str = "") -> None:
@@ -31,11 +35,26 @@ class Notifier:
 
     def stopping(self, status: str = "") -> None:
         """The gateway is shutting down."""
+        self._serving = "draining"
         self._send("STOPPING=1", status)
 
     def status(self, status: str) -> None:
-        """One line for `systemctl status`."""
+        """One line for `systemctl status`, which `figures` follow."""
+        self._serving, self._told = status, ""
         self._send("", status)
+
+    def figures(self, requests: int, connections: int, tenants: int) -> None:
+        """What is served now: requests a second, client connections, and tenants (0: no registry); sent if it has
+        changed."""
+        told = [
+            f"{requests:,} requests/s",
+            f"{connections:,} connections",
+            *([f"{tenants:,} tenants"] * bool(tenants)),
+        ]
+        line = f"{self._serving or 'serving'}: {', '.join(told)}"
+        if line != self._told:
+            self._told = line
+            self._send("", line)
 
     def watchdog(self) -> None:
         """Still alive; sent only if systemd has a watchdog."""

@@ -10,6 +10,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from ..wire.clock import CoarseClock
+from .loop_lag import LoopLag
 
 Part = Callable[[float], object]
 
@@ -24,7 +25,7 @@ class Sweeper:
     sets `clock` to.
 
     An exception in one part prevents neither the other parts nor its own next call: timeouts, the log and the drain
-    all depend on this timer. It is logged at most once a minute.
+    all depend on this timer. It is logged at most once a minute. `lag` is by how much the ticks are late.
     """
 
     log = Logger()
@@ -45,6 +46,9 @@ class Sweeper:
         self._silent_until = -math.inf
         self._call = LoopingCall(self._tick)
         self._call.clock = reactor
+        self.lag = LoopLag()
+        # When the next tick is due, in monotonic seconds.
+        self._due = math.inf
 
     @property
     def running(self) -> bool:
@@ -53,6 +57,7 @@ class Sweeper:
 
     def start(self) -> None:
         """Tick at once, and then every `SWEEP` seconds."""
+        self._due = math.inf
         self._call.start(SWEEP, now=True)
 
     def stop(self) -> None:
@@ -62,6 +67,8 @@ class Sweeper:
 
     def _tick(self) -> None:
         now = self._clock.now = self._time()
+        if self._due < math.inf:
+            self.lag.add(now - self._due, now)
         self._ticks += 1
         parts = self._parts
         if self._ticks % _TICKS_A_SECOND == 0:
@@ -73,3 +80,6 @@ class Sweeper:
                 if now >= self._silent_until:
                     self._silent_until = now + _SILENCE
                     self.log.failure("a periodic task failed; the others go on, and it is retried")
+        # The next one is at the next multiple of the interval, by the reactor's own clock.
+        since_last = (self._call.clock.seconds() - (self._call.starttime or 0.0)) % SWEEP
+        self._due = self._time() + SWEEP - since_last

@@ -48,9 +48,9 @@ class Pool(Protocol):
 
 class Room:
     """The room of several pools: at most `max_entries` together. Beyond the guarantees there may be `common` entries,
-    and `used` of these are there."""
+    and `used` of these are there. `crowded_out` counts how often a key found no room."""
 
-    __slots__ = ("_giver", "_pools", "_turns", "common", "max_entries", "used")
+    __slots__ = ("_giver", "_pools", "_turns", "common", "crowded_out", "max_entries", "used")
 
     def __init__(self, max_entries: int) -> None:
         self.max_entries = max(1, max_entries)
@@ -58,6 +58,7 @@ class Room:
         self._pools: dict[Pool, bool] = {}
         self.common = self.max_entries
         self.used = 0
+        self.crowded_out = 0
         self._giver: Pool | None = None
         self._turns = 0
 
@@ -120,6 +121,7 @@ class Room:
         if giver is not pool and _gives(pool, now):
             pool.forget_one()
             return True
+        self.crowded_out += 1
         return False
 
     def shrink(self) -> None:

@@ -25,7 +25,8 @@ from .limit_overrides import Overrides
 from .limit_plan import Plan, Plans
 from .limit_rules import LimitRule, RateOverride
 from .meter import UNLIMITED, InFlightMeter, LimitResult, Meter
-from .routing import PathSet, PrefixTable, lenient_path, lenient_paths
+from .path_readings import lenient_path
+from .routing import PathSet, PrefixTable
 from .shared_limits import SharedLimits
 
 
@@ -72,6 +73,17 @@ class Limiter:
     def entries(self) -> int:
         """How many buckets are in memory."""
         return len(self._room)
+
+    @property
+    def max_entries(self) -> int:
+        """How many buckets there may be."""
+        return self._room.max_entries
+
+    @property
+    def crowded_out(self) -> int:
+        """How often the key of a request found no room for a bucket since the start: it was counted by the network of
+        its client, or not at all if it ended then."""
+        return self._room.crowded_out
 
     def plan(self, method: bytes, path: bytes, plain: bool = False) -> Plan | None:
         """The rules that apply to a request, None if there are none.
@@ -187,6 +199,7 @@ class Limiter:
         share them, so exchanges that are still in flight are settled in the right place.
         """
         self.over = old.over
+        self._room.crowded_out += old.crowded_out
         before = {meter.rule.name: meter for meter in old.meters}
         pairs = [(before[meter.rule.name], meter) for meter in self.meters if meter.rule.name in before]
         for earlier, meter in pairs:
@@ -200,8 +213,7 @@ class Limiter:
 
     def _lenient_plans(self, path: bytes) -> Plans | None:
         table = self._plans
-        readings = lenient_paths(path, table.depth, table.dots) if table.depth else (path,)
-        found = {table.match(reading) for reading in readings}
+        found = {table.match(reading) for reading in table.readings(path)}
         if len(found) == 1:
             return found.pop()
         # Services disagree on what it means, so all meanings count.

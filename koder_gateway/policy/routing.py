@@ -5,42 +5,24 @@ It is compared byte for byte: nothing else is decoded, and `//` is not merged. A
 the deepest configured prefix and walks up from there, so it costs the same with 5 routes or 5,000, and a path of
 10,000 slashes costs no more than one of ten.
 
-Limits must not be bypassed, so they read a path in every way in which a lenient service may (`lenient_paths`). All
+Limits must not be bypassed, so they read a path in every way in which a lenient service may (`path_readings`). All
 readings count together: a service may decode more than another.
 """
 
 from __future__ import annotations
 
-import re
-from binascii import a2b_qp
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Generic, TypeVar
-from unicodedata import category, normalize
 
 from ..wire.target import without_needless_escapes
 from .clients import NetworkSet
+from .path_readings import Reach, lenient_path, lenient_paths
 
 Value = TypeVar("Value")
 
-# Parts of a segment that may be removed, until nothing is left: white space, dots, and what follows a semicolon. Each
-# part matches as much as it can.
-_VOID: Final = re.compile(rb"(?:/++[\x00-\x20.]*+(?:;[^/]*+)?+(?=/|\Z))++")
-_SEGMENT: Final = re.compile(rb"/++([^/;]*+)(?:;[^/]*+)?+")
-_BLANK: Final = bytes(range(0x21))
-_ESCAPE: Final = re.compile(rb"%(?=[0-9A-Fa-f]{2})")
-_SLASHES: Final = re.compile(rb"//++")
-_DOT_SEGMENT: Final = re.compile(rb"/\.\.?(?:[/;]|\Z)")
 EVERYBODY: Final = NetworkSet()
-# How often a path is decoded: by the service, and by each proxy in between that passes it on decoded.
-_DECODINGS: Final = 4
-# Letters are normalised in pieces of so many characters: a run of marks takes the square of its length.
-_PIECE: Final = 128
-# How far back such a piece may be cut, so that no letter loses its marks. No configured path has as many marks.
-_MARKS: Final = 32
-# The vowels and last consonants of Hangul, which are one character with what is before them.
-_JAMO: Final = re.compile("[\u1160-\u11ff\ud7b0-\ud7ff]")
 
 
 def normal_path(path: bytes) -> bytes:
@@ -49,118 +31,10 @@ def normal_path(path: bytes) -> bytes:
     return without_needless_escapes(path).removesuffix(b"/")
 
 
-def lenient_path(path: bytes, depth: int) -> bytes:
-    """The first `depth` segments of a path that `wire.target` accepts, as a lenient service would read them: escapes
-    decoded, letters normalised and in lower case, without path parameters (RFC 3986 section 3.3), white space at
-    either end, dots at the end, and empty segments.
-
-    Linear, and expensive only for the requested segments: a target may be 8 KiB of slashes.
-    """
-    return _segments(_normalised(_decoded(path)), depth)[0]
-
-
-def lenient_paths(path: bytes, depth: int, dots: int = 0) -> set[bytes]:
-    """The `lenient_path` of a path, and its other possible readings: with the original letters; decoded more than
-    once (`%2574` is `t`), with the dot segments and backslashes that appear resolved; without a format at the end of
-    the last segment, which some frameworks remove. A format may have dots of its own (`token.tar.gz`), so what is
-    before each dot is a reading; but no more dots than the configured segments have, `dots`, can be before it."""
-    readings: set[bytes] = set()
-    for _ in range(_DECODINGS):
-        path = _decoded(path)
-        for form in {path.lower(), _normalised(path)}:
-            readings.update(_segments(form, depth, dots))
-            if b"\\" in form or _DOT_SEGMENT.search(form):
-                readings.update(_segments(_resolved(form), depth, dots))
-        if _ESCAPE.search(path) is None:
-            break
-    return readings
-
-
-def _decoded(path: bytes) -> bytes:
-    """A path with its escapes decoded once; a percent sign that begins no escape stays."""
-    if b"%" not in path:
-        return path
-    # Quoted-printable is percent-encoding with another sign, and is decoded in C.
-    return a2b_qp(_ESCAPE.sub(b"=", path.replace(b"=", b"=3D")))
-
-
-def _normalised(path: bytes) -> bytes:
-    """A path in lower case, with letters of other forms (such as fullwidth ones) replaced by the plain letters."""
-    if path.isascii():
-        return path.lower()
-    text = path.decode("utf-8", "replace")
-    composed = normalize("NFKC", text) if len(text) <= _PIECE else "".join(_composed_pieces(text))
-    return composed.casefold().encode().lower()
-
-
-def _composed_pieces(text: str) -> Iterator[str]:
-    start = 0
-    while start < len(text):
-        end = start + _PIECE
-        if end < len(text):
-            end = next((at for at in range(end, end - _MARKS, -1) if _begins(text[at])), end)
-        yield normalize("NFKC", text[start:end])
-        start = end
-
-
-def _begins(character: str) -> bool:
-    """Whether a character is never one with what is before it."""
-    if character.isascii():
-        return True
-    first = normalize("NFKD", character)[0]
-    return category(first)[0] != "M" and _JAMO.match(first) is None
-
-
-def _resolved(path: bytes) -> bytes:
-    """A path without dot segments (RFC 3986 section 5.2.4), for services that read a backslash as a slash."""
-    kept: list[bytes] = []
-    for segment in _SLASHES.sub(b"/", path.replace(b"\\", b"/")).split(b"/"):
-        name = segment.partition(b";")[0]
-        if name == b"..":
-            del kept[-1:]
-        elif name not in (b"", b"."):
-            kept.append(segment)
-    return b"/" + b"/".join(kept)
-
-
-def _segments(path: bytes, depth: int, dots: int = 0) -> tuple[bytes, ...]:
-    """The first `depth` segments of a decoded path; if these include the path's last one, also without a format,
-    which begins behind at most so many `dots`."""
-    segments = [b""]
-    position = 0
-    while len(segments) <= depth:
-        void = _VOID.match(path, position)
-        if void is not None:
-            position = void.end()
-        segment = _SEGMENT.match(path, position)
-        if segment is None:
-            break
-        segments.append(segment[1].lstrip(_BLANK).rstrip(_BLANK + b"."))
-        position = segment.end()
-    read = b"/".join(segments)
-    if b"." not in segments[-1]:
-        return (read,)
-    void = _VOID.match(path, position)
-    if (position if void is None else void.end()) < len(path):
-        return (read,)
-    return read, *(b"/".join((*segments[:-1], name)) for name in _without_formats(segments[-1], dots))
-
-
-def _without_formats(segment: bytes, dots: int) -> Iterator[bytes]:
-    """What is before each dot of a segment, from the first one to the one behind so many `dots`."""
-    dot = segment.find(b".")
-    while dot >= 0 and dots >= 0:
-        name = segment[:dot].rstrip(_BLANK + b".")
-        if name:
-            yield name
-        dot = segment.find(b".", dot + 1)
-        dots -= 1
-
-
 class PrefixTable(Generic[Value]):
     """Values by path prefix; a prefix matches itself and whatever continues it with a slash."""
 
-    __slots__ = ("_root", "_values", "depth", "dots")
+    __slots__ = ("_reach", "_root", "_values", "depth")
 
     def __init__(self, values: Mapping[bytes, Value]) -> None:
         self._values = {normal_path(path): value for path, value in values.items()}
@@ -168,8 +42,12 @@ class PrefixTable(Generic[Value]):
         self._root = self._values.pop(b"", None)
         # The depth of the deepest prefix: the rest of a path does not matter.
         self.depth = max((path.count(b"/") for path in self._values), default=0)
-        # The most dots in a prefix.
-        self.dots = max((path.count(b".") for path in self._values), default=0)
+        self._reach = Reach.of(self._values)
+
+    def readings(self, path: bytes) -> set[bytes]:
+        """What to match for everything that a lenient service may read in a path; the table's own paths are in the
+        form of `lenient_path`."""
+        return lenient_paths(path, self._reach) if self.depth else {path}
 
     def match(self, path: bytes) -> Value | None:
         """The value of the longest prefix that matches the path."""
@@ -232,7 +110,7 @@ class RouteTable:
         if chosen.allow:
             yield chosen
         if not plain and chosen.service in self.guarded:
-            for reading in lenient_paths(path, self._lenient.depth, self._lenient.dots):
+            for reading in self._lenient.readings(path):
                 route = self._lenient.match(reading)
                 if route is not None and route.allow:
                     yield route

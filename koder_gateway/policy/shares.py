@@ -5,6 +5,9 @@ under, so an IPv6 /64) and a tenant may each hold a part of all places. Requests
 in a `Queue`. It serves addresses in turn, and within an address in order of arrival: a client that sends a thousand
 requests from one address waits behind its own requests.
 
+Two addresses could hold all that a tenant may, and its other clients would get nothing until these let go, however
+fair the queue is. So the last places of a tenant's share are kept for addresses that hold few.
+
 Counting costs something for each request, and makes no difference while fewer places are taken than the smaller
 share. So `Places` counts only from then on, starting with the current holders, until half as many are left.
 """
@@ -31,6 +34,11 @@ class Owner(NamedTuple):
     tenant: bytes
 
 
+# Of a tenant's share one place of so many is kept for addresses that hold few; few is one of so many of those.
+_KEPT: Final = 16
+_FEW: Final = 8
+
+
 @dataclass(frozen=True, slots=True)
 class Shares:
     """How many places one address and one tenant may hold."""
@@ -42,6 +50,16 @@ class Shares:
     def of(cls, places: int, address: int, tenant: int) -> Shares:
         """The percentages of so many places, at least one place each."""
         return cls(max(1, places * address // 100), max(1, places * tenant // 100))
+
+    @property
+    def kept(self) -> int:
+        """How many of a tenant's places are kept for addresses that hold few: none where one address may hold all."""
+        return self.tenant // _KEPT if self.address < self.tenant else 0
+
+    @property
+    def few(self) -> int:
+        """An address with fewer places than this may have one of those."""
+        return max(1, self.kept // _FEW)
 
 
 class Counts:
@@ -70,10 +88,14 @@ class Counts:
             _give(self.tenants, tenant)
 
     def reached(self, owner: Owner, shares: Shares) -> str:
-        """Which share `owner` has used up: "address", "tenant", or "" for neither."""
-        if self.addresses.get(owner.address, 0) >= shares.address:
+        """Which share `owner` has used up: "address", "tenant", or "" for neither. An address has used up its share
+        too if it holds more than few places, and what its tenant has left is kept for others."""
+        mine, held = self.addresses.get(owner.address, 0), self.tenants.get(owner.tenant, 0)
+        if mine >= shares.address:
             return ADDRESS
-        return TENANT if self.tenants.get(owner.tenant, 0) >= shares.tenant else ""
+        if held >= shares.tenant:
+            return TENANT
+        return ADDRESS if held >= shares.tenant - shares.kept and mine >= shares.few else ""
 
 
 def _give(counts: dict[bytes, int], name: bytes) -> None:
@@ -178,7 +200,7 @@ class Places(Generic[H]):
 
     @property
     def _watched(self) -> int:
-        return min(self.shares.address, self.shares.tenant, self.limit)
+        return min(self.shares.address, self.shares.tenant - self.shares.kept, self.limit)
 
     # -- taking and giving
 
@@ -303,9 +325,12 @@ class Places(Generic[H]):
         have none left; others are added."""
         if len(self.held) >= self.limit or self._counted().reached(Owner(address, b""), self.shares):
             return None
+        # What is left of these is kept for others than this address.
+        kept: set[bytes] = set()
         for holder, owner in self.queue.line(address).items():
-            if owner.tenant not in blocked:
-                if not self.refusal(owner):
+            if owner.tenant not in blocked and owner.tenant not in kept:
+                reason = self.refusal(owner)
+                if not reason:
                     return holder
-                blocked.add(owner.tenant)
+                (kept if reason == ADDRESS else blocked).add(owner.tenant)
         return None

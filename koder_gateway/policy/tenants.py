@@ -21,6 +21,7 @@ from ..errors import (
 )
 from .limit_rules import RateOverride
 from .sharded_index import MASK, ShardedIndex, no_pause
+from .shared_figures import SharedFigures
 
 _SLUG = re.compile(rb"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _OCTET = rb"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
@@ -70,15 +71,18 @@ class Tenant(msgspec.Struct, frozen=True, gc=False):
             force_setattr(self, "origins", frozenset(origin.encode("ascii") for origin in self.cors_origins))
 
 
-# A tenant as it is kept, beside its slug: of nearly all there is nothing to say, and of most others a domain.
+# A tenant as it is kept, beside its slug: of nearly all there is nothing to say, and of most others a domain. Origins
+# are without their usual scheme, and limits are a number of `_FIGURES` where these have room.
 class _Record(msgspec.Struct, frozen=True, gc=False, array_like=True, omit_defaults=True):
     domains: tuple[str, ...] = ()
     suspended: bool = False
     cors_origins: tuple[str, ...] = ()
-    limits: dict[str, RateOverride] = {}
+    limits: int | dict[str, RateOverride] = 0
 
 
 _PLAIN: Final = b""
+_USUAL: Final = "https://"
+_FIGURES: Final = SharedFigures()
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(_Record).decode
 
@@ -86,8 +90,11 @@ _decode: Final = msgspec.msgpack.Decoder(_Record).decode
 def packed(tenant: Tenant) -> bytes:
     """A tenant as bytes, without its slug: a million of them need a fraction of the memory."""
     if tenant.domains or tenant.status != "active" or tenant.cors_origins or tenant.limits:
-        limits = dict(tenant.limits)
-        return _encode(_Record(tenant.domains, tenant.status != "active", tenant.cors_origins, limits))
+        limits: int | dict[str, RateOverride] = 0
+        if tenant.limits:
+            limits = _FIGURES.number(tenant.limits) or dict(tenant.limits)
+        origins = tuple(origin.removeprefix(_USUAL) for origin in tenant.cors_origins)
+        return _encode(_Record(tenant.domains, tenant.status != "active", origins, limits))
     return _PLAIN
 
 
@@ -97,10 +104,13 @@ def unpacked(slug: bytes, record: bytes) -> Tenant:
     if not record:
         return Tenant(name, (), "active", (), NO_LIMITS, slug)
     read = _decode(record)
-    limits = read.limits or NO_LIMITS
-    origins = frozenset(map(str.encode, read.cors_origins)) if read.cors_origins else _NO_ORIGINS
+    limits: Mapping[str, RateOverride] = NO_LIMITS
+    if read.limits:
+        limits = _FIGURES[read.limits] if isinstance(read.limits, int) else read.limits
+    listed = tuple(origin if "://" in origin else _USUAL + origin for origin in read.cors_origins)
+    origins = frozenset(map(str.encode, listed)) if listed else _NO_ORIGINS
     status: Literal["active", "suspended"] = "suspended" if read.suspended else "active"
-    return Tenant(name, read.domains, status, read.cors_origins, limits, slug, origins)
+    return Tenant(name, read.domains, status, listed, limits, slug, origins)
 
 
 @lru_cache(maxsize=_REMEMBERED)

@@ -39,7 +39,8 @@ ARRIVALS: Final = 0.003
 LITTLE: Final = 4096
 # Pieces of work on one connection before others have their turn.
 PIECES: Final = 64
-# A read of so many bytes may have filled the reactor's buffer: its receiver calls `end_turn`.
+# A read of so many bytes may have filled the reactor's buffer: its receiver calls `end_turn`. Of smaller buffers the
+# transport knows that they are full.
 FULL_READ: Final = 1 << 17
 # How many such reads are allowed in one turn of the reactor. Over TLS they take about four milliseconds.
 READS: Final = 16

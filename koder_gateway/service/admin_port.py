@@ -2,58 +2,128 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Protocol
 from urllib.parse import parse_qs
 
 from ..config.faults import without_secrets
 from ..errors import BAD_REQUEST
 from ..exchange.explained_request import ExplainedRequest, explained_request
-from ..ops.admin import AdminResponse, admin_pages, admin_problem
+from ..ops.admin import AdminResponse, Pages, admin_pages, admin_problem, json_response, query_of, readiness
 from ..ops.admin_channel import AdminFactory
 from ..ops.limits_page import limits_document
+from ..ops.process_state import Present
+from ..ops.status_document import ServiceFacts, StatusFacts, status_document
+from ..ops.status_page import status_page
 from ..tree.compose import Composition
 from ..tree.explaining import explained_live
+from ..version import VERSION
+from ..wire.accept import prefers_page
+from ..wire.request_head import RequestHead
+from .process import Process
 
-_JSON: Final = b"application/json"
 _QUERY: Final = "Write /explain?url=https://acme.id.koder.dev/v1/users; method, from, and header as often as need be."
 # In the query of /explain; a head has no more fields either.
 _PARAMETERS: Final = 128
 
 
-def admin_factory(
-    reactor: Any,
-    present: Callable[[], Composition],
-    unready: Callable[[], list[str]],
-    metrics: Callable[[], bytes],
-    process: Callable[[], int],
-    monotonic: Callable[[], float],
-) -> AdminFactory:
-    """The admin port of one gateway. `present` returns the generation in force; for the others see `admin_pages`."""
+class Administered(Protocol):
+    """A gateway, as its admin port sees it."""
 
-    def docs_url() -> str:
-        return present().settings.problems.docs_url
+    process: Process
+    composition: Composition
+    """The generation in force."""
 
-    def limits() -> AdminResponse:
-        composition = present()
+    def unready(self) -> list[str]:
+        """Why it should get no traffic."""
+
+    def metrics(self) -> bytes:
+        """The metrics page."""
+
+    def sampled(self) -> Present:
+        """The state of its process."""
+
+
+class AdminPort:
+    """The pages of `gateway`, which listens on these `endpoints`, by their key in `[listen]`. `monotonic` is the
+    clock of its limits."""
+
+    def __init__(
+        self, gateway: Administered, endpoints: Mapping[str, Sequence[str]], monotonic: Callable[[], float]
+    ) -> None:
+        self._gateway = gateway
+        self._endpoints = endpoints
+        self._monotonic = monotonic
+
+    def factory(self, reactor: Any) -> AdminFactory:
+        """What a listening port needs."""
+        return AdminFactory(
+            self.pages(), reactor, lambda: self._gateway.composition.settings.listen.admin_hosts, self.docs_url
+        )
+
+    def pages(self) -> Pages:
+        """All pages by path."""
+        gateway = self._gateway
+        plain = admin_pages(
+            gateway.unready,
+            gateway.metrics,
+            self.docs_url,
+            lambda: gateway.composition.policy.jwks,
+            lambda: gateway.process.pid,
+        )
+        own: Pages = {
+            b"/": self._root,
+            b"/limits": lambda _: json_response(self._limits()),
+            b"/status": lambda _: json_response(self._status()),
+            b"/explain": self._explain,
+        }
+        return {**plain, **own}
+
+    def docs_url(self) -> str:
+        """See `wire.problem`."""
+        return self._gateway.composition.settings.problems.docs_url
+
+    def _root(self, head: RequestHead) -> AdminResponse:
+        """The status page for browsers; for probes that name no path, whether the gateway is ready."""
+        unready = self._gateway.unready()
+        if head.method != b"OPTIONS" and prefers_page(head.fields):
+            return status_page(not unready)
+        return readiness(head, unready, self.docs_url())
+
+    def _limits(self) -> dict[str, Any]:
+        composition = self._gateway.composition
         policy = composition.policy
         store = without_secrets(composition.settings.limits_store.url.text)
-        return _json(limits_document(policy.limiter, policy.figures, store, monotonic(), time.time()))
+        return limits_document(policy.limiter, policy.figures, store, self._monotonic(), time.time())
 
-    def explain(query: bytes) -> AdminResponse:
+    def _status(self) -> dict[str, Any]:
+        gateway = self._gateway
+        composition = gateway.composition
+        settings = composition.settings
+        registry = settings.tenants.registry
+        configuration = {
+            "file": None if settings.source is None else str(settings.source),
+            "sha256": settings.digest or None,
+            "listen": self._endpoints,
+            "base_domain": settings.tenants.base_domain,
+            # The query of a URL may be a secret.
+            "registry": registry.partition("?")[0] if isinstance(registry, str) else registry and str(registry),
+            "routes": len(settings.routes),
+        }
+        services = [
+            ServiceFacts(name, [each.url for each in service.addresses], service.max_connections)
+            for name, service in composition.services.items()
+        ]
+        facts = StatusFacts(VERSION, gateway.unready(), configuration, services, registry is not None, self._limits())
+        return status_document(gateway.process.state(gateway.sampled), facts, time.monotonic(), time.time())
+
+    def _explain(self, head: RequestHead) -> AdminResponse:
         try:
-            request = _asked(query)
+            request = _asked(query_of(head))
         except ValueError as error:
-            return admin_problem(BAD_REQUEST.because(str(error)), docs_url())
-        composition = present()
-        return _json(explained_live(request, composition.settings, composition.policy, monotonic()))
-
-    pages = {**admin_pages(unready, metrics, docs_url, lambda: present().policy.jwks, process), b"/limits": limits}
-    return AdminFactory(
-        pages, reactor, lambda: present().settings.listen.admin_hosts, docs_url, {b"/explain": explain}
-    )
+            return admin_problem(BAD_REQUEST.because(str(error)), self.docs_url())
+        return json_response(explained_live(request, self._gateway.composition, self._monotonic()))
 
 
 def _asked(query: bytes) -> ExplainedRequest:
@@ -69,8 +139,3 @@ def _asked(query: bytes) -> ExplainedRequest:
         raise ValueError(_QUERY)
     (method,), (url,), (peer,) = single
     return explained_request(method, url, words.get("header", []), peer)
-
-
-def _json(document: object) -> AdminResponse:
-    # Of a query that is no UTF-8 something has to be shown: `json` can do that.
-    return AdminResponse(200, _JSON, json.dumps(document).encode("ascii") + b"\n")

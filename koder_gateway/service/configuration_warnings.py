@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 from ..config import Settings, misspelled_services, warning_lines
-from ..config.faults import line
 from ..tree.bounds import descriptor_warnings, descriptors_now
 from ..tree.compose import Composition, certificate_warnings
 
@@ -21,15 +20,15 @@ def warnings_of(composition: Composition, now: float) -> list[str]:
 
 
 def _of_settings(settings: Settings) -> list[str]:
-    name = str(settings.source or "koder-gateway.toml")
+    origins = settings.origins
     few = descriptor_warnings(settings, descriptors_now(), "RLIMIT_NOFILE (LimitNOFILE of the unit, ulimit -n)")
-    misspelled = [line(name, at, fault) for at, fault in misspelled_services(settings)]
+    misspelled = [origins.line(at, fault) for at, fault in misspelled_services(settings)]
     left_out = [f"left out of the registry: {fault}" for fault in settings.registry_faults]
     return [
         *misspelled,
         *left_out,
         *warning_lines(settings),
-        *(line(name, "listen.max_connections", each) for each in few),
+        *(origins.line("listen.max_connections", each) for each in few),
     ]
 
 

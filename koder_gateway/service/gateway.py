@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from prometheus_client import CollectorRegistry
 from twisted.application.service import Service as TwistedService
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -21,15 +20,16 @@ from twisted.python.failure import Failure
 from twisted.web.resource import IResource, Resource
 
 from ..config import ConfigurationError, Settings, StableReading
-from ..errors import CODES
-from ..exchange.states import EARLY_ENDS
 from ..ops.access_log import AccessLogError
+from ..ops.counters import Counters
+from ..ops.full_limits import FullLimits
 from ..ops.logged_ending import LoggedEnding
 from ..ops.memory import Trimmer
-from ..ops.metrics import Counters, make_registry
+from ..ops.process_state import Present
 from ..ops.refused_addresses import RefusedAddresses
 from ..ops.reloads import Reloads
 from ..ops.retired_registries import RetiredRegistries
+from ..ops.service_report import ServiceReport
 from ..ops.sweeper import Sweeper
 from ..policy.clients import plain_host
 from ..policy.limit_keys import address_key
@@ -42,18 +42,19 @@ from ..tree.compose import Composition, adopt, compose, probed_addresses, with_r
 from ..upstream.health import Probes
 from ..version import VERSION
 from ..wire.clock import CoarseClock
-from .admin_port import admin_factory
+from .admin_port import AdminPort
 from .arguments import check_settings, read_mounts, read_port, read_ports
 from .configuration_warnings import changed_ports, warnings_of
 from .drain import Drain
 from .frontends import Frontends, protocols_of
-from .metrics_sources import count_connections, sources_of
+from .metrics_sources import count_connections, count_for, count_tenants, counted_of, registry_of
 from .ports import Addresses, Ports, endpoints_of
 from .process import Process
 from .registry_follower import RegistryFollower
 from .reload_files import read_files
 from .retired_services import RetiredServices
 from .store_follower import StoreFollower
+from .tracing_follower import TracingFollower
 
 _EVICTED_A_SECOND: Final = 5000
 # The exceptions of settings that a reload refuses.
@@ -113,8 +114,10 @@ class Gateway(TwistedService):
         self._trimmer = Trimmer()
         self._leavings = RetiredRegistries()
         self._store = StoreFollower()
+        self._tracing = TracingFollower(reactor, clock, self._ending, process.number)
         self._probes = Probes(reactor)
         self._refused_addresses = RefusedAddresses(self._coarse)
+        self._full_limits = FullLimits()
         self._registry = RegistryFollower(
             reactor, lambda: self.composition, self.counters, self._refreshed, local_hosts=local_hosts
         )
@@ -139,8 +142,9 @@ class Gateway(TwistedService):
             process.listening_on(reactor), self._endpoints, public, redirecting, [admin] if admin else []
         )
         self._drain = Drain(reactor, clock, self.site, self._ports, self._sweeper, self._close)
-        sources = sources_of(lambda: self.composition, self._probes, self._endpoints, self._ending)
-        self._metrics = make_registry(self.counters, sources, version=VERSION)
+        counting = (self._probes, self._endpoints, self._ending, self._tracing, self._sweeper.lag)
+        self._metrics = registry_of(self.counters, lambda: self.composition, *counting)
+        self._report = ServiceReport(self.notifier, lambda: counted_of(self.counters, self.site))
 
     def _made_sweeper(self) -> Sweeper:
         """The work at each tick, and once a second."""
@@ -156,12 +160,13 @@ class Gateway(TwistedService):
             ),
             seconds=(
                 lambda _: self._ending.flush(),
-                lambda _: self.notifier.watchdog(),
+                lambda now: self._report.look(now),
                 lambda _: self.site.tick(),
-                lambda _: self.process.publish(self._sampled),
+                lambda _: self.process.publish(self.sampled),
                 self._trimmer.look,
                 lambda now: self.composition.policy.limiter.sweep(now, _EVICTED_A_SECOND),
                 lambda now: self._refused_addresses.tell(self.composition.policy.limiter, now),
+                lambda now: self._full_limits.tell(self.composition.policy.limiter, now),
                 lambda now: self._frontends.gate.fault_log.sweep(now),
                 lambda now: self.redirect.fault_log.sweep(now),
             ),
@@ -199,12 +204,10 @@ class Gateway(TwistedService):
             self.log.warn("{warning}", warning=warning)
         self.composition = self._registry.follow(composition, before)
         self._probes.watch(probed_addresses(self.composition))
-        self.counters.tenants = len(self.composition.policy.registry)
-        if composition.settings.registry_version is not None:
-            self.counters.registry_skipped = composition.settings.registry_skipped
+        count_for(self.counters, self.composition)
         self._leavings.follow(self.composition.policy.registry)
         self._store.follow(composition.sharing)
-        self.counters.expect(("", *self.composition.services), (*CODES, *EARLY_ENDS))
+        self._tracing.follow(composition.settings.tracing)
         if before is not None:
             self._retired.retire(before.services, self.composition.services)
 
@@ -212,8 +215,7 @@ class Gateway(TwistedService):
         """Read configuration and tenants again; False if a fault left everything as it was.
 
         Certificates follow in a thread, each by itself: one that cannot be used leaves the previous one in place.
-        Connections, pools and buckets stay. Changed ports need a restart. The reactor is blocked while files are
-        read, and half a second more if the registry file has changed: see `reload_aside`.
+        Connections, pools and buckets stay. Changed ports need a restart. Reading blocks the reactor: `reload_aside`.
         """
         if self._stopping:
             self.log.info("not reloaded: the gateway is shutting down")
@@ -225,8 +227,7 @@ class Gateway(TwistedService):
             return self._refuse(Failure())
 
     def reload_aside(self) -> None:
-        """The same, but files are read in a thread, so that nothing is blocked. During a reload one more is
-        requested."""
+        """The same with files read in a thread, so that nothing is blocked. During a reload one more is requested."""
         if self._stopping:
             self.log.info("not reloaded: the gateway is shutting down")
         else:
@@ -262,13 +263,14 @@ class Gateway(TwistedService):
             self.log.warn("listen.{key} has changed, which a reload cannot apply; restart the gateway", key=key)
         self.counters.reloads_ok += 1
         self.log.info("reloaded {source}", source=str(settings.source or "the defaults"))
-        self.notifier.ready("serving")
+        self.notifier.ready(f"serving on {self._ports}")
         self.process.reloaded(None)
         return True
 
     def _refuse(self, failure: Failure) -> bool:
         """Log why nothing has changed."""
         self.counters.reloads_failed += 1
+        self.counters.reload_refused = True
         if not failure.check(*_REFUSED):
             self.log.failure("reload refused, nothing has changed", failure=failure)
         faults = failure.getErrorMessage().splitlines()
@@ -287,7 +289,7 @@ class Gateway(TwistedService):
         composition = self.composition
         policy = with_registry(composition.policy, composition.settings, registry, self._local_hosts)
         self.composition = replace(composition, policy=policy)
-        self.counters.tenants = len(registry)
+        count_tenants(self.counters, self.composition)
         self._leavings.follow(registry)
         self._frontends.serve(self.composition)
         self.log.info("registry read again: {count} tenants", count=len(registry))
@@ -301,11 +303,14 @@ class Gateway(TwistedService):
         self.composition.tunnels.sweep(now)
         self._retired.sweep(now)
         self._store.sweep(now, bool(self.running))
+        self._tracing.sweep(now, bool(self.running))
 
     def _watch(self, now: float) -> None:
         """Start what is watched while it serves: services' names and health, certificates, the registry."""
         if self.running:
             self.composition.names.sweep()
+            # Names may stand for other addresses than at the last tick.
+            self._probes.watch(probed_addresses(self.composition))
             self._probes.sweep(now)
             self._endpoints.sweep(now)
             self._registry.sweep(now, self.settings)
@@ -332,9 +337,7 @@ class Gateway(TwistedService):
         if self._bound:
             return
         self._bound = True
-        admin = admin_factory(
-            self._reactor, lambda: self.composition, self.unready, self.metrics, lambda: self.process.pid, self._time
-        )
+        admin = AdminPort(self, self._ports.endpoints, self._time).factory(self._reactor)
         faults = self._ports.bind(self.site, self.redirect, admin)
         if faults:
             raise StartError("\n".join(faults))
@@ -357,14 +360,14 @@ class Gateway(TwistedService):
 
     def metrics(self) -> bytes:
         """The metrics page."""
-        return self.process.metrics_page(self._sampled)
+        return self.process.metrics_page(self.sampled)
 
-    def _sampled(self) -> CollectorRegistry:
-        """The metrics of this process, as they are now."""
+    def sampled(self) -> Present:
+        """The state of this process, as it is now."""
         services = self.composition.services.values()
         retries = self._retired.retries + sum(service.retried for service in services)
         count_connections(self.counters, self.site, retries)
-        return self._metrics
+        return Present(self._metrics, self.unready())
 
     # -- the end
 
@@ -393,5 +396,5 @@ class Gateway(TwistedService):
             service.close_idle()
         self._retired.close_idle()
         self._ending.flush()
-        self.process.publish(self._sampled)
-        return self._store.close(self._ports.close_admin())
+        self.process.publish(self.sampled)
+        return self._tracing.close(self._store.close(self._ports.close_admin()))

@@ -2,22 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+from prometheus_client import CollectorRegistry
 
 from ..downstream.site import GatewaySite
+from ..errors import CODES
+from ..exchange.states import EARLY_ENDS, SERVICE_FAULTS
 from ..limits_store.store import BOUNDS
 from ..listening.endpoints import Endpoints
+from ..ops.address_metrics import AddressCollector, AddressUse
+from ..ops.counters import Counters
 from ..ops.logged_ending import LoggedEnding
-from ..ops.metrics import Counters, Sources, StoreFigures
+from ..ops.loop_lag import LoopLag
+from ..ops.metric_sources import Sources, StoreFigures
+from ..ops.metrics import make_registry
+from ..ops.service_report import Counted
+from ..policy.limits import Limiter
 from ..tree.compose import Composition
 from ..tree.limits_store import Sharing
 from ..upstream.health import Probes
+from ..version import VERSION
+from .tracing_follower import TracingFollower
 
 
-def sources_of(
-    present: Callable[[], Composition], probes: Probes, endpoints: Endpoints, ending: LoggedEnding
+def registry_of(
+    counters: Counters,
+    present: Callable[[], Composition],
+    probes: Probes,
+    endpoints: Endpoints,
+    ending: LoggedEnding,
+    tracing: TracingFollower,
+    lag: LoopLag,
+) -> CollectorRegistry:
+    """The metrics of one gateway. `present` returns the generation in force."""
+    sources = _sources_of(present, probes, endpoints, ending, tracing, lag)
+    registry = make_registry(counters, sources, version=VERSION)
+    registry.register(AddressCollector(lambda: _address_uses(present()), lambda: _service_failures(present())))
+    return registry
+
+
+def _sources_of(
+    present: Callable[[], Composition],
+    probes: Probes,
+    endpoints: Endpoints,
+    ending: LoggedEnding,
+    tracing: TracingFollower,
+    lag: LoopLag,
 ) -> Sources:
-    """The sources of one gateway. `present` returns the generation in force."""
     return Sources(
         upstream=lambda: {name: (service.idle, service.active) for name, service in present().services.items()},
         waiting=lambda: {name: service.capacity.waiting for name, service in present().services.items()},
@@ -27,17 +60,44 @@ def sources_of(
             for reason, count in service.capacity.refused.items()
         },
         healthy=lambda: probes.healthy,
+        available=lambda: {
+            (name, address.url): not address.out(service.clock.now)
+            for name, service in present().services.items()
+            for address in service.addresses
+        },
+        ejections=lambda: {name: service.ejections for name, service in present().services.items()},
+        retries_denied=lambda: {name: service.retry_budget.denied for name, service in present().services.items()},
+        handshakes=lambda: endpoints.failures.completed.counts,
         handshakes_failed=lambda: endpoints.failures.counts,
         tunnels=lambda: present().tunnels.by_service(),
         tunnelled=lambda: present().tunnels.opened,
         limits=lambda: present().policy.limiter.counts(),
         limits_in_flight=lambda: present().policy.limiter.in_flight(),
-        limit_entries=lambda: present().policy.limiter.entries,
+        limit_entries=lambda: _limit_entries(present().policy.limiter),
         store=lambda: _store_figures(present().sharing),
+        spans=lambda: tracing.figures,
+        loop_lag=lambda: lag,
         certificates=lambda: endpoints.expiries(),
         certificate_faults=lambda: endpoints.faulty,
         log_dropped=lambda: ending.dropped,
     )
+
+
+def _limit_entries(limiter: Limiter) -> tuple[int, int, int]:
+    return limiter.entries, limiter.max_entries, limiter.crowded_out
+
+
+def _address_uses(composition: Composition) -> Iterator[AddressUse]:
+    """The present use of each address of each service."""
+    for name, service in composition.services.items():
+        for address in service.addresses:
+            yield AddressUse(name, address.url, len(address.idle), address.pending)
+
+
+def _service_failures(composition: Composition) -> Mapping[str, Mapping[str, int]]:
+    """The failed exchanges of each service, by reason; all reasons are there from the start."""
+    known = dict.fromkeys(SERVICE_FAULTS, 0)
+    return {name: known | service.failures for name, service in composition.services.items()}
 
 
 def _store_figures(sharing: Sharing | None) -> StoreFigures | None:
@@ -45,6 +105,25 @@ def _store_figures(sharing: Sharing | None) -> StoreFigures | None:
         return None
     store = sharing.store
     return StoreFigures(store.up, store.missed, sharing.limits.without, BOUNDS, tuple(store.times), store.seconds)
+
+
+def count_for(counters: Counters, composition: Composition) -> None:
+    """Count for this generation from now on."""
+    settings = composition.settings
+    counters.configured_at, counters.config_digest, counters.reload_refused = time.time(), settings.digest, False
+    if settings.registry_version is not None:
+        counters.registry_skipped = settings.registry_skipped
+    counters.expect(("", *composition.services), (*CODES, *EARLY_ENDS))
+    counters.keep_routes(route.path for route in composition.policy.routes.routes)
+    count_tenants(counters, composition)
+
+
+def count_tenants(counters: Counters, composition: Composition) -> None:
+    """Count for the tenants of this generation's registry, which may have been read again."""
+    registry = composition.policy.registry
+    counters.tenants = len(registry)
+    exists = None if registry.is_open else lambda slug: registry.find(slug) is not None
+    counters.tenant_counts.follow(composition.settings.metrics.tenants, exists)
 
 
 def count_connections(counters: Counters, site: GatewaySite, retries: int) -> None:
@@ -55,3 +134,9 @@ def count_connections(counters: Counters, site: GatewaySite, retries: int) -> No
     counters.http2_errors = site.http2_errors
     counters.exchanges = site.in_flight
     counters.retries = retries
+
+
+def counted_of(counters: Counters, site: GatewaySite) -> Counted:
+    """What systemd's status line shows."""
+    ended = sum(sum(series.classes) for series in counters.series.values())
+    return Counted(ended, len(site.channels), counters.tenants)

@@ -53,6 +53,11 @@ class Ports:
         """The addresses that are listened on."""
         return Addresses(self._public.addresses, self._redirect.addresses, self._admin.addresses)
 
+    @property
+    def endpoints(self) -> dict[str, list[str]]:
+        """The endpoint strings, by their key in `[listen]`."""
+        return {"port": [*self.public], "redirect_port": [*self.redirect], "admin_port": [*self.admin]}
+
     def __str__(self) -> str:
         redirecting = [f"{port} (to https)" for port in self.redirect]
         return ", ".join([*self.public, *redirecting]) or "no port of its own"

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from prometheus_client import CollectorRegistry
-
 from ..ops.control_socket import ControlSocket
+from ..ops.metric_values import families_of
 from ..ops.metrics import render
 from ..ops.notify import Notifier
+from ..ops.process_state import Present, ProcessState, ReloadRecord, WorkerState
 from ..tls.ticket_contexts import TicketContexts
 
-Sampling = Callable[[], CollectorRegistry]
+Sampling = Callable[[], Present]
 
 
 class Process:
@@ -25,6 +26,10 @@ class Process:
     """The contexts with the ticket keys that several have; None for one with its own."""
     control: ControlSocket | None = None
     """Where reloads are asked for whose verdict somebody waits for; its owner closes it."""
+
+    def __init__(self) -> None:
+        self._started = time.time()
+        self._reloads = ReloadRecord()
 
     def listening_on(self, reactor: Any) -> Any:
         """What endpoints listen on: the reactor, or what has their sockets already."""
@@ -46,12 +51,19 @@ class Process:
 
     def reloaded(self, faults: Sequence[str] | None) -> None:
         """A reload has ended; `faults` are the reasons why it was refused, None if it was not."""
+        self._reloads.decide(time.time(), faults)
         if self.control is not None:
             self.control.decided(faults)
 
     def metrics_page(self, sampling: Sampling) -> bytes:
         """The metrics page."""
-        return render(sampling())
+        return render(sampling().registry)
+
+    def state(self, sampling: Sampling) -> ProcessState:
+        """The state of all processes that serve."""
+        present = sampling()
+        alone = WorkerState(self.number, os.getpid(), present.unready, 0, time.time())
+        return ProcessState(families_of(present.registry), [alone], self._started, self._reloads)
 
     def publish(self, sampling: Sampling) -> None:
-        """Show the others the present metrics; called once a second, and at the end."""
+        """Show the others the present state; called once a second, and at the end."""

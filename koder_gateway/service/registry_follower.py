@@ -16,7 +16,8 @@ from ..tenants.registry_cache import RegistryCache
 from ..tenants.registry_file import RegistryFile
 from ..tenants.registry_in_force import RegistryCounters, RegistryInForce
 from ..tenants.remote_registry import RegistryLocation, RemoteRegistry, UnreadTenants
-from ..tree.compose import Composition, tenant_policy, upstream_endpoint
+from ..tree.compose import Composition, tenant_policy
+from ..tree.server_endpoints import upstream_endpoint
 from ..upstream.fetch import Fetcher
 
 

@@ -85,7 +85,7 @@ class ListReader:
         self._size += len(body)
         if self._size > MAX_LIST:
             raise self._fault(f"all pages together are longer than {MAX_LIST >> 20} MiB")
-        elements = Elements(body, MAX_ENTRY, _MEMBERS)
+        elements = Elements(body, MAX_ENTRY, _MEMBERS, self._context.rest)
         try:
             reading = self._reading = self._reading or self._begun(body)
             faults = reading.tally.count
@@ -148,7 +148,7 @@ class ListReader:
         """The reading of the first page, which says whether these are only changes."""
         if not self.since:
             return TenantListReading(self.name, self._context)
-        skeleton = Elements(body, MAX_ENTRY, _MEMBERS)
+        skeleton = Elements(body, MAX_ENTRY, _MEMBERS, self._context.rest)
         for _ in skeleton:
             self._context.rest()
         if b"updated_since" not in skeleton.members:

@@ -61,7 +61,7 @@ def parse_tenant_list(data: bytes | bytearray, name: str, context: ListContext) 
     """
     reading = TenantListReading(name, context)
     try:
-        read_elements(reading, data, Elements(data, MAX_ENTRY))
+        read_elements(reading, data, Elements(data, MAX_ENTRY, rest=context.rest))
     except Malformed as error:
         raise ConfigurationError([f"{name}: is not a list of tenants: {error}"]) from None
     return reading.result("tenants")
@@ -72,6 +72,9 @@ def read_elements(reading: TenantListReading, data: bytes | bytearray, elements:
     view = memoryview(data)
     for start, end in elements:
         at = f"tenants[{reading.entries}]"
+        if end - start > MAX_ENTRY:
+            reading.add_unreadable(at, f"is longer than {MAX_ENTRY >> 10} KiB (at byte {start})")
+            continue
         if reading.tally.full and data[start] != 0x7B:
             # Not an object: another fault, which is only counted.
             reading.add_unreadable(at, "")
@@ -172,7 +175,7 @@ def read_cache(path: Path, source: str, context: ListContext) -> Registry | None
         raise ConfigurationError([f"{path}: cannot be used: {reason(error)}"]) from None
     if len(data) > MAX_LIST:
         raise ConfigurationError([f"{path}: cannot be used: it is longer than {MAX_LIST} bytes"])
-    elements = Elements(data, MAX_ENTRY, (b"registry",))
+    elements = Elements(data, MAX_ENTRY, (b"registry",), context.rest)
     reading = TenantListReading(str(path), context)
     try:
         # The members before the array are known with its first element, or at the end.

@@ -6,7 +6,7 @@ stays until another good one is there, and a fault is reported once, when it is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -118,6 +118,18 @@ class CertificateStore:
             self._warned = set(lines)
         look.faulty = sum(kept.faulty for kept in self._kept.values()) + bool(self._place_fault)
         return look
+
+    @property
+    def fault(self) -> str:
+        """What is wrong with the place itself, as of the last look; "" for nothing."""
+        return self._place_fault
+
+    def entries(self) -> Iterator[tuple[CertificateFiles, CertificateFile | None, str]]:
+        """Each certificate of the last look: its files, itself if it has been good, and its fault ("" for none).
+        Files that are no fault, and no pair, are left out."""
+        for source, kept in self._kept.items():
+            if not kept.idle:
+                yield source, kept.certificate, kept.fault
 
     def _look_at_place(self, settled: bool, look: StoreChanges) -> bool:
         try:

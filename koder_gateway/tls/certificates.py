@@ -170,7 +170,7 @@ def self_signed(state_dir: Path, base_domain: str, *, now: float | None = None) 
     differ. Raises CertificateError with one line if the state folder cannot be used.
     """
     moment = datetime.datetime.now(datetime.UTC).timestamp() if now is None else now
-    path = state_dir / f"self-signed-{base_domain}.pem"
+    path = self_signed_path(state_dir, base_domain)
     with suppress(CertificateError):
         kept = load_pair(base_domain, path, path)
         if kept.expires - moment >= RENEW_BEFORE and _alternatives(kept.leaf) == _wanted_names(base_domain):
@@ -185,6 +185,11 @@ def self_signed(state_dir: Path, base_domain: str, *, now: float | None = None) 
             " set state.dir to a folder that the gateway may write"
         ) from None
     return load_pair(base_domain, path, path)
+
+
+def self_signed_path(state_dir: Path, base_domain: str) -> Path:
+    """The file of the gateway's own certificate."""
+    return state_dir / f"self-signed-{base_domain}.pem"
 
 
 def read_file(path: Path) -> bytes:

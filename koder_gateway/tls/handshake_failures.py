@@ -11,6 +11,7 @@ from twisted.logger import Logger
 
 from ..tls_bio.openssl_errors import openssl_words
 from ..wire.refusal_writer import RefusalWriter
+from .completed_handshakes import CompletedHandshakes
 
 _log = Logger()
 
@@ -71,6 +72,8 @@ class HandshakeFailures:
     def __init__(self, interval: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
         self.counts = dict.fromkeys(TOLD, 0)
         """How many failed for each reason, since the start."""
+        self.completed = CompletedHandshakes()
+        """The handshakes that did not fail."""
         self.charge: Callable[[str], bool] = _never
         self.refusals: Callable[[], RefusalWriter] = RefusalWriter
         """What writes the refusal of a plain HTTP request."""

@@ -26,7 +26,7 @@ from zope.interface import implementer
 
 from ..reactor.direct_reads import deliver_directly
 from ..reactor.turns import FULL_READ, end_turn
-from ..tls_bio.records import BIO_READ, BIO_WRITE, BUFFER, PIECE, SIZE, SSL_READ, SSL_WRITE, WINDOW, RecordLayer, lib
+from ..tls_bio.records import BIO_READ, BIO_WRITE, BUFFER, SIZE, SMALL, SSL_READ, SSL_WRITE, WINDOW, RecordLayer, lib
 from ..tls_bio.records import usable as records_usable
 from ..wire.refusal_writer import RefusalWriter
 from .handshake_failures import NOT_TLS, PLAIN_HTTP, HandshakeFailures
@@ -84,7 +84,7 @@ class TLSTransport(RecordLayer):
             return
         size = len(data)
         length = size - _HEADER
-        if self._missing == 0 and 0 < length < PIECE and length == (data[3] << 8 | data[4]) and self._ready:
+        if self._missing == 0 and 0 < length < SMALL and length == (data[3] << 8 | data[4]) and self._ready:
             # A single record, as almost always: read with one call instead of three, and without OpenSSL's error
             # queue, which only says why there is nothing to read.
             BIO_WRITE(self._incoming, data, size)
@@ -97,7 +97,7 @@ class TLSTransport(RecordLayer):
                 return
         else:
             self._follow(data)
-            if size > PIECE:
+            if size > SMALL:
                 if size >= FULL_READ:
                     end_turn(self.transport)
                 lib.ERR_clear_error()
@@ -170,6 +170,8 @@ class TLSTransport(RecordLayer):
             return False
         self._ready = True
         self._opening = b""
+        if self._failures is not None:
+            self._failures.completed.add(self._connection)
         # Tickets do not wait for the first response: they carry the acknowledgement for which a client with Nagle's
         # algorithm delays its request.
         self._flush()
@@ -244,7 +246,7 @@ class TLSTransport(RecordLayer):
         if self._shut or not data:
             return
         size = len(data)
-        if size > PIECE or not self._ready:
+        if size > SMALL or not self._ready:
             self._write_otherwise(data, size)
         elif SSL_WRITE(self._ssl, data, size) == size:
             count = BIO_READ(self._outgoing, BUFFER, SIZE)

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Final
 
+from koder_gateway.reactor.turns import FULL_READ
 from koder_gateway.transports.owner import OwningReactor
 
 # How much is read at once if reads are bounded: enough for bulk data at full speed. If the room at the receiver is
@@ -77,6 +78,10 @@ class BoundedReads(ABC):
     def next_turn(self) -> None:
         """It is this connection's turn again."""
 
+    @abstractmethod
+    def end_turn(self) -> None:
+        """A read has filled the buffer: let others go first if it is their turn."""
+
     def read_little(self) -> None:
         """Read at most `LITTLE` bytes at once from now on, for a peer that sends more than needed."""
         if self._native is None or self._reads_little or self._starting:
@@ -119,10 +124,14 @@ class BoundedReads(ABC):
         return _buffer if budget >= MOST else _buffer[: max(BOUND, budget)]
 
     def _bulk_read(self, size: int) -> None:
-        self._budget -= size
+        budget = self._budget
+        self._budget = budget - size
         self.data_received(bytes(_buffer[:size]))
         if self._budget < MOST and self._room is not None:
             self._budget = self._room() >> 1
+        if BOUND <= size < FULL_READ and size >= budget:
+            # It was full, which its receiver does not know.
+            self.end_turn()
 
     def read_exactly(self, room: Callable[[], int]) -> None:
         """Read at most as much at once as `room` says (bytes), or `_FEW`. For little data: such small reads are

@@ -8,13 +8,13 @@ A reload composes a new tree beside the old one. Pools are carried over by servi
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.web.resource import IResource
 
 from ..config import ServiceSettings, Settings
@@ -24,11 +24,14 @@ from ..policy.cors import CorsPolicy
 from ..policy.decision import Policy
 from ..policy.limits import Limiter
 from ..policy.routing import PathSet, Route, RouteTable
+from ..policy.sampling import Sampler
 from ..policy.tenants import Registry, Tenant, TenantPolicy
 from ..reactor.turns import turns_of
+from ..upstream.address import Address
+from ..upstream.failure_window import Ejection
+from ..upstream.health import ProbePlan
 from ..upstream.name_resolution import ResolvedNames
-from ..upstream.pool import Address, Service, ServiceTimeouts
-from ..upstream.tls_endpoint import SecureEndpoint
+from ..upstream.pool import Service, ServiceTimeouts
 from ..upstream.trust import Trust, read_trust
 from ..upstream.tunnel import Tunnels
 from ..wire.clock import CoarseClock
@@ -40,7 +43,7 @@ from .guards import guarded
 from .limits_store import Sharing, make_sharing, secret_of
 from .proxy import ProxyResource
 from .routes import Routes
-from .server_endpoints import tcp_endpoint, unix_endpoint
+from .server_endpoints import named_addresses, upstream_endpoint
 
 if TYPE_CHECKING:
     from ..policy.signed_context import ContextSigner
@@ -97,6 +100,7 @@ def make_policy(
         client_auth=_client_auth(settings),
         forwarded_fields=_lower(settings.listen.forwarded_fields),
         signer=_signer(settings),
+        sampler=_sampler(settings),
         refusals=RefusalWriter(settings.problems.docs_url),
         suspended_allow=PathSet(path.encode() for path in settings.tenants.suspended_allow),
     )
@@ -109,6 +113,11 @@ def _signer(settings: Settings) -> ContextSigner | None:
     from ..policy.signed_context import ContextSigner
 
     return ContextSigner(context.key_file.key, [each.key for each in context.published_key_files], time.time)
+
+
+def _sampler(settings: Settings) -> Sampler | None:
+    tracing = settings.tracing
+    return None if tracing.endpoint is None else Sampler(tracing.sample, tracing.client_traces)
 
 
 def _route_table(settings: Settings, mounts: Iterable[bytes]) -> RouteTable:
@@ -163,22 +172,6 @@ def _response_reader(settings: Settings) -> ResponseReader:
     return ResponseReader(settings.tenants.header.encode("ascii"), alt_svc=settings.listen.alt_svc)
 
 
-def upstream_endpoint(
-    reactor: Any, url: str, connect_timeout: float, entry: ServiceSettings, trust: Trust | None, names: ResolvedNames
-) -> IStreamClientEndpoint:
-    """The endpoint of one address of a service: `http://host:port`, `https://host:port` or `unix:path`. `trust` is
-    what `trust_of` has read for the service; `names` looks its host up."""
-    if url.startswith("unix:"):
-        path = "/" + url.removeprefix("unix:").lstrip("/")
-        return unix_endpoint(reactor, path, connect_timeout)
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if parts.scheme == "https":
-        plain = tcp_endpoint(reactor, names, host, parts.port or 443, connect_timeout)
-        return SecureEndpoint(reactor, plain, entry.server_name or host, trust or read_trust(), connect_timeout)
-    return tcp_endpoint(reactor, names, host, parts.port or 80, connect_timeout)
-
-
 def trust_of(entry: ServiceSettings) -> Trust | None:
     """The present files of a service, None for one without TLS. Raises ValueError, a line for each fault."""
     if not any(url.startswith("https:") for url in entry.urls):
@@ -230,6 +223,7 @@ def make_services(
                 continue
             connect = entry.connect or settings.timeouts.connect
             addresses = [(url, upstream_endpoint(reactor, url, connect, entry, trust, names)) for url in entry.urls]
+            named = named_addresses(reactor, connect, entry, trust, names)
         except (OSError, ValueError) as error:
             faults += [f"services.{name}: {fault}" for fault in str(error).splitlines()]
             continue
@@ -245,9 +239,13 @@ def make_services(
             trust=trust,
             isolate=entry.isolate,
             turns=turns_of(reactor),
+            named=named,
+            ejection=Ejection(entry.eject_failures, entry.eject_window, frozenset(entry.eject_statuses)),
+            slow_start=entry.slow_start,
+            retry_after=5 if entry.health is None else math.ceil(entry.health.interval),
         )
         if old is not None:
-            service.capacity.refused = old[1].capacity.refused
+            service.keep_counts(old[1])
         _set_bounds(service, entry, settings)
     if faults:
         raise ValueError("\n".join(faults))
@@ -349,13 +347,22 @@ def compose(
     )
 
 
-def probed_addresses(composition: Composition) -> Iterator[tuple[Address, str, str]]:
-    """The addresses to probe, each with its health path and the Host of its probes: that of requests, which a service
-    may be particular about; with a name of its own in TLS that one."""
+def probed_addresses(composition: Composition) -> Iterator[tuple[Address, ProbePlan]]:
+    """The addresses to probe, each with how: the Host is that of requests, which a service may be particular about;
+    with a name of its own in TLS that one."""
     settings = composition.settings
     for name, service in composition.services.items():
         entry = settings.services[name]
-        if entry.health is not None:
-            host = entry.health_host or entry.server_name or settings.tenants.base_domain
+        health = entry.health
+        if health is not None:
+            plan = ProbePlan(
+                health.path,
+                health.host or entry.server_name or settings.tenants.base_domain,
+                health.interval,
+                health.timeout,
+                health.unhealthy,
+                health.healthy,
+                health.status,
+            )
             for address in service.addresses:
-                yield address, entry.health, host
+                yield address, plan

@@ -33,21 +33,21 @@ class ConnectionSeeker(Forwarded, Protocol):
 
 
 class ConnectingService(ConnectedService, Protocol):
-    """A service to which connections are made. `attempts` are those under way, `opened` counts those made."""
+    """A service to which connections are made; `opened` counts those."""
 
     clock: CoarseClock
     capacity: Capacity
-    attempts: set[Attempt]
     opened: int
 
 
 class TargetAddress(ConnectionOwner, Protocol):
-    """The address that is connected to."""
+    """The address that is connected to. `attempts` are the connections that are being made."""
 
     service: ConnectingService
     url: str
     endpoint: IStreamClientEndpoint
     busy: set[UpstreamConnection]
+    attempts: set[Attempt]
 
     def refused(self, now: float) -> None:
         """A connection could not be made: do not use the address for a while."""
@@ -135,7 +135,7 @@ class Attempt(Seeker):
     def _made(self, protocol: UpstreamConnection) -> None:
         service = self.address.service
         self.done = True
-        service.attempts.discard(self)
+        self.address.attempts.discard(self)
         self.address.reached()
         relay, self._relay = self._relay, None
         if relay is None or protocol.transport is None:
@@ -148,7 +148,7 @@ class Attempt(Seeker):
     def _failed(self, failure: Failure) -> None:
         service = self.address.service
         self.done = True
-        service.attempts.discard(self)
+        self.address.attempts.discard(self)
         relay, self._relay = self._relay, None
         if relay is None or failure.check(CancelledError, ConnectingCancelledError):
             return
@@ -169,7 +169,7 @@ class Attempt(Seeker):
     def cancel(self) -> None:
         """The connection is not wanted any more."""
         self._relay = None
-        self.address.service.attempts.discard(self)
+        self.address.attempts.discard(self)
         self._stop()
         if self._deferred is not None:
             self._deferred.cancel()

@@ -24,13 +24,14 @@ REASONS: Final = (FULL, ADDRESS, TENANT, TIMEOUT, DESCRIPTORS)
 _GRANTED: Final = 32
 _REFUSED: Final = {
     FULL: "all of its max_connections are in use, and its queue is full",
-    ADDRESS: "one address has as many connections as shares.address allows, and nobody waits (timeouts.queue)",
+    ADDRESS: "one address has as many connections as shares.address allows, or the last ones of its tenant are"
+    " others', and nobody waits (timeouts.queue)",
     TENANT: "one tenant has as many requests waiting as shares.tenant allows",
     TIMEOUT: "none of its connections was free within timeouts.queue",
 }
 _NO_TUNNEL: Final = {
     FULL: "as many tunnels are open as requests.max_tunnels allows",
-    ADDRESS: "one address has as many tunnels as shares.address allows",
+    ADDRESS: "one address has as many tunnels as shares.address allows, or the last ones of its tenant are others'",
     TENANT: "one tenant has as many tunnels as shares.tenant allows",
 }
 
@@ -94,7 +95,8 @@ class Capacity:
             self._refuse(relay, reason)
             return False
         relay.waits(self._clock.now + self.timeout)
-        if len(self.places.queue.line(owner.address)) == 1 and self.places.refusal(owner) == ADDRESS:
+        alone = Owner(owner.address, b"")
+        if len(self.places.queue.line(owner.address)) == 1 and self.places.refusal(alone) == ADDRESS:
             self._tell(
                 relay, f"connections ({self.places.shares.address} of {self.places.limit}); its other requests wait"
             )
@@ -125,7 +127,7 @@ class Capacity:
         if not reason:
             return ""
         self._count(reason)
-        if reason == ADDRESS:
+        if reason == ADDRESS and tunnels.has_share(owner_of(relay)):
             self._tell(relay, f"tunnels ({tunnels.shares.address} of {tunnels.limit}); further ones are refused")
         return _NO_TUNNEL[reason]
 

@@ -41,15 +41,19 @@ class ConnectedService(RespondingService, TypingProtocol):
 
 
 class ConnectionOwner(TypingProtocol):
-    """The address that a connection belongs to."""
+    """The address that a connection belongs to. `answered` counts the responses that have begun."""
 
     service: ConnectedService
+    answered: int
 
     def release(self, connection: UpstreamConnection) -> None:
         """An exchange is over and the connection can serve another."""
 
     def lost(self, connection: UpstreamConnection) -> None:
         """The connection serves no exchange any more, and will serve no other."""
+
+    def failed(self, client: bytes, begun: float) -> None:
+        """A whole request of this client, sent at `begun` (monotonic seconds), has got no proper response."""
 
 
 class UpstreamConnection(ConnectionReader, ClosingConnection):
@@ -183,6 +187,11 @@ class UpstreamConnection(ConnectionReader, ClosingConnection):
     def idle(self) -> bool:
         """Whether no message is under way, so that the connection's end cuts none short."""
         return self._state == IDLE
+
+    @property
+    def unheard(self) -> bool:
+        """Whether it was kept alive, and no byte of the present response has come."""
+        return self.reused and not self.heard
 
     def kept_long_enough(self, now: float) -> bool:
         """Whether the service is about to close the idle connection, by what it has said."""

@@ -1,24 +1,34 @@
-"""Active health probes: each address of a service that has a health path is asked for it every few seconds."""
+"""Active health probes: each address of a service that has a health path is asked for it every few seconds. While
+probes say that all addresses of a service are unhealthy, its requests are refused."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from .address import Address
 from .fetch import Fetcher, NotSentError
-from .pool import Address
 
-# Seconds from the beginning of one probe to that of the next, and until the whole response must be there.
-INTERVAL: Final = 5.0
-TIMEOUT: Final = 2.0
-# Failures in a row after which an address gets no more exchanges; one success brings it back.
-FAILURES: Final = 2
 # Bytes of a response that are read, only to see that it arrives; of a longer one the status decides.
 _BODY: Final = 65_536
+
+
+class ProbePlan(NamedTuple):
+    """How an address is probed: the path and the Host ("": what the address is called), the seconds from the
+    beginning of one probe to that of the next and until the whole response must be there, how many failures and
+    successes in a row change the health, and the statuses of a success (ranges, both ends included)."""
+
+    path: str
+    host: str = ""
+    interval: float = 5.0
+    timeout: float = 2.0
+    unhealthy: int = 2
+    healthy: int = 1
+    statuses: tuple[tuple[int, int], ...] = ((200, 399),)
 
 
 class _Probe:
@@ -26,24 +36,25 @@ class _Probe:
 
     log = Logger()
 
-    def __init__(self, reactor: Any, address: Address, path: str, host: str) -> None:
+    def __init__(self, reactor: Any, address: Address, plan: ProbePlan) -> None:
         self.address = address
-        self.path = path
-        self.host = host
-        self._fetcher = Fetcher(reactor, address.endpoint, _origin(address.url) + path, _BODY, host)
+        self.plan = plan
+        self._fetcher = Fetcher(reactor, address.endpoint, _origin(address.url) + plan.path, _BODY, plan.host)
         self._asking: Deferred[Any] | None = None
+        self._now = 0.0
         self._due = float("-inf")
         self._deadline = 0.0
-        self._failures = 0
+        self._failures = self._successes = 0
 
     def sweep(self, now: float) -> None:
         """Begin a probe, or end one, whose time has come."""
+        self._now = now
         if self._asking is not None:
             if now >= self._deadline:
                 self._fetcher.cut()
         elif now >= self._due:
-            self._due = now + INTERVAL
-            self._deadline = now + TIMEOUT
+            self._due = now + self.plan.interval
+            self._deadline = now + self.plan.timeout
             asking: Deferred[Any] = self._fetcher.get({"Accept": "*/*"})
             self._asking = asking
             asking.addCallbacks(self._answered, self._failed)
@@ -55,7 +66,8 @@ class _Probe:
 
     def _answered(self, answer: tuple[int, str, bytes | None]) -> None:
         status = answer[0]
-        self._ended("" if 200 <= status < 400 else f"it responds with {status}")
+        good = any(low <= status <= high for low, high in self.plan.statuses)
+        self._ended("" if good else f"it responds with {status}")
 
     def _failed(self, failure: Failure) -> None:
         if self._asking is None:
@@ -65,42 +77,43 @@ class _Probe:
             self._asking = None
             return
         late = failure.check(CancelledError) is not None
-        self._ended(f"no complete response within {TIMEOUT:g} seconds" if late else failure.getErrorMessage())
+        self._ended(
+            f"no complete response within {self.plan.timeout:g} seconds" if late else failure.getErrorMessage()
+        )
 
     def _ended(self, fault: str) -> None:
         self._asking = None
-        address = self.address
+        address, plan = self.address, self.plan
         self._failures = self._failures + 1 if fault else 0
-        named: dict[str, Any] = {"service": address.service.name, "url": address.url, "path": self.path}
-        if not fault and not address.healthy:
-            address.healthy = True
+        self._successes = 0 if fault else self._successes + 1
+        named: dict[str, Any] = {"service": address.service.name, "url": address.url, "path": plan.path}
+        if not address.healthy and self._successes >= plan.healthy:
             self.log.info("service {service}: {url} is healthy again ({path})", **named)
-        elif self._failures >= FAILURES and address.healthy:
-            address.healthy = False
+            address.judge(True, self._now)
+        elif address.healthy and self._failures >= plan.unhealthy:
             self.log.warn("service {service}: {url} is unhealthy ({path}): {fault}", fault=fault, **named)
+            address.judge(False, self._now)
 
 
 class Probes:
     """Every probe of the gateway. `sweep` drives them, so that nothing is left on the reactor when it ends.
 
-    An unhealthy address gets no exchange while another is available. Where all are unhealthy they are used like
-    before: a probe that errs, or a health path that was renamed, must not take a whole service away.
+    An unhealthy address gets no exchange.
     """
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._probes: dict[Address, _Probe] = {}
 
-    def watch(self, targets: Iterable[tuple[Address, str, str]]) -> None:
-        """Probe these addresses, each by its health path and with its Host ("": what the address is called), and no
-        others. What is probed already goes on."""
+    def watch(self, targets: Iterable[tuple[Address, ProbePlan]]) -> None:
+        """Probe these addresses, each as planned, and no others. What is probed already goes on."""
         before, self._probes = self._probes, {}
-        for address, path, host in targets:
+        for address, plan in targets:
             probe = before.get(address)
-            if probe is not None and (probe.path, probe.host) == (path, host):
+            if probe is not None and probe.plan == plan:
                 self._probes[address] = before.pop(address)
             else:
-                self._probes[address] = _Probe(self._reactor, address, path, host)
+                self._probes[address] = _Probe(self._reactor, address, plan)
         for probe in before.values():
             probe.stop()
 

@@ -10,7 +10,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from ..reactor.turns import FULL_READ, end_turn
-from ..tls_bio.records import BIO_WRITE, PIECE, RecordLayer, ffi, lib, usable
+from ..tls_bio.records import BIO_WRITE, SMALL, RecordLayer, ffi, lib, usable
 from .tls_alerts import GOODBYE, record_fault
 from .tls_sessions import SessionCache
 from .tls_transport import HandshakeListener, SecureTransport
@@ -45,7 +45,7 @@ class OpenSSLTransport(RecordLayer, SecureTransport):
         # Errors of other connections in OpenSSL's queue would be taken for this one's.
         lib.ERR_clear_error()
         size = len(data)
-        if size <= PIECE:
+        if size <= SMALL:
             if size:
                 BIO_WRITE(self._incoming, data, size)
             self._read(0, True)

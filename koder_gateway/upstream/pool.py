@@ -1,29 +1,32 @@
-"""The connections to one service: which are idle, which address is next, and when a service is down.
+"""One service: its addresses, which of them the next exchange goes to, and the log of its failures.
 
-Idle connections are used last in, first out, so that the pool shrinks in a quiet hour. Addresses take turns; one that
-cannot be connected to is skipped for a while, unless all are.
+Idle connections are used last in, first out, so that the pool shrinks in a quiet hour.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.logger import Logger
 
+from ..errors import SERVICE_UNAVAILABLE
 from ..reactor.turns import Turns
 from ..wire.clock import CoarseClock
 from ..wire.response import ResponseReader
-from .attempt import Attempt, ConnectingService, ConnectionSeeker, TargetAddress
+from .address import Address, AddressOwner
+from .address_choice import choose
+from .attempt import Attempt, ConnectionSeeker
 from .capacity import Capacity
-from .connection import UpstreamConnection
+from .failure_window import Ejection
+from .named_addresses import NamedAddresses
+from .retry_budget import RetryBudget
 from .trust import Trust
 from .tunnel import Tunnels
 
-# How long a failed address is not used, in seconds; doubled each time, up to the second value.
-_BACKOFF_FIRST: Final = 1.0
-_BACKOFF_LAST: Final = 30.0
 _LOG_EVERY: Final = 1.0
 # After so many seconds without another failure the log says how many were left out.
 _LOG_REST: Final = 5.0
@@ -38,86 +41,16 @@ class ServiceTimeouts(NamedTuple):
     keepalive: float
 
 
-class Address(TargetAddress):
-    """One address of a service and its idle connections."""
-
-    def __init__(self, service: Service, url: str, endpoint: IStreamClientEndpoint) -> None:
-        self.service = service
-        self.url = url
-        self.endpoint = endpoint
-        self.idle: list[UpstreamConnection] = []
-        self.busy: set[UpstreamConnection] = set()
-        self.down_until = 0.0
-        self._backoff = _BACKOFF_FIRST
-        self._lost = False
-        self.healthy = True
-
-    def available(self, now: float) -> bool:
-        """Whether a new exchange may go here."""
-        return self.healthy and self.down_until <= now
-
-    def refused(self, now: float) -> None:
-        """A connection could not be made: do not use the address for a while."""
-        self._lost = True
-        self.down_until = now + self._backoff
-        self._backoff = min(self._backoff * 2, _BACKOFF_LAST)
-
-    def reached(self) -> None:
-        """A connection has been made."""
-        if self._lost:
-            self._lost = not self.service.tell_reached(self.url)
-        self.down_until = 0.0
-        self._backoff = _BACKOFF_FIRST
-
-    def checkout(self, tenant: bytes) -> UpstreamConnection | None:
-        """An idle connection that the service has neither closed nor sent anything on; None when a new one has to be
-        made."""
-        idle = self.idle
-        while idle:
-            connection = self._pop_of(tenant) if self.service.isolate else idle.pop()
-            if connection is None:
-                return None
-            if not connection.stale():
-                self.busy.add(connection)
-                return connection
-            connection.abort()
-        return None
-
-    def _pop_of(self, tenant: bytes) -> UpstreamConnection | None:
-        """The idle connection that has served this tenant last."""
-        for index in range(len(self.idle) - 1, -1, -1):
-            if self.idle[index].tenant == tenant:
-                return self.idle.pop(index)
-        return None
-
-    def release(self, connection: UpstreamConnection) -> None:
-        """An exchange is over and the connection can serve another."""
-        service = self.service
-        self.busy.discard(connection)
-        if service.isolate and self.idle and len(self.idle) >= service.max_idle:
-            # All idle connections may belong to other tenants: the one that was idle for longest makes room.
-            self.idle.pop(0).close()
-        if service.closing or len(self.idle) >= service.max_idle or not service.keepalive_timeout:
-            connection.close()
-            return
-        connection.idle_since = service.clock.now
-        self.idle.append(connection)
-
-    def lost(self, connection: UpstreamConnection) -> None:
-        """The connection is gone."""
-        if connection in self.busy:
-            self.busy.remove(connection)
-        elif connection in self.idle:
-            self.idle.remove(connection)
-
-
-class Service(ConnectingService):
+class Service(AddressOwner):
     """One service: its addresses, its deadlines (seconds) and its counters. `tunnels` are shared with others.
     `trust` is what the endpoints of its https addresses were made with, None where it has none; `turns` are the
-    reactor's, None where no response waits for others. With `isolate` a connection serves one tenant alone.
+    reactor's, None where no response waits for others. With `isolate` a connection serves one tenant alone. `named`
+    has the addresses of which the host is a name, by address: once that is known, it is replaced by what it stands
+    for. `ejection` and `slow_start` (seconds) are about addresses that fail; `retry_after` is for clients while
+    probes say that there is none (seconds), and `draw` returns numbers from 0 to 1.
 
     An exchange has one of its `max_connections` places (`capacity`) from when it is forwarded to its end. `later`
-    calls in the reactor's next turn.
+    calls in the reactor's next turn. `sole` is the only address, None where there is something to choose.
     """
 
     log = Logger()
@@ -137,6 +70,11 @@ class Service(ConnectingService):
         trust: Trust | None = None,
         isolate: bool = False,
         turns: Turns | None = None,
+        named: Mapping[str, NamedAddresses] | None = None,
+        ejection: Ejection = Ejection(),  # noqa: B008 - immutable
+        slow_start: float = 10.0,
+        retry_after: int = 5,
+        draw: Callable[[], float] = random.random,
     ) -> None:
         self.name = name
         self.isolate = isolate
@@ -152,8 +90,21 @@ class Service(ConnectingService):
         self.places = self.capacity.places
         self.max_idle = max_idle
         self.closing = False
+        self.ejection = ejection
+        self.slow_start = slow_start
+        self.unavailable = replace(SERVICE_UNAVAILABLE, fields=b"Retry-After: %d\r\n" % retry_after)
+        self.draw = draw
+        self.retry_budget = RetryBudget()
+        self.ejections = 0
+        self.sole: Address | None = None
+        self._named = named or {}
+        self._configured = addresses
         self.addresses = [Address(self, url, endpoint) for url, endpoint in addresses]
-        self.attempts: set[Attempt] = set()
+        # Addresses that their name has no more, until they are empty; and what all earlier ones have responded.
+        self._leaving: list[Address] = []
+        self._answered_before = 0
+        self._all_out = False
+        self.settle()
         self.opened = 0
         self.retried = 0
         self.failures: dict[str, int] = {}
@@ -167,23 +118,84 @@ class Service(ConnectingService):
         """Set the deadlines of what begins from now on."""
         self.response_timeout, self.idle_timeout, self.keepalive_timeout = timeouts
 
-    # -- choosing
+    # -- its addresses
 
-    def _choose(self, addresses: list[Address]) -> Address:
-        """The next one available, in turn, or else the one that failed longest ago."""
-        now = self.clock.now
-        for _ in addresses:
-            self._turn = (self._turn + 1) % len(addresses)
-            if addresses[self._turn].available(now):
-                return addresses[self._turn]
-        # None is available; they still take turns, the ones that failed longest ago first.
-        self._turn = (self._turn + 1) % len(addresses)
-        return min((*addresses[self._turn :], *addresses[: self._turn]), key=lambda address: address.down_until)
+    def next_address(self) -> Address | None:
+        """Where the next exchange goes; None if probes say that each address is unhealthy."""
+        if self.sole is not None:
+            return self.sole
+        self._turn += 1
+        return choose(self.addresses, self.clock.now, self._turn, self.draw)
 
-    def next_address(self) -> Address:
-        """Where the next exchange goes."""
+    def settle(self) -> None:
+        """The addresses, or the health of one, have changed."""
         addresses = self.addresses
-        return addresses[0] if len(addresses) == 1 else self._choose(addresses)
+        self.sole = addresses[0] if len(addresses) == 1 and addresses[0].healthy else None
+        all_out = bool(addresses) and not any(address.healthy for address in addresses)
+        if all_out and not self._all_out:
+            self.log.error(
+                "service {service}: no address is healthy, so requests are refused (503)", service=self.name
+            )
+        self._all_out = all_out
+
+    @property
+    def description(self) -> str:
+        """The addresses in words, with why one is out of use."""
+        outages = {address.url: address.outage(self.clock.now) for address in self.addresses}
+        return ", ".join(f"{url} (out of use: {outage})" if outage else url for url, outage in outages.items())
+
+    def may_eject(self, address: Address) -> bool:
+        """Whether the service can do without this address: another one is available, and no more than half of them
+        are ejected."""
+        now = self.clock.now
+        others = [other for other in self.addresses if other is not address]
+        ejected = 1 + sum(other.ejected_until > now for other in others)
+        return 2 * ejected <= len(self.addresses) and any(other.available(now) for other in others)
+
+    def _follow_names(self) -> None:
+        """Take up what names stand for now. An address that stays keeps its connections and its state."""
+        changes = [named.changed() for named in self._named.values()]
+        if True not in changes:
+            return
+        before = {address.url: address for address in self.addresses}
+        present: dict[str, Address] = {}
+        for url, endpoint in self._configured:
+            named = self._named.get(url)
+            for label, make in (named.endpoints() if named is not None else {url: None}).items():
+                if label in present:
+                    continue
+                old = before.pop(label, None)
+                if old is None and make is None:
+                    old = Address(self, url, endpoint)
+                elif old is None and named is not None and make is not None:
+                    old = Address(self, label, make(), named.unreachable)
+                assert old is not None, "an address is either configured or made from a name"
+                present[label] = old
+        self._replace(present, before)
+
+    def _replace(self, present: Mapping[str, Address], gone: Mapping[str, Address]) -> None:
+        stay = any(address in self.addresses for address in present.values())
+        for address in present.values():
+            if stay and address not in self.addresses:
+                address.starts_slowly(self.clock.now)
+        self.addresses = list(present.values())
+        for address in gone.values():
+            self._answered_before += address.answered
+            self._leaving.append(address)
+            address.leave()
+        self.log.info(
+            "service {service}: its addresses are {urls}", service=self.name, urls=", ".join(present) or "none"
+        )
+        self.settle()
+
+    @property
+    def answered(self) -> int:
+        """Responses so far."""
+        return self._answered_before + sum(address.answered for address in self.addresses)
+
+    def may_retry(self) -> bool:
+        """Whether one more request may be sent a second time; that then counts."""
+        return self.retry_budget.take(self.answered)
 
     @property
     def busy(self) -> bool:
@@ -193,7 +205,7 @@ class Service(ConnectingService):
     @property
     def active(self) -> int:
         """Connections that serve an exchange or are being made for one."""
-        return len(self.attempts) + sum(len(address.busy) for address in self.addresses)
+        return sum(address.pending for address in (*self.addresses, *self._leaving))
 
     @property
     def idle(self) -> int:
@@ -209,22 +221,27 @@ class Service(ConnectingService):
         """Begin to make a connection for `relay`, which hears of it by `connected` or `failed`."""
         attempt = Attempt(address, relay)
         if not attempt.done:
-            self.attempts.add(attempt)
+            address.attempts.add(attempt)
         return attempt
+
+    def keep_counts(self, before: Service) -> None:
+        """Take over what the service of the same name has counted that this one replaces."""
+        self.capacity.refused = before.capacity.refused
+        self.failures = before.failures
+        self.ejections = before.ejections
+        self.retry_budget.denied = before.retry_budget.denied
 
     # -- the sweep
 
     def sweep(self, now: float) -> None:
         """Expire what has passed its deadline; called once a tick."""
-        for attempt in list(self.attempts):
-            attempt.sweep(now)
-        oldest = now - self.keepalive_timeout
-        for address in self.addresses:
-            for connection in [c for c in address.busy if c.relay is not None and c.relay.deadline <= now]:
-                if connection.relay is not None and connection.relay.deadline <= now:
-                    connection.relay.expired()
-            for connection in [c for c in address.idle if c.idle_since <= oldest or c.kept_long_enough(now)]:
-                connection.close()
+        if self._named:
+            self._follow_names()
+        for address in (*self.addresses, *self._leaving):
+            address.sweep(now)
+        if self._leaving:
+            self._leaving = [address for address in self._leaving if not address.empty]
+        self.retry_budget.turn(now, self.answered)
         self.capacity.sweep(now)
         if self._unlogged and now - self._logged_at >= _LOG_REST:
             self._log_rest(now)
@@ -245,8 +262,7 @@ class Service(ConnectingService):
         """Close every idle connection, and keep none from now on."""
         self.closing = True
         for address in self.addresses:
-            for connection in list(address.idle):
-                connection.close()
+            address.close_idle()
 
     def tell_reached(self, url: str) -> bool:
         """Log that an address is reachable again; False if that was logged just now, of this or another one."""

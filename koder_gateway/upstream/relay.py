@@ -9,11 +9,14 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from ..exchange.forwarding import bodiless, service_fields, trace_of
+from ..exchange.forwarding import bodiless
 from ..exchange.ports import BodySink, Client
+from ..exchange.service_head import head_for_service
 from ..exchange.states import (
+    ADDRESS_FAULTS,
     ANSWER,
     ANSWERS,
+    CLOSED,
     CUT,
     END,
     FORWARDED,
@@ -24,10 +27,12 @@ from ..exchange.states import (
     SERVICE_FAULTS,
     SWITCHED,
     TIMEOUT,
+    UNAVAILABLE,
     UNREACHABLE,
     UNTRUSTED,
     WHOLE,
 )
+from ..exchange.tracing import begin_attempt, end_attempt
 from ..policy.grants import LONGEST, Excuse, excuse_for
 from ..reactor.read_sizes import room_of
 from ..wire.body import chunk, last_chunk
@@ -45,7 +50,7 @@ _REPLAY_BOUND: Final = 65536
 
 
 class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
-    """Forwards one request and relays its response. `deadline` is monotonic seconds; the pool's sweep looks at it."""
+    """Forwards one request and relays its response. `deadline` is monotonic seconds; the address sweeps it."""
 
     __slots__ = (
         "_answered",
@@ -72,17 +77,12 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
         self.attempt: Attempt | None = None
         self.request_done = done
         self.deadline = math.inf
-        self._answered = False
-        self._held = False
+        self._answered = self._held = False
         # Under limits that charge failures: what may still show that a 4xx is no failed guess.
         self._excuse: Excuse | None = None
         head = exchange.head
         # The bytes of the request so far; None once they are too many to be sent again.
-        exchange.trace_id, trace = trace_of(head)
-        ours = service_fields(exchange.request_id, trace, exchange.context.service_fields, head.upgrade)
-        self._kept: list[bytes] | None = [
-            b"%b %b HTTP/1.1\r\n%b%b\r\n" % (head.method, head.target, b"".join(head.lines), ours)
-        ]
+        self._kept: list[bytes] | None = [head_for_service(exchange)]
         if not head.raw and len(self._kept[0]) > KEPT_HEAD:
             # They are in what is kept. A head without `raw` is no other request's, and so large it counts.
             head.drop_fields()
@@ -127,7 +127,12 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
 
     def _attempt(self, *, fresh: bool) -> None:
         service = self.service
-        address = service.next_address()
+        address = service.sole or service.next_address()
+        if address is None:
+            self.failed(UNAVAILABLE)
+            return
+        if self.exchange.trace is not None:
+            begin_attempt(self.exchange, self._kept, address.url, service.clock.precise())
         connection = None if fresh else address.checkout(self.exchange.tenant)
         if connection is not None:
             self.connected(connection)
@@ -236,6 +241,11 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
         exchange.answered_at = math.inf if done else self.service.clock.precise()
         asked, self._kept = self._kept, None
         exchange.status = head.status
+        assert self.connection is not None, "a response comes on a connection"
+        if head.status in self.service.ejection.statuses:
+            self._blame(self.connection)
+        else:
+            self.connection.address.answered += 1
         if 400 <= head.status < 500:
             self._look_for_excuse(asked, head, body)
         if done:
@@ -262,6 +272,7 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
         self.exchange.answered_at = service.clock.precise()
         self.exchange.status = head.status
         self.deadline = math.inf
+        connection.address.answered += 1
         self._kept = self.connection = None
         service.places.release(self)
         Tunnel(self.client, connection, service.tunnels, owner_of(self)).start(head, data)
@@ -298,16 +309,16 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
     def failed(self, event: str, detail: str = "") -> None:
         """The exchange cannot go on: do what the table says for this phase."""
         action = self.exchange.move(event)
-        if action is RETRY:
-            if self._retry(event):
-                if event == UNTRUSTED:
-                    # Another address serves the exchange, but the operator must hear of this one.
-                    self.service.failed(event, detail)
-                return
-            action = ANSWER
+        if self.connection is not None and event in ADDRESS_FAULTS and not (self._answered or self._stale(event)):
+            self._blame(self.connection)
+        if action is RETRY and self._retry(event):
+            if event == UNTRUSTED:
+                # Another address serves the exchange, but the operator must hear of this one.
+                self.service.failed(event, detail)
+            return
         self._release(False)
-        if action is ANSWER:
-            self.client.refuse(ANSWERS[event])
+        if action is ANSWER or action is RETRY:
+            self.client.refuse(ANSWERS[event] if event != UNAVAILABLE else self.service.unavailable)
         elif action is CUT:
             self.client.cut()
         if event in SERVICE_FAULTS:
@@ -317,16 +328,27 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
         """Whether the request can be sent once more, and does no harm where the service has had it already."""
         return self.exchange.may_retry(sent=True, replayable=self._kept is not None)
 
+    def _stale(self, event: str) -> bool:
+        """Whether a kept-alive connection has died before a byte of the response: that is nobody's fault."""
+        return event == CLOSED and self.connection is not None and self.connection.unheard
+
+    def _blame(self, connection: UpstreamConnection) -> None:
+        """The address has failed. Where the request is not complete, the client may be the cause."""
+        if self.request_done:
+            connection.address.failed(owner_of(self).address, connection.begun)
+
     def _retry(self, event: str) -> bool:
-        connection = self.connection
-        stale = connection is not None and connection.reused and not connection.heard
-        elsewhere = event in (UNREACHABLE, UNTRUSTED) and self.service.has_other_address
-        sent = connection is not None
-        if not (stale or elsewhere) or not self.exchange.may_retry(sent=sent, replayable=self._kept is not None):
+        service, sent = self.service, self.connection is not None
+        # Without a connection, even if only in time, it may be another address that has one.
+        elsewhere = event in (UNREACHABLE, UNTRUSTED, TIMEOUT) and service.has_other_address
+        reason = self._stale(event) if sent else elsewhere
+        safe = self.exchange.may_retry(sent=sent, replayable=self._kept is not None)
+        if not (reason and safe and service.may_retry()):
             return False
         self._release(False, retrying=True)
+        end_attempt(self.exchange, event, self.service.clock.precise())
         self.exchange.retries += 1
-        self.service.retried += 1
+        service.retried += 1
         self._attempt(fresh=True)
         return True
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 from ..exchange.ending import settle
 from ..exchange.ports import BodySink, Client
 from ..exchange.states import CLOSED, END, TIMEOUT, TUNNELLING
-from ..policy.shares import FULL, Counts, Owner, Shares
+from ..policy.shares import ADDRESS, FULL, Counts, Owner, Shares
 from ..reactor.read_sizes import room_of
 from ..wire.clock import CoarseClock
 from ..wire.response import ResponseHead
@@ -61,6 +61,10 @@ class Tunnels:
     def refusal(self, owner: Owner) -> str:
         """Why there is no place for one more of `owner`'s: "full", "address" or "tenant"; "" where there is one."""
         return FULL if len(self.open) >= self.limit else self._counts.reached(owner, self.shares)
+
+    def has_share(self, owner: Owner) -> bool:
+        """Whether `owner`'s address has as many as one may."""
+        return self._counts.reached(Owner(owner.address, b""), self.shares) == ADDRESS
 
     def ended(self, tunnel: Tunnel) -> None:
         """One is open no more."""

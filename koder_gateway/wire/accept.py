@@ -18,6 +18,7 @@ _LONGEST: Final = 1024
 # The types that compete: a page's, and those of the gateway's JSON.
 _PAGE: Final = b"text/html"
 _JSON: Final = (b"application/problem+json", b"application/json")
+_TEXT: Final = b"text/plain"
 _RANGE: Final = re.compile(
     rb"[ \t]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)/([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*(?:;(.*))?", re.DOTALL
 )
@@ -56,7 +57,22 @@ def prefers_page(fields: Iterable[tuple[bytes, bytes]]) -> bool:
     return _prefers(accepted)
 
 
+def names_json(fields: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether the client names `application/json` in its Accept header, and prefers neither text nor a page to it.
+    `*/*` names nothing."""
+    accepted = b",".join(value for name, value in fields if name.lower() == ACCEPT)
+    if len(accepted) > _LONGEST or b"json" not in accepted.lower():
+        return False
+    quality = _qualities(accepted)
+    return quality.get(_JSON[1], 0.0) > 0.0 and quality[_JSON[1]] >= max(_of(_TEXT, quality), _of(_PAGE, quality))
+
+
 def _prefers(accepted: bytes) -> bool:
+    quality = _qualities(accepted)
+    return _of(_PAGE, quality) > max(_of(kind, quality) for kind in _JSON)
+
+
+def _qualities(accepted: bytes) -> dict[bytes, float]:
     quality: dict[bytes, float] = {}
     for part in accepted.split(b","):
         match = _RANGE.fullmatch(part)
@@ -64,7 +80,7 @@ def _prefers(accepted: bytes) -> bool:
             continue
         name = b"%b/%b" % (match[1].lower(), match[2].lower())
         quality[name] = max(_weight(match[3]), quality.get(name, 0.0))
-    return _of(_PAGE, quality) > max(_of(kind, quality) for kind in _JSON)
+    return quality
 
 
 def _weight(parameters: bytes | None) -> float:

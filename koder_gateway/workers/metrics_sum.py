@@ -3,68 +3,68 @@ what every worker sees alike is shown once, and what belongs to a process is lab
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 import msgspec
-from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
+from ..ops.metric_values import Family, Sampled, families_of
+from ..ops.process_state import Present, ReloadRecord
+
 # Families that say something about one process.
 _OF_A_PROCESS: Final = ("process_", "python_")
 # Gauges about what all workers see alike, and how several views become one: a certificate expires when the first
-# worker says so, an address is healthy if all say so.
+# worker says so, an address is healthy, or gets requests, if all say so.
 _ALIKE: Final[dict[str, Callable[[Iterable[float]], float]]] = {
     "koder_gateway_build": max,
     "koder_gateway_certificate_expiry_timestamp_seconds": min,
     "koder_gateway_certificate_faults": max,
+    "koder_gateway_config": max,
+    "koder_gateway_config_last_reload_success_timestamp_seconds": min,
+    "koder_gateway_config_last_reload_successful": min,
+    "koder_gateway_event_loop_lag_max_seconds": max,
     "koder_gateway_limits_store_up": min,
     "koder_gateway_tenants": max,
+    "koder_gateway_upstream_available": min,
     "koder_gateway_upstream_healthy": min,
 }
+# The labels whose values change while the gateway runs, by family, how many of them those that have ended leave, and
+# the value that has the rest. Each worker names tenants of its own choice, within metrics.tenants.
+_CHANGING: Final = {"koder_gateway_tenant_requests": "tenant", "koder_gateway_route_requests": "route"}
+_LASTING_VALUES: Final = 1000
+_REST: Final = "other"
 # Where a worker that has ended leaves its counters.
 _LASTING: Final = ("counter", "histogram")
 
 
-class Sampled(msgspec.Struct, array_like=True):
-    """One sample."""
-
-    name: str
-    labels: dict[str, str]
-    value: float
-
-
-class Family(msgspec.Struct, array_like=True):
-    """One family of samples."""
-
-    name: str
-    text: str
-    type: str
-    samples: list[Sampled]
-
-
 class Snapshot(msgspec.Struct, array_like=True):
-    """The metrics of one process. `run` distinguishes the processes that were the same worker one after the other;
-    `ended` has, by worker, the last run whose counters are contained here."""
+    """The metrics and the state of one process. `run` distinguishes the processes that were the same worker one after
+    the other; `ended` has, by worker, the last run whose counters are contained here. `time` is when it was taken,
+    and `started` when the supervisor began, both in seconds since the epoch; `reloads` are the supervisor's."""
 
     run: int = 0
     families: list[Family] = []
     ended: dict[int, int] = {}
+    pid: int = 0
+    time: float = 0.0
+    unready: list[str] = []
+    started: float = 0.0
+    reloads: ReloadRecord = msgspec.field(default_factory=ReloadRecord)
 
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder(Snapshot)
 
 
-def taken(registry: CollectorRegistry, run: int) -> bytes:
-    """The present values of a registry, as bytes."""
-    families = [
-        Family(m.name, m.documentation, m.type, [Sampled(s.name, dict(s.labels), float(s.value)) for s in m.samples])
-        for m in registry.collect()
-    ]
-    return _encoder.encode(Snapshot(run, families))
+def taken(present: Present, run: int) -> bytes:
+    """The present state of this process, as bytes."""
+    families = families_of(present.registry)
+    return _encoder.encode(Snapshot(run, families, {}, os.getpid(), time.time(), present.unready))
 
 
 def read_snapshot(data: bytes) -> Snapshot:
@@ -106,6 +106,27 @@ def summed(past: list[Family], workers: dict[int, list[Family]]) -> list[Family]
         )
         for name, family in found.items()
     ]
+
+
+def bounded(families: list[Family]) -> list[Family]:
+    """The same families without more values of a label than those of many workers, one after the other, may leave."""
+    return [
+        family if family.name not in _CHANGING else _bounded(family, _CHANGING[family.name]) for family in families
+    ]
+
+
+def _bounded(family: Family, label: str) -> Family:
+    found = dict.fromkeys(value for sample in family.samples if (value := sample.labels[label]) not in ("", _REST))
+    if len(found) <= _LASTING_VALUES:
+        return family
+    kept = {"", *list(found)[:_LASTING_VALUES]}
+    totals: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+    for sample in family.samples:
+        labels = sample.labels if sample.labels[label] in kept else {**sample.labels, label: _REST}
+        key = sample.name, tuple(labels.items())
+        totals[key] = totals.get(key, 0) + sample.value
+    samples = [Sampled(name, dict(labels), value) for (name, labels), value in totals.items()]
+    return Family(family.name, family.text, family.type, samples)
 
 
 class FamilyCollector(Collector):

@@ -26,12 +26,15 @@ class Seat:
     """When the next process may start."""
     silent_until: float = math.inf
     """When it hangs if nothing is heard of it; the watchdog's."""
+    figures: tuple[int, int, int] = (0, 0, 0)
+    """Requests a second, connections and tenants, as the worker has said last; the status line's."""
     _since: float = 0.0
     _policy: RestartPolicy = field(default_factory=RestartPolicy)
 
     def begin(self, now: float) -> None:
         """A process starts."""
         self.run += 1
+        self.figures = (0, 0, 0)
         self._since = now
 
     def died(self, now: float) -> float:
@@ -49,11 +52,12 @@ class Seat:
 @dataclass(frozen=True, slots=True)
 class WorkerSeat:
     """What a worker has of the supervisor: its number and how many processes had it, the channel, and the pages with
-    the metrics, that of the supervisor first, then one for each worker; and half of the period of systemd's watchdog
-    in seconds, None if it has none."""
+    the metrics, that of the supervisor first, then one for each worker; half of the period of systemd's watchdog in
+    seconds, None if it has none; and whether systemd gets figures."""
 
     number: int
     run: int
     channel: Channel
     pages: tuple[SharedPage, ...]
     watchdog_interval: float | None = None
+    listened: bool = False

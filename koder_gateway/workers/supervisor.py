@@ -25,6 +25,7 @@ from .generation import OldWorker, OldWorkers, become, rehearse
 from .ready_events import handle_ready
 from .seats import Seat, WorkerSeat
 from .signal_reader import SignalReader
+from .status_line import StatusLine
 from .totals import Totals
 from .watchdog import Watchdog
 
@@ -64,6 +65,7 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._totals = Totals(count)
         self._seats = [Seat(number) for number in range(1, count + 1)]
+        self._status = StatusLine(notifier, self._seats)
         self._served = False
         self._deadline: float | None = None
         self._code: int | None = None
@@ -89,6 +91,7 @@ class Supervisor:
             handle_ready(self._selector, self._timeout())
             self._end_the_late()
             self._watchdog.look(self._seats, self._clock())
+            self._status.look(self._clock())
 
     # -- signals
 
@@ -141,7 +144,7 @@ class Supervisor:
         return [seat for seat in seats if not seat.pid and seat.due <= self._clock()]
 
     def _timeout(self) -> float | None:
-        times = [self._watchdog.due]
+        times = [self._watchdog.due, self._status.due]
         if self._code is None:
             times += [seat.due for seat in self._seats if not seat.pid and (self._served or seat.number == 1)]
         elif self._deadline is not None:
@@ -165,7 +168,8 @@ class Supervisor:
         if pid == 0:
             self._become_worker(ours)
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            return WorkerSeat(seat.number, seat.run, theirs, self._totals.pages, self._watchdog.interval)
+            pages, interval = self._totals.pages, self._watchdog.interval
+            return WorkerSeat(seat.number, seat.run, theirs, pages, interval, self._notifier.listened)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         if pid > 0:
             theirs.close()
@@ -198,34 +202,25 @@ class Supervisor:
 
     def _on_message(self, seat: Seat, message: Message) -> None:
         self._watchdog.heard(seat, message.get("notify", ""), self._clock())
-        if "refusals" in message:
+        if "figures" in message:
+            self._status.heard(seat, message["figures"])
+        elif "refusals" in message:
             self._judge(seat, message["refusals"])
         elif message.get("notify") == "READY=1" and not seat.ready:
             seat.ready = self._served = True
-            self._totals.publish(self._ready)
-            if self._all_ready:
-                self._notifier.ready(self._status())
+            self._totals.publish(self._status.ready)
+            if self._status.complete:
+                self._notifier.ready(str(self._status))
                 if self._old:
                     self._say("a new generation serves, and the one before ends", INFO)
                     self._old.end("leave")
                 self._go_on()
-
-    @property
-    def _all_ready(self) -> bool:
-        return self._ready == len(self._seats)
 
     def _go_on(self) -> None:
         """Do what has been asked for meanwhile."""
         if self._reload_again:
             self._ask_reload()
         self._renew()
-
-    @property
-    def _ready(self) -> int:
-        return sum(seat.ready for seat in self._seats)
-
-    def _status(self) -> str:
-        return f"serving with {self._ready} of {len(self._seats)} workers"
 
     def _leave(self, seat: Seat) -> None:
         """Hear no more of a worker; SIGCHLD follows."""
@@ -274,14 +269,14 @@ class Supervisor:
     def _died(self, seat: Seat, how: str, when: str = "") -> None:
         pause = seat.died(self._clock())
         self._totals.restarts += 1
-        self._totals.publish(self._ready)
-        if seat.hopeless and not self._ready:
+        self._totals.publish(self._status.ready)
+        if seat.hopeless and not self._status.ready:
             self._say(f"worker {seat.number} {how}{when}; it dies again and again, so the gateway ends", ERROR)
             self._give_up(1)
             return
         again = f"in {pause:.1f} s" if pause else "at once"
         self._say(f"worker {seat.number} {how}{when}; it is started again {again}", WARNING)
-        self._notifier.status(self._status())
+        self._notifier.status(str(self._status))
 
     # -- the end
 
@@ -323,7 +318,7 @@ class Supervisor:
         """Begin a reload; during one, or before all workers are ready, do it afterwards."""
         if self._code is not None:
             return
-        if self._asked or not self._all_ready:
+        if self._asked or not self._status.complete:
             self._reload_again = True
             return
         self._reload_again = False
@@ -353,13 +348,14 @@ class Supervisor:
 
     def _decide(self) -> None:
         """All have said what they think of a reload."""
+        self._totals.decided(self._refusals)
         for line in self._refusals:
             self._say(f"reload refused: {line}", ERROR)
         if self._refusals:
             self._notifier.ready("reload refused; serving the previous configuration")
         else:
             self._say("reloaded by all workers", INFO)
-            self._notifier.ready(self._status())
+            self._notifier.ready(str(self._status))
         if self._control is not None:
             self._control.decided(self._refusals or None)
         self._go_on()
@@ -368,7 +364,7 @@ class Supervisor:
 
     def _renew(self) -> None:
         """Begin the next generation, once all workers of this one serve, and nothing else is under way."""
-        ready = self._all_ready and not self._asked and not self._old and not self._rehearsal
+        ready = self._status.complete and not self._asked and not self._old and not self._rehearsal
         if not self._renews or not ready or self._code is not None:
             return
         self._renews = False
@@ -391,7 +387,7 @@ class Supervisor:
             become(self._ports, workers, _SIGNALS)
         except OSError as error:
             self._say(f"no new generation: {error.strerror}", ERROR)
-            self._notifier.ready(self._status())
+            self._notifier.ready(str(self._status))
 
     @staticmethod
     def _say(line: str, level: int) -> None:

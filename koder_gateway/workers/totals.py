@@ -1,10 +1,15 @@
-"""The supervisor's own page of metrics: the workers, and the counters of those that have ended."""
+"""The supervisor's own page: the workers, the counters of those that have ended, and the reloads."""
 
 from __future__ import annotations
 
+import os
+import time
+from collections.abc import Sequence
 from typing import Final
 
-from .metrics_sum import Family, Sampled, Snapshot, lasting, read_snapshot, summed, written
+from ..ops.metric_values import Family, Sampled
+from ..ops.process_state import ReloadRecord
+from .metrics_sum import Snapshot, bounded, lasting, read_snapshot, summed, written
 from .shared_pages import SharedPage
 
 _PREFIX: Final = "koder_gateway_"
@@ -21,15 +26,22 @@ class Totals:
         self._past: list[Family] = []
         self._ended: dict[int, int] = {}
         self._ready = 0
+        self._started = time.time()
+        self._reloads = ReloadRecord()
         self.publish(0)
 
     def fold(self, number: int) -> None:
         """A worker has ended: keep its counters."""
         snapshot = read_snapshot(self.pages[number].read())
         if snapshot.run > self._ended.get(number, 0):
-            self._past = summed(self._past, {number: lasting(snapshot)})
+            self._past = bounded(summed(self._past, {number: lasting(snapshot)}))
             self._ended[number] = snapshot.run
             self.publish(self._ready)
+
+    def decided(self, refusals: Sequence[str]) -> None:
+        """A reload has ended; `refusals` are the reasons why it was refused, none if it was not."""
+        self._reloads.decide(time.time(), refusals)
+        self.publish(self._ready)
 
     def publish(self, ready: int) -> None:
         """Show the present state, with so many workers that are ready."""
@@ -41,7 +53,10 @@ class Totals:
                 "worker_restarts", "counter", "Worker processes that died and were started again.", self.restarts
             ),
         ]
-        self.pages[0].write(written(Snapshot(0, [*self._past, *own], self._ended)))
+        snapshot = Snapshot(
+            0, [*self._past, *own], self._ended, os.getpid(), time.time(), [], self._started, self._reloads
+        )
+        self.pages[0].write(written(snapshot))
 
 
 def _family(name: str, kind: str, text: str, value: float) -> Family:

@@ -11,12 +11,12 @@ from twisted.logger import Logger
 
 from ..ops.metrics import render
 from ..ops.notify import Notifier
+from ..ops.process_state import ProcessState, WorkerState
 from ..reactor.descriptor_reader import DescriptorReader
 from ..service.process import Process, Sampling
 from ..tls.ticket_contexts import TicketContexts
 from .bound_ports import BoundPort, InheritedPorts
-from .channel import Channel
-from .metrics_sum import Family, FamilyCollector, read_snapshot, summed, taken
+from .metrics_sum import FamilyCollector, read_snapshot, summed, taken
 from .seats import WorkerSeat
 
 _log = Logger()
@@ -26,6 +26,7 @@ class WorkerProcess(Process):
     """A worker in its seat, with the ports that the supervisor has bound."""
 
     def __init__(self, seat: WorkerSeat, ports: Iterable[BoundPort], tickets: TicketContexts) -> None:
+        super().__init__()
         self._seat = seat
         self.number = seat.number
         self.tickets = tickets
@@ -40,7 +41,7 @@ class WorkerProcess(Process):
 
     def notifier(self) -> Notifier:
         """The supervisor: it speaks for all workers to systemd."""
-        return _ChannelNotifier(self._seat.channel, self._seat.watchdog_interval)
+        return _ChannelNotifier(self._seat)
 
     @property
     def pid(self) -> int:
@@ -56,13 +57,28 @@ class WorkerProcess(Process):
 
     def metrics_page(self, sampling: Sampling) -> bytes:
         """The metrics of all workers: those of this one as they are, those of the others at most a second old."""
-        self.publish(sampling)
+        state = self.state(sampling)
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(FamilyCollector(self._families))
+        registry.register(FamilyCollector(lambda: state.families))
         return render(registry)
 
+    def state(self, sampling: Sampling) -> ProcessState:
+        """That of all workers: what the others say is at most a second old."""
+        self.publish(sampling)
+        # The workers first: one that ends in between is then in both, and counted once.
+        found = [(number, read_snapshot(page.read())) for number, page in enumerate(self._seat.pages)][1:]
+        past = read_snapshot(self._seat.pages[0].read())
+        workers, live = [], {}
+        for number, each in found:
+            runs = each.run > past.ended.get(number, 0)
+            if runs:
+                live[number] = each.families
+            pid, unready = (each.pid, each.unready) if runs else (0, ["not started"])
+            workers.append(WorkerState(number, pid, unready, max(0, each.run - 1), each.time))
+        return ProcessState(summed(past.families, live), workers, past.started, past.reloads)
+
     def publish(self, sampling: Sampling) -> None:
-        """Write the page of this worker."""
+        """Write this worker's page."""
         seat = self._seat
         seat.pages[seat.number].write(taken(sampling(), seat.run))
 
@@ -86,13 +102,6 @@ class WorkerProcess(Process):
         reader = DescriptorReader(channel.fileno(), "supervisor", read)
         reactor.addReader(reader)
 
-    def _families(self) -> list[Family]:
-        # The workers first: one that ends in between is then in both, and counted once.
-        found = [(number, read_snapshot(page.read())) for number, page in enumerate(self._seat.pages)][1:]
-        past = read_snapshot(self._seat.pages[0].read())
-        live = {number: each.families for number, each in found if each.run > past.ended.get(number, 0)}
-        return summed(past.families, live)
-
 
 def _nothing() -> None:
     """For orders of another version."""
@@ -101,10 +110,19 @@ def _nothing() -> None:
 class _ChannelNotifier(Notifier):
     """Notices for the supervisor."""
 
-    def __init__(self, channel: Channel, watchdog_interval: float | None) -> None:
+    def __init__(self, seat: WorkerSeat) -> None:
         super().__init__({})
-        self._channel = channel
-        self.watchdog_interval = watchdog_interval
+        self._channel = seat.channel
+        self._figures: list[int] = []
+        self.listened = seat.listened
+        self.watchdog_interval = seat.watchdog_interval
+
+    def figures(self, requests: int, connections: int, tenants: int) -> None:
+        """This worker's own, for the supervisor to add up."""
+        figures = [requests, connections, tenants]
+        if figures != self._figures and not self._channel.blocked:
+            self._figures = figures
+            self._channel.send(figures=figures)
 
     def watchdog(self) -> None:
         """Still alive; nothing for a supervisor that does not read, as of workers that a new generation replaces."""

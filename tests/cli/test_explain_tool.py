@@ -13,10 +13,12 @@ from koder_gateway import explain_tool
 from koder_gateway.cli import main
 from koder_gateway.config import load
 from koder_gateway.exchange.explained_request import explained_request
-from koder_gateway.tree.compose import make_policy
+from koder_gateway.tree.compose import compose
 from koder_gateway.tree.explaining import explained_live
+from koder_gateway.wire.clock import CoarseClock
 from tests.kit.clients import Client
 from tests.kit.gateways import GatewayProcess
+from tests.kit.memory import MemoryReactor
 
 CONFIG = """
 [tenants]
@@ -204,7 +206,8 @@ def test_what_a_shared_store_has_left_is_not_claimed(
     path.write_text(text)
     settings = load(path, environ={})
     request = explained_request("GET", AUTH, (), "192.0.2.1")
-    document = explained_live(request, settings, make_policy(settings, settings.registered), 0.0)
+    composition = compose(settings, settings.registered, reactor=MemoryReactor(), clock=CoarseClock())
+    document = explained_live(request, composition, 0.0)
     assert document["store"] == "redis://127.0.0.1:1/0"
     monkeypatch.setattr(explain_tool, "ask", lambda admin, target: document)
     code, out, _ = explain(capsys, "--admin", "http://127.0.0.1:1", AUTH)

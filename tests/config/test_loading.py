@@ -16,6 +16,7 @@ import pytest
 from koder_gateway.config import ConfigurationError, Settings, TimeoutSettings, load, loading, schema, tenants_schema
 from koder_gateway.config.document import read_document
 from koder_gateway.config.faults import shown
+from koder_gateway.config.health_entries import HealthSettings
 from koder_gateway.config.limits_store import StoreUrl
 from koder_gateway.config.misplaced_keys import TENANT_KEYS
 from koder_gateway.policy.limit_rules import LimitRule
@@ -53,7 +54,11 @@ class TestDefaults:
         monkeypatch.setattr(loading, "DEFAULT_PATH", tmp_path / "none" / "koder-gateway.toml")
         settings = load(environ=STATE)
         assert settings == replace(Settings(), state=settings.state)
-        assert settings.source is None
+        assert (settings.source, settings.digest) == (None, "")
+
+    def test_the_digest_is_that_of_sha256sum(self, tmp_path: Path) -> None:
+        file = write(tmp_path, "# one\n")
+        assert load(file).digest == "54c592ac3a26758bdc4232b5a2f32eed508b2b3c48bc3b177eae44a5b47bd0c8"
 
     def test_the_usual_file_is_read_where_it_exists(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         file = write(tmp_path, 'log.file = "-"\nrequests.max_body = "1MiB"')
@@ -187,7 +192,8 @@ class TestValues:
             None,
             None,
         )
-        assert (other.urls, other.response, other.health) == (("unix:/run/x.sock",), 5.0, "/healthz")
+        assert (other.urls, other.response) == (("unix:/run/x.sock",), 5.0)
+        assert other.health == HealthSettings(path="/healthz")
         assert (other.name, other.max_connections, other.keepalive) == ("socket", 7, 0.9)
 
     def test_routes_and_limits_replace_the_defaults(self, tmp_path: Path) -> None:
@@ -426,6 +432,17 @@ class TestFaults:
             ('services.x = { url = "http://a", health = { path = "/a", host = "b c" } }', 'services.x.health.host: "b c" '),
             ('services.x = { url = "http://a", health = { host = "b" } }', "services.x.health.path: is missing"),
             ('services.x = { url = "http://a", health = "healthz" }', 'services.x.health: "healthz" can match no request'),
+            ('services.x = { url = "http://a", health = { path = "/a", interval = "1ms" } }', 'services.x.health.interval: "1ms" is too short; '),
+            ('services.x = { url = "http://a", health = { path = "/a", timeout = "6s" } }', "services.x.health.timeout: is longer than the interval"),
+            ('services.x = { url = "http://a", health = { path = "/a", unhealthy = 0 } }', "services.x.health.unhealthy: 0 is out of range; "),
+            ('services.x = { url = "http://a", health = { path = "/a", healthy = 0 } }', "services.x.health.healthy: 0 is out of range; "),
+            ('services.x = { url = "http://a", health = { path = "/a", status = "2xx" } }', 'services.x.health.status: "2xx" is no status of a response; '),
+            ('services.x = { url = "http://a", health = { path = "/a", status = [200, 600] } }', "services.x.health.status: 600 is no status of a response; "),
+            ('services.x = { url = "http://a", health = { path = "/a", status = "399-200" } }', 'services.x.health.status: "399-200" ends before it begins; write "200-399"'),
+            ('services.x = { url = "http://a", health = { path = "/a", status = [] } }', "services.x.health.status: the list is empty; "),
+            ('services.x = { url = "http://a", eject_failures = -1 }', "services.x.eject_failures: -1 is out of range; "),
+            ('services.x = { url = "http://a", eject_window = "10ms" }', 'services.x.eject_window: "10ms" is too short; '),
+            ('services.x = { url = "http://a", eject_statuses = [404] }', "services.x.eject_statuses[0]: 404 is out of range; "),
             ('services.x = { url = "http://a", max_connections = 0 }', "services.x.max_connections: 0 is out of range; "),
             ('[[routes]]\nservice = "auth"', "routes[0].path: is missing, and it has no default; write it"),
             ('[[routes]]\npath = "/a"\nservice = "oauth"', 'routes[0].service: "oauth" is not one of the services; did you mean "oauth2"?'),

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from koder_gateway.config import ConfigurationError, Settings, schema
 from koder_gateway.config.kinds import Where
 from koder_gateway.config.loading import read_settings
+from tests.kit.schemas import schema_faults
 
 SAMPLE = Path(__file__).parents[2] / "etc" / "koder-gateway.toml"
 GOOD = tomllib.loads(re.sub(r"(?m)^#(?=[a-z_]+ = |\[)", "", SAMPLE.read_text()))
@@ -85,6 +86,7 @@ def test_the_document_before_any_mutation_is_good() -> None:
 def test_settings_or_lines_that_name_a_key(document: dict[str, Any]) -> None:
     result = read(document)
     if isinstance(result, Settings):
+        assert schema_faults(document) == []
         assert {route.service for route in result.routes} <= set(result.services)
         assert all(rule.burst > 0 and rule.quota > 0 and rule.key for rule in result.limits)
         assert all(service.urls for service in result.services.values())

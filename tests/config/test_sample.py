@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from koder_gateway.config import Row, Settings, load, load_tenants, schema, tenants_schema
+from koder_gateway.config import Row, Settings, health_schema, load, load_tenants, schema, tenants_schema
 from koder_gateway.policy.limit_rules import RateOverride
 from koder_gateway.policy.tenants import Tenant
 from tests.kit.tenants import in_order
@@ -126,7 +126,7 @@ def test_the_reference_has_every_key_with_its_default_and_type() -> None:
     table = re.findall(r"(?m)^\| `([^`]+)` \| (.+?) \| (.+?) \| (.+) \|$", REFERENCE.read_text())
     expected = {
         row.key: ("" if row.default is None else f"`{row.default}`", row.type)
-        for row in (*schema(), *tenants_schema())
+        for row in (*schema(), *health_schema(), *tenants_schema())
     }
     shown = {key: ("" if default.startswith("(") else default, kind) for key, default, kind, _ in table}
     assert shown == expected

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from koder_gateway.config import Settings
 from koder_gateway.policy.limit_rules import LimitRule
 from koder_gateway.policy.limits import Limiter
-from koder_gateway.policy.routing import Route, RouteTable, lenient_path, lenient_paths
+from koder_gateway.policy.path_readings import Reach, lenient_path, lenient_paths
+from koder_gateway.policy.routing import Route, RouteTable
 from koder_gateway.wire.request_reader import RequestReader
 from koder_gateway.wire.target import LONGEST_PREFIX, path_fault, without_needless_escapes
 from tests.kit.doors import WAYS, Doors, open_doors
@@ -164,7 +165,7 @@ def test_an_endless_path_is_read_to_its_depth_alone(unit: bytes) -> None:
     path = b"/" + unit * (8192 // len(unit))
     assert lenient_path(path, 3).count(b"/") <= 3
     assert lenient_path(path + b"/a/b/c", 3).count(b"/") <= 3
-    assert all(reading.count(b"/") <= 3 for reading in lenient_paths(path + b"/a/b.c", 3))
+    assert all(reading.count(b"/") <= 3 for reading in lenient_paths(path + b"/a/b.c", Reach(3)))
 
 
 HONEST = {
@@ -182,7 +183,7 @@ HONEST = {
 
 @pytest.mark.parametrize("path", HONEST, ids=bytes.decode)
 def test_what_may_be_read_in_a_path(path: bytes) -> None:
-    assert lenient_paths(path, 3, 2) == HONEST[path]
+    assert lenient_paths(path, Reach(3, 2)) == HONEST[path]
     assert lenient_path(path, 3) in HONEST[path]
 
 
@@ -191,7 +192,7 @@ def test_every_path_has_its_first_reading_and_few_others(raw: bytes, depth: int)
     path = b"/" + b"".join(
         b"%%%02x" % byte if byte < 0x21 or byte > 0x7E or byte == 0x25 else b"%c" % byte for byte in raw
     )
-    readings = lenient_paths(path, depth, 1)
+    readings = lenient_paths(path, Reach(depth, 1))
     assert lenient_path(path, depth) in readings
     assert len(readings) <= 48
     assert all(reading.count(b"/") <= depth for reading in readings)

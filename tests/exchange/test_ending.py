@@ -14,7 +14,7 @@ from koder_gateway.errors import NO_ROUTE, OVERLOADED, RATE_LIMITED
 from koder_gateway.exchange.context import request_context
 from koder_gateway.exchange.ending import Ending, goes_unanswered, settle
 from koder_gateway.exchange.states import Exchange
-from koder_gateway.ops.metrics import Counters
+from koder_gateway.ops.counters import Counters
 from koder_gateway.policy.limit_rules import LimitRule
 from koder_gateway.policy.limits import Limiter
 from koder_gateway.policy.meter import UNLIMITED

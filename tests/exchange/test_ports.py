@@ -17,7 +17,7 @@ from koder_gateway.http1.request import Http1Request
 from koder_gateway.http2.request import Http2Request
 from koder_gateway.http2.streams import Streams
 from koder_gateway.ops.access_log import AccessLog
-from koder_gateway.ops.metrics import Counters
+from koder_gateway.ops.counters import Counters
 from koder_gateway.twisted_site.adapter import StockClient
 from koder_gateway.upstream.relay import Relay
 from koder_gateway.upstream.tunnel import Tunnel

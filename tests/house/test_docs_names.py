@@ -169,7 +169,7 @@ def test_files_that_a_page_names_are_there(page: Path) -> None:
 def test_targets_of_make_that_a_page_names_are_there(page: Path) -> None:
     targets = set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     text = page.read_text()
-    named = [*code(text), *re.findall(r"^(?:    |\$ )(make .*)$", text, re.MULTILINE)]
+    named = [*code(text), *re.findall(r"^(?:    |\$ |)(make .*)$", text, re.MULTILINE)]
     assert {words[1] for each in named if (words := each.split())[0] == "make"} <= targets
 
 

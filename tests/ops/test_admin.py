@@ -11,7 +11,8 @@ from twisted.internet.testing import StringTransport
 
 from koder_gateway.ops.admin import admin_pages
 from koder_gateway.ops.admin_channel import IDLE, MAX_CONNECTIONS, MAX_HEAD, PATIENCE, AdminFactory
-from koder_gateway.ops.metrics import Counters, make_registry, render
+from koder_gateway.ops.counters import Counters
+from koder_gateway.ops.metrics import make_registry, render
 from koder_gateway.reactor.turns import ARRIVALS, Turns, turns_of
 
 
@@ -27,12 +28,13 @@ class Admin:
         self.site = AdminFactory(pages, self.clock, lambda: ["ops.example"])
         self.site.turns.time = self.clock.seconds
 
-    def ask(self, path, method=b"GET"):
+    def ask(self, path, method=b"GET", more=b""):
         """Send one request; the answer's status, headers by lower-case name, and body."""
         channel = self.site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 4711))
         transport = StringTransport()
         channel.makeConnection(transport)
-        channel.dataReceived(b"%b %b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" % (method, path))
+        line = b"%b %b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" % (method, path)
+        channel.dataReceived(b"%b%b\r\n" % (line, more))
         head, _, body = transport.value().partition(b"\r\n\r\n")
         status, *lines = head.split(b"\r\n")
         headers = {name.lower(): value for name, value in (line.split(b": ", 1) for line in lines)}
@@ -75,6 +77,26 @@ def test_it_says_why_it_is_not_ready(admin):
     assert problem["code"] == "not_ready"
     assert problem["detail"] == "the tenant registry has not been read; no port is open"
     assert problem["reasons"] == admin.reasons
+
+
+@pytest.mark.parametrize("reasons", [[], ["draining", "not started"]])
+@pytest.mark.parametrize(
+    ("path", "more"),
+    [
+        (b"/readyz?format=json", b""),
+        (b"/readyz?a=b&format=json", b"Accept: */*\r\n"),
+        (b"/readyz", b"Accept: application/json\r\n"),
+        (b"/", b"Accept: application/json\r\n"),
+    ],
+)
+def test_readiness_as_json_has_the_same_members_in_both_cases(admin, path, more, reasons):
+    admin.reasons = reasons
+    status, headers, body = admin.ask(path, more=more)
+    assert status == (503 if reasons else 200)
+    assert headers[b"content-type"] == b"application/json"
+    assert json.loads(body) == {"ready": not reasons, "reasons": reasons}
+    assert admin.ask(path, b"HEAD", more)[2] == b""
+    assert admin.ask(b"/readyz", more=b"Accept: */*\r\n")[1][b"content-type"] != b"application/json"
 
 
 def test_the_metrics_are_those_of_now(admin):

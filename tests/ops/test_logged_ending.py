@@ -15,8 +15,8 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from koder_gateway.config import LogSettings
 from koder_gateway.ops.access_log import AccessLogError
+from koder_gateway.ops.counters import Counters
 from koder_gateway.ops.logged_ending import LoggedEnding
-from koder_gateway.ops.metrics import Counters
 from tests.exchange.test_ending import exchange
 
 SILENT = LogSettings(access=False)

@@ -9,7 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from koder_gateway.ops.metrics import BUCKETS, Counters, Sources, make_registry, render
+from koder_gateway.ops.counters import BUCKETS, Counters
+from koder_gateway.ops.metric_sources import Sources
+from koder_gateway.ops.metrics import make_registry, render
+from tests.kit.exchanges import count
 
 
 def page(counters, sources=None):
@@ -27,11 +30,11 @@ def page(counters, sources=None):
 
 def test_exchanges_are_counted_by_service_and_class():
     counters = Counters()
-    counters.observe("identity", 200, 0.003, 10, 1000)
-    counters.observe("identity", 204, 0.2, 5, 0)
-    counters.observe("identity", 503, 99.0, 0, 7)
-    counters.observe("", 404, 0.0001, 0, 300)
-    counters.observe("", 0, 0.0, 0, 0)
+    count(counters, "identity", 200, 0.003, bytes_in=10, bytes_out=1000)
+    count(counters, "identity", 204, 0.2, bytes_in=5, bytes_out=0)
+    count(counters, "identity", 503, 99.0, bytes_in=0, bytes_out=7)
+    count(counters, "", 404, 0.0001, bytes_in=0, bytes_out=300)
+    count(counters, "", 0, 0.0)
     samples = page(counters)
     assert samples["requests_total", ("identity", "2xx")] == 2
     assert samples["requests_total", ("identity", "5xx")] == 1
@@ -50,7 +53,7 @@ def test_exchanges_are_counted_by_service_and_class():
 def test_the_histogram_is_cumulative_and_its_bounds_inclusive(durations):
     counters = Counters()
     for duration in durations:
-        counters.observe("auth", 200, duration, 0, 0)
+        count(counters, "auth", 200, duration)
     samples = page(counters)
     for bound in BUCKETS:
         expected = sum(duration <= bound for duration in durations)
@@ -62,7 +65,7 @@ def test_the_histogram_is_cumulative_and_its_bounds_inclusive(durations):
 
 def test_a_duration_on_a_bound_belongs_below_it():
     counters = Counters()
-    counters.observe("auth", 200, BUCKETS[3], 0, 0)
+    count(counters, "auth", 200, BUCKETS[3])
     samples = page(counters)
     assert samples["request_duration_seconds_bucket", (repr(BUCKETS[2]), "auth")] == 0
     assert samples["request_duration_seconds_bucket", (repr(BUCKETS[3]), "auth")] == 1
@@ -71,7 +74,7 @@ def test_a_duration_on_a_bound_belongs_below_it():
 @pytest.mark.parametrize("status", [-1, 0, 99, 600, 999])
 def test_a_status_that_is_none_has_its_own_class(status):
     counters = Counters()
-    counters.observe("auth", status, 0.1, 0, 0)
+    count(counters, "auth", status, 0.1)
     assert page(counters)["requests_total", ("auth", "other")] == 1
 
 
@@ -104,7 +107,7 @@ def test_what_others_count_is_asked_for_each_time_the_page_is_read():
         upstream=lambda: upstream,
         limits=lambda: [("login", 10, 3, 0), ("wide", 90, 0, 8)],
         limits_in_flight=lambda: {"reports": 3},
-        limit_entries=lambda: 42,
+        limit_entries=lambda: (42, 50, 7),
         certificates=lambda: {"koder": 1_900_000_000.0},
         log_dropped=lambda: 6,
     )
@@ -120,7 +123,9 @@ def test_what_others_count_is_asked_for_each_time_the_page_is_read():
         'koder_gateway_limit_decisions_total{decision="shadowed",rule="wide"} 8.0',
         'koder_gateway_limit_in_flight{rule="reports"} 3.0',
         "koder_gateway_limit_entries 42.0",
-        'koder_gateway_certificate_expiry_timestamp_seconds{certificate="koder"} 1.9e+09',
+        "koder_gateway_limit_entries_max 50.0",
+        "koder_gateway_limit_crowded_out_total 7.0",
+        'koder_gateway_certificate_expiry_timestamp_seconds{certificate="koder"} 1900000000.0',
         "koder_gateway_access_log_dropped_lines_total 6.0",
     ):
         assert line in text.splitlines()

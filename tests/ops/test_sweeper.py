@@ -81,3 +81,25 @@ def test_after_its_end_nothing_is_called(parts: Parts) -> None:
     parts.sweeper.stop()
     assert not parts.sweeper.running
     assert parts.after(2.0) == []
+
+
+def test_ticks_in_time_are_not_late(parts: Parts) -> None:
+    parts.after(5.0)
+    lag = parts.sweeper.lag
+    assert (lag.counts[0], sum(lag.counts), lag.seconds) == (20, 20, 0.0), (
+        "none for the first one, which was never due"
+    )
+
+
+@pytest.mark.parametrize("late", [0.1, 0.25, 1.3])
+def test_a_tick_that_is_late_says_by_how_much(parts: Parts, late: float) -> None:
+    """The reactor was busy: its timer fires once it is done, and then at the next multiple of the interval."""
+    parts.after(1.0)
+    parts.reactor.advance(SWEEP + late)
+    lag = parts.sweeper.lag
+    assert lag.seconds == pytest.approx(late)
+    assert lag.most == pytest.approx(late)
+    parts.reactor.advance(SWEEP - late % SWEEP)
+    parts.after(1.0)
+    assert lag.seconds == pytest.approx(late), "those after it are in time again"
+    assert sum(lag.counts) == 10

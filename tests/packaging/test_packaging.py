@@ -117,7 +117,8 @@ def test_the_wheel_has_the_packages_and_the_plugin_and_nothing_else(wheel: Path)
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     folders = (PROJECT / "koder_gateway", PROJECT / "twisted" / "plugins")
     sources = {str(path.relative_to(PROJECT)) for folder in folders for path in folder.rglob("*.py")}
-    assert names == sources | {"koder_gateway/py.typed"}
+    page = {f"koder_gateway/ops/page/status.{kind}" for kind in ("html", "css", "js")}
+    assert names == sources | page | {"koder_gateway/py.typed"}
     assert "twisted/plugins/koder_gateway_plugin.py" in names
     assert names.isdisjoint({"twisted/__init__.py", "twisted/plugins/__init__.py"})
 

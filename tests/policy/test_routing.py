@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from unicodedata import normalize
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from koder_gateway.policy.routing import PathSet, PrefixTable, Route, RouteTable, _composed_pieces, lenient_paths
+from koder_gateway.policy.routing import PathSet, PrefixTable, Route, RouteTable
 
 DEFAULT = RouteTable(
     [
@@ -108,36 +106,3 @@ def test_the_match_is_the_longest_covering_prefix(prefixes: list[bytes], path: b
     found = RouteTable(Route(prefix, "s") for prefix in prefixes).match(path)
     covering = [prefix.removesuffix(b"/") for prefix in prefixes if under(path, prefix)]
     assert (found.path.removesuffix(b"/") if found else None) == max(covering, key=len, default=None)
-
-
-def test_what_is_before_any_dot_of_the_last_segment_is_a_reading() -> None:
-    assert lenient_paths(b"/v2/token.a.b.c", 2) == {b"/v2/token.a.b.c", b"/v2/token"}
-    assert lenient_paths(b"/v2/token .tar.gz/", 2) == {b"/v2/token .tar.gz", b"/v2/token"}
-    # A configured path with dots of its own.
-    table = PrefixTable({b"/v2/jwks.v1.json": 1, b"/v2/token": 2})
-    readings = lenient_paths(b"/v2/jwks.v1.json.x.y.z", table.depth, table.dots)
-    assert {table.match(reading) for reading in readings} == {1, None}
-    assert len(lenient_paths(b"/v2/" + b"a." * 4000 + b"a", 2, table.dots)) == table.dots + 2
-
-
-CLUSTERS = [
-    "a",
-    "e\u0327\u0301",
-    "\u1100\u1161\u11a8",
-    "\uac00\u11a8",
-    "\uff0f",
-    "\uff76\uff9e",
-    "\u09c7\u09be",
-    "\ufdfa",
-]
-
-
-@given(st.lists(st.sampled_from(CLUSTERS), min_size=60, max_size=400).map("".join))
-def test_letters_are_composed_in_pieces_as_all_at_once(text: str) -> None:
-    assert "".join(_composed_pieces(text)) == normalize("NFKC", text)
-
-
-def test_no_letter_is_hidden_by_endless_marks() -> None:
-    marks = "é".join("\u0301\u0327" * 300 for _ in range(3))
-    path = "".join(f"%{byte:02X}" for byte in f"{marks}\uff0fv2\uff0ftoken".encode()).encode()
-    assert any(reading.endswith(b"/v2/token") for reading in lenient_paths(b"/" + path, 3))

@@ -176,6 +176,65 @@ def test_larger_shares_let_those_go_who_wait() -> None:
     assert (house.called, house.serve()) == (1, [waits])
 
 
+def filled() -> tuple[House, list[Guest], list[Guest]]:
+    """A tenant's half of 1024 places, as far as two addresses can fill it; who is inside, and who of B's waits."""
+    house = House(limit=1024, address=256, tenant=512)
+    asked = [house.ask(A) for _ in range(256)] + [house.ask(B) for _ in range(256)]
+    inside = [guest for guest in asked if guest in house.places.held]
+    waiting = [guest for guest in asked if guest in house.places.queue]
+    assert (len(inside), len(waiting)) == (480, 32)
+    assert {guest.owner.address for guest in waiting} == {B}
+    return house, inside, waiting
+
+
+def test_two_addresses_leave_places_of_their_tenant_to_others() -> None:
+    house, inside, waiting = filled()
+    others = [house.ask(b"other %d" % number) for number in range(8) for _ in range(4)]
+    assert all(guest in house.places.held for guest in others)
+    late = house.ask(b"late")
+    assert late in house.places.queue, "now its tenant has its share"
+    # Of another tenant there are places for everybody, even where that has none for the address.
+    assert house.ask(B, b"u") in house.places.held
+    assert house.ask(C, b"u") in house.places.held
+    house.places.release(inside[0])
+    assert house.serve() == [late]
+    house.places.release(inside[-1])
+    assert house.serve() == [], "B is still one of many places, and A asks for none"
+    assert len(house.places.queue) == len(waiting)
+
+
+def test_who_waits_for_what_is_kept_for_others_goes_when_others_have_let_go() -> None:
+    house, inside, waiting = filled()
+    elsewhere = house.ask(B, b"u")
+    assert elsewhere in house.places.held, "what is kept of one tenant's says nothing about another's"
+    for guest in inside[:10]:
+        house.places.release(guest)
+    assert house.serve() == waiting[:10]
+
+
+def test_requests_for_other_tenants_pass_those_that_wait_for_what_is_kept() -> None:
+    house, inside, _ = filled()
+    # The rest of the house is full.
+    rest = [house.ask(b"%d" % number, b"u" if number < 300 else b"v") for number in range(512)]
+    last = [house.ask(b"c%d" % number) for number in range(32)]
+    passes = house.ask(B, b"u")
+    assert passes in house.places.queue
+    for guest in (rest[0], last[0]):
+        house.places.release(guest)
+    assert house.serve() == [passes]
+    assert len(inside) == 480
+
+
+@pytest.mark.parametrize("shares", [Shares(512, 512), Shares(600, 512), Shares(4, 15), Shares(1, 1)])
+def test_nothing_is_kept_where_one_address_may_have_all_or_there_is_too_little(shares: Shares) -> None:
+    assert shares.kept == 0
+    counts = Counts()
+    for number in range(shares.tenant):
+        assert counts.reached(Owner(b"%d" % (number // shares.address), b"t"), shares) == ""
+        counts.add(Owner(b"%d" % (number // shares.address), b"t"))
+    assert counts.reached(Owner(b"new", b"t"), shares) == "tenant"
+
+
 @pytest.mark.parametrize("owner", [Owner(A, b"t"), Owner(b"", b"t"), Owner(A, b""), Owner(b"", b"")])
 def test_counts_keep_no_entry_of_nothing(owner: Owner) -> None:
     counts = Counts()
@@ -275,7 +334,7 @@ TestLife.settings = settings(max_examples=60, stateful_step_count=40)
 @pytest.mark.parametrize("addresses", [2, 7, 40])
 def test_no_address_waits_while_others_are_served_twice(addresses: int) -> None:
     """However many requests one address has waiting, each of the others has its turn in one round."""
-    house = House(limit=80, address=60, tenant=80)
+    house = House(limit=80, address=80, tenant=80)
     holders = [house.ask(A) for _ in range(60)] + [house.ask(B) for _ in range(20)]
     flood = [house.ask(A) for _ in range(20)]
     others = [house.ask(b"other %d" % number) for number in range(addresses)]

@@ -116,9 +116,58 @@ def test_a_list_that_goes_on_with_tables_is_a_fault() -> None:
         parse_toml(text, "FILE", CONTEXT)
 
 
-def test_an_entry_is_bounded() -> None:
+LONG_ENTRIES = {
+    "a string": b'"' + rb"\"," * MAX_ENTRY + b'"',
+    "a number": b"1" * 3 * MAX_ENTRY,
+    "brackets": b"[{" * MAX_ENTRY + b"}]" * MAX_ENTRY,
+    "a tenant": json.dumps({"slug": "long", "domains": [f"d{n}.example" for n in range(40_000)]}).encode(),
+    "blanks": b'{"slug":"long"' + b" " * 2 * MAX_ENTRY + b"}",
+}
+
+
+@pytest.mark.parametrize("name", LONG_ENTRIES)
+def test_an_entry_of_a_list_that_is_too_long_is_left_out_and_told(name: str) -> None:
+    rests: list[None] = []
+    context = ListContext(BASE, rest=lambda: rests.append(None))
+    found = parse_json(b'{"tenants": [{"slug":"a"}, %b , {"slug":"b"}]}' % LONG_ENTRIES[name], "LIST", context)
+    assert [tenant.slug for tenant in in_order(found.registry)] == ["a", "b"]
+    assert found.faults == ("LIST: tenants[1]: is longer than 256 KiB (at byte 27)",)
+    assert (found.skipped, found.entries) == (1, 3)
+    # Others had their turn while it was passed over.
+    assert len(rests) > 3
+    for broken in (LONG_ENTRIES[name][:-1], LONG_ENTRIES[name] + b" {}"):
+        with pytest.raises(ConfigurationError, match="is not a list of tenants"):
+            parse_json(b"[%b" % broken, "LIST", CONTEXT)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        b"domains = [\n%b]\n" % b"".join(b'  "d%d.example",\n' % n for n in range(40_000)),
+        b"# " + b"x" * 3 * MAX_ENTRY + b"\n",
+        b"\n" * 3 * MAX_ENTRY,
+    ],
+    ids=["lines", "a line", "blanks"],
+)
+def test_an_entry_of_a_file_that_is_too_long_is_left_out_and_told(entry: bytes) -> None:
+    """The others are read, before it and behind it, and lines are counted on."""
+    before, after = toml(good(100)), toml([Tenant("z")])
+    long = b'[[tenant]]\nslug = "long"\n' + entry
+    line = before.count(b"\n") + 1
+    for data, others in ((before + long + after, 101), (before + long, 100), (long + before, 100)):
+        found = parse_toml(data, "FILE", CONTEXT)
+        at = 0 if others == 100 and data.startswith(long) else 100
+        assert found.faults == (f"FILE: tenant[{at}]: is longer than 256 KiB (from line {line if at else 1})",)
+        assert (len(found.registry), found.skipped, found.entries) == (others, 1, others + 1)
+    with pytest.raises(ConfigurationError) as caught:
+        parse_toml(before + long + after + b"nonsense\n", "FILE", CONTEXT)
+    lines = (before + long + after).count(b"\n") + 1
+    assert caught.value.faults[0].startswith(f"FILE: line {lines}, column ")
+
+
+def test_what_is_no_entry_is_bounded() -> None:
     with pytest.raises(ConfigurationError, match="within 256 KiB"):
-        parse_toml(toml(good(2)) + b"# " + b"x" * 2 * MAX_ENTRY, "FILE", CONTEXT)
+        parse_toml(b"# " + b"x" * 2 * MAX_ENTRY + toml(good(2)), "FILE", CONTEXT)
 
 
 def test_a_file_is_bounded(tmp_path: Path) -> None:

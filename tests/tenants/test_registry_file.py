@@ -19,7 +19,7 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
 from koder_gateway.config import file_version, load_tenants
-from koder_gateway.ops.metrics import Counters
+from koder_gateway.ops.counters import Counters
 from koder_gateway.policy.tenants import Registry, Tenant
 from koder_gateway.tenants.registry_cache import RegistryCache
 from koder_gateway.tenants.registry_file import SECOND_LOOK, RegistryFile

@@ -19,7 +19,7 @@ from twisted.web.server import NOT_DONE_YET, Site
 
 from koder_gateway import Gateway, load
 from koder_gateway.errors import OVERLOADED
-from koder_gateway.ops.metrics import Counters
+from koder_gateway.ops.counters import Counters
 from koder_gateway.policy.tenants import Registry, Tenant
 from koder_gateway.tenants import list_reader
 from koder_gateway.tenants.list_reader import WHOLE

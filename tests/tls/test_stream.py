@@ -920,8 +920,9 @@ def test_idle_connections_keep_no_big_buffers(contexts):
     before = allocated()
     for client in clients:
         transfer(client)
-    # A memory BIO that has seen the upload whole would hold 340 KiB of it; the client's side holds two of 22 KiB.
-    assert allocated() - before < 40 * 120 * 1024
+    # The client's side holds a memory BIO of 22 KiB. One that has seen the upload whole would hold 340 KiB of it, and
+    # those of its largest record 22 in each direction.
+    assert allocated() - before < 40 * 40 * 1024
 
 
 class Mallinfo(ctypes.Structure):

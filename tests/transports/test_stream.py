@@ -483,6 +483,44 @@ def test_reads_that_fill_the_buffer_are_shared(reactor: UvloopReactor, others: i
         assert bool(others) == ("other" in reader.turns[before:after])
 
 
+class Bulk(Recorder):
+    """Reads what fits while the next one is full. `turns` are the numbers of reads of all such in each turn."""
+
+    def __init__(self, turns: list[int]) -> None:
+        super().__init__()
+        self.count = 0
+        self.turns = turns
+
+    def dataReceived(self, data: bytes) -> None:
+        if not self.count:
+            self.transport.read_fitting(lambda: 0)
+        self.count += len(data)
+        if not self.turns[-1]:
+            self.transport.reactor.soon(lambda: self.turns.append(0))
+        self.turns[-1] += 1
+
+
+def test_full_reads_into_smaller_buffers_are_shared_too(reactor: UvloopReactor) -> None:
+    turns = [0]
+    senders, readers = [Recorder() for _ in range(4)], [Bulk(turns) for _ in range(4)]
+
+    async def scenario() -> None:
+        for sender, reader in zip(senders, readers, strict=True):
+            await connected(reactor, sender, reader)
+            reader.transport.pauseProducing()
+            fill(sender.transport)
+        for sender, reader in zip(senders, readers, strict=True):
+            reader.transport.resumeProducing()
+            sender.transport.loseConnection()
+        for reader in readers:
+            await reader.lost
+
+    run(reactor, scenario())
+    assert all(reader.count > 2 * MIB for reader in readers)
+    # Each has read once when it hears that the turn's reads are used up, and each has one that is not full.
+    assert max(turns) <= READS + 2 * len(readers)
+
+
 def test_a_pause_after_the_end_of_a_turn_lasts(reactor: UvloopReactor) -> None:
     sender, reader = Recorder(), Yielding()
     reader.stops_at = 1

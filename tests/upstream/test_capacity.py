@@ -96,6 +96,22 @@ def test_another_address_is_served_while_one_has_its_share(make_gateway: Make) -
     assert {(exchange.service, exchange.code) for exchange in refused} == {("identity", "overloaded")}
 
 
+def test_two_addresses_that_hold_their_places_shut_out_nobody_else(make_gateway: Make) -> None:
+    """Neither others of their tenant nor other tenants, who are answered while the two wait."""
+    gateway = crowded(make_gateway, places=64, address=25, tenant=50)
+    for peer in ("192.0.2.1", "192.0.2.2"):
+        for _ in range(16):
+            ask(gateway, peer, b"held")
+    assert gateway.services["identity"].capacity.waiting == 2
+    for number in range(20):
+        third = ask(gateway, "192.0.2.3", b"third%d" % number)
+        other = ask(gateway, "192.0.2.4", b"other%d" % number, host=b"beta.id.koder.dev")
+        answer_first(gateway, b"third%d" % number)
+        answer_first(gateway, b"other%d" % number)
+        assert (status(third), status(other)) == (200, 200)
+    assert gateway.services["identity"].capacity.waiting == 2
+
+
 def test_addresses_of_one_ipv6_network_are_one(make_gateway: Make) -> None:
     gateway = crowded(make_gateway)
     for number in range(3):

@@ -25,9 +25,11 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from koder_gateway import Gateway, Settings, load
+from koder_gateway.config.health_entries import HealthSettings
 from koder_gateway.tree.compose import compose, probed_addresses
-from koder_gateway.upstream.health import INTERVAL, TIMEOUT, Probes
-from koder_gateway.upstream.pool import Address, Service
+from koder_gateway.upstream.address import Address
+from koder_gateway.upstream.health import ProbePlan, Probes
+from koder_gateway.upstream.pool import Service
 from koder_gateway.wire.clock import CoarseClock
 from koder_gateway.wire.response import ResponseReader
 from tests.kit.authority import write_certificate
@@ -36,6 +38,8 @@ from tests.kit.gateways import parse_metrics
 from tests.kit.memory import MemoryReactor, Origin, service_settings, settings_with
 from tests.kit.waiting import eventually
 
+INTERVAL = ProbePlan("/").interval
+TIMEOUT = ProbePlan("/").timeout
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 BAD = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
 
@@ -84,7 +88,7 @@ class Probed:
         )
 
     def watch(self, *targets: tuple[Address, str]) -> None:
-        self.probes.watch([(address, path, self.host) for address, path in targets])
+        self.probes.watch([(address, ProbePlan(path, self.host)) for address, path in targets])
 
     def advance(self, seconds: float) -> None:
         """Let time pass with a sweep every so often, as the gateway does."""
@@ -158,7 +162,7 @@ def test_a_probe_names_the_host_that_requests_have_or_its_own(tmp_path: Path, li
     file = tmp_path / "koder-gateway.toml"
     file.write_text(f'[services.identity]\nurl = "https://127.0.0.1:1"\n{lines}\n')
     composition = compose(load(file), None, reactor=MemoryReactor(), clock=CoarseClock(0.0))
-    assert [(path, named) for _, path, named in probed_addresses(composition)] == [("/healthz", host)]
+    assert [(plan.path, plan.host) for _, plan in probed_addresses(composition)] == [("/healthz", host)]
 
 
 def test_probes_begin_at_once_and_then_every_few_seconds(probed: Probed) -> None:
@@ -272,11 +276,14 @@ def test_an_unhealthy_address_gets_no_exchange_while_another_is_healthy(probed: 
     assert {probed.service.next_address() for _ in range(4)} == {probed.second}
 
 
-def test_with_every_address_unhealthy_there_is_still_one(probed: Probed) -> None:
+def test_with_every_address_unhealthy_there_is_none_until_a_probe_succeeds(probed: Probed, log: list[str]) -> None:
     for _ in range(2):
         probed.round(BAD, b"")
     assert probed.states == [False, False]
-    assert probed.service.next_address() in (probed.first, probed.second)
+    assert probed.service.next_address() is None
+    assert log[-1] == "error: service identity: no address is healthy, so requests are refused (503)"
+    probed.round(BAD, GOOD)
+    assert probed.service.next_address() is probed.second
 
 
 def test_what_is_watched_already_goes_on(probed: Probed) -> None:
@@ -343,7 +350,7 @@ class Running:
 
     def __init__(self, url: str, settings: Settings | None = None, **options: Any) -> None:
         self.now = 0.0
-        services = service_settings("identity", url, health="/healthz", **options)
+        services = service_settings("identity", url, health=HealthSettings(path="/healthz"), **options)
         settings = settings or settings_with(services=services)
         self.gateway = Gateway(settings, ports=[], reactor=reactor, clock=lambda: self.now)
         self.gateway.startService()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -220,7 +221,7 @@ def test_a_name_server_that_does_not_answer_stops_nothing_else(
     """Neither other services, nor the registry, nor certificates, nor the end of the process."""
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(SILENT)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"), prepend=os.pathsep)
     registry = tmp_path / "tenants.toml"
     registry.write_text('[[tenant]]\nslug = "acme"\n')
     with Origin() as origin:

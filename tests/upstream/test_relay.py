@@ -788,6 +788,98 @@ def test_when_every_address_refuses_the_answer_is_unreachable() -> None:
     play.check_empty()
 
 
+def test_an_address_that_takes_no_connection_in_time_gives_way_to_another() -> None:
+    play = Play(addresses=2)
+    good, silent = play.origins
+    silent.answers = "ignore"
+    relay = play.ask(b"POST /b HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n", b"xx")
+    assert silent.attempts == 1
+    play.advance(2)
+    assert read_message(good.last.take())[0].body == b"xx"
+    good.last.send(OK)
+    assert told(relay) == [("respond", 200, b"hi", True)]
+    assert relay.exchange.retries == 1
+    play.check_empty()
+
+
+def test_over_the_budget_of_retries_the_failure_is_the_answer() -> None:
+    play = Play(addresses=2)
+    play.origins[1].answers = "refuse"
+    while play.service.may_retry():
+        pass
+    relay = play.ask()
+    assert told(relay) == [("refuse", "upstream_unreachable")]
+    assert (relay.exchange.retries, play.service.retried, play.service.retry_budget.denied) == (0, 0, 2)
+    play.check_empty()
+
+
+def test_without_a_healthy_address_nothing_is_asked(play: Play) -> None:
+    play.service.addresses[0].judge(False, 0.0)
+    relay = play.ask()
+    assert told(relay) == [("refuse", "overloaded")]
+    assert (play.origin.attempts, play.service.active, play.service.failures) == (0, 0, {})
+    assert relay.exchange.phase == ENDED
+    play.service.addresses[0].judge(True, 0.0)
+    relay = play.ask()
+    play.origin.last.send(OK)
+    assert told(relay) == [("respond", 200, b"hi", True)]
+
+
+def first_of_two() -> Play:
+    """A service whose second address is too busy to be chosen as long as the first one is available."""
+    play = Play(addresses=2)
+    second = play.service.addresses[1]
+    second.busy.update(UpstreamConnection(second) for _ in range(99))
+    return play
+
+
+def fail_often(
+    play: Play, end: Callable[[Peer], object], raw: bytes = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", body: bytes = b""
+) -> None:
+    """A request of each of many clients, whose connections to the first address end like that."""
+    for number in range(20):
+        before = len(play.origin.connections)
+        play.ask(raw, body, not body, peer=f"192.0.2.{number}")
+        if len(play.origin.connections) > before:
+            end(play.origin.last)
+
+
+def test_connections_that_close_before_a_response_eject_an_address() -> None:
+    play = first_of_two()
+    fail_often(play, lambda peer: peer.close())
+    assert (play.service.ejections, play.origin.attempts) == (1, 5)
+
+
+def test_responses_that_are_malformed_eject_an_address() -> None:
+    play = first_of_two()
+    fail_often(play, lambda peer: peer.send(b"+PONG\r\n\r\n"))
+    assert (play.service.ejections, play.origin.attempts) == (1, 5)
+
+
+def test_requests_that_are_not_complete_eject_no_address() -> None:
+    play = first_of_two()
+    fail_often(play, lambda peer: peer.close(), UPLOAD, b"12345")
+    assert (play.service.ejections, play.origin.attempts) == (0, 20)
+
+
+def test_responses_that_are_cut_eject_no_address() -> None:
+    play = first_of_two()
+    fail_often(play, lambda peer: (peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi"), peer.close()))
+    assert (play.service.ejections, play.origin.attempts) == (0, 20)
+
+
+def test_kept_alive_connections_that_die_eject_no_address() -> None:
+    play = first_of_two()
+    for number in range(20):
+        play.ask()
+        play.origin.last.send(OK)
+        peer = f"192.0.2.{number}"
+        relay = play.ask(b"POST /b HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n", b"xx", peer=peer)
+        play.origin.last.close()
+        assert told(relay) == [("refuse", "upstream_closed")]
+    assert (play.service.ejections, play.origin.attempts) == (0, 20)
+
+
 def test_addresses_take_turns() -> None:
     play = Play(addresses=3)
     relays = [play.ask() for _ in range(6)]

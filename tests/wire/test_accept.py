@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from koder_gateway.wire.accept import _LONGEST, may_prefer_page, negotiating_fields, prefers_page
+from koder_gateway.wire.accept import _LONGEST, may_prefer_page, names_json, negotiating_fields, prefers_page
 
 FIREFOX = b"text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 CHROME = FIREFOX + b",image/avif,image/webp,image/apng,application/signed-exchange;v=b3;q=0.7"
@@ -88,3 +88,23 @@ def test_the_quick_look_misses_nobody(fields: list[tuple[bytes, bytes]]) -> None
     assert may_prefer_page(lines) or not prefers_page(fields)
     assert may_prefer_page(b"")
     assert not may_prefer_page(b"Accept: */*\r\n")
+
+
+@pytest.mark.parametrize(
+    ("accept", "named"),
+    [
+        (b"application/json", True),
+        (b"application/json, text/plain, */*", True),
+        (b"Application/JSON;q=0.5, */*;q=0.1", True),
+        (b"*/*", False),
+        (b"", False),
+        (b"application/problem+json", False),
+        (b"application/json;q=0", False),
+        (b"text/plain, application/json;q=0.9", False),
+        (b"text/html,application/xhtml+xml,application/json;q=0.8", False),
+        (b"application/json" + b" " * _LONGEST, False),
+    ],
+)
+def test_who_names_json(accept: bytes, named: bool) -> None:
+    assert names_json([(b"Host", b"a"), (b"aCCept", accept)]) is named
+    assert not names_json([(b"Host", accept)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
 import re
 import signal
@@ -46,6 +47,11 @@ def supervised(folder: Path, url: str, **options: Any) -> Iterator[GatewayProces
         yield gateway
 
 
+def state(gateway: GatewayProcess) -> Any:
+    """What /status says, of whichever worker it meets."""
+    return json.loads(gateway.ask_admin("/status")[1])
+
+
 def gone(pid: int) -> bool:
     """Whether that process has ended."""
     try:
@@ -74,6 +80,12 @@ def test_both_serve_and_their_metrics_are_one(tmp_path: Path) -> None:
             until(lambda: gateway.metrics()[OPEN] == 100, "all are counted")
         until(lambda: gateway.metrics()[REQUESTS] == 100, "all are counted")
         assert gateway.metrics()["koder_gateway_workers"] == 2
+        status = state(gateway)
+        assert status["requests"]["total"] == 100
+        assert [(each["number"], each["pid"], each["ready"]) for each in status["workers"]] == [
+            (1, first, True),
+            (2, second, True),
+        ]
         until(lambda: len(gateway.access()) == 100, "each has its line")
         assert {line["worker"] for line in gateway.access()} == {1, 2}
         assert gateway.workers == [first, second]
@@ -277,14 +289,22 @@ def test_a_reload_is_done_by_every_worker_or_by_none(tmp_path: Path) -> None:
             assert {client.ask("GET", "/a").body for client in asking} == {b"/a fresh"}
             reload(gateway, configured(new.url), "reloaded by all workers")
             assert {client.ask("GET", "/a").body for client in asking} == {b"/a new"}
+            assert state(gateway)["reloads"]["last"]["accepted"]
             reload(gateway, configured(old.url, tenants={"refresh": 1}), "reload refused")
             assert "koder-gateway: reload refused: " in gateway.log()
             assert "tenants.refresh: " in gateway.log()
+            reloads = state(gateway)["reloads"]
+            assert (reloads["accepted"], reloads["refused"]) == (1, 1)
+            assert "tenants.refresh: " in reloads["last"]["faults"][0]
             assert {client.ask("GET", "/a").body for client in asking} == {b"/a new"}
             # Whoever starts now serves what is in force, not what the file says.
             pid = gateway.workers[0]
             os.kill(pid, signal.SIGKILL)
             until_replaced(gateway, pid)
+            until(
+                lambda: {each["restarts"] for each in state(gateway)["workers"]} == {0, 1},
+                "it counts as started again",
+            )
             for _ in range(20):
                 with gateway.connect() as client:
                     assert client.ask("GET", "/a").body == b"/a new"

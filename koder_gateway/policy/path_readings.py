@@ -1,0 +1,250 @@
+"""The ways in which a lenient service may read a path, for limits: they must not be bypassed by a spelling.
+
+A path of 8 KiB may be full of letters that take long to normalise. So what has a meaning in paths (slashes,
+backslashes, semicolons, and segments of blanks and dots) is found first, in any form that letters have for it. Then
+only those segments are normalised that can belong to a configured path, and of these only as much as it may be long.
+"""
+
+from __future__ import annotations
+
+import re
+from binascii import a2b_qp
+from collections.abc import Callable, Collection, Iterator
+from typing import Final, NamedTuple
+from unicodedata import category, normalize
+
+# Parts of a segment that may be removed, until nothing is left: white space, dots, and what follows a semicolon. Each
+# part matches as much as it can.
+_VOID: Final = re.compile(rb"(?:/++[\x00-\x20.]*+(?:;[^/]*+)?+(?=/|\Z))++")
+_BLANK: Final = bytes(range(0x21))
+_ESCAPE: Final = re.compile(rb"%(?=[0-9A-Fa-f]{2})")
+_SLASH: Final = re.compile(rb"/")
+_SLASHES: Final = re.compile(rb"//++")
+_LEADING: Final = re.compile(rb"/++")
+_DOT_SEGMENT: Final = re.compile(rb"/\.\.?(?:[/;]|\Z)")
+# How often a path is decoded: by the service, and by each proxy in between that passes it on decoded.
+_DECODINGS: Final = 4
+# The characters of which normalising makes a slash, a backslash or a semicolon, or nothing but blanks and dots. (A
+# test goes through all of Unicode.)
+_SIGNS: Final = {
+    character: normalize("NFKC", character)
+    for character in "\u2100\u2101\u2105\u2106\uff0f\ufe68\uff3c\u037e\ufe14\ufe54\uff1b\u2024\u2025\u2026\ufe19"
+    "\ufe30\ufe52\uff0e\xa0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
+}
+_ASCII: Final = bytes(range(0x80))
+# Letters are normalised in pieces of so many characters: a run of marks takes the square of its length.
+_PIECE: Final = 128
+# How far back such a piece may be cut, so that no letter loses its marks. No configured path has as many marks.
+_MARKS: Final = 32
+# The vowels and last consonants of Hangul, which are one character with what is before them.
+_JAMO: Final = re.compile("[\u1160-\u11ff\ud7b0-\ud7ff]")
+# At most so many characters become one when they are composed (Unicode Standard Annex 15: NFD of one has no more).
+_COMPOSED: Final = 4
+# What a segment is made of: blanks, a dot, or a few other characters. These may become 18 times as many.
+_TOKEN: Final = re.compile(r"[\x00-\x20]++|\.|[^\x00-\x20.]{1,8}+")
+# Behind what is left of a segment that is too long for any configured path: no character has this byte.
+_CUT: Final = b"\xff"
+
+
+class Reach(NamedTuple):
+    """What of a path can matter to a table of prefixes: their first `depth` segments and as many `dots` as they have;
+    segments of at most `longest` bytes, None for any; and the `inner` ones, which other prefixes continue, None for
+    all."""
+
+    depth: int
+    dots: int = 0
+    longest: int | None = None
+    inner: frozenset[bytes] | None = None
+
+    @classmethod
+    def of(cls, prefixes: Collection[bytes]) -> Reach:
+        """That of these prefixes, which begin with a slash and do not end with one."""
+        return cls(
+            max((path.count(b"/") for path in prefixes), default=0),
+            max((path.count(b".") for path in prefixes), default=0),
+            max((len(segment) for path in prefixes for segment in path.split(b"/")), default=0),
+            frozenset(path[: slash.start()] for path in prefixes for slash in _SLASH.finditer(path)),
+        )
+
+
+def lenient_path(path: bytes, depth: int) -> bytes:
+    """The first `depth` segments of a path that `wire.target` accepts, as a lenient service would read them: escapes
+    decoded, letters normalised and in lower case, without path parameters (RFC 3986 section 3.3), white space at
+    either end, dots at the end, and empty segments.
+
+    Linear, and expensive only for the requested segments: a target may be 8 KiB of slashes.
+    """
+    return _segments(_with_plain_signs(_decoded(path)), Reach(depth), _normalised)[0]
+
+
+def lenient_paths(path: bytes, reach: Reach) -> set[bytes]:
+    """The `lenient_path` of a path, and its other possible readings: with the original letters; decoded more than
+    once (`%2574` is `t`), with the dot segments and backslashes that appear resolved; without a format at the end of
+    the last segment, which some frameworks remove. A format may have dots of its own (`token.tar.gz`), so what is
+    before each dot is a reading; but no more dots than the configured segments have can be before it.
+
+    What cannot matter within this reach may be cut off, or replaced by what no prefix has.
+    """
+    readings: set[bytes] = set()
+    for _ in range(_DECODINGS):
+        path = _decoded(path)
+        _read(readings, path.lower(), reach, bytes)
+        if not path.isascii():
+            _read(readings, _with_plain_signs(path), reach, lambda segment: _bounded(segment, reach))
+        if _ESCAPE.search(path) is None:
+            break
+    return readings
+
+
+def _read(readings: set[bytes], path: bytes, reach: Reach, letters: Callable[[bytes], bytes]) -> None:
+    """Add the readings of a decoded path."""
+    readings.update(_segments(path, reach, letters))
+    if b"\\" in path or _DOT_SEGMENT.search(path):
+        readings.update(_segments(_resolved(path), reach, letters))
+
+
+def _decoded(path: bytes) -> bytes:
+    """A path with its escapes decoded once; a percent sign that begins no escape stays."""
+    if b"%" not in path:
+        return path
+    # Quoted-printable is percent-encoding with another sign, and is decoded in C. Each escape takes two bytes off;
+    # what is none takes fewer, apart from ends of lines.
+    if b"\n" not in path and b"\r" not in path:
+        quoted = path.replace(b"=", b"=3D").replace(b"%", b"=")
+        decoded = a2b_qp(quoted)
+        if len(quoted) - len(decoded) == 2 * quoted.count(b"="):
+            return decoded
+    return a2b_qp(_ESCAPE.sub(b"=", path.replace(b"=", b"=3D")))
+
+
+def _with_plain_signs(path: bytes) -> bytes:
+    """A path in UTF-8, with ASCII for the letters that have a meaning in paths."""
+    if path.isascii():
+        return path
+    # What is not ASCII is looked through first: it is shorter, or all of the path.
+    others = path.translate(None, _ASCII).decode("utf-8", "replace")
+    text = path.decode("utf-8", "replace")
+    for character, sign in _SIGNS.items():
+        if character in others:
+            text = text.replace(character, sign)
+    return text.encode()
+
+
+def _normalised(segment: bytes) -> bytes:
+    """A segment in lower case, with letters of other forms (such as fullwidth ones) replaced by the plain letters."""
+    return segment.lower() if segment.isascii() else _composed(segment.decode())
+
+
+def _bounded(segment: bytes, reach: Reach) -> bytes:
+    """The same, if it is not too long for any configured path. Of a longer one it is only what is before a dot that
+    may be: the rest becomes one byte that no path has."""
+    if segment.isascii() or reach.longest is None:
+        return _normalised(segment)
+    text = segment.decode()
+    kept, whole = _head(text, _COMPOSED * reach.longest, reach)
+    return _composed(kept) if whole else _composed(kept) + _CUT
+
+
+def _head(text: str, most: int, reach: Reach) -> tuple[str, bool]:
+    """The beginning of a segment that neither begins nor ends with blanks: as much as can be of a configured path, or
+    can be a name before a dot that does. With it whether that is all."""
+    kept: list[str] = []
+    length, dots = 0, 0
+    for match in _TOKEN.finditer(text):
+        token = match[0]
+        if token == ".":
+            # Behind so many dots there is no name any more.
+            if dots > reach.dots:
+                return "".join(kept), False
+            dots += 1
+            length += 1
+        elif token[0] <= " ":
+            # Blanks before a dot are not part of the name.
+            token = token[: most + 1]
+            length += len(token)
+        else:
+            length += len(token if token.isascii() else normalize("NFKD", token))
+            if length > most:
+                return "".join(kept), False
+        kept.append(token)
+    return "".join(kept), True
+
+
+def _composed(text: str) -> bytes:
+    composed = normalize("NFKC", text) if len(text) <= _PIECE else "".join(_composed_pieces(text))
+    return composed.casefold().encode().lower()
+
+
+def _composed_pieces(text: str) -> Iterator[str]:
+    start = 0
+    while start < len(text):
+        end = start + _PIECE
+        if end < len(text):
+            end = next((at for at in range(end, end - _MARKS, -1) if _begins(text[at])), end)
+        yield normalize("NFKC", text[start:end])
+        start = end
+
+
+def _begins(character: str) -> bool:
+    """Whether a character is never one with what is before it."""
+    if character.isascii():
+        return True
+    first = normalize("NFKD", character)[0]
+    return category(first)[0] != "M" and _JAMO.match(first) is None
+
+
+def _resolved(path: bytes) -> bytes:
+    """A path without dot segments (RFC 3986 section 5.2.4), for services that read a backslash as a slash."""
+    kept: list[bytes] = []
+    for segment in _SLASHES.sub(b"/", path.replace(b"\\", b"/")).split(b"/"):
+        name = segment.partition(b";")[0]
+        if name == b"..":
+            del kept[-1:]
+        elif name not in (b"", b"."):
+            kept.append(segment)
+    return b"/" + b"/".join(kept)
+
+
+def _segments(path: bytes, reach: Reach, letters: Callable[[bytes], bytes]) -> tuple[bytes, ...]:
+    """The first segments of a decoded path, as `letters` reads each; if these include the path's last one, also
+    without a format, which begins behind at most so many dots as there may be."""
+    read = b""
+    last = b""
+    position = 0
+    for _ in range(reach.depth):
+        if reach.inner is not None and read not in reach.inner:
+            # No prefix continues here.
+            break
+        void = _VOID.match(path, position)
+        if void is not None:
+            position = void.end()
+        slashes = _LEADING.match(path, position)
+        if slashes is None:
+            break
+        start = slashes.end()
+        end = path.find(b"/", start)
+        position = len(path) if end < 0 else end
+        parameters = path.find(b";", start, position)
+        last = _stripped(letters(_stripped(path[start : position if parameters < 0 else parameters])))
+        before, read = read, read + b"/" + last
+    if b"." not in last:
+        return (read,)
+    void = _VOID.match(path, position)
+    if (position if void is None else void.end()) < len(path):
+        return (read,)
+    return read, *(before + b"/" + name for name in _without_formats(last, reach.dots))
+
+
+def _stripped(segment: bytes) -> bytes:
+    return segment.lstrip(_BLANK).rstrip(_BLANK + b".")
+
+
+def _without_formats(segment: bytes, dots: int) -> Iterator[bytes]:
+    """What is before each dot of a segment, from the first one to the one behind so many `dots`."""
+    dot = segment.find(b".")
+    while dot >= 0 and dots >= 0:
+        name = segment[:dot].rstrip(_BLANK + b".")
+        if name:
+            yield name
+        dot = segment.find(b".", dot + 1)
+        dots -= 1

@@ -1,0 +1,1 @@
+"""What the documentation says about each key of the configuration, written from the code (`make reference`)."""

@@ -1,0 +1,144 @@
+"""The ways in which a lenient service may read a path."""
+
+from __future__ import annotations
+
+import re
+import sys
+from unicodedata import normalize
+from urllib.parse import unquote_to_bytes
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from koder_gateway.policy import path_readings
+from koder_gateway.policy.path_readings import Reach, _composed_pieces, _with_plain_signs, lenient_path, lenient_paths
+from koder_gateway.policy.routing import PrefixTable
+
+
+def test_what_is_before_any_dot_of_the_last_segment_is_a_reading() -> None:
+    assert lenient_paths(b"/v2/token.a.b.c", Reach(2)) == {b"/v2/token.a.b.c", b"/v2/token"}
+    assert lenient_paths(b"/v2/token .tar.gz/", Reach(2)) == {b"/v2/token .tar.gz", b"/v2/token"}
+    # A configured path with dots of its own.
+    table = PrefixTable({b"/v2/jwks.v1.json": 1, b"/v2/token": 2})
+    readings = table.readings(b"/v2/jwks.v1.json.x.y.z")
+    assert {table.match(reading) for reading in readings} == {1, None}
+    assert len(lenient_paths(b"/v2/" + b"a." * 4000 + b"a", Reach(2, 2))) == 4
+
+
+CLUSTERS = [
+    "a",
+    "e\u0327\u0301",
+    "\u1100\u1161\u11a8",
+    "\uac00\u11a8",
+    "\uff0f",
+    "\uff76\uff9e",
+    "\u09c7\u09be",
+    "\ufdfa",
+]
+
+
+@given(st.lists(st.sampled_from(CLUSTERS), min_size=60, max_size=400).map("".join))
+def test_letters_are_composed_in_pieces_as_all_at_once(text: str) -> None:
+    assert "".join(_composed_pieces(text)) == normalize("NFKC", text)
+
+
+def test_no_letter_is_hidden_by_endless_marks() -> None:
+    marks = "é".join("\u0301\u0327" * 300 for _ in range(3))
+    path = "".join(f"%{byte:02X}" for byte in f"{marks}\uff0fv2\uff0ftoken".encode()).encode()
+    assert any(reading.endswith(b"/v2/token") for reading in lenient_paths(b"/" + path, Reach(3)))
+
+
+def test_every_character_that_becomes_a_sign_is_known() -> None:
+    """What normalising makes of each character of Unicode: what has a meaning in paths is found before it."""
+    unknown = []
+    for number in range(0x80, sys.maxunicode + 1):
+        character = chr(number)
+        if 0xD800 <= number < 0xE000:
+            continue
+        plain = normalize("NFKC", character).casefold()
+        meant = any(sign in plain for sign in "/\\;") or re.fullmatch(r"[\x00-\x20.]*", plain)
+        if meant and _with_plain_signs(character.encode()) != plain.encode():
+            unknown.append(character)
+    assert unknown == []
+
+
+TABLES = [
+    PrefixTable({path: path for path in (lenient_path(path, path.count(b"/")) for path in paths)})
+    for paths in (
+        [b"/oauth/v2/token", b"/oauth/v2", b"/v1/auth", b"/v1/auth/caf%C3%A9.v1"],
+        [b"/a", b"/%ED%95%9C", b"/b/%E1%BE%82/c"],
+        [b"/x.y.z/%EF%BF%BF"],
+    )
+]
+PIECES = st.sampled_from(
+    [
+        *("/", "//", "/../", "/./", "\\", ";", ";x", ".", "..", " ", "%", "%2F", "%25"),
+        *("oauth", "OAuth", "v2", "token", "v1", "auth", "caf", "a", "b", "c", "x", "y", "z", "e"),
+        *("\u0301", "\u0327\u0301", "\u0345", "\u0313\u0300", "\u03b1", "\uac00", "\u11ab", "\u1112\u1161"),
+        *("\uff0f", "\uff3c", "\u2100", "\u2025", "\u2026", "\u3000", "\xa0", "\u2488", "\xa8", "\u037e"),
+        *("\uff56\uff12", "\u212a", "\xdf", "\ufdfa", "\ufb01", "\uffff", "\xe9"),
+    ]
+)
+RUNS = st.tuples(PIECES, st.sampled_from([1, 1, 1, 1, 2, 3, 7, 8, 9, 40, 200])).map(lambda run: run[0] * run[1])
+TEXTS = st.lists(RUNS, max_size=14).map("".join)
+
+
+def escaped(text: str, times: int) -> bytes:
+    """A path with all of this escaped, more than once."""
+    path = text.encode()
+    for _ in range(times):
+        path = b"".join(
+            b"%%%02X" % byte if byte > 0x7E or byte < 0x21 or byte == 0x25 else b"%c" % byte for byte in path
+        )
+    return path
+
+
+def simply(path: bytes, depth: int, dots: int) -> set[bytes]:
+    """The specification: all of the path is normalised, and nothing is cut off."""
+    readings: set[bytes] = set()
+    reach = Reach(depth, dots)
+    for _ in range(4):
+        path = path_readings._decoded(path)
+        whole = normalize("NFKC", path.decode("utf-8", "replace")).casefold().encode().lower()
+        for form in (path.lower(), whole):
+            path_readings._read(readings, form, reach, bytes)
+        if re.search(rb"%[0-9A-Fa-f]{2}", path) is None:
+            break
+    return readings
+
+
+@given(TEXTS, st.integers(1, 3), st.sampled_from(["", "/oauth/v2/", "/oauth/v2/token", "/v1/auth/caf", "/b/"]))
+@example("\u0301" * 3000, 1, "/v1/auth")
+@example("\u3000" * 3000 + ".json", 1, "/v1/auth")
+@example("." * 300 + "x", 1, "/v1/auth")
+def test_what_cannot_matter_does_not(text: str, times: int, before: str) -> None:
+    """A bounded reading leads to the same as one of the whole path, whatever the path."""
+    path = escaped(f"{before}{text}", times)
+    for table in TABLES:
+        bounded = {table.match(reading) for reading in table.readings(path)}
+        whole = {table.match(reading) for reading in simply(path, table.depth, table._reach.dots)}
+        assert bounded - {None} == whole - {None}
+
+
+@pytest.mark.parametrize("letter", ["\u0301", "\u0345\u0334", "\ufdfa", "\uff0f", "\u3000", "\U0001d400"])
+def test_only_the_beginning_of_a_long_segment_is_normalised(letter: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever 8 KiB of it are, what is normalised depends on the configured paths alone."""
+    seen: list[int] = []
+
+    def counted(form: str, text: str) -> str:
+        seen.append(len(text))
+        return normalize(form, text)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(path_readings, "normalize", counted)
+    path = b"/oauth/v2/" + escaped(letter * (2600 // len(letter.encode())), 1)
+    TABLES[0].readings(path)
+    assert sum(seen) <= 2 * 4 * 10
+
+
+@given(
+    st.lists(st.sampled_from([b"%", b"=", b"%41", b"%3d", b"%0A", b"\n", b"\r", b"4", b"a", b"\xff"]), max_size=12)
+)
+def test_decoding_is_that_of_the_standard_library(pieces: list[bytes]) -> None:
+    path = b"".join(pieces)
+    assert path_readings._decoded(path) == unquote_to_bytes(path)

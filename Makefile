@@ -27,7 +27,7 @@ SHELL := /bin/bash
 .PHONY: system-python system-bench system-test system-test-tls system-deb system-test-deb
 
 # $(call need,CONDITION,PACKAGES): nothing while CONDITION holds; else the Debian PACKAGES are installed when root,
-# and named in one line when not.
+# and named in one line when not. `type -P` finds all of its names; `command -v` is content with one.
 define need
 @if ! { $(1); } >/dev/null 2>&1; then \
     if [ "$$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then \
@@ -167,16 +167,16 @@ system-python:
 	$(call need,$(PYTHON) -c 'import ensurepip',python3-venv)
 
 system-test:
-	$(call need,command -v nginx && command -v redis-server && command -v node && command -v go && command -v chromium && command -v fish && command -v zsh,nginx redis-server nodejs golang-go chromium fish zsh)
+	$(call need,type -P nginx redis-server node go chromium fish zsh,nginx redis-server nodejs golang-go chromium fish zsh)
 
 system-test-tls:
 	$(call need,command -v testssl || command -v testssl.sh,testssl.sh)
 
 system-bench:
-	$(call need,command -v nginx wrk h2load,nginx wrk nghttp2-client)
+	$(call need,type -P nginx wrk h2load,nginx wrk nghttp2-client)
 
 system-deb:
-	$(call need,command -v dpkg-buildpackage lintian && dpkg-checkbuilddeps,build-essential debhelper dh-virtualenv lintian python3-dev python3-venv)
+	$(call need,type -P dpkg-buildpackage lintian && dpkg-checkbuilddeps,build-essential debhelper dh-virtualenv lintian python3-dev python3-venv)
 
 # Only root can install into a tree; anybody else has the package unpacked.
 system-test-deb:

@@ -8,6 +8,7 @@ PYTEST ?=
 FLOODS ?=
 PEERS  ?=
 LIMITS ?=
+TRACING ?=
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -22,7 +23,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-long test-tls check format reference screenshot bench bench-echo bench-floods bench-limits-store bench-peers bench-scale bench-workers deb test-deb clean
+.PHONY: help run test test-long test-tls check format reference screenshot bench bench-echo bench-floods bench-limits-store bench-tracing bench-peers bench-scale bench-workers deb test-deb test-reproducible test-container clean
 .PHONY: system-python system-bench system-test system-test-tls system-deb system-test-deb
 
 # $(call need,CONDITION,PACKAGES): nothing while CONDITION holds; else the Debian PACKAGES are installed when root,
@@ -54,10 +55,13 @@ help:
 	@echo 'make bench-refresh  what requests wait for while a registry of a million tenants is read again (REFRESH= passes options)'
 	@echo 'make bench-echo  WebSocket messages a second, beside Go where it is installed'
 	@echo 'make bench-limits-store  what limits on a shared store cost, on a Redis beside none (LIMITS= passes options)'
+	@echo 'make bench-tracing  what spans cost, with one trace in a hundred and with all (TRACING= passes options)'
 	@echo 'make bench-floods  what attackers cost and honest clients get beside them, next to Go (FLOODS= passes options)'
 	@echo 'make bench-peers  the table of docs/performance.md, beside Go, Traefik, Caddy, nginx and HAProxy (PEERS= passes options)'
 	@echo 'make deb       the Debian package, into dist/'
-	@echo 'make test-deb  install that package into a tree of its own and serve a request through it'
+	@echo 'make test-deb  install that package into a tree of its own, serve, upgrade it under load, remove and purge it'
+	@echo 'make test-reproducible  build the package twice, differently, and compare the two'
+	@echo 'make test-container  build the image of the Containerfile with buildah, and serve a request through it'
 	@echo 'make clean     remove everything that these made'
 
 run: $(STAMP)
@@ -95,6 +99,9 @@ bench: $(STAMP)-test
 bench-limits-store: system-bench system-test $(STAMP)-test
 	$(BIN)/python benchmarks/shared_limits.py $(LIMITS)
 
+bench-tracing: system-bench $(STAMP)-test
+	$(BIN)/python benchmarks/tracing.py $(TRACING)
+
 bench-echo: $(STAMP)
 	$(BIN)/python benchmarks/echo.py
 
@@ -127,6 +134,12 @@ deb: system-deb
 test-deb: system-test-deb deb
 	debian/test-installed dist/koder-gateway_*_$$(dpkg --print-architecture).deb
 
+test-reproducible: system-deb
+	debian/test-reproducible
+
+test-container:
+	.ci/test-container
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis .benchmarks .pytest_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
@@ -154,7 +167,7 @@ system-python:
 	$(call need,$(PYTHON) -c 'import ensurepip',python3-venv)
 
 system-test:
-	$(call need,command -v nginx && command -v redis-server && command -v node && command -v go && command -v chromium,nginx redis-server nodejs golang-go chromium)
+	$(call need,command -v nginx && command -v redis-server && command -v node && command -v go && command -v chromium && command -v fish && command -v zsh,nginx redis-server nodejs golang-go chromium fish zsh)
 
 system-test-tls:
 	$(call need,command -v testssl || command -v testssl.sh,testssl.sh)

@@ -20,18 +20,19 @@ def show_readiness(settings: Settings | None, options: argparse.Namespace) -> in
         status, text = ask_page(admin, "/readyz")
     except AdminError as error:
         return _show(options, False, [str(error)])
-    if status == 200 and text == "ready\n":
-        return _show(options, True, [])
-    return _show(options, False, _reasons(text) or [f"{admin}: what answers there is no admin port of a gateway"])
+    reasons = _reasons(text)
+    if reasons is None or status not in (200, 503):
+        return _show(options, False, [f"{admin}: what answers there is no admin port of a gateway"])
+    return _show(options, status == 200, reasons or ([] if status == 200 else ["it gives no reason"]))
 
 
-def _reasons(text: str) -> list[str]:
-    """Why it is not ready, as the problem document says; nothing if it is none."""
+def _reasons(text: str) -> list[str] | None:
+    """Why it is not ready, none if it is, by the JSON of `/readyz`; None if it is something else."""
     try:
         reasons = json.loads(text)["reasons"]
     except (ValueError, RecursionError, KeyError, TypeError):
-        return []
-    return list(map(str, reasons)) if isinstance(reasons, list) else []
+        return None
+    return list(map(str, reasons)) if isinstance(reasons, list) else None
 
 
 def _show(options: argparse.Namespace, ready: bool, reasons: list[str]) -> int:

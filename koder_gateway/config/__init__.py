@@ -18,6 +18,7 @@ from .stable_reads import StableReading, Version, file_state, read_once
 from .tables import Row, keys, rows
 from .tenant_entries import ListContext, TenantList
 from .tenant_settings import CorsSettings, TenantSettings
+from .tracing import TracingSettings
 from .units import parse_duration, parse_size
 from .warnings import misspelled_services, warning_lines
 from .worker_limits import AUTO, parse_workers, shared_store_fault
@@ -66,6 +67,7 @@ __all__ = [
     "TenantSettings",
     "TimeoutSettings",
     "TlsSettings",
+    "TracingSettings",
     "Version",
     "entries_in_force",
     "file_state",

@@ -41,6 +41,8 @@ from .signing_keys import ContextSettings
 from .stable_reads import Version
 from .tables import made, setting, table
 from .tenant_settings import CorsSettings, TenantSettings
+from .tracing import TracingSettings
+from .tracing import checked as checked_tracing
 from .values import (
     BOOLEAN,
     FILE,
@@ -254,6 +256,11 @@ class Settings:
         table(ContextSettings),
         {},
         about="A signed header for services, which says that a request has come through the gateway.",
+    )
+    tracing: TracingSettings = setting(
+        made(TracingSettings, checked_tracing),
+        {},
+        about="Spans of requests, for an OpenTelemetry collector. No request waits for it.",
     )
     problems: ProblemSettings = setting(
         table(ProblemSettings),

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from twisted.web.http_headers import Headers
 
-from ..exchange.forwarding import header_fields, service_fields, trace_of
+from ..exchange.forwarding import header_fields, service_fields
 from ..exchange.states import Exchange
+from ..exchange.tracing import lines_with_trace, trace_line
 
 
 def forwarded_headers(exchange: Exchange) -> Headers:
     """The client's end-to-end fields and the gateway's own: nothing that the client made up."""
     headers = Headers()
-    exchange.trace_id, trace = trace_of(exchange.head)
+    trace = trace_line(exchange, attempt=False)
     ours = service_fields(exchange.request_id, trace, exchange.context.fields_for_service())
-    for name, value in header_fields((*exchange.head.lines, ours)):
+    for name, value in header_fields((*lines_with_trace(exchange), ours)):
         headers.addRawHeader(name, value)
     return headers
 

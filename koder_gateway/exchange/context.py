@@ -40,15 +40,15 @@ class RequestContext:
     """What is the same for all requests of one client with one host, origin and tenant header.
 
     `tenant` is a Refusal where neither names one, or the connection is not for that host. If that is because the
-    tenant is suspended, and nothing else speaks against the request, it is `suspended`. `fields` are finished
-    field lines for the response, made of `cors` and `hsts`; `service_fields` are those for the service, without
-    the `signed` one. `drops_hsts`: a service's own HSTS goes no further, since the gateway has one or the client
-    speaks no TLS. `origins` has the page's origin if it may read the response, and `readable` says whether this
-    page may; a `foreign` page is another tenant's. `address` is the client's, `key` the form of it that limits
-    count under; it is `certain` unless a header names a client that nobody vouches for, or that cannot be read,
-    or a trusted proxy names none. What a trusted proxy said, and what a foreign page may not do, holds for one
-    request: such a context is not `lasting`. `tls` is the version of TLS on the connection, b"" without.
-    `limits` are the figures that the tenant has in place of the own ones of limits.
+    tenant is suspended, and nothing else speaks against the request, it is `suspended`. `fields` are finished field
+    lines for the response, made of `cors` and `hsts`; `service_fields` are those for the service, without the
+    `signed` one. `drops_hsts`: a service's own HSTS goes no further, since the gateway has one or the client speaks
+    no TLS. `origins` has the page's origin if it may read the response, and `readable` says whether this page may; a
+    `foreign` page is another tenant's. `address` is the client's, `key` the form of it that limits count under; it is
+    `certain` unless a header names a client that nobody vouches for, or that cannot be read, or a trusted proxy names
+    none. `trusted`: the connection comes from such a proxy. What a trusted proxy said, and what a foreign page may
+    not do, holds for one request: such a context is not `lasting`. `tls` is the version of TLS on the connection, b""
+    without. `limits` are the figures that the tenant has in place of the own ones of limits.
     """
 
     policy: Policy
@@ -71,6 +71,7 @@ class RequestContext:
     limits: Mapping[str, RateOverride]
     tls: bytes
     certain: bool
+    trusted: bool
     lasting: bool
 
     @property
@@ -171,6 +172,7 @@ def request_context(policy: Policy, head: RequestHead, peer: str, secured: TlsIn
         limits=NO_LIMITS if owner is None else owner.limits,
         tls=b"" if secured is None else secured.version,
         certain=certain,
+        trusted=trusted,
         lasting=(certain or head.forwarded is None) and not (forwarded or foreign or head.https),
     )
 

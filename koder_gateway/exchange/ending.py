@@ -9,6 +9,7 @@ from ..errors import Refusal
 from ..policy.decision import charges_refusal
 from ..policy.limits import Limiter
 from .states import EVENTS, Exchange
+from .tracing import decide
 
 
 class ExchangeCounts(Protocol):
@@ -33,6 +34,15 @@ class ExchangeLines(Protocol):
         the rule that has refused it, "" for none."""
 
 
+class ExchangeSpans(Protocol):
+    """Takes the spans of exchanges."""
+
+    __slots__ = ()
+
+    def spans(self, exchange: Exchange, now: float, ended: float) -> None:
+        """A sampled exchange has ended; the times are those of `ExchangeLines.line`."""
+
+
 def goes_unanswered(exchange: Exchange, refusal: Refusal) -> bool:
     """Note the refusal with which an exchange ends, and charge the limit on refusals. True: this client has had so
     many refusals that it gets no further response."""
@@ -54,9 +64,10 @@ def settle(exchange: Exchange, now: float, *, ended: bool = True) -> None:
 
 class Ending:
     """`finished` is called once for every exchange. `monotonic` gives monotonic seconds, `epoch` those since the
-    epoch. A subclass may set `lines`."""
+    epoch. A subclass may set `lines`, and its owner `tracing`."""
 
     lines: ExchangeLines | None = None
+    tracing: ExchangeSpans | None = None
 
     def __init__(self, counts: ExchangeCounts, monotonic: Callable[[], float], epoch: Callable[[], float]) -> None:
         self._counts = counts
@@ -64,7 +75,7 @@ class Ending:
         self._epoch = epoch
 
     def finished(self, exchange: Exchange) -> None:
-        """Settle, count, log."""
+        """Settle, count, trace, log."""
         # In two steps, as in `tls.stream`.
         monotonic = self._monotonic
         now = monotonic()
@@ -79,7 +90,19 @@ class Ending:
         self._counts.observe(exchange, now - exchange.started)
         if code:
             self._counts.refuse(code)
+        tracing = self.tracing
+        if tracing is not None and (exchange.trace is not None or not exchange.trace_id):
+            self._trace(tracing, exchange, now)
         lines = self.lines
         if lines is not None:
             epoch = self._epoch
             lines.line(exchange, limit, epoch(), now)
+
+    def _trace(self, tracing: ExchangeSpans, exchange: Exchange, now: float) -> None:
+        """Hand over what is recorded. Of one that no service was asked for it has not been decided yet."""
+        if exchange.trace is None:
+            sampler = exchange.context.policy.sampler
+            if sampler is None or decide(exchange, sampler) is None:
+                return
+        epoch = self._epoch
+        tracing.spans(exchange, epoch(), now)

@@ -16,8 +16,6 @@ from typing import Final
 
 from ..policy.clients import ForwardedChain, ProxiedAddress, node_of
 from ..wire.fields import without_fields
-from ..wire.identifiers import IdentifierSource
-from ..wire.request_head import RequestHead
 
 HTTP: Final = b"http"
 HTTPS: Final = b"https"
@@ -28,8 +26,6 @@ _SCHEMES: Final = {HTTP: HTTP, HTTPS: HTTPS, b"ws": HTTP, b"wss": HTTPS}
 _CHUNKED: Final = frozenset((b"transfer-encoding", b"trailer"))
 _WITH_BODY: Final = frozenset((b"POST", b"PUT", b"PATCH"))
 _HEAD_END: Final = b"\r\n\r\n"
-
-_identifiers: Final = IdentifierSource()
 
 Fields = Sequence[tuple[bytes, bytes]]
 
@@ -100,11 +96,6 @@ def forwarding_fields(
             *(b"%b: %b\r\n" % pair for pair in forwarded if pair[0].lower() in believed),
         )
     )
-
-
-def trace_of(head: RequestHead) -> tuple[bytes, bytes]:
-    """The id of the trace that a request belongs to, and the field line that begins one where the client has not."""
-    return (head.trace_id, b"") if head.traced else _identifiers.trace()
 
 
 def service_fields(request_id: bytes, trace: bytes, context: bytes, upgrade: bytes | None = None) -> bytes:

@@ -32,6 +32,7 @@ from ..policy.meter import LimitResult
 from ..policy.routing import Route
 from ..wire.request_head import RequestHead
 from .context import RequestContext
+from .trace import ExchangeTrace
 
 # Phases.
 HELD, WAITING, RELAYING, TUNNELLING, ENDED = "held", "waiting", "relaying", "tunnelling", "ended"
@@ -138,13 +139,12 @@ class Exchange:
     services see it. `refusal` is that with which it begins, None where the request may be admitted. `fields` are the
     finished field lines that every response carries (request id, CORS, HSTS, limits): with `limited` such of the
     service's give way to them, with `drops_hsts` its HSTS to ours or to none. `readable`: a page of another origin
-    may read the response, and what the service exposes of it. `excused`: its 4xx is no failure, nor its end
-    without a response. `trace_id` is that of
-    the trace that the service gets, b"" where none was asked. `sent_at` and `answered_at` are when the request, or
-    its last try, was sent to a service (0: at once), and when the head of the final response came (0: never, inf:
-    with all of it): monotonic seconds.
-    `code` is what the access log says beside the status: a refusal's code, or how an exchange ended without a whole
-    response.
+    may read the response, and what the service exposes of it. `excused`: its 4xx is no failure, nor its end without a
+    response. `trace_id` is that of the trace that the service gets, b"" where none was asked, and `trace` what is
+    recorded of it, None if nothing is. `sent_at` and `answered_at` are when the request, or its last try, was sent to
+    a service (0: at once), and when the head of the final response came (0: never, inf: with all of it): monotonic
+    seconds. `code` is what the access log says beside the status: a refusal's code, or how an exchange ended without
+    a whole response.
     """
 
     __slots__ = (
@@ -172,6 +172,7 @@ class Exchange:
         "started",
         "status",
         "tenant",
+        "trace",
         "trace_id",
     )
 
@@ -197,6 +198,7 @@ class Exchange:
         self.excused = False
         self.charges: LimitResult | None = None
         self.trace_id = b""
+        self.trace: ExchangeTrace | None = None
         self.sent_at = self.answered_at = 0.0
         self.bytes_in = 0
         self.bytes_out = 0

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 import msgspec
 
 from ..exchange.states import Exchange
+from ..wire.redaction import without_credentials, without_users
 from ..wire.request_head import RequestHead
 
 # The version of the schema: one more when a member goes or means something else; new members do not change it.
@@ -41,14 +42,6 @@ _PLAIN: Final = re.compile(rb"(?!%b)%b*+(?:%%(?!40|3[Bb])%b*+)*+" % (_TOO_LONG, 
 _PLAIN_AGENT: Final = re.compile(rb"[\x20\x21\x23-\x5b\x5d-\x7e]{0,%d}" % _LONGEST_AGENT).fullmatch
 _CONTROLS: Final = re.compile(rb"\x7f|\xc2[\x80-\x9f]")
 _encode: Final = msgspec.json.Encoder().encode
-# A user before a host in a URL, anywhere in a path: after // or at the beginning a user, elsewhere in a segment a
-# user with a password, as after http:/ in a target whose slashes were merged. Linear: it is tried only at the
-# beginning of segments, and no part backtracks except for the last @.
-_USER: Final = re.compile(rb"(?:(?:^|(?<=//))|(?<![^/])(?>[^/]*?(?::|%3[Aa])))[^/]*(?:@|%40)")
-# A JSON Web Token (RFC 7519: its header is an object, in base64url), and the value of a parameter behind a segment,
-# as in ;jsessionid=1.
-_TOKEN: Final = re.compile(rb"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{8,}+(?:(?:\.|%2[Ee])[A-Za-z0-9_-]*+)+")
-_PARAMETER: Final = re.compile(rb"((?:;|%3[Bb])[^/=;]*(?:=|%3[Dd]))[^/;]+")
 _UNSAFE: Final = re.compile(rb"[^\x20\x21\x23-\x5b\x5d-\x7e]")
 _HTTP1: Final = (b"HTTP/1.0", b"HTTP/1.1")
 _HTTP2: Final = b"HTTP/2"
@@ -60,18 +53,6 @@ class LineFormat(Protocol):
 
     def line(self, exchange: Exchange, limit: str, now: float, ended: float) -> bytes:
         """The line of an exchange, with its end; see `ExchangeLines.line`."""
-
-
-def _without_users(text: bytes) -> bytes:
-    return _USER.sub(b"", text) if b"@" in text or b"%40" in text else text
-
-
-def _without_credentials(path: bytes) -> bytes:
-    """A path without its query and fragment, and without what in it looks like a credential."""
-    path = _without_users(path.partition(b"?")[0].partition(b"#")[0])
-    if b"eyJ" in path:
-        path = _TOKEN.sub(b"(token)", path)
-    return _PARAMETER.sub(rb"\1*", path) if b";" in path or b"%3" in path else path
 
 
 def _escaped(match: re.Match[bytes]) -> bytes:
@@ -147,8 +128,8 @@ def _asked(head: RequestHead) -> bytes:
     host, method, path, agent = head.host, head.method, head.path.partition(b"?")[0], head.user_agent
     plain = b"eyJ" not in path and _PLAIN(b"%b%b%b" % (host, method, path)) and _PLAIN_AGENT(agent)
     if not plain:
-        method, host = _in_json(method), _in_json(_without_users(host))
-        path, agent = _in_json(_without_credentials(path)), _in_json(agent, _LONGEST_AGENT)
+        method, host = _in_json(method), _in_json(without_users(host))
+        path, agent = _in_json(without_credentials(path)), _in_json(agent, _LONGEST_AGENT)
     said = _ASKED % (host, method, path, _protocol(head), agent)
     if plain and head.raw:
         head.shown = said
@@ -172,7 +153,7 @@ class CombinedLines(LineFormat):
             moment = time.gmtime(second)
             self._stamp = time.strftime(f"%d/{_MONTHS[moment.tm_mon - 1]}/%Y:%H:%M:%S +0000", moment).encode()
         head = exchange.head
-        path = _without_credentials(head.path)
+        path = without_credentials(head.path)
         return b'%b - - [%b] "%b %b %b" %d %d "-" "%b"\n' % (
             exchange.peer,
             self._stamp,

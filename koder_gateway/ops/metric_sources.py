@@ -29,6 +29,17 @@ class StoreFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class SpanFigures:
+    """Spans of sampled exchanges: those that the collector has taken, those for which there was no room, and those
+    that it has refused or that were given up; and how many requests to it failed."""
+
+    exported: int
+    dropped: int
+    lost: int
+    failures: int
+
+
+@dataclass(frozen=True, slots=True)
 class Sources:
     """Values that are queried when the page is read, because other objects count them."""
 
@@ -62,6 +73,8 @@ class Sources:
     """Buckets in memory, how many there may be, and decisions for which there was no room for one."""
     store: Callable[[], StoreFigures | None] = lambda: None
     """What the shared store of limits did; None if there is none."""
+    spans: Callable[[], SpanFigures | None] = lambda: None
+    """What has become of spans; None if none is recorded."""
     loop_lag: Callable[[], LoopLag] = LoopLag
     """By how much the periodic timer is late."""
     certificates: Callable[[], Mapping[str, float]] = dict

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from OpenSSL import SSL
-from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from prometheus_client.core import InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -20,10 +20,11 @@ import twisted
 
 from .counters import Counters
 from .exchange_families import exchange_families
+from .exposition import exposition
 from .loop_lag import BOUNDS as LAG_BOUNDS
 from .loop_lag import LoopLag
 from .metric_families import PREFIX, counter, cumulative, gauge, histogram
-from .metric_sources import Sources, StoreFigures
+from .metric_sources import Sources, SpanFigures, StoreFigures
 
 CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 
@@ -174,6 +175,9 @@ class GatewayCollector(Collector):
         yield gauge("certificate_faults", "Certificates on disk that cannot be used, as last seen.", value=faults)
         dropped = self._sources.log_dropped()
         yield counter("access_log_dropped_lines", "Access log lines that were lost.", value=dropped)
+        spans = self._sources.spans()
+        if spans is not None:
+            yield from _spans(spans)
         yield InfoMetricFamily(PREFIX + "build", "What is running.", value=_build(self._version))
 
 
@@ -198,6 +202,15 @@ def _store(store: StoreFigures) -> Iterator[Metric]:
     yield times
 
 
+def _spans(spans: SpanFigures) -> Iterator[Metric]:
+    yield counter("spans_exported", "Spans that the collector has taken.", value=spans.exported)
+    dropped = counter("spans_dropped", "Spans that were lost, by why.", "reason")
+    dropped.add_metric(["full"], spans.dropped)
+    dropped.add_metric(["undelivered"], spans.lost)
+    yield dropped
+    yield counter("span_export_failures", "Requests to the collector that failed.", value=spans.failures)
+
+
 def make_registry(counters: Counters, sources: Sources | None = None, *, version: str) -> CollectorRegistry:
     """A registry for this gateway alone, so that two in one process do not mix; with the process's metrics."""
     registry = CollectorRegistry(auto_describe=False)
@@ -209,7 +222,7 @@ def make_registry(counters: Counters, sources: Sources | None = None, *, version
 
 def render(registry: CollectorRegistry) -> bytes:
     """The metrics page, of type `CONTENT_TYPE`."""
-    return generate_latest(registry)
+    return exposition(registry.collect())
 
 
 def _build(version: str) -> dict[str, str]:

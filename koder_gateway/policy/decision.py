@@ -17,6 +17,7 @@ from .limit_rules import RateOverride
 from .limits import Limiter
 from .origins import wildcard_of
 from .routing import PathSet, RouteTable
+from .sampling import Sampler
 from .tenants import Registry, Tenant, TenantPolicy
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Policy:
     `hsts` is the finished Strict-Transport-Security line, b"" for none. `forwarded_fields` (lower case) are those of
     trusted proxies' fields that go on to services as they came. `suspended_allow` are the paths that are served for
     suspended tenants too. `refusals` writes refusals as responses. `signer` signs X-Koder-Context; without one there
-    is no such header.
+    is no such header. `sampler` decides which exchanges are traced; without one none is.
     """
 
     registry: Registry
@@ -51,6 +52,7 @@ class Policy:
     refusals: RefusalWriter = RefusalWriter()  # noqa: RUF009  (it only caches)
     suspended_allow: PathSet = PathSet(())  # noqa: RUF009  (immutable)
     signer: ContextSigner | None = None
+    sampler: Sampler | None = None
 
     @property
     def jwks(self) -> bytes:

@@ -54,6 +54,7 @@ from .registry_follower import RegistryFollower
 from .reload_files import read_files
 from .retired_services import RetiredServices
 from .store_follower import StoreFollower
+from .tracing_follower import TracingFollower
 
 _EVICTED_A_SECOND: Final = 5000
 # The exceptions of settings that a reload refuses.
@@ -113,6 +114,7 @@ class Gateway(TwistedService):
         self._trimmer = Trimmer()
         self._leavings = RetiredRegistries()
         self._store = StoreFollower()
+        self._tracing = TracingFollower(reactor, clock, self._ending, process.number)
         self._probes = Probes(reactor)
         self._refused_addresses = RefusedAddresses(self._coarse)
         self._full_limits = FullLimits()
@@ -140,9 +142,8 @@ class Gateway(TwistedService):
             process.listening_on(reactor), self._endpoints, public, redirecting, [admin] if admin else []
         )
         self._drain = Drain(reactor, clock, self.site, self._ports, self._sweeper, self._close)
-        self._metrics = registry_of(
-            self.counters, lambda: self.composition, self._probes, self._endpoints, self._ending, self._sweeper.lag
-        )
+        counting = (self._probes, self._endpoints, self._ending, self._tracing, self._sweeper.lag)
+        self._metrics = registry_of(self.counters, lambda: self.composition, *counting)
         self._report = ServiceReport(self.notifier, lambda: counted_of(self.counters, self.site))
 
     def _made_sweeper(self) -> Sweeper:
@@ -206,6 +207,7 @@ class Gateway(TwistedService):
         count_for(self.counters, self.composition)
         self._leavings.follow(self.composition.policy.registry)
         self._store.follow(composition.sharing)
+        self._tracing.follow(composition.settings.tracing)
         if before is not None:
             self._retired.retire(before.services, self.composition.services)
 
@@ -213,8 +215,7 @@ class Gateway(TwistedService):
         """Read configuration and tenants again; False if a fault left everything as it was.
 
         Certificates follow in a thread, each by itself: one that cannot be used leaves the previous one in place.
-        Connections, pools and buckets stay. Changed ports need a restart. The reactor is blocked while files are
-        read, and half a second more if the registry file has changed: see `reload_aside`.
+        Connections, pools and buckets stay. Changed ports need a restart. Reading blocks the reactor: `reload_aside`.
         """
         if self._stopping:
             self.log.info("not reloaded: the gateway is shutting down")
@@ -226,8 +227,7 @@ class Gateway(TwistedService):
             return self._refuse(Failure())
 
     def reload_aside(self) -> None:
-        """The same, but files are read in a thread, so that nothing is blocked. During a reload one more is
-        requested."""
+        """The same with files read in a thread, so that nothing is blocked. During a reload one more is requested."""
         if self._stopping:
             self.log.info("not reloaded: the gateway is shutting down")
         else:
@@ -303,6 +303,7 @@ class Gateway(TwistedService):
         self.composition.tunnels.sweep(now)
         self._retired.sweep(now)
         self._store.sweep(now, bool(self.running))
+        self._tracing.sweep(now, bool(self.running))
 
     def _watch(self, now: float) -> None:
         """Start what is watched while it serves: services' names and health, certificates, the registry."""
@@ -396,4 +397,4 @@ class Gateway(TwistedService):
         self._retired.close_idle()
         self._ending.flush()
         self.process.publish(self.sampled)
-        return self._store.close(self._ports.close_admin())
+        return self._tracing.close(self._store.close(self._ports.close_admin()))

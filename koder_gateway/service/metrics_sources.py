@@ -24,6 +24,7 @@ from ..tree.compose import Composition
 from ..tree.limits_store import Sharing
 from ..upstream.health import Probes
 from ..version import VERSION
+from .tracing_follower import TracingFollower
 
 
 def registry_of(
@@ -32,16 +33,23 @@ def registry_of(
     probes: Probes,
     endpoints: Endpoints,
     ending: LoggedEnding,
+    tracing: TracingFollower,
     lag: LoopLag,
 ) -> CollectorRegistry:
     """The metrics of one gateway. `present` returns the generation in force."""
-    registry = make_registry(counters, _sources_of(present, probes, endpoints, ending, lag), version=VERSION)
+    sources = _sources_of(present, probes, endpoints, ending, tracing, lag)
+    registry = make_registry(counters, sources, version=VERSION)
     registry.register(AddressCollector(lambda: _address_uses(present()), lambda: _service_failures(present())))
     return registry
 
 
 def _sources_of(
-    present: Callable[[], Composition], probes: Probes, endpoints: Endpoints, ending: LoggedEnding, lag: LoopLag
+    present: Callable[[], Composition],
+    probes: Probes,
+    endpoints: Endpoints,
+    ending: LoggedEnding,
+    tracing: TracingFollower,
+    lag: LoopLag,
 ) -> Sources:
     return Sources(
         upstream=lambda: {name: (service.idle, service.active) for name, service in present().services.items()},
@@ -67,6 +75,7 @@ def _sources_of(
         limits_in_flight=lambda: present().policy.limiter.in_flight(),
         limit_entries=lambda: _limit_entries(present().policy.limiter),
         store=lambda: _store_figures(present().sharing),
+        spans=lambda: tracing.figures,
         loop_lag=lambda: lag,
         certificates=lambda: endpoints.expiries(),
         certificate_faults=lambda: endpoints.faulty,

@@ -24,6 +24,7 @@ from ..policy.cors import CorsPolicy
 from ..policy.decision import Policy
 from ..policy.limits import Limiter
 from ..policy.routing import PathSet, Route, RouteTable
+from ..policy.sampling import Sampler
 from ..policy.tenants import Registry, Tenant, TenantPolicy
 from ..reactor.turns import turns_of
 from ..upstream.address import Address
@@ -99,6 +100,7 @@ def make_policy(
         client_auth=_client_auth(settings),
         forwarded_fields=_lower(settings.listen.forwarded_fields),
         signer=_signer(settings),
+        sampler=_sampler(settings),
         refusals=RefusalWriter(settings.problems.docs_url),
         suspended_allow=PathSet(path.encode() for path in settings.tenants.suspended_allow),
     )
@@ -111,6 +113,11 @@ def _signer(settings: Settings) -> ContextSigner | None:
     from ..policy.signed_context import ContextSigner
 
     return ContextSigner(context.key_file.key, [each.key for each in context.published_key_files], time.time)
+
+
+def _sampler(settings: Settings) -> Sampler | None:
+    tracing = settings.tracing
+    return None if tracing.endpoint is None else Sampler(tracing.sample, tracing.client_traces)
 
 
 def _route_table(settings: Settings, mounts: Iterable[bytes]) -> RouteTable:

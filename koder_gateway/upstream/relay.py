@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from ..exchange.forwarding import bodiless, service_fields, trace_of
+from ..exchange.forwarding import bodiless
 from ..exchange.ports import BodySink, Client
+from ..exchange.service_head import head_for_service
 from ..exchange.states import (
     ADDRESS_FAULTS,
     ANSWER,
@@ -31,6 +32,7 @@ from ..exchange.states import (
     UNTRUSTED,
     WHOLE,
 )
+from ..exchange.tracing import begin_attempt, end_attempt
 from ..policy.grants import LONGEST, Excuse, excuse_for
 from ..reactor.read_sizes import room_of
 from ..wire.body import chunk, last_chunk
@@ -75,17 +77,12 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
         self.attempt: Attempt | None = None
         self.request_done = done
         self.deadline = math.inf
-        self._answered = False
-        self._held = False
+        self._answered = self._held = False
         # Under limits that charge failures: what may still show that a 4xx is no failed guess.
         self._excuse: Excuse | None = None
         head = exchange.head
         # The bytes of the request so far; None once they are too many to be sent again.
-        exchange.trace_id, trace = trace_of(head)
-        ours = service_fields(exchange.request_id, trace, exchange.context.service_fields, head.upgrade)
-        self._kept: list[bytes] | None = [
-            b"%b %b HTTP/1.1\r\n%b%b\r\n" % (head.method, head.target, b"".join(head.lines), ours)
-        ]
+        self._kept: list[bytes] | None = [head_for_service(exchange)]
         if not head.raw and len(self._kept[0]) > KEPT_HEAD:
             # They are in what is kept. A head without `raw` is no other request's, and so large it counts.
             head.drop_fields()
@@ -134,6 +131,8 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
         if address is None:
             self.failed(UNAVAILABLE)
             return
+        if self.exchange.trace is not None:
+            begin_attempt(self.exchange, self._kept, address.url, service.clock.precise())
         connection = None if fresh else address.checkout(self.exchange.tenant)
         if connection is not None:
             self.connected(connection)
@@ -347,6 +346,7 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
         if not (reason and safe and service.may_retry()):
             return False
         self._release(False, retrying=True)
+        end_attempt(self.exchange, event, self.service.clock.precise())
         self.exchange.retries += 1
         service.retried += 1
         self._attempt(fresh=True)

@@ -30,12 +30,10 @@ from .fields import (
 from .request_head import RequestHead
 from .request_syntax import bad_request
 from .target import host_fault
+from .trace_context import is_traceparent, is_tracestate
 from .upgrade import requested_upgrade
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
-_TRACE_IDS: Final = rb"-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
-# Only versions to come may have more after the flags (W3C Trace Context section 3.2).
-_TRACEPARENT: Final = re.compile(rb"00%b|(?!00|ff)[0-9a-f]{2}%b(?:-.*)?" % (_TRACE_IDS, _TRACE_IDS))
 # The most that Max-Forwards goes on as, and its digits.
 _MOST_HOPS: Final = 999_999_999
 _HOPS_DIGITS: Final = 9
@@ -134,9 +132,12 @@ def _read_special(head: RequestHead, kind: int, name: bytes, value: bytes) -> No
     elif kind == TRACE:
         # Its line is removed below if it is malformed or repeated.
         if name.lower() == b"traceparent":
-            head.traced = not head.traceparents and _TRACEPARENT.fullmatch(value) is not None
+            head.traced = not head.traceparents and is_traceparent(value)
             head.trace_id = value[3:35]
+            head.trace_parent = value[36:55]
             head.traceparents += 1
+        elif not is_tracestate(value):
+            return
         head.traces = True
         head.lines.append(b"%b: %b\r\n" % (name, value))
     elif kind == AGENT:

@@ -23,7 +23,8 @@ class RequestHead:
     lines. `target` is the raw path with its query; `path` is the part before the `?`, without escapes that mean
     nothing. `plain` says that no service reads another path in it, `https` that the target is an absolute URL of that
     scheme, `last_hop` that an OPTIONS is for the gateway itself, as if for `*` (RFC 9110 section 7.6.2). `trace_id`
-    is that of the client's own trace, where the head is `traced`; `http2` says that it came over HTTP/2.
+    is that of the client's own trace, where the head is `traced`, and `trace_parent` the client's span and flags as
+    its traceparent has them (`SPAN-FLAGS`); `http2` says that it came over HTTP/2.
     `page` says whether the client would rather get a page than JSON, and `shape` is that of its refusals: both are
     None until somebody asks (`exchange.refusing`).
     """
@@ -56,6 +57,7 @@ class RequestHead:
         "target",
         "tenants",
         "trace_id",
+        "trace_parent",
         "traced",
         "traceparents",
         "traces",
@@ -88,6 +90,7 @@ class RequestHead:
         self.forwarded: list[tuple[bytes, bytes]] | None = None
         self.traced = False
         self.trace_id = b""
+        self.trace_parent = b""
         self.traces = False
         self.traceparents = 0
         self.trailing = False
@@ -128,6 +131,7 @@ class RequestHead:
         head.forwarded = self.forwarded
         head.traced = self.traced
         head.trace_id = self.trace_id
+        head.trace_parent = self.trace_parent
         head.traces = self.traces
         head.traceparents = self.traceparents
         head.trailing = self.trailing

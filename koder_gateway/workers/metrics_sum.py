@@ -33,6 +33,11 @@ _ALIKE: Final[dict[str, Callable[[Iterable[float]], float]]] = {
     "koder_gateway_upstream_available": min,
     "koder_gateway_upstream_healthy": min,
 }
+# The labels whose values change while the gateway runs, by family, how many of them those that have ended leave, and
+# the value that has the rest. Each worker names tenants of its own choice, within metrics.tenants.
+_CHANGING: Final = {"koder_gateway_tenant_requests": "tenant", "koder_gateway_route_requests": "route"}
+_LASTING_VALUES: Final = 1000
+_REST: Final = "other"
 # Where a worker that has ended leaves its counters.
 _LASTING: Final = ("counter", "histogram")
 
@@ -101,6 +106,27 @@ def summed(past: list[Family], workers: dict[int, list[Family]]) -> list[Family]
         )
         for name, family in found.items()
     ]
+
+
+def bounded(families: list[Family]) -> list[Family]:
+    """The same families without more values of a label than those of many workers, one after the other, may leave."""
+    return [
+        family if family.name not in _CHANGING else _bounded(family, _CHANGING[family.name]) for family in families
+    ]
+
+
+def _bounded(family: Family, label: str) -> Family:
+    found = dict.fromkeys(value for sample in family.samples if (value := sample.labels[label]) not in ("", _REST))
+    if len(found) <= _LASTING_VALUES:
+        return family
+    kept = {"", *list(found)[:_LASTING_VALUES]}
+    totals: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+    for sample in family.samples:
+        labels = sample.labels if sample.labels[label] in kept else {**sample.labels, label: _REST}
+        key = sample.name, tuple(labels.items())
+        totals[key] = totals.get(key, 0) + sample.value
+    samples = [Sampled(name, dict(labels), value) for (name, labels), value in totals.items()]
+    return Family(family.name, family.text, family.type, samples)
 
 
 class FamilyCollector(Collector):

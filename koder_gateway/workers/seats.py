@@ -52,11 +52,12 @@ class Seat:
 @dataclass(frozen=True, slots=True)
 class WorkerSeat:
     """What a worker has of the supervisor: its number and how many processes had it, the channel, and the pages with
-    the metrics, that of the supervisor first, then one for each worker; and half of the period of systemd's watchdog
-    in seconds, None if it has none."""
+    the metrics, that of the supervisor first, then one for each worker; half of the period of systemd's watchdog in
+    seconds, None if it has none; and whether systemd gets figures."""
 
     number: int
     run: int
     channel: Channel
     pages: tuple[SharedPage, ...]
     watchdog_interval: float | None = None
+    listened: bool = False

@@ -168,7 +168,8 @@ class Supervisor:
         if pid == 0:
             self._become_worker(ours)
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            return WorkerSeat(seat.number, seat.run, theirs, self._totals.pages, self._watchdog.interval)
+            pages, interval = self._totals.pages, self._watchdog.interval
+            return WorkerSeat(seat.number, seat.run, theirs, pages, interval, self._notifier.listened)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         if pid > 0:
             theirs.close()

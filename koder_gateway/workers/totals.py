@@ -9,7 +9,7 @@ from typing import Final
 
 from ..ops.metric_values import Family, Sampled
 from ..ops.process_state import ReloadRecord
-from .metrics_sum import Snapshot, lasting, read_snapshot, summed, written
+from .metrics_sum import Snapshot, bounded, lasting, read_snapshot, summed, written
 from .shared_pages import SharedPage
 
 _PREFIX: Final = "koder_gateway_"
@@ -34,7 +34,7 @@ class Totals:
         """A worker has ended: keep its counters."""
         snapshot = read_snapshot(self.pages[number].read())
         if snapshot.run > self._ended.get(number, 0):
-            self._past = summed(self._past, {number: lasting(snapshot)})
+            self._past = bounded(summed(self._past, {number: lasting(snapshot)}))
             self._ended[number] = snapshot.run
             self.publish(self._ready)
 

@@ -16,7 +16,6 @@ from ..reactor.descriptor_reader import DescriptorReader
 from ..service.process import Process, Sampling
 from ..tls.ticket_contexts import TicketContexts
 from .bound_ports import BoundPort, InheritedPorts
-from .channel import Channel
 from .metrics_sum import FamilyCollector, read_snapshot, summed, taken
 from .seats import WorkerSeat
 
@@ -42,7 +41,7 @@ class WorkerProcess(Process):
 
     def notifier(self) -> Notifier:
         """The supervisor: it speaks for all workers to systemd."""
-        return _ChannelNotifier(self._seat.channel, self._seat.watchdog_interval)
+        return _ChannelNotifier(self._seat)
 
     @property
     def pid(self) -> int:
@@ -111,13 +110,12 @@ def _nothing() -> None:
 class _ChannelNotifier(Notifier):
     """Notices for the supervisor."""
 
-    def __init__(self, channel: Channel, watchdog_interval: float | None) -> None:
+    def __init__(self, seat: WorkerSeat) -> None:
         super().__init__({})
-        self._channel = channel
+        self._channel = seat.channel
         self._figures: list[int] = []
-        # That of the supervisor, whose environment this is.
-        self.listened = Notifier().listened
-        self.watchdog_interval = watchdog_interval
+        self.listened = seat.listened
+        self.watchdog_interval = seat.watchdog_interval
 
     def figures(self, requests: int, connections: int, tenants: int) -> None:
         """This worker's own, for the supervisor to add up."""

@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from koder_gateway.config import ConfigurationError, Row, Settings, load, schema
-from koder_gateway.config.environment import OWN, PREFIX
+from koder_gateway.config.environment import OWN, PREFIX, overridden
+from koder_gateway.config.kinds import Where
+from koder_gateway.config.loading import read_settings
 from koder_gateway.policy.sharded_index import no_pause
 from koder_gateway.service.reload_files import read_files
 
@@ -277,3 +281,26 @@ def test_every_variable_of_the_gateway_s_own_is_known(loaded: Load) -> None:
                 used.update(re.findall(rf"\b{PREFIX}[A-Z]+\b(?!_)", path.read_text(errors="replace")))
     assert used == OWN
     assert loaded("", **{name.removeprefix(PREFIX): "1" for name in OWN}) == loaded("")
+
+
+# -- whatever is in a variable
+
+NAMES = st.sampled_from([row.key.replace(".", "__").replace("NAME", "IDENTITY").upper() for row in schema()])
+ODD = ["", "[", "{}", "[[]]", '"', "'", "1 # x", "1\nx = 2", "\udcff"]
+TEXTS = st.one_of(st.text(max_size=30), st.sampled_from(ODD))
+NOWHERE = Where(Path(__file__).parent / "none", Path("/var/lib/koder-gateway"))
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.dictionaries(st.one_of(NAMES, NAMES.map(lambda name: name[1:]), st.text(max_size=12)), TEXTS, max_size=4))
+def test_a_value_or_a_line(variables: dict[str, str]) -> None:
+    found = overridden({}, {PREFIX + name: text for name, text in variables.items()}, NOWHERE)
+    lines = list(found.faults)
+    try:
+        read_settings(found.document, "FILE", NOWHERE, variables=found.variables)
+    except ConfigurationError as error:
+        # Values that are good by themselves, and contradict each other.
+        lines += error.faults
+    assert [line for line in lines if len(line.splitlines()) != 1] == []
+    assert [line for line in lines if not line.startswith(("environment: ", "FILE: "))] == []
+    assert [line for line in found.faults if line.startswith("FILE: ")] == []

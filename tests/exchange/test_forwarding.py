@@ -6,14 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from koder_gateway.exchange.forwarding import bodiless, context_fields, header_fields, service_fields, trace_of
-from koder_gateway.wire.request_head import RequestHead
-
-
-def head(*, traced: bool) -> RequestHead:
-    made = RequestHead(b"GET", b"/", 1, [])
-    made.traced = traced
-    return made
+from koder_gateway.exchange.forwarding import bodiless, context_fields, header_fields, service_fields
 
 
 def test_one_requests_fields_come_before_its_contexts() -> None:
@@ -21,25 +14,6 @@ def test_one_requests_fields_come_before_its_contexts() -> None:
     assert service_fields(b"r1", b"", context) == b"X-Request-ID: r1\r\n" + context
     upgrade = service_fields(b"r1", b"", context, b"websocket")
     assert upgrade == b"X-Request-ID: r1\r\n" + context + b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
-
-
-def test_a_trace_is_begun_where_the_client_has_none() -> None:
-    seen = set()
-    for upgrade in (None, b"websocket"):
-        trace_id, begun = trace_of(head(traced=False))
-        fields = dict(header_fields([service_fields(b"r1", begun, b"", upgrade)]))
-        assert fields[b"X-Request-ID"] == b"r1"
-        version, trace, parent, flags = fields[b"traceparent"].split(b"-")
-        assert (version, len(trace), len(parent), flags) == (b"00", 32, 16, b"01")
-        assert trace_id == trace
-        seen.add(trace)
-    assert len(seen) == 2
-
-
-def test_a_trace_of_the_clients_goes_on() -> None:
-    made = head(traced=True)
-    made.trace_id = b"1" * 32
-    assert trace_of(made) == (b"1" * 32, b"")
 
 
 @pytest.mark.parametrize(("certificate", "line"), [(b"", b""), (b"\x30\x00", b"Client-Cert: :MAA=:\r\n")])

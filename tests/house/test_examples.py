@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 import treq
+import yaml
 from twisted.internet import reactor
 from twisted.internet.endpoints import serverFromString
 from twisted.web.resource import Resource
@@ -39,11 +40,13 @@ from koder_gateway.ops.access_lines import JsonLines
 from koder_gateway.ops.access_log import AccessLog
 from koder_gateway.ops.address_metrics import AddressCollector, AddressUse
 from koder_gateway.ops.counters import Counters
-from koder_gateway.ops.metric_sources import Sources, StoreFigures
+from koder_gateway.ops.metric_sources import Sources, SpanFigures, StoreFigures
 from koder_gateway.ops.metrics import GatewayCollector
 from koder_gateway.tls.handshake_failures import TOLD
 from koder_gateway.tree.compose import make_policy
 from koder_gateway.wire.request_head import RequestHead
+from koder_gateway.workers.metrics_sum import read_snapshot
+from koder_gateway.workers.totals import Totals
 from tests.house.test_floors import FLOORS, PURE
 from tests.kit.authority import write_certificate
 from tests.kit.exchanges import count
@@ -507,6 +510,7 @@ BOUNDED = (
     "upstream",
     "tree",
     "tls",
+    "tracing",
     "ops",
     "policy",
     "wire",
@@ -611,6 +615,7 @@ def test_every_metric_is_told_with_its_labels() -> None:
         tunnels=lambda: {"s": 1},
         tunnelled=lambda: {"s": 1},
         limits=lambda: [("r", 1, 1, 1)],
+        spans=lambda: SpanFigures(1, 1, 1, 1),
         store=lambda: StoreFigures(True, 1, 1, (0.1,), (1, 1), 0.1),
         limits_in_flight=lambda: {"r": 1},
         certificates=lambda: {"c": 0.0},
@@ -621,10 +626,44 @@ def test_every_metric_is_told_with_its_labels() -> None:
         suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
         labels = {label for sample in family.samples for label in sample.labels} - {"le"}
         found[family.name + suffix] = labels
+    for supervisors in read_snapshot(Totals(1).pages[0].read()).families:
+        found[supervisors.samples[0].name] = set()
     assert {names(row[0])[0]: set(names(row[1])) for row in table(OPERATIONS, "name")} == found
+
+
+ALERTS = yaml.safe_load((ROOT / "docs/examples/alerts.yml").read_text())
+RULES = [rule for group in ALERTS["groups"] for rule in group["rules"]]
+# What a family that is a histogram has in place of its name.
+PARTS = re.compile(r"_(?:bucket|sum|count)$")
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
+def test_an_alert_asks_for_metrics_and_labels_that_there_are(rule: dict[str, Any]) -> None:
+    assert rule["labels"]["severity"] in ("critical", "warning")
+    told = {names(row[0])[0]: {*names(row[1]), "instance", "le"} for row in table(OPERATIONS, "name")}
+    told["up"] = {"job", "instance"}
+    asked = re.findall(r"(?:\bup\b|koder_gateway_\w+)(?:\{[^}]*\})?", rule["expr"])
+    assert asked
+    labels = {"instance"}
+    for selector in asked:
+        name, _, matchers = selector.partition("{")
+        known = told[name if name in told else PARTS.sub("", name)]
+        labels |= known
+        assert set(re.findall(r"(\w+)\s*(?:=|!)", matchers)) <= known, selector
+    grouped = {label for found in re.findall(r"by \(([^)]*)\)", rule["expr"]) for label in found.split(", ")}
+    shown = set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]))
+    assert grouped | shown <= labels
+    # What a query has grouped away is empty in the text.
+    assert not grouped or shown <= grouped
+
+
+def test_each_alert_has_its_own_name() -> None:
+    assert len({rule["alert"] for rule in RULES}) == len(RULES)
+    assert list(ALERTS) == ["groups"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_metrics_are_called_by_their_names(page: Path) -> None:
     told = {names(row[0])[0] for row in table(OPERATIONS, "name")}
-    assert set(re.findall(r"koder_gateway_\w+", page.read_text())) <= told
+    asked = set(re.findall(r"koder_gateway_\w+", page.read_text()))
+    assert {name if name in told else PARTS.sub("", name) for name in asked} <= told

@@ -29,7 +29,7 @@ FLOORS = (
     ("limits_store",),
     ("upstream",),
     ("tree",),
-    ("tls", "transports", "tenants", "ops"),
+    ("tls", "transports", "tenants", "tracing", "ops"),
     ("listening",),
     ("service",),
     ("workers",),
@@ -59,7 +59,7 @@ HEIGHT = {name: height for height, floor in enumerate(FLOORS) for name in floor}
 CLIENTS_SIDE = ("downstream", "http1", "http2", "twisted_site")
 STRANGERS = {"upstream": {*CLIENTS_SIDE, "config"}}
 # Helpers beside the data path get values and protocols as arguments.
-MODEST = {"ops", "tls", "transports", "tenants", "listening"}
+MODEST = {"ops", "tls", "transports", "tenants", "tracing", "listening"}
 # But an endpoint makes TLS contexts, and the plain port serves by the main site's means.
 NEEDED = {("listening", "tls"), ("listening", "downstream")}
 PURE = ("errors", "version", "wire", "policy", "exchange", "files", "config")

@@ -125,7 +125,7 @@ def test_what_others_count_is_asked_for_each_time_the_page_is_read():
         "koder_gateway_limit_entries 42.0",
         "koder_gateway_limit_entries_max 50.0",
         "koder_gateway_limit_crowded_out_total 7.0",
-        'koder_gateway_certificate_expiry_timestamp_seconds{certificate="koder"} 1.9e+09',
+        'koder_gateway_certificate_expiry_timestamp_seconds{certificate="koder"} 1900000000.0',
         "koder_gateway_access_log_dropped_lines_total 6.0",
     ):
         assert line in text.splitlines()

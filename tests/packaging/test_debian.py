@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import importlib
 import json
 import re
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,7 +81,7 @@ def test_faults_are_reported_to_the_packages_maintainer() -> None:
 
 def test_what_the_package_documents_is_there() -> None:
     patterns = written("koder-gateway.docs").split()
-    assert {"CHANGELOG.md", "README.md", "SECURITY.md", "docs/*.md"} == set(patterns)
+    assert {"CHANGELOG.md", "README.md", "SECURITY.md", "docs/*.md", "docs/*.png"} == set(patterns)
     assert [pattern for pattern in patterns if not list(PROJECT.glob(pattern))] == []
 
 
@@ -209,7 +211,7 @@ def test_every_maintainer_script_is_tested() -> None:
     assert {script.suffix for script in SCRIPTS} == {".postinst", ".prerm", ".postrm"}
 
 
-@pytest.mark.parametrize("script", ["rules", "test-installed"])
+@pytest.mark.parametrize("script", ["rules", "test-installed", "test-reproducible"])
 def test_scripts_are_executable(script: str) -> None:
     assert (DEBIAN / script).stat().st_mode & 0o111
 
@@ -330,3 +332,65 @@ def test_the_example_of_credentials_passes_what_it_names() -> None:
 
 def test_the_drop_ins_are_installed() -> None:
     assert written("koder-gateway.examples") == "debian/examples/*.conf\n"
+
+
+@pytest.fixture
+def contents(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module by which `make test-deb` looks into the package."""
+    monkeypatch.syspath_prepend(str(DEBIAN))
+    return importlib.import_module("testkit.contents")
+
+
+def test_the_list_of_the_packages_files_notices_each_that_is_wrong(contents: Any) -> None:
+    wanted = contents.patterns(written("expected-files"))
+    files = {pattern.replace("[0-9]*", "11").replace("*", "3.11"): 1 for pattern in wanted}
+    assert contents.faults_of(files, wanted) == []
+    inside = "usr/lib/koder-gateway/lib/python3.11/site-packages/twisted"
+    for unwanted in (f"{inside}/test/test_a.py", f"{inside}/__pycache__/a.py", f"{inside}/a.h"):
+        assert f"{unwanted} does not belong there" in contents.faults_of({**files, unwanted: 1}, wanted)
+    assert contents.faults_of({**files, "usr/games/a": 1}, wanted) == ["nothing expects usr/games/a"]
+    gone = files.keys() - {"usr/bin/koder-gateway"}
+    assert contents.faults_of(dict.fromkeys(gone, 1), wanted) == ["usr/bin/koder-gateway is not there"]
+
+
+def test_the_list_has_what_the_package_installs() -> None:
+    listed = set(written("expected-files").split())
+    names = {"koder-gateway.service", "koder-gateway.socket", "koder-gateway-http.socket"}
+    assert {f"lib/systemd/system/{name}" for name in names} <= listed
+    assert {f"usr/share/man/man{path.suffix[1:]}/{path.name}.gz" for path in MANUAL.iterdir()} <= listed
+    shells = ("bash-completion/completions/", "zsh/vendor-completions/_", "fish/vendor_completions.d/")
+    for folder in shells:
+        (line,) = re.findall(rf"^\t.*\$\(share\)/({re.escape(folder)}koder-gateway\S*)$", written("rules"), re.M)
+        assert f"usr/share/{line}" in listed
+
+
+@pytest.mark.skipif(not shutil.which("dh_installsystemd"), reason="debhelper is not installed")
+def test_an_upgrade_leaves_the_sockets_alone(tmp_path: Path) -> None:
+    """They hold the connections of the clients that come meanwhile, and nothing would start them again."""
+    copy = tmp_path / "project"
+    shutil.copytree(DEBIAN, copy / "debian", ignore=shutil.ignore_patterns("koder-gateway", ".debhelper"))
+    subprocess.run(["debian/rules", "override_dh_installsystemd"], cwd=copy, check=True, stdout=subprocess.DEVNULL)
+    made = (copy / "debian" / ".debhelper" / "generated" / "koder-gateway").iterdir()
+    asked = re.findall(r"deb-systemd-invoke (.*) >", "\n".join(path.read_text() for path in sorted(made)))
+    assert asked == ["$_dh_action 'koder-gateway.service'", "stop 'koder-gateway.service'"]
+
+
+def test_the_sockets_stop_before_the_service() -> None:
+    """Else they would start it again when the package is removed."""
+    script = written("koder-gateway.prerm")
+    assert script.index("stop koder-gateway.socket koder-gateway-http.socket") < script.index("#DEBHELPER#")
+
+
+def test_autopkgtest_finds_its_tests() -> None:
+    """By the specification of the format: paragraphs with known fields, each test an executable file."""
+    text = re.sub(r"^#.*\n", "", written("tests/control"), flags=re.MULTILINE)
+    paragraphs = [dict(line.split(": ", 1) for line in each.splitlines()) for each in text.strip().split("\n\n")]
+    named = [name for each in paragraphs for name in each["Tests"].split()]
+    assert {field for each in paragraphs for field in each} <= {"Tests", "Depends", "Restrictions"}
+    assert all("@" in each["Depends"].replace(",", " ").split() for each in paragraphs)
+    known = {"needs-root", "isolation-container", "allow-stderr"}
+    assert {word.rstrip(",") for each in paragraphs for word in each["Restrictions"].split()} <= known
+    assert {path.name for path in (DEBIAN / "tests").iterdir()} == {"control", *named}
+    for name in named:
+        assert (DEBIAN / "tests" / name).stat().st_mode & 0o111
+        subprocess.run(["sh", "-n", DEBIAN / "tests" / name], check=True)

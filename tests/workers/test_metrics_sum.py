@@ -6,10 +6,19 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
 from koder_gateway.ops.counters import Counters
+from koder_gateway.ops.loop_lag import LoopLag
 from koder_gateway.ops.metric_sources import Sources
 from koder_gateway.ops.metrics import make_registry
 from koder_gateway.ops.process_state import Present
-from koder_gateway.workers.metrics_sum import FamilyCollector, Snapshot, read_snapshot, summed, taken, written
+from koder_gateway.workers.metrics_sum import (
+    _LASTING_VALUES,
+    FamilyCollector,
+    Snapshot,
+    read_snapshot,
+    summed,
+    taken,
+    written,
+)
 from koder_gateway.workers.totals import Totals
 from tests.kit.exchanges import count
 from tests.kit.gateways import parse_metrics
@@ -95,3 +104,45 @@ def test_a_snapshot_survives_its_bytes() -> None:
     snapshot = read_snapshot(taken(Present(counted(3), []), 7))
     assert snapshot.run == 7
     assert read_snapshot(written(snapshot)) == snapshot
+
+
+def test_workers_that_end_leave_no_more_tenants_than_there_may_be() -> None:
+    """Each has had others. No exchange is lost."""
+    totals = Totals(1)
+    lives = 3
+    for run in range(1, lives + 1):
+        counters = Counters()
+        counters.tenant_counts.follow(_LASTING_VALUES, lambda slug: True)
+        for number in range(_LASTING_VALUES):
+            count(counters, tenant=b"t%d-%d" % (run, number))
+        totals.pages[1].write(taken(Present(make_registry(counters, version="1"), []), run))
+        totals.fold(1)
+    seen = page(read_snapshot(totals.pages[0].read()))
+    tenants = {name: value for name, value in seen.items() if "tenant_requests" in name and "2xx" in name}
+    # And those without a tenant, and the rest.
+    assert len(tenants) == _LASTING_VALUES + 2
+    assert sum(tenants.values()) == lives * _LASTING_VALUES
+    assert tenants['koder_gateway_tenant_requests_total{status="2xx",tenant="t1-0"}'] == 1
+
+
+def test_what_workers_say_of_their_configuration_and_their_delays() -> None:
+    """All must have taken up the reload; the slowest counts; two configurations are seen as two."""
+
+    def worker(digest: str, refused: bool, since: float, delay: float) -> CollectorRegistry:
+        counters = Counters()
+        counters.config_digest, counters.reload_refused, counters.configured_at = digest, refused, since
+        lag = LoopLag()
+        lag.add(delay, 0.0)
+        return make_registry(counters, Sources(loop_lag=lambda: lag), version="1")
+
+    seen = page(
+        Snapshot(), worker("a", False, 20.0, 0.2), worker("a", True, 10.0, 0.7), worker("b", False, 30.0, 0.1)
+    )
+    assert seen["koder_gateway_config_last_reload_successful"] == 0
+    assert seen["koder_gateway_config_last_reload_success_timestamp_seconds"] == 10
+    assert seen["koder_gateway_event_loop_lag_max_seconds"] == 0.7
+    assert seen["koder_gateway_event_loop_lag_seconds_count"] == 3
+    assert [name for name in seen if "config_info" in name] == [
+        'koder_gateway_config_info{sha256="a"}',
+        'koder_gateway_config_info{sha256="b"}',
+    ]

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 
 from koder_gateway.ops.notify import Notifier
 from koder_gateway.workers.seats import Seat
 from koder_gateway.workers.status_line import StatusLine
+from tests.kit.gateways import GatewayProcess, configuration
+from tests.kit.services import Origin
+from tests.workers.test_watchdog import systemd
 
 
 class Recorded(Notifier):
@@ -75,3 +79,28 @@ def test_one_that_has_ended_does_not_count(unit: Unit) -> None:
     unit.seats[0].pid = 13
     unit.line.heard(unit.seats[1], [30, 3, 5])
     assert unit.shown(9.0) == []
+
+
+@pytest.mark.parametrize(
+    ("sections", "start"),
+    [
+        ({}, b"STATUS=serving on "),
+        ({"listen": {"workers": 2}, "limits_store": {"url": "memory:"}}, b"STATUS=serving with 2 of 2 workers: "),
+    ],
+    ids=["alone", "workers"],
+)
+def test_systemd_gets_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sections: dict[str, dict[str, object]], start: bytes
+) -> None:
+    """Of real processes, which count a connection that a test holds."""
+    with (
+        systemd(tmp_path, monkeypatch) as notices,
+        Origin() as origin,
+        GatewayProcess(tmp_path, configuration({"a": origin.url}, sections)) as gateway,
+        gateway.connect() as client,
+    ):
+        assert client.ask("GET", "/a").status == 200
+        while True:
+            notice = notices.recv(4096)
+            if notice.startswith(start) and b"requests/s, 1 connections" in notice:
+                break

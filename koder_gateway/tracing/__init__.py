@@ -1,0 +1,1 @@
+"""Traces of exchanges: collected by the gateway, and sent to an OpenTelemetry collector by a process of their own."""

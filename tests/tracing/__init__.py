@@ -1,0 +1,1 @@
+"""Tests of koder_gateway.ops."""

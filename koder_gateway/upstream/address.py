@@ -2,8 +2,8 @@
 
 An address is out of use while its probes fail (`healthy`), for a while after a connection to it could not be made,
 and for a while after too many requests to it have failed (it is *ejected*). Whenever it comes back, it first has to
-prove itself: one connection at a time after a failed connection, one request a second after an ejection, until one
-has succeeded. From then on its share of the requests rises during the slow start.
+prove itself: one connection at a time after a failed connection, one request a second after an ejection (`Trials`),
+until one has succeeded. From then on its share of the requests rises during the slow start.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from .attempt import Attempt, ConnectingService, TargetAddress
 from .connection import UpstreamConnection
 from .failure_window import Ejection, FailureWindow
+from .trials import Trials
 
 # How long an address is not used after a failed connection, or is ejected, in seconds; doubled each time, up to the
 # second value.
@@ -25,8 +26,6 @@ _BACKOFF_FIRST: Final = 1.0
 _BACKOFF_LAST: Final = 30.0
 # An ejection lasts up to a quarter longer, so that gateways that eject together do not come back together.
 _JITTER: Final = 0.25
-# Seconds between two requests to an address that was ejected, until one has succeeded.
-_TRIAL: Final = 1.0
 # The share of the requests with which a slow start begins.
 _LEAST_SHARE: Final = 0.1
 
@@ -37,6 +36,7 @@ class AddressOwner(ConnectingService, Protocol):
     name: str
     isolate: bool
     closing: bool
+    sole: Address | None
     max_idle: int
     keepalive_timeout: float
     slow_start: float
@@ -82,21 +82,21 @@ class Address(TargetAddress):
         self._unreachable = unreachable
         self._backoff = _BACKOFF_FIRST
         self._lost = False
-        self._suspect = False
+        # From an ejection until a response.
+        self._trials: Trials | None = None
         self._ejected_before = 0
         self._answered_then = 0
-        self._next_trial = 0.0
         self._failures = FailureWindow(service.ejection)
 
     # -- whether it gets requests
 
-    def available(self, now: float) -> bool:
-        """Whether a new exchange may go here."""
+    def available(self, now: float, client: bytes = b"") -> bool:
+        """Whether a new exchange, of this client or of any, may go here."""
         if self.out(now):
             return False
         if self._lost and self.attempts:
             return False
-        return not self._suspect or self._proven() or self._next_trial <= now
+        return self._trials is None or self._proven() or self._trials.allowed(client, now)
 
     def out(self, now: float) -> bool:
         """Whether it is out of use."""
@@ -126,16 +126,22 @@ class Address(TargetAddress):
         passed = now - self._back_at
         return 1.0 if passed >= slow else max(_LEAST_SHARE, passed / slow)
 
-    def chosen(self, now: float) -> None:
-        """It is given an exchange."""
-        if self._suspect:
-            self._next_trial = now + _TRIAL
+    def chosen(self, client: bytes, now: float) -> None:
+        """It is given an exchange of this client."""
+        if self._trials is not None:
+            self._trials.begin(client, now)
 
     def _proven(self) -> bool:
         """Whether it has responded since it was ejected."""
         if self.answered == self._answered_then:
             return False
-        self._suspect = False
+        if self._trials is not None:
+            self._trials = None
+            self.log.info(
+                "service {service}: {url} has responded, and gets requests again",
+                service=self.service.name,
+                url=self.url,
+            )
         return True
 
     def starts_slowly(self, now: float) -> None:
@@ -153,6 +159,12 @@ class Address(TargetAddress):
 
     def refused(self, now: float) -> None:
         """A connection could not be made: do not use the address for a while."""
+        if not self._lost and self.service.sole is None:
+            self.log.warn(
+                "service {service}: {url} cannot be reached, and gets no requests until it can",
+                service=self.service.name,
+                url=self.url,
+            )
         self._lost = True
         self.down_until = now + self._backoff
         self._backoff = min(self._backoff * 2, _BACKOFF_LAST)
@@ -173,8 +185,8 @@ class Address(TargetAddress):
         if begun < self.ejected_until:
             # It has been judged for the requests of that time.
             return
-        if self._suspect and not self._proven():
-            fault = "it failed again"
+        if self._trials is not None and not self._proven():
+            fault = self._trials.failed(client)
         else:
             self._failures.turn(now, self.answered)
             fault = self._failures.add(client, self.answered)
@@ -189,7 +201,7 @@ class Address(TargetAddress):
         seconds = min(_BACKOFF_FIRST * 2**self._ejected_before, longest) * (1 + _JITTER * service.draw())
         self._ejected_before = min(self._ejected_before + 1, 8)
         self.ejected_until = self._back_at = now + seconds
-        self._suspect = True
+        self._trials = Trials()
         self._answered_then = self.answered
         self._failures.restart(now, self.answered)
         service.ejections += 1
@@ -212,6 +224,8 @@ class Address(TargetAddress):
         for connection in [c for c in self.idle if c.idle_since <= oldest or c.kept_long_enough(now)]:
             connection.close()
         self._failures.turn(now, self.answered)
+        if self._trials is not None:
+            self._proven()
 
     # -- its connections
 

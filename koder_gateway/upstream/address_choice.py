@@ -13,12 +13,17 @@ from collections.abc import Callable, Sequence
 from .address import Address
 
 
-def choose(addresses: Sequence[Address], now: float, turn: int, draw: Callable[[], float]) -> Address | None:
-    """The address; None if probes say that each is unhealthy. `turn` is another number each time, `draw` returns one
-    from 0 to 1 (exclusive), and `now` is monotonic seconds."""
-    able = [address for address in addresses if address.available(now)]
+def choose(
+    addresses: Sequence[Address], client: bytes, now: float, turn: int, draw: Callable[[], float]
+) -> Address | None:
+    """The address for an exchange of this client; None if probes say that each is unhealthy. `turn` is another number
+    each time, `draw` returns one from 0 to 1 (exclusive), and `now` is monotonic seconds."""
+    able = [address for address in addresses if address.available(now, client)]
     if not able:
-        return _last_resort(addresses, turn)
+        last = _last_resort(addresses, turn)
+        if last is not None:
+            last.chosen(client, now)
+        return last
     if len(able) == 1:
         found = able[0]
     else:
@@ -28,7 +33,7 @@ def choose(addresses: Sequence[Address], now: float, turn: int, draw: Callable[[
         share = found.share(now)
         if share < 1.0 and draw() >= share:
             found = other
-    found.chosen(now)
+    found.chosen(client, now)
     return found
 
 

@@ -39,7 +39,8 @@ from .direct_endpoint import DirectEndpoint
 # Seconds from one look-up of a name to the next; those after one that failed begin with the shorter pause.
 RENEW: Final = 10.0
 _RETRY: Final = 1.0
-# So many of a name's addresses are connected to.
+# So many of a name's addresses are connected to. Those that are known go before others: a name server that has more
+# sends them in another order each time.
 _MOST: Final = 16
 # What addresses of this machine begin with.
 _LOOPBACK: Final = ("127.", "::1")
@@ -65,8 +66,7 @@ def look_up(host: str) -> tuple[Found, ...]:
         socket.AF_INET6: IPv6Address,
     }
     found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    distinct = dict.fromkeys((kinds[family], str(name[0])) for family, *_, name in found if family in kinds)
-    return tuple(distinct)[:_MOST]
+    return tuple(dict.fromkeys((kinds[family], str(name[0])) for family, *_, name in found if family in kinds))
 
 
 class ResolvedName:
@@ -146,6 +146,9 @@ class ResolvedName:
         if self._told:
             self._told = ""
             _log.info("{host} has an address again", host=self.host)
+        if len(found) > _MOST:
+            known = frozenset(self.known)
+            found = tuple(sorted(found, key=lambda each: each not in known))[:_MOST]
         self.known = found = self._ordered(found)
         waiting, self._waiting = self._waiting, []
         for each in waiting:

@@ -120,12 +120,12 @@ class Service(AddressOwner):
 
     # -- its addresses
 
-    def next_address(self) -> Address | None:
-        """Where the next exchange goes; None if probes say that each address is unhealthy."""
+    def next_address(self, client: bytes) -> Address | None:
+        """Where this client's next exchange goes; None if probes say that each address is unhealthy."""
         if self.sole is not None:
             return self.sole
         self._turn += 1
-        return choose(self.addresses, self.clock.now, self._turn, self.draw)
+        return choose(self.addresses, client, self.clock.now, self._turn, self.draw)
 
     def settle(self) -> None:
         """The addresses, or the health of one, have changed."""

@@ -127,7 +127,7 @@ class Relay(PlaceSeeker, ResponseReceiver, ConnectionSeeker, BodySink):
 
     def _attempt(self, *, fresh: bool) -> None:
         service = self.service
-        address = service.sole or service.next_address()
+        address = service.sole or service.next_address(owner_of(self).address)
         if address is None:
             self.failed(UNAVAILABLE)
             return

@@ -15,6 +15,7 @@ from koder_gateway.upstream.failure_window import Ejection
 from koder_gateway.upstream.name_resolution import Found, ResolvedName
 from koder_gateway.upstream.named_addresses import NamedAddresses
 from koder_gateway.upstream.pool import Service
+from koder_gateway.upstream.trials import Trials
 from koder_gateway.wire.clock import CoarseClock
 from koder_gateway.wire.response import ResponseReader
 from tests.kit.bounds import open_tunnels, service_timeouts
@@ -75,9 +76,9 @@ class Play:
         for number in range(clients):
             address.failed(b"client %d" % number, self.clock.now)
 
-    def chosen(self, times: int = 12) -> Counter[Address | None]:
-        """How often each address is given an exchange."""
-        return Counter(self.service.next_address() for _ in range(times))
+    def chosen(self, times: int = 12, client: bytes = b"client") -> Counter[Address | None]:
+        """How often each address is given an exchange of this client."""
+        return Counter(self.service.next_address(client) for _ in range(times))
 
 
 @pytest.fixture
@@ -191,26 +192,62 @@ def test_each_ejection_is_longer_until_one_goes_well_for_long() -> None:
     assert bad.ejected_until - play.clock.now < 1.25
 
 
-def test_an_address_on_trial_gets_one_request_a_second_and_one_failure_ends_it() -> None:
+def test_an_address_on_trial_gets_one_request_a_second_each_of_another_client() -> None:
     play = Play(2, slow_start=0)
     bad, good = play.addresses
     play.fail(bad)
     play.pass_time(1.25)
-    assert play.chosen() == {bad: 1, good: 11}
-    assert play.chosen() == {good: 12}
+    assert play.chosen(client=b"a") == {bad: 1, good: 11}
+    assert play.chosen(client=b"b") == {good: 12}
     play.pass_time(1)
-    assert play.chosen() == {bad: 1, good: 11}
-    play.fail(bad, clients=1)
-    assert play.chosen() == {good: 12}
+    assert play.chosen(client=b"a") == {good: 12}, "it has had its trial"
+    assert play.chosen(client=b"b") == {bad: 1, good: 11}
+    play.pass_time(1)
+    assert play.chosen(client=b"a") == {bad: 1, good: 11}
+    play.pass_time(3)
+    assert play.chosen(client=b"a") == {good: 12}, "each time it waits longer"
+    play.pass_time(1)
+    assert play.chosen(client=b"a") == {bad: 1, good: 11}
+
+
+def test_one_client_alone_cannot_have_it_fail_again() -> None:
+    play = Play(2, slow_start=0)
+    bad, good = play.addresses
+    play.fail(bad)
+    play.pass_time(1.25)
+    for _ in range(20):
+        play.fail(bad, clients=2)
+    assert play.service.ejections == 1
+    assert play.chosen(client=b"another") == {bad: 1, good: 11}
+    play.fail(bad, clients=3)
     assert play.service.ejections == 2
+    assert play.chosen(client=b"yet another") == {good: 12}
 
 
-def test_a_response_ends_the_trial() -> None:
+def test_clients_that_cannot_be_told_apart_have_a_trial_each_second() -> None:
+    play = Play(2, slow_start=0)
+    bad, good = play.addresses
+    play.fail(bad)
+    for _ in range(5):
+        play.pass_time(1.25)
+        assert play.chosen(client=b"") == {bad: 1, good: 11}
+
+
+def test_trials_of_any_number_of_clients_take_bounded_memory() -> None:
+    trials = Trials()
+    for number in range(1000):
+        trials.begin(b"client %d" % number, 0.0)
+    assert sum(not trials.allowed(b"client %d" % number, 1.5) for number in range(1000)) == 64
+
+
+def test_a_response_ends_the_trial(log: list[str]) -> None:
     play = Play(2, slow_start=0)
     bad, good = play.addresses
     play.fail(bad)
     play.pass_time(1.25)
     bad.answered += 1
+    play.pass_time(0.25)
+    assert log[1:] == ["info: service identity: http://192.0.2.1 has responded, and gets requests again"]
     assert play.chosen() == {bad: 6, good: 6}
     play.fail(bad, clients=1)
     assert play.chosen() == {bad: 6, good: 6}
@@ -268,13 +305,16 @@ def test_where_all_start_slowly_none_waits() -> None:
 # -- connections that fail
 
 
-def test_an_address_whose_connection_failed_gets_one_attempt_at_a_time() -> None:
+def test_an_address_whose_connection_failed_gets_one_attempt_at_a_time(log: list[str]) -> None:
     play = Play(2, slow_start=0)
     lost, other = play.addresses
-    lost.refused(play.clock.now)
+    for _ in range(2):
+        lost.refused(play.clock.now)
+    assert log == ["warn: service identity: http://192.0.2.1 cannot be reached, and gets no requests until it can"]
+    lost.down_until = play.clock.now + 1
     assert play.chosen() == {other: 12}
     play.pass_time(1)
-    assert play.service.next_address() is not None
+    assert play.service.next_address(b"client") is not None
     attempt = object()
     lost.attempts.add(attempt)  # type: ignore[arg-type]
     other.busy.update([object(), object()])  # type: ignore[list-item]

@@ -271,19 +271,19 @@ def test_a_probe_without_a_file_descriptor_judges_nothing(probed: Probed, log: l
 
 def test_an_unhealthy_address_gets_no_exchange_while_another_is_healthy(probed: Probed) -> None:
     probed.round(BAD, GOOD)
-    assert {probed.service.next_address() for _ in range(4)} == {probed.first, probed.second}
+    assert {probed.service.next_address(b"client") for _ in range(4)} == {probed.first, probed.second}
     probed.round(BAD, GOOD)
-    assert {probed.service.next_address() for _ in range(4)} == {probed.second}
+    assert {probed.service.next_address(b"client") for _ in range(4)} == {probed.second}
 
 
 def test_with_every_address_unhealthy_there_is_none_until_a_probe_succeeds(probed: Probed, log: list[str]) -> None:
     for _ in range(2):
         probed.round(BAD, b"")
     assert probed.states == [False, False]
-    assert probed.service.next_address() is None
+    assert probed.service.next_address(b"client") is None
     assert log[-1] == "error: service identity: no address is healthy, so requests are refused (503)"
     probed.round(BAD, GOOD)
-    assert probed.service.next_address() is probed.second
+    assert probed.service.next_address(b"client") is probed.second
 
 
 def test_what_is_watched_already_goes_on(probed: Probed) -> None:

@@ -120,6 +120,21 @@ def test_a_name_is_looked_up_ahead_of_time_and_again(network: Network) -> None:
     assert len(network.asked) == 2, "nobody needs it any more"
 
 
+def test_of_more_addresses_than_are_used_the_known_ones_stay(network: Network) -> None:
+    names = ResolvedNames(network, network.look_up)
+    name = names.named("a.test")
+    many: tuple[Found, ...] = tuple((IPv4Address, f"192.0.2.{number}") for number in range(40))
+    network.answers = [many, many[::-1], many[20:] + many[:14]]
+    names.sweep()
+    assert name.known == many[:16]
+    network.advance(RENEW)
+    names.sweep()
+    assert set(name.known) == set(many[:16]), "a name server may send them in any order"
+    network.advance(RENEW)
+    names.sweep()
+    assert set(name.known) == {*many[:14], *many[20:22]}, "others replace those that the name has no more"
+
+
 def test_the_last_good_addresses_stay(network: Network, logged: Callable[[], list[str]]) -> None:
     names = ResolvedNames(network, network.look_up)
     name = names.named("a.test")

@@ -8,6 +8,7 @@ PYTEST ?=
 FLOODS ?=
 PEERS  ?=
 LIMITS ?=
+TRACING ?=
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -22,11 +23,11 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-long test-tls check format reference screenshot bench bench-echo bench-floods bench-limits-store bench-peers bench-scale bench-workers deb test-deb test-reproducible test-container clean
+.PHONY: help run test test-long test-tls check format reference screenshot bench bench-echo bench-floods bench-limits-store bench-tracing bench-peers bench-scale bench-workers deb test-deb test-reproducible test-container clean
 .PHONY: system-python system-bench system-test system-test-tls system-deb system-test-deb
 
 # $(call need,CONDITION,PACKAGES): nothing while CONDITION holds; else the Debian PACKAGES are installed when root,
-# and named in one line when not.
+# and named in one line when not. `type -P` finds all of its names; `command -v` is content with one.
 define need
 @if ! { $(1); } >/dev/null 2>&1; then \
     if [ "$$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then \
@@ -54,6 +55,7 @@ help:
 	@echo 'make bench-refresh  what requests wait for while a registry of a million tenants is read again (REFRESH= passes options)'
 	@echo 'make bench-echo  WebSocket messages a second, beside Go where it is installed'
 	@echo 'make bench-limits-store  what limits on a shared store cost, on a Redis beside none (LIMITS= passes options)'
+	@echo 'make bench-tracing  what spans cost, with one trace in a hundred and with all (TRACING= passes options)'
 	@echo 'make bench-floods  what attackers cost and honest clients get beside them, next to Go (FLOODS= passes options)'
 	@echo 'make bench-peers  the table of docs/performance.md, beside Go, Traefik, Caddy, nginx and HAProxy (PEERS= passes options)'
 	@echo 'make deb       the Debian package, into dist/'
@@ -96,6 +98,9 @@ bench: $(STAMP)-test
 
 bench-limits-store: system-bench system-test $(STAMP)-test
 	$(BIN)/python benchmarks/shared_limits.py $(LIMITS)
+
+bench-tracing: system-bench $(STAMP)-test
+	$(BIN)/python benchmarks/tracing.py $(TRACING)
 
 bench-echo: $(STAMP)
 	$(BIN)/python benchmarks/echo.py
@@ -162,16 +167,16 @@ system-python:
 	$(call need,$(PYTHON) -c 'import ensurepip',python3-venv)
 
 system-test:
-	$(call need,command -v nginx && command -v redis-server && command -v node && command -v go && command -v chromium && command -v fish && command -v zsh,nginx redis-server nodejs golang-go chromium fish zsh)
+	$(call need,type -P nginx redis-server node go chromium fish zsh,nginx redis-server nodejs golang-go chromium fish zsh)
 
 system-test-tls:
 	$(call need,command -v testssl || command -v testssl.sh,testssl.sh)
 
 system-bench:
-	$(call need,command -v nginx wrk h2load,nginx wrk nghttp2-client)
+	$(call need,type -P nginx wrk h2load,nginx wrk nghttp2-client)
 
 system-deb:
-	$(call need,command -v dpkg-buildpackage lintian && dpkg-checkbuilddeps,build-essential debhelper dh-virtualenv lintian python3-dev python3-venv)
+	$(call need,type -P dpkg-buildpackage lintian && dpkg-checkbuilddeps,build-essential debhelper dh-virtualenv lintian python3-dev python3-venv)
 
 # Only root can install into a tree; anybody else has the package unpacked.
 system-test-deb:

@@ -227,7 +227,7 @@ class Gateway(Server):
 
     `routes` are paths, all to the one service; `registry` is a tenants file, none for an open registry. `rate` is
     that of the one limit, which refuses nobody: by the hour its buckets stay, by the second they are soon full again.
-    `store` is where it is counted.
+    `store` is where it is counted. `extra` are further sections.
     """
 
     def __init__(
@@ -240,6 +240,7 @@ class Gateway(Server):
         registry: str = "",
         rate: str = "1000000/s",
         store: str = "memory:",
+        extra: str = "",
     ) -> None:
         folder.mkdir(parents=True)
         self.tls_port, self.plain_port, self._admin_port = free_port(), free_port(), free_port()
@@ -252,12 +253,18 @@ class Gateway(Server):
             store=store,
             unbounded=UNBOUNDED,
         )
+        text += extra
         text += "".join(f'[[routes]]\npath = "{path}"\nservice = "identity"\n\n' for path in routes)
         (folder / "gateway.toml").write_text(text)
         loopback = "interface=127.0.0.1"
         ports = [f"ssl:{self.tls_port}:{loopback}", f"tcp:{self.plain_port}:{loopback}"]
         admin = ["--admin-port", f"tcp:{self._admin_port}:{loopback}"]
         super().__init__(folder, [*gateway_command("gateway.toml", *ports), *admin], cores.server)
+
+    def move_children(self, cores: str) -> None:
+        """Let its child processes run on these processors."""
+        for child in Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split():
+            os.sched_setaffinity(int(child), map(int, cores.split(",")))
 
     def wait_until_ready(self) -> None:
         """Return once it serves."""

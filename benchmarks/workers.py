@@ -1,12 +1,14 @@
 """How throughput grows with the number of workers, and how evenly connections spread over them.
 
-    python benchmarks/workers.py [--workers 1,2] [--seconds N] [--connections N]
+    python benchmarks/workers.py [--workers 1,2] [--seconds N] [--connections N] [--pipeline N] [--fields N]
 
 wrk asks for a path without a route over plain HTTP, so that no service takes part. Beside requests a second there is
 the processor time that each request costs all workers together, which a machine whose processors are busy with the
 load as well does not distort: where that time does not grow with the workers, throughput grows with the processors
-that they have to themselves. `full` is the share of TLS handshakes that were full although the client had a session
-of another connection.
+that they have to themselves. Where the load runs on the same processors,
+`--pipeline` (requests sent at once) and `--fields` (header fields more) leave it the smaller part of the work: it
+sends the same bytes again, and counts. `full` is the share of TLS handshakes that were full although the client had a
+session of another connection.
 """
 
 from __future__ import annotations
@@ -39,6 +41,19 @@ url = "memory:"
 access = false
 [state]
 dir = "state"
+"""
+# Requests of one write, each with the fields that a browser's might have.
+SCRIPT = """
+function init(args)
+    for number = 1, {fields} do
+        wrk.headers["X-Field-" .. number] = "a value as long as many are, number " .. number
+    end
+    local one = wrk.format(nil)
+    all = string.rep(one, {pipeline})
+end
+function request()
+    return all
+end
 """
 _TICK = os.sysconf("SC_CLK_TCK")
 _HANDSHAKES = 100
@@ -82,11 +97,15 @@ def processor_time(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICK
 
 
-def saturate(port: int, pids: Sequence[int], connections: int, seconds: int) -> tuple[float, float, list[float]]:
+def saturate(port: int, pids: Sequence[int], options: argparse.Namespace) -> tuple[float, float, list[float]]:
     """Requests a second, microseconds of processor time for each, and each worker's part of that time."""
     before = [processor_time(pid) for pid in pids]
-    words = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-H", "Host: acme.id.localhost"]
-    done = subprocess.run([*words, f"http://127.0.0.1:{port}/nowhere"], capture_output=True, text=True, check=True)
+    words = ["wrk", "-t1", f"-c{options.connections}", f"-d{options.seconds}s", "-H", "Host: acme.id.localhost"]
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+        script.write(SCRIPT.format(fields=options.fields, pipeline=options.pipeline))
+        script.flush()
+        words += ["-s", script.name, f"http://127.0.0.1:{port}/nowhere"]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
     found = re.search(r"([0-9]+) requests in ([0-9.]+)s", done.stdout)
     if found is None:
         raise SystemExit(done.stdout)
@@ -119,10 +138,12 @@ def main() -> None:
     parser.add_argument("--workers", default="1,2", help="how many, one after the other")
     parser.add_argument("--seconds", type=int, default=10)
     parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--pipeline", type=int, default=1, help="requests sent at once")
+    parser.add_argument("--fields", type=int, default=0, help="header fields of a request besides Host")
     options = parser.parse_args()
     for workers in map(int, options.workers.split(",")):
         with gateway(workers) as (plain, tls, pids):
-            rate, cost, parts = saturate(plain, pids, options.connections, options.seconds)
+            rate, cost, parts = saturate(plain, pids, options)
             shown = {
                 "workers": workers,
                 "requests/s": round(rate),

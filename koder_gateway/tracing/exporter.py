@@ -7,6 +7,7 @@ its own end, the exporter sends what is left for two seconds and ends.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import random
@@ -34,6 +35,8 @@ _LONGEST_PAUSE: Final = 30.0
 _LONGEST_AFTER: Final = 120.0
 # After so many seconds a batch is given up.
 _PATIENCE: Final = 60.0
+# How far its priority is below the gateway's (nice(2)).
+_NICE: Final = 5
 # Seconds from the end of the gateway's side to the end of the process.
 END: Final = 2.0
 
@@ -146,6 +149,9 @@ def main(gateway: socket.socket) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         # These are meant for the gateway, whose end is this one's, too.
         signal.signal(number, signal.SIG_IGN)
+    with contextlib.suppress(OSError):
+        # On a processor that both want the gateway goes first.
+        os.nice(_NICE)
     threading.Thread(target=_end_with, args=(gateway,), daemon=True).start()
     terms = _read_terms(gateway)
     if terms is None:

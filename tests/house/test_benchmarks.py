@@ -88,6 +88,15 @@ def test_shared_limits_runs() -> None:
     assert "times the 99th percentile at 2,000 requests a second" in done.stdout
 
 
+@measures
+@pytest.mark.skipif(not (shutil.which("wrk") and shutil.which("h2load")), reason="needs wrk and h2load")
+def test_tracing_runs() -> None:
+    done = run("tracing", "--seconds", "1", "--rounds", "1")
+    # Whether the mark holds tells of the machine's other work as well.
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    assert "all: " in done.stdout
+
+
 def _peers() -> list[str]:
     """Those that are installed; Go once its standard library has been built, which takes a minute."""
     installed = [name for name, kind in KINDS.items() if name != OURS and find(kind.program)]

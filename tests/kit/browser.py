@@ -98,8 +98,6 @@ class Page:
         """Press and release a key, as in ("Tab", 9)."""
         for kind in ("rawKeyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
-        if key == "Enter":
-            self.call("Input.dispatchKeyEvent", type="char", key=key, text="\r")
 
     def screenshot(self, path: Path, *, whole: bool = False) -> None:
         """Write what is seen, or the whole page, as PNG."""

@@ -49,7 +49,7 @@ def test_a_reload_carries_the_monotonic_time_in_microseconds(service_manager):
     assert third == "STATUS=reading the configuration"
 
 
-@pytest.mark.parametrize("watched", [None, str(os.getpid())])
+@pytest.mark.parametrize("watched", [None, str(os.getpid())], ids=["any process", "this process"])
 def test_the_watchdog_is_fed_twice_in_its_period(service_manager, watched):
     receiver, environ = service_manager
     environ |= {"WATCHDOG_USEC": "30000000"} | ({"WATCHDOG_PID": watched} if watched else {})

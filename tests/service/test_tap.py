@@ -702,7 +702,7 @@ NO_ADMIN_PORT = 'is not an endpoint string; write one, as in admin_port="tcp:910
             ("settings: the class Settings is not a Settings object; write load('koder-gateway.toml')"),
         ),
     ],
-    ids=repr,
+    ids=lambda value: re.sub(" at 0x[0-9a-f]+", "", repr(value)),
 )
 def test_an_argument_of_another_kind_says_what_to_write(files: Files, options: dict[str, Any], says: str) -> None:
     with pytest.raises(TypeError) as raised:

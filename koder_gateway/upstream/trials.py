@@ -1,8 +1,8 @@
 """The trials of an address that was ejected: one request a second, each of another client where there are others.
 
 A client may know a request on which the service fails. If any request could be the trial, that client alone would
-keep the address out for as long as it likes. So a client whose request was a trial has to wait longer for each further
-one, and an address fails again only for as many clients as it takes to eject it.
+keep the address out for as long as it likes. So a client whose request was a trial has to wait longer for each
+further one, and an address fails again only for as many clients as it takes to eject it.
 """
 
 from __future__ import annotations

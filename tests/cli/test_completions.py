@@ -47,13 +47,13 @@ def said(*words: object) -> list[str]:
 
 
 @pytest.mark.skipif(not shutil.which("bash"), reason="bash is not installed")
-@pytest.mark.parametrize(("words", "offered"), ASKED, ids=lambda value: " ".join(value))
+@pytest.mark.parametrize(("words", "offered"), ASKED, ids=lambda value: " ".join(value if isinstance(value, list) else sorted(value)))
 def test_bash_offers_it(scripts: dict[str, Path], words: list[str], offered: set[str]) -> None:
     assert offered <= set(said("bash", "--norc", "-c", BASH, "bash", scripts["bash"], *words))
 
 
 @pytest.mark.skipif(not shutil.which("fish"), reason="fish is not installed")
-@pytest.mark.parametrize(("words", "offered"), ASKED, ids=lambda value: " ".join(value))
+@pytest.mark.parametrize(("words", "offered"), ASKED, ids=lambda value: " ".join(value if isinstance(value, list) else sorted(value)))
 def test_fish_offers_it(
     scripts: dict[str, Path], words: list[str], offered: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -173,6 +173,7 @@ def _tenants(values: MetricValues, registry: bool) -> dict[str, Any]:
         "count": values.total("tenants"),
         "skipped": values.total("registry_skipped"),
         "failures": values.total("registry_failures_total"),
+        "current": bool(values.total("registry_last_read_successful")),
         "busiest": _busiest(values, "tenant", "tenant_requests_total"),
     }
 

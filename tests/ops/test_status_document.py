@@ -104,6 +104,16 @@ def test_a_service_has_its_addresses_and_its_failures() -> None:
     assert b["addresses"][0]["available"] is True
 
 
+def test_the_registry_is_current_if_it_is_to_all_workers() -> None:
+    good, bad = Counters(), Counters()
+    bad.registry_unread = True
+    for counters, current in (([good, good], True), ([good, bad], False)):
+        workers = [make_registry(each, version="1") for each in counters]
+        families = summed([], {number: families_of(each) for number, each in enumerate(workers, 1)})
+        made = status_document(ProcessState(families, [], EPOCH, ReloadRecord()), FACTS, 0.0, EPOCH)
+        assert made["tenants"]["current"] is current
+
+
 def test_an_address_is_available_if_it_is_to_all_workers() -> None:
     facts = StatusFacts("1", [], {}, [ServiceFacts("b", ["http://b"], 1)], False, FACTS.limits)
     workers = {1: families_of(_with(True, 1, 1)), 2: families_of(_with(False, 1, 0))}

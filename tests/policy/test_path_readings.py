@@ -67,9 +67,7 @@ def test_every_character_that_becomes_a_sign_is_known() -> None:
 def test_a_letter_that_is_another_without_case_is_read_as_that() -> None:
     """Python's `re.IGNORECASE`, as Java's `equalsIgnoreCase`, compares letter by letter."""
     others = "".join(map(chr, (*range(0x80, 0xD800), *range(0xE000, sys.maxunicode + 1))))
-    found = [
-        (letter, match[0]) for letter in ascii_lowercase for match in re.finditer(letter, others, re.IGNORECASE)
-    ]
+    found = [(letter, match[0]) for letter in ascii_lowercase for match in re.finditer(letter, others, re.IGNORECASE)]
     assert ("i", "\u0130") in found
     for letter, other in found:
         path = b"/v2/%b" % quote(other).encode()

@@ -28,6 +28,7 @@ _ALIKE: Final[dict[str, Callable[[Iterable[float]], float]]] = {
     "koder_gateway_config_last_reload_success_timestamp_seconds": min,
     "koder_gateway_event_loop_lag_max_seconds": max,
     "koder_gateway_limits_store_up": min,
+    "koder_gateway_registry_last_read_successful": min,
     "koder_gateway_tenants": max,
     "koder_gateway_upstream_available": min,
     "koder_gateway_upstream_healthy": min,

@@ -261,7 +261,10 @@ function aboutConfiguration(now, before, add) {
   if (last && !last.accepted) add("warn", "reload", "The last reload was refused; the previous configuration is in force.", "configuration");
   if (now.tenants.skipped)
     add("warn", "skipped", `${plural(now.tenants.skipped, "entry", "entries")} of the registry of tenants left out for a fault.`, "tenants");
-  if (rise(now.tenants.failures, before.tenants.failures)) add("warn", "registry", "The registry of tenants could not be read again.", "tenants");
+  if (now.tenants.current === false)
+    add("warn", "registry", "The registry of tenants cannot be read or is refused, and the previous tenants stay; the log says why.", "tenants");
+  else if (rise(now.tenants.failures, before.tenants.failures))
+    add("warn", "registry", "The registry of tenants could not be read for a while.", "tenants");
 }
 
 let told = new Set();

@@ -68,10 +68,12 @@ FACTS = StatusFacts(
 )
 
 
-def document(*registries: Any, workers: Sequence[WorkerState] = (), reloads: ReloadRecord | None = None) -> Any:
+def document(
+    *registries: Any, workers: Sequence[WorkerState] = (), reloads: ReloadRecord | None = None, epoch: float = EPOCH
+) -> Any:
     families = summed([], {number: families_of(each) for number, each in enumerate(registries, 1)})
     state = ProcessState(families, list(workers), EPOCH - 90_000, reloads or ReloadRecord())
-    made = status_document(state, FACTS, 12.5, EPOCH)
+    made = status_document(state, FACTS, 12.5, epoch)
     assert json.loads(json.dumps(made)) == made
     return made
 
@@ -144,6 +146,7 @@ def test_certificates_are_listed_by_the_days_that_are_left_up_to_a_bound() -> No
     assert [each["name"] for each in made["first"]] == [f"c{number:03}" for number in range(CERTIFICATES)]
     assert made["first"][0] == {"name": "c000", "expires": "2027-01-15T08:00:00Z", "days_left": 0.0}
     assert made["first"][3]["days_left"] == 3.0
+    assert document(registry_of(), epoch=EPOCH + 1)["certificates"]["first"][0]["days_left"] < 0
 
 
 def test_readiness_times_and_workers() -> None:

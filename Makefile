@@ -67,8 +67,9 @@ help:
 run: $(STAMP)
 	exec $(BIN)/twistd -n --pidfile= koder-gateway --demo --port ssl:$(PORT):interface=$(HOST)
 
+# All tests in two processes, each file in one of them; what PYTEST chooses in one, where a debugger works too.
 test: system-test $(STAMP)-test
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest $(or $(PYTEST),--numprocesses 2 --dist loadfile)
 
 test-long: $(STAMP)-test
 	KODER_TEST_SECONDS=3600 $(BIN)/python -m pytest tests/http2/test_honest.py $(PYTEST)

@@ -112,10 +112,11 @@ def _document(entry: CertificateEntry, now: float) -> dict[str, Any]:
 def _lines(entry: CertificateEntry, now: float) -> Iterator[str]:
     yield f"{entry.name}, for {entry.use}"
     if entry.starts is not None and entry.expires is not None:
-        left = entry.days_left(now)
+        days = entry.days_left(now)
+        left = "expired" if days is not None and days < 0 else f"{days} days left"
         yield f"  names    {', '.join(entry.names) or 'none'}"
         yield f"  issuer   {entry.issuer if entry.issuer != entry.subject else 'itself'}"
-        yield f"  valid    {_moment(entry.starts)} to {_moment(entry.expires)}, {left} days left"
+        yield f"  valid    {_moment(entry.starts)} to {_moment(entry.expires)}, {left}"
         yield f"  key      {entry.key}"
         yield f"  sha256   {entry.fingerprint}"
     apart = "" if entry.key_path == entry.path else f", key {entry.key_path}"

@@ -39,8 +39,6 @@ class Echo(http.server.BaseHTTPRequestHandler):
     """A service that answers with what it received."""
 
     protocol_version = "HTTP/1.1"
-    # Head and body leave together, as of most services.
-    wbufsize = 1 << 16
 
     def do_GET(self) -> None:
         body = json.dumps({"path": self.path, "fields": [[k.lower(), v] for k, v in self.headers.items()]}).encode()

@@ -35,6 +35,7 @@ _NOT_FOUND: Final = NO_ROUTE.because(
 )
 _NO_KEYS: Final = NO_ROUTE.because("There are no keys: context.key_file is not set.")
 _FOREIGN: Final = MISDIRECTED_REQUEST.because("Use an IP address, localhost, or a name from listen.admin_hosts.")
+_READ_ONLY: Final = METHOD_NOT_ALLOWED.because("This port only answers GET, HEAD and OPTIONS.")
 _ALLOW: Final = b"Allow: GET, HEAD, OPTIONS\r\n"
 
 
@@ -88,12 +89,12 @@ def admin_answer(
     if refusal is not None:
         # Of an unknown method only the name has been read.
         if refusal.status in (405, 501):
-            return admin_problem(METHOD_NOT_ALLOWED, docs_url, _ALLOW)
+            return admin_problem(_READ_ONLY, docs_url, _ALLOW)
         return admin_problem(refusal, docs_url)
     if hosts is not None and not _is_ours(head, hosts):
         return admin_problem(_FOREIGN, docs_url)
     if head.method not in (b"GET", b"HEAD", b"OPTIONS"):
-        return admin_problem(METHOD_NOT_ALLOWED, docs_url, _ALLOW)
+        return admin_problem(_READ_ONLY, docs_url, _ALLOW)
     page = pages.get(b"/" if head.path == b"*" else head.path)
     if page is None:
         return admin_problem(_NOT_FOUND, docs_url)

@@ -126,6 +126,7 @@ class Counters(ExchangeCounts):
         "refusals",
         "registry_failures",
         "registry_skipped",
+        "registry_unread",
         "reload_refused",
         "reloads_failed",
         "reloads_ok",
@@ -152,6 +153,8 @@ class Counters(ExchangeCounts):
         """How often the tenant registry could not be read again."""
         self.registry_skipped = 0
         """Entries of the present registry that are left out for a fault."""
+        self.registry_unread = False
+        """Whether the registry as it is now could not be read or was refused, so that the previous tenants stay."""
         self.reloads_ok = 0
         self.reloads_failed = 0
         self.reload_refused = False

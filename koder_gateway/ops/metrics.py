@@ -154,6 +154,8 @@ class GatewayCollector(Collector):
         yield gauge("tenants", "Tenants in the registry; 0 when it is open.", value=counters.tenants)
         failures = counters.registry_failures
         yield counter("registry_failures", "Times the tenant registry could not be read again.", value=failures)
+        text = "Whether the tenant registry as it is now could be read, and was not refused."
+        yield gauge("registry_last_read_successful", text, value=not counters.registry_unread)
         skipped = "Entries of the tenant registry that are left out for a fault."
         yield gauge("registry_skipped", skipped, value=counters.registry_skipped)
         reloads = counter("reloads", "Times the configuration was read again.", "result")

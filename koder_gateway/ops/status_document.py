@@ -7,6 +7,7 @@ rates of two of them and `clock`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -173,6 +174,7 @@ def _tenants(values: MetricValues, registry: bool) -> dict[str, Any]:
         "count": values.total("tenants"),
         "skipped": values.total("registry_skipped"),
         "failures": values.total("registry_failures_total"),
+        "current": bool(values.total("registry_last_read_successful")),
         "busiest": _busiest(values, "tenant", "tenant_requests_total"),
     }
 
@@ -220,10 +222,14 @@ def _certificates(values: MetricValues, epoch: float) -> dict[str, Any]:
         "faults": values.total("certificate_faults"),
         "count": len(ends),
         "first": [
-            {"name": name, "expires": utc(ends[name]), "days_left": round((ends[name] - epoch) / _DAY, 2)}
-            for name in first
+            {"name": name, "expires": utc(ends[name]), "days_left": _days(ends[name] - epoch)} for name in first
         ],
     }
+
+
+def _days(seconds: float) -> float:
+    """Never rounded up: what has just expired is below 0, and what has not a whole day more does not show it."""
+    return math.floor(100 * seconds / _DAY) / 100
 
 
 def _worker(state: WorkerState, epoch: float) -> dict[str, Any]:

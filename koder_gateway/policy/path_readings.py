@@ -22,6 +22,11 @@ _SLASH: Final = re.compile(rb"/")
 _SLASHES: Final = re.compile(rb"//++")
 _LEADING: Final = re.compile(rb"/++")
 _DOT_SEGMENT: Final = re.compile(rb"/\.\.?(?:[/;]|\Z)")
+_HERE: Final = re.compile(rb"/\.(?:;[^/]*+)?+(?=/|\Z)")
+_UP: Final = re.compile(rb"/\.\.(?:;[^/]*+)?+(?=/|\Z)")
+_EMPTY_SEGMENTS: Final = re.compile(rb"/(?:;[^/]*+)?+(?=/|\Z)(?:/(?:;[^/]*+)?+(?=/|\Z))*+")
+# Where a path ends for a server that gets it decoded: a query or a fragment begins.
+_END: Final = re.compile(rb"[?#]")
 # How often a path is decoded: by the service, and by each proxy in between that passes it on decoded.
 _DECODINGS: Final = 4
 # The characters of which normalising makes a slash, a backslash or a semicolon, or nothing but blanks and dots. (A
@@ -32,6 +37,10 @@ _SIGNS: Final = {
     "\ufe30\ufe52\uff0e\xa0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
 }
 _ASCII: Final = bytes(range(0x80))
+# The i with a dot as a capital and the one without a dot are an i for software that compares letter by letter
+# (Java's `equalsIgnoreCase`, Python's `re.IGNORECASE`), though not for Unicode's case folding.
+_DOTTED: Final = "\u0130"
+_DOTLESS: Final = "\u0131"
 # Letters are normalised in pieces of so many characters: a run of marks takes the square of its length.
 _PIECE: Final = 128
 # How far back such a piece may be cut, so that no letter loses its marks. No configured path has as many marks.
@@ -79,28 +88,44 @@ def lenient_path(path: bytes, depth: int) -> bytes:
 
 def lenient_paths(path: bytes, reach: Reach) -> set[bytes]:
     """The `lenient_path` of a path, and its other possible readings: with the original letters; decoded more than
-    once (`%2574` is `t`), with the dot segments and backslashes that appear resolved; without a format at the end of
-    the last segment, which some frameworks remove. A format may have dots of its own (`token.tar.gz`), so what is
-    before each dot is a reading; but no more dots than the configured segments have can be before it.
+    once (`%2574` is `t`), with the dot segments and backslashes that appear resolved; only up to a question mark or a
+    hash sign that appears, since a proxy may pass a path on decoded; without a format at the end of the last segment,
+    which some frameworks remove. A format may have dots of its own (`token.tar.gz`), so what is before each dot is a
+    reading; but no more dots than the configured segments have can be before it.
 
     What cannot matter within this reach may be cut off, or replaced by what no prefix has.
     """
     readings: set[bytes] = set()
     for _ in range(_DECODINGS):
         path = _decoded(path)
-        _read(readings, path.lower(), reach, bytes)
-        if not path.isascii():
-            _read(readings, _with_plain_signs(path), reach, lambda segment: _bounded(segment, reach))
+        _read_letters(readings, path, reach)
+        end = _END.search(path)
+        if end is not None:
+            _read_letters(readings, path[: end.start()], reach)
         if _ESCAPE.search(path) is None:
             break
     return readings
 
 
+def _read_letters(readings: set[bytes], path: bytes, reach: Reach) -> None:
+    """Add the readings of a decoded path, with its own letters and with normalised ones."""
+    _read(readings, path.lower(), reach, bytes)
+    if not path.isascii():
+        _read(readings, _with_plain_signs(path), reach, lambda segment: _bounded(segment, reach))
+
+
 def _read(readings: set[bytes], path: bytes, reach: Reach, letters: Callable[[bytes], bytes]) -> None:
-    """Add the readings of a decoded path."""
+    """Add the readings of a decoded path whose letters `letters` reads."""
     readings.update(_segments(path, reach, letters))
     if b"\\" in path or _DOT_SEGMENT.search(path):
-        readings.update(_segments(_resolved(path), reach, letters))
+        # Some services read a backslash as a slash. Some merge slashes first; for others `..` takes away the empty
+        # segment between two.
+        slashed = path.replace(b"\\", b"/")
+        forms = [slashed]
+        if b"//" in slashed or b"/;" in slashed:
+            forms.append(_EMPTY_SEGMENTS.sub(b"", _SLASHES.sub(b"/", slashed)))
+        for form in forms:
+            readings.update(_segments(_resolved(form), reach, letters))
 
 
 def _decoded(path: bytes) -> bytes:
@@ -172,7 +197,7 @@ def _head(text: str, most: int, reach: Reach) -> tuple[str, bool]:
 
 def _composed(text: str) -> bytes:
     composed = normalize("NFKC", text) if len(text) <= _PIECE else "".join(_composed_pieces(text))
-    return composed.casefold().encode().lower()
+    return composed.replace(_DOTTED, "i").replace(_DOTLESS, "i").casefold().encode().lower()
 
 
 def _composed_pieces(text: str) -> Iterator[str]:
@@ -194,15 +219,11 @@ def _begins(character: str) -> bool:
 
 
 def _resolved(path: bytes) -> bytes:
-    """A path without dot segments (RFC 3986 section 5.2.4), for services that read a backslash as a slash."""
-    kept: list[bytes] = []
-    for segment in _SLASHES.sub(b"/", path.replace(b"\\", b"/")).split(b"/"):
-        name = segment.partition(b";")[0]
-        if name == b"..":
-            del kept[-1:]
-        elif name not in (b"", b"."):
-            kept.append(segment)
-    return b"/" + b"/".join(kept)
+    """A path without dot segments (RFC 3986 section 5.2.4). Costs a step for each `..`, not for other segments."""
+    first, *others = _UP.split(_HERE.sub(b"", path))
+    for rest in others:
+        first = first[: first.rfind(b"/")] + rest
+    return first
 
 
 def _segments(path: bytes, reach: Reach, letters: Callable[[bytes], bytes]) -> tuple[bytes, ...]:

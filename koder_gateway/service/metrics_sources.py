@@ -113,6 +113,9 @@ def count_for(counters: Counters, composition: Composition) -> None:
     counters.configured_at, counters.config_digest, counters.reload_refused = time.time(), settings.digest, False
     if settings.registry_version is not None:
         counters.registry_skipped = settings.registry_skipped
+    if not isinstance(settings.tenants.registry, str):
+        # A file has been read with the configuration; a URL is asked later.
+        counters.registry_unread = False
     counters.expect(("", *composition.services), (*CODES, *EARLY_ENDS))
     counters.keep_routes(route.path for route in composition.policy.routes.routes)
     count_tenants(counters, composition)

@@ -137,6 +137,7 @@ class RegistryFile:
             return
         self._agreed()
         self._counters.registry_skipped = found.skipped
+        self._counters.registry_unread = False
         self._read(found.registry)
         for line in found.faults:
             _log.error("left out of the registry: {line}", line=line)
@@ -172,6 +173,7 @@ class RegistryFile:
             return
         self._agreed()
         self._counters.registry_failures += 1
+        self._counters.registry_unread = True
         for line in failure.getErrorMessage().splitlines():
             _log.error("registry not read again, the previous tenants stay: {line}", line=line)
 

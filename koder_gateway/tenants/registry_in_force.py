@@ -15,10 +15,12 @@ _TAKE_IT: Final = "if that is intended, reload the gateway (SIGHUP)"
 
 
 class RegistryCounters(Protocol):
-    """Counts how often a registry could not be read, and how many entries of the present list are left out."""
+    """Counts how often a registry could not be read, and how many entries of the present list are left out, and says
+    whether the last attempt to read it failed."""
 
     registry_failures: int
     registry_skipped: int
+    registry_unread: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -301,6 +301,7 @@ class RemoteRegistry:
             self._left_out = found.faults
 
     def _succeeded(self) -> None:
+        self._counters.registry_unread = False
         if self._told:
             self.log.info("{registry} can be read again", registry=self._name)
         self._told = ()
@@ -315,6 +316,7 @@ class RemoteRegistry:
         if self._stopped:
             return
         self._counters.registry_failures += 1
+        self._counters.registry_unread = True
         told = tuple(faults)
         # A registry that stays unreachable is logged once, and so is each new reason.
         if told == self._told:
@@ -325,6 +327,7 @@ class RemoteRegistry:
 
     def _broken(self, failure: Failure) -> None:
         self._counters.registry_failures += 1
+        self._counters.registry_unread = True
         self.log.failure("registry not read", failure=failure)
 
 

@@ -72,6 +72,7 @@ class Supervisor:
         # The workers whose verdict on a reload is awaited, and what the others have said.
         self._asked: set[Seat] = set()
         self._refusals: list[str] = []
+        self._refusal = ""
         self._reload_again = False
         self._control: ControlSocket | None = None
 
@@ -326,6 +327,8 @@ class Supervisor:
         if self._control is not None:
             self._control.begun()
         self._refusals = self._reload()
+        # Else one worker may refuse what others have taken up.
+        self._refusal = "reload refused" if not self._refusals else "reload refused, nothing has changed"
         if not self._refusals:
             for seat in self._running():
                 if seat.channel is not None:
@@ -350,7 +353,7 @@ class Supervisor:
         """All have said what they think of a reload."""
         self._totals.decided(self._refusals)
         for line in self._refusals:
-            self._say(f"reload refused: {line}", ERROR)
+            self._say(f"{self._refusal}: {line}", ERROR)
         if self._refusals:
             self._notifier.ready("reload refused; serving the previous configuration")
         else:

@@ -95,6 +95,9 @@ def test_one_that_has_expired_is_a_fault(site: Site) -> None:
     (fault,) = document["faults"]
     assert fault.startswith(f"{site.certs}/late.example.pem: expired on ")
     assert [each["faults"] for each in document["certificates"]] == [[], [fault]]
+    _, said, _ = site.asked()
+    assert said.count(" days left\n") == 1
+    assert said.count("Z, expired\n") == 1
 
 
 def test_a_threshold_of_days(site: Site) -> None:

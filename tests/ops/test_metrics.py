@@ -91,6 +91,7 @@ def test_every_counter_is_on_the_page():
         ("exchanges_in_flight", ()): 2,
         ("upstream_retries_total", ()): 4,
         ("tenants", ()): 11,
+        ("registry_last_read_successful", ()): 1,
         ("reloads_total", ("ok",)): 5,
         ("reloads_total", ("failed",)): 1,
         ("refusals_total", ("no_route",)): 2,

@@ -68,10 +68,12 @@ FACTS = StatusFacts(
 )
 
 
-def document(*registries: Any, workers: Sequence[WorkerState] = (), reloads: ReloadRecord | None = None) -> Any:
+def document(
+    *registries: Any, workers: Sequence[WorkerState] = (), reloads: ReloadRecord | None = None, epoch: float = EPOCH
+) -> Any:
     families = summed([], {number: families_of(each) for number, each in enumerate(registries, 1)})
     state = ProcessState(families, list(workers), EPOCH - 90_000, reloads or ReloadRecord())
-    made = status_document(state, FACTS, 12.5, EPOCH)
+    made = status_document(state, FACTS, 12.5, epoch)
     assert json.loads(json.dumps(made)) == made
     return made
 
@@ -104,6 +106,16 @@ def test_a_service_has_its_addresses_and_its_failures() -> None:
     assert b["addresses"][0]["available"] is True
 
 
+def test_the_registry_is_current_if_it_is_to_all_workers() -> None:
+    good, bad = Counters(), Counters()
+    bad.registry_unread = True
+    for counters, current in (([good, good], True), ([good, bad], False)):
+        workers = [make_registry(each, version="1") for each in counters]
+        families = summed([], {number: families_of(each) for number, each in enumerate(workers, 1)})
+        made = status_document(ProcessState(families, [], EPOCH, ReloadRecord()), FACTS, 0.0, EPOCH)
+        assert made["tenants"]["current"] is current
+
+
 def test_an_address_is_available_if_it_is_to_all_workers() -> None:
     facts = StatusFacts("1", [], {}, [ServiceFacts("b", ["http://b"], 1)], False, FACTS.limits)
     workers = {1: families_of(_with(True, 1, 1)), 2: families_of(_with(False, 1, 0))}
@@ -134,6 +146,7 @@ def test_certificates_are_listed_by_the_days_that_are_left_up_to_a_bound() -> No
     assert [each["name"] for each in made["first"]] == [f"c{number:03}" for number in range(CERTIFICATES)]
     assert made["first"][0] == {"name": "c000", "expires": "2027-01-15T08:00:00Z", "days_left": 0.0}
     assert made["first"][3]["days_left"] == 3.0
+    assert document(registry_of(), epoch=EPOCH + 1)["certificates"]["first"][0]["days_left"] < 0
 
 
 def test_readiness_times_and_workers() -> None:

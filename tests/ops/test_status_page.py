@@ -252,6 +252,33 @@ def test_values_are_text_whatever_they_say(own_page: Page) -> None:
     assert own_page.console == []
 
 
+def test_a_registry_that_is_refused_needs_attention_for_as_long_as_it_is(own_page: Page) -> None:
+    own_page.run("paused = true")
+    for current in ("false", "true"):
+        own_page.run(f"""(() => {{
+          const status = structuredClone(heard[heard.length - 1].status);
+          status.tenants.current = {current};
+          status.clock += 600;
+          take(status, Date.now());
+          show();
+        }})()""")
+        said = "The registry of tenants cannot be read or is refused" in text(own_page, "#attention")
+        assert said is (current == "false")
+
+
+def test_a_plot_without_anything_speaks_of_its_own_time_alone(own_page: Page) -> None:
+    """There were requests and refusals before this page was opened."""
+    said = own_page.run("""(() => {
+      paused = true;
+      const status = heard[heard.length - 1].status;
+      heard.length = points.length = 0;
+      for (const clock of [2, 4]) take({ ...structuredClone(status), clock: status.clock + clock }, Date.now());
+      show();
+      return [...document.querySelectorAll(".summary")].map((each) => each.innerText);
+    })()""")
+    assert [each for each in said if "in this time." in each] == [said[1], said[3]]
+
+
 def test_it_says_when_the_gateway_is_gone_and_comes_back_by_itself(own_page: Page) -> None:
     def offline(away: bool) -> None:
         bounds = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}

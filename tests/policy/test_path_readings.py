@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import sys
+from string import ascii_lowercase
 from unicodedata import normalize
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
 import pytest
 from hypothesis import example, given
@@ -63,10 +64,45 @@ def test_every_character_that_becomes_a_sign_is_known() -> None:
     assert unknown == []
 
 
+def test_a_letter_that_is_another_without_case_is_read_as_that() -> None:
+    """Python's `re.IGNORECASE`, as Java's `equalsIgnoreCase`, compares letter by letter."""
+    others = "".join(map(chr, (*range(0x80, 0xD800), *range(0xE000, sys.maxunicode + 1))))
+    found = [(letter, match[0]) for letter in ascii_lowercase for match in re.finditer(letter, others, re.IGNORECASE)]
+    assert ("i", "\u0130") in found
+    for letter, other in found:
+        path = b"/v2/%b" % quote(other).encode()
+        assert b"/v2/%b" % letter.encode() in lenient_paths(path, Reach(2)), other
+
+
+@pytest.mark.parametrize("mark", [b"%3F", b"%23", b"%253f", b"%2523", b"%3Fx/y", b"%23.json"])
+def test_a_path_may_end_where_a_query_or_a_fragment_begins_once_it_is_decoded(mark: bytes) -> None:
+    """A proxy that passes on what it has decoded makes a query of it, or has the rest dropped."""
+    assert b"/v2/token" in lenient_paths(b"/v2/token" + mark, Reach(3))
+
+
+def test_an_empty_segment_may_be_one() -> None:
+    """`..` takes it away where slashes are not merged first (RFC 3986 section 5.2.4, WHATWG URL section 4.4)."""
+    assert {b"/v2/token", b"/token"} <= lenient_paths(b"/v2//%252e%252e/token", Reach(3))
+    assert {b"/v2/token", b"/token"} <= lenient_paths(b"/v2/;x/%252e%252e;y/token", Reach(3))
+    assert {b"/v2/token", b"/token"} <= lenient_paths(b"/v2/%255c..%255ctoken", Reach(3))
+
+
+@given(st.lists(st.sampled_from([b"", b".", b"..", b"..;a", b".;", b"...", b";a", b"a", b"b.c"]), max_size=12))
+def test_dot_segments_are_removed_one_by_one(segments: list[bytes]) -> None:
+    kept: list[bytes] = []
+    for segment in segments:
+        name = segment.partition(b";")[0]
+        if name == b"..":
+            del kept[-1:]
+        elif name != b".":
+            kept.append(segment)
+    assert path_readings._resolved(b"".join(b"/" + each for each in segments)) == b"".join(b"/" + k for k in kept)
+
+
 TABLES = [
     PrefixTable({path: path for path in (lenient_path(path, path.count(b"/")) for path in paths)})
     for paths in (
-        [b"/oauth/v2/token", b"/oauth/v2", b"/v1/auth", b"/v1/auth/caf%C3%A9.v1"],
+        [b"/oauth/v2/token", b"/oauth/v2", b"/v1/auth", b"/v1/auth/caf%C3%A9.v1", b"/v1/i"],
         [b"/a", b"/%ED%95%9C", b"/b/%E1%BE%82/c"],
         [b"/x.y.z/%EF%BF%BF"],
     )
@@ -77,7 +113,8 @@ PIECES = st.sampled_from(
         *("oauth", "OAuth", "v2", "token", "v1", "auth", "caf", "a", "b", "c", "x", "y", "z", "e"),
         *("\u0301", "\u0327\u0301", "\u0345", "\u0313\u0300", "\u03b1", "\uac00", "\u11ab", "\u1112\u1161"),
         *("\uff0f", "\uff3c", "\u2100", "\u2025", "\u2026", "\u3000", "\xa0", "\u2488", "\xa8", "\u037e"),
-        *("\uff56\uff12", "\u212a", "\xdf", "\ufdfa", "\ufb01", "\uffff", "\xe9"),
+        *("\uff56\uff12", "\u212a", "\xdf", "\ufdfa", "\ufb01", "\uffff", "\xe9", "\u0130", "\u0131", "i\u0307"),
+        *("?", "#", "%3F", "%23", "\uff1f"),
     ]
 )
 RUNS = st.tuples(PIECES, st.sampled_from([1, 1, 1, 1, 2, 3, 7, 8, 9, 40, 200])).map(lambda run: run[0] * run[1])
@@ -100,9 +137,10 @@ def simply(path: bytes, depth: int, dots: int) -> set[bytes]:
     reach = Reach(depth, dots)
     for _ in range(4):
         path = path_readings._decoded(path)
-        whole = normalize("NFKC", path.decode("utf-8", "replace")).casefold().encode().lower()
-        for form in (path.lower(), whole):
-            path_readings._read(readings, form, reach, bytes)
+        for part in (path, re.split(rb"[?#]", path)[0]):
+            whole = normalize("NFKC", part.decode("utf-8", "replace")).replace("\u0130", "i").replace("\u0131", "i")
+            for form in (part.lower(), whole.casefold().encode().lower()):
+                path_readings._read(readings, form, reach, bytes)
         if re.search(rb"%[0-9A-Fa-f]{2}", path) is None:
             break
     return readings

@@ -512,6 +512,25 @@ def test_a_bad_entry_is_left_out_and_told(full: Watched, log: list[str]) -> None
     assert (len(full.read[-1]), full.counters.registry_failures) == (101, 1)
 
 
+def test_whether_the_tenants_are_those_of_the_present_file(watched: Watched) -> None:
+    """However long it stays refused, and until it is good again."""
+    assert not watched.counters.registry_unread
+    watched.write("[[tenant")
+    watched.refresh()
+    watched.refresh()
+    assert (watched.counters.registry_failures, watched.counters.registry_unread) == (1, True)
+    watched.write(text("b"))
+    watched.refresh()
+    assert not watched.counters.registry_unread
+    away = watched.path.with_suffix(".away")
+    watched.path.rename(away)
+    watched.refresh()
+    assert watched.counters.registry_unread
+    away.rename(watched.path)
+    watched.refresh()
+    assert not watched.counters.registry_unread
+
+
 def test_a_file_with_too_many_bad_entries_is_refused_whole(full: Watched, log: list[str]) -> None:
     full.most = 0.05
     bad = "".join(f'[[tenant]]\nslug = "-{number}"\n' for number in range(6))

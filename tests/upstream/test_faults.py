@@ -7,6 +7,7 @@ a client may see is a refusal with its status and code, or the service's answer,
 from __future__ import annotations
 
 import contextlib
+import select
 import signal
 import socket
 import ssl
@@ -101,6 +102,8 @@ def closes_unread(peer: Peer) -> None:
 
 
 def resets_unread(peer: Peer) -> None:
+    # Earlier the reset could be there before the connection, which is then made once more.
+    select.select([peer.socket], [], [], PATIENCE)
     peer.reset()
 
 
@@ -149,7 +152,6 @@ FAULTS = [
     refuses("closed-before-head", b"", CLOSED, then=close),
     refuses("reset-before-head", b"", CLOSED, then=reset),
     refuses("closed-unread", closes_unread, CLOSED),
-    # The reset can be there before the connection is.
     refuses("reset-unread", resets_unread, (502, "")),
     refuses("closed-before-head-post", b"", CLOSED, then=close, method="POST"),
     refuses("reset-before-head-post", b"", CLOSED, then=reset, method="POST"),

@@ -261,7 +261,10 @@ function aboutConfiguration(now, before, add) {
   if (last && !last.accepted) add("warn", "reload", "The last reload was refused; the previous configuration is in force.", "configuration");
   if (now.tenants.skipped)
     add("warn", "skipped", `${plural(now.tenants.skipped, "entry", "entries")} of the registry of tenants left out for a fault.`, "tenants");
-  if (rise(now.tenants.failures, before.tenants.failures)) add("warn", "registry", "The registry of tenants could not be read again.", "tenants");
+  if (now.tenants.current === false)
+    add("warn", "registry", "The registry of tenants cannot be read or is refused, and the previous tenants stay; the log says why.", "tenants");
+  else if (rise(now.tenants.failures, before.tenants.failures))
+    add("warn", "registry", "The registry of tenants could not be read for a while.", "tenants");
 }
 
 let told = new Set();
@@ -541,14 +544,14 @@ function addPlots() {
   requests.alone = true;
   addPlot("Latency", () => [["median", "p50"], ["95 %", "p95"], ["99 %", "p99"]],
     (point, name) => ({ median: point.p50, "95 %": point.p95, "99 %": point.p99 })[name], seconds, false,
-    (known) => (known.some((each) => each.p95 !== null) ? `95 % of the requests: ${spread(known.map((each) => each.p95), seconds, "").toLowerCase()}` : "No requests yet."));
+    (known) => (known.some((each) => each.p95 !== null) ? `95 % of the requests: ${spread(known.map((each) => each.p95), seconds, "").toLowerCase()}` : "No requests in this time."));
   addPlot("Responses a second, by class of status", () => CLASSES, (point, name) => point.classRates[name] || 0, rate, true,
     (known) => `Server errors (5xx): ${percent(known.reduce((all, each) => all + (each.classes["5xx"] || 0), 0), known.reduce((all, each) => all + each.total, 0))} of ${plural(known.reduce((all, each) => all + each.total, 0), "response")}.`);
   addPlot("Refusals a second, by code", refusalSeries, refusalRate, rate, true, (known) => {
     const totals = {};
     for (const each of known) for (const [code, number] of Object.entries(each.refusals)) totals[code] = (totals[code] || 0) + number;
     const most = Object.entries(totals).filter(([, each]) => each).sort((one, other) => other[1] - one[1]).slice(0, 3);
-    return most.length ? `Most: ${most.map(([code, number]) => `${code} ${count(number)}`).join(", ")}.` : "The gateway has refused nothing.";
+    return most.length ? `Most: ${most.map(([code, number]) => `${code} ${count(number)}`).join(", ")}.` : "The gateway has refused nothing in this time.";
   });
 }
 

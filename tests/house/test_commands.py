@@ -7,7 +7,6 @@ import functools
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ import koder_gateway
 from koder_gateway.tap import Options
 from koder_gateway.tools import command_line
 from tests.house.test_examples import OPERATIONS, ROOT, blocks, environment, table
+from tests.kit.ports import free_ports
 from tests.kit.waiting import PATIENCE
 
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "tests" / "README.md"]
@@ -113,15 +113,6 @@ def test_a_key_that_signs_contexts(tmp_path: Path) -> None:
     )
     assert done.returncode == 0
     assert b"PRIVATE KEY" in (tmp_path / "context.pem").read_bytes()
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago, all different."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def follow(script: str, folder: Path) -> tuple[int, str]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from tests.kit.authority import Pair
 from tests.kit.gateways import kill_quietly
+from tests.kit.ports import free_ports
 from tests.kit.waiting import PATIENCE, until
 
 
@@ -28,8 +29,7 @@ class Redis:
         self._folder = folder
         self.path = folder / "redis.sock"
         self.password = password
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        (self.port,) = free_ports(1)
         lines = ["bind 127.0.0.1", f"unixsocket {self.path}", "save ''", "appendonly no", f"dir {folder}"]
         lines.append("daemonize no")
         if pair is None:

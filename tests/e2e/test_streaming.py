@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.kit.clients import HOST, request
+from tests.kit.clients import HOST, Client, request
 from tests.kit.gateways import KERNEL_RECEIVES, KERNEL_SENDS, GatewayProcess, Service, Services, configuration
 from tests.kit.services import Origin, Peer, answer
 from tests.kit.waiting import PATIENCE, until
@@ -440,10 +440,12 @@ def test_a_slow_client_gets_all_of_an_answer_that_closes_its_connection(tmp_path
         gateway = stack.enter_context(
             GatewayProcess(tmp_path, config, ports=(GatewayProcess.PLAIN, GatewayProcess.TLS))
         )
-        clients = {size: stack.enter_context(gateway.connect(tls=tls, receive_buffer=16384)) for size in sizes}
+        clients: dict[int, Client] = {}
         version, _, option = asks.partition(" ")
-        for size, client in clients.items():
-            fields = [f"Connection: {option}"] if option else []
+        fields = [f"Connection: {option}"] if option else []
+        for size in sizes:
+            # Each asks at once: the time for a head is short.
+            client = clients[size] = stack.enter_context(gateway.connect(tls=tls, receive_buffer=16384))
             client.send(request("GET", f"/a/{size}", *fields, version=version))
         until(gateway.access, "an exchange has ended")
         # Somebody else's deadline, which is later than any that could be meant for them.

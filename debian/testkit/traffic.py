@@ -24,7 +24,7 @@ class Traffic:
         self._context = ssl.create_default_context(cadata=pem)
         self._context.check_hostname = False
         self._enough = threading.Event()
-        self._threads = [threading.Thread(target=self._ask) for _ in range(CLIENTS)]
+        self._threads = [threading.Thread(target=self._ask, args=(number,)) for number in range(CLIENTS)]
         self.answered = 0
         self.lost: list[str] = []
 
@@ -46,13 +46,15 @@ class Traffic:
             expect(time.monotonic() < deadline, f"{self.answered} requests were answered, and then no more")
             time.sleep(0.05)
 
-    def _ask(self) -> None:
+    def _ask(self, number: int) -> None:
+        # Each has an address of its own: limits count them apart.
+        source = (f"127.0.0.{10 + number}", 0)
         connection: http.client.HTTPSConnection | None = None
         while not self._enough.wait(PACE):
             try:
                 if connection is None:
                     connection = http.client.HTTPSConnection(
-                        "127.0.0.1", self._port, timeout=PATIENCE, context=self._context
+                        "127.0.0.1", self._port, timeout=PATIENCE, context=self._context, source_address=source
                     )
                 connection.request("GET", self._path, headers={"Host": self._host})
                 response = connection.getresponse()

@@ -238,6 +238,11 @@ class GatewayRequest(server.Request, ClientRequest):
         self._over(finished=False)
         self._tell_stock(reason)
 
+    @property
+    def head_sent(self) -> bool:
+        """Whether the client has the head of its response, or what stands for one: a tunnel."""
+        return bool(self.startedWriting) or self.exchange.phase in (RELAYING, TUNNELLING)
+
     def give_up(self, refusal: Refusal, code: str = TIMEOUT) -> None:
         """The gateway waits no longer. `code` is that of a response which has begun and is cut."""
         if self.sink is not None:
@@ -245,7 +250,7 @@ class GatewayRequest(server.Request, ClientRequest):
         exchange = self.exchange
         if exchange.phase is ENDED:
             return
-        if exchange.phase not in (RELAYING, TUNNELLING) and not self.startedWriting:
+        if not self.head_sent:
             self.refuse(refusal)
         else:
             exchange.end(code)

@@ -268,7 +268,7 @@ class Http1Channel(MessageReader, Protocol, RequestConnection, NewConnection, Pa
             self._close()
             return
         self._phase = IDLE
-        self.deadline = math.inf if self._full else self.site.clock.now + self.site.timeouts.keepalive
+        self.deadline = math.inf if self._full else self.idle_until()
         if self._unread.data or self._paused:
             self._read_on()
 
@@ -315,7 +315,10 @@ class Http1Channel(MessageReader, Protocol, RequestConnection, NewConnection, Pa
 
     def close_idle(self) -> None:
         """Close soon if no exchange is in flight: the gateway drains."""
-        self.keep_alive = False
+        request = self.request
+        # A client that has a head without Connection: close may send its next request behind this response.
+        if request is None or not request.head_sent:
+            self.keep_alive = False
         if self._phase == IDLE:
             # A request may be on the way: give it a moment. One that comes is served, with Connection: close.
             site = self.site

@@ -127,12 +127,19 @@ class ClientFlow(StockChannel, BodyDeadline, LingeringClose, ResetWatch):
         if self._producer is not None:
             self._producer.resumeProducing()
         phase, site = self._phase, self.site
-        if phase in (IDLE, HEAD):
-            self.deadline = site.clock.now + (site.timeouts.keepalive if phase == IDLE else site.timeouts.head)
+        if phase == IDLE:
+            self.deadline = self.idle_until()
+        elif phase == HEAD:
+            self.deadline = site.clock.now + site.timeouts.head
         if self._unread.data:
             self._yield_turn()
         else:
             self._regulate()
+
+    def idle_until(self) -> float:
+        """When a connection ends that is idle from now on: while the gateway drains after a moment."""
+        site = self.site
+        return site.clock.now + (site.timeouts.linger if site.draining else site.timeouts.keepalive)
 
     def stopProducing(self) -> None:
         """The transport is going away; it says so by `connectionLost` too."""

@@ -26,13 +26,15 @@ _ALIKE: Final[dict[str, Callable[[Iterable[float]], float]]] = {
     "koder_gateway_certificate_faults": max,
     "koder_gateway_config": max,
     "koder_gateway_config_last_reload_success_timestamp_seconds": min,
-    "koder_gateway_config_last_reload_successful": min,
     "koder_gateway_event_loop_lag_max_seconds": max,
     "koder_gateway_limits_store_up": min,
     "koder_gateway_tenants": max,
     "koder_gateway_upstream_available": min,
     "koder_gateway_upstream_healthy": min,
 }
+# What the supervisor alone says: it decides on a reload, which is one however many workers take part, and those that
+# it refuses itself they never hear of.
+_OF_THE_SUPERVISOR: Final = ("koder_gateway_reloads", "koder_gateway_config_last_reload_successful")
 # The labels whose values change while the gateway runs, by family, how many of them those that have ended leave, and
 # the value that has the rest. Each worker names tenants of its own choice, within metrics.tenants.
 _CHANGING: Final = {"koder_gateway_tenant_requests": "tenant", "koder_gateway_route_requests": "route"}
@@ -88,6 +90,8 @@ def summed(past: list[Family], workers: dict[int, list[Family]]) -> list[Family]
     values: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], list[float]]] = {}
     for worker, families in [(0, past), *sorted(workers.items())]:
         for family in families:
+            if worker and family.name in _OF_THE_SUPERVISOR:
+                continue
             found.setdefault(family.name, family)
             samples = values.setdefault(family.name, {})
             own = {"worker": str(worker)} if family.name.startswith(_OF_A_PROCESS) else {}

@@ -19,6 +19,8 @@ class ReloadRound:
     def __init__(self) -> None:
         self.refusals: list[str] = []
         """The reasons why this reload, or the last one, is refused; none if it is not."""
+        self.refusal = ""
+        """How these are told."""
         self._asked: set[Seat] = set()
         self._due = math.inf
 
@@ -33,6 +35,8 @@ class ReloadRound:
     def begin(self, refusals: Sequence[str], seats: Iterable[Seat], now: float) -> None:
         """The configuration has been read; ask the workers in `seats`, unless there are `refusals` already."""
         self.refusals = list(refusals)
+        # Else one worker may refuse what others have taken up.
+        self.refusal = "reload refused, nothing has changed" if refusals else "reload refused"
         self._due = now + _PATIENCE
         if refusals:
             return

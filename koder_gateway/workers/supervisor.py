@@ -346,7 +346,7 @@ class Supervisor:
         refusals = self._round.refusals
         self._totals.decided(refusals)
         for line in refusals:
-            self._say(f"reload refused: {line}", ERROR)
+            self._say(f"{self._round.refusal}: {line}", ERROR)
         if refusals:
             self._notifier.ready("reload refused; serving the previous configuration")
         else:

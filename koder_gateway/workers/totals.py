@@ -52,11 +52,26 @@ class Totals:
             _family(
                 "worker_restarts", "counter", "Worker processes that died and were started again.", self.restarts
             ),
+            *_reloads(self._reloads),
         ]
         snapshot = Snapshot(
             0, [*self._past, *own], self._ended, os.getpid(), time.time(), [], self._started, self._reloads
         )
         self.pages[0].write(written(snapshot))
+
+
+def _reloads(record: ReloadRecord) -> list[Family]:
+    """As a process that is alone shows them."""
+    name = f"{_PREFIX}reloads"
+    counts = [
+        Sampled(f"{name}_total", {"result": result}, count)
+        for result, count in (("ok", record.accepted), ("failed", record.refused))
+    ]
+    good = float(record.last is None or not record.last.faults)
+    return [
+        Family(name, "Times the configuration was read again.", "counter", counts),
+        _family("config_last_reload_successful", "gauge", "Whether the last reload was not refused.", good),
+    ]
 
 
 def _family(name: str, kind: str, text: str, value: float) -> Family:

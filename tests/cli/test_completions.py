@@ -21,6 +21,13 @@ ASKED = [
     (["koder-gateway", "run", "--"], {f"--{name.rstrip('=')}" for name in Options().longOpt}),
     (["koder-gateway", "certificates", "--d"], {"--days"}),
 ]
+
+
+def named(words: list[str] | set[str]) -> str:
+    """A test's name, the same in every process."""
+    return " ".join(words if isinstance(words, list) else sorted(words))
+
+
 BASH = r"""
 source "$1"; shift
 COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=()
@@ -47,13 +54,13 @@ def said(*words: object) -> list[str]:
 
 
 @pytest.mark.skipif(not shutil.which("bash"), reason="bash is not installed")
-@pytest.mark.parametrize(("words", "offered"), ASKED, ids=lambda value: " ".join(value))
+@pytest.mark.parametrize(("words", "offered"), ASKED, ids=named)
 def test_bash_offers_it(scripts: dict[str, Path], words: list[str], offered: set[str]) -> None:
     assert offered <= set(said("bash", "--norc", "-c", BASH, "bash", scripts["bash"], *words))
 
 
 @pytest.mark.skipif(not shutil.which("fish"), reason="fish is not installed")
-@pytest.mark.parametrize(("words", "offered"), ASKED, ids=lambda value: " ".join(value))
+@pytest.mark.parametrize(("words", "offered"), ASKED, ids=named)
 def test_fish_offers_it(
     scripts: dict[str, Path], words: list[str], offered: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

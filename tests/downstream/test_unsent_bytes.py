@@ -41,7 +41,21 @@ class Line:
         self.exchange: object = object()
         self.written = 0
         self.full = True
-        self.fill()
+        before = -1
+        while before < self.written:
+            before = self.written
+            self.fill()
+            self.rest()
+
+    def rest(self) -> None:
+        """Wait until the kernel moves nothing more to the client's side."""
+        seen: list[int] = []
+
+        def still() -> bool:
+            seen.append(backlog(self.near))
+            return len(seen) > 4 and len(set(seen[-4:])) == 1
+
+        until(still, "the kernel rests")
 
     def fill(self) -> None:
         """Write until the kernel takes no more."""

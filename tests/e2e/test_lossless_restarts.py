@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import pytest
 
 from tests.kit.clients import Client
 from tests.kit.gateways import GatewayProcess, configuration
-from tests.kit.services import Origin
+from tests.kit.services import Origin, Peer, answer
 from tests.kit.waiting import PATIENCE, until
 
 CLIENTS = 10
@@ -28,6 +29,16 @@ CLIENTS = 10
 PACE = CLIENTS / 500
 ALONE: dict[str, dict[str, Any]] = {}
 WORKERS: dict[str, dict[str, Any]] = {"listen": {"workers": 2}, "limits_store": {"url": "memory:"}}
+
+
+def in_two_parts(peer: Peer, number: int) -> None:
+    """A service whose responses begin before their bodies are there."""
+    while (received := peer.head()) is not None:
+        peer.body(received)
+        head, end, body = answer(received.target + b" fresh").partition(b"\r\n\r\n")
+        peer.send(head + end)
+        time.sleep(0.005)
+        peer.send(body)
 
 
 class Load:
@@ -107,7 +118,7 @@ def until_told(notices: socket.socket, what: bytes) -> None:
 def test_a_restart_with_systemds_socket(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sections: dict[str, dict[str, Any]], tls: bool
 ) -> None:
-    with Origin(lambda peer, number: peer.serve(b"fresh")) as origin, systemd(tmp_path, monkeypatch) as (held, told):
+    with Origin(in_two_parts) as origin, systemd(tmp_path, monkeypatch) as (held, told):
         config = configuration({"a": origin.url}, sections)
         kind = "tls+systemd" if tls else "systemd"
 
@@ -135,8 +146,8 @@ def test_a_restart_with_systemds_socket(
 @pytest.mark.parametrize("sections", [ALONE, WORKERS], ids=["alone", "workers"])
 def test_a_reload(tmp_path: Path, sections: dict[str, dict[str, Any]]) -> None:
     with (
-        Origin(lambda peer, number: peer.serve(b"fresh")) as origin,
-        Origin(lambda peer, number: peer.serve(b"fresh")) as other,
+        Origin(in_two_parts) as origin,
+        Origin(in_two_parts) as other,
         GatewayProcess(tmp_path, configuration({"a": origin.url}, sections)) as gateway,
     ):
         with Load(gateway.connect) as load:
@@ -153,7 +164,7 @@ def test_a_reload(tmp_path: Path, sections: dict[str, dict[str, Any]]) -> None:
 
 def test_a_new_generation(tmp_path: Path) -> None:
     with (
-        Origin(lambda peer, number: peer.serve(b"fresh")) as origin,
+        Origin(in_two_parts) as origin,
         GatewayProcess(tmp_path, configuration({"a": origin.url}, WORKERS)) as gateway,
     ):
         with Load(gateway.connect) as load:
@@ -173,7 +184,7 @@ def test_a_new_generation(tmp_path: Path) -> None:
 
 def test_a_worker_that_ends_in_order(tmp_path: Path) -> None:
     with (
-        Origin(lambda peer, number: peer.serve(b"fresh")) as origin,
+        Origin(in_two_parts) as origin,
         GatewayProcess(tmp_path, configuration({"a": origin.url}, WORKERS)) as gateway,
     ):
         until(lambda: len(gateway.workers) == 2, "both run")

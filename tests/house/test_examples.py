@@ -627,7 +627,7 @@ def test_every_metric_is_told_with_its_labels() -> None:
         labels = {label for sample in family.samples for label in sample.labels} - {"le"}
         found[family.name + suffix] = labels
     for supervisors in read_snapshot(Totals(1).pages[0].read()).families:
-        found[supervisors.samples[0].name] = set()
+        found[supervisors.samples[0].name] = set(supervisors.samples[0].labels)
     assert {names(row[0])[0]: set(names(row[1])) for row in table(OPERATIONS, "name")} == found
 
 

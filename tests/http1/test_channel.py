@@ -819,6 +819,29 @@ def test_a_drain_closes_what_is_idle_and_finishes_what_is_under_way(gateway: Mem
     assert partial.closed == "clean"
 
 
+def test_a_drain_takes_a_request_behind_a_response_that_has_not_said_that_it_is_the_last(
+    gateway: MemoryGateway,
+) -> None:
+    """A client may send its next request as soon as it has a response without Connection: close."""
+    asking, quiet = gateway.connect(), gateway.connect()
+    for client in (asking, quiet):
+        client.send(request())
+        gateway.origin().last.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
+        assert b"connection" not in client.received.lower()
+    gateway.site.drain()
+    for origin in gateway.origin().connections:
+        origin.send(b"hi")
+    assert (asking.closed, quiet.closed) == ("", "")
+    asking.take()
+    asking.send(request(b"GET", b"/nowhere"))
+    assert problem(asking.received) == (404, "no_route")
+    assert read_messages(asking.received)[0].values(b"connection") == [b"close"]
+    assert asking.closed == "clean"
+    gateway.advance(3)
+    assert quiet.closed == "clean"
+    assert not gateway.site.channels
+
+
 def test_the_end_of_a_drain_answers_what_it_can_and_cuts_the_rest(gateway: MemoryGateway) -> None:
     waiting, relaying, uploading, partial = (gateway.connect() for _ in range(4))
     waiting.send(request())

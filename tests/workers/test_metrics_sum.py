@@ -72,7 +72,7 @@ def test_what_is_of_a_process_has_its_worker() -> None:
 
 def test_the_page_of_one_worker_has_every_name_of_a_single_process() -> None:
     alone = parse_metrics(generate_latest(counted(5)).decode())
-    seen = page(Snapshot(), counted(5))
+    seen = page(read_snapshot(Totals(1).pages[0].read()), counted(5))
     same = {name: value for name, value in alone.items() if name.startswith("koder_gateway_")}
     assert {name: seen[name] for name in same} == same
 
@@ -125,20 +125,41 @@ def test_workers_that_end_leave_no_more_tenants_than_there_may_be() -> None:
     assert tenants['koder_gateway_tenant_requests_total{status="2xx",tenant="t1-0"}'] == 1
 
 
-def test_what_workers_say_of_their_configuration_and_their_delays() -> None:
-    """All must have taken up the reload; the slowest counts; two configurations are seen as two."""
+def test_a_reload_of_all_workers_is_one_and_the_supervisor_has_its_verdict() -> None:
+    counters = Counters()
+    counters.reloads_ok = 2
+    workers = [make_registry(counters, version="1") for _ in range(2)]
+    totals = Totals(2)
 
-    def worker(digest: str, refused: bool, since: float, delay: float) -> CollectorRegistry:
+    def seen() -> tuple[float, float, float]:
+        shown = page(read_snapshot(totals.pages[0].read()), *workers)
+        name = "koder_gateway_reloads_total"
+        good = shown["koder_gateway_config_last_reload_successful"]
+        return shown[f'{name}{{result="ok"}}'], shown[f'{name}{{result="failed"}}'], good
+
+    assert seen() == (0, 0, 1)
+    totals.decided([])
+    assert seen() == (1, 0, 1)
+    totals.decided(["nonsense: is an unknown key"])
+    assert seen() == (1, 1, 0)
+    totals.pages[1].write(taken(Present(workers[0], []), 1))
+    totals.fold(1)
+    assert seen() == (1, 1, 0)
+    totals.decided([])
+    assert seen() == (2, 1, 1)
+
+
+def test_what_workers_say_of_their_configuration_and_their_delays() -> None:
+    """The slowest counts; two configurations are seen as two."""
+
+    def worker(digest: str, since: float, delay: float) -> CollectorRegistry:
         counters = Counters()
-        counters.config_digest, counters.reload_refused, counters.configured_at = digest, refused, since
+        counters.config_digest, counters.configured_at = digest, since
         lag = LoopLag()
         lag.add(delay, 0.0)
         return make_registry(counters, Sources(loop_lag=lambda: lag), version="1")
 
-    seen = page(
-        Snapshot(), worker("a", False, 20.0, 0.2), worker("a", True, 10.0, 0.7), worker("b", False, 30.0, 0.1)
-    )
-    assert seen["koder_gateway_config_last_reload_successful"] == 0
+    seen = page(Snapshot(), worker("a", 20.0, 0.2), worker("a", 10.0, 0.7), worker("b", 30.0, 0.1))
     assert seen["koder_gateway_config_last_reload_success_timestamp_seconds"] == 10
     assert seen["koder_gateway_event_loop_lag_max_seconds"] == 0.7
     assert seen["koder_gateway_event_loop_lag_seconds_count"] == 3

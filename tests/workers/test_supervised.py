@@ -291,10 +291,13 @@ def test_a_reload_is_done_by_every_worker_or_by_none(tmp_path: Path) -> None:
             assert {client.ask("GET", "/a").body for client in asking} == {b"/a new"}
             assert state(gateway)["reloads"]["last"]["accepted"]
             reload(gateway, configured(old.url, tenants={"refresh": 1}), "reload refused")
-            assert "koder-gateway: reload refused: " in gateway.log()
+            assert "koder-gateway: reload refused, nothing has changed: " in gateway.log()
             assert "tenants.refresh: " in gateway.log()
             reloads = state(gateway)["reloads"]
             assert (reloads["accepted"], reloads["refused"]) == (1, 1)
+            metrics = gateway.metrics()
+            assert [metrics[f'koder_gateway_reloads_total{{result="{each}"}}'] for each in ("ok", "failed")] == [1, 1]
+            assert metrics["koder_gateway_config_last_reload_successful"] == 0
             assert "tenants.refresh: " in reloads["last"]["faults"][0]
             assert {client.ask("GET", "/a").body for client in asking} == {b"/a new"}
             # Whoever starts now serves what is in force, not what the file says.

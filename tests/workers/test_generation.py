@@ -150,7 +150,7 @@ def test_a_second_sigusr2_during_the_change_makes_another_one(tmp_path: Path) ->
 
 
 def test_old_workers_that_hang_are_killed_when_their_time_is_up() -> None:
-    child = subprocess.Popen(["sleep", "600"])
+    child = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
     ours, theirs = channel_pair()
     old = OldWorkers([OldWorker(child.pid, ours)])
     assert old.due == math.inf
@@ -163,3 +163,5 @@ def test_old_workers_that_hang_are_killed_when_their_time_is_up() -> None:
     assert old.ended(child.pid)
     assert not old
     theirs.close()
+    assert child.stdin is not None
+    child.stdin.close()

@@ -11,10 +11,11 @@ import os
 import select
 import socket
 import struct
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 _NAME: Final = "koder-gateway/"
 _RELOAD: Final = b"reload"
@@ -25,16 +26,32 @@ _WAITING: Final = 64
 _LONGEST: Final = 64 * 1024
 # Seconds between two looks whether the process that is to reload still runs.
 _LOOK: Final = 1.0
+# Seconds until another try to ask one that has too many questions waiting.
+_AGAIN: Final = 0.1
+
+
+class LeftControl(NamedTuple):
+    """What a process leaves to the program that it becomes: the socket, and the addresses of those that wait for a
+    verdict, in hexadecimal."""
+
+    descriptor: int
+    waiting: Sequence[str]
 
 
 class ControlSocket:
     """The gateway's end. `reload` begins a reload, whose end is told to `decided`. Raises OSError if the name is
-    taken or there are no such sockets. Nothing here blocks."""
+    taken or there are no such sockets. Nothing here blocks. `left` is what the program before has left: those that
+    wait are told of the next reload, which somebody else begins."""
 
-    def __init__(self, reload: Callable[[], object]) -> None:
+    def __init__(self, reload: Callable[[], object], left: LeftControl | None = None) -> None:
         self._reload = reload
-        self._socket = _open(f"\0{_NAME}{os.getpid()}")
-        self._asked: list[bytes] = []
+        if left is None:
+            self._socket = _open(f"\0{_NAME}{os.getpid()}")
+        else:
+            self._socket = socket.socket(fileno=left.descriptor)
+            self._socket.setblocking(False)
+            self._socket.set_inheritable(False)
+        self._asked = [] if left is None else [bytes.fromhex(each) for each in left.waiting]
         # Those that came during a reload, which may have read the files before: they wait for the next one.
         self._later: list[bytes] = []
         self._busy = False
@@ -67,6 +84,10 @@ class ControlSocket:
             with suppress(OSError):
                 self._socket.sendto(data, address)
 
+    def left(self) -> LeftControl:
+        """What the program is to get that this process becomes."""
+        return LeftControl(self._socket.fileno(), [each.hex() for each in (*self._asked, *self._later)])
+
     def close(self) -> None:
         """Close it."""
         self._socket.close()
@@ -89,7 +110,7 @@ def ask_reload(pid: int) -> list[str] | None:
     # The kernel gives it a name of its own.
     asking = _open("")
     try:
-        asking.sendto(_RELOAD, f"\0{_NAME}{pid}")
+        _send(asking, pid)
         while True:
             ready, _, _ = select.select([asking], [], [], _LOOK)
             if ready:
@@ -106,6 +127,18 @@ def ask_reload(pid: int) -> list[str] | None:
         ) from None
     finally:
         asking.close()
+
+
+def _send(asking: socket.socket, pid: int) -> None:
+    """Ask that process. Its queue is short (sysctl net.unix.max_dgram_qlen), and one that starts, or stands still,
+    reads nothing. Raises OSError."""
+    while True:
+        try:
+            asking.sendto(_RELOAD, f"\0{_NAME}{pid}")
+            return
+        except BlockingIOError:
+            # Nothing says when there is room: the socket itself can always be written.
+            time.sleep(_AGAIN)
 
 
 def running_gateways() -> list[int]:

@@ -88,7 +88,7 @@ class _Launch:
         self._ports = _bound(settings, options, self._tickets, before)
         if before.rehearsal:
             raise SystemExit(0)
-        self._old = before.workers
+        self._before = before
         self._twistd = options.parent
         self._pidfile = Path(self._twistd["pidfile"]) if self._twistd.get("pidfile") else None
         # Each process would write it.
@@ -96,7 +96,7 @@ class _Launch:
 
     def run(self, count: int) -> tuple[WorkerProcess | None, Settings]:
         supervisor = Supervisor(
-            count, Notifier(), self._reload, lambda: self._settings.timeouts.drain, self._ports, self._old
+            count, Notifier(), self._reload, lambda: self._settings.timeouts.drain, self._ports, self._before
         )
         if self._pidfile is not None:
             self._pidfile.write_text(str(os.getpid()))

@@ -21,8 +21,9 @@ from ..ops.event_log import write_line
 from ..ops.notify import Notifier
 from .bound_ports import BoundPort
 from .channel import Channel, Message, channel_pair
-from .generation import OldWorker, OldWorkers, become, rehearse
+from .generation import NONE, Generation, OldWorkers, become, rehearse
 from .ready_events import handle_ready
+from .reload_round import ReloadRound
 from .seats import Seat, WorkerSeat
 from .signal_reader import SignalReader
 from .status_line import StatusLine
@@ -37,8 +38,8 @@ _GRACE: Final = 10.0
 
 class Supervisor:
     """`reload` reads the configuration again and returns the reasons why it is refused. `drain` returns how many
-    seconds a worker may take to end. `ports` are bound, and stay open here; `old` are the workers of the generation
-    before, which end once all of this one serve."""
+    seconds a worker may take to end. `ports` are bound, and stay open here; `before` is the generation before, whose
+    workers end once all of this one serve."""
 
     def __init__(
         self,
@@ -47,7 +48,7 @@ class Supervisor:
         reload: Callable[[], list[str]],
         drain: Callable[[], float],
         ports: Sequence[BoundPort],
-        old: Iterable[OldWorker] = (),
+        before: Generation = NONE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
@@ -55,7 +56,8 @@ class Supervisor:
         self._reload = reload
         self._drain = drain
         self._ports = ports
-        self._old = OldWorkers(old)
+        self._before = before
+        self._old = OldWorkers(before.workers)
         self._watchdog = Watchdog(
             notifier, self._ending, lambda line: self._say(line, WARNING), serving=bool(self._old)
         )
@@ -69,10 +71,7 @@ class Supervisor:
         self._served = False
         self._deadline: float | None = None
         self._code: int | None = None
-        # The workers whose verdict on a reload is awaited, and what the others have said.
-        self._asked: set[Seat] = set()
-        self._refusals: list[str] = []
-        self._refusal = ""
+        self._round = ReloadRound()
         self._reload_again = False
         self._control: ControlSocket | None = None
 
@@ -90,7 +89,7 @@ class Supervisor:
             if self._code is not None and not self._pids():
                 return self._code
             handle_ready(self._selector, self._timeout())
-            self._end_the_late()
+            self._look()
             self._watchdog.look(self._seats, self._clock())
             self._status.look(self._clock())
 
@@ -122,7 +121,7 @@ class Supervisor:
     def _take_requests(self) -> None:
         """Reload for those who wait for the verdict (`koder-gateway reload`)."""
         try:
-            self._control = ControlSocket(self._ask_reload)
+            self._control = ControlSocket(self._ask_reload, self._before.control)
         except OSError as error:
             self._say(f"`koder-gateway reload` cannot ask this process: {error.strerror}", WARNING)
             return
@@ -145,7 +144,7 @@ class Supervisor:
         return [seat for seat in seats if not seat.pid and seat.due <= self._clock()]
 
     def _timeout(self) -> float | None:
-        times = [self._watchdog.due, self._status.due]
+        times = [self._watchdog.due, self._status.due, self._round.due, self._old.due]
         if self._code is None:
             times += [seat.due for seat in self._seats if not seat.pid and (self._served or seat.number == 1)]
         elif self._deadline is not None:
@@ -206,7 +205,7 @@ class Supervisor:
         if "figures" in message:
             self._status.heard(seat, message["figures"])
         elif "refusals" in message:
-            self._judge(seat, message["refusals"])
+            self._judged(seat, message["refusals"])
         elif message.get("notify") == "READY=1" and not seat.ready:
             seat.ready = self._served = True
             self._totals.publish(self._status.ready)
@@ -214,7 +213,7 @@ class Supervisor:
                 self._notifier.ready(str(self._status))
                 if self._old:
                     self._say("a new generation serves, and the one before ends", INFO)
-                    self._old.end("leave")
+                    self._old.end("leave", self._clock() + self._before.ending)
                 self._go_on()
 
     def _go_on(self) -> None:
@@ -256,7 +255,7 @@ class Supervisor:
         pid, seat.pid = seat.pid, 0
         ready, seat.ready = seat.ready, False
         self._totals.fold(seat.number)
-        self._forget_verdict(seat)
+        self._judged(seat)
         if self._code is not None:
             self._code = self._code or (1 if code else 0)
             return
@@ -303,8 +302,15 @@ class Supervisor:
         """How many seconds a worker may take to end."""
         return self._drain() + _GRACE
 
-    def _end_the_late(self) -> None:
-        if self._deadline is not None and self._clock() >= self._deadline:
+    def _look(self) -> None:
+        """Wait no longer for what is late."""
+        now = self._clock()
+        if self._round.late(now):
+            self._decide()
+        if now >= self._old.due:
+            self._say("workers of the generation before have not ended in time and are killed", WARNING)
+            self._old.kill()
+        if self._deadline is not None and now >= self._deadline:
             self._say("workers have not ended in time and are killed", WARNING)
             self._kill()
 
@@ -319,55 +325,42 @@ class Supervisor:
         """Begin a reload; during one, or before all workers are ready, do it afterwards."""
         if self._code is not None:
             return
-        if self._asked or not self._status.complete:
+        if self._round or not self._status.complete:
             self._reload_again = True
             return
         self._reload_again = False
         self._notifier.reloading()
         if self._control is not None:
             self._control.begun()
-        self._refusals = self._reload()
-        # Else one worker may refuse what others have taken up.
-        self._refusal = "reload refused" if not self._refusals else "reload refused, nothing has changed"
-        if not self._refusals:
-            for seat in self._running():
-                if seat.channel is not None:
-                    self._asked.add(seat)
-                    seat.channel.send(do="reload")
-        if not self._asked:
+        self._round.begin(self._reload(), self._running(), self._clock())
+        if not self._round:
             self._decide()
 
-    def _judge(self, seat: Seat, refusals: Sequence[str] | None) -> None:
-        if seat in self._asked:
-            self._refusals += [f"worker {seat.number}: {each}" for each in refusals or ()]
-            self._forget_verdict(seat)
-
-    def _forget_verdict(self, seat: Seat) -> None:
-        """It has said what it thinks of a reload, or will not any more."""
-        if seat in self._asked:
-            self._asked.discard(seat)
-            if not self._asked:
-                self._decide()
+    def _judged(self, seat: Seat, refusals: Sequence[str] | None = None) -> None:
+        """A worker has said what it thinks of a reload, or will not any more."""
+        if self._round.judged(seat, refusals):
+            self._decide()
 
     def _decide(self) -> None:
         """All have said what they think of a reload."""
-        self._totals.decided(self._refusals)
-        for line in self._refusals:
-            self._say(f"{self._refusal}: {line}", ERROR)
-        if self._refusals:
+        refusals = self._round.refusals
+        self._totals.decided(refusals)
+        for line in refusals:
+            self._say(f"{self._round.refusal}: {line}", ERROR)
+        if refusals:
             self._notifier.ready("reload refused; serving the previous configuration")
         else:
             self._say("reloaded by all workers", INFO)
             self._notifier.ready(str(self._status))
         if self._control is not None:
-            self._control.decided(self._refusals or None)
+            self._control.decided(refusals or None)
         self._go_on()
 
     # -- generations
 
     def _renew(self) -> None:
         """Begin the next generation, once all workers of this one serve, and nothing else is under way."""
-        ready = self._status.complete and not self._asked and not self._old and not self._rehearsal
+        ready = self._status.complete and not self._round and not self._old and not self._rehearsal
         if not self._renews or not ready or self._code is not None:
             return
         self._renews = False
@@ -382,15 +375,25 @@ class Supervisor:
         if self._code is not None:
             return
         if code:
-            self._say("no new generation: it could not start, for the reasons above; this one serves on", ERROR)
+            why = "for the reasons above" if code > 0 else f"it was killed by {signal.Signals(-code).name}"
+            self._say(f"no new generation: it could not start, {why}; this one serves on", ERROR)
             return
         self._notifier.reloading("a new generation starts")
         workers = [(seat.pid, seat.channel) for seat in self._running() if seat.channel is not None]
         try:
-            become(self._ports, workers, _SIGNALS)
+            become(self._ports, workers, _SIGNALS, self._unheard, self._ending(), self._control)
         except OSError as error:
             self._say(f"no new generation: {error.strerror}", ERROR)
             self._notifier.ready(str(self._status))
+
+    def _unheard(self) -> list[int]:
+        """The signals for the next generation: those that nobody has handled yet, and those whose work waits."""
+        waiting = self._signals.receive()
+        if self._round or self._reload_again:
+            waiting.append(signal.SIGHUP)
+        if self._renews:
+            waiting.append(signal.SIGUSR2)
+        return waiting
 
     @staticmethod
     def _say(line: str, level: int) -> None:

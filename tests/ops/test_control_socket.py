@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from koder_gateway.ops.control_socket import ControlSocket, NoGatewayError, ask_reload, running_gateways
+from koder_gateway.ops.control_socket import ControlSocket, LeftControl, NoGatewayError, ask_reload, running_gateways
 from tests.kit.waiting import PATIENCE, until
 
 
@@ -138,3 +138,30 @@ def test_gateways_that_run_are_found(gateway: Gateway) -> None:
 def test_one_process_has_one(gateway: Gateway) -> None:
     with pytest.raises(OSError, match="Address already in use"):
         ControlSocket(lambda: None)
+
+
+def test_more_may_ask_than_wait_in_the_queue(gateway: Gateway, asking: Callable[[], list[object]]) -> None:
+    """The kernel's queue has room for ten or so."""
+    told = [asking() for _ in range(40)]
+    gateway.hear(40)
+    gateway.control.decided(None)
+    until(lambda: all(each == [None] for each in told), "each is told")
+
+
+def test_those_who_wait_are_left_to_the_next_program(asking: Callable[[], list[object]]) -> None:
+    before = Gateway()
+    waits = asking()
+    before.hear(1)
+    before.control.begun()
+    came_later = asking()
+    before.hear(2)
+    unread = asking()
+    left = before.control.left()
+    control = ControlSocket(lambda: heard.append(None), LeftControl(os.dup(left.descriptor), left.waiting))
+    heard: list[None] = []
+    before.control.close()
+    until(lambda: control.receive() or heard, "what has not been read is read")
+    control.begun()
+    control.decided(["is wrong"])
+    until(lambda: waits == came_later == unread == [["is wrong"]], "each is told")
+    control.close()

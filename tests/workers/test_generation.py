@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import socket
+import subprocess
 import threading
 from pathlib import Path
 
+from koder_gateway.ops.control_socket import ask_reload
+from koder_gateway.workers.channel import channel_pair
+from koder_gateway.workers.generation import OldWorker, OldWorkers
 from tests.kit.clients import request
 from tests.kit.gateways import GatewayProcess
 from tests.kit.services import Origin, Peer, answer
@@ -118,3 +123,45 @@ def test_signals_during_the_change_are_not_lost(tmp_path: Path) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
         until_replaced(gateway, pid)
+
+
+def test_who_waits_for_a_verdict_is_told_by_the_new_generation(tmp_path: Path) -> None:
+    told: list[object] = []
+    with Origin() as origin, supervised(tmp_path, origin.url) as gateway:
+        stopped = gateway.workers[0]
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            gateway.signal(signal.SIGUSR2)
+            asking = threading.Thread(target=lambda: told.append(ask_reload(gateway.pid)))
+            asking.start()
+            until(lambda: RENEWED in gateway.log(), "a new generation serves", TWICE)
+            asking.join(PATIENCE)
+            assert told == [None]
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+
+
+def test_a_second_sigusr2_during_the_change_makes_another_one(tmp_path: Path) -> None:
+    with Origin() as origin, supervised(tmp_path, origin.url) as gateway:
+        gateway.signal(signal.SIGUSR2)
+        until(lambda: len(gateway.workers) == 3, "the next generation is tried")
+        gateway.signal(signal.SIGUSR2)
+        until(lambda: gateway.log().count(RENEWED) == 2, "both are done", 2 * TWICE)
+
+
+def test_old_workers_that_hang_are_killed_when_their_time_is_up() -> None:
+    child = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+    ours, theirs = channel_pair()
+    old = OldWorkers([OldWorker(child.pid, ours)])
+    assert old.due == math.inf
+    old.end("leave", 40.0)
+    assert old.due == 40.0
+    child.send_signal(signal.SIGSTOP)
+    old.kill()
+    assert child.wait(PATIENCE) == -signal.SIGKILL
+    assert old.due == math.inf, "once is enough"
+    assert old.ended(child.pid)
+    assert not old
+    theirs.close()
+    assert child.stdin is not None
+    child.stdin.close()

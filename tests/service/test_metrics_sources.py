@@ -70,7 +70,7 @@ def test_the_page_of_a_gateway_that_serves_and_is_reloaded(tmp_path: Path) -> No
         ((handshake, count),) = family(gateway, "tls_handshakes_total").items()
         assert count == 1
         assert labels(kind="full", version="TLSv1.3") < handshake
-        assert family(gateway, "event_loop_lag_seconds_count")
+        until(lambda: family(gateway, "event_loop_lag_seconds_count"), "the periodic timer has fired")
         assert family(gateway, "config_info") == {labels(sha256=digest(gateway)): 1}
         before = family(gateway, "config_last_reload_success_timestamp_seconds")
 

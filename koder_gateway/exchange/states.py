@@ -65,9 +65,9 @@ CUT = "cut"  # end the response to the client so that it is seen to be incomplet
 DROP = "drop"  # the client is gone
 
 _FAILURES: Final = (UNREACHABLE, UNTRUSTED, UNAVAILABLE, FULL, CLOSED, INVALID, TIMEOUT, SLOW, BROKEN, TOO_LARGE)
-# Failures that are logged for the operator of the service.
 # An address that has such a failure before it responds may be ejected.
 ADDRESS_FAULTS: Final = frozenset((CLOSED, INVALID, TIMEOUT))
+# Failures that are logged for the operator of the service.
 SERVICE_FAULTS: Final = frozenset((UNREACHABLE, UNTRUSTED, FULL, CLOSED, INVALID, TIMEOUT))
 EVENTS: Final = (ANSWERED, FORWARDED, HEAD, WHOLE, SWITCHED, END, CLIENT_GONE, *_FAILURES)
 

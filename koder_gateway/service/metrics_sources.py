@@ -37,21 +37,7 @@ def registry_of(
     lag: LoopLag,
 ) -> CollectorRegistry:
     """The metrics of one gateway. `present` returns the generation in force."""
-    sources = _sources_of(present, probes, endpoints, ending, tracing, lag)
-    registry = make_registry(counters, sources, version=VERSION)
-    registry.register(AddressCollector(lambda: _address_uses(present()), lambda: _service_failures(present())))
-    return registry
-
-
-def _sources_of(
-    present: Callable[[], Composition],
-    probes: Probes,
-    endpoints: Endpoints,
-    ending: LoggedEnding,
-    tracing: TracingFollower,
-    lag: LoopLag,
-) -> Sources:
-    return Sources(
+    sources = Sources(
         upstream=lambda: {name: (service.idle, service.active) for name, service in present().services.items()},
         waiting=lambda: {name: service.capacity.waiting for name, service in present().services.items()},
         refused=lambda: {
@@ -81,6 +67,9 @@ def _sources_of(
         certificate_faults=lambda: endpoints.faulty,
         log_dropped=lambda: ending.dropped,
     )
+    registry = make_registry(counters, sources, version=VERSION)
+    registry.register(AddressCollector(lambda: _address_uses(present()), lambda: _service_failures(present())))
+    return registry
 
 
 def _limit_entries(limiter: Limiter) -> tuple[int, int, int]:

@@ -153,7 +153,7 @@ class Service(AddressOwner):
         return 2 * ejected <= len(self.addresses) and any(other.available(now) for other in others)
 
     def _follow_names(self) -> None:
-        """Take up what names stand for now. An address that stays keeps its connections and its state."""
+        """Take up the present addresses of names. An address that stays keeps its connections and its state."""
         changes = [named.changed() for named in self._named.values()]
         if True not in changes:
             return

@@ -90,6 +90,7 @@ def test_every_command_is_run_or_has_a_reason() -> None:
     "command", [command for _, command in COMMANDS if command[0] == "koder-gateway"], ids=" ".join
 )
 def test_the_gateways_commands_have_their_options(command: list[str]) -> None:
+    """Whatever the command line does not have ends this with its usage."""
     if command[1] == "run":
         Options().parseOptions(command[2:])
     else:

@@ -13,6 +13,8 @@ from tests.kit.waiting import until
 RATE = 1024
 A_BYTE = 1 / RATE
 GRACE = 60.0
+# What a client's kernel still takes into its small buffer by itself, while the client reads nothing, is worth less.
+PROBES = 30.0
 
 
 def lull(taken: int) -> float:
@@ -109,7 +111,7 @@ def test_a_client_that_takes_nothing_has_the_grace_and_no_more(line: Line) -> No
     assert backlog(line.near) > 0
     assert pace.due == GRACE
     assert line.keeps(pace, GRACE - 1)
-    assert not line.keeps(pace, GRACE)
+    assert not line.keeps(pace, GRACE + PROBES)
 
 
 @pytest.mark.parametrize(("reads", "keeps"), [(100_000, True), (0, False)])
@@ -125,8 +127,8 @@ def test_what_the_kernel_swallows_is_not_taken(tcp: Line) -> None:
     tcp.near.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
     before = tcp.written
     tcp.fill()
-    assert tcp.written > before
-    assert not tcp.keeps(pace, GRACE)
+    assert (tcp.written - before) * A_BYTE > GRACE
+    assert not tcp.keeps(pace, GRACE + PROBES)
 
 
 def test_one_byte_now_and_then_does_not_do(unix: Line) -> None:
@@ -165,7 +167,7 @@ def test_a_transport_that_pauses_and_goes_on_gives_no_second_grace(tcp: Line) ->
     tcp.full = False
     assert tcp.keeps(pace, GRACE / 2)
     tcp.full = True
-    assert not tcp.keeps(pace, GRACE)
+    assert not tcp.keeps(pace, GRACE + PROBES)
 
 
 def test_a_client_that_has_taken_all_there_was_is_measured_anew(tcp: Line) -> None:
@@ -211,7 +213,7 @@ def test_one_pace_holds_over_many_exchanges(line: Line, reads: int, written: int
     assert line.keeps(pace, 1.0)
     line.take(reads)
     line.exchange, line.written = object(), written
-    assert line.keeps(pace, GRACE) is (reads > 0)
+    assert line.keeps(pace, GRACE + PROBES) is (reads > 0)
 
 
 def test_it_says_whether_anything_has_moved(line: Line) -> None:

@@ -1,5 +1,5 @@
-"""An ACME authority whose requests a test can see, hold, and answer wrongly: a proxy before Pebble, which also has the
-renewal information (RFC 9773) that Pebble lacks."""
+"""An ACME authority whose requests a test can see, hold, and answer wrongly: a proxy before Pebble, which has the
+renewal information (RFC 9773) that Pebble lacks as well."""
 
 from __future__ import annotations
 

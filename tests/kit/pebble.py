@@ -37,9 +37,9 @@ class Pebble:
     """A Pebble below `folder`, which has all names resolved by `names`. A context manager: left, it has ended.
 
     It looks for challenges on `tls_port` and `http_port`. `validity` is the life of its certificates, in seconds;
-    `external` are the keys of external accounts by their ids, without which nobody gets an account then; `blocked` are
-    domains that it refuses. Of the good nonces it refuses `bad_nonces` in a hundred, and validates within `slowness`
-    seconds. `directory` is its URL, `ca` the file of the authority that its own HTTPS certificate is from.
+    `external` are the keys of external accounts by their ids, without which nobody gets an account then; `blocked`
+    are domains that it refuses. Of the good nonces it refuses `bad_nonces` in a hundred, and validates within
+    `slowness` seconds. `directory` is its URL, `ca` the file of the authority that its own HTTPS certificate is from.
     """
 
     def __init__(
@@ -97,6 +97,12 @@ class Pebble:
                 self._words, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self._environment
             )
         until(self._serves, "Pebble serves")
+
+    def run_on(self, processors: set[int]) -> None:
+        """Let it use only these."""
+        assert self._process is not None
+        for thread in Path(f"/proc/{self._process.pid}/task").iterdir():
+            os.sched_setaffinity(int(thread.name), processors)
 
     def kill(self) -> None:
         """End it at once."""

@@ -83,7 +83,7 @@ test-tls: system-test-tls $(STAMP)-test $(SCAN)/.installed
 
 # What `make test` leaves out of them, too: each step of an order that is killed, each fault of an authority.
 test-acme: system-test-acme $(STAMP)-test
-	KODER_TEST_ACME=all $(BIN)/python -m pytest $(or $(PYTEST),--numprocesses 2 --dist loadgroup tests/acme)
+	KODER_TEST_ACME=all $(BIN)/python -m pytest $(or $(PYTEST),--numprocesses 2 --dist worksteal tests/acme)
 
 check: $(STAMP)-check
 	$(BIN)/ruff format --check .

@@ -4,8 +4,8 @@
 
 A gateway serves 2,000 requests a second: at first in quiet, then while its registry has gained the domains and
 Pebble, a real ACME authority, issues their certificates. The process that orders them shares the gateway's
-processor, which is the worst case; authority, load and service have the others. Orders must stay within the rate, and the 99th percentile
-within its mark. Needs nginx, h2load, pebble and koder-gateway[acme].
+processor, which is the worst case; authority, load and service have the others. Orders must stay within the rate,
+and the 99th percentile within its mark. Needs nginx, h2load, pebble and koder-gateway[acme].
 """
 
 from __future__ import annotations

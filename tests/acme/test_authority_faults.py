@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.acme_gateways import AcmeGateway, Stage
+from tests.kit.acme_gateways import AcmeGateway, Stage, thorough
 from tests.kit.faulty_authority import Fault, page, problem
 
 ALPHA, BETA = "login.alpha.example", "id.beta.example"
+STEPS = ["directory", "account", "authorization", "challenge", "finalize", "certificate"]
 HTML = page("200 OK", b"<html><title>Maintenance</title>\x1b[31m" + b"x" * 10_000)
 LIMITED = problem(
     "429 Too Many Requests",
@@ -41,8 +42,12 @@ def assert_unharmed(gateway: AcmeGateway) -> None:
     assert not [line for line in log.splitlines() if line.startswith("2026 [acme#error] forged")]
 
 
-@pytest.mark.parametrize("kind", ["directory", "new-order", "authorization", "challenge", "finalize", "certificate"])
-@pytest.mark.parametrize("fault", FAULTS)
+@thorough
+@pytest.mark.parametrize(
+    ("kind", "fault"),
+    [("new-order", fault) for fault in FAULTS]
+    + [(step, fault) for step in STEPS for fault in ("500", "HTML", "429")],
+)
 def test_a_fault_is_one_line_and_a_later_try(tmp_path: Path, kind: str, fault: str) -> None:
     answer, said = FAULTS[fault]
     with Stage(tmp_path, bad_nonces=0) as stage:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.acme_gateways import Stage
+from tests.kit.acme_gateways import Stage, thorough
+
+pytestmark = thorough
 
 ALPHA = "login.alpha.example"
 STEPS = ["account", "new-order", "authorization", "challenge", "finalize", "order", "certificate"]

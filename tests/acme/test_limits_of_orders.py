@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.acme_gateways import Stage
+from tests.kit.acme_gateways import Stage, thorough
 from tests.kit.faulty_authority import Fault
 from tests.kit.waiting import until
+
+pytestmark = thorough
 
 ALPHA, BETA = "login.alpha.example", "id.beta.example"
 # An address for documentation (RFC 5737): it is nobody's, and not this machine's.

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from tests.kit.acme_gateways import Stage
+from tests.kit.acme_gateways import Stage, thorough
 from tests.kit.faulty_authority import Fault, problem
+
+pytestmark = thorough
 
 ALPHA = "login.alpha.example"
 

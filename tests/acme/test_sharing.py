@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.acme_gateways import AcmeGateway, Stage
+from tests.kit.acme_gateways import AcmeGateway, Stage, thorough
 from tests.kit.redis import Redis
+
+pytestmark = thorough
 
 ALPHA, BETA, GAMMA = "login.alpha.example", "id.beta.example", "gamma.example"
 # Where the second one listens.

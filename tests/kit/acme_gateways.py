@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from cryptography import x509
 
 from tests.kit.faulty_authority import FaultyAuthority
@@ -21,6 +22,9 @@ from tests.kit.pebble import Pebble
 from tests.kit.ports import free_ports
 from tests.kit.waiting import until
 
+# Most of these tests take some seconds, for a gateway and an authority each: `make test-acme` runs all of them, `make
+# test` those without this.
+thorough = pytest.mark.skipif(not os.environ.get("KODER_TEST_ACME"), reason="make test-acme runs it")
 # Nothing answers there: these tests end at the handshake, or at the gateway's own 502.
 _NOWHERE = "http://127.0.0.1:9"
 

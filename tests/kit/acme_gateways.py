@@ -153,7 +153,10 @@ class AcmeGateway(GatewayProcess):
         return int(self.metrics().get(f'koder_gateway_acme_orders_total{{result="{result}"}}', 0))
 
     def forget_waits(self) -> None:
-        """Let no name wait any more: what lets some hours pass. The gateway must have ended."""
+        """Let no name and no authority wait any more, as after some hours. The gateway must have ended."""
+        pace = self.state / "rate.json"
+        if pace.exists():
+            pace.write_text(json.dumps({"times": json.loads(pace.read_bytes()).get("times", [])}))
         for path in (self.state / "names").glob("*.json"):
             record = json.loads(path.read_bytes())
             path.write_text(json.dumps({**record, "next_try": 0.0}))

@@ -29,8 +29,6 @@ def test_the_process_is_killed(tmp_path: Path, step: str, after: bool) -> None:
         gateway.wait_until_served(ALPHA)
         assert gateway.acme_process not in (0, first)
         assert len(stage.authority.ordered()) <= 2
-        gateway.wait(lambda: not [*gateway.state.glob("challenges/*/*")], "challenges are removed")
-        assert not [path for path in gateway.state.rglob("*") if path.name.endswith((".new", ".tmp"))]
 
 
 @pytest.mark.parametrize("step", ["new-order", "finalize"])

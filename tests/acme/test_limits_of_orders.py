@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.acme_gateways import Stage, thorough
+from tests.kit.clients import BASE_DOMAIN
 from tests.kit.faulty_authority import Fault
 from tests.kit.waiting import until
 
@@ -23,7 +24,7 @@ ELSEWHERE = "192.0.2.7"
 
 @pytest.mark.parametrize("http", [False, True], ids=["tls-alpn-01", "http-01"])
 @pytest.mark.parametrize(
-    ("addresses", "said"), [((ELSEWHERE,), ELSEWHERE), ((), "DNS")], ids=["elsewhere", "nowhere"]
+    ("addresses", "said"), [((ELSEWHERE,), ELSEWHERE), ((), "does not exist")], ids=["elsewhere", "nowhere"]
 )
 def test_a_name_that_does_not_lead_here_is_held(
     tmp_path: Path, http: bool, addresses: tuple[str, ...], said: str
@@ -42,6 +43,17 @@ def test_a_name_that_does_not_lead_here_is_held(
         with stage.gateway({"alpha": [ALPHA], "beta": [BETA]}, http=http) as gateway:
             gateway.wait_until_served(ALPHA, BETA)
             assert stage.authority.ordered() == [BETA, ALPHA]
+
+
+@pytest.mark.parametrize("http", [False, True], ids=["tls-alpn-01", "http-01"])
+def test_a_name_that_answers_leads_here(tmp_path: Path, http: bool) -> None:
+    with Stage(tmp_path) as stage:
+        # So no address is known to be this gateway's.
+        stage.names.hosts[BASE_DOMAIN] = (ELSEWHERE,)
+        with stage.gateway({"alpha": [ALPHA]}, http=http) as gateway:
+            gateway.wait_until_served(ALPHA)
+            # It was not held before.
+            assert gateway.log().count(ALPHA) == 1
 
 
 def test_a_name_server_that_is_silent_holds_nobody_up(tmp_path: Path) -> None:

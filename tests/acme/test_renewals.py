@@ -39,8 +39,7 @@ def test_when_the_authority_says_so(tmp_path: Path) -> None:
     with Stage(tmp_path, renewal=renewal) as stage, stage.gateway({"alpha": [ALPHA]}) as gateway:
         (first,) = gateway.wait_until_served(ALPHA)
         gateway.wait(lambda: gateway.count("renewed") == 1, "it is renewed")
-        orders = [each for each in stage.authority.requests if each.kind == "new-order"]
-        assert [each.payload.get("replaces") for each in orders if each.payload.get("replaces")] == [asked[0]]
+        assert [each.payload.get("replaces") for each in stage.authority.orders] == [None, asked[0]]
         gateway.wait(lambda: len(asked) == 2, "the new one is asked about")
         serial = first.serial_number.to_bytes((first.serial_number.bit_length() + 8) // 8, "big")
         assert len(asked[0].split(".")) == 2

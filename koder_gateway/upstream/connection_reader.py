@@ -16,7 +16,7 @@ from zope.interface import implementer
 
 from ..exchange.states import CLOSED, INVALID
 from ..reactor.read_sizes import MUCH, read_bounded, read_fitting
-from ..reactor.turns import FULL_READ, LITTLE, end_turn
+from ..reactor.turns import ARRIVALS, FULL_READ, LITTLE, end_turn
 from ..wire.request_head import RequestHead
 from ..wire.response import ResponseError, ResponseHead
 from ..wire.upgrade import KEY, switch_fault
@@ -31,6 +31,8 @@ _MAX_HEAD: Final = 65536
 _MAX_INTERIM: Final = 32
 # A service may send one small chunk an event, for days: framing may outweigh data by this many bytes.
 _CHUNK_SLACK: Final = 1 << 20
+# Bodies have so many seconds of a turn more than heads: to wait costs their connections as much as some reads do.
+_BODIES: Final = ARRIVALS
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 _VERSION: Final = b"HTTP/1."
 # A 408 that is the first word on a kept connection, so many seconds behind a request, may speak of the time
@@ -90,8 +92,9 @@ class ConnectionReader(Protocol, ChunkSource):
         # A little of a body, such as an event, is passed on at once.
         if state == HEAD or len(data) > LITTLE or self._late:
             turns = self._service.turns
+            patience = 0.0 if state == HEAD else _BODIES
             # Two steps, as in `tls.stream`.
-            if self._late or (turns is not None and turns.time() >= turns.ends and turns.over()):
+            if self._late or (turns is not None and turns.time() >= turns.ends + patience and turns.over()):
                 self._put_off(relay, data)
                 return
         self._read(relay, data)

@@ -1053,7 +1053,7 @@ def test_what_is_forgotten_is_read_at_once(gateway: MemoryGateway) -> None:
     client = gateway.connect()
     room = client._near.room_asked
     client.send(b"GET /" + b"a" * 40000)
-    assert read_message(client.take()).status == 414
+    assert client.take().startswith(b"HTTP/1.1 414 ")
     before = room()
     assert before > 1 << 20
     client.send(bytes(1 << 19))

@@ -1055,3 +1055,17 @@ def test_a_connection_has_no_dictionary_of_its_own(gateway: MemoryGateway) -> No
     serve(gateway, lambda _: OK)
     assert client.take() == OK_ANSWER
     assert 20 < len(vars(client._near.protocol)) < 30
+
+
+def test_what_is_forgotten_is_read_at_once(gateway: MemoryGateway) -> None:
+    """Up to its bound, in few reads: a megabyte behind a refusal would else cost as much as four requests."""
+    client = gateway.connect()
+    room = client._near.room_asked
+    client.send(b"GET /" + b"a" * 40000)
+    assert client.take().startswith(b"HTTP/1.1 414 ")
+    before = room()
+    assert before > 1 << 20
+    client.send(bytes(1 << 19))
+    assert room() == before - (2 << 19)
+    client.send(bytes(1 << 20))
+    assert room() == 0

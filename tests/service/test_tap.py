@@ -211,10 +211,37 @@ def test_options_that_are_none(words: list[str]) -> None:
         Options().parseOptions(words)
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--admin-port", "tcp:1", "--admin-port=tcp:2"], "--admin-port is given twice, as tcp:1 and as tcp:2; "),
+        (["-c", "a.toml", "--config", "a.toml"], "--config is given twice, as a.toml and as a.toml; "),
+        (["--workers", "2", "-w", "3"], "--workers is given twice, as 2 and as 3; "),
+    ],
+)
+def test_an_option_with_one_value_is_given_once(words: list[str], says: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(says)):
+        Options().parseOptions(words)
+
+
 def test_a_demo_may_have_ports() -> None:
     options = Options()
     options.parseOptions(["--demo", "--port", "tcp:8080", "--admin-port", "tcp:9090"])
     assert (options["demo"], options["ports"], options["admin-port"]) == (1, ["tcp:8080"], "tcp:9090")
+
+
+def test_what_a_daemon_does_not_use_takes_no_memory(tmp_path: Path) -> None:
+    """The checks of a configuration without faults, the client of a registry behind a URL, and what these need."""
+    (tmp_path / "gateway.toml").write_text('[log]\naccess = false\n[state]\ndir = "state"\n')
+    program = (
+        "import sys\nfrom koder_gateway.tap import Options, makeService\n"
+        "options = Options()\noptions.parseOptions(['--config', 'gateway.toml', '--port', 'tcp:0'])\n"
+        "makeService(options)\nprint(*sys.modules)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, capture_output=True, text=True)
+    loaded = {name for name in ran.stdout.split() if not name.startswith("koder_gateway.")}
+    assert not loaded & {"treq", "multipart", "twisted.internet.testing", "twisted.web.client", "doctest", "pdb"}
+    assert "koder_gateway.checks" not in ran.stdout.split()
 
 
 def chosen(before: str) -> list[str]:

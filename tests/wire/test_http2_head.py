@@ -23,7 +23,7 @@ OPENING = block(
 
 
 def everything_but_the_key(head: RequestHead) -> dict[str, object]:
-    said = {name: getattr(head, name) for name in RequestHead.__slots__}
+    said: dict[str, object] = {name: getattr(head, name) for name in RequestHead.__slots__ if name[0] != "_"}
     said["fields"] = [pair for pair in head.fields if pair[0].lower() != KEY]
     said["lines"] = [line for line in head.lines if not line.lower().startswith(KEY)]
     return said

@@ -15,7 +15,7 @@ import msgspec
 CHUNK: Final = 1000
 # Bytes of a message to the process, and of one of its own.
 LONGEST_NAMES: Final = 1 << 20
-LONGEST_PROGRESS: Final = 1 << 16
+LONGEST_PROGRESS: Final = 1 << 18
 # What may become of an order. `rejected`: the authority has refused the name, or found no answer to its challenge;
 # `limited`: it asks for patience; `failed`: it cannot be reached, or fails itself; `broken`: this side fails, as by a
 # full disk; `abandoned`: the name is not wanted any more, or the process has ended.
@@ -110,7 +110,7 @@ class Progress(msgspec.Struct, array_like=True):
 def chunks(names: Iterable[str], removed: Iterable[str] = ()) -> Iterator[Names]:
     """All names at the begin, or a change, in messages that are no longer than the bound."""
     added, gone = list(names), list(removed)
-    while len(added) > CHUNK or len(gone) > CHUNK:
-        yield Names(added[:CHUNK], gone[:CHUNK], False)
-        added, gone = added[CHUNK:], gone[CHUNK:]
-    yield Names(added, gone, True)
+    firsts = range(0, max(len(added), len(gone), 1), CHUNK)
+    for first in firsts:
+        end = first + CHUNK
+        yield Names(added[first:end], gone[first:end], first == firsts[-1])

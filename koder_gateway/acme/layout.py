@@ -123,8 +123,13 @@ class Layout:
         return self.root / "names"
 
     @property
+    def orders(self) -> Path:
+        """The folder with the key of each order that is under way."""
+        return self.root / "orders"
+
+    @property
     def rate(self) -> Path:
-        """The times of the orders of the last hour."""
+        """The times of the orders of the last hour, and until when the authority is left alone."""
         return self.root / "rate.json"
 
     @property
@@ -136,7 +141,15 @@ class Layout:
     def folders(self) -> tuple[Path, ...]:
         """All of them, parents first."""
         challenges = self.root / "challenges"
-        return (self.root, self.certificates, challenges, self.http_challenges, self.alpn_challenges, self.names)
+        return (
+            self.root,
+            self.certificates,
+            challenges,
+            self.http_challenges,
+            self.alpn_challenges,
+            self.names,
+            self.orders,
+        )
 
     def account(self, directory: str) -> Path:
         """The account at the authority with this directory."""
@@ -149,6 +162,10 @@ class Layout:
     def record(self, name: str) -> Path:
         """The record of a name."""
         return self.names / f"{stem(name)}.json"
+
+    def order_key(self, name: str) -> Path:
+        """The key for the certificate that is ordered for a name."""
+        return self.orders / f"{stem(name)}.pem"
 
     def http_challenge(self, token: str) -> Path | None:
         """The key authorization for a token; None for a text that is none."""

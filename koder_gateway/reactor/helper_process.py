@@ -61,7 +61,7 @@ class HelperProcess(Generic[T]):
         """The process."""
         return self._process.pid
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         """Send as much as there is room for; how many bytes that was."""
         try:
             return int(self._stream.send(data))

@@ -252,8 +252,8 @@ def test_flood(impatient, prepare, make):
 
 
 def test_streams_beyond_the_bound(impatient):
-    """5.1.2: refused one by one while others wait; a client that does not listen is ended. What waits for its window for
-    longer than this gateway's second is cut, and makes room for others."""
+    """5.1.2: refused one by one while others wait; a client that does not listen is ended. What waits for its window
+    for longer than this gateway's second is cut, and makes room for others."""
     with connect(impatient, (INITIAL_WINDOW_SIZE, 0)) as client:
         most = client.settings[MAX_CONCURRENT_STREAMS]
         flood(client, lambda number: headers(odd(number), GET))

@@ -11,12 +11,10 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from tests.kit.acme_gateways import AcmeGateway, Stage, thorough
+from tests.kit.acme_gateways import AcmeGateway, Stage
 from tests.kit.authority import write_certificate
 from tests.kit.clients import BASE_DOMAIN
 from tests.kit.gateways import tool
-
-pytestmark = thorough
 
 ALPHA, BETA = "login.alpha.example", "id.beta.example"
 TWO_WORKERS = {"listen": {"workers": 2}, "limits_store": {"url": "memory:"}}

@@ -174,6 +174,7 @@ class TLSTransport(RecordLayer):
         self._opening = b""
         if self._failures is not None:
             self._failures.completed.add(self._connection)
+            self._failures.young.add(self)
         # Tickets do not wait for the first response: they carry the acknowledgement for which a client with Nagle's
         # algorithm delays its request.
         self._flush()

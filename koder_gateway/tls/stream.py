@@ -29,6 +29,7 @@ from ..reactor.turns import FULL_READ, end_turn
 from ..tls_bio.records import BIO_READ, BIO_WRITE, BUFFER, SIZE, SMALL, SSL_READ, SSL_WRITE, WINDOW, RecordLayer, lib
 from ..tls_bio.records import usable as records_usable
 from ..wire.refusal_writer import RefusalWriter
+from .client_hello import NamedConnection
 from .handshake_failures import NOT_TLS, PLAIN_HTTP, HandshakeFailures
 from .plain_http import PlainRequest, begins_plain
 
@@ -172,6 +173,11 @@ class TLSTransport(RecordLayer):
             return False
         self._ready = True
         self._opening = b""
+        if type(self._connection) is NamedConnection and self._connection.answered:
+            # An ACME authority has seen what it wanted, and no request may follow (RFC 8737 section 3).
+            self._early.clear()
+            self._finish()
+            return False
         if self._failures is not None:
             self._failures.completed.add(self._connection)
             self._failures.young.add(self)

@@ -1,7 +1,7 @@
 """TLS contexts for clients: one for each certificate, all with the same security settings, selected by server name.
 
-Everything that a handshake needs is set on the context once, so that a connection costs one `Connection(context,
-None)` and two Python callbacks, for the server name and for ALPN; with several certificates also a look at the hello
+Everything that a handshake needs is set on the context once, so that a connection costs one `LeanConnection` and
+two Python callbacks, for the server name and for ALPN; with several certificates also a look at the hello
 (`client_hello`). None of them reads from disk.
 """
 
@@ -20,6 +20,7 @@ from . import sni_callback
 from .certificates import CertificateError, CertificateFile, use_certificate
 from .client_auth import ClientVerification
 from .client_hello import NamedConnection, plain_name
+from .lean_connection import LeanConnection
 from .sni_index import SniIndex
 
 _log = Logger()
@@ -169,7 +170,7 @@ class ServerContexts:
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """The TLS state of a new connection."""
         if self._sole or self._callback is None:
-            return SSL.Connection(self._context, None)
+            return LeanConnection(self._context)
         return NamedConnection(self._context)
 
     def getContext(self) -> SSL.Context:

@@ -29,11 +29,20 @@ from ..reactor.turns import FULL_READ, end_turn
 from ..tls_bio.records import BIO_READ, BIO_WRITE, BUFFER, SIZE, SMALL, SSL_READ, SSL_WRITE, WINDOW, RecordLayer, lib
 from ..tls_bio.records import usable as records_usable
 from ..wire.refusal_writer import RefusalWriter
+from .client_hello import NamedConnection
 from .handshake_failures import NOT_TLS, PLAIN_HTTP, HandshakeFailures
+from .lean_connection import CALLS as HANDSHAKE_CALLS
+from .lean_connection import selected_protocol, shake_hands
 from .plain_http import PlainRequest, begins_plain
 
 # What is called here beside what `tls_bio.records` calls.
-CALLS: Final = ("SSL_ERROR_ZERO_RETURN", "SSL_MODE_ENABLE_PARTIAL_WRITE", "SSL_clear_mode", "SSL_shutdown")
+CALLS: Final = (
+    *HANDSHAKE_CALLS,
+    "SSL_ERROR_ZERO_RETURN",
+    "SSL_MODE_ENABLE_PARTIAL_WRITE",
+    "SSL_clear_mode",
+    "SSL_shutdown",
+)
 _PARTIAL: Any = getattr(lib, "SSL_MODE_ENABLE_PARTIAL_WRITE", None)
 # How many records of one read are tracked: tracking the smallest ones would cost more than refusing them.
 _FOLLOWED: Final = 256
@@ -155,23 +164,26 @@ class TLSTransport(RecordLayer):
         if self._plain is not None:
             self._read_plain(data)
             return False
+        connection = self._connection
+        if isinstance(connection, NamedConnection):
+            connection.look()
         try:
-            self._connection.do_handshake()
-        except SSL.WantReadError:
-            # Less than a record's header: it may still not be TLS.
-            if len(self._opening) < _HEADER:
-                self._opening += data[:_HEADER]
-            self._flush()
-            return False
+            complete = shake_hands(connection)
         except SSL.Error as error:
             lib.ERR_clear_error()
             self._early.clear()
             self._refuse(self._opening + data, error)
             return False
+        if not complete:
+            # Less than a record's header: it may still not be TLS.
+            if len(self._opening) < _HEADER:
+                self._opening += data[:_HEADER]
+            self._flush()
+            return False
         self._ready = True
         self._opening = b""
         if self._failures is not None:
-            self._failures.completed.add(self._connection)
+            self._failures.completed.add(connection)
         # Tickets do not wait for the first response: they carry the acknowledgement for which a client with Nagle's
         # algorithm delays its request.
         self._flush()
@@ -315,7 +327,7 @@ class TLSTransport(RecordLayer):
         """The protocol that ALPN has chosen (RFC 7301), once the handshake is complete."""
         if not self._ready or self._gone:
             return None
-        return self._connection.get_alpn_proto_negotiated() or None
+        return selected_protocol(self._connection) or None
 
 
 def usable(contexts: Any) -> bool:

@@ -29,7 +29,7 @@ CALLS: Final = (
     "SSL_set_bio",
     "SSL_write",
 )
-_OBJECTS: Final = ("_ssl", "_into_ssl", "_from_ssl")
+_OBJECTS: Final = ("_ssl", "_into_ssl", "_from_ssl", "_raise_ssl_error")
 
 # The largest read of any reactor here, and then some: what one read brings is decrypted in one go.
 SIZE: Final = 1 << 19

@@ -16,6 +16,7 @@ from twisted.web.resource import IResource
 
 from ..errors import Refusal
 from ..exchange.context import RequestContext
+from ..exchange.known_contexts import KnownContexts
 from ..exchange.pending import Outcome
 from ..exchange.ports import Client, Producer
 from ..exchange.states import Exchange
@@ -185,6 +186,7 @@ class ClientSite(Protocol):
     max_streams: int
     seconds_per_byte: float
     date_line: bytes
+    contexts: KnownContexts
     draining: bool
     http2_errors: int
     turns: Turns

@@ -20,6 +20,7 @@ from twisted.web.server import Site
 from ..errors import DRAINING, OVERLOADED, Refusal
 from ..exchange.admission import Step, before_tree
 from ..exchange.context import RequestContext
+from ..exchange.known_contexts import KnownContexts
 from ..exchange.states import Exchange
 from ..policy.certificates import TlsInfo
 from ..policy.clients import NOWHERE
@@ -52,11 +53,12 @@ _TURNED_AWAY = 1024
 _ADDRESS_TURNED_AWAY = 64
 # Connections that may wait for their peer while each holds a whole read of the reactor.
 _FEW = 16
+_PRESENT = TlsInfo()
 
 
 def tls_presence(transport: Any) -> TlsInfo | None:
     """Whether a transport has TLS, which is all that every transport can say."""
-    return TlsInfo() if ISSLTransport.providedBy(transport) else None
+    return _PRESENT if ISSLTransport.providedBy(transport) else None
 
 
 def _guard(resource: IResource) -> Guarding | None:
@@ -122,6 +124,7 @@ class GatewaySite(Site, ClientSite):
         self.draining = False
         self.date_line = b""
         self.policy = policy
+        self.contexts = KnownContexts()
         self.reader = reader
         self._set_bounds(timeouts, limits)
         self.tick()
@@ -149,6 +152,7 @@ class GatewaySite(Site, ClientSite):
         """Serve another tree from the next request on; exchanges in flight keep what they began with."""
         self._use_tree(resource)
         self.policy = policy
+        self.contexts = KnownContexts()
         self.reader = reader
         self._set_bounds(timeouts, limits)
 

@@ -51,7 +51,7 @@ def _whole_command_line() -> argparse.ArgumentParser:
     parser = command_line()
     run = _tools(parser)["run"]
     options = Options()
-    short = {parameter[0]: parameter[1] for parameter in (*options.optParameters, *options.optFlags)}
+    short = {name: letter for letter, name in options.synonyms.items() if len(letter) == 1}
     docs = {name: _first_line(text) for name, text in _docs(options)}
     for name in sorted(docs):
         words = [f"--{name}", *([f"-{short[name]}"] if short.get(name) else [])]
@@ -64,7 +64,7 @@ def _whole_command_line() -> argparse.ArgumentParser:
 
 def _docs(options: Any) -> Iterator[tuple[str, str]]:
     """Each long option of the plugin with its description."""
-    described = {parameter[0]: parameter[-1] for parameter in (*options.optParameters, *options.optFlags)}
+    described = {flag[0]: flag[-1] for flag in options.optFlags}
     for option in options.longOpt:
         name = option.rstrip("=")
         method: Callable[..., object] | None = getattr(options, f"opt_{name.replace('-', '_')}", None)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from .admin_client import AdminError, ask
 from .ops.console import say
-from .ops.control_socket import NoGatewayError, ask_reload, running_gateways
+from .ops.control_socket import NoGatewayError, ask_reload, refusal_of, running_gateways
 
 
 def reload(
@@ -20,8 +20,8 @@ def reload(
     quiet: bool = False,
 ) -> int:
     """Reload the gateway of a process, or that of an admin port on this machine; by default that of systemd's
-    MAINPID, or the only one. Returns the exit code: 0 if it has reloaded, 1 if it has refused, or cannot be asked,
-    2 if it is not clear which one is meant."""
+    MAINPID, or the only one. Says of a refusal whether some workers have reloaded all the same. Returns the exit
+    code: 0 if it has reloaded, 1 if it has refused, or cannot be asked, 2 if it is not clear which one is meant."""
     try:
         if admin is not None:
             pid = _process_of(admin)
@@ -29,21 +29,22 @@ def reload(
             pid = _only(environ)
         if pid is None:
             return 2
-        refusals = ask_reload(pid)
+        refused = ask_reload(pid)
     except NoGatewayError as error:
         if as_json:
-            print(json.dumps({"ok": False, "refusals": [str(error)]}, indent=2))
+            print(json.dumps({"ok": False, "partly": False, "refusals": [str(error)]}, indent=2))
         else:
             say(f"koder-gateway reload: {error}")
         return 1
     if as_json:
-        print(json.dumps({"ok": refusals is None, "refusals": refusals or []}, indent=2))
-        return 0 if refusals is None else 1
-    if refusals is None:
+        lines, partly = refused or ([], False)
+        print(json.dumps({"ok": refused is None, "partly": partly, "refusals": lines}, indent=2))
+        return 0 if refused is None else 1
+    if refused is None:
         if not quiet:
             print("reloaded")
         return 0
-    say("\n".join(f"reload refused, nothing has changed: {line}" for line in refusals))
+    say("\n".join(f"{refusal_of(refused.partly)}: {line}" for line in refused.lines))
     return 1
 
 

@@ -31,24 +31,31 @@ class Options(UsageOptions):
         "A multi-tenant HTTPS gateway for Koder ID: terminates TLS, resolves the tenant, limits rates, answers CORS,"
         " routes by path and proxies. ENDPOINT is a Twisted server endpoint string, such as ssl:443 or tcp:8080."
     )
-    optParameters = [
-        [
-            "config",
-            "c",
-            None,
-            "configuration file (TOML); /etc/koder-gateway/koder-gateway.toml where it exists",
-        ],
-        ["admin-port", None, None, "endpoint for /healthz, /readyz and /metrics; never a public one"],
-        ["workers", "w", None, "how many processes serve; auto: one for each processor that may be used"],
-    ]
     optFlags = [["demo", None, "serve five stand-in services and print three curl lines to try"]]
 
     def __init__(self) -> None:
         HANGUP.hold()
         REOPEN.hold()
         super().__init__()
+        self["config"] = self["admin-port"] = self["workers"] = None
         self["ports"] = []
         self["redirect-ports"] = []
+
+    def opt_config(self, file: str) -> None:
+        """configuration file (TOML); /etc/koder-gateway/koder-gateway.toml where it exists"""
+        self._once("config", file)
+
+    opt_c = opt_config
+
+    def opt_admin_port(self, endpoint: str) -> None:
+        """endpoint for /healthz, /readyz and /metrics; never a public one"""
+        self._once("admin-port", endpoint)
+
+    def opt_workers(self, count: str) -> None:
+        """how many processes serve; auto: one for each processor that may be used"""
+        self._once("workers", count)
+
+    opt_w = opt_workers
 
     def opt_port(self, endpoint: str) -> None:
         """endpoint to serve clients on; may be given more than once"""
@@ -66,6 +73,12 @@ class Options(UsageOptions):
     def opt_redirect_port(self, endpoint: str) -> None:
         """plain endpoint that redirects to https and shows ACME challenges; may be given more than once"""
         self["redirect-ports"].append(endpoint)
+
+    def _once(self, name: str, value: str) -> None:
+        """Take an option that has one value: of two, each may be the one that is meant. Raises UsageError."""
+        if self[name] is not None:
+            raise UsageError(f"--{name} is given twice, as {self[name]} and as {value}; leave one out")
+        self[name] = value
 
     def postOptions(self) -> None:
         """Check what can be checked before the configuration is read."""

@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from . import certificates_tool, ready_tool
 from .check_tool import add_arguments, report_faults
@@ -19,6 +19,36 @@ from .version import VERSION
 from .version_tool import show_version
 
 _ADMIN = "the gateway's admin port, as in http://127.0.0.1:9100; default: listen.admin_port of the configuration"
+
+# The options that have been given, in the parsed command line.
+_GIVEN: Final = "given"
+
+
+class _StoreOnce(argparse.Action):
+    """Stores a value, and refuses a second one: each of the two may be the one that is meant."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        given: frozenset[str] = getattr(namespace, _GIVEN, frozenset())
+        if self.dest in given:
+            raise argparse.ArgumentError(self, "is given twice; leave one out")
+        if option_string is not None:
+            setattr(namespace, _GIVEN, given | {self.dest})
+        setattr(namespace, self.dest, values)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Options are stored once; parsers of tools are of the same class."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.register("action", None, _StoreOnce)
+        self.register("action", "store", _StoreOnce)
 
 
 def use(words: Sequence[str]) -> int:
@@ -38,6 +68,8 @@ def use(words: Sequence[str]) -> int:
 
     options.view = CheckUser(os.environ)
     if options.run is check_tool:
+        if options.config and options.file:
+            parser.error("give the file once: --config FILE, or FILE alone")
         options.config = options.config or options.file
     if options.run in (check_tool, certificates_tool.show_certificates):
         options.view = check_as_service_user(options.config)
@@ -51,7 +83,7 @@ def use(words: Sequence[str]) -> int:
 
 def command_line() -> argparse.ArgumentParser:
     """The command line, except for the options of `run`, which are the plugin's."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="koder-gateway",
         description="The gateway, and the tools for its configuration. `twistd -n koder-gateway` is the same daemon"
         " as `koder-gateway run`.",
@@ -71,7 +103,7 @@ def command_line() -> argparse.ArgumentParser:
     again.add_argument("--json", action="store_true", help="print one JSON object")
     again.add_argument("-q", "--quiet", action="store_true", help="print faults only")
     again.set_defaults(run=reload)
-    shared = argparse.ArgumentParser(add_help=False)
+    shared = _Parser(add_help=False)
     shared.add_argument(
         "--config",
         "-c",

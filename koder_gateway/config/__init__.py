@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .acme import AcmeSettings, ExternalAccount, SecretFile, acme_packages_fault, acme_port_fault
 from .client_auth import Authorities, read_again
 from .entries import ServiceSettings
 from .faults import ConfigurationError
@@ -47,10 +48,12 @@ def section_texts() -> dict[str, str]:
 __all__ = [
     "AUTO",
     "DEFAULT_PATH",
+    "AcmeSettings",
     "Authorities",
     "ConfigurationError",
     "ContextSettings",
     "CorsSettings",
+    "ExternalAccount",
     "LimitsStoreSettings",
     "ListContext",
     "ListenSettings",
@@ -58,6 +61,7 @@ __all__ = [
     "PartialSettings",
     "RequestSettings",
     "Row",
+    "SecretFile",
     "ServiceSettings",
     "Settings",
     "ShareSettings",
@@ -69,6 +73,8 @@ __all__ = [
     "TlsSettings",
     "TracingSettings",
     "Version",
+    "acme_packages_fault",
+    "acme_port_fault",
     "entries_in_force",
     "file_state",
     "file_version",

@@ -79,7 +79,7 @@ class ListenSettings:
         1,
         about="[Worker processes](operations.md#several-workers) on the same ports; `--workers` wins; "
         '`"auto"`: one for each processor that the gateway may use. More than one needs a shared '
-        '`limits_store.url`, or `"memory:"` written out there.',
+        '`limits_store.url`, or `"memory:"` written out there, unless there are no limits.',
     )
     max_connections: int = setting(
         whole(0, _MAX_COUNT),
@@ -125,7 +125,7 @@ class TlsSettings:
         optional_text(NAME),
         "",
         about='The certificate for clients with an unknown server name, or with none; `""`: the first by '
-        "name. With `tls.certificates`.",
+        "name that is valid. With `tls.certificates`.",
     )
     strict_sni: bool = setting(
         BOOLEAN,

@@ -15,7 +15,7 @@ from ..policy.origins import covers_tenants
 from ..policy.routing import normal_path
 from ..policy.sharded_index import no_pause
 from ..policy.tenants import Registry
-from . import client_auth, defaults, signing_keys, worker_limits
+from . import acme, client_auth, defaults, signing_keys, worker_limits
 from .document import LARGEST, parse_document, read_bytes
 from .environment import overridden
 from .faults import ConfigurationError, Located, ReadError, below, nearest, shown, step, unknown_key
@@ -177,6 +177,7 @@ def _contradictions(document: dict[str, Any]) -> Iterator[Located]:
     yield from client_auth.contradictions(document)
     yield from signing_keys.contradictions(document)
     yield from worker_limits.contradictions(document)
+    yield from acme.contradictions(document)
 
 
 def _tenants_wildcards(document: dict[str, Any]) -> Iterator[Located]:

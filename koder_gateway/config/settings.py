@@ -19,6 +19,8 @@ from ..policy.routing import Route
 from ..policy.tenants import Registry
 from ..wire import problem
 from . import defaults
+from .acme import AcmeSettings
+from .acme import checked as checked_acme
 from .docs_url import DOCS_URL
 from .entries import ROUTES, SERVICES, ServiceSettings
 from .kinds import choice, optional, optional_text, whole
@@ -241,6 +243,12 @@ class Settings:
         table(TlsSettings),
         {},
         about="TLS towards clients.",
+    )
+    acme: AcmeSettings = setting(
+        made(AcmeSettings, checked_acme),
+        {},
+        about="Certificates for the domains of active tenants, ordered from an ACME authority (RFC 8555). No request "
+        "waits for it.",
     )
     state: StateSettings = setting(
         table(StateSettings),

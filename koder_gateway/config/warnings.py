@@ -76,6 +76,7 @@ def _warnings(settings: Settings) -> Iterator[Located]:
     yield from _walked_around(settings)
     yield from risky_settings(settings)
     yield from settings.context.warnings()
+    yield from settings.acme.warnings()
 
 
 def _everybody(trusted: Iterable[str]) -> Iterator[list[str]]:

@@ -38,10 +38,10 @@ def _read(value: object, where: Where) -> int:
 WORKERS: Final = Kind('integer or "auto"', _read, shape=either(words("auto"), integer(1, MOST)))
 
 
-def shared_store_fault(workers: int, store: str, written: bool) -> str | None:
+def shared_store_fault(workers: int, store: str, *, written: bool, limits: bool) -> str | None:
     """Why so many workers may not count limits in this store, None if they may. `written`: whether the file names
-    the store itself."""
-    return None if workers == 1 or written or not store.startswith("memory:") else _ADVICE
+    the store itself; `limits`: whether there are any to count."""
+    return _ADVICE if limits and workers != 1 and not written and store.startswith("memory:") else None
 
 
 def contradictions(document: dict[str, Any]) -> Iterator[Located]:
@@ -50,7 +50,12 @@ def contradictions(document: dict[str, Any]) -> Iterator[Located]:
     workers = listen.get("workers", 1) if isinstance(listen, dict) else 1
     given = store if isinstance(store, dict) else {}
     try:
-        fault = shared_store_fault(parse_workers(workers), str(given.get("url", "memory:")), "url" in given)
+        fault = shared_store_fault(
+            parse_workers(workers),
+            str(given.get("url", "memory:")),
+            written="url" in given,
+            limits=document.get("limits") != [],
+        )
     except ValueError:
         return
     if fault:

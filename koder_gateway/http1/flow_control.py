@@ -141,6 +141,10 @@ class ClientFlow(StockChannel, BodyDeadline, LingeringClose, ResetWatch):
         site = self.site
         return site.clock.now + (site.timeouts.linger if site.draining else site.timeouts.keepalive)
 
+    def _room_to_forget(self) -> int:
+        """Bytes that are still read behind the last response, of which none stays here."""
+        return max(0, _FORGOTTEN_BOUND - self._forgotten)
+
     def stopProducing(self) -> None:
         """The transport is going away; it says so by `connectionLost` too."""
         if self._producer is not None:

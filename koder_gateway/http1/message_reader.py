@@ -93,8 +93,12 @@ class MessageReader(ClientFlow):
 
     def body_room(self) -> int:
         """Bytes that the transport may read at once, 0 for a little: of a tunnel as much as its service takes, of a
-        body that or more, and not what comes behind a body, which nobody takes."""
+        body that or more, and not what comes behind a body, which nobody takes. What is forgotten is read as it
+        comes."""
         phase = self._phase
+        if phase in FORGETFUL:
+            # In few reads: what is forgotten should cost as little as can be.
+            return 2 * self._room_to_forget()
         sink = None if self.request is None or phase not in RAW else self.request.sink
         if sink is None or not sink.streams:
             return 0

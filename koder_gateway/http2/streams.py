@@ -287,13 +287,17 @@ class Streams(OpenStreams, HeadSource):
 
     def lose(self) -> None:
         """The connection is gone, and so is every exchange on it; a turn ends no more of them than fit into its
-        slice."""
+        slice, and none once it is over: a hundred connections may be lost together."""
         for stream in self.open.values():
             # From now on nothing of their responses is kept.
             stream.send_window.closed = True
         self.heads.forget()
         self._context = None
-        self._lose_next()
+        turns = self._connection.site.turns
+        if self.open and turns.time() >= turns.ends and turns.over():
+            turns.later(self._lose_next, address_key(self.peer))
+        else:
+            self._lose_next()
 
     def _lose_next(self) -> None:
         turns = self._connection.site.turns

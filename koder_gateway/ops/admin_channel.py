@@ -41,6 +41,11 @@ MAX_CONNECTIONS: Final = 256
 PATIENCE: Final = 10.0
 IDLE: Final = 75.0
 LINGER: Final = 2.0
+# Another site's page may be open in the operator's browser: it must not get a page of this port into its process, not
+# even as a script or an image (Fetch standard, Cross-Origin-Resource-Policy).
+_OWN_ORIGIN: Final = b"Cross-Origin-Resource-Policy: same-origin\r\n"
+_KEPT_FIELDS: Final = NOSNIFF + _OWN_ORIGIN
+_FIELDS: Final = OWN_FIELDS + _OWN_ORIGIN
 # Bytes that are read and dropped in the meantime.
 _FORGOTTEN: Final = 1 << 20
 
@@ -240,7 +245,7 @@ class AdminChannel(Protocol):
                 formatdate(usegmt=True).encode("ascii"),
                 answer.content_type,
                 len(answer.body),
-                NOSNIFF if answer.kept else OWN_FIELDS,
+                _KEPT_FIELDS if answer.kept else _FIELDS,
                 connection,
                 answer.fields,
                 body,

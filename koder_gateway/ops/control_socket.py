@@ -30,6 +30,18 @@ _LOOK: Final = 1.0
 _AGAIN: Final = 0.1
 
 
+class Refused(NamedTuple):
+    """A reload that was refused: a line for each reason. `partly`: some workers have reloaded all the same."""
+
+    lines: list[str]
+    partly: bool = False
+
+
+def refusal_of(partly: bool) -> str:
+    """How the lines of such a reload begin."""
+    return "reload refused in part" if partly else "reload refused, nothing has changed"
+
+
 class LeftControl(NamedTuple):
     """What a process leaves to the program that it becomes: the socket, and the addresses of those that wait for a
     verdict, in hexadecimal."""
@@ -76,10 +88,11 @@ class ControlSocket:
         """A reload has begun, on request or by a signal."""
         self._busy = True
 
-    def decided(self, refusals: Sequence[str] | None) -> None:
-        """A reload has ended; `refusals` are the reasons why it was refused, None if it was not."""
+    def decided(self, refusals: Sequence[str] | None, partly: bool = False) -> None:
+        """A reload has ended; `refusals` are the reasons why it was refused, None if it was not. `partly`: see
+        `Refused`."""
         told, self._asked, self._later, self._busy = self._asked, self._later, [], False
-        data = _verdict(refusals)
+        data = _verdict(refusals, partly)
         for address in told:
             with suppress(OSError):
                 self._socket.sendto(data, address)
@@ -93,9 +106,10 @@ class ControlSocket:
         self._socket.close()
 
 
-def _verdict(refusals: Sequence[str] | None) -> bytes:
+def _verdict(refusals: Sequence[str] | None, partly: bool) -> bytes:
+    verdict = {"reloaded": refusals is None, "partly": partly}
     lines = list(refusals or ())
-    while len(data := json.dumps({"reloaded": refusals is None, "refusals": lines}).encode()) > _LONGEST:
+    while len(data := json.dumps({**verdict, "refusals": lines}).encode()) > _LONGEST:
         lines = [*(line[:1000] for line in lines[: len(lines) // 2]), "and more, which the log has"]
     return data
 
@@ -104,9 +118,9 @@ class NoGatewayError(Exception):
     """The process is not a gateway that can be asked; the text is one line."""
 
 
-def ask_reload(pid: int) -> list[str] | None:
-    """Have the gateway of that process reload, and wait until it has. Returns the reasons why it has refused, None if
-    it has not. Raises NoGatewayError."""
+def ask_reload(pid: int) -> Refused | None:
+    """Have the gateway of that process reload, and wait until it has. Returns why it has refused, None if it has not.
+    Raises NoGatewayError."""
     # The kernel gives it a name of its own.
     asking = _open("")
     try:
@@ -117,7 +131,9 @@ def ask_reload(pid: int) -> list[str] | None:
                 data, ancillary, _, _ = asking.recvmsg(2 * _LONGEST, socket.CMSG_SPACE(_CREDENTIALS.size))
                 if _sender(ancillary)[0] == pid:
                     verdict = json.loads(data)
-                    return None if verdict["reloaded"] else list(verdict["refusals"])
+                    # A version before does not say whether it is in part.
+                    partly = verdict.get("partly", False)
+                    return None if verdict["reloaded"] else Refused(list(verdict["refusals"]), partly)
             elif not _runs(pid):
                 raise NoGatewayError(f"process {pid} has ended before it had reloaded; look into its log")
     except OSError as error:

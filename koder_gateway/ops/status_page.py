@@ -18,7 +18,6 @@ _FIELDS: Final = (
     b"Content-Security-Policy: default-src 'none'; script-src '%b'; style-src '%b'; connect-src 'self';"
     b" img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'\r\n"
     b"Referrer-Policy: no-referrer\r\n"
-    b"Cross-Origin-Resource-Policy: same-origin\r\n"
 )
 
 

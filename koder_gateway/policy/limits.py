@@ -35,7 +35,7 @@ class Limiter:
     records the addresses that have passed a limit on refusals. With `shared` a store decides, for who can wait for
     it; `admit` decides without."""
 
-    __slots__ = ("_overrides", "_plans", "_refusals", "_room", "meters", "over", "shared")
+    __slots__ = ("_every", "_overrides", "_plans", "_refusals", "_room", "meters", "over", "shared")
 
     def __init__(
         self,
@@ -63,6 +63,8 @@ class Limiter:
         self._plans = PrefixTable(
             {prefix: self._made_plans(meter for meter, paths in reach if paths.covers(prefix)) for prefix in prefixes}
         )
+        # Those of a path that may be any.
+        self._every = self._made_plans(meter for meter, _ in reach)
 
     def begin(self, now: float) -> None:
         """Count from now on, in monotonic seconds, until `adopt` continues earlier counts."""
@@ -213,7 +215,10 @@ class Limiter:
 
     def _lenient_plans(self, path: bytes) -> Plans | None:
         table = self._plans
-        found = {table.match(reading) for reading in table.readings(path)}
+        readings = table.readings(path)
+        if readings is None:
+            return self._every
+        found = {table.match(reading) for reading in readings}
         if len(found) == 1:
             return found.pop()
         # Services disagree on what it means, so all meanings count.

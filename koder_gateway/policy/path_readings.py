@@ -3,6 +3,9 @@
 A path of 8 KiB may be full of letters that take long to normalise. So what has a meaning in paths (slashes,
 backslashes, semicolons, and segments of blanks and dots) is found first, in any form that letters have for it. Then
 only those segments are normalised that can belong to a configured path, and of these only as much as it may be long.
+
+Each dot segment, empty segment and backslash costs a step in each reading, and each decoding goes through the whole
+path. A path with more of them than honest ones have is not read at all: it may be any path.
 """
 
 from __future__ import annotations
@@ -25,10 +28,17 @@ _DOT_SEGMENT: Final = re.compile(rb"/\.\.?(?:[/;]|\Z)")
 _HERE: Final = re.compile(rb"/\.(?:;[^/]*+)?+(?=/|\Z)")
 _UP: Final = re.compile(rb"/\.\.(?:;[^/]*+)?+(?=/|\Z)")
 _EMPTY_SEGMENTS: Final = re.compile(rb"/(?:;[^/]*+)?+(?=/|\Z)(?:/(?:;[^/]*+)?+(?=/|\Z))*+")
-# Where a path ends for a server that gets it decoded: a query or a fragment begins.
-_END: Final = re.compile(rb"[?#]")
 # How often a path is decoded: by the service, and by each proxy in between that passes it on decoded.
 _DECODINGS: Final = 4
+# How many escaped percent signs a path may have to be read: a URL that was escaped twice has fewer.
+_TWICE: Final = b"%25"
+_TWOFOLD: Final = 128
+# How many backslashes, and segments that are empty or begin with a dot, a blank or a semicolon, it may have. A path
+# that is too short for its readings to be expensive, in bytes, may have any number.
+_ODDITIES: Final = 32
+_SHORT: Final = 256
+# What such segments begin with, to what is counted together. Two in a row count as more, which is no harm.
+_ODD_BEGINNINGS: Final = bytes.maketrans(_BLANK + b".;", b"/" * (len(_BLANK) + 2))
 # The characters of which normalising makes a slash, a backslash or a semicolon, or nothing but blanks and dots. (A
 # test goes through all of Unicode.)
 _SIGNS: Final = {
@@ -86,7 +96,7 @@ def lenient_path(path: bytes, depth: int) -> bytes:
     return _segments(_with_plain_signs(_decoded(path)), Reach(depth), _normalised)[0]
 
 
-def lenient_paths(path: bytes, reach: Reach) -> set[bytes]:
+def lenient_paths(path: bytes, reach: Reach) -> set[bytes] | None:
     """The `lenient_path` of a path, and its other possible readings: with the original letters; decoded more than
     once (`%2574` is `t`), with the dot segments and backslashes that appear resolved; only up to a question mark or a
     hash sign that appears, since a proxy may pass a path on decoded; without a format at the end of the last segment,
@@ -94,24 +104,49 @@ def lenient_paths(path: bytes, reach: Reach) -> set[bytes]:
     reading; but no more dots than the configured segments have can be before it.
 
     What cannot matter within this reach may be cut off, or replaced by what no prefix has.
+
+    None for a path that is too odd to be read: it may be any.
     """
+    if path.count(_TWICE) > _TWOFOLD:
+        return None
     readings: set[bytes] = set()
     for _ in range(_DECODINGS):
         path = _decoded(path)
-        _read_letters(readings, path, reach)
-        end = _END.search(path)
-        if end is not None:
-            _read_letters(readings, path[: end.start()], reach)
+        plain = _with_plain_signs(path)
+        if _too_odd(plain):
+            return None
+        _read_letters(readings, path, plain, reach)
+        end = _end(path)
+        if end >= 0:
+            proper = path[:end]
+            _read_letters(readings, proper, _with_plain_signs(proper), reach)
         if _ESCAPE.search(path) is None:
             break
     return readings
 
 
-def _read_letters(readings: set[bytes], path: bytes, reach: Reach) -> None:
-    """Add the readings of a decoded path, with its own letters and with normalised ones."""
+def _too_odd(path: bytes) -> bool:
+    """Whether a decoded path has more segments that begin oddly, and backslashes, than are followed."""
+    if len(path) <= _SHORT:
+        return False
+    backslashes = path.count(b"\\")
+    if path.count(b"/") + backslashes <= _ODDITIES:
+        return False
+    return path.translate(_ODD_BEGINNINGS).count(b"//") + backslashes > _ODDITIES
+
+
+def _end(path: bytes) -> int:
+    """Where a path ends for a server that gets it decoded: a query or a fragment begins. -1 where neither does."""
+    query, fragment = path.find(b"?"), path.find(b"#")
+    return min(query, fragment) if query >= 0 <= fragment else max(query, fragment)
+
+
+def _read_letters(readings: set[bytes], path: bytes, plain: bytes, reach: Reach) -> None:
+    """Add the readings of a decoded path, with its own letters and with normalised ones. `plain` is the path with
+    plain signs."""
     _read(readings, path.lower(), reach, bytes)
     if not path.isascii():
-        _read(readings, _with_plain_signs(path), reach, lambda segment: _bounded(segment, reach))
+        _read(readings, plain, reach, lambda segment: _bounded(segment, reach))
 
 
 def _read(readings: set[bytes], path: bytes, reach: Reach, letters: Callable[[bytes], bytes]) -> None:
@@ -148,16 +183,19 @@ def _with_plain_signs(path: bytes) -> bytes:
         return path
     # What is not ASCII is looked through first: it is shorter, or all of the path.
     others = path.translate(None, _ASCII).decode("utf-8", "replace")
+    signs = [character for character in _SIGNS if character in others]
+    if not signs:
+        # Of what is no UTF-8 only a few bytes are ever compared.
+        return path
     text = path.decode("utf-8", "replace")
-    for character, sign in _SIGNS.items():
-        if character in others:
-            text = text.replace(character, sign)
+    for character in signs:
+        text = text.replace(character, _SIGNS[character])
     return text.encode()
 
 
 def _normalised(segment: bytes) -> bytes:
     """A segment in lower case, with letters of other forms (such as fullwidth ones) replaced by the plain letters."""
-    return segment.lower() if segment.isascii() else _composed(segment.decode())
+    return segment.lower() if segment.isascii() else _composed(segment.decode("utf-8", "replace"))
 
 
 def _bounded(segment: bytes, reach: Reach) -> bytes:
@@ -165,7 +203,7 @@ def _bounded(segment: bytes, reach: Reach) -> bytes:
     may be: the rest becomes one byte that no path has."""
     if segment.isascii() or reach.longest is None:
         return _normalised(segment)
-    text = segment.decode()
+    text = segment.decode("utf-8", "replace")
     kept, whole = _head(text, _COMPOSED * reach.longest, reach)
     return _composed(kept) if whole else _composed(kept) + _CUT
 

@@ -44,9 +44,9 @@ class PrefixTable(Generic[Value]):
         self.depth = max((path.count(b"/") for path in self._values), default=0)
         self._reach = Reach.of(self._values)
 
-    def readings(self, path: bytes) -> set[bytes]:
-        """What to match for everything that a lenient service may read in a path; the table's own paths are in the
-        form of `lenient_path`."""
+    def readings(self, path: bytes) -> set[bytes] | None:
+        """What to match for everything that a lenient service may read in a path, None where that may be any path;
+        the table's own paths are in the form of `lenient_path`."""
         return lenient_paths(path, self._reach) if self.depth else {path}
 
     def match(self, path: bytes) -> Value | None:
@@ -88,7 +88,7 @@ class RouteTable:
     are the addresses of the services by name.
     """
 
-    __slots__ = ("_lenient", "_table", "guarded", "match", "routes")
+    __slots__ = ("_closed", "_lenient", "_table", "guarded", "match", "routes")
 
     def __init__(self, routes: Iterable[Route], urls: Mapping[str, Iterable[str]] = MappingProxyType({})) -> None:
         self.routes = tuple(routes)
@@ -96,6 +96,7 @@ class RouteTable:
         self._table = PrefixTable(by_path)
         # Of two routes that a lenient service may take for the same one the closed one counts.
         closed_last = sorted(by_path.values(), key=lambda route: bool(route.allow))
+        self._closed = tuple(route for route in closed_last if route.allow)
         self._lenient = PrefixTable({lenient_path(each.path, each.path.count(b"/")): each for each in closed_last})
         closed = {route.service for route in by_path.values() if route.allow}
         addresses = {url for name in closed for url in urls.get(name, ())}
@@ -110,7 +111,11 @@ class RouteTable:
         if chosen.allow:
             yield chosen
         if not plain and chosen.service in self.guarded:
-            for reading in self._lenient.readings(path):
+            readings = self._lenient.readings(path)
+            if readings is None:
+                yield from self._closed
+                return
+            for reading in readings:
                 route = self._lenient.match(reading)
                 if route is not None and route.allow:
                     yield route

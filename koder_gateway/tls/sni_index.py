@@ -16,7 +16,8 @@ class SniIndex:
 
     An exact name wins over a wildcard. Of two certificates for one name the one that is valid for longer is found,
     so that a renewed one takes over while the old one still lies there; one that is not valid yet only where there is
-    no other. `until` is when the first of those becomes valid, in seconds since the epoch.
+    no other. `until` is when another choice is due, in seconds since the epoch: one of those becomes valid, or the
+    default expires.
     """
 
     __slots__ = ("_by_name", "certificates", "default", "until")
@@ -24,15 +25,18 @@ class SniIndex:
     def __init__(
         self, certificates: Sequence[CertificateFile], default: str | CertificateFile = "", now: float = math.inf
     ) -> None:
-        """`default` is the certificate for unknown names, or what it is called; "": the first. `now` is in seconds
-        since the epoch.
+        """`default` is the certificate for unknown names, or what it is called; "": the first that is valid, the
+        first of all if none is. `now` is in seconds since the epoch.
 
         Raises CertificateError when there is no certificate, or none that is called so.
         """
         self.certificates = tuple(certificates)
-        self.default = default if isinstance(default, CertificateFile) else _called(self.certificates, default)
+        self.default = default if isinstance(default, CertificateFile) else _called(self.certificates, default, now)
         self._by_name: dict[bytes, CertificateFile] = {}
-        self.until = min((each.starts for each in certificates if each.starts > now), default=math.inf)
+        changes = [each.starts for each in certificates]
+        if not default:
+            changes.append(self.default.expires)
+        self.until = min((each for each in changes if each > now), default=math.inf)
         for certificate in sorted(certificates, key=lambda each: (each.starts <= now, each.expires)):
             self._by_name.update((name.encode("ascii", "ignore"), certificate) for name in certificate.names)
 
@@ -53,11 +57,11 @@ class SniIndex:
         return self._by_name.get(name) or self._by_name.get(b"*." + name.partition(b".")[2])
 
 
-def _called(certificates: tuple[CertificateFile, ...], name: str) -> CertificateFile:
+def _called(certificates: tuple[CertificateFile, ...], name: str, now: float) -> CertificateFile:
     if not certificates:
         raise CertificateError("no certificate to serve")
     if not name:
-        return certificates[0]
+        return next((each for each in certificates if each.starts <= now < each.expires), certificates[0])
     for certificate in certificates:
         if certificate.name == name:
             return certificate

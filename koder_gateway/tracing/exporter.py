@@ -19,9 +19,10 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from ..wire.framed_messages import HEADER, Messages, framed
 from .collector import Collector, RefusedError
 from .otlp import export_request
-from .records import HEADER, ExchangeRecord, Messages, Progress, Terms, framed
+from .records import ExchangeRecord, Progress, Terms
 
 # The most spans of a batch, and how many seconds its first one waits for others.
 _BATCH: Final = 2048

@@ -1,99 +1,18 @@
-"""The exporter's process, as the gateway has it: started, fed and heard without blocking, and ended."""
+"""The exporter's process, as the gateway has it."""
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
-import msgspec
+from ..reactor.helper_process import HelperProcess
+from .records import Progress, Terms
 
-from .records import Messages, Progress, Terms, framed
-
-# It finds this package where this process has, and nothing in the current folder.
-_CODE: Final = (
-    "import socket, sys; sys.path.append(sys.argv[1])\n"
-    "from koder_gateway.tracing.exporter import main\n"
-    "main(socket.socket(fileno=0))\n"
-)
-_ROOT: Final = str(Path(__file__).resolve().parents[2])
-_READ: Final = 1 << 16
 _LONGEST: Final = 1 << 12
-_SEND_BUFFER: Final = 1 << 18
 
 
-class ExporterProcess:
-    """One process of the exporter; raises OSError where it cannot be started.
-
-    It has none of this process's descriptors but its end of the stream, and ends with this process, however that
-    ends.
-    """
+class ExporterProcess(HelperProcess[Progress]):
+    """One process of the exporter; raises OSError where it cannot be started. Asked to `end`, it sends what it has,
+    and ends within two seconds."""
 
     def __init__(self, terms: Terms) -> None:
-        near, far = socket.socketpair()
-        self._stream = near
-        with far:
-            near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
-            near.setblocking(False)
-            try:
-                # It writes nothing but the faults of Python itself, which belong in the gateway's log.
-                self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-c", _CODE, _ROOT],
-                    stdin=far.fileno(),
-                    stdout=subprocess.DEVNULL,
-                    start_new_session=True,
-                    env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-                )
-            except BaseException:
-                near.close()
-                raise
-        self._messages = Messages(Progress, _LONGEST)
-        # It is short enough for the stream's buffer, or the process says at once that it gets no terms.
-        self.write(framed(terms))
-
-    @property
-    def pid(self) -> int:
-        """The process."""
-        return self._process.pid
-
-    def write(self, data: bytes) -> int:
-        """Send as much as there is room for; how many bytes that was."""
-        try:
-            return int(self._stream.send(data))
-        except OSError:
-            # Full, or gone, which `alive` tells.
-            return 0
-
-    def heard(self) -> Iterator[Progress]:
-        """What it has said since this was last asked."""
-        try:
-            while data := self._stream.recv(_READ):
-                yield from self._messages.feed(data)
-        except OSError:
-            # There is no more.
-            return
-        except (ValueError, msgspec.MsgspecError):
-            # No exporter of ours says that.
-            self._process.kill()
-
-    @property
-    def alive(self) -> bool:
-        """Whether it still runs."""
-        return self._process.poll() is None
-
-    def end(self) -> None:
-        """Let it send what it has, and end within two seconds."""
-        with suppress(OSError):
-            self._stream.shutdown(socket.SHUT_WR)
-
-    def kill(self) -> None:
-        """End it at once, and close the stream."""
-        if self.alive:
-            self._process.kill()
-            self._process.wait()
-        self._stream.close()
+        super().__init__("koder_gateway.tracing.exporter", terms, Progress, _LONGEST)

@@ -11,7 +11,8 @@ from typing import Final
 
 from ..exchange.ending import ExchangeSpans
 from ..exchange.states import Exchange
-from .records import AttemptRecord, ExchangeRecord, framed
+from ..wire.framed_messages import framed
+from .records import AttemptRecord, ExchangeRecord
 
 # How many bytes are collected at most, and how many before they are written without waiting for `flush`.
 BOUND: Final = 1 << 20

@@ -16,7 +16,7 @@ from zope.interface import implementer
 
 from ..exchange.states import CLOSED, INVALID
 from ..reactor.read_sizes import MUCH, read_bounded, read_fitting
-from ..reactor.turns import FULL_READ, end_turn
+from ..reactor.turns import ARRIVALS, FULL_READ, LITTLE, end_turn
 from ..wire.request_head import RequestHead
 from ..wire.response import ResponseError, ResponseHead
 from ..wire.upgrade import KEY, switch_fault
@@ -31,6 +31,8 @@ _MAX_HEAD: Final = 65536
 _MAX_INTERIM: Final = 32
 # A service may send one small chunk an event, for days: framing may outweigh data by this many bytes.
 _CHUNK_SLACK: Final = 1 << 20
+# Bodies have so many seconds of a turn more than heads: to wait costs their connections as much as some reads do.
+_BODIES: Final = ARRIVALS
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 _VERSION: Final = b"HTTP/1."
 # A 408 that is the first word on a kept connection, so many seconds behind a request, may speak of the time
@@ -50,7 +52,7 @@ class ConnectionReader(Protocol, ChunkSource):
 
     begun = 0.0
     kept_for: int | None = None
-    # The beginning of a response that has come when the turn was over.
+    # What of a response has come when the turn was over.
     _late = b""
     _bounded = False
     _exact = False
@@ -87,12 +89,19 @@ class ConnectionReader(Protocol, ChunkSource):
             return
         self.heard = True
         state = self._state
-        if state == HEAD:
+        # A little of a body, such as an event, is passed on at once.
+        if state == HEAD or len(data) > LITTLE or self._late:
             turns = self._service.turns
+            patience = 0.0 if state == HEAD else _BODIES
             # Two steps, as in `tls.stream`.
-            if self._late or (turns is not None and turns.time() >= turns.ends and turns.over()):
+            if self._late or (turns is not None and turns.time() >= turns.ends + patience and turns.over()):
                 self._put_off(relay, data)
                 return
+        self._read(relay, data)
+
+    def _read(self, relay: ResponseReceiver, data: bytes) -> None:
+        state = self._state
+        if state == HEAD:
             self._read_head(relay, data)
         elif state == LENGTH:
             self._read_length(relay, data)
@@ -106,8 +115,8 @@ class ConnectionReader(Protocol, ChunkSource):
     # -- the turn
 
     def _put_off(self, relay: ResponseReceiver, data: bytes) -> None:
-        """The turn is over: a response that begins now is read in a later one. It waits in the line of its client's
-        address, so that one client's thousand responses do not come before those of others."""
+        """The turn is over: a response that begins now, and much of its body, is read in a later one. It waits in the
+        line of its client's address, so that one client's thousand responses do not come before those of others."""
         first, self._late = not self._late, self._late + data
         if first:
             self.hold()
@@ -127,9 +136,8 @@ class ConnectionReader(Protocol, ChunkSource):
     def _read_late(self) -> None:
         """Read what was put off."""
         data, self._late = self._late, b""
-        self._read_head(self.relay, data)
-        if len(data) >= MUCH:
-            self._read_much(len(data))
+        if self.relay is not None:
+            self._read(self.relay, data)
 
     # -- the head
 

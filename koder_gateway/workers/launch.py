@@ -47,7 +47,12 @@ def supervise(count: int, settings: Settings, options: Any) -> tuple[WorkerProce
     worker is enough, returns None for a process that is alone. `options` are those of the command line, whose
     `parent` is twistd's. Raises LaunchError.
     """
-    fault = shared_store_fault(count, settings.limits_store.url.text, "limits_store.url" in settings.written)
+    fault = shared_store_fault(
+        count,
+        settings.limits_store.url.text,
+        written="limits_store.url" in settings.written,
+        limits=bool(settings.limits),
+    )
     if fault is not None:
         raise LaunchError(f"--workers {'auto' if count == AUTO else count}: {fault}")
     count = processors() if count == AUTO else count

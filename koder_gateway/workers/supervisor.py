@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from ..ops.console import ERROR, INFO, WARNING
-from ..ops.control_socket import ControlSocket
+from ..ops.control_socket import ControlSocket, refusal_of
 from ..ops.event_log import write_line
 from ..ops.notify import Notifier
 from .bound_ports import BoundPort
@@ -343,17 +343,17 @@ class Supervisor:
 
     def _decide(self) -> None:
         """All have said what they think of a reload."""
-        refusals = self._round.refusals
+        refusals, how = self._round.refusals, refusal_of(self._round.partly)
         self._totals.decided(refusals)
         for line in refusals:
-            self._say(f"{self._round.refusal}: {line}", ERROR)
+            self._say(f"{how}: {line}", ERROR)
         if refusals:
-            self._notifier.ready("reload refused; serving the previous configuration")
+            self._notifier.ready(how if self._round.partly else "reload refused; serving the previous configuration")
         else:
             self._say("reloaded by all workers", INFO)
             self._notifier.ready(str(self._status))
         if self._control is not None:
-            self._control.decided(refusals or None)
+            self._control.decided(refusals or None, self._round.partly)
         self._go_on()
 
     # -- generations

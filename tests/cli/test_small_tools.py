@@ -47,14 +47,33 @@ def test_it_is_ready_until_it_is_asked_in_vain(tmp_path: Path, capsys: pytest.Ca
         assert "what answers there is no admin port of a gateway" in capsys.readouterr().err
         # As a reload is asked for.
         assert main(["reload", "--admin", admin, "--json"]) == 0
-        assert json.loads(capsys.readouterr().out) == {"ok": True, "refusals": []}
+        assert json.loads(capsys.readouterr().out) == {"ok": True, "partly": False, "refusals": []}
         assert main(["reload", "--admin", admin, "-q"]) == 0
         assert capsys.readouterr() == ("", "")
         gateway.config.write_text("[tenants]\nrefresh = 1\n")
         assert main(["reload", "--admin", admin, "--json"]) == 1
         document = json.loads(capsys.readouterr().out)
-        assert (document["ok"], len(document["refusals"])) == (False, 1)
+        assert (document["ok"], document["partly"], len(document["refusals"])) == (False, False, 1)
         assert "tenants.refresh" in document["refusals"][0]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("check", "--config", "a", "-c", "b"), "argument --config/-c: is given twice; leave one out"),
+        (("check", "a", "--config", "b"), "give the file once: --config FILE, or FILE alone"),
+        (("reload", "--pid", "1", "--pid", "1"), "argument --pid: is given twice; leave one out"),
+        (("explain", "-X", "GET", "-X", "PUT", "https://a/"), "argument -X/--request: is given twice; "),
+        (("limits", "--admin", NOBODY, "--admin", NOBODY), "argument --admin: is given twice; "),
+    ],
+)
+def test_an_option_with_one_value_is_given_once(
+    words: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert says in capsys.readouterr().err
 
 
 def test_one_that_is_not_ready_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,6 +23,7 @@ FLOORS = (
     ("config",),
     ("context",),
     ("reactor",),
+    ("acme",),
     ("tls_bio",),
     ("downstream",),
     ("http1", "http2", "twisted_site"),

@@ -1046,3 +1046,17 @@ def test_little_is_read_of_a_client_but_for_bodies(gateway: MemoryGateway) -> No
     client.send(bytes(30000))
     gateway.reactor.advance(0)
     assert room() == 0
+
+
+def test_what_is_forgotten_is_read_at_once(gateway: MemoryGateway) -> None:
+    """Up to its bound, in few reads: a megabyte behind a refusal would else cost as much as four requests."""
+    client = gateway.connect()
+    room = client._near.room_asked
+    client.send(b"GET /" + b"a" * 40000)
+    assert client.take().startswith(b"HTTP/1.1 414 ")
+    before = room()
+    assert before > 1 << 20
+    client.send(bytes(1 << 19))
+    assert room() == before - (2 << 19)
+    client.send(bytes(1 << 20))
+    assert room() == 0

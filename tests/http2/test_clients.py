@@ -18,9 +18,9 @@ from tests.kit.http2_client import Http2Client
 from tests.kit.http2_frames import block, headers
 from tests.kit.recording import ALLOWED, HOST, SETTINGS, TENANTS, running
 from tests.kit.services import ANSWER
+from tests.kit.waiting import PATIENCE
 
 CURL, NGHTTP, H2LOAD = shutil.which("curl"), shutil.which("nghttp"), shutil.which("h2load")
-PATIENCE = 30
 MIB = 1 << 20
 BIG = hashlib.shake_256(b"big").digest(10 * MIB)
 LIMITED = """

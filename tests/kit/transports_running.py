@@ -14,9 +14,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from koder_gateway.transports.reactor import UvloopReactor
-
-# Seconds after which a test that waits for something that never comes has failed.
-PATIENCE = 30
+from tests.kit.waiting import PATIENCE
 
 
 @contextmanager

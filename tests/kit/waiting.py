@@ -9,8 +9,9 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
-# Seconds; much longer than anything here takes: only what hangs meets it.
-PATIENCE = 20.0
+# Seconds; much longer than anything here takes, also the start of a gateway beside four processes for each processor:
+# only what hangs meets it.
+PATIENCE = 60.0
 _TURN = 0.005
 
 

@@ -5,11 +5,18 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from koder_gateway.ops.control_socket import ControlSocket, LeftControl, NoGatewayError, ask_reload, running_gateways
+from koder_gateway.ops.control_socket import (
+    ControlSocket,
+    LeftControl,
+    NoGatewayError,
+    Refused,
+    ask_reload,
+    running_gateways,
+)
 from tests.kit.waiting import PATIENCE, until
 
 
@@ -52,16 +59,31 @@ def asking() -> Iterator[Callable[[], list[object]]]:
         assert not thread.is_alive()
 
 
-@pytest.mark.parametrize("verdict", [None, ["a.toml: b: is wrong"], ["one", "two"]])
-def test_who_asks_is_told(
-    gateway: Gateway, asking: Callable[[], list[object]], verdict: Sequence[str] | None
-) -> None:
+@pytest.mark.parametrize(
+    "verdict", [None, Refused(["a.toml: b: is wrong"]), Refused(["one", "two"]), Refused(["worker 1: one"], True)]
+)
+def test_who_asks_is_told(gateway: Gateway, asking: Callable[[], list[object]], verdict: Refused | None) -> None:
     told = asking()
     gateway.hear(1)
     gateway.control.begun()
-    gateway.control.decided(verdict)
+    gateway.control.decided(*verdict or [None])
     until(lambda: told, "it is told")
     assert told == [verdict]
+
+
+def test_a_version_before_does_not_say_whether_it_is_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be upgraded while its gateway runs."""
+    monkeypatch.setattr("koder_gateway.ops.control_socket._verdict", lambda *verdict: old)
+    old = b'{"reloaded": false, "refusals": ["is wrong"]}'
+    gateway = Gateway()
+    told: list[object] = []
+    asking = threading.Thread(target=lambda: told.append(ask_reload(os.getpid())))
+    asking.start()
+    gateway.hear(1)
+    gateway.control.decided(["is wrong"])
+    asking.join(PATIENCE)
+    gateway.control.close()
+    assert told == [Refused(["is wrong"])]
 
 
 def test_who_asks_during_a_reload_is_told_of_the_next_one(
@@ -75,7 +97,7 @@ def test_who_asks_during_a_reload_is_told_of_the_next_one(
     gateway.control.begun()
     gateway.control.decided(["of the second"])
     until(lambda: told, "it is told")
-    assert told == [["of the second"]]
+    assert told == [Refused(["of the second"])]
 
 
 def test_a_verdict_that_is_too_long_is_cut(gateway: Gateway, asking: Callable[[], list[object]]) -> None:
@@ -83,10 +105,10 @@ def test_a_verdict_that_is_too_long_is_cut(gateway: Gateway, asking: Callable[[]
     gateway.hear(1)
     gateway.control.decided([f"fault {number} {'z' * 5000}" for number in range(1000)])
     until(lambda: told, "it is told")
-    (lines,) = told
-    assert isinstance(lines, list)
-    assert lines[0].startswith("fault 0 zzz")
-    assert lines[-1] == "and more, which the log has"
+    (refused,) = told
+    assert isinstance(refused, Refused)
+    assert refused.lines[0].startswith("fault 0 zzz")
+    assert refused.lines[-1] == "and more, which the log has"
 
 
 def test_other_words_and_nameless_senders_are_not_heard(gateway: Gateway) -> None:
@@ -163,5 +185,5 @@ def test_those_who_wait_are_left_to_the_next_program(asking: Callable[[], list[o
     until(lambda: control.receive() or heard, "what has not been read is read")
     control.begun()
     control.decided(["is wrong"])
-    until(lambda: waits == came_later == unread == [["is wrong"]], "each is told")
+    until(lambda: waits == came_later == unread == [Refused(["is wrong"])], "each is told")
     control.close()

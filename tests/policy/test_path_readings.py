@@ -13,8 +13,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from koder_gateway.policy import path_readings
+from koder_gateway.policy.clients import NetworkSet
+from koder_gateway.policy.limit_rules import LimitRule
+from koder_gateway.policy.limits import Limiter
 from koder_gateway.policy.path_readings import Reach, _composed_pieces, _with_plain_signs, lenient_path, lenient_paths
-from koder_gateway.policy.routing import PrefixTable
+from koder_gateway.policy.routing import PrefixTable, Route, RouteTable
 
 
 def test_what_is_before_any_dot_of_the_last_segment_is_a_reading() -> None:
@@ -23,8 +26,11 @@ def test_what_is_before_any_dot_of_the_last_segment_is_a_reading() -> None:
     # A configured path with dots of its own.
     table = PrefixTable({b"/v2/jwks.v1.json": 1, b"/v2/token": 2})
     readings = table.readings(b"/v2/jwks.v1.json.x.y.z")
+    assert readings is not None
     assert {table.match(reading) for reading in readings} == {1, None}
-    assert len(lenient_paths(b"/v2/" + b"a." * 4000 + b"a", Reach(2, 2))) == 4
+    formats = lenient_paths(b"/v2/" + b"a." * 4000 + b"a", Reach(2, 2))
+    assert formats is not None
+    assert len(formats) == 4
 
 
 CLUSTERS = [
@@ -47,7 +53,7 @@ def test_letters_are_composed_in_pieces_as_all_at_once(text: str) -> None:
 def test_no_letter_is_hidden_by_endless_marks() -> None:
     marks = "é".join("\u0301\u0327" * 300 for _ in range(3))
     path = "".join(f"%{byte:02X}" for byte in f"{marks}\uff0fv2\uff0ftoken".encode()).encode()
-    assert any(reading.endswith(b"/v2/token") for reading in lenient_paths(b"/" + path, Reach(3)))
+    assert any(reading.endswith(b"/v2/token") for reading in lenient_paths(b"/" + path, Reach(3)) or ())
 
 
 def test_every_character_that_becomes_a_sign_is_known() -> None:
@@ -151,12 +157,61 @@ def simply(path: bytes, depth: int, dots: int) -> set[bytes]:
 @example("\u3000" * 3000 + ".json", 1, "/v1/auth")
 @example("." * 300 + "x", 1, "/v1/auth")
 def test_what_cannot_matter_does_not(text: str, times: int, before: str) -> None:
-    """A bounded reading leads to the same as one of the whole path, whatever the path."""
+    """A bounded reading leads to the same as one of the whole path, whatever the path that is read."""
     path = escaped(f"{before}{text}", times)
     for table in TABLES:
-        bounded = {table.match(reading) for reading in table.readings(path)}
+        readings = table.readings(path)
+        if readings is None:
+            assert len(path) > path_readings._SHORT
+            continue
+        bounded = {table.match(reading) for reading in readings}
         whole = {table.match(reading) for reading in simply(path, table.depth, table._reach.dots)}
         assert bounded - {None} == whole - {None}
+
+
+ODD = [
+    *(b"/;", b"//", b"/%20", b"/%09;a=b", b"/;%2e", b"/%E3%80%80", b"/%EF%BC%9B"),
+    *(b"/%252e%252e", b"/x/%252e%252e", b"/.%252e", b"/..%253b", b"/..;%252f", b"/%255c..", b"%2541", b"%25"),
+    *(b"/%2525252e", b"%25255c%25252e", b"%EF%BC%BC", b"/%E2%80%A5", b"..%255c"),
+]
+
+
+@pytest.mark.parametrize("unit", ODD)
+@pytest.mark.parametrize("before", [b"", b"/v1/auth", b"/v1/users"])
+@pytest.mark.parametrize("behind", [b"", b"/v1/auth"])
+def test_a_path_that_is_too_odd_to_be_read_is_any_path(
+    unit: bytes, before: bytes, behind: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It costs a few passes over its bytes, and escapes no limit and no closed route."""
+
+    def steps(path: bytes) -> bytes:
+        raise AssertionError("dot segments are followed")
+
+    monkeypatch.setattr(path_readings, "_resolved", steps)
+    path = before + unit * (8000 // len(unit)) + behind
+    assert lenient_paths(path, Reach(2)) is None
+    tight, wide = LimitRule("tight", ("ip",), 5, 60, paths=(b"/v1/auth",)), LimitRule("wide", ("ip",), 5, 60)
+    plan = Limiter([tight, wide], 100).plan(b"GET", path)
+    assert plan is not None
+    assert plan.rules == (tight, wide)
+    closed = Route(b"/v1/auth", "one", allow=NetworkSet(["10.0.0.0/8"]))
+    routes = RouteTable([closed, Route(b"/", "one"), Route(b"/two", "two")])
+    assert list(routes.closed_routes(routes.routes[1], path, False)) == [closed]
+    assert not list(routes.closed_routes(routes.routes[2], path, False))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"/v1/files" + b"/folder.d" * 800,
+        b"/v1/search/" + "".join(f"%{byte:02X}" for byte in ("北京市" * 250).encode()).encode(),
+        b"/v1/go/" + quote(quote("https://example.com/a?" + "&".join(f"k{n}=v" for n in range(20)), ""), "").encode(),
+        b"/v1/a;x=1/b;y=2//c/../../d/" + b"e" * 4000,
+        b"/v1" + b"//" * 60,
+    ],
+)
+def test_a_long_path_that_is_no_attack_is_read(path: bytes) -> None:
+    assert lenient_paths(path, Reach(2)) is not None
 
 
 @pytest.mark.parametrize("letter", ["\u0301", "\u0345\u0334", "\ufdfa", "\uff0f", "\u3000", "\U0001d400"])

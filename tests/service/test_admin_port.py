@@ -120,6 +120,13 @@ def test_a_browser_lets_the_page_do_nothing_but_what_is_its_own(port: Port) -> N
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["cache-control"] == "no-store"
     assert headers["referrer-policy"] == "no-referrer"
+    assert headers["cross-origin-resource-policy"] == "same-origin"
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/status", "/limits", "/process", "/nothing"])
+def test_no_page_of_another_site_may_embed_one(port: Port, path: str) -> None:
+    for more in (b"", BROWSER):
+        assert port.ask(path.encode(), more)[1]["cross-origin-resource-policy"] == "same-origin"
 
 
 def test_the_page_writes_text_and_fetches_nothing_from_elsewhere(port: Port) -> None:

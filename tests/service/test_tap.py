@@ -211,6 +211,19 @@ def test_options_that_are_none(words: list[str]) -> None:
         Options().parseOptions(words)
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--admin-port", "tcp:1", "--admin-port=tcp:2"], "--admin-port is given twice, as tcp:1 and as tcp:2; "),
+        (["-c", "a.toml", "--config", "a.toml"], "--config is given twice, as a.toml and as a.toml; "),
+        (["--workers", "2", "-w", "3"], "--workers is given twice, as 2 and as 3; "),
+    ],
+)
+def test_an_option_with_one_value_is_given_once(words: list[str], says: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(says)):
+        Options().parseOptions(words)
+
+
 def test_a_demo_may_have_ports() -> None:
     options = Options()
     options.parseOptions(["--demo", "--port", "tcp:8080", "--admin-port", "tcp:9090"])

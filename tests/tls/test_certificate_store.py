@@ -388,6 +388,28 @@ def test_one_that_is_not_valid_yet_replaces_no_other_until_it_is(folder):
     assert store.look(NOW + 3 * DAY + 1).names is None
 
 
+def test_the_default_that_nobody_named_is_the_first_that_is_valid(folder):
+    (folder / "a.pem").write_bytes(issue("a.example", start=NOW - 90 * DAY, days=80))
+    (folder / "aa.pem").write_bytes(issue("aa.example", start=NOW + DAY, days=80))
+    (folder / "b.pem").write_bytes(issue("b.example", days=60))
+    store = CertificateStore(folder_location(folder))
+    assert store.open(NOW)[0].default.name == "b"
+    assert store.look(NOW + DAY).names.default.name == "aa"
+    assert store.look(NOW + 2 * DAY).names is None
+    assert CertificateStore(folder_location(folder), "a").open(NOW)[0].default.name == "a", "the operator's choice"
+
+
+def test_a_default_that_expires_is_replaced_and_the_last_one_stays(folder):
+    (folder / "a.pem").write_bytes(issue("a.example", start=NOW - DAY, days=40))
+    (folder / "b.pem").write_bytes(issue("b.example", start=NOW - DAY, days=60))
+    store = CertificateStore(folder_location(folder))
+    assert store.open(NOW)[0].default.name == "a"
+    assert store.look(NOW + 38 * DAY).names is None
+    assert store.look(NOW + 39 * DAY).names.default.name == "b"
+    assert store.look(NOW + 59 * DAY).names.default.name == "a", "none is valid any more"
+    assert store.look(NOW + 60 * DAY).names is None
+
+
 def test_hidden_files_are_left_alone(folder):
     (folder / ".a.pem").write_text("half a file")
     (folder / "..data").mkdir()

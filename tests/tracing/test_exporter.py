@@ -13,7 +13,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from koder_gateway.tracing import exporter as module
 from koder_gateway.tracing.collector import RefusedError
 from koder_gateway.tracing.exporter import Exporter
-from koder_gateway.tracing.records import ExchangeRecord, Messages, Progress, framed
+from koder_gateway.tracing.records import ExchangeRecord, Progress
+from koder_gateway.wire.framed_messages import Messages, framed
 from tests.kit.span_collector import spans_in
 from tests.kit.waiting import PATIENCE, until
 from tests.tracing.test_otlp import PLAIN

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from koder_gateway.tracing.otlp import export_request
-from koder_gateway.tracing.records import AttemptRecord, ExchangeRecord, Messages, framed
+from koder_gateway.tracing.records import AttemptRecord, ExchangeRecord
+from koder_gateway.wire.framed_messages import Messages, framed
 from tests.kit.span_collector import CLIENT, SERVER, Seen, spans_in
 
 PLAIN: dict[str, Any] = {

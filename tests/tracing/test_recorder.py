@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from koder_gateway.exchange.states import Exchange
 from koder_gateway.exchange.trace import Attempt, ExchangeTrace
 from koder_gateway.tracing.recorder import BOUND, SpanRecorder
-from koder_gateway.tracing.records import ExchangeRecord, Messages
+from koder_gateway.tracing.records import ExchangeRecord
+from koder_gateway.wire.framed_messages import Messages
 from tests.exchange.test_ending import exchange
 
 LONGEST = 1 << 20

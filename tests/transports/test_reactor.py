@@ -17,12 +17,9 @@ from twisted.internet.interfaces import IReadDescriptor
 from zope.interface import implementer
 
 from tests.kit.transports_running import Connecting, Recorder, Serving, run, running_reactor
-from tests.kit.waiting import until
+from tests.kit.waiting import PATIENCE, until
 
 ROOT = Path(__file__).parents[2]
-
-# Seconds after which a process that never gets there has failed.
-PATIENCE = 30
 
 APPLICATION = """
 from twisted.application import service, strports

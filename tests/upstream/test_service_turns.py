@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from twisted.internet.error import ConnectionDone, ConnectionLost
 
 from koder_gateway.reactor.turns import PIECES
@@ -102,6 +103,83 @@ def test_a_late_response_is_nobodys_once_its_client_is_gone(gateway: MemoryGatew
     assert gateway.idle() == (1, 0)
 
 
+BODY = b"x" * 60_000
+BEGUN = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(BODY)
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+TO_THE_END = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
+KINDS = pytest.mark.parametrize(
+    ("head", "rest", "kept"),
+    [
+        (BEGUN, BODY, True),
+        (CHUNKED, b"ea60\r\n%b\r\n0\r\n\r\n" % BODY, True),
+        (TO_THE_END, BODY, False),
+    ],
+)
+
+
+@KINDS
+def test_late_bodies_are_passed_on_in_turns_of_their_clients_addresses(
+    gateway: MemoryGateway, head: bytes, rest: bytes, kept: bool
+) -> None:
+    """Each read of a hundred responses that go on together may be 64 KiB: a turn passes on what fits into it."""
+    clients, connections = ask(gateway, *[GREEDY] * 5, MODEST)
+    for connection in connections:
+        connection.near.arrive(head)
+    for client in clients:
+        client.take()
+    hurry(gateway)
+    for connection in connections:
+        connection.near.arrive(rest)
+    # The first one ends the turn.
+    assert [bool(client.received) for client in clients] == [True] + [False] * 5
+    gateway.reactor.advance(0)
+    assert all(client.take().count(b"x") == len(BODY) for client in clients)
+    if not kept:
+        for connection in connections:
+            connection.near.lose(ConnectionDone())
+    assert [exchange.code for exchange in gateway.exchanges] == [""] * 6
+    assert gateway.idle() == (6 if kept else 0, 0)
+
+
+@KINDS
+def test_a_late_body_of_a_service_that_leaves_is_passed_on_nevertheless(
+    gateway: MemoryGateway, head: bytes, rest: bytes, kept: bool
+) -> None:
+    clients, connections = ask(gateway, GREEDY, MODEST)
+    for connection in connections:
+        connection.near.arrive(head)
+    hurry(gateway)
+    for connection in connections:
+        connection.near.arrive(rest)
+    connections[1].near.lose(ConnectionDone())
+    gateway.reactor.advance(0)
+    assert clients[1].take().count(b"x") == len(BODY)
+    assert [exchange.code for exchange in gateway.exchanges].count("") == len(gateway.exchanges)
+
+
+def test_an_event_does_not_wait_for_a_turn(gateway: MemoryGateway) -> None:
+    clients, connections = ask(gateway, GREEDY, MODEST)
+    for connection in connections:
+        connection.near.arrive(CHUNKED)
+    hurry(gateway)
+    for connection in connections:
+        connection.near.arrive(b"9\r\ndata: x\n\n\r\n")
+    assert all(b"data: x" in client.take() for client in clients)
+
+
+def test_a_late_body_that_is_cut_is_not_passed_on_as_whole(gateway: MemoryGateway) -> None:
+    clients, connections = ask(gateway, GREEDY, MODEST)
+    for connection in connections:
+        connection.near.arrive(BEGUN)
+    hurry(gateway)
+    for connection in connections:
+        connection.near.arrive(BODY[:-1])
+    connections[1].near.lose(ConnectionDone())
+    gateway.reactor.advance(0)
+    assert clients[1].take().count(b"x") == len(BODY) - 1
+    assert [exchange.code for exchange in gateway.exchanges] == ["closed"]
+
+
 def test_what_nobody_has_asked_for_never_waits(gateway: MemoryGateway) -> None:
     """It would be taken for the response to a later request."""
     _, connections = ask(gateway, GREEDY, GREEDY)
@@ -140,3 +218,18 @@ def test_the_streams_of_a_connection_that_is_lost_end_a_slice_at_a_time(gateway:
     gateway.reactor.advance(0)
     assert len(gateway.exchanges) == 100
     assert gateway.idle()[1] == 0
+
+
+def test_connections_that_are_lost_together_end_their_streams_one_after_the_other(gateway: MemoryGateway) -> None:
+    """A slice of each of a hundred would be a tenth of a second."""
+    clients = [Http2(gateway) for _ in range(10)]
+    for client in clients:
+        client.send(*(headers(2 * number + 1, asking(b"/v1/users")) for number in range(8)))
+    assert len(gateway.origin().connections) == 80
+    hurry(gateway)
+    for client in clients:
+        client.peer.near.lose(ConnectionLost())
+    assert len(gateway.exchanges) == 1
+    gateway.reactor.advance(0)
+    assert len(gateway.exchanges) == 80
+    assert gateway.idle() == (0, 0)

@@ -42,7 +42,11 @@ def test_it_ends_with_the_last_verdict(seated: Seats) -> None:
     assert not round.judged(one, ["is wrong"])
     assert not round.judged(one, ["said twice"])
     assert round.judged(two)
-    assert round.refusals == ["worker 1: is wrong"]
+    (line,) = round.refusals
+    assert line.startswith(
+        "worker 1 (process 101): is wrong; it serves the previous configuration, the other workers"
+    )
+    assert round.partly
     assert not round
     assert round.due == math.inf
 
@@ -52,6 +56,21 @@ def test_nobody_is_asked_about_what_is_refused_already(seated: Seats) -> None:
     round.begin(["a.toml: is wrong"], [seated(1)], 0.0)
     assert not round
     assert round.refusals == ["a.toml: is wrong"]
+    assert not round.partly
+
+
+def test_what_every_worker_refuses_has_changed_nothing(seated: Seats) -> None:
+    one, two = seated(1), seated(2)
+    round = ReloadRound()
+    round.begin([], [one, two], 0.0)
+    round.judged(two, ["is wrong"])
+    round.judged(one, ["is wrong", "and this"])
+    assert round.refusals == [
+        "worker 2 (process 102): is wrong",
+        "worker 1 (process 101): is wrong",
+        "worker 1 (process 101): and this",
+    ]
+    assert not round.partly
 
 
 def test_a_worker_that_hangs_is_not_waited_for(seated: Seats) -> None:
@@ -64,8 +83,10 @@ def test_a_worker_that_hangs_is_not_waited_for(seated: Seats) -> None:
     assert 1030.0 <= round.due < 1060.0, "a reload may take long, and systemctl gives up after a minute"
     assert round.late(round.due)
     assert not round
-    assert ["worker 2 (process 102) hangs" in line for line in round.refusals] == [True]
+    assert ["worker 2 (process 102): hangs" in line for line in round.refusals] == [True]
+    assert round.partly
     assert not round.judged(two, ["too late"])
     round.begin([], [one], 2000.0)
     assert round.judged(one)
     assert round.refusals == []
+    assert not round.partly

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from koder_gateway.ops.control_socket import Refused, ask_reload
 from tests.kit.authority import write_certificate
 from tests.kit.clients import HOST, request
 from tests.kit.gateways import GatewayProcess, configuration, tool
@@ -313,6 +314,43 @@ def test_a_reload_is_done_by_every_worker_or_by_none(tmp_path: Path) -> None:
                     assert client.ask("GET", "/a").body == b"/a new"
 
 
+def test_a_worker_that_refuses_alone_is_named_with_what_it_means(tmp_path: Path) -> None:
+    """It stands still while the other one reloads, and then reads a file that has changed again."""
+    told: list[Refused | None] = []
+    with contextlib.ExitStack() as origins:
+        old = origins.enter_context(Origin())
+        new = origins.enter_context(Origin(lambda peer, number: peer.serve(b"new")))
+        with supervised(tmp_path, old.url) as gateway:
+            late = gateway.workers[1]
+            os.kill(late, signal.SIGSTOP)
+            try:
+                gateway.config.write_text(configured(new.url))
+                asking = threading.Thread(target=lambda: told.append(ask_reload(gateway.pid)))
+                asking.start()
+
+                def reloaded() -> bool:
+                    with gateway.connect() as client:
+                        return client.ask("GET", "/a").body == b"/a new"
+
+                until(reloaded, "the other one has reloaded")
+                gateway.config.write_text(configured(new.url, tenants={"refresh": 1}))
+            finally:
+                os.kill(late, signal.SIGCONT)
+            asking.join(PATIENCE)
+            ((lines, partly),) = (each for each in told if each is not None)
+            assert partly
+            (line,) = lines
+            assert line.startswith(f"worker 2 (process {late}): ")
+            assert "tenants.refresh: " in line
+            assert "; it serves the previous configuration, the other workers the new one; " in line
+            assert f"koder-gateway: reload refused in part: {line}\n" in gateway.log()
+            assert "reload refused, nothing has changed: worker" not in gateway.log()
+            os.kill(late, signal.SIGKILL)
+            until_replaced(gateway, late)
+            for _ in range(20):
+                assert reloaded()
+
+
 def test_a_hangup_before_anybody_serves_is_done_after(tmp_path: Path) -> None:
     write_certificate(tmp_path / "certs", "id.test")
     pipe, log = tmp_path / "koder-gateway.toml", tmp_path / "gateway.log"
@@ -411,12 +449,13 @@ def failed(folder: Path, config: str, *words: str, command: tuple[str, ...] = ("
 
 
 def test_limits_in_memory_are_refused_unless_they_are_meant(tmp_path: Path) -> None:
-    alone = configuration({"a": "http://127.0.0.1:9"})
+    limits = '[[limits]]\nname = "traffic"\nkey = ["ip"]\nrate = "10/s"'
+    alone = configuration({"a": "http://127.0.0.1:9"}, extra=limits)
     said = failed(tmp_path, alone, "--workers", "2")
     assert said.count("\n") == 1
     assert said.startswith("koder-gateway: --workers 2: several workers count limits each by itself")
     assert 'limits_store.url = "memory:"' in said
-    config = configuration({"a": "http://127.0.0.1:9"}, {"listen": {"workers": "auto"}})
+    config = configuration({"a": "http://127.0.0.1:9"}, {"listen": {"workers": "auto"}}, limits)
     said = failed(tmp_path, config)
     assert said.count("\n") == 1
     assert f"{tmp_path}/koder-gateway.toml: listen.workers: several workers count limits" in said
@@ -427,6 +466,12 @@ def test_limits_in_memory_are_refused_unless_they_are_meant(tmp_path: Path) -> N
         check=False,
     )
     assert (done.returncode, done.stderr) == (1, said.replace("koder-gateway: ", "", 1))
+
+
+def test_without_limits_nothing_is_counted_and_the_store_need_not_be_named(tmp_path: Path) -> None:
+    config = configuration({"a": "http://127.0.0.1:9"}, {"listen": {"workers": 2}})
+    with GatewayProcess(tmp_path, config) as gateway:
+        until(lambda: gateway.metrics().get(READY) == 2, "both workers are ready")
 
 
 def test_a_taken_port_is_said_once(tmp_path: Path) -> None:

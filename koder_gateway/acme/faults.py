@@ -1,0 +1,140 @@
+"""What can go wrong with an order: whose fault it is, in the authority's own words, and what the operator can do.
+
+One function maps what an authority says to a `Fault` (RFC 8555 section 6.7), and what may be said of the rest is here
+too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+# Characters that are kept of what an authority says.
+LONGEST_WORDS: Final = 500
+_ERROR: Final = "urn:ietf:params:acme:error:"
+# Whatever it asks for, it is asked again after a day, in seconds.
+LONGEST_PATIENCE: Final = 86400.0
+
+Scope = Literal["name", "authority", "account", "local"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why an order has failed. `result` is one of `messages.RESULTS`. `words` are the authority's own, or ours, and
+    `advice` says what to do.
+
+    The `scope` says what waits: this name, all orders at this authority, all orders until the account or the
+    configuration is put right, or until this machine is. `after` is what the authority asks for, in seconds.
+    """
+
+    result: str
+    scope: Scope
+    words: str
+    advice: str
+    after: float | None = None
+    code: str = ""
+
+    @property
+    def text(self) -> str:
+        """Both in one line."""
+        return f"{self.words}; {self.advice}" if self.advice else self.words
+
+
+class OrderError(Exception):
+    """An order has failed."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.words)
+        self.fault = fault
+
+
+_ADVICE: Final = {
+    "caa": "have the domain's owner allow this authority in its CAA record, or remove that",
+    "connection": "let the authority reach the gateway at each address of the name, on the challenge's port",
+    "dns": "have the domain's owner mend its DNS, so that the name leads to the gateway from everywhere",
+    "dnssec": "have the domain's owner mend its DNSSEC",
+    "incorrectResponse": "let each address of the name lead to this gateway: something else answers the challenge",
+    "unauthorized": "let each address of the name lead to this gateway: something else answers the challenge",
+    "tls": 'let nothing else end TLS before the gateway, or choose acme.challenge = "http-01"',
+    "rejectedIdentifier": "remove the domain from its tenant, or put a certificate of another authority into "
+    "tls.certificates",
+    "unsupportedIdentifier": "remove the domain from its tenant",
+    "externalAccountRequired": "write acme.eab with what the authority shows in your account there",
+    "invalidContact": "correct acme.contact",
+    "invalidEmail": "correct acme.contact",
+    "unsupportedContact": "correct acme.contact",
+    "invalidProfile": "correct acme.profile, or leave it out",
+    "badCSR": "choose the other kind of acme.keys",
+    "badPublicKey": "choose the other kind of acme.keys",
+    "badSignatureAlgorithm": "choose another acme.directory: this one takes no ES256",
+    "serverInternal": "wait: it is tried again",
+    "rateLimited": "wait: it is tried again when the authority allows",
+}
+# Faults of the account, or of the configuration: no other name would fare better.
+_OF_ACCOUNT: Final = frozenset(
+    (
+        "externalAccountRequired",
+        "invalidContact",
+        "invalidEmail",
+        "unsupportedContact",
+        "userActionRequired",
+        "accountDoesNotExist",
+        "invalidProfile",
+        "badSignatureAlgorithm",
+        "badCSR",
+        "badPublicKey",
+    )
+)
+_OF_AUTHORITY: Final = frozenset(("serverInternal", "badNonce"))
+
+
+def plain(text: str, longest: int = LONGEST_WORDS) -> str:
+    """Somebody else's words, in one line without what a terminal could obey."""
+    words = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * longest]).split())
+    return words if len(words) <= longest else f"{words[: longest - 3]}..."
+
+
+def refused(
+    code: str, words: str, *, status: int, name: str = "", after: float | None = None, link: str = ""
+) -> Fault:
+    """The fault that an authority tells by a problem document. `code` is its type, `link` the page that it wants the
+    operator to visit."""
+    code = code.removeprefix(_ERROR)
+    said = plain(words or code or f"status {status}")
+    if code == "rateLimited" or status == 429:
+        # A limit on one domain leaves the others alone.
+        scope: Scope = "name" if name and _is_about(said, name) else "authority"
+        return Fault("limited", scope, said, _ADVICE["rateLimited"], after, code or "rateLimited")
+    if code == "userActionRequired":
+        where = f" at {plain(link, 200)}" if link.startswith("https://") else ""
+        return Fault("rejected", "account", said, f"read and agree to the new terms{where}", after, code)
+    if code in _OF_ACCOUNT:
+        return Fault("rejected", "account", said, _ADVICE.get(code, "make the account anew"), after, code)
+    if code in _OF_AUTHORITY or status >= 500:
+        return Fault("failed", "authority", said, _ADVICE["serverInternal"], after, code)
+    if not name:
+        return Fault("rejected", "account", said, "correct the [acme] section", after, code)
+    advice = _ADVICE.get(code, "see the authority's documentation; it is tried again")
+    return Fault("rejected", "name", said, advice, after, code)
+
+
+def _is_about(words: str, name: str) -> bool:
+    """Whether a sentence is about a name, or the domain that it is part of."""
+    labels = name.split(".")
+    text = words.lower()
+    return any(".".join(labels[index:]) in text for index in range(len(labels) - 1))
+
+
+def unreachable(reason: str, after: float | None = None) -> Fault:
+    """The authority cannot be asked, or does not answer as one."""
+    return Fault("failed", "authority", plain(reason), "see that acme.directory is right and can be reached", after)
+
+
+def broken(reason: str) -> Fault:
+    """This machine cannot keep what an order needs."""
+    return Fault("broken", "local", plain(reason), "make room, or let the gateway's user write there")
+
+
+def abandoned() -> Fault:
+    """The name is not wanted any more, or another gateway orders now."""
+    return Fault("abandoned", "name", "the order was given up", "")

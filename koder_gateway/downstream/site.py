@@ -40,6 +40,7 @@ from .ports import (
     ClientProtocols,
     ClientRequest,
     ClientSite,
+    FlushedConnection,
     Guarding,
     NewConnection,
     PacedConnection,
@@ -107,6 +108,8 @@ class GatewaySite(Site, ClientSite):
         self.watched: set[PacedConnection] = set()
         # HTTP/1.1 connections that are not read at present, because their service or client takes nothing.
         self.paused: set[PacedConnection] = set()
+        # HTTP/1.1 connections whose transport has kept something for the next response.
+        self.unflushed: set[FlushedConnection] = set()
         # Connections whose deadline has passed, but whose `expire` has not been called yet.
         self._due: deque[ClientConnection] = deque()
         self.connection_counts = ConnectionCounts(Shares(0, 0))
@@ -240,6 +243,7 @@ class GatewaySite(Site, ClientSite):
         self.channels.discard(channel)
         self.watched.discard(channel)
         self.paused.discard(channel)
+        self.unflushed.discard(channel)
         self._turned_away.discard(channel)
         self.connection_counts.closed(channel)
 
@@ -315,6 +319,9 @@ class GatewaySite(Site, ClientSite):
         if not self._due:
             self._due.extend(channel for channel in self.channels if channel.deadline <= now)
             self._expire()
+        late, self.unflushed = self.unflushed, set()
+        for unflushed in late:
+            unflushed.flush()
         for paused in self.paused:
             paused.watch_end()
         for watched in [watched for watched in self.watched if watched.pace_due <= now]:

@@ -42,8 +42,10 @@ CALLS: Final = (
     "SSL_MODE_ENABLE_PARTIAL_WRITE",
     "SSL_clear_mode",
     "SSL_shutdown",
+    "SSL_version",
 )
 _PARTIAL: Any = getattr(lib, "SSL_MODE_ENABLE_PARTIAL_WRITE", None)
+_version: Any = getattr(lib, "SSL_version", None)
 # How many records of one read are tracked: tracking the smallest ones would cost more than refusing them.
 _FOLLOWED: Final = 256
 # A record's header: with it OpenSSL can tell whether it is one.
@@ -70,6 +72,8 @@ class TLSTransport(RecordLayer):
         lib.SSL_clear_mode(self._ssl, _PARTIAL)
         self._half_closing = False
         self._ready = False
+        # Whether the session tickets of a new connection may go out with what is written next.
+        self._tickets_wait = False
         # Bytes of the present record that are still missing; -1 if that is unknown.
         self._missing = 0
         self._early: list[bytes] = []
@@ -115,8 +119,41 @@ class TLSTransport(RecordLayer):
             BIO_WRITE(self._incoming, data, size)
         # Errors of other connections in OpenSSL's error queue would be taken for this connection's.
         lib.ERR_clear_error()
-        if self._ready or self._shake_hands(data):
+        if self._ready:
             self._read(0, True)
+        elif self._shake_hands(data):
+            self._read_first()
+
+    def _read_first(self) -> None:
+        """Read what has come with the end of the handshake, and send the session tickets.
+
+        They carry the acknowledgement for which a client with Nagle's algorithm delays its request, so they never
+        wait for a request. But if a whole one has come already, they go out with its response; and if that takes
+        longer, from the site's sweep.
+        """
+        self._tickets_wait = _version(self._ssl) == SSL.TLS1_3_VERSION
+        if not self._tickets_wait:
+            self._flush()
+        self._read(0, True)
+        self._tickets_wait = False
+        if not self._left and not self._inner_answers():
+            self._flush()
+
+    def _inner_answers(self) -> bool:
+        answers = getattr(self._inner, "answers_soon", None)
+        return answers is not None and bool(answers())
+
+    def _reply(self) -> None:
+        if not self._tickets_wait:
+            super()._reply()
+
+    def _read_rest(self, rest: bytes, size: int) -> None:
+        if self._ready or size > SMALL:
+            self._read_pieces(rest, size)
+            return
+        BIO_WRITE(self._incoming, rest, size)
+        if self._shake_hands(rest):
+            self._read_first()
 
     def _put_off(self, data: bytes) -> None:
         """Keep the data for a later turn."""
@@ -139,7 +176,11 @@ class TLSTransport(RecordLayer):
             turns.greeted(self.address, self._next_turn)
 
     def _able_to_read(self, data: bytes) -> bool:
-        return self._ready or self._shake_hands(data)
+        if not self._ready:
+            if not self._shake_hands(data):
+                return False
+            self._flush()
+        return True
 
     def _follow(self, data: bytes) -> None:
         """Track the records (RFC 8446 section 5.1), so that the beginning of one is known when it arrives."""
@@ -160,7 +201,7 @@ class TLSTransport(RecordLayer):
             self._inner.dataReceived(plain)
 
     def _shake_hands(self, data: bytes) -> bool:
-        """Continue the handshake; True once it is complete."""
+        """Continue the handshake; True once it is complete, and then there may be something to flush."""
         if self._plain is not None:
             self._read_plain(data)
             return False
@@ -184,9 +225,6 @@ class TLSTransport(RecordLayer):
         self._opening = b""
         if self._failures is not None:
             self._failures.completed.add(connection)
-        # Tickets do not wait for the first response: they carry the acknowledgement for which a client with Nagle's
-        # algorithm delays its request.
-        self._flush()
         early, self._early = self._early, []
         if IHandshakeListener.providedBy(self._inner):
             self._inner.handshakeCompleted()
@@ -269,6 +307,18 @@ class TLSTransport(RecordLayer):
         else:
             self._fail()
 
+    def write_last(self, data: bytes) -> None:
+        """Encrypt, and send it with the close_notify: the caller closes the connection next."""
+        if self._shut or not self._ready or not 0 < len(data) <= SMALL:
+            self.write(data)
+        elif SSL_WRITE(self._ssl, data, len(data)) != len(data):
+            self._fail()
+
+    def flush(self) -> None:
+        """Send what has been kept for the next write, if anything."""
+        if self._ready and not self._left:
+            self._flush()
+
     def _write_otherwise(self, data: bytes, size: int) -> None:
         if self._ready:
             self._encrypt(data, size)
@@ -309,6 +359,7 @@ class TLSTransport(RecordLayer):
         before."""
         half_close = getattr(self.transport, "loseWriteConnection", None)
         if self._shut or half_close is None:
+            self.flush()
             return
         if not self._ready:
             # What was written before the handshake is still sent after it.

@@ -67,7 +67,6 @@ class Daemon(MultiService):
         local_hosts: bool = False,
     ) -> Any:
         """Make the gateway of a configuration."""
-        from .checks import settings_faults
         from .ops.access_log import AccessLogError
         from .ops.event_log import FORMAT
         from .service.gateway import Gateway
@@ -85,6 +84,8 @@ class Daemon(MultiService):
                 process=self._worker,
             )
         except (AccessLogError, ValueError) as error:
+            from .checks import settings_faults
+
             # The first of them; a check finds the others as well.
             faults = settings_faults(settings, [], given=given)
             known = "\n".join(faults)

@@ -140,13 +140,15 @@ def makeService(options: Options) -> MultiService:
 
 def _settings(options: Options) -> Settings:
     """The configuration that the command line names. Exits with one line for each fault."""
-    from .checks import remaining_faults
     from .config import ConfigurationError, load
 
     path = None if options["config"] is None else Path(options["config"])
     try:
         return load(path)
     except ConfigurationError as error:
+        # Here, and in `Daemon.add`: a daemon that starts would keep it, and what it needs, for nothing.
+        from .checks import remaining_faults
+
         ports, redirecting = options["ports"] or None, options["redirect-ports"] or None
         given = given_endpoints(ports, options["admin-port"], redirecting)
         fail("\n".join([*error.faults, *remaining_faults(path, given=given)]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Final
 
 from .authority import Authority
 from .coordinator import Coordinator
@@ -13,15 +14,24 @@ from .name_work import NameWork
 from .reporting import Report
 from .resolving import resolver_of
 from .self_check import SelfCheck
+from .shared_store import SharedStore, connect
 from .state_folder import StateFolder
+from .storage import Storage
+
+# Seconds until each gateway has copied what is in a store.
+_SPREAD: Final = 1.5
 
 
 def assemble(terms: Terms, layout: Layout, report: Report, part: Callable[[], float]) -> Coordinator:
     """The coordinator of these terms, ready for names. Raises StorageError where the folder cannot be used."""
-    storage = StateFolder(layout, terms.owner)
+    folder = StateFolder(layout, terms.owner)
+    store = terms.store
+    storage: Storage = folder if store is None else SharedStore(connect(store), store, folder, terms.owner)
+    spread = 0.0 if store is None else _SPREAD
     coordinator = Coordinator(storage, report, terms.rate, time.time, part)
-    check = SelfCheck(terms.challenge, terms.check_port, terms.base_domain, resolver_of(terms.resolver), storage)
+    resolver = resolver_of(terms.resolver)
+    check = SelfCheck(terms.challenge, terms.check_port, terms.base_domain, resolver, storage, spread)
     coordinator.work = NameWork(
-        coordinator, storage, check, lambda: Authority(terms, storage), terms.keys, terms.challenge
+        coordinator, storage, check, lambda: Authority(terms, storage), terms.keys, terms.challenge, spread
     )
     return coordinator

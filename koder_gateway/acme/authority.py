@@ -12,6 +12,7 @@ import email.utils
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Final, NoReturn, TypeVar, cast
 
 import josepy.errors
@@ -34,6 +35,8 @@ T = TypeVar("T")
 # How often one request is signed anew, with another nonce.
 _NONCES: Final = 5
 _STRANGE: Final = (errors.Error, josepy.errors.Error, ValueError, LookupError, AttributeError, TypeError)
+# What authorities say of an account that was ended; there is no type for it.
+_ENDED: Final = ("deactivated", "revoked", "no longer valid")
 # How many problems of one answer are told.
 _PROBLEMS: Final = 4
 
@@ -149,10 +152,14 @@ class Authority:
         self._account = account
         self._key = key
         self._network = _Network(self._http, key)
-        with self._telling(""):
-            self._directory = client.ClientV2.get_directory(terms.directory, self._network)
-            self._client = client.ClientV2(self._directory, self._network)
-        self._register()
+        try:
+            with self._telling(""):
+                self._directory = client.ClientV2.get_directory(terms.directory, self._network)
+                self._client = client.ClientV2(self._directory, self._network)
+            self._register()
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """End it."""
@@ -193,11 +200,13 @@ class Authority:
             raise
 
     def _lost(self, fault: Fault) -> Fault:
-        """The authority does not know the account any more: a new one is made next time."""
+        """The authority does not take the account. One that it does not know any more, or has ended, is forgotten, so
+        that a new one is made next time."""
+        gone = fault.code == "accountDoesNotExist" or any(word in fault.words.lower() for word in _ENDED)
+        if not gone:
+            return replace(fault, scope="account", advice="see what the authority wants of the account")
         self._storage.keep_account(self._terms.directory, Account(key={}, bound=self._account.bound))
-        return Fault(
-            fault.result, "account", fault.words, "nothing: a new account is made at the next try", 1.0, fault.code
-        )
+        return replace(fault, scope="account", advice="wait: a new account is made at the next try", after=1.0)
 
     def order(self, url: str, name: str) -> tuple[OrderBody, float | None]:
         """An order as it is now, and in how many seconds the authority wants to be asked again."""
@@ -301,7 +310,7 @@ class Authority:
         said = f"{self._terms.directory}: it answers {last.status_code} with {kind}, not as an ACME authority does"
         if last.status_code == 429:
             return refused("rateLimited", said, status=429, name=name, after=_after(last))
-        return unreachable(said, _after(last))
+        return unreachable(said, _after(last), last.status_code)
 
 
 def challenge_fault(problem: Problem | None, name: str, otherwise: str) -> Fault:

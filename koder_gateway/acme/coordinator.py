@@ -7,6 +7,7 @@ the records under one lock, and whatever is changed is kept at once.
 from __future__ import annotations
 
 import heapq
+import math
 import threading
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -30,6 +31,7 @@ _LOOK_AT_LEASE: Final = 2.0
 _LOOK_FOR_OVERDUE: Final = 10.0
 _TIDY: Final = 3600.0
 _STAND: Final = 1.0
+_TELL_AGAIN: Final = 600.0
 # Certificates whose authority is asked at once about their renewal.
 _MAX_ASKS: Final = 50
 # Old certificates that are looked at each time.
@@ -72,7 +74,8 @@ class Coordinator:
         self._plan: OrderPlan | None = None
         self._leads_until = 0.0
         self._lease_at = 0.0
-        self._storage_fault = ""
+        self._told_at = -math.inf
+        self._running = 0
         self._asks: list[tuple[float, str]] = []
         self._asking = False
         self._overdue_at = self._tidy_at = self._stand_at = 0.0
@@ -203,9 +206,18 @@ class Coordinator:
             record.ask_again = self._now() + ask_after(after) * (1 + self._part() / 10)
             heapq.heappush(self._asks, (record.ask_again, name))
             if window is not None and window != record.window:
+                if explanation and explanation != record.explanation:
+                    self._report.say(
+                        "warn", f"the authority asks for a renewal of {name}; it says why at {explanation}"
+                    )
                 record.window, record.explanation = window, explanation
                 self._plan.renew_at(name, renewal_time(record, self._part()))
             self._keeping(lambda: self._keep(record))
+
+    def finished(self) -> None:
+        """The thread of a name has ended."""
+        with self._lock:
+            self._running -= 1
 
     def asked(self) -> None:
         """The questions of `Work.ask` are answered."""
@@ -233,28 +245,30 @@ class Coordinator:
         try:
             keep()
         except StorageError as error:
-            self._tell_storage(str(error))
+            self._tell(error)
 
-    def _tell_storage(self, fault: str) -> None:
-        if fault and not self._storage_fault:
-            self._report.say("error", f"the state of certificates cannot be kept: {broken(fault).text}")
-        self._storage_fault = fault
+    def _tell(self, error: StorageError) -> None:
+        now = self._now()
+        if not 0 <= now - self._told_at < _TELL_AGAIN:
+            self._told_at = now
+            fault = broken(str(error), error.advice)
+            self._report.say("error", f"the state of certificates cannot be kept: {fault.text}")
 
     def _look_at_lease(self, now: float) -> None:
         try:
             leads = self._storage.lead(now)
         except StorageError as error:
             leads = now < self._leads_until
-            self._tell_storage(str(error))
+            self._tell(error)
         else:
-            self._tell_storage("")
             self._leads_until = now + LIFE * 2 / 3 if leads else 0.0
         self._lease_at = now + (_RENEW_LEASE if leads else _LOOK_AT_LEASE)
         if not leads:
             self._plan = None
-        elif self._plan is None and self._complete:
+        elif self._plan is None and self._complete and not self._running:
             self._keeping(lambda: self._load(now))
         elif self._plan is None:
+            # The names are still to come; or threads from before the lease was lost have yet to see that.
             self._lease_at = now
 
     def _load(self, now: float) -> None:
@@ -325,10 +339,11 @@ class Coordinator:
 
     def _begin(self, plan: OrderPlan, now: float) -> None:
         while (record := plan.begin(now)) is not None:
+            self._running += 1
             self.work.begin(_copy(record))
 
     def _ask(self, plan: OrderPlan, now: float) -> None:
-        if self._asking:
+        if self._asking or now < plan.pace.paused_until:
             return
         due: list[NameRecord] = []
         while self._asks and self._asks[0][0] <= now and len(due) < _MAX_ASKS:

@@ -48,6 +48,7 @@ class OrderError(Exception):
         self.fault = fault
 
 
+_WAIT: Final = "wait: it is tried again"
 _ADVICE: Final = {
     "caa": "have the domain's owner allow this authority in its CAA record, or remove that",
     "connection": "let the authority reach the gateway at each address of the name, on the challenge's port",
@@ -67,7 +68,7 @@ _ADVICE: Final = {
     "badCSR": "choose the other kind of acme.keys",
     "badPublicKey": "choose the other kind of acme.keys",
     "badSignatureAlgorithm": "choose another acme.directory: this one takes no ES256",
-    "serverInternal": "wait: it is tried again",
+    "serverInternal": _WAIT,
     "rateLimited": "wait: it is tried again when the authority allows",
 }
 # Faults of the account, or of the configuration: no other name would fare better.
@@ -125,14 +126,15 @@ def _is_about(words: str, name: str) -> bool:
     return any(".".join(labels[index:]) in text for index in range(len(labels) - 1))
 
 
-def unreachable(reason: str, after: float | None = None) -> Fault:
-    """The authority cannot be asked, or does not answer as one."""
-    return Fault("failed", "authority", plain(reason), "see that acme.directory is right and can be reached", after)
+def unreachable(reason: str, after: float | None = None, status: int = 0) -> Fault:
+    """The authority cannot be asked, or does not answer as one; `status` is what it answers."""
+    advice = _WAIT if status >= 500 else "see that acme.directory is right and can be reached"
+    return Fault("failed", "authority", plain(reason), advice, after)
 
 
-def broken(reason: str) -> Fault:
-    """This machine cannot keep what an order needs."""
-    return Fault("broken", "local", plain(reason), "make room, or let the gateway's user write there")
+def broken(reason: str, advice: str) -> Fault:
+    """What an order needs cannot be kept."""
+    return Fault("broken", "local", plain(reason), advice)
 
 
 def abandoned() -> Fault:

@@ -15,7 +15,7 @@ import msgspec
 CHUNK: Final = 1000
 # Bytes of a message to the process, and of one of its own.
 LONGEST_NAMES: Final = 1 << 20
-LONGEST_PROGRESS: Final = 1 << 16
+LONGEST_PROGRESS: Final = 1 << 18
 # What may become of an order. `rejected`: the authority has refused the name, or found no answer to its challenge;
 # `limited`: it asks for patience; `failed`: it cannot be reached, or fails itself; `broken`: this side fails, as by a
 # full disk; `abandoned`: the name is not wanted any more, or the process has ended.

@@ -57,10 +57,12 @@ class NameWork:
         except OrderError as error:
             self._coordinator.failed(name, error.fault)
         except StorageError as error:
-            self._coordinator.failed(name, broken(str(error)))
+            self._coordinator.failed(name, broken(str(error), error.advice))
         except Exception as error:  # A name must not stay in flight for ever, whatever is wrong here.
             words = f"an order ends with {type(error).__name__}: {error}"
             self._coordinator.failed(name, Fault("broken", "name", words[:300], "report this: it is a bug"))
+        finally:
+            self._coordinator.finished()
 
     def _order(self, record: NameRecord) -> None:
         name = record.name

@@ -83,7 +83,7 @@ class OrderRun:
         try:
             return self._run(wish, time.monotonic() + _PATIENCE)
         except StorageError as error:
-            raise OrderError(broken(str(error))) from None
+            raise OrderError(broken(str(error), error.advice)) from None
         except IssuedError as error:
             words = f"what the authority sends cannot be used: {error}"
             raise OrderError(refused("", words, status=200, name=wish.name)) from None

@@ -20,9 +20,11 @@ _AT_LEAST: Final = 1 / 10
 ASK_USUALLY: Final = 21600.0
 _ASK_SOONEST: Final = 60.0
 _ASK_LATEST: Final = 86400.0
-# What a failed renewal waits for, as a part of what is left, and at least and at most, in seconds.
+# What a failed renewal waits for, as a part of what is left, and at least and at most, in seconds. Of a very short
+# life the least is a part, too.
 _PART_OF_LEFT: Final = 1 / 8
-_RETRY_SOONEST: Final = 60.0
+_PART_OF_LIFE: Final = 1 / 20
+_RETRY_SOONEST: Final = 600.0
 _RETRY_LATEST: Final = 86400.0
 
 
@@ -53,9 +55,11 @@ def ask_after(seconds: float | None) -> float:
 
 def retry_latest(record: NameRecord, now: float) -> float:
     """The most seconds that a failed order waits: with a certificate that ends soon, less than a day."""
-    if not record.not_after:
+    left = record.not_after - now
+    if left <= 0:
         return _RETRY_LATEST
-    return min(_RETRY_LATEST, max(_RETRY_SOONEST, (record.not_after - now) * _PART_OF_LEFT))
+    soonest = min(_RETRY_SOONEST, (record.not_after - record.not_before) * _PART_OF_LIFE)
+    return min(_RETRY_LATEST, max(soonest, left * _PART_OF_LEFT))
 
 
 def is_overdue(record: NameRecord, now: float) -> bool:

@@ -15,9 +15,9 @@ from .messages import Event, Progress, Standing
 MAX_LINES: Final = 20
 _MINUTE: Final = 60.0
 # Lines that wait for the next message.
-_MAX_EVENTS: Final = 100
+_MAX_EVENTS: Final = 30
 # Characters of one line.
-_LONGEST_LINE: Final = 1200
+_LONGEST_LINE: Final = 1000
 
 
 class Report:

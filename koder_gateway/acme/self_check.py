@@ -69,7 +69,7 @@ class SelfCheck:
         if len(addresses) > MAX_ADDRESSES:
             return Held(f"{name} has {len(addresses)} addresses", lead)
         others = [address for address in addresses if not self._is_own(address)]
-        if others and name != self._base:
+        if others:
             try:
                 known = set(self._resolver.addresses(self._base))
             except ResolutionError:

@@ -32,7 +32,11 @@ class Challenge:
 
 
 class StorageError(Exception):
-    """It cannot be read or written; the text says why, and what to do is clear from that."""
+    """It cannot be read or written; the text says why, and `advice` what to do."""
+
+    def __init__(self, text: str, advice: str = "make room, or let the gateway's user write there") -> None:
+        super().__init__(text)
+        self.advice = advice
 
 
 class Storage(Protocol):

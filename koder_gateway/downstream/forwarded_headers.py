@@ -14,7 +14,7 @@ def forwarded_headers(exchange: Exchange) -> Headers:
     headers = Headers()
     trace = trace_line(exchange, attempt=False)
     ours = service_fields(exchange.request_id, trace, exchange.context.fields_for_service())
-    for name, value in header_fields((*lines_with_trace(exchange), ours)):
+    for name, value in header_fields((lines_with_trace(exchange), ours)):
         headers.addRawHeader(name, value)
     return headers
 

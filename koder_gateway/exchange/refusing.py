@@ -34,7 +34,7 @@ def _chosen(exchange: Exchange) -> RefusalShape:
     page = head.page
     if page is None:
         # Most clients are programs, which is seen without a look at each field.
-        page = head.page = may_prefer_page(head.rest) and prefers_page(head.fields)
+        page = head.page = may_prefer_page(head.raw) and prefers_page(head.fields)
     if page:
         return policy.refusals.page
     # Limits refuse where the route is known, most other refusals are before that.

@@ -12,5 +12,5 @@ def head_for_service(exchange: Exchange) -> bytes:
     head = exchange.head
     trace = trace_line(exchange, attempt=True)
     ours = service_fields(exchange.request_id, trace, exchange.context.service_fields, head.upgrade)
-    lines = b"".join(lines_with_trace(exchange))
+    lines = lines_with_trace(exchange)
     return b"%b %b HTTP/1.1\r\n%b%b\r\n" % (head.method, head.target, lines, ours)

@@ -62,12 +62,12 @@ def trace_line(exchange: Exchange, *, attempt: bool) -> bytes:
     return traceparent_line(exchange.trace_id, _identifiers.random_hex(_SPAN_DIGITS), flags)
 
 
-def lines_with_trace(exchange: Exchange) -> list[bytes]:
+def lines_with_trace(exchange: Exchange) -> bytes:
     """The client's lines for a service, without its traceparent where the gateway has one of its own."""
     head = exchange.head
     if not head.traced or exchange.context.policy.sampler is None:
-        return head.lines
-    return without_fields(head.lines, _TRACEPARENT)
+        return head.field_block()
+    return b"".join(without_fields(head.lines, _TRACEPARENT))
 
 
 def begin_attempt(exchange: Exchange, kept: list[bytes] | None, url: str, now: float) -> None:

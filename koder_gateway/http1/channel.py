@@ -63,6 +63,7 @@ class Http1Channel(MessageReader, Protocol, RequestConnection, NewConnection, Pa
     log = Logger()
     # The transport has all that waits for the client.
     waiting = 0
+    lingers = False
 
     def __init__(self, site: ClientSite) -> None:
         super().__init__(site)
@@ -70,7 +71,6 @@ class Http1Channel(MessageReader, Protocol, RequestConnection, NewConnection, Pa
         self.request: Http1Request | None = None
         self.peer = ""
         self.deadline = math.inf
-        self.lingers = False
         self.write: Callable[[bytes], object] = _forget
         self._context: RequestContext | None = None
         self._asked = False
@@ -129,7 +129,9 @@ class Http1Channel(MessageReader, Protocol, RequestConnection, NewConnection, Pa
         if request is not None:
             request.lost(reason)
         self._unread.clear()
-        self._context = self._head = self._decoder = self._producer = self._client_pace = None
+        self._context = self._head = self._decoder = self._producer = None
+        if self._client_pace is not None:
+            self._client_pace = None
         self.__dict__.pop("dataReceived", None)
         self.write = _forget
         self.transport = None

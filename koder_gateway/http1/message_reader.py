@@ -35,15 +35,16 @@ class MessageReader(ClientFlow):
     keep_alive: bool
     # Whether the client has ended its side.
     _ended = False
+    # These are of the class until they are needed, as in `ClientFlow`.
+    _probe: HeadProbe | None = None
+    _chunked_bytes = 0
 
     def __init__(self, site: ClientSite) -> None:
         super().__init__(site)
         self._reading = False
-        self._probe: HeadProbe | None = None
         self._head: RequestHead | None = None
         self._remaining = 0
         self._decoder: ChunkedDecoder | None = None
-        self._chunked_bytes = 0
         self._trailers = _NO_TRAILERS
 
     def _begin(self, head: RequestHead) -> None:
@@ -175,7 +176,8 @@ class MessageReader(ClientFlow):
 
     def _read_head(self, raw: bytes) -> None:
         """A head is whole."""
-        self._probe = None
+        if self._probe is not None:
+            self._probe = None
         head = self.site.reader.read(raw, self._head)
         # The next one may be the same; a large one is not worth its memory until then.
         self._head = head if len(raw) <= KEPT_HEAD else None

@@ -18,7 +18,6 @@ from ..tenants.registry_in_force import RegistryCounters, RegistryInForce
 from ..tenants.remote_registry import RegistryLocation, RemoteRegistry, UnreadTenants
 from ..tree.compose import Composition, tenant_policy
 from ..tree.server_endpoints import upstream_endpoint
-from ..upstream.fetch import Fetcher
 
 
 class RegistryFollower:
@@ -106,6 +105,9 @@ class RegistryFollower:
         return replace(policy, registry=registry, tenants=tenants)
 
     def _remote(self, place: RegistryLocation, composition: Composition) -> RemoteRegistry:
+        # A MiB of memory, for a registry that is no file.
+        from ..upstream.fetch import Fetcher
+
         service = composition.registry
         assert service is not None, "a registry behind a URL is some service's"
         connect = service.connect or composition.settings.timeouts.connect

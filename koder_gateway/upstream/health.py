@@ -11,7 +11,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from .address import Address
-from .fetch import Fetcher, NotSentError
 
 # Bytes of a response that are read, only to see that it arrives; of a longer one the status decides.
 _BODY: Final = 65_536
@@ -37,6 +36,9 @@ class _Probe:
     log = Logger()
 
     def __init__(self, reactor: Any, address: Address, plan: ProbePlan) -> None:
+        # It comes with a client for HTTP that takes a MiB, and few services are probed.
+        from .fetch import Fetcher
+
         self.address = address
         self.plan = plan
         self._fetcher = Fetcher(reactor, address.endpoint, _origin(address.url) + plan.path, _BODY, plan.host)
@@ -70,6 +72,8 @@ class _Probe:
         self._ended("" if good else f"it responds with {status}")
 
     def _failed(self, failure: Failure) -> None:
+        from .fetch import NotSentError
+
         if self._asking is None:
             return
         if failure.check(NotSentError):

@@ -31,10 +31,10 @@ def negotiating_fields(fields: Iterable[tuple[bytes, bytes]]) -> list[tuple[byte
     return chosen if sum(len(value) for _, value in chosen) <= _LONGEST else []
 
 
-def may_prefer_page(lines: bytes) -> bool:
-    """Whether a client with these field lines could prefer a page; b"" if they are not at hand. A quick look: no
-    client does whose lines do not say one of these words."""
-    lower = lines.lower()
+def may_prefer_page(head: bytes) -> bool:
+    """Whether a client with this head could prefer a page; b"" if its bytes are not at hand. A quick look: no client
+    does whose head does not say one of these words."""
+    lower = head.lower()
     return not lower or b"text/" in lower or b"navigate" in lower
 
 

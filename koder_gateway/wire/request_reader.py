@@ -65,9 +65,8 @@ class RequestReader:
             start = START_LINE.match(raw)
             if start is not None:
                 method, target, minor = start.groups()
-                if raw[start.end() :] == before.rest and before.minor == (minor == b"1"):
-                    head = before.with_line(method, target)
-                    head.raw = raw
+                if before.has_fields_of(raw, start.end()) and before.minor == (minor == b"1"):
+                    head = before.with_line(method, target, raw, start.end())
                     head.refusal = request_line_fault(head, self._max_target)
                     return head
         return self._read_anew(raw, start or START_LINE.match(raw))
@@ -93,9 +92,7 @@ class RequestReader:
         reusable = interpret_fields(head, self.kinds, self.upgrades, self._nameless)
         if head.refusal is None:
             if head.host and reusable and len(raw) <= KEPT_HEAD:
-                head.raw = raw
-                head.rest = raw[start.end() :]
-                head.reader = self
+                head.keep(raw, start.end(), self)
             head.refusal = request_line_fault(head, self._max_target)
             if head.last_hop:
                 head.path = b"*"

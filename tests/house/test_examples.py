@@ -500,6 +500,7 @@ def test_a_bound_is_that_of_the_code(row: list[str]) -> None:
 
 # Where what a peer can fill is kept, and what a bound's name looks like.
 BOUNDED = (
+    "acme",
     "exchange",
     "reactor",
     "tls_bio",
@@ -519,6 +520,8 @@ LOOKS_LIKE = re.compile(
     r"MAX|BOUND|REMEMBERED|KEPT|LONGEST|SLACK|PATIENCE|BUDGET|TURNED|BACKLOG|LOGGED|SIZE$|PIECE$|BODY$|HEAD$"
 )
 NO_BOUNDS = {
+    "acme.layout._LONGEST_STEM": "of a file's name, for which a longer one is hashed",
+    "acme.layout._KEPT_OF_IT": "of such a name",
     "policy.cors.DEFAULT_MAX_AGE": "seconds",
     "policy.limit_rules.MAX_IN_FLIGHT": "what may be configured",
     "policy.limit_rules.MAX_QUOTA": "what may be configured",

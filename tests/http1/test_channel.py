@@ -1048,6 +1048,15 @@ def test_little_is_read_of_a_client_but_for_bodies(gateway: MemoryGateway) -> No
     assert room() == 0
 
 
+def test_a_connection_has_no_dictionary_of_its_own(gateway: MemoryGateway) -> None:
+    """CPython keeps up to 30 attributes of an object in a table; more take 1.3 KiB, from each idle client."""
+    client = gateway.connect()
+    client.send(request())
+    serve(gateway, lambda _: OK)
+    assert client.take() == OK_ANSWER
+    assert 20 < len(vars(client._near.protocol)) < 30
+
+
 def test_what_is_forgotten_is_read_at_once(gateway: MemoryGateway) -> None:
     """Up to its bound, in few reads: a megabyte behind a refusal would else cost as much as four requests."""
     client = gateway.connect()

@@ -230,6 +230,20 @@ def test_a_demo_may_have_ports() -> None:
     assert (options["demo"], options["ports"], options["admin-port"]) == (1, ["tcp:8080"], "tcp:9090")
 
 
+def test_what_a_daemon_does_not_use_takes_no_memory(tmp_path: Path) -> None:
+    """The checks of a configuration without faults, the client of a registry behind a URL, and what these need."""
+    (tmp_path / "gateway.toml").write_text('[log]\naccess = false\n[state]\ndir = "state"\n')
+    program = (
+        "import sys\nfrom koder_gateway.tap import Options, makeService\n"
+        "options = Options()\noptions.parseOptions(['--config', 'gateway.toml', '--port', 'tcp:0'])\n"
+        "makeService(options)\nprint(*sys.modules)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, capture_output=True, text=True)
+    loaded = {name for name in ran.stdout.split() if not name.startswith("koder_gateway.")}
+    assert not loaded & {"treq", "multipart", "twisted.internet.testing", "twisted.web.client", "doctest", "pdb"}
+    assert "koder_gateway.checks" not in ran.stdout.split()
+
+
 def chosen(before: str) -> list[str]:
     """What reactor a process has that runs `before`, then parses the plugin's options, then makes its service."""
     program = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import httptools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,11 +11,13 @@ from koder_gateway.errors import METHODS
 from koder_gateway.wire.head_probe import HeadProbe
 from koder_gateway.wire.request_head import RequestHead
 from koder_gateway.wire.request_reader import RequestReader
+from koder_gateway.wire.request_syntax import FieldSink
 from tests.kit.memory import rechunked
 
 READER = RequestReader(b"X-Tenant-ID", max_target=1000, max_fields=20)
 TRACE = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 TOKENS = st.text("!#$%&'*+-.^_`|~abcXYZ019", min_size=1, max_size=12).map(str.encode)
+SPACE = st.text(" \t", max_size=2).map(str.encode)
 VALUES = st.text('\t abc:;,="\\{}\xe4\xff019', max_size=20).map(lambda text: text.strip(" \t").encode("latin-1"))
 
 
@@ -54,6 +57,18 @@ def test_end_to_end_fields_pass_unchanged_and_in_order(fields: list[tuple[bytes,
     head = read(*(b"%b: %b" % field for field in fields))
     assert head.refusal is None
     assert head.lines == [b"Host: a\r\n", *(b"%b: %b\r\n" % field for field in fields)]
+
+
+@given(st.lists(st.tuples(TOKENS, st.tuples(SPACE, VALUES, SPACE).map(b"".join)), max_size=10))
+def test_a_head_that_is_kept_has_the_fields_that_were_parsed(fields: list[tuple[bytes, bytes]]) -> None:
+    data = raw(*(b"%b:%b" % field for field in fields))
+    sink = FieldSink()
+    httptools.HttpRequestParser(sink).feed_data(data)
+    head = READER.read(data)
+    assert head.fields == sink.fields
+    assert head.field_block() == b"".join(head.lines)
+    again = READER.read(raw(*(b"%b:%b" % field for field in fields), start=b"GET /other HTTP/1.1"), head)
+    assert (again.fields, again.lines) == (head.fields, head.lines)
 
 
 @given(
@@ -457,7 +472,8 @@ HEADS = st.lists(
 
 def meaning(head: RequestHead) -> dict[str, object]:
     """All that a head says, apart from what it remembers for the next."""
-    return {name: getattr(head, name, None) for name in RequestHead.__slots__ if name not in ("rest", "reader")}
+    names = {name for name in RequestHead.__slots__ if not name.startswith("_")} - {"line_size", "reader"}
+    return {name: getattr(head, name, None) for name in (*sorted(names), "fields", "lines")}
 
 
 @given(HEADS)

@@ -9,13 +9,15 @@ from __future__ import annotations
 import heapq
 import math
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
 import msgspec
 
 from .faults import Fault, broken
-from .issued import Issued, read_issued
+from .issued import Issued
+from .known_names import describe, remove_old, see_certificate, standing_of
 from .layout import NameRecord, stem
 from .lease_file import LIFE
 from .messages import Names, Standing
@@ -34,8 +36,8 @@ _STAND: Final = 1.0
 _TELL_AGAIN: Final = 600.0
 # Certificates whose authority is asked at once about their renewal.
 _MAX_ASKS: Final = 50
-# Old certificates that are looked at each time.
-_MAX_OLD: Final = 1000
+# Records of new names that are kept at once.
+_MAX_NEW: Final = 500
 
 
 class Work(Protocol):
@@ -79,8 +81,10 @@ class Coordinator:
         self._asks: list[tuple[float, str]] = []
         self._asking = False
         self._overdue_at = self._tidy_at = self._stand_at = 0.0
-        self._stood = Standing()
+        self._stood: Standing | None = None
         self._refused = 0
+        self._refusal_told = False
+        self._unkept: deque[str] = deque()
 
     # What the thread of the process calls.
 
@@ -105,6 +109,7 @@ class Coordinator:
             self._keeping(self._follow)
             if self._plan is not None:
                 self._begin(self._plan, now)
+                self._keeping(lambda plan=self._plan: self._keep_new(plan))  # type: ignore[misc]
                 self._look_for_overdue(self._plan, now)
                 self._ask(self._plan, now)
                 self._tidy(now)
@@ -187,7 +192,7 @@ class Coordinator:
                 self._report.changed()
                 return
             renewed = record.not_after > 0
-            self._describe(record, issued)
+            describe(record, issued, now, self._part())
             was_paused = plan.pace.failures > 0
             plan.issued(name, now)
             self._report.issued(record, renewed, now)
@@ -277,6 +282,8 @@ class Coordinator:
         there = set(self._storage.certificates())
         self._plan = OrderPlan(self._rate, self._part, (), self._storage.pace(), now)
         self._asks.clear()
+        self._unkept.clear()
+        self._refused = 0
         for name in kept.keys() - self._wanted.keys():
             self._storage.forget_record(name)
         # Those that are known have their place, however many there are.
@@ -296,36 +303,25 @@ class Coordinator:
                 # A later one in the list is newer.
                 record = NameRecord(name=name, first_seen=now + index * 1e-6)
             if there is None or (stem(name) in there) != bool(record.not_after):
-                self._see_certificate(record)
+                see_certificate(record, self._storage, now, self._part())
             if not plan.add(record, now):
                 self._refused += 1
                 continue
             if record.not_after:
                 heapq.heappush(self._asks, (record.ask_again, name))
             if not known:
-                self._keeping(lambda record=record: self._keep(record))  # type: ignore[misc]
-        if self._refused:
-            self._report.say(
-                "error", f"{self._refused} names are beyond the {MAX_NAMES} that one gateway looks after"
-            )
+                self._unkept.append(name)
+        if self._refused and not self._refusal_told:
+            self._refusal_told = True
+            text = f"{self._refused} names are beyond the {MAX_NAMES} that one gateway looks after"
+            self._report.say("error", text)
 
-    def _see_certificate(self, record: NameRecord) -> None:
-        """A certificate that its record knows nothing of, or the other way round."""
-        pem = self._storage.certificate(record.name)
-        issued = None if pem is None else read_issued(pem)
-        if issued is None:
-            record.not_after = record.not_before = record.next_renewal = 0.0
-            record.window = None
-            if record.state == "issued":
-                record.state = "waiting"
-        else:
-            self._describe(record, issued)
-            record.state = "issued"
-
-    def _describe(self, record: NameRecord, issued: Issued) -> None:
-        record.issuer, record.not_before, record.not_after = issued.issuer, issued.not_before, issued.not_after
-        record.window, record.explanation, record.ask_again = None, "", self._now()
-        record.next_renewal = renewal_time(record, self._part())
+    def _keep_new(self, plan: OrderPlan) -> None:
+        """Keep records of new names, a few at a time: there may be very many."""
+        for _ in range(min(_MAX_NEW, len(self._unkept))):
+            record = plan.get(self._unkept.popleft())
+            if record is not None:
+                self._keep(record)
 
     def _forget(self, name: str) -> None:
         if self._plan is not None:
@@ -374,14 +370,8 @@ class Coordinator:
         self._keeping(lambda: self._remove_old(now))
 
     def _remove_old(self, now: float) -> None:
-        wanted = {stem(name) for name in self._wanted}
-        unwanted_ones = [name for name in self._storage.certificates() if name not in wanted]
-        for name in unwanted_ones[:_MAX_OLD]:
-            pem = self._storage.certificate(name)
-            issued = None if pem is None else read_issued(pem)
-            if issued is None or issued.not_after < now:
-                self._storage.forget_certificate(name)
-                self._report.changed()
+        if remove_old(self._storage, self._wanted, now):
+            self._report.changed()
 
     def _stand(self, now: float) -> None:
         if now < self._stand_at:
@@ -391,31 +381,6 @@ class Coordinator:
         if standing != self._stood:
             self._stood = standing
             self._report.stands(standing)
-
-
-def standing_of(plan: OrderPlan | None, refused: int) -> Standing:
-    """How many names there are in each state."""
-    standing = Standing(refused=refused)
-    if plan is None:
-        return standing
-    standing.leads = True
-    standing.paused_until = plan.pace.paused_until if plan.pace.failures else 0.0
-    renewals = []
-    for record in plan.records:
-        if record.state in ("checking", "ordering"):
-            standing.ordering += 1
-        elif record.state == "held":
-            standing.held += 1
-        elif record.state == "failed":
-            standing.failed += 1
-        elif record.state == "issued":
-            standing.issued += 1
-        else:
-            standing.waiting += 1
-        if record.not_after:
-            renewals.append(record.next_renewal)
-    standing.next_renewal = min(renewals, default=0.0)
-    return standing
 
 
 def _copy(record: NameRecord) -> NameRecord:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from twisted.logger import Logger
@@ -14,7 +14,7 @@ from .messages import Event, Names, Progress, Standing, Terms, chunks
 from .process import AcmeProcess
 
 # Seconds before a process that has ended is started again, doubled each time while it does not live for long.
-_FIRST_PAUSE: Final = 5.0
+_FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 300.0
 # A process that has lived for so many seconds has started well.
 _LONG_LIFE: Final = 60.0
@@ -41,8 +41,9 @@ class AcmeHelper:
         self.changes = 0
         self._start = start
         self._process: AcmeProcess | None = None
-        self._wanted: dict[str, None] = {}
-        self._unsent: deque[Names] = deque()
+        self._wanted: Mapping[str, None] = {}
+        # Made as they are sent: a million names are many messages.
+        self._unsent: deque[Iterator[Names]] = deque()
         self._data = memoryview(b"")
         self._next_start = self._started = -math.inf
         self._pause = _FIRST_PAUSE
@@ -50,17 +51,14 @@ class AcmeHelper:
         # Without its list there is nothing to do.
         self._told = False
 
-    def want(self, names: Iterable[str]) -> None:
-        """The names that are to have a certificate from now on, the newest last."""
-        before, wanted = self._wanted, dict.fromkeys(names)
+    def want(self, wanted: Mapping[str, None], added: list[str], removed: list[str]) -> None:
+        """The names that are to have a certificate from now on, the newest last, and how they differ from those
+        before. Nobody changes them any more."""
         self._wanted = wanted
         if not self._told:
             self._told = True
-        elif self._process is not None:
-            added = [name for name in wanted if name not in before]
-            removed = [name for name in before if name not in wanted]
-            if added or removed:
-                self._unsent += chunks(added, removed)
+        elif self._process is not None and (added or removed):
+            self._unsent.append(chunks(added, removed))
 
     def sweep(self, now: float) -> None:
         """Start the process if there is none, tell it what it has not heard, and hear it; `now` is monotonic
@@ -103,13 +101,13 @@ class AcmeHelper:
         except OSError as error:
             self._wait(now)
             self.log.error(
-                "the ACME process cannot be started: {reason}; tried again in {seconds:.0f} seconds",
+                "the ACME process cannot be started: {reason}; tried again in {seconds:.0f} s",
                 reason=error.strerror or str(error),
                 seconds=self._next_start - now,
             )
             return
         self._data = memoryview(b"")
-        self._unsent = deque(chunks(self._wanted))
+        self._unsent = deque([chunks(self._wanted)])
         self._tell()
 
     def _wait(self, now: float) -> None:
@@ -128,7 +126,7 @@ class AcmeHelper:
         if self._deadline == math.inf:
             self.log.error(
                 "the ACME process has ended; certificates stay as they are, and it is started again in "
-                "{seconds:.0f} seconds",
+                "{seconds:.0f} s",
                 seconds=self._next_start - now,
             )
 
@@ -136,7 +134,11 @@ class AcmeHelper:
         """Write what there is room for: the names may be many, and the process busy."""
         while self._process is not None and (self._data or self._unsent):
             if not self._data:
-                self._data = memoryview(framed(self._unsent.popleft()))
+                message = next(self._unsent[0], None)
+                if message is None:
+                    self._unsent.popleft()
+                    continue
+                self._data = memoryview(framed(message))
             written = self._process.write(self._data[:_PIECE])
             if not written:
                 return

@@ -9,7 +9,7 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtensionOID, NameOID
@@ -176,8 +176,3 @@ def _base64url(data: bytes) -> str:
 def thumbprint_authorization(token: str, thumbprint: bytes) -> str:
     """The key authorization for a token (RFC 8555 section 8.1); `thumbprint` is that of the account's key."""
     return f"{token}.{_base64url(thumbprint)}"
-
-
-def public_der(pem: bytes) -> bytes:
-    """The public part of a key, for comparisons."""
-    return _key(pem).public_key().public_bytes(Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)

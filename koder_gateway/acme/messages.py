@@ -110,7 +110,7 @@ class Progress(msgspec.Struct, array_like=True):
 def chunks(names: Iterable[str], removed: Iterable[str] = ()) -> Iterator[Names]:
     """All names at the begin, or a change, in messages that are no longer than the bound."""
     added, gone = list(names), list(removed)
-    while len(added) > CHUNK or len(gone) > CHUNK:
-        yield Names(added[:CHUNK], gone[:CHUNK], False)
-        added, gone = added[CHUNK:], gone[CHUNK:]
-    yield Names(added, gone, True)
+    firsts = range(0, max(len(added), len(gone), 1), CHUNK)
+    for first in firsts:
+        end = first + CHUNK
+        yield Names(added[first:end], gone[first:end], first == firsts[-1])

@@ -72,6 +72,8 @@ class MessageReader(ClientFlow):
                     self._reading = True
                     self._read_head(data)
                     self._reading = False
+                    if turns is not None and turns.early.sent >= turns.early.most:
+                        turns.early.look()
                     return
             elif phase == BODY and self._decoder is None:
                 self._read_length(data)

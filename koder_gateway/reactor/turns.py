@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+from .early_reads import EarlyReads
 from .fair_queue import FairQueue, Work
 
 # Seconds of work on one connection before others have their turn; and for everything in one queue, in one turn of the
@@ -59,13 +60,14 @@ class BulkReader(Protocol):
 class Turns:
     """The queue of waiting work. `soon` calls in the reactor's next turn, `time` returns monotonic seconds. If it is
     not `bounded`, a turn may last for any time, which is for clocks that tests move. `yielded` counts the requests
-    for a later turn. Before `ends` the turn is not `over`."""
+    for a later turn. Before `ends` the turn is not `over`. `early` reads responses before further requests."""
 
     def __init__(
         self, soon: Callable[[Work], object], time: Callable[[], float] = time.monotonic, *, bounded: bool = True
     ) -> None:
         self.time = time
         self.yielded = 0
+        self.early = EarlyReads()
         self._soon = soon
         # Until when arriving data is served at once; and whether that period has begun in the present turn.
         self.ends = 0.0 if bounded else math.inf

@@ -107,6 +107,8 @@ class TLSTransport(RecordLayer):
                     # Two steps, here and below: Python calls what it finds on an instance faster than by its name.
                     receive = self._inner.dataReceived
                     receive(WINDOW[:count])
+                    if turns is not None and turns.early.sent >= turns.early.most:
+                        turns.early.look()
                 return
         else:
             self._follow(data)

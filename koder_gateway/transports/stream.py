@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import struct
 from abc import abstractmethod
@@ -42,6 +43,9 @@ _RESET = struct.pack("ii", 1, 0)
 # the send bound, set aside, to be sent.
 _SO_MEMINFO = 55
 _MEMINFO = struct.Struct("6I")
+
+# Bytes that one early read takes: an ordinary response. The rest is the loop's to read.
+_EARLY = 16384
 
 _log = Logger()
 
@@ -128,6 +132,24 @@ class StreamTransport(Flow):
 
     def data_received(self, data: bytes) -> None:
         self.protocol.dataReceived(data)
+
+    def read_now(self) -> None:
+        """Deliver what has come, without waiting for the loop to read it.
+
+        An end, an error, and what comes while reads are bounded are left to the loop.
+        """
+        native = self._native
+        if native is None or self.disconnecting or hasattr(self, "get_buffer") or not native.is_reading():
+            return
+        try:
+            data = os.read(self._socket().fileno(), _EARLY)
+        except OSError:
+            return
+        if data:
+            try:
+                self.data_received(data)
+            except Exception as error:
+                self._fail(error)
 
     def eof_received(self) -> bool:
         """The peer has closed its side; true keeps ours open."""

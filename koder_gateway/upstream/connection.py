@@ -67,6 +67,8 @@ class UpstreamConnection(ConnectionReader, ClosingConnection):
         self.tenant = b""
         self._poll: Callable[[int], object] | None = None
         self._pulling = False
+        # By what its transport is known to those who read early.
+        self._early = -1
 
     def connectionMade(self) -> None:
         """Connected: from now on the transport calls this protocol itself. Twisted's endpoints put a wrapper between,
@@ -78,6 +80,8 @@ class UpstreamConnection(ConnectionReader, ClosingConnection):
         # Beyond what the kernel holds, as of clients.
         transport.bufferSize = _UNSENT
         deliver_directly(transport, self, self.dataReceived)
+        if self._service.turns is not None:
+            self._early = self._service.turns.early.watch(transport)
 
     # -- the request
 
@@ -87,6 +91,9 @@ class UpstreamConnection(ConnectionReader, ClosingConnection):
         self.heard = False
         self._interim = 0
         self._state = HEAD
+        turns = self._service.turns
+        if turns is not None:
+            turns.early.sent += 1
         # In two steps, as in `tls.stream`.
         transport: Any = self.transport
         write = transport.write
@@ -145,6 +152,7 @@ class UpstreamConnection(ConnectionReader, ClosingConnection):
         self.relay = None
         self.tunnel = tunnel
         self.address.lost(self)
+        self._stop_early_reads()
         transport: Any = self.transport
         # A client that does not read holds no more than this.
         with contextlib.suppress(AttributeError, OSError):
@@ -162,6 +170,12 @@ class UpstreamConnection(ConnectionReader, ClosingConnection):
         transport: Any = self.transport
         transport.loseWriteConnection()
         return True
+
+    def _stop_early_reads(self) -> None:
+        turns = self._service.turns
+        if turns is not None and self._early >= 0:
+            turns.early.forget(self._early, self.transport)
+            self._early = -1
 
     def _half_closes(self) -> bool:
         # Asked of the class: a wrapper that passes on what it does not know would half-close beneath itself.
@@ -267,6 +281,7 @@ class UpstreamConnection(ConnectionReader, ClosingConnection):
         self.relay = None
         self.tunnel = None
         self.address.lost(self)
+        self._stop_early_reads()
         self.transport = None
         self.address.service.graceful_closes.discard(self)
         if self._chunks is not None and relay is not None and self._chunks.read_all():

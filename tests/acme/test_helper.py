@@ -88,21 +88,28 @@ class Play:
         return self.processes[-1]
 
 
+def want(
+    helper: AcmeHelper, names: list[str], added: list[str] | None = None, removed: list[str] | None = None
+) -> None:
+    """Say what is wanted, and how that differs from before; at first there was nothing."""
+    helper.want(dict.fromkeys(names), names if added is None else added, removed or [])
+
+
 def test_nothing_is_started_before_names_are_known() -> None:
     play = Play()
     play.helper.sweep(0.0)
     assert play.processes == []
-    play.helper.want(["a.example"])
+    want(play.helper, ["a.example"])
     play.helper.sweep(0.25)
     assert play.processes[0].told == [Names(["a.example"], [], True)]
 
 
 def test_it_hears_what_changes() -> None:
     play = Play()
-    play.helper.want(["a.example", "b.example"])
+    want(play.helper, ["a.example", "b.example"])
     play.helper.sweep(0.0)
-    play.helper.want(["b.example", "c.example"])
-    play.helper.want(["b.example", "c.example"])
+    want(play.helper, ["b.example", "c.example"], ["c.example"], ["a.example"])
+    want(play.helper, ["b.example", "c.example"], [], [])
     play.helper.sweep(0.25)
     assert play.processes[0].told[1:] == [Names(["c.example"], ["a.example"], True)]
 
@@ -110,11 +117,11 @@ def test_it_hears_what_changes() -> None:
 def test_one_that_takes_little_at_once_hears_all() -> None:
     play = Play(room=0)
     names = [f"{number}.example" for number in range(2500)]
-    play.helper.want(names)
+    want(play.helper, names)
     now = 0.0
     play.helper.sweep(now)
     process = play.processes[0]
-    play.helper.want([*names, "new.example"])
+    want(play.helper, [*names, "new.example"], ["new.example"])
     while len(process.told) < 4:
         now += 0.25
         process.room = 1000
@@ -124,7 +131,7 @@ def test_one_that_takes_little_at_once_hears_all() -> None:
 
 def test_one_that_has_ended_is_started_again_ever_later_and_hears_all(lines: list[str]) -> None:
     play = Play()
-    play.helper.want(["a.example"])
+    want(play.helper, ["a.example"])
     now, starts = 0.0, []
     while len(starts) < 8:
         play.helper.sweep(now)
@@ -134,23 +141,23 @@ def test_one_that_has_ended_is_started_again_ever_later_and_hears_all(lines: lis
             play.processes[-1].lives = False
         now += 0.25
     waits = [later - earlier for earlier, later in itertools.pairwise(starts)]
-    assert [round(wait) for wait in waits] == [5, 10, 20, 40, 80, 160, 300]
-    assert "certificates stay as they are, and it is started again in 5 seconds" in lines[0]
+    assert [round(wait) for wait in waits] == [1, 2, 4, 8, 16, 32, 64]
+    assert "certificates stay as they are, and it is started again in 1 s" in lines[0]
 
 
 def test_one_that_cannot_be_started_is_told(lines: list[str]) -> None:
     play = Play()
     play.fails = True
-    play.helper.want([])
+    want(play.helper, [])
     play.helper.sweep(0.0)
     assert lines == [
-        "error: the ACME process cannot be started: Resource temporarily unavailable; tried again in 5 seconds"
+        "error: the ACME process cannot be started: Resource temporarily unavailable; tried again in 1 s"
     ]
 
 
 def test_what_it_says_is_counted_and_logged(lines: list[str]) -> None:
     play = Play()
-    play.helper.want(["a.example"])
+    want(play.helper, ["a.example"])
     play.helper.sweep(0.0)
     standing = Standing(leads=True, issued=1)
     said = Progress({"issued": 1}, [Event("warn", "a.example waits"), Event("info", "{curly}")], standing, True)
@@ -162,7 +169,7 @@ def test_what_it_says_is_counted_and_logged(lines: list[str]) -> None:
 
 def test_it_ends_in_time() -> None:
     play = Play()
-    play.helper.want([])
+    want(play.helper, [])
     play.helper.sweep(0.0)
     play.helper.end(1.0)
     process = play.processes[0]
@@ -178,7 +185,7 @@ def test_it_ends_in_time() -> None:
 def test_the_real_one_serves_and_ends_with_its_gateway(tmp_path: Path, lines: list[str]) -> None:
     """It cannot resolve the name, and says so; killed, the next one does too; asked to end, it gives up its lease."""
     helper = AcmeHelper(terms(tmp_path / "acme"))
-    helper.want(["login.example"])
+    want(helper, ["login.example"])
     now = 0.0
 
     def swept(condition: object = None) -> bool:
@@ -203,7 +210,7 @@ def test_the_real_one_serves_and_ends_with_its_gateway(tmp_path: Path, lines: li
 def test_a_folder_that_cannot_be_used_is_told_in_one_line(tmp_path: Path, lines: list[str]) -> None:
     (tmp_path / "acme").write_text("a file")
     helper = AcmeHelper(terms(tmp_path / "acme"))
-    helper.want(["login.example"])
+    want(helper, ["login.example"])
     until(lambda: (helper.sweep(0.0), lines)[1], "it is told")
     assert lines[0].startswith(f"error: acme: certificates cannot be ordered: {tmp_path}/acme: ")
     assert "Traceback" not in lines[0]

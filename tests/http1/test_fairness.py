@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
+from koder_gateway.reactor.early_reads import AHEAD, EarlyReads
 from koder_gateway.reactor.turns import ARRIVALS, PIECES, Turns, turns_of
 from tests.kit.bounds import client_timeouts
 from tests.kit.http1 import read_messages
@@ -428,4 +429,37 @@ def test_reads_are_bounded_while_many_connections_wait() -> None:
     for client in clients:
         client.reset()
     assert not gateway.site.crowded
+    gateway.hang_up()
+
+
+# -- responses before further requests
+
+
+class Looks(EarlyReads):
+    """Counts how often services are looked at, and how many requests were passed on before each look."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before: list[int] = []
+
+    def look(self) -> None:
+        self.before.append(self.sent)
+        super().look()
+
+
+def test_services_are_looked_at_after_every_few_requests_while_there_is_time_to_spare() -> None:
+    gateway = MemoryGateway()
+    looks = gateway.site.turns.early = Looks()
+    client = gateway.connect()
+
+    def ask() -> None:
+        for _ in range(2 * AHEAD):
+            client.send(request(b"GET", b"/v1/users"))
+            gateway.origin("identity").only.send(OK)
+
+    ask()
+    assert looks.before == []
+    looks.sent, looks.most = 0, AHEAD
+    ask()
+    assert looks.before == [AHEAD, AHEAD]
     gateway.hang_up()

@@ -29,6 +29,7 @@ from twisted.internet.task import Clock, deferLater
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
+from koder_gateway.reactor.early_reads import EarlyReads
 from koder_gateway.reactor.turns import ARRIVALS, Turns
 from koder_gateway.tls import plain_http, stream
 from koder_gateway.tls.certificates import self_signed
@@ -1248,6 +1249,34 @@ def test_the_smallest_records_are_not_all_followed(contexts):
 
 
 # -- turns
+
+
+class Looks(EarlyReads):
+    """Counts how often services are looked at."""
+
+    count = 0
+
+    def look(self):
+        self.count += 1
+        super().look()
+
+
+def test_services_are_looked_at_behind_a_read_with_which_enough_requests_were_passed_on(contexts):
+    looks = Looks()
+    looks.most = 2
+
+    def pass_on(transport):
+        assert not looks.count
+        looks.sent += 1
+
+    client = Client(contexts, Inner(pass_on)).pump()
+    client.server.turns = Turns([].append)
+    client.server.turns.early = looks
+    client.say(b"first").pump()
+    assert not looks.count
+    client.say(b"second").pump()
+    assert looks.count == 1
+    assert not looks.sent
 
 
 class Pausing(Inner):

@@ -730,3 +730,85 @@ def test_reads_can_be_bounded_before_the_first(reactor: UvloopReactor, held: boo
         assert len(set(full)) == len(full)
 
     run(reactor, scenario())
+
+
+# -- reads before it is the loop's turn
+
+
+class Peer(Recorder):
+    """Sends with a socket call of its own, so that the bytes are there at once."""
+
+    def send_now(self, data: bytes) -> None:
+        self.transport.getHandle().send(data)
+
+
+def test_what_has_come_can_be_read_before_the_loop_reads_it(reactor: UvloopReactor) -> None:
+    async def scenario() -> None:
+        server, client = Recorder(), Peer()
+        port = await connected(reactor, server, client)
+        client.send_now(b"early")
+        server.transport.read_now()
+        assert server.received == b"early"
+        server.transport.read_now()
+        client.send_now(b", late")
+        await server.has(len(b"early, late"))
+        assert server.received == b"early, late"
+        port.stopListening()
+
+    run(reactor, scenario())
+
+
+def test_nothing_is_read_early_that_is_not_to_be_read(reactor: UvloopReactor) -> None:
+    async def scenario() -> None:
+        server, client = Recorder(), Peer()
+        port = await connected(reactor, server, client)
+        server.transport.pauseProducing()
+        client.send_now(b"paused")
+        server.transport.read_now()
+        assert not server.received
+        server.transport.resumeProducing()
+        await server.has(6)
+        server.transport.loseConnection()
+        client.send_now(b"unheard")
+        server.transport.read_now()
+        await server.lost
+        server.transport.read_now()
+        assert server.received == b"paused"
+        port.stopListening()
+
+    run(reactor, scenario())
+
+
+def test_the_end_of_a_connection_is_found_by_the_loop(reactor: UvloopReactor) -> None:
+    async def scenario() -> None:
+        server, client = Recorder(), Peer()
+        port = await connected(reactor, server, client)
+        client.send_now(b"last")
+        client.transport.getHandle().shutdown(socket.SHUT_WR)
+        server.transport.read_now()
+        server.transport.read_now()
+        assert server.received == b"last"
+        assert not server.lost.called
+        assert (await server.lost).kind is ConnectionDone
+        port.stopListening()
+
+    run(reactor, scenario())
+
+
+def test_a_protocol_that_fails_in_an_early_read_loses_its_connection(
+    reactor: UvloopReactor, logged_errors: Any
+) -> None:
+    class Failing(Recorder):
+        def dataReceived(self, data: bytes) -> None:
+            raise ZeroDivisionError
+
+    async def scenario() -> None:
+        server, client = Failing(), Peer()
+        port = await connected(reactor, server, client)
+        client.send_now(b"bad")
+        server.transport.read_now()
+        assert (await server.lost).kind is ZeroDivisionError
+        port.stopListening()
+
+    run(reactor, scenario())
+    assert len(logged_errors.take()) == 1

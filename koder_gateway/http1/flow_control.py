@@ -201,7 +201,8 @@ class ClientFlow(StockChannel, BodyDeadline, LingeringClose, ResetWatch, Flushed
 
     def flush(self) -> None:
         """The transport sends what it has kept for a response that takes longer."""
-        self.transport.flush()
+        if self._phase != GONE:
+            self.transport.flush()
 
     def loseConnection(self) -> None:
         """A stock request asks for the end: once all is written."""

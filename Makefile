@@ -9,6 +9,7 @@ FLOODS ?=
 PEERS  ?=
 LIMITS ?=
 TRACING ?=
+ACME   ?=
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -23,8 +24,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-long test-tls check format reference screenshot bench bench-echo bench-floods bench-limits-store bench-tracing bench-peers bench-scale bench-workers deb test-deb test-reproducible test-container clean
-.PHONY: system-python system-bench system-test system-test-tls system-deb system-test-deb
+.PHONY: help run test test-long test-tls test-acme check format reference screenshot bench bench-echo bench-floods bench-limits-store bench-tracing bench-peers bench-scale bench-workers bench-acme deb test-deb test-reproducible test-container clean
+.PHONY: system-python system-bench system-test system-test-tls system-test-acme system-deb system-test-deb
 
 # $(call need,CONDITION,PACKAGES): nothing while CONDITION holds; else the Debian PACKAGES are installed when root,
 # and named in one line when not. `type -P` finds all of its names; `command -v` is content with one.
@@ -45,6 +46,7 @@ help:
 	@echo 'make test      every test (PYTEST= passes options to pytest)'
 	@echo 'make test-long  an hour of small messages, in virtual time, as real HTTP/2 clients send them, and ten million keys of limits (some minutes)'
 	@echo 'make test-tls  testssl.sh and sslyze look at a gateway (some minutes)'
+	@echo 'make test-acme  certificates from a real ACME authority, with all of its faults (some minutes)'
 	@echo 'make check     formatting, lint and types'
 	@echo 'make format    write the formatting that check asks for'
 	@echo 'make reference  write the reference of the configuration anew from the code, after a change of its keys'
@@ -56,6 +58,7 @@ help:
 	@echo 'make bench-echo  WebSocket messages a second, beside Go where it is installed'
 	@echo 'make bench-limits-store  what limits on a shared store cost, on a Redis beside none (LIMITS= passes options)'
 	@echo 'make bench-tracing  what spans cost, with one trace in a hundred and with all (TRACING= passes options)'
+	@echo 'make bench-acme  what requests notice of a thousand domains that need certificates at once (ACME= passes options)'
 	@echo 'make bench-floods  what attackers cost and honest clients get beside them, next to Go (FLOODS= passes options)'
 	@echo 'make bench-peers  the table of docs/performance.md, beside Go, Traefik, Caddy, nginx and HAProxy (PEERS= passes options)'
 	@echo 'make deb       the Debian package, into dist/'
@@ -77,6 +80,10 @@ test-long: $(STAMP)-test
 
 test-tls: system-test-tls $(STAMP)-test $(SCAN)/.installed
 	$(BIN)/python -m tests.tls.scan --sslyze $(SCAN)/bin/sslyze --keep build/tls-scan
+
+# What `make test` leaves out of them, too: each step of an order that is killed, each fault of an authority.
+test-acme: system-test-acme $(STAMP)-test
+	KODER_TEST_ACME=all $(BIN)/python -m pytest $(or $(PYTEST),--numprocesses 2 --dist worksteal tests/acme)
 
 check: $(STAMP)-check
 	$(BIN)/ruff format --check .
@@ -102,6 +109,9 @@ bench-limits-store: system-bench system-test $(STAMP)-test
 
 bench-tracing: system-bench $(STAMP)-test
 	$(BIN)/python benchmarks/tracing.py $(TRACING)
+
+bench-acme: system-bench system-test-acme $(STAMP)-test
+	$(BIN)/python benchmarks/acme_domains.py $(ACME)
 
 bench-echo: $(STAMP)
 	$(BIN)/python benchmarks/echo.py
@@ -168,10 +178,13 @@ system-python:
 	$(call need,$(PYTHON) -c 'import ensurepip',python3-venv)
 
 system-test:
-	$(call need,type -P nginx redis-server node go chromium fish zsh,nginx redis-server nodejs golang-go chromium fish zsh)
+	$(call need,type -P nginx redis-server node go chromium fish zsh pebble,nginx redis-server nodejs golang-go chromium fish zsh pebble)
 
 system-test-tls:
 	$(call need,command -v testssl || command -v testssl.sh,testssl.sh)
+
+system-test-acme:
+	$(call need,type -P pebble redis-server,pebble redis-server)
 
 system-bench:
 	$(call need,type -P nginx wrk h2load,nginx wrk nghttp2-client)

@@ -24,7 +24,8 @@ _FIELDS = (
     b"Accept: application/json\r\nAccept-Language: en-GB,en;q=0.9\r\nAuthorization: Bearer %b\r\n"
     % (HOST.encode(), b"e" * 180)
 )
-REQUEST = b"GET /v1/users HTTP/1.1\r\n" + _FIELDS + b"\r\n"
+_PATH = b"/v1/users"
+REQUEST = b"GET %b HTTP/1.1\r\n%b\r\n" % (_PATH, _FIELDS)
 _UPGRADE = (
     b"GET /v1/users HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
     b"Sec-WebSocket-Key: AAECAwQFBgcICQoLDA0ODw==\r\n" + _FIELDS + b"\r\n"
@@ -115,13 +116,15 @@ class _Client:
             if self._asking:
                 self.socket.sendall(self._asking)
                 self._asking = b""
-            data = self.socket.recv(65536)
+            while True:
+                data = self.socket.recv(65536)
+                if not data:
+                    raise ConnectionError("closed")
+                self._got += data
+                if _whole(self._got):
+                    return self._judge()
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return None
-        if not data:
-            raise ConnectionError("closed")
-        self._got += data
-        return self._judge() if _whole(self._got) else None
 
     def _judge(self) -> bool:
         got, self._got = self._got, b""
@@ -137,7 +140,8 @@ class Clients:
     """Honest clients of the port, one for each address.
 
     Each has a request every `interval` seconds; 0: as soon as the last one is answered. With `tunnels` each opens a
-    tunnel instead, and leaves it again. `report` is what has happened since it was last taken.
+    tunnel instead, and leaves it again. With `answer` it asks for that one of the service's. `report` is what has
+    happened since it was last taken.
     """
 
     def __init__(
@@ -148,11 +152,14 @@ class Clients:
         interval: float = INTERVAL,
         secure: bool = True,
         tunnels: bool = False,
+        answer: str = "",
     ) -> None:
         self.port = port
         self.secure = secure
         self.tunnels = tunnels
         self.request = _UPGRADE if tunnels else REQUEST
+        if answer:
+            self.request = REQUEST.replace(_PATH, b"%b/%b" % (_PATH, answer.encode()), 1)
         self.context = client_context("http/1.1")
         self.report = Report()
         self._interval = interval

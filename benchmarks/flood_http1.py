@@ -86,7 +86,14 @@ def unread() -> list[Attack]:
         ),
         *_each(
             lambda t: Attack(
-                "unread-proxied", "1", t, over_and_over(LARGE), len(LARGE), reads=False, allowance=32 * KIB
+                "unread-proxied",
+                "1",
+                t,
+                over_and_over(LARGE),
+                len(LARGE),
+                reads=False,
+                allowance=32 * KIB,
+                answer="60k",
             )
         ),
         *_each(lambda t: Attack("unread-download", "1", t, once(_VERY_LARGE), len(_VERY_LARGE), reads=False)),
@@ -133,5 +140,8 @@ def dear() -> list[Attack]:
         cases += [Attack(name, "6", t, script, 1, "byte", len(begun), allowance=32 * KIB) for t in TRANSPORTS]
     extensions = over_and_over(_EXTENDED, _UPLOAD)
     cases += [Attack("chunk-extensions", "6", t, extensions, 4 * KIB, "4 KiB") for t in TRANSPORTS]
+    for name, segment in (("path-empty", b"/;"), ("path-escaped", b"/%252e%252e"), ("path-signs", b"/%E2%80%A5")):
+        odd = request(b"/v1/auth" + segment * (8000 // len(segment)))
+        cases += [Attack(name, "6", t, over_and_over(odd), len(odd), counted=True) for t in TRANSPORTS]
     ones = over_and_over(b"1\r\nx\r\n", _UPLOAD)
     return cases + [Attack("chunks-of-one", "6", t, ones, 4 * KIB, "4 KiB") for t in TRANSPORTS]

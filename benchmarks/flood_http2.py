@@ -107,7 +107,14 @@ def unread() -> list[Attack]:
     ping = frame(PING, 0, 0, b"attacker")
     return [
         by_stream("unread-refused", "1", lambda stream: headers(stream, refused), reads=False),
-        by_stream("unread-proxied", "1", lambda stream: headers(stream, large), reads=False, allowance=STREAMS),
+        by_stream(
+            "unread-proxied",
+            "1",
+            lambda stream: headers(stream, large),
+            reads=False,
+            allowance=STREAMS,
+            answer="60k",
+        ),
         Attack("unread-pings", "1", "h2", on_connection(ping), len(ping), "frame", reads=False),
     ]
 
@@ -141,7 +148,13 @@ def windows() -> list[Attack]:
     """Item 5: answers that are asked for and not taken."""
     return [
         Attack(
-            f"windows-{name}", "5", "h2", shut_windows(BULK_PATH + b"/" + name.encode(), 0.5), 75, allowance=STREAMS
+            f"windows-{name}",
+            "5",
+            "h2",
+            shut_windows(BULK_PATH + b"/" + name.encode(), 0.5),
+            75,
+            allowance=STREAMS,
+            answer=name,
         )
         for name in ("60k", "250k")
     ]

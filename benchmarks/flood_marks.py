@@ -11,7 +11,7 @@ from flood_errands import Errand
 from flood_measuring import Phase, Round
 from flood_swarm import Attack
 
-# An attacker's request may cost so many served ones, or so many times what it costs Go.
+# An attacker's request may cost so many served ones with the same answer, or so many times what it costs Go.
 SERVED = 1.5
 REFERENCE = 3.0
 # Bytes of memory for a connection, by protocol, beyond what the configuration allows it.
@@ -117,7 +117,7 @@ def judge(case: Case | Outcome) -> list[Verdict]:
         return [Verdict("arrives", f"{arrived}", f"{wanted}", arrived == wanted)]
     verdicts = []
     ours, theirs = cost(case.gateway), cost(case.reference)
-    served = _median(each.served for each in case.gateway) or 0.0
+    served = _median(each.alike for each in case.gateway) or 0.0
     if ours is not None and _total(case.gateway, lambda phase: phase.requests) >= _REQUESTS:
         allowed = max(SERVED * served, REFERENCE * (theirs or 0.0))
         verdicts.append(Verdict(f"{case.attack.what}", f"{_us(ours)} us", f"{_us(allowed)} us", ours <= allowed))
@@ -170,7 +170,7 @@ def _flood_lines(case: Case) -> Iterator[str]:
     for name, rounds in (("gateway", case.gateway), ("go", case.reference)):
         if not rounds:
             continue
-        served = _us(_median(each.served for each in rounds))
+        served = _us(_median(each.alike for each in rounds))
         busy = max((phase.busy for each in rounds for phase in each.phases), default=0.0)
         quiet = _ms(_median(each.quiet for each in rounds) or 0.0)
         beside = "  ".join(f"{size}: {_ms(wait)}" for size, wait, _ in waits(rounds))

@@ -57,9 +57,11 @@ class Phase:
 @dataclass
 class Round:
     """One server's part of a round. `served`: processor time of an ordinary request over HTTP/1.1 and TLS,
-    `connected` that of a TLS connection without one; `quiet`: p99 of honest clients when nobody attacks."""
+    `alike` that of one with the answer that attackers ask for, `connected` that of a TLS connection without one;
+    `quiet`: p99 of honest clients when nobody attacks."""
 
     served: float
+    alike: float
     connected: float
     quiet: float
     phases: list[Phase] = field(default_factory=list)
@@ -99,8 +101,8 @@ def _be_honest(port: int, tunnels: bool, control: Connection) -> None:
     serve_reports(Clients(port, addresses(CLIENTS, 1), tunnels=tunnels, interval=0.5 if tunnels else 0.05), control)
 
 
-def _be_ordinary(port: int, secure: bool, seconds: float, control: Connection) -> None:
-    clients = Clients(port, addresses(_ORDINARY_CLIENTS, 4), interval=0, secure=secure)
+def _be_ordinary(port: int, secure: bool, seconds: float, answer: str, control: Connection) -> None:
+    clients = Clients(port, addresses(_ORDINARY_CLIENTS, 4), interval=0, secure=secure, answer=answer)
     end = time.monotonic() + 0.3
     while time.monotonic() < end:
         clients.turn()
@@ -119,9 +121,9 @@ def _attack(attack: Attack, port: int, size: int, source: str, seconds: float, c
     control.send(Swarm(attack, port, size, source).run(lambda: time.monotonic() > end))
 
 
-def ordinary(target: Target, cores: Cores) -> float:
-    """Processor seconds of an ordinary served request over TLS."""
-    with _child(_be_ordinary, target.tls_port, True, _ORDINARY, cores=cores) as control:
+def ordinary(target: Target, cores: Cores, answer: str = "") -> float:
+    """Processor seconds of an ordinary served request over TLS, with a small answer or this one."""
+    with _child(_be_ordinary, target.tls_port, True, _ORDINARY, answer, cores=cores) as control:
         control.recv()
         before = target.cpu_seconds
         report: Report = control.recv()
@@ -212,7 +214,9 @@ def _requests(attack: Attack, tally: Tally) -> float:
 
 def measure(target: Target, attack: Attack, sizes: list[int], cores: Cores, seconds: float) -> Round:
     """The whole case on a server that has just been started."""
-    known = Round(ordinary(target, cores), connected(target, cores), 0.0)
+    served = ordinary(target, cores)
+    alike = ordinary(target, cores, attack.answer) if attack.answer else served
+    known = Round(served, alike, connected(target, cores), 0.0)
     with _child(_be_honest, target.tls_port, attack.honest == "tunnels", cores=cores) as honest:
         time.sleep(_WARM)
         honest.send("take")

@@ -51,13 +51,14 @@ class Attack:
     """What one attacking connection does, and what may come of it.
 
     `item` is the kind of fault. `transport`: "plain", "tls" (HTTP/1.1), "h2", or "raw": what comes first is no
-    handshake, though the port speaks TLS. `unit` is how many bytes one request of this attack has, 0: one connection
-    is one; `begin` are those that a connection begins with, which are none of a request. `counted`: requests are
-    counted by their answers instead. Without `reads` nothing is ever read. `reconnect`: seconds until a connection
-    that has ended is made anew. `allowance` is what a connection may hold by the configuration, in bytes.
-    `handshakes`: they are the attack's point, so their cost is its own. `session`: TLS sessions are resumed.
-    `seconds`: it takes that long at least. `trusted`: it comes from a proxy that the gateway believes. `honest`: what
-    those beside it do, "requests" or "tunnels". `go`: the reference gateway can do that too.
+    handshake, though the port speaks TLS. `unit` is how many bytes one request of this attack has, 0: one
+    connection is one; `begin` are those that a connection begins with, which are none of a request. `counted`:
+    requests are counted by their answers instead. Without `reads` nothing is ever read. `reconnect`: seconds until
+    a connection that has ended is made anew. `allowance` is what a connection may hold by the configuration, in
+    bytes. `handshakes`: they are the attack's point, so their cost is its own. `session`: TLS sessions are resumed.
+    `seconds`: it takes that long at least. `trusted`: it comes from a proxy that the gateway believes. `honest`:
+    what those beside it do, "requests" or "tunnels". `go`: the reference gateway can do that too. `answer` is what
+    is asked for where that is large ("60k"): a request is then compared with a served one that asks for the same.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Attack:
     newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
     honest: str = "requests"
     go: bool = True
+    answer: str = ""
 
 
 @dataclass

@@ -227,7 +227,7 @@ class Gateway(Server):
 
     `routes` are paths, all to the one service; `registry` is a tenants file, none for an open registry. `rate` is
     that of the one limit, which refuses nobody: by the hour its buckets stay, by the second they are soon full again.
-    `store` is where it is counted. `extra` are further sections.
+    `store` is where it is counted. `extra` are further sections. `tls_port` 0: any.
     """
 
     def __init__(
@@ -241,9 +241,10 @@ class Gateway(Server):
         rate: str = "1000000/s",
         store: str = "memory:",
         extra: str = "",
+        tls_port: int = 0,
     ) -> None:
         folder.mkdir(parents=True)
-        self.tls_port, self.plain_port, self._admin_port = free_port(), free_port(), free_port()
+        self.tls_port, self.plain_port, self._admin_port = tls_port or free_port(), free_port(), free_port()
         text = _CONFIGURATION.format(
             base_domain=BASE_DOMAIN,
             registry=registry,
@@ -260,6 +261,10 @@ class Gateway(Server):
         ports = [f"ssl:{self.tls_port}:{loopback}", f"tcp:{self.plain_port}:{loopback}"]
         admin = ["--admin-port", f"tcp:{self._admin_port}:{loopback}"]
         super().__init__(folder, [*gateway_command("gateway.toml", *ports), *admin], cores.server)
+
+    def reload(self) -> None:
+        """Let it read its files again."""
+        self._process.send_signal(signal.SIGHUP)
 
     def move_children(self, cores: str) -> None:
         """Let its child processes run on these processors."""

@@ -157,9 +157,11 @@ def _settings(options: Options) -> Settings:
 
 def _worker(options: Options, settings: Settings) -> tuple[WorkerProcess | None, Settings]:
     """Where several workers are asked for: the process of one, and the settings in force when it was started. The
-    supervisor itself ends here. None for one that is alone."""
+    supervisor itself ends here. None for one that is alone, which is never a new generation of several."""
+    from .workers.environment import carries_on
+
     count = settings.listen.workers if options["workers"] is None else options["workers"]
-    if count == 1:
+    if count == 1 and not carries_on():
         return None, settings
     from .workers.launch import LaunchError, supervise
 

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 
 from .credentials import PREFIX
 from .faults import step, without_secrets
+from .key_lines import key_lines
 from .kinds import Kind
 from .loading import Source
 from .settings import Settings
@@ -27,7 +28,8 @@ _PUBLIC: Final = frozenset(("problems.docs_url",))
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One key: `table` is the header above it, "" for a key before all tables, and `path` names it as faults do, as
-    in `routes[0].path`. `name` is that of the file or of the variable, "" for a default."""
+    in `routes[0].path`. `name` is that of the file or of the variable, "" for a default; `line` is that of the file,
+    else 0."""
 
     table: str
     path: str
@@ -35,6 +37,7 @@ class Entry:
     value: object
     source: Literal["default", "file", "environment"]
     name: str
+    line: int = 0
 
 
 def entries_in_force(source: Source) -> list[Entry]:
@@ -54,14 +57,21 @@ def toml_lines(entries: list[Entry]) -> Iterator[str]:
                 yield ""
             yield entry.table
         table, place = entry.table, before
-        comment = "".join(letter if letter.isprintable() else "?" for letter in entry.name or entry.source)
+        origin = (entry.name or entry.source) + (f":{entry.line}" if entry.line else "")
+        comment = "".join(letter if letter.isprintable() else "?" for letter in origin)
         yield f"{toml_key(entry.key)} = {toml_value(entry.value)}  # {comment}"
 
 
 def json_entries(entries: list[Entry]) -> list[dict[str, Any]]:
     """The same for programs."""
     return [
-        {"key": entry.path, "value": entry.value, "source": entry.source, "name": entry.name or None}
+        {
+            "key": entry.path,
+            "value": entry.value,
+            "source": entry.source,
+            "name": entry.name or None,
+            "line": entry.line or None,
+        }
         for entry in entries
     ]
 
@@ -69,6 +79,7 @@ def json_entries(entries: list[Entry]) -> list[dict[str, Any]]:
 class _Reading:
     def __init__(self, source: Source) -> None:
         self._source = source
+        self._lines = key_lines(source.text)
 
     def section(self, name: str, key: Key) -> Iterator[Entry]:
         """The entries of one section, or of one array or table of tables."""
@@ -104,7 +115,9 @@ class _Reading:
             return Entry(header, path, key, value, "environment", variable)
         written = whole in self._source.written if whole else _has(self._source.written, path)
         if written:
-            return Entry(header, path, key, value, "file", str(self._source.path))
+            # A service that is an address alone has no key for it.
+            line = self._lines.get(path) or self._lines.get(path.removesuffix(".url"), 0)
+            return Entry(header, path, key, value, "file", str(self._source.path), line)
         return Entry(header, path, key, value, "default", "")
 
     def _shown(self, kind: Kind[Any], value: object, path: str) -> object:

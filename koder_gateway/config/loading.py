@@ -68,7 +68,7 @@ class Source:
     """A file as it was read, before its values are: `document` has what the environment has in place of some keys, by
     the `variables` of these keys, and `written` what the file itself has. `path` is absolute, None without a file;
     `name` is what messages call the file. `faults` are those of variables. `digest` is the SHA-256 of the
-    file, "" without one."""
+    file, "" without one, and `text` its text."""
 
     path: Path | None
     name: str
@@ -78,6 +78,7 @@ class Source:
     variables: Mapping[str, str]
     faults: tuple[str, ...]
     digest: str
+    text: str = ""
 
 
 def read_source(path: str | Path | None, environ: Mapping[str, str]) -> Source:
@@ -96,7 +97,8 @@ def read_source(path: str | Path | None, environ: Mapping[str, str]) -> Source:
     absolute = None if path is None else Path(os.path.abspath(named))
     name = "environment" if path is None else str(named)
     digest = "" if path is None else hashlib.sha256(data).hexdigest()
-    return Source(absolute, name, where, found.document, document, found.variables, found.faults, digest)
+    text = data.decode("utf-8")
+    return Source(absolute, name, where, found.document, document, found.variables, found.faults, digest, text)
 
 
 def _absent(path: Path) -> bool:

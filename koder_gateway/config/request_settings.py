@@ -117,8 +117,8 @@ class ShareSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeoutSettings:
-    """[timeouts]: absolute timeouts in seconds. With 0, `exchange` and `tunnel` are off, and `queue` lets no request
-    wait."""
+    """[timeouts]: absolute timeouts in seconds. With 0, `exchange`, `tunnel` and `worker` are off, and `queue` lets
+    no request wait."""
 
     head: float = setting(
         DEADLINE,
@@ -182,6 +182,13 @@ class TimeoutSettings:
         "30s",
         about="How long SIGTERM waits for exchanges in flight, and for clients to read their responses; the "
         "remaining ones then get 503 or are cut. 0: not at all.",
+    )
+    worker: float = setting(
+        DURATION,
+        "10s",
+        about="With [several workers](operations.md#several-workers): how long the event loop of one may stand still "
+        "before the supervisor kills it and starts another; at least 3 s and half of systemd's `WatchdogSec=`, and "
+        "longer during a start, a reload and a drain. 0: never.",
     )
     linger: float = setting(
         DURATION,

@@ -228,8 +228,10 @@ class Endpoints:
         self._watch.again()
 
     def sweep(self, now: float) -> None:
-        """Check for changed files, and rotate the keys of session tickets; `now` is in monotonic seconds."""
+        """Check for changed files, rotate the keys of session tickets, and give back the memory of handshakes; `now`
+        is in monotonic seconds."""
         self._watch.sweep(now)
+        self.failures.young.sweep()
 
     def stop(self) -> None:
         """Stop watching files."""

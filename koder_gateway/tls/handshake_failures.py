@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from ..tls_bio.openssl_errors import openssl_words
 from ..wire.refusal_writer import RefusalWriter
 from .completed_handshakes import CompletedHandshakes
+from .young_connections import YoungConnections
 
 _log = Logger()
 
@@ -74,6 +75,8 @@ class HandshakeFailures:
         """How many failed for each reason, since the start."""
         self.completed = CompletedHandshakes()
         """The handshakes that did not fail."""
+        self.young = YoungConnections()
+        """Their connections, at first."""
         self.charge: Callable[[str], bool] = _never
         self.refusals: Callable[[], RefusalWriter] = RefusalWriter
         """What writes the refusal of a plain HTTP request."""

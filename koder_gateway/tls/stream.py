@@ -227,6 +227,7 @@ class TLSTransport(RecordLayer):
         self._opening = b""
         if self._failures is not None:
             self._failures.completed.add(connection)
+            self._failures.young.add(self)
         early, self._early = self._early, []
         if IHandshakeListener.providedBy(self._inner):
             self._inner.handshakeCompleted()

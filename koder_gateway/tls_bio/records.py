@@ -18,6 +18,7 @@ from .layer import TlsLayer
 lib: Any = getattr(SSL, "_lib", None)
 ffi: Any = getattr(SSL, "_ffi", None)
 CALLS: Final = (
+    "BIO_get_mem_data",
     "BIO_new",
     "BIO_read",
     "BIO_s_mem",
@@ -36,6 +37,8 @@ SIZE: Final = 1 << 19
 BUFFER: Any = None if ffi is None else ffi.new("char[]", SIZE)
 # The same memory for Python: a slice of this is a copy of those bytes.
 WINDOW: Any = None if ffi is None else ffi.buffer(BUFFER)
+# Where OpenSSL says that the data of a BIO begins.
+_START: Any = None if ffi is None else ffi.new("char **")
 # One record (RFC 8446 section 5.1). OpenSSL is given, and gives, no more at a time: its memory BIO keeps the memory
 # of its fullest moment for as long as the connection lives.
 PIECE: Final = 1 << 14
@@ -85,6 +88,16 @@ class RecordLayer(TlsLayer):
         private = self._private
         self._outgoing = private._from_ssl = bio = lib.BIO_new(lib.BIO_s_mem())
         lib.SSL_set_bio(self._ssl, self._incoming, bio)
+
+    def settle(self) -> bool:
+        """Replace the memory that the handshake has grown, 1.8 KiB; False if the connection has ended. OpenSSL takes
+        what it is given, and what it makes is fetched, before others have their turn: else it is left as it is."""
+        if self._left or self._private is None:
+            return False
+        for bio, shrink in ((self._incoming, self._shrink_incoming), (self._outgoing, self._shrink_outgoing)):
+            if lib.BIO_get_mem_data(bio, _START) == 0:
+                shrink()
+        return True
 
     # -- reading
 

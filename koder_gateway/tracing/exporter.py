@@ -21,7 +21,7 @@ from typing import Final
 
 from ..wire.framed_messages import HEADER, Messages, framed
 from .collector import Collector, RefusedError
-from .otlp import export_request
+from .otlp import encoded, export_request
 from .records import ExchangeRecord, Progress, Terms
 
 # The most spans of a batch, and how many seconds its first one waits for others.
@@ -58,7 +58,8 @@ class Exporter:
         self._resource = resource
         self._records = Messages(ExchangeRecord, _LONGEST)
         self._now = now
-        self._waiting: list[ExchangeRecord] = []
+        # The spans of each exchange. They are encoded as they come: little at a time leaves the processor to others.
+        self._waiting: list[bytes] = []
         self._spans = 0
         self._ended = False
         self._failing = False
@@ -68,7 +69,7 @@ class Exporter:
     def take(self, data: bytes) -> None:
         """Bytes from the gateway."""
         for record in self._records.feed(data):
-            self._waiting.append(record)
+            self._waiting.append(encoded(record))
             self._spans += record.spans
 
     def run(self) -> None:
@@ -93,7 +94,7 @@ class Exporter:
 
     def _send(self) -> None:
         """Send what is there, again where that may help, and give it up where not."""
-        body = export_request(self._waiting, self._resource).SerializeToString()
+        body = export_request(self._waiting, self._resource)
         spans, begun = self._spans, self._now()
         self._waiting, self._spans = [], 0
         while True:

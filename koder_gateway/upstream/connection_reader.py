@@ -89,8 +89,9 @@ class ConnectionReader(Protocol, ChunkSource):
             return
         self.heard = True
         state = self._state
-        # A little of a body, such as an event, is passed on at once.
-        if state == HEAD or len(data) > LITTLE or self._late:
+        # A little of a body, such as an event, is passed on at once. So is any of it over HTTP/2, which sends it in
+        # turns of its own: if a hundred streams of a client waited here, none would pause the others.
+        if state == HEAD or self._late or (len(data) > LITTLE and not relay.exchange.head.http2):
             turns = self._service.turns
             patience = 0.0 if state == HEAD else _BODIES
             # Two steps, as in `tls.stream`.

@@ -16,7 +16,7 @@ from .body import trailer_passes, trailers_fit
 from .fields import TOKEN
 from .hpack import Decoder, Field, OversizedBlock
 from .http2_frames import PROTOCOL_ERROR, StreamError
-from .request_head import RequestHead
+from .request_head import KEY_NAME, RequestHead
 from .request_reader import RequestReader
 from .request_syntax import oversized
 from .target import same_authority
@@ -122,7 +122,7 @@ def _tunnel(pseudo: dict[bytes, bytes], lines: list[tuple[bytes, bytes]], reader
         raise _malformed(":protocol is only for extended CONNECT, where the server has announced it")
     lines = [(name, value) for name, value in lines if name not in _OF_THE_HANDSHAKE]
     target = _target(b"GET", pseudo)
-    head = reader.read_fields(b"GET", target, [*lines, (b"Sec-WebSocket-Key", fresh_key())], framed=True)
+    head = reader.read_fields(b"GET", target, [*lines, (KEY_NAME, fresh_key())], framed=True)
     if pseudo[b":protocol"].lower() != WEBSOCKET:
         head.refusal = NOT_IMPLEMENTED.because("The only supported :protocol is websocket.")
     head.upgrade = WEBSOCKET
@@ -227,7 +227,8 @@ class HeadReader:
         known = self._known[ended]
         head = known.get(block)
         if head is not None and self._version == decoder.version and head.reader is reader:
-            return head
+            # The opening of a tunnel has a key of its own each time.
+            return head if head.upgrade is None else head.with_key(fresh_key())
         version = decoder.version
         try:
             fields = decoder.decode(block)
@@ -242,14 +243,16 @@ class HeadReader:
         if decoder.version != self._version:
             self.forget()
             self._version = decoder.version
-        # The opening of a tunnel has a key of its own each time.
-        if decoder.version == version and head.upgrade is None:
+        if decoder.version == version:
             size = len(block) + sum(field.size for field in fields)
             if size > _KNOWN_HEAD:
                 return head
             if len(known) >= _KNOWN_BLOCKS or self._size + size > _KNOWN_BOUND:
                 self.forget()
             self._size += size
+            if head.upgrade is not None:
+                known[block] = head.with_key(b"")
+                return head
             # It is not changed from here on.
             head.raw = block
             known[block] = head

@@ -13,6 +13,9 @@ _NOTHING: Final[tuple[bytes, ...]] = ()
 _CORS_METHOD, _CORS_HEADERS = b"access-control-request-method", b"access-control-request-headers"
 # Up to this size in bytes, a head is compared with the previous one: larger ones are not kept for that.
 KEPT_HEAD: Final = 2048
+# The key of a handshake that the gateway writes itself.
+KEY_NAME: Final = b"Sec-WebSocket-Key"
+_KEY_LINE: Final = KEY_NAME + b": "
 
 
 class RequestHead:
@@ -146,6 +149,17 @@ class RequestHead:
         head.line_size = line_size
         head.reader = self.reader
         head.shown = b""
+        return head
+
+    def with_key(self, key: bytes) -> RequestHead:
+        """The head of another WebSocket handshake, with this Sec-WebSocket-Key and otherwise the same."""
+        head = self.with_line(self.method, self.target, b"", 0)
+        head.path = self.path
+        head.plain = self.plain
+        head.upgrade = self.upgrade
+        head.refusal = self.refusal
+        head._fields = [(KEY_NAME, key) if name == KEY_NAME else (name, value) for name, value in self.fields]
+        head._lines = [b"%b%b\r\n" % (_KEY_LINE, key) if line.startswith(_KEY_LINE) else line for line in self.lines]
         return head
 
     @property

@@ -6,6 +6,7 @@ A target that two readers could interpret differently is refused here, before an
 from __future__ import annotations
 
 import re
+from binascii import a2b_qp
 from typing import Final, NamedTuple
 
 from ..errors import BAD_REQUEST, Refusal
@@ -15,8 +16,8 @@ from ..errors import BAD_REQUEST, Refusal
 PLAIN_PATH: Final = re.compile(rb"(?=/)(?:/\.?[a-z0-9_~-]++)*+/?")
 # Nothing to look at twice: no escape, no dot at a segment's start.
 CLEAN_PATH: Final = re.compile(rb"(?=/)(?:/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*+)*+/?")
-_BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
-_TWOFOLD_ESCAPE: Final = re.compile(rb"%(?:2[eEfF]|5[cC]|00)")
+# What servers read differently where it is escaped.
+_TWOFOLD: Final = (b".", b"/", b"\\", b"\x00")
 # A dot segment, also with the path parameter that some servers strip before they resolve it.
 _DOT_SEGMENT: Final = re.compile(rb"/\.\.?(?:[/;]|$)")
 # An escaped unreserved character (RFC 3986 section 2.3); the dot is refused before.
@@ -25,6 +26,8 @@ _MEANT: Final = {form % code: bytes((code,)) for code in range(0x2D, 0x7F) for f
 # How many characters of a path are surely without such escapes; no configured path is longer. A bound, since a target
 # may be all escapes.
 LONGEST_PREFIX: Final = 128
+# As many bytes are surely as many characters, and one more.
+_ESCAPED_PREFIX: Final = 3 * (LONGEST_PREFIX + 2)
 _PRINTABLE: Final = bytes(range(0x21, 0x7F))
 _ABSOLUTE: Final = re.compile(rb"((?i:https?))://([^/?#]*)([^#]*)")
 _DEFAULT_PORTS: Final = {b"http": b":80", b"https": b":443"}
@@ -43,19 +46,36 @@ def path_fault(path: bytes) -> str | None:
         return "The target has a fragment; leave it out."
     if b"\\" in path:
         return "The path has a backslash, which some servers read as a slash."
-    if _BAD_ESCAPE.search(path):
-        return "The path has a percent sign without two hexadecimal digits after it."
-    if _TWOFOLD_ESCAPE.search(path):
-        return "The path has an escaped dot, slash, backslash or NUL, which servers read differently."
-    if _DOT_SEGMENT.search(path):
+    if b"%" in path:
+        decoded = _decoded(path)
+        if decoded is None:
+            return "The path has a percent sign without two hexadecimal digits after it."
+        if any(decoded.count(sign) != path.count(sign) for sign in _TWOFOLD):
+            return "The path has an escaped dot, slash, backslash or NUL, which servers read differently."
+    if b"/." in path and _DOT_SEGMENT.search(path):
         return "The path has a dot segment; resolve it first."
     return None
+
+
+def _decoded(path: bytes) -> bytes | None:
+    """A printable path with its escapes decoded, None where one is malformed. Paths may be 8 KiB of escapes, so this
+    is done in C: quoted-printable is percent-encoding with another sign, and each escape takes two bytes off."""
+    quoted = path.replace(b"=", b"=3D").replace(b"%", b"=")
+    decoded = a2b_qp(quoted)
+    return decoded if len(quoted) - len(decoded) == 2 * quoted.count(b"=") else None
 
 
 def without_needless_escapes(path: bytes) -> bytes:
     """A good path without escapes of unreserved characters, which mean nothing (RFC 3986 section 6.2.2.2): the form
     by which requests are routed, limited and logged. What is forwarded stays as it came."""
-    return _NEEDLESS_ESCAPE.sub(_unescaped, path, LONGEST_PREFIX) if b"%" in path else path
+    if b"%" not in path:
+        return path
+    end = _ESCAPED_PREFIX
+    if len(path) > end:
+        # No escape is cut in two.
+        end = path.rfind(b"%", end - 2, end) if b"%" in path[end - 2 : end] else end
+        return _NEEDLESS_ESCAPE.sub(_unescaped, path[:end]) + path[end:]
+    return _NEEDLESS_ESCAPE.sub(_unescaped, path)
 
 
 def _unescaped(escape: re.Match[bytes]) -> bytes:

@@ -6,6 +6,7 @@ workers, which drain once the new ones serve. Before that another process tries 
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -22,9 +23,7 @@ from twisted.python.lockfile import FilesystemLock
 from ..ops.control_socket import ControlSocket, LeftControl
 from .bound_ports import BoundPort
 from .channel import Channel
-
-_INHERITED: Final = "KODER_GATEWAY_GENERATION"
-_REHEARSAL: Final = "KODER_GATEWAY_REHEARSAL"
+from .environment import INHERITED, REHEARSAL
 
 
 @dataclass(slots=True, eq=False)
@@ -98,8 +97,8 @@ NONE: Final = Generation()
 
 def inherited(environ: MutableMapping[str, str] = os.environ) -> Generation:
     """What this process was left, by its environment, from which it is removed."""
-    text = environ.pop(_INHERITED, "")
-    rehearsal = bool(environ.pop(_REHEARSAL, ""))
+    text = environ.pop(INHERITED, "")
+    rehearsal = bool(environ.pop(REHEARSAL, ""))
     if not text:
         return NONE
     left = json.loads(text)
@@ -110,14 +109,22 @@ def inherited(environ: MutableMapping[str, str] = os.environ) -> Generation:
     return Generation(ports, workers, rehearsal, ending, None if control is None else LeftControl(*control))
 
 
-def rehearse(ports: Sequence[BoundPort]) -> int:
+def rehearse(ports: Sequence[BoundPort], longest: int) -> subprocess.Popen[bytes]:
     """Begin to try whether the program, as it is installed now, could start with the present configuration. Returns
-    the process, which ends with exit code 0 if it could, else says why it could not. Raises OSError."""
-    environ = {**os.environ, _INHERITED: _text(ports), _REHEARSAL: "1"}
+    the process, which ends with exit code 0 if it could, else says why it could not; after `longest` seconds SIGALRM
+    ends it. Raises OSError."""
+    environ = {**os.environ, INHERITED: _text(ports), REHEARSAL: "1"}
     # Not for this one: notices would be taken for the supervisor's.
     environ.pop("NOTIFY_SOCKET", None)
     kept = [port.socket.fileno() for port in ports]
-    return subprocess.Popen(_command(), env=environ, pass_fds=kept, stdin=subprocess.DEVNULL).pid
+    return subprocess.Popen(
+        _command(),
+        env=environ,
+        pass_fds=kept,
+        stdin=subprocess.DEVNULL,
+        # The alarm outlives execve(2). There are no threads here that could hold a lock.
+        preexec_fn=functools.partial(signal.alarm, longest),
+    )
 
 
 def become(
@@ -142,7 +149,7 @@ def become(
         os.set_inheritable(number, True)
     text = _text(ports, workers, ending, left)
     try:
-        os.execve(sys.executable, _command(), {**os.environ, _INHERITED: text})
+        os.execve(sys.executable, _command(), {**os.environ, INHERITED: text})
     except OSError:
         for number in numbers:
             os.set_inheritable(number, False)

@@ -26,6 +26,7 @@ from ..tls.ticket_contexts import TicketContexts
 from ..tree.compose import compose
 from ..wire.clock import CoarseClock
 from .bound_ports import BoundPort, PortBinder
+from .environment import carries_on
 from .generation import Generation, inherited
 from .seats import WorkerSeat
 from .supervisor import Supervisor
@@ -44,7 +45,8 @@ def supervise(count: int, settings: Settings, options: Any) -> tuple[WorkerProce
     """Start so many workers (`AUTO`: one for each processor that may be used) and supervise them.
 
     Returns in each worker, with its process and the settings in force; the supervisor ends with SystemExit. If one
-    worker is enough, returns None for a process that is alone. `options` are those of the command line, whose
+    worker is enough, returns None for a process that is alone; a new generation has a supervisor also then, since the
+    one before had one. `options` are those of the command line, whose
     `parent` is twistd's. Raises LaunchError.
     """
     fault = shared_store_fault(
@@ -56,7 +58,7 @@ def supervise(count: int, settings: Settings, options: Any) -> tuple[WorkerProce
     if fault is not None:
         raise LaunchError(f"--workers {'auto' if count == AUTO else count}: {fault}")
     count = processors() if count == AUTO else count
-    if count == 1:
+    if count == 1 and not carries_on():
         return None, settings
     _check_twistd(getattr(options, "parent", None))
     for module in _SHARED:
@@ -101,7 +103,7 @@ class _Launch:
 
     def run(self, count: int) -> tuple[WorkerProcess | None, Settings]:
         supervisor = Supervisor(
-            count, Notifier(), self._reload, lambda: self._settings.timeouts.drain, self._ports, self._before
+            count, Notifier(), self._reload, lambda: self._settings.timeouts, self._ports, self._before
         )
         if self._pidfile is not None:
             self._pidfile.write_text(str(os.getpid()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from dataclasses import dataclass, field
 
 from .channel import Channel
@@ -25,7 +26,11 @@ class Seat:
     due: float = -math.inf
     """When the next process may start."""
     silent_until: float = math.inf
-    """When it hangs if nothing is heard of it; the watchdog's."""
+    """When it hangs if nothing is heard of it; the watchdog's, as are the next two."""
+    ends: bool = False
+    """Whether it has said that it ends."""
+    hung: bool = False
+    """Whether it has been killed because it hung."""
     figures: tuple[int, int, int] = (0, 0, 0)
     """Requests a second, connections and tenants, as the worker has said last; the status line's."""
     _since: float = 0.0
@@ -35,6 +40,7 @@ class Seat:
         """A process starts."""
         self.run += 1
         self.figures = (0, 0, 0)
+        self.ends = self.hung = False
         self._since = now
 
     def died(self, now: float) -> float:
@@ -42,6 +48,12 @@ class Seat:
         pause = self._policy.died(now - self._since)
         self.due = now + pause
         return pause
+
+    def fate(self, code: int) -> str:
+        """How the process has ended, by its exit code, negative for a signal."""
+        if self.hung:
+            return "hung and was killed"
+        return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
     @property
     def hopeless(self) -> bool:
@@ -52,12 +64,10 @@ class Seat:
 @dataclass(frozen=True, slots=True)
 class WorkerSeat:
     """What a worker has of the supervisor: its number and how many processes had it, the channel, and the pages with
-    the metrics, that of the supervisor first, then one for each worker; half of the period of systemd's watchdog in
-    seconds, None if it has none; and whether systemd gets figures."""
+    the metrics, that of the supervisor first, then one for each worker; and whether systemd gets figures."""
 
     number: int
     run: int
     channel: Channel
     pages: tuple[SharedPage, ...]
-    watchdog_interval: float | None = None
     listened: bool = False

@@ -7,6 +7,7 @@ survive a fork.
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import selectors
@@ -15,14 +16,17 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
+from ..config import TimeoutSettings
 from ..ops.console import ERROR, INFO, WARNING
 from ..ops.control_socket import ControlSocket, refusal_of
 from ..ops.event_log import write_line
 from ..ops.notify import Notifier
 from .bound_ports import BoundPort
 from .channel import Channel, Message, channel_pair
-from .generation import NONE, Generation, OldWorkers, become, rehearse
+from .ended_processes import ended_processes
+from .generation import NONE, Generation, OldWorkers, become
 from .ready_events import handle_ready
+from .rehearsal import Rehearsal
 from .reload_round import ReloadRound
 from .seats import Seat, WorkerSeat
 from .signal_reader import SignalReader
@@ -37,16 +41,16 @@ _GRACE: Final = 10.0
 
 
 class Supervisor:
-    """`reload` reads the configuration again and returns the reasons why it is refused. `drain` returns how many
-    seconds a worker may take to end. `ports` are bound, and stay open here; `before` is the generation before, whose
-    workers end once all of this one serve."""
+    """`reload` reads the configuration again and returns the reasons why it is refused. `timeouts` returns those in
+    force: how long workers may take to end, and how long they may hang. `ports` are bound, and stay open here;
+    `before` is the generation before, whose workers end once all of this one serve."""
 
     def __init__(
         self,
         count: int,
         notifier: Notifier,
         reload: Callable[[], list[str]],
-        drain: Callable[[], float],
+        timeouts: Callable[[], TimeoutSettings],
         ports: Sequence[BoundPort],
         before: Generation = NONE,
         clock: Callable[[], float] = time.monotonic,
@@ -54,15 +58,13 @@ class Supervisor:
         self._clock = clock
         self._notifier = notifier
         self._reload = reload
-        self._drain = drain
+        self._timeouts = timeouts
         self._ports = ports
         self._before = before
         self._old = OldWorkers(before.workers)
-        self._watchdog = Watchdog(
-            notifier, self._ending, lambda line: self._say(line, WARNING), serving=bool(self._old)
-        )
-        # The process that tries whether the next generation could start.
-        self._rehearsal = 0
+        warn = functools.partial(self._say, level=WARNING)
+        self._watchdog = Watchdog(notifier, self._ending, lambda: timeouts().worker, warn, bool(self._old))
+        self._rehearsal = Rehearsal()
         self._renews = False
         self._selector = selectors.DefaultSelector()
         self._totals = Totals(count)
@@ -168,8 +170,7 @@ class Supervisor:
         if pid == 0:
             self._become_worker(ours)
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            pages, interval = self._totals.pages, self._watchdog.interval
-            return WorkerSeat(seat.number, seat.run, theirs, pages, interval, self._notifier.listened)
+            return WorkerSeat(seat.number, seat.run, theirs, self._totals.pages, self._notifier.listened)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         if pid > 0:
             theirs.close()
@@ -205,6 +206,7 @@ class Supervisor:
         if "figures" in message:
             self._status.heard(seat, message["figures"])
         elif "refusals" in message:
+            self._watchdog.answered(seat, self._clock())
             self._judged(seat, message["refusals"])
         elif message.get("notify") == "READY=1" and not seat.ready:
             seat.ready = self._served = True
@@ -230,17 +232,11 @@ class Supervisor:
             seat.channel = None
 
     def _reap(self) -> None:
-        """Take note of processes that have ended; in a container also those of others (waitpid(2))."""
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            code = os.waitstatus_to_exitcode(status)
-            if pid == self._rehearsal:
-                self._rehearsed(code)
+        """Take note of processes that have ended."""
+        for pid, code in ended_processes():
+            fault = self._rehearsal.ended(pid, code)
+            if fault is not None:
+                self._rehearsed(fault)
             if self._old.ended(pid):
                 self._renew()
             for seat in self._seats:
@@ -263,8 +259,7 @@ class Supervisor:
             # It has said why.
             self._give_up(1)
             return
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        self._died(seat, f"(process {pid}) {how}", "" if ready else " before it was ready")
+        self._died(seat, f"(process {pid}) {seat.fate(code)}", "" if ready else " before it was ready")
 
     def _died(self, seat: Seat, how: str, when: str = "") -> None:
         pause = seat.died(self._clock())
@@ -294,13 +289,14 @@ class Supervisor:
         for port in self._ports:
             port.stopListening()
         self._old.end()
+        self._rehearsal.stop()
         for seat in self._running():
             if seat.channel is not None:
                 seat.channel.send(do="end")
 
     def _ending(self) -> float:
         """How many seconds a worker may take to end."""
-        return self._drain() + _GRACE
+        return self._timeouts().drain + _GRACE
 
     def _look(self) -> None:
         """Wait no longer for what is late."""
@@ -333,6 +329,7 @@ class Supervisor:
         if self._control is not None:
             self._control.begun()
         self._round.begin(self._reload(), self._running(), self._clock())
+        self._watchdog.asked(self._running(), self._round.due)
         if not self._round:
             self._decide()
 
@@ -365,18 +362,18 @@ class Supervisor:
             return
         self._renews = False
         try:
-            self._rehearsal = rehearse(self._ports)
+            self._rehearsal.begin(self._ports)
         except OSError as error:
             self._say(f"no new generation: it cannot be tried: {error.strerror}", ERROR)
 
-    def _rehearsed(self, code: int) -> None:
+    def _rehearsed(self, fault: str) -> None:
         """Become the next generation if it could start."""
-        self._rehearsal = 0
         if self._code is not None:
             return
-        if code:
-            why = "for the reasons above" if code > 0 else f"it was killed by {signal.Signals(-code).name}"
-            self._say(f"no new generation: it could not start, {why}; this one serves on", ERROR)
+        if fault:
+            self._say(f"no new generation: {fault}; this one serves on", ERROR)
+            # What was asked for meanwhile may be about what has been mended.
+            self._renew()
             return
         self._notifier.reloading("a new generation starts")
         workers = [(seat.pid, seat.channel) for seat in self._running() if seat.channel is not None]

@@ -115,7 +115,6 @@ class _ChannelNotifier(Notifier):
         self._channel = seat.channel
         self._figures: list[int] = []
         self.listened = seat.listened
-        self.watchdog_interval = seat.watchdog_interval
 
     def figures(self, requests: int, connections: int, tenants: int) -> None:
         """This worker's own, for the supervisor to add up."""
@@ -125,9 +124,10 @@ class _ChannelNotifier(Notifier):
             self._channel.send(figures=figures)
 
     def watchdog(self) -> None:
-        """Still alive; nothing for a supervisor that does not read, as of workers that a new generation replaces."""
+        """Still alive, whether or not systemd has a watchdog; nothing for a supervisor that does not read, as of
+        workers that a new generation replaces."""
         if not self._channel.blocked:
-            super().watchdog()
+            self._send("WATCHDOG=1", "")
 
     def _send(self, message: str, status: str) -> None:
         self._channel.send(notify=message, status=status)

@@ -94,23 +94,25 @@ def test_each_value_says_where_it_comes_from(tmp_path: Path) -> None:
     file = str(tmp_path / "koder-gateway.toml")
 
     def origin(path: str) -> tuple[str, str]:
-        return entries[path].source, entries[path].name
+        line = entries[path].line
+        assert (line > 0) == (entries[path].source == "file")
+        return entries[path].source, entries[path].name + (f":{line}" if line else "")
 
-    assert origin("timeouts.head") == ("file", file)
+    assert origin("timeouts.head") == ("file", f"{file}:6")
     assert origin("timeouts.body") == ("default", "")
     assert origin("log.level") == ("environment", "KODER_GATEWAY_LOG__LEVEL")
-    assert origin("services.billing.url") == ("file", file)
+    assert origin("services.billing.url") == ("file", f"{file}:2")
     assert origin("services.billing.connect") == ("default", "")
-    assert origin("services.identity.connect") == ("file", file)
-    assert origin('services."a.b".url') == ("file", file)
+    assert origin("services.identity.connect") == ("file", f"{file}:9")
+    assert origin('services."a.b".url') == ("file", f"{file}:11")
     assert origin("services.auth.url") == ("environment", "KODER_GATEWAY_SERVICES__AUTH")
     assert origin("services.new.url") == ("environment", "KODER_GATEWAY_SERVICES__NEW")
     assert origin("services.new.connect") == ("default", "")
     assert origin("services.oauth2.url") == ("default", "")
-    assert origin("routes[1].allow") == ("file", file)
+    assert origin("routes[1].allow") == ("file", f"{file}:18")
     assert origin("routes[1].public") == ("default", "")
     assert origin("limits[0].rate") == ("default", "")
-    assert f'head = "1s"  # {file}\n' in lines
+    assert f'head = "1s"  # {file}:6\n' in lines
     assert 'body = "30s"  # default\n' in lines
     assert 'level = "warn"  # KODER_GATEWAY_LOG__LEVEL' in lines
 
@@ -144,7 +146,9 @@ def test_the_command_prints_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert answered["ok"] is True
     (head,) = [each for each in answered["configuration"] if each["key"] == "timeouts.head"]
     variable = "KODER_GATEWAY_TIMEOUTS__HEAD"
-    assert head == {"key": "timeouts.head", "value": "3s", "source": "environment", "name": variable}
+    assert head == {"key": "timeouts.head", "value": "3s", "source": "environment", "name": variable, "line": None}
+    (folder,) = [each for each in answered["configuration"] if each["key"] == "state.dir"]
+    assert (folder["name"], folder["line"]) == (str(path), 1)
     # It is printed with faults beyond the file, too.
     path.write_text("state.dir = 'koder-gateway.toml'\n")
     done = run("check", path, "--print")
@@ -157,7 +161,7 @@ def test_programs_get_the_same(tmp_path: Path) -> None:
     _, _, entries = printed(tmp_path, TEXT)
     rows = json_entries(list(entries.values()))
     assert json.loads(json.dumps(rows)) == rows
-    assert {"key": "timeouts.body", "value": "30s", "source": "default", "name": None} in rows
+    assert {"key": "timeouts.body", "value": "30s", "source": "default", "name": None, "line": None} in rows
 
 
 # No configuration has a date, and no number that is none.

@@ -537,6 +537,8 @@ NO_BOUNDS = {
     "policy.origins._LONGEST_NAME": "the protocol's",
     "policy.clients._node_address": "policy.clients._REMEMBERED",
     "policy.tenants._unregistered": "policy.tenants._REMEMBERED",
+    "tracing.otlp._server_parts": "tracing.otlp._REMEMBERED",
+    "tracing.otlp._client_parts": "tracing.otlp._REMEMBERED",
 }
 
 

@@ -252,14 +252,16 @@ def test_flood(impatient, prepare, make):
 
 
 def test_streams_beyond_the_bound(impatient):
-    """5.1.2: refused one by one while others wait; a client that does not listen is ended."""
+    """5.1.2: refused one by one while others wait; a client that does not listen is ended. What waits for its window
+    for longer than this gateway's second is cut, and makes room for others."""
     with connect(impatient, (INITIAL_WINDOW_SIZE, 0)) as client:
         most = client.settings[MAX_CONCURRENT_STREAMS]
         flood(client, lambda number: headers(odd(number), GET))
-        refused = [answer.reset for answer in client.answers.values() if answer.reset is not None]
-        assert set(refused) == {REFUSED_STREAM}
+        resets = [answer.reset for answer in client.answers.values() if answer.reset is not None]
+        cut = [code for code in resets if code != REFUSED_STREAM]
+        assert len(cut) < len(resets)
     impatient.origin.settle()
-    assert len(impatient.origin.messages) <= most
+    assert len(impatient.origin.messages) <= most + len(cut)
 
 
 def test_refused_streams_may_be_tried_again(gateway):

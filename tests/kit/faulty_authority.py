@@ -74,7 +74,8 @@ class Hold:
 
 
 class FaultyAuthority:
-    """Passes requests to `pebble`, and keeps what they were in `requests`. A context manager.
+    """Passes requests to `pebble`, and keeps what they were in `requests`, and in `orders` those for a new order that
+    it has accepted. A context manager.
 
     `directory` is its URL, `ca` the file that its certificate is from. With `renewal` it says when to renew: the
     function gets a certificate's id (RFC 9773 section 4.1) and returns the start and end of its window, in seconds
@@ -87,6 +88,7 @@ class FaultyAuthority:
         self.look_again = 21600
         self.faults: list[Fault] = []
         self.requests: list[Request] = []
+        self.orders: list[Request] = []
         self.ca = pebble.ca
         self._holds: list[Hold] = []
         self._over = threading.Event()
@@ -119,9 +121,8 @@ class FaultyAuthority:
         return [each for each in self.requests if each.kind == kind]
 
     def ordered(self) -> list[str]:
-        """The names of the orders so far, in their order."""
-        orders = [each for each in self.requests if each.kind == "new-order"]
-        return [identifier["value"] for each in orders for identifier in each.payload["identifiers"]]
+        """The names of the orders that the authority has accepted, in their order."""
+        return [identifier["value"] for each in self.orders for identifier in each.payload["identifiers"]]
 
     @contextlib.contextmanager
     def held(self, kind: str, *, after: bool = False) -> Iterator[Hold]:
@@ -147,6 +148,8 @@ class FaultyAuthority:
             self._fail(handler, fault)
             return
         status, fields, said = self._answer(handler, request, body)
+        if request.kind == "new-order" and status == 201:
+            self.orders.append(request)
         self._wait(request, after=True)
         if fault is not None:
             self._fail(handler, fault)

@@ -35,6 +35,7 @@ from koder_gateway.tls import plain_http, stream
 from koder_gateway.tls.certificates import self_signed
 from koder_gateway.tls.contexts import ServerContexts
 from koder_gateway.tls.factory import TLSFactory, over_tls
+from koder_gateway.tls.handshake_failures import HandshakeFailures
 from koder_gateway.tls.stream import TLSTransport
 from koder_gateway.tls_bio import records as layer
 from koder_gateway.wire.refusal_writer import RefusalWriter
@@ -255,6 +256,55 @@ def test_records_may_come_byte_by_byte(contexts):
     client = Client(contexts, cut=cut_at([1])).pump()
     client.say(b"one").pump()
     assert client.inner.heard == b"one"
+
+
+@pytest.mark.parametrize("version", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION])
+def test_the_memory_of_a_handshake_is_replaced_and_no_byte_with_it(connect, version):
+    """Also in the midst of a record, which OpenSSL has taken as far as it has come."""
+    client = connect(version=version)
+    server = client.server
+    before = server._incoming, server._outgoing
+    records = client.say(b"one").pending()
+    client.wire.send(records[:9])
+    assert server.settle()
+    assert before[0] != server._incoming
+    assert before[1] != server._outgoing
+    client.wire.send(records[9:])
+    server.write(b"two")
+    assert (client.inner.heard, client.pump().heard) == (b"one", b"two")
+    client.say(b"three").pump()
+    assert client.inner.heard == b"onethree"
+
+
+def test_what_openssl_has_not_taken_or_sent_keeps_its_memory(connect):
+    client = connect()
+    server = client.server
+    layer.lib.SSL_write(server._ssl, b"waits", 5)
+    before = server._outgoing
+    assert server.settle()
+    assert server._outgoing == before
+    server._flush()
+    assert client.pump().heard == b"waits"
+
+
+def test_a_connection_that_has_ended_has_nothing_to_settle(connect):
+    client = connect()
+    client.hang_up(ConnectionLost())
+    assert not client.server.settle()
+
+
+def test_connections_settle_at_a_tick_if_they_last(contexts):
+    failures = HandshakeFailures()
+    clients = []
+    for _ in range(3):
+        inner = Inner()
+        client = Client(contexts, inner)
+        client.server._failures = failures
+        clients.append((client.pump(), client.server._incoming))
+    clients[0][0].hang_up(ConnectionLost())
+    failures.young.sweep()
+    assert [client.server._incoming is not None for client, _ in clients] == [False, True, True]
+    assert all(client.server._incoming != before for client, before in clients)
 
 
 def test_a_sequence_is_one_write(connect):

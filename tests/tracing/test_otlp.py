@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from koder_gateway.tracing.otlp import export_request
+from koder_gateway.tracing import otlp
+from koder_gateway.tracing.otlp import encoded, export_request
 from koder_gateway.tracing.records import AttemptRecord, ExchangeRecord
 from koder_gateway.wire.framed_messages import Messages, framed
 from tests.kit.span_collector import CLIENT, SERVER, Seen, spans_in
@@ -44,7 +45,7 @@ PLAIN: dict[str, Any] = {
 def spans(**facts: Any) -> list[Seen]:
     """The spans of a record with these facts, through a stream and through OTLP."""
     (record,) = Messages(ExchangeRecord, 1 << 20).feed(framed(ExchangeRecord(**{**PLAIN, **facts})))
-    body = export_request([record], [("service.name", "koder-gateway")]).SerializeToString()
+    body = export_request([encoded(record)], [("service.name", "koder-gateway")])
     return spans_in(ExportTraceServiceRequest.FromString(body))
 
 
@@ -171,6 +172,47 @@ def test_an_unknown_method_names_no_span() -> None:
     server, client = spans(method=b"BREW")
     assert (server.name, client.name, server["http.request.method"]) == ("HTTP /v1/users", "HTTP", "_OTHER")
     assert server["http.request.method_original"] == "BREW"
+
+
+def test_spans_of_several_exchanges_have_nothing_of_each_other() -> None:
+    """What they have in common is remembered."""
+    facts: list[dict[str, Any]] = [
+        {"host": b"a.example", "tenant": b"a", "status": 200, "client": b"192.0.2.1"},
+        {
+            "host": b"b.example:80",
+            "tenant": b"",
+            "status": 404,
+            "client": b"192.0.2.2",
+            "route": b"",
+            "bytes_in": 300,
+        },
+        {
+            "host": b"a.example",
+            "tenant": b"c",
+            "status": 500,
+            "protocol": "1.1",
+            "secure": False,
+            "bytes_out": 1 << 40,
+        },
+    ]
+    records = [ExchangeRecord(**{**PLAIN, **each}) for each in facts]
+    together = export_request([encoded(each) for each in records], [])
+    alone = [spans_in(ExportTraceServiceRequest.FromString(export_request([encoded(each)], []))) for each in records]
+    assert spans_in(ExportTraceServiceRequest.FromString(together)) == [span for each in alone for span in each]
+    assert [each[0]["koder.tenant"] for each in alone] == ["a", None, "c"]
+    assert [each[0]["http.response.body.size"] for each in alone] == [5, 5, 1 << 40]
+    assert [each[0]["http.request.body.size"] for each in alone] == [3, 300, 3]
+
+
+def test_what_clients_choose_without_bound_is_not_remembered() -> None:
+    before = otlp._host_parts.cache_info().currsize
+    assert spans(host=b"h" * 2000)[0]["server.address"] == "h" * 1024
+    assert otlp._host_parts.cache_info().currsize == before
+    sizes = [each.cache_info() for each in (otlp._server_parts, otlp._client_parts)]
+    for number in range(20):
+        spans(method=b"M%d" % number, path=b"/%d" % number, request_id=b"%d" % number, client=b"192.0.2.%d" % number)
+    grown = [each.cache_info() for each in (otlp._server_parts, otlp._client_parts)]
+    assert [after.currsize - size.currsize <= 1 for after, size in zip(grown, sizes, strict=True)] == [True, True]
 
 
 @given(st.binary(max_size=3000), st.binary(max_size=3000), st.binary(max_size=3000))

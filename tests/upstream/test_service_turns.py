@@ -167,6 +167,21 @@ def test_an_event_does_not_wait_for_a_turn(gateway: MemoryGateway) -> None:
     assert all(b"data: x" in client.take() for client in clients)
 
 
+def test_late_bodies_of_one_http2_client_pause_each_other(gateway: MemoryGateway) -> None:
+    """A hundred of them that waited for a turn would hold 64 KiB each."""
+    client = Http2(gateway)
+    client.send(*(headers(2 * number + 1, asking(b"/v1/users")) for number in range(100)))
+    connections = gateway.origin().connections
+    for connection in connections:
+        connection.near.arrive(BEGUN)
+    hurry(gateway)
+    client.peer.stop_reading()
+    for connection in connections:
+        connection.near.arrive(BODY)
+    assert sum(connection.near.paused for connection in connections) > 80
+    assert not any(connection.near.protocol._late for connection in connections)
+
+
 def test_a_late_body_that_is_cut_is_not_passed_on_as_whole(gateway: MemoryGateway) -> None:
     clients, connections = ask(gateway, GREEDY, MODEST)
     for connection in connections:

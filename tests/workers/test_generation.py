@@ -26,13 +26,13 @@ RENEWED = "a new generation serves, and the one before ends"
 TWICE = 3 * PATIENCE
 
 
-def renew(gateway: GatewayProcess) -> None:
-    """Have a new generation start, and wait until the one before has ended."""
+def renew(gateway: GatewayProcess, workers: int = 2) -> None:
+    """Have a new generation of so many workers start, and wait until the one before has ended."""
     before, told = gateway.workers, gateway.log().count(RENEWED)
     gateway.signal(signal.SIGUSR2)
     until(lambda: gateway.log().count(RENEWED) > told, "a new generation serves", TWICE)
     until(lambda: not set(before) & set(gateway.workers), "the one before has ended")
-    assert len(gateway.workers) == 2
+    assert len(gateway.workers) == workers
 
 
 def test_the_process_and_its_ports_stay(tmp_path: Path) -> None:
@@ -95,6 +95,59 @@ def test_a_generation_that_could_not_start_changes_nothing(tmp_path: Path) -> No
         assert gateway.workers == before
         gateway.config.write_text(good)
         renew(gateway)
+
+
+def test_a_sigusr2_during_a_try_that_fails_is_tried_too(tmp_path: Path) -> None:
+    with Origin() as origin, supervised(tmp_path, origin.url) as gateway:
+        good = gateway.config.read_text()
+        gateway.config.unlink()
+        os.mkfifo(gateway.config)
+        gateway.signal(signal.SIGUSR2)
+        # It is opened for reading by the process that tries.
+        with gateway.config.open("w") as pipe:
+            gateway.signal(signal.SIGUSR2)
+            gateway.config.unlink()
+            gateway.config.write_text(good)
+            pipe.write("[nonsense")
+        until(lambda: "no new generation: it could not start, for the reasons above" in gateway.log(), "it is said")
+        until(lambda: RENEWED in gateway.log(), "the second one is tried", TWICE)
+
+
+def test_a_try_that_hangs_ends_with_the_gateway(tmp_path: Path) -> None:
+    with Origin() as origin, supervised(tmp_path, origin.url) as gateway:
+        workers = gateway.workers
+        gateway.config.unlink()
+        os.mkfifo(gateway.config)
+        gateway.signal(signal.SIGUSR2)
+        until(lambda: set(gateway.workers) - set(workers), "it is tried, and waits for the file")
+        (trying,) = set(gateway.workers) - set(workers)
+        with gateway.connect() as client:
+            assert client.ask("GET", "/a").status == 200
+        assert gateway.stop() == 0
+        assert gone(trying)
+
+
+def test_workers_lowered_to_one_and_raised_again(tmp_path: Path) -> None:
+    """One worker of a new generation has a supervisor too: the process that was started stays."""
+    with Origin() as origin, supervised(tmp_path, origin.url) as gateway:
+        pid = gateway.pid
+        for workers in (1, 3):
+            gateway.config.write_text(configured(origin.url, listen={"workers": workers}))
+            renew(gateway, workers)
+            assert gateway.metrics()[READY] == workers
+            with gateway.connect() as client:
+                assert client.ask("GET", "/a").status == 200
+        assert gateway.pid == pid
+
+
+def test_a_process_that_is_alone_says_that_it_has_no_generations(tmp_path: Path) -> None:
+    """Also where the file has been changed to several workers: it has no supervisor that could start them."""
+    with Origin() as origin, GatewayProcess(tmp_path, configured(origin.url, listen={"workers": 1})) as gateway:
+        gateway.config.write_text(configured(origin.url))
+        gateway.signal(signal.SIGUSR2)
+        until(lambda: "SIGUSR2 is for the supervisor of several workers; restart instead" in gateway.log(), "it says")
+        with gateway.connect() as client:
+            assert client.ask("GET", "/a").status == 200
 
 
 def test_a_generation_has_the_new_configuration(tmp_path: Path) -> None:

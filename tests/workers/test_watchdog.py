@@ -21,7 +21,7 @@ from tests.kit.gateways import GatewayProcess
 from tests.kit.services import Origin
 from tests.kit.waiting import PATIENCE, until
 from tests.workers.test_generation import renew
-from tests.workers.test_supervised import configured, supervised, until_replaced
+from tests.workers.test_supervised import READY, configured, supervised, until_replaced
 
 ALIVE = b"WATCHDOG=1"
 # More than two of the supervisor's keep-alives are apart.
@@ -77,8 +77,9 @@ def test_it_is_fed_while_both_turn_and_not_while_one_hangs(tmp_path: Path, monke
     with (
         systemd(tmp_path, monkeypatch, WATCHDOG_USEC="6000000") as notices,
         Origin() as origin,
-        supervised(tmp_path, origin.url) as gateway,
+        GatewayProcess(tmp_path, configured(origin.url, timeouts={"worker": 0})) as gateway,
     ):
+        until(lambda: gateway.metrics()[READY] == 2, "both workers are ready")
         assert notices.recv(4096).startswith((b"READY=1\n", ALIVE))
         # Longer than a worker's silence may be.
         until_alive(notices, 5)
@@ -90,6 +91,34 @@ def test_it_is_fed_while_both_turn_and_not_while_one_hangs(tmp_path: Path, monke
         until_alive(notices, 2)
         assert gateway.log().count(" hangs: ") == 1
         assert gateway.log().count(f"(process {hanging}) is heard again") == 1
+
+
+@pytest.mark.parametrize("environ", [{}, {"WATCHDOG_USEC": "6000000"}], ids=["alone", "systemd"])
+def test_a_worker_that_hangs_is_replaced_and_the_others_serve_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environ: dict[str, str]
+) -> None:
+    with (
+        systemd(tmp_path, monkeypatch, **environ),
+        Origin() as origin,
+        GatewayProcess(tmp_path, configured(origin.url, timeouts={"worker": "3s"})) as gateway,
+    ):
+        until(lambda: gateway.metrics()[READY] == 2, "both workers are ready")
+        hanging, other = gateway.workers
+        os.kill(hanging, signal.SIGSTOP)
+
+        def replaced() -> bool:
+            assert gateway.ask_admin("/readyz")[0] == 200, "those that serve are ready"
+            with gateway.connect() as client:
+                assert client.ask("GET", "/a").status == 200
+            return "hung" in gateway.log()
+
+        until(replaced, "it is killed")
+        until_replaced(gateway, hanging)
+        assert other in gateway.workers
+        line = f"worker 1 (process {hanging}) hung and was killed; it is started again"
+        assert gateway.log().count(line) == 1
+        assert "was killed by" not in gateway.log()
+        assert gateway.log().count(" hangs: ") == len(environ), "without systemd there is one line"
 
 
 def test_it_is_fed_while_workers_are_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,16 +183,26 @@ class Counting(Notifier):
 class Unit:
     """A watchdog over two workers, which have the processes 11 and 12."""
 
-    def __init__(self, interval: float | None = 10.0, serving: bool = True) -> None:
+    def __init__(self, interval: float | None = 10.0, serving: bool = True, limit: float = 0.0) -> None:
         self.notifier = Counting(interval)
         self.told: list[str] = []
-        self.watchdog = Watchdog(self.notifier, lambda: 40.0, self.told.append, serving)
+        self.killed: list[tuple[int, int]] = []
+        self.watchdog = Watchdog(
+            self.notifier,
+            lambda: 40.0,
+            lambda: limit,
+            self.told.append,
+            serving,
+            lambda *each: self.killed.append(each),
+        )
         self.seats = [Seat(1, 11), Seat(2, 12)]
         for seat in self.seats:
             self.watchdog.started(seat, 0.0)
 
     def fed(self, now: float) -> bool:
-        """Whether a look sends a keep-alive."""
+        """Whether a look sends a keep-alive. Those before it, each second, are left out."""
+        if self.watchdog.due < now - 1.0:
+            self.watchdog.due = now
         before = self.notifier.sent
         self.watchdog.look(self.seats, now)
         return self.notifier.sent > before
@@ -193,7 +232,9 @@ def test_one_silent_worker_stops_it_and_is_named_once() -> None:
     assert unit.fed(9.9)
     assert not unit.fed(10.9)
     assert not unit.fed(12.0)
-    assert unit.told == ["worker 2 (process 12) hangs: systemd's watchdog gets no keep-alive until it is heard"]
+    assert unit.told == [
+        "worker 2 (process 12) hangs: systemd's watchdog gets no keep-alive until it is heard or replaced"
+    ]
     unit.hear("WATCHDOG=1", 12.5)
     assert unit.fed(13.0)
     assert unit.told[1:] == ["worker 2 (process 12) is heard again"]
@@ -232,7 +273,62 @@ def test_a_seat_without_a_process_does_not_count() -> None:
     assert len(unit.told) == 1
 
 
-def test_without_a_watchdog_there_is_no_look() -> None:
-    unit = Unit(interval=None)
-    assert unit.watchdog.due == math.inf
-    assert not unit.fed(1e9)
+def test_without_a_watchdog_only_who_hangs_is_killed() -> None:
+    unit = Unit(interval=None, limit=10.0)
+    unit.hear("READY=1", 0.0)
+    for now in range(1, 20):
+        unit.hear("WATCHDOG=1", now, 1)
+        assert unit.killed == ([] if now < 11 else [(12, signal.SIGKILL)]), now
+        unit.watchdog.look(unit.seats, now)
+    assert unit.told == [], "its end is told"
+    assert [seat.hung for seat in unit.seats] == [False, True]
+
+
+def test_who_hangs_is_not_killed_before_systemd_would_miss_it_nor_at_all_without_a_limit() -> None:
+    for limit, killed in ((3.0, 1), (0.0, 0)):
+        unit = Unit(interval=5.0, limit=limit)
+        unit.hear("READY=1", 0.0)
+        for now in (1.0, 2.0, 3.0, 4.0, 4.99):
+            unit.watchdog.look(unit.seats, now)
+        assert unit.killed == []
+        for now in range(6, 100):
+            unit.hear("WATCHDOG=1", now, 1)
+            unit.watchdog.look(unit.seats, now)
+        assert len(unit.killed) == killed
+
+
+def test_a_supervisor_that_stood_still_does_not_blame_the_workers() -> None:
+    """As in a container that was paused: they stood still too."""
+    unit = Unit(interval=None, limit=10.0)
+    unit.hear("READY=1", 0.0)
+    unit.watchdog.look(unit.seats, 0.0)
+    unit.watchdog.look(unit.seats, 3600.0)
+    unit.hear("WATCHDOG=1", 3600.1, 1)
+    for now in range(3601, 3611):
+        unit.hear("WATCHDOG=1", now, 1)
+        unit.watchdog.look(unit.seats, now)
+    assert unit.killed == [(12, signal.SIGKILL)], "from then on it counts"
+
+
+def test_a_reload_may_take_until_its_time_is_up() -> None:
+    unit = Unit(interval=None, limit=10.0)
+    unit.hear("READY=1", 0.0)
+    unit.watchdog.asked(unit.seats, 45.0)
+    unit.watchdog.answered(unit.seats[0], 1.0)
+    for now in range(1, 12):
+        unit.watchdog.look(unit.seats, now)
+    assert unit.killed == [(11, signal.SIGKILL)], "it has answered, and hangs since"
+    for now in range(12, 56):
+        unit.watchdog.look(unit.seats, now)
+        assert len(unit.killed) == (1 if now < 52 else 2), now
+    unit.watchdog.asked(unit.seats, math.inf)
+
+
+def test_an_answer_to_a_reload_does_not_shorten_the_drain() -> None:
+    unit = Unit(interval=None, limit=10.0)
+    unit.hear("READY=1", 0.0)
+    unit.hear("STOPPING=1", 1.0)
+    unit.watchdog.answered(unit.seats[0], 2.0)
+    for now in range(2, 40):
+        unit.watchdog.look(unit.seats, now)
+    assert unit.killed == []

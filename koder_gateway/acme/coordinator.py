@@ -176,13 +176,14 @@ class Coordinator:
             now, record, plan = self._now(), self._record(name), self._plan
             if plan is None:
                 return
-            plan.failed(name, fault, now)
+            begins = plan.failed(name, fault, now)
             if record is not None:
                 self._report.failed(record, fault, now)
                 self._keeping(lambda: self._keep(record))
             if fault.scope != "name":
-                self._report.paused(fault, plan.pace.paused_until, now)
                 self._keeping(lambda: self._storage.keep_pace(plan.pace))
+            if begins:
+                self._report.paused(fault, plan.pace.paused_until, now)
 
     def issued(self, name: str, issued: Issued) -> None:
         """A name has a certificate, which is in use."""
@@ -196,7 +197,8 @@ class Coordinator:
             was_paused = plan.pace.failures > 0
             plan.issued(name, now)
             self._report.issued(record, renewed, now)
-            self._report.well()
+            if not plan.pace.failures:
+                self._report.well()
             self._keeping(lambda: self._keep(record))
             if was_paused:
                 self._keeping(lambda: self._storage.keep_pace(plan.pace))

@@ -152,20 +152,22 @@ class OrderPlan:
             record.next_try = now + self._jittered(_FIRST_PAUSE)
             self._schedule(record)
 
-    def failed(self, name: str, fault: Fault, now: float) -> None:
-        """An order has failed. What it is the fault of waits."""
+    def failed(self, name: str, fault: Fault, now: float) -> bool:
+        """An order has failed. What it is the fault of waits; whether all orders do from now on."""
         record = self._records.get(name)
         if fault.scope == "name":
             latest = _LONGEST_PAUSE if record is None else retry_latest(record, now)
             self._failed(name, fault, now, _FIRST_RETRY, latest)
-            return
+            return False
         # Its own wait as well: a name at which the authority fails must not hold up the others.
         self._failed(name, replace(fault, after=None), now, _FIRST_LOOK, _LATEST_LOOK)
-        self.pause(fault, now)
+        return self.pause(fault, now)
 
     def issued(self, name: str, now: float) -> None:
-        """A name has a certificate, whose times its record has: `next_renewal` above all."""
-        self.well(now)
+        """A name has a certificate, whose times its record has: `next_renewal` above all. An order that was under way
+        before a pause ends none: the authority is asked again when it wants."""
+        if now >= self.pace.paused_until:
+            self.well()
         record = self._land(name)
         if record is not None:
             record.state = "issued"
@@ -182,19 +184,23 @@ class OrderPlan:
             if name not in self._in_flight:
                 self._schedule(record)
 
-    def pause(self, fault: Fault, now: float) -> None:
-        """Leave the authority alone for a while: as long as it asks, else ever longer."""
+    def pause(self, fault: Fault, now: float) -> bool:
+        """Leave the authority alone for a while: as long as it asks, else ever longer; whether this begins now. Those
+        that were in flight together fail together, and that is one failure."""
         pace = self.pace
-        pace.failures += 1
+        paused = now < pace.paused_until
+        if paused and fault.after is None:
+            return False
+        pace.failures += not paused
         pause = min(_FIRST_PAUSE * 2.0 ** min(pace.failures - 1, 16), _LONGEST_PAUSE)
         wait = self._jittered(pause) if fault.after is None else max(fault.after, 1.0) + pause * self._part() / 8
         pace.paused_until = max(pace.paused_until, now + min(wait, LONGEST_PATIENCE))
         pace.reason, pace.advice = fault.words, fault.advice
+        return not paused
 
-    def well(self, now: float) -> None:
+    def well(self) -> None:
         """The authority answers as it should."""
         self.pace.failures, self.pace.reason, self.pace.advice = 0, "", ""
-        self.pace.paused_until = min(self.pace.paused_until, now)
 
     def next_look(self, now: float) -> float:
         """When `begin` may have something to say, at the latest if nothing else happens."""

@@ -64,8 +64,10 @@ class Report:
 
     def paused(self, fault: Fault, until: float, now: float) -> None:
         """No orders are sent for a while."""
-        if fault.words != self._pause_reason:
-            self._pause_reason = fault.words
+        # Of this machine's own faults each names another file.
+        reason = fault.scope if fault.scope == "local" else fault.words
+        if reason != self._pause_reason:
+            self._pause_reason = reason
             wait = duration(until - now)
             self._add("error", f"no certificates are ordered for {wait}: {fault.text}; those that are there stay")
 

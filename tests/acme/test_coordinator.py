@@ -215,7 +215,7 @@ def test_an_authority_that_is_away_is_told_once_and_when_it_is_back(tmp_path: Pa
     assert len(play.lines) == 1
     assert "error: no certificates are ordered for 30 seconds: https://acme.example/d: it cannot be" in play.lines[0]
     assert play.standing.paused_until > play.now
-    assert play.storage.pace().failures == 4
+    assert play.storage.pace().failures == 1
     again = Play(tmp_path, now=play.now)
     again.names(*(f"n{number}.example" for number in range(4)))
     assert again.work.begun == []

@@ -118,7 +118,7 @@ def test_the_authority_is_left_alone_ever_longer_and_then_asked_by_one() -> None
         assert begun(plan, now - 0.001) == []
         (name,) = begun(plan, now)
         plan.failed(name, AWAY, now)
-    assert pauses[0] == 240.0
+    assert pauses[:3] == [30.0, 60.0, 120.0]
     assert pauses[-1] == HOUR
     now = plan.pace.paused_until
     (name,) = begun(plan, now)
@@ -133,6 +133,14 @@ def test_what_the_authority_asks_for_is_given() -> None:
     assert begun(plan, 7199.0) == []
     kept = msgspec.json.decode(msgspec.json.encode(plan.pace), type=Pace)
     assert begun(OrderPlan(50, half, [NameRecord(name="b.example", first_seen=0.0)], kept, 1.0), 7199.0) == []
+
+
+def test_an_order_that_was_under_way_before_ends_no_pause() -> None:
+    plan = plan_of(3)
+    first, second, _ = begun(plan, 0.0)
+    plan.failed(first, refused("rateLimited", "too many new orders", status=429, name=first, after=7200.0), 0.0)
+    issue(plan, second, 1.0)
+    assert begun(plan, 7199.0) == []
 
 
 def test_a_limit_on_one_domain_leaves_the_others_alone() -> None:

@@ -225,6 +225,11 @@ class TLSTransport(RecordLayer):
             return False
         self._ready = True
         self._opening = b""
+        if type(self._connection) is NamedConnection and self._connection.answered:
+            # An ACME authority has seen what it wanted, and no request may follow (RFC 8737 section 3).
+            self._early.clear()
+            self._finish()
+            return False
         if self._failures is not None:
             self._failures.completed.add(connection)
             self._failures.young.add(self)

@@ -1,4 +1,5 @@
-"""The tool `koder-gateway certificates`: the certificates of a configuration, and what is wrong with them."""
+"""The tool `koder-gateway certificates`: the certificates of a configuration, and what is wrong with them; and the
+names that wait for one."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .acme.layout import Layout, NameRecord, read_records
 from .config import Settings
 from .ops.console import say
 
@@ -36,18 +38,22 @@ def show_certificates(settings: Settings, options: argparse.Namespace) -> int:
     used, or has expired, or has fewer than `options.days` days left."""
     now = time.time()
     inventory, missing = _inventory(settings, now, options.days)
+    waiting = _waiting(settings, inventory)
     faults = inventory.all_faults
     if options.json:
         document = {
             "ok": not faults,
             "faults": faults,
             "certificates": [_document(entry, now) for entry in inventory.entries],
+            "waiting": [{"name": name, "order": _order(record)} for name, record in waiting],
         }
         print(json.dumps(document, indent=2))
         return 1 if faults else 0
     if not options.quiet:
-        for number, entry in enumerate(inventory.entries):
-            print("\n" * bool(number) + "\n".join(map(_printable, _lines(entry, now))))
+        shown = [_lines(entry, now) for entry in inventory.entries]
+        shown += [_waiting_lines(name, record) for name, record in waiting]
+        for number, lines in enumerate(shown):
+            print("\n" * bool(number) + "\n".join(map(_printable, lines)))
         if missing is not None:
             print(f"no certificate is configured; the gateway makes a self-signed one at its start, {missing}")
     say("\n".join(map(_printable, faults)))
@@ -84,11 +90,43 @@ def _inventory(settings: Settings, now: float, days: int) -> tuple[Inventory, Pa
             inventory.add(files_location(own, own, None), "clients", now, days)
         else:
             missing = own
+    if settings.acme.directory is not None:
+        inventory.add_issued(Layout.below(settings.state.dir), now, days)
     for service in settings.services.values():
         if service.client_cert is not None:
             key = service.client_key or service.client_cert
             inventory.add(files_location(key, service.client_cert, None), f"service {service.name}", now, days)
     return inventory, missing
+
+
+def _waiting(settings: Settings, inventory: Inventory) -> list[tuple[str, NameRecord | None]]:
+    """The names that are to have a certificate by ACME and have none, as far as is known here, and what is known of
+    their orders."""
+    if settings.acme.directory is None:
+        return []
+    from .policy.tenants import Registry
+    from .service.acme_follower import wanted_names
+    from .service.served_certificate import operators_on_disk
+
+    records = {record.name: record for record in read_records(Layout.below(settings.state.dir))}
+    registry = settings.registered or Registry(())
+    wanted = wanted_names(registry, settings.acme.names, operators_on_disk(settings, time.time()))
+    present = {name for entry in inventory.entries if entry.ordered for name in (entry.name, *entry.names)}
+    return [(name, records.get(name)) for name in sorted({*wanted, *records} - present)]
+
+
+def _order(record: NameRecord | None) -> dict[str, Any] | None:
+    if record is None:
+        return None
+    return {
+        "state": record.state,
+        "since": _moment(record.first_seen or None),
+        "failures": record.attempts,
+        "next_try": _moment(record.next_try or None),
+        "next_renewal": _moment(record.next_renewal or None),
+        "last_fault": record.last_fault or None,
+        "advice": record.advice or None,
+    }
 
 
 def _document(entry: CertificateEntry, now: float) -> dict[str, Any]:
@@ -105,12 +143,14 @@ def _document(entry: CertificateEntry, now: float) -> dict[str, Any]:
         "days_left": entry.days_left(now),
         "key": entry.key,
         "sha256": entry.fingerprint,
+        "ordered": entry.ordered,
+        "order": _order(entry.record),
         "faults": entry.faults,
     }
 
 
 def _lines(entry: CertificateEntry, now: float) -> Iterator[str]:
-    yield f"{entry.name}, for {entry.use}"
+    yield f"{entry.name}, for {entry.use}" + (", ordered by the gateway" if entry.ordered else "")
     if entry.starts is not None and entry.expires is not None:
         days = entry.days_left(now)
         left = "expired" if days is not None and days < 0 else f"{days} days left"
@@ -119,8 +159,30 @@ def _lines(entry: CertificateEntry, now: float) -> Iterator[str]:
         yield f"  valid    {_moment(entry.starts)} to {_moment(entry.expires)}, {left}"
         yield f"  key      {entry.key}"
         yield f"  sha256   {entry.fingerprint}"
+    if entry.record is not None:
+        yield from _order_lines(entry.record)
     apart = "" if entry.key_path == entry.path else f", key {entry.key_path}"
     yield f"  file     {entry.path}{apart}"
+
+
+def _waiting_lines(name: str, record: NameRecord | None) -> Iterator[str]:
+    if record is None:
+        yield f"{name}, without a certificate: the gateway has not looked at it yet"
+        return
+    yield f"{name}, without a certificate: {record.state}"
+    yield from _order_lines(record)
+
+
+def _order_lines(record: NameRecord) -> Iterator[str]:
+    if record.next_renewal and not record.last_fault:
+        yield f"  renewal  {_moment(record.next_renewal)}"
+    if record.last_fault:
+        yield f"  fault    {record.last_fault}"
+        if record.advice:
+            yield f"  advice   {record.advice}"
+        if record.next_try:
+            failures = f", after {record.attempts} failures" if record.attempts > 1 else ""
+            yield f"  next     {_moment(record.next_try)}{failures}"
 
 
 def _moment(moment: float | None) -> str | None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 # A bare memory reactor, to keep a check from listening on anything; these modules need none of their own.
 from twisted.internet.testing import MemoryReactor
 
+from .acme_checks import acme_faults, acme_warnings
 from .config import DEFAULT_PATH, Settings, load_partially, misspelled_services, warning_lines
 from .config.environment import PREFIX
 from .config.faults import step
@@ -140,11 +141,15 @@ def _faults(
     fault = None if "state.dir" in unread else _state_fault(settings.state.dir, made)
     if fault:
         faults.append(origins.line("state.dir", fault))
+    ports = {**texts, **given}
+    if "acme" not in unread:
+        faults += [origins.line(at, each) for at, each in acme_faults(settings, any(ports["redirect_port"]))]
+        warned += [origins.line(at, each) for at, each in acme_warnings(settings, ports["port"])]
     endpoints = Endpoints(
         reactor, settings.tls, settings.state.dir, settings.tenants.base_domain, warned=warned.extend
     )
-    faults += _endpoint_faults(origins, {**texts, **given}, frozenset(given), endpoints)
-    if not any({**texts, **given}["port"]):
+    faults += _endpoint_faults(origins, ports, frozenset(given), endpoints)
+    if not any(ports["port"]):
         # There is no readable endpoint that would read them.
         faults += [origins.line("tls.certificates", each) for each in endpoints.certificate_faults()]
     return faults

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlencode
@@ -40,10 +41,16 @@ def _live(request: ExplainedRequest, admin: str) -> dict[str, Any]:
 
 
 def _configured(request: ExplainedRequest, settings: Settings) -> dict[str, Any]:
+    from .service.served_certificate import certificate_reason, certificates_on_disk
     from .tree.compose import make_policy
     from .tree.explaining import explained
 
-    document = explained(request, settings, make_policy(settings, settings.registered), 0.0)
+    policy = make_policy(settings, settings.registered)
+    document = explained(request, settings, policy, 0.0)
+    document["server_certificate"] = None
+    if request.secure:
+        names = certificates_on_disk(settings, time.time())
+        document["server_certificate"] = certificate_reason(request.host, names, settings, policy.registry)
     if isinstance(settings.tenants.registry, str):
         document["tenant"]["unknown"] = f"{tenants_told(settings)}: whether this tenant exists is not known"
     return document
@@ -67,6 +74,8 @@ def _plain_lines(document: Mapping[str, Any]) -> Iterator[str]:
     yield f"tenant   {document['tenant']['reason']}"
     if "unknown" in document["tenant"]:
         yield f"         {document['tenant']['unknown']}"
+    if document.get("server_certificate"):
+        yield f"tls      {document['server_certificate']}"
     if document["certificate"]:
         yield f"cert     {document['certificate']}"
     yield f"cors     {document['cors']}"

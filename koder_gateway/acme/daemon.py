@@ -5,7 +5,6 @@ Whatever it does is kept before the next step, so it may end at any moment; the 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import select
@@ -15,6 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from ..reactor.lower_priority import lower_priority
 from ..wire.framed_messages import HEADER, Messages, framed
 from .layout import Layout
 from .messages import LONGEST_NAMES, Event, Names, Progress, Terms
@@ -35,8 +35,7 @@ def main(gateway: socket.socket) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         # These are meant for the gateway, whose end is this one's, too.
         signal.signal(number, signal.SIG_IGN)
-    with contextlib.suppress(OSError):
-        os.nice(_NICE)
+    lower_priority(_NICE)
     os.umask(0o077)
     terms = _read_terms(gateway)
     if terms is not None:

@@ -27,6 +27,11 @@ class ExplainedRequest:
         """Whether it comes over TLS."""
         return self.url.lower().startswith("https:")
 
+    @property
+    def host(self) -> bytes:
+        """The host of its URL, by which the client asks for a certificate."""
+        return urlsplit(self.url).netloc.encode("utf-8", "surrogateescape")
+
     def raw(self) -> bytes:
         """The head that it would have on the wire."""
         # The target exactly as typed: `urlsplit` must not normalise what the gateway would examine.

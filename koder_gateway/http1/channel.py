@@ -38,6 +38,7 @@ from ..exchange.context import RequestContext
 from ..exchange.opening import HeadSource, open_exchange
 from ..exchange.states import SLOW
 from ..policy.clients import plain_host
+from ..policy.decision import Policy
 from ..reactor.read_sizes import read_bounded, read_freely
 from ..wire.body import BodyError
 from ..wire.request_head import RequestHead
@@ -48,8 +49,10 @@ from .request import Http1Request, RequestConnection
 # What HTTP/2 over TLS is called in ALPN (RFC 9113 section 3.1).
 H2: Final = b"h2"
 _NO_TRAILERS: Final[list[bytes]] = []
-# The rest of a body that a response did not wait for is read to the end when it is no more than this.
+# The rest of a body that a response did not wait for is read to the end when it is no more than this: behind a
+# refusal, and behind a service's response, where closing would cost an honest client's next request a handshake.
 _SETTLE_BOUND: Final = 65536
+_SERVED_BOUND: Final = 1 << 20
 # How many bytes of responses may wait before their producer is paused, and no further request is read.
 _UNSENT: Final = 16384
 
@@ -165,6 +168,10 @@ class Http1Channel(MessageReader, Protocol, RequestConnection, NewConnection, Pa
             self.deadline = site.clock.now + site.timeouts.body
         request.begin()
 
+    def context_for(self, policy: Policy, head: RequestHead) -> RequestContext:
+        """The context of this head, which another connection of the client may have had before."""
+        return self.site.contexts.context(policy, head, self.peer, self.secured())
+
     def keep_context(self, context: RequestContext) -> Refusal | None:
         """The refusal of a request whose tenant has its share of connections without this one, which then ends."""
         full = self.site.share_refusal(self, context)
@@ -240,9 +247,11 @@ class Http1Channel(MessageReader, Protocol, RequestConnection, NewConnection, Pa
     def settle_rest(self) -> None:
         """A response is about to be sent before its request's body has come: decide whether to keep the
         connection."""
-        if self._decoder is not None or self._remaining > _SETTLE_BOUND:
+        request = self.request
+        bound = _SETTLE_BOUND if request is None or request.exchange.code else _SERVED_BOUND
+        if self._decoder is not None or self._remaining > bound:
             self.keep_alive = False
-        elif self.request is not None and self.request.exchange.head.expects:
+        elif request is not None and request.exchange.head.expects:
             self.keep_alive = False  # the client may send the body or not (RFC 9110 section 10.1.1)
 
     def exchange_over(self, finished: bool) -> None:
@@ -356,6 +365,9 @@ class Http1Channel(MessageReader, Protocol, RequestConnection, NewConnection, Pa
         elif phase == BODY and self.request is not None:
             self.keep_alive = False
             self.request.body_failed(SLOW)
+        elif phase == BODY and self._remaining > _SETTLE_BOUND:
+            # Much is still to come behind a service's response, which the client can still read.
+            self._linger()
         elif phase in (LINGER, CLOSING):
             self._watch_pace()
             self._expire_closing(phase == LINGER)

@@ -102,6 +102,8 @@ class MessageReader(ClientFlow):
         if phase in FORGETFUL:
             # In few reads: what is forgotten should cost as little as can be.
             return 2 * self._room_to_forget()
+        if phase == BODY and self.request is None and self._decoder is None:
+            return 2 * min(self._remaining, _ROOM)
         sink = None if self.request is None or phase not in RAW else self.request.sink
         if sink is None or not sink.streams:
             return 0

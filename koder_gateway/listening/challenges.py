@@ -1,4 +1,5 @@
-"""ACME's HTTP-01 challenges (RFC 8555 section 8.3), as certbot's --webroot writes them to a folder.
+"""ACME's HTTP-01 challenges (RFC 8555 section 8.3): of the gateway's own orders, and as certbot's --webroot writes
+them to a folder.
 
 A token comes from the client, so it is only used as a name and never as a path, and no symbolic link is followed
 except in the folder that the operator named.
@@ -10,7 +11,7 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 PREFIX: Final = b"/.well-known/acme-challenge/"
 _FOLDERS: Final = (".well-known", "acme-challenge")
@@ -23,6 +24,13 @@ _FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.
 
 class ChallengeError(Exception):
     """A file that cannot be served; the text has the reason, and what to change."""
+
+
+class TokenPlace(Protocol):
+    """Where the challenges of the gateway's own orders are."""
+
+    def http_challenge(self, token: str) -> Path | None:
+        """The file with a token's key authorization; None for a text that is no token."""
 
 
 def read_challenge(webroot: Path, path: bytes) -> bytes | None:
@@ -52,6 +60,24 @@ def read_challenge(webroot: Path, path: bytes) -> bytes | None:
         ) from None
     finally:
         os.close(descriptor)
+
+
+def read_own_challenge(place: TokenPlace, path: bytes) -> bytes | None:
+    """The same of the gateway's own orders, in a folder that only the gateway writes to. Raises ChallengeError."""
+    file = place.http_challenge(path[len(PREFIX) :].decode("latin-1"))
+    if file is None:
+        return None
+    descriptor = -1
+    try:
+        descriptor = os.open(file, _FLAGS)
+        return _content(descriptor, file)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise ChallengeError(f"{file}: {error.strerror}; let the gateway's user read it") from None
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def _replaced(before: int, after: int) -> int:

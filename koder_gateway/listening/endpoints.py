@@ -13,12 +13,9 @@ listens on IPv4 and IPv6.
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
@@ -33,22 +30,18 @@ from twisted.logger import Logger
 from twisted.plugin import getPlugins
 from zope.interface import implementer
 
-from ..config import Authorities
 from ..reactor.adopted_sockets import endpoint_of
-from ..reactor.daemon_threads import daemon_threads
 from ..reactor.turns import Turns, turns_of
-from ..tls.certificate_store import CertificateStore, OwnCertificateStore
-from ..tls.certificate_watcher import CertificateWatcher, WatchedContexts, warn
+from ..tls.certificate_watcher import warn
 from ..tls.certificates import CertificateError
-from ..tls.client_auth import client_verification
-from ..tls.contexts import HTTP_1, ContextOptions, ServerContexts, build_context
+from ..tls.contexts import HTTP_1, ContextOptions, ServerContexts
 from ..tls.factory import over_tls
 from ..tls.folder import CertificateLocation, files_location, folder_location
 from ..tls.handshake_failures import HandshakeFailures
-from ..tls.sni_index import SniIndex
 from ..tls.ticket_contexts import TicketContexts
 from ..wire.clock import CoarseClock
 from .both_families import BothFamiliesEndpoint
+from .endpoint_contexts import DEFAULT_OPTIONS, AcmeFiles, EndpointContexts, TlsOptions
 from .endpoint_faults import EndpointError, as_endpoint_error
 from .endpoint_strings import (
     BACKLOG,
@@ -67,38 +60,13 @@ from .proxy_protocol import ProxiedEndpoint, ProxyGate
 
 _log = Logger()
 
-_DEFAULT_OPTIONS = ContextOptions()
 _METHODS = {
-    "": _DEFAULT_OPTIONS,
-    "TLS_METHOD": _DEFAULT_OPTIONS,
-    "TLS_SERVER_METHOD": _DEFAULT_OPTIONS,
-    "SSLv23_METHOD": _DEFAULT_OPTIONS,
+    "": DEFAULT_OPTIONS,
+    "TLS_METHOD": DEFAULT_OPTIONS,
+    "TLS_SERVER_METHOD": DEFAULT_OPTIONS,
+    "SSLv23_METHOD": DEFAULT_OPTIONS,
     "TLSv1_2_METHOD": ContextOptions(maximum=SSL.TLS1_2_VERSION),
 }
-
-
-class TlsOptions(Protocol):
-    """The part of `[tls]` that endpoints need."""
-
-    @property
-    def certificates(self) -> Path | None:
-        """The folder of certificates; None for none."""
-
-    @property
-    def default(self) -> str:
-        """The name of the certificate for unknown names; "" for the first."""
-
-    @property
-    def strict_sni(self) -> bool:
-        """Whether unknown names are refused."""
-
-    @property
-    def client_ca(self) -> Authorities | None:
-        """The authorities that verify client certificates."""
-
-    @property
-    def client_auth(self) -> Sequence[tuple[str, str]]:
-        """Which hosts ask for one, as `ClientAuth` takes them."""
 
 
 @implementer(IStreamServerEndpoint)
@@ -134,21 +102,19 @@ class Endpoints:
         protocols: tuple[bytes, ...] = HTTP_1,
         listening: Any = None,
         tickets: TicketContexts | None = None,
+        acme: AcmeFiles | None = None,
     ) -> None:
         """`warned` gets lines of warnings about the certificates that an endpoint begins with. `protocols` are the
         protocols of the factories that will listen, in their order of preference (RFC 7301). `listening` is what
-        they listen on, by default the reactor; `tickets` are contexts that other processes have as well."""
+        they listen on, by default the reactor; `tickets` are contexts that other processes have as well. `acme` is
+        where an authority's certificates are, which are served beside those of `tls`."""
         self._gate = gate or ProxyGate(CoarseClock())
-        self._protocols = protocols
         self._reactor = reactor
         self._listening = listening or reactor
-        self._tls = tls
-        self._state_dir = state_dir
-        self._base_domain = base_domain
-        self._warned = warned
-        self._shared: WatchedContexts | None = None
-        self._tickets = tickets
-        self._watch = CertificateWatcher(daemon_threads(reactor, "certificates"), tickets)
+        self.contexts = EndpointContexts(
+            reactor, tls, state_dir, base_domain, warned=warned, protocols=protocols, tickets=tickets, acme=acme
+        )
+        """The contexts of all of them, and their certificates."""
         self.failures = HandshakeFailures()
         """The failed handshakes on all of them."""
 
@@ -187,7 +153,7 @@ class Endpoints:
     def certificate_faults(self) -> list[str]:
         """The faults of the configured certificates, for callers that can read no endpoint."""
         try:
-            if self._tls.certificates is not None:
+            if self.contexts.configured:
                 self._contexts("", {})
         except CertificateError as error:
             return list(error.faults)
@@ -202,54 +168,37 @@ class Endpoints:
 
     def _examine_certificates(self, text: str) -> None:
         _, _, arguments = taken_apart(text)
-        if arguments is not None and (own_place(arguments) is not None or self._tls.certificates is not None):
+        if arguments is not None and (own_place(arguments) is not None or self.contexts.configured):
             self._contexts(text, arguments)
 
     def reload(
-        self, tls: TlsOptions, base_domain: str | None = None, protocols: tuple[bytes, ...] | None = None
+        self,
+        tls: TlsOptions,
+        base_domain: str | None = None,
+        protocols: tuple[bytes, ...] | None = None,
+        acme: AcmeFiles | None = None,
     ) -> None:
-        """Read every certificate again, in a thread, and serve it from the next connection on.
-
-        A file that cannot be used leaves the previous certificate in place, and the log says so. `base_domain` is for
-        the self-signed one; None keeps it, and the `protocols`, as they are.
-        """
-        self._protocols = protocols or self._protocols
-        before = self._place()
-        self._tls, self._base_domain = tls, base_domain or self._base_domain
-        for each in self._watch.watched:
-            options = self._asking(each.contexts.options)
-            try:
-                each.contexts.serve(each.contexts.names, tls.strict_sni, options)
-            except CertificateError as error:
-                _log.error("{fault}", fault=str(error))
-        if self._shared is not None and self._place() != before:
-            self._shared.store.stop()
-            self._shared.store = self._settings_store(self._shared.contexts.names)
-        self._watch.again()
+        """See `EndpointContexts.reload`."""
+        self.contexts.reload(tls, base_domain, protocols, acme)
 
     def sweep(self, now: float) -> None:
         """Check for changed files, rotate the keys of session tickets, and give back the memory of handshakes; `now`
         is in monotonic seconds."""
-        self._watch.sweep(now)
+        self.contexts.sweep(now)
         self.failures.young.sweep()
 
     def stop(self) -> None:
         """Stop watching files."""
-        self._watch.stop()
+        self.contexts.stop()
 
     def expiries(self) -> dict[str, float]:
-        """When each served certificate expires, by its name, in seconds since the epoch; of several with one name the
-        first to expire."""
-        expiries: dict[str, float] = {}
-        for each in self._watch.watched:
-            for served in each.contexts.certificates:
-                expiries[served.name] = min(served.expires, expiries.get(served.name, math.inf))
-        return expiries
+        """See `EndpointContexts.expiries`."""
+        return self.contexts.expiries()
 
     @property
     def faulty(self) -> int:
         """How many certificates on disk cannot be used, as of the last look."""
-        return sum(each.faulty for each in self._watch.watched)
+        return self.contexts.faulty
 
     def _server(self, text: str) -> tuple[IStreamServerEndpoint, bool]:
         proxied, description, arguments = taken_apart(text)
@@ -279,60 +228,7 @@ class Endpoints:
 
     def _contexts(self, text: str, arguments: dict[str, str]) -> ServerContexts:
         """The contexts for an endpoint's arguments; the shared ones if they ask for none of their own."""
-        options, place = self._asking(_context_options(arguments)), own_place(arguments)
-        if place is not None:
-            return self._opened(text, CertificateStore(place), options)
-        if self._shared is None:
-            self._opened("", self._settings_store(None), self._asking(_DEFAULT_OPTIONS))
-            self._shared = self._watch.watched[-1]
-        return self._shared.contexts
-
-    def _asking(self, options: ContextOptions) -> ContextOptions:
-        """The same options, with the protocols and the client authentication of the settings."""
-        clients = client_verification(self._tls.client_ca, self._tls.client_auth)
-        return replace(options, clients=clients, protocols=self._protocols)
-
-    def _opened(
-        self, text: str, store: CertificateStore | OwnCertificateStore, options: ContextOptions
-    ) -> ServerContexts:
-        now = time.time()
-        try:
-            names, warnings = store.open(now)
-        except CertificateError:
-            # Report both, so that both can be corrected at once.
-            self._warned(store.warnings(now))
-            raise
-        contexts = ServerContexts(
-            names, options=options, strict=self._tls.strict_sni, tickets=self._row_of_tickets(options)
-        )
-        chosen = self._tls.strict_sni or (self._tls.default and not text)
-        if len(names.certificates) > 1 and not chosen:
-            warnings.append(
-                f"clients that ask for no name or an unknown one get {names.default.name};"
-                " set tls.default to choose, or tls.strict_sni to refuse them"
-            )
-        self._warned(warnings)
-        self._watch.watched.append(WatchedContexts(text, store, contexts))
-        return contexts
-
-    def _row_of_tickets(self, options: ContextOptions) -> Callable[[], SSL.Context | None] | None:
-        """The contexts with the ticket keys that all workers have for the next contexts, None without workers."""
-        tickets, number = self._tickets, len(self._watch.watched)
-        if tickets is None:
-            return None
-        tickets.make_row(number, lambda: build_context(None, replace(options, clients=None)))
-        return lambda: tickets.at(number, time.monotonic())
-
-    def _place(self) -> tuple[object, ...]:
-        """Where the shared certificates come from."""
-        if self._tls.certificates is None:
-            return (self._base_domain,)
-        return self._tls.certificates, self._tls.default
-
-    def _settings_store(self, before: SniIndex | None) -> CertificateStore | OwnCertificateStore:
-        if self._tls.certificates is None:
-            return OwnCertificateStore(self._state_dir, self._base_domain)
-        return CertificateStore(folder_location(self._tls.certificates), self._tls.default, before)
+        return self.contexts.of(text, _context_options(arguments), own_place(arguments))
 
 
 def _refuse_tls(text: str) -> None:

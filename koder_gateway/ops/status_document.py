@@ -8,7 +8,7 @@ rates of two of them and `clock`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from heapq import nsmallest
@@ -45,6 +45,8 @@ class StatusFacts:
     services: Sequence[ServiceFacts]
     registry: bool
     limits: Mapping[str, Any]
+    issued: Callable[[str], bool] | None = None
+    """Whether a certificate is one that the gateway orders from an ACME authority; None if it orders none."""
 
 
 def status_document(state: ProcessState, facts: StatusFacts, now: float, epoch: float) -> dict[str, Any]:
@@ -69,7 +71,8 @@ def status_document(state: ProcessState, facts: StatusFacts, now: float, epoch: 
         "routes": _busiest(values, "route", "route_requests_total"),
         "tenants": _tenants(values, facts.registry),
         "limits": _limits(values, facts.limits),
-        "certificates": _certificates(values, epoch),
+        "certificates": _certificates(values, facts, epoch),
+        "acme": _acme(values, facts),
         "workers": [_worker(each, epoch) for each in state.workers],
         "loop_lag": round(max((each.value for each in values.rows("event_loop_lag_max_seconds")), default=0.0), 6),
         "log": {"dropped": values.total("access_log_dropped_lines_total")},
@@ -215,15 +218,33 @@ def _rule(values: MetricValues, rule: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _certificates(values: MetricValues, epoch: float) -> dict[str, Any]:
+def _certificates(values: MetricValues, facts: StatusFacts, epoch: float) -> dict[str, Any]:
     ends = {each.labels["certificate"]: each.value for each in values.rows("certificate_expiry_timestamp_seconds")}
     first = nsmallest(CERTIFICATES, ends, key=lambda name: (ends[name], name))
     return {
         "faults": values.total("certificate_faults"),
         "count": len(ends),
         "first": [
-            {"name": name, "expires": utc(ends[name]), "days_left": _days(ends[name] - epoch)} for name in first
+            {
+                "name": name,
+                "expires": utc(ends[name]),
+                "days_left": _days(ends[name] - epoch),
+                "by_acme": facts.issued is not None and facts.issued(name),
+            }
+            for name in first
         ],
+    }
+
+
+def _acme(values: MetricValues, facts: StatusFacts) -> dict[str, Any] | None:
+    """The orders of certificates; None if there are none."""
+    if facts.issued is None:
+        return None
+    renewal = values.total("acme_next_renewal_timestamp_seconds")
+    return {
+        "orders": values.by("result", "acme_orders_total"),
+        "names": values.by("state", "acme_names"),
+        "next_renewal": utc(renewal) if renewal else None,
     }
 
 

@@ -19,7 +19,7 @@ class Plan:
     """The rules that apply to one path prefix and method, decided together: all of them are charged, or none. With
     `shared` a store decides (`policy.shared_limits`)."""
 
-    __slots__ = ("_lines", "_shown", "meters", "needs", "sole")
+    __slots__ = ("_alike", "_lines", "_shown", "meters", "needs", "sole")
 
     def __init__(self, meters: tuple[Meter, ...], shared: bool = False) -> None:
         self.meters = meters
@@ -36,6 +36,8 @@ class Plan:
         policies = b", ".join(meter.policy for meter in meters if meter.announced)
         items = b", ".join(meter.item for meter in meters if meter.announced)
         self._lines = b"RateLimit-Policy: %b\r\nRateLimit: %b\r\n" % (policies.replace(b"%", b"%%"), items)
+        # Most limits have the key of the shipped ones.
+        self._alike = all(meter.keys_like(meters[0]) for meter in meters)
         only = meters[0] if len(meters) == 1 and not shared else None
         self.sole = only if only is not None and _is_usual(only) else None
 
@@ -45,7 +47,12 @@ class Plan:
 
     def judge(self, tenant: bytes, address: bytes, now: float) -> LimitResult:
         """Decide about a request and charge it, where no rule needs a Subject. `address` is its network."""
-        return self.decide([meter.key(tenant, address) for meter in self.meters], now, address)
+        meters = self.meters
+        if self._alike:
+            keys = [meters[0].key(tenant, address)] * len(meters)
+        else:
+            keys = [meter.key(tenant, address) for meter in meters]
+        return self.decide(keys, now, address)
 
     def judge_subject(self, subject: Subject, now: float) -> LimitResult:
         """Decide about any request and charge it."""

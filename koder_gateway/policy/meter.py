@@ -144,14 +144,22 @@ class Meter:
             return tenant + b"/" + address if self._by_address else tenant
         return address if self._by_address else b""
 
+    def keys_like(self, other: Meter) -> bool:
+        """Whether every request has the same key for both."""
+        mine, theirs = (self._by_tenant, self._by_address), (other._by_tenant, other._by_address)
+        return self.key_of is None and other.key_of is None and mine == theirs
+
     def wait(self, left: float) -> int:
         """Whole seconds, at least 1, until a bucket with this much left has one more whole token."""
-        missing = int(left + SLACK) + 1.0 - left - SLACK
-        return ceil(missing / self.buckets.rate) or 1
+        left += SLACK
+        return ceil((int(left) + 1.0 - left) / self.buckets.rate) or 1
 
     def retry_after(self, key: bytes, left: float, now: float) -> int:
         """The same for a key that has been refused and may owe tokens."""
-        return self.wait(left) + ceil(max(0.0, self.buckets.owed(key, now) - SLACK) / self.buckets.rate)
+        buckets = self.buckets
+        if buckets.most <= buckets.burst:
+            return self.wait(left)  # nobody can owe any
+        return self.wait(left) + ceil(max(0.0, buckets.owed(key, now) - SLACK) / buckets.rate)
 
     def adopt(self, old: Meter) -> None:
         """Continue the counters of the previous rule of the same name, and its buckets if they mean the same."""

@@ -10,18 +10,22 @@ from urllib.parse import parse_qs
 from ..config.faults import without_secrets
 from ..errors import BAD_REQUEST
 from ..exchange.explained_request import ExplainedRequest, explained_request
+from ..listening.endpoint_contexts import EndpointContexts
 from ..ops.admin import AdminResponse, Pages, admin_pages, admin_problem, json_response, query_of, readiness
 from ..ops.admin_channel import AdminFactory
 from ..ops.limits_page import limits_document
 from ..ops.process_state import Present
 from ..ops.status_document import ServiceFacts, StatusFacts, status_document
 from ..ops.status_page import status_page
+from ..tls.sni_index import SniIndex
 from ..tree.compose import Composition
 from ..tree.explaining import explained_live
 from ..version import VERSION
 from ..wire.accept import prefers_page
 from ..wire.request_head import RequestHead
+from .ports import acme_files_of
 from .process import Process
+from .served_certificate import certificate_reason, is_issued
 
 _QUERY: Final = "Write /explain?url=https://acme.id.koder.dev/v1/users; method, from, and header as often as need be."
 # In the query of /explain; a head has no more fields either.
@@ -47,12 +51,17 @@ class Administered(Protocol):
 
 class AdminPort:
     """The pages of `gateway`, which listens on these `endpoints`, by their key in `[listen]`. `monotonic` is the
-    clock of its limits."""
+    clock of its limits, `contexts` are those of its ports."""
 
     def __init__(
-        self, gateway: Administered, endpoints: Mapping[str, Sequence[str]], monotonic: Callable[[], float]
+        self,
+        gateway: Administered,
+        endpoints: Mapping[str, Sequence[str]],
+        monotonic: Callable[[], float],
+        contexts: EndpointContexts | None = None,
     ) -> None:
         self._gateway = gateway
+        self._contexts = contexts
         self._endpoints = endpoints
         self._monotonic = monotonic
 
@@ -115,15 +124,31 @@ class AdminPort:
             ServiceFacts(name, [each.url for each in service.addresses], service.max_connections)
             for name, service in composition.services.items()
         ]
-        facts = StatusFacts(VERSION, gateway.unready(), configuration, services, registry is not None, self._limits())
+        acme = acme_files_of(settings)
+        names = self._names
+        issued = None if acme is None else lambda name: is_issued(names, name, acme.issued.certificates)
+        facts = StatusFacts(
+            VERSION, gateway.unready(), configuration, services, registry is not None, self._limits(), issued
+        )
         return status_document(gateway.process.state(gateway.sampled), facts, time.monotonic(), time.time())
+
+    @property
+    def _names(self) -> SniIndex | None:
+        return None if self._contexts is None else self._contexts.names
 
     def _explain(self, head: RequestHead) -> AdminResponse:
         try:
             request = _asked(query_of(head))
         except ValueError as error:
             return admin_problem(BAD_REQUEST.because(str(error)), self.docs_url())
-        return json_response(explained_live(request, self._gateway.composition, self._monotonic()))
+        composition = self._gateway.composition
+        document = explained_live(request, composition, self._monotonic())
+        names = self._names if request.secure else None
+        document["server_certificate"] = None
+        if names is not None:
+            settings, registry = composition.settings, composition.policy.registry
+            document["server_certificate"] = certificate_reason(request.host, names, settings, registry)
+        return json_response(document)
 
 
 def _asked(query: bytes) -> ExplainedRequest:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..acme.layout import Layout
 from ..config import Settings
+from ..config.acme import HTTP
 from ..downstream.ports import TreeClient
 from ..downstream.site import GatewaySite
 from ..exchange.states import Exchange
@@ -52,7 +54,7 @@ class Frontends:
             time=time,
             secured=established,
         )
-        self.redirect = RedirectSite(self.site, settings.tls.acme_webroot)
+        self.redirect = RedirectSite(self.site, settings.tls.acme_webroot, _tokens(settings))
         self.gate = ProxyGate(clock, self.site.channels, self.site.overfull)
         self.gate.trusts = policy.proxies.introduces
 
@@ -61,7 +63,7 @@ class Frontends:
         settings = composition.settings
         resource, policy, reader = composition.resource, composition.policy, composition.reader
         self.site.replace(resource, policy, reader, client_timeouts(settings), client_limits(settings))
-        self.redirect.webroot = settings.tls.acme_webroot
+        self.redirect.webroot, self.redirect.own = settings.tls.acme_webroot, _tokens(settings)
         self.gate.trusts = policy.proxies.introduces
         adapter = self.resource
         adapter.inner, adapter.policy, adapter.reader = resource, policy, reader
@@ -86,3 +88,9 @@ class Frontends:
 def protocols_of(settings: Settings) -> tuple[bytes, ...]:
     """The protocols over TLS, in the order of preference (RFC 7301)."""
     return HTTP_2 if settings.listen.http2 else HTTP_1
+
+
+def _tokens(settings: Settings) -> Layout | None:
+    """Where the challenges are that the plain port shows; None if the gateway orders nothing that asks for them."""
+    acme = settings.acme
+    return Layout.below(settings.state.dir) if acme.directory is not None and acme.challenge == HTTP else None

@@ -46,15 +46,14 @@ from .admin_port import AdminPort
 from .arguments import check_settings, read_mounts, read_port, read_ports
 from .configuration_warnings import changed_ports, warnings_of
 from .drain import Drain
-from .frontends import Frontends, protocols_of
+from .followers import Followers
+from .frontends import Frontends
 from .metrics_sources import count_connections, count_for, count_tenants, counted_of, registry_of
-from .ports import Addresses, Ports, endpoints_of
+from .ports import Addresses, Ports, endpoints_of, reload_endpoints
 from .process import Process
 from .registry_follower import RegistryFollower
 from .reload_files import read_files
 from .retired_services import RetiredServices
-from .store_follower import StoreFollower
-from .tracing_follower import TracingFollower
 
 _EVICTED_A_SECOND: Final = 5000
 # The exceptions of settings that a reload refuses.
@@ -113,8 +112,7 @@ class Gateway(TwistedService):
         self._bound = False
         self._trimmer = Trimmer()
         self._leavings = RetiredRegistries()
-        self._store = StoreFollower()
-        self._tracing = TracingFollower(reactor, clock, self._ending, process.number)
+        self._followers = Followers(reactor, clock, self._ending, process.number, bool(redirecting))
         self._probes = Probes(reactor)
         self._refused_addresses = RefusedAddresses(self._coarse)
         self._full_limits = FullLimits()
@@ -136,14 +134,15 @@ class Gateway(TwistedService):
         )
         self.resource, self.site, self.redirect = frontends.resource, frontends.site, frontends.redirect
         self._endpoints = endpoints_of(settings, reactor, frontends.gate, process)
+        self._followers.acme.operators = lambda: self._endpoints.contexts.operators
         self._endpoints.failures.charge = self._handshake_failed
         self._endpoints.failures.refusals = lambda: self.composition.policy.refusals
         self._ports = Ports(
             process.listening_on(reactor), self._endpoints, public, redirecting, [admin] if admin else []
         )
         self._drain = Drain(reactor, clock, self.site, self._ports, self._sweeper, self._close)
-        counting = (self._probes, self._endpoints, self._ending, self._tracing, self._sweeper.lag)
-        self._metrics = registry_of(self.counters, lambda: self.composition, *counting)
+        counting = (self._probes, self._endpoints, self._ending, self._followers, self._sweeper.lag)
+        self._metrics = registry_of(self.counters, lambda: self.composition, *counting, self.redirect)
         self._report = ServiceReport(self.notifier, lambda: counted_of(self.counters, self.site))
 
     def _made_sweeper(self) -> Sweeper:
@@ -206,8 +205,7 @@ class Gateway(TwistedService):
         self._probes.watch(probed_addresses(self.composition))
         count_for(self.counters, self.composition)
         self._leavings.follow(self.composition.policy.registry)
-        self._store.follow(composition.sharing)
-        self._tracing.follow(composition.settings.tracing)
+        self._followers.follow(self.composition)
         if before is not None:
             self._retired.retire(before.services, self.composition.services)
 
@@ -258,7 +256,7 @@ class Gateway(TwistedService):
         self._ending.follow(settings.log, log)
         self._take(composition, before)
         self._frontends.serve(self.composition)
-        self._endpoints.reload(settings.tls, settings.tenants.base_domain, protocols_of(settings))
+        reload_endpoints(self._endpoints, settings)
         for key in changed_ports(before.settings, settings):
             self.log.warn("listen.{key} has changed, which a reload cannot apply; restart the gateway", key=key)
         self.counters.reloads_ok += 1
@@ -291,6 +289,7 @@ class Gateway(TwistedService):
         self.composition = replace(composition, policy=policy)
         count_tenants(self.counters, self.composition)
         self._leavings.follow(registry)
+        self._followers.refreshed(self.composition)
         self._frontends.serve(self.composition)
         self.log.info("registry read again: {count} tenants", count=len(registry))
 
@@ -302,8 +301,7 @@ class Gateway(TwistedService):
             service.sweep(now)
         self.composition.tunnels.sweep(now)
         self._retired.sweep(now)
-        self._store.sweep(now, bool(self.running))
-        self._tracing.sweep(now, bool(self.running))
+        self._followers.sweep(now, bool(self.running))
 
     def _watch(self, now: float) -> None:
         """Start what is watched while it serves: services' names and health, certificates, the registry."""
@@ -337,7 +335,8 @@ class Gateway(TwistedService):
         if self._bound:
             return
         self._bound = True
-        admin = AdminPort(self, self._ports.endpoints, self._time).factory(self._reactor)
+        contexts = self._endpoints.contexts
+        admin = AdminPort(self, self._ports.endpoints, self._time, contexts).factory(self._reactor)
         faults = self._ports.bind(self.site, self.redirect, admin)
         if faults:
             raise StartError("\n".join(faults))
@@ -397,4 +396,4 @@ class Gateway(TwistedService):
         self._retired.close_idle()
         self._ending.flush()
         self.process.publish(self.sampled)
-        return self._tracing.close(self._store.close(self._ports.close_admin()))
+        return self._followers.close(self._ports.close_admin())

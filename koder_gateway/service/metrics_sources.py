@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry
 
+from ..config.acme import TLS_ALPN
 from ..downstream.site import GatewaySite
 from ..errors import CODES
 from ..exchange.states import EARLY_ENDS, SERVICE_FAULTS
 from ..limits_store.store import BOUNDS
 from ..listening.endpoints import Endpoints
+from ..listening.redirect import RedirectSite
+from ..ops.acme_metrics import AcmeCollector, AcmeFigures
 from ..ops.address_metrics import AddressCollector, AddressUse
 from ..ops.counters import Counters
 from ..ops.logged_ending import LoggedEnding
@@ -24,7 +27,8 @@ from ..tree.compose import Composition
 from ..tree.limits_store import Sharing
 from ..upstream.health import Probes
 from ..version import VERSION
-from .tracing_follower import TracingFollower
+from .acme_follower import AcmeFollower
+from .followers import Followers
 
 
 def registry_of(
@@ -33,8 +37,9 @@ def registry_of(
     probes: Probes,
     endpoints: Endpoints,
     ending: LoggedEnding,
-    tracing: TracingFollower,
+    followers: Followers,
     lag: LoopLag,
+    redirect: RedirectSite,
 ) -> CollectorRegistry:
     """The metrics of one gateway. `present` returns the generation in force."""
     sources = Sources(
@@ -61,7 +66,7 @@ def registry_of(
         limits_in_flight=lambda: present().policy.limiter.in_flight(),
         limit_entries=lambda: _limit_entries(present().policy.limiter),
         store=lambda: _store_figures(present().sharing),
-        spans=lambda: tracing.figures,
+        spans=lambda: followers.tracing.figures,
         loop_lag=lambda: lag,
         certificates=lambda: endpoints.expiries(),
         certificate_faults=lambda: endpoints.faulty,
@@ -69,7 +74,23 @@ def registry_of(
     )
     registry = make_registry(counters, sources, version=VERSION)
     registry.register(AddressCollector(lambda: _address_uses(present()), lambda: _service_failures(present())))
+    registry.register(AcmeCollector(lambda: _acme_figures(present(), followers.acme, endpoints, redirect)))
     return registry
+
+
+def _acme_figures(
+    composition: Composition, acme: AcmeFollower, endpoints: Endpoints, redirect: RedirectSite
+) -> AcmeFigures | None:
+    settings = composition.settings.acme
+    if settings.directory is None:
+        return None
+    asked = endpoints.contexts.challenges if settings.challenge == TLS_ALPN else redirect.challenges
+    return AcmeFigures(
+        acme.orders if acme.on else {},
+        acme.names if acme.on else {},
+        acme.next_renewal,
+        {(settings.challenge, result): count for result, count in asked.items()},
+    )
 
 
 def _limit_entries(limiter: Limiter) -> tuple[int, int, int]:

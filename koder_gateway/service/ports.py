@@ -8,8 +8,11 @@ from typing import Any
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IProtocolFactory, IStreamServerEndpoint
 
+from ..acme.layout import Layout
 from ..config import Settings
+from ..config.acme import TLS_ALPN
 from ..listening.admin_ports import admin_endpoint
+from ..listening.endpoint_contexts import AcmeFiles
 from ..listening.endpoint_faults import EndpointError
 from ..listening.endpoints import Endpoints
 from ..listening.listeners import ListenError, Listeners, plain_endpoint
@@ -82,7 +85,22 @@ def endpoints_of(settings: Settings, reactor: Any, gate: ProxyGate, process: Pro
         protocols=protocols_of(settings),
         listening=process.listening_on(reactor),
         tickets=process.tickets,
+        acme=acme_files_of(settings),
     )
+
+
+def reload_endpoints(endpoints: Endpoints, settings: Settings) -> None:
+    """Have endpoints serve as these settings say; see `Endpoints.reload`."""
+    endpoints.reload(settings.tls, settings.tenants.base_domain, protocols_of(settings), acme_files_of(settings))
+
+
+def acme_files_of(settings: Settings) -> AcmeFiles | None:
+    """Where the certificates and challenges of an ACME authority are that the HTTPS ports show; None without one."""
+    acme = settings.acme
+    if acme.directory is None:
+        return None
+    layout = Layout.below(settings.state.dir)
+    return AcmeFiles(layout, layout if acme.challenge == TLS_ALPN else None)
 
 
 def _or_unusable(made: Callable[[str], IStreamServerEndpoint]) -> Callable[[str], IStreamServerEndpoint]:

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from .certificate_store import StoreChanges, shortened
 from .certificates import CertificateError
 from .contexts import ServerContexts
-from .sni_index import SniIndex
+from .issued_store import WatchedStore
 from .ticket_contexts import TICKETS, TicketContexts
 
 _log = Logger()
@@ -28,19 +28,6 @@ _LONGEST: Final = 3.0
 _SHARE: Final = 50
 # After a look that failed unexpectedly.
 _RECOVERY: Final = 60.0
-
-
-class WatchedStore(Protocol):
-    """A source of certificates; see `CertificateStore`."""
-
-    def open(self, now: float) -> tuple[SniIndex, list[str]]:
-        """All certificates, and warnings. Raises CertificateError."""
-
-    def look(self, now: float, settled: bool = False) -> StoreChanges:
-        """The changes."""
-
-    def stop(self) -> None:
-        """Cancel a look in progress."""
 
 
 @dataclass(slots=True, eq=False)

@@ -1,14 +1,14 @@
 """TLS contexts for clients: one for each certificate, all with the same security settings, selected by server name.
 
-Everything that a handshake needs is set on the context once, so that a connection costs one `Connection(context,
-None)` and two Python callbacks, for the server name and for ALPN; with several certificates also a look at the hello
+Everything that a handshake needs is set on the context once, so that a connection costs one `LeanConnection` and
+two Python callbacks, for the server name and for ALPN; with several certificates also a look at the hello
 (`client_hello`). None of them reads from disk.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLContextFactory, IOpenSSLServerConnectionCreator
@@ -17,9 +17,11 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from . import sni_callback
+from .acme_challenges import AlpnChallenges, ChallengePlace, counters
 from .certificates import CertificateError, CertificateFile, use_certificate
 from .client_auth import ClientVerification
 from .client_hello import NamedConnection, plain_name
+from .lean_connection import LeanConnection
 from .sni_index import SniIndex
 
 _log = Logger()
@@ -122,6 +124,9 @@ class ServerContexts:
         self._made: dict[CertificateFile, SSL.Context] = {}
         self._unusable: set[CertificateFile] = set()
         self._callback = sni_callback.callback(self._choose)
+        self._challenges: AlpnChallenges | None = None
+        self.challenges = counters()
+        """What has become of handshakes that ask for the challenge of an ACME authority."""
         self._strict = self._sole = False
         names = certificates if isinstance(certificates, SniIndex) else SniIndex(certificates, default)
         self._names = names
@@ -159,18 +164,41 @@ class ServerContexts:
         self._unusable &= present
         self._names = names
         self._strict = self._strict if strict is None else strict
+        self._simplify()
+
+    def answer_challenges(self, place: ChallengePlace | None) -> None:
+        """Answer the challenges of ACME authorities that are there from the next connection on; None: no longer."""
+        if place is None or self._callback is None:
+            self._challenges = None
+        elif self._challenges is None or self._challenges.place != place:
+            self._challenges = AlpnChallenges(place, self._context_of_challenge, self.challenges)
+        self._simplify()
+
+    def _context_of_challenge(self, certificate: CertificateFile) -> SSL.Context:
+        # Authorities show no certificate of theirs.
+        return build_context(certificate, replace(self.options, clients=None))
+
+    def _simplify(self) -> None:
         # With a single certificate there is nothing to select, and no session of another name.
-        self._sole = len(names.certificates) == 1 and not self._strict and self.options.clients is None
+        self._sole = (
+            len(self._names.certificates) == 1
+            and not self._strict
+            and self.options.clients is None
+            and self._challenges is None
+        )
 
     def rotate(self) -> None:
         """Encrypt session tickets with new keys. A client with an old ticket makes one full handshake."""
         self._begin(self._names.default, self.options)
 
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        """The TLS state of a new connection."""
+        """The TLS state of a new connection. Without `protocol` its owner ends it once a challenge is answered
+        (`NamedConnection.answered`); with Twisted's none is answered."""
         if self._sole or self._callback is None:
-            return SSL.Connection(self._context, None)
-        return NamedConnection(self._context)
+            return LeanConnection(self._context)
+        connection = NamedConnection(self._context)
+        connection.answerable = protocol is None
+        return connection
 
     def getContext(self) -> SSL.Context:
         """The context that connections begin with, which selects the other ones by itself."""
@@ -212,6 +240,8 @@ class ServerContexts:
         name = connection.get_servername()
         if alert := self._alert_for(connection, name):
             return alert
+        if self._challenges is not None and self._answer(connection, self._challenges):
+            return 0
         certificate = names.find(name) if name else None
         if certificate is None:
             if self._strict:
@@ -227,6 +257,18 @@ class ServerContexts:
         if self.options.clients is not None:
             self.options.clients.ask(connection)
         return 0
+
+    def _answer(self, connection: SSL.Connection, challenges: AlpnChallenges) -> bool:
+        """Give an ACME authority the context of the challenge that it asks for; False if this is not one, or if there
+        is no such challenge."""
+        if not isinstance(connection, NamedConnection) or not (connection.challenge and connection.answerable):
+            return False
+        context = challenges.context_for(connection.began or b"")
+        if context is None:
+            return False
+        connection.answered = True
+        connection.set_context(context)
+        return True
 
     def _alert_for(self, connection: SSL.Connection, name: bytes | None) -> int:
         """The alert for a client whose session may be another name's, else 0.

@@ -42,9 +42,9 @@ class CertificateFiles(NamedTuple):
 
     def versions(self) -> tuple[Version, ...]:
         """The versions of its files. Taken before they are read, so that no change is missed."""
-        chain = _version(self.chain)
-        key = chain if self.key == self.chain else _version(self.key)
-        return (chain, key) if self.extra is None else (chain, key, _version(self.extra))
+        chain = version_of(self.chain)
+        key = chain if self.key == self.chain else version_of(self.key)
+        return (chain, key) if self.extra is None else (chain, key, version_of(self.extra))
 
 
 class Listing(NamedTuple):
@@ -84,7 +84,8 @@ def files_location(key: Path, chain: Path, extra: Path | None) -> CertificateLoc
     return CertificateLocation(str(chain), lambda: Listing([source]))
 
 
-def _version(path: str) -> Version:
+def version_of(path: str | Path) -> Version:
+    """The version of a file, by one call of the kernel."""
     try:
         status = os.stat(path)
     except OSError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -13,10 +13,12 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 
+from ..acme.layout import Layout, NameRecord, read_record
 from ..files.pem import PemError, certificates_in, read_pem
 from .certificate_store import CertificateStore
 from .certificates import DAY, dns_names
 from .folder import CertificateLocation
+from .issued_store import IssuedStore
 
 _CURVES: Final = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 
@@ -39,6 +41,10 @@ class CertificateEntry:
     key: str = ""
     fingerprint: str = ""
     faults: list[str] = field(default_factory=list)
+    ordered: bool = False
+    """Whether the gateway orders it from an ACME authority."""
+    record: NameRecord | None = None
+    """What is known of its orders."""
 
     def days_left(self, now: float) -> int | None:
         """The whole days until it expires, negative since it has; None if that is not known."""
@@ -63,6 +69,18 @@ class Inventory:
         for source, _, fault in store.entries():
             entry = entry_of(source.name, Path(source.chain), Path(source.key), use)
             entry.faults.extend(fault.splitlines() or date_faults(entry, now, days))
+            self.entries.append(entry)
+
+    def add_issued(self, layout: Layout, now: float, days: int) -> None:
+        """Read the certificates that the gateway has ordered; as for `add`."""
+        store = IssuedStore(layout)
+        found = store.look(now, settled=True)
+        self.faults += [line for line in found.errors if line.startswith(f"{layout.certificates}:")]
+        for path, certificate, fault in store.entries():
+            name = certificate.names[0] if certificate is not None and certificate.names else path.stem
+            read = entry_of(name, path, path, "clients")
+            entry = replace(read, ordered=True, record=read_record(layout.record(name)))
+            entry.faults.extend(fault.splitlines() or _order_faults(entry, now, days))
             self.entries.append(entry)
 
     @property
@@ -103,6 +121,22 @@ def date_faults(entry: CertificateEntry, now: float, days: int) -> Iterator[str]
     elif entry.expires - now < days * DAY:
         left = entry.days_left(now)
         yield f"{entry.path}: expires on {_day(entry.expires)}, in {left} days, fewer than {days}; renew it"
+
+
+def _order_faults(entry: CertificateEntry, now: float, days: int) -> Iterator[str]:
+    """Why clients refuse a certificate that the gateway renews, now or within so many days, and why it is not renewed
+    although it should be."""
+    record = entry.record
+    why = ""
+    if record is not None and record.last_fault:
+        why = f": {record.last_fault}" + (f"; {record.advice}" if record.advice else "")
+    if entry.expires is not None and entry.expires <= now:
+        yield f"{entry.path}: expired on {_day(entry.expires)}, and is not renewed{why}"
+    elif entry.expires is not None and entry.expires - now < days * DAY:
+        left = entry.days_left(now)
+        yield f"{entry.path}: expires on {_day(entry.expires)}, in {left} days, fewer than {days}{why}"
+    elif record is not None and record.warned and why:
+        yield f"{entry.path}: should have been renewed{why}"
 
 
 def key_kind(leaf: x509.Certificate) -> str:

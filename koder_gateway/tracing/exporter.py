@@ -7,7 +7,6 @@ its own end, the exporter sends what is left for two seconds and ends.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import random
@@ -19,6 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from ..reactor.lower_priority import lower_priority
 from ..wire.framed_messages import HEADER, Messages, framed
 from .collector import Collector, RefusedError
 from .otlp import encoded, export_request
@@ -151,9 +151,7 @@ def main(gateway: socket.socket) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         # These are meant for the gateway, whose end is this one's, too.
         signal.signal(number, signal.SIG_IGN)
-    with contextlib.suppress(OSError):
-        # On a processor that both want the gateway goes first.
-        os.nice(_NICE)
+    lower_priority(_NICE)
     threading.Thread(target=_end_with, args=(gateway,), daemon=True).start()
     terms = _read_terms(gateway)
     if terms is None:

@@ -27,6 +27,11 @@ _little: Final = _buffer[:LITTLE]
 _bounded: Final = _buffer[:BOUND]
 
 
+# After so many full reads of `LITTLE`, each of which was no more work than a slice, the peer's bytes are not
+# expensive: what took longer before was interrupted by another process.
+_FORGIVEN: Final = 64
+
+
 class _Always(dict[int, memoryview]):
     """A mapping that returns the same buffer for every hint: looking it up calls no Python code, and each read does
     it."""
@@ -55,6 +60,8 @@ class BoundedReads(ABC):
     # Whether the rest of this turn is others'.
     _turn_ended = False
     _reads_little = False
+    # How many more cheap reads end that.
+    _until_forgiven = 0
     # The function that returns the room at the receiver, and how much of that is left.
     _room: Callable[[], int] | None
     _budget: int
@@ -83,7 +90,8 @@ class BoundedReads(ABC):
         """A read has filled the buffer: let others go first if it is their turn."""
 
     def read_little(self) -> None:
-        """Read at most `LITTLE` bytes at once from now on, for a peer that sends more than needed."""
+        """Read at most `LITTLE` bytes at once, for a peer that sends more than needed, until that proves cheap."""
+        self._until_forgiven = _FORGIVEN
         if self._native is None or self._reads_little or self._starting:
             return
         self._reads_little = True
@@ -154,14 +162,16 @@ class BoundedReads(ABC):
         if self._native is not None and self._reads_bounded and not self._reads_little:
             self._reads_bounded = False
             self._room = None
-            if self._held is not None:
-                return
-            reading = self._native.is_reading()
-            self._native.pause_reading()
-            del self.get_buffer, self.buffer_updated
-            self._native.set_protocol(self)
-            if reading:
-                self._native.resume_reading()
+            if self._held is None:
+                self._read_unbounded()
+
+    def _read_unbounded(self) -> None:
+        reading = self._native.is_reading()
+        self._native.pause_reading()
+        del self.get_buffer, self.buffer_updated
+        self._native.set_protocol(self)
+        if reading:
+            self._native.resume_reading()
 
     def _read_into(self, get: Callable[[int], memoryview], updated: Callable[[int], None]) -> None:
         """Have uvloop read into the given buffer (asyncio.BufferedProtocol)."""
@@ -223,6 +233,13 @@ class BoundedReads(ABC):
         self.data_received(bytes(_buffer[:size]))
         native = self._native
         if size == LITTLE and native is not None and native.is_reading():
+            self._until_forgiven -= 1
+            if not self._until_forgiven:
+                self._reads_little = False
+                if self._reads_bounded:
+                    self._read_within_bounds()
+                else:
+                    self._read_unbounded()
             # There is more data, each byte of which may be expensive.
             self._turn_ended = True
             native.pause_reading()

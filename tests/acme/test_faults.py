@@ -53,7 +53,7 @@ def test_what_is_said_of_a_challenge_is_about_its_name() -> None:
     problem = Problem(ERROR + "serverInternal", "could not look")
     assert challenge_fault(problem, "a.example", "invalid").scope == "name"
     parts = Problem(ERROR + "compound", "two", [Problem("", "first"), Problem("", "second")])
-    assert challenge_fault(parts, "a.example", "invalid").words == "two; first; second"
+    assert challenge_fault(parts, "a.example", "invalid").words == "two; first; second (compound)"
     assert challenge_fault(None, "a.example", "the order is invalid").words == "the order is invalid"
 
 

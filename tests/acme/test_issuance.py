@@ -16,8 +16,6 @@ from tests.kit.authority import write_certificate
 from tests.kit.clients import BASE_DOMAIN
 from tests.kit.gateways import tool
 
-pytestmark = thorough
-
 ALPHA, BETA = "login.alpha.example", "id.beta.example"
 TWO_WORKERS = {"listen": {"workers": 2}, "limits_store": {"url": "memory:"}}
 
@@ -77,6 +75,7 @@ def test_it_is_to_be_seen(tmp_path: Path) -> None:
         assert ALPHA in gateway.ask_admin("/status")[1]
 
 
+@thorough
 @pytest.mark.parametrize("keys", ["ecdsa", "rsa"])
 def test_a_tenant_that_comes_later_gets_one_too(tmp_path: Path, keys: str) -> None:
     with Stage(tmp_path) as stage, stage.gateway({"alpha": [ALPHA]}, acme={"keys": keys}) as gateway:
@@ -91,6 +90,7 @@ def test_a_tenant_that_comes_later_gets_one_too(tmp_path: Path, keys: str) -> No
         assert stage.authority.count("account") == 1
 
 
+@thorough
 def test_names_of_the_configuration_and_foreign_scripts(tmp_path: Path) -> None:
     with (
         Stage(tmp_path) as stage,
@@ -102,6 +102,7 @@ def test_names_of_the_configuration_and_foreign_scripts(tmp_path: Path) -> None:
         assert sorted(stage.authority.ordered()) == [f"www.{BASE_DOMAIN}.example", "xn--bcher-kva.example"]
 
 
+@thorough
 def test_external_accounts(tmp_path: Path) -> None:
     key = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"
     (tmp_path / "eab.key").write_text(key + "\n")
@@ -114,6 +115,7 @@ def test_external_accounts(tmp_path: Path) -> None:
         gateway.wait_until_served(ALPHA)
 
 
+@thorough
 def test_without_an_external_account_it_says_so(tmp_path: Path) -> None:
     with (
         Stage(
@@ -125,6 +127,7 @@ def test_without_an_external_account_it_says_so(tmp_path: Path) -> None:
         assert stage.authority.ordered() == []
 
 
+@thorough
 def test_suspended_and_removed_tenants_get_none(tmp_path: Path) -> None:
     with (
         Stage(tmp_path) as stage,
@@ -141,6 +144,7 @@ def test_suspended_and_removed_tenants_get_none(tmp_path: Path) -> None:
         assert stage.authority.ordered() == [ALPHA, BETA, "gamma.example"]
 
 
+@thorough
 def test_a_domain_that_two_tenants_claim_has_one_order(tmp_path: Path) -> None:
     with (
         Stage(tmp_path) as stage,
@@ -152,6 +156,7 @@ def test_a_domain_that_two_tenants_claim_has_one_order(tmp_path: Path) -> None:
         assert sorted(stage.authority.ordered()) == ["gamma.example", BETA, ALPHA]
 
 
+@thorough
 def test_a_domain_that_nobody_had_before_two_claimed_it_has_none(tmp_path: Path) -> None:
     with (
         Stage(tmp_path) as stage,
@@ -164,6 +169,7 @@ def test_a_domain_that_nobody_had_before_two_claimed_it_has_none(tmp_path: Path)
         gateway.wait_until_served(ALPHA)
 
 
+@thorough
 def test_what_an_operator_brought_is_not_ordered(tmp_path: Path) -> None:
     with Stage(tmp_path) as stage:
         certs = tmp_path / "gateway" / "certs"
@@ -188,6 +194,7 @@ def test_strict_names_until_they_have_one(tmp_path: Path) -> None:
             assert gateway.shown("strangers.example") is None
 
 
+@thorough
 def test_until_then_names_get_the_default_certificate(tmp_path: Path) -> None:
     with (
         Stage(tmp_path) as stage,

@@ -8,10 +8,12 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 
+from koder_gateway.acme.layout import Layout, NameRecord
 from koder_gateway.cli import main
 from koder_gateway.tls.inventory import key_kind
 from tests.kit.authority import Authority, Pair
@@ -30,6 +32,8 @@ MEMBERS = {
     "days_left",
     "key",
     "sha256",
+    "ordered",
+    "order",
     "faults",
 }
 
@@ -58,7 +62,7 @@ class Site:
         code, said, complained = self.asked("--json", *words)
         assert complained == ""
         document: dict[str, Any] = json.loads(said)
-        assert document.keys() == {"ok", "faults", "certificates"}
+        assert document.keys() == {"ok", "faults", "certificates", "waiting"}
         assert all(each.keys() == MEMBERS for each in document["certificates"])
         return code, document
 
@@ -216,3 +220,125 @@ def _signed_by(signer: ec.EllipticCurvePrivateKey, key: ed448.Ed448PrivateKey) -
     now = datetime.datetime.now(datetime.UTC)
     builder = x509.CertificateBuilder(name, name, key.public_key(), 7, now, now + datetime.timedelta(days=1))
     return builder.sign(signer, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+class OrderingSite(Site):
+    """One whose tenants' certificates are ordered."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.issue("id.koder.dev", days=90)
+        self.layout = Layout.below(folder / "state")
+        for each in self.layout.folders:
+            each.mkdir(parents=True)
+        with self.config.open("a") as file:
+            file.write('[acme]\ndirectory = "https://ca.example/directory"\naccept_terms = true\n')
+            file.write('[tenants]\nregistry = "tenants.toml"\n')
+        (folder / "tenants.toml").write_text(
+            '[[tenant]]\nslug = "koder"\ndomains = ["login.koder.example", "shop.koder.example"]\n'
+            '[[tenant]]\nslug = "closed"\ndomains = ["closed.example"]\nstatus = "suspended"\n'
+        )
+
+    def order(self, name: str, **dates: Any) -> Path:
+        """A certificate that was ordered."""
+        path = self.layout.certificate(name)
+        self.authority.issue(name, path=path, **dates)
+        return path
+
+    def record(self, name: str, **members: Any) -> None:
+        """What is known of a name."""
+        made = NameRecord(name=name, first_seen=1_800_000_000.0, **members)
+        self.layout.record(name).write_bytes(msgspec.json.encode(made))
+
+
+@pytest.fixture
+def ordering(tmp_path: Path) -> OrderingSite:
+    return OrderingSite(tmp_path)
+
+
+def test_one_that_is_ordered_has_its_next_renewal(ordering: OrderingSite) -> None:
+    path = ordering.order("login.koder.example", days=6)
+    ordering.record("login.koder.example", state="issued", next_renewal=1_900_000_000.0)
+    code, document = ordering.document()
+    assert (code, document["faults"]) == (0, [])
+    own, ordered = document["certificates"]
+    assert (own["ordered"], own["order"]) == (False, None)
+    assert (ordered["name"], ordered["file"], ordered["ordered"]) == ("login.koder.example", str(path), True)
+    assert ordered["order"] == {
+        "state": "issued",
+        "since": "2027-01-15T08:00:00Z",
+        "failures": 0,
+        "next_try": None,
+        "next_renewal": "2030-03-17T17:46:40Z",
+        "last_fault": None,
+        "advice": None,
+    }
+    _, said, _ = ordering.asked()
+    assert "login.koder.example, for clients, ordered by the gateway\n" in said
+    assert "  renewal  2030-03-17T17:46:40Z\n" in said
+
+
+def test_names_that_wait_say_why(ordering: OrderingSite) -> None:
+    ordering.record(
+        "login.koder.example",
+        state="held",
+        attempts=2,
+        next_try=1_900_000_000.0,
+        last_fault="it leads to 192.0.2.1\x1b[2J",
+        advice="correct its DNS",
+    )
+    code, document = ordering.document()
+    assert (code, document["ok"]) == (0, True)
+    held, unseen = document["waiting"]
+    assert (held["name"], held["order"]["state"], held["order"]["failures"]) == ("login.koder.example", "held", 2)
+    assert unseen == {"name": "shop.koder.example", "order": None}
+    _, said, _ = ordering.asked()
+    assert said.endswith(
+        "login.koder.example, without a certificate: held\n"
+        "  fault    it leads to 192.0.2.1?[2J\n"
+        "  advice   correct its DNS\n"
+        "  next     2030-03-17T17:46:40Z, after 2 failures\n"
+        "\n"
+        "shop.koder.example, without a certificate: the gateway has not looked at it yet\n"
+    )
+
+
+def test_names_with_the_operator_s_certificate_do_not_wait(ordering: OrderingSite) -> None:
+    ordering.issue("shop.koder.example", days=90)
+    _, document = ordering.document()
+    assert [each["name"] for each in document["waiting"]] == ["login.koder.example"]
+
+
+def test_a_renewal_that_fails_is_a_fault_in_the_authority_s_words(ordering: OrderingSite) -> None:
+    path = ordering.order("login.koder.example", days=6)
+    failed = {"state": "failed", "last_fault": "too many certificates", "advice": "wait until Monday"}
+    ordering.record("login.koder.example", warned=True, **failed)
+    code, document = ordering.document()
+    assert code == 1
+    assert document["faults"] == [f"{path}: should have been renewed: too many certificates; wait until Monday"]
+    ordering.order("login.koder.example", start=-10, days=6)
+    _, document = ordering.document()
+    (fault,) = document["faults"]
+    assert fault.startswith(f"{path}: expired on ")
+    assert fault.endswith(", and is not renewed: too many certificates; wait until Monday")
+
+
+def test_one_that_cannot_be_used_is_a_fault(ordering: OrderingSite) -> None:
+    path = ordering.layout.certificate("login.koder.example")
+    path.write_text("rubbish")
+    code, document = ordering.document()
+    assert code == 1
+    assert str(path) in document["faults"][0]
+
+
+def test_the_days_that_are_asked_for_count_for_those_too(ordering: OrderingSite) -> None:
+    path = ordering.order("login.koder.example", days=6)
+    code, _, complained = ordering.asked("-q", "--days", "30")
+    assert code == 1
+    assert complained.startswith(f"{path}: expires on ")
+
+
+def test_nothing_waits_where_nothing_is_ordered(site: Site) -> None:
+    site.issue("login.example", days=90)
+    _, document = site.document()
+    assert document["waiting"] == []

@@ -7,15 +7,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from koder_gateway import explain_tool
+from koder_gateway.acme.layout import Layout, NameRecord
 from koder_gateway.cli import main
 from koder_gateway.config import load
 from koder_gateway.exchange.explained_request import explained_request
 from koder_gateway.tree.compose import compose
 from koder_gateway.tree.explaining import explained_live
 from koder_gateway.wire.clock import CoarseClock
+from tests.kit.authority import write_certificate
+from tests.kit.certificates import certificate_pem, key_pem
 from tests.kit.clients import Client
 from tests.kit.gateways import GatewayProcess
 from tests.kit.memory import MemoryReactor
@@ -92,6 +97,7 @@ def test_an_object_of_a_request_that_is_served(config: Path, capsys: pytest.Capt
             "slug": "koder",
             "reason": "koder (active): koder.id.koder.dev is its name under id.koder.dev",
         },
+        "server_certificate": "a self-signed one, which the gateway makes at its start",
         "certificate": None,
         "cors": "no Origin header: no CORS headers",
         "limits": [
@@ -191,6 +197,9 @@ def test_the_running_gateway_explains_as_the_configuration_does(
         assert live.pop("live")
         assert not told.pop("live")
         assert (live.pop("store"), told.pop("store")) == ("memory:", None)
+        # Its ports speak no TLS.
+        assert live.pop("server_certificate") is None
+        assert told.pop("server_certificate").startswith("a self-signed one")
         for document in (live, told):
             for limit in document["limits"]:
                 del limit["left"]
@@ -236,3 +245,107 @@ def test_what_the_admin_port_is_asked(gateway: GatewayProcess, query: bytes, sta
     document = json.loads(message.body)
     assert message.status == status
     assert document.get("detail", "").startswith(detail)
+
+
+class Certified:
+    """A configuration with an operator's certificate, an ACME authority, and tenants with domains."""
+
+    def __init__(self, folder: Path) -> None:
+        self.layout = Layout.below(folder / "state")
+        for each in self.layout.folders:
+            each.mkdir(parents=True)
+        self.certs = folder / "certs"
+        write_certificate(self.certs, "id.koder.dev", "*.id.koder.dev")
+        self.config = folder / "koder-gateway.toml"
+        self.write()
+        tenants = (("koder", "login.koder.example", "active"), ("closed", "closed.example", "suspended"))
+        entries = [
+            f'[[tenant]]\nslug = "{slug}"\ndomains = ["{domain}"]\nstatus = "{status}"\n'
+            for slug, domain, status in tenants
+        ]
+        (folder / "tenants.toml").write_text("".join(entries))
+
+    def write(self, *, strict: bool = False, acme: bool = True, certificates: bool = True) -> None:
+        lines = ['[tenants]\nbase_domain = "id.koder.dev"\nregistry = "tenants.toml"', '[state]\ndir = "state"']
+        lines += [f"[tls]\nstrict_sni = {str(strict).lower()}"]
+        lines += ['certificates = "certs"'] if certificates else []
+        if acme:
+            lines += ['[acme]\ndirectory = "https://ca.example/directory"\naccept_terms = true']
+        self.config.write_text("\n".join([*lines, ""]))
+
+    def issue(self, name: str) -> Path:
+        key = ec.generate_private_key(ec.SECP256R1())
+        path = self.layout.certificate(name)
+        path.write_bytes(key_pem(key) + certificate_pem(key, name))
+        return path
+
+    def record(self, name: str, **members: Any) -> None:
+        made = NameRecord(name=name, first_seen=1.0, **members)
+        self.layout.record(name).write_bytes(msgspec.json.encode(made))
+
+    def reason(self, capsys: pytest.CaptureFixture[str], host: str) -> str:
+        _, document = explained(capsys, "--config", str(self.config), f"https://{host}/v1/users")
+        reason: str = document["server_certificate"]
+        return reason
+
+
+@pytest.fixture
+def certified(tmp_path: Path) -> Certified:
+    return Certified(tmp_path)
+
+
+def test_the_certificate_of_a_host_is_explained(certified: Certified, capsys: pytest.CaptureFixture[str]) -> None:
+    path = certified.issue("login.koder.example")
+    operators = certified.certs / "default.pem"
+    assert certified.reason(capsys, "a.id.koder.dev:443") == f"{operators}, of tls.certificates, for *.id.koder.dev"
+    assert certified.reason(capsys, "id.koder.dev") == f"{operators}, of tls.certificates, for id.koder.dev"
+    told = f"{path}, from the ACME authority, for login.koder.example"
+    assert certified.reason(capsys, "LOGIN.koder.example") == told
+    certified.record("login.koder.example", state="issued", next_renewal=1_900_000_000.0)
+    assert certified.reason(capsys, "login.koder.example") == f"{told}, to be renewed on 2030-03-17"
+    certified.write(acme=False)
+    told = f"the default, {operators}: no certificate is for this name"
+    assert certified.reason(capsys, "login.koder.example") == told
+
+
+def test_why_a_host_has_no_certificate_is_explained(certified: Certified, capsys: pytest.CaptureFixture[str]) -> None:
+    default = f"the default, {certified.certs / 'default.pem'}: no certificate is for this name; "
+    told = f"{default}its own is to be ordered, and the gateway has not looked at it yet"
+    assert certified.reason(capsys, "login.koder.example") == told
+    certified.record("login.koder.example", state="ordering")
+    assert certified.reason(capsys, "login.koder.example") == f"{default}its own is on the way (ordering)"
+    held = {"state": "held", "last_fault": "it leads to 192.0.2.1", "advice": "correct its DNS"}
+    certified.record("login.koder.example", **held)
+    told = f"{default}its own is not there yet (held): it leads to 192.0.2.1; correct its DNS"
+    assert certified.reason(capsys, "login.koder.example") == told
+    told = f"{default}none is ordered, since the tenant closed is suspended"
+    assert certified.reason(capsys, "closed.example") == told
+    assert "neither a tenant's custom domain nor in acme.names" in certified.reason(capsys, "other.example")
+
+
+def test_a_host_that_is_refused_is_explained(certified: Certified, capsys: pytest.CaptureFixture[str]) -> None:
+    certified.write(strict=True)
+    reason = certified.reason(capsys, "login.koder.example")
+    assert reason.startswith("none: no certificate is for this name, and tls.strict_sni refuses such clients")
+    assert reason.endswith("has not looked at it yet")
+
+
+def test_a_url_without_tls_has_no_certificate(certified: Certified, capsys: pytest.CaptureFixture[str]) -> None:
+    _, document = explained(capsys, "--config", str(certified.config), "http://id.koder.dev/v1/users")
+    assert document["server_certificate"] is None
+
+
+def test_the_running_gateway_explains_its_certificates(
+    certified: Certified, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = certified.issue("login.koder.example")
+    url = "https://login.koder.example/v1/users"
+    config = certified.config.read_text()
+    with GatewayProcess(certified.config.parent, config, ports=(GatewayProcess.TLS,)) as gateway:
+        _, document = explained(capsys, "--admin", f"127.0.0.1:{gateway.admin}", url)
+        assert document["server_certificate"].startswith(f"{path}, from the ACME authority")
+        _, page = gateway.ask_admin("/status")
+    acme = json.loads(page)["acme"]
+    assert set(acme["names"]) == {"waiting", "held", "ordering", "issued", "failed"}
+    listed = {each["name"]: each["by_acme"] for each in json.loads(page)["certificates"]["first"]}
+    assert listed == {"default": False, "login.koder.example": True}

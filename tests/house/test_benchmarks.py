@@ -97,6 +97,15 @@ def test_tracing_runs() -> None:
     assert "all: " in done.stdout
 
 
+@measures
+@pytest.mark.skipif(not (shutil.which("pebble") and shutil.which("h2load")), reason="needs pebble and h2load")
+def test_acme_domains_runs() -> None:
+    done = run("acme_domains", "--domains", "40", "--rate", "20", "--seconds", "1", "--rounds", "1")
+    # Whether the mark holds tells of the machine's other work as well.
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    assert "40 new domains: " in done.stdout
+
+
 def _peers() -> list[str]:
     """Those that are installed; Go once its standard library has been built, which takes a minute."""
     installed = [name for name, kind in KINDS.items() if name != OURS and find(kind.program)]

@@ -38,6 +38,7 @@ from koder_gateway.exchange.context import request_context
 from koder_gateway.exchange.states import ANSWERS, CLIENT_GONE, CUT, EVENTS, HELD, MOVES, Exchange
 from koder_gateway.ops.access_lines import JsonLines
 from koder_gateway.ops.access_log import AccessLog
+from koder_gateway.ops.acme_metrics import AcmeCollector, AcmeFigures
 from koder_gateway.ops.address_metrics import AddressCollector, AddressUse
 from koder_gateway.ops.counters import Counters
 from koder_gateway.ops.metric_sources import Sources, SpanFigures, StoreFigures
@@ -626,8 +627,9 @@ def test_every_metric_is_told_with_its_labels() -> None:
         certificates=lambda: {"c": 0.0},
     )
     found: dict[str, set[str]] = {}
+    acme = AcmeCollector(lambda: AcmeFigures({"issued": 1}, {"held": 1}, 1.0, {("http-01", "answered"): 1}))
     addresses = AddressCollector(lambda: [AddressUse("s", "a", 1, 1)], lambda: {"s": {"r": 1}})
-    for family in (*GatewayCollector(counters, sources, "0").collect(), *addresses.collect()):
+    for family in (*GatewayCollector(counters, sources, "0").collect(), *addresses.collect(), *acme.collect()):
         suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
         labels = {label for sample in family.samples for label in sample.labels} - {"le"}
         found[family.name + suffix] = labels

@@ -40,6 +40,7 @@ FLOORS = (
         "tap",
         "service_unit",
         "machine",
+        "acme_checks",
         "checks",
         "live_checks",
         "admin_client",

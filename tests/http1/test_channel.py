@@ -683,6 +683,39 @@ def test_after_an_early_answer_a_small_rest_is_read_and_the_connection_goes_on(g
     assert client.closed == ""
 
 
+def test_a_larger_rest_is_read_behind_a_service_s_answer_in_large_reads(gateway: MemoryGateway) -> None:
+    client = gateway.connect()
+    client.send(request(b"POST", b"/v1/users", b"Content-Length: 1048576", body=b"x"))
+    gateway.origin().only.send(OK)
+    assert client.take() == OK_ANSWER
+    assert client._near.room_asked() == 1 << 18
+    client.send_in([bytes(1 << 18)] * 3)
+    client.send(bytes((1 << 18) - 1 - 5000))
+    assert client._near.room_asked() == 10000
+    client.send(bytes(5000) + request(b"GET", b"/v1/users/2"))
+    assert [m.start for m in serve(gateway, lambda _: OK)] == [b"GET /v1/users/2 HTTP/1.1"]
+    assert client.take() == OK_ANSWER
+
+
+def test_a_larger_rest_that_does_not_come_leaves_the_client_its_answer(gateway: MemoryGateway) -> None:
+    client = gateway.connect()
+    client.send(request(b"POST", b"/v1/users", b"Content-Length: 1000000", body=b"x"))
+    gateway.origin().only.send(OK)
+    assert client.take() == OK_ANSWER
+    gateway.advance(2.5)
+    assert client.half_closed
+    assert client.closed == ""
+    gateway.advance(2.5)
+    assert client.closed
+
+
+def test_a_larger_rest_behind_a_refusal_ends_the_connection(gateway: MemoryGateway) -> None:
+    client = gateway.connect()
+    client.send(request(b"POST", b"/nowhere", b"Content-Length: 70000", body=b"x"))
+    assert problem(client.take()) == (404, "no_route")
+    assert client.half_closed
+
+
 def test_the_rest_and_the_next_request_may_come_as_one(gateway: MemoryGateway) -> None:
     client = gateway.connect()
     client.send(request(b"POST", b"/nowhere", b"Content-Length: 10", body=b"x" * 4))
@@ -704,7 +737,11 @@ def test_a_rest_that_does_not_come_ends_the_connection(gateway: MemoryGateway) -
 
 @pytest.mark.parametrize(
     "framing",
-    [(b"Content-Length: 70000",), (b"Transfer-Encoding: chunked",), (b"Content-Length: 5", b"Expect: 100-continue")],
+    [
+        (b"Content-Length: 1100000",),
+        (b"Transfer-Encoding: chunked",),
+        (b"Content-Length: 5", b"Expect: 100-continue"),
+    ],
     ids=["large", "chunked", "expected"],
 )
 def test_after_an_early_answer_a_doubtful_rest_ends_the_connection(

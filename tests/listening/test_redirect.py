@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
+from koder_gateway.acme.layout import Layout
 from koder_gateway.listening.challenges import PREFIX, ChallengeError, read_challenge
 from koder_gateway.listening.redirect import RedirectSite
 from koder_gateway.policy.tenants import Tenant
@@ -32,9 +33,9 @@ PROOF = TOKEN.encode() + b".9jg46WB3rR_AHD-EBXdN7cBkH1WOu0tA3M9fm21mqTI"
 class PlainPort:
     """The plain port of a gateway in memory."""
 
-    def __init__(self, gateway: MemoryGateway, webroot: Path | None = None) -> None:
+    def __init__(self, gateway: MemoryGateway, webroot: Path | None = None, own: Layout | None = None) -> None:
         self.gateway = gateway
-        self.site = RedirectSite(gateway.site, webroot)
+        self.site = RedirectSite(gateway.site, webroot, own)
 
     def connect(self, peer: str = "192.0.2.1") -> Peer:
         """A client."""
@@ -412,3 +413,97 @@ def test_no_descriptor_is_left_open(webroot: Path) -> None:
 def test_settings_in_memory_have_no_plain_port() -> None:
     settings = settings_with()
     assert (settings.listen.redirect_port, settings.tls.acme_webroot) == ((), None)
+
+
+# -- challenges of the gateway's own orders
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """The state folder while an order waits for its authority."""
+    layout = Layout.below(tmp_path / "state")
+    for folder in layout.folders:
+        folder.mkdir(parents=True)
+    (layout.http_challenges / TOKEN).write_bytes(PROOF)
+    return layout
+
+
+@pytest.fixture
+def ordering(make_gateway: Callable[..., MemoryGateway], layout: Layout) -> PlainPort:
+    return PlainPort(make_gateway(tenants=TENANTS), own=layout)
+
+
+@pytest.mark.parametrize("host", [b"login.koder.example", b"nobody.example", b"192.0.2.7:80"])
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+@pytest.mark.parametrize("query", [b"", b"?a=b"])
+def test_an_own_challenge_is_shown_at_any_host(ordering: PlainPort, host: bytes, method: bytes, query: bytes) -> None:
+    asked = request(method=method, host=host, target=PREFIX + TOKEN.encode() + query)
+    message = ordering.ask(asked, to_head=method == b"HEAD")
+    assert message.status == 200
+    assert message.one(b"Content-Length") == b"%d" % len(PROOF)
+    assert message.body == (b"" if method == b"HEAD" else PROOF)
+    assert ordering.site.challenges == {"answered": 1, "unknown": 0, "faulty": 0}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        TOKEN.encode() + b"/",
+        TOKEN.encode() + b";a",
+        TOKEN.encode()[:-1],
+        b"",
+        b"another-token-that-nobody-has-asked-for",
+        b"x" * 200,
+    ],
+)
+def test_another_path_is_no_challenge(ordering: PlainPort, path: bytes) -> None:
+    message = ordering.ask(request(host=b"login.koder.example", target=PREFIX + path))
+    assert (message.status, message.code) == (404, "no_route")
+    assert ordering.site.challenges == {"answered": 0, "unknown": 1, "faulty": 0}
+
+
+def test_an_own_challenge_is_only_read(ordering: PlainPort) -> None:
+    message = ordering.ask(request(method=b"POST", host=b"a.example", target=PREFIX + TOKEN.encode()))
+    assert message.status == 405
+    assert message.one(b"Allow") == b"GET, HEAD"
+
+
+def test_what_is_no_challenge_is_redirected_as_ever(ordering: PlainPort) -> None:
+    for path in (b"/.well-known/acme-challenge", b"/.well-known/openid-configuration", b"/"):
+        assert ordering.ask(request(host=b"login.koder.example", target=path)).status == 308
+
+
+def test_own_challenges_and_certbot_s_are_shown_beside_each_other(
+    make_gateway: Callable[..., MemoryGateway], layout: Layout, webroot: Path
+) -> None:
+    port = PlainPort(make_gateway(tenants=TENANTS), webroot, layout)
+    (layout.http_challenges / TOKEN).rename(layout.http_challenges / f"own-{TOKEN}")
+    for token in (TOKEN, f"own-{TOKEN}"):
+        assert port.ask(request(host=b"a.example", target=PREFIX + token.encode())).body == PROOF
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "large"])
+def test_an_own_challenge_that_is_no_plain_file_is_a_line(
+    ordering: PlainPort, layout: Layout, kind: str, warnings: list[str]
+) -> None:
+    path = layout.http_challenges / TOKEN
+    path.unlink()
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "link":
+        path.symlink_to("/etc/passwd")
+    else:
+        path.write_bytes(b"a" * 70000)
+    message = ordering.ask(request(host=b"a.example", target=PREFIX + TOKEN.encode()))
+    assert message.status == 404
+    assert len(warnings) == 1
+    assert str(path) in warnings[0]
+    assert ordering.site.challenges["faulty"] == 1
+
+
+def test_without_its_folder_there_is_no_challenge_and_no_line(
+    make_gateway: Callable[..., MemoryGateway], tmp_path: Path, warnings: list[str]
+) -> None:
+    port = PlainPort(make_gateway(tenants=TENANTS), own=Layout.below(tmp_path / "nowhere"))
+    assert port.ask(request(host=b"a.example", target=PREFIX + TOKEN.encode())).status == 404
+    assert warnings == []

@@ -144,7 +144,7 @@ def test_certificates_are_listed_by_the_days_that_are_left_up_to_a_bound() -> No
     made = document(registry_of(certificates=CERTIFICATES + 5))["certificates"]
     assert made["count"] == CERTIFICATES + 5
     assert [each["name"] for each in made["first"]] == [f"c{number:03}" for number in range(CERTIFICATES)]
-    assert made["first"][0] == {"name": "c000", "expires": "2027-01-15T08:00:00Z", "days_left": 0.0}
+    assert made["first"][0] == {"name": "c000", "expires": "2027-01-15T08:00:00Z", "days_left": 0.0, "by_acme": False}
     assert made["first"][3]["days_left"] == 3.0
     assert document(registry_of(), epoch=EPOCH + 1)["certificates"]["first"][0]["days_left"] < 0
 

@@ -232,6 +232,23 @@ def test_what_is_counted_apart(key: tuple[str, ...], same_tenant: bool, same_add
 # Several rules
 
 
+KEYS = ((), ("tenant",), ("ip",), ("tenant", "ip"))
+
+
+@pytest.mark.parametrize("first", KEYS)
+@pytest.mark.parametrize("second", KEYS)
+def test_each_of_several_rules_counts_under_its_own_key(first: tuple[str, ...], second: tuple[str, ...]) -> None:
+    plan = Limiter((LimitRule("wide", first, 5, 60), LimitRule("narrow", second, 1, 60)), max_entries=100).plan(
+        b"GET", b"/", True
+    )
+    assert plan is not None
+    assert plan.judge(b"acme", b"1111", 0.0).refused is None
+    for tenant, address in ((b"acme", b"2222"), (b"other", b"1111"), (b"acme", b"1111")):
+        same = ("tenant" not in second or tenant == b"acme") and ("ip" not in second or address == b"1111")
+        refused = plan.judge(tenant, address, 0.0).refused
+        assert (refused is not None and refused.name == "narrow") == same
+
+
 def test_a_refusal_charges_no_other_rule() -> None:
     strict = LimitRule("strict", ("ip",), 1, 60)
     limiter = Limiter([strict, LimitRule("wide", ("ip",), 10, 60)], 100)

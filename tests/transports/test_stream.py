@@ -402,6 +402,7 @@ def test_addresses_and_options(reactor: UvloopReactor) -> None:
         port = await connected(reactor, server, client)
         assert server.transport.getHost() == client.transport.getPeer() == port.getHost()
         assert client.transport.getHost() == server.transport.getPeer()
+        assert (client.transport.getTcpNoDelay(), server.transport.getTcpNoDelay()) == (True, True)
         for wanted in (False, True):
             client.transport.setTcpNoDelay(wanted)
             client.transport.setTcpKeepAlive(wanted)
@@ -558,6 +559,17 @@ class Little(Recorder):
         self.transport.read_little()
 
 
+class LittleOnce(Little):
+    """Asks for little once."""
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.data:
+            self.sizes.append(len(data))
+        else:
+            self.transport.read_little()
+        self.data += data
+
+
 def test_who_asks_for_little_gets_all_of_it_in_small_pieces(reactor: UvloopReactor) -> None:
     sender, reader = Recorder(), Little()
     data = b"".join(number.to_bytes(4, "big") for number in range(MIB // 2))
@@ -573,6 +585,25 @@ def test_who_asks_for_little_gets_all_of_it_in_small_pieces(reactor: UvloopReact
     run(reactor, scenario())
     assert reader.data == data
     assert max(reader.sizes) <= LITTLE
+
+
+def test_who_asked_for_little_once_reads_more_again_after_many_full_reads(reactor: UvloopReactor) -> None:
+    """What seemed expensive was not: another process had the processor meanwhile."""
+    sender, reader = Recorder(), LittleOnce()
+    data = bytes(4 * MIB)
+
+    async def scenario() -> None:
+        await connected(reactor, sender, reader)
+        for position in range(0, len(data), 1 << 18):
+            sender.transport.write(data[position : position + (1 << 18)])
+            await several_turns(reactor)
+        sender.transport.loseConnection()
+        await reader.lost
+
+    run(reactor, scenario())
+    assert reader.data == data
+    larger = next(n for n, size in enumerate(reader.sizes) if size > LITTLE)
+    assert larger >= 64
 
 
 def test_who_asks_for_little_can_pause_and_leaves_no_cycle(reactor: UvloopReactor) -> None:

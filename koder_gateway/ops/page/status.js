@@ -249,11 +249,14 @@ function aboutLimits(now, before, add) {
 function aboutCertificates(now, add) {
   for (const each of now.certificates.first) {
     if (each.days_left < 0) add("bad", `certificate ${each.name}`, `Certificate ${each.name} has expired.`, "certificates");
-    else if (each.days_left < 30)
+    else if (each.days_left < 30 && !each.by_acme)
       add(each.days_left < 7 ? "bad" : "warn", `certificate ${each.name}`, `Certificate ${each.name} expires in ${plural(Math.floor(each.days_left), "day")}.`, "certificates");
   }
   if (now.certificates.faults)
     add("warn", "certificate faults", `${plural(now.certificates.faults, "certificate")} on disk cannot be used; the log says why.`, "certificates");
+  const failed = now.acme && now.acme.names.failed;
+  if (failed)
+    add("warn", "orders", `${plural(failed, "name")} could not get a certificate; koder-gateway certificates says why.`, "certificates");
 }
 
 function aboutConfiguration(now, before, add) {
@@ -649,15 +652,26 @@ function showTenants(now, before) {
     [["Tenant"], ["Requests/s", "number"], ["Since the start", "number"], ["5xx", "number"]], rows, "");
 }
 
+// What is ordered from an ACME authority, in a sentence.
+function orders(acme) {
+  if (!acme) return "";
+  const { issued = 0, waiting = 0, held = 0, ordering = 0, failed = 0 } = acme.names;
+  const others = [[waiting, "wait"], [ordering, "are ordered"], [held, "do not lead here"], [failed, "have failed"]]
+    .filter(([number]) => number).map(([number, what]) => `${count(number)} ${what}`);
+  const renewal = acme.next_renewal ? ` The next renewal is on ${acme.next_renewal.slice(0, 10)}.` : "";
+  return `By ACME: ${plural(issued, "name")} with a certificate${others.length ? `; ${others.join(", ")}` : ""}.${renewal} `;
+}
+
 function showCertificates(now) {
   const { faults, count: all } = now.certificates;
   const first = now.certificates.first.slice(0, 10);
   const unusable = faults ? `${plural(faults, "certificate")} on disk cannot be used. ` : "";
   const others = all > first.length ? `The ${first.length} of ${count(all)} that expire first:` : "";
-  setText(byId("certificates-note"), `${unusable}${others}`.trim());
+  setText(byId("certificates-note"), `${orders(now.acme)}${unusable}${others}`.trim());
   const rows = first.map((each) => {
     const days = each.days_left;
-    const level = days < 7 ? "bad" : days < 30 ? "warn" : "ok";
+    // Those that the gateway orders are renewed by it, and may be for a few days only.
+    const level = days < 0 || (days < 7 && !each.by_acme) ? "bad" : days < 30 && !each.by_acme ? "warn" : "ok";
     return [each.name, word(level, days < 0 ? "expired" : plural(Math.floor(days), "day")), each.expires.slice(0, 10)];
   });
   table(byId("certificates-table"), "Certificates, the first to expire first",

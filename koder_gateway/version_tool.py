@@ -20,11 +20,14 @@ def show_version(*, as_json: bool) -> int:
         return 0
     from cryptography.hazmat.backends.openssl import backend
 
+    from .tls.lean_connection import LEAN
+
     packages = {name: _version_of(name) for name in _BUILT_ON}
     document = {
         "version": VERSION,
         "python": platform.python_version(),
         "openssl": backend.openssl_version_text(),
+        "tls_connections": "lean" if LEAN else "pyOpenSSL's",
         "packages": packages,
     }
     print(json.dumps(document, indent=2))

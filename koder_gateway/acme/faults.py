@@ -101,7 +101,9 @@ def refused(
     """The fault that an authority tells by a problem document. `code` is its type, `link` the page that it wants the
     operator to visit."""
     code = code.removeprefix(_ERROR)
-    said = plain(words or code or f"status {status}")
+    # The type is what its documentation is searched for.
+    known = code if code.isalnum() else ""
+    said = plain(f"{words} ({known})" if words and known else words or code or f"status {status}")
     if code == "rateLimited" or status == 429:
         # A limit on one domain leaves the others alone.
         scope: Scope = "name" if name and _is_about(said, name) else "authority"

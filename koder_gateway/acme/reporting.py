@@ -69,7 +69,10 @@ class Report:
         if reason != self._pause_reason:
             self._pause_reason = reason
             wait = duration(until - now)
-            self._add("error", f"no certificates are ordered for {wait}: {fault.text}; those that are there stay")
+            whose = "" if fault.scope == "local" else "the authority fails: "
+            self._add(
+                "error", f"no certificates are ordered for {wait}: {whose}{fault.text}; those that are there stay"
+            )
 
     def well(self) -> None:
         """Orders succeed again."""

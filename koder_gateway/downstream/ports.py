@@ -16,6 +16,7 @@ from twisted.web.resource import IResource
 
 from ..errors import Refusal
 from ..exchange.context import RequestContext
+from ..exchange.known_contexts import KnownContexts
 from ..exchange.pending import Outcome
 from ..exchange.ports import Client, Producer
 from ..exchange.states import Exchange
@@ -145,6 +146,13 @@ class PacedConnection(Protocol):
         """It is not read at present: notice if its client is gone."""
 
 
+class FlushedConnection(Protocol):
+    """A connection whose transport may have kept something for the next response."""
+
+    def flush(self) -> None:
+        """The transport sends it now."""
+
+
 class Successor(ClientConnection, Protocol):
     """A connection that takes a transport over from another protocol."""
 
@@ -168,7 +176,8 @@ class ClientSite(Protocol):
     `http2` makes what takes a transport over, from a peer, where ALPN has chosen HTTP/2.
 
     `watched` are HTTP/1.1 connections with unsent bytes, now or lately; `paused` are those that are not read at
-    present, because their service or client takes nothing.
+    present, because their service or client takes nothing; `unflushed` are those whose transport has kept something
+    for the next response, at most until the next sweep.
     """
 
     clock: CoarseClock
@@ -185,6 +194,7 @@ class ClientSite(Protocol):
     max_streams: int
     seconds_per_byte: float
     date_line: bytes
+    contexts: KnownContexts
     draining: bool
     http2_errors: int
     turns: Turns
@@ -192,6 +202,7 @@ class ClientSite(Protocol):
     buffered: Buffered
     watched: set[PacedConnection]
     paused: set[PacedConnection]
+    unflushed: set[FlushedConnection]
     http2: Callable[[ClientSite, Any, str], Successor]
 
     @property

@@ -20,6 +20,7 @@ from twisted.web.server import Site
 from ..errors import DRAINING, OVERLOADED, Refusal
 from ..exchange.admission import Step, before_tree
 from ..exchange.context import RequestContext
+from ..exchange.known_contexts import KnownContexts
 from ..exchange.states import Exchange
 from ..policy.certificates import TlsInfo
 from ..policy.clients import NOWHERE
@@ -39,6 +40,7 @@ from .ports import (
     ClientProtocols,
     ClientRequest,
     ClientSite,
+    FlushedConnection,
     Guarding,
     NewConnection,
     PacedConnection,
@@ -52,11 +54,12 @@ _TURNED_AWAY = 1024
 _ADDRESS_TURNED_AWAY = 64
 # Connections that may wait for their peer while each holds a whole read of the reactor.
 _FEW = 16
+_PRESENT = TlsInfo()
 
 
 def tls_presence(transport: Any) -> TlsInfo | None:
     """Whether a transport has TLS, which is all that every transport can say."""
-    return TlsInfo() if ISSLTransport.providedBy(transport) else None
+    return _PRESENT if ISSLTransport.providedBy(transport) else None
 
 
 def _guard(resource: IResource) -> Guarding | None:
@@ -105,6 +108,8 @@ class GatewaySite(Site, ClientSite):
         self.watched: set[PacedConnection] = set()
         # HTTP/1.1 connections that are not read at present, because their service or client takes nothing.
         self.paused: set[PacedConnection] = set()
+        # HTTP/1.1 connections whose transport has kept something for the next response.
+        self.unflushed: set[FlushedConnection] = set()
         # Connections whose deadline has passed, but whose `expire` has not been called yet.
         self._due: deque[ClientConnection] = deque()
         self.connection_counts = ConnectionCounts(Shares(0, 0))
@@ -122,6 +127,7 @@ class GatewaySite(Site, ClientSite):
         self.draining = False
         self.date_line = b""
         self.policy = policy
+        self.contexts = KnownContexts()
         self.reader = reader
         self._set_bounds(timeouts, limits)
         self.tick()
@@ -149,6 +155,7 @@ class GatewaySite(Site, ClientSite):
         """Serve another tree from the next request on; exchanges in flight keep what they began with."""
         self._use_tree(resource)
         self.policy = policy
+        self.contexts = KnownContexts()
         self.reader = reader
         self._set_bounds(timeouts, limits)
 
@@ -236,6 +243,7 @@ class GatewaySite(Site, ClientSite):
         self.channels.discard(channel)
         self.watched.discard(channel)
         self.paused.discard(channel)
+        self.unflushed.discard(channel)
         self._turned_away.discard(channel)
         self.connection_counts.closed(channel)
 
@@ -312,6 +320,9 @@ class GatewaySite(Site, ClientSite):
         if not self._due:
             self._due.extend(channel for channel in self.channels if channel.deadline <= now)
             self._expire()
+        late, self.unflushed = self.unflushed, set()
+        for unflushed in late:
+            unflushed.flush()
         for paused in self.paused:
             paused.watch_end()
         for watched in [watched for watched in self.watched if watched.pace_due <= now]:

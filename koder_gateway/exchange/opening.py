@@ -20,8 +20,8 @@ class HeadSource(Protocol):
 
     peer: str
 
-    def secured(self) -> TlsInfo | None:
-        """What TLS has established on it; None without TLS."""
+    def context_for(self, policy: Policy, head: RequestHead) -> RequestContext:
+        """The context of a head that has come on it (`request_context`)."""
 
     def keep_context(self, context: RequestContext) -> Refusal | None:
         """This context is new here: keep it for heads to come, if it lasts. The refusal of a request with which its
@@ -35,9 +35,9 @@ class SingleHead(HeadSource):
         self.peer = peer
         self._established = established
 
-    def secured(self) -> TlsInfo | None:
-        """What TLS has established with it."""
-        return self._established
+    def context_for(self, policy: Policy, head: RequestHead) -> RequestContext:
+        """Made for this head."""
+        return request_context(policy, head, self.peer, self._established)
 
     def keep_context(self, context: RequestContext) -> Refusal | None:
         """There is no other head to keep it for."""
@@ -60,7 +60,7 @@ def open_exchange(
     if kept is not None and kept.fits(policy, head):
         context = kept
     else:
-        context = request_context(policy, head, source.peer, source.secured())
+        context = source.context_for(policy, head)
         # Whatever becomes of this request, the connection counts as this tenant's.
         full = source.keep_context(context)
         refusal = refusal or full

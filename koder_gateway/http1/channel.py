@@ -38,6 +38,7 @@ from ..exchange.context import RequestContext
 from ..exchange.opening import HeadSource, open_exchange
 from ..exchange.states import SLOW
 from ..policy.clients import plain_host
+from ..policy.decision import Policy
 from ..reactor.read_sizes import read_bounded, read_freely
 from ..wire.body import BodyError
 from ..wire.request_head import RequestHead
@@ -166,6 +167,10 @@ class Http1Channel(MessageReader, Protocol, RequestConnection, NewConnection, Pa
             self._phase = BODY
             self.deadline = site.clock.now + site.timeouts.body
         request.begin()
+
+    def context_for(self, policy: Policy, head: RequestHead) -> RequestContext:
+        """The context of this head, which another connection of the client may have had before."""
+        return self.site.contexts.context(policy, head, self.peer, self.secured())
 
     def keep_context(self, context: RequestContext) -> Refusal | None:
         """The refusal of a request whose tenant has its share of connections without this one, which then ends."""

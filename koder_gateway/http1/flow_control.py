@@ -9,11 +9,12 @@ what waits at `requests.min_rate`. While a service does not take a body, the cli
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Final
 
 from ..downstream.body_deadline import BodyDeadline
 from ..downstream.lingering_close import LingeringClose
-from ..downstream.ports import ClientSite
+from ..downstream.ports import ClientSite, FlushedConnection
 from ..downstream.reset_watch import ResetWatch
 from ..downstream.unsent_bytes import ClientPace
 from ..exchange.ports import Producer
@@ -29,11 +30,12 @@ _PIPELINE_BOUND: Final = 16384
 _FORGOTTEN_BOUND: Final = 1 << 20
 
 
-class ClientFlow(StockChannel, BodyDeadline, LingeringClose, ResetWatch):
+class ClientFlow(StockChannel, BodyDeadline, LingeringClose, ResetWatch, FlushedConnection):
     """The base of the channel that pauses and resumes: `read_on` is the part of it that reads. `deadline` is
     monotonic seconds."""
 
     deadline: float
+    write: Callable[[bytes], object]
     peer: str
     # What most connections never need is kept by the class until then: CPython gives an object of more than 30
     # attributes a dictionary of its own, which is 1.3 KiB.
@@ -180,6 +182,27 @@ class ClientFlow(StockChannel, BodyDeadline, LingeringClose, ResetWatch):
         """The transport asks no producer any more, and does not wait for one when it is closed."""
         if self._phase != GONE:
             self.transport.unregisterProducer()
+
+    def write_last(self, data: bytes) -> None:
+        """Send the last bytes: a transport that can sends them together with the end, which the caller makes next."""
+        last = getattr(self.transport, "write_last", None)
+        if last is None:
+            self.write(data)
+        else:
+            last(data)
+
+    def answers_soon(self) -> bool:
+        """Whether the client waits for a response, and sends nothing before it. What its transport has kept then goes
+        out with that, or from the next sweep."""
+        if self._phase != BUSY:
+            return False
+        self.site.unflushed.add(self)
+        return True
+
+    def flush(self) -> None:
+        """The transport sends what it has kept for a response that takes longer."""
+        if self._phase != GONE:
+            self.transport.flush()
 
     def loseConnection(self) -> None:
         """A stock request asks for the end: once all is written."""

@@ -29,6 +29,9 @@ class RequestConnection(RequestChannel, Protocol):
         """A response is about to be sent before its request's body has come: decide whether to keep the
         connection."""
 
+    def write_last(self, data: bytes) -> None:
+        """Send the last bytes to the client: the connection is closed next."""
+
     def tunnel(self) -> None:
         """The service has switched protocols: pass on to it what has waited and whatever comes."""
 
@@ -76,8 +79,11 @@ class Http1Request(GatewayRequest):
         lines.append(self._persistence(done))
         lines.append(b"\r\n")
         lines.append(body)
-        write = channel.write
-        write(b"".join(lines))
+        if done and not channel.keep_alive and self.body_done and not channel.lingers:
+            channel.write_last(b"".join(lines))
+        else:
+            write = channel.write
+            write(b"".join(lines))
         if done:
             self._over()
 

@@ -7,7 +7,7 @@ from typing import Final
 from ..errors import Refusal
 from ..exchange.context import RequestContext
 from ..exchange.opening import HeadSource, open_exchange
-from ..policy.certificates import TlsInfo
+from ..policy.decision import Policy
 from ..policy.limit_keys import address_key
 from ..reactor.turns import PIECES
 from ..wire import http2_frames
@@ -179,9 +179,9 @@ class Streams(OpenStreams, HeadSource):
             connection.wake(stream.deadline)
         request.begin()
 
-    def secured(self) -> TlsInfo | None:
-        """What TLS has established with the client."""
-        return self._connection.secured
+    def context_for(self, policy: Policy, head: RequestHead) -> RequestContext:
+        """The context of this head, which another connection of the client may have had before."""
+        return self._connection.site.contexts.context(policy, head, self.peer, self._connection.secured)
 
     def keep_context(self, context: RequestContext) -> Refusal | None:
         """The refusal of a request whose tenant has its share of connections without this one, which then ends."""

@@ -15,6 +15,8 @@ from typing import Any, Final
 
 from OpenSSL import SSL
 
+from .lean_connection import LeanConnection
+
 _lib: Any = getattr(SSL, "_lib", None)
 _ffi: Any = getattr(SSL, "_ffi", None)
 # The OpenSSL functions that are needed here; the creator of these connections checks that they exist.
@@ -74,7 +76,7 @@ class ClientHello:
         return None
 
 
-class NamedConnection(SSL.Connection):
+class NamedConnection(LeanConnection):
     """A server's connection over memory BIOs whose session is bound to the name in the client's hello.
 
     `began` is that name as `plain_name` returns it, None until it is known, and `challenge` is that of the hello. If
@@ -84,18 +86,21 @@ class NamedConnection(SSL.Connection):
     """
 
     def __init__(self, context: SSL.Context) -> None:
-        super().__init__(context, None)
+        super().__init__(context)
         self.began: bytes | None = None
         self.challenge = self.answerable = self.answered = False
         self._greeting: ClientHello | None = ClientHello()
 
     def do_handshake(self) -> None:
         """See pyOpenSSL's."""
-        if self._greeting is not None:
-            self._look(self._greeting)
+        self.look()
         super().do_handshake()
 
-    def _look(self, hello: ClientHello) -> None:
+    def look(self) -> None:
+        """Read the name in the bytes that have arrived, before OpenSSL reads them."""
+        hello = self._greeting
+        if hello is None:
+            return
         private: Any = self
         start = _ffi.new("char **")
         size = _lib.BIO_get_mem_data(private._into_ssl, start)

@@ -1,7 +1,7 @@
 """TLS contexts for clients: one for each certificate, all with the same security settings, selected by server name.
 
-Everything that a handshake needs is set on the context once, so that a connection costs one `Connection(context,
-None)` and two Python callbacks, for the server name and for ALPN; with several certificates also a look at the hello
+Everything that a handshake needs is set on the context once, so that a connection costs one `LeanConnection` and
+two Python callbacks, for the server name and for ALPN; with several certificates also a look at the hello
 (`client_hello`). None of them reads from disk.
 """
 
@@ -21,6 +21,7 @@ from .acme_challenges import AlpnChallenges, ChallengePlace, counters
 from .certificates import CertificateError, CertificateFile, use_certificate
 from .client_auth import ClientVerification
 from .client_hello import NamedConnection, plain_name
+from .lean_connection import LeanConnection
 from .sni_index import SniIndex
 
 _log = Logger()
@@ -194,7 +195,7 @@ class ServerContexts:
         """The TLS state of a new connection. Without `protocol` its owner ends it once a challenge is answered
         (`NamedConnection.answered`); with Twisted's none is answered."""
         if self._sole or self._callback is None:
-            return SSL.Connection(self._context, None)
+            return LeanConnection(self._context)
         connection = NamedConnection(self._context)
         connection.answerable = protocol is None
         return connection

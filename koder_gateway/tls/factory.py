@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from OpenSSL import SSL
 from twisted.internet.interfaces import (
     IAddress,
     IHalfCloseableProtocol,
@@ -18,6 +17,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from ..reactor.turns import Turns
 from .half_close import HalfClosingTransport
 from .handshake_failures import HandshakeFailures
+from .lean_connection import LEAN, NEWEST, VERSION
 from .stream import TLSTransport, usable
 
 _log = Logger()
@@ -70,10 +70,17 @@ def over_tls(
     """A factory that puts TLS under the protocols of `wrapped`: `TLSFactory` if pyOpenSSL is as it expects, else
     Twisted's own, which does the same, is slower, and does not report failed handshakes."""
     if usable(contexts):
+        if not LEAN:
+            _log.info(
+                "pyOpenSSL {version} is not known to this version of the gateway, which then makes connections in a"
+                " slower way; it knows those up to {newest}",
+                version=VERSION,
+                newest=".".join(map(str, NEWEST)),
+            )
         return TLSFactory(contexts, wrapped, failures, turns)
     _log.warn(
         "pyOpenSSL {version} lacks OpenSSL functions that the gateway calls: using Twisted's own"
         " TLS, which costs more for each request",
-        version=getattr(SSL, "__version__", "as installed"),
+        version=VERSION,
     )
     return TLSMemoryBIOFactory(contexts, False, wrapped)

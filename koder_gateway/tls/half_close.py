@@ -67,6 +67,8 @@ class HalfClosingTransport(TLSTransport):
     def _say_goodbye(self) -> None:
         if self._hasty:
             self._shut = True
+            # What was written just before the end.
+            self._flush()
         else:
             super()._say_goodbye()
 

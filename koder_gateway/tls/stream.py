@@ -31,11 +31,21 @@ from ..tls_bio.records import usable as records_usable
 from ..wire.refusal_writer import RefusalWriter
 from .client_hello import NamedConnection
 from .handshake_failures import NOT_TLS, PLAIN_HTTP, HandshakeFailures
+from .lean_connection import CALLS as HANDSHAKE_CALLS
+from .lean_connection import selected_protocol, shake_hands
 from .plain_http import PlainRequest, begins_plain
 
 # What is called here beside what `tls_bio.records` calls.
-CALLS: Final = ("SSL_ERROR_ZERO_RETURN", "SSL_MODE_ENABLE_PARTIAL_WRITE", "SSL_clear_mode", "SSL_shutdown")
+CALLS: Final = (
+    *HANDSHAKE_CALLS,
+    "SSL_ERROR_ZERO_RETURN",
+    "SSL_MODE_ENABLE_PARTIAL_WRITE",
+    "SSL_clear_mode",
+    "SSL_shutdown",
+    "SSL_version",
+)
 _PARTIAL: Any = getattr(lib, "SSL_MODE_ENABLE_PARTIAL_WRITE", None)
+_version: Any = getattr(lib, "SSL_version", None)
 # How many records of one read are tracked: tracking the smallest ones would cost more than refusing them.
 _FOLLOWED: Final = 256
 # A record's header: with it OpenSSL can tell whether it is one.
@@ -62,6 +72,8 @@ class TLSTransport(RecordLayer):
         lib.SSL_clear_mode(self._ssl, _PARTIAL)
         self._half_closing = False
         self._ready = False
+        # Whether the session tickets of a new connection may go out with what is written next.
+        self._tickets_wait = False
         # Bytes of the present record that are still missing; -1 if that is unknown.
         self._missing = 0
         self._early: list[bytes] = []
@@ -109,8 +121,41 @@ class TLSTransport(RecordLayer):
             BIO_WRITE(self._incoming, data, size)
         # Errors of other connections in OpenSSL's error queue would be taken for this connection's.
         lib.ERR_clear_error()
-        if self._ready or self._shake_hands(data):
+        if self._ready:
             self._read(0, True)
+        elif self._shake_hands(data):
+            self._read_first()
+
+    def _read_first(self) -> None:
+        """Read what has come with the end of the handshake, and send the session tickets.
+
+        They carry the acknowledgement for which a client with Nagle's algorithm delays its request, so they never
+        wait for a request. But if a whole one has come already, they go out with its response; and if that takes
+        longer, from the site's sweep.
+        """
+        self._tickets_wait = _version(self._ssl) == SSL.TLS1_3_VERSION
+        if not self._tickets_wait:
+            self._flush()
+        self._read(0, True)
+        self._tickets_wait = False
+        if not self._left and not self._inner_answers():
+            self._flush()
+
+    def _inner_answers(self) -> bool:
+        answers = getattr(self._inner, "answers_soon", None)
+        return answers is not None and bool(answers())
+
+    def _reply(self) -> None:
+        if not self._tickets_wait:
+            super()._reply()
+
+    def _read_rest(self, rest: bytes, size: int) -> None:
+        if self._ready or size > SMALL:
+            self._read_pieces(rest, size)
+            return
+        BIO_WRITE(self._incoming, rest, size)
+        if self._shake_hands(rest):
+            self._read_first()
 
     def _put_off(self, data: bytes) -> None:
         """Keep the data for a later turn."""
@@ -133,7 +178,11 @@ class TLSTransport(RecordLayer):
             turns.greeted(self.address, self._next_turn)
 
     def _able_to_read(self, data: bytes) -> bool:
-        return self._ready or self._shake_hands(data)
+        if not self._ready:
+            if not self._shake_hands(data):
+                return False
+            self._flush()
+        return True
 
     def _follow(self, data: bytes) -> None:
         """Track the records (RFC 8446 section 5.1), so that the beginning of one is known when it arrives."""
@@ -154,22 +203,25 @@ class TLSTransport(RecordLayer):
             self._inner.dataReceived(plain)
 
     def _shake_hands(self, data: bytes) -> bool:
-        """Continue the handshake; True once it is complete."""
+        """Continue the handshake; True once it is complete, and then there may be something to flush."""
         if self._plain is not None:
             self._read_plain(data)
             return False
+        connection = self._connection
+        if isinstance(connection, NamedConnection):
+            connection.look()
         try:
-            self._connection.do_handshake()
-        except SSL.WantReadError:
-            # Less than a record's header: it may still not be TLS.
-            if len(self._opening) < _HEADER:
-                self._opening += data[:_HEADER]
-            self._flush()
-            return False
+            complete = shake_hands(connection)
         except SSL.Error as error:
             lib.ERR_clear_error()
             self._early.clear()
             self._refuse(self._opening + data, error)
+            return False
+        if not complete:
+            # Less than a record's header: it may still not be TLS.
+            if len(self._opening) < _HEADER:
+                self._opening += data[:_HEADER]
+            self._flush()
             return False
         self._ready = True
         self._opening = b""
@@ -179,11 +231,8 @@ class TLSTransport(RecordLayer):
             self._finish()
             return False
         if self._failures is not None:
-            self._failures.completed.add(self._connection)
+            self._failures.completed.add(connection)
             self._failures.young.add(self)
-        # Tickets do not wait for the first response: they carry the acknowledgement for which a client with Nagle's
-        # algorithm delays its request.
-        self._flush()
         early, self._early = self._early, []
         if IHandshakeListener.providedBy(self._inner):
             self._inner.handshakeCompleted()
@@ -266,6 +315,18 @@ class TLSTransport(RecordLayer):
         else:
             self._fail()
 
+    def write_last(self, data: bytes) -> None:
+        """Encrypt, and send it with the close_notify: the caller closes the connection next."""
+        if self._shut or not self._ready or not 0 < len(data) <= SMALL:
+            self.write(data)
+        elif SSL_WRITE(self._ssl, data, len(data)) != len(data):
+            self._fail()
+
+    def flush(self) -> None:
+        """Send what has been kept for the next write, if anything."""
+        if self._ready and not self._left:
+            self._flush()
+
     def _write_otherwise(self, data: bytes, size: int) -> None:
         if self._ready:
             self._encrypt(data, size)
@@ -306,6 +367,7 @@ class TLSTransport(RecordLayer):
         before."""
         half_close = getattr(self.transport, "loseWriteConnection", None)
         if self._shut or half_close is None:
+            self.flush()
             return
         if not self._ready:
             # What was written before the handshake is still sent after it.
@@ -324,7 +386,7 @@ class TLSTransport(RecordLayer):
         """The protocol that ALPN has chosen (RFC 7301), once the handshake is complete."""
         if not self._ready or self._gone:
             return None
-        return self._connection.get_alpn_proto_negotiated() or None
+        return selected_protocol(self._connection) or None
 
 
 def usable(contexts: Any) -> bool:

@@ -30,7 +30,7 @@ CALLS: Final = (
     "SSL_set_bio",
     "SSL_write",
 )
-_OBJECTS: Final = ("_ssl", "_into_ssl", "_from_ssl")
+_OBJECTS: Final = ("_ssl", "_into_ssl", "_from_ssl", "_raise_ssl_error")
 
 # The largest read of any reactor here, and then some: what one read brings is decrypted in one go.
 SIZE: Final = 1 << 19
@@ -144,9 +144,13 @@ class RecordLayer(TlsLayer):
             self._rest = b""
             # What others have left in OpenSSL's queue of errors would be taken for this connection's.
             lib.ERR_clear_error()
-            self._read_pieces(rest, len(rest))
+            self._read_rest(rest, len(rest))
             if not self._rest and not self._stopped and not self._left:
                 self._resume_below()
+
+    def _read_rest(self, rest: bytes, size: int) -> None:
+        """Read what has waited for this turn."""
+        self._read_pieces(rest, size)
 
     def _pause_below(self) -> None:
         transport: Any = self.transport
@@ -198,12 +202,16 @@ class RecordLayer(TlsLayer):
             return total
         plain = WINDOW[:total]
         if end is None:
-            self._answer(self._pending())
+            self._reply()
         if total and not self._left:
             self._deliver(plain)
         if end is not None and not self._left:
             self._over(end)
         return 0
+
+    def _reply(self) -> None:
+        """Send what reading has made OpenSSL say, before its plaintext is delivered."""
+        self._answer(self._pending())
 
     def _deliver(self, plain: bytes) -> None:
         """Hand plaintext to the protocol above."""

@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 
 from koder_gateway.reactor.adopted_sockets import AdoptingUNIXPort
 from koder_gateway.reactor.descriptor_shortage import shortage
+from koder_gateway.transports import addresses
 from koder_gateway.transports.socket_adoption import hand_over
 from koder_gateway.transports.stream import StreamTransport
 from koder_gateway.transports.unix import UNIXStreamTransport
@@ -46,6 +47,8 @@ _ALONE = 0.005
 
 # Descriptors reserved for everything else in the process.
 _RESERVE = 64
+# Of how many connections one is asked for its descriptor, which takes two system calls: far fewer than are reserved.
+_LOOK = 16
 
 # accept(2): the system is out of some resource; waiting connections can stay in the backlog.
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -74,14 +77,17 @@ class _Server(StreamTransport):
         return f"{self.logPrefix()},{self.sessionno},{getattr(self.getPeer(), 'host', '')}"
 
     def _build(self) -> IProtocol | None:
+        port = self._port
         try:
-            self._port.accepted(self.fileno())
-            known = self._native.get_extra_info("peername") is not None
+            if not self.sessionno % _LOOK:
+                port.accepted(self.fileno())
+            name = self._native.get_extra_info("peername")
         except OSError:
-            known = False
-        if not known:
+            name = None
+        if name is None:
             return None  # the client has reset the connection already
-        protocol: IProtocol | None = self._port.factory.buildProtocol(self.getPeer())
+        peer = self._peer = addresses.from_socket_name(name)
+        protocol: IProtocol | None = port.factory.buildProtocol(peer)
         return protocol
 
     def _ended(self, reason: Failure) -> None:

@@ -69,6 +69,8 @@ class StreamTransport(Flow):
     _aborting = False
     _failure: Failure | None = None
     _handle: socket.socket | None = None
+    # Whether TCP_NODELAY has been turned off.
+    _delays = False
     _host: Any = None
     _peer: Any = None
 
@@ -348,7 +350,10 @@ class StreamTransport(Flow):
         return bool(self._socket().getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
 
     def setTcpNoDelay(self, enabled: bool) -> None:
-        """uvloop turns TCP_NODELAY on for every connection; this can turn it off."""
+        """uvloop turns TCP_NODELAY on for every connection; this can turn it off, and on again."""
+        if enabled and not self._delays:
+            return
+        self._delays = not enabled
         with contextlib.suppress(OSError):
             self._socket().setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, bool(enabled))
 

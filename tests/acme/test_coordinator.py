@@ -213,7 +213,10 @@ def test_an_authority_that_is_away_is_told_once_and_when_it_is_back(tmp_path: Pa
         play.coordinator.failed(record.name, unreachable("https://acme.example/d: it cannot be reached"))
         play.coordinator.finished()
     assert len(play.lines) == 1
-    assert "error: no certificates are ordered for 30 seconds: https://acme.example/d: it cannot be" in play.lines[0]
+    assert (
+        "error: no certificates are ordered for 30 seconds: the authority fails: https://acme.example/d: it cannot"
+        in play.lines[0]
+    )
     assert play.standing.paused_until > play.now
     assert play.storage.pace().failures == 1
     again = Play(tmp_path, now=play.now)
@@ -288,7 +291,7 @@ def test_a_renewal_that_fails_keeps_the_old_one_and_says_so(tmp_path: Path) -> N
     )
     overdue = [line for line in lines if line.startswith("error: the certificate of a.example ends in ")]
     assert len(overdue) == 1
-    assert "and is not renewed: the challenge is not answered; let each address" in overdue[0]
+    assert "and is not renewed: the challenge is not answered (unauthorized); let each address" in overdue[0]
     assert play.record("a.example").not_after == ends
 
 

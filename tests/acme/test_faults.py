@@ -32,14 +32,14 @@ ERROR = "urn:ietf:params:acme:error:"
 def test_whose_fault_it_is(code: str, status: int, result: str, scope: str, advice: str) -> None:
     fault = refused(ERROR + code if ":" not in code else code, "its own words", status=status, name="a.example")
     assert (fault.result, fault.scope) == (result, scope)
-    assert fault.words == "its own words"
+    assert fault.words == ("its own words" if ":" in code else f"its own words ({code})")
     assert advice in fault.advice
 
 
 def test_new_terms_lead_to_their_page() -> None:
     link = "https://acme.example/terms"
     fault = refused(ERROR + "userActionRequired", "terms have changed", status=403, link=link)
-    assert fault.text == f"terms have changed; read and agree to the new terms at {link}"
+    assert fault.text == f"terms have changed (userActionRequired); read and agree to the new terms at {link}"
 
 
 def test_a_limit_on_a_domain_is_about_that_one() -> None:
@@ -53,7 +53,7 @@ def test_what_is_said_of_a_challenge_is_about_its_name() -> None:
     problem = Problem(ERROR + "serverInternal", "could not look")
     assert challenge_fault(problem, "a.example", "invalid").scope == "name"
     parts = Problem(ERROR + "compound", "two", [Problem("", "first"), Problem("", "second")])
-    assert challenge_fault(parts, "a.example", "invalid").words == "two; first; second"
+    assert challenge_fault(parts, "a.example", "invalid").words == "two; first; second (compound)"
     assert challenge_fault(None, "a.example", "the order is invalid").words == "the order is invalid"
 
 

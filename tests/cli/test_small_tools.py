@@ -20,9 +20,11 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"koder-gateway {VERSION}\n"
     assert main(["version", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert document.keys() == {"version", "python", "openssl", "packages"}
+    assert document.keys() == {"version", "python", "openssl", "tls_connections", "packages"}
     assert document["version"] == VERSION
     assert document["openssl"].startswith("OpenSSL ")
+    # The newest pyOpenSSL, which the tests run with, has to be a known one.
+    assert document["tls_connections"] == "lean"
     assert {"Twisted", "cryptography"} <= {name for name, version in document["packages"].items() if version}
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from koder_gateway.errors import BAD_FRAMING, OVERLOADED, Refusal
-from koder_gateway.exchange.context import RequestContext
+from koder_gateway.exchange.context import RequestContext, request_context
 from koder_gateway.exchange.opening import HeadSource, open_exchange
 from koder_gateway.exchange.states import HELD, Exchange
 from koder_gateway.policy.certificates import TlsInfo
@@ -17,7 +17,7 @@ from tests.exchange.test_context import PEER, head, policy
 
 
 class Line(HeadSource):
-    """A connection that keeps its last context, and counts how often it was asked for what TLS has established."""
+    """A connection that keeps its last context, and counts how often it was asked for one."""
 
     def __init__(self, full: Refusal | None = None) -> None:
         self.peer = PEER
@@ -25,9 +25,9 @@ class Line(HeadSource):
         self.asked = 0
         self.context: RequestContext | None = None
 
-    def secured(self) -> TlsInfo | None:
+    def context_for(self, policy: Policy, head: RequestHead) -> RequestContext:
         self.asked += 1
-        return TlsInfo()
+        return request_context(policy, head, self.peer, TlsInfo())
 
     def keep_context(self, context: RequestContext) -> Refusal | None:
         self.context = context if context.lasting else None

@@ -402,6 +402,7 @@ def test_addresses_and_options(reactor: UvloopReactor) -> None:
         port = await connected(reactor, server, client)
         assert server.transport.getHost() == client.transport.getPeer() == port.getHost()
         assert client.transport.getHost() == server.transport.getPeer()
+        assert (client.transport.getTcpNoDelay(), server.transport.getTcpNoDelay()) == (True, True)
         for wanted in (False, True):
             client.transport.setTcpNoDelay(wanted)
             client.transport.setTcpKeepAlive(wanted)

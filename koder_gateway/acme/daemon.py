@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from .coordinator import Coordinator
 
 _READ: Final = 1 << 18
-# How far its priority is below the gateway's (nice(2)): signing must not slow requests.
+# How far its priority is below the gateway's (nice(2)): signing must not slow requests. It is not the lowest, nor is
+# its policy SCHED_IDLE: on a machine with other work it would have nothing for minutes, and challenges would fail.
 _NICE: Final = 10
 # Seconds before a state folder that cannot be used is looked at again.
 _PAUSE: Final = 30.0

@@ -17,32 +17,31 @@ from tests.kit.waiting import until
 
 pytestmark = thorough
 
-ALPHA, BETA = "login.alpha.example", "id.beta.example"
+ALPHA, BETA, GAMMA = "login.alpha.example", "id.beta.example", "gamma.example"
 # An address for documentation (RFC 5737): it is nobody's, and not this machine's.
 ELSEWHERE = "192.0.2.7"
 
 
 @pytest.mark.parametrize("http", [False, True], ids=["tls-alpn-01", "http-01"])
-@pytest.mark.parametrize(
-    ("addresses", "said"), [((ELSEWHERE,), ELSEWHERE), ((), "does not exist")], ids=["elsewhere", "nowhere"]
-)
-def test_a_name_that_does_not_lead_here_is_held(
-    tmp_path: Path, http: bool, addresses: tuple[str, ...], said: str
-) -> None:
+def test_names_that_do_not_lead_here_are_held(tmp_path: Path, http: bool) -> None:
+    tenants = {"alpha": [ALPHA], "beta": [BETA], "gamma": [GAMMA]}
+    held = {ALPHA: ((ELSEWHERE,), ELSEWHERE), GAMMA: ((), "does not exist")}
     with Stage(tmp_path) as stage:
-        stage.names.hosts[ALPHA] = addresses
-        with stage.gateway({"alpha": [ALPHA], "beta": [BETA]}, http=http) as gateway:
+        for name, (addresses, _) in held.items():
+            stage.names.hosts[name] = addresses
+        with stage.gateway(tenants, http=http) as gateway:
             gateway.wait_until_served(BETA)
-            gateway.wait(gateway.is_in(ALPHA, "held"), "it is held")
-            record = gateway.record(ALPHA)
-            assert said in record["last_fault"], record
-            assert record["advice"], record
+            for name, (_, said) in held.items():
+                gateway.wait(gateway.is_in(name, "held"), "it is held")
+                record = gateway.record(name)
+                assert said in record["last_fault"], record
+                assert record["advice"], record
         assert stage.authority.ordered() == [BETA]
-        del stage.names.hosts[ALPHA]
+        stage.names.hosts.clear()
         gateway.forget_waits()
-        with stage.gateway({"alpha": [ALPHA], "beta": [BETA]}, http=http) as gateway:
-            gateway.wait_until_served(ALPHA, BETA)
-            assert stage.authority.ordered() == [BETA, ALPHA]
+        with stage.gateway(tenants, http=http) as gateway:
+            gateway.wait_until_served(*held, BETA)
+            assert sorted(stage.authority.ordered()[1:]) == sorted(held)
 
 
 @pytest.mark.parametrize("http", [False, True], ids=["tls-alpn-01", "http-01"])
@@ -54,6 +53,15 @@ def test_a_name_that_answers_leads_here(tmp_path: Path, http: bool) -> None:
             gateway.wait_until_served(ALPHA)
             # It was not held before.
             assert gateway.log().count(ALPHA) == 1
+
+
+def test_slow_validations_are_waited_for(tmp_path: Path) -> None:
+    names = [f"n{number}.example" for number in range(6)]
+    with Stage(tmp_path, slowness=5) as stage, stage.gateway({"alpha": names}) as gateway:
+        gateway.wait_until_served(*names)
+        # No order was given up, and none was sent twice.
+        assert sorted(stage.authority.ordered()) == names
+        assert stage.authority.count("challenge") >= len(names)
 
 
 def test_a_name_server_that_is_silent_holds_nobody_up(tmp_path: Path) -> None:

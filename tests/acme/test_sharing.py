@@ -36,6 +36,8 @@ def two_gateways(stage: Stage, folder: Path, redis: Redis | None) -> Iterator[tu
     with stage.gateway(tenants, acme=acme, sections=sections) as first:
         first.wait_until_served(FIRST)
         with stage.gateway(tenants, folder="second", acme=acme, sections=sections, address=OTHER) as second:
+            # Now its own process copies what the first one keeps.
+            second.wait_until_served(FIRST)
             yield first, second
 
 

@@ -17,7 +17,7 @@ import msgspec
 
 from .faults import Fault, broken
 from .issued import Issued
-from .known_names import describe, remove_old, see_certificate, standing_of
+from .known_names import LeftNames, describe, remove_old, see_certificate, standing_of
 from .layout import NameRecord, stem
 from .lease_file import LIFE
 from .messages import Names, Standing
@@ -82,6 +82,7 @@ class Coordinator:
         self._asking = False
         self._overdue_at = self._tidy_at = self._stand_at = 0.0
         self._stood: Standing | None = None
+        self._left = LeftNames()
         self._refused = 0
         self._refusal_told = False
         self._unkept: deque[str] = deque()
@@ -304,6 +305,7 @@ class Coordinator:
         for index, name in enumerate(names):
             record = kept.get(name)
             known = record is not None
+            record = record or self._left.take(name)
             if record is None:
                 # A later one in the list is newer.
                 record = NameRecord(name=name, first_seen=now + index * 1e-6)
@@ -330,6 +332,7 @@ class Coordinator:
 
     def _forget(self, name: str) -> None:
         if self._plan is not None:
+            self._left.keep(self._plan.get(name))
             self._plan.remove(name)
             self._keeping(lambda: self._storage.forget_record(name))
             self._keeping(lambda: self._storage.forget_order_key(name))

@@ -10,13 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from koder_gateway.acme.authority import Problem, challenge_fault
 from koder_gateway.acme.faults import Fault, refused, unreachable
 from koder_gateway.acme.layout import NameRecord
 from koder_gateway.acme.order_plan import MAX_IN_FLIGHT, OrderPlan, Pace
 
 HOUR = 3600.0
 LIFE = 90 * 86400.0
-REJECTED = refused("unauthorized", "no", status=403, name="a.example")
+REJECTED = refused("rejectedIdentifier", "no", status=403, name="a.example")
+INVALID = challenge_fault(Problem("connection", "refused"), "a.example", "")
 AWAY = unreachable("it cannot be reached")
 
 
@@ -84,6 +86,19 @@ def test_a_name_that_is_held_is_looked_at_ever_less_often() -> None:
         plan.held(name, "leads elsewhere", "", now)
         waits.append(plan.next_look(now) - now)
     assert waits == [60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]
+
+
+@pytest.mark.parametrize("part", [0.0, 0.5, 1.0])
+def test_a_failed_challenge_is_tried_soon_but_never_six_times_in_an_hour(part: float) -> None:
+    record = NameRecord(name="a.example", first_seen=0.0)
+    plan = OrderPlan(1000, lambda: part, [record])
+    times = [0.0]
+    while len(times) < 12:
+        assert begun(plan, times[-1]) == ["a.example"]
+        plan.failed("a.example", INVALID, times[-1])
+        times.append(plan.next_look(times[-1]))
+    assert times[1] < 60
+    assert all(later - earlier > HOUR for earlier, later in zip(times, times[5:], strict=False))
 
 
 def test_back_off_survives_a_restart() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+import msgspec
+
 from .issued import Issued, read_issued
 from .layout import NameRecord, stem
 from .messages import Standing
@@ -12,8 +14,31 @@ from .order_plan import OrderPlan
 from .renewal import renewal_time
 from .storage import Storage
 
+# Names that have left with failures.
+MAX_LEFT: Final = 10_000
 # Old certificates that are looked at each time.
 _MAX_OLD: Final = 1000
+
+
+class LeftNames:
+    """Records of names that are not wanted any more, so that those that come back, as the domain of a tenant that was
+    suspended, still wait for what has failed. The oldest ones are forgotten."""
+
+    def __init__(self, most: int = MAX_LEFT) -> None:
+        self._most = most
+        self._records: dict[str, NameRecord] = {}
+
+    def keep(self, record: NameRecord | None) -> None:
+        """Remember a name, if it has failed."""
+        if record is not None and record.attempts:
+            self._records[record.name] = record
+            if len(self._records) > self._most:
+                del self._records[next(iter(self._records))]
+
+    def take(self, name: str) -> NameRecord | None:
+        """The record of one that comes back; its order is over."""
+        record = self._records.pop(name, None)
+        return None if record is None else msgspec.structs.replace(record, order_url="")
 
 
 def describe(record: NameRecord, issued: Issued, now: float, part: float) -> None:

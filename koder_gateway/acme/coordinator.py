@@ -71,7 +71,7 @@ class Coordinator:
         self._part = part
         self._lock = threading.RLock()
         self._ending = threading.Event()
-        self._wanted: dict[str, None] = {}
+        self._wanted: dict[str, str] = {}
         self._complete = False
         self._plan: OrderPlan | None = None
         self._leads_until = 0.0
@@ -93,10 +93,10 @@ class Coordinator:
         """Names from the gateway."""
         with self._lock:
             for name in message.removed:
-                if self._wanted.pop(name, self) is None:
+                if self._wanted.pop(name, None) is not None:
                     self._forget(name)
             fresh = [name for name in message.added if name not in self._wanted]
-            self._wanted |= dict.fromkeys(fresh)
+            self._wanted |= dict.fromkeys(message.added, "") | dict(zip(message.added, message.owners, strict=False))
             self._complete = self._complete or message.complete
             if self._plan is not None:
                 self._keeping(lambda: self._add(fresh, {}, None))
@@ -244,6 +244,9 @@ class Coordinator:
             raise unwanted()
         return self._plan
 
+    def _owner(self, name: str) -> str:
+        return self._wanted.get(name, "")
+
     def _keep(self, record: NameRecord | None) -> None:
         if record is not None:
             self._storage.keep_record(record)
@@ -283,7 +286,7 @@ class Coordinator:
         """Begin with what the last one has kept."""
         kept = {record.name: record for record in self._storage.records()}
         there = set(self._storage.certificates())
-        self._plan = OrderPlan(self._rate, self._part, (), self._storage.pace(), now)
+        self._plan = OrderPlan(self._rate, self._part, (), self._storage.pace(), now, self._owner)
         self._asks.clear()
         self._unkept.clear()
         self._refused = 0

@@ -216,6 +216,33 @@ def test_a_removed_name_is_not_begun() -> None:
     assert plan.in_flight == frozenset()
 
 
+def test_a_tenant_with_thousands_of_names_does_not_stop_the_others() -> None:
+    plan = OrderPlan(100_000, half, owner=lambda name: name.partition(".")[2])
+    for number in range(3000):
+        plan.add(NameRecord(name=f"n{number}.greedy", first_seen=100.0 + number), 1.0)
+    plan.add(NameRecord(name="before.patient", first_seen=1.0), 1.0)
+    looked: list[str] = []
+    for turn in range(200):
+        now = 2.0 + turn
+        record = plan.begin(now)
+        assert record is not None
+        looked.append(record.name)
+        plan.held(record.name, "it leads elsewhere", "", now)
+        if turn == 100:
+            plan.add(NameRecord(name="later.another", first_seen=50.0), now)
+    assert "before.patient" in looked[:2]
+    assert looked.index("later.another") <= 103
+    # As often as a name that is alone: at once, after one minute, and after two more.
+    assert looked.count("before.patient") == 3
+
+
+def test_names_of_one_tenant_are_begun_newest_first() -> None:
+    plan = OrderPlan(100, half, owner=lambda name: "one")
+    for number in range(12):
+        plan.add(NameRecord(name=f"n{number}.example", first_seen=float(number + 1)), 20.0)
+    assert begun(plan, 20.0) == [f"n{number}.example" for number in (11, 10, 9, 8)]
+
+
 class Orders(RuleBasedStateMachine):
     """Anything may happen, in any order; the process may end at any time."""
 

@@ -17,7 +17,7 @@ import msgspec
 
 from .faults import Fault, broken
 from .issued import Issued
-from .known_names import describe, remove_old, see_certificate, standing_of
+from .known_names import describe, remove_old, renewed_settings, see_certificate, standing_of
 from .layout import NameRecord, stem
 from .lease_file import LIFE
 from .messages import Names, Standing
@@ -52,7 +52,8 @@ class Work(Protocol):
 
 
 class Coordinator:
-    """Coordinates one gateway's names, and is the `Journal` of its orders. The owner sets `work`."""
+    """Coordinates one gateway's names, and is the `Journal` of its orders. The owner sets `work`.
+    `settings` are those of `known_names.digests`."""
 
     work: Work
 
@@ -63,12 +64,14 @@ class Coordinator:
         rate: int,
         now: Callable[[], float],
         part: Callable[[], float],
+        settings: tuple[str, str] = ("", ""),
     ) -> None:
         self._storage = storage
         self._report = report
         self._rate = rate
         self._now = now
         self._part = part
+        self._settings = settings
         self._lock = threading.RLock()
         self._ending = threading.Event()
         self._wanted: dict[str, None] = {}
@@ -282,7 +285,9 @@ class Coordinator:
         """Begin with what the last one has kept."""
         kept = {record.name: record for record in self._storage.records()}
         there = set(self._storage.certificates())
-        self._plan = OrderPlan(self._rate, self._part, (), self._storage.pace(), now)
+        pace = self._storage.pace()
+        changed = renewed_settings(pace, kept.values(), *self._settings, now)
+        self._plan = OrderPlan(self._rate, self._part, (), pace, now)
         self._asks.clear()
         self._unkept.clear()
         self._refused = 0
@@ -291,6 +296,8 @@ class Coordinator:
         # Those that are known have their place, however many there are.
         names = sorted(self._wanted, key=lambda name: name not in kept)
         self._add(names, kept, there)
+        if changed:
+            self._storage.keep_pace(pace)
         self._tidy_at = now
 
     def _add(self, names: list[str], kept: dict[str, NameRecord], there: set[str] | None) -> None:

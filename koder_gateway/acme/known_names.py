@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from typing import Final
 
+import msgspec
+
 from .issued import Issued, read_issued
 from .layout import NameRecord, stem
-from .messages import Standing
-from .order_plan import OrderPlan
+from .messages import Standing, Terms
+from .order_plan import OrderPlan, Pace
 from .renewal import renewal_time
 from .storage import Storage
 
@@ -35,6 +38,41 @@ def see_certificate(record: NameRecord, storage: Storage, now: float, part: floa
     record.window = None
     if record.state == "issued":
         record.state = "waiting"
+
+
+def digests(terms: Terms) -> tuple[str, str]:
+    """What tells the authority of these terms from others, and the settings that may have to do with a fault."""
+    of_account = (terms.contact, terms.ca, terms.eab, terms.keys, terms.profile)
+    of_checks = (terms.challenge, terms.resolver, terms.check_port, terms.base_domain)
+    return _digest(terms.directory.encode()), _digest(msgspec.json.encode((of_account, of_checks)))
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def renewed_settings(pace: Pace, records: Iterable[NameRecord], directory: str, settings: str, now: float) -> bool:
+    """Where these `digests` are not those of the last time, have nothing wait any more for what may be put right by
+    that, and note them; whether anything has changed.
+
+    What the authority itself has asked for is obeyed, and what it said of one name; with another authority nothing of
+    the last one is true. Looks whether a name leads here are cheap.
+    """
+    before = pace.directory, pace.settings
+    if before == (directory, settings):
+        return False
+    pace.directory, pace.settings = directory, settings
+    if not before[0]:
+        return True
+    moved = before[0] != directory
+    if moved or not pace.asked:
+        pace.paused_until, pace.failures, pace.reason, pace.advice, pace.asked = 0.0, 0, "", "", False
+    for record in records:
+        if moved:
+            record.order_url = ""
+        if moved or record.of_all or record.state == "held":
+            record.next_try, record.attempts = min(record.next_try, now), 0
+    return True
 
 
 def remove_old(storage: Storage, wanted: Iterable[str], now: float) -> bool:

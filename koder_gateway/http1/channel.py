@@ -129,7 +129,7 @@ class Http1Channel(MessageReader, Protocol, RequestConnection, NewConnection, Pa
         self.site.closed(self)
         request = self.request
         if request is not None:
-            request.lost(reason)
+            request.lose(reason)
         self._unread.clear()
         self._context = self._head = self._decoder = self._producer = None
         if self._client_pace is not None:
@@ -183,6 +183,8 @@ class Http1Channel(MessageReader, Protocol, RequestConnection, NewConnection, Pa
 
     def tunnel(self) -> None:
         """The service has switched protocols: pass on to it what has waited and whatever comes."""
+        if self._phase == GONE:
+            return
         self._phase = TUNNEL
         self.keep_alive = False
         self.deadline = math.inf

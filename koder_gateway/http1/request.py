@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from twisted.python.failure import Failure
+
 from ..downstream.ports import RequestChannel
 from ..downstream.request import GatewayRequest
 from ..exchange.states import TUNNELLING
+from ..policy.limit_keys import address_key
 from ..reactor.read_sizes import room_of
 from ..wire.body import chunk, last_chunk
 from ..wire.refusal_writer import OWN_FIELDS
@@ -21,8 +24,9 @@ _OWN_ANSWER = b"HTTP/1.1 %d %b\r\n%b%b" + OWN_FIELDS + b"%b%b%b\r\n%b"
 
 
 class RequestConnection(RequestChannel, Protocol):
-    """What a request asks of its connection. `write` sends bytes to the client."""
+    """What a request asks of its connection. `write` sends bytes to the client at the address `peer`."""
 
+    peer: str
     write: Callable[[bytes], object]
 
     def settle_rest(self) -> None:
@@ -44,6 +48,16 @@ class Http1Request(GatewayRequest):
     channel: RequestConnection
     # Whether the response is sent in chunks.
     _chunking = False
+
+    def lose(self, reason: Failure) -> None:
+        """The connection is gone, and the exchange ends with it: late in a turn of the reactor in a later one, since
+        thousands of clients may be lost together. Until then what a service sends is forgotten."""
+        channel = self.channel
+        turns = channel.site.turns
+        if turns.time() >= turns.ends and not self._is_stock and turns.over():
+            turns.later(lambda: self.lost(reason), address_key(channel.peer))
+        else:
+            self.lost(reason)
 
     @property
     def connects(self) -> bool:

@@ -4,8 +4,8 @@ A path of 8 KiB may be full of letters that take long to normalise. So what has 
 backslashes, semicolons, and segments of blanks and dots) is found first, in any form that letters have for it. Then
 only those segments are normalised that can belong to a configured path, and of these only as much as it may be long.
 
-Each dot segment, empty segment and backslash costs a step in each reading, and each decoding goes through the whole
-path. A path with more of them than honest ones have is not read at all: it may be any path.
+Each dot segment, empty segment and backslash costs a step in each reading, and each escape one in each decoding. A
+path with more of them than honest ones have is not read at all: it may be any path.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from unicodedata import category, normalize
 _VOID: Final = re.compile(rb"(?:/++[\x00-\x20.]*+(?:;[^/]*+)?+(?=/|\Z))++")
 _BLANK: Final = bytes(range(0x21))
 _ESCAPE: Final = re.compile(rb"%(?=[0-9A-Fa-f]{2})")
+_AS_QUOTED: Final = bytes.maketrans(b"%", b"=")
 _SLASH: Final = re.compile(rb"/")
 _SLASHES: Final = re.compile(rb"//++")
 _LEADING: Final = re.compile(rb"/++")
@@ -33,6 +34,8 @@ _DECODINGS: Final = 4
 # How many escaped percent signs a path may have to be read: a URL that was escaped twice has fewer.
 _TWICE: Final = b"%25"
 _TWOFOLD: Final = 128
+# How many escapes it may have: honest ones are those of a hundred characters of another script.
+_ESCAPES: Final = 512
 # How many backslashes, and segments that are empty or begin with a dot, a blank or a semicolon, it may have. A path
 # that is too short for its readings to be expensive, in bytes, may have any number.
 _ODDITIES: Final = 32
@@ -107,7 +110,7 @@ def lenient_paths(path: bytes, reach: Reach) -> set[bytes] | None:
 
     None for a path that is too odd to be read: it may be any.
     """
-    if path.count(_TWICE) > _TWOFOLD:
+    if path.count(b"%") > _ESCAPES or path.count(_TWICE) > _TWOFOLD:
         return None
     readings: set[bytes] = set()
     for _ in range(_DECODINGS):
@@ -152,7 +155,7 @@ def _read_letters(readings: set[bytes], path: bytes, plain: bytes, reach: Reach)
 def _read(readings: set[bytes], path: bytes, reach: Reach, letters: Callable[[bytes], bytes]) -> None:
     """Add the readings of a decoded path whose letters `letters` reads."""
     readings.update(_segments(path, reach, letters))
-    if b"\\" in path or _DOT_SEGMENT.search(path):
+    if b"\\" in path or (b"." in path and _DOT_SEGMENT.search(path)):
         # Some services read a backslash as a slash. Some merge slashes first; for others `..` takes away the empty
         # segment between two.
         slashed = path.replace(b"\\", b"/")
@@ -170,7 +173,7 @@ def _decoded(path: bytes) -> bytes:
     # Quoted-printable is percent-encoding with another sign, and is decoded in C. Each escape takes two bytes off;
     # what is none takes fewer, apart from ends of lines.
     if b"\n" not in path and b"\r" not in path:
-        quoted = path.replace(b"=", b"=3D").replace(b"%", b"=")
+        quoted = path.replace(b"=", b"=3D").translate(_AS_QUOTED)
         decoded = a2b_qp(quoted)
         if len(quoted) - len(decoded) == 2 * quoted.count(b"="):
             return decoded

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..errors import METHOD_NOT_ALLOWED, NOT_IMPLEMENTED, URI_TOO_LONG, Refusal
 from .request_head import RequestHead
 from .request_syntax import KNOWN_METHODS, bad_request
-from .target import CLEAN_PATH, PLAIN_PATH, origin_form, path_fault, query_fault, without_needless_escapes
+from .target import CLEAN_PATH, SHORT_PATH, is_plain, origin_form, path_fault, query_fault, without_needless_escapes
 
 
 def request_line_fault(head: RequestHead, max_target: int) -> Refusal | None:
@@ -15,10 +15,10 @@ def request_line_fault(head: RequestHead, max_target: int) -> Refusal | None:
     target = head.target
     if len(target) > max_target:
         return URI_TOO_LONG
-    if PLAIN_PATH.fullmatch(target):
+    if is_plain(target):
         return None
     head.plain = False
-    if CLEAN_PATH.fullmatch(target):
+    if len(target) <= SHORT_PATH and CLEAN_PATH.fullmatch(target):
         return None
     return _target_fault(head)
 
@@ -40,7 +40,7 @@ def _target_fault(head: RequestHead) -> Refusal | None:
             return None
     path, mark, query = target.partition(b"?")
     head.path = path
-    head.plain = PLAIN_PATH.fullmatch(path) is not None
+    head.plain = is_plain(path)
     if head.plain:
         fault = None
     else:

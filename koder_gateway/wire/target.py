@@ -16,10 +16,15 @@ from ..errors import BAD_REQUEST, Refusal
 PLAIN_PATH: Final = re.compile(rb"(?=/)(?:/\.?[a-z0-9_~-]++)*+/?")
 # Nothing to look at twice: no escape, no dot at a segment's start.
 CLEAN_PATH: Final = re.compile(rb"(?=/)(?:/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*+)*+/?")
-# What servers read differently where it is escaped.
-_TWOFOLD: Final = (b".", b"/", b"\\", b"\x00")
-# A dot segment, also with the path parameter that some servers strip before they resolve it.
-_DOT_SEGMENT: Final = re.compile(rb"/\.\.?(?:[/;]|$)")
+# Such expressions take a step for each segment, which of an honest path are few. A path of more bytes is looked
+# through as a whole, in C: it may be 8 KiB of slashes.
+SHORT_PATH: Final = 256
+_PLAIN_BYTES: Final = b"abcdefghijklmnopqrstuvwxyz0123456789_~-/"
+# All but what servers read differently where it is escaped.
+_SAFE: Final = bytes(code for code in range(256) if code not in b"./\\\x00")
+# A dot segment may have a path parameter, which some servers strip before they resolve it.
+_PARAMETER_AS_SLASH: Final = bytes.maketrans(b";", b"/")
+_AS_QUOTED: Final = bytes.maketrans(b"%", b"=")
 # An escaped unreserved character (RFC 3986 section 2.3); the dot is refused before.
 _NEEDLESS_ESCAPE: Final = re.compile(rb"%(?:2[dD]|3[0-9]|[46][1-9A-Fa-f]|[57][0-9aA]|5[fF]|7[eE])")
 _MEANT: Final = {form % code: bytes((code,)) for code in range(0x2D, 0x7F) for form in (b"%%%02x", b"%%%02X")}
@@ -29,14 +34,22 @@ LONGEST_PREFIX: Final = 128
 # As many bytes are surely as many characters, and one more.
 _ESCAPED_PREFIX: Final = 3 * (LONGEST_PREFIX + 2)
 _PRINTABLE: Final = bytes(range(0x21, 0x7F))
+_SLASH: Final = ord("/")
 _ABSOLUTE: Final = re.compile(rb"((?i:https?))://([^/?#]*)([^#]*)")
 _DEFAULT_PORTS: Final = {b"http": b":80", b"https": b":443"}
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{0,5}))?")
 
 
+def is_plain(path: bytes) -> bool:
+    """Whether no service reads another path in this one (`PLAIN_PATH`). Of a long path with dots it is not known."""
+    if len(path) <= SHORT_PATH:
+        return PLAIN_PATH.fullmatch(path) is not None
+    return path[0] == _SLASH and not path.translate(None, _PLAIN_BYTES) and b"//" not in path
+
+
 def path_fault(path: bytes) -> str | None:
     """Why a path is refused, in a sentence for the client's developer; None for a good one."""
-    if CLEAN_PATH.fullmatch(path):
+    if len(path) <= SHORT_PATH and CLEAN_PATH.fullmatch(path):
         return None
     if not path.startswith(b"/"):
         return "The target must be a path that begins with a slash."
@@ -50,17 +63,22 @@ def path_fault(path: bytes) -> str | None:
         decoded = _decoded(path)
         if decoded is None:
             return "The path has a percent sign without two hexadecimal digits after it."
-        if any(decoded.count(sign) != path.count(sign) for sign in _TWOFOLD):
+        if decoded.translate(None, _SAFE) != path.translate(None, _SAFE):
             return "The path has an escaped dot, slash, backslash or NUL, which servers read differently."
-    if b"/." in path and _DOT_SEGMENT.search(path):
+    if b"/." in path and _has_dot_segment(path):
         return "The path has a dot segment; resolve it first."
     return None
+
+
+def _has_dot_segment(path: bytes) -> bool:
+    segments = path.translate(_PARAMETER_AS_SLASH) if b";" in path else path
+    return b"/./" in segments or b"/../" in segments or segments.endswith((b"/.", b"/.."))
 
 
 def _decoded(path: bytes) -> bytes | None:
     """A printable path with its escapes decoded, None where one is malformed. Paths may be 8 KiB of escapes, so this
     is done in C: quoted-printable is percent-encoding with another sign, and each escape takes two bytes off."""
-    quoted = path.replace(b"=", b"=3D").replace(b"%", b"=")
+    quoted = path.replace(b"=", b"=3D").translate(_AS_QUOTED)
     decoded = a2b_qp(quoted)
     return decoded if len(quoted) - len(decoded) == 2 * quoted.count(b"=") else None
 

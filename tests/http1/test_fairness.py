@@ -302,6 +302,13 @@ class Crowded:
         """Requests that have been read."""
         return len(self.gateway.exchanges) + sum(len(channel.under_way()) for channel in self.gateway.site.channels)
 
+    def tire(self) -> None:
+        """Begin a turn that is over at once."""
+        self.turn()
+        self.now += 2 * ARRIVALS
+        assert not self.gateway.site.turns.over()
+        self.now += 2 * ARRIVALS
+
     def turn(self) -> None:
         calls = self.calls[:]
         self.calls.clear()
@@ -462,4 +469,63 @@ def test_services_are_looked_at_after_every_few_requests_while_there_is_time_to_
     looks.sent, looks.most = 0, AHEAD
     ask()
     assert looks.before == [AHEAD, AHEAD]
+    gateway.hang_up()
+
+
+# -- many who leave in one turn
+
+MEANWHILE: dict[str, bytes] = {
+    "nothing": b"",
+    "a response": OK,
+    "a response that goes on": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n",
+    "an interim response": b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n",
+    "another protocol": b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\nhi",
+    "no response": b"nonsense\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("said", MEANWHILE.values(), ids=MEANWHILE)
+def test_exchanges_of_clients_that_are_lost_together_end_in_later_turns(said: bytes) -> None:
+    """What their services send until then goes nowhere."""
+    crowded = Crowded()
+    gateway, turns = crowded.gateway, crowded.gateway.site.turns
+    crowded.turn()
+    asked = request(b"GET", b"/v1/users", b"Connection: Upgrade\r\nUpgrade: echo")
+    clients = [gateway.connect(f"192.0.2.{number}").send(asked) for number in range(20)]
+    services = list(gateway.origin("identity").connections)
+    assert len(services) == len(clients)
+    crowded.tire()
+    for client in clients:
+        client.reset()
+    assert not gateway.exchanges
+    assert len(turns) == len(clients)
+    for service in services:
+        if said:
+            service.send(said)
+    for _ in range(4):
+        crowded.turn()
+    assert len(gateway.exchanges) == len(clients)
+    assert not len(turns)
+    gateway.hang_up()
+
+
+def test_a_turn_ends_no_more_of_them_than_it_has_time_for() -> None:
+    crowded = Crowded()
+    gateway, turns = crowded.gateway, crowded.gateway.site.turns
+    crowded.turn()
+    clients = [gateway.connect(f"192.0.2.{number}").send(SERVED) for number in range(20)]
+    crowded.tire()
+    for client in clients:
+        client.reset()
+
+    def passing() -> float:
+        crowded.now += ARRIVALS
+        return crowded.now
+
+    turns.time = passing
+    crowded.turn()
+    assert len(gateway.exchanges) == 1
+    while len(turns):
+        crowded.turn()
+    assert len(gateway.exchanges) == len(clients)
     gateway.hang_up()

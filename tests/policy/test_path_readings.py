@@ -51,7 +51,7 @@ def test_letters_are_composed_in_pieces_as_all_at_once(text: str) -> None:
 
 
 def test_no_letter_is_hidden_by_endless_marks() -> None:
-    marks = "é".join("\u0301\u0327" * 300 for _ in range(3))
+    marks = "é".join("\u0301\u0327" * 39 for _ in range(3))
     path = "".join(f"%{byte:02X}" for byte in f"{marks}\uff0fv2\uff0ftoken".encode()).encode()
     assert any(reading.endswith(b"/v2/token") for reading in lenient_paths(b"/" + path, Reach(3)) or ())
 
@@ -172,7 +172,7 @@ def test_what_cannot_matter_does_not(text: str, times: int, before: str) -> None
 ODD = [
     *(b"/;", b"//", b"/%20", b"/%09;a=b", b"/;%2e", b"/%E3%80%80", b"/%EF%BC%9B"),
     *(b"/%252e%252e", b"/x/%252e%252e", b"/.%252e", b"/..%253b", b"/..;%252f", b"/%255c..", b"%2541", b"%25"),
-    *(b"/%2525252e", b"%25255c%25252e", b"%EF%BC%BC", b"/%E2%80%A5", b"..%255c"),
+    *(b"/%2525252e", b"%25255c%25252e", b"%EF%BC%BC", b"/%E2%80%A5", b"..%255c", b"/a%CC%81", b"%41"),
 ]
 
 
@@ -204,7 +204,7 @@ def test_a_path_that_is_too_odd_to_be_read_is_any_path(
     "path",
     [
         b"/v1/files" + b"/folder.d" * 800,
-        b"/v1/search/" + "".join(f"%{byte:02X}" for byte in ("北京市" * 250).encode()).encode(),
+        b"/v1/search/" + "".join(f"%{byte:02X}" for byte in ("北京市" * 50).encode()).encode(),
         b"/v1/go/" + quote(quote("https://example.com/a?" + "&".join(f"k{n}=v" for n in range(20)), ""), "").encode(),
         b"/v1/a;x=1/b;y=2//c/../../d/" + b"e" * 4000,
         b"/v1" + b"//" * 60,

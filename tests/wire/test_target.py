@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from koder_gateway.errors import Refusal
-from koder_gateway.wire.target import AbsoluteForm, host_fault, origin_form, path_fault, query_fault
+from koder_gateway.wire.target import (
+    CLEAN_PATH,
+    PLAIN_PATH,
+    SHORT_PATH,
+    AbsoluteForm,
+    host_fault,
+    is_plain,
+    origin_form,
+    path_fault,
+    query_fault,
+)
 
 GOOD = [
     b"/", b"/v1/users", b"/v1/users/", b"//", b"/v1//users", b"/a.b", b"/.well-known/x", b"/..a", b"/a..", b"/...",
@@ -54,6 +64,17 @@ def test_a_path_that_passes_reads_the_same_decoded(path: bytes) -> None:
         assert b"\0" not in decoded
         for segment in decoded.split(b"/"):
             assert segment.partition(b";")[0] not in (b".", b"..")
+
+
+@given(st.one_of(BYTES, st.binary(max_size=20)))
+def test_a_long_path_is_judged_as_a_short_one(tail: bytes) -> None:
+    """Another way of looking through it comes to the same: only a long path with dots is never taken for plain."""
+    short, long = b"/a/" + tail, b"/" + b"a" * SHORT_PATH + b"/" + tail
+    assert path_fault(short) == path_fault(long)
+    assert is_plain(short) == (PLAIN_PATH.fullmatch(short) is not None)
+    assert is_plain(long) == (PLAIN_PATH.fullmatch(long) is not None and b"." not in long)
+    if CLEAN_PATH.fullmatch(long):
+        assert path_fault(long) is None
 
 
 @given(BYTES)

@@ -17,8 +17,8 @@ def acme_faults(settings: Settings, redirects: bool, unread: Collection[str] = (
     `unread` are keys of a file with faults that have their defaults here (`PartialSettings`)."""
     if settings.acme.directory is None and "acme.directory" not in unread:
         return
-    for fault in file_faults(settings.acme.ca, None, None):
-        yield "acme.ca", fault
+    for each in file_faults(settings.acme.ca, None, None):
+        yield "acme.ca", each
     fault = acme_port_fault(settings.acme, redirects)
     if fault is not None:
         yield "acme.challenge", fault

@@ -379,7 +379,7 @@ class Coordinator:
         self._keeping(lambda: self._remove_old(now))
 
     def _remove_old(self, now: float) -> None:
-        if remove_old(self._storage, self._wanted, now):
+        if remove_old(self._storage, self._wanted, now, self._part()):
             self._report.changed()
 
     def _stand(self, now: float) -> None:

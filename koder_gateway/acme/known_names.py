@@ -75,12 +75,14 @@ def renewed_settings(pace: Pace, records: Iterable[NameRecord], directory: str, 
     return True
 
 
-def remove_old(storage: Storage, wanted: Iterable[str], now: float) -> bool:
-    """Remove certificates that have ended, of names that are not wanted any more; whether there were any. Raises
-    StorageError."""
+def remove_old(storage: Storage, wanted: Iterable[str], now: float, part: float) -> bool:
+    """Remove certificates that have ended, of names that are not wanted any more; whether there were any. Of very
+    many some are looked at, from any on (`part`), so that none is always left out. Raises StorageError."""
     files = {stem(name) for name in wanted}
     removed = False
-    for name in [name for name in storage.certificates() if name not in files][:_MAX_OLD]:
+    left = [name for name in storage.certificates() if name not in files]
+    first = int(part * len(left))
+    for name in [*left[first:], *left[:first]][:_MAX_OLD]:
         pem = storage.certificate(name)
         issued = None if pem is None else read_issued(pem)
         if issued is None or issued.not_after < now:

@@ -26,7 +26,7 @@ from josepy.jwa import ES256
 from josepy.jwk import JWK, JWKEC
 
 from .bounded_http import BoundedHttp, UnreachableError
-from .faults import Fault, OrderError, plain, refused, unreachable
+from .faults import Fault, OrderError, plain, refused, told_after, unreachable
 from .messages import Terms
 from .storage import Account, Storage
 
@@ -190,10 +190,15 @@ class Authority:
         return self._new_order(name, body)
 
     def _new_order(self, name: str, body: dict[str, Any]) -> tuple[str, OrderBody]:
+        with self._of_account(), self._telling(name):
+            response = self._post(self._directory["newOrder"], body)
+            return response.headers["Location"], _decoded(response, OrderBody)
+
+    @contextmanager
+    def _of_account(self) -> Iterator[None]:
+        """What is refused within is refused to the account."""
         try:
-            with self._telling(name):
-                response = self._post(self._directory["newOrder"], body)
-                return response.headers["Location"], _decoded(response, OrderBody)
+            yield
         except OrderError as error:
             if error.fault.code in ("unauthorized", "accountDoesNotExist"):
                 raise OrderError(self._lost(error.fault)) from None
@@ -248,13 +253,13 @@ class Authority:
         known = self._account.url
         if known:
             self._network.account = messages.RegistrationResource(body=messages.Registration(), uri=known)
+            self._update_contact()
             return
         # Kept before it is known there: the same key finds the same account after a sudden end.
         self._storage.keep_account(self._terms.directory, self._account)
-        contact = tuple(f"mailto:{address}" for address in self._terms.contact)
         parts: dict[str, Any] = {"terms_of_service_agreed": True}
-        if contact:
-            parts["contact"] = contact
+        if self._terms.contact:
+            parts["contact"] = tuple(self._contact())
         with self._telling(""):
             if self._terms.eab is not None:
                 key_id, secret = self._terms.eab
@@ -264,14 +269,30 @@ class Authority:
                 )
             elif self._client.external_account_required():
                 raise OrderError(refused("externalAccountRequired", "it wants an external account", status=403))
+            found = False
             try:
                 url = self._client.new_account(messages.NewRegistration(**parts)).uri
             except errors.ConflictError as there:
-                url = there.location
+                url, found = there.location, True
             if not url:
                 raise ValueError("it names no account")
         self._network.account = messages.RegistrationResource(body=messages.Registration(), uri=url)
-        self._account = Account(key=self._account.key, url=url, bound=self._account.bound)
+        # An account that was there already may have another contact.
+        told = None if found else self._terms.contact
+        self._account = Account(key=self._account.key, url=url, bound=self._account.bound, contact=told)
+        self._storage.keep_account(self._terms.directory, self._account)
+        self._update_contact()
+
+    def _contact(self) -> list[str]:
+        return [f"mailto:{address}" for address in self._terms.contact]
+
+    def _update_contact(self) -> None:
+        """Have the account's contact be that of the settings (RFC 8555 section 7.3.2)."""
+        if self._account.contact == self._terms.contact:
+            return
+        with self._of_account(), self._telling(""):
+            self._post(self._account.url, {"contact": self._contact()})
+        self._account = msgspec.structs.replace(self._account, contact=self._terms.contact)
         self._storage.keep_account(self._terms.directory, self._account)
 
     def _get(self, url: str, name: str, kind: type[T]) -> tuple[T, float | None]:
@@ -293,8 +314,10 @@ class Authority:
         except messages.Error as error:
             last = self._network.last
             status, after = (0, None) if last is None else (last.status_code, _after(last))
+            words = _words(error)
+            after = told_after(words, time.time()) if after is None else after
             raise OrderError(
-                refused(str(error.typ), _words(error), status=status, name=name, after=after, link=_terms_link(last))
+                refused(str(error.typ), words, status=status, name=name, after=after, link=_terms_link(last))
             ) from None
         except errors.ConflictError:
             raise OrderError(refused("conflict", "it answers 409", status=409, name=name)) from None

@@ -17,7 +17,7 @@ import msgspec
 
 from .faults import Fault, broken
 from .issued import Issued
-from .known_names import describe, remove_old, renewed_settings, see_certificate, standing_of
+from .known_names import LeftNames, describe, pace_for, remove_old, see_certificate, standing_of
 from .layout import NameRecord, stem
 from .lease_file import LIFE
 from .messages import Names, Standing
@@ -74,7 +74,7 @@ class Coordinator:
         self._settings = settings
         self._lock = threading.RLock()
         self._ending = threading.Event()
-        self._wanted: dict[str, None] = {}
+        self._wanted: dict[str, str] = {}
         self._complete = False
         self._plan: OrderPlan | None = None
         self._leads_until = 0.0
@@ -85,6 +85,7 @@ class Coordinator:
         self._asking = False
         self._overdue_at = self._tidy_at = self._stand_at = 0.0
         self._stood: Standing | None = None
+        self._left = LeftNames()
         self._refused = 0
         self._refusal_told = False
         self._unkept: deque[str] = deque()
@@ -95,10 +96,10 @@ class Coordinator:
         """Names from the gateway."""
         with self._lock:
             for name in message.removed:
-                if self._wanted.pop(name, self) is None:
+                if self._wanted.pop(name, None) is not None:
                     self._forget(name)
             fresh = [name for name in message.added if name not in self._wanted]
-            self._wanted |= dict.fromkeys(fresh)
+            self._wanted |= dict.fromkeys(message.added, "") | dict(zip(message.added, message.owners, strict=False))
             self._complete = self._complete or message.complete
             if self._plan is not None:
                 self._keeping(lambda: self._add(fresh, {}, None))
@@ -246,6 +247,9 @@ class Coordinator:
             raise unwanted()
         return self._plan
 
+    def _owner(self, name: str) -> str:
+        return self._wanted.get(name, "")
+
     def _keep(self, record: NameRecord | None) -> None:
         if record is not None:
             self._storage.keep_record(record)
@@ -285,9 +289,8 @@ class Coordinator:
         """Begin with what the last one has kept."""
         kept = {record.name: record for record in self._storage.records()}
         there = set(self._storage.certificates())
-        pace = self._storage.pace()
-        changed = renewed_settings(pace, kept.values(), *self._settings, now)
-        self._plan = OrderPlan(self._rate, self._part, (), pace, now)
+        pace = pace_for(self._storage, kept.values(), *self._settings, now)
+        self._plan = OrderPlan(self._rate, self._part, (), pace, now, self._owner)
         self._asks.clear()
         self._unkept.clear()
         self._refused = 0
@@ -296,8 +299,6 @@ class Coordinator:
         # Those that are known have their place, however many there are.
         names = sorted(self._wanted, key=lambda name: name not in kept)
         self._add(names, kept, there)
-        if changed:
-            self._storage.keep_pace(pace)
         self._tidy_at = now
 
     def _add(self, names: list[str], kept: dict[str, NameRecord], there: set[str] | None) -> None:
@@ -308,6 +309,7 @@ class Coordinator:
         for index, name in enumerate(names):
             record = kept.get(name)
             known = record is not None
+            record = record or self._left.take(name)
             if record is None:
                 # A later one in the list is newer.
                 record = NameRecord(name=name, first_seen=now + index * 1e-6)
@@ -334,6 +336,7 @@ class Coordinator:
 
     def _forget(self, name: str) -> None:
         if self._plan is not None:
+            self._left.keep(self._plan.get(name))
             self._plan.remove(name)
             self._keeping(lambda: self._storage.forget_record(name))
             self._keeping(lambda: self._storage.forget_order_key(name))

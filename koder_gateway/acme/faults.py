@@ -6,6 +6,8 @@ too.
 
 from __future__ import annotations
 
+import datetime
+import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -14,6 +16,12 @@ LONGEST_WORDS: Final = 500
 _ERROR: Final = "urn:ietf:params:acme:error:"
 # Whatever it asks for, it is asked again after a day, in seconds.
 LONGEST_PATIENCE: Final = 86400.0
+
+# The words for a limit on the names of one order, and for when it ends.
+_ONE_SET: Final = re.compile(r"exact set of (?:identifiers|domains)")
+_UNTIL: Final = re.compile(
+    r"retry after ([0-9]{4}-[0-9]{2}-[0-9]{2})[ T]([0-9]{2}:[0-9]{2}:[0-9]{2}) ?(?:UTC|Z)", re.I
+)
 
 Scope = Literal["name", "authority", "account", "local"]
 
@@ -105,8 +113,7 @@ def refused(
     known = code if code.isalnum() else ""
     said = plain(f"{words} ({known})" if words and known else words or code or f"status {status}")
     if code == "rateLimited" or status == 429:
-        # A limit on one domain leaves the others alone.
-        scope: Scope = "name" if name and _is_about(said, name) else "authority"
+        scope: Scope = "name" if name and _limits_one(said, name) else "authority"
         return Fault("limited", scope, said, _ADVICE["rateLimited"], after, code or "rateLimited")
     if code == "userActionRequired":
         where = f" at {plain(link, 200)}" if link.startswith("https://") else ""
@@ -121,11 +128,28 @@ def refused(
     return Fault("rejected", "name", said, advice, after, code)
 
 
-def _is_about(words: str, name: str) -> bool:
-    """Whether a sentence is about a name, or the domain that it is part of."""
-    labels = name.split(".")
+def _limits_one(words: str, name: str) -> bool:
+    """Whether a limit is one on this name, or on the domain that it is part of: then others may be ordered. RFC 8555
+    section 6.6 leaves that to the words; those of Let's Encrypt name the domain, or the set of names that is
+    ordered. Where they speak of the account, of an address or of nothing, all orders wait."""
     text = words.lower()
+    if _ONE_SET.search(text):
+        return True
+    labels = name.split(".")
     return any(".".join(labels[index:]) in text for index in range(len(labels) - 1))
+
+
+def told_after(words: str, now: float) -> float | None:
+    """In how many seconds the authority wants to be asked again, by its words alone; None where they say nothing.
+    Let's Encrypt has "retry after 2025-02-01 11:05:21 UTC" there."""
+    match = _UNTIL.search(words)
+    if match is None:
+        return None
+    try:
+        until = datetime.datetime.fromisoformat(f"{match[1]}T{match[2]}+00:00").timestamp()
+    except ValueError:
+        return None
+    return max(0.0, until - now)
 
 
 def unreachable(reason: str, after: float | None = None, status: int = 0) -> Fault:

@@ -41,7 +41,7 @@ class AcmeHelper:
         self.changes = 0
         self._start = start
         self._process: AcmeProcess | None = None
-        self._wanted: Mapping[str, None] = {}
+        self._wanted: Mapping[str, str] = {}
         # Made as they are sent: a million names are many messages.
         self._unsent: deque[Iterator[Names]] = deque()
         self._data = memoryview(b"")
@@ -51,14 +51,14 @@ class AcmeHelper:
         # Without its list there is nothing to do.
         self._told = False
 
-    def want(self, wanted: Mapping[str, None], added: list[str], removed: list[str]) -> None:
-        """The names that are to have a certificate from now on, the newest last, and how they differ from those
-        before. Nobody changes them any more."""
+    def want(self, wanted: Mapping[str, str], added: list[str], removed: list[str]) -> None:
+        """The names that are to have a certificate from now on with their tenants, the newest last, and how they
+        differ from those before. Nobody changes them any more."""
         self._wanted = wanted
         if not self._told:
             self._told = True
         elif self._process is not None and (added or removed):
-            self._unsent.append(chunks(added, removed))
+            self._unsent.append(chunks(added, removed, wanted))
 
     def sweep(self, now: float) -> None:
         """Start the process if there is none, tell it what it has not heard, and hear it; `now` is monotonic
@@ -107,7 +107,7 @@ class AcmeHelper:
             )
             return
         self._data = memoryview(b"")
-        self._unsent = deque([chunks(self._wanted)])
+        self._unsent = deque([chunks(self._wanted, (), self._wanted)])
         self._tell()
 
     def _wait(self, now: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -13,10 +14,33 @@ from .layout import NameRecord, stem
 from .messages import Standing, Terms
 from .order_plan import OrderPlan, Pace
 from .renewal import renewal_time
-from .storage import Storage
+from .storage import Storage, StorageError
 
+# Names that have left with failures.
+MAX_LEFT: Final = 10_000
 # Old certificates that are looked at each time.
 _MAX_OLD: Final = 1000
+
+
+class LeftNames:
+    """Records of names that are not wanted any more, so that those that come back, as the domain of a tenant that was
+    suspended, still wait for what has failed. The oldest ones are forgotten."""
+
+    def __init__(self, most: int = MAX_LEFT) -> None:
+        self._most = most
+        self._records: dict[str, NameRecord] = {}
+
+    def keep(self, record: NameRecord | None) -> None:
+        """Remember a name, if it has failed."""
+        if record is not None and record.attempts:
+            self._records[record.name] = record
+            if len(self._records) > self._most:
+                del self._records[next(iter(self._records))]
+
+    def take(self, name: str) -> NameRecord | None:
+        """The record of one that comes back; its order is over."""
+        record = self._records.pop(name, None)
+        return None if record is None else msgspec.structs.replace(record, order_url="")
 
 
 def describe(record: NameRecord, issued: Issued, now: float, part: float) -> None:
@@ -51,20 +75,27 @@ def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
-def renewed_settings(pace: Pace, records: Iterable[NameRecord], directory: str, settings: str, now: float) -> bool:
-    """Where these `digests` are not those of the last time, have nothing wait any more for what may be put right by
-    that, and note them; whether anything has changed.
+def pace_for(storage: Storage, records: Iterable[NameRecord], directory: str, settings: str, now: float) -> Pace:
+    """The pace that is kept. Where these `digests` are not those of the last time, nothing waits any more for what
+    may be put right by that. Raises StorageError where it cannot be read.
 
     What the authority itself has asked for is obeyed, and what it said of one name; with another authority nothing of
     the last one is true. Looks whether a name leads here are cheap.
     """
+    pace = storage.pace()
     before = pace.directory, pace.settings
-    if before == (directory, settings):
-        return False
-    pace.directory, pace.settings = directory, settings
-    if not before[0]:
-        return True
-    moved = before[0] != directory
+    if before != (directory, settings):
+        pace.directory, pace.settings = directory, settings
+        if before[0]:
+            _forgive(pace, records, before[0] != directory, now)
+        # On a full disk it is kept with the next order.
+        with suppress(StorageError):
+            storage.keep_pace(pace)
+    return pace
+
+
+def _forgive(pace: Pace, records: Iterable[NameRecord], moved: bool, now: float) -> None:
+    """Let go of waits, since settings have changed; `moved`: the authority is another one."""
     if moved or not pace.asked:
         pace.paused_until, pace.failures, pace.reason, pace.advice, pace.asked = 0.0, 0, "", "", False
     for record in records:
@@ -72,7 +103,6 @@ def renewed_settings(pace: Pace, records: Iterable[NameRecord], directory: str, 
             record.order_url = ""
         if moved or record.of_all or record.state == "held":
             record.next_try, record.attempts = min(record.next_try, now), 0
-    return True
 
 
 def remove_old(storage: Storage, wanted: Iterable[str], now: float, part: float) -> bool:

@@ -6,7 +6,7 @@ The gateway sends `Terms` once, then `Names`: first all that there are, then wha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 import msgspec
@@ -66,11 +66,13 @@ class Terms(msgspec.Struct, array_like=True):
 
 class Names(msgspec.Struct, array_like=True):
     """Names that are to have a certificate, the newest last, and those that are not any more. The first messages
-    have all of them; `complete` says that the last of these was sent."""
+    have all of them; `complete` says that the last of these was sent. `owners` are the tenants of `added`, "" for
+    a name that is none's; without any it is empty."""
 
     added: list[str]
     removed: list[str]
     complete: bool = True
+    owners: list[str] = []
 
 
 class Event(msgspec.Struct, array_like=True):
@@ -107,10 +109,14 @@ class Progress(msgspec.Struct, array_like=True):
     changed: bool = False
 
 
-def chunks(names: Iterable[str], removed: Iterable[str] = ()) -> Iterator[Names]:
+def chunks(
+    names: Iterable[str], removed: Iterable[str] = (), owners: Mapping[str, str] | None = None
+) -> Iterator[Names]:
     """All names at the begin, or a change, in messages that are no longer than the bound."""
+    known = owners or {}
     added, gone = list(names), list(removed)
     firsts = range(0, max(len(added), len(gone), 1), CHUNK)
     for first in firsts:
         end = first + CHUNK
-        yield Names(added[first:end], gone[first:end], first == firsts[-1])
+        some = [known.get(name, "") for name in added[first:end]]
+        yield Names(added[first:end], gone[first:end], first == firsts[-1], some if any(some) else [])

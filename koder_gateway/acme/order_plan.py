@@ -2,8 +2,13 @@
 
 A name is in flight from `begin` until `done`: it is checked, and then ordered if `may_order`. Of the names that are
 ready the newest goes first, but every fourth turn is that of the name that has waited for longest, and every fourth
-that of the certificate that ends first: however many come, none waits for ever. The orders of the last hour are
-counted before they are sent, so not even a process that is killed sends more.
+that of the certificate that ends first: however many come, none waits for ever.
+
+Tenants take turns before any of this, or one with thousands of domains would be alone here (start-time fair
+queueing, Goyal et al. 1996): a name that becomes ready gets a round, the present one or the next after that of its
+tenant's name before it, and earlier rounds go first.
+
+The orders of the last hour are counted before they are sent, so not even a process that is killed sends more.
 
 Times are seconds since the epoch, given by the caller; `part` gives random numbers from 0 to 1.
 """
@@ -33,6 +38,11 @@ _FIRST_LOOK: Final = 60.0
 _LATEST_LOOK: Final = 3600.0
 # The same after an order that the authority has refused: it counts these.
 _FIRST_RETRY: Final = 600.0
+# The same where it found no answer to a challenge, which may be mended within seconds. Let's Encrypt allows five of
+# these an hour for one name: with four times as long each time, there are never more.
+_CHALLENGE_CODES: Final = frozenset(("connection", "dns", "incorrectResponse", "tls", "unauthorized"))
+_FIRST_VALIDATION: Final = 30.0
+_VALIDATION_GROWTH: Final = 4.0
 # The same for all orders, when the authority fails, and when the account or this machine does.
 _FIRST_PAUSE: Final = 30.0
 _LONGEST_PAUSE: Final = 3600.0
@@ -44,7 +54,7 @@ _TURNS: Final = ("newest", "renewal", "newest", "oldest")
 class Pace(msgspec.Struct, kw_only=True):
     """What all orders have to wait for, as it is kept: the times of those of the last hour, and until when the
     authority is left alone, after how many failures in a row, and why. `asked`: the authority has named that time.
-    `directory` and `settings` tell whether any of it is still true: see `known_names.renewed_settings`."""
+    `directory` and `settings` tell whether any of it is still true: see `known_names.pace_for`."""
 
     times: list[float] = []
     paused_until: float = 0.0
@@ -57,8 +67,9 @@ class Pace(msgspec.Struct, kw_only=True):
 
 
 class OrderPlan:
-    """The names of a gateway. `rate` is the most orders in any hour. Records that it gets are its own, and it changes
-    them; whoever calls keeps them after `done`."""
+    """The names of a gateway. `rate` is the most orders in any hour. `owner` says whose a name is, "" if no tenant's,
+    which is a tenant by itself here. Records that it gets are its own, and it changes them; whoever calls keeps them
+    after `done`."""
 
     def __init__(
         self,
@@ -67,12 +78,17 @@ class OrderPlan:
         records: Iterable[NameRecord] = (),
         pace: Pace | None = None,
         now: float = 0.0,
+        owner: Callable[[str], str] = str,
     ) -> None:
         self._rate = rate
+        self._owner = owner
         self._part = part
         self._records: dict[str, NameRecord] = {}
-        self._future: list[tuple[float, str]] = []
-        self._ready: dict[str, list[tuple[float, str]]] = {"newest": [], "renewal": [], "oldest": []}
+        self._future: list[tuple[float, float, str]] = []
+        self._ready: dict[str, list[tuple[int, float, str]]] = {"newest": [], "renewal": [], "oldest": []}
+        # The round of the name that was begun last, and of each tenant the first that its next name may have.
+        self._round = 0
+        self._rounds: dict[str, int] = {}
         # When each name is ready; entries of the heaps with another time are stale.
         self._at: dict[str, float] = {}
         self._waits: set[str] = set()
@@ -161,7 +177,10 @@ class OrderPlan:
         record = self._records.get(name)
         if fault.scope == "name":
             latest = _LONGEST_PAUSE if record is None else retry_latest(record, now)
-            self._failed(name, fault, now, _FIRST_RETRY, latest)
+            if fault.result == "rejected" and fault.code in _CHALLENGE_CODES:
+                self._failed(name, fault, now, _FIRST_VALIDATION, latest, _VALIDATION_GROWTH)
+            else:
+                self._failed(name, fault, now, _FIRST_RETRY, latest)
             return False
         # Its own wait as well: a name at which the authority fails must not hold up the others.
         self._failed(name, replace(fault, after=None), now, _FIRST_LOOK, _LATEST_LOOK)
@@ -240,29 +259,40 @@ class OrderPlan:
         at = max(record.next_try, record.next_renewal if record.not_after else 0.0)
         self._at[record.name] = at
         self._waits.add(record.name)
-        heapq.heappush(self._future, (at, record.name))
+        heapq.heappush(self._future, (at, -record.first_seen, record.name))
 
     def _ripen(self, now: float) -> None:
         while self._future and self._future[0][0] <= now:
-            at, name = heapq.heappop(self._future)
+            at, _, name = heapq.heappop(self._future)
             if self._at.get(name) != at or name not in self._waits:
                 continue
             record = self._records[name]
-            heapq.heappush(self._ready["oldest"], (at or record.first_seen, name))
+            number = self._round_of(name)
+            heapq.heappush(self._ready["oldest"], (number, at or record.first_seen, name))
             if record.not_after:
-                heapq.heappush(self._ready["renewal"], (record.not_after, name))
+                heapq.heappush(self._ready["renewal"], (number, record.not_after, name))
             elif not record.attempts:
-                heapq.heappush(self._ready["newest"], (-record.first_seen, name))
+                heapq.heappush(self._ready["newest"], (number, -record.first_seen, name))
             self._waits.discard(name)
+
+    def _round_of(self, name: str) -> int:
+        owner = self._owner(name) or name
+        number = max(self._round, self._rounds.get(owner, 0))
+        if len(self._rounds) >= MAX_NAMES:
+            # Those of the past say nothing any more.
+            self._rounds = {each: first for each, first in self._rounds.items() if first > self._round}
+        self._rounds[owner] = number + 1
+        return number
 
     def _choose(self) -> str | None:
         turn = _TURNS[self._turn % len(_TURNS)]
         for which in (turn, "newest", "renewal", "oldest"):
             heap = self._ready[which]
             while heap:
-                _, name = heapq.heappop(heap)
+                number, _, name = heapq.heappop(heap)
                 if self._is_ready(name):
                     self._turn += 1
+                    self._round = max(self._round, number)
                     return name
         return None
 
@@ -273,12 +303,12 @@ class OrderPlan:
         self._in_flight.discard(name)
         return self._records.get(name)
 
-    def _failed(self, name: str, fault: Fault, now: float, first: float, latest: float) -> None:
+    def _failed(self, name: str, fault: Fault, now: float, first: float, latest: float, growth: float = 2.0) -> None:
         record = self._land(name)
         if record is None:
             return
         record.attempts += 1
-        wait = self._jittered(min(first * 2.0 ** min(record.attempts - 1, 16), latest))
+        wait = self._jittered(min(first * growth ** min(record.attempts - 1, 16), latest))
         wait = wait if fault.after is None else max(fault.after, 1.0)
         record.state = "held" if fault.result == "held" else "failed"
         record.last_fault, record.advice, record.of_all = fault.words, fault.advice, False

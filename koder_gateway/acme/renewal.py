@@ -21,10 +21,11 @@ ASK_USUALLY: Final = 21600.0
 _ASK_SOONEST: Final = 60.0
 _ASK_LATEST: Final = 86400.0
 # What a failed renewal waits for, as a part of what is left, and at least and at most, in seconds. Of a very short
-# life the least is a part, too.
+# life the least is a part, too. The least keeps, whatever chance takes from it, to five failures an hour for one name
+# (order_plan).
 _PART_OF_LEFT: Final = 1 / 8
 _PART_OF_LIFE: Final = 1 / 20
-_RETRY_SOONEST: Final = 600.0
+_RETRY_SOONEST: Final = 960.0
 _RETRY_LATEST: Final = 86400.0
 
 

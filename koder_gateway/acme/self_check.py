@@ -1,18 +1,20 @@
 """Whether a name leads to this gateway: looked at before an order, for which the authority would count a failure.
 
 It does if all its addresses are this machine's, or those of the base domain; any other one must answer a challenge
-that is made up for this. Where a name leads is its owner's choice, so each look has a deadline, follows nothing, and
-shows the peer nothing but the challenge.
+that is made up for this. The former are only waited for a while, until they answer: a port may not be open yet, and a
+router may keep its own clients out. Where a name leads is its owner's choice, so each look has a deadline, follows
+nothing, and shows the peer nothing but the challenge.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import math
 import secrets
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,6 +27,12 @@ from .storage import Challenge, Storage
 MAX_ADDRESSES: Final = 8
 # Seconds for one of them.
 _TIMEOUT: Final = 5.0
+# Seconds in which addresses that are right are to answer, and between two tries; and for how long they are taken at
+# their word then, after an answer and without one.
+_PATIENCE: Final = 15.0
+_PAUSE: Final = 1.0
+_HEARD: Final = 60.0
+_UNHEARD: Final = 600.0
 # An answer over HTTP has a token, and headers.
 _LONGEST_ANSWER: Final = 1 << 14
 _ALPN: Final = "acme-tls/1"
@@ -50,6 +58,7 @@ class SelfCheck:
         storage: Storage,
         spread: float = 0.0,
         is_own: Callable[[str], bool] | None = None,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._over_http = challenge == "http-01"
         self._port = port
@@ -58,6 +67,9 @@ class SelfCheck:
         self._storage = storage
         self._spread = spread
         self._is_own = is_own or is_own_address
+        self._now = now
+        # Until then addresses that are right are not asked whether they answer.
+        self._trusted_until = -math.inf
 
     def look(self, name: str, wait: Callable[[float], None]) -> Held | None:
         """Why a name is to be held, None if it leads here. `wait` sleeps for so many seconds. Raises StorageError."""
@@ -75,11 +87,23 @@ class SelfCheck:
             except ResolutionError:
                 known = set()
             others = [address for address in others if address not in known]
-        if not others:
-            return None
-        return self._probe(name, others, lead, wait)
+        if others:
+            return self._probe(name, others, lead, wait)
+        self._hear(name, addresses, wait)
+        return None
 
-    def _probe(self, name: str, addresses: list[str], lead: str, wait: Callable[[float], None]) -> Held | None:
+    def _hear(self, name: str, addresses: Sequence[str], wait: Callable[[float], None]) -> None:
+        """Wait for a while until addresses that are right answer, unless that was tried not long ago."""
+        ends = self._now() + _PATIENCE
+        while self._now() >= self._trusted_until:
+            if self._probe(name, addresses, "", wait) is None:
+                self._trusted_until = self._now() + _HEARD
+            elif self._now() >= ends:
+                self._trusted_until = self._now() + _UNHEARD
+            else:
+                wait(_PAUSE)
+
+    def _probe(self, name: str, addresses: Sequence[str], lead: str, wait: Callable[[float], None]) -> Held | None:
         token = secrets.token_urlsafe(32)
         authorization = f"{token}.{secrets.token_urlsafe(32)}"
         if self._over_http:

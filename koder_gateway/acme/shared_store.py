@@ -1,9 +1,10 @@
 """A Redis as a `Storage`, for gateways that share no folder: each has a copy of all in its own folder.
 
-An item is a key of the store, sealed; an item that is removed is an empty one for an hour. A sorted set has the
-items by the time of their last change, as the store counts it, so each gateway asks for what is new since it asked
-last, once or twice a second. What the store has lost by itself, as by eviction, is removed nowhere: the gateway that
-orders puts its own copy there again.
+An item is a key of the store, sealed; one that is removed is a sealed word for an hour, so that whoever has the store
+alone can remove nothing from these gateways. What was put there by somebody else is left out, and told. A sorted set
+has the items by the time of their last change, as the store counts it, so each gateway asks for what is new since it
+asked last, once or twice a second. What the store has lost by itself, as by eviction, is removed nowhere: the gateway
+that orders puts its own copy there again.
 """
 
 from __future__ import annotations
@@ -33,8 +34,13 @@ _BATCH: Final = 200
 _POLL: Final = 0.5
 # Seconds that an item is known to be removed for, and that a challenge lives.
 _GONE: Final = 3600
+# What is sealed instead of an item that is removed: no item begins like this.
+_REMOVED: Final = b"\0removed"
 _ADVICE: Final = "see that the store of limits_store.url can be reached, and has room"
 _KEY_ADVICE: Final = "give all gateways the same acme.storage_key_file"
+_STRANGE_ADVICE: Final = "see who else can write to it"
+# The kinds of items that all gateways copy.
+_KINDS: Final = ("http", "alpn", "record", "certificate")
 
 # Changes are counted by the store's clock in microseconds, but never twice the same.
 # KEYS: item, changes. ARGV: value, seconds to live (0: for ever), member.
@@ -75,6 +81,10 @@ def connect(terms: StoreTerms) -> redis.Redis:
     return redis.Redis(host=terms.host, port=terms.port, **options)
 
 
+class _StrangeItemError(StorageError):
+    """An item that was not sealed by a gateway with this key, for its place."""
+
+
 class SharedStore:
     """The store of `terms`, with a copy of it in `local`. `owner` is the gateway's own text for the lease."""
 
@@ -94,6 +104,7 @@ class SharedStore:
         self._monotonic = monotonic
         self._seen = "-inf"
         self._poll_at = 0.0
+        self._changed = False
 
     def lead(self, now: float) -> bool:
         """See `Storage`. The store's clock decides."""
@@ -199,15 +210,14 @@ class SharedStore:
             seconds, microseconds = self._client.time()
             before = seconds * 1_000_000 + microseconds - _GONE * 1_000_000
             old = self._client.zrangebyscore(f"{self._prefix}changes", "-inf", before)
-            there = {each.decode() for each in old}
             for first in range(0, len(old), _BATCH):
                 batch = old[first : first + _BATCH]
-                values = self._client.mget([f"{self._prefix}{each.decode()}" for each in batch])
+                values = self._client.mget([self._prefix.encode() + each for each in batch])
                 lost = [each for each, value in zip(batch, values, strict=True) if not value]
-                there -= {each.decode() for each in lost}
                 if lost:
                     self._client.zrem(f"{self._prefix}changes", *lost)
-            present = {each.decode() for each in self._client.zrange(f"{self._prefix}changes", 0, -1)}
+            all_items = self._client.zrange(f"{self._prefix}changes", 0, -1)
+            present = {each.decode("utf-8", "replace") for each in all_items}
         for record in self._local.records():
             pem = self._local.certificate(record.name)
             if pem is not None and f"certificate:{record.name}" not in present:
@@ -224,27 +234,40 @@ class SharedStore:
         return self._catch_up()
 
     def _catch_up(self) -> bool:
-        changed = False
+        """Take over what is new; whether certificates have changed. Raises StorageError after that if an item was not
+        sealed by these gateways: it must not keep the others from coming, and what has changed is told next time."""
+        strange = None
         while True:
             with self._telling():
                 found = self._client.zrangebyscore(
                     f"{self._prefix}changes", self._seen, "+inf", start=0, num=_BATCH, withscores=True
                 )
-                items = [item.decode() for item, _ in found]
+                items = [item.decode("utf-8", "replace") for item, _ in found]
                 values = self._client.mget([f"{self._prefix}{item}" for item in items]) if items else []
             for item, value in zip(items, values, strict=True):
-                changed = self._copy(item, value) or changed
+                try:
+                    self._changed = self._copy(item, value) or self._changed
+                except _StrangeItemError as error:
+                    strange = error
             if found:
                 self._seen = f"({found[-1][1]:.0f}"
             if len(found) < _BATCH:
-                return changed
+                break
+        if strange is not None:
+            raise strange
+        changed, self._changed = self._changed, False
+        return changed
 
     def _copy(self, item: str, sealed: bytes | None) -> bool:
         """Take over one item; whether a certificate has changed by that."""
         kind, _, name = item.partition(":")
+        # What follows becomes the name of a file.
+        if kind not in _KINDS or "/" in name:
+            raise _StrangeItemError("the store has an item that no gateway has put there", _STRANGE_ADVICE)
         if sealed is None and kind not in ("http", "alpn"):
             return False
-        value = self._opened(item, sealed) if sealed else None
+        value = None if sealed is None else self._opened(item, sealed)
+        value = None if value == _REMOVED else value
         local = self._local
         if kind in ("http", "alpn"):
             challenge = Challenge(name if kind == "http" else "", name, value or b"")
@@ -258,7 +281,7 @@ class SharedStore:
             else:
                 with suppress(msgspec.MsgspecError):
                     local.keep_record(msgspec.json.decode(value, type=NameRecord))
-        elif kind == "certificate" and local.certificate(name) != value:
+        elif local.certificate(name) != value:
             if value is None:
                 local.forget_certificate(name)
             else:
@@ -268,10 +291,10 @@ class SharedStore:
 
     def _put(self, item: str, value: bytes | None, life: int = 0) -> None:
         """Change an item that all gateways copy; None: remove it."""
-        sealed = b"" if value is None else self._seal.close(item, value)
+        sealed = self._seal.close(item, _REMOVED if value is None else value)
         with self._telling():
             keys = (f"{self._prefix}{item}", f"{self._prefix}changes")
-            self._client.eval(_PUT, 2, *keys, sealed, life if sealed else _GONE, item)
+            self._client.eval(_PUT, 2, *keys, sealed, _GONE if value is None else life, item)
 
     def _set(self, item: str, value: bytes, life: int | None = None) -> None:
         with self._telling():
@@ -286,7 +309,8 @@ class SharedStore:
         try:
             return self._seal.open(item, sealed)
         except SealError as error:
-            raise StorageError(f"the store's {item.partition(':')[0]} cannot be read: {error}", _KEY_ADVICE) from None
+            text = f"the store's {item.partition(':')[0]} cannot be read: {error}"
+            raise _StrangeItemError(text, _KEY_ADVICE) from None
 
     @contextmanager
     def _telling(self) -> Iterator[None]:

@@ -14,11 +14,13 @@ from .order_plan import Pace
 
 class Account(msgspec.Struct, kw_only=True):
     """An account at an authority: its private key as a JWK, and its URL, "" before the authority has told that.
-    `bound` is the id of the external account that it was made with."""
+    `bound` is the id of the external account that it was made with, `contact` are the addresses that the authority
+    was told, None for not known."""
 
     key: dict[str, str]
     url: str = ""
     bound: str = ""
+    contact: list[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

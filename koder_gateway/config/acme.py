@@ -182,7 +182,7 @@ DIRECTORY: Final = parsed(
     lambda value: f"{shown(value)} is not a string; {_EXAMPLE}",
     shape=pattern("[Hh][Tt]{2}[Pp][Ss]://.+"),
 )
-CONTACT: Final = matching("address", _contact_fault)
+CONTACT: Final = matching("e-mail address", _contact_fault)
 ACME_NAME: Final[Kind[str]] = Kind("domain", _read_name, shape=DOMAIN.shape)
 RESOLVER: Final[Kind[tuple[str, int]]] = parsed("address", _parse_resolver)
 MAC_KEY: Final[Kind[SecretFile]] = Kind("file", _read_mac_key, shape=SOME_TEXT, located=True)

@@ -76,7 +76,9 @@ class Kind(Generic[T]):
     @property
     def plural(self) -> str:
         """The plural of its name, for lists."""
-        return self.name if self.name.endswith('"') else f"{self.name}s"
+        if self.name.endswith('"'):
+            return self.name
+        return f"{self.name}es" if self.name.endswith("s") else f"{self.name}s"
 
 
 def wrong_type(value: object, wanted: str) -> ReadError:

@@ -6,6 +6,7 @@ the operator has a certificate for are not ordered. Of several workers the first
 
 from __future__ import annotations
 
+import itertools
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -52,9 +53,10 @@ class _Source:
 
 @dataclass(frozen=True, slots=True)
 class NamesChange:
-    """The names that are wanted, the newest last, and how they differ from those before."""
+    """The names that are wanted with their tenants ("" for none), the newest last, and how they differ from those
+    before."""
 
-    wanted: dict[str, None]
+    wanted: dict[str, str]
     added: list[str]
     removed: list[str]
 
@@ -86,7 +88,7 @@ class AcmeFollower:
         self._leaving: list[AcmeHelper] = []
         self._past = dict.fromkeys(RESULTS, 0)
         self._composition: Composition | None = None
-        self._wanted: dict[str, None] = {}
+        self._wanted: dict[str, str] = {}
         # What the names that the process knows follow from, and what those follow from that are being found.
         self._told: _Source | None = None
         self._finding: _Source | None = None
@@ -244,39 +246,41 @@ def _fault(acme: AcmeSettings, redirects: bool) -> str:
     return "" if fault is None else f"acme.challenge: {fault}"
 
 
-def find_names(source: _Source, before: dict[str, None], rest: Callable[[], object]) -> NamesChange:
+def find_names(source: _Source, before: dict[str, str], rest: Callable[[], object]) -> NamesChange:
     """The names that are to have certificates. `before` are those of the last time, which keep their order; `rest`
     is called between any two names. Makes nothing but new objects: for a thread."""
-    present = dict.fromkeys(_candidates(source, rest))
-    added = [name for name in present if name not in before]
+    present = dict(_candidates(source, rest))
+    # One that is another tenant's now as well.
+    added = [name for name, owner in present.items() if before.get(name) != owner]
     removed = [name for name in before if name not in present]
-    wanted = dict.fromkeys(name for name in before if name in present)
-    wanted.update(dict.fromkeys(added))
+    wanted = {name: present[name] for name in before if name in present}
+    wanted.update((name, present[name]) for name in added)
     return NamesChange(wanted, added, removed)
 
 
 def wanted_names(registry: Registry, names: tuple[str, ...], operators: SniIndex | None) -> list[str]:
     """The names that are to have certificates, by a registry, `acme.names` and the operator's certificates."""
-    return list(dict.fromkeys(_candidates(_Source(registry, names, operators), _no_rest)))
+    return list(dict(_candidates(_Source(registry, names, operators), _no_rest)))
 
 
-def _candidates(source: _Source, rest: Callable[[], object]) -> Iterator[str]:
-    """The names, in any order."""
+def _candidates(source: _Source, rest: Callable[[], object]) -> Iterator[tuple[str, str]]:
+    """The names and their tenants, in any order."""
     operators = source.operators
-    for name in (*source.names, *_domains(source.registry, rest)):
+    for name, owner in itertools.chain(((name, "") for name in source.names), _domains(source.registry, rest)):
         if is_name(name) and (operators is None or operators.find(name.encode("ascii")) is None):
-            yield name
+            yield name, owner
 
 
-def _domains(registry: Registry, rest: Callable[[], object]) -> Iterator[str]:
+def _domains(registry: Registry, rest: Callable[[], object]) -> Iterator[tuple[str, str]]:
     """The custom domains of all active tenants. A domain that two claim is one of the tenant that keeps it."""
     tenants, domains = registry.indices.tenants, registry.indices.domains
     for part in domains.parts:
         for domain, slug in part.items():
             rest()
             record = tenants.get(slug)
-            if record is not None and unpacked(slug, record).status == "active":
-                yield domain.decode("ascii")
+            tenant = None if record is None else unpacked(slug, record)
+            if tenant is not None and tenant.status == "active":
+                yield domain.decode("ascii"), tenant.slug
 
 
 def _store_terms(settings: Settings) -> StoreTerms | None:

@@ -10,6 +10,7 @@ from cryptography import x509
 from koder_gateway.acme.coordinator import Coordinator
 from koder_gateway.acme.faults import Fault, OrderError, refused, unreachable
 from koder_gateway.acme.issued import Issued, new_key, with_chain
+from koder_gateway.acme.known_names import LeftNames
 from koder_gateway.acme.layout import Layout, NameRecord, read_record, read_records
 from koder_gateway.acme.messages import Names, Progress, Standing
 from koder_gateway.acme.reporting import MAX_LINES, Report
@@ -18,7 +19,7 @@ from koder_gateway.acme.storage import StorageError
 from tests.acme.test_issued import certificate
 
 DAY = 86400.0
-REJECTED = refused("unauthorized", "the challenge is not answered", status=403, name="a.example")
+REJECTED = refused("incorrectResponse", "the challenge is not answered", status=403, name="a.example")
 
 
 class Work:
@@ -184,6 +185,36 @@ def test_a_removed_name_is_given_up_and_its_certificate_stays_until_it_ends(tmp_
     assert not play.layout.certificate("a.example").exists()
 
 
+def test_a_name_that_comes_back_still_waits_for_what_has_failed(tmp_path: Path) -> None:
+    """As that of a tenant that was suspended."""
+    play = Play(tmp_path)
+    play.names("a.example", "b.example")
+    for name in ("a.example", "b.example"):
+        play.coordinator.finished()
+        play.coordinator.failed(name, refused("caa", "it forbids this authority", status=403, name=name))
+    play.coordinator.ordered("a.example", "https://acme.example/order/1")
+    play.names(removed=("a.example",))
+    assert play.turn(10.0) == []
+    play.names("a.example")
+    record = play.record("a.example")
+    assert (record.attempts, record.order_url, len(play.work.begun)) == (1, "", 2)
+    assert sorted(play.turn(600.0)) == ["a.example", "b.example"]
+
+
+def test_of_names_that_have_left_only_so_many_are_known() -> None:
+    left = LeftNames(2)
+    left.keep(NameRecord(name="well.example", first_seen=1.0))
+    for name in ("a.example", "b.example", "c.example"):
+        left.keep(NameRecord(name=name, first_seen=1.0, attempts=1))
+    assert [left.take(name) is not None for name in ("well.example", "a.example", "b.example", "c.example")] == [
+        False,
+        False,
+        True,
+        True,
+    ]
+    assert left.take("c.example") is None
+
+
 def test_a_certificate_is_found_again_without_its_record(tmp_path: Path) -> None:
     play = Play(tmp_path)
     key = new_key("ecdsa")
@@ -300,7 +331,7 @@ def test_a_renewal_that_fails_keeps_the_old_one_and_says_so(tmp_path: Path) -> N
     )
     overdue = [line for line in lines if line.startswith("error: the certificate of a.example ends in ")]
     assert len(overdue) == 1
-    assert "and is not renewed: the challenge is not answered (unauthorized); let each address" in overdue[0]
+    assert "and is not renewed: the challenge is not answered (incorrectResponse); let each address" in overdue[0]
     assert play.record("a.example").not_after == ends
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from koder_gateway.acme.authority import Problem, challenge_fault
-from koder_gateway.acme.faults import LONGEST_WORDS, plain, refused, unreachable
+from koder_gateway.acme.faults import LONGEST_WORDS, plain, refused, told_after, unreachable
 from koder_gateway.acme.messages import RESULTS
 
 ERROR = "urn:ietf:params:acme:error:"
@@ -46,6 +46,34 @@ def test_a_limit_on_a_domain_is_about_that_one() -> None:
     words = 'too many certificates (50) already issued for "example.com" in the last 168h'
     assert refused("rateLimited", words, status=429, name="login.example.com").scope == "name"
     assert refused("rateLimited", words, status=429, name="login.example.org").scope == "authority"
+
+
+@pytest.mark.parametrize(
+    ("words", "scope"),
+    [
+        # As Let's Encrypt words them (https://letsencrypt.org/docs/rate-limits/).
+        ("too many new orders (300) from this account in the last 3h0m0s, retry after X: see Y", "authority"),
+        ("too many new registrations (10) from this IP address in the last 3h0m0s, retry after X", "authority"),
+        ("too many currently pending authorizations: see Y", "authority"),
+        ("too many certificates (5) already issued for this exact set of identifiers in the last 168h0m0s", "name"),
+        ("too many certificates already issued for exact set of domains: login.example.com", "name"),
+        ('too many failed authorizations (5) for "login.example.com" in the last 1h0m0s, retry after X', "name"),
+        ("Service busy; retry later.", "authority"),
+    ],
+)
+def test_who_waits_for_a_limit(words: str, scope: str) -> None:
+    assert refused("rateLimited", words, status=429, name="login.example.com").scope == scope
+    # There is no name yet when an account is made.
+    assert refused("rateLimited", words, status=429).scope == "authority"
+
+
+def test_until_when_words_ask_to_wait() -> None:
+    now = 1738407921.0
+    assert told_after("too many new orders, retry after 2025-02-01 11:05:31 UTC: see Y", now) == 10.0
+    assert told_after("Retry after 2025-02-01T11:05:31Z", now) == 10.0
+    assert told_after("retry after 2020-02-01 11:05:31 UTC", now) == 0.0
+    for words in ("retry after 2025-02-31 11:05:31 UTC", "retry after a while", "retry later", ""):
+        assert told_after(words, now) is None
 
 
 def test_what_is_said_of_a_challenge_is_about_its_name() -> None:

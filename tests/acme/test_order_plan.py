@@ -10,13 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from koder_gateway.acme.authority import Problem, challenge_fault
 from koder_gateway.acme.faults import Fault, refused, unreachable
 from koder_gateway.acme.layout import NameRecord
 from koder_gateway.acme.order_plan import MAX_IN_FLIGHT, OrderPlan, Pace
 
 HOUR = 3600.0
 LIFE = 90 * 86400.0
-REJECTED = refused("unauthorized", "no", status=403, name="a.example")
+REJECTED = refused("rejectedIdentifier", "no", status=403, name="a.example")
+INVALID = challenge_fault(Problem("connection", "refused"), "a.example", "")
 AWAY = unreachable("it cannot be reached")
 
 
@@ -84,6 +86,19 @@ def test_a_name_that_is_held_is_looked_at_ever_less_often() -> None:
         plan.held(name, "leads elsewhere", "", now)
         waits.append(plan.next_look(now) - now)
     assert waits == [60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]
+
+
+@pytest.mark.parametrize("part", [0.0, 0.5, 1.0])
+def test_a_failed_challenge_is_tried_soon_but_never_six_times_in_an_hour(part: float) -> None:
+    record = NameRecord(name="a.example", first_seen=0.0)
+    plan = OrderPlan(1000, lambda: part, [record])
+    times = [0.0]
+    while len(times) < 12:
+        assert begun(plan, times[-1]) == ["a.example"]
+        plan.failed("a.example", INVALID, times[-1])
+        times.append(plan.next_look(times[-1]))
+    assert times[1] < 60
+    assert all(later - earlier > HOUR for earlier, later in zip(times, times[5:], strict=False))
 
 
 def test_back_off_survives_a_restart() -> None:
@@ -199,6 +214,33 @@ def test_a_removed_name_is_not_begun() -> None:
     assert not plan.may_order("n0.example", 1.0)
     plan.failed("n0.example", REJECTED, 1.0)
     assert plan.in_flight == frozenset()
+
+
+def test_a_tenant_with_thousands_of_names_does_not_stop_the_others() -> None:
+    plan = OrderPlan(100_000, half, owner=lambda name: name.partition(".")[2])
+    for number in range(3000):
+        plan.add(NameRecord(name=f"n{number}.greedy", first_seen=100.0 + number), 1.0)
+    plan.add(NameRecord(name="before.patient", first_seen=1.0), 1.0)
+    looked: list[str] = []
+    for turn in range(200):
+        now = 2.0 + turn
+        record = plan.begin(now)
+        assert record is not None
+        looked.append(record.name)
+        plan.held(record.name, "it leads elsewhere", "", now)
+        if turn == 100:
+            plan.add(NameRecord(name="later.another", first_seen=50.0), now)
+    assert "before.patient" in looked[:2]
+    assert looked.index("later.another") <= 103
+    # As often as a name that is alone: at once, after one minute, and after two more.
+    assert looked.count("before.patient") == 3
+
+
+def test_names_of_one_tenant_are_begun_newest_first() -> None:
+    plan = OrderPlan(100, half, owner=lambda name: "one")
+    for number in range(12):
+        plan.add(NameRecord(name=f"n{number}.example", first_seen=float(number + 1)), 20.0)
+    assert begun(plan, 20.0) == [f"n{number}.example" for number in (11, 10, 9, 8)]
 
 
 class Orders(RuleBasedStateMachine):

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -41,8 +42,8 @@ def folder(tmp_path: Path) -> StateFolder:
 class Peer:
     """Listens on a loopback address, and does with each connection what the test says."""
 
-    def __init__(self, handle: Callable[[socket.socket], None]) -> None:
-        self._server = socket.create_server(("127.0.0.1", 0))
+    def __init__(self, handle: Callable[[socket.socket], None], port: int = 0) -> None:
+        self._server = socket.create_server(("127.0.0.1", port))
         self.port = int(self._server.getsockname()[1])
         self._handle = handle
         threading.Thread(target=self._run, daemon=True).start()
@@ -59,12 +60,19 @@ class Peer:
         self._server.close()
 
 
+class Peers(Protocol):
+    """Makes one."""
+
+    def __call__(self, handle: Callable[[socket.socket], None], port: int = 0) -> Peer:
+        """A peer that does this, on a port of the kernel's choice if it is 0."""
+
+
 @pytest.fixture
-def peer() -> Iterator[Callable[[Callable[[socket.socket], None]], Peer]]:
+def peer() -> Iterator[Peers]:
     peers: list[Peer] = []
 
-    def make(handle: Callable[[socket.socket], None]) -> Peer:
-        peers.append(Peer(handle))
+    def make(handle: Callable[[socket.socket], None], port: int = 0) -> Peer:
+        peers.append(Peer(handle, port))
         return peers[-1]
 
     yield make
@@ -74,8 +82,17 @@ def peer() -> Iterator[Callable[[Callable[[socket.socket], None]], Peer]]:
 
 def look(folder: StateFolder, port: int, challenge: str = "tls-alpn-01", **known: list[str]) -> Held | None:
     known = known or {"login_example": ["127.0.0.1"]}
-    check = SelfCheck(challenge, port, BASE, Resolver(**known), folder, is_own=lambda address: address == "192.0.2.9")
-    return check.look(NAME, lambda seconds: None)
+    waited: list[float] = []
+    check = SelfCheck(
+        challenge,
+        port,
+        BASE,
+        Resolver(**known),
+        folder,
+        is_own=lambda address: address == "192.0.2.9",
+        now=lambda: sum(waited),
+    )
+    return check.look(NAME, waited.append)
 
 
 def answer_alpn(folder: StateFolder) -> Callable[[socket.socket], None]:
@@ -117,24 +134,58 @@ def test_an_address_of_this_machine_or_of_the_base_domain_is_enough(
     assert look(folder, 1, **known) is None
 
 
-def test_any_other_must_answer(folder: StateFolder, peer: Callable[[Callable[[socket.socket], None]], Peer]) -> None:
+def test_an_address_that_is_right_is_waited_for_until_it_answers(folder: StateFolder, peer: Peers) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = int(taken.getsockname()[1])
+    tries: list[float] = []
+    seen: list[str] = []
+
+    def answer(connection: socket.socket) -> None:
+        seen.append("asked")
+        answer_alpn(folder)(connection)
+
+    def wait(seconds: float) -> None:
+        tries.append(seconds)
+        if len(tries) == 3:
+            peer(answer, port)
+
+    resolver = Resolver(login_example=["127.0.0.1"], id_example=["127.0.0.1"])
+    check = SelfCheck("tls-alpn-01", port, BASE, resolver, folder, now=lambda: sum(tries))
+    assert check.look(NAME, wait) is None
+    assert (len(tries), seen) == (3, ["asked"])
+    # Not for each name, once it has.
+    assert check.look(NAME, wait) is None
+    assert seen == ["asked"]
+
+
+def test_an_address_that_is_right_is_taken_at_its_word_in_the_end(folder: StateFolder) -> None:
+    """A router may keep its own clients out."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = int(taken.getsockname()[1])
+    tries: list[float] = []
+    resolver = Resolver(login_example=["127.0.0.1"], id_example=["127.0.0.1"])
+    check = SelfCheck("tls-alpn-01", port, BASE, resolver, folder, now=lambda: sum(tries))
+    assert check.look(NAME, tries.append) is None
+    waited = sum(tries)
+    assert 5 < waited < 30
+    assert check.look(NAME, tries.append) is None
+    assert sum(tries) == waited
+
+
+def test_any_other_must_answer(folder: StateFolder, peer: Peers) -> None:
     assert look(folder, peer(answer_alpn(folder)).port) is None
     assert look(folder, peer(answer_http(folder)).port, "http-01") is None
     assert not list(folder.layout.alpn_challenges.iterdir())
     assert not list(folder.layout.http_challenges.iterdir())
 
 
-def test_each_of_its_addresses_must(
-    folder: StateFolder, peer: Callable[[Callable[[socket.socket], None]], Peer]
-) -> None:
+def test_each_of_its_addresses_must(folder: StateFolder, peer: Peers) -> None:
     held = look(folder, peer(answer_alpn(folder)).port, login_example=["192.0.2.9", "127.0.0.1", "127.0.0.2"])
     assert held is not None
     assert "127.0.0.2" in held.words
 
 
-def test_what_is_said_of_those_that_do_not(
-    folder: StateFolder, peer: Callable[[Callable[[socket.socket], None]], Peer]
-) -> None:
+def test_what_is_said_of_those_that_do_not(folder: StateFolder, peer: Peers) -> None:
     def plain(connection: socket.socket) -> None:
         connection.recv(4096)
         connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -156,9 +207,7 @@ def test_what_is_said_of_those_that_do_not(
         assert held.advice == f"let {NAME} lead to this gateway, as by a CNAME to {BASE}"
 
 
-def test_another_gateway_with_that_protocol_is_not_this_one(
-    folder: StateFolder, tmp_path: Path, peer: Callable[[Callable[[socket.socket], None]], Peer]
-) -> None:
+def test_another_gateway_with_that_protocol_is_not_this_one(folder: StateFolder, tmp_path: Path, peer: Peers) -> None:
     other = tmp_path / "other.pem"
     other.write_bytes(challenge_certificate(NAME, "another")[0])
 

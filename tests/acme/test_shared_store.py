@@ -167,9 +167,52 @@ def test_what_was_removed_is_forgotten_after_an_hour(pair: tuple[Gateway, Gatewa
     changes = "test:acme:changes"
     first.store.tidy(0.0)
     assert first.client.zcard(changes) == 1
+    assert 0 < first.client.ttl("test:acme:certificate:a.example") <= 3600
+    first.client.delete("test:acme:certificate:a.example")
     first.client.zadd(changes, {"certificate:a.example": 1.0})
     first.store.tidy(0.0)
     assert first.client.zcard(changes) == 0
+
+
+def test_who_has_the_store_alone_removes_nothing(pair: tuple[Gateway, Gateway]) -> None:
+    first, second = pair
+    first.store.keep_certificate("a.example", PEM)
+    first.store.keep_record(NameRecord(name="a.example", first_seen=1.0))
+    second.follow()
+    other = second.layout.root.parent / "other.pem"
+    other.write_bytes(PEM)
+    for item in (
+        "certificate:a.example",
+        "record:a.example",
+        "certificate:../../other",
+        f"certificate:{other.with_suffix('')}",
+        f"record:{other.with_suffix('')}",
+        "strange",
+        b"\xff:\xff",
+    ):
+        place = b"test:acme:" + (item if isinstance(item, bytes) else item.encode())
+        second.client.set(place, b"")
+        second.client.zadd("test:acme:changes", {item: 9e15})
+        with pytest.raises(StorageError) as told:
+            second.follow()
+        assert "\n" not in str(told.value)
+        second.store._seen = "(8e15"
+    assert other.exists()
+    assert second.layout.certificate("a.example").read_bytes() == PEM
+    assert second.layout.record("a.example").exists()
+    second.store.tidy(0.0)
+
+
+def test_a_strange_item_keeps_no_other_from_coming(pair: tuple[Gateway, Gateway]) -> None:
+    first, second = pair
+    first.client.set("test:acme:certificate:a.example", b"\x01not sealed by anybody")
+    first.client.zadd("test:acme:changes", {"certificate:a.example": 1.0})
+    first.store.keep_certificate("b.example", PEM)
+    with pytest.raises(StorageError, match="the store's certificate cannot be read"):
+        second.follow()
+    assert second.layout.certificate("b.example").read_bytes() == PEM
+    assert second.follow()
+    assert not second.follow()
 
 
 def test_a_value_is_good_at_its_place_alone() -> None:

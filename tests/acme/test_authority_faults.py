@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import requests
 
+from koder_gateway.acme.authority import asked_patience
 from tests.kit.acme_gateways import AcmeGateway, Stage, thorough
 from tests.kit.faulty_authority import Fault, page, problem
 
@@ -69,3 +71,22 @@ def test_a_fault_is_one_line_and_a_later_try(tmp_path: Path, kind: str, fault: s
         gateway.forget_waits()
         with stage.gateway({"alpha": [ALPHA]}) as gateway:
             gateway.wait_until_served(ALPHA)
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ("-5", None),
+        ("soon", None),
+        ("1e9", None),
+        ("120", 120.0),
+        ("315360000", 86400.0),
+        ("9" * 400, 86400.0),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 86400.0),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+    ],
+)
+def test_how_long_it_may_ask_for_patience(said: str, seconds: float | None) -> None:
+    response = requests.Response()
+    response.headers["Retry-After"] = said
+    assert asked_patience(response) == seconds

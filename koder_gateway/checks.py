@@ -26,6 +26,7 @@ from .listening.listeners import UNREADABLE, plain_endpoint, unparsable
 from .machine import descriptors, is_local
 from .ops.access_log import log_fault
 from .ops.writable import is_writable
+from .service.dependencies import degradations
 from .service_unit import UNIT_FOLDERS, state_directory, stop_timeout
 from .tree.bounds import descriptor_warnings
 from .tree.compose import certificate_warnings, compose
@@ -89,6 +90,7 @@ def settings_faults(
     origins = settings.origins
     if settings.tls.client_ca is not None:
         warned += settings.tls.client_ca.warnings(time.time())
+    warned += degradations()
     warned += warning_lines(settings)
     warned += [origins.line("timeouts.drain", each) for each in _drain_warnings(settings.timeouts.drain)]
     limit, whose = descriptors(UNIT_FOLDERS)

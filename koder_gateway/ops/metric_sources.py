@@ -77,6 +77,8 @@ class Sources:
     """What has become of spans; None if none is recorded."""
     loop_lag: Callable[[], LoopLag] = LoopLag
     """By how much the periodic timer is late."""
+    degraded: Callable[[], Mapping[tuple[str, str], bool]] = dict
+    """Whether an assumption on a package does not hold, by package and assumption."""
     certificates: Callable[[], Mapping[str, float]] = dict
     """When each certificate expires, in seconds since the epoch."""
     certificate_faults: Callable[[], int] = int

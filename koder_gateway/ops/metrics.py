@@ -169,6 +169,11 @@ class GatewayCollector(Collector):
         digest = {"sha256": counters.config_digest}
         yield InfoMetricFamily(PREFIX + "config", "The configuration in force.", value=digest)
         yield from _lag(self._sources.loop_lag())
+        text = "Whether a package is not as the gateway expects it, which costs time or figures."
+        degraded = gauge("degraded", text, "package", "assumption")
+        for labels, state in sorted(self._sources.degraded().items()):
+            degraded.add_metric(labels, state)
+        yield degraded
         expiry = gauge("certificate_expiry_timestamp_seconds", "When a certificate expires.", "certificate")
         for name, expires in sorted(self._sources.certificates().items()):
             expiry.add_metric([name], expires)

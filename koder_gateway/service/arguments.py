@@ -11,10 +11,13 @@ from ..config import Settings
 from ..config.faults import shown
 from ..config.values import prefix_fault
 from ..policy.routing import normal_path
+from .dependencies import check_dependencies
 
 
 def check_settings(settings: object) -> None:
-    """Raise TypeError for anything but the result of `load`."""
+    """Raise TypeError for anything but the result of `load`, and ValueError, with a line for each, where a package
+    that the gateway is built on is not as it has to be."""
+    check_dependencies()
     if not isinstance(settings, Settings):
         path = settings if isinstance(settings, str) else "koder-gateway.toml"
         raise TypeError(f"settings: {_named(settings)} is not a Settings object; write load({path!r})")

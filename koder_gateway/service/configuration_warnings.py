@@ -7,6 +7,7 @@ from typing import Final
 from ..config import Settings, misspelled_services, warning_lines
 from ..tree.bounds import descriptor_warnings, descriptors_now
 from ..tree.compose import Composition, certificate_warnings
+from .dependencies import degradations
 
 # How many seconds before its expiry there is a warning about a certificate that is shown to services.
 _SOON: Final = 30 * 86_400.0
@@ -16,7 +17,8 @@ def warnings_of(composition: Composition, now: float) -> list[str]:
     """A line for each warning about the settings and the files that they name; `now`: seconds since the epoch."""
     authorities = composition.settings.tls.client_ca
     of_clients = () if authorities is None else authorities.warnings(now)
-    return [*_of_settings(composition.settings), *certificate_warnings(composition, now, _SOON), *of_clients]
+    settings = composition.settings
+    return [*degradations(), *_of_settings(settings), *certificate_warnings(composition, now, _SOON), *of_clients]
 
 
 def _of_settings(settings: Settings) -> list[str]:

@@ -28,6 +28,7 @@ from ..tree.limits_store import Sharing
 from ..upstream.health import Probes
 from ..version import VERSION
 from .acme_follower import AcmeFollower
+from .dependencies import degraded
 from .followers import Followers
 
 
@@ -68,6 +69,7 @@ def registry_of(
         store=lambda: _store_figures(present().sharing),
         spans=lambda: followers.tracing.figures,
         loop_lag=lambda: lag,
+        degraded=degraded,
         certificates=lambda: endpoints.expiries(),
         certificate_faults=lambda: endpoints.faulty,
         log_dropped=lambda: ending.dropped,

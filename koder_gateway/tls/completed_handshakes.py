@@ -8,6 +8,8 @@ from OpenSSL import SSL
 
 from ..tls_bio.records import ffi, lib
 
+# OpenSSL's functions that are called here.
+CALLS: Final = ("SSL_session_reused", "SSL_version", "SSL_get0_group_name")
 FULL: Final = "full"
 RESUMED: Final = "resumed"
 _reused: Any = getattr(lib, "SSL_session_reused", None)
@@ -18,6 +20,11 @@ _group: Any = (
 )
 # OpenSSL's names of the versions that are served.
 _VERSIONS: Final = {SSL.TLS1_2_VERSION: "TLSv1.2", SSL.TLS1_3_VERSION: "TLSv1.3"}
+
+
+def complete() -> bool:
+    """Whether OpenSSL tells everything that is counted."""
+    return not (_reused is None or _version is None or _group is None)
 
 
 class CompletedHandshakes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLContextFactory, IOpenSSLServerConnectionCreator
@@ -16,6 +17,7 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
+from ..tls_bio.records import lib
 from . import sni_callback
 from .acme_challenges import AlpnChallenges, ChallengePlace, counters
 from .certificates import CertificateError, CertificateFile, use_certificate
@@ -43,7 +45,7 @@ _TLS12_SUITES = (
 )
 # No finite-field group: an anonymous client could make the server compute them by the thousand (CVE-2002-20001). The
 # first, hybrid one protects what is recorded today from future quantum computers.
-_GROUPS = (b"X25519MLKEM768:X25519:P-256:P-384", b"X25519:P-256:P-384")
+GROUPS = (b"X25519MLKEM768:X25519:P-256:P-384", b"X25519:P-256:P-384")
 # A renegotiation costs the server far more than the client (CVE-2011-1473), and nothing here needs one.
 _OPTIONS = SSL.OP_NO_COMPRESSION | SSL.OP_CIPHER_SERVER_PREFERENCE | SSL.OP_NO_RENEGOTIATION
 
@@ -148,11 +150,6 @@ class ServerContexts:
 
         Raises CertificateError if OpenSSL refuses the default one, and then nothing has changed.
         """
-        if strict and self._callback is None:
-            raise CertificateError(
-                "tls.strict_sni: the installed pyOpenSSL cannot send the alert; leave it out, or install"
-                " the version that the gateway asks for"
-            )
         wanted = self.options if options is None else options
         if wanted != self.options:
             self._begin(names.default, wanted)
@@ -168,7 +165,7 @@ class ServerContexts:
 
     def answer_challenges(self, place: ChallengePlace | None) -> None:
         """Answer the challenges of ACME authorities that are there from the next connection on; None: no longer."""
-        if place is None or self._callback is None:
+        if place is None:
             self._challenges = None
         elif self._challenges is None or self._challenges.place != place:
             self._challenges = AlpnChallenges(place, self._context_of_challenge, self.challenges)
@@ -194,7 +191,7 @@ class ServerContexts:
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """The TLS state of a new connection. Without `protocol` its owner ends it once a challenge is answered
         (`NamedConnection.answered`); with Twisted's none is answered."""
-        if self._sole or self._callback is None:
+        if self._sole:
             return LeanConnection(self._context)
         connection = NamedConnection(self._context)
         connection.answerable = protocol is None
@@ -213,7 +210,7 @@ class ServerContexts:
         context = build_context(default, options)
         shared = None if self._tickets is None or options.clients is not None else self._tickets()
         begins = context if shared is None else shared
-        sni_callback.attach(begins, self._callback, self._switch)
+        sni_callback.attach(begins, self._callback)
         self._default, self._context = context, begins
 
     def _of(self, certificate: CertificateFile) -> SSL.Context:
@@ -276,16 +273,10 @@ class ServerContexts:
         OpenSSL has already refused such a session, except after a first hello that could not be parsed, and in a
         second hello that asks for another name than the first (RFC 8446 section 4.1.2).
         """
-        if self._callback is None:
-            return 0
         began = getattr(connection, "began", None)
         if began is None:
             return sni_callback.ACCESS_DENIED if sni_callback.resumed(connection) else 0
         return 0 if began == plain_name(name) else sni_callback.ILLEGAL_PARAMETER
-
-    def _switch(self, connection: SSL.Connection) -> None:
-        """Like `_choose`, if pyOpenSSL has no way to refuse with an alert."""
-        self._choose(connection)
 
     def _complain(self, certificate: CertificateFile, error: CertificateError) -> None:
         if certificate not in self._unusable:
@@ -303,13 +294,22 @@ def _set_certificate(context: SSL.Context, certificate: CertificateFile) -> None
 def _set_suites(context: SSL.Context) -> None:
     context.set_tls13_ciphersuites(_TLS13_SUITES)
     context.set_cipher_list(_TLS12_SUITES)
-    # pyOpenSSL has no public function for this. Without it OpenSSL's own list applies, with its finite-field groups.
-    set_groups = getattr(getattr(SSL, "_lib", None), "SSL_CTX_set1_curves_list", None)
-    private = getattr(context, "_context", None)
-    if set_groups is None or private is None:
-        return
-    if not any(set_groups(private, groups) for groups in _GROUPS):
-        raise CertificateError("OpenSSL knows none of the key exchange groups that the gateway offers")
+    set_groups(context)
+
+
+def set_groups(context: SSL.Context) -> bytes:
+    """Offer the first list of groups that OpenSSL knows, and return it. Raises CertificateError if it knows none, or
+    if pyOpenSSL is another inside: it has no public function for this, and OpenSSL's own list has finite fields."""
+    private: Any = context
+    try:
+        for groups in GROUPS:
+            if lib.SSL_CTX_set1_curves_list(private._context, groups):
+                return groups
+    except AttributeError:
+        raise CertificateError(
+            "the installed pyOpenSSL cannot choose key exchange groups; install the version that the gateway asks for"
+        ) from None
+    raise CertificateError("OpenSSL knows none of the key exchange groups that the gateway offers")
 
 
 def _set_alpn(context: SSL.Context, protocols: tuple[bytes, ...]) -> None:

@@ -17,7 +17,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from ..reactor.turns import Turns
 from .half_close import HalfClosingTransport
 from .handshake_failures import HandshakeFailures
-from .lean_connection import LEAN, NEWEST, VERSION
+from .lean_connection import VERSION
 from .stream import TLSTransport, usable
 
 _log = Logger()
@@ -70,13 +70,6 @@ def over_tls(
     """A factory that puts TLS under the protocols of `wrapped`: `TLSFactory` if pyOpenSSL is as it expects, else
     Twisted's own, which does the same, is slower, and does not report failed handshakes."""
     if usable(contexts):
-        if not LEAN:
-            _log.info(
-                "pyOpenSSL {version} is not known to this version of the gateway, which then makes connections in a"
-                " slower way; it knows those up to {newest}",
-                version=VERSION,
-                newest=".".join(map(str, NEWEST)),
-            )
         return TLSFactory(contexts, wrapped, failures, turns)
     _log.warn(
         "pyOpenSSL {version} lacks OpenSSL functions that the gateway calls: using Twisted's own"

@@ -10,11 +10,15 @@ from OpenSSL import SSL
 from twisted.logger import Logger
 
 from ..tls_bio.openssl_errors import openssl_words
+from ..tls_bio.records import ffi, lib
 from ..wire.refusal_writer import RefusalWriter
 from .completed_handshakes import CompletedHandshakes
 from .young_connections import YoungConnections
 
 _log = Logger()
+
+# OpenSSL's functions that are called here.
+CALLS: Final = ("SSL_get_verify_result", "X509_verify_cert_error_string")
 
 PLAIN_HTTP: Final = "plain_http"
 NOT_TLS: Final = "not_tls"
@@ -168,11 +172,10 @@ def _reason(error: SSL.Error, opening: bytes, sent: bytes) -> tuple[str, str]:
 
 def _verification(connection: SSL.Connection) -> str:
     """Why OpenSSL does not trust the certificate, in its own words; "" if they are not available."""
-    lib, ffi = getattr(SSL, "_lib", None), getattr(SSL, "_ffi", None)
     ssl = getattr(connection, "_ssl", None)
     try:
-        number = lib.SSL_get_verify_result(ssl)  # type: ignore[union-attr]
-        text: bytes = ffi.string(lib.X509_verify_cert_error_string(number))  # type: ignore[union-attr]
+        number = lib.SSL_get_verify_result(ssl)
+        text: bytes = ffi.string(lib.X509_verify_cert_error_string(number))
     except (AttributeError, TypeError):
         return ""
     return text.decode("ascii", "replace") if number else ""

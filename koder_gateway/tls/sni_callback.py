@@ -1,7 +1,7 @@
 """What is decided about a client's hello: OpenSSL's own callback for the server name, which can send an alert.
 
 pyOpenSSL's callback can only raise, which prints a traceback and is not told which alert to send. pyOpenSSL
-promises none of the names used here: without them its own callback serves, and every name is accepted.
+promises none of the names used here. Without them no context is made: sessions would be resumed under other names.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from OpenSSL import SSL
 from twisted.logger import Logger
 
 from . import client_hello
+from .certificates import CertificateError
 
 _log = Logger()
 
@@ -25,7 +26,7 @@ UNRECOGNIZED_NAME: Final = 112
 _lib: Any = getattr(SSL, "_lib", None)
 _ffi: Any = getattr(SSL, "_ffi", None)
 _connections: Any = getattr(SSL.Connection, "_reverse_mapping", None)
-_NEEDED: Final = (
+CALLS: Final = (
     "SSL_CTX_set_tlsext_servername_callback",
     "SSL_TLSEXT_ERR_ALERT_FATAL",
     "SSL_TLSEXT_ERR_OK",
@@ -34,13 +35,21 @@ _NEEDED: Final = (
 )
 
 
+def usable() -> bool:
+    """Whether pyOpenSSL is as it is expected."""
+    return _connections is not None and _ffi is not None and all(hasattr(_lib, name) for name in CALLS)
+
+
 def callback(choose: Callable[[SSL.Connection], int]) -> Any:
     """A callback for `attach`. `choose` gets the connection and returns the alert to end it with, or 0.
 
-    None where pyOpenSSL is not as it is expected.
+    Raises CertificateError where pyOpenSSL is not as it is expected.
     """
-    if _connections is None or _ffi is None or not all(hasattr(_lib, name) for name in _NEEDED):
-        return None
+    if not usable():
+        raise CertificateError(
+            "the installed pyOpenSSL cannot tell which name a client asks for before its session is resumed;"
+            " install the version that the gateway asks for"
+        )
 
     def called(ssl: Any, alert: Any, argument: Any) -> Any:
         try:
@@ -56,11 +65,8 @@ def callback(choose: Callable[[SSL.Connection], int]) -> Any:
     return _ffi.callback("int (*)(SSL *, int *, void *)", called)
 
 
-def attach(context: SSL.Context, made: Any, otherwise: Callable[[SSL.Connection], None]) -> None:
-    """Have OpenSSL ask the callback `made` in the handshakes that begin on a context; `otherwise` is pyOpenSSL's."""
-    if made is None:
-        context.set_tlsext_servername_callback(otherwise)
-        return
+def attach(context: SSL.Context, made: Any) -> None:
+    """Have OpenSSL ask the callback `made` in the handshakes that begin on a context."""
     private: Any = context
     # OpenSSL knows only its address: it has to live as long as the context, where pyOpenSSL keeps its own.
     private._tlsext_servername_callback = made

@@ -12,7 +12,7 @@ _A_TICK: Final = 512
 class Settling(Protocol):
     """A connection whose handshake is complete."""
 
-    def settle(self) -> bool:
+    def give_back(self) -> bool:
         """Give back what only the handshake needed; False if there is nothing to do."""
         ...
 
@@ -31,4 +31,4 @@ class YoungConnections:
         """Settle those that have lasted until now."""
         waiting, left = self._waiting, _A_TICK
         while waiting and left:
-            left -= waiting.popleft().settle()
+            left -= waiting.popleft().give_back()

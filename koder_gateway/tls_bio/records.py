@@ -89,7 +89,7 @@ class RecordLayer(TlsLayer):
         self._outgoing = private._from_ssl = bio = lib.BIO_new(lib.BIO_s_mem())
         lib.SSL_set_bio(self._ssl, self._incoming, bio)
 
-    def settle(self) -> bool:
+    def give_back(self) -> bool:
         """Replace the memory that the handshake has grown, 1.8 KiB; False if the connection has ended. OpenSSL takes
         what it is given, and what it makes is fetched, before others have their turn: else it is left as it is."""
         if self._left or self._private is None:

@@ -54,6 +54,12 @@ class OpenSSLTransport(RecordLayer, SecureTransport):
             end_turn(self.transport)
         self._read_pieces(data, size)
 
+    def _shake_hands_on(self, data: bytes) -> None:
+        super()._shake_hands_on(data)
+        if self._opening is None:
+            # The certificate has come through the memory BIOs, which would keep its room while the connection lasts.
+            self.give_back()
+
     _deliver = SecureTransport._deliver
     _over = SecureTransport._over
 

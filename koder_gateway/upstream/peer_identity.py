@@ -13,6 +13,8 @@ from service_identity import CertificateError, VerificationError
 from service_identity.cryptography import extract_patterns
 from service_identity.hazmat import DNS_ID, IPAddress_ID, verify_service_identity
 
+from ..tls_bio.records import ffi, lib
+
 # Of a certificate's names, and of the characters of each, so many stand in a line of the log.
 _NAMES: Final = 5
 _LONGEST: Final = 80
@@ -90,8 +92,7 @@ class PeerIdentity:
 
 
 def _openssl_says(error: int) -> str:
-    describe = getattr(getattr(SSL, "_lib", None), "X509_verify_cert_error_string", None)
-    ffi: Any = getattr(SSL, "_ffi", None)
+    describe = getattr(lib, "X509_verify_cert_error_string", None)
     if describe is None or ffi is None:
         return f"OpenSSL's verification error {error}"
     return str(ffi.string(describe(error)).decode("ascii", "replace"))

@@ -26,6 +26,7 @@ _ALIKE: Final[dict[str, Callable[[Iterable[float]], float]]] = {
     "koder_gateway_certificate_faults": max,
     "koder_gateway_config": max,
     "koder_gateway_config_last_reload_success_timestamp_seconds": min,
+    "koder_gateway_degraded": max,
     "koder_gateway_event_loop_lag_max_seconds": max,
     "koder_gateway_limits_store_up": min,
     "koder_gateway_registry_last_read_successful": min,

@@ -617,6 +617,7 @@ def test_every_metric_is_told_with_its_labels() -> None:
         handshakes=lambda: {("full", "TLSv1.3", "g"): 1},
         handshakes_failed=lambda: {"r": 1},
         waiting=lambda: {"s": 1},
+        degraded=lambda: {("p", "a"): True},
         refused=lambda: {("s", "r"): 1},
         tunnels=lambda: {"s": 1},
         tunnelled=lambda: {"s": 1},

@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IOpenSSLContextFactory, IOpenSSLServerCo
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from zope.interface.verify import verifyObject
 
-from koder_gateway.tls import client_hello, sni_callback
+from koder_gateway.tls import client_hello
 from koder_gateway.tls.certificates import CertificateError, load_pair, self_signed
 from koder_gateway.tls.contexts import ContextOptions, NoCommonProtocolError, ServerContexts
 from koder_gateway.tls.sni_callback import ACCESS_DENIED, ILLEGAL_PARAMETER, INTERNAL_ERROR, UNRECOGNIZED_NAME
@@ -376,17 +376,6 @@ def test_one_certificate_can_be_strict_too_and_strictness_can_change(issued):
     assert alert_of(contexts, name=b"unknown.test") == UNRECOGNIZED_NAME
     contexts.serve(contexts.names, strict=False)
     assert alert_of(contexts, name=b"unknown.test") is None
-
-
-def test_without_openssl_s_own_calls_names_are_found_but_none_is_refused(issued, monkeypatch):
-    monkeypatch.setattr(sni_callback, "_lib", None)
-    contexts = ServerContexts([issued("a.example"), issued("b.example")])
-    assert Peer(contexts, name=b"b.example").handshake().names[0] == "b.example"
-    assert Peer(contexts, name=b"unknown.test").handshake().names[0] == "a.example"
-    with pytest.raises(CertificateError, match=r"tls\.strict_sni: .* leave it out"):
-        contexts.serve(contexts.names, strict=True)
-    with pytest.raises(CertificateError, match=r"tls\.strict_sni: "):
-        ServerContexts([issued("a.example")], strict=True)
 
 
 def test_a_certificate_that_openssl_refuses_at_last_is_an_alert_and_one_line(issued, monkeypatch, log):

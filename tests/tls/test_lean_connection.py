@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 
 import pytest
 from OpenSSL import SSL
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
-from koder_gateway.tls import factory, lean_connection
+from koder_gateway.tls import lean_connection
 from koder_gateway.tls.certificates import self_signed
 from koder_gateway.tls.contexts import HTTP_2, ContextOptions, ServerContexts
-from koder_gateway.tls.factory import over_tls
 from koder_gateway.tls.lean_connection import NEWEST, LeanConnection, lean, selected_protocol
 from koder_gateway.tls.stream import TLSTransport
 from tests.kit.memory import join
@@ -30,19 +27,6 @@ def contexts(tmp_path_factory: pytest.TempPathFactory) -> ServerContexts:
 def unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     """pyOpenSSL is of another version than those that are known."""
     monkeypatch.setattr(lean_connection, "LEAN", False)
-    monkeypatch.setattr(factory, "LEAN", False)
-
-
-@pytest.fixture
-def said() -> Iterator[list[str]]:
-    lines: list[str] = []
-
-    def observe(event: LogEvent) -> None:
-        lines.append(formatEvent(event))
-
-    globalLogPublisher.addObserver(observe)
-    yield lines
-    globalLogPublisher.removeObserver(observe)
 
 
 def shaken(contexts: ServerContexts) -> TLSTransport:
@@ -79,13 +63,11 @@ def test_a_handshake_with_it_chooses_a_protocol(contexts: ServerContexts) -> Non
 
 
 @pytest.mark.usefixtures("unknown")
-def test_an_unknown_pyopenssl_makes_connections_by_itself(contexts: ServerContexts, said: list[str]) -> None:
+def test_an_unknown_pyopenssl_makes_connections_by_itself(contexts: ServerContexts) -> None:
     server = shaken(contexts)
     assert server.tls_connection is not None
     assert "_socket" in vars(server.tls_connection)
     assert server.negotiatedProtocol == b"h2"
-    over_tls(contexts, None)  # type: ignore[arg-type]
-    assert [line for line in said if "makes connections in a slower way; it knows those up to 26.4" in line]
 
 
 @pytest.mark.parametrize("version", ["as it comes", f"{NEWEST[0]}.{NEWEST[1] + 1}.0", f"{NEWEST[0] + 1}.0.0"])

@@ -266,7 +266,7 @@ def test_the_memory_of_a_handshake_is_replaced_and_no_byte_with_it(connect, vers
     before = server._incoming, server._outgoing
     records = client.say(b"one").pending()
     client.wire.send(records[:9])
-    assert server.settle()
+    assert server.give_back()
     assert before[0] != server._incoming
     assert before[1] != server._outgoing
     client.wire.send(records[9:])
@@ -281,7 +281,7 @@ def test_what_openssl_has_not_taken_or_sent_keeps_its_memory(connect):
     server = client.server
     layer.lib.SSL_write(server._ssl, b"waits", 5)
     before = server._outgoing
-    assert server.settle()
+    assert server.give_back()
     assert server._outgoing == before
     server._flush()
     assert client.pump().heard == b"waits"
@@ -290,7 +290,7 @@ def test_what_openssl_has_not_taken_or_sent_keeps_its_memory(connect):
 def test_a_connection_that_has_ended_has_nothing_to_settle(connect):
     client = connect()
     client.hang_up(ConnectionLost())
-    assert not client.server.settle()
+    assert not client.server.give_back()
 
 
 def test_connections_settle_at_a_tick_if_they_last(contexts):

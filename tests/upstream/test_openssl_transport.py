@@ -522,3 +522,46 @@ def test_records_that_wait_for_their_turn_come_before_the_end(authority: Authori
     for call in calls:
         call()
     assert service.above.heard == data
+
+
+class Kernel:
+    """A socket in which these bytes wait; an error or b"" ends them."""
+
+    def __init__(self, *waiting: bytes) -> None:
+        self._waiting = list(waiting)
+
+    def recv(self, size: int, flags: int) -> bytes:
+        if not self._waiting:
+            raise BlockingIOError
+        return self._waiting.pop(0)
+
+
+@pytest.mark.parametrize(
+    ("ends", "goes_on"), [([], True), ([b""], False), ([b"\x15\x03\x03\x00\x02\x01\x00"], False)]
+)
+def test_what_waits_on_an_idle_connection_says_whether_it_goes_on(
+    ends: list[bytes], goes_on: bool, authority: Authority, kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ticket is no end. An end that was not read would cost the next request its connection."""
+    changer = KeyChanger(authority)
+    transport = changer.service.transport
+    ticket = changer.record(22, b"\x04\x00\x00\x12\x00\x00\x00\x3c\x00\x00\x00\x01\x01\x01\x00\x04abcd\x00\x00")
+    kernel = Kernel(ticket, *ends)
+    monkeypatch.setattr(transport, "getHandle", lambda: kernel)
+    assert transport.settle() is goes_on
+    assert not kernel._waiting
+
+
+def test_a_connection_does_not_keep_the_memory_of_its_handshake(authority: Authority) -> None:
+    """OpenSSL's memory BIOs keep that of their fullest moment: the certificate's."""
+    service = Service(authority)
+    transport = service.transport
+    before = transport._incoming, transport._outgoing
+    service.pump()
+    assert transport._incoming != before[0]
+    assert transport._outgoing != before[1]
+    service.tls.send(b"one")
+    service.say()
+    assert service.above.heard == b"one"
+    transport.write(b"two")
+    assert service.hear() == b"two"

@@ -17,7 +17,7 @@ import msgspec
 
 from .faults import Fault, broken
 from .issued import Issued
-from .known_names import LeftNames, describe, remove_old, see_certificate, standing_of
+from .known_names import LeftNames, describe, pace_for, remove_old, see_certificate, standing_of
 from .layout import NameRecord, stem
 from .lease_file import LIFE
 from .messages import Names, Standing
@@ -52,7 +52,8 @@ class Work(Protocol):
 
 
 class Coordinator:
-    """Coordinates one gateway's names, and is the `Journal` of its orders. The owner sets `work`."""
+    """Coordinates one gateway's names, and is the `Journal` of its orders. The owner sets `work`.
+    `settings` are those of `known_names.digests`."""
 
     work: Work
 
@@ -63,12 +64,14 @@ class Coordinator:
         rate: int,
         now: Callable[[], float],
         part: Callable[[], float],
+        settings: tuple[str, str] = ("", ""),
     ) -> None:
         self._storage = storage
         self._report = report
         self._rate = rate
         self._now = now
         self._part = part
+        self._settings = settings
         self._lock = threading.RLock()
         self._ending = threading.Event()
         self._wanted: dict[str, str] = {}
@@ -286,7 +289,8 @@ class Coordinator:
         """Begin with what the last one has kept."""
         kept = {record.name: record for record in self._storage.records()}
         there = set(self._storage.certificates())
-        self._plan = OrderPlan(self._rate, self._part, (), self._storage.pace(), now, self._owner)
+        pace = pace_for(self._storage, kept.values(), *self._settings, now)
+        self._plan = OrderPlan(self._rate, self._part, (), pace, now, self._owner)
         self._asks.clear()
         self._unkept.clear()
         self._refused = 0
@@ -378,7 +382,7 @@ class Coordinator:
         self._keeping(lambda: self._remove_old(now))
 
     def _remove_old(self, now: float) -> None:
-        if remove_old(self._storage, self._wanted, now):
+        if remove_old(self._storage, self._wanted, now, self._part()):
             self._report.changed()
 
     def _stand(self, now: float) -> None:

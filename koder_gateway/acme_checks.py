@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from .acme.layout import Layout
 from .config import Settings, acme_packages_fault, acme_port_fault
 from .listening.endpoint_faults import EndpointError, as_endpoint_error
 from .listening.endpoints import own_place, taken_apart
 from .ops.writable import is_writable
+from .upstream.trust import file_faults
 
 
-def acme_faults(settings: Settings, redirects: bool) -> Iterator[tuple[str, str]]:
-    """Why no certificate could be ordered: keys, and what is wrong. `redirects`: whether there is a redirect port."""
-    if settings.acme.directory is None:
+def acme_faults(settings: Settings, redirects: bool, unread: Collection[str] = ()) -> Iterator[tuple[str, str]]:
+    """Why no certificate could be ordered: keys, and what is wrong. `redirects`: whether there is a redirect port;
+    `unread` are keys of a file with faults that have their defaults here (`PartialSettings`)."""
+    if settings.acme.directory is None and "acme.directory" not in unread:
         return
+    for each in file_faults(settings.acme.ca, None, None):
+        yield "acme.ca", each
     fault = acme_port_fault(settings.acme, redirects)
     if fault is not None:
         yield "acme.challenge", fault

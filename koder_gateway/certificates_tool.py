@@ -6,10 +6,10 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from .acme.layout import Layout, NameRecord, read_records
 from .config import Settings
@@ -18,6 +18,9 @@ from .ops.console import say
 if TYPE_CHECKING:
     # With Twisted, which no other tool must wait for.
     from .tls.inventory import CertificateEntry, Inventory
+
+_LEFT: Final = "no active tenant has this name any more; it is left to its end"
+_UNSEEN: Final = "the gateway has not looked at it yet"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,8 +40,9 @@ def show_certificates(settings: Settings, options: argparse.Namespace) -> int:
     """Print each certificate that clients or services are shown. Returns the exit code: 0, or 1 if one cannot be
     used, or has expired, or has fewer than `options.days` days left."""
     now = time.time()
-    inventory, missing = _inventory(settings, now, options.days)
-    waiting = _waiting(settings, inventory)
+    wanted = _wanted(settings, now)
+    inventory, missing = _inventory(settings, now, options.days, wanted)
+    waiting = _waiting(settings, inventory, wanted)
     faults = inventory.all_faults
     if options.json:
         document = {
@@ -60,7 +64,7 @@ def show_certificates(settings: Settings, options: argparse.Namespace) -> int:
     return 1 if faults else 0
 
 
-def _inventory(settings: Settings, now: float, days: int) -> tuple[Inventory, Path | None]:
+def _inventory(settings: Settings, now: float, days: int, wanted: Collection[str]) -> tuple[Inventory, Path | None]:
     """What is there; and where the self-signed certificate will be, if it is needed and not there yet."""
     from .listening.endpoint_faults import EndpointError, as_endpoint_error
     from .listening.endpoints import own_place, taken_apart
@@ -91,7 +95,7 @@ def _inventory(settings: Settings, now: float, days: int) -> tuple[Inventory, Pa
         else:
             missing = own
     if settings.acme.directory is not None:
-        inventory.add_issued(Layout.below(settings.state.dir), now, days)
+        inventory.add_issued(Layout.below(settings.state.dir), now, days, wanted)
     for service in settings.services.values():
         if service.client_cert is not None:
             key = service.client_key or service.client_cert
@@ -99,18 +103,25 @@ def _inventory(settings: Settings, now: float, days: int) -> tuple[Inventory, Pa
     return inventory, missing
 
 
-def _waiting(settings: Settings, inventory: Inventory) -> list[tuple[str, NameRecord | None]]:
-    """The names that are to have a certificate by ACME and have none, as far as is known here, and what is known of
-    their orders."""
+def _wanted(settings: Settings, now: float) -> list[str]:
+    """The names that are to have a certificate by ACME, as far as is known here."""
     if settings.acme.directory is None:
         return []
     from .policy.tenants import Registry
     from .service.acme_follower import wanted_names
     from .service.served_certificate import operators_on_disk
 
-    records = {record.name: record for record in read_records(Layout.below(settings.state.dir))}
     registry = settings.registered or Registry(())
-    wanted = wanted_names(registry, settings.acme.names, operators_on_disk(settings, time.time()))
+    return wanted_names(registry, settings.acme.names, operators_on_disk(settings, now))
+
+
+def _waiting(
+    settings: Settings, inventory: Inventory, wanted: Collection[str]
+) -> list[tuple[str, NameRecord | None]]:
+    """The names that have no certificate yet, and what is known of their orders."""
+    if settings.acme.directory is None:
+        return []
+    records = {record.name: record for record in read_records(Layout.below(settings.state.dir))}
     present = {name for entry in inventory.entries if entry.ordered for name in (entry.name, *entry.names)}
     return [(name, records.get(name)) for name in sorted({*wanted, *records} - present)]
 
@@ -161,6 +172,8 @@ def _lines(entry: CertificateEntry, now: float) -> Iterator[str]:
         yield f"  sha256   {entry.fingerprint}"
     if entry.record is not None:
         yield from _order_lines(entry.record)
+    elif entry.ordered:
+        yield f"  renewal  none: {_LEFT if entry.left else _UNSEEN}"
     apart = "" if entry.key_path == entry.path else f", key {entry.key_path}"
     yield f"  file     {entry.path}{apart}"
 

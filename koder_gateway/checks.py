@@ -145,7 +145,7 @@ def _faults(
         faults.append(origins.line("state.dir", fault))
     ports = {**texts, **given}
     if "acme" not in unread:
-        faults += [origins.line(at, each) for at, each in acme_faults(settings, any(ports["redirect_port"]))]
+        faults += [origins.line(at, each) for at, each in acme_faults(settings, any(ports["redirect_port"]), unread)]
         warned += [origins.line(at, each) for at, each in acme_warnings(settings, ports["port"])]
     endpoints = Endpoints(
         reactor, settings.tls, settings.state.dir, settings.tenants.base_domain, warned=warned.extend

@@ -8,6 +8,7 @@ from typing import Final
 
 from .authority import Authority
 from .coordinator import Coordinator
+from .known_names import digests
 from .layout import Layout
 from .messages import Terms
 from .name_work import NameWork
@@ -28,7 +29,7 @@ def assemble(terms: Terms, layout: Layout, report: Report, part: Callable[[], fl
     store = terms.store
     storage: Storage = folder if store is None else SharedStore(connect(store), store, folder, terms.owner)
     spread = 0.0 if store is None else _SPREAD
-    coordinator = Coordinator(storage, report, terms.rate, time.time, part)
+    coordinator = Coordinator(storage, report, terms.rate, time.time, part, digests(terms))
     resolver = resolver_of(terms.resolver)
     check = SelfCheck(terms.challenge, terms.check_port, terms.base_domain, resolver, storage, spread)
     coordinator.work = NameWork(

@@ -17,7 +17,7 @@ import msgspec
 
 from .faults import Fault, broken
 from .issued import Issued
-from .known_names import LeftNames, describe, remove_old, see_certificate, standing_of
+from .known_names import LeftNames, describe, pace_for, remove_old, see_certificate, standing_of
 from .layout import NameRecord, stem
 from .lease_file import LIFE
 from .messages import Names, Standing
@@ -52,7 +52,8 @@ class Work(Protocol):
 
 
 class Coordinator:
-    """Coordinates one gateway's names, and is the `Journal` of its orders. The owner sets `work`."""
+    """Coordinates one gateway's names, and is the `Journal` of its orders. The owner sets `work`.
+    `settings` are those of `known_names.digests`."""
 
     work: Work
 
@@ -63,12 +64,14 @@ class Coordinator:
         rate: int,
         now: Callable[[], float],
         part: Callable[[], float],
+        settings: tuple[str, str] = ("", ""),
     ) -> None:
         self._storage = storage
         self._report = report
         self._rate = rate
         self._now = now
         self._part = part
+        self._settings = settings
         self._lock = threading.RLock()
         self._ending = threading.Event()
         self._wanted: dict[str, str] = {}
@@ -289,7 +292,7 @@ class Coordinator:
         """Begin with what the last one has kept."""
         kept = {record.name: record for record in self._storage.records()}
         there = set(self._storage.certificates())
-        pace = self._storage.pace()
+        pace = pace_for(self._storage, kept.values(), *self._settings, now)
         self._plan = OrderPlan(self._rate, self._part, (), pace, now, lambda name: self._wanted.get(name, ""))
         self._asks.clear()
         self._unkept.clear()
@@ -348,7 +351,7 @@ class Coordinator:
     def _begin(self, plan: OrderPlan, now: float) -> None:
         while (record := plan.begin(now)) is not None:
             self._running += 1
-            self.work.begin(_copy(record))
+            self.work.begin(msgspec.structs.replace(record))
 
     def _ask(self, plan: OrderPlan, now: float) -> None:
         if self._asking or now < plan.pace.paused_until:
@@ -358,7 +361,7 @@ class Coordinator:
             at, name = heapq.heappop(self._asks)
             record = plan.get(name)
             if record is not None and record.ask_again == at and now < record.not_after:
-                due.append(_copy(record))
+                due.append(msgspec.structs.replace(record))
         if due:
             self._asking = True
             self.work.ask(due)
@@ -382,7 +385,7 @@ class Coordinator:
         self._keeping(lambda: self._remove_old(now))
 
     def _remove_old(self, now: float) -> None:
-        if remove_old(self._storage, self._wanted, now):
+        if remove_old(self._storage, self._wanted, now, self._part()):
             self._report.changed()
 
     def _stand(self, now: float) -> None:
@@ -393,8 +396,3 @@ class Coordinator:
         if standing != self._stood:
             self._stood = standing
             self._report.stands(standing)
-
-
-def _copy(record: NameRecord) -> NameRecord:
-    """A record for another thread."""
-    return msgspec.structs.replace(record)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Final
 
 import msgspec
 
 from .issued import Issued, read_issued
 from .layout import NameRecord, stem
-from .messages import Standing
-from .order_plan import OrderPlan
+from .messages import Standing, Terms
+from .order_plan import OrderPlan, Pace
 from .renewal import renewal_time
-from .storage import Storage
+from .storage import Storage, StorageError
 
 # Names that have left with failures.
 MAX_LEFT: Final = 10_000
@@ -62,12 +64,55 @@ def see_certificate(record: NameRecord, storage: Storage, now: float, part: floa
         record.state = "waiting"
 
 
-def remove_old(storage: Storage, wanted: Iterable[str], now: float) -> bool:
-    """Remove certificates that have ended, of names that are not wanted any more; whether there were any. Raises
-    StorageError."""
+def digests(terms: Terms) -> tuple[str, str]:
+    """What tells the authority of these terms from others, and the settings that may have to do with a fault."""
+    of_account = (terms.contact, terms.ca, terms.eab, terms.keys, terms.profile)
+    of_checks = (terms.challenge, terms.resolver, terms.check_port, terms.base_domain)
+    return _digest(terms.directory.encode()), _digest(msgspec.json.encode((of_account, of_checks)))
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def pace_for(storage: Storage, records: Iterable[NameRecord], directory: str, settings: str, now: float) -> Pace:
+    """The pace that is kept. Where these `digests` are not those of the last time, nothing waits any more for what
+    may be put right by that. Raises StorageError where it cannot be read.
+
+    What the authority itself has asked for is obeyed, and what it said of one name; with another authority nothing of
+    the last one is true. Looks whether a name leads here are cheap.
+    """
+    pace = storage.pace()
+    before = pace.directory, pace.settings
+    if before != (directory, settings):
+        pace.directory, pace.settings = directory, settings
+        if before[0]:
+            _forgive(pace, records, before[0] != directory, now)
+        # On a full disk it is kept with the next order.
+        with suppress(StorageError):
+            storage.keep_pace(pace)
+    return pace
+
+
+def _forgive(pace: Pace, records: Iterable[NameRecord], moved: bool, now: float) -> None:
+    """Let go of waits, since settings have changed; `moved`: the authority is another one."""
+    if moved or not pace.asked:
+        pace.paused_until, pace.failures, pace.reason, pace.advice, pace.asked = 0.0, 0, "", "", False
+    for record in records:
+        if moved:
+            record.order_url = ""
+        if moved or record.of_all or record.state == "held":
+            record.next_try, record.attempts = min(record.next_try, now), 0
+
+
+def remove_old(storage: Storage, wanted: Iterable[str], now: float, part: float) -> bool:
+    """Remove certificates that have ended, of names that are not wanted any more; whether there were any. Of very
+    many some are looked at, from any on (`part`), so that none is always left out. Raises StorageError."""
     files = {stem(name) for name in wanted}
     removed = False
-    for name in [name for name in storage.certificates() if name not in files][:_MAX_OLD]:
+    left = [name for name in storage.certificates() if name not in files]
+    first = int(part * len(left))
+    for name in [*left[first:], *left[:first]][:_MAX_OLD]:
         pem = storage.certificate(name)
         issued = None if pem is None else read_issued(pem)
         if issued is None or issued.not_after < now:

@@ -42,8 +42,9 @@ class NameRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     `ordering`: an order is under way; `issued`: it has a certificate; `failed`: the last order has failed, and the
     next one is at `next_try`. A name with a certificate that is renewed keeps that meanwhile; `not_after` tells.
     `attempts` are those that have failed in a row. `last_fault` has the authority's own words, or ours, `advice` what
-    to do. `window` is the authority's for the renewal, which is asked for again at `ask_again` (RFC 9773),
-    `explanation` its page about that; before `earliest` it is not followed.
+    to do; `of_all`: that was no fault of this name's. `window` is the authority's for the renewal, which is asked for
+    again at `ask_again` (RFC 9773), `explanation` its page about that (before
+    `earliest` it is not followed).
     """
 
     name: str
@@ -54,6 +55,7 @@ class NameRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     last_try: float = 0.0
     last_fault: str = ""
     advice: str = ""
+    of_all: bool = False
     issuer: str = ""
     not_before: float = 0.0
     not_after: float = 0.0

@@ -53,13 +53,17 @@ _TURNS: Final = ("newest", "renewal", "newest", "oldest")
 
 class Pace(msgspec.Struct, kw_only=True):
     """What all orders have to wait for, as it is kept: the times of those of the last hour, and until when the
-    authority is left alone, after how many failures in a row, and why."""
+    authority is left alone, after how many failures in a row, and why. `asked`: the authority has named that time.
+    `directory` and `settings` tell whether any of it is still true: see `known_names.pace_for`."""
 
     times: list[float] = []
     paused_until: float = 0.0
     failures: int = 0
     reason: str = ""
     advice: str = ""
+    asked: bool = False
+    directory: str = ""
+    settings: str = ""
 
 
 class OrderPlan:
@@ -180,6 +184,8 @@ class OrderPlan:
             return False
         # Its own wait as well: a name at which the authority fails must not hold up the others.
         self._failed(name, replace(fault, after=None), now, _FIRST_LOOK, _LATEST_LOOK)
+        if record is not None:
+            record.of_all = True
         return self.pause(fault, now)
 
     def issued(self, name: str, now: float) -> None:
@@ -213,6 +219,7 @@ class OrderPlan:
         pace.failures += not paused
         pause = min(_FIRST_PAUSE * 2.0 ** min(pace.failures - 1, 16), _LONGEST_PAUSE)
         wait = self._jittered(pause) if fault.after is None else max(fault.after, 1.0) + pause * self._part() / 8
+        pace.asked = fault.after is not None or fault.result == "limited" or (paused and pace.asked)
         pace.paused_until = max(pace.paused_until, now + min(wait, LONGEST_PATIENCE))
         pace.reason, pace.advice = fault.words, fault.advice
         return not paused
@@ -304,7 +311,7 @@ class OrderPlan:
         wait = self._jittered(min(first * growth ** min(record.attempts - 1, 16), latest))
         wait = wait if fault.after is None else max(fault.after, 1.0)
         record.state = "held" if fault.result == "held" else "failed"
-        record.last_fault, record.advice = fault.words, fault.advice
+        record.last_fault, record.advice, record.of_all = fault.words, fault.advice, False
         if fault.result in ("rejected", "abandoned"):
             # Any other order is gone on with.
             record.order_url = ""

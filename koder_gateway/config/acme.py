@@ -311,41 +311,34 @@ class AcmeSettings:
                 yield at, f"{shown(os.fspath(file.path))} can be read by every user; run chmod o-r"
 
 
-def checked(section: AcmeSettings) -> AcmeSettings:
-    """The section, if its keys belong together. Raises ReadError."""
-    faults: list[Located] = []
-    if section.directory is not None and not section.accept_terms:
-        faults.append((".accept_terms", "must be true: read the authority's terms of service, and write that"))
-    if section.directory is None:
-        given = {".contact": section.contact, ".eab": section.eab, ".names": section.names}
-        faults += [
-            (key, "has no effect without a directory; write that too, or leave it out")
-            for key, value in given.items()
-            if value
-        ]
-    if section.storage == "store" and section.storage_key_file is None:
-        faults.append((".storage_key_file", 'is missing, and storage = "store" needs it; ' + _MAKE_KEY))
-    if section.storage != "store" and section.storage_key_file is not None:
-        faults.append((".storage_key_file", 'has no effect with storage = "folder"; leave it out'))
-    if faults:
-        raise ReadError(faults)
-    return section
-
-
 def contradictions(document: dict[str, Any]) -> Iterator[Located]:
-    """A storage that needs the shared store where there is none."""
-    acme, store = document.get("acme"), document.get("limits_store")
-    if not isinstance(acme, dict) or acme.get("storage") != "store":
+    """Keys of the section that do not belong together, and a storage that needs the shared store where there is none.
+    Found in the document, so that a fault of one key hides none of these."""
+    section = document.get("acme")
+    if not isinstance(section, dict):
         return
-    url = store.get("url", "memory:") if isinstance(store, dict) else "memory:"
-    if url == "memory:":
-        yield "acme.storage", '"store" needs a Redis that gateways share; write limits_store.url, or "folder"'
+    if not section.get("directory"):
+        for key in ("contact", "eab", "names"):
+            if section.get(key):
+                yield f"acme.{key}", "has no effect without a directory; write that too, or leave it out"
+    elif section.get("accept_terms", False) is False:
+        yield "acme.accept_terms", "must be true: read the authority's terms of service, and write that"
+    storage = section.get("storage", "folder")
+    if storage == "folder" and section.get("storage_key_file"):
+        yield "acme.storage_key_file", 'has no effect with storage = "folder"; leave it out'
+    if storage == "store":
+        if not section.get("storage_key_file"):
+            yield "acme.storage_key_file", 'is missing, and storage = "store" needs it; ' + _MAKE_KEY
+        store = document.get("limits_store")
+        url = store.get("url", "memory:") if isinstance(store, dict) else "memory:"
+        if url == "memory:":
+            yield "acme.storage", '"store" needs a Redis that gateways share; write limits_store.url, or "folder"'
 
 
 def acme_port_fault(section: AcmeSettings, redirect_port: bool) -> str | None:
     """Why the challenge cannot be answered on the ports that there are, None if it can. `redirect_port`: whether
     there is one, also by the command line."""
-    if section.directory is None or section.challenge != HTTP or redirect_port:
+    if section.challenge != HTTP or redirect_port:
         return None
     return (
         f'"{HTTP}" is answered on the redirect port, and there is none; write listen.redirect_port, or "{TLS_ALPN}"'

@@ -20,7 +20,6 @@ from ..policy.tenants import Registry
 from ..wire import problem
 from . import defaults
 from .acme import AcmeSettings
-from .acme import checked as checked_acme
 from .docs_url import DOCS_URL
 from .entries import ROUTES, SERVICES, ServiceSettings
 from .kinds import choice, optional, optional_text, whole
@@ -245,7 +244,7 @@ class Settings:
         about="TLS towards clients.",
     )
     acme: AcmeSettings = setting(
-        made(AcmeSettings, checked_acme),
+        table(AcmeSettings),
         {},
         about="Certificates for the domains of active tenants, ordered from an ACME authority (RFC 8555). No request "
         "waits for it.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,6 +45,8 @@ class CertificateEntry:
     """Whether the gateway orders it from an ACME authority."""
     record: NameRecord | None = None
     """What is known of its orders."""
+    left: bool = False
+    """Whether it was ordered for a name that is not to have one any more: it is served until it ends."""
 
     def days_left(self, now: float) -> int | None:
         """The whole days until it expires, negative since it has; None if that is not known."""
@@ -71,16 +73,19 @@ class Inventory:
             entry.faults.extend(fault.splitlines() or date_faults(entry, now, days))
             self.entries.append(entry)
 
-    def add_issued(self, layout: Layout, now: float, days: int) -> None:
-        """Read the certificates that the gateway has ordered; as for `add`."""
+    def add_issued(self, layout: Layout, now: float, days: int, wanted: Collection[str]) -> None:
+        """Read the certificates that the gateway has ordered; as for `add`. That of a name which is not `wanted` any
+        more, such as one of a tenant that is gone, is left to its end, which is no fault."""
         store = IssuedStore(layout)
         found = store.look(now, settled=True)
         self.faults += [line for line in found.errors if line.startswith(f"{layout.certificates}:")]
         for path, certificate, fault in store.entries():
             name = certificate.names[0] if certificate is not None and certificate.names else path.stem
             read = entry_of(name, path, path, "clients")
-            entry = replace(read, ordered=True, record=read_record(layout.record(name)))
-            entry.faults.extend(fault.splitlines() or _order_faults(entry, now, days))
+            record = read_record(layout.record(name))
+            left = record is None and name not in wanted
+            entry = replace(read, ordered=True, record=record, left=left)
+            entry.faults.extend(fault.splitlines() or ([] if left else _order_faults(entry, now, days)))
             self.entries.append(entry)
 
     @property

@@ -40,12 +40,21 @@ class Work:
 class Play:
     """A process, with the test's clock."""
 
-    def __init__(self, folder: Path, owner: str = "me", now: float = 1e9, rate: int = 50) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        owner: str = "me",
+        now: float = 1e9,
+        rate: int = 50,
+        settings: tuple[str, str] = ("there", "settings"),
+    ) -> None:
         self.now = now
         self.said: list[Progress] = []
         self.layout = Layout(folder)
         self.storage = StateFolder(self.layout, owner)
-        self.coordinator = Coordinator(self.storage, Report(self.said.append), rate, lambda: self.now, lambda: 0.5)
+        self.coordinator = Coordinator(
+            self.storage, Report(self.said.append), rate, lambda: self.now, lambda: 0.5, settings
+        )
         self.work = self.coordinator.work = Work()
 
     def names(self, *names: str, removed: tuple[str, ...] = ()) -> None:
@@ -374,3 +383,65 @@ def test_a_certificate_that_was_renewed_early_is_left_alone_for_a_while(tmp_path
     # The first one at once, as the authority wants; the next one not again.
     assert renewed == 1
     assert play.turn(DAY / 2) == ["a.example"]
+
+
+ACCOUNT = refused("externalAccountRequired", "an account is needed", status=403)
+
+
+def play_after(folder: Path, fault: Fault, settings: tuple[str, str], held: bool = False) -> list[str]:
+    """The names that a process with these settings begins with, a moment after the last one had a fault."""
+    before = Play(folder)
+    before.names("a.example")
+    if held:
+        before.coordinator.held("a.example", "it leads elsewhere", "")
+    else:
+        before.coordinator.failed("a.example", fault)
+    before.coordinator.finished()
+    before.coordinator.end()
+    after = Play(folder, "other", now=before.now + 1, settings=settings)
+    after.names("a.example")
+    return [record.name for record in after.work.begun]
+
+
+@pytest.mark.parametrize(
+    ("fault", "settings", "begun"),
+    [
+        (ACCOUNT, ("there", "settings"), False),
+        (ACCOUNT, ("there", "corrected"), True),
+        (unreachable("nobody answers"), ("there", "settings"), False),
+        (unreachable("nobody answers"), ("elsewhere", "settings"), True),
+        # What the authority asks for is obeyed, and what it says of one name; another one has not said it.
+        (refused("rateLimited", "slow down", status=429, after=3600.0), ("there", "corrected"), False),
+        (refused("rateLimited", "slow down", status=429), ("there", "corrected"), False),
+        (refused("rateLimited", "slow down", status=429, after=3600.0), ("elsewhere", "settings"), True),
+        (REJECTED, ("there", "corrected"), False),
+        (REJECTED, ("elsewhere", "settings"), True),
+    ],
+)
+def test_nothing_waits_for_settings_that_were_corrected(
+    tmp_path: Path, fault: Fault, settings: tuple[str, str], begun: bool
+) -> None:
+    assert play_after(tmp_path, fault, settings) == ["a.example"] * begun
+
+
+def test_a_name_that_is_held_is_looked_at_once_the_checks_are_corrected(tmp_path: Path) -> None:
+    assert play_after(tmp_path / "same", ACCOUNT, ("there", "settings"), held=True) == []
+    assert play_after(tmp_path / "other", ACCOUNT, ("there", "corrected"), held=True) == ["a.example"]
+
+
+def test_an_order_at_another_authority_is_not_gone_on_with(tmp_path: Path) -> None:
+    before = Play(tmp_path)
+    before.names("a.example")
+    assert before.coordinator.may_order("a.example")
+    before.coordinator.ordered("a.example", "https://there.example/order/1")
+    before.coordinator.end()
+    for settings, url in (
+        (("there", "corrected"), "https://there.example/order/1"),
+        (("elsewhere", "corrected"), ""),
+    ):
+        after = Play(tmp_path, f"after {settings[0]}", now=before.now + 1, settings=settings)
+        after.names("a.example")
+        (record,) = after.work.begun
+        assert record.order_url == url
+        after.coordinator.finished()
+        after.coordinator.end()

@@ -51,13 +51,24 @@ def test_http_01_needs_a_redirect_port(tmp_path: Path) -> None:
 
 def test_every_fault_of_the_section_is_told_at_once(tmp_path: Path) -> None:
     section = 'directory = "http://ca.example"\ncontact = ["nobody"]\nkeys = "dsa"\nnames = ["*.id.koder.dev"]\n'
+    section += 'challenge = "http-01"\nca = "koder-gateway.toml"\nstorage = "store"\n'
     faults = about_acme(checked(tmp_path, section)["faults"])
     assert {fault.partition(": ")[0].partition("[")[0] for fault in faults} == {
         "acme.directory",
         "acme.contact",
         "acme.keys",
         "acme.names",
+        "acme.challenge",
+        "acme.ca",
+        "acme.accept_terms",
+        "acme.storage",
+        "acme.storage_key_file",
     }
+
+
+def test_a_file_without_an_authority_is_a_fault(tmp_path: Path) -> None:
+    (fault,) = about_acme(checked(tmp_path, ACME + 'ca = "koder-gateway.toml"\n')["faults"])
+    assert fault.startswith(f"acme.ca: {tmp_path}/koder-gateway.toml: no certificate in it; ")
 
 
 def test_a_folder_that_cannot_be_written_is_a_fault(tmp_path: Path) -> None:

@@ -323,6 +323,20 @@ def test_a_renewal_that_fails_is_a_fault_in_the_authority_s_words(ordering: Orde
     assert fault.endswith(", and is not renewed: too many certificates; wait until Monday")
 
 
+def test_one_whose_tenant_is_gone_is_left_to_its_end_without_a_fault(ordering: OrderingSite) -> None:
+    for name, days in (("closed.example", 93), ("gone.example", 89)):
+        ordering.order(name, start=-90, days=days)
+    code, document = ordering.document("--days", "21")
+    assert (code, document["faults"]) == (0, [])
+    _, text, _ = ordering.asked()
+    left = "  renewal  none: no active tenant has this name any more; it is left to its end\n"
+    assert text.count(left) == 2
+    # One that is to be renewed is not excused by a record that was lost.
+    ordering.order("login.koder.example", start=-90, days=93)
+    code, document = ordering.document("--days", "21")
+    assert (code, len(document["faults"])) == (1, 1)
+
+
 def test_one_that_cannot_be_used_is_a_fault(ordering: OrderingSite) -> None:
     path = ordering.layout.certificate("login.koder.example")
     path.write_text("rubbish")

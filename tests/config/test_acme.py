@@ -9,7 +9,9 @@ import pytest
 from koder_gateway.config import ConfigurationError, acme_port_fault, load, warning_lines
 from koder_gateway.config.settings import Settings
 
-GOOD = 'directory = "https://acme.example/directory"\naccept_terms = true\n'
+TERMS = "accept_terms = true\n"
+STORE = 'storage = "store"\n'
+GOOD = 'directory = "https://acme.example/directory"\n' + TERMS
 
 
 def read(folder: Path, text: str) -> Settings:
@@ -56,16 +58,16 @@ def test_no_secret_is_shown(tmp_path: Path) -> None:
     ("text", "says"),
     [
         (
-            'directory = "acme.example"',
+            TERMS + 'directory = "acme.example"',
             'acme.directory: "acme.example" is not https, which ACME needs; write one as in',
         ),
-        ('directory = "http://acme.example/d"', "is not https, which ACME needs"),
+        (TERMS + 'directory = "http://acme.example/d"', "is not https, which ACME needs"),
         (
-            'directory = "https://u:p@h/d"',
+            TERMS + 'directory = "https://u:p@h/d"',
             "has a user or a password in it; accounts with an authority are bound by eab",
         ),
-        ('directory = "https://h/d?x=1"', "has a query or a fragment"),
-        ('directory = "https://"', "has no usable host"),
+        (TERMS + 'directory = "https://h/d?x=1"', "has a query or a fragment"),
+        (TERMS + 'directory = "https://"', "has no usable host"),
         ('directory = "https://h/d"', "acme.accept_terms: must be true: read the authority's terms of service"),
         (GOOD + 'contact = ["mailto:a@example.com"]', 'has a scheme; write the address alone, "a@example.com"'),
         (GOOD + 'contact = ["nobody"]', "is not an e-mail address; write one as in"),
@@ -87,7 +89,10 @@ def test_no_secret_is_shown(tmp_path: Path) -> None:
         (GOOD + 'resolver = "ns.example"', 'acme.resolver: "ns.example" is not a name server; write its address'),
         (GOOD + 'resolver = "192.0.2.1:0"', "is not a name server"),
         (GOOD + "check_port = 70000", "acme.check_port: 70000 is out of range"),
-        (GOOD + 'storage_key_file = "koder-gateway.toml"', "has not one line with a key; make one with: openssl"),
+        (
+            GOOD + STORE + 'storage_key_file = "koder-gateway.toml"\n[limits_store]\nurl = "redis://h"',
+            "has not one line with a key; make one with: openssl",
+        ),
         ('names = ["a.example"]', "acme.names: has no effect without a directory; write that too, or leave it out"),
         (GOOD + 'profile = "a b"', 'is not the name of a profile; write one as in "shortlived"'),
     ],
@@ -104,6 +109,8 @@ def test_every_fault_at_once(tmp_path: Path) -> None:
         "acme.names[0]",
         "acme.names[1]",
         "acme.rate",
+        "acme.accept_terms",
+        "acme.storage_key_file",
         "acme.storage",
     ]
 

@@ -83,9 +83,10 @@ test-long: $(STAMP)-test
 test-tls: system-test-tls $(STAMP)-test $(SCAN)/.installed
 	$(BIN)/python -m tests.tls.scan --sslyze $(SCAN)/bin/sslyze --keep build/tls-scan
 
-# What `make test` leaves out of them, too: each step of an order that is killed, each fault of an authority.
+# What `make test` leaves out of them, too: each step of an order that is killed, each fault of an authority. They wait
+# more than they work, so there are more processes than a small machine has processors.
 test-acme: system-test-acme $(STAMP)-test
-	KODER_TEST_ACME=all $(BIN)/python -m pytest $(or $(PYTEST),--numprocesses 2 --dist worksteal tests/acme)
+	KODER_TEST_ACME=all $(BIN)/python -m pytest $(or $(PYTEST),--numprocesses 4 --dist worksteal tests/acme)
 
 check: $(STAMP)-check
 	$(BIN)/ruff format --check .

@@ -17,6 +17,7 @@ PIP   := $(BIN)/python -m pip -qq --no-input --disable-pip-version-check
 STAMP := $(VENV)/.installed
 TREE  := build/deb/koder-gateway
 SCAN  := build/sslyze
+LOCK  := build/lock
 
 # The daemons that tests start live in /usr/sbin, which an ordinary user's PATH lacks.
 export PATH := $(PATH):/usr/sbin:/sbin
@@ -24,7 +25,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-long test-tls test-acme check format reference screenshot bench bench-echo bench-floods bench-limits-store bench-tracing bench-peers bench-scale bench-workers bench-acme deb test-deb test-reproducible test-container clean
+.PHONY: help run test test-long test-tls test-acme check format reference screenshot bench bench-echo bench-floods bench-limits-store bench-tracing bench-peers bench-scale bench-workers bench-acme lock deb test-deb test-reproducible test-container clean
 .PHONY: system-python system-bench system-test system-test-tls system-test-acme system-deb system-test-deb
 
 # $(call need,CONDITION,PACKAGES): nothing while CONDITION holds; else the Debian PACKAGES are installed when root,
@@ -61,6 +62,7 @@ help:
 	@echo 'make bench-acme  what requests notice of a thousand domains that need certificates at once (ACME= passes options)'
 	@echo 'make bench-floods  what attackers cost and honest clients get beside them, next to Go (FLOODS= passes options)'
 	@echo 'make bench-peers  the table of docs/performance.md, beside Go, Traefik, Caddy, nginx and HAProxy (PEERS= passes options)'
+	@echo 'make lock      choose the versions of the Debian package'"'"'s Python packages anew, and write down their hashes'
 	@echo 'make deb       the Debian package, into dist/'
 	@echo 'make test-deb  install that package into a tree of its own, serve, upgrade it under load, remove and purge it'
 	@echo 'make test-reproducible  build the package twice, differently, and compare the two'
@@ -81,9 +83,10 @@ test-long: $(STAMP)-test
 test-tls: system-test-tls $(STAMP)-test $(SCAN)/.installed
 	$(BIN)/python -m tests.tls.scan --sslyze $(SCAN)/bin/sslyze --keep build/tls-scan
 
-# What `make test` leaves out of them, too: each step of an order that is killed, each fault of an authority.
+# What `make test` leaves out of them, too: each step of an order that is killed, each fault of an authority. They wait
+# more than they work, so there are more processes than a small machine has processors.
 test-acme: system-test-acme $(STAMP)-test
-	KODER_TEST_ACME=all $(BIN)/python -m pytest $(or $(PYTEST),--numprocesses 2 --dist worksteal tests/acme)
+	KODER_TEST_ACME=all $(BIN)/python -m pytest $(or $(PYTEST),--numprocesses 4 --dist worksteal tests/acme)
 
 check: $(STAMP)-check
 	$(BIN)/ruff format --check .
@@ -132,6 +135,12 @@ bench-scale: system-bench $(STAMP)-test
 bench-refresh: system-bench $(STAMP)
 	$(BIN)/python benchmarks/refresh.py $(REFRESH)
 
+# By Debian's own Python, which the package runs with: another one, even 3.11.7, needs other packages.
+lock: $(LOCK)/.installed
+	$(LOCK)/bin/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header \
+	    --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --build-deps-for wheel \
+	    --extra acme --extra completions --extra tracing --output-file debian/requirements.lock setup.cfg
+
 # Built from a copy: dpkg-buildpackage writes beside its tree, and what a developer keeps in his is not source.
 deb: system-deb
 	rm -rf build/deb
@@ -170,6 +179,11 @@ $(STAMP)-%: $(STAMP)
 $(SCAN)/.installed: | system-python
 	$(PYTHON) -m venv --clear $(SCAN)
 	$(SCAN)/bin/python -m pip -qq --no-input --disable-pip-version-check install 'sslyze >= 6.1'
+	touch $@
+
+$(LOCK)/.installed: | system-python
+	/usr/bin/python3 -m venv --clear $(LOCK)
+	$(LOCK)/bin/python -m pip -qq --no-input --disable-pip-version-check install 'pip-tools >= 7.5'
 	touch $@
 
 system-python:

@@ -15,7 +15,6 @@ from .name_work import NameWork
 from .reporting import Report
 from .resolving import resolver_of
 from .self_check import SelfCheck
-from .shared_store import SharedStore, connect
 from .state_folder import StateFolder
 from .storage import Storage
 
@@ -26,9 +25,13 @@ _SPREAD: Final = 1.5
 def assemble(terms: Terms, layout: Layout, report: Report, part: Callable[[], float]) -> Coordinator:
     """The coordinator of these terms, ready for names. Raises StorageError where the folder cannot be used."""
     folder = StateFolder(layout, terms.owner)
-    store = terms.store
-    storage: Storage = folder if store is None else SharedStore(connect(store), store, folder, terms.owner)
-    spread = 0.0 if store is None else _SPREAD
+    storage: Storage = folder
+    spread = 0.0
+    if terms.store is not None:
+        # Its client is a third of what a start takes.
+        from .shared_store import SharedStore, connect
+
+        storage, spread = SharedStore(connect(terms.store), terms.store, folder, terms.owner), _SPREAD
     coordinator = Coordinator(storage, report, terms.rate, time.time, part, digests(terms))
     resolver = resolver_of(terms.resolver)
     check = SelfCheck(terms.challenge, terms.check_port, terms.base_domain, resolver, storage, spread)

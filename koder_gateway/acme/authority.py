@@ -26,7 +26,7 @@ from josepy.jwa import ES256
 from josepy.jwk import JWK, JWKEC
 
 from .bounded_http import BoundedHttp, UnreachableError
-from .faults import Fault, OrderError, plain, refused, told_after, unreachable
+from .faults import LONGEST_PATIENCE, Fault, OrderError, plain, refused, told_after, unreachable
 from .messages import Terms
 from .storage import Account, Storage
 
@@ -34,7 +34,17 @@ T = TypeVar("T")
 
 # How often one request is signed anew, with another nonce.
 _NONCES: Final = 5
-_STRANGE: Final = (errors.Error, josepy.errors.Error, ValueError, LookupError, AttributeError, TypeError)
+# What an answer leads to that is none of an authority's; JSON may be nested too deep to be read.
+_STRANGE: Final = (
+    errors.Error,
+    josepy.errors.Error,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    ArithmeticError,
+    RecursionError,
+)
 # What authorities say of an account that was ended; there is no type for it.
 _ENDED: Final = ("deactivated", "revoked", "no longer valid")
 # How many problems of one answer are told.
@@ -247,7 +257,7 @@ class Authority:
             start, end = (_moment(each) for each in (body.suggested_window.start, body.suggested_window.end))
             if end < start:
                 raise ValueError("its window ends before it starts")
-            return RenewalInfo((start, end), plain(body.explanation_url, 200), _after(response))
+            return RenewalInfo((start, end), plain(body.explanation_url, 200), asked_patience(response))
 
     def _register(self) -> None:
         known = self._account.url
@@ -298,7 +308,7 @@ class Authority:
     def _get(self, url: str, name: str, kind: type[T]) -> tuple[T, float | None]:
         with self._telling(name):
             response = self._post(url, None)
-            return _decoded(response, kind), _after(response)
+            return _decoded(response, kind), asked_patience(response)
 
     def _post(self, url: str, body: dict[str, Any] | None) -> requests.Response:
         payload = None if body is None else _Json(body)
@@ -313,7 +323,7 @@ class Authority:
             raise OrderError(unreachable(f"{self._terms.directory}: {error}")) from None
         except messages.Error as error:
             last = self._network.last
-            status, after = (0, None) if last is None else (last.status_code, _after(last))
+            status, after = (0, None) if last is None else (last.status_code, asked_patience(last))
             words = _words(error)
             after = told_after(words, time.time()) if after is None else after
             raise OrderError(
@@ -332,8 +342,8 @@ class Authority:
         kind = plain(last.headers.get("Content-Type", "nothing"), 60)
         said = f"{self._terms.directory}: it answers {last.status_code} with {kind}, not as an ACME authority does"
         if last.status_code == 429:
-            return refused("rateLimited", said, status=429, name=name, after=_after(last))
-        return unreachable(said, _after(last), last.status_code)
+            return refused("rateLimited", said, status=429, name=name, after=asked_patience(last))
+        return unreachable(said, asked_patience(last), last.status_code)
 
 
 def challenge_fault(problem: Problem | None, name: str, otherwise: str) -> Fault:
@@ -373,13 +383,13 @@ def _terms_link(response: requests.Response | None) -> str:
     return str(response.links.get("terms-of-service", {}).get("url", ""))
 
 
-def _after(response: requests.Response, now: Callable[[], float] = time.time) -> float | None:
-    """Retry-After in seconds (RFC 9110 section 10.2.3)."""
+def asked_patience(response: requests.Response, now: Callable[[], float] = time.time) -> float | None:
+    """Retry-After in seconds (RFC 9110 section 10.2.3), but no longer than anybody waits; None for what is none."""
     text = response.headers.get("Retry-After", "").strip()
-    if text.isascii() and text.isdigit() and len(text) < 9:
-        return float(text)
+    if text.isascii() and text.isdigit():
+        return min(float(text), LONGEST_PATIENCE)
     try:
-        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - now())
+        return min(max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - now()), LONGEST_PATIENCE)
     except (ValueError, TypeError, OverflowError):
         return None
 

@@ -109,6 +109,9 @@ class BoundedHttp:
         content = answer.read(LONGEST_ANSWER + 1)
         if len(content) > LONGEST_ANSWER:
             raise ValueError(f"its answer has more than {LONGEST_ANSWER >> 10} KiB")
+        if answer.length:
+            # The library takes what there is. Half a chain of certificates would look like one.
+            raise http.client.IncompleteRead(content, answer.length)
         if answer.will_close or not answer.isclosed():
             self.close()
         return _response(answer, content, url)
@@ -176,6 +179,8 @@ def _reason(error: Exception, timeout: float) -> str:
         return f"it has not answered within {timeout:g} seconds"
     if isinstance(error, OSError):
         return f"it cannot be reached: {(error.strerror or 'the connection is lost').lower()}"
+    if isinstance(error, http.client.IncompleteRead):
+        return "its answer is cut off"
     if isinstance(error, ValueError) and str(error).startswith("its answer"):
         return str(error)
     return "its answer is no HTTP"

@@ -23,7 +23,7 @@ from .lease_file import LIFE
 from .messages import Names, Standing
 from .order_plan import MAX_NAMES, OrderPlan
 from .order_run import unwanted
-from .renewal import ask_after, is_overdue, renewal_time
+from .renewal import ask_after, is_overdue, renewal_time, rests_until
 from .reporting import Report
 from .storage import Storage, StorageError
 
@@ -83,7 +83,7 @@ class Coordinator:
         self._running = 0
         self._asks: list[tuple[float, str]] = []
         self._asking = False
-        self._overdue_at = self._tidy_at = self._stand_at = 0.0
+        self._turned_at = self._overdue_at = self._tidy_at = self._stand_at = 0.0
         self._stood: Standing | None = None
         self._left = LeftNames()
         self._refused = 0
@@ -108,6 +108,11 @@ class Coordinator:
         """Do what is due; in how many seconds there is more to do."""
         with self._lock:
             now = self._now()
+            if now < self._turned_at - LIFE:
+                # The clock was set back: what waits by the old one is read anew, with bounds.
+                self._plan, self._leads_until = None, 0.0
+                self._lease_at = self._overdue_at = self._tidy_at = self._stand_at = 0.0
+            self._turned_at = now
             if now >= self._lease_at or self._lease_at > now + LIFE:
                 self._look_at_lease(now)
             self._keeping(self._follow)
@@ -198,6 +203,7 @@ class Coordinator:
                 return
             renewed = record.not_after > 0
             describe(record, issued, now, self._part())
+            record.earliest = rests_until(issued.not_before, issued.not_after, now) if renewed else 0.0
             was_paused = plan.pace.failures > 0
             plan.issued(name, now)
             self._report.issued(record, renewed, now)
@@ -247,9 +253,6 @@ class Coordinator:
             raise unwanted()
         return self._plan
 
-    def _owner(self, name: str) -> str:
-        return self._wanted.get(name, "")
-
     def _keep(self, record: NameRecord | None) -> None:
         if record is not None:
             self._storage.keep_record(record)
@@ -290,7 +293,7 @@ class Coordinator:
         kept = {record.name: record for record in self._storage.records()}
         there = set(self._storage.certificates())
         pace = pace_for(self._storage, kept.values(), *self._settings, now)
-        self._plan = OrderPlan(self._rate, self._part, (), pace, now, self._owner)
+        self._plan = OrderPlan(self._rate, self._part, (), pace, now, lambda name: self._wanted.get(name, ""))
         self._asks.clear()
         self._unkept.clear()
         self._refused = 0
@@ -348,7 +351,7 @@ class Coordinator:
     def _begin(self, plan: OrderPlan, now: float) -> None:
         while (record := plan.begin(now)) is not None:
             self._running += 1
-            self.work.begin(_copy(record))
+            self.work.begin(msgspec.structs.replace(record))
 
     def _ask(self, plan: OrderPlan, now: float) -> None:
         if self._asking or now < plan.pace.paused_until:
@@ -358,7 +361,7 @@ class Coordinator:
             at, name = heapq.heappop(self._asks)
             record = plan.get(name)
             if record is not None and record.ask_again == at and now < record.not_after:
-                due.append(_copy(record))
+                due.append(msgspec.structs.replace(record))
         if due:
             self._asking = True
             self.work.ask(due)
@@ -393,8 +396,3 @@ class Coordinator:
         if standing != self._stood:
             self._stood = standing
             self._report.stands(standing)
-
-
-def _copy(record: NameRecord) -> NameRecord:
-    """A record for another thread."""
-    return msgspec.structs.replace(record)

@@ -26,6 +26,11 @@ _OCTET_STRING: Final = b"\x04\x20"
 # A challenge is answered within minutes; clocks differ.
 _LIFE: Final = datetime.timedelta(days=2)
 
+# Certificates of one file: each handshake sends them, and clients take about ten.
+MAX_CHAIN: Final = 10
+# Seconds that an authority's clock may be ahead.
+_EARLY: Final = 3600.0
+
 
 @dataclass(frozen=True, slots=True)
 class Issued:
@@ -80,6 +85,10 @@ def with_chain(name: str, key: bytes, chain: bytes, now: float) -> tuple[bytes, 
     if name not in _names(own):
         raise IssuedError("the certificate is for another name")
     issued = described(own)
+    if issued.not_before > now + _EARLY:
+        raise IssuedError("the certificate is not valid yet; see that this machine's clock is right")
+    if len(certificates) > MAX_CHAIN:
+        raise IssuedError(f"the certificate comes with a chain of more than {MAX_CHAIN}")
     if issued.not_after <= now:
         raise IssuedError("the certificate has expired; see that this machine's clock is right")
     pieces = [key.strip(), *(each.public_bytes(Encoding.PEM).strip() for each in certificates)]

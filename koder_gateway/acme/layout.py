@@ -7,10 +7,13 @@ none. Readers of challenges open the one that is asked for; readers of certifica
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from errno import EINVAL
 from pathlib import Path
 from typing import Final, Literal
 
@@ -26,6 +29,8 @@ _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{16,128}")
 _NAME: Final = re.compile(r"(?=.{4,253}\Z)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]{2,63}")
 # A record has few members, of which the authority's words are the longest; see `records`.
 LONGEST_RECORD: Final = 1 << 14
+# The year 10000, in seconds since the epoch: dates end there.
+_LATEST: Final = 253402300800.0
 
 State = Literal["waiting", "checking", "ordering", "issued", "failed", "held"]
 
@@ -38,7 +43,8 @@ class NameRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     next one is at `next_try`. A name with a certificate that is renewed keeps that meanwhile; `not_after` tells.
     `attempts` are those that have failed in a row. `last_fault` has the authority's own words, or ours, `advice` what
     to do; `of_all`: that was no fault of this name's. `window` is the authority's for the renewal, which is asked for
-    again at `ask_again` (RFC 9773), `explanation` its page about that.
+    again at `ask_again` (RFC 9773), `explanation` its page about that (before
+    `earliest` it is not followed).
     """
 
     name: str
@@ -56,6 +62,7 @@ class NameRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     next_renewal: float = 0.0
     window: tuple[float, float] | None = None
     ask_again: float = 0.0
+    earliest: float = 0.0
     explanation: str = ""
     order_url: str = ""
     warned: bool = False
@@ -181,10 +188,28 @@ _decoder: Final = msgspec.json.Decoder(NameRecord)
 
 
 def read_record(path: Path) -> NameRecord | None:
-    """A record; None where there is none, or one that was cut off by the system's own end."""
-    with suppress(OSError, msgspec.MsgspecError), path.open("rb") as file:
-        return _decoder.decode(file.read(LONGEST_RECORD))
+    """A record; None where there is none, or one that was cut off by the system's own end, or that nobody here has
+    written."""
+    with suppress(OSError, msgspec.MsgspecError):
+        record = _decoder.decode(read_regular(path, LONGEST_RECORD))
+        if stem(record.name) == path.stem and _is_sensible(record):
+            return record
     return None
+
+
+def _is_sensible(record: NameRecord) -> bool:
+    times = [record.first_seen, record.next_try, record.last_try, record.not_before, record.not_after]
+    times += [record.next_renewal, record.ask_again, record.earliest, *(record.window or ())]
+    return all(abs(time) < _LATEST for time in times)
+
+
+def read_regular(path: Path, longest: int) -> bytes:
+    """The first bytes of a file. Raises OSError; also where it is a pipe, which nobody may ever write to."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(EINVAL, "is not a regular file; remove it")
+        return file.read(longest)
 
 
 def read_records(layout: Layout) -> Iterator[NameRecord]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Final
 
 from .authority import Authority
 from .coordinator import Coordinator
@@ -14,6 +15,9 @@ from .layout import NameRecord, is_name
 from .order_run import OrderRun, Postponed, Wish
 from .self_check import SelfCheck
 from .storage import Storage, StorageError
+
+# Questions about renewals that fail in a row before the others are left for later.
+_MAX_FAULTS: Final = 3
 
 
 class NameWork:
@@ -92,19 +96,28 @@ class NameWork:
             with self._account:
                 authority = self._converse()
             try:
+                faults = 0
                 for record in records:
-                    info = authority.renewal_info(self._ari(record.name))
                     unheard.discard(record.name)
+                    try:
+                        info = authority.renewal_info(self._ari(record.name))
+                    except OrderError:
+                        # It may know nothing of this one; it may also be away, and then it is not asked for all.
+                        info, faults = None, faults + 1
                     if info is None:
                         self._coordinator.suggested(record.name, None, "", None)
                     else:
+                        faults = 0
                         self._coordinator.suggested(record.name, info.window, info.explanation, info.after)
+                    if faults >= _MAX_FAULTS:
+                        break
             finally:
                 authority.close()
         except (OrderError, StorageError):
+            pass
+        finally:
             for name in unheard:
                 self._coordinator.suggested(name, None, "", None)
-        finally:
             self._coordinator.asked()
 
     def _ari(self, name: str) -> str:

@@ -91,7 +91,9 @@ class OrderRun:
     def _run(self, wish: Wish, deadline: float) -> Issued:
         name = wish.name
         url, order, key = self._resumed(wish) or self._begun(wish)
-        for authorization in order.authorizations if order.status == "pending" else ():
+        # One that was gone on with may be ready, and the answer to its challenge still be there.
+        unsettled = ("pending", "ready") if wish.url else ("pending",)
+        for authorization in order.authorizations if order.status in unsettled else ():
             self._authorize(authorization, wish, deadline)
         order = self._until(
             lambda: self._authority.order(url, name), ("ready", "processing", "valid"), name, deadline
@@ -143,9 +145,11 @@ class OrderRun:
     def _authorize(self, url: str, wish: Wish, deadline: float) -> None:
         """Answer the challenge of an authorization (RFC 8555 section 7.5), unless it is valid already."""
         body, _ = self._authority.authorization(url, wish.name)
-        if body.status == "valid":
-            return
         offered = next((each for each in body.challenges if each.type == wish.challenge), None)
+        if body.status == "valid":
+            if wish.url and offered is not None:
+                self._storage.forget_challenge(self._answer(offered, wish))
+            return
         if offered is None:
             kinds = ", ".join(sorted({each.type for each in body.challenges}))
             words = f"the authority offers no {wish.challenge} for {wish.name}, only {kinds or 'nothing'}"

@@ -27,6 +27,10 @@ _PART_OF_LEFT: Final = 1 / 8
 _PART_OF_LIFE: Final = 1 / 20
 _RETRY_SOONEST: Final = 960.0
 _RETRY_LATEST: Final = 86400.0
+# Whatever the authority suggests, a certificate that was renewed is not renewed again before it has had so much of
+# its life, and at most so many seconds: a window that is always in the past must not use up all orders.
+_REST: Final = 1 / 20
+_LONGEST_REST: Final = 43200.0
 
 
 def by_life(not_before: float, not_after: float, part: float) -> float:
@@ -45,8 +49,13 @@ def by_window(not_before: float, not_after: float, window: tuple[float, float], 
 def renewal_time(record: NameRecord, part: float) -> float:
     """When the certificate of a name is to be renewed, by what its record says."""
     if record.window is not None:
-        return by_window(record.not_before, record.not_after, record.window, part)
+        return max(by_window(record.not_before, record.not_after, record.window, part), record.earliest)
     return by_life(record.not_before, record.not_after, part)
+
+
+def rests_until(not_before: float, not_after: float, now: float) -> float:
+    """Until when a certificate that was renewed now is left alone."""
+    return now + min((not_after - not_before) * _REST, _LONGEST_REST)
 
 
 def ask_after(seconds: float | None) -> float:

@@ -143,19 +143,26 @@ class SelfCheck:
 def is_own_address(address: str) -> bool:
     """Whether an address is one of this machine's, to which others could connect: the system would reach it from
     itself. Nothing is sent."""
-    if ipaddress.ip_address(address).is_loopback:
+    found = _address(address)
+    if found.is_loopback:
         return False
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    family = socket.AF_INET6 if found.version == 6 else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect((address, 9))
-            return bool(probe.getsockname()[0] == address)
+            probe.connect((str(found), 9))
+            return bool(probe.getsockname()[0] == str(found))
     except OSError:
         return False
 
 
-def _is_usable(text: str) -> bool:
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """An address; that of an IPv4 host within an IPv6 one is the former's (RFC 4291 section 2.5.5.2)."""
     address = ipaddress.ip_address(text)
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _is_usable(text: str) -> bool:
+    address = _address(text)
     return not (address.is_link_local or address.is_multicast or address.is_unspecified)
 
 

@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from ..files.private_file import write_private
-from .layout import Layout, NameRecord, read_records
+from .layout import Layout, NameRecord, read_records, read_regular
 from .lease_file import LeaseFile
 from .order_plan import Pace
 from .storage import Account, Challenge, StorageError
@@ -38,6 +38,7 @@ class StateFolder:
         with _telling(layout.root):
             for folder in layout.folders:
                 folder.mkdir(mode=0o700, exist_ok=True)
+                _close_to_others(folder)
 
     def lead(self, now: float) -> bool:
         """See `Storage`."""
@@ -168,8 +169,7 @@ class StateFolder:
     def _read(self, path: Path) -> bytes | None:
         with _telling(path):
             try:
-                with path.open("rb") as file:
-                    return file.read(_LONGEST)
+                return read_regular(path, _LONGEST)
             except FileNotFoundError:
                 return None
 
@@ -180,6 +180,16 @@ class StateFolder:
     def _remove(self, path: Path) -> None:
         with _telling(path), suppress(FileNotFoundError):
             path.unlink()
+
+
+def _close_to_others(folder: Path) -> None:
+    """Leave a folder to this user alone: others could read keys there, or put theirs in their place. Raises OSError,
+    and StorageError where it is somebody else's."""
+    found = folder.stat()
+    if found.st_uid != os.geteuid() and os.geteuid() != 0:
+        raise StorageError(f"{folder}: belongs to another user; let the gateway's user own it")
+    if found.st_mode & 0o077:
+        folder.chmod(0o700)
 
 
 def _is_left(path: Path, age: float) -> bool:

@@ -117,7 +117,9 @@ class AcmeFollower:
         if any(each.over for each in self._leaving):
             self._forget()
         if self._helper is not None and running:
-            self._helper.sweep(now)
+            if not self._leaving:
+                # Two processes would work on the same names, and the first one to end give up the lease of both.
+                self._helper.sweep(now)
             self._find()
 
     def close(self, others: Deferred[Any]) -> Deferred[Any]:

@@ -111,6 +111,18 @@ def test_one_that_was_closed_meanwhile_is_made_anew(client: Make, serve: Callabl
     assert server.connections == 2
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [b"Content-Length: 5\r\n\r\n{}", b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n", b"Content-Length: 5\r\n\r\n"],
+)
+def test_an_answer_that_is_cut_off_is_none(client: Make, serve: Callable[[Handle], Server], answer: bytes) -> None:
+    def cut(connection: ssl.SSLSocket) -> None:
+        connection.recv(4096)
+        connection.sendall(b"HTTP/1.1 200 OK\r\n" + answer)
+
+    assert fault(client(), serve(cut).url) == "its answer is cut off"
+
+
 def test_an_answer_has_a_bound(client: Make, serve: Callable[[Handle], Server]) -> None:
     def huge(connection: ssl.SSLSocket) -> None:
         connection.recv(4096)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -169,7 +170,9 @@ def test_a_name_is_not_begun_again_before_its_thread_has_seen_the_end_of_the_lea
 def test_a_removed_name_is_given_up_and_its_certificate_stays_until_it_ends(tmp_path: Path) -> None:
     play = Play(tmp_path)
     key = new_key("ecdsa")
-    play.storage.keep_certificate("a.example", with_chain("a.example", key, certificate(key, "a.example"), 0.0)[0])
+    play.storage.keep_certificate(
+        "a.example", with_chain("a.example", key, certificate(key, "a.example"), time.time())[0]
+    )
     play.now = (
         x509.load_pem_x509_certificate(certificate(key, "a.example")).not_valid_after_utc.timestamp() - 10 * DAY
     )
@@ -218,7 +221,7 @@ def test_of_names_that_have_left_only_so_many_are_known() -> None:
 def test_a_certificate_is_found_again_without_its_record(tmp_path: Path) -> None:
     play = Play(tmp_path)
     key = new_key("ecdsa")
-    pem, issued = with_chain("a.example", key, certificate(key, "a.example"), 0.0)
+    pem, issued = with_chain("a.example", key, certificate(key, "a.example"), time.time())
     play.storage.keep_certificate("a.example", pem)
     play.now = issued.not_before + DAY
     play.names("a.example")
@@ -354,6 +357,32 @@ def test_a_folder_that_cannot_be_written_is_told_and_nothing_is_sent(
         play.turn(5.0)
     (line,) = [line for line in play.lines if "cannot be kept" in line]
     assert line.startswith("error: the state of certificates cannot be kept: /state/acme/rate.json: No space left on")
+
+
+def test_a_clock_that_is_set_back_holds_up_nothing_for_longer_than_a_day(tmp_path: Path) -> None:
+    play = Play(tmp_path, rate=1)
+    play.names("a.example")
+    assert play.coordinator.may_order("a.example")
+    play.coordinator.failed("a.example", REJECTED)
+    play.coordinator.finished()
+    play.turn(-365 * DAY)
+    assert play.turn(DAY) == ["a.example"]
+
+
+def test_a_certificate_that_was_renewed_early_is_left_alone_for_a_while(tmp_path: Path) -> None:
+    play = Play(tmp_path)
+    play.names("a.example")
+    renewed = 0
+    for _ in range(10):
+        play.coordinator.issued("a.example", Issued("CA", play.now, play.now + 90 * DAY, "id"))
+        play.coordinator.finished()
+        play.coordinator.suggested("a.example", (1.0, 2.0), "", None)
+        renewed += bool(play.turn(60.0))
+        if not play.work.begun[renewed:]:
+            break
+    # The first one at once, as the authority wants; the next one not again.
+    assert renewed == 1
+    assert play.turn(DAY / 2) == ["a.example"]
 
 
 ACCOUNT = refused("externalAccountRequired", "an account is needed", status=403)

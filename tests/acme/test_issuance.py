@@ -182,6 +182,7 @@ def test_what_an_operator_brought_is_not_ordered(tmp_path: Path) -> None:
             assert stage.authority.ordered() == [BETA]
 
 
+@thorough
 def test_strict_names_until_they_have_one(tmp_path: Path) -> None:
     with Stage(tmp_path) as stage, stage.authority.held("new-order") as hold:
         sections = {"tls": {"strict_sni": True}}
@@ -209,6 +210,7 @@ def test_until_then_names_get_the_default_certificate(tmp_path: Path) -> None:
         gateway.wait_until_served(ALPHA)
 
 
+@thorough
 @pytest.mark.parametrize("http", [False, True], ids=["tls-alpn-01", "http-01"])
 def test_strangers_cost_nothing(tmp_path: Path, http: bool) -> None:
     with (

@@ -34,7 +34,7 @@ NAME = "login.example.com"
 KEY = new_key("ecdsa")
 
 
-def certificate(key: bytes, name: str = NAME, days: int = 90, serial: int = 0x8F) -> bytes:
+def certificate(key: bytes, name: str = NAME, days: int = 90, serial: int = 0x8F, age: int = 100) -> bytes:
     """One that is its own issuer, for a key of ours."""
     private = load_pem_private_key(key, None)
     assert isinstance(private, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey)
@@ -46,7 +46,7 @@ def certificate(key: bytes, name: str = NAME, days: int = 90, serial: int = 0x8F
         .issuer_name(who)
         .public_key(private.public_key())
         .serial_number(serial)
-        .not_valid_before(now - datetime.timedelta(days=100))
+        .not_valid_before(now - datetime.timedelta(days=age))
         .not_valid_after(now + datetime.timedelta(days=days))
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier(b"\x69\x88\x5b\x6b", None, None), critical=False)
@@ -87,6 +87,8 @@ def test_what_is_not_what_was_asked_for_is_not_used() -> None:
         (certificate(new_key("ecdsa")), "another key"),
         (certificate(key, "other.example"), "another name"),
         (certificate(key, days=-1), "has expired"),
+        (certificate(key, age=-1), "is not valid yet"),
+        (certificate(key) * 11, "a chain of more than 10"),
         (b"<html>", "no certificate in it"),
     ):
         with pytest.raises(IssuedError, match=says):

@@ -67,3 +67,17 @@ def test_a_record_that_was_cut_off_is_none(tmp_path: Path) -> None:
     layout.record("c.example").touch()
     assert read_record(layout.record("b.example")) is None
     assert list(read_records(layout)) == [good]
+
+
+def test_a_record_that_nobody_here_has_written_is_none(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    layout.names.mkdir()
+    for record in (
+        NameRecord(name="../../x.example", first_seen=1.0),
+        NameRecord(name="b.example", first_seen=1.0),
+        NameRecord(name="a.example", first_seen=1.0, not_after=1e300),
+        NameRecord(name="a.example", first_seen=1.0, window=(1.0, 1e300)),
+    ):
+        layout.record("a.example").write_bytes(msgspec.json.encode(record))
+        assert read_record(layout.record("a.example")) is None
+        assert list(read_records(layout)) == []

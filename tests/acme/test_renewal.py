@@ -6,7 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from koder_gateway.acme.layout import NameRecord
-from koder_gateway.acme.renewal import ask_after, by_life, by_window, is_overdue, renewal_time, retry_latest
+from koder_gateway.acme.renewal import (
+    ask_after,
+    by_life,
+    by_window,
+    is_overdue,
+    renewal_time,
+    rests_until,
+    retry_latest,
+)
 
 DAY = 86400.0
 PARTS = st.floats(0, 1)
@@ -30,9 +38,17 @@ def test_the_authoritys_window_counts_but_never_the_last_tenth(
 
 def test_a_window_that_has_passed_is_now() -> None:
     record = NameRecord(name="a.example", first_seen=0.0, not_before=0.0, not_after=90 * DAY, window=(-2.0, -1.0))
-    assert renewal_time(record, 0.5) == -1.5
+    assert renewal_time(record, 0.5) == 0.0
     record.window = None
     assert renewal_time(record, 0.0) == 60 * DAY
+
+
+def test_a_window_that_is_always_in_the_past_does_not_renew_without_end() -> None:
+    renewed = 100 * DAY
+    record = NameRecord(name="a.example", first_seen=0.0, not_before=renewed, not_after=190 * DAY, window=(1.0, 2.0))
+    record.earliest = rests_until(record.not_before, record.not_after, renewed)
+    assert renewal_time(record, 0.5) == renewed + DAY / 2
+    assert rests_until(0.0, 600.0, 5.0) == 35.0
 
 
 def test_how_soon_the_authority_is_asked_again() -> None:

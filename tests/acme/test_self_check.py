@@ -244,3 +244,4 @@ def test_a_loopback_address_is_not_where_others_come() -> None:
     assert not is_own_address("127.0.0.1")
     assert not is_own_address("::1")
     assert not is_own_address("192.0.2.77")
+    assert not is_own_address("::ffff:127.0.0.1")

@@ -99,3 +99,20 @@ def test_a_failed_write_leaves_what_was(folder: StateFolder, monkeypatch: pytest
         folder.keep_certificate("a.example", b"new")
     assert folder.certificate("a.example") == b"old"
     assert [path.name for path in folder.layout.certificates.glob("*.pem*")] == ["a.example.pem"]
+
+
+def test_a_folder_that_is_open_to_others_is_closed(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "acme")
+    StateFolder(layout, "me")
+    layout.root.chmod(0o777)
+    layout.certificates.chmod(0o755)
+    StateFolder(layout, "me")
+    assert [stat.S_IMODE(each.stat().st_mode) for each in layout.folders] == [0o700] * len(layout.folders)
+
+
+def test_a_pipe_stops_nothing(folder: StateFolder) -> None:
+    os.mkfifo(folder.layout.certificate("a.example"))
+    os.mkfifo(folder.layout.record("a.example"))
+    assert list(folder.records()) == []
+    with pytest.raises(StorageError, match=r"a\.example\.pem: is not a regular file; remove it"):
+        folder.certificate("a.example")

@@ -26,6 +26,8 @@ from tests.kit.waiting import PATIENCE, until
 # Most of these tests take some seconds, for a gateway and an authority each: `make test-acme` runs all of them, `make
 # test` those without this.
 thorough = pytest.mark.skipif(not os.environ.get("KODER_TEST_ACME"), reason="make test-acme runs it")
+# Seconds between two looks: a handshake, or the page of metrics, takes time that the ACME process would need.
+_TURN = 0.05
 # Nothing answers there: these tests end at the handshake, or at the gateway's own 502.
 _NOWHERE = "http://127.0.0.1:9"
 
@@ -67,15 +69,25 @@ class AcmeGateway(GatewayProcess):
             **({"challenge": "http-01"} if redirect_port else {}),
             **(acme or {}),
         }
-        others = {"tenants": {"registry": "tenants.toml", "refresh": "1s"}, "acme": section, **(sections or {})}
+        self._section = section
+        self._others = {"tenants": {"registry": "tenants.toml", "refresh": "1s"}, **(sections or {})}
         redirects = (f"tcp:{redirect_port}:interface={address}",) if redirect_port else ()
         super().__init__(
             folder,
-            configuration({"s": _NOWHERE}, others),
+            self._written(section),
             ports=(f"ssl:{port}:interface={address}",),
             redirects=redirects,
         )
-        self.state = folder / str(others.get("state", {}).get("dir", "state")) / "acme"
+        self.state = folder / str(self._others.get("state", {}).get("dir", "state")) / "acme"
+
+    def change(self, **acme: object) -> None:
+        """Change keys of its [acme] from what they were at first, and have it read that: another ACME process begins,
+        and with another authority's `directory` nobody waits for what has failed before."""
+        self.config.write_text(self._written({**self._section, **acme}))
+        self.signal(signal.SIGHUP)
+
+    def _written(self, section: Mapping[str, object]) -> str:
+        return configuration({"s": _NOWHERE}, {**self._others, "acme": section})
 
     def register(self, tenants: Mapping[str, Sequence[str]], suspended: Sequence[str] = ()) -> None:
         """Replace the registry."""
@@ -125,15 +137,19 @@ class AcmeGateway(GatewayProcess):
         return found
 
     def wait_until_served(self, *served: str, patience: float = 60) -> list[x509.Certificate]:
-        """The certificates of these names, once all have one."""
+        """The certificates of these names, once all have one, and it is shown."""
+        for name in served:
+            file = self.state / "certificates" / f"{name}.pem"
+            self.wait(file.exists, f"{name} has its certificate", patience)
         return [
-            self.wait(lambda name=name: self.serves(name), f"{name} has its certificate", patience) for name in served
+            self.wait(lambda name=name: self.serves(name), f"the certificate of {name} is shown", patience)
+            for name in served
         ]
 
     def wait(self, condition: Callable[[], object], what: str, patience: float = 60) -> Any:
         """The condition's value once it is true; else what was known by then is part of the failure."""
         try:
-            return until(condition, what, patience)
+            return until(condition, what, patience, _TURN)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.records()}\n{self.log()}") from None
 

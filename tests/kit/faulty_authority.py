@@ -77,9 +77,10 @@ class FaultyAuthority:
     """Passes requests to `pebble`, and keeps what they were in `requests`, and in `orders` those for a new order that
     it has accepted. A context manager.
 
-    `directory` is its URL, `ca` the file that its certificate is from. With `renewal` it says when to renew: the
-    function gets a certificate's id (RFC 9773 section 4.1) and returns the start and end of its window, in seconds
-    since the epoch. `look_again` is the Retry-After of that answer, in seconds.
+    `directory` is its URL, and so is that with a slash and anything behind it; `ca` the file that its certificate is
+    from. With `renewal` it says when to renew: the function gets a certificate's id (RFC 9773 section 4.1) and gives
+    the start and end of its window, in seconds since the epoch. `look_again` is the Retry-After of that answer, in
+    seconds.
     """
 
     def __init__(self, pebble: Pebble, renewal: Callable[[str], tuple[float, float]] | None = None) -> None:
@@ -119,6 +120,14 @@ class FaultyAuthority:
         """The requests of a kind, once there are so many."""
         until(lambda: self.count(kind) >= count, f"{count} requests of kind {kind} come")
         return [each for each in self.requests if each.kind == kind]
+
+    def forget(self) -> None:
+        """Let go of all faults, and of what has happened so far; those who wait in a hold are let go on."""
+        self.faults.clear()
+        self.requests.clear()
+        self.orders.clear()
+        for hold in self._holds:
+            hold.release()
 
     def ordered(self) -> list[str]:
         """The names of the orders that the authority has accepted, in their order."""
@@ -193,7 +202,8 @@ class FaultyAuthority:
         pebble = http.client.HTTPSConnection("127.0.0.1", self.pebble.port, context=self.pebble.context())
         with contextlib.closing(pebble):
             headers = {name: value for name, value in handler.headers.items() if name.lower() not in _HOP}
-            pebble.request(request.method, request.path, body or None, headers)
+            path = "/dir" if request.kind == "directory" else request.path
+            pebble.request(request.method, path, body or None, headers)
             response = pebble.getresponse()
             said = response.read()
         fields = [(name, value) for name, value in response.getheaders() if name.lower() not in _HOP]

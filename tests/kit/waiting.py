@@ -15,8 +15,9 @@ PATIENCE = 60.0
 _TURN = 0.005
 
 
-def until(condition: Callable[[], object], what: str, patience: float = PATIENCE) -> Any:
-    """The condition's value once it is true; fails with `what` when that takes too long."""
+def until(condition: Callable[[], object], what: str, patience: float = PATIENCE, turn: float = _TURN) -> Any:
+    """The condition's value once it is true; fails with `what` when that takes too long. It is looked at every `turn`
+    seconds: a look that costs others processor time needs a longer one."""
     ends = time.monotonic() + patience
     while True:
         value = condition()
@@ -24,7 +25,7 @@ def until(condition: Callable[[], object], what: str, patience: float = PATIENCE
             return value
         if time.monotonic() > ends:
             raise AssertionError(f"never happened: {what}")
-        time.sleep(_TURN)
+        time.sleep(turn)
 
 
 async def eventually(condition: Callable[[], object], what: str, patience: float = PATIENCE) -> None:

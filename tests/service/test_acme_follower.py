@@ -201,6 +201,15 @@ def test_other_settings_have_another_process_which_hears_everything():
     assert scene.follower.orders["issued"] == 5
 
 
+def test_the_next_process_waits_until_the_last_one_has_ended():
+    scene = Scene().follow().sweep()
+    scene.follow(replace(ACME, rate=7)).sweep().sweep()
+    assert scene.helpers[1].swept == 0
+    scene.helpers[0].over = True
+    scene.sweep()
+    assert scene.helpers[1].swept == 1
+
+
 def test_names_alone_need_no_other_process():
     scene = Scene().follow().sweep()
     scene.follow(replace(ACME, names=("other.example",))).sweep()

@@ -106,11 +106,11 @@ class Capacity:
         """Queue it; where there is no room, it may displace the last one of the address that has most there. Returns
         why it was not queued, else ""."""
         reason = self.places.wait(relay)
-        other = self.places.in_the_way(relay, reason) if reason else None
-        if other is None:
-            return reason
-        self._refuse(other, reason)
-        return self.places.wait(relay)
+        # One may be too few: an address that holds few takes a place that is kept for it beside a full queue.
+        while reason and (other := self.places.in_the_way(relay, reason)) is not None:
+            self._refuse(other, reason)
+            reason = self.places.wait(relay)
+        return reason
 
     def _serve_later(self) -> None:
         # In a later turn: what may still follow the response that has freed the place is read before the connection

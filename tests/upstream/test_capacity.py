@@ -112,6 +112,20 @@ def test_two_addresses_that_hold_their_places_shut_out_nobody_else(make_gateway:
     assert gateway.services["identity"].capacity.waiting == 2
 
 
+def test_a_place_that_is_kept_for_another_costs_the_next_one_nothing(make_gateway: Make) -> None:
+    """It is taken beside a full queue, so that more than one of those who wait must give way."""
+    gateway = crowded(make_gateway, places=32, address=25, tenant=50)
+    for number in range(32):
+        ask(gateway, f"192.0.2.{number % 4}", b"held%d" % number)
+    ask(gateway, "198.51.100.1", b"few")
+    assert b"few" in asked(gateway)
+    next_one = ask(gateway, "198.51.100.2", b"next")
+    assert status(next_one) == 0
+    answer_first(gateway, b"held0")
+    answer_first(gateway, b"held1")
+    assert b"next" in asked(gateway)
+
+
 def test_addresses_of_one_ipv6_network_are_one(make_gateway: Make) -> None:
     gateway = crowded(make_gateway)
     for number in range(3):

@@ -346,6 +346,7 @@ def test_an_explanation_in_full(config: Path) -> None:
     assert done.out.splitlines() == [
         "request  POST https://koder.id.koder.dev/v1/auth/login?next=/ from 203.0.113.7",
         "tenant   koder (active): koder.id.koder.dev is its name under id.koder.dev",
+        "tls      a self-signed one, which the gateway makes at its start",
         "cors     https://koder.example is one of the tenant's cors_origins: its pages may read the response",
         "limits   traffic: 10/s, burst 20, for ip 203.0.113.7",
         (
@@ -374,13 +375,14 @@ def test_a_refusal_is_explained_too(config: Path) -> None:
     assert (done.code, done.err) == (1, "")
     lines = done.out.splitlines()
     assert lines[1].startswith("tenant   none: 404 unknown_tenant: ")
-    assert lines[2:6] == [
+    assert lines[2:7] == [
+        "tls      a self-signed one, which the gateway makes at its start",
         "cors     no Origin header: no CORS headers, but Vary: Origin",
         "limits   traffic: 10/s, burst 20, for ip 192.0.2.1",
         "route    none: no route matches this path",
         "service  none: the gateway answers",
     ]
-    assert lines[6].startswith("answer   404 unknown_tenant: ")
+    assert lines[7].startswith("answer   404 unknown_tenant: ")
 
 
 def test_what_no_limit_applies_to(tmp_path: Path) -> None:

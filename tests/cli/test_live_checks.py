@@ -107,7 +107,8 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess
 
 def check(gateway: GatewayProcess, *words: str, port: int = 0) -> subprocess.CompletedProcess[str]:
     where = f"127.0.0.1:{gateway.ports[port]}" if not port else f"http://127.0.0.1:{gateway.ports[port]}"
-    command = [tool("koder-gateway"), "check", str(gateway.config), "--live", "--gateway", where, *words]
+    asked = () if "--gateway" in words else ("--gateway", where)
+    command = [tool("koder-gateway"), "check", str(gateway.config), "--live", *asked, *words]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

@@ -18,8 +18,8 @@ from tests.kit.waiting import until
 pytestmark = thorough
 
 ALPHA, BETA, GAMMA = "login.alpha.example", "id.beta.example", "gamma.example"
-# An address for documentation (RFC 5737): it is nobody's, and not this machine's.
-ELSEWHERE = "192.0.2.7"
+# An address of this machine at which no gateway listens.
+ELSEWHERE = "127.0.0.77"
 
 
 @pytest.mark.parametrize("http", [False, True], ids=["tls-alpn-01", "http-01"])

@@ -89,7 +89,7 @@ def look(folder: StateFolder, port: int, challenge: str = "tls-alpn-01", **known
         BASE,
         Resolver(**known),
         folder,
-        is_own=lambda address: address == "192.0.2.9",
+        is_own=lambda address: address == "127.0.1.9",
         now=lambda: sum(waited),
     )
     return check.look(NAME, waited.append)
@@ -123,9 +123,9 @@ def answer_http(folder: StateFolder, status: str = "200 OK") -> Callable[[socket
 @pytest.mark.parametrize(
     "known",
     [
-        {"login_example": ["192.0.2.9"]},
-        {"login_example": ["203.0.113.1"], "id_example": ["203.0.113.1", "203.0.113.2"]},
-        {"login_example": ["192.0.2.9", "203.0.113.2"], "id_example": ["203.0.113.2"]},
+        {"login_example": ["127.0.1.9"]},
+        {"login_example": ["127.0.2.1"], "id_example": ["127.0.2.1", "127.0.2.2"]},
+        {"login_example": ["127.0.1.9", "127.0.2.2"], "id_example": ["127.0.2.2"]},
     ],
 )
 def test_an_address_of_this_machine_or_of_the_base_domain_is_enough(
@@ -180,7 +180,7 @@ def test_any_other_must_answer(folder: StateFolder, peer: Peers) -> None:
 
 
 def test_each_of_its_addresses_must(folder: StateFolder, peer: Peers) -> None:
-    held = look(folder, peer(answer_alpn(folder)).port, login_example=["192.0.2.9", "127.0.0.1", "127.0.0.2"])
+    held = look(folder, peer(answer_alpn(folder)).port, login_example=["127.0.1.9", "127.0.0.1", "127.0.0.2"])
     assert held is not None
     assert "127.0.0.2" in held.words
 

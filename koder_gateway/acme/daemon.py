@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ..reactor.lower_priority import lower_priority
-from ..wire.framed_messages import HEADER, Messages, framed
+from ..wire.framed_messages import Messages, first_message, framed
 from .layout import Layout
 from .messages import LONGEST_NAMES, Event, Names, Progress, Terms
 from .reporting import Report
@@ -38,7 +38,7 @@ def main(gateway: socket.socket) -> None:
         signal.signal(number, signal.SIG_IGN)
     lower_priority(_NICE)
     os.umask(0o077)
-    terms = _read_terms(gateway)
+    terms = first_message(gateway.recv, Terms, LONGEST_NAMES)
     if terms is not None:
         _Process(gateway, terms).run()
     # Threads may wait for the authority.
@@ -113,20 +113,3 @@ class _Process:
             self._gateway.sendall(framed(progress))
         except OSError:
             self._ended = True
-
-
-def _read_terms(gateway: socket.socket) -> Terms | None:
-    """The first message; None if the gateway ends before it."""
-    header = _exactly(gateway, HEADER)
-    data = _exactly(gateway, int.from_bytes(header, "big"))
-    return next(Messages(Terms, LONGEST_NAMES).feed(header + data), None)
-
-
-def _exactly(gateway: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        more = gateway.recv(size - len(data))
-        if not more:
-            return b""
-        data += more
-    return data

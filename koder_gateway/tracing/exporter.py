@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ..reactor.lower_priority import lower_priority
-from ..wire.framed_messages import HEADER, Messages, framed
+from ..wire.framed_messages import Messages, first_message, framed
 from .collector import Collector, RefusedError
 from .otlp import encoded, export_request
 from .records import ExchangeRecord, Progress, Terms
@@ -153,25 +153,8 @@ def main(gateway: socket.socket) -> None:
         signal.signal(number, signal.SIG_IGN)
     lower_priority(_NICE)
     threading.Thread(target=_end_with, args=(gateway,), daemon=True).start()
-    terms = _read_terms(gateway)
+    terms = first_message(gateway.recv, Terms, _LONGEST)
     if terms is None:
         return
     collector = Collector(terms.url, terms.headers, terms.ca, terms.timeout)
     Exporter(gateway, collector.post, terms.resource).run()
-
-
-def _read_terms(gateway: socket.socket) -> Terms | None:
-    """The first message; None if the gateway ends before it."""
-    header = _exactly(gateway, HEADER)
-    data = _exactly(gateway, int.from_bytes(header, "big"))
-    return next(Messages(Terms, _LONGEST).feed(header + data), None)
-
-
-def _exactly(gateway: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        more = gateway.recv(size - len(data))
-        if not more:
-            return b""
-        data += more
-    return data

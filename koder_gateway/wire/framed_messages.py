@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final, Generic, TypeVar
 
 import msgspec
@@ -41,3 +41,23 @@ class Messages(Generic[T]):
             body = bytes(self._buffer[HEADER : HEADER + size])
             del self._buffer[: HEADER + size]
             yield self._decoder.decode(body)
+
+
+def first_message(receive: Callable[[int], bytes], kind: type[T], longest: int) -> T | None:
+    """The first message, and not a byte more; None if the stream ends before it. `receive` returns at most so many
+    bytes, none at the end. Raises ValueError where there is another message."""
+    header = _exactly(receive, HEADER)
+    size = int.from_bytes(header, "big")
+    # A longer one is refused by its header alone.
+    data = _exactly(receive, size) if size <= longest else b""
+    return next(Messages(kind, longest).feed(header + data), None)
+
+
+def _exactly(receive: Callable[[int], bytes], size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        more = receive(size - len(data))
+        if not more:
+            return b""
+        data += more
+    return data

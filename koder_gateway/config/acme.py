@@ -319,7 +319,9 @@ def contradictions(document: dict[str, Any]) -> Iterator[Located]:
         return
     if not section.get("directory"):
         for key in ("contact", "eab", "names"):
-            if section.get(key):
+            given = section.get(key)
+            # A table whose keys are empty is none.
+            if any(given.values()) if isinstance(given, dict) else given:
                 yield f"acme.{key}", "has no effect without a directory; write that too, or leave it out"
     elif section.get("accept_terms", False) is False:
         yield "acme.accept_terms", "must be true: read the authority's terms of service, and write that"

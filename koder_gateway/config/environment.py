@@ -71,8 +71,8 @@ class _Reading:
         name = variable.removeprefix(PREFIX)
         try:
             if name in sections():
-                section, key = sections()[name]
-                self._set((section, key), variable, self._value(keys_of(section)[key], text))
+                path, kind = sections()[name]
+                self._set(path, variable, self._value(kind, text))
             elif name.startswith("SERVICES__"):
                 self._take_service(name.removeprefix("SERVICES__"), variable, text)
             elif not _is_kubernetes(name, text):
@@ -123,7 +123,7 @@ class _Reading:
         table = self.document
         for depth, name in enumerate(path[:-1]):
             inner = table.get(name, {})
-            if depth and name not in table:
+            if depth and name not in table and path[0] == "services":
                 inner = defaults.SERVICES.get(name, {})
                 if not inner:
                     # All of the service is the variable's.
@@ -160,20 +160,19 @@ def _toml(text: str) -> Iterator[object]:
 
 
 @lru_cache(maxsize=1)
-def sections() -> Mapping[str, tuple[str, str]]:
-    """The section and key of each variable, without the prefix, but for those of services."""
-    return {
-        f"{section}__{key}".upper(): (section, key)
-        for section, table in keys(Settings).items()
-        if table.kind.path == "." and table.kind.entry is not None
-        for key in keys(table.kind.entry)
-    }
+def sections() -> Mapping[str, tuple[tuple[str, ...], Kind[Any]]]:
+    """The path and the kind of the key that each variable sets, without the prefix, but for those of services."""
+    return {"__".join(path).upper(): (path, kind) for path, kind in _scalars((), Settings)}
 
 
-def keys_of(section: str) -> Mapping[str, Kind[Any]]:
-    """The kinds of the keys of a section."""
-    entry = keys(Settings)[section].kind.entry
-    return {} if entry is None else {name: key.kind for name, key in keys(entry).items()}
+def _scalars(before: tuple[str, ...], entry: type) -> Iterator[tuple[tuple[str, ...], Kind[Any]]]:
+    """The keys of tables, and of tables within these; the tables themselves too, but for sections."""
+    for name, key in keys(entry).items():
+        path = (*before, name)
+        if before:
+            yield path, key.kind
+        if key.kind.path == "." and key.kind.entry is not None:
+            yield from _scalars(path, key.kind.entry)
 
 
 def _is_kubernetes(name: str, text: str) -> bool:

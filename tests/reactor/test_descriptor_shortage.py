@@ -35,8 +35,12 @@ def test_a_shortage_is_overload_and_names_the_setting(tmp_path: Path) -> None:
         with gateway.client() as first:
             first.send(request())
             assert first.answer().status == 200
-            # From here on it accepts with care.
+            # From here on it accepts with care, once it has looked: it does so at one connection of sixteen.
             allow(gateway, lowest_free(gateway) + 32)
+            for _ in range(16):
+                with gateway.client() as passing:
+                    passing.send(request())
+                    assert passing.answer().status == 200
             with gateway.client() as second:
                 second.send(request())
                 assert second.answer().status == 200

@@ -198,7 +198,7 @@ class ExternalAccountKeys:
     key_id: str = setting(
         optional_text(KEY_ID),
         "",
-        about="The id of the key that binds the account to one at the authority, where it wants that; ``: none.",
+        about='The id of the key that binds the account to one at the authority, where it wants that; `""`: none.',
     )
     key_file: SecretFile | None = setting(
         optional(MAC_KEY),

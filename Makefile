@@ -10,6 +10,7 @@ PEERS  ?=
 LIMITS ?=
 TRACING ?=
 ACME   ?=
+SOAK   ?=
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -25,7 +26,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-long test-tls test-acme check format reference screenshot bench bench-echo bench-floods bench-limits-store bench-tracing bench-peers bench-scale bench-workers bench-acme lock deb test-deb test-reproducible test-container clean
+.PHONY: help run test test-long test-tls test-acme soak check format reference screenshot bench bench-echo bench-floods bench-limits-store bench-tracing bench-peers bench-scale bench-workers bench-acme lock deb test-deb test-reproducible test-container clean
 .PHONY: system-python system-bench system-test system-test-tls system-test-acme system-deb system-test-deb
 
 # $(call need,CONDITION,PACKAGES): nothing while CONDITION holds; else the Debian PACKAGES are installed when root,
@@ -48,6 +49,7 @@ help:
 	@echo 'make test-long  an hour of small messages, in virtual time, as real HTTP/2 clients send them, and ten million keys of limits (some minutes)'
 	@echo 'make test-tls  testssl.sh and sslyze look at a gateway (some minutes)'
 	@echo 'make test-acme  certificates from a real ACME authority, with all of its faults (some minutes)'
+	@echo 'make soak      ten minutes of 2,000 clients of all kinds while everything around a gateway fails (SOAK= passes options)'
 	@echo 'make check     formatting, lint and types'
 	@echo 'make format    write the formatting that check asks for'
 	@echo 'make reference  write the reference of the configuration anew from the code, after a change of its keys'
@@ -87,6 +89,11 @@ test-tls: system-test-tls $(STAMP)-test $(SCAN)/.installed
 # more than they work, so there are more processes than a small machine has processors.
 test-acme: system-test-acme $(STAMP)-test
 	KODER_TEST_ACME=all $(BIN)/python -m pytest $(or $(PYTEST),--numprocesses 4 --dist worksteal tests/acme)
+
+# Its logs and its report stay in build/soak.
+soak: system-test $(STAMP)-test
+	rm -rf build/soak
+	$(BIN)/python -m tests.soak --keep build/soak $(SOAK)
 
 check: $(STAMP)-check
 	$(BIN)/ruff format --check .

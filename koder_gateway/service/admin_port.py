@@ -101,10 +101,12 @@ class AdminPort:
         return readiness(head, unready, self.docs_url())
 
     def _limits(self) -> dict[str, Any]:
-        composition = self._gateway.composition
-        policy = composition.policy
-        store = without_secrets(composition.settings.limits_store.url.text)
-        return limits_document(policy.limiter, policy.figures, store, self._monotonic(), time.time())
+        gateway = self._gateway
+        return limits_document(gateway.process.limits(gateway.sampled), self._store, time.time())
+
+    @property
+    def _store(self) -> str:
+        return without_secrets(self._gateway.composition.settings.limits_store.url.text)
 
     def _status(self) -> dict[str, Any]:
         gateway = self._gateway
@@ -128,7 +130,7 @@ class AdminPort:
         names = self._names
         issued = None if acme is None else lambda name: is_issued(names, name, acme.issued.certificates)
         facts = StatusFacts(
-            VERSION, gateway.unready(), configuration, services, registry is not None, self._limits(), issued
+            VERSION, gateway.unready(), configuration, services, registry is not None, self._store, issued
         )
         return status_document(gateway.process.state(gateway.sampled), facts, time.monotonic(), time.time())
 

@@ -89,7 +89,7 @@ class Connection(asyncio.Protocol):
             self.transport.write(answer)
 
     def _upgrade(self, key: bytes, message: Message) -> None:
-        accept = base64.b64encode(hashlib.sha1(key + _GUID).digest())
+        accept = base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
         lines = [b"HTTP/1.1 101 Switching Protocols", b"Upgrade: websocket", b"Connection: Upgrade"]
         lines.append(b"Sec-WebSocket-Accept: " + accept)
         self.transport.write(b"\r\n".join([*lines, b"", b""]))

@@ -77,9 +77,10 @@ help:
 run: $(STAMP)
 	exec $(BIN)/twistd -n --pidfile= koder-gateway --demo --port ssl:$(PORT):interface=$(HOST)
 
-# All tests in two processes, each file in one of them; what PYTEST chooses in one, where a debugger works too.
+# All tests in two processes, each file in one of them, and a second try for a few that fail (tests/README.md); what
+# PYTEST chooses in one, where a debugger works too.
 test: system-test $(STAMP)-test
-	$(BIN)/python -m pytest $(or $(PYTEST),--numprocesses 2 --dist loadfile)
+	$(BIN)/python -m pytest $(or $(PYTEST),-p tests.kit.second_try --numprocesses 2 --dist loadfile)
 
 test-long: $(STAMP)-test
 	KODER_TEST_SECONDS=3600 $(BIN)/python -m pytest tests/http2/test_honest.py $(PYTEST)
@@ -91,7 +92,7 @@ test-tls: system-test-tls $(STAMP)-test $(SCAN)/.installed
 # What `make test` leaves out of them, too: each step of an order that is killed, each fault of an authority. They wait
 # more than they work, so there are more processes than a small machine has processors.
 test-acme: system-test-acme $(STAMP)-test
-	KODER_TEST_ACME=all $(BIN)/python -m pytest $(or $(PYTEST),--numprocesses 4 --dist worksteal tests/acme)
+	KODER_TEST_ACME=all $(BIN)/python -m pytest $(or $(PYTEST),-p tests.kit.second_try --numprocesses 4 --dist worksteal tests/acme)
 
 # Its logs and its report stay in build/soak.
 soak: system-test $(STAMP)-test

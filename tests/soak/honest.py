@@ -166,8 +166,9 @@ async def exchange(client: Client, kind: str, asks: list[Ask], kept: Kept) -> bo
             if waiting and answer.values(b"connection") == [b"close"]:
                 raise Cut("closed after an earlier answer")
     except (Cut, OSError) as error:
-        for ask in waiting:
-            ledger.missed(kind, "cut", ask.service, alive, repr(error))
+        # Those that wait behind an answer that is cut end with it, whatever their own service.
+        for _ in waiting:
+            ledger.missed(kind, "cut", waiting[0].service, alive, repr(error))
         return False
     except (Malformed, TimeoutError, AssertionError) as error:
         ledger.wrong(kind, f"{waiting[0].target}: {error!r}")

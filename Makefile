@@ -28,7 +28,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-long test-tls test-acme test-e2e check format reference screenshot bench bench-echo bench-floods bench-limits-store bench-refresh bench-tracing bench-peers bench-scale bench-workers bench-acme lock audit deb test-deb test-reproducible test-container clean
+.PHONY: help run test test-long test-tls test-acme test-e2e check format reference score screenshot bench bench-echo bench-floods bench-limits-store bench-refresh bench-tracing bench-peers bench-scale bench-workers bench-acme lock audit deb test-deb test-reproducible test-container clean
 .PHONY: system-python system-bench system-test system-test-tls system-test-acme system-test-e2e system-deb system-test-deb
 
 # $(call need,CONDITION,PACKAGES): nothing while CONDITION holds; else the Debian PACKAGES are installed when root,
@@ -55,6 +55,7 @@ help:
 	@echo 'make check     formatting, lint and types'
 	@echo 'make format    write the formatting that check asks for'
 	@echo 'make reference  write the reference of the configuration anew from the code, after a change of its keys'
+	@echo 'make score     run every test that proves a case of tests/cases.toml, and write docs/score.md (some minutes)'
 	@echo 'make bench     micro-benchmarks of the hot functions'
 	@echo 'make screenshot  draw the picture of the status page in docs (two minutes)'
 	@echo 'make bench-scale  whether it stays as fast as tenants, routes, limits and connections grow; draws docs/plots'
@@ -105,6 +106,10 @@ check: $(STAMP)-check
 # The reference of the configuration: the tables of docs/configuration.md, the manual page and the JSON Schemas.
 reference: $(STAMP)
 	$(BIN)/python -m reference
+
+# Every case that the gateway must survive, with the tests that prove it, and the figures that benchmarks have kept.
+score: system-test $(STAMP)-test
+	$(BIN)/python -m reference.score
 
 screenshot: system-test $(STAMP)-test
 	$(BIN)/python -m tests.ops.screenshot --out docs/status.png

@@ -10,6 +10,7 @@ PEERS  ?=
 LIMITS ?=
 TRACING ?=
 ACME   ?=
+SOAK   ?=
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -28,7 +29,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-long test-tls test-acme test-e2e check format reference score screenshot bench bench-echo bench-floods bench-limits-store bench-refresh bench-tracing bench-peers bench-scale bench-workers bench-acme lock audit deb test-deb test-reproducible test-container clean
+.PHONY: help run test test-long test-tls test-acme test-e2e soak check format reference score screenshot bench bench-echo bench-floods bench-limits-store bench-refresh bench-tracing bench-peers bench-scale bench-workers bench-acme lock audit deb test-deb test-reproducible test-container clean
 .PHONY: system-python system-bench system-test system-test-tls system-test-acme system-test-e2e system-deb system-test-deb
 
 # $(call need,CONDITION,PACKAGES): nothing while CONDITION holds; else the Debian PACKAGES are installed when root,
@@ -52,6 +53,7 @@ help:
 	@echo 'make test-tls  testssl.sh and sslyze look at a gateway (some minutes)'
 	@echo 'make test-acme  certificates from a real ACME authority, with all of its faults (some minutes)'
 	@echo 'make test-e2e  a real OpenID provider, real clients, a browser, and HAProxy, nginx and Caddy in front (some minutes)'
+	@echo 'make soak      ten minutes of 2,000 clients of all kinds while everything around a gateway fails (SOAK= passes options)'
 	@echo 'make check     formatting, lint and types'
 	@echo 'make format    write the formatting that check asks for'
 	@echo 'make reference  write the reference of the configuration anew from the code, after a change of its keys'
@@ -78,9 +80,10 @@ help:
 run: $(STAMP)
 	exec $(BIN)/twistd -n --pidfile= koder-gateway --demo --port ssl:$(PORT):interface=$(HOST)
 
-# All tests in two processes, each file in one of them; what PYTEST chooses in one, where a debugger works too.
+# All tests in two processes, each file in one of them, and a second try for a few that fail (tests/README.md); what
+# PYTEST chooses in one, where a debugger works too.
 test: system-test $(STAMP)-test
-	$(BIN)/python -m pytest $(or $(PYTEST),--numprocesses 2 --dist loadfile)
+	$(BIN)/python -m pytest $(or $(PYTEST),-p tests.kit.second_try --numprocesses 2 --dist loadfile)
 
 test-long: $(STAMP)-test
 	KODER_TEST_SECONDS=3600 $(BIN)/python -m pytest tests/http2/test_honest.py $(PYTEST)
@@ -92,11 +95,16 @@ test-tls: system-test-tls $(STAMP)-test $(SCAN)/.installed
 # What `make test` leaves out of them, too: each step of an order that is killed, each fault of an authority. They wait
 # more than they work, so there are more processes than a small machine has processors.
 test-acme: system-test-acme $(STAMP)-test
-	KODER_TEST_ACME=all $(BIN)/python -m pytest $(or $(PYTEST),--numprocesses 4 --dist worksteal tests/acme)
+	KODER_TEST_ACME=all $(BIN)/python -m pytest $(or $(PYTEST),-p tests.kit.second_try --numprocesses 4 --dist worksteal tests/acme)
+
+# Its logs and its report stay in build/soak.
+soak: system-test $(STAMP)-test
+	rm -rf build/soak
+	$(BIN)/python -m tests.soak --keep build/soak $(SOAK)
 
 # The platform that docs/identity-platform.md shows, by its own files.
 test-e2e: system-test system-test-e2e $(STAMP)-test $(E2E)/.installed
-	KODER_TEST_E2E=$(CURDIR)/$(E2E) $(BIN)/python -m pytest $(or $(PYTEST),tests/platform)
+	KODER_TEST_E2E=$(CURDIR)/$(E2E) $(BIN)/python -m pytest $(or $(PYTEST),-p tests.kit.second_try tests/platform)
 
 check: $(STAMP)-check
 	$(BIN)/ruff format --check .

@@ -136,10 +136,11 @@ def descriptors_run_out(stage: Stage) -> None:
     before = {pid: resource.prlimit(pid, resource.RLIMIT_NOFILE) for pid in pids}
     told = _shortages(stage)
     try:
-        for pid in pids:
-            _leave(pid, _SOME)
-        until(lambda: not any(_lent(stage, pid) for pid in pids), "every process accepts with care")
-        with stage.ledger.window("descriptors run out", "overloaded"):
+        # Before a process has learned of it, it may accept a connection that it then has to drop.
+        with stage.ledger.window("descriptors run out", "overloaded", "cut"):
+            for pid in pids:
+                _leave(pid, _SOME)
+            until(lambda: not any(_lent(stage, pid) for pid in pids), "every process accepts with care")
             for pid in pids:
                 _leave(pid, _FEW)
             until(lambda: _shortages(stage) > told, "a process has no descriptors")

@@ -24,6 +24,8 @@ _SIGNAL = signal.SIGRTMIN + 7
 # Objects that there may be more of after a load: caches, each with its bound (docs/architecture.md), and what belongs
 # to the configuration that a service, a connection to the store or a certificate was made with.
 _MORE = {
+    # The descriptor that the loop keeps for a shortage.
+    "/": 1,
     "exchange.context.RequestContext": 1024,
     "policy.certificates.TlsInfo": 1024,
     "ops.counters._Cell": 2048,

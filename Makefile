@@ -18,6 +18,7 @@ STAMP := $(VENV)/.installed
 TREE  := build/deb/koder-gateway
 SCAN  := build/sslyze
 LOCK  := build/lock
+AUDIT := build/audit
 
 # The daemons that tests start live in /usr/sbin, which an ordinary user's PATH lacks.
 export PATH := $(PATH):/usr/sbin:/sbin
@@ -25,7 +26,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-long test-tls test-acme check format reference screenshot bench bench-echo bench-floods bench-limits-store bench-tracing bench-peers bench-scale bench-workers bench-acme lock deb test-deb test-reproducible test-container clean
+.PHONY: help run test test-long test-tls test-acme check format reference screenshot bench bench-echo bench-floods bench-limits-store bench-refresh bench-tracing bench-peers bench-scale bench-workers bench-acme lock audit deb test-deb test-reproducible test-container clean
 .PHONY: system-python system-bench system-test system-test-tls system-test-acme system-deb system-test-deb
 
 # $(call need,CONDITION,PACKAGES): nothing while CONDITION holds; else the Debian PACKAGES are installed when root,
@@ -63,6 +64,7 @@ help:
 	@echo 'make bench-floods  what attackers cost and honest clients get beside them, next to Go (FLOODS= passes options)'
 	@echo 'make bench-peers  the table of docs/performance.md, beside Go, Traefik, Caddy, nginx and HAProxy (PEERS= passes options)'
 	@echo 'make lock      choose the versions of the Debian package'"'"'s Python packages anew, and write down their hashes'
+	@echo 'make audit     which of the packages have known faults, by debian/known-faults.toml and by PyPI where it answers'
 	@echo 'make deb       the Debian package, into dist/'
 	@echo 'make test-deb  install that package into a tree of its own, serve, upgrade it under load, remove and purge it'
 	@echo 'make test-reproducible  build the package twice, differently, and compare the two'
@@ -141,6 +143,10 @@ lock: $(LOCK)/.installed
 	    --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --build-deps-for wheel \
 	    --extra acme --extra completions --extra tracing --output-file debian/requirements.lock setup.cfg
 
+# Whether the service is reached or not, what is known here is compared first.
+audit: $(AUDIT)/.installed
+	.ci/audit --pip-audit $(AUDIT)/bin/pip-audit
+
 # Built from a copy: dpkg-buildpackage writes beside its tree, and what a developer keeps in his is not source.
 deb: system-deb
 	rm -rf build/deb
@@ -152,7 +158,7 @@ deb: system-deb
 	lintian --allow-root --fail-on error --tag-display-limit 0 dist/koder-gateway_*.changes
 
 test-deb: system-test-deb deb
-	debian/test-installed dist/koder-gateway_*_$$(dpkg --print-architecture).deb
+	debian/test-installed dist/koder-gateway_*_"$$(dpkg --print-architecture)".deb
 
 test-reproducible: system-deb
 	debian/test-reproducible
@@ -161,7 +167,7 @@ test-container:
 	.ci/test-container
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis .benchmarks .pytest_cache
+	rm -rf $(VENV) build dist ./*.egg-info .mypy_cache .ruff_cache .hypothesis .benchmarks .pytest_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	rm -f twisted/plugins/dropin.cache
 
@@ -186,13 +192,18 @@ $(LOCK)/.installed: | system-python
 	$(LOCK)/bin/python -m pip -qq --no-input --disable-pip-version-check install 'pip-tools >= 7.5'
 	touch $@
 
+$(AUDIT)/.installed: | system-python
+	$(PYTHON) -m venv --clear $(AUDIT)
+	$(AUDIT)/bin/python -m pip -qq --no-input --disable-pip-version-check install 'pip-audit >= 2.9'
+	touch $@
+
 system-python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	    echo '$(PYTHON) is missing or older than 3.11: install a newer one, or name it with PYTHON=' >&2; exit 1; }
 	$(call need,$(PYTHON) -c 'import ensurepip',python3-venv)
 
 system-test:
-	$(call need,type -P nginx redis-server node go chromium fish zsh pebble,nginx redis-server nodejs golang-go chromium fish zsh pebble)
+	$(call need,type -P nginx redis-server node go chromium fish zsh pebble shellcheck,nginx redis-server nodejs golang-go chromium fish zsh pebble shellcheck)
 
 system-test-tls:
 	$(call need,command -v testssl || command -v testssl.sh,testssl.sh)

@@ -142,8 +142,6 @@ CADDY: Final = """\
   admin off
   auto_https off
   default_sni {host}
-  fallback_sni {host}
-  persist_config off
   storage file_system {folder}/storage
   log {{
     level ERROR

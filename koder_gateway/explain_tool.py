@@ -20,7 +20,7 @@ def show_explanation(settings: Settings | None, options: argparse.Namespace) -> 
     """Print the explanation of a request: by the settings, or without them by the running gateway with the admin port
     `options.admin`. Returns the exit code: 0 if the request is served, 1 if it is refused or cannot be explained."""
     try:
-        request = explained_request(options.method, options.url, options.headers, options.peer)
+        request = explained_request(options.method, options.url, options.headers, options.peer, options.data)
         document = _live(request, options.admin) if settings is None else _configured(request, settings)
         text = json.dumps(document, indent=2) if options.json else "\n".join(_lines(document))
         served = bool(document["served"])
@@ -37,6 +37,7 @@ def show_explanation(settings: Settings | None, options: argparse.Namespace) -> 
 def _live(request: ExplainedRequest, admin: str) -> dict[str, Any]:
     words = [("method", request.method), ("url", request.url), ("from", request.peer)]
     words += [("header", header) for header in request.headers]
+    words += [] if request.data is None else [("data", request.data)]
     return ask(admin, f"/explain?{urlencode(words, errors='surrogateescape')}")
 
 

@@ -120,10 +120,11 @@ def command_line() -> argparse.ArgumentParser:
     certificates_tool.add_arguments(held)
     held.set_defaults(run=certificates_tool.show_certificates)
     why = tools.add_parser("explain", parents=[shared], help="say how a request is handled, and why")
-    why.add_argument("-X", "--request", dest="method", default="GET", metavar="METHOD")
+    why.add_argument("-X", "--request", dest="method", metavar="METHOD", help="default: GET, with a form POST")
     why.add_argument(
         "-H", "--header", dest="headers", action="append", default=[], metavar="'Name: value'", help="repeatable"
     )
+    why.add_argument("-d", "--data", metavar="FORM", help="its form, from which limits may read the client_id")
     why.add_argument("--from", dest="peer", default="192.0.2.1", metavar="ADDRESS", help="the client's address")
     why.add_argument("url", metavar="URL", help="as the client would write it: https://acme.id.koder.dev/v1/users")
     why.add_argument("--admin", metavar="URL", help="ask the running gateway with this admin port; charges nothing")

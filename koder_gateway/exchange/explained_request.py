@@ -15,12 +15,19 @@ from ..wire.unread_head import known_of
 
 @dataclass(frozen=True, slots=True)
 class ExplainedRequest:
-    """A request as a client would send it: `headers` are whole lines, `peer` is the address that it comes from."""
+    """A request as a client would send it: `headers` are whole lines, `peer` is the address that it comes from.
+    `data` is its form, None for a request without a body."""
 
     method: str
     url: str
     headers: tuple[str, ...]
     peer: str
+    data: str | None = None
+
+    @property
+    def body(self) -> bytes:
+        """Its body on the wire."""
+        return (self.data or "").encode("utf-8", "surrogateescape")
 
     @property
     def secure(self) -> bool:
@@ -40,9 +47,17 @@ class ExplainedRequest:
         if not target.startswith("/"):
             target = "/" + target
         lines = [f"{self.method} {target} HTTP/1.1"]
-        if not any(header.lower().startswith("host:") for header in self.headers):
+        if not self._has("host"):
             lines.append(f"Host: {host}")
+        if self.data is not None:
+            if not self._has("content-type"):
+                lines.append("Content-Type: application/x-www-form-urlencoded")
+            if not self._has("content-length") and not self._has("transfer-encoding"):
+                lines.append(f"Content-Length: {len(self.body)}")
         return ("\r\n".join([*lines, *self.headers]) + "\r\n\r\n").encode("utf-8", "surrogateescape")
+
+    def _has(self, name: str) -> bool:
+        return any(header.lower().startswith(f"{name}:") for header in self.headers)
 
     def head(self, reader: RequestReader, max_head: int) -> RequestHead:
         """The head as a gateway with this reader and this bound reads it."""
@@ -57,8 +72,11 @@ class ExplainedRequest:
         return unread
 
 
-def explained_request(method: str, url: str, headers: Sequence[str], peer: str) -> ExplainedRequest:
-    """The request that somebody has written. The ValueError says what is wrong with it, and what would be right."""
+def explained_request(
+    method: str | None, url: str, headers: Sequence[str], peer: str, data: str | None = None
+) -> ExplainedRequest:
+    """The request that somebody has written. Without a `method` it is POST if there is a form, else GET. The
+    ValueError says what is wrong with it, and what would be right."""
     wanted = f'"{url}" is not a URL; write it as in "https://acme.id.koder.dev/v1/users"'
     try:
         parts = urlsplit(url)
@@ -72,4 +90,5 @@ def explained_request(method: str, url: str, headers: Sequence[str], peer: str) 
         ipaddress.ip_address(peer)
     except ValueError:
         raise ValueError(f'--from "{peer}" is not an address; write one as in "203.0.113.7"') from None
-    return ExplainedRequest(method, url, tuple(headers), peer)
+    method = method or ("GET" if data is None else "POST")
+    return ExplainedRequest(method, url, tuple(headers), peer, data)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,17 +13,22 @@ from ..policy.limits import Limiter
 _UNITS = {seconds: unit for unit, seconds in WINDOWS.items()}
 
 
-def limits_document(limiter: Limiter, figures: Figures, store: str, now: float, epoch: float) -> dict[str, Any]:
-    """The page's members. `store` says where buckets are kept; `now` is monotonic seconds, `epoch` the same moment in
-    seconds since 1970. Times in it are UTC (RFC 3339)."""
-    return {
-        "time": _time(epoch),
-        "store": store,
-        "rules": [
-            _rule(use, counts, _time(epoch - (now - use.meter.since)))
-            for use, counts in zip(rule_uses(limiter, figures, now), limiter.counts_as_it_is(), strict=True)
-        ],
-    }
+RuleDocument = dict[str, Any]
+"""One rule as `/limits` shows it."""
+
+
+def limits_document(rules: Sequence[RuleDocument], store: str, epoch: float) -> dict[str, Any]:
+    """The page's members. `store` says where buckets are kept, `epoch` is now in seconds since 1970."""
+    return {"time": _time(epoch), "store": store, "rules": rules}
+
+
+def rule_documents(limiter: Limiter, figures: Figures, now: float, epoch: float) -> list[RuleDocument]:
+    """The rules as this process knows them. `now` is monotonic seconds, `epoch` the same moment in seconds since
+    1970. Times in it are UTC (RFC 3339)."""
+    return [
+        _rule(use, counts, _time(epoch - (now - use.meter.since)))
+        for use, counts in zip(rule_uses(limiter, figures, now), limiter.counts_as_it_is(), strict=True)
+    ]
 
 
 def rule_members(rule: LimitRule) -> dict[str, Any]:
@@ -41,7 +46,7 @@ def rule_members(rule: LimitRule) -> dict[str, Any]:
     }
 
 
-def _rule(use: RuleUse, counts: tuple[str, int, int, int], since: str) -> dict[str, Any]:
+def _rule(use: RuleUse, counts: tuple[str, int, int, int], since: str) -> RuleDocument:
     _, admitted, refused, shadowed = counts
     return {
         **rule_members(use.meter.rule),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 from prometheus_client import CollectorRegistry
 
+from .limits_page import RuleDocument
 from .metric_values import Family
 
 # How many reasons of a refused reload are kept, and the characters of each.
@@ -45,10 +46,12 @@ class ReloadRecord(msgspec.Struct, array_like=True):
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """The metrics of one process, and why it should get no traffic (empty when it should)."""
+    """The metrics of one process, why it should get no traffic (empty when it should), and what returns its limits as
+    `/limits` shows them."""
 
     registry: CollectorRegistry
     unready: list[str]
+    limits: Callable[[], list[RuleDocument]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +69,11 @@ class WorkerState:
 
 @dataclass(frozen=True, slots=True)
 class ProcessState:
-    """All processes of one gateway: their metrics as one, each of them, when the gateway was started (seconds since
-    the epoch), and its reloads."""
+    """All processes of one gateway: their metrics and limits as one, each of them, when the gateway was started
+    (seconds since the epoch), and its reloads."""
 
     families: list[Family]
+    limits: list[RuleDocument]
     workers: list[WorkerState]
     started: float
     reloads: ReloadRecord

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from heapq import nsmallest
 from typing import Any, Final
 
+from .limits_page import RuleDocument
 from .metric_values import MetricValues
 from .process_state import ProcessState, WorkerState
 
@@ -37,14 +38,14 @@ class ServiceFacts:
 @dataclass(frozen=True, slots=True)
 class StatusFacts:
     """What no metric says. `ready` is that of the worker that answers. `configuration` are the members of that name,
-    and `limits` the rules as `/limits` has them."""
+    and `store` says where buckets are kept."""
 
     version: str
     unready: Sequence[str]
     configuration: Mapping[str, Any]
     services: Sequence[ServiceFacts]
     registry: bool
-    limits: Mapping[str, Any]
+    store: str
     issued: Callable[[str], bool] | None = None
     """Whether a certificate is one that the gateway orders from an ACME authority; None if it orders none."""
 
@@ -70,7 +71,7 @@ def status_document(state: ProcessState, facts: StatusFacts, now: float, epoch: 
         "services": [_service(values, each) for each in facts.services],
         "routes": _busiest(values, "route", "route_requests_total"),
         "tenants": _tenants(values, facts.registry),
-        "limits": _limits(values, facts.limits),
+        "limits": _limits(values, facts.store, state.limits),
         "certificates": _certificates(values, facts, epoch),
         "acme": _acme(values, facts),
         "workers": [_worker(each, epoch) for each in state.workers],
@@ -193,17 +194,17 @@ def _busiest(values: MetricValues, label: str, name: str) -> list[dict[str, Any]
     ]
 
 
-def _limits(values: MetricValues, page: Mapping[str, Any]) -> dict[str, Any]:
+def _limits(values: MetricValues, store: str, rules: Sequence[RuleDocument]) -> dict[str, Any]:
     up = values.rows("limits_store_up")
     return {
-        "store": page["store"],
+        "store": store,
         "store_up": bool(up[0].value) if up else None,
         "entries": values.total("limit_entries"),
-        "rules": [_rule(values, rule) for rule in page["rules"]],
+        "rules": [_rule(values, rule) for rule in rules],
     }
 
 
-def _rule(values: MetricValues, rule: Mapping[str, Any]) -> dict[str, Any]:
+def _rule(values: MetricValues, rule: RuleDocument) -> dict[str, Any]:
     decisions = values.by("decision", "limit_decisions_total", rule=rule["name"])
     held = values.rows("limit_in_flight", rule=rule["name"])
     named = ("name", "key", "rate", "burst", "in_flight", "mode", "charge")

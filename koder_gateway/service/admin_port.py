@@ -27,7 +27,9 @@ from .ports import acme_files_of
 from .process import Process
 from .served_certificate import certificate_reason, is_issued
 
-_QUERY: Final = "Write /explain?url=https://acme.id.koder.dev/v1/users; method, from, and header as often as need be."
+_QUERY: Final = (
+    "Write /explain?url=https://acme.id.koder.dev/v1/users; method, from, data, and header as often as need be."
+)
 # In the query of /explain; a head has no more fields either.
 _PARAMETERS: Final = 128
 
@@ -101,10 +103,12 @@ class AdminPort:
         return readiness(head, unready, self.docs_url())
 
     def _limits(self) -> dict[str, Any]:
-        composition = self._gateway.composition
-        policy = composition.policy
-        store = without_secrets(composition.settings.limits_store.url.text)
-        return limits_document(policy.limiter, policy.figures, store, self._monotonic(), time.time())
+        gateway = self._gateway
+        return limits_document(gateway.process.limits(gateway.sampled), self._store, time.time())
+
+    @property
+    def _store(self) -> str:
+        return without_secrets(self._gateway.composition.settings.limits_store.url.text)
 
     def _status(self) -> dict[str, Any]:
         gateway = self._gateway
@@ -128,7 +132,7 @@ class AdminPort:
         names = self._names
         issued = None if acme is None else lambda name: is_issued(names, name, acme.issued.certificates)
         facts = StatusFacts(
-            VERSION, gateway.unready(), configuration, services, registry is not None, self._limits(), issued
+            VERSION, gateway.unready(), configuration, services, registry is not None, self._store, issued
         )
         return status_document(gateway.process.state(gateway.sampled), facts, time.monotonic(), time.time())
 
@@ -152,15 +156,16 @@ class AdminPort:
 
 
 def _asked(query: bytes) -> ExplainedRequest:
-    """The request that a query names: `url`, `method`, `from`, and `header` for each. Raises ValueError."""
+    """The request that a query names: `url`, `method`, `from`, `data` (a form), and `header` for each. Raises
+    ValueError."""
     try:
         words = parse_qs(
             query.decode("latin-1"), keep_blank_values=True, errors="surrogateescape", max_num_fields=_PARAMETERS
         )
     except ValueError:
         raise ValueError(f"The query has more than {_PARAMETERS} parameters. {_QUERY}") from None
-    single = [words.get(name, [usual]) for name, usual in (("method", "GET"), ("url", ""), ("from", "192.0.2.1"))]
+    single = [words.get(name, [None]) for name in ("method", "url", "from", "data")]
     if any(len(values) != 1 for values in single) or not single[1][0]:
         raise ValueError(_QUERY)
-    (method,), (url,), (peer,) = single
-    return explained_request(method, url, words.get("header", []), peer)
+    (method,), (url,), (peer,), (data,) = single
+    return explained_request(method, url, words.get("header", []), "192.0.2.1" if peer is None else peer, data)

@@ -48,7 +48,7 @@ from .configuration_warnings import changed_ports, warnings_of
 from .drain import Drain
 from .followers import Followers
 from .frontends import Frontends
-from .metrics_sources import count_connections, count_for, count_tenants, counted_of, registry_of
+from .metrics_sources import count_connections, count_for, count_tenants, counted_of, limits_of, registry_of
 from .ports import Addresses, Ports, endpoints_of, reload_endpoints
 from .process import Process
 from .registry_follower import RegistryFollower
@@ -366,7 +366,7 @@ class Gateway(TwistedService):
         services = self.composition.services.values()
         retries = self._retired.retries + sum(service.retried for service in services)
         count_connections(self.counters, self.site, retries)
-        return Present(self._metrics, self.unready())
+        return Present(self._metrics, self.unready(), limits_of(self.composition.policy, self._time()))
 
     # -- the end
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 from prometheus_client import CollectorRegistry
 
@@ -17,11 +18,13 @@ from ..listening.redirect import RedirectSite
 from ..ops.acme_metrics import AcmeCollector, AcmeFigures
 from ..ops.address_metrics import AddressCollector, AddressUse
 from ..ops.counters import Counters
+from ..ops.limits_page import RuleDocument, rule_documents
 from ..ops.logged_ending import LoggedEnding
 from ..ops.loop_lag import LoopLag
 from ..ops.metric_sources import Sources, StoreFigures
 from ..ops.metrics import make_registry
 from ..ops.service_report import Counted
+from ..policy.decision import Policy
 from ..policy.limits import Limiter
 from ..tree.compose import Composition
 from ..tree.limits_store import Sharing
@@ -155,3 +158,8 @@ def counted_of(counters: Counters, site: GatewaySite) -> Counted:
     """What systemd's status line shows."""
     ended = sum(sum(series.classes) for series in counters.series.values())
     return Counted(ended, len(site.channels), counters.tenants)
+
+
+def limits_of(policy: Policy, now: float) -> Callable[[], list[RuleDocument]]:
+    """What returns the limits as this process knows them. `now` is monotonic seconds."""
+    return partial(rule_documents, policy.limiter, policy.figures, now, time.time())

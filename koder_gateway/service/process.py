@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..ops.control_socket import ControlSocket
+from ..ops.limits_page import RuleDocument
 from ..ops.metric_values import families_of
 from ..ops.metrics import render
 from ..ops.notify import Notifier
@@ -63,7 +64,12 @@ class Process:
         """The state of all processes that serve."""
         present = sampling()
         alone = WorkerState(self.number, os.getpid(), present.unready, 0, time.time())
-        return ProcessState(families_of(present.registry), [alone], self._started, self._reloads)
+        families = families_of(present.registry)
+        return ProcessState(families, present.limits(), [alone], self._started, self._reloads)
+
+    def limits(self, sampling: Sampling) -> list[RuleDocument]:
+        """The limits of all processes that serve, as `/limits` shows them."""
+        return sampling().limits()
 
     def publish(self, sampling: Sampling) -> None:
         """Show the others the present state; called once a second, and at the end."""

@@ -46,5 +46,5 @@ def _document(
     head = request.head(make_reader(settings), settings.requests.max_head)
     # As over a correct connection: opened for that host, with the certificate that it may require.
     secured = TlsInfo(client=b"some", authorities=policy.client_auth.digest) if request.secure else None
-    found = explain(policy, head, plain_host(request.peer), secured, settings.tenants.base_domain, now)
+    found = explain(policy, head, plain_host(request.peer), secured, settings.tenants.base_domain, now, request.body)
     return explanation_document(request, found, addresses, lefts, store)

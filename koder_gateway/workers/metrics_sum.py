@@ -13,6 +13,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
+from ..ops.limits_page import RuleDocument
 from ..ops.metric_values import Family, Sampled, families_of
 from ..ops.process_state import Present, ReloadRecord
 
@@ -49,7 +50,8 @@ _LASTING: Final = ("counter", "histogram")
 class Snapshot(msgspec.Struct, array_like=True):
     """The metrics and the state of one process. `run` distinguishes the processes that were the same worker one after
     the other; `ended` has, by worker, the last run whose counters are contained here. `time` is when it was taken,
-    and `started` when the supervisor began, both in seconds since the epoch; `reloads` are the supervisor's."""
+    and `started` when the supervisor began, both in seconds since the epoch; `reloads` are the supervisor's.
+    `limits` are the rules as this process knows them."""
 
     run: int = 0
     families: list[Family] = []
@@ -59,6 +61,7 @@ class Snapshot(msgspec.Struct, array_like=True):
     unready: list[str] = []
     started: float = 0.0
     reloads: ReloadRecord = msgspec.field(default_factory=ReloadRecord)
+    limits: list[RuleDocument] = []
 
 
 _encoder: Final = msgspec.msgpack.Encoder()
@@ -68,7 +71,8 @@ _decoder: Final = msgspec.msgpack.Decoder(Snapshot)
 def taken(present: Present, run: int) -> bytes:
     """The present state of this process, as bytes."""
     families = families_of(present.registry)
-    return _encoder.encode(Snapshot(run, families, {}, os.getpid(), time.time(), present.unready))
+    snapshot = Snapshot(run, families, {}, os.getpid(), time.time(), present.unready, limits=present.limits())
+    return _encoder.encode(snapshot)
 
 
 def read_snapshot(data: bytes) -> Snapshot:

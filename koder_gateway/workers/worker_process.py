@@ -9,6 +9,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from twisted.logger import Logger
 
+from ..ops.limits_page import RuleDocument
 from ..ops.metrics import render
 from ..ops.notify import Notifier
 from ..ops.process_state import ProcessState, WorkerState
@@ -16,7 +17,8 @@ from ..reactor.descriptor_reader import DescriptorReader
 from ..service.process import Process, Sampling
 from ..tls.ticket_contexts import TicketContexts
 from .bound_ports import BoundPort, InheritedPorts
-from .metrics_sum import FamilyCollector, read_snapshot, summed, taken
+from .limits_sum import merged_limits
+from .metrics_sum import FamilyCollector, Snapshot, read_snapshot, summed, taken
 from .seats import WorkerSeat
 
 _log = Logger()
@@ -64,10 +66,7 @@ class WorkerProcess(Process):
 
     def state(self, sampling: Sampling) -> ProcessState:
         """That of all workers: what the others say is at most a second old."""
-        self.publish(sampling)
-        # The workers first: one that ends in between is then in both, and counted once.
-        found = [(number, read_snapshot(page.read())) for number, page in enumerate(self._seat.pages)][1:]
-        past = read_snapshot(self._seat.pages[0].read())
+        found, past = self._snapshots(sampling)
         workers, live = [], {}
         for number, each in found:
             runs = each.run > past.ended.get(number, 0)
@@ -75,7 +74,24 @@ class WorkerProcess(Process):
                 live[number] = each.families
             pid, unready = (each.pid, each.unready) if runs else (0, ["not started"])
             workers.append(WorkerState(number, pid, unready, max(0, each.run - 1), each.time))
-        return ProcessState(summed(past.families, live), workers, past.started, past.reloads)
+        limits = self._limits(found, past)
+        return ProcessState(summed(past.families, live), limits, workers, past.started, past.reloads)
+
+    def limits(self, sampling: Sampling) -> list[RuleDocument]:
+        """Those of all workers: what the others say is at most a second old."""
+        return self._limits(*self._snapshots(sampling))
+
+    def _limits(self, found: list[tuple[int, Snapshot]], past: Snapshot) -> list[RuleDocument]:
+        # This worker's own come first: its rules are those in force.
+        own_first = sorted(found, key=lambda each: each[0] != self.number)
+        return merged_limits([each.limits for number, each in own_first if each.run > past.ended.get(number, 0)])
+
+    def _snapshots(self, sampling: Sampling) -> tuple[list[tuple[int, Snapshot]], Snapshot]:
+        """The pages of all workers, by number, and the supervisor's."""
+        self.publish(sampling)
+        # The workers first: one that ends in between is then in both, and counted once.
+        found = [(number, read_snapshot(page.read())) for number, page in enumerate(self._seat.pages)][1:]
+        return found, read_snapshot(self._seat.pages[0].read())
 
     def publish(self, sampling: Sampling) -> None:
         """Write this worker's page."""

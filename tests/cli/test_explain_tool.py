@@ -41,6 +41,11 @@ name = "token"
 key = ["tenant"]
 rate = "1/h"
 paths = ["/oauth/v2/token"]
+[[limits]]
+name = "client"
+key = ["client_id"]
+rate = "3/h"
+paths = ["/oauth/v2/introspect"]
 [state]
 dir = "state"
 [log]
@@ -226,11 +231,36 @@ def test_what_a_shared_store_has_left_is_not_claimed(
     )
 
 
+INTROSPECT = "https://koder.id.koder.dev/oauth/v2/introspect"
+
+
+def test_a_form_says_which_client_a_limit_counts(
+    config: Path, gateway: GatewayProcess, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for where in (("--config", str(config)), ("--admin", f"http://127.0.0.1:{gateway.admin}")):
+        for words, counted in (
+            (("-d", "token=x&client_id=Web%2d1"), "client: 3/h, burst 3, for client_id web1"),
+            (("-d", "token=x"), "client: 3/h, burst 3, for all requests that name no one client_id"),
+            (("-d", ""), "client: 3/h, burst 3, for all requests that name no one client_id"),
+            ((), "client: 3/h, burst 3, for all requests that name no one client_id"),
+            # Not by its method: a service may read no form of it.
+            (("-X", "PUT", "-d", "client_id=web"), "for all requests that name no one client_id"),
+            (
+                ("-H", "Content-Type: text/plain", "-d", "client_id=web"),
+                "for all requests that name no one client_id",
+            ),
+        ):
+            code, out, _ = explain(capsys, *where, *words, INTROSPECT)
+            assert code == 0
+            assert counted in out, (where, words)
+
+
 @pytest.mark.parametrize(
     ("query", "status", "detail"),
     [
         (b"", 400, "Write /explain?url=https://acme.id.koder.dev/v1/users; "),
         (b"?url=a&url=b", 400, "Write /explain?url="),
+        (b"?url=https://koder.id.koder.dev/&data=a&data=b", 400, "Write /explain?url="),
         (b"?url=nonsense", 400, '"nonsense" is not a URL; '),
         (b"?url=https://koder.id.koder.dev/&from=x", 400, '--from "x" is not an address; '),
         (b"?" + b"&".join([b"header=a:b"] * 200), 400, "The query has more than 128 parameters. "),

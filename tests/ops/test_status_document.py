@@ -64,7 +64,7 @@ FACTS = StatusFacts(
     configuration={"file": "/etc/g.toml", "sha256": "ab"},
     services=[ServiceFacts("a", ["http://127.0.0.1:1"], 10), ServiceFacts("b", ["http://127.0.0.1:2"], 20)],
     registry=True,
-    limits={"store": "redis://r", "rules": [RULE]},
+    store="redis://r",
 )
 
 
@@ -72,7 +72,7 @@ def document(
     *registries: Any, workers: Sequence[WorkerState] = (), reloads: ReloadRecord | None = None, epoch: float = EPOCH
 ) -> Any:
     families = summed([], {number: families_of(each) for number, each in enumerate(registries, 1)})
-    state = ProcessState(families, list(workers), EPOCH - 90_000, reloads or ReloadRecord())
+    state = ProcessState(families, [RULE], list(workers), EPOCH - 90_000, reloads or ReloadRecord())
     made = status_document(state, FACTS, 12.5, epoch)
     assert json.loads(json.dumps(made)) == made
     return made
@@ -112,15 +112,15 @@ def test_the_registry_is_current_if_it_is_to_all_workers() -> None:
     for counters, current in (([good, good], True), ([good, bad], False)):
         workers = [make_registry(each, version="1") for each in counters]
         families = summed([], {number: families_of(each) for number, each in enumerate(workers, 1)})
-        made = status_document(ProcessState(families, [], EPOCH, ReloadRecord()), FACTS, 0.0, EPOCH)
+        made = status_document(ProcessState(families, [], [], EPOCH, ReloadRecord()), FACTS, 0.0, EPOCH)
         assert made["tenants"]["current"] is current
 
 
 def test_an_address_is_available_if_it_is_to_all_workers() -> None:
-    facts = StatusFacts("1", [], {}, [ServiceFacts("b", ["http://b"], 1)], False, FACTS.limits)
+    facts = StatusFacts("1", [], {}, [ServiceFacts("b", ["http://b"], 1)], False, FACTS.store)
     workers = {1: families_of(_with(True, 1, 1)), 2: families_of(_with(False, 1, 0))}
     families = summed([], workers)
-    (service,) = status_document(ProcessState(families, [], EPOCH, ReloadRecord()), facts, 0.0, EPOCH)["services"]
+    (service,) = status_document(ProcessState(families, [], [], EPOCH, ReloadRecord()), facts, 0.0, EPOCH)["services"]
     (address,) = service["addresses"]
     assert (address["available"], address["idle"], address["active"]) == (False, 2, 1)
 

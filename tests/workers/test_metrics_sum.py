@@ -36,7 +36,7 @@ def counted(requests: int, *, expires: float = 100.0, healthy: bool = True, tena
 
 
 def page(past: Snapshot, *registries: CollectorRegistry) -> dict[str, float]:
-    taken_each = (taken(Present(each, []), 1) for each in registries)
+    taken_each = (taken(Present(each, [], list), 1) for each in registries)
     workers = {number: read_snapshot(each).families for number, each in enumerate(taken_each, 1)}
     registry = CollectorRegistry(auto_describe=False)
     registry.register(FamilyCollector(lambda: summed(past.families, workers)))
@@ -79,7 +79,7 @@ def test_the_page_of_one_worker_has_every_name_of_a_single_process() -> None:
 
 def test_the_counters_of_a_worker_that_has_ended_stay_and_its_gauges_go() -> None:
     totals = Totals(2)
-    totals.pages[1].write(taken(Present(counted(3), []), 1))
+    totals.pages[1].write(taken(Present(counted(3), [], list), 1))
     totals.fold(1)
     # Nothing is counted twice, however often.
     totals.fold(1)
@@ -88,7 +88,7 @@ def test_the_counters_of_a_worker_that_has_ended_stay_and_its_gauges_go() -> Non
     seen = page(past, counted(4))
     assert seen['koder_gateway_requests_total{service="a",status="2xx"}'] == 7
     assert seen["koder_gateway_connections_open"] == 4
-    totals.pages[1].write(taken(Present(counted(10), []), 2))
+    totals.pages[1].write(taken(Present(counted(10), [], list), 2))
     totals.fold(1)
     seen = page(read_snapshot(totals.pages[0].read()), counted(4))
     assert seen['koder_gateway_requests_total{service="a",status="2xx"}'] == 17
@@ -101,7 +101,7 @@ def test_a_worker_that_ended_before_it_counted_leaves_nothing() -> None:
 
 
 def test_a_snapshot_survives_its_bytes() -> None:
-    snapshot = read_snapshot(taken(Present(counted(3), []), 7))
+    snapshot = read_snapshot(taken(Present(counted(3), [], list), 7))
     assert snapshot.run == 7
     assert read_snapshot(written(snapshot)) == snapshot
 
@@ -115,7 +115,7 @@ def test_workers_that_end_leave_no_more_tenants_than_there_may_be() -> None:
         counters.tenant_counts.follow(_LASTING_VALUES, lambda slug: True)
         for number in range(_LASTING_VALUES):
             count(counters, tenant=b"t%d-%d" % (run, number))
-        totals.pages[1].write(taken(Present(make_registry(counters, version="1"), []), run))
+        totals.pages[1].write(taken(Present(make_registry(counters, version="1"), [], list), run))
         totals.fold(1)
     seen = page(read_snapshot(totals.pages[0].read()))
     tenants = {name: value for name, value in seen.items() if "tenant_requests" in name and "2xx" in name}
@@ -142,7 +142,7 @@ def test_a_reload_of_all_workers_is_one_and_the_supervisor_has_its_verdict() -> 
     assert seen() == (1, 0, 1)
     totals.decided(["nonsense: is an unknown key"])
     assert seen() == (1, 1, 0)
-    totals.pages[1].write(taken(Present(workers[0], []), 1))
+    totals.pages[1].write(taken(Present(workers[0], [], list), 1))
     totals.fold(1)
     assert seen() == (1, 1, 0)
     totals.decided([])

@@ -92,6 +92,33 @@ def test_both_serve_and_their_metrics_are_one(tmp_path: Path) -> None:
         assert gateway.workers == [first, second]
 
 
+def test_the_limits_of_both_are_one(tmp_path: Path) -> None:
+    limit = '[[limits]]\nname = "tried"\nkey = ["ip"]\nrate = "3/d"\nmode = "shadow"'
+    with Origin() as origin:
+        config = configuration({"a": origin.url}, WORKERS, limit)
+        with GatewayProcess(tmp_path, config, ports=BOTH) as gateway:
+            until(lambda: gateway.metrics()[READY] == 2, "both workers are ready")
+            with contextlib.ExitStack() as clients:
+                for number in range(60):
+                    client = clients.enter_context(gateway.connect(tls=number % 2 == 1))
+                    assert client.ask("GET", "/a").status == 200
+            until(lambda: {line["worker"] for line in gateway.access()} == {1, 2}, "both have served")
+
+            def rule() -> Any:
+                (found,) = json.loads(gateway.ask_admin("/limits")[1])["rules"]
+                return found
+
+            # Each worker answers now and then, and none of them for itself alone.
+            until(lambda: rule()["admitted"] == 6, "three in each worker")
+            for _ in range(20):
+                seen = rule()
+                assert (seen["admitted"], seen["would_have_refused"], seen["entries"]) == (6, 54, 2)
+                assert [use["key"] for use in seen["over"]] == [{"ip": "127.0.0.1"}]
+                assert seen["near"] == []
+            (shown,) = state(gateway)["limits"]["rules"]
+            assert (shown["would_have_refused"], shown["over"]) == (54, seen["over"])
+
+
 def test_sigusr1_reaches_every_worker(tmp_path: Path) -> None:
     with Origin() as origin, supervised(tmp_path, origin.url) as gateway:
         log, moved = tmp_path / "access.log", tmp_path / "access.log.1"

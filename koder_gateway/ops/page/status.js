@@ -593,7 +593,7 @@ function addressState(address) {
 
 function showLimits(now, before) {
   const limits = now.limits;
-  const shared = limits.store === "memory:" ? (now.workers.length > 1 ? "Each worker counts for itself; whose clients are near a limit is what the worker that answers knows." : "Counted in this process.") : `Shared on ${limits.store}${limits.store_up === false ? ", which cannot be asked" : ""}.`;
+  const shared = limits.store === "memory:" ? (now.workers.length > 1 ? "Each worker counts for itself; of a client that is near a limit the worker is shown that has least left for it." : "Counted in this process.") : `Shared on ${limits.store}${limits.store_up === false ? ", which cannot be asked" : ""}.`;
   setText(byId("limits-note"), `${shared} ${plural(limits.entries, "entry", "entries")} in memory.`);
   const rows = limits.rules.map((rule) => {
     const old = named(before.limits.rules, rule.name) || rule;

@@ -10,6 +10,7 @@ PEERS  ?=
 LIMITS ?=
 TRACING ?=
 ACME   ?=
+SOAK   ?=
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -26,7 +27,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-long test-tls test-acme check format reference screenshot bench bench-echo bench-floods bench-limits-store bench-refresh bench-tracing bench-peers bench-scale bench-workers bench-acme lock audit deb test-deb test-reproducible test-container clean
+.PHONY: help run test test-long test-tls test-acme soak check format reference score screenshot bench bench-echo bench-floods bench-limits-store bench-refresh bench-tracing bench-peers bench-scale bench-workers bench-acme lock audit deb test-deb test-reproducible test-container clean
 .PHONY: system-python system-bench system-test system-test-tls system-test-acme system-deb system-test-deb
 
 # $(call need,CONDITION,PACKAGES): nothing while CONDITION holds; else the Debian PACKAGES are installed when root,
@@ -49,9 +50,11 @@ help:
 	@echo 'make test-long  an hour of small messages, in virtual time, as real HTTP/2 clients send them, and ten million keys of limits (some minutes)'
 	@echo 'make test-tls  testssl.sh and sslyze look at a gateway (some minutes)'
 	@echo 'make test-acme  certificates from a real ACME authority, with all of its faults (some minutes)'
+	@echo 'make soak      ten minutes of 2,000 clients of all kinds while everything around a gateway fails (SOAK= passes options)'
 	@echo 'make check     formatting, lint and types'
 	@echo 'make format    write the formatting that check asks for'
 	@echo 'make reference  write the reference of the configuration anew from the code, after a change of its keys'
+	@echo 'make score     run every test that proves a case of tests/cases.toml, and write docs/score.md (some minutes)'
 	@echo 'make bench     micro-benchmarks of the hot functions'
 	@echo 'make screenshot  draw the picture of the status page in docs (two minutes)'
 	@echo 'make bench-scale  whether it stays as fast as tenants, routes, limits and connections grow; draws docs/plots'
@@ -74,9 +77,10 @@ help:
 run: $(STAMP)
 	exec $(BIN)/twistd -n --pidfile= koder-gateway --demo --port ssl:$(PORT):interface=$(HOST)
 
-# All tests in two processes, each file in one of them; what PYTEST chooses in one, where a debugger works too.
+# All tests in two processes, each file in one of them, and a second try for a few that fail (tests/README.md); what
+# PYTEST chooses in one, where a debugger works too.
 test: system-test $(STAMP)-test
-	$(BIN)/python -m pytest $(or $(PYTEST),--numprocesses 2 --dist loadfile)
+	$(BIN)/python -m pytest $(or $(PYTEST),-p tests.kit.second_try --numprocesses 2 --dist loadfile)
 
 test-long: $(STAMP)-test
 	KODER_TEST_SECONDS=3600 $(BIN)/python -m pytest tests/http2/test_honest.py $(PYTEST)
@@ -88,7 +92,12 @@ test-tls: system-test-tls $(STAMP)-test $(SCAN)/.installed
 # What `make test` leaves out of them, too: each step of an order that is killed, each fault of an authority. They wait
 # more than they work, so there are more processes than a small machine has processors.
 test-acme: system-test-acme $(STAMP)-test
-	KODER_TEST_ACME=all $(BIN)/python -m pytest $(or $(PYTEST),--numprocesses 4 --dist worksteal tests/acme)
+	KODER_TEST_ACME=all $(BIN)/python -m pytest $(or $(PYTEST),-p tests.kit.second_try --numprocesses 4 --dist worksteal tests/acme)
+
+# Its logs and its report stay in build/soak.
+soak: system-test $(STAMP)-test
+	rm -rf build/soak
+	$(BIN)/python -m tests.soak --keep build/soak $(SOAK)
 
 check: $(STAMP)-check
 	$(BIN)/ruff format --check .
@@ -98,6 +107,10 @@ check: $(STAMP)-check
 # The reference of the configuration: the tables of docs/configuration.md, the manual page and the JSON Schemas.
 reference: $(STAMP)
 	$(BIN)/python -m reference
+
+# Every case that the gateway must survive, with the tests that prove it, and the figures that benchmarks have kept.
+score: system-test $(STAMP)-test
+	$(BIN)/python -m reference.score
 
 screenshot: system-test $(STAMP)-test
 	$(BIN)/python -m tests.ops.screenshot --out docs/status.png

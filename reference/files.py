@@ -15,6 +15,7 @@ from koder_gateway.config.settings import Settings
 from .known_faults import known_faults
 from .markdown import table
 from .roff import sections
+from .score import PAGE, page
 
 ROOT: Final = Path(__file__).parents[1]
 # What stands before and after a generated part, by the suffix of a file.
@@ -73,6 +74,7 @@ FILES: Final[dict[str, Callable[[], str]]] = {
     "docs/configuration.md": _configuration,
     "docs/man/koder-gateway.toml.5": _manual,
     "docs/security.md": _security,
+    PAGE: page,
     "docs/koder-gateway.schema.json": lambda: _json(
         document_schema(Settings, "koder-gateway.toml", "The configuration of koder-gateway.")
     ),

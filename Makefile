@@ -10,6 +10,8 @@ PEERS  ?=
 LIMITS ?=
 TRACING ?=
 ACME   ?=
+FUZZ   ?=
+FUZZ_SECONDS ?= 600
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -25,7 +27,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-long test-tls test-acme check format reference screenshot bench bench-echo bench-floods bench-limits-store bench-tracing bench-peers bench-scale bench-workers bench-acme lock deb test-deb test-reproducible test-container clean
+.PHONY: help run test test-long test-tls test-acme fuzz check format reference screenshot bench bench-echo bench-floods bench-limits-store bench-tracing bench-peers bench-scale bench-workers bench-acme lock deb test-deb test-reproducible test-container clean
 .PHONY: system-python system-bench system-test system-test-tls system-test-acme system-deb system-test-deb
 
 # $(call need,CONDITION,PACKAGES): nothing while CONDITION holds; else the Debian PACKAGES are installed when root,
@@ -48,6 +50,7 @@ help:
 	@echo 'make test-long  an hour of small messages, in virtual time, as real HTTP/2 clients send them, and ten million keys of limits (some minutes)'
 	@echo 'make test-tls  testssl.sh and sslyze look at a gateway (some minutes)'
 	@echo 'make test-acme  certificates from a real ACME authority, with all of its faults (some minutes)'
+	@echo 'make fuzz      inputs that nobody has thought of, for FUZZ_SECONDS=$(FUZZ_SECONDS) (FUZZ= chooses targets)'
 	@echo 'make check     formatting, lint and types'
 	@echo 'make format    write the formatting that check asks for'
 	@echo 'make reference  write the reference of the configuration anew from the code, after a change of its keys'
@@ -87,6 +90,10 @@ test-tls: system-test-tls $(STAMP)-test $(SCAN)/.installed
 # more than they work, so there are more processes than a small machine has processors.
 test-acme: system-test-acme $(STAMP)-test
 	KODER_TEST_ACME=all $(BIN)/python -m pytest $(or $(PYTEST),--numprocesses 4 --dist worksteal tests/acme)
+
+# What it finds goes into build/fuzz; `make test` takes the inputs of tests/fuzz/corpus, and a few mutations of them.
+fuzz: $(STAMP)-test $(STAMP)-fuzz
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ)
 
 check: $(STAMP)-check
 	$(BIN)/ruff format --check .

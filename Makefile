@@ -10,6 +10,7 @@ PEERS  ?=
 LIMITS ?=
 TRACING ?=
 ACME   ?=
+SOAK   ?=
 FUZZ   ?=
 FUZZ_SECONDS ?= 600
 
@@ -20,6 +21,7 @@ STAMP := $(VENV)/.installed
 TREE  := build/deb/koder-gateway
 SCAN  := build/sslyze
 LOCK  := build/lock
+AUDIT := build/audit
 
 # The daemons that tests start live in /usr/sbin, which an ordinary user's PATH lacks.
 export PATH := $(PATH):/usr/sbin:/sbin
@@ -27,7 +29,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-long test-tls test-acme fuzz check format reference screenshot bench bench-echo bench-floods bench-limits-store bench-tracing bench-peers bench-scale bench-workers bench-acme lock deb test-deb test-reproducible test-container clean
+.PHONY: help run test test-long test-tls test-acme soak fuzz check format reference score screenshot bench bench-echo bench-floods bench-limits-store bench-refresh bench-tracing bench-peers bench-scale bench-workers bench-acme lock audit deb test-deb test-reproducible test-container clean
 .PHONY: system-python system-bench system-test system-test-tls system-test-acme system-deb system-test-deb
 
 # $(call need,CONDITION,PACKAGES): nothing while CONDITION holds; else the Debian PACKAGES are installed when root,
@@ -50,10 +52,12 @@ help:
 	@echo 'make test-long  an hour of small messages, in virtual time, as real HTTP/2 clients send them, and ten million keys of limits (some minutes)'
 	@echo 'make test-tls  testssl.sh and sslyze look at a gateway (some minutes)'
 	@echo 'make test-acme  certificates from a real ACME authority, with all of its faults (some minutes)'
+	@echo 'make soak      ten minutes of 2,000 clients of all kinds while everything around a gateway fails (SOAK= passes options)'
 	@echo 'make fuzz      inputs that nobody has thought of, for FUZZ_SECONDS=$(FUZZ_SECONDS) (FUZZ= chooses targets)'
 	@echo 'make check     formatting, lint and types'
 	@echo 'make format    write the formatting that check asks for'
 	@echo 'make reference  write the reference of the configuration anew from the code, after a change of its keys'
+	@echo 'make score     run every test that proves a case of tests/cases.toml, and write docs/score.md (some minutes)'
 	@echo 'make bench     micro-benchmarks of the hot functions'
 	@echo 'make screenshot  draw the picture of the status page in docs (two minutes)'
 	@echo 'make bench-scale  whether it stays as fast as tenants, routes, limits and connections grow; draws docs/plots'
@@ -66,6 +70,7 @@ help:
 	@echo 'make bench-floods  what attackers cost and honest clients get beside them, next to Go (FLOODS= passes options)'
 	@echo 'make bench-peers  the table of docs/performance.md, beside Go, Traefik, Caddy, nginx and HAProxy (PEERS= passes options)'
 	@echo 'make lock      choose the versions of the Debian package'"'"'s Python packages anew, and write down their hashes'
+	@echo 'make audit     which of the packages have known faults, by debian/known-faults.toml and by PyPI where it answers'
 	@echo 'make deb       the Debian package, into dist/'
 	@echo 'make test-deb  install that package into a tree of its own, serve, upgrade it under load, remove and purge it'
 	@echo 'make test-reproducible  build the package twice, differently, and compare the two'
@@ -75,9 +80,10 @@ help:
 run: $(STAMP)
 	exec $(BIN)/twistd -n --pidfile= koder-gateway --demo --port ssl:$(PORT):interface=$(HOST)
 
-# All tests in two processes, each file in one of them; what PYTEST chooses in one, where a debugger works too.
+# All tests in two processes, each file in one of them, and a second try for a few that fail (tests/README.md); what
+# PYTEST chooses in one, where a debugger works too.
 test: system-test $(STAMP)-test
-	$(BIN)/python -m pytest $(or $(PYTEST),--numprocesses 2 --dist loadfile)
+	$(BIN)/python -m pytest $(or $(PYTEST),-p tests.kit.second_try --numprocesses 2 --dist loadfile)
 
 test-long: $(STAMP)-test
 	KODER_TEST_SECONDS=3600 $(BIN)/python -m pytest tests/http2/test_honest.py $(PYTEST)
@@ -89,7 +95,12 @@ test-tls: system-test-tls $(STAMP)-test $(SCAN)/.installed
 # What `make test` leaves out of them, too: each step of an order that is killed, each fault of an authority. They wait
 # more than they work, so there are more processes than a small machine has processors.
 test-acme: system-test-acme $(STAMP)-test
-	KODER_TEST_ACME=all $(BIN)/python -m pytest $(or $(PYTEST),--numprocesses 4 --dist worksteal tests/acme)
+	KODER_TEST_ACME=all $(BIN)/python -m pytest $(or $(PYTEST),-p tests.kit.second_try --numprocesses 4 --dist worksteal tests/acme)
+
+# Its logs and its report stay in build/soak.
+soak: system-test $(STAMP)-test
+	rm -rf build/soak
+	$(BIN)/python -m tests.soak --keep build/soak $(SOAK)
 
 # What it finds goes into build/fuzz; `make test` takes the inputs of tests/fuzz/corpus, and a few mutations of them.
 fuzz: $(STAMP)-test $(STAMP)-fuzz
@@ -103,6 +114,10 @@ check: $(STAMP)-check
 # The reference of the configuration: the tables of docs/configuration.md, the manual page and the JSON Schemas.
 reference: $(STAMP)
 	$(BIN)/python -m reference
+
+# Every case that the gateway must survive, with the tests that prove it, and the figures that benchmarks have kept.
+score: system-test $(STAMP)-test
+	$(BIN)/python -m reference.score
 
 screenshot: system-test $(STAMP)-test
 	$(BIN)/python -m tests.ops.screenshot --out docs/status.png
@@ -148,6 +163,10 @@ lock: $(LOCK)/.installed
 	    --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --build-deps-for wheel \
 	    --extra acme --extra completions --extra tracing --output-file debian/requirements.lock setup.cfg
 
+# Whether the service is reached or not, what is known here is compared first.
+audit: $(AUDIT)/.installed
+	.ci/audit --pip-audit $(AUDIT)/bin/pip-audit
+
 # Built from a copy: dpkg-buildpackage writes beside its tree, and what a developer keeps in his is not source.
 deb: system-deb
 	rm -rf build/deb
@@ -159,7 +178,7 @@ deb: system-deb
 	lintian --allow-root --fail-on error --tag-display-limit 0 dist/koder-gateway_*.changes
 
 test-deb: system-test-deb deb
-	debian/test-installed dist/koder-gateway_*_$$(dpkg --print-architecture).deb
+	debian/test-installed dist/koder-gateway_*_"$$(dpkg --print-architecture)".deb
 
 test-reproducible: system-deb
 	debian/test-reproducible
@@ -168,7 +187,7 @@ test-container:
 	.ci/test-container
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis .benchmarks .pytest_cache
+	rm -rf $(VENV) build dist ./*.egg-info .mypy_cache .ruff_cache .hypothesis .benchmarks .pytest_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	rm -f twisted/plugins/dropin.cache
 
@@ -193,13 +212,18 @@ $(LOCK)/.installed: | system-python
 	$(LOCK)/bin/python -m pip -qq --no-input --disable-pip-version-check install 'pip-tools >= 7.5'
 	touch $@
 
+$(AUDIT)/.installed: | system-python
+	$(PYTHON) -m venv --clear $(AUDIT)
+	$(AUDIT)/bin/python -m pip -qq --no-input --disable-pip-version-check install 'pip-audit >= 2.9'
+	touch $@
+
 system-python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	    echo '$(PYTHON) is missing or older than 3.11: install a newer one, or name it with PYTHON=' >&2; exit 1; }
 	$(call need,$(PYTHON) -c 'import ensurepip',python3-venv)
 
 system-test:
-	$(call need,type -P nginx redis-server node go chromium fish zsh pebble,nginx redis-server nodejs golang-go chromium fish zsh pebble)
+	$(call need,type -P nginx redis-server node go chromium fish zsh pebble shellcheck,nginx redis-server nodejs golang-go chromium fish zsh pebble shellcheck)
 
 system-test-tls:
 	$(call need,command -v testssl || command -v testssl.sh,testssl.sh)

@@ -18,7 +18,7 @@ from typing import Final
 
 from echo import HOST
 from flood_servers import Target
-from load import CONNECTIONS, HEADERS, RATE, Sample, pace
+from load import CONNECTIONS, HEADERS, LONGEST, PATIENCE, RATE, Sample, pace
 from servers import Cores, MeasurementError
 
 _OPENSSL: Final = """\
@@ -79,6 +79,8 @@ def saturate(server: Target, cores: Cores, ask: Ask, seconds: int) -> Sample:
     before = server.cpu_seconds
     served, others, took = load(server, cores, ask, seconds)
     used = server.cpu_seconds - before
+    if not served + others and seconds < LONGEST:
+        return saturate(server, cores, ask, 4 * seconds)
     if not served or served < _MOST * (served + others):
         raise MeasurementError(f"{served} of {served + others} answers were {'429' if ask.refused else '2xx'}")
     return {"rate": served / took, "cpu_us": used / served * 1e6, "busy": used / took}
@@ -98,7 +100,7 @@ def _by_wrk(server: Target, cores: Cores, ask: Ask, seconds: int) -> tuple[int, 
     script.write_text(_script(ask))
     port, scheme = (server.tls_port, "https") if ask.secure else (server.plain_port, "http")
     url = f"{scheme}://127.0.0.1:{port}{ask.path}"
-    output = _run(cores, ["wrk", "-t1", f"-c{ask.connections}", f"-d{seconds}s", "-s", str(script), url])
+    output = _run(cores, ["wrk", "-t1", f"-c{ask.connections}", f"-d{seconds}s", PATIENCE, "-s", str(script), url])
     done = re.search(r"(\d+) requests in ([\d.]+)(ms|s|m),", output)
     if done is None or "Socket errors" in output:
         raise MeasurementError(f"not every request was answered:\n{output}")
@@ -146,6 +148,8 @@ def streams(server: Target, cores: Cores, ask: Ask, seconds: int) -> Sample:
     output = _run(cores, [*command, f"--connect-to=127.0.0.1:{server.tls_port}", url])
     used = server.cpu_seconds - before
     done = re.search(r"status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", output)
+    if done is not None and not any(map(int, done.groups())) and seconds < LONGEST:
+        return streams(server, cores, ask, 4 * seconds)
     if done is None or not int(done[1]) or any(map(int, done.groups()[1:])):
         raise MeasurementError(f"not every request was served:\n{output}")
     served = int(done[1])

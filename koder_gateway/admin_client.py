@@ -35,7 +35,7 @@ def admin_of(settings: Settings) -> str:
         raise AdminError(f"{where} does not say by which URL to ask it; name it, as in {_EXAMPLE}")
     if address.kind == "unix":
         return f"unix:{address.port}"
-    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)
+    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # noqa: S104 (is asked, not bound)
     return f"http://[{host}]:{address.port}" if ":" in host else f"http://{host}:{address.port}"
 
 

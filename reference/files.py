@@ -12,8 +12,10 @@ from koder_gateway.config.json_schema import document_schema
 from koder_gateway.config.registry import TenantsFile
 from koder_gateway.config.settings import Settings
 
+from .known_faults import known_faults
 from .markdown import table
 from .roff import sections
+from .score import PAGE, page
 
 ROOT: Final = Path(__file__).parents[1]
 # What stands before and after a generated part, by the suffix of a file.
@@ -63,10 +65,16 @@ def _manual() -> str:
     return _filled("docs/man/koder-gateway.toml.5", parts)
 
 
+def _security() -> str:
+    return _filled("docs/security.md", {"known-faults": known_faults(ROOT / "debian" / "known-faults.toml")})
+
+
 # Each file by its path, with the function that makes its text.
 FILES: Final[dict[str, Callable[[], str]]] = {
     "docs/configuration.md": _configuration,
     "docs/man/koder-gateway.toml.5": _manual,
+    "docs/security.md": _security,
+    PAGE: page,
     "docs/koder-gateway.schema.json": lambda: _json(
         document_schema(Settings, "koder-gateway.toml", "The configuration of koder-gateway.")
     ),

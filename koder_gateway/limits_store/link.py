@@ -169,7 +169,7 @@ class Link:
             return
         pause = min(FIRST_PAUSE * 2**self._failures, LONGEST_PAUSE)
         self._failures = min(self._failures + 1, _DOUBLINGS)
-        self._timer = self._reactor.callLater(pause * uniform(0.5, 1.0), self._connect)
+        self._timer = self._reactor.callLater(pause * uniform(0.5, 1.0), self._connect)  # noqa: S311 (no secret)
         if reason not in self._reasons and len(self._reasons) < _REASONS:
             self._reasons.add(reason)
             self._told.warn(f"{self._name}: {reason}; until it is back each limit acts as its on_failure says")

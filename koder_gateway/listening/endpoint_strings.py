@@ -200,7 +200,7 @@ class ListenAddress:
         return self.host == other.host or (self.kind == "tcp" and (self.everywhere or other.everywhere))
 
 
-_EVERYWHERE = ("", "0.0.0.0", "::")
+_EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 (to compare)
 
 
 def address_of(text: str) -> ListenAddress | None:

@@ -27,7 +27,7 @@ from .limit_rules import LimitRule, RateOverride
 from .meter import UNLIMITED, InFlightMeter, LimitResult, Meter
 from .path_readings import lenient_path
 from .routing import PathSet, PrefixTable
-from .shared_limits import SharedLimits
+from .shared_limits import SharedLimits, SharedPlans
 
 
 class Limiter:
@@ -46,7 +46,7 @@ class Limiter:
     ) -> None:
         listed = tuple(rules)
         self.over = Episodes()
-        self.shared = shared
+        self.shared = None if shared is None else SharedPlans(shared)
         self._room = Room(max_entries)
         self.meters = tuple(
             InFlightMeter(rule, secret) if rule.in_flight else Meter(rule, self._room, secret) for rule in listed

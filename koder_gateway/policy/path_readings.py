@@ -218,7 +218,7 @@ def _head(text: str, most: int, reach: Reach) -> tuple[str, bool]:
     length, dots = 0, 0
     for match in _TOKEN.finditer(text):
         token = match[0]
-        if token == ".":
+        if token == ".":  # noqa: S105 (a part of a path)
             # Behind so many dots there is no name any more.
             if dots > reach.dots:
                 return "".join(kept), False

@@ -45,14 +45,24 @@ def _meaning(rule: LimitRule) -> tuple[object, ...]:
 
 
 class SharedLimits:
-    """A store, and the plans that it decides about. `now` gives the time (monotonic seconds)."""
+    """A store, which reloads keep, and what is counted about it. `now` gives the time (monotonic seconds)."""
 
     def __init__(self, store: SharedStore, now: Callable[[], float]) -> None:
         self.store = store
         self.now = now
-        self._plans: dict[tuple[Meter, ...], SharedPlan] = {}
         self.without = 0
         """Requests since the start that were decided without the store."""
+
+
+class SharedPlans:
+    """The plans of one limiter that a store decides about. They end with the limiter: a plan has its buckets."""
+
+    __slots__ = ("_plans", "limits", "store")
+
+    def __init__(self, limits: SharedLimits) -> None:
+        self.store = limits.store
+        self.limits = limits
+        self._plans: dict[tuple[Meter, ...], SharedPlan] = {}
 
     def plan(self, plan: Plan) -> SharedPlan:
         """The same plan, decided by the store."""
@@ -60,7 +70,7 @@ class SharedLimits:
         if shared is None:
             if len(self._plans) >= _PREPARED:
                 self._plans.clear()
-            shared = self._plans[plan.meters] = SharedPlan(plan, self)
+            shared = self._plans[plan.meters] = SharedPlan(plan, self.limits)
         return shared
 
 

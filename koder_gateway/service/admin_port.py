@@ -165,7 +165,9 @@ def _asked(query: bytes) -> ExplainedRequest:
     except ValueError:
         raise ValueError(f"The query has more than {_PARAMETERS} parameters. {_QUERY}") from None
     single = [words.get(name, [None]) for name in ("method", "url", "from", "data")]
-    if any(len(values) != 1 for values in single) or not single[1][0]:
+    if any(len(values) != 1 for values in single):
         raise ValueError(_QUERY)
     (method,), (url,), (peer,), (data,) = single
+    if not url:
+        raise ValueError(_QUERY)
     return explained_request(method, url, words.get("header", []), "192.0.2.1" if peer is None else peer, data)

@@ -105,9 +105,8 @@ class Exporter:
             except RefusedError as refused:
                 now = self._now()
                 # While it fails, further batches come no sooner.
-                self._earliest = now + max(
-                    min(refused.after, _LONGEST_AFTER), self._pause * random.uniform(0.75, 1.25)
-                )
+                pause = self._pause * random.uniform(0.75, 1.25)  # noqa: S311 (no secret)
+                self._earliest = now + max(min(refused.after, _LONGEST_AFTER), pause)
                 self._pause = min(2 * self._pause, _LONGEST_PAUSE)
                 again = refused.again and self._earliest - begun < _PATIENCE and not _is_gone(self._gateway, 0.0)
                 # No state to tell where it already failed.

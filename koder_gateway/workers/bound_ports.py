@@ -169,7 +169,8 @@ def _internet_socket(port: int, backlog: int, interface: str) -> socket.socket:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         # A scope, as in fe80::1%eth0, needs to be looked up.
         flags = socket.AI_NUMERICHOST | socket.AI_PASSIVE if family == socket.AF_INET6 else socket.AI_PASSIVE
-        address = socket.getaddrinfo(interface or "0.0.0.0", port, family, socket.SOCK_STREAM, 0, flags)[0][4]
+        host = interface or "0.0.0.0"  # noqa: S104 (what an endpoint without an interface asks for)
+        address = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, 0, flags)[0][4]
         made.bind(address)
         made.listen(backlog)
     except OSError as error:

@@ -149,7 +149,7 @@ def become(
         os.set_inheritable(number, True)
     text = _text(ports, workers, ending, left)
     try:
-        os.execve(sys.executable, _command(), {**os.environ, INHERITED: text})
+        os.execve(sys.executable, _command(), {**os.environ, INHERITED: text})  # noqa: S606 (itself)
     except OSError:
         for number in numbers:
             os.set_inheritable(number, False)

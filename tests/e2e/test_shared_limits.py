@@ -197,8 +197,12 @@ def test_without_the_store_each_limit_acts_as_it_says_and_nobody_gets_a_500(redi
         fleet.share()
         # That Redis has begun anew, and learns from the gateway what is spent.
         assert fleet.count("/s/closed", 4, threads=1) == {200: 2, 429: 2}
-        lines = [line for line in gateway.log().splitlines() if "redis://" in line]
-        assert len(lines) == 3, lines
+        told = [line.partition("] ")[2] for line in gateway.log().splitlines() if "redis://" in line]
+        lost = told[1:-1]
+        # It closed the connection, and may have refused another one: each reason is told once.
+        assert 1 <= len(lost) <= 2, told
+        assert len(set(lost)) == len(lost), told
+        assert told[0] == told[-1], told
 
 
 def test_nobody_waits_longer_than_the_timeout_for_a_hung_store(redis: Redis, tmp_path: Path) -> None:

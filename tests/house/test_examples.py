@@ -294,7 +294,10 @@ def test_what_make_run_starts_answers_the_curl_lines(tmp_path: Path) -> None:
         assert int(printed) == there.ports[-1]
         answers = [
             subprocess.run(
-                line.replace(":8443/", f":{printed}/"), shell=True, capture_output=True, text=True, timeout=PATIENCE
+                ["sh", "-c", line.replace(":8443/", f":{printed}/")],
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE,
             )
             for line in CURLS
         ]
@@ -318,7 +321,12 @@ def test_the_daemons_line_serves_and_has_an_admin_port(tmp_path: Path, line: str
 @pytest.mark.parametrize("line", TOOLS)
 def test_the_tools_say_what_is_shown(tmp_path: Path, line: str) -> None:
     done = subprocess.run(
-        line, shell=True, cwd=ROOT, env=environment(tmp_path), capture_output=True, text=True, timeout=PATIENCE
+        ["sh", "-c", line],
+        cwd=ROOT,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == commands(README)[line].replace("/home/you/koder-gateway/", f"{ROOT}/")

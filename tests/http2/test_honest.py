@@ -160,7 +160,7 @@ def test_small_messages_both_ways(client: Client) -> None:
 
 def switching(key: bytes) -> bytes:
     """The answer that opens a WebSocket (RFC 6455 section 4.2.2)."""
-    accept = b64encode(sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+    accept = b64encode(sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11", usedforsecurity=False).digest())
     return (
         b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         b"Sec-WebSocket-Accept: %b\r\n\r\n" % accept

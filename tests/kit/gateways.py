@@ -70,8 +70,8 @@ class GatewayProcess:
     `ports` are endpoint strings, as are `redirects`; with `admin` there is an admin port. `reactor` as for twistd,
     "" for the default one. `open_files` is its RLIMIT_NOFILE; `inherited` is a listening socket that it gets as
     systemd hands them over (sd_listen_fds(3)), called "https". With `program` the gateway is that Python code: it
-    gets the configuration's path and `ports`, and opens one port more, which is then `admin`. A context manager:
-    left, the process has ended and its log shows no traceback.
+    gets the configuration's path and `ports`, and opens one port more, which is then `admin`. `environ` are variables
+    beside those of this process. A context manager: left, the process has ended and its log shows no traceback.
     """
 
     PLAIN = "tcp:0:interface=127.0.0.1"
@@ -90,6 +90,7 @@ class GatewayProcess:
         command: str = "twistd",
         inherited: socket.socket | None = None,
         program: str = "",
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -117,7 +118,12 @@ class GatewayProcess:
         self._log = folder / "gateway.log"
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                words, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, pass_fds=kept
+                words,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                pass_fds=kept,
+                env={**os.environ, **(environ or {})},
             )
         try:
             until(lambda: self._serves() and len(self._started()) >= listening + rest, "the gateway serves")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -112,7 +114,7 @@ def test_without_an_answer_the_buckets_here_go_on_from_what_was_last_known() -> 
     assert once().refused is None
     assert once().refused == RULE
     assert limiter.shared is not None
-    assert limiter.shared.without == 2
+    assert limiter.shared.limits.without == 2
 
 
 def test_the_store_is_told_what_is_known_here() -> None:
@@ -279,6 +281,36 @@ def test_a_plan_of_places_alone_needs_no_store() -> None:
     plan = limiter.plan(b"GET", b"/")
     assert plan is not None
     assert not plan.needs
+
+
+class Counting(Scripted):
+    """A store that knows which of its questions still exist."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.questions: weakref.WeakSet[SharedQuestion] = weakref.WeakSet()
+
+    def question(self, rules: Sequence[SharedRule]) -> SharedQuestion:
+        made = Scripted()
+        self.questions.add(made)
+        return made
+
+
+def test_a_reload_leaves_no_plan_of_the_limiter_before_it() -> None:
+    """A plan has the buckets of all its keys."""
+    store = Counting()
+    limits = SharedLimits(store, lambda: 0.0)
+    limiter = Limiter([RULE], 10, shared=limits)
+    for _ in range(3):
+        plan = limiter.plan(b"GET", b"/")
+        assert plan is not None
+        assert limiter.shared is not None
+        assert limiter.shared.plan(plan) is limiter.shared.plan(plan)
+        assert len(store.questions) == 1
+        before, limiter = limiter, Limiter([RULE], 10, shared=limits)
+        limiter.adopt(before)
+        del before, plan
+        gc.collect()
 
 
 def test_the_figures_of_a_tenant_are_shared_as_well() -> None:

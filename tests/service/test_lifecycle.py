@@ -1258,8 +1258,16 @@ def test_out_of_descriptors_accepting_pauses_and_resumes(tmp_path: Path, reactor
                 origin.hang_up()
                 seen = early.ask("GET", "/a/again")
                 assert seen.status in (200, 502, 503)
-            with gateway.connect() as client:
-                assert client.ask("GET", "/a").body == b"/a fresh"
+
+            def served() -> bool:
+                # The gateway may not have noticed yet that the crowd has left. uvloop's ports let a client wait and
+                # answer it; Twisted's own close whom they have no descriptor for (docs/transports.md).
+                with gateway.connect() as client:
+                    seen = client.ask("GET", "/a")
+                assert seen.status in ((200, 503) if reactor == "uvloop" else (0, 200, 503)), seen
+                return seen.body == b"/a fresh"
+
+            until(served, "clients are served again")
             assert gateway.process.poll() is None
 
 

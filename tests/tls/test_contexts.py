@@ -496,7 +496,7 @@ def test_new_certificates_serve_new_connections_only(issued):
 
 
 def test_a_key_that_openssl_finds_too_weak_is_one_line(tmp_path):
-    key = rsa.generate_private_key(65537, 1024)
+    key = rsa.generate_private_key(65537, 1024)  # noqa: S505 (too weak on purpose)
     path = tmp_path / "weak.pem"
     path.write_bytes(key_pem(key) + certificate_pem(key, "weak.example"))
     with pytest.raises(CertificateError) as caught:

@@ -1,0 +1,14 @@
+"""Waiting beside a load: each look costs the gateway and the clients processor time, so there are few."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.kit import waiting
+
+_TURN = 0.1
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    """Return once the condition is true; fails with `what` when that takes too long."""
+    waiting.until(condition, what, turn=_TURN)

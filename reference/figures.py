@@ -18,8 +18,9 @@ _OURS: Final = "koder-gateway"
 _INTRODUCTION: Final = """
 ## Figures of this release
 
-From the files that the benchmarks keep; [performance.md](performance.md) says how they are measured, and how to do
-that again. Compare ratios, not absolute figures.
+From what the benchmarks kept last: `make bench-peers PEERS="--json benchmarks/kept/peers.json"`, the same for
+`make bench-floods FLOODS=...`, and `make bench-scale`. [performance.md](performance.md) says how they measure, and
+has figures of quiet machines. Compare ratios, not absolute figures.
 """
 
 
@@ -50,7 +51,7 @@ def _peers() -> Iterator[str]:
     names = [name for name in kept["peers"] if name != _OURS]
     yield f"\n### Beside other gateways\n\n{_where(kept['measured'])}\n"
     yield "The server's processor time in microseconds, for each request or connection; a ratio above 1: the\n"
-    yield "gateway needs less.\n\n"
+    yield f"gateway needs less. {kept.get('note', '')}".rstrip() + "\n\n"
     yield f"| case | {_OURS} | {' | '.join(names)} | {' | '.join(f'x {name}' for name in names)} |\n"
     yield f"|---|{'---:|' * (1 + 2 * len(names))}\n"
     for case in kept["cases"]:

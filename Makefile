@@ -11,6 +11,8 @@ LIMITS ?=
 TRACING ?=
 ACME   ?=
 SOAK   ?=
+FUZZ   ?=
+FUZZ_SECONDS ?= 600
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -19,6 +21,8 @@ STAMP := $(VENV)/.installed
 TREE  := build/deb/koder-gateway
 SCAN  := build/sslyze
 LOCK  := build/lock
+E2E   := build/e2e
+PLATFORM := docs/examples/identity-platform
 AUDIT := build/audit
 
 # The daemons that tests start live in /usr/sbin, which an ordinary user's PATH lacks.
@@ -27,8 +31,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-long test-tls test-acme soak check format reference score screenshot bench bench-echo bench-floods bench-limits-store bench-refresh bench-tracing bench-peers bench-scale bench-workers bench-acme lock audit deb test-deb test-reproducible test-container clean
-.PHONY: system-python system-bench system-test system-test-tls system-test-acme system-deb system-test-deb
+.PHONY: help run test test-long test-tls test-acme test-e2e soak fuzz check format reference score screenshot bench bench-echo bench-floods bench-limits-store bench-refresh bench-tracing bench-peers bench-scale bench-workers bench-acme lock audit deb test-deb test-reproducible test-container clean
+.PHONY: system-python system-bench system-test system-test-tls system-test-acme system-test-e2e system-deb system-test-deb
 
 # $(call need,CONDITION,PACKAGES): nothing while CONDITION holds; else the Debian PACKAGES are installed when root,
 # and named in one line when not. `type -P` finds all of its names; `command -v` is content with one.
@@ -50,7 +54,9 @@ help:
 	@echo 'make test-long  an hour of small messages, in virtual time, as real HTTP/2 clients send them, and ten million keys of limits (some minutes)'
 	@echo 'make test-tls  testssl.sh and sslyze look at a gateway (some minutes)'
 	@echo 'make test-acme  certificates from a real ACME authority, with all of its faults (some minutes)'
+	@echo 'make test-e2e  a real OpenID provider, real clients, a browser, and HAProxy, nginx and Caddy in front (some minutes)'
 	@echo 'make soak      ten minutes of 2,000 clients of all kinds while everything around a gateway fails (SOAK= passes options)'
+	@echo 'make fuzz      inputs that nobody has thought of, for FUZZ_SECONDS=$(FUZZ_SECONDS) (FUZZ= chooses targets)'
 	@echo 'make check     formatting, lint and types'
 	@echo 'make format    write the formatting that check asks for'
 	@echo 'make reference  write the reference of the configuration anew from the code, after a change of its keys'
@@ -98,6 +104,14 @@ test-acme: system-test-acme $(STAMP)-test
 soak: system-test $(STAMP)-test
 	rm -rf build/soak
 	$(BIN)/python -m tests.soak --keep build/soak $(SOAK)
+
+# The platform that docs/identity-platform.md shows, by its own files.
+test-e2e: system-test system-test-e2e $(STAMP)-test $(E2E)/.installed
+	KODER_TEST_E2E=$(CURDIR)/$(E2E) $(BIN)/python -m pytest $(or $(PYTEST),-p tests.kit.second_try tests/platform)
+
+# What it finds goes into build/fuzz; `make test` takes the inputs of tests/fuzz/corpus, and a few mutations of them.
+fuzz: $(STAMP)-test $(STAMP)-fuzz
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ)
 
 check: $(STAMP)-check
 	$(BIN)/ruff format --check .
@@ -200,6 +214,14 @@ $(SCAN)/.installed: | system-python
 	$(SCAN)/bin/python -m pip -qq --no-input --disable-pip-version-check install 'sslyze >= 6.1'
 	touch $@
 
+# Node.js and npm come by pip, too: Debian's are too old for these packages, whose versions and hashes the lock has.
+$(E2E)/.installed: $(PLATFORM)/package.json $(PLATFORM)/package-lock.json | $(STAMP)-e2e
+	rm -rf $(E2E)
+	mkdir -p $(E2E)
+	cp $^ $(E2E)
+	cd $(E2E) && PATH=$(CURDIR)/$(BIN):$$PATH npm ci --ignore-scripts --no-audit --no-fund
+	touch $@
+
 $(LOCK)/.installed: | system-python
 	/usr/bin/python3 -m venv --clear $(LOCK)
 	$(LOCK)/bin/python -m pip -qq --no-input --disable-pip-version-check install 'pip-tools >= 7.5'
@@ -223,6 +245,9 @@ system-test-tls:
 
 system-test-acme:
 	$(call need,type -P pebble redis-server,pebble redis-server)
+
+system-test-e2e:
+	$(call need,type -P haproxy caddy,haproxy caddy)
 
 system-bench:
 	$(call need,type -P nginx wrk h2load,nginx wrk nghttp2-client)

@@ -33,6 +33,7 @@ NOT_RUN = {
     "go": "test_context_docs runs it",
     "install": "writes to /etc, or as root",
     "make": "its targets are compared with the Makefile",
+    "npm": "make test-e2e runs it",
     "nft": "changes the firewall",
     "node": "test_context_docs runs it",
     "systemctl": "needs systemd",

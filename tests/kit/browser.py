@@ -128,14 +128,15 @@ class Page:
 class Browser:
     """The process. A context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, *flags: str) -> None:
+        """`flags` are further options of its command line."""
         program = chromium()
         assert program is not None, "chromium is not installed"
         self._folder = tempfile.mkdtemp(prefix="koder-browser-")
         self._log = Path(self._folder) / "log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [program, *_FLAGS, f"--user-data-dir={self._folder}/profile", "about:blank"],
+                [program, *_FLAGS, *flags, f"--user-data-dir={self._folder}/profile", "about:blank"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

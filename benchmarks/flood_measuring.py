@@ -20,6 +20,8 @@ from servers import Cores
 _forking = multiprocessing.get_context("fork")
 # How often memory is looked at, in seconds.
 _SAMPLE = 0.02
+# Seconds without attackers at least: the kernel counts processor time in hundredths of a second.
+_QUIET = 2.0
 # Seconds that honest clients have before anything is measured, and the server after attackers have left.
 _WARM = 0.4
 _AFTER = 1.0
@@ -57,13 +59,15 @@ class Phase:
 @dataclass
 class Round:
     """One server's part of a round. `served`: processor time of an ordinary request over HTTP/1.1 and TLS,
-    `alike` that of one with the answer that attackers ask for, `connected` that of a TLS connection without one;
-    `quiet`: p99 of honest clients when nobody attacks."""
+    `alike` that of one with the answer that attackers ask for, `connected` that of a TLS connection without one.
+    `quiet`: p99 of honest clients when nobody attacks, `honest`: processor time for each of their requests then, with
+    all that the server does by itself meanwhile."""
 
     served: float
     alike: float
     connected: float
-    quiet: float
+    quiet: float = 0.0
+    honest: float = 0.0
     phases: list[Phase] = field(default_factory=list)
 
 
@@ -178,7 +182,9 @@ def flood(
     report, later, killed = _watched(target, honest, 40)
     report = report or Report(failed=1)
     time.sleep(_AFTER)
-    quiet = report.answers * known.served
+    # Not `known.served`: each request of a few clients wakes the server, which costs twice as much as one of many at
+    # full speed. Where attackers have few requests, that difference would be most of what these seem to cost.
+    quiet = report.answers * known.honest
     if not attack.handshakes and attack.transport in ("tls", "h2"):
         quiet += tally.connections * known.connected
     of_attack = max(0.0, spent - quiet)
@@ -216,14 +222,17 @@ def measure(target: Target, attack: Attack, sizes: list[int], cores: Cores, seco
     """The whole case on a server that has just been started."""
     served = ordinary(target, cores)
     alike = ordinary(target, cores, attack.answer) if attack.answer else served
-    known = Round(served, alike, connected(target, cores), 0.0)
+    known = Round(served, alike, connected(target, cores))
     with _child(_be_honest, target.tls_port, attack.honest == "tunnels", cores=cores) as honest:
         time.sleep(_WARM)
         honest.send("take")
         honest.recv()
-        time.sleep(max(1.0, seconds))
+        used = target.cpu_seconds
+        time.sleep(max(_QUIET, seconds))
         honest.send("take")
-        known.quiet = honest.recv().percentile(0.99)
+        report: Report = honest.recv()
+        known.quiet = report.percentile(0.99)
+        known.honest = (target.cpu_seconds - used) / max(1, report.answers)
         for size in sizes:
             phase = flood(target, attack, size, honest, cores, max(seconds, attack.seconds), known)
             known.phases.append(phase)

@@ -109,6 +109,12 @@ class Turns:
         self._soon(self._turned)
         return False
 
+    @property
+    def late(self) -> bool:
+        """Whether arriving data waits, as `over` has found in this turn: who can reads little of it at once now, as
+        all of it is held here."""
+        return self._marked and self.time() >= self.ends
+
     def _turned(self) -> None:
         self._marked = False
 

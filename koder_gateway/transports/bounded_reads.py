@@ -129,7 +129,12 @@ class BoundedReads(ABC):
 
     def _bulk_buffer(self, _hint: int) -> memoryview:
         budget = self._budget
-        return _buffer if budget >= MOST else _buffer[: max(BOUND, budget)]
+        if self.reactor.turns.late:
+            # It would wait for a later turn, beside what a hundred other connections have read.
+            return _little
+        if budget <= BOUND:
+            return _bounded
+        return _buffer if budget >= MOST else _buffer[:budget]
 
     def _bulk_read(self, size: int) -> None:
         budget = self._budget
@@ -217,7 +222,9 @@ class BoundedReads(ABC):
 
     def _fitting_buffer(self, _hint: int) -> memoryview:
         budget = self._budget
-        return _buffer if budget >= MOST else _buffer[: max(LITTLE, budget)]
+        if budget <= LITTLE or self.reactor.turns.late:
+            return _little
+        return _buffer if budget >= MOST else _buffer[:budget]
 
     def _fitting_read(self, size: int) -> None:
         self._budget -= size

@@ -18,7 +18,7 @@ from zope.interface import implementer
 from ..exchange.states import CLOSED, INVALID
 from ..reactor.bytes_before_reset import deliver_bytes_before_reset
 from ..reactor.direct_reads import deliver_directly
-from ..reactor.read_sizes import read_fitting, read_freely
+from ..reactor.read_sizes import read_bounded, read_freely
 from .connection_reader import GONE, HEAD, IDLE, UNTIL_CLOSE, WHOLE, ConnectionReader
 from .graceful_close import ClosingConnection, GracefulCloses
 from .ports import RespondingService, ResponseReceiver, TunnelEnd
@@ -218,7 +218,7 @@ class UpstreamConnection(ConnectionReader, ClosingConnection):
             self._stop_pulling()
         self.relay = None
         self._buffer = b""
-        if self._bounded or self._fits:
+        if self._bounded or self._large:
             self._read_as_before()
         chunks, self._chunks = self._chunks, None
         held = self.paused or (chunks is not None and chunks.holding)
@@ -236,9 +236,10 @@ class UpstreamConnection(ConnectionReader, ClosingConnection):
 
     def _read_as_before(self) -> None:
         """The next response may be another client's: nothing is known yet of what that takes."""
-        self._bounded = self._exact = False
-        if self._fits:
-            read_fitting(self.transport, self._room)
+        self._bounded = self._exact = self._large = False
+        if self._bulky:
+            # A large one may begin with a whole buffer of the reactor's.
+            read_bounded(self.transport)
         else:
             read_freely(self.transport)
 

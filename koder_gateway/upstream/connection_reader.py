@@ -56,8 +56,10 @@ class ConnectionReader(Protocol, ChunkSource):
     _late = b""
     _bounded = False
     _exact = False
-    # Whether a response has been large: then no more is read at once than its client takes, of later ones as well.
-    _fits = False
+    # Whether the present response is large: no more of it is read at once than its client takes.
+    _large = False
+    # Whether one has been: then the first read of a later one is bounded.
+    _bulky = False
 
     def __init__(self, service: RespondingService) -> None:
         self.relay: ResponseReceiver | None = None
@@ -68,6 +70,7 @@ class ConnectionReader(Protocol, ChunkSource):
         self._service = service
         self._state = IDLE
         self._buffer: bytes | bytearray = b""
+        # What is to come of a body; without a known length, how many bytes until it is large.
         self._remaining = 0
         self._chunks: ChunkedResponse | None = None
         self._keep_alive = False
@@ -106,12 +109,19 @@ class ConnectionReader(Protocol, ChunkSource):
             self._read_head(relay, data)
         elif state == LENGTH:
             self._read_length(relay, data)
-        elif self._chunks is not None:
-            self._chunks.feed(data)
         else:
-            relay.body(data)
+            if self._chunks is not None:
+                self._chunks.feed(data)
+            else:
+                relay.body(data)
+            if not self._large and self.relay is relay:
+                self._count(len(data))
         if len(data) >= MUCH:
-            self._read_much(len(data))
+            if self._large:
+                # By now more may wait than when it began.
+                self._read_much()
+            if len(data) >= FULL_READ:
+                end_turn(self.transport)
 
     # -- the turn
 
@@ -232,7 +242,10 @@ class ConnectionReader(Protocol, ChunkSource):
             self._state = LENGTH
             self._remaining = -surplus
             relay.answered(head, data, False, False)
-        elif head.chunked:
+            if surplus <= -MUCH and self.relay is relay:
+                self._read_much()
+            return
+        if head.chunked:
             self._state = CHUNKED
             service = self._service
             decoder = service.reader.body_decoder(head, _CHUNK_SLACK)
@@ -241,6 +254,9 @@ class ConnectionReader(Protocol, ChunkSource):
         else:
             self._state = UNTIL_CLOSE
             relay.answered(head, data, False, False)
+        if self.relay is relay:
+            self._remaining = MUCH
+            self._count(len(data))
 
     def _read_length(self, relay: ResponseReceiver, data: bytes) -> None:
         remaining = self._remaining - len(data)
@@ -262,16 +278,22 @@ class ConnectionReader(Protocol, ChunkSource):
 
     # -- how much is read at once
 
-    def _read_much(self, size: int) -> None:
-        """What is read of a large response waits for its client: read no more at once than there is room for."""
-        if self.relay is not None:
-            if self.relay.client.crowded:
+    def _count(self, size: int) -> None:
+        """More of a body without a known length: small reads too make a large response."""
+        self._remaining -= size
+        if self._remaining <= 0:
+            self._read_much()
+
+    def _read_much(self) -> None:
+        """The response is large, by its length or by what has come of it, and what is read waits for its client: read
+        no more at once than there is room for. Before the next read, which would take all that has come by then."""
+        relay, first = self.relay, not self._large
+        if relay is not None:
+            self._large = self._bulky = True
+            if relay.client.crowded:
                 self.bound_reads()
-            elif not self._fits and not self._bounded:
-                self._fits = True
+            elif first and not self._bounded:
                 read_fitting(self.transport, self._room)
-        if size >= FULL_READ:
-            end_turn(self.transport)
 
     def bound_reads(self) -> None:
         """Read no more at once of this response than there is room for on its way to the client."""

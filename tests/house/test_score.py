@@ -85,7 +85,7 @@ def test_the_page_is_written_once_every_test_has_passed(
     written = tmp_path / "docs" / "score.md"
     written.parent.mkdir()
     assert main() == code
-    assert asked == sorted({test.node for test in TESTS})
+    assert asked == sorted({test.node for test in TESTS if not test.file.startswith("platform/")})
     assert written.exists() == (code == 0)
 
 

@@ -300,3 +300,16 @@ def test_who_is_served_at_once_asks_for_a_mark_now_and_then_and_not_in_each_turn
         marks += len(crowd.reactor.calls)
         crowd.reactor.turn()
     assert marks <= 11
+
+
+def test_a_turn_is_late_once_arriving_data_has_to_wait() -> None:
+    reactor = Reactor()
+    turns = reactor.turns()
+    assert not turns.late, "nothing has arrived in this turn"
+    assert not turns.over()
+    assert not turns.late
+    reactor.now += ARRIVALS
+    assert turns.late
+    assert turns.over()
+    reactor.turn()
+    assert not turns.late, "the next turn has time of its own"

@@ -30,7 +30,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=600.0, help="of all gateways together")
     parser.add_argument("--connections", type=int, default=2000)
     parser.add_argument("--workers", default="1,2", help="of each gateway")
-    parser.add_argument("--think", type=float, default=2.0, help="mean seconds between two requests of a client")
+    parser.add_argument("--think", type=float, default=4.0, help="mean seconds between two requests of a client")
     parser.add_argument("--seed", type=int, default=1, help="chooses what clients do")
     parser.add_argument("--keep", type=Path, help="a folder for logs and the report, which must not exist")
     return parser.parse_args()

@@ -47,7 +47,7 @@ def service_dies(stage: Stage) -> None:
         service.kill()
         until(lambda: _seen(stage, fault) > before, "clients see that the service has gone")
         service.start()
-        until(lambda: stage.serves("a"), "the service is used again")
+        until(stage.available("a"), "the service is used again")
 
 
 def service_hangs(stage: Stage) -> None:

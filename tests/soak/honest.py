@@ -118,20 +118,14 @@ def settle(ledger: Ledger, kind: str, ask: Ask, answer: Message, began: float) -
 
 
 class Kept:
-    """A connection of HTTP/1.1. `alive` is when its last byte came: it may have ended any time since, unseen."""
+    """A connection of HTTP/1.1, which was begun at `alive`. After an answer that is when its request was sent: it may
+    have ended any time since, unseen, however late the client reads what came before that."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, alive: float) -> None:
+        self.reader = reader
         self.writer = writer
         self.buffer = bytearray()
-        self.alive = time.monotonic()
-        self._reader = reader
-
-    async def read(self, size: int = 1 << 16) -> bytes:
-        """What comes next; empty at the end."""
-        data = await self._reader.read(size)
-        if data:
-            self.alive = time.monotonic()
-        return data
+        self.alive = alive
 
 
 async def http1(client: Client) -> None:
@@ -139,8 +133,9 @@ async def http1(client: Client) -> None:
     are read slowly."""
     secure = client.number % 2 == 0
     kind = "HTTP/1.1 over TLS" if secure else "HTTP/1.1"
+    began = time.monotonic()
     async with client.connected(secure=secure) as pair:
-        kept = Kept(*pair)
+        kept = Kept(*pair, began)
         for _ in range(client.rng.randrange(2, 20)):
             count = client.rng.choice((1, 1, 1, 1, 1, 3))
             large = client.rng.random() < 0.05
@@ -160,7 +155,7 @@ async def exchange(client: Client, kind: str, asks: list[Ask], kept: Kept) -> bo
     async def read() -> bytes:
         if slowly:
             await client.doors.linger(0.05)
-        return await kept.read(8192 if slowly else 1 << 16)
+        return await kept.reader.read(8192 if slowly else 1 << 16)
 
     waiting = list(asks)
     try:
@@ -171,12 +166,14 @@ async def exchange(client: Client, kind: str, asks: list[Ask], kept: Kept) -> bo
             if waiting and answer.values(b"connection") == [b"close"]:
                 raise Cut("closed after an earlier answer")
     except (Cut, OSError) as error:
-        for ask in waiting:
-            ledger.missed(kind, "cut", ask.service, alive, repr(error))
+        # Those that wait behind an answer that is cut end with it, whatever their own service.
+        for _ in waiting:
+            ledger.missed(kind, "cut", waiting[0].service, alive, repr(error))
         return False
     except (Malformed, TimeoutError, AssertionError) as error:
         ledger.wrong(kind, f"{waiting[0].target}: {error!r}")
         return False
+    kept.alive = began
     return answer.values(b"connection") != [b"close"]
 
 
@@ -237,8 +234,9 @@ async def _next(reader: asyncio.StreamReader, buffer: bytearray) -> tuple[bool, 
 
 async def guest(client: Client) -> None:
     """Requests of a tenant that is suspended now and then."""
+    began = time.monotonic()
     async with client.connected() as pair:
-        kept = Kept(*pair)
+        kept = Kept(*pair, began)
         for _ in range(10):
             ask = replace(client.ask(), tenant=GUEST)
             if not await exchange(client, "guest", [ask], kept) or client.doors.stopping.is_set():

@@ -50,17 +50,19 @@ class _Stream:
 
 
 class _Connection:
-    """The client's side of one connection."""
+    """The client's side of one connection, which was begun at `alive`."""
 
-    def __init__(self, client: Client, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, client: Client, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, alive: float
+    ) -> None:
         self._ledger = client.doors.ledger
         self._reader, self._writer = reader, writer
         config = h2.config.H2Configuration(client_side=True, header_encoding=None)
         self._h2 = h2.connection.H2Connection(config)
         self._h2.initiate_connection()
         self._streams: dict[int, _Stream] = {}
-        # When its last byte came: it may have ended any time since, unseen.
-        self._alive = time.monotonic()
+        # When the last requests that were answered had been sent: it may have ended any time since, unseen.
+        self._alive = alive
         self.usable = True
 
     async def exchange(self, asks: list[Ask]) -> None:
@@ -76,7 +78,7 @@ class _Connection:
                     if not data:
                         raise Cut("the connection")
                     self._take(data)
-                    self._alive = time.monotonic()
+            self._alive = began
         except (Cut, OSError) as error:
             self._lose(repr(error))
         except (h2.exceptions.ProtocolError, TimeoutError, ValueError) as error:
@@ -116,8 +118,9 @@ class _Connection:
 
 async def http2(client: Client) -> None:
     """Batches of streams on one connection."""
+    began = time.monotonic()
     async with client.connected(secure=True, http2=True) as (reader, writer):
-        connection = _Connection(client, reader, writer)
+        connection = _Connection(client, reader, writer, began)
         for _ in range(client.rng.randrange(2, 12)):
             large = client.rng.random() < 0.05
             count = client.rng.randrange(1, 7)

@@ -57,7 +57,7 @@ def soak(stage: Stage, plan: Plan, say: Callable[[str], object] = lambda line: N
     _warm_up(stage, plan)
     before = _held(stage)
     elder = served_by(stage.gateway)[0]
-    with Load(stage.doors(plan.think), plan.connections, plan.seed, min(plan.seconds / 20, 20.0)):
+    with Load(stage.doors(plan.think), plan.connections, plan.seed, min(plan.seconds / 5, 30.0)):
         _disturb(stage, plan, result, elder, say)
         result.memory["at the end of the load"] = _memory(elder)
     say("the load has ended")
@@ -132,9 +132,9 @@ def _look_back(stage: Stage, result: Result, before: list[Held], elder: int) -> 
 def _judge_memory(result: Result, elder: int) -> None:
     memory = result.memory
     memory["after the load"] = _memory(elder)
-    if result.plan.seconds < _JUDGED:
-        return
-    first = memory["after the first minute"]
+    first = memory.get("after the first minute")
+    if result.plan.seconds < _JUDGED or first is None:
+        return  # too short, or ended early by what is reported already
     for when in ("at the end of the load", "after the load"):
         text = f"memory {when} is {memory[when]:.1f} MiB, {first:.1f} MiB after the first minute"
         result.check(memory[when] <= first * _GROWTH, text)

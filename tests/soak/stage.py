@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import ssl
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -45,6 +47,8 @@ charge = "refusals"
 """
 # Connections that must be served in a row before a fault counts as over: with several workers each serves some.
 _IN_A_ROW = 8
+# Looks at the metrics, a tenth of a second apart, in which those of every worker have been taken anew.
+_LOOKS = 15
 
 
 class ServiceProcess:
@@ -124,7 +128,8 @@ class Stage:
             "tenants": {"registry": "tenants.toml", "max_loss": "100%"},
             "listen": {"workers": self.workers},
             "limits_store": {"url": f"unix:{self.redis.path}", "timeout": "500ms"},
-            "timeouts": {"idle": "20s", "upstream_keepalive": "2s"},
+            # A machine that is busy with the clients as well may take its time for a handshake.
+            "timeouts": {"head": "30s", "idle": "20s", "upstream_keepalive": "2s"},
         }
         urls = {name: f"http://127.0.0.1:{service.port}" for name, service in self.services.items() if name != "c"}
         text = configuration(urls, sections, _LIMITS)
@@ -178,6 +183,20 @@ class Stage:
             if not answer.complete or ask.fault(answer.status, answer.values, answer.body):
                 return False
         return True
+
+    def available(self, service: str) -> Callable[[], bool]:
+        """Whether every worker uses the service, once that has been so for some looks in a row: what a worker shows
+        of the others is up to a second old."""
+        name = re.compile(rf'koder_gateway_upstream_available\{{.*service="{service}".*\}}')
+        looks = 0
+
+        def look() -> bool:
+            nonlocal looks
+            good = all(value for each, value in self.gateway.metrics().items() if name.fullmatch(each))
+            looks = looks + 1 if good else 0
+            return (self.workers == 1 or looks >= _LOOKS) and self.serves(service)
+
+        return look
 
     def settled(self) -> bool:
         """Whether every worker serves and limits are shared."""

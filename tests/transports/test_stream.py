@@ -16,7 +16,7 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 
-from koder_gateway.reactor.turns import READS
+from koder_gateway.reactor.turns import READS, Turns
 from koder_gateway.transports.bounded_reads import BOUND, LITTLE
 from koder_gateway.transports.reactor import UvloopReactor
 from tests.kit.transports_running import HalfCloseable, Recorder, Serving, connected, run, running_reactor
@@ -686,6 +686,32 @@ def test_what_is_passed_on_waits_as_one_small_read(reactor: UvloopReactor, way: 
         assert max(size for size, _ in before) > BOUND, "what there is room for is read at once"
         assert sink.transport.room == 0
         end.transport.resumeProducing()
+        sink.transport.abortConnection()
+        await end.lost
+
+    run(reactor, scenario())
+
+
+@pytest.mark.parametrize("way", ["bounded", "fitting"])
+def test_late_in_a_turn_little_is_read_at_once(
+    reactor: UvloopReactor, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is read then is held until there is a turn: of a hundred connections a hundred times as much."""
+    source, passing, sink, end = Recorder(), PassingOn(way), Recorder(), Recorder()
+
+    async def scenario() -> None:
+        await connected(reactor, sink, end)
+        await connected(reactor, source, passing)
+        passing.onwards = sink.transport
+        source.transport.write(bytes(MIB))
+        await end.has(MIB)
+        early = len(passing.reads)
+        monkeypatch.setattr(Turns, "late", True)
+        source.transport.write(bytes(MIB))
+        await end.has(2 * MIB)
+        assert max(size for size, _ in passing.reads[early:]) == LITTLE
+        assert max(size for size, _ in passing.reads[:early]) > LITTLE
+        source.transport.abortConnection()
         sink.transport.abortConnection()
         await end.lost
 

@@ -11,6 +11,8 @@ LIMITS ?=
 TRACING ?=
 ACME   ?=
 SOAK   ?=
+FUZZ   ?=
+FUZZ_SECONDS ?= 600
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -29,7 +31,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-long test-tls test-acme test-e2e soak check format reference score screenshot bench bench-echo bench-floods bench-limits-store bench-refresh bench-tracing bench-peers bench-scale bench-workers bench-acme lock audit deb test-deb test-reproducible test-container clean
+.PHONY: help run test test-long test-tls test-acme test-e2e soak fuzz check format reference score screenshot bench bench-echo bench-floods bench-limits-store bench-refresh bench-tracing bench-peers bench-scale bench-workers bench-acme lock audit deb test-deb test-reproducible test-container clean
 .PHONY: system-python system-bench system-test system-test-tls system-test-acme system-test-e2e system-deb system-test-deb
 
 # $(call need,CONDITION,PACKAGES): nothing while CONDITION holds; else the Debian PACKAGES are installed when root,
@@ -54,6 +56,7 @@ help:
 	@echo 'make test-acme  certificates from a real ACME authority, with all of its faults (some minutes)'
 	@echo 'make test-e2e  a real OpenID provider, real clients, a browser, and HAProxy, nginx and Caddy in front (some minutes)'
 	@echo 'make soak      ten minutes of 2,000 clients of all kinds while everything around a gateway fails (SOAK= passes options)'
+	@echo 'make fuzz      inputs that nobody has thought of, for FUZZ_SECONDS=$(FUZZ_SECONDS) (FUZZ= chooses targets)'
 	@echo 'make check     formatting, lint and types'
 	@echo 'make format    write the formatting that check asks for'
 	@echo 'make reference  write the reference of the configuration anew from the code, after a change of its keys'
@@ -105,6 +108,10 @@ soak: system-test $(STAMP)-test
 # The platform that docs/identity-platform.md shows, by its own files.
 test-e2e: system-test system-test-e2e $(STAMP)-test $(E2E)/.installed
 	KODER_TEST_E2E=$(CURDIR)/$(E2E) $(BIN)/python -m pytest $(or $(PYTEST),-p tests.kit.second_try tests/platform)
+
+# What it finds goes into build/fuzz; `make test` takes the inputs of tests/fuzz/corpus, and a few mutations of them.
+fuzz: $(STAMP)-test $(STAMP)-fuzz
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ)
 
 check: $(STAMP)-check
 	$(BIN)/ruff format --check .

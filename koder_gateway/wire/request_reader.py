@@ -111,7 +111,10 @@ class RequestReader:
         raw: bytes, start: re.Match[bytes] | None, fields: list[tuple[bytes, bytes]], refusal: Refusal | None
     ) -> RequestHead:
         """The head of which only the refusal, the start line, the Host and the Origin are of use."""
-        method, target, minor = (b"", b"", b"1") if start is None else start.groups()
+        # No body goes with the response to a HEAD, whatever is wrong with the rest of its line.
+        method, target, minor = (b"HEAD" if raw.startswith(b"HEAD ") else b"", b"", b"1")
+        if start is not None:
+            method, target, minor = start.groups()
         head = RequestHead(method, target, 1 if minor == b"1" else 0, fields)
         head.refusal = refusal
         head.keep_alive = False

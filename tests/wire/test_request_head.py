@@ -573,3 +573,9 @@ def test_a_probe_takes_no_offence_at_an_empty_line_that_is_gone_again() -> None:
         if byte != 0x0A or so_far:
             so_far.append(byte)
         assert not so_far or probe.fault(bytes((byte,)), so_far) is None
+
+
+def test_a_malformed_head_of_head_gets_no_body_however_it_comes() -> None:
+    """The method decides it, which is known before the rest of the line."""
+    assert READER.read(b"HEAD /a HTTP//.0\r\nHost: a\r\n\r\n").method == b"HEAD"
+    assert READER.read(b"HEADS /a HTTP//.0\r\nHost: a\r\n\r\n").method == b""

@@ -315,7 +315,7 @@ class GatewaySite(Site, ClientSite):
 
     def sweep(self, now: float) -> None:
         """Expire every channel whose deadline has passed."""
-        self.turns.early.tick(now)
+        self.turns.tick(now)
         self.fault_log.sweep(now)
         if not self._due:
             self._due.extend(channel for channel in self.channels if channel.deadline <= now)

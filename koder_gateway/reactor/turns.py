@@ -28,6 +28,7 @@ from typing import Any, Final, Protocol
 
 from .early_reads import EarlyReads
 from .fair_queue import FairQueue, Work
+from .joined_writes import JoinedWrites
 
 # Seconds of work on one connection before others have their turn; and for everything in one queue, in one turn of the
 # reactor.
@@ -60,7 +61,8 @@ class BulkReader(Protocol):
 class Turns:
     """The queue of waiting work. `soon` calls in the reactor's next turn, `time` returns monotonic seconds. If it is
     not `bounded`, a turn may last for any time, which is for clocks that tests move. `yielded` counts the requests
-    for a later turn. Before `ends` the turn is not `over`. `early` reads responses before further requests."""
+    for a later turn. Before `ends` the turn is not `over`. `early` reads responses before further requests,
+    `joined` keeps what is written until the turn ends."""
 
     def __init__(
         self, soon: Callable[[Work], object], time: Callable[[], float] = time.monotonic, *, bounded: bool = True
@@ -68,6 +70,7 @@ class Turns:
         self.time = time
         self.yielded = 0
         self.early = EarlyReads()
+        self.joined = JoinedWrites(soon)
         self._soon = soon
         # Until when arriving data is served at once; and whether that period has begun in the present turn.
         self.ends = 0.0 if bounded else math.inf
@@ -90,6 +93,11 @@ class Turns:
     def slice(self) -> float:
         """The end of a slice that begins now."""
         return self.time() + SLICE
+
+    def tick(self, now: float) -> None:
+        """See how busy the thread is: called a few times a second, with monotonic seconds."""
+        self.early.tick(now)
+        self.joined.wanted = self.early.busy
 
     def over(self) -> bool:
         """Whether data that has just arrived must wait, since this turn has lasted long enough.
@@ -143,6 +151,8 @@ class Turns:
 
     def _run(self) -> None:
         """Run each waiting work at most once, until this turn's time for its queue is over."""
+        # What was written before is not to wait for this too.
+        self.joined.send()
         try:
             self._serve(self._arrived, ARRIVALS)
             self._serve(self._greeted, TURN)
@@ -186,6 +196,7 @@ class Turns:
         self._readers.add(getattr(reader.getPeer(), "host", reader), reader.next_turn)
 
     def _next_reads(self) -> None:
+        self.joined.send()
         readers = self._readers
         self._reads = 0
         if len(readers):

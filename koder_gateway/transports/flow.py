@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from koder_gateway.transports.bounded_reads import FIRST, FIRST_BUFFER, BoundedReads
+
+# Bytes of one connection that may wait for the end of the turn: several responses. A larger write saves nothing.
+JOINED: Final = 1 << 14
 
 
 def drop(_data: object) -> None:
@@ -30,6 +33,8 @@ class Flow(BoundedReads):
     TLS = False
     _full = False
     _half_closing = False
+    # What waits for the end of the turn.
+    _joined = b""
     # Whether the protocol has stopped reading.
     _stopped = False
     protocol: Any = None
@@ -80,6 +85,8 @@ class Flow(BoundedReads):
             return
         self.producer, self.streamingProducer, self.producerPaused = producer, streaming, False
         if not streaming:
+            # It is asked for more when all that was written is accepted, so nothing waits here.
+            self.flush()
             if not self._half_closing:
                 self.write = self._write_pulled
             producer.resumeProducing()
@@ -102,7 +109,32 @@ class Flow(BoundedReads):
 
     def _write_natively(self) -> None:
         if not self.TLS:
-            self.write = self._native.write
+            self.write = self._write
+
+    def _write(self, data: bytes) -> None:
+        """Send this at once; or, while the reactor is busy, with whatever else is written in this turn."""
+        native, joined = self._native, self._joined
+        if joined:
+            if type(data) is bytes and len(joined) + len(data) <= JOINED:
+                self._joined = joined + data
+                return
+            self.flush()
+        elif native is None:
+            return
+        elif type(data) is bytes and len(data) <= JOINED and self.reactor.turns.joined.takes(self):
+            self._joined = data
+            return
+        native.write(data)
+
+    def flush(self) -> None:
+        """Send what waits for the end of the turn, if anything does."""
+        joined = self._joined
+        if joined:
+            self._joined = b""
+            try:
+                self._native.write(joined)
+            except Exception as error:
+                self._fail(error)
 
     def _write_pulled(self, data: bytes) -> None:
         self._native.write(data)

@@ -58,6 +58,7 @@ def start_tls(transport: Flow, context_factory: Any, client: bool) -> None:
     `transport` becomes the plaintext side: its methods lead to the TLS layer. A registered producer moves along, so
     that TLS data can pause it too.
     """
+    transport.flush()
     producer, streaming = transport.producer, transport.streamingProducer
     if producer is not None:
         transport.unregisterProducer()

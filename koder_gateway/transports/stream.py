@@ -54,11 +54,13 @@ _log = Logger()
 class StreamTransport(Flow):
     """The asyncio protocol that uvloop calls, and the Twisted transport that a protocol holds.
 
-    The hot path has almost nothing in between: `write` *is* uvloop's, and data takes one call to the protocol's
-    `dataReceived`, looked up each time because protocols replace it. A pull producer, and a half-closed or lost
-    connection, replace those two methods while they last.
+    The hot path has almost nothing in between: `write` takes one call to uvloop's, at once or when the turn ends, and
+    data takes one call to the protocol's `dataReceived`, looked up each time because protocols replace it. A pull
+    producer, and a half-closed or lost connection, replace those two methods while they last: look `write` up each
+    time too.
 
-    Do not keep `transport.write` beyond `connectionLost`: it raises RuntimeError then. Look it up each time instead.
+    Whatever ends the connection or its writing calls `flush` first. Only what a protocol writes in a turn in which it
+    then raises is lost, as on Twisted's own transports.
 
     A subclass provides the protocol (`_build`) and is notified of the end (`_ended`).
     """
@@ -78,6 +80,7 @@ class StreamTransport(Flow):
         super().__init__()
         self.reactor = reactor
         self.write = drop
+        self._joined = b""
         # Set here already: what only some instances have costs each of those a dictionary of its own.
         self.producer: Any = None
         self.streamingProducer = self.producerPaused = self._full = self._stopped = False
@@ -156,6 +159,7 @@ class StreamTransport(Flow):
         protocol: Any = IHalfCloseableProtocol(self.protocol, None)
         if protocol is None:
             # Unsent data is lost with it: the lost peer must be noticed at once.
+            self.flush()
             self._native.abort()
             return False
         try:
@@ -230,6 +234,7 @@ class StreamTransport(Flow):
         if hasattr(self, "get_buffer"):
             del self.get_buffer, self.buffer_updated
         self.write = drop
+        self._joined = b""
         self.protocol = self._native = self._handle = self._held = self.producer = self._room = None
 
     def _fail(self, error: Exception) -> None:
@@ -241,6 +246,7 @@ class StreamTransport(Flow):
     def _lose(self, reason: Failure) -> None:
         self._failure = reason
         if self._native is not None:
+            self.flush()
             self._native.abort()
 
     # ITransport; `write` is an attribute
@@ -266,6 +272,7 @@ class StreamTransport(Flow):
     def _close(self) -> None:
         """Close, unless data must still be written; then this is called again."""
         if self.producer is None and self._native is not None:
+            self.flush()
             self._native.close()
 
     def abortConnection(self) -> None:
@@ -273,6 +280,7 @@ class StreamTransport(Flow):
         if not self.connected or self._aborting:
             return
         self._aborting = True
+        self.flush()
         with contextlib.suppress(OSError):
             self._socket().setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._native.abort()  # from here on uvloop drops what is written
@@ -287,6 +295,7 @@ class StreamTransport(Flow):
     def _half_close(self) -> None:
         self.write = drop
         native = self._native
+        self.flush()
         native.write_eof()
         if native.get_write_buffer_size():
             native.set_write_buffer_limits(0)  # resume_writing now means: all sent
@@ -304,13 +313,13 @@ class StreamTransport(Flow):
     @property
     def unsent(self) -> int:
         """Bytes that were written but not accepted by the kernel yet."""
-        return 0 if self._native is None else int(self._native.get_write_buffer_size())
+        return 0 if self._native is None else int(self._native.get_write_buffer_size()) + len(self._joined)
 
     @property
     def room(self) -> int:
         """Bytes that the kernel accepts at once, its own overhead included; 0 if it does not report it. Costs a
         system call."""
-        if self._native is None or self.unsent:
+        if self._native is None or self._native.get_write_buffer_size():
             return 0
         try:
             said: bytes = self.getHandle().getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
@@ -318,7 +327,8 @@ class StreamTransport(Flow):
         except (OSError, struct.error):
             return 0
         _, _, allocated, most, _, queued = numbers
-        return max(0, most - max(allocated, queued))
+        # The kernel needs up to as much again for its own keeping.
+        return max(0, most - max(allocated, queued) - 2 * len(self._joined))
 
     def stopProducing(self) -> None:
         """`IPushProducer`: lose the connection."""

@@ -41,6 +41,7 @@ class UNIXStreamTransport(StreamTransport):
         if not self.connected:
             return
         if not self._descriptors:
+            self.flush()
             self._descriptors, self._waiting = [], bytearray()
             self.write = self._wait
             self.reactor.loop.call_soon(self._send)

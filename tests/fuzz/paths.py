@@ -64,7 +64,7 @@ def pass_time(gateway: MemoryGateway, seconds: float = LONG, steps: int = 8) -> 
         gateway.reactor.advance(0)
 
 
-_SETTINGS = settings_with()
+_SETTINGS = settings_with(requests={"allow_trailers": ("X-Trailer",)})
 _REGISTRY = Registry(TENANTS)
 
 

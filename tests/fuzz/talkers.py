@@ -42,41 +42,57 @@ def tags_in(data: bytes) -> set[bytes]:
     return {match[0] for match in _TAG.finditer(data) if match[2] == _sum(match[1])}
 
 
+def _filled(tag: bytes, length: int) -> bytes:
+    return (tag * (length // len(tag) + 1))[:length]
+
+
 @dataclass
 class Asked:
-    """A request as its client means it. `reaches`: whether a service may get it, `length` is that of its body."""
+    """A request as its client means it, and its answer as the service means it. `reaches`: whether a service may get
+    it. `length` is that of its body, `answer_length` of the answer's, at least. `trailer`: whether the request has
+    one, `answer_trailer` whether the answer has."""
 
     tag: bytes
     method: bytes
     tenant: bytes
     reaches: bool
     length: int
+    answer_length: int = 0
+    trailer: bool = False
+    answer_trailer: bool = False
 
     @property
     def body(self) -> bytes:
-        return (self.tag * (self.length // len(self.tag) + 1))[: self.length]
+        return _filled(self.tag, self.length)
 
     @property
     def target(self) -> bytes:
         return b"/v1/users/" + self.tag
 
     def answer_body(self) -> bytes:
-        return self.tag + b" " + self.tenant
+        # Numbered, so that a piece of it that comes twice or not at all is seen.
+        lines = (b"%b %d\n" % (self.tag, number) for number in range(self.answer_length // 16))
+        return b"".join(lines) + self.tag + b" " + self.tenant
 
 
 @dataclass
 class Client:
     """A client over HTTP/1.1. `waiting` has what it is going to send, `asked` its requests, in order. It is `honest`
-    until some of its bytes are changed."""
+    until some of its bytes are changed, and `late` once time has passed while some of them waited."""
 
     gateway: MemoryGateway
     asked: list[Asked] = field(default_factory=list)
     waiting: bytes = b""
     honest: bool = True
+    late: bool = False
     http2 = False
+    told_to_go = False
 
     def __post_init__(self) -> None:
         self.peer: Peer = self.gateway.connect(PEER)
+        # How much it has sent and is going to send, and where its requests begin in that.
+        self.sent = self._planned = 0
+        self._begins: list[int] = []
 
     @property
     def over(self) -> bool:
@@ -92,16 +108,31 @@ class Client:
             lines += b"Transfer-Encoding: chunked\r\n"
             half = len(body) // 2
             parts = [part for part in (body[:half], body[half:]) if part]
-            body = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
+            trailer = b"X-Trailer: %b\r\n" % asked.tag if asked.trailer else b""
+            body = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts) + b"0\r\n%b\r\n" % trailer
         elif body:
             lines += b"Content-Length: %d\r\n" % len(body)
-        return b"%b %b HTTP/1.1\r\n%b\r\n%b" % (asked.method, asked.target, lines, body)
+        head = b"%b %b HTTP/1.1\r\n%b\r\n" % (asked.method, asked.target, lines)
+        self._begins.append(self._planned)
+        self._planned += len(head) + len(body)
+        return head + body
 
     def flow(self, size: int) -> None:
         """Send so much of what waits."""
+        self.flow_in_turn(size)
+        self.gateway.reactor.advance(0)
+
+    def flow_in_turn(self, size: int) -> None:
+        """Send so much of what waits; others send in the same turn."""
         if not self.over:
             piece, self.waiting = self.waiting[:size], self.waiting[size:]
-            self.peer.send(piece)
+            self.sent += len(piece)
+            self.peer.send_in_turn(piece)
+
+    def _methods(self) -> list[bytes]:
+        """Those of its requests as far as they have been sent: what is no method yet gets an answer with a body."""
+        begins = zip(self.asked, self._begins, strict=True)
+        return [asked.method if self.sent >= begin + len(asked.method) else b"" for asked, begin in begins]
 
     def hear(self) -> None:
         """Read what has come."""
@@ -113,21 +144,24 @@ class Client:
             return []
         closed = "reset" if self.peer.closed == "reset" else "clean"
         messages: list[Message] = []
-        answers = read_answers(self.peer.received, [asked.method for asked in self.asked], closed, messages)
+        answers = read_answers(self.peer.received, self._methods(), closed, messages)
         for asked, message in zip(self.asked, messages, strict=False):
+            if asked.answer_trailer and message.status == 200 and message.complete:
+                assert message.trailers == [(b"X-A", asked.tag)], f"its trailer: {message.trailers}"
             # A head that has not come whole has no id of its own yet.
             assert message.value(b"x-request-id") == asked.tag or message.status == 408, f"not in order: {message!r}"
         return list(zip(self.asked, answers, strict=False))
 
     def finished(self) -> bool:
         """Whether nothing is left to be answered."""
-        return self.over or not self.honest or len(self.outcomes()) == len(self.asked)
+        return self.over or not self.honest or self.told_to_go or len(self.outcomes()) == len(self.asked)
 
 
 class Http2Talker(Client):
     """A client over HTTP/2: the library h2 judges each frame that it gets."""
 
     http2 = True
+    told_to_go = False
 
     def __post_init__(self) -> None:
         gateway = self.gateway
@@ -141,12 +175,15 @@ class Http2Talker(Client):
         self._h2.initiate_connection()
         self._streams: dict[int, Asked] = {}
         self._answers: dict[int, list[Any]] = {}
+        self._trailed: set[int] = set()
+        self._unread = b""
+        self.sent = 0
         self._all = b""
         self.waiting = self._h2.data_to_send()
 
     def ask(self, asked: Asked, *, chunked: bool, extra: bytes = b"") -> bytes:
         self.asked.append(asked)
-        if not self.honest or self.over:
+        if not self.honest or self.over or self.told_to_go:
             return b""
         fields = [
             (b":method", asked.method),
@@ -190,8 +227,11 @@ class Http2Talker(Client):
         self._all += came
         if not self.honest or not came:
             return
-        for event in self._h2.receive_data(came):
-            self._hear(event)
+        self._unread += came
+        while len(self._unread) >= 9 and len(self._unread) >= (size := 9 + int.from_bytes(self._unread[:3], "big")):
+            frame, self._unread = self._unread[:size], self._unread[size:]
+            for event in self._h2.receive_data(frame):
+                self._hear(event)
         self.waiting += self._h2.data_to_send()
 
     def _hear(self, event: h2.events.Event) -> None:
@@ -204,9 +244,19 @@ class Http2Talker(Client):
         elif isinstance(event, h2.events.DataReceived):
             answer[1] += event.data
             self._h2.acknowledge_received_data(event.flow_controlled_length, stream)
+        elif isinstance(event, h2.events.TrailersReceived):
+            asked = self._streams[stream]
+            assert not asked.answer_trailer or list(event.headers) == [(b"x-a", asked.tag)], event.headers
+            self._trailed.add(stream)
         elif isinstance(event, h2.events.StreamEnded):
+            if answer[0] == 200 and self._streams[stream].answer_trailer:
+                assert stream in self._trailed, "a trailer is lost"
             assert not answer[2], "a second end"
             answer[2] = "complete"
+        elif isinstance(event, h2.events.ConnectionTerminated):
+            self.told_to_go = True
+            # Streams that were opened before it go on (RFC 9113 section 6.8), of which this library knows nothing.
+            self._h2.state_machine.state = h2.connection.ConnectionState.CLIENT_OPEN
         elif isinstance(event, h2.events.StreamReset):
             answer[2] = answer[2] or "reset"
 
@@ -234,6 +284,10 @@ class ServiceEnd:
         self.all = b""
         self.unanswered: list[Message] = []
         self.spoilt = False
+        # How many of the last bytes that wait go out with the one before them: what is behind an answer's end. In a
+        # later turn they could not be told from the answer to a next request.
+        self.surplus = 0
+        self.closes = False
 
     @property
     def over(self) -> bool:
@@ -254,6 +308,17 @@ class ServiceEnd:
 
     def flow(self, size: int) -> None:
         """Send so much of what waits."""
-        if not self.over:
-            piece, self.waiting = self.waiting[:size], self.waiting[size:]
-            self.peer.send(piece)
+        self.flow_in_turn(size)
+        # What a paused connection has not read yet is lost with it, in memory.
+        if self.closes and not self.waiting and not self.over and not self.peer.near.paused:
+            self.peer.close()
+        self.peer.turn()
+
+    def flow_in_turn(self, size: int) -> None:
+        """Send so much of what waits; others send in the same turn."""
+        if self.over:
+            return
+        if size >= len(self.waiting) - self.surplus:
+            size, self.surplus = len(self.waiting), 0
+        piece, self.waiting = self.waiting[:size], self.waiting[size:]
+        self.peer.send_in_turn(piece)

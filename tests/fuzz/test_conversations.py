@@ -32,6 +32,13 @@ SPOILING = st.sampled_from(
     [b"", b"\0", b"\r\n", b"\n", b"\r\n\r\n", b"Content-Length: 3\r\n", b":", b" ", b"0\r\n\r\n"]
 )
 HTTP1, HTTP2 = Client, Http2Talker
+STYLES = st.sampled_from(
+    ["length", "length", "chunked", "interim", "last", "until close", "surplus length", "surplus chunked"]
+)
+# Bytes of an answer's body, at least. From some tens of thousands on a response is a large one.
+ANSWERS = st.sampled_from([0, 0, 0, 200, 3000, 50_000, 200_000])
+# What no request has asked for, with the tag of one that has been answered.
+SURPLUS = b"HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\n%b"
 _ENOUGH = 4
 
 
@@ -51,15 +58,27 @@ class Conversations(RuleBasedStateMachine):
         self.clients: list[Client] = []
         self.asked: dict[bytes, Asked] = {}
         self.services: dict[int, ServiceEnd] = {}
-        # Whether anything has happened that excuses another outcome than the service's answer.
+        # Whether anything has happened that excuses another outcome than the service's answer; `calm`: nothing may.
         self.faults = False
+        self.calm = False
+        self.busy = False
 
     # -- clients
 
-    @initialize(kinds=st.lists(st.sampled_from([HTTP1, HTTP2]), min_size=1, max_size=3))
-    def begin(self, kinds: list[type[Client]]) -> None:
+    @initialize(
+        kinds=st.lists(st.sampled_from([HTTP1, HTTP2]), min_size=1, max_size=3),
+        calm=st.booleans(),
+        busy=st.booleans(),
+    )
+    def begin(self, kinds: list[type[Client]], calm: bool, busy: bool) -> None:
+        self.calm = calm
+        self.writes_join(busy)
         for kind in kinds:
             self.clients.append(kind(self.gateway))
+
+    def writes_join(self, busy: bool) -> None:
+        """Have writes wait for the end of the turn, as those of a busy reactor do; a sweep would end it."""
+        self.busy = self.gateway.site.turns.joined.wanted = busy
 
     @rule(kind=st.sampled_from([HTTP1, HTTP2]))
     def connect(self, kind: type[Client]) -> None:
@@ -73,31 +92,78 @@ class Conversations(RuleBasedStateMachine):
         length=st.sampled_from([0, 1, 14, 50, 3000]),
         chunked=st.booleans(),
         extra=st.sampled_from([b"", b"", b"X-Tenant-ID: umbrella\r\n", b"X-Forwarded-For: 1.1.1.1\r\nX_Tag: a\r\n"]),
+        answer_length=ANSWERS,
         sent=SIZES,
     )
     def ask(
-        self, which: int, method: bytes, tenant: bytes, length: int, chunked: bool, extra: bytes, sent: int
+        self,
+        which: int,
+        method: bytes,
+        tenant: bytes,
+        length: int,
+        chunked: bool,
+        extra: bytes,
+        answer_length: int,
+        sent: int,
     ) -> None:
         living = [client for client in self.clients if not client.over] or self.clients
         client = living[which % len(living)]
         length = length if method in (b"POST", b"PUT") else 0
         reaches = tenant != b"gone" and not extra.startswith(b"X-Tenant-ID")
-        asked = Asked(tag_of(len(self.asked)), method, tenant, reaches, length)
+        chunked = chunked and bool(length)
+        trailer = chunked and not client.http2 and length % 2 == 0
+        asked = Asked(tag_of(len(self.asked)), method, tenant, reaches, length, answer_length, trailer)
         self.asked[asked.tag] = asked
-        client.waiting += client.ask(asked, chunked=chunked and bool(length), extra=extra)
+        client.waiting += client.ask(asked, chunked=chunked, extra=extra)
         client.flow(sent)
 
     @rule(how_many=st.integers(1, 4), which=PLACES)
     def ask_plainly(self, how_many: int, which: int) -> None:
         for number in range(how_many):
-            self.ask(which + number, b"GET", b"koder", 0, False, b"", 100_000)
+            self.ask(which + number, b"GET", b"koder", 0, False, b"", 0, 100_000)
+
+    @rule(
+        which=PLACES, bodies=st.lists(st.sampled_from([0, 1, 14, 300]), min_size=2, max_size=4), chunked=st.booleans()
+    )
+    def ask_in_a_row(self, which: int, bodies: list[int], chunked: bool) -> None:
+        """Requests with bodies of one client, all in one piece."""
+        living = [index for index, client in enumerate(self.clients) if not client.over]
+        if not living:
+            return
+        client = self.clients[living[which % len(living)]]
+        among = [each for each in self.clients if not each.over].index(client)
+        for length in bodies:
+            self.ask(among, b"POST" if length else b"GET", b"acme", length, chunked, b"", 0, 0)
+        client.flow(1 << 20)
+
+    @rule(which=PLACES, style=STYLES, length=ANSWERS, babble=st.booleans())
+    def exchange(self, which: int, style: str, length: int, babble: bool) -> None:
+        """A whole exchange; then its service says more, and a request of another client may get its connection."""
+        self.ask(which, b"GET", b"acme", 0, False, b"", length, 1 << 20)
+        self.service_answers(style, 4, 1 << 20)
+        if babble and not self.calm:
+            self.service_leaves(which, "babble")
+        self.ask(which + 1, b"GET", b"koder", 0, False, b"", 0, 1 << 20)
+
+    @rule(clients=st.booleans())
+    def all_send(self, clients: bool) -> None:
+        """All of one side send what they have in one turn of the reactor."""
+        for each in [*self.clients] if clients else self.listen():
+            each.flow_in_turn(1 << 20)
+        self.gateway.reactor.advance(0)
+        for service in self.listen():
+            service.flow(0)
+
+    @rule(busy=st.booleans())
+    def reactor_is_busy(self, busy: bool) -> None:
+        self.writes_join(busy)
 
     @rule(which=PLACES, size=SIZES)
     def client_sends(self, which: int, size: int) -> None:
         talking = [client for client in self.clients if client.waiting] or self.clients
         talking[which % len(talking)].flow(size)
 
-    @precondition(lambda self: any(client.waiting and not client.over for client in self.clients))
+    @precondition(lambda self: not self.calm and any(each.waiting and not each.over for each in self.clients))
     @rule(which=PLACES, place=PLACES, length=st.integers(0, 4), piece=SPOILING | st.binary(max_size=3))
     def client_is_spoilt(self, which: int, place: int, length: int, piece: bytes) -> None:
         talking = [client for client in self.clients if client.waiting and not client.over]
@@ -150,29 +216,44 @@ class Conversations(RuleBasedStateMachine):
             assert (message.method, message.body) == (asked.method, asked.body)
             assert message.values(b"x-tenant-id") == [asked.tenant]
             assert message.values(b"x-request-id") == [tag]
+            assert message.trailers == ([(b"X-Trailer", tag)] if asked.trailer else [])
 
     def answer(self, message: Message, style: str) -> bytes:
         """The bytes of a service's answer."""
+        if style.startswith("surplus"):
+            style = style.partition(" ")[2]
         asked = self.asked.get(next(iter(tags_in(message.target)), b""))
         body = asked.answer_body() if asked else b"?"
+        if asked:
+            asked.answer_trailer = style == "chunked" and message.method != b"HEAD"
         head = b"HTTP/1.1 200 OK\r\nX-Tag: %b\r\n" % (asked.tag if asked else b"?")
         if style == "interim":
             head = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + head
         if message.method == b"HEAD":
             return head + b"Content-Length: %d\r\n\r\n" % len(body)
         if style == "chunked":
-            return head + b"Transfer-Encoding: chunked\r\n\r\n%x;a=b\r\n%b\r\n0\r\nX-A: 1\r\n\r\n" % (len(body), body)
+            tag = asked.tag if asked else b"?"
+            half = len(body) // 2
+            chunks = b"".join(b"%x;a=b\r\n%b\r\n" % (len(part), part) for part in (body[:half], body[half:]) if part)
+            return head + b"Transfer-Encoding: chunked\r\n\r\n%b0\r\nX-A: %b\r\n\r\n" % (chunks, tag)
+        if style == "until close":
+            return head + b"\r\n" + body
         more = b"Connection: close\r\n" if style == "last" else b""
         return head + b"%bContent-Length: %d\r\n\r\n%b" % (more, len(body), body)
 
     @precondition(lambda self: any(service.unanswered for service in self.services.values()))
-    @rule(
-        style=st.sampled_from(["length", "length", "chunked", "interim", "last"]), most=st.integers(1, 3), sent=SIZES
-    )
+    @rule(style=STYLES, most=st.integers(1, 3), sent=SIZES)
     def service_answers(self, style: str, most: int, sent: int) -> None:
         for service in self.listen():
-            while service.unanswered and most:
-                service.waiting += self.answer(service.unanswered.pop(0), style)
+            while service.unanswered and most and not service.closes:
+                message = service.unanswered.pop(0)
+                answer = self.answer(message, style)
+                if style.startswith("surplus") and not service.surplus:
+                    surplus = SURPLUS % max(tags_in(message.target), default=b"?")
+                    service.surplus = len(surplus)
+                    answer += surplus
+                service.closes = style == "until close" and message.method != b"HEAD"
+                service.waiting += answer
                 most -= 1
                 service.flow(sent)
 
@@ -183,16 +264,18 @@ class Conversations(RuleBasedStateMachine):
         if talking:
             talking[which % len(talking)].flow(size)
 
-    @precondition(lambda self: any(service.waiting for service in self.services.values()))
+    @precondition(lambda self: not self.calm and any(service.waiting for service in self.services.values()))
     @rule(which=PLACES, place=PLACES, length=st.integers(0, 4), piece=SPOILING | st.binary(max_size=3))
     def service_is_spoilt(self, which: int, place: int, length: int, piece: bytes) -> None:
         talking = [service for service in self.listen() if service.waiting]
         if talking:
             service = talking[which % len(talking)]
             service.waiting = spoilt(service.waiting, place, length, piece)
-            self.faults = service.spoilt = True
+            service.surplus = 0
+            self.faults = True
+            self.excuse(service, spoilt=True)
 
-    @precondition(lambda self: any(not service.over for service in self.services.values()))
+    @precondition(lambda self: not self.calm and any(not service.over for service in self.services.values()))
     @rule(which=PLACES, how=st.sampled_from(["close", "reset", "babble"]))
     def service_leaves(self, which: int, how: str) -> None:
         living = [service for service in self.listen() if not service.over]
@@ -206,8 +289,17 @@ class Conversations(RuleBasedStateMachine):
                 tags = tags_in(service.all)
                 service.peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\n%b" % min(tags, default=b"T" * 14))
         else:
+            # Of a body that ends with its connection nobody can see that it is cut.
+            self.excuse(service, spoilt=service.closes)
             getattr(service.peer, how)()
 
+    def excuse(self, service: ServiceEnd, *, spoilt: bool) -> None:
+        """What this service has said may come otherwise."""
+        service.spoilt = service.spoilt or spoilt
+        for tag in tags_in(service.all) if spoilt else ():
+            self.asked[tag].answer_trailer = False
+
+    @precondition(lambda self: not self.calm)
     @rule(answers=st.sampled_from(["accept", "accept", "refuse"]))
     def service_takes(self, answers: str) -> None:
         self.gateway.origin().answers = answers
@@ -215,7 +307,12 @@ class Conversations(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.3, 0.3, 3.0, 70.0]))
     def time_passes(self, seconds: float) -> None:
+        seconds = 0.3 if self.calm else seconds
+        for client in self.clients:
+            client.hear()
+            client.late = client.late or bool(client.waiting) or not client.peer.reading
         pass_time(self.gateway, seconds, 4)
+        self.writes_join(self.busy)
         self.faults = self.faults or seconds > 1
 
     # -- what holds
@@ -226,6 +323,10 @@ class Conversations(RuleBasedStateMachine):
         for client in self.clients:
             client.hear()
 
+    def progress(self) -> tuple[int, int]:
+        """What changes while anything goes on."""
+        return len(self.gateway.exchanges), sum(client.sent for client in self.clients)
+
     def settle(self) -> None:
         """Let everybody say all of what they have to say."""
         self.gateway.origin().answers = "accept"
@@ -234,7 +335,7 @@ class Conversations(RuleBasedStateMachine):
                 client.peer.start_reading()
         quiet = 0
         for _ in range(400):
-            before = len(self.gateway.exchanges)
+            before = self.progress()
             for client in self.clients:
                 client.hear()
                 client.flow(1 << 20)
@@ -244,9 +345,7 @@ class Conversations(RuleBasedStateMachine):
                     service.waiting += self.answer(service.unanswered.pop(0), "length")
                 service.flow(1 << 20)
             self.gateway.reactor.advance(0)
-            busy = before != len(self.gateway.exchanges) or any(
-                each.waiting and not each.over for each in self.clients
-            )
+            busy = before != self.progress() or any(each.waiting and not each.over for each in self.clients)
             quiet = 0 if busy else quiet + 1
             if quiet > 3:
                 return
@@ -260,18 +359,20 @@ class Conversations(RuleBasedStateMachine):
     def judge_outcomes(self) -> None:
         for client in self.clients:
             outcomes = client.outcomes()
+            late = (408,) if client.late else ()
             for asked, answer in outcomes:
                 assert tags_in(answer.body) <= self.may_have(asked), f"another exchange's bytes: {answer}"
-                if answer.status == 200 and answer.ended == "complete" and not self.faults:
+                spoilt = any(each.spoilt for each in self.services.values())
+                if answer.status == 200 and answer.ended == "complete" and not spoilt:
                     assert asked.reaches
                     assert answer.body == (b"" if asked.method == b"HEAD" else asked.answer_body())
                 if not asked.reaches:
-                    assert answer.status in (0, 400, 403), answer
+                    assert answer.status in (0, 400, 403, *late), answer
             if client.honest and not client.over and not self.faults:
                 assert client.finished(), f"no outcome: {client.asked[len(outcomes) :]}"
                 for asked, answer in outcomes:
                     assert answer.ended in ("complete", "given up")
-                    assert not asked.reaches or answer.status in (200, 0), answer
+                    assert not asked.reaches or answer.status in (200, 0, *late), answer
 
     def judge_repeats(self) -> None:
         """A request that a service may have acted upon is never sent again, unless that does no harm."""

@@ -43,6 +43,8 @@ from koder_gateway.exchange.ending import settle
 from koder_gateway.exchange.states import ENDED, Exchange
 from koder_gateway.ops.sweeper import SWEEP
 from koder_gateway.policy.tenants import Tenant
+from koder_gateway.reactor.turns import turns_of
+from koder_gateway.transports.flow import Flow
 from koder_gateway.tree.compose import Composition, compose
 from koder_gateway.tree.protocols import PROTOCOLS
 from koder_gateway.upstream.pool import Service
@@ -78,9 +80,17 @@ class Peer:
 
     def send(self, data: bytes) -> Peer:
         """Send to the gateway."""
-        self._near.arrive(data)
+        self.send_in_turn(data)
         self._reactor.advance(0)
         return self
+
+    def send_in_turn(self, data: bytes) -> None:
+        """Send to the gateway, which gets more in the same turn."""
+        self._near.arrive(data)
+
+    def turn(self) -> None:
+        """The reactor's turn ends."""
+        self._reactor.advance(0)
 
     def send_in(self, pieces: Iterable[bytes]) -> Peer:
         """Send piece by piece, as long as there is somebody to send to."""
@@ -113,13 +123,18 @@ class Peer:
     def start_reading(self) -> None:
         """Take what has waited, and all that comes."""
         self.reading = True
-        self._near.flush()
+        self._near.drain()
         self._reactor.advance(0)
 
 
 @implementer(ITCPTransport, IConsumer, IPushProducer)
 class Transport:
-    """The gateway's end of a connection, after `twisted.internet.tcp.Connection`."""
+    """The gateway's end of a connection, after `twisted.internet.tcp.Connection`; while the reactor is busy, its
+    writes wait for the end of the turn as those of the real transports do, by the same code."""
+
+    # As that code sees a transport: `_native` is what takes the bytes.
+    _joining: Any = Flow._write
+    flush: Any = Flow.flush
 
     def __init__(self, reactor: Clock, far: Peer, host: str, peer: str) -> None:
         self.far = far
@@ -134,7 +149,11 @@ class Transport:
         self.handle: Any = None
         self._streaming = False
         self._producer_paused = False
+        self.reactor: Any = reactor
+        turns_of(reactor)
         self._reactor = reactor
+        self._native = _Native(self)
+        self._joined = b""
         self._unsent = b""
         self._unread: list[bytes] = []
         self._ending = False
@@ -176,6 +195,13 @@ class Transport:
             return
         if self.disconnecting and self.producer is None:
             raise AssertionError(f"written after the connection was closed: {data!r}")
+        if self.producer is not None and not self._streaming:
+            self.leave(data)
+        else:
+            self._joining(data)
+
+    def leave(self, data: bytes) -> None:
+        """Bytes on their way to the far end."""
         if self.far.reading:
             self.far.received += data
         else:
@@ -183,6 +209,9 @@ class Transport:
             if self.producer is not None and self._streaming and len(self._unsent) > HIGH_WATER:
                 self._pause_producer()
         self._pull()
+
+    def _fail(self, error: Exception) -> None:
+        raise error
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
         self.write(b"".join(data))
@@ -200,7 +229,7 @@ class Transport:
         if producer is self.producer:
             producer.resumeProducing()
 
-    def flush(self) -> None:
+    def drain(self) -> None:
         """The far end reads again."""
         self.far.received += self._unsent
         self._unsent = b""
@@ -218,6 +247,7 @@ class Transport:
             return
         self.producer, self._streaming, self._producer_paused = producer, streaming, False
         if not streaming:
+            self.flush()
             producer.resumeProducing()
         elif len(self._unsent) > HIGH_WATER:
             self._pause_producer()
@@ -235,10 +265,13 @@ class Transport:
 
     def abortConnection(self) -> None:
         if self.connected and not self._ending:
+            self.flush()
             self._unsent = b""
             self._end("reset", ConnectionAborted())
 
     def _close_if_done(self) -> None:
+        if self.disconnecting and self.producer is None:
+            self.flush()
         if self.disconnecting and self.connected and not self._ending and self.producer is None and not self._unsent:
             self._end("clean", ConnectionDone())
 
@@ -252,6 +285,7 @@ class Transport:
         if not self.connected:
             return
         self.connected = False
+        self._joined = b""
         producer, self.producer = self.producer, None
         if producer is not None:
             producer.stopProducing()
@@ -281,6 +315,16 @@ class Transport:
         return False
 
 
+class _Native:
+    """Below a transport: takes what it writes."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def write(self, data: bytes) -> None:
+        self._transport.leave(data)
+
+
 class PlainTransport(Transport):
     """TCP alone, which one side may finish writing on."""
 
@@ -289,6 +333,7 @@ class PlainTransport(Transport):
 
     def loseWriteConnection(self) -> None:
         if self.connected:
+            self.flush()
             self.far.half_closed = True
 
 

@@ -54,6 +54,8 @@ def main() -> int:
             _say(f"a gateway with {workers} workers" if workers > 1 else "a gateway of a single process")
             plan = Plan(workers, options.connections, options.seconds / len(counts), options.think, seed=options.seed)
             results.append(_run(folder / f"workers-{workers}", plan))
+            for each in results[-1].broken:
+                _say(f"BROKEN: {each}")
         text = written(results)
         if options.keep:
             (folder / "report.md").write_text(text)

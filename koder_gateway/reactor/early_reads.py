@@ -54,16 +54,17 @@ class EarlyReads:
         self._readers: dict[int, EarlyReader] = {}
 
     def watch(self, transport: Any) -> int:
-        """Look at this transport from now on, if it can read early. Returns its key for `forget`, or -1."""
+        """Look at this transport from now on, if it can read early and the process has a descriptor for that. Returns
+        its key for `forget`, or -1."""
         if not hasattr(type(transport), "read_now") or not hasattr(select, "epoll"):
             return -1
         descriptor: int = transport.fileno()
         if descriptor < 0:
             return -1
-        if self._poller is None:
-            self._poller = select.epoll()
         # Each arrival is told once: what cannot be read yet is left to the reactor.
         try:
+            if self._poller is None:
+                self._poller = select.epoll()
             self._poller.register(descriptor, select.EPOLLIN | select.EPOLLET)
         except OSError:
             return -1

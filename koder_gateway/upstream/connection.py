@@ -15,7 +15,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..exchange.states import CLOSED, INVALID
+from ..exchange.states import CLOSED
 from ..reactor.bytes_before_reset import deliver_bytes_before_reset
 from ..reactor.direct_reads import deliver_directly
 from ..reactor.read_sizes import read_bounded, read_freely
@@ -297,7 +297,8 @@ class UpstreamConnection(ConnectionReader, ClosingConnection):
         if state == UNTIL_CLOSE and reason.check(ConnectionDone):
             relay.ended([], False)
         elif state == HEAD and self._buffer:
-            relay.failed(INVALID, "the connection closed within its head")
+            # Nothing in it is wrong so far: the service has died rather than misspoken.
+            relay.failed(CLOSED, "the connection closed within the head of its response")
         else:
             relay.failed(CLOSED, reason.getErrorMessage())
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from koder_gateway.reactor.early_reads import AHEAD, EarlyReads
+from tests.kit.descriptors import no_descriptors
 
 
 class Reader:
@@ -107,6 +108,14 @@ def test_a_transport_that_cannot_read_at_once_is_left_alone() -> None:
     early = EarlyReads()
     assert early.watch(Unable()) == -1
     early.look()
+
+
+def test_without_descriptors_a_transport_is_left_alone(readers: list[Reader]) -> None:
+    early = EarlyReads()
+    with no_descriptors():
+        assert early.watch(readers[0]) == -1
+    early.look()
+    assert early.watch(readers[1]) == readers[1].fileno()
 
 
 def test_there_is_time_to_spare_while_the_thread_is_mostly_idle() -> None:

@@ -25,6 +25,9 @@ AHEAD: Final = 4
 _MOST: Final = 64
 # The share of the time for which the thread may be busy.
 _BUSY: Final = 0.5
+# Seconds that are looked at, at least: of several gateways in one process each calls, and right behind another one's
+# call the thread has not been idle.
+_LOOK: Final = 0.1
 
 
 class EarlyReader(Protocol):
@@ -48,7 +51,7 @@ class EarlyReads:
         self.busy = False
         self._used = used
         self._used_before = math.nan
-        self._before = 0.0
+        self._before = -math.inf
         # Made with the first connection: a process that forks before does not share it.
         self._poller: Any = None
         self._readers: dict[int, EarlyReader] = {}
@@ -90,8 +93,10 @@ class EarlyReads:
 
     def tick(self, now: float) -> None:
         """Decide whether there is time to spare: called a few times a second, with monotonic seconds."""
+        if now - self._before < _LOOK:
+            return
         used = self._used()
-        share = (used - self._used_before) / max(now - self._before, 1e-9)
+        share = (used - self._used_before) / (now - self._before)
         # Before the second tick nothing is known: neither is done.
         self.busy = share >= _BUSY
         self.most = AHEAD if share < _BUSY else math.inf

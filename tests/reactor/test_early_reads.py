@@ -131,3 +131,17 @@ def test_there_is_time_to_spare_while_the_thread_is_mostly_idle() -> None:
     assert early.most == math.inf
     early.tick(100.75)
     assert early.most == AHEAD
+
+
+def test_a_second_gateway_in_the_process_sees_no_busy_thread_where_there_is_none() -> None:
+    """Its tick comes right behind the first one's, and between the two the thread has done nothing but that."""
+    used = 0.0
+    early = EarlyReads(lambda: used)
+    for quarter in range(5):
+        now = 100.0 + quarter / 4
+        early.tick(now)
+        used += 0.0005
+        early.tick(now)
+        early.tick(now + 0.0005)
+        assert not early.busy
+    assert early.most == AHEAD

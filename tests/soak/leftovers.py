@@ -30,7 +30,8 @@ _MORE = {
     "policy.certificates.TlsInfo": 1024,
     "ops.counters._Cell": 2048,
     "errors.Refusal": 256,
-    "policy.certificates.CertificateNames": 8,
+    # By each new certificate that clients have seen: the same cache's.
+    "policy.certificates.CertificateNames": 1024,
     "wire.response.ResponseHead": 4,
     "wire.response.ResponseReader": 4,
     "wire.fields.FieldKinds": 4,

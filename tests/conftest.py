@@ -29,6 +29,13 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
         handle.inner_test = inner
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """End the run once a signal, as that of timeout(1), has stopped the reactor: every further test would fail."""
+    if getattr(reactor, "_startedBefore", False):
+        pytest.exit(f"the reactor has been stopped, by a signal, before {item.nodeid}", returncode=1)
+
+
 class LoggedErrors:
     """The failures that were logged: `log.failure`, `log.err`, and whatever is critical.
 

@@ -163,6 +163,8 @@ class ClientFlow(StockChannel, BodyDeadline, LingeringClose, ResetWatch, Flushed
             self._pulled = True
             self._full = False
             self._let_go_of_transport()
+            # It asks for more after each write, which it sees by another `write` than before.
+            self.write = self._write_pulled
             self.transport.registerProducer(producer, False)
             # At the next tick: nothing is written yet.
             self.site.watched.add(self)
@@ -176,7 +178,11 @@ class ClientFlow(StockChannel, BodyDeadline, LingeringClose, ResetWatch, Flushed
             self._pulled = False
             self._let_go_of_transport()
             if self._phase in WRITING:
+                self.write = self.transport.write
                 self.transport.registerProducer(self, True)
+
+    def _write_pulled(self, data: bytes) -> None:
+        self.transport.write(data)
 
     def _let_go_of_transport(self) -> None:
         """The transport asks no producer any more, and does not wait for one when it is closed."""

@@ -47,7 +47,7 @@ class CLibrary:
         return info.fordblks, info.arena
 
     def resident(self) -> int:
-        """Resident bytes of the process."""
+        """Resident bytes of the process. Raises OSError, also where no descriptor is left."""
         with open("/proc/self/statm", "rb") as file:
             return int(file.read().split()[1]) * self._page
 
@@ -107,9 +107,12 @@ class Trimmer:
     def look(self, now: float) -> bool:
         """Check whether it is worth it, about once a second; True if memory was returned. `now`: monotonic
         seconds."""
-        heap = self._heap
-        if heap is None:
-            return False
+        try:
+            return self._heap is not None and self._look(self._heap, now)
+        except OSError:
+            return False  # no descriptor is left: the next look may have one
+
+    def _look(self, heap: CLibrary, now: float) -> bool:
         free, whole = heap.sizes()
         self._least = min(self._least, free)
         if now < self._due or free < _WORTH_IT or free * _PART < whole:

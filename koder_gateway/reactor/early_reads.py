@@ -25,6 +25,9 @@ AHEAD: Final = 4
 _MOST: Final = 64
 # The share of the time for which the thread may be busy.
 _BUSY: Final = 0.5
+# Seconds that are looked at, at least: of several gateways in one process each calls, and right behind another one's
+# call the thread has not been idle.
+_LOOK: Final = 0.1
 
 
 class EarlyReader(Protocol):
@@ -48,22 +51,23 @@ class EarlyReads:
         self.busy = False
         self._used = used
         self._used_before = math.nan
-        self._before = 0.0
+        self._before = -math.inf
         # Made with the first connection: a process that forks before does not share it.
         self._poller: Any = None
         self._readers: dict[int, EarlyReader] = {}
 
     def watch(self, transport: Any) -> int:
-        """Look at this transport from now on, if it can read early. Returns its key for `forget`, or -1."""
+        """Look at this transport from now on, if it can read early and the process has a descriptor for that. Returns
+        its key for `forget`, or -1."""
         if not hasattr(type(transport), "read_now") or not hasattr(select, "epoll"):
             return -1
         descriptor: int = transport.fileno()
         if descriptor < 0:
             return -1
-        if self._poller is None:
-            self._poller = select.epoll()
         # Each arrival is told once: what cannot be read yet is left to the reactor.
         try:
+            if self._poller is None:
+                self._poller = select.epoll()
             self._poller.register(descriptor, select.EPOLLIN | select.EPOLLET)
         except OSError:
             return -1
@@ -89,8 +93,10 @@ class EarlyReads:
 
     def tick(self, now: float) -> None:
         """Decide whether there is time to spare: called a few times a second, with monotonic seconds."""
+        if now - self._before < _LOOK:
+            return
         used = self._used()
-        share = (used - self._used_before) / max(now - self._before, 1e-9)
+        share = (used - self._used_before) / (now - self._before)
         # Before the second tick nothing is known: neither is done.
         self.busy = share >= _BUSY
         self.most = AHEAD if share < _BUSY else math.inf

@@ -9,7 +9,7 @@ of the turn. So it is done only while the thread is busy (`early_reads`): with t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 # Connections whose bytes wait in one turn: those after them write at once. With `transports.flow.JOINED` bytes for
 # each that is 4 MiB.
@@ -52,3 +52,10 @@ class JoinedWrites:
             self._writers = []
             for writer in writers:
                 writer.flush()
+
+
+def send_joined(transport: Any) -> None:
+    """Have `transport` send now what waits there for the end of the turn, if it lets anything wait."""
+    flush = getattr(transport, "flush", None)
+    if flush is not None:
+        flush()

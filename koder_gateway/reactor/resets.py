@@ -35,7 +35,8 @@ class ResetWatcher:
         """Call `gone` once when the connection is reset; and `closed`, perhaps several times, when the peer has
         closed its side. Without `closed` the peer has, and the connection counts as reset too when both sides are.
 
-        The result is for `forget`, before or when the connection ends; -1 if the transport has no descriptor.
+        The result is for `forget`, before or when the connection ends; -1 if the transport has no descriptor, or the
+        process has none left for it: then only a write that fails tells of the reset.
         """
         try:
             descriptor: int = transport.getHandle().fileno()
@@ -43,16 +44,28 @@ class ResetWatcher:
             return -1
         if descriptor < 0:
             return -1
-        if self._epoll is None:
-            self._epoll = select.epoll()
-            self._reactor.addReader(self)
-        with contextlib.suppress(FileExistsError):
-            # No event is requested: these two are always reported; where a reset is not all, once each.
-            self._epoll.register(descriptor, 0 if closed is None else select.EPOLLRDHUP | select.EPOLLET)
+        # No event is requested: these two are always reported; where a reset is not all, once each.
+        if not self._register(descriptor, 0 if closed is None else select.EPOLLRDHUP | select.EPOLLET):
+            return -1
         self._watched[descriptor] = gone
         if closed is not None:
             self._closing[descriptor] = closed
         return descriptor
+
+    def _register(self, descriptor: int, events: int) -> bool:
+        """Whether the kernel could be asked: not where the process has no descriptor left for the epoll, or the user
+        has as many watches as epoll(7) allows."""
+        try:
+            if self._epoll is None:
+                self._epoll = select.epoll()
+                self._reactor.addReader(self)
+            self._epoll.register(descriptor, events)
+        except FileExistsError:
+            return True
+        except OSError:
+            self._close_unused()
+            return False
+        return True
 
     def forget(self, descriptor: int) -> None:
         """Stop watching the connection."""
@@ -62,9 +75,7 @@ class ResetWatcher:
         if self._epoll is not None:
             with contextlib.suppress(OSError):
                 self._epoll.unregister(descriptor)  # unless it has been closed meanwhile
-        if not self._watched:
-            self._reactor.removeReader(self)
-            self._close()
+        self._close_unused()
 
     def doRead(self) -> None:
         """Watched connections have an event."""
@@ -82,6 +93,11 @@ class ResetWatcher:
 
     def doWrite(self) -> None:
         """Never asked for. A reactor may call it for what an earlier descriptor of this number was ready for."""
+
+    def _close_unused(self) -> None:
+        if self._epoll is not None and not self._watched:
+            self._reactor.removeReader(self)
+            self._close()
 
     def _close(self) -> None:
         epoll, self._epoll = self._epoll, None

@@ -9,6 +9,7 @@ from OpenSSL import SSL
 from twisted.internet.protocol import Protocol
 
 from ..policy.limit_keys import address_key
+from ..reactor.joined_writes import send_joined
 from ..reactor.read_sizes import read_bounded, read_fitting, read_freely, room_of
 from ..reactor.turns import Turns
 
@@ -75,6 +76,10 @@ class TlsLayer(Protocol):
     def writeSequence(self, pieces: Iterable[bytes]) -> None:
         """Encrypt and send several pieces as one."""
         self.write(b"".join(pieces))
+
+    def flush(self) -> None:
+        """Have the transport below send what it keeps for the end of the turn."""
+        send_joined(self.transport)
 
     def loseConnection(self) -> None:
         """Close once all is written; a producer may finish first."""

@@ -15,9 +15,10 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..exchange.states import CLOSED, INVALID
+from ..exchange.states import CLOSED
 from ..reactor.bytes_before_reset import deliver_bytes_before_reset
 from ..reactor.direct_reads import deliver_directly
+from ..reactor.joined_writes import send_joined
 from ..reactor.read_sizes import read_bounded, read_freely
 from .connection_reader import GONE, HEAD, IDLE, UNTIL_CLOSE, WHOLE, ConnectionReader
 from .graceful_close import ClosingConnection, GracefulCloses
@@ -98,6 +99,9 @@ class UpstreamConnection(ConnectionReader, ClosingConnection):
         transport: Any = self.transport
         write = transport.write
         write(data)
+        if turns is not None and turns.joined.wanted and self.reused and not relay.may_repeat():
+            # Closed by the service meanwhile, it would fail: so it does not wait for the end of the turn.
+            send_joined(transport)
 
     def send(self, data: bytes) -> None:
         """Send bytes of the request."""
@@ -297,7 +301,8 @@ class UpstreamConnection(ConnectionReader, ClosingConnection):
         if state == UNTIL_CLOSE and reason.check(ConnectionDone):
             relay.ended([], False)
         elif state == HEAD and self._buffer:
-            relay.failed(INVALID, "the connection closed within its head")
+            # Nothing in it is wrong so far: the service has died rather than misspoken.
+            relay.failed(CLOSED, "the connection closed within the head of its response")
         else:
             relay.failed(CLOSED, reason.getErrorMessage())
 

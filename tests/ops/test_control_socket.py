@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -69,6 +70,26 @@ def test_who_asks_is_told(gateway: Gateway, asking: Callable[[], list[object]], 
     gateway.control.decided(*verdict or [None])
     until(lambda: told, "it is told")
     assert told == [verdict]
+
+
+def test_a_process_with_a_thousand_descriptors_may_ask(gateway: Gateway, asking: Callable[[], list[object]]) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    beyond = 1024  # what select(2) can take
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, beyond + 100), hard))
+    kept: list[int] = []
+    try:
+        while not kept or kept[-1] < beyond:
+            kept.append(os.open(os.devnull, os.O_RDONLY))
+        told = asking()
+        gateway.hear(1)
+        gateway.control.begun()
+        gateway.control.decided(None)
+        until(lambda: told, "it is told")
+        assert told == [None]
+    finally:
+        for each in kept:
+            os.close(each)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_version_before_does_not_say_whether_it_is_in_part(monkeypatch: pytest.MonkeyPatch) -> None:

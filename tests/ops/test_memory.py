@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import subprocess
@@ -123,6 +124,22 @@ class Pinned(Heap):
 
     def trim(self) -> None:
         self.trims += 1
+
+
+class Blind(Heap):
+    """A heap of a process that has no descriptor left to look at itself."""
+
+    def resident(self) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+
+def test_without_descriptors_it_looks_again_later() -> None:
+    heap = Blind()
+    trimmer = Trimmer(lambda: heap)
+    heap.use(300 * MIB)
+    heap.use(40 * MIB)
+    assert not trimmer.look(0.0)
+    assert heap.trims == 0
 
 
 def test_without_such_a_library_nothing_happens() -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import resource
+import socket
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,25 @@ def test_a_shortage_is_overload_and_names_the_setting(tmp_path: Path) -> None:
     assert re.search(r"service identity: full: .*raise LimitNOFILE", gateway.log())
     assert re.search(r"paused: all \d+ file descriptors .*raise LimitNOFILE.*ulimit -n", gateway.log())
     assert "unreachable" not in gateway.log()
+
+
+def test_a_client_that_has_closed_its_side_is_served_in_a_shortage(tmp_path: Path) -> None:
+    with running(tmp_path) as gateway:
+        before, _hard = resource.prlimit(gateway.process.pid, resource.RLIMIT_NOFILE)
+        with gateway.client() as first, gateway.client() as second:
+            second.send(request())
+            assert second.answer().status == 200
+            gateway.origin.held.add(b"/v1/users/held")
+            first.send(request(b"/v1/users/held"))
+            until(lambda: any(each.target.endswith(b"/held") for each in gateway.origin.messages), "it waits")
+            allow(gateway, lowest_free(gateway))
+            first.socket.shutdown(socket.SHUT_WR)
+            # The gateway has seen that side's end once it has answered this.
+            second.send(request())
+            assert second.answer().status == 503
+            gateway.origin.release(b"/v1/users/held")
+            assert first.answer().status == 200
+            allow(gateway, before)
 
 
 @pytest.mark.parametrize(

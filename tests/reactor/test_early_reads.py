@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from koder_gateway.reactor.early_reads import AHEAD, EarlyReads
+from tests.kit.descriptors import no_descriptors
 
 
 class Reader:
@@ -109,6 +110,14 @@ def test_a_transport_that_cannot_read_at_once_is_left_alone() -> None:
     early.look()
 
 
+def test_without_descriptors_a_transport_is_left_alone(readers: list[Reader]) -> None:
+    early = EarlyReads()
+    with no_descriptors():
+        assert early.watch(readers[0]) == -1
+    early.look()
+    assert early.watch(readers[1]) == readers[1].fileno()
+
+
 def test_there_is_time_to_spare_while_the_thread_is_mostly_idle() -> None:
     used = 0.0
     early = EarlyReads(lambda: used)
@@ -121,4 +130,18 @@ def test_there_is_time_to_spare_while_the_thread_is_mostly_idle() -> None:
     early.tick(100.5)
     assert early.most == math.inf
     early.tick(100.75)
+    assert early.most == AHEAD
+
+
+def test_a_second_gateway_in_the_process_sees_no_busy_thread_where_there_is_none() -> None:
+    """Its tick comes right behind the first one's, and between the two the thread has done nothing but that."""
+    used = 0.0
+    early = EarlyReads(lambda: used)
+    for quarter in range(5):
+        now = 100.0 + quarter / 4
+        early.tick(now)
+        used += 0.0005
+        early.tick(now)
+        early.tick(now + 0.0005)
+        assert not early.busy
     assert early.most == AHEAD

@@ -7,6 +7,7 @@ import struct
 from typing import Any
 
 from koder_gateway.reactor.resets import ResetWatcher
+from tests.kit.descriptors import no_descriptors
 from tests.kit.waiting import until
 
 
@@ -57,3 +58,27 @@ def test_the_end_of_a_side_is_told_once_and_a_reset_after_it() -> None:
         until(lambda: look(["closed", "gone"]), "the reset is told")
         assert len(resets) == 0
         assert not reactor.readers
+
+
+def test_without_descriptors_nothing_is_watched_until_there_are_some_again() -> None:
+    reactor, events = Reactor(), list[str]()
+    resets = ResetWatcher(reactor)
+    near, far = socket.socketpair()
+    with near, far:
+        with no_descriptors():
+            assert resets.watch(Transport(near), lambda: events.append("gone")) == -1
+        assert (len(resets), reactor.readers) == (0, [])
+        assert resets.watch(Transport(near), lambda: events.append("gone")) == near.fileno()
+        far.close()
+        resets.doRead()
+        assert events == ["gone"]
+    assert reactor.readers == []
+
+
+def test_what_the_kernel_does_not_watch_is_not_watched() -> None:
+    reactor = Reactor()
+    resets = ResetWatcher(reactor)
+    # A file is none of what epoll watches (EPERM).
+    with open(__file__, "rb") as file:
+        assert resets.watch(Transport(file), lambda: None) == -1  # type: ignore[arg-type]
+    assert (len(resets), reactor.readers, resets.fileno()) == (0, [], -1)

@@ -37,8 +37,16 @@ def _options() -> argparse.Namespace:
 
 
 def _run(folder: Path, plan: Plan) -> Result:
-    with Stage(folder, plan.workers) as stage:
-        return soak(stage, plan, _say)
+    result = None
+    try:
+        with Stage(folder, plan.workers) as stage:
+            result = soak(stage, plan, _say)
+    except AssertionError:
+        if result is None:
+            raise
+        # The report comes all the same.
+        result.broken.append(f"the gateway has not ended well: {folder / 'gateway.log'}")
+    return result
 
 
 def main() -> int:
@@ -54,6 +62,8 @@ def main() -> int:
             _say(f"a gateway with {workers} workers" if workers > 1 else "a gateway of a single process")
             plan = Plan(workers, options.connections, options.seconds / len(counts), options.think, seed=options.seed)
             results.append(_run(folder / f"workers-{workers}", plan))
+            for each in results[-1].broken:
+                _say(f"BROKEN: {each}")
         text = written(results)
         if options.keep:
             (folder / "report.md").write_text(text)

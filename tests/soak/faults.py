@@ -75,8 +75,8 @@ def _serial(stage: Stage) -> str:
 
 
 def registry_changes(stage: Stage) -> None:
-    """Tenants come and go, and one is suspended for a while."""
-    with stage.ledger.window("tenant suspended", "tenant_suspended"):
+    """Tenants come and go, and one is suspended for a while: what it has open then is cut."""
+    with stage.ledger.window("tenant suspended", "tenant_suspended", "cut", tenant=GUEST):
         stage.tenants(*(f"t{new_token()}" for _ in range(500)), guest="suspended")
         assert stage.reload() is None
         codes = {stage.ask("b", GUEST)[1].code for _ in range(_FRESH)}

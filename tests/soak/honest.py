@@ -114,7 +114,7 @@ def settle(ledger: Ledger, kind: str, ask: Ask, answer: Message, began: float) -
     if problem["request_id"] != ask.token:
         ledger.wrong(kind, f"{ask.target} got the refusal of another: {problem}")
     else:
-        ledger.missed(kind, problem["code"], ask.service, began, problem["detail"])
+        ledger.missed(kind, problem["code"], ask, began, problem["detail"])
 
 
 class Kept:
@@ -157,18 +157,20 @@ async def exchange(client: Client, kind: str, asks: list[Ask], kept: Kept) -> bo
             await client.doors.linger(0.05)
         return await kept.reader.read(8192 if slowly else 1 << 16)
 
-    waiting = list(asks)
+    waiting, present = list(asks), asks[0]
     try:
         kept.writer.write(b"".join(ask.encoded() for ask in asks))
         while waiting:
+            present = waiting[0]
             answer = await read_answer(read, kept.buffer, _PATIENCE)
             settle(ledger, kind, waiting.pop(0), answer, began)
             if waiting and answer.values(b"connection") == [b"close"]:
                 raise Cut("closed after an earlier answer")
     except (Cut, OSError) as error:
-        # Those that wait behind an answer that is cut end with it, whatever their own service.
+        # Those that wait behind an answer that is cut, or that ends the connection as the refusal of an upload does,
+        # end with it, whatever their own service.
         for _ in waiting:
-            ledger.missed(kind, "cut", waiting[0].service, alive, repr(error))
+            ledger.missed(kind, "cut", present, alive, repr(error))
         return False
     except (Malformed, TimeoutError, AssertionError) as error:
         ledger.wrong(kind, f"{waiting[0].target}: {error!r}")
@@ -200,7 +202,7 @@ async def websocket(client: Client) -> None:
                 return
             await _messages(client, ask, reader, writer)
         except (Cut, OSError, asyncio.IncompleteReadError) as error:
-            doors.ledger.missed(kind, "cut", ask.service, began, repr(error))
+            doors.ledger.missed(kind, "cut", ask, began, repr(error))
         except (Malformed, TimeoutError, ValueError) as error:
             doors.ledger.wrong(kind, f"{ask.target}: {error!r}")
 

@@ -46,7 +46,7 @@ class _Stream:
         if problem["request_id"] != self.ask.token:
             ledger.wrong(KIND, f"{self.ask.target} got the refusal of another: {problem}")
         else:
-            ledger.missed(KIND, problem["code"], self.ask.service, self.began, problem["detail"])
+            ledger.missed(KIND, problem["code"], self.ask, self.began, problem["detail"])
 
 
 class _Connection:
@@ -104,7 +104,7 @@ class _Connection:
                 self._streams.pop(event.stream_id).settle(self._ledger)
             elif isinstance(event, h2.events.StreamReset):
                 stream = self._streams.pop(event.stream_id)
-                self._ledger.missed(KIND, "cut", stream.ask.service, stream.began, f"reset: {event.error_code}")
+                self._ledger.missed(KIND, "cut", stream.ask, stream.began, f"reset: {event.error_code}")
             elif isinstance(event, h2.events.ConnectionTerminated):
                 self._lose(f"GOAWAY: {event.error_code}")
         self._writer.write(self._h2.data_to_send())
@@ -112,7 +112,7 @@ class _Connection:
     def _lose(self, why: str) -> None:
         self.usable = False
         for stream in self._streams.values():
-            self._ledger.missed(KIND, "cut", stream.ask.service, self._alive, why)
+            self._ledger.missed(KIND, "cut", stream.ask, self._alive, why)
         self._streams.clear()
 
 

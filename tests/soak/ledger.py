@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from tests.soak.wire import Ask
+
 # Failures that are told in words; the others are only counted.
 _TOLD = 20
 # Windows that have ended and may still excuse: an exchange lasts no longer than some of them.
@@ -23,17 +25,20 @@ EVERY = ""
 
 @dataclass
 class Window:
-    """A time in which a fault excuses something. `codes` are those of refusals, and "cut"; `service` is the one that
-    it is about, `EVERY` for all."""
+    """A time in which a fault excuses something. `codes` are those of refusals, and "cut"; `service` and `tenant` are
+    those that it is about, `EVERY` for all."""
 
     fault: str
     codes: frozenset[str]
-    service: str
+    service: str = EVERY
+    tenant: str = EVERY
     ended: float = float("inf")
 
-    def excuses(self, code: str, service: str, began: float) -> bool:
-        """Whether it excuses an exchange that has ended now."""
-        return code in self.codes and self.service in (EVERY, service) and began <= self.ended
+    def excuses(self, code: str, ask: Ask | None, began: float) -> bool:
+        """Whether it excuses an exchange that has ended now; of none, only what is about all of them."""
+        about = (ask.service, ask.tenant) if ask else (EVERY, EVERY)
+        named = all(mine in (EVERY, its) for mine, its in zip((self.service, self.tenant), about, strict=True))
+        return named and code in self.codes and began <= self.ended
 
 
 @dataclass
@@ -52,9 +57,9 @@ class Ledger:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
-    def window(self, fault: str, *codes: str, service: str = EVERY) -> Iterator[None]:
+    def window(self, fault: str, *codes: str, service: str = EVERY, tenant: str = EVERY) -> Iterator[None]:
         """Excuse these codes while the body runs."""
-        made = Window(fault, frozenset(codes), service)
+        made = Window(fault, frozenset(codes), service, tenant)
         with self._lock:
             self.windows = [*self.windows[-_KEPT:], made]
         try:
@@ -67,14 +72,15 @@ class Ledger:
         with self._lock:
             self.right[kind] += 1
 
-    def missed(self, kind: str, code: str, service: str, began: float, detail: str = "") -> None:
-        """An exchange that was refused with this code, or "cut"."""
+    def missed(self, kind: str, code: str, ask: Ask | None, began: float, detail: str = "") -> None:
+        """An exchange that was refused with this code, or "cut"; None: a connection that never was."""
         with self._lock:
             for window in self.windows:
-                if window.excuses(code, service, began):
+                if window.excuses(code, ask, began):
                     self.excused[f"{window.fault}: {code}"] += 1
                     return
-            self._fail(f"{kind}: {code} at {service}, which no fault excuses: {detail}")
+            target = f"{ask.tenant} at {ask.target}" if ask else "nothing yet"
+            self._fail(f"{kind}: {code} of {target}, which no fault excuses: {detail}")
 
     def wrong(self, kind: str, detail: str) -> None:
         """An answer that is not what was asked for."""

@@ -94,7 +94,7 @@ class Load:
                 await role(client)
             except (OSError, TimeoutError) as error:
                 if role in _HONEST:
-                    doors.ledger.missed(role.__name__, "cut", "", began, f"no connection: {error!r}")
+                    doors.ledger.missed(role.__name__, "cut", None, began, f"no connection: {error!r}")
             except Exception as error:
                 doors.ledger.wrong(role.__name__, repr(error))
             await doors.pause(client.rng)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from tests.kit import waiting
 
 _TURN = 0.1
 
 
-def until(condition: Callable[[], object], what: str) -> None:
-    """Return once the condition is true; fails with `what` when that takes too long."""
-    waiting.until(condition, what, turn=_TURN)
+def until(condition: Callable[[], object], what: str) -> Any:
+    """The condition's value once it is true; fails with `what` when that takes too long."""
+    return waiting.until(condition, what, turn=_TURN)

@@ -153,6 +153,8 @@ FAULTS = [
     refuses("reset-before-head", b"", CLOSED, then=reset),
     refuses("closed-unread", closes_unread, CLOSED),
     refuses("reset-unread", resets_unread, (502, "")),
+    refuses("reset-within-head", head(LENGTH)[:-2], CLOSED, then=reset),
+    refuses("closed-within-head-post", head(LENGTH)[:-2], CLOSED, then=close, method="POST"),
     refuses("closed-before-head-post", b"", CLOSED, then=close, method="POST"),
     refuses("reset-before-head-post", b"", CLOSED, then=reset, method="POST"),
     refuses("never-answers", b"", TIMEOUT),
@@ -163,7 +165,7 @@ FAULTS = [
     # No HTTP.
     refuses("garbage", b"\x00\xff\xfe garbage\r\n\r\n"),
     refuses("garbage-without-lines", b"\x16\x03\x01" + b"z" * 200),
-    refuses("a-few-letters", b"HTT", then=close),
+    refuses("a-few-letters", b"HTT", CLOSED, then=close),
     refuses("http-09", b"<html>hello</html>", then=close),
     refuses("http-09-lines", b"<html>\r\n\r\nhello</html>", then=close),
     refuses("http-2", head(LENGTH, status="HTTP/2.0 200 OK") + b"hello"),
@@ -217,7 +219,7 @@ FAULTS = [
     refuses("bare-lf", b"HTTP/1.1 200 OK\nContent-Length: 5\n\nhello"),
     refuses("bare-lf-within", b"HTTP/1.1 200 OK\r\nX-A: b\nContent-Length: 5\r\n\r\nhello"),
     refuses("bare-cr-within", b"HTTP/1.1 200 OK\r\nX-A: b\rContent-Length: 5\r\n\r\nhello"),
-    refuses("head-cut", b"HTTP/1.1 200 OK\r\nContent-Len", then=close),
+    refuses("head-cut", b"HTTP/1.1 200 OK\r\nContent-Len", CLOSED, then=close),
     refuses("head-reset", b"HTTP/1.1 200 OK\r\nContent-Len", then=reset, sees=(502, "")),
     # Interim answers.
     refuses("unasked-101", head("Upgrade: websocket", "Connection: Upgrade", status="HTTP/1.1 101 Switching")),

@@ -665,12 +665,12 @@ def test_a_stale_connection_that_has_begun_to_answer_is_not_replaced(play: Play)
     assert play.origin.attempts == 1
 
 
-def test_a_head_cut_short_on_a_stale_connection_is_invalid(play: Play) -> None:
+def test_a_head_cut_short_on_a_stale_connection_is_not_repeated(play: Play) -> None:
     stale = stale_connection(play)
     relay = play.ask()
     stale.send(b"HTTP/1.1 200 OK\r\nContent-")
     stale.close()
-    assert told(relay) == [("refuse", "upstream_invalid")]
+    assert told(relay) == [("refuse", "upstream_closed")]
     assert play.origin.attempts == 1
 
 

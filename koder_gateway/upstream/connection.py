@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import select
-import socket
 from collections.abc import Callable
 from typing import Any, Final
 from typing import Protocol as TypingProtocol
@@ -24,8 +22,6 @@ from .connection_reader import GONE, HEAD, IDLE, UNTIL_CLOSE, WHOLE, ConnectionR
 from .graceful_close import ClosingConnection, GracefulCloses
 from .ports import RespondingService, ResponseReceiver, TunnelEnd
 
-# About how much one read of a tunnel brings.
-_TUNNEL_READ: Final = 32768
 # How much may wait to be sent to a service before its client is paused.
 _UNSENT: Final = 16384
 # The line of connections that wait for a turn in which they are reset.
@@ -158,9 +154,6 @@ class UpstreamConnection(ConnectionReader, ClosingConnection):
         self.address.lost(self)
         self._stop_early_reads()
         transport: Any = self.transport
-        # A client that does not read holds no more than this.
-        with contextlib.suppress(AttributeError, OSError):
-            transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _TUNNEL_READ)
         deliver_directly(transport, self, tunnel.body)
         self.bound_reads()
         if self._half_closes() and hasattr(transport, "protocol"):

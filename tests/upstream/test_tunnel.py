@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from koder_gateway.policy.limit_rules import LimitRule
 from koder_gateway.wire.upgrade import accept
 from tests.kit.bounds import client_limits, client_timeouts
 from tests.kit.http1 import read_message
-from tests.kit.memory import HIGH_WATER, MemoryGateway, Peer, answered, forwarded, request, settings_with
+from tests.kit.memory import HIGH_WATER, MemoryGateway, Peer, Transport, answered, forwarded, request, settings_with
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
 ASKS = (b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Key: " + KEY, b"Sec-WebSocket-Version: 13")
@@ -387,6 +388,25 @@ def test_a_client_that_does_not_read_pauses_the_service(gateway: MemoryGateway) 
     gateway.advance(0)
     assert not service.near.paused
     assert client.take() == b"x" * (HIGH_WATER + 1) + b"y"
+
+
+def test_the_receive_buffer_of_the_kernel_is_left_alone(
+    gateway: MemoryGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that shrinks below two segments (of 64 KiB on loopback) leaves the service with a window that it fills by
+    probes alone, five times a second: 300 KB/s."""
+    options: list[tuple[int, ...]] = []
+
+    class Handle:
+        def fileno(self) -> int:
+            return -1
+
+        def setsockopt(self, *option: int) -> None:
+            options.append(option)
+
+    monkeypatch.setattr(Transport, "getHandle", lambda transport: Handle(), raising=False)
+    tunnelled(gateway)
+    assert not [option for option in options if option[:2] == (socket.SOL_SOCKET, socket.SO_RCVBUF)]
 
 
 def test_a_service_that_does_not_read_pauses_the_client(gateway: MemoryGateway) -> None:

@@ -1,15 +1,18 @@
 """Runs the targets of fuzzing for a bounded time: `python -m tests.fuzz [--seconds N] [TARGET ...]`.
 
 Each target gets an equal part of the time, in a process of its own. What it finds goes into `build/fuzz`: new inputs,
-which the next run begins with, and those that failed. Exits 1 if one has failed.
+which the next run begins with, and those that failed. One more, `conversations`, plays whole conversations at random,
+some hundreds at a time (tests/fuzz/test_conversations.py). Exits 1 if one has failed.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from tests.fuzz.names import CORPUS, NAMES
@@ -19,6 +22,8 @@ FOUND = Path("build/fuzz")
 _LONGEST, _SLOWEST, _MEMORY = 4096, 30, 1536
 # Seconds that a process may take beyond its time: to start, and for its last input.
 _GRACE = 120
+_CONVERSATIONS = "conversations"
+_BATCH = 250
 
 
 def _command(name: str, seconds: int) -> list[str]:
@@ -63,18 +68,39 @@ def run(name: str, seconds: int) -> bool:
     return False
 
 
+def converse(seconds: int) -> bool:
+    """Play conversations, others each time, and print a line about them; the one that failed where one did."""
+    log = FOUND / f"{_CONVERSATIONS}.log"
+    FOUND.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "pytest", "-q", "--color=no", "tests/fuzz/test_conversations.py"]
+    environment = {**os.environ, "KODER_FUZZ_EXAMPLES": str(_BATCH)}
+    end = time.monotonic() + seconds
+    played, good = 0, True
+    while good and (not played or time.monotonic() < end):
+        with log.open("wb") as output:
+            done = subprocess.run(
+                command, env=environment, stdout=output, stderr=output, timeout=20 * _GRACE, check=False
+            )
+        played, good = played + _BATCH, done.returncode == 0
+    print(f"{_CONVERSATIONS:14} {played:9,} conversations at most", flush=True)
+    if not good:
+        print(f"  failed: read {log}; its last lines are the conversation")
+    return good
+
+
 def main() -> None:
     """See the module."""
+    known = [*NAMES, _CONVERSATIONS]
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--seconds", type=int, default=600, help="for all targets together")
-    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"one of {', '.join(NAMES)}; default: all")
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"one of {', '.join(known)}; default: all")
     options = parser.parse_args()
-    unknown = set(options.targets) - set(NAMES)
+    unknown = set(options.targets) - set(known)
     if unknown:
-        parser.error(f"no such target: {', '.join(sorted(unknown))}; choose from {', '.join(NAMES)}")
-    names = options.targets or NAMES
+        parser.error(f"no such target: {', '.join(sorted(unknown))}; choose from {', '.join(known)}")
+    names = options.targets or known
     seconds = max(1, options.seconds // len(names))
-    failed = [name for name in names if not run(name, seconds)]
+    failed = [name for name in names if not (converse(seconds) if name == _CONVERSATIONS else run(name, seconds))]
     if failed:
         sys.exit(1)
 

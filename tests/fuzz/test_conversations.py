@@ -284,8 +284,9 @@ class Conversations(RuleBasedStateMachine):
         service = living[which % len(living)]
         self.faults = True
         if how == "babble":
-            # Where nobody waits for it: bytes of an exchange that is over.
-            if not (service.unanswered or service.waiting or service.peer.received):
+            # Where nobody waits for it: bytes of an exchange that is over. Behind a body that ends with its
+            # connection they would be more of that.
+            if not (service.closes or service.unanswered or service.waiting or service.peer.received):
                 tags = tags_in(service.all)
                 service.peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\n%b" % min(tags, default=b"T" * 14))
         else:

@@ -13,7 +13,7 @@ from koder_gateway.wire.oauth_error import OAUTH_ERRORS
 Fields = list[tuple[bytes, bytes]]
 
 _REQUEST = re.compile(rb"[A-Z]+ (?:/[\x21-\x7e]*|\*) HTTP/1\.1")
-_ANSWER = re.compile(rb"HTTP/1\.1 [1-5][0-9]{2} [\t\x20-\x7e]*")
+_ANSWER = re.compile(rb"HTTP/1\.1 [1-5][0-9]{2} [\t\x20-\x7e\x80-\xff]*")
 _FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+): ?([\t\x20-\x7e\x80-\xff]*)")
 _SIZE = re.compile(rb"[0-9a-f]{1,15}")
 # The longest line that is read; what is longer has no end.

@@ -164,11 +164,11 @@ class Transport:
 
     def arrive(self, data: bytes) -> None:
         """Bytes from the far end."""
-        if not self.connected or self.disconnecting or self._ending:
+        if not data or not self.connected or self.disconnecting or self._ending:
             return
         if self.paused:
             self._unread.append(data)
-        elif data:
+        else:
             self.protocol.dataReceived(data)
 
     def _deliver(self) -> None:

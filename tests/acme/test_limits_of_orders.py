@@ -51,6 +51,7 @@ def test_a_name_that_answers_leads_here(tmp_path: Path, http: bool) -> None:
         stage.names.hosts[BASE_DOMAIN] = (ELSEWHERE,)
         with stage.gateway({"alpha": [ALPHA]}, http=http) as gateway:
             gateway.wait_until_served(ALPHA)
+            until(lambda: ALPHA in gateway.log(), "its certificate is told")
             # It was not held before.
             assert gateway.log().count(ALPHA) == 1
 

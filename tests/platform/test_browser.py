@@ -165,9 +165,18 @@ def test_an_upload_of_100_mib_with_progress(application: Page) -> None:
     assert found["id"]
 
 
-def test_an_upload_that_is_too_large_is_a_refusal_that_the_page_reads(application: Page) -> None:
-    found = application.run("application.upload(new Blob(Array(129).fill(new Uint8Array(1 << 20))))")
-    assert (found["status"], found["code"]) == (413, "body_too_large")
+def test_an_upload_that_is_too_large_is_a_refusal_that_the_page_reads(
+    application: Page, platform: Platform, protocol: str
+) -> None:
+    upload = "application.upload(new Blob(Array(129).fill(new Uint8Array(1 << 20))))"
+    # Over HTTP/1.1 the gateway reads on for a while behind its refusal, so that this is not lost to a reset. Another
+    # proxy in front may close at once: then the browser may see that first.
+    ours = protocol == "http/2" or platform.door in ("direct", "haproxy")
+    for _ in range(1 if ours else 10):
+        found = application.run(f"{upload}.catch((error) => ({{ lost: String(error) }}))")
+        if "lost" not in found:
+            break
+    assert (found.get("status"), found.get("code")) == (413, "body_too_large"), found
 
 
 def test_server_sent_events(application: Page) -> None:

@@ -56,12 +56,7 @@ def pass_time(gateway: MemoryGateway, seconds: float = LONG, steps: int = 8) -> 
     """Let time pass in a few large steps: there is a sweep after each."""
     for _ in range(steps):
         gateway.reactor.advance(seconds / steps)
-        now = gateway.clock.now = gateway.reactor.seconds()
-        gateway.site.sweep(now)
-        for service in gateway.services.values():
-            service.sweep(now)
-        gateway.composition.tunnels.sweep(now)
-        gateway.reactor.advance(0)
+        gateway.sweep()
 
 
 _SETTINGS = settings_with(requests={"allow_trailers": ("X-Trailer",)})

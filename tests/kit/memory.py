@@ -548,12 +548,16 @@ class MemoryGateway:
         end = self.reactor.seconds() + seconds
         while self.reactor.seconds() < end:
             self.reactor.advance(min(SWEEP, end - self.reactor.seconds()))
-            now = self.clock.now = self.reactor.seconds()
-            self.site.sweep(now)
-            for service in self.services.values():
-                service.sweep(now)
-            self.composition.tunnels.sweep(now)
-            self.reactor.advance(0)
+            self.sweep()
+
+    def sweep(self) -> None:
+        """One sweep, at the reactor's present time."""
+        now = self.clock.now = self.reactor.seconds()
+        self.site.sweep(now)
+        for service in self.services.values():
+            service.sweep(now)
+        self.composition.tunnels.sweep(now)
+        self.reactor.advance(0)
 
     def idle(self, service: str = "identity") -> tuple[int, int]:
         """A service's (idle, active) connections."""

@@ -1,10 +1,10 @@
 """A second try for the few tests of a run that fail, when nothing runs beside them; a pytest plugin.
 
-`-p tests.kit.second_try` for `make test` and `make test-acme`. A test may fail once because the machine was busy
-with others. That is a fault, of the test or of what it tests, but not always one of the change at hand. So at the end
-of a run the files of at most `MOST` failed tests run once more, alone. The run then passes if all of their tests do,
-and its last lines name those that had failed. The whole file runs: what fails only after other tests of it, or in
-what they share, fails there as well.
+`-p tests.kit.second_try` for `make test`, `make test-acme` and `make test-e2e`. A test may fail once because the
+machine was busy with others. That is a fault, of the test or of what it tests, but not always one of the change at
+hand. So at the end of a run the files of at most `MOST` failed tests run once more, alone. The run then passes if all
+of their tests do, and its last lines name those that had failed. The whole file runs: what fails only after other
+tests of it, or in what they share, fails there as well.
 
 Everything else fails the run at once: more such tests, what cannot be collected, a worker that dies, a run that was
 cut short.

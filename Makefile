@@ -31,7 +31,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-long test-tls test-acme test-e2e soak fuzz check format reference score screenshot bench bench-echo bench-floods bench-limits-store bench-refresh bench-tracing bench-peers bench-scale bench-workers bench-acme lock audit deb test-deb test-reproducible test-container clean
+.PHONY: help run run-platform test test-long test-tls test-acme test-e2e soak fuzz check format reference score screenshot bench bench-echo bench-floods bench-limits-store bench-refresh bench-tracing bench-peers bench-scale bench-workers bench-acme lock audit deb test-deb test-reproducible test-container clean
 .PHONY: system-python system-bench system-test system-test-tls system-test-acme system-test-e2e system-deb system-test-deb
 
 # $(call need,CONDITION,PACKAGES): nothing while CONDITION holds; else the Debian PACKAGES are installed when root,
@@ -50,6 +50,7 @@ endef
 
 help:
 	@echo 'make run       serve the demo over TLS on https://$(HOST):$(PORT) (PORT=, HOST= change it)'
+	@echo 'make run-platform  a real OpenID provider of two tenants behind the gateway, to log in to with a browser'
 	@echo 'make test      every test (PYTEST= passes options to pytest)'
 	@echo 'make test-long  an hour of small messages, in virtual time, as real HTTP/2 clients send them, and ten million keys of limits (some minutes)'
 	@echo 'make test-tls  testssl.sh and sslyze look at a gateway (some minutes)'
@@ -82,6 +83,12 @@ help:
 
 run: $(STAMP)
 	exec $(BIN)/twistd -n --pidfile= koder-gateway --demo --port ssl:$(PORT):interface=$(HOST)
+
+# The platform of docs/identity-platform.md, in a copy: it keeps certificates and packages beside its files.
+run-platform: $(STAMP) $(STAMP)-e2e
+	mkdir -p build/platform
+	cp $(PLATFORM)/* build/platform
+	PATH=$(CURDIR)/$(BIN):$$PATH exec build/platform/run.sh
 
 # All tests in two processes, each file in one of them, and a second try for a few that fail (tests/README.md); what
 # PYTEST chooses in one, where a debugger works too.

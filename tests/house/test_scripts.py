@@ -141,7 +141,7 @@ FORBIDDEN = {
     "writes to a name that others know": (r"(?<![\w.}])/(?:var/)?tmp/\w", "echo x >/tmp/x"),
     "has a secret": (r"PRIVATE KEY-----|(?i:pass(?:word|wd)|token|secret)\s*[:=]\s*[\"'\w]", "TOKEN=abc"),
     "names a mirror in the clear": (
-        r"(?<!schema\": \")http://(?!127\.0\.0\.1|\[|localhost|\{)[\w.-]+\.\w{2,}",
+        r"(?<!schema\": \")http://(?!127\.0\.0\.1|\[|(?:[\w-]+\.)*localhost\b|\{)[\w.-]+\.\w{2,}",
         "http://example.org/x",
     ),
 }

@@ -108,7 +108,13 @@ def access(exchange: Exchange) -> Refusal | None:
     of those who may."""
     head, context = exchange.head, exchange.context
     routes = context.policy.routes
-    chosen = exchange.chosen = routes.match(head.path)
+    known = head.route
+    if known is not None and known[0] is routes:
+        chosen = exchange.chosen = known[1]
+    else:
+        chosen = exchange.chosen = routes.match(head.path)
+        if head.raw:
+            head.route = routes, chosen
     if chosen is None or chosen.service not in routes.guarded:
         return None
     for closed in routes.closed_routes(chosen, head.path, head.plain):

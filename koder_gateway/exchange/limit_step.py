@@ -18,11 +18,17 @@ from .states import Exchange
 def limits(exchange: Exchange) -> Outcome:
     """Charges the limits that apply, and refuses what is over them; the response says what is left either way."""
     head, context = exchange.head, exchange.context
-    plan = context.policy.limiter.plan(head.method, head.path, head.plain)
+    limiter, known = context.policy.limiter, head.plan
+    if known is not None and known[0] is limiter:
+        plan: Plan | None = known[1]
+    else:
+        plan = limiter.plan(head.method, head.path, head.plain)
+        if head.raw:
+            head.plan = limiter, plan
     if plan is None:
         return None
     if context.limits:
-        plan = context.policy.limiter.for_tenant(plan, exchange.tenant, context.limits)
+        plan = limiter.for_tenant(plan, exchange.tenant, context.limits)
     if plan.sole is not None:
         verdict = plan.sole.judge(exchange.tenant, context.key, exchange.started)
         if verdict.refused is not None:

@@ -196,6 +196,11 @@ class Buckets:
         elif self._spare.pop(key, None) is not None or self._spent.pop(key, None) is not None:
             self._room.removed(self)
 
+    def full_at(self, key: bytes) -> float | None:
+        """When the bucket of a key is full again, in the rule's tokens; None for one that has no entry of its own."""
+        full_at = self._spent.get(key)
+        return self._spare.get(key) if full_at is None else full_at
+
     def missing(self, key: bytes, now: float) -> float:
         """The tokens that a bucket lacks, at most its burst: what a shared store must know of it at least."""
         full_at = self._spare.get(key) or self._spent.get(key)

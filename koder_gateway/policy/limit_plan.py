@@ -10,6 +10,7 @@ from .buckets import SLACK, WHOLE
 from .limit_keys import Subject
 from .limit_rules import LimitRule
 from .meter import CROWDED_WAIT, Crowded, LimitResult, Meter, Settling
+from .repeated_refusal import RepeatedRefusal, may_repeat
 
 # Among what a plan needs (`Plan.needs`): a shared store decides.
 STORE: Final = "store"
@@ -19,7 +20,7 @@ class Plan:
     """The rules that apply to one path prefix and method, decided together: all of them are charged, or none. With
     `shared` a store decides (`policy.shared_limits`)."""
 
-    __slots__ = ("_alike", "_lines", "_shown", "meters", "needs", "sole")
+    __slots__ = ("_alike", "_lines", "_refused", "_repeated", "_shown", "meters", "needs", "sole")
 
     def __init__(self, meters: tuple[Meter, ...], shared: bool = False) -> None:
         self.meters = meters
@@ -36,6 +37,9 @@ class Plan:
         policies = b", ".join(meter.policy for meter in meters if meter.announced)
         items = b", ".join(meter.item for meter in meters if meter.announced)
         self._lines = b"RateLimit-Policy: %b\r\nRateLimit: %b\r\n" % (policies.replace(b"%", b"%%"), items)
+        # The keys of the last request, if it was refused, and from the second in a row on what each gets.
+        self._refused: list[bytes] = []
+        self._repeated: RepeatedRefusal | None = None
         # Most limits have the key of the shipped ones.
         self._alike = all(meter.keys_like(meters[0]) for meter in meters)
         only = meters[0] if len(meters) == 1 and not shared else None
@@ -68,6 +72,11 @@ class Plan:
     def decide(self, keys: list[bytes], now: float, network: bytes = b"") -> LimitResult:
         """The verdict of several rules, or of a single one that is no usual one. Each of `keys` is its meter's; where
         there is no room for one, that of the `network` counts."""
+        repeated = self._repeated
+        if repeated is not None:
+            if repeated.holds(keys, now):
+                return repeated.again(now)
+            self._repeated = None
         lefts: list[float] = []
         refused, wait, made = None, 0, LimitResult
         shadowed: tuple[str, ...] = ()
@@ -93,7 +102,12 @@ class Plan:
                 if seconds > wait:
                     refused, wait, made = meter.rule, seconds, Crowded if crowded else LimitResult
         if refused is not None:
-            return made(refused, self.fields(lefts) + b"Retry-After: %d\r\n" % wait, shadowed)
+            result = made(refused, self.fields(lefts) + b"Retry-After: %d\r\n" % wait, shadowed)
+            if keys != self._refused:
+                self._refused = keys
+            elif may_repeat(self.meters, keys, lefts):
+                self._repeated = RepeatedRefusal(result, self.meters, keys, lefts, now)
+            return result
         return self._admit(keys, lefts, shadowed, uncharged, now)
 
     def _admit(

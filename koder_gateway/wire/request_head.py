@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from ..errors import Refusal
 from .accept import negotiating_fields
@@ -30,6 +30,9 @@ class RequestHead:
     client's span and flags as its traceparent has them (`SPAN-FLAGS`); `http2` says that it came over HTTP/2.
     `page` says whether the client would rather get a page than JSON, and `shape` is that of its refusals: both are
     None until somebody asks (`exchange.refusing`).
+
+    A head may be met again. `route`, `plan` and `preflight` are what was found for it the last time, each behind what
+    it was found in, which is compared by identity: None for nothing yet.
     """
 
     __slots__ = (
@@ -52,10 +55,13 @@ class RequestHead:
         "page",
         "path",
         "plain",
+        "plan",
+        "preflight",
         "raw",
         "reader",
         "refusal",
         "request_id",
+        "route",
         "shape",
         "shown",
         "target",
@@ -80,6 +86,9 @@ class RequestHead:
         self.last_hop = False
         self.page: bool | None = None
         self.shape: RefusalShape | None = None
+        self.route: tuple[object, Any] | None = None
+        self.plan: tuple[object, Any] | None = None
+        self.preflight: tuple[object, object, bytes | None] | None = None
         self.minor = minor
         # Of a head that is kept both are None, and made of `raw` when they are asked for.
         self._fields: list[tuple[bytes, bytes]] | None = fields
@@ -123,6 +132,7 @@ class RequestHead:
         head.last_hop = False
         head.page = self.page
         head.shape = None
+        head.route = head.plan = head.preflight = None
         head.minor = self.minor
         head._fields = self._fields
         head._lines = self._lines

@@ -17,7 +17,15 @@ from .fields import FieldKinds, connection_options
 from .request_fields import interpret_fields
 from .request_head import KEPT_HEAD, RequestHead
 from .request_line import request_line_fault
-from .request_syntax import BAD_START_LINE, START_LINE, FieldSink, coding_refusal, syntax_refusal
+from .request_syntax import (
+    BAD_START_LINE,
+    KNOWN_METHODS,
+    START_LINE,
+    FieldSink,
+    coding_refusal,
+    oversized,
+    syntax_refusal,
+)
 from .unread_head import known_of, known_of_fields
 
 # Bytes of a request line besides its target: the longest method, the version and the separators.
@@ -58,6 +66,9 @@ class RequestReader:
         which repeats them (most do) has them read once; the same head to the byte is the same head. Nobody changes
         a head that has been read and has its `raw` bytes, as all have that may be met again.
         """
+        if len(raw) > self.max_line and raw.find(b"\n", 0, self.max_line + 1) < 0:
+            # As where the rest of it has not come yet: nothing is made of what is too long.
+            return self._unread(raw, None, [], oversized(raw, self.max_line))
         start = None
         if before is not None and before.reader is self:
             if raw == before.raw:
@@ -112,7 +123,8 @@ class RequestReader:
     ) -> RequestHead:
         """The head of which only the refusal, the start line, the Host and the Origin are of use."""
         # No body goes with the response to a HEAD, whatever is wrong with the rest of its line.
-        method, target, minor = (b"HEAD" if raw.startswith(b"HEAD ") else b"", b"", b"1")
+        said, _, _ = raw[:LINE_BESIDE].partition(b" ")
+        method, target, minor = (said if said in KNOWN_METHODS else b"", b"", b"1")
         if start is not None:
             method, target, minor = start.groups()
         head = RequestHead(method, target, 1 if minor == b"1" else 0, fields)

@@ -20,6 +20,8 @@ def known_of(raw: bytes) -> tuple[bytes, bytes | None, bool]:
     """The Host and the Origin in a head that was not, or not wholly, understood, and whether its client prefers a
     page, as a browser with too many cookies does. b"" and None unless there is exactly one of each, and the former a
     good one."""
+    # Not in the request line, which may be long.
+    raw = raw[raw.find(b"\n") - 1 :] if b"\n" in raw else b""
     lower = raw.lower()
     said = [(name, _sole_line(raw, lower, b"\r\n%b:" % name)) for name in (MODE, ACCEPT)]
     page = prefers_page((name, value) for name, value in said if value is not None)

@@ -254,6 +254,19 @@ def test_the_limits() -> None:
     assert refused(read(*[b"X: a"] * 20)) == (431, "head_too_large", True)
 
 
+@pytest.mark.parametrize("method", [b"GET", b"HEAD", b"POST"])
+def test_of_a_head_whose_line_is_too_long_only_what_its_answer_needs_is_read(method: bytes) -> None:
+    start = method + b" /%b HTTP/1.1" % (b"a" * 5000)
+    head = read(b"Origin: https://app.example", b"Content-Length: 5", start=start)
+    assert refused(head) == (414, "uri_too_long", True)
+    assert (head.method, head.host, head.origin) == (method, b"a", b"https://app.example")
+    assert (head.target, head.fields, head.length, head.keep_alive) == (b"", [], 0, False)
+
+
+def test_a_line_that_is_too_long_hides_no_unknown_method() -> None:
+    assert refused(read(start=b"%b / HTTP/1.1" % (b"A" * 5000))) == (501, "not_implemented", True)
+
+
 @pytest.mark.parametrize(
     ("value", "start", "expected"),
     [
